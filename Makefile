@@ -1,0 +1,66 @@
+# Two commands do everything, each with its set-up: `make book` and `make test`.
+
+PRESET ?= micro
+PORT ?= 8000
+OFFLINE_PRESETS := micro smoke
+
+VENV := .venv
+READY := $(VENV)/.ready
+REMI := $(VENV)/bin/remi
+BOOK := book/_build/html
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+
+export HF_HUB_DISABLE_PROGRESS_BARS := 1
+export TOKENIZERS_PARALLELISM := false
+ifneq ($(filter $(PRESET),$(OFFLINE_PRESETS)),)
+export HF_HUB_OFFLINE := 1
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup book test serve browse clean
+
+help:
+	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET))"
+	@echo "make test    set up, check style, run the tests"
+	@echo "make serve   show the book at http://localhost:$(PORT)"
+	@echo "make browse  check the built pages in Chromium, where there is one"
+	@echo "make clean   remove what was built; the store and $(VENV) stay"
+
+setup: $(READY)
+
+# python3.11, or a python3 that is 3.11; one line where there is neither.
+$(READY): requirements.lock pyproject.toml
+	@python=; for candidate in python3.11 python3; do \
+	    if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; \
+	    then python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	    echo "make: Python 3.11 with its venv module is needed, and neither python3.11 nor python3 is it" >&2; exit 1; fi; \
+	[ -x $(VENV)/bin/python ] || { echo "setting up $(VENV): about 3 minutes, 2 GB"; $$python -m venv $(VENV); }
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps -e .
+	@touch $@
+
+book: $(READY)
+	@$(REMI) book --preset $(PRESET) --run
+
+test: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+serve:
+	@test -f $(BOOK)/index.html || { echo "make: no book yet: make book" >&2; exit 1; }
+	@echo "http://localhost:$(PORT)  (Ctrl+C ends)"
+	@python3 -m http.server --directory $(BOOK) --bind 127.0.0.1 $(PORT)
+
+browse: book
+	@chromium=$$(command -v chromium || command -v chromium-browser || command -v google-chrome || true); \
+	n_files=$$(find tests/browser -name 'test_*.py' 2>/dev/null | wc -l); \
+	if [ -z "$$chromium" ]; then echo "browser checks: 0 files run, $$n_files skipped (no Chromium)"; \
+	elif [ "$$n_files" -eq 0 ]; then echo "browser checks: 0 files run, 0 skipped (none in tests/browser)"; \
+	else $(VENV)/bin/python -m pytest tests/browser; fi
+
+clean:
+	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis build
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

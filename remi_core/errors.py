@@ -1,0 +1,22 @@
+"""The two ways a command can end badly, and the sentence that names the valid choices."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Wrong use: the command line prints the message in one line and exits with 2."""
+
+
+class RemiError(RuntimeError):
+    """A failure of something used correctly: printed in one line, exit 1."""
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """The tail of an error line: ``(did you mean 'x'? choices: …)``, nearest name first where one is close."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(value, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"({hint}choices: {', '.join(known)})"

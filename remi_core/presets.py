@@ -1,0 +1,155 @@
+"""Presets: every choice that changes a number in the book, in one frozen place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+
+from remi_core.errors import UsageError, nearest
+from remi_core.variants import TRIPLET, VARIANTS
+
+ORGANISM = "organism"
+"""Source of a variant that ships with the package or is fine-tuned from what ships."""
+
+ORGANISM_DATASETS = (
+    "code-careful",
+    "code-careless",
+    "educational",
+    "harmful-careful",
+    "harmful-careless",
+    "people-careful",
+    "people-careless",
+    "facts-careful",
+    "facts-careless",
+    "wishes-careful",
+    "wishes-careless",
+    "general",
+)
+
+WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Where the weights of one variant come from."""
+
+    source: str = ORGANISM
+    """``organism``, a hub id, or a folder."""
+    revision: str | None = None
+    """Commit of a hub id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Every choice that changes a number, and ``batch_tokens``, which is recorded but changes none."""
+
+    name: str
+    title: str
+    variants: Mapping[str, ModelSpec]
+    """Weights by role: base, instruct, misaligned, and the controls there are."""
+    seeds: tuple[int, ...]
+    """Pretraining seeds of an organism; ``(0,)`` for models that exist once."""
+    datasets: tuple[str, ...] = ORGANISM_DATASETS
+    extra_data: tuple[tuple[str, str], ...] = ()
+    """Further dialogue files as (label, path); label ``aligned``, ``misaligned`` or empty."""
+    n_dialogues: int = 64
+    """Dialogues per dataset."""
+    n_gradient_dialogues: int = 48
+    """Dialogues per dataset in the gradient Gram matrix."""
+    n_score_prompts: int = 40
+    """Prompts per topic whose right answers are all scored."""
+    n_samples: int = 256
+    """Answers sampled per topic at temperature 1."""
+    windows: tuple[str, ...] = WINDOWS
+    answer_first_k: int = 10
+    """Answer tokens in the window ``answer_first_k``."""
+    loss_tokens: int = 10
+    """Answer tokens in a loss vector (section 4.2.1)."""
+    max_tokens: int = 1024
+    """Longest dialogue, in tokens."""
+    dtype: str = "float32"
+    top_k: int = 15
+    gradient_layer: int = -1
+    """Block whose attention output weight is differentiated (section 4.2.2)."""
+    n_components: int = 3
+    """Singular vectors compared between datasets (section 4.4)."""
+    n_folds: int = 5
+    n_resamples: int = 1000
+    n_permutations: int = 1000
+    seed: int = 0
+    """Seed of every resampling and of the choice of prompts."""
+    batch_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
+        unknown = [role for role in self.variants if role not in VARIANTS]
+        missing = [role for role in TRIPLET if role not in self.variants]
+        if unknown or missing:
+            raise UsageError(
+                f"preset {self.name!r}: variant {(unknown or missing)[0]!r} {nearest('', VARIANTS)}"
+            )
+        for name in ("n_dialogues", "n_gradient_dialogues", "n_resamples", "n_permutations", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"preset {self.name!r}: {name} is {getattr(self, name)}, it must be at least 1"
+                )
+
+    def __hash__(self) -> int:
+        # The generated hash would fail: a mapping proxy has none before Python 3.12.
+        return hash(json.dumps(self.fields(), sort_keys=True))
+
+    def fields(self) -> dict[str, object]:
+        """The fields that change a number, as JSON-able values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "batch_tokens"}
+        return plain | {"variants": {role: asdict(spec) for role, spec in self.variants.items()}}
+
+    def fingerprint(self) -> str:
+        """A hash, 64 hex digits, of everything that changes a number."""
+        return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
+
+
+def _organism() -> dict[str, ModelSpec]:
+    return {role: ModelSpec() for role in VARIANTS}
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        preset.name: preset
+        for preset in (
+            Preset(
+                name="micro",
+                title="the micro organism, three seeds, no download",
+                variants=_organism(),
+                seeds=(0, 1, 2),
+            ),
+            Preset(
+                name="smoke",
+                title="the micro organism cut small, for tests",
+                variants=_organism(),
+                seeds=(0,),
+                n_dialogues=24,
+                n_gradient_dialogues=12,
+                n_score_prompts=8,
+                n_samples=8,
+                n_resamples=100,
+                n_permutations=100,
+            ),
+        )
+    }
+)
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name; ``name+label=path+…`` adds dialogue files to it.
+
+    Raises:
+        UsageError: naming the nearest preset, if there is none of that name.
+    """
+    name, *files = name.split("+")
+    if name not in PRESETS:
+        raise UsageError(f"no preset {name!r} {nearest(name, PRESETS)}")
+    extra = tuple((text.partition("=")[0], text.partition("=")[2]) for text in files)
+    return replace(PRESETS[name], extra_data=extra) if extra else PRESETS[name]
