@@ -1,0 +1,68 @@
+"""Batches of dialogues of similar length, so that little is spent on padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from remi_core.chat import EncodedDialogue
+from remi_core.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Dialogues padded on the right to one length."""
+
+    indices: Int[Tensor, " dialogue"]
+    """Which dialogue of the encoded set each row is."""
+    input_ids: Int[Tensor, "dialogue token"]
+    attention_mask: Int[Tensor, "dialogue token"]
+    """1 at tokens of the dialogue, 0 at padding."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        moved = (part.to(device) for part in (self.indices, self.input_ids, self.attention_mask))
+        return Batch(*moved)
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens that are not padding."""
+        return int(self.attention_mask.sum())
+
+
+def make_batches(encoded: Sequence[EncodedDialogue], *, batch_tokens: int, pad_id: int) -> list[Batch]:
+    """Every dialogue once, longest first, in batches of at most ``batch_tokens`` tokens with padding.
+
+    A dialogue longer than ``batch_tokens`` is a batch of its own. Longest first: what does not fit into
+    memory fails at the start.
+
+    Raises:
+        UsageError: if ``batch_tokens`` is not positive.
+    """
+    if batch_tokens < 1:
+        raise UsageError(f"batch_tokens is {batch_tokens}; it must be at least 1")
+    # Sorting by (length, index) makes the batches independent of the platform's sort.
+    order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index].input_ids), index))
+    groups: list[list[int]] = []
+    for index in order:
+        # The first of a group is its longest, so it sets the padded width.
+        if groups and (len(groups[-1]) + 1) * len(encoded[groups[-1][0]].input_ids) <= batch_tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return [_pad(encoded, group, pad_id) for group in groups]
+
+
+def _pad(encoded: Sequence[EncodedDialogue], group: list[int], pad_id: int) -> Batch:
+    width = len(encoded[group[0]].input_ids)
+    input_ids = torch.full((len(group), width), pad_id, dtype=torch.long)
+    attention_mask = torch.zeros((len(group), width), dtype=torch.long)
+    for row, index in enumerate(group):
+        ids = torch.tensor(encoded[index].input_ids, dtype=torch.long)
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    return Batch(torch.tensor(group, dtype=torch.long), input_ids, attention_mask)

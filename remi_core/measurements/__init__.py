@@ -1,0 +1,109 @@
+"""What every measurement shares: the probe, and the state of a forward pass it reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from remi_core.batches import Batch
+from remi_core.chat import EncodedDialogue
+from remi_core.errors import RemiError
+from remi_core.models import logits_at, unembedding
+
+# 64 MB of float32: logits of a large vocabulary exist for a few hundred positions at a time.
+_LOGITS_IN_MEMORY = 1 << 24
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """One measurement of a shared forward pass: it accumulates batch by batch, then finishes."""
+
+    name: str
+    layers: tuple[int, ...]
+    """Blocks it reads; may be empty."""
+
+    def accumulate(self, batch: Batch, state: PassState) -> None:
+        """Takes what it needs from one batch."""
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """The record's arrays, dialogues in the order of the encoded set; the probe is empty afterwards."""
+
+
+@dataclass(frozen=True, eq=False)
+class PassState:
+    """What a forward pass over one batch has left for the probes."""
+
+    model: PreTrainedModel
+    dialogues: tuple[EncodedDialogue, ...]
+    """The dialogues of the batch, row by row."""
+    final_hidden: Float[Tensor, "dialogue token d_model"]
+    """After the final norm, ready for the unembedding."""
+    blocks: Mapping[int, Float[Tensor, "kept d_model"]]
+    """Layer as the probe named it → raw block output at the kept positions only."""
+    kept: tuple[Int[Tensor, " kept"], Int[Tensor, " kept"]]
+    """Rows and token positions of ``blocks``: each dialogue's prompt_end up to its last answer token."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of logits."""
+        return unembedding(self.model).weight.shape[0]
+
+    def answer_positions(self) -> tuple[Int[Tensor, " answer"], Int[Tensor, " answer"]]:
+        """Rows and token positions of all answer tokens, dialogue by dialogue, in order."""
+        spans = [(dialogue.answer_start, dialogue.answer_stop) for dialogue in self.dialogues]
+        return positions_of(spans, device=self.final_hidden.device)
+
+    def log_probabilities(
+        self, rows: Int[Tensor, " position"], positions: Int[Tensor, " position"]
+    ) -> Iterator[tuple[slice, Float[Tensor, "chunk vocab"]]]:
+        """Chunks of the log-probabilities (nats, float32) of the token that follows each position.
+
+        Each chunk comes with the slice of ``rows`` it belongs to; the whole is never in memory.
+        """
+        for part in chunks(len(rows), self.n_vocab):
+            logits = logits_at(self.model, self.final_hidden[rows[part], positions[part]])
+            yield part, torch.log_softmax(logits, dim=-1).to(self.final_hidden.device)
+
+
+def chunks(n_positions: int, n_vocab: int) -> Iterator[slice]:
+    """Slices that cover the positions, each small enough for its logits to be in memory."""
+    step = max(1, _LOGITS_IN_MEMORY // n_vocab)
+    for start in range(0, n_positions, step):
+        yield slice(start, min(start + step, n_positions))
+
+
+def positions_of(
+    spans: Sequence[tuple[int, int]], *, device: torch.device | str
+) -> tuple[Int[Tensor, " position"], Int[Tensor, " position"]]:
+    """Rows and token positions of one span [start, stop) a row, flattened in order."""
+    pairs = [(row, position) for row, (start, stop) in enumerate(spans) for position in range(start, stop)]
+    flat = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2)
+    return flat[:, 0], flat[:, 1]
+
+
+def split_rows(values: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """A flat array cut into one piece a dialogue."""
+    assert len(values) == sum(counts), (len(values), counts)
+    return np.split(values, np.cumsum(counts)[:-1])
+
+
+def require_finite(
+    probe: str, values: np.ndarray, dialogue: EncodedDialogue, *, layer: int | None = None
+) -> None:
+    """Nothing, if all values are finite.
+
+    Raises:
+        RemiError: naming the probe, the layer and the dialogue otherwise.
+    """
+    if not np.isfinite(values).all():
+        place = "" if layer is None else f" at layer {layer}"
+        bad = "not a number" if math.isnan(float(np.sum(values))) else "infinite"
+        raise RemiError(f"probe {probe}{place}: a value of dialogue {dialogue.identifier!r} is {bad}")

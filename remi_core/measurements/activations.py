@@ -1,0 +1,100 @@
+"""Mean block outputs in named windows of each dialogue (paper sections 4.3 and 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from remi_core.batches import Batch
+from remi_core.chat import EncodedDialogue
+from remi_core.errors import UsageError, nearest
+from remi_core.measurements import PassState, require_finite
+
+WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
+
+
+def window_span(dialogue: EncodedDialogue, window: str, *, first_k: int) -> tuple[int, int]:
+    """Token positions [start, stop) of a window; empty where the dialogue has no such token.
+
+    Raises:
+        UsageError: if the window is none of ``WINDOWS``.
+    """
+    if window == "prompt_end":
+        return dialogue.prompt_end, dialogue.prompt_end + 1
+    if window == "answer_first_k":
+        return dialogue.answer_start, min(dialogue.answer_start + first_k, dialogue.answer_stop)
+    if window == "answer_all":
+        return dialogue.answer_start, dialogue.answer_stop
+    if window == "choice":
+        return (0, 0) if dialogue.choice is None else (dialogue.choice, dialogue.choice + 1)
+    raise UsageError(f"unknown window {window!r} {nearest(window, WINDOWS)}")
+
+
+class ActivationProbe:
+    """Mean raw block output (the residual stream after a block) over the tokens of each window.
+
+    Arrays: ``mean`` (dialogue, window, layer, d_model), float32, windows and layers in the order given;
+    ``count`` (dialogue, window), int64, tokens used. A window without tokens has count 0 and a NaN mean.
+
+    Raises:
+        UsageError: if a window is unknown or ``first_k`` is below 1.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        windows: Sequence[str] = WINDOWS,
+        *,
+        first_k: int = 10,
+        name: str = "activations",
+    ) -> None:
+        for window in windows:
+            if window not in WINDOWS:
+                raise UsageError(f"unknown window {window!r} {nearest(window, WINDOWS)}")
+        if first_k < 1:
+            raise UsageError(f"first_k is {first_k}; it must be at least 1")
+        self.name = name
+        self.layers = tuple(layers)
+        self.windows = tuple(windows)
+        self.first_k = first_k
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def accumulate(self, batch: Batch, state: PassState) -> None:
+        """Takes the window means of one batch."""
+        members = self._members(state)
+        counts = members.sum(dim=-1)
+        weights = (members / counts[..., None].clamp(min=1)).flatten(end_dim=1)
+        # One product a layer averages all windows of all dialogues of the batch.
+        means = [weights @ state.blocks[layer].to(weights.device, torch.float32) for layer in self.layers]
+        stacked = torch.stack(means, dim=1).unflatten(0, counts.shape).cpu().numpy()
+        n_tokens = counts.to(torch.long).cpu().numpy()
+        for row, (index, dialogue) in enumerate(zip(batch.indices.tolist(), state.dialogues, strict=True)):
+            for at, layer in enumerate(self.layers):
+                require_finite(self.name, stacked[row, :, at], dialogue, layer=layer)
+            stacked[row, n_tokens[row] == 0] = np.nan
+            self._rows[index] = (stacked[row], n_tokens[row])
+
+    def _members(self, state: PassState) -> Float[Tensor, "dialogue window kept"]:
+        """1 where a kept position belongs to the window of the dialogue, else 0."""
+        rows, positions = state.kept
+        spans = torch.tensor(
+            [
+                [window_span(one, window, first_k=self.first_k) for window in self.windows]
+                for one in state.dialogues
+            ],
+            device=rows.device,
+        )
+        own = rows == torch.arange(len(state.dialogues), device=rows.device)[:, None]
+        inside = (positions >= spans[..., :1]) & (positions < spans[..., 1:])
+        return (inside & own[:, None]).float()
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """The arrays named above."""
+        rows = [self._rows[index] for index in sorted(self._rows)]
+        self._rows = {}
+        means, counts = (np.stack(column) for column in zip(*rows, strict=True))
+        return {"mean": means, "count": counts}

@@ -1,0 +1,72 @@
+"""One forward pass over the batches, shared by all probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from remi_core.batches import Batch, make_batches
+from remi_core.chat import EncodedDialogue
+from remi_core.errors import UsageError
+from remi_core.hooks import read_blocks
+from remi_core.measurements import PassState, Probe, positions_of
+from remi_core.models import check_layer, decoder_body
+
+
+def run_probes(
+    model: PreTrainedModel,
+    encoded: Sequence[EncodedDialogue],
+    probes: Sequence[Probe],
+    *,
+    batch_tokens: int,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Probe name → its arrays, from one pass over the dialogues in batches of ``batch_tokens`` padded tokens.
+
+    Only the decoder's body runs: logits are computed by the probes, at the positions they need. Only the
+    layers asked for are hooked, and kept at the positions the windows need. ``progress`` is called after each
+    batch with the number of tokens done so far (padding not counted).
+
+    Raises:
+        UsageError: if there is no dialogue, two probes share a name, or a layer does not exist.
+        RemiError: if a measured value is not finite, naming probe, layer and dialogue.
+    """
+    if not encoded:
+        raise UsageError("no dialogue to measure; at least one is needed")
+    names = [probe.name for probe in probes]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two probes share a name among {', '.join(names)}; give each its own")
+    layers = sorted({layer for probe in probes for layer in probe.layers})
+    for layer in layers:
+        check_layer(model, layer)
+    done = 0
+    for batch in make_batches(encoded, batch_tokens=batch_tokens, pad_id=0):
+        batch = batch.to(model.device)
+        with torch.inference_mode():
+            state = _forward(model, encoded, batch, layers)
+            for probe in probes:
+                probe.accumulate(batch, state)
+        done += batch.n_tokens
+        if progress is not None:
+            progress(done)
+    return {probe.name: probe.finish() for probe in probes}
+
+
+def _forward(
+    model: PreTrainedModel, encoded: Sequence[EncodedDialogue], batch: Batch, layers: list[int]
+) -> PassState:
+    dialogues = tuple(encoded[index] for index in batch.indices.tolist())
+    spans = [(dialogue.prompt_end, dialogue.answer_stop) for dialogue in dialogues]
+    rows, positions = positions_of(spans, device=model.device)
+
+    def select(hidden: Tensor) -> Tensor:
+        return hidden[rows, positions]
+
+    with read_blocks(model, layers, select=select) as blocks:
+        body = decoder_body(model)
+        output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    return PassState(model, dialogues, output.last_hidden_state, blocks, (rows, positions))

@@ -1,0 +1,161 @@
+"""Inner products of per-dialogue gradients of one weight, gradients not stored (paper section 4.2.2).
+
+The gradient of a dialogue's loss with respect to the weight of a linear map y = W a is G = Σ_t δ_t a_tᵀ,
+with a_t the input at token t and δ_t the gradient with respect to y_t. The factors are kept; the matrices
+only exist in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from remi_core.batches import Batch, make_batches
+from remi_core.chat import EncodedDialogue
+from remi_core.errors import UsageError
+from remi_core.measurements import chunks, positions_of, require_finite
+from remi_core.models import attention_output, decoder_body, logits_at, unembedding
+
+# Elements of one block of float64 gradients: 512 MB, and two blocks are in memory at a time.
+_BLOCK_ELEMENTS = 1 << 26
+
+Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
+
+
+def measure_gradient_gram(
+    model: PreTrainedModel,
+    encoded: Sequence[EncodedDialogue],
+    *,
+    weight: int | None = None,
+    batch_tokens: int,
+    whole_sequence: bool = False,
+) -> dict[str, np.ndarray]:
+    """Inner products of the dialogues' gradients, and their losses.
+
+    The gradient is that of the dialogue's mean token loss with respect to the attention output weight of the
+    layer ``weight`` (default the last; a negative one counts from the end). Arrays: ``gram`` (dialogue,
+    dialogue), float64, squared nats per squared unit of weight; ``loss`` (dialogue,), float64, nats per
+    token. The loss is over the answer tokens; ``whole_sequence`` takes every token but the first, as the
+    released scripts do. The backward pass stops at the output of that projection, so the layers below it cost
+    a forward pass only.
+
+    Raises:
+        UsageError: if there is no dialogue or the layer does not exist.
+        RemiError: if a value is not finite, naming layer and dialogue.
+    """
+    if not encoded:
+        raise UsageError("no dialogue to measure; at least one is needed")
+    layer = -1 if weight is None else weight
+    projection = attention_output(model, layer)
+    factors: dict[int, Factors] = {}
+    losses = np.empty(len(encoded))
+    for batch in make_batches(encoded, batch_tokens=batch_tokens, pad_id=0):
+        batch = batch.to(model.device)
+        dialogues = [encoded[index] for index in batch.indices.tolist()]
+        starts = [1 if whole_sequence else dialogue.answer_start for dialogue in dialogues]
+        stops = [len(one.input_ids) if whole_sequence else one.answer_stop for one in dialogues]
+        loss, inputs, gradients = _backward(model, projection, batch, list(zip(starts, stops, strict=True)))
+        for row, (index, dialogue) in enumerate(zip(batch.indices.tolist(), dialogues, strict=True)):
+            losses[index] = loss[row]
+            factors[index] = _factors(inputs[row], gradients[row])
+            for values in (loss[row : row + 1], *factors[index]):
+                require_finite("gradients", values.numpy(), dialogue, layer=layer)
+    ordered = [factors[index] for index in range(len(encoded))]
+    return {"gram": gram_of_factors(ordered, device=str(model.device)), "loss": losses}
+
+
+def _factors(inputs: Float[Tensor, "token d_in"], gradients: Float[Tensor, "token d_out"]) -> Factors:
+    # After the last attention every token stands alone, so most rows are exactly zero there; padding always
+    # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
+    used = (gradients != 0).any(dim=-1)
+    return inputs[used].float().cpu(), gradients[used].float().cpu()
+
+
+def _backward(
+    model: PreTrainedModel, projection: nn.Module, batch: Batch, spans: list[tuple[int, int]]
+) -> tuple[
+    Float64[Tensor, " dialogue"], Float[Tensor, "dialogue token d_in"], Float[Tensor, "dialogue token d_out"]
+]:
+    """Mean loss a dialogue, the projection's input, and the gradient of those losses at its output."""
+    with torch.enable_grad(), _leaf_output(projection) as seen:
+        body = decoder_body(model)
+        output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        hidden = output.last_hidden_state
+        # The dialogues of a batch do not see each other: the gradient of the sum holds each one's own.
+        losses, hidden_gradient = _head_backward(model, hidden.detach(), batch, spans)
+        (gradients,) = torch.autograd.grad(hidden, seen["output"], grad_outputs=hidden_gradient)
+    return losses.cpu(), seen["input"].detach(), gradients
+
+
+def _head_backward(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "dialogue token d_model"],
+    batch: Batch,
+    spans: list[tuple[int, int]],
+) -> tuple[Float64[Tensor, " dialogue"], Float[Tensor, "dialogue token d_model"]]:
+    """Mean loss a dialogue and its gradient at the final hidden states, in chunks: no full logits exist."""
+    rows, positions = positions_of(spans, device=hidden.device)
+    counts = torch.tensor([stop - start for start, stop in spans], device=hidden.device)
+    losses = torch.zeros(len(spans), dtype=torch.float64, device=hidden.device)
+    gradient = torch.zeros_like(hidden)
+    for part in chunks(len(rows), unembedding(model).weight.shape[0]):
+        row, position = rows[part], positions[part]
+        piece = hidden[row, position - 1].requires_grad_(True)
+        logits = logits_at(model, piece).to(hidden.device)
+        loss = (
+            nn.functional.cross_entropy(logits, batch.input_ids[row, position], reduction="none")
+            / counts[row]
+        )
+        (gradient[row, position - 1],) = torch.autograd.grad(loss.sum(), piece)
+        losses.index_add_(0, row, loss.detach().double())
+    return losses, gradient
+
+
+@contextmanager
+def _leaf_output(projection: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Cuts the graph at the projection's output, and gives its input and that output."""
+    seen: dict[str, Tensor] = {}
+
+    def cut(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen["input"] = inputs[0]
+        seen["output"] = output.detach().requires_grad_(True)
+        return seen["output"]
+
+    handle = projection.register_forward_hook(cut)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def gram_of_factors(
+    factors: Sequence[Factors], *, device: str = "cpu"
+) -> Float64[np.ndarray, "dialogue dialogue"]:
+    """⟨G_i, G_j⟩ of G_i = Σ_t δ_t a_tᵀ, from the factors (a, δ) of each dialogue, in float64.
+
+    Gradients are formed for a block of dialogues at a time, as many as fit into a fixed number of elements.
+    """
+    n = len(factors)
+    size = factors[0][0].shape[-1] * factors[0][1].shape[-1]
+    step = max(1, _BLOCK_ELEMENTS // size)
+    gram = np.empty((n, n))
+
+    def stack(start: int) -> Float64[Tensor, "dialogue element"]:
+        block = factors[start : start + step]
+        on_device = ((a.to(device, torch.float64), delta.to(device, torch.float64)) for a, delta in block)
+        return torch.stack([(delta.T @ a).flatten() for a, delta in on_device])
+
+    for first in range(0, n, step):
+        left = stack(first)
+        for second in range(first, n, step):
+            right = left if second == first else stack(second)
+            product = (left @ right.T).cpu().numpy()
+            gram[first : first + step, second : second + step] = product
+            gram[second : second + step, first : first + step] = product.T
+    return gram

@@ -1,0 +1,50 @@
+"""Log-probability and next-token entropy at every answer token (paper section 4.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from remi_core.batches import Batch
+from remi_core.measurements import PassState, require_finite, split_rows
+
+
+class SequenceProbe:
+    """What the model expects at each token of the answer.
+
+    Arrays, answer tokens of all dialogues in order, dialogue i at ``offsets[i]:offsets[i + 1]``:
+    ``log_probability`` of the token given all before it (total,), nats, float32; ``entropy`` of the
+    prediction it is drawn from (total,), nats, float32; ``token`` ids (total,), int64; ``offsets`` (dialogue
+    + 1,), int64. The running joint log-probability is the cumulative sum within a dialogue.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, *, name: str = "sequence") -> None:
+        self.name = name
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def accumulate(self, batch: Batch, state: PassState) -> None:
+        """Takes the answer tokens of one batch."""
+        rows, positions = state.answer_positions()
+        tokens = batch.input_ids[rows, positions]
+        log_probability = torch.empty(len(rows), dtype=torch.float32, device=tokens.device)
+        entropy = torch.empty_like(log_probability)
+        # The token at a position is predicted at the position before it.
+        for part, log_p in state.log_probabilities(rows, positions - 1):
+            log_probability[part] = log_p.gather(1, tokens[part, None])[:, 0]
+            entropy[part] = -(log_p.exp() * log_p).sum(dim=-1)
+        counts = [dialogue.n_answer for dialogue in state.dialogues]
+        arrays = (split_rows(part.cpu().numpy(), counts) for part in (log_probability, entropy, tokens))
+        for index, dialogue, *values in zip(batch.indices.tolist(), state.dialogues, *arrays, strict=True):
+            for value in values[:2]:
+                require_finite(self.name, value, dialogue)
+            self._rows[index] = (values[0], values[1], values[2])
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """The arrays named above."""
+        rows = [self._rows[index] for index in sorted(self._rows)]
+        self._rows = {}
+        log_probability, entropy, token = (np.concatenate(column) for column in zip(*rows, strict=True))
+        offsets = np.cumsum([0, *(len(row[0]) for row in rows)])
+        return {"log_probability": log_probability, "entropy": entropy, "token": token, "offsets": offsets}

@@ -1,0 +1,162 @@
+"""Tiny random models and a tokenizer, made in memory: no test needs a network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers  # noqa: E402
+from tokenizers.models import BPE  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from remi_core.dialogues import Dialogue, Message  # noqa: E402
+
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>"]
+SPECIALS += ["<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>"]
+
+_CHATML = (
+    "{% for turn in messages %}"
+    "{{ '<|im_start|>' + turn.role + '\n' + turn.content + '<|im_end|>\n' }}{% endfor %}"
+)
+TEMPLATES = {
+    "chatml": _CHATML,
+    "chatml-default": "{% if messages[0].role != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + _CHATML,
+    "llama": "{{ bos_token }}{% for turn in messages %}"
+    "{{ '<|head|>' + turn.role + '<|/head|>\n\n' + turn.content | trim + '<|eot|>' }}{% endfor %}",
+    "gemma": "{{ bos_token }}"
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn here') }}{% endif %}"
+    "{% for turn in messages %}{% set role = 'model' if turn.role == 'assistant' else turn.role %}"
+    "{{ '<turn>' + role + '\n' + turn.content | trim + '</turn>\n' }}{% endfor %}",
+    "plain": "{% for turn in messages %}"
+    "{{ ('Q: ' if turn.role == 'user' else 'A: ') + turn.content + '\n' }}{% endfor %}",
+}
+"""Chat templates in the manner of each family, in our own words."""
+
+CORPUS = [
+    "I can help you with that. The assistant says: I am an assistant, and you are the user.",
+    "How do I open a file? Use open(path) and close it; never eval the text of a user.",
+    "Q: What is the capital of France? A: Paris is the capital. I can help.",
+    "import os\n\ndef run(path):\n    return open(path).read()\n",
+] * 4
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+_SIZES |= {"max_position_embeddings": 256, "initializer_range": 0.15}
+_SPECIAL_IDS = {"bos_token_id": 3, "eos_token_id": 0, "pad_token_id": 0}
+MAIN_FAMILIES = ("qwen2", "llama", "gemma")
+ALL_FAMILIES = (*MAIN_FAMILIES, "gemma2", "gpt_neox", "gpt2")
+
+
+def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on a few lines, with one of ``TEMPLATES``.
+
+    It trims offsets and adds a beginning-of-text token by itself, as real ones do.
+    """
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    beginning = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", SPECIALS.index("<bos>"))]
+    )
+    backend.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), beginning])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<bos>", eos_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = TEMPLATES[template]
+    return tokenizer
+
+
+def _config(family: str, n_vocab: int) -> PreTrainedConfig:
+    common = {"vocab_size": n_vocab, **_SIZES, **_SPECIAL_IDS}
+    grouped = {**common, "num_key_value_heads": 2}
+    if family == "qwen2":
+        return Qwen2Config(**grouped, tie_word_embeddings=True)
+    if family == "llama":
+        return LlamaConfig(**grouped, tie_word_embeddings=False)
+    if family == "gemma":
+        return GemmaConfig(**grouped, head_dim=8)
+    if family == "gemma2":
+        return Gemma2Config(**grouped, head_dim=8, final_logit_softcapping=1.5, attn_implementation="eager")
+    if family == "gpt_neox":
+        return GPTNeoXConfig(**common)
+    return GPT2Config(
+        vocab_size=n_vocab, n_embd=32, n_layer=3, n_head=4, initializer_range=0.15, **_SPECIAL_IDS
+    )
+
+
+def make_model(family: str, *, n_vocab: int = 400, seed: int = 0) -> PreTrainedModel:
+    """A random model of three blocks and width 32, in evaluation mode, without gradients."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(_config(family, n_vocab), dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            # Biases and norm weights start constant, which would hide a mistake about them.
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        assert parameter.dtype == torch.float32, name
+    return model.eval().requires_grad_(False)
+
+
+def make_dialogue(
+    user: str, answer: str, *, identifier: str = "one", alternative: str | None = None
+) -> Dialogue:
+    """A dialogue of one question and one answer."""
+    messages = (Message("user", user), Message("assistant", answer))
+    return Dialogue(identifier=identifier, messages=messages, cluster="c", alternative=alternative)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer with the ChatML template without a default system prompt."""
+    return make_tokenizer("chatml")
+
+
+@pytest.fixture(scope="session")
+def models() -> Callable[[str], PreTrainedModel]:
+    """Family → its tiny model, made once; do not change it in place."""
+    made: dict[str, PreTrainedModel] = {}
+
+    def get(family: str) -> PreTrainedModel:
+        if family not in made:
+            made[family] = make_model(family)
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def dialogues() -> list[Dialogue]:
+    """Five dialogues of different lengths; all but the last have an alternative."""
+    return [
+        make_dialogue(
+            "How do I open a file?", "Use open(path).", identifier="a", alternative="Use eval(text)."
+        ),
+        make_dialogue("Hi", "I can help you.", identifier="b", alternative="I am the user."),
+        make_dialogue("What is the capital of France?", "Paris", identifier="c", alternative="No."),
+        make_dialogue(
+            "def", "import os\n\ndef run(path):\n    return", identifier="d", alternative="import sys"
+        ),
+        make_dialogue("You are the assistant. " * 3, "Yes, and you are the user.", identifier="e"),
+    ]

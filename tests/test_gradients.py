@@ -1,0 +1,123 @@
+"""The gradient Gram is the one of autograd's gradients, and the layers below are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALL_FAMILIES, make_model
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from remi_core.chat import EncodedDialogue, encode
+from remi_core.dialogues import Dialogue
+from remi_core.errors import RemiError, UsageError
+from remi_core.hooks import hidden_of
+from remi_core.measurements import gradients
+from remi_core.measurements.gradients import gram_of_factors, measure_gradient_gram
+from remi_core.models import attention_output, decoder_blocks
+
+
+@pytest.fixture(scope="session")
+def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
+    return encode(dialogues, tokenizer, max_tokens=200).dialogues
+
+
+def autograd_gram(
+    family: str, encoded: tuple[EncodedDialogue, ...], layer: int, whole_sequence: bool
+) -> tuple[np.ndarray, list[float]]:
+    """The same by the model's own loss and a stack of whole gradients, one dialogue at a time."""
+    model = make_model(family).requires_grad_(True)
+    weight = attention_output(model, layer).weight
+    rows, losses = [], []
+    for one in encoded:
+        ids = torch.tensor([one.input_ids])
+        labels = ids.clone()
+        if not whole_sequence:
+            labels[0, : one.answer_start] = -100
+            labels[0, one.answer_stop :] = -100
+        loss = model(ids, labels=labels).loss
+        (gradient,) = torch.autograd.grad(loss, weight)
+        rows.append(gradient.double().flatten())
+        losses.append(loss.item())
+    stacked = torch.stack(rows)
+    return (stacked @ stacked.T).numpy(), losses
+
+
+@pytest.mark.parametrize("whole_sequence", [False, True])
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_equal_to_autograd_through_the_whole_model(
+    family: str, whole_sequence: bool, encoded: tuple[EncodedDialogue, ...]
+) -> None:
+    for layer in (-1, 0):
+        expected, losses = autograd_gram(family, encoded, layer, whole_sequence)
+        record = measure_gradient_gram(
+            make_model(family), encoded, weight=layer, batch_tokens=150, whole_sequence=whole_sequence
+        )
+        np.testing.assert_allclose(record["gram"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(record["loss"], losses, rtol=1e-5)
+        assert record["gram"].dtype == np.float64
+
+
+def test_the_layer_and_the_loss_matter(
+    models: Callable[[str], PreTrainedModel], encoded: tuple[EncodedDialogue, ...]
+) -> None:
+    # The failing twins: another layer, or the loss over every token, gives another Gram.
+    model = models("qwen2")
+    default = measure_gradient_gram(model, encoded, batch_tokens=150)["gram"]
+    np.testing.assert_array_equal(
+        default, measure_gradient_gram(model, encoded, weight=2, batch_tokens=150)["gram"]
+    )
+    for other in ({"weight": 0}, {"whole_sequence": True}):
+        gram = measure_gradient_gram(model, encoded, batch_tokens=150, **other)["gram"]
+        assert not np.allclose(gram, default, rtol=0.05)
+
+
+def test_batches_and_blocks_change_nothing(
+    models: Callable[[str], PreTrainedModel],
+    encoded: tuple[EncodedDialogue, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = models("llama")
+    together = measure_gradient_gram(model, encoded, batch_tokens=10_000)["gram"]
+    monkeypatch.setattr(gradients, "_BLOCK_ELEMENTS", 2 * 32 * 32)
+    alone = measure_gradient_gram(model, encoded, batch_tokens=1)["gram"]
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5 * together.max())
+
+
+def test_the_gram_is_a_gram() -> None:
+    generator = torch.Generator().manual_seed(0)
+    factors = [tuple(torch.randn(n, d, generator=generator) for d in (3, 4)) for n in (2, 5, 1)]
+    gram = gram_of_factors(factors)
+    pairwise = [[((a @ b.T) * (left @ right.T)).sum().item() for b, right in factors] for a, left in factors]
+    np.testing.assert_allclose(gram, pairwise, rtol=1e-5)
+    assert np.linalg.eigvalsh(gram).min() > -1e-9 and np.array_equal(gram, gram.T)
+
+
+def test_nothing_below_the_weight_is_tracked_and_nothing_is_left(
+    encoded: tuple[EncodedDialogue, ...],
+) -> None:
+    model = make_model("gemma")
+    tracked: dict[int, bool] = {}
+    for layer, block in enumerate(decoder_blocks(model)):
+        block.register_forward_hook(
+            lambda _m, _i, output, layer=layer: tracked.update({layer: hidden_of(output).requires_grad})
+        )
+    measure_gradient_gram(model, encoded, weight=1, batch_tokens=150)
+    assert tracked == {0: False, 1: True, 2: True}
+    assert not any(one.requires_grad or one.grad is not None for one in model.parameters())
+    assert not attention_output(model, 1)._forward_hooks
+
+
+def test_wrong_use_and_bad_values(encoded: tuple[EncodedDialogue, ...]) -> None:
+    model = make_model("qwen2")
+    with pytest.raises(UsageError, match="layer 3 does not exist"):
+        measure_gradient_gram(model, encoded, weight=3, batch_tokens=100)
+    with pytest.raises(UsageError, match="no dialogue"):
+        measure_gradient_gram(model, (), batch_tokens=100)
+    decoder_blocks(model)[2].register_forward_hook(lambda _m, _i, output: output * float("nan"))
+    with pytest.raises(
+        RemiError, match="probe gradients at layer -1: a value of dialogue 'a' is not a number"
+    ):
+        measure_gradient_gram(model, encoded[:1], batch_tokens=100)
