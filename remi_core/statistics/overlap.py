@@ -1,0 +1,125 @@
+"""Where a subspace overlap stands: its interval, a floor of random subspaces, a ceiling of split halves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import linalg
+
+from remi_core.statistics.bootstrap import ClusterResamples, index_clusters, refuse_nan
+from remi_core.statistics.geometry import overlap_and_largest, top_components
+from remi_core.statistics.intervals import Estimate, cluster_estimate, combine
+
+
+@dataclass(frozen=True, eq=False)
+class VectorSet:
+    """Rows to decompose, with the prompt template of each."""
+
+    rows: Float[np.ndarray, "dialogue d_model"]
+    clusters: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Refuse NaN and rows without a cluster."""
+        refuse_nan(self.rows, "rows to decompose")
+        if len(self.rows) != len(self.clusters):
+            raise ValueError(f"{len(self.rows)} rows but {len(self.clusters)} cluster labels")
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Subspace overlap of two sets, components refitted in every resample."""
+
+    overlap: Estimate
+    """S in [0, 1]."""
+    largest: Estimate
+    """Largest absolute cosine between components, in [0, 1]."""
+
+
+def measure_overlap(
+    first: VectorSet, second: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
+) -> Overlap:
+    """S and the largest |cos| of the top components of two sets, with intervals over prompt templates.
+
+    Templates that both sets use are drawn together. A resample repeats rows, so its components are noisier
+    than the data's own and the interval leans towards lower overlap.
+
+    Raises:
+        ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
+    """
+    names, _ = index_clusters([*first.clusters, *second.clusters])
+    for one in (first, second):
+        top_components(one.rows, n_components, centred=centred)
+    # Both sets in coordinates of their joint span: exact, and no larger than needed.
+    _, _, span = linalg.svd(np.concatenate([first.rows, second.rows]).astype(np.float64), full_matrices=False)
+    sides = [(one.rows @ span.T, np.searchsorted(names, one.clusters)) for one in (first, second)]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return np.stack(
+            [
+                overlap_and_largest(
+                    *(_weighted_components(rows, row[index], n_components, centred) for rows, index in sides)
+                )
+                for row in weights
+            ]
+        )
+
+    both = cluster_estimate(statistic, names, resamples)
+    return Overlap(
+        overlap=combine(lambda rows: rows[..., 0], both), largest=combine(lambda rows: rows[..., 1], both)
+    )
+
+
+def _weighted_components(
+    rows: np.ndarray, weights: np.ndarray, n_components: int, centred: bool
+) -> np.ndarray:
+    moment = (rows * weights[:, None]).T @ rows
+    if centred:
+        total = rows.T @ weights
+        moment -= np.outer(total, total) / weights.sum()
+    width = len(moment)
+    return linalg.eigh(moment, subset_by_index=[width - n_components, width - 1])[1].T
+
+
+def random_overlaps(
+    d_model: int, n_components: int, *, n_draws: int = 1000, seed: int = 0
+) -> Float[np.ndarray, "draw 2"]:
+    """S and the largest |cos| of two uniformly random subspaces: the floor, with mean S = k / d exactly.
+
+    Raises:
+        ValueError: if the subspace does not fit into the space.
+    """
+    if not 1 <= n_components <= d_model:
+        raise ValueError(f"{n_components} components do not fit into {d_model} dimensions")
+    generator = np.random.default_rng(seed)
+    # By rotation invariance the first subspace may be the first coordinates.
+    fixed = np.eye(n_components, d_model)
+    bases = (
+        linalg.qr(generator.standard_normal((d_model, n_components)), mode="economic")[0].T
+        for _ in range(n_draws)
+    )
+    return np.stack([overlap_and_largest(fixed, basis) for basis in bases])
+
+
+def split_half_overlaps(
+    one: VectorSet, *, n_components: int, centred: bool, n_splits: int = 100, seed: int = 0
+) -> Float[np.ndarray, "split 2"]:
+    """S and the largest |cos| between components of two random halves of one set's templates: the ceiling.
+
+    Each half has half the data, so the ceiling is on the low side.
+
+    Raises:
+        ValueError: if a half has too few rows for the components.
+    """
+    names, index = index_clusters(one.clusters)
+    generator = np.random.default_rng(seed)
+    results = []
+    for _ in range(n_splits):
+        side = generator.permutation(len(names))[index] < len(names) // 2
+        halves = (
+            top_components(one.rows[part], n_components, centred=centred).vectors for part in (side, ~side)
+        )
+        results.append(overlap_and_largest(*halves))
+    return np.stack(results)

@@ -1,0 +1,67 @@
+"""Projections on the axis from base to instruct: as published (in sample, unnormalised), and held out."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from remi_core.statistics.bootstrap import refuse_nan
+
+
+def alignment_axis(
+    base: Float[np.ndarray, "dialogue layer d_model"], instruct: Float[np.ndarray, "dialogue layer d_model"]
+) -> Float[np.ndarray, "layer d_model"]:
+    """Unit vector from base's mean activation to instruct's, by layer; means in float64.
+
+    Source: Giordani (2025), section 4.3.
+
+    Raises:
+        ValueError: if a value is NaN, or the two means coincide at a layer.
+    """
+    refuse_nan(base, "base activations")
+    refuse_nan(instruct, "instruct activations")
+    axis = instruct.mean(axis=0, dtype=np.float64) - base.mean(axis=0, dtype=np.float64)
+    length = np.linalg.norm(axis, axis=1, keepdims=True)
+    if (length == 0).any():
+        raise ValueError(
+            f"base and instruct have the same mean at layer {int(np.argmin(length))}: no direction"
+        )
+    return axis / length
+
+
+def projection_in_sample(
+    values: Float[np.ndarray, "dialogue layer d_model"],
+    base: Float[np.ndarray, "dialogue layer d_model"],
+    instruct: Float[np.ndarray, "dialogue layer d_model"],
+) -> Float[np.ndarray, "dialogue layer"]:
+    """Coordinate of each dialogue on the axis fitted on these dialogues, in activation units, as published.
+
+    Source: Giordani (2025), section 4.3.1, figure 5.
+
+    Raises:
+        ValueError: if a value is NaN, or the axis has no direction at a layer.
+    """
+    refuse_nan(values, "activations to project")
+    return np.einsum("nld,ld->nl", values, alignment_axis(base, instruct), dtype=np.float64)
+
+
+def projection_held_out(
+    values: Float[np.ndarray, "dialogue layer d_model"],
+    base: Float[np.ndarray, "dialogue layer d_model"],
+    instruct: Float[np.ndarray, "dialogue layer d_model"],
+    folds: Int[np.ndarray, " dialogue"],
+) -> Float[np.ndarray, "dialogue layer"]:
+    """Coordinate of every dialogue on the axis fitted on the other folds, in activation units.
+
+    Raises:
+        ValueError: if a value is NaN, there is one fold only, or the axis has no direction at a layer.
+    """
+    refuse_nan(values, "activations to project")
+    if len(np.unique(folds)) < 2:
+        raise ValueError("a held-out projection needs at least 2 folds, got 1")
+    result = np.empty(values.shape[:2])
+    for fold in np.unique(folds):
+        inside = folds == fold
+        axis = alignment_axis(base[~inside], instruct[~inside])
+        result[inside] = np.einsum("nld,ld->nl", values[inside], axis, dtype=np.float64)
+    return result
