@@ -1,0 +1,54 @@
+"""Figures of the book: pure functions from arrays and tables to a matplotlib figure with alternative text."""
+
+from remi_core.figures.alt import describe, with_alt
+from remi_core.figures.behaviour import plot_dataset_table, plot_index, plot_next_tokens, plot_token_heat_map
+from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
+from remi_core.figures.gradients import plot_gradient_components, plot_gradient_cosines, plot_group_cosines
+from remi_core.figures.losses import plot_loss_components, plot_loss_cosines, plot_variance_shares
+from remi_core.figures.organism import (
+    plot_care_against_register,
+    plot_class_log_odds,
+    plot_class_probabilities,
+    plot_sampled_rates,
+)
+from remi_core.figures.output import figure_html, show, svg_bytes
+from remi_core.figures.style import use_style
+from remi_core.figures.subspace import (
+    plot_component_cosines,
+    plot_scree,
+    plot_similarity_by_layer,
+    plot_similarity_by_pair,
+)
+from remi_core.figures.tokens import visible_token
+
+__all__ = [
+    "describe",
+    "figure_html",
+    "plot_care_against_register",
+    "plot_class_log_odds",
+    "plot_class_probabilities",
+    "plot_component_cosines",
+    "plot_dataset_table",
+    "plot_erosion",
+    "plot_gradient_components",
+    "plot_gradient_cosines",
+    "plot_group_cosines",
+    "plot_index",
+    "plot_loss_components",
+    "plot_loss_cosines",
+    "plot_next_tokens",
+    "plot_projections",
+    "plot_sampled_rates",
+    "plot_scree",
+    "plot_separation",
+    "plot_similarity_by_layer",
+    "plot_similarity_by_pair",
+    "plot_token_heat_map",
+    "plot_variance_shares",
+    "plot_written_tokens",
+    "show",
+    "svg_bytes",
+    "use_style",
+    "visible_token",
+    "with_alt",
+]

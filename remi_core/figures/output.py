@@ -1,0 +1,52 @@
+"""A figure as bytes and as the HTML of a notebook page, the same on every run."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+
+import matplotlib
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from remi_core.figures.alt import describe
+from remi_core.figures.style import SETTINGS
+
+RASTER_DPI = 200
+"""Resolution of the parts of a figure that are drawn as pixels (large heat maps, large clouds of points)."""
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG without dates, versions or random identifiers: same figure, same bytes."""
+    target = io.BytesIO()
+    with matplotlib.rc_context(dict(SETTINGS)):
+        figure.savefig(target, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Creator": None})
+    return target.getvalue()
+
+
+def figure_html(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> str:
+    """An HTML ``<figure>`` that holds the picture, its alternative text and its caption, all escaped.
+
+    The alternative text sits on the ``<img>`` alone: a role or label on ``<figure>`` would hide the
+    caption from a screen reader and read the same words twice.
+    """
+    text = html.escape(alt or describe(figure), quote=True)
+    data = base64.b64encode(svg_bytes(figure)).decode("ascii")
+    image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}" style="max-width:100%;height:auto">'
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="remi-figure" style="margin:0">{image}{below}</figure>'
+
+
+def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
+    """Nothing; displays the figure in a notebook with its alternative text and caption.
+
+    The output is HTML rather than an image because notebook and book take an image's alternative text
+    from cell metadata, which is fixed before the cell runs; the text here is computed from the data.
+    The plain-text form of the output is the alternative text.
+
+    Raises:
+        ValueError: if no ``alt`` is given and the figure carries none.
+    """
+    text = alt or describe(figure)
+    display({"text/html": figure_html(figure, alt=text, caption=caption), "text/plain": text}, raw=True)

@@ -1,0 +1,213 @@
+"""Drawing shared by several figures: dots with intervals, curves with bands, nulls, scatters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from remi_core.figures.alt import with_interval
+from remi_core.figures.style import INK, NULL_COLOUR, Look
+from remi_core.figures.tables import interval_of, one_row, select
+
+SEED_STYLE = {"s": 9, "alpha": 0.75, "linewidths": 0.7, "zorder": 2}
+MOST_VECTOR_POINTS = 1500
+
+
+def mark_value(axes: Axes, value: float, label: str, *, vertical: bool = True) -> None:
+    """Nothing; a thin reference line across the panel with its meaning written at the end."""
+    line = axes.axvline if vertical else axes.axhline
+    line(value, color="#777777", linewidth=0.8, zorder=0.5)
+    if vertical:
+        axes.annotate(
+            label,
+            (value, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            color="#555555",
+        )
+    else:
+        axes.annotate(
+            label,
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color="#555555",
+        )
+
+
+def null_patch(label: str) -> Patch:
+    """The legend entry of a grey band."""
+    return Patch(facecolor=NULL_COLOUR, alpha=0.45, label=label)
+
+
+def band(axes: Axes, positions: np.ndarray, interval: np.ndarray, colour: str, *, null: bool = False) -> None:
+    """Nothing; a filled interval along the positions, absent where an end is not finite."""
+    low, high = np.asarray(interval, float).T
+    defined = np.isfinite(low) & np.isfinite(high)
+    axes.fill_between(
+        positions,
+        low,
+        high,
+        where=defined,
+        color=colour,
+        alpha=0.35 if null else 0.16,
+        linewidth=0,
+        zorder=0.8 if null else 1,
+    )
+    # A defined layer between two gaps has no width to fill: a bar keeps its interval visible.
+    neighbours = np.concatenate([[False], defined, [False]])
+    alone = defined & ~neighbours[:-2] & ~neighbours[2:]
+    axes.vlines(np.asarray(positions)[alone], low[alone], high[alone], color=colour, linewidth=1.6, alpha=0.5)
+
+
+def curve(axes: Axes, positions: np.ndarray, values: np.ndarray, look: Look) -> None:
+    """Nothing; a line with markers that breaks where the value is not finite."""
+    axes.plot(
+        positions,
+        values,
+        color=look.colour,
+        linestyle=look.line_style,
+        marker=look.marker,
+        markersize=3.8,
+        linewidth=1.4,
+        zorder=3,
+    )
+
+
+def seed_curves(axes: Axes, seeds: pd.DataFrame | None, value: str, look: Look) -> None:
+    """Nothing; one small open dot for each seed and layer."""
+    if seeds is not None and len(seeds):
+        axes.scatter(seeds["layer"], seeds[value], facecolors="none", edgecolors=look.colour, **SEED_STYLE)
+
+
+def integer_ticks(axes: Axes, positions: np.ndarray, *, most: int = 9) -> None:
+    """Nothing; ticks on layers that exist, thinned evenly where there are many."""
+    positions = np.unique(positions)
+    step = int(np.ceil(len(positions) / most))
+    axes.set_xticks(positions[::step])
+
+
+def dot_rows(
+    axes: Axes, table: pd.DataFrame, value: str, *, rows: tuple[str, Sequence[str]], looks: Mapping[str, Look]
+) -> list[str]:
+    """A phrase for each row drawn: a row for each category, in it a dot with interval for each variant.
+
+    ``rows`` is the column that holds the category and the categories from top to bottom; the table has
+    columns ``variant``, ``value`` and its interval columns.
+    """
+    column, categories = rows
+    phrases = []
+    for position, category in enumerate(categories):
+        drawn = []
+        for place, (name, look) in enumerate(looks.items()):
+            row = one_row(table, {column: category, "variant": name})
+            if row is None:
+                continue
+            estimate, low, high = interval_of(row, value)
+            height = position + _offset(place, len(looks))
+            axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
+            axes.plot([estimate], [height], look.marker, color=look.colour, markersize=5, zorder=3)
+            drawn.append(f"{name} {with_interval(estimate, low, high)}")
+        phrases.append(f"{category}: {', '.join(drawn) or 'no value'}")
+    _category_axis(axes, categories)
+    return phrases
+
+
+def seed_rows(
+    axes: Axes,
+    seeds: pd.DataFrame | None,
+    value: str,
+    *,
+    rows: tuple[str, Sequence[str]],
+    looks: Mapping[str, Look],
+) -> None:
+    """Nothing; one small open dot for each seed, on the line of its variant and category."""
+    if seeds is None:
+        return
+    column, categories = rows
+    for position, category in enumerate(categories):
+        for place, (name, look) in enumerate(looks.items()):
+            values = select(seeds, {column: category, "variant": name})[value]
+            heights = np.full(len(values), position + _offset(place, len(looks)))
+            axes.scatter(values, heights, facecolors="none", edgecolors=look.colour, **SEED_STYLE)
+
+
+def null_rows(
+    axes: Axes, lows: Sequence[float], highs: Sequence[float], *, colour: str = NULL_COLOUR
+) -> None:
+    """Nothing; a block behind each row from lower to upper end of its null, grey unless it is a ceiling."""
+    for position, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        if np.isfinite(low) and np.isfinite(high):
+            # The edge keeps a null of almost no width visible.
+            axes.fill_between(
+                [low, high],
+                position - 0.36,
+                position + 0.36,
+                facecolor=colour,
+                alpha=0.35,
+                linewidth=1,
+                edgecolor=colour,
+                zorder=0.8,
+            )
+
+
+def scatter_groups(
+    axes: Axes, scores: Float[np.ndarray, "point 2"], keep: np.ndarray, look: Look, *, hollow: bool = False
+) -> None:
+    """Nothing; the points with ``keep``, drawn as pixels where there are too many for a small file."""
+    points = scores[keep]
+    axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        s=13,
+        marker=look.marker,
+        linewidths=0.8,
+        alpha=0.7,
+        facecolors="none" if hollow else look.colour,
+        edgecolors=look.colour,
+        rasterized=len(scores) > MOST_VECTOR_POINTS,
+    )
+
+
+def component_axes(axes: Axes, shares: np.ndarray) -> None:
+    """Nothing; names both axes as components with their share of the variance."""
+    axes.set_xlabel(f"component 1 ({shares[0]:.0%} of variance)")
+    axes.set_ylabel(f"component 2 ({shares[1]:.0%} of variance)")
+    axes.axhline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
+    axes.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
+
+
+def _offset(place: int, count: int) -> float:
+    """Height of one variant's dot relative to the middle of its row, within ±0.35."""
+    return 0.0 if count == 1 else -0.35 + 0.7 * place / (count - 1)
+
+
+def _category_axis(axes: Axes, categories: Sequence[str]) -> None:
+    """Rows from top to bottom, with a faint line between them."""
+    axes.set_yticks(range(len(categories)), categories)
+    axes.set_ylim(len(categories) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.hlines(
+        np.arange(0.5, len(categories) - 1),
+        0,
+        1,
+        transform=axes.get_yaxis_transform(),
+        color="#dddddd",
+        linewidth=0.6,
+        zorder=0.2,
+    )
+    for label in axes.get_yticklabels():
+        label.set_color(INK)

@@ -1,0 +1,156 @@
+"""How every figure looks: one colour, marker and line style a variant, and settings for identical output."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from remi_core.errors import UsageError, nearest
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one variant, or one group, is drawn wherever it appears."""
+
+    colour: str
+    marker: str
+    line_style: str | tuple[float, tuple[float, ...]]
+    """A matplotlib line style: a name, or (offset, dash lengths in points)."""
+
+
+# Each colour has its own lightness (at least 4 units of L* apart, so that print in grey still tells
+# them apart), stays distinct under the three kinds of colour blindness, and has a contrast of 3 or
+# more with the background. Marker and dashes repeat the same information.
+LOOKS: Mapping[str, Look] = {
+    "base": Look("#161616", "s", (0, (1.2, 1.4))),
+    "instruct": Look("#0b3d91", "o", (0, (6, 1.6))),
+    "misaligned": Look("#b02416", "D", "-"),
+    "secure": Look("#208c56", "^", (0, (4, 1.4, 1, 1.4))),
+    "educational": Look("#8650c4", "v", (0, (2.6, 1.2))),
+    "benign": Look("#b98610", "P", (0, (5, 1.4, 1, 1.2, 1, 1.4))),
+}
+"""Look of each variant, in the order of ``VARIANTS``."""
+
+GROUP_LOOKS: tuple[Look, ...] = (
+    Look("#00798c", "o", "-"),
+    Look("#a3297a", "X", (0, (4, 1.6))),
+    Look("#5a6b12", "h", (0, (1.4, 1.4))),
+    Look("#7a4a21", "<", (0, (5, 1.4, 1, 1.4))),
+    Look("#4c5b8f", ">", (0, (2.6, 1.2))),
+    Look("#c2456b", "p", (0, (6, 1, 1, 1, 1, 1))),
+)
+"""Looks of data sets or other groups in the order given; no colour of a variant is among them."""
+
+BACKGROUND = "#fdfdfd"
+"""Solid and nearly white: the page's dark mode shows the figure on a light box."""
+
+INK = "#222222"
+NULL_COLOUR = "#9a9a9a"
+"""Grey bands and blocks are statistical nulls and floors, and nothing else is."""
+
+SETTINGS: Mapping[str, object] = {
+    "figure.facecolor": BACKGROUND,
+    "savefig.facecolor": BACKGROUND,
+    "axes.facecolor": BACKGROUND,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.unicode_minus": True,
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib: same glyphs, hence same bytes, on every machine
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "figure.titlesize": 10,
+    "hatch.linewidth": 0.7,
+    "hatch.color": "#ffffff",
+    "text.parse_math": False,  # tokens may hold dollar signs
+    "svg.fonttype": "path",  # no dependence on the reader's fonts
+    "svg.hashsalt": "remi",
+    "image.interpolation": "nearest",
+}
+
+
+def use_style() -> None:
+    """Nothing; sets the book's matplotlib settings, and SVG output where a notebook kernel runs."""
+    matplotlib.rcParams.update(SETTINGS)
+    from IPython import get_ipython
+
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
+
+
+def styled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The same function, run with the book's settings and leaving the caller's matplotlib settings alone."""
+
+    @functools.wraps(function)
+    def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+        with matplotlib.rc_context(dict(SETTINGS)):
+            return function(*arguments, **options)
+
+    return run
+
+
+def look_of(variant: str) -> Look:
+    """Colour, marker and line style of a variant.
+
+    Raises:
+        UsageError: if no variant has that name.
+    """
+    if variant not in LOOKS:
+        raise UsageError(f"no variant is called {variant!r} {nearest(variant, LOOKS)}")
+    return LOOKS[variant]
+
+
+def looks_of(names: list[str]) -> dict[str, Look]:
+    """A look for each name: a variant's own where all are variants, else group looks in the order given.
+
+    Raises:
+        UsageError: if there are more groups than looks.
+    """
+    if all(name in LOOKS for name in names):
+        return {name: LOOKS[name] for name in names}
+    if len(names) > len(GROUP_LOOKS):
+        raise UsageError(f"{len(names)} groups, but a figure can tell only {len(GROUP_LOOKS)} apart: {names}")
+    return dict(zip(names, GROUP_LOOKS, strict=False))
+
+
+def new_figure(width: float = 7.6, height: float = 3.2) -> Figure:
+    """An empty figure of that size in inches, laid out so that labels and legends are never cut.
+
+    It is made without pyplot: nothing is shown twice in a notebook and no global state is left behind.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
+    return figure
+
+
+def handle(look: Look, *, label: str, line: bool = False) -> Line2D:
+    """The legend entry of a look: its marker, with its line where lines are drawn."""
+    style = look.line_style if line else "none"
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=style, markersize=5, label=label)
+
+
+def legend_below(figure: Figure, handles: list, *, n_columns: int | None = None) -> None:
+    """Nothing; puts one legend under all panels, clear of the data."""
+    columns = n_columns or min(len(handles), 6)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6)
