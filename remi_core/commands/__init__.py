@@ -1,0 +1,20 @@
+"""Commands of ``remi``: one module each, with ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+
+from remi_core.commands import book, doctor, organism, presets, report, run, store
+
+COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
+    {
+        "presets": presets,
+        "doctor": doctor,
+        "store": store,
+        "run": run,
+        "book": book,
+        "report": report,
+        "organism": organism,
+    }
+)

@@ -1,0 +1,97 @@
+"""Argument parser whose every complaint is a ``UsageError`` of one line, with the options it knows."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from remi_core.errors import UsageError, nearest
+from remi_core.presets import PRESETS, Preset, get_preset
+from remi_core.store import Store
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` that raises instead of printing its usage; make it with ``new_parser``."""
+
+    def error(self, message: str) -> NoReturn:
+        """Never return.
+
+        Raises:
+            UsageError: with the message and the command that prints the help.
+        """
+        raise UsageError(f"{message} (help: {self.prog} --help)")
+
+    def option_names(self) -> list[str]:
+        """All long options of this parser, as the help lists them."""
+        return sorted(set(re.findall(r"--[a-z][\w-]*", self.format_help())))
+
+
+new_parser = partial(Parser, allow_abbrev=False)
+"""Parser that takes options only in full, so that a misspelt one is never taken for another."""
+
+
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the preset; ``chosen_preset`` reads it."""
+    parser.add_argument("--preset", metavar="NAME", help="the preset (`remi presets` lists them)")
+
+
+def chosen_preset(arguments: argparse.Namespace) -> Preset:
+    """The preset that the options name.
+
+    Raises:
+        UsageError: if none is named (not left to argparse, which would say so before it says what is misspelt), or
+            there is none of that name.
+    """
+    if arguments.preset is None:
+        raise UsageError(f"{arguments.command}: --preset NAME is needed (choices: {', '.join(PRESETS)})")
+    return get_preset(arguments.preset)
+
+
+def add_action(parser: argparse.ArgumentParser, choices: Sequence[str]) -> None:
+    """Add the word that says what to do; another word is answered with the nearest one."""
+
+    def one_of(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"no action {text!r} {nearest(text, choices)}")
+        return text
+
+    parser.add_argument("action", type=one_of, metavar="|".join(choices), help="what to do")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the store."""
+    parser.add_argument(
+        "--store", type=Path, metavar="DIR", help="the store (default: $REMI_STORE, else store/)"
+    )
+
+
+def open_store(arguments: argparse.Namespace) -> Store:
+    """The store that the options name.
+
+    Raises:
+        UsageError: if it is a file, or a folder in a folder that does not exist.
+    """
+    named: Path | None = arguments.store
+    if named is None:
+        return Store()
+    root = named.expanduser().resolve()
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"--store {named} is not a folder")
+    if not root.parent.is_dir():
+        raise UsageError(f"--store {named}: no folder {root.parent}")
+    return Store(root)
+
+
+def positive(text: str) -> int:
+    """Whole number of at least 1, for ``type=``.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything else.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

@@ -1,0 +1,71 @@
+"""``remi report``: every claim with its value, interval, null and verdict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+
+from remi_core.commands.parser import add_preset, add_store, chosen_preset, open_store
+from remi_core.errors import RemiError
+
+HELP = "print the claims of a preset with value, interval, null and verdict"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add preset and format."""
+    add_preset(parser)
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    add_store(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0, after the report.
+
+    Raises:
+        RemiError: if nothing has been run for the preset; says the command that does.
+    """
+    preset = chosen_preset(arguments)
+    store = open_store(arguments)
+    if not store.list(preset.name):
+        named = f" --store {arguments.store}" if arguments.store else ""
+        raise RemiError(
+            f"nothing has been run for preset {preset.name!r}: remi run --preset {preset.name}{named}"
+        )
+    from remi_core.claims import report_rows
+
+    rows = report_rows(preset, store)
+    print(
+        json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) if arguments.json else as_table(rows)
+    )
+    return 0
+
+
+def as_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """The rows as a plain table: id, claim, value with its 95 % interval, null, verdict."""
+    from tabulate import tabulate
+
+    headings = ("id", "claim", "published", "value", "95 % interval", "null 95 %", "verdict")
+    cells = [_cells(row) for row in rows]
+    return tabulate(cells, headers=headings, maxcolwidths=[8, 36, 24, 20, 20, 20, 24], disable_numparse=True)
+
+
+def _cells(row: Mapping[str, object]) -> list[str]:
+    published, null = row["published"] or {}, row["null"] or {}
+    value = "" if row["value"] is None else f"{row['value']:.3g} {row['unit']}"
+    interval = _range(row["ci_low"], row["ci_high"])
+    verdict = str(row["verdict"]) + (f": {row['reason']}" if row["reason"] else "")
+    text = str(published.get("text") or "")
+    return [
+        str(row["id"]),
+        str(row["claim"]),
+        text,
+        value,
+        interval,
+        _range(null.get("low"), null.get("high")),
+        verdict,
+    ]
+
+
+def _range(low: object, high: object) -> str:
+    return "" if low is None or high is None else f"{low:.3g} … {high:.3g}"

@@ -1,0 +1,75 @@
+"""``remi run``: the notebooks of a preset that are not done, in order."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from remi_core.commands.parser import add_preset, add_store, chosen_preset, open_store, positive
+from remi_core.errors import UsageError
+from remi_core.extra_data import with_data
+from remi_core.pipeline import plan
+from remi_core.pipeline import run as run_steps
+
+HELP = "run the notebooks of a preset: what changed or is missing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add preset, data, choice of notebooks, parameters, and how to run."""
+    add_preset(parser)
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="[aligned=|misaligned=]FILE",
+        help="add a dialogue file (JSON lines) to the preset's datasets; may be repeated",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NOTEBOOK",
+        help="run only this notebook: name, number or prefix (05); may be repeated",
+    )
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameter for the chosen notebooks that declare it; may be repeated",
+    )
+    parser.add_argument(
+        "--jobs", type=positive, metavar="N", help="notebooks side by side (default: 1 or 2, what fits)"
+    )
+    parser.add_argument("--force", action="store_true", help="run also what is done")
+    add_store(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0, once every chosen notebook is done."""
+    preset = with_data(chosen_preset(arguments), arguments.data)
+    parameters = parse_pairs(arguments.parameters)
+    store = open_store(arguments)
+    steps = plan(preset, store, only=arguments.only, parameters=parameters)
+    todo = [step for step in steps if arguments.force or not step.done]
+    n_run = run_steps(preset, store, todo, jobs=arguments.jobs)
+    print(f"{len(steps)} notebooks of preset {preset.name}: {n_run} run, {len(steps) - n_run} up to date")
+    return 0
+
+
+def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
+    """The KEY=VALUE texts as a table.
+
+    Raises:
+        UsageError: for a text without "=", or a key given twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UsageError(f"-p {text!r}: expected KEY=VALUE")
+        if key in pairs:
+            raise UsageError(f"-p {key}: given twice")
+        pairs[key] = value
+    return pairs

@@ -1,0 +1,34 @@
+"""``remi store list | size | prune``: what is stored, and room again."""
+
+from __future__ import annotations
+
+import argparse
+
+from remi_core.commands.parser import add_action, add_store, open_store, positive
+
+HELP = "list, size or prune what is stored"
+MEBIBYTE = 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the action and its options."""
+    add_action(parser, ("list", "size", "prune"))
+    parser.add_argument(
+        "--keep", type=positive, default=1, help="prune: keys to keep of each record (default: 1)"
+    )
+    add_store(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0, after the list, the size, or what was removed."""
+    store = open_store(arguments)
+    if arguments.action == "list":
+        for entry in store.list():
+            print(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}")
+    elif arguments.action == "prune":
+        removed = store.prune(arguments.keep)
+        for path in removed:
+            print(f"removed {path.relative_to(store.root)}")
+        print(f"{len(removed)} removed")
+    print(f"{store.size() / MEBIBYTE:.1f} MiB in {store.root}")
+    return 0

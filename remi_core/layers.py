@@ -1,0 +1,66 @@
+"""Layer numbers checked before any weights are loaded: how many blocks the models of a preset have."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from remi_core.errors import UsageError
+from remi_core.presets import ORGANISM, Preset
+
+WEIGHTS = Path(__file__).resolve().parent / "organism" / "weights"
+
+
+def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
+    """Return if the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
+
+    Where nothing on this machine says how many blocks the models have, loading them will.
+
+    Raises:
+        UsageError: naming the value and the valid range.
+    """
+    count = n_blocks(preset)
+    if count is None:
+        return
+    named = {"gradient_layer of the preset": preset.gradient_layer}
+    named |= {name: value for name, value in parameters.items() if re.fullmatch(r"(.*_)?layers?", name)}
+    for name, value in named.items():
+        for layer in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(layer, int) and not -count <= layer < count:
+                raise UsageError(
+                    f"{name}: no layer {layer} in preset {preset.name!r} (choices: {-count} … {count - 1})"
+                )
+
+
+def n_blocks(preset: Preset) -> int | None:
+    """Decoder blocks of the preset's base, read from files of this machine; None where no file says."""
+    source = preset.variants["base"].source
+    if source == ORGANISM:
+        weights = sorted(WEIGHTS.glob("*.safetensors"))
+        return _blocks_in(weights[0]) if weights else None
+    config = Path(source) / "config.json" if Path(source).is_dir() else _cached_config(preset)
+    if config is None or not config.is_file():
+        return None
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings = settings.get("text_config", settings)
+    return settings.get("num_hidden_layers", settings.get("n_layer"))
+
+
+def _blocks_in(weights: Path) -> int | None:
+    """One more than the highest block number among the tensor names of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="numpy") as stored:
+        found = [re.search(r"\blayers\.(\d+)\.", name) for name in stored.keys()]
+    numbers = [int(match.group(1)) for match in found if match]
+    return max(numbers) + 1 if numbers else None
+
+
+def _cached_config(preset: Preset) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    spec = preset.variants["base"]
+    found = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
+    return Path(found) if isinstance(found, str) else None

@@ -1,0 +1,149 @@
+"""Run one notebook with papermill: parameters checked before, a whole file or a kept partial one after."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from remi_core.errors import RemiError, UsageError
+from remi_core.fingerprint import direct_imports, make_key
+from remi_core.machine import machine
+from remi_core.parameters import check_parameters, read_cells, tags
+from remi_core.store import written_whole
+
+SOCKET_PATH_LIMIT = 60
+"""Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
+
+
+def notebook_key(source: Path, parameters: Mapping[str, object], fields: Mapping[str, object]) -> str:
+    """Key of one execution: the cells, the parameters, ``fields`` (preset and data) and the code imported."""
+    cells = read_cells(source)
+    parts = [[cell["cell_type"], cell["source"], cell.get("metadata", {})] for cell in cells]
+    code = "\n".join(_without_magics(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    try:
+        modules = direct_imports(ast.parse(code))
+    except SyntaxError as error:
+        raise UsageError(f"{source.name}: a code cell is not Python: {error.msg}: {error.text}") from None
+    return make_key({"cells": parts, "parameters": dict(parameters), **fields}, modules)
+
+
+def run_notebook(
+    source: Path, target: Path, parameters: Mapping[str, object], *, key: str | None = None
+) -> float:
+    """Seconds that the notebook took; its executed copy is at ``target``, whole, with a ``.json`` beside it.
+
+    While it runs, and after a failure, the partial copy is ``<target>.part.ipynb``.
+
+    Raises:
+        UsageError: if a parameter is not declared or has another type; before any kernel starts.
+        RemiError: if a cell fails or the kernel dies, naming notebook, cell (counted from 1 in the source) and error.
+    """
+    check_parameters(source, parameters)
+    part = target.with_suffix(".part.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        with _kernel_folder() as folder:
+            _execute(source, part, parameters, folder)
+    except Exception as error:
+        raise RemiError(_failure(source, part, error)) from error
+    if not is_complete(part):
+        raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
+    seconds = time.monotonic() - started
+    os.replace(part, target)
+    about = {"key": key, "parameters": dict(parameters), "seconds": round(seconds, 2), "machine": machine()}
+    with written_whole(target.with_suffix(".json")) as sidecar:
+        sidecar.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return seconds
+
+
+def is_complete(executed: Path) -> bool:
+    """Whether an executed notebook has no exception and no code cell that was not run."""
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    if notebook["metadata"].get("papermill", {}).get("exception"):
+        return False
+    statuses = [
+        cell["metadata"].get("papermill", {}).get("status")
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    return all(status == "completed" for status in statuses)
+
+
+def execution_record(target: Path) -> dict:
+    """What the ``.json`` beside an executed notebook says (key, parameters, seconds); empty where there is none."""
+    sidecar = target.with_suffix(".json")
+    return json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.is_file() else {}
+
+
+def is_done(target: Path, key: str) -> bool:
+    """Whether the executed notebook at ``target`` is complete and was made under exactly this key."""
+    return target.is_file() and execution_record(target).get("key") == key and is_complete(target)
+
+
+def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder: str) -> None:
+    import papermill
+    from traitlets.config import Config
+
+    # Sockets lie beside the connection file; without one named, kernels running at once would share them.
+    transport = "ipc" if len(folder) <= SOCKET_PATH_LIMIT else "tcp"
+    kernel = {"transport": transport, "connection_file": f"{folder}/kernel.json"}
+    papermill.execute_notebook(
+        str(source),
+        str(part),
+        parameters=dict(parameters),
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        cwd=str(source.parent),
+        config=Config({"KernelManager": kernel}),
+    )
+
+
+@contextmanager
+def _kernel_folder() -> Iterator[str]:
+    """Short-lived folder for one kernel's connection and profile, which spares the user's own."""
+    with tempfile.TemporaryDirectory(prefix="remi-", ignore_cleanup_errors=True) as folder:
+        before = os.environ.get("IPYTHONDIR")
+        os.environ["IPYTHONDIR"] = folder
+        try:
+            yield folder
+        finally:
+            os.environ.pop("IPYTHONDIR")
+            if before is not None:
+                os.environ["IPYTHONDIR"] = before
+
+
+def _failure(source: Path, part: Path, error: Exception) -> str:
+    name = getattr(error, "ename", type(error).__name__)
+    text = str(getattr(error, "evalue", error)).strip() or "no message"
+    last_line = text.splitlines()[-1].strip()
+    index = getattr(error, "cell_index", None)
+    if not part.is_file():
+        return f"{source.name} failed: {name}: {last_line}"
+    place = "failed" if index is None else f"cell {_failing_cell(part)}"
+    return f"{source.name}, {place}: {name}: {last_line}; partial notebook: {part}"
+
+
+def _failing_cell(part: Path) -> int:
+    """Number of the failing cell in the source, from 1: cells that papermill put in are not counted."""
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    cells = [cell for cell in read_cells(part) if not added & set(tags(cell))]
+    failed = (number for number, cell in enumerate(cells, start=1) if _status(cell) == "failed")
+    return next(failed, len(cells))
+
+
+def _status(cell: Mapping[str, object]) -> object:
+    papermill = cell["metadata"].get("papermill", {})
+    return "failed" if papermill.get("exception") else papermill.get("status")
+
+
+def _without_magics(code: str) -> str:
+    return "\n".join("pass" if line.startswith(("%", "!")) else line for line in code.splitlines())

@@ -1,0 +1,199 @@
+"""The steps of a preset: which notebooks to run with which parameters, what is done already, and running the rest."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from remi_core.errors import UsageError, nearest
+from remi_core.extra_data import data_digests, spell
+from remi_core.layers import check_layers
+from remi_core.notebooks import execution_record, is_done, notebook_key, run_notebook
+from remi_core.parameters import check_parameters, declared_parameters, has_type, parse_value
+from remi_core.presets import Preset
+from remi_core.progress import Progress, Say, print_line
+from remi_core.store import Store, project_root
+from remi_core.variants import in_order
+
+PER_VARIANT = "00"
+"""Prefix of the notebooks that run once per variant, before all others."""
+
+KERNEL_ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel of the user's own must not stand in for this one
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+SET_BY_PIPELINE = ("preset", "variant")
+MEMORY_A_JOB = 3 * 2**30
+"""Bytes of free memory wanted for each notebook that runs at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One execution of one notebook."""
+
+    name: str
+    """Stem of the executed notebook: ``05_alignment_direction``, ``00_measure_one_variant-base``."""
+    source: Path
+    variant: str
+    """Variant measured; "" for notebooks that compare them."""
+    parameters: Mapping[str, object]
+    target: Path
+    key: str
+    done: bool
+    """Whether a complete execution under this key is in the store."""
+
+
+def plan(
+    preset: Preset,
+    store: Store,
+    *,
+    only: Collection[str] = (),
+    parameters: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> tuple[Step, ...]:
+    """Steps of a preset in the order they run, after every check that needs no model.
+
+    ``only`` chooses notebooks by name, number or prefix (default: all); ``parameters`` are texts of KEY=VALUE for
+    those chosen notebooks that declare the key.
+
+    Raises:
+        UsageError: for a notebook that does not exist, a parameter that none declares or that has another type, a
+            layer the models do not have, a data file that is missing.
+    """
+    folder = folder or project_root() / "notebooks"
+    sources = choose(folder, only)
+    given = _typed_parameters(sources, parameters or {})
+    check_layers(preset, given)
+    fields = {"preset": preset.fingerprint(), "data": data_digests(preset)}
+    steps = []
+    for source in sources:
+        own = {key: given[key] for key in declared_parameters(source) if key in given}
+        per_variant = source.name.startswith(PER_VARIANT)
+        for variant in in_order(list(preset.variants)) if per_variant else [""]:
+            name = f"{source.stem}-{variant}" if variant else source.stem
+            values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **own}
+            check_parameters(source, values)
+            key = notebook_key(source, values, fields)
+            target = store.notebook_path(preset.name, name)
+            done = is_done(target, key)
+            steps.append(
+                Step(
+                    name=name,
+                    source=source,
+                    variant=variant,
+                    parameters=values,
+                    target=target,
+                    key=key,
+                    done=done,
+                )
+            )
+    return tuple(steps)
+
+
+def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:
+    """Notebook files of a folder, in order; only those whose name, number or prefix is given, where any is.
+
+    Raises:
+        UsageError: if the folder has no notebook, or a name fits none (nearest name said).
+    """
+    sources = sorted(path for path in folder.glob("*.ipynb") if not path.name.endswith(".part.ipynb"))
+    if not sources:
+        raise UsageError(f"no notebooks in {folder}")
+    for name in only:
+        if not name or not any(_matches(source, name) for source in sources):
+            raise UsageError(f"no notebook {name!r} {nearest(name, [source.stem for source in sources])}")
+    return tuple(source for source in sources if not only or any(_matches(source, name) for name in only))
+
+
+def run(
+    preset: Preset, store: Store, steps: Sequence[Step], *, jobs: int | None = None, say: Say = print_line
+) -> int:
+    """Number of notebooks run: the given steps in their order, ``jobs`` side by side (default: what fits).
+
+    The variants' weights are made first, so that no two notebooks make the same ones.
+
+    Raises:
+        RemiError: if a notebook fails; those already running end first, no further one starts.
+    """
+    if not steps:
+        return 0
+    from remi_core.organism.variants import ensure  # brings torch: only where something runs
+
+    ensure(preset, store, say)
+    jobs = jobs or default_jobs()
+    seconds = {step.name: execution_record(step.target).get("seconds") for step in steps}
+    known = {name: value for name, value in seconds.items() if value is not None}
+    progress = Progress(tuple(step.name for step in steps), known, jobs=jobs, say=say)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_prepare, initargs=(str(store.root), jobs)
+    ) as pool:
+        for _, stage in groupby(steps, key=lambda step: bool(step.variant)):
+            _run_stage(pool, list(stage), jobs, progress)
+    return len(steps)
+
+
+def default_jobs() -> int:
+    """Notebooks to run side by side: two where there are two processors and the memory for it, else one."""
+    import psutil
+
+    enough = psutil.virtual_memory().available >= 2 * MEMORY_A_JOB
+    return 2 if enough and len(os.sched_getaffinity(0)) >= 2 else 1
+
+
+def _run_stage(pool: ProcessPoolExecutor, steps: list[Step], jobs: int, progress: Progress) -> None:
+    waiting, running = list(steps), dict[Future, Step]()
+    failure: BaseException | None = None
+    while running or (waiting and failure is None):
+        while waiting and failure is None and len(running) < jobs:
+            step = waiting.pop(0)
+            progress.start(step.name)
+            future = pool.submit(run_notebook, step.source, step.target, dict(step.parameters), key=step.key)
+            running[future] = step
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            step = running.pop(future)
+            if future.exception() is None:
+                progress.finish(step.name)
+            else:
+                failure = failure or future.exception()
+    if failure is not None:
+        raise failure
+
+
+def _prepare(store: str, jobs: int) -> None:
+    """Environment of a worker, which its kernels inherit."""
+    for name, value in KERNEL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ["REMI_STORE"] = store
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+
+
+def _matches(source: Path, name: str) -> bool:
+    return source.stem.startswith(name.removesuffix(".ipynb"))
+
+
+def _typed_parameters(sources: Sequence[Path], texts: Mapping[str, str]) -> dict[str, object]:
+    """Values of KEY=VALUE texts, typed as the first chosen notebook that declares the key says."""
+    declared = {
+        name: each for source in reversed(sources) for name, each in declared_parameters(source).items()
+    }
+    values = {}
+    for name, text in texts.items():
+        if name in SET_BY_PIPELINE:
+            raise UsageError(f"parameter {name!r} is set by the command itself (--preset, --only)")
+        if name not in declared:
+            raise UsageError(
+                f"none of the {len(sources)} chosen notebooks declares parameter {name!r} {nearest(name, declared)}"
+            )
+        value = parse_value(text, declared[name].type)
+        if not has_type(value, declared[name].type):
+            raise UsageError(f"parameter {name!r} is {declared[name].type}, and {text!r} is not")
+        values[name] = value
+    return values

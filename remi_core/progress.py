@@ -1,0 +1,70 @@
+"""Progress in plain lines that read well on a terminal and in a log: elapsed time and an estimate of what is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+Say = Callable[[str], None]
+"""Where a line of progress goes; ``print_line`` on a command line."""
+
+
+def print_line(line: str) -> None:
+    """Return once the line is on standard output, at once also where that is a file or a pipe."""
+    print(line, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Time as ``MM:SS``, or ``H:MM:SS`` from an hour on."""
+    whole = max(0, round(seconds))
+    minutes, hours = whole // 60 % 60, whole // 3600
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes:02d}:{whole % 60:02d}"
+
+
+class Progress:
+    """Lines for a number of named steps of which some run side by side.
+
+    ``expected`` holds seconds of earlier runs, by step name; steps without one are taken to last as long as the mean
+    of those known or finished.
+    """
+
+    def __init__(self, names: tuple[str, ...], expected: Mapping[str, float], *, jobs: int, say: Say) -> None:
+        self._expected = dict(expected)
+        self._waiting = list(names)
+        self._n_steps = len(names)
+        self._jobs = jobs
+        self._say = say
+        self._started_at: dict[str, float] = {}
+        self._took: dict[str, float] = {}
+        self._begin = time.monotonic()
+
+    def start(self, name: str) -> None:
+        """Say that a step starts."""
+        self._waiting.remove(name)
+        self._started_at[name] = time.monotonic()
+        number = self._n_steps - len(self._waiting)
+        self._say(f"[{number}/{self._n_steps}] {name} … {self._tail()}")
+
+    def finish(self, name: str) -> None:
+        """Say that a step is done, and how long it took."""
+        self._took[name] = time.monotonic() - self._started_at.pop(name)
+        self._say(
+            f"[{len(self._took)} of {self._n_steps} done] {name} in {clock(self._took[name])}; {self._tail()}"
+        )
+
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until the last step ends; None while nothing is known of any step."""
+        known = {**self._expected, **self._took}
+        if not known:
+            return None
+        typical = sum(known.values()) / len(known)
+        now = time.monotonic()
+        running = sum(
+            max(0.0, known.get(name, typical) - (now - start)) for name, start in self._started_at.items()
+        )
+        return (running + sum(known.get(name, typical) for name in self._waiting)) / self._jobs
+
+    def _tail(self) -> str:
+        left = self.seconds_left()
+        elapsed = f"{clock(time.monotonic() - self._begin)} elapsed"
+        return elapsed if left is None else f"{elapsed}, about {clock(left)} left"

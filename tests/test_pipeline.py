@@ -1,0 +1,128 @@
+"""The steps of a preset: order, what is skipped, what a failure stops, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from notebook_files import write_notebook
+
+from remi_core import pipeline
+from remi_core.errors import RemiError, UsageError
+from remi_core.pipeline import choose, plan, run
+from remi_core.presets import get_preset
+from remi_core.progress import Progress, clock
+from remi_core.store import Store
+from remi_core.variants import VARIANTS
+
+SMOKE = get_preset("smoke")
+LOG = "from pathlib import Path\nwith Path({log!r}).open('a') as log: print({words}, file=log)"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three notebooks that write down that they ran: one per variant, two that compare."""
+    folder, log = tmp_path / "notebooks", str(tmp_path / "log")
+    variant = 'preset: str = "micro"\nvariant: str = "base"\nn: int = 1\n'
+    write_notebook(folder / "00_each.ipynb", [LOG.format(log=log, words="'00', variant")], parameters=variant)
+    for name in ("01_one", "02_two"):
+        write_notebook(folder / f"{name}.ipynb", [LOG.format(log=log, words=f"'{name}', n")])
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("remi_core.organism.variants.ensure", lambda *_: None)
+    return Store(tmp_path / "store")
+
+
+def test_variants_come_first_and_in_order(folder: Path, store: Store) -> None:
+    steps = plan(SMOKE, store, folder=folder)
+    assert [step.name for step in steps] == [f"00_each-{variant}" for variant in VARIANTS] + [
+        "01_one",
+        "02_two",
+    ]
+    assert len({step.key for step in steps}) == len(steps)
+    assert not any(step.done for step in steps) and not store.root.exists()
+
+
+def test_only_what_changed_is_run_again(folder: Path, store: Store, tmp_path: Path) -> None:
+    lines: list[str] = []
+    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
+    assert run(SMOKE, store, steps, jobs=2, say=lines.append) == 2
+    assert sorted((tmp_path / "log").read_text().splitlines()) == ["01_one 2", "02_two 2"]
+    assert lines[0].startswith("[1/2] 01_one … 00:00 elapsed") and lines[-1].startswith("[2 of 2 done]")
+    write_notebook(folder / "02_two.ipynb", ["n + 1"])
+    assert [step.done for step in plan(SMOKE, store, only=["01", "02"], folder=folder)] == [True, False]
+    assert [step.done for step in plan(SMOKE, store, only=["01"], parameters={"n": "5"}, folder=folder)] == [
+        False
+    ]
+
+
+def test_a_failure_stops_what_has_not_started(folder: Path, store: Store, tmp_path: Path) -> None:
+    write_notebook(folder / "01_one.ipynb", ["1 / 0"])
+    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
+    with pytest.raises(RemiError, match=r"01_one\.ipynb, cell 3: ZeroDivisionError: division by zero"):
+        run(SMOKE, store, steps, jobs=1, say=lambda line: None)
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("only", "parameters", "message"),
+    [
+        (["07"], {}, "no notebook '07'"),
+        (["01_on_"], {}, "did you mean '01_one'"),
+        ([""], {}, "no notebook ''"),
+        ([], {"m": "1"}, "none of the 3 chosen notebooks declares parameter 'm'"),
+        (["00"], {"rate": "1"}, "none of the 1 chosen notebooks declares parameter 'rate'"),
+        ([], {"n": "many"}, "'n' is int, and 'many' is not"),
+        ([], {"variant": "base"}, "set by the command itself"),
+        ([], {"layers": "[0, 99]"}, "no layer 99 in preset 'smoke' .choices: -8 … 7"),
+    ],
+)
+def test_wrong_use_is_refused_before_anything_runs(
+    folder: Path,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    only: list[str],
+    parameters: dict[str, str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("remi_core.layers.n_blocks", lambda preset: 8)
+    with pytest.raises(UsageError, match=message):
+        plan(SMOKE, store, only=only, parameters=parameters, folder=folder)
+    assert not store.root.exists()
+
+
+def test_a_parameter_goes_to_the_notebooks_that_declare_it(folder: Path, store: Store) -> None:
+    steps = plan(SMOKE, store, parameters={"rate": "1"}, folder=folder)
+    assert {step.name for step in steps if "rate" in step.parameters} == {"01_one", "02_two"}
+    assert steps[-1].parameters == {"preset": "smoke", "rate": 1.0}
+
+
+def test_notebooks_are_chosen_by_name_number_or_prefix(folder: Path) -> None:
+    (folder / "01_one.part.ipynb").write_text("{}")
+    for name in ("01", "01_one", "01_one.ipynb"):
+        assert [path.stem for path in choose(folder, [name])] == ["01_one"]
+    assert [path.stem for path in choose(folder, ["0"])] == ["00_each", "01_one", "02_two"]
+
+
+def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("remi_core.progress.time.monotonic", lambda: now[0])
+    progress = Progress(("a", "b", "c"), {}, jobs=1, say=lambda line: None)
+    progress.start("a")
+    assert progress.seconds_left() is None
+    now[0] = 10.0
+    progress.finish("a")
+    assert progress.seconds_left() == 20.0
+    known = Progress(("a", "b"), {"a": 30.0, "b": 10.0}, jobs=2, say=lambda line: None)
+    known.start("a")
+    now[0] = 20.0
+    assert known.seconds_left() == (20.0 + 10.0) / 2
+    assert (clock(62.0), clock(3723.0)) == ("01:02", "1:02:03")
+
+
+def test_two_jobs_need_two_processors_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: {0})
+    assert pipeline.default_jobs() == 1
