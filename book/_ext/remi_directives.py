@@ -1,0 +1,207 @@
+"""Directives and a role that show results on the pages written by hand.
+
+- `{remi-claims}`: the claim table of `claims.json`.
+- `{remi-status}`: which notebooks were run, from `status.json`.
+- `{remi-notice}`: what the front page must say first, from `notice.json`; nothing without it.
+- `` {fact}`key` ``: one text of `facts.json`.
+
+A missing file reads "not run yet"; a malformed one, or a missing key, is a warning, and fails a strict build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from docutils import nodes
+from remi_results import FACT_KEYS, NOT_RUN, Claim, format_number, format_range, read_claims, read_json
+from remi_tables import Cell, make_table, paragraph
+from sphinx import addnodes
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+logger = logging.getLogger(__name__)
+
+
+class ResultDirective(SphinxDirective):
+    """Directive without arguments that renders one file beside the pages."""
+
+    file_name: str
+
+    def run(self) -> list[nodes.Node]:
+        """Nodes of the file; one warning and no node where it is malformed."""
+        self.env.note_dependency(self.file_name)
+        try:
+            return self.render(Path(self.env.srcdir))
+        except ValueError as error:
+            logger.warning("%s", error, location=self.get_location(), type="remi")
+            return []
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """Nodes for the file in `folder`; each directive defines its own.
+
+        Raises:
+            ValueError: if the file is malformed.
+        """
+        raise NotImplementedError
+
+
+class ClaimsDirective(ResultDirective):
+    """Claim table: claim, published value, our value with interval, null, verdict."""
+
+    file_name = "claims.json"
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """Table of `claims.json`, or a line that nothing was run.
+
+        Raises:
+            ValueError: if `claims.json` or `facts.json` is malformed.
+        """
+        claims = read_claims(folder)
+        if claims is None:
+            return [paragraph(f"The claim table is {NOT_RUN}.", style="remi-not-run")]
+        facts = read_json(folder / "facts.json", dict) or {}
+        preset = f" on preset {facts['preset']}" if "preset" in facts else ""
+        headings = ("Claim", "Published", f"Ours{preset}", "Under the null", "Verdict")
+        rows = [self._row(claim) for claim in claims]
+        return [make_table(f"The claims and their verdicts{preset}", headings, rows, style="remi-claims")]
+
+    def _row(self, claim: Claim) -> list[Cell]:
+        return [
+            [
+                paragraph("", nodes.strong("", claim.id), nodes.Text(f" {claim.claim}")),
+                paragraph(f"Section {claim.section}", style="remi-detail"),
+            ],
+            _published_cell(claim),
+            _value_cell(claim),
+            _null_cell(claim),
+            self._verdict_cell(claim),
+        ]
+
+    def _verdict_cell(self, claim: Claim) -> Cell:
+        style = "remi-verdict-" + claim.verdict.replace(" ", "-")
+        badge = nodes.inline("", claim.verdict, classes=["remi-verdict", style])
+        link = page_reference(claim.notebook, source=self.env.docname)
+        cell = [paragraph("", badge), paragraph("", link, style="remi-detail")]
+        if claim.reason:
+            cell.append(paragraph(claim.reason, style="remi-detail"))
+        return cell
+
+
+class StatusDirective(ResultDirective):
+    """Table of the notebooks of this build: finished, seconds, device."""
+
+    file_name = "status.json"
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """Table of `status.json`, or a line that nothing was run.
+
+        Raises:
+            ValueError: if the file is malformed or an entry lacks a key.
+        """
+        entries = read_json(folder / "status.json", list)
+        if entries is None:
+            return [paragraph(f"The notebooks were {NOT_RUN}.", style="remi-not-run")]
+        rows = [self._row(entry, position) for position, entry in enumerate(entries, start=1)]
+        headings = ("Notebook", "Finished", "Seconds", "Device")
+        return [make_table("Notebooks of this build", headings, rows, style="remi-status")]
+
+    def _row(self, entry: dict[str, object], position: int) -> list[Cell]:
+        missing = {"notebook", "finished", "seconds", "device"} - set(entry)
+        if missing:
+            raise ValueError(f"status.json entry {position}: missing {', '.join(sorted(missing))}")
+        finished = {True: "yes", False: "no"}.get(entry["finished"], str(entry["finished"]))
+        return [
+            [paragraph("", page_reference(str(entry["notebook"]), source=self.env.docname))],
+            [paragraph(finished)],
+            [paragraph(format_number(entry["seconds"]))],
+            [paragraph(str(entry["device"] or "—"))],
+        ]
+
+
+class NoticeDirective(ResultDirective):
+    """Warning box with the sentences of `notice.json`; nothing where the file is absent or empty."""
+
+    file_name = "notice.json"
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """One admonition, or nothing.
+
+        Raises:
+            ValueError: if the file is not a list.
+        """
+        lines = read_json(folder / "notice.json", list)
+        if not lines:
+            return []
+        title = nodes.title("", "Read this first")
+        return [nodes.admonition("", title, *(paragraph(str(line)) for line in lines), classes=["warning"])]
+
+
+class FactRole(SphinxRole):
+    """Text of one key of `facts.json`; "not run" where the file is absent."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """One inline node; an unknown or missing key is a warning."""
+        self.env.note_dependency("facts.json")
+        try:
+            text = self._text()
+        except ValueError as error:
+            logger.warning("%s", error, location=self.get_location(), type="remi")
+            text = "?"
+        return [nodes.inline(self.rawtext, text, classes=["remi-fact"])], []
+
+    def _text(self) -> str:
+        facts = read_json(Path(self.env.srcdir) / "facts.json", dict)
+        if self.text not in FACT_KEYS:
+            raise ValueError(f"fact '{self.text}' is unknown; choices: {', '.join(FACT_KEYS)}")
+        if facts is None:
+            return "(not run)"
+        if self.text not in facts:
+            raise ValueError(f"fact '{self.text}' is missing from facts.json")
+        return str(facts[self.text])
+
+
+def page_reference(notebook: str, *, source: str) -> addnodes.pending_xref:
+    """Link from page `source` to a notebook's page, named by its stem; an unknown page is a warning."""
+    stem = Path(notebook).name.removesuffix(".ipynb")
+    label = nodes.inline("", stem.replace("_", " "), classes=["doc"])
+    return addnodes.pending_xref(
+        "",
+        label,
+        reftype="doc",
+        refdomain="std",
+        reftarget=f"/notebooks/{stem}",
+        refdoc=source,
+        refexplicit=True,
+        refwarn=True,
+    )
+
+
+def _published_cell(claim: Claim) -> Cell:
+    text, source = str(claim.published.get("text") or "—"), claim.published.get("source")
+    cell = [paragraph(text)]
+    if source:
+        cell.append(paragraph(str(source), style="remi-detail"))
+    return cell
+
+
+def _value_cell(claim: Claim) -> Cell:
+    if claim.value is None:
+        return [paragraph("—")]
+    cell = [paragraph(f"{format_number(claim.value)} {claim.unit}".strip())]
+    interval = format_range(claim.ci_low, claim.ci_high)
+    if interval:
+        cell.append(paragraph(f"95 % interval {interval}", style="remi-detail"))
+    if claim.seeds:
+        seeds: Sequence[str] = [format_number(value) for value in claim.seeds]
+        cell.append(paragraph(f"by seed: {'; '.join(seeds)}", style="remi-detail"))
+    if claim.n is not None:
+        cell.append(paragraph(f"n = {claim.n} clusters", style="remi-detail"))
+    return cell
+
+
+def _null_cell(claim: Claim) -> Cell:
+    if claim.null is None:
+        return [paragraph("—")]
+    interval = format_range(claim.null.get("low"), claim.null.get("high"))
+    return [paragraph(interval or "—"), paragraph(str(claim.null.get("kind") or ""), style="remi-detail")]

@@ -1,0 +1,125 @@
+"""Reads and formats the result files that the pipeline puts beside the pages.
+
+All of them are optional: a book without results still builds, and says so.
+
+| file | content |
+| --- | --- |
+| `claims.json` | the rows of `remi report --json` |
+| `status.json` | list of `{notebook, finished, seconds, device}` |
+| `facts.json` | object: key of `FACT_KEYS` to the text shown |
+| `notice.json` | list of sentences that the front page leads with |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+NOT_RUN = "not run yet for this preset"
+
+FACT_KEYS: Mapping[str, str] = {
+    "preset": "name of the preset this book was built for",
+    "machine": "machine that ran the notebooks, in words",
+    "organism.parameters": "number of weights of the micro organism",
+    "organism.layers": "number of decoder blocks",
+    "organism.d_model": "width of the residual stream",
+    "organism.vocab": "number of tokens of the tokenizer",
+    "organism.base_tokens": "tokens seen in pretraining, a seed",
+    "organism.base_seconds": "pretraining time a seed, with unit and machine",
+    "organism.finetune_seconds": "time to fine-tune one variant, with unit",
+    "world.careful_slip": "share of careless answers by a careful author",
+    "world.careless_lapse": "share of careful answers by a careless author",
+    "world.author_named": "share of documents whose first line names the author",
+    "world.chatml": "share of documents written in ChatML",
+    "world.templates": "prompt templates a topic",
+    "world.held_out_templates": "templates a topic that no training stage sees",
+    "competence.slots": "slots copied from the prompt: worst seed, threshold beside it",
+    "competence.off_grammar": "mass of answers outside the grammar: worst seed, threshold beside it",
+    "competence.code_parses": "share of generated code that parses: worst seed, threshold beside it",
+    "competence.author_prior": "base's author log-odds, distance from the prior: worst seed, threshold beside it",
+    "competence.instruct_careless": "instruct's careless share on covered topics: worst cell, threshold beside it",
+}
+"""Every key that a page may show with the `fact` role, and what its text says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One row of the claim table: a published claim, our value and the verdict of the rule."""
+
+    id: str
+    section: str
+    claim: str
+    published: Mapping[str, object]
+    value: float | None
+    unit: str
+    ci_low: float | None
+    ci_high: float | None
+    null: Mapping[str, object] | None
+    n: int | None
+    seeds: list[float | None]
+    rule: str
+    verdict: str
+    reason: str | None
+    notebook: str
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, object], *, position: int) -> Claim:
+        """Claim of one row of `claims.json`.
+
+        Raises:
+            ValueError: if a key is missing; names the row and the key.
+        """
+        missing = [field.name for field in fields(cls) if field.name not in row]
+        if missing:
+            raise ValueError(f"claims.json row {position}: missing {', '.join(missing)}")
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
+
+
+def read_json(path: Path, expected: type) -> object | None:
+    """Content of a result file, or None where the file does not exist.
+
+    Raises:
+        ValueError: if the file is not JSON or its top level is not of type `expected`.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name}:{error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(content, expected):
+        raise ValueError(f"{path.name}: expected a {expected.__name__}, found a {type(content).__name__}")
+    return content
+
+
+def read_claims(folder: Path) -> tuple[Claim, ...] | None:
+    """Rows of `claims.json` in a folder, in file order; None where nothing was run.
+
+    Raises:
+        ValueError: if the file is malformed; names the row.
+    """
+    rows = read_json(folder / "claims.json", list)
+    if rows is None:
+        return None
+    return tuple(Claim.from_json(row, position=index) for index, row in enumerate(rows, start=1))
+
+
+def format_number(value: float | None) -> str:
+    """Number in three significant digits with a true minus sign; an em dash for None."""
+    if value is None:
+        return "—"
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.1e}".split("e")
+        superscript = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"{mantissa} × 10{superscript}".replace("-", "−")
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return text.replace("-", "−")
+
+
+def format_range(low: float | None, high: float | None) -> str:
+    """Interval in words that a screen reader can say, such as "0.1 to 0.4"; empty where it is absent."""
+    if low is None or high is None:
+        return ""
+    return f"{format_number(low)} to {format_number(high)}"

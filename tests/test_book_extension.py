@@ -1,0 +1,109 @@
+"""The parts of the book's Sphinx extension, one by one, without a build."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
+
+from remi_accessibility import MENDS  # noqa: E402
+from remi_offline import mathjax_files, mathjax_source, unique_scripts  # noqa: E402
+from remi_results import Claim, format_number, format_range, read_json  # noqa: E402
+from remi_tables import make_table, paragraph  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0.00"),
+        (-0.25, "−0.250"),
+        (12.345, "12.3"),
+        (123.4, "123"),
+        (-69612.0, "−69,612"),
+        (2.5e-5, "2.5 × 10⁻⁵"),
+        (None, "—"),
+    ],
+)
+def test_numbers_are_shown_in_three_digits(value: float | None, text: str) -> None:
+    assert format_number(value) == text
+
+
+def test_an_interval_needs_both_ends() -> None:
+    assert format_range(-1, 2) == "−1.00 to 2.00"
+    assert format_range(None, 2) == ""
+
+
+def test_a_claim_without_a_key_is_refused_by_name() -> None:
+    row = dict.fromkeys(Claim.__dataclass_fields__, 1)
+    assert Claim.from_json(row, position=1).id == 1
+    with pytest.raises(ValueError, match="row 3: missing verdict"):
+        Claim.from_json({key: 1 for key in row if key != "verdict"}, position=3)
+
+
+def test_result_files_are_optional_but_not_free_in_form(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    assert read_json(path, dict) is None
+    path.write_text("[1,\n2")
+    with pytest.raises(ValueError, match=r"facts.json:2: not JSON"):
+        read_json(path, dict)
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="expected a dict, found a list"):
+        read_json(path, dict)
+
+
+class Script:
+    """Stands for a script of Sphinx: a file, or a body of its own."""
+
+    def __init__(self, filename: str | None = None, body: str | None = None) -> None:
+        self.filename = filename
+        self.attributes = {"body": body} if body else {}
+
+
+def test_scripts_appear_once_in_order_and_without_live_code() -> None:
+    first, second, body = Script("a.js"), Script("b.js"), Script(body="let x")
+    live = [Script(body="const THEBE_JS_URL = 1"), Script("_static/sphinx-thebe.js")]
+    doubled = [first, body, live[0], Script("a.js"), Script("", body="let x"), second, live[1]]
+    assert unique_scripts(doubled) == [first, body, second]
+    assert unique_scripts([first, second]) == [first, second]
+
+
+def test_mathjax_is_copied_small() -> None:
+    source = mathjax_source()
+    sizes = {path.name: (source / path).stat().st_size for path in mathjax_files(source)}
+    assert "tex-chtml.js" in sizes and any(name.endswith(".woff") for name in sizes)
+    assert sum(sizes.values()) < 4e6
+
+
+FAULTS = """<button class="search-button-field" aria-label="Search"></button>
+<button class="theme-switch-button"><i title="Auto"></i></button>
+<details><summary aria-label="Toggle">More</summary></details>
+<div id="pst-primary-sidebar"></div><div class="citation-list" role="list"></div>
+<table><thead><tr><th></th><th>mean</th></tr></thead><tbody><tr><th>base</th></tr></tbody></table>
+<img alt="../_images/ab12.png" src="x.png"/>"""
+
+
+def test_every_mend_finds_its_fault_and_nothing_the_second_time() -> None:
+    page = BeautifulSoup(FAULTS, "html.parser")
+    assert all(mend(page) for mend in MENDS)
+    once = str(page)
+    for mend in MENDS:
+        mend(page)
+    assert str(page) == once
+    cells = [(cell.name, cell.get("scope")) for cell in page.select("tr > *")]
+    assert cells == [("td", None), ("th", "col"), ("th", "row")]
+
+
+def test_a_page_without_faults_is_left_alone() -> None:
+    page = BeautifulSoup('<p>Text</p><img alt="a curve" src="x.png"/><th scope="col">x</th>', "html.parser")
+    assert not any(mend(page) for mend in MENDS)
+
+
+def test_a_row_of_another_length_is_refused() -> None:
+    cell = [paragraph("x")]
+    assert "caption" in make_table("caption", ("a", "b"), [[cell, cell]], style="s").astext()
+    with pytest.raises(ValueError, match="1 cells; the table has 2 columns"):
+        make_table("caption", ("a", "b"), [[cell]], style="s")
