@@ -1,0 +1,69 @@
+"""What each claim predicts, declared before the results that judge it.
+
+A claim names its estimand, the side of a boundary on which the paper puts it, the smallest effect that
+would matter, its null and its controls. The verdict is then computed by ``rules``, never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+
+import yaml
+
+from remi_core.errors import UsageError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the paper or its released files show; shown beside ours, never compared in size across models."""
+
+    value: float | None
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One claim and everything needed to judge it."""
+
+    id: str
+    section: str
+    claim: str
+    """The claim in our words."""
+    published: Published
+    estimand: str
+    unit: str
+    side: int
+    """+1 where the claim puts the value above the boundary, -1 below."""
+    boundary: float
+    smallest_effect: float
+    """Distance from the boundary below which an effect would not matter, in the unit of the value."""
+    null: str
+    notebook: str
+    controls: bool = True
+    """Whether the quantity belongs to a variant, so that every control must differ from misaligned."""
+    descriptive: bool = False
+    """Shown, not judged."""
+    wording: str = "figure and table of the released repository, as summarised in the book"
+    """Where the claim's wording comes from."""
+
+
+def _claims() -> tuple[Claim, ...]:
+    text = resources.files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
+    return tuple(Claim(**row | {"published": Published(**row["published"])}) for row in yaml.safe_load(text))
+
+
+CLAIMS = _claims()
+
+
+def get_claim(identifier: str) -> Claim:
+    """The claim with that identifier; a part such as ``C3.facts-careless`` is judged by its claim.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    for claim in CLAIMS:
+        if claim.id == identifier.partition(".")[0]:
+            return claim
+    raise UsageError(f"no claim {identifier!r} {nearest(identifier, [claim.id for claim in CLAIMS])}")

@@ -1,0 +1,104 @@
+"""Rows of the report: computed once, kept in the store, the same bytes for the same results."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from remi_core.claims.declarations import get_claim
+from remi_core.claims.headlines import HEADLINES
+from remi_core.claims.rules import NOT_TESTABLE, rule_text, verdict
+from remi_core.estimates.measured import Measured
+from remi_core.fingerprint import make_key
+from remi_core.presets import Preset
+from remi_core.results import Results
+from remi_core.statistics.permutation import NullResult, holm
+from remi_core.store import Address, Store
+
+HEADLINE_MODULE = "remi_core.claims.headlines"
+
+
+def headline(results: Results, row: str, seed: int) -> Measured | None:
+    """The measured headline of one row and seed, from the store where it was computed before; None if undefined."""
+    address = _address(results, row, seed)
+    record = results.store.load(address)
+    if record is None:
+        found = HEADLINES[row](results, seed)
+        text = json.dumps(asdict(found), sort_keys=True)
+        results.store.save(address, {"headline": np.array(text)}, {"row": row})
+    else:
+        text = str(record.arrays["headline"])
+    raw = json.loads(text)
+    gaps = {name: tuple(gap) for name, gap in raw["contrasts"].items()}
+    found = Measured(**raw | {"null": NullResult(**raw["null"]), "contrasts": gaps})
+    return found if math.isfinite(found.value) else None
+
+
+def _address(results: Results, row: str, seed: int) -> Address:
+    weights = {name: results.subject(name, seed).weights for name in results.variants}
+    key = make_key({"preset": results.preset.fields(), "weights": weights}, [HEADLINE_MODULE])
+    return Address(results.preset.name, seed, "all", "headline", row, key)
+
+
+def report_rows(preset: Preset, store: Store, *, notebook: str | None = None) -> list[dict[str, object]]:
+    """One row for each claim and part, in ledger order, with value, interval, null and verdict.
+
+    With ``notebook`` only the rows that notebook answers for. What was measured before is read; what is
+    missing is measured. Nothing in a row depends on time, path or machine.
+    """
+    results = Results(preset, store)
+    chosen = [row for row in HEADLINES if notebook in (None, get_claim(row).notebook)]
+    by_seed = [{row: headline(results, row, seed) for row in chosen} for seed in preset.seeds]
+    adjusted = [_holm(found) for found in by_seed]
+    return [
+        _row(row, [found[row] for found in by_seed], [p_values.get(row, 1.0) for p_values in adjusted])
+        for row in chosen
+    ]
+
+
+def _holm(found: Mapping[str, Measured | None]) -> dict[str, float]:
+    """Adjusted p by row: the claims of one notebook are one family, the parts of a claim another."""
+    families: dict[str, list[str]] = {}
+    for row, one in found.items():
+        if one is not None and not get_claim(row).descriptive:
+            claim = get_claim(row)
+            families.setdefault(claim.id if "." in row else claim.notebook, []).append(row)
+    adjusted = {}
+    for rows in families.values():
+        adjusted |= dict(zip(rows, holm([found[row].null.p_value for row in rows]).tolist(), strict=True))
+    return adjusted
+
+
+def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> dict[str, object]:
+    claim = get_claim(row)
+    word, reason = verdict(claim, seeds, p_values)
+    first = seeds[0] if word != NOT_TESTABLE else None
+    return {
+        "id": row,
+        "section": claim.section,
+        "claim": claim.claim,
+        "published": asdict(claim.published),
+        "value": _rounded(first and first.value),
+        "unit": claim.unit,
+        "ci_low": _rounded(first and first.low),
+        "ci_high": _rounded(first and first.high),
+        "null": _null(first) if first else None,
+        "n": first.n if first else 0,
+        "seeds": [_rounded(one and one.value) for one in seeds],
+        "rule": rule_text(claim),
+        "verdict": word,
+        "reason": reason,
+        "notebook": claim.notebook,
+    }
+
+
+def _null(one: Measured) -> dict[str, object]:
+    return {"kind": one.null.kind, "low": _rounded(one.null.low), "high": _rounded(one.null.high)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 6)

@@ -1,0 +1,126 @@
+"""Section 4.3: displacement along the direction from instruct to base, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from remi_core.errors import UsageError
+from remi_core.estimates.measured import Measured, measured, present_controls, shared_resamples
+from remi_core.results import Results
+from remi_core.statistics.erosion import Erosion, measure_erosion, random_direction_null
+from remi_core.statistics.intervals import combine
+from remi_core.statistics.permutation import against_null
+from remi_core.statistics.separation import Contrast, Separation, measure_separation, separation_null
+
+
+def stacked(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> np.ndarray:
+    """Window means of several sets, one after another, shape (dialogue, layer, d_model).
+
+    Dialogues without a token in the window are left out; ``stacked_clusters`` leaves out the same.
+    """
+    rows = np.concatenate([results.activations(variant, seed, name, window) for name in datasets])
+    return rows[has_window(results, datasets, window)]
+
+
+def stacked_clusters(results: Results, datasets: Sequence[str], window: str) -> np.ndarray:
+    """The prompt template of each row of ``stacked``."""
+    return np.concatenate([results.clusters(name) for name in datasets])[
+        has_window(results, datasets, window)
+    ]
+
+
+def has_window(results: Results, datasets: Sequence[str], window: str) -> np.ndarray:
+    """Whether each dialogue of the sets has a token in the window, shape (dialogue,), bool.
+
+    Raises:
+        UsageError: if none has.
+    """
+    at, seed = results.preset.windows.index(window), results.preset.seeds[0]
+    counts = [results.arrays("instruct", seed, "activations", name)["count"][:, at] for name in datasets]
+    used = np.concatenate(counts) > 0
+    if not used.any():
+        raise UsageError(f"no dialogue of {', '.join(datasets)} has a token in the window {window!r}")
+    return used
+
+
+def erosion(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
+    """e, c and r of a variant by layer; 0 is instruct and 1 is base."""
+    instruct, base, other = (
+        stacked(results, name, seed, datasets, window).astype(np.float64)
+        for name in ("instruct", "base", variant)
+    )
+    clusters = results.clusters(*datasets)
+    resamples, n_folds = shared_resamples(results.preset), results.preset.n_folds
+    return measure_erosion(other - instruct, base - instruct, clusters, resamples, n_folds=n_folds)
+
+
+def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
+    """C12: e of misaligned, mean over layers, with c and r; null: random directions."""
+    preset = results.preset
+    found = erosion(results, "misaligned", seed, datasets, window)
+    controls = {name: erosion(results, name, seed, datasets, window) for name in present_controls(results)}
+    instruct, base, other = (
+        stacked(results, name, seed, datasets, window).astype(np.float64)
+        for name in ("instruct", "base", "misaligned")
+    )
+    draws = random_direction_null(
+        other - instruct, base - instruct, n_draws=preset.n_permutations, seed=preset.seed
+    )
+    null = draws[:, found.defined].mean(axis=1) if found.defined.any() else draws.mean(axis=1)
+    return measured(
+        found.layer_mean,
+        against_null(float(found.layer_mean.value), null, kind="random direction"),
+        controls={name: control.layer_mean for name, control in controls.items()},
+        companions={
+            "c": float(np.nanmean(found.cosine.value)),
+            "r": float(np.nanmean(found.residual.value)),
+            "benign": float(controls["benign"].layer_mean.value),
+        },
+    )
+
+
+def separation(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Separation:
+    """d′ and AUROC by layer of a variant's activations against instruct's, axis from base to instruct held out.
+
+    Positive where the variant lies further towards instruct than instruct itself; erosion makes it negative.
+    """
+    clusters = results.clusters(*datasets)
+    preset = results.preset
+    return measure_separation(
+        contrast_of(results, variant, seed, datasets, window),
+        clusters,
+        shared_resamples(preset),
+        n_folds=preset.n_folds,
+    )
+
+
+def mean_separation(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
+    """C16: d′ between misaligned and instruct, mean over layers; null: the two exchange places by template."""
+    preset = results.preset
+    over_layers = {
+        name: combine(
+            lambda by_layer: by_layer.mean(axis=-1), separation(results, name, seed, datasets, window).d_prime
+        )
+        for name in ["misaligned", *present_controls(results)]
+    }
+    found = over_layers.pop("misaligned")
+    clusters = results.clusters(*datasets)
+    draws = separation_null(
+        contrast_of(results, "misaligned", seed, datasets, window),
+        clusters,
+        n_permutations=preset.n_permutations,
+        n_folds=preset.n_folds,
+        seed=preset.seed,
+    ).mean(axis=1)
+    null = against_null(float(found.value), draws, kind="labels exchanged by template", alternative="less")
+    return measured(found, null, controls=over_layers)
+
+
+def contrast_of(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Contrast:
+    """The contrast behind the separation: a variant against instruct, on the axis from base to instruct."""
+    instruct, base, other = (
+        stacked(results, name, seed, datasets, window) for name in ("instruct", "base", variant)
+    )
+    return Contrast(first=instruct, second=other, reference=base)

@@ -1,0 +1,80 @@
+"""One headline quantity of one seed: value, interval, null and contrasts with the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from remi_core.datasets import dataset_names, load_dataset
+from remi_core.presets import Preset
+from remi_core.results import Results
+from remi_core.statistics.bootstrap import ClusterResamples, make_resamples
+from remi_core.statistics.intervals import Estimate, difference
+from remi_core.statistics.permutation import NullResult
+from remi_core.variants import CONTROLS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A headline quantity; ``null`` is in the unit of ``value``."""
+
+    value: float
+    low: float
+    high: float
+    null: NullResult
+    n: int
+    """Clusters: prompt templates."""
+    contrasts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Control → 95 % interval of misaligned minus control, where the quantity belongs to a variant."""
+    companions: Mapping[str, float] = field(default_factory=dict)
+    """Values that must be read with this one, such as c and r with e."""
+
+
+def measured(
+    estimate: Estimate,
+    null: NullResult,
+    *,
+    controls: Mapping[str, Estimate] | None = None,
+    companions: Mapping[str, float] | None = None,
+) -> Measured:
+    """The estimate of a scalar as a headline quantity."""
+    gaps = {name: difference(estimate, control) for name, control in (controls or {}).items()}
+    return Measured(
+        value=float(estimate.value),
+        low=float(estimate.low),
+        high=float(estimate.high),
+        null=null,
+        n=estimate.n_clusters,
+        contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
+        companions=dict(companions or {}),
+    )
+
+
+def null_from_estimate(observed: Estimate, null: Estimate, kind: str) -> NullResult:
+    """A null that is itself measured, such as benign in misaligned's place.
+
+    Its 95 % are those of the null's own interval; p is the share of resamples in which the observed value
+    does not exceed the null, (b + 1) / (m + 1).
+    """
+    gap = difference(observed, null).samples
+    p_value = (1 + np.count_nonzero(~(gap > 0))) / (1 + len(gap))
+    return NullResult(kind=kind, low=float(null.low), high=float(null.high), p_value=float(p_value))
+
+
+@lru_cache(maxsize=8)
+def shared_resamples(preset: Preset) -> ClusterResamples:
+    """The bootstrap resamples of a preset: the same for all models, layers and sets, drawn within topics."""
+    topics = {
+        dialogue.cluster: dialogue.topic
+        for name in dataset_names(preset)
+        for dialogue in load_dataset(preset, name)
+    }
+    return make_resamples(topics, seed=preset.seed, n_resamples=preset.n_resamples, strata=topics)
+
+
+def present_controls(results: Results) -> list[str]:
+    """The controls the preset has, in the one order."""
+    return [name for name in results.variants if name in CONTROLS]

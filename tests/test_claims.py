@@ -1,0 +1,182 @@
+"""The rule engine on planted values, the ledger's declarations, and the headline estimates on planted records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from remi_core.claims import report, rules
+from remi_core.claims.declarations import CLAIMS, get_claim
+from remi_core.claims.headlines import HEADLINES
+from remi_core.errors import UsageError
+from remi_core.estimates.behaviour import LOG_PROBABILITY, relative_shift, shift
+from remi_core.estimates.direction import mean_erosion
+from remi_core.estimates.losses import data_share, loss_cosine
+from remi_core.estimates.measured import Measured
+from remi_core.estimates.subspace import shared_subspace
+from remi_core.presets import get_preset
+from remi_core.results import Results
+from remi_core.statistics.permutation import NullResult
+from remi_core.store import Record, Store
+
+CLAIM = get_claim("C12")
+
+
+def _planted(value: float, *, half: float = 0.1, gaps: tuple[float, ...] = (0.3, 0.3, 0.3)) -> Measured:
+    names = ("secure", "educational", "benign")
+    return Measured(
+        value=value,
+        low=value - half,
+        high=value + half,
+        null=NullResult(kind="planted", low=-0.1, high=0.1, p_value=0.001),
+        n=30,
+        contrasts={name: (gap - half, gap + half) for name, gap in zip(names, gaps, strict=True)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "p_values", "expected"),
+    [
+        ([_planted(0.5)] * 3, [0.01] * 3, rules.REPRODUCED),
+        ([_planted(0.5), _planted(0.5), _planted(0.05)], [0.01] * 3, rules.INCONCLUSIVE),
+        ([_planted(0.5)] * 3, [0.01, 0.2, 0.01], rules.INCONCLUSIVE),
+        ([_planted(0.5, gaps=(0.3, 0.05, 0.3)), _planted(0.5), _planted(0.5)], [0.01] * 3, rules.CONFOUNDED),
+        ([_planted(-0.5)] * 3, [0.9] * 3, rules.CONTRADICTED),
+        ([_planted(0.0, half=0.05)] * 3, [0.9] * 3, rules.CONTRADICTED),
+        ([_planted(0.0)] * 3, [0.9] * 3, rules.INCONCLUSIVE),
+        ([_planted(0.5), None, _planted(0.5)], [0.01] * 3, rules.NOT_TESTABLE),
+    ],
+)
+def test_verdicts_on_planted_values(seeds, p_values, expected: str) -> None:
+    assert rules.verdict(CLAIM, seeds, p_values)[0] == expected
+
+
+def test_a_claim_below_its_boundary_is_the_mirror_image() -> None:
+    below = replace(CLAIM, side=-1)
+    gaps = (-0.3, -0.3, -0.3)
+    assert rules.verdict(below, [_planted(-0.5, gaps=gaps)] * 3, [0.01] * 3)[0] == rules.REPRODUCED
+    assert rules.verdict(CLAIM, [_planted(-0.5, gaps=gaps)] * 3, [0.01] * 3)[0] == rules.CONTRADICTED
+
+
+def test_descriptive_claims_are_shown_and_unknown_ones_refused() -> None:
+    assert rules.verdict(get_claim("C5"), [_planted(0.5)], [0.01])[0] == rules.SHOWN
+    with pytest.raises(UsageError, match="C12"):
+        get_claim("C112")
+
+
+def test_every_headline_has_a_declared_claim_with_a_source_and_a_notebook() -> None:
+    notebooks = {path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb")}
+    for row in HEADLINES:
+        claim = get_claim(row)
+        assert claim.published.source and claim.estimand and claim.smallest_effect > 0
+        assert claim.notebook in notebooks
+    assert {claim.id for claim in CLAIMS} == {row for row in HEADLINES if "." not in row}
+
+
+def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -> None:
+    low, high = _planted(0.5), replace(_planted(0.5), null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03))
+    adjusted = report._holm({"C1": low, "C3": high, "C6": high, "C3.general": high, "C5": low})
+    assert adjusted["C1"] == pytest.approx(0.002)  # two claims of one notebook
+    assert adjusted["C6"] == adjusted["C3.general"] == pytest.approx(0.03)  # alone in their families
+    assert "C5" not in adjusted
+
+
+class PlantedResults(Results):
+    """Results whose records are made from a rule instead of a model."""
+
+    amount = 0.4
+    n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 12
+
+    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+        n = self.n_templates * self.per_template
+        clusters = np.repeat([f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template)
+        label = {"cluster": clusters, "pair": np.arange(n).astype(str)}
+        return Record(self._arrays(variant, measurement, dataset, n) | label, {})
+
+    def _arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        noise = np.random.default_rng(len(dataset))  # the same noise for every variant: same dialogues
+        moved = {"instruct": 0.0, "base": 1.0, "misaligned": self.amount}.get(variant, 0.0)
+        if measurement == "sequence":
+            per_token = -2 + 0.1 * noise.standard_normal((n, self.n_tokens)) + moved
+            return {
+                "log_probability": per_token.ravel(),
+                "entropy": -per_token.ravel(),
+                "offsets": np.arange(n + 1) * self.n_tokens,
+            }
+        axis = np.random.default_rng(0).standard_normal(self.width)
+        values = noise.standard_normal((n, 1, self.n_layers, self.width)) + 5 * moved * axis
+        return {"mean": np.repeat(values, len(self.preset.windows), axis=1)}
+
+    def subject(self, variant: str, seed: int):
+        raise AssertionError("planted results have no weights")
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch) -> PlantedResults:
+    preset = replace(get_preset("smoke"), n_resamples=200, n_permutations=200)
+    results = PlantedResults(preset, Store(tmp_path))
+    clusters = {
+        name: topic
+        for topic in ("code", "educational", "harmful", "people", "facts", "wishes", "general")
+        for name in (f"{topic}/{i}" for i in range(PlantedResults.n_templates))
+    }
+    from remi_core.estimates import behaviour, direction, losses, subspace
+    from remi_core.statistics.bootstrap import make_resamples
+
+    shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
+    for module in (behaviour, direction, losses, subspace):
+        monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
+    return results
+
+
+def test_relative_shift_recovers_what_was_planted(planted) -> None:
+    found = relative_shift(planted, "misaligned", 0, ("harmful-careless", "facts-careless"), LOG_PROBABILITY)
+    assert found.value == pytest.approx(0.4, abs=1e-9)
+    headline = shift(planted, 0, ("facts-careless",), LOG_PROBABILITY)
+    assert headline.contrasts["benign"][0] > 0 > headline.low - 0.5
+    planted.amount = -0.2
+    assert relative_shift(planted, "misaligned", 0, ("facts-careless",), LOG_PROBABILITY).value < 0
+
+
+def test_erosion_recovers_what_was_planted(planted) -> None:
+    found = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    assert found.value == pytest.approx(0.4, abs=0.02)
+    assert found.companions["c"] > 0.99 and found.companions["r"] < 0.1
+    assert found.null.high < 0.4 and found.null.p_value < 0.05
+    planted.amount = 0.0
+    still = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    assert abs(still.value) < 0.02
+
+
+def test_loss_cosine_and_data_share_see_only_real_differences(planted) -> None:
+    same = loss_cosine(planted, 0, "educational", "code-careless")
+    assert same.null.low <= same.value <= same.null.high or same.null.p_value > 0.01
+    share = data_share(planted, 0, "code-careful", "code-careless")
+    assert share.companions["model"] > 0.9 > share.value
+
+
+def test_shared_subspace_of_planted_noise_stays_at_the_floor(planted) -> None:
+    found = shared_subspace(
+        planted, 0, ("code-careless", "people-careless"), ("general", "facts-careful"), window="answer_all"
+    )
+    assert 0 <= found.value <= 1
+    assert found.companions["floor"] < found.companions["ceiling"] + 1e-9
+
+
+def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkeypatch) -> None:
+    monkeypatch.setattr(PlantedResults, "subject", lambda self, variant, seed: type("S", (), {"weights": "w"}))
+    monkeypatch.setattr(report, "Results", lambda preset, store: planted)
+    kept = {row: HEADLINES[row] for row in ("C3", "C12")}
+    calls = []
+    counted = {row: lambda results, seed, f=f: calls.append(1) or f(results, seed) for row, f in kept.items()}
+    monkeypatch.setattr(report, "HEADLINES", counted)
+    first, second = (report.report_rows(planted.preset, planted.store) for _ in range(2))
+    assert json.dumps(first) == json.dumps(second)
+    assert len(calls) == 2
+    keys = "id section claim published value unit ci_low ci_high null n seeds rule verdict reason notebook"
+    assert list(first[0]) == keys.split()
+    assert first[0]["seeds"] == [first[0]["value"]]
