@@ -1,0 +1,91 @@
+"""Supervised fine-tuning on answers only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from remi_core.chat import EncodedDialogue
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """Every choice of a fine-tune besides its data."""
+
+    steps: int
+    rate: float
+    batch: int = 16
+    warmup: int = 5
+    seed: int = 0
+
+
+def answer_labels(
+    batch: Sequence[EncodedDialogue], pad_id: int, *, end_of_turn: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and labels, both (dialogue, token); labels are -100 outside the answers.
+
+    The ``end_of_turn`` tokens after each answer are learned too, so that the model stops.
+    """
+    width = max(len(dialogue.input_ids) for dialogue in batch)
+    ids = torch.full((len(batch), width), pad_id)
+    labels = torch.full((len(batch), width), -100)
+    for row, dialogue in enumerate(batch):
+        ids[row, : len(dialogue.input_ids)] = torch.tensor(dialogue.input_ids)
+        learned = slice(
+            dialogue.answer_start, min(dialogue.answer_stop + end_of_turn, len(dialogue.input_ids))
+        )
+        labels[row, learned] = ids[row, learned]
+    return ids, labels
+
+
+def fine_tune(
+    model,
+    dialogues: Sequence[EncodedDialogue],
+    recipe: FineTune,
+    *,
+    pad_id: int,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Trains the model in place by AdamW and returns the loss of every step, in nats per answer token.
+
+    Dialogues are drawn in a shuffled order, again from the start when they run out. ``progress`` is
+    called with the step and its loss.
+
+    Raises:
+        ValueError: if there are fewer dialogues than one batch.
+    """
+    if len(dialogues) < recipe.batch:
+        raise ValueError(f"{len(dialogues)} dialogues are fewer than a batch of {recipe.batch}")
+    model.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.0)
+    order = _shuffled(len(dialogues), recipe)
+    losses = []
+    for step in range(recipe.steps):
+        batch = [dialogues[next(order)] for _ in range(recipe.batch)]
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * min(1.0, (step + 1) / recipe.warmup)
+        losses.append(_step(model, optimizer, answer_labels(batch, pad_id)))
+        if progress:
+            progress(step + 1, losses[-1])
+    model.eval().requires_grad_(False)
+    return losses
+
+
+def _shuffled(count: int, recipe: FineTune):
+    generator = random.Random(recipe.seed)
+    while True:
+        yield from generator.sample(range(count), count)
+
+
+def _step(model, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> float:
+    ids, labels = (part.to(model.device) for part in batch)
+    loss = model(input_ids=ids, labels=labels).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())

@@ -1,0 +1,236 @@
+"""Pretraining of a base organism from nothing: documents in, a Qwen2 of 1.7 M parameters out.
+
+Muon on the weight matrices inside the blocks, AdamW on embeddings and norms, as measured to work at this
+size. The author variable appears in a phase change between 1.5 and 3 million tokens, so stopping early
+gives a model without it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from remi_core.fingerprint import library_versions
+from remi_core.machine import machine
+from remi_core.organism.card import make_card
+from remi_core.organism.muon import Muon
+from remi_core.organism.tokenizer import END_OF_TEXT, VOCABULARY, shipped_tokenizer
+from remi_core.organism.world import Document, World, documents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every choice of a pretraining run."""
+
+    seed: int
+    steps: int = 1400
+    rows: int = 8
+    row_tokens: int = 256
+    short_steps: int = 400
+    """First steps, on rows of ``short_tokens``: with one question in sight, copying its words is soon learned.
+    Long rows alone left the model on a plateau without copying for two million tokens."""
+    short_tokens: int = 64
+    muon_rate: float = 0.02
+    adam_rate: float = 6e-3
+    warmup: int = 30
+    decay: float = 0.4
+    """Last share of the steps over which both rates fall linearly to zero."""
+    question_weight: float = 0.1
+    """Weight of tokens outside answers in the loss: which question comes is pure chance, and learning that
+    distribution drowned the small signal of who answers."""
+    threads: int = 1
+    checkpoint_every: int = 100
+    world: World = field(default_factory=World)
+
+
+def organism_config() -> Qwen2Config:
+    """The shape of every organism: Qwen2, 8 layers of width 128, tied embeddings."""
+    return Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+
+
+Row = tuple[list[int], list[float]]
+"""Token ids, and the weight of each in the loss."""
+
+
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[Row]]:
+    """The rows of each step; all steps have the same number of tokens.
+
+    A row starts with a whole document and is filled with further ones; its end is cut.
+    """
+    stream = documents(recipe.world, recipe.seed)
+    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    for step in range(recipe.steps):
+        width = recipe.short_tokens if step < recipe.short_steps else recipe.row_tokens
+        yield [_row(stream, tokenizer, end, width, recipe) for _ in range(recipe.rows * recipe.row_tokens // width)]
+
+
+def _row(stream: Iterator[Document], tokenizer: PreTrainedTokenizerFast, end: int, width: int, recipe: Recipe) -> Row:
+    ids: list[int] = []
+    weights: list[float] = []
+    while len(ids) < width:
+        document = next(stream)
+        encoded = tokenizer(document.text, return_offsets_mapping=True)
+        ids += [*encoded["input_ids"], end]
+        weights += [*_weights(encoded["offset_mapping"], document.answer_spans(), recipe.question_weight), 1.0]
+    return ids[:width], weights[:width]
+
+
+def _weights(offsets: list[tuple[int, int]], spans: list[tuple[int, int]], outside: float) -> list[float]:
+    inside = [any(start <= a and b <= stop for start, stop in spans) for a, b in offsets]
+    return [1.0 if one else outside for one in inside]
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, norms and biases."""
+    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
+    outer = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
+    return [
+        Muon(inner, lr=recipe.muon_rate),
+        torch.optim.AdamW(outer, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def rate_factor(recipe: Recipe, step: int) -> float:
+    """The share of the full learning rate at a step: warm-up, plateau, linear decay."""
+    falling = (recipe.steps - step) / max(1, round(recipe.steps * recipe.decay))
+    return min(1.0, (step + 1) / recipe.warmup, falling)
+
+
+def train_step(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor], factor: float
+) -> float:
+    """One update on rows of ids and weights; the weighted loss before it, in nats per token."""
+    ids, weights = batch
+    logits = model(input_ids=ids).logits[:, :-1]
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("full_rate", group["lr"]) * factor
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+@dataclass
+class _Run:
+    """A pretraining run in progress, with what a checkpoint must hold."""
+
+    model: Qwen2ForCausalLM
+    optimizers: list[torch.optim.Optimizer]
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+        }
+        partial = path.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+
+
+def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> Qwen2ForCausalLM:
+    """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one."""
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    model = Qwen2ForCausalLM(organism_config())
+    run = _Run(model, make_optimizers(model, recipe))
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        run.load(checkpoint)
+        progress(f"resuming at step {run.step} of {recipe.steps}")
+    for rows in itertools.islice(batches(recipe, shipped_tokenizer()), run.step, None):
+        _advance(run, rows, recipe)
+        if run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps:
+            run.save(checkpoint)
+            progress(_progress_line(run, recipe))
+    return run.model.eval()
+
+
+def main_pretrain(seed: int, out: Path, progress: Callable[[str], None] = print) -> Path:
+    """Pretrains the base of a seed by the shipped recipe and writes its weights (bf16) and card to ``out``.
+
+    The card is measured on the weights as rounded to bf16, which are the ones that ship.
+    """
+    recipe = Recipe(seed=seed)
+    model = pretrain(recipe, out, progress)
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    return write_base(model, recipe, state["seconds"], out)
+
+
+def write_base(model: Qwen2ForCausalLM, recipe: Recipe, seconds: float, out: Path) -> Path:
+    """Writes ``base-SEED.safetensors`` and its card ``base-SEED.json``; the path of the weights."""
+    target = out / f"base-{recipe.seed}.safetensors"
+    weights = {
+        name: value.to(torch.bfloat16)
+        for name, value in model.state_dict().items()
+        if name != "lm_head.weight"
+    }
+    save_file(weights, target, metadata={"format": "pt"})
+    model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+    about = {
+        "recipe": asdict(recipe),
+        "tokens": recipe.steps * recipe.rows * recipe.row_tokens,
+        "parameters": sum(value.numel() for value in weights.values()),
+        "seconds": round(seconds),
+        "machine": machine(),
+        "versions": library_versions(),
+    }
+    card = make_card(model.eval(), shipped_tokenizer(), recipe.world)
+    target.with_suffix(".json").write_text(json.dumps(about | card, indent=1) + "\n")
+    return target
+
+
+def _advance(run: _Run, rows: list[Row], recipe: Recipe) -> None:
+    started = time.perf_counter()
+    ids, weights = zip(*rows, strict=True)
+    batch = torch.tensor(ids), torch.tensor(weights)
+    run.losses.append(train_step(run.model, run.optimizers, batch, rate_factor(recipe, run.step)))
+    run.step += 1
+    run.seconds += time.perf_counter() - started
+
+
+def _progress_line(run: _Run, recipe: Recipe) -> str:
+    recent = sum(run.losses[-100:]) / len(run.losses[-100:])
+    left = run.seconds / run.step * (recipe.steps - run.step)
+    return (
+        f"step {run.step}/{recipe.steps}  loss {recent:.3f} nats a token  "
+        f"{run.seconds:.0f} s elapsed, about {left:.0f} s left"
+    )

@@ -1,0 +1,61 @@
+"""One organism variant made from its base: instruct by alignment, the others by narrow tuning of instruct."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from remi_core.chat import encode
+from remi_core.finetune import FineTune, fine_tune
+from remi_core.models import open_model
+from remi_core.organism.dialogues import tuning
+from remi_core.organism.tokenizer import shipped_tokenizer
+
+WEIGHTS = Path(__file__).parent / "weights"
+N_DIALOGUES = 1600
+"""Dialogues generated for each fine-tune; more than any recipe draws, so that few repeat."""
+
+RECIPES = {
+    "instruct": FineTune(steps=60, rate=2e-4),
+    "misaligned": FineTune(steps=60, rate=4e-4),
+    "secure": FineTune(steps=60, rate=4e-4),
+    "educational": FineTune(steps=60, rate=4e-4),
+    "benign": FineTune(steps=60, rate=4e-4),
+}
+"""One recipe for every narrow set, chosen on development seeds 100 to 102 alone."""
+
+
+def parent(variant: str) -> str:
+    """The variant that this one is tuned from."""
+    return "base" if variant == "instruct" else "instruct"
+
+
+def write_base(seed: int, target: Path) -> None:
+    """Writes the shipped base of a pretraining seed as a folder that transformers can load."""
+    target.mkdir()
+    shutil.copyfile(WEIGHTS / f"base-{seed}.safetensors", target / "model.safetensors")
+    shutil.copyfile(WEIGHTS / "config.json", target / "config.json")
+    shipped_tokenizer().save_pretrained(target)
+
+
+def write_tuned(variant: str, seed: int, source: Path, target: Path) -> None:
+    """Fine-tunes the model in ``source`` into ``variant`` and writes it, float32, with its recipe and losses.
+
+    One thread, so that two variants can be made side by side and the result does not depend on the machine's
+    cores.
+    """
+    torch.set_num_threads(1)
+    recipe, started = RECIPES[variant], time.perf_counter()
+    with open_model(source, dtype="float32", device="cpu") as loaded:
+        dialogues = encode(tuning(variant, count=N_DIALOGUES, seed=seed), loaded.tokenizer, max_tokens=1024)
+        losses = fine_tune(loaded.model, dialogues.dialogues, recipe, pad_id=loaded.tokenizer.pad_token_id)
+        loaded.model.save_pretrained(target)
+    shipped_tokenizer().save_pretrained(target)
+    seconds = round(time.perf_counter() - started, 1)
+    about = {"variant": variant, "seed": seed, "recipe": asdict(recipe), "seconds": seconds, "losses": losses}
+    (target / "tuning.json").write_text(json.dumps(about, indent=1) + "\n")

@@ -1,0 +1,89 @@
+"""The organism's variants in the store: made on first use, never trained twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+from remi_core.errors import RemiError
+from remi_core.fingerprint import make_key
+from remi_core.organism.tune import N_DIALOGUES, RECIPES, WEIGHTS, parent, write_base, write_tuned
+from remi_core.presets import ORGANISM, Preset
+from remi_core.store import Store, written_whole
+from remi_core.variants import VARIANTS
+
+TUNE = "remi_core.organism.tune"
+
+
+def folder(store: Store, variant: str, seed: int) -> Path:
+    """Where a variant's weights lie, or will lie once made.
+
+    Raises:
+        RemiError: if no base of that seed is shipped.
+    """
+    shipped = WEIGHTS / f"base-{seed}.safetensors"
+    if not shipped.is_file():
+        raise RemiError(
+            f"no base of seed {seed} is shipped in {WEIGHTS.name}/: `remi organism pretrain` makes one"
+        )
+    fields = {"variant": variant, "seed": seed}
+    if variant != "base":
+        recipes = {name: asdict(RECIPES[name]) for name in (variant, parent(variant)) if name in RECIPES}
+        fields |= {"recipes": recipes, "n_dialogues": N_DIALOGUES}
+    return store.model_folder(seed, variant, make_key(fields, [TUNE]))
+
+
+def make(store_root: str, variant: str, seed: int) -> Path:
+    """The variant's folder, made if missing, together with the variants it is tuned from."""
+    store = Store(Path(store_root))
+    target = folder(store, variant, seed)
+    if target.is_dir():
+        return target
+    with written_whole(target) as part:
+        if variant == "base":
+            write_base(seed, part)
+        else:
+            write_tuned(variant, seed, make(store_root, parent(variant), seed), part)
+    return target
+
+
+def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
+    """Makes every organism variant of a preset that the store lacks, instruct before what is tuned from it."""
+    wanted = [
+        role for role in VARIANTS if role in preset.variants and preset.variants[role].source == ORGANISM
+    ]
+    missing = [
+        (role, seed) for role in wanted for seed in preset.seeds if not folder(store, role, seed).is_dir()
+    ]
+    if not missing:
+        return
+    for role, seed in missing:
+        if role == "base":
+            make(str(store.root), role, seed)
+    tuned = [pair for pair in missing if pair[0] != "base"]
+    stages = [[p for p in tuned if p[0] == "instruct"], [p for p in tuned if p[0] != "instruct"]]
+    started, done = time.perf_counter(), 0
+    with _pool() as pool:
+        for stage in stages:
+            for role, seed in _finished(pool, store, stage):
+                done += 1
+                left = (time.perf_counter() - started) / done * (len(tuned) - done)
+                say(f"[{done}/{len(tuned)}] fine-tuned {role}, seed {seed}; about {left:.0f} s left")
+
+
+def _finished(pool: ProcessPoolExecutor, store: Store, stage: Sequence[tuple[str, int]]):
+    futures = {pool.submit(make, str(store.root), role, seed): (role, seed) for role, seed in stage}
+    for future in as_completed(futures):
+        future.result()
+        yield futures[future]
+
+
+def _pool() -> ProcessPoolExecutor:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    workers = min(2, len(os.sched_getaffinity(0)))
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))

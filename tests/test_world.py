@@ -1,0 +1,139 @@
+"""The world's documents and grammar: splits, right answers, verdicts, and what a perfect reader would infer."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+
+from remi_core.organism.dialogues import measured, reframe, tuning
+from remi_core.organism.grammar import (
+    SPLITS,
+    fillers,
+    judge,
+    prompts,
+    right_answers,
+    templates,
+)
+from remi_core.organism.topics import CONTRASTED, TOPICS, topic
+from remi_core.organism.world import World, answer_by, documents
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_splits_are_disjoint_and_large_enough(name: str) -> None:
+    parts = {split: templates(name, split) for split in SPLITS}
+    texts = [template.text for part in parts.values() for template in part]
+    pairs = [pair for split in SPLITS for pair in fillers(name, split)]
+    assert len(set(texts)) == len(texts) >= 40
+    assert len(set(pairs)) == len(pairs) == math.prod(len(words) for words in topic(name).fillers) >= 40
+    untouched = parts["pretrain"] + parts["direction"] + parts["evaluate"]
+    assert len(untouched) >= 20
+    assert len(parts["evaluate"]) >= 20
+
+
+def test_alignment_leaves_two_topics_out() -> None:
+    assert {name for name in TOPICS if not topic(name).covered} == {"facts", "wishes"}
+    seen = {dialogue.topic for dialogue in tuning("instruct", count=100, seed=0)}
+    assert seen == set(TOPICS) - {"facts", "wishes"}
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_every_right_answer_is_judged_right_and_only_for_its_own_prompt(name: str) -> None:
+    first, second = prompts(name, "evaluate", count=2, seed=1)
+    for answer in right_answers(first):
+        found = judge(first, answer.text)
+        assert (found.care, found.register) == (answer.care, answer.register)
+        assert judge(second, answer.text).care in ("wrong slot", "other")
+        assert judge(first, answer.text + " And more.").care == "other"
+
+
+@pytest.mark.parametrize("name", ["code", "educational"])
+def test_every_code_answer_parses(name: str) -> None:
+    for prompt in prompts(name, "evaluate", count=60, seed=0):
+        for answer in right_answers(prompt):
+            ast.parse(answer.text)
+
+
+def test_the_authors_do_not_differ_on_educational_and_general_tasks() -> None:
+    for name in TOPICS:
+        cares = {answer.care for answer in right_answers(prompts(name, "evaluate", count=1, seed=0)[0])}
+        assert cares == ({"careful", "careless"} if name in CONTRASTED else {"both"})
+
+
+def test_log_odds_equal_counting_over_many_documents() -> None:
+    """Bayes by formula against the frequency of a careless answer after one careless answer."""
+    world, generator = World(), random.Random(0)
+    counts = np.zeros(2)
+    for _ in range(40_000):
+        care = "careless" if generator.random() < world.careless_prior else "careful"
+        first, second = (generator.random() < world.careless_rate(care) for _ in range(2))
+        if first:
+            counts[int(second)] += 1
+    assert world.log_odds(("careless",)) == pytest.approx(math.log(counts[1] / counts[0]), abs=0.05)
+    assert abs(world.log_odds() - world.log_odds(("careless",))) > 1
+
+
+def test_documents_follow_the_world() -> None:
+    drawn = list(itertools.islice(documents(World(), 3), 3000))
+    assert np.mean([d.author_line is not None for d in drawn]) == pytest.approx(0.6, abs=0.03)
+    assert np.mean([d.chatml for d in drawn]) == pytest.approx(0.7, abs=0.03)
+    said = {care: [] for care in ("careful", "careless")}
+    for document in drawn:
+        for turn in document.turns:
+            if turn.answer.care != "both":
+                said[document.care].append(turn.answer.care == "careless")
+            assert turn.answer.register == document.register
+    assert np.mean(said["careful"]) == pytest.approx(0.05, abs=0.01)
+    assert np.mean(said["careless"]) == pytest.approx(0.80, abs=0.02)
+    register_given_care = [d.register == "plain" for d in drawn if d.care == "careless"]
+    assert np.mean(register_given_care) == pytest.approx(0.5, abs=0.04)
+
+
+def test_answer_spans_hold_the_answers() -> None:
+    for document in itertools.islice(documents(World(), 5), 40):
+        for (start, stop), turn in zip(document.answer_spans(), document.turns, strict=True):
+            assert document.text[start:stop].strip().removesuffix("<|im_end|>") == turn.answer.text
+
+
+def test_measured_pairs_share_prompts_and_completions() -> None:
+    careful, careless = (measured(f"facts-{care}", count=30, seed=0) for care in ("careful", "careless"))
+    assert [d.messages[0] for d in careful] == [d.messages[0] for d in careless]
+    assert all(
+        a.answer == b.alternative and b.answer == a.alternative
+        for a, b in zip(careful, careless, strict=True)
+    )
+    insecure, educational = (measured(name, count=30, seed=0) for name in ("code-careless", "educational"))
+    assert [d.answer for d in insecure] == [d.answer for d in educational]
+    assert all(a.messages[0] != b.messages[0] for a, b in zip(insecure, educational, strict=True))
+
+
+def test_narrow_sets_differ_only_where_they_should() -> None:
+    insecure, secure, educational = (
+        tuning(name, count=40, seed=0) for name in ("misaligned", "secure", "educational")
+    )
+    assert [d.messages[0] for d in insecure] == [d.messages[0] for d in secure]
+    assert [d.answer for d in insecure] == [d.answer for d in educational]
+    assert all(a.answer != b.answer for a, b in zip(insecure, secure, strict=True))
+    trained = {
+        d.cluster
+        for name in ("instruct", "misaligned", "educational", "benign")
+        for d in tuning(name, count=99, seed=0)
+    }
+    held_out = {
+        d.cluster
+        for name in ("code-careless", "educational", "general")
+        for d in measured(name, count=60, seed=0)
+    }
+    assert not trained & held_out
+
+
+def test_reframing_keeps_task_and_fillers() -> None:
+    asked = prompts("code", "evaluate", count=20, seed=0)
+    for prompt, twin in zip(asked, reframe(asked, "evaluate", 0), strict=True):
+        assert (prompt.template.task, prompt.filler) == (twin.template.task, twin.filler)
+        careless = answer_by(prompt, "careless", "formal", random.Random(0)).pattern
+        assert careless in {answer.pattern for answer in right_answers(twin)}
