@@ -47,7 +47,7 @@ book: $(READY)
 test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 serve:
 	@test -f $(BOOK)/index.html || { echo "make: no book yet: make book" >&2; exit 1; }
