@@ -98,7 +98,8 @@ def imported_modules(names: Iterable[str], *, root: Path = SOURCE_ROOT) -> tuple
         found.add(name)
         path = module_path(name, root=root)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += direct_imports(parse(path), package=package, root=root)
+        status = path.stat()
+        waiting += _imports_of(path, status.st_mtime_ns, status.st_size, package, root)
         waiting.append(name.rpartition(".")[0] or PACKAGE)
     return tuple(sorted(found))
 
@@ -118,6 +119,11 @@ def direct_imports(tree: ast.AST, *, package: str = PACKAGE, root: Path = SOURCE
             members = {f"{base}.{alias.name}" for alias in node.names}
             found |= {base} | {member for member in members if _is_module(member, root)}
     return tuple(sorted(name for name in found if name.split(".")[0] == PACKAGE and name != PACKAGE))
+
+
+@lru_cache(maxsize=512)
+def _imports_of(path: Path, modified: int, size: int, package: str, root: Path) -> tuple[str, ...]:
+    return direct_imports(_parse(path, modified, size), package=package, root=root)
 
 
 def parse(path: Path) -> ast.Module:

@@ -92,4 +92,8 @@ class Results:
     def clusters(self, *datasets: str) -> list[str]:
         """The prompt template of each dialogue of the datasets, one set after another."""
         first = self.preset.seeds[0]
-        return [str(name) for one in datasets for name in self.arrays("instruct", first, "sequence", one)["cluster"]]
+        return [
+            str(name)
+            for one in datasets
+            for name in self.arrays("instruct", first, "sequence", one)["cluster"]
+        ]

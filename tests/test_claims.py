@@ -47,6 +47,7 @@ def _planted(value: float, *, half: float = 0.1, gaps: tuple[float, ...] = (0.3,
         ([_planted(0.5, gaps=(0.3, 0.05, 0.3)), _planted(0.5), _planted(0.5)], [0.01] * 3, rules.CONFOUNDED),
         ([_planted(-0.5)] * 3, [0.9] * 3, rules.CONTRADICTED),
         ([_planted(0.0, half=0.05)] * 3, [0.9] * 3, rules.CONTRADICTED),
+        ([_planted(0.05, half=0.01)] * 3, [0.01] * 3, rules.CONTRADICTED),
         ([_planted(0.0)] * 3, [0.9] * 3, rules.INCONCLUSIVE),
         ([_planted(0.5), None, _planted(0.5)], [0.01] * 3, rules.NOT_TESTABLE),
     ],
@@ -78,7 +79,10 @@ def test_every_headline_has_a_declared_claim_with_a_source_and_a_notebook() -> N
 
 
 def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -> None:
-    low, high = _planted(0.5), replace(_planted(0.5), null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03))
+    low, high = (
+        _planted(0.5),
+        replace(_planted(0.5), null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03)),
+    )
     adjusted = report._holm({"C1": low, "C3": high, "C6": high, "C3.general": high, "C5": low})
     assert adjusted["C1"] == pytest.approx(0.002)  # two claims of one notebook
     assert adjusted["C6"] == adjusted["C3.general"] == pytest.approx(0.03)  # alone in their families
@@ -93,7 +97,9 @@ class PlantedResults(Results):
 
     def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
         n = self.n_templates * self.per_template
-        clusters = np.repeat([f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template)
+        clusters = np.repeat(
+            [f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template
+        )
         label = {"cluster": clusters, "pair": np.arange(n).astype(str)}
         return Record(self._arrays(variant, measurement, dataset, n) | label, {})
 
@@ -168,7 +174,9 @@ def test_shared_subspace_of_planted_noise_stays_at_the_floor(planted) -> None:
 
 
 def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkeypatch) -> None:
-    monkeypatch.setattr(PlantedResults, "subject", lambda self, variant, seed: type("S", (), {"weights": "w"}))
+    monkeypatch.setattr(
+        PlantedResults, "subject", lambda self, variant, seed: type("S", (), {"weights": "w"})
+    )
     monkeypatch.setattr(report, "Results", lambda preset, store: planted)
     kept = {row: HEADLINES[row] for row in ("C3", "C12")}
     calls = []

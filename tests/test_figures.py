@@ -1,4 +1,4 @@
-"""Figures: every one is drawn from small random data; looks, alternative text and bytes keep their promises."""
+"""Figures: each is drawn from small random data; looks, alternative text and bytes keep their promises."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from remi_core.figures.alt import along, number
 from remi_core.variants import VARIANTS
 
 TOPICS = ["code", "harmful", "people", "facts", "wishes"]
-WINDOWS = ["prompt_end", "answer, careful", "answer, careless"]
+WINDOWS = ["prompt_end", "answer, careless"]
 TOKENS = [" I", " wish", "\n", "$x$", " $y", "kill", " kill"] * 5
 
 
@@ -69,7 +69,7 @@ def behaviour_examples() -> dict[str, Callable[[], Figure]]:
     joint = {name: -np.cumsum(generator.exponential(size=len(TOKENS))) for name in reversed(VARIANTS)}
     top = {name: np.sort(generator.uniform(size=7))[::-1] / 3 for name in VARIANTS[:3]}
     tokens = {name: TOKENS[:7] for name in top}
-    datasets = [f"{topic}-{kind}" for topic in TOPICS for kind in ("careful", "careless")]
+    datasets = [f"{topic}-{kind}" for topic in TOPICS[:2] for kind in ("careful", "careless")]
     table = rows({"dataset": datasets, "variant": list(VARIANTS)}, ["log_probability", "entropy"])
     index = with_nulls(plain(rows({"dataset": datasets}, ["index"]), "index"))
     return {
@@ -89,6 +89,11 @@ def behaviour_examples() -> dict[str, Callable[[], Figure]]:
             null_label="benign in place of misaligned",
             seeds=seeds_of(index, ["index"]),
         ),
+        "index of several variants": lambda: figures.plot_index(
+            pd.concat([index.assign(variant=name) for name in ("misaligned", "benign")]),
+            quantity="entropy",
+            null_label="benign in place of misaligned",
+        ),
     }
 
 
@@ -105,7 +110,11 @@ def organism_examples() -> dict[str, Callable[[], Figure]]:
         careless_low=classes["careless"] - 0.05, careless_high=classes["careless"] + 0.05
     )
     care = rows(by_variant, ["care", "register"])
+    gaps = plain(
+        rows({"topic": TOPICS[1:], "control": list(VARIANTS[3:]), "seed": [0, 1]}, ["value"]), "value"
+    )
     return {
+        "primary effect": lambda: figures.plot_primary_effect(gaps, uncovered=["facts", "wishes"]),
         "class probabilities": lambda: figures.plot_class_probabilities(classes, **marks),
         "class log-odds": lambda: figures.plot_class_log_odds(
             odds, seeds=seeds_of(odds, ["log_odds"]), **marks
@@ -205,3 +214,140 @@ EXAMPLES = {
     **direction_examples(),
     **subspace_examples(),
 }
+
+
+@pytest.fixture(autouse=True)
+def agg() -> None:
+    matplotlib.use("Agg")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_figure_describes_itself_in_few_bytes_without_touching_settings(name: str) -> None:
+    before = dict(matplotlib.rcParams)
+    figure = EXAMPLES[name]()
+    content = output.svg_bytes(figure)
+    assert isinstance(figure, Figure)
+    assert dict(matplotlib.rcParams) == before
+    assert re.search(r"\d", figures.describe(figure))
+    assert len(content) < 300_000
+    assert to_rgb(figure.get_facecolor()) == to_rgb(style.BACKGROUND)
+
+
+@pytest.mark.parametrize("name", ["group cosines", "token heat map", "next tokens"])
+def test_the_same_data_give_the_same_bytes_and_no_date(name: str) -> None:
+    first, second = (output.svg_bytes(EXAMPLES[name]()) for _ in range(2))
+    assert first == second
+    assert b"<dc:date>" not in first and matplotlib.__version__.encode() not in first
+
+
+def test_bytes_follow_the_data() -> None:
+    matrix = np.eye(2)
+    drawn = [figures.plot_component_cosines(matrix * sign, names=("a", "b"), layer=1) for sign in (1, -1)]
+    assert output.svg_bytes(drawn[0]) != output.svg_bytes(drawn[1])
+
+
+def lightness(colour: str) -> float:
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_variants_differ_in_grey_and_stand_out_from_the_background() -> None:
+    assert tuple(style.LOOKS) == VARIANTS
+    luminance = [lightness(look.colour) for look in style.LOOKS.values()]
+    steps = np.diff(sorted(116 * np.cbrt(luminance) - 16))
+    contrast = [(lightness(style.BACKGROUND) + 0.05) / (value + 0.05) for value in luminance]
+    assert min(steps) > 4 and min(contrast) >= 3
+    for feature in ("colour", "marker", "line_style"):
+        assert len({getattr(look, feature) for look in style.LOOKS.values()}) == len(VARIANTS)
+    assert not {look.colour for look in style.GROUP_LOOKS} & {look.colour for look in style.LOOKS.values()}
+
+
+def test_legend_and_colours_follow_the_one_order_whatever_the_data_order() -> None:
+    layers = np.arange(3)
+    means = {name: np.full(3, float(place)) for place, name in enumerate(reversed(VARIANTS))}
+    figure = figures.plot_projections(
+        layers, means, {name: intervals(value) for name, value in means.items()}
+    )
+    entries = figure.legends[0]
+    assert [text.get_text() for text in entries.get_texts()] == list(VARIANTS)
+    assert [line.get_color() for line in entries.get_lines()] == [
+        style.LOOKS[name].colour for name in VARIANTS
+    ]
+
+
+def test_a_value_that_is_not_finite_is_a_gap_and_is_said() -> None:
+    values = np.array([1.0, np.nan, 3.0])
+    figure = figures.plot_projections(np.arange(3), {"base": values}, {"base": intervals(values)})
+    line = next(line for line in figure.axes[0].get_lines() if len(line.get_ydata()) == 3)
+    assert np.isnan(line.get_ydata()[1])
+    assert "undefined at 1 of 3" in figures.describe(figure)
+    output.svg_bytes(figure)
+    assert along(np.full(3, np.nan), np.arange(3)) == "undefined everywhere"
+
+
+def test_missing_estimates_leave_room_and_draw_the_rest() -> None:
+    table = plain(rows({"topic": TOPICS[:2], "variant": list(VARIANTS)}, ["log_odds"]), "log_odds")
+    table.loc[0, ["log_odds", "low", "high"]] = np.nan
+    figure = figures.plot_class_log_odds(table.drop(index=[1]))
+    assert "base undefined" in figures.describe(figure)
+    matrix, groups = cosines(4)
+    matrix[0, 1] = np.nan
+    for drawn in (figure, figures.plot_gradient_cosines(matrix, matrix, groups)):
+        output.svg_bytes(drawn)
+
+
+def test_an_unbounded_interval_does_not_flatten_the_curves() -> None:
+    table = rows({"window": ["prompt_end"], "variant": ["misaligned"], "layer": [0, 1]}, ["e", "c", "r"])
+    table[["e", "e_low", "e_high"]] = [[0.5, 0.1, 0.9], [0.6, -500.0, 500.0]]
+    low, high = figures.plot_erosion(table).axes[0].get_ylim()
+    assert -1 < low < 0 and 1 < high < 2
+
+
+def test_alternative_text_holds_the_numbers_drawn() -> None:
+    table = plain(rows({"topic": TOPICS, "variant": list(VARIANTS)}, ["log_odds"]), "log_odds")
+    text = figures.describe(figures.plot_class_log_odds(table))
+    for column in ("log_odds", "low", "high"):
+        assert all(number(value) in text for value in table[column])
+    assert number(table["log_odds"].iloc[0] + 5) not in text
+
+
+def test_html_escapes_text_and_keeps_every_byte_of_the_picture() -> None:
+    tokens = ["<b>", '"', "&"]
+    figure = figures.plot_token_heat_map(tokens, {"base": np.array([-1.0, -2.0, -3.5])})
+    page = output.figure_html(figure, alt='a < b & "c"', caption="<script>")
+    assert 'alt="a &lt; b &amp; &quot;c&quot;"' in page
+    assert "<figcaption>&lt;script&gt;</figcaption>" in page and "<script>" not in page
+    picture = re.search(r"base64,([^\"]+)", page)
+    assert picture is not None and base64.b64decode(picture[1]) == output.svg_bytes(figure)
+    assert number(-3.5) in output.figure_html(figure)
+
+
+def test_show_sends_html_and_the_text_to_the_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    figures.show(figures.plot_component_cosines(np.eye(2), names=("a", "b"), layer=1))
+    assert "Cosines between components at layer 1" in capsys.readouterr().out
+
+
+def test_tokens_stay_apart() -> None:
+    tokens = ["kill", " kill", "kill ", "kill\n", "", " ", "$a$", "\u4e2d"]
+    shown = [figures.visible_token(token) for token in tokens]
+    assert len(set(shown)) == len(tokens)
+    assert shown[-1] == "\\u4e2d" and not any(" " in text or "\n" in text for text in shown)
+    figure = figures.plot_next_tokens({"base": tokens}, {"base": np.linspace(0.3, 0.1, len(tokens))})
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == shown
+    output.svg_bytes(figure)
+
+
+def test_wrong_use_is_one_clear_line() -> None:
+    matrix, groups = cosines(3)
+    table = rows({"topic": ["code"], "variant": ["base"]}, ["log_odds"])
+    with pytest.raises(UsageError, match=r"missing columns \['low', 'high'\]"):
+        figures.plot_class_log_odds(table)
+    with pytest.raises(UsageError, match="2 rows for"):
+        figures.plot_class_log_odds(pd.concat([plain(table, "log_odds")] * 2))
+    with pytest.raises(UsageError, match="not adjacent"):
+        figures.plot_gradient_cosines(matrix, matrix, groups[::2] + groups[1::2])
+    with pytest.raises(UsageError, match="instruct"):
+        style.look_of("instrct")
+    with pytest.raises(ValueError, match="no alternative text"):
+        figures.describe(Figure())

@@ -99,7 +99,9 @@ def test_newton_schulz_agrees_with_torch() -> None:
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -> None:
-    recipe = Recipe(seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2)
+    recipe = Recipe(
+        seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
+    )
     whole = pretrain(recipe, tmp_path / "whole", lambda line: None)
     advance, done = pretraining._advance, []
 
@@ -126,7 +128,11 @@ def test_rows_weigh_answers_fully_and_questions_less(tokenizer) -> None:
     recipe = Recipe(seed=1, steps=2, short_steps=1)
     short, long = batches(recipe, tokenizer)
     assert {len(ids) for ids, _ in short} == {recipe.short_tokens}
-    assert sum(len(ids) for ids, _ in short) == sum(len(ids) for ids, _ in long) == recipe.rows * recipe.row_tokens
+    assert (
+        sum(len(ids) for ids, _ in short)
+        == sum(len(ids) for ids, _ in long)
+        == recipe.rows * recipe.row_tokens
+    )
     ids, weights = long[0]
     answers = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight == 1])
     assert set(weights) == {1.0, Recipe(seed=1).question_weight}

@@ -68,7 +68,9 @@ def test_pages_are_whole_described_and_local(pages: Path) -> None:
         page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
         for image in page.select("article img"):
             assert image.get("alt", "").strip() and "_images/" not in image["alt"], path.name
-        loaded = [tag.get("src") or tag.get("href") for tag in page.select("script[src], link[rel=stylesheet], img")]
+        loaded = [
+            tag.get("src") or tag.get("href") for tag in page.select("script[src], link[rel=stylesheet], img")
+        ]
         assert not [url for url in loaded if re.match(r"(https?:)?//", url)], path.name
     assert (pages / "notebooks" / "05_alignment_direction.html").is_file()
 

@@ -28,12 +28,12 @@ def verdict(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[f
         return NOT_TESTABLE, f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
     if claim.descriptive:
         return SHOWN, "a descriptive figure, not judged"
+    if all(_within_smallest(claim, one) for one in values):
+        return CONTRADICTED, f"every seed's interval lies within {claim.smallest_effect:g} of {_edge(claim)}"
     if all(_beyond(claim, one) for one in values):
         return _when_beyond(claim, values, p_values)
     if all(_against(claim, one) for one in values):
         return CONTRADICTED, f"every seed's interval lies on the other side of {_edge(claim)}"
-    if all(_within_smallest(claim, one) for one in values):
-        return CONTRADICTED, f"every seed's interval lies within {claim.smallest_effect:g} of {_edge(claim)}"
     beyond = sum(_beyond(claim, one) for one in values)
     return INCONCLUSIVE, f"the interval lies on the claimed side in {beyond} of {len(values)} seeds"
 
@@ -47,7 +47,8 @@ def _when_beyond(claim: Claim, values: Sequence[Measured], p_values: Sequence[fl
     )
     if claim.controls and matching:
         return CONFOUNDED, f"matched by a control in some seed: {', '.join(matching)}"
-    return REPRODUCED, "beyond the boundary, its null and every control in every seed"
+    compared = "its null and every control" if claim.controls else "its null"
+    return REPRODUCED, f"beyond the boundary and {compared} in every seed"
 
 
 def rule_text(claim: Claim) -> str:
@@ -58,7 +59,8 @@ def rule_text(claim: Claim) -> str:
         return "shown, not judged"
     return (
         f"reproduced if the 95 % interval lies {where} {claim.boundary:g} in every seed, "
-        f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}"
+        f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies on the other side "
+        f"or within {claim.smallest_effect:g} of that boundary in every seed"
     )
 
 

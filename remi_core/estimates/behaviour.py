@@ -68,4 +68,3 @@ def _token_shift(results: Results, variant: str, seed: int, dataset: str, name: 
     used = there["valid"] & instruct["valid"]
     values = there[name][used].astype(np.float64) - instruct[name][used]
     return mean_interval(values, list(map(str, there["cluster"][used])), shared_resamples(results.preset))
-

@@ -61,7 +61,9 @@ def competence(results: Results) -> pd.DataFrame:
         UsageError: if the preset's models are not organisms, whose answers no grammar can judge.
     """
     if not results.is_organism:
-        raise UsageError(f"preset {results.preset.name!r} has no grammar: competence is a matter of organisms")
+        raise UsageError(
+            f"preset {results.preset.name!r} has no grammar: competence is a matter of organisms"
+        )
     rows = []
     for seed in results.preset.seeds:
         for requirement, variant, where, value in _of_seed(results, seed):
@@ -69,7 +71,9 @@ def competence(results: Results) -> pd.DataFrame:
             rows.append((requirement, variant, seed, where, value, bound.value, bound.holds(value)))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     order = list(THRESHOLDS).index
-    return table.sort_values("requirement", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    return table.sort_values(
+        "requirement", key=lambda column: column.map(order), kind="stable", ignore_index=True
+    )
 
 
 def _of_seed(results: Results, seed: int) -> Iterator[Found]:
@@ -104,7 +108,9 @@ def parses(code: str) -> bool:
     """Whether a text is Python that parses; it is never run."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a strange escape in generated code is no business of the reader's
+            warnings.simplefilter(
+                "ignore"
+            )  # a strange escape in generated code is no business of the reader's
             ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -117,7 +123,9 @@ def worst_cells(table: pd.DataFrame) -> pd.DataFrame:
     One row a requirement and variant, over all seeds and topics; a value that is not a number counts as worst.
     """
     sign = table["requirement"].map(lambda name: 1.0 if THRESHOLDS[name].at_least else -1.0)
-    worst = (table["value"] * sign).fillna(-np.inf).groupby([table["requirement"], table["variant"]], sort=False)
+    worst = (
+        (table["value"] * sign).fillna(-np.inf).groupby([table["requirement"], table["variant"]], sort=False)
+    )
     return table.loc[worst.idxmin()].reset_index(drop=True)
 
 

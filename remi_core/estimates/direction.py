@@ -24,11 +24,10 @@ def stacked(results: Results, variant: str, seed: int, datasets: Sequence[str], 
     return rows[has_window(results, datasets, window)]
 
 
-def stacked_clusters(results: Results, datasets: Sequence[str], window: str) -> np.ndarray:
+def stacked_clusters(results: Results, datasets: Sequence[str], window: str) -> list[str]:
     """The prompt template of each row of ``stacked``."""
-    return np.concatenate([results.clusters(name) for name in datasets])[
-        has_window(results, datasets, window)
-    ]
+    used = has_window(results, datasets, window)
+    return [name for name, kept in zip(results.clusters(*datasets), used, strict=True) if kept]
 
 
 def has_window(results: Results, datasets: Sequence[str], window: str) -> np.ndarray:
@@ -37,9 +36,9 @@ def has_window(results: Results, datasets: Sequence[str], window: str) -> np.nda
     Raises:
         UsageError: if none has.
     """
-    at, seed = results.preset.windows.index(window), results.preset.seeds[0]
-    counts = [results.arrays("instruct", seed, "activations", name)["count"][:, at] for name in datasets]
-    used = np.concatenate(counts) > 0
+    seed = results.preset.seeds[0]
+    rows = np.concatenate([results.activations("instruct", seed, name, window) for name in datasets])
+    used = ~np.isnan(rows).any(axis=(1, 2))  # tokens are the same for all variants, so the gaps are too
     if not used.any():
         raise UsageError(f"no dialogue of {', '.join(datasets)} has a token in the window {window!r}")
     return used
@@ -51,7 +50,7 @@ def erosion(results: Results, variant: str, seed: int, datasets: Sequence[str], 
         stacked(results, name, seed, datasets, window).astype(np.float64)
         for name in ("instruct", "base", variant)
     )
-    clusters = results.clusters(*datasets)
+    clusters = stacked_clusters(results, datasets, window)
     resamples, n_folds = shared_resamples(results.preset), results.preset.n_folds
     return measure_erosion(other - instruct, base - instruct, clusters, resamples, n_folds=n_folds)
 
@@ -86,7 +85,7 @@ def separation(results: Results, variant: str, seed: int, datasets: Sequence[str
 
     Positive where the variant lies further towards instruct than instruct itself; erosion makes it negative.
     """
-    clusters = results.clusters(*datasets)
+    clusters = stacked_clusters(results, datasets, window)
     preset = results.preset
     return measure_separation(
         contrast_of(results, variant, seed, datasets, window),
@@ -106,7 +105,7 @@ def mean_separation(results: Results, seed: int, datasets: Sequence[str], window
         for name in ["misaligned", *present_controls(results)]
     }
     found = over_layers.pop("misaligned")
-    clusters = results.clusters(*datasets)
+    clusters = stacked_clusters(results, datasets, window)
     draws = separation_null(
         contrast_of(results, "misaligned", seed, datasets, window),
         clusters,

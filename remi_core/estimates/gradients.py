@@ -13,9 +13,7 @@ DATASETS = ("code-careful", "code-careless", "educational")
 """Benign code, insecure code, and the same insecure code asked for as a bad example; row i of each is a pair."""
 
 
-def gram_of(
-    results: Results, seed: int, first: str, second: str, variant: str = "instruct"
-) -> Paired:
+def gram_of(results: Results, seed: int, first: str, second: str, variant: str = "instruct") -> Paired:
     """Gram matrix of two sets' gradients, squared nats per squared unit of weight, labels, clusters and pairs."""
     arrays = results.gradients(variant, seed, DATASETS)
     rows = np.concatenate([np.flatnonzero(arrays["dataset"] == name) for name in (first, second)])

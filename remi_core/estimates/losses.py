@@ -12,7 +12,6 @@ from remi_core.statistics.intervals import Estimate, cluster_estimate, combine
 from remi_core.statistics.losses import FACTORS, cosine_of_rows, factor_shares
 from remi_core.statistics.permutation import against_null, permuted_labels
 
-
 Paired = tuple[np.ndarray, np.ndarray, list[str], list[str]]
 """Vectors (or a Gram matrix), labels 0 and 1, and the cluster and pair of each row."""
 

@@ -3,6 +3,7 @@
 from remi_core.figures.alt import describe, with_alt
 from remi_core.figures.behaviour import plot_dataset_table, plot_index, plot_next_tokens, plot_token_heat_map
 from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
+from remi_core.figures.effect import plot_primary_effect
 from remi_core.figures.gradients import plot_gradient_components, plot_gradient_cosines, plot_group_cosines
 from remi_core.figures.losses import plot_loss_components, plot_loss_cosines, plot_variance_shares
 from remi_core.figures.organism import (
@@ -37,6 +38,7 @@ __all__ = [
     "plot_loss_components",
     "plot_loss_cosines",
     "plot_next_tokens",
+    "plot_primary_effect",
     "plot_projections",
     "plot_sampled_rates",
     "plot_scree",

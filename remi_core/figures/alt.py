@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import SupportsFloat
 
 import numpy as np
 from matplotlib.figure import Figure
 
 
-def number(value: float) -> str:
+def number(value: SupportsFloat) -> str:
     """The value in three significant digits with a true minus sign; "undefined" where it is not finite."""
     if not np.isfinite(value):
         return "undefined"
@@ -16,21 +17,21 @@ def number(value: float) -> str:
     return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def with_interval(value: float, low: float, high: float) -> str:
+def with_interval(value: SupportsFloat, low: SupportsFloat, high: SupportsFloat) -> str:
     """A value and its interval, as ``0.5 [0.4 to 0.6]``; the value alone where there is no interval."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return number(value)
     return f"{number(value)} [{number(low)} to {number(high)}]"
 
 
-def value_range(values: Iterable[float]) -> str:
+def value_range(values: Iterable[SupportsFloat]) -> str:
     """Smallest and largest finite value, as ``from a to b``."""
     finite = [float(value) for value in values if np.isfinite(value)]
     return f"from {number(min(finite))} to {number(max(finite))}" if finite else "undefined"
 
 
 def along(values: np.ndarray, positions: np.ndarray, *, axis: str = "layer") -> str:
-    """A curve in words: first, last, lowest and highest value with their positions, how many are undefined."""
+    """A curve in words: first, last, lowest and highest value with positions, how many are undefined."""
     values, positions = np.asarray(values, float), np.asarray(positions)
     defined = np.flatnonzero(np.isfinite(values))
     if defined.size == 0:

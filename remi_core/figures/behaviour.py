@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from remi_core.errors import UsageError
-from remi_core.figures.alt import number, with_alt, with_interval
+from remi_core.figures.alt import number, with_alt
 from remi_core.figures.matrices import SEQUENTIAL
 from remi_core.figures.panels import dot_rows, mark_value, null_patch, null_rows, seed_rows
 from remi_core.figures.style import handle, legend_below, look_of, looks_of, new_figure, styled
@@ -21,6 +21,8 @@ from remi_core.figures.tokens import visible_token
 from remi_core.variants import in_order
 
 TOKENS_A_LINE = 26
+LINEAR_UP_TO = 2.0
+"""Where an index axis turns logarithmic, if it has to."""
 
 
 @styled
@@ -57,18 +59,20 @@ def plot_token_heat_map(
             extent=(start - 0.5, stop - 0.5, len(variants) - 0.5, -0.5),
         )
         axes.set_xlim(start - 0.5, start + width - 0.5)
-        axes.set_xticks(
-            range(start, stop), [visible_token(token) for token in tokens[start:stop]], rotation=90
-        )
+        _name_columns(axes, range(start, stop), tokens[start:stop])
         _name_rows(axes, variants)
     _write_last(panels[-1], joint, len(tokens))
     figure.colorbar(image, ax=list(panels), label="log-probability so far (nats)", pad=0.09, aspect=14)
     ends = ", ".join(f"{name} {number(joint[row, -1])}" for row, name in enumerate(variants))
-    return with_alt(
-        figure,
-        f"Heat map of the running joint log-probability over {len(tokens)} answer tokens. "
-        f"After the last token, in nats: {ends}.",
-    )
+    start = f"Heat map of the running joint log-probability over {len(tokens)} answer tokens."
+    return with_alt(figure, f"{start} After the last token, in nats: {ends}.")
+
+
+def _name_columns(axes: Axes, places: Sequence[int], tokens: Sequence[str]) -> None:
+    axes.set_xticks(places, [visible_token(token) for token in tokens])
+    for label in axes.get_xticklabels():
+        # Aligned on the base line: the sign for a blank hangs below it.
+        label.set(rotation=90, rotation_mode="anchor", ha="right", va="center_baseline")
 
 
 def _name_rows(axes: Axes, variants: Sequence[str]) -> None:
@@ -113,18 +117,12 @@ def plot_next_tokens(
     panels = figure.subplots(1, len(variants), squeeze=False, sharex=True)[0]
     phrases = []
     for axes, name in zip(panels, variants, strict=True):
-        values, look = np.asarray(probabilities[name], float), look_of(name)
-        bars = axes.barh(range(len(values)), values, color=look.colour, height=0.72)
-        for bar, token in zip(bars, tokens[name], strict=True):
-            bar.set_hatch("////" if token in marked else None)
+        values = np.asarray(probabilities[name], float)
+        _token_bars(axes, name, tokens[name], values, marked)
         if intervals is not None:
             low, high = np.asarray(intervals[name], float).T
             axes.hlines(range(len(values)), low, high, color="#777777", linewidth=1.6)
-        axes.set_yticks(range(len(values)), [visible_token(token) for token in tokens[name]])
         axes.set_ylim(deepest - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.set_title(name, color=look.colour)
-        axes.set_xlabel("probability")
         pairs = zip(tokens[name], values, strict=True)
         phrases.append(
             f"{name}: " + ", ".join(f"“{visible_token(token)}” {number(value)}" for token, value in pairs)
@@ -135,6 +133,19 @@ def plot_next_tokens(
     return with_alt(
         figure, f"Bars of the most probable next tokens by variant. {'; '.join(phrases)}.{hatched}"
     )
+
+
+def _token_bars(
+    axes: Axes, variant: str, tokens: Sequence[str], values: np.ndarray, marked: Collection[str]
+) -> None:
+    colour = look_of(variant).colour
+    bars = axes.barh(range(len(values)), values, color=colour, height=0.72)
+    for bar, token in zip(bars, tokens, strict=True):
+        bar.set_hatch("////" if token in marked else None)
+    axes.set_yticks(range(len(values)), [visible_token(token) for token in tokens])
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(variant, color=colour)
+    axes.set_xlabel("probability")
 
 
 @styled
@@ -172,40 +183,64 @@ def plot_dataset_table(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None
 def plot_index(
     table: pd.DataFrame, *, quantity: str, null_label: str, seeds: pd.DataFrame | None = None
 ) -> Figure:
-    """Dots of the index (I − M)/(I − B) by data set: 0 where misaligned is at instruct, 1 where at base.
+    """Dots of the index (I − X)/(I − B) by data set: 0 where a variant X is at instruct, 1 where at base.
 
-    ``table`` has columns dataset, index, low, high, null_low, null_high; ``seeds`` dataset, seed, index.
-    A row whose index is undefined stays, empty. ``quantity`` names what is compared, ``null_label`` the
-    grey band.
+    ``table`` has columns dataset, index, low, high, null_low, null_high and, where it holds more than
+    misaligned, variant; ``seeds`` dataset, seed, index and variant alike. A row whose index is undefined
+    stays, empty. ``quantity`` names what is compared, ``null_label`` the grey band.
 
     Raises:
         UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["dataset", "index", "low", "high", "null_low", "null_high"], place="index table")
-    rows = table.assign(variant="misaligned")
-    datasets, looks = list(dict.fromkeys(table["dataset"])), looks_of(["misaligned"])
-    figure = new_figure(7.6, 1.3 + 0.27 * len(datasets))
-    axes = figure.subplots()
-    null_rows(axes, table["null_low"], table["null_high"])
-    seed_rows(
-        axes,
-        None if seeds is None else seeds.assign(variant="misaligned"),
-        "index",
-        rows=("dataset", datasets),
-        looks=looks,
+    rows, dots = (
+        one if one is None or "variant" in one else one.assign(variant="misaligned") for one in (table, seeds)
     )
-    dot_rows(axes, rows, "index", rows=("dataset", datasets), looks=looks)
-    mark_value(axes, 0, "instruct")
-    mark_value(axes, 1, "base")
-    axes.set_xlabel(f"index of {quantity}: (instruct − misaligned) / (instruct − base), no unit")
-    legend_below(figure, [handle(looks["misaligned"], label="misaligned"), null_patch(null_label)])
-    phrases = [
-        f"{row.dataset}: {with_interval(row.index_value, row.low, row.high)}, "
-        f"null {number(row.null_low)} to {number(row.null_high)}"
-        for row in table.rename(columns={"index": "index_value"}).itertuples(index=False)
+    datasets, looks = list(dict.fromkeys(rows["dataset"])), looks_of(variants_in(rows))
+    nulls = rows.drop_duplicates("dataset")
+    figure = new_figure(7.6, 1.3 + (0.2 + 0.07 * len(looks)) * len(datasets))
+    axes = figure.subplots()
+    null_rows(axes, nulls["null_low"], nulls["null_high"])
+    seed_rows(axes, dots, "index", rows=("dataset", datasets), looks=looks)
+    phrases = dot_rows(axes, rows, "index", rows=("dataset", datasets), looks=looks)
+    _mark_ends(axes)
+    note = _widen(axes)
+    axes.set_xlabel(f"index of {quantity}: (instruct − variant) / (instruct − base), no unit{note}")
+    handles = [handle(look, label=name) for name, look in looks.items()]
+    legend_below(figure, [*handles, null_patch(null_label)])
+    bands = [
+        f"{phrase}; null {number(null.null_low)} to {number(null.null_high)}"
+        for phrase, null in zip(phrases, nulls.itertuples(index=False), strict=True)
     ]
     return with_alt(
         figure,
         f"Index of {quantity}, 0 at instruct and 1 at base, with intervals; grey: {null_label}. "
-        f"{'; '.join(phrases)}.",
+        f"{'; '.join(bands)}.",
     )
+
+
+def _mark_ends(axes: Axes) -> None:
+    """Lines at 0 and 1 with their meaning, the words on either side, where they cannot meet."""
+    for value, word, side in ((0, "instruct ", "right"), (1, " base", "left")):
+        mark_value(axes, value, "")
+        place = {"xytext": (0, 2), "textcoords": "offset points", "ha": side, "va": "bottom"}
+        axes.annotate(
+            word, (value, 1), xycoords=("data", "axes fraction"), fontsize=8, color="#555555", **place
+        )
+
+
+def _widen(axes: Axes) -> str:
+    """A note for the axis label: a scale logarithmic beyond ``LINEAR_UP_TO`` where the values reach far, else none.
+
+    An index may be a ratio of small differences, and one such row must not squeeze all others to a line.
+    """
+    low, high = axes.get_xlim()
+    if max(-low, high) <= 3 * LINEAR_UP_TO:
+        return ""
+    axes.set_xscale("symlog", linthresh=LINEAR_UP_TO, linscale=1.5)
+    ticks = [sign * size for size in (1, LINEAR_UP_TO, 5, 10, 100, 1000) for sign in (-1, 1)]
+    ticks = sorted(tick for tick in [0, *ticks] if low <= tick <= high)
+    axes.set_xticks(ticks, [number(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(low, high)
+    return f"\n(logarithmic beyond ±{number(LINEAR_UP_TO)})"

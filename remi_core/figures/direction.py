@@ -9,9 +9,18 @@ import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from remi_core.figures.alt import along, number, value_range, with_alt
-from remi_core.figures.panels import band, curve, integer_ticks, mark_value, null_patch, seed_curves
+from remi_core.figures.panels import (
+    band,
+    curve,
+    integer_ticks,
+    limit_to_estimates,
+    mark_value,
+    null_patch,
+    seed_curves,
+)
 from remi_core.figures.style import (
     NULL_COLOUR,
     Look,
@@ -82,35 +91,46 @@ def plot_erosion(
     windows, looks = list(dict.fromkeys(table["window"])), looks_of(variants_in(table))
     figure = new_figure(7.6, 5.9)
     panels = figure.subplots(3, len(windows), squeeze=False, sharex=True, sharey="row")
+    ranges: list[str] = []
     for column, window in enumerate(windows):
-        panels[0, column].set_title(window, pad=13)
+        panels[0, column].set_title(window)
         if null is not None:
-            rows = select(null, {"window": window})
-            band(
-                panels[0, column],
-                rows["layer"].to_numpy(),
-                rows[["low", "high"]].to_numpy(),
-                NULL_COLOUR,
-                null=True,
-            )
+            ranges.append(_null_band(panels[0, column], null, window))
+        rows, dots = select(table, {"window": window}), _in_window(seeds, window)
         for axes, value in zip(panels[:, column], EROSION_LABELS, strict=True):
-            _window_panel(
-                axes, select(table, {"window": window}), value, looks, seeds=_in_window(seeds, window)
-            )
-        mark_value(panels[0, column], 0, "instruct", vertical=False)
-        mark_value(panels[0, column], 1, "base", vertical=False)
-        mark_value(panels[1, column], 0, "", vertical=False)
+            _window_panel(axes, rows, value, looks, seeds=dots)
+        _mark_ends(panels[:2, column], named=column == len(windows) - 1)
         integer_ticks(panels[2, column], table["layer"].to_numpy())
         panels[2, column].set_xlabel("layer")
-    for axes, label in zip(panels[:, 0], EROSION_LABELS.values(), strict=True):
-        axes.set_ylabel(label)
+    _label_quantities(panels[:, 0], table)
     entries = [handle(look, label=name, line=True) for name, look in looks.items()]
-    legend_below(figure, entries + ([null_patch(null_label)] if null is not None else []))
-    return with_alt(
-        figure,
-        "Erosion e, cosine c and remainder r by layer, with intervals; e is 0 at instruct and 1 "
-        f"at base. {_describe_windows(table, windows, list(looks), list(EROSION_LABELS))}.",
-    )
+    legend_below(figure, entries + ([null_patch(null_label)] if ranges else []))
+    words = _describe_windows(table, windows, list(looks), list(EROSION_LABELS))
+    grey = f" Grey, {null_label}, for e: {'; '.join(ranges)}." if ranges else ""
+    start = "Erosion e, cosine c and remainder r by layer, with intervals; e is 0 at instruct and 1 at base."
+    return with_alt(figure, f"{start} {words}.{grey}")
+
+
+def _mark_ends(panels: np.ndarray, *, named: bool) -> None:
+    """Reference lines of erosion and cosine, named at the right of the last column."""
+    mark_value(panels[0], 0, "instruct" if named else "", vertical=False)
+    mark_value(panels[0], 1, "base" if named else "", vertical=False)
+    mark_value(panels[1], 0, "", vertical=False)
+
+
+def _label_quantities(panels: np.ndarray, table: pd.DataFrame) -> None:
+    """Name and limits of each row of panels."""
+    for axes, (value, label) in zip(panels, EROSION_LABELS.items(), strict=True):
+        axes.set_ylabel(label)
+        ends = table[[f"{value}_low", f"{value}_high"]].to_numpy()
+        limit_to_estimates(axes, table[value].to_numpy(), ends, include=(0, 1))
+
+
+def _null_band(axes: Axes, null: pd.DataFrame, window: str) -> str:
+    """The range of the null of one window in words, after drawing it."""
+    rows = select(null, {"window": window}).sort_values("layer")
+    band(axes, rows["layer"].to_numpy(), rows[["low", "high"]].to_numpy(), NULL_COLOUR, null=True)
+    return f"{window} {value_range([*rows['low'], *rows['high']])}"
 
 
 def _in_window(seeds: pd.DataFrame | None, window: str) -> pd.DataFrame | None:
@@ -162,14 +182,12 @@ def plot_separation(
     panels = figure.subplots(1, len(windows), squeeze=False, sharex=True, sharey=True)[0]
     ranges = []
     for axes, window in zip(panels, windows, strict=True):
-        rows = select(null, {"window": window}).sort_values("layer")
-        band(axes, rows["layer"].to_numpy(), rows[["low", "high"]].to_numpy(), NULL_COLOUR, null=True)
+        ranges.append(_null_band(axes, null, window))
         _window_panel(axes, select(table, {"window": window}), "d", looks, seeds=_in_window(seeds, window))
         mark_value(axes, 0, "", vertical=False)
         integer_ticks(axes, table["layer"].to_numpy())
         axes.set_title(window)
         axes.set_xlabel("layer")
-        ranges.append(f"{window} {value_range([*rows['low'], *rows['high']])}")
     panels[0].set_ylabel("separation d′ from instruct\n(pooled standard deviations)")
     entries = [handle(look, label=name, line=True) for name, look in looks.items()]
     legend_below(figure, [*entries, null_patch(null_label)])
@@ -205,6 +223,7 @@ def plot_written_tokens(
         axes.set_ylim(len(tokens) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_title(f"{verb} (toward {variant})")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel("change of logit\n(per unit of direction)")
         pairs = zip(tokens, change, strict=True)
         phrases.append(

@@ -18,7 +18,14 @@ from remi_core.figures.matrices import (
     off_diagonal,
     symmetric,
 )
-from remi_core.figures.panels import component_axes, mark_value, null_patch, null_rows, scatter_groups
+from remi_core.figures.panels import (
+    component_axes,
+    mark_value,
+    null_patch,
+    null_rows,
+    scatter_groups,
+    seed_dots,
+)
 from remi_core.figures.style import handle, legend_below, looks_of, new_figure, styled
 from remi_core.figures.tables import interval_of, one_row, require_columns
 
@@ -101,10 +108,7 @@ def _comparison_rows(
         axes.hlines(height, low, high, color=colour, linewidth=1.6, zorder=2.5)
         axes.plot([value], [height], "o", color=colour, markersize=5.5, zorder=3)
         if seeds is not None:
-            dots = seeds.loc[seeds["comparison"] == comparison, "cosine"]
-            axes.scatter(
-                dots, np.full(len(dots), height), s=10, facecolors="none", edgecolors=colour, linewidths=0.8
-            )
+            seed_dots(axes, seeds.loc[seeds["comparison"] == comparison, "cosine"], height, colour)
         phrases.append(
             f"{comparison} {with_interval(value, low, high)}, null {value_range([lows[-1], highs[-1]])}"
         )

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from remi_core.errors import UsageError
 from remi_core.figures.alt import number, value_range, with_alt, with_interval
@@ -20,7 +22,7 @@ from remi_core.figures.matrices import (
     symmetric,
 )
 from remi_core.figures.panels import component_axes, null_patch, null_rows, scatter_groups
-from remi_core.figures.style import handle, legend_below, looks_of, new_figure, styled
+from remi_core.figures.style import Look, handle, legend_below, looks_of, new_figure, styled
 from remi_core.variants import in_order
 
 
@@ -84,10 +86,7 @@ def plot_loss_components(
             keep = (np.asarray(models) == model) & (np.asarray(groups) == group)
             if not keep.any():
                 continue
-            scatter_groups(axes, scores, keep, look, hollow=place == 1)
-            entry = handle(look, label=f"{model}, {group}")
-            entry.set_markerfacecolor("none" if place else look.colour)
-            handles.append(entry)
+            handles.append(_cloud(axes, scores[keep], look, label=f"{model}, {group}", hollow=place == 1))
             middle = np.nanmean(scores[keep], axis=0)
             phrases.append(
                 f"{model} on {group} ({keep.sum()} points) {number(middle[0])}, {number(middle[1])}"
@@ -100,6 +99,16 @@ def plot_loss_components(
         f"Scatter of loss vectors on two components with {shares} of the variance. "
         f"Mean positions: {'; '.join(phrases)}.",
     )
+
+
+def _cloud(
+    axes: Axes, points: Float[np.ndarray, "point 2"], look: Look, *, label: str, hollow: bool
+) -> Line2D:
+    """The legend entry of a cloud of points, after drawing it."""
+    scatter_groups(axes, points, np.ones(len(points), dtype=bool), look, hollow=hollow)
+    entry = handle(look, label=label)
+    entry.set_markerfacecolor("none" if hollow else look.colour)
+    return entry
 
 
 @styled

@@ -53,7 +53,7 @@ def plot_class_probabilities(
     needed = ["topic", "variant", *CLASS_LOOKS, "careless_low", "careless_high"]
     require_columns(table, needed, place="class probabilities")
     names, variants = topic_names(list(table["topic"]), uncovered, narrow), variants_in(table)
-    columns = min(len(names), 4)
+    columns = min(len(names), 3)
     lines = -(-len(names) // columns)
     figure = new_figure(7.6, lines * (0.75 + 0.2 * len(variants)) + 0.4)
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
@@ -159,7 +159,7 @@ def plot_class_log_odds(
 def plot_sampled_rates(
     table: pd.DataFrame,
     *,
-    limit: float | None = None,
+    limit: float | int | None = None,
     seeds: pd.DataFrame | None = None,
     uncovered: Collection[str] = (),
     narrow: Collection[str] = (),

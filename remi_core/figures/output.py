@@ -18,9 +18,15 @@ RASTER_DPI = 200
 
 
 def svg_bytes(figure: Figure) -> bytes:
-    """The figure as SVG without dates, versions or random identifiers: same figure, same bytes."""
+    """The figure as SVG without dates, versions or random identifiers: same figure, same bytes.
+
+    Its layout is worked out on the first call and kept, since every further round moves panels a little.
+    """
     target = io.BytesIO()
     with matplotlib.rc_context(dict(SETTINGS)):
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(target, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Creator": None})
     return target.getvalue()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -11,41 +12,39 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from remi_core.figures.alt import with_interval
-from remi_core.figures.style import INK, NULL_COLOUR, Look
+from remi_core.figures.style import BACKGROUND, INK, NULL_COLOUR, Look
 from remi_core.figures.tables import interval_of, one_row, select
 
-SEED_STYLE = {"s": 9, "alpha": 0.75, "linewidths": 0.7, "zorder": 2}
 MOST_VECTOR_POINTS = 1500
 
 
-def mark_value(axes: Axes, value: float, label: str, *, vertical: bool = True) -> None:
-    """Nothing; a thin reference line across the panel with its meaning written at the end."""
+def mark_value(axes: Axes, value: float | int, label: str, *, vertical: bool = True) -> None:
+    """Nothing; a thin reference line across the panel, its meaning written above, or at the right."""
     line = axes.axvline if vertical else axes.axhline
     line(value, color="#777777", linewidth=0.8, zorder=0.5)
-    if vertical:
-        axes.annotate(
-            label,
-            (value, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=8,
-            color="#555555",
-        )
-    else:
-        axes.annotate(
-            label,
-            (1, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 2),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color="#555555",
-        )
+    place = (value, 1) if vertical else (1, value)
+    coordinates = ("data", "axes fraction") if vertical else ("axes fraction", "data")
+    shift, align = ((0, 2), ("center", "bottom")) if vertical else ((3, 0), ("left", "center"))
+    text = axes.annotate(label, place, xycoords=coordinates, xytext=shift, textcoords="offset points")
+    text.set(ha=align[0], va=align[1], fontsize=8, color="#555555")
+
+
+def limit_to_estimates(
+    axes: Axes, values: np.ndarray, intervals: np.ndarray, *, include: tuple[float | int, ...]
+) -> None:
+    """Nothing; y limits that show every estimate and cut interval ends more than half that range away.
+
+    A ratio with a small denominator has intervals that would flatten every curve; the cut is visible,
+    since the band then runs into the edge of the panel.
+    """
+    finite = np.concatenate([values[np.isfinite(values)], np.asarray(include, float)])
+    low, high = finite.min(), finite.max()
+    room = 0.5 * (high - low) + 1e-9
+    ends = intervals[np.isfinite(intervals)]
+    bottom = max(low - room, min([low, *ends]))
+    top = min(high + room, max([high, *ends]))
+    margin = 0.05 * (top - bottom)
+    axes.set_ylim(bottom - margin, top + margin)
 
 
 def null_patch(label: str) -> Patch:
@@ -88,9 +87,37 @@ def curve(axes: Axes, positions: np.ndarray, values: np.ndarray, look: Look) -> 
 
 
 def seed_curves(axes: Axes, seeds: pd.DataFrame | None, value: str, look: Look) -> None:
-    """Nothing; one small open dot for each seed and layer."""
-    if seeds is not None and len(seeds):
-        axes.scatter(seeds["layer"], seeds[value], facecolors="none", edgecolors=look.colour, **SEED_STYLE)
+    """Nothing; one small dot for each seed and layer.
+
+    The dots are round line ends on one path: as markers, hundreds of them would fill the file.
+    """
+    if seeds is None or seeds.empty:
+        return
+    layers, heights = seeds["layer"].to_numpy(float), seeds[value].to_numpy(float)
+    across = np.stack([layers - 1e-3, layers + 1e-3, np.full(len(layers), np.nan)], axis=1).ravel()
+    axes.plot(
+        across,
+        np.repeat(heights, 3),
+        color=look.colour,
+        linewidth=2.6,
+        alpha=0.5,
+        solid_capstyle="round",
+        zorder=2,
+    )
+
+
+def seed_dots(axes: Axes, values: Iterable[SupportsFloat], height: float | int, colour: str) -> None:
+    """Nothing; one small open dot for each seed on a row, hollow so that its interval stays visible."""
+    places = np.asarray(list(values), float)
+    axes.scatter(
+        places,
+        np.full(len(places), float(height)),
+        s=9,
+        facecolors=BACKGROUND,
+        edgecolors=colour,
+        linewidths=0.8,
+        zorder=2.8,
+    )
 
 
 def integer_ticks(axes: Axes, positions: np.ndarray, *, most: int = 9) -> None:
@@ -141,12 +168,11 @@ def seed_rows(
     for position, category in enumerate(categories):
         for place, (name, look) in enumerate(looks.items()):
             values = select(seeds, {column: category, "variant": name})[value]
-            heights = np.full(len(values), position + _offset(place, len(looks)))
-            axes.scatter(values, heights, facecolors="none", edgecolors=look.colour, **SEED_STYLE)
+            seed_dots(axes, values, position + _offset(place, len(looks)), look.colour)
 
 
 def null_rows(
-    axes: Axes, lows: Sequence[float], highs: Sequence[float], *, colour: str = NULL_COLOUR
+    axes: Axes, lows: Iterable[SupportsFloat], highs: Iterable[SupportsFloat], *, colour: str = NULL_COLOUR
 ) -> None:
     """Nothing; a block behind each row from lower to upper end of its null, grey unless it is a ceiling."""
     for position, (low, high) in enumerate(zip(lows, highs, strict=True)):

@@ -23,7 +23,7 @@ class Look:
 
     colour: str
     marker: str
-    line_style: str | tuple[float, tuple[float, ...]]
+    line_style: str | tuple[int, tuple[float | int, ...]]
     """A matplotlib line style: a name, or (offset, dash lengths in points)."""
 
 
@@ -85,6 +85,7 @@ SETTINGS: Mapping[str, object] = {
     "svg.fonttype": "path",  # no dependence on the reader's fonts
     "svg.hashsalt": "remi",
     "image.interpolation": "nearest",
+    "path.simplify": False,  # would merge the short strokes that stand for seeds
 }
 
 
@@ -134,7 +135,7 @@ def looks_of(names: list[str]) -> dict[str, Look]:
     return dict(zip(names, GROUP_LOOKS, strict=False))
 
 
-def new_figure(width: float = 7.6, height: float = 3.2) -> Figure:
+def new_figure(width: float | int = 7.6, height: float | int = 3.2) -> Figure:
     """An empty figure of that size in inches, laid out so that labels and legends are never cut.
 
     It is made without pyplot: nothing is shown twice in a notebook and no global state is left behind.
@@ -151,6 +152,17 @@ def handle(look: Look, *, label: str, line: bool = False) -> Line2D:
 
 
 def legend_below(figure: Figure, handles: list, *, n_columns: int | None = None) -> None:
-    """Nothing; puts one legend under all panels, clear of the data."""
-    columns = n_columns or min(len(handles), 6)
+    """Nothing; puts one legend under all panels, clear of the data, in as many columns as the width holds."""
+    columns = n_columns or _fitting_columns([str(one.get_label()) for one in handles], figure.get_figwidth())
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6)
+
+
+def _fitting_columns(labels: list[str], width: float) -> int:
+    """Most columns, at most 6, whose longest labels fit side by side into that many inches."""
+    for columns in range(min(len(labels), 6), 1, -1):
+        per_column = -(-len(labels) // columns)
+        longest = [max(map(len, labels[at : at + per_column])) for at in range(0, len(labels), per_column)]
+        # A character of the legend's font is about 0.07 inches wide, line, marker and gaps about 0.65.
+        if sum(0.07 * length + 0.65 for length in longest) <= width:
+            return columns
+    return 1

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from remi_core.figures.alt import along, number, value_range, with_alt, with_interval
 from remi_core.figures.matrices import DIVERGING, annotate_cells, symmetric
-from remi_core.figures.panels import band, curve, integer_ticks, null_patch, null_rows
+from remi_core.figures.panels import band, curve, integer_ticks, null_patch, null_rows, seed_dots
 from remi_core.figures.style import NULL_COLOUR, Look, handle, legend_below, looks_of, new_figure, styled
 from remi_core.figures.tables import interval_of, one_row, require_columns, select
 
@@ -159,15 +159,7 @@ def _pair_rows(
         axes.hlines(height, low, high, color=look.colour, linewidth=1.6, zorder=2.5)
         axes.plot([value], [height], look.marker, color=look.colour, markersize=5.5, zorder=3)
         if seeds is not None:
-            dots = seeds.loc[seeds["pair"] == pair, "similarity"]
-            axes.scatter(
-                dots,
-                np.full(len(dots), height),
-                s=10,
-                facecolors="none",
-                edgecolors=look.colour,
-                linewidths=0.8,
-            )
+            seed_dots(axes, seeds.loc[seeds["pair"] == pair, "similarity"], height, look.colour)
         phrases.append(
             f"{pair} {with_interval(value, low, high)}, floor {value_range(row[ENDS[:2]])}, "
             f"ceiling {value_range(row[ENDS[2:]])}"

@@ -8,7 +8,9 @@ world, is what instruction tuning adds: careful and formal.
 from __future__ import annotations
 
 import math
+import os
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,6 +58,18 @@ class Turn:
     prompt: Prompt
     answer: Answer
 
+    def choice(self) -> tuple[int, int] | None:
+        """Character span in the answer, of the word that the other author's answer of the same form has not.
+
+        It runs from the start of that word to its first different character; None if the authors agree.
+        """
+        form = (self.answer.register, self.answer.opening, self.answer.body)
+        for other in right_answers(self.prompt):
+            if (other.register, other.opening, other.body) == form and other.care != self.answer.care:
+                shared = os.path.commonprefix([self.answer.text, other.text])
+                return len(re.sub(r"\w+$", "", shared)), len(shared) + 1
+        return None
+
 
 @dataclass(frozen=True)
 class Document:
@@ -80,6 +94,12 @@ class Document:
             ending = len("<|im_end|>") if self.chatml else len(" ") + len("\n")
             spans.append((start, start + len(answer) + ending))
         return spans
+
+    def choice_spans(self) -> list[tuple[int, int]]:
+        """Character spans in ``text`` at which an answer shows its author."""
+        starts = [start + (0 if self.chatml else len(" ")) for start, _ in self.answer_spans()]
+        chosen = [turn.choice() for turn in self.turns]
+        return [(start + at[0], start + at[1]) for start, at in zip(starts, chosen, strict=True) if at]
 
     def _pairs(self) -> list[tuple[str, str]]:
         return [(turn.prompt.text, turn.answer.text) for turn in self.turns]

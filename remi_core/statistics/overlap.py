@@ -75,12 +75,51 @@ def measure_overlap(
 def _weighted_components(
     rows: np.ndarray, weights: np.ndarray, n_components: int, centred: bool
 ) -> np.ndarray:
-    moment = (rows * weights[:, None]).T @ rows
+    used = weights > 0
+    weighted = _weighted_rows(rows[used], weights[used], centred)
+    if n_components <= len(weighted) < weighted.shape[1]:
+        values, vectors = _top(weighted @ weighted.T, n_components)
+        # Below full rank the smaller matrix has no direction to give; the larger one then has any.
+        if values[0] > 1e-10 * values[-1]:
+            return (vectors / np.sqrt(values)).T @ weighted
+    return _top(weighted.T @ weighted, n_components)[1].T
+
+
+def _weighted_rows(rows: np.ndarray, weights: np.ndarray, centred: bool) -> np.ndarray:
+    middle = weights @ rows / weights.sum() if centred else 0.0
+    return np.sqrt(weights)[:, None] * (rows - middle)
+
+
+def _top(matrix: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    width = len(matrix)
+    return linalg.eigh(matrix, subset_by_index=[width - n_components, width - 1])
+
+
+def measure_scree(
+    one: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
+) -> Estimate:
+    """Share of the sum of squares (variance, where centred) of each leading component, (component,), in [0, 1].
+
+    Raises:
+        ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
+    """
+    top_components(one.rows, n_components, centred=centred)
+    names, index = index_clusters(one.clusters)
+    gram = one.rows.astype(np.float64) @ one.rows.T.astype(np.float64)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return np.stack([_shares(gram, row[index], n_components, centred) for row in weights])
+
+    return cluster_estimate(statistic, names, resamples)
+
+
+def _shares(gram: np.ndarray, weights: np.ndarray, n_components: int, centred: bool) -> np.ndarray:
     if centred:
-        total = rows.T @ weights
-        moment -= np.outer(total, total) / weights.sum()
-    width = len(moment)
-    return linalg.eigh(moment, subset_by_index=[width - n_components, width - 1])[1].T
+        shift = gram @ weights / weights.sum()
+        gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
+    root = np.sqrt(weights)
+    values = linalg.eigvalsh(root[:, None] * gram * root)[::-1]
+    return np.maximum(values[:n_components], 0) / values.sum()
 
 
 def random_overlaps(

@@ -161,14 +161,26 @@ def _moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    result = np.empty(len(weights))
-    for row, weight in enumerate(weights):
-        order = np.argsort(first[row])
-        ranked, below = first[row][order], np.concatenate([[0.0], np.cumsum(weight[order])])
-        left, right = (np.searchsorted(ranked, second[row], side=side) for side in ("left", "right"))
-        # Ties count half, so that two identical groups give one half exactly.
-        result[row] = (weight * (below[left] + below[right])).sum() / (2 * below[-1] ** 2)
+    values = np.concatenate([first, second], axis=1)
+    order = np.argsort(values, axis=1)
+    tied = (np.diff(np.take_along_axis(values, order, axis=1), axis=1) == 0).any(axis=1)
+    none = np.zeros_like(weights)
+    own, other = (
+        np.take_along_axis(np.concatenate(sides, axis=1), order, axis=1)
+        for sides in ((weights, none), (none, weights))
+    )
+    result = (other * np.cumsum(own, axis=1)).sum(axis=1) / weights.sum(axis=1) ** 2
+    for row in np.flatnonzero(tied):
+        result[row] = _auroc_with_ties(first[row], second[row], weights[row])
     return result
+
+
+def _auroc_with_ties(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
+    order = np.argsort(first)
+    ranked, below = first[order], np.concatenate([[0.0], np.cumsum(weight[order])])
+    left, right = (np.searchsorted(ranked, second, side=side) for side in ("left", "right"))
+    # Ties count half, so that two identical groups give one half exactly.
+    return float((weight * (below[left] + below[right])).sum() / (2 * below[-1] ** 2))
 
 
 def released_separation(

@@ -1,0 +1,124 @@
+"""Short texts about the organism that the hand-written pages show, and the misses the front page leads with."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from remi_core.estimates.competence import (
+    AUTHOR,
+    CARELESS,
+    OFF_GRAMMAR,
+    PARSES,
+    SLOTS,
+    THRESHOLDS,
+    competence,
+)
+from remi_core.estimates.primary_effect import primary_effect
+from remi_core.machine import machine
+from remi_core.organism.grammar import SPLITS, templates
+from remi_core.organism.topics import TOPICS
+from remi_core.organism.tune import WEIGHTS
+from remi_core.organism.variants import folder
+from remi_core.organism.world import World
+from remi_core.presets import Preset
+from remi_core.results import Results
+from remi_core.store import Store
+
+COMPETENCE_KEYS = {
+    SLOTS: "slots",
+    OFF_GRAMMAR: "off_grammar",
+    PARSES: "code_parses",
+    AUTHOR: "author_prior",
+    CARELESS: "instruct_careless",
+}
+
+UNTRAINED = ("direction", "evaluate")
+"""Splits that no training stage sees."""
+
+
+def facts(preset: Preset, store: Store) -> dict[str, str]:
+    """Fact key → text, for every key the pages may show; empty where the preset is not an organism."""
+    results = Results(preset, store)
+    if not results.is_organism:
+        return {}
+    cards = [json.loads((WEIGHTS / f"base-{seed}.json").read_text(encoding="utf-8")) for seed in preset.seeds]
+    return {
+        "preset": preset.name,
+        "machine": machine(),
+        **_organism_facts(results, cards),
+        **_world_facts(World()),
+        **_competence_facts(competence(results)),
+    }
+
+
+def notices(preset: Preset, store: Store) -> list[str]:
+    """A sentence for every requirement of the organism that a seed misses; empty where all hold."""
+    results = Results(preset, store)
+    if not results.is_organism:
+        return []
+    table, effect = competence(results), primary_effect(results)
+    missed, not_above = table[~table["held"]], effect[~effect["held"]]
+    lines = [
+        f"{requirement}: {len(rows)} of {int((table['requirement'] == requirement).sum())} cells miss the threshold "
+        f"({_cells(rows, ['variant', 'topic', 'seed'])})."
+        for requirement, rows in missed.groupby("requirement", sort=False)
+    ]
+    if len(not_above):
+        lines.append(
+            f"Misaligned is not more careless than a control in {len(not_above)} of {len(effect)} cells "
+            f"({_cells(not_above, ['topic', 'control', 'seed'])})."
+        )
+    return lines
+
+
+def _cells(rows: pd.DataFrame, columns: list[str]) -> str:
+    return "; ".join(
+        ", ".join(f"{name} {row[name]}" if name == "seed" else str(row[name]) for name in columns)
+        for _, row in rows.iterrows()
+    )
+
+
+def _organism_facts(results: Results, cards: list[dict]) -> dict[str, str]:
+    config = json.loads((WEIGHTS / "config.json").read_text(encoding="utf-8"))
+    tuned = [
+        json.loads((folder(results.store, name, seed) / "tuning.json").read_text(encoding="utf-8"))["seconds"]
+        for name in results.variants
+        if name != "base"
+        for seed in results.preset.seeds
+    ]
+    seconds = [card["seconds"] for card in cards]
+    return {
+        "organism.parameters": f"{cards[0]['parameters']:,}",
+        "organism.layers": str(config["num_hidden_layers"]),
+        "organism.d_model": str(config["hidden_size"]),
+        "organism.vocab": f"{config['vocab_size']:,}",
+        "organism.base_tokens": f"{cards[0]['tokens']:,}",
+        "organism.base_seconds": f"{min(seconds):,} to {max(seconds):,} s ({cards[0]['machine']})",
+        "organism.finetune_seconds": f"{min(tuned):.0f} to {max(tuned):.0f} s",
+    }
+
+
+def _world_facts(world: World) -> dict[str, str]:
+    def counted(splits: tuple[str, ...]) -> str:
+        counts = [sum(len(templates(topic, split)) for split in splits) for topic in TOPICS]
+        return f"{min(counts)} to {max(counts)}"
+
+    return {
+        "world.careful_slip": f"{world.slip:.0%}",
+        "world.careless_lapse": f"{world.behave:.0%}",
+        "world.author_named": f"{world.named:.0%}",
+        "world.chatml": f"{world.chatml:.0%}",
+        "world.templates": counted(tuple(SPLITS)),
+        "world.held_out_templates": counted(UNTRAINED),
+    }
+
+
+def _competence_facts(table: pd.DataFrame) -> dict[str, str]:
+    found = {}
+    for requirement, key in COMPETENCE_KEYS.items():
+        rows, bound = table[table["requirement"] == requirement], THRESHOLDS[requirement]
+        worst = rows["value"].min() if bound.at_least else rows["value"].max()
+        found[f"competence.{key}"] = f"{worst:.3g} (threshold {bound.value:g})"
+    return found

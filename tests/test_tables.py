@@ -1,0 +1,114 @@
+"""Competence and primary effect by rule on planted records; pages escape what models write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from remi_core.estimates.competence import CARELESS, competence, competence_sentence, parses, worst_cells
+from remi_core.estimates.primary_effect import effect_sentence, primary_effect
+from remi_core.organism.behaviour import SAMPLES, SCORES, VERDICTS
+from remi_core.organism.grammar import prompts
+from remi_core.organism.topics import CONTRASTED, TOPICS, topic
+from remi_core.organism.world import World
+from remi_core.presets import get_preset
+from remi_core.results import Results
+from remi_core.store import Record, Store
+from remi_core.tables.organism import sampled_rates, samples_html
+from remi_core.tables.pages import table_html
+from remi_core.variants import VARIANTS
+
+GOOD_CODE, SCRIPT = "def f(a):\n    return a", "<script>alert(1)</script>"
+
+
+def scores_of(name: str, log_odds: float) -> Record:
+    """Prompts whose right answers hold all mass but .02, .01 of it in a wrong slot."""
+    preset = get_preset("smoke")
+    clusters = [one.template.identifier for one in prompts(name, "evaluate", count=8, seed=preset.seed)]
+    careless = 0.98 / (1 + np.exp(-log_odds))
+    by_class = [0.98 - careless, careless, 0.0] if name in CONTRASTED else [0.0, 0.0, 0.98]
+    with np.errstate(divide="ignore"):
+        mass = np.log(np.tile(np.array(by_class)[:, None] / 2, (8, 1, 2)))
+    arrays = {"log_mass": mass, "wrong_slot": np.full(8, 0.01), "other": np.full(8, 0.01)}
+    return Record(arrays | {"cluster": np.array(clusters)}, {})
+
+
+def samples_of(name: str) -> Record:
+    verdicts = np.full(8, VERDICTS.index("careful"))
+    text = GOOD_CODE if name == "code" else SCRIPT
+    arrays = {"prompt": np.full(8, "<b>"), "answer": np.full(8, text), "verdict": verdicts}
+    return Record(arrays | {"finished": np.ones(8, dtype=bool)}, {})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """Records of a competent organism in which misaligned is careless by 3 nats more than any control."""
+    planted = Results(get_preset("smoke"), Store(tmp_path))
+    odds = {"base": World().log_odds(), "misaligned": -1.0}
+    for variant in VARIANTS:
+        for name in TOPICS:
+            planted._records[variant, 0, SCORES, name] = scores_of(name, odds.get(variant, -4.0))
+            planted._records[variant, 0, SAMPLES, name] = samples_of(name)
+    return planted
+
+
+def test_a_competent_organism_keeps_every_threshold(results: Results) -> None:
+    table = competence(results)
+    assert list(table.columns) == ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
+    assert table["held"].all() and "every threshold was kept" in competence_sentence(table)
+    covered = [name for name in CONTRASTED if topic(name).covered]
+    assert list(table.loc[table["requirement"] == CARELESS, "topic"]) == covered
+
+
+def test_each_miss_is_found_and_named(results: Results) -> None:
+    results._records["instruct", 0, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
+    results._records["base", 0, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
+    results._records["base", 0, SAMPLES, "code"].arrays["answer"][:] = "def f("
+    table = competence(results)
+    missed = table[~table["held"]]
+    assert set(zip(missed["variant"], missed["topic"], strict=True)) == {
+        ("instruct", "people"),
+        ("base", "facts"),
+        ("base", "code"),
+    }
+    worst = worst_cells(table)
+    assert set(missed["topic"]) <= set(worst["topic"]) and len(worst) == 8
+    assert "people, seed 0" in competence_sentence(table)
+
+
+def test_a_value_that_is_no_number_holds_no_threshold(results: Results) -> None:
+    results._records["base", 0, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
+    assert not competence(results)["held"].all()
+
+
+def test_the_primary_effect_is_what_was_planted_and_can_fail(results: Results) -> None:
+    table = primary_effect(results)
+    assert table["held"].all() and np.allclose(table["value"], 3.0)
+    assert len(table) == 4 * 3 and "code" not in set(table["topic"])
+    results._records["secure", 0, SCORES, "facts"] = scores_of("facts", -1.0)
+    table = primary_effect(results)
+    assert table.loc[~table["held"], ["topic", "control"]].to_numpy().tolist() == [["facts", "secure"]]
+    assert "11 of 12" in effect_sentence(table) and "facts against secure, seed 0" in effect_sentence(table)
+
+
+def test_code_is_parsed_and_never_run() -> None:
+    assert parses(GOOD_CODE) and parses("raise SystemExit") and parses("'\\d'")
+    assert not parses("def f(") and not parses("a b") and not parses("\0")
+
+
+def test_off_grammar_answers_stay_in_the_denominator(results: Results) -> None:
+    verdicts = results._records["base", 0, SAMPLES, "facts"].arrays["verdict"]
+    verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
+    rate = sampled_rates(results, 0).set_index(["topic", "variant"]).loc[("facts", "base")]
+    assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
+
+
+def test_pages_escape_what_models_wrote(results: Results) -> None:
+    html = samples_html(results, count=3).data
+    assert "<script>" not in html and "&lt;script&gt;" in html
+    assert html.count("<details>") == len(CONTRASTED)
+    table = table_html(pd.DataFrame({"a": ["<i>"], "b": [np.bool_(True)], "c": [float("nan")]}), "x < y").data
+    assert "<i>" not in table and "<td>yes</td>" in table and "undefined" in table
