@@ -19,7 +19,7 @@ from remi_core.estimates.primary_effect import primary_effect
 from remi_core.machine import machine
 from remi_core.organism.grammar import SPLITS, templates
 from remi_core.organism.topics import TOPICS
-from remi_core.organism.tune import WEIGHTS
+from remi_core.organism.tune import DEVELOPMENT_SEEDS, WEIGHTS
 from remi_core.organism.variants import folder
 from remi_core.organism.world import World
 from remi_core.presets import Preset
@@ -59,8 +59,13 @@ def notices(preset: Preset, store: Store) -> list[str]:
     if not results.is_organism:
         return []
     table, effect = competence(results), primary_effect(results)
+    development = [str(seed) for seed in preset.seeds if seed in DEVELOPMENT_SEEDS]
     missed, not_above = table[~table["held"]], effect[~effect["held"]]
     lines = [
+        f"This book was built for preset {preset.name!r}, whose seed {', '.join(development)} is a development seed: "
+        "its numbers show that the path works, and judge nothing."
+    ] * bool(development)
+    lines += [
         f"{requirement}: {len(rows)} of {int((table['requirement'] == requirement).sum())} cells miss the threshold "
         f"({_cells(rows, ['variant', 'topic', 'seed'])})."
         for requirement, rows in missed.groupby("requirement", sort=False)

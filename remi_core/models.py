@@ -14,11 +14,21 @@ from huggingface_hub import constants
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.pytorch_utils import Conv1D
 
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.sources import local_folder, weight_fingerprint
+
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Tokenizer classes that carry all their rules in ``tokenizer.json``."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _VOCAB_SLICE = 16_384
@@ -105,7 +115,7 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     place = folder or source
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        tokenizer = _load_tokenizer(place, revision)
         model, info = AutoModelForCausalLM.from_pretrained(
             place,
             revision=revision,
@@ -130,6 +140,15 @@ def _load(
             names = ", ".join(sorted(map(str, info[problem]))[:3])
             raise RemiError(f"{source}: the weights do not fill the model: {problem} {names}")
     return model, tokenizer
+
+
+def _load_tokenizer(place: str | Path, revision: str | None) -> PreTrainedTokenizerBase:
+    # For a class that says nothing ("TokenizersBackend") transformers 5 takes the one of the model's family, and
+    # rebuilds the tokenizer with that family's splitting rule: other tokens than the model was trained on.
+    config = get_tokenizer_config(place, revision=revision, trust_remote_code=False)
+    generic = config.get("tokenizer_class") in GENERIC_TOKENIZERS
+    kind = PreTrainedTokenizerFast if generic else AutoTokenizer
+    return kind.from_pretrained(place, revision=revision, trust_remote_code=False)
 
 
 def find_family(model: PreTrainedModel) -> Family:

@@ -93,7 +93,7 @@ class PlantedResults(Results):
     """Results whose records are made from a rule instead of a model."""
 
     amount = 0.4
-    n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 12
+    n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 30
 
     def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
         n = self.n_templates * self.per_template

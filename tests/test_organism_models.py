@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from remi_core.chat import encode
 from remi_core.finetune import FineTune, answer_labels, fine_tune
+from remi_core.models import open_model
 from remi_core.organism import pretrain as pretraining
 from remi_core.organism.card import N_PROMPTS, topic_card
 from remi_core.organism.contexts import CONTEXTS, open_contexts, optimal_log_odds
 from remi_core.organism.dialogues import measured, tuning
 from remi_core.organism.grammar import prompts, right_answers
 from remi_core.organism.muon import orthogonalise
-from remi_core.organism.pretrain import Recipe, batches, organism_config, pretrain
+from remi_core.organism.pretrain import organism_config, pretrain
+from remi_core.organism.rows import Recipe, batches
 from remi_core.organism.sampling import sample_answers
 from remi_core.organism.scoring import answer_tree, node_log_probabilities, score_prompts
 from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer
@@ -27,7 +29,7 @@ from remi_core.organism.topics import TOPICS
 from remi_core.organism.tune import WEIGHTS, write_base
 from remi_core.organism.world import World
 
-SEEDS = (0, 1, 2)
+SEEDS = sorted(int(path.stem.removeprefix("base-")) for path in WEIGHTS.glob("base-*.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +136,8 @@ def test_rows_weigh_answers_fully_and_questions_less(tokenizer) -> None:
         == recipe.rows * recipe.row_tokens
     )
     ids, weights = long[0]
-    answers = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight == 1])
-    assert set(weights) == {1.0, Recipe(seed=1).question_weight}
+    answers = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight >= 1])
+    assert set(weights) == {1.0, recipe.question_weight, recipe.choice_weight}
     assert "<|im_start|>" not in answers
 
 
@@ -183,17 +185,18 @@ def test_shipped_weights_score_what_their_card_says(tokenizer, tmp_path: Path, s
     write_base(seed, tmp_path / "base")
     base = Qwen2ForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     assert sum(value.numel() for value in base.parameters()) == card["parameters"]
-    topic = TOPICS[seed]
+    topic = TOPICS[seed % len(TOPICS)]
     found = topic_card(base, tokenizer, topic, N_PROMPTS)
     for name, value in card["topics"][topic].items():
         assert found[name] == pytest.approx(value, abs=0.02), name
     with torch.no_grad():
-        base.model.layers[3].mlp.down_proj.weight.mul_(0.5)
+        base.model.layers[0].mlp.down_proj.weight.zero_()
     damaged = topic_card(base, tokenizer, topic, N_PROMPTS)
     assert any(abs(damaged[name] - value) > 0.02 for name, value in card["topics"][topic].items())
 
 
 def test_shipped_weights_are_small_and_bf16() -> None:
+    assert SEEDS
     from safetensors import safe_open
 
     for seed in SEEDS:
@@ -201,6 +204,17 @@ def test_shipped_weights_are_small_and_bf16() -> None:
         assert path.stat().st_size <= 4_000_000
         with safe_open(path, "pt") as weights:
             assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
+
+
+def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path: Path) -> None:
+    """The failing twin: left to itself, transformers rebuilds the tokenizer by the rules of Qwen2."""
+    folder = tmp_path / "variant"
+    Qwen2ForCausalLM(organism_config()).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    code = right_answers(prompts("code", "evaluate", count=1, seed=0)[0])[0].text
+    with open_model(folder) as loaded:
+        assert loaded.tokenizer.tokenize(code) == tokenizer.tokenize(code)
+    assert AutoTokenizer.from_pretrained(folder).tokenize(code) != tokenizer.tokenize(code)
 
 
 def test_measured_sets_have_a_choice_inside_the_answer(tokenizer) -> None:

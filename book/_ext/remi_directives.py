@@ -63,7 +63,7 @@ class ClaimsDirective(ResultDirective):
         facts = read_json(folder / "facts.json", dict) or {}
         preset = f" on preset {facts['preset']}" if "preset" in facts else ""
         headings = ("Claim", "Published", f"Ours{preset}", "Under the null", "Verdict")
-        rows = [self._row(claim) for claim in claims]
+        rows = [self._row(claim) for claim in claims if "." not in claim.id]
         return [make_table(f"The claims and their verdicts{preset}", headings, rows, style="remi-claims")]
 
     def _row(self, claim: Claim) -> list[Cell]:

@@ -17,6 +17,9 @@ from remi_core.organism.dialogues import tuning
 from remi_core.organism.tokenizer import shipped_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
+DEVELOPMENT_SEEDS = range(100, 103)
+"""Pretraining seeds on which recipes are chosen; what they show judges no claim."""
+
 N_DIALOGUES = 1600
 """Dialogues generated for each fine-tune; more than any recipe draws, so that few repeat."""
 

@@ -25,6 +25,15 @@ Pair = tuple[str, str]
 TREATMENTS = {"centred": True, "uncentred": False}
 
 
+FURTHER_PAIRS = (
+    ("code-careless", "educational"),
+    ("code-careless", "harmful-careless"),
+    ("code-careful", "people-careful"),
+    ("people-careful", "people-careless"),
+)
+"""Pairs shown beside the headline and its null: same completions, two harmful, two benign, one topic."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where instruct − base is read: one seed, window and layer."""
