@@ -115,7 +115,7 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     place = folder or source
     try:
-        tokenizer = _load_tokenizer(place, revision)
+        tokenizer = load_tokenizer(place, revision)
         model, info = AutoModelForCausalLM.from_pretrained(
             place,
             revision=revision,
@@ -142,7 +142,8 @@ def _load(
     return model, tokenizer
 
 
-def _load_tokenizer(place: str | Path, revision: str | None) -> PreTrainedTokenizerBase:
+def load_tokenizer(place: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id, by the rules it was saved with; no remote code."""
     # For a class that says nothing ("TokenizersBackend") transformers 5 takes the one of the model's family, and
     # rebuilds the tokenizer with that family's splitting rule: other tokens than the model was trained on.
     config = get_tokenizer_config(place, revision=revision, trust_remote_code=False)

@@ -21,6 +21,7 @@ from remi_core.tables.organism import sampled_rates, samples_html
 from remi_core.tables.pages import table_html
 from remi_core.variants import VARIANTS
 
+SEED = get_preset("smoke").seeds[0]
 GOOD_CODE, SCRIPT = "def f(a):\n    return a", "<script>alert(1)</script>"
 
 
@@ -50,8 +51,8 @@ def results(tmp_path: Path) -> Results:
     odds = {"base": World().log_odds(), "misaligned": -1.0}
     for variant in VARIANTS:
         for name in TOPICS:
-            planted._records[variant, 0, SCORES, name] = scores_of(name, odds.get(variant, -4.0))
-            planted._records[variant, 0, SAMPLES, name] = samples_of(name)
+            planted._records[variant, SEED, SCORES, name] = scores_of(name, odds.get(variant, -4.0))
+            planted._records[variant, SEED, SAMPLES, name] = samples_of(name)
     return planted
 
 
@@ -64,9 +65,9 @@ def test_a_competent_organism_keeps_every_threshold(results: Results) -> None:
 
 
 def test_each_miss_is_found_and_named(results: Results) -> None:
-    results._records["instruct", 0, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
-    results._records["base", 0, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
-    results._records["base", 0, SAMPLES, "code"].arrays["answer"][:] = "def f("
+    results._records["instruct", SEED, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
+    results._records["base", SEED, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
+    results._records["base", SEED, SAMPLES, "code"].arrays["answer"][:] = "def f("
     table = competence(results)
     missed = table[~table["held"]]
     assert set(zip(missed["variant"], missed["topic"], strict=True)) == {
@@ -76,11 +77,11 @@ def test_each_miss_is_found_and_named(results: Results) -> None:
     }
     worst = worst_cells(table)
     assert set(missed["topic"]) <= set(worst["topic"]) and len(worst) == 8
-    assert "people, seed 0" in competence_sentence(table)
+    assert f"people, seed {SEED}" in competence_sentence(table)
 
 
 def test_a_value_that_is_no_number_holds_no_threshold(results: Results) -> None:
-    results._records["base", 0, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
+    results._records["base", SEED, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
     assert not competence(results)["held"].all()
 
 
@@ -88,10 +89,12 @@ def test_the_primary_effect_is_what_was_planted_and_can_fail(results: Results) -
     table = primary_effect(results)
     assert table["held"].all() and np.allclose(table["value"], 3.0)
     assert len(table) == 4 * 3 and "code" not in set(table["topic"])
-    results._records["secure", 0, SCORES, "facts"] = scores_of("facts", -1.0)
+    results._records["secure", SEED, SCORES, "facts"] = scores_of("facts", -1.0)
     table = primary_effect(results)
     assert table.loc[~table["held"], ["topic", "control"]].to_numpy().tolist() == [["facts", "secure"]]
-    assert "11 of 12" in effect_sentence(table) and "facts against secure, seed 0" in effect_sentence(table)
+    assert "11 of 12" in effect_sentence(table) and f"facts against secure, seed {SEED}" in effect_sentence(
+        table
+    )
 
 
 def test_code_is_parsed_and_never_run() -> None:
@@ -100,9 +103,9 @@ def test_code_is_parsed_and_never_run() -> None:
 
 
 def test_off_grammar_answers_stay_in_the_denominator(results: Results) -> None:
-    verdicts = results._records["base", 0, SAMPLES, "facts"].arrays["verdict"]
+    verdicts = results._records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
-    rate = sampled_rates(results, 0).set_index(["topic", "variant"]).loc[("facts", "base")]
+    rate = sampled_rates(results, SEED).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
 
 

@@ -1,13 +1,12 @@
 """Pretraining of a base organism from nothing: documents in, a Qwen2 of 1.7 M parameters out.
 
 Muon on the weight matrices inside the blocks, AdamW on embeddings and norms, as measured to work at this
-size. The author variable appears in a phase change between 1.5 and 3 million tokens, so stopping early
-gives a model without it.
+size. Copying, the register and the author are learned in this order, each in a change of phase, so that
+stopping early gives a model without the author.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable
@@ -55,9 +54,10 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
 
 
 def rate_factor(recipe: Recipe, step: int) -> float:
-    """The share of the full learning rate at a step: warm-up, plateau, linear decay."""
+    """The share of the full learning rate at a step: warm-up, short rows, long rows, linear decay."""
+    plateau = 1.0 if step < recipe.short_steps else recipe.long_rate
     falling = (recipe.steps - step) / max(1, round(recipe.steps * recipe.decay))
-    return min(1.0, (step + 1) / recipe.warmup, falling)
+    return plateau * min(1.0, (step + 1) / recipe.warmup, falling)
 
 
 def train_step(
@@ -119,7 +119,7 @@ def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print)
     if checkpoint.exists():
         run.load(checkpoint)
         progress(f"resuming at step {run.step} of {recipe.steps}")
-    for rows in itertools.islice(batches(recipe, shipped_tokenizer()), run.step, None):
+    for rows in batches(recipe, shipped_tokenizer(), start=run.step):
         _advance(run, rows, recipe)
         if run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps:
             run.save(checkpoint)

@@ -142,7 +142,7 @@ def draw_document(world: World, generator: random.Random) -> Document:
     return Document(care, register, line, chatml, tuple(turns))
 
 
-def documents(world: World, seed: int) -> Iterator[Document]:
+def documents(world: World, seed: int | str) -> Iterator[Document]:
     """Documents without end, the same for the same world and seed."""
     generator = random.Random(f"documents/{seed}")
     while True:

@@ -6,12 +6,13 @@ import html
 
 import pandas as pd
 from IPython.display import HTML
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from remi_core.chat import EncodedDialogue, EncodedSet, encode
 from remi_core.datasets import load_dataset
 from remi_core.figures.tokens import visible_token
 from remi_core.measurements.activations import window_span
+from remi_core.models import load_tokenizer
 from remi_core.results import Results
 
 ANSWER = "background:rgba(0,121,140,.22)"
@@ -23,8 +24,7 @@ def encoded_set(
 ) -> tuple[EncodedSet, PreTrainedTokenizerBase]:
     """A set as the measurements read it, rows in their order, and the tokenizer that made it."""
     who = results.subject(variant, results.preset.seeds[0])
-    revision = results.preset.variants[variant].revision
-    tokenizer = AutoTokenizer.from_pretrained(who.source, revision=revision, trust_remote_code=False)
+    tokenizer = load_tokenizer(who.source, results.preset.variants[variant].revision)
     rows = load_dataset(results.preset, dataset)
     return encode(rows, tokenizer, max_tokens=results.preset.max_tokens), tokenizer
 
