@@ -124,3 +124,17 @@ def test_refusals() -> None:
         VectorSet(np.where(np.arange(200)[:, None] == 7, np.nan, rows), CLUSTERS)
     with pytest.raises(ValueError, match="all 5 rows are equal"):
         top_components(np.ones((5, 3)), 1, centred=True)
+
+
+def test_overlap_interval_holds_the_value_where_resampling_alone_is_biased() -> None:
+    """The failing twin: percentiles of the resamples lie below the value, since repeated rows add noise."""
+    generator = np.random.default_rng(0)
+    shared = generator.standard_normal((40, 3)) @ generator.standard_normal((3, 24))
+    rows = [shared + 2 * generator.standard_normal((40, 24)) for _ in range(2)]
+    clusters = [f"template {i}" for i in range(40)]
+    resamples = make_resamples(clusters, seed=0, n_resamples=200)
+    first, second = (VectorSet(one, clusters) for one in rows)
+    found = measure_overlap(first, second, resamples, n_components=3, centred=True).overlap
+    assert found.method == "t"
+    assert found.low < found.value < found.high
+    assert np.mean(found.samples) < found.value

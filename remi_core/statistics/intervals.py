@@ -36,11 +36,16 @@ class Estimate:
     """Which of the resampled clusters the statistic uses."""
     n_clusters: int
     """Clusters behind the value; for a function of several estimates, the fewest behind any of them."""
+    repeats_bias: bool = False
+    """Whether the rows that a resample repeats shift the statistic, as they shift singular vectors."""
 
     @property
     def method(self) -> str:
-        """``bootstrap``, or ``t`` (jackknife over clusters, G - 1 degrees of freedom) below 20 clusters."""
-        return "bootstrap" if self.n_clusters >= MIN_CLUSTERS else "t"
+        """``bootstrap``, or ``t``: the jackknife over clusters with G - 1 degrees of freedom.
+
+        The jackknife serves below 20 clusters, and where repeated rows would bias every resample.
+        """
+        return "t" if self.repeats_bias or self.n_clusters < MIN_CLUSTERS else "bootstrap"
 
     @property
     def low(self) -> Float[np.ndarray, " *rest"]:
@@ -134,6 +139,7 @@ def combine(function: Callable[..., np.ndarray], *estimates: Estimate) -> Estima
         left_out=np.asarray(function(*(one.left_out for one in estimates)), dtype=np.float64),
         present=np.logical_or.reduce([one.present for one in estimates]),
         n_clusters=min(one.n_clusters for one in estimates),
+        repeats_bias=any(one.repeats_bias for one in estimates),
     )
 
 
