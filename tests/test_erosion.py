@@ -7,8 +7,7 @@ import pytest
 
 from remi_core.statistics.bootstrap import ClusterResamples, make_resamples
 from remi_core.statistics.erosion import Erosion, measure_erosion, onset_layer, random_direction_null
-from remi_core.statistics.folds import dialogue_folds
-from remi_core.statistics.projection import alignment_axis, projection_held_out, projection_in_sample
+from remi_core.statistics.projection import alignment_axis, projection_in_sample
 
 N_CLUSTERS, SIZE, LAYERS, D_MODEL = 30, 6, 4, 64
 CLUSTERS = [f"template {i:02d}" for i in range(N_CLUSTERS) for _ in range(SIZE)]
@@ -120,22 +119,10 @@ def test_refusals() -> None:
         alignment_axis(base, base)
 
 
-def test_projections_place_base_and_instruct_and_hold_out() -> None:
+def test_projections_place_base_and_instruct() -> None:
     instruct = noise(10) + 5
     base = instruct + planted_base()
     axis = alignment_axis(base, instruct)
     np.testing.assert_allclose(np.linalg.norm(axis, axis=1), 1)
     gap = projection_in_sample(instruct, base, instruct) - projection_in_sample(base, base, instruct)
     np.testing.assert_allclose(gap.mean(axis=0), np.linalg.norm((instruct - base).mean(axis=0), axis=1))
-    folds = dialogue_folds(CLUSTERS)
-    assert all(
-        len({f for f, c in zip(folds, CLUSTERS, strict=True) if c == name}) == 1 for name in set(CLUSTERS)
-    )
-    # Where the two groups do not differ, only the in-sample projection finds a gap.
-    twin = noise(11) + 5
-    for project, finds in (
-        (lambda v: projection_in_sample(v, twin, instruct), True),
-        (lambda v: projection_held_out(v, twin, instruct, folds), False),
-    ):
-        found = float((project(instruct) - project(twin)).mean())
-        assert (found > 0.5) == finds and (found < 0.2) != finds, found

@@ -24,7 +24,6 @@ from remi_core.statistics.losses import (
     FACTORS,
     cosine_of_rows,
     factor_shares,
-    first_component_scores,
     model_swap_shares,
     paired_cosine,
 )
@@ -185,7 +184,7 @@ def test_shares_agree_with_statsmodels_on_the_first_component() -> None:
     losses = generator.standard_normal((2, 30, 5))
     losses[1] += 1.0
     labels = (np.arange(30) >= 12).astype(np.int64)
-    scores = first_component_scores(losses)
+    scores = PCA(1).fit_transform(losses.reshape(-1, 5)).reshape(2, 30, 1)
     frame = pd.DataFrame({"y": scores.ravel(), "m": np.repeat([0, 1], 30), "d": np.tile(labels, 2)})
     squares = anova_lm(smf.ols("y ~ C(m) * C(d)", frame).fit())["sum_sq"].to_numpy()
     np.testing.assert_allclose(factor_shares(scores, labels[None])[0], squares / squares.sum())

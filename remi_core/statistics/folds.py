@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Int
-
-from remi_core.statistics.bootstrap import index_clusters
 
 
 def cluster_folds(n_clusters: int, *, n_folds: int = 5, seed: int = 0) -> Int[np.ndarray, " cluster"]:
@@ -24,15 +20,3 @@ def cluster_folds(n_clusters: int, *, n_folds: int = 5, seed: int = 0) -> Int[np
     folds = np.empty(n_clusters, dtype=np.int64)
     folds[order] = np.arange(n_clusters) % min(n_folds, n_clusters)
     return folds
-
-
-def dialogue_folds(
-    clusters: Sequence[str], *, n_folds: int = 5, seed: int = 0
-) -> Int[np.ndarray, " dialogue"]:
-    """Fold of each dialogue: that of its prompt template.
-
-    Raises:
-        ValueError: if there are fewer than two distinct clusters or folds.
-    """
-    names, index = index_clusters(clusters)
-    return cluster_folds(len(names), n_folds=n_folds, seed=seed)[index]

@@ -60,34 +60,13 @@ def component_cosines(
     return np.abs(first @ second.T)
 
 
-def subspace_overlap(
-    first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "component d_model"]
-) -> float:
-    """S = ‖Q_aᵀ Q_b‖²_F / k in [0, 1]: the mean squared cosine of the principal angles; 1 for equal spans.
-
-    Raises:
-        ValueError: if the rows of either are not orthonormal.
-    """
-    for name, basis in (("first", first), ("second", second)):
-        error = float(np.abs(basis @ basis.T - np.eye(len(basis))).max())
-        if error > 1e-6:
-            raise ValueError(
-                f"{name} basis is not orthonormal (largest error {error:.1e}): take top_components"
-            )
-    return float(np.square(first @ second.T).sum() / len(first))
-
-
-def principal_angles(
-    first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "other d_model"]
-) -> Float[np.ndarray, " angle"]:
-    """Principal angles between the two spans in degrees, smallest first."""
-    return np.degrees(linalg.subspace_angles(first.T, second.T))[::-1]
-
-
 def overlap_and_largest(
     first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "component d_model"]
 ) -> Float[np.ndarray, " 2"]:
-    """S and the largest absolute cosine of two orthonormal bases, in this order."""
+    """S and the largest absolute cosine of two bases with orthonormal rows, in this order, both in [0, 1].
+
+    S = ‖Q_aᵀ Q_b‖²_F / k is the mean squared cosine of the principal angles; 1 for equal spans.
+    """
     cosines = first @ second.T
     return np.array([np.square(cosines).sum() / len(first), np.abs(cosines).max()])
 

@@ -47,19 +47,6 @@ def paired_cosine(
     return float(cosines[rows, rows].mean()), cosines[rows, shuffled].mean(axis=1)
 
 
-def first_component_scores(losses: Float[np.ndarray, "2 n position"]) -> Float[np.ndarray, "2 n 1"]:
-    """Coordinates of both models' loss vectors on the first principal component of all of them together.
-
-    Raises:
-        ValueError: if a value is NaN.
-    """
-    refuse_nan(losses, "loss vectors")
-    rows = losses.reshape(-1, losses.shape[-1]).astype(np.float64)
-    rows = rows - rows.mean(axis=0)
-    axis = np.linalg.svd(rows, full_matrices=False)[2][0]
-    return (rows @ axis).reshape(*losses.shape[:2], 1)
-
-
 def factor_shares(
     losses: Float[np.ndarray, "2 n position"],
     labels: Int[np.ndarray, "row n"],

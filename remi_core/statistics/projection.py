@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from remi_core.statistics.bootstrap import ClusterResamples, cluster_sums, index_clusters, refuse_nan
 from remi_core.statistics.folds import cluster_folds
@@ -47,28 +47,6 @@ def projection_in_sample(
     """
     refuse_nan(values, "activations to project")
     return np.einsum("nld,ld->nl", values, alignment_axis(base, instruct), dtype=np.float64)
-
-
-def projection_held_out(
-    values: Float[np.ndarray, "dialogue layer d_model"],
-    base: Float[np.ndarray, "dialogue layer d_model"],
-    instruct: Float[np.ndarray, "dialogue layer d_model"],
-    folds: Int[np.ndarray, " dialogue"],
-) -> Float[np.ndarray, "dialogue layer"]:
-    """Coordinate of every dialogue on the axis fitted on the other folds, in activation units.
-
-    Raises:
-        ValueError: if a value is NaN, there is one fold only, or the axis has no direction at a layer.
-    """
-    refuse_nan(values, "activations to project")
-    if len(np.unique(folds)) < 2:
-        raise ValueError("a held-out projection needs at least 2 folds, got 1")
-    result = np.empty(values.shape[:2])
-    for fold in np.unique(folds):
-        inside = folds == fold
-        axis = alignment_axis(base[~inside], instruct[~inside])
-        result[inside] = np.einsum("nld,ld->nl", values[inside], axis, dtype=np.float64)
-    return result
 
 
 def mean_projection(
