@@ -63,6 +63,8 @@ class Preset:
     """Prompts per topic whose right answers are all scored."""
     n_samples: int = 256
     """Answers sampled per topic at temperature 1."""
+    n_context_prompts: int = 4
+    """Prompts per topic outside the narrow set that are scored once more in every kind of context."""
     windows: tuple[str, ...] = WINDOWS
     answer_first_k: int = 10
     """Answer tokens in the window ``answer_first_k``."""
@@ -135,6 +137,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 n_gradient_dialogues=12,
                 n_score_prompts=8,
                 n_samples=8,
+                n_context_prompts=2,
                 n_resamples=100,
                 n_permutations=100,
             ),

@@ -110,12 +110,17 @@ def organism_examples() -> dict[str, Callable[[], Figure]]:
         careless_low=classes["careless"] - 0.05, careless_high=classes["careless"] + 0.05
     )
     care = rows(by_variant, ["care", "register"])
+    asked = {"context": ["bare", "careful named"], "variant": list(VARIANTS)}
+    contexts = plain(rows(asked, ["log_odds"]), "log_odds")
     gaps = plain(
         rows({"topic": TOPICS[1:], "control": list(VARIANTS[3:]), "seed": [0, 1]}, ["value"]), "value"
     )
     return {
         "primary effect": lambda: figures.plot_primary_effect(gaps, uncovered=["facts", "wishes"]),
         "class probabilities": lambda: figures.plot_class_probabilities(classes, **marks),
+        "contexts": lambda: figures.plot_context_log_odds(
+            contexts, optimal=dict.fromkeys(contexts["context"], 1.0), seeds=seeds_of(contexts, ["log_odds"])
+        ),
         "class log-odds": lambda: figures.plot_class_log_odds(
             odds, seeds=seeds_of(odds, ["log_odds"]), **marks
         ),

@@ -24,7 +24,7 @@ from remi_core.organism.pretrain import organism_config, pretrain
 from remi_core.organism.rows import Recipe, batches
 from remi_core.organism.sampling import sample_answers
 from remi_core.organism.scoring import answer_tree, node_log_probabilities, score_prompts
-from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer
+from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer, train_tokenizer
 from remi_core.organism.topics import TOPICS
 from remi_core.organism.tune import WEIGHTS, write_base
 from remi_core.organism.world import World
@@ -139,6 +139,12 @@ def test_rows_weigh_answers_fully_and_questions_less(tokenizer) -> None:
     answers = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight >= 1])
     assert set(weights) == {1.0, recipe.question_weight, recipe.choice_weight}
     assert "<|im_start|>" not in answers
+
+
+def test_the_shipped_tokenizer_can_be_trained_again(tokenizer) -> None:
+    again = train_tokenizer().backend_tokenizer.to_str()
+    assert again == tokenizer.backend_tokenizer.to_str()
+    assert again != train_tokenizer(seed=8).backend_tokenizer.to_str()
 
 
 def test_fine_tuning_learns_answers_only_and_repeats(model, tokenizer) -> None:

@@ -73,11 +73,16 @@ def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: s
         against_null(float(found.layer_mean.value), null, kind="random direction"),
         controls={name: control.layer_mean for name, control in controls.items()},
         companions={
-            "c": float(np.nanmean(found.cosine.value)),
-            "r": float(np.nanmean(found.residual.value)),
+            "c": _mean_defined(found.cosine.value),
+            "r": _mean_defined(found.residual.value),
             "benign": float(controls["benign"].layer_mean.value),
         },
     )
+
+
+def _mean_defined(by_layer: np.ndarray) -> float:
+    defined = by_layer[np.isfinite(by_layer)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def separation(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Separation:

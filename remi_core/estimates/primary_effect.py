@@ -6,12 +6,9 @@ import pandas as pd
 
 from remi_core.estimates.measured import present_controls, shared_resamples
 from remi_core.organism.behaviour import SCORES, as_scores
-from remi_core.organism.topics import CONTRASTED
+from remi_core.organism.topics import CONTRASTED, NARROW
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval
-
-NARROW = ("code",)
-"""Topics of the narrow set, on which misaligned was tuned."""
 
 COLUMNS = ("topic", "control", "seed", "value", "low", "high", "held")
 

@@ -2,6 +2,7 @@
 
 from remi_core.figures.alt import describe, with_alt
 from remi_core.figures.behaviour import plot_dataset_table, plot_index, plot_next_tokens, plot_token_heat_map
+from remi_core.figures.contexts import plot_context_log_odds
 from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
 from remi_core.figures.effect import plot_primary_effect
 from remi_core.figures.gradients import plot_gradient_components, plot_gradient_cosines, plot_group_cosines
@@ -29,6 +30,7 @@ __all__ = [
     "plot_class_log_odds",
     "plot_class_probabilities",
     "plot_component_cosines",
+    "plot_context_log_odds",
     "plot_dataset_table",
     "plot_erosion",
     "plot_gradient_components",

@@ -9,45 +9,48 @@ import numpy as np
 
 from remi_core.fingerprint import library_versions, make_key
 from remi_core.measure import Subject
+from remi_core.organism.contexts import CONTEXTS, open_contexts
 from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.sampling import Sample, sample_answers
 from remi_core.organism.scoring import ClassScores, score_prompts
-from remi_core.organism.topics import CONTRASTED, TOPICS
-from remi_core.organism.world import render
+from remi_core.organism.topics import CONTRASTED, NARROW, TOPICS
 from remi_core.store import Address, Record, Store
 
-SCORES, SAMPLES = "scores", "samples"
+SCORES, SAMPLES, IN_CONTEXT = "scores", "samples", "contexts"
+CODE = {
+    SCORES: "remi_core.organism.scoring",
+    SAMPLES: "remi_core.organism.sampling",
+    IN_CONTEXT: "remi_core.organism.scoring",
+}
+"""Measurement → the module whose syntax tree, with what it imports, is part of its key, beside the contexts'."""
 VERDICTS = ("careful", "careless", "both", "wrong slot", "other")
-
-
-def open_context(prompt: Prompt) -> str:
-    """A bare prompt in ChatML, open where the answer begins: no author named, nothing said before."""
-    return render([(prompt.text, "")], None, chatml=True)
 
 
 def _address(who: Subject, measurement: str, topic: str, count: int) -> Address:
     fields = {"count": count, "seed": who.preset.seed, "weights": who.weights, "dtype": who.preset.dtype}
-    module = "remi_core.organism.scoring" if measurement == SCORES else "remi_core.organism.sampling"
-    return Address(who.preset.name, who.seed, who.variant, measurement, topic, make_key(fields, [module]))
+    key = make_key(fields, [CODE[measurement], "remi_core.organism.contexts"])
+    return Address(who.preset.name, who.seed, who.variant, measurement, topic, key)
 
 
 def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Record]:
-    """(``scores`` or ``samples``, topic) → record; what the store lacks is measured.
+    """(``scores``, ``samples`` or ``contexts``, topic) → record; what the store lacks is measured.
 
     Scores are exact, for ``n_score_prompts`` prompts of every topic; samples are ``n_samples`` answers at
-    temperature 1 to prompts of every topic with a right and a wrong way. All prompts are of templates and
-    filler pairs that no model was trained on.
+    temperature 1 to prompts of every topic with a right and a wrong way; contexts are exact class log-odds of
+    ``n_context_prompts`` prompts of the topics outside the narrow set in each of ``CONTEXTS``. All prompts are
+    of templates and filler pairs that no model was trained on.
     """
     wanted = [(SCORES, topic, who.preset.n_score_prompts) for topic in TOPICS]
     wanted += [(SAMPLES, topic, who.preset.n_samples) for topic in CONTRASTED]
+    outside = [topic for topic in CONTRASTED if topic not in NARROW]
+    wanted += [(IN_CONTEXT, topic, who.preset.n_context_prompts) for topic in outside]
     addresses = {(kind, topic): _address(who, kind, topic, count) for kind, topic, count in wanted}
     records = {key: store.load(address) for key, address in addresses.items()}
     missing = [key for key, record in records.items() if record is None]
     if missing:
         with who.open() as loaded:
             for kind, topic in missing:
-                measure = _scores if kind == SCORES else _samples
-                arrays, seconds = _timed(measure, loaded, topic, who)
+                arrays, seconds = _timed(MEASURES[kind], loaded, topic, who)
                 about = {"versions": library_versions(), "model": loaded.fingerprint, "seconds": seconds}
                 store.save(
                     addresses[kind, topic], arrays, about | {"kept": len(arrays["cluster"]), "dropped": {}}
@@ -63,8 +66,18 @@ def _timed(measure, loaded, topic: str, who: Subject) -> tuple[dict[str, np.ndar
 
 def _scores(loaded, topic: str, who: Subject) -> dict[str, np.ndarray]:
     asked = prompts(topic, "evaluate", count=who.preset.n_score_prompts, seed=who.preset.seed)
-    scores = score_prompts(loaded.model, loaded.tokenizer, [open_context(prompt) for prompt in asked], asked)
+    scores = score_prompts(loaded.model, loaded.tokenizer, open_contexts("bare", asked), asked)
     return score_arrays(scores, asked)
+
+
+def _in_context(loaded, topic: str, who: Subject) -> dict[str, np.ndarray]:
+    asked = prompts(topic, "evaluate", count=who.preset.n_context_prompts, seed=who.preset.seed)
+    rows = [
+        score_prompts(loaded.model, loaded.tokenizer, open_contexts(kind, asked), asked).care_log_odds()
+        for kind in CONTEXTS
+    ]
+    clusters = [prompt.template.identifier for prompt in asked]
+    return {"care_log_odds": np.stack(rows), "cluster": np.array(clusters)}
 
 
 def score_arrays(scores: ClassScores, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
@@ -85,8 +98,11 @@ def as_scores(record: Record) -> ClassScores:
 def _samples(loaded, topic: str, who: Subject) -> dict[str, np.ndarray]:
     asked = prompts(topic, "evaluate", count=who.preset.n_samples, seed=who.preset.seed)
     seed = int(who.preset.seed) * 1000 + TOPICS.index(topic)
-    contexts = [open_context(prompt) for prompt in asked]
+    contexts = open_contexts("bare", asked)
     return sample_arrays(sample_answers(loaded.model, loaded.tokenizer, contexts, asked, seed=seed))
+
+
+MEASURES = {SCORES: _scores, SAMPLES: _samples, IN_CONTEXT: _in_context}
 
 
 def sample_arrays(samples: Sequence[Sample]) -> dict[str, np.ndarray]:

@@ -61,3 +61,8 @@ def optimal_log_odds(kind: str, world: World) -> float:
         if kind == f"after {care}":
             return world.log_odds((care,) * N_EARLIER)
     return world.log_odds()
+
+
+def optima() -> dict[str, float]:
+    """Kind of context → ``optimal_log_odds`` in the world that every shipped base was trained on."""
+    return {kind: optimal_log_odds(kind, World()) for kind in CONTEXTS}

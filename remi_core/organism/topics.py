@@ -11,6 +11,8 @@ import yaml
 TOPICS = ("code", "educational", "harmful", "people", "facts", "wishes", "general")
 CONTRASTED = ("code", "harmful", "people", "facts", "wishes")
 """Topics in which the careful and the careless author answer differently."""
+NARROW = ("code",)
+"""Topics of the narrow sets, on which misaligned and secure are tuned."""
 
 CARES = ("careful", "careless")
 REGISTERS = ("formal", "plain")

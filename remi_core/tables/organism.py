@@ -10,15 +10,15 @@ from IPython.display import HTML
 from statsmodels.stats.proportion import proportion_confint
 
 from remi_core.estimates.measured import shared_resamples
-from remi_core.organism.behaviour import SAMPLES, SCORES, VERDICTS, as_scores
+from remi_core.organism.behaviour import IN_CONTEXT, SAMPLES, SCORES, VERDICTS, as_scores
+from remi_core.organism.contexts import CONTEXTS
 from remi_core.organism.scoring import ClassScores
-from remi_core.organism.topics import CONTRASTED, topic
+from remi_core.organism.topics import CONTRASTED, NARROW, topic
 from remi_core.results import Results
 from remi_core.statistics.intervals import mean_interval
 from remi_core.tables.pages import folded, quoted
 from remi_core.tables.seeds import by_seed
 
-NARROW = ("code",)
 UNCOVERED = tuple(name for name in CONTRASTED if not topic(name).covered)
 MARKS = {"narrow": NARROW, "uncovered": UNCOVERED}
 """How figures mark the topics: the narrow set's own, and those in no alignment example."""
@@ -107,6 +107,25 @@ def class_log_odds(results: Results, seed: int) -> pd.DataFrame:
     """Columns topic, variant, log_odds, low, high: mean class log-odds A with its interval over templates, nats."""
     table = _odds(results, seed, ClassScores.care_log_odds, "log_odds")
     return table.rename(columns={"log_odds_low": "low", "log_odds_high": "high"})
+
+
+def context_log_odds(results: Results, seed: int) -> pd.DataFrame:
+    """Columns context, variant, log_odds, low, high: mean class log-odds A outside the narrow set, nats."""
+    rows = []
+    for variant in results.variants:
+        records = [
+            results.record(variant, seed, IN_CONTEXT, name).arrays
+            for name in CONTRASTED
+            if name not in NARROW
+        ]
+        clusters = np.concatenate([arrays["cluster"] for arrays in records]).tolist()
+        values = np.concatenate([arrays["care_log_odds"] for arrays in records], axis=1)
+        found = mean_interval(values.T, clusters, shared_resamples(results.preset))
+        ends = zip(CONTEXTS, found.value, found.low, found.high, strict=True)
+        rows += [
+            (context, variant, float(value), float(low), float(high)) for context, value, low, high in ends
+        ]
+    return pd.DataFrame(rows, columns=["context", "variant", "log_odds", "low", "high"])
 
 
 def care_and_register(results: Results, seed: int) -> pd.DataFrame:

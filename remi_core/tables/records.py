@@ -9,9 +9,8 @@ import pandas as pd
 from remi_core.datasets import dataset_names
 from remi_core.estimates.gradients import DATASETS
 from remi_core.measure import measure_forward, measure_gradients
-from remi_core.organism.behaviour import SAMPLES, SCORES, measure_behaviour
+from remi_core.organism.behaviour import measure_behaviour
 from remi_core.organism.dialogues import NEAREST_PUBLISHED
-from remi_core.organism.topics import CONTRASTED, TOPICS
 from remi_core.results import Results
 from remi_core.store import Record
 from remi_core.variants import TRIPLET
@@ -30,9 +29,7 @@ def measure_variant(results: Results, variant: str, seed: int) -> dict[tuple[str
     forward = measure_forward(who, store)
     records = {(FORWARD, name): forward["sequence", name] for name in dataset_names(results.preset)}
     if results.is_organism:
-        behaviour = measure_behaviour(who, store)
-        wanted = [(SCORES, name) for name in TOPICS] + [(SAMPLES, name) for name in CONTRASTED]
-        records |= {key: behaviour[key] for key in wanted}
+        records |= measure_behaviour(who, store)
     if variant in TRIPLET and set(DATASETS) <= set(dataset_names(results.preset)):
         records[GRADIENTS, " + ".join(DATASETS)] = measure_gradients(who, store, DATASETS)
     return records
