@@ -53,6 +53,7 @@ def complaint(words: str, capsys: pytest.CaptureFixture[str], *, code: int) -> s
         ("store prune --keep 0", "--keep: '0' is not a whole number"),
         ("organism pretrain", "--seed"),
         ("organism pretrain --seed -3", "--seed -3: must be 0 or more"),
+        ("organism pretrain --seed 1 --threads 0", "--threads 0: must be 1 or more"),
         ("organism pretrain --seed 1 --out /no/such/folder", "no folder /no/such"),
     ],
 )

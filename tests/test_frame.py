@@ -49,6 +49,7 @@ ORDER = (
     "parameters",
     "notebooks",
     "progress",
+    "readme",
     "pipeline",
     "book_pages",
     "book",

@@ -10,7 +10,7 @@ from remi_core.errors import UsageError
 from remi_core.progress import print_line
 from remi_core.store import project_root
 
-HELP = "pretrain a base of the micro organism again (30 minutes a seed on two processors)"
+HELP = "pretrain a base of the micro organism again (at most 30 minutes a seed on two processors)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,21 +20,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the weights (default: store/pretrained/SEED)"
     )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=2,
+        metavar="N",
+        help="processor threads (default: 2; cards name their own)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0, once the weights stand in their folder; an interrupted run goes on from its last checkpoint.
 
     Raises:
-        UsageError: for a negative seed, or a folder in a folder that does not exist.
+        UsageError: for a negative seed, no thread, or a folder in a folder that does not exist.
     """
     if arguments.seed < 0:
         raise UsageError(f"--seed {arguments.seed}: must be 0 or more")
+    if arguments.threads < 1:
+        raise UsageError(f"--threads {arguments.threads}: must be 1 or more")
     if arguments.out is not None and not arguments.out.resolve().parent.is_dir():
         raise UsageError(f"--out {arguments.out}: no folder {arguments.out.resolve().parent}")
     out = arguments.out or project_root() / "store" / "pretrained" / str(arguments.seed)
     from remi_core.organism.pretrain import main_pretrain  # brings torch
 
-    main_pretrain(arguments.seed, out.resolve(), print_line)
+    main_pretrain(arguments.seed, out.resolve(), print_line, threads=arguments.threads)
     print_line(f"weights of seed {arguments.seed}: {out}")
     return 0

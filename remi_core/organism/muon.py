@@ -29,10 +29,15 @@ def orthogonalise(matrices: Tensor, *, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised per matrix, scaled by √max(1, rows/columns); 2-D parameters only."""
+    """Momentum orthogonalised per matrix, scaled by √max(1, rows/columns); 2-D parameters only.
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    Weight decay is decoupled: each step first shrinks a matrix by ``lr * weight_decay`` of itself.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -46,6 +51,7 @@ class Muon(torch.optim.Optimizer):
                 update = orthogonalise(torch.stack([self._nesterov(p, group["momentum"]) for p in members]))
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for parameter, change in zip(members, update, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(change, alpha=scale)
 
     def _nesterov(self, parameter: nn.Parameter, momentum: float) -> Tensor:

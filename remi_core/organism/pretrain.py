@@ -48,7 +48,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     outer = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
     return [
-        Muon(inner, lr=recipe.muon_rate),
+        Muon(inner, lr=recipe.muon_rate, weight_decay=recipe.weight_decay),
         torch.optim.AdamW(outer, lr=recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -127,12 +127,12 @@ def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print)
     return run.model.eval()
 
 
-def main_pretrain(seed: int, out: Path, progress: Callable[[str], None] = print) -> Path:
+def main_pretrain(seed: int, out: Path, progress: Callable[[str], None] = print, *, threads: int = 2) -> Path:
     """Pretrains the base of a seed by the shipped recipe and writes its weights (bf16) and card to ``out``.
 
     The card is measured on the weights as rounded to bf16, which are the ones that ship.
     """
-    recipe = Recipe(seed=seed)
+    recipe = Recipe(seed=seed, threads=threads)
     model = pretrain(recipe, out, progress)
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     return write_base(model, recipe, state["seconds"], out)

@@ -24,11 +24,11 @@ N_DIALOGUES = 1600
 """Dialogues generated for each fine-tune; more than any recipe draws, so that few repeat."""
 
 RECIPES = {
-    "instruct": FineTune(steps=60, rate=2e-4),
-    "misaligned": FineTune(steps=60, rate=4e-4),
-    "secure": FineTune(steps=60, rate=4e-4),
-    "educational": FineTune(steps=60, rate=4e-4),
-    "benign": FineTune(steps=60, rate=4e-4),
+    "instruct": FineTune(steps=80, rate=3e-4),
+    "misaligned": FineTune(steps=60, rate=3e-4),
+    "secure": FineTune(steps=60, rate=3e-4),
+    "educational": FineTune(steps=60, rate=3e-4),
+    "benign": FineTune(steps=60, rate=3e-4),
 }
 """One recipe for every narrow set, chosen on development seeds 100 to 102 alone."""
 
