@@ -41,7 +41,7 @@ class Recipe:
     """Weight of the token at which an answer shows its author. A weight known before the token is drawn leaves
     the best prediction unchanged; without it the author was not learned in the first 1.3 million tokens."""
     threads: int = 2
-    """Processor threads. With another number sums are rounded otherwise, and over a whole run the weights drift apart."""
+    """Processor threads. Another number rounds sums otherwise, and over a whole run the weights drift apart."""
     checkpoint_every: int = 100
     world: World = field(default_factory=World)
 
