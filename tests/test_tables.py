@@ -10,14 +10,15 @@ import pytest
 
 from remi_core.estimates.competence import CARELESS, competence, competence_sentence, parses, worst_cells
 from remi_core.estimates.primary_effect import effect_sentence, primary_effect
-from remi_core.organism.behaviour import SAMPLES, SCORES, VERDICTS
+from remi_core.organism.behaviour import IN_CONTEXT, SAMPLES, SCORES, VERDICTS
+from remi_core.organism.contexts import CONTEXTS, optima
 from remi_core.organism.grammar import prompts
-from remi_core.organism.topics import CONTRASTED, TOPICS, topic
+from remi_core.organism.topics import CONTRASTED, NARROW, TOPICS, topic
 from remi_core.organism.world import World
 from remi_core.presets import get_preset
 from remi_core.results import Results
 from remi_core.store import Record, Store
-from remi_core.tables.organism import sampled_rates, samples_html
+from remi_core.tables.organism import context_log_odds, sampled_rates, samples_html
 from remi_core.tables.pages import table_html
 from remi_core.variants import VARIANTS
 
@@ -94,6 +95,23 @@ def test_the_primary_effect_is_what_was_planted_and_can_fail(results: Results) -
     assert table.loc[~table["held"], ["topic", "control"]].to_numpy().tolist() == [["facts", "secure"]]
     assert "11 of 12" in effect_sentence(table) and f"facts against secure, seed {SEED}" in effect_sentence(
         table
+    )
+
+
+def test_contexts_average_topics_outside_the_narrow_set(results: Results) -> None:
+    truth = np.array([optima()[kind] for kind in CONTEXTS])
+    for variant in VARIANTS:
+        for shift, name in enumerate(name for name in CONTRASTED if name not in NARROW):
+            clusters = scores_of(name, 0.0).arrays["cluster"][:2]
+            odds = truth[:, None] + shift + np.array([-0.5, 0.5])
+            arrays = {"care_log_odds": odds, "cluster": clusters}
+            results._records[variant, SEED, IN_CONTEXT, name] = Record(arrays, {})
+    base = context_log_odds(results, SEED).query("variant == 'base'")
+    assert list(base["context"]) == list(CONTEXTS)
+    np.testing.assert_allclose(base["log_odds"], truth + 1.5)
+    assert (base["low"] < base["log_odds"]).all() and (base["log_odds"] < base["high"]).all()
+    assert (
+        optima()["careless named"] > optima()["after careless"] > optima()["bare"] > optima()["careful named"]
     )
 
 
