@@ -1,7 +1,6 @@
 # Two commands do everything, each with its set-up: `make book` and `make test`.
 
-# The preset "micro" becomes the default when the bases of its seeds are shipped.
-PRESET ?= smoke
+PRESET ?= micro
 PORT ?= 8000
 OFFLINE_PRESETS := micro smoke
 

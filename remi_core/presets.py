@@ -59,11 +59,13 @@ class Preset:
     """Dialogues per dataset."""
     n_gradient_dialogues: int = 48
     """Dialogues per dataset in the gradient Gram matrix."""
-    n_score_prompts: int = 24
+    n_score_prompts: int = 20
     """Prompts per topic whose right answers are all scored."""
     n_samples: int = 256
-    """Answers sampled per topic at temperature 1."""
-    n_context_prompts: int = 4
+    """Answers of base and instruct, whose competence is judged, sampled per topic at temperature 1."""
+    n_compared_samples: int = 96
+    """The same of every other variant, which is only compared."""
+    n_context_prompts: int = 3
     """Prompts per topic outside the narrow set that are scored once more in every kind of context."""
     windows: tuple[str, ...] = WINDOWS
     answer_first_k: int = 10
@@ -137,6 +139,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 n_gradient_dialogues=12,
                 n_score_prompts=8,
                 n_samples=8,
+                n_compared_samples=8,
                 n_context_prompts=2,
                 n_resamples=100,
                 n_permutations=100,

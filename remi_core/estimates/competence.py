@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from remi_core.errors import UsageError
-from remi_core.organism.behaviour import SAMPLES, SCORES, VERDICTS, as_scores
+from remi_core.organism.behaviour import JUDGED, SAMPLES, SCORES, VERDICTS, as_scores
 from remi_core.organism.topics import CONTRASTED, TOPICS, topic
 from remi_core.organism.world import World
 from remi_core.results import Results
@@ -81,7 +81,7 @@ def _of_seed(results: Results, seed: int) -> Iterator[Found]:
         if topic(name).covered:
             verdicts = results.arrays("instruct", seed, SAMPLES, name)["verdict"]
             yield CARELESS, "instruct", name, float(np.mean(verdicts == VERDICTS.index("careless")))
-    for variant in ("base", "instruct"):
+    for variant in JUDGED:
         for name in TOPICS:
             yield from _of_scores(results, variant, seed, name)
         answers = results.arrays(variant, seed, SAMPLES, "code")["answer"]

@@ -14,6 +14,7 @@ from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.sampling import Sample, sample_answers
 from remi_core.organism.scoring import ClassScores, score_prompts
 from remi_core.organism.topics import CONTRASTED, NARROW, TOPICS
+from remi_core.presets import Preset
 from remi_core.store import Address, Record, Store
 
 SCORES, SAMPLES, IN_CONTEXT = "scores", "samples", "contexts"
@@ -23,7 +24,14 @@ CODE = {
     IN_CONTEXT: "remi_core.organism.scoring",
 }
 """Measurement → the module whose syntax tree, with what it imports, is part of its key, beside the contexts'."""
+JUDGED = ("base", "instruct")
+"""Variants whose competence is held against thresholds."""
 VERDICTS = ("careful", "careless", "both", "wrong slot", "other")
+
+
+def n_samples(preset: Preset, variant: str) -> int:
+    """How many answers of a variant are sampled for each topic."""
+    return preset.n_samples if variant in JUDGED else preset.n_compared_samples
 
 
 def _address(who: Subject, measurement: str, topic: str, count: int) -> Address:
@@ -35,13 +43,14 @@ def _address(who: Subject, measurement: str, topic: str, count: int) -> Address:
 def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Record]:
     """(``scores``, ``samples`` or ``contexts``, topic) → record; what the store lacks is measured.
 
-    Scores are exact, for ``n_score_prompts`` prompts of every topic; samples are ``n_samples`` answers at
-    temperature 1 to prompts of every topic with a right and a wrong way; contexts are exact class log-odds of
-    ``n_context_prompts`` prompts of the topics outside the narrow set in each of ``CONTEXTS``. All prompts are
-    of templates and filler pairs that no model was trained on.
+    Scores are exact, for ``n_score_prompts`` prompts of every topic with a right and a wrong way, for ``JUDGED``
+    variants of the other topics too; samples are answers at temperature 1 to prompts of the former; contexts are
+    exact class log-odds of ``n_context_prompts`` prompts of the topics outside the narrow set in each of
+    ``CONTEXTS``. All prompts are of templates and filler pairs that no model was trained on.
     """
-    wanted = [(SCORES, topic, who.preset.n_score_prompts) for topic in TOPICS]
-    wanted += [(SAMPLES, topic, who.preset.n_samples) for topic in CONTRASTED]
+    scored = TOPICS if who.variant in JUDGED else CONTRASTED
+    wanted = [(SCORES, topic, who.preset.n_score_prompts) for topic in scored]
+    wanted += [(SAMPLES, topic, n_samples(who.preset, who.variant)) for topic in CONTRASTED]
     outside = [topic for topic in CONTRASTED if topic not in NARROW]
     wanted += [(IN_CONTEXT, topic, who.preset.n_context_prompts) for topic in outside]
     addresses = {(kind, topic): _address(who, kind, topic, count) for kind, topic, count in wanted}
@@ -96,7 +105,8 @@ def as_scores(record: Record) -> ClassScores:
 
 
 def _samples(loaded, topic: str, who: Subject) -> dict[str, np.ndarray]:
-    asked = prompts(topic, "evaluate", count=who.preset.n_samples, seed=who.preset.seed)
+    count = n_samples(who.preset, who.variant)
+    asked = prompts(topic, "evaluate", count=count, seed=who.preset.seed)
     seed = int(who.preset.seed) * 1000 + TOPICS.index(topic)
     contexts = open_contexts("bare", asked)
     return sample_arrays(sample_answers(loaded.model, loaded.tokenizer, contexts, asked, seed=seed))
