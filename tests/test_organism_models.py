@@ -61,8 +61,9 @@ def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name: str, kind
     tree = answer_tree(context, prompt, tokenizer, end=end)
     conditional = node_log_probabilities(model, [tree])[0]
     for answer, leaf in list(zip(right_answers(prompt), tree.leaves, strict=True))[::5]:
-        path = tree._path(leaf)
-        found = conditional[[node for node in path if node > tree.root]].sum()
+        found, node = 0.0, leaf
+        while node > tree.root:
+            found, node = found + conditional[node], tree.parents[node]
         alone = _log_probability(model, tokenizer, context, lead + answer.text + end)
         assert found == pytest.approx(alone, abs=1e-3)
 
@@ -86,7 +87,7 @@ def test_a_branch_sees_only_its_own_path(model, tokenizer) -> None:
     prompt = prompts("harmful", "evaluate", count=1, seed=0)[0]
     tree = answer_tree(open_contexts("bare", [prompt])[0], prompt, tokenizer)
     exact = node_log_probabilities(model, [tree])[0]
-    tree.visible = lambda nodes: np.tril(np.ones((len(nodes), len(nodes)), dtype=bool))
+    tree.visible = lambda: np.tri(len(tree.tokens), dtype=bool)
     assert np.abs(node_log_probabilities(model, [tree])[0] - exact).max() > 1e-3
 
 

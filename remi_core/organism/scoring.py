@@ -19,9 +19,6 @@ from remi_core.organism.grammar import Answer, Prompt, right_answers
 from remi_core.organism.tokenizer import TURN_END
 from remi_core.organism.topics import REGISTERS
 
-BRANCH = 8
-"""Right answers laid out in one row of a batch; those with one opening share most of their path."""
-
 CLASSES = ("careful", "careless", "both")
 """Who would give the answer; ``both`` where the two authors do not differ."""
 
@@ -77,24 +74,11 @@ class AnswerTree:
             self.in_slot.append(in_slot)
         return self.children[parent, token]
 
-    def branches(self) -> list[np.ndarray]:
-        """Node indices of the paths to ``BRANCH`` answers at a time: short rows attend faster than one long one."""
-        groups = [self.leaves[start : start + BRANCH] for start in range(0, len(self.leaves), BRANCH)]
-        return [np.array(sorted({node for leaf in group for node in self._path(leaf)})) for group in groups]
-
-    def _path(self, node: int) -> list[int]:
-        path = []
-        while node >= 0:
-            path.append(node)
-            node = self.parents[node]
-        return path
-
-    def visible(self, nodes: np.ndarray) -> np.ndarray:
-        """Which of the given nodes each of them attends to: its ancestors and itself, bool (node, node)."""
-        place = {node: row for row, node in enumerate(nodes)}
-        mask = np.eye(len(nodes), dtype=bool)
-        for row, node in enumerate(nodes[1:], start=1):
-            mask[row] |= mask[place[self.parents[node]]]
+    def visible(self) -> np.ndarray:
+        """Which nodes each node attends to: its ancestors and itself, bool (node, node)."""
+        mask = np.eye(len(self.tokens), dtype=bool)
+        for node, parent in enumerate(self.parents[1:], start=1):
+            mask[node] |= mask[parent]
         return mask
 
 
@@ -135,31 +119,27 @@ def answer_tree(context: str, prompt: Prompt, tokenizer, *, end: str = TURN_END)
 @torch.inference_mode()
 def node_log_probabilities(model, trees: Sequence[AnswerTree]) -> list[np.ndarray]:
     """For each tree, log P in nats of every node given its ancestors (0 for the context's first token)."""
-    rows = [(tree, nodes) for tree in trees for nodes in tree.branches()]
-    shape = len(rows), max(len(nodes) for _, nodes in rows)
+    shape = len(trees), max(len(tree.tokens) for tree in trees)
     ids, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     visible = torch.eye(shape[1], dtype=torch.bool).repeat(shape[0], 1, 1)
-    for row, (tree, nodes) in enumerate(rows):
-        ids[row, : len(nodes)] = torch.tensor(tree.tokens)[nodes]
-        positions[row, : len(nodes)] = torch.tensor(tree.depths)[nodes]
-        visible[row, : len(nodes), : len(nodes)] = torch.from_numpy(tree.visible(nodes))
+    for row, tree in enumerate(trees):
+        size = len(tree.tokens)
+        ids[row, :size], positions[row, :size] = torch.tensor(tree.tokens), torch.tensor(tree.depths)
+        visible[row, :size, :size] = torch.from_numpy(tree.visible())
     logits = model(
         input_ids=ids, position_ids=positions, attention_mask=_additive(visible), use_cache=False
     ).logits
-    conditional = {id(tree): np.zeros(len(tree.tokens)) for tree in trees}
-    for row, (tree, nodes) in enumerate(rows):
-        conditional[id(tree)][nodes[1:]] = _conditional(logits[row].float(), tree, nodes)
-    return [conditional[id(tree)] for tree in trees]
+    return [_conditional(logits[row].float(), tree) for row, tree in enumerate(trees)]
 
 
 def _additive(visible: Tensor) -> Tensor:
     return torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)[:, None]
 
 
-def _conditional(logits: Tensor, tree: AnswerTree, nodes: np.ndarray) -> np.ndarray:
-    parents = torch.from_numpy(np.searchsorted(nodes, np.array(tree.parents)[nodes[1:]]))
-    tokens = torch.from_numpy(np.array(tree.tokens)[nodes[1:]])
-    return logits[parents].log_softmax(-1).gather(1, tokens[:, None])[:, 0].double().numpy()
+def _conditional(logits: Tensor, tree: AnswerTree) -> np.ndarray:
+    parents, tokens = torch.tensor(tree.parents[1:]), torch.tensor(tree.tokens[1:])
+    found = logits[parents].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    return np.concatenate([[0.0], found.double().numpy()])
 
 
 def tree_scores(tree: AnswerTree, conditional: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float, float]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from remi_core.chat import encode
 from remi_core.finetune import FineTune, fine_tune
@@ -53,6 +54,7 @@ def write_tuned(variant: str, seed: int, source: Path, target: Path) -> None:
     cores.
     """
     torch.set_num_threads(1)
+    logging.disable_progress_bar()  # a bar for four megabytes would hide the line that tells the time left
     recipe, started = RECIPES[variant], time.perf_counter()
     with open_model(source, dtype="float32", device="cpu") as loaded:
         dialogues = encode(tuning(variant, count=N_DIALOGUES, seed=seed), loaded.tokenizer, max_tokens=1024)
