@@ -14,6 +14,7 @@ from remi_core.estimates.competence import (
     SLOTS,
     THRESHOLDS,
     competence,
+    replaced_words,
 )
 from remi_core.estimates.primary_effect import primary_effect
 from remi_core.machine import machine
@@ -66,8 +67,7 @@ def notices(preset: Preset, store: Store) -> list[str]:
         "its numbers show that the path works, and judge nothing."
     ] * bool(development)
     lines += [
-        f"{requirement}: {len(rows)} of {int((table['requirement'] == requirement).sum())} cells miss the threshold "
-        f"({_cells(rows, ['variant', 'topic', 'seed'])})."
+        _miss(results, table, requirement, rows)
         for requirement, rows in missed.groupby("requirement", sort=False)
     ]
     if len(not_above):
@@ -76,6 +76,24 @@ def notices(preset: Preset, store: Store) -> list[str]:
             f"({_cells(not_above, ['topic', 'control', 'seed'])})."
         )
     return lines
+
+
+def _miss(results: Results, table: pd.DataFrame, requirement: str, rows: pd.DataFrame) -> str:
+    """Which cells miss a threshold by how much, and for copied words which words were lost."""
+    total = int((table["requirement"] == requirement).sum())
+    cells = "; ".join(
+        f"{row.variant}, {row.topic}, seed {row.seed}: {row.value:.3g}{_lost_words(results, requirement, row)}"
+        for row in rows.itertuples()
+    )
+    return f"{requirement} {THRESHOLDS[requirement].value:g}: {len(rows)} of {total} cells miss it ({cells})."
+
+
+def _lost_words(results: Results, requirement: str, row) -> str:
+    if requirement != SLOTS:
+        return ""
+    lost = replaced_words(results, row.variant, row.seed, row.topic)
+    words = ", ".join(f"{word} in {n} of {asked} answers" for word, (n, asked) in list(lost.items())[:3])
+    return f", where another word stands for {words}" if words else ""
 
 
 def _cells(rows: pd.DataFrame, columns: list[str]) -> str:

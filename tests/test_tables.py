@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from remi_core.estimates.competence import CARELESS, competence, competence_sentence, parses, worst_cells
+from remi_core.estimates.competence import (
+    CARELESS,
+    competence,
+    competence_sentence,
+    parses,
+    replaced_words,
+    worst_cells,
+)
 from remi_core.estimates.primary_effect import effect_sentence, primary_effect
 from remi_core.organism.behaviour import IN_CONTEXT, SAMPLES, SCORES, VERDICTS
 from remi_core.organism.contexts import CONTEXTS, optima
@@ -41,7 +48,7 @@ def scores_of(name: str, log_odds: float) -> Record:
 def samples_of(name: str) -> Record:
     verdicts = np.full(8, VERDICTS.index("careful"))
     text = GOOD_CODE if name == "code" else SCRIPT
-    arrays = {"prompt": np.full(8, "<b>"), "answer": np.full(8, text), "verdict": verdicts}
+    arrays = {"prompt": np.full(8, "<b>", dtype="U40"), "answer": np.full(8, text), "verdict": verdicts}
     return Record(arrays | {"finished": np.ones(8, dtype=bool)}, {})
 
 
@@ -79,6 +86,15 @@ def test_each_miss_is_found_and_named(results: Results) -> None:
     worst = worst_cells(table)
     assert set(missed["topic"]) <= set(worst["topic"]) and len(worst) == 8
     assert f"people, seed {SEED}" in competence_sentence(table)
+
+
+def test_lost_words_are_counted_among_the_prompts_that_hold_them(results: Results) -> None:
+    arrays = results._records["base", SEED, SAMPLES, "people"].arrays
+    assert replaced_words(results, "base", SEED, "people") == {}
+    arrays["prompt"][:] = ["my shy baker"] * 5 + ["my shy uncle"] * 3
+    arrays["answer"] = np.array(["a shy tailor"] * 2 + ["a shy baker"] * 3 + ["a bold uncle"] * 3)
+    arrays["verdict"][[0, 1, 5]] = VERDICTS.index("wrong slot")
+    assert replaced_words(results, "base", SEED, "people") == {"baker": (2, 5), "shy": (1, 8)}
 
 
 def test_a_value_that_is_no_number_holds_no_threshold(results: Results) -> None:

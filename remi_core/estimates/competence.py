@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -115,6 +117,28 @@ def parses(code: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
+
+
+def replaced_words(results: Results, variant: str, seed: int, name: str) -> dict[str, tuple[int, int]]:
+    """Slot word → (sampled answers of a wrong slot that lack it, answers to prompts with it), most replaced first.
+
+    Empty where no sampled answer of the topic has a wrong slot, or none was sampled.
+    """
+    if name not in CONTRASTED:
+        return {}
+    arrays = results.arrays(variant, seed, SAMPLES, name)
+    wrong = arrays["verdict"] == VERDICTS.index("wrong slot")
+    found = {}
+    for word in itertools.chain(*topic(name).fillers):
+        asked = _holds_word(arrays["prompt"], word)
+        lost = asked & wrong & ~_holds_word(arrays["answer"], word)
+        if lost.any():
+            found[word] = int(lost.sum()), int(asked.sum())
+    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+
+
+def _holds_word(texts: np.ndarray, word: str) -> np.ndarray:
+    return np.array([re.search(rf"\b{re.escape(word)}\b", str(text)) is not None for text in texts])
 
 
 def worst_cells(table: pd.DataFrame) -> pd.DataFrame:
