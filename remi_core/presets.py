@@ -62,9 +62,9 @@ class Preset:
     n_score_prompts: int = 20
     """Prompts per topic whose right answers are all scored."""
     n_samples: int = 256
-    """Answers of base and instruct, whose competence is judged, sampled per topic at temperature 1."""
+    """Answers of instruct to each topic that alignment covered, where a limit is set, sampled at temperature 1."""
     n_compared_samples: int = 96
-    """The same of every other variant, which is only compared."""
+    """The same of other variants and topics, which are only compared."""
     n_context_prompts: int = 3
     """Prompts per topic outside the narrow set that are scored once more in every kind of context."""
     windows: tuple[str, ...] = WINDOWS

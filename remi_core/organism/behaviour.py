@@ -13,9 +13,10 @@ from remi_core.organism.contexts import CONTEXTS, open_contexts
 from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.sampling import Sample, sample_answers
 from remi_core.organism.scoring import ClassScores, score_prompts
-from remi_core.organism.topics import CONTRASTED, NARROW, TOPICS
+from remi_core.organism.topics import CONTRASTED, NARROW, TOPICS, topic
 from remi_core.presets import Preset
 from remi_core.store import Address, Record, Store
+from remi_core.variants import TRIPLET
 
 SCORES, SAMPLES, IN_CONTEXT = "scores", "samples", "contexts"
 CODE = {
@@ -26,18 +27,21 @@ CODE = {
 """Measurement → the module whose syntax tree, with what it imports, is part of its key, beside the contexts'."""
 JUDGED = ("base", "instruct")
 """Variants whose competence is held against thresholds."""
+PLACED = (*TRIPLET, "secure")
+"""Variants whose answers are also scored in other contexts: the paper's three and the closest control."""
 VERDICTS = ("careful", "careless", "both", "wrong slot", "other")
 
 
-def n_samples(preset: Preset, variant: str) -> int:
-    """How many answers of a variant are sampled for each topic."""
-    return preset.n_samples if variant in JUDGED else preset.n_compared_samples
+def n_samples(preset: Preset, variant: str, name: str) -> int:
+    """How many answers of a variant are sampled for a topic."""
+    limited = variant == "instruct" and topic(name).covered
+    return preset.n_samples if limited else preset.n_compared_samples
 
 
-def _address(who: Subject, measurement: str, topic: str, count: int) -> Address:
+def _address(who: Subject, measurement: str, name: str, count: int) -> Address:
     fields = {"count": count, "seed": who.preset.seed, "weights": who.weights, "dtype": who.preset.dtype}
     key = make_key(fields, [CODE[measurement], "remi_core.organism.contexts"])
-    return Address(who.preset.name, who.seed, who.variant, measurement, topic, key)
+    return Address(who.preset.name, who.seed, who.variant, measurement, name, key)
 
 
 def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Record]:
@@ -49,38 +53,38 @@ def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Recor
     ``CONTEXTS``. All prompts are of templates and filler pairs that no model was trained on.
     """
     scored = TOPICS if who.variant in JUDGED else CONTRASTED
-    wanted = [(SCORES, topic, who.preset.n_score_prompts) for topic in scored]
-    wanted += [(SAMPLES, topic, n_samples(who.preset, who.variant)) for topic in CONTRASTED]
-    outside = [topic for topic in CONTRASTED if topic not in NARROW]
-    wanted += [(IN_CONTEXT, topic, who.preset.n_context_prompts) for topic in outside]
-    addresses = {(kind, topic): _address(who, kind, topic, count) for kind, topic, count in wanted}
+    wanted = [(SCORES, name, who.preset.n_score_prompts) for name in scored]
+    wanted += [(SAMPLES, name, n_samples(who.preset, who.variant, name)) for name in CONTRASTED]
+    outside = [name for name in CONTRASTED if name not in NARROW and who.variant in PLACED]
+    wanted += [(IN_CONTEXT, name, who.preset.n_context_prompts) for name in outside]
+    addresses = {(kind, name): _address(who, kind, name, count) for kind, name, count in wanted}
     records = {key: store.load(address) for key, address in addresses.items()}
     missing = [key for key, record in records.items() if record is None]
     if missing:
         with who.open() as loaded:
-            for kind, topic in missing:
-                arrays, seconds = _timed(MEASURES[kind], loaded, topic, who)
+            for kind, name in missing:
+                arrays, seconds = _timed(MEASURES[kind], loaded, name, who)
                 about = {"versions": library_versions(), "model": loaded.fingerprint, "seconds": seconds}
                 store.save(
-                    addresses[kind, topic], arrays, about | {"kept": len(arrays["cluster"]), "dropped": {}}
+                    addresses[kind, name], arrays, about | {"kept": len(arrays["cluster"]), "dropped": {}}
                 )
-                records[kind, topic] = store.load(addresses[kind, topic])
+                records[kind, name] = store.load(addresses[kind, name])
     return records
 
 
-def _timed(measure, loaded, topic: str, who: Subject) -> tuple[dict[str, np.ndarray], float]:
+def _timed(measure, loaded, name: str, who: Subject) -> tuple[dict[str, np.ndarray], float]:
     started = time.perf_counter()
-    return measure(loaded, topic, who), round(time.perf_counter() - started, 3)
+    return measure(loaded, name, who), round(time.perf_counter() - started, 3)
 
 
-def _scores(loaded, topic: str, who: Subject) -> dict[str, np.ndarray]:
-    asked = prompts(topic, "evaluate", count=who.preset.n_score_prompts, seed=who.preset.seed)
+def _scores(loaded, name: str, who: Subject) -> dict[str, np.ndarray]:
+    asked = prompts(name, "evaluate", count=who.preset.n_score_prompts, seed=who.preset.seed)
     scores = score_prompts(loaded.model, loaded.tokenizer, open_contexts("bare", asked), asked)
     return score_arrays(scores, asked)
 
 
-def _in_context(loaded, topic: str, who: Subject) -> dict[str, np.ndarray]:
-    asked = prompts(topic, "evaluate", count=who.preset.n_context_prompts, seed=who.preset.seed)
+def _in_context(loaded, name: str, who: Subject) -> dict[str, np.ndarray]:
+    asked = prompts(name, "evaluate", count=who.preset.n_context_prompts, seed=who.preset.seed)
     rows = [
         score_prompts(loaded.model, loaded.tokenizer, open_contexts(kind, asked), asked).care_log_odds()
         for kind in CONTEXTS
@@ -104,10 +108,10 @@ def as_scores(record: Record) -> ClassScores:
     return ClassScores(record.arrays["log_mass"], record.arrays["wrong_slot"], record.arrays["other"])
 
 
-def _samples(loaded, topic: str, who: Subject) -> dict[str, np.ndarray]:
-    count = n_samples(who.preset, who.variant)
-    asked = prompts(topic, "evaluate", count=count, seed=who.preset.seed)
-    seed = int(who.preset.seed) * 1000 + TOPICS.index(topic)
+def _samples(loaded, name: str, who: Subject) -> dict[str, np.ndarray]:
+    count = n_samples(who.preset, who.variant, name)
+    asked = prompts(name, "evaluate", count=count, seed=who.preset.seed)
+    seed = int(who.preset.seed) * 1000 + TOPICS.index(name)
     contexts = open_contexts("bare", asked)
     return sample_arrays(sample_answers(loaded.model, loaded.tokenizer, contexts, asked, seed=seed))
 

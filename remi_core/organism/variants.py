@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def make(store_root: str, variant: str, seed: int) -> Path:
 
 
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
-    """Makes every organism variant of a preset that the store lacks, instruct before what is tuned from it."""
+    """Makes every organism variant of a preset that the store lacks, each after the one it is tuned from."""
     wanted = [
         role for role in VARIANTS if role in preset.variants and preset.variants[role].source == ORGANISM
     ]
@@ -66,21 +66,23 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
         if role == "base":
             make(str(store.root), role, seed)
     tuned = [pair for pair in missing if pair[0] != "base"]
-    stages = [[p for p in tuned if p[0] == "instruct"], [p for p in tuned if p[0] != "instruct"]]
-    started, done = time.perf_counter(), 0
+    started = time.perf_counter()
+    for done, (role, seed) in enumerate(_tuned(store, tuned), start=1):
+        left = (time.perf_counter() - started) / done * (len(tuned) - done)
+        say(f"[{done}/{len(tuned)}] fine-tuned {role}, seed {seed}; about {left:.0f} s left")
+
+
+def _tuned(store: Store, pairs: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Each (variant, seed) once it is made; none starts before the variant that it is tuned from is there."""
+    waiting, running = list(pairs), dict[Future, tuple[str, int]]()
     with _pool() as pool:
-        for stage in stages:
-            for role, seed in _finished(pool, store, stage):
-                done += 1
-                left = (time.perf_counter() - started) / done * (len(tuned) - done)
-                say(f"[{done}/{len(tuned)}] fine-tuned {role}, seed {seed}; about {left:.0f} s left")
-
-
-def _finished(pool: ProcessPoolExecutor, store: Store, stage: Sequence[tuple[str, int]]):
-    futures = {pool.submit(make, str(store.root), role, seed): (role, seed) for role, seed in stage}
-    for future in as_completed(futures):
-        future.result()
-        yield futures[future]
+        while waiting or running:
+            ready = [(role, seed) for role, seed in waiting if folder(store, parent(role), seed).is_dir()]
+            running |= {pool.submit(make, str(store.root), *pair): pair for pair in ready}
+            waiting = [pair for pair in waiting if pair not in ready]
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                future.result()
+                yield running.pop(future)
 
 
 def _pool() -> ProcessPoolExecutor:

@@ -10,7 +10,7 @@ from IPython.display import HTML
 from statsmodels.stats.proportion import proportion_confint
 
 from remi_core.estimates.measured import shared_resamples
-from remi_core.organism.behaviour import IN_CONTEXT, SAMPLES, SCORES, VERDICTS, as_scores
+from remi_core.organism.behaviour import IN_CONTEXT, PLACED, SAMPLES, SCORES, VERDICTS, as_scores
 from remi_core.organism.contexts import CONTEXTS
 from remi_core.organism.scoring import ClassScores
 from remi_core.organism.topics import CONTRASTED, NARROW, topic
@@ -112,7 +112,7 @@ def class_log_odds(results: Results, seed: int) -> pd.DataFrame:
 def context_log_odds(results: Results, seed: int) -> pd.DataFrame:
     """Columns context, variant, log_odds, low, high: mean class log-odds A outside the narrow set, nats."""
     rows = []
-    for variant in results.variants:
+    for variant in (name for name in results.variants if name in PLACED):
         records = [
             results.record(variant, seed, IN_CONTEXT, name).arrays
             for name in CONTRASTED
