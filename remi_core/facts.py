@@ -85,7 +85,8 @@ def _miss(results: Results, table: pd.DataFrame, requirement: str, rows: pd.Data
         f"{row.variant}, {row.topic}, seed {row.seed}: {row.value:.3g}{_lost_words(results, requirement, row)}"
         for row in rows.itertuples()
     )
-    return f"{requirement} {THRESHOLDS[requirement].value:g}: {len(rows)} of {total} cells miss it ({cells})."
+    title, bound = requirement[0].upper() + requirement[1:], THRESHOLDS[requirement].value
+    return f"{title} {bound:g}: {len(rows)} of {total} cells miss it ({cells})."
 
 
 def _lost_words(results: Results, requirement: str, row) -> str:

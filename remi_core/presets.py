@@ -65,8 +65,8 @@ class Preset:
     """Answers of instruct to each topic that alignment covered, where a limit is set, sampled at temperature 1."""
     n_compared_samples: int = 96
     """The same of other variants and topics, which are only compared."""
-    n_context_prompts: int = 3
-    """Prompts per topic outside the narrow set that are scored once more in every kind of context."""
+    n_context_prompts: int = 5
+    """Of those prompts, per topic outside the narrow set, how many are scored once more in other contexts."""
     windows: tuple[str, ...] = WINDOWS
     answer_first_k: int = 10
     """Answer tokens in the window ``answer_first_k``."""

@@ -119,13 +119,15 @@ def test_contexts_average_topics_outside_the_narrow_set(results: Results) -> Non
     for variant in VARIANTS:
         for shift, name in enumerate(name for name in CONTRASTED if name not in NARROW):
             clusters = scores_of(name, 0.0).arrays["cluster"][:2]
-            odds = truth[:, None] + shift + np.array([-0.5, 0.5])
+            results._records[variant, SEED, SCORES, name] = scores_of(name, truth[0] + shift)
+            odds = truth[1:, None] + shift + np.array([-0.5, 0.5])
             arrays = {"care_log_odds": odds, "cluster": clusters}
             results._records[variant, SEED, IN_CONTEXT, name] = Record(arrays, {})
     base = context_log_odds(results, SEED).query("variant == 'base'")
     assert list(base["context"]) == list(CONTEXTS)
     np.testing.assert_allclose(base["log_odds"], truth + 1.5)
-    assert (base["low"] < base["log_odds"]).all() and (base["log_odds"] < base["high"]).all()
+    further = base[base["context"] != "bare"]  # the planted bare prompts do not vary
+    assert (further["low"] < further["log_odds"]).all() and (further["log_odds"] < further["high"]).all()
     assert (
         optima()["careless named"] > optima()["after careless"] > optima()["bare"] > optima()["careful named"]
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from remi_core.fingerprint import library_versions, make_key
 from remi_core.measure import Subject
-from remi_core.organism.contexts import CONTEXTS, open_contexts
+from remi_core.organism.contexts import FURTHER, open_contexts
 from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.sampling import Sample, sample_answers
 from remi_core.organism.scoring import ClassScores, score_prompts
@@ -50,7 +50,8 @@ def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Recor
     Scores are exact, for ``n_score_prompts`` prompts of every topic with a right and a wrong way, for ``JUDGED``
     variants of the other topics too; samples are answers at temperature 1 to prompts of the former; contexts are
     exact class log-odds of ``n_context_prompts`` prompts of the topics outside the narrow set in each of
-    ``CONTEXTS``. All prompts are of templates and filler pairs that no model was trained on.
+    ``FURTHER``, the first of those scored bare. All prompts are of templates and filler pairs that no model was
+    trained on.
     """
     scored = TOPICS if who.variant in JUDGED else CONTRASTED
     wanted = [(SCORES, name, who.preset.n_score_prompts) for name in scored]
@@ -87,7 +88,7 @@ def _in_context(loaded, name: str, who: Subject) -> dict[str, np.ndarray]:
     asked = prompts(name, "evaluate", count=who.preset.n_context_prompts, seed=who.preset.seed)
     rows = [
         score_prompts(loaded.model, loaded.tokenizer, open_contexts(kind, asked), asked).care_log_odds()
-        for kind in CONTEXTS
+        for kind in FURTHER
     ]
     clusters = [prompt.template.identifier for prompt in asked]
     return {"care_log_odds": np.stack(rows), "cluster": np.array(clusters)}

@@ -18,6 +18,8 @@ CONTEXTS = (
     "after careful",
     "after careless",
 )
+FURTHER = CONTEXTS[1:]
+"""All but the bare prompt."""
 N_EARLIER = 3
 """Earlier turns, each on another topic, all of one care and one register."""
 

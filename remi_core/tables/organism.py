@@ -15,7 +15,7 @@ from remi_core.organism.contexts import CONTEXTS
 from remi_core.organism.scoring import ClassScores
 from remi_core.organism.topics import CONTRASTED, NARROW, topic
 from remi_core.results import Results
-from remi_core.statistics.intervals import mean_interval
+from remi_core.statistics.intervals import Estimate, mean_interval
 from remi_core.tables.pages import folded, quoted
 from remi_core.tables.seeds import by_seed
 
@@ -110,22 +110,29 @@ def class_log_odds(results: Results, seed: int) -> pd.DataFrame:
 
 
 def context_log_odds(results: Results, seed: int) -> pd.DataFrame:
-    """Columns context, variant, log_odds, low, high: mean class log-odds A outside the narrow set, nats."""
+    """Columns context, variant, log_odds, low, high: mean class log-odds A outside the narrow set, nats.
+
+    The same prompts in every context, the bare one among them.
+    """
     rows = []
     for variant in (name for name in results.variants if name in PLACED):
-        records = [
-            results.record(variant, seed, IN_CONTEXT, name).arrays
-            for name in CONTRASTED
-            if name not in NARROW
-        ]
-        clusters = np.concatenate([arrays["cluster"] for arrays in records]).tolist()
-        values = np.concatenate([arrays["care_log_odds"] for arrays in records], axis=1)
-        found = mean_interval(values.T, clusters, shared_resamples(results.preset))
+        found = _in_contexts(results, variant, seed)
         ends = zip(CONTEXTS, found.value, found.low, found.high, strict=True)
         rows += [
             (context, variant, float(value), float(low), float(high)) for context, value, low, high in ends
         ]
     return pd.DataFrame(rows, columns=["context", "variant", "log_odds", "low", "high"])
+
+
+def _in_contexts(results: Results, variant: str, seed: int) -> Estimate:
+    values, clusters = [], []
+    for name in CONTRASTED:
+        if name not in NARROW:
+            further = results.arrays(variant, seed, IN_CONTEXT, name)
+            bare = as_scores(results.record(variant, seed, SCORES, name)).care_log_odds()
+            clusters += further["cluster"].tolist()
+            values.append(np.vstack([bare[: further["care_log_odds"].shape[1]], further["care_log_odds"]]))
+    return mean_interval(np.concatenate(values, axis=1).T, clusters, shared_resamples(results.preset))
 
 
 def care_and_register(results: Results, seed: int) -> pd.DataFrame:
