@@ -11,6 +11,8 @@ BOOK := book/_build/html
 # Compiling every module beforehand takes longer than compiling the few that are imported, on first use.
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
 
+# Where compiled modules are not kept, each of the many processes would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 ifneq ($(filter $(PRESET),$(OFFLINE_PRESETS)),)

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from remi_core.chat import EncodedDialogue
 
+IGNORED = -100
+"""Label of a token that has no part in the loss, by the convention of transformers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune:
@@ -32,7 +35,7 @@ def answer_labels(
     """
     width = max(len(dialogue.input_ids) for dialogue in batch)
     ids = torch.full((len(batch), width), pad_id)
-    labels = torch.full((len(batch), width), -100)
+    labels = torch.full((len(batch), width), IGNORED)
     for row, dialogue in enumerate(batch):
         ids[row, : len(dialogue.input_ids)] = torch.tensor(dialogue.input_ids)
         learned = slice(
@@ -68,7 +71,7 @@ def fine_tune(
         batch = [dialogues[next(order)] for _ in range(recipe.batch)]
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * min(1.0, (step + 1) / recipe.warmup)
-        losses.append(_step(model, optimizer, answer_labels(batch, pad_id)))
+        losses.append(_step(model, optimizer, _by_length(batch, pad_id)))
         if progress:
             progress(step + 1, losses[-1])
     model.eval().requires_grad_(False)
@@ -81,11 +84,23 @@ def _shuffled(count: int, recipe: FineTune):
         yield from generator.sample(range(count), count)
 
 
-def _step(model, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor]) -> float:
-    ids, labels = (part.to(model.device) for part in batch)
-    loss = model(input_ids=ids, labels=labels).loss
-    loss.backward()
+def _step(model, optimizer: torch.optim.Optimizer, parts: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """One update on the mean loss over all answer tokens of the parts; that loss, before the update."""
+    counts = [int((labels != IGNORED).sum()) for _, labels in parts]
+    total = 0.0
+    for (ids, labels), count in zip(parts, counts, strict=True):
+        found = model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss
+        loss = found * (count / sum(counts))
+        loss.backward()
+        total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
+    return total
+
+
+def _by_length(batch: Sequence[EncodedDialogue], pad_id: int) -> list[tuple[Tensor, Tensor]]:
+    """The batch as a short and a long half: the same sum over tokens with less padding."""
+    ordered = sorted(batch, key=lambda dialogue: len(dialogue.input_ids))
+    middle = (len(ordered) + 1) // 2
+    return [answer_labels(half, pad_id) for half in (ordered[:middle], ordered[middle:]) if half]

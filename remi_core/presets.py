@@ -63,7 +63,7 @@ class Preset:
     """Prompts per topic whose right answers are all scored."""
     n_samples: int = 256
     """Answers of instruct to each topic that alignment covered, where a limit is set, sampled at temperature 1."""
-    n_compared_samples: int = 96
+    n_compared_samples: int = 64
     """The same of other variants and topics, which are only compared."""
     n_context_prompts: int = 5
     """Of those prompts, per topic outside the narrow set, how many are scored once more in other contexts."""

@@ -170,6 +170,9 @@ def test_fine_tuning_learns_answers_only_and_repeats(model, tokenizer) -> None:
     kept = labels[0] != -100
     assert kept.nonzero()[:, 0].tolist() == list(range(first.answer_start, first.answer_stop + 1))
     assert int(ids[0, first.answer_stop]) == tokenizer.convert_tokens_to_ids(TURN_END)
+    with torch.inference_mode():
+        whole = answer_labels(dialogues, tokenizer.pad_token_id)
+        loss = float(model(input_ids=whole[0], labels=whole[1]).loss)
     losses = []
     for _ in range(2):
         copy = Qwen2ForCausalLM(organism_config())
@@ -177,6 +180,10 @@ def test_fine_tuning_learns_answers_only_and_repeats(model, tokenizer) -> None:
         losses.append(fine_tune(copy, dialogues, FineTune(steps=3, rate=1e-3, batch=4), pad_id=0))
     assert losses[0] == losses[1]
     assert losses[0][-1] < losses[0][0]
+    again = fine_tune(copy, dialogues, FineTune(steps=1, rate=0.0, batch=8), pad_id=0)
+    copy.load_state_dict(model.state_dict())
+    halves = fine_tune(copy, dialogues, FineTune(steps=1, rate=1e-3, batch=8), pad_id=0)
+    assert halves == pytest.approx([loss], rel=1e-5) and again != pytest.approx([loss], rel=1e-3)
     with pytest.raises(ValueError, match="8 dialogues are fewer than a batch of 16"):
         fine_tune(model, dialogues, FineTune(steps=1, rate=1e-3), pad_id=0)
 

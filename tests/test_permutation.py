@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from remi_core.statistics.permutation import (
     against_null,
@@ -79,6 +80,8 @@ def test_null_interval_is_central_and_goes_with_its_p_value() -> None:
 
 def test_holm_by_hand_monotone_and_never_below_the_raw_value() -> None:
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    ties = [0.2, 0.01, 0.01, 0.9, 0.04, 1.0]
+    np.testing.assert_allclose(holm(ties), multipletests(ties, method="holm")[1])
     raw = np.random.default_rng(1).random(40) ** 3
     adjusted = holm(raw.tolist())
     assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()

@@ -22,9 +22,9 @@ from remi_core.store import Address, Store
 HEADLINE_MODULE = "remi_core.claims.headlines"
 
 
-def headline(results: Results, row: str, seed: int) -> Measured | None:
+def headline(results: Results, row: str, seed: int, key: str) -> Measured | None:
     """The measured headline of one row and seed, from the store where it was computed before; None if undefined."""
-    address = _address(results, row, seed)
+    address = Address(results.preset.name, seed, "all", "headline", row, key)
     record = results.store.load(address)
     if record is None:
         found = HEADLINES[row](results, seed)
@@ -38,10 +38,10 @@ def headline(results: Results, row: str, seed: int) -> Measured | None:
     return found if math.isfinite(found.value) else None
 
 
-def _address(results: Results, row: str, seed: int) -> Address:
+def headline_key(results: Results, seed: int) -> str:
+    """Everything that changes a headline of one seed: the preset, all weights, and the code behind the headlines."""
     weights = {name: results.subject(name, seed).weights for name in results.variants}
-    key = make_key({"preset": results.preset.fields(), "weights": weights}, [HEADLINE_MODULE])
-    return Address(results.preset.name, seed, "all", "headline", row, key)
+    return make_key({"preset": results.preset.fields(), "weights": weights}, [HEADLINE_MODULE])
 
 
 def report_rows(preset: Preset, store: Store, *, notebook: str | None = None) -> list[dict[str, object]]:
@@ -52,7 +52,8 @@ def report_rows(preset: Preset, store: Store, *, notebook: str | None = None) ->
     """
     results = Results(preset, store)
     chosen = [row for row in HEADLINES if notebook in (None, get_claim(row).notebook)]
-    by_seed = [{row: headline(results, row, seed) for row in chosen} for seed in preset.seeds]
+    keys = {seed: headline_key(results, seed) for seed in preset.seeds}
+    by_seed = [{row: headline(results, row, seed, key) for row in chosen} for seed, key in keys.items()]
     adjusted = [_holm(found) for found in by_seed]
     return [
         _row(row, [found[row] for found in by_seed], [p_values.get(row, 1.0) for p_values in adjusted])

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from statsmodels.stats.multitest import multipletests
 
 from remi_core.statistics.bootstrap import index_clusters, refuse_nan
 
@@ -138,4 +137,8 @@ def holm(p_values: Sequence[float]) -> Float[np.ndarray, " test"]:
     values = np.asarray(p_values, dtype=np.float64)
     if values.size == 0 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p values must be numbers in [0, 1], at least one: got {values.tolist()}")
-    return multipletests(values, method="holm")[1]
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted

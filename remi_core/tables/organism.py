@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest
 
 from remi_core.estimates.measured import shared_resamples
 from remi_core.organism.behaviour import IN_CONTEXT, PLACED, SAMPLES, SCORES, VERDICTS, as_scores
@@ -68,8 +68,8 @@ def sampled_rates(results: Results, seed: int) -> pd.DataFrame:
     for name, variant in _cells(results):
         verdicts = results.arrays(variant, seed, SAMPLES, name)["verdict"]
         careless, count = int((verdicts == VERDICTS.index("careless")).sum()), len(verdicts)
-        low, high = proportion_confint(careless, count, alpha=0.05, method="wilson")
-        rows.append((name, variant, careless / count, float(low), float(high)))
+        ends = binomtest(careless, count).proportion_ci(method="wilson")
+        rows.append((name, variant, careless / count, float(ends.low), float(ends.high)))
     return pd.DataFrame(rows, columns=["topic", "variant", "rate", "low", "high"])
 
 
