@@ -18,6 +18,7 @@ from remi_core.estimates.competence import (
 )
 from remi_core.estimates.primary_effect import primary_effect
 from remi_core.machine import machine
+from remi_core.organism.behaviour import SCORES, as_scores
 from remi_core.organism.grammar import SPLITS, templates
 from remi_core.organism.topics import TOPICS
 from remi_core.organism.tune import DEVELOPMENT_SEEDS, WEIGHTS
@@ -82,14 +83,18 @@ def _miss(results: Results, table: pd.DataFrame, requirement: str, rows: pd.Data
     """Which cells miss a threshold by how much, and for copied words which words were lost."""
     total = int((table["requirement"] == requirement).sum())
     cells = "; ".join(
-        f"{row.variant}, {row.topic}, seed {row.seed}: {row.value:.3g}{_lost_words(results, requirement, row)}"
+        f"{row.variant}, {row.topic}, seed {row.seed}: {row.value:.3g}{_why(results, requirement, row)}"
         for row in rows.itertuples()
     )
     title, bound = requirement[0].upper() + requirement[1:], THRESHOLDS[requirement].value
     return f"{title} {bound:g}: {len(rows)} of {total} cells miss it ({cells})."
 
 
-def _lost_words(results: Results, requirement: str, row) -> str:
+def _why(results: Results, requirement: str, row) -> str:
+    """What stands behind a miss: the words that were lost, or the exact probability behind a share of samples."""
+    if requirement == CARELESS:
+        scores = as_scores(results.record(row.variant, row.seed, SCORES, row.topic))
+        return f" of the samples, at an exact probability of {scores.probabilities()['careless'].mean():.3g}"
     if requirement != SLOTS:
         return ""
     lost = replaced_words(results, row.variant, row.seed, row.topic)

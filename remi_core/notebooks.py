@@ -103,7 +103,7 @@ def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder:
         language="python",
         progress_bar=False,
         cwd=str(source.parent),
-        config=Config({"KernelManager": kernel}),
+        config=Config({"KernelManager": kernel, "NotebookClient": {"shutdown_kernel": "immediate"}}),
     )
 
 

@@ -19,15 +19,15 @@ PRESET = "micro"
 TARGET = Path("book", "figures", "readme.svg")
 
 
-def draw(results: Results, target: Path) -> str:
-    """Markdown that shows the figure with its alternative text; the figure itself goes to ``target``."""
+def draw(results: Results, target: Path) -> Path:
+    """``target``, once it holds the figure of class log-odds: every topic, variant and seed."""
     odds = organism.class_log_odds(results, results.preset.seeds[0])
     every_seed = by_seed(results, organism.class_log_odds)
     figure = figures.plot_class_log_odds(odds, seeds=every_seed, **organism.MARKS)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(figures.svg_bytes(figure))
-    return f"![{figures.describe(figure)}]({TARGET.as_posix()})"
+    return target
 
 
 if __name__ == "__main__":
-    print_line(draw(Results(get_preset(PRESET), Store()), project_root() / TARGET))
+    print_line(str(draw(Results(get_preset(PRESET), Store()), project_root() / TARGET)))

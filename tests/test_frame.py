@@ -207,3 +207,10 @@ def test_notebooks_are_clean(path: Path) -> None:
     assert [
         source for source in sources if re.search(r"^\s*(def|class) |_hook\(", source, re.MULTILINE)
     ] == []
+
+
+def test_pictures_of_the_readme_exist_and_have_an_alternative_text() -> None:
+    shown = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown
+    for alternative, path in shown:
+        assert (ROOT / path).is_file() and len(alternative) > 40
