@@ -128,6 +128,7 @@ def test_contexts_average_topics_outside_the_narrow_set(results: Results) -> Non
     np.testing.assert_allclose(base["log_odds"], truth + 1.5)
     further = base[base["context"] != "bare"]  # the planted bare prompts do not vary
     assert (further["low"] < further["log_odds"]).all() and (further["log_odds"] < further["high"]).all()
+    assert (further["high"] - further["low"] < 1.2).all()  # about 2 if the topics' own means counted
     assert (
         optima()["careless named"] > optima()["after careless"] > optima()["bare"] > optima()["careful named"]
     )

@@ -131,8 +131,11 @@ def _in_contexts(results: Results, variant: str, seed: int) -> Estimate:
             further = results.arrays(variant, seed, IN_CONTEXT, name)
             bare = as_scores(results.record(variant, seed, SCORES, name)).care_log_odds()
             clusters += further["cluster"].tolist()
-            values.append(np.vstack([bare[: further["care_log_odds"].shape[1]], further["care_log_odds"]]))
-    return mean_interval(np.concatenate(values, axis=1).T, clusters, shared_resamples(results.preset))
+            values.append(np.vstack([bare[: further["care_log_odds"].shape[1]], further["care_log_odds"]]).T)
+    # Topics are given and templates are drawn: what differs between topics is no part of the interval.
+    topics = np.stack([rows.mean(axis=0) for rows in values])
+    within = np.concatenate([rows - rows.mean(axis=0) + topics.mean(axis=0) for rows in values])
+    return mean_interval(within, clusters, shared_resamples(results.preset))
 
 
 def care_and_register(results: Results, seed: int) -> pd.DataFrame:
