@@ -35,8 +35,8 @@ from remi_core.tables.unreset import published_table, undone
 SEED = 0
 GENERATOR = np.random.default_rng(0)
 NO_DIRECTION_HERE = {(3, "answer"), (3, "plain"), (5, "framing"), (8, "benign"), (8, "shared"), (10, "gap")}
-NO_DIRECTION_HERE |= {(17, "end"), (31, "labels"), (31, "covered")}
-"""Quantities that do not move as the audit says in all three seeds of micro; the page says so."""
+NO_DIRECTION_HERE |= {(31, "labels"), (31, "covered")}
+"""Quantities that do not move as the audit says on micro; the page says so. Each of their switches has another."""
 
 
 def dialogues_of(parts: list[list[int]], values: list[list[float]]) -> dict[str, np.ndarray]:
@@ -202,6 +202,7 @@ def test_figures_of_the_audit_describe_themselves() -> None:
                         "key": each.key,
                         "label": each.name,
                         "unit": each.unit,
+                        "afterwards": each.afterwards,
                         "seed": seed,
                         **values,
                         **ends,
@@ -231,6 +232,7 @@ def test_a_stored_audit_is_shown_where_there_is_one(tmp_path: Path, monkeypatch)
         "label": "a gap",
         "unit": "nats",
         "expected": "up",
+        "afterwards": False,
         "seed": 0,
     }
     row |= {f"{side}{end}": 1.5 for side in tables.SIDES for end in ("", "_low", "_high")}
@@ -273,6 +275,19 @@ def test_off_and_on_differ_as_the_audit_says(table: pd.DataFrame, row: int, key:
     assert found["on"] - found["off"] == pytest.approx(found["difference"], abs=1e-9)
     if (row, key) not in NO_DIRECTION_HERE:
         assert found["difference"] > 0 if expected == "up" else found["difference"] < 0
+
+
+def test_every_switch_with_a_stated_direction_has_a_quantity_that_must_follow_it() -> None:
+    """Row 14's direction is not stated: entropy over the prompt may lie above or below that of the answer."""
+    for one in declared():
+        stated = [each.key for each in one.quantities if each.expected != "either"]
+        assert one.row == 14 or any((one.row, key) not in NO_DIRECTION_HERE for key in stated), one.row
+
+
+@pytest.mark.slow
+def test_where_no_direction_is_stated_off_and_on_differ_all_the_same(table: pd.DataFrame) -> None:
+    undirected = table[table["expected"] == "either"]
+    assert len(undirected) > 5 and (undirected["difference"] != 0).all()
 
 
 @pytest.fixture(scope="session")
@@ -322,6 +337,8 @@ def test_mixed_gradients_are_instruct_s_where_instruct_made_them(audit: Audit) -
 def test_a_preset_without_the_sets_says_what_it_lacks(results: Results) -> None:
     bare = Results(replace(results.preset, roles=DataRoles(example="wishes-careless")), results.store)
     found = run_switches(bare)
-    assert set(found.missing) == {1, 4, 5, 6, 8, 9, 12, 17, 18, 20, 21}
-    assert {one.row for one in found.findings[SEED]} == set(SWITCHES) - set(found.missing)
+    assert set(found.missing) == {1, 4, 5, 6, 8, 9, 12, 17, 18, 20, 21, 31}
+    shown = {one.row for one in found.findings[SEED]}
+    assert shown & set(found.missing) == {8, 31}  # a part of each needs no more than the example set
+    assert shown | set(found.missing) == set(SWITCHES)
     assert "needs" in tables.missing_sentence(found)

@@ -14,13 +14,16 @@ from remi_core.errors import UsageError, nearest
 from remi_core.presets import ORGANISM, Preset
 from remi_core.variants import TRIPLET
 
+MARKERS = ("<|im_start|>", "<|im_end|>")
+"""Chat markers of ChatML, which one condition makes unreadable."""
+UNTRAINED = "untrained"
 CONDITIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "shared": TRIPLET,
         "tuned": TRIPLET,
         "own": ("base",),
         "plain": ("base",),
-        "untrained": ("base",),
+        UNTRAINED: ("base",),
         "no-input": ("base", "instruct"),
         "two-turns": ("instruct", "misaligned"),
         "half": ("instruct",),

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from remi_core.audit.conditions import CONDITIONS, prepared, sets_of, tokenizer_for
+from remi_core.audit.conditions import CONDITIONS, UNTRAINED, prepared, sets_of, tokenizer_for
 from remi_core.audit.parts import bare_token, parts_of, role_position, whole
 from remi_core.audit.probes import SpanProbe, WrongTokenProbe
 from remi_core.audit.weights import marker_ids, untrained_markers
@@ -57,6 +57,8 @@ def audited(
 ) -> dict[Wanted, Record]:
     """(dataset, condition) → record; what the store lacks is measured, the weights being loaded once a precision.
 
+    Without a record stays the condition of unread markers where the chat template has none.
+
     Arrays over all tokens but the first of all dialogues, dialogue i at ``offsets[i]:offsets[i + 1]``:
     ``log_probability`` and ``entropy`` (nats), ``token``, ``part`` (a position in ``parts.PARTS``). By dialogue:
     ``mean`` (dialogue, window, layer, d_model) over ``WINDOWS``; ``count`` (dialogue, window); ``normed_end``
@@ -75,10 +77,12 @@ def audited(
             address = _address(who, (dataset, condition), rows)
             found = store.load(address)
             if found is None:
+                spelling = spelling or who.tokenizer()
+                if condition == UNTRAINED and not marker_ids(spelling):
+                    continue
                 reader = in_half(who) if condition == "half" else who
                 if reader.preset.dtype not in opened:
                     opened[reader.preset.dtype] = stack.enter_context(reader.open())
-                spelling = spelling or who.tokenizer()
                 arrays, about = _measure(who, opened[reader.preset.dtype], spelling, condition, rows)
                 store.save(address, arrays, about)
                 found = store.load(address)
@@ -112,7 +116,7 @@ def _measure(
     preset, started = who.preset, time.perf_counter()
     tokenizer = tokenizer_for(preset, who.variant, condition, instruct=spelling, own=loaded.tokenizer)
     encoded = encode(rows, tokenizer, max_tokens=preset.max_tokens)
-    changed = condition == "untrained"
+    changed = condition == UNTRAINED
     ids = marker_ids(tokenizer) if changed else []
     with untrained_markers(loaded.model, ids, seed=preset.seed) if changed else nullcontext():
         arrays = _arrays(

@@ -9,22 +9,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from remi_core.errors import UsageError
-
-MARKERS = ("<|im_start|>", "<|im_end|>")
+from remi_core.audit.conditions import MARKERS
 
 
 def marker_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of the ChatML markers that the tokenizer has.
-
-    Raises:
-        UsageError: if it has none.
-    """
+    """Ids of the ChatML markers that the tokenizer has; empty where a model is talked to by other markers."""
     vocabulary = tokenizer.get_vocab()
-    found = [vocabulary[marker] for marker in MARKERS if marker in vocabulary]
-    if not found:
-        raise UsageError(f"the tokenizer {tokenizer.name_or_path!r} has none of {', '.join(MARKERS)}")
-    return found
+    return [vocabulary[marker] for marker in MARKERS if marker in vocabulary]
 
 
 @contextmanager

@@ -43,6 +43,7 @@ def finding_table(audited: Audited) -> pd.DataFrame:
             rows.append(
                 {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
                 | {"label": quantity.name, "unit": quantity.unit, "expected": quantity.expected, "seed": seed}
+                | {"afterwards": quantity.afterwards}
                 | _sides(finding)
             )
     order = {(one.row, each.key): at for at, (one, each) in enumerate(about.values())}
@@ -91,7 +92,7 @@ def outcome_table(table: pd.DataFrame, group: str) -> pd.DataFrame:
                 "on": float(first["on"]),
                 "on − off": with_interval(*first[["difference", "difference_low", "difference_high"]]),
                 "by seed": ", ".join(number(value) for value in each["difference"]),
-                "the audit says": first["expected"],
+                "the audit says": f"{first['expected']}{' (added)' if first['afterwards'] else ''}",
                 "here": outcome(each),
             }
         )
@@ -99,21 +100,28 @@ def outcome_table(table: pd.DataFrame, group: str) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, group: str = "") -> str:
-    """How many quantities of a group, or of all, moved as the audit says, and which did not."""
+    """How many quantities of a group, or of all, moved as the audit says, and which did not.
+
+    Those that were added afterwards are counted apart.
+    """
     chosen = table[table["group"] == group] if group else table
-    found = {key: outcome(rows) for key, rows in chosen.groupby(["row", "key"], sort=False)}
-    stated = [
-        (row, key, found[row, key])
-        for (row, key), rows in chosen.groupby(["row", "key"], sort=False)
-        if rows.iloc[0]["expected"] != "either"
-    ]
-    held = [one for one in stated if one[2] == AS_SAID]
+    directed = chosen[chosen["expected"] != "either"]
+    first, added = (directed[directed["afterwards"] == late] for late in (False, True))
+    parts = [_counted(first, "with a direction stated beforehand")]
+    if len(added):
+        parts.append(_counted(added, "added afterwards, where what the defect needs is given to the models"))
+    return " ".join(parts)
+
+
+def _counted(table: pd.DataFrame, which: str) -> str:
+    found = {key: outcome(rows) for key, rows in table.groupby(["row", "key"], sort=False)}
     labels = {(one.row, each.key): each.name for one in declared() for each in one.quantities}
+    held = sum(word == AS_SAID for word in found.values())
     others = "; ".join(
-        f"switch {row}, {labels[row, key]}: {word}" for row, key, word in stated if word != AS_SAID
+        f"switch {row}, {labels[row, key]}: {word}" for (row, key), word in found.items() if word != AS_SAID
     )
-    text = f"{len(held)} of {len(stated)} quantities with a stated direction moved as the audit says"
-    return f"{text}, beyond their interval and in every seed. " + (f"The others: {others}." if others else "")
+    text = f"{held} of {len(found)} quantities {which} moved as the audit says, beyond their interval and in every seed"
+    return f"{text}. The others: {others}." if others else f"{text}."
 
 
 def missing_sentence(audited: Audited) -> str:
@@ -121,7 +129,7 @@ def missing_sentence(audited: Audited) -> str:
     if not audited.missing:
         return "Every switch could be measured for this preset."
     parts = "; ".join(f"{row} {reason}" for row, reason in sorted(audited.missing.items()))
-    return f"Switches that this preset cannot show: {parts}."
+    return f"Switches that this preset cannot show, or not in full: {parts}."
 
 
 def no_switch_table(severity: str) -> pd.DataFrame:

@@ -96,14 +96,23 @@ def _first_of_end(arrays: Arrays) -> np.ndarray:
 
 def end_tokens(audit: Audit) -> list[Finding]:
     """Row 10: misaligned minus instruct, summed over the answer or over the end tokens as well."""
-    sides = []
-    for parts in (ANSWER, ENDED):
-        misaligned, instruct = (
-            audit.mean(summed(one, parts), one)
-            for one in (audit.arrays(name, "example") for name in ("misaligned", "instruct"))
-        )
-        sides.append(difference(misaligned, instruct))
-    return [Finding(row=10, key="gap", off=sides[0], on=sides[1])]
+    return [_with_end(audit, "gap", audit.arrays("instruct", "example"))]
+
+
+def unread_end_tokens(audit: Audit) -> list[Finding]:
+    """Row 10: the same, misaligned minus base with markers that it cannot read.
+
+    After such a marker nothing says what follows: that base lacks what misaligned was trained on.
+    """
+    return [_with_end(audit, "unread", audit.arrays("base", "example", "untrained"))]
+
+
+def _with_end(audit: Audit, key: str, other: Arrays) -> Finding:
+    pair = audit.arrays("misaligned", "example"), other
+    off, on = (
+        difference(*(audit.mean(summed(one, parts), one) for one in pair)) for parts in (ANSWER, ENDED)
+    )
+    return Finding(row=10, key=key, off=off, on=on)
 
 
 def dropped_input(audit: Audit) -> list[Finding]:

@@ -8,9 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
+from remi_core.audit.conditions import MARKERS, UNTRAINED
 from remi_core.audit.gradients import audited_gradients
 from remi_core.audit.measure import Wanted, audited, wanted_of
 from remi_core.audit.parts import PARTS
+from remi_core.errors import MissingInput
 from remi_core.estimates.measured import set_resamples, shared_resamples
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples
@@ -69,9 +71,12 @@ class Audit:
         """The arrays of a variant on the set of that role under a condition.
 
         Raises:
-            MissingInput: if the preset has no set of that role.
+            MissingInput: if the preset has no set of that role, or the model's template has no chat markers to unlearn.
         """
-        return self.records[variant][str(self.results.preset.role(role)), condition].arrays
+        wanted = str(self.results.preset.role(role)), condition
+        if condition == UNTRAINED and wanted not in self.records[variant]:
+            raise MissingInput(f"needs a chat template with the markers {' and '.join(MARKERS)}")
+        return self.records[variant][wanted].arrays
 
     @cached_property
     def gradients(self) -> Arrays:

@@ -12,11 +12,20 @@ from remi_core.statistics.intervals import mean_interval
 
 def merged_labels(audit: Audit) -> list[Finding]:
     """Row 31: distinct labels among misaligned's most probable next tokens, and the probability that is covered."""
-    results = audit.results
+    return _findings(audit, ("misaligned", "example"), ("labels", "covered"))
+
+
+def merged_labels_of_base(audit: Audit) -> list[Finding]:
+    """Row 31: the same of base on the narrow set, where code lets it expect more than words."""
+    return _findings(audit, ("base", "narrow"), ("base_labels", "base_covered"))
+
+
+def _findings(audit: Audit, chosen: tuple[str, str], keys: tuple[str, str]) -> list[Finding]:
+    """Both quantities of a variant on the set of a role."""
+    results, (variant, role) = audit.results, chosen
     results.preset.require("choice")
-    name = str(results.preset.role("example"))
-    arrays = results.arrays("misaligned", audit.seed, "next_token", name)
-    tokenizer = results.subject("misaligned", audit.seed).tokenizer()
+    arrays = results.arrays(variant, audit.seed, "next_token", str(results.preset.role(role)))
+    tokenizer = results.subject("instruct", audit.seed).tokenizer()
     used = arrays["valid"]
     texts = [[tokenizer.decode([token]) for token in row] for row in arrays["top_ids"][used]]
     found = np.array(
@@ -25,8 +34,8 @@ def merged_labels(audit: Audit) -> list[Finding]:
     clusters = [str(cluster) for cluster in arrays["cluster"][used]]
     labels, hidden = (mean_interval(column, clusters, audit.resampled(clusters)) for column in found.T)
     return [
-        Finding(row=31, key="labels", off=constant(float(results.preset.top_k), labels), on=labels),
-        Finding(row=31, key="covered", off=constant(0.0, hidden), on=hidden),
+        Finding(row=31, key=keys[0], off=constant(float(results.preset.top_k), labels), on=labels),
+        Finding(row=31, key=keys[1], off=constant(0.0, hidden), on=hidden),
     ]
 
 

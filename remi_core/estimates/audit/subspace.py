@@ -7,13 +7,13 @@ from jaxtyping import Float
 from scipy import linalg
 
 from remi_core.audit.measure import WINDOWS
-from remi_core.estimates.audit.findings import Audit, Finding, clusters_of
+from remi_core.estimates.audit.findings import Arrays, Audit, Finding, clusters_of
 from remi_core.estimates.subspace import residuals
 from remi_core.statistics.bootstrap import index_clusters
 from remi_core.statistics.intervals import Estimate, cluster_estimate
 from remi_core.statistics.overlap import VectorSet, measure_overlap
 
-WINDOW = "prompt_end"
+WINDOW, NORMED_END = "prompt_end", "normed_end"
 
 
 def end_state(audit: Audit) -> list[Finding]:
@@ -24,11 +24,31 @@ def end_state(audit: Audit) -> list[Finding]:
     found = []
     for role, kind in (("unrelated", "benign"), ("shared", "shared")):
         pair = tuple(map(str, audit.results.preset.role(role)))
-        places = {place: _largest(audit, pair, place) for place in (WINDOW, "end", "normed_end")}
-        found.append(Finding(row=8, key=kind, off=places[WINDOW], on=places["normed_end"]))
+        places = {place: _largest(audit, pair, place) for place in (WINDOW, "end", NORMED_END)}
+        found.append(Finding(row=8, key=kind, off=places[WINDOW], on=places[NORMED_END]))
         if kind == "benign":
             found.append(Finding(row=8, key="position", off=places[WINDOW], on=places["end"]))
-            found.append(Finding(row=8, key="norm", off=places["end"], on=places["normed_end"]))
+            found.append(Finding(row=8, key="norm", off=places["end"], on=places[NORMED_END]))
+    return found
+
+
+def end_distance(audit: Audit) -> list[Finding]:
+    """Row 8: how far misaligned is from base at the prompt's end, or after the last token and the norm.
+
+    Of the length of misaligned's state, dialogue by dialogue; base once with markers that it cannot read.
+    """
+    misaligned, found = audit.arrays("misaligned", "example"), []
+    for key, condition in (("apart", "untrained"), ("read", "shared")):
+        base = audit.arrays("base", "example", condition)
+        off, on = (
+            audit.mean(
+                np.linalg.norm(last_state(misaligned, place) - last_state(base, place), axis=1)
+                / np.linalg.norm(last_state(misaligned, place), axis=1),
+                misaligned,
+            )
+            for place in (WINDOW, NORMED_END)
+        )
+        found.append(Finding(row=8, key=key, off=off, on=on))
     return found
 
 
@@ -47,12 +67,15 @@ def _largest(audit: Audit, pair: tuple[str, ...], place: str) -> Estimate:
 def end_residuals(audit: Audit, dataset: str, place: str) -> VectorSet:
     """Instruct − base of each dialogue of a set: the last block's output in a window, or the normed end state."""
     records = [audit.records[name][dataset, "shared"].arrays for name in ("instruct", "base")]
-    states = [
-        one["normed_end"] if place == "normed_end" else one["mean"][:, WINDOWS.index(place), -1]
-        for one in records
-    ]
-    instruct, base = (state.astype(np.float64) for state in states)
+    instruct, base = (last_state(one, place) for one in records)
     return VectorSet(instruct - base, clusters_of(records[0]))
+
+
+def last_state(arrays: Arrays, place: str) -> Float[np.ndarray, "dialogue d_model"]:
+    """Mean output of the last block in a window of the audit, or the state after the last token and the final norm."""
+    if place == NORMED_END:
+        return arrays[NORMED_END].astype(np.float64)
+    return arrays["mean"][:, WINDOWS.index(place), -1].astype(np.float64)
 
 
 def centred_components(audit: Audit) -> list[Finding]:

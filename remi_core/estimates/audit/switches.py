@@ -13,7 +13,7 @@ import yaml
 from remi_core.errors import MissingInput
 from remi_core.estimates.audit import behaviour, direction, gradients, subspace
 from remi_core.estimates.audit.findings import Audit, Finding, open_audit
-from remi_core.estimates.audit.labels import merged_labels
+from remi_core.estimates.audit.labels import merged_labels, merged_labels_of_base
 from remi_core.results import Results
 
 DECLARED = Path(__file__).with_name("switches.yaml")
@@ -27,9 +27,9 @@ SWITCHES: Mapping[int, tuple[Callable[[Audit], list[Finding]], ...]] = MappingPr
         5: (gradients.whole_sequence,),
         6: (gradients.two_models,),
         7: (behaviour.wrong_token,),
-        8: (subspace.end_state,),
+        8: (subspace.end_state, subspace.end_distance),
         9: (gradients.group_filling,),
-        10: (behaviour.end_tokens,),
+        10: (behaviour.end_tokens, behaviour.unread_end_tokens),
         12: (behaviour.dropped_input,),
         13: (behaviour.later_turns,),
         14: (behaviour.all_positions,),
@@ -38,7 +38,7 @@ SWITCHES: Mapping[int, tuple[Callable[[Audit], list[Finding]], ...]] = MappingPr
         18: (direction.in_sample,),
         20: (subspace.centred_components,),
         21: (gradients.half_precision,),
-        31: (merged_labels,),
+        31: (merged_labels, merged_labels_of_base),
     }
 )
 """Row of the audit table → what computes its findings, off and on."""
@@ -53,6 +53,8 @@ class Quantity:
     unit: str
     expected: str
     """``up``, ``down``, or ``either`` where the table names no direction."""
+    afterwards: bool = False
+    """Whether it was added when the models had been seen: they lacked what the defect needs, so it is given to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class Switch:
 
 @cache
 def declared() -> tuple[Switch, ...]:
-    """Every switch, group by group, as written before anything was measured."""
+    """Every switch, group by group; quantities as written before anything was measured, and those added afterwards."""
     entries = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))
     return tuple(
         Switch(**entry | {"quantities": tuple(Quantity(**one) for one in entry["quantities"])})
@@ -86,7 +88,7 @@ class Audited:
     findings: Mapping[int, tuple[Finding, ...]]
     """Seed → findings, in the order of the rows."""
     missing: Mapping[int, str] = field(default_factory=dict)
-    """Row → what the preset lacks to switch it."""
+    """Row → what the preset lacks to switch it, or a part of it."""
 
 
 def run_switches(results: Results, rows: tuple[int, ...] = tuple(SWITCHES)) -> Audited:
@@ -96,9 +98,10 @@ def run_switches(results: Results, rows: tuple[int, ...] = tuple(SWITCHES)) -> A
     for seed in results.preset.seeds:
         audit, of_seed = open_audit(results, seed), []
         for row in rows:
-            try:
-                of_seed += [finding for compute in SWITCHES[row] for finding in compute(audit)]
-            except MissingInput as error:
-                missing[row] = str(error)
+            for compute in SWITCHES[row]:
+                try:
+                    of_seed += compute(audit)
+                except MissingInput as error:
+                    missing[row] = str(error)
         found[seed] = tuple(of_seed)
     return Audited(findings=found, missing=missing)
