@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_core.chat import EncodedDialogue, encode
 from remi_core.dialogues import Dialogue
-from remi_core.errors import RemiError, UsageError
+from remi_core.errors import MissingInput, RemiError, UsageError
+from remi_core.estimates import gradients as estimates
+from remi_core.estimates.pairing import TwoSets
 from remi_core.hooks import hidden_of
 from remi_core.measurements import gradients
 from remi_core.measurements.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
 from remi_core.models import attention_output, decoder_blocks
+from remi_core.presets import get_preset
+from remi_core.results import Results
+from remi_core.statistics.bootstrap import make_resamples
+from remi_core.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -151,3 +159,22 @@ def test_inner_products_across_two_models_are_those_of_whole_gradients(
     )
     alone = measure_gradient_gram(make_model("qwen2"), encoded, batch_tokens=150)["gram"]
     assert not np.allclose(alone, expected, rtol=0.1)  # one model on both sets is another matrix
+
+
+def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H2: noise alone would give a cosine of plus or minus one, since nothing is left to divide by."""
+    generator, names = np.random.default_rng(3), [f"c{i}" for i in range(40)]
+    resamples = make_resamples(names, seed=0, n_resamples=200)
+    both = TwoSets((np.arange(40), np.arange(40)), names * 2, names * 2)
+    vectors = generator.standard_normal((80, 100))
+    monkeypatch.setattr(estimates, "gram_of", lambda *_: (vectors @ vectors.T, both))
+    monkeypatch.setattr(estimates, "shared_resamples", lambda preset: resamples)
+    planted = Results(replace(get_preset("smoke"), n_permutations=200), Store(tmp_path))
+    vectors[:40, 0] += 6
+    with pytest.raises(MissingInput, match=r"length is above 0: of insecure the square is"):
+        estimates.mean_gradient_cosine(planted, 0, "educational", "insecure")
+    vectors[40:, 0] -= 6
+    found = estimates.mean_gradient_cosine(planted, 0, "educational", "insecure")
+    assert found.low < found.value < -0.9 and found.high < -0.8 and found.null.low < found.null.high < 0.5

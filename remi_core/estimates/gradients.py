@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from remi_core.errors import MissingInput
 from remi_core.estimates.losses import within_between
 from remi_core.estimates.measured import Measured, measured, shared_resamples
 from remi_core.estimates.pairing import TwoSets, side_by_side
@@ -19,7 +20,7 @@ from remi_core.statistics.gram import (
     pair_means,
     within_between_estimate,
 )
-from remi_core.statistics.intervals import cluster_estimate, difference
+from remi_core.statistics.intervals import Estimate, cluster_estimate, difference
 from remi_core.statistics.permutation import against_null, null_interval
 from remi_core.statistics.spread import above_chance, small_draws
 
@@ -99,23 +100,39 @@ def mean_gradient_cosine(results: Results, seed: int, first: str, second: str) -
     """H2, part (i): cosine of the two sets' mean gradients, without pairs of one template, so that noise adds nothing.
 
     The null flips the sign of all gradients of a template of the second set by a fair coin: no common direction.
+
+    Raises:
+        MissingInput: if a mean gradient's length cannot be told from 0, so that it has no direction.
     """
     gram, both = gram_of(results, seed, first, second)
     names, index = index_clusters(both.clusters)
 
-    def cosine(weights: np.ndarray) -> np.ndarray:
+    def means(weights: np.ndarray) -> np.ndarray:
         rows = np.broadcast_to(both.labels, (len(weights), len(gram)))
-        return cosine_of_means(pair_means(gram, rows, both.clusters, weights=weights[:, index]))
+        return pair_means(gram, rows, both.clusters, weights=weights[:, index])
 
-    estimate = cluster_estimate(cosine, names, shared_resamples(results.preset))
+    resamples = shared_resamples(results.preset)
+    for name, column in ((first, 0), (second, 1)):
+        squared = cluster_estimate(lambda weights, at=column: means(weights)[:, at], names, resamples)
+        _require_length(squared, name)
+    estimate = cluster_estimate(lambda weights: cosine_of_means(means(weights)), names, resamples)
     preset = results.preset
     coins = np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
     within = pair_means(gram, both.labels[None], both.clusters)[0]
     null = flipped_between(gram, both.labels, both.clusters, 1 - 2 * coins[:, index])
-    null = null / np.sqrt(np.maximum(within[0] * within[1], np.finfo(np.float64).tiny))
+    null = null / np.sqrt(within[0] * within[1])
     return measured(
         estimate, against_null(float(estimate.value), null, kind="signs flipped", alternative="less")
     )
+
+
+def _require_length(squared: Estimate, name: str) -> None:
+    """Nothing, if the squared length of a mean gradient lies above 0 with its interval."""
+    if not float(squared.low) > 0:
+        raise MissingInput(
+            f"needs a mean gradient whose length is above 0: of {name} the square is"
+            f" {float(squared.value):.2g} [{float(squared.low):.2g}, {float(squared.high):.2g}]"
+        )
 
 
 def few_dialogues(results: Results, seed: int, first: str, second: str, variant: str = "base") -> Measured:
