@@ -1,30 +1,32 @@
-"""Stored results: the claims of a preset that takes too long for a reader's machine, with how they were had.
+"""Stored results: what a preset that takes too long for a reader's machine has shown, with how it was had.
 
-``python -m remi_core.stored smollm2 00 01 02 05 06`` runs those notebooks of the preset where they are not done, and
-writes ``stored/smollm2/report.json``.
+``python -m remi_core.stored smollm2 00 01 02 05 06 08`` runs those notebooks of the preset where they are not done,
+and writes ``stored/smollm2/report.json`` and, with the audit among them, ``stored/smollm2/audit.json``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from remi_core.claims import report_rows
 from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
 from remi_core.notebooks import execution_record
-from remi_core.pipeline import default_jobs, plan, run
+from remi_core.pipeline import Step, default_jobs, plan, run
 from remi_core.presets import Preset, get_preset
 from remi_core.store import Store, project_root, written_whole
 
+AUDIT = "08_audit"
 
-def write_report(preset: Preset, store: Store, only: Collection[str]) -> Path:
-    """The file written: rows of the report, and recipe, machine, versions and seconds.
 
-    The seconds are those of the notebooks one after another, whether they ran now or before; side by side they take
-    less.
+def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Path]:
+    """The files written: rows of the report that these notebooks answer for, or findings of the audit.
+
+    Each with recipe, machine, versions and seconds. The seconds are those of the notebooks one after another,
+    whether they ran now or before; side by side they take less.
 
     Raises:
         UsageError: if there is no such notebook.
@@ -32,18 +34,43 @@ def write_report(preset: Preset, store: Store, only: Collection[str]) -> Path:
     """
     steps = plan(preset, store, only=only)
     run(preset, store, [step for step in steps if not step.done])
-    seconds = {step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in steps}
+    audit = [step for step in steps if step.name == AUDIT]
+    others = [step for step in steps if step.name != AUDIT]
     about = {
         "preset": preset.name,
         "fingerprint": preset.fingerprint(),
         "recipe": f"python -m remi_core.stored {preset.name} {' '.join(only)}",
         "machine": f"{machine()}, {default_jobs()} notebooks at a time",
         "versions": library_versions(),
-        "seconds": sum(seconds.values()),
-        "seconds of each": seconds,
-        "rows": report_rows(preset, store),
     }
-    target = project_root() / "stored" / preset.name / "report.json"
+    written = []
+    if others:
+        rows = [row for step in others for row in report_rows(preset, store, notebook=step.name)]
+        written.append(_write(preset, "report", {**about, **_seconds(others), "rows": rows}))
+    if audit:
+        written.append(
+            _write(preset, "audit", {**about, **_seconds(audit), "findings": _findings(preset, store)})
+        )
+    return written
+
+
+def _seconds(steps: Sequence[Step]) -> dict[str, object]:
+    seconds = {step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in steps}
+    return {"seconds": sum(seconds.values()), "seconds of each": seconds}
+
+
+def _findings(preset: Preset, store: Store) -> list[Mapping[str, object]]:
+    """Every finding of the audit, as the rows of its table."""
+    from remi_core.estimates.audit.switches import run_switches
+    from remi_core.results import Results
+    from remi_core.tables.audit import finding_table
+
+    table = finding_table(run_switches(Results(preset, store)))
+    return json.loads(table.to_json(orient="records", double_precision=6))
+
+
+def _write(preset: Preset, name: str, about: Mapping[str, object]) -> Path:
+    target = project_root() / "stored" / preset.name / f"{name}.json"
     with written_whole(target) as part:
         text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
         part.write_text(text + "\n", encoding="utf-8")
@@ -51,4 +78,4 @@ def write_report(preset: Preset, store: Store, only: Collection[str]) -> Path:
 
 
 if __name__ == "__main__":
-    print(write_report(get_preset(sys.argv[1]), Store(), sys.argv[2:]))
+    print(*write_stored(get_preset(sys.argv[1]), Store(), sys.argv[2:]), sep="\n")

@@ -23,26 +23,40 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("remi_core.organism.variants.ensure", lambda *_: None)
     monkeypatch.setattr("remi_core.pipeline.project_root", lambda: tmp_path)
     monkeypatch.setattr(stored, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(stored, "report_rows", lambda preset, store: [{"id": "C1", "value": 0.5}])
+    monkeypatch.setattr(
+        stored, "report_rows", lambda preset, store, notebook: [{"id": "C1", "from": notebook}]
+    )
     return tmp_path
 
 
 def test_rows_and_how_they_were_had(checkout: Path) -> None:
-    target = stored.write_report(SMOKE, Store(checkout / "store"), ["01"])
+    (target,) = stored.write_stored(SMOKE, Store(checkout / "store"), ["01"])
+    before = target.read_text()
     assert target == checkout / "stored" / "smoke" / "report.json"
     about = json.loads(target.read_text())
-    assert about["rows"] == [{"id": "C1", "value": 0.5}] and about["fingerprint"] == SMOKE.fingerprint()
+    assert about["rows"] == [{"id": "C1", "from": "01_one"}] and about["fingerprint"] == SMOKE.fingerprint()
     assert about["recipe"] == "python -m remi_core.stored smoke 01" and set(about["seconds of each"]) == {
         "01_one"
     }
     assert str(checkout) not in target.read_text() and about["machine"] and about["versions"]["torch"]
-    assert stored.write_report(SMOKE, Store(checkout / "store"), ["01"]).read_text() == target.read_text()
+    stored.write_stored(SMOKE, Store(checkout / "store"), ["01"])
+    assert target.read_text() == before
+
+
+def test_the_audit_is_a_file_of_its_own(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notebook(checkout / "notebooks" / "08_audit.ipynb", ["1 + 1"])
+    monkeypatch.setattr(stored, "_findings", lambda *_: [{"row": 10}])
+    targets = stored.write_stored(SMOKE, Store(checkout / "store"), ["01", "08"])
+    report, audit = (json.loads(target.read_text()) for target in targets)
+    assert [target.name for target in targets] == ["report.json", "audit.json"]
+    assert audit["findings"] == [{"row": 10}] and set(audit["seconds of each"]) == {"08_audit"}
+    assert "findings" not in report and set(report["seconds of each"]) == {"01_one"}
 
 
 def test_nothing_appears_where_a_notebook_fails_or_is_missing(checkout: Path) -> None:
     write_notebook(checkout / "notebooks" / "01_one.ipynb", ["1 / 0"])
     with pytest.raises(RemiError):
-        stored.write_report(SMOKE, Store(checkout / "store"), ["01"])
+        stored.write_stored(SMOKE, Store(checkout / "store"), ["01"])
     with pytest.raises(UsageError, match="no notebook '07'"):
-        stored.write_report(SMOKE, Store(checkout / "store"), ["07"])
+        stored.write_stored(SMOKE, Store(checkout / "store"), ["07"])
     assert not (checkout / "stored").exists()
