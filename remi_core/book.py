@@ -82,6 +82,8 @@ def assemble(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) 
     pages = folder / "notebooks"
     pages.mkdir(exist_ok=True)
     (pages / "not-run.svg").write_text(NOT_RUN_PICTURE, encoding="utf-8")
+    for name, report in _stored_reports().items():
+        shutil.copyfile(report, folder / f"stored-{name}.json")
     _one_page_a_variant(folder / "_toc.yml", steps)
     listed = pages_listed(folder / "_toc.yml")
     known = {step.name: step for step in steps}
@@ -154,6 +156,11 @@ def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: 
         (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def _stored_reports() -> dict[str, Path]:
+    """Preset → its stored report."""
+    return {path.parent.name: path for path in sorted((project_root() / "stored").glob("*/report.json"))}
+
+
 def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, object]:
     """Everything the built pages depend on, as digests."""
     book = project_root() / "book"
@@ -173,6 +180,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
             [entry.path.relative_to(store.root).as_posix(), entry.address.key]
             for entry in store.list(preset.name)
         ],
+        "stored": {name: file_digest(path) for name, path in _stored_reports().items()},
         "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
         "builders": {name: version(name) for name in BUILDERS},
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from remi_core.errors import UsageError, nearest
 from remi_core.extra_data import data_digests, spell
+from remi_core.fingerprint import file_digest
 from remi_core.layers import check_layers
 from remi_core.model_spec import PROVIDED
 from remi_core.notebooks import execution_record, is_done, notebook_key, run_notebook
@@ -31,6 +32,8 @@ KERNEL_ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+STORED = "stored"
+"""Parameter of a notebook that shows a stored result: the name of its preset."""
 SET_BY_PIPELINE = ("preset", "variant")
 MEMORY_A_JOB = 3 * 2**30
 """Bytes of free memory wanted for each notebook that runs at the same time."""
@@ -85,7 +88,7 @@ def plan(
             name = f"{source.stem}-{variant}" if variant else source.stem
             values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **own}
             check_parameters(source, values)
-            key = notebook_key(source, values, fields)
+            key = notebook_key(source, values, fields | _stored_shown(source, given))
             target = store.notebook_path(preset.name, name)
             done = is_done(target, key)
             steps.append(
@@ -101,6 +104,15 @@ def plan(
                 )
             )
     return tuple(steps)
+
+
+def _stored_shown(source: Path, given: Mapping[str, object]) -> dict[str, str | None]:
+    """Digest of the stored audit that a notebook shows, for its key: of the preset its parameter ``stored`` names."""
+    declared = declared_parameters(source)
+    if STORED not in declared:
+        return {}
+    path = project_root() / "stored" / str(given.get(STORED, declared[STORED].default)) / "audit.json"
+    return {STORED: file_digest(path) if path.is_file() else None}
 
 
 def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:

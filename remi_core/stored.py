@@ -25,8 +25,8 @@ AUDIT = "08_audit"
 def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Path]:
     """The files written: rows of the report that these notebooks answer for, or findings of the audit.
 
-    Each with recipe, machine, versions and seconds. The seconds are those of the notebooks one after another,
-    whether they ran now or before; side by side they take less.
+    Each with recipe, machine, versions and seconds: of measuring, as the records say, whether that was done now or
+    before, and of each notebook as it ran last. Both are one after another; side by side they take less.
 
     Raises:
         UsageError: if there is no such notebook.
@@ -42,6 +42,7 @@ def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Pa
         "recipe": f"python -m remi_core.stored {preset.name} {' '.join(only)}",
         "machine": f"{machine()}, {default_jobs()} notebooks at a time",
         "versions": library_versions(),
+        "seconds of measuring": measuring_seconds(preset, store),
     }
     written = []
     if others:
@@ -55,8 +56,21 @@ def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Pa
 
 
 def _seconds(steps: Sequence[Step]) -> dict[str, object]:
-    seconds = {step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in steps}
-    return {"seconds": sum(seconds.values()), "seconds of each": seconds}
+    return {
+        "seconds of notebooks": {
+            step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in steps
+        }
+    }
+
+
+def measuring_seconds(preset: Preset, store: Store) -> int:
+    """Seconds of forward and backward passes behind a preset's records; records of one pass count once."""
+    passes = set()
+    for entry in store.list(preset.name):
+        taken = store.load(entry.address).provenance.get("seconds")
+        if taken is not None:
+            passes.add((entry.address.variant, entry.address.dataset, taken))
+    return round(sum(taken for *_, taken in passes))
 
 
 def _findings(preset: Preset, store: Store) -> list[Mapping[str, object]]:

@@ -121,12 +121,14 @@ def copy_book(target: Path) -> Path:
     for name in toc_files():
         if name.startswith("notebooks/"):
             write_stub(target / f"{name}.ipynb", name.split("/")[1])
+    for report in (ROOT / "stored").glob("*/report.json"):
+        shutil.copyfile(report, target / f"stored-{report.parent.name}.json")
     return target
 
 
 def write_results(folder: Path) -> None:
     """One claim, one finished notebook, all facts and a notice."""
-    absent = {"id": "C16", "value": None, "null": None, "verdict": "not testable here", "reason": "no data"}
+    absent = {"id": "C16", "value": None, "null": None, "verdict": "not testable here", "reason": "no --data"}
     results = {
         "claims": [CLAIM, {**CLAIM, **absent}],
         "status": [{"notebook": CLAIM["notebook"], "finished": True, "seconds": 31.4, "device": "cpu"}],
@@ -190,7 +192,17 @@ def test_the_claim_table_is_complete_and_links_verdicts(full_pages: dict[str, Be
     assert row.select_one(".remi-verdict-reproduced-with-a-confound").get_text() == CLAIM["verdict"]
     assert row.select_one("a")["href"] == "notebooks/05_alignment_direction.html"
     assert row.select_one("th")["scope"] == "row" and table.select_one("caption")
-    assert "no data" in table.get_text()
+    assert "no --data" in table.get_text()
+
+
+@pytest.mark.slow
+def test_a_stored_report_is_a_table_and_says_how_it_was_had(bare_pages: dict[str, BeautifulSoup]) -> None:
+    about = json.loads((ROOT / "stored" / "smollm2" / "report.json").read_text())
+    page = bare_pages["smollm2"]
+    found = [cell.get_text() for cell in page.select("table.remi-claims tbody th strong")]
+    assert found == [row["id"] for row in about["rows"] if "." not in row["id"]] and "C12" in found
+    assert about["machine"] in page.get_text() and about["recipe"] in page.get_text()
+    assert page.select_one("table.remi-claims caption").get_text().endswith("on preset smollm2")
 
 
 @pytest.mark.slow

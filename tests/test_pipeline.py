@@ -59,6 +59,20 @@ def test_only_what_changed_is_run_again(folder: Path, store: Store, tmp_path: Pa
     ]
 
 
+def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remi_core.pipeline.project_root", lambda: tmp_path)
+    declared = 'preset: str = "micro"\nstored: str = "large"\n'
+    write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["stored"], parameters=declared)
+    write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])
+    before = [step.key for step in plan(SMOKE, store)]
+    (tmp_path / "stored" / "large").mkdir(parents=True)
+    (tmp_path / "stored" / "large" / "audit.json").write_text("{}")
+    after = [step.key for step in plan(SMOKE, store)]
+    assert before[0] != after[0] and before[1] == after[1]
+
+
 def test_a_failure_stops_what_has_not_started(folder: Path, store: Store, tmp_path: Path) -> None:
     write_notebook(folder / "01_one.ipynb", ["1 / 0"])
     steps = plan(SMOKE, store, only=["01", "02"], folder=folder)

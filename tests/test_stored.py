@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from notebook_files import write_notebook
 
 from remi_core import stored
 from remi_core.errors import RemiError, UsageError
 from remi_core.presets import get_preset
-from remi_core.store import Store
+from remi_core.store import Address, Store
 
 SMOKE = get_preset("smoke")
 
@@ -35,12 +36,21 @@ def test_rows_and_how_they_were_had(checkout: Path) -> None:
     assert target == checkout / "stored" / "smoke" / "report.json"
     about = json.loads(target.read_text())
     assert about["rows"] == [{"id": "C1", "from": "01_one"}] and about["fingerprint"] == SMOKE.fingerprint()
-    assert about["recipe"] == "python -m remi_core.stored smoke 01" and set(about["seconds of each"]) == {
-        "01_one"
-    }
+    assert about["recipe"] == "python -m remi_core.stored smoke 01" and set(
+        about["seconds of notebooks"]
+    ) == {"01_one"}
     assert str(checkout) not in target.read_text() and about["machine"] and about["versions"]["torch"]
     stored.write_stored(SMOKE, Store(checkout / "store"), ["01"])
     assert target.read_text() == before
+
+
+def test_records_of_one_pass_count_their_seconds_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for measurement, dataset, seconds in (("a", "x", 2.5), ("b", "x", 2.5), ("a", "y", 2.5), ("c", "y", 4.0)):
+        address = Address("smoke", 0, "base", measurement, dataset, "0" * 64)
+        store.save(address, {"value": np.zeros(1)}, {"seconds": seconds})
+    store.save(Address("smoke", 0, "all", "headline", "C1", "0" * 64), {"value": np.zeros(1)}, {})
+    assert stored.measuring_seconds(SMOKE, store) == 9
 
 
 def test_the_audit_is_a_file_of_its_own(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +59,8 @@ def test_the_audit_is_a_file_of_its_own(checkout: Path, monkeypatch: pytest.Monk
     targets = stored.write_stored(SMOKE, Store(checkout / "store"), ["01", "08"])
     report, audit = (json.loads(target.read_text()) for target in targets)
     assert [target.name for target in targets] == ["report.json", "audit.json"]
-    assert audit["findings"] == [{"row": 10}] and set(audit["seconds of each"]) == {"08_audit"}
-    assert "findings" not in report and set(report["seconds of each"]) == {"01_one"}
+    assert audit["findings"] == [{"row": 10}] and set(audit["seconds of notebooks"]) == {"08_audit"}
+    assert "findings" not in report and set(report["seconds of notebooks"]) == {"01_one"}
 
 
 def test_nothing_appears_where_a_notebook_fails_or_is_missing(checkout: Path) -> None:

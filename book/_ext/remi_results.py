@@ -5,6 +5,7 @@ All of them are optional: a book without results still builds, and says so.
 | file | content |
 | --- | --- |
 | `claims.json` | the rows of `remi report --json` |
+| `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
 | `status.json` | list of `{notebook, finished, seconds, device}` |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |
 | `notice.json` | list of sentences that the front page leads with |
@@ -101,8 +102,30 @@ def read_claims(folder: Path) -> tuple[Claim, ...] | None:
         ValueError: if the file is malformed; names the row.
     """
     rows = read_json(folder / "claims.json", list)
-    if rows is None:
-        return None
+    return None if rows is None else _claims(rows)
+
+
+def read_stored(folder: Path, preset: str) -> tuple[tuple[Claim, ...], dict[str, object]]:
+    """Rows of a stored report, and how it was had: machine, recipe and seconds of measuring.
+
+    Raises:
+        ValueError: if there is none of that preset, or it is malformed.
+    """
+    about = read_json(folder / stored_name(preset), dict)
+    if about is None:
+        raise ValueError(f"no stored report of {preset!r}: stored/{preset}/report.json is missing")
+    missing = {"rows", "machine", "recipe", "seconds of measuring"} - set(about)
+    if missing:
+        raise ValueError(f"stored report of {preset!r}: missing {', '.join(sorted(missing))}")
+    return _claims(about["rows"]), about
+
+
+def stored_name(preset: str) -> str:
+    """Name of a preset's stored report beside the pages."""
+    return f"stored-{preset}.json"
+
+
+def _claims(rows: list[object]) -> tuple[Claim, ...]:
     return tuple(Claim.from_json(row, position=index) for index, row in enumerate(rows, start=1))
 
 

@@ -11,8 +11,11 @@ Cell = Sequence[nodes.Node]
 
 
 def paragraph(text: str, *children: nodes.Node, style: str = "") -> nodes.paragraph:
-    """Paragraph of plain text and inline nodes, with one CSS class where `style` is given."""
-    node = nodes.paragraph("", "", nodes.Text(text), *children)
+    """Paragraph of plain text and inline nodes, with one CSS class where `style` is given.
+
+    The text stands as it is: what comes from data is not given other quotation marks and dashes.
+    """
+    node = nodes.paragraph("", "", nodes.Text(text), *children, support_smartquotes=False)
     if style:
         node["classes"].append(style)
     return node
