@@ -146,8 +146,9 @@ def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: 
     files: dict[str, object] = {"status.json": status}
     if store.list(preset.name):
         from remi_core.claims import report_rows
+        from remi_core.results import Results
 
-        files["claims.json"] = report_rows(preset, store)
+        files["claims.json"] = report_rows(Results(preset, store))
     if steps and all(step.done for step in steps):
         from remi_core.facts import facts, notices
 

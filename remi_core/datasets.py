@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -68,5 +69,11 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
         # Any other model can be shown the organism's sets.
         names, measured = _MADE.get(preset.variants["base"].source, _MADE[ORGANISM])
         if name in names:
-            return LoadedSet(tuple(measured(name, count=preset.n_dialogues, seed=preset.seed)), {}, {})
+            return _made_set(measured, name, preset.n_dialogues, preset.seed)
     raise UsageError(f"preset {preset.name!r} has no dataset {name!r} {nearest(name, dataset_names(preset))}")
+
+
+@lru_cache(maxsize=64)
+def _made_set(measured: Callable[..., list[Dialogue]], name: str, count: int, seed: int) -> LoadedSet:
+    """A set that we make, made once: every look at the store asks for it again, to know what it measures."""
+    return LoadedSet(tuple(measured(name, count=count, seed=seed)), {}, {})

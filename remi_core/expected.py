@@ -16,6 +16,7 @@ from remi_core.claims.declarations import get_claim
 from remi_core.claims.rules import NOT_TESTABLE, SHOWN
 from remi_core.errors import UsageError
 from remi_core.presets import get_preset
+from remi_core.results import Results
 from remi_core.store import Store, project_root, written_whole
 
 Rows = Sequence[Mapping[str, object]]
@@ -95,4 +96,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m remi_core.expected PRESET")
     chosen = get_preset(sys.argv[1])
-    write_expected(chosen.name, report_rows(chosen, Store()), expected_path())
+    write_expected(chosen.name, report_rows(Results(chosen, Store())), expected_path())

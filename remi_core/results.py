@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from remi_core.organism.behaviour import measure_behaviour
 from remi_core.presets import ORGANISM, Preset
 from remi_core.store import Record, Store
 from remi_core.variants import in_order
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Results:
     store: Store
     _subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
     _records: dict[tuple[str, int, str, str], Record] = field(default_factory=dict)
+    _known: dict[Hashable, object] = field(default_factory=dict)
     _patched: dict[tuple[tuple[str, str], int, str], Record] = field(default_factory=dict)
 
     @property
@@ -112,6 +116,12 @@ class Results:
         return self.arrays(variant, seed, "activations", dataset)["mean"][
             :, self.preset.windows.index(window)
         ]
+
+    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """What ``compute`` gives, computed once; the key names all that it depends on."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
 
     def clusters(self, *datasets: str) -> list[str]:
         """The prompt template of each dialogue of the datasets, one set after another."""

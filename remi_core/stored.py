@@ -17,6 +17,7 @@ from remi_core.machine import machine
 from remi_core.notebooks import execution_record
 from remi_core.pipeline import Step, default_jobs, plan, run
 from remi_core.presets import Preset, get_preset
+from remi_core.results import Results
 from remi_core.store import Store, project_root, written_whole
 
 AUDIT = "08_audit"
@@ -44,14 +45,12 @@ def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Pa
         "versions": library_versions(),
         "seconds of measuring": measuring_seconds(preset, store),
     }
-    written = []
+    written, results = [], Results(preset, store)
     if others:
-        rows = [row for step in others for row in report_rows(preset, store, notebook=step.name)]
+        rows = [row for step in others for row in report_rows(results, notebook=step.name)]
         written.append(_write(preset, "report", {**about, **_seconds(others), "rows": rows}))
     if audit:
-        written.append(
-            _write(preset, "audit", {**about, **_seconds(audit), "findings": _findings(preset, store)})
-        )
+        written.append(_write(preset, "audit", {**about, **_seconds(audit), "findings": _findings(results)}))
     return written
 
 
@@ -73,13 +72,12 @@ def measuring_seconds(preset: Preset, store: Store) -> int:
     return round(sum(taken for *_, taken in passes))
 
 
-def _findings(preset: Preset, store: Store) -> list[Mapping[str, object]]:
+def _findings(results: Results) -> list[Mapping[str, object]]:
     """Every finding of the audit, as the rows of its table."""
     from remi_core.estimates.audit.switches import run_switches
-    from remi_core.results import Results
     from remi_core.tables.audit import finding_table
 
-    table = finding_table(run_switches(Results(preset, store)))
+    table = finding_table(run_switches(results))
     return json.loads(table.to_json(orient="records", double_precision=6))
 
 

@@ -230,7 +230,7 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
     counted = {row: lambda results, seed, f=f: calls.append(1) or f(results, seed) for row, f in kept.items()}
     monkeypatch.setattr(report, "headlines", lambda preset: counted)
     monkeypatch.setattr(report, "ledger_rows", lambda preset: list(counted))
-    first, second = (report.report_rows(planted.preset, planted.store) for _ in range(2))
+    first, second = (report.report_rows(Results(planted.preset, planted.store)) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert len(calls) == 2
     keys = "id section claim published value unit ci_low ci_high null n seeds rule verdict reason notebook"

@@ -15,6 +15,7 @@ from remi_core.cli import main
 from remi_core.notebooks import is_complete
 from remi_core.pipeline import plan, run
 from remi_core.presets import get_preset
+from remi_core.results import Results
 from remi_core.store import Store
 from remi_core.variants import ORGANISM_VARIANTS
 
@@ -45,7 +46,7 @@ def test_every_notebook_ran_whole_and_nothing_is_left_to_run(store: Store) -> No
 
 
 def test_report_follows_the_contract_and_repeats_byte_for_byte(store: Store, capsys) -> None:
-    rows = report_rows(PRESET, store)
+    rows = report_rows(Results(PRESET, store))
     assert {row["id"].partition(".")[0] for row in rows} == CONTRACT
     for row in rows:
         assert row["verdict"] and row["reason"] and row["rule"] and row["n"] >= 0
@@ -77,7 +78,7 @@ def test_pages_are_whole_described_and_local(pages: Path) -> None:
 
 def test_claim_table_on_the_front_page_shows_the_report(pages: Path, store: Store) -> None:
     text = BeautifulSoup((pages / "intro.html").read_text(encoding="utf-8"), "html.parser").get_text(" ")
-    for row in report_rows(PRESET, store):
+    for row in report_rows(Results(PRESET, store)):
         if "." not in row["id"]:
             assert row["verdict"] in text
 
@@ -85,7 +86,7 @@ def test_claim_table_on_the_front_page_shows_the_report(pages: Path, store: Stor
 def test_the_ledger_page_shows_every_row_and_part(pages: Path, store: Store) -> None:
     text = BeautifulSoup((pages / "ledger.html").read_text(encoding="utf-8"), "html.parser").get_text(" ")
     shown = typed(text)
-    for row in report_rows(PRESET, store):
+    for row in report_rows(Results(PRESET, store)):
         assert row["id"] in shown and typed(str(row["reason"])) in shown
 
 

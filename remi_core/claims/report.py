@@ -18,7 +18,7 @@ from remi_core.fingerprint import make_key
 from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.statistics.permutation import NullResult, holm
-from remi_core.store import Address, Store
+from remi_core.store import Address
 
 HEADLINE_MODULE = "remi_core.claims.headlines"
 
@@ -54,13 +54,13 @@ def headline_key(results: Results, seed: int) -> str:
     return make_key({"preset": results.preset.fields(), "weights": weights}, [HEADLINE_MODULE])
 
 
-def report_rows(preset: Preset, store: Store, *, notebook: str | None = None) -> list[dict[str, object]]:
+def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[str, object]]:
     """One row for each claim and part, in ledger order, with value, interval, null and verdict.
 
     With ``notebook`` only the rows that notebook answers for. What was measured before is read; what is
     missing is measured. Nothing in a row depends on time, path or machine.
     """
-    results = Results(preset, store)
+    preset = results.preset
     chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
     keys = {seed: headline_key(results, seed) for seed in preset.seeds}
     by_seed = [{row: headline(results, row, seed, key) for row in chosen} for seed, key in keys.items()]

@@ -43,8 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return check(preset, store)
     from remi_core.claims import report_rows
+    from remi_core.results import Results
 
-    rows = report_rows(preset, store)
+    rows = report_rows(Results(preset, store))
     print(
         json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) if arguments.json else as_table(rows)
     )
@@ -59,9 +60,10 @@ def check(preset: Preset, store: Store) -> int:
     """
     from remi_core.claims import report_rows
     from remi_core.expected import differences, expected_path, stored_verdicts, verdicts_of
+    from remi_core.results import Results
 
     stored = stored_verdicts(preset.name, expected_path())
-    lines = differences(verdicts_of(report_rows(preset, store)), stored)
+    lines = differences(verdicts_of(report_rows(Results(preset, store))), stored)
     print("\n".join(lines) if lines else f"all {len(stored)} verdicts as expected")
     return 1 if lines else 0
 

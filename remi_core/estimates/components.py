@@ -7,7 +7,6 @@ subspaces, between two benign sets, and between residuals whose dialogues were p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -54,9 +53,7 @@ def largest_cosine(
 ) -> Estimate:
     """Largest |cos| between centred components of two sets (no axis), with the jackknife's interval over templates."""
     sets = (residuals(results, seed, name, window=window, layer=layer) for name in pair)
-    shared = shared_resamples(results.preset)
-    # The interval is the jackknife's: one resample is kept only for the form.
-    once = replace(shared, weights=shared.weights[:1])
+    once = shared_resamples(results.preset).with_one_draw()
     return measure_overlap(*sets, once, n_components=n_components, centred=True).largest
 
 
@@ -132,7 +129,8 @@ def fading_components(results: Results, seed: int, *, pairs: Sequence[Pair], win
 def shared_direction(results: Results, seed: int, *, pair: Pair, benign: Pair, window: str) -> Measured:
     """H3, the part measured: S of two sets' uncentred components at the last block; null: two benign sets."""
     found, null = (
-        overlap(results, seed, one, window=window, centred=False).overlap for one in (pair, benign)
+        overlap(results, seed, one, window=window, centred=False, draws=True).overlap
+        for one in (pair, benign)
     )
     kind = f"benign × benign ({benign[0]}, {benign[1]})"
     return measured(found, null_from_estimate(found, null, kind), companions={"benign": float(null.value)})

@@ -9,8 +9,13 @@ import numpy as np
 from remi_core.errors import UsageError
 from remi_core.estimates.measured import Measured, measured, present_controls, shared_resamples
 from remi_core.results import Results
-from remi_core.statistics.erosion import Erosion, measure_erosion, random_direction_null
-from remi_core.statistics.intervals import combine
+from remi_core.statistics.erosion import (
+    Erosion,
+    cross_fitted_products,
+    erosion_of_products,
+    random_direction_null,
+)
+from remi_core.statistics.intervals import Estimate, combine
 from remi_core.statistics.permutation import against_null
 from remi_core.statistics.separation import Contrast, Separation, measure_separation, separation_null
 
@@ -46,13 +51,37 @@ def has_window(results: Results, datasets: Sequence[str], window: str) -> np.nda
 
 def erosion(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
     """e, c and r of a variant by layer; 0 is instruct and 1 is base."""
+    key = ("erosion", variant, seed, tuple(datasets), window)
+    return results.once(
+        key, lambda: erosion_of_products(held_out_products(results, variant, seed, datasets, window))
+    )
+
+
+def held_out_products(
+    results: Results, variant: str, seed: int, datasets: Sequence[str], window: str
+) -> Estimate:
+    """⟨D_X, D_B⟩, ‖D_B‖² and ‖D_X‖² of a variant by layer, shape (layer, 3), as ``cross_fitted_products``."""
+    key = ("held-out products", variant, seed, tuple(datasets), window)
+    return results.once(
+        key,
+        lambda: cross_fitted_products(
+            *shifts(results, variant, seed, datasets, window),
+            stacked_clusters(results, datasets, window),
+            shared_resamples(results.preset),
+            n_folds=results.preset.n_folds,
+        ),
+    )
+
+
+def shifts(
+    results: Results, variant: str, seed: int, datasets: Sequence[str], window: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variant − instruct and base − instruct of each dialogue, shape (dialogue, layer, d_model), float64."""
     instruct, base, other = (
         stacked(results, name, seed, datasets, window).astype(np.float64)
         for name in ("instruct", "base", variant)
     )
-    clusters = stacked_clusters(results, datasets, window)
-    resamples, n_folds = shared_resamples(results.preset), results.preset.n_folds
-    return measure_erosion(other - instruct, base - instruct, clusters, resamples, n_folds=n_folds)
+    return other - instruct, base - instruct
 
 
 def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
@@ -60,12 +89,10 @@ def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: s
     preset = results.preset
     found = erosion(results, "misaligned", seed, datasets, window)
     controls = {name: erosion(results, name, seed, datasets, window) for name in present_controls(results)}
-    instruct, base, other = (
-        stacked(results, name, seed, datasets, window).astype(np.float64)
-        for name in ("instruct", "base", "misaligned")
-    )
     draws = random_direction_null(
-        other - instruct, base - instruct, n_draws=preset.n_permutations, seed=preset.seed
+        *shifts(results, "misaligned", seed, datasets, window),
+        n_draws=preset.n_permutations,
+        seed=preset.seed,
     )
     null = draws[:, found.defined].mean(axis=1) if found.defined.any() else draws.mean(axis=1)
     return measured(
@@ -90,13 +117,15 @@ def separation(results: Results, variant: str, seed: int, datasets: Sequence[str
 
     Positive where the variant lies further towards instruct than instruct itself; erosion makes it negative.
     """
-    clusters = stacked_clusters(results, datasets, window)
-    preset = results.preset
-    return measure_separation(
-        contrast_of(results, variant, seed, datasets, window),
-        clusters,
-        shared_resamples(preset),
-        n_folds=preset.n_folds,
+    key = ("separation", variant, seed, tuple(datasets), window)
+    return results.once(
+        key,
+        lambda: measure_separation(
+            contrast_of(results, variant, seed, datasets, window),
+            stacked_clusters(results, datasets, window),
+            shared_resamples(results.preset),
+            n_folds=results.preset.n_folds,
+        ),
     )
 
 

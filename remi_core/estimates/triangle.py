@@ -6,38 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from remi_core.estimates.direction import erosion, stacked, stacked_clusters
-from remi_core.estimates.measured import Measured, measured, present_controls, shared_resamples
+from remi_core.estimates.direction import erosion, held_out_products, shifts, stacked_clusters
+from remi_core.estimates.measured import Measured, measured, present_controls
 from remi_core.estimates.pairing import TwoSets
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import cluster_sums
-from remi_core.statistics.erosion import cross_fitted_products, erosion_of_weights, random_direction_null
+from remi_core.statistics.erosion import erosion_of_weights, random_direction_null
 from remi_core.statistics.folds import cluster_folds
 from remi_core.statistics.intervals import Estimate, combine
 from remi_core.statistics.permutation import against_null
 from remi_core.statistics.triangle import Triangle, layer_average, random_third_null, triangle
 
 
-def shifts(
-    results: Results, variant: str, seed: int, datasets: Sequence[str], window: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Variant − instruct and base − instruct of each dialogue, shape (dialogue, layer, d_model), float64."""
-    instruct, base, other = (
-        stacked(results, name, seed, datasets, window).astype(np.float64)
-        for name in ("instruct", "base", variant)
-    )
-    return other - instruct, base - instruct
-
-
 def triangle_of(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Triangle:
     """Sides, angles and shares of instruct, base and a variant by layer."""
     preset = results.preset
-    products = cross_fitted_products(
-        *shifts(results, variant, seed, datasets, window),
-        stacked_clusters(results, datasets, window),
-        shared_resamples(preset),
-        n_folds=preset.n_folds,
-    )
+    products = held_out_products(results, variant, seed, datasets, window)
     return triangle(products, n_folds=min(preset.n_folds, products.n_clusters), third=variant)
 
 

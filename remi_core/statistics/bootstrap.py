@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,6 +38,10 @@ class ClusterResamples:
                 f"build them from the union of all {len(self.names)} names"
             )
         return np.array([column[name] for name in names], dtype=np.int64)
+
+    def with_one_draw(self) -> ClusterResamples:
+        """The same clusters and folds, a single resample: for a value alone, or with the jackknife's interval."""
+        return replace(self, weights=self.weights[:1])
 
 
 def make_resamples(
@@ -107,9 +111,13 @@ def cluster_sums(
             f"{len(unknown)} clusters have no place among the {len(names)} names (first: {unknown[0]!r})"
         )
     index = np.array([position[name] for name in clusters], dtype=np.int64)
+    counts = np.bincount(index, minlength=len(names))
     sums = np.zeros((len(names), *values.shape[1:]), dtype=np.float64)
-    np.add.at(sums, index, values)
-    return sums, np.bincount(index, minlength=len(names))
+    if len(values):
+        ordered = np.asarray(values, dtype=np.float64)[np.argsort(index, kind="stable")]
+        starts = np.cumsum(counts) - counts
+        sums[counts > 0] = np.add.reduceat(ordered, starts[counts > 0], axis=0)
+    return sums, counts
 
 
 def resampled_means(

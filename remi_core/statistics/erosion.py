@@ -61,7 +61,7 @@ def measure_erosion(
     Raises:
         ValueError: if a value is NaN, shapes differ, or there are fewer than two clusters.
     """
-    return _triangle(cross_fitted_products(shift, base_shift, clusters, resamples, n_folds=n_folds))
+    return erosion_of_products(cross_fitted_products(shift, base_shift, clusters, resamples, n_folds=n_folds))
 
 
 def cross_fitted_products(
@@ -89,15 +89,16 @@ def cross_fitted_products(
     own, counts = cluster_sums(shift, clusters, names)
     base, _ = cluster_sums(base_shift, clusters, names)
     folds = cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
-    grams = [_layer_grams(own, base), _layer_grams(base, base), _layer_grams(own, own)]
+    grams = np.stack([_layer_grams(own, base), _layer_grams(base, base), _layer_grams(own, own)], axis=1)
 
     def products(weights: np.ndarray) -> np.ndarray:
-        return np.stack([_cross_fitted(gram, counts, folds, weights) for gram in grams], axis=-1)
+        return _cross_fitted(grams, counts, folds, weights)
 
     return cluster_estimate(products, names, resamples)
 
 
-def _triangle(products: Estimate) -> Erosion:
+def erosion_of_products(products: Estimate) -> Erosion:
+    """e, c and r by layer from ``cross_fitted_products``."""
     across, of_base, of_variant = (combine(lambda rows, i=i: rows[..., i], products) for i in range(3))
     defined = of_base.low > 0
     cosine_defined = defined & (of_variant.low > 0)
@@ -154,19 +155,22 @@ def _layer_grams(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _cross_fitted(
-    grams: Float[np.ndarray, "layer cluster cluster"],
+    grams: Float[np.ndarray, " *kinds cluster cluster"],
     counts: Int[np.ndarray, " cluster"],
     folds: Int[np.ndarray, " cluster"],
     weights: Float[np.ndarray, "row cluster"],
-) -> Float[np.ndarray, "row layer"]:
+) -> Float[np.ndarray, " row *kinds"]:
     """Sum over folds of the product of the mean inside the fold with the mean outside it."""
-    total = np.zeros((len(weights), len(grams)))
+    kinds = grams.shape[:-2]
+    total = np.zeros((len(weights), int(np.prod(kinds))))
     for fold in np.unique(folds):
         inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         held, rest = (_mean_weights(weights[:, side], counts[side]) for side in (inside, outside))
-        for layer, gram in enumerate(grams):
-            total[:, layer] += ((held @ gram[np.ix_(inside, outside)]) * rest).sum(axis=1)
-    return total
+        between = np.moveaxis(grams[..., inside[:, None], outside], -2, 0).reshape(len(inside), -1)
+        # One product for all layers and kinds together: each row of it is small, and there are many.
+        across = (held @ between).reshape(*total.shape, len(outside))
+        total += np.einsum("rko,ro->rk", across, rest)
+    return total.reshape(len(weights), *kinds)
 
 
 def _mean_weights(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -50,12 +51,16 @@ class Estimate:
     @property
     def low(self) -> Float[np.ndarray, " *rest"]:
         """Lower end of the 95 % interval."""
-        return self.interval()[0]
+        return self._central[0]
 
     @property
     def high(self) -> Float[np.ndarray, " *rest"]:
         """Upper end of the 95 % interval."""
-        return self.interval()[1]
+        return self._central[1]
+
+    @cached_property
+    def _central(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.interval()
 
     def interval(
         self, *, level: float = 0.95

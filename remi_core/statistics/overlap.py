@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from scipy import linalg
 from remi_core.statistics.bootstrap import ClusterResamples, index_clusters, refuse_nan
 from remi_core.statistics.geometry import overlap_and_largest, top_components
 from remi_core.statistics.intervals import Estimate, cluster_estimate, combine
+from remi_core.statistics.refits import RefittedSet, in_joint_span
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,18 +54,19 @@ def measure_overlap(
     names, _ = index_clusters([*first.clusters, *second.clusters])
     for one in (first, second):
         top_components(one.rows, n_components, centred=centred)
-    # Both sets in coordinates of their joint span: exact, and no larger than needed.
-    _, _, span = linalg.svd(np.concatenate([first.rows, second.rows]).astype(np.float64), full_matrices=False)
-    sides = [(one.rows @ span.T, np.searchsorted(names, one.clusters)) for one in (first, second)]
+    sides = [
+        (RefittedSet(rows, n_components, centred=centred), np.searchsorted(names, one.clusters))
+        for rows, one in zip(in_joint_span(first.rows, second.rows), (first, second), strict=True)
+    ]
     # Leaving out a template of one set changes nothing in the other: each set is refitted once a weighting.
     known: list[dict[bytes, np.ndarray]] = [{}, {}]
 
     def components(side: int, row: np.ndarray) -> np.ndarray:
-        rows, index = sides[side]
+        refitted, index = sides[side]
         weights = row[index]
         key = weights.tobytes()
         if key not in known[side]:
-            known[side][key] = _weighted_components(rows, weights, n_components, centred)
+            known[side][key] = refitted.components(weights)
         return known[side][key]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
@@ -73,29 +76,6 @@ def measure_overlap(
     return Overlap(
         overlap=combine(lambda rows: rows[..., 0], both), largest=combine(lambda rows: rows[..., 1], both)
     )
-
-
-def _weighted_components(
-    rows: np.ndarray, weights: np.ndarray, n_components: int, centred: bool
-) -> np.ndarray:
-    used = weights > 0
-    weighted = _weighted_rows(rows[used], weights[used], centred)
-    if n_components <= len(weighted) < weighted.shape[1]:
-        values, vectors = _top(weighted @ weighted.T, n_components)
-        # Below full rank the smaller matrix has no direction to give; the larger one then has any.
-        if values[0] > 1e-10 * values[-1]:
-            return (vectors / np.sqrt(values)).T @ weighted
-    return _top(weighted.T @ weighted, n_components)[1].T
-
-
-def _weighted_rows(rows: np.ndarray, weights: np.ndarray, centred: bool) -> np.ndarray:
-    middle = weights @ rows / weights.sum() if centred else 0.0
-    return np.sqrt(weights)[:, None] * (rows - middle)
-
-
-def _top(matrix: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
-    width = len(matrix)
-    return linalg.eigh(matrix, subset_by_index=[width - n_components, width - 1])
 
 
 def measure_scree(
@@ -125,6 +105,7 @@ def _shares(gram: np.ndarray, weights: np.ndarray, n_components: int, centred: b
     return np.maximum(values[:n_components], 0) / values.sum()
 
 
+@lru_cache(maxsize=8)
 def random_overlaps(
     d_model: int, n_components: int, *, n_draws: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "draw 2"]:
@@ -142,7 +123,9 @@ def random_overlaps(
         linalg.qr(generator.standard_normal((d_model, n_components)), mode="economic")[0].T
         for _ in range(n_draws)
     )
-    return np.stack([overlap_and_largest(fixed, basis) for basis in bases])
+    draws = np.stack([overlap_and_largest(fixed, basis) for basis in bases])
+    draws.setflags(write=False)  # every caller with the same question gets these
+    return draws
 
 
 def split_half_overlaps(
@@ -157,11 +140,10 @@ def split_half_overlaps(
     """
     names, index = index_clusters(one.clusters)
     generator = np.random.default_rng(seed)
+    refitted = RefittedSet(*in_joint_span(one.rows), n_components, centred=centred)
     results = []
     for _ in range(n_splits):
         side = generator.permutation(len(names))[index] < len(names) // 2
-        halves = (
-            top_components(one.rows[part], n_components, centred=centred).vectors for part in (side, ~side)
-        )
+        halves = (refitted.components(part.astype(np.float64)) for part in (side, ~side))
         results.append(overlap_and_largest(*halves))
     return np.stack(results)

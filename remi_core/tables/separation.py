@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -35,8 +34,7 @@ def separation_table(results: Results, readings: Sequence[Reading], *, seed: int
 def separation_by_seed(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
     """Columns window, variant, layer, seed, d: the values of every seed, without intervals."""
     preset, parts = results.preset, []
-    shared = shared_resamples(preset)
-    none = replace(shared, weights=shared.weights[:1])  # a dot needs no interval, and the folds stay the same
+    none = shared_resamples(preset).with_one_draw()  # a dot needs no interval
     for reading in readings:
         clusters = stacked_clusters(results, reading.datasets, reading.window)
         for variant in ["misaligned", *present_controls(results)]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from jaxtyping import Float
 
 from remi_core.datasets import dataset_names
 from remi_core.estimates.measured import shared_resamples
-from remi_core.estimates.subspace import overlap, residuals
+from remi_core.estimates.subspace import overlap, residuals, split_halves
 from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.statistics.geometry import (
@@ -21,7 +20,7 @@ from remi_core.statistics.geometry import (
     participation_ratio,
     top_components,
 )
-from remi_core.statistics.overlap import VectorSet, measure_scree, random_overlaps, split_half_overlaps
+from remi_core.statistics.overlap import VectorSet, measure_scree, random_overlaps
 
 Pair = tuple[str, str]
 TREATMENTS = {"centred": True, "uncentred": False}
@@ -136,7 +135,6 @@ def spread_layers(last: int, *, most: int = 4) -> list[int]:
 def _between(
     results: Results, pair: Pair, place: Place, *, centred: bool, interval: bool = True
 ) -> dict[str, float]:
-    n_components, seed = results.preset.n_components, results.preset.seed
     if interval:
         found = overlap(
             results, place.seed, pair, window=place.window, layer=place.layer, centred=centred
@@ -149,9 +147,7 @@ def _between(
             np.nan,
         )
     halves = [
-        split_half_overlaps(
-            _rows(results, name, place), n_components=n_components, centred=centred, seed=seed
-        )[:, 0]
+        split_halves(results, place.seed, name, window=place.window, layer=place.layer, centred=centred)[:, 0]
         for name in pair
     ]
     floor = np.quantile(_floor(results, place)[:, 0], [0.025, 0.975])
@@ -178,12 +174,7 @@ def _floor(results: Results, place: Place) -> Float[np.ndarray, "draw 2"]:
     shape = results.arrays("instruct", place.seed, "activations", dataset_names(results.preset)[0])[
         "mean"
     ].shape
-    return _random(shape[-1], results.preset.n_components, results.preset.seed)
-
-
-@lru_cache(maxsize=8)
-def _random(width: int, n_components: int, seed: int) -> Float[np.ndarray, "draw 2"]:
-    return random_overlaps(width, n_components, seed=seed)
+    return random_overlaps(shape[-1], results.preset.n_components, seed=results.preset.seed)
 
 
 @dataclass(frozen=True, eq=False)
