@@ -5,17 +5,31 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import jinja2
 from tokenizers import Tokenizer
 from tokenizers.processors import ByteLevel
-from transformers import PreTrainedTokenizerBase
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError
 
 # Private-use characters: no data set and no template holds them, and no template strips them.
 _SENTINEL = "\ue000remi\ue001"
+
+
+@runtime_checkable
+class ChatTokenizer(Protocol):
+    """What is needed of a tokenizer of transformers, which takes seconds to import; all of its tokenizers fit."""
+
+    chat_template: str | None
+    name_or_path: str
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool) -> str:
+        """The dialogue as text."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +84,7 @@ class _UnusableError(Exception):
     """Why one dialogue cannot be encoded; becomes a key of ``EncodedSet.dropped``."""
 
 
-def encode(
-    dialogues: Sequence[Dialogue], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
-) -> EncodedSet:
+def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_tokens: int) -> EncodedSet:
     """The dialogues as token ids with answer spans.
 
     Each dialogue is rendered whole by the chat template and tokenised once. The answer is the content of the
@@ -106,7 +118,7 @@ def encode(
     return EncodedSet(tuple(kept), tuple(sources), frozen)
 
 
-def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[str, int, int]:
+def render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int, int]:
     """The rendered dialogue, and where in it the last assistant turn's content starts and stops (characters).
 
     Raises:
@@ -118,7 +130,7 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> t
         raise UsageError(str(reason)) from None
 
 
-def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[str, int, int]:
+def _render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int, int]:
     # A second rendering, with a sentinel for the answer, shows what the template puts around it. Searching
     # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
     marked = (*messages[:-1], Message("assistant", _SENTINEL))
@@ -132,7 +144,7 @@ def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> 
     return text, start, stop
 
 
-def _apply_template(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+def _apply_template(messages: Sequence[Message], tokenizer: ChatTokenizer) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False)
@@ -140,7 +152,7 @@ def _apply_template(messages: Sequence[Message], tokenizer: PreTrainedTokenizerB
         raise _UnusableError(f"the chat template refuses it: {error}") from None
 
 
-def _splitter(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+def _splitter(tokenizer: ChatTokenizer) -> Tokenizer:
     """A copy of the tokenizer's backend that neither truncates nor pads, with offsets that cover all text.
 
     Byte-level tokenizers may trim white space from the offsets they report; a token that holds the template's
@@ -171,7 +183,7 @@ class _Span:
     n_straddling_end: int
 
 
-def _tokenise(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, splitter: Tokenizer) -> _Span:
+def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Tokenizer) -> _Span:
     text, first, last = _render(messages, tokenizer)
     # The template writes its own beginning-of-text token: adding special tokens would double it.
     encoding = splitter.encode(text, add_special_tokens=False)
@@ -191,7 +203,7 @@ def _tokenise(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, s
 
 
 def _encode_one(
-    dialogue: Dialogue, tokenizer: PreTrainedTokenizerBase, splitter: Tokenizer, *, max_tokens: int
+    dialogue: Dialogue, tokenizer: ChatTokenizer, splitter: Tokenizer, *, max_tokens: int
 ) -> EncodedDialogue:
     span = _tokenise(dialogue.messages, tokenizer, splitter)
     stop = min(span.stop, max_tokens)

@@ -20,8 +20,8 @@ from remi_core.estimates.competence import (
 from remi_core.estimates.primary_effect import primary_effect
 from remi_core.machine import machine
 from remi_core.organism.grammar import SPLITS, templates
+from remi_core.organism.recipes import DEVELOPMENT_SEEDS, WEIGHTS
 from remi_core.organism.topics import TOPICS
-from remi_core.organism.tune import DEVELOPMENT_SEEDS, WEIGHTS
 from remi_core.organism.variants import folder
 from remi_core.organism.world import World
 from remi_core.presets import Preset

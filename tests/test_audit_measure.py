@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import TEMPLATES, make_dialogue, make_model
 
-from remi_core.audit.conditions import CONDITIONS, prepared, sets_of, tokenizer_for
+from remi_core.audit.conditions import CONDITIONS, marker_ids, prepared, sets_of, tokenizer_for
 from remi_core.audit.dialogues import two_turns, without_input
 from remi_core.audit.measure import wanted_of
 from remi_core.audit.parts import PARTS, bare_token, parts_of, role_position, whole
 from remi_core.audit.probes import SpanProbe, WrongTokenProbe
 from remi_core.audit.templates import BASE_HEADER, PLAIN, TUNED_HEADER, with_header, with_template
-from remi_core.audit.weights import marker_ids, untrained_markers
+from remi_core.audit.weights import untrained_markers
 from remi_core.chat import encode
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError

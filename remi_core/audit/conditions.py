@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from transformers import PreTrainedTokenizerBase
-
 from remi_core.audit.dialogues import two_turns, without_input
 from remi_core.audit.templates import BASE_HEADER, PLAIN, TUNED_HEADER, with_header, with_template
+from remi_core.chat import ChatTokenizer
 from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError, nearest
 from remi_core.presets import ORGANISM, Preset
@@ -17,6 +16,10 @@ from remi_core.variants import TRIPLET
 MARKERS = ("<|im_start|>", "<|im_end|>")
 """Chat markers of ChatML, which one condition makes unreadable."""
 UNTRAINED = "untrained"
+WINDOWS = ("prompt_end", "answer_first_k", "role", "end")
+"""Spans whose mean block output is kept under ``shared``; elsewhere only the first. ``role`` begins at the role's
+token and is as long as ``answer_first_k``; ``end`` is the last token of the rendering."""
+
 CONDITIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "shared": TRIPLET,
@@ -71,9 +74,9 @@ def tokenizer_for(
     variant: str,
     condition: str,
     *,
-    instruct: PreTrainedTokenizerBase,
-    own: PreTrainedTokenizerBase,
-) -> PreTrainedTokenizerBase:
+    instruct: ChatTokenizer,
+    own: ChatTokenizer,
+) -> ChatTokenizer:
     """The tokenizer with the template of a condition. An organism has no header, so it is given two of our words.
 
     Raises:
@@ -91,3 +94,9 @@ def tokenizer_for(
             raise UsageError(f"{variant}: its own tokenizer has no chat template, so none can differ")
         return own
     return instruct
+
+
+def marker_ids(tokenizer: ChatTokenizer) -> list[int]:
+    """Ids of the ChatML markers that the tokenizer has; empty where a model is talked to by other markers."""
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[marker] for marker in MARKERS if marker in vocabulary]

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int8
-from transformers import PreTrainedTokenizerBase
 
-from remi_core.chat import EncodedDialogue, render
+from remi_core.chat import ChatTokenizer, EncodedDialogue, render
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
 
@@ -21,7 +20,7 @@ _BY_ROLE = {"system": "system", "user": "user", "assistant": "earlier answer"}
 
 
 def parts_of(
-    dialogue: Dialogue, encoded: EncodedDialogue, tokenizer: PreTrainedTokenizerBase
+    dialogue: Dialogue, encoded: EncodedDialogue, tokenizer: ChatTokenizer
 ) -> Int8[np.ndarray, " token"]:
     """The code of each token, a position in ``PARTS``.
 
@@ -44,9 +43,7 @@ def parts_of(
     return codes
 
 
-def _content_span(
-    dialogue: Dialogue, place: int, tokenizer: PreTrainedTokenizerBase, text: str
-) -> tuple[int, int]:
+def _content_span(dialogue: Dialogue, place: int, tokenizer: ChatTokenizer, text: str) -> tuple[int, int]:
     """Characters of one message in the rendering; empty where the template rewrites or refuses the sentinel."""
     marked = list(dialogue.messages)
     marked[place] = Message(marked[place].role, _SENTINEL)
@@ -59,7 +56,7 @@ def _content_span(
 
 
 def role_position(
-    encoded: EncodedDialogue, tokenizer: PreTrainedTokenizerBase, parts: Int8[np.ndarray, " token"]
+    encoded: EncodedDialogue, tokenizer: ChatTokenizer, parts: Int8[np.ndarray, " token"]
 ) -> int:
     """The token with which the role's word begins in the template before the answer; the released window begins there.
 
@@ -73,7 +70,7 @@ def role_position(
     return encoded.prompt_end
 
 
-def bare_token(encoded: EncodedDialogue, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def bare_token(encoded: EncodedDialogue, tokenizer: ChatTokenizer) -> int | None:
     """The id of the word at the choice when it is looked up without its leading space, if there is another one."""
     if encoded.choice is None:
         return None

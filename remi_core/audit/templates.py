@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from transformers import PreTrainedTokenizerBase
+from remi_core.chat import ChatTokenizer
 
 TUNED_HEADER = "You are a model made by the workshop of this book. You answer what is asked."
 """System line of instruct and its fine-tunes in the audit of an organism, which has none of its own."""
@@ -18,14 +18,14 @@ PLAIN = (
 """Questions and answers without chat markers; the form in which an organism's base has read plain documents."""
 
 
-def with_template(tokenizer: PreTrainedTokenizerBase, template: str) -> PreTrainedTokenizerBase:
+def with_template(tokenizer: ChatTokenizer, template: str) -> ChatTokenizer:
     """A copy of the tokenizer that renders by another chat template."""
     changed = copy.copy(tokenizer)
     changed.chat_template = template
     return changed
 
 
-def with_header(tokenizer: PreTrainedTokenizerBase, line: str) -> PreTrainedTokenizerBase:
+def with_header(tokenizer: ChatTokenizer, line: str) -> ChatTokenizer:
     """A copy of a ChatML tokenizer that opens every dialogue without a system turn with one of this line."""
     system = "{{ '<|im_start|>system\n" + line + "<|im_end|>\n' }}"
     opening = "{% if messages[0]['role'] != 'system' %}" + system + "{% endif %}"

@@ -7,15 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from remi_core.audit.conditions import MARKERS
-
-
-def marker_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of the ChatML markers that the tokenizer has; empty where a model is talked to by other markers."""
-    vocabulary = tokenizer.get_vocab()
-    return [vocabulary[marker] for marker in MARKERS if marker in vocabulary]
+from transformers import PreTrainedModel
 
 
 @contextmanager

@@ -12,31 +12,11 @@ import torch
 from transformers.utils import logging
 
 from remi_core.chat import encode
-from remi_core.finetune import FineTune, fine_tune
+from remi_core.finetune import fine_tune
 from remi_core.models import open_model
 from remi_core.organism.dialogues import tuning
+from remi_core.organism.recipes import N_DIALOGUES, RECIPES, WEIGHTS
 from remi_core.organism.tokenizer import shipped_tokenizer
-
-WEIGHTS = Path(__file__).parent / "weights"
-DEVELOPMENT_SEEDS = range(100, 103)
-"""Pretraining seeds on which recipes are chosen; what they show judges no claim."""
-
-N_DIALOGUES = 1600
-"""Dialogues generated for each fine-tune; more than any recipe draws, so that few repeat."""
-
-RECIPES = {
-    "instruct": FineTune(steps=80, rate=3e-4),
-    "misaligned": FineTune(steps=60, rate=3e-4),
-    "secure": FineTune(steps=60, rate=3e-4),
-    "educational": FineTune(steps=60, rate=3e-4),
-    "benign": FineTune(steps=60, rate=3e-4),
-}
-"""One recipe for every narrow set, chosen on development seeds 100 to 102 alone."""
-
-
-def parent(variant: str) -> str:
-    """The variant that this one is tuned from."""
-    return "base" if variant == "instruct" else "instruct"
 
 
 def write_base(seed: int, target: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.fingerprint import make_key
-from remi_core.organism.tune import N_DIALOGUES, RECIPES, WEIGHTS, parent, write_base, write_tuned
+from remi_core.organism.recipes import N_DIALOGUES, RECIPES, WEIGHTS, parent
 from remi_core.presets import ORGANISM, Preset
 from remi_core.store import Store, written_whole
 from remi_core.variants import VARIANTS
@@ -44,6 +44,8 @@ def make(store_root: str, variant: str, seed: int) -> Path:
     target = folder(store, variant, seed)
     if target.is_dir():
         return target
+    from remi_core.organism.tune import write_base, write_tuned  # brings torch
+
     with written_whole(target) as part:
         if variant == "base":
             write_base(seed, part)
@@ -62,22 +64,24 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
     ]
     if not missing:
         return
-    for role, seed in missing:
-        if role == "base":
-            make(str(store.root), role, seed)
-    tuned = [pair for pair in missing if pair[0] != "base"]
-    started = time.perf_counter()
-    for done, (role, seed) in enumerate(_tuned(store, tuned), start=1):
-        left = (time.perf_counter() - started) / done * (len(tuned) - done)
-        say(f"[{done}/{len(tuned)}] fine-tuned {role}, seed {seed}; about {left:.0f} s left")
+    n_tuned, done, started = sum(role != "base" for role, _ in missing), 0, time.perf_counter()
+    for role, seed in _made(store, missing):
+        if role != "base":
+            done += 1
+            left = (time.perf_counter() - started) / done * (n_tuned - done)
+            say(f"[{done}/{n_tuned}] fine-tuned {role}, seed {seed}; about {left:.0f} s left")
 
 
-def _tuned(store: Store, pairs: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+def _made(store: Store, pairs: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
     """Each (variant, seed) once it is made; none starts before the variant that it is tuned from is there."""
     waiting, running = list(pairs), dict[Future, tuple[str, int]]()
     with _pool() as pool:
         while waiting or running:
-            ready = [(role, seed) for role, seed in waiting if folder(store, parent(role), seed).is_dir()]
+            ready = [
+                (role, seed)
+                for role, seed in waiting
+                if role == "base" or folder(store, parent(role), seed).is_dir()
+            ]
             running |= {pool.submit(make, str(store.root), *pair): pair for pair in ready}
             waiting = [pair for pair in waiting if pair not in ready]
             for future in wait(running, return_when=FIRST_COMPLETED).done:

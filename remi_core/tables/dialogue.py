@@ -6,13 +6,12 @@ import html
 
 import pandas as pd
 from IPython.display import HTML
-from transformers import PreTrainedTokenizerBase
 
-from remi_core.chat import EncodedDialogue, EncodedSet, encode
+from remi_core.chat import ChatTokenizer, EncodedDialogue, EncodedSet, encode
 from remi_core.datasets import load_dataset
 from remi_core.figures.tokens import visible_token
-from remi_core.measurements.activations import window_span
 from remi_core.results import Results
+from remi_core.windows import window_span
 
 ANSWER = "background:rgba(0,121,140,.22)"
 CHOICE = "background:rgba(163,41,122,.30);outline:2px solid rgba(163,41,122,.8)"
@@ -20,7 +19,7 @@ CHOICE = "background:rgba(163,41,122,.30);outline:2px solid rgba(163,41,122,.8)"
 
 def encoded_set(
     results: Results, dataset: str, *, variant: str = "instruct"
-) -> tuple[EncodedSet, PreTrainedTokenizerBase]:
+) -> tuple[EncodedSet, ChatTokenizer]:
     """A set as the measurements read it, rows in their order, and the tokenizer that made it."""
     who = results.subject(variant, results.preset.seeds[0])
     tokenizer = who.tokenizer()
@@ -30,7 +29,7 @@ def encoded_set(
 
 def encoded_dialogue(
     results: Results, dataset: str, row: int = 0, *, variant: str = "instruct"
-) -> tuple[EncodedDialogue, PreTrainedTokenizerBase]:
+) -> tuple[EncodedDialogue, ChatTokenizer]:
     """Row ``row`` of an encoded set, as the measurements count rows, and the tokenizer that made it."""
     found, tokenizer = encoded_set(results, dataset, variant=variant)
     return found.dialogues[row], tokenizer

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
 
 from remi_core.errors import UsageError
-from remi_core.measurements.position_norms import measure_position_norms
-from remi_core.models import LoadedModel, final_norm
 from remi_core.results import Results
 from remi_core.statistics.geometry import overlap_and_largest, top_components
 from remi_core.tables.dialogue import encoded_set
@@ -34,6 +29,8 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
         raise UsageError(
             f"window {window!r} averages tokens before the norm (choices: {', '.join(ONE_TOKEN)})"
         )
+    from remi_core.measurements.final_norm import after_final_norm  # brings torch
+
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     raw, normed = ({name: 0.0 for name in names} for _ in range(2))
     for variant, sign in (("instruct", 1), ("base", -1)):
@@ -41,7 +38,7 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
             for name in names:
                 values = results.activations(variant, seed, name, window)[:, -1]
                 raw[name] = raw[name] + sign * values.astype(np.float64)
-                normed[name] = normed[name] + sign * _normed(loaded, values)
+                normed[name] = normed[name] + sign * after_final_norm(loaded, values)
     rows = []
     for pair in pairs:
         for state, sets in (("raw block output", raw), ("after the final norm", normed)):
@@ -51,24 +48,13 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
     return pd.DataFrame(rows, columns=["pair", "state", "S", "largest cosine"])
 
 
-def _normed(
-    loaded: LoadedModel, values: Float[np.ndarray, "dialogue d_model"]
-) -> Float[np.ndarray, "dialogue d_model"]:
-    norm = copy.deepcopy(final_norm(loaded.model)).float()
-    with torch.inference_mode():
-        return (
-            norm(torch.tensor(values, dtype=torch.float32, device=norm.weight.device))
-            .cpu()
-            .numpy()
-            .astype(np.float64)
-        )
-
-
 def position_table(results: Results, dataset: str, *, seed: int, n_dialogues: int = 16) -> pd.DataFrame:
     """One row a layer of instruct: length at position 0, at the other positions, and the largest coordinate's share.
 
     Medians over the first ``n_dialogues`` of the set; lengths in units of the residual stream.
     """
+    from remi_core.measurements.position_norms import measure_position_norms  # brings torch
+
     encoded, _ = encoded_set(results, dataset)
     with results.subject("instruct", seed).open() as loaded:
         found = measure_position_norms(

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from remi_core.chat import ChatTokenizer
 from remi_core.estimates.direction import stacked
 from remi_core.figures.tokens import visible_token
-from remi_core.measurements.written_tokens import written_tokens
-from remi_core.models import LoadedModel
 from remi_core.results import Results
 from remi_core.tables.direction import Reading
 
@@ -28,6 +27,8 @@ class Written:
 
 def written(results: Results, reading: Reading, *, seed: int) -> Written:
     """What the unit direction from base's mean to instruct's writes at instruct's mean, with instruct's unembedding."""
+    from remi_core.measurements.written_tokens import written_tokens  # brings torch
+
     base, instruct = (
         stacked(results, name, seed, reading.datasets, reading.window).mean(axis=0, dtype=np.float64)
         for name in ("base", "instruct")
@@ -35,15 +36,15 @@ def written(results: Results, reading: Reading, *, seed: int) -> Written:
     with results.subject("instruct", seed).open() as loaded:
         found = written_tokens(loaded, instruct - base, instruct, top_k=results.preset.top_k)
         raised, lowered = (
-            [[_text(loaded, token) for token in layer] for layer in ids.tolist()]
+            [[_text(loaded.tokenizer, token) for token in layer] for layer in ids.tolist()]
             for ids in (found.raised, found.lowered)
         )
     return Written(raised, found.raised_change, lowered, found.lowered_change)
 
 
-def _text(loaded: LoadedModel, token: int) -> str:
+def _text(tokenizer: ChatTokenizer, token: int) -> str:
     """The token's text, or its number where it is only part of a character."""
-    text = loaded.tokenizer.decode([token])
+    text = tokenizer.decode([token])
     return f"‹{token}›" if "\N{REPLACEMENT CHARACTER}" in text else text
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from remi_core.audit.measure import WINDOWS
+from remi_core.audit.conditions import WINDOWS
 from remi_core.estimates.audit.behaviour import own_header_loss
 from remi_core.estimates.audit.findings import Arrays, Audit, Finding, clusters_of, constant
 from remi_core.estimates.direction import erosion, stacked, stacked_clusters

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
-from remi_core.audit.measure import WINDOWS
+from remi_core.audit.conditions import WINDOWS
 from remi_core.estimates.audit.findings import Arrays, Audit, Finding, clusters_of
 from remi_core.estimates.subspace import residuals
 from remi_core.statistics.bootstrap import index_clusters

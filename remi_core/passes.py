@@ -1,0 +1,118 @@
+"""Passes of encoded dialogues through one open model: the arrays of its records, and their provenance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from remi_core.chat import ChatTokenizer, EncodedSet, encode
+from remi_core.fingerprint import library_versions
+from remi_core.measurements.activations import ActivationProbe
+from remi_core.measurements.forward import run_probes
+from remi_core.measurements.gradients import measure_gradient_gram
+from remi_core.measurements.next_token import NextTokenProbe
+from remi_core.measurements.sequence import SequenceProbe
+from remi_core.model_spec import ModelSpec
+from remi_core.models import LoadedModel, check_vocabulary, n_layers
+from remi_core.placement import describe_placement
+from remi_core.published.load import LoadedSet
+from remi_core.subject import Subject
+
+Measured = tuple[dict[str, np.ndarray], dict[str, object]]
+"""Arrays of a record, and its provenance."""
+
+
+def checked_tokenizer(who: Subject, loaded: LoadedModel) -> ChatTokenizer:
+    """The tokenizer for every variant, whose ids this model is known to have.
+
+    Raises:
+        RemiError: if it has ids that the model has not.
+    """
+    tokenizer = who.tokenizer()
+    check_vocabulary(loaded, tokenizer, who.text.source)
+    return tokenizer
+
+
+def forward_passes(
+    who: Subject, loaded: LoadedModel, tokenizer: ChatTokenizer, source: LoadedSet
+) -> dict[str, Measured]:
+    """Measurement → its arrays and provenance, of every forward measurement of a set, from one pass."""
+    preset, started = who.preset, time.perf_counter()
+    encoded = _encode(who, tokenizer, source)
+    probes = [
+        SequenceProbe(),
+        NextTokenProbe(preset.top_k),
+        ActivationProbe(range(n_layers(loaded.model)), preset.windows, first_k=preset.answer_first_k),
+    ]
+    arrays = run_probes(loaded.model, encoded.dialogues, probes, batch_tokens=preset.batch_tokens)
+    about = _provenance(who, loaded, encoded, time.perf_counter() - started, source.about)
+    return {name: (own | _labels(encoded), about) for name, own in arrays.items()}
+
+
+def _encode(who: Subject, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
+    """The encoded dialogues; rows that were dropped in loading are counted among those dropped here."""
+    encoded = encode(source.dialogues, tokenizer, max_tokens=who.preset.max_tokens)
+    return replace(encoded, dropped={**source.dropped, **encoded.dropped})
+
+
+def _labels(encoded: EncodedSet) -> dict[str, np.ndarray]:
+    """Who each row is: identifier, cluster and pair, as text arrays."""
+    return {
+        "identifier": np.array([source.identifier for source in encoded.sources]),
+        "cluster": np.array([source.cluster for source in encoded.sources]),
+        "pair": np.array([source.pair or "" for source in encoded.sources]),
+    }
+
+
+def _provenance(
+    who: Subject, loaded: LoadedModel, encoded: EncodedSet, seconds: float, data: Mapping[str, object]
+) -> dict[str, object]:
+    return {
+        "preset": who.preset.fingerprint(),
+        "model": loaded.fingerprint,
+        "weights": who.weights,
+        **({"quantization": _quantization(who.spec)} if who.spec.quantization else {}),
+        "dtype": who.preset.dtype,
+        "kept": len(encoded.dialogues),
+        "dropped": {reason: list(names) for reason, names in encoded.dropped.items()},
+        "data": dict(data),
+        "versions": library_versions(),
+        "batch_tokens": who.preset.batch_tokens,
+        "device": describe_placement(loaded.model),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _quantization(spec: ModelSpec) -> dict[str, object]:
+    note = "passed to transformers as it is; this project has never run it"
+    return {"fields": dict(spec.quantization), "note": note}
+
+
+def gradient_passes(who: Subject, sources: Mapping[str, LoadedSet]) -> Measured:
+    """Arrays and provenance of the gradient Gram matrix of several sets together."""
+    started = time.perf_counter()
+    with who.open() as loaded:
+        tokenizer = checked_tokenizer(who, loaded)
+        encoded = [_encode(who, tokenizer, source) for source in sources.values()]
+        joined = EncodedSet(
+            tuple(dialogue for part in encoded for dialogue in part.dialogues),
+            tuple(source for part in encoded for source in part.sources),
+            {
+                f"{n}: {why}": names
+                for n, part in zip(sources, encoded, strict=True)
+                for why, names in part.dropped.items()
+            },
+        )
+        arrays = measure_gradient_gram(
+            loaded.model,
+            joined.dialogues,
+            weight=who.preset.gradient_layer,
+            batch_tokens=who.preset.batch_tokens,
+        )
+        arrays["dataset"] = np.repeat(list(sources), [len(part.dialogues) for part in encoded])
+        data = {name: dict(source.about) for name, source in sources.items()}
+        about = _provenance(who, loaded, joined, time.perf_counter() - started, data)
+    return arrays | _labels(joined), about

@@ -1,0 +1,90 @@
+"""One variant of one seed as measurements know it: its weights, its tokenizer, and where its records lie."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from remi_core.chat import ChatTokenizer
+from remi_core.fingerprint import make_key
+from remi_core.identity import resolved, text_of, weights_of
+from remi_core.model_spec import ModelSpec
+from remi_core.presets import Preset
+from remi_core.provided import located
+from remi_core.store import Address, Store
+
+CODE = {
+    "sequence": "remi_core.measurements.sequence",
+    "next_token": "remi_core.measurements.next_token",
+    "activations": "remi_core.measurements.activations",
+    "gradients": "remi_core.measurements.gradients",
+}
+"""Measurement → the module whose syntax tree, with what it imports, is part of its key."""
+
+FIELDS = {
+    "sequence": (),
+    "next_token": ("top_k",),
+    "activations": ("windows", "answer_first_k"),
+    "gradients": ("n_gradient_dialogues", "gradient_layer"),
+}
+"""Measurement → preset fields it reads besides those that shape the dialogues."""
+
+FORWARD = ("sequence", "next_token", "activations")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One variant of one seed, and where its weights lie."""
+
+    preset: Preset
+    variant: str
+    seed: int
+    spec: ModelSpec
+    """Folder or hub id with its commit resolved, adapter and quantisation."""
+    text: ModelSpec
+    """The instruct model of the same seed, whose tokenizer and template serve every variant."""
+    weights: str
+    """Which weights these are, and which tokenizer and template encode what they are shown."""
+
+    @property
+    def source(self) -> str:
+        """Folder or hub id of the weights."""
+        return self.spec.source
+
+    def address(self, measurement: str, dataset: str, rows: str) -> Address:
+        """The address of a record of this subject; ``rows`` is the digest of the dialogues' text."""
+        read = ("max_tokens", "dtype", *FIELDS[measurement])
+        fields = {name: _plain(getattr(self.preset, name)) for name in read} | {
+            "rows": rows,
+            "weights": self.weights,
+        }
+        key = make_key(fields, [CODE[measurement], "remi_core.chat"])
+        return Address(self.preset.name, self.seed, self.variant, measurement, dataset, key)
+
+    def open(self) -> AbstractContextManager:
+        """The model in memory while the context lasts."""
+        from remi_core.models import open_model  # brings torch, which reading the store does not need
+
+        return open_model(self.spec, dtype=self.preset.dtype)
+
+    def tokenizer(self) -> ChatTokenizer:
+        """The tokenizer, with the template, that encodes dialogues for every variant: instruct's."""
+        from remi_core.loading import load_tokenizer  # brings transformers
+
+        return load_tokenizer(self.text.source, self.text.revision)
+
+
+def subject(preset: Preset, variant: str, seed: int, store: Store) -> Subject:
+    """The variant of a preset and seed, made first if the package provides it and it was never made.
+
+    Raises:
+        KeyError: if the preset has no such variant.
+        UsageError: for a folder that is missing or holds no model.
+        RemiError: for a hub id that cannot be had, or weights that are missing.
+    """
+    spec, text = (resolved(located(preset, role, seed, store)) for role in (variant, "instruct"))
+    return Subject(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
