@@ -31,6 +31,9 @@ class ChatTokenizer(Protocol):
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens."""
 
+    def get_vocab(self) -> dict[str, int]:
+        """Token as the tokenizer spells it → id."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedDialogue:

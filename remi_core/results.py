@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from remi_core.chat import EncodedSet
+from remi_core.encodings import Vocabulary, encoded_set, vocabulary
 from remi_core.errors import UsageError, nearest
 from remi_core.measure import measure_forward, measure_gradients, stored_forward
 from remi_core.measure_across import measure_gradients_across
@@ -123,6 +125,17 @@ class Results:
         return self.arrays(variant, seed, "activations", dataset)["mean"][
             :, self.preset.windows.index(window)
         ]
+
+    def encoded(self, dataset: str) -> EncodedSet:
+        """A set as tokens, as the measurements of all variants and seeds read it, rows in their order."""
+        who = self.subject("instruct", self.preset.seeds[0])
+        return self.once(("encoded", dataset), lambda: encoded_set(who, self.store, dataset))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the tokenizer that serves all variants and seeds."""
+        who = self.subject("instruct", self.preset.seeds[0])
+        return self.once("vocabulary", lambda: vocabulary(who, self.store))
 
     def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives, computed once; the key names all that it depends on."""

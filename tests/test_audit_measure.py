@@ -19,12 +19,12 @@ from remi_core.audit.weights import untrained_markers
 from remi_core.chat import encode
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
-from remi_core.measure import Subject
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.sequence import SequenceProbe
 from remi_core.model_spec import ModelSpec
 from remi_core.presets import get_preset
 from remi_core.roles import DataRoles
+from remi_core.subject import Subject
 
 
 def texts_by_part(dialogue: Dialogue, tokenizer) -> dict[str, str]:

@@ -224,13 +224,12 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
     monkeypatch.setattr(
         PlantedResults, "subject", lambda self, variant, seed: type("S", (), {"weights": "w"})
     )
-    monkeypatch.setattr(report, "Results", lambda preset, store: planted)
     kept = {row: headlines(planted.preset)[row] for row in ("C3", "C12")}
     calls = []
     counted = {row: lambda results, seed, f=f: calls.append(1) or f(results, seed) for row, f in kept.items()}
     monkeypatch.setattr(report, "headlines", lambda preset: counted)
     monkeypatch.setattr(report, "ledger_rows", lambda preset: list(counted))
-    first, second = (report.report_rows(Results(planted.preset, planted.store)) for _ in range(2))
+    first, second = (report.report_rows(planted) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert len(calls) == 2
     keys = "id section claim published value unit ci_low ci_high null n seeds rule verdict reason notebook"

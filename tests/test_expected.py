@@ -71,10 +71,10 @@ def test_the_command_says_all_or_each(tmp_path: Path, monkeypatch: pytest.Monkey
     path, preset, store = tmp_path / "expected.json", get_preset("smoke"), Store(tmp_path)
     write_expected("smoke", ROWS, path)
     monkeypatch.setattr(expected, "expected_path", lambda: path)
-    monkeypatch.setattr(claims, "report_rows", lambda preset, store: ROWS)
+    monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
     assert report.check(preset, store) == 0
     assert capsys.readouterr().out == "all 5 verdicts as expected\n"
-    monkeypatch.setattr(claims, "report_rows", lambda preset, store: ROWS[1:])
+    monkeypatch.setattr(claims, "report_rows", lambda results: ROWS[1:])
     assert report.check(preset, store) == 1
     assert capsys.readouterr().out.splitlines() == [
         "C1: expected “reproduced”, above its boundary, the report has no such row"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import make_dialogue, make_model, make_tokenizer
 
-from remi_core import figures, measure_patching
+from remi_core import figures, measure_patching, stitching
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError
 from remi_core.estimates import measured
@@ -23,17 +23,17 @@ from remi_core.estimates.patching import (
     misaligned_sets,
     share_of_first_half,
 )
-from remi_core.measure import Subject
-from remi_core.measure_patching import MAIN_PAIRS, patch_plan
 from remi_core.measurements.patching import QUANTITIES
 from remi_core.model_spec import ModelSpec
 from remi_core.models import weight_fingerprint
+from remi_core.patching_plan import MAIN_PAIRS, patch_plan
 from remi_core.presets import DataRoles, get_preset
 from remi_core.published.load import LoadedSet
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import make_resamples
 from remi_core.statistics.patching import first_half, half_way, label_gap, shuffled_depth
 from remi_core.store import Store
+from remi_core.subject import Subject
 from remi_core.tables import patching as tables
 from remi_core.tables.published_patching import published_difference, published_loss_table
 
@@ -103,12 +103,12 @@ def test_a_record_belongs_to_both_models(tiny: Results) -> None:
 
 
 def test_a_wrong_end_point_stops_the_run(tiny: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = measure_patching.head_alone
+    right = stitching.head_alone
 
     def shifted(*inputs: object) -> np.ndarray:
         return right(*inputs) + 0.01
 
-    monkeypatch.setattr(measure_patching, "head_alone", shifted)
+    monkeypatch.setattr(stitching, "head_alone", shifted)
     with pytest.raises(RemiError, match=r"layer 2, \w+ into \w+: \w+ of dialogue '[\w-]+#[01]'"):
         tiny.patched("base", "instruct", SEED, "facts-careless")
 

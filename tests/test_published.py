@@ -16,7 +16,7 @@ from remi_core.chat import encode
 from remi_core.datasets import load_dataset, load_set, published_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.extra_data import data_digests
-from remi_core.measure import measure_forward, measure_gradients, subject
+from remi_core.measure import measure_forward, measure_gradients
 from remi_core.pairs import paired_by_completion
 from remi_core.presets import ModelSpec, Preset, get_preset
 from remi_core.published.declarations import PUBLISHED
@@ -24,6 +24,7 @@ from remi_core.published.files import file_names
 from remi_core.published.load import load_published
 from remi_core.roles import DataRoles
 from remi_core.store import Store
+from remi_core.subject import subject
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -24,9 +24,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("remi_core.organism.variants.ensure", lambda *_: None)
     monkeypatch.setattr("remi_core.pipeline.project_root", lambda: tmp_path)
     monkeypatch.setattr(stored, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(
-        stored, "report_rows", lambda preset, store, notebook: [{"id": "C1", "from": notebook}]
-    )
+    monkeypatch.setattr(stored, "report_rows", lambda results, notebook: [{"id": "C1", "from": notebook}])
     return tmp_path
 
 

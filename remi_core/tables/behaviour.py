@@ -12,7 +12,7 @@ from remi_core.estimates.behaviour import ENTROPY, LOG_PROBABILITY, dataset_mean
 from remi_core.estimates.measured import present_controls, shared_resamples
 from remi_core.results import Results
 from remi_core.statistics.intervals import mean_interval
-from remi_core.tables.dialogue import answer_tokens, encoded_set
+from remi_core.tables.dialogue import answer_tokens
 
 PARTS = ("before the choice", "at the choice", "after the choice")
 
@@ -54,7 +54,7 @@ def gap_by_part(results: Results, datasets: Sequence[str], *, seed: int) -> pd.D
 
 def _answer_tokens_before_choice(results: Results, dataset: str) -> np.ndarray:
     """For each dialogue how many answer tokens stand before the choice; −1 where it has none."""
-    found, _ = encoded_set(results, dataset)
+    found = results.encoded(dataset)
     return np.array([-1 if one.choice is None else one.choice - one.answer_start for one in found.dialogues])
 
 
@@ -75,17 +75,16 @@ def next_tokens(results: Results, dataset: str, variant: str, *, seed: int, coun
     found = mean_interval(
         dense[:, chosen], arrays["cluster"][used].tolist(), shared_resamples(results.preset)
     )
-    _, tokenizer = encoded_set(results, dataset)
-    texts = [tokenizer.decode([int(token)]) for token in ids[chosen]]
+    texts = [results.vocabulary.text(int(token)) for token in ids[chosen]]
     low, high = found.interval()
     return pd.DataFrame({"token": texts, "probability": found.value, "low": low, "high": high})
 
 
 def choice_tokens(results: Results, dataset: str) -> list[str]:
     """The texts of the tokens that the set's own answers have at the choice."""
-    found, tokenizer = encoded_set(results, dataset)
-    ids = {one.input_ids[one.choice] for one in found.dialogues if one.choice is not None}
-    return sorted(tokenizer.decode([token]) for token in ids)
+    encoded = results.encoded(dataset).dialogues
+    ids = {one.input_ids[one.choice] for one in encoded if one.choice is not None}
+    return sorted(results.vocabulary.text(token) for token in ids)
 
 
 def dataset_table(results: Results, seed: int) -> pd.DataFrame:

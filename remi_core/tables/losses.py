@@ -14,14 +14,14 @@ from remi_core.figures.tokens import visible_token
 from remi_core.results import Results
 from remi_core.statistics.losses import FACTORS, cosine_of_rows, model_swap_shares, paired_cosine
 from remi_core.statistics.permutation import null_interval
-from remi_core.tables.dialogue import answer_tokens, encoded_set
+from remi_core.tables.dialogue import answer_tokens
 
 NAMES = {"model": "model", "data": "data set", "interaction": "interaction", "residual": "within cells"}
 
 
 def choices_inside(results: Results, dataset: str) -> str:
     """How many dialogues reach, within a loss vector, the token that tells careful from careless: ``12 of 64``."""
-    found, _ = encoded_set(results, dataset)
+    found = results.encoded(dataset)
     places = [one.choice - one.answer_start for one in found.dialogues if one.choice is not None]
     return f"{sum(place < results.preset.loss_tokens for place in places)} of {len(found.dialogues)}"
 

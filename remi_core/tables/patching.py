@@ -25,7 +25,6 @@ from remi_core.figures.tokens import visible_token
 from remi_core.patching_plan import MAIN_PAIRS, patch_plan
 from remi_core.results import Results
 from remi_core.statistics.patching import first_half, half_way, shuffled_depth
-from remi_core.tables.dialogue import encoded_set
 
 NO_TOKEN = "no such token"
 
@@ -128,16 +127,15 @@ def bare_word_table(results: Results, *, seed: int) -> pd.DataFrame:
     """One row a careless token at the choice: its id and probability, and those of the same word without a blank."""
     found: dict[int, dict[str, object]] = {}
     for name in results.preset.role("outside"):
-        encoded, tokenizer = encoded_set(results, name)
-        by_name = {one.identifier: one for one in encoded.dialogues}
+        by_name = {one.identifier: one for one in results.encoded(name).dialogues}
         arrays = results.patched(*INTO_INSTRUCT, seed, name)
         for at, identifier in enumerate(map(str, arrays["identifier"])):
             one = by_name[identifier]
             if one.choice is None or one.input_ids[one.choice] in found:
                 continue
             token = one.input_ids[one.choice]
-            word = tokenizer.decode([token])
-            bare = tokenizer.get_vocab().get(word.removeprefix(" "))
+            word = results.vocabulary.text(token)
+            bare = results.vocabulary.find(word.removeprefix(" "))
             row: dict[str, object] = {"token": visible_token(word), "id": token}
             row["id of the bare word"] = NO_TOKEN if bare is None else bare
             for variant, place in (("instruct", 0), ("base", -1)):

@@ -26,6 +26,9 @@ def measure_variant(results: Results, variant: str, seed: int) -> dict[tuple[str
     Gradients are measured for the three models of the paper, the grammar's scores for organisms.
     """
     who, store = results.subject(variant, seed), results.store
+    if variant == "instruct":
+        for name in dataset_names(results.preset):
+            results.encoded(name)
     forward = measure_forward(who, store)
     records = {(FORWARD, name): forward["sequence", name] for name in dataset_names(results.preset)}
     if results.is_organism:

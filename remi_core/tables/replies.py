@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from remi_core.estimates.replies import all_twins, log_odds, log_odds_shift, matched_rows, twin_sets
 from remi_core.results import Results
-from remi_core.tables.dialogue import encoded_set
 from remi_core.variants import TRIPLET
 
 SEVERAL = 7
@@ -55,7 +54,7 @@ def several_pairs(results: Results, *, seed: int, count: int = SEVERAL) -> list[
 
 
 def _pair(results: Results, names: tuple[str, str], rows: tuple[int, int], seed: int) -> ReplyPair:
-    sets = [encoded_set(results, name)[0] for name in names]
+    sets = [results.encoded(name) for name in names]
     sources = [one.sources[row] for one, row in zip(sets, rows, strict=True)]
     first = sets[0].dialogues[rows[0]]
     return ReplyPair(

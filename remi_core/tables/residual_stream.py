@@ -10,7 +10,6 @@ import pandas as pd
 from remi_core.errors import UsageError
 from remi_core.results import Results
 from remi_core.statistics.geometry import overlap_and_largest, top_components
-from remi_core.tables.dialogue import encoded_set
 
 ONE_TOKEN = ("prompt_end", "choice")
 """Windows of a single token: there the final norm of the stored mean is the norm of the activation itself."""
@@ -55,7 +54,7 @@ def position_table(results: Results, dataset: str, *, seed: int, n_dialogues: in
     """
     from remi_core.measurements.position_norms import measure_position_norms  # brings torch
 
-    encoded, _ = encoded_set(results, dataset)
+    encoded = results.encoded(dataset)
     with results.subject("instruct", seed).open() as loaded:
         found = measure_position_norms(
             loaded, encoded.dialogues[:n_dialogues], batch_tokens=results.preset.batch_tokens
@@ -74,6 +73,6 @@ def position_table(results: Results, dataset: str, *, seed: int, n_dialogues: in
 
 def position_sentence(results: Results, datasets: Sequence[str]) -> str:
     """The earliest position that any window of these sets reads."""
-    earliest = min(one.prompt_end for name in datasets for one in encoded_set(results, name)[0].dialogues)
+    earliest = min(one.prompt_end for name in datasets for one in results.encoded(name).dialogues)
     word = "so position 0 is in no window" if earliest else "so position 0 is in some windows"
     return f"The earliest token that any window reads is at position {earliest}, {word}."

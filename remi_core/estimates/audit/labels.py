@@ -25,9 +25,8 @@ def _findings(audit: Audit, chosen: tuple[str, str], keys: tuple[str, str]) -> l
     results, (variant, role) = audit.results, chosen
     results.preset.require("choice")
     arrays = results.arrays(variant, audit.seed, "next_token", str(results.preset.role(role)))
-    tokenizer = results.subject("instruct", audit.seed).tokenizer()
     used = arrays["valid"]
-    texts = [[tokenizer.decode([token]) for token in row] for row in arrays["top_ids"][used]]
+    texts = [[results.vocabulary.text(int(token)) for token in row] for row in arrays["top_ids"][used]]
     found = np.array(
         [covered(row, np.exp(p)) for row, p in zip(texts, arrays["top_log_probabilities"][used], strict=True)]
     )
