@@ -175,12 +175,11 @@ def planted(tmp_path: Path, monkeypatch) -> PlantedResults:
         losses,
         replies,
         subspace,
-        triangle,
     )
     from remi_core.statistics.bootstrap import make_resamples
 
     shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
-    further = (cards, components, distances, replies, triangle)
+    further = (cards, components, distances, replies)
     for module in (behaviour, direction, losses, subspace, *further):
         monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
     return results
@@ -200,8 +199,9 @@ def test_erosion_recovers_what_was_planted(planted) -> None:
     assert found.value == pytest.approx(0.4, abs=0.02)
     assert found.companions["c"] > 0.99 and found.companions["r"] < 0.1
     assert found.null.high < 0.4 and found.null.p_value < 0.05
-    planted.amount = 0.0
-    still = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    unmoved = PlantedResults(planted.preset, planted.store)
+    unmoved.amount = 0.0
+    still = mean_erosion(unmoved, 0, ("harmful-careless", "facts-careless"), "prompt_end")
     assert abs(still.value) < 0.02
 
 
