@@ -31,15 +31,22 @@ def make_key(
     Raises:
         ValueError: if a field is not plain JSON (numbers that are not finite included), or a module is unknown.
     """
-    names = [module if isinstance(module, str) else module.__name__ for module in code]
+    names = tuple(module if isinstance(module, str) else module.__name__ for module in code)
+    code_parts = _parts_of_this_process(names) if root == SOURCE_ROOT else _code_parts(names, root)
+    return text_digest(canonical_json({"fields": fields, "versions": library_versions(), **code_parts}))
+
+
+@lru_cache(maxsize=64)
+def _parts_of_this_process(names: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """The same as they were first seen: a process computes with the code that it has imported, whatever is edited."""
+    return _code_parts(names, SOURCE_ROOT)
+
+
+def _code_parts(names: Sequence[str], root: Path) -> dict[str, dict[str, str]]:
+    """Digest of the syntax of every module covered, and of every data file."""
     modules = imported_modules(names, root=root)
-    parts = {
-        "fields": fields,
-        "versions": library_versions(),
-        "code": {name: syntax_digest(module_path(name, root=root)) for name in modules},
-        "data": _data_digests(modules, root),
-    }
-    return text_digest(canonical_json(parts))
+    code = {name: syntax_digest(module_path(name, root=root)) for name in modules}
+    return {"code": code, "data": _data_digests(modules, root)}
 
 
 def text_digest(text: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 from remi_core.checkpoints import CHECKPOINTS, PAPER_DATASETS, Checkpoints
@@ -132,7 +133,7 @@ class Preset:
 
     def __hash__(self) -> int:
         # The generated hash would fail: a mapping proxy has none before Python 3.12.
-        return hash(json.dumps(self.fields(), sort_keys=True))
+        return int(self._digest[:15], 16)
 
     def fields(self) -> dict[str, object]:
         """The fields that change a number, as JSON-able values."""
@@ -142,6 +143,10 @@ class Preset:
 
     def fingerprint(self) -> str:
         """A hash, 64 hex digits, of everything that changes a number."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
 
 

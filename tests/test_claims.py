@@ -153,6 +153,9 @@ class PlantedResults(Results):
         values = noise.standard_normal((n, 1, self.n_layers, self.width)) + 5 * moved * axis
         return {"mean": np.repeat(values, len(self.preset.windows), axis=1)}
 
+    def once(self, key, compute):
+        return compute()  # what is planted changes in the course of a test
+
     def subject(self, variant: str, seed: int):
         raise AssertionError("planted results have no weights")
 
@@ -199,9 +202,8 @@ def test_erosion_recovers_what_was_planted(planted) -> None:
     assert found.value == pytest.approx(0.4, abs=0.02)
     assert found.companions["c"] > 0.99 and found.companions["r"] < 0.1
     assert found.null.high < 0.4 and found.null.p_value < 0.05
-    unmoved = PlantedResults(planted.preset, planted.store)
-    unmoved.amount = 0.0
-    still = mean_erosion(unmoved, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    planted.amount = 0.0
+    still = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
     assert abs(still.value) < 0.02
 
 

@@ -38,7 +38,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CarelessResults:
     topics = {name.partition("-")[0] for name in preset.datasets}
     clusters = {f"{topic}/{i}": topic for topic in topics for i in range(PlantedResults.n_templates)}
     shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
-    for module in (cards, direction, distances, replies, triangle):
+    for module in (cards, direction, distances, replies):
         monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
     return CarelessResults(preset, Store(tmp_path))
 

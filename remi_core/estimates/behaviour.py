@@ -24,8 +24,12 @@ def dataset_mean(
     results: Results, variant: str, seed: int, datasets: Sequence[str], quantity: str
 ) -> Estimate:
     """Mean over dialogues of a per-token quantity of the answers, nats per token."""
-    values = np.concatenate([results.per_dialogue(variant, seed, name, quantity) for name in datasets])
-    return mean_interval(values, results.clusters(*datasets), shared_resamples(results.preset))
+
+    def compute() -> Estimate:
+        values = np.concatenate([results.per_dialogue(variant, seed, name, quantity) for name in datasets])
+        return mean_interval(values, results.clusters(*datasets), shared_resamples(results.preset))
+
+    return results.once(("dataset mean", variant, seed, tuple(datasets), quantity), compute)
 
 
 def relative_shift(
