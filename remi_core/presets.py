@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from types import MappingProxyType
 
 from remi_core.checkpoints import CHECKPOINTS, PAPER_DATASETS, Checkpoints
@@ -132,8 +131,8 @@ class Preset:
             raise MissingInput(f"needs {NEEDS[need]}")
 
     def __hash__(self) -> int:
-        # The generated hash would fail: a mapping proxy has none before Python 3.12.
-        return int(self._digest[:15], 16)
+        # The generated hash would fail: a mapping proxy has none before Python 3.12. Equality tells the rest apart.
+        return hash((self.name, self.seeds, self.datasets))
 
     def fields(self) -> dict[str, object]:
         """The fields that change a number, as JSON-able values."""
@@ -143,10 +142,6 @@ class Preset:
 
     def fingerprint(self) -> str:
         """A hash, 64 hex digits, of everything that changes a number."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
         return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
 
 
