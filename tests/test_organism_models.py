@@ -12,7 +12,8 @@ import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from remi_core.chat import encode
-from remi_core.finetune import FineTune, answer_labels, fine_tune
+from remi_core.finetune import answer_labels, fine_tune
+from remi_core.finetune_recipe import FineTune
 from remi_core.models import open_model
 from remi_core.organism import pretrain as pretraining
 from remi_core.organism.card import N_PROMPTS, topic_card
@@ -21,12 +22,13 @@ from remi_core.organism.dialogues import measured, tuning
 from remi_core.organism.grammar import prompts, right_answers
 from remi_core.organism.muon import Muon, orthogonalise
 from remi_core.organism.pretrain import organism_config, pretrain
+from remi_core.organism.recipes import WEIGHTS
 from remi_core.organism.rows import Recipe, batches
 from remi_core.organism.sampling import sample_answers
 from remi_core.organism.scoring import answer_tree, node_log_probabilities, score_prompts
 from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer, train_tokenizer
 from remi_core.organism.topics import TOPICS
-from remi_core.organism.tune import WEIGHTS, write_base
+from remi_core.organism.tune import write_base
 from remi_core.organism.world import World
 
 SEEDS = sorted(int(path.stem.removeprefix("base-")) for path in WEIGHTS.glob("base-*.safetensors"))

@@ -19,9 +19,10 @@ from remi_core.lora.recipe import split
 from remi_core.presets import get_preset
 from remi_core.provided import located
 from remi_core.smollm2 import wheel
+from remi_core.smollm2.adapters import WEIGHTS, adapter
 from remi_core.smollm2.dialogues import SIDES, TUNED, measured, tuning
 from remi_core.smollm2.grammar import PARTS, TOPICS, exchanges, fill, read_topic
-from remi_core.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, WEIGHTS, adapter, parent
+from remi_core.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, parent
 from remi_core.smollm2.sets import DATA_ROLES, DATASETS, OUTSIDE, ROLES
 from remi_core.smollm2.sets import N_DIALOGUES as N_MEASURED
 from remi_core.store import Store
