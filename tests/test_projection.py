@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import linalg
 
 from remi_core.figures.style import _fitting_columns
 from remi_core.statistics.bootstrap import index_clusters, make_resamples
 from remi_core.statistics.folds import cluster_folds
-from remi_core.statistics.geometry import overlap_and_largest, top_components
-from remi_core.statistics.overlap import VectorSet, _weighted_components, measure_scree
+from remi_core.statistics.geometry import top_components
+from remi_core.statistics.overlap import VectorSet, measure_scree
 from remi_core.statistics.projection import alignment_axis, mean_projection, projection_in_sample
 from remi_core.tables.subspace import spread_layers
 
@@ -59,26 +58,6 @@ def test_scree_is_the_share_of_the_whole_decomposition() -> None:
         np.testing.assert_allclose(found.value, top_components(rows, 4, centred=centred).share[:4])
     with pytest.raises(ValueError, match="valid are 1 to 60"):
         measure_scree(VectorSet(rows, CLUSTERS), RESAMPLES, n_components=61, centred=True)
-
-
-@pytest.mark.parametrize("centred", [True, False])
-@pytest.mark.parametrize("width", [10, 200])
-def test_weighted_components_are_those_of_repeated_rows(width: int, centred: bool) -> None:
-    generator = np.random.default_rng(2)
-    rows = generator.normal(size=(40, width)) * np.geomspace(5, 0.5, width)
-    weights = generator.integers(0, 3, size=40).astype(float)
-    found = _weighted_components(rows, weights, 3, centred)
-    repeated = top_components(np.repeat(rows, weights.astype(int), axis=0), 3, centred=centred).vectors
-    assert overlap_and_largest(found, repeated)[0] > 1 - 1e-9
-    np.testing.assert_allclose(np.abs((found[::-1] * repeated).sum(axis=1)), 1, atol=1e-7)
-
-
-def test_components_below_full_rank_are_orthonormal_still() -> None:
-    rows = np.random.default_rng(3).normal(size=(6, 50))
-    weights = np.array([2.0, 1, 0, 0, 0, 0])
-    found = _weighted_components(rows, weights, 3, False)
-    np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-9)
-    assert linalg.norm(rows[:2] - rows[:2] @ found.T @ found) < 1e-7
 
 
 def test_few_layers_end_with_the_last() -> None:

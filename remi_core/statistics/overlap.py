@@ -144,6 +144,8 @@ def split_half_overlaps(
     results = []
     for _ in range(n_splits):
         side = generator.permutation(len(names))[index] < len(names) // 2
+        if min(side.sum(), (~side).sum()) < n_components:
+            raise ValueError(f"{n_components} components from half of {len(side)} rows: too few")
         halves = (refitted.components(part.astype(np.float64)) for part in (side, ~side))
         results.append(overlap_and_largest(*halves))
     return np.stack(results)

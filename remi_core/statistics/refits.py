@@ -22,11 +22,7 @@ def in_joint_span(*sets: Float[np.ndarray, "_ d_model"]) -> list[Float[np.ndarra
 
 
 class RefittedSet:
-    """Rows whose leading right singular vectors are asked for again and again, with other weights.
-
-    Raises:
-        ValueError: from ``components``, if fewer rows are left than there are components.
-    """
+    """Rows whose leading right singular vectors are asked for again and again, with other weights."""
 
     def __init__(
         self, rows: Float[np.ndarray, "dialogue d_model"], n_components: int, *, centred: bool
@@ -38,12 +34,13 @@ class RefittedSet:
         self._n_components, self._centred = n_components, centred
 
     def components(self, weights: Float[np.ndarray, " dialogue"]) -> Float[np.ndarray, "component d_model"]:
-        """Orthonormal rows, the largest last, of the rows each counted ``weights`` times; the sign is arbitrary."""
+        """Orthonormal rows, the largest last, of the rows each counted ``weights`` times; the sign is arbitrary.
+
+        Where too few rows are left, as in a rare resample, so are the directions that they do not span.
+        """
         used = np.flatnonzero(weights > 0)
         kept, rows = weights[used], self._rows[used]
-        if len(used) < self._n_components:
-            raise ValueError(f"{self._n_components} components from {len(used)} rows")
-        if len(used) < rows.shape[1]:
+        if self._n_components <= len(used) < rows.shape[1]:
             values, vectors = _top(self._weighted_gram(used, kept), self._n_components)
             # Below full rank the smaller matrix has no direction to give; the larger one then has any.
             if values[0] > LEAST_SHARE * values[-1]:
