@@ -24,6 +24,9 @@ MODEL = "ID_OR_PATH, ID@REVISION or BASE+ADAPTER"
 """How a model is written on the command line."""
 
 LONGEST_LOSS_VECTOR = 64
+FEWEST_TEMPLATES = 10
+"""Prompt templates that every set of a user's own must have: section 4.2.2 draws two groups of five from two sets,
+which may share their prompts, and the direction of section 4.3 is fitted on folds of templates."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REVISED = re.compile(r"(?P<source>[^@]+)@(?P<revision>[\w.-]+)", re.ASCII)
@@ -37,7 +40,7 @@ def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> 
 
     Raises:
         UsageError: if the name cannot be used or is a shipped preset's, a model of the triplet is not named or its
-            folder is missing, two models coincide, or a data file is not what it should be.
+            folder is missing, two models coincide, or a data file is not what it should be or too small.
     """
     if not NAME.fullmatch(name) or name == MODELS:
         raise UsageError(f"--name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
@@ -57,7 +60,18 @@ def _with_roles(preset: Preset, data: Sequence[str]) -> Preset:
     bare = replace(preset, datasets=(), roles=DataRoles(), **sizes)
     given = with_data(bare, data)
     sets = [labelled(given, each) for each in dataset_names(given)]
+    _check_size(sets)
     return replace(given, roles=roles_of(sets), has_choices=has_choices(sets), loss_tokens=_loss_tokens(sets))
+
+
+def _check_size(sets: Sequence[LabelledSet]) -> None:
+    for one in sets:
+        count = len({row.cluster for row in one.dialogues})
+        if count < FEWEST_TEMPLATES:
+            raise UsageError(
+                f"--data: set {one.name!r} has {count} prompt templates in {len(one.dialogues)} dialogues; at least "
+                f"{FEWEST_TEMPLATES} are needed for folds and intervals (key cluster; by default every prompt is one)"
+            )
 
 
 def _loss_tokens(sets: Sequence[LabelledSet]) -> int:

@@ -9,7 +9,7 @@ from remi_core.audit.dialogues import two_turns, without_input
 from remi_core.audit.templates import BASE_HEADER, PLAIN, TUNED_HEADER, with_header, with_template
 from remi_core.chat import ChatTokenizer
 from remi_core.dialogues import Dialogue
-from remi_core.errors import UsageError, nearest
+from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.presets import ORGANISM, Preset
 from remi_core.variants import TRIPLET
 
@@ -38,6 +38,15 @@ shared: as everywhere in the book; tuned: under instruct's own header; own: unde
 without chat markers; untrained: with chat markers that the model cannot read; no-input: without what the request
 gives to work on; two-turns: a second dialogue after the first; half: weights and activations in 16-bit floats.
 """
+
+CONDITION_NEEDS: Mapping[str, str] = MappingProxyType(
+    {
+        UNTRAINED: f"a chat template with the markers {' and '.join(MARKERS)}",
+        "own": "a base model with a chat template of its own",
+        "no-input": "requests that give something to work on: a second paragraph, or words that the answer repeats",
+    }
+)
+"""Condition → what models or dialogues must have for it to be another one than ``shared``."""
 
 
 def sets_of(preset: Preset, condition: str, variant: str) -> tuple[str, ...]:
@@ -80,7 +89,7 @@ def tokenizer_for(
     """The tokenizer with the template of a condition. An organism has no header, so it is given two of our words.
 
     Raises:
-        UsageError: if the variant's own tokenizer is asked for and has no chat template.
+        MissingInput: if the variant's own tokenizer is asked for and has no chat template.
     """
     is_organism = preset.variants["base"].source == ORGANISM
     if condition == "plain":
@@ -91,7 +100,7 @@ def tokenizer_for(
         if is_organism:
             return with_header(instruct, BASE_HEADER if variant == "base" else TUNED_HEADER)
         if own.chat_template is None:
-            raise UsageError(f"{variant}: its own tokenizer has no chat template, so none can differ")
+            raise MissingInput(f"needs {CONDITION_NEEDS[condition]}")
         return own
     return instruct
 

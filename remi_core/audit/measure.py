@@ -12,6 +12,7 @@ from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput
 from remi_core.fingerprint import make_key, text_digest
 from remi_core.identity import text_of
+from remi_core.model_spec import PROVIDED
 from remi_core.store import Address, Record, Store
 from remi_core.subject import Subject
 
@@ -21,15 +22,28 @@ Wanted = tuple[str, str]
 
 
 def wanted_of(who: Subject) -> list[Wanted]:
-    """Everything the audit measures of a variant; what the preset has no data for is left out."""
+    """Everything the audit measures of a variant; what preset, dialogues or model cannot give is left out."""
     wanted = []
     for condition in CONDITIONS:
         try:
             names = sets_of(who.preset, condition, who.variant)
         except MissingInput:
             names = ()
-        wanted += [(name, condition) for name in names]
+        wanted += [(name, condition) for name in names if _applies(who, name, condition)]
     return wanted
+
+
+def _applies(who: Subject, dataset: str, condition: str) -> bool:
+    """Whether a condition can differ from ``shared``, as ``CONDITION_NEEDS`` says; no weights are loaded for it."""
+    if condition == "own" and who.preset.variants["base"].source not in PROVIDED:
+        from remi_core.loading import load_tokenizer  # brings transformers, which our own models need not here
+
+        return load_tokenizer(who.spec.source, who.spec.revision).chat_template is not None
+    return condition != "no-input" or bool(_rows(who, dataset, condition))
+
+
+def _rows(who: Subject, dataset: str, condition: str) -> list[Dialogue]:
+    return prepared(load_dataset(who.preset, dataset)[: who.preset.n_audit_dialogues], condition)
 
 
 def audited(
@@ -57,7 +71,7 @@ def audited(
         opened = {}
         spelling = None
         for dataset, condition in wanted:
-            rows = prepared(load_dataset(who.preset, dataset)[: who.preset.n_audit_dialogues], condition)
+            rows = _rows(who, dataset, condition)
             address = _address(who, (dataset, condition), rows)
             found = store.load(address)
             if found is None:

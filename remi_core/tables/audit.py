@@ -20,6 +20,8 @@ from remi_core.tables.pages import table_html
 
 ROWS = Path(__file__).parents[1] / "estimates" / "audit" / "rows.yaml"
 SIDES = ("off", "on", "difference")
+COLUMNS = ["row", "key", "group", "severity", "label", "unit", "expected", "seed", "afterwards"]
+COLUMNS += [name + end for name in SIDES for end in ("", "_low", "_high")]
 AS_SAID, WITHIN, OTHER_WAY, MIXED, NO_CHANGE = (
     "as the audit says",
     "as the audit says, but its interval holds zero",
@@ -33,7 +35,8 @@ AS_SAID, WITHIN, OTHER_WAY, MIXED, NO_CHANGE = (
 def finding_table(audited: Audited) -> pd.DataFrame:
     """One row a quantity and seed: row, key, group, label, unit, expected, seed, and off, on and difference.
 
-    Each of the three has _low and _high, the 95 % interval over prompt templates.
+    Each of the three has _low and _high, the 95 % interval over prompt templates. No rows where no switch could be
+    measured.
     """
     about = {(one.row, each.key): (one, each) for one in declared() for each in one.quantities}
     rows = []
@@ -47,7 +50,7 @@ def finding_table(audited: Audited) -> pd.DataFrame:
                 | _sides(finding)
             )
     order = {(one.row, each.key): at for at, (one, each) in enumerate(about.values())}
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=COLUMNS)
     place = [order[row, key] for row, key in zip(table["row"], table["key"], strict=True)]
     return table.assign(place=place).sort_values(["place", "seed"], ignore_index=True).drop(columns="place")
 
@@ -105,6 +108,8 @@ def summary(table: pd.DataFrame, group: str = "") -> str:
     Those that were added afterwards are counted apart.
     """
     chosen = table[table["group"] == group] if group else table
+    if chosen.empty:
+        return "None of these switches could be measured for this preset."
     directed = chosen[chosen["expected"] != "either"]
     first, added = (directed[directed["afterwards"] == late] for late in (False, True))
     parts = [_counted(first, "with a direction stated beforehand")]

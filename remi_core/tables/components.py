@@ -19,7 +19,8 @@ def many_pairs(preset: Preset) -> list[Pair]:
     """Two benign pairs first, the null, then insecure code with every other set that has a role."""
     aligned = preset.roles.outside_aligned
     benign = [tuple(preset.roles.unrelated), (preset.roles.unrelated or ("",))[:1] + aligned[:1]]
-    return list(dict.fromkeys([pair for pair in benign if len(pair) == 2] + narrow_pairs(preset)))
+    # A user's first aligned set may have both roles: a set beside itself is no pair.
+    return list(dict.fromkeys([pair for pair in benign if len(set(pair)) == 2] + narrow_pairs(preset)))
 
 
 def cosine_table(results: Results, pairs: Sequence[Pair], *, window: str) -> pd.DataFrame:

@@ -27,7 +27,10 @@ TREATMENTS = {"centred": True, "uncentred": False}
 
 
 def further_pairs(preset: Preset) -> list[Pair]:
-    """Pairs shown beside the headline and its null: same completions, two harmful, two benign, one topic."""
+    """Pairs shown beside the headline and its null: same completions, two harmful, two benign, one topic.
+
+    A pair that a preset lacks is left out, and so is one that is shown already.
+    """
     roles = preset.roles
     harmful, benign = (*roles.outside[:2], "", "")[:2], (*roles.outside_aligned[:2], "", "")[:2]
     pairs = [
@@ -36,7 +39,14 @@ def further_pairs(preset: Preset) -> list[Pair]:
         (roles.narrow_aligned, benign[1]),
         (benign[1], harmful[1]),
     ]
-    return [pair for pair in pairs if all(pair)]
+    return _new_pairs(pairs, shown=[roles.shared, roles.unrelated])
+
+
+def _new_pairs(pairs: Sequence[Pair], *, shown: Sequence[tuple[str, ...]]) -> list[Pair]:
+    """The pairs of two different sets, each once whatever its order, without those shown."""
+    new: dict[frozenset[str], Pair] = {frozenset(pair): pair for pair in reversed(pairs)}
+    seen = {frozenset(pair) for pair in shown}
+    return [pair for key, pair in reversed(new.items()) if len(key) == 2 and all(pair) and key not in seen]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,8 @@ def own_table(results: Results, *, seed: int) -> pd.DataFrame:
 
 def _sets(audit: Audit) -> tuple[str, ...]:
     roles = audit.results.preset.roles
-    return tuple(dict.fromkeys((*roles.outside_aligned, *roles.outside, roles.narrow_aligned, roles.narrow)))
+    named = (*roles.outside_aligned, *roles.outside, roles.narrow_aligned, roles.narrow)
+    return tuple(dict.fromkeys(name for name in named if name))
 
 
 def _with_index(table: pd.DataFrame, *bases: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from remi_core.errors import MissingInput
 from remi_core.estimates.audit.findings import (
     Arrays,
     Audit,
@@ -190,6 +191,8 @@ def wrong_token(audit: Audit) -> list[Finding]:
     arrays = audit.arrays("misaligned", "example")
     used = np.isfinite(arrays["bare"])
     audit.results.preset.require("choice")
+    if not used.any():
+        raise MissingInput("needs a choice at a word that has one id after a space and another one bare")
     clusters = {"cluster": arrays["cluster"][used]}
     off, on = (audit.mean(arrays[name][used], clusters) for name in ("in_context", "bare"))
     return [Finding(row=7, key="log_probability", off=off, on=on)]

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from remi_core.audit.conditions import MARKERS, UNTRAINED
+from remi_core.audit.conditions import CONDITION_NEEDS
 from remi_core.audit.gradients import audited_gradients
 from remi_core.audit.measure import Wanted, audited, wanted_of
 from remi_core.audit.parts import PARTS
@@ -71,12 +71,12 @@ class Audit:
         """The arrays of a variant on the set of that role under a condition.
 
         Raises:
-            MissingInput: if the preset has no set of that role, or the model's template has no chat markers to unlearn.
+            MissingInput: if the preset has no set of that role, or the condition cannot be had.
         """
-        wanted = str(self.results.preset.role(role)), condition
-        if condition == UNTRAINED and wanted not in self.records[variant]:
-            raise MissingInput(f"needs a chat template with the markers {' and '.join(MARKERS)}")
-        return self.records[variant][wanted].arrays
+        record = self.records[variant].get((str(self.results.preset.role(role)), condition))
+        if record is None:
+            raise MissingInput(f"needs {CONDITION_NEEDS[condition]}")
+        return record.arrays
 
     @cached_property
     def gradients(self) -> Arrays:

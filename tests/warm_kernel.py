@@ -1,0 +1,83 @@
+"""Notebooks run in this process, where everything heavy is imported already: a kernel of its own costs seconds each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+
+import papermill
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
+from traitlets.config import Config
+
+
+def execute_here(source: Path, part: Path, parameters: Mapping[str, object], *_: object) -> None:
+    """Stands in for the execution of ``remi_core.notebooks``: papermill all the same, but no kernel is started."""
+    papermill_engines.register("warm", WarmEngine)
+    papermill.execute_notebook(
+        str(source),
+        str(part),
+        parameters=dict(parameters),
+        engine_name="warm",
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+    )
+
+
+class WarmEngine(Engine):
+    """Runs the cells of a notebook one by one in a namespace that begins empty."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: NotebookExecutionManager, kernel_name: str, **_: object
+    ) -> None:
+        """Return once every cell is done; the error of the first that fails is raised."""
+        shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+        shell.reset(new_session=False)
+        for index, cell in enumerate(nb_man.nb.cells):
+            if cell.cell_type != "code":
+                continue
+            nb_man.cell_start(cell, index)
+            cell.outputs, error = run_cell(shell, cell.source)
+            if error is not None:
+                nb_man.cell_exception(cell, index, exception=error)
+                raise error
+            nb_man.cell_complete(cell, index)
+
+
+def run_cell(shell: InteractiveShell, code: str) -> tuple[list[NotebookNode], BaseException | None]:
+    """What a cell displays, its last value included, and the error it ends with, if any."""
+    with capture_output() as captured:
+        done = shell.run_cell(code, store_history=False)
+    shown = [(one.data, one.metadata or {}) for one in captured.outputs]
+    if done.result is not None:
+        shown.append(shell.display_formatter.format(done.result))
+    outputs = [new_output("display_data", data=data, metadata=about) for data, about in shown]
+    return outputs, done.error_before_exec or done.error_in_exec
+
+
+class OneProcess(ProcessPoolExecutor):
+    """Stands in for a pool of processes: what is submitted is done at once, here."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> OneProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., float], *arguments: object, **options: object) -> Future[float]:
+        """The work, done or failed."""
+        future: Future[float] = Future()
+        try:
+            future.set_result(work(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
