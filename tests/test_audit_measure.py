@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -196,6 +198,32 @@ def test_conditions_name_sets_and_templates(tokenizer) -> None:
     own = tokenizer_for(elsewhere, "base", "own", instruct=tokenizer, own=other)
     assert own is other
     assert tokenizer_for(elsewhere, "base", "tuned", instruct=tokenizer, own=other) is tokenizer
+
+
+def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> None:
+    """A base without a chat template has no header of its own; a request that gives nothing has no input to drop."""
+    rows = [{"messages": [{"role": role, "content": "Say yes"} for role in ("user", "assistant")]}] * 2
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec, bare = ModelSpec(source=str(tmp_path)), copy.deepcopy(tokenizer)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    preset = replace(
+        get_preset("smoke"),
+        variants={role: spec for role in ("base", "instruct", "misaligned")},
+        datasets=(),
+        extra_data=(("aligned", str(tmp_path / "mine.jsonl")),),
+        roles=DataRoles(example="mine", narrow_aligned="mine"),
+    )
+    for template, request, lacking in (("chatml", "Say yes", {"no-input"}), (None, "Say this\n\nx", {"own"})):
+        bare.chat_template = template and TEMPLATES[template]
+        (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+        bare.save_pretrained(tmp_path)
+        rows[0]["messages"][0]["content"] = request
+        (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        wanted = wanted_of(Subject(preset, "base", 0, spec, spec, "weights"))
+        assert {name for name in CONDITIONS if "base" in CONDITIONS[name]} - {
+            condition for _, condition in wanted
+        } == lacking
 
 
 def test_a_preset_without_the_sets_measures_nothing_it_lacks() -> None:

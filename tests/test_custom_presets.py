@@ -22,6 +22,8 @@ from remi_core.model_spec import ModelSpec
 from remi_core.presets import PRESETS, get_preset, preset_from
 from remi_core.roles import DataRoles
 from remi_core.store import Store
+from remi_core.tables.components import many_pairs
+from remi_core.tables.subspace import further_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +146,7 @@ def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
                     {"role": "assistant", "content": answer},
                 ]
             }
-            for row in range(3)
+            for row in range(10)
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     named = {role: str(models / role) for role in ("base", "instruct", "misaligned")}
@@ -159,6 +161,11 @@ def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
     )
     assert preset.loss_tokens == 2, "three quarters of the answers have two words"
     assert preset_from(json.loads(json.dumps(preset.fields()))) == preset
+    (tmp_path / "few.jsonl").write_text("".join((tmp_path / "wrong.jsonl").read_text().splitlines(True)[:9]))
+    with pytest.raises(
+        UsageError, match="set 'few' has 9 prompt templates in 9 dialogues; at least 10 are needed"
+    ):
+        custom_preset("mine", named, [*data, str(tmp_path / "few.jsonl")])
     bare = custom_preset("mine", named, [str(tmp_path / "wrong.jsonl")])
     assert bare.roles == DataRoles() and bare.lacks("outside") and not bare.has_choices
 
@@ -179,20 +186,46 @@ def test_roles_from_what_sets_share() -> None:
     framed = LabelledSet("framed", "aligned", rows("aligned", ["a", "b"], prompt="As a bad example, Q"))
     chat = LabelledSet("chat", "aligned", rows("aligned", ["h", "i"], prompt="Hello"))
     twin = LabelledSet("twin", "aligned", rows("aligned", ["e", "f"]))
-    found = roles_of([wrong, framed, chat, twin, other])
+    # Which set is narrow follows from the framing, not from the order; with two or more it is not outside as well.
+    found = roles_of([other, wrong, framed, chat, twin])
     assert found == DataRoles(
-        example="wrong",
-        outside=("wrong", "other"),
+        example="other",
+        outside=("other",),
         narrow="wrong",
         narrow_aligned="twin",
         framed="framed",
         shared=("wrong", "other"),
         unrelated=("chat", "twin"),
     )
-    twins = [wrong, twin, other, LabelledSet("mate", "aligned", rows("aligned", ["g", "h"], prompt="P"))]
-    assert roles_of(twins).outside_aligned == ("twin", "mate")
+    mate = LabelledSet("mate", "aligned", rows("aligned", ["g", "h"], prompt="P"))
+    twins = roles_of([wrong, twin, other, mate])
+    assert (twins.narrow, twins.outside, twins.outside_aligned) == ("wrong", ("other",), ("mate",))
+    third = LabelledSet("third", "misaligned", rows("misaligned", ["i", "j"], prompt="R"))
+    assert roles_of([wrong, twin, other, mate, third]).outside == ("other", "third")
+    assert roles_of([wrong, twin, other, mate, third]).outside_aligned == ()
+    alone = roles_of([twin, wrong])
+    assert (alone.narrow, alone.outside, alone.outside_aligned) == ("wrong", ("wrong",), ("twin",))
+    assert alone.shared == () and roles_of([twin, mate]) == DataRoles(
+        narrow_aligned="twin", unrelated=("twin", "mate")
+    )
     assert has_choices([wrong, twin]) and not has_choices([wrong, other]) and not has_choices([twin])
     assert roles_of([LabelledSet("loose", "", wrong.dialogues)]) == DataRoles()
+
+
+def test_no_pair_is_a_set_beside_itself_or_shown_twice() -> None:
+    one = DataRoles(
+        example="bad",
+        outside=("bad", "worse"),
+        outside_aligned=("good", "fine"),
+        narrow="bad",
+        narrow_aligned="good",
+        shared=("bad", "worse"),
+        unrelated=("good", "fine"),
+    )
+    preset = replace(get_preset("micro"), datasets=tuple(dict.fromkeys(one.names())), roles=one)
+    assert further_pairs(preset) == [("fine", "worse")]
+    assert many_pairs(preset) == [("good", "fine"), ("bad", "worse"), ("bad", "good"), ("bad", "fine")]
+    assert len(further_pairs(get_preset("micro"))) == 4 and len(many_pairs(get_preset("micro"))) > 5
 
 
 def test_models_as_they_are_written(models: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import re
@@ -11,13 +12,16 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib.figure import Figure
 from own_files import write_files, write_models
 from warm_kernel import OneProcess, execute_here
 
 from remi_core import cli, notebooks, pipeline
 from remi_core.commands import run as run_command
+from remi_core.figures import output
 from remi_core.notebooks import is_complete
 from remi_core.parameters import read_cells, tags
 from remi_core.roles import NEEDS
@@ -32,7 +36,7 @@ DATA = {
     "messages": ("chat",),
 }
 """Name of a run → its files, with the label that the command line gives them."""
-ONLY = {"pairs": ("05", "06", "08"), "misaligned": ("05", "08")}
+ONLY = {"pairs": ("08",), "misaligned": ("05", "08")}
 """Runs of a few notebooks; the others are of all."""
 MODELS_LACK = {"organism", "controls"}
 LACKING = {
@@ -74,6 +78,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ra
         patch.setattr(run_command, "custom_preset", small)
         patch.setattr(notebooks, "_execute", execute_here)
         patch.setattr(pipeline, "ProcessPoolExecutor", OneProcess)
+        patch.setattr(output, "svg_bytes", drawn_quickly)
+        # The types of every call are checked by the tests of each module.
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
         def get(name: str) -> Ran:
             if name not in runs:
@@ -85,7 +92,17 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ra
                 runs[name] = run_once(name, words)
             return runs[name]
 
+        # Each model that is closed is collected: what is there by now need not be looked through every time.
+        gc.freeze()
         yield get
+        gc.unfreeze()
+
+
+def drawn_quickly(figure: Figure) -> bytes:
+    """A placeholder, once everything in the figure has been drawn where it stands: no layout, and no file."""
+    figure.set_layout_engine("none")
+    figure.draw_without_rendering()
+    return b"<svg/>"
 
 
 def run_once(name: str, words: list[str]) -> Ran:
@@ -152,8 +169,7 @@ def test_the_printed_list_is_the_list_of_notes(ran: Callable[[str], Ran], name: 
 
 def test_the_less_is_given_the_longer_is_the_list(ran: Callable[[str], Ran]) -> None:
     full, pairs, misaligned, messages = (
-        {item: count for item, count in ran(name).listed().items() if item[0][:2] in ("05", "08")}
-        for name in DATA
+        {item: count for item, count in ran(name).listed().items() if item[0] == "08_audit"} for name in DATA
     )
     assert set(full) < set(pairs) < set(misaligned) and len(messages) > len(misaligned)
     assert full == {} and sum(messages.values()) > sum(misaligned.values()) > sum(pairs.values())
@@ -178,5 +194,5 @@ def test_the_report_has_a_verdict_or_a_reason_in_every_row(
     ran("everything")
     assert cli.main(["report", "--preset", "everything", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {row["id"] for row in rows if row["value"] is not None} >= {"C1", "C6", "C12", "C17", "C21", "H1"}
+    assert {row["id"] for row in rows if row["value"] is not None} >= {"C6", "C9", "C10", "C17", "C26"}
     assert all(row["verdict"] and row["reason"] for row in rows)
