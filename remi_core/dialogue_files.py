@@ -14,6 +14,7 @@ Files that mix schemas are refused: which set a reply lands in must not depend o
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from remi_core.dialogues import Dialogue, Row, Unique, messages_row, parse_lines
@@ -73,12 +74,19 @@ def read_entry(entry: str, path: str) -> list[Dialogue]:
     Raises:
         UsageError: as ``read_sets``, or if the file no longer holds what the entry says.
     """
+    stamp = Path(path).stat() if Path(path).is_file() else None
+    return list(_read_entry(entry, path, stamp and (stamp.st_mtime_ns, stamp.st_size)))
+
+
+@lru_cache(maxsize=32)
+def _read_entry(entry: str, path: str, stamp: tuple[int, int] | None) -> tuple[Dialogue, ...]:
+    """The same, read once as long as the file's time and size stay: every measurement asks for its rows again."""
     part = _part(entry)
     sets = read_sets(path, label="" if part else entry)
     if part not in sets:
         wanted = f"{part} replies" if part else "rows with messages"
         raise UsageError(f"{path}: has no {wanted} any more; give the file with --data again")
-    return sets[part]
+    return tuple(sets[part])
 
 
 def _part(entry: str) -> str:
