@@ -36,7 +36,7 @@ def wanted_of(who: Subject) -> list[Wanted]:
 def _applies(who: Subject, dataset: str, condition: str) -> bool:
     """Whether a condition can differ from ``shared``, as ``CONDITION_NEEDS`` says; no weights are loaded for it."""
     if condition == "own" and who.preset.variants["base"].source not in PROVIDED:
-        from remi_core.loading import load_tokenizer  # brings transformers, which our own models need not here
+        from remi_core.loading import load_tokenizer  # brings transformers
 
         return load_tokenizer(who.spec.source, who.spec.revision).chat_template is not None
     return condition != "no-input" or bool(_rows(who, dataset, condition))
