@@ -21,6 +21,7 @@ from remi_core.presets import Preset
 from remi_core.progress import Progress, Say, print_line
 from remi_core.roles import NEEDS
 from remi_core.store import Store, project_root
+from remi_core.studies.files import study_digests
 from remi_core.variants import in_order
 
 PER_VARIANT = "00"
@@ -34,7 +35,9 @@ KERNEL_ENVIRONMENT = {
 }
 STORED = "stored"
 """Parameter of a notebook that shows a stored result: the name of its preset."""
-SET_BY_PIPELINE = ("preset", "variant")
+STUDIES = "studies"
+"""Parameter of a notebook that shows stored studies: their names, a space between two."""
+SET_BY_PIPELINE = ("preset", "variant", STUDIES)
 MEMORY_A_JOB = 3 * 2**30
 """Bytes of free memory wanted for each notebook that runs at the same time."""
 
@@ -88,7 +91,8 @@ def plan(
             name = f"{source.stem}-{variant}" if variant else source.stem
             values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **own}
             check_parameters(source, values)
-            key = notebook_key(source, values, fields | _stored_shown(source, given))
+            shown = _stored_shown(source, given) | _studies_shown(source, preset)
+            key = notebook_key(source, values, fields | shown)
             target = store.notebook_path(preset.name, name)
             done = is_done(target, key)
             steps.append(
@@ -113,6 +117,14 @@ def _stored_shown(source: Path, given: Mapping[str, object]) -> dict[str, str | 
         return {}
     path = project_root() / "stored" / str(given.get(STORED, declared[STORED].default)) / "audit.json"
     return {STORED: file_digest(path) if path.is_file() else None}
+
+
+def _studies_shown(source: Path, preset: Preset) -> dict[str, dict[str, str]]:
+    """Digests of the stored studies that a notebook shows, for its key: those its parameter ``studies`` lists."""
+    declared = declared_parameters(source)
+    if STUDIES not in declared:
+        return {}
+    return {STUDIES: study_digests(preset.name, str(declared[STUDIES].default).split())}
 
 
 def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:

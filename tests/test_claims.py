@@ -88,7 +88,9 @@ def test_every_row_is_declared_whole_and_measured_or_says_why_not() -> None:
 def test_the_ledger_holds_the_papers_rows_in_order_with_parts_after_their_claim() -> None:
     rows = report.ledger_rows(get_preset("smoke"))
     claims = [row for row in rows if "." not in row]
-    assert claims == [claim.id for claim in CLAIMS] and claims[-3:] == ["H1", "H2", "H3"]
+    assert claims == [claim.id for claim in CLAIMS]
+    assert [claim for claim in claims if claim[0] == "H"] == ["H1", "H2", "H3"]
+    assert [claim[0] for claim in claims] == sorted(claim[0] for claim in claims)
     assert {"C2", "C8", "C11", "C13", "C14", "C15", "C18", "C19", "C20", "C23", "C24", "C25", "C26"} <= set(
         claims
     )
@@ -105,6 +107,36 @@ def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value: float
     word, _ = rules.verdict(confounded, [_planted(value, half=0.05)] * 3, [0.01] * 3)
     assert word == (rules.CONFOUNDED if plain[0] == rules.REPRODUCED else plain[0])
     assert rules.verdict(open_rule, [None] * 3, [1.0] * 3)[0] == rules.NOT_TESTABLE
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        (("holds",) * 3, rules.REPRODUCED),
+        (("fails",) * 3, rules.CONTRADICTED),
+        (("holds", "holds", "fails"), rules.INCONCLUSIVE),
+        (("open",) * 3, rules.INCONCLUSIVE),
+    ],
+)
+def test_a_claim_with_a_whole_rule_is_judged_by_its_outcome_in_every_seed(
+    outcomes: tuple[str, ...], expected: str
+) -> None:
+    claim = replace(CLAIM, by_outcome=True, full_rule="both parts")
+    # The value alone says the opposite: it must not matter.
+    seeds = [replace(_planted(-0.5), outcome=one, why=f"part one {one}") for one in outcomes]
+    word, reason = rules.verdict(claim, seeds, [1.0] * 3)
+    assert word == expected and f"part one {outcomes[0]}" in reason
+    assert "both parts" in rules.rule_text(claim)
+
+
+def test_our_own_claims_are_supported_where_the_papers_are_reproduced() -> None:
+    own = replace(CLAIM, id="X1")
+    assert rules.verdict(own, [_planted(0.5)] * 3, [0.01] * 3)[0] == "supported"
+    gaps = (0.3, 0.05, 0.3)
+    assert rules.verdict(own, [_planted(0.5, gaps=gaps)] * 3, [0.01] * 3)[0] == "supported with a confound"
+    assert rules.rule_text(own).startswith("supported if") and rules.rule_text(CLAIM).startswith(
+        "reproduced if"
+    )
 
 
 def test_a_row_that_nothing_can_measure_says_so_in_every_seed(planted) -> None:

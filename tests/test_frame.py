@@ -66,6 +66,7 @@ ORDER = (
     "measure_across",
     "results",
     "statistics",
+    "studies",
     "estimates",
     "claims",
     "figures",

@@ -54,6 +54,8 @@ class Claim:
     """The strongest verdict that this edition can give, whatever the value; "" where the rule alone decides."""
     cap_reason: str = ""
     """What stands between the value and a stronger verdict."""
+    by_outcome: bool = False
+    """Judged by ``full_rule`` alone, which each seed's headline has applied to all its parts (``Measured.outcome``)."""
     untestable: str = ""
     """Why nothing can be measured for this row on any models; "" where something can."""
 

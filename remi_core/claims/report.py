@@ -19,6 +19,7 @@ from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.statistics.permutation import NullResult, holm
 from remi_core.store import Address
+from remi_core.studies.files import study_digests
 
 HEADLINE_MODULE = "remi_core.claims.headlines"
 
@@ -49,9 +50,11 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
 
 
 def headline_key(results: Results, seed: int) -> str:
-    """Everything that changes a headline of one seed: the preset, all weights, and the code behind the headlines."""
+    """Everything that changes a headline of one seed: preset, weights, stored studies, and the code behind it."""
     weights = {name: results.subject(name, seed).weights for name in results.variants}
-    return make_key({"preset": results.preset.fields(), "weights": weights}, [HEADLINE_MODULE])
+    studies = study_digests(results.preset.name)
+    fields = {"preset": results.preset.fields(), "weights": weights, "studies": studies}
+    return make_key(fields, [HEADLINE_MODULE])
 
 
 def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[str, object]]:
@@ -82,8 +85,8 @@ def _holm(found: Mapping[str, Measured | None]) -> dict[str, float]:
     """Adjusted p by row: the claims of one notebook are one family, the parts of a claim another."""
     families: dict[str, list[str]] = {}
     for row, one in found.items():
-        if one is not None and not one.missing and not get_claim(row).descriptive:
-            claim = get_claim(row)
+        claim = get_claim(row)
+        if one is not None and not (one.missing or claim.descriptive or claim.by_outcome):
             families.setdefault(claim.id if "." in row else claim.notebook, []).append(row)
     adjusted = {}
     for rows in families.values():

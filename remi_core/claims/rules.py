@@ -9,6 +9,8 @@ from remi_core.claims.declarations import Claim
 from remi_core.estimates.measured import Measured
 
 REPRODUCED = "reproduced"
+SUPPORTED = "supported"
+"""The word for ``REPRODUCED`` where the claim is our own, X1 and on: there is nothing to reproduce."""
 CONFOUNDED = "reproduced with a confound"
 CONTRADICTED = "contradicted"
 INCONCLUSIVE = "inconclusive"
@@ -24,9 +26,14 @@ def verdict(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[f
     null, Holm-adjusted over the claims of a seed. Source: the book's page on verdicts.
     """
     word, reason = _uncapped(claim, seeds, p_values)
-    if word in (NOT_TESTABLE, SHOWN) or not _exceeds(word, claim.cap):
-        return word, reason
-    return claim.cap, f"{claim.cap_reason}; the part measured here reads “{word}”: {reason}"
+    if word not in (NOT_TESTABLE, SHOWN) and _exceeds(word, claim.cap):
+        word, reason = claim.cap, f"{claim.cap_reason}; the part measured here reads “{word}”: {reason}"
+    return (word.replace(REPRODUCED, SUPPORTED) if is_own(claim) else word), reason
+
+
+def is_own(claim: Claim) -> bool:
+    """Whether a claim is this project's, and not the paper's."""
+    return claim.id.startswith("X")
 
 
 def _exceeds(word: str, cap: str) -> bool:
@@ -43,6 +50,8 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return NOT_TESTABLE, f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
     if claim.descriptive:
         return SHOWN, "a descriptive figure, not judged"
+    if claim.by_outcome:
+        return _by_outcome(values)
     if all(_within_smallest(claim, one) for one in values):
         return CONTRADICTED, f"every seed's interval lies within {claim.smallest_effect:g} of {_edge(claim)}"
     if all(_beyond(claim, one) for one in values):
@@ -51,6 +60,14 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return CONTRADICTED, f"every seed's interval lies on the other side of {_edge(claim)}"
     beyond = sum(_beyond(claim, one) for one in values)
     return INCONCLUSIVE, f"the interval lies on the claimed side in {beyond} of {len(values)} seeds"
+
+
+def _by_outcome(values: Sequence[Measured]) -> tuple[str, str]:
+    found = [one.outcome for one in values]
+    word = {"holds": REPRODUCED, "fails": CONTRADICTED}.get(
+        found[0] if len(set(found)) == 1 else "", INCONCLUSIVE
+    )
+    return word, "; ".join(dict.fromkeys(one.why for one in values))
 
 
 def _when_beyond(claim: Claim, values: Sequence[Measured], p_values: Sequence[float]) -> tuple[str, str]:
@@ -74,13 +91,19 @@ def rule_text(claim: Claim) -> str:
     controls = ", every control's contrast excludes 0" if claim.controls else ""
     if claim.descriptive:
         return "shown, not judged"
+    if claim.by_outcome:
+        return f"{_good(claim)} if this holds in every seed, contradicted if it fails in every seed: {claim.full_rule}"
     capped = f"; at most “{claim.cap}”, since {claim.cap_reason}" if claim.cap else ""
     whole = f". The whole rule: {claim.full_rule}" if claim.full_rule else ""
     return (
-        f"reproduced if the 95 % interval lies {where} {claim.boundary:g} in every seed, "
+        f"{_good(claim)} if the 95 % interval lies {where} {claim.boundary:g} in every seed, "
         f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies on the other side "
         f"or within {claim.smallest_effect:g} of that boundary in every seed{capped}{whole}"
     )
+
+
+def _good(claim: Claim) -> str:
+    return SUPPORTED if is_own(claim) else REPRODUCED
 
 
 def _edge(claim: Claim) -> str:

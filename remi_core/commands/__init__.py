@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-from remi_core.commands import book, doctor, finetune, organism, presets, report, run, store
+from remi_core.commands import book, doctor, finetune, organism, presets, report, run, store, study
 
 COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
     {
@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "run": run,
         "book": book,
         "report": report,
+        "study": study,
         "finetune": finetune,
         "organism": organism,
     }

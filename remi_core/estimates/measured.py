@@ -33,6 +33,13 @@ class Measured:
     """Values that must be read with this one, such as c and r with e."""
     missing: str = ""
     """What the preset lacks to judge the value, or to have one at all."""
+    outcome: str = ""
+    """For a claim judged by a whole rule (``by_outcome``): ``holds``, ``fails`` or ``open`` in this seed."""
+    why: str = ""
+    """Which part of that rule decided, in a few words."""
+
+
+OUTCOMES = ("holds", "fails", "open")
 
 
 def absent(missing: str) -> Measured:

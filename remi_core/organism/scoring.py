@@ -137,17 +137,26 @@ def score_prompts(
 
     A context is a rendered dialogue, open where the answer begins: ChatML, or plain if it ends in ``A:``.
     """
+    pairs = zip(contexts, prompts, strict=True)
+    trees = [
+        answer_tree(context, prompt, tokenizer, end="\n" if context.endswith("A:") else TURN_END)
+        for context, prompt in pairs
+    ]
+    return score_trees(model, trees, prompts, batch=batch)
+
+
+def score_trees(
+    model, trees: Sequence[AnswerTree], prompts: Sequence[Prompt], *, batch: int = 8
+) -> ClassScores:
+    """Exact class probabilities of the answers to each prompt, from the tree of its right answers."""
     results = []
     for start in range(0, len(prompts), batch):
-        part = list(zip(contexts[start : start + batch], prompts[start : start + batch], strict=True))
-        trees = [
-            answer_tree(context, prompt, tokenizer, end="\n" if context.endswith("A:") else TURN_END)
-            for context, prompt in part
-        ]
-        conditionals = node_log_probabilities(model, trees)
+        part = trees[start : start + batch]
         results += [
             tree_scores(tree, conditional, prompt)
-            for tree, conditional, (_, prompt) in zip(trees, conditionals, part, strict=True)
+            for tree, conditional, prompt in zip(
+                part, node_log_probabilities(model, part), prompts[start : start + batch], strict=True
+            )
         ]
     masses, wrong, other = zip(*results, strict=True)
     return ClassScores(np.stack(masses), np.array(wrong), np.array(other))
