@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from remi_core.claims import report_rows
+from remi_core.claims.report import ledger_rows
 from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
 from remi_core.notebooks import execution_record
@@ -48,6 +49,7 @@ def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Pa
     written, results = [], Results(preset, store)
     if others:
         rows = [row for step in others for row in report_rows(results, notebook=step.name)]
+        rows.sort(key=lambda row: ledger_rows(preset).index(str(row["id"])))
         written.append(_write(preset, "report", {**about, **_seconds(others), "rows": rows}))
     if audit:
         written.append(_write(preset, "audit", {**about, **_seconds(audit), "findings": _findings(results)}))
