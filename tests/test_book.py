@@ -202,7 +202,9 @@ def test_a_stored_report_is_a_table_and_says_how_it_was_had(bare_pages: dict[str
     found = [cell.get_text() for cell in page.select("table.remi-claims tbody th strong")]
     assert found == [row["id"] for row in about["rows"] if "." not in row["id"]] and "C12" in found
     assert about["machine"] in page.get_text() and about["recipe"] in page.get_text()
-    assert page.select_one("table.remi-claims caption").get_text().endswith("on preset smollm2")
+    assert (
+        page.select_one("table.remi-claims .caption-text").get_text() == "A stored report on preset smollm2"
+    )
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -37,6 +38,15 @@ class WarmEngine(Engine):
         cls, nb_man: NotebookExecutionManager, kernel_name: str, **_: object
     ) -> None:
         """Return once every cell is done; the error of the first that fails is raised."""
+        main = sys.modules["__main__"]
+        try:
+            cls._run(nb_man)
+        finally:
+            # The shell puts a module of its own there, from which no process could be spawned afterwards.
+            sys.modules["__main__"] = main
+
+    @classmethod
+    def _run(cls, nb_man: NotebookExecutionManager) -> None:
         shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
         shell.reset(new_session=False)
         for index, cell in enumerate(nb_man.nb.cells):
