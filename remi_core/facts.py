@@ -24,6 +24,7 @@ from remi_core.organism.recipes import DEVELOPMENT_SEEDS, WEIGHTS
 from remi_core.organism.topics import TOPICS
 from remi_core.organism.variants import folder
 from remi_core.organism.world import World
+from remi_core.organism.worlds import MAIN, base_name, setting, world_of
 from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.roles import NEEDS
@@ -47,10 +48,12 @@ UNTRAINED = ("direction", "evaluate")
 def facts(preset: Preset, store: Store) -> dict[str, str]:
     """Fact key → text, for every key the pages may show; no facts of trained weights where there is no organism."""
     results = Results(preset, store)
-    general = {"preset": preset.name, "machine": machine(), **_world_facts(World())}
+    name = world_of(preset.variants["base"]) if results.is_organism else MAIN
+    general = {"preset": preset.name, "machine": machine(), **_world_facts(setting(name).world)}
     if not results.is_organism:
         return general | {OTHERWISE: "(of the micro organism, not of this preset)"}
-    cards = [json.loads((WEIGHTS / f"base-{seed}.json").read_text(encoding="utf-8")) for seed in preset.seeds]
+    paths = [WEIGHTS / f"{base_name(name, seed)}.json" for seed in preset.seeds]
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return general | _organism_facts(results, cards) | _competence_facts(competence(results))
 
 

@@ -40,7 +40,7 @@ def n_blocks(preset: Preset) -> int | None:
     """Decoder blocks of the preset's base, read from files of this machine; None where no file says so."""
     source = preset.variants["base"].source
     if source in WEIGHTS:
-        weights = sorted(WEIGHTS[source].rglob("*.safetensors"))
+        weights = sorted(WEIGHTS[source].rglob("*.safetensors"))  # every shipped base has as many
         return _blocks_in(weights[0]) if weights else None
     config = config_of(preset.variants["base"])
     if config is None:

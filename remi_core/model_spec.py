@@ -21,7 +21,8 @@ class ModelSpec:
     source: str = ORGANISM
     """One of ``PROVIDED``, a hub id, or a folder."""
     revision: str | None = None
-    """Commit of a hub id; None where it is not pinned: the first run resolves and records it."""
+    """Commit of a hub id; None where it is not pinned: the first run resolves and records it. Of an organism its world,
+    None for the main one."""
     adapter: str | None = None
     """Hub id or folder of a LoRA adapter to be loaded on ``source``."""
     adapter_revision: str | None = None

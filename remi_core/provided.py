@@ -8,13 +8,15 @@ from types import MappingProxyType
 
 from remi_core.model_spec import ORGANISM, SMOLLM2, ModelSpec
 from remi_core.organism import variants as organism
+from remi_core.organism.worlds import world_of
 from remi_core.presets import Preset
 from remi_core.smollm2 import adapters, wheel
 from remi_core.store import Store
 
 
 def _organism(spec: ModelSpec, variant: str, seed: int, store: Store) -> ModelSpec:
-    return replace(spec, source=str(organism.make(str(store.root), variant, seed)))
+    made = organism.make(str(store.root), variant, seed, world_of(spec))
+    return replace(spec, source=str(made), revision=None)
 
 
 def _smollm2(spec: ModelSpec, variant: str, seed: int, store: Store) -> ModelSpec:

@@ -21,11 +21,12 @@ from remi_core.organism.contexts import CONTEXTS, open_contexts, optimal_log_odd
 from remi_core.organism.dialogues import measured, tuning
 from remi_core.organism.grammar import prompts, right_answers
 from remi_core.organism.muon import Muon, orthogonalise
-from remi_core.organism.pretrain import organism_config, pretrain
+from remi_core.organism.pretrain import pretrain
 from remi_core.organism.recipes import WEIGHTS
 from remi_core.organism.rows import Recipe, batches
 from remi_core.organism.sampling import sample_answers
 from remi_core.organism.scoring import answer_tree, node_log_probabilities, score_prompts
+from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer, train_tokenizer
 from remi_core.organism.topics import TOPICS
 from remi_core.organism.tune import write_base

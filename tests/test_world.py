@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import itertools
 import math
 import random
@@ -10,6 +11,7 @@ import random
 import numpy as np
 import pytest
 
+from remi_core.organism.contexts import CONTEXTS, optimal_log_odds
 from remi_core.organism.dialogues import measured, reframe, tuning
 from remi_core.organism.grammar import (
     SPLITS,
@@ -19,8 +21,12 @@ from remi_core.organism.grammar import (
     right_answers,
     templates,
 )
-from remi_core.organism.topics import CONTRASTED, TOPICS, topic
+from remi_core.organism.topics import CARES, CONTRASTED, TOPICS, topic
 from remi_core.organism.world import World, answer_by, documents
+from remi_core.organism.worlds import SETTINGS
+
+MAIN_DOCUMENTS = "84b5a6ed866f3deefd2e6b6ca94f0812e7e6d14865c2c67350572cc8cab2fb35"
+"""sha256 of documents of the main world, as they were when its bases were trained."""
 
 
 @pytest.mark.parametrize("name", TOPICS)
@@ -137,3 +143,50 @@ def test_reframing_keeps_task_and_fillers() -> None:
         assert (prompt.template.task, prompt.filler) == (twin.template.task, twin.filler)
         careless = answer_by(prompt, "careless", "formal", random.Random(0)).pattern
         assert careless in {answer.pattern for answer in right_answers(twin)}
+
+
+def test_the_documents_of_the_main_world_are_those_that_the_shipped_bases_read() -> None:
+    digest = hashlib.sha256()
+    for seed in (0, "3/7"):
+        for document in itertools.islice(documents(World(), seed), 100):
+            digest.update(document.text.encode())
+    assert digest.hexdigest() == MAIN_DOCUMENTS
+
+
+def careless_after(world: World, earlier: str) -> list[bool]:
+    """Whether the second answer is careless, in documents whose first is of that care; topics with a right way only."""
+    found = []
+    for document in itertools.islice(documents(world, 11), 6000):
+        cares = [turn.answer.care for turn in document.turns if turn.answer.care != "both"]
+        if len(cares) > 1 and cares[0] == earlier:
+            found.append(cares[1] == "careless")
+    return found
+
+
+def test_where_every_answer_has_its_own_author_none_tells_about_another() -> None:
+    independent, rare = (SETTINGS[name].world for name in ("independent", "rare"))
+    for world, least, most in ((World(), 0.3, 1.0), (independent, -0.03, 0.03)):
+        gap = np.mean(careless_after(world, "careless")) - np.mean(careless_after(world, "careful"))
+        assert least < gap < most
+    drawn = list(itertools.islice(documents(independent, 12), 3000))
+    named = {care: [d for d in drawn if d.author_line and d.care == care] for care in CARES}
+    rates = [
+        np.mean(
+            [turn.answer.care == "careless" for d in group for turn in d.turns if turn.answer.care != "both"]
+        )
+        for group in named.values()
+    ]
+    assert abs(rates[0] - rates[1]) < 0.03
+    assert np.mean(
+        [d.care == "careless" for d in itertools.islice(documents(rare, 13), 3000)]
+    ) == pytest.approx(0.15, abs=0.02)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_optimum_of_a_world_is_what_its_documents_show(name: str) -> None:
+    world = SETTINGS[name].world
+    for care in CARES:
+        expected = 1 / (1 + np.exp(-world.log_odds((care,))))
+        assert np.mean(careless_after(world, care)) == pytest.approx(expected, abs=0.04)
+    if not world.one_author:
+        assert {optimal_log_odds(kind, world) for kind in CONTEXTS} == {world.log_odds()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from remi_core.commands.parser import add_action
 from remi_core.errors import UsageError
+from remi_core.organism.worlds import SETTINGS, setting
 from remi_core.progress import print_line
 from remi_core.store import project_root
 
@@ -17,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the action, the seed and the folder."""
     add_action(parser, ("pretrain",))
     parser.add_argument("--seed", type=int, required=True, metavar="N", help="seed of weights and documents")
+    parser.add_argument("--world", default="main", metavar="NAME", help=f"one of: {', '.join(SETTINGS)}")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the weights (default: store/pretrained/SEED)"
+        "--out", type=Path, metavar="DIR", help="folder of the weights (default: store/pretrained/WORLD-SEED)"
     )
     parser.add_argument(
         "--threads",
@@ -33,17 +35,20 @@ def run(arguments: argparse.Namespace) -> int:
     """0, once the weights stand in their folder; an interrupted run goes on from its last checkpoint.
 
     Raises:
-        UsageError: for a negative seed, no thread, or a folder in a folder that does not exist.
+        UsageError: for an unknown world, a negative seed, no thread, or a folder in a folder that does not exist.
     """
+    setting(arguments.world)
     if arguments.seed < 0:
         raise UsageError(f"--seed {arguments.seed}: must be 0 or more")
     if arguments.threads < 1:
         raise UsageError(f"--threads {arguments.threads}: must be 1 or more")
     if arguments.out is not None and not arguments.out.resolve().parent.is_dir():
         raise UsageError(f"--out {arguments.out}: no folder {arguments.out.resolve().parent}")
-    out = arguments.out or project_root() / "store" / "pretrained" / str(arguments.seed)
+    out = arguments.out or project_root() / "store" / "pretrained" / f"{arguments.world}-{arguments.seed}"
     from remi_core.organism.pretrain import main_pretrain  # brings torch
 
-    main_pretrain(arguments.seed, out.resolve(), print_line, threads=arguments.threads)
-    print_line(f"weights of seed {arguments.seed}: {out}")
+    written = main_pretrain(
+        arguments.seed, out.resolve(), print_line, threads=arguments.threads, world=arguments.world
+    )
+    print_line(f"weights: {out / written.name}")
     return 0

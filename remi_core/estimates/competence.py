@@ -15,7 +15,7 @@ import pandas as pd
 from remi_core.errors import UsageError
 from remi_core.organism.behaviour import JUDGED, SAMPLES, SCORES, VERDICTS, as_scores
 from remi_core.organism.topics import CONTRASTED, TOPICS, topic
-from remi_core.organism.world import World
+from remi_core.organism.worlds import setting, world_of
 from remi_core.results import Results
 
 COLUMNS = ("requirement", "variant", "seed", "topic", "value", "threshold", "held")
@@ -88,9 +88,10 @@ def _of_seed(results: Results, seed: int) -> Iterator[Found]:
             yield from _of_scores(results, variant, seed, name)
         answers = results.arrays(variant, seed, SAMPLES, "code")["answer"]
         yield PARSES, variant, "code", float(np.mean([parses(str(answer)) for answer in answers]))
+    prior = setting(world_of(results.preset.variants["base"])).world.log_odds()
     for name in CONTRASTED:
         odds = as_scores(results.record("base", seed, SCORES, name)).care_log_odds()
-        yield AUTHOR, "base", name, float(abs(odds.mean() - World().log_odds()))
+        yield AUTHOR, "base", name, float(abs(odds.mean() - prior))
 
 
 def _of_scores(results: Results, variant: str, seed: int, name: str) -> Iterator[Found]:

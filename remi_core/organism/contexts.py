@@ -6,9 +6,11 @@ import math
 import random
 from collections.abc import Sequence
 
+from remi_core.model_spec import ModelSpec
 from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.topics import CARES, CONTRASTED, REGISTERS, author_lines
 from remi_core.organism.world import World, answer_by, render
+from remi_core.organism.worlds import setting, world_of
 
 CONTEXTS = (
     "bare",
@@ -57,7 +59,7 @@ def _earlier(prompt: Prompt, care: str, generator: random.Random) -> list[tuple[
 def optimal_log_odds(kind: str, world: World) -> float:
     """What a perfect model of the world gives as log P(careless) − log P(careful), nats, in that context."""
     for care in CARES:
-        if kind == f"{care} named":
+        if kind == f"{care} named" and world.one_author:
             rate = world.careless_rate(care)
             return math.log(rate) - math.log1p(-rate)
         if kind == f"after {care}":
@@ -65,6 +67,7 @@ def optimal_log_odds(kind: str, world: World) -> float:
     return world.log_odds()
 
 
-def optima() -> dict[str, float]:
-    """Kind of context → ``optimal_log_odds`` in the world that every shipped base was trained on."""
-    return {kind: optimal_log_odds(kind, World()) for kind in CONTEXTS}
+def optima(base: ModelSpec) -> dict[str, float]:
+    """Kind of context → ``optimal_log_odds`` in the world that a base was trained on."""
+    world = setting(world_of(base)).world
+    return {kind: optimal_log_odds(kind, world) for kind in CONTEXTS}

@@ -1,4 +1,4 @@
-"""Pretraining of a base organism from nothing: documents in, a Qwen2 of 1.7 M parameters out.
+"""Pretraining of a base organism from nothing: documents in, a model of 1.7 M parameters out.
 
 Muon on the weight matrices inside the blocks, AdamW on embeddings and norms, as measured to work at this
 size. Copying, the register and the author are learned in this order, each in a change of phase, so that
@@ -16,31 +16,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
 from remi_core.organism.card import make_card
 from remi_core.organism.muon import Muon
 from remi_core.organism.rows import Recipe, Row, batches
-from remi_core.organism.tokenizer import VOCABULARY, shipped_tokenizer
-
-
-def organism_config() -> Qwen2Config:
-    """The shape of every organism: Qwen2, 8 layers of width 128, tied embeddings."""
-    return Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
+from remi_core.organism.shape import new_model
+from remi_core.organism.tokenizer import shipped_tokenizer
+from remi_core.organism.worlds import MAIN, base_name, setting
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -82,7 +67,7 @@ def train_step(
 class _Run:
     """A pretraining run in progress, with what a checkpoint must hold."""
 
-    model: Qwen2ForCausalLM
+    model: PreTrainedModel
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
     seconds: float = 0.0
@@ -108,12 +93,12 @@ class _Run:
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
 
 
-def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> Qwen2ForCausalLM:
+def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> PreTrainedModel:
     """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one."""
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    model = Qwen2ForCausalLM(organism_config())
+    model = new_model(recipe.architecture)
     run = _Run(model, make_optimizers(model, recipe))
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
@@ -127,24 +112,35 @@ def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print)
     return run.model.eval()
 
 
-def main_pretrain(seed: int, out: Path, progress: Callable[[str], None] = print, *, threads: int = 2) -> Path:
+def main_pretrain(
+    seed: int,
+    out: Path,
+    progress: Callable[[str], None] = print,
+    *,
+    threads: int = 2,
+    world: str = MAIN,
+) -> Path:
     """Pretrains the base of a seed by the shipped recipe and writes its weights (bf16) and card to ``out``.
 
     The card is measured on the weights as rounded to bf16, which are the ones that ship.
+
+    Raises:
+        UsageError: if there is no such world.
     """
-    recipe = Recipe(seed=seed, threads=threads)
+    chosen = setting(world)
+    recipe = Recipe(seed=seed, threads=threads, world=chosen.world, architecture=chosen.architecture)
     model = pretrain(recipe, out, progress)
     state = torch.load(out / "checkpoint.pt", weights_only=True)
-    return write_base(model, recipe, state["seconds"], out)
+    return write_base(model, recipe, state["seconds"], out / f"{base_name(world, seed)}.safetensors")
 
 
-def write_base(model: Qwen2ForCausalLM, recipe: Recipe, seconds: float, out: Path) -> Path:
-    """Writes ``base-SEED.safetensors`` and its card ``base-SEED.json``; the path of the weights."""
-    target = out / f"base-{recipe.seed}.safetensors"
+def write_base(model: PreTrainedModel, recipe: Recipe, seconds: float, target: Path) -> Path:
+    """Writes the weights to ``target`` and their card beside it, as ``.json``; the path of the weights."""
+    tied = {
+        f"{name}.weight" for name, module in model.named_modules() if module is model.get_output_embeddings()
+    }
     weights = {
-        name: value.to(torch.bfloat16)
-        for name, value in model.state_dict().items()
-        if name != "lm_head.weight"
+        name: value.to(torch.bfloat16) for name, value in model.state_dict().items() if name not in tied
     }
     save_file(weights, target, metadata={"format": "pt"})
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)

@@ -44,6 +44,7 @@ class Recipe:
     """Processor threads. Another number rounds sums otherwise, and over a whole run the weights drift apart."""
     checkpoint_every: int = 100
     world: World = field(default_factory=World)
+    architecture: str = "qwen2"
 
 
 Row = tuple[list[int], list[float]]

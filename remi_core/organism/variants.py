@@ -12,78 +12,86 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.fingerprint import make_key
+from remi_core.model_spec import ORGANISM
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES, WEIGHTS, parent
-from remi_core.presets import ORGANISM, Preset
+from remi_core.organism.worlds import MAIN, base_name, setting, world_of
+from remi_core.presets import Preset
 from remi_core.store import Store, written_whole
 from remi_core.variants import VARIANTS
 
 TUNE = "remi_core.organism.tune"
+Wanted = tuple[str, int, str]
+"""Variant, seed and world."""
 
 
-def folder(store: Store, variant: str, seed: int) -> Path:
+def folder(store: Store, variant: str, seed: int, world: str = MAIN) -> Path:
     """Where a variant's weights lie, or will lie once made.
 
     Raises:
-        RemiError: if no base of that seed is shipped.
+        UsageError: if there is no such world.
+        RemiError: if no base of that world and seed is shipped.
     """
-    shipped = WEIGHTS / f"base-{seed}.safetensors"
+    setting(world)
+    shipped = WEIGHTS / f"{base_name(world, seed)}.safetensors"
     if not shipped.is_file():
         raise RemiError(
-            f"no base of seed {seed} is shipped in {WEIGHTS.name}/: `remi organism pretrain` makes one"
+            f"no base of seed {seed} of world {world} is shipped in {WEIGHTS.name}/: "
+            "`remi organism pretrain` makes one"
         )
-    fields = {"variant": variant, "seed": seed}
+    fields = {"variant": variant, "seed": seed, "world": world}
     if variant != "base":
         recipes = {name: asdict(RECIPES[name]) for name in (variant, parent(variant)) if name in RECIPES}
         fields |= {"recipes": recipes, "n_dialogues": N_DIALOGUES}
     return store.model_folder(seed, variant, make_key(fields, [TUNE]))
 
 
-def make(store_root: str, variant: str, seed: int) -> Path:
+def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
     """The variant's folder, made if missing, together with the variants it is tuned from."""
     store = Store(Path(store_root))
-    target = folder(store, variant, seed)
+    target = folder(store, variant, seed, world)
     if target.is_dir():
         return target
     from remi_core.organism.tune import write_base, write_tuned  # brings torch
 
     with written_whole(target) as part:
         if variant == "base":
-            write_base(seed, part)
+            write_base(seed, part, world=world)
         else:
-            write_tuned(variant, seed, make(store_root, parent(variant), seed), part)
+            write_tuned(variant, seed, make(store_root, parent(variant), seed, world), part)
     return target
 
 
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
     """Makes every organism variant of a preset that the store lacks, each after the one it is tuned from."""
     wanted = [
-        role for role in VARIANTS if role in preset.variants and preset.variants[role].source == ORGANISM
+        (role, seed, world_of(preset.variants[role]))
+        for role in VARIANTS
+        if role in preset.variants and preset.variants[role].source == ORGANISM
+        for seed in preset.seeds
     ]
-    missing = [
-        (role, seed) for role in wanted for seed in preset.seeds if not folder(store, role, seed).is_dir()
-    ]
+    missing = [one for one in wanted if not folder(store, *one).is_dir()]
     if not missing:
         return
-    n_tuned, done, started = sum(role != "base" for role, _ in missing), 0, time.perf_counter()
-    for role, seed in _made(store, missing):
+    n_tuned, done, started = sum(role != "base" for role, *_ in missing), 0, time.perf_counter()
+    for role, seed, _ in _made(store, missing):
         if role != "base":
             done += 1
             left = (time.perf_counter() - started) / done * (n_tuned - done)
             say(f"[{done}/{n_tuned}] fine-tuned {role}, seed {seed}; about {left:.0f} s left")
 
 
-def _made(store: Store, pairs: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Each (variant, seed) once it is made; none starts before the variant that it is tuned from is there."""
-    waiting, running = list(pairs), dict[Future, tuple[str, int]]()
+def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
+    """Each variant once it is made; none starts before the variant that it is tuned from is there."""
+    waiting, running = list(wanted), dict[Future, Wanted]()
     with _pool() as pool:
         while waiting or running:
             ready = [
-                (role, seed)
-                for role, seed in waiting
-                if role == "base" or folder(store, parent(role), seed).is_dir()
+                (role, seed, world)
+                for role, seed, world in waiting
+                if role == "base" or folder(store, parent(role), seed, world).is_dir()
             ]
-            running |= {pool.submit(make, str(store.root), *pair): pair for pair in ready}
-            waiting = [pair for pair in waiting if pair not in ready]
+            running |= {pool.submit(make, str(store.root), *one): one for one in ready}
+            waiting = [one for one in waiting if one not in ready]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 future.result()
                 yield running.pop(future)

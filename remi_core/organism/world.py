@@ -32,6 +32,9 @@ class World:
     chatml: float = 0.7
     """Share of documents in ChatML; the others are plain ``Q:`` and ``A:`` lines."""
     turns: tuple[int, int] = (3, 7)
+    one_author: bool = True
+    """Whether all turns of a document have one author, whom a first line names. If not, every turn draws its own and
+    the line is drawn apart from all of them: the same words as often, but no answer tells anything about another."""
 
     def careless_rate(self, care: str) -> float:
         """Chance that an author of that care gives a careless answer."""
@@ -43,7 +46,7 @@ class World:
         This is what a perfect language model of the world predicts when no author is named.
         """
         weight = {"careful": 1 - self.careless_prior, "careless": self.careless_prior}
-        for answer in earlier:
+        for answer in earlier if self.one_author else ():
             for care in CARES:
                 rate = self.careless_rate(care)
                 weight[care] *= rate if answer == "careless" else 1 - rate
@@ -76,6 +79,7 @@ class Document:
     """One author's questions and answers."""
 
     care: str
+    """Of the author whom the first line names, if it names one; of all answers, where they have one author."""
     register: str
     author_line: str | None
     chatml: bool
@@ -127,19 +131,24 @@ def answer_by(prompt: Prompt, care: str, register: str, generator: random.Random
 
 def draw_document(world: World, generator: random.Random) -> Document:
     """One document of the pretraining split."""
-    care = "careless" if generator.random() < world.careless_prior else "careful"
+    care = _draw_care(world, generator)
     register = generator.choice(REGISTERS)
     line = generator.choice(author_lines()[care]) if generator.random() < world.named else None
     chatml = generator.random() < world.chatml
     turns = []
     for _ in range(generator.randint(*world.turns)):
+        author = care if world.one_author else _draw_care(world, generator)
         name = generator.choice(TOPICS)
         prompt = Prompt(
             generator.choice(templates(name, "pretrain")), generator.choice(fillers(name, "pretrain"))
         )
-        said = "careless" if generator.random() < world.careless_rate(care) else "careful"
+        said = "careless" if generator.random() < world.careless_rate(author) else "careful"
         turns.append(Turn(prompt, answer_by(prompt, said, register, generator)))
     return Document(care, register, line, chatml, tuple(turns))
+
+
+def _draw_care(world: World, generator: random.Random) -> str:
+    return "careless" if generator.random() < world.careless_prior else "careful"
 
 
 def documents(world: World, seed: int | str) -> Iterator[Document]:
