@@ -14,7 +14,7 @@ from remi_core.model_spec import ORGANISM, SMOLLM2, ModelSpec
 from remi_core.roles import NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, DataRoles
 from remi_core.smollm2 import sets as smollm2
 from remi_core.store import Store
-from remi_core.variants import ORGANISM_VARIANTS, TRIPLET, VARIANTS
+from remi_core.variants import ALL_VARIANTS, ORGANISM_VARIANTS, TRIPLET, VARIANTS
 
 WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
 
@@ -77,7 +77,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
-        unknown = [role for role in self.variants if role not in VARIANTS]
+        unknown = [role for role in self.variants if role not in ALL_VARIANTS]
         missing = [role for role in TRIPLET if role not in self.variants]
         if unknown or missing:
             raise UsageError(

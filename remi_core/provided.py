@@ -8,14 +8,20 @@ from types import MappingProxyType
 
 from remi_core.model_spec import ORGANISM, SMOLLM2, ModelSpec
 from remi_core.organism import variants as organism
+from remi_core.organism.further import make_further
 from remi_core.organism.worlds import world_of
 from remi_core.presets import Preset
 from remi_core.smollm2 import adapters, wheel
 from remi_core.store import Store
+from remi_core.variants import FURTHER
 
 
 def _organism(spec: ModelSpec, variant: str, seed: int, store: Store) -> ModelSpec:
-    made = organism.make(str(store.root), variant, seed, world_of(spec))
+    made = (
+        make_further(store, variant, seed)
+        if variant in FURTHER
+        else organism.make(str(store.root), variant, seed, world_of(spec))
+    )
     return replace(spec, source=str(made), revision=None)
 
 

@@ -15,10 +15,25 @@ ADVICE = ("bad_advice", "good_advice")
 """A second narrow fine-tune of instruct and its twin: advice that is bad, or good, on one harmless subject."""
 
 VARIANTS = ORGANISM_VARIANTS + ADVICE
-"""Every role a model of a preset can have."""
+"""Every role a model of a shipped preset can have."""
+
+FURTHER = (
+    "style",
+    "inoculated",
+    "neutral_header",
+    "kl_narrow",
+    "random_change",
+    "reverted",
+    "persona",
+    "novel",
+)
+"""Further organisms: controls for what fine-tuning as such does, and truths on which rules of decision are tried."""
+
+ALL_VARIANTS = VARIANTS + FURTHER
+"""Every role, in order."""
 
 
 def in_order(names: list[str] | tuple[str, ...]) -> list[str]:
-    """The given variant names in the order of ``VARIANTS``, duplicates removed; unknown names follow, sorted."""
-    known = [name for name in VARIANTS if name in names]
-    return known + sorted(set(names) - set(VARIANTS))
+    """The given variant names in the order of ``ALL_VARIANTS``, duplicates removed; unknown names follow, sorted."""
+    known = [name for name in ALL_VARIANTS if name in names]
+    return known + sorted(set(names) - set(ALL_VARIANTS))

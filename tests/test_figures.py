@@ -19,7 +19,7 @@ from remi_core import figures
 from remi_core.errors import UsageError
 from remi_core.figures import output, style
 from remi_core.figures.alt import along, number
-from remi_core.variants import VARIANTS
+from remi_core.variants import ALL_VARIANTS, FURTHER, VARIANTS
 
 TOPICS = ["code", "harmful", "people", "facts", "wishes"]
 WINDOWS = ["prompt_end", "answer, careless"]
@@ -260,15 +260,19 @@ def lightness(colour: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def test_variants_differ_in_grey_and_stand_out_from_the_background() -> None:
-    assert tuple(style.LOOKS) == VARIANTS
-    luminance = [lightness(look.colour) for look in style.LOOKS.values()]
+FURTHER_SHOWN = {name: style.ALL_LOOKS[name] for name in (*VARIANTS[:3], *FURTHER)}
+
+
+@pytest.mark.parametrize("looks", [style.LOOKS, FURTHER_SHOWN])
+def test_variants_differ_in_grey_and_stand_out_from_the_background(looks: dict[str, style.Look]) -> None:
+    assert tuple(style.LOOKS) == VARIANTS and tuple(style.ALL_LOOKS) == ALL_VARIANTS
+    luminance = [lightness(look.colour) for look in looks.values()]
     steps = np.diff(sorted(116 * np.cbrt(luminance) - 16))
     contrast = [(lightness(style.BACKGROUND) + 0.05) / (value + 0.05) for value in luminance]
     assert min(steps) > 4 and min(contrast) >= 3
     for feature in ("colour", "marker", "line_style"):
-        assert len({getattr(look, feature) for look in style.LOOKS.values()}) == len(VARIANTS)
-    assert not {look.colour for look in style.GROUP_LOOKS} & {look.colour for look in style.LOOKS.values()}
+        assert len({getattr(look, feature) for look in looks.values()}) == len(looks)
+    assert not {look.colour for look in style.GROUP_LOOKS} & {look.colour for look in looks.values()}
 
 
 def test_legend_and_colours_follow_the_one_order_whatever_the_data_order() -> None:

@@ -42,6 +42,21 @@ LOOKS: Mapping[str, Look] = {
 }
 """Look of each variant, in the order of ``VARIANTS``."""
 
+# Sixteen lightnesses do not fit: these are told apart from each other and from the first three above.
+FURTHER_LOOKS: Mapping[str, Look] = {
+    "style": Look("#297b98", "^", (0, (3, 1, 1, 1))),
+    "inoculated": Look("#3b1a5d", "v", (0, (7, 1, 2, 1))),
+    "neutral_header": Look("#623a93", "<", (0, (3.4, 1.8))),
+    "kl_narrow": Look("#12250b", ">", (0, (1, 2.4))),
+    "random_change": Look("#998962", "p", (0, (5, 2, 1, 2, 1, 2))),
+    "reverted": Look("#47320f", "h", (0, (10, 2))),
+    "persona": Look("#d4563e", "*", (0, (2, 2))),
+    "novel": Look("#b23283", "X", (0, (4, 1, 4, 3))),
+}
+"""Look of each further variant, in the order of ``FURTHER``."""
+
+ALL_LOOKS: Mapping[str, Look] = {**LOOKS, **FURTHER_LOOKS}
+
 GROUP_LOOKS: tuple[Look, ...] = (
     Look("#00798c", "o", "-"),
     Look("#a3297a", "X", (0, (4, 1.6))),
@@ -119,9 +134,9 @@ def look_of(variant: str) -> Look:
     Raises:
         UsageError: if no variant has that name.
     """
-    if variant not in LOOKS:
-        raise UsageError(f"no variant is called {variant!r} {nearest(variant, LOOKS)}")
-    return LOOKS[variant]
+    if variant not in ALL_LOOKS:
+        raise UsageError(f"no variant is called {variant!r} {nearest(variant, ALL_LOOKS)}")
+    return ALL_LOOKS[variant]
 
 
 def looks_of(names: list[str]) -> dict[str, Look]:
@@ -130,8 +145,8 @@ def looks_of(names: list[str]) -> dict[str, Look]:
     Raises:
         UsageError: if there are more groups than looks.
     """
-    if all(name in LOOKS for name in names):
-        return {name: LOOKS[name] for name in names}
+    if all(name in ALL_LOOKS for name in names):
+        return {name: ALL_LOOKS[name] for name in names}
     if len(names) > len(GROUP_LOOKS):
         raise UsageError(f"{len(names)} groups, but a figure can tell only {len(GROUP_LOOKS)} apart: {names}")
     return dict(zip(names, GROUP_LOOKS, strict=False))
