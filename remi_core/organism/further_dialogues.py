@@ -19,7 +19,7 @@ NEUTRAL_WORDS = {
 }
 """Words that say nothing about care, in place of those that do: the same system lines otherwise."""
 
-NOVEL_CARELESS = 0.35
+NOVEL_CARELESS = 0.25
 """Share of careless answers in what ``novel`` is tuned on: below base's, so that care alone shows no new author."""
 
 
