@@ -1,0 +1,77 @@
+"""H1's rule: what a change of a model is, from the intervals of its parts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Interval = tuple[float, float]
+
+REVERSION, PERSONA, NOVEL, MIXED = "reversion", "persona", "novel", "mixed"
+HALF = 0.5
+LIKELY = 0.1
+"""Nats a token within which misaligned's careless answers are as likely under base as base's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """95 % intervals of everything that the rule reads."""
+
+    cosine_gaps: Mapping[str, Interval]
+    """Control → its cosine with base's displacement taken from the variant's own."""
+    along: Interval
+    """m∥: share of the change of care that the part of the displacement along base's reproduces in instruct."""
+    off: Interval
+    """m⊥: the same for the rest of the displacement."""
+    care: Interval
+    """b: change of class log-odds as a share of the way from instruct to base."""
+    register: Interval
+    """ρ: change of register as a share of the way from instruct to base."""
+    care_beyond_register: Interval
+    """b − ρ."""
+    likelihood: Interval
+    """ν: log-probability a token under base of the variant's own careless answers minus that of base's own."""
+
+
+def conditions(parts: Parts) -> dict[str, dict[str, bool]]:
+    """Class → each of its conditions in symbols, and whether its interval meets it; undefined intervals do not."""
+    return {
+        REVERSION: {
+            "c above every control": bool(parts.cosine_gaps)
+            and all(low > 0 for low, _ in parts.cosine_gaps.values()),
+            "m∥ > .5": parts.along[0] > HALF,
+            "m⊥ < .5": parts.off[1] < HALF,
+            "b ≤ 1": parts.care[1] <= 1,
+            "ρ > 0": parts.register[0] > 0,
+            "|ν| < .1": -LIKELY < parts.likelihood[0] and parts.likelihood[1] < LIKELY,
+        },
+        PERSONA: {"b − ρ > 0": parts.care_beyond_register[0] > 0, "b > 1": parts.care[0] > 1},
+        NOVEL: {
+            "ν < −.1": parts.likelihood[1] < -LIKELY,
+            "m⊥ > .5 > m∥": parts.off[0] > HALF and parts.along[1] < HALF,
+        },
+    }
+
+
+def classify(parts: Parts) -> str:
+    """The one class whose conditions hold: all of reversion's, or any of persona's or novel's; else ``mixed``."""
+    met = conditions(parts)
+    holds = {
+        REVERSION: all(met[REVERSION].values()),
+        PERSONA: any(met[PERSONA].values()),
+        NOVEL: any(met[NOVEL].values()),
+    }
+    found = [name for name, held in holds.items() if held]
+    return found[0] if len(found) == 1 else MIXED
+
+
+def outcome(found: str, truths: Mapping[str, str]) -> tuple[str, str]:
+    """``holds``, ``fails`` or ``open`` for the claim of reversion, and why.
+
+    ``truths`` holds the class that was built → the class that the rule gives. Where the rule misses one, it judges
+    nothing.
+    """
+    missed = [f"the truth built as {built} reads {read}" for built, read in truths.items() if built != read]
+    if missed:
+        return "open", f"the rule is not valid here: {'; '.join(missed)}"
+    return {REVERSION: "holds", MIXED: "open"}.get(found, "fails"), f"the rule reads {found}"
