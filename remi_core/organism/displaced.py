@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from remi_core.hooks import read_blocks
 from remi_core.interventions import replace_output
@@ -46,8 +47,30 @@ class Edit:
     prompt_end: Float[np.ndarray, " d_model"]
     answer: Float[np.ndarray, " d_model"]
 
+    def apply(self, own: Tensor, place: Tensor) -> Tensor:
+        """The block's output with the edit in its places; ``place`` is 0 where there is none, 1 or 2."""
+        vectors = torch.from_numpy(np.stack([np.zeros_like(self.answer), self.prompt_end, self.answer]))
+        return own + vectors.to(own.dtype)[place]
 
-def scores(model, asked: AskedPrompts, edit: Edit | None = None, *, batch: int = 8) -> ClassScores:
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Coordinates along a unit direction that are set to a value, in the last prompt token and in answers."""
+
+    layer: int
+    directions: Float[np.ndarray, "2 d_model"]
+    values: Float[np.ndarray, " 2"]
+
+    def apply(self, own: Tensor, place: Tensor) -> Tensor:
+        """The block's output with its coordinate set in both places; ``place`` is 0 where it stays, 1 or 2."""
+        units = torch.from_numpy(np.concatenate([np.zeros_like(self.directions[:1]), self.directions]))
+        values = torch.from_numpy(np.concatenate([[0.0], self.values]))
+        along = units.to(own.dtype)[place]
+        missing = values.to(own.dtype)[place] - (own * along).sum(-1)
+        return own + missing[..., None] * along
+
+
+def scores(model, asked: AskedPrompts, edit: Edit | Setting | None = None, *, batch: int = 8) -> ClassScores:
     """Exact class probabilities of each prompt's answers, from the model as it is or with an edit."""
     found = []
     for start in range(0, len(asked.trees), batch):
@@ -58,28 +81,43 @@ def scores(model, asked: AskedPrompts, edit: Edit | None = None, *, batch: int =
     return ClassScores(np.stack(masses), np.array(wrong), np.array(other))
 
 
-def _conditionals(model, trees: Sequence[AnswerTree], edit: Edit | None) -> list[np.ndarray]:
+def answer_losses(
+    model, asked: AskedPrompts, edit: Edit | Setting | None = None
+) -> Float[np.ndarray, " prompt"]:
+    """Loss in nats per token on the first right answer to each prompt, from the model as it is or with an edit."""
+    conditionals = _conditionals(model, asked.trees, edit)
+    return np.array([_path_loss(*one) for one in zip(asked.trees, conditionals, strict=True)])
+
+
+def _path_loss(tree: AnswerTree, conditional: np.ndarray) -> float:
+    node, losses = tree.leaves[0], []
+    while node != tree.root:
+        losses.append(-conditional[node])
+        node = tree.parents[node]
+    return float(np.mean(losses))
+
+
+def _conditionals(model, trees: Sequence[AnswerTree], edit: Edit | Setting | None) -> list[np.ndarray]:
     if edit is None:
         return node_log_probabilities(model, trees)
-    added = torch.zeros(len(trees), max(len(tree.tokens) for tree in trees), len(edit.answer))
+    place = torch.zeros(len(trees), max(len(tree.tokens) for tree in trees), dtype=torch.long)
     for row, tree in enumerate(trees):
-        added[row, tree.root] = torch.from_numpy(edit.prompt_end)
-        added[row, tree.root + 1 : len(tree.tokens)] = torch.from_numpy(edit.answer)
-    with replace_output(model, edit.layer, lambda own: own + added.to(own.dtype)):
+        place[row, tree.root], place[row, tree.root + 1 : len(tree.tokens)] = 1, 2
+    with replace_output(model, edit.layer, lambda own: edit.apply(own, place)):
         return node_log_probabilities(model, trees)
 
 
 @torch.inference_mode()
 def states(
-    model, asked: Sequence[Prompt], tokenizer, layers: Sequence[int]
+    model, asked: Sequence[Prompt], tokenizer, layers: Sequence[int], *, kind: str = "bare"
 ) -> Float[np.ndarray, "place prompt layer d_model"]:
-    """Block outputs of each bare prompt at two places, float64: the last prompt token, and the last of an opening.
+    """Block outputs of each prompt in its context, float64, at its last token and at the last of an opening.
 
     The openings are the formal ones in turn. After an opening comes the word by which careful and careless answers
     differ; at the last prompt token comes the opening, which shows the register alone.
     """
     rows = []
-    for number, (context, prompt) in enumerate(zip(open_contexts("bare", asked), asked, strict=True)):
+    for number, (context, prompt) in enumerate(zip(open_contexts(kind, asked), asked, strict=True)):
         formal = topic(prompt.template.topic).openings["formal"]
         opening = fill(formal[number % len(formal)], prompt.filler).rstrip()
         end = len(tokenizer(context)["input_ids"]) - 1
