@@ -19,7 +19,7 @@ from remi_core.notebooks import execution_record, is_done, notebook_key, run_not
 from remi_core.parameters import check_parameters, declared_parameters, has_type, parse_value
 from remi_core.presets import Preset
 from remi_core.progress import Progress, Say, print_line
-from remi_core.roles import NEEDS
+from remi_core.roles import NEEDS, STUDY
 from remi_core.store import Store, project_root
 from remi_core.studies.files import study_digests
 from remi_core.variants import in_order
@@ -103,7 +103,7 @@ def plan(
                     parameters=values,
                     target=target,
                     key=key,
-                    lacking=lacking,
+                    lacking=lacking if _has_studies(source, preset) else (*lacking, STUDY),
                     done=done,
                 )
             )
@@ -121,10 +121,19 @@ def _stored_shown(source: Path, given: Mapping[str, object]) -> dict[str, str | 
 
 def _studies_shown(source: Path, preset: Preset) -> dict[str, dict[str, str]]:
     """Digests of the stored studies that a notebook shows, for its key: those its parameter ``studies`` lists."""
+    wanted = _studies_of(source)
+    return {STUDIES: study_digests(preset.name, wanted)} if wanted else {}
+
+
+def _has_studies(source: Path, preset: Preset) -> bool:
+    """Whether every study that a notebook shows is stored for the preset."""
+    wanted = _studies_of(source)
+    return len(study_digests(preset.name, wanted)) == len(wanted)
+
+
+def _studies_of(source: Path) -> list[str]:
     declared = declared_parameters(source)
-    if STUDIES not in declared:
-        return {}
-    return {STUDIES: study_digests(preset.name, str(declared[STUDIES].default).split())}
+    return str(declared[STUDIES].default).split() if STUDIES in declared else []
 
 
 def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from remi_core.checkpoints import CHECKPOINTS, PAPER_DATASETS, Checkpoints
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.model_spec import ORGANISM, SMOLLM2, ModelSpec
-from remi_core.roles import NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, DataRoles
+from remi_core.roles import NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, STUDY, DataRoles
 from remi_core.smollm2 import sets as smollm2
 from remi_core.store import Store
 from remi_core.variants import ALL_VARIANTS, ORGANISM_VARIANTS, TRIPLET, VARIANTS
@@ -110,6 +110,8 @@ class Preset:
             return "benign" not in self.variants
         if need == "choice":
             return not self.has_choices
+        if need == STUDY:
+            return False
         return not getattr(self.roles, need)
 
     def role(self, need: str) -> str | tuple[str, ...]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+STUDY = "study"
+"""What a part of a page needs that shows a stored study; whether it is stored depends on the page, not on the data."""
+
 NEEDS: Mapping[str, str] = MappingProxyType(
     {
         "organism": "a grammar that scores every answer, which only the micro organism has",
@@ -19,6 +22,7 @@ NEEDS: Mapping[str, str] = MappingProxyType(
         "framed": "completions of the misaligned set in an aligned framing (paired completions)",
         "shared": "two sets of misaligned replies (--data misaligned=FILE twice)",
         "unrelated": "two sets of aligned replies (--data aligned=FILE twice)",
+        STUDY: "a study that is stored for no such models (remi study NAME --preset PRESET makes it)",
     }
 )
 """What a figure or claim may need and a preset may lack → how to provide it."""

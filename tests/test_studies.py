@@ -112,8 +112,11 @@ def test_headlines_and_pages_follow_the_file(
         return [headline_key(Results(smoke, store), SEED), *(step.key for step in steps)]
 
     before = keys()
+    shows, other = plan(smoke, store, folder=tmp_path / "notebooks")
+    assert "study" in shows.lacking and "study" not in other.lacking
     files.write_study(smoke, PLANTED, store, lambda _: None)
     assert [one != other for one, other in zip(before, keys(), strict=True)] == [True, True, False]
+    assert all("study" not in step.lacking for step in plan(smoke, store, folder=tmp_path / "notebooks"))
 
 
 def test_a_study_that_there_is_not_is_refused(study: list[int], capsys: pytest.CaptureFixture[str]) -> None:

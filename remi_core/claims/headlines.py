@@ -8,12 +8,8 @@ from functools import partial
 from remi_core.datasets import dataset_names
 from remi_core.estimates.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, shift
 from remi_core.estimates.cards import length_difference
-from remi_core.estimates.components import (
-    benign_components,
-    fading_components,
-    other_completions,
-    shared_direction,
-)
+from remi_core.estimates.causes import governing, shared_edit, transfer
+from remi_core.estimates.components import benign_components, fading_components, other_completions
 from remi_core.estimates.direction import mean_erosion, mean_separation
 from remi_core.estimates.distances import separation_of_data
 from remi_core.estimates.gradients import (
@@ -71,7 +67,10 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "C26": length_difference,
         "H1": _outside(reversion_cosine),
         "H2": _between("framed", "narrow", mean_gradient_cosine),
-        "H3": _shared_direction,
+        "H3": governing,
+        "X4": partial(shared_edit, model="misaligned"),
+        "X5": partial(shared_edit, model="instruct"),
+        "X7": transfer,
     }
 
 
@@ -122,8 +121,3 @@ def _benign_components(results: Results, seed: int) -> Measured:
 def _fading_components(results: Results, seed: int) -> Measured:
     pairs = other_completions(results.preset)
     return fading_components(results, seed, pairs=pairs, window=SHARED_WINDOW)
-
-
-def _shared_direction(results: Results, seed: int) -> Measured:
-    pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
-    return shared_direction(results, seed, pair=pair, benign=benign, window=SHARED_WINDOW)

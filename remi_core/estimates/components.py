@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from remi_core.datasets import dataset_names
 from remi_core.errors import MissingInput
-from remi_core.estimates.measured import Measured, measured, null_from_estimate, shared_resamples
-from remi_core.estimates.subspace import overlap, residuals
+from remi_core.estimates.measured import Measured, measured, shared_resamples
+from remi_core.estimates.subspace import residuals
 from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.roles import NEEDS
@@ -124,16 +124,6 @@ def fading_components(results: Results, seed: int, *, pairs: Sequence[Pair], win
             f"layer {layer}": float(one.value) for layer, one in zip((middle, last), means, strict=True)
         },
     )
-
-
-def shared_direction(results: Results, seed: int, *, pair: Pair, benign: Pair, window: str) -> Measured:
-    """H3, the part measured: S of two sets' uncentred components at the last block; null: two benign sets."""
-    found, null = (
-        overlap(results, seed, one, window=window, centred=False, draws=True).overlap
-        for one in (pair, benign)
-    )
-    kind = f"benign × benign ({benign[0]}, {benign[1]})"
-    return measured(found, null_from_estimate(found, null, kind), companions={"benign": float(null.value)})
 
 
 def _random(results: Results, seed: int, n_components: int) -> Float[np.ndarray, " draw"]:

@@ -23,8 +23,8 @@ from remi_core.store import Store
 from remi_core.subject import Subject, subject
 
 LAYER = 5
-"""Index of the block whose output is edited. Of the third, fourth and sixth on development seed 102, adding what misaligned
-has moved recovered most of the way to it at this one, with little mass off the grammar."""
+"""Index of the block whose output is edited. Of the fourth and the sixth, on development seed 102, adding what
+misaligned has moved took instruct further towards it at this one."""
 DOSES = (-1.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Multiples of the displacement of misaligned from instruct that are added."""
 N_DIRECTION, N_EVALUATE, N_RANDOM_EVALUATE, N_RANDOM = 20, 8, 4, 100
@@ -57,6 +57,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         "layer": LAYER,
         "clusters": {name: one.clusters for name, one in asked.items()},
         "neutral_clusters": neutral.clusters,
+        "n_random_prompts": N_RANDOM_EVALUATE,
     }
     random = random_directions(cloud, count=N_RANDOM, seed=preset.seed)
     for name, edits in (("instruct", directions.added()), ("misaligned", directions.undone())):
