@@ -8,6 +8,7 @@ from remi_core.figures.audit import (
     plot_unreset_list,
 )
 from remi_core.figures.behaviour import plot_dataset_table, plot_index, plot_next_tokens, plot_token_heat_map
+from remi_core.figures.causes import plot_doses, plot_edits, plot_transfer
 from remi_core.figures.components import plot_pair_cosines
 from remi_core.figures.contexts import plot_context_log_odds
 from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
@@ -47,6 +48,8 @@ __all__ = [
     "plot_curve_as_published",
     "plot_data_distances",
     "plot_dataset_table",
+    "plot_doses",
+    "plot_edits",
     "plot_erosion",
     "plot_erosion_by_set",
     "plot_gains",
@@ -76,6 +79,7 @@ __all__ = [
     "plot_unreset_list",
     "plot_triangle",
     "plot_training",
+    "plot_transfer",
     "plot_variance_shares",
     "plot_written_tokens",
     "show",
