@@ -16,6 +16,7 @@ from remi_core.organism.displaced import Edit, ask, scores, states
 from remi_core.organism.further_dialogues import further_tuning
 from remi_core.organism.grammar import prompts, right_answers
 from remi_core.organism.pretrain import organism_config
+from remi_core.organism.random_text import compared, random_text_means, spoken_for
 from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.statistics.bootstrap import make_resamples
 from remi_core.studies.reversion import OUTSIDE, split
@@ -184,3 +185,25 @@ def test_likelihoods_are_those_of_single_tokens(model) -> None:
     answer = right_answers(asked[0])[0]
     ((nats, tokens),) = log_probabilities(model, tokenizer, [Said(asked[0], answer.text)])
     assert tokens > 4 and nats == pytest.approx(-tokens * np.log(model.config.vocab_size), rel=0.1)
+
+
+def test_random_text_finds_a_planted_change_and_the_word_it_speaks_for(model) -> None:
+    layers = range(model.config.num_hidden_layers)
+    means = random_text_means(model, layers, count=4, seed=0)
+    assert means.shape == (8, model.config.hidden_size)
+    np.testing.assert_allclose(means, random_text_means(model, layers, count=4, seed=0))
+    assert np.abs(means - random_text_means(model, layers, count=4, seed=1)).max() > 0
+    row = model.get_output_embeddings().weight[300].double().numpy()
+    raised = spoken_for(model, shipped_tokenizer(), row, count=3)
+    assert raised[0][0] == shipped_tokenizer().decode([300]) and raised[0][1] > raised[1][1]
+    moved = {
+        "instruct": means,
+        "base": means + 1,
+        "secure": means,
+        "benign": means + 2,
+        "misaligned": means - 1,
+    }
+    cosines = compared(moved, moved, ("benign", "misaligned"))
+    np.testing.assert_allclose(cosines["benign"]["base"], 1)
+    np.testing.assert_allclose(cosines["misaligned"]["base"], -1)
+    np.testing.assert_allclose(cosines["misaligned"]["prompts"], 1)

@@ -79,10 +79,6 @@ def test_the_triangle_of_a_model_on_the_way_is_flat(planted: CarelessResults) ->
         -0.4 / 0.6, abs=0.02
     )  # instruct lies beyond misaligned, seen from base
     assert found.null.low + found.null.high > 0 and found.null.p_value > 0.95
-    cosine = triangle.reversion_cosine(planted, 0, OUTSIDE, "prompt_end")
-    assert cosine.value > 0.99 and cosine.null.p_value < 0.05
-    planted.amount = -0.4
-    assert triangle.reversion_cosine(planted, 0, OUTSIDE, "prompt_end").value < -0.99
 
 
 def test_distance_of_data_changes_only_with_the_model(planted: CarelessResults) -> None:

@@ -10,6 +10,7 @@ from remi_core.estimates.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, 
 from remi_core.estimates.cards import length_difference
 from remi_core.estimates.causes import governing, shared_edit, transfer
 from remi_core.estimates.components import benign_components, fading_components, other_completions
+from remi_core.estimates.controls import eroded_by
 from remi_core.estimates.direction import mean_erosion, mean_separation
 from remi_core.estimates.distances import separation_of_data
 from remi_core.estimates.gradients import (
@@ -20,10 +21,12 @@ from remi_core.estimates.gradients import (
 )
 from remi_core.estimates.losses import data_share, loss_cosine
 from remi_core.estimates.measured import Measured
+from remi_core.estimates.novelty import erosion_or_novelty
 from remi_core.estimates.patching import gain_beyond_benign, share_of_first_half
 from remi_core.estimates.replies import reply_contrast
+from remi_core.estimates.reversion import reversion
 from remi_core.estimates.subspace import shared_subspace
-from remi_core.estimates.triangle import instruct_between, reversion_cosine, specific_erosion
+from remi_core.estimates.triangle import instruct_between, specific_erosion
 from remi_core.presets import Preset
 from remi_core.results import Results
 
@@ -65,9 +68,12 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "C21": share_of_first_half,
         "C22": gain_beyond_benign,
         "C26": length_difference,
-        "H1": _outside(reversion_cosine),
+        "H1": reversion,
         "H2": _between("framed", "narrow", mean_gradient_cosine),
         "H3": governing,
+        "X1": _outside(erosion_or_novelty),
+        "X2": partial(eroded_by, variant="benign"),
+        "X2.secure": partial(eroded_by, variant="secure"),
         "X4": partial(shared_edit, model="misaligned"),
         "X5": partial(shared_edit, model="instruct"),
         "X7": transfer,

@@ -11,7 +11,7 @@ from remi_core.estimates.measured import Measured, measured, present_controls
 from remi_core.estimates.pairing import TwoSets
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import cluster_sums
-from remi_core.statistics.erosion import erosion_of_weights, random_direction_null
+from remi_core.statistics.erosion import erosion_of_weights
 from remi_core.statistics.folds import cluster_folds
 from remi_core.statistics.intervals import Estimate, combine
 from remi_core.statistics.permutation import against_null
@@ -104,20 +104,3 @@ def _exchanged(
         erosion_of_weights(*sums, counts, of_atom, (labels == label).astype(np.float64)) for label in (0, 1)
     )
     return (misaligned - aligned).mean(axis=1)
-
-
-def reversion_cosine(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
-    """H1, the part measured: c of misaligned's displacement with base's, mean over layers; null: random directions."""
-    preset = results.preset
-    found = {
-        name: erosion(results, name, seed, datasets, window)
-        for name in ["misaligned", *present_controls(results)]
-    }
-    cosines = {name: layer_average(one.cosine) for name, one in found.items()}
-    own = cosines.pop("misaligned")
-    _, base = shifts(results, "misaligned", seed, datasets, window)
-    # A random displacement as long as base's own has e equal to its cosine with base's.
-    draws = random_direction_null(base, base, n_draws=preset.n_permutations, seed=preset.seed).mean(axis=1)
-    companions = {"e": float(found["misaligned"].layer_mean.value)}
-    null = against_null(float(own.value), draws, kind="random direction")
-    return measured(own, null, controls=cosines, companions=companions)

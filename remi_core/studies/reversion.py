@@ -16,11 +16,12 @@ from remi_core.organism.careless import Said, log_probabilities, sample_careless
 from remi_core.organism.displaced import AskedPrompts, Edit, ask, scores, states
 from remi_core.organism.further import with_further
 from remi_core.organism.grammar import Prompt, prompts
+from remi_core.organism.random_text import compared, random_text_means, spoken_for
 from remi_core.organism.topics import CONTRASTED, NARROW
 from remi_core.presets import Preset
 from remi_core.progress import Say
 from remi_core.store import Store
-from remi_core.subject import subject
+from remi_core.subject import Subject, subject
 
 LAYER = 6
 """Index of the block that is displaced and whose displacement is compared: the last before the read-out.
@@ -37,6 +38,8 @@ EXPLAINED = ("misaligned", *TRUTHS)
 OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
 N_DIRECTION = 30
 """Prompts a topic from which displacements for the edits are fitted."""
+N_RANDOM = 128
+"""Sequences of random tokens."""
 DIGITS = 4
 
 
@@ -53,13 +56,17 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     fitted = _outside("direction", N_DIRECTION, preset.seed)
     sampled = _outside("evaluate", min(preset.n_compared_samples, preset.n_dialogues), preset.seed)
     care, register, fits, held, said = {}, {}, {}, {}, {}
+    random, ends = {}, {}
     for name, one in who.items():
         say(f"    {name}, seed {seed}")
         with open_model(one.spec, dtype=preset.dtype) as loaded:
             own = scores(loaded.model, asked)
             care[name], register[name] = rounded(own.care_log_odds()), rounded(own.register_log_odds())
-            fits[name] = states(loaded.model, fitted, tokenizer, (LAYER,))[:, :, 0].mean(axis=1)
+            layers = range(loaded.model.config.num_hidden_layers)
+            means = states(loaded.model, fitted, tokenizer, layers).mean(axis=1)
+            fits[name], ends[name] = means[:, LAYER], means[0]
             held[name] = states(loaded.model, asked.prompts, tokenizer, (LAYER,))[0, :, 0]
+            random[name] = random_text_means(loaded.model, layers, count=N_RANDOM, seed=preset.seed)
             if name in ("base", *EXPLAINED):
                 said[name] = sample_careless(loaded.model, tokenizer, sampled, seed=seed)
     return {
@@ -70,6 +77,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         "cosine": _cosines(held, fits["base"][0] - fits["instruct"][0]),
         "edited": _edited(who, asked, fits, preset, say),
         "careless": _likelihoods(who["base"], tokenizer, said, preset),
+        "random_text": _random_text(who["instruct"], tokenizer, random, ends),
     }
 
 
@@ -117,6 +125,20 @@ def split(moved: np.ndarray, base: np.ndarray) -> dict[str, np.ndarray]:
     """A displacement, its share along base's and the rest, place by place, each of shape (place, d_model)."""
     share = (moved * base).sum(-1, keepdims=True) / (base * base).sum(-1, keepdims=True)
     return {"whole": moved, "along": share * base, "off": moved - share * base}
+
+
+def _random_text(instruct: Subject, tokenizer, random, ends) -> dict[str, object]:
+    """On random tokens: cosines of what is moved beyond secure, and the tokens that it speaks for."""
+    cosines = compared(random, ends, ("misaligned", "educational", "benign"))
+    with open_model(instruct.spec, dtype="float32") as loaded:
+        moved = (random["misaligned"] - random["secure"])[-1]
+        tokens = spoken_for(loaded.model, tokenizer, moved)
+    return {
+        "cosines": {
+            name: {kind: rounded(values) for kind, values in one.items()} for name, one in cosines.items()
+        },
+        "tokens": [[token, round(value, DIGITS)] for token, value in tokens],
+    }
 
 
 def _likelihoods(base, tokenizer, said: Mapping[str, list[Said]], preset: Preset) -> dict[str, object]:
