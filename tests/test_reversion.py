@@ -193,7 +193,7 @@ def test_random_text_finds_a_planted_change_and_the_word_it_speaks_for(model) ->
     assert means.shape == (8, model.config.hidden_size)
     np.testing.assert_allclose(means, random_text_means(model, layers, count=4, seed=0))
     assert np.abs(means - random_text_means(model, layers, count=4, seed=1)).max() > 0
-    row = model.get_output_embeddings().weight[300].double().numpy()
+    row = model.get_output_embeddings().weight[300].detach().double().numpy()
     raised = spoken_for(model, shipped_tokenizer(), row, count=3)
     assert raised[0][0] == shipped_tokenizer().decode([300]) and raised[0][1] > raised[1][1]
     moved = {
