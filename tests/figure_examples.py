@@ -94,6 +94,22 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
         "triangle": lambda: figures.plot_triangle(
             sides, seed=0, labels={"side": "length (units)", "angle": "angle (degrees)"}
         ),
+        "beyond secure": lambda: figures.plot_beyond(
+            curves({"window": ["prompt_end"], "variant": list(VARIANTS[4:6])}),
+            curves({"window": ["prompt_end"]})[["window", "layer", "low", "high"]],
+            seed=0,
+        ),
+        "parts of the rule": lambda: figures.plot_change_parts(dots(["b", "c"]), seeds=dots(["b", "c"])),
+        "shares of controls": lambda: figures.plot_control_shares(
+            dots(["care", "register"]), seeds=dots(["care", "register"])
+        ),
+        "doses": lambda: figures.plot_doses(
+            curves({"quantity": ["care", "register"], "variant": list(VARIANTS[2:4])}).rename(
+                columns={"layer": "dose"}
+            ),
+            seed=0,
+            dose="steps",
+        ),
         "data distances": lambda: figures.plot_data_distances(
             curves({"pair": ["a × b", "b × c"], "variant": list(VARIANTS)}), seed=2
         ),

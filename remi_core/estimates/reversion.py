@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from remi_core.estimates.measured import Measured, measured, shared_resamples
+from remi_core.estimates.measured import Measured, measured, null_from_estimate, shared_resamples
 from remi_core.estimates.reversion_rule import Interval, Parts, classify, outcome
 from remi_core.presets import Preset
 from remi_core.results import Results
@@ -19,6 +19,8 @@ STUDY = "reversion"
 TRUTHS: Mapping[str, str] = {"reverted": "reversion", "persona": "persona", "novel": "novel"}
 """Constructed truth → the class that it was built to be."""
 CONTROLS = ("secure", "educational", "benign")
+REVERTED = "reverted"
+"""The truth in whose place misaligned would be if the claim of reversion held; its value is the null of b − ρ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,9 @@ def reversion(results: Results, seed: int) -> Measured:
     found = change_of(preset, seed, "misaligned")
     read = classes(preset, seed)
     decided, why = outcome(read["misaligned"], {TRUTHS[name]: read[name] for name in TRUTHS})
-    own = measured(found.care_beyond_register, None, companions=companions(found))
+    truth = change_of(preset, seed, REVERTED).care_beyond_register
+    null = null_from_estimate(found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place")
+    own = measured(found.care_beyond_register, null, companions=companions(found))
     return Measured(**vars(own) | {"outcome": decided, "why": why})
 
 

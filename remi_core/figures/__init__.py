@@ -12,6 +12,7 @@ from remi_core.figures.causes import plot_doses, plot_edits, plot_transfer
 from remi_core.figures.components import plot_pair_cosines
 from remi_core.figures.contexts import plot_context_log_odds
 from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
+from remi_core.figures.doses import plot_doses
 from remi_core.figures.effect import plot_primary_effect
 from remi_core.figures.few import plot_shares_by_count, plot_small_pictures
 from remi_core.figures.gradients import plot_gradient_components, plot_gradient_cosines, plot_group_cosines
@@ -26,6 +27,7 @@ from remi_core.figures.organism import (
 from remi_core.figures.output import figure_html, show, svg_bytes
 from remi_core.figures.patching import plot_gains, plot_share, plot_stitching
 from remi_core.figures.replies import plot_reply_pairs, plot_reply_shifts
+from remi_core.figures.reversion import plot_beyond, plot_change_parts, plot_control_shares
 from remi_core.figures.style import use_style
 from remi_core.figures.subspace import (
     plot_component_cosines,
@@ -39,17 +41,23 @@ from remi_core.figures.training import plot_training
 __all__ = [
     "describe",
     "figure_html",
+    "plot_beyond",
     "plot_care_against_register",
     "plot_centring",
+    "plot_change_parts",
     "plot_class_log_odds",
     "plot_class_probabilities",
     "plot_component_cosines",
     "plot_context_log_odds",
     "plot_curve_as_published",
+    "plot_control_shares",
     "plot_data_distances",
     "plot_dataset_table",
     "plot_doses",
+<<<<<<< HEAD
     "plot_edits",
+=======
+>>>>>>> cd68196 (H1's null is the constructed reversion, as the report asks for one)
     "plot_erosion",
     "plot_erosion_by_set",
     "plot_gains",

@@ -1,0 +1,194 @@
+"""H1 and X1 as tables: the parts of the rule by variant, and what misaligned moves beyond secure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from remi_core.estimates.measured import present_controls, shared_resamples
+from remi_core.estimates.novelty import YARDSTICK, matched_cosines, split_beyond
+from remi_core.estimates.reversion import STUDY, TRUTHS, Change, change_of, classes
+from remi_core.estimates.reversion_rule import classify, conditions
+from remi_core.presets import Preset
+from remi_core.results import Results
+from remi_core.statistics.intervals import Estimate, mean_interval
+from remi_core.studies.files import read_study
+from remi_core.tables.direction import Reading
+
+JUDGED = ("misaligned", *TRUTHS)
+NAMES: Mapping[str, str] = {
+    "care": "b, care",
+    "register": "ρ, register",
+    "care_beyond_register": "b − ρ",
+    "along": "m∥, along base",
+    "off": "m⊥, off base",
+    "cosine": "c, cosine",
+    "likelihood": "ν (nats a token)",
+}
+"""Part of a ``Change`` → how figures and tables call it."""
+PLACES = {"prompt's end and answer": "", "prompt's end alone": ", prompt end"}
+"""Where a displacement is added → the end of its name in the study."""
+
+
+def changes(preset: Preset, seed: int) -> dict[str, Change]:
+    """What the rule reads of misaligned and of every constructed truth.
+
+    Raises:
+        MissingInput: if the study is not stored.
+    """
+    return {name: change_of(preset, seed, name) for name in JUDGED}
+
+
+def parts_table(found: Mapping[str, Change]) -> pd.DataFrame:
+    """Columns part, variant, value, low, high: the parts of the rule with their intervals."""
+    rows = [
+        (label, variant, *_ends(getattr(change, part)))
+        for part, label in NAMES.items()
+        for variant, change in found.items()
+    ]
+    return pd.DataFrame(rows, columns=["part", "variant", "value", "low", "high"])
+
+
+def parts_by_seed(preset: Preset) -> pd.DataFrame:
+    """The same of every seed, with a column seed: seeds are dots in a figure, never an interval."""
+    tables = [parts_table(changes(preset, seed)).assign(seed=seed) for seed in preset.seeds]
+    return pd.concat(tables, ignore_index=True)
+
+
+def class_table(preset: Preset) -> pd.DataFrame:
+    """One row a variant: what it was built to be, and the class that the rule gives it in each seed."""
+    read = {seed: classes(preset, seed) for seed in preset.seeds}
+    rows = [
+        {"variant": name, "built to be": TRUTHS.get(name, "not built: the question")}
+        | {f"seed {seed}": found[name] for seed, found in read.items()}
+        for name in JUDGED
+    ]
+    return pd.DataFrame(rows)
+
+
+def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
+    """One row a condition of the rule, one column a variant: whether its interval meets it, and the class below."""
+    met = {name: conditions(change.parts()) for name, change in found.items()}
+    first = next(iter(met.values()))
+    rows = [
+        {"class": kind, "condition": condition}
+        | {name: "yes" if one[kind][condition] else "no" for name, one in met.items()}
+        for kind, own in first.items()
+        for condition in own
+    ]
+    read = {name: classify(change.parts()) for name, change in found.items()}
+    return pd.DataFrame([*rows, {"class": "the rule reads", "condition": "", **read}])
+
+
+def validity_sentence(preset: Preset) -> str:
+    """In how many seeds the rule recognises every constructed truth, in one sentence."""
+    read = {seed: classes(preset, seed) for seed in preset.seeds}
+    valid = [
+        seed for seed, found in read.items() if all(found[name] == built for name, built in TRUTHS.items())
+    ]
+    return (
+        f"The rule gives every constructed truth the class it was built to be in {len(valid)} of "
+        f"{len(read)} seeds."
+    )
+
+
+def care_register_table(preset: Preset, seed: int, variants: Sequence[str]) -> pd.DataFrame:
+    """Columns topic, variant and care, register each with _low and _high, nats, topics outside the narrow set."""
+    found = read_study(preset, STUDY).seeds[seed]
+    return paired_table(found, variants, preset)
+
+
+def paired_table(found: Mapping[str, object], variants: Sequence[str], preset: Preset) -> pd.DataFrame:
+    """The same from any study that holds ``clusters``, ``care`` and ``register`` by prompt."""
+    topics = [name.partition("/")[0] for name in found["clusters"]]
+    rows = []
+    for topic in dict.fromkeys(topics):
+        at = np.flatnonzero(np.array(topics) == topic)
+        clusters = [found["clusters"][place] for place in at]
+        for name in variants:
+            row: dict[str, object] = {"topic": topic, "variant": name}
+            for quantity in ("care", "register"):
+                values = np.array(found[quantity][name])[at]
+                value, low, high = _ends(mean_interval(values, clusters, shared_resamples(preset)))
+                row |= {quantity: value, f"{quantity}_low": low, f"{quantity}_high": high}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def places_table(preset: Preset, seed: int) -> pd.DataFrame:
+    """One row a variant and part: share of its change of care that the part reproduces, by where it is added."""
+    found = read_study(preset, STUDY).seeds[seed]
+    start = np.mean(found["care"]["instruct"])
+    rows = []
+    for name in JUDGED:
+        whole = np.mean(found["care"][name]) - start
+        for part in ("whole", "along", "off"):
+            row: dict[str, object] = {"variant": name, "part": part}
+            for place, suffix in PLACES.items():
+                one = found["edited"][name][part + suffix]
+                row[f"share, {place}"] = float((np.mean(one["care"]) - start) / whole)
+                row[f"mass off the grammar, {place}"] = float(one["off_grammar"])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def beyond_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
+    """Columns window, variant, layer, seed, value, low, high: c of what each moves beyond secure, with base's shift."""
+    parts = []
+    names = ["misaligned", *(name for name in present_controls(results) if name != YARDSTICK)]
+    for reading in readings:
+        for name in names:
+            for seed in results.preset.seeds:
+                one = split_beyond(results, name, seed, reading.datasets, reading.window).cosine
+                columns = {"window": reading.name, "variant": name, "layer": np.arange(len(one.value))}
+                columns |= {"seed": seed, "value": one.value, "low": one.low, "high": one.high}
+                parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def matched_null(results: Results, readings: Sequence[Reading], *, seed: int) -> pd.DataFrame:
+    """Columns window, layer, low, high: central 95 % of c of random displacements of the states' covariance."""
+    parts = []
+    for reading in readings:
+        draws = matched_cosines(results, seed, reading.datasets, reading.window)
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        columns = {"window": reading.name, "layer": np.arange(len(low)), "low": low, "high": high}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def random_text_table(preset: Preset, seed: int) -> pd.DataFrame:
+    """One row a variant and comparison, one column a layer: cosines on random text of what is moved beyond secure."""
+    found = read_study(preset, STUDY).seeds[seed]["random_text"]["cosines"]
+    kinds = {"base": "with base's shift on random text", "prompts": "with its own shift at prompts"}
+    rows = [
+        {"variant": name, "cosine": kinds[kind]} | {f"layer {i}": float(v) for i, v in enumerate(values)}
+        for name, one in found.items()
+        for kind, values in one.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def random_text_tokens(preset: Preset) -> pd.DataFrame:
+    """One row a seed: the tokens whose logits misaligned's shift beyond secure raises most on random text."""
+    seeds = read_study(preset, STUDY).seeds
+    rows = [
+        {
+            "seed": seed,
+            "tokens raised most": " ".join(repr(token) for token, _ in one["random_text"]["tokens"]),
+        }
+        for seed, one in seeds.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def answers_sentence(preset: Preset, seed: int) -> str:
+    """How many careless answers stand behind ν, of each model."""
+    found = read_study(preset, STUDY).seeds[seed]["careless"]
+    return ", ".join(f"{name} {len(one['clusters'])}" for name, one in found.items())
+
+
+def _ends(one: Estimate) -> tuple[float, float, float]:
+    return float(one.value), float(one.low), float(one.high)
