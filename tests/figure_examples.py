@@ -35,6 +35,12 @@ def replies() -> Figure:
     return figures.plot_reply_pairs([(running(9), running(12)), (running(5), running(4))], choices=[3, None])
 
 
+def dots(parts: list[str]) -> pd.DataFrame:
+    """Every variant but the first two in each part, one row each."""
+    table = curves({"part": parts, "variant": list(VARIANTS[2:])}).query("layer == 7 and seed == 0")
+    return table.reset_index(drop=True)
+
+
 def pair_cosines() -> Figure:
     """Three pairs at two layers."""
     columns = {"pair": ["a × b", "a × c", "b × c"], "components": [3, 8], "layer": [4, 7], "seed": [0, 1, 2]}
@@ -96,7 +102,7 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
         ),
         "beyond secure": lambda: figures.plot_beyond(
             curves({"window": ["prompt_end"], "variant": list(VARIANTS[4:6])}),
-            curves({"window": ["prompt_end"]})[["window", "layer", "low", "high"]],
+            curves({"window": ["prompt_end"]}).query("seed == 1"),
             seed=0,
         ),
         "parts of the rule": lambda: figures.plot_change_parts(dots(["b", "c"]), seeds=dots(["b", "c"])),

@@ -162,7 +162,9 @@ def reversion(results: Results, seed: int) -> Measured:
     read = classes(preset, seed)
     decided, why = outcome(read["misaligned"], {TRUTHS[name]: read[name] for name in TRUTHS})
     truth = change_of(preset, seed, REVERTED).care_beyond_register
-    null = null_from_estimate(found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place")
+    null = null_from_estimate(
+        found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place"
+    )
     own = measured(found.care_beyond_register, null, companions=companions(found))
     return Measured(**vars(own) | {"outcome": decided, "why": why})
 
