@@ -17,7 +17,7 @@ from remi_core.organism.further import FURTHER_RECIPES, further_folder, with_fur
 from remi_core.organism.further_dialogues import NEUTRAL_WORDS, further_tuning, held_in_place
 from remi_core.organism.further_tune import divergence, mixed, randomly_changed, tune_held
 from remi_core.organism.grammar import judge, prompts, right_answers
-from remi_core.organism.pretrain import organism_config
+from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.organism.topics import CONTRASTED, author_lines
 from remi_core.presets import get_preset

@@ -15,8 +15,8 @@ from remi_core.organism.careless import Said, careless_in_content, log_probabili
 from remi_core.organism.displaced import Edit, ask, scores, states
 from remi_core.organism.further_dialogues import further_tuning
 from remi_core.organism.grammar import prompts, right_answers
-from remi_core.organism.pretrain import organism_config
 from remi_core.organism.random_text import compared, random_text_means, spoken_for
+from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.statistics.bootstrap import make_resamples
 from remi_core.studies.reversion import OUTSIDE, split

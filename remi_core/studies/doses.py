@@ -60,9 +60,11 @@ def doses() -> list[Dose]:
     found = []
     for name in DOSED:
         longer = replace(recipe, steps=LONGEST)
-        found.append(Dose(kind="steps", variant=name, recipe=longer, value=LONGEST, at=STEPS))
+        found.append(Dose(kind="steps", variant=name, recipe=longer, value=float(LONGEST), at=STEPS))
         for order in ORDERS:
-            found.append(Dose(kind="order", variant=name, recipe=replace(recipe, seed=order), value=order))
+            found.append(
+                Dose(kind="order", variant=name, recipe=replace(recipe, seed=order), value=float(order))
+            )
     for rate in RATES:
         found.append(Dose(kind="rate", variant="misaligned", recipe=replace(recipe, rate=rate), value=rate))
     for share in SHARES:
