@@ -54,10 +54,7 @@ __all__ = [
     "plot_data_distances",
     "plot_dataset_table",
     "plot_doses",
-<<<<<<< HEAD
     "plot_edits",
-=======
->>>>>>> cd68196 (H1's null is the constructed reversion, as the report asks for one)
     "plot_erosion",
     "plot_erosion_by_set",
     "plot_gains",
