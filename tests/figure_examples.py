@@ -109,7 +109,7 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
         "shares of controls": lambda: figures.plot_control_shares(
             dots(["care", "register"]), seeds=dots(["care", "register"])
         ),
-        "doses": lambda: figures.plot_doses(
+        "doses": lambda: figures.plot_tuning_doses(
             curves({"quantity": ["care", "register"], "variant": list(VARIANTS[2:4])}).rename(
                 columns={"layer": "dose"}
             ),

@@ -12,7 +12,7 @@ from remi_core.figures.causes import plot_doses, plot_edits, plot_transfer
 from remi_core.figures.components import plot_pair_cosines
 from remi_core.figures.contexts import plot_context_log_odds
 from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
-from remi_core.figures.doses import plot_doses
+from remi_core.figures.doses import plot_tuning_doses
 from remi_core.figures.effect import plot_primary_effect
 from remi_core.figures.few import plot_shares_by_count, plot_small_pictures
 from remi_core.figures.gradients import plot_gradient_components, plot_gradient_cosines, plot_group_cosines
@@ -49,8 +49,8 @@ __all__ = [
     "plot_class_probabilities",
     "plot_component_cosines",
     "plot_context_log_odds",
-    "plot_curve_as_published",
     "plot_control_shares",
+    "plot_curve_as_published",
     "plot_data_distances",
     "plot_dataset_table",
     "plot_doses",
@@ -81,10 +81,11 @@ __all__ = [
     "plot_stitching",
     "plot_switches",
     "plot_token_heat_map",
-    "plot_unreset_list",
-    "plot_triangle",
     "plot_training",
     "plot_transfer",
+    "plot_triangle",
+    "plot_tuning_doses",
+    "plot_unreset_list",
     "plot_variance_shares",
     "plot_written_tokens",
     "show",

@@ -14,7 +14,7 @@ QUANTITIES = {"care": "change of care (nats)", "register": "change of register (
 
 
 @styled
-def plot_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
+def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
     """Lines of the change from instruct by dose, a panel for care and one for register; thin lines are other seeds.
 
     ``table`` has columns variant, seed, dose, quantity, value, low, high; ``dose`` names the horizontal axis with

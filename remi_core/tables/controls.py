@@ -13,7 +13,7 @@ from remi_core.errors import MissingInput
 from remi_core.estimates.controls import STUDY, register_share, share_of_change
 from remi_core.estimates.measured import shared_resamples
 from remi_core.figures.alt import describe
-from remi_core.figures.doses import plot_doses
+from remi_core.figures.doses import plot_tuning_doses
 from remi_core.figures.output import figure_html
 from remi_core.presets import Preset
 from remi_core.statistics.intervals import mean_interval
@@ -122,7 +122,7 @@ def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> HTML:
         table = dose_table(preset, kind)
     except MissingInput as missing:
         return HTML(f"<p>Not shown: this figure {escape(str(missing))}.</p>")
-    figure = plot_doses(table, seed=seed, dose=dose)
+    figure = plot_tuning_doses(table, seed=seed, dose=dose)
     caption = f"Change from instruct by {dose}, bands of seed {seed}."
     return HTML(figure_html(figure, alt=describe(figure), caption=caption))
 
