@@ -17,9 +17,10 @@ from remi_core.estimates.gradients import (
     confounded_cosine,
     few_dialogues,
     gradient_cosine,
-    mean_gradient_cosine,
 )
+from remi_core.estimates.influence import opposition
 from remi_core.estimates.losses import data_share, loss_cosine
+from remi_core.estimates.matched import difference_left, structural_share
 from remi_core.estimates.measured import Measured
 from remi_core.estimates.novelty import erosion_or_novelty
 from remi_core.estimates.patching import gain_beyond_benign, share_of_first_half
@@ -67,13 +68,15 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "C19": _fading_components,
         "C21": share_of_first_half,
         "C22": gain_beyond_benign,
+        "C25": structural_share,
         "C26": length_difference,
         "H1": reversion,
-        "H2": _between("framed", "narrow", mean_gradient_cosine),
+        "H2": opposition,
         "H3": governing,
         "X1": _outside(erosion_or_novelty),
         "X2": partial(eroded_by, variant="benign"),
         "X2.secure": partial(eroded_by, variant="secure"),
+        "X3": difference_left,
         "X4": partial(shared_edit, model="misaligned"),
         "X5": partial(shared_edit, model="instruct"),
         "X7": transfer,
