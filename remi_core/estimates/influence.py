@@ -106,6 +106,16 @@ def published_part(results: Results, seed: int) -> Measured | None:
         return None
 
 
+def opposition_parts(results: Results, seed: int) -> Parts:
+    """Everything that H2's rule reads of one seed.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms, or the study is not stored.
+    """
+    found, cosine = study_of(results.preset, seed), published_part(results, seed)
+    return parts(found, None if cosine is None else (cosine.low, cosine.high), results.preset)
+
+
 def opposition(results: Results, seed: int) -> Measured:
     """H2: the influence of insecure code on held-out log-odds, and what the whole rule says of the claim.
 
@@ -113,8 +123,8 @@ def opposition(results: Results, seed: int) -> Measured:
     """
     preset, found = results.preset, study_of(results.preset, seed)
     resamples, cosine = resamples_of(found, preset), published_part(results, seed)
-    by_set = {name: influence_of(found, name, resamples) for name in SETS}
     ends = None if cosine is None else (cosine.low, cosine.high)
+    by_set = {name: influence_of(found, name, resamples) for name in SETS}
     decided, why = outcome(parts(found, ends, preset))
     companions = {name: float(one.value) for name, one in by_set.items() if name != INSECURE}
     if cosine is not None:

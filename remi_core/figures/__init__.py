@@ -18,6 +18,7 @@ from remi_core.figures.few import plot_shares_by_count, plot_small_pictures
 from remi_core.figures.gradients import plot_gradient_components, plot_gradient_cosines, plot_group_cosines
 from remi_core.figures.layers import plot_data_distances, plot_erosion_by_set, plot_triangle
 from remi_core.figures.losses import plot_loss_components, plot_loss_cosines, plot_variance_shares
+from remi_core.figures.matched import plot_influence, plot_ladder, plot_parts, plot_real_steps
 from remi_core.figures.organism import (
     plot_care_against_register,
     plot_class_log_odds,
@@ -62,12 +63,16 @@ __all__ = [
     "plot_gradient_cosines",
     "plot_group_cosines",
     "plot_index",
+    "plot_influence",
+    "plot_ladder",
     "plot_loss_components",
     "plot_loss_cosines",
     "plot_next_tokens",
     "plot_pair_cosines",
+    "plot_parts",
     "plot_primary_effect",
     "plot_projections",
+    "plot_real_steps",
     "plot_reply_pairs",
     "plot_reply_shifts",
     "plot_sampled_rates",
