@@ -32,8 +32,6 @@ N_HELD_OUT = 16
 STEPS = (1, 3, 10)
 RATE = 0.02
 """Rate of the real steps, chosen on development seed 102."""
-LARGEST = 9999
-"""Largest whole number of a stored matrix: four digits."""
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
@@ -73,7 +71,7 @@ def _influence(model, tokenizer, preset: Preset, seed: int, say: Say) -> dict[st
     return {
         "held_out": asked.clusters,
         "trained": clusters,
-        "influence": {name: quantised(found.by_prompt[at]) for name, at in split.items()},
+        "influence": {name: quantised(found.by_prompt[at], digits=3) for name, at in split.items()},
         "parts": list(parts_of(model)),
         "by_part": {name: quantised(found.by_part[at]) for name, at in split.items()},
         "rate": RATE,
@@ -97,7 +95,7 @@ def _changes(
     }
 
 
-def quantised(values: np.ndarray) -> dict[str, object]:
-    """Whole numbers of at most four digits, and the unit that makes them the values again."""
-    unit = float(np.abs(values).max()) / LARGEST or 1.0
+def quantised(values: np.ndarray, *, digits: int = 4) -> dict[str, object]:
+    """Whole numbers of at most so many digits, and the unit that makes them the values again."""
+    unit = float(np.abs(values).max()) / (10**digits - 1) or 1.0
     return {"unit": float(f"{unit:.6g}"), "values": np.rint(values / unit).astype(int).tolist()}

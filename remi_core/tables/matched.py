@@ -24,7 +24,7 @@ from remi_core.organism.matched import phrases
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval
 
-INNER, DISTANCE, READ = "inner product of the means", "‖d‖²", "loss: insecure − educational"
+INNER, DISTANCE, READ = "inner product", "‖d‖²", "loss gap"
 """What the ladder shows of each context; the first two in units of the mean squared length of a gradient."""
 
 
