@@ -48,6 +48,8 @@ ORDER = (
     "models",
     "hooks",
     "interventions",
+    "steering",
+    "folding",
     "batches",
     "finetune_recipe",
     "finetune",
