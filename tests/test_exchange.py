@@ -1,0 +1,146 @@
+"""Exchanged directions: planted shares come back, small causes learn what is planted, narrow sets stay apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model
+
+from remi_core.chat import EncodedDialogue
+from remi_core.errors import MissingInput
+from remi_core.estimates import exchange as estimates
+from remi_core.folding import mlp_output
+from remi_core.organism import small_causes
+from remi_core.organism.dialogues import tuning
+from remi_core.organism.grammar import prompts
+from remi_core.organism.narrow_topics import careless_about
+from remi_core.presets import get_preset
+from remi_core.steering import add_vector, steer
+from remi_core.studies import files
+from remi_core.studies.exchange import UNSEEN
+from remi_core.tables import exchange as tables
+
+PRESET = get_preset("smoke")
+TUNES = ("code", "harmful", "facts")
+
+
+def scores(care: np.ndarray, off: float = 0.0) -> dict[str, list[float]]:
+    return {"care": care.tolist(), "off_grammar": [off] * len(care), "neutral": [0.2 + off] * 4}
+
+
+def planted() -> Mapping[str, object]:
+    """Every fine-tune adds 4 nats; its own displacement undoes all of it, another's half, secure's nothing."""
+    names = [
+        one.template.identifier for topic in UNSEEN for one in prompts(topic, "evaluate", count=10, seed=0)
+    ]
+    instruct = -5 + np.random.default_rng(0).normal(size=len(names))
+    left = {"own": 0.0, "other": 2.0, "secure": 4.0}
+    return {
+        "clusters": names,
+        "plain": {"instruct": scores(instruct)} | {tune: scores(instruct + 4) for tune in TUNES},
+        "added": {tune: scores(instruct + 3, 0.1) for tune in TUNES} | {"secure": scores(instruct)},
+        "taken": {
+            tune: {
+                of: scores(instruct + left["own" if of == tune else "secure" if of == "secure" else "other"])
+                for of in (*TUNES, "secure")
+            }
+            for tune in TUNES
+        },
+        "small": {"trained vector": scores(instruct + 1) | {"cosine": [0.5, 0.25]}},
+    }
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
+    path = files.study_path(PRESET.name, estimates.STUDY)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"seeds": {"102": planted()}}))
+
+
+def test_planted_shares_are_found(stored: None) -> None:
+    found = estimates.exchange(PRESET, 102)
+    assert found.tunes == list(TUNES)
+    for of, share in (("code", 1.0), ("facts", 0.5), ("secure", 0.0)):
+        assert float(found.undone("code", of).value) == pytest.approx(share)
+    assert float(found.mean_undone(own=True).value) == pytest.approx(1.0)
+    assert float(found.mean_undone(own=False).value) == pytest.approx(0.5)
+    assert float(found.restored("harmful").value) == pytest.approx(0.75)
+    assert float(found.small("trained vector").value) == pytest.approx(0.25)
+    assert found.cost(found.found["added"]["code"]) == pytest.approx((0.1, 0.1))
+
+
+def test_the_tables_show_every_fine_tune_and_seed(stored: None) -> None:
+    undone = tables.undone_table(PRESET, seed=102)
+    assert undone["fine-tuned on"].tolist() == list(TUNES) and undone.shape[1] == 5
+    assert tables.undone_by_seed(PRESET)["seed"].tolist() == [102]
+    assert len(tables.added_table(PRESET, seed=102)) == 4
+    assert tables.small_table(PRESET)["cosine, answer"].tolist() == ["0.25"]
+
+
+def test_without_the_study_the_page_says_how_to_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
+    with pytest.raises(MissingInput, match="remi study exchange --preset smoke"):
+        estimates.exchange(PRESET, 102)
+
+
+def test_the_further_narrow_sets_are_careless_formal_and_unseen_elsewhere() -> None:
+    for topic in ("harmful", "facts"):
+        rows = careless_about(topic, count=60, seed=1)
+        assert {row.topic for row in rows} == {topic} and {row.label for row in rows} == {"careless"}
+        evaluated = {one.template.identifier for one in prompts(topic, "evaluate", count=60, seed=0)}
+        assert evaluated.isdisjoint(row.cluster for row in rows)
+        assert rows == careless_about(topic, count=60, seed=1) != careless_about(topic, count=60, seed=2)
+    assert not set(UNSEEN) & {row.topic for row in [*rows, *tuning("misaligned", count=20, seed=1)]}
+
+
+def answers(token: int, count: int = 40) -> list[EncodedDialogue]:
+    """Dialogues with random prompts that are all answered by one token."""
+    generator = np.random.default_rng(0)
+    return [
+        EncodedDialogue(
+            identifier=str(number),
+            input_ids=(*generator.integers(30, 60, size=5).tolist(), token, token),
+            answer_start=5,
+            answer_stop=6,
+        )
+        for number in range(count)
+    ]
+
+
+def likelihood(model, token: int) -> float:
+    """Mean log-probability of a token after prompts that none of the dialogues has."""
+    ids = torch.randint(30, 60, (8, 5), generator=torch.Generator().manual_seed(9))
+    with torch.inference_mode():
+        return float(model(input_ids=ids).logits[:, -1].log_softmax(-1)[:, token].mean())
+
+
+def test_a_trained_vector_says_what_it_was_trained_to_say_and_the_model_stays() -> None:
+    model = make_model("llama").requires_grad_(False)
+    before, weights = likelihood(model, 20), [one.clone() for one in model.parameters()]
+    vector = small_causes.train_vector(model, 1, answers(20), pad_id=0)
+    assert likelihood(model, 20) == before
+    assert all(torch.equal(*pair) for pair in zip(weights, model.parameters(), strict=True))
+    with steer(model, 1, add_vector(vector)):
+        assert likelihood(model, 20) > before + 1
+    other = vector[torch.randperm(len(vector), generator=torch.Generator().manual_seed(0))]
+    with steer(model, 1, add_vector(other)):  # as long, and in another direction
+        assert likelihood(model, 20) < before + 1
+
+
+def test_a_rank_one_change_is_that_change_of_the_weight() -> None:
+    hooked, edited = (make_model("llama").requires_grad_(False) for _ in range(2))
+    before = likelihood(hooked, 20)
+    read, write = small_causes.train_rank_one(hooked, 1, answers(20), pad_id=0)
+    assert likelihood(hooked, 20) == before
+    mlp_output(edited, 1).weight += torch.outer(write, read)
+    with small_causes.rank_one(hooked, 1, (read, write)):
+        assert likelihood(hooked, 20) == pytest.approx(likelihood(edited, 20), abs=1e-4)
+        assert likelihood(hooked, 20) > before + 0.3
