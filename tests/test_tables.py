@@ -17,6 +17,7 @@ from remi_core.estimates.competence import (
     worst_cells,
 )
 from remi_core.estimates.primary_effect import effect_sentence, primary_effect
+from remi_core.model_spec import ModelSpec
 from remi_core.organism.behaviour import IN_CONTEXT, SAMPLES, SCORES, VERDICTS
 from remi_core.organism.contexts import CONTEXTS, optima
 from remi_core.organism.grammar import prompts
@@ -115,7 +116,7 @@ def test_the_primary_effect_is_what_was_planted_and_can_fail(results: Results) -
 
 
 def test_contexts_average_topics_outside_the_narrow_set(results: Results) -> None:
-    truth = np.array([optima()[kind] for kind in CONTEXTS])
+    truth = np.array([optima(ModelSpec())[kind] for kind in CONTEXTS])
     for variant in ORGANISM_VARIANTS:
         for shift, name in enumerate(name for name in CONTRASTED if name not in NARROW):
             clusters = scores_of(name, 0.0).arrays["cluster"][:2]
@@ -130,7 +131,10 @@ def test_contexts_average_topics_outside_the_narrow_set(results: Results) -> Non
     assert (further["low"] < further["log_odds"]).all() and (further["log_odds"] < further["high"]).all()
     assert (further["high"] - further["low"] < 1.2).all()  # about 2 if the topics' own means counted
     assert (
-        optima()["careless named"] > optima()["after careless"] > optima()["bare"] > optima()["careful named"]
+        optima(ModelSpec())["careless named"]
+        > optima(ModelSpec())["after careless"]
+        > optima(ModelSpec())["bare"]
+        > optima(ModelSpec())["careful named"]
     )
 
 

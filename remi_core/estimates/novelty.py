@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from remi_core.errors import MissingInput
 from remi_core.estimates.direction import shifts, stacked, stacked_clusters
 from remi_core.estimates.measured import Measured, measured, present_controls, shared_resamples
 from remi_core.results import Results
@@ -58,7 +59,13 @@ def matched_cosines(results: Results, seed: int, datasets: Sequence[str], window
 
 
 def erosion_or_novelty(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
-    """X1: c of D_M − D_secure with D_B, mean over layers; null: random displacements of the states' own covariance."""
+    """X1: c of D_M − D_secure with D_B, mean over layers; null: random displacements of the states' own covariance.
+
+    Raises:
+        MissingInput: if the preset has no variant that was tuned on secure code.
+    """
+    if YARDSTICK not in results.variants:
+        raise MissingInput(f"needs a control variant tuned on code without defects (role {YARDSTICK})")
     controls = {
         name: layer_average(split_beyond(results, name, seed, datasets, window).cosine)
         for name in present_controls(results)
