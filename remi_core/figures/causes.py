@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -103,7 +104,8 @@ def plot_transfer(matrix: pd.DataFrame) -> Figure:
     figure = new_figure(5.6, 0.9 + 0.45 * len(matrix))
     axes = figure.subplots()
     image = axes.imshow(matrix.to_numpy(), cmap=SEQUENTIAL, aspect="auto")
-    middle = float(matrix.to_numpy().mean())
+    # Below this the colours are dark enough for light numbers.
+    middle = float(np.quantile([matrix.to_numpy().min(), matrix.to_numpy().max()], 0.6))
     phrases = []
     for row, source in enumerate(matrix.index):
         for column, target in enumerate(matrix.columns):
