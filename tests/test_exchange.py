@@ -20,7 +20,9 @@ from remi_core.organism.dialogues import tuning
 from remi_core.organism.grammar import prompts
 from remi_core.organism.narrow_topics import careless_about
 from remi_core.presets import get_preset
+from remi_core.results import Results
 from remi_core.steering import add_vector, steer
+from remi_core.store import Store
 from remi_core.studies import files
 from remi_core.studies.exchange import UNSEEN
 from remi_core.tables import exchange as tables
@@ -33,22 +35,25 @@ def scores(care: np.ndarray, off: float = 0.0) -> dict[str, list[float]]:
     return {"care": care.tolist(), "off_grammar": [off] * len(care), "neutral": [0.2 + off] * 4}
 
 
+def dosed(start: np.ndarray, whole: float, off: float = 0.0) -> dict[str, object]:
+    """Scores by dose of an edit that moves care by ``whole`` nats at dose one, in proportion to the dose."""
+    return {dose: scores(start + float(dose) * whole, off) for dose in ("0.5", "1")}
+
+
 def planted() -> Mapping[str, object]:
     """Every fine-tune adds 4 nats; its own displacement undoes all of it, another's half, secure's nothing."""
     names = [
         one.template.identifier for topic in UNSEEN for one in prompts(topic, "evaluate", count=10, seed=0)
     ]
     instruct = -5 + np.random.default_rng(0).normal(size=len(names))
-    left = {"own": 0.0, "other": 2.0, "secure": 4.0}
+    tuned = instruct + 4
+    moved = {(tune, of): -4.0 if of == tune else -2.0 for tune in TUNES for of in TUNES}
     return {
         "clusters": names,
-        "plain": {"instruct": scores(instruct)} | {tune: scores(instruct + 4) for tune in TUNES},
-        "added": {tune: scores(instruct + 3, 0.1) for tune in TUNES} | {"secure": scores(instruct)},
+        "plain": {"instruct": scores(instruct)} | {tune: scores(tuned) for tune in TUNES},
+        "added": {tune: dosed(instruct, 3, 0.1) for tune in TUNES} | {"secure": dosed(instruct, 0)},
         "taken": {
-            tune: {
-                of: scores(instruct + left["own" if of == tune else "secure" if of == "secure" else "other"])
-                for of in (*TUNES, "secure")
-            }
+            tune: {of: dosed(tuned, moved[tune, of]) for of in TUNES} | {"secure": dosed(tuned, 0, 0.1)}
             for tune in TUNES
         },
         "small": {"trained vector": scores(instruct + 1) | {"cosine": [0.5, 0.25]}},
@@ -67,20 +72,30 @@ def test_planted_shares_are_found(stored: None) -> None:
     found = estimates.exchange(PRESET, 102)
     assert found.tunes == list(TUNES)
     for of, share in (("code", 1.0), ("facts", 0.5), ("secure", 0.0)):
-        assert float(found.undone("code", of).value) == pytest.approx(share)
-    assert float(found.mean_undone(own=True).value) == pytest.approx(1.0)
-    assert float(found.mean_undone(own=False).value) == pytest.approx(0.5)
-    assert float(found.restored("harmful").value) == pytest.approx(0.75)
+        assert float(found.undone("code", of, "1").value) == pytest.approx(share)
+        assert float(found.undone("code", of).value) == pytest.approx(share / 2)
+    for whose, share, cost in (("its own", 1.0, 0), ("another's", 0.5, 0), ("secure", 0.0, 0.1)):
+        assert float(found.mean_undone(whose, "1").value) == pytest.approx(share)
+        assert found.mean_cost(whose) == pytest.approx((cost, cost))
+    assert float(found.restored("harmful", "1").value) == pytest.approx(0.75)
     assert float(found.small("trained vector").value) == pytest.approx(0.25)
-    assert found.cost(found.found["added"]["code"]) == pytest.approx((0.1, 0.1))
+    assert found.cost(found.found["added"]["code"]["1"]) == pytest.approx((0.1, 0.1))
 
 
-def test_the_tables_show_every_fine_tune_and_seed(stored: None) -> None:
-    undone = tables.undone_table(PRESET, seed=102)
+def test_every_pair_is_of_one_kind(stored: None) -> None:
+    found = estimates.exchange(PRESET, 102)
+    pairs = [pair for whose in estimates.WHOSE for pair in found.pairs(whose)]
+    assert len(pairs) == len(set(pairs)) == 12 and len(found.pairs("another's")) == 6
+
+
+def test_the_tables_show_every_fine_tune_and_dose(stored: None, tmp_path: Path) -> None:
+    results = Results(PRESET, Store(tmp_path))
+    undone = tables.undone_table(results, 102)
     assert undone["fine-tuned on"].tolist() == list(TUNES) and undone.shape[1] == 5
-    assert tables.undone_by_seed(PRESET)["seed"].tolist() == [102]
-    assert len(tables.added_table(PRESET, seed=102)) == 4
-    assert tables.small_table(PRESET)["cosine, answer"].tolist() == ["0.25"]
+    doses = tables.dose_table(results, 102)
+    assert len(doses) == 6 and doses["undone"].iloc[1].startswith("0.25 ")
+    assert len(tables.added_table(results, 102)) == 8
+    assert tables.small_table(results, 102)["cosine, answer"].tolist() == ["0.25"]
 
 
 def test_without_the_study_the_page_says_how_to_make_it(

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from remi_core.estimates.measured import shared_resamples
+from remi_core.estimates.measured import set_resamples
 from remi_core.presets import Preset
 from remi_core.statistics.intervals import Estimate, combine, mean_interval, ratio
 from remi_core.studies.files import read_study
 
 STUDY = "exchange"
 SECURE = "secure"
+OWN, OTHERS = "its own", "another's"
+WHOSE = (OWN, OTHERS, SECURE)
+DOSE = "0.5"
+"""The multiple of a displacement that is shown first: at one, on development seed 102, models left the grammar."""
 CODE = "code"
 """The narrow set of misaligned."""
 
@@ -30,25 +34,45 @@ class Exchange:
         """The narrow sets of the fine-tunes."""
         return list(self.found["taken"])
 
-    def undone(self, tune: str, of: str) -> Estimate:
-        """Share of a fine-tune's own change of care that goes when the displacement of another is taken away."""
-        return self._share(self._care("taken", tune, of), tune, start=tune)
+    @property
+    def doses(self) -> list[str]:
+        """The multiples of a displacement, as the study names them."""
+        return list(self.found["added"][CODE])
 
-    def restored(self, of: str) -> Estimate:
+    def undone(self, tune: str, of: str, dose: str = DOSE) -> Estimate:
+        """Share of a fine-tune's own change of care that goes when the displacement of another is taken away."""
+        return self._share(self._care("taken", tune, of, dose), tune, start=tune)
+
+    def restored(self, of: str, dose: str = DOSE) -> Estimate:
         """Share of a fine-tune's own change of care that instruct shows with its displacement added.
 
         For secure's displacement, at the length of that of the fine-tune on code, the share of that one's change.
         """
-        return self._share(self._care("added", of), CODE if of == SECURE else of, start="instruct")
+        return self._share(self._care("added", of, dose), CODE if of == SECURE else of, start="instruct")
 
     def small(self, cause: str) -> Estimate:
         """Share of misaligned's change of care that a trained vector or a rank-one change brings about."""
         return self._share(np.array(self.found["small"][cause]["care"]), CODE, start="instruct")
 
-    def mean_undone(self, *, own: bool) -> Estimate:
-        """``undone`` by the fine-tunes' own displacements, or by those of the others; the mean over pairs."""
-        pairs = [(tune, of) for tune in self.tunes for of in self.tunes if (tune == of) == own]
-        return combine(lambda *rows: np.mean(rows, axis=0), *(self.undone(*pair) for pair in pairs))
+    def pairs(self, whose: str) -> list[tuple[str, str]]:
+        """Fine-tunes with whose displacement they lose: their own, another's or secure's, one of ``WHOSE``."""
+        chosen = {
+            OWN: lambda tune, of: tune == of,
+            OTHERS: lambda tune, of: tune != of != SECURE,
+            SECURE: lambda _, of: of == SECURE,
+        }[whose]
+        return [(tune, of) for tune in self.tunes for of in (*self.tunes, SECURE) if chosen(tune, of)]
+
+    def mean_undone(self, whose: str, dose: str = DOSE) -> Estimate:
+        """``undone``, the mean over ``pairs``."""
+        each = (self.undone(*pair, dose) for pair in self.pairs(whose))
+        return combine(lambda *rows: np.mean(rows, axis=0), *each)
+
+    def mean_cost(self, whose: str, dose: str = DOSE) -> tuple[float, float]:
+        """``cost``, the mean over ``pairs``."""
+        each = [self.cost(self.found["taken"][tune][of][dose]) for tune, of in self.pairs(whose)]
+        off, neutral = np.mean(each, axis=0).tolist()
+        return off, neutral
 
     def cost(self, scores: Mapping[str, list[float]]) -> tuple[float, float]:
         """Mass off the grammar, and loss on neutral requests in nats a token, beyond instruct's."""
@@ -66,7 +90,10 @@ class Exchange:
     def _share(self, care: np.ndarray, tune: str, *, start: str) -> Estimate:
         instruct, tuned = self._care("plain", "instruct"), self._care("plain", tune)
         moved = care - instruct if start == "instruct" else tuned - care
-        clusters, resamples = self.found["clusters"], shared_resamples(self.preset)
+        clusters = self.found["clusters"]
+        topics = dict.fromkeys(name.partition("/")[0] for name in clusters)
+        sets = [[name for name in clusters if name.partition("/")[0] == topic] for topic in topics]
+        resamples = set_resamples(self.preset, *sets)
         return ratio(*(mean_interval(one, clusters, resamples) for one in (moved, tuned - instruct)))
 
 

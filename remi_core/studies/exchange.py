@@ -32,6 +32,8 @@ OTHER_NARROW = ("harmful", "facts")
 """Topics of the further narrow sets, one that alignment covered and one that it left out; misaligned's is code."""
 UNSEEN = ("people", "wishes")
 """Topics outside all three narrow sets."""
+DOSES = (0.25, 0.5, 1.0)
+"""Multiples of a displacement that are added or taken away."""
 N_DIRECTION, N_EVALUATE = 20, 10
 DIGITS = 4
 
@@ -89,6 +91,10 @@ class _Bench:
             "neutral": _rounded(losses),
         }
 
+    def dosed(self, model, vectors: Places) -> dict[str, dict[str, object]]:
+        """``read`` with each multiple of the vectors added, by dose."""
+        return {f"{dose:g}": self.read(model, addition(dose * vectors)) for dose in DOSES}
+
     def exchanged(self, models: Mapping[str, object], secure) -> dict[str, object]:
         """Instruct and each fine-tune as they are, and each with each displacement added or taken away.
 
@@ -104,11 +110,9 @@ class _Bench:
             "neutral_clusters": self.neutral.clusters,
             "plain": {"instruct": self.read(self.instruct)}
             | {name: self.read(model) for name, model in models.items()},
-            "added": {name: self.read(self.instruct, addition(one)) for name, one in added.items()},
+            "added": {name: self.dosed(self.instruct, one) for name, one in added.items()},
             "taken": {
-                name: {
-                    of: self.read(model, addition(-scaled(one, vectors[name]))) for of, one in given.items()
-                }
+                name: {of: self.dosed(model, -scaled(one, vectors[name])) for of, one in given.items()}
                 for name, model in models.items()
             },
             "cosine": {
