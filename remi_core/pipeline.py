@@ -128,7 +128,7 @@ def _studies_shown(source: Path, preset: Preset) -> dict[str, dict[str, str]]:
 def _has_studies(source: Path, preset: Preset) -> bool:
     """Whether every study that a notebook shows is stored for the preset."""
     wanted = _studies_of(source)
-    return len(study_digests(preset.name, wanted)) == len(wanted)
+    return study_digests(preset.name, wanted).keys() >= set(wanted)
 
 
 def _studies_of(source: Path) -> list[str]:

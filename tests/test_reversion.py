@@ -10,7 +10,17 @@ import torch
 from transformers import Qwen2ForCausalLM
 
 from remi_core.estimates.reversion import from_left_out, likelihood_gap, reproduced, share_of_way
-from remi_core.estimates.reversion_rule import MIXED, NOVEL, PERSONA, REVERSION, Parts, classify, outcome
+from remi_core.estimates.reversion_rule import (
+    AMENDED,
+    MIXED,
+    NOVEL,
+    PERSONA,
+    REVERSION,
+    Parts,
+    classify,
+    conditions,
+    outcome,
+)
 from remi_core.organism.careless import Said, careless_in_content, log_probabilities, sample_careless
 from remi_core.organism.displaced import Edit, ask, scores, states
 from remi_core.organism.further_dialogues import further_tuning
@@ -59,6 +69,25 @@ def test_the_rule_reads_intervals_and_gives_one_class_or_none(
     assert classify(replace(REVERTED, **changed)) == expected
 
 
+@pytest.mark.parametrize(
+    ("changed", "declared", "amended"),
+    [
+        ({}, REVERSION, REVERSION),
+        # A lead too small to matter, which can be told from zero: the declared rule sees a persona in it.
+        ({"care_beyond_register": (0.02, 0.04)}, MIXED, REVERSION),
+        ({"care_beyond_register": (0.12, 0.2), "along": (0.2, 0.4)}, PERSONA, PERSONA),
+        # Register that comes back by a hundredth is no reversion.
+        ({"register": (0.01, 0.03), "care_beyond_register": (0.6, 0.7)}, MIXED, PERSONA),
+    ],
+)
+def test_the_amended_rule_has_a_margin_where_the_declared_one_has_none(
+    changed: dict[str, object], declared: str, amended: str
+) -> None:
+    parts = replace(REVERTED, **changed)
+    assert (classify(parts), classify(parts, AMENDED)) == (declared, amended)
+    assert "ρ > .1" in conditions(parts, AMENDED)[REVERSION] and "ρ > 0" in conditions(parts)[REVERSION]
+
+
 def test_a_rule_that_misses_a_truth_judges_nothing() -> None:
     right = {name: name for name in (REVERSION, PERSONA, NOVEL)}
     assert outcome(REVERSION, right)[0] == "holds"
@@ -83,13 +112,16 @@ def test_shares_recover_what_was_planted_and_are_undefined_without_a_way_to_base
     nowhere = by_variant | {"base": (instruct + generator.normal(0, 1, 24)).tolist()}
     assert np.isnan(share_of_way(nowhere, CLUSTERS, "half", RESAMPLES).value)
     quarter = (instruct + 0.25 * (base - instruct)).tolist()
-    edited = {"misaligned": {"along": {"care": quarter}}}
+    third = (instruct + 0.3 * (base - instruct)).tolist()
+    edited = {"misaligned": {"along": {"care": quarter}, "whole": {"care": third}}}
     found = {
         "care": by_variant | {"misaligned": by_variant["half"]},
         "clusters": CLUSTERS,
         "edited": edited,
     }
     assert float(reproduced(found, "misaligned", "along", RESAMPLES).value) == pytest.approx(0.5)
+    of_whole = reproduced(found, "misaligned", "along", RESAMPLES, of_whole=True)
+    assert float(of_whole.value) == pytest.approx(0.25 / 0.3)
 
 
 def test_pseudo_values_of_a_mean_are_its_rows() -> None:

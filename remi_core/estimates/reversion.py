@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from remi_core.estimates.measured import Measured, measured, null_from_estimate, shared_resamples
-from remi_core.estimates.reversion_rule import Interval, Parts, classify, outcome
+from remi_core.estimates.reversion_rule import DECLARED, Interval, Parts, Rule, classify, outcome
 from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples
@@ -35,13 +35,15 @@ class Change:
     register: Estimate
     care_beyond_register: Estimate
     likelihood: Estimate
+    along_of_whole: Estimate
+    off_of_whole: Estimate
 
-    def parts(self) -> Parts:
-        """The intervals alone, as the rule reads them."""
+    def parts(self, rule: Rule = DECLARED) -> Parts:
+        """The intervals alone, as a rule reads them."""
         return Parts(
             cosine_gaps={name: interval(one) for name, one in self.cosine_gaps.items()},
-            along=interval(self.along),
-            off=interval(self.off),
+            along=interval(self.along_of_whole if rule.of_whole else self.along),
+            off=interval(self.off_of_whole if rule.of_whole else self.off),
             care=interval(self.care),
             register=interval(self.register),
             care_beyond_register=interval(self.care_beyond_register),
@@ -76,6 +78,8 @@ def change_of(preset: Preset, seed: int, variant: str) -> Change:
         cosine_gaps={name: difference(own, cosines[name]) for name in CONTROLS},
         along=reproduced(found, variant, "along", resamples),
         off=reproduced(found, variant, "off", resamples),
+        along_of_whole=reproduced(found, variant, "along", resamples, of_whole=True),
+        off_of_whole=reproduced(found, variant, "off", resamples, of_whole=True),
         care=care,
         register=register,
         care_beyond_register=difference(care, register),
@@ -98,12 +102,23 @@ def share_of_way(
     return ratio(moved, whole)
 
 
-def reproduced(found: Mapping[str, object], variant: str, part: str, resamples: ClusterResamples) -> Estimate:
-    """Share of a variant's change of class log-odds that instruct shows once part of its displacement is added."""
+def reproduced(
+    found: Mapping[str, object],
+    variant: str,
+    part: str,
+    resamples: ClusterResamples,
+    *,
+    of_whole: bool = False,
+) -> Estimate:
+    """Share of a variant's change of class log-odds that instruct shows once part of its displacement is added.
+
+    With ``of_whole``, the share of what instruct shows once all of the displacement is added.
+    """
     instruct = np.array(found["care"]["instruct"])
+    changed = found["edited"][variant]["whole"]["care"] if of_whole else found["care"][variant]
     edited, own = (
         mean_interval(np.array(values) - instruct, found["clusters"], resamples)
-        for values in (found["edited"][variant][part]["care"], found["care"][variant])
+        for values in (found["edited"][variant][part]["care"], changed)
     )
     return ratio(edited, own)
 
@@ -149,9 +164,11 @@ def _sums(answers: Mapping[str, Sequence], field: str, names: Sequence[str]) -> 
     return np.array([found[name] for name in names])
 
 
-def classes(preset: Preset, seed: int) -> dict[str, str]:
-    """Misaligned and every constructed truth → the class that the rule gives it."""
-    return {name: classify(change_of(preset, seed, name).parts()) for name in ("misaligned", *TRUTHS)}
+def classes(preset: Preset, seed: int, rule: Rule = DECLARED) -> dict[str, str]:
+    """Misaligned and every constructed truth → the class that a rule gives it."""
+    return {
+        name: classify(change_of(preset, seed, name).parts(rule), rule) for name in ("misaligned", *TRUTHS)
+    }
 
 
 def reversion(results: Results, seed: int) -> Measured:

@@ -21,6 +21,9 @@ from remi_core.store import Address, Record, Store, project_root, written_whole
 STUDIES: tuple[str, ...] = ("reversion", "controls", "doses", "matched", "causes", "exchange")
 """Every study: a module beside this one with the function ``measure``, a ``Measure``."""
 
+FRESH = "fresh"
+"""Preset of a base that was trained after the others had been seen: what was amended after them is tried on it."""
+
 Measure = Callable[[Preset, int, Store, Say], Mapping[str, object]]
 """What measures a study of one seed: plain JSON values, numbers by prompt with the prompts' templates beside them."""
 
@@ -58,8 +61,13 @@ def measure_of(name: str) -> Measure:
 
 
 def study_digests(preset: str, names: Iterable[str] = STUDIES) -> dict[str, str]:
-    """Study → digest of its file, of those stored for a preset: what is shown of it follows the file."""
+    """Study → digest of its file, of those stored for a preset: what is shown of it follows the file.
+
+    The same study of preset ``FRESH`` is there, too, as ``fresh/NAME``, since pages may show it beside.
+    """
+    names = list(names)
     paths = {name: study_path(preset, name) for name in names}
+    paths |= {f"{FRESH}/{name}": study_path(FRESH, name) for name in names}
     return {name: file_digest(path) for name, path in paths.items() if path.is_file()}
 
 

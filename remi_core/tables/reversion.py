@@ -10,11 +10,11 @@ import pandas as pd
 from remi_core.estimates.measured import present_controls, shared_resamples
 from remi_core.estimates.novelty import YARDSTICK, matched_cosines, split_beyond
 from remi_core.estimates.reversion import STUDY, TRUTHS, Change, change_of, classes
-from remi_core.estimates.reversion_rule import classify, conditions
-from remi_core.presets import Preset
+from remi_core.estimates.reversion_rule import AMENDED, DECLARED, Rule, classify, conditions
+from remi_core.presets import Preset, get_preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval
-from remi_core.studies.files import read_study
+from remi_core.studies.files import FRESH, read_study, study_digests
 from remi_core.tables.direction import Reading
 
 JUDGED = ("misaligned", *TRUTHS)
@@ -57,15 +57,38 @@ def parts_by_seed(preset: Preset) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def class_table(preset: Preset) -> pd.DataFrame:
-    """One row a variant: what it was built to be, and the class that the rule gives it in each seed."""
-    read = {seed: classes(preset, seed) for seed in preset.seeds}
+def class_table(*presets: Preset, rule: Rule = DECLARED) -> pd.DataFrame:
+    """One row a variant: what it was built to be, and the class that a rule gives it in each seed of the presets."""
+    read = {seed: classes(preset, seed, rule) for preset in presets for seed in preset.seeds}
     rows = [
         {"variant": name, "built to be": TRUTHS.get(name, "not built: the question")}
         | {f"seed {seed}": found[name] for seed, found in read.items()}
         for name in JUDGED
     ]
     return pd.DataFrame(rows)
+
+
+def amended_table(preset: Preset) -> pd.DataFrame:
+    """``class_table`` of the amended rule, with the bases that were trained after it where their study is stored."""
+    return class_table(preset, *_fresh(preset), rule=AMENDED)
+
+
+def fresh_sentence(preset: Preset) -> str:
+    """How the amended rule does on bases that it was not made on, in one sentence."""
+    if preset.name == FRESH:
+        return "The bases of this page were trained after the rule had been amended."
+    return (
+        " ".join(
+            f"On preset {one.name}, trained afterwards: {validity_sentence(one, AMENDED)}"
+            for one in _fresh(preset)
+        )
+        or f"It has not been tried on other bases yet: `remi study {STUDY} --preset {FRESH}` would."
+    )
+
+
+def _fresh(preset: Preset) -> list[Preset]:
+    stored = f"{FRESH}/{STUDY}" in study_digests(preset.name, [STUDY])
+    return [get_preset(FRESH)] if stored and preset.name != FRESH else []
 
 
 def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
@@ -82,9 +105,9 @@ def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
     return pd.DataFrame([*rows, {"class": "the rule reads", "condition": "", **read}])
 
 
-def validity_sentence(preset: Preset) -> str:
-    """In how many seeds the rule recognises every constructed truth, in one sentence."""
-    read = {seed: classes(preset, seed) for seed in preset.seeds}
+def validity_sentence(preset: Preset, rule: Rule = DECLARED) -> str:
+    """In how many seeds a rule recognises every constructed truth, in one sentence."""
+    read = {seed: classes(preset, seed, rule) for seed in preset.seeds}
     valid = [
         seed for seed, found in read.items() if all(found[name] == built for name, built in TRUTHS.items())
     ]
