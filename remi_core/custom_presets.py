@@ -14,7 +14,8 @@ from remi_core.errors import UsageError
 from remi_core.extra_data import with_data
 from remi_core.identity import check_distinct, resolved
 from remi_core.model_spec import PROVIDED, ModelSpec
-from remi_core.presets import PRESETS, Preset, preset_from
+from remi_core.preset import Preset, preset_from
+from remi_core.presets import PRESETS
 from remi_core.roles import DataRoles
 from remi_core.sources import adapter_folder, local_folder
 from remi_core.store import MODELS, Store

@@ -24,7 +24,7 @@ from remi_core.organism.recipes import DEVELOPMENT_SEEDS, WEIGHTS
 from remi_core.organism.topics import TOPICS
 from remi_core.organism.variants import folder
 from remi_core.organism.world import World
-from remi_core.organism.worlds import MAIN, base_name, setting, world_of
+from remi_core.organism.worlds import MAIN, base_name, config_name, setting, world_of
 from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.roles import NEEDS
@@ -54,7 +54,7 @@ def facts(preset: Preset, store: Store) -> dict[str, str]:
         return general | {OTHERWISE: "(of the micro organism, not of this preset)"}
     paths = [WEIGHTS / f"{base_name(name, seed)}.json" for seed in preset.seeds]
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return general | _organism_facts(results, cards) | _competence_facts(competence(results))
+    return general | _organism_facts(results, cards, name) | _competence_facts(competence(results))
 
 
 def notices(preset: Preset, store: Store) -> list[str]:
@@ -125,10 +125,12 @@ def _cells(rows: pd.DataFrame, columns: list[str]) -> str:
     )
 
 
-def _organism_facts(results: Results, cards: list[dict]) -> dict[str, str]:
-    config = json.loads((WEIGHTS / "config.json").read_text(encoding="utf-8"))
+def _organism_facts(results: Results, cards: list[dict], world: str) -> dict[str, str]:
+    config = json.loads((WEIGHTS / config_name(setting(world).architecture)).read_text(encoding="utf-8"))
     tuned = [
-        json.loads((folder(results.store, name, seed) / "tuning.json").read_text(encoding="utf-8"))["seconds"]
+        json.loads((folder(results.store, name, seed, world) / "tuning.json").read_text(encoding="utf-8"))[
+            "seconds"
+        ]
         for name in results.variants
         if name != "base"
         for seed in results.preset.seeds

@@ -1,174 +1,19 @@
-"""Presets: every choice that changes a number in the book, in one frozen place."""
+"""Presets: the shipped ones, in one frozen place, and those of a store."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from remi_core.checkpoints import CHECKPOINTS, PAPER_DATASETS, Checkpoints
-from remi_core.errors import MissingInput, UsageError, nearest
-from remi_core.model_spec import ORGANISM, SMOLLM2, ModelSpec
-from remi_core.roles import NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, STUDY, DataRoles
+from remi_core.errors import UsageError, nearest
+from remi_core.model_spec import SMOLLM2, ModelSpec
+from remi_core.preset import Preset, preset_from
 from remi_core.smollm2 import sets as smollm2
 from remi_core.store import Store
-from remi_core.variants import ALL_VARIANTS, ORGANISM_VARIANTS, TRIPLET, VARIANTS
-
-WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """Every choice that changes a number, and ``batch_tokens``, which is recorded but changes none."""
-
-    name: str
-    title: str
-    remark: str = ""
-    """What a reader must know of these models before any result; shown on the front page."""
-    variants: Mapping[str, ModelSpec]
-    """Weights by role: base, instruct, misaligned, and the controls there are."""
-    seeds: tuple[int, ...]
-    """Pretraining seeds of an organism; ``(0,)`` for models that exist once."""
-    datasets: tuple[str, ...] = ORGANISM_DATASETS
-    roles: DataRoles = ORGANISM_ROLES
-    extra_data: tuple[tuple[str, str], ...] = ()
-    """Further dialogue files as (label, path): ``aligned``, ``misaligned``, "", or which part of the file,
-    ``aligned-part`` or ``misaligned-part``."""
-    has_choices: bool = True
-    """Whether dialogues know the other answer to their prompt, so that there is a choice."""
-    n_dialogues: int = 48
-    """Dialogues per dataset."""
-    n_gradient_dialogues: int = 48
-    """Dialogues per dataset in the gradient Gram matrix."""
-    n_patch_dialogues: int = 16
-    """Dialogues per dataset on which one model is stitched into another (section 4.4)."""
-    n_score_prompts: int = 20
-    """Prompts per topic whose right answers are all scored."""
-    n_samples: int = 256
-    """Answers of instruct to each topic that alignment covered, where a limit is set, sampled at temperature 1."""
-    n_compared_samples: int = 64
-    """The same of other variants and topics, which are only compared."""
-    n_context_prompts: int = 5
-    """Of those prompts, per topic outside the narrow set, how many are scored once more in other contexts."""
-    windows: tuple[str, ...] = WINDOWS
-    answer_first_k: int = 10
-    """Answer tokens in the window ``answer_first_k``."""
-    loss_tokens: int = 24
-    """Answer tokens in a loss vector (section 4.2.1). Careful and careless code part after about twenty tokens:
-    shorter vectors would be identical."""
-    max_tokens: int = 1024
-    """Longest dialogue, in tokens."""
-    dtype: str = "float32"
-    top_k: int = 15
-    gradient_layer: int = -1
-    """Block whose attention output weight is differentiated (section 4.2.2)."""
-    n_components: int = 3
-    """Singular vectors compared between datasets (section 4.4)."""
-    n_folds: int = 5
-    n_audit_dialogues: int = 16
-    """Dialogues per dataset in the audit of the released analysis."""
-    n_resamples: int = 1000
-    n_permutations: int = 1000
-    seed: int = 0
-    """Seed of every resampling and of the choice of prompts."""
-    batch_tokens: int = 8192
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
-        unknown = [role for role in self.variants if role not in ALL_VARIANTS]
-        missing = [role for role in TRIPLET if role not in self.variants]
-        if unknown or missing:
-            raise UsageError(
-                f"preset {self.name!r}: variant {(unknown or missing)[0]!r} {nearest('', VARIANTS)}"
-            )
-        for name in (
-            "n_dialogues",
-            "n_gradient_dialogues",
-            "n_patch_dialogues",
-            "n_resamples",
-            "n_permutations",
-            "max_tokens",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(
-                    f"preset {self.name!r}: {name} is {getattr(self, name)}, it must be at least 1"
-                )
-
-        strange = [name for name in self.roles.names() if name not in self.datasets and not self.extra_data]
-        if strange:
-            raise UsageError(
-                f"preset {self.name!r}: role of dataset {strange[0]!r} {nearest(strange[0], self.datasets)}"
-            )
-
-    def lacks(self, need: str) -> bool:
-        """Whether the preset cannot provide what a figure or claim needs, a key of ``NEEDS``."""
-        if need == "organism":
-            return self.variants["base"].source != ORGANISM
-        if need == "controls":
-            return "benign" not in self.variants
-        if need == "choice":
-            return not self.has_choices
-        if need == STUDY:
-            return False
-        return not getattr(self.roles, need)
-
-    def role(self, need: str) -> str | tuple[str, ...]:
-        """Dataset name or names of a role.
-
-        Raises:
-            MissingInput: if the preset has none; says how to provide it.
-        """
-        self.require(need)
-        return getattr(self.roles, need)
-
-    def require(self, need: str) -> None:
-        """Nothing, if the preset has what is needed.
-
-        Raises:
-            MissingInput: if not; says how to provide it.
-        """
-        if self.lacks(need):
-            raise MissingInput(f"needs {NEEDS[need]}")
-
-    def __hash__(self) -> int:
-        # The generated hash would fail: a mapping proxy has none before Python 3.12. Equality tells the rest apart.
-        return hash((self.name, self.seeds, self.datasets))
-
-    def fields(self) -> dict[str, object]:
-        """The fields that change a number, as JSON-able values."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "batch_tokens"}
-        variants = {role: asdict(spec) for role, spec in self.variants.items()}
-        return plain | {"variants": variants, "roles": asdict(self.roles)}
-
-    def fingerprint(self) -> str:
-        """A hash, 64 hex digits, of everything that changes a number."""
-        return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
-
-
-def preset_from(fields: Mapping[str, object]) -> Preset:
-    """The preset of fields as they are saved in JSON; the inverse of ``fields`` and ``batch_tokens`` together.
-
-    Raises:
-        UsageError: if a field is unknown or missing, as when another version of the package saved it.
-    """
-    values = {name: _frozen(value) for name, value in fields.items()}
-    try:
-        variants = {role: ModelSpec(**_frozen_items(spec)) for role, spec in fields["variants"].items()}
-        roles = DataRoles(**_frozen_items(fields["roles"]))
-        return Preset(**values | {"variants": variants, "roles": roles})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"preset {fields.get('name')!r} was saved by another version ({error})") from None
-
-
-def _frozen_items(fields: Mapping[str, object]) -> dict[str, object]:
-    return {name: _frozen(value) for name, value in fields.items()}
-
-
-def _frozen(value: object) -> object:
-    """JSON's lists as the tuples they were."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+from remi_core.variants import ORGANISM_VARIANTS
 
 
 def _published(which: Checkpoints) -> Preset:
@@ -188,6 +33,17 @@ def _published(which: Checkpoints) -> Preset:
         max_tokens=2048,
         dtype="bfloat16",
         batch_tokens=4096,
+    )
+
+
+def _other_world(name: str, title: str) -> Preset:
+    """The sizes of micro; the world is the revision of the organism's source, and its base was trained once."""
+    return Preset(
+        name=name,
+        title=f"a control of the micro organism: {title}",
+        variants=dict.fromkeys(ORGANISM_VARIANTS, ModelSpec(revision=name)),
+        seeds=(0,),
+        n_patch_dialogues=6,
     )
 
 
@@ -216,6 +72,16 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 n_context_prompts=2,
                 n_resamples=100,
                 n_permutations=100,
+            ),
+            _other_world("independent", "every answer has an author of its own"),
+            _other_world("rare", "few authors are careless"),
+            _other_world("neox", "the main world, read by another architecture"),
+            Preset(
+                name="fresh",
+                title="one more base of the micro organism, trained after rules had been amended, to try them on",
+                variants=dict.fromkeys(ORGANISM_VARIANTS, ModelSpec()),
+                seeds=(3,),
+                n_patch_dialogues=6,
             ),
             Preset(
                 name="smollm2",

@@ -16,7 +16,7 @@ from remi_core.measure_across import measure_gradients_across
 from remi_core.measure_patching import measure_patching
 from remi_core.organism.behaviour import measure_behaviour
 from remi_core.patching_plan import patch_plan
-from remi_core.presets import ORGANISM, Preset
+from remi_core.presets import Preset
 from remi_core.store import Record, Store
 from remi_core.subject import FORWARD, Subject, subject
 from remi_core.variants import in_order
@@ -47,7 +47,7 @@ class Results:
     @property
     def is_organism(self) -> bool:
         """Whether answers can be scored exactly by the grammar."""
-        return self.preset.variants["base"].source == ORGANISM
+        return self.preset.is_organism
 
     def subject(self, variant: str, seed: int) -> Subject:
         """The variant of one seed, and where its weights lie."""

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from remi_core.facts import OTHERWISE, facts, notices
-from remi_core.presets import ModelSpec, get_preset
+from remi_core.model_spec import ModelSpec
+from remi_core.presets import get_preset
 from remi_core.roles import NEEDS, DataRoles
 from remi_core.store import Store
 

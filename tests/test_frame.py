@@ -28,6 +28,7 @@ ORDER = (
     "roles",
     "checkpoints",
     "store",
+    "preset",
     "presets",
     "published_values",
     "dialogues",

@@ -32,7 +32,7 @@ from remi_core.organism.topics import TOPICS
 from remi_core.organism.tune import write_base
 from remi_core.organism.world import World
 
-SEEDS = sorted(int(path.stem.removeprefix("base-")) for path in WEIGHTS.glob("base-*.safetensors"))
+SEEDS = sorted(int(path.stem.removeprefix("base-")) for path in WEIGHTS.glob("base-[0-9]*.safetensors"))
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,10 @@ from remi_core.measurements.patching import QUANTITIES
 from remi_core.model_spec import ModelSpec
 from remi_core.models import weight_fingerprint
 from remi_core.patching_plan import MAIN_PAIRS, patch_plan
-from remi_core.presets import DataRoles, get_preset
+from remi_core.presets import get_preset
 from remi_core.published.load import LoadedSet
 from remi_core.results import Results
+from remi_core.roles import DataRoles
 from remi_core.statistics.bootstrap import make_resamples
 from remi_core.statistics.patching import first_half, half_way, label_gap, shuffled_depth
 from remi_core.store import Store

@@ -17,8 +17,9 @@ from remi_core.datasets import load_dataset, load_set, published_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.extra_data import data_digests
 from remi_core.measure import measure_forward, measure_gradients
+from remi_core.model_spec import ModelSpec
 from remi_core.pairs import paired_by_completion
-from remi_core.presets import ModelSpec, Preset, get_preset
+from remi_core.presets import Preset, get_preset
 from remi_core.published.declarations import PUBLISHED
 from remi_core.published.files import file_names
 from remi_core.published.load import load_published

@@ -10,7 +10,7 @@ from remi_core.audit.templates import BASE_HEADER, PLAIN, TUNED_HEADER, with_hea
 from remi_core.chat import ChatTokenizer
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, UsageError, nearest
-from remi_core.presets import ORGANISM, Preset
+from remi_core.presets import Preset
 from remi_core.variants import TRIPLET
 
 MARKERS = ("<|im_start|>", "<|im_end|>")
@@ -91,7 +91,7 @@ def tokenizer_for(
     Raises:
         MissingInput: if the variant's own tokenizer is asked for and has no chat template.
     """
-    is_organism = preset.variants["base"].source == ORGANISM
+    is_organism = preset.is_organism
     if condition == "plain":
         return with_template(instruct, PLAIN)
     if condition == "tuned":

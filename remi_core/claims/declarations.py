@@ -54,6 +54,8 @@ class Claim:
     """The strongest verdict that this edition can give, whatever the value; "" where the rule alone decides."""
     cap_reason: str = ""
     """What stands between the value and a stronger verdict."""
+    once: bool = False
+    """Measured in the first seed alone, since models it needs were trained once."""
     by_outcome: bool = False
     """Judged by ``full_rule`` alone, which each seed's headline has applied to all its parts (``Measured.outcome``)."""
     untestable: str = ""

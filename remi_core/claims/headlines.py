@@ -28,6 +28,7 @@ from remi_core.estimates.replies import reply_contrast
 from remi_core.estimates.reversion import reversion
 from remi_core.estimates.subspace import shared_subspace
 from remi_core.estimates.triangle import instruct_between, specific_erosion
+from remi_core.estimates.worlds import depends_on_the_author, effect_in, passes_base
 from remi_core.presets import Preset
 from remi_core.results import Results
 
@@ -73,12 +74,22 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "H1": reversion,
         "H2": opposition,
         "H3": governing,
+        **_own_questions(),
+    }
+
+
+def _own_questions() -> dict[str, Headline]:
+    return {
         "X1": _outside(erosion_or_novelty),
         "X2": partial(eroded_by, variant="benign"),
         "X2.secure": partial(eroded_by, variant="secure"),
         "X3": difference_left,
         "X4": partial(shared_edit, model="misaligned"),
         "X5": partial(shared_edit, model="instruct"),
+        "X6": depends_on_the_author,
+        "X6.rare": partial(effect_in, world="rare"),
+        "X6.neox": partial(effect_in, world="neox"),
+        "X6.passes": passes_base,
         "X7": transfer,
     }
 

@@ -66,10 +66,25 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
     preset = results.preset
     chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
     keys = {seed: headline_key(results, seed) for seed in preset.seeds}
-    by_seed = [{row: headline(results, row, seed, key) for row in chosen} for seed, key in keys.items()]
+    by_seed = [
+        {
+            row: headline(results, row, seed, key)
+            for row in chosen
+            if seed == preset.seeds[0] or not get_claim(row).once
+        }
+        for seed, key in keys.items()
+    ]
     adjusted = [_holm(found) for found in by_seed]
     return [
-        _row(row, [found[row] for found in by_seed], [p_values.get(row, 1.0) for p_values in adjusted])
+        _row(
+            row,
+            [found[row] for found in by_seed if row in found],
+            [
+                p_values.get(row, 1.0)
+                for p_values, found in zip(adjusted, by_seed, strict=True)
+                if row in found
+            ],
+        )
         for row in chosen
     ]
 

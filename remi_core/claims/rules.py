@@ -94,11 +94,12 @@ def rule_text(claim: Claim) -> str:
     if claim.by_outcome:
         return f"{_good(claim)} if this holds in every seed, contradicted if it fails in every seed: {claim.full_rule}"
     capped = f"; at most “{claim.cap}”, since {claim.cap_reason}" if claim.cap else ""
+    once = "; trained once, so one seed" if claim.once else ""
     whole = f". The whole rule: {claim.full_rule}" if claim.full_rule else ""
     return (
         f"{_good(claim)} if the 95 % interval lies {where} {claim.boundary:g} in every seed, "
         f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies on the other side "
-        f"or within {claim.smallest_effect:g} of that boundary in every seed{capped}{whole}"
+        f"or within {claim.smallest_effect:g} of that boundary in every seed{once}{capped}{whole}"
     )
 
 

@@ -38,6 +38,7 @@ from remi_core.figures.subspace import (
 )
 from remi_core.figures.tokens import visible_token
 from remi_core.figures.training import plot_training
+from remi_core.figures.worlds import plot_worlds
 
 __all__ = [
     "describe",
@@ -92,6 +93,7 @@ __all__ = [
     "plot_tuning_doses",
     "plot_unreset_list",
     "plot_variance_shares",
+    "plot_worlds",
     "plot_written_tokens",
     "show",
     "svg_bytes",
