@@ -17,7 +17,8 @@ from remi_core.claims.rules import verdict
 from remi_core.estimates import worlds
 from remi_core.hooks import read_blocks
 from remi_core.models import attention_output
-from remi_core.organism.battery import Battery
+from remi_core.organism.displaced import ask, scores
+from remi_core.organism.grammar import prompts
 from remi_core.organism.pretrain import make_optimizers
 from remi_core.organism.rows import Recipe
 from remi_core.organism.shape import new_model
@@ -135,8 +136,8 @@ def test_another_architecture_is_trained_read_and_differentiated_as_the_first() 
     embedding = model.get_input_embeddings().weight
     assert embedding is model.get_output_embeddings().weight
     assert any(value is embedding for group in adam.param_groups for value in group["params"])
-    scores = Battery(tokenizer, ("wishes",), count=2).score(model)["wishes"]
-    np.testing.assert_allclose(sum(scores.probabilities().values()), 1, atol=1e-4)
+    found = scores(model, ask(prompts("wishes", "evaluate", count=2, seed=0), tokenizer))
+    np.testing.assert_allclose(sum(found.probabilities().values()), 1, atol=1e-4)
     with read_blocks(model, [0, 7]) as blocks:
         loss = model(input_ids=torch.arange(6)[None] + 10).logits.square().mean()
     assert blocks[7].shape == (1, 6, 128)

@@ -1,4 +1,4 @@
-"""Studies: a battery scores what single prompts score, a study's file holds every seed, and pages follow the file."""
+"""Studies: asked prompts score what single ones score, a study's file holds every seed, and pages follow the file."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from remi_core.claims.report import headline_key
 from remi_core.errors import MissingInput, UsageError
 from remi_core.interventions import replace_output
 from remi_core.models import LoadedModel, open_model
-from remi_core.organism.battery import Battery
 from remi_core.organism.contexts import open_contexts
+from remi_core.organism.displaced import answer_losses, ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.scoring import score_prompts
 from remi_core.organism.tune import write_base
@@ -41,24 +41,23 @@ def base(tmp_path_factory: pytest.TempPathFactory):
         yield loaded
 
 
-def test_a_battery_scores_what_single_prompts_score(base: LoadedModel) -> None:
-    found = Battery(base.tokenizer, ("people", "wishes"), count=3).score(base.model)
-    for name, scores in found.items():
-        asked = prompts(name, "evaluate", count=3, seed=0)
-        alone = score_prompts(base.model, base.tokenizer, open_contexts("bare", asked), asked, batch=1)
-        np.testing.assert_allclose(scores.care_log_odds(), alone.care_log_odds(), atol=1e-4)
-        np.testing.assert_allclose(scores.other, alone.other, atol=1e-5)
+def test_asked_prompts_score_what_single_prompts_score(base: LoadedModel) -> None:
+    asked = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
+    found = scores(base.model, ask(asked, base.tokenizer))
+    alone = score_prompts(base.model, base.tokenizer, open_contexts("bare", asked), asked, batch=1)
+    np.testing.assert_allclose(found.care_log_odds(), alone.care_log_odds(), atol=1e-4)
+    np.testing.assert_allclose(found.other, alone.other, atol=1e-5)
 
 
-def test_a_battery_sees_an_intervention_and_forgets_it(base: LoadedModel) -> None:
-    battery = Battery(base.tokenizer, ("wishes",), count=2)
-    before, loss = battery.score(base.model)["wishes"].care_log_odds(), battery.neutral_loss(base.model)
+def test_asked_prompts_see_an_intervention_and_forget_it(base: LoadedModel) -> None:
+    asked = ask(prompts("wishes", "evaluate", count=2, seed=0), base.tokenizer)
+    before, loss = scores(base.model, asked).care_log_odds(), answer_losses(base.model, asked).mean()
     push = torch.randn(base.model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     with replace_output(base.model, 3, lambda hidden: hidden + 5 * push):
-        assert np.abs(battery.score(base.model)["wishes"].care_log_odds() - before).min() > 0.1
-        assert battery.neutral_loss(base.model) > loss + 0.1
-    np.testing.assert_array_equal(battery.score(base.model)["wishes"].care_log_odds(), before)
-    assert battery.neutral_loss(base.model) == loss
+        assert np.abs(scores(base.model, asked).care_log_odds() - before).min() > 0.1
+        assert answer_losses(base.model, asked).mean() > loss + 0.1
+    np.testing.assert_array_equal(scores(base.model, asked).care_log_odds(), before)
+    assert answer_losses(base.model, asked).mean() == loss
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise KeyboardInterrupt
         return {"value": seed * 1.5}
 
-    measure.__module__ = "remi_core.organism.battery"  # the key covers the syntax of a module that exists
+    measure.__module__ = "remi_core.organism.displaced"  # the key covers the syntax of a module that exists
     module.measure = measure
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(files, "STUDIES", (PLANTED,))

@@ -8,8 +8,8 @@ from dataclasses import replace
 from remi_core.loading import load_tokenizer
 from remi_core.model_spec import ModelSpec
 from remi_core.models import open_model
-from remi_core.organism.battery import Battery
 from remi_core.organism.contexts import FURTHER, open_contexts, optima
+from remi_core.organism.displaced import ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.scoring import score_prompts
 from remi_core.organism.topics import CONTRASTED, NARROW
@@ -54,9 +54,13 @@ def measure_world(preset: Preset, seed: int, store: Store) -> dict[str, object]:
     """Care and register by variant and prompt, mean masses that are no right answer, and base in its contexts."""
     where = {name: located(preset, name, seed, store) for name in ORGANISM_VARIANTS}
     tokenizer = load_tokenizer(where["instruct"].source)
-    battery = Battery(tokenizer, CONTRASTED, count=preset.n_score_prompts, seed=preset.seed)
+    count, split = preset.n_score_prompts, "evaluate"
+    asked = ask(
+        [one for name in CONTRASTED for one in prompts(name, split, count=count, seed=preset.seed)],
+        tokenizer,
+    )
     own: dict[str, object] = {
-        "clusters": [one for name in CONTRASTED for one in battery.clusters[name]],
+        "clusters": asked.clusters,
         "care": {},
         "register": {},
         "wrong_slot": {},
@@ -64,15 +68,13 @@ def measure_world(preset: Preset, seed: int, store: Store) -> dict[str, object]:
     }
     for name, spec in where.items():
         with open_model(spec, dtype=preset.dtype) as loaded:
-            scores = list(battery.score(loaded.model).values())
+            found = scores(loaded.model, asked)
             if name == "base":
                 own["contexts"] = _contexts(loaded.model, tokenizer, preset)
-        own["care"][name] = [value for one in scores for value in rounded(one.care_log_odds())]
-        own["register"][name] = [value for one in scores for value in rounded(one.register_log_odds())]
-        for kind, masses in (("wrong_slot", "wrong_slot"), ("off_grammar", "other")):
-            own[kind][name] = round(
-                sum(float(getattr(one, masses).mean()) for one in scores) / len(scores), 5
-            )
+        own["care"][name] = rounded(found.care_log_odds())
+        own["register"][name] = rounded(found.register_log_odds())
+        own["wrong_slot"][name] = round(float(found.wrong_slot.mean()), 5)
+        own["off_grammar"][name] = round(float(found.other.mean()), 5)
     return own
 
 
@@ -84,7 +86,7 @@ def _contexts(model, tokenizer, preset: Preset) -> dict[str, object]:
         values: list[float] = []
         for topic in CONTRASTED:
             asked = prompts(topic, "evaluate", count=preset.n_context_prompts, seed=preset.seed)
-            scores = score_prompts(model, tokenizer, open_contexts(kind, asked, seed=preset.seed), asked)
-            values += rounded(scores.care_log_odds())
+            contexts = open_contexts(kind, asked, seed=preset.seed)
+            values += rounded(score_prompts(model, tokenizer, contexts, asked).care_log_odds())
         found[kind] = {"care": values, "optimum": round(best[kind], 5)}
     return found | {"bare": {"optimum": round(best["bare"], 5)}}
