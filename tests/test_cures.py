@@ -25,6 +25,7 @@ from remi_core.results import Results
 from remi_core.store import Store
 from remi_core.studies.cures import mixed_dialogues, spanned
 from remi_core.studies.files import Study
+from remi_core.tables import cures as tables
 
 RECIPE = FineTune(steps=16, rate=5e-4, batch=4, warmup=1)
 LAYERS = (1, 3)
@@ -105,7 +106,8 @@ def planted(code: float, outside: float, *, off: float = 0.0, random: float = 4.
             -4 + (on_code if name.startswith("code") else elsewhere) + 0.01 * (i % 5)
             for i, name in enumerate(CLUSTERS)
         ]
-        return {"care": care, "off_grammar": [0.01 + mass] * len(CLUSTERS), "neutral": [0.2] * 12}
+        own = {"care": care, "off_grammar": [0.01 + mass] * len(CLUSTERS), "neutral": [0.2] * 12}
+        return own | {"e": [elsewhere / 8] * 24, "c": 0.5, "r": 0.2, "passes": 1000}
 
     runs = [
         {"cure": STOPPING, "strength": 60, **run(8, 4)},
@@ -138,3 +140,17 @@ def test_every_part_of_the_rule_can_fail(
     expected = 1 - (np.mean(run["care"][12:]) - np.mean(own.found["instruct"]["care"][12:])) / 4
     assert found.value == pytest.approx(expected)
     assert float(own.kept(own.plain).value) == 1 and float(own.prevented(own.plain).value) == 0
+
+
+def test_tables_hold_every_run_and_erosion_that_follows_the_spread_agrees_with_it(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (cures, tables):
+        monkeypatch.setattr(module, "read_study", lambda *_: planted(7.6, 1.0, random=3.0), raising=False)
+    results = Results(replace(get_preset("micro"), n_resamples=50, seeds=(0,)), Store(tmp_path))
+    assert float(Cures(results.preset, 0).agreement().value) == pytest.approx(1)
+    table = tables.run_table(results, 0)
+    assert list(table["cure"]) == ["early stopping", "subspace of base", "random subspace"]
+    assert table["passes"].eq(1).all() and len(tables.shown_table(results, 0)) == 3
+    assert set(tables.part_table(results)["seed 0"]) == {"yes"}
+    assert list(tables.agreement_table(results, 0)["measure"]) == list(tables.GEOMETRY.values())

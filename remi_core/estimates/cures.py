@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import rankdata
 
 from remi_core.estimates.causes_rule import MOST_LOSS, MOST_OFF_GRAMMAR, Interval, below, decided, side
 from remi_core.estimates.measured import Measured, measured, null_from_estimate, set_resamples
 from remi_core.presets import Preset
 from remi_core.results import Results
-from remi_core.statistics.intervals import Estimate, combine, difference, mean_interval, ratio
+from remi_core.statistics.intervals import (
+    Estimate,
+    cluster_estimate,
+    combine,
+    difference,
+    mean_interval,
+    ratio,
+)
 from remi_core.studies.files import read_study
 
 STUDY = "cures"
@@ -62,6 +70,23 @@ class Cures:
             clusters = self.found["neutral_clusters"]
             return mean_interval(gaps, clusters, set_resamples(self._preset, clusters))
         return mean_interval(gaps, self.found["clusters"], self._resamples)
+
+    def agreement(self) -> Estimate:
+        """Rank correlation over runs between erosion e and change of care, outside the narrow set, in [-1, 1]."""
+        clusters = self.found["clusters"]
+        rows = [at for at, name in enumerate(clusters) if name.partition("/")[0] != CODE]
+        own = [clusters[at] for at in rows]
+        names = sorted(set(own))
+        member = np.array([[one == name for name in names] for one in own], dtype=np.float64)
+        care, erosion = (np.array([run[kind] for run in self.runs.values()]) for kind in ("care", "e"))
+        care = care[:, rows] - np.array(self.found["instruct"]["care"])[rows]
+
+        def correlation(weights: np.ndarray) -> np.ndarray:
+            by_prompt = weights @ member.T
+            ranks = [rankdata(by_prompt @ values.T, axis=1) for values in (care, erosion)]
+            return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)])
+
+        return cluster_estimate(correlation, names, self._resamples)
 
     def parts(self, run: Run, random: Run) -> dict[str, bool | None]:
         """Part of the rule → whether it holds (True), fails (False), or the interval does not tell (None)."""
