@@ -72,6 +72,32 @@ def reply_shifts() -> Figure:
     return figures.plot_reply_shifts(table[table["seed"] == 0], seeds=table)
 
 
+def edit_examples() -> dict[str, Callable[[], Figure]]:
+    """Name → figure of edits, other worlds and cures."""
+    edits = curves({"kind": ["added", "set"], "edit": ["shared", "secure"]}).query("layer == 7")
+    bands = pd.DataFrame({"kind": ["added", "set"], "low": -0.2, "high": 0.3})
+    doses = curves({}).rename(columns={"layer": "dose"}).assign(**{"off grammar": 0.01}).fillna(0.5)
+    worlds = curves({"world": ["main", "rare"], "topic": ["code", "wishes"], "variant": list(VARIANTS[2:4])})
+    runs = curves({"cure": ["mixing", "stopping"], "strength": [1, 3]}, "kept").query("layer == 7")
+    ends = {f"kept{end}": runs[name] for end, name in (("_low", "low"), ("_high", "high"))}
+    ends |= {
+        f"prevented{end}": runs[f"kept{end}"] if end == "" else ends[f"kept{end}"]
+        for end in ("", "_low", "_high")
+    }
+    geometry = pd.DataFrame(
+        {"cure": ["mixing", "stopping"], "spread": [1.5, 2.5]} | dict.fromkeys("ecr", 0.3)
+    )
+    matrix = pd.DataFrame([[0.9, 0.2], [0.4, 0.7]], index=["code", "facts"], columns=["facts", "people"])
+    return {
+        "edits": lambda: figures.plot_edits(edits, bands, seed=0),
+        "doses of an edit": lambda: figures.plot_doses(doses, (-0.2, 0.3), seed=0),
+        "transfer": lambda: figures.plot_transfer(matrix),
+        "worlds": lambda: figures.plot_worlds(worlds.query("seed == 0 and layer == 7")),
+        "cures": lambda: figures.plot_cures(runs.assign(**ends), seed=0, bounds=(0.8, 0.5)),
+        "geometry": lambda: figures.plot_geometry(geometry),
+    }
+
+
 def row_examples() -> dict[str, Callable[[], Figure]]:
     """Name → figure."""
     kinds = {"panel": ["facts", "wishes", "code", "people", "general"], "kind": ["misaligned", "aligned"]}

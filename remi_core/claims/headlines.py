@@ -11,6 +11,7 @@ from remi_core.estimates.cards import length_difference
 from remi_core.estimates.causes import governing, shared_edit, transfer
 from remi_core.estimates.components import benign_components, fading_components, other_completions
 from remi_core.estimates.controls import eroded_by
+from remi_core.estimates.cures import cured
 from remi_core.estimates.direction import mean_erosion, mean_separation
 from remi_core.estimates.distances import separation_of_data
 from remi_core.estimates.gradients import (
@@ -91,6 +92,7 @@ def _own_questions() -> dict[str, Headline]:
         "X6.neox": partial(effect_in, world="neox"),
         "X6.passes": passes_base,
         "X7": transfer,
+        "X8": cured,
     }
 
 

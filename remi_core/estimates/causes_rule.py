@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 Interval = tuple[float, float]
@@ -35,20 +36,24 @@ class Governing:
 def parts(found: Governing) -> dict[str, bool | None]:
     """Part of the rule → whether it holds (True), fails (False), or the interval does not tell (None)."""
     return {
-        "recovers half": _side(found.recovered, HALF),
-        "undoes half": _side(found.undone, HALF),
+        "recovers half": side(found.recovered, HALF),
+        "undoes half": side(found.undone, HALF),
         "recovers more than random directions": found.recovered_beyond_random > 0,
         "undoes more than random directions": found.undone_beyond_random > 0,
-        "recovers more than secure's direction": _side(found.recovered_beyond_secure, 0.0),
-        "undoes more than secure's direction": _side(found.undone_beyond_secure, 0.0),
-        "stays on the grammar": _negated(_side(found.off_grammar, MOST_OFF_GRAMMAR)),
-        "leaves neutral answers as likely": _negated(_side(found.neutral_loss, MOST_LOSS)),
+        "recovers more than secure's direction": side(found.recovered_beyond_secure, 0.0),
+        "undoes more than secure's direction": side(found.undone_beyond_secure, 0.0),
+        "stays on the grammar": below(side(found.off_grammar, MOST_OFF_GRAMMAR)),
+        "leaves neutral answers as likely": below(side(found.neutral_loss, MOST_LOSS)),
     }
 
 
 def governs(found: Governing) -> tuple[str, str]:
     """``holds`` if every part does, ``fails`` if one fails, else ``open``; and which parts do not hold."""
-    judged = parts(found)
+    return decided(parts(found))
+
+
+def decided(judged: Mapping[str, bool | None]) -> tuple[str, str]:
+    """The same of the parts of any rule that asks for all of them."""
     failing = [name for name, held in judged.items() if held is False]
     undecided = [name for name, held in judged.items() if held is None]
     if failing:
@@ -58,10 +63,12 @@ def governs(found: Governing) -> tuple[str, str]:
     return "holds", "every part of the rule holds"
 
 
-def _side(interval: Interval, boundary: float) -> bool | None:
+def side(interval: Interval, boundary: float) -> bool | None:
+    """Whether an interval lies above a boundary (True) or below it (False); None if it holds the boundary."""
     low, high = interval
     return True if low > boundary else False if high < boundary else None
 
 
-def _negated(held: bool | None) -> bool | None:
-    return None if held is None else not held
+def below(above: bool | None) -> bool | None:
+    """The answer of ``side`` for a part that should lie below its boundary."""
+    return None if above is None else not above

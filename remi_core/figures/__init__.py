@@ -11,6 +11,7 @@ from remi_core.figures.behaviour import plot_dataset_table, plot_index, plot_nex
 from remi_core.figures.causes import plot_doses, plot_edits, plot_transfer
 from remi_core.figures.components import plot_pair_cosines
 from remi_core.figures.contexts import plot_context_log_odds
+from remi_core.figures.cures import plot_cures, plot_geometry
 from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
 from remi_core.figures.doses import plot_tuning_doses
 from remi_core.figures.effect import plot_primary_effect
@@ -52,6 +53,7 @@ __all__ = [
     "plot_component_cosines",
     "plot_context_log_odds",
     "plot_control_shares",
+    "plot_cures",
     "plot_curve_as_published",
     "plot_data_distances",
     "plot_dataset_table",
@@ -60,6 +62,7 @@ __all__ = [
     "plot_erosion",
     "plot_erosion_by_set",
     "plot_gains",
+    "plot_geometry",
     "plot_gradient_components",
     "plot_gradient_cosines",
     "plot_group_cosines",

@@ -18,7 +18,16 @@ from remi_core.presets import Preset
 from remi_core.progress import Say, clock
 from remi_core.store import Address, Record, Store, project_root, written_whole
 
-STUDIES: tuple[str, ...] = ("reversion", "controls", "doses", "matched", "causes", "exchange", "worlds")
+STUDIES: tuple[str, ...] = (
+    "reversion",
+    "controls",
+    "doses",
+    "matched",
+    "causes",
+    "exchange",
+    "worlds",
+    "cures",
+)
 """Every study: a module beside this one with the function ``measure``, a ``Measure``."""
 
 FRESH = "fresh"
