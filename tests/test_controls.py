@@ -136,7 +136,11 @@ def stored(preset: Preset, name: str) -> Study:
         for at in (0, 1)
     )
     edited = {
-        one: {"along": {"care": (start + 0.8 * moved[0]).tolist()}, "off": {"care": start.tolist()}}
+        one: {
+            "whole": {"care": (start + 0.9 * moved[0]).tolist()},
+            "along": {"care": (start + 0.8 * moved[0]).tolist()},
+            "off": {"care": start.tolist()},
+        }
         for one, moved in far.items()
     }
     cosine = {one: {"value": 0.9, "without": [0.9] * len(start)} for one in far}

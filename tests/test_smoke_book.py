@@ -22,9 +22,7 @@ from remi_core.variants import ORGANISM_VARIANTS
 pytestmark = pytest.mark.slow
 PRESET = get_preset("smoke")
 CONTRACT = (
-    {f"C{number}" for number in range(1, 27)}
-    | {"H1", "H2", "H3"}
-    | {f"X{number}" for number in (1, 2, 3, 4, 5, 7)}
+    {f"C{number}" for number in range(1, 27)} | {"H1", "H2", "H3"} | {f"X{number}" for number in range(1, 9)}
 )
 
 
