@@ -18,7 +18,9 @@ TEMPLATES = [f"t{number:02d}" for number in range(N_CLUSTERS)]
 def sample(number: int) -> np.ndarray:
     """Values of mean ``TRUTH``, three to a cluster, whose clusters differ as much as their dialogues."""
     generator = np.random.default_rng(number)
-    return TRUTH + np.repeat(generator.normal(size=N_CLUSTERS), SIZE) + generator.normal(size=N_CLUSTERS * SIZE)
+    return (
+        TRUTH + np.repeat(generator.normal(size=N_CLUSTERS), SIZE) + generator.normal(size=N_CLUSTERS * SIZE)
+    )
 
 
 def with_clusters(number: int) -> Estimate:

@@ -32,7 +32,11 @@ class Exchange:
 
     def swapped(self, clusters: Sequence[str]) -> Bool[np.ndarray, " row"]:
         """Which rows of a set are exchanged, given the template of each."""
-        names = range(len(clusters)) if self.unit == "row" else [zlib.crc32(str(one).encode()) for one in clusters]
+        names = (
+            range(len(clusters))
+            if self.unit == "row"
+            else [zlib.crc32(str(one).encode()) for one in clusters]
+        )
         coins = {name: np.random.default_rng([self.seed, name]).random() < 0.5 for name in set(names)}
         return np.array([coins[name] for name in names], dtype=bool)
 
@@ -132,15 +136,16 @@ def exchanged(
         ValueError: if the records have not the same number of rows.
     """
     if len(own["cluster"]) != len(other["cluster"]):
-        raise ValueError(f"records of {len(own['cluster'])} and {len(other['cluster'])} rows cannot be exchanged")
+        raise ValueError(
+            f"records of {len(own['cluster'])} and {len(other['cluster'])} rows cannot be exchanged"
+        )
     result = dict(own)
     if "offsets" in own:
-        parts = [
-            [each["offsets"][row : row + 2] for row in range(len(swapped))] for each in (own, other)
-        ]
+        parts = [[each["offsets"][row : row + 2] for row in range(len(swapped))] for each in (own, other)]
         for name in set(own) - {"offsets", *WHO}:
             rows = [
-                (other if swap else own)[name][slice(*parts[int(swap)][row])] for row, swap in enumerate(swapped)
+                (other if swap else own)[name][slice(*parts[int(swap)][row])]
+                for row, swap in enumerate(swapped)
             ]
             result[name] = np.concatenate(rows)
         lengths = [np.diff(parts[int(swap)][row])[0] for row, swap in enumerate(swapped)]

@@ -113,15 +113,16 @@ def _shuffled(
         if done % 20 == 0:
             left = (time.monotonic() - started) / done * (N_SHUFFLES - done)
             say(f"planted: {name}, {done} of {N_SHUFFLES} shuffles, about {clock(left)} left")
-    return {"why": kind.why, "claims": {row: _summary([many[at] for many in found]) for at, row in enumerate(kind.claims)}}
+    return {
+        "why": kind.why,
+        "claims": {row: _summary([many[at] for many in found]) for at, row in enumerate(kind.claims)},
+    }
 
 
 def _family(true: Mapping[str, Measured], claims: tuple[str, ...]) -> dict[str, Measured]:
     """The other claims of the notebooks of these."""
     notebooks = {get_claim(row).notebook for row in claims}
-    return {
-        row: one for row, one in true.items() if "." not in row and get_claim(row).notebook in notebooks
-    }
+    return {row: one for row, one in true.items() if "." not in row and get_claim(row).notebook in notebooks}
 
 
 def _summary(found: list[Judged]) -> dict[str, object]:

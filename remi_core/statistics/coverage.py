@@ -73,7 +73,9 @@ def coverage(truth: float, found: Sequence[tuple[float, float, float]]) -> Cover
     every = np.asarray(found, dtype=np.float64).reshape(-1, 3)
     value, low, high = every[np.isfinite(every[:, 0])].T
     if len(value) < 2 or not np.isfinite([low, high]).all():
-        raise ValueError(f"{len(value)} of {len(every)} samples have a value; at least 2 with an interval needed")
+        raise ValueError(
+            f"{len(value)} of {len(every)} samples have a value; at least 2 with an interval needed"
+        )
     return Coverage(
         truth=float(truth),
         n=len(value),

@@ -23,7 +23,12 @@ SPLITS = ("evaluate", "direction")
 def pool_sets() -> dict[str, str]:
     """Name of each set → the topic whose prompts it answers, or frames anew."""
     sides = {f"{topic}-{care}": topic for topic in OUTSIDE for care in ("careful", "careless")}
-    return sides | {"code-careful": "code", "code-careless": "code", "educational": "code", "general": "general"}
+    return sides | {
+        "code-careful": "code",
+        "code-careless": "code",
+        "educational": "code",
+        "general": "general",
+    }
 
 
 def pool_prompts(topic: str, seed: int) -> list[Prompt]:

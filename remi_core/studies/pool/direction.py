@@ -35,7 +35,9 @@ def _products(sample: Sample, sets: Sequence[str], window: str) -> Estimate:
 
 
 def _erosion(sample: Sample, sets: Sequence[str] = CARELESS, window: str = "prompt_end") -> Erosion:
-    return sample.once(("erosion", sets, window), lambda: erosion_of_products(_products(sample, sets, window)))
+    return sample.once(
+        ("erosion", sets, window), lambda: erosion_of_products(_products(sample, sets, window))
+    )
 
 
 def _true_products(
@@ -135,9 +137,7 @@ ESTIMATORS = (
         estimate=lambda sample: layer_average(_erosion(sample).residual),
         truth=_true_residual,
     ),
-    Estimator(
-        name="erosion, careless − careful", claims="C13", estimate=_specific, truth=_true_specific
-    ),
+    Estimator(name="erosion, careless − careful", claims="C13", estimate=_specific, truth=_true_specific),
     Estimator(name="place of instruct", claims="C14", estimate=_between, truth=_true_between),
     Estimator(
         name="change of distance", claims="C15", estimate=_distance_change, truth=_true_distance_change

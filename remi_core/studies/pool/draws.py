@@ -36,7 +36,9 @@ class Sample:
 
     def values(self, variant: str, sets: Sequence[str], name: str) -> np.ndarray:
         """An array of the pool for the rows of several sets, one set after another."""
-        return np.concatenate([self.pool.arrays[variant, one][name][self.rows[TOPIC_OF[one]]] for one in sets])
+        return np.concatenate(
+            [self.pool.arrays[variant, one][name][self.rows[TOPIC_OF[one]]] for one in sets]
+        )
 
     def activations(
         self, variant: str, sets: Sequence[str], window: str

@@ -130,8 +130,6 @@ ESTIMATORS = (
         name="cosine of mean gradients",
         claims="H2",
         estimate=_cosine_of_means,
-        truth=lambda sample: float(
-            cosine_of_means(_whole_means(_gram(sample, FRAMED, cosines=False)))[0]
-        ),
+        truth=lambda sample: float(cosine_of_means(_whole_means(_gram(sample, FRAMED, cosines=False)))[0]),
     ),
 )

@@ -144,4 +144,3 @@ def _scores(who: Subject, say: Say) -> dict[str, np.ndarray]:
             found[topic] = scores.care_log_odds()
             say(f"pool: {who.variant}, {topic}, {len(asked)} prompts scored")
     return found
-

@@ -33,14 +33,15 @@ def _overlap(sample: Sample, pair: Pair, *, centred: bool) -> Overlap:
 
 
 def _true_overlap(sample: Sample, pair: Pair, *, centred: bool) -> Float[np.ndarray, " 2"]:
-    bases = (
-        top_components(_residuals(sample, name), N_COMPONENTS, centred=centred).vectors for name in pair
-    )
+    bases = (top_components(_residuals(sample, name), N_COMPONENTS, centred=centred).vectors for name in pair)
     return overlap_and_largest(*bases)
 
 
 def _estimator(name: str, claims: str, pair: Pair, *, centred: bool, largest: bool = False) -> Estimator:
-    found, true = partial(_overlap, pair=pair, centred=centred), partial(_true_overlap, pair=pair, centred=centred)
+    found, true = (
+        partial(_overlap, pair=pair, centred=centred),
+        partial(_true_overlap, pair=pair, centred=centred),
+    )
 
     def estimate(sample: Sample) -> Estimate:
         return found(sample).largest if largest else found(sample).overlap
