@@ -30,7 +30,7 @@ class Exchange:
     unit: Unit
     seed: int
 
-    def swapped(self, clusters: Sequence[str]) -> Bool[np.ndarray, " row"]:
+    def swapped(self, clusters: Sequence[str] | np.ndarray) -> Bool[np.ndarray, " row"]:
         """Which rows of a set are exchanged, given the template of each."""
         names = (
             range(len(clusters))
