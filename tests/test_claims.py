@@ -151,7 +151,7 @@ def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -
         _planted(0.5),
         replace(_planted(0.5), null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03)),
     )
-    adjusted = report._holm({"C1": low, "C3": high, "C6": high, "C3.general": high, "C5": low})
+    adjusted = report.adjusted_p_values({"C1": low, "C3": high, "C6": high, "C3.general": high, "C5": low})
     assert adjusted["C1"] == pytest.approx(0.002)  # two claims of one notebook
     assert adjusted["C6"] == adjusted["C3.general"] == pytest.approx(0.03)  # alone in their families
     assert "C5" not in adjusted

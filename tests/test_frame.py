@@ -72,6 +72,7 @@ ORDER = (
     "studies",
     "estimates",
     "claims",
+    "planted",
     "figures",
     "tables",
     "glue",

@@ -30,7 +30,7 @@ from remi_core.store import Store
 from remi_core.studies import files
 
 SEED = 102
-PLANTED = "planted"
+PLANTED = "invented"
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study: list[int], t
     with pytest.raises(KeyboardInterrupt):
         files.write_study(micro, PLANTED, store, lines.append)
     assert not files.study_path("micro", PLANTED).exists()
-    with pytest.raises(MissingInput, match="remi study planted --preset micro"):
+    with pytest.raises(MissingInput, match="remi study invented --preset micro"):
         files.read_study(micro, PLANTED)
     path = files.write_study(micro, PLANTED, store, lines.append)
-    assert study == [0, 1, 2, 2] and path == tmp_path / "stored" / "micro" / "planted.json"
+    assert study == [0, 1, 2, 2] and path == tmp_path / "stored" / "micro" / "invented.json"
     found = files.read_study(micro, PLANTED)
     assert found.seeds == {0: {"value": 0.0}, 1: {"value": 1.5}, 2: {"value": 3.0}}
-    assert "remi study planted --preset micro" in found.how() and "processors" in found.how()
+    assert "remi study invented --preset micro" in found.how() and "processors" in found.how()
 
 
 def test_headlines_and_pages_follow_the_file(
@@ -102,7 +102,7 @@ def test_headlines_and_pages_follow_the_file(
     monkeypatch.setattr(
         "remi_core.claims.report.study_digests", lambda name: files.study_digests(name, (PLANTED,))
     )
-    declared = 'preset: str = "micro"\nstudies: str = "planted"\n'
+    declared = 'preset: str = "micro"\nstudies: str = "invented"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)
     write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])
 
@@ -119,8 +119,8 @@ def test_headlines_and_pages_follow_the_file(
 
 
 def test_a_study_that_there_is_not_is_refused(study: list[int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["study", "plantd", "--preset", "micro"]) == 2
-    assert "did you mean 'planted'?" in capsys.readouterr().err
+    assert cli.main(["study", "inventd", "--preset", "micro"]) == 2
+    assert "did you mean 'invented'?" in capsys.readouterr().err
     with pytest.raises(UsageError):
         files.measure_of("nothing")
 

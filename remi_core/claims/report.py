@@ -34,10 +34,9 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
     address = Address(results.preset.name, seed, "all", "headline", row, key)
     record = results.store.load(address)
     if record is None:
-        try:
-            found = headlines(results.preset)[row](results, seed)
-        except MissingInput as missing:
-            return absent(str(missing))
+        found = compute_headline(results, row, seed)
+        if found.missing and not found.n:
+            return found
         text = json.dumps(asdict(found), sort_keys=True)
         results.store.save(address, {"headline": np.array(text)}, {"row": row})
     else:
@@ -47,6 +46,19 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
     null = raw["null"] and NullResult(**raw["null"])
     found = Measured(**raw | {"null": null, "contrasts": gaps})
     return found if math.isfinite(found.value) else None
+
+
+def compute_headline(results: Results, row: str, seed: int) -> Measured:
+    """The headline of one row and seed as these results give it, nothing read from the store or kept there.
+
+    Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
+    """
+    if get_claim(row).untestable:
+        return absent(get_claim(row).untestable)
+    try:
+        return headlines(results.preset)[row](results, seed)
+    except MissingInput as missing:
+        return absent(str(missing))
 
 
 def headline_key(results: Results, seed: int) -> str:
@@ -74,7 +86,7 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
         }
         for seed, key in keys.items()
     ]
-    adjusted = [_holm(found) for found in by_seed]
+    adjusted = [adjusted_p_values(found) for found in by_seed]
     return [
         _row(
             row,
@@ -96,8 +108,8 @@ def ledger_rows(preset: Preset) -> list[str]:
     return [row for claim in CLAIMS for row in (claim.id, *parts[claim.id])]
 
 
-def _holm(found: Mapping[str, Measured | None]) -> dict[str, float]:
-    """Adjusted p by row: the claims of one notebook are one family, the parts of a claim another."""
+def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
+    """p of each row's null after Holm: the claims of one notebook are one family, the parts of a claim another."""
     families: dict[str, list[str]] = {}
     for row, one in found.items():
         claim = get_claim(row)

@@ -8,6 +8,7 @@ from remi_core.figures.audit import (
     plot_unreset_list,
 )
 from remi_core.figures.behaviour import plot_dataset_table, plot_index, plot_next_tokens, plot_token_heat_map
+from remi_core.figures.calibration import plot_coverage, plot_intervals
 from remi_core.figures.causes import plot_doses, plot_edits, plot_transfer
 from remi_core.figures.components import plot_pair_cosines
 from remi_core.figures.contexts import plot_context_log_odds
@@ -53,6 +54,7 @@ __all__ = [
     "plot_component_cosines",
     "plot_context_log_odds",
     "plot_control_shares",
+    "plot_coverage",
     "plot_cures",
     "plot_curve_as_published",
     "plot_data_distances",
@@ -68,6 +70,7 @@ __all__ = [
     "plot_group_cosines",
     "plot_index",
     "plot_influence",
+    "plot_intervals",
     "plot_ladder",
     "plot_loss_components",
     "plot_loss_cosines",

@@ -27,8 +27,16 @@ STUDIES: tuple[str, ...] = (
     "exchange",
     "worlds",
     "cures",
+    "calibration",
+    "planted",
 )
-"""Every study: a module beside this one with the function ``measure``, a ``Measure``."""
+"""Every study: a module with the function ``measure``, a ``Measure``; beside this one, if ``ELSEWHERE`` is silent."""
+
+ELSEWHERE = {"planted": "remi_core.planted.shuffles"}
+"""Study → its module, where that stands on the claims and so cannot be here."""
+
+OF_INSTRUMENTS = ("calibration", "planted")
+"""Studies of the estimators and rules and not of the models: the first seed of a preset is measured alone."""
 
 FRESH = "fresh"
 """Preset of a base that was trained after the others had been seen: what was amended after them is tried on it."""
@@ -66,7 +74,7 @@ def measure_of(name: str) -> Measure:
     """
     if name not in STUDIES:
         raise UsageError(f"no study {name!r} {nearest(name, STUDIES)}")
-    return importlib.import_module(f"{__package__}.{name}").measure
+    return importlib.import_module(ELSEWHERE.get(name, f"{__package__}.{name}")).measure
 
 
 def study_digests(preset: str, names: Iterable[str] = STUDIES) -> dict[str, str]:
@@ -94,7 +102,9 @@ def read_study(preset: Preset, name: str) -> Study:
 
 
 def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
-    """The file just written, with the study of every seed; a seed measured before by the same code is read.
+    """The file just written, with the study of every seed, or of the first if it is one of ``OF_INSTRUMENTS``.
+
+    A seed measured before by the same code is read.
 
     Raises:
         UsageError: if there is no such study.
@@ -102,12 +112,13 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
         ValueError: if a value is no plain JSON, or not finite.
     """
     measure, seeds, seconds = measure_of(name), dict[str, object](), 0.0
-    for number, seed in enumerate(preset.seeds, start=1):
-        say(f"[{number}/{len(preset.seeds)}] study {name} of preset {preset.name}, seed {seed}")
+    chosen = preset.seeds[:1] if name in OF_INSTRUMENTS else preset.seeds
+    for number, seed in enumerate(chosen, start=1):
+        say(f"[{number}/{len(chosen)}] study {name} of preset {preset.name}, seed {seed}")
         record = _measured(preset, name, seed, measure, store, say)
         seeds[str(seed)] = json.loads(str(record.arrays["study"]))
         seconds += float(record.provenance["seconds"])
-        say(f"[{number} of {len(preset.seeds)} done] {clock(seconds)} in all")
+        say(f"[{number} of {len(chosen)} done] {clock(seconds)} in all")
     about = {
         "study": name,
         "preset": preset.name,
