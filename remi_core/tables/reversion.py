@@ -106,14 +106,17 @@ def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
 
 
 def validity_sentence(preset: Preset, rule: Rule = DECLARED) -> str:
-    """In how many seeds a rule recognises every constructed truth, in one sentence."""
+    """In how many seeds a rule recognises every constructed truth, and each one that it misreads."""
     read = {seed: classes(preset, seed, rule) for seed in preset.seeds}
-    valid = [
-        seed for seed, found in read.items() if all(found[name] == built for name, built in TRUTHS.items())
-    ]
+    missed = {
+        seed: [f"{name} as {found[name]}" for name, built in TRUTHS.items() if found[name] != built]
+        for seed, found in read.items()
+    }
+    said = "; ".join(f"in seed {seed} {' and '.join(names)}" for seed, names in missed.items() if names)
+    valid = sum(not names for names in missed.values())
     return (
-        f"The rule gives every constructed truth the class it was built to be in {len(valid)} of "
-        f"{len(read)} seeds."
+        f"The rule gives every constructed truth the class it was built to be in {valid} of {len(read)} seeds."
+        + (f" It misreads: {said}." if said else "")
     )
 
 
