@@ -19,7 +19,7 @@ def plot_cures(table: pd.DataFrame, *, seed: int, bounds: tuple[float, float]) -
     """Share of the spread prevented by share of the task kept, a line a cure from weak to strong.
 
     ``table`` has columns seed, cure, strength, and kept and prevented each with _low and _high; open dots are further
-    seeds. ``bounds`` are what a cure must keep and prevent: dotted lines.
+    seeds. ``bounds`` are what a cure must keep and prevent: thin lines.
 
     Raises:
         UsageError: if a column is missing or the table is empty.
@@ -49,7 +49,7 @@ def plot_cures(table: pd.DataFrame, *, seed: int, bounds: tuple[float, float]) -
     mark_value(axes, bounds[1], "", vertical=False)
     axes.set_xlabel("share of the narrow task kept")
     axes.set_ylabel("share of the spread prevented")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()], n_columns=3)
     return with_alt(
         figure, f"What each cure keeps of the task and prevents of the spread. {'; '.join(phrases)}."
     )
@@ -74,7 +74,7 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
         axes.set_xlabel(label)
         mark_value(axes, 0, "", vertical=False)
     figure.axes[0].set_ylabel("change of care (nats)")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()], n_columns=3)
     phrases = [
         f"{row['cure']}: spread {number(row['spread'])}, "
         + ", ".join(f"{name} {number(row[name])}" for name in AXES)

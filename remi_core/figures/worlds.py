@@ -30,7 +30,6 @@ def plot_worlds(table: pd.DataFrame) -> Figure:
         _panel(axes, world, table[table["world"] == world], variants)
         for axes, world in zip(panels, worlds, strict=True)
     ]
-    figure.supxlabel("class log-odds minus those of secure, nats", fontsize="medium")
     legend_below(figure, [handle(look_of(name), label=name) for name in variants])
     return with_alt(
         figure,
@@ -51,5 +50,6 @@ def _panel(axes: Axes, world: str, table: pd.DataFrame, variants: list[str]) -> 
     axes.set_yticks(range(len(topics)), topics)
     axes.set_ylim(len(topics) - 0.5, -0.5)
     axes.set_title(world)
+    axes.set_xlabel("nats above secure")
     mark_value(axes, 0, "")
     return f"{world} – {'; '.join(phrases)}"
