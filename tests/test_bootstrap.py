@@ -78,6 +78,23 @@ def test_few_clusters_use_t_with_g_minus_one() -> None:
         assert agrees == (method == "t")
 
 
+def test_expanded_percentiles_of_a_mean_are_the_ends_of_the_textbook_t_interval() -> None:
+    generator = np.random.default_rng(7)
+    names = [f"t{i:02d}" for i in range(24)]
+    values = generator.standard_normal(24)
+    free = mean_interval(values, names, make_resamples(names, seed=0, n_resamples=20_000))
+    textbook = stats.t.interval(0.95, 23, values.mean(), stats.sem(values))
+    np.testing.assert_allclose(free.interval(), textbook, atol=0.03 * (textbook[1] - textbook[0]))
+    plain = np.ptp(percentile_interval(free.samples))
+    assert plain < 0.96 * (free.high - free.low), "percentiles as they are fall short"
+    # In two strata the variance is the sum of two, each of its own twelve, with 22 degrees of freedom.
+    topics = {name: str(place < 12) for place, name in enumerate(names)}
+    within = mean_interval(values, names, make_resamples(names, seed=0, n_resamples=20_000, strata=topics))
+    error = np.hypot(stats.sem(values[:12]), stats.sem(values[12:])) / 2
+    width = 2 * stats.t.ppf(0.975, 22) * error
+    assert within.n_strata == 2 and within.high - within.low == pytest.approx(width, rel=0.04)
+
+
 def test_interval_of_a_combination_keeps_the_shared_resamples() -> None:
     generator = np.random.default_rng(3)
     for n_clusters in (10, 40):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from remi_core.errors import RemiError
@@ -91,7 +93,9 @@ def share_estimate(
         return factor_shares(losses, rows, weights=weights[:, index])
 
     null = factor_shares(losses, both.shuffled(results.preset))
-    return cluster_estimate(shares, list(names), shared_resamples(results.preset)), null, both
+    # The noise of a mean adds to its square, and a resample adds it once more: the jackknife does not.
+    found = cluster_estimate(shares, list(names), shared_resamples(results.preset))
+    return replace(found, repeats_bias=True), null, both
 
 
 def data_share(results: Results, seed: int, first: str, second: str) -> Measured:

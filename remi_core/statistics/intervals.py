@@ -14,6 +14,7 @@ from remi_core.statistics.bootstrap import (
     MIN_CLUSTERS,
     ClusterResamples,
     cluster_sums,
+    expanded_level,
     index_clusters,
     percentile_interval,
     resampled_means,
@@ -37,8 +38,10 @@ class Estimate:
     """Which of the resampled clusters the statistic uses."""
     n_clusters: int
     """Clusters behind the value; for a function of several estimates, the fewest behind any of them."""
+    n_strata: int = 1
+    """Strata that those clusters were drawn within."""
     repeats_bias: bool = False
-    """Whether the rows that a resample repeats shift the statistic, as they shift singular vectors."""
+    """Whether the rows that a resample repeats shift the statistic, as they shift singular vectors and squares."""
 
     @property
     def method(self) -> str:
@@ -67,15 +70,17 @@ class Estimate:
     ) -> tuple[Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"]]:
         """Lower and upper end of the central interval; NaN exactly where ``value`` is NaN.
 
+        By the percentiles of the resamples, expanded for the number of clusters, or by t: see ``method``.
+
         Raises:
             ValueError: if a sample is NaN although the value is defined.
         """
         defined = np.asarray(~np.isnan(self.value))
-        ends = (
-            percentile_interval(self.samples[:, defined], level=level)
-            if self.method == "bootstrap"
-            else self._t_interval(defined, level)
-        )
+        if self.method == "bootstrap":
+            enclosed = expanded_level(level, n_clusters=self.n_clusters, n_strata=self.n_strata)
+            ends = percentile_interval(self.samples[:, defined], level=enclosed)
+        else:
+            ends = self._t_interval(defined, level)
         low, high = np.full(self.value.shape, np.nan), np.full(self.value.shape, np.nan)
         low[defined], high[defined] = ends
         return low, high
@@ -109,7 +114,12 @@ def cluster_estimate(statistic: Statistic, names: Sequence[str], resamples: Clus
     present = np.zeros(len(resamples.names), dtype=bool)
     present[positions] = True
     return Estimate(
-        value=np.asarray(value), samples=samples, left_out=left_out, present=present, n_clusters=n_own
+        value=np.asarray(value),
+        samples=samples,
+        left_out=left_out,
+        present=present,
+        n_clusters=n_own,
+        n_strata=len({resamples.strata[at] for at in positions}),
     )
 
 
@@ -137,13 +147,15 @@ def combine(function: Callable[..., np.ndarray], *estimates: Estimate) -> Estima
     shapes = {(len(one.samples), len(one.left_out)) for one in estimates}
     if len(shapes) != 1:
         raise ValueError(f"estimates come from different resamples (resamples, clusters): {sorted(shapes)}")
+    fewest = min(estimates, key=lambda one: one.n_clusters - one.n_strata)
     value = np.asarray(function(*(one.value[None] for one in estimates)), dtype=np.float64)[0]
     return Estimate(
         value=np.asarray(value),
         samples=np.asarray(function(*(one.samples for one in estimates)), dtype=np.float64),
         left_out=np.asarray(function(*(one.left_out for one in estimates)), dtype=np.float64),
         present=np.logical_or.reduce([one.present for one in estimates]),
-        n_clusters=min(one.n_clusters for one in estimates),
+        n_clusters=fewest.n_clusters,
+        n_strata=fewest.n_strata,
         repeats_bias=any(one.repeats_bias for one in estimates),
     )
 

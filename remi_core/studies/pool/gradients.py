@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -102,7 +103,7 @@ def _data_share(sample: Sample) -> Estimate:
         rows = np.repeat(labels[None], len(weights), axis=0)
         return factor_shares(losses, rows, weights=weights[:, index])[:, FACTORS.index(LABELS)]
 
-    return cluster_estimate(statistic, names, sample.resamples)
+    return replace(cluster_estimate(statistic, names, sample.resamples), repeats_bias=True)
 
 
 def _true_data_share(sample: Sample) -> float:
