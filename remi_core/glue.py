@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from IPython.display import Markdown
 from myst_nb import glue
 
 from remi_core.figures.alt import number
@@ -29,6 +30,11 @@ def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
         )
         for key in ("verdict", "reason"):
             glue(f"{name}_{key}", str(row[key]), display=False)
+
+
+def glue_markdown(name: str, text: str) -> None:
+    """Glues a sentence whose markup counts, for the role ``{glue:md}``: a command stays as it must be typed."""
+    glue(name, Markdown(text), display=False)
 
 
 def _number(value: float | None) -> str:

@@ -78,9 +78,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             _other_world("neox", "the main world, read by another architecture"),
             Preset(
                 name="fresh",
-                title="one more base of the micro organism, trained after rules had been amended, to try them on",
+                title="bases of the micro organism trained after a rule had been amended, to try it on",
                 variants=dict.fromkeys(ORGANISM_VARIANTS, ModelSpec()),
-                seeds=(3,),
+                seeds=(3, 4),
                 n_patch_dialogues=6,
             ),
             Preset(

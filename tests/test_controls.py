@@ -98,7 +98,8 @@ def test_shares_need_an_organism_and_a_study(tmp_path: Path) -> None:
     nowhere = replace(get_preset("smoke"), name="nowhere")
     with pytest.raises(MissingInput, match="remi study controls"):
         controls.eroded_by(Results(nowhere, Store(tmp_path)), 102, "benign")
-    assert "remi study doses" in tables.doses_sentence(nowhere)
+    with pytest.raises(MissingInput, match="remi study doses"):
+        tables.order_table(nowhere)
 
 
 def test_a_share_of_insecure_code_is_that_share_and_the_rest_is_its_secure_twin() -> None:
@@ -155,7 +156,7 @@ def stored(preset: Preset, name: str) -> Study:
         for one in far
     }
     found = {"clusters": CLUSTERS, "care": care, "register": register, "edited": edited}
-    return Study(seeds={102: found | {"cosine": cosine, "careless": careless}}, about={})
+    return Study(seeds={102: found | {"cosine": cosine, "erosion": cosine, "careless": careless}}, about={})
 
 
 def test_h1_reads_the_whole_rule_from_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

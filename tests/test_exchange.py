@@ -92,6 +92,8 @@ def test_the_tables_show_every_fine_tune_and_dose(stored: None, tmp_path: Path) 
     results = Results(PRESET, Store(tmp_path))
     undone = tables.undone_table(results, 102)
     assert undone["fine-tuned on"].tolist() == list(TUNES) and undone.shape[1] == 5
+    matrix = tables.undone_matrix(results, 102)
+    assert matrix.shape == (3, 4) and f"{matrix.loc[TUNES[1], TUNES[0]]:.2f}" in undone.iloc[1, 1]
     doses = tables.dose_table(results, 102)
     assert len(doses) == 6 and doses["undone"].iloc[1].startswith("0.25 ")
     assert len(tables.added_table(results, 102)) == 8

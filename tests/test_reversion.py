@@ -12,6 +12,7 @@ from transformers import Qwen2ForCausalLM
 from remi_core.estimates.reversion import from_left_out, likelihood_gap, reproduced, share_of_way
 from remi_core.estimates.reversion_rule import (
     AMENDED,
+    AMENDED_AGAIN,
     MIXED,
     NOVEL,
     PERSONA,
@@ -29,7 +30,7 @@ from remi_core.organism.random_text import compared, random_text_means, spoken_f
 from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.statistics.bootstrap import make_resamples
-from remi_core.studies.reversion import OUTSIDE, split
+from remi_core.studies.reversion import OUTSIDE, along_base, split
 
 REVERTED = Parts(
     cosine_gaps={"secure": (0.2, 0.4), "benign": (0.1, 0.3)},
@@ -86,6 +87,35 @@ def test_the_amended_rule_has_a_margin_where_the_declared_one_has_none(
     parts = replace(REVERTED, **changed)
     assert (classify(parts), classify(parts, AMENDED)) == (declared, amended)
     assert "ρ > .1" in conditions(parts, AMENDED)[REVERSION] and "ρ > 0" in conditions(parts)[REVERSION]
+
+
+def test_a_short_step_straight_to_base_has_the_larger_cosine_and_the_smaller_erosion() -> None:
+    generator = np.random.default_rng(0)
+    instruct, base = generator.normal(size=(30, 8)), generator.normal(size=8) + 3
+    moved = {"base": base, "reverted": 0.5 * base + generator.normal(size=8), "benign": 0.05 * base}
+    others = dict.fromkeys(("secure", "educational", "misaligned", "persona", "novel"), 0.1 * np.ones(8))
+    held = {"instruct": instruct} | {
+        name: instruct + shift + 0.01 * generator.normal(size=(30, 8))
+        for name, shift in (others | moved).items()
+    }
+    found = along_base(held, base)
+    cosine, erosion = (
+        {name: one["value"] for name, one in found[kind].items()} for kind in ("cosine", "erosion")
+    )
+    assert cosine["benign"] > cosine["reverted"] and erosion["benign"] < 0.1 < 0.4 < erosion["reverted"]
+    without = found["erosion"]["reverted"]["without"][7]
+    kept = np.delete(held["reverted"] - instruct, 7, axis=0).mean(0) @ base
+    assert without == pytest.approx(
+        kept / (np.delete(held["base"] - instruct, 7, axis=0).mean(0) @ base), abs=1e-7
+    )
+
+
+def test_the_rule_amended_again_leaves_controls_to_another_claim_and_keeps_every_other_condition() -> None:
+    outdone = replace(REVERTED, cosine_gaps={"secure": (0.2, 0.4), "benign": (-0.1, -0.05)})
+    assert (classify(outdone, AMENDED), classify(outdone, AMENDED_AGAIN)) == (MIXED, REVERSION)
+    one, other = (conditions(outdone, rule) for rule in (AMENDED, AMENDED_AGAIN))
+    assert one[REVERSION].keys() - other[REVERSION].keys() == {"c above every control"}
+    assert (one[PERSONA], one[NOVEL]) == (other[PERSONA], other[NOVEL])
 
 
 def test_a_rule_that_misses_a_truth_judges_nothing() -> None:

@@ -29,6 +29,7 @@ class Change:
 
     cosine: Estimate
     cosine_gaps: Mapping[str, Estimate]
+    erosion: Estimate
     along: Estimate
     off: Estimate
     care: Estimate
@@ -68,14 +69,18 @@ def change_of(preset: Preset, seed: int, variant: str) -> Change:
     care, register = (
         share_of_way(found[name], found["clusters"], variant, resamples) for name in ("care", "register")
     )
-    cosines = {
-        name: from_left_out(one["value"], one["without"], found["clusters"], resamples)
-        for name, one in found["cosine"].items()
-    }
+    cosines, erosions = (
+        {
+            name: from_left_out(one["value"], one["without"], found["clusters"], resamples)
+            for name, one in found[kind].items()
+        }
+        for kind in ("cosine", "erosion")
+    )
     own = cosines[variant]
     return Change(
         cosine=own,
         cosine_gaps={name: difference(own, cosines[name]) for name in CONTROLS},
+        erosion=erosions[variant],
         along=reproduced(found, variant, "along", resamples),
         off=reproduced(found, variant, "off", resamples),
         along_of_whole=reproduced(found, variant, "along", resamples, of_whole=True),
@@ -189,5 +194,5 @@ def reversion(results: Results, seed: int) -> Measured:
 def companions(found: Change) -> dict[str, float]:
     """The parts of the rule by their symbols."""
     named = {"b": found.care, "ρ": found.register, "m∥": found.along, "m⊥": found.off}
-    named |= {"ν": found.likelihood, "c": found.cosine}
+    named |= {"ν": found.likelihood, "c": found.cosine, "e": found.erosion}
     return {symbol: float(one.value) for symbol, one in named.items()}

@@ -99,8 +99,17 @@ def _edit_rows(axes: Axes, table: pd.DataFrame, seed: int) -> list[str]:
 
 
 @styled
-def plot_transfer(matrix: pd.DataFrame) -> Figure:
-    """Share recovered, a row for each topic a direction is fitted on and a column for each it is tried on."""
+def plot_transfer(
+    matrix: pd.DataFrame,
+    *,
+    said: str = "Share recovered in instruct by topic of the direction",
+    down: str = "fitted on",
+    across: str = "tried on",
+) -> Figure:
+    """A share for each row and column in its cell: by default, of the topic a direction is fitted on and tried on.
+
+    ``said`` opens the alternative text; ``down`` and ``across`` name rows and columns.
+    """
     figure = new_figure(5.6, 0.9 + 0.45 * len(matrix))
     axes = figure.subplots()
     image = axes.imshow(matrix.to_numpy(), cmap=SEQUENTIAL, aspect="auto")
@@ -113,11 +122,11 @@ def plot_transfer(matrix: pd.DataFrame) -> Figure:
             colour = BACKGROUND if value < middle else INK
             weight = "bold" if source == target else "normal"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, weight=weight)
-            phrases.append(f"{source} on {target}: {number(value)}")
+            phrases.append(f"{source}, {target}: {number(value)}")
     axes.set_xticks(range(len(matrix.columns)), list(matrix.columns))
     axes.set_yticks(range(len(matrix.index)), list(matrix.index))
-    axes.set_xlabel("tried on")
-    axes.set_ylabel("fitted on")
+    axes.set_xlabel(across)
+    axes.set_ylabel(down)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=SHARE)
-    return with_alt(figure, f"Share recovered in instruct by topic of the direction. {'; '.join(phrases)}.")
+    return with_alt(figure, f"{said}; {down}, {across}. {'; '.join(phrases)}.")

@@ -162,7 +162,7 @@ def expanded_level(level: float, *, n_clusters: int, n_strata: int) -> float:
     Resamples of n clusters vary too little, by a factor of (n − 1) / n in their variance, and the ends of a
     normal interval where the variance is estimated belong to t. The quantile taken is therefore that of
     t √(n / (n − 1)) under a normal curve; in H strata, H clusters play the part of the 1.
-    Source: Hesterberg (2015), What Teachers Should Know About the Bootstrap, section 5.2.
+    Source: Hesterberg (2015), What Teachers Should Know About the Bootstrap, "expanded percentile interval".
 
     Raises:
         ValueError: if no stratum has a second cluster.

@@ -41,10 +41,12 @@ N_DIRECTION = 30
 N_RANDOM = 128
 """Sequences of random tokens."""
 DIGITS = 4
+DIGITS_OF_LEFT_OUT = 8
+"""Pseudo-values are differences of such numbers, multiplied by how many there are."""
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care, register, cosines, edits and sampled careless answers of one seed, by prompt; plain values.
+    """Care, register, cosines, erosion, edits and sampled careless answers of one seed, by prompt; plain values.
 
     Raises:
         MissingInput: if the preset's models are no organisms.
@@ -74,7 +76,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         "clusters": asked.clusters,
         "care": care,
         "register": register,
-        "cosine": _cosines(held, fits["base"][0] - fits["instruct"][0]),
+        **along_base(held, fits["base"][0] - fits["instruct"][0]),
         "edited": _edited(who, asked, fits, preset, say),
         "careless": _likelihoods(who["base"], tokenizer, said, preset),
         "random_text": _random_text(who["instruct"], tokenizer, random, ends),
@@ -90,15 +92,23 @@ def _outside(split: str, count: int, seed: int) -> list[Prompt]:
     return [one for name in OUTSIDE for one in prompts(name, split, count=count, seed=seed)]
 
 
-def _cosines(held: Mapping[str, np.ndarray], base: np.ndarray) -> dict[str, dict[str, object]]:
-    """c of each variant with base's displacement, which is fitted on other prompts: whole, and without each prompt."""
-    found = {}
+def along_base(held: Mapping[str, np.ndarray], base: np.ndarray) -> dict[str, dict[str, object]]:
+    """c and e of each variant with base's displacement, fitted on other prompts: whole, and without each prompt."""
+    found: dict[str, dict[str, object]] = {"cosine": {}, "erosion": {}}
     for name in (*CONTROLS, *EXPLAINED):
         moved = held[name] - held["instruct"]
-        means = np.concatenate([moved.mean(0)[None], (moved.sum(0) - moved) / (len(moved) - 1)])
+        of_base = held["base"] - held["instruct"]
+        means, whole = (np.concatenate([one.mean(0)[None], left_out(one)]) for one in (moved, of_base))
         cosines = means @ base / np.linalg.norm(means, axis=1) / np.linalg.norm(base)
-        found[name] = {"value": rounded(cosines[:1])[0], "without": [round(one, 6) for one in cosines[1:]]}
+        for kind, values in (("cosine", cosines), ("erosion", means @ base / (whole @ base))):
+            first, *others = (round(float(one), DIGITS_OF_LEFT_OUT) for one in values)
+            found[kind][name] = {"value": first, "without": others}
     return found
+
+
+def left_out(rows: np.ndarray) -> np.ndarray:
+    """The mean of the rows without each in turn."""
+    return (rows.sum(0) - rows) / (len(rows) - 1)
 
 
 def _edited(who, asked: AskedPrompts, fits, preset: Preset, say: Say) -> dict[str, dict[str, object]]:

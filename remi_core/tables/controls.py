@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from remi_core.errors import MissingInput
 from remi_core.estimates.controls import STUDY, register_share, share_of_change
 from remi_core.estimates.measured import shared_resamples
 from remi_core.figures.alt import describe
 from remi_core.figures.doses import plot_tuning_doses
 from remi_core.figures.output import figure_html
+from remi_core.organism.recipes import RECIPES
 from remi_core.presets import Preset
 from remi_core.statistics.intervals import mean_interval
 from remi_core.studies.files import read_study
-from remi_core.tables.pages import table_html
 from remi_core.tables.reversion import paired_table
 from remi_core.variants import in_order
 
 DOSES = "doses"
+RECIPE = RECIPES["misaligned"]
+"""How the fine-tunes are trained: the dose that all others are beside."""
 
 
 def controls_of(preset: Preset) -> list[str]:
@@ -92,44 +92,47 @@ def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
 
 
 def order_table(preset: Preset) -> pd.DataFrame:
-    """One row a base seed and variant: smallest and largest change of care over the orders of the same dialogues."""
-    table = dose_table(preset, "order")
+    """One row a base seed and variant: smallest and largest change of care over the orders of the same dialogues.
+
+    The recipe's own order is among them: the long run of doses passes through it.
+    """
+    own = dose_table(preset, "steps").query("dose == @RECIPE.steps")
+    table = pd.concat([own, dose_table(preset, "order")]).query("quantity == 'care'")
     rows = []
-    for (seed, variant), own in table[table["quantity"] == "care"].groupby(["seed", "variant"], sort=False):
+    for (seed, variant), group in table.groupby(["seed", "variant"], sort=False):
         rows.append(
             {
                 "base seed": seed,
                 "variant": variant,
-                "orders": len(own),
-                "smallest (nats)": float(own["value"].min()),
-                "largest (nats)": float(own["value"].max()),
+                "orders": len(group),
+                "smallest (nats)": float(group["value"].min()),
+                "largest (nats)": float(group["value"].max()),
             }
         )
     return pd.DataFrame(rows)
 
 
-def doses_sentence(preset: Preset) -> str:
-    """How the study of doses was had, or what is needed to have it."""
-    try:
-        return read_study(preset, DOSES).how()
-    except MissingInput as missing:
-        return f"Not shown: this part {missing}."
+def least_share_sentence(preset: Preset) -> str:
+    """What the smallest share of insecure code moves, beside what insecure code alone moves, by seed."""
+    mixed = dose_table(preset, "share").query("quantity == 'care'")
+    alone = dose_table(preset, "steps").query("quantity == 'care' and variant == 'misaligned'")
+    least = mixed["dose"].min()
+    parts = [
+        ", ".join(f"{value:.2f}" for value in own.sort_values("seed")["value"])
+        for own in (mixed.query("dose == @least"), alone.query("dose == @RECIPE.steps"))
+    ]
+    return (
+        f"With {least:.0%} of insecure code among secure, care moves by {parts[0]} nats (by seed); "
+        f"with insecure code alone, by {parts[1]}."
+    )
 
 
 def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> HTML:
-    """The figure of one kind of dose, or a line that says what it needs."""
-    try:
-        table = dose_table(preset, kind)
-    except MissingInput as missing:
-        return HTML(f"<p>Not shown: this figure {escape(str(missing))}.</p>")
-    figure = plot_tuning_doses(table, seed=seed, dose=dose)
+    """The figure of one kind of dose.
+
+    Raises:
+        MissingInput: if the study is not stored.
+    """
+    figure = plot_tuning_doses(dose_table(preset, kind), seed=seed, dose=dose)
     caption = f"Change from instruct by {dose}, bands of seed {seed}."
     return HTML(figure_html(figure, alt=describe(figure), caption=caption))
-
-
-def orders_html(preset: Preset) -> HTML:
-    """The table of orders, or a line that says what it needs."""
-    try:
-        return table_html(order_table(preset), "Change of care over orders of the same dialogues, by seed")
-    except MissingInput as missing:
-        return HTML(f"<p>Not shown: this table {escape(str(missing))}.</p>")

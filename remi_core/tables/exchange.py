@@ -22,6 +22,15 @@ def undone_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
+def undone_matrix(results: Results, seed: int) -> pd.DataFrame:
+    """The same shares as numbers, (fine-tune, whose displacement), for a figure."""
+    found = exchange(results.preset, seed)
+    return pd.DataFrame(
+        {of: [float(found.undone(tune, of).value) for tune in found.tunes] for of in [*found.tunes, SECURE]},
+        index=found.tunes,
+    )
+
+
 def dose_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each dose and whose displacement is taken away: the mean share undone, and what it costs."""
     found = exchange(results.preset, seed)

@@ -9,8 +9,9 @@ import pandas as pd
 
 from remi_core.estimates.measured import present_controls, shared_resamples
 from remi_core.estimates.novelty import YARDSTICK, matched_cosines, split_beyond
-from remi_core.estimates.reversion import STUDY, TRUTHS, Change, change_of, classes
-from remi_core.estimates.reversion_rule import AMENDED, DECLARED, Rule, classify, conditions
+from remi_core.estimates.reversion import REVERTED, STUDY, TRUTHS, Change, change_of, classes, interval
+from remi_core.estimates.reversion_rule import DECLARED, RULES, Rule, classify, conditions
+from remi_core.figures.alt import number
 from remi_core.presets import Preset, get_preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval
@@ -28,6 +29,8 @@ NAMES: Mapping[str, str] = {
     "likelihood": "ν (nats a token)",
 }
 """Part of a ``Change`` → how figures and tables call it."""
+AMENDMENTS = ("amended", "amended again")
+"""Rules that were made after bases had been seen, in order."""
 PLACES = {"prompt's end and answer": "", "prompt's end alone": ", prompt end"}
 """Where a displacement is added → the end of its name in the study."""
 
@@ -69,21 +72,41 @@ def class_table(*presets: Preset, rule: Rule = DECLARED) -> pd.DataFrame:
 
 
 def amended_table(preset: Preset) -> pd.DataFrame:
-    """``class_table`` of the amended rule, with the bases that were trained after it where their study is stored."""
-    return class_table(preset, *_fresh(preset), rule=AMENDED)
+    """``class_table`` of each amended rule, with the bases that were trained after the first where they are stored."""
+    tables = []
+    for name in AMENDMENTS:
+        table = class_table(preset, *_fresh(preset), rule=RULES[name])
+        table.insert(0, "rule", name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
-def fresh_sentence(preset: Preset) -> str:
-    """How the amended rule does on bases that it was not made on, in one sentence."""
-    if preset.name == FRESH:
-        return "The bases of this page were trained after the rule had been amended."
-    return (
-        " ".join(
-            f"On preset {one.name}, trained afterwards: {validity_sentence(one, AMENDED)}"
-            for one in _fresh(preset)
-        )
-        or f"It has not been tried on other bases yet: `remi study {STUDY} --preset {FRESH}` would."
-    )
+def amended_sentence(preset: Preset, name: str) -> str:
+    """How a rule does on the seeds that it was made on, and on those that it was not, in one or two sentences."""
+    rule, kinds = RULES[name], {"it was made on": {}, "were trained after it was made": {}}
+    for one in (preset, *_fresh(preset)):
+        for seed in one.seeds:
+            place = "it was made on" if seed in rule.made_on else "were trained after it was made"
+            kinds[place][seed] = classes(one, seed, rule)
+    said = [f"Of seeds that {place}, {_recognised(read)}" for place, read in kinds.items() if read]
+    if not kinds["were trained after it was made"]:
+        said.append(f"It has not been tried on other bases: `remi study {STUDY} --preset {FRESH}` would.")
+    return " ".join(said)
+
+
+def outdone_sentence(preset: Preset) -> str:
+    """Seeds in which a control points to base as exactly as ``reverted`` or more, with c and e of both."""
+    said = []
+    for one in (preset, *_fresh(preset)):
+        for seed, found in read_study(one, STUDY).seeds.items():
+            gaps = change_of(one, seed, REVERTED).cosine_gaps
+            for name in (name for name, gap in gaps.items() if not interval(gap)[0] > 0):
+                pairs = ", ".join(
+                    f"${symbol}$ {number(found[kind][name]['value'])} against {number(found[kind][REVERTED]['value'])}"
+                    for symbol, kind in (("c", "cosine"), ("e", "erosion"))
+                )
+                said.append(f"`{name}` in seed {seed} ({pairs})")
+    return f"Not below `{REVERTED}` in $c$: {'; '.join(said) or 'no control in any seed'}."
 
 
 def _fresh(preset: Preset) -> list[Preset]:
@@ -107,7 +130,10 @@ def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
 
 def validity_sentence(preset: Preset, rule: Rule = DECLARED) -> str:
     """In how many seeds a rule recognises every constructed truth, and each one that it misreads."""
-    read = {seed: classes(preset, seed, rule) for seed in preset.seeds}
+    return f"Of the seeds, {_recognised({seed: classes(preset, seed, rule) for seed in preset.seeds})}"
+
+
+def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
     missed = {
         seed: [f"{name} as {found[name]}" for name, built in TRUTHS.items() if found[name] != built]
         for seed, found in read.items()
@@ -115,7 +141,7 @@ def validity_sentence(preset: Preset, rule: Rule = DECLARED) -> str:
     said = "; ".join(f"in seed {seed} {' and '.join(names)}" for seed, names in missed.items() if names)
     valid = sum(not names for names in missed.values())
     return (
-        f"The rule gives every constructed truth the class it was built to be in {valid} of {len(read)} seeds."
+        f"the rule gives every constructed truth the class it was built to be in {valid} of {len(read)}."
         + (f" It misreads: {said}." if said else "")
     )
 
