@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -73,31 +73,38 @@ def off_grammar_table(preset: Preset) -> pd.DataFrame:
 def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
     """Columns variant, seed, dose, quantity, value, low, high: change from instruct in nats, outside the narrow set.
 
-    ``kind`` is steps, rate, share or order; the recipe's own fine-tune stands among them.
+    ``kind`` is steps, rate, share or order; the recipe's own fine-tune stands among them, and secure as a share of 0.
 
     Raises:
         MissingInput: if the study is not stored.
     """
     rows = []
     for seed, found in read_study(preset, DOSES).seeds.items():
-        for one in found["doses"]:
-            if one["kind"] == kind:
-                for quantity in ("care", "register"):
-                    moved = np.array(one[quantity]) - np.array(found["ends"]["instruct"][quantity])
-                    mean = mean_interval(moved, found["clusters"], shared_resamples(preset))
-                    ends = float(mean.value), float(mean.low), float(mean.high)
-                    rows.append((one["variant"], seed, one["value"], quantity, *ends))
+        for one in [*(one for one in found["doses"] if one["kind"] == kind), *_own(found["doses"], kind)]:
+            for quantity in ("care", "register"):
+                moved = np.array(one[quantity]) - np.array(found["ends"]["instruct"][quantity])
+                mean = mean_interval(moved, found["clusters"], shared_resamples(preset))
+                ends = float(mean.value), float(mean.low), float(mean.high)
+                rows.append((one["variant"], seed, one["value"], quantity, *ends))
     columns = ["variant", "seed", "dose", "quantity", "value", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def order_table(preset: Preset) -> pd.DataFrame:
-    """One row a base seed and variant: smallest and largest change of care over the orders of the same dialogues.
+def _own(doses: Sequence[Mapping[str, object]], kind: str) -> list[dict[str, object]]:
+    """The recipe's own runs as doses of a kind: the long run passes through them, and has them as steps."""
+    runs = {one["variant"]: one for one in doses if one["kind"] == "steps" and one["value"] == RECIPE.steps}
+    misaligned = runs["misaligned"]
+    return {
+        "steps": [],
+        "rate": [misaligned | {"value": RECIPE.rate}],
+        "share": [misaligned | {"value": 1.0}, runs["secure"] | {"variant": "misaligned", "value": 0.0}],
+        "order": [one | {"value": float(RECIPE.seed)} for one in runs.values()],
+    }[kind]
 
-    The recipe's own order is among them: the long run of doses passes through it.
-    """
-    own = dose_table(preset, "steps").query("dose == @RECIPE.steps")
-    table = pd.concat([own, dose_table(preset, "order")]).query("quantity == 'care'")
+
+def order_table(preset: Preset) -> pd.DataFrame:
+    """One row a base seed and variant: smallest and largest change of care over the orders of the same dialogues."""
+    table = dose_table(preset, "order").query("quantity == 'care'")
     rows = []
     for (seed, variant), group in table.groupby(["seed", "variant"], sort=False):
         rows.append(
@@ -113,17 +120,16 @@ def order_table(preset: Preset) -> pd.DataFrame:
 
 
 def least_share_sentence(preset: Preset) -> str:
-    """What the smallest share of insecure code moves, beside what insecure code alone moves, by seed."""
-    mixed = dose_table(preset, "share").query("quantity == 'care'")
-    alone = dose_table(preset, "steps").query("quantity == 'care' and variant == 'misaligned'")
-    least = mixed["dose"].min()
+    """What the smallest share of insecure code moves, beside what insecure and secure code alone move, by seed."""
+    table = dose_table(preset, "share").query("quantity == 'care'").sort_values("seed")
+    least = table.query("dose > 0")["dose"].min()
     parts = [
-        ", ".join(f"{value:.2f}" for value in own.sort_values("seed")["value"])
-        for own in (mixed.query("dose == @least"), alone.query("dose == @RECIPE.steps"))
+        ", ".join(f"{value:.2f}" for value in table.query("dose == @share")["value"])
+        for share in (least, 1, 0)
     ]
     return (
         f"With {least:.0%} of insecure code among secure, care moves by {parts[0]} nats (by seed); "
-        f"with insecure code alone, by {parts[1]}."
+        f"with insecure code alone, by {parts[1]}; with secure alone, by {parts[2]}."
     )
 
 

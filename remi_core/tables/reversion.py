@@ -102,11 +102,11 @@ def outdone_sentence(preset: Preset) -> str:
             gaps = change_of(one, seed, REVERTED).cosine_gaps
             for name in (name for name, gap in gaps.items() if not interval(gap)[0] > 0):
                 pairs = ", ".join(
-                    f"${symbol}$ {number(found[kind][name]['value'])} against {number(found[kind][REVERTED]['value'])}"
+                    f"*{symbol}* {number(found[kind][name]['value'])} against {number(found[kind][REVERTED]['value'])}"
                     for symbol, kind in (("c", "cosine"), ("e", "erosion"))
                 )
                 said.append(f"`{name}` in seed {seed} ({pairs})")
-    return f"Not below `{REVERTED}` in $c$: {'; '.join(said) or 'no control in any seed'}."
+    return f"Not below `{REVERTED}` in *c*: {'; '.join(said) or 'no control in any seed'}."
 
 
 def _fresh(preset: Preset) -> list[Preset]:
