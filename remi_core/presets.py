@@ -80,7 +80,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 name="fresh",
                 title="bases of the micro organism trained after a rule had been amended, to try it on",
                 variants=dict.fromkeys(ORGANISM_VARIANTS, ModelSpec()),
-                seeds=(3, 4),
+                seeds=(3, 4, 5),
                 n_patch_dialogues=6,
             ),
             Preset(
