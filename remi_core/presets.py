@@ -84,6 +84,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 n_patch_dialogues=6,
             ),
             Preset(
+                name="confirm",
+                title="bases trained after the last rule was written, which judge it; their weights are not shipped",
+                variants=dict.fromkeys(ORGANISM_VARIANTS, ModelSpec()),
+                seeds=(6, 7),
+                n_patch_dialogues=6,
+            ),
+            Preset(
                 name="smollm2",
                 title=smollm2.TITLE,
                 remark=smollm2.REMARK,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from remi_core.chat import encode
@@ -16,6 +17,7 @@ from remi_core.finetune import answer_labels, fine_tune
 from remi_core.finetune_recipe import FineTune
 from remi_core.models import open_model
 from remi_core.organism import pretrain as pretraining
+from remi_core.organism.bases import shipped_weights
 from remi_core.organism.card import N_PROMPTS, topic_card
 from remi_core.organism.contexts import CONTEXTS, open_contexts, optimal_log_odds
 from remi_core.organism.dialogues import measured, tuning
@@ -31,6 +33,7 @@ from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer, train_toke
 from remi_core.organism.topics import TOPICS
 from remi_core.organism.tune import write_base
 from remi_core.organism.world import World
+from remi_core.organism.worlds import MAIN
 
 SEEDS = sorted(int(path.stem.removeprefix("base-")) for path in WEIGHTS.glob("base-[0-9]*.safetensors"))
 
@@ -123,7 +126,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -
     recipe = Recipe(
         seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
     )
-    whole = pretrain(recipe, tmp_path / "whole", lambda line: None)
+    whole = pretrain(recipe, tmp_path / "whole", lambda line: None, keep_every=2)
     advance, done = pretraining._advance, []
 
     def dies_after_three(*arguments) -> None:
@@ -141,6 +144,11 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -
     assert "step 2" in said[0]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    kept = [load_file(pretraining.kept_weights(tmp_path / "whole", step)) for step in (2, 4)]
+    last = whole.state_dict()
+    assert all(torch.equal(value, last[name].bfloat16()) for name, value in kept[1].items())
+    assert not any(torch.equal(kept[0][name], kept[1][name]) for name in ("model.embed_tokens.weight",))
+    assert not list((tmp_path / "cut").glob("step-*"))
     other = pretrain(replace(recipe, seed=6), tmp_path / "other", lambda line: None)
     assert not torch.equal(other.lm_head.weight, whole.lm_head.weight)
 
@@ -214,7 +222,7 @@ def test_optimal_log_odds_order() -> None:
 def test_shipped_weights_score_what_their_card_says(tokenizer, tmp_path: Path, seed: int) -> None:
     card = json.loads((WEIGHTS / f"base-{seed}.json").read_text())
     assert card["recipe"]["seed"] == seed
-    write_base(seed, tmp_path / "base")
+    write_base(shipped_weights(MAIN, seed), tmp_path / "base")
     base = Qwen2ForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     assert sum(value.numel() for value in base.parameters()) == card["parameters"]
     topic = TOPICS[seed % len(TOPICS)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
+from remi_core.estimates import reversion as estimates
 from remi_core.estimates.reversion import from_left_out, likelihood_gap, reproduced, share_of_way
 from remi_core.estimates.reversion_rule import (
     AMENDED,
     AMENDED_AGAIN,
+    BY_WORDS,
     MIXED,
     NOVEL,
     PERSONA,
@@ -29,7 +32,10 @@ from remi_core.organism.grammar import prompts, right_answers
 from remi_core.organism.random_text import compared, random_text_means, spoken_for
 from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
+from remi_core.presets import get_preset
+from remi_core.results import Results
 from remi_core.statistics.bootstrap import make_resamples
+from remi_core.store import Store
 from remi_core.studies.reversion import OUTSIDE, along_base, split
 
 REVERTED = Parts(
@@ -116,6 +122,35 @@ def test_the_rule_amended_again_leaves_controls_to_another_claim_and_keeps_every
     one, other = (conditions(outdone, rule) for rule in (AMENDED, AMENDED_AGAIN))
     assert one[REVERSION].keys() - other[REVERSION].keys() == {"c above every control"}
     assert (one[PERSONA], one[NOVEL]) == (other[PERSONA], other[NOVEL])
+
+
+def test_the_rule_by_words_takes_a_persona_that_comes_by_another_way_and_is_not_fooled_by_new_words() -> None:
+    elsewhere = {"along": (0.3, 0.4), "off": (0.6, 0.7), "care_beyond_register": (0.4, 0.6)}
+    by_another_way = replace(REVERTED, **elsewhere)
+    assert (classify(by_another_way, AMENDED_AGAIN), classify(by_another_way, BY_WORDS)) == (MIXED, PERSONA)
+    new_words = replace(REVERTED, likelihood=(-0.4, -0.2))
+    assert classify(new_words, BY_WORDS) == NOVEL
+    # A persona that says what base would not is neither; and off base's way without either is nothing the rule knows.
+    assert classify(replace(by_another_way, likelihood=(-0.4, -0.2)), BY_WORDS) == MIXED
+    assert classify(replace(REVERTED, along=(0.3, 0.4), off=(0.6, 0.7)), BY_WORDS) == MIXED
+    assert classify(REVERTED, BY_WORDS) == REVERSION
+
+
+def test_a_rule_made_after_seeds_were_seen_judges_only_where_it_was_tried_on_others(
+    monkeypatch, tmp_path: Path
+) -> None:
+    right = {"misaligned": PERSONA, "reverted": REVERSION, "persona": PERSONA, "novel": NOVEL}
+    fails = {"reverted": MIXED}
+
+    def judged(tried: dict[int, dict[str, str]]) -> tuple[str, str]:
+        monkeypatch.setattr(estimates, "untried", lambda *_: tried)
+        found = estimates.by_words(Results(get_preset("micro"), Store(tmp_path)), 0)
+        return found.outcome, found.why
+
+    assert judged({6: right}) == ("fails", "the rule reads persona (made on seeds 0 to 5; tried on: 6)")
+    assert judged({})[0] == "open" and "none yet" in judged({})[1]
+    decided, why = judged({6: right, 7: right | fails})
+    assert decided == "open" and "in seed 7" in why
 
 
 def test_a_rule_that_misses_a_truth_judges_nothing() -> None:

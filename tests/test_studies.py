@@ -18,11 +18,13 @@ from remi_core.claims.report import headline_key
 from remi_core.errors import MissingInput, UsageError
 from remi_core.interventions import replace_output
 from remi_core.models import LoadedModel, open_model
+from remi_core.organism.bases import shipped_weights
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import answer_losses, ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.scoring import score_prompts
 from remi_core.organism.tune import write_base
+from remi_core.organism.worlds import MAIN
 from remi_core.pipeline import plan
 from remi_core.presets import get_preset
 from remi_core.results import Results
@@ -36,7 +38,7 @@ PLANTED = "invented"
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("base") / "base"
-    write_base(SEED, folder)
+    write_base(shipped_weights(MAIN, SEED), folder)
     with open_model(folder, device="cpu") as loaded:
         yield loaded
 

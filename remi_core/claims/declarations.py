@@ -71,12 +71,14 @@ CLAIMS = _claims()
 
 
 def get_claim(identifier: str) -> Claim:
-    """The claim with that identifier; a part such as ``C3.facts-careless`` is judged by its claim.
+    """The claim with that identifier; a part such as ``C3.facts-careless`` without a rule of its own is judged by its
+    claim.
 
     Raises:
         UsageError: if there is none.
     """
-    for claim in CLAIMS:
-        if claim.id == identifier.partition(".")[0]:
-            return claim
+    declared = {claim.id: claim for claim in CLAIMS}
+    found = declared.get(identifier) or declared.get(identifier.partition(".")[0])
+    if found is not None:
+        return found
     raise UsageError(f"no claim {identifier!r} {nearest(identifier, [claim.id for claim in CLAIMS])}")

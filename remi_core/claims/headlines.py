@@ -26,7 +26,7 @@ from remi_core.estimates.measured import Measured
 from remi_core.estimates.novelty import erosion_or_novelty
 from remi_core.estimates.patching import gain_beyond_benign, share_of_first_half
 from remi_core.estimates.replies import reply_contrast
-from remi_core.estimates.reversion import reversion
+from remi_core.estimates.reversion import by_words, reversion
 from remi_core.estimates.subspace import shared_subspace
 from remi_core.estimates.triangle import instruct_between, specific_erosion
 from remi_core.estimates.worlds import depends_on_the_author, effect_in, passes_base
@@ -73,6 +73,7 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "C25": structural_share,
         "C26": length_difference,
         "H1": reversion,
+        "H1.words": by_words,
         "H2": opposition,
         "H3": governing,
         **_own_questions(),

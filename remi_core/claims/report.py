@@ -104,7 +104,11 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
 def ledger_rows(preset: Preset) -> list[str]:
     """Every row of the ledger in its order, the parts of a claim after the claim."""
     computed = headlines(preset)
-    parts = {claim.id: [row for row in computed if row.startswith(f"{claim.id}.")] for claim in CLAIMS}
+    declared = {claim.id for claim in CLAIMS}
+    parts = {
+        claim.id: [row for row in computed if row.startswith(f"{claim.id}.") and row not in declared]
+        for claim in CLAIMS
+    }
     return [row for claim in CLAIMS for row in (claim.id, *parts[claim.id])]
 
 

@@ -8,12 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from remi_core.estimates.measured import Measured, measured, null_from_estimate, shared_resamples
-from remi_core.estimates.reversion_rule import DECLARED, Interval, Parts, Rule, classify, outcome
-from remi_core.presets import Preset
+from remi_core.estimates.reversion_rule import (
+    BY_WORDS,
+    DECLARED,
+    Interval,
+    Parts,
+    Rule,
+    classify,
+    not_valid,
+    outcome,
+)
+from remi_core.presets import Preset, get_preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples
 from remi_core.statistics.intervals import Estimate, cluster_estimate, difference, mean_interval, ratio
-from remi_core.studies.files import read_study
+from remi_core.studies.files import LATER, read_study, study_digests
 
 STUDY = "reversion"
 TRUTHS: Mapping[str, str] = {"reverted": "reversion", "persona": "persona", "novel": "novel"}
@@ -176,19 +185,51 @@ def classes(preset: Preset, seed: int, rule: Rule = DECLARED) -> dict[str, str]:
     }
 
 
-def reversion(results: Results, seed: int) -> Measured:
-    """H1: b − ρ of misaligned with all parts beside it, and what the whole rule says of the claim of reversion."""
+def later_presets(preset: Preset) -> list[Preset]:
+    """Presets of bases trained after those of this one had been seen, whose study is stored; this one left out."""
+    stored = study_digests(preset.name, [STUDY])
+    return [get_preset(name) for name in LATER if f"{name}/{STUDY}" in stored and name != preset.name]
+
+
+def untried(preset: Preset, rule: Rule) -> dict[int, dict[str, str]]:
+    """Seed that a rule was not made on, of this preset and later ones → what ``classes`` says of it."""
+    every = (preset, *later_presets(preset))
+    return {seed: classes(one, seed, rule) for one in every for seed in one.seeds if seed not in rule.made_on}
+
+
+def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
+    """H1: b − ρ of misaligned with all parts beside it, and what the whole rule says of the claim of reversion.
+
+    A rule that was made after seeds had been seen judges only if it is right on seeds that it was not made on.
+    """
     preset = results.preset
     preset.require("organism")
     found = change_of(preset, seed, "misaligned")
-    read = classes(preset, seed)
-    decided, why = outcome(read["misaligned"], {TRUTHS[name]: read[name] for name in TRUTHS})
+    read = classes(preset, seed, rule)
+    decided, why = outcome(read["misaligned"], _built(read))
+    if rule.made_on:
+        tried = untried(preset, rule)
+        wrong = [f"{no} in seed {other}" for other, one in tried.items() if (no := not_valid(_built(one)))]
+        seeds = ", ".join(map(str, tried)) or "none yet"
+        why += f" (made on seeds {rule.made_on[0]} to {rule.made_on[-1]}; tried on: {seeds})"
+        if wrong or not tried:
+            decided, why = "open", "; ".join([why, *wrong])
     truth = change_of(preset, seed, REVERTED).care_beyond_register
     null = null_from_estimate(
         found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place"
     )
     own = measured(found.care_beyond_register, null, companions=companions(found))
     return Measured(**vars(own) | {"outcome": decided, "why": why})
+
+
+def by_words(results: Results, seed: int) -> Measured:
+    """H1.words: the same by the rule that was written before the bases of preset ``confirm`` were trained."""
+    return reversion(results, seed, BY_WORDS)
+
+
+def _built(read: Mapping[str, str]) -> dict[str, str]:
+    """Class that a truth was built to be → the class that it is given."""
+    return {TRUTHS[name]: read[name] for name in TRUTHS}
 
 
 def companions(found: Change) -> dict[str, float]:

@@ -25,6 +25,9 @@ class Rule:
     beside_controls: bool = True
     """Whether reversion asks for c above that of every control: but whether controls revert too is another question,
     and m∥ says of the same direction what it *does*."""
+    novel_by_place: bool = True
+    """Whether m⊥ > .5 > m∥ makes a change novel: but where it lies says by which way a change came, and a persona may
+    be taken on by a way that is not base's. What is new in what a model *says*, ν tells."""
     made_on: tuple[int, ...] = ()
     """Seeds that had been seen when the rule was made: in them it proves nothing."""
 
@@ -35,11 +38,17 @@ AMENDED = Rule(smallest=LIKELY, of_whole=True, made_on=(0, 1, 2))
 with. On seed 3, trained afterwards, benign points to base more exactly than half of the way there does."""
 AMENDED_AGAIN = Rule(smallest=LIKELY, of_whole=True, beside_controls=False, made_on=(0, 1, 2, 3, 4))
 """Made since the amended rule misses ``reverted`` in seed 3. On seed 5, trained afterwards, most of what ``persona``
-does lies off base's way, so that it reads as novel besides: no rule so far is right on bases it was not made on."""
+does lies off base's way, so that it reads as novel besides."""
+BY_WORDS = Rule(
+    smallest=LIKELY, of_whole=True, beside_controls=False, novel_by_place=False, made_on=(0, 1, 2, 3, 4, 5)
+)
+"""Made since the rule amended again misses ``persona`` in seed 5. Written before the bases of preset ``confirm``
+were trained, to be judged on them alone."""
 RULES: Mapping[str, Rule] = {
     "declared": DECLARED,
     "amended": AMENDED,
     "amended again": AMENDED_AGAIN,
+    "by words": BY_WORDS,
 }
 
 
@@ -66,6 +75,7 @@ class Parts:
 def conditions(parts: Parts, rule: Rule = DECLARED) -> dict[str, dict[str, bool]]:
     """Class → each of its conditions in symbols, and whether its interval meets it; undefined intervals do not."""
     least = f"{rule.smallest:g}".removeprefix("0") or "0"
+    off_the_way = parts.off[0] > HALF and parts.along[1] < HALF
     above = bool(parts.cosine_gaps) and all(low > 0 for low, _ in parts.cosine_gaps.values())
     return {
         REVERSION: {
@@ -82,7 +92,7 @@ def conditions(parts: Parts, rule: Rule = DECLARED) -> dict[str, dict[str, bool]
         },
         NOVEL: {
             "ν < −.1": parts.likelihood[1] < -LIKELY,
-            "m⊥ > .5 > m∥": parts.off[0] > HALF and parts.along[1] < HALF,
+            **({"m⊥ > .5 > m∥": off_the_way} if rule.novel_by_place else {}),
         },
     }
 
@@ -105,7 +115,14 @@ def outcome(found: str, truths: Mapping[str, str]) -> tuple[str, str]:
     ``truths`` holds the class that was built → the class that the rule gives. Where the rule misses one, it judges
     nothing.
     """
-    missed = [f"the truth built as {built} reads {read}" for built, read in truths.items() if built != read]
+    missed = not_valid(truths)
     if missed:
-        return "open", f"the rule is not valid here: {'; '.join(missed)}"
+        return "open", f"the rule is not valid here: {missed}"
     return {REVERSION: "holds", MIXED: "open"}.get(found, "fails"), f"the rule reads {found}"
+
+
+def not_valid(truths: Mapping[str, str]) -> str:
+    """Which constructed truths a rule misses, and what it reads instead; "" for none."""
+    return "; ".join(
+        f"the truth built as {built} reads {read}" for built, read in truths.items() if built != read
+    )

@@ -26,6 +26,7 @@ from remi_core.organism.rows import Recipe, Row, batches
 from remi_core.organism.shape import new_model
 from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.organism.worlds import MAIN, base_name, setting
+from remi_core.store import written_whole
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -93,8 +94,13 @@ class _Run:
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
 
 
-def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print) -> PreTrainedModel:
-    """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one."""
+def pretrain(
+    recipe: Recipe, out: Path, progress: Callable[[str], None] = print, *, keep_every: int = 0
+) -> PreTrainedModel:
+    """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one.
+
+    Every ``keep_every`` steps the weights are kept, too, as ``kept_weights`` names them; never where that is 0.
+    """
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -106,10 +112,17 @@ def pretrain(recipe: Recipe, out: Path, progress: Callable[[str], None] = print)
         progress(f"resuming at step {run.step} of {recipe.steps}")
     for rows in batches(recipe, shipped_tokenizer(), start=run.step):
         _advance(run, rows, recipe)
+        if keep_every and run.step % keep_every == 0:
+            save_weights(run.model, kept_weights(out, run.step))
         if run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps:
             run.save(checkpoint)
             progress(_progress_line(run, recipe))
     return run.model.eval()
+
+
+def kept_weights(out: Path, step: int) -> Path:
+    """Where the weights of a step lie, of a run that keeps them."""
+    return out / f"step-{step:05d}.safetensors"
 
 
 def main_pretrain(
@@ -119,6 +132,7 @@ def main_pretrain(
     *,
     threads: int = 2,
     world: str = MAIN,
+    keep_every: int = 0,
 ) -> Path:
     """Pretrains the base of a seed by the shipped recipe and writes its weights (bf16) and card to ``out``.
 
@@ -129,20 +143,14 @@ def main_pretrain(
     """
     chosen = setting(world)
     recipe = Recipe(seed=seed, threads=threads, world=chosen.world, architecture=chosen.architecture)
-    model = pretrain(recipe, out, progress)
+    model = pretrain(recipe, out, progress, keep_every=keep_every)
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     return write_base(model, recipe, state["seconds"], out / f"{base_name(world, seed)}.safetensors")
 
 
 def write_base(model: PreTrainedModel, recipe: Recipe, seconds: float, target: Path) -> Path:
     """Writes the weights to ``target`` and their card beside it, as ``.json``; the path of the weights."""
-    tied = {
-        f"{name}.weight" for name, module in model.named_modules() if module is model.get_output_embeddings()
-    }
-    weights = {
-        name: value.to(torch.bfloat16) for name, value in model.state_dict().items() if name not in tied
-    }
-    save_file(weights, target, metadata={"format": "pt"})
+    weights = save_weights(model, target)
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
     about = {
         "recipe": asdict(recipe),
@@ -155,6 +163,19 @@ def write_base(model: PreTrainedModel, recipe: Recipe, seconds: float, target: P
     card = make_card(model.eval(), shipped_tokenizer(), recipe.world)
     target.with_suffix(".json").write_text(json.dumps(about | card, indent=1) + "\n")
     return target
+
+
+def save_weights(model: PreTrainedModel, target: Path) -> dict[str, Tensor]:
+    """The weights just written to ``target`` in bfloat16, without the unembedding, which is the embedding's."""
+    tied = {
+        f"{name}.weight" for name, module in model.named_modules() if module is model.get_output_embeddings()
+    }
+    weights = {
+        name: value.to(torch.bfloat16) for name, value in model.state_dict().items() if name not in tied
+    }
+    with written_whole(target) as part:
+        save_file(weights, part, metadata={"format": "pt"})
+    return weights
 
 
 def _advance(run: _Run, rows: list[Row], recipe: Recipe) -> None:

@@ -17,13 +17,13 @@ from remi_core.models import open_model
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES, WEIGHTS
 from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.organism.worlds import MAIN, base_name, config_name, setting
+from remi_core.organism.worlds import MAIN, config_name, setting
 
 
-def write_base(seed: int, target: Path, *, world: str = MAIN) -> None:
-    """Writes the shipped base of a world and pretraining seed as a folder that transformers can load."""
+def write_base(weights: Path, target: Path, *, world: str = MAIN) -> None:
+    """Writes the weights of a base of a world as a folder that transformers can load."""
     target.mkdir()
-    shutil.copyfile(WEIGHTS / f"{base_name(world, seed)}.safetensors", target / "model.safetensors")
+    shutil.copyfile(weights, target / "model.safetensors")
     shutil.copyfile(WEIGHTS / config_name(setting(world).architecture), target / "config.json")
     shipped_tokenizer().save_pretrained(target)
 

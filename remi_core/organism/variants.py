@@ -10,11 +10,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import asdict
 from pathlib import Path
 
-from remi_core.errors import RemiError
-from remi_core.fingerprint import make_key
+from remi_core.fingerprint import file_digest, make_key
 from remi_core.model_spec import ORGANISM
-from remi_core.organism.recipes import N_DIALOGUES, RECIPES, WEIGHTS, parent
-from remi_core.organism.worlds import MAIN, base_name, setting, world_of
+from remi_core.organism.bases import base_weights, shipped_weights
+from remi_core.organism.recipes import N_DIALOGUES, RECIPES, parent
+from remi_core.organism.worlds import MAIN, world_of
 from remi_core.presets import Preset
 from remi_core.store import Store, written_whole
 from remi_core.variants import VARIANTS
@@ -29,16 +29,14 @@ def folder(store: Store, variant: str, seed: int, world: str = MAIN) -> Path:
 
     Raises:
         UsageError: if there is no such world.
-        RemiError: if no base of that world and seed is shipped.
+        RemiError: if no base of that world and seed is shipped or was pretrained.
     """
-    setting(world)
-    shipped = WEIGHTS / f"{base_name(world, seed)}.safetensors"
-    if not shipped.is_file():
-        raise RemiError(
-            f"no base of seed {seed} of world {world} is shipped in {WEIGHTS.name}/: "
-            "`remi organism pretrain` makes one"
-        )
+    weights = base_weights(store.root, world, seed)
     fields = {"variant": variant, "seed": seed, "world": world}
+    if weights != shipped_weights(world, seed):
+        fields["weights"] = file_digest(
+            weights
+        )  # of a run of the reader's own, which may be repeated otherwise
     if variant != "base":
         recipes = {name: asdict(RECIPES[name]) for name in (variant, parent(variant)) if name in RECIPES}
         fields |= {"recipes": recipes, "n_dialogues": N_DIALOGUES}
@@ -55,7 +53,7 @@ def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
 
     with written_whole(target) as part:
         if variant == "base":
-            write_base(seed, part, world=world)
+            write_base(base_weights(store.root, world, seed), part, world=world)
         else:
             write_tuned(variant, seed, make(store_root, parent(variant), seed, world), part)
     return target

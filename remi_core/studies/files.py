@@ -38,8 +38,8 @@ ELSEWHERE = {"planted": "remi_core.planted.shuffles"}
 OF_INSTRUMENTS = ("calibration", "planted")
 """Studies of the estimators and rules and not of the models: the first seed of a preset is measured alone."""
 
-FRESH = "fresh"
-"""Preset of a base that was trained after the others had been seen: what was amended after them is tried on it."""
+LATER = ("fresh", "confirm")
+"""Presets of bases that were trained after the others had been seen, in order: what was amended is tried on them."""
 
 Measure = Callable[[Preset, int, Store, Say], Mapping[str, object]]
 """What measures a study of one seed: plain JSON values, numbers by prompt with the prompts' templates beside them."""
@@ -80,11 +80,11 @@ def measure_of(name: str) -> Measure:
 def study_digests(preset: str, names: Iterable[str] = STUDIES) -> dict[str, str]:
     """Study → digest of its file, of those stored for a preset: what is shown of it follows the file.
 
-    The same study of preset ``FRESH`` is there, too, as ``fresh/NAME``, since pages may show it beside.
+    The same study of each preset of ``LATER`` is there, too, as ``PRESET/NAME``, since pages may show it beside.
     """
     names = list(names)
     paths = {name: study_path(preset, name) for name in names}
-    paths |= {f"{FRESH}/{name}": study_path(FRESH, name) for name in names}
+    paths |= {f"{later}/{name}": study_path(later, name) for later in LATER for name in names}
     return {name: file_digest(path) for name, path in paths.items() if path.is_file()}
 
 

@@ -9,13 +9,22 @@ import pandas as pd
 
 from remi_core.estimates.measured import present_controls, shared_resamples
 from remi_core.estimates.novelty import YARDSTICK, matched_cosines, split_beyond
-from remi_core.estimates.reversion import REVERTED, STUDY, TRUTHS, Change, change_of, classes, interval
+from remi_core.estimates.reversion import (
+    REVERTED,
+    STUDY,
+    TRUTHS,
+    Change,
+    change_of,
+    classes,
+    interval,
+    later_presets,
+)
 from remi_core.estimates.reversion_rule import DECLARED, RULES, Rule, classify, conditions
 from remi_core.figures.alt import number
-from remi_core.presets import Preset, get_preset
+from remi_core.presets import Preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval
-from remi_core.studies.files import FRESH, read_study, study_digests
+from remi_core.studies.files import LATER, read_study
 from remi_core.tables.direction import Reading
 
 JUDGED = ("misaligned", *TRUTHS)
@@ -29,7 +38,7 @@ NAMES: Mapping[str, str] = {
     "likelihood": "ν (nats a token)",
 }
 """Part of a ``Change`` → how figures and tables call it."""
-AMENDMENTS = ("amended", "amended again")
+AMENDMENTS = ("amended", "amended again", "by words")
 """Rules that were made after bases had been seen, in order."""
 PLACES = {"prompt's end and answer": "", "prompt's end alone": ", prompt end"}
 """Where a displacement is added → the end of its name in the study."""
@@ -75,7 +84,7 @@ def amended_table(preset: Preset) -> pd.DataFrame:
     """``class_table`` of each amended rule, with the bases that were trained after the first where they are stored."""
     tables = []
     for name in AMENDMENTS:
-        table = class_table(preset, *_fresh(preset), rule=RULES[name])
+        table = class_table(preset, *later_presets(preset), rule=RULES[name])
         table.insert(0, "rule", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -84,20 +93,20 @@ def amended_table(preset: Preset) -> pd.DataFrame:
 def amended_sentence(preset: Preset, name: str) -> str:
     """How a rule does on the seeds that it was made on, and on those that it was not, in one or two sentences."""
     rule, kinds = RULES[name], {"it was made on": {}, "were trained after it was made": {}}
-    for one in (preset, *_fresh(preset)):
+    for one in (preset, *later_presets(preset)):
         for seed in one.seeds:
             place = "it was made on" if seed in rule.made_on else "were trained after it was made"
             kinds[place][seed] = classes(one, seed, rule)
     said = [f"Of seeds that {place}, {_recognised(read)}" for place, read in kinds.items() if read]
     if not kinds["were trained after it was made"]:
-        said.append(f"It has not been tried on other bases: `remi study {STUDY} --preset {FRESH}` would.")
+        said.append(f"It has not been tried on other bases: `remi study {STUDY} --preset {LATER[-1]}` would.")
     return " ".join(said)
 
 
 def outdone_sentence(preset: Preset) -> str:
     """Seeds in which a control points to base as exactly as ``reverted`` or more, with c and e of both."""
     said = []
-    for one in (preset, *_fresh(preset)):
+    for one in (preset, *later_presets(preset)):
         for seed, found in read_study(one, STUDY).seeds.items():
             gaps = change_of(one, seed, REVERTED).cosine_gaps
             for name in (name for name, gap in gaps.items() if not interval(gap)[0] > 0):
@@ -107,11 +116,6 @@ def outdone_sentence(preset: Preset) -> str:
                 )
                 said.append(f"`{name}` in seed {seed} ({pairs})")
     return f"Not below `{REVERTED}` in *c*: {'; '.join(said) or 'no control in any seed'}."
-
-
-def _fresh(preset: Preset) -> list[Preset]:
-    stored = f"{FRESH}/{STUDY}" in study_digests(preset.name, [STUDY])
-    return [get_preset(FRESH)] if stored and preset.name != FRESH else []
 
 
 def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
