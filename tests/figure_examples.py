@@ -147,6 +147,11 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
             seed=0,
             dose="steps",
         ),
+        "pretraining in steps": lambda: figures.plot_phases(
+            curves({"quantity": ["named", "code"]}).rename(columns={"layer": "tokens"}),
+            panels={"what base knows": ["named"], "effect": ["code"]},
+            seed=0,
+        ),
         "data distances": lambda: figures.plot_data_distances(
             curves({"pair": ["a × b", "b × c"], "variant": list(VARIANTS)}), seed=2
         ),

@@ -125,6 +125,11 @@ def kept_weights(out: Path, step: int) -> Path:
     return out / f"step-{step:05d}.safetensors"
 
 
+def kept_steps(out: Path) -> list[int]:
+    """The steps whose weights a run has kept, in order."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in out.glob("step-*.safetensors"))
+
+
 def main_pretrain(
     seed: int,
     out: Path,

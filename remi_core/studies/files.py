@@ -26,6 +26,7 @@ STUDIES: tuple[str, ...] = (
     "causes",
     "exchange",
     "worlds",
+    "phases",
     "cures",
     "calibration",
     "planted",
@@ -80,11 +81,15 @@ def measure_of(name: str) -> Measure:
 def study_digests(preset: str, names: Iterable[str] = STUDIES) -> dict[str, str]:
     """Study → digest of its file, of those stored for a preset: what is shown of it follows the file.
 
-    The same study of each preset of ``LATER`` is there, too, as ``PRESET/NAME``, since pages may show it beside.
+    The same study of each preset of ``LATER`` is there, too, as ``PRESET/NAME``, since pages may show it beside. A
+    name that already has this form is that preset's study, whichever preset is asked for.
     """
-    names = list(names)
-    paths = {name: study_path(preset, name) for name in names}
-    paths |= {f"{later}/{name}": study_path(later, name) for later in LATER for name in names}
+    paths = {}
+    for name in names:
+        of, _, own = name.rpartition("/")
+        paths[name] = study_path(of or preset, own)
+        if not of:
+            paths |= {f"{later}/{name}": study_path(later, name) for later in LATER}
     return {name: file_digest(path) for name, path in paths.items() if path.is_file()}
 
 
