@@ -74,7 +74,7 @@ class Estimate:
 
         By the percentiles of the resamples, expanded for the number of clusters, or by t: see ``method``. The error
         that t is scaled by is the jackknife's standard error or, with ``counts_bias``, its root mean square error.
-        Source: Efron and Tibshirani (1993), sections 10.6 and 11.2 to 11.5.
+        Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 10 and 11.
 
         Raises:
             ValueError: if a sample is NaN although the value is defined.
