@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,7 +15,7 @@ from remi_core.statistics.bootstrap import (
     resampled_means,
     simultaneous_band,
 )
-from remi_core.statistics.intervals import difference, mean_interval, ratio
+from remi_core.statistics.intervals import combine, difference, mean_interval, ratio
 
 
 def clustered_values(
@@ -93,6 +95,19 @@ def test_expanded_percentiles_of_a_mean_are_the_ends_of_the_textbook_t_interval(
     error = np.hypot(stats.sem(values[:12]), stats.sem(values[12:])) / 2
     width = 2 * stats.t.ppf(0.975, 22) * error
     assert within.n_strata == 2 and within.high - within.low == pytest.approx(width, rel=0.04)
+
+
+def test_error_of_a_square_counts_the_bias_that_a_mean_does_not_have() -> None:
+    """The jackknife's bias of the square of a mean is s² / n, exactly; that of the mean itself is 0."""
+    values = np.random.default_rng(0).normal(0.3, 1, 30)
+    clusters = [f"template {i:02d}" for i in range(30)]
+    mean = mean_interval(values, clusters, make_resamples(clusters, seed=0, n_resamples=20))
+    for function, bias in ((np.square, values.var(ddof=1) / 30), (np.positive, 0)):
+        alone = replace(combine(function, mean), repeats_bias=True)
+        both = combine(np.positive, replace(alone, counts_bias=True))
+        half, wider = (float(one.high - one.value) / stats.t.ppf(0.975, 29) for one in (alone, both))
+        np.testing.assert_allclose(wider, np.hypot(half, bias))
+        assert (wider > half * (1 + 1e-9)) == (bias > 0)
 
 
 def test_interval_of_a_combination_keeps_the_shared_resamples() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -134,3 +136,28 @@ def test_overlap_interval_holds_the_value_where_resampling_alone_is_biased() -> 
     assert found.method == "t"
     assert found.low < found.value < found.high
     assert np.mean(found.samples) < found.value
+
+
+def test_interval_of_the_overlap_counts_bias_and_that_of_the_largest_cosine_does_not() -> None:
+    """Against left-out rows decomposed one by one; by variance alone the interval of the overlap is narrower."""
+    generator = np.random.default_rng(0)
+    clusters = [f"template {i:02d}" for i in range(30)]
+    # A second component that hardly stands out: it turns when one row is left out.
+    rows = [generator.standard_normal((30, 6)) * [4, 2, 1.8, 1, 1, 1] for _ in range(2)]
+    resamples = make_resamples(clusters, seed=0, n_resamples=1)
+    found = measure_overlap(
+        *(VectorSet(one, clusters) for one in rows), resamples, n_components=2, centred=True
+    )
+    whole, *left = (
+        overlap_and_largest(*(top_components(one[kept], 2, centred=True).vectors for one in rows))
+        for kept in (np.ones(30, dtype=bool), *~np.eye(30, dtype=bool))
+    )
+    deviations = np.stack(left) - whole
+    error = np.sqrt(29 / 30 * np.square(deviations).sum(axis=0))
+    bias = 29 * deviations.mean(axis=0)
+    half = stats.t.ppf(0.975, 29) * np.array([np.hypot(error, bias)[0], error[1]])
+    np.testing.assert_allclose(
+        [found.overlap.high - whole[0], found.largest.high - whole[1]], half, rtol=1e-6
+    )
+    alone = replace(found.overlap, counts_bias=False)
+    assert alone.high - whole[0] < 0.99 * half[0]

@@ -42,6 +42,8 @@ class Estimate:
     """Strata that those clusters were drawn within."""
     repeats_bias: bool = False
     """Whether the rows that a resample repeats shift the statistic, as they shift singular vectors and squares."""
+    counts_bias: bool = False
+    """Whether an interval by t is as wide as bias and variance ask for together, not the variance alone."""
 
     @property
     def method(self) -> str:
@@ -70,7 +72,9 @@ class Estimate:
     ) -> tuple[Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"]]:
         """Lower and upper end of the central interval; NaN exactly where ``value`` is NaN.
 
-        By the percentiles of the resamples, expanded for the number of clusters, or by t: see ``method``.
+        By the percentiles of the resamples, expanded for the number of clusters, or by t: see ``method``. The error
+        that t is scaled by is the jackknife's standard error or, with ``counts_bias``, its root mean square error.
+        Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 10 and 11.
 
         Raises:
             ValueError: if a sample is NaN although the value is defined.
@@ -88,7 +92,10 @@ class Estimate:
     def _t_interval(self, defined: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         used = int(self.present.sum())
         deviations = (self.left_out - self.value)[self.present][:, defined]
-        error = np.sqrt((used - 1) / used * np.square(deviations).sum(axis=0))
+        squared = (used - 1) / used * np.square(deviations).sum(axis=0)
+        if self.counts_bias:
+            squared = squared + np.square((used - 1) * deviations.mean(axis=0))
+        error = np.sqrt(squared)
         width = stats.t.ppf((1 + level) / 2, self.n_clusters - 1) * error
         return self.value[defined] - width, self.value[defined] + width
 
@@ -157,6 +164,7 @@ def combine(function: Callable[..., np.ndarray], *estimates: Estimate) -> Estima
         n_clusters=fewest.n_clusters,
         n_strata=fewest.n_strata,
         repeats_bias=any(one.repeats_bias for one in estimates),
+        counts_bias=any(one.counts_bias for one in estimates),
     )
 
 
