@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remi_core.errors import MissingInput
 from remi_core.models import open_model
-from remi_core.organism.bases import pretrained_folder
+from remi_core.organism.bases import base_weights, pretrained_folder
 from remi_core.organism.contexts import CONTEXTS, open_contexts
 from remi_core.organism.displaced import AskedPrompts, ask, scores
 from remi_core.organism.grammar import prompts
@@ -39,12 +39,14 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
 
     Raises:
         MissingInput: if no run of that seed kept its steps.
+        RemiError: if the run has not ended.
     """
     folder = pretrained_folder(store.root, MAIN, seed)
     steps = kept_steps(folder)
     if not steps:
         command = f"remi organism pretrain --seed {seed} --threads 1 --keep {KEPT_EVERY}"
         raise MissingInput(f"needs a pretraining run that kept its steps: {command}")
+    base_weights(store.root, MAIN, seed)  # a run that has not ended holds the first of its steps alone
     tokenizer = shipped_tokenizer()
     asked = {
         topic: prompts(topic, "evaluate", count=preset.n_score_prompts, seed=preset.seed)
