@@ -19,7 +19,7 @@ from remi_core.estimates.reversion import (
     interval,
     later_presets,
 )
-from remi_core.estimates.reversion_rule import DECLARED, RULES, Rule, classify, conditions
+from remi_core.estimates.reversion_rule import RULES, classify, conditions
 from remi_core.figures.alt import number
 from remi_core.presets import Preset
 from remi_core.results import Results
@@ -69,9 +69,9 @@ def parts_by_seed(preset: Preset) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def class_table(*presets: Preset, rule: Rule = DECLARED) -> pd.DataFrame:
-    """One row a variant: what it was built to be, and the class that a rule gives it in each seed of the presets."""
-    read = {seed: classes(preset, seed, rule) for preset in presets for seed in preset.seeds}
+def class_table(preset: Preset) -> pd.DataFrame:
+    """One row a variant: what it was built to be, and the class that the declared rule gives it in each seed."""
+    read = {seed: classes(preset, seed) for seed in preset.seeds}
     rows = [
         {"variant": name, "built to be": TRUTHS.get(name, "not built: the question")}
         | {f"seed {seed}": found[name] for seed, found in read.items()}
@@ -81,13 +81,18 @@ def class_table(*presets: Preset, rule: Rule = DECLARED) -> pd.DataFrame:
 
 
 def amended_table(preset: Preset) -> pd.DataFrame:
-    """``class_table`` of each amended rule, with the bases that were trained after the first where they are stored."""
-    tables = []
+    """One row a rule and seed, of bases trained later too where they are stored: what is read of each model."""
+    rows = []
     for name in AMENDMENTS:
-        table = class_table(preset, *later_presets(preset), rule=RULES[name])
-        table.insert(0, "rule", name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+        for one in (preset, *later_presets(preset)):
+            for seed in one.seeds:
+                known = "the rule was made on it" if seed in RULES[name].made_on else "trained after the rule"
+                read = classes(one, seed, RULES[name])
+                rows.append(
+                    {"rule": name, "seed": seed, "base of that seed": known}
+                    | {who: read[who] for who in JUDGED}
+                )
+    return pd.DataFrame(rows)
 
 
 def amended_sentence(preset: Preset, name: str) -> str:
@@ -132,9 +137,9 @@ def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
     return pd.DataFrame([*rows, {"class": "the rule reads", "condition": "", **read}])
 
 
-def validity_sentence(preset: Preset, rule: Rule = DECLARED) -> str:
-    """In how many seeds a rule recognises every constructed truth, and each one that it misreads."""
-    return f"Of the seeds, {_recognised({seed: classes(preset, seed, rule) for seed in preset.seeds})}"
+def validity_sentence(preset: Preset) -> str:
+    """In how many seeds the declared rule recognises every constructed truth, and each one that it misreads."""
+    return f"Of the seeds, {_recognised({seed: classes(preset, seed) for seed in preset.seeds})}"
 
 
 def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
