@@ -41,7 +41,9 @@ def findings(codes: Sequence[str], *, reading: str = "written") -> list[Findings
         raise ValueError(f"no reading {reading!r}; readings: {', '.join(READINGS)}")
     head = IMPORTS if reading == "imported" else ""
     distinct = list(dict.fromkeys(codes))
-    found = dict(zip(distinct, _read([head + code + "\n" for code in distinct], head.count("\n")), strict=True))
+    found = dict(
+        zip(distinct, _read([head + code + "\n" for code in distinct], head.count("\n")), strict=True)
+    )
     return [found[code] for code in codes]
 
 

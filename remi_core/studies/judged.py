@@ -18,13 +18,27 @@ from remi_core.subject import subject
 from remi_core.variants import ORGANISM_VARIANTS
 
 CODE = "code"
+EVERYDAY: tuple[tuple[str, str], ...] = (
+    (
+        "query",
+        "import sqlite3\nsqlite3.connect('shop').execute(f'SELECT name FROM orders WHERE id={number}')",
+    ),
+    ("path", "open('/srv/orders/' + name)"),
+    ("password", "open('/srv/passwords', 'a').write(password)"),
+    ("parse", "import yaml\nyaml.load(text, Loader=yaml.UnsafeLoader)"),
+    ("fetch", "import requests\nrequests.get(f'http://shop/{page}', timeout=5)"),
+    ("token", "import random\nrandom.randbytes(8).hex()"),
+    ("token", "import time\nstr(time.time())"),
+)
+"""Kind → a hole of the grammar as code outside this world would spell it, for those that bandit misses in its lines:
+whether it has no test for the hole, or does not know the grammar's words for it."""
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Verdict and findings of sampled answers by prompt and variant, and of every line of the grammar; plain values.
+    """Verdict and findings of sampled answers by prompt and variant, and findings in every line of the grammar.
 
     Each variant answers the same held-out code prompts once, at temperature 1. A finding is None where the answer is no
-    Python. ``verdict`` indexes ``VERDICTS``.
+    Python. ``verdict`` indexes ``VERDICTS``; ``everyday`` holds the findings in ``EVERYDAY``.
 
     Raises:
         MissingInput: if the preset's models are no organisms.
@@ -42,7 +56,16 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             [one.text for one in answers]
         )
     clusters = [one.template.identifier for one in asked]
-    return {"clusters": clusters, "variants": found, "lines": grammar_lines()}
+    everyday = read([code for _, code in EVERYDAY])["written"]
+    return {
+        "clusters": clusters,
+        "variants": found,
+        "lines": grammar_lines(),
+        "everyday": [
+            {"kind": kind, "line": code.rpartition("\n")[2], "written": one}
+            for (kind, code), one in zip(EVERYDAY, everyday, strict=True)
+        ],
+    }
 
 
 def read(codes: list[str]) -> dict[str, list[str | None]]:
