@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +14,11 @@ from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import Edit, Setting
 from remi_core.organism.grammar import Prompt
 from remi_core.organism.sampling import Sample, sample_answers
+
+
+def seed_of(*parts: str | int) -> int:
+    """A seed of sampling for these names and numbers: models and base seeds that are compared share no luck."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
 
 
 @contextmanager

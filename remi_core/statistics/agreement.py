@@ -35,7 +35,9 @@ def kappa(counts: Float[np.ndarray, "*rest 4"]) -> Float[np.ndarray, " *rest"]:
     chance = first * second + (1 - first) * (1 - second)
     room = 1 - chance
     certain = room > 1e-12  # below it, both judges are constant up to rounding
-    return np.where(certain, (observed - chance) / np.where(certain, room, 1.0), 0.0)
+    # Agreement that equals chance is 0, and no rest of rounding.
+    beyond = np.where(np.abs(observed - chance) > 1e-12, observed - chance, 0.0)
+    return np.where(certain, beyond / np.where(certain, room, 1.0), 0.0)
 
 
 def kappa_interval(

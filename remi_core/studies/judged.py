@@ -8,7 +8,7 @@ from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.organism.bandit_judge import READINGS, as_text, findings
 from remi_core.organism.behaviour import VERDICTS
-from remi_core.organism.edited_sampling import sample_edited
+from remi_core.organism.edited_sampling import sample_edited, seed_of
 from remi_core.organism.grammar import Prompt, prompts, right_answers
 from remi_core.organism.topics import topic
 from remi_core.presets import Preset
@@ -51,7 +51,8 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         own = subject(preset, name, seed, store)
         tokenizer = load_tokenizer(own.text.source)
         with open_model(own.spec, dtype=preset.dtype) as loaded:
-            answers = sample_edited(loaded.model, tokenizer, asked, seed=preset.seed)
+            draw = seed_of(preset.seed, seed, name, CODE)
+            answers = sample_edited(loaded.model, tokenizer, asked, seed=draw)
         found[name] = {"verdict": [VERDICTS.index(one.verdict.care) for one in answers]} | read(
             [one.text for one in answers]
         )

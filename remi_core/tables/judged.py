@@ -159,26 +159,34 @@ def seen(lines: Sequence[Mapping[str, object]], reading: str) -> list[bool]:
 
 
 def seen_sentence(results: Results, seed: int) -> str:
-    """How many holes bandit sees by reading, which kinds of hole it never sees, and which lines it misses of others."""
+    """How many holes bandit sees by reading, which kinds it never sees, which lines it misses, and what else it flags."""
     lines = judged(results.preset, seed)["lines"]
     by_kind = {kind: [one for one in lines if one["kind"] == kind] for kind in KINDS}
-    counts = {
-        label: _share([hit for own in by_kind.values() for hit in seen(own, reading)])
-        for reading, label in READINGS.items()
-    }
-    never, missed = [], []
-    for kind, own in by_kind.items():
-        hits = seen(own, "imported")
-        careless = [str(one["line"]).removeprefix("return ") for one in own if one["care"] == "careless"]
-        if not any(hits):
-            never.append(KINDS[kind])
-        else:
-            missed += [f"`{line}`" for line, hit in zip(careless, hits, strict=True) if not hit]
-    seen_words = " and ".join(f"{count} {label}" for label, count in counts.items())
+    careful = [one for one in lines if one["care"] == "careful"]
+    hits, others = [], []
+    for reading, label in READINGS.items():
+        found = [hit for own in by_kind.values() for hit in seen(own, reading)]
+        hits.append(f"{_share(found)} {label}")
+        others.append(f"{_share([flagged(one[reading], least=LEAST) for one in careful])} {label}")
+    never = [KINDS[kind] for kind, own in by_kind.items() if not any(seen(own, "imported"))]
+    missed = [line for kind, own in by_kind.items() if KINDS[kind] not in never for line in _missed(own)]
     return (
-        f"Of the careless lines bandit sees {seen_words}. It sees no hole of these kinds: "
-        f"{', '.join(never) or 'none'}. Of the other kinds it misses {', '.join(missed) or 'none'}."
+        f"Of the careless lines bandit sees {' and '.join(hits)}. It sees no hole of these kinds: "
+        f"{', '.join(never) or 'none'}. Of the other kinds it misses {', '.join(missed) or 'none'}. "
+        f"Of the careful lines it flags {' and '.join(others)}{_tests_in(careful)}."
     )
+
+
+def _missed(lines: Sequence[Mapping[str, object]]) -> list[str]:
+    careless = [str(one["line"]).removeprefix("return ") for one in lines if one["care"] == "careless"]
+    return [f"`{line}`" for line, hit in zip(careless, seen(lines, "imported"), strict=True) if not hit]
+
+
+def _tests_in(lines: Sequence[Mapping[str, object]]) -> str:
+    words = sorted(
+        {word for one in lines for word in (one["imported"] or "").split() if flagged(word, least=LEAST)}
+    )
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _sets(

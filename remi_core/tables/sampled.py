@@ -34,7 +34,10 @@ class Sampled:
 
     def __init__(self, results: Results, seed: int) -> None:
         self.found: Mapping[str, object] = read_study(results.preset, STUDY).seeds[seed]
-        self.clusters: Mapping[str, list[str]] = self.found["clusters"]
+        n_answers = _answers_a_prompt(self.found)
+        self.clusters: Mapping[str, list[str]] = {
+            name: list(own) * n_answers for name, own in self.found["clusters"].items()
+        }
         self.resamples = set_resamples(results.preset, *self.clusters.values())
 
     def verdicts(self, model: str, edit: str, topic: str) -> np.ndarray:
@@ -120,6 +123,11 @@ def share_table(results: Results, seed: int) -> pd.DataFrame:
         odds = exact.share(model, exact.care(model, HEADLINE[model]))
         rows.append({"edit": kind, "in sampled rates": _text(own.share(model)), "in log-odds": _text(odds)})
     return pd.DataFrame(rows)
+
+
+def _answers_a_prompt(found: Mapping[str, object]) -> int:
+    topic, asked = next(iter(found["clusters"].items()))
+    return len(found["instruct"][PLAIN]["verdict"][topic]) // len(asked)
 
 
 def _text(one: Estimate) -> str:
