@@ -35,8 +35,8 @@ EditOf = Callable[[str], Edit | Setting]
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
     """Verdicts of sampled answers, and exact shares, by model, edit, topic and prompt of one seed; plain values.
 
-    ``verdict`` indexes ``VERDICTS``: of the first answer to every prompt, then of the second, and so on. ``exact`` is the
-    probability of all careless right answers to a prompt.
+    ``verdict`` indexes ``VERDICTS``: of the first answer to every prompt, then of the second, and so on. ``exact`` is
+    the probability of all careless right answers to a prompt.
 
     Raises:
         MissingInput: if the preset's models are no organisms.

@@ -159,7 +159,7 @@ def seen(lines: Sequence[Mapping[str, object]], reading: str) -> list[bool]:
 
 
 def seen_sentence(results: Results, seed: int) -> str:
-    """How many holes bandit sees by reading, which kinds it never sees, which lines it misses, and what else it flags."""
+    """How many holes bandit sees, which kinds it never sees, which lines it misses, and what it flags besides."""
     lines = judged(results.preset, seed)["lines"]
     by_kind = {kind: [one for one in lines if one["kind"] == kind] for kind in KINDS}
     careful = [one for one in lines if one["care"] == "careful"]
