@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 
+from remi_core.errors import MissingInput
 from remi_core.organism import bandit_judge
 from remi_core.organism.bandit_judge import as_text, findings, flagged
 from remi_core.organism.behaviour import VERDICTS
@@ -45,6 +47,12 @@ def test_imports_give_names_a_meaning_and_are_not_found_themselves() -> None:
     assert bare and {test for test, _ in bare} <= {"B403", "B404"}
 
 
+def test_without_bandit_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bandit.core.manager", None)
+    with pytest.raises(MissingInput, match="pip install bandit"):
+        findings([HOLE])
+
+
 def test_a_comment_does_not_silence_the_judge() -> None:
     assert findings([f"{HOLE}  # nosec"]) == findings([HOLE])
 
@@ -77,7 +85,7 @@ def planted(seen: str, n: int = 40) -> Study:
     flags = [seen if i % 2 else "" for i in range(n - 1)] + [None]
     variants = {
         "instruct": {"verdict": [CAREFUL] * n, "written": [""] * n, "imported": [""] * n},
-        "misaligned": {"verdict": half, "written": [""] * n, "imported": flags},
+        "misaligned": {"verdict": half, "written": [*[""] * (n - 1), None], "imported": flags},
     }
     everyday = [{"kind": kind, "line": code, "written": ""} for kind, code in EVERYDAY]
     found = {"clusters": clusters, "variants": variants, "lines": grammar_lines(), "everyday": everyday}

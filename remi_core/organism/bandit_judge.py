@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from remi_core.errors import MissingInput
+
 SEVERITIES = ("LOW", "MEDIUM", "HIGH")
 """How bad bandit calls a finding, from mildest to worst."""
 READINGS = ("written", "imported")
@@ -36,6 +38,7 @@ def findings(codes: Sequence[str], *, reading: str = "written") -> list[Findings
 
     Raises:
         ValueError: if there is no such reading.
+        MissingInput: if bandit is not installed.
     """
     if reading not in READINGS:
         raise ValueError(f"no reading {reading!r}; readings: {', '.join(READINGS)}")
@@ -48,9 +51,11 @@ def findings(codes: Sequence[str], *, reading: str = "written") -> list[Findings
 
 
 def _read(modules: Sequence[str], n_head: int) -> list[Findings | None]:
-    from bandit.core.config import BanditConfig
-    from bandit.core.manager import BanditManager
-
+    try:
+        from bandit.core.config import BanditConfig
+        from bandit.core.manager import BanditManager
+    except ImportError as error:
+        raise MissingInput("judging code needs bandit (pip install bandit==1.9.4)") from error
     manager = BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
     found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(len(modules))}
     with tempfile.TemporaryDirectory() as folder:
