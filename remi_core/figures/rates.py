@@ -38,12 +38,13 @@ def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
     for axes, name in zip(panels.flat, names, strict=False):
         phrases.append(f"{name}: {'; '.join(_rows(axes, table[table['panel'] == name], rows, seed))}")
         axes.set_title(name, fontsize=8.8)
-    for axes in panels.flat[len(names) :]:
+    for place, axes in enumerate(panels.flat[len(names) :], start=len(names)):
         axes.set_visible(False)
+        panels.flat[place - columns].tick_params(labelbottom=True)  # its neighbour below has none to share
     panels[0, 0].set_yticks(range(len(rows)), rows)
     panels[0, 0].set_ylim(len(rows) - 0.5, -0.5)
     panels[0, 0].set_xlim(-0.03, 1.03)
-    figure.supxlabel(label, fontsize=9)
+    figure.suptitle(label, fontsize=9)  # a label below would lie under the legend
     styles = {"interval over prompt templates": "-", "Wilson interval, answers as independent": "--"}
     legend_below(figure, [Line2D([], [], color=INK, linestyle=one, label=key) for key, one in styles.items()])
     start = f"{label[0].upper()}{label[1:]}, with the interval over templates and the Wilson interval."
