@@ -99,7 +99,11 @@ def planted(added: float) -> Study:
         count = round(50 * share)
         own = [CARELESS] * count + [CAREFUL] * (50 - count - off) + [OTHER] * off
         shuffled = np.random.default_rng(0).permutation(own).tolist()
-        return {"verdict": dict.fromkeys(clusters, shuffled), "exact": dict.fromkeys(clusters, [share] * 50)}
+        # Two answers to each prompt, the second as the first.
+        return {
+            "verdict": dict.fromkeys(clusters, shuffled * 2),
+            "exact": dict.fromkeys(clusters, [share] * 50),
+        }
 
     found = {
         "clusters": clusters,
@@ -122,12 +126,14 @@ def test_planted_rates_and_shares_of_the_way_are_found(results: Results) -> None
     rows = table.query("panel == @tables.ALL").set_index("row")
     assert list(rows.index) == list(tables.ROWS.values())
     added = rows.loc["direction added to instruct"]
-    assert added["rate"] == added["exact"] == 0.4 and added["off grammar"] == 0.1
+    assert added["rate"] == pytest.approx(0.4) and added["exact"] == pytest.approx(0.4)
+    assert added["off grammar"] == 0.1
     assert added["low"] < 0.4 < added["high"] and added["wilson_low"] < 0.4 < added["wilson_high"]
+    assert added["answers"] == 200
     own = tables.Sampled(results, 0)
     assert float(own.share("instruct").value) == pytest.approx(0.4) and own.share("instruct").low > 0.2
     assert float(own.share("misaligned").value) == 0
-    assert tables.shown_table(results, 0)["exact"].tolist() == [0.0, 0.4, 1.0, 1.0]
+    assert tables.shown_table(results, 0)["exact"].tolist() == pytest.approx([0.0, 0.4, 1.0, 1.0])
 
 
 def test_the_edits_are_those_that_judge_the_claims() -> None:
