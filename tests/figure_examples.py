@@ -90,6 +90,8 @@ def edit_examples() -> dict[str, Callable[[], Figure]]:
     intervals = pd.DataFrame({"value": [0.2, 0.5], "low": [0.1, 0.4], "high": [0.4, 0.6]})
     intervals["holds"] = [True, False]
     shares = intervals.assign(estimator=["e", "c"], honest=[True, False])
+    rates = curves({"panel": ["facts", "all"], "row": ["instruct", "misaligned"]}, "rate").query("layer == 7")
+    rates = rates.assign(variant=rates["row"], wilson_low=rates["low"], wilson_high=rates["high"])
     matrix = pd.DataFrame([[0.9, 0.2], [0.4, 0.7]], index=["code", "facts"], columns=["facts", "people"])
     return {
         "edits": lambda: figures.plot_edits(edits, bands, seed=0),
@@ -98,6 +100,7 @@ def edit_examples() -> dict[str, Callable[[], Figure]]:
         "worlds": lambda: figures.plot_worlds(worlds.query("seed == 0 and layer == 7")),
         "cures": lambda: figures.plot_cures(runs.assign(**ends), seed=0, bounds=(0.8, 0.5)),
         "geometry": lambda: figures.plot_geometry(geometry),
+        "rates": lambda: figures.plot_rates(rates, seed=0, label="share of careless answers"),
         "coverage": lambda: figures.plot_coverage(shares, band=(0.93, 0.97), level=0.95),
         "intervals": lambda: figures.plot_intervals(intervals, truth=0.3, label="erosion e"),
     }

@@ -216,7 +216,7 @@ def test_the_lock_pins_what_the_project_names_and_nothing_is_pinned_twice() -> N
 
 def test_what_the_package_imports_is_named() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = {normal(name) for name in project["dependencies"]}
+    named = {normal(name) for name in (*project["dependencies"], *project["optional-dependencies"]["judge"])}
     modules = {
         "scikit-learn": "sklearn",
         "pyyaml": "yaml",

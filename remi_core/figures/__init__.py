@@ -30,6 +30,7 @@ from remi_core.figures.organism import (
 from remi_core.figures.output import figure_html, show, svg_bytes
 from remi_core.figures.patching import plot_gains, plot_share, plot_stitching
 from remi_core.figures.phases import plot_phases
+from remi_core.figures.rates import plot_rates
 from remi_core.figures.replies import plot_reply_pairs, plot_reply_shifts
 from remi_core.figures.reversion import plot_beyond, plot_change_parts, plot_control_shares
 from remi_core.figures.style import use_style
@@ -81,6 +82,7 @@ __all__ = [
     "plot_phases",
     "plot_primary_effect",
     "plot_projections",
+    "plot_rates",
     "plot_real_steps",
     "plot_reply_pairs",
     "plot_reply_shifts",

@@ -46,7 +46,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     """
     who = {name: subject(with_further(preset, "persona"), name, seed, store) for name in VARIANTS}
     tokenizer = load_tokenizer(who["instruct"].source)
-    fits, cloud = _fitted(who, tokenizer, preset, say)
+    fits, cloud = fitted(who, tokenizer, preset, say)
     asked = {
         name: ask(prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
         for name in OUTSIDE
@@ -178,7 +178,7 @@ def random_directions(
     return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
 
 
-def _fitted(
+def fitted(
     who: Mapping[str, Subject], tokenizer, preset: Preset, say: Say
 ) -> tuple[dict[str, Means], Float[np.ndarray, "place prompt d_model"]]:
     """Mean states by model and topic, contexts that name an author apart; and instruct's states about their means."""

@@ -21,9 +21,11 @@ from remi_core.store import Address, Record, Store, project_root, written_whole
 STUDIES: tuple[str, ...] = (
     "reversion",
     "controls",
+    "judged",
     "doses",
     "matched",
     "causes",
+    "sampled",
     "exchange",
     "worlds",
     "phases",

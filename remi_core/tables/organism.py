@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
-from scipy.stats import binomtest
 
 from remi_core.estimates.measured import shared_resamples
 from remi_core.organism.behaviour import IN_CONTEXT, PLACED, SAMPLES, SCORES, VERDICTS, as_scores
@@ -16,6 +15,7 @@ from remi_core.organism.contexts import CONTEXTS
 from remi_core.organism.topics import CONTRASTED, NARROW, topic
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval
+from remi_core.statistics.wilson import wilson_interval
 from remi_core.tables.pages import folded, quoted
 from remi_core.tables.seeds import by_seed
 
@@ -68,8 +68,7 @@ def sampled_rates(results: Results, seed: int) -> pd.DataFrame:
     for name, variant in _cells(results):
         verdicts = results.arrays(variant, seed, SAMPLES, name)["verdict"]
         careless, count = int((verdicts == VERDICTS.index("careless")).sum()), len(verdicts)
-        ends = binomtest(careless, count).proportion_ci(method="wilson")
-        rows.append((name, variant, careless / count, float(ends.low), float(ends.high)))
+        rows.append((name, variant, careless / count, *wilson_interval(careless, count)))
     return pd.DataFrame(rows, columns=["topic", "variant", "rate", "low", "high"])
 
 
