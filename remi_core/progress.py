@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 Say = Callable[[str], None]
 """Where a line of progress goes; ``print_line`` on a command line."""
@@ -19,6 +21,68 @@ def clock(seconds: float) -> str:
     whole = max(0, round(seconds))
     minutes, hours = whole // 60 % 60, whole // 3600
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes:02d}:{whole % 60:02d}"
+
+
+OUTWARD = "REMI_PROGRESS"
+"""Environment variable that says where a pass tells how far it is: a file, or ``-`` for standard output."""
+
+TOLD_EVERY = 10.0
+"""Seconds between two lines of one pass; a shorter pass says nothing."""
+
+
+def outward() -> Say:
+    """Where a pass tells how far it is: nowhere, unless what started this process listens.
+
+    A notebook's own output is no such place: it would be part of the page.
+    """
+    place = os.environ.get(OUTWARD)
+    if place is None:
+        return lambda line: None
+    return print_line if place == "-" else lambda line: _append(Path(place), line)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+
+
+class Listener:
+    """The lines that processes write to the files of a folder, each given once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._given: dict[Path, int] = {}
+
+    def new_lines(self) -> list[str]:
+        """Whole lines that were written since the last call."""
+        found = []
+        for path in sorted(self._folder.iterdir()):
+            whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+            lines = whole.split("\n") if whole else []
+            found += lines[self._given.get(path, 0) :]
+            self._given[path] = len(lines)
+        return found
+
+
+class Meter:
+    """Lines that say how far one long pass is, in tokens, and about how long it will last; call it with tokens done."""
+
+    def __init__(self, name: str, n_tokens: int, say: Say) -> None:
+        self._name = name
+        self._n_tokens = n_tokens
+        self._say = say
+        self._begin = self._told = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Say so many tokens are done, unless that was said within the last seconds."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY:
+            return
+        self._told, elapsed = now, now - self._begin
+        left = elapsed / done * (self._n_tokens - done)
+        self._say(
+            f"{self._name}: {done:,} of {self._n_tokens:,} tokens; {clock(elapsed)} elapsed, about {clock(left)} left"
+        )
 
 
 class Progress:
