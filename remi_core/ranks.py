@@ -32,10 +32,12 @@ def join_ranks() -> Iterator[None]:
     if launched() == 1:
         yield
         return
+    import torch
     from accelerate import PartialState
     from torch import distributed
 
-    state = PartialState(timeout=PATIENCE)
+    on_processors = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    state = PartialState(cpu=on_processors or not torch.cuda.is_available(), timeout=PATIENCE)
     # What is handed over are arrays in main memory, so gloo carries them also where the models lie on cards.
     _group = distributed.new_group(backend="gloo", timeout=PATIENCE)
     try:
