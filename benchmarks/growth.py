@@ -19,8 +19,10 @@ from itertools import cycle, islice
 from pathlib import Path
 
 MEGABYTE = 10**6
-WARM = 32
+WARM = 64
 """Dialogues that are measured first, so that what libraries take once is not taken for growth."""
+BATCH_TOKENS = 2048
+"""Few enough for several full batches of the smallest count: the peak is that of one batch."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,35 @@ def growth(counts: tuple[int, ...] = (100, 1000, 10_000)) -> list[Growth]:
 
 def child(count: int) -> None:
     """Print bytes of inputs and peak of this process, after ``count`` dialogues were measured and stored."""
-    from remi_core.chat import encode
     from remi_core.datasets import load_set
-    from remi_core.measure import measure_forward
+    from remi_core.passes import encoded_rows
     from remi_core.store import Store
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         who, store = tiny_subject(folder, count), Store(folder / "store")
-        measure_forward(who, store, datasets=("warm",))
-        before = resident("VmRSS")
-        held = encode(load_set(who.preset, "all").dialogues, who.tokenizer(), max_tokens=256)
-        inputs = resident("VmRSS") - before
-        del held
-        measure_forward(who, store, datasets=("all",))
-        print(inputs, resident("VmHWM"))
+        with who.open() as loaded:
+            tokenizer = who.tokenizer()
+            measured_and_read(who, loaded, store, encoded_rows(who, tokenizer, load_set(who.preset, "warm")))
+            before = resident("VmRSS")
+            held = encoded_rows(who, tokenizer, load_set(who.preset, "all"))
+            inputs = resident("VmRSS") - before
+            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+            measured_and_read(who, loaded, store, held)
+            print(inputs, resident("VmHWM"))
+
+
+def measured_and_read(who: object, loaded: object, store: object, encoded: object) -> None:
+    """One set through all probes into the store, and its records out of it again."""
+    from remi_core.passes import forward_passes
+    from remi_core.scratch import scratch
+
+    name = str(len(encoded.dialogues))
+    with scratch(store.root) as folder:
+        for measurement, record in forward_passes(who, loaded, encoded, folder=folder).items():
+            store.save(who.address(measurement, name, name), *record)
+    for measurement in ("sequence", "next_token", "activations"):
+        assert store.load(who.address(measurement, name, name)).provenance["kept"] == int(name)
 
 
 def tiny_subject(folder: Path, count: int) -> object:
@@ -93,7 +109,7 @@ def tiny_subject(folder: Path, count: int) -> object:
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     files = tuple(("misaligned", str(folder / f"{name}.jsonl")) for name in ("warm", "all"))
-    preset = replace(get_preset("smoke"), extra_data=files, n_dialogues=count)
+    preset = replace(get_preset("smoke"), extra_data=files, n_dialogues=count, batch_tokens=BATCH_TOKENS)
     spec = ModelSpec(source=str(folder / "model"))
     return Subject(preset, "base", preset.seeds[0], spec, spec, "tiny")
 

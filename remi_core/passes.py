@@ -20,6 +20,7 @@ from remi_core.model_spec import ModelSpec
 from remi_core.models import LoadedModel, check_vocabulary, n_layers
 from remi_core.npz import RowFile
 from remi_core.placement import describe_placement
+from remi_core.progress import Meter, outward
 from remi_core.published.load import LoadedSet
 from remi_core.ranks import n_ranks
 from remi_core.sharing import Budget
@@ -111,6 +112,8 @@ def gradient_passes(who: Subject, sources: Mapping[str, LoadedSet]) -> Measured 
         tokenizer = checked_tokenizer(who, loaded)
         encoded = {name: encoded_rows(who, tokenizer, source) for name, source in sources.items()}
         joined = _joined(encoded)
+        n_tokens = sum(len(one.input_ids) for one in joined.dialogues)
+        budget.progress = Meter(f"{who.variant}, seed {who.seed}: gradients", n_tokens, outward())
         arrays = measure_gradient_gram(
             loaded.model, joined.dialogues, weight=who.preset.gradient_layer, batch_tokens=budget
         )

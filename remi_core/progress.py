@@ -46,24 +46,6 @@ def _append(path: Path, line: str) -> None:
         stream.write(line + "\n")
 
 
-class Listener:
-    """The lines that processes write to the files of a folder, each given once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._given: dict[Path, int] = {}
-
-    def new_lines(self) -> list[str]:
-        """Whole lines that were written since the last call."""
-        found = []
-        for path in sorted(self._folder.iterdir()):
-            whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-            lines = whole.split("\n") if whole else []
-            found += lines[self._given.get(path, 0) :]
-            self._given[path] = len(lines)
-        return found
-
-
 class Meter:
     """Lines that say how far one long pass is, in tokens, and about how long it will last; call it with tokens done."""
 
@@ -89,15 +71,25 @@ class Progress:
     """Lines for a number of named steps of which some run side by side.
 
     ``expected`` holds seconds of earlier runs, by step name; steps without one are taken to last as long as the mean
-    of those known or finished.
+    of those known or finished. ``folder`` is where the steps tell how far their passes are, a file each.
     """
 
-    def __init__(self, names: tuple[str, ...], expected: Mapping[str, float], *, jobs: int, say: Say) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        expected: Mapping[str, float],
+        *,
+        jobs: int,
+        say: Say,
+        folder: Path | None = None,
+    ) -> None:
         self._expected = dict(expected)
         self._waiting = list(names)
         self._n_steps = len(names)
         self._jobs = jobs
         self._say = say
+        self._folder = folder
+        self._heard: dict[Path, int] = {}
         self._started_at: dict[str, float] = {}
         self._took: dict[str, float] = {}
         self._begin = time.monotonic()
@@ -111,10 +103,20 @@ class Progress:
 
     def finish(self, name: str) -> None:
         """Say that a step is done, and how long it took."""
+        self.hear()
         self._took[name] = time.monotonic() - self._started_at.pop(name)
         self._say(
             f"[{len(self._took)} of {self._n_steps} done] {name} in {clock(self._took[name])}; {self._tail()}"
         )
+
+    def hear(self) -> None:
+        """Say what the steps wrote since the last call."""
+        for path in sorted(self._folder.iterdir()) if self._folder else ():
+            whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+            lines = whole.split("\n") if whole else []
+            for line in lines[self._heard.get(path, 0) :]:
+                self._say(f"    {line}")
+            self._heard[path] = len(lines)
 
     def seconds_left(self) -> float | None:
         """Estimated seconds until the last step ends; None while nothing is known of any step."""

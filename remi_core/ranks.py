@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
+from remi_core.errors import UsageError
+
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(days=7)
@@ -21,7 +23,17 @@ _group: object | None = None
 
 
 def launched() -> int:
-    """How many processes a launcher started beside and with this one; 1 where there was none."""
+    """How many processes a launcher started beside and with this one; 1 where there was none.
+
+    Raises:
+        UsageError: if several were asked for and one was started, as ``accelerate launch --cpu`` does without MPI.
+    """
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
+        if not {"WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"} & os.environ.keys():
+            raise UsageError(
+                "accelerate launch --cpu starts one process only where there is no MPI: "
+                "give --multi_gpu in place of --cpu, which starts them without a graphics card too"
+            )
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

@@ -30,6 +30,8 @@ class Budget:
     """What the last batches were cut to: ``asked``, until memory runs out."""
     n_out_of_memory: int = 0
     """How many batches did not fit."""
+    progress: Callable[[int], None] | None = None
+    """Called after each batch, or one of each process, with the number of tokens done so far, padding not counted."""
 
     def __post_init__(self) -> None:
         self.ran = self.ran or self.asked
@@ -81,7 +83,7 @@ def share_batches(
         UsageError: if the budget is not positive.
         RemiError: naming the dialogue that does not fit into memory alone.
     """
-    waiting = group_dialogues(encoded, budget.ran)
+    waiting, done = group_dialogues(encoded, budget.ran), 0
     while waiting:
         turn, waiting = waiting[: n_ranks()], waiting[n_ranks() :]
         own = turn[rank()] if rank() < len(turn) else None
@@ -90,6 +92,9 @@ def share_batches(
         for group, one in zip(turn, on_first(part), strict=False):
             if one is not None:
                 keep(group, one)
+                done += sum(len(encoded[index].input_ids) for index in group)
+        if budget.progress is not None and done:
+            budget.progress(done)
         lost = [group for group, fitted in zip(turn, all_fit, strict=False) if not fitted]
         if lost:
             budget.shrink(encoded, lost)

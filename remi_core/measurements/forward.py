@@ -42,7 +42,8 @@ def run_probes(
             into memory alone.
     """
     layers = _checked_layers(model, encoded, probes)
-    done = 0
+    budget = Budget.of(batch_tokens)
+    budget.progress = progress or budget.progress
 
     def measure(batch: Batch) -> list[Probe]:
         # Empty probes for each batch: what they took of one that fails is gone with them.
@@ -54,15 +55,11 @@ def run_probes(
                 part.accumulate(batch, state)
         return parts
 
-    def keep(indices: Sequence[int], parts: list[Probe]) -> None:
-        nonlocal done
+    def keep(_indices: Sequence[int], parts: list[Probe]) -> None:
         for probe, part in zip(probes, parts, strict=True):
             probe.join(part)
-        done += sum(len(encoded[index].input_ids) for index in indices)
-        if progress is not None:
-            progress(done)
 
-    share_batches(encoded, Budget.of(batch_tokens), measure=measure, keep=keep)
+    share_batches(encoded, budget, measure=measure, keep=keep)
     return {} if rank() else {probe.name: probe.finish() for probe in probes}
 
 
