@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from io import BufferedIOBase, FileIO
 from pathlib import Path
-from typing import BinaryIO
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
@@ -25,7 +25,7 @@ class RowFile:
     def __init__(self, path: Path, n_rows: int) -> None:
         self._path = path
         self._n_rows = n_rows
-        self._stream: BinaryIO | None = None
+        self._stream: FileIO | None = None
         self._start = 0
 
     def write(self, index: int, row: np.ndarray) -> None:
@@ -66,7 +66,7 @@ def _is_whole(array: np.memmap) -> bool:
     return array.flags.c_contiguous and size == array.nbytes
 
 
-def _copy(array: np.memmap, member: BinaryIO) -> None:
+def _copy(array: np.memmap, member: BufferedIOBase) -> None:
     np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
     with open(array.filename, "rb") as source:
         source.seek(array.offset)

@@ -10,7 +10,6 @@ from remi_core.errors import UsageError, nearest
 from remi_core.presets import Preset
 from remi_core.progress import OUTWARD, print_line
 from remi_core.ranks import first_goes_first, join_ranks, launched, rank
-from remi_core.results import Results
 from remi_core.variants import in_order
 
 HELP = "measure variants of a preset into the store; with `accelerate launch`, by several processes together"
@@ -39,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         for variant, seed in chosen:
             print(variant, seed)
         return 0
-    from remi_core.tables.records import measure_variant
+    from remi_core.results import Results
+    from remi_core.tables.records import measure_variant  # brings pandas
 
     os.environ.setdefault(OUTWARD, "-")
     results = Results(preset, store)
