@@ -130,18 +130,18 @@ def test_half_of_a_batch_is_not_kept(
     whole = measure(model, encoded, 800)
 
     def breaking(self: PassState, rows: torch.Tensor, positions: torch.Tensor) -> Iterator:
-        for at, (part, values) in enumerate(original(self, rows, positions)):
-            calls["chunks"] += 1
-            if at == 1 and not calls["broken"]:
-                calls["broken"] += 1
+        for part, values in original(self, rows, positions):
+            middle = (part.start + part.stop) // 2
+            yield slice(part.start, middle), values[: middle - part.start]
+            calls["halves"] += 1
+            if calls["halves"] == 2:
                 raise ERRORS[1]
-            yield part, values
+            yield slice(middle, part.stop), values[middle - part.start :]
 
-    monkeypatch.setattr("remi_core.measurements._LOGITS_IN_MEMORY", 1200)
     monkeypatch.setattr(PassState, "log_probabilities", breaking)
     probe = NextTokenProbe(5)
-    found = run_probes(model, encoded, [probe], batch_tokens=800)["next_token"]
-    assert calls["broken"] == 1 and calls["chunks"] > 3
+    found = run_probes(model, encoded, [probe], batch_tokens=400)["next_token"]
+    assert calls["halves"] > 3
     assert found["mean_probability"].sum() == pytest.approx(1.0)
     np.testing.assert_allclose(found["mean_probability"], whole["next_token.mean_probability"], atol=1e-6)
 
