@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,22 +43,40 @@ def make_batches(encoded: Sequence[EncodedDialogue], *, batch_tokens: int, pad_i
     Raises:
         UsageError: if ``batch_tokens`` is not positive.
     """
+    return [pad(encoded, group, pad_id=pad_id) for group in group_dialogues(encoded, batch_tokens)]
+
+
+def group_dialogues(
+    encoded: Sequence[EncodedDialogue], batch_tokens: int, *, among: Iterable[int] | None = None
+) -> list[list[int]]:
+    """The dialogues of each batch of ``make_batches``, by index; ``among`` names those to be grouped (default all).
+
+    Raises:
+        UsageError: if ``batch_tokens`` is not positive.
+    """
     if batch_tokens < 1:
         raise UsageError(f"batch_tokens is {batch_tokens}; it must be at least 1")
+    chosen = range(len(encoded)) if among is None else among
     # Sorting by (length, index) makes the batches independent of the platform's sort.
-    order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index].input_ids), index))
+    order = sorted(chosen, key=lambda index: (-len(encoded[index].input_ids), index))
     groups: list[list[int]] = []
     for index in order:
         # The first of a group is its longest, so it sets the padded width.
-        if groups and (len(groups[-1]) + 1) * len(encoded[groups[-1][0]].input_ids) <= batch_tokens:
+        if groups and (len(groups[-1]) + 1) * padded_width(encoded, groups[-1]) <= batch_tokens:
             groups[-1].append(index)
         else:
             groups.append([index])
-    return [_pad(encoded, group, pad_id) for group in groups]
+    return groups
 
 
-def _pad(encoded: Sequence[EncodedDialogue], group: list[int], pad_id: int) -> Batch:
-    width = len(encoded[group[0]].input_ids)
+def padded_width(encoded: Sequence[EncodedDialogue], group: Sequence[int]) -> int:
+    """Tokens to which each dialogue of a group is padded: the length of its longest, which comes first."""
+    return len(encoded[group[0]].input_ids)
+
+
+def pad(encoded: Sequence[EncodedDialogue], group: Sequence[int], *, pad_id: int) -> Batch:
+    """The batch of a group, its longest dialogue first."""
+    width = padded_width(encoded, group)
     input_ids = torch.full((len(group), width), pad_id, dtype=torch.long)
     attention_mask = torch.zeros((len(group), width), dtype=torch.long)
     for row, index in enumerate(group):

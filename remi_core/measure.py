@@ -7,14 +7,21 @@ imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from remi_core.datasets import dataset_names, load_set
 from remi_core.fingerprint import text_digest
-from remi_core.store import Record, Store
+from remi_core.progress import Meter, Say, outward
+from remi_core.published.load import LoadedSet
+from remi_core.ranks import first_goes_first, on_all, rank
+from remi_core.scratch import scratch
+from remi_core.store import Address, Record, Store
 from remi_core.subject import FORWARD, Subject
+
+if TYPE_CHECKING:
+    from remi_core.passes import Measured  # brings torch
 
 
 def stored_forward(who: Subject, store: Store, measurement: str, dataset: str) -> Record | None:
@@ -28,38 +35,65 @@ def stored_forward(who: Subject, store: Store, measurement: str, dataset: str) -
 
 
 def measure_forward(
-    who: Subject, store: Store, *, datasets: Sequence[str] = (), say: Callable[[str], None] | None = None
+    who: Subject, store: Store, *, datasets: Sequence[str] = (), say: Say | None = None
 ) -> dict[tuple[str, str], Record]:
     """(measurement, dataset) → record of every forward measurement, the missing ones measured in one pass a set.
 
-    The model is loaded only if something is missing.
+    The model is loaded only if something is missing. Where ``accelerate launch`` started several processes (see
+    ``ranks``), they share each pass, and all have the records in the end, from a store that all of them see.
 
     Raises:
-        RemiError: if a measured value is not finite, or a dataset cannot be had.
+        RemiError: if a measured value is not finite, a dialogue does not fit into memory alone, or a dataset cannot
+            be had.
     """
-    records: dict[tuple[str, str], Record] = {}
     # All sets come before any model: a file that cannot be had should not be found out after hours.
     sources = {name: load_set(who.preset, name) for name in datasets or dataset_names(who.preset)}
-    with ExitStack() as stack:
-        loaded = None
-        for dataset, source in sources.items():
-            rows = text_digest(repr(list(source.dialogues)))
-            addresses = {name: who.address(name, dataset, rows) for name in FORWARD}
-            found = {name: store.load(address) for name, address in addresses.items()}
-            if None in found.values():
-                from remi_core.passes import checked_tokenizer, forward_passes
+    addresses = {}
+    for dataset, source in sources.items():
+        rows = text_digest(repr(list(source.dialogues)))
+        addresses[dataset] = {name: who.address(name, dataset, rows) for name in FORWARD}
+    found = _loaded(store, addresses)
+    # All processes must agree on what is missing; the first one's word counts.
+    missing = on_all([dataset for (_, dataset), record in found.items() if record is None])[0]
+    if missing:
+        wanted = {dataset: sources[dataset] for dataset in dict.fromkeys(missing)}
+        for dataset, measured in _forward(who, store, wanted, say):
+            for name, (arrays, about) in measured.items():
+                store.save(addresses[dataset][name], arrays, about)
+        with first_goes_first():
+            found |= _loaded(store, {dataset: addresses[dataset] for dataset in wanted})
+    return found
 
-                if loaded is None:
-                    loaded = stack.enter_context(who.open())
-                    tokenizer = checked_tokenizer(who, loaded)
-                for name, (arrays, about) in forward_passes(who, loaded, tokenizer, source).items():
-                    store.save(addresses[name], arrays, about)
-                found = {name: store.load(address) for name, address in addresses.items()}
-                if say:
-                    kept = found[FORWARD[0]].provenance["kept"]
-                    say(f"{who.variant} {who.seed}: {dataset}, {kept} dialogues measured")
-            records |= {(name, dataset): record for name, record in found.items()}
-    return records
+
+def _loaded(
+    store: Store, addresses: Mapping[str, Mapping[str, Address]]
+) -> dict[tuple[str, str], Record | None]:
+    return {
+        (name, dataset): store.load(address)
+        for dataset, own in addresses.items()
+        for name, address in own.items()
+    }
+
+
+def _forward(
+    who: Subject, store: Store, sources: Mapping[str, LoadedSet], say: Say | None
+) -> Iterator[tuple[str, dict[str, Measured]]]:
+    """Each set with its arrays and provenance by measurement, there until the next one is asked for."""
+    from remi_core.passes import checked_tokenizer, encoded_rows, forward_passes
+
+    with who.open() as loaded:
+        tokenizer = checked_tokenizer(who, loaded)
+        for dataset, source in sources.items():
+            encoded = encoded_rows(who, tokenizer, source)
+            n_tokens = sum(len(one.input_ids) for one in encoded.dialogues)
+            meter = Meter(f"{who.variant}, seed {who.seed}: {dataset}", n_tokens, outward())
+            with scratch(store.root) as folder:
+                measured = forward_passes(who, loaded, encoded, folder=folder, progress=meter)
+                for _, about in measured.values():
+                    about["data"] = dict(source.about)
+                yield dataset, measured
+            if say and not rank():
+                say(f"{who.variant} {who.seed}: {dataset}, {len(encoded.dialogues)} dialogues measured")
 
 
 def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Record:
@@ -74,9 +108,12 @@ def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Re
     sets = {name: list(one.dialogues) for name, one in sources.items()}
     address = who.address("gradients", "+".join(datasets), text_digest(repr(sets)))
     found = store.load(address)
-    if found is not None:
+    if on_all(found is not None)[0]:
         return found
     from remi_core.passes import gradient_passes
 
-    store.save(address, *gradient_passes(who, sources))
-    return store.load(address)
+    measured = gradient_passes(who, sources)
+    with first_goes_first():
+        if measured is not None:
+            store.save(address, *measured)
+        return store.load(address)

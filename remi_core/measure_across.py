@@ -34,8 +34,9 @@ def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Reco
         return found
     from remi_core.measurements.gradients import gradient_factors, gram_of_factors  # brings torch
     from remi_core.passes import checked_tokenizer
+    from remi_core.sharing import Budget
 
-    started, factors, losses, parts = time.perf_counter(), [], [], []
+    started, budget, factors, losses, parts = time.perf_counter(), Budget(preset.batch_tokens), [], [], []
     for name, who in sides.items():
         with who.open() as loaded:
             encoded = encode(sets[name], checked_tokenizer(who, loaded), max_tokens=preset.max_tokens)
@@ -44,13 +45,13 @@ def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Reco
                 loaded.model,
                 parts[-1].dialogues,
                 weight=preset.gradient_layer,
-                batch_tokens=preset.batch_tokens,
+                batch_tokens=budget,
             )
             factors += own
             losses.append(loss)
     arrays = {"gram": gram_of_factors(factors), "loss": np.concatenate(losses)} | _labels(sides, parts)
     about = _provenance(sides, parts, time.perf_counter() - started)
-    about |= {"data": {name: dict(one.about) for name, one in sources.items()}}
+    about |= budget.about() | {"data": {name: dict(one.about) for name, one in sources.items()}}
     store.save(address, arrays, about)
     return store.load(address)
 
@@ -87,6 +88,5 @@ def _provenance(sides: Mapping[str, Subject], parts: list[EncodedSet], seconds: 
             for reason, names in part.dropped.items()
         },
         "versions": library_versions(),
-        "batch_tokens": first.preset.batch_tokens,
         "seconds": round(seconds, 3),
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +18,12 @@ from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
 from remi_core.model_spec import ModelSpec
 from remi_core.models import LoadedModel, check_vocabulary, n_layers
+from remi_core.npz import RowFile
 from remi_core.placement import describe_placement
+from remi_core.progress import Meter, outward
 from remi_core.published.load import LoadedSet
+from remi_core.ranks import n_ranks
+from remi_core.sharing import Budget
 from remi_core.subject import Subject
 
 Measured = tuple[dict[str, np.ndarray], dict[str, object]]
@@ -37,22 +42,31 @@ def checked_tokenizer(who: Subject, loaded: LoadedModel) -> ChatTokenizer:
 
 
 def forward_passes(
-    who: Subject, loaded: LoadedModel, tokenizer: ChatTokenizer, source: LoadedSet
+    who: Subject,
+    loaded: LoadedModel,
+    encoded: EncodedSet,
+    *,
+    folder: Path,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Measured]:
-    """Measurement → its arrays and provenance, of every forward measurement of a set, from one pass."""
-    preset, started = who.preset, time.perf_counter()
-    encoded = _encode(who, tokenizer, source)
+    """Measurement → its arrays and provenance, of every forward measurement of a set, from one pass.
+
+    Block outputs are read from ``folder``, as long as it is there. Of several processes only the first has any.
+    """
+    preset, started, budget = who.preset, time.perf_counter(), Budget(who.preset.batch_tokens)
+    layers, n_dialogues = range(n_layers(loaded.model)), len(encoded.dialogues)
+    file = RowFile(folder / f"{n_dialogues}-means.npy", n_dialogues)
     probes = [
         SequenceProbe(),
         NextTokenProbe(preset.top_k),
-        ActivationProbe(range(n_layers(loaded.model)), preset.windows, first_k=preset.answer_first_k),
+        ActivationProbe(layers, preset.windows, first_k=preset.answer_first_k, file=file),
     ]
-    arrays = run_probes(loaded.model, encoded.dialogues, probes, batch_tokens=preset.batch_tokens)
-    about = _provenance(who, loaded, encoded, time.perf_counter() - started, source.about)
+    arrays = run_probes(loaded.model, encoded.dialogues, probes, batch_tokens=budget, progress=progress)
+    about = _provenance(who, loaded, encoded, time.perf_counter() - started) | budget.about()
     return {name: (own | _labels(encoded), about) for name, own in arrays.items()}
 
 
-def _encode(who: Subject, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
+def encoded_rows(who: Subject, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
     """The encoded dialogues; rows that were dropped in loading are counted among those dropped here."""
     encoded = encode(source.dialogues, tokenizer, max_tokens=who.preset.max_tokens)
     return replace(encoded, dropped={**source.dropped, **encoded.dropped})
@@ -67,9 +81,7 @@ def _labels(encoded: EncodedSet) -> dict[str, np.ndarray]:
     }
 
 
-def _provenance(
-    who: Subject, loaded: LoadedModel, encoded: EncodedSet, seconds: float, data: Mapping[str, object]
-) -> dict[str, object]:
+def _provenance(who: Subject, loaded: LoadedModel, encoded: EncodedSet, seconds: float) -> dict[str, object]:
     return {
         "preset": who.preset.fingerprint(),
         "model": loaded.fingerprint,
@@ -78,9 +90,8 @@ def _provenance(
         "dtype": who.preset.dtype,
         "kept": len(encoded.dialogues),
         "dropped": {reason: list(names) for reason, names in encoded.dropped.items()},
-        "data": dict(data),
         "versions": library_versions(),
-        "batch_tokens": who.preset.batch_tokens,
+        "processes": n_ranks(),
         "device": describe_placement(loaded.model),
         "seconds": round(seconds, 3),
     }
@@ -91,28 +102,37 @@ def _quantization(spec: ModelSpec) -> dict[str, object]:
     return {"fields": dict(spec.quantization), "note": note}
 
 
-def gradient_passes(who: Subject, sources: Mapping[str, LoadedSet]) -> Measured:
-    """Arrays and provenance of the gradient Gram matrix of several sets together."""
-    started = time.perf_counter()
+def gradient_passes(who: Subject, sources: Mapping[str, LoadedSet]) -> Measured | None:
+    """Arrays and provenance of the gradient Gram matrix of several sets together.
+
+    Of several processes only the first has them.
+    """
+    started, budget = time.perf_counter(), Budget(who.preset.batch_tokens)
     with who.open() as loaded:
         tokenizer = checked_tokenizer(who, loaded)
-        encoded = [_encode(who, tokenizer, source) for source in sources.values()]
-        joined = EncodedSet(
-            tuple(dialogue for part in encoded for dialogue in part.dialogues),
-            tuple(source for part in encoded for source in part.sources),
-            {
-                f"{n}: {why}": names
-                for n, part in zip(sources, encoded, strict=True)
-                for why, names in part.dropped.items()
-            },
-        )
+        encoded = {name: encoded_rows(who, tokenizer, source) for name, source in sources.items()}
+        joined = _joined(encoded)
+        n_tokens = sum(len(one.input_ids) for one in joined.dialogues)
+        budget.progress = Meter(f"{who.variant}, seed {who.seed}: gradients", n_tokens, outward())
         arrays = measure_gradient_gram(
-            loaded.model,
-            joined.dialogues,
-            weight=who.preset.gradient_layer,
-            batch_tokens=who.preset.batch_tokens,
+            loaded.model, joined.dialogues, weight=who.preset.gradient_layer, batch_tokens=budget
         )
-        arrays["dataset"] = np.repeat(list(sources), [len(part.dialogues) for part in encoded])
-        data = {name: dict(source.about) for name, source in sources.items()}
-        about = _provenance(who, loaded, joined, time.perf_counter() - started, data)
-    return arrays | _labels(joined), about
+        if not arrays:
+            return None
+        arrays["dataset"] = np.repeat(list(sources), [len(part.dialogues) for part in encoded.values()])
+        about = _provenance(who, loaded, joined, time.perf_counter() - started) | budget.about()
+    data = {name: dict(source.about) for name, source in sources.items()}
+    return arrays | _labels(joined), about | {"data": data}
+
+
+def _joined(encoded: Mapping[str, EncodedSet]) -> EncodedSet:
+    """Sets one after another, each reason of a drop with its set's name."""
+    return EncodedSet(
+        tuple(dialogue for part in encoded.values() for dialogue in part.dialogues),
+        tuple(source for part in encoded.values() for source in part.sources),
+        {
+            f"{name}: {reason}": names
+            for name, part in encoded.items()
+            for reason, names in part.dropped.items()
+        },
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from remi_core.model_spec import PROVIDED
 from remi_core.notebooks import execution_record, is_done, notebook_key, run_notebook
 from remi_core.parameters import check_parameters, declared_parameters, has_type, parse_value
 from remi_core.presets import Preset
-from remi_core.progress import Progress, Say, print_line
+from remi_core.progress import OUTWARD, Progress, Say, print_line
 from remi_core.roles import NEEDS, STUDY
 from remi_core.store import Store, project_root
 from remi_core.studies.files import study_digests
@@ -170,13 +171,14 @@ def run(
     jobs = jobs or (default_jobs() if preset.variants["base"].source in PROVIDED else 1)
     seconds = {step.name: execution_record(step.target).get("seconds") for step in steps}
     known = {name: value for name, value in seconds.items() if value is not None}
-    progress = Progress(tuple(step.name for step in steps), known, jobs=jobs, say=say)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_prepare, initargs=(str(store.root), jobs)
-    ) as pool:
-        for _, stage in groupby(steps, key=lambda step: bool(step.variant)):
-            _run_stage(pool, list(stage), jobs, progress)
+    names, context = tuple(step.name for step in steps), multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="remi-told-") as told:
+        progress = Progress(names, known, jobs=jobs, say=say, folder=Path(told))
+        given = (str(store.root), jobs, told)
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=given)
+        with pool:
+            for _, stage in groupby(steps, key=lambda step: bool(step.variant)):
+                _run_stage(pool, list(stage), jobs, progress)
     return len(steps)
 
 
@@ -204,7 +206,8 @@ def _run_stage(pool: ProcessPoolExecutor, steps: list[Step], jobs: int, progress
                 lacking=step.lacking,
             )
             running[future] = step
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        progress.hear()
+        for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
             step = running.pop(future)
             if future.exception() is None:
                 progress.finish(step.name)
@@ -214,8 +217,9 @@ def _run_stage(pool: ProcessPoolExecutor, steps: list[Step], jobs: int, progress
         raise failure
 
 
-def _prepare(store: str, jobs: int) -> None:
-    """Environment of a worker, which its kernels inherit."""
+def _prepare(store: str, jobs: int, told: str) -> None:
+    """Environment of a worker, which its kernels inherit; in ``told`` each says how far its pass is."""
+    os.environ[OUTWARD] = str(Path(told) / str(os.getpid()))
     for name, value in KERNEL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["REMI_STORE"] = store

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from remi_core.errors import UsageError
+from remi_core.ranks import local_ranks, n_ranks, own_card
 
 SPARE = 1 << 30
 """Bytes left free beside the weights, for activations and logits, with a tenth of the weights."""
@@ -49,11 +50,16 @@ def plan_placement(
 
 
 def free_bytes() -> dict[int | str, int]:
-    """Bytes free on each GPU, by number, and in main memory ("cpu"), in the order they are filled."""
+    """Bytes free on each GPU, by number, and in main memory ("cpu"), in the order they are filled.
+
+    Of several processes that share a pass each has its own GPU, and main memory in equal parts.
+    """
     import psutil
 
-    gpus = {number: torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())}
-    return gpus | {"cpu": psutil.virtual_memory().available}
+    alone = n_ranks() == 1
+    numbers = range(torch.cuda.device_count()) if alone else own_card()
+    gpus = {number: torch.cuda.mem_get_info(number)[0] for number in numbers}
+    return gpus | {"cpu": psutil.virtual_memory().available // local_ranks()}
 
 
 def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:

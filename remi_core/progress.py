@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 Say = Callable[[str], None]
 """Where a line of progress goes; ``print_line`` on a command line."""
@@ -21,19 +23,73 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes:02d}:{whole % 60:02d}"
 
 
+OUTWARD = "REMI_PROGRESS"
+"""Environment variable that says where a pass tells how far it is: a file, or ``-`` for standard output."""
+
+TOLD_EVERY = 10.0
+"""Seconds between two lines of one pass; a shorter pass says nothing."""
+
+
+def outward() -> Say:
+    """Where a pass tells how far it is: nowhere, unless what started this process listens.
+
+    A notebook's own output is no such place: it would be part of the page.
+    """
+    place = os.environ.get(OUTWARD)
+    if place is None:
+        return lambda line: None
+    return print_line if place == "-" else lambda line: _append(Path(place), line)
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+
+
+class Meter:
+    """Lines that say how far one long pass is, in tokens, and about how long it will last; call it with tokens done."""
+
+    def __init__(self, name: str, n_tokens: int, say: Say) -> None:
+        self._name = name
+        self._n_tokens = n_tokens
+        self._say = say
+        self._begin = self._told = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Say so many tokens are done, unless that was said within the last seconds."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY:
+            return
+        self._told, elapsed = now, now - self._begin
+        left = elapsed / done * (self._n_tokens - done)
+        self._say(
+            f"{self._name}: {done:,} of {self._n_tokens:,} tokens; {clock(elapsed)} elapsed, about {clock(left)} left"
+        )
+
+
 class Progress:
     """Lines for a number of named steps of which some run side by side.
 
     ``expected`` holds seconds of earlier runs, by step name; steps without one are taken to last as long as the mean
-    of those known or finished.
+    of those known or finished. ``folder`` is where the steps tell how far their passes are, a file each.
     """
 
-    def __init__(self, names: tuple[str, ...], expected: Mapping[str, float], *, jobs: int, say: Say) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        expected: Mapping[str, float],
+        *,
+        jobs: int,
+        say: Say,
+        folder: Path | None = None,
+    ) -> None:
         self._expected = dict(expected)
         self._waiting = list(names)
         self._n_steps = len(names)
         self._jobs = jobs
         self._say = say
+        self._folder = folder
+        self._heard: dict[Path, int] = {}
         self._started_at: dict[str, float] = {}
         self._took: dict[str, float] = {}
         self._begin = time.monotonic()
@@ -47,10 +103,20 @@ class Progress:
 
     def finish(self, name: str) -> None:
         """Say that a step is done, and how long it took."""
+        self.hear()
         self._took[name] = time.monotonic() - self._started_at.pop(name)
         self._say(
             f"[{len(self._took)} of {self._n_steps} done] {name} in {clock(self._took[name])}; {self._tail()}"
         )
+
+    def hear(self) -> None:
+        """Say what the steps wrote since the last call."""
+        for path in sorted(self._folder.iterdir()) if self._folder else ():
+            whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+            lines = whole.split("\n") if whole else []
+            for line in lines[self._heard.get(path, 0) :]:
+                self._say(f"    {line}")
+            self._heard[path] = len(lines)
 
     def seconds_left(self) -> float | None:
         """Estimated seconds until the last step ends; None while nothing is known of any step."""

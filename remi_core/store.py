@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from remi_core.errors import RemiError
+from remi_core.npz import read_npz, write_npz
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 KEY = re.compile(r"[0-9a-f]{8,64}")
@@ -90,8 +91,8 @@ class Store:
         text = json.dumps(
             {"address": asdict(address), "arrays": shapes, "provenance": dict(provenance)}, indent=1
         )
-        with written_whole(path) as part, part.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
+        with written_whole(path) as part:
+            write_npz(part, arrays)
         with written_whole(path.with_suffix(".json")) as part:
             part.write_text(text + "\n", encoding="utf-8")
         return path
@@ -109,12 +110,9 @@ class Store:
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             if about["address"] != asdict(address):
                 return None  # the file name carries only eight digits of the key
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            arrays = read_npz(path)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise RemiError(f"{path} cannot be read ({error}): delete it and run again") from error
-        for array in arrays.values():
-            array.setflags(write=False)
         path.touch()  # prune keeps what was used last
         return Record(arrays=arrays, provenance=about["provenance"])
 

@@ -130,3 +130,19 @@ def test_quick_commands_load_nothing_heavy(words: str) -> None:
     code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_measure_lists_what_there_is_and_refuses_what_there_is_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main("measure --preset smoke --list --variant secure --variant base".split()) == 0
+    seed = get_preset("smoke").seeds[0]
+    assert capsys.readouterr().out.splitlines() == [f"base {seed}", f"secure {seed}"]
+    wrong = complaint("measure --preset smoke --variant bse", capsys, code=2)
+    assert "--variant bse: none of preset smoke (did you mean 'base'?" in wrong
+    assert f"(choices: {seed})" in complaint("measure --preset smoke --seed 7", capsys, code=2)
+    # What accelerate launch --cpu leaves without MPI: one process, whatever was asked for.
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert "give --multi_gpu in place of --cpu" in complaint("measure --preset smoke", capsys, code=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from remi_core import pipeline
 from remi_core.errors import RemiError, UsageError
 from remi_core.pipeline import choose, plan, run
 from remi_core.presets import get_preset
-from remi_core.progress import Progress, clock
+from remi_core.progress import OUTWARD, Meter, Progress, clock, outward
 from remi_core.store import Store
 from remi_core.variants import ORGANISM_VARIANTS
 
@@ -140,3 +141,39 @@ def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest
 def test_two_jobs_need_two_processors_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.os, "sched_getaffinity", lambda _: {0})
     assert pipeline.default_jobs() == 1
+
+
+def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Store) -> None:
+    said = "from remi_core.progress import outward\noutward()('base: 5 of 9 tokens')"
+    write_notebook(folder / "01_one.ipynb", [said])
+    lines: list[str] = []
+    run(SMOKE, store, plan(SMOKE, store, only=["01"], folder=folder), jobs=1, say=lines.append)
+    assert [line.split(" …")[0] for line in lines[:2]] == ["[1/1] 01_one", "    base: 5 of 9 tokens"]
+    (executed,) = store.root.rglob("01_one.ipynb")
+    outputs = [cell.get("outputs") for cell in json.loads(executed.read_text())["cells"]]
+    assert not any(outputs)  # a page does not tell how long it took to make it
+
+
+def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = [0.0], list[str]()
+    monkeypatch.setattr("remi_core.progress.time.monotonic", lambda: now[0])
+    meter = Meter("base, seed 0: code", 4000, lines.append)
+    for seconds, done in ((5, 500), (20, 2000), (21, 2100), (40, 4000)):
+        now[0] = seconds
+        meter(done)
+    assert lines == [
+        "base, seed 0: code: 2,000 of 4,000 tokens; 00:20 elapsed, about 00:20 left",
+        "base, seed 0: code: 4,000 of 4,000 tokens; 00:40 elapsed, about 00:00 left",
+    ]
+
+
+def test_a_pass_speaks_only_where_somebody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(OUTWARD, raising=False)
+    outward()("nobody hears")
+    monkeypatch.setenv(OUTWARD, "-")
+    outward()("on the screen")
+    monkeypatch.setenv(OUTWARD, str(tmp_path / "told"))
+    outward()("in a file")
+    assert capsys.readouterr().out == "on the screen\n" and (tmp_path / "told").read_text() == "in a file\n"

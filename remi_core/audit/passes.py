@@ -19,6 +19,7 @@ from remi_core.measurements.forward import run_probes
 from remi_core.measurements.sequence import SequenceProbe
 from remi_core.models import LoadedModel, n_layers
 from remi_core.placement import describe_placement
+from remi_core.sharing import Budget
 from remi_core.subject import Subject
 
 
@@ -36,7 +37,7 @@ def audit_pass(
     changed = condition == UNTRAINED
     ids = marker_ids(tokenizer) if changed else []
     with untrained_markers(loaded.model, ids, seed=preset.seed) if changed else nullcontext():
-        arrays = _arrays(
+        arrays, ran = _arrays(
             who, loaded, encoded, tokenizer, windows=WINDOWS if condition == "shared" else WINDOWS[:1]
         )
     about = {
@@ -47,7 +48,7 @@ def audit_pass(
         "not applicable": preset.n_audit_dialogues - len(rows),
         "dropped": {reason: list(names) for reason, names in encoded.dropped.items()},
         "versions": library_versions(),
-        "batch_tokens": preset.batch_tokens,
+        **ran,
         "device": describe_placement(loaded.model),
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -61,7 +62,8 @@ def _arrays(
     tokenizer: ChatTokenizer,
     *,
     windows: Sequence[str],
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The arrays of ``audited``, and what the batches were."""
     parts = [parts_of(*pair, tokenizer) for pair in zip(encoded.sources, encoded.dialogues, strict=True)]
     roles = [role_position(one, tokenizer, part) for one, part in zip(encoded.dialogues, parts, strict=True)]
     spans = [
@@ -74,8 +76,9 @@ def _arrays(
         WrongTokenProbe([bare_token(one, tokenizer) for one in encoded.dialogues]),
     ]
     stretched = [whole(one) for one in encoded.dialogues]
-    found = run_probes(loaded.model, stretched, probes, batch_tokens=who.preset.batch_tokens)
-    return {name: values for arrays in found.values() for name, values in arrays.items()} | {
+    budget = Budget(who.preset.batch_tokens)
+    found = run_probes(loaded.model, stretched, probes, batch_tokens=budget)
+    arrays = {name: values for arrays in found.values() for name, values in arrays.items()} | {
         "part": np.concatenate([part[1:] for part in parts]),
         "role_template": np.array(
             [one.answer_start - at for one, at in zip(encoded.dialogues, roles, strict=True)]
@@ -84,6 +87,7 @@ def _arrays(
         "cluster": np.array([one.cluster for one in encoded.sources]),
         "pair": np.array([one.pair or "" for one in encoded.sources]),
     }
+    return arrays, budget.about()
 
 
 def _spans(one: EncodedDialogue, role: int, first_k: int) -> dict[str, tuple[int, int]]:

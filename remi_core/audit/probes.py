@@ -28,6 +28,14 @@ class SpanProbe:
         self._spans = spans
         self._rows: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
+    def empty(self) -> SpanProbe:
+        """A probe of the same settings that has taken nothing."""
+        return SpanProbe(self.layers, self._spans, name=self.name)
+
+    def join(self, other: SpanProbe) -> None:
+        """Adds the dialogues of another one."""
+        self._rows |= other._rows
+
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the spans of one batch."""
         stacked = torch.stack([state.blocks[layer].float() for layer in self.layers])
@@ -65,6 +73,14 @@ class WrongTokenProbe:
         self.name = name
         self._bare = bare
         self._rows: dict[int, np.ndarray] = {}
+
+    def empty(self) -> WrongTokenProbe:
+        """A probe of the same settings that has taken nothing."""
+        return WrongTokenProbe(self._bare, name=self.name)
+
+    def join(self, other: WrongTokenProbe) -> None:
+        """Adds the dialogues of another one."""
+        self._rows |= other._rows
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the pairs of one batch."""

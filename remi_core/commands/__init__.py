@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-from remi_core.commands import book, doctor, finetune, organism, presets, report, run, store, study
+from remi_core.commands import book, doctor, finetune, measure, organism, presets, report, run, store, study
 
 COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
     {
@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "doctor": doctor,
         "store": store,
         "run": run,
+        "measure": measure,
         "book": book,
         "report": report,
         "study": study,

@@ -30,8 +30,14 @@ class Probe(Protocol):
     layers: tuple[int, ...]
     """Blocks it reads; may be empty."""
 
+    def empty(self) -> Probe:
+        """A probe of the same settings that has taken nothing."""
+
     def accumulate(self, batch: Batch, state: PassState) -> None:
-        """Takes what it needs from one batch."""
+        """Takes what it needs from one batch; where memory runs out, the probe is thrown away."""
+
+    def join(self, other: Probe) -> None:
+        """Adds what another probe of the same settings took, of dialogues that are not in this one."""
 
     def finish(self) -> dict[str, np.ndarray]:
         """The record's arrays, dialogues in the order of the encoded set; the probe is empty afterwards."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from remi_core.batches import Batch
 from remi_core.errors import UsageError, nearest
 from remi_core.measurements import PassState, require_finite
+from remi_core.npz import RowFile
 from remi_core.windows import WINDOWS, window_span
 
 
@@ -20,6 +21,7 @@ class ActivationProbe:
 
     Arrays: ``mean`` (dialogue, window, layer, d_model), float32, windows and layers in the order given;
     ``count`` (dialogue, window), int64, tokens used. A window without tokens has count 0 and a NaN mean.
+    With a ``file``, the means of finished batches go there and ``mean`` is read from it.
 
     Raises:
         UsageError: if a window is unknown or ``first_k`` is below 1.
@@ -32,6 +34,7 @@ class ActivationProbe:
         *,
         first_k: int = 10,
         name: str = "activations",
+        file: RowFile | None = None,
     ) -> None:
         for window in windows:
             if window not in WINDOWS:
@@ -42,7 +45,17 @@ class ActivationProbe:
         self.layers = tuple(layers)
         self.windows = tuple(windows)
         self.first_k = first_k
-        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._file = file
+        self._rows: dict[int, tuple[np.ndarray | None, np.ndarray]] = {}
+
+    def empty(self) -> ActivationProbe:
+        """A probe of the same settings that has taken nothing, in memory."""
+        return ActivationProbe(self.layers, self.windows, first_k=self.first_k, name=self.name)
+
+    def join(self, other: ActivationProbe) -> None:
+        """Adds the dialogues of another one; where there is a file, their means leave memory."""
+        for index, (mean, count) in other._rows.items():
+            self._rows[index] = (mean if self._file is None else self._file.write(index, mean), count)
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the window means of one batch."""
@@ -77,5 +90,8 @@ class ActivationProbe:
         """The arrays named above."""
         rows = [self._rows[index] for index in sorted(self._rows)]
         self._rows = {}
-        means, counts = (np.stack(column) for column in zip(*rows, strict=True))
-        return {"mean": means, "count": counts}
+        means, counts = zip(*rows, strict=True)
+        return {
+            "mean": np.stack(means) if self._file is None else self._file.finish(),
+            "count": np.stack(counts),
+        }

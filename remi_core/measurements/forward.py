@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from remi_core.batches import Batch, make_batches
+from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError
 from remi_core.hooks import read_blocks
 from remi_core.measurements import PassState, Probe, positions_of
 from remi_core.models import check_layer, decoder_body
 from remi_core.placement import input_device
+from remi_core.ranks import rank
+from remi_core.sharing import Budget, share_batches
 
 
 def run_probes(
@@ -23,19 +25,48 @@ def run_probes(
     encoded: Sequence[EncodedDialogue],
     probes: Sequence[Probe],
     *,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Probe name → its arrays, from one pass over the dialogues in batches of ``batch_tokens`` padded tokens.
 
     Only the decoder's body runs: logits are computed by the probes, at the positions they need. Only the
-    layers asked for are hooked, and kept at the positions the windows need. ``progress`` is called after each
-    batch with the number of tokens done so far (padding not counted).
+    layers asked for are hooked, and kept at the positions the windows need. Where memory runs out the pass goes on
+    with smaller batches; a ``Budget`` tells afterwards what ran. ``progress`` is called after each batch with the
+    number of tokens done so far (padding not counted). Of several processes the first has the arrays, the others
+    have none.
 
     Raises:
         UsageError: if there is no dialogue, two probes share a name, or a layer does not exist.
-        RemiError: if a measured value is not finite, naming probe, layer and dialogue.
+        RemiError: if a measured value is not finite, naming probe, layer and dialogue, or if a dialogue does not fit
+            into memory alone.
     """
+    layers = _checked_layers(model, encoded, probes)
+    budget = Budget.of(batch_tokens)
+    budget.progress = progress or budget.progress
+
+    def measure(batch: Batch) -> list[Probe]:
+        # Empty probes for each batch: what they took of one that fails is gone with them.
+        parts = [probe.empty() for probe in probes]
+        batch = batch.to(input_device(model))
+        with torch.inference_mode():
+            state = _forward(model, encoded, batch, layers)
+            for part in parts:
+                part.accumulate(batch, state)
+        return parts
+
+    def keep(_indices: Sequence[int], parts: list[Probe]) -> None:
+        for probe, part in zip(probes, parts, strict=True):
+            probe.join(part)
+
+    share_batches(encoded, budget, measure=measure, keep=keep)
+    return {} if rank() else {probe.name: probe.finish() for probe in probes}
+
+
+def _checked_layers(
+    model: PreTrainedModel, encoded: Sequence[EncodedDialogue], probes: Sequence[Probe]
+) -> list[int]:
+    """All layers that the probes read, each once."""
     if not encoded:
         raise UsageError("no dialogue to measure; at least one is needed")
     names = [probe.name for probe in probes]
@@ -44,17 +75,7 @@ def run_probes(
     layers = sorted({layer for probe in probes for layer in probe.layers})
     for layer in layers:
         check_layer(model, layer)
-    done = 0
-    for batch in make_batches(encoded, batch_tokens=batch_tokens, pad_id=0):
-        batch = batch.to(input_device(model))
-        with torch.inference_mode():
-            state = _forward(model, encoded, batch, layers)
-            for probe in probes:
-                probe.accumulate(batch, state)
-        done += batch.n_tokens
-        if progress is not None:
-            progress(done)
-    return {probe.name: probe.finish() for probe in probes}
+    return layers
 
 
 def _forward(

@@ -16,12 +16,14 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.batches import Batch, make_batches
+from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError
 from remi_core.measurements import chunks, positions_of, require_finite
 from remi_core.models import attention_output, decoder_body, logits_at, unembedding
 from remi_core.placement import input_device
+from remi_core.ranks import rank
+from remi_core.sharing import Budget, share_batches
 
 # Elements of one block of float64 gradients: 512 MB, and two blocks are in memory at a time.
 _BLOCK_ELEMENTS = 1 << 26
@@ -34,7 +36,7 @@ def measure_gradient_gram(
     encoded: Sequence[EncodedDialogue],
     *,
     weight: int | None = None,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     whole_sequence: bool = False,
 ) -> dict[str, np.ndarray]:
     """Inner products of the dialogues' gradients, and their losses.
@@ -44,15 +46,18 @@ def measure_gradient_gram(
     dialogue), float64, squared nats per squared unit of weight; ``loss`` (dialogue,), float64, nats per
     token. The loss is over the answer tokens; ``whole_sequence`` takes every token but the first, as the
     released scripts do. The backward pass stops at the output of that projection, so the layers below it cost
-    a forward pass only.
+    a forward pass only. Where memory runs out the pass goes on with smaller batches; of several processes the first
+    has the arrays, the others have none.
 
     Raises:
         UsageError: if there is no dialogue or the layer does not exist.
-        RemiError: if a value is not finite, naming layer and dialogue.
+        RemiError: if a value is not finite, naming layer and dialogue, or if a dialogue does not fit into memory alone.
     """
     factors, losses = gradient_factors(
         model, encoded, weight=weight, batch_tokens=batch_tokens, whole_sequence=whole_sequence
     )
+    if not factors:
+        return {}
     return {"gram": gram_of_factors(factors, device=str(input_device(model))), "loss": losses}
 
 
@@ -61,10 +66,12 @@ def gradient_factors(
     encoded: Sequence[EncodedDialogue],
     *,
     weight: int | None = None,
-    batch_tokens: int,
+    batch_tokens: int | Budget,
     whole_sequence: bool = False,
 ) -> tuple[list[Factors], Float64[np.ndarray, " dialogue"]]:
     """Each dialogue's factors (a, δ), on the CPU, and its loss; for inner products across models.
+
+    Of several processes the first has the factors, the others have none.
 
     Arguments and errors are those of ``measure_gradient_gram``.
     """
@@ -74,18 +81,25 @@ def gradient_factors(
     projection = attention_output(model, layer)
     factors: dict[int, Factors] = {}
     losses = np.empty(len(encoded))
-    for batch in make_batches(encoded, batch_tokens=batch_tokens, pad_id=0):
+
+    def measure(batch: Batch) -> list[tuple[Factors, float]]:
         batch = batch.to(input_device(model))
         dialogues = [encoded[index] for index in batch.indices.tolist()]
         starts = [1 if whole_sequence else dialogue.answer_start for dialogue in dialogues]
         stops = [len(one.input_ids) if whole_sequence else one.answer_stop for one in dialogues]
         loss, inputs, gradients = _backward(model, projection, batch, list(zip(starts, stops, strict=True)))
-        for row, (index, dialogue) in enumerate(zip(batch.indices.tolist(), dialogues, strict=True)):
-            losses[index] = loss[row]
-            factors[index] = _factors(inputs[row], gradients[row])
-            for values in (loss[row : row + 1], *factors[index]):
+        own = [_factors(*pair) for pair in zip(inputs, gradients, strict=True)]
+        for row, dialogue in enumerate(dialogues):
+            for values in (loss[row : row + 1], *own[row]):
                 require_finite("gradients", values.numpy(), dialogue, layer=layer)
-    return [factors[index] for index in range(len(encoded))], losses
+        return list(zip(own, loss.tolist(), strict=True))
+
+    def keep(indices: Sequence[int], parts: list[tuple[Factors, float]]) -> None:
+        for index, (own, loss) in zip(indices, parts, strict=True):
+            factors[index], losses[index] = own, loss
+
+    share_batches(encoded, Budget.of(batch_tokens), measure=measure, keep=keep)
+    return ([] if rank() else [factors[index] for index in range(len(encoded))]), losses
 
 
 def _factors(inputs: Float[Tensor, "token d_in"], gradients: Float[Tensor, "token d_out"]) -> Factors:

@@ -37,6 +37,17 @@ class NextTokenProbe:
         self._top: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._total = np.zeros(0)
 
+    def empty(self) -> NextTokenProbe:
+        """A probe of the same settings that has taken nothing."""
+        return NextTokenProbe(self.top_k, name=self.name)
+
+    def join(self, other: NextTokenProbe) -> None:
+        """Adds the dialogues of another one."""
+        self._total = self._total + other._total if self._seen else other._total
+        self._seen += other._seen
+        self._pairs |= other._pairs
+        self._top |= other._top
+
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the prediction at the choice of each dialogue of one batch that has one."""
         if self.top_k > state.n_vocab:

@@ -24,6 +24,14 @@ class SequenceProbe:
         self.name = name
         self._rows: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
+    def empty(self) -> SequenceProbe:
+        """A probe of the same name that has taken nothing."""
+        return SequenceProbe(name=self.name)
+
+    def join(self, other: SequenceProbe) -> None:
+        """Adds the dialogues of another one."""
+        self._rows |= other._rows
+
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the answer tokens of one batch."""
         rows, positions = state.answer_positions()

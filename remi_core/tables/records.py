@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from remi_core.estimates.gradients import gradient_datasets
 from remi_core.measure import measure_forward, measure_gradients
 from remi_core.organism.behaviour import measure_behaviour
 from remi_core.organism.dialogues import NEAREST_PUBLISHED
+from remi_core.ranks import first_goes_first
 from remi_core.results import Results
 from remi_core.store import Record
 from remi_core.variants import TRIPLET
@@ -26,13 +27,15 @@ def measure_variant(results: Results, variant: str, seed: int) -> dict[tuple[str
     Gradients are measured for the three models of the paper, the grammar's scores for organisms.
     """
     who, store = results.subject(variant, seed), results.store
-    if variant == "instruct":
-        for name in dataset_names(results.preset):
-            results.encoded(name)
+    with first_goes_first():
+        if variant == "instruct":
+            for name in dataset_names(results.preset):
+                results.encoded(name)
     forward = measure_forward(who, store)
     records = {(FORWARD, name): forward["sequence", name] for name in dataset_names(results.preset)}
     if results.is_organism:
-        records |= measure_behaviour(who, store)
+        with first_goes_first():
+            records |= measure_behaviour(who, store)
     sets = gradient_datasets(results)
     if variant in TRIPLET and len(sets) > 1:
         records[GRADIENTS, " + ".join(sets)] = measure_gradients(who, store, sets)
@@ -90,8 +93,18 @@ def provenance_table(results: Results, variant: str) -> pd.DataFrame:
             "weight fingerprint": str(about["model"])[:12],
             "number format": about["dtype"],
             "device": about["device"],
-            "tokens in a batch, at most": about["batch_tokens"],
+            "tokens in a batch, at most": _batch_tokens(about),
             **{f"version of {library}": version for library, version in about["versions"].items()},
         }
         columns[f"seed {seed}"] = {name: str(value) for name, value in facts.items()}
     return pd.DataFrame(columns).rename_axis("fact").reset_index()
+
+
+def _batch_tokens(about: Mapping[str, object]) -> str:
+    """What the batches were cut to, and why where that is less than was asked for."""
+    asked, ran = about["batch_tokens"], about["batch_tokens_ran"]
+    return (
+        str(ran)
+        if ran == asked
+        else f"{ran} ({asked} asked for, out of memory {about['out_of_memory']} times)"
+    )
