@@ -39,7 +39,9 @@ class RowFile:
         # Written, not mapped: pages of a map would count as this process's memory.
         written = os.pwrite(self._stream.fileno(), row.tobytes(), self._start + index * row.nbytes)
         if written < row.nbytes:
-            raise OSError(f"{self._path}: {written} of {row.nbytes} bytes of row {index} written; is the disk full?")
+            raise OSError(
+                f"{self._path}: {written} of {row.nbytes} bytes of row {index} written; is the disk full?"
+            )
 
     def finish(self) -> np.memmap:
         """All rows, read-only, as long as the file is there."""
