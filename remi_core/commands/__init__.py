@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-from remi_core.commands import book, doctor, finetune, organism, presets, report, run, store, study
+from remi_core.commands import bench, book, doctor, finetune, organism, presets, report, run, store, study
 
 COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
     {
@@ -18,5 +18,6 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "study": study,
         "finetune": finetune,
         "organism": organism,
+        "bench": bench,
     }
 )
