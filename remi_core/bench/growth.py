@@ -53,6 +53,7 @@ def growth_case(setting: Setting, model: str) -> Outcome:
             points.append(Point("gradient layer", model, "gradients", layer, seconds))
         for length in LENGTHS:
             points += _timed("tokens", model, _of_length(workload, length), length)
+    points.append(Point("parameter tokens", "random weights", "tokens", 0, few.n_tokens))
     for width in WIDTHS:
         made = Workload(_random_model(width), few.dialogues, few.preset)
         points += _timed("parameters", "random weights", made, _matrix_parameters(made))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from statistics import median
 
 FEWEST_RUNS = 5
@@ -94,6 +95,7 @@ def as_json(machine: str, versions: Mapping[str, str], outcome: Outcome) -> dict
     """What a benchmark is stored as; ``points`` are the curves behind the figures."""
     return {
         "machine": machine,
+        "made": date.today().isoformat(),
         "versions": dict(versions),
         "rows": [asdict(row) for row in outcome.rows],
         "points": [asdict(point) for point in outcome.points],

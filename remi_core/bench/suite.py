@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from remi_core.bench.processes import Setting
@@ -15,7 +12,6 @@ from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
 from remi_core.progress import print_line
-from remi_core.store import project_root
 
 Say = Callable[[str], None]
 
@@ -76,57 +72,6 @@ def rows_of(case: str) -> list[str]:
     """Names of the rows that a case gives."""
     kind, _, model = case.partition(".")
     return [row for row in TARGETS if row.startswith(f"{kind}.") and (not model or row.endswith(f".{model}"))]
-
-
-def bench_path() -> Path:
-    """Where the benchmark of this machine is kept: one file for each kind of machine."""
-    slug = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-")
-    return project_root() / "benchmarks" / f"bench-{slug}.json"
-
-
-def write(found: Mapping[str, object], path: Path) -> Path:
-    """The path, once the file is whole; rows and curves of cases that were not run are kept from the file before.
-
-    Raises:
-        RemiError: if what is there is not a benchmark.
-    """
-    text = (
-        json.dumps(merged(found, read(path) if path.is_file() else {}), indent=1, ensure_ascii=False) + "\n"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part-0")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-    return path
-
-
-def merged(found: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:
-    """The new benchmark, with what the one before has beside it, if versions are the same; else the new one alone."""
-    if before.get("versions") != found["versions"] or before.get("machine") != found["machine"]:
-        return dict(found)
-    rows = {row["name"]: row for row in (*before["rows"], *found["rows"])}
-    curves = {(point["curve"], point["model"]) for point in found["points"]}
-    kept = [one for one in before["points"] if (one["curve"], one["model"]) not in curves]
-    order = list(TARGETS)
-    ordered = sorted(
-        (row for name, row in rows.items() if name in TARGETS), key=lambda row: order.index(row["name"])
-    )
-    return {**found, "rows": ordered, "points": [*kept, *found["points"]]}
-
-
-def read(path: Path) -> dict[str, object]:
-    """A stored benchmark.
-
-    Raises:
-        RemiError: if the file is not one.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RemiError(f"{path}: not a benchmark ({error})") from None
-    if not isinstance(found, dict) or not {"machine", "versions", "rows", "points"} <= found.keys():
-        raise RemiError(f"{path}: not a benchmark; it needs machine, versions, rows and points")
-    return found
 
 
 def _fits(case: str, name: str) -> bool:

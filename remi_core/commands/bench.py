@@ -42,16 +42,16 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: for a case that does not exist, or a file in a folder that does not exist.
     """
-    from remi_core.bench import suite
+    from remi_core.bench import files, suite
     from remi_core.bench.processes import Setting
 
     cases = suite.chosen(arguments.only)
-    path = (arguments.out or suite.bench_path()).expanduser().resolve()
+    path = (arguments.out or files.bench_path()).expanduser().resolve()
     if arguments.out is not None and not path.parent.is_dir():
         raise UsageError(f"--out {arguments.out}: no folder {path.parent}")
     setting = Setting(open_store(arguments), arguments.runs)
     found = suite.run_suite(setting, cases, partial(print, file=sys.stderr, flush=True))
-    suite.write(found, path)
+    files.write(found, path)
     print(
         json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
         if arguments.json
