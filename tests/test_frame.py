@@ -218,7 +218,8 @@ def test_the_lock_pins_what_the_project_names_and_nothing_is_pinned_twice() -> N
 
 def test_what_the_package_imports_is_named() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = {normal(name) for name in project["dependencies"]}
+    extra = project["optional-dependencies"]["peers"]
+    named = {normal(name) for name in [*project["dependencies"], *extra]}
     modules = {
         "scikit-learn": "sklearn",
         "pyyaml": "yaml",

@@ -48,8 +48,8 @@ class Point:
     curve: str
     model: str
     way: str
-    x: float
-    value: float
+    x: float | int
+    value: float | int
 
 
 @dataclass
