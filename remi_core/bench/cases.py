@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remi_core.bench.explicit import explicit_gram
 from remi_core.bench.processes import Setting, added_peak, ask, interpreter_with
-from remi_core.bench.released import departures, released
+from remi_core.bench.released import Protocol, departures, released
 from remi_core.bench.rows import Outcome, Point, judged, not_measured
 from remi_core.bench.targets import PEERS, TARGETS
 from remi_core.bench.timing import interleaved, seconds_of
@@ -20,6 +20,9 @@ COUNTS = {
 }
 """Dialogues of each case: what fits a quarter of an hour on two cores."""
 
+CHECKED = 8
+"""Dialogues on which the answers of a pass are compared with those of the model's own logits."""
+
 TOLERANCE = 1e-4
 """Largest difference between two ways to the same, relative to the largest value, in float32."""
 
@@ -32,14 +35,14 @@ def probes_case(setting: Setting, model: str) -> Outcome:
         timed = interleaved(
             {way: lambda run=run: run(workload) for way, run in ways.items()}, runs=setting.runs
         )
-        alone = probes(workload.front(8))["log_probability"]
-        same = {"log_probability": timed.results["probes"]["log_probability"][: len(alone)]}
-        difference = _equal(name, {"log_probability": alone}, same)
+        few = workload.front(CHECKED)
+        difference = _equal(name, probes(few), released(few, Protocol()))
         points = [Point("time", model, way, workload.n_tokens, timed.median(way)) for way in ways]
     ratios = timed.ratios("probes", "bare")
     note = (
         f"{count} dialogues, {workload.n_tokens} tokens; against full logits "
-        f"{timed.median('probes') / timed.median('full logits'):.2f}; in batches and alone equal to {difference:.0e}"
+        f"{timed.median('probes') / timed.median('full logits'):.2f}; answers of {CHECKED} dialogues "
+        f"equal to those of the model's own full logits to {difference:.0e} (allowed {TOLERANCE:.0e})"
     )
     return Outcome([judged(name, TARGETS[name], timed.median("probes"), ratios, note=note)], points)
 
