@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from remi_core.bench.files import digests
+from remi_core.bench.files import digests, newest
 from remi_core.fingerprint import file_digest
 from remi_core.parameters import declared_parameters
 from remi_core.presets import Preset
@@ -39,7 +39,7 @@ def not_stored(source: Path, preset: Preset) -> tuple[str, ...]:
     """What a notebook shows and is not stored, of ``NEEDS``: a study for the preset, or any benchmark."""
     wanted = _studies_of(source)
     lacking = [] if study_digests(preset.name, wanted).keys() >= set(wanted) else [STUDY]
-    if BENCHMARKS in declared_parameters(source) and not digests():
+    if BENCHMARKS in declared_parameters(source) and newest() is None:
         lacking.append(BENCHMARK)
     return tuple(lacking)
 

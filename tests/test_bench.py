@@ -100,8 +100,14 @@ def test_the_json_keeps_its_contract_and_what_was_not_run_again() -> None:
 
 def test_the_newest_file_is_shown_and_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     assert files.newest(tmp_path) is None
-    for name, made in (("bench-a.json", "2026-02-01"), ("bench-b.json", "2026-01-01")):
-        text = json.dumps(as_json(name, {}, Outcome()) | {"made": made})
+    rows = [not_measured(row, target, "a test") for row, target in TARGETS.items()]
+    points = [Point(curve, "micro", "probes", 1, 1.0) for curve in files.DRAWN]
+    for name, made, own in (
+        ("bench-a.json", "2026-02-01", rows),
+        ("bench-b.json", "2026-01-01", rows),
+        ("bench-partly.json", "2026-03-01", rows[1:]),
+    ):
+        text = json.dumps(as_json(name, {}, Outcome(own, points)) | {"made": made})
         (tmp_path / name).write_text(text)
     assert files.newest(tmp_path)["machine"] == "bench-a.json"
     (tmp_path / "bench-c.json").write_text("{}")

@@ -13,6 +13,9 @@ from remi_core.fingerprint import file_digest
 from remi_core.machine import machine
 from remi_core.store import project_root
 
+DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer")
+"""Curves without which the book has no figure."""
+
 
 def bench_path() -> Path:
     """Where the benchmark of this machine is kept: one file for each kind of machine."""
@@ -66,13 +69,22 @@ def read(path: Path) -> dict[str, object]:
 
 
 def newest(folder: Path | None = None) -> dict[str, object] | None:
-    """The stored benchmark that was made last, by its date and then its name; None where none is stored.
+    """The whole stored benchmark that was made last, by its date and then its name; None where none is stored.
+
+    One is whole when no case was left out: each row is there, with a value or with why it has none.
 
     Raises:
         RemiError: if one of the files is not a benchmark.
     """
     found = [(read(path), path.name) for path in stored_files(folder)]
-    return max(found, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if found else None
+    whole = [pair for pair in found if is_whole(pair[0])]
+    return max(whole, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if whole else None
+
+
+def is_whole(found: Mapping[str, object]) -> bool:
+    """Whether a benchmark has every row, and the curves that the book draws."""
+    curves = {point["curve"] for point in found["points"]}
+    return {row["name"] for row in found["rows"]} >= set(TARGETS) and curves >= set(DRAWN)
 
 
 def digests(folder: Path | None = None) -> dict[str, str]:
