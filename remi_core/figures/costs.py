@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from remi_core.figures.alt import number, with_alt, with_interval
 from remi_core.figures.panels import mark_value
@@ -37,7 +38,12 @@ def plot_ratios(table: pd.DataFrame) -> Figure:
         axes.plot(row["ratio"], at, look.marker, color=look.colour, markersize=5)
     axes.set_yticks(range(len(table)), list(table["row"]))
     axes.invert_yaxis()
-    axes.set_xscale("symlog", linthresh=0.1)
+    # A ratio of 0 (nothing added at all) has a place too, so the scale is linear near it.
+    axes.set_xscale("symlog", linthresh=0.1, linscale=0.3)
+    ticks = [tick for tick in (0, 0.1, 0.25, 0.5, 1, 2, 4, 10, 25, 100) if tick <= 2 * table["high"].max()]
+    axes.set_xticks(ticks, [number(tick) for tick in ticks], minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(left=0)
     axes.set_xlabel("ratio (each row's target says which way is better)")
     mark_value(axes, 1, "")
     legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
