@@ -11,8 +11,12 @@ from torch import Tensor
 
 Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
 
-# Elements of one block of float32: 64 MB. The rest of what is held grows with n², not with the width.
+# Elements of one block of float32: 64 MB, and at most this share of all gradients, so that few dialogues of a small
+# model are no reason to hold them all. Beside it only the factors and the n × n matrix are held.
 BLOCK_ELEMENTS = 1 << 24
+_SLICES = 12
+# Rows of the matrix that are made at a time, against those before them alone: it is symmetric.
+_ROWS = 128
 
 
 def gram_of_factors(
@@ -43,7 +47,7 @@ def gram_by_slices(
     """The Gram matrix, from all dialogues' gradients at a few rows of the weight at a time: each is formed once."""
     n = len(factors)
     d_in, d_out = factors[0][0].shape[-1], factors[0][1].shape[-1]
-    step = max(1, block_elements // (n * d_in))
+    step = max(1, min(block_elements // (n * d_in), -(-d_out // _SLICES)))
     gram = torch.zeros((n, n), dtype=torch.float64, device=device)
     part = torch.empty((n, min(step, d_out), d_in), device=device)
     for start in range(0, d_out, step):
@@ -52,9 +56,10 @@ def gram_by_slices(
         for at, (inputs, gradients) in enumerate(factors):
             torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=own[at])
         flat = own.reshape(n, width * d_in)
-        gram += flat @ flat.T
-    # A product of a matrix with itself is symmetric but for the last bits of its rounding.
-    return ((gram + gram.T) / 2).cpu().numpy()
+        for first in range(0, n, _ROWS):
+            last = min(first + _ROWS, n)
+            gram[first:last, :last] += flat[first:last] @ flat[:last].T
+    return (gram.tril() + gram.tril(-1).T).cpu().numpy()
 
 
 def gram_by_token_pairs(
