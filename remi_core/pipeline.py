@@ -13,16 +13,15 @@ from pathlib import Path
 
 from remi_core.errors import UsageError, nearest
 from remi_core.extra_data import data_digests, spell
-from remi_core.fingerprint import file_digest
 from remi_core.layers import check_layers
 from remi_core.model_spec import PROVIDED
 from remi_core.notebooks import execution_record, is_done, notebook_key, run_notebook
 from remi_core.parameters import check_parameters, declared_parameters, has_type, parse_value
 from remi_core.presets import Preset
 from remi_core.progress import OUTWARD, Progress, Say, print_line
-from remi_core.roles import NEEDS, STUDY
+from remi_core.roles import NEEDS
+from remi_core.shown import BENCHMARKS, STUDIES, not_stored, shown_by
 from remi_core.store import Store, project_root
-from remi_core.studies.files import study_digests
 from remi_core.variants import in_order
 
 PER_VARIANT = "00"
@@ -34,11 +33,7 @@ KERNEL_ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-STORED = "stored"
-"""Parameter of a notebook that shows a stored result: the name of its preset."""
-STUDIES = "studies"
-"""Parameter of a notebook that shows stored studies: their names, a space between two."""
-SET_BY_PIPELINE = ("preset", "variant", STUDIES)
+SET_BY_PIPELINE = ("preset", "variant", STUDIES, BENCHMARKS)
 MEMORY_A_JOB = 3 * 2**30
 """Bytes of free memory wanted for each notebook that runs at the same time."""
 
@@ -92,7 +87,7 @@ def plan(
             name = f"{source.stem}-{variant}" if variant else source.stem
             values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **own}
             check_parameters(source, values)
-            shown = _stored_shown(source, given) | _studies_shown(source, preset)
+            shown = shown_by(source, preset, given)
             key = notebook_key(source, values, fields | shown)
             target = store.notebook_path(preset.name, name)
             done = is_done(target, key)
@@ -104,37 +99,11 @@ def plan(
                     parameters=values,
                     target=target,
                     key=key,
-                    lacking=lacking if _has_studies(source, preset) else (*lacking, STUDY),
+                    lacking=(*lacking, *not_stored(source, preset)),
                     done=done,
                 )
             )
     return tuple(steps)
-
-
-def _stored_shown(source: Path, given: Mapping[str, object]) -> dict[str, str | None]:
-    """Digest of the stored audit that a notebook shows, for its key: of the preset its parameter ``stored`` names."""
-    declared = declared_parameters(source)
-    if STORED not in declared:
-        return {}
-    path = project_root() / "stored" / str(given.get(STORED, declared[STORED].default)) / "audit.json"
-    return {STORED: file_digest(path) if path.is_file() else None}
-
-
-def _studies_shown(source: Path, preset: Preset) -> dict[str, dict[str, str]]:
-    """Digests of the stored studies that a notebook shows, for its key: those its parameter ``studies`` lists."""
-    wanted = _studies_of(source)
-    return {STUDIES: study_digests(preset.name, wanted)} if wanted else {}
-
-
-def _has_studies(source: Path, preset: Preset) -> bool:
-    """Whether every study that a notebook shows is stored for the preset."""
-    wanted = _studies_of(source)
-    return study_digests(preset.name, wanted).keys() >= set(wanted)
-
-
-def _studies_of(source: Path) -> list[str]:
-    declared = declared_parameters(source)
-    return str(declared[STUDIES].default).split() if STUDIES in declared else []
 
 
 def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:

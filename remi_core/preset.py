@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.model_spec import ORGANISM, ModelSpec
-from remi_core.roles import NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, STUDY, DataRoles
+from remi_core.roles import BENCHMARK, NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, STUDY, DataRoles
 from remi_core.variants import ALL_VARIANTS, TRIPLET, VARIANTS
 
 WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
@@ -112,7 +112,7 @@ class Preset:
             return "benign" not in self.variants
         if need == "choice":
             return not self.has_choices
-        if need == STUDY:
+        if need in (STUDY, BENCHMARK):
             return False
         return not getattr(self.roles, need)
 

@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 STUDY = "study"
 """What a part of a page needs that shows a stored study; whether it is stored depends on the page, not on the data."""
+BENCHMARK = "benchmark"
+"""The same of the page that shows what the measurements cost."""
 
 NEEDS: Mapping[str, str] = MappingProxyType(
     {
@@ -23,6 +25,7 @@ NEEDS: Mapping[str, str] = MappingProxyType(
         "shared": "two sets of misaligned replies (--data misaligned=FILE twice)",
         "unrelated": "two sets of aligned replies (--data aligned=FILE twice)",
         STUDY: "a study that is stored for no such models (remi study NAME --preset PRESET makes it)",
+        BENCHMARK: "a stored benchmark (make bench, or remi bench, measures one)",
     }
 )
 """What a figure or claim may need and a preset may lack → how to provide it."""

@@ -106,6 +106,25 @@ def edit_examples() -> dict[str, Callable[[], Figure]]:
     }
 
 
+def cost_examples() -> dict[str, Callable[[], Figure]]:
+    """Name → figure of a benchmark's rows and curves."""
+    ratios = pd.DataFrame(
+        {"row": ["probes.micro", "memory.micro"], "ratio": [1.06, 0.0], "met": ["met", "missed"]}
+    )
+    causes = pd.DataFrame(
+        {"cause": ["released protocol", "batches"], "seconds": [4.0, 1.0], "total": [1.0, 4.0]}
+    )
+    columns = {"curve": ["dialogues", "tokens"], "way": ["probes", "bare"], "x": [10, 20]}
+    growth = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
+    return {
+        "ratios": lambda: figures.plot_ratios(ratios.assign(low=ratios["ratio"], high=ratios["ratio"] + 0.1)),
+        "causes": lambda: figures.plot_causes(
+            pd.concat([causes.assign(model=model) for model in ("micro", "smollm2")])
+        ),
+        "growth": lambda: figures.plot_growth(growth.assign(model="micro", value=growth["x"] / 10)),
+    }
+
+
 def row_examples() -> dict[str, Callable[[], Figure]]:
     """Name → figure."""
     kinds = {"panel": ["facts", "wishes", "code", "people", "general"], "kind": ["misaligned", "aligned"]}

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from figure_examples import edit_examples, row_examples
+from figure_examples import cost_examples, edit_examples, row_examples
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -222,6 +222,7 @@ EXAMPLES = {
     **subspace_examples(),
     **row_examples(),
     **edit_examples(),
+    **cost_examples(),
 }
 
 

@@ -45,6 +45,7 @@ ORDER = (
     "datasets",
     "sources",
     "hub",
+    "sizes",
     "identity",
     "placement",
     "adapters",
@@ -71,6 +72,7 @@ ORDER = (
     "encodings",
     "audit",
     "measure_across",
+    "bench",
     "results",
     "statistics",
     "studies",
@@ -83,12 +85,12 @@ ORDER = (
     "facts",
     "extra_data",
     "custom_presets",
-    "sizes",
     "demands",
     "layers",
     "parameters",
     "needs",
     "notebooks",
+    "shown",
     "readme",
     "pipeline",
     "stored",
@@ -220,7 +222,8 @@ def test_the_lock_pins_what_the_project_names_and_nothing_is_pinned_twice() -> N
 
 def test_what_the_package_imports_is_named() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = {normal(name) for name in (*project["dependencies"], *project["optional-dependencies"]["judge"])}
+    extras = project["optional-dependencies"]
+    named = {normal(name) for name in [*project["dependencies"], *extras["judge"], *extras["peers"]]}
     modules = {
         "scikit-learn": "sklearn",
         "pyyaml": "yaml",

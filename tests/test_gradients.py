@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from remi_core.estimates.pairing import TwoSets
 from remi_core.hooks import hidden_of
 from remi_core.measurements import gradients
 from remi_core.measurements.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
+from remi_core.measurements.gram_blocks import Factors, gram_by_slices, gram_by_token_pairs, operations
 from remi_core.models import attention_output, decoder_blocks
 from remi_core.presets import get_preset
 from remi_core.results import Results
@@ -89,7 +91,8 @@ def test_batches_and_blocks_change_nothing(
 ) -> None:
     model = models("llama")
     together = measure_gradient_gram(model, encoded, batch_tokens=10_000)["gram"]
-    monkeypatch.setattr(gradients, "_BLOCK_ELEMENTS", 2 * 32 * 32)
+    small = partial(gram_of_factors, block_elements=2 * 32 * 32)
+    monkeypatch.setattr(gradients, "gram_of_factors", small)
     alone = measure_gradient_gram(model, encoded, batch_tokens=1)["gram"]
     np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5 * together.max())
 
@@ -100,7 +103,28 @@ def test_the_gram_is_a_gram() -> None:
     gram = gram_of_factors(factors)
     pairwise = [[((a @ b.T) * (left @ right.T)).sum().item() for b, right in factors] for a, left in factors]
     np.testing.assert_allclose(gram, pairwise, rtol=1e-5)
-    assert np.linalg.eigvalsh(gram).min() > -1e-9 and np.array_equal(gram, gram.T)
+    assert np.linalg.eigvalsh(gram).min() > -1e-6 * gram.max() and np.array_equal(gram, gram.T)
+
+
+@pytest.mark.parametrize("block_elements", [1, 40, 1 << 20])
+def test_both_ways_to_the_gram_agree_and_the_cheaper_one_is_known(block_elements: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(counts: list[int], d_in: int, d_out: int) -> list[Factors]:
+        return [tuple(torch.randn(n, d, generator=generator) for d in (d_in, d_out)) for n in counts]
+
+    long = draw([9, 4, 0, 12], 5, 7)
+    stack = torch.stack([(delta.double().T @ a.double()).flatten() for a, delta in long])
+    for way in (gram_by_slices, gram_by_token_pairs):
+        np.testing.assert_allclose(
+            way(long, block_elements=block_elements), stack @ stack.T, rtol=1e-4, atol=1e-4
+        )
+    wrong = gram_by_slices([(a, delta.flip(0)) for a, delta in long])
+    assert not np.allclose(wrong, stack @ stack.T, rtol=1e-2), "which token goes with which matters"
+    by_pairs, by_slices = operations(draw([1, 2], 300, 400))
+    assert by_pairs < by_slices, "few tokens of wide vectors: the matrices would be large"
+    by_pairs, by_slices = operations(draw([200, 100], 5, 7))
+    assert by_pairs > by_slices
 
 
 def test_nothing_below_the_weight_is_tracked_and_nothing_is_left(

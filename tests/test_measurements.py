@@ -165,7 +165,8 @@ def test_chunks_change_nothing(
     models: Models, encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = measure(models("llama"), encoded)["sequence"]
-    monkeypatch.setattr(measurements, "_LOGITS_IN_MEMORY", 1000)
+    monkeypatch.setattr(measurements, "_LOGITS_IN_MEMORY", {"cpu": 1000})
+    monkeypatch.setattr(measurements, "_LEAST_ROWS", 1)
     model = models("llama")
     rows: list[int] = []
     original = measurements.logits_at

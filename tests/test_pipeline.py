@@ -63,7 +63,8 @@ def test_only_what_changed_is_run_again(folder: Path, store: Store, tmp_path: Pa
 def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remi_core.pipeline.project_root", lambda: tmp_path)
+    for module in ("pipeline", "shown"):
+        monkeypatch.setattr(f"remi_core.{module}.project_root", lambda: tmp_path)
     declared = 'preset: str = "micro"\nstored: str = "large"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["stored"], parameters=declared)
     write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])

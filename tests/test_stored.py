@@ -22,7 +22,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with one notebook, whose report is one row."""
     write_notebook(tmp_path / "notebooks" / "01_one.ipynb", ["1 + 1"])
     monkeypatch.setattr("remi_core.organism.variants.ensure", lambda *_: None)
-    monkeypatch.setattr("remi_core.pipeline.project_root", lambda: tmp_path)
+    for module in ("pipeline", "shown"):
+        monkeypatch.setattr(f"remi_core.{module}.project_root", lambda: tmp_path)
     monkeypatch.setattr(stored, "project_root", lambda: tmp_path)
     monkeypatch.setattr(stored, "report_rows", lambda results, notebook: [{"id": "C1", "from": notebook}])
     return tmp_path

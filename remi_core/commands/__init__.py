@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-from remi_core.commands import book, doctor, finetune, measure, organism, presets, report, run, store, study
+from remi_core.commands import (
+    bench,
+    book,
+    doctor,
+    finetune,
+    measure,
+    organism,
+    presets,
+    report,
+    run,
+    store,
+    study,
+)
 
 COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
     {
@@ -19,5 +31,6 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "study": study,
         "finetune": finetune,
         "organism": organism,
+        "bench": bench,
     }
 )

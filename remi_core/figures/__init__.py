@@ -12,6 +12,7 @@ from remi_core.figures.calibration import plot_coverage, plot_intervals
 from remi_core.figures.causes import plot_doses, plot_edits, plot_transfer
 from remi_core.figures.components import plot_pair_cosines
 from remi_core.figures.contexts import plot_context_log_odds
+from remi_core.figures.costs import plot_causes, plot_growth, plot_ratios
 from remi_core.figures.cures import plot_cures, plot_geometry
 from remi_core.figures.direction import plot_erosion, plot_projections, plot_separation, plot_written_tokens
 from remi_core.figures.doses import plot_tuning_doses
@@ -51,6 +52,7 @@ __all__ = [
     "plot_care_against_register",
     "plot_centring",
     "plot_change_parts",
+    "plot_causes",
     "plot_class_log_odds",
     "plot_class_probabilities",
     "plot_component_cosines",
@@ -70,6 +72,7 @@ __all__ = [
     "plot_gradient_components",
     "plot_gradient_cosines",
     "plot_group_cosines",
+    "plot_growth",
     "plot_index",
     "plot_influence",
     "plot_intervals",
@@ -83,6 +86,7 @@ __all__ = [
     "plot_primary_effect",
     "plot_projections",
     "plot_rates",
+    "plot_ratios",
     "plot_real_steps",
     "plot_reply_pairs",
     "plot_reply_shifts",

@@ -18,8 +18,10 @@ from remi_core.chat import EncodedDialogue
 from remi_core.errors import RemiError
 from remi_core.models import logits_at, unembedding
 
-# 64 MB of float32: logits of a large vocabulary exist for a few hundred positions at a time.
-_LOGITS_IN_MEMORY = 1 << 24
+# Logits exist for a few hundred positions at a time. A GPU wants more of them at once than a processor, whose
+# caches and memory allocator like small blocks; below so many rows the weights are read too often for what they do.
+_LOGITS_IN_MEMORY = {"cpu": 1 << 20, "cuda": 1 << 27}
+_LEAST_ROWS = 256
 
 
 @runtime_checkable
@@ -74,14 +76,15 @@ class PassState:
 
         Each chunk comes with the slice of ``rows`` it belongs to; the whole is never in memory.
         """
-        for part in chunks(len(rows), self.n_vocab):
+        for part in chunks(len(rows), self.n_vocab, device=self.final_hidden.device):
             logits = logits_at(self.model, self.final_hidden[rows[part], positions[part]])
             yield part, torch.log_softmax(logits, dim=-1).to(self.final_hidden.device)
 
 
-def chunks(n_positions: int, n_vocab: int) -> Iterator[slice]:
+def chunks(n_positions: int, n_vocab: int, *, device: torch.device | str = "cpu") -> Iterator[slice]:
     """Slices that cover the positions, each small enough for its logits to be in memory."""
-    step = max(1, _LOGITS_IN_MEMORY // n_vocab)
+    wanted = _LOGITS_IN_MEMORY.get(torch.device(device).type, _LOGITS_IN_MEMORY["cpu"])
+    step = max(_LEAST_ROWS, wanted // n_vocab)
     for start in range(0, n_positions, step):
         yield slice(start, min(start + step, n_positions))
 
@@ -99,6 +102,11 @@ def split_rows(values: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
     """A flat array cut into one piece a dialogue."""
     assert len(values) == sum(counts), (len(values), counts)
     return np.split(values, np.cumsum(counts)[:-1])
+
+
+def all_finite(*values: np.ndarray) -> bool:
+    """Whether no value of a batch needs to be looked for by name: one look costs less than one a dialogue."""
+    return all(bool(np.isfinite(one).all()) for one in values)
 
 
 def require_finite(

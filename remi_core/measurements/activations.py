@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from remi_core.batches import Batch
 from remi_core.errors import UsageError, nearest
-from remi_core.measurements import PassState, require_finite
+from remi_core.measurements import PassState, all_finite, require_finite
 from remi_core.npz import RowFile
 from remi_core.windows import WINDOWS, window_span
 
@@ -59,32 +59,39 @@ class ActivationProbe:
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the window means of one batch."""
-        members = self._members(state)
-        counts = members.sum(dim=-1)
-        weights = (members / counts[..., None].clamp(min=1)).flatten(end_dim=1)
-        # One product a layer averages all windows of all dialogues of the batch.
-        means = [weights @ state.blocks[layer].to(weights.device, torch.float32) for layer in self.layers]
+        members, counts = self._members(state)
+        # One look-up a layer averages all windows of all dialogues of the batch; an empty bag is zero.
+        starts = counts.flatten().cumsum(0) - counts.flatten()
+        means = [
+            nn.functional.embedding_bag(
+                members, state.blocks[layer].to(members.device, torch.float32), starts, mode="mean"
+            )
+            for layer in self.layers
+        ]
         stacked = torch.stack(means, dim=1).unflatten(0, counts.shape).cpu().numpy()
-        n_tokens = counts.to(torch.long).cpu().numpy()
+        n_tokens = counts.cpu().numpy()
+        well = all_finite(stacked)
+        stacked[n_tokens == 0] = np.nan
         for row, (index, dialogue) in enumerate(zip(batch.indices.tolist(), state.dialogues, strict=True)):
-            for at, layer in enumerate(self.layers):
-                require_finite(self.name, stacked[row, :, at], dialogue, layer=layer)
-            stacked[row, n_tokens[row] == 0] = np.nan
+            for at, layer in () if well else enumerate(self.layers):
+                require_finite(self.name, stacked[row, n_tokens[row] > 0, at], dialogue, layer=layer)
             self._rows[index] = (stacked[row], n_tokens[row])
 
-    def _members(self, state: PassState) -> Float[Tensor, "dialogue window kept"]:
-        """1 where a kept position belongs to the window of the dialogue, else 0."""
-        rows, positions = state.kept
-        spans = torch.tensor(
-            [
-                [window_span(one, window, first_k=self.first_k) for window in self.windows]
-                for one in state.dialogues
-            ],
-            device=rows.device,
-        )
-        own = rows == torch.arange(len(state.dialogues), device=rows.device)[:, None]
-        inside = (positions >= spans[..., :1]) & (positions < spans[..., 1:])
-        return (inside & own[:, None]).float()
+    def _members(self, state: PassState) -> tuple[Int[Tensor, " member"], Int[Tensor, "dialogue window"]]:
+        """Places among the kept positions of every window of every dialogue in turn, and how many each has."""
+        members: list[int] = []
+        counts = []
+        start = 0
+        for one in state.dialogues:
+            spans = [window_span(one, window, first_k=self.first_k) for window in self.windows]
+            for first, stop in spans:
+                members.extend(range(start + first - one.prompt_end, start + stop - one.prompt_end))
+            counts.append([stop - first for first, stop in spans])
+            # What is kept of a dialogue runs from prompt_end to the end of its answer.
+            start += one.answer_stop - one.prompt_end
+        device = state.kept[0].device
+        long = {"dtype": torch.long, "device": device}
+        return torch.tensor(members, **long), torch.tensor(counts, **long)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""

@@ -1,8 +1,8 @@
 """Inner products of per-dialogue gradients of one weight, gradients not stored (paper section 4.2.2).
 
 The gradient of a dialogue's loss with respect to the weight of a linear map y = W a is G = Σ_t δ_t a_tᵀ,
-with a_t the input at token t and δ_t the gradient with respect to y_t. The factors are kept; the matrices
-only exist in blocks.
+with a_t the input at token t and δ_t the gradient with respect to y_t. The factors are kept; of the matrices only
+slices exist.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError
 from remi_core.measurements import chunks, positions_of, require_finite
+from remi_core.measurements.gram_blocks import Factors, gram_of_factors
 from remi_core.models import attention_output, decoder_body, logits_at, unembedding
 from remi_core.placement import input_device
 from remi_core.ranks import rank
 from remi_core.sharing import Budget, share_batches
-
-# Elements of one block of float64 gradients: 512 MB, and two blocks are in memory at a time.
-_BLOCK_ELEMENTS = 1 << 26
-
-Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
 
 
 def measure_gradient_gram(
@@ -139,7 +135,7 @@ def _head_backward(
     counts = torch.tensor([stop - start for start, stop in spans], device=hidden.device)
     losses = torch.zeros(len(spans), dtype=torch.float64, device=hidden.device)
     gradient = torch.zeros_like(hidden)
-    for part in chunks(len(rows), unembedding(model).weight.shape[0]):
+    for part in chunks(len(rows), unembedding(model).weight.shape[0], device=hidden.device):
         row, position = rows[part], positions[part]
         piece = hidden[row, position - 1].requires_grad_(True)
         logits = logits_at(model, piece).to(hidden.device)
@@ -167,30 +163,3 @@ def _leaf_output(projection: nn.Module) -> Iterator[dict[str, Tensor]]:
         yield seen
     finally:
         handle.remove()
-
-
-def gram_of_factors(
-    factors: Sequence[Factors], *, device: str = "cpu"
-) -> Float64[np.ndarray, "dialogue dialogue"]:
-    """⟨G_i, G_j⟩ of G_i = Σ_t δ_t a_tᵀ, from the factors (a, δ) of each dialogue, in float64.
-
-    Gradients are formed for a block of dialogues at a time, as many as fit into a fixed number of elements.
-    """
-    n = len(factors)
-    size = factors[0][0].shape[-1] * factors[0][1].shape[-1]
-    step = max(1, _BLOCK_ELEMENTS // size)
-    gram = np.empty((n, n))
-
-    def stack(start: int) -> Float64[Tensor, "dialogue element"]:
-        block = factors[start : start + step]
-        on_device = ((a.to(device, torch.float64), delta.to(device, torch.float64)) for a, delta in block)
-        return torch.stack([(delta.T @ a).flatten() for a, delta in on_device])
-
-    for first in range(0, n, step):
-        left = stack(first)
-        for second in range(first, n, step):
-            right = left if second == first else stack(second)
-            product = (left @ right.T).cpu().numpy()
-            gram[first : first + step, second : second + step] = product
-            gram[second : second + step, first : first + step] = product.T
-    return gram

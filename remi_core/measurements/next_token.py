@@ -7,7 +7,7 @@ import torch
 
 from remi_core.batches import Batch
 from remi_core.errors import UsageError
-from remi_core.measurements import PassState, require_finite
+from remi_core.measurements import PassState, all_finite, require_finite
 
 
 class NextTokenProbe:
@@ -67,9 +67,11 @@ class NextTokenProbe:
             pairs = log_p.gather(1, torch.stack([own, others[part]], dim=1)).cpu().numpy()
             top = log_p.topk(self.top_k, dim=-1)
             values, ids = top.values.cpu().numpy(), top.indices.cpu().numpy()
-            self._total += log_p.double().exp().sum(dim=0).cpu().numpy()
+            self._total += log_p.exp().sum(dim=0, dtype=torch.float64).cpu().numpy()
+            well = all_finite(pairs)
             for at, row in enumerate(chosen[part]):
-                require_finite(self.name, pairs[at], state.dialogues[row])
+                if not well:
+                    require_finite(self.name, pairs[at], state.dialogues[row])
                 self._pairs[indices[row]] = pairs[at]
                 self._top[indices[row]] = (ids[at], values[at])
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from remi_core.batches import Batch
-from remi_core.measurements import PassState, require_finite, split_rows
+from remi_core.measurements import PassState, all_finite, require_finite, split_rows
 
 
 class SequenceProbe:
@@ -41,11 +41,14 @@ class SequenceProbe:
         # The token at a position is predicted at the position before it.
         for part, log_p in state.log_probabilities(rows, positions - 1):
             log_probability[part] = log_p.gather(1, tokens[part, None])[:, 0]
-            entropy[part] = -(log_p.exp() * log_p).sum(dim=-1)
+            # In place: on a processor a second matrix of this size costs more than the arithmetic on it.
+            entropy[part] = log_p.exp().mul_(log_p).sum(dim=-1).neg_()
         counts = [dialogue.n_answer for dialogue in state.dialogues]
-        arrays = (split_rows(part.cpu().numpy(), counts) for part in (log_probability, entropy, tokens))
+        flat = [part.cpu().numpy() for part in (log_probability, entropy, tokens)]
+        well = all_finite(*flat[:2])
+        arrays = (split_rows(part, counts) for part in flat)
         for index, dialogue, *values in zip(batch.indices.tolist(), state.dialogues, *arrays, strict=True):
-            for value in values[:2]:
+            for value in () if well else values[:2]:
                 require_finite(self.name, value, dialogue)
             self._rows[index] = (values[0], values[1], values[2])
 

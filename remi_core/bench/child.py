@@ -1,0 +1,76 @@
+"""A fresh process that measures one thing and prints it as JSON: peak memory, or a peer against ours.
+
+python -m remi_core.bench.child '{"do": "memory", "way": "probes", "model": "micro", "count": 100, "store": "…"}'
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from remi_core.bench.peers import READERS, peer_activations
+from remi_core.bench.timing import interleaved
+from remi_core.bench.ways import WAYS, activations, largest_difference
+from remi_core.bench.workload import Workload, opened
+from remi_core.store import Store
+
+
+def main() -> None:
+    """Print what the one argument asks for."""
+    asked = json.loads(sys.argv[1])
+    with opened(asked["model"], asked["count"], Store(Path(asked["store"]))) as workload:
+        found = {"memory": memory, "peer": peer}[asked["do"]](workload, asked)
+    print(json.dumps(found))
+
+
+def memory(workload: Workload, asked: Mapping[str, object]) -> dict[str, int]:
+    """Bytes that the process holds at most while it does one thing, above what it held before (weights, libraries)."""
+    way = _way(workload, str(asked["way"]))
+    reset_peak()
+    before = peak_bytes()
+    way(workload)
+    return {"added": peak_bytes() - before, "peak": peak_bytes()}
+
+
+def peer(workload: Workload, asked: Mapping[str, object]) -> dict[str, object]:
+    """Seconds of ours and of a peer, run by run, and the largest difference of what they give."""
+    name = str(asked["way"])
+    # A copy: a peer may change the parts of the model that it is given.
+    theirs = _way(replace(workload, model=copy.deepcopy(workload.model)), name)
+    ways = {"ours": lambda: activations(workload), name: lambda: theirs(workload)}
+    timed = interleaved(ways, runs=int(asked["runs"]))
+    difference = largest_difference(timed.results["ours"], timed.results[name])
+    return {"seconds": dict(timed.seconds), "difference": difference}
+
+
+def _way(workload: Workload, name: str) -> Callable[[Workload], object]:
+    if name not in READERS:
+        return WAYS[name]
+    reader = READERS[name](workload.model)
+    return lambda given: peer_activations(given, reader)
+
+
+def reset_peak() -> None:
+    """Return once the peak counts from now on, where the system can do that (Linux)."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
+
+
+def peak_bytes() -> int:
+    """Largest resident set of this process since the last reset."""
+    path = Path("/proc/self/status")
+    if not path.exists():
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    (line,) = [line for line in path.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()

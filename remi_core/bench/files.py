@@ -1,0 +1,97 @@
+"""Stored benchmarks: one file for each kind of machine, and which one the book shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from remi_core.bench.targets import TARGETS
+from remi_core.errors import RemiError
+from remi_core.fingerprint import file_digest
+from remi_core.machine import machine
+from remi_core.store import project_root
+
+DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer")
+"""Curves without which the book has no figure."""
+
+
+def bench_path() -> Path:
+    """Where the benchmark of this machine is kept: one file for each kind of machine."""
+    slug = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-")
+    return project_root() / "benchmarks" / f"bench-{slug}.json"
+
+
+def write(found: Mapping[str, object], path: Path) -> Path:
+    """The path, once the file is whole; rows and curves of cases that were not run are kept from the file before.
+
+    Raises:
+        RemiError: if what is there is not a benchmark.
+    """
+    text = (
+        json.dumps(merged(found, read(path) if path.is_file() else {}), indent=1, ensure_ascii=False) + "\n"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part-0")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def merged(found: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:
+    """The new benchmark, with what the one before has beside it, if versions are the same; else the new one alone."""
+    if before.get("versions") != found["versions"] or before.get("machine") != found["machine"]:
+        return dict(found)
+    rows = {row["name"]: row for row in (*before["rows"], *found["rows"])}
+    curves = {(point["curve"], point["model"]) for point in found["points"]}
+    kept = [one for one in before["points"] if (one["curve"], one["model"]) not in curves]
+    order = list(TARGETS)
+    ordered = sorted(
+        (row for name, row in rows.items() if name in TARGETS), key=lambda row: order.index(row["name"])
+    )
+    return {**found, "rows": ordered, "points": [*kept, *found["points"]]}
+
+
+def read(path: Path) -> dict[str, object]:
+    """A stored benchmark.
+
+    Raises:
+        RemiError: if the file is not one.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RemiError(f"{path}: not a benchmark ({error})") from None
+    if not isinstance(found, dict) or not {"machine", "versions", "rows", "points"} <= found.keys():
+        raise RemiError(f"{path}: not a benchmark; it needs machine, versions, rows and points")
+    return found
+
+
+def newest(folder: Path | None = None) -> dict[str, object] | None:
+    """The whole stored benchmark that was made last, by its date and then its name; None where none is stored.
+
+    One is whole when no case was left out: each row is there, with a value or with why it has none.
+
+    Raises:
+        RemiError: if one of the files is not a benchmark.
+    """
+    found = [(read(path), path.name) for path in stored_files(folder)]
+    whole = [pair for pair in found if is_whole(pair[0])]
+    return max(whole, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if whole else None
+
+
+def is_whole(found: Mapping[str, object]) -> bool:
+    """Whether a benchmark has every row, and the curves that the book draws."""
+    curves = {point["curve"] for point in found["points"]}
+    return {row["name"] for row in found["rows"]} >= set(TARGETS) and curves >= set(DRAWN)
+
+
+def digests(folder: Path | None = None) -> dict[str, str]:
+    """Digest of each stored benchmark, for the key of a page that shows the newest."""
+    return {path.name: file_digest(path) for path in stored_files(folder)}
+
+
+def stored_files(folder: Path | None = None) -> list[Path]:
+    """All stored benchmarks, by name."""
+    return sorted((folder or project_root() / "benchmarks").glob("bench-*.json"))

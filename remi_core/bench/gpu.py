@@ -1,0 +1,178 @@
+"""Random weights in published shapes on a graphics card: tokens a second, share of the matmul rate, peak memory.
+
+Without a card only the tiny shape runs, in float32 on the processor, so that the script itself is tried everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from remi_core.bench.explicit import explicit_gram
+from remi_core.bench.growth import matmul_rate
+from remi_core.bench.processes import Setting
+from remi_core.bench.released import Protocol, released
+from remi_core.bench.rows import Outcome, Point, Row, judged, not_measured
+from remi_core.bench.targets import SHAPES, TARGETS
+from remi_core.bench.timing import Timed, interleaved
+from remi_core.bench.ways import bare, gram, largest_difference, probes
+from remi_core.bench.workload import Workload
+from remi_core.chat import EncodedDialogue
+from remi_core.presets import get_preset
+
+HALF_TOLERANCE = 0.05
+"""Allowed between two orders of summation in bfloat16, relative to the largest value."""
+
+CONFIGS: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "tiny": dict(
+            hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, vocab_size=512
+        ),
+        "0.5b": dict(
+            hidden_size=896,
+            intermediate_size=4864,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            vocab_size=151936,
+        ),
+        "7b": dict(
+            hidden_size=3584,
+            intermediate_size=18944,
+            num_hidden_layers=28,
+            num_attention_heads=28,
+            vocab_size=152064,
+        ),
+        "32b": dict(
+            hidden_size=5120,
+            intermediate_size=27648,
+            num_hidden_layers=64,
+            num_attention_heads=40,
+            vocab_size=152064,
+        ),
+    }
+)
+"""Shapes of Qwen2.5 by name, and one for the processor. Source: the configurations published with the models."""
+KEY_HEADS = MappingProxyType({"tiny": 2, "0.5b": 2, "7b": 4, "32b": 8})
+
+
+def shaped(shape: str, *, device: str, dtype: torch.dtype, count: int = 32, length: int = 256) -> Workload:
+    """A model of a shape with random weights made on the device, and dialogues of random tokens of several lengths."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        **CONFIGS[shape], num_key_value_heads=KEY_HEADS[shape], tie_word_embeddings=shape in ("tiny", "0.5b")
+    )
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(default)
+    generator = np.random.default_rng(0)
+    dialogues = tuple(
+        _random(generator, at, length, int(CONFIGS[shape]["vocab_size"])) for at in range(count)
+    )
+    preset = get_preset("qwen2.5-coder-32b")
+    return Workload(model, dialogues, preset)
+
+
+def _random(generator: np.random.Generator, at: int, length: int, n_vocab: int) -> EncodedDialogue:
+    own = int(generator.integers(length // 2, length + 1))
+    ids = tuple(int(token) for token in generator.integers(n_vocab, size=own))
+    return EncodedDialogue(identifier=f"random {at}", input_ids=ids, answer_start=own // 2, answer_stop=own)
+
+
+def gpu_case(setting: Setting, _model: str) -> Outcome:
+    """The rows of the graphics card; without one, that the tiny shape runs, and null for every row."""
+    if not torch.cuda.is_available():
+        timed = timed_shape(setting, "tiny", device="cpu", dtype=torch.float32)[1]
+        why = f"no graphics card; the tiny shape ran on the processor in {timed.median('probes'):.2g} s"
+        return Outcome([not_measured(row, TARGETS[row], why) for row in TARGETS if row.startswith("gpu.")])
+    found = Outcome([_equal_row()])
+    for shape in SHAPES:
+        found.add(_shape_case(setting, shape))
+    return found
+
+
+def timed_shape(
+    setting: Setting, shape: str, *, device: str, dtype: torch.dtype, slow: bool = False
+) -> tuple[Workload, Timed]:
+    """A workload of a shape, and its ways timed; ``slow`` ones are the released protocol and explicit gradients."""
+    workload = shaped(shape, device=device, dtype=dtype)
+    ways = {"probes": lambda: probes(workload), "bare": lambda: bare(workload)}
+    if slow:
+        ways |= {
+            "released": lambda: released(workload, Protocol()),
+            "gram": lambda: gram(workload),
+            "explicit": lambda: explicit_gram(workload),
+        }
+    return workload, interleaved(ways, runs=setting.runs)
+
+
+def _shape_case(setting: Setting, shape: str) -> Outcome:
+    rows = [row for row in TARGETS if row.startswith("gpu.") and row.endswith(f".{shape}")]
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        workload, timed = timed_shape(setting, shape, device="cuda", dtype=torch.bfloat16, slow=shape == "7b")
+    except torch.OutOfMemoryError:
+        free = torch.cuda.get_device_properties(0).total_memory
+        return Outcome(
+            [not_measured(row, TARGETS[row], f"the card has {free} bytes, too few") for row in rows]
+        )
+    rate = matmul_rate(8192, device="cuda", dtype=torch.bfloat16)
+    weights = sum(one.numel() for one in workload.model.model.layers.parameters())
+    speeds = [workload.n_tokens / seconds for seconds in timed.seconds["probes"]]
+    shares = [2 * weights * speed / rate for speed in speeds]
+    note = f"{torch.cuda.get_device_name()}; peak {torch.cuda.max_memory_allocated()} bytes; measured: tokens a second"
+    name = f"gpu.rate.{shape}"
+    found = Outcome([judged(name, TARGETS[name], sorted(speeds)[len(speeds) // 2], shares, note=note)])
+    found.points.append(
+        Point("gpu tokens a second", shape, "probes", weights, sorted(speeds)[len(speeds) // 2])
+    )
+    if shape == "7b":
+        found.rows += _compared(timed)
+    del workload
+    torch.cuda.empty_cache()
+    return found
+
+
+def _compared(timed: Timed) -> list[Row]:
+    """The rows that compare ways on the shape where all of them were timed."""
+    same = largest_difference(timed.results["probes"], timed.results["released"])
+    alike = largest_difference(timed.results["gram"], timed.results["explicit"])
+    note = f"bfloat16; answers equal to {same:.0e} and {alike:.0e} of the largest (allowed {HALF_TOLERANCE})"
+    pairs = {
+        "probes": ("probes", "bare"),
+        "released": ("released", "probes"),
+        "explicit": ("explicit", "gram"),
+    }
+    if max(same, alike) > HALF_TOLERANCE:
+        why = f"the answers differ: {note}"
+        return [not_measured(f"gpu.{kind}.7b", TARGETS[f"gpu.{kind}.7b"], why) for kind in pairs]
+    return [
+        judged(
+            f"gpu.{kind}.7b",
+            TARGETS[f"gpu.{kind}.7b"],
+            timed.median("gram" if kind == "explicit" else "probes"),
+            timed.ratios(*pair),
+            note=note,
+        )
+        for kind, pair in pairs.items()
+    ]
+
+
+def _equal_row() -> Row:
+    """The tiny shape on the card and on the processor: largest difference of the log-probabilities, in nats."""
+    found = []
+    own = shaped("tiny", device="cpu", dtype=torch.float32)
+    for device in ("cpu", "cuda"):
+        moved = Workload(own.model.to(device), own.dialogues, own.preset)
+        found.append(probes(moved)["log_probability"])
+    difference = float(np.abs(found[0] - found[1]).max())
+    return judged(
+        "gpu.equal", TARGETS["gpu.equal"], difference, [difference], note="measured: nats", timed=False
+    )

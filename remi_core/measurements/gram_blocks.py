@@ -1,0 +1,106 @@
+"""Inner products of gradients from their factors: each way costs what its shapes make it cost, the cheaper one runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
+
+# Elements of one block of float32: 64 MB, and at most this share of all gradients, so that few dialogues of a small
+# model are no reason to hold them all. Beside it only the factors and the n × n matrix are held.
+BLOCK_ELEMENTS = 1 << 24
+_SLICES = 12
+# Rows of the matrix that are made at a time, against those before them alone: it is symmetric.
+_ROWS = 128
+
+
+def gram_of_factors(
+    factors: Sequence[Factors], *, device: str = "cpu", block_elements: int = BLOCK_ELEMENTS
+) -> Float64[np.ndarray, "dialogue dialogue"]:
+    """⟨G_i, G_j⟩ of G_i = Σ_t δ_t a_tᵀ, from the factors (a, δ) of each dialogue.
+
+    Products are taken in float32 and summed over blocks in float64. Whichever way takes fewer operations runs:
+    by slices of the gradients, or by pairs of tokens, ⟨G_i, G_j⟩ = Σ_ts (a_t·a_s)(δ_t·δ_s).
+    """
+    by_pairs, by_slices = operations(factors)
+    way = gram_by_token_pairs if by_pairs < by_slices else gram_by_slices
+    return way(factors, device=device, block_elements=block_elements)
+
+
+def operations(factors: Sequence[Factors]) -> tuple[int, int]:
+    """Floating-point operations of the Gram matrix by pairs of tokens, and by slices of the gradients."""
+    n, tokens = len(factors), sum(len(inputs) for inputs, _ in factors)
+    d_in, d_out = factors[0][0].shape[-1], factors[0][1].shape[-1]
+    by_pairs = 2 * tokens * tokens * (d_in + d_out)
+    by_slices = 2 * d_in * d_out * (tokens + n * n)
+    return by_pairs, by_slices
+
+
+def gram_by_slices(
+    factors: Sequence[Factors], *, device: str = "cpu", block_elements: int = BLOCK_ELEMENTS
+) -> Float64[np.ndarray, "dialogue dialogue"]:
+    """The Gram matrix, from all dialogues' gradients at a few rows of the weight at a time: each is formed once."""
+    n = len(factors)
+    d_in, d_out = factors[0][0].shape[-1], factors[0][1].shape[-1]
+    step = max(1, min(block_elements // (n * d_in), -(-d_out // _SLICES)))
+    gram = torch.zeros((n, n), dtype=torch.float64, device=device)
+    part = torch.empty((n, min(step, d_out), d_in), device=device)
+    for start in range(0, d_out, step):
+        width = min(step, d_out - start)
+        own = part[:, :width]
+        for at, (inputs, gradients) in enumerate(factors):
+            torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=own[at])
+        flat = own.reshape(n, width * d_in)
+        for first in range(0, n, _ROWS):
+            last = min(first + _ROWS, n)
+            gram[first:last, :last] += flat[first:last] @ flat[:last].T
+    return (gram.tril() + gram.tril(-1).T).cpu().numpy()
+
+
+def gram_by_token_pairs(
+    factors: Sequence[Factors], *, device: str = "cpu", block_elements: int = BLOCK_ELEMENTS
+) -> Float64[np.ndarray, "dialogue dialogue"]:
+    """The Gram matrix, from the inner products of tokens: no gradient is formed."""
+    gram = torch.zeros((len(factors), len(factors)), dtype=torch.float64, device=device)
+    groups = list(_groups([len(inputs) for inputs, _ in factors], int(block_elements**0.5)))
+    for at, left in enumerate(groups):
+        own = _joined(factors, left, device)
+        for right in groups[: at + 1]:
+            other = own if right == left else _joined(factors, right, device)
+            product = (own[0] @ other[0].T) * (own[1] @ other[1].T)
+            rows = torch.zeros((len(left), product.shape[1]), dtype=torch.float64, device=device)
+            rows.index_add_(0, own[2], product.double())
+            block = torch.zeros((len(left), len(right)), dtype=torch.float64, device=device)
+            block.index_add_(1, other[2], rows)
+            gram[left.start : left.stop, right.start : right.stop] = block
+            gram[right.start : right.stop, left.start : left.stop] = block.T
+    return gram.cpu().numpy()
+
+
+def _on(values: Tensor, device: str) -> Tensor:
+    return values.to(device, torch.float32)
+
+
+def _groups(counts: Sequence[int], most: int) -> Iterator[range]:
+    """Runs of dialogues with at most so many tokens together; a longer dialogue is one of its own."""
+    start, total = 0, 0
+    for at, count in enumerate(counts):
+        if at > start and total + count > most:
+            yield range(start, at)
+            start, total = at, 0
+        total += count
+    yield range(start, len(counts))
+
+
+def _joined(factors: Sequence[Factors], group: range, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs and gradients of all tokens of a group, and which dialogue of the group each belongs to."""
+    own = [factors[index] for index in group]
+    counts = torch.tensor([len(inputs) for inputs, _ in own])
+    inputs, gradients = (torch.cat([pair[side] for pair in own]) for side in (0, 1))
+    owner = torch.repeat_interleave(torch.arange(len(own)), counts)
+    return _on(inputs, device), _on(gradients, device), owner.to(device)

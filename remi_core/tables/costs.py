@@ -1,0 +1,141 @@
+"""What measuring costs, as tables: a stored benchmark's rows and curves, and what the paper's preset would take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from remi_core.figures.alt import number, with_interval
+from remi_core.presets import get_preset
+from remi_core.sizes import config_of, shape_of
+
+WORDS = {True: "met", False: "missed", None: "not measured"}
+
+CARDS: Mapping[str, tuple[float, int]] = {
+    "NVIDIA L40S": (362e12, 48),
+    "NVIDIA A100 80 GB": (312e12, 80),
+    "NVIDIA H100 SXM": (989e12, 80),
+    "NVIDIA H200": (989e12, 141),
+}
+"""Card → floating-point operations a second in bfloat16 as its maker states them (dense), and GB of memory."""
+
+ASSUMED_SHARE = 0.4
+"""Share of the stated rate that a forward pass is assumed to reach: assumed, not measured."""
+ASSUMED_TOKENS = 400
+"""Tokens of a dialogue: assumed, not measured."""
+
+
+def row_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """A row for each row of a benchmark, in words: columns row, target, ratio, verdict, note."""
+    return pd.DataFrame(
+        [
+            {
+                "row": row["name"],
+                "target": row["target"],
+                "ratio": _ratio(row),
+                "verdict": _verdict(row),
+                "note": row["note"],
+            }
+            for row in benchmark["rows"]
+        ],
+        columns=["row", "target", "ratio", "verdict", "note"],
+    )
+
+
+def measured_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """A row for each row that has a ratio: columns row, ratio, low, high, met."""
+    return pd.DataFrame(
+        [
+            {"row": row["name"], "ratio": row["ratio"], "low": low, "high": high, "met": _verdict(row)}
+            for row in benchmark["rows"]
+            if row["ratio"] is not None and not row["name"].startswith(("book.", "gram.exact"))
+            for low, high in [row["spread"]]
+        ],
+        columns=["row", "ratio", "low", "high", "met"],
+    )
+
+
+def cause_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """Seconds after each departure from the released protocol: columns model, cause, seconds, step and total.
+
+    ``step`` is by how much it is faster than the line before, ``total`` than the first.
+    """
+    points = curve(benchmark, "released").sort_values(["model", "x"], kind="stable")
+    parts = []
+    for _, own in points.groupby("model", sort=True):
+        seconds = own["value"]
+        step, total = seconds.shift().fillna(seconds.iloc[0]) / seconds, seconds.iloc[0] / seconds
+        parts.append(own.assign(cause=own["way"], seconds=seconds, step=step, total=total))
+    columns = ["model", "cause", "seconds", "step", "total"]
+    return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
+
+
+def curve(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:
+    """The points of one curve: columns curve, model, way, x, value."""
+    columns = ["curve", "model", "way", "x", "value"]
+    return pd.DataFrame([point for point in benchmark["points"] if point["curve"] == name], columns=columns)
+
+
+def growth_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """The points of all curves of time against size, in the order of the figure's panels."""
+    names = ("dialogues", "tokens", "parameters", "gradient layer")
+    return pd.concat([curve(benchmark, name) for name in names], ignore_index=True)
+
+
+def rate_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """Share of the measured matmul rate that each random model reaches: columns parameters, way, share."""
+    rates = curve(benchmark, "matmul rate")["value"]
+    points = curve(benchmark, "parameters")
+    if rates.empty or points.empty:
+        return pd.DataFrame(columns=["parameters", "way", "share of the matmul rate"])
+    tokens = float(curve(benchmark, "parameter tokens")["value"].iloc[0])
+    share = 2 * points["x"] * tokens / points["value"] / float(rates.iloc[0])
+    return pd.DataFrame(
+        {"parameters": points["x"].astype(int), "way": points["way"], "share of the matmul rate": share}
+    )
+
+
+def projected_table(preset_name: str = "qwen2.5-coder-32b") -> pd.DataFrame:
+    """Hours of each card for all forward measurements of a preset: projected from its shape, not run.
+
+    Operations are 2 · parameters · tokens a forward pass, at an assumed share of the maker's rate.
+    """
+    preset = get_preset(preset_name)
+    parameters = shape_of(config_of(preset.variants["base"])).n_parameters()
+    tokens = len(preset.variants) * len(preset.datasets) * preset.n_dialogues * ASSUMED_TOKENS
+    rows = []
+    for card, (rate, memory) in CARDS.items():
+        hours = 2 * parameters * tokens / (ASSUMED_SHARE * rate) / 3600
+        rows.append(
+            {
+                "card": card,
+                "assumed rate, TFLOP/s": number(ASSUMED_SHARE * rate / 1e12),
+                "cards that hold the weights": -(-2 * parameters // (memory * 10**9)),
+                "card hours, projected, not run": number(hours),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def assumptions() -> str:
+    """One sentence that names what the projection assumes."""
+    return (
+        f"Assumed, not measured: {ASSUMED_TOKENS} tokens a dialogue, {number(100 * ASSUMED_SHARE)} % of the rate that "
+        "the maker states for bfloat16, and no time to load weights."
+    )
+
+
+def summary(benchmark: Mapping[str, object]) -> str:
+    """One sentence that counts the rows by verdict and names the machine."""
+    verdicts = [_verdict(row) for row in benchmark["rows"]]
+    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+    return f"On {benchmark['machine']}, of {len(verdicts)} rows: {counts}."
+
+
+def _verdict(row: Mapping[str, object]) -> str:
+    return "shown, not judged" if row["met"] is None and row["ratio"] is not None else WORDS[row["met"]]
+
+
+def _ratio(row: Mapping[str, object]) -> str:
+    return "" if row["ratio"] is None else with_interval(row["ratio"], *row["spread"])
