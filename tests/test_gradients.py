@@ -20,6 +20,7 @@ from remi_core.estimates import gradients as estimates
 from remi_core.estimates.pairing import TwoSets
 from remi_core.hooks import hidden_of
 from remi_core.measurements import gradients
+from remi_core.measurements.factor_file import FactorFile
 from remi_core.measurements.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
 from remi_core.measurements.gram_blocks import Factors, gram_by_slices, gram_by_token_pairs, operations
 from remi_core.models import attention_output, decoder_blocks
@@ -202,3 +203,23 @@ def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(
     vectors[40:, 0] -= 6
     found = estimates.mean_gradient_cosine(planted, 0, "educational", "insecure")
     assert found.low < found.value < -0.9 and found.high < -0.8 and found.null.low < found.null.high < 0.5
+
+
+@pytest.mark.parametrize("spill_from", [1, 1 << 30])
+def test_factors_come_back_as_written_from_memory_and_from_disk(spill_from: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = [
+        (torch.randn(n, 3, generator=generator), torch.randn(n, 5, generator=generator)) for n in (2, 0, 4)
+    ]
+    file = FactorFile(3, spill_from=spill_from)
+    for index in (2, 0, 1):
+        file.write(index, made[index])
+    for index, own in enumerate(file):
+        assert all(torch.equal(*pair) for pair in zip(own, made[index], strict=True))
+    assert torch.equal(file[1:][1][0], made[2][0])
+    np.testing.assert_array_equal(gram_of_factors(file), gram_of_factors(made))
+
+
+def test_factors_that_were_never_written_are_missed() -> None:
+    with pytest.raises(KeyError, match="dialogue 1 of 2"):
+        FactorFile(2)[1]

@@ -47,7 +47,7 @@ def _factors(
     dialogues: Sequence[EncodedDialogue],
     *,
     whole_sequence: bool = False,
-) -> list[Factors]:
+) -> Sequence[Factors]:
     preset = who.preset
     return gradient_factors(
         model,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -18,18 +20,20 @@ from remi_core.measurements.gradients import measure_gradient_gram
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
 from remi_core.models import decoder_body, unembedding
+from remi_core.npz import RowFile
 from remi_core.placement import input_device
 
 
 def probes(workload: Workload) -> Arrays:
     """All forward measurements from one pass: log-probability, entropy, next tokens, windows of every layer."""
     sequence, next_token = SequenceProbe(), NextTokenProbe(workload.preset.top_k)
-    found = run_probes(
-        workload.model,
-        workload.dialogues,
-        [sequence, next_token, _windows(workload)],
-        batch_tokens=workload.preset.batch_tokens,
-    )
+    with TemporaryDirectory() as folder:
+        found = run_probes(
+            workload.model,
+            workload.dialogues,
+            [sequence, next_token, _windows(workload, folder)],
+            batch_tokens=workload.preset.batch_tokens,
+        )
     own = found["sequence"]
     return {
         "log_probability": own["log_probability"],
@@ -42,7 +46,9 @@ def probes(workload: Workload) -> Arrays:
 def activations(workload: Workload) -> Arrays:
     """Mean activations of every layer at the windows alone."""
     tokens = workload.preset.batch_tokens
-    found = run_probes(workload.model, workload.dialogues, [_windows(workload)], batch_tokens=tokens)
+    with TemporaryDirectory() as folder:
+        probe = _windows(workload, folder)
+        found = run_probes(workload.model, workload.dialogues, [probe], batch_tokens=tokens)
     return {"mean": found["activations"]["mean"]}
 
 
@@ -100,9 +106,10 @@ def gram(workload: Workload) -> Arrays:
     )
 
 
-def _windows(workload: Workload) -> ActivationProbe:
-    preset = workload.preset
-    return ActivationProbe(workload.layers, preset.windows, first_k=preset.answer_first_k)
+def _windows(workload: Workload, folder: str) -> ActivationProbe:
+    """The probe as the package uses it: means go to a file, which stays readable after the folder is gone."""
+    preset, file = workload.preset, RowFile(Path(folder) / "means.npy", len(workload.dialogues))
+    return ActivationProbe(workload.layers, preset.windows, first_k=preset.answer_first_k, file=file)
 
 
 def _batches(workload: Workload) -> list:

@@ -20,6 +20,7 @@ from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError
 from remi_core.measurements import chunks, positions_of, require_finite
+from remi_core.measurements.factor_file import FactorFile
 from remi_core.measurements.gram_blocks import Factors, gram_of_factors
 from remi_core.models import attention_output, decoder_body, logits_at, unembedding
 from remi_core.placement import input_device
@@ -64,8 +65,8 @@ def gradient_factors(
     weight: int | None = None,
     batch_tokens: int | Budget,
     whole_sequence: bool = False,
-) -> tuple[list[Factors], Float64[np.ndarray, " dialogue"]]:
-    """Each dialogue's factors (a, δ), on the CPU, and its loss; for inner products across models.
+) -> tuple[Sequence[Factors], Float64[np.ndarray, " dialogue"]]:
+    """Each dialogue's factors (a, δ), on the CPU or on disk, and its loss; for inner products across models.
 
     Of several processes the first has the factors, the others have none.
 
@@ -75,7 +76,7 @@ def gradient_factors(
         raise UsageError("no dialogue to measure; at least one is needed")
     layer = -1 if weight is None else weight
     projection = attention_output(model, layer)
-    factors: dict[int, Factors] = {}
+    factors = FactorFile(len(encoded))
     losses = np.empty(len(encoded))
 
     def measure(batch: Batch) -> list[tuple[Factors, float]]:
@@ -92,10 +93,11 @@ def gradient_factors(
 
     def keep(indices: Sequence[int], parts: list[tuple[Factors, float]]) -> None:
         for index, (own, loss) in zip(indices, parts, strict=True):
-            factors[index], losses[index] = own, loss
+            factors.write(index, own)
+            losses[index] = loss
 
     share_batches(encoded, Budget.of(batch_tokens), measure=measure, keep=keep)
-    return ([] if rank() else [factors[index] for index in range(len(encoded))]), losses
+    return ([] if rank() else factors), losses
 
 
 def _factors(inputs: Float[Tensor, "token d_in"], gradients: Float[Tensor, "token d_out"]) -> Factors:

@@ -59,7 +59,12 @@ def gram_by_slices(
         for first in range(0, n, _ROWS):
             last = min(first + _ROWS, n)
             gram[first:last, :last] += flat[first:last] @ flat[:last].T
-    return (gram.tril() + gram.tril(-1).T).cpu().numpy()
+    for first in range(0, n, _ROWS):
+        last = min(first + _ROWS, n)
+        gram[:first, first:last] = gram[first:last, :first].T
+        corner = gram[first:last, first:last]
+        corner.copy_(corner.tril() + corner.tril(-1).T)
+    return gram.cpu().numpy()
 
 
 def gram_by_token_pairs(
