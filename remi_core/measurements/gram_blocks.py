@@ -14,7 +14,7 @@ Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
 # Elements of one block of float32: 64 MB, and at most this share of all gradients, so that few dialogues of a small
 # model are no reason to hold them all. Beside it only the factors and the n × n matrix are held.
 BLOCK_ELEMENTS = 1 << 24
-_SLICES = 12
+_SLICES = 3
 # Rows of the matrix that are made at a time, against those before them alone: it is symmetric.
 _ROWS = 128
 
