@@ -24,6 +24,9 @@ def main() -> None:
     """Print what the one argument asks for."""
     asked = json.loads(sys.argv[1])
     with opened(asked["model"], asked["count"], Store(Path(asked["store"]))) as workload:
+        if "batch_tokens" in asked:
+            preset = replace(workload.preset, batch_tokens=asked["batch_tokens"])
+            workload = replace(workload, preset=preset)
         found = {"memory": memory, "peer": peer}[asked["do"]](workload, asked)
     print(json.dumps(found))
 

@@ -16,6 +16,8 @@ from remi_core.chat import EncodedDialogue
 from remi_core.measurements.gradients import measure_gradient_gram
 
 FEW, MANY = 100, 10_000
+MEMORY_TOKENS = 1024
+"""Tokens of a batch where memory is measured: the fewest dialogues fill several of them."""
 SIZES = (50, 100, 200, 400)
 LENGTHS = (32, 64, 128, 256)
 WIDTHS = (64, 128, 256, 384)
@@ -36,7 +38,8 @@ def memory_case(setting: Setting, model: str) -> Outcome:
     note = (
         f"bytes that measuring adds at its peak: {few['added']} with {FEW} dialogues, {many['added']} with {MANY}; "
         f"with the dialogues themselves the process grows to {many['peak'] / few['peak']:.3f}, and with the decoder "
-        f"alone to {alone:.3f}"
+        f"alone to {alone:.3f}. Means of block outputs go to a file; log-probabilities, entropies and next tokens "
+        "stay in memory until the record is written, and the allocator keeps what is free between them"
     )
     row = judged(name, TARGETS[name], held + many["added"], [ratio], note=note, timed=False)
     points = [
@@ -76,7 +79,8 @@ def matmul_rate(size: int = 1024, *, device: str = "cpu", dtype: torch.dtype = t
 
 
 def _memory(setting: Setting, model: str, count: int, way: str) -> dict[str, int]:
-    return ask(setting, {"do": "memory", "way": way, "model": model, "count": count})
+    asked = {"do": "memory", "way": way, "model": model, "count": count, "batch_tokens": MEMORY_TOKENS}
+    return ask(setting, asked)
 
 
 def _timed(curve: str, model: str, workload: Workload, x: float) -> list[Point]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from remi_core.batches import Batch
 from remi_core.errors import UsageError, nearest
 from remi_core.measurements import PassState, all_finite, require_finite
+from remi_core.measurements.columns import Columns
 from remi_core.npz import RowFile
 from remi_core.windows import WINDOWS, window_span
 
@@ -46,7 +47,7 @@ class ActivationProbe:
         self.windows = tuple(windows)
         self.first_k = first_k
         self._file = file
-        self._rows: dict[int, tuple[np.ndarray | None, np.ndarray]] = {}
+        self._kept = Columns()
 
     def empty(self) -> ActivationProbe:
         """A probe of the same settings that has taken nothing, in memory."""
@@ -54,8 +55,13 @@ class ActivationProbe:
 
     def join(self, other: ActivationProbe) -> None:
         """Adds the dialogues of another one; where there is a file, their means leave memory."""
-        for index, (mean, count) in other._rows.items():
-            self._rows[index] = (mean if self._file is None else self._file.write(index, mean), count)
+        if self._file is None:
+            self._kept.extend(other._kept)
+            return
+        for indices, (counts, means) in other._kept.batches():
+            for index, mean in zip(indices.tolist(), means, strict=True):
+                self._file.write(index, mean)
+            self._kept.add(indices, counts)
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the window means of one batch."""
@@ -70,12 +76,12 @@ class ActivationProbe:
         ]
         stacked = torch.stack(means, dim=1).unflatten(0, counts.shape).cpu().numpy()
         n_tokens = counts.cpu().numpy()
-        well = all_finite(stacked)
+        if not all_finite(stacked):
+            for row, dialogue in enumerate(state.dialogues):
+                for at, layer in enumerate(self.layers):
+                    require_finite(self.name, stacked[row, n_tokens[row] > 0, at], dialogue, layer=layer)
         stacked[n_tokens == 0] = np.nan
-        for row, (index, dialogue) in enumerate(zip(batch.indices.tolist(), state.dialogues, strict=True)):
-            for at, layer in () if well else enumerate(self.layers):
-                require_finite(self.name, stacked[row, n_tokens[row] > 0, at], dialogue, layer=layer)
-            self._rows[index] = (stacked[row], n_tokens[row])
+        self._kept.add(batch.indices.tolist(), n_tokens, stacked)
 
     def _members(self, state: PassState) -> tuple[Int[Tensor, " member"], Int[Tensor, "dialogue window"]]:
         """Places among the kept positions of every window of every dialogue in turn, and how many each has."""
@@ -95,10 +101,9 @@ class ActivationProbe:
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
-        rows = [self._rows[index] for index in sorted(self._rows)]
-        self._rows = {}
-        means, counts = zip(*rows, strict=True)
+        indices, (counts, *means) = self._kept.finish()
+        order = np.argsort(indices)
         return {
-            "mean": np.stack(means) if self._file is None else self._file.finish(),
-            "count": np.stack(counts),
+            "mean": means[0][order] if self._file is None else self._file.finish(),
+            "count": counts[order],
         }

@@ -8,6 +8,7 @@ import torch
 from remi_core.batches import Batch
 from remi_core.errors import UsageError
 from remi_core.measurements import PassState, all_finite, require_finite
+from remi_core.measurements.columns import Columns
 
 
 class NextTokenProbe:
@@ -32,9 +33,8 @@ class NextTokenProbe:
         self._clear()
 
     def _clear(self) -> None:
-        self._seen: list[int] = []
-        self._pairs: dict[int, np.ndarray] = {}
-        self._top: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._n_seen = 0
+        self._kept = Columns()
         self._total = np.zeros(0)
 
     def empty(self) -> NextTokenProbe:
@@ -43,19 +43,18 @@ class NextTokenProbe:
 
     def join(self, other: NextTokenProbe) -> None:
         """Adds the dialogues of another one."""
-        self._total = self._total + other._total if self._seen else other._total
-        self._seen += other._seen
-        self._pairs |= other._pairs
-        self._top |= other._top
+        self._total = self._total + other._total if self._n_seen else other._total
+        self._n_seen += other._n_seen
+        self._kept.extend(other._kept)
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the prediction at the choice of each dialogue of one batch that has one."""
         if self.top_k > state.n_vocab:
             raise UsageError(f"top_k is {self.top_k}; the vocabulary has {state.n_vocab} tokens")
-        if not self._seen:
+        if not self._n_seen:
             self._total = np.zeros(state.n_vocab)
         indices = batch.indices.tolist()
-        self._seen += indices
+        self._n_seen += len(indices)
         chosen = [row for row, dialogue in enumerate(state.dialogues) if dialogue.choice is not None]
         rows = torch.tensor(chosen, dtype=torch.long, device=batch.input_ids.device)
         choices = torch.tensor(
@@ -68,23 +67,22 @@ class NextTokenProbe:
             top = log_p.topk(self.top_k, dim=-1)
             values, ids = top.values.cpu().numpy(), top.indices.cpu().numpy()
             self._total += log_p.exp().sum(dim=0, dtype=torch.float64).cpu().numpy()
-            well = all_finite(pairs)
-            for at, row in enumerate(chosen[part]):
-                if not well:
+            if not all_finite(pairs):
+                for at, row in enumerate(chosen[part]):
                     require_finite(self.name, pairs[at], state.dialogues[row])
-                self._pairs[indices[row]] = pairs[at]
-                self._top[indices[row]] = (ids[at], values[at])
+            self._kept.add([indices[row] for row in chosen[part]], pairs, ids, values)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
-        n = len(self._seen)
+        n = self._n_seen
         pairs = np.full((n, 2), np.nan, dtype=np.float32)
         top_ids = np.full((n, self.top_k), -1, dtype=np.int64)
         top = np.full((n, self.top_k), np.nan, dtype=np.float32)
         valid = np.zeros(n, dtype=bool)
-        for index, pair in self._pairs.items():
-            pairs[index], valid[index] = pair, True
-            top_ids[index], top[index] = self._top[index]
+        indices, arrays = self._kept.finish()
+        if len(indices):
+            pairs[indices], top_ids[indices], top[indices] = arrays
+            valid[indices] = True
         mean = self._total / valid.sum() if valid.any() else np.full_like(self._total, np.nan)
         self._clear()
         return {

@@ -7,6 +7,7 @@ import torch
 
 from remi_core.batches import Batch
 from remi_core.measurements import PassState, all_finite, require_finite, split_rows
+from remi_core.measurements.columns import Columns, pieces_in_order
 
 
 class SequenceProbe:
@@ -22,7 +23,7 @@ class SequenceProbe:
 
     def __init__(self, *, name: str = "sequence") -> None:
         self.name = name
-        self._rows: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._kept = Columns()
 
     def empty(self) -> SequenceProbe:
         """A probe of the same name that has taken nothing."""
@@ -30,7 +31,7 @@ class SequenceProbe:
 
     def join(self, other: SequenceProbe) -> None:
         """Adds the dialogues of another one."""
-        self._rows |= other._rows
+        self._kept.extend(other._kept)
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the answer tokens of one batch."""
@@ -45,17 +46,15 @@ class SequenceProbe:
             entropy[part] = log_p.exp().mul_(log_p).sum(dim=-1).neg_()
         counts = [dialogue.n_answer for dialogue in state.dialogues]
         flat = [part.cpu().numpy() for part in (log_probability, entropy, tokens)]
-        well = all_finite(*flat[:2])
-        arrays = (split_rows(part, counts) for part in flat)
-        for index, dialogue, *values in zip(batch.indices.tolist(), state.dialogues, *arrays, strict=True):
-            for value in () if well else values[:2]:
-                require_finite(self.name, value, dialogue)
-            self._rows[index] = (values[0], values[1], values[2])
+        if not all_finite(*flat[:2]):
+            for values in flat[:2]:
+                for one, dialogue in zip(split_rows(values, counts), state.dialogues, strict=True):
+                    require_finite(self.name, one, dialogue)
+        self._kept.add(batch.indices.tolist(), np.array(counts), *flat)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
-        rows = [self._rows[index] for index in sorted(self._rows)]
-        self._rows = {}
-        log_probability, entropy, token = (np.concatenate(column) for column in zip(*rows, strict=True))
-        offsets = np.cumsum([0, *(len(row[0]) for row in rows)])
+        indices, (counts, *flat) = self._kept.finish()
+        places, offsets = pieces_in_order(indices, counts)
+        log_probability, entropy, token = (values[places] for values in flat)
         return {"log_probability": log_probability, "entropy": entropy, "token": token, "offsets": offsets}
