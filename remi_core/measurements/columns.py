@@ -15,7 +15,7 @@ class Columns:
         self._indices: list[Int[np.ndarray, " dialogue"]] = []
         self._arrays: list[tuple[np.ndarray, ...]] = []
 
-    def add(self, indices: Sequence[int], *arrays: np.ndarray) -> None:
+    def add(self, indices: Sequence[int] | Int[np.ndarray, " dialogue"], *arrays: np.ndarray) -> None:
         """Takes the arrays of one batch, always as many and in one order."""
         self._indices.append(np.array(indices, dtype=np.int64))
         self._arrays.append(arrays)
