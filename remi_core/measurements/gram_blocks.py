@@ -14,7 +14,7 @@ Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
 # Elements of one block of float32: 64 MB, and at most this share of all gradients, so that few dialogues of a small
 # model are no reason to hold them all. Beside it only the factors and the n × n matrix are held.
 BLOCK_ELEMENTS = 1 << 24
-_SLICES = 3
+_SLICES = 4
 # Rows of the matrix that are made at a time, against those before them alone: it is symmetric.
 _ROWS = 128
 
@@ -55,7 +55,7 @@ def gram_by_slices(
         own = part[:, :width]
         for at, (inputs, gradients) in enumerate(factors):
             torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=own[at])
-        flat = own.reshape(n, width * d_in)
+        flat = part.flatten(1)[:, : width * d_in]  # a view: a copy of the last, narrower slice would double it
         for first in range(0, n, _ROWS):
             last = min(first + _ROWS, n)
             gram[first:last, :last] += flat[first:last] @ flat[:last].T
