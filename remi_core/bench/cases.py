@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from remi_core.bench.explicit import explicit_gram
 from remi_core.bench.processes import Setting, added_peak, ask, interpreter_with
 from remi_core.bench.released import Protocol, departures, released
@@ -9,8 +11,10 @@ from remi_core.bench.rows import Outcome, Point, judged, not_measured
 from remi_core.bench.targets import PEERS, TARGETS
 from remi_core.bench.timing import interleaved, seconds_of
 from remi_core.bench.ways import bare, bare_full, gram, largest_difference, probes
-from remi_core.bench.workload import opened
+from remi_core.bench.workload import Workload, opened
 from remi_core.errors import RemiError
+from remi_core.measurements.gradients import gradient_factors
+from remi_core.measurements.gram_blocks import Factors, gram_of_factors
 
 COUNTS = {
     "probes": {"micro": 400, "smollm2": 24},
@@ -69,6 +73,7 @@ def peers_case(setting: Setting, model: str) -> Outcome:
     found, count = Outcome(), COUNTS["peers"][model]
     floor = added_peak(setting, "body", model, count=count)
     ours = max(0, added_peak(setting, "activations", model, count=count) - floor)
+    held = "ours holds the answer's tokens of every layer of a batch until they are averaged"
     for peer in PEERS:
         time_row, memory_row = (f"peers.{kind}.{peer}.{model}" for kind in ("time", "memory"))
         python = interpreter_with(peer)
@@ -86,7 +91,7 @@ def peers_case(setting: Setting, model: str) -> Outcome:
         seconds = sorted(own)[len(own) // 2]
         found.rows.append(judged(time_row, TARGETS[time_row], seconds, ratios, note=note))
         theirs = max(1, added_peak(setting, peer, model, count=count, python=python) - floor)
-        note = f"{count} dialogues, bytes beyond the decoder alone: {ours} against {theirs}"
+        note = f"{count} dialogues, bytes beyond the decoder alone: {ours} against {theirs}; {held}"
         found.rows.append(
             judged(memory_row, TARGETS[memory_row], ours, [ours / theirs], note=note, timed=False)
         )
@@ -105,9 +110,16 @@ def gram_case(setting: Setting, model: str) -> Outcome:
             {way: lambda run=run: run(workload) for way, run in ways.items()}, runs=setting.runs
         )
         least = seconds_of(lambda: explicit_gram(workload, whole_model=False))
+        parts = _gram_parts(workload)
         stack = 4 * count * workload.model.config.hidden_size**2
     difference = _equal(rows["exact"], timed.results["gram"], timed.results["explicit"])
     said = f"{count} dialogues; equal to {difference:.0e} (allowed {TOLERANCE:.0e})"
+    shares = (part / timed.median("full logits") for part in parts)
+    said += (
+        "; of the forward pass, the pass with its backward part takes {:.2f} and the matrix {:.2f}".format(
+            *shares
+        )
+    )
     for kind, ratios in (
         ("forward", timed.ratios("gram", "full logits")),
         ("explicit", timed.ratios("explicit", "gram")),
@@ -115,7 +127,10 @@ def gram_case(setting: Setting, model: str) -> Outcome:
         found.rows.append(judged(rows[kind], TARGETS[rows[kind]], timed.median("gram"), ratios, note=said))
     floor = added_peak(setting, "bare_full", model, count=count)
     own = max(0, added_peak(setting, "gram", model, count=count) - floor - 8 * count * count)
-    note = f"{count} dialogues, bytes beyond the bare forward pass without the n × n matrix; the stack is {stack}"
+    note = (
+        f"{count} dialogues, bytes beyond the bare forward pass without the n × n matrix; the stack is {stack}. "
+        "Factors lie on disk; a batch's states of one block, for the backward pass, and a slice of the gradients do not"
+    )
     found.rows.append(
         judged(rows["memory"], TARGETS[rows["memory"]], own, [own / stack], note=note, timed=False)
     )
@@ -125,6 +140,16 @@ def gram_case(setting: Setting, model: str) -> Outcome:
     found.points += [Point("gradient time", model, way, count, timed.median(way)) for way in ways]
     found.points.append(Point("gradient time", model, "explicit, one weight", count, least))
     return found
+
+
+def _gram_parts(workload: Workload) -> tuple[float, float]:
+    """Seconds of the passes that give the factors, and of the matrix made from them."""
+    kept: list[Sequence[Factors]] = []
+    tokens = workload.preset.batch_tokens
+    first = seconds_of(
+        lambda: kept.append(gradient_factors(workload.model, workload.dialogues, batch_tokens=tokens)[0])
+    )
+    return first, seconds_of(lambda: gram_of_factors(kept[0]))
 
 
 def _equal(row: str, one: dict, other: dict) -> float:

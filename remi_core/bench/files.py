@@ -13,7 +13,7 @@ from remi_core.fingerprint import file_digest
 from remi_core.machine import machine
 from remi_core.store import project_root
 
-DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer")
+DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
 """Curves without which the book has no figure."""
 
 

@@ -13,13 +13,16 @@ from remi_core.bench.timing import seconds_of
 from remi_core.bench.ways import bare, gram, probes
 from remi_core.bench.workload import Workload, opened
 from remi_core.chat import EncodedDialogue
-from remi_core.measurements.gradients import measure_gradient_gram
+from remi_core.measurements.gradients import gradient_factors, measure_gradient_gram
+from remi_core.measurements.gram_blocks import gram_by_slices
 
 FEW, MANY = 100, 10_000
 MEMORY_TOKENS = 1024
 """Tokens of a batch where memory is measured: the fewest dialogues fill several of them."""
 SIZES = (50, 100, 200, 400)
 LENGTHS = (32, 64, 128, 256)
+BLOCK_ROWS = (1, 2, 4, 8, 16, 32)
+"""Rows of the weight whose gradients are in memory at a time."""
 WIDTHS = (64, 128, 256, 384)
 
 
@@ -62,6 +65,7 @@ def growth_case(setting: Setting, model: str) -> Outcome:
         for layer in workload.layers:
             seconds = _best(lambda layer=layer: _gram_at(few, layer))
             points.append(Point("gradient layer", model, "gradients", layer, seconds))
+        points += _blocks(workload, model)
         for length in LENGTHS:
             points += _timed("tokens", model, _of_length(workload, length), length)
     points.append(Point("parameter tokens", "random weights", "tokens", 0, few.n_tokens))
@@ -97,6 +101,19 @@ def _best(way: object) -> float:
 def _gram_at(workload: Workload, layer: int) -> None:
     tokens = workload.preset.batch_tokens
     measure_gradient_gram(workload.model, workload.dialogues, weight=layer, batch_tokens=tokens)
+
+
+def _blocks(workload: Workload, model: str) -> list[Point]:
+    """Seconds of the Gram matrix by the megabytes of gradients that are in memory at a time."""
+    factors, _ = gradient_factors(
+        workload.model, workload.dialogues, batch_tokens=workload.preset.batch_tokens
+    )
+    a_row = len(factors) * factors[0][0].shape[-1]
+    points = []
+    for rows in BLOCK_ROWS:
+        seconds = _best(lambda rows=rows: gram_by_slices(factors, block_elements=rows * a_row))
+        points.append(Point("gradient blocks", model, "gradients", 4 * rows * a_row / 1e6, seconds))
+    return points
 
 
 def _of_length(workload: Workload, length: int) -> Workload:

@@ -16,6 +16,7 @@ LABELS = {
     "tokens": "tokens a dialogue",
     "parameters": "parameters in products",
     "gradient layer": "layer of the gradient",
+    "gradient blocks": "MB of gradients held",
 }
 
 

@@ -55,7 +55,9 @@ def gram_by_slices(
         own = part[:, :width]
         for at, (inputs, gradients) in enumerate(factors):
             torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=own[at])
-        flat = part.flatten(1)[:, : width * d_in]  # a view: a copy of the last, narrower slice would double it
+        flat = part.flatten(1)[
+            :, : width * d_in
+        ]  # a view: a copy of the last, narrower slice would double it
         for first in range(0, n, _ROWS):
             last = min(first + _ROWS, n)
             gram[first:last, :last] += flat[first:last] @ flat[:last].T

@@ -79,7 +79,7 @@ def curve(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:
 
 def growth_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     """The points of all curves of time against size, in the order of the figure's panels."""
-    names = ("dialogues", "tokens", "parameters", "gradient layer")
+    names = ("dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
     return pd.concat([curve(benchmark, name) for name in names], ignore_index=True)
 
 
