@@ -27,7 +27,7 @@ ASSUMED_TOKENS = 400
 
 
 def row_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
-    """A row for each row of a benchmark, in words: columns row, target, ratio, verdict, note."""
+    """A row for each row of a benchmark, in words: columns row, target, ratio, verdict."""
     return pd.DataFrame(
         [
             {
@@ -35,12 +35,17 @@ def row_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
                 "target": row["target"],
                 "ratio": _ratio(row),
                 "verdict": _verdict(row),
-                "note": row["note"],
             }
             for row in benchmark["rows"]
         ],
-        columns=["row", "target", "ratio", "verdict", "note"],
+        columns=["row", "target", "ratio", "verdict"],
     )
+
+
+def note_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """What stands behind each row: its sizes, that both ways agree, and what weighs; columns row, verdict, note."""
+    rows = [{"row": row["name"], "verdict": _verdict(row), "note": row["note"]} for row in benchmark["rows"]]
+    return pd.DataFrame(rows, columns=["row", "verdict", "note"])
 
 
 def measured_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
