@@ -74,9 +74,9 @@ def test_a_probe_with_a_file_holds_no_means(tmp_path: Path) -> None:
         probe = ActivationProbe([0, 1, 2], ["prompt_end"], file=file)
         for index in (3, 0, 1, 2, 6, 5, 4):
             part = probe.empty()
-            part._rows[index] = (ROWS[index], np.array([index]))
+            part._kept.add([index], np.array([[index]]), ROWS[index][None])
             probe.join(part)
-        assert all((mean is None) is (file is not None) for mean, _ in probe._rows.values())
+        assert {len(arrays) for _, arrays in probe._kept.batches()} == {2 if file is None else 1}
         found[name] = probe.finish()
     for array in ("mean", "count"):
         np.testing.assert_array_equal(found["memory"][array], found["file"][array])
