@@ -11,7 +11,7 @@ from remi_core.bench.targets import TARGETS
 from remi_core.errors import RemiError
 from remi_core.fingerprint import file_digest
 from remi_core.machine import machine
-from remi_core.store import project_root
+from remi_core.store import project_root, written_whole
 
 DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
 """Curves without which the book has no figure."""
@@ -32,10 +32,8 @@ def write(found: Mapping[str, object], path: Path) -> Path:
     text = (
         json.dumps(merged(found, read(path) if path.is_file() else {}), indent=1, ensure_ascii=False) + "\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part-0")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
     return path
 
 

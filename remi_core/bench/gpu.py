@@ -20,51 +20,37 @@ from remi_core.bench.rows import Outcome, Point, Row, judged, not_measured
 from remi_core.bench.targets import SHAPES, TARGETS
 from remi_core.bench.timing import Timed, interleaved
 from remi_core.bench.ways import bare, gram, largest_difference, probes
-from remi_core.bench.workload import Workload
-from remi_core.chat import EncodedDialogue
+from remi_core.bench.workload import Workload, random_dialogue
 from remi_core.presets import get_preset
 
 HALF_TOLERANCE = 0.05
 """Allowed between two orders of summation in bfloat16, relative to the largest value."""
 
-CONFIGS: Mapping[str, Mapping[str, object]] = MappingProxyType(
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+CONFIGS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
-        "tiny": dict(
-            hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, vocab_size=512
-        ),
-        "0.5b": dict(
-            hidden_size=896,
-            intermediate_size=4864,
-            num_hidden_layers=24,
-            num_attention_heads=14,
-            vocab_size=151936,
-        ),
-        "7b": dict(
-            hidden_size=3584,
-            intermediate_size=18944,
-            num_hidden_layers=28,
-            num_attention_heads=28,
-            vocab_size=152064,
-        ),
-        "32b": dict(
-            hidden_size=5120,
-            intermediate_size=27648,
-            num_hidden_layers=64,
-            num_attention_heads=40,
-            vocab_size=152064,
-        ),
+        name: dict(zip((*SIZES, "vocab_size"), numbers, strict=True))
+        for name, numbers in {
+            "tiny": (64, 192, 2, 4, 2, 512),
+            "0.5b": (896, 4864, 24, 14, 2, 151936),
+            "7b": (3584, 18944, 28, 28, 4, 152064),
+            "32b": (5120, 27648, 64, 40, 8, 152064),
+        }.items()
     }
 )
 """Shapes of Qwen2.5 by name, and one for the processor. Source: the configurations published with the models."""
-KEY_HEADS = MappingProxyType({"tiny": 2, "0.5b": 2, "7b": 4, "32b": 8})
 
 
 def shaped(shape: str, *, device: str, dtype: torch.dtype, count: int = 32, length: int = 256) -> Workload:
     """A model of a shape with random weights made on the device, and dialogues of random tokens of several lengths."""
     torch.manual_seed(0)
-    config = Qwen2Config(
-        **CONFIGS[shape], num_key_value_heads=KEY_HEADS[shape], tie_word_embeddings=shape in ("tiny", "0.5b")
-    )
+    config = Qwen2Config(**CONFIGS[shape], tie_word_embeddings=shape in ("tiny", "0.5b"))
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -73,17 +59,12 @@ def shaped(shape: str, *, device: str, dtype: torch.dtype, count: int = 32, leng
     finally:
         torch.set_default_dtype(default)
     generator = np.random.default_rng(0)
+    lengths = (int(generator.integers(length // 2, length + 1)) for _ in range(count))
     dialogues = tuple(
-        _random(generator, at, length, int(CONFIGS[shape]["vocab_size"])) for at in range(count)
+        random_dialogue(generator, at, own, n_vocab=config.vocab_size) for at, own in enumerate(lengths)
     )
     preset = get_preset("qwen2.5-coder-32b")
     return Workload(model, dialogues, preset)
-
-
-def _random(generator: np.random.Generator, at: int, length: int, n_vocab: int) -> EncodedDialogue:
-    own = int(generator.integers(length // 2, length + 1))
-    ids = tuple(int(token) for token in generator.integers(n_vocab, size=own))
-    return EncodedDialogue(identifier=f"random {at}", input_ids=ids, answer_start=own // 2, answer_stop=own)
 
 
 def gpu_case(setting: Setting, _model: str) -> Outcome:

@@ -11,8 +11,7 @@ from remi_core.bench.rows import Outcome, Point, judged
 from remi_core.bench.targets import TARGETS
 from remi_core.bench.timing import seconds_of
 from remi_core.bench.ways import bare, gram, probes
-from remi_core.bench.workload import Workload, opened
-from remi_core.chat import EncodedDialogue
+from remi_core.bench.workload import Workload, opened, random_dialogue
 from remi_core.measurements.gradients import gradient_factors, measure_gradient_gram
 from remi_core.measurements.gram_blocks import gram_by_slices
 
@@ -120,15 +119,7 @@ def _of_length(workload: Workload, length: int) -> Workload:
     """A few dialogues of random tokens of one length, the second half of each the answer."""
     generator = np.random.default_rng(length)
     vocabulary = workload.model.config.vocab_size
-    made = tuple(
-        EncodedDialogue(
-            identifier=f"random {at}",
-            input_ids=tuple(int(token) for token in generator.integers(vocabulary, size=length)),
-            answer_start=length // 2,
-            answer_stop=length,
-        )
-        for at in range(32)
-    )
+    made = tuple(random_dialogue(generator, at, length, n_vocab=vocabulary) for at in range(32))
     return Workload(workload.model, made, workload.preset)
 
 

@@ -67,3 +67,11 @@ def _in_turn(preset: Preset) -> Iterator[Dialogue]:
     """The first dialogue of each set, then the second of each."""
     sets = [load_set(preset, name).dialogues for name in preset.datasets]
     return (one for one in chain.from_iterable(zip_longest(*sets)) if one is not None)
+
+
+def random_dialogue(generator: np.random.Generator, at: int, length: int, *, n_vocab: int) -> EncodedDialogue:
+    """A dialogue of random tokens of that length, the second half of it the answer."""
+    ids = tuple(int(token) for token in generator.integers(n_vocab, size=length))
+    return EncodedDialogue(
+        identifier=f"random {at}", input_ids=ids, answer_start=length // 2, answer_stop=length
+    )
