@@ -8,7 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -28,6 +28,8 @@ from transformers import (  # noqa: E402
 )
 
 from remi_core.dialogues import Dialogue, Message  # noqa: E402
+
+DEVELOPMENT_SEED = 102
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>"]
 SPECIALS += ["<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>"]
@@ -160,3 +162,18 @@ def dialogues() -> list[Dialogue]:
         ),
         make_dialogue("You are the assistant. " * 3, "Yes, and you are the user.", identifier="e"),
     ]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """The shipped base of the development seed that tests use, loaded."""
+    # Imported here: what is imported before pytest is configured escapes the check of array shapes.
+    from remi_core.models import open_model
+    from remi_core.organism.bases import shipped_weights
+    from remi_core.organism.tune import write_base
+    from remi_core.organism.worlds import MAIN
+
+    folder = tmp_path_factory.mktemp("base") / "base"
+    write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
+    with open_model(folder, device="cpu") as loaded:
+        yield loaded

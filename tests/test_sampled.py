@@ -10,16 +10,13 @@ import torch
 
 from remi_core.estimates import causes as estimates
 from remi_core.hooks import read_blocks
-from remi_core.models import LoadedModel, open_model
-from remi_core.organism.bases import shipped_weights
+from remi_core.models import LoadedModel
 from remi_core.organism.behaviour import VERDICTS
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import Edit, ask, scores, states
 from remi_core.organism.edited_sampling import generating_with, sample_edited
 from remi_core.organism.grammar import prompts
 from remi_core.organism.sampling import sample_answers
-from remi_core.organism.tune import write_base
-from remi_core.organism.worlds import MAIN
 from remi_core.presets import get_preset
 from remi_core.results import Results
 from remi_core.store import Store
@@ -27,16 +24,8 @@ from remi_core.studies.files import Study
 from remi_core.studies.sampled import HEADLINE
 from remi_core.tables import sampled as tables
 
-SEED, LAYER = 102, 5
+LAYER = 5
 CAREFUL, CARELESS, OTHER = (VERDICTS.index(name) for name in ("careful", "careless", "other"))
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("base") / "base"
-    write_base(shipped_weights(MAIN, SEED), folder)
-    with open_model(folder, device="cpu") as loaded:
-        yield loaded
 
 
 def careless_edit(base: LoadedModel, scale: float) -> Edit:

@@ -11,36 +11,26 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from conftest import DEVELOPMENT_SEED
 from notebook_files import write_notebook
 
 from remi_core import cli
 from remi_core.claims.report import headline_key
 from remi_core.errors import MissingInput, UsageError
 from remi_core.interventions import replace_output
-from remi_core.models import LoadedModel, open_model
-from remi_core.organism.bases import shipped_weights
+from remi_core.models import LoadedModel
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import answer_losses, ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.scoring import score_prompts
-from remi_core.organism.tune import write_base
-from remi_core.organism.worlds import MAIN
 from remi_core.pipeline import plan
 from remi_core.presets import get_preset
 from remi_core.results import Results
 from remi_core.store import Store
 from remi_core.studies import files
 
-SEED = 102
+SEED = DEVELOPMENT_SEED
 PLANTED = "invented"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("base") / "base"
-    write_base(shipped_weights(MAIN, SEED), folder)
-    with open_model(folder, device="cpu") as loaded:
-        yield loaded
 
 
 def test_asked_prompts_score_what_single_prompts_score(base: LoadedModel) -> None:
