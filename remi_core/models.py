@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core.errors import RemiError, UsageError, nearest
+from remi_core.half_precision import linear_in_float32
 from remi_core.loading import load_tokenizer, load_weights
 from remi_core.model_spec import ModelSpec
 from remi_core.placement import computing_device, in_memory, release
 from remi_core.sources import local_folder, weight_fingerprint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_VOCAB_SLICE = 16_384
 
 
 @dataclass(frozen=True)
@@ -179,15 +179,9 @@ def logits_at(
     In float32 whatever the model's dtype. Honours the soft cap of Gemma 2: cap · tanh(logits / cap).
     """
     with in_memory(unembedding(model)) as head:
-        hidden = hidden.to(computing_device(head), torch.float32)
+        logits = linear_in_float32(hidden.to(computing_device(head)), head.weight)
         bias = getattr(head, "bias", None)
-        parts = []
-        # A large unembedding in half precision is raised to float32 slice by slice: a whole copy may not fit.
-        for start in range(0, head.weight.shape[0], _VOCAB_SLICE):
-            part = slice(start, start + _VOCAB_SLICE)
-            offset = None if bias is None else bias[part].float()
-            parts.append(nn.functional.linear(hidden, head.weight[part].float(), offset))
-    logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        logits = logits if bias is None else logits + bias.float()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 

@@ -19,14 +19,19 @@ from remi_core.ranks import local_ranks, n_ranks, own_card
 SPARE = 1 << 30
 """Bytes left free beside the weights, for activations and logits, with a tenth of the weights."""
 
+SMALL = 1 << 26
+"""Bytes of weights below which "auto" is the processor: there a card spends its time on being called, and what small
+models give should not depend on whether a machine has one. 64 MB."""
+
 
 def plan_placement(
     config: PreTrainedConfig, dtype: torch.dtype, device: str | Mapping[str, str | int]
 ) -> dict[str, object]:
     """Arguments of ``from_pretrained`` that place the weights; none for a model that lies in main memory whole.
 
-    ``device`` is a torch device, or "auto": the first GPU if there is one, else the processor; where the weights do
-    not fit there, all GPUs, main memory and disk together. A map from parts to devices is taken as it is.
+    ``device`` is a torch device, or "auto": the first GPU if there is one and the model is not ``SMALL``, else the
+    processor; where the weights do not fit there, all GPUs, main memory and disk together. A map from parts to devices
+    is taken as it is.
 
     Raises:
         UsageError: if there is no such device.
@@ -35,6 +40,8 @@ def plan_placement(
         return {"device_map": dict(device)}
     if device == "auto":
         wanted = weight_bytes(config, dtype)
+        if wanted < SMALL:
+            return {}
         wanted += wanted // 10 + SPARE
         room = free_bytes()
         first = next(iter(room))

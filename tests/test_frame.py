@@ -48,6 +48,7 @@ ORDER = (
     "sizes",
     "identity",
     "placement",
+    "half_precision",
     "adapters",
     "loading",
     "models",

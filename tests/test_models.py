@@ -12,6 +12,7 @@ from conftest import ALL_FAMILIES, make_model
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from remi_core import half_precision
 from remi_core import models as parts
 from remi_core.errors import RemiError, UsageError
 from remi_core.models import check_layer, logits_at, open_model
@@ -123,7 +124,7 @@ def test_logits_are_float32_and_do_not_depend_on_slices(monkeypatch: pytest.Monk
     hidden = torch.randn(5, 32, dtype=torch.bfloat16)
     exact = hidden.double() @ parts.unembedding(model).weight.double().T
     whole = logits_at(model, hidden)
-    monkeypatch.setattr(parts, "_VOCAB_SLICE", 7)
+    monkeypatch.setattr(half_precision, "_ROWS", 7)
     torch.testing.assert_close(logits_at(model, hidden), whole)
     assert whole.dtype == torch.float32
     assert (whole - exact).abs().max() < 1e-4 < (parts.unembedding(model)(hidden) - exact).abs().max()

@@ -104,6 +104,7 @@ def test_what_does_not_fit_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     plan = placement.plan_placement
     weights = placement.weight_bytes(config, torch.bfloat16)
+    monkeypatch.setattr(placement, "SMALL", weights)
     room = weights + weights // 10 + placement.SPARE
     monkeypatch.setattr(placement, "free_bytes", lambda: {"cpu": room})
     assert plan(config, torch.bfloat16, "auto") == {}
@@ -113,3 +114,17 @@ def test_what_does_not_fit_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     spread = plan(config, torch.bfloat16, "auto")
     assert spread["device_map"] == "auto" and list(spread["max_memory"]) == [0, 1, "cpu"]
     assert spread["max_memory"]["cpu"] == 0 < spread["max_memory"][1] < 10 * room
+
+
+def test_a_small_model_stays_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Qwen2Config(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    weights = placement.weight_bytes(config, torch.float32)
+    monkeypatch.setattr(placement, "free_bytes", lambda: {0: 1 << 40, "cpu": 1 << 40})
+    assert weights < placement.SMALL and placement.plan_placement(config, torch.float32, "auto") == {}
+    monkeypatch.setattr(placement, "SMALL", weights)
+    assert placement.plan_placement(config, torch.float32, "auto")["device_map"] == {
+        "": torch.device("cuda:0")
+    }
+    assert placement.plan_placement(config, torch.float32, "cuda:0"), "a device that is named is taken"
