@@ -13,12 +13,12 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from remi_core.bench.child import peak_bytes, reset_peak
 from remi_core.chat import EncodedDialogue, encode
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
@@ -100,6 +100,8 @@ def steps(
 def step(name: str) -> Iterator[None]:
     """Prints how long what is done within took, and the most memory it had."""
     reset_peak()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     yield
     card = (
@@ -107,20 +109,6 @@ def step(name: str) -> Iterator[None]:
     )
     seconds = time.perf_counter() - started
     print(f"{name}: {seconds:.1f} s, peak {peak_bytes() / GIGABYTE:.2f} GB{card}", flush=True)
-
-
-def reset_peak() -> None:
-    """Return once the peaks count from now on (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_bytes() -> int:
-    """Peak resident set of this process since the last reset."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -168,5 +168,39 @@ def test_tables_show_every_row_and_say_which_were_not_measured() -> None:
     assert list(costs.row_table(found)["verdict"]) == ["missed", "not measured"]
     assert list(costs.cause_table(found)["total"]) == [1.0, 2.0]
     assert len(costs.measured_table(found)) == 1 and "1 missed" in costs.summary(found)
-    projected = costs.projected_table()
+    projected = costs.projected_table(as_json("m", {}, Outcome()))
     assert len(projected) == len(costs.CARDS) and all("projected" in name for name in projected.columns[-1:])
+
+
+def on_card(speed: float) -> dict[str, object]:
+    """A benchmark of an H100 on which the paper's shape ran at so many tokens a second."""
+    rows = [judged("gpu.rate.32b", TARGETS["gpu.rate.32b"], speed, [0.6] * FEWEST_RUNS, note="n")]
+    points = [
+        Point(f"gpu {name}", "32b", way, 31e9, value)
+        for name, value in (("tokens a second", speed), ("share", 0.6), ("peak memory", 70e9))
+        for way in ("probes", "bare")
+    ]
+    return as_json("Linux, NVIDIA H100 80GB HBM3", {}, Outcome(rows, points))
+
+
+def test_rows_of_a_card_come_from_the_machine_that_has_one(tmp_path: Path) -> None:
+    rows = [not_measured(row, target, "no graphics card") for row, target in TARGETS.items()]
+    here = as_json("here", {}, Outcome(rows))
+    (tmp_path / "bench-here.json").write_text(json.dumps(here))
+    assert files.newest_on_card(tmp_path) is None
+    (tmp_path / "bench-card.json").write_text(json.dumps(on_card(9e3)))
+    both = files.with_card(here, files.newest_on_card(tmp_path))
+    assert both["machine"] == "here; rows of the card: Linux, NVIDIA H100 80GB HBM3"
+    measured = [row["name"] for row in both["rows"] if row["ratio"] is not None]
+    assert measured == ["gpu.rate.32b"] and len(both["rows"]) == len(TARGETS)
+    assert costs.card_table(both)["shape"].tolist() == ["32b"] and costs.card_table(here).empty
+    assert files.with_card(here, None) == here
+
+
+def test_hours_of_the_paper_follow_from_the_speed_measured() -> None:
+    nothing = as_json("here", {}, Outcome())
+    assert "assumed too" in costs.assumptions(nothing)
+    assert "measured with random weights" in costs.assumptions(on_card(9e3))
+    column = "card hours, projected, not run"
+    slow, fast = (costs.projected_table(on_card(speed))[column].astype(float) for speed in (1e3, 2e3))
+    np.testing.assert_allclose(slow, 2 * fast, rtol=0.01)

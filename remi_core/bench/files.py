@@ -13,14 +13,25 @@ from remi_core.fingerprint import file_digest
 from remi_core.machine import machine
 from remi_core.store import project_root, written_whole
 
+CARD = "gpu."
+"""How the rows of a graphics card start."""
+
 DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
 """Curves without which the book has no figure."""
 
 
 def bench_path() -> Path:
     """Where the benchmark of this machine is kept: one file for each kind of machine."""
-    slug = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", this_machine().lower()).strip("-")
     return project_root() / "benchmarks" / f"bench-{slug}.json"
+
+
+def this_machine() -> str:
+    """The machine in words, with its graphics card where there is one."""
+    import torch  # brings seconds, which reading a stored benchmark does not need
+
+    card = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join([machine(), *card])
 
 
 def write(found: Mapping[str, object], path: Path) -> Path:
@@ -77,6 +88,35 @@ def newest(folder: Path | None = None) -> dict[str, object] | None:
     found = [(read(path), path.name) for path in stored_files(folder)]
     whole = [pair for pair in found if is_whole(pair[0])]
     return max(whole, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if whole else None
+
+
+def newest_on_card(folder: Path | None = None) -> dict[str, object] | None:
+    """The stored benchmark with rows of a graphics card that was made last; None where none is stored.
+
+    Raises:
+        RemiError: if one of the files is not a benchmark.
+    """
+    found = [(read(path), path.name) for path in stored_files(folder)]
+    own = [pair for pair in found if any(_measured_on_card(row) for row in pair[0]["rows"])]
+    return max(own, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if own else None
+
+
+def with_card(found: Mapping[str, object], card: Mapping[str, object] | None) -> dict[str, object]:
+    """A benchmark with the rows and curves of a graphics card from another one, whose machine is named as well."""
+    if card is None or card is found:
+        return dict(found)
+    own = {row["name"]: row for row in card["rows"] if _measured_on_card(row)}
+    points = [point for point in card["points"] if str(point["curve"]).startswith("gpu ")]
+    return {
+        **found,
+        "machine": f"{found['machine']}; rows of the card: {card['machine']}",
+        "rows": [own.get(row["name"], row) for row in found["rows"]],
+        "points": [*found["points"], *points],
+    }
+
+
+def _measured_on_card(row: Mapping[str, object]) -> bool:
+    return str(row["name"]).startswith(CARD) and row["ratio"] is not None
 
 
 def is_whole(found: Mapping[str, object]) -> bool:

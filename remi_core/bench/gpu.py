@@ -6,6 +6,7 @@ Without a card only the tiny shape runs, in float32 on the processor, so that th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import median
 from types import MappingProxyType
 
 import numpy as np
@@ -23,8 +24,8 @@ from remi_core.bench.ways import bare, gram, largest_difference, probes
 from remi_core.bench.workload import Workload, random_dialogue
 from remi_core.presets import get_preset
 
-HALF_TOLERANCE = 0.05
-"""Allowed between two orders of summation in bfloat16, relative to the largest value."""
+HALF_TOLERANCE = 0.1
+"""Allowed between two orders of summation in bfloat16, after many layers, relative to the largest value."""
 
 SIZES = (
     "hidden_size",
@@ -47,7 +48,7 @@ CONFIGS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 """Shapes of Qwen2.5 by name, and one for the processor. Source: the configurations published with the models."""
 
 
-def shaped(shape: str, *, device: str, dtype: torch.dtype, count: int = 32, length: int = 256) -> Workload:
+def shaped(shape: str, *, device: str, dtype: torch.dtype, count: int = 32, length: int = 512) -> Workload:
     """A model of a shape with random weights made on the device, and dialogues of random tokens of several lengths."""
     torch.manual_seed(0)
     config = Qwen2Config(**CONFIGS[shape], tie_word_embeddings=shape in ("tiny", "0.5b"))
@@ -104,16 +105,23 @@ def _shape_case(setting: Setting, shape: str) -> Outcome:
         return Outcome(
             [not_measured(row, TARGETS[row], f"the card has {free} bytes, too few") for row in rows]
         )
+    peak = torch.cuda.max_memory_allocated()
     rate = matmul_rate(8192, device="cuda", dtype=torch.bfloat16)
     weights = sum(one.numel() for one in workload.model.model.layers.parameters())
-    speeds = [workload.n_tokens / seconds for seconds in timed.seconds["probes"]]
-    shares = [2 * weights * speed / rate for speed in speeds]
-    note = f"{torch.cuda.get_device_name()}; peak {torch.cuda.max_memory_allocated()} bytes; measured: tokens a second"
+    speeds = {way: [workload.n_tokens / own for own in timed.seconds[way]] for way in ("probes", "bare")}
+    shares = {way: [2 * weights * speed / rate for speed in own] for way, own in speeds.items()}
     name = f"gpu.rate.{shape}"
-    found = Outcome([judged(name, TARGETS[name], sorted(speeds)[len(speeds) // 2], shares, note=note)])
-    found.points.append(
-        Point("gpu tokens a second", shape, "probes", weights, sorted(speeds)[len(speeds) // 2])
+    note = (
+        f"{torch.cuda.get_device_name()}, {workload.n_tokens} tokens; measured: tokens a second; the bare forward pass "
+        f"reaches {median(shares['bare']):.2f}. Counted are the products of the blocks alone"
     )
+    found = Outcome([judged(name, TARGETS[name], median(speeds["probes"]), shares["probes"], note=note)])
+    found.points = [
+        Point("gpu tokens a second", shape, way, weights, median(own)) for way, own in speeds.items()
+    ]
+    found.points += [Point("gpu share", shape, way, weights, median(own)) for way, own in shares.items()]
+    found.points.append(Point("gpu peak memory", shape, "all ways", weights, peak))
+    found.points.append(Point("gpu matmul rate", shape, "bfloat16", weights, rate))
     if shape == "7b":
         found.rows += _compared(timed)
     del workload

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
+from remi_core.bench.files import this_machine
 from remi_core.bench.processes import Setting
 from remi_core.bench.rows import Outcome, as_json, not_measured
 from remi_core.bench.targets import MODELS, TARGETS
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.fingerprint import library_versions
-from remi_core.machine import machine
 from remi_core.progress import print_line
 
 Say = Callable[[str], None]
@@ -52,7 +52,7 @@ def run_suite(setting: Setting, cases: Collection[str], say: Say = print_line) -
         found.add(run_case(setting, case))
     order = list(TARGETS)
     found.rows.sort(key=lambda row: order.index(row.name))
-    return as_json(machine(), library_versions(), found)
+    return as_json(this_machine(), library_versions(), found)
 
 
 def run_case(setting: Setting, case: str) -> Outcome:
