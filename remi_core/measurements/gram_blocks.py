@@ -14,13 +14,15 @@ Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
 # Elements of one block of float32: 64 MB, and at most this share of all gradients, so that few dialogues of a small
 # model are no reason to hold them all. Beside it only the factors and the n × n matrix are held.
 BLOCK_ELEMENTS = 1 << 24
+# A graphics card has room for more, and each block costs it a copy of all factors from main memory.
+CARD_ELEMENTS = 1 << 28
 _SLICES = 4
 # Rows of the matrix that are made at a time, against those before them alone: it is symmetric.
 _ROWS = 128
 
 
 def gram_of_factors(
-    factors: Sequence[Factors], *, device: str = "cpu", block_elements: int = BLOCK_ELEMENTS
+    factors: Sequence[Factors], *, device: str = "cpu", block_elements: int | None = None
 ) -> Float64[np.ndarray, "dialogue dialogue"]:
     """⟨G_i, G_j⟩ of G_i = Σ_t δ_t a_tᵀ, from the factors (a, δ) of each dialogue.
 
@@ -28,6 +30,10 @@ def gram_of_factors(
     by slices of the gradients, or by pairs of tokens, ⟨G_i, G_j⟩ = Σ_ts (a_t·a_s)(δ_t·δ_s).
     """
     by_pairs, by_slices = operations(factors)
+    on_card = torch.device(device).type != "cpu"
+    block_elements = block_elements or (CARD_ELEMENTS if on_card else BLOCK_ELEMENTS)
+    if on_card and _elements(factors) <= block_elements:
+        factors = [(_on(inputs, device), _on(gradients, device)) for inputs, gradients in factors]
     way = gram_by_token_pairs if by_pairs < by_slices else gram_by_slices
     return way(factors, device=device, block_elements=block_elements)
 
@@ -39,6 +45,10 @@ def operations(factors: Sequence[Factors]) -> tuple[int, int]:
     by_pairs = 2 * tokens * tokens * (d_in + d_out)
     by_slices = 2 * d_in * d_out * (tokens + n * n)
     return by_pairs, by_slices
+
+
+def _elements(factors: Sequence[Factors]) -> int:
+    return sum(inputs.numel() + gradients.numel() for inputs, gradients in factors)
 
 
 def gram_by_slices(
