@@ -33,23 +33,34 @@ def read_blocks(
     Raises:
         UsageError: if a layer does not exist.
     """
-    blocks = decoder_blocks(model)
     seen: dict[int, Tensor] = {}
-    asked: dict[int, list[int]] = {}
-    for layer in layers:
-        asked.setdefault(check_layer(model, layer), []).append(layer)
 
-    def keep(output: Tensor | tuple, names: list[int]) -> None:
-        hidden = hidden_of(output)
-        kept = hidden if select is None else select(hidden)
-        seen.update(dict.fromkeys(names, kept))
+    def keep(layer: int, hidden: Tensor) -> None:
+        seen[layer] = hidden if select is None else select(hidden)
 
-    with ExitStack() as stack:
-        for layer, names in asked.items():
-            stack.enter_context(
-                _after_all_hooks(blocks[layer], lambda output, names=names: keep(output, names))
-            )
+    with follow_blocks(model, layers, keep):
         yield seen
+
+
+@contextmanager
+def follow_blocks(
+    model: PreTrainedModel, layers: Sequence[int], read: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """Calls ``read`` with layer, as asked, and raw block output as soon as the block has it, in every forward pass.
+
+    What ``read`` does not keep is gone when the next block needs the memory. The output is that of ``read_blocks``.
+
+    Raises:
+        UsageError: if a layer does not exist.
+    """
+    blocks = decoder_blocks(model)
+    with ExitStack() as stack:
+        for layer in layers:
+            block = blocks[check_layer(model, layer)]
+            stack.enter_context(
+                _after_all_hooks(block, lambda output, layer=layer: read(layer, hidden_of(output)))
+            )
+        yield
 
 
 @contextmanager

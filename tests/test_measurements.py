@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -150,6 +151,25 @@ def test_activations_are_window_means_of_hidden_states(
                 record["mean"][at, column, 2], hidden[3][0, start:stop].mean(dim=0), atol=1e-2
             )
     assert record["count"][0].tolist() == [1, 3, encoded[0].n_answer, 1] and record["count"][4, 3] == 0
+
+
+def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(
+    models: Models, encoded: tuple[EncodedDialogue, ...]
+) -> None:
+    class Watching(ActivationProbe):
+        def empty(self) -> Watching:
+            return Watching(self.layers, name=self.name)
+
+        def read_block(self, layer: int, kept: torch.Tensor, *about: object) -> None:
+            alive.append({id(one()) for one in seen if one() is not None} - {id(kept)})
+            seen.append(weakref.ref(kept))
+            super().read_block(layer, kept, *about)
+
+    seen, alive = [], []
+    probes = [Watching([0, 1, 2]), Watching([-1, 1, 1], name="other")]
+    first, other = run_probes(models("qwen2"), encoded, probes, batch_tokens=10_000).values()
+    assert len(seen) == 6 and not any(alive), "the rows of one block at a time, one copy for all readers"
+    np.testing.assert_array_equal(other["mean"], first["mean"][:, :, [2, 1, 1]])
 
 
 def test_prompt_end_does_not_see_the_answer(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:

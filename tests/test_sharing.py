@@ -215,11 +215,11 @@ def padded_left(
         output.last_hidden_state = back(output.last_hidden_state)
         return output
 
-    original, body = forward.read_blocks, decoder_body(model)
+    original, body = forward.follow_blocks, decoder_body(model)
     monkeypatch.setattr(
         forward,
-        "read_blocks",
-        lambda model, layers, select: original(model, layers, select=lambda hidden: select(back(hidden))),
+        "follow_blocks",
+        lambda model, layers, read: original(model, layers, lambda layer, hidden: read(layer, back(hidden))),
     )
     handles = [body.register_forward_pre_hook(before, with_kwargs=True), body.register_forward_hook(after)]
     try:

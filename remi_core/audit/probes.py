@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from remi_core.batches import Batch
+from remi_core.chat import EncodedDialogue
 from remi_core.measurements import PassState, require_finite
 
 Spans = Mapping[str, tuple[int, int]]
@@ -26,6 +29,7 @@ class SpanProbe:
         self.name = name
         self.layers = tuple(layers)
         self._spans = spans
+        self._means: dict[int, Tensor] = {}
         self._rows: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def empty(self) -> SpanProbe:
@@ -36,22 +40,36 @@ class SpanProbe:
         """Adds the dialogues of another one."""
         self._rows |= other._rows
 
+    def read_block(
+        self,
+        layer: int,
+        kept: Float[Tensor, "kept d_model"],
+        batch: Batch,
+        dialogues: Sequence[EncodedDialogue],
+    ) -> None:
+        """Averages one block's output over the spans of the batch."""
+        own = kept.float().split([len(one.input_ids) for one in dialogues])
+        means = [
+            torch.stack([hidden[start:stop].mean(dim=0) for start, stop in self._within(index, len(hidden))])
+            for index, hidden in zip(batch.indices.tolist(), own, strict=True)
+        ]
+        self._means[layer] = torch.stack(means).to(batch.input_ids.device)
+
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the spans of one batch."""
-        stacked = torch.stack([state.blocks[layer].float() for layer in self.layers])
-        first = 0
+        stacked = torch.stack([self._means[layer] for layer in self.layers], dim=2).cpu().numpy()
+        self._means = {}
         for row, index in enumerate(batch.indices.tolist()):
-            dialogue = state.dialogues[row]
+            dialogue, means = state.dialogues[row], stacked[row]
             n_tokens = len(dialogue.input_ids)
-            own = stacked[:, first : first + n_tokens]
-            first += n_tokens
-            spans = [(start, min(stop, n_tokens)) for start, stop in self._spans[index].values()]
-            means = torch.stack([own[:, start:stop].mean(dim=1) for start, stop in spans]).cpu().numpy()
             end = state.final_hidden[row, n_tokens - 1].float().cpu().numpy()
             for values in (means, end):
                 require_finite(self.name, values, dialogue)
-            counts = np.array([stop - start for start, stop in spans])
+            counts = np.array([stop - start for start, stop in self._within(index, n_tokens)])
             self._rows[index] = (means, end, counts)
+
+    def _within(self, index: int, n_tokens: int) -> list[tuple[int, int]]:
+        return [(start, min(stop, n_tokens)) for start, stop in self._spans[index].values()]
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""

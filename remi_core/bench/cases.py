@@ -73,7 +73,7 @@ def peers_case(setting: Setting, model: str) -> Outcome:
     found, count = Outcome(), COUNTS["peers"][model]
     floor = added_peak(setting, "body", model, count=count)
     ours = max(0, added_peak(setting, "activations", model, count=count) - floor)
-    held = "ours holds the answer's tokens of every layer of a batch until they are averaged"
+    held = "ours holds the answer's tokens of one layer at a time, and the means of a batch"
     for peer in PEERS:
         time_row, memory_row = (f"peers.{kind}.{peer}.{model}" for kind in ("time", "memory"))
         python = interpreter_with(peer)

@@ -29,15 +29,18 @@ def importable(peer: str) -> bool:
 def peer_activations(workload: Workload, reader: Reader) -> Arrays:
     """Window means of every layer, from block outputs that a peer read."""
     preset = workload.preset
-    probe = ActivationProbe(workload.layers, preset.windows, first_k=preset.answer_first_k)
+    whole = ActivationProbe(workload.layers, preset.windows, first_k=preset.answer_first_k)
     for batch in make_batches(workload.dialogues, batch_tokens=preset.batch_tokens, pad_id=0):
         with torch.inference_mode():
             outputs = reader(batch)
             own = tuple(workload.dialogues[index] for index in batch.indices.tolist())
             rows, positions = positions_of([(one.prompt_end, one.answer_stop) for one in own], device="cpu")
-            kept = {layer: output[rows, positions] for layer, output in enumerate(outputs)}
-            probe.accumulate(batch, PassState(workload.model, own, outputs[-1], kept, (rows, positions)))
-    return {"mean": probe.finish()["mean"]}
+            probe = whole.empty()
+            for layer, output in enumerate(outputs):
+                probe.read_block(layer, output[rows, positions], batch, own)
+            probe.accumulate(batch, PassState(workload.model, own, outputs[-1]))
+            whole.join(probe)
+    return {"mean": whole.finish()["mean"]}
 
 
 def transformer_lens(model: PreTrainedModel) -> Reader:

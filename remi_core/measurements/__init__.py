@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -30,7 +30,7 @@ class Probe(Protocol):
 
     name: str
     layers: tuple[int, ...]
-    """Blocks it reads; may be empty."""
+    """Blocks it reads; may be empty. One that names any is a ``BlockProbe``."""
 
     def empty(self) -> Probe:
         """A probe of the same settings that has taken nothing."""
@@ -45,6 +45,23 @@ class Probe(Protocol):
         """The record's arrays, dialogues in the order of the encoded set; the probe is empty afterwards."""
 
 
+class BlockProbe(Probe, Protocol):
+    """A probe that keeps what it needs of a block's output while the pass goes on: all outputs are never held."""
+
+    def read_block(
+        self,
+        layer: int,
+        kept: Float[Tensor, "kept d_model"],
+        batch: Batch,
+        dialogues: Sequence[EncodedDialogue],
+    ) -> None:
+        """Takes what it needs of the raw output of one of its layers; ``accumulate`` comes after the last.
+
+        ``kept`` holds the batch's dialogues in turn, each from its prompt_end to its last answer token, on the
+        block's own device.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class PassState:
     """What a forward pass over one batch has left for the probes."""
@@ -54,10 +71,6 @@ class PassState:
     """The dialogues of the batch, row by row."""
     final_hidden: Float[Tensor, "dialogue token d_model"]
     """After the final norm, ready for the unembedding."""
-    blocks: Mapping[int, Float[Tensor, "kept d_model"]]
-    """Layer as the probe named it → raw block output at the kept positions only."""
-    kept: tuple[Int[Tensor, " kept"], Int[Tensor, " kept"]]
-    """Rows and token positions of ``blocks``: each dialogue's prompt_end up to its last answer token."""
 
     @property
     def n_vocab(self) -> int:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from remi_core.batches import Batch
+from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError, nearest
 from remi_core.measurements import PassState, all_finite, require_finite
 from remi_core.measurements.columns import Columns
 from remi_core.npz import RowFile
 from remi_core.windows import WINDOWS, window_span
+
+
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """Windows of a batch whose pass goes on."""
+
+    members: Int[Tensor, " member"]
+    """Places among the kept positions of every window of every dialogue in turn."""
+    counts: Int[Tensor, "dialogue window"]
+    """How many each has."""
+    means: Float[Tensor, "dialogue window layer d_model"]
+    """Filled block by block."""
 
 
 class ActivationProbe:
@@ -48,6 +62,7 @@ class ActivationProbe:
         self.first_k = first_k
         self._file = file
         self._kept = Columns()
+        self._open: _Open | None = None
 
     def empty(self) -> ActivationProbe:
         """A probe of the same settings that has taken nothing, in memory."""
@@ -63,19 +78,30 @@ class ActivationProbe:
                 self._file.write(index, mean)
             self._kept.add(indices, counts)
 
+    def read_block(
+        self,
+        layer: int,
+        kept: Float[Tensor, "kept d_model"],
+        batch: Batch,
+        dialogues: Sequence[EncodedDialogue],
+    ) -> None:
+        """Averages one block's output over all windows of the batch."""
+        if self._open is None:
+            members, counts = self._members(dialogues, batch.input_ids.device)
+            # One array for all blocks: one a block would lie between the pass's own and break up what these leave.
+            shape = (*counts.shape, len(self.layers), kept.shape[-1])
+            self._open = _Open(members, counts, torch.empty(shape, device=counts.device))
+        members, counts = self._open.members.to(kept.device), self._open.counts.to(kept.device)
+        # One look-up averages all windows of all dialogues; an empty bag is zero.
+        starts = counts.flatten().cumsum(0) - counts.flatten()
+        means = nn.functional.embedding_bag(members, kept.float(), starts, mode="mean")
+        for at in (at for at, own in enumerate(self.layers) if own == layer):
+            self._open.means[:, :, at] = means.unflatten(0, counts.shape)
+
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the window means of one batch."""
-        members, counts = self._members(state)
-        # One look-up a layer averages all windows of all dialogues of the batch; an empty bag is zero.
-        starts = counts.flatten().cumsum(0) - counts.flatten()
-        means = [
-            nn.functional.embedding_bag(
-                members, state.blocks[layer].to(members.device, torch.float32), starts, mode="mean"
-            )
-            for layer in self.layers
-        ]
-        stacked = torch.stack(means, dim=1).unflatten(0, counts.shape).cpu().numpy()
-        n_tokens = counts.cpu().numpy()
+        stacked, n_tokens = self._open.means.cpu().numpy(), self._open.counts.cpu().numpy()
+        self._open = None
         if not all_finite(stacked):
             for row, dialogue in enumerate(state.dialogues):
                 for at, layer in enumerate(self.layers):
@@ -83,19 +109,20 @@ class ActivationProbe:
         stacked[n_tokens == 0] = np.nan
         self._kept.add(batch.indices.tolist(), n_tokens, stacked)
 
-    def _members(self, state: PassState) -> tuple[Int[Tensor, " member"], Int[Tensor, "dialogue window"]]:
+    def _members(
+        self, dialogues: Sequence[EncodedDialogue], device: torch.device
+    ) -> tuple[Int[Tensor, " member"], Int[Tensor, "dialogue window"]]:
         """Places among the kept positions of every window of every dialogue in turn, and how many each has."""
         members: list[int] = []
         counts = []
         start = 0
-        for one in state.dialogues:
+        for one in dialogues:
             spans = [window_span(one, window, first_k=self.first_k) for window in self.windows]
             for first, stop in spans:
                 members.extend(range(start + first - one.prompt_end, start + stop - one.prompt_end))
             counts.append([stop - first for first, stop in spans])
             # What is kept of a dialogue runs from prompt_end to the end of its answer.
             start += one.answer_stop - one.prompt_end
-        device = state.kept[0].device
         long = {"dtype": torch.long, "device": device}
         return torch.tensor(members, **long), torch.tensor(counts, **long)
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError
-from remi_core.hooks import read_blocks
-from remi_core.measurements import PassState, Probe, positions_of
+from remi_core.hooks import follow_blocks
+from remi_core.measurements import BlockProbe, PassState, Probe, positions_of
 from remi_core.models import check_layer, decoder_body
 from remi_core.placement import input_device
 from remi_core.ranks import rank
@@ -31,17 +31,17 @@ def run_probes(
     """Probe name → its arrays, from one pass over the dialogues in batches of ``batch_tokens`` padded tokens.
 
     Only the decoder's body runs: logits are computed by the probes, at the positions they need. Only the
-    layers asked for are hooked, and kept at the positions the windows need. Where memory runs out the pass goes on
-    with smaller batches; a ``Budget`` tells afterwards what ran. ``progress`` is called after each batch with the
-    number of tokens done so far (padding not counted). Of several processes the first has the arrays, the others
-    have none.
+    layers asked for are hooked, and what probes do not keep of one is gone before the next. Where memory runs out
+    the pass goes on with smaller batches; a ``Budget`` tells afterwards what ran. ``progress`` is called after each
+    batch with the number of tokens done so far (padding not counted). Of several processes the first has the arrays,
+    the others have none.
 
     Raises:
         UsageError: if there is no dialogue, two probes share a name, or a layer does not exist.
         RemiError: if a measured value is not finite, naming probe, layer and dialogue, or if a dialogue does not fit
             into memory alone.
     """
-    layers = _checked_layers(model, encoded, probes)
+    _check(model, encoded, probes)
     budget = Budget.of(batch_tokens)
     budget.progress = progress or budget.progress
 
@@ -50,7 +50,7 @@ def run_probes(
         parts = [probe.empty() for probe in probes]
         batch = batch.to(input_device(model))
         with torch.inference_mode():
-            state = _forward(model, encoded, batch, layers)
+            state = _forward(model, encoded, batch, parts)
             for part in parts:
                 part.accumulate(batch, state)
         return parts
@@ -63,34 +63,38 @@ def run_probes(
     return {} if rank() else {probe.name: probe.finish() for probe in probes}
 
 
-def _checked_layers(
-    model: PreTrainedModel, encoded: Sequence[EncodedDialogue], probes: Sequence[Probe]
-) -> list[int]:
-    """All layers that the probes read, each once."""
+def _check(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], probes: Sequence[Probe]) -> None:
     if not encoded:
         raise UsageError("no dialogue to measure; at least one is needed")
     names = [probe.name for probe in probes]
     if len(set(names)) < len(names):
         raise UsageError(f"two probes share a name among {', '.join(names)}; give each its own")
-    layers = sorted({layer for probe in probes for layer in probe.layers})
-    for layer in layers:
+    for layer in sorted({layer for probe in probes for layer in probe.layers}):
         check_layer(model, layer)
-    return layers
 
 
 def _forward(
-    model: PreTrainedModel, encoded: Sequence[EncodedDialogue], batch: Batch, layers: list[int]
+    model: PreTrainedModel, encoded: Sequence[EncodedDialogue], batch: Batch, probes: Sequence[Probe]
 ) -> PassState:
+    """What is left of a pass over one batch, once the probes have read the blocks they ask for."""
     dialogues = tuple(encoded[index] for index in batch.indices.tolist())
     spans = [(dialogue.prompt_end, dialogue.answer_stop) for dialogue in dialogues]
     rows, positions = positions_of(spans, device=batch.input_ids.device)
 
-    def select(hidden: Tensor) -> Tensor:
-        # Blocks of a spread model may lie on other devices than the batch.
-        return hidden[rows.to(hidden.device), positions.to(hidden.device)]
+    # One block may have several readers, and several names: 2 and -1 of a model of three.
+    readers: dict[int, list[tuple[int, BlockProbe]]] = {}
+    for probe in probes:
+        for layer in probe.layers:
+            readers.setdefault(check_layer(model, layer), []).append((layer, probe))
 
-    with read_blocks(model, layers, select=select) as blocks:
+    def read(block: int, hidden: Tensor) -> None:
+        # Blocks of a spread model may lie on other devices than the batch.
+        kept = hidden[rows.to(hidden.device), positions.to(hidden.device)]
+        for layer, probe in readers[block]:
+            probe.read_block(layer, kept, batch, dialogues)
+
+    with follow_blocks(model, sorted(readers), read):
         body = decoder_body(model)
         output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     hidden = output.last_hidden_state.to(rows.device)
-    return PassState(model, dialogues, hidden, blocks, (rows, positions))
+    return PassState(model, dialogues, hidden)

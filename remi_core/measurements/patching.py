@@ -224,7 +224,7 @@ def _read(
     """Index and values of each dialogue of a batch, from hidden states after the final norm."""
     indices = batch.indices.tolist()
     dialogues = tuple(material.dialogues[index] for index in indices)
-    state = PassState(model, dialogues, final, {}, (batch.indices[:0], batch.indices[:0]))
+    state = PassState(model, dialogues, final)
     rows, positions = state.answer_positions()
     asked = torch.tensor([ids for index in indices for ids in material.asked(index)], device=rows.device)
     found = torch.empty(asked.shape, dtype=torch.float32, device=rows.device)
