@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedIOBase, FileIO
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
@@ -27,24 +28,47 @@ class RowFile:
         self._n_rows = n_rows
         self._stream: FileIO | None = None
         self._start = 0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="rows")
+        self._last: Future[None] | None = None
 
-    def write(self, index: int, row: np.ndarray) -> None:
-        """Return once the row lies at its place; the first one sets shape and type."""
+    def write(self, indices: Sequence[int], rows: np.ndarray) -> None:
+        """Return once the rows before these are written; these are, beside whatever the caller does next.
+
+        The first ones set shape and type. What goes wrong is raised by the next call, or by ``finish``.
+        """
+        self._wait()
+        self._last = self._writer.submit(self._write, indices, np.ascontiguousarray(rows))
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def _write(self, indices: Sequence[int], rows: np.ndarray) -> None:
         if self._stream is None:
-            shape = (self._n_rows, *row.shape)
-            empty = np.lib.format.open_memmap(self._path, mode="w+", dtype=row.dtype, shape=shape)
+            shape = (self._n_rows, *rows.shape[1:])
+            empty = np.lib.format.open_memmap(self._path, mode="w+", dtype=rows.dtype, shape=shape)
             self._start = empty.offset
             del empty
             self._stream = self._path.open("r+b", buffering=0)
-        # Written, not mapped: pages of a map would count as this process's memory.
-        written = os.pwrite(self._stream.fileno(), row.tobytes(), self._start + index * row.nbytes)
-        if written < row.nbytes:
-            raise OSError(
-                f"{self._path}: {written} of {row.nbytes} bytes of row {index} written; is the disk full?"
-            )
+        for index, row in zip(indices, rows, strict=True):
+            # Written, not mapped: pages of a map would count as this process's memory.
+            written = os.pwrite(self._stream.fileno(), row, self._start + index * row.nbytes)
+            if written < row.nbytes:
+                raise OSError(
+                    f"{self._path}: {written} of {row.nbytes} bytes of row {index} written; is the disk full?"
+                )
 
     def finish(self) -> np.memmap:
-        """All rows, read-only, as long as the file is there."""
+        """All rows, read-only, as long as the file is there.
+
+        Raises:
+            OSError: if the last rows could not be written.
+        """
+        try:
+            self._wait()
+        finally:
+            self._writer.shutdown()
         self._stream.close()
         return np.load(self._path, mmap_mode="r", allow_pickle=False)
 

@@ -25,7 +25,7 @@ def filled(path: Path, order: list[int]) -> np.memmap:
     """The rows, written in this order."""
     file = RowFile(path, len(ROWS))
     for index in order:
-        file.write(index, ROWS[index])
+        file.write([index], ROWS[index : index + 1])
     return file.finish()
 
 
@@ -35,6 +35,14 @@ def test_rows_come_back_in_their_places_whatever_the_order(tmp_path: Path) -> No
     assert not found.flags.writeable
     lost = filled(tmp_path / "lost.npy", [6, 0, 3])  # the failing twin: rows that nobody wrote
     assert not np.array_equal(lost, ROWS)
+
+
+def test_rows_that_cannot_be_written_are_told_of_at_the_next_ones(tmp_path: Path) -> None:
+    for told in (lambda file: file.write([1], ROWS[1:2]), RowFile.finish):
+        file = RowFile(tmp_path / "missing" / "rows.npy", len(ROWS))
+        file.write([0], ROWS[:1])
+        with pytest.raises(FileNotFoundError, match=r"rows\.npy"):
+            told(file)
 
 
 def test_an_archive_is_the_one_that_numpy_writes(tmp_path: Path) -> None:
@@ -86,10 +94,10 @@ def test_a_probe_with_a_file_holds_no_means(tmp_path: Path) -> None:
 def test_writing_rows_does_not_fill_memory(tmp_path: Path) -> None:
     """A hundred times 2 MB pass through; the process grows by less than a tenth of it."""
     row, file = np.ones((512, 1024), dtype=np.float32), RowFile(tmp_path / "rows.npy", 100)
-    file.write(0, row)
+    file.write([0], row[None])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for index in range(1, 100):
-        file.write(index, row)
+        file.write([index], row[None])
     write_npz(tmp_path / "rows.npz", {"rows": file.finish()})
     found = read_npz(tmp_path / "rows.npz")["rows"]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
