@@ -11,6 +11,7 @@ from torch import Tensor
 
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError
+from remi_core.transfer import moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        moved = (part.to(device) for part in (self.indices, self.input_ids, self.attention_mask))
-        return Batch(*moved)
+        parts = (self.indices, self.input_ids, self.attention_mask)
+        return Batch(*(moved(part, device) for part in parts))
 
     @property
     def n_tokens(self) -> int:

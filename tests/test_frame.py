@@ -56,6 +56,7 @@ ORDER = (
     "interventions",
     "steering",
     "folding",
+    "transfer",
     "batches",
     "sharing",
     "finetune_recipe",

@@ -223,3 +223,10 @@ def test_factors_come_back_as_written_from_memory_and_from_disk(spill_from: int)
 def test_factors_that_were_never_written_are_missed() -> None:
     with pytest.raises(KeyError, match="dialogue 1 of 2"):
         FactorFile(2)[1]
+
+
+def test_a_file_knows_its_tokens_without_being_read() -> None:
+    file = FactorFile(2, spill_from=1)
+    for index, n in enumerate((2, 3)):
+        file.write(index, (torch.ones(n, 3), torch.ones(n, 5)))
+    assert (file.n_tokens, operations(file)) == (5, operations(list(file)))

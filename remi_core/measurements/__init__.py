@@ -17,6 +17,7 @@ from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import RemiError
 from remi_core.models import logits_at, unembedding
+from remi_core.transfer import placed
 
 # Logits exist for a few hundred positions at a time. A GPU wants more of them at once than a processor, whose
 # caches and memory allocator like small blocks; below so many rows the weights are read too often for what they do.
@@ -107,7 +108,7 @@ def positions_of(
 ) -> tuple[Int[Tensor, " position"], Int[Tensor, " position"]]:
     """Rows and token positions of one span [start, stop) a row, flattened in order."""
     pairs = [(row, position) for row, (start, stop) in enumerate(spans) for position in range(start, stop)]
-    flat = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2)
+    flat = placed(pairs, device).reshape(-1, 2)
     return flat[:, 0], flat[:, 1]
 
 

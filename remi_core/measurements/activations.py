@@ -16,6 +16,7 @@ from remi_core.errors import UsageError, nearest
 from remi_core.measurements import PassState, require_finite
 from remi_core.measurements.columns import Columns
 from remi_core.npz import RowFile
+from remi_core.transfer import fetched, placed
 from remi_core.windows import WINDOWS, window_span
 
 
@@ -101,7 +102,7 @@ class ActivationProbe:
         """Takes the window means of one batch."""
         # Looked at where the means lie: a card does that at no cost.
         finite = bool(self._open.means.isfinite().all())
-        stacked, n_tokens = self._open.means.cpu().numpy(), self._open.counts.cpu().numpy()
+        stacked, n_tokens = fetched(self._open.means).numpy(), self._open.counts.cpu().numpy()
         self._open = None
         if not finite:
             for row, dialogue in enumerate(state.dialogues):
@@ -124,8 +125,7 @@ class ActivationProbe:
             counts.append([stop - first for first, stop in spans])
             # What is kept of a dialogue runs from prompt_end to the end of its answer.
             start += one.answer_stop - one.prompt_end
-        long = {"dtype": torch.long, "device": device}
-        return torch.tensor(members, **long), torch.tensor(counts, **long)
+        return placed(members, device), placed(counts, device)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""

@@ -20,12 +20,13 @@ from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
 from remi_core.errors import UsageError
 from remi_core.measurements import chunks, positions_of, require_finite
-from remi_core.measurements.factor_file import FactorFile
-from remi_core.measurements.gram_blocks import Factors, gram_of_factors
+from remi_core.measurements.factor_file import SPILL_FROM, FactorFile, Factors
+from remi_core.measurements.gram_blocks import gram_of_factors
 from remi_core.models import attention_output, decoder_body, logits_at, unembedding
 from remi_core.placement import input_device
-from remi_core.ranks import rank
+from remi_core.ranks import n_ranks, rank
 from remi_core.sharing import Budget, share_batches
+from remi_core.transfer import placed
 
 
 def measure_gradient_gram(
@@ -66,7 +67,7 @@ def gradient_factors(
     batch_tokens: int | Budget,
     whole_sequence: bool = False,
 ) -> tuple[Sequence[Factors], Float64[np.ndarray, " dialogue"]]:
-    """Each dialogue's factors (a, δ), on the CPU or on disk, and its loss; for inner products across models.
+    """Each dialogue's factors (a, δ), in memory or on disk, and its loss; for inner products across models.
 
     Of several processes the first has the factors, the others have none.
 
@@ -76,19 +77,18 @@ def gradient_factors(
         raise UsageError("no dialogue to measure; at least one is needed")
     layer = -1 if weight is None else weight
     projection = attention_output(model, layer)
-    factors = FactorFile(len(encoded))
+    device = input_device(model)
+    factors = FactorFile(len(encoded), spill_from=SPILL_FROM.get(device.type, SPILL_FROM["cpu"]))
     losses = np.empty(len(encoded))
 
     def measure(batch: Batch) -> list[tuple[Factors, float]]:
-        batch = batch.to(input_device(model))
+        batch = batch.to(device)
         dialogues = [encoded[index] for index in batch.indices.tolist()]
         starts = [1 if whole_sequence else dialogue.answer_start for dialogue in dialogues]
         stops = [len(one.input_ids) if whole_sequence else one.answer_stop for one in dialogues]
         loss, inputs, gradients = _backward(model, projection, batch, list(zip(starts, stops, strict=True)))
-        own = [_factors(*pair) for pair in zip(inputs, gradients, strict=True)]
-        for row, dialogue in enumerate(dialogues):
-            for values in (loss[row : row + 1], *own[row]):
-                require_finite("gradients", values.numpy(), dialogue, layer=layer)
+        own = _factors(inputs, gradients)
+        _require_finite(loss, own, dialogues, layer)
         return list(zip(own, loss.tolist(), strict=True))
 
     def keep(indices: Sequence[int], parts: list[tuple[Factors, float]]) -> None:
@@ -100,11 +100,37 @@ def gradient_factors(
     return ([] if rank() else factors), losses
 
 
-def _factors(inputs: Float[Tensor, "token d_in"], gradients: Float[Tensor, "token d_out"]) -> Factors:
+def _factors(
+    inputs: Float[Tensor, "dialogue token d_in"], gradients: Float[Tensor, "dialogue token d_out"]
+) -> list[Factors]:
     # After the last attention every token stands alone, so most rows are exactly zero there; padding always
     # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
     used = (gradients != 0).any(dim=-1)
-    return inputs[used].float().cpu(), gradients[used].float().cpu()
+    counts = used.sum(dim=1).tolist()
+    parts = [values[used].float().split(counts) for values in (inputs, gradients)]
+    if n_ranks() > 1:
+        # Sent to another process, a part of a tensor would take all of it along.
+        parts = [[one.cpu().clone() for one in side] for side in parts]
+    return list(zip(*parts, strict=True))
+
+
+def _require_finite(
+    loss: Float64[Tensor, " dialogue"],
+    factors: Sequence[Factors],
+    dialogues: Sequence[EncodedDialogue],
+    layer: int,
+) -> None:
+    """Nothing, if all are finite; one answer a batch is waited for, and only if it is no are names looked for.
+
+    Raises:
+        RemiError: naming layer and dialogue otherwise.
+    """
+    flags = [one.isfinite().all() for pair in factors for one in pair]
+    if bool(torch.stack(flags).all()) and bool(loss.isfinite().all()):
+        return
+    for row, dialogue in enumerate(dialogues):
+        for values in (loss[row : row + 1], *factors[row]):
+            require_finite("gradients", values.cpu().numpy(), dialogue, layer=layer)
 
 
 def _backward(
@@ -134,7 +160,7 @@ def _head_backward(
 ) -> tuple[Float64[Tensor, " dialogue"], Float[Tensor, "dialogue token d_model"]]:
     """Mean loss a dialogue and its gradient at the final hidden states, in chunks: no full logits exist."""
     rows, positions = positions_of(spans, device=hidden.device)
-    counts = torch.tensor([stop - start for start, stop in spans], device=hidden.device)
+    counts = placed([stop - start for start, stop in spans], hidden.device)
     losses = torch.zeros(len(spans), dtype=torch.float64, device=hidden.device)
     gradient = torch.zeros_like(hidden)
     for part in chunks(len(rows), unembedding(model).weight.shape[0], device=hidden.device):

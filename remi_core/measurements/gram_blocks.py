@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-Factors = tuple[Float[Tensor, "_ d_in"], Float[Tensor, "_ d_out"]]
+from remi_core.measurements.factor_file import FactorFile, Factors
 
 # Elements of one block of float32: 64 MB, and at most this share of all gradients, so that few dialogues of a small
 # model are no reason to hold them all. Beside it only the factors and the n × n matrix are held.
@@ -32,7 +32,8 @@ def gram_of_factors(
     by_pairs, by_slices = operations(factors)
     on_card = torch.device(device).type != "cpu"
     block_elements = block_elements or (CARD_ELEMENTS if on_card else BLOCK_ELEMENTS)
-    if on_card and _elements(factors) <= block_elements:
+    width = sum(part.shape[-1] for part in factors[0])
+    if on_card and _n_tokens(factors) * width <= block_elements:
         factors = [(_on(inputs, device), _on(gradients, device)) for inputs, gradients in factors]
     way = gram_by_token_pairs if by_pairs < by_slices else gram_by_slices
     return way(factors, device=device, block_elements=block_elements)
@@ -40,15 +41,16 @@ def gram_of_factors(
 
 def operations(factors: Sequence[Factors]) -> tuple[int, int]:
     """Floating-point operations of the Gram matrix by pairs of tokens, and by slices of the gradients."""
-    n, tokens = len(factors), sum(len(inputs) for inputs, _ in factors)
+    n, tokens = len(factors), _n_tokens(factors)
     d_in, d_out = factors[0][0].shape[-1], factors[0][1].shape[-1]
     by_pairs = 2 * tokens * tokens * (d_in + d_out)
     by_slices = 2 * d_in * d_out * (tokens + n * n)
     return by_pairs, by_slices
 
 
-def _elements(factors: Sequence[Factors]) -> int:
-    return sum(inputs.numel() + gradients.numel() for inputs, gradients in factors)
+def _n_tokens(factors: Sequence[Factors]) -> int:
+    # A file knows without being read.
+    return factors.n_tokens if isinstance(factors, FactorFile) else sum(len(inputs) for inputs, _ in factors)
 
 
 def gram_by_slices(

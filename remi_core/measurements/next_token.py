@@ -9,6 +9,7 @@ from remi_core.batches import Batch
 from remi_core.errors import UsageError
 from remi_core.measurements import PassState, all_finite, require_finite
 from remi_core.measurements.columns import Columns
+from remi_core.transfer import placed
 
 
 class NextTokenProbe:
@@ -56,11 +57,10 @@ class NextTokenProbe:
         indices = batch.indices.tolist()
         self._n_seen += len(indices)
         chosen = [row for row, dialogue in enumerate(state.dialogues) if dialogue.choice is not None]
-        rows = torch.tensor(chosen, dtype=torch.long, device=batch.input_ids.device)
-        choices = torch.tensor(
-            [state.dialogues[row].choice for row in chosen], device=rows.device, dtype=torch.long
-        )
-        others = torch.tensor([state.dialogues[row].alternative_token for row in chosen], device=rows.device)
+        device = batch.input_ids.device
+        rows = placed(chosen, device)
+        choices = placed([state.dialogues[row].choice for row in chosen], device)
+        others = placed([state.dialogues[row].alternative_token for row in chosen], device)
         for part, log_p in state.log_probabilities(rows, choices - 1):
             own = batch.input_ids[rows[part], choices[part]]
             pairs = log_p.gather(1, torch.stack([own, others[part]], dim=1)).cpu().numpy()
