@@ -88,6 +88,7 @@ ORDER = (
     "demands",
     "layers",
     "parameters",
+    "exercises",
     "needs",
     "notebooks",
     "shown",
