@@ -31,26 +31,34 @@ def written() -> dict[str, Written]:
     return {one.name: one for chapter in CHAPTERS for one in written_exercises(chapter)}
 
 
+def run_of(name: str) -> tuple[object, ...]:
+    """The values of a run that the exercise's check is given."""
+    return tuple(RUNS.get(name, {}).values())
+
+
 def solution(name: str) -> object:
     """The answer that the notebook's solution gives."""
-    names = {f"run_{at}": value for at, value in enumerate(RUNS.get(name, ()))}
-    space: dict[str, object] = {"__name__": "solution", **names, **RUN_NAMES.get(name, {})}
+    space: dict[str, object] = dict(RUNS.get(name, {}))
     exec(compile(written()[name].code, name, "exec"), space)
     return space["answer"]
 
 
-RUN_NAMES: dict[str, dict[str, object]] = {}
-
-
 def gives_away(message: str, name: str) -> bool:
     """Whether a message holds the answer: a number or word that is right, or a line of the solution."""
-    right, run = solution(name), RUNS.get(name, ())
+    right, run = solution(name), run_of(name)
     numbers = [float(text) for text in re.findall(r"-?\d*\.?\d+", message)]
     words = re.findall(r"[\w-]+", message)
     if EXERCISES[name].kind in ("number", "choice") and not isinstance(right, set | dict):
         return any(check(name, one, *run).state == "right" for one in [*numbers, *words])
     lines = [line.strip() for line in written()[name].code.splitlines()]
     return any(len(line) > 12 and line in message for line in lines)
+
+
+def lacking(right: object, answer: object) -> set[str]:
+    """What a set or a dictionary of choices has and another answer has not."""
+    if isinstance(right, dict):
+        return {value for key, value in right.items() if answer[key] != value} - set(answer.values())
+    return {str(one) for one in right} - {str(one) for one in answer} if isinstance(right, set) else set()
 
 
 def cells(chapter: str) -> list[dict]:
@@ -67,17 +75,19 @@ def test_a_notebook_holds_the_exercises_of_its_chapter(chapter: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_solution_of_the_page_is_right(name: str) -> None:
-    verdict = check(name, solution(name), *RUNS.get(name, ()))
+    verdict = check(name, solution(name), *run_of(name))
     assert verdict.state == "right", verdict
     assert verdict.message == EXERCISES[name].lesson and "right" in verdict._repr_html_()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_answers_are_told_apart_and_not_corrected(name: str) -> None:
-    verdicts = [check(name, answer, *RUNS.get(name, ())) for answer in WRONG[name]]
+    verdicts = [check(name, answer, *run_of(name)) for answer in WRONG[name]]
     assert [one.state for one in verdicts] == ["not yet"] * 3, verdicts
     assert len({one.message for one in verdicts}) == 3, verdicts
     assert [one.message for one in verdicts if gives_away(one.message, name)] == []
+    for verdict, answer in zip(verdicts, WRONG[name], strict=True):
+        assert not lacking(solution(name), answer) & set(re.findall(r"\w+", verdict.message)), verdict
 
 
 def test_a_message_that_gives_away_is_seen() -> None:
