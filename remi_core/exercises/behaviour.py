@@ -7,7 +7,7 @@ import pandas as pd
 
 from remi_core.exercises.answers import as_choice, call_for_array, call_for_number
 from remi_core.exercises.exercise import Exercise, NotYet
-from remi_core.variants import CONTROLS, TRIPLET
+from remi_core.variants import TRIPLET
 
 N_TEMPLATES, N_COPIES = 30, 8
 
@@ -68,7 +68,7 @@ def _interval(answer: object) -> None:
 
 
 def _rival(answer: object, table: pd.DataFrame) -> None:
-    chosen = as_choice(answer, [*TRIPLET, *CONTROLS])
+    chosen = as_choice(answer, [*dict.fromkeys([*TRIPLET, *table["variant"]])])
     means = table.groupby("variant")["index"].mean().dropna()
     rivals = means.drop("misaligned", errors="ignore")
     if "misaligned" not in means or rivals.empty:
