@@ -90,6 +90,7 @@ ORDER = (
     "demands",
     "layers",
     "parameters",
+    "exercises",
     "needs",
     "notebooks",
     "shown",
