@@ -73,10 +73,10 @@ class ActivationProbe:
         if self._file is None:
             self._kept.extend(other._kept)
             return
-        for indices, (counts, means) in other._kept.batches():
-            for index, mean in zip(indices.tolist(), means, strict=True):
-                self._file.write(index, mean)
-            self._kept.add(indices, counts)
+        indices, (counts, means) = other._kept.finish()
+        for index, mean in zip(indices.tolist(), means, strict=True):
+            self._file.write(index, mean)
+        self._kept.add(indices, counts)
 
     def read_block(
         self,
