@@ -19,6 +19,7 @@ from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError, UsageError
 from remi_core.measurements import Probe
 from remi_core.measurements.activations import WINDOWS, ActivationProbe, window_span
+from remi_core.measurements.columns import Columns
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
@@ -196,6 +197,23 @@ def test_chunks_change_nothing(
     pieces = measure(model, encoded)["sequence"]
     np.testing.assert_allclose(pieces["log_probability"], whole["log_probability"], atol=1e-5)
     assert max(rows) == 2
+
+
+def test_many_batches_lie_in_few_arrays_in_their_order() -> None:
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(0, 9, size=3000).tolist()
+    batches = [(generator.integers(99, size=n), generator.standard_normal((n, 2, 50))) for n in sizes]
+    whole, places = Columns(), set()
+    for indices, values in batches:
+        part = Columns()
+        part.add(indices.tolist(), values.astype(np.float32))
+        whole.extend(part)
+        places |= {column.ctypes.data for column in whole.held()}
+    assert len(places) < 30, "an array a batch would be thousands"
+    indices, (found,) = whole.finish()
+    np.testing.assert_array_equal(indices, np.concatenate([own for own, _ in batches]))
+    np.testing.assert_array_equal(found, np.concatenate([own for _, own in batches]).astype(np.float32))
+    assert [len(one) for one in (whole.finish()[0], *whole.finish()[1])] == [0]
 
 
 def test_progress_counts_tokens_without_padding(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:

@@ -41,7 +41,7 @@ def memory_case(setting: Setting, model: str) -> Outcome:
         f"bytes that measuring adds at its peak: {few['added']} with {FEW} dialogues, {many['added']} with {MANY}; "
         f"with the dialogues themselves the process grows to {many['peak'] / few['peak']:.3f}, and with the decoder "
         f"alone to {alone:.3f}. Means of block outputs go to a file; log-probabilities, entropies and next tokens "
-        "stay in memory until the record is written, and the allocator keeps what is free between them"
+        "stay in memory, in few arrays, until the record is written"
     )
     row = judged(name, TARGETS[name], held + many["added"], [ratio], note=note, timed=False)
     points = [

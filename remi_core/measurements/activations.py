@@ -74,9 +74,9 @@ class ActivationProbe:
         if self._file is None:
             self._kept.extend(other._kept)
             return
-        for indices, (counts, means) in other._kept.batches():
-            self._file.write(indices.tolist(), means)
-            self._kept.add(indices, counts)
+        indices, (counts, means) = other._kept.finish()
+        self._file.write(indices.tolist(), means)
+        self._kept.add(indices, counts)
 
     def read_block(
         self,
