@@ -21,6 +21,7 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_CELL_LINES = 250, 40, 12
 
 ORDER = (
     "errors",
+    "escaping",
     "variants",
     "machine",
     "ranks",
@@ -106,7 +107,7 @@ ORDER = (
 BESIDE = {"organism", "smollm2"}
 """Models that come with the package: their dialogues, recipes and weights."""
 
-ALONE = {"statistics": {"errors", "statistics"}, "figures": {"errors", "variants", "figures"}}
+ALONE = {"statistics": {"errors", "statistics"}, "figures": {"errors", "escaping", "variants", "figures"}}
 """What these import at most: numbers in, numbers or pictures out."""
 
 

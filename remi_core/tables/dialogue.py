@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 from IPython.display import HTML
 
+from remi_core.escaping import UNTYPESET, as_html
 from remi_core.figures.tokens import visible_token
 from remi_core.results import Results
 from remi_core.windows import window_span
@@ -46,10 +45,10 @@ def dialogue_html(results: Results, dataset: str, row: int = 0) -> HTML:
         text = words.text(token)
         inside = one.answer_start <= position < one.answer_stop
         look = CHOICE if position == one.choice else ANSWER if inside else "border-bottom:1px solid #888"
-        pieces.append(f'<span style="padding:.1em .15em;{look}">{html.escape(visible_token(text))}</span>')
+        pieces.append(f'<span style="padding:.1em .15em;{look}">{as_html(visible_token(text))}</span>')
         pieces.append("<br>" if text == "\n" and not inside else "<wbr>")
     legend = (
         f"{dataset}, dialogue {row + 1}. Shaded: the answer span. Outlined: the choice. Underlined: neither."
     )
     style = "font-family:monospace;line-height:1.9;margin:0 0 .5em"
-    return HTML(f'<p style="{style}">{" ".join(pieces)}</p><p>{html.escape(legend)}</p>')
+    return HTML(f'<p class="{UNTYPESET}" style="{style}">{" ".join(pieces)}</p><p>{as_html(legend)}</p>')
