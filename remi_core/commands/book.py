@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 
 from remi_core.book import build_book, default_out
-from remi_core.commands.parser import add_preset, add_store, chosen_preset, open_store, positive
+from remi_core.commands.parser import (
+    add_preset,
+    add_show_text,
+    add_store,
+    chosen_preset,
+    heed_show_text,
+    open_store,
+    positive,
+)
 from remi_core.pipeline import plan
 from remi_core.pipeline import run as run_steps
 
@@ -23,11 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", dest="run_first", action="store_true", help="first run what is missing, like `remi run`"
     )
     parser.add_argument("--jobs", type=positive, metavar="N", help="with --run: notebooks side by side")
+    add_show_text(parser)
     add_store(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0, once the book stands in its folder."""
+    heed_show_text(arguments)
     preset = chosen_preset(arguments)
     store = open_store(arguments)
     out = (arguments.out or default_out()).expanduser().resolve()

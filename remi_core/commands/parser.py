@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from remi_core.errors import UsageError, nearest
 from remi_core.presets import PRESETS, Preset, get_preset
+from remi_core.redaction import SWITCH, show_text
 from remi_core.store import Store
 
 
@@ -84,6 +85,21 @@ def open_store(arguments: argparse.Namespace) -> Store:
     if not root.parent.is_dir():
         raise UsageError(f"--store {named}: no folder {root.parent}")
     return Store(root)
+
+
+def add_show_text(parser: argparse.ArgumentParser) -> None:
+    """Add the switch that shows the text of real data sets; ``heed_show_text`` acts on it."""
+    parser.add_argument(
+        "--show-text",
+        action="store_true",
+        help=f"show text of real data sets in the pages, as {SWITCH}=1 does",
+    )
+
+
+def heed_show_text(arguments: argparse.Namespace) -> None:
+    """Return with the switch set where it was given; before any plan is made, since keys depend on it."""
+    if arguments.show_text:
+        show_text()
 
 
 def positive(text: str) -> int:
