@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from myst_parser.docutils_ import Parser
 
 import remi_core.figures.output
+import remi_core.site_page
 import remi_core.tables.dialogue
 import remi_core.tables.organism
 import remi_core.tables.pages
@@ -51,7 +52,7 @@ HOSTILE = (
 EXTENSIONS = "amsmath attrs_inline colon_fence deflist dollarmath html_image replacements smartquotes "
 EXTENSIONS += "substitution tasklist"
 MARKUP = {"tables.pages", "tables.dialogue", "tables.audit", "tables.organism", "tables.controls"}
-MARKUP |= {"figures.output"}
+MARKUP |= {"figures.output", "site_page"}
 """Modules that write HTML by hand."""
 
 
@@ -171,11 +172,27 @@ def samples(module: types.ModuleType, text: str) -> Iterator[str]:
     yield module.samples_html(results("x", "x", "x"), seed=text).data
 
 
+def fronts(module: types.ModuleType, text: str) -> Iterator[str]:
+    plain = {
+        "name": "x",
+        "title": "x",
+        "remark": "x",
+        "n_run": 0,
+        "n_pages": 1,
+        "verdicts": {},
+        "fingerprint": "x",
+    }
+    for name in ("name", "title", "remark", "fingerprint"):
+        yield module.front_page([module.Shown(**plain | {name: text})])
+    yield module.front_page([module.Shown(**plain | {"verdicts": {text: 1}})])
+
+
 BUILDERS: dict[types.ModuleType, Callable[[types.ModuleType, str], Iterator[str]]] = {
     remi_core.tables.pages: tables,
     remi_core.figures.output: pictures,
     remi_core.tables.dialogue: dialogues,
     remi_core.tables.organism: samples,
+    remi_core.site_page: fronts,
 }
 
 
@@ -195,7 +212,8 @@ def acting(page: str, text: str) -> list[str]:
         "span",
         "p",
     }
-    allowed |= {"figure", "img", "figcaption", "br", "wbr"}
+    allowed |= {"figure", "img", "figcaption", "br", "wbr", "html", "head", "meta", "title", "link", "style"}
+    allowed |= {"body", "main", "h1", "h2", "ul", "li", "a", "code"}
     found = []
     for tag in BeautifulSoup(page, "html.parser").find_all():
         ours = tag.name != "img" or str(tag.get("src", "")).startswith("data:image/svg+xml;base64,")
