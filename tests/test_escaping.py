@@ -8,6 +8,7 @@ import html
 import re
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,8 @@ from remi_core.cli import main
 from remi_core.escaping import as_html, as_latex, as_line, as_markdown, visible
 from remi_core.figures.tokens import visible_token
 from remi_core.fingerprint import PACKAGE, SOURCE_ROOT, parse
+from remi_core.presets import PRESETS
+from remi_core.roles import DataRoles
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -149,11 +152,10 @@ def pictures(module: types.ModuleType, text: str) -> Iterator[str]:
 
 def dialogues(module: types.ModuleType, text: str) -> Iterator[str]:
     one = types.SimpleNamespace(input_ids=[0], answer_start=0, answer_stop=1, choice=None)
-    preset = types.SimpleNamespace(datasets=("set",), extra_data=(), name="x")
     results = types.SimpleNamespace(
         encoded=lambda name: types.SimpleNamespace(dialogues=[one]),
         vocabulary=types.SimpleNamespace(text=lambda token: text),
-        preset=preset,
+        preset=replace(PRESETS["smoke"], datasets=("set", text), roles=DataRoles()),
     )
     yield module.dialogue_html(results, "set").data
     results.vocabulary.text = lambda token: "x"

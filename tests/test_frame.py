@@ -97,6 +97,7 @@ ORDER = (
     "readme",
     "pipeline",
     "stored",
+    "data_cards",
     "edition",
     "citation",
     "book_contents",
