@@ -19,7 +19,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --n
 unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
-ifneq ($(filter $(PRESET),$(OFFLINE_PRESETS)),)
+ifeq ($(filter-out $(OFFLINE_PRESETS),$(PRESET)),)
 export HF_HUB_OFFLINE := 1
 endif
 
@@ -52,7 +52,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 book: $(READY)
-	@$(REMI) book --preset $(PRESET) --run
+	@$(REMI) book $(addprefix --preset ,$(PRESET)) $(if $(REPOSITORY),--repository $(REPOSITORY)) --run
 
 # Without them a few tests are skipped, with a line that says so; the others run.
 $(TEST_READY): $(READY)

@@ -11,6 +11,7 @@ from remi_core import __version__
 from remi_core.commands import COMMANDS
 from remi_core.commands.parser import Parser, new_parser
 from remi_core.errors import RemiError, UsageError, nearest
+from remi_core.escaping import as_line
 
 INTERRUPTED = 130
 
@@ -67,5 +68,5 @@ def _run(words: Sequence[str]) -> int:
 def _complain(error: BaseException, words: Sequence[str], *, code: int, said: str = "") -> int:
     if "--verbose" in words:
         traceback.print_exception(error)
-    print(f"remi: {' '.join((said or str(error)).split())}", file=sys.stderr)
+    print(f"remi: {as_line(said or str(error))}", file=sys.stderr)
     return code

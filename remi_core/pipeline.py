@@ -19,6 +19,7 @@ from remi_core.notebooks import execution_record, is_done, notebook_key, run_not
 from remi_core.parameters import check_parameters, declared_parameters, has_type, parse_value
 from remi_core.presets import Preset
 from remi_core.progress import OUTWARD, Progress, Say, print_line
+from remi_core.redaction import key_fields
 from remi_core.roles import NEEDS
 from remi_core.shown import BENCHMARKS, STUDIES, not_stored, shown_by
 from remi_core.store import Store, project_root
@@ -77,7 +78,7 @@ def plan(
     sources = choose(folder, only)
     given = _typed_parameters(sources, parameters or {})
     check_layers(preset, given)
-    fields = {"preset": preset.fingerprint(), "data": data_digests(preset)}
+    fields = {"preset": preset.fingerprint(), "data": data_digests(preset), **key_fields(preset)}
     lacking = tuple(need for need in NEEDS if preset.lacks(need))
     steps = []
     for source in sources:

@@ -21,6 +21,7 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_CELL_LINES = 250, 40, 12
 
 ORDER = (
     "errors",
+    "escaping",
     "variants",
     "machine",
     "ranks",
@@ -43,6 +44,7 @@ ORDER = (
     "chat",
     "windows",
     "datasets",
+    "origins",
     "sources",
     "hub",
     "sizes",
@@ -63,6 +65,7 @@ ORDER = (
     "finetune",
     "measurements",
     "fingerprint",
+    "redaction",
     "lora",
     "provided",
     "subject",
@@ -97,8 +100,20 @@ ORDER = (
     "readme",
     "pipeline",
     "stored",
+    "data_cards",
+    "edition",
+    "citation",
+    "book_contents",
     "book_pages",
+    "book_results",
+    "book_sources",
     "book",
+    "site_page",
+    "site",
+    "traces",
+    "deposit_texts",
+    "deposit_figures",
+    "deposit",
     "expected",
     "commands",
     "cli",
@@ -109,7 +124,7 @@ ORDER = (
 BESIDE = {"organism", "smollm2"}
 """Models that come with the package: their dialogues, recipes and weights."""
 
-ALONE = {"statistics": {"errors", "statistics"}, "figures": {"errors", "variants", "figures"}}
+ALONE = {"statistics": {"errors", "statistics"}, "figures": {"errors", "escaping", "variants", "figures"}}
 """What these import at most: numbers in, numbers or pictures out."""
 
 

@@ -6,6 +6,8 @@ from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
 from remi_directives import FactRole, NoticeDirective, StatusDirective
 from remi_offline import setup_offline
+from remi_reference import CitationDirective, ContentNoteDirective, DataCardsDirective
+from remi_site import setup_site
 from sphinx.application import Sphinx
 
 
@@ -15,7 +17,11 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-stored", StoredDirective)
     app.add_directive("remi-status", StatusDirective)
     app.add_directive("remi-notice", NoticeDirective)
+    app.add_directive("remi-data-cards", DataCardsDirective)
+    app.add_directive("remi-citation", CitationDirective)
+    app.add_directive("remi-content-note", ContentNoteDirective)
     app.add_role("fact", FactRole())
     setup_offline(app)
+    setup_site(app)
     setup_accessibility(app)
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,7 @@
 """Directives and a role that show results on the pages written by hand; those of claims are in `remi_claims`.
 
 - `{remi-status}`: which notebooks were run, from `status.json`.
-- `{remi-notice}`: what the front page must say first, from `notice.json`; nothing without it.
+- `{remi-notice}`: what the front page must say first, from `notice.json`, and where the content note is.
 - `` {fact}`key` ``: one text of `facts.json`.
 
 A missing file reads "not run yet"; a malformed one, or a missing key, is a warning, and fails a strict build.
@@ -81,21 +81,23 @@ class StatusDirective(ResultDirective):
 
 
 class NoticeDirective(ResultDirective):
-    """Warning box with the sentences of `notice.json`; nothing where the file is absent or empty."""
+    """Warning box with the sentences of `notice.json`, if there are any, and a line that leads to the content note."""
 
     file_name = "notice.json"
 
     def render(self, folder: Path) -> list[nodes.Node]:
-        """One admonition, or nothing.
+        """One admonition or none, and the line.
 
         Raises:
             ValueError: if the file is not a list.
         """
         lines = read_json(folder / "notice.json", list)
+        pointer = paragraph("Some pages show bad replies, which were written for this purpose: ")
+        pointer.extend([content_link(self.env.docname), nodes.Text(".")])
         if not lines:
-            return []
-        title = nodes.title("", "Read this first")
-        return [nodes.admonition("", title, *(paragraph(str(line)) for line in lines), classes=["warning"])]
+            return [pointer]
+        title, said = nodes.title("", "Read this first"), (paragraph(str(line)) for line in lines)
+        return [nodes.admonition("", title, *said, classes=["warning"]), pointer]
 
 
 class FactRole(SphinxRole):
@@ -127,13 +129,22 @@ class FactRole(SphinxRole):
 def page_reference(notebook: str, *, source: str) -> addnodes.pending_xref:
     """Link from page `source` to a notebook's page, named by its stem; an unknown page is a warning."""
     stem = Path(notebook).name.removesuffix(".ipynb")
-    label = nodes.inline("", stem.replace("_", " "), classes=["doc"])
+    return _link(f"/notebooks/{stem}", stem.replace("_", " "), source)
+
+
+def content_link(source: str) -> addnodes.pending_xref:
+    """Link from page `source` to the page on what text the book shows."""
+    return _link("/content", "what text this book shows", source)
+
+
+def _link(target: str, text: str, source: str) -> addnodes.pending_xref:
+    label = nodes.inline("", text, classes=["doc"])
     return addnodes.pending_xref(
         "",
         label,
         reftype="doc",
         refdomain="std",
-        reftarget=f"/notebooks/{stem}",
+        reftarget=target,
         refdoc=source,
         refexplicit=True,
         refwarn=True,

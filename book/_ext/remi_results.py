@@ -9,6 +9,9 @@ All of them are optional: a book without results still builds, and says so.
 | `status.json` | list of `{notebook, finished, seconds, device}` |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |
 | `notice.json` | list of sentences that the front page leads with |
+| `data-cards.json` | a card of each data set, and the tables of published numbers |
+| `citation.json` | the book and the paper, each as text and as BibTeX |
+| `site.json` | presets side by side, the notebook of each page, where it can be run |
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from types import MappingProxyType, ModuleType
 from remi_core.commands import (
     bench,
     book,
+    deposit,
     doctor,
     finetune,
     measure,
@@ -28,6 +29,7 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "measure": measure,
         "book": book,
         "report": report,
+        "deposit": deposit,
         "study": study,
         "finetune": finetune,
         "organism": organism,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 
 import matplotlib
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from remi_core.escaping import UNTYPESET, as_html
 from remi_core.figures.alt import describe
 from remi_core.figures.style import SETTINGS
 
@@ -37,11 +37,11 @@ def figure_html(figure: Figure, *, alt: str | None = None, caption: str | None =
     The alternative text sits on the ``<img>`` alone: a role or label on ``<figure>`` would hide the
     caption from a screen reader and read the same words twice.
     """
-    text = html.escape(alt or describe(figure), quote=True)
+    text = as_html(alt or describe(figure))
     data = base64.b64encode(svg_bytes(figure)).decode("ascii")
     image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}" style="max-width:100%;height:auto">'
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="remi-figure" style="margin:0">{image}{below}</figure>'
+    below = f"<figcaption>{as_html(caption)}</figcaption>" if caption else ""
+    return f'<figure class="remi-figure {UNTYPESET}" style="margin:0">{image}{below}</figure>'
 
 
 def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:

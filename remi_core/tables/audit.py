@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 import yaml
 from IPython.display import HTML
 
+from remi_core.escaping import as_html
 from remi_core.estimates.audit.findings import Finding
 from remi_core.estimates.audit.switches import Audited, declared
 from remi_core.figures.alt import number, with_interval
@@ -169,7 +169,7 @@ def stored_html(name: str) -> HTML:
     """The stored audit of a preset as a table marked as stored, or a sentence that none is kept."""
     table = stored_findings(name)
     if table is None:
-        return HTML(f"<p>No stored audit of <code>{html.escape(name)}</code> is kept in this edition.</p>")
+        return HTML(f"<p>No stored audit of <code>{as_html(name)}</code> is kept in this edition.</p>")
     parts = [outcome_table(table, group) for group in dict.fromkeys(table["group"])]
     return table_html(pd.concat(parts, ignore_index=True), f"Stored result, not computed here: {name}")
 
