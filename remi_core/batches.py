@@ -25,9 +25,8 @@ class Batch:
     """1 at tokens of the dialogue, 0 at padding."""
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device."""
-        parts = (self.indices, self.input_ids, self.attention_mask)
-        return Batch(*(moved(part, device) for part in parts))
+        """The same batch on a device; which dialogues it has stays in main memory, where it is read."""
+        return Batch(self.indices, moved(self.input_ids, device), moved(self.attention_mask, device))
 
     @property
     def n_tokens(self) -> int:

@@ -6,6 +6,7 @@ Without a card only the tiny shape runs, in float32 on the processor, so that th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 from types import MappingProxyType
 
@@ -48,6 +49,10 @@ CONFIGS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 """Shapes of Qwen2.5 by name, and one for the processor. Source: the configurations published with the models."""
 
 
+BATCH_TOKENS: Mapping[str, int] = MappingProxyType({"tiny": 4096, "0.5b": 16384, "7b": 16384, "32b": 4096})
+"""Tokens of a batch: what fits beside the weights on a card of 80 GB."""
+
+
 def shaped(shape: str, *, device: str, dtype: torch.dtype, count: int = 32, length: int = 512) -> Workload:
     """A model of a shape with random weights made on the device, and dialogues of random tokens of several lengths."""
     torch.manual_seed(0)
@@ -64,7 +69,7 @@ def shaped(shape: str, *, device: str, dtype: torch.dtype, count: int = 32, leng
     dialogues = tuple(
         random_dialogue(generator, at, own, n_vocab=config.vocab_size) for at, own in enumerate(lengths)
     )
-    preset = get_preset("qwen2.5-coder-32b")
+    preset = replace(get_preset("qwen2.5-coder-32b"), batch_tokens=BATCH_TOKENS[shape])
     return Workload(model, dialogues, preset)
 
 

@@ -26,7 +26,9 @@ class _Open:
 
     members: Int[Tensor, " member"]
     """Places among the kept positions of every window of every dialogue in turn."""
-    counts: Int[Tensor, "dialogue window"]
+    starts: Int[Tensor, " start"]
+    """Where each window begins among them."""
+    n_tokens: Int[np.ndarray, "dialogue window"]
     """How many each has."""
     means: Float[Tensor, "dialogue window layer d_model"]
     """Filled block by block."""
@@ -87,34 +89,28 @@ class ActivationProbe:
     ) -> None:
         """Averages one block's output over all windows of the batch."""
         if self._open is None:
-            members, counts = self._members(dialogues, batch.input_ids.device)
-            # One array for all blocks: one a block would lie between the pass's own and break up what these leave.
-            shape = (*counts.shape, len(self.layers), kept.shape[-1])
-            self._open = _Open(members, counts, torch.empty(shape, device=counts.device))
-        members, counts = self._open.members.to(kept.device), self._open.counts.to(kept.device)
+            self._open = self._opened(dialogues, kept.shape[-1], batch.input_ids.device)
+        members, starts = self._open.members.to(kept.device), self._open.starts.to(kept.device)
         # One look-up averages all windows of all dialogues; an empty bag is zero.
-        starts = counts.flatten().cumsum(0) - counts.flatten()
         means = nn.functional.embedding_bag(members, kept.float(), starts, mode="mean")
         for at in (at for at, own in enumerate(self.layers) if own == layer):
-            self._open.means[:, :, at] = means.unflatten(0, counts.shape)
+            self._open.means[:, :, at] = means.unflatten(0, self._open.n_tokens.shape)
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the window means of one batch."""
-        # Looked at where the means lie: a card does that at no cost.
-        finite = bool(self._open.means.isfinite().all())
-        stacked, n_tokens = fetched(self._open.means).numpy(), self._open.counts.cpu().numpy()
+        # Looked at where the means lie, at no cost on a card, which is waited for once.
+        finite, n_tokens = self._open.means.isfinite().all(), self._open.n_tokens
+        stacked = fetched(self._open.means).numpy()
         self._open = None
-        if not finite:
+        if not bool(finite):
             for row, dialogue in enumerate(state.dialogues):
                 for at, layer in enumerate(self.layers):
                     require_finite(self.name, stacked[row, n_tokens[row] > 0, at], dialogue, layer=layer)
         stacked[n_tokens == 0] = np.nan
         self._kept.add(batch.indices.tolist(), n_tokens, stacked)
 
-    def _members(
-        self, dialogues: Sequence[EncodedDialogue], device: torch.device
-    ) -> tuple[Int[Tensor, " member"], Int[Tensor, "dialogue window"]]:
-        """Places among the kept positions of every window of every dialogue in turn, and how many each has."""
+    def _opened(self, dialogues: Sequence[EncodedDialogue], width: int, device: torch.device) -> _Open:
+        """The windows of a batch, none of their means filled yet."""
         members: list[int] = []
         counts = []
         start = 0
@@ -125,7 +121,11 @@ class ActivationProbe:
             counts.append([stop - first for first, stop in spans])
             # What is kept of a dialogue runs from prompt_end to the end of its answer.
             start += one.answer_stop - one.prompt_end
-        return placed(members, device), placed(counts, device)
+        n_tokens = np.array(counts)
+        starts = n_tokens.cumsum() - n_tokens.flatten()
+        # One array for all blocks: one a block would lie between the pass's own and break up what these leave.
+        means = torch.empty((*n_tokens.shape, len(self.layers), width), device=device)
+        return _Open(placed(members, device), placed(starts.tolist(), device), n_tokens, means)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""

@@ -37,20 +37,24 @@ class SequenceProbe:
         """Takes the answer tokens of one batch."""
         rows, positions = state.answer_positions()
         tokens = batch.input_ids[rows, positions]
-        log_probability = torch.empty(len(rows), dtype=torch.float32, device=tokens.device)
-        entropy = torch.empty_like(log_probability)
+        # One array, so that a card is waited for once.
+        found = torch.empty((2, len(rows)), dtype=torch.float32, device=tokens.device)
+        log_probability, entropy = found
         # The token at a position is predicted at the position before it.
         for part, log_p in state.log_probabilities(rows, positions - 1):
             log_probability[part] = log_p.gather(1, tokens[part, None])[:, 0]
             # In place: on a processor a second matrix of this size costs more than the arithmetic on it.
             entropy[part] = log_p.exp().mul_(log_p).sum(dim=-1).neg_()
         counts = [dialogue.n_answer for dialogue in state.dialogues]
-        flat = [part.cpu().numpy() for part in (log_probability, entropy, tokens)]
-        if not all_finite(*flat[:2]):
-            for values in flat[:2]:
+        own = found.cpu().numpy()
+        if not all_finite(own):
+            for values in own:
                 for one, dialogue in zip(split_rows(values, counts), state.dialogues, strict=True):
                     require_finite(self.name, one, dialogue)
-        self._kept.add(batch.indices.tolist(), np.array(counts), *flat)
+        ids = [
+            dialogue.input_ids[dialogue.answer_start : dialogue.answer_stop] for dialogue in state.dialogues
+        ]
+        self._kept.add(batch.indices.tolist(), np.array(counts), *own, np.concatenate(ids))
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
