@@ -102,7 +102,10 @@ def newest_on_card(folder: Path | None = None) -> dict[str, object] | None:
 
 
 def with_card(found: Mapping[str, object], card: Mapping[str, object] | None) -> dict[str, object]:
-    """A benchmark with the rows and curves of a graphics card from another one, whose machine is named as well."""
+    """A benchmark with the rows and curves of a graphics card from another one, whose machine is named as well.
+
+    A file may carry a ``remark``: what a reader must know of how it was made.
+    """
     if card is None or card is found:
         return dict(found)
     own = {row["name"]: row for row in card["rows"] if _measured_on_card(row)}
@@ -110,6 +113,7 @@ def with_card(found: Mapping[str, object], card: Mapping[str, object] | None) ->
     return {
         **found,
         "machine": f"{found['machine']}; rows of the card: {card['machine']}",
+        "remark": " ".join(filter(None, (one.get("remark", "") for one in (found, card)))),
         "rows": [own.get(row["name"], row) for row in found["rows"]],
         "points": [*found["points"], *points],
     }

@@ -186,7 +186,8 @@ def summary(benchmark: Mapping[str, object]) -> str:
     """One sentence that counts the rows by verdict and names the machine."""
     verdicts = [_verdict(row) for row in benchmark["rows"]]
     counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
-    return f"On {as_markdown(str(benchmark['machine']))}, of {len(verdicts)} rows: {counts}."
+    remark = " " + as_markdown(str(benchmark["remark"])) if benchmark.get("remark") else ""
+    return f"On {as_markdown(str(benchmark['machine']))}, of {len(verdicts)} rows: {counts}.{remark}"
 
 
 def _verdict(row: Mapping[str, object]) -> str:
