@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from remi_core.book_pages import NOT_RUN_PICTURE, page_text, stub_text, without_missing_glue
+from remi_core.book_passports import ENDING, split_passports
 from remi_core.errors import RemiError, UsageError
 from remi_core.fingerprint import (
     PACKAGE,
@@ -67,6 +68,8 @@ def build_book(preset: Preset, store: Store, out: Path, *, say: Say = print_line
         assemble(preset, store, steps, source)
         _build(source, build, say)
         os.replace(build / "_build" / "html", part)
+        for passports in sorted((source / "notebooks").glob(f"*{ENDING}")):
+            shutil.copyfile(passports, part / "notebooks" / passports.name)
         about = {"inputs": inputs, "preset": preset.name}
         (part / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return True
@@ -93,7 +96,11 @@ def assemble(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) 
         if name in not_run:
             text = stub_text(source, preset=preset.name, variant=variant)
         else:
-            text = page_text(known[name].target, source=source, variant=variant, not_run=not_run)
+            target = known[name].target
+            text = page_text(target, source=source, variant=variant, not_run=not_run)
+            text, passports = split_passports(text, name, execution_record(target))
+            if passports:
+                (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
     for page in folder.glob("*.md"):
         page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
@@ -139,6 +146,7 @@ def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: 
             {
                 "notebook": step.name,
                 "finished": step.done,
+                "ended": about.get("ended"),
                 "seconds": about.get("seconds"),
                 "device": about.get("machine"),
             }

@@ -22,6 +22,7 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_CELL_LINES = 250, 40, 12
 ORDER = (
     "errors",
     "variants",
+    "trail",
     "machine",
     "ranks",
     "progress",
@@ -95,6 +96,7 @@ ORDER = (
     "pipeline",
     "stored",
     "book_pages",
+    "book_passports",
     "book",
     "expected",
     "commands",
@@ -106,8 +108,8 @@ ORDER = (
 BESIDE = {"organism", "smollm2"}
 """Models that come with the package: their dialogues, recipes and weights."""
 
-ALONE = {"statistics": {"errors", "statistics"}, "figures": {"errors", "variants", "figures"}}
-"""What these import at most: numbers in, numbers or pictures out."""
+ALONE = {"statistics": {"errors", "statistics"}, "figures": {"errors", "variants", "trail", "figures"}}
+"""What these import at most: numbers in, numbers or pictures out; a picture shown tells what was read for it."""
 
 
 def dotted(path: Path) -> str:
