@@ -43,6 +43,7 @@ ORDER = (
     "data_roles",
     "chat",
     "windows",
+    "entering",
     "datasets",
     "sources",
     "hub",

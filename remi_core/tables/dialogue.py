@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 from IPython.display import HTML
 
 from remi_core.figures.tokens import visible_token
 from remi_core.results import Results
+from remi_core.tables.inspector import inspector_html
 from remi_core.windows import window_span
-
-ANSWER = "background:rgba(0,121,140,.22)"
-CHOICE = "background:rgba(163,41,122,.30);outline:2px solid rgba(163,41,122,.8)"
 
 
 def answer_tokens(results: Results, dataset: str, row: int = 0) -> list[str]:
@@ -39,17 +35,5 @@ def window_table(results: Results, dataset: str, row: int = 0) -> pd.DataFrame:
 
 
 def dialogue_html(results: Results, dataset: str, row: int = 0) -> HTML:
-    """The whole dialogue as tokens, its answer span shaded and the token of the window ``choice`` outlined."""
-    one, words = results.encoded(dataset).dialogues[row], results.vocabulary
-    pieces = []
-    for position, token in enumerate(one.input_ids):
-        text = words.text(token)
-        inside = one.answer_start <= position < one.answer_stop
-        look = CHOICE if position == one.choice else ANSWER if inside else "border-bottom:1px solid #888"
-        pieces.append(f'<span style="padding:.1em .15em;{look}">{html.escape(visible_token(text))}</span>')
-        pieces.append("<br>" if text == "\n" and not inside else "<wbr>")
-    legend = (
-        f"{dataset}, dialogue {row + 1}. Shaded: the answer span. Outlined: the choice. Underlined: neither."
-    )
-    style = "font-family:monospace;line-height:1.9;margin:0 0 .5em"
-    return HTML(f'<p style="{style}">{" ".join(pieces)}</p><p>{html.escape(legend)}</p>')
+    """The whole dialogue as tokens, its answer span shaded, and a button for each statistic that takes others."""
+    return inspector_html(results, {dataset: [row]})
