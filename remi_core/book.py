@@ -68,8 +68,8 @@ def build_book(preset: Preset, store: Store, out: Path, *, say: Say = print_line
         assemble(preset, store, steps, source)
         _build(source, build, say)
         os.replace(build / "_build" / "html", part)
-        for passports in sorted((source / "notebooks").glob(f"*{ENDING}")):
-            shutil.copyfile(passports, part / "notebooks" / passports.name)
+        for passports in sorted(source.rglob(f"*{ENDING}")):
+            shutil.copyfile(passports, part / passports.relative_to(source))
         about = {"inputs": inputs, "preset": preset.name}
         (part / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return True
@@ -161,6 +161,11 @@ def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: 
         from remi_core.facts import facts, notices
 
         files |= {"facts.json": facts(preset, store), "notice.json": notices(preset, store)}
+        if preset.is_organism:
+            from remi_core.front import PASSPORT_FILE, front
+
+            files["front.json"], passport = front(Results(preset, store), files["claims.json"])
+            (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

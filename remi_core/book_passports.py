@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from remi_core.trail import PAGE, PASSPORT
 
@@ -21,23 +21,28 @@ def split_passports(page: str, name: str, about: Mapping[str, object]) -> tuple[
     On the page each folded part says which notebook ran, when, how long and on what: ``about`` is the record of
     the execution, as ``execution_record`` gives it.
     """
-    notebook, figures, records = json.loads(page), [], {}
+    notebook, found = json.loads(page), []
     for output in (one for cell in notebook["cells"] for one in cell.get("outputs", ())):
-        found = output.get("data", {}).pop(PASSPORT, None)
-        if found is None:
-            continue
-        own = [{key: one[key] for key in OF_A_FIGURE if key in one} for one in found["records"]]
-        figures.append({"figure": len(figures) + 1, **found, "records": own})
-        for one in found["records"]:
-            records[str(one["record"])] = {key: one[key] for key in one if key not in OF_A_FIGURE}
-        text = "".join(output["data"]["text/html"])
-        output["data"]["text/html"] = text.replace(PAGE, _page_line(name, about))
-    if not figures:
+        if PASSPORT in output.get("data", {}):
+            found.append(output["data"].pop(PASSPORT))
+            text = "".join(output["data"]["text/html"])
+            output["data"]["text/html"] = text.replace(PAGE, _page_line(name, about))
+    if not found:
         return page, ""
     run = {key: about.get(key) for key in ("parameters", "key", "ended", "seconds", "machine")}
-    whole = {"notebook": name, **run, "figures": figures, "records": dict(sorted(records.items()))}
-    text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-    return json.dumps(notebook, indent=1, sort_keys=True), text
+    return json.dumps(notebook, indent=1, sort_keys=True), passports_text({"notebook": name, **run}, found)
+
+
+def passports_text(page: Mapping[str, object], found: Sequence[Mapping[str, object]]) -> str:
+    """JSON text of a page's passports, after what is known of the page: figures in order, each record once."""
+    figures, records = [], {}
+    for number, one in enumerate(found, start=1):
+        own = [{key: each[key] for key in OF_A_FIGURE if key in each} for each in one["records"]]
+        figures.append({"figure": number, **one, "records": own})
+        for each in one["records"]:
+            records[str(each["record"])] = {key: each[key] for key in each if key not in OF_A_FIGURE}
+    whole = {**page, "figures": figures, "records": dict(sorted(records.items()))}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
 def _page_line(name: str, about: Mapping[str, object]) -> str:

@@ -98,6 +98,7 @@ ORDER = (
     "stored",
     "book_pages",
     "book_passports",
+    "front",
     "book",
     "expected",
     "commands",

@@ -114,8 +114,8 @@ def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(result
             results.activations(variant, 0, dataset, "choice")
     page = BeautifulSoup(passport_html(passport(TRAIL.reads(), cell=1)), "html.parser")
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tbody tr")]
-    assert [row[1] for row in rows] == ["base", "instruct"]
-    assert rows[0] == ["activations", "base", "one, two", "0", "choice", "10", "4", "0.5", "fedcba98"]
+    both = "base (fedcba98); instruct (fedcba98)"
+    assert rows == [["activations", both, "one, two", "0", "choice", "20", "8", "1.0"]]
     text = page.get_text()
     for fact in ("smoke (01234567)", "float32", "cpu", "torch 1.2.3", "abcdef01"):
         assert fact in text

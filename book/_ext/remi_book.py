@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
-from remi_directives import FactRole, NoticeDirective, StatusDirective
+from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
 from remi_offline import setup_offline
 from sphinx.application import Sphinx
 
@@ -15,7 +15,9 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-stored", StoredDirective)
     app.add_directive("remi-status", StatusDirective)
     app.add_directive("remi-notice", NoticeDirective)
+    app.add_directive("remi-answer", AnswerDirective)
     app.add_role("fact", FactRole())
+    app.add_role("page", PageRole())
     setup_offline(app)
     setup_accessibility(app)
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from remi_core.trail import PAGE, TRAIL, Read, present_cell
 from remi_core.variants import in_order
 
-COLUMNS = ("measurement", "model", "sets", "seeds", "windows", "kept", "dropped", "seconds", "weights")
+COLUMNS = ("measurement", "models (weights)", "sets", "seeds", "windows", "kept", "dropped", "seconds")
 
 
 def passport(trail: Sequence[Read], *, cell: int) -> dict[str, object]:
@@ -87,14 +87,17 @@ def _notes(found: Mapping[str, object]) -> list[str]:
 
 
 def _table(records: Sequence[Mapping[str, object]]) -> str:
-    rows: dict[tuple[str, str], list[tuple[list[str], Mapping[str, object]]]] = {}
+    by_model: dict[tuple[str, str], list[Mapping[str, object]]] = {}
     for one in records:
-        place = str(one["record"]).split("/")
-        rows.setdefault((str(place[3]).split("-")[0], place[2]), []).append((place, one))
-    order = {name: at for at, name in enumerate(in_order([variant for _, variant in rows]))}
-    keys = sorted(rows, key=lambda key: (key[0], order[key[1]]))
+        by_model.setdefault((_measurement(one), _place(one)[2]), []).append(one)
+    # Models of which the same was read share a row.
+    rows: dict[tuple[str, ...], dict[str, list[Mapping[str, object]]]] = {}
+    for (measurement, model), own in by_model.items():
+        sets, seeds = (_joined(texts) for texts in (map(_set_of, own), (_place(one)[1] for one in own)))
+        windows = _joined(window for one in own for window in one.get("windows", ()))
+        rows.setdefault((measurement, sets, seeds, windows), {})[model] = own
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    body = "".join(_row(key, rows[key]) for key in keys)
+    body = "".join(_row(*key, models) for key, models in sorted(rows.items()))
     return (
         '<div style="overflow-x:auto" tabindex="0" role="region" aria-label="Records behind this figure">'
         '<table class="remi-table remi-plain"><caption>Records behind this figure</caption>'
@@ -102,31 +105,46 @@ def _table(records: Sequence[Mapping[str, object]]) -> str:
     )
 
 
-def _row(key: tuple[str, str], found: Sequence[tuple[list[str], Mapping[str, object]]]) -> str:
-    abouts = [about for _, about in found]
-    measurement, variant = key
+def _row(
+    measurement: str, sets: str, seeds: str, windows: str, models: Mapping[str, list[Mapping[str, object]]]
+) -> str:
+    named = [
+        f"{model} ({weights})"
+        if (weights := _joined(str(one.get("model", ""))[:8] for one in models[model]))
+        else model
+        for model in in_order(list(models))
+    ]
+    abouts = [one for own in models.values() for one in own]
     cells = (
-        variant,
-        _joined(_set_of(place[3]) for place, _ in found),
-        _joined(place[1] for place, _ in found),
-        _joined(window for about in abouts for window in about.get("windows", ())),
-        str(sum(int(about.get("kept", 0)) for about in abouts)),
-        str(sum(len(names) for about in abouts for names in about.get("dropped", {}).values())),
-        f"{sum(float(about.get('seconds', 0)) for about in abouts):.1f}",
-        _joined(str(about.get("model", ""))[:8] for about in abouts),
+        "; ".join(named),
+        sets,
+        seeds,
+        windows,
+        str(sum(int(one.get("kept", 0)) for one in abouts)),
+        str(sum(len(names) for one in abouts for names in one.get("dropped", {}).values())),
+        f"{sum(float(one.get('seconds', 0)) for one in abouts):.1f}",
     )
     inner = "".join(f"<td>{html.escape(text) or '—'}</td>" for text in cells)
     return f'<tr><th scope="row">{html.escape(measurement)}</th>{inner}</tr>'
 
 
-def _set_of(file: str) -> str:
+def _place(one: Mapping[str, object]) -> list[str]:
+    """Preset, seed, model and file of a record."""
+    return str(one["record"]).split("/")
+
+
+def _measurement(one: Mapping[str, object]) -> str:
+    """The measurement in a record's name; that of a stitched model names its donor."""
+    return _place(one)[3].partition("-")[0]
+
+
+def _set_of(one: Mapping[str, object]) -> str:
     """The data set in a record's name, which stands between the measurement and the key."""
-    return file.partition("-")[2].rpartition("-")[0]
+    return _place(one)[3].partition("-")[2].rpartition("-")[0]
 
 
 def _preset(one: Mapping[str, object]) -> str:
-    name = str(one["record"]).split("/")[0]
-    return f"{name} ({str(one['preset'])[:8]})" if "preset" in one else ""
+    return f"{_place(one)[0]} ({str(one['preset'])[:8]})" if "preset" in one else ""
 
 
 def _text_part(one: Mapping[str, object]) -> str:
