@@ -99,6 +99,7 @@ ORDER = (
     "book_pages",
     "book_passports",
     "front",
+    "book_print",
     "book",
     "expected",
     "commands",

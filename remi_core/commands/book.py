@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", dest="run_first", action="store_true", help="first run what is missing, like `remi run`"
     )
     parser.add_argument("--jobs", type=positive, metavar="N", help="with --run: notebooks side by side")
+    parser.add_argument(
+        "--pdf",
+        action="store_true",
+        help="print the whole book to one PDF beside it, where Chromium is found",
+    )
     add_store(parser)
 
 
@@ -36,4 +41,16 @@ def run(arguments: argparse.Namespace) -> int:
         run_steps(preset, store, todo, jobs=arguments.jobs)
     built = build_book(preset, store, out)
     print(f"book of preset {preset.name} {'built' if built else 'up to date'}: {out / 'index.html'}")
+    if arguments.pdf:
+        print(pdf_line(out))
     return 0
+
+
+def pdf_line(out: Path) -> str:
+    """What became of the PDF of the book in a folder, in one line."""
+    from remi_core.book_print import BROWSERS, print_book
+
+    printed = print_book(out)
+    if printed is None:
+        return f"no PDF: none of {', '.join(BROWSERS)} is installed; the pages are whole without it"
+    return f"PDF of {printed.stat().st_size / 2**20:.1f} MiB: {printed}"
