@@ -121,11 +121,16 @@ def _row(
         seeds,
         windows,
         str(sum(int(one.get("kept", 0)) for one in abouts)),
-        str(sum(len(names) for one in abouts for names in one.get("dropped", {}).values())),
+        str(sum(_n_dropped(one.get("dropped", {})) for one in abouts)),
         f"{sum(float(one.get('seconds', 0)) for one in abouts):.1f}",
     )
     inner = "".join(f"<td>{html.escape(text) or '—'}</td>" for text in cells)
     return f'<tr><th scope="row">{html.escape(measurement)}</th>{inner}</tr>'
+
+
+def _n_dropped(dropped: Mapping[str, Sequence[str]] | int) -> int:
+    """How many dialogues were dropped: records of the audit count them, all others name them by reason."""
+    return dropped if isinstance(dropped, int) else sum(map(len, dropped.values()))
 
 
 def _place(one: Mapping[str, object]) -> list[str]:
