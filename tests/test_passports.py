@@ -127,7 +127,7 @@ def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(result
 
 
 def test_dropped_dialogues_are_counted_whether_named_or_counted_before() -> None:
-    for variant, dropped in (("base", {"why": ["a", "b"], "else": ["c"]}), ("instruct", 4)):
+    for variant, dropped in (("base", {"why": ["a", "b"], "else": ["c"]}), ("instruct", {"set": 4})):
         TRAIL.load(f"smoke/0/{variant}/audit-one-01234567", {**ABOUT, "dropped": dropped})
     page = BeautifulSoup(passport_html(passport(TRAIL.reads(), cell=1)), "html.parser")
     assert page.select("tbody td")[5].get_text() == "7"

@@ -128,9 +128,9 @@ def _row(
     return f'<tr><th scope="row">{html.escape(measurement)}</th>{inner}</tr>'
 
 
-def _n_dropped(dropped: Mapping[str, Sequence[str]] | int) -> int:
-    """How many dialogues were dropped: records of the audit count them, all others name them by reason."""
-    return dropped if isinstance(dropped, int) else sum(map(len, dropped.values()))
+def _n_dropped(dropped: Mapping[str, Sequence[str] | int]) -> int:
+    """How many dialogues were dropped: the gradients of the audit count them by set, all others name them."""
+    return sum(each if isinstance(each, int) else len(each) for each in dropped.values())
 
 
 def _place(one: Mapping[str, object]) -> list[str]:
