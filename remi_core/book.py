@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from remi_core.book_passports import ENDING
 from remi_core.book_results import stored_reports
 from remi_core.book_sources import GENERATED, assemble
 from remi_core.edition import Edition
@@ -62,6 +64,8 @@ def build_book(
         assemble(preset, store, steps, source, edition=edition, fingerprint=inputs)
         _build(source, build, say)
         os.replace(build / "_build" / "html", part)
+        for passports in sorted(source.rglob(f"*{ENDING}")):
+            shutil.copyfile(passports, part / passports.relative_to(source))
         mark(part, inputs, preset=preset.name)
     return True
 

@@ -29,6 +29,11 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
         from remi_core.facts import facts, notices
 
         files |= {"facts.json": facts(preset, store), "notice.json": notices(preset, store)}
+        if preset.is_organism:
+            from remi_core.front import PASSPORT_FILE, front
+
+            files["front.json"], passport = front(Results(preset, store), files["claims.json"])
+            (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
     files["data-cards.json"] = data_cards(preset, store)
     write_json(folder, files)
 
@@ -68,6 +73,7 @@ def _status(steps: Sequence[Step]) -> list[dict[str, object]]:
             {
                 "notebook": step.name,
                 "finished": step.done,
+                "ended": about.get("ended"),
                 "seconds": about.get("seconds"),
                 "device": about.get("machine"),
             }

@@ -10,8 +10,10 @@ import yaml
 
 from remi_core.book_contents import contents_of, pages_listed, source_of
 from remi_core.book_pages import NOT_RUN_PICTURE, page_text, stub_text, without_missing_glue
+from remi_core.book_passports import ENDING, split_passports
 from remi_core.book_results import stored_reports, write_edition, write_results
 from remi_core.edition import Edition
+from remi_core.notebooks import execution_record
 from remi_core.pipeline import Step
 from remi_core.presets import Preset
 from remi_core.store import Store, project_root
@@ -49,7 +51,11 @@ def assemble(
         if name in not_run:
             text = stub_text(source, preset=preset.name, variant=variant)
         else:
-            text = page_text(known[name].target, source=source, variant=variant, not_run=not_run)
+            target = known[name].target
+            text = page_text(target, source=source, variant=variant, not_run=not_run)
+            text, passports = split_passports(text, name, execution_record(target))
+            if passports:
+                (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
     for page in folder.glob("*.md"):
         page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")

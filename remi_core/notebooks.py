@@ -65,7 +65,13 @@ def run_notebook(
         raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
     seconds = time.monotonic() - started
     os.replace(part, target)
-    about = {"key": key, "parameters": dict(parameters), "seconds": round(seconds, 2), "machine": machine()}
+    about = {
+        "key": key,
+        "parameters": dict(parameters),
+        "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "seconds": round(seconds, 2),
+        "machine": machine(),
+    }
     with written_whole(target.with_suffix(".json")) as sidecar:
         sidecar.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return seconds
@@ -85,7 +91,7 @@ def is_complete(executed: Path) -> bool:
 
 
 def execution_record(target: Path) -> dict:
-    """What the ``.json`` beside an executed notebook says (key, parameters, seconds); empty where there is none."""
+    """What the ``.json`` beside an executed notebook says (key, parameters, end, seconds); empty without one."""
     sidecar = target.with_suffix(".json")
     return json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.is_file() else {}
 

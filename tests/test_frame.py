@@ -23,6 +23,7 @@ ORDER = (
     "errors",
     "escaping",
     "variants",
+    "trail",
     "machine",
     "ranks",
     "progress",
@@ -43,6 +44,7 @@ ORDER = (
     "data_roles",
     "chat",
     "windows",
+    "entering",
     "datasets",
     "origins",
     "sources",
@@ -105,8 +107,11 @@ ORDER = (
     "citation",
     "book_contents",
     "book_pages",
+    "book_passports",
+    "front",
     "book_results",
     "book_sources",
+    "book_print",
     "book",
     "site_page",
     "site",
@@ -124,8 +129,11 @@ ORDER = (
 BESIDE = {"organism", "smollm2"}
 """Models that come with the package: their dialogues, recipes and weights."""
 
-ALONE = {"statistics": {"errors", "statistics"}, "figures": {"errors", "escaping", "variants", "figures"}}
-"""What these import at most: numbers in, numbers or pictures out."""
+ALONE = {
+    "statistics": {"errors", "statistics"},
+    "figures": {"errors", "escaping", "variants", "trail", "figures"},
+}
+"""What these import at most: numbers in, numbers or pictures out; a picture shown tells what was read for it."""
 
 
 def dotted(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
-from remi_directives import FactRole, NoticeDirective, StatusDirective
+from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
 from remi_offline import setup_offline
 from remi_reference import CitationDirective, ContentNoteDirective, DataCardsDirective
 from remi_site import setup_site
@@ -20,7 +20,9 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-data-cards", DataCardsDirective)
     app.add_directive("remi-citation", CitationDirective)
     app.add_directive("remi-content-note", ContentNoteDirective)
+    app.add_directive("remi-answer", AnswerDirective)
     app.add_role("fact", FactRole())
+    app.add_role("page", PageRole())
     setup_offline(app)
     setup_site(app)
     setup_accessibility(app)

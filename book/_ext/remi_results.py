@@ -6,7 +6,8 @@ All of them are optional: a book without results still builds, and says so.
 | --- | --- |
 | `claims.json` | the rows of `remi report --json` |
 | `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
-| `status.json` | list of `{notebook, finished, seconds, device}` |
+| `status.json` | list of `{notebook, finished, seconds, device}`, and `ended` where it is known |
+| `front.json` | object: `figure` (HTML) and `sentence` of the front page |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |
 | `notice.json` | list of sentences that the front page leads with |
 | `data-cards.json` | a card of each data set, and the tables of published numbers |

@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="public address of the repository, https://github.com/OWNER/NAME: notebook pages then link to Binder",
     )
+    parser.add_argument(
+        "--pdf",
+        action="store_true",
+        help="print each book to one PDF beside it, where Chromium is found",
+    )
     add_show_text(parser)
     add_store(parser)
 
@@ -60,4 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
     names = ", ".join(preset.name for preset in presets)
     which = f"book of preset {names}" if len(presets) == 1 else f"books of presets {names}"
     print(f"{which} {'built' if built else 'up to date'}: {out / 'index.html'}")
+    if arguments.pdf:
+        for folder in [out] if len(presets) == 1 else [out / preset.name for preset in presets]:
+            print(pdf_line(folder))
     return 0
+
+
+def pdf_line(out: Path) -> str:
+    """What became of the PDF of the book in a folder, in one line."""
+    from remi_core.book_print import BROWSERS, print_book
+
+    printed = print_book(out)
+    if printed is None:
+        return f"no PDF: none of {', '.join(BROWSERS)} is installed; the pages are whole without it"
+    return f"PDF of {printed.stat().st_size / 2**20:.1f} MiB: {printed}"

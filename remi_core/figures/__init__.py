@@ -1,6 +1,7 @@
 """Figures of the book: pure functions from arrays and tables to a matplotlib figure with alternative text."""
 
 from remi_core.figures.alt import describe, with_alt
+from remi_core.figures.answer import plot_way_back
 from remi_core.figures.audit import (
     plot_centring,
     plot_curve_as_published,
@@ -107,6 +108,7 @@ __all__ = [
     "plot_tuning_doses",
     "plot_unreset_list",
     "plot_variance_shares",
+    "plot_way_back",
     "plot_worlds",
     "plot_written_tokens",
     "show",

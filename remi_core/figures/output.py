@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 
 from remi_core.escaping import UNTYPESET, as_html
 from remi_core.figures.alt import describe
+from remi_core.figures.passport import passport_html, present_passport
 from remi_core.figures.style import SETTINGS
+from remi_core.trail import PASSPORT
 
 RASTER_DPI = 200
 """Resolution of the parts of a figure that are drawn as pixels (large heat maps, large clouds of points)."""
@@ -45,7 +47,7 @@ def figure_html(figure: Figure, *, alt: str | None = None, caption: str | None =
 
 
 def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
-    """Nothing; displays the figure in a notebook with its alternative text and caption.
+    """Nothing; displays the figure in a notebook with its alternative text, its caption and its passport.
 
     The output is HTML rather than an image because notebook and book take an image's alternative text
     from cell metadata, which is fixed before the cell runs; the text here is computed from the data.
@@ -54,5 +56,7 @@ def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) 
     Raises:
         ValueError: if no ``alt`` is given and the figure carries none.
     """
-    text = alt or describe(figure)
-    display({"text/html": figure_html(figure, alt=text, caption=caption), "text/plain": text}, raw=True)
+    text, found = alt or describe(figure), present_passport()
+    page = figure_html(figure, alt=text, caption=caption) + passport_html(found)
+    named = {"caption": caption or "", **found}
+    display({"text/html": page, "text/plain": text, PASSPORT: named}, raw=True)

@@ -17,6 +17,7 @@ from remi_core.machine import machine
 from remi_core.presets import Preset
 from remi_core.progress import Say, clock
 from remi_core.store import Address, Record, Store, project_root, written_whole
+from remi_core.trail import TRAIL
 
 STUDIES: tuple[str, ...] = (
     "reversion",
@@ -105,7 +106,9 @@ def read_study(preset: Preset, name: str) -> Study:
     if not path.is_file():
         raise MissingInput(f"needs a study that is not stored: remi study {name} --preset {preset.name}")
     raw = json.loads(path.read_text(encoding="utf-8"))
-    return Study(seeds={int(seed): values for seed, values in raw.pop("seeds").items()}, about=raw)
+    seeds = {int(seed): values for seed, values in raw.pop("seeds").items()}
+    TRAIL.load(f"stored/{preset.name}/{name}.json", raw, stored=True)
+    return Study(seeds=seeds, about=raw)
 
 
 def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:

@@ -17,6 +17,7 @@ from remi_core.presets import Preset
 from remi_core.statistics.intervals import Estimate
 from remi_core.store import project_root
 from remi_core.tables.pages import table_html
+from remi_core.trail import TRAIL
 
 ROWS = Path(__file__).parents[1] / "estimates" / "audit" / "rows.yaml"
 SIDES = ("off", "on", "difference")
@@ -162,7 +163,10 @@ def stored_findings(name: str) -> pd.DataFrame | None:
     path = project_root() / "stored" / name / "audit.json"
     if not path.is_file():
         return None
-    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["findings"])
+    found = json.loads(path.read_text(encoding="utf-8"))
+    findings = found.pop("findings")
+    TRAIL.load(f"stored/{name}/audit.json", found, stored=True)
+    return pd.DataFrame(findings)
 
 
 def stored_html(name: str) -> HTML:
