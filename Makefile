@@ -28,7 +28,7 @@ endif
 .PHONY: help setup book test bench peers smollm2 serve browse clean
 
 help:
-	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET))"
+	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET), or several in quotes)"
 	@echo "make test    set up, check style, run the tests"
 	@echo "make bench   measure what the measurements cost, and write benchmarks/bench-MACHINE.json (a quarter of an hour)"
 	@echo "make peers   install the libraries that the benchmark compares with, beside $(VENV)"

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from remi_core.citation import citation
-from remi_core.data_cards import data_cards
 from remi_core.edition import Edition
 from remi_core.notebooks import execution_record
 from remi_core.pipeline import Step
@@ -34,6 +33,8 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
 
             files["front.json"], passport = front(Results(preset, store), files["claims.json"])
             (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
+    from remi_core.data_cards import data_cards  # brings pandas: only where a book is built
+
     files["data-cards.json"] = data_cards(preset, store)
     write_json(folder, files)
 

@@ -85,7 +85,7 @@ class CitationDirective(ResultDirective):
             raise ValueError(f"remi-citation: {which!r} is none of book, paper")
         entry = content[which]
         block = nodes.literal_block("", entry["bibtex"], language="none")
-        return [paragraph(entry["text"]), block]
+        return [paragraph(entry["text"], style="remi-citation"), block]
 
 
 class ContentNoteDirective(SphinxDirective):
