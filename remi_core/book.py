@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def _source_of(name: str) -> tuple[Path, str]:
 
 
 def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
-    """Write the files that the directives of the book read; none where nothing was run."""
+    """Write the files that the directives of the book read; those with results only where something was run."""
     status = []
     for step in steps:
         about = execution_record(step.target) if step.done else {}
@@ -143,7 +144,9 @@ def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: 
                 "device": about.get("machine"),
             }
         )
-    files: dict[str, object] = {"status.json": status}
+    from remi_core.claims.declarations import CLAIMS
+
+    files: dict[str, object] = {"status.json": status, "declarations.json": [asdict(one) for one in CLAIMS]}
     if store.list(preset.name):
         from remi_core.claims import report_rows
         from remi_core.results import Results
@@ -172,6 +175,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
     ]
     code = sorted((SOURCE_ROOT / PACKAGE).rglob("*.py"))
     return {
+        "claims": file_digest(SOURCE_ROOT / PACKAGE / "claims" / "claims.yaml"),
         "preset": preset.fingerprint(),
         "pages": {path.relative_to(book).as_posix(): file_digest(path) for path in pages},
         "notebooks": {
