@@ -6,6 +6,8 @@ from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
 from remi_directives import FactRole, NoticeDirective, StatusDirective
 from remi_offline import setup_offline
+from remi_predictions import PredictionsDirective
+from remi_teaching import ExercisesDirective, MinutesDirective
 from sphinx.application import Sphinx
 
 
@@ -14,6 +16,9 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-claims", ClaimsDirective)
     app.add_directive("remi-stored", StoredDirective)
     app.add_directive("remi-status", StatusDirective)
+    app.add_directive("remi-predictions", PredictionsDirective)
+    app.add_directive("remi-exercises", ExercisesDirective)
+    app.add_directive("remi-minutes", MinutesDirective)
     app.add_directive("remi-notice", NoticeDirective)
     app.add_role("fact", FactRole())
     setup_offline(app)
