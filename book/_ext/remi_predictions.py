@@ -50,7 +50,7 @@ class Declared:
         """Each direction that can be predicted, in words."""
         if self.by_outcome:
             return {ABOVE: "the rule holds", NEITHER: "mixed or open", BELOW: "the rule fails"}
-        edge, near = format_number(self.boundary), format_number(self.smallest_effect)
+        edge, near = (f"{one:.3g}".replace("-", "−") for one in (self.boundary, self.smallest_effect))
         return {
             ABOVE: f"above {edge}",
             NEITHER: f"within {near} of {edge}, or not told apart from it",
@@ -85,7 +85,8 @@ class PredictionsDirective(ResultDirective):
         entries = read_json(folder / self.file_name, list)
         if entries is None:
             return [paragraph(f"The table of predictions is {NOT_RUN}.", style="remi-not-run")]
-        declared = [Declared.from_json(row, position=place) for place, row in enumerate(entries, start=1)]
+        every = [Declared.from_json(row, position=place) for place, row in enumerate(entries, start=1)]
+        declared = [one for one in every if "." not in one.id]  # the parts of a claim are not asked for
         asked = [one for one in declared if not one.untestable]
         found = {claim.id: claim for claim in read_claims(folder) or ()}
         facts = read_json(folder / "facts.json", dict) or {}

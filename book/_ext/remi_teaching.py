@@ -167,7 +167,7 @@ class MinutesDirective(ResultDirective):
             for entry in entries
         ]
         done = [float(entry["seconds"]) for entry in entries if entry["finished"]]
-        rows.append([[paragraph(f"all {len(done)} that were run")], [paragraph(in_minutes(sum(done)))]])
+        rows.append([[paragraph(f"{len(done)} notebooks in all")], [paragraph(in_minutes(sum(done)))]])
         return [make_table("Time of each notebook", ("Notebook", "Minutes"), rows, style="remi-status")]
 
 

@@ -32,7 +32,7 @@ def _said(point: Vector) -> str:
     return f"({number(round(float(point[0]), 9))}, {number(round(float(point[1]), 9))})"
 
 
-def _plane(axes: Axes, *groups: Points) -> None:
+def _plane(axes: Axes, *groups: Float[np.ndarray, "_ 2"]) -> None:
     """Equal units on both axes, a little room around everything drawn, and the two zero lines."""
     every = np.concatenate([*groups])
     low, high = every.min(axis=0) - 1, every.max(axis=0) + 1
@@ -43,7 +43,7 @@ def _plane(axes: Axes, *groups: Points) -> None:
     axes.set_ylabel(AXES[1])
 
 
-def _arrow(axes: Axes, start: Vector, end: Vector, colour: str, *, width: float = 1.6) -> None:
+def _arrow(axes: Axes, start: Vector, end: Vector, colour: str, *, width: float | int = 1.6) -> None:
     style = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=style)
 

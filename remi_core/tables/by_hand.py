@@ -23,7 +23,7 @@ WANTED: tuple[Point, ...] = ((-2, 1), (0, 1))
 LEVEL = 0.95
 
 
-def dot(first: Point, second: Point) -> float:
+def dot(first: Point, second: Point) -> float | int:
     """Inner product of two points."""
     return first[0] * second[0] + first[1] * second[1]
 
@@ -105,11 +105,11 @@ class HandErosion:
 
     rest: list[Point]
     """Mean of base's shift over the other two pairs."""
-    across: list[float]
+    across: list[float | int]
     """Inner products of each pair's shift with ``rest``."""
-    of_base: list[float]
+    of_base: list[float | int]
     """Inner products of each pair's base shift with ``rest``."""
-    of_shift: list[float]
+    of_shift: list[float | int]
     """Inner products of each pair's shift with the mean shift of the other two."""
     e: float
     c: float
@@ -143,7 +143,7 @@ def within_and_between(*, centred: bool, cosine: bool) -> tuple[float, float, fl
     middle = mean((*ALIGNED, *MISALIGNED)) if centred else (0, 0)
     low, high = ([minus(one, middle) for one in group] for group in (ALIGNED, MISALIGNED))
 
-    def likeness(first: Point, second: Point) -> float:
+    def likeness(first: Point, second: Point) -> float | int:
         return dot(first, second) / (length(first) * length(second) if cosine else 1)
 
     apart = [(i, j) for i, j in product(range(3), repeat=2) if i != j]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from remi_core.figures.alt import number
@@ -22,7 +24,7 @@ def point(one: Point) -> str:
     return f"({shown(one[0])}, {shown(one[1])})"
 
 
-def listed(values: list[float]) -> str:
+def listed(values: Sequence[float | int]) -> str:
     """Numbers with commas between."""
     return ", ".join(map(shown, values))
 
