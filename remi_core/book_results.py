@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from remi_core.citation import citation
@@ -17,8 +18,11 @@ SITE, CITATION = "site.json", "citation.json"
 
 
 def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
-    """Return once claims, status, facts, notices and data cards of the preset lie in the folder."""
-    files: dict[str, object] = {"status.json": _status(steps)}
+    """Return once claims and their declarations, status, facts, notices and data cards lie in the folder."""
+    from remi_core.claims.declarations import CLAIMS  # brings pandas, as the other imports below
+
+    declared = [asdict(one) for one in CLAIMS]
+    files: dict[str, object] = {"status.json": _status(steps), "declarations.json": declared}
     if store.list(preset.name):
         from remi_core.claims import report_rows
         from remi_core.results import Results

@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+from remi_core.book_pages import NOT_RUN_PICTURE, stub_text, without_missing_glue
+from remi_core.claims.declarations import CLAIMS
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -110,19 +113,16 @@ def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def write_stub(path: Path, title: str) -> None:
-    """Notebook of one cell with a title, in place of one that was not run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [nbformat.v4.new_markdown_cell(f"# {title}\n\nNot run; $e = mc^2$.")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-
-
 def copy_book(target: Path) -> Path:
-    """Folder with the book's sources and a stub for every notebook."""
+    """Folder with the book's sources and a stub for every notebook, as for a preset of which nothing was run."""
     shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__", "notebooks"))
-    for name in toc_files():
-        if name.startswith("notebooks/"):
-            write_stub(target / f"{name}.ipynb", name.split("/")[1])
+    (target / "notebooks").mkdir()
+    (target / "notebooks" / "not-run.svg").write_text(NOT_RUN_PICTURE)
+    notebooks = [name for name in toc_files() if name.startswith("notebooks/")]
+    for name in notebooks:
+        (target / f"{name}.ipynb").write_text(stub_text(ROOT / f"{name}.ipynb", preset="smoke"))
+    for page in target.glob("*.md"):
+        page.write_text(without_missing_glue(page.read_text(), {Path(name).stem for name in notebooks}))
     for report in (ROOT / "stored").glob("*/report.json"):
         shutil.copyfile(report, target / f"stored-{report.parent.name}.json")
     return target
@@ -136,6 +136,7 @@ def write_results(folder: Path) -> None:
         "status": [{"notebook": CLAIM["notebook"], "finished": True, "seconds": 31.4, "device": "cpu"}],
         "facts": {key: f"fact of {key}" for key in FACT_KEYS},
         "notice": ["a threshold was missed"],
+        "declarations": [asdict(one) for one in CLAIMS],
     }
     for name, content in results.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -215,6 +216,23 @@ def test_notice_facts_and_status_are_shown(full_pages: dict[str, BeautifulSoup])
     assert "a threshold was missed" in first.get_text()
     assert "fact of competence.slots" in full_pages["organism"].get_text()
     assert "31.4" in full_pages["status"].select_one("table.remi-status").get_text()
+
+
+@pytest.mark.slow
+def test_predictions_and_the_pages_for_teachers_show_what_the_build_has(
+    bare_pages: dict[str, BeautifulSoup], full_pages: dict[str, BeautifulSoup]
+) -> None:
+    assert NOT_RUN in bare_pages["predictions"].get_text() and NOT_RUN in bare_pages["instructors"].get_text()
+    table = full_pages["predictions"].select_one("table.remi-predictions")
+    asked = {one.id: one.claim for one in CLAIMS if not (one.untestable or "." in one.id)}
+    assert [row["id"] for row in table.select("tbody tr")] == [f"predict-{name}" for name in asked]
+    assert all(claim in table.get_text() for claim in asked.values())
+    data = json.loads(full_pages["predictions"].select_one("#remi-predictions-data").string)
+    shown = {one["id"]: one["outcome"] for one in data["claims"]}
+    assert shown["C12"]["verdict"] == CLAIM["verdict"] and shown["C3"] is None
+    minutes = full_pages["instructors"].select_one("table.remi-status").get_text(" ", strip=True)
+    assert minutes.endswith("05 alignment direction 1 1 notebooks in all 1")
+    assert "No notebook has exercises" in full_pages["answer_key"].get_text()
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@ from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
 from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
 from remi_offline import setup_offline
+from remi_predictions import PredictionsDirective
 from remi_reference import CitationDirective, ContentNoteDirective, DataCardsDirective
 from remi_site import setup_site
+from remi_teaching import ExercisesDirective, MinutesDirective
 from sphinx.application import Sphinx
 
 
@@ -16,6 +18,9 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-claims", ClaimsDirective)
     app.add_directive("remi-stored", StoredDirective)
     app.add_directive("remi-status", StatusDirective)
+    app.add_directive("remi-predictions", PredictionsDirective)
+    app.add_directive("remi-exercises", ExercisesDirective)
+    app.add_directive("remi-minutes", MinutesDirective)
     app.add_directive("remi-notice", NoticeDirective)
     app.add_directive("remi-data-cards", DataCardsDirective)
     app.add_directive("remi-citation", CitationDirective)
