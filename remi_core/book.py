@@ -24,6 +24,8 @@ from remi_core.fingerprint import (
     syntax_digest,
     text_digest,
 )
+from remi_core.laboratory import add_laboratory
+from remi_core.laboratory.models import described
 from remi_core.notebooks import execution_record
 from remi_core.pipeline import Step, plan
 from remi_core.presets import Preset
@@ -95,6 +97,7 @@ def assemble(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) 
         else:
             text = page_text(known[name].target, source=source, variant=variant, not_run=not_run)
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    add_laboratory(preset, store, folder)
     for page in folder.glob("*.md"):
         page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
     _write_results(preset, store, [step for step in steps if step.name in listed], folder)
@@ -182,6 +185,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
             for entry in store.list(preset.name)
         ],
         "stored": {name: file_digest(path) for name, path in _stored_reports().items()},
+        "laboratory": described(preset, store),
         "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
         "builders": {name: version(name) for name in BUILDERS},
     }

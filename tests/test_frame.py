@@ -95,6 +95,7 @@ ORDER = (
     "pipeline",
     "stored",
     "book_pages",
+    "laboratory",
     "book",
     "expected",
     "commands",
