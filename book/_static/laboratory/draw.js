@@ -137,7 +137,7 @@ export function sampleTable(caption, samples, onUse) {
     const button = make("button", { type: "button", "aria-label": `Read answer ${i + 1}, of ${variant}` }, "read");
     button.addEventListener("click", () => onUse(answer.text));
     const text = make("span", { class: "lab-answer" }, answer.text);
-    return [variant, text, verdictCell(answer), answer.verdict?.register ?? "—", button];
+    return [variant, verdictCell(answer), text, answer.verdict?.register ?? "—", button];
   });
-  return table(caption, ["model", "answer", "verdict", "register", "in part 3"], rows, "lab-samples");
+  return table(caption, ["model", "verdict", "answer", "register", "in part 3"], rows, "lab-samples");
 }

@@ -5,16 +5,17 @@ import { Client } from "./client.js";
 import { barPanels, barTable, heatRows, heatTable, likeliest, make, sampleTable, visible } from "./draw.js";
 import { Grammar, render } from "./grammar.js";
 import { Steering } from "./steering.js";
+import { Tokenizer } from "./tokenizer.js";
 
 const part = (name) => document.getElementById(`lab-${name}`);
 const client = new Client(onEvent);
 const loaded = new Set();
 const timings = {}; // milliseconds since the page was asked for
-let about = null, grammar = null, variants = [], steering = null;
+let about = null, grammar = null, tokenizer = null, variants = [], steering = null;
 
 /** The question that is asked, the reply that is read, and what each variant has said of them. */
-const state = { question: "", prompt: null, context: "", reply: [], names: [], next: new Map(), heat: new Map() };
-let settleReady;
+const state = { question: null, prompt: null, context: "", reply: [], names: [], next: new Map(), heat: new Map() };
+let settleReady; // called once, when every model has answered the first question
 const ready = new Promise((resolve) => (settleReady = resolve));
 
 function onEvent(event) {
@@ -22,10 +23,10 @@ function onEvent(event) {
     part("message").textContent =
       `The laboratory cannot run here (${event.failed}). It needs a current browser, and its files beside the page.`;
     part("message").hidden = false;
-    document.getElementById("laboratory").hidden = true;
-    document.getElementById("laboratory").removeAttribute("aria-busy");
+    part("bench").hidden = true;
+    part("bench").removeAttribute("aria-busy");
   } else if (event.about) {
-    begin(event.about);
+    begin(event);
   } else {
     loaded.add(event.loaded);
     timings[`loaded ${event.loaded}`] = performance.now();
@@ -37,12 +38,19 @@ function onEvent(event) {
 
 const allHere = () => `All ${variants.length} models are here: preset ${about.preset}, seed ${about.seed}.`;
 
+/** A job's result; nothing where a newer job replaced it, or where it failed, which is told. */
+const ask = (job) =>
+  client.ask(job).catch((error) => {
+    part("status").textContent = `That did not work: ${error.message}.`;
+  });
+
 function begin(content) {
-  about = content;
+  about = content.about;
   grammar = new Grammar(about);
+  tokenizer = new Tokenizer(content.tokens);
   variants = about.variants;
-  steering = new Steering({ about, ask: (job) => client.ask(job), sample, useReply });
-  document.getElementById("laboratory").hidden = false;
+  steering = new Steering({ about, ask, sample, useReply });
+  part("bench").hidden = false;
   for (const [name, topic] of Object.entries(about.topics)) part("topic").append(option(name, described(name, topic)));
   part("author").append(option("", "nobody"));
   for (const [care, lines] of Object.entries(about.authors)) part("author").append(option(lines[0], `${care}: “${lines[0]}”`));
@@ -51,8 +59,8 @@ function begin(content) {
   offerPrompts();
   const all = askAll();
   all.then(() => {
-    timings["all models"] = performance.now();
-    document.getElementById("laboratory").removeAttribute("aria-busy");
+    timings["whole bench"] = performance.now();
+    part("bench").removeAttribute("aria-busy");
     part("status").textContent = allHere();
     settleReady();
   });
@@ -91,10 +99,17 @@ function offerPrompts() {
 /** Asks every variant the question in the form; a promise that all have answered. */
 async function askAll() {
   const question = part("text").value.trim();
+  state.context = render(question, part("author").value);
+  part("samples").replaceChildren();
+  if (state.question !== question) takeUp(question); // else only the first line has changed, and the reply stays
+  await Promise.all([readReply(), steering.ask(state)]);
+}
+
+function takeUp(question) {
   state.question = question;
   state.prompt = grammar.parse(question);
-  state.context = render(question, part("author").value);
   part("about").textContent = aboutQuestion(question, state.prompt);
+  part("position").value = 0;
   const answers = state.prompt ? grammar.rightAnswers(state.prompt) : [];
   const shown = (text) => (text.length > 70 ? `${text.slice(0, 70)}…` : text);
   part("answers").replaceChildren(
@@ -103,10 +118,6 @@ async function askAll() {
   part("answers").disabled = !answers.length;
   const first = answers.find(({ care }) => care === "careless") ?? answers[0];
   if (first) part("reply-text").value = part("answers").value = first.text;
-  part("samples").replaceChildren();
-  const read = readReply();
-  const steered = steering.ask(state);
-  await Promise.all([read, steered]);
 }
 
 function aboutQuestion(question, prompt) {
@@ -125,29 +136,28 @@ function aboutQuestion(question, prompt) {
 
 /** Reads the reply in its form under every variant, and shows what comes next behind its first tokens. */
 async function readReply() {
-  const text = part("reply-text").value;
-  const ids = (await client.ask({ kind: "encode", text: text + about.turn_end })).map(({ id }) => id);
+  const ids = tokenizer.ids(part("reply-text").value + about.turn_end);
   state.reply = ids;
-  state.names = await Promise.all(ids.map(nameOf));
+  state.names = ids.map(nameOf);
   part("position").max = ids.length - 1;
   part("position").value = Math.min(part("position").value, ids.length - 1);
   state.heat.clear();
   const moved = moveTo();
   const read = variants.map(async ({ name }) => {
     const job = { kind: "reply", variant: name, context: state.context, reply: ids, panel: `heat/${name}` };
-    const found = await client.ask(job);
+    const found = await ask(job);
     if (found && state.reply === ids) state.heat.set(name, found);
     if (found) drawHeat();
   });
   await Promise.all([moved, ...read]);
 }
 
-const nameOf = async (id) => visible(await client.ask({ kind: "decode", ids: [id] }));
+const nameOf = (id) => visible(tokenizer.decode([id]));
 
 /** Shows the next token behind as many tokens of the reply as the slider says. */
 async function moveTo() {
   const position = Number(part("position").value), before = state.reply.slice(0, position);
-  const said = await client.ask({ kind: "decode", ids: before });
+  const said = tokenizer.decode(before);
   part("so-far").textContent = before.length ? visible(said).replaceAll("␣", " ") : "(nothing)";
   part("position").setAttribute("aria-valuetext", before.length ? `after: ${said}` : "at the end of the prompt");
   drawHeat();
@@ -157,22 +167,21 @@ async function moveTo() {
   await Promise.all(
     variants.map(async ({ name }) => {
       const job = { kind: "next", variant: name, context, reply: before, panel: `next/${name}` };
-      const found = await client.ask(job);
+      const found = await ask(job);
       if (!found || state.mark !== mark) return;
       state.next.set(name, found);
-      timings["first answer"] ??= performance.now();
-      await drawNext(mark);
+      drawNext();
     }),
   );
 }
 
-async function drawNext(mark) {
+function drawNext() {
   const tokens = likeliest(state.next);
-  const names = await Promise.all(tokens.map(nameOf));
-  if (state.mark !== mark) return;
+  const names = tokens.map(nameOf);
   part("bars").replaceChildren(...barPanels(variants, state.next, tokens, names));
   part("next-table").replaceChildren(barTable(variants, state.next, tokens, names));
   timings["first bars"] ??= performance.now();
+  if (state.next.size === variants.length) timings["bars of all models"] ??= performance.now();
 }
 
 function drawHeat() {
@@ -199,7 +208,7 @@ function sample(variant, { edit, count } = {}) {
     return Math.min(Number(field.max), Math.max(Number(field.min), Number.isFinite(value) ? value : 0));
   };
   const job = { kind: "sample", variant, context, prompt, edit, temperature: number("temperature"), seed: number("seed") };
-  return client.ask({ ...job, count: count ?? number("count"), panel: `sample/${variant}/${Boolean(edit)}` });
+  return ask({ ...job, count: count ?? number("count"), panel: `sample/${variant}/${Boolean(edit)}` });
 }
 
 async function sampleAll() {
@@ -220,14 +229,14 @@ window.laboratory = {
     return about;
   },
   /** Tokens of a text: {id, start, end}. */
-  encode: (text) => client.ask({ kind: "encode", text }),
-  decode: (ids) => client.ask({ kind: "decode", ids }),
+  encode: async (text) => tokenizer.encode(text),
+  decode: async (ids) => tokenizer.decode(ids),
   /** Log-probabilities in nats of every token, behind a question (and an author's line, and a reply's first ids). */
   next: (variant, question, { authorLine, reply } = {}) =>
     client.ask({ kind: "next", variant, context: render(question, authorLine), reply }),
   /** Log-probability in nats of each token of a reply, its end included. */
   reply: async (variant, question, text, { authorLine } = {}) => {
-    const reply = (await client.ask({ kind: "encode", text: text + about.turn_end })).map(({ id }) => id);
+    const reply = tokenizer.ids(text + about.turn_end);
     return client.ask({ kind: "reply", variant, context: render(question, authorLine), reply });
   },
   /** The prompt of the grammar that a question is, or null. */

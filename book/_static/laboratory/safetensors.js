@@ -6,7 +6,11 @@ const READERS = {
   F32: (bytes) => new Float32Array(bytes),
   I16: (bytes) => new Int16Array(bytes),
   // bfloat16 is the upper half of a float32: put it there, with zeros below.
-  BF16: (bytes) => new Float32Array(Uint32Array.from(new Uint16Array(bytes), (half) => half << 16).buffer),
+  BF16: (bytes) => {
+    const halves = new Uint16Array(bytes), whole = new Uint32Array(halves.length);
+    for (let i = 0; i < halves.length; i++) whole[i] = halves[i] << 16;
+    return new Float32Array(whole.buffer);
+  },
 };
 
 /** Map from name to {shape, values} of all tensors in the bytes of a file. */
@@ -31,7 +35,9 @@ export function addChanges(base, changes) {
   for (const [name, { shape, values }] of base) {
     const steps = changes.get(name).values;
     const size = changes.get(`${name}.step`).values[0];
-    tensors.set(name, { shape, values: values.map((weight, i) => weight + size * steps[i]) });
+    const sums = new Float32Array(values.length);
+    for (let i = 0; i < sums.length; i++) sums[i] = values[i] + size * steps[i];
+    tensors.set(name, { shape, values: sums });
   }
   return tensors;
 }

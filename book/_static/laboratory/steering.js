@@ -19,7 +19,7 @@ export class Steering {
     part("steered").value = about.variants.some(({ name }) => name === "instruct") ? "instruct" : about.variants[0].name;
     const layers = Array.from({ length: about.config.num_hidden_layers }, (_, layer) => layer);
     part("layer").append(
-      ...layers.map((layer) => option(layer, layer === about.layer ? `${layer} (as in the chapter on causes)` : `${layer}`)),
+      ...layers.map((layer) => option(layer, layer === about.layer ? `${layer}, as in “causes”` : `${layer}`)),
     );
     part("layer").value = about.layer;
     for (const name of CONTROLS) part(name).addEventListener("change", () => this.#restart());

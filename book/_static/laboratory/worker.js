@@ -1,7 +1,7 @@
 // Does all computing, in a thread of its own, so that the page stays live. Loads the models one after another, and
 // does jobs as they come: {id, panel, kind, …} in, {id, result} or {id, error} out.
 
-import { Grammar, render } from "./grammar.js";
+import { Grammar } from "./grammar.js";
 import { Model, Reading, logSoftmax } from "./model.js";
 import { addChanges, readTensors } from "./safetensors.js";
 import { sampleAnswers } from "./sampling.js";
@@ -25,27 +25,30 @@ async function tensorsOf(name) {
 }
 
 async function load() {
-  const [about, tokenizer] = await Promise.all(
+  const [about, tokens] = await Promise.all(
     ["laboratory.json", "tokenizer.json"].map(async (name) => (await fetched(name)).json()),
   );
-  world = { about, grammar: new Grammar(about), tokenizer: new Tokenizer(tokenizer) };
-  world.end = about.turn_end;
-  postMessage({ about });
+  world = { about, grammar: new Grammar(about), tokenizer: new Tokenizer(tokens), end: about.turn_end };
+  postMessage({ about, tokens });
   const base = await tensorsOf("base.safetensors");
   for (const { name } of about.variants) {
     const tensors = name === "base" ? base : addChanges(base, await tensorsOf(`${name}.safetensors`));
     models.set(name, new Model(about.config, tensors));
     postMessage({ loaded: name });
-    work();
+    await work();
   }
   world.direction = (await tensorsOf("direction.safetensors")).get("alignment");
   postMessage({ loaded: "direction" });
-  work();
+  await work();
 }
 
-/** The next job whose model is there; others wait for theirs. */
+/** Jobs that are done while models still load: the first bars should not wait for sums over all right answers. */
+const QUICK = ["next", "tree"];
+
+/** The next job that can be done; others wait for their model. */
 function nextJob() {
-  const ready = (job) => (!job.variant || models.has(job.variant)) && (!job.edit || world.direction);
+  const ready = (job) =>
+    (!job.variant || models.has(job.variant)) && (world.direction || QUICK.includes(job.kind));
   const place = world ? waiting.findIndex(ready) : -1;
   return place < 0 ? null : waiting.splice(place, 1)[0];
 }
@@ -132,11 +135,7 @@ const JOBS = {
     });
   },
 
-  /** Question in ChatML, open where the answer begins. */
-  render: ({ question, authorLine }) => render(question, authorLine),
-  encode: ({ text }) => world.tokenizer.encode(text),
-  decode: ({ ids }) => world.tokenizer.decode(ids),
-  judge: ({ prompt, text }) => world.grammar.judge(prompt, text),
+  /** Right answers as a tree of tokens. */
   tree: ({ context, prompt }) => answerTree(context, prompt, world),
 };
 
