@@ -312,7 +312,7 @@ def test_the_used_page_is_accessible_and_fits(
             summary.click()
         page.get_by_role("button", name="Sample answers").click()
         page.wait_for_selector("#lab-samples tbody tr")
-        page.evaluate("window.scrollTo(0, 0)")  # where the theme's own button to the top fades away
+        page.mouse.wheel(0, -300)  # upwards, where the theme's own button to the top comes up
         page.wait_for_timeout(500)
         assert access_faults(page) == []
         assert not page.evaluate(SIDEWAYS)
@@ -335,7 +335,8 @@ def test_without_scripts_the_page_says_so(browser: playwright_api.Browser, addre
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
         page.goto(f"{address}laboratory.html")
-        assert page.get_by_text("so it needs JavaScript").is_visible()
+        told = page.locator("noscript p.lab-message")
+        assert told.is_visible() and "needs JavaScript" in told.text_content()
         assert not page.locator("#lab-bench").is_visible()
 
 

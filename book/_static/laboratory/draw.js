@@ -55,7 +55,7 @@ export function likeliest(logP, count = 7) {
 function barRows(row, tokens, names) {
   const listed = tokens.map((token, i) => [names[i], Math.exp(row[token])]);
   const rest = Math.max(0, 1 - listed.reduce((sum, [, p]) => sum + p, 0));
-  return [...listed, ["all others", rest]];
+  return [...listed, ["others", rest]];
 }
 
 /** One panel of bars for each variant; the same tokens in the same order everywhere. */
@@ -84,7 +84,7 @@ export function barPanels(variants, logP, tokens, names) {
 export function barTable(variants, logP, tokens, names) {
   const columns = variants.filter(({ name }) => logP.has(name)).map(({ name }) => name);
   const found = columns.map((name) => barRows(logP.get(name), tokens, names).map(([, p]) => shown(p, 3)));
-  const rows = [...names, "all others"].map((token, i) => [token, ...found.map((column) => column[i])]);
+  const rows = [...names, "others"].map((token, i) => [token, ...found.map((column) => column[i])]);
   return table("Probability of the next token", ["token", ...columns], rows);
 }
 
