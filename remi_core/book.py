@@ -25,6 +25,7 @@ from remi_core.fingerprint import (
     syntax_digest,
     text_digest,
 )
+from remi_core.laboratory.models import described
 from remi_core.pipeline import Step, plan
 from remi_core.presets import Preset
 from remi_core.progress import Say, print_line
@@ -122,6 +123,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
             for entry in store.list(preset.name)
         ],
         "stored": {name: file_digest(path) for name, path in stored_reports().items()},
+        "laboratory": described(preset, store),
         "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
         "data": {path.name: file_digest(path) for path in shown if path.is_file()},
         "builders": {name: version(name) for name in BUILDERS},

@@ -13,6 +13,7 @@ from remi_core.book_pages import NOT_RUN_PICTURE, page_text, stub_text, without_
 from remi_core.book_passports import ENDING, split_passports
 from remi_core.book_results import stored_reports, write_edition, write_results
 from remi_core.edition import Edition
+from remi_core.laboratory import add_laboratory
 from remi_core.notebooks import execution_record
 from remi_core.pipeline import Step
 from remi_core.presets import Preset
@@ -57,6 +58,7 @@ def assemble(
             if passports:
                 (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    add_laboratory(preset, store, folder)
     for page in folder.glob("*.md"):
         page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
     write_results(preset, store, [step for step in steps if step.name in listed], folder)

@@ -71,6 +71,12 @@ def test_scripts_appear_once_in_order_and_without_live_code() -> None:
     assert unique_scripts([first, second]) == [first, second]
 
 
+def test_scripts_of_the_laboratory_stay_off_the_other_pages() -> None:
+    other = Script("_static/laboratory.js")
+    kept = unique_scripts([Script("laboratory/model.js"), other, Script("_static/laboratory/worker.js")])
+    assert kept == [other]
+
+
 def test_mathjax_is_copied_small() -> None:
     source = mathjax_source()
     sizes = {path.name: (source / path).stat().st_size for path in mathjax_files(source)}

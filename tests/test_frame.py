@@ -107,6 +107,7 @@ ORDER = (
     "citation",
     "book_contents",
     "book_pages",
+    "laboratory",
     "book_passports",
     "front",
     "book_results",
