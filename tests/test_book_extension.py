@@ -87,6 +87,7 @@ def test_mathjax_is_copied_small() -> None:
 FAULTS = """<button class="search-button-field" aria-label="Search"></button>
 <button class="theme-switch-button"><i title="Auto"></i></button>
 <details><summary aria-label="Toggle">More</summary></details>
+<nav><li><a>Above</a><details><summary><i></i></summary></details></li></nav>
 <div id="pst-primary-sidebar"></div><div class="citation-list" role="list"></div>
 <table><thead><tr><th></th><th>mean</th></tr></thead><tbody><tr><th>base</th></tr></tbody></table>
 <img alt="../_images/ab12.png" src="x.png"/>"""
@@ -99,6 +100,7 @@ def test_every_mend_finds_its_fault_and_nothing_the_second_time() -> None:
     for mend in MENDS:
         mend(page)
     assert str(page) == once
+    assert page.select_one("nav summary")["aria-label"] == "Pages below Above"
     cells = [(cell.name, cell.get("scope")) for cell in page.select("tr > *")]
     assert cells == [("td", None), ("th", "col"), ("th", "row")]
 

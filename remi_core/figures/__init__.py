@@ -29,7 +29,7 @@ from remi_core.figures.organism import (
     plot_class_probabilities,
     plot_sampled_rates,
 )
-from remi_core.figures.output import figure_html, show, svg_bytes
+from remi_core.figures.output import Shown, figure_html, show, shown, svg_bytes
 from remi_core.figures.patching import plot_gains, plot_share, plot_stitching
 from remi_core.figures.phases import plot_phases
 from remi_core.figures.rates import plot_rates
@@ -47,6 +47,7 @@ from remi_core.figures.training import plot_training
 from remi_core.figures.worlds import plot_worlds
 
 __all__ = [
+    "Shown",
     "describe",
     "figure_html",
     "plot_beyond",
@@ -112,6 +113,7 @@ __all__ = [
     "plot_worlds",
     "plot_written_tokens",
     "show",
+    "shown",
     "svg_bytes",
     "use_style",
     "visible_token",

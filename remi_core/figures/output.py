@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import matplotlib
 from IPython.display import display
@@ -46,17 +48,36 @@ def figure_html(figure: Figure, *, alt: str | None = None, caption: str | None =
     return f'<figure class="remi-figure {UNTYPESET}" style="margin:0">{image}{below}</figure>'
 
 
-def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
-    """Nothing; displays the figure in a notebook with its alternative text, its caption and its passport.
+@dataclass(frozen=True)
+class Shown:
+    """A figure as the last value of a notebook cell displays it."""
 
-    The output is HTML rather than an image because notebook and book take an image's alternative text
+    bundle: Mapping[str, object]
+    """Type → form: the page, the alternative text as plain text, and the passport."""
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Mapping[str, object]:
+        return self.bundle
+
+
+def shown(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> Shown:
+    """The figure with its alternative text, its caption and its passport: what was read for it until now.
+
+    Its form is HTML rather than an image because notebook and book take an image's alternative text
     from cell metadata, which is fixed before the cell runs; the text here is computed from the data.
-    The plain-text form of the output is the alternative text.
+    The plain-text form is the alternative text.
 
     Raises:
         ValueError: if no ``alt`` is given and the figure carries none.
     """
     text, found = alt or describe(figure), present_passport()
     page = figure_html(figure, alt=text, caption=caption) + passport_html(found)
-    named = {"caption": caption or "", **found}
-    display({"text/html": page, "text/plain": text, PASSPORT: named}, raw=True)
+    return Shown({"text/html": page, "text/plain": text, PASSPORT: {"caption": caption or "", **found}})
+
+
+def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
+    """Nothing; displays what ``shown`` gives, anywhere in a cell.
+
+    Raises:
+        ValueError: if no ``alt`` is given and the figure carries none.
+    """
+    display(dict(shown(figure, alt=alt, caption=caption).bundle), raw=True)
