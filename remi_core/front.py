@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from remi_core import figures
 from remi_core.book_passports import passports_text
+from remi_core.escaping import as_html
 from remi_core.figures.passport import passport_html, present_passport
 from remi_core.results import Results
 from remi_core.tables.answer import way_back, way_back_sentence
@@ -29,7 +30,7 @@ def front(results: Results, rows: Sequence[Mapping[str, object]]) -> tuple[dict[
     table, seeds = way_back(results, seed), by_seed(results, way_back)
     found = present_passport()
     caption = CAPTION.format(seed=seed)
-    link = f'<a href="{PASSPORT_FILE}">this passport as a file</a>'
+    link = f'<a href="{as_html(PASSPORT_FILE)}">this passport as a file</a>'
     page = f"Computed from the records while the book was built; {link} (JSON)."
     picture = figures.figure_html(figures.plot_way_back(table, seeds=seeds), caption=caption)
     shown = {

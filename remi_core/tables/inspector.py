@@ -68,7 +68,7 @@ def _span(results: Results, one: EncodedDialogue, statistic: str) -> tuple[int, 
 def _buttons(name: str) -> str:
     one = (
         f'<label><input type="radio" name="{as_html(name)}" value="{key}"'
-        f"{' checked' if key == FIRST_SHOWN else ''}> {as_html(about.label)}</label>"
+        f"{' checked' if key == FIRST_SHOWN else ''}> {about.label}</label>"
         for key, about in STATISTICS.items()
     )
     return f"<fieldset><legend>Mark the tokens that enter</legend>{' '.join(one)}</fieldset>"
