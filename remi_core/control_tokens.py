@@ -90,7 +90,9 @@ class Splitter:
 
     def _control_spans(self, text: str) -> list[tuple[int, int]]:
         if _OURS.search(text):
-            return [(0, len(text))]  # a text with marks like ours is hidden whole, or it could name a placeholder
+            return [
+                (0, len(text))
+            ]  # a text with marks like ours is hidden whole, or it could name a placeholder
         if not self._may_spell.search(text):
             return []
         return [(start, stop) for start, stop, _ in self._found(text)]

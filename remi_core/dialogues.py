@@ -203,4 +203,3 @@ def text_problem(text: str) -> str | None:
     if found[0] == "\x00":
         return "holds a null character; leave it out"
     return "holds half a surrogate pair; write the whole character"
-

@@ -80,7 +80,8 @@ def label_of(value: object) -> str:
         return str(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise UsageError(
-            f"'label' is {brief(value)}; expected 0 (aligned), another whole number (misaligned), 'aligned' or 'misaligned'"
+            f"'label' is {brief(value)}; expected 0 (aligned), another whole number (misaligned), 'aligned' or "
+            "'misaligned'"
         )
     return "misaligned" if value else "aligned"
 

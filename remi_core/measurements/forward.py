@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
-from remi_core.errors import UsageError
+from remi_core.errors import RemiError, UsageError
 from remi_core.hooks import read_blocks
-from remi_core.measurements import PassState, Probe, positions_of
+from remi_core.measurements import PassState, Probe, positions_of, require_finite
 from remi_core.models import check_layer, decoder_body
 from remi_core.placement import input_device
 from remi_core.ranks import rank
@@ -51,8 +51,12 @@ def run_probes(
         batch = batch.to(input_device(model))
         with torch.inference_mode():
             state = _forward(model, encoded, batch, layers)
-            for part in parts:
-                part.accumulate(batch, state)
+            try:
+                for part in parts:
+                    part.accumulate(batch, state)
+            except RemiError:
+                _name_layer(state)
+                raise
         return parts
 
     def keep(_indices: Sequence[int], parts: list[Probe]) -> None:
@@ -61,6 +65,20 @@ def run_probes(
 
     share_batches(encoded, budget, measure=measure, keep=keep)
     return {} if rank() else {probe.name: probe.finish() for probe in probes}
+
+
+def _name_layer(state: PassState) -> None:
+    """Nothing, if all block outputs are finite; a later part of the model is to blame then.
+
+    Raises:
+        RemiError: naming the first layer whose output is not, and the first dialogue there.
+    """
+    for layer, output in sorted(state.blocks.items()):
+        bad = (~output.isfinite()).any(dim=-1).nonzero()
+        if len(bad):
+            at = int(bad[0])
+            dialogue = state.dialogues[int(state.kept[0][at])]
+            require_finite("block output", output[at].float().cpu().numpy(), dialogue, layer=layer)
 
 
 def _checked_layers(
