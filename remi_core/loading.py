@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -119,7 +120,15 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
     except ImportError as error:
         first = str(error).strip().splitlines()[0]
         raise RemiError(f"{spec.spelled()}: a package is missing for it ({first})") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        StrictDataclassError,
+    ) as error:
         if "trust_remote_code" in str(error):
             raise UsageError(
                 f"{spec.spelled()}: its configuration names code of its own (auto_map), which is never run; only what "

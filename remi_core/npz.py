@@ -83,14 +83,24 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     Only of the others the checksum is compared.
 
     Raises:
-        OSError, ValueError, KeyError, BadZipFile: if the archive is damaged.
+        OSError: if there is no such file.
+        ValueError: if it is no archive of arrays as ``write_npz`` writes them.
     """
+    try:
+        return _read(path)
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged archive zipfile, zlib and numpy raise nearly anything
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     with ZipFile(path) as archive, np.load(path, allow_pickle=False) as stored:
         for member in archive.infolist():
-            name = member.filename.removesuffix(".npy")
             if member.compress_type != ZIP_STORED:
                 raise ValueError(f"{member.filename} is compressed, which no record is")
+            name = member.filename.removesuffix(".npy")
             large = member.file_size >= MAPPED_FROM
             arrays[name] = _mapped(path, member) if large else stored[name]
             arrays[name].setflags(write=False)

@@ -45,8 +45,6 @@ class Address:
         names = (self.preset, self.variant, self.measurement, self.dataset)
         for name in names:
             check_name(name)
-        if type(self.seed) is not int:
-            raise ValueError(f"seed {self.seed!r} is no whole number")
         _check_key(self.key)
 
 
@@ -113,7 +111,7 @@ class Store:
             if about["address"] != asdict(address):
                 return None  # the file name carries only eight digits of the key
             arrays, provenance = read_npz(path), dict(about["provenance"])
-        except Exception as error:  # of a damaged archive zipfile, zlib and numpy raise nearly anything
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RemiError(f"{path} cannot be read ({error}): delete it and run again") from error
         path.touch()  # prune keeps what was used last
         return Record(arrays=arrays, provenance=provenance)

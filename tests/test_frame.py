@@ -67,6 +67,7 @@ ORDER = (
     "finetune",
     "measurements",
     "fingerprint",
+    "checkpoint_files",
     "lora",
     "provided",
     "subject",

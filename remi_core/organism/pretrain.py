@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from remi_core.checkpoint_files import load_checkpoint
 from remi_core.fingerprint import library_versions
 from remi_core.finite import check_loss, clip_gradients
 from remi_core.machine import machine
@@ -93,7 +94,7 @@ class _Run:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = load_checkpoint(path)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -155,7 +156,7 @@ def main_pretrain(
     chosen = setting(world)
     recipe = Recipe(seed=seed, threads=threads, world=chosen.world, architecture=chosen.architecture)
     model = pretrain(recipe, out, progress, keep_every=keep_every)
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    state = load_checkpoint(out / "checkpoint.pt")
     return write_base(model, recipe, state["seconds"], out / f"{base_name(world, seed)}.safetensors")
 
 
