@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from remi_core import __version__
 from remi_core.commands import COMMANDS
 from remi_core.commands.parser import Parser, new_parser
+from remi_core.credentials import without_credentials
 from remi_core.errors import RemiError, UsageError, nearest
 
 INTERRUPTED = 130
@@ -66,6 +67,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _complain(error: BaseException, words: Sequence[str], *, code: int, said: str = "") -> int:
     if "--verbose" in words:
-        traceback.print_exception(error)
-    print(f"remi: {' '.join((said or str(error)).split())}", file=sys.stderr)
+        print(without_credentials("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    line = " ".join((said or str(error)).split())
+    print(f"remi: {without_credentials(line)}", file=sys.stderr)
     return code

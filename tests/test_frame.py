@@ -21,6 +21,7 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_CELL_LINES = 250, 40, 12
 
 ORDER = (
     "errors",
+    "credentials",
     "variants",
     "machine",
     "ranks",
@@ -97,6 +98,7 @@ ORDER = (
     "layers",
     "parameters",
     "needs",
+    "kernel",
     "notebooks",
     "shown",
     "readme",
