@@ -85,7 +85,7 @@ class Preset:
         missing = [role for role in TRIPLET if role not in self.variants]
         if unknown or missing:
             raise UsageError(
-                f"preset {self.name!r}: variant {(unknown or missing)[0]!r} {nearest('', VARIANTS)}"
+                f"preset {self.name!r}: variant {brief((unknown or missing)[0])} {nearest('', VARIANTS)}"
             )
         for name in (
             "n_dialogues",
@@ -108,7 +108,7 @@ class Preset:
         strange = [name for name in self.roles.names() if name not in self.datasets and not self.extra_data]
         if strange:
             raise UsageError(
-                f"preset {self.name!r}: role of dataset {strange[0]!r} {nearest(strange[0], self.datasets)}"
+                f"preset {self.name!r}: role of dataset {brief(strange[0])} {nearest(strange[0], self.datasets)}"
             )
 
     @property
@@ -189,9 +189,9 @@ def preset_from(fields: Mapping[str, object]) -> Preset:
         roles = _made(DataRoles, fields["roles"])
         values |= {"variants": variants, "roles": roles}
         check_types(values, Preset)
-        preset = Preset(**values)
-        for name in (preset.name, *preset.datasets):
+        for name in (values["name"], *values.get("datasets", ())):
             check_name(name)
+        preset = Preset(**values)
     except UsageError:
         raise
     except ValueError as error:
@@ -202,8 +202,10 @@ def preset_from(fields: Mapping[str, object]) -> Preset:
     return preset
 
 
-def _made(kind: type[Part], fields: Mapping[str, object]) -> Part:
+def _made(kind: type[Part], fields: object) -> Part:
     """A part of a preset, of fields of the right types."""
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"{kind.__name__} is {brief(fields)}, expected an object")
     values = _frozen_items(fields)
     check_types(values, kind)
     return kind(**values)

@@ -85,12 +85,8 @@ class Store:
                 raise ValueError(
                     f"array {name!r} of {path.name} cannot be stored (objects, or a reserved name)"
                 )
-        shapes = {
-            name: [str(np.asarray(array).dtype), *np.shape(array)] for name, array in sorted(arrays.items())
-        }
-        text = json.dumps(
-            {"address": asdict(address), "arrays": shapes, "provenance": dict(provenance)}, indent=1
-        )
+        content = {"address": asdict(address), "arrays": _shapes(arrays), "provenance": dict(provenance)}
+        text = json.dumps(content, indent=1)
         with written_whole(path) as part:
             write_npz(part, arrays)
         with written_whole(path.with_suffix(".json")) as part:
@@ -111,6 +107,8 @@ class Store:
             if about["address"] != asdict(address):
                 return None  # the file name carries only eight digits of the key
             arrays, provenance = read_npz(path), dict(about["provenance"])
+            if _shapes(arrays) != about["arrays"]:
+                raise ValueError("its arrays are not those that were stored")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RemiError(f"{path} cannot be read ({error}): delete it and run again") from error
         path.touch()  # prune keeps what was used last
@@ -220,6 +218,10 @@ def default_root() -> Path:
     """Folder of the store: ``REMI_STORE`` where that is set, else ``store/`` in the repository."""
     named = os.environ.get("REMI_STORE")
     return Path(named).expanduser().resolve() if named else project_root() / "store"
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, list[object]]:
+    return {name: [str(np.asarray(array).dtype), *np.shape(array)] for name, array in sorted(arrays.items())}
 
 
 def check_name(name: str) -> None:
