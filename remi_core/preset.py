@@ -198,7 +198,8 @@ def preset_from(fields: Mapping[str, object]) -> Preset:
         raise UsageError(str(error)) from None
     except (KeyError, TypeError, AttributeError) as error:
         name = brief(fields.get("name"))
-        raise UsageError(f"preset {name} was saved by another version ({error})") from None
+        said = brief(str(error), 200)
+        raise UsageError(f"preset {name} was saved by another version ({said})") from None
     return preset
 
 
