@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from remi_core import __version__
 from remi_core.commands import COMMANDS
 from remi_core.commands.parser import Parser, new_parser
+from remi_core.credentials import without_credentials
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.escaping import as_line
 
@@ -67,6 +68,6 @@ def _run(words: Sequence[str]) -> int:
 
 def _complain(error: BaseException, words: Sequence[str], *, code: int, said: str = "") -> int:
     if "--verbose" in words:
-        traceback.print_exception(error)
-    print(f"remi: {as_line(said or str(error))}", file=sys.stderr)
+        print(without_credentials("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(f"remi: {as_line(without_credentials(said or str(error)))}", file=sys.stderr)
     return code

@@ -43,8 +43,8 @@ def measure_forward(
     ``ranks``), they share each pass, and all have the records in the end, from a store that all of them see.
 
     Raises:
-        RemiError: if a measured value is not finite, a dialogue does not fit into memory alone, or a dataset cannot
-            be had.
+        RemiError: if a measured value is not finite, a dialogue does not fit into memory alone, a dataset cannot
+            be had, or two dialogues differ in a batch and alone, or with hooks and without, before the first pass.
     """
     # All sets come before any model: a file that cannot be had should not be found out after hours.
     sources = {name: load_set(who.preset, name) for name in datasets or dataset_names(who.preset)}
@@ -80,17 +80,20 @@ def _forward(
 ) -> Iterator[tuple[str, dict[str, Measured]]]:
     """Each set with its arrays and provenance by measurement, there until the next one is asked for."""
     from remi_core.passes import checked_tokenizer, encoded_rows, forward_passes
+    from remi_core.self_check import check_pass
 
     with who.open() as loaded:
-        tokenizer = checked_tokenizer(who, loaded)
+        tokenizer, checked = checked_tokenizer(who, loaded), None
         for dataset, source in sources.items():
             encoded = encoded_rows(who, tokenizer, source)
+            if checked is None:
+                checked = check_pass(loaded.model, encoded.dialogues, dtype=who.preset.dtype)
             n_tokens = sum(len(one.input_ids) for one in encoded.dialogues)
             meter = Meter(f"{who.variant}, seed {who.seed}: {dataset}", n_tokens, outward())
             with scratch(store.root) as folder:
                 measured = forward_passes(who, loaded, encoded, folder=folder, progress=meter)
                 for _, about in measured.values():
-                    about["data"] = dict(source.about)
+                    about |= {"data": dict(source.about), "self_check": checked}
                 yield dataset, measured
             if say and not rank():
                 say(f"{who.variant} {who.seed}: {dataset}, {len(encoded.dialogues)} dialogues measured")

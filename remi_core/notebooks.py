@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from remi_core.credentials import hide_credentials, without_credentials
 from remi_core.errors import RemiError, UsageError
 from remi_core.fingerprint import direct_imports, make_key
+from remi_core.kernel import write_specification
 from remi_core.machine import machine
 from remi_core.needs import without_unmet
 from remi_core.parameters import check_parameters, read_cells, tags
@@ -20,6 +22,11 @@ from remi_core.store import written_whole
 
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
+TRANSPORT = "ipc"
+"""How a kernel is spoken to: by files that only its owner can open, never by a port, which others on the machine can
+reach."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where sockets lie where the user's own folder for temporary files has too long a name."""
 
 
 def notebook_key(source: Path, parameters: Mapping[str, object], fields: Mapping[str, object]) -> str:
@@ -57,10 +64,13 @@ def run_notebook(
     part.unlink(missing_ok=True)
     started = time.monotonic()
     try:
-        with _kernel_folder() as folder:
-            _execute(_prepared(source, folder, lacking), part, parameters, folder, source.parent)
+        try:
+            with _kernel_folder() as folder:
+                _execute(_prepared(source, folder, lacking), part, parameters, folder, source.parent)
+        finally:
+            hide_credentials(part)
     except Exception as error:
-        raise RemiError(_failure(source, part, error)) from error
+        raise RemiError(without_credentials(_failure(source, part, error))) from error
     if not is_complete(part):
         raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
     seconds = time.monotonic() - started
@@ -106,8 +116,7 @@ def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder:
     from traitlets.config import Config
 
     # Sockets lie beside the connection file; without one named, kernels running at once would share them.
-    transport = "ipc" if len(folder) <= SOCKET_PATH_LIMIT else "tcp"
-    kernel = {"transport": transport, "connection_file": f"{folder}/kernel.json"}
+    kernel = {"transport": TRANSPORT, "connection_file": f"{folder}/kernel.json"}
     papermill.execute_notebook(
         str(source),
         str(part),
@@ -132,15 +141,31 @@ def _prepared(source: Path, folder: str, lacking: Collection[str]) -> Path:
 @contextmanager
 def _kernel_folder() -> Iterator[str]:
     """Short-lived folder for one kernel's connection and profile, which spares the user's own."""
-    with tempfile.TemporaryDirectory(prefix="remi-", ignore_cleanup_errors=True) as folder:
-        before = os.environ.get("IPYTHONDIR")
-        os.environ["IPYTHONDIR"] = folder
+    place = _socket_place()
+    with tempfile.TemporaryDirectory(prefix="remi-", dir=place, ignore_cleanup_errors=True) as folder:
+        write_specification(Path(folder))
+        known = os.environ.get("JUPYTER_PATH")
+        own = {"IPYTHONDIR": folder, "JUPYTER_PATH": os.pathsep.join(filter(None, [folder, known]))}
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
         try:
             yield folder
         finally:
-            os.environ.pop("IPYTHONDIR")
-            if before is not None:
-                os.environ["IPYTHONDIR"] = before
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _socket_place() -> str:
+    """A folder for temporary files in which the names of a kernel's sockets are short enough."""
+    known = [tempfile.gettempdir(), *SHORT_FOLDERS]
+    for place in known:
+        if len(place) <= SOCKET_PATH_LIMIT - len("/remi-12345678") and os.access(place, os.W_OK):
+            return place
+    raise RemiError(
+        f"TMPDIR={known[0]} is too long a path for a kernel's sockets: name a shorter folder in it"
+    )
 
 
 def _failure(source: Path, part: Path, error: Exception) -> str:

@@ -30,7 +30,6 @@ PER_VARIANT = "00"
 
 KERNEL_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel of the user's own must not stand in for this one
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }

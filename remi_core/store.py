@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from remi_core.containment import inside
 from remi_core.errors import RemiError
 from remi_core.npz import read_npz, write_npz
 
@@ -44,7 +44,7 @@ class Address:
     def __post_init__(self) -> None:
         names = (self.preset, self.variant, self.measurement, self.dataset)
         for name in names:
-            _check_name(name)
+            check_name(name)
         _check_key(self.key)
 
 
@@ -85,12 +85,8 @@ class Store:
                 raise ValueError(
                     f"array {name!r} of {path.name} cannot be stored (objects, or a reserved name)"
                 )
-        shapes = {
-            name: [str(np.asarray(array).dtype), *np.shape(array)] for name, array in sorted(arrays.items())
-        }
-        text = json.dumps(
-            {"address": asdict(address), "arrays": shapes, "provenance": dict(provenance)}, indent=1
-        )
+        content = {"address": asdict(address), "arrays": _shapes(arrays), "provenance": dict(provenance)}
+        text = json.dumps(content, indent=1)
         with written_whole(path) as part:
             write_npz(part, arrays)
         with written_whole(path.with_suffix(".json")) as part:
@@ -110,16 +106,19 @@ class Store:
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             if about["address"] != asdict(address):
                 return None  # the file name carries only eight digits of the key
-            arrays = read_npz(path)
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            arrays, provenance = read_npz(path), dict(about["provenance"])
+            if _shapes(arrays) != about["arrays"]:
+                raise ValueError("its arrays are not those that were stored")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RemiError(f"{path} cannot be read ({error}): delete it and run again") from error
         path.touch()  # prune keeps what was used last
-        return Record(arrays=arrays, provenance=about["provenance"])
+        return Record(arrays=arrays, provenance=provenance)
 
     def list(self, preset: str | None = None) -> tuple[Entry, ...]:
         """All records, or those of one preset, sorted by path."""
         entries = []
         for path in sorted(self.root.glob(f"{preset or '*'}/*/*/*.npz")):
+            inside(path, self.root)
             about = path.with_suffix(".json")
             if not about.is_file():
                 continue  # half of a record: its writer was killed; prune removes it
@@ -154,16 +153,16 @@ class Store:
         unfinished = [
             path for path in (*self.root.rglob("*.part*"), *halves) if path.stat().st_mtime < hour_ago
         ]
-        removed = tuple(sorted({*old, *unfinished}))
+        removed = tuple(inside(path, self.root) for path in sorted({*old, *unfinished}))
         for path in removed:
             _remove(path)
         return removed
 
     def model_folder(self, seed: int, variant: str, key: str) -> Path:
         """Folder of one variant's weights, shared by all presets; made with ``written_whole`` by who trains it."""
-        _check_name(variant)
+        check_name(variant)
         _check_key(key)
-        return self.root / MODELS / str(seed) / f"{variant}-{key[:8]}"
+        return inside(self.root / MODELS / str(seed) / f"{variant}-{key[:8]}", self.root)
 
     def saved_presets(self) -> dict[str, Path]:
         """Name of each preset that was saved here → its file; ``save_preset`` writes one."""
@@ -171,21 +170,21 @@ class Store:
 
     def save_preset(self, name: str, fields: Mapping[str, object]) -> Path:
         """Path of the preset just written, whole; one of that name is replaced."""
-        _check_name(name)
-        path = self.root / name / PRESET_FILE
+        check_name(name)
+        path = inside(self.root / name / PRESET_FILE, self.root)
         with written_whole(path) as part:
             part.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return path
 
     def notebook_path(self, preset: str, name: str) -> Path:
         """Where the executed notebook ``name`` of a preset lies."""
-        _check_name(preset)
-        _check_name(name)
-        return self.root / preset / NOTEBOOKS / f"{name}.ipynb"
+        check_name(preset)
+        check_name(name)
+        return inside(self.root / preset / NOTEBOOKS / f"{name}.ipynb", self.root)
 
     def _record_path(self, address: Address) -> Path:
         name = f"{address.measurement}-{address.dataset}-{address.key[:8]}.npz"
-        return self.root / address.preset / str(address.seed) / address.variant / name
+        return inside(self.root / address.preset / str(address.seed) / address.variant / name, self.root)
 
 
 @contextmanager
@@ -221,7 +220,16 @@ def default_root() -> Path:
     return Path(named).expanduser().resolve() if named else project_root() / "store"
 
 
-def _check_name(name: str) -> None:
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, list[object]]:
+    return {name: [str(np.asarray(array).dtype), *np.shape(array)] for name, array in sorted(arrays.items())}
+
+
+def check_name(name: str) -> None:
+    """Nothing, if the name can be part of a file's name.
+
+    Raises:
+        ValueError: if not.
+    """
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be part of a file name: letters, digits and _ . + - only")
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from remi_core.chat import ChatTokenizer
+from remi_core.errors import RemiError
 from remi_core.fingerprint import make_key
 from remi_core.identity import resolved, text_of, weights_of
 from remi_core.model_spec import ModelSpec
 from remi_core.presets import Preset
 from remi_core.provided import located
 from remi_core.store import Address, Store
+
+if TYPE_CHECKING:
+    from remi_core.models import LoadedModel  # brings torch
 
 CODE = {
     "sequence": "remi_core.measurements.sequence",
@@ -61,11 +67,20 @@ class Subject:
         key = make_key(fields, [CODE[measurement], "remi_core.chat"])
         return Address(self.preset.name, self.seed, self.variant, measurement, dataset, key)
 
-    def open(self) -> AbstractContextManager:
-        """The model in memory while the context lasts."""
+    @contextmanager
+    def open(self) -> Iterator[LoadedModel]:
+        """The model in memory while the context lasts.
+
+        Raises:
+            RemiError: what is raised meanwhile, with the variant and seed before it.
+        """
         from remi_core.models import open_model  # brings torch, which reading the store does not need
 
-        return open_model(self.spec, dtype=self.preset.dtype)
+        try:
+            with open_model(self.spec, dtype=self.preset.dtype) as loaded:
+                yield loaded
+        except RemiError as error:
+            raise type(error)(f"{self.variant}, seed {self.seed}: {error}") from error
 
     def tokenizer(self) -> ChatTokenizer:
         """The tokenizer, with the template, that encodes dialogues for every variant: instruct's."""

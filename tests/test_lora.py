@@ -200,11 +200,11 @@ def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path: Path, monke
     assert cli.main(words(files, tmp_path / "whole")) == 0
     update, done = training.update, []
 
-    def dies_after_four(optimizer: torch.optim.Optimizer) -> None:
+    def dies_after_four(*given: torch.optim.Optimizer | torch.nn.Module) -> None:
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(1)
-        update(optimizer)
+        update(*given)
 
     monkeypatch.setattr(training, "update", dies_after_four)
     assert cli.main(words(files, tmp_path / "cut")) == 130

@@ -86,7 +86,7 @@ def train_adapter(
 
     Raises:
         UsageError: if there are fewer than two clusters, or the checkpoint is of another run.
-        RemiError: if not even one dialogue at a time fits into memory.
+        RemiError: if not even one dialogue at a time fits into memory, or a loss or gradient is not finite.
     """
     chosen, held = split([source.cluster for source in encoded.sources], recipe)
     train, rest = ([encoded.dialogues[index] for index in part] for part in (chosen, held))
@@ -145,7 +145,7 @@ def _train(run: Run, work: _Work) -> None:
         for group in run.optimizer.param_groups:
             group["lr"] = work.recipe.rate_at(run.step, n_steps)
         run.losses.append(gradient(batch))
-        update(run.optimizer)
+        update(run.optimizer, run.adapted)
         run.step += 1
         run.seconds += time.perf_counter() - began
         if work.checkpoint is not None and run.step % max(1, n_steps // N_CHECKPOINTS) == 0:
@@ -164,7 +164,8 @@ def _gradient(run: Run, work: _Work) -> Callable[[Sequence[EncodedDialogue]], fl
     @find_executable_batch_size(starting_batch_size=work.recipe.batch)
     def attempt(size: int, batch: Sequence[EncodedDialogue]) -> float:
         run.optimizer.zero_grad(set_to_none=True)  # what an attempt that failed has added
-        return backward(_parts(batch, size, work.pad_id), loss_of)
+        names = [dialogue.identifier for dialogue in batch]
+        return backward(_parts(batch, size, work.pad_id), loss_of, names=names)
 
     def gradient(batch: Sequence[EncodedDialogue]) -> float:
         try:

@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from remi_core.checkpoint_files import load_checkpoint
 from remi_core.fingerprint import library_versions
+from remi_core.finite import check_loss, clip_gradients
 from remi_core.machine import machine
 from remi_core.organism.card import make_card
 from remi_core.organism.muon import Muon
@@ -49,13 +51,18 @@ def rate_factor(recipe: Recipe, step: int) -> float:
 def train_step(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor], factor: float
 ) -> float:
-    """One update on rows of ids and weights; the weighted loss before it, in nats per token."""
+    """One update on rows of ids and weights; the weighted loss before it, in nats per token.
+
+    Raises:
+        RemiError: if the loss or a gradient is not finite, naming the weight.
+    """
     ids, weights = batch
     logits = model(input_ids=ids).logits[:, :-1]
     losses = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    check_loss(float(loss.detach()))
+    clip_gradients(list(model.parameters()), model)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("full_rate", group["lr"]) * factor
@@ -87,7 +94,7 @@ class _Run:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = load_checkpoint(path)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -149,7 +156,7 @@ def main_pretrain(
     chosen = setting(world)
     recipe = Recipe(seed=seed, threads=threads, world=chosen.world, architecture=chosen.architecture)
     model = pretrain(recipe, out, progress, keep_every=keep_every)
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    state = load_checkpoint(out / "checkpoint.pt")
     return write_base(model, recipe, state["seconds"], out / f"{base_name(world, seed)}.safetensors")
 
 
