@@ -88,6 +88,7 @@ ORDER = (
     "estimates",
     "claims",
     "planted",
+    "robustness",
     "figures",
     "tables",
     "glue",
