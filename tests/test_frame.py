@@ -94,6 +94,7 @@ ORDER = (
     "estimates",
     "claims",
     "planted",
+    "robustness",
     "figures",
     "tables",
     "glue",

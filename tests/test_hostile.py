@@ -29,6 +29,7 @@ from remi_core.fingerprint import PACKAGE, SOURCE_ROOT
 from remi_core.json_objects import LONGEST_LINE
 from remi_core.model_spec import ModelSpec
 from remi_core.models import open_model
+from remi_core.npz import read_npz
 from remi_core.preset import preset_from
 from remi_core.presets import get_preset
 from remi_core.sources import local_folder
@@ -248,24 +249,26 @@ def test_a_record_that_holds_objects_or_is_a_bomb_is_refused(mark: Path, tmp_pat
     store = Store(tmp_path / "store")
     path = store.save(ADDRESS, ARRAYS, {})
     np.savez(path, values=np.array([Bomb(mark)], dtype=object))
-    refused(store)
+    refused(store, path, "allow_pickle")
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("values.npy", "w") as member,
     ):
         np.lib.format.write_array(member, np.zeros(10_000_000), allow_pickle=False)
-    refused(store)
+    refused(store, path, "is compressed, which no record is")
     with zipfile.ZipFile(path, "w") as archive:
         header = {"descr": "|O", "fortran_order": False, "shape": (1 << 21,)}
         with archive.open("values.npy", "w") as member:
             np.lib.format.write_array_header_1_0(member, header)
             member.write(b"\x01" * (1 << 24))
-    refused(store)
+    refused(store, path, "holds objects, which only a pickle")
     assert not mark.exists()
 
 
-def refused(store: Store) -> None:
-    """Return if the record is not given back, with an error or as one that is not there."""
+def refused(store: Store, path: Path, why: str) -> None:
+    """Return if the arrays cannot be read, and the record is not given back: by an error or as one that is missing."""
+    with pytest.raises(ValueError, match=why):
+        read_npz(path)
     try:
         assert store.load(ADDRESS) is None
     except RemiError as error:
@@ -325,7 +328,8 @@ def test_a_pickled_adapter_or_checkpoint_is_never_opened(copy: Path, mark: Path,
     assert not mark.exists()
 
 
-CODE = "from pathlib import Path\nPath({!r}).mkdir()\nfrom transformers import Qwen2Config as Evil\n"
+CODE = "from pathlib import Path\nPath({!r}).mkdir()\nfrom transformers import Qwen2Config\n"
+CODE += "class Evil(Qwen2Config):\n    pass\n"
 
 
 def change(path: Path, **fields: object) -> None:

@@ -35,6 +35,7 @@ from remi_core.figures.phases import plot_phases
 from remi_core.figures.rates import plot_rates
 from remi_core.figures.replies import plot_reply_pairs, plot_reply_shifts
 from remi_core.figures.reversion import plot_beyond, plot_change_parts, plot_control_shares
+from remi_core.figures.robustness import plot_movement
 from remi_core.figures.style import use_style
 from remi_core.figures.subspace import (
     plot_component_cosines,
@@ -81,6 +82,7 @@ __all__ = [
     "plot_ladder",
     "plot_loss_components",
     "plot_loss_cosines",
+    "plot_movement",
     "plot_next_tokens",
     "plot_pair_cosines",
     "plot_parts",

@@ -33,13 +33,14 @@ STUDIES: tuple[str, ...] = (
     "cures",
     "calibration",
     "planted",
+    "robustness",
 )
 """Every study: a module with the function ``measure``, a ``Measure``; beside this one, if ``ELSEWHERE`` is silent."""
 
-ELSEWHERE = {"planted": "remi_core.planted.shuffles"}
+ELSEWHERE = {"planted": "remi_core.planted.shuffles", "robustness": "remi_core.robustness"}
 """Study → its module, where that stands on the claims and so cannot be here."""
 
-OF_INSTRUMENTS = ("calibration", "planted")
+OF_INSTRUMENTS = ("calibration", "planted", "robustness")
 """Studies of the estimators and rules and not of the models: the first seed of a preset is measured alone."""
 
 LATER = ("fresh", "confirm")

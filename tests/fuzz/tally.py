@@ -15,6 +15,10 @@ from typing import TypeVar
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
+from remi_core.fingerprint import library_versions
+from remi_core.machine import machine
+from remi_core.store import written_whole
+
 N_INPUTS = int(os.environ.get("REMI_FUZZ", "300"))
 """Distinct inputs a target: hundreds in the quick profile; ``REMI_FUZZ=25000`` is the long one."""
 REPORT = os.environ.get("REMI_FUZZ_REPORT")
@@ -117,9 +121,11 @@ def fuzz(
 
 def _write(path: Path, row: dict[str, object]) -> None:
     """Return once the row stands in the report, in the place of an earlier one of its target."""
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    rows = json.loads(path.read_text(encoding="utf-8"))["targets"] if path.is_file() else []
     rows = sorted(
         [*(one for one in rows if one["target"] != row["target"]), row], key=lambda one: one["target"]
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    recipe = f"REMI_FUZZ={N_INPUTS} REMI_FUZZ_REPORT={path} python -m pytest tests/fuzz -s -o addopts="
+    content = {"recipe": recipe, "machine": machine(), "versions": library_versions(), "targets": rows}
+    with written_whole(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
