@@ -36,11 +36,14 @@ def page_names() -> list[str]:
     return sorted(path.as_posix() for path in paths if not skipped & set(path.parts))
 
 
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", page_names())
-def test_page_is_whole(browser: playwright_api.Browser, address: str, name: str, scheme: str) -> None:
+def test_page_is_whole(
+    browser: playwright_api.Browser, address: str, name: str, scheme: str, viewport: dict[str, int]
+) -> None:
     visit = Visit(address)
-    with browser.new_context(viewport=DESKTOP, color_scheme=scheme) as context:
+    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
         page = context.new_page()
         visit.watch(page)
         page.goto(address + name, wait_until="load")
@@ -50,18 +53,9 @@ def test_page_is_whole(browser: playwright_api.Browser, address: str, name: str,
         for image in page.evaluate(IMAGES):
             assert image["loaded"] and image["text"] and "_images/" not in image["text"], image
         assert page.locator("mjx-merror").count() == 0
+        assert not page.evaluate(SIDEWAYS)
         assert access_faults(page) == []
     assert (visit.errors, visit.external, visit.failed) == ([], [], [])
-
-
-@pytest.mark.parametrize("name", page_names())
-def test_page_fits_a_phone(browser: playwright_api.Browser, address: str, name: str) -> None:
-    with browser.new_context(viewport=PHONE) as context:
-        page = context.new_page()
-        page.goto(address + name, wait_until="load")
-        page.wait_for_function(MATHS_READY, timeout=20_000)
-        page.wait_for_function(IDLE, timeout=60_000)
-        assert not page.evaluate(SIDEWAYS)
 
 
 def test_search_finds_a_word_of_the_book(browser: playwright_api.Browser, address: str) -> None:

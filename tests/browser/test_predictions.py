@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_pages import (  # noqa: F401
-    DESKTOP,
-    PHONE,
-    SIDEWAYS,
-    Visit,
-    access_faults,
-    address,
-    browser,
-    playwright_api,
-    pytestmark,
-)
+from browsing import DESKTOP, NEEDED, PHONE, SIDEWAYS, Visit, access_faults, playwright_api
+
+pytestmark = NEEDED
 
 PAGE = "predictions.html"
 KEPT = "() => JSON.parse(localStorage.getItem('remi-predictions'))"
 OTHER = {"above": "below", "neither": "above", "below": "above"}
 
 
-def opened(context: playwright_api.BrowserContext, address: str) -> playwright_api.Page:  # noqa: F811
+def opened(context: playwright_api.BrowserContext, address: str) -> playwright_api.Page:
     page = context.new_page()
     page.goto(address + PAGE, wait_until="load")
     return page
@@ -47,7 +39,7 @@ def reveal(page: playwright_api.Page) -> str:
     return page.locator(".remi-score").inner_text()
 
 
-def test_predictions_outlast_a_reload_and_are_scored_by_the_build(browser, address: str) -> None:  # noqa: F811
+def test_predictions_outlast_a_reload_and_are_scored_by_the_build(browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP) as context:
         page = opened(context, address)
         first, second, *_ = claims_of(page)
@@ -65,7 +57,7 @@ def test_predictions_outlast_a_reload_and_are_scored_by_the_build(browser, addre
         assert kept.is_disabled() and page.evaluate("document.activeElement.className") == "remi-score"
 
 
-def test_every_direction_right_scores_full_and_every_one_wrong_scores_none(browser, address: str) -> None:  # noqa: F811
+def test_every_direction_right_scores_full_and_every_one_wrong_scores_none(browser, address: str) -> None:
     for turned in (False, True):
         with browser.new_context(viewport=DESKTOP) as context:
             page = opened(context, address)
@@ -77,7 +69,7 @@ def test_every_direction_right_scores_full_and_every_one_wrong_scores_none(brows
             assert reveal(page).startswith(f"{right} of {len(scored)} directions were right")
 
 
-def test_a_size_is_held_against_the_interval_with_either_decimal_mark(browser, address: str) -> None:  # noqa: F811
+def test_a_size_is_held_against_the_interval_with_either_decimal_mark(browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP) as context:
         page = opened(context, address)
         inside, outside = [one for one in claims_of(page) if one["unit"]][:2]
@@ -88,7 +80,7 @@ def test_a_size_is_held_against_the_interval_with_either_decimal_mark(browser, a
         assert "1 of 2 sizes lay in the interval" in reveal(page)
 
 
-def test_export_holds_what_was_chosen_and_nothing_leaves_the_page(browser, address: str) -> None:  # noqa: F811
+def test_export_holds_what_was_chosen_and_nothing_leaves_the_page(browser, address: str) -> None:
     visit = Visit(address)
     with browser.new_context(viewport=DESKTOP) as context:
         page = opened(context, address)
@@ -111,7 +103,7 @@ def test_export_holds_what_was_chosen_and_nothing_leaves_the_page(browser, addre
     assert (visit.errors, visit.external, visit.failed) == ([], [], [])
 
 
-def test_start_again_forgets_only_when_it_is_confirmed(browser, address: str) -> None:  # noqa: F811
+def test_start_again_forgets_only_when_it_is_confirmed(browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP) as context:
         page = opened(context, address)
         name = claims_of(page)[0]["id"]
@@ -124,7 +116,7 @@ def test_start_again_forgets_only_when_it_is_confirmed(browser, address: str) ->
         assert page.locator(f"#predict-{name} select[name=direction]").input_value() == ""
 
 
-def test_keys_alone_predict_and_reveal(browser, address: str) -> None:  # noqa: F811
+def test_keys_alone_predict_and_reveal(browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP) as context:
         page = opened(context, address)
         first = page.locator("table.remi-predictions select").first
@@ -142,7 +134,7 @@ def test_keys_alone_predict_and_reveal(browser, address: str) -> None:  # noqa: 
         assert "directions were right" in page.locator(".remi-score").inner_text()
 
 
-def test_without_scripts_it_is_a_table_to_print(browser, address: str) -> None:  # noqa: F811
+def test_without_scripts_it_is_a_table_to_print(browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP, java_script_enabled=False) as context:
         page = opened(context, address)
         row = page.locator("#predict-C2")
@@ -151,8 +143,8 @@ def test_without_scripts_it_is_a_table_to_print(browser, address: str) -> None: 
 
 
 def test_paper_has_boxes_where_nothing_is_predicted_and_the_choice_where_something_is(
-    browser,  # noqa: F811
-    address: str,  # noqa: F811
+    browser,
+    address: str,
 ) -> None:
     with browser.new_context(viewport=DESKTOP) as context:
         page = opened(context, address)
@@ -164,7 +156,7 @@ def test_paper_has_boxes_where_nothing_is_predicted_and_the_choice_where_somethi
             assert row.locator(".remi-controls").is_visible() != paper
 
 
-def test_a_browser_that_keeps_nothing_says_so_and_still_scores(browser, address: str) -> None:  # noqa: F811
+def test_a_browser_that_keeps_nothing_says_so_and_still_scores(browser, address: str) -> None:
     with browser.new_context(viewport=DESKTOP) as context:
         context.add_init_script("Storage.prototype.setItem = () => { throw new Error('full'); }")
         page = opened(context, address)
@@ -176,7 +168,7 @@ def test_a_browser_that_keeps_nothing_says_so_and_still_scores(browser, address:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_revealed_page_is_accessible_and_fits(browser, address: str, scheme: str, viewport: dict) -> None:  # noqa: F811
+def test_revealed_page_is_accessible_and_fits(browser, address: str, scheme: str, viewport: dict) -> None:
     with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
         page = opened(context, address)
         for one in claims_of(page)[:2]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_pages import CHROMIUM, FLAGS, HTML, PHONE, SIDEWAYS, address, playwright_api, pytestmark
+from browsing import HTML, NEEDED, PHONE, SIDEWAYS, playwright_api
 
-__all__ = ["address", "pytestmark"]
+pytestmark = NEEDED
 
 INSPECTOR = "notebooks/18_token_windows.html"
 FIRST_COLUMN = "table => [...table.tBodies[0].rows].map(row => row.cells[%d].textContent.trim())"
@@ -21,19 +22,20 @@ VISIBLE_MARKS = """() => [...document.querySelectorAll('#every-set .dialogue:not
     .filter(token => getComputedStyle(token, '::before').content === '"["').length"""
 
 
-@pytest.fixture(scope="module")
-def reader(address: str):
-    """Opens a page of the book in a fresh context."""
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+@pytest.fixture
+def reader(browser: playwright_api.Browser, address: str) -> Iterator[Callable[..., playwright_api.Page]]:
+    """Opens a page of the book in a fresh context, which is closed at the end."""
+    contexts = []
 
-        def open_page(name: str, **options: object) -> playwright_api.Page:
-            page = browser.new_context(**options).new_page()
-            page.goto(address + name, wait_until="load")
-            return page
+    def open_page(name: str, **options: object) -> playwright_api.Page:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.goto(address + name, wait_until="load")
+        return page
 
-        yield open_page
-        browser.close()
+    yield open_page
+    for context in contexts:
+        context.close()
 
 
 def ran(name: str) -> None:
