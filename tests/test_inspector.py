@@ -87,7 +87,7 @@ def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -
     return found | {
         "log_probability": np.stack([arrays["sequence"][name] for name in ("log_probability", "entropy")]),
         "next_token": arrays["next_token"]["choice_log_probability"],
-        "loss_vector": loss_vectors(results, "base", 0, "any")[0],
+        "loss_vector": loss_vectors(results, "base", 0, "code-careful")[0],
         "gradient": np.append(grams[0]["loss"], grams[0]["gram"]),
         "gradient_as_released": np.append(grams[1]["loss"], grams[1]["gram"]),
     }
@@ -140,7 +140,7 @@ def results(one: EncodedDialogue, monkeypatch: pytest.MonkeyPatch) -> Results:
 
 
 def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: EncodedDialogue) -> None:
-    page = BeautifulSoup(dialogue_html(results, "any").data, "html.parser")
+    page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
     tokens = page.select(".tokens span")
     assert [each.get_text() for each in tokens] == [
         visible_token(results.vocabulary.text(token)) for token in one.input_ids
@@ -157,8 +157,8 @@ def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: 
 
 
 def test_the_windows_agree_with_the_table_of_windows(results: Results) -> None:
-    table = window_table(results, "any").set_index("position")
-    page = BeautifulSoup(dialogue_html(results, "any").data, "html.parser")
+    table = window_table(results, "code-careful").set_index("position")
+    page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
     tokens = page.select(".tokens span")
     for name in WINDOWS:
         marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
@@ -166,10 +166,10 @@ def test_the_windows_agree_with_the_table_of_windows(results: Results) -> None:
 
 
 def test_several_dialogues_are_picked_from_a_list(results: Results) -> None:
-    page = BeautifulSoup(inspector_html(results, {"a <set>": [0, 1], "b": [1]}).data, "html.parser")
+    page = BeautifulSoup(inspector_html(results, {"code-careful": [0, 1], "b": [1]}).data, "html.parser")
     options = [option["value"] for option in page.select("select option")]
     assert options == [each["id"] for each in page.select(".dialogue")] and len(set(options)) == 3
-    assert [group["label"] for group in page.select("optgroup")] == ["a <set>", "b"]
+    assert [group["label"] for group in page.select("optgroup")] == ["code-careful", "b"]
     assert len({radio["name"] for radio in page.select("input[type=radio]")}) == 1
     assert page.select_one(".remi-pick").has_attr("hidden")
     legends = [each.get_text() for each in page.select(".legend")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
 from remi_core.finetune import fine_tune
 from remi_core.finetune_recipe import FineTune
-from remi_core.hooks import read_blocks
+from remi_core.hooks import follow_blocks
 from remi_core.measure import measure_forward, measure_gradients
 from remi_core.measurements import forward
 from remi_core.measurements.activations import ActivationProbe
@@ -146,13 +146,13 @@ def test_hooks_that_change_what_they_read_are_refused(
 ) -> None:
     @contextmanager
     def meddling(
-        model: PreTrainedModel, layers: list[int], **options: Callable
-    ) -> Iterator[dict[int, Tensor]]:
+        model: PreTrainedModel, layers: Sequence[int], read: Callable[[int, Tensor], None]
+    ) -> Iterator[None]:
         with hooked(decoder_blocks(model)[0], lambda hidden: 1.5 * hidden):
-            with read_blocks(model, layers, **options) as blocks:
-                yield blocks
+            with follow_blocks(model, layers, read):
+                yield
 
-    monkeypatch.setattr(forward, "read_blocks", meddling)
+    monkeypatch.setattr(forward, "follow_blocks", meddling)
     with pytest.raises(RemiError, match="hooked and unhooked, log-probability differ by"):
         check_pass(make_model("qwen2"), encoded, dtype="float32")
 

@@ -40,6 +40,7 @@ def as_typed(tokens: pd.Series | list[str]) -> str:
 
 def without_tags(page: str) -> str:
     """Text of HTML whose pieces stand side by side."""
+    page = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     text = re.sub(r"<[^>]*>", "", re.sub(r"</span> <w?br> ?", "", page))
     return html.unescape(text).replace("\N{OPEN BOX}", " ")
 
@@ -193,8 +194,10 @@ def test_no_notebook_shows_a_row_by_itself() -> None:
     for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        # The page on costs shows one, and only of a preset whose first set is ours.
-        allowed = path.stem == "17_what_it_costs" and "if chosen.is_organism else None" in code
+        # The pages on costs and robustness show one, and only of a preset whose first set is ours.
+        allowed = (
+            path.stem in ("17_what_it_costs", "20_robustness") and "if chosen.is_organism else None" in code
+        )
         assert allowed or not ASKS_FOR_TEXT.search(code), path.stem
     assert all(origin_of(one, one.datasets[0]) == OWN for one in PRESETS.values() if one.is_organism)
     assert Dialogue.__dataclass_fields__.keys() >= {"messages"}

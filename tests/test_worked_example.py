@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from own_files import copy_weights
 from warm_kernel import OneProcess, execute_here
 from worked_example import COMMAND, DATA, ROW, SAID, TRIPLET, worked_example
 
@@ -30,9 +31,8 @@ def test_the_page_holds_the_command_and_includes_what_was_recorded() -> None:
 def test_the_commands_print_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset, own = get_preset("smoke"), Store()
     for role in TRIPLET:
-        subject(preset, role, preset.seeds[0], own)  # made in the repository's store, as other tests do
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "models").symlink_to(own.root / "models")
+        made = subject(preset, role, preset.seeds[0], own)  # in the repository's store, as other tests do
+        copy_weights(Path(made.source), own.root, tmp_path / "store")
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(notebooks, "_execute", execute_here)
     monkeypatch.setattr(pipeline, "ProcessPoolExecutor", OneProcess)

@@ -57,8 +57,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         models = Store().root
         os.environ["REMI_STORE"] = f"{place}/store"
-        (Path(place) / "store").mkdir()
-        (Path(place) / "store" / "models").symlink_to(models / "models")
+        shutil.copytree(models / "models", Path(place) / "store" / "models")
         said, row = worked_example(Path(place))
     SAID.write_text(said, encoding="utf-8")
     ROW.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

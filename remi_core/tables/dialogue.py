@@ -22,17 +22,17 @@ def answer_tokens(results: Results, dataset: str, row: int = 0) -> list[str]:
 
 def window_table(results: Results, dataset: str, row: int = 0) -> pd.DataFrame:
     """One row a token from the window ``prompt_end`` on: position, token, and a mark in each window's column."""
-    one, words = results.encoded(dataset).dialogues[row], results.vocabulary
-    preset = results.preset
+    one, preset = results.encoded(dataset).dialogues[row], results.preset
     spans = {name: window_span(one, name, first_k=preset.answer_first_k) for name in preset.windows}
+    words = texts(results, dataset, one.input_ids[one.prompt_end :])
     return pd.DataFrame(
         [
             {
                 "position": position,
-                "token": visible_token(words.text(one.input_ids[position])),
+                "token": visible_token(text),
                 **{name: "●" if start <= position < stop else "" for name, (start, stop) in spans.items()},
             }
-            for position in range(one.prompt_end, len(one.input_ids))
+            for position, text in enumerate(words, start=one.prompt_end)
         ]
     )
 
