@@ -149,7 +149,9 @@ def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: 
         start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
         marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
         assert marked == list(range(start, stop))
-        assert page.select_one(f".for-{name}").get_text() == entering_sentence(results, one, name)
+        assert page.select_one(f".for-{name}").get_text() == entering_sentence(
+            results, "code-careful", one, name
+        )
         assert f'value="{name}"]:checked) .in-{name}::before' in STYLE
     assert [at for at, each in enumerate(tokens) if "choice" in each["class"]] == [one.choice]
     assert page.find("b") is None and page.select_one("input[checked]")["value"] == FIRST_SHOWN
@@ -166,10 +168,12 @@ def test_the_windows_agree_with_the_table_of_windows(results: Results) -> None:
 
 
 def test_several_dialogues_are_picked_from_a_list(results: Results) -> None:
-    page = BeautifulSoup(inspector_html(results, {"code-careful": [0, 1], "b": [1]}).data, "html.parser")
+    page = BeautifulSoup(
+        inspector_html(results, {"code-careful": [0, 1], "code-careless": [1]}).data, "html.parser"
+    )
     options = [option["value"] for option in page.select("select option")]
     assert options == [each["id"] for each in page.select(".dialogue")] and len(set(options)) == 3
-    assert [group["label"] for group in page.select("optgroup")] == ["code-careful", "b"]
+    assert [group["label"] for group in page.select("optgroup")] == ["code-careful", "code-careless"]
     assert len({radio["name"] for radio in page.select("input[type=radio]")}) == 1
     assert page.select_one(".remi-pick").has_attr("hidden")
     legends = [each.get_text() for each in page.select(".legend")]
