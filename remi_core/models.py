@@ -152,6 +152,16 @@ def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
     return operator.attrgetter(find_family(model).attention_output)(block)
 
 
+def attention(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The attention of a block, which ends with its output projection.
+
+    Raises:
+        UsageError: if the layer does not exist.
+    """
+    block = decoder_blocks(model)[check_layer(model, layer)]
+    return operator.attrgetter(find_family(model).attention_output.rpartition(".")[0])(block)
+
+
 def n_layers(model: PreTrainedModel) -> int:
     """Number of blocks."""
     return len(decoder_blocks(model))

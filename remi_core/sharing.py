@@ -6,7 +6,6 @@ done is not done again.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,9 +19,6 @@ from remi_core.errors import RemiError
 from remi_core.ranks import n_ranks, on_all, on_first, rank
 
 Part = TypeVar("Part")
-
-_TRIMMED_EVERY = 16
-"""Batches after which pages that hold nothing are given back: often enough to stay flat, too seldom to cost time."""
 
 
 @dataclass
@@ -87,7 +83,7 @@ def share_batches(
         UsageError: if the budget is not positive.
         RemiError: naming the dialogue that does not fit into memory alone.
     """
-    waiting, done, n_turns = group_dialogues(encoded, budget.ran), 0, 0
+    waiting, done = group_dialogues(encoded, budget.ran), 0
     while waiting:
         turn, waiting = waiting[: n_ranks()], waiting[n_ranks() :]
         own = turn[rank()] if rank() < len(turn) else None
@@ -99,9 +95,6 @@ def share_batches(
                 done += sum(len(encoded[index].input_ids) for index in group)
         if budget.progress is not None and done:
             budget.progress(done)
-        n_turns += 1
-        if n_turns % _TRIMMED_EVERY == 0:
-            _trim()
         lost = [group for group, fitted in zip(turn, all_fit, strict=False) if not fitted]
         if lost:
             budget.shrink(encoded, lost)
@@ -119,14 +112,3 @@ def _attempt(measure: Callable[[Batch], Part], batch: Batch) -> tuple[Part | Non
     # Only now, after the handler: the error holds the frames that hold what filled the memory.
     clear_device_cache(garbage_collection=True)
     return None, False
-
-
-def _trim() -> None:
-    """Return once main memory between what is kept is given back, where the C library can (glibc).
-
-    What is kept of each batch is small, but lies between the large arrays of its pass: the holes that these leave
-    would add up, since the next batch's do not fit into them.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

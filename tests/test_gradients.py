@@ -13,17 +13,19 @@ import torch
 from conftest import ALL_FAMILIES, make_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from remi_core.batches import make_batches
 from remi_core.chat import EncodedDialogue, encode
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError, UsageError
 from remi_core.estimates import gradients as estimates
 from remi_core.estimates.pairing import TwoSets
 from remi_core.hooks import hidden_of
-from remi_core.measurements import gradients
+from remi_core.measurements import gradients, positions_of
 from remi_core.measurements.factor_file import FactorFile
 from remi_core.measurements.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
 from remi_core.measurements.gram_blocks import Factors, gram_by_slices, gram_by_token_pairs, operations
-from remi_core.models import attention_output, decoder_blocks
+from remi_core.measurements.last_block import stop_in_last_block
+from remi_core.models import attention_output, decoder_blocks, decoder_body, final_norm
 from remi_core.presets import get_preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import make_resamples
@@ -141,6 +143,45 @@ def test_nothing_below_the_weight_is_tracked_and_nothing_is_left(
     assert tracked == {0: False, 1: True, 2: True}
     assert not any(one.requires_grad or one.grad is not None for one in model.parameters())
     assert not attention_output(model, 1)._forward_hooks
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_after_the_last_attention_only_the_tokens_asked_for_go_on(
+    family: str, encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, n_rows = make_model(family), []
+    norm, original = final_norm(model), final_norm(model).forward
+    norm.forward = lambda hidden: (n_rows.append(hidden.numel() // hidden.shape[-1]), original(hidden))[1]
+    found = measure_gradient_gram(model, encoded, batch_tokens=10_000)
+    assert n_rows == [sum(one.n_answer for one in encoded)]
+    del n_rows[:]
+    handle = decoder_blocks(model)[-1].register_forward_hook(lambda *_: None)
+    whole = measure_gradient_gram(model, encoded, batch_tokens=10_000)
+    assert n_rows == [len(encoded) * max(len(one.input_ids) for one in encoded)], (
+        "a hook sees whole dialogues"
+    )
+    handle.remove()
+    for name, values in whole.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5 * np.abs(values).max())
+    # What is changed by a hook is not passed over.
+    decoder_blocks(model)[-1].register_forward_hook(lambda _m, _i, output: output.roll(1, dims=-1))
+    changed = measure_gradient_gram(model, encoded, batch_tokens=10_000)["gram"]
+    assert not np.allclose(changed, found["gram"], rtol=0.05)
+
+
+def test_a_stopped_pass_goes_on_and_leaves_nothing(encoded: tuple[EncodedDialogue, ...]) -> None:
+    model = make_model("gemma")
+    (batch,) = make_batches(encoded, batch_tokens=10_000, pad_id=0)
+    stopped = stop_in_last_block(model, batch)
+    rows, positions = positions_of([(0, len(encoded[at].input_ids)) for at in batch.indices], device="cpu")
+    with torch.no_grad():
+        ours = stopped.final_hidden(stopped.outputs[rows, positions], rows, positions)
+        own = decoder_body(model)(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        other = stopped.final_hidden(2 * stopped.outputs[rows, positions], rows, positions)
+    torch.testing.assert_close(ours, own.last_hidden_state[rows, positions])
+    assert not torch.allclose(other, ours, rtol=0.05)
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+    assert not any("forward" in vars(one) for one in model.modules())
 
 
 def test_wrong_use_and_bad_values(encoded: tuple[EncodedDialogue, ...]) -> None:

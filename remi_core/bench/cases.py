@@ -129,7 +129,7 @@ def gram_case(setting: Setting, model: str) -> Outcome:
     own = max(0, added_peak(setting, "gram", model, count=count) - floor - 8 * count * count)
     note = (
         f"{count} dialogues, bytes beyond the bare forward pass without the n × n matrix; the stack is {stack}. "
-        "Factors lie on disk; a batch's states of one block, for the backward pass, and a slice of the gradients do not"
+        "Factors lie on disk. What follows the last attention is done for the answer's tokens alone, a few at a time"
     )
     found.rows.append(
         judged(rows["memory"], TARGETS[rows["memory"]], own, [own / stack], note=note, timed=False)

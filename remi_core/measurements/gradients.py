@@ -7,7 +7,7 @@ slices exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +22,7 @@ from remi_core.errors import UsageError
 from remi_core.measurements import chunks, positions_of, require_finite
 from remi_core.measurements.factor_file import SPILL_FROM, FactorFile, Factors
 from remi_core.measurements.gram_blocks import gram_of_factors
+from remi_core.measurements.last_block import stop_in_last_block
 from remi_core.models import attention_output, decoder_body, logits_at, unembedding
 from remi_core.placement import input_device
 from remi_core.ranks import n_ranks, rank
@@ -139,39 +140,45 @@ def _backward(
     Float64[Tensor, " dialogue"], Float[Tensor, "dialogue token d_in"], Float[Tensor, "dialogue token d_out"]
 ]:
     """Mean loss a dialogue, the projection's input, and the gradient of those losses at its output."""
+    if projection is attention_output(model, -1):
+        stopped = stop_in_last_block(model, batch)
+        if stopped is not None:
+            with torch.enable_grad():
+                losses, gradients = _head_backward(model, stopped.outputs, batch, spans, stopped.final_hidden)
+            return losses.cpu(), stopped.inputs, gradients
     with torch.enable_grad(), _leaf_output(projection) as seen:
         body = decoder_body(model)
         output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         hidden = output.last_hidden_state
         # The dialogues of a batch do not see each other: the gradient of the sum holds each one's own.
-        final = hidden.detach().to(batch.input_ids.device)
-        losses, hidden_gradient = _head_backward(model, final, batch, spans)
-        (gradients,) = torch.autograd.grad(
-            hidden, seen["output"], grad_outputs=hidden_gradient.to(hidden.device)
-        )
+        losses, hidden_gradient = _head_backward(model, hidden.detach(), batch, spans)
+        (gradients,) = torch.autograd.grad(hidden, seen["output"], grad_outputs=hidden_gradient)
     return losses.cpu(), seen["input"].detach(), gradients
 
 
 def _head_backward(
     model: PreTrainedModel,
-    hidden: Float[Tensor, "dialogue token d_model"],
+    leaf: Float[Tensor, "dialogue token d_out"],
     batch: Batch,
     spans: list[tuple[int, int]],
-) -> tuple[Float64[Tensor, " dialogue"], Float[Tensor, "dialogue token d_model"]]:
-    """Mean loss a dialogue and its gradient at the final hidden states, in chunks: no full logits exist."""
-    rows, positions = positions_of(spans, device=hidden.device)
-    counts = placed([stop - start for start, stop in spans], hidden.device)
-    losses = torch.zeros(len(spans), dtype=torch.float64, device=hidden.device)
-    gradient = torch.zeros_like(hidden)
-    for part in chunks(len(rows), unembedding(model).weight.shape[0], device=hidden.device):
-        row, position = rows[part], positions[part]
-        piece = hidden[row, position - 1].requires_grad_(True)
-        logits = logits_at(model, piece).to(hidden.device)
-        loss = (
-            nn.functional.cross_entropy(logits, batch.input_ids[row, position], reduction="none")
-            / counts[row]
-        )
-        (gradient[row, position - 1],) = torch.autograd.grad(loss.sum(), piece)
+    to_final: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda values, _rows, _positions: values,
+) -> tuple[Float64[Tensor, " dialogue"], Float[Tensor, "dialogue token d_out"]]:
+    """Mean loss a dialogue and its gradient at ``leaf``, in chunks: no full logits exist.
+
+    ``to_final`` takes values of the leaf, their rows and positions, and gives the final hidden states there.
+    """
+    rows, positions = positions_of(spans, device=leaf.device)
+    tokens = batch.input_ids.to(leaf.device)
+    counts = placed([stop - start for start, stop in spans], leaf.device)
+    losses = torch.zeros(len(spans), dtype=torch.float64, device=leaf.device)
+    gradient = torch.zeros_like(leaf)
+    for part in chunks(len(rows), unembedding(model).weight.shape[0], device=leaf.device):
+        # A token is predicted at the position before it.
+        row, position = rows[part], positions[part] - 1
+        piece = leaf[row, position].requires_grad_(True)
+        logits = logits_at(model, to_final(piece, row, position)).to(leaf.device)
+        loss = nn.functional.cross_entropy(logits, tokens[row, position + 1], reduction="none") / counts[row]
+        (gradient[row, position],) = torch.autograd.grad(loss.sum(), piece)
         losses.index_add_(0, row, loss.detach().double())
     return losses, gradient
 
