@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -147,7 +146,7 @@ def save_custom(preset: Preset, store: Store) -> None:
     """
     path = store.saved_presets().get(preset.name)
     if path is not None:
-        there = preset_from(json.loads(path.read_text(encoding="utf-8")))
+        there = preset_from(store.read_preset(preset.name))
         if dict(there.variants) != dict(preset.variants):
             raise UsageError(
                 f"--name {preset.name}: {path} has that name with other models ({there.title}); choose another name"

@@ -90,7 +90,7 @@ def plan(
             shown = shown_by(source, preset, given)
             key = notebook_key(source, values, fields | shown)
             target = store.notebook_path(preset.name, name)
-            done = is_done(target, key)
+            done = is_done(target, key, frozen=store.frozen)
             steps.append(
                 Step(
                     name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from remi_core.commands.parser import add_action, add_store, open_store, positive
+from remi_core.pruning import prune
 
 HELP = "list, size or prune what is stored"
 MEBIBYTE = 2**20
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         for entry in store.list():
             print(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}")
     elif arguments.action == "prune":
-        removed = store.prune(arguments.keep)
+        removed = prune(store, arguments.keep)
         for path in removed:
             print(f"removed {path.relative_to(store.root)}")
         print(f"{len(removed)} removed")
