@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from remi_core import __version__
 from remi_core.commands import COMMANDS
 from remi_core.commands.parser import Parser, new_parser
 from remi_core.errors import RemiError, UsageError, nearest
+from remi_core.progress import VERBOSE
+from remi_core.writing import refused
 
 INTERRUPTED = 130
 
@@ -27,10 +30,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _complain(error, words, code=2)
     except KeyboardInterrupt as error:
-        return _complain(error, words, code=INTERRUPTED, said="interrupted")
+        return _complain(error, words, code=INTERRUPTED, said=f"interrupted; {_resuming(words)}")
     except RemiError as error:
         return _complain(error, words, code=1)
     except Exception as error:
+        reason = refused(error)
+        if reason is not None:
+            return _complain(error, words, code=1, said=f"{error} ({reason}; what is finished is kept)")
         return _complain(
             error, words, code=1, said=f"{type(error).__name__}: {error} (--verbose shows where)"
         )
@@ -47,7 +53,8 @@ def build_parser() -> Parser:
         own = commands.add_parser(name, help=command.HELP, description=command.HELP)
         own.set_defaults(run=command.run, parser=own)
         command.add_arguments(own)
-        own.add_argument("--verbose", action="store_true", help="show the traceback of a failure")
+        words = "tell each record read or written, and show the traceback of a failure"
+        own.add_argument("--verbose", action="store_true", help=words)
     return parser
 
 
@@ -61,7 +68,19 @@ def _run(words: Sequence[str]) -> int:
         raise UsageError(f"{arguments.command} has no option {name!r} {nearest(name, known)}")
     if unknown:
         raise UsageError(f"{arguments.command}: {unknown[0]!r} is one word too many")
-    return arguments.run(arguments)
+    if not arguments.verbose:
+        return arguments.run(arguments)
+    os.environ[VERBOSE] = "1"  # read by the processes that this one starts, too
+    try:
+        return arguments.run(arguments)
+    finally:
+        del os.environ[VERBOSE]
+
+
+def _resuming(words: Sequence[str]) -> str:
+    """What to say to go on: the same words again, and ``--resume`` where a command must be told so."""
+    again = [*words, *(["--resume"] if words[:1] == ["finetune"] and "--resume" not in words else [])]
+    return f"what is finished is kept; to go on: {shlex.join(['remi', *again])}"
 
 
 def _complain(error: BaseException, words: Sequence[str], *, code: int, said: str = "") -> int:

@@ -18,7 +18,7 @@ from remi_core.needs import without_unmet
 from remi_core.parameters import check_parameters, read_cells, tags
 from remi_core.progress import notice
 from remi_core.seals import Damaged, check_file, read_sealed, repaired, write_sealed
-from remi_core.writing import flush, moved_whole
+from remi_core.writing import flush, moved_whole, refused
 
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
@@ -62,7 +62,9 @@ def run_notebook(
         with _kernel_folder() as folder:
             _execute(_prepared(source, folder, lacking), part, parameters, folder, source.parent)
     except Exception as error:
-        raise RemiError(_failure(source, part, error)) from error
+        reason = refused(error)
+        told = f"{part} cannot be written ({reason})" if reason else _failure(source, part, error)
+        raise RemiError(told) from error
     if not is_complete(part):
         raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
     seconds = time.monotonic() - started

@@ -28,6 +28,7 @@ from remi_core.writing import flush, touched, written_whole
 
 MODELS = "models"
 NOTEBOOKS = "notebooks"
+LOGS = "logs"
 PRESET_FILE = "preset.json"
 FROZEN = "REMI_FROZEN"
 """Environment variable that is set where a record that is damaged is refused, not made again."""
@@ -190,6 +191,12 @@ class Store:
             return read_sealed(path)["fields"]
         except (OSError, Damaged) as error:
             raise RemiError(f"{path}: {error}; delete it and give the preset again with --name") from None
+
+    def log_path(self, preset: str, name: str) -> Path:
+        """Where the log ``name`` of a run of a preset lies."""
+        check_name(preset)
+        check_name(name)
+        return self.root / preset / LOGS / f"{name}.jsonl"
 
     def notebook_path(self, preset: str, name: str) -> Path:
         """Where the executed notebook ``name`` of a preset lies."""

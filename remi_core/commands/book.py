@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from remi_core.book import build_book, default_out
-from remi_core.commands.parser import add_preset, add_store, chosen_preset, open_store, positive
+from remi_core.commands.parser import add_frozen, add_preset, add_store, chosen_preset, open_store, positive
 from remi_core.pipeline import plan
 from remi_core.pipeline import run as run_steps
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", dest="run_first", action="store_true", help="first run what is missing, like `remi run`"
     )
     parser.add_argument("--jobs", type=positive, metavar="N", help="with --run: notebooks side by side")
+    add_frozen(parser)
     add_store(parser)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from remi_core.organism.worlds import MAIN, world_of
 from remi_core.presets import Preset
 from remi_core.store import Store
 from remi_core.variants import VARIANTS
+from remi_core.workers import worker_pool
 
 TUNE = "remi_core.organism.tune"
 Wanted = tuple[str, int, str]
@@ -82,7 +82,8 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
 def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
     """Each variant once it is made; none starts before the variant that it is tuned from is there."""
     waiting, running = list(wanted), dict[Future, Wanted]()
-    with _pool() as pool:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with worker_pool(min(2, len(os.sched_getaffinity(0)))) as pool:
         while waiting or running:
             ready = [
                 (role, seed, world)
@@ -94,9 +95,3 @@ def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 future.result()
                 yield running.pop(future)
-
-
-def _pool() -> ProcessPoolExecutor:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    workers = min(2, len(os.sched_getaffinity(0)))
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
