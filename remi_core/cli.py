@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 
 from remi_core import __version__
 from remi_core.commands import COMMANDS
 from remi_core.commands.parser import Parser, new_parser
-from remi_core.errors import RemiError, UsageError, nearest
+from remi_core.errors import UsageError, nearest
+from remi_core.outcome import outcome
 from remi_core.progress import VERBOSE
-from remi_core.writing import refused
-
-INTERRUPTED = 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 something failed, 2 wrong use, 130 interrupted; for the last three, one line on stderr."""
     words = list(sys.argv[1:] if words is None else words)
-    try:
-        return _run(words)
-    except BrokenPipeError:
-        # The reader of a pipe left (``remi presets | head``): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except UsageError as error:
-        return _complain(error, words, code=2)
-    except KeyboardInterrupt as error:
-        return _complain(error, words, code=INTERRUPTED, said=f"interrupted; {_resuming(words)}")
-    except RemiError as error:
-        return _complain(error, words, code=1)
-    except Exception as error:
-        reason = refused(error)
-        if reason is not None:
-            return _complain(error, words, code=1, said=f"{error} ({reason}; what is finished is kept)")
-        return _complain(
-            error, words, code=1, said=f"{type(error).__name__}: {error} (--verbose shows where)"
-        )
+    return outcome(lambda: _run(words), words)
 
 
 def build_parser() -> Parser:
@@ -75,16 +53,3 @@ def _run(words: Sequence[str]) -> int:
         return arguments.run(arguments)
     finally:
         del os.environ[VERBOSE]
-
-
-def _resuming(words: Sequence[str]) -> str:
-    """What to say to go on: the same words again, and ``--resume`` where a command must be told so."""
-    again = [*words, *(["--resume"] if words[:1] == ["finetune"] and "--resume" not in words else [])]
-    return f"what is finished is kept; to go on: {shlex.join(['remi', *again])}"
-
-
-def _complain(error: BaseException, words: Sequence[str], *, code: int, said: str = "") -> int:
-    if "--verbose" in words:
-        traceback.print_exception(error)
-    print(f"remi: {' '.join((said or str(error)).split())}", file=sys.stderr)
-    return code

@@ -209,7 +209,9 @@ def _run_step(step: Step, log: RunLog) -> None:
 def _prepare(store: Store, jobs: int, told: str) -> None:
     """Environment of a worker, which its kernels inherit; in ``told`` each says how far its pass is."""
     for name in ("papermill", "traitlets"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a kernel that died is an error of ours, said once
+        logging.getLogger(name).setLevel(
+            logging.CRITICAL
+        )  # a kernel that died is an error of ours, said once
     os.environ[OUTWARD] = str(Path(told) / str(os.getpid()))
     for name, value in KERNEL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

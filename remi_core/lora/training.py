@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import find_executable_batch_size
 from torch import Tensor
 
+from remi_core.archives import is_whole
 from remi_core.chat import EncodedDialogue, EncodedSet
 from remi_core.errors import RemiError
 from remi_core.finetune import IGNORED, answer_labels, backward, update
@@ -98,7 +99,7 @@ def train_adapter(
         save_memory(adapted)
     optimizer, words = make_optimizer(adapted, recipe)
     run = Run(adapted, optimizer)
-    if checkpoint is not None and checkpoint.is_file():
+    if checkpoint is not None and is_whole(checkpoint, say):
         run.load(checkpoint, identity)
         say(f"resuming after step {run.step} of {work.n_steps}")
     _train(run, work)
