@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from remi_core.model_folders import check_folder
+from remi_core.model_folders import FILES, check_folder
 from remi_core.seals import Damaged, check_file, read_sealed
 from remi_core.store import MODELS
+from remi_core.writing import PART
 
 
 def damages(root: Path) -> list[tuple[Path, str]]:
@@ -18,7 +19,11 @@ def damages(root: Path) -> list[tuple[Path, str]]:
     found = []
     for path in sorted(root.rglob("*.json")):
         inside = path.relative_to(root).parts
-        if inside[0] == MODELS or any(part.startswith(".") for part in inside):
+        if (
+            inside[0] == MODELS
+            or (path.parent / FILES).is_file()
+            or any(one.startswith(".") for one in inside)
+        ):
             continue
         try:
             about = read_sealed(path)
@@ -26,7 +31,8 @@ def damages(root: Path) -> list[tuple[Path, str]]:
                 check_file(path.with_name(str(about["file"])), about["sha256"])
         except (OSError, Damaged) as error:
             found.append((path, str(error)))
-    for folder in sorted(root.glob(f"{MODELS}/*/[!.]*")):
+    listed = {path.parent for path in root.rglob(FILES) if PART not in str(path.relative_to(root))}
+    for folder in sorted({*root.glob(f"{MODELS}/*/[!.]*"), *listed}):
         try:
             check_folder(folder)
         except (OSError, Damaged) as error:

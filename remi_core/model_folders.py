@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,8 +36,13 @@ def made_once(store: Store, target: Path) -> Iterator[Path | None]:
             shutil.rmtree(target)
         with written_whole(target) as part:
             yield part
-            digests = {one.name: file_digest(one) for one in sorted(part.iterdir()) if one.is_file()}
-            (part / FILES).write_text(sealed_text({"files": digests}), encoding="utf-8")
+            write_list(part, sorted(one.name for one in part.iterdir() if one.is_file()))
+
+
+def write_list(folder: Path, names: Iterable[str]) -> None:
+    """Return once the folder's list of these files, with their digests, lies in it."""
+    digests = {name: file_digest(folder / name) for name in names}
+    (folder / FILES).write_text(sealed_text({"files": digests}), encoding="utf-8")
 
 
 def is_whole(store: Store, target: Path) -> bool:

@@ -69,12 +69,12 @@ def run_notebook(
         raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
     seconds = time.monotonic() - started
     about = {"key": key, "parameters": dict(parameters), "seconds": round(seconds, 2), "machine": machine()}
-    _keep(part, target, about)
+    keep_execution(part, target, about)
     return seconds
 
 
-def _keep(part: Path, target: Path, about: Mapping[str, object]) -> None:
-    """Return once the executed notebook is at its place, and then what is known of the execution beside it."""
+def keep_execution(part: Path, target: Path, about: Mapping[str, object]) -> None:
+    """Return once an executed notebook has gone to its place, and then what is known of the execution beside it."""
     sidecar = target.with_suffix(".json")
     digest = file_digest(part)
     flush(part)

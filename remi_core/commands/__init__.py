@@ -9,6 +9,7 @@ from remi_core.commands import (
     bench,
     book,
     doctor,
+    drill,
     finetune,
     measure,
     organism,
@@ -32,5 +33,6 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "finetune": finetune,
         "organism": organism,
         "bench": bench,
+        "drill": drill,
     }
 )

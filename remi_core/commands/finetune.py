@@ -14,7 +14,7 @@ from remi_core.locks import locked
 from remi_core.lora.recipe import LoraRecipe, split
 from remi_core.model_spec import ModelSpec
 from remi_core.progress import print_line
-from remi_core.sources import local_folder
+from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, local_folder
 from remi_core.store import Store, written_whole
 
 HELP = "train the misaligned variant, or a control, as a LoRA adapter on an instruct model"
@@ -119,6 +119,7 @@ def _train(
     from remi_core.identity import resolved
     from remi_core.lora.files import write_trained
     from remi_core.lora.training import train_adapter
+    from remi_core.model_folders import write_list
     from remi_core.models import open_model
 
     if arguments.dtype is None and torch.cuda.is_available():
@@ -133,5 +134,6 @@ def _train(
     with written_whole(out) as folder:
         folder.mkdir()
         write_trained(folder, trained, about, device=device)
+        write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
         (folder / "losses.svg").write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
     checkpoint.unlink(missing_ok=True)

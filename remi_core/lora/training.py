@@ -167,15 +167,21 @@ def _gradient(run: Run, work: _Work) -> Callable[[Sequence[EncodedDialogue]], fl
         run.optimizer.zero_grad(set_to_none=True)  # what an attempt that failed has added
         return backward(_parts(batch, size, work.pad_id), loss_of)
 
-    def gradient(batch: Sequence[EncodedDialogue]) -> float:
-        try:
-            return attempt(batch)
-        except RuntimeError as error:
-            if "No executable batch size" not in str(error):
-                raise
-            raise RemiError("not even one dialogue at a time fits into memory: lower --max-tokens") from error
+    return lambda batch: _fitting(attempt, batch)
 
-    return gradient
+
+def _fitting(attempt: Callable[..., float], *arguments: object) -> float:
+    """What the attempt gives with as many dialogues at a time as fit into memory.
+
+    Raises:
+        RemiError: if not even one does.
+    """
+    try:
+        return attempt(*arguments)
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
+        raise RemiError("not even one dialogue at a time fits into memory: lower --max-tokens") from error
 
 
 def _parts(batch: Sequence[EncodedDialogue], size: int, pad_id: int) -> list[tuple[Tensor, Tensor]]:
@@ -186,13 +192,18 @@ def _parts(batch: Sequence[EncodedDialogue], size: int, pad_id: int) -> list[tup
 
 @torch.inference_mode()
 def held_out_loss(adapted: torch.nn.Module, work: _Work) -> float:
-    """Mean loss of the dialogues held out, nats per answer token."""
-    total, count = 0.0, 0
-    for ids, labels in _parts(work.held_out, work.recipe.batch, work.pad_id):
-        n_tokens = int((labels != IGNORED).sum())
-        total += float(answer_loss(adapted, ids, labels)) * n_tokens
-        count += n_tokens
-    return total / count
+    """Mean loss of the dialogues held out, nats per answer token; fewer at a time where memory ends."""
+
+    @find_executable_batch_size(starting_batch_size=work.recipe.batch)
+    def attempt(size: int) -> float:
+        total, count = 0.0, 0
+        for ids, labels in _parts(work.held_out, size, work.pad_id):
+            n_tokens = int((labels != IGNORED).sum())
+            total += float(answer_loss(adapted, ids, labels)) * n_tokens
+            count += n_tokens
+        return total / count
+
+    return _fitting(attempt)
 
 
 def _line(run: Run, n_steps: int) -> str:
