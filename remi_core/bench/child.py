@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from remi_core.bench.peers import READERS, peer_activations
 from remi_core.bench.timing import interleaved
 from remi_core.bench.ways import WAYS, activations, largest_difference
 from remi_core.bench.workload import Workload, opened
+from remi_core.memory import peak_bytes, reset_peak
 from remi_core.store import Store
 
 
@@ -56,23 +56,6 @@ def _way(workload: Workload, name: str) -> Callable[[Workload], object]:
         return WAYS[name]
     reader = READERS[name](workload.model)
     return lambda given: peer_activations(given, reader)
-
-
-def reset_peak() -> None:
-    """Return once the peak counts from now on, where the system can do that (Linux)."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def peak_bytes() -> int:
-    """Largest resident set of this process since the last reset."""
-    path = Path("/proc/self/status")
-    if not path.exists():
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    (line,) = [line for line in path.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":
