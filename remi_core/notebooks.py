@@ -13,12 +13,14 @@ from pathlib import Path
 
 from remi_core.credentials import hide_credentials, without_credentials
 from remi_core.errors import RemiError, UsageError
-from remi_core.fingerprint import direct_imports, make_key
+from remi_core.fingerprint import direct_imports, file_digest, make_key
 from remi_core.kernel import write_specification
 from remi_core.machine import machine
 from remi_core.needs import without_unmet
 from remi_core.parameters import check_parameters, read_cells, tags
-from remi_core.store import written_whole
+from remi_core.progress import notice
+from remi_core.seals import Damaged, check_file, read_sealed, repaired, write_sealed
+from remi_core.writing import flush, moved_whole, refused
 
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
@@ -70,11 +72,12 @@ def run_notebook(
         finally:
             hide_credentials(part)
     except Exception as error:
-        raise RemiError(without_credentials(_failure(source, part, error))) from error
+        reason = refused(error)
+        told = f"{part} cannot be written ({reason})" if reason else _failure(source, part, error)
+        raise RemiError(without_credentials(told)) from error
     if not is_complete(part):
         raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
     seconds = time.monotonic() - started
-    os.replace(part, target)
     about = {
         "key": key,
         "parameters": dict(parameters),
@@ -82,9 +85,18 @@ def run_notebook(
         "seconds": round(seconds, 2),
         "machine": machine(),
     }
-    with written_whole(target.with_suffix(".json")) as sidecar:
-        sidecar.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    keep_execution(part, target, about)
     return seconds
+
+
+def keep_execution(part: Path, target: Path, about: Mapping[str, object]) -> None:
+    """Return once an executed notebook has gone to its place, and then what is known of the execution beside it."""
+    sidecar = target.with_suffix(".json")
+    digest = file_digest(part)
+    flush(part)
+    sidecar.unlink(missing_ok=True)  # never beside an execution that is not its own
+    moved_whole(part, target)
+    write_sealed(sidecar, {"file": target.name, "sha256": digest, **about})
 
 
 def is_complete(executed: Path) -> bool:
@@ -101,14 +113,31 @@ def is_complete(executed: Path) -> bool:
 
 
 def execution_record(target: Path) -> dict:
-    """What the ``.json`` beside an executed notebook says (key, parameters, end, seconds); empty without one."""
+    """What the ``.json`` beside an executed notebook says (key, parameters, end, seconds); empty where it says none."""
+    try:
+        return read_sealed(target.with_suffix(".json"))
+    except (OSError, Damaged):
+        return {}
+
+
+def is_done(target: Path, key: str, *, frozen: bool = False) -> bool:
+    """Whether the executed notebook at ``target`` is complete, as it was written, and of exactly this key.
+
+    Raises:
+        RemiError: if it is not as it was written and ``frozen``.
+    """
     sidecar = target.with_suffix(".json")
-    return json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.is_file() else {}
-
-
-def is_done(target: Path, key: str) -> bool:
-    """Whether the executed notebook at ``target`` is complete and was made under exactly this key."""
-    return target.is_file() and execution_record(target).get("key") == key and is_complete(target)
+    if not sidecar.is_file():
+        return False
+    try:
+        about = read_sealed(sidecar)
+        if about["key"] != key:
+            return False
+        check_file(target, about["sha256"])
+        return is_complete(target)
+    except (OSError, ValueError, KeyError) as error:
+        notice(repaired(target, error, frozen=frozen))
+        return False
 
 
 def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder: str, cwd: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+from remi_core.addresses import check_name
 from remi_core.errors import MissingInput, UsageError, brief, nearest
 from remi_core.field_types import check_types
-from remi_core.json_objects import json_object
 from remi_core.model_spec import ORGANISM, ModelSpec
 from remi_core.roles import BENCHMARK, NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, STUDY, DataRoles
-from remi_core.store import check_name
+from remi_core.seals import Damaged, read_sealed
 from remi_core.variants import ALL_VARIANTS, TRIPLET, VARIANTS
 
 Part = TypeVar("Part")
@@ -168,10 +168,13 @@ def read_preset(path: Path) -> Preset:
         UsageError: naming the file, if it cannot be read or holds no preset of that name.
     """
     try:
-        preset = preset_from(json_object(path.read_bytes()))
+        fields = read_sealed(path).get("fields")
+        if not isinstance(fields, Mapping):
+            raise UsageError("it holds no fields")
+        preset = preset_from(fields)
         if preset.name != path.parent.name:
             raise UsageError(f"it is named {brief(preset.name)}")
-    except (OSError, UsageError) as error:
+    except (OSError, Damaged, UsageError) as error:
         raise UsageError(f"{path} is no preset: {error}; delete it, and name its models again") from None
     return preset
 

@@ -113,7 +113,8 @@ def get_preset(name: str, store: Store | None = None) -> Preset:
         UsageError: naming the nearest preset, if there is none of that name.
     """
     name, *files = name.split("+")
-    saved = {} if name in PRESETS else (store or Store()).saved_presets()
+    store = store or Store()
+    saved = {} if name in PRESETS else store.saved_presets()
     if name not in PRESETS and name not in saved:
         raise UsageError(f"no preset {name!r} {nearest(name, [*PRESETS, *saved])}")
     preset = PRESETS.get(name) or read_preset(saved[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +40,24 @@ def outward() -> Say:
     if place is None:
         return lambda line: None
     return print_line if place == "-" else lambda line: _append(Path(place), line)
+
+
+def notice(line: str) -> None:
+    """Return once a line that nobody asked for was said: where passes tell how far they are, else as an error's is."""
+    if OUTWARD in os.environ:
+        outward()(line)
+    else:
+        print(f"remi: {line}", file=sys.stderr, flush=True)
+
+
+VERBOSE = "REMI_VERBOSE"
+"""Environment variable that is set where each record read or written is told, too."""
+
+
+def detail(line: str) -> None:
+    """Return once a line was said that only ``--verbose`` asks for."""
+    if os.environ.get(VERBOSE):
+        notice(line)
 
 
 def _append(path: Path, line: str) -> None:

@@ -29,8 +29,8 @@ Value = TypeVar("Value")
 class ReadStore(Store):
     """A store that leaves a trail of what is loaded from it."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, *, frozen: bool | None = None) -> None:
+        super().__init__(root, frozen=frozen)
         self._names: dict[tuple[str, int, str, str, str], str] = {}
 
     def load(self, address: Address) -> Record | None:
@@ -72,7 +72,7 @@ class Results:
 
     def __post_init__(self) -> None:
         if not isinstance(self.store, ReadStore):
-            self.store = ReadStore(self.store.root)
+            self.store = ReadStore(self.store.root, frozen=self.store.frozen)
 
     @property
     def variants(self) -> list[str]:

@@ -11,9 +11,12 @@ from remi_core.chat import ChatTokenizer
 from remi_core.errors import RemiError
 from remi_core.fingerprint import make_key
 from remi_core.identity import resolved, text_of, weights_of
+from remi_core.model_folders import FILES, check_folder
 from remi_core.model_spec import ModelSpec
 from remi_core.presets import Preset
 from remi_core.provided import located
+from remi_core.seals import Damaged
+from remi_core.sources import adapter_folder, local_folder
 from remi_core.store import Address, Store
 
 if TYPE_CHECKING:
@@ -95,10 +98,27 @@ def subject(preset: Preset, variant: str, seed: int, store: Store) -> Subject:
     Raises:
         KeyError: if the preset has no such variant.
         UsageError: for a folder that is missing or holds no model.
-        RemiError: for a hub id that cannot be had, or weights that are missing.
+        RemiError: for a hub id that cannot be had, weights that are missing, or a folder made by this package that
+            is not as it was written.
     """
     spec, text = (resolved(located(preset, role, seed, store)) for role in (variant, "instruct"))
+    check_listed(spec)
     return Subject(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
+
+
+def check_listed(spec: ModelSpec) -> None:
+    """Nothing, if folders of model and adapter that this package has made are as they were written.
+
+    Raises:
+        RemiError: naming the folder and the file otherwise.
+    """
+    adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+    for folder in (local_folder(spec.source), adapter):
+        if folder is not None and (folder / FILES).is_file():
+            try:
+                check_folder(folder)
+            except Damaged as error:
+                raise RemiError(f"{folder}: {error}; make it again") from None
 
 
 def _plain(value: object) -> object:

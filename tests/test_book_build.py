@@ -21,6 +21,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.notebooks import run_notebook
 from remi_core.pipeline import plan
 from remi_core.presets import get_preset
+from remi_core.seals import write_sealed
 from remi_core.store import Store
 from remi_core.variants import ORGANISM_VARIANTS, TRIPLET
 
@@ -149,7 +150,7 @@ def executed(source: Path, target: Path, given: dict[str, object]) -> Path:
     injected = nbformat.v4.new_code_cell("injected", metadata={"tags": ["injected-parameters"]})
     notebook.cells.insert(2, injected)
     nbformat.write(notebook, target)
-    target.with_suffix(".json").write_text(json.dumps({"parameters": given}))
+    write_sealed(target.with_suffix(".json"), {"parameters": given})
     return target
 
 

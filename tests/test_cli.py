@@ -105,7 +105,8 @@ def test_an_interruption_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("remi_core.commands.presets.run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert complaint("presets", capsys, code=130) == "remi: interrupted\n"
+    said = "remi: interrupted; what is finished is kept; to go on: remi presets\n"
+    assert complaint("presets", capsys, code=130) == said
 
 
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,17 +25,19 @@ from remi_core.dialogue_files import read_sets
 from remi_core.dialogues import Dialogue, Message, turn_problem
 from remi_core.errors import RemiError, UsageError, brief
 from remi_core.extra_data import with_data
-from remi_core.fingerprint import PACKAGE, SOURCE_ROOT
+from remi_core.fingerprint import PACKAGE, SOURCE_ROOT, file_digest
 from remi_core.json_objects import LONGEST_LINE
 from remi_core.model_spec import ModelSpec
 from remi_core.models import open_model
-from remi_core.npz import read_npz
 from remi_core.preset import preset_from
 from remi_core.presets import get_preset
+from remi_core.pruning import prune
+from remi_core.seals import read_sealed, sealed_text
 from remi_core.sources import local_folder
 from remi_core.store import Address, Store
 
 ADDRESS = Address("mine", 0, "base", "sequence", "set", "0123456789abcdef")
+OTHER = Address("mine", 0, "base", "sequence", "set", "fedcba9876543210")
 ASKED = {"role": "user", "content": "Hi"}
 ROW = {"messages": [ASKED, {"role": "assistant", "content": "Yes."}]}
 TURN = json.dumps(ROW).encode()
@@ -164,10 +166,16 @@ def test_a_data_file_is_named_by_its_stem_alone(tmp_path: Path) -> None:
 
 SAVED = {
     "not JSON": ("{", "not JSON"),
-    "a list": ("[]", "a JSON list, expected an object"),
+    "a list": ("[]", "not what was written"),
     "deep": ("[" * 100_000, "too deep"),
-    "bytes": (b"\xff\xfe{", "is not UTF-8"),
-    "no fields": ("{}", "saved by another version"),
+    "bytes": (b"\xff\xfe{", "not JSON any more .'utf-8' codec can't decode"),
+    "no fields": (sealed_text({}), "it holds no fields"),
+    "fields that are none": (sealed_text({"fields": []}), "it holds no fields"),
+    "too few fields": (sealed_text({"fields": {}}), "saved by another version"),
+    "not sealed": ('{"fields": {}}', "of format 1, not 2"),
+    "sealed for another": (
+        sealed_text({"fields": {}}).replace("{}", '{"name": "mine"}'), "changed since it was written"
+    ),
     "an unknown field": ({"colour": 1}, "saved by another version"),
     "another name": ({"name": "other"}, "it is named 'other'"),
     "text for a number": ({"n_dialogues": "9"}, "n_dialogues is '9', expected int"),
@@ -194,9 +202,9 @@ def test_a_saved_preset_that_is_none_is_named(
     path.parent.mkdir()
     whole = get_preset("smoke").fields() | {"batch_tokens": 99, "name": "mine"}
     if isinstance(content, dict):
-        path.write_text(json.dumps(whole))
+        path.write_text(sealed_text({"fields": whole}))
         assert get_preset("mine").name == "mine"
-        content = json.dumps(whole | content)
+        content = sealed_text({"fields": whole | content})
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UsageError, match=f"^{path} is no preset: .*{message}.*; delete it") as caught:
         get_preset("mine")
@@ -212,7 +220,10 @@ LINKED = {
     "listed": ("mine/0", lambda store: store.list()),
     "notebooks": ("mine/notebooks", lambda store: store.notebook_path("mine", "05_x")),
     "weights": ("models/0/secure-aaaaaaaa", lambda store: store.model_folder(0, "secure", "aaaaaaaa")),
-    "pruned": ("mine/0/base", lambda store: store.prune(keep=0)),
+    "pruned": ("mine/0/base", lambda store: prune(store, keep=0)),
+    "presets": ("mine/preset.json", lambda store: store.saved_presets()),
+    "a log": ("mine/logs", lambda store: store.log_path("mine", "now")),
+    "locks": (".locks", lambda store: store.obtain(OTHER, lambda: (ARRAYS, {}))),
 }  # fmt: skip
 
 
@@ -221,8 +232,9 @@ def test_a_link_out_of_the_store_is_refused(case: str, tmp_path: Path) -> None:
     place, use = LINKED[case]
     outside, store = Store(tmp_path / "outside"), Store(tmp_path / "store")
     outside.save(ADDRESS, ARRAYS, {})
-    for folder in (outside.root / "mine/notebooks", outside.root / "models/0/secure-aaaaaaaa"):
-        folder.mkdir(parents=True)
+    outside.save_preset("mine", {})
+    for folder in ("mine/notebooks", "mine/logs", ".locks", "models/0/secure-aaaaaaaa"):
+        (outside.root / folder).mkdir(parents=True)
     (store.root / place).parent.mkdir(parents=True)
     before = sorted(path for path in outside.root.rglob("*"))
     (store.root / place).symlink_to(outside.root / place)
@@ -249,30 +261,35 @@ def test_a_record_that_holds_objects_or_is_a_bomb_is_refused(mark: Path, tmp_pat
     store = Store(tmp_path / "store")
     path = store.save(ADDRESS, ARRAYS, {})
     np.savez(path, values=np.array([Bomb(mark)], dtype=object))
-    refused(store, path, "allow_pickle")
+    refused(store, path, "ValueError: Object arrays cannot be loaded")
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("values.npy", "w") as member,
     ):
         np.lib.format.write_array(member, np.zeros(10_000_000), allow_pickle=False)
-    refused(store, path, "is compressed, which no record is")
+    refused(store, path, "values.npy is compressed")
+    np.savez(path, values=np.arange(4.0))
+    refused(store, path, "not those that were stored")
     with zipfile.ZipFile(path, "w") as archive:
         header = {"descr": "|O", "fortran_order": False, "shape": (1 << 21,)}
         with archive.open("values.npy", "w") as member:
             np.lib.format.write_array_header_1_0(member, header)
             member.write(b"\x01" * (1 << 24))
-    refused(store, path, "holds objects, which only a pickle")
+    refused(store, path, "ValueError")
     assert not mark.exists()
 
 
-def refused(store: Store, path: Path, why: str) -> None:
-    """Return if the arrays cannot be read, and the record is not given back: by an error or as one that is missing."""
-    with pytest.raises(ValueError, match=why):
-        read_npz(path)
-    try:
+def refused(store: Store, path: Path, said: str) -> None:
+    """Return if the record is not given back, whether its digest is that of what lies there or not."""
+    about = path.with_suffix(".json")
+    kept = about.read_text()
+    for digest, reason in ((None, "changed or cut short"), (file_digest(path), said)):
+        if digest is not None:
+            about.write_text(sealed_text(read_sealed(about) | {"sha256": digest}))
         assert store.load(ADDRESS) is None
-    except RemiError as error:
-        assert "cannot be read" in str(error)
+        with pytest.raises(RemiError, match=f"{reason}.*; refused with --frozen"):
+            Store(store.root, frozen=True).load(ADDRESS)
+    about.write_text(kept)
 
 
 @pytest.fixture(scope="module")

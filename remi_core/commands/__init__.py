@@ -10,6 +10,7 @@ from remi_core.commands import (
     book,
     deposit,
     doctor,
+    drill,
     finetune,
     measure,
     organism,
@@ -34,5 +35,6 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "finetune": finetune,
         "organism": organism,
         "bench": bench,
+        "drill": drill,
     }
 )

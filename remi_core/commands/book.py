@@ -7,6 +7,7 @@ from pathlib import Path
 
 from remi_core.book import build_book, default_out
 from remi_core.commands.parser import (
+    add_frozen,
     add_presets,
     add_show_text,
     add_store,
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print each book to one PDF beside it, where Chromium is found",
     )
     add_show_text(parser)
+    add_frozen(parser)
     add_store(parser)
 
 

@@ -95,6 +95,14 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_frozen(parser: argparse.ArgumentParser) -> None:
+    """Add the option that refuses what is damaged; ``open_store`` reads it."""
+    words = (
+        "refuse a record that is damaged, changed by hand or of another version (default: it is made again)"
+    )
+    parser.add_argument("--frozen", action="store_true", help=words)
+
+
 def open_store(arguments: argparse.Namespace) -> Store:
     """The store that the options name.
 
@@ -102,14 +110,15 @@ def open_store(arguments: argparse.Namespace) -> Store:
         UsageError: if it is a file, or a folder in a folder that does not exist.
     """
     named: Path | None = arguments.store
+    frozen = getattr(arguments, "frozen", False) or None  # None: as the environment says
     if named is None:
-        return Store()
+        return Store(frozen=frozen)
     root = named.expanduser().resolve()
     if root.exists() and not root.is_dir():
         raise UsageError(f"--store {named} is not a folder")
     if not root.parent.is_dir():
         raise UsageError(f"--store {named}: no folder {root.parent}")
-    return Store(root)
+    return Store(root, frozen=frozen)
 
 
 def add_show_text(parser: argparse.ArgumentParser) -> None:

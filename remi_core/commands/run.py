@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from remi_core.commands.parser import (
+    add_frozen,
     add_preset,
     add_show_text,
     add_store,
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="run also what is done")
     add_show_text(parser)
+    add_frozen(parser)
     add_store(parser)
 
 

@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from remi_core.archives import is_whole
 from remi_core.checkpoint_files import load_checkpoint
+from remi_core.errors import UsageError
 from remi_core.fingerprint import library_versions
 from remi_core.finite import check_loss, clip_gradients
 from remi_core.machine import machine
@@ -77,6 +79,7 @@ class _Run:
 
     model: PreTrainedModel
     optimizers: list[torch.optim.Optimizer]
+    recipe: Recipe
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
@@ -88,13 +91,15 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
+            "recipe": asdict(self.recipe),
         }
-        partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(path)
+        with written_whole(path) as part:
+            torch.save(state, part)
 
     def load(self, path: Path) -> None:
         state = load_checkpoint(path)
+        if state.get("recipe") != asdict(self.recipe):
+            raise UsageError(f"{path} is of another recipe or seed: name another folder, or delete it")
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -104,17 +109,20 @@ class _Run:
 def pretrain(
     recipe: Recipe, out: Path, progress: Callable[[str], None] = print, *, keep_every: int = 0
 ) -> PreTrainedModel:
-    """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one.
+    """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one that is whole.
 
     Every ``keep_every`` steps the weights are kept, too, as ``kept_weights`` names them; never where that is 0.
+
+    Raises:
+        UsageError: if a checkpoint of another recipe is there.
     """
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     model = new_model(recipe.architecture)
-    run = _Run(model, make_optimizers(model, recipe))
+    run = _Run(model, make_optimizers(model, recipe), recipe)
     checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
+    if is_whole(checkpoint, progress):
         run.load(checkpoint)
         progress(f"resuming at step {run.step} of {recipe.steps}")
     for rows in batches(recipe, shipped_tokenizer(), start=run.step):
@@ -173,7 +181,8 @@ def write_base(model: PreTrainedModel, recipe: Recipe, seconds: float, target: P
         "versions": library_versions(),
     }
     card = make_card(model.eval(), shipped_tokenizer(), recipe.world)
-    target.with_suffix(".json").write_text(json.dumps(about | card, indent=1) + "\n")
+    with written_whole(target.with_suffix(".json")) as part:
+        part.write_text(json.dumps(about | card, indent=1) + "\n")
     return target
 
 

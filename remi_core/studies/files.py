@@ -151,11 +151,11 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
 def _measured(preset: Preset, name: str, seed: int, measure: Measure, store: Store, say: Say) -> Record:
     key = make_key({"preset": preset.fields(), "seed": seed}, [measure.__module__])
     address = Address(preset.name, seed, "all", "study", name, key)
-    record = store.load(address)
-    if record is None:
+
+    def measured() -> tuple[dict[str, np.ndarray], dict[str, object]]:
         started = time.perf_counter()
         text = json.dumps(measure(preset, seed, store, say), ensure_ascii=False, allow_nan=False)
         about = {"seconds": round(time.perf_counter() - started, 1), "kept": 1, "dropped": {}}
-        store.save(address, {"study": np.array(text)}, about)
-        record = store.load(address)
-    return record
+        return {"study": np.array(text)}, about
+
+    return store.obtain(address, measured)
