@@ -82,7 +82,7 @@ class Store:
             RemiError: if it is damaged and the store is frozen.
         """
         path = self._record_path(address)
-        about = path.with_suffix(".json")
+        about = inside(path.with_suffix(".json"), self.root)
         if not about.is_file():
             return None
         try:
@@ -146,7 +146,7 @@ class Store:
         """All records, or those of one preset, sorted by path."""
         entries = []
         for path in sorted(self.root.glob(f"{preset or '*'}/*/*/*.npz")):
-            about = inside(path, self.root).with_suffix(".json")
+            about = inside(inside(path, self.root).with_suffix(".json"), self.root)
             if not about.is_file():
                 continue  # half of a record: its writer was killed; prune removes it
             try:

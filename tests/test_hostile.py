@@ -215,6 +215,7 @@ def test_a_saved_preset_that_is_none_is_named(
 ARRAYS = {"values": np.arange(3.0)}
 LINKED = {
     "a record": ("mine/0/base/sequence-set-01234567.npz", lambda store: store.load(ADDRESS)),
+    "a provenance": ("mine/0/base/sequence-set-01234567.json", lambda store: store.load(ADDRESS)),
     "a folder of records": ("mine/0/base", lambda store: store.save(ADDRESS, ARRAYS, {})),
     "a preset's folder": ("mine", lambda store: store.save_preset("mine", {})),
     "listed": ("mine/0", lambda store: store.list()),
@@ -240,6 +241,8 @@ def test_a_link_out_of_the_store_is_refused(case: str, tmp_path: Path) -> None:
     (store.root / place).symlink_to(outside.root / place)
     if place.endswith(".npz"):
         shutil.copy((outside.root / place).with_suffix(".json"), (store.root / place).parent)
+    elif place.startswith("mine/0/base/"):
+        shutil.copy((outside.root / place).with_suffix(".npz"), (store.root / place).parent)
     with pytest.raises(RemiError, match=f"leads out of the store, to {outside.root}") as caught:
         use(store)
     one_line(caught)

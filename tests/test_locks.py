@@ -88,7 +88,7 @@ def test_a_folder_of_weights_is_made_once_and_again_where_it_is_damaged(
     store, target = Store(tmp_path), tmp_path / "models" / "0" / "secure-aaaaaaaa"
     assert [make(store, target), make(store, target)] == [True, False]
     (target / "model.safetensors").write_bytes(b"Weights")
-    with pytest.raises(Exception, match="model.safetensors is changed .*refused with --frozen"):
+    with pytest.raises(Exception, match="'model.safetensors' is changed .*refused with --frozen"):
         is_whole(Store(tmp_path, frozen=True), target)
     assert make(store, target) and is_whole(store, target)
     (target / FILES).unlink()
