@@ -33,6 +33,9 @@ from remi_core.store import Store, project_root, written_whole
 MARKER = ".remi-book.json"
 """File in a built book that says from which inputs it was made."""
 
+DRILL = "drill.json"
+"""The outcome of `remi drill`, in ``stored/`` and beside the pages."""
+
 GENERATED = {"_build", "__pycache__"}
 BUILDER = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 BUILDERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme")
@@ -82,8 +85,8 @@ def assemble(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) 
     pages = folder / "notebooks"
     pages.mkdir(exist_ok=True)
     (pages / "not-run.svg").write_text(NOT_RUN_PICTURE, encoding="utf-8")
-    for name, report in _stored_reports().items():
-        shutil.copyfile(report, folder / f"stored-{name}.json")
+    for name, path in _stored_files().items():
+        shutil.copyfile(path, folder / name)
     _one_page_a_variant(folder / "_toc.yml", steps)
     listed = pages_listed(folder / "_toc.yml")
     known = {step.name: step for step in steps}
@@ -157,9 +160,12 @@ def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: 
         (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _stored_reports() -> dict[str, Path]:
-    """Preset → its stored report."""
-    return {path.parent.name: path for path in sorted((project_root() / "stored").glob("*/report.json"))}
+def _stored_files() -> dict[str, Path]:
+    """Name beside the pages → stored report of a preset, or outcome of the drills."""
+    stored = project_root() / "stored"
+    reports = {f"stored-{path.parent.name}.json": path for path in sorted(stored.glob("*/report.json"))}
+    drill = stored / DRILL
+    return reports | ({DRILL: drill} if drill.is_file() else {})
 
 
 def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, object]:
@@ -181,7 +187,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
             [entry.path.relative_to(store.root).as_posix(), entry.address.key]
             for entry in store.list(preset.name)
         ],
-        "stored": {name: file_digest(path) for name, path in _stored_reports().items()},
+        "stored": {name: file_digest(path) for name, path in _stored_files().items()},
         "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
         "builders": {name: version(name) for name in BUILDERS},
     }

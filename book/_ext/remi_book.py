@@ -5,6 +5,7 @@ from __future__ import annotations
 from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
 from remi_directives import FactRole, NoticeDirective, StatusDirective
+from remi_drills import DrillDirective
 from remi_offline import setup_offline
 from sphinx.application import Sphinx
 
@@ -13,6 +14,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     """Metadata of the extension, after registering all its parts with a Sphinx application."""
     app.add_directive("remi-claims", ClaimsDirective)
     app.add_directive("remi-stored", StoredDirective)
+    app.add_directive("remi-drill", DrillDirective)
     app.add_directive("remi-status", StatusDirective)
     app.add_directive("remi-notice", NoticeDirective)
     app.add_role("fact", FactRole())

@@ -6,6 +6,7 @@ All of them are optional: a book without results still builds, and says so.
 | --- | --- |
 | `claims.json` | the rows of `remi report --json` |
 | `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
+| `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |
 | `status.json` | list of `{notebook, finished, seconds, device}` |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |
 | `notice.json` | list of sentences that the front page leads with |

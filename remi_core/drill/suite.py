@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+from remi_core.book import DRILL
 from remi_core.drill.disk import drill_disk
 from remi_core.drill.flips import drill_flips
 from remi_core.drill.kills import drill_kills
@@ -29,7 +30,7 @@ Drill = Callable[[Store, Path], list[Row]]
 
 def drill_path() -> Path:
     """Where the outcome is kept."""
-    return project_root() / "stored" / "drill.json"
+    return project_root() / "stored" / DRILL
 
 
 def kill_round(name: str, store: Store, folder: Path, number: int) -> Row:
