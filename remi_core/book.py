@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from remi_core.book_passports import ENDING
-from remi_core.book_results import stored_reports
+from remi_core.book_results import stored_files
 from remi_core.book_sources import GENERATED, assemble
 from remi_core.edition import Edition
 from remi_core.errors import RemiError, UsageError
@@ -122,7 +122,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
             [entry.path.relative_to(store.root).as_posix(), entry.address.key]
             for entry in store.list(preset.name)
         ],
-        "stored": {name: file_digest(path) for name, path in stored_reports().items()},
+        "stored": {name: file_digest(path) for name, path in stored_files().items()},
         "laboratory": described(preset, store),
         "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
         "data": {path.name: file_digest(path) for path in shown if path.is_file()},

@@ -16,6 +16,9 @@ from remi_core.store import Store, project_root
 
 SITE, CITATION = "site.json", "citation.json"
 
+DRILL = "drill.json"
+"""The outcome of ``remi drill``, in ``stored/`` and beside the pages."""
+
 
 def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
     """Return once claims and their declarations, status, facts, notices and data cards lie in the folder."""
@@ -59,9 +62,12 @@ def write_edition(
     write_json(folder, files)
 
 
-def stored_reports() -> dict[str, Path]:
-    """Preset → its stored report."""
-    return {path.parent.name: path for path in sorted((project_root() / "stored").glob("*/report.json"))}
+def stored_files() -> dict[str, Path]:
+    """Name beside the pages → stored report of a preset, or outcome of the drills."""
+    stored = project_root() / "stored"
+    reports = {f"stored-{path.parent.name}.json": path for path in sorted(stored.glob("*/report.json"))}
+    drill = stored / DRILL
+    return reports | ({DRILL: drill} if drill.is_file() else {})
 
 
 def write_json(folder: Path, files: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from remi_core.book_contents import contents_of, pages_listed, source_of
 from remi_core.book_pages import NOT_RUN_PICTURE, page_text, stub_text, without_missing_glue
 from remi_core.book_passports import ENDING, split_passports
-from remi_core.book_results import stored_reports, write_edition, write_results
+from remi_core.book_results import stored_files, write_edition, write_results
 from remi_core.edition import Edition
 from remi_core.laboratory import add_laboratory
 from remi_core.notebooks import execution_record
@@ -40,8 +40,8 @@ def assemble(
     pages = folder / "notebooks"
     pages.mkdir(exist_ok=True)
     (pages / "not-run.svg").write_text(NOT_RUN_PICTURE, encoding="utf-8")
-    for name, report in stored_reports().items():
-        shutil.copyfile(report, folder / f"stored-{name}.json")
+    for name, path in stored_files().items():
+        shutil.copyfile(path, folder / name)
     toc = contents_of(steps)
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
     listed = pages_listed(toc)

@@ -7,8 +7,10 @@ imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remi_core.datasets import dataset_names, load_set
@@ -55,16 +57,24 @@ def measure_forward(
     # All processes must agree on what is missing; the first one's word counts.
     with store.missing_of(addresses, lock=not rank()) as (found, missing):
         wanted = {dataset: sources[dataset] for _, dataset in on_all(missing)[0]}
-        for dataset, measured in _forward(who, store, wanted, say) if wanted else ():
+        finished = {
+            name: store.finished_folder([one.key for (_, own), one in addresses.items() if own == name])
+            for name in wanted
+        }
+        for dataset, measured in _forward(who, store, wanted, finished) if wanted else ():
             for name, (arrays, about) in measured.items():
                 store.save(addresses[name, dataset], arrays, about)
+            if measured:
+                shutil.rmtree(finished[dataset], ignore_errors=True)
+                if say:
+                    say(f"{who.variant} {who.seed}: {dataset} measured")
     with first_goes_first():
         again = [key for key in addresses if key[1] in wanted]
         return found | {key: store.load(addresses[key]) for key in again}
 
 
 def _forward(
-    who: Subject, store: Store, sources: Mapping[str, LoadedSet], say: Say | None
+    who: Subject, store: Store, sources: Mapping[str, LoadedSet], finished: Mapping[str, Path]
 ) -> Iterator[tuple[str, dict[str, Measured]]]:
     """Each set with its arrays and provenance by measurement, there until the next one is asked for."""
     from remi_core.passes import checked_tokenizer, encoded_rows, forward_passes
@@ -79,12 +89,12 @@ def _forward(
             n_tokens = sum(len(one.input_ids) for one in encoded.dialogues)
             meter = Meter(f"{who.variant}, seed {who.seed}: {dataset}", n_tokens, outward())
             with scratch(store.root) as folder:
-                measured = forward_passes(who, loaded, encoded, folder=folder, progress=meter)
+                measured = forward_passes(
+                    who, loaded, encoded, folder=folder, finished=finished[dataset], progress=meter
+                )
                 for _, about in measured.values():
                     about |= {"data": dict(source.about), "self_check": checked}
                 yield dataset, measured
-            if say and not rank():
-                say(f"{who.variant} {who.seed}: {dataset}, {len(encoded.dialogues)} dialogues measured")
 
 
 def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Record:
@@ -103,8 +113,10 @@ def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Re
             return found[address] or store.load(address)
         from remi_core.passes import gradient_passes
 
-        measured = gradient_passes(who, sources)
+        finished = store.finished_folder([address.key])
+        measured = gradient_passes(who, sources, finished=finished)
         if measured is not None:
             store.save(address, *measured)
+            shutil.rmtree(finished, ignore_errors=True)
     with first_goes_first():
         return store.load(address)

@@ -32,14 +32,32 @@ TOLD_EVERY = 10.0
 
 
 def outward() -> Say:
-    """Where a pass tells how far it is: nowhere, unless what started this process listens.
+    """Where a pass tells how far it is: what started this process, if it listens, else who has this notebook open.
 
-    A notebook's own output is no such place: it would be part of the page.
+    What is run for a page listens, so that no line of progress becomes part of the page.
     """
     place = os.environ.get(OUTWARD)
     if place is None:
-        return lambda line: None
+        return _in_notebook()
     return print_line if place == "-" else lambda line: _append(Path(place), line)
+
+
+def _in_notebook() -> Say:
+    """In a notebook a line that takes the place of the one before; elsewhere nothing."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        return lambda line: None
+    shown: list = []
+
+    def say(line: str) -> None:
+        from IPython.display import display
+
+        if shown:
+            shown[0].update({"text/plain": line}, raw=True)
+        else:
+            shown.append(display({"text/plain": line}, raw=True, display_id=True))
+
+    return say
 
 
 def notice(line: str) -> None:

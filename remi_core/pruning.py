@@ -8,7 +8,7 @@ from pathlib import Path
 
 from remi_core.containment import inside
 from remi_core.model_folders import FILES
-from remi_core.store import MODELS, Store
+from remi_core.store import FINISHED, MODELS, Store
 from remi_core.writing import PART
 
 UNFINISHED_AFTER = 3600
@@ -32,7 +32,11 @@ def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
     hour_ago = time.time() - UNFINISHED_AFTER
     unfinished = [
         path
-        for path in (*store.root.rglob(f"*{PART.rstrip('-')}*"), *halves)
+        for path in (
+            *store.root.rglob(f"*{PART.rstrip('-')}*"),
+            *store.root.glob(f"{FINISHED}*"),
+            *halves,
+        )
         if path.exists() and path.stat().st_mtime < hour_ago
     ]
     removed = tuple(inside(path, store.root) for path in sorted({*old, *unfinished}))

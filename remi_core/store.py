@@ -19,7 +19,7 @@ import numpy as np
 from remi_core.addresses import Address, Entry, Record, check_key, check_name
 from remi_core.containment import inside
 from remi_core.errors import RemiError
-from remi_core.fingerprint import file_digest
+from remi_core.fingerprint import file_digest, text_digest
 from remi_core.locks import locked
 from remi_core.npz import read_npz, write_npz
 from remi_core.progress import detail, notice
@@ -29,6 +29,7 @@ from remi_core.writing import flush, touched, written_whole
 MODELS = "models"
 NOTEBOOKS = "notebooks"
 LOGS = "logs"
+FINISHED = ".finished-"
 PRESET_FILE = "preset.json"
 FROZEN = "REMI_FROZEN"
 """Environment variable that is set where a record that is damaged is refused, not made again."""
@@ -167,6 +168,10 @@ class Store:
         check_name(variant)
         check_key(key)
         return inside(self.root / MODELS / str(seed) / f"{variant}-{key[:8]}", self.root)
+
+    def finished_folder(self, keys: Iterable[str]) -> Path:
+        """Where finished batches of a pass lie until its records do, which these keys name."""
+        return self.root / f"{FINISHED}{text_digest(''.join(sorted(keys)))[:16]}"
 
     def saved_presets(self) -> dict[str, Path]:
         """Name of each preset that was saved here → its file; ``save_preset`` writes one."""

@@ -125,6 +125,17 @@ def test_the_store_is_listed_and_pruned(capsys: pytest.CaptureFixture[str]) -> N
     assert "MiB in" in capsys.readouterr().out
 
 
+def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Store().save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
+    path.with_suffix(".json").write_text("{}")
+    line = complaint("report --preset smoke --frozen", capsys, code=1)
+    assert path.name in line and "of format 1, not 2; refused with --frozen" in line
+    # Else it counts as missing, once it was named.
+    assert cli.main("report --preset smoke".split()) == 1
+    named, said = capsys.readouterr().err.splitlines()
+    assert "made again" in named and "nothing has been run" in said
+
+
 @pytest.mark.parametrize("words", ["presets", "doctor --preset smoke", "run --preset smok"])
 def test_quick_commands_load_nothing_heavy(words: str) -> None:
     code = f"import sys; from remi_core.cli import main; main({words.split()!r}); "

@@ -7,6 +7,7 @@ All of them are optional: a book without results still builds, and says so.
 | `claims.json` | the rows of `remi report --json` |
 | `declarations.json` | what each claim said of itself before any result |
 | `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
+| `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |
 | `status.json` | list of `{notebook, finished, seconds, device}`, and `ended` where it is known |
 | `front.json` | object: `figure` (HTML) and `sentence` of the front page |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from remi_core.drill.rows import Row
 from remi_core.lora.recipe import LoraRecipe
@@ -28,7 +29,7 @@ TOLERANCE = 1e-4
 
 
 @contextmanager
-def small_memory(loaded: LoadedModel) -> Iterator[list[int]]:
+def small_memory(model: PreTrainedModel) -> Iterator[list[int]]:
     """The model with no memory for more than ``MOST`` dialogues at a time; the sizes at which it ended."""
     ended: list[int] = []
 
@@ -38,7 +39,7 @@ def small_memory(loaded: LoadedModel) -> Iterator[list[int]]:
             ended.append(len(ids))
             raise torch.OutOfMemoryError("CUDA out of memory. (drill)")
 
-    handle = decoder_body(loaded.model).register_forward_pre_hook(refuse, with_kwargs=True)
+    handle = decoder_body(model).register_forward_pre_hook(refuse, with_kwargs=True)
     try:
         yield ended
     finally:
@@ -53,7 +54,7 @@ class _Small(Subject):
     @contextmanager
     def open(self) -> Iterator[LoadedModel]:
         """The model in memory while the context lasts."""
-        with super().open() as loaded, small_memory(loaded) as ended:
+        with super().open() as loaded, small_memory(loaded.model) as ended:
             yield loaded
         _Small.ended += ended
 
@@ -104,7 +105,7 @@ def _fine_tuned(who: Subject, dataset: str) -> str | None:
         with who.open() as loaded:
             encoded = encoded_rows(who, who.tokenizer(), load_set(who.preset, dataset))
             if tight:
-                with small_memory(loaded) as ended:
+                with small_memory(loaded.model) as ended:
                     trained = train_adapter(loaded, encoded, recipe, say=lambda line: None)
                 if not ended:
                     return "fine-tuning: memory never ended"

@@ -39,7 +39,7 @@ class Row:
 def state_of(root: Path) -> dict[str, str]:
     """Digest of all that is read of a store: arrays and provenance of records, weights, presets, executed notebooks.
 
-    Seconds are left out, and of a notebook everything but its sources and its printed output.
+    Seconds are left out, and of a notebook everything but its sources and what it shows in words and tables.
     """
     found = {}
     for path in sorted(root.rglob("*")):
@@ -65,8 +65,16 @@ def _is_sealed(path: Path) -> bool:
 
 def _notebook_digest(path: Path) -> str:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    told = [[cell["source"], [out.get("text") for out in cell.get("outputs", [])]] for cell in cells]
+    told = [[cell["source"], [_shown(out) for out in cell.get("outputs", [])]] for cell in cells]
     return text_digest(json.dumps(told))
+
+
+def _shown(output: dict) -> object:
+    """What an output shows in words or tables; nothing of a warning, which depends on what had to be measured."""
+    if output.get("name") == "stderr":
+        return None
+    data = output.get("data", {})
+    return [output.get("text"), *(data.get(kind) for kind in ("text/plain", "text/html"))]
 
 
 def differences(root: Path, expected: dict[str, str]) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+from remi_core.book_results import DRILL
 from remi_core.drill.disk import drill_disk
 from remi_core.drill.flips import drill_flips
 from remi_core.drill.kills import drill_kills
@@ -19,7 +20,9 @@ from remi_core.presets import get_preset
 from remi_core.progress import Say, clock
 from remi_core.store import Store, project_root, written_whole
 
-RUN_KILLS, TRAINING_KILLS, TUNE_KILLS, FLIPS = 30, 10, 3, 200
+FLIPS = 200
+ROUNDS = {"run": (10, 3), "finetune": (5, 2), "tune": (3, 1), "pretrain": (5, 2)}
+"""Victim → how many kills a round, and how many rounds."""
 
 Drill = Callable[[Store, Path], list[Row]]
 """A drill in an empty folder; the store has the models, or gets them."""
@@ -27,24 +30,40 @@ Drill = Callable[[Store, Path], list[Row]]
 
 def drill_path() -> Path:
     """Where the outcome is kept."""
-    return project_root() / "stored" / "drill.json"
+    return project_root() / "stored" / DRILL
 
 
-def _kills(store: Store, folder: Path) -> list[Row]:
-    from remi_core.drill import victims
+def kill_round(name: str, store: Store, folder: Path, number: int) -> Row:
+    """One round of kills of a victim, with moments of its own."""
+    from remi_core.drill import victims  # brings the organism
 
-    chosen = [
-        (victims.notebook_run(store), RUN_KILLS),
-        (victims.fine_tune(store), TRAINING_KILLS),
-        (victims.organism_tune(store), TUNE_KILLS),
-        (victims.pretraining(), TRAINING_KILLS),
+    victim = {
+        "run": lambda: victims.notebook_run(store),
+        "finetune": lambda: victims.fine_tune(store),
+        "tune": lambda: victims.organism_tune(store),
+        "pretrain": victims.pretraining,
+    }[name]()
+    own = folder / f"{name}-{number}"
+    own.mkdir()
+    return drill_kills(victim, own, count=ROUNDS[name][0], seed=number)
+
+
+def _kills(name: str) -> Drill:
+    return lambda store, folder: [
+        joined([kill_round(name, store, folder, number) for number in range(ROUNDS[name][1])])
     ]
-    rows = []
-    for number, (victim, count) in enumerate(chosen):
-        own = folder / str(number)
-        own.mkdir()
-        rows.append(drill_kills(victim, own, count=count))
-    return rows
+
+
+def joined(rows: Sequence[Row]) -> Row:
+    """The rounds of one drill as one row."""
+    return Row(
+        drill=rows[0].drill,
+        tried=sum(row.tried for row in rows),
+        held=sum(row.held for row in rows),
+        failures=[failure for row in rows for failure in row.failures],
+        seconds=round(sum(row.seconds for row in rows), 1),
+        note=rows[0].note,
+    )
 
 
 def _disk(_store: Store, folder: Path) -> list[Row]:
@@ -67,7 +86,12 @@ def _memory(store: Store, folder: Path) -> list[Row]:
     return [drill_memory(get_preset("smoke"), store, folder, dataset="general")]
 
 
-DRILLS: Mapping[str, Drill] = {"disk": _disk, "files": _flips, "memory": _memory, "kills": _kills}
+DRILLS: Mapping[str, Drill] = {
+    "disk": _disk,
+    "files": _flips,
+    "memory": _memory,
+    **{name: _kills(name) for name in ROUNDS},
+}
 """Drill → function that does it."""
 
 
@@ -97,7 +121,7 @@ def run_drills(names: Sequence[str], store: Store, path: Path, say: Say) -> list
         for row in own:
             say(f"    {row.drill}: {row.held} of {row.tried} held, {clock(row.seconds)}")
         rows += own
-        _write(path, {name: own})
+        write(path, {name: own})
     return rows
 
 
@@ -107,13 +131,18 @@ def _beside(store: Store) -> Path:
     return store.root
 
 
-def _write(path: Path, rows: Mapping[str, Sequence[Row]]) -> None:
+def write(path: Path, rows: Mapping[str, Sequence[Row]]) -> None:
+    """Return once the rows of these drills are in the file, beside those of others on the same machine and versions."""
     before = read_drill(path) if path.is_file() else {}
     about = {"machine": machine(), "versions": library_versions(), "made": date.today().isoformat()}
     same = before.get("machine") == about["machine"] and before.get("versions") == about["versions"]
     drills = dict(before["drills"]) if same else {}
     drills |= {name: [vars(row) for row in own] for name, own in rows.items()}
-    found = {**about, "recipe": "make drill", "drills": {name: drills[name] for name in sorted(drills)}}
+    found = {
+        **about,
+        "recipe": "make drill",
+        "drills": {name: drills[name] for name in DRILLS if name in drills},
+    }
     with written_whole(path) as part:
         part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

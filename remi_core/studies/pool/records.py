@@ -66,6 +66,7 @@ def _record(
     preset = who.preset
     fields = {"weights": who.weights, "seed": preset.seed, "loss": preset.loss_tokens, "part": part}
     fields |= {"first_k": preset.answer_first_k, "layer": preset.gradient_layer, "dtype": preset.dtype}
+    fields["max_tokens"] = preset.max_tokens
     address = Address(preset.name, who.seed, who.variant, "pool", part, make_key(fields, [__name__]))
 
     def computed() -> tuple[dict[str, np.ndarray], dict[str, object]]:
