@@ -39,13 +39,6 @@ class Columns:
         """The dialogues in the order they came, and each array over all batches; none where nothing was added."""
         return [column.filled() for column in self._columns]
 
-    def held(self) -> list[np.ndarray]:
-        """The dialogues in the order they came, and each array over all batches; none where nothing was added."""
-        if not self._indices:
-            return []
-        columns = zip(*self._arrays, strict=True)
-        return [np.concatenate(self._indices), *(np.concatenate(column) for column in columns)]
-
     def finish(self) -> tuple[Int[np.ndarray, " dialogue"], list[np.ndarray]]:
         """Dialogues in the order they came, and each array over all batches; empty afterwards."""
         indices, *arrays = self.held() or [np.zeros(0, dtype=np.int64)]
