@@ -147,7 +147,7 @@ def _provenance(about: Path, arrays: Path, named: Mapping[str, str]) -> bytes:
         check_file(arrays, content["sha256"])
     except Damaged as error:
         raise RemiError(f"{arrays}: {error}; run again before it is deposited") from None
-    return sealed_text(json.loads(_json(content, named))).encode()
+    return _json(json.loads(sealed_text(json.loads(_json(content, named)))), {})
 
 
 def write_archive(path: Path, folder: str, files: Mapping[str, Content]) -> None:

@@ -229,3 +229,17 @@ def test_another_file_is_not_overwritten(project: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
         write_deposit(SMOKE, store, project / "nowhere" / "out.zip")
     assert out.read_text() == "mine"
+
+
+def test_a_deposited_record_is_read_where_it_is_unpacked_and_a_damaged_one_is_refused(project: Path) -> None:
+    store, copied = Store(project / "store"), Store(project / "copy", frozen=True)
+    path = save(store, "scores", "c" * 64, {"data": "/srv/mine.jsonl"})
+    for name, content in deposit.record_files(store, SMOKE, {"/srv/mine.jsonl": "mine.jsonl"}).items():
+        place = copied.root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    found = copied.load(Address("smoke", 102, "base", "scores", "general", "c" * 64))
+    assert found.provenance == {"data": "mine.jsonl"} and found.arrays["x"].tolist() == [0, 1, 2]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RemiError, match=f"{path.name}: changed or cut short .*run again"):
+        deposit.record_files(store, SMOKE, {})
