@@ -42,6 +42,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         return Measured(value=1.0, low=0.0, high=2.0, null=None, n=1)
 
     monkeypatch.setattr(robustness, "compute_headline", compute)
+    monkeypatch.setattr(robustness, "subject", lambda *_: None)
     return found
 
 
@@ -49,6 +50,9 @@ def test_every_setting_reaches_the_pass(seen: list[dict[str, object]], tmp_path:
     store, before = Store(tmp_path), torch.get_num_threads()
     raw = robustness.measure(PRESET, 102, store, lambda _: None)
     assert json.loads(json.dumps(raw)) == raw and torch.get_num_threads() == before
+    n_computed = len(seen)
+    assert robustness.measure(PRESET, 102, store, lambda _: None) == raw
+    assert len(seen) == n_computed, "what was measured is read"
     assert len(seen) == len(ROWS) * len(SETTINGS) and all(one["weights"] is store for one in seen)
     by_setting = [seen[at : at + len(ROWS)] for at in range(0, len(seen), len(ROWS))]
     assert len({one[0]["store"] for one in by_setting}) == len(SETTINGS), (
