@@ -109,7 +109,7 @@ browse: book
 	n_files=$$(find tests/browser -name 'test_*.py' 2>/dev/null | wc -l); \
 	if [ -z "$$chromium" ]; then echo "browser checks: 0 files run, $$n_files skipped (no Chromium)"; \
 	elif [ "$$n_files" -eq 0 ]; then echo "browser checks: 0 files run, 0 skipped (none in tests/browser)"; \
-	else $(VENV)/bin/python -m pytest tests/browser; fi
+	else $(VENV)/bin/python -m pytest -n 2 tests/browser; fi
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis build
