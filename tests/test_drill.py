@@ -21,6 +21,7 @@ from remi_core.drill.rows import Row
 from remi_core.drill.victims import small_run
 from remi_core.drill.work import work
 from remi_core.errors import RemiError, UsageError
+from remi_core.preset import read_preset
 from remi_core.store import Store
 
 IN_PLACE = """
@@ -125,8 +126,8 @@ def test_a_store_is_checked_by_the_command(quick: Path, capsys: pytest.CaptureFi
     (quick / "store" / "drill" / "preset.json").write_text("{}")
     assert main(["store", "check", "--store", str(quick / "store")]) == 1
     assert capsys.readouterr().out.splitlines()[-2] == "drill/preset.json: of format 1, not 2"
-    with pytest.raises(RemiError, match="preset.json: .*give the preset again with --name"):
-        Store(quick / "store").read_preset("drill")
+    with pytest.raises(UsageError, match="is no preset: of format 1"):
+        read_preset(Store(quick / "store").saved_presets()["drill"])
 
 
 def test_memory_that_ends_at_every_batch_above_two_changes_nothing(
