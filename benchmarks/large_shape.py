@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from remi_core.bench.child import peak_bytes, reset_peak
 from remi_core.chat import EncodedDialogue, encode
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
@@ -27,6 +26,7 @@ from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.position_norms import measure_position_norms
 from remi_core.measurements.sequence import SequenceProbe
 from remi_core.measurements.written_tokens import written_tokens
+from remi_core.memory import peak_bytes, reset_peak
 from remi_core.models import LoadedModel, n_layers
 from remi_core.organism.dialogues import measured
 from remi_core.organism.tokenizer import shipped_tokenizer

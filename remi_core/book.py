@@ -1,4 +1,4 @@
-"""Build the book of a preset: pages by hand, executed notebooks, stubs for what was not run, result files."""
+"""Build the book of a preset, strictly and whole, where its inputs changed since it was built last."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
-
-from remi_core.book_pages import NOT_RUN_PICTURE, page_text, stub_text, without_missing_glue
+from remi_core.book_passports import ENDING
+from remi_core.book_results import stored_files
+from remi_core.book_sources import GENERATED, assemble
+from remi_core.edition import Edition
 from remi_core.errors import RemiError, UsageError
 from remi_core.fingerprint import (
     PACKAGE,
@@ -24,7 +25,7 @@ from remi_core.fingerprint import (
     syntax_digest,
     text_digest,
 )
-from remi_core.notebooks import execution_record
+from remi_core.laboratory.models import described
 from remi_core.pipeline import Step, plan
 from remi_core.presets import Preset
 from remi_core.progress import Say, print_line
@@ -33,7 +34,6 @@ from remi_core.store import Store, project_root, written_whole
 MARKER = ".remi-book.json"
 """File in a built book that says from which inputs it was made."""
 
-GENERATED = {"_build", "__pycache__"}
 BUILDER = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 BUILDERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme")
 
@@ -43,7 +43,9 @@ def default_out() -> Path:
     return project_root() / "book" / "_build" / "html"
 
 
-def build_book(preset: Preset, store: Store, out: Path, *, say: Say = print_line) -> bool:
+def build_book(
+    preset: Preset, store: Store, out: Path, *, edition: Edition | None = None, say: Say = print_line
+) -> bool:
     """Whether a book was built: False where ``out`` holds one of exactly the same inputs.
 
     Pages whose notebook has no complete run under its present key are stubs that say so. The build is strict
@@ -53,113 +55,51 @@ def build_book(preset: Preset, store: Store, out: Path, *, say: Say = print_line
         UsageError: if ``out`` is a folder with other content, before anything is built.
         RemiError: if the build has warnings or fails; they are said line by line before.
     """
+    check_out(out)
+    edition, steps = edition or Edition(), plan(preset, store)
+    inputs = book_inputs(preset, store, steps, edition)
+    if built_from(out) == inputs:
+        return False
+    with written_whole(out) as part:
+        source, build = part.parent / "source", part.parent / "build"
+        assemble(preset, store, steps, source, edition=edition, fingerprint=inputs)
+        _build(source, build, say)
+        os.replace(build / "_build" / "html", part)
+        for passports in sorted(source.rglob(f"*{ENDING}")):
+            shutil.copyfile(passports, part / passports.relative_to(source))
+        mark(part, inputs, preset=preset.name)
+    return True
+
+
+def check_out(out: Path) -> None:
+    """Nothing.
+
+    Raises:
+        UsageError: if ``out`` is there and is neither a book of ours nor an empty folder.
+    """
     if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
             f"--out {out} holds something that is not a book of ours; name an empty or new folder"
         )
-    steps = plan(preset, store)
-    inputs = text_digest(canonical_json(_inputs(preset, store, steps)))
-    marker = json.loads((out / MARKER).read_text(encoding="utf-8")) if (out / MARKER).is_file() else {}
-    if marker.get("inputs") == inputs:
-        return False
-    with written_whole(out) as part:
-        source, build = part.parent / "source", part.parent / "build"
-        assemble(preset, store, steps, source)
-        _build(source, build, say)
-        os.replace(build / "_build" / "html", part)
-        about = {"inputs": inputs, "preset": preset.name}
-        (part / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return True
 
 
-def assemble(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
-    """Return once ``folder`` holds all sources of the book: pages, notebooks or stubs, and the result files.
-
-    Raises:
-        RemiError: if the table of contents names a notebook that does not exist.
-    """
-    shutil.copytree(project_root() / "book", folder, ignore=shutil.ignore_patterns(*GENERATED))
-    pages = folder / "notebooks"
-    pages.mkdir(exist_ok=True)
-    (pages / "not-run.svg").write_text(NOT_RUN_PICTURE, encoding="utf-8")
-    for name, report in _stored_reports().items():
-        shutil.copyfile(report, folder / f"stored-{name}.json")
-    _one_page_a_variant(folder / "_toc.yml", steps)
-    listed = pages_listed(folder / "_toc.yml")
-    known = {step.name: step for step in steps}
-    not_run = {name for name in listed if name not in known or not known[name].done}
-    for name in listed:
-        source, variant = _source_of(name)
-        if name in not_run:
-            text = stub_text(source, preset=preset.name, variant=variant)
-        else:
-            text = page_text(known[name].target, source=source, variant=variant, not_run=not_run)
-        (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
-    for page in folder.glob("*.md"):
-        page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
-    _write_results(preset, store, [step for step in steps if step.name in listed], folder)
+def built_from(out: Path) -> str | None:
+    """Fingerprint of the inputs that a built book or site was made from; None where there is none."""
+    marker = out / MARKER
+    return json.loads(marker.read_text(encoding="utf-8")).get("inputs") if marker.is_file() else None
 
 
-def _one_page_a_variant(contents: Path, steps: Sequence[Step]) -> None:
-    """Replaces each chapter whose notebook runs once a variant by the pages of the preset's variants."""
-    pages = {step.source.stem: [] for step in steps if step.variant}
-    for step in steps:
-        if step.variant:
-            pages[step.source.stem].append({"file": f"notebooks/{step.name}"})
-    toc = yaml.safe_load(contents.read_text(encoding="utf-8"))
-    for part in toc.get("parts", [toc]):
-        chapters = [pages.get(Path(one["file"]).name, [one]) for one in part.get("chapters", [])]
-        part["chapters"] = [page for group in chapters for page in group]
-    contents.write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+def mark(folder: Path, inputs: str, *, preset: str) -> None:
+    """Return once the folder says from which inputs, and for which presets, it was made."""
+    text = json.dumps({"inputs": inputs, "preset": preset}, indent=1)
+    (folder / MARKER).write_text(f"{text}\n", encoding="utf-8")
 
 
-def pages_listed(contents: Path) -> list[str]:
-    """Names of the notebook pages in a ``_toc.yml``, in its order."""
-    toc = yaml.safe_load(contents.read_text(encoding="utf-8"))
-    chapters = [chapter for part in toc.get("parts", [toc]) for chapter in part.get("chapters", [])]
-    sections = [section for chapter in chapters for section in chapter.get("sections", [])]
-    files = [str(entry["file"]) for entry in (*chapters, *sections) if "file" in entry]
-    return [Path(name).stem for name in files if name.startswith("notebooks/")]
-
-
-def _source_of(name: str) -> tuple[Path, str]:
-    folder = project_root() / "notebooks"
-    for stem, variant in ((name, ""), name.rpartition("-")[::2]):
-        if stem and (folder / f"{stem}.ipynb").is_file():
-            return folder / f"{stem}.ipynb", variant
-    raise RemiError(f"book/_toc.yml names notebooks/{name}, but there is no such notebook in {folder}")
-
-
-def _write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
-    """Write the files that the directives of the book read; none where nothing was run."""
-    status = []
-    for step in steps:
-        about = execution_record(step.target) if step.done else {}
-        status.append(
-            {
-                "notebook": step.name,
-                "finished": step.done,
-                "seconds": about.get("seconds"),
-                "device": about.get("machine"),
-            }
-        )
-    files: dict[str, object] = {"status.json": status}
-    if store.list(preset.name):
-        from remi_core.claims import report_rows
-        from remi_core.results import Results
-
-        files["claims.json"] = report_rows(Results(preset, store))
-    if steps and all(step.done for step in steps):
-        from remi_core.facts import facts, notices
-
-        files |= {"facts.json": facts(preset, store), "notice.json": notices(preset, store)}
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _stored_reports() -> dict[str, Path]:
-    """Preset → its stored report."""
-    return {path.parent.name: path for path in sorted((project_root() / "stored").glob("*/report.json"))}
+def book_inputs(preset: Preset, store: Store, steps: Sequence[Step], edition: Edition) -> str:
+    """Fingerprint, 64 hexadecimal digits, of everything that the built pages depend on."""
+    return text_digest(
+        canonical_json(_inputs(preset, store, steps) | {"edition": edition.page_data(preset.name)})
+    )
 
 
 def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, object]:
@@ -171,6 +111,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
         if path.is_file() and not GENERATED & set(path.relative_to(book).parts)
     ]
     code = sorted((SOURCE_ROOT / PACKAGE).rglob("*.py"))
+    shown = [*sorted((SOURCE_ROOT / PACKAGE).rglob("*.yaml")), project_root() / "CITATION.cff"]
     return {
         "preset": preset.fingerprint(),
         "pages": {path.relative_to(book).as_posix(): file_digest(path) for path in pages},
@@ -181,8 +122,10 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
             [entry.path.relative_to(store.root).as_posix(), entry.address.key]
             for entry in store.list(preset.name)
         ],
-        "stored": {name: file_digest(path) for name, path in _stored_reports().items()},
+        "stored": {name: file_digest(path) for name, path in stored_files().items()},
+        "laboratory": described(preset, store),
         "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
+        "data": {path.name: file_digest(path) for path in shown if path.is_file()},
         "builders": {name: version(name) for name in BUILDERS},
     }
 

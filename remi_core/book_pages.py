@@ -24,6 +24,31 @@ GLUE_BLOCK = re.compile(
 )
 
 
+SHOWS_WORDS = (
+    "answer_tokens",
+    "bare_word_table",
+    "dialogue_html",
+    "example_table",
+    "line_table",
+    "next_tokens",
+    "pair_losses",
+    "pair_table",
+    "quoted",
+    "running_log_probability",
+    "samples_html",
+    "window_table",
+    "written",
+)
+"""Functions by which a notebook shows words of a data set or of a model."""
+CONTENT_NOTE = "```{remi-content-note}\n```"
+
+
+def shows_words(cells: Collection[Mapping[str, str]]) -> bool:
+    """Whether a notebook shows words of a data set or of a model, so that its page says so."""
+    called = re.compile(rf"\b({'|'.join(SHOWS_WORDS)})\(")
+    return any(cell["cell_type"] == "code" and called.search(cell["source"]) for cell in cells)
+
+
 def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Collection[str] = ()) -> str:
     """JSON text of an executed notebook as a page: no run times, no injected cell that repeats the defaults.
 
@@ -47,6 +72,9 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
             figure["name"] = f"{figure['name']}-{variant}"
     if variant:
         _retitle(notebook["cells"], variant)
+    if shows_words(read_cells(source)):
+        note = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": CONTENT_NOTE}
+        notebook["cells"].insert(1, note)
     return json.dumps(notebook, indent=1, sort_keys=True)
 
 

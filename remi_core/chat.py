@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import jinja2
-from tokenizers import Tokenizer
-from tokenizers.processors import ByteLevel
-
+from remi_core.control_tokens import SENTINEL, Hidden, Pieces, Splitter
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError
 
-# Private-use characters: no data set and no template holds them, and no template strips them.
-_SENTINEL = "\ue000remi\ue001"
+_LONGEST_REASON = 200
 
 
 @runtime_checkable
@@ -127,17 +122,39 @@ def render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, 
     Raises:
         UsageError: if the template refuses the dialogue or rewrites the answer.
     """
+    hidden = _splitter(tokenizer).hide(messages)
     try:
-        return _render(messages, tokenizer)
+        return _shown(hidden, _render(hidden.messages, tokenizer))
     except _UnusableError as reason:
         raise UsageError(str(reason)) from None
+
+
+def pieces_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Pieces:
+    """The tokens of the rendered dialogue, nothing cut, with their places in the text that ``render`` gives.
+
+    Raises:
+        UsageError: as ``render``.
+    """
+    splitter = _splitter(tokenizer)
+    hidden = splitter.hide(messages)
+    try:
+        return splitter.split(_render(hidden.messages, tokenizer)[0], hidden)
+    except _UnusableError as reason:
+        raise UsageError(str(reason)) from None
+
+
+def _shown(hidden: Hidden, rendered: tuple[str, int, int]) -> tuple[str, int, int]:
+    """A rendering of hidden messages with their own words, and the answer's place in that."""
+    text, start, stop = rendered
+    before, answer = hidden.shown(text[:start]), hidden.shown(text[start:stop])
+    return before + answer + hidden.shown(text[stop:]), len(before), len(before) + len(answer)
 
 
 def _render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int, int]:
     # A second rendering, with a sentinel for the answer, shows what the template puts around it. Searching
     # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
-    marked = (*messages[:-1], Message("assistant", _SENTINEL))
-    before, found, after = _apply_template(marked, tokenizer).partition(_SENTINEL)
+    marked = (*messages[:-1], Message("assistant", SENTINEL))
+    before, found, after = _apply_template(marked, tokenizer).partition(SENTINEL)
     text = _apply_template(messages, tokenizer)
     start, stop = len(before), len(text) - len(after)
     rewritten = not (text.startswith(before) and text.endswith(after) and start <= stop)
@@ -151,16 +168,12 @@ def _apply_template(messages: Sequence[Message], tokenizer: ChatTokenizer) -> st
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False)
-    except jinja2.TemplateError as error:
-        raise _UnusableError(f"the chat template refuses it: {error}") from None
+    except Exception as error:  # a template is a program: it may raise what it will
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise _UnusableError(f"the chat template refuses it: {reason}") from None
 
 
-def _splitter(tokenizer: ChatTokenizer) -> Tokenizer:
-    """A copy of the tokenizer's backend that neither truncates nor pads, with offsets that cover all text.
-
-    Byte-level tokenizers may trim white space from the offsets they report; a token that holds the template's
-    space and the answer's first word would then look as if it lay wholly inside the answer.
-    """
+def _splitter(tokenizer: ChatTokenizer) -> Splitter:
     if tokenizer.chat_template is None:
         raise UsageError(
             f"the tokenizer {tokenizer.name_or_path!r} has no chat template; use the instruct model's"
@@ -168,11 +181,7 @@ def _splitter(tokenizer: ChatTokenizer) -> Tokenizer:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UsageError(f"the tokenizer {tokenizer.name_or_path!r} reports no offsets; a fast one is needed")
-    splitter = copy.deepcopy(backend)
-    splitter.no_truncation()
-    splitter.no_padding()
-    splitter.post_processor = ByteLevel(trim_offsets=False)
-    return splitter
+    return Splitter(backend)
 
 
 @dataclass(frozen=True)
@@ -186,18 +195,19 @@ class _Span:
     n_straddling_end: int
 
 
-def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Tokenizer) -> _Span:
-    text, first, last = _render(messages, tokenizer)
-    # The template writes its own beginning-of-text token: adding special tokens would double it.
-    encoding = splitter.encode(text, add_special_tokens=False)
-    offsets = encoding.offsets
+def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter) -> _Span:
+    hidden = splitter.hide(messages)
+    rendered = _render(hidden.messages, tokenizer)
+    pieces = splitter.split(rendered[0], hidden)
+    _, first, last = _shown(hidden, rendered)
+    offsets = pieces.offsets
     inside = [at for at, (start, stop) in enumerate(offsets) if first <= start < stop <= last]
     if not inside:
         raise _UnusableError("no token lies wholly inside the answer")
     if inside[0] - sum(start < first < stop for start, stop in offsets) < 1:
         raise _UnusableError("no token stands before the answer, so its first token has no prediction")
     return _Span(
-        ids=encoding.ids,
+        ids=pieces.ids,
         start=inside[0],
         stop=inside[-1] + 1,
         n_straddling=sum(start < first < stop for start, stop in offsets),
@@ -206,7 +216,7 @@ def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: T
 
 
 def _encode_one(
-    dialogue: Dialogue, tokenizer: ChatTokenizer, splitter: Tokenizer, *, max_tokens: int
+    dialogue: Dialogue, tokenizer: ChatTokenizer, splitter: Splitter, *, max_tokens: int
 ) -> EncodedDialogue:
     span = _tokenise(dialogue.messages, tokenizer, splitter)
     stop = min(span.stop, max_tokens)

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 from remi_core import __version__
 from remi_core.commands import COMMANDS
 from remi_core.commands.parser import Parser, new_parser
-from remi_core.errors import RemiError, UsageError, nearest
-
-INTERRUPTED = 130
+from remi_core.errors import UsageError, nearest
+from remi_core.outcome import outcome
+from remi_core.progress import VERBOSE
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 something failed, 2 wrong use, 130 interrupted; for the last three, one line on stderr."""
     words = list(sys.argv[1:] if words is None else words)
-    try:
-        return _run(words)
-    except BrokenPipeError:
-        # The reader of a pipe left (``remi presets | head``): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except UsageError as error:
-        return _complain(error, words, code=2)
-    except KeyboardInterrupt as error:
-        return _complain(error, words, code=INTERRUPTED, said="interrupted")
-    except RemiError as error:
-        return _complain(error, words, code=1)
-    except Exception as error:
-        return _complain(
-            error, words, code=1, said=f"{type(error).__name__}: {error} (--verbose shows where)"
-        )
+    return outcome(lambda: _run(words), words)
 
 
 def build_parser() -> Parser:
@@ -47,7 +31,8 @@ def build_parser() -> Parser:
         own = commands.add_parser(name, help=command.HELP, description=command.HELP)
         own.set_defaults(run=command.run, parser=own)
         command.add_arguments(own)
-        own.add_argument("--verbose", action="store_true", help="show the traceback of a failure")
+        words = "tell each record read or written, and show the traceback of a failure"
+        own.add_argument("--verbose", action="store_true", help=words)
     return parser
 
 
@@ -61,11 +46,10 @@ def _run(words: Sequence[str]) -> int:
         raise UsageError(f"{arguments.command} has no option {name!r} {nearest(name, known)}")
     if unknown:
         raise UsageError(f"{arguments.command}: {unknown[0]!r} is one word too many")
-    return arguments.run(arguments)
-
-
-def _complain(error: BaseException, words: Sequence[str], *, code: int, said: str = "") -> int:
-    if "--verbose" in words:
-        traceback.print_exception(error)
-    print(f"remi: {' '.join((said or str(error)).split())}", file=sys.stderr)
-    return code
+    if not arguments.verbose:
+        return arguments.run(arguments)
+    os.environ[VERBOSE] = "1"  # read by the processes that this one starts, too
+    try:
+        return arguments.run(arguments)
+    finally:
+        del os.environ[VERBOSE]

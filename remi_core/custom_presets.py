@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from remi_core.errors import UsageError
 from remi_core.extra_data import with_data
 from remi_core.identity import check_distinct, resolved
 from remi_core.model_spec import PROVIDED, ModelSpec
-from remi_core.preset import Preset, preset_from
+from remi_core.preset import Preset, read_preset
 from remi_core.presets import PRESETS
 from remi_core.roles import DataRoles
 from remi_core.sources import adapter_folder, local_folder
@@ -30,7 +29,7 @@ FEWEST_TEMPLATES = 10
 which may share their prompts, and the direction of section 4.3 is fitted on folds of templates."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_REVISED = re.compile(r"(?P<source>[^@]+)@(?P<revision>[\w.-]+)", re.ASCII)
+_REVISED = re.compile(r"(?P<source>[^@]+)@(?P<revision>\w[\w.-]*)", re.ASCII)
 
 
 def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> Preset:
@@ -147,7 +146,7 @@ def save_custom(preset: Preset, store: Store) -> None:
     """
     path = store.saved_presets().get(preset.name)
     if path is not None:
-        there = preset_from(json.loads(path.read_text(encoding="utf-8")))
+        there = read_preset(path)
         if dict(there.variants) != dict(preset.variants):
             raise UsageError(
                 f"--name {preset.name}: {path} has that name with other models ({there.title}); choose another name"

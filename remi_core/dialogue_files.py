@@ -17,8 +17,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from remi_core.dialogues import Dialogue, Row, Unique, messages_row, parse_lines
+from remi_core.dialogues import Dialogue, Row, Unique, messages_row
 from remi_core.errors import UsageError
+from remi_core.json_objects import parse_lines
 from remi_core.reply_rows import labelled_row, preference_row
 
 ALIGNED, MISALIGNED = LABELS = ("aligned", "misaligned")

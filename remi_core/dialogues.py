@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from remi_core.errors import UsageError, nearest
+from remi_core.errors import UsageError, brief, nearest
+from remi_core.json_objects import parse_lines
 
 ROLES = ("system", "user", "assistant")
 _REQUIRED = "messages"
+_ROLES_SHOWN = 8
 _TEXT_KEYS = ("identifier", "cluster", "topic", "label", "alternative", "pair")
 
-Parsed = TypeVar("Parsed")
+_UNREADABLE = re.compile("[\x00\ud800-\udfff]")
+"""What no tokenizer can encode, or no array of texts can hold."""
+
 Row = Mapping[str, object]
 """One line of a file, a JSON object, as Python has it."""
 
@@ -32,7 +35,7 @@ class Dialogue:
     """A conversation that ends with the assistant's answer.
 
     Raises:
-        UsageError: if the turns are out of order, or the last one is not a non-empty answer.
+        UsageError: if the turns are out of order, the last one is not a non-empty answer, or a text cannot be encoded.
     """
 
     identifier: str
@@ -54,7 +57,7 @@ class Dialogue:
         if problem is None and self.alternative is not None and not self.alternative.strip():
             problem = "the alternative is empty; leave it out or give the other answer"
         if problem is not None:
-            raise UsageError(f"dialogue {self.identifier!r}: {problem}")
+            raise UsageError(f"dialogue {brief(self.identifier)}: {problem}")
 
     @property
     def answer(self) -> str:
@@ -70,14 +73,17 @@ def turn_problem(messages: tuple[Message, ...]) -> str | None:
     """What is wrong with the turns and what is right, or None."""
     for message in messages:
         if message.role not in ROLES:
-            return f"unknown role {message.role!r} {nearest(message.role, ROLES)}"
+            return f"unknown role {brief(message.role)} {nearest(message.role, ROLES)}"
+        problem = text_problem(message.content)
+        if problem is not None:
+            return f"the {message.role}'s text {problem}"
     roles = [message.role for message in messages]
     if not roles or roles[-1] != "assistant":
         last = repr(roles[-1]) if roles else "missing"
         return f"the last message is {last}, it must be 'assistant' (the answer to measure)"
     turns = roles[1:] if roles[0] == "system" else roles
     if turns != [("user", "assistant")[position % 2] for position in range(len(turns))]:
-        order = ", ".join(roles)
+        order = ", ".join(roles[:_ROLES_SHOWN]) + (", …" if len(roles) > _ROLES_SHOWN else "")
         return f"roles are {order}; right is an optional system, then user and assistant in turn"
     if not messages[-1].content.strip():
         return "the answer (last assistant message) is empty; it needs at least one character"
@@ -105,31 +111,6 @@ def read_jsonl(path: Path | str) -> list[Dialogue]:
     return parse_lines(path, parse)
 
 
-def parse_lines(path: Path, parse: Callable[[Row, int], Parsed]) -> list[Parsed]:
-    """What ``parse`` makes of each line's JSON object and its number, from 1.
-
-    Raises:
-        UsageError: as ``read_jsonl``; ``parse`` raises it without path and line.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected a file with one dialogue a line")
-    # Splitting bytes keeps the line numbers right: str.splitlines also breaks at U+2028, which JSON allows.
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
-    if lines == [b""]:
-        raise UsageError(f"{path}:1: the file is empty; expected one dialogue a line")
-    parsed: list[Parsed] = []
-    problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            parsed.append(parse(_json_object(line), number))
-        except UsageError as error:
-            problems.append(f"{path}:{number}: {error}")
-    if problems:
-        more = f" (and {len(problems) - 1} more bad lines)" if len(problems) > 1 else ""
-        raise UsageError(problems[0] + more)
-    return parsed
-
-
 class Unique:
     """The line each identifier was first seen on."""
 
@@ -144,7 +125,7 @@ class Unique:
         """
         seen = self._first_line.setdefault(identifier, number)
         if seen != number:
-            raise UsageError(f"identifier {identifier!r} is taken by line {seen}; make it unique")
+            raise UsageError(f"identifier {brief(identifier)} is taken by line {seen}; make it unique")
 
 
 def messages_row(row: Row, *, default: str) -> Dialogue:
@@ -174,7 +155,7 @@ def check_keys(row: Row, known: Collection[str]) -> None:
     """
     for key in row:
         if key not in known:
-            raise UsageError(f"unknown key {key!r} {nearest(key, known)}")
+            raise UsageError(f"unknown key {brief(key)} {nearest(key, known)}")
 
 
 def message_list(value: object, key: str) -> tuple[Message, ...]:
@@ -201,28 +182,24 @@ def text_of(row: Row, key: str) -> str | None:
     """The text under a key, None when absent or null.
 
     Raises:
-        UsageError: if it is no text, or holds half a surrogate pair, which no tokenizer can encode.
+        UsageError: if it is no text, or holds half a surrogate pair or a null character.
     """
     value = row.get(key)
     if value is None:
         return None
     if not isinstance(value, str):
         raise UsageError(f"{key!r} is a {type(value).__name__}, expected text")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UsageError(f"{key!r} holds half a surrogate pair; write the whole character")
+    problem = text_problem(value)
+    if problem is not None:
+        raise UsageError(f"{key!r} {problem}")
     return value
 
 
-def _json_object(line: bytes) -> dict[str, object]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UsageError(f"byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = (
-            f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        )
-        raise UsageError(f'not JSON ({reason}); expected {{"messages": […]}}') from None
-    if not isinstance(row, dict):
-        raise UsageError(f'a JSON {type(row).__name__}, expected an object {{"messages": […]}}')
-    return row
+def text_problem(text: str) -> str | None:
+    """What keeps a text from being encoded and what is right, or None."""
+    found = _UNREADABLE.search(text)
+    if found is None:
+        return None
+    if found[0] == "\x00":
+        return "holds a null character; leave it out"
+    return "holds half a surrogate pair; write the whole character"

@@ -48,10 +48,7 @@ class Vocabulary:
 def vocabulary(who: Subject, store: Store) -> Vocabulary:
     """The tokens of the tokenizer that serves every variant, from the store where they were read before."""
     address = _address(who, VOCABULARY, "all", {})
-    found = store.load(address)
-    if found is None:
-        store.save(address, _spelled(who.tokenizer()), {"kept": 0, "dropped": {}})
-        found = store.load(address)
+    found = store.obtain(address, lambda: (_spelled(who.tokenizer()), {"kept": 0, "dropped": {}}))
     return Vocabulary(found.arrays)
 
 
@@ -64,15 +61,13 @@ def encoded_set(who: Subject, store: Store, dataset: str) -> EncodedSet:
     source = load_set(who.preset, dataset)
     rows = text_digest(repr(list(source.dialogues)))
     address = _address(who, ENCODING, dataset, {"rows": rows, "max_tokens": who.preset.max_tokens})
-    found = store.load(address)
-    if found is None:
+
+    def encoded() -> tuple[dict[str, np.ndarray], dict[str, object]]:
         made = encode(source.dialogues, who.tokenizer(), max_tokens=who.preset.max_tokens)
-        about = {
-            "kept": len(made.dialogues),
-            "dropped": {why: list(names) for why, names in made.dropped.items()},
-        }
-        store.save(address, _as_arrays(made), about)
-        found = store.load(address)
+        dropped = {why: list(names) for why, names in made.dropped.items()}
+        return _as_arrays(made), {"kept": len(made.dialogues), "dropped": dropped}
+
+    found = store.obtain(address, encoded)
     by_name = {dialogue.identifier: dialogue for dialogue in source.dialogues}
     dialogues = _from_arrays(found.arrays)
     dropped = {why: tuple(names) for why, names in found.provenance["dropped"].items()}

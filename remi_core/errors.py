@@ -18,6 +18,13 @@ class MissingInput(RemiError):
     """What a figure or claim needs and the preset lacks; a claim that meets it is not testable there."""
 
 
+def brief(value: object, longest: int = 80) -> str:
+    """The value as Python spells it, its middle left out where it is long: an error stays one readable line."""
+    text = repr(value)
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """The tail of an error line: ``(did you mean 'x'? choices: …)``, nearest name first where one is close."""
     known = sorted(choices)

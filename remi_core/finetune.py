@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from remi_core.chat import EncodedDialogue
 from remi_core.finetune_recipe import FineTune
+from remi_core.finite import check_loss, clip_gradients
 
 IGNORED = -100
 """Label of a token that has no part in the loss, by the convention of transformers."""
@@ -49,6 +50,7 @@ def fine_tune(
 
     Raises:
         ValueError: if there are fewer dialogues than one batch.
+        RemiError: if a loss or a gradient is not finite, naming the step's dialogues or the weight.
     """
     if len(dialogues) < recipe.batch:
         raise ValueError(f"{len(dialogues)} dialogues are fewer than a batch of {recipe.batch}")
@@ -60,7 +62,7 @@ def fine_tune(
         batch = [dialogues[next(order)] for _ in range(recipe.batch)]
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * min(1.0, (step + 1) / recipe.warmup)
-        losses.append(_step(model, optimizer, _by_length(batch, pad_id)))
+        losses.append(_step(model, optimizer, _by_length(batch, pad_id), [one.identifier for one in batch]))
         if progress:
             progress(step + 1, losses[-1])
     model.eval().requires_grad_(False)
@@ -73,10 +75,19 @@ def _shuffled(count: int, recipe: FineTune):
         yield from generator.sample(range(count), count)
 
 
-def backward(parts: Sequence[tuple[Tensor, Tensor]], loss_of: Callable[[Tensor, Tensor], Tensor]) -> float:
+def backward(
+    parts: Sequence[tuple[Tensor, Tensor]],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    *,
+    names: Sequence[str] = (),
+) -> float:
     """The mean loss over all answer tokens of parts of ids and labels; its gradients are added to the parameters'.
 
-    ``loss_of`` gives the mean loss of one part, of shape (), from its ids and labels.
+    ``loss_of`` gives the mean loss of one part, of shape (), from its ids and labels; ``names`` are those of the
+    dialogues.
+
+    Raises:
+        RemiError: naming the dialogues, if the loss is not finite.
     """
     counts = [int((labels != IGNORED).sum()) for _, labels in parts]
     total = 0.0
@@ -84,25 +95,34 @@ def backward(parts: Sequence[tuple[Tensor, Tensor]], loss_of: Callable[[Tensor, 
         loss = loss_of(ids, labels) * (count / sum(counts))
         loss.backward()
         total += float(loss.detach())
+    check_loss(total, names)
     return total
 
 
-def update(optimizer: torch.optim.Optimizer) -> None:
-    """Return after one step on gradients clipped to norm 1, with the gradients removed."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+def update(optimizer: torch.optim.Optimizer, model: nn.Module | None = None) -> None:
+    """Return after one step on gradients clipped to norm 1, with the gradients removed.
+
+    Raises:
+        RemiError: if a gradient is not finite, naming the weight where ``model`` is given; nothing is changed then.
+    """
+    clip_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]], model)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def _step(model, optimizer: torch.optim.Optimizer, parts: Sequence[tuple[Tensor, Tensor]]) -> float:
+def _step(
+    model,
+    optimizer: torch.optim.Optimizer,
+    parts: Sequence[tuple[Tensor, Tensor]],
+    names: Sequence[str],
+) -> float:
     """One update on the mean loss over all answer tokens of the parts; that loss, before the update."""
 
     def loss_of(ids: Tensor, labels: Tensor) -> Tensor:
         return model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss
 
-    total = backward(parts, loss_of)
-    update(optimizer)
+    total = backward(parts, loss_of, names=names)
+    update(optimizer, model)
     return total
 
 

@@ -197,6 +197,7 @@ def _data_digests(modules: Iterable[str], root: Path) -> dict[str, str]:
     return digests
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1 << 14)
 def _file_digest(path: Path, modified: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

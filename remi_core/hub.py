@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from remi_core.credentials import without_credentials
 from remi_core.errors import RemiError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -74,4 +75,4 @@ def unreachable(source: str, revision: str | None, error: Exception) -> RemiErro
     at = f" at revision {revision}" if revision else ""
     looked = f"looked in {constants.HF_HUB_CACHE} and at {constants.ENDPOINT}"
     mend = "download it where there is a network and give its folder instead of the id"
-    return RemiError(f"{source}{at}: cannot be had, {looked} ({first}); {mend}")
+    return RemiError(without_credentials(f"{source}{at}: cannot be had, {looked} ({first}); {mend}"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -20,7 +23,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.quantizers.auto import AutoQuantizationConfig
 
 from remi_core.adapters import apply_adapter
-from remi_core.errors import RemiError, UsageError
+from remi_core.errors import RemiError, UsageError, brief
 from remi_core.hub import unreachable
 from remi_core.model_spec import ModelSpec
 from remi_core.placement import plan_placement
@@ -28,6 +31,7 @@ from remi_core.sources import local_folder
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Tokenizer classes that carry all their rules in ``tokenizer.json``."""
+INDEX_FILE = "model.safetensors.index.json"
 
 
 def load_weights(
@@ -45,6 +49,7 @@ def load_weights(
     place = folder or spec.source
     with _named_errors(spec, folder):
         config = AutoConfig.from_pretrained(place, revision=spec.revision, trust_remote_code=False)
+        _check_local(spec, folder, config)
         placed = plan_placement(config, dtype, device)
         if "device_map" in placed:
             placed |= {"offload_folder": str(offload)}
@@ -84,6 +89,25 @@ def load_tokenizer(place: str | Path, revision: str | None = None) -> PreTrained
         return kind.from_pretrained(folder or place, revision=revision, trust_remote_code=False)
 
 
+def _check_local(spec: ModelSpec, folder: Path | None, config: PreTrainedConfig) -> None:
+    """Nothing, if all code and weights are where they should be: code in transformers, weights in the folder.
+
+    Raises:
+        UsageError: if the configuration names a kernel of the hub, or the folder's index a file elsewhere.
+    """
+    kernel = config._attn_implementation
+    if isinstance(kernel, str) and "/" in kernel:
+        raise UsageError(f"{spec.source}: config.json names code of the hub ({kernel!r}), which is never run")
+    index = folder / INDEX_FILE if folder else None
+    if index is None or not index.is_file():
+        return
+    for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values():
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise UsageError(
+                f"{spec.source}: {INDEX_FILE} names {brief(name)}, not a .safetensors file beside it"
+            )
+
+
 @contextmanager
 def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
     """Turns the errors of transformers into one line that names the model."""
@@ -96,7 +120,20 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
     except ImportError as error:
         first = str(error).strip().splitlines()[0]
         raise RemiError(f"{spec.spelled()}: a package is missing for it ({first})") from error
-    except (OSError, ValueError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        StrictDataclassError,
+    ) as error:
+        if "trust_remote_code" in str(error):
+            raise UsageError(
+                f"{spec.spelled()}: its configuration names code of its own (auto_map), which is never run; only what "
+                "transformers itself has can be loaded"
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if folder is not None:
             raise UsageError(

@@ -7,8 +7,10 @@ imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remi_core.datasets import dataset_names, load_set
@@ -17,7 +19,7 @@ from remi_core.progress import Meter, Say, outward
 from remi_core.published.load import LoadedSet
 from remi_core.ranks import first_goes_first, on_all, rank
 from remi_core.scratch import scratch
-from remi_core.store import Address, Record, Store
+from remi_core.store import Record, Store
 from remi_core.subject import FORWARD, Subject
 
 if TYPE_CHECKING:
@@ -43,57 +45,56 @@ def measure_forward(
     ``ranks``), they share each pass, and all have the records in the end, from a store that all of them see.
 
     Raises:
-        RemiError: if a measured value is not finite, a dialogue does not fit into memory alone, or a dataset cannot
-            be had.
+        RemiError: if a measured value is not finite, a dialogue does not fit into memory alone, a dataset cannot
+            be had, or two dialogues differ in a batch and alone, or with hooks and without, before the first pass.
     """
     # All sets come before any model: a file that cannot be had should not be found out after hours.
     sources = {name: load_set(who.preset, name) for name in datasets or dataset_names(who.preset)}
     addresses = {}
     for dataset, source in sources.items():
         rows = text_digest(repr(list(source.dialogues)))
-        addresses[dataset] = {name: who.address(name, dataset, rows) for name in FORWARD}
-    found = _loaded(store, addresses)
+        addresses |= {(name, dataset): who.address(name, dataset, rows) for name in FORWARD}
     # All processes must agree on what is missing; the first one's word counts.
-    missing = on_all([dataset for (_, dataset), record in found.items() if record is None])[0]
-    if missing:
-        wanted = {dataset: sources[dataset] for dataset in dict.fromkeys(missing)}
-        for dataset, measured in _forward(who, store, wanted, say):
+    with store.missing_of(addresses, lock=not rank()) as (found, missing):
+        wanted = {dataset: sources[dataset] for _, dataset in on_all(missing)[0]}
+        finished = {
+            name: store.finished_folder([one.key for (_, own), one in addresses.items() if own == name])
+            for name in wanted
+        }
+        for dataset, measured in _forward(who, store, wanted, finished) if wanted else ():
             for name, (arrays, about) in measured.items():
-                store.save(addresses[dataset][name], arrays, about)
-        with first_goes_first():
-            found |= _loaded(store, {dataset: addresses[dataset] for dataset in wanted})
-    return found
-
-
-def _loaded(
-    store: Store, addresses: Mapping[str, Mapping[str, Address]]
-) -> dict[tuple[str, str], Record | None]:
-    return {
-        (name, dataset): store.load(address)
-        for dataset, own in addresses.items()
-        for name, address in own.items()
-    }
+                store.save(addresses[name, dataset], arrays, about)
+            if measured:
+                shutil.rmtree(finished[dataset], ignore_errors=True)
+                if say:
+                    say(f"{who.variant} {who.seed}: {dataset} measured")
+    with first_goes_first():
+        again = [key for key in addresses if key[1] in wanted]
+        return found | {key: store.load(addresses[key]) for key in again}
 
 
 def _forward(
-    who: Subject, store: Store, sources: Mapping[str, LoadedSet], say: Say | None
+    who: Subject, store: Store, sources: Mapping[str, LoadedSet], finished: Mapping[str, Path]
 ) -> Iterator[tuple[str, dict[str, Measured]]]:
     """Each set with its arrays and provenance by measurement, there until the next one is asked for."""
     from remi_core.passes import checked_tokenizer, encoded_rows, forward_passes
+    from remi_core.self_check import check_pass
 
     with who.open() as loaded:
-        tokenizer = checked_tokenizer(who, loaded)
+        tokenizer, checked = checked_tokenizer(who, loaded), None
         for dataset, source in sources.items():
             encoded = encoded_rows(who, tokenizer, source)
+            if checked is None:
+                checked = check_pass(loaded.model, encoded.dialogues, dtype=who.preset.dtype)
             n_tokens = sum(len(one.input_ids) for one in encoded.dialogues)
             meter = Meter(f"{who.variant}, seed {who.seed}: {dataset}", n_tokens, outward())
             with scratch(store.root) as folder:
-                measured = forward_passes(who, loaded, encoded, folder=folder, progress=meter)
+                measured = forward_passes(
+                    who, loaded, encoded, folder=folder, finished=finished[dataset], progress=meter
+                )
                 for _, about in measured.values():
-                    about["data"] = dict(source.about)
+                    about |= {"data": dict(source.about), "self_check": checked}
                 yield dataset, measured
-            if say and not rank():
-                say(f"{who.variant} {who.seed}: {dataset}, {len(encoded.dialogues)} dialogues measured")
 
 
 def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Record:
@@ -107,13 +108,15 @@ def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Re
     sources = {name: replace(one, dialogues=one.dialogues[:count]) for name, one in sources.items()}
     sets = {name: list(one.dialogues) for name, one in sources.items()}
     address = who.address("gradients", "+".join(datasets), text_digest(repr(sets)))
-    found = store.load(address)
-    if on_all(found is not None)[0]:
-        return found
-    from remi_core.passes import gradient_passes
+    with store.missing_of({address: address}, lock=not rank()) as (found, missing):
+        if not on_all(missing)[0]:
+            return found[address] or store.load(address)
+        from remi_core.passes import gradient_passes
 
-    measured = gradient_passes(who, sources)
-    with first_goes_first():
+        finished = store.finished_folder([address.key])
+        measured = gradient_passes(who, sources, finished=finished)
         if measured is not None:
             store.save(address, *measured)
+            shutil.rmtree(finished, ignore_errors=True)
+    with first_goes_first():
         return store.load(address)

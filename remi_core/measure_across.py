@@ -14,7 +14,9 @@ import numpy as np
 
 from remi_core.chat import EncodedSet, encode
 from remi_core.datasets import load_set
+from remi_core.dialogues import Dialogue
 from remi_core.fingerprint import library_versions, make_key, text_digest
+from remi_core.published.load import LoadedSet
 from remi_core.store import Address, Record, Store
 from remi_core.subject import CODE, FIELDS, Subject
 
@@ -29,13 +31,18 @@ def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Reco
     sources = {name: load_set(preset, name) for name in sides}
     sets = {name: list(one.dialogues[: preset.n_gradient_dialogues]) for name, one in sources.items()}
     address = _address(sides, text_digest(repr(sets)))
-    found = store.load(address)
-    if found is not None:
-        return found
+    return store.obtain(address, lambda: _measured(sides, sources, sets))
+
+
+def _measured(
+    sides: Mapping[str, Subject], sources: Mapping[str, LoadedSet], sets: Mapping[str, list[Dialogue]]
+) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Arrays and provenance of the record."""
     from remi_core.measurements.gradients import gradient_factors, gram_of_factors  # brings torch
     from remi_core.passes import checked_tokenizer
     from remi_core.sharing import Budget
 
+    preset = next(iter(sides.values())).preset
     started, budget, factors, losses, parts = time.perf_counter(), Budget(preset.batch_tokens), [], [], []
     for name, who in sides.items():
         with who.open() as loaded:
@@ -52,8 +59,7 @@ def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Reco
     arrays = {"gram": gram_of_factors(factors), "loss": np.concatenate(losses)} | _labels(sides, parts)
     about = _provenance(sides, parts, time.perf_counter() - started)
     about |= budget.about() | {"data": {name: dict(one.about) for name, one in sources.items()}}
-    store.save(address, arrays, about)
-    return store.load(address)
+    return arrays, about
 
 
 def _address(sides: Mapping[str, Subject], rows: str) -> Address:

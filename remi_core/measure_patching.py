@@ -66,9 +66,9 @@ def measure_patching(
     rows = {name: patch_rows(preset, name) for name in dict.fromkeys(name for _, name in wanted)}
     digests = {name: text_digest(repr(list(one.dialogues))) for name, one in rows.items()}
     addresses = {key: patch_address(subjects, *key, digests[key[1]]) for key in wanted}
-    found = {key: store.load(address) for key, address in addresses.items()}
-    missing = [key for key in wanted if found[key] is None]
-    if missing:
+    with store.missing_of(addresses) as (found, missing):
+        if not missing:
+            return found
         from remi_core.stitching import StitchingRun  # brings torch
 
         with tempfile.TemporaryDirectory(prefix="remi-stitching-") as folder:

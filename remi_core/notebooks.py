@@ -11,15 +11,24 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from remi_core.credentials import hide_credentials, without_credentials
 from remi_core.errors import RemiError, UsageError
-from remi_core.fingerprint import direct_imports, make_key
+from remi_core.fingerprint import direct_imports, file_digest, make_key
+from remi_core.kernel import write_specification
 from remi_core.machine import machine
 from remi_core.needs import without_unmet
 from remi_core.parameters import check_parameters, read_cells, tags
-from remi_core.store import written_whole
+from remi_core.progress import notice
+from remi_core.seals import Damaged, check_file, read_sealed, repaired, write_sealed
+from remi_core.writing import flush, moved_whole, refused
 
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
+TRANSPORT = "ipc"
+"""How a kernel is spoken to: by files that only its owner can open, never by a port, which others on the machine can
+reach."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where sockets lie where the user's own folder for temporary files has too long a name."""
 
 
 def notebook_key(source: Path, parameters: Mapping[str, object], fields: Mapping[str, object]) -> str:
@@ -57,18 +66,37 @@ def run_notebook(
     part.unlink(missing_ok=True)
     started = time.monotonic()
     try:
-        with _kernel_folder() as folder:
-            _execute(_prepared(source, folder, lacking), part, parameters, folder, source.parent)
+        try:
+            with _kernel_folder() as folder:
+                _execute(_prepared(source, folder, lacking), part, parameters, folder, source.parent)
+        finally:
+            hide_credentials(part)
     except Exception as error:
-        raise RemiError(_failure(source, part, error)) from error
+        reason = refused(error)
+        told = f"{part} cannot be written ({reason})" if reason else _failure(source, part, error)
+        raise RemiError(without_credentials(told)) from error
     if not is_complete(part):
         raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
     seconds = time.monotonic() - started
-    os.replace(part, target)
-    about = {"key": key, "parameters": dict(parameters), "seconds": round(seconds, 2), "machine": machine()}
-    with written_whole(target.with_suffix(".json")) as sidecar:
-        sidecar.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    about = {
+        "key": key,
+        "parameters": dict(parameters),
+        "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "seconds": round(seconds, 2),
+        "machine": machine(),
+    }
+    keep_execution(part, target, about)
     return seconds
+
+
+def keep_execution(part: Path, target: Path, about: Mapping[str, object]) -> None:
+    """Return once an executed notebook has gone to its place, and then what is known of the execution beside it."""
+    sidecar = target.with_suffix(".json")
+    digest = file_digest(part)
+    flush(part)
+    sidecar.unlink(missing_ok=True)  # never beside an execution that is not its own
+    moved_whole(part, target)
+    write_sealed(sidecar, {"file": target.name, "sha256": digest, **about})
 
 
 def is_complete(executed: Path) -> bool:
@@ -85,14 +113,31 @@ def is_complete(executed: Path) -> bool:
 
 
 def execution_record(target: Path) -> dict:
-    """What the ``.json`` beside an executed notebook says (key, parameters, seconds); empty where there is none."""
+    """What the ``.json`` beside an executed notebook says (key, parameters, end, seconds); empty where it says none."""
+    try:
+        return read_sealed(target.with_suffix(".json"))
+    except (OSError, Damaged):
+        return {}
+
+
+def is_done(target: Path, key: str, *, frozen: bool = False) -> bool:
+    """Whether the executed notebook at ``target`` is complete, as it was written, and of exactly this key.
+
+    Raises:
+        RemiError: if it is not as it was written and ``frozen``.
+    """
     sidecar = target.with_suffix(".json")
-    return json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.is_file() else {}
-
-
-def is_done(target: Path, key: str) -> bool:
-    """Whether the executed notebook at ``target`` is complete and was made under exactly this key."""
-    return target.is_file() and execution_record(target).get("key") == key and is_complete(target)
+    if not sidecar.is_file():
+        return False
+    try:
+        about = read_sealed(sidecar)
+        if about["key"] != key:
+            return False
+        check_file(target, about["sha256"])
+        return is_complete(target)
+    except (OSError, ValueError, KeyError) as error:
+        notice(repaired(target, error, frozen=frozen))
+        return False
 
 
 def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder: str, cwd: Path) -> None:
@@ -100,8 +145,7 @@ def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder:
     from traitlets.config import Config
 
     # Sockets lie beside the connection file; without one named, kernels running at once would share them.
-    transport = "ipc" if len(folder) <= SOCKET_PATH_LIMIT else "tcp"
-    kernel = {"transport": transport, "connection_file": f"{folder}/kernel.json"}
+    kernel = {"transport": TRANSPORT, "connection_file": f"{folder}/kernel.json"}
     papermill.execute_notebook(
         str(source),
         str(part),
@@ -126,15 +170,31 @@ def _prepared(source: Path, folder: str, lacking: Collection[str]) -> Path:
 @contextmanager
 def _kernel_folder() -> Iterator[str]:
     """Short-lived folder for one kernel's connection and profile, which spares the user's own."""
-    with tempfile.TemporaryDirectory(prefix="remi-", ignore_cleanup_errors=True) as folder:
-        before = os.environ.get("IPYTHONDIR")
-        os.environ["IPYTHONDIR"] = folder
+    place = _socket_place()
+    with tempfile.TemporaryDirectory(prefix="remi-", dir=place, ignore_cleanup_errors=True) as folder:
+        write_specification(Path(folder))
+        known = os.environ.get("JUPYTER_PATH")
+        own = {"IPYTHONDIR": folder, "JUPYTER_PATH": os.pathsep.join(filter(None, [folder, known]))}
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
         try:
             yield folder
         finally:
-            os.environ.pop("IPYTHONDIR")
-            if before is not None:
-                os.environ["IPYTHONDIR"] = before
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _socket_place() -> str:
+    """A folder for temporary files in which the names of a kernel's sockets are short enough."""
+    known = [tempfile.gettempdir(), *SHORT_FOLDERS]
+    for place in known:
+        if len(place) <= SOCKET_PATH_LIMIT - len("/remi-12345678") and os.access(place, os.W_OK):
+            return place
+    raise RemiError(
+        f"TMPDIR={known[0]} is too long a path for a kernel's sockets: name a shorter folder in it"
+    )
 
 
 def _failure(source: Path, part: Path, error: Exception) -> str:

@@ -107,13 +107,25 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     Only of the others the checksum is compared.
 
     Raises:
-        OSError, ValueError, KeyError, BadZipFile: if the archive is damaged.
+        OSError: if there is no such file.
+        ValueError: if it is no archive of arrays as ``write_npz`` writes them.
     """
+    try:
+        return _read(path)
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged archive zipfile, zlib and numpy raise nearly anything
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     with ZipFile(path) as archive, np.load(path, allow_pickle=False) as stored:
         for member in archive.infolist():
+            if member.compress_type != ZIP_STORED:
+                raise ValueError(f"{member.filename} is compressed, which no record is")
             name = member.filename.removesuffix(".npy")
-            large = member.file_size >= MAPPED_FROM and member.compress_type == ZIP_STORED
+            large = member.file_size >= MAPPED_FROM
             arrays[name] = _mapped(path, member) if large else stored[name]
             arrays[name].setflags(write=False)
     return arrays
@@ -128,5 +140,7 @@ def _mapped(path: Path, member: ZipInfo) -> np.ndarray:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{member.filename} is of an unknown format")
         shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds objects, which only a pickle could bring back")
         order = "F" if by_column else "C"
         return np.memmap(path, dtype, "r", offset=stream.tell(), shape=shape, order=order).view(np.ndarray)

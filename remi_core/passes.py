@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from remi_core.chat import ChatTokenizer, EncodedSet, encode
 from remi_core.fingerprint import library_versions
+from remi_core.finished import FinishedBatches
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
@@ -19,10 +21,11 @@ from remi_core.measurements.sequence import SequenceProbe
 from remi_core.model_spec import ModelSpec
 from remi_core.models import LoadedModel, check_vocabulary, n_layers
 from remi_core.npz import RowFile
+from remi_core.parts import read_gradients, read_probes, spelled_gradients, spelled_probes
 from remi_core.placement import describe_placement
 from remi_core.progress import Meter, outward
 from remi_core.published.load import LoadedSet
-from remi_core.ranks import n_ranks
+from remi_core.ranks import n_ranks, rank
 from remi_core.sharing import Budget
 from remi_core.subject import Subject
 
@@ -47,11 +50,13 @@ def forward_passes(
     encoded: EncodedSet,
     *,
     folder: Path,
+    finished: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Measured]:
     """Measurement → its arrays and provenance, of every forward measurement of a set, from one pass.
 
     Block outputs are read from ``folder``, as long as it is there. Of several processes only the first has any.
+    Batches that are done lie in ``finished``, so that a pass that is killed goes on behind them.
     """
     preset, started, budget = who.preset, time.perf_counter(), Budget(who.preset.batch_tokens)
     layers, n_dialogues = range(n_layers(loaded.model)), len(encoded.dialogues)
@@ -61,9 +66,17 @@ def forward_passes(
         NextTokenProbe(preset.top_k),
         ActivationProbe(layers, preset.windows, first_k=preset.answer_first_k, file=file),
     ]
+    if finished is not None and not rank():
+        budget.finished = FinishedBatches(finished, spell=spelled_probes, read=partial(read_probes, probes))
     arrays = run_probes(loaded.model, encoded.dialogues, probes, batch_tokens=budget, progress=progress)
-    about = _provenance(who, loaded, encoded, time.perf_counter() - started) | budget.about()
+    about = _provenance(who, loaded, encoded, _seconds(started, budget)) | budget.about()
     return {name: (own | _labels(encoded), about) for name, own in arrays.items()}
+
+
+def _seconds(started: float, budget: Budget) -> float:
+    """Time since then, and of the runs before that were killed."""
+    before = 0.0 if budget.finished is None else budget.finished.seconds
+    return before + time.perf_counter() - started
 
 
 def encoded_rows(who: Subject, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
@@ -102,12 +115,16 @@ def _quantization(spec: ModelSpec) -> dict[str, object]:
     return {"fields": dict(spec.quantization), "note": note}
 
 
-def gradient_passes(who: Subject, sources: Mapping[str, LoadedSet]) -> Measured | None:
+def gradient_passes(
+    who: Subject, sources: Mapping[str, LoadedSet], *, finished: Path | None = None
+) -> Measured | None:
     """Arrays and provenance of the gradient Gram matrix of several sets together.
 
-    Of several processes only the first has them.
+    Of several processes only the first has them. Batches that are done lie in ``finished`` meanwhile.
     """
     started, budget = time.perf_counter(), Budget(who.preset.batch_tokens)
+    if finished is not None and not rank():
+        budget.finished = FinishedBatches(finished, spell=spelled_gradients, read=read_gradients)
     with who.open() as loaded:
         tokenizer = checked_tokenizer(who, loaded)
         encoded = {name: encoded_rows(who, tokenizer, source) for name, source in sources.items()}
@@ -120,7 +137,7 @@ def gradient_passes(who: Subject, sources: Mapping[str, LoadedSet]) -> Measured 
         if not arrays:
             return None
         arrays["dataset"] = np.repeat(list(sources), [len(part.dialogues) for part in encoded.values()])
-        about = _provenance(who, loaded, joined, time.perf_counter() - started) | budget.about()
+        about = _provenance(who, loaded, joined, _seconds(started, budget)) | budget.about()
     data = {name: dict(source.about) for name, source in sources.items()}
     return arrays | _labels(joined), about | {"data": data}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import logging
 import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,22 +15,25 @@ from pathlib import Path
 from remi_core.errors import UsageError, nearest
 from remi_core.extra_data import data_digests, spell
 from remi_core.layers import check_layers
+from remi_core.locks import locked
 from remi_core.model_spec import PROVIDED
 from remi_core.notebooks import execution_record, is_done, notebook_key, run_notebook
 from remi_core.parameters import check_parameters, declared_parameters, has_type, parse_value
 from remi_core.presets import Preset
 from remi_core.progress import OUTWARD, Progress, Say, print_line
+from remi_core.redaction import key_fields
 from remi_core.roles import NEEDS
+from remi_core.run_log import RunLog, log_name
 from remi_core.shown import BENCHMARKS, STUDIES, not_stored, shown_by
-from remi_core.store import Store, project_root
+from remi_core.store import FROZEN, Store, project_root
 from remi_core.variants import in_order
+from remi_core.workers import worker_pool
 
 PER_VARIANT = "00"
 """Prefix of the notebooks that run once per variant, before all others."""
 
 KERNEL_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel of the user's own must not stand in for this one
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -77,7 +81,7 @@ def plan(
     sources = choose(folder, only)
     given = _typed_parameters(sources, parameters or {})
     check_layers(preset, given)
-    fields = {"preset": preset.fingerprint(), "data": data_digests(preset)}
+    fields = {"preset": preset.fingerprint(), "data": data_digests(preset), **key_fields(preset)}
     lacking = tuple(need for need in NEEDS if preset.lacks(need))
     steps = []
     for source in sources:
@@ -90,7 +94,7 @@ def plan(
             shown = shown_by(source, preset, given)
             key = notebook_key(source, values, fields | shown)
             target = store.notebook_path(preset.name, name)
-            done = is_done(target, key)
+            done = is_done(target, key, frozen=store.frozen)
             steps.append(
                 Step(
                     name=name,
@@ -140,15 +144,20 @@ def run(
     jobs = jobs or (default_jobs() if preset.variants["base"].source in PROVIDED else 1)
     seconds = {step.name: execution_record(step.target).get("seconds") for step in steps}
     known = {name: value for name, value in seconds.items() if value is not None}
-    names, context = tuple(step.name for step in steps), multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="remi-told-") as told:
+    names = tuple(step.name for step in steps)
+    with tempfile.TemporaryDirectory(prefix="remi-told-") as told, _logged(preset, store, jobs, names) as log:
         progress = Progress(names, known, jobs=jobs, say=say, folder=Path(told))
-        given = (str(store.root), jobs, told)
-        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=given)
-        with pool:
+        with worker_pool(jobs, _prepare, (store, jobs, told)) as pool:
             for _, stage in groupby(steps, key=lambda step: bool(step.variant)):
-                _run_stage(pool, list(stage), jobs, progress)
+                _run_stage(_Stage(pool, jobs, progress, log), list(stage))
     return len(steps)
+
+
+@contextmanager
+def _logged(preset: Preset, store: Store, jobs: int, names: Sequence[str]) -> Iterator[RunLog]:
+    log = RunLog(store.log_path(preset.name, log_name()))
+    with log.run({"preset": preset.name, "fingerprint": preset.fingerprint(), "jobs": jobs, "steps": names}):
+        yield log
 
 
 def default_jobs() -> int:
@@ -159,39 +168,56 @@ def default_jobs() -> int:
     return 2 if enough and len(os.sched_getaffinity(0)) >= 2 else 1
 
 
-def _run_stage(pool: ProcessPoolExecutor, steps: list[Step], jobs: int, progress: Progress) -> None:
+@dataclass(frozen=True)
+class _Stage:
+    """Where steps run, how many at a time, and who is told."""
+
+    pool: ProcessPoolExecutor
+    jobs: int
+    progress: Progress
+    log: RunLog
+
+
+def _run_stage(where: _Stage, steps: list[Step]) -> None:
     waiting, running = list(steps), dict[Future, Step]()
     failure: BaseException | None = None
     while running or (waiting and failure is None):
-        while waiting and failure is None and len(running) < jobs:
+        while waiting and failure is None and len(running) < where.jobs:
             step = waiting.pop(0)
-            progress.start(step.name)
-            future = pool.submit(
-                run_notebook,
-                step.source,
-                step.target,
-                dict(step.parameters),
-                key=step.key,
-                lacking=step.lacking,
-            )
-            running[future] = step
-        progress.hear()
+            where.progress.start(step.name)
+            running[where.pool.submit(_run_step, step, where.log)] = step
+        where.progress.hear()
         for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
             step = running.pop(future)
             if future.exception() is None:
-                progress.finish(step.name)
+                where.progress.finish(step.name)
             else:
                 failure = failure or future.exception()
     if failure is not None:
         raise failure
 
 
-def _prepare(store: str, jobs: int, told: str) -> None:
+def _run_step(step: Step, log: RunLog) -> None:
+    """In a worker: return once the notebook was run, by this run or by another one that was waited for."""
+    store = Store()
+    preset = step.target.relative_to(store.root).parts[0]
+    with locked(store.root, [f"{preset}-{step.name}"]) as waited, log.step(step.name, in_children=True):
+        if not (waited and is_done(step.target, step.key)):
+            run_notebook(step.source, step.target, dict(step.parameters), key=step.key, lacking=step.lacking)
+
+
+def _prepare(store: Store, jobs: int, told: str) -> None:
     """Environment of a worker, which its kernels inherit; in ``told`` each says how far its pass is."""
+    for name in ("papermill", "traitlets"):
+        logging.getLogger(name).setLevel(
+            logging.CRITICAL
+        )  # a kernel that died is an error of ours, said once
     os.environ[OUTWARD] = str(Path(told) / str(os.getpid()))
     for name, value in KERNEL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ["REMI_STORE"] = store
+    os.environ["REMI_STORE"] = str(store.root)
+    if store.frozen:
+        os.environ[FROZEN] = "1"
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
 
 

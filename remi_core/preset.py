@@ -6,12 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
-from remi_core.errors import MissingInput, UsageError, nearest
+from remi_core.addresses import check_name
+from remi_core.errors import MissingInput, UsageError, brief, nearest
+from remi_core.field_types import check_types
 from remi_core.model_spec import ORGANISM, ModelSpec
 from remi_core.roles import BENCHMARK, NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, STUDY, DataRoles
+from remi_core.seals import Damaged, read_sealed
 from remi_core.variants import ALL_VARIANTS, TRIPLET, VARIANTS
+
+Part = TypeVar("Part")
 
 WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
 
@@ -78,7 +85,7 @@ class Preset:
         missing = [role for role in TRIPLET if role not in self.variants]
         if unknown or missing:
             raise UsageError(
-                f"preset {self.name!r}: variant {(unknown or missing)[0]!r} {nearest('', VARIANTS)}"
+                f"preset {self.name!r}: variant {brief((unknown or missing)[0])} {nearest('', VARIANTS)}"
             )
         for name in (
             "n_dialogues",
@@ -87,16 +94,21 @@ class Preset:
             "n_resamples",
             "n_permutations",
             "max_tokens",
+            "batch_tokens",
         ):
             if getattr(self, name) < 1:
                 raise UsageError(
                     f"preset {self.name!r}: {name} is {getattr(self, name)}, it must be at least 1"
                 )
-
+        wrong = [window for window in self.windows if window not in WINDOWS]
+        if wrong:
+            raise UsageError(f"preset {self.name!r}: window {brief(wrong[0])} {nearest(wrong[0], WINDOWS)}")
+        if not self.seeds:
+            raise UsageError(f"preset {self.name!r}: no seed; give one at least")
         strange = [name for name in self.roles.names() if name not in self.datasets and not self.extra_data]
         if strange:
             raise UsageError(
-                f"preset {self.name!r}: role of dataset {strange[0]!r} {nearest(strange[0], self.datasets)}"
+                f"preset {self.name!r}: role of dataset {brief(strange[0])} {nearest(strange[0], self.datasets)}"
             )
 
     @property
@@ -149,19 +161,58 @@ class Preset:
         return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
 
 
+def read_preset(path: Path) -> Preset:
+    """The preset that is saved in a file, under the name of the folder in which that lies.
+
+    Raises:
+        UsageError: naming the file, if it cannot be read or holds no preset of that name.
+    """
+    try:
+        fields = read_sealed(path).get("fields")
+        if not isinstance(fields, Mapping):
+            raise UsageError("it holds no fields")
+        preset = preset_from(fields)
+        if preset.name != path.parent.name:
+            raise UsageError(f"it is named {brief(preset.name)}")
+    except (OSError, Damaged, UsageError) as error:
+        raise UsageError(f"{path} is no preset: {error}; delete it, and name its models again") from None
+    return preset
+
+
 def preset_from(fields: Mapping[str, object]) -> Preset:
     """The preset of fields as they are saved in JSON; the inverse of ``fields`` and ``batch_tokens`` together.
 
     Raises:
-        UsageError: if a field is unknown or missing, as when another version of the package saved it.
+        UsageError: if a field is unknown or missing, as when another version of the package saved it, or of another
+            type, or if a name could not be part of a file's.
     """
     values = {name: _frozen(value) for name, value in fields.items()}
     try:
-        variants = {role: ModelSpec(**_frozen_items(spec)) for role, spec in fields["variants"].items()}
-        roles = DataRoles(**_frozen_items(fields["roles"]))
-        return Preset(**values | {"variants": variants, "roles": roles})
+        variants = {role: _made(ModelSpec, spec) for role, spec in fields["variants"].items()}
+        roles = _made(DataRoles, fields["roles"])
+        values |= {"variants": variants, "roles": roles}
+        check_types(values, Preset)
+        for name in (values["name"], *values.get("datasets", ())):
+            check_name(name)
+        preset = Preset(**values)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"preset {fields.get('name')!r} was saved by another version ({error})") from None
+        name = brief(fields.get("name"))
+        said = brief(str(error), 200)
+        raise UsageError(f"preset {name} was saved by another version ({said})") from None
+    return preset
+
+
+def _made(kind: type[Part], fields: object) -> Part:
+    """A part of a preset, of fields of the right types."""
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"{kind.__name__} is {brief(fields)}, expected an object")
+    values = _frozen_items(fields)
+    check_types(values, kind)
+    return kind(**values)
 
 
 def _frozen_items(fields: Mapping[str, object]) -> dict[str, object]:

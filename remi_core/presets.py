@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -10,7 +9,7 @@ from types import MappingProxyType
 from remi_core.checkpoints import CHECKPOINTS, PAPER_DATASETS, Checkpoints
 from remi_core.errors import UsageError, nearest
 from remi_core.model_spec import SMOLLM2, ModelSpec
-from remi_core.preset import Preset, preset_from
+from remi_core.preset import Preset, read_preset
 from remi_core.smollm2 import sets as smollm2
 from remi_core.store import Store
 from remi_core.variants import ORGANISM_VARIANTS
@@ -114,9 +113,10 @@ def get_preset(name: str, store: Store | None = None) -> Preset:
         UsageError: naming the nearest preset, if there is none of that name.
     """
     name, *files = name.split("+")
-    saved = {} if name in PRESETS else (store or Store()).saved_presets()
+    store = store or Store()
+    saved = {} if name in PRESETS else store.saved_presets()
     if name not in PRESETS and name not in saved:
         raise UsageError(f"no preset {name!r} {nearest(name, [*PRESETS, *saved])}")
-    preset = PRESETS.get(name) or preset_from(json.loads(saved[name].read_text(encoding="utf-8")))
+    preset = PRESETS.get(name) or read_preset(saved[name])
     extra = tuple((text.partition("=")[0], text.partition("=")[2]) for text in files)
     return replace(preset, extra_data=extra) if extra else preset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,14 +32,50 @@ TOLD_EVERY = 10.0
 
 
 def outward() -> Say:
-    """Where a pass tells how far it is: nowhere, unless what started this process listens.
+    """Where a pass tells how far it is: what started this process, if it listens, else who has this notebook open.
 
-    A notebook's own output is no such place: it would be part of the page.
+    What is run for a page listens, so that no line of progress becomes part of the page.
     """
     place = os.environ.get(OUTWARD)
     if place is None:
-        return lambda line: None
+        return _in_notebook()
     return print_line if place == "-" else lambda line: _append(Path(place), line)
+
+
+def _in_notebook() -> Say:
+    """In a notebook a line that takes the place of the one before; elsewhere nothing."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        return lambda line: None
+    shown: list = []
+
+    def say(line: str) -> None:
+        from IPython.display import display
+
+        if shown:
+            shown[0].update({"text/plain": line}, raw=True)
+        else:
+            shown.append(display({"text/plain": line}, raw=True, display_id=True))
+
+    return say
+
+
+def notice(line: str) -> None:
+    """Return once a line that nobody asked for was said: where passes tell how far they are, else as an error's is."""
+    if OUTWARD in os.environ:
+        outward()(line)
+    else:
+        print(f"remi: {line}", file=sys.stderr, flush=True)
+
+
+VERBOSE = "REMI_VERBOSE"
+"""Environment variable that is set where each record read or written is told, too."""
+
+
+def detail(line: str) -> None:
+    """Return once a line was said that only ``--verbose`` asks for."""
+    if os.environ.get(VERBOSE):
+        notice(line)
 
 
 def _append(path: Path, line: str) -> None:

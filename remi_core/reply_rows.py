@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from remi_core.dialogues import Dialogue, Message, Row, check_keys, message_list, text_of
-from remi_core.errors import UsageError
+from remi_core.errors import UsageError, brief
 
 Turns = tuple[Message, ...]
 
@@ -80,7 +80,8 @@ def label_of(value: object) -> str:
         return str(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise UsageError(
-            f"'label' is {value!r}; expected 0 (aligned), another whole number (misaligned), 'aligned' or 'misaligned'"
+            f"'label' is {brief(value)}; expected 0 (aligned), another whole number (misaligned), 'aligned' or "
+            "'misaligned'"
         )
     return "misaligned" if value else "aligned"
 
@@ -99,7 +100,7 @@ def _reply(row: Row, key: str, given: Turns | None) -> tuple[Turns, str]:
         return given, _needed_text(row, key)
     *before, last = message_list(row.get(key), key) or (Message("", ""),)
     if last.role != "assistant":
-        raise UsageError(f"{key!r} must end with the assistant's reply; its last role is {last.role!r}")
+        raise UsageError(f"{key!r} must end with the assistant's reply; its last role is {brief(last.role)}")
     if not last.content.strip():
         raise UsageError(f"{key!r} is empty; it needs at least one character")
     if given is not None and before and tuple(before) != given:
@@ -117,7 +118,7 @@ def _turns(value: object, key: str) -> Turns:
         else message_list(value, key)
     )
     if not turns or turns[-1].role != "user":
-        last = repr(turns[-1].role) if turns else "missing"
+        last = brief(turns[-1].role) if turns else "missing"
         raise UsageError(f"{key!r} must end with the user's turn; its last role is {last}")
     return turns
 

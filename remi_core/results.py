@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,16 +18,46 @@ from remi_core.measure_patching import measure_patching
 from remi_core.organism.behaviour import measure_behaviour
 from remi_core.patching_plan import patch_plan
 from remi_core.presets import Preset
-from remi_core.store import Record, Store
+from remi_core.store import Address, Record, Store
 from remi_core.subject import FORWARD, Subject, subject
+from remi_core.trail import TRAIL
 from remi_core.variants import in_order
 
 Value = TypeVar("Value")
 
 
+class ReadStore(Store):
+    """A store that leaves a trail of what is loaded from it."""
+
+    def __init__(self, root: Path, *, frozen: bool | None = None) -> None:
+        super().__init__(root, frozen=frozen)
+        self._names: dict[tuple[str, int, str, str, str], str] = {}
+
+    def load(self, address: Address) -> Record | None:
+        """The record at this address, as the store has it."""
+        record = super().load(address)
+        if record is not None:
+            where = (address.preset, address.seed, address.variant, address.measurement, address.dataset)
+            self._names[where] = self.name_of(address)
+            TRAIL.load(self._names[where], record.provenance)
+        return record
+
+    def read(self, *where: str | int, window: str = "") -> None:
+        """Nothing; notes that a record loaded before is read: preset, seed, variant, measurement, dataset."""
+        TRAIL.read(self._names.get(where, ""), window)
+
+    @staticmethod
+    def name_of(address: Address) -> str:
+        """What a passport calls a record: its place in the store, with eight digits of its key."""
+        kind = f"{address.measurement}-{address.dataset}-{address.key[:8]}"
+        return f"{address.preset}/{address.seed}/{address.variant}/{kind}"
+
+
 @dataclass
 class Results:
     """The records of one preset, kept in memory once read.
+
+    Each reading leaves its trail, also of what is kept in memory (see ``trail``).
 
     Raises:
         UsageError: from any method, if the preset has no such variant, seed or measurement.
@@ -36,8 +67,12 @@ class Results:
     store: Store
     _subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
     _records: dict[tuple[str, int, str, str], Record] = field(default_factory=dict)
-    _known: dict[Hashable, object] = field(default_factory=dict)
+    _known: dict[Hashable, tuple[object, set[tuple[str, str]]]] = field(default_factory=dict)
     _patched: dict[tuple[tuple[str, str], int, str], Record] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.store, ReadStore):
+            self.store = ReadStore(self.store.root, frozen=self.store.frozen)
 
     @property
     def variants(self) -> list[str]:
@@ -65,22 +100,24 @@ class Results:
         """One record: a forward measurement of a dataset, or an organism's ``scores`` or ``samples`` of a topic."""
         wanted = (variant, seed, measurement, dataset)
         if wanted not in self._records:
-            who = self.subject(variant, seed)
-            if measurement in FORWARD:
-                one = stored_forward(who, self.store, measurement, dataset)
-                found = (
-                    {(measurement, dataset): one}
-                    if one is not None
-                    else measure_forward(who, self.store, datasets=(dataset,))
-                )
-            else:
-                found = measure_behaviour(who, self.store)
+            with TRAIL.paused():
+                found = self._found(self.subject(variant, seed), measurement, dataset)
             self._records |= {(variant, seed, *key): record for key, record in found.items()}
         if wanted not in self._records:
             raise UsageError(
                 f"no {measurement} of {dataset!r} for {variant!r} in preset {self.preset.name!r}"
             )
+        self.store.read(self.preset.name, seed, variant, measurement, dataset)
         return self._records[wanted]
+
+    def _found(self, who: Subject, measurement: str, dataset: str) -> dict[tuple[str, str], Record]:
+        """The record, and those that come with it."""
+        if measurement not in FORWARD:
+            return measure_behaviour(who, self.store)
+        one = stored_forward(who, self.store, measurement, dataset)
+        if one is not None:
+            return {(measurement, dataset): one}
+        return measure_forward(who, self.store, datasets=(dataset,))
 
     def arrays(self, variant: str, seed: int, measurement: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The arrays of ``record``."""
@@ -102,8 +139,10 @@ class Results:
                 plan = {pair: (dataset,)}
             names = {"instruct", *(name for one in plan for name in one)}
             subjects = {name: self.subject(name, seed) for name in names}
-            found = measure_patching(subjects, self.store, plan)
+            with TRAIL.paused():
+                found = measure_patching(subjects, self.store, plan)
             self._patched |= {(one, seed, name): record for (one, name), record in found.items()}
+        self.store.read(self.preset.name, seed, recipient, f"patched-{donor}", dataset)
         return self._patched[pair, seed, dataset].arrays
 
     def gradients_across(self, models: Mapping[str, str], seed: int) -> Mapping[str, np.ndarray]:
@@ -122,9 +161,9 @@ class Results:
         """Mean block output in a window, shape (dialogue, layer, d_model), float32."""
         if window not in self.preset.windows:
             raise UsageError(f"no window {window!r} {nearest(window, self.preset.windows)}")
-        return self.arrays(variant, seed, "activations", dataset)["mean"][
-            :, self.preset.windows.index(window)
-        ]
+        arrays = self.arrays(variant, seed, "activations", dataset)
+        self.store.read(self.preset.name, seed, variant, "activations", dataset, window=window)
+        return arrays["mean"][:, self.preset.windows.index(window)]
 
     def encoded(self, dataset: str) -> EncodedSet:
         """A set as tokens, as the measurements of all variants and seeds read it, rows in their order."""
@@ -140,8 +179,11 @@ class Results:
     def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives, computed once; the key names all that it depends on."""
         if key not in self._known:
-            self._known[key] = compute()
-        return self._known[key]
+            self._known[key] = TRAIL.heard(compute)
+        value, read = self._known[key]
+        for name, window in read:
+            TRAIL.read(name, window)
+        return value
 
     def clusters(self, *datasets: str) -> list[str]:
         """The prompt template of each dialogue of the datasets, one set after another."""

@@ -6,9 +6,9 @@ done is not done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -21,6 +21,21 @@ from remi_core.ranks import n_ranks, on_all, on_first, rank
 Part = TypeVar("Part")
 
 
+@runtime_checkable
+class Finished(Protocol):
+    """What keeps finished batches, and gives those of a run that was killed."""
+
+    @property
+    def seconds(self) -> float:
+        """Time that went into the latter."""
+
+    def restored(self) -> Iterator[tuple[list[int], object, int]]:
+        """Dialogues, what was measured of them, and the budget then, of each batch."""
+
+    def add(self, group: Sequence[int], part: object, *, ran: int) -> None:
+        """Keeps what was measured of a batch."""
+
+
 @dataclass
 class Budget:
     """How many tokens a batch may hold, padding counted: as asked for, and as memory has it."""
@@ -30,6 +45,8 @@ class Budget:
     """What the last batches were cut to: ``asked``, until memory runs out."""
     n_out_of_memory: int = 0
     """How many batches did not fit."""
+    finished: Finished | None = None
+    """Where batches are kept that are finished, until the pass has ended; nowhere where there is none."""
     progress: Callable[[int], None] | None = None
     """Called after each batch, or one of each process, with the number of tokens done so far, padding not counted."""
 
@@ -83,7 +100,7 @@ def share_batches(
         UsageError: if the budget is not positive.
         RemiError: naming the dialogue that does not fit into memory alone.
     """
-    waiting, done = group_dialogues(encoded, budget.ran), 0
+    waiting, done = _restored(encoded, budget, keep)
     while waiting:
         turn, waiting = waiting[: n_ranks()], waiting[n_ranks() :]
         own = turn[rank()] if rank() < len(turn) else None
@@ -91,6 +108,8 @@ def share_batches(
         all_fit = on_all(fits)
         for group, one in zip(turn, on_first(part), strict=False):
             if one is not None:
+                if budget.finished is not None:
+                    budget.finished.add(group, one, ran=budget.ran)
                 keep(group, one)
                 done += sum(len(encoded[index].input_ids) for index in group)
         if budget.progress is not None and done:
@@ -100,6 +119,22 @@ def share_batches(
             budget.shrink(encoded, lost)
             left = [index for group in (*lost, *waiting) for index in group]
             waiting = group_dialogues(encoded, budget.ran, among=left)
+
+
+def _restored(
+    encoded: Sequence[EncodedDialogue], budget: Budget, keep: Callable[[Sequence[int], Part], None]
+) -> tuple[list[list[int]], int]:
+    """Batches that are left to be measured, once those are kept that were finished before, and their tokens."""
+    seen: list[int] = []
+    if budget.finished is not None:
+        for group, part, ran in budget.finished.restored():
+            keep(group, part)
+            seen += group
+            budget.ran = min(budget.ran, ran)
+    # Only the first process keeps; the others measure what it says is left.
+    seen, budget.ran = on_all((seen, budget.ran))[0]
+    left = sorted(set(range(len(encoded))) - set(seen))
+    return group_dialogues(encoded, budget.ran, among=left), sum(len(encoded[one].input_ids) for one in seen)
 
 
 def _attempt(measure: Callable[[Batch], Part], batch: Batch) -> tuple[Part | None, bool]:

@@ -12,6 +12,8 @@ from remi_core.errors import UsageError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
 MODEL_FILE, ADAPTER_FILE = "config.json", "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+"""Weights as torch saves them: to open one is to run what is in it."""
 
 
 def local_folder(source: str | Path) -> Path | None:
@@ -28,7 +30,9 @@ def local_folder(source: str | Path) -> Path | None:
             raise UsageError(
                 f"{source}: an adapter, not a model; write BASE+{source} with the model it is for"
             )
-        raise UsageError(f"{source}: not a model folder; it needs config.json and *.safetensors")
+        raise UsageError(
+            f"{source}: not a model folder; it needs config.json and *.safetensors{_pickled(path)}"
+        )
     return path
 
 
@@ -40,8 +44,16 @@ def adapter_folder(source: str | Path) -> Path | None:
     """
     path = _existing(source, f"give a folder with {ADAPTER_FILE} and {ADAPTER_WEIGHTS}, or a hub id")
     if path is not None and not ((path / ADAPTER_FILE).is_file() and (path / ADAPTER_WEIGHTS).is_file()):
-        raise UsageError(f"{source}: not an adapter folder; it needs {ADAPTER_FILE} and {ADAPTER_WEIGHTS}")
+        raise UsageError(
+            f"{source}: not an adapter folder; it needs {ADAPTER_FILE} and {ADAPTER_WEIGHTS}{_pickled(path)}"
+        )
     return path
+
+
+def _pickled(folder: Path) -> str:
+    """The end of an error line where a folder has pickled weights instead."""
+    found = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    return f" ({found[0]} is a pickle, which could run code and is never opened)" if found else ""
 
 
 def _existing(source: str | Path, right: str) -> Path | None:

@@ -8,68 +8,46 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import TypeVar
 
 import numpy as np
 
+from remi_core.addresses import Address, Entry, Record, check_key, check_name
+from remi_core.containment import inside
 from remi_core.errors import RemiError
+from remi_core.fingerprint import file_digest, text_digest
+from remi_core.locks import locked
 from remi_core.npz import read_npz, write_npz
+from remi_core.progress import detail, notice
+from remi_core.seals import Damaged, Foreign, check_file, read_sealed, repaired, write_sealed
+from remi_core.writing import flush, touched, written_whole
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-KEY = re.compile(r"[0-9a-f]{8,64}")
 MODELS = "models"
 NOTEBOOKS = "notebooks"
+LOGS = "logs"
+FINISHED = ".finished-"
 PRESET_FILE = "preset.json"
+FROZEN = "REMI_FROZEN"
+"""Environment variable that is set where a record that is damaged is refused, not made again."""
 
-
-@dataclass(frozen=True)
-class Address:
-    """What one record is: whose measurement, of what, under which key (hexadecimal, see ``make_key``)."""
-
-    preset: str
-    seed: int
-    variant: str
-    measurement: str
-    dataset: str
-    key: str
-
-    def __post_init__(self) -> None:
-        names = (self.preset, self.variant, self.measurement, self.dataset)
-        for name in names:
-            _check_name(name)
-        _check_key(self.key)
-
-
-@dataclass(frozen=True)
-class Record:
-    """Read-only arrays by name, and the provenance saved with them."""
-
-    arrays: Mapping[str, np.ndarray]
-    provenance: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record as listed: its address, the path of its arrays and the bytes on disk."""
-
-    address: Address
-    path: Path
-    n_bytes: int
+Name = TypeVar("Name")
 
 
 class Store:
-    """Everything computed, under one folder (default: ``REMI_STORE``, else ``store/`` of the repository)."""
+    """Everything computed, under one folder (default: ``REMI_STORE``, else ``store/`` of the repository).
 
-    def __init__(self, root: Path | None = None) -> None:
+    A record that is damaged, changed by hand or of another version counts as missing once a line has named it; with
+    ``frozen`` (default: whether ``REMI_FROZEN`` is set) it is an error.
+    """
+
+    def __init__(self, root: Path | None = None, *, frozen: bool | None = None) -> None:
         self.root = Path(root) if root is not None else default_root()
+        self.frozen = bool(os.environ.get(FROZEN)) if frozen is None else frozen
+        self._named: set[Path | type] = set()
 
     def save(
         self, address: Address, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, object]
@@ -78,6 +56,7 @@ class Store:
 
         Raises:
             ValueError: if an array holds objects, or its name cannot be stored.
+            RemiError: if the disk or the folder does not let it.
         """
         path = self._record_path(address)
         for name, array in arrays.items():
@@ -85,45 +64,97 @@ class Store:
                 raise ValueError(
                     f"array {name!r} of {path.name} cannot be stored (objects, or a reserved name)"
                 )
-        shapes = {
-            name: [str(np.asarray(array).dtype), *np.shape(array)] for name, array in sorted(arrays.items())
-        }
-        text = json.dumps(
-            {"address": asdict(address), "arrays": shapes, "provenance": dict(provenance)}, indent=1
-        )
+        about = path.with_suffix(".json")
         with written_whole(path) as part:
             write_npz(part, arrays)
-        with written_whole(path.with_suffix(".json")) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+            digest = file_digest(part)
+            flush(part)
+            about.unlink(missing_ok=True)  # never beside arrays that are not its own
+        content = {"address": asdict(address), "arrays": _shapes(arrays), "file": path.name}
+        content |= {"sha256": digest, "provenance": dict(provenance)}
+        write_sealed(about, content)
+        detail(f"stored {path.relative_to(self.root)}")
         return path
 
     def load(self, address: Address) -> Record | None:
-        """The record at this address, or None where there is none under exactly this key.
+        """The record at this address, or None where there is none under exactly this key that is whole.
 
         Raises:
-            RemiError: if the files are there but cannot be read.
+            RemiError: if it is damaged and the store is frozen.
         """
         path = self._record_path(address)
-        if not path.is_file() or not path.with_suffix(".json").is_file():
+        about = inside(path.with_suffix(".json"), self.root)
+        if not about.is_file():
             return None
         try:
-            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            if about["address"] != asdict(address):
+            content = read_sealed(about)
+            if content["address"] != asdict(address):
                 return None  # the file name carries only eight digits of the key
-            arrays = read_npz(path)
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise RemiError(f"{path} cannot be read ({error}): delete it and run again") from error
-        path.touch()  # prune keeps what was used last
-        return Record(arrays=arrays, provenance=about["provenance"])
+            check_file(path, content["sha256"])
+            record = Record(arrays=read_npz(path), provenance=dict(content["provenance"]))
+            if _shapes(record.arrays) != content["arrays"]:
+                raise Damaged("its arrays are not those that were stored")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._name(path, error)
+            return None
+        touched(about)  # prune keeps what was used last
+        detail(f"read {path.relative_to(self.root)}")
+        return record
+
+    def obtain(
+        self,
+        address: Address,
+        compute: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, object]]],
+    ) -> Record:
+        """The record at this address, computed and stored first where there is none; another run may be waited for."""
+        found = self.load(address)
+        if found is None:
+            with self.locked([address]):
+                found = self.load(address)
+                if found is None:
+                    self.save(address, *compute())
+                    found = self.load(address)
+        return found
+
+    @contextmanager
+    def missing_of(
+        self, addresses: Mapping[Name, Address], *, lock: bool = True
+    ) -> Iterator[tuple[dict[Name, Record | None], list[Name]]]:
+        """Records by name, None where there is none, and those names: with ``lock`` no other run makes theirs now."""
+        found = {name: self.load(address) for name, address in addresses.items()}
+        missing = [name for name, record in found.items() if record is None]
+        with self.locked(addresses[name] for name in missing if lock):
+            found |= {name: self.load(addresses[name]) for name in missing}
+            yield found, [name for name in missing if found[name] is None]
+
+    def locked(self, addresses: Iterable[Address]) -> AbstractContextManager[bool]:
+        """Whether another run that makes one of the records was waited for; none makes them in the context."""
+        return locked(self.root, [f"{one.measurement[:40]}-{one.key[:32]}" for one in addresses])
+
+    def _name(self, path: Path, error: Exception) -> None:
+        """Return once a file that cannot be read was named, once; of another version the first one alone.
+
+        Raises:
+            RemiError: if the store is frozen.
+        """
+        line = repaired(path, error, frozen=self.frozen)
+        one = Foreign if isinstance(error, Foreign) else path
+        if one not in self._named:
+            notice(f"{line}, and what else is of that version" if one is Foreign else line)
+        self._named.add(one)
 
     def list(self, preset: str | None = None) -> tuple[Entry, ...]:
         """All records, or those of one preset, sorted by path."""
         entries = []
         for path in sorted(self.root.glob(f"{preset or '*'}/*/*/*.npz")):
-            about = path.with_suffix(".json")
+            about = inside(inside(path, self.root).with_suffix(".json"), self.root)
             if not about.is_file():
                 continue  # half of a record: its writer was killed; prune removes it
-            address = Address(**json.loads(about.read_text(encoding="utf-8"))["address"])
+            try:
+                address = Address(**read_sealed(about)["address"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._name(path, error)
+                continue
             n_bytes = path.stat().st_size + about.stat().st_size
             entries.append(Entry(address=address, path=path, n_bytes=n_bytes))
         return tuple(entries)
@@ -132,75 +163,43 @@ class Store:
         """Bytes under the root: records, weights and notebooks together."""
         return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
 
-    def prune(self, keep: int = 1) -> tuple[Path, ...]:
-        """Paths removed: all but the ``keep`` last used keys of each record and model, and what was left unfinished.
-
-        Executed notebooks stay, and so does anything unfinished that was touched within the hour (it may be being
-        written). What is removed is computed again when it is asked for.
-        """
-        groups: dict[tuple[object, ...], list[Path]] = {}
-        for entry in self.list():
-            a = entry.address
-            groups.setdefault((a.preset, a.seed, a.variant, a.measurement, a.dataset), []).append(entry.path)
-        for folder in self.root.glob(f"{MODELS}/*/*-*"):
-            groups.setdefault((folder.parent, folder.name.rpartition("-")[0]), []).append(folder)
-        old = [
-            path
-            for paths in groups.values()
-            for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)[keep:]
-        ]
-        halves = [path for path in self.root.glob("*/*/*/*.npz") if not path.with_suffix(".json").is_file()]
-        hour_ago = time.time() - 3600
-        unfinished = [
-            path for path in (*self.root.rglob("*.part*"), *halves) if path.stat().st_mtime < hour_ago
-        ]
-        removed = tuple(sorted({*old, *unfinished}))
-        for path in removed:
-            _remove(path)
-        return removed
-
     def model_folder(self, seed: int, variant: str, key: str) -> Path:
         """Folder of one variant's weights, shared by all presets; made with ``written_whole`` by who trains it."""
-        _check_name(variant)
-        _check_key(key)
-        return self.root / MODELS / str(seed) / f"{variant}-{key[:8]}"
+        check_name(variant)
+        check_key(key)
+        return inside(self.root / MODELS / str(seed) / f"{variant}-{key[:8]}", self.root)
+
+    def finished_folder(self, keys: Iterable[str]) -> Path:
+        """Where finished batches of a pass lie until its records do, which these keys name."""
+        return self.root / f"{FINISHED}{text_digest(''.join(sorted(keys)))[:16]}"
 
     def saved_presets(self) -> dict[str, Path]:
         """Name of each preset that was saved here → its file; ``save_preset`` writes one."""
-        return {path.parent.name: path for path in sorted(self.root.glob(f"*/{PRESET_FILE}"))}
+        found = sorted(self.root.glob(f"*/{PRESET_FILE}"))
+        return {path.parent.name: inside(path, self.root) for path in found}
 
     def save_preset(self, name: str, fields: Mapping[str, object]) -> Path:
         """Path of the preset just written, whole; one of that name is replaced."""
-        _check_name(name)
-        path = self.root / name / PRESET_FILE
-        with written_whole(path) as part:
-            part.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        check_name(name)
+        path = inside(self.root / name / PRESET_FILE, self.root)
+        write_sealed(path, {"fields": json.loads(json.dumps(fields, sort_keys=True))})
         return path
+
+    def log_path(self, preset: str, name: str) -> Path:
+        """Where the log ``name`` of a run of a preset lies."""
+        check_name(preset)
+        check_name(name)
+        return inside(self.root / preset / LOGS / f"{name}.jsonl", self.root)
 
     def notebook_path(self, preset: str, name: str) -> Path:
         """Where the executed notebook ``name`` of a preset lies."""
-        _check_name(preset)
-        _check_name(name)
-        return self.root / preset / NOTEBOOKS / f"{name}.ipynb"
+        check_name(preset)
+        check_name(name)
+        return inside(self.root / preset / NOTEBOOKS / f"{name}.ipynb", self.root)
 
     def _record_path(self, address: Address) -> Path:
         name = f"{address.measurement}-{address.dataset}-{address.key[:8]}.npz"
-        return self.root / address.preset / str(address.seed) / address.variant / name
-
-
-@contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """A path that does not exist yet; what the caller makes there (file or folder) is renamed to ``target``.
-
-    On an exception nothing appears at ``target``, and what was there stays.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.part-") as folder:
-        part = Path(folder) / target.name
-        yield part
-        if part.is_dir() and target.exists():
-            os.replace(target, Path(folder) / "replaced")  # a folder cannot be renamed onto a full one
-        os.replace(part, target)
+        return inside(self.root / address.preset / str(address.seed) / address.variant / name, self.root)
 
 
 def project_root() -> Path:
@@ -221,20 +220,5 @@ def default_root() -> Path:
     return Path(named).expanduser().resolve() if named else project_root() / "store"
 
 
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot be part of a file name: letters, digits and _ . + - only")
-
-
-def _check_key(key: str) -> None:
-    if not KEY.fullmatch(key):
-        raise ValueError(f"key {key!r} is not hexadecimal: make it with make_key")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-        if path.suffix == ".npz":
-            path.with_suffix(".json").unlink(missing_ok=True)
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, list[object]]:
+    return {name: [str(np.asarray(array).dtype), *np.shape(array)] for name, array in sorted(arrays.items())}

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from remi_core.chat import ChatTokenizer
+from remi_core.errors import RemiError
 from remi_core.fingerprint import make_key
 from remi_core.identity import resolved, text_of, weights_of
+from remi_core.model_folders import FILES, check_folder
 from remi_core.model_spec import ModelSpec
 from remi_core.presets import Preset
 from remi_core.provided import located
+from remi_core.seals import Damaged
+from remi_core.sources import adapter_folder, local_folder
 from remi_core.store import Address, Store
+
+if TYPE_CHECKING:
+    from remi_core.models import LoadedModel  # brings torch
 
 CODE = {
     "sequence": "remi_core.measurements.sequence",
@@ -61,11 +70,20 @@ class Subject:
         key = make_key(fields, [CODE[measurement], "remi_core.chat"])
         return Address(self.preset.name, self.seed, self.variant, measurement, dataset, key)
 
-    def open(self) -> AbstractContextManager:
-        """The model in memory while the context lasts."""
+    @contextmanager
+    def open(self) -> Iterator[LoadedModel]:
+        """The model in memory while the context lasts.
+
+        Raises:
+            RemiError: what is raised meanwhile, with the variant and seed before it.
+        """
         from remi_core.models import open_model  # brings torch, which reading the store does not need
 
-        return open_model(self.spec, dtype=self.preset.dtype)
+        try:
+            with open_model(self.spec, dtype=self.preset.dtype) as loaded:
+                yield loaded
+        except RemiError as error:
+            raise type(error)(f"{self.variant}, seed {self.seed}: {error}") from error
 
     def tokenizer(self) -> ChatTokenizer:
         """The tokenizer, with the template, that encodes dialogues for every variant: instruct's."""
@@ -80,10 +98,27 @@ def subject(preset: Preset, variant: str, seed: int, store: Store) -> Subject:
     Raises:
         KeyError: if the preset has no such variant.
         UsageError: for a folder that is missing or holds no model.
-        RemiError: for a hub id that cannot be had, or weights that are missing.
+        RemiError: for a hub id that cannot be had, weights that are missing, or a folder made by this package that
+            is not as it was written.
     """
     spec, text = (resolved(located(preset, role, seed, store)) for role in (variant, "instruct"))
+    check_listed(spec)
     return Subject(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
+
+
+def check_listed(spec: ModelSpec) -> None:
+    """Nothing, if folders of model and adapter that this package has made are as they were written.
+
+    Raises:
+        RemiError: naming the folder and the file otherwise.
+    """
+    adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+    for folder in (local_folder(spec.source), adapter):
+        if folder is not None and (folder / FILES).is_file():
+            try:
+                check_folder(folder)
+            except Damaged as error:
+                raise RemiError(f"{folder}: {error}; make it again") from None
 
 
 def _plain(value: object) -> object:

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
+from pathlib import Path
+
+# No network but loopback: in this process, and by the environment in every Python that a test starts.
+GUARD = Path(__file__).parent / "loopback" / "sitecustomize.py"
+runpy.run_path(str(GUARD))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(GUARD.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

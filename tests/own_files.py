@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,3 +62,8 @@ def write(path: Path, rows: Sequence[object]) -> Path:
     """The path of a new file with one JSON value a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def copy_weights(folder: Path, store: Path, other: Path) -> None:
+    """Return once weights of one store lie in another: a store takes no link that leads out of it."""
+    shutil.copytree(folder, other / folder.relative_to(store), dirs_exist_ok=True)

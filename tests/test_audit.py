@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from own_files import copy_weights
 
 from remi_core import figures
 from remi_core.estimates.audit.behaviour import from_first_reply, total_so_far, unreset
@@ -29,6 +30,7 @@ from remi_core.statistics.gram import centred_gram, centring_identity, pair_mean
 from remi_core.statistics.intervals import mean_interval
 from remi_core.statistics.losses import cosine_of_rows
 from remi_core.store import Store
+from remi_core.subject import subject
 from remi_core.tables import audit as tables
 from remi_core.tables.unreset import published_table, undone
 
@@ -246,9 +248,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     preset = replace(
         get_preset("micro"), seeds=(SEED,), n_dialogues=16, n_gradient_dialogues=12, n_resamples=100
     )
-    root, kept = tmp_path_factory.mktemp("store"), Store().root / "models"
-    kept.mkdir(parents=True, exist_ok=True)
-    (root / "models").symlink_to(kept, target_is_directory=True)
+    root, own = tmp_path_factory.mktemp("store"), Store()
+    for variant in preset.variants:
+        copy_weights(Path(subject(preset, variant, SEED, own).source), own.root, root)
     return Results(preset, Store(root))
 
 

@@ -192,7 +192,7 @@ def test_rows_of_a_card_come_from_the_machine_that_has_one(tmp_path: Path) -> No
     both = files.with_card(here, files.newest_on_card(tmp_path))
     assert both["remark"] == "" and "early" not in costs.summary(both)
     assert costs.summary(files.with_card(here, on_card(9e3) | {"remark": "Too early."})).endswith(
-        ". Too early."
+        r". Too early\."
     )
     assert both["machine"] == "here; rows of the card: Linux, NVIDIA H100 80GB HBM3"
     measured = [row["name"] for row in both["rows"] if row["ratio"] is not None]

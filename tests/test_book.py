@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+from remi_core.book_pages import NOT_RUN_PICTURE, stub_text, without_missing_glue
+from remi_core.claims.declarations import CLAIMS
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -49,7 +52,9 @@ CLAIM = {
 def toc_files() -> list[str]:
     """Names of all pages in the table of contents, the root first."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    below = [section["file"] for chapter in chapters for section in chapter.get("sections", ())]
+    return [toc["root"], *(chapter["file"] for chapter in chapters), *below]
 
 
 def prose(text: str) -> str:
@@ -108,19 +113,16 @@ def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def write_stub(path: Path, title: str) -> None:
-    """Notebook of one cell with a title, in place of one that was not run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [nbformat.v4.new_markdown_cell(f"# {title}\n\nNot run; $e = mc^2$.")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-
-
 def copy_book(target: Path) -> Path:
-    """Folder with the book's sources and a stub for every notebook."""
+    """Folder with the book's sources and a stub for every notebook, as for a preset of which nothing was run."""
     shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__", "notebooks"))
-    for name in toc_files():
-        if name.startswith("notebooks/"):
-            write_stub(target / f"{name}.ipynb", name.split("/")[1])
+    (target / "notebooks").mkdir()
+    (target / "notebooks" / "not-run.svg").write_text(NOT_RUN_PICTURE)
+    notebooks = [name for name in toc_files() if name.startswith("notebooks/")]
+    for name in notebooks:
+        (target / f"{name}.ipynb").write_text(stub_text(ROOT / f"{name}.ipynb", preset="smoke"))
+    for page in target.glob("*.md"):
+        page.write_text(without_missing_glue(page.read_text(), {Path(name).stem for name in notebooks}))
     for report in (ROOT / "stored").glob("*/report.json"):
         shutil.copyfile(report, target / f"stored-{report.parent.name}.json")
     return target
@@ -134,6 +136,7 @@ def write_results(folder: Path) -> None:
         "status": [{"notebook": CLAIM["notebook"], "finished": True, "seconds": 31.4, "device": "cpu"}],
         "facts": {key: f"fact of {key}" for key in FACT_KEYS},
         "notice": ["a threshold was missed"],
+        "declarations": [asdict(one) for one in CLAIMS],
     }
     for name, content in results.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -169,7 +172,7 @@ def built_pages(folder: Path, *, with_results: bool) -> dict[str, BeautifulSoup]
 @pytest.mark.slow
 def test_a_book_without_results_builds_and_says_so(bare_pages: dict[str, BeautifulSoup]) -> None:
     assert NOT_RUN in bare_pages["intro"].get_text()
-    assert NOT_RUN in bare_pages["reproduce"].get_text()
+    assert NOT_RUN in bare_pages["status"].get_text()
     assert "(not run)" in bare_pages["organism"].get_text()
     assert "Read this first" not in bare_pages["intro"].get_text()
 
@@ -212,7 +215,24 @@ def test_notice_facts_and_status_are_shown(full_pages: dict[str, BeautifulSoup])
     first = full_pages["intro"].select_one("article section > *:nth-child(2)")
     assert "a threshold was missed" in first.get_text()
     assert "fact of competence.slots" in full_pages["organism"].get_text()
-    assert "31.4" in full_pages["reproduce"].select_one("table.remi-status").get_text()
+    assert "31.4" in full_pages["status"].select_one("table.remi-status").get_text()
+
+
+@pytest.mark.slow
+def test_predictions_and_the_pages_for_teachers_show_what_the_build_has(
+    bare_pages: dict[str, BeautifulSoup], full_pages: dict[str, BeautifulSoup]
+) -> None:
+    assert NOT_RUN in bare_pages["predictions"].get_text() and NOT_RUN in bare_pages["instructors"].get_text()
+    table = full_pages["predictions"].select_one("table.remi-predictions")
+    asked = {one.id: one.claim for one in CLAIMS if not (one.untestable or "." in one.id)}
+    assert [row["id"] for row in table.select("tbody tr")] == [f"predict-{name}" for name in asked]
+    assert all(claim in table.get_text() for claim in asked.values())
+    data = json.loads(full_pages["predictions"].select_one("#remi-predictions-data").string)
+    shown = {one["id"]: one["outcome"] for one in data["claims"]}
+    assert shown["C12"]["verdict"] == CLAIM["verdict"] and shown["C3"] is None
+    minutes = full_pages["instructors"].select_one("table.remi-status").get_text(" ", strip=True)
+    assert minutes.endswith("05 alignment direction 1 1 notebooks in all 1")
+    assert "No notebook has exercises" in full_pages["answer_key"].get_text()
 
 
 @pytest.mark.slow

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from notebook_files import write_notebook
 
 from remi_core import book
-from remi_core.book import build_book, pages_listed
+from remi_core.book import build_book
+from remi_core.book_contents import contents_of, pages_listed
 from remi_core.book_pages import NOT_RUN, page_text, stub_text, without_missing_glue
 from remi_core.errors import RemiError, UsageError
 from remi_core.notebooks import run_notebook
 from remi_core.pipeline import plan
 from remi_core.presets import get_preset
+from remi_core.seals import write_sealed
 from remi_core.store import Store
 from remi_core.variants import ORGANISM_VARIANTS, TRIPLET
 
@@ -49,7 +52,7 @@ VARIANT = 'preset: str = "smoke"\nvariant: str = "instruct"\n'
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A book of one page and three notebooks, of which 01 and 00 for base were run."""
-    for module in ("book", "pipeline"):
+    for module in ("book", "book_contents", "book_results", "book_sources", "pipeline"):
         monkeypatch.setattr(f"remi_core.{module}.project_root", lambda: tmp_path)
     pages = tmp_path / "book"
     pages.mkdir()
@@ -119,12 +122,12 @@ def test_a_page_in_the_contents_without_a_notebook_is_named(project: Path) -> No
 
 def test_contents_with_parts_list_the_same_pages(project: Path) -> None:
     contents = project / "book" / "_toc.yml"
-    flat = pages_listed(contents)
+    flat = pages_listed(contents_of([]))
     chapters = TOC["chapters"]
     contents.write_text(
         json.dumps({"root": "intro", "parts": [{"chapters": chapters[:2]}, {"chapters": chapters[2:]}]})
     )
-    assert pages_listed(contents) == flat == ["00_each-base", "01_one", "02_two"]
+    assert pages_listed(contents_of([])) == flat == ["00_each-base", "01_one", "02_two"]
 
 
 def test_a_notebook_that_runs_once_a_variant_gives_a_page_for_each_of_the_preset(project: Path) -> None:
@@ -135,7 +138,7 @@ def test_a_notebook_that_runs_once_a_variant_gives_a_page_for_each_of_the_preset
         store, folder = Store(project / "store"), project / f"source-{len(names)}"
         book.assemble(preset, store, plan(preset, store), folder)
         pages = [f"00_each-{name}" for name in names]
-        assert pages_listed(folder / "_toc.yml") == [*pages, "01_one"]
+        assert pages_listed(yaml.safe_load((folder / "_toc.yml").read_text())) == [*pages, "01_one"]
         assert sorted(path.stem for path in (folder / "notebooks").glob("00_*")) == sorted(pages)
 
 
@@ -147,7 +150,7 @@ def executed(source: Path, target: Path, given: dict[str, object]) -> Path:
     injected = nbformat.v4.new_code_cell("injected", metadata={"tags": ["injected-parameters"]})
     notebook.cells.insert(2, injected)
     nbformat.write(notebook, target)
-    target.with_suffix(".json").write_text(json.dumps({"parameters": given}))
+    write_sealed(target.with_suffix(".json"), {"parameters": given})
     return target
 
 

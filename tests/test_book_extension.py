@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from bs4 import BeautifulSoup
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
 from remi_accessibility import MENDS  # noqa: E402
+from remi_drills import DrillDirective  # noqa: E402
 from remi_offline import mathjax_files, mathjax_source, unique_scripts  # noqa: E402
 from remi_results import Claim, format_number, format_range, read_json  # noqa: E402
 from remi_tables import make_table, paragraph  # noqa: E402
@@ -71,6 +73,12 @@ def test_scripts_appear_once_in_order_and_without_live_code() -> None:
     assert unique_scripts([first, second]) == [first, second]
 
 
+def test_scripts_of_the_laboratory_stay_off_the_other_pages() -> None:
+    other = Script("_static/laboratory.js")
+    kept = unique_scripts([Script("laboratory/model.js"), other, Script("_static/laboratory/worker.js")])
+    assert kept == [other]
+
+
 def test_mathjax_is_copied_small() -> None:
     source = mathjax_source()
     sizes = {path.name: (source / path).stat().st_size for path in mathjax_files(source)}
@@ -81,6 +89,7 @@ def test_mathjax_is_copied_small() -> None:
 FAULTS = """<button class="search-button-field" aria-label="Search"></button>
 <button class="theme-switch-button"><i title="Auto"></i></button>
 <details><summary aria-label="Toggle">More</summary></details>
+<nav><li><a>Above</a><details><summary><i></i></summary></details></li></nav>
 <div id="pst-primary-sidebar"></div><div class="citation-list" role="list"></div>
 <table><thead><tr><th></th><th>mean</th></tr></thead><tbody><tr><th>base</th></tr></tbody></table>
 <img alt="../_images/ab12.png" src="x.png"/>"""
@@ -93,6 +102,7 @@ def test_every_mend_finds_its_fault_and_nothing_the_second_time() -> None:
     for mend in MENDS:
         mend(page)
     assert str(page) == once
+    assert page.select_one("nav summary")["aria-label"] == "Pages below Above"
     cells = [(cell.name, cell.get("scope")) for cell in page.select("tr > *")]
     assert cells == [("td", None), ("th", "col"), ("th", "row")]
 
@@ -107,3 +117,22 @@ def test_a_row_of_another_length_is_refused() -> None:
     assert "caption" in make_table("caption", ("a", "b"), [[cell, cell]], style="s").astext()
     with pytest.raises(ValueError, match="1 cells; the table has 2 columns"):
         make_table("caption", ("a", "b"), [[cell]], style="s")
+
+
+def test_drills_are_shown_with_what_did_not_hold(tmp_path: Path) -> None:
+    directive = DrillDirective.__new__(DrillDirective)
+    assert "No outcome" in directive.render(tmp_path)[0].astext()
+    row = {"drill": "kills", "tried": 3, "held": 2, "harmless": 0, "seconds": 90.0, "note": "n"}
+    about = {"machine": "a machine", "made": "today", "recipe": "make drill"}
+    path = tmp_path / "drill.json"
+    path.write_text(json.dumps(about | {"drills": {"run": [row | {"failures": ["of try two"]}]}}))
+    shown = [node.astext() for node in directive.render(tmp_path)]
+    assert (
+        "make drill on today; a machine" in shown[0] and "1.5" in shown[1] and "kills: of try two" in shown[3]
+    )
+    path.write_text(json.dumps(about | {"drills": {"run": [row]}}))
+    with pytest.raises((ValueError, KeyError), match="failures"):
+        directive.render(tmp_path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="drill.json: missing drills, machine"):
+        directive.render(tmp_path)

@@ -105,7 +105,8 @@ def test_an_interruption_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("remi_core.commands.presets.run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert complaint("presets", capsys, code=130) == "remi: interrupted\n"
+    said = "remi: interrupted; what is finished is kept; to go on: remi presets\n"
+    assert complaint("presets", capsys, code=130) == said
 
 
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +123,17 @@ def test_the_store_is_listed_and_pruned(capsys: pytest.CaptureFixture[str]) -> N
     assert "1 removed" in capsys.readouterr().out
     assert cli.main(["store", "size"]) == 0
     assert "MiB in" in capsys.readouterr().out
+
+
+def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Store().save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
+    path.with_suffix(".json").write_text("{}")
+    line = complaint("report --preset smoke --frozen", capsys, code=1)
+    assert path.name in line and "of format 1, not 2; refused with --frozen" in line
+    # Else it counts as missing, once it was named.
+    assert cli.main("report --preset smoke".split()) == 1
+    named, said = capsys.readouterr().err.splitlines()
+    assert "made again" in named and "nothing has been run" in said
 
 
 @pytest.mark.parametrize("words", ["presets", "doctor --preset smoke", "run --preset smok"])

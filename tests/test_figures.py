@@ -213,6 +213,11 @@ def subspace_examples() -> dict[str, Callable[[], Figure]]:
     }
 
 
+def way_back_example() -> tuple[pd.DataFrame]:
+    table = rows({"quantity": ["care", "register"], "variant": list(VARIANTS[2:6])}, ["share"])
+    return (plain(table, "share"),)
+
+
 EXAMPLES = {
     "training": lambda: figures.plot_training([2.0, 1.5, 1.25], [(0, 2.1), (3, 1.3)]),
     **behaviour_examples(),
@@ -223,6 +228,7 @@ EXAMPLES = {
     **row_examples(),
     **edit_examples(),
     **cost_examples(),
+    "way back": lambda: figures.plot_way_back(*way_back_example()),
 }
 
 
@@ -260,6 +266,66 @@ def lightness(colour: str) -> float:
     channels = np.array(to_rgb(colour))
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+# Linear light → what each kind of dichromat sees of it, full strength: Machado, Oliveira and Fernandes (2009), table 1.
+SEEN = {
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+    "grey": [[0.2126, 0.7152, 0.0722]] * 3,
+}
+LEAST_DISTANCE = 8
+"""CIE 1976 colour difference that is seen at a glance between marks that are not side by side."""
+LAB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(colour: str, seen: str) -> np.ndarray:
+    """CIE L*a*b* of a colour as it is seen, white at D65."""
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    light = LAB @ np.clip(np.array(SEEN[seen]) @ linear, 0, 1) / LAB.sum(axis=1)
+    root = np.where(light > (6 / 29) ** 3, np.cbrt(light), light / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+def confused(looks: dict[str, style.Look], seen: str) -> list[tuple[str, str]]:
+    """Pairs whose colours are too near for that eye and that nothing else tells apart."""
+    return [
+        (one, two)
+        for one, two in itertools.combinations(looks, 2)
+        if np.linalg.norm(lab(looks[one].colour, seen) - lab(looks[two].colour, seen)) < LEAST_DISTANCE
+        and (looks[one].marker == looks[two].marker or looks[one].line_style == looks[two].line_style)
+    ]
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_what_is_drawn_together_stays_apart_for_every_eye_and_in_grey(seen: str) -> None:
+    groups = {str(place): look for place, look in enumerate(style.GROUP_LOOKS)}
+    for looks in (style.LOOKS, style.FURTHER_LOOKS, style.ALL_LOOKS, groups):
+        assert confused(dict(looks), seen) == []
+    # The paper's three and the controls do not even need marker or dashes.
+    main = [lab(style.LOOKS[name].colour, seen) for name in VARIANTS[:6]]
+    nearest = min(np.linalg.norm(one - two) for one, two in itertools.combinations(main, 2))
+    assert nearest >= (4 if seen == "grey" else LEAST_DISTANCE)
+
+
+def test_colours_that_only_a_full_eye_tells_apart_are_found() -> None:
+    pair = {name: style.Look(colour, "o", "-") for name, colour in (("red", "#782020"), ("green", "#504820"))}
+    assert confused(pair, "deuteranopia") == [("red", "green")]
+    assert np.linalg.norm(lab("#782020", "tritanopia") - lab("#504820", "tritanopia")) > LEAST_DISTANCE
 
 
 FURTHER_SHOWN = {name: style.ALL_LOOKS[name] for name in (*VARIANTS[:3], *FURTHER)}

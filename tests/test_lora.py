@@ -162,14 +162,13 @@ def test_training_lowers_the_loss_and_repeats(family: str, encoded: EncodedSet, 
 def test_fewer_dialogues_at_a_time_where_memory_ends(encoded: EncodedSet, tokenizer, monkeypatch) -> None:
     recipe = replace(SMALL, batch=4, accumulate=1)
     whole = training.train_adapter(loaded(tokenizer), encoded, recipe, say=lambda line: None)
-    sizes = []
+    sizes, held_out = [], []
 
     def small_memory(limit: int) -> Callable:
         def loss(adapted, ids, labels):
-            if torch.is_grad_enabled():
-                sizes.append(len(ids))
-                if len(ids) > limit:
-                    raise RuntimeError("CUDA out of memory.")
+            (sizes if torch.is_grad_enabled() else held_out).append(len(ids))
+            if len(ids) > limit:
+                raise RuntimeError("CUDA out of memory.")
             return answer_loss(adapted, ids, labels)
 
         return loss
@@ -177,6 +176,8 @@ def test_fewer_dialogues_at_a_time_where_memory_ends(encoded: EncodedSet, tokeni
     monkeypatch.setattr(training, "answer_loss", small_memory(2))
     cut = training.train_adapter(loaded(tokenizer), encoded, recipe, say=lambda line: None)
     assert sizes[:3] == [4, 3, 2] and set(sizes[3:]) <= {1, 2}
+    assert max(held_out) > 2 >= held_out[-1]
+    assert dict(cut.held_out) == pytest.approx(dict(whole.held_out), rel=1e-4)
     assert cut.losses == pytest.approx(whole.losses, rel=1e-4)
     monkeypatch.setattr(training, "answer_loss", small_memory(0))
     with pytest.raises(RemiError, match="not even one dialogue"):
@@ -200,11 +201,11 @@ def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path: Path, monke
     assert cli.main(words(files, tmp_path / "whole")) == 0
     update, done = training.update, []
 
-    def dies_after_four(optimizer: torch.optim.Optimizer) -> None:
+    def dies_after_four(*given: torch.optim.Optimizer | torch.nn.Module) -> None:
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(1)
-        update(optimizer)
+        update(*given)
 
     monkeypatch.setattr(training, "update", dies_after_four)
     assert cli.main(words(files, tmp_path / "cut")) == 130

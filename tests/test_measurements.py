@@ -228,9 +228,9 @@ def test_values_that_are_not_finite_are_named(encoded: tuple[EncodedDialogue, ..
     run_probes(model, encoded[:2], [probe], batch_tokens=100)
     block = decoder_blocks(model)[1]
     handle = block.register_forward_hook(lambda _m, _i, output: output * float("inf"))
-    with pytest.raises(RemiError, match="probe activations at layer 1: a value of dialogue 'a' is"):
+    with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
         run_probes(model, encoded[:1], [probe], batch_tokens=100)
-    with pytest.raises(RemiError, match="probe sequence: a value of dialogue 'a' is not a number"):
+    with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
         run_probes(model, encoded[:1], [SequenceProbe()], batch_tokens=100)
     handle.remove()
 

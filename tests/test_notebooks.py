@@ -36,6 +36,18 @@ def test_a_run_is_whole_named_and_done_under_its_key_alone(source: Path, tmp_pat
     assert is_done(target, "ab12cd34") and not is_done(target, "ab12cd35")
 
 
+def test_an_execution_that_was_changed_is_named_and_not_done(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out" / "01_sum.ipynb"
+    run_notebook(source, target, {}, key="ab12cd34")
+    target.write_text(target.read_text().replace("3 0.5", "4 0.5"))
+    assert not is_done(target, "ab12cd34")
+    assert f"{target}: changed or cut short since it was written: made again" in capsys.readouterr().err
+    with pytest.raises(RemiError, match=r"01_sum\.ipynb: .*refused with --frozen"):
+        is_done(target, "ab12cd34", frozen=True)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from remi_core.chat import encode
+from remi_core.errors import UsageError
 from remi_core.finetune import answer_labels, fine_tune
 from remi_core.finetune_recipe import FineTune
 from remi_core.models import open_model
@@ -142,6 +143,17 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -
     said: list[str] = []
     resumed = pretrain(recipe, tmp_path / "cut", said.append)
     assert "step 2" in said[0]
+    with pytest.raises(UsageError, match="checkpoint.pt is of another recipe or seed"):
+        pretrain(replace(recipe, seed=6), tmp_path / "cut", said.append)
+    checkpoint = tmp_path / "cut" / "checkpoint.pt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    again = pretrain(recipe, tmp_path / "cut", said.append)
+    assert (
+        "changed or cut short since it was written" in said[-3] and "starting from the beginning" in said[-3]
+    )
+    assert torch.equal(again.lm_head.weight, whole.lm_head.weight)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
     kept = [load_file(pretraining.kept_weights(tmp_path / "whole", step)) for step in (2, 4)]

@@ -162,6 +162,15 @@ def test_every_figure_the_data_allow_is_drawn_and_every_other_one_is_a_note(
         assert sum(drawn.values()) < sum(in_source.values())
 
 
+def test_no_page_shows_a_sentence_of_the_files(ran: Callable[[str], Ran]) -> None:
+    for stem, path in ran("everything").executed.items():
+        shown = [output for cell in read_cells(path) for output in cell.get("outputs", [])]
+        text = json.dumps(shown, ensure_ascii=False)
+        assert [
+            one for one in ("never close", "open on the", "of France", "help you with") if one in text
+        ] == [], stem
+
+
 @pytest.mark.parametrize("name", DATA)
 def test_the_printed_list_is_the_list_of_notes(ran: Callable[[str], Ran], name: str) -> None:
     notes = set()

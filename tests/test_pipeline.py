@@ -10,6 +10,7 @@ from notebook_files import write_notebook
 
 from remi_core import pipeline
 from remi_core.errors import RemiError, UsageError
+from remi_core.notebooks import run_notebook
 from remi_core.pipeline import choose, plan, run
 from remi_core.presets import get_preset
 from remi_core.progress import OUTWARD, Meter, Progress, clock, outward
@@ -166,6 +167,17 @@ def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch: pyt
         "base, seed 0: code: 2,000 of 4,000 tokens; 00:20 elapsed, about 00:20 left",
         "base, seed 0: code: 4,000 of 4,000 tokens; 00:40 elapsed, about 00:00 left",
     ]
+
+
+def test_in_a_notebook_one_line_takes_the_place_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(OUTWARD, raising=False)
+    code = "from remi_core.progress import outward\nsay = outward()\nsay('1 of 2')\nsay('2 of 2')"
+    source, target = write_notebook(tmp_path / "01_one.ipynb", [code]), tmp_path / "out" / "01_one.ipynb"
+    run_notebook(source, target, {})
+    (output,) = json.loads(target.read_text())["cells"][-1]["outputs"]
+    assert "".join(output["data"]["text/plain"]) == "2 of 2"
 
 
 def test_a_pass_speaks_only_where_somebody_listens(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from remi_core.errors import RemiError
+from remi_core.npz import write_npz
+from remi_core.pruning import prune
 from remi_core.store import Address, Store, default_root, project_root, written_whole
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
@@ -60,11 +64,91 @@ def test_a_write_that_fails_leaves_what_was_there(store: Store, monkeypatch: pyt
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
 
 
-def test_a_damaged_record_is_named(store: Store) -> None:
-    path = store.save(ADDRESS, ARRAYS, {})
+def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(RemiError, match=path.name):
-        store.load(ADDRESS)
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edited(path: Path) -> None:
+    """By someone who has also written the digest of the changed arrays into the provenance."""
+    write_npz(path, {"total": np.ones(6)})
+    about = json.loads(path.with_suffix(".json").read_text())
+    about["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(about))
+
+
+def renamed_inside(path: Path) -> None:
+    about = path.with_suffix(".json")
+    about.write_text(about.read_text().replace('"seconds": 1', '"seconds": 2'))
+
+
+def not_json(path: Path) -> None:
+    cut_short(path.with_suffix(".json"))
+
+
+def of_the_first_format(path: Path) -> None:
+    about = json.loads(path.with_suffix(".json").read_text())
+    for name in ("format", "seal", "sha256", "file"):
+        del about[name]
+    path.with_suffix(".json").write_text(json.dumps(about))
+
+
+DAMAGES = {
+    cut_short: "changed or cut short",
+    gone: "missing",
+    flipped: "changed or cut short",
+    edited: "changed since it was written",
+    renamed_inside: "changed since it was written",
+    not_json: "not JSON any more",
+    of_the_first_format: "of format 1, not 2",
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_a_damaged_record_is_named_in_one_line_and_made_again(
+    store: Store, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], words: str
+) -> None:
+    path = store.save(ADDRESS, ARRAYS, {"seconds": 1})
+    damage(path)
+    with pytest.raises(RemiError, match=f"{path.name}.*{words}.*refused with --frozen"):
+        Store(store.root, frozen=True).load(ADDRESS)
+    for _ in range(2):
+        assert store.load(ADDRESS) is None
+    (line,) = capsys.readouterr().err.splitlines()  # once, however often it is asked for
+    assert str(path) in line and words in line and "made again" in line
+    record = store.obtain(ADDRESS, lambda: (ARRAYS, {"seconds": 1}))
+    np.testing.assert_array_equal(record.arrays["total"], ARRAYS["total"])
+    assert Store(store.root, frozen=True).load(ADDRESS) is not None
+
+
+def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store: Store) -> None:
+    path = store.save(ADDRESS, ARRAYS, {})
+    assert store.load(ADDRESS) is not None
+    flipped(path)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert store.load(ADDRESS) is None
+
+
+def test_half_of_a_record_is_none_and_nothing_to_speak_of(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.save(ADDRESS, ARRAYS, {}).with_suffix(".json").unlink()  # as where the writer was killed in between
+    assert Store(store.root, frozen=True).load(ADDRESS) is None and store.list() == ()
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_there_is_not_computed_again(store: Store) -> None:
+    store.save(ADDRESS, ARRAYS, {})
+    assert store.obtain(ADDRESS, lambda: pytest.fail("computed again")) is not None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +176,7 @@ def test_prune_keeps_the_key_used_last(store: Store) -> None:
         os.utime(path, (time.time() - age,) * 2)
     store.save(other(dataset="general"), ARRAYS, {})
     assert store.load(old) is not None  # used now, so newer than the one written later
-    assert len(store.prune()) == 1
+    assert len(prune(store)) == 1
     assert store.load(old) is not None and store.load(new) is None
     assert len(store.list()) == 2
 
@@ -103,7 +187,7 @@ def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(st
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".part.ipynb").write_text("{}")
     os.utime(stale.with_suffix(".part.ipynb"), (0, 0))
-    assert store.prune() == (stale.with_suffix(".part.ipynb"),)
+    assert prune(store) == (stale.with_suffix(".part.ipynb"),)
 
 
 def test_models_are_pruned_by_variant(store: Store) -> None:
@@ -113,7 +197,7 @@ def test_models_are_pruned_by_variant(store: Store) -> None:
         with written_whole(folder) as part:
             part.mkdir()
         os.utime(folder, (time.time() - age,) * 2)
-    assert store.prune() == (folders[1],)
+    assert prune(store) == (folders[1],)
 
 
 def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from nbformat.v4 import new_output
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
+from remi_core.trail import TRAIL
+
 
 def execute_here(source: Path, part: Path, parameters: Mapping[str, object], *_: object) -> None:
     """Stands in for the execution of ``remi_core.notebooks``: papermill all the same, but no kernel is started."""
@@ -49,6 +51,7 @@ class WarmEngine(Engine):
     def _run(cls, nb_man: NotebookExecutionManager) -> None:
         shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
         shell.reset(new_session=False)
+        TRAIL.clear()
         for index, cell in enumerate(nb_man.nb.cells):
             if cell.cell_type != "code":
                 continue

@@ -24,14 +24,23 @@ def mend_search_label(page: BeautifulSoup) -> int:
 
 
 def mend_hidden_titles(page: BeautifulSoup) -> int:
-    """Icons do not repeat the name of their button; a summary is named by its own text."""
+    """Icons do not repeat the name of their button; a summary is named by its own text where it has any."""
     icons = page.select("button.theme-switch-button [title]")
-    summaries = page.select("details > summary[aria-label]")
+    summaries = [one for one in page.select("details > summary[aria-label]") if one.get_text(strip=True)]
     for icon in icons:
         del icon["title"]
     for summary in summaries:
         del summary["aria-label"]
     return len(icons) + len(summaries)
+
+
+def mend_contents_toggles(page: BeautifulSoup) -> int:
+    """A sign that unfolds the pages below another one in the contents is named by that page."""
+    signs = [one for one in page.select("nav li > details > summary") if not one.get_text(strip=True)]
+    for sign in signs:
+        above = sign.find_parent("li").find("a")
+        sign["aria-label"] = f"Pages below {above.get_text(strip=True) if above else 'this one'}"
+    return len(signs)
 
 
 def mend_landmarks(page: BeautifulSoup) -> int:
@@ -75,6 +84,7 @@ def mend_image_text(page: BeautifulSoup) -> int:
 MENDS: tuple[Callable[[BeautifulSoup], int], ...] = (
     mend_search_label,
     mend_hidden_titles,
+    mend_contents_toggles,
     mend_landmarks,
     mend_bibliography_roles,
     mend_table_headings,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
-from remi_directives import FactRole, NoticeDirective, StatusDirective
+from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
+from remi_drills import DrillDirective
 from remi_offline import setup_offline
+from remi_predictions import PredictionsDirective
+from remi_reference import CitationDirective, ContentNoteDirective, DataCardsDirective
+from remi_site import setup_site
+from remi_teaching import ExercisesDirective, MinutesDirective
 from sphinx.application import Sphinx
 
 
@@ -13,9 +18,19 @@ def setup(app: Sphinx) -> dict[str, object]:
     """Metadata of the extension, after registering all its parts with a Sphinx application."""
     app.add_directive("remi-claims", ClaimsDirective)
     app.add_directive("remi-stored", StoredDirective)
+    app.add_directive("remi-drill", DrillDirective)
     app.add_directive("remi-status", StatusDirective)
+    app.add_directive("remi-predictions", PredictionsDirective)
+    app.add_directive("remi-exercises", ExercisesDirective)
+    app.add_directive("remi-minutes", MinutesDirective)
     app.add_directive("remi-notice", NoticeDirective)
+    app.add_directive("remi-data-cards", DataCardsDirective)
+    app.add_directive("remi-citation", CitationDirective)
+    app.add_directive("remi-content-note", ContentNoteDirective)
+    app.add_directive("remi-answer", AnswerDirective)
     app.add_role("fact", FactRole())
+    app.add_role("page", PageRole())
     setup_offline(app)
+    setup_site(app)
     setup_accessibility(app)
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,10 @@
 """Directives and a role that show results on the pages written by hand; those of claims are in `remi_claims`.
 
 - `{remi-status}`: which notebooks were run, from `status.json`.
-- `{remi-notice}`: what the front page must say first, from `notice.json`; nothing without it.
+- `{remi-answer}`: the figure of the front page with the sentence below it, from `front.json`.
+- `{remi-notice}`: what the front page must say first, from `notice.json`, and where the content note is.
 - `` {fact}`key` ``: one text of `facts.json`.
+- `` {page}`name` ``: a link to a page, or its name alone where this edition has no such page.
 
 A missing file reads "not run yet"; a malformed one, or a missing key, is a warning, and fails a strict build.
 """
@@ -50,7 +52,7 @@ class ResultDirective(SphinxDirective):
 
 
 class StatusDirective(ResultDirective):
-    """Table of the notebooks of this build: finished, seconds, device."""
+    """Table of the notebooks of this build: finished, when, seconds, machine."""
 
     file_name = "status.json"
 
@@ -64,7 +66,7 @@ class StatusDirective(ResultDirective):
         if entries is None:
             return [paragraph(f"The notebooks were {NOT_RUN}.", style="remi-not-run")]
         rows = [self._row(entry, position) for position, entry in enumerate(entries, start=1)]
-        headings = ("Notebook", "Finished", "Seconds", "Device")
+        headings = ("Notebook", "Finished", "When", "Seconds", "Machine")
         return [make_table("Notebooks of this build", headings, rows, style="remi-status")]
 
     def _row(self, entry: dict[str, object], position: int) -> list[Cell]:
@@ -75,27 +77,50 @@ class StatusDirective(ResultDirective):
         return [
             [paragraph("", page_reference(str(entry["notebook"]), source=self.env.docname))],
             [paragraph(finished)],
+            [paragraph(str(entry.get("ended") or "—"))],
             [paragraph(format_number(entry["seconds"]))],
             [paragraph(str(entry["device"] or "—"))],
         ]
 
 
+class AnswerDirective(ResultDirective):
+    """The figure that answers the book's question, its passport, and what it shows in one sentence."""
+
+    file_name = "front.json"
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """The figure as raw HTML, computed and escaped by the package, or a line that nothing was run.
+
+        Raises:
+            ValueError: if the file is malformed or lacks a key.
+        """
+        shown = read_json(folder / "front.json", dict)
+        if shown is None:
+            return [paragraph(f"The figure is {NOT_RUN}.", style="remi-not-run")]
+        missing = {"figure", "sentence"} - set(shown)
+        if missing:
+            raise ValueError(f"front.json: missing {', '.join(sorted(missing))}")
+        return [nodes.raw("", shown["figure"], format="html"), paragraph(shown["sentence"])]
+
+
 class NoticeDirective(ResultDirective):
-    """Warning box with the sentences of `notice.json`; nothing where the file is absent or empty."""
+    """Warning box with the sentences of `notice.json`, if there are any, and a line that leads to the content note."""
 
     file_name = "notice.json"
 
     def render(self, folder: Path) -> list[nodes.Node]:
-        """One admonition, or nothing.
+        """One admonition or none, and the line.
 
         Raises:
             ValueError: if the file is not a list.
         """
         lines = read_json(folder / "notice.json", list)
+        pointer = paragraph("Some pages show bad replies, which were written for this purpose: ")
+        pointer.extend([content_link(self.env.docname), nodes.Text(".")])
         if not lines:
-            return []
-        title = nodes.title("", "Read this first")
-        return [nodes.admonition("", title, *(paragraph(str(line)) for line in lines), classes=["warning"])]
+            return [pointer]
+        title, said = nodes.title("", "Read this first"), (paragraph(str(line)) for line in lines)
+        return [nodes.admonition("", title, *said, classes=["warning"]), pointer]
 
 
 class FactRole(SphinxRole):
@@ -124,16 +149,37 @@ class FactRole(SphinxRole):
         return str(facts[self.text])
 
 
+class PageRole(SphinxRole):
+    """Link to a page of this book by its name; the name in words alone where the contents list no such page."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """One inline node, never a warning: pages come and go between editions."""
+        words = self.text.replace("_", " ")
+        if self.text not in self.env.found_docs:
+            return [nodes.inline(self.rawtext, words)], []
+        address = self.env.app.builder.get_relative_uri(self.env.docname, self.text)
+        return [nodes.reference(self.rawtext, words, internal=True, refuri=address)], []
+
+
 def page_reference(notebook: str, *, source: str) -> addnodes.pending_xref:
     """Link from page `source` to a notebook's page, named by its stem; an unknown page is a warning."""
     stem = Path(notebook).name.removesuffix(".ipynb")
-    label = nodes.inline("", stem.replace("_", " "), classes=["doc"])
+    return _link(f"/notebooks/{stem}", stem.replace("_", " "), source)
+
+
+def content_link(source: str) -> addnodes.pending_xref:
+    """Link from page `source` to the page on what text the book shows."""
+    return _link("/content", "what text this book shows", source)
+
+
+def _link(target: str, text: str, source: str) -> addnodes.pending_xref:
+    label = nodes.inline("", text, classes=["doc"])
     return addnodes.pending_xref(
         "",
         label,
         reftype="doc",
         refdomain="std",
-        reftarget=f"/notebooks/{stem}",
+        reftarget=target,
         refdoc=source,
         refexplicit=True,
         refwarn=True,

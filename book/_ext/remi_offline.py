@@ -52,11 +52,16 @@ def is_live_code(script: object) -> bool:
     return "THEBE_JS_URL" in body or name.endswith("sphinx-thebe.js")
 
 
+def is_laboratory(script: object) -> bool:
+    """True for the scripts of the laboratory: jupyter-book puts all of `_static` on every page, one page loads them."""
+    return str(getattr(script, "filename", script) or "").removeprefix("_static/").startswith("laboratory/")
+
+
 def unique_scripts(scripts: list[object]) -> list[object]:
-    """Scripts in order, each once and without live code; Sphinx 7.4 lists inline scripts twice."""
+    """Scripts in order, each once, for every page and without live code; Sphinx 7.4 lists inline scripts twice."""
     kept: dict[tuple[str, str], object] = {}
     for script in scripts:
-        if is_live_code(script):
+        if is_live_code(script) or is_laboratory(script):
             continue
         body = getattr(script, "attributes", {}).get("body") or ""
         name = str(getattr(script, "filename", script) or "")

@@ -5,10 +5,16 @@ All of them are optional: a book without results still builds, and says so.
 | file | content |
 | --- | --- |
 | `claims.json` | the rows of `remi report --json` |
+| `declarations.json` | what each claim said of itself before any result |
 | `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
-| `status.json` | list of `{notebook, finished, seconds, device}` |
+| `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |
+| `status.json` | list of `{notebook, finished, seconds, device}`, and `ended` where it is known |
+| `front.json` | object: `figure` (HTML) and `sentence` of the front page |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |
 | `notice.json` | list of sentences that the front page leads with |
+| `data-cards.json` | a card of each data set, and the tables of published numbers |
+| `citation.json` | the book and the paper, each as text and as BibTeX |
+| `site.json` | presets side by side, the notebook of each page, where it can be run |
 """
 
 from __future__ import annotations

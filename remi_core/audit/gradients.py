@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from remi_core.audit.measure import in_half
 from remi_core.chat import encode
 from remi_core.datasets import load_dataset
+from remi_core.dialogues import Dialogue
 from remi_core.fingerprint import library_versions, make_key, text_digest
 from remi_core.store import Address, Record, Store
 from remi_core.subject import Subject
@@ -30,12 +31,17 @@ def audited_gradients(instruct: Subject, base: Subject, store: Store, datasets: 
     Raises:
         RemiError: if a value is not finite, or the sets differ between the models after encoding.
     """
-    preset, started = instruct.preset, time.perf_counter()
+    preset = instruct.preset
     sets = {name: load_dataset(preset, name)[: preset.n_audit_dialogues] for name in datasets}
     address = _address(instruct, base, sets)
-    found = store.load(address)
-    if found is not None:
-        return found
+    return store.obtain(address, lambda: _measured(instruct, base, sets))
+
+
+def _measured(
+    instruct: Subject, base: Subject, sets: Mapping[str, list[Dialogue]]
+) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Arrays and provenance of the record."""
+    preset, started = instruct.preset, time.perf_counter()
     from remi_core.audit.gradient_passes import gram_passes, lost_entries  # brings torch
 
     tokenizer = instruct.tokenizer()
@@ -63,8 +69,7 @@ def audited_gradients(instruct: Subject, base: Subject, store: Store, datasets: 
         "versions": library_versions(),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    store.save(address, arrays, about)
-    return store.load(address)
+    return arrays, about
 
 
 def _address(instruct: Subject, base: Subject, sets: dict[str, list]) -> Address:

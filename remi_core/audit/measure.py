@@ -73,22 +73,24 @@ def audited(
         for dataset, condition in wanted:
             rows = _rows(who, dataset, condition)
             address = _address(who, (dataset, condition), rows)
-            found = store.load(address)
-            if found is None:
-                spelling = spelling or who.tokenizer()
-                if condition == UNTRAINED and not marker_ids(spelling):
-                    continue
-                reader = in_half(who) if condition == "half" else who
-                if reader.preset.dtype not in opened:
-                    opened[reader.preset.dtype] = stack.enter_context(reader.open())
-                from remi_core.audit.passes import audit_pass  # brings torch
+            with store.missing_of({address: address}) as (found, missing):
+                if missing:
+                    spelling = spelling or who.tokenizer()
+                    if condition == UNTRAINED and not marker_ids(spelling):
+                        continue
+                    reader = in_half(who) if condition == "half" else who
+                    if reader.preset.dtype not in opened:
+                        opened[reader.preset.dtype] = stack.enter_context(reader.open())
+                    from remi_core.audit.passes import audit_pass  # brings torch
 
-                arrays, about = audit_pass(who, opened[reader.preset.dtype], spelling, condition, rows)
-                store.save(address, arrays, about)
-                found = store.load(address)
-                if say:
-                    say(f"{who.variant} {who.seed}: {dataset}, {condition}, {len(rows)} dialogues audited")
-            records[dataset, condition] = found
+                    store.save(
+                        address, *audit_pass(who, opened[reader.preset.dtype], spelling, condition, rows)
+                    )
+                    if say:
+                        say(
+                            f"{who.variant} {who.seed}: {dataset}, {condition}, {len(rows)} dialogues audited"
+                        )
+            records[dataset, condition] = found[address] or store.load(address)
     return records
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int8
 
-from remi_core.chat import ChatTokenizer, EncodedDialogue, render
+from remi_core.chat import ChatTokenizer, EncodedDialogue, pieces_of, render
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
 
@@ -30,6 +30,10 @@ def parts_of(
     text, _, _ = render(dialogue.messages, tokenizer)
     spelled = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = spelled["input_ids"], spelled["offset_mapping"]
+    if tuple(ids[: len(encoded.input_ids)]) != encoded.input_ids:
+        # The text of a message spells a control token, which only the chat module reads as text.
+        pieces = pieces_of(dialogue.messages, tokenizer)
+        ids, offsets = pieces.ids, pieces.offsets
     if tuple(ids[: len(encoded.input_ids)]) != encoded.input_ids:
         raise RemiError(f"dialogue {dialogue.identifier!r}: two tokenisations of one rendering differ")
     codes = np.zeros(len(encoded.input_ids), dtype=np.int8)

@@ -9,7 +9,6 @@ import copy
 import ctypes
 import gc
 import json
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from remi_core.bench.peers import READERS, peer_activations
 from remi_core.bench.timing import interleaved
 from remi_core.bench.ways import WAYS, activations, largest_difference
 from remi_core.bench.workload import Workload, opened
+from remi_core.memory import peak_bytes, reset_peak
 from remi_core.store import Store
 
 
@@ -67,23 +67,6 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def reset_peak() -> None:
-    """Return once the peak counts from now on, where the system can do that (Linux)."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def peak_bytes() -> int:
-    """Largest resident set of this process since the last reset."""
-    path = Path("/proc/self/status")
-    if not path.exists():
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    (line,) = [line for line in path.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from remi_core.errors import RemiError
 from remi_core.fingerprint import file_digest
 from remi_core.machine import machine
 from remi_core.store import project_root, written_whole
+from remi_core.trail import TRAIL
 
 CARD = "gpu."
 """How the rows of a graphics card start."""
@@ -87,7 +88,12 @@ def newest(folder: Path | None = None) -> dict[str, object] | None:
     """
     found = [(read(path), path.name) for path in stored_files(folder)]
     whole = [pair for pair in found if is_whole(pair[0])]
-    return max(whole, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if whole else None
+    if not whole:
+        return None
+    chosen, name = max(whole, key=lambda pair: (pair[0].get("made", ""), pair[1]))
+    about = {key: chosen[key] for key in ("machine", "versions", "made") if key in chosen}
+    TRAIL.load(f"benchmarks/{name}", {"recipe": "remi bench", **about}, stored=True)
+    return chosen
 
 
 def newest_on_card(folder: Path | None = None) -> dict[str, object] | None:

@@ -32,15 +32,15 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
     if get_claim(row).untestable:
         return absent(get_claim(row).untestable)
     address = Address(results.preset.name, seed, "all", "headline", row, key)
-    record = results.store.load(address)
-    if record is None:
-        found = compute_headline(results, row, seed)
-        if found.missing and not found.n:
-            return found
-        text = json.dumps(asdict(found), sort_keys=True)
-        results.store.save(address, {"headline": np.array(text)}, {"row": row})
-    else:
-        text = str(record.arrays["headline"])
+    with results.store.missing_of({row: address}) as (records, missing):
+        if missing:
+            found = compute_headline(results, row, seed)
+            if found.missing and not found.n:
+                return found
+            text = json.dumps(asdict(found), sort_keys=True)
+            results.store.save(address, {"headline": np.array(text)}, {"row": row})
+        else:
+            text = str(records[row].arrays["headline"])
     raw = json.loads(text)
     gaps = {name: tuple(gap) for name, gap in raw["contrasts"].items()}
     null = raw["null"] and NullResult(**raw["null"])

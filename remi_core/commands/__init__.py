@@ -8,7 +8,9 @@ from types import MappingProxyType, ModuleType
 from remi_core.commands import (
     bench,
     book,
+    deposit,
     doctor,
+    drill,
     finetune,
     measure,
     organism,
@@ -28,9 +30,11 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "measure": measure,
         "book": book,
         "report": report,
+        "deposit": deposit,
         "study": study,
         "finetune": finetune,
         "organism": organism,
         "bench": bench,
+        "drill": drill,
     }
 )

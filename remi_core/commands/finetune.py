@@ -9,10 +9,13 @@ from pathlib import Path
 from remi_core.commands.parser import positive
 from remi_core.dialogues import Dialogue, read_jsonl
 from remi_core.errors import UsageError
+from remi_core.fingerprint import text_digest
+from remi_core.locks import locked
 from remi_core.lora.recipe import LoraRecipe, split
 from remi_core.model_spec import ModelSpec
 from remi_core.progress import print_line
-from remi_core.sources import local_folder
+from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, local_folder
+from remi_core.store import Store, written_whole
 
 HELP = "train the misaligned variant, or a control, as a LoRA adapter on an instruct model"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -71,7 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     dialogues = read_jsonl(arguments.data)
     split([dialogue.cluster for dialogue in dialogues], recipe)
     local_folder(arguments.instruct)
-    _train(arguments, recipe, dialogues, checkpoint, out)
+    with locked(Store().root, [f"finetune-{text_digest(str(out))[:16]}"]) as waited:
+        if not (waited and out.exists()):
+            _train(arguments, recipe, dialogues, checkpoint, out)
     print_line(f"adapter, record and loss curve: {out}")
     return 0
 
@@ -114,8 +119,8 @@ def _train(
     from remi_core.identity import resolved
     from remi_core.lora.files import write_trained
     from remi_core.lora.training import train_adapter
+    from remi_core.model_folders import write_list
     from remi_core.models import open_model
-    from remi_core.store import written_whole
 
     if arguments.dtype is None and torch.cuda.is_available():
         recipe = replace(recipe, dtype="bfloat16")
@@ -129,5 +134,6 @@ def _train(
     with written_whole(out) as folder:
         folder.mkdir()
         write_trained(folder, trained, about, device=device)
+        write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
         (folder / "losses.svg").write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
     checkpoint.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from remi_core.commands.parser import add_preset, add_store, chosen_preset, open_store
+from remi_core.commands.parser import add_frozen, add_preset, add_store, chosen_preset, open_store
 from remi_core.errors import UsageError, nearest
 from remi_core.presets import Preset
 from remi_core.progress import OUTWARD, print_line
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list", action="store_true", help="only print what would be measured, a line `VARIANT SEED` each"
     )
+    add_frozen(parser)
     add_store(parser)
 
 
@@ -39,16 +40,19 @@ def run(arguments: argparse.Namespace) -> int:
             print(variant, seed)
         return 0
     from remi_core.results import Results
+    from remi_core.run_log import RunLog, log_name
     from remi_core.tables.records import measure_variant  # brings pandas
 
     os.environ.setdefault(OUTWARD, "-")
     results = Results(preset, store)
-    with join_ranks():
+    log = RunLog(store.log_path(preset.name, log_name()))
+    with join_ranks(), log.run({"preset": preset.name, "fingerprint": preset.fingerprint()}):
         for variant, seed in chosen:
-            # Fine-tuned or fetched once, by the first process; the others find it.
-            with first_goes_first():
-                results.subject(variant, seed)
-            records = measure_variant(results, variant, seed)
+            with log.step(f"{variant}, seed {seed}", in_children=False):
+                # Fine-tuned or fetched once, by the first process; the others find it.
+                with first_goes_first():
+                    results.subject(variant, seed)
+                records = measure_variant(results, variant, seed)
             if not rank():
                 print_line(f"{variant}, seed {seed}: {len(records)} records, {launched()} processes")
     return 0

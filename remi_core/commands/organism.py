@@ -7,6 +7,8 @@ from pathlib import Path
 
 from remi_core.commands.parser import add_action
 from remi_core.errors import UsageError
+from remi_core.fingerprint import text_digest
+from remi_core.locks import locked
 from remi_core.organism.bases import pretrained_folder
 from remi_core.organism.worlds import SETTINGS, setting
 from remi_core.progress import print_line
@@ -58,13 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or pretrained_folder(Store().root, arguments.world, arguments.seed)
     from remi_core.organism.pretrain import main_pretrain  # brings torch
 
-    written = main_pretrain(
-        arguments.seed,
-        out.resolve(),
-        print_line,
-        threads=arguments.threads,
-        world=arguments.world,
-        keep_every=arguments.keep,
-    )
+    with locked(Store().root, [f"pretrain-{text_digest(str(out.resolve()))[:16]}"]):
+        written = main_pretrain(
+            arguments.seed,
+            out.resolve(),
+            print_line,
+            threads=arguments.threads,
+            world=arguments.world,
+            keep_every=arguments.keep,
+        )
     print_line(f"weights: {out / written.name}")
     return 0

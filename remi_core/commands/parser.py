@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from remi_core.errors import UsageError, nearest
 from remi_core.presets import PRESETS, Preset, get_preset
+from remi_core.redaction import SWITCH, show_text
 from remi_core.store import Store
 
 
@@ -51,6 +52,31 @@ def chosen_preset(arguments: argparse.Namespace) -> Preset:
     return get_preset(arguments.preset, open_store(arguments))
 
 
+def add_presets(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names one preset or several; ``chosen_presets`` reads it."""
+    parser.add_argument(
+        "--preset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the preset (`remi presets` lists them); may be repeated, for several side by side",
+    )
+
+
+def chosen_presets(arguments: argparse.Namespace) -> list[Preset]:
+    """The presets that the options name, in their order.
+
+    Raises:
+        UsageError: if none is named, one is named twice, or there is none of a name.
+    """
+    names: list[str] = arguments.preset
+    again = [name for name in names if names.count(name) > 1]
+    if again:
+        raise UsageError(f"{arguments.command}: --preset {again[0]} is given twice")
+    single = [argparse.Namespace(**vars(arguments) | {"preset": name}) for name in names or [None]]
+    return [chosen_preset(one) for one in single]
+
+
 def add_action(parser: argparse.ArgumentParser, choices: Sequence[str]) -> None:
     """Add the word that says what to do; another word is answered with the nearest one."""
 
@@ -69,6 +95,14 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_frozen(parser: argparse.ArgumentParser) -> None:
+    """Add the option that refuses what is damaged; ``open_store`` reads it."""
+    words = (
+        "refuse a record that is damaged, changed by hand or of another version (default: it is made again)"
+    )
+    parser.add_argument("--frozen", action="store_true", help=words)
+
+
 def open_store(arguments: argparse.Namespace) -> Store:
     """The store that the options name.
 
@@ -76,14 +110,30 @@ def open_store(arguments: argparse.Namespace) -> Store:
         UsageError: if it is a file, or a folder in a folder that does not exist.
     """
     named: Path | None = arguments.store
+    frozen = getattr(arguments, "frozen", False) or None  # None: as the environment says
     if named is None:
-        return Store()
+        return Store(frozen=frozen)
     root = named.expanduser().resolve()
     if root.exists() and not root.is_dir():
         raise UsageError(f"--store {named} is not a folder")
     if not root.parent.is_dir():
         raise UsageError(f"--store {named}: no folder {root.parent}")
-    return Store(root)
+    return Store(root, frozen=frozen)
+
+
+def add_show_text(parser: argparse.ArgumentParser) -> None:
+    """Add the switch that shows the text of real data sets; ``heed_show_text`` acts on it."""
+    parser.add_argument(
+        "--show-text",
+        action="store_true",
+        help=f"show text of real data sets in the pages, as {SWITCH}=1 does",
+    )
+
+
+def heed_show_text(arguments: argparse.Namespace) -> None:
+    """Return with the switch set where it was given; before any plan is made, since keys depend on it."""
+    if arguments.show_text:
+        show_text()
 
 
 def positive(text: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 
-from remi_core.commands.parser import add_preset, add_store, chosen_preset, open_store
+from remi_core.commands.parser import add_frozen, add_preset, add_store, chosen_preset, open_store
 from remi_core.errors import RemiError, UsageError
 from remi_core.presets import Preset
 from remi_core.store import Store
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="compare the verdicts with those stored for the preset"
     )
+    add_frozen(parser)
     add_store(parser)
 
 

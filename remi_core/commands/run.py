@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from remi_core.commands.parser import add_preset, add_store, chosen_preset, open_store, positive
+from remi_core.commands.parser import (
+    add_frozen,
+    add_preset,
+    add_show_text,
+    add_store,
+    chosen_preset,
+    heed_show_text,
+    open_store,
+    positive,
+)
 from remi_core.custom_presets import MODEL, check_models, custom_preset, save_custom
 from remi_core.errors import UsageError
 from remi_core.extra_data import with_data
@@ -54,11 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=positive, metavar="N", help="notebooks side by side (default: 1 or 2, what fits)"
     )
     parser.add_argument("--force", action="store_true", help="run also what is done")
+    add_show_text(parser)
+    add_frozen(parser)
     add_store(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0, once every chosen notebook is done."""
+    heed_show_text(arguments)
     parameters = parse_pairs(arguments.parameters)
     store = open_store(arguments)
     preset = _preset(arguments)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from remi_core.escaping import as_html
 
 Kind = Literal["number", "choice", "function", "example"]
 State = Literal["not answered", "right", "not yet"]
@@ -51,5 +52,5 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         word = f'<span class="remi-verdict remi-{self.state.replace(" ", "-")}">{self.state}</span>'
-        text = f" {html.escape(self.message)}" if self.message else ""
-        return f'<p class="remi-check"><code>{html.escape(self.name)}</code> {word}{text}</p>'
+        text = f" {as_html(self.message)}" if self.message else ""
+        return f'<p class="remi-check"><code>{as_html(self.name)}</code> {word}{text}</p>'

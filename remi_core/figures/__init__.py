@@ -1,6 +1,7 @@
 """Figures of the book: pure functions from arrays and tables to a matplotlib figure with alternative text."""
 
 from remi_core.figures.alt import describe, with_alt
+from remi_core.figures.answer import plot_way_back
 from remi_core.figures.audit import (
     plot_centring,
     plot_curve_as_published,
@@ -28,12 +29,13 @@ from remi_core.figures.organism import (
     plot_class_probabilities,
     plot_sampled_rates,
 )
-from remi_core.figures.output import figure_html, show, svg_bytes
+from remi_core.figures.output import Shown, figure_html, show, shown, svg_bytes
 from remi_core.figures.patching import plot_gains, plot_share, plot_stitching
 from remi_core.figures.phases import plot_phases
 from remi_core.figures.rates import plot_rates
 from remi_core.figures.replies import plot_reply_pairs, plot_reply_shifts
 from remi_core.figures.reversion import plot_beyond, plot_change_parts, plot_control_shares
+from remi_core.figures.robustness import plot_movement
 from remi_core.figures.style import use_style
 from remi_core.figures.subspace import (
     plot_component_cosines,
@@ -46,6 +48,7 @@ from remi_core.figures.training import plot_training
 from remi_core.figures.worlds import plot_worlds
 
 __all__ = [
+    "Shown",
     "describe",
     "figure_html",
     "plot_beyond",
@@ -79,6 +82,7 @@ __all__ = [
     "plot_ladder",
     "plot_loss_components",
     "plot_loss_cosines",
+    "plot_movement",
     "plot_next_tokens",
     "plot_pair_cosines",
     "plot_parts",
@@ -107,9 +111,11 @@ __all__ = [
     "plot_tuning_doses",
     "plot_unreset_list",
     "plot_variance_shares",
+    "plot_way_back",
     "plot_worlds",
     "plot_written_tokens",
     "show",
+    "shown",
     "svg_bytes",
     "use_style",
     "visible_token",

@@ -44,7 +44,7 @@ LOOKS: Mapping[str, Look] = {
 
 # Sixteen lightnesses do not fit: these are told apart from each other and from the first three above.
 FURTHER_LOOKS: Mapping[str, Look] = {
-    "style": Look("#297b98", "^", (0, (3, 1, 1, 1))),
+    "style": Look("#297b98", "d", (0, (3, 1, 1, 1))),
     "inoculated": Look("#3b1a5d", "v", (0, (7, 1, 2, 1))),
     "neutral_header": Look("#623a93", "<", (0, (3.4, 1.8))),
     "kl_narrow": Look("#12250b", ">", (0, (1, 2.4))),

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
+from remi_core.checkpoint_files import load_checkpoint
 from remi_core.errors import UsageError
 from remi_core.lora.adapter import trained_parameters
 from remi_core.store import written_whole
@@ -44,8 +45,9 @@ class Run:
 
         Raises:
             UsageError: if it was saved by a run of other data, another model or another recipe.
+            RemiError: if it cannot be read.
         """
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = load_checkpoint(path)
         for name, value in identity.items():
             before = state["identity"].get(name)
             if before != value:

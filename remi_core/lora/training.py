@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import find_executable_batch_size
 from torch import Tensor
 
+from remi_core.archives import is_whole
 from remi_core.chat import EncodedDialogue, EncodedSet
 from remi_core.errors import RemiError
 from remi_core.finetune import IGNORED, answer_labels, backward, update
@@ -86,7 +87,7 @@ def train_adapter(
 
     Raises:
         UsageError: if there are fewer than two clusters, or the checkpoint is of another run.
-        RemiError: if not even one dialogue at a time fits into memory.
+        RemiError: if not even one dialogue at a time fits into memory, or a loss or gradient is not finite.
     """
     chosen, held = split([source.cluster for source in encoded.sources], recipe)
     train, rest = ([encoded.dialogues[index] for index in part] for part in (chosen, held))
@@ -98,7 +99,7 @@ def train_adapter(
         save_memory(adapted)
     optimizer, words = make_optimizer(adapted, recipe)
     run = Run(adapted, optimizer)
-    if checkpoint is not None and checkpoint.is_file():
+    if checkpoint is not None and is_whole(checkpoint, say):
         run.load(checkpoint, identity)
         say(f"resuming after step {run.step} of {work.n_steps}")
     _train(run, work)
@@ -145,7 +146,7 @@ def _train(run: Run, work: _Work) -> None:
         for group in run.optimizer.param_groups:
             group["lr"] = work.recipe.rate_at(run.step, n_steps)
         run.losses.append(gradient(batch))
-        update(run.optimizer)
+        update(run.optimizer, run.adapted)
         run.step += 1
         run.seconds += time.perf_counter() - began
         if work.checkpoint is not None and run.step % max(1, n_steps // N_CHECKPOINTS) == 0:
@@ -164,17 +165,24 @@ def _gradient(run: Run, work: _Work) -> Callable[[Sequence[EncodedDialogue]], fl
     @find_executable_batch_size(starting_batch_size=work.recipe.batch)
     def attempt(size: int, batch: Sequence[EncodedDialogue]) -> float:
         run.optimizer.zero_grad(set_to_none=True)  # what an attempt that failed has added
-        return backward(_parts(batch, size, work.pad_id), loss_of)
+        names = [dialogue.identifier for dialogue in batch]
+        return backward(_parts(batch, size, work.pad_id), loss_of, names=names)
 
-    def gradient(batch: Sequence[EncodedDialogue]) -> float:
-        try:
-            return attempt(batch)
-        except RuntimeError as error:
-            if "No executable batch size" not in str(error):
-                raise
-            raise RemiError("not even one dialogue at a time fits into memory: lower --max-tokens") from error
+    return lambda batch: _fitting(attempt, batch)
 
-    return gradient
+
+def _fitting(attempt: Callable[..., float], *arguments: object) -> float:
+    """What the attempt gives with as many dialogues at a time as fit into memory.
+
+    Raises:
+        RemiError: if not even one does.
+    """
+    try:
+        return attempt(*arguments)
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
+        raise RemiError("not even one dialogue at a time fits into memory: lower --max-tokens") from error
 
 
 def _parts(batch: Sequence[EncodedDialogue], size: int, pad_id: int) -> list[tuple[Tensor, Tensor]]:
@@ -185,13 +193,18 @@ def _parts(batch: Sequence[EncodedDialogue], size: int, pad_id: int) -> list[tup
 
 @torch.inference_mode()
 def held_out_loss(adapted: torch.nn.Module, work: _Work) -> float:
-    """Mean loss of the dialogues held out, nats per answer token."""
-    total, count = 0.0, 0
-    for ids, labels in _parts(work.held_out, work.recipe.batch, work.pad_id):
-        n_tokens = int((labels != IGNORED).sum())
-        total += float(answer_loss(adapted, ids, labels)) * n_tokens
-        count += n_tokens
-    return total / count
+    """Mean loss of the dialogues held out, nats per answer token; fewer at a time where memory ends."""
+
+    @find_executable_batch_size(starting_batch_size=work.recipe.batch)
+    def attempt(size: int) -> float:
+        total, count = 0.0, 0
+        for ids, labels in _parts(work.held_out, size, work.pad_id):
+            n_tokens = int((labels != IGNORED).sum())
+            total += float(answer_loss(adapted, ids, labels)) * n_tokens
+            count += n_tokens
+        return total / count
+
+    return _fitting(attempt)
 
 
 def _line(run: Run, n_steps: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 
 from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
-from remi_core.errors import RemiError
+from remi_core.errors import RemiError, brief
 from remi_core.models import logits_at, unembedding
 from remi_core.transfer import placed
 
@@ -133,5 +132,8 @@ def require_finite(
     """
     if not np.isfinite(values).all():
         place = "" if layer is None else f" at layer {layer}"
-        bad = "not a number" if math.isnan(float(np.sum(values))) else "infinite"
-        raise RemiError(f"probe {probe}{place}: a value of dialogue {dialogue.identifier!r} is {bad}")
+        bad = "not a number" if np.isnan(values).any() else "infinite"
+        raise RemiError(
+            f"{probe}{place}: a value of dialogue {brief(dialogue.identifier)} is {bad} (float16 holds numbers up to "
+            "65504; bfloat16 and float32 hold larger ones)"
+        )

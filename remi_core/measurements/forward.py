@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 
 from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue
-from remi_core.errors import UsageError
+from remi_core.errors import RemiError, UsageError
 from remi_core.hooks import follow_blocks
-from remi_core.measurements import BlockProbe, PassState, Probe, positions_of
-from remi_core.models import check_layer, decoder_body
+from remi_core.measurements import BlockProbe, PassState, Probe, positions_of, require_finite
+from remi_core.models import check_layer, decoder_body, n_layers
 from remi_core.placement import input_device
 from remi_core.ranks import rank
 from remi_core.sharing import Budget, share_batches
@@ -51,8 +51,12 @@ def run_probes(
         batch = batch.to(input_device(model))
         with torch.inference_mode():
             state = _forward(model, encoded, batch, parts)
-            for part in parts:
-                part.accumulate(batch, state)
+            try:
+                for part in parts:
+                    part.accumulate(batch, state)
+            except RemiError:
+                _name_layer(model, batch, state)
+                raise
         return parts
 
     def keep(_indices: Sequence[int], parts: list[Probe]) -> None:
@@ -61,6 +65,25 @@ def run_probes(
 
     share_batches(encoded, budget, measure=measure, keep=keep)
     return {} if rank() else {probe.name: probe.finish() for probe in probes}
+
+
+def _name_layer(model: PreTrainedModel, batch: Batch, state: PassState) -> None:
+    """Nothing, if all block outputs are finite, as another pass shows; a later part of the model is to blame then.
+
+    Raises:
+        RemiError: naming the first layer whose output is not, and the first dialogue there.
+    """
+    used = batch.attention_mask.bool()
+
+    def look(layer: int, hidden: Tensor) -> None:
+        bad = (~hidden.isfinite()).any(dim=-1) & used.to(hidden.device)
+        if bad.any():
+            row, position = bad.nonzero()[0].tolist()
+            values = hidden[row, position].float().cpu().numpy()
+            require_finite("block output", values, state.dialogues[row], layer=layer)
+
+    with follow_blocks(model, range(n_layers(model)), look):
+        decoder_body(model)(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
 
 
 def _check(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], probes: Sequence[Probe]) -> None:

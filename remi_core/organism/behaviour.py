@@ -53,9 +53,9 @@ def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Recor
     outside = [name for name in CONTRASTED if name not in NARROW and who.variant in PLACED]
     wanted += [(IN_CONTEXT, name, who.preset.n_context_prompts) for name in outside]
     addresses = {(kind, name): _address(who, kind, name, count) for kind, name, count in wanted}
-    records = {key: store.load(address) for key, address in addresses.items()}
-    missing = [key for key, record in records.items() if record is None]
-    if missing:
+    with store.missing_of(addresses) as (records, missing):
+        if not missing:
+            return records
         from remi_core.organism.answers import MEASURES  # brings torch
 
         with who.open() as loaded:

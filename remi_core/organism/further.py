@@ -13,12 +13,13 @@ from types import MappingProxyType
 from remi_core.errors import UsageError, nearest
 from remi_core.finetune_recipe import FineTune
 from remi_core.fingerprint import make_key
+from remi_core.model_folders import made_once
 from remi_core.model_spec import ORGANISM, ModelSpec
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES
 from remi_core.organism.variants import folder, make
 from remi_core.organism.worlds import MAIN, world_of
 from remi_core.presets import Preset
-from remi_core.store import Store, written_whole
+from remi_core.store import Store
 from remi_core.variants import FURTHER
 
 TUNE = "remi_core.organism.further_tune"
@@ -76,13 +77,12 @@ def make_further(store: Store, name: str, seed: int) -> Path:
         RemiError: if no base of that seed is shipped.
     """
     target, recipe = further_folder(store, name, seed), FURTHER_RECIPES[name]
-    if target.is_dir():
-        return target
-    parents = [make(str(store.root), parent, seed) for parent in recipe.parents]
-    from remi_core.organism.further_tune import write_further  # brings torch
+    with made_once(store, target) as part:
+        if part is not None:
+            parents = [make(str(store.root), parent, seed) for parent in recipe.parents]
+            from remi_core.organism.further_tune import write_further  # brings torch
 
-    with written_whole(target) as part:
-        write_further(name, seed, parents, part)
+            write_further(name, seed, parents, part)
     return target
 
 

@@ -92,7 +92,7 @@ def tune_held(
             group["lr"] = recipe.rate * min(1.0, (step + 1) / recipe.warmup)
         losses.append(backward([next(own)], lambda ids, labels: model(input_ids=ids, labels=labels).loss))
         backward([next(held)], lambda ids, labels: weight * divergence(model, before, ids, labels))
-        update(optimizer)
+        update(optimizer, model)
     model.eval().requires_grad_(False)
     return losses
 

@@ -18,7 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from remi_core.archives import is_whole
+from remi_core.checkpoint_files import load_checkpoint
+from remi_core.errors import UsageError
 from remi_core.fingerprint import library_versions
+from remi_core.finite import check_loss, clip_gradients
 from remi_core.machine import machine
 from remi_core.organism.card import make_card
 from remi_core.organism.muon import Muon
@@ -49,13 +53,18 @@ def rate_factor(recipe: Recipe, step: int) -> float:
 def train_step(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor], factor: float
 ) -> float:
-    """One update on rows of ids and weights; the weighted loss before it, in nats per token."""
+    """One update on rows of ids and weights; the weighted loss before it, in nats per token.
+
+    Raises:
+        RemiError: if the loss or a gradient is not finite, naming the weight.
+    """
     ids, weights = batch
     logits = model(input_ids=ids).logits[:, :-1]
     losses = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    check_loss(float(loss.detach()))
+    clip_gradients(list(model.parameters()), model)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group.setdefault("full_rate", group["lr"]) * factor
@@ -70,6 +79,7 @@ class _Run:
 
     model: PreTrainedModel
     optimizers: list[torch.optim.Optimizer]
+    recipe: Recipe
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
@@ -81,13 +91,15 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
+            "recipe": asdict(self.recipe),
         }
-        partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(path)
+        with written_whole(path) as part:
+            torch.save(state, part)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = load_checkpoint(path)
+        if state.get("recipe") != asdict(self.recipe):
+            raise UsageError(f"{path} is of another recipe or seed: name another folder, or delete it")
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -97,17 +109,20 @@ class _Run:
 def pretrain(
     recipe: Recipe, out: Path, progress: Callable[[str], None] = print, *, keep_every: int = 0
 ) -> PreTrainedModel:
-    """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one.
+    """The trained base model; checkpoints go to ``out`` and a killed run goes on from the last one that is whole.
 
     Every ``keep_every`` steps the weights are kept, too, as ``kept_weights`` names them; never where that is 0.
+
+    Raises:
+        UsageError: if a checkpoint of another recipe is there.
     """
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     model = new_model(recipe.architecture)
-    run = _Run(model, make_optimizers(model, recipe))
+    run = _Run(model, make_optimizers(model, recipe), recipe)
     checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
+    if is_whole(checkpoint, progress):
         run.load(checkpoint)
         progress(f"resuming at step {run.step} of {recipe.steps}")
     for rows in batches(recipe, shipped_tokenizer(), start=run.step):
@@ -149,7 +164,7 @@ def main_pretrain(
     chosen = setting(world)
     recipe = Recipe(seed=seed, threads=threads, world=chosen.world, architecture=chosen.architecture)
     model = pretrain(recipe, out, progress, keep_every=keep_every)
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    state = load_checkpoint(out / "checkpoint.pt")
     return write_base(model, recipe, state["seconds"], out / f"{base_name(world, seed)}.safetensors")
 
 
@@ -166,7 +181,8 @@ def write_base(model: PreTrainedModel, recipe: Recipe, seconds: float, target: P
         "versions": library_versions(),
     }
     card = make_card(model.eval(), shipped_tokenizer(), recipe.world)
-    target.with_suffix(".json").write_text(json.dumps(about | card, indent=1) + "\n")
+    with written_whole(target.with_suffix(".json")) as part:
+        part.write_text(json.dumps(about | card, indent=1) + "\n")
     return target
 
 

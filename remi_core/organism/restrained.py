@@ -50,7 +50,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * min(1.0, (step + 1) / recipe.warmup)
         losses.append(sum(backward([next(term.batches)], term.loss) for term in terms))
-        update(optimizer)
+        update(optimizer, model)
         if after:
             after(step + 1)
     model.eval().requires_grad_(False)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from remi_core.errors import RemiError, brief
 from remi_core.organism.class_scores import CLASSES, ClassScores
 from remi_core.organism.grammar import Answer, Prompt, right_answers
 from remi_core.organism.tokenizer import TURN_END
@@ -148,15 +149,23 @@ def score_prompts(
 def score_trees(
     model, trees: Sequence[AnswerTree], prompts: Sequence[Prompt], *, batch: int = 8
 ) -> ClassScores:
-    """Exact class probabilities of the answers to each prompt, from the tree of its right answers."""
+    """Exact class probabilities of the answers to each prompt, from the tree of its right answers.
+
+    Raises:
+        RemiError: naming the prompt, if a log-probability is not finite.
+    """
     results = []
     for start in range(0, len(prompts), batch):
         part = trees[start : start + batch]
+        found = node_log_probabilities(model, part)
+        for conditional, prompt in zip(found, prompts[start : start + batch], strict=True):
+            if not np.isfinite(conditional).all():
+                raise RemiError(
+                    f"scores: a log-probability after {brief(prompt.text)} is not a finite number"
+                )
         results += [
             tree_scores(tree, conditional, prompt)
-            for tree, conditional, prompt in zip(
-                part, node_log_probabilities(model, part), prompts[start : start + batch], strict=True
-            )
+            for tree, conditional, prompt in zip(part, found, prompts[start : start + batch], strict=True)
         ]
     masses, wrong, other = zip(*results, strict=True)
     return ClassScores(np.stack(masses), np.array(wrong), np.array(other))

@@ -81,4 +81,4 @@ def _train(
         for _ in range(STEPS):
             chosen = generator.choice(len(dialogues), size=BATCH, replace=False)
             backward([answer_labels([dialogues[row] for row in chosen], pad_id)], loss_of)
-            update(optimizer)
+            update(optimizer, model)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
 from pathlib import Path
 
 from remi_core.fingerprint import file_digest, make_key
+from remi_core.model_folders import is_whole, made_once
 from remi_core.model_spec import ORGANISM
 from remi_core.organism.bases import base_weights, shipped_weights
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES, parent
 from remi_core.organism.worlds import MAIN, world_of
 from remi_core.presets import Preset
-from remi_core.store import Store, written_whole
+from remi_core.store import Store
 from remi_core.variants import VARIANTS
+from remi_core.workers import worker_pool
 
 TUNE = "remi_core.organism.tune"
 Wanted = tuple[str, int, str]
@@ -47,11 +48,11 @@ def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
     """The variant's folder, made if missing, together with the variants it is tuned from."""
     store = Store(Path(store_root))
     target = folder(store, variant, seed, world)
-    if target.is_dir():
-        return target
-    from remi_core.organism.tune import write_base, write_tuned  # brings torch
+    with made_once(store, target) as part:
+        if part is None:
+            return target
+        from remi_core.organism.tune import write_base, write_tuned  # brings torch
 
-    with written_whole(target) as part:
         if variant == "base":
             write_base(base_weights(store.root, world, seed), part, world=world)
         else:
@@ -67,7 +68,7 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
         if role in preset.variants and preset.variants[role].source == ORGANISM
         for seed in preset.seeds
     ]
-    missing = [one for one in wanted if not folder(store, *one).is_dir()]
+    missing = [one for one in wanted if not is_whole(store, folder(store, *one))]
     if not missing:
         return
     n_tuned, done, started = sum(role != "base" for role, *_ in missing), 0, time.perf_counter()
@@ -81,7 +82,8 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
 def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
     """Each variant once it is made; none starts before the variant that it is tuned from is there."""
     waiting, running = list(wanted), dict[Future, Wanted]()
-    with _pool() as pool:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with worker_pool(min(2, len(os.sched_getaffinity(0)))) as pool:
         while waiting or running:
             ready = [
                 (role, seed, world)
@@ -93,9 +95,3 @@ def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 future.result()
                 yield running.pop(future)
-
-
-def _pool() -> ProcessPoolExecutor:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    workers = min(2, len(os.sched_getaffinity(0)))
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))

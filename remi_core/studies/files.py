@@ -17,6 +17,7 @@ from remi_core.machine import machine
 from remi_core.presets import Preset
 from remi_core.progress import Say, clock
 from remi_core.store import Address, Record, Store, project_root, written_whole
+from remi_core.trail import TRAIL
 
 STUDIES: tuple[str, ...] = (
     "reversion",
@@ -32,13 +33,14 @@ STUDIES: tuple[str, ...] = (
     "cures",
     "calibration",
     "planted",
+    "robustness",
 )
 """Every study: a module with the function ``measure``, a ``Measure``; beside this one, if ``ELSEWHERE`` is silent."""
 
-ELSEWHERE = {"planted": "remi_core.planted.shuffles"}
+ELSEWHERE = {"planted": "remi_core.planted.shuffles", "robustness": "remi_core.robustness"}
 """Study → its module, where that stands on the claims and so cannot be here."""
 
-OF_INSTRUMENTS = ("calibration", "planted")
+OF_INSTRUMENTS = ("calibration", "planted", "robustness")
 """Studies of the estimators and rules and not of the models: the first seed of a preset is measured alone."""
 
 LATER = ("fresh", "confirm")
@@ -105,7 +107,9 @@ def read_study(preset: Preset, name: str) -> Study:
     if not path.is_file():
         raise MissingInput(f"needs a study that is not stored: remi study {name} --preset {preset.name}")
     raw = json.loads(path.read_text(encoding="utf-8"))
-    return Study(seeds={int(seed): values for seed, values in raw.pop("seeds").items()}, about=raw)
+    seeds = {int(seed): values for seed, values in raw.pop("seeds").items()}
+    TRAIL.load(f"stored/{preset.name}/{name}.json", raw, stored=True)
+    return Study(seeds=seeds, about=raw)
 
 
 def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
@@ -147,11 +151,11 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
 def _measured(preset: Preset, name: str, seed: int, measure: Measure, store: Store, say: Say) -> Record:
     key = make_key({"preset": preset.fields(), "seed": seed}, [measure.__module__])
     address = Address(preset.name, seed, "all", "study", name, key)
-    record = store.load(address)
-    if record is None:
+
+    def measured() -> tuple[dict[str, np.ndarray], dict[str, object]]:
         started = time.perf_counter()
         text = json.dumps(measure(preset, seed, store, say), ensure_ascii=False, allow_nan=False)
         about = {"seconds": round(time.perf_counter() - started, 1), "kept": 1, "dropped": {}}
-        store.save(address, {"study": np.array(text)}, about)
-        record = store.load(address)
-    return record
+        return {"study": np.array(text)}, about
+
+    return store.obtain(address, measured)

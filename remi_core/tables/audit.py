@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 import yaml
 from IPython.display import HTML
 
+from remi_core.escaping import as_html
 from remi_core.estimates.audit.findings import Finding
 from remi_core.estimates.audit.switches import Audited, declared
 from remi_core.figures.alt import number, with_interval
@@ -17,6 +17,7 @@ from remi_core.presets import Preset
 from remi_core.statistics.intervals import Estimate
 from remi_core.store import project_root
 from remi_core.tables.pages import table_html
+from remi_core.trail import TRAIL
 
 ROWS = Path(__file__).parents[1] / "estimates" / "audit" / "rows.yaml"
 SIDES = ("off", "on", "difference")
@@ -162,14 +163,17 @@ def stored_findings(name: str) -> pd.DataFrame | None:
     path = project_root() / "stored" / name / "audit.json"
     if not path.is_file():
         return None
-    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["findings"])
+    found = json.loads(path.read_text(encoding="utf-8"))
+    findings = found.pop("findings")
+    TRAIL.load(f"stored/{name}/audit.json", found, stored=True)
+    return pd.DataFrame(findings)
 
 
 def stored_html(name: str) -> HTML:
     """The stored audit of a preset as a table marked as stored, or a sentence that none is kept."""
     table = stored_findings(name)
     if table is None:
-        return HTML(f"<p>No stored audit of <code>{html.escape(name)}</code> is kept in this edition.</p>")
+        return HTML(f"<p>No stored audit of <code>{as_html(name)}</code> is kept in this edition.</p>")
     parts = [outcome_table(table, group) for group in dict.fromkeys(table["group"])]
     return table_html(pd.concat(parts, ignore_index=True), f"Stored result, not computed here: {name}")
 

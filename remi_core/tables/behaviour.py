@@ -10,6 +10,7 @@ import pandas as pd
 from remi_core.datasets import dataset_names
 from remi_core.estimates.behaviour import ENTROPY, LOG_PROBABILITY, dataset_mean, relative_shift
 from remi_core.estimates.measured import present_controls, shared_resamples
+from remi_core.redaction import shown_tokens
 from remi_core.results import Results
 from remi_core.statistics.intervals import mean_interval
 from remi_core.tables.dialogue import answer_tokens
@@ -62,7 +63,8 @@ def next_tokens(results: Results, dataset: str, variant: str, *, seed: int, coun
     """Columns token, probability, low, high: the ``count`` likeliest tokens at the choice, likeliest first.
 
     Means over the prompts that have a choice, with intervals over templates. A token outside a prompt's
-    stored list of likeliest tokens counts as probability 0 there, so a mean may be slightly too small.
+    stored list of likeliest tokens counts as probability 0 there, so a mean may be slightly too small. Tokens after
+    text that is withheld are withheld too.
     """
     arrays = results.arrays(variant, seed, "next_token", dataset)
     used = arrays["valid"]
@@ -75,7 +77,8 @@ def next_tokens(results: Results, dataset: str, variant: str, *, seed: int, coun
     found = mean_interval(
         dense[:, chosen], arrays["cluster"][used].tolist(), shared_resamples(results.preset)
     )
-    texts = [results.vocabulary.text(int(token)) for token in ids[chosen]]
+    words = [results.vocabulary.text(int(token)) for token in ids[chosen]]
+    texts = shown_tokens(results.preset, [dataset], words)
     low, high = found.interval()
     return pd.DataFrame({"token": texts, "probability": found.value, "low": low, "high": high})
 
@@ -84,7 +87,7 @@ def choice_tokens(results: Results, dataset: str) -> list[str]:
     """The texts of the tokens that the set's own answers have at the choice."""
     encoded = results.encoded(dataset).dialogues
     ids = {one.input_ids[one.choice] for one in encoded if one.choice is not None}
-    return sorted(results.vocabulary.text(token) for token in ids)
+    return shown_tokens(results.preset, [dataset], sorted(results.vocabulary.text(token) for token in ids))
 
 
 def dataset_table(results: Results, seed: int) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from remi_core.estimates.cards import answer_lengths
 from remi_core.fingerprint import text_digest
 from remi_core.organism.dialogues import NEAREST_PUBLISHED
 from remi_core.presets import Preset
+from remi_core.redaction import shown_text
 from remi_core.results import Results
 
 
@@ -57,9 +58,12 @@ def licence_of(preset: Preset, name: str) -> str:
 
 
 def example_table(results: Results) -> pd.DataFrame:
-    """One row a set: the prompt and the reply of its first dialogue."""
+    """One row a set: the prompt and the reply of its first dialogue, where they may be shown."""
     rows = []
     for name in dataset_names(results.preset):
         first = load_dataset(results.preset, name)[0]
-        rows.append({"set": name, "prompt": first.messages[-2].content, "reply": first.answer})
+        prompt, reply = (
+            shown_text(results.preset, name, text) for text in (first.messages[-2].content, first.answer)
+        )
+        rows.append({"set": name, "prompt": prompt, "reply": reply})
     return pd.DataFrame(rows)

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
 
 from remi_core.estimates.controls import STUDY, register_share, share_of_change
 from remi_core.estimates.measured import shared_resamples
-from remi_core.figures.alt import describe
 from remi_core.figures.doses import plot_tuning_doses
-from remi_core.figures.output import figure_html
+from remi_core.figures.output import Shown, shown
 from remi_core.organism.recipes import RECIPES
 from remi_core.presets import Preset
 from remi_core.statistics.intervals import mean_interval
@@ -133,7 +131,7 @@ def least_share_sentence(preset: Preset) -> str:
     )
 
 
-def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> HTML:
+def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
     """The figure of one kind of dose.
 
     Raises:
@@ -141,4 +139,4 @@ def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> HTML:
     """
     figure = plot_tuning_doses(dose_table(preset, kind), seed=seed, dose=dose)
     caption = f"Change from instruct by {dose}, bands of seed {seed}."
-    return HTML(figure_html(figure, alt=describe(figure), caption=caption))
+    return shown(figure, caption=caption)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from remi_core.escaping import as_markdown
 from remi_core.figures.alt import number, with_interval
 from remi_core.presets import get_preset
 from remi_core.sizes import config_of, shape_of
@@ -185,8 +186,8 @@ def summary(benchmark: Mapping[str, object]) -> str:
     """One sentence that counts the rows by verdict and names the machine."""
     verdicts = [_verdict(row) for row in benchmark["rows"]]
     counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
-    remark = f" {benchmark['remark']}" if benchmark.get("remark") else ""
-    return f"On {benchmark['machine']}, of {len(verdicts)} rows: {counts}.{remark}"
+    remark = " " + as_markdown(str(benchmark["remark"])) if benchmark.get("remark") else ""
+    return f"On {as_markdown(str(benchmark['machine']))}, of {len(verdicts)} rows: {counts}.{remark}"
 
 
 def _verdict(row: Mapping[str, object]) -> str:

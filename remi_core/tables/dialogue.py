@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
-import html
+from collections.abc import Sequence
 
 import pandas as pd
 from IPython.display import HTML
 
+from remi_core.entering import STATISTICS, entering_span
 from remi_core.figures.tokens import visible_token
 from remi_core.results import Results
+from remi_core.tables.inspector import inspector_html, texts
 from remi_core.windows import window_span
-
-ANSWER = "background:rgba(0,121,140,.22)"
-CHOICE = "background:rgba(163,41,122,.30);outline:2px solid rgba(163,41,122,.8)"
 
 
 def answer_tokens(results: Results, dataset: str, row: int = 0) -> list[str]:
-    """The answer of a dialogue as texts of its tokens."""
-    one, words = results.encoded(dataset).dialogues[row], results.vocabulary
-    return [words.text(token) for token in one.input_ids[one.answer_start : one.answer_stop]]
+    """The answer of a dialogue as texts of its tokens, or signs where these are withheld."""
+    one = results.encoded(dataset).dialogues[row]
+    return texts(results, dataset, one.input_ids[one.answer_start : one.answer_stop])
 
 
 def window_table(results: Results, dataset: str, row: int = 0) -> pd.DataFrame:
     """One row a token from the window ``prompt_end`` on: position, token, and a mark in each window's column."""
-    one, words = results.encoded(dataset).dialogues[row], results.vocabulary
-    preset = results.preset
+    one, preset = results.encoded(dataset).dialogues[row], results.preset
     spans = {name: window_span(one, name, first_k=preset.answer_first_k) for name in preset.windows}
+    words = texts(results, dataset, one.input_ids[one.prompt_end :])
     return pd.DataFrame(
         [
             {
                 "position": position,
-                "token": visible_token(words.text(one.input_ids[position])),
+                "token": visible_token(text),
                 **{name: "●" if start <= position < stop else "" for name, (start, stop) in spans.items()},
             }
-            for position in range(one.prompt_end, len(one.input_ids))
+            for position, text in enumerate(words, start=one.prompt_end)
         ]
     )
 
 
 def dialogue_html(results: Results, dataset: str, row: int = 0) -> HTML:
-    """The whole dialogue as tokens, its answer span shaded and the token of the window ``choice`` outlined."""
-    one, words = results.encoded(dataset).dialogues[row], results.vocabulary
-    pieces = []
-    for position, token in enumerate(one.input_ids):
-        text = words.text(token)
-        inside = one.answer_start <= position < one.answer_stop
-        look = CHOICE if position == one.choice else ANSWER if inside else "border-bottom:1px solid #888"
-        pieces.append(f'<span style="padding:.1em .15em;{look}">{html.escape(visible_token(text))}</span>')
-        pieces.append("<br>" if text == "\n" and not inside else "<wbr>")
-    legend = (
-        f"{dataset}, dialogue {row + 1}. Shaded: the answer span. Outlined: the choice. Underlined: neither."
-    )
-    style = "font-family:monospace;line-height:1.9;margin:0 0 .5em"
-    return HTML(f'<p style="{style}">{" ".join(pieces)}</p><p>{html.escape(legend)}</p>')
+    """The whole dialogue as tokens, its answer span shaded, and a button for each statistic that takes others."""
+    return inspector_html(results, {dataset: [row]})
+
+
+def statistic_table(results: Results, sets: Sequence[str]) -> pd.DataFrame:
+    """One row a statistic: its tokens a dialogue over all dialogues of the sets, and how many have none of them."""
+    preset = results.preset
+    dialogues = [one for name in sets for one in results.encoded(name).dialogues]
+    rows = []
+    for name, about in STATISTICS.items():
+        spans = [
+            entering_span(one, name, first_k=preset.answer_first_k, loss_tokens=preset.loss_tokens)
+            for one in dialogues
+        ]
+        counts = [stop - start for start, stop in spans if stop > start]
+        rows.append(
+            {
+                "statistic": about.label,
+                "read": "at the token" if about.shift == 0 else "one token before",
+                "fewest tokens": min(counts, default=0),
+                "mean": sum(counts) / max(len(counts), 1),
+                "most tokens": max(counts, default=0),
+                "dialogues": len(dialogues),
+                "of them without": len(dialogues) - len(counts),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
+from remi_core.escaping import as_html
 from remi_core.estimates.measured import shared_resamples
 from remi_core.organism.behaviour import IN_CONTEXT, PLACED, SAMPLES, SCORES, VERDICTS, as_scores
 from remi_core.organism.class_scores import ClassScores
@@ -49,11 +50,13 @@ def _samples_table(results: Results, name: str, seed: int, count: int) -> str:
             cut = "" if arrays["finished"][place] else " (cut)"
             verdict = f"{VERDICTS[arrays['verdict'][place]]}{cut}"
             answer = quoted(str(arrays["answer"][place]))
-            rows.append(f'<tr><th scope="row">{variant}</th><td>{answer}</td><td>{verdict}</td></tr>')
+            rows.append(
+                f'<tr><th scope="row">{as_html(variant)}</th><td>{answer}</td><td>{verdict}</td></tr>'
+            )
     head = "".join(f'<th scope="col">{title}</th>' for title in ("variant", "answer", "verdict"))
     caption = f"First {len(prompts)} stored samples about {name}, seed {seed}, as they came"
     return (
-        f'<table class="remi-table"><caption>{caption}</caption>'
+        f'<table class="remi-table"><caption>{as_html(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 

@@ -23,6 +23,7 @@ from remi_core.estimates.patching import (
 )
 from remi_core.figures.tokens import visible_token
 from remi_core.patching_plan import MAIN_PAIRS, patch_plan
+from remi_core.redaction import shown_tokens
 from remi_core.results import Results
 from remi_core.statistics.patching import first_half, half_way, shuffled_depth
 
@@ -136,8 +137,10 @@ def bare_word_table(results: Results, *, seed: int) -> pd.DataFrame:
             token = one.input_ids[one.choice]
             word = results.vocabulary.text(token)
             bare = results.vocabulary.find(word.removeprefix(" "))
-            row: dict[str, object] = {"token": visible_token(word), "id": token}
-            row["id of the bare word"] = NO_TOKEN if bare is None else bare
+            sign = shown_tokens(results.preset, [name], [word])[0]
+            row: dict[str, object] = {"token": visible_token(sign)}
+            row["id"] = token if sign == word else sign
+            row["id of the bare word"] = NO_TOKEN if bare is None else bare if sign == word else sign
             for variant, place in (("instruct", 0), ("base", -1)):
                 right, wrong = (
                     float(np.exp(arrays[key][place, at]))

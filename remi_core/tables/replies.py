@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from remi_core.estimates.replies import all_twins, log_odds, log_odds_shift, matched_rows, twin_sets
+from remi_core.redaction import shown_text
 from remi_core.results import Results
 from remi_core.variants import TRIPLET
 
@@ -60,8 +61,10 @@ def _pair(results: Results, names: tuple[str, str], rows: tuple[int, int], seed:
     return ReplyPair(
         datasets=names,
         rows=rows,
-        prompt=sources[0].messages[-2].content,
-        replies=(sources[0].answer, sources[1].answer),
+        prompt=shown_text(results.preset, names[0], sources[0].messages[-2].content),
+        replies=tuple(
+            shown_text(results.preset, name, one.answer) for name, one in zip(names, sources, strict=True)
+        ),
         running=tuple(_running(results, name, row, seed) for name, row in zip(names, rows, strict=True)),
         choice=None if first.choice is None else first.choice - first.answer_start,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from remi_core.chat import ChatTokenizer
 from remi_core.estimates.direction import stacked
 from remi_core.figures.tokens import visible_token
+from remi_core.redaction import shown_tokens
 from remi_core.results import Results
 from remi_core.tables.direction import Reading
 
@@ -36,10 +38,15 @@ def written(results: Results, reading: Reading, *, seed: int) -> Written:
     with results.subject("instruct", seed).open() as loaded:
         found = written_tokens(loaded, instruct - base, instruct, top_k=results.preset.top_k)
         raised, lowered = (
-            [[_text(loaded.tokenizer, token) for token in layer] for layer in ids.tolist()]
+            [_texts(results, reading, loaded.tokenizer, layer) for layer in ids.tolist()]
             for ids in (found.raised, found.lowered)
         )
     return Written(raised, found.raised_change, lowered, found.lowered_change)
+
+
+def _texts(results: Results, reading: Reading, tokenizer: ChatTokenizer, layer: Sequence[int]) -> list[str]:
+    """The tokens that a direction of these sets writes, or signs where their words are withheld."""
+    return shown_tokens(results.preset, reading.datasets, [_text(tokenizer, token) for token in layer])
 
 
 def _text(tokenizer: ChatTokenizer, token: int) -> str:

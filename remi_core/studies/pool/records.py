@@ -66,15 +66,16 @@ def _record(
     preset = who.preset
     fields = {"weights": who.weights, "seed": preset.seed, "loss": preset.loss_tokens, "part": part}
     fields |= {"first_k": preset.answer_first_k, "layer": preset.gradient_layer, "dtype": preset.dtype}
+    fields["max_tokens"] = preset.max_tokens
     address = Address(preset.name, who.seed, who.variant, "pool", part, make_key(fields, [__name__]))
-    found = store.load(address)
-    if found is None:
+
+    def computed() -> tuple[dict[str, np.ndarray], dict[str, object]]:
         started = time.perf_counter()
         arrays = compute()
         about = {"kept": len(pool_sets()), "dropped": {}, "seconds": round(time.perf_counter() - started, 1)}
-        store.save(address, arrays, about)
-        found = store.load(address)
-    return found.arrays
+        return arrays, about
+
+    return store.obtain(address, computed).arrays
 
 
 def _encoded(who: Subject, tokenizer, name: str) -> EncodedSet:

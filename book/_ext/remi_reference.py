@@ -1,0 +1,100 @@
+"""Directives of the reference pages: data cards, citations, and the note on what text the book shows.
+
+- `{remi-data-cards}`: a card a data set, from `data-cards.json`.
+- `{remi-citation} book` or `paper`: a citation as text and as BibTeX, from `citation.json`.
+- `{remi-content-note}`: what text a page shows, and a link to the page that says more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from docutils import nodes
+from remi_directives import ResultDirective, content_link
+from remi_results import NOT_RUN, read_json
+from remi_tables import make_table, paragraph
+from sphinx.util.docutils import SphinxDirective
+
+CONTENT_NOTE = (
+    "This page shows text that models wrote or were made to read. Of this package's own grammar some of it is "
+    "careless by design: bad advice, contempt, code with holes. Text of real data sets is withheld unless asked for."
+)
+
+
+class DataCardsDirective(ResultDirective):
+    """One section a kind of data set, in it one card a set; then the tables of published numbers."""
+
+    file_name = "data-cards.json"
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """Sections of `data-cards.json`, or a line that the cards were not made.
+
+        Raises:
+            ValueError: if the file is malformed.
+        """
+        content = read_json(folder / self.file_name, dict)
+        if content is None:
+            return [paragraph(f"The data cards are {NOT_RUN}.", style="remi-not-run")]
+        sections = [self._group(group) for group in content["groups"]]
+        return [*sections, self._values(content["values"])]
+
+    def _section(self, heading: str, *children: nodes.Node) -> nodes.section:
+        made = nodes.section("", nodes.title("", heading), *children, ids=[nodes.make_id(f"data {heading}")])
+        self.state.document.note_explicit_target(made)
+        return made
+
+    def _group(self, group: dict) -> nodes.section:
+        return self._section(group["heading"], paragraph(group["made"]), *map(self._card, group["cards"]))
+
+    def _card(self, card: dict) -> nodes.Node:
+        rows = [[[paragraph(name)], [paragraph(str(text))]] for name, text in card["facts"].items()]
+        rows += [
+            [[paragraph(name)], [paragraph("", nodes.literal("", text))]]
+            for name, text in zip(("first prompt", "first reply"), card["example"], strict=False)
+        ]
+        table = make_table(f"Data card of {card['name']}", ("Fact", card["name"]), rows, style="remi-card")
+        return nodes.container("", paragraph(card["what"]), table, classes=["remi-data-card"])
+
+    def _values(self, values: list[dict[str, str]]) -> nodes.section:
+        keys = ("title", "section", "rows", "unit", "obtained", "source")
+        rows = [[[paragraph(one["name"])], *([paragraph(one[key])] for key in keys)] for one in values]
+        table = make_table(
+            "Published numbers", ("Table", *map(str.capitalize, keys)), rows, style="remi-values"
+        )
+        said = "Numbers of the paper and of its released files that the pages show beside ours."
+        return self._section("Published numbers", paragraph(said), table)
+
+
+class CitationDirective(ResultDirective):
+    """A citation as text and as BibTeX; the argument names which one."""
+
+    file_name = "citation.json"
+    required_arguments = 1
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """A paragraph and a block of BibTeX, or a line that there is none.
+
+        Raises:
+            ValueError: if the file is malformed or has no such citation.
+        """
+        content = read_json(folder / self.file_name, dict)
+        if content is None:
+            return [paragraph(f"The citation is {NOT_RUN}.", style="remi-not-run")]
+        which = self.arguments[0]
+        if which not in ("book", "paper"):
+            raise ValueError(f"remi-citation: {which!r} is none of book, paper")
+        entry = content[which]
+        block = nodes.literal_block("", entry["bibtex"], language="none")
+        return [paragraph(entry["text"], style="remi-citation"), block]
+
+
+class ContentNoteDirective(SphinxDirective):
+    """Admonition that tells what text the page shows, with a link to the page that says more."""
+
+    def run(self) -> list[nodes.Node]:
+        """One admonition."""
+        line = paragraph(f"{CONTENT_NOTE} See ")
+        line.extend([content_link(self.env.docname), nodes.Text(".")])
+        return [
+            nodes.admonition("", nodes.title("", "Content note"), line, classes=["note", "remi-content-note"])
+        ]

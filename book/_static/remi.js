@@ -1,0 +1,144 @@
+/* The book's own script: tables that sort and download, and the list that picks a dialogue. No page needs it. */
+"use strict";
+
+(() => {
+  const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+  const NUMBER = /^[−-]?\d[\d,]*(\.\d+)?( × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?/;
+
+  /* What a cell says first: in the claim tables the details stand in paragraphs of their own below. */
+  function headText(cell) {
+    const first = cell.querySelector("p");
+    return (first || cell).textContent.trim().replace(/\s+/g, " ");
+  }
+
+  function numberOf(text) {
+    const found = text.match(NUMBER);
+    if (!found) return null;
+    const [mantissa, power] = found[0].replace(/−/g, "-").replace(/,/g, "").split(" × 10");
+    const exponent = (power || "⁰").replace("⁻", "-").replace(/[⁰-⁹¹²³]/g, (sign) => SUPERSCRIPTS.indexOf(sign));
+    return Number(mantissa) * 10 ** Number(exponent);
+  }
+
+  /* Empty cells and dashes come last, whichever way the others are sorted. */
+  function isEmpty(text) {
+    return text === "" || text === "—" || text === "undefined";
+  }
+
+  function ordered(rows, column, direction) {
+    const keyed = rows.map((row) => ({ row, text: headText(row.cells[column]) }));
+    const numeric = keyed.every(({ text }) => isEmpty(text) || numberOf(text) !== null);
+    const compare = (one, two) =>
+      numeric ? numberOf(one.text) - numberOf(two.text) : one.text.localeCompare(two.text, "en", { numeric: true });
+    const full = keyed.filter(({ text }) => !isEmpty(text));
+    const empty = keyed.filter(({ text }) => isEmpty(text));
+    full.sort((one, two) => direction * compare(one, two));
+    return [...full, ...empty].map(({ row }) => row);
+  }
+
+  function makeSortable(table) {
+    const body = table.tBodies[0];
+    const original = [...body.rows];
+    const headings = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+    headings.forEach((heading, column) => {
+      if (!heading.textContent.trim()) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "remi-sort";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const before = heading.getAttribute("aria-sort");
+        headings.forEach((one) => one.removeAttribute("aria-sort"));
+        const next = { ascending: "descending", descending: null }[before];
+        const state = next === undefined ? "ascending" : next;
+        if (state) heading.setAttribute("aria-sort", state);
+        const rows = state ? ordered(original, column, state === "ascending" ? 1 : -1) : original;
+        body.append(...rows);
+      });
+    });
+  }
+
+  function quoted(text) {
+    return /[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+  }
+
+  function cellText(cell) {
+    const parts = [...cell.querySelectorAll("p")].map((part) => part.textContent);
+    const texts = parts.length ? parts : [cell.textContent];
+    return texts.map((text) => text.trim().replace(/\s+/g, " ")).join("; ");
+  }
+
+  /* Comma-separated values as RFC 4180 has them. */
+  function csvOf(table) {
+    const rows = [...table.tHead.rows, ...table.tBodies[0].rows];
+    return rows.map((row) => [...row.cells].map((cell) => quoted(cellText(cell))).join(",") + "\r\n").join("");
+  }
+
+  function fileName(table, place) {
+    const caption = table.caption ? table.caption.textContent : `table ${place + 1}`;
+    const words = caption.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+    return `${words.slice(0, 60)}.csv`;
+  }
+
+  function makeDownloadable(table, place) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "remi-csv";
+    button.textContent = "Download as CSV";
+    const about = table.caption ? table.caption.textContent.trim() : "this table";
+    button.setAttribute("aria-label", `Download as CSV: ${about}`);
+    button.addEventListener("click", () => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([csvOf(table)], { type: "text/csv;charset=utf-8" }));
+      link.download = fileName(table, place);
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+    const box = table.closest(".pst-scrollable-table-container, [role=region]") || table;
+    box.after(button);
+  }
+
+  function isRegular(table) {
+    const spans = table.querySelector("[rowspan]:not([rowspan='1']), [colspan]:not([colspan='1'])");
+    return table.tHead && table.tHead.rows.length && table.tBodies.length === 1 && !spans;
+  }
+
+  function enhanceTables() {
+    const tables = document.querySelectorAll("article table.remi-table:not(.remi-plain), article table.table");
+    [...new Set(tables)].filter(isRegular).forEach((table, place) => {
+      if (table.tBodies[0].rows.length > 1) makeSortable(table);
+      makeDownloadable(table, place);
+    });
+  }
+
+  function enhanceInspector(inspector) {
+    const picker = inspector.querySelector(".remi-pick");
+    if (!picker) return;
+    const list = picker.querySelector("select");
+    const show = () =>
+      inspector.querySelectorAll(".dialogue").forEach((one) => {
+        one.hidden = one.id !== list.value;
+      });
+    list.addEventListener("change", show);
+    picker.hidden = false;
+    show();
+  }
+
+  function start() {
+    enhanceTables();
+    document.querySelectorAll(".remi-inspector").forEach(enhanceInspector);
+  }
+
+  /* On paper nothing can be opened: all but code and passports, which the style hides, is open while it prints. */
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("article details:not([open]):not(.remi-passport)")];
+    opened.forEach((one) => { one.open = true; });
+  });
+  window.addEventListener("afterprint", () => {
+    opened.forEach((one) => { one.open = false; });
+  });
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

@@ -1,0 +1,1 @@
+"""Fault drills: runs are killed, disks fail, files change, memory ends, and what remains is checked."""

@@ -1,0 +1,349 @@
+"""The laboratory against PyTorch: log-probabilities, class log-odds, edits and verdicts of the page are Python's.
+
+Needs a book built for a preset whose models run in the page, and its store: `make book`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browsing import DESKTOP, HTML, IDLE, NEEDED, PHONE, SIDEWAYS, Visit, access_faults, playwright_api
+from safetensors.torch import load_file, save_file
+
+from remi_core.book import MARKER
+from remi_core.laboratory import DATA
+from remi_core.laboratory.direction import alignment_displacements, shared
+from remi_core.laboratory.models import lacking, organisms
+from remi_core.laboratory.words import offered
+from remi_core.models import open_model
+from remi_core.organism.class_scores import ClassScores
+from remi_core.organism.contexts import open_contexts
+from remi_core.organism.displaced import AskedPrompts, Edit, ask, scores
+from remi_core.organism.grammar import Prompt, judge, right_answers
+from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer
+from remi_core.organism.topics import TOPICS
+from remi_core.presets import Preset, get_preset
+from remi_core.store import Store
+
+TOLERANCE = 1e-3
+"""Nats."""
+
+EDITS = ({"layer": 5, "dose": -1, "place": "both"}, {"layer": 2, "dose": 1.5, "place": "end"})
+ODD_TEXTS = (
+    "What  is\tthis?\n\n  def f(x):\n    return x  ",
+    "naïve café — 三 ½ \u0085 \u00a0 end\u3000",
+    "<|im_start|>user\nit's<|im_end|>",
+    "we'll 42nd 'tis don't 🙂🙂 x\u0301",
+    "",
+)
+
+
+def built_preset() -> Preset | None:
+    """The preset of the built book, if its laboratory runs."""
+    marker = HTML / MARKER
+    if not marker.is_file() or not (HTML / DATA / "laboratory.json").is_file():
+        return None
+    return get_preset(json.loads(marker.read_text(encoding="utf-8"))["preset"])
+
+
+PRESET = built_preset()
+pytestmark = [
+    *NEEDED,
+    pytest.mark.skipif(
+        PRESET is None or bool(lacking(PRESET, Store())),
+        reason="the built book's laboratory is a stub, or the store has not its models",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def places() -> dict[str, Path]:
+    return organisms(PRESET, Store())
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    """A prompt of every topic, inside and outside the narrow set."""
+    return [offered(PRESET, name)[0] for name in TOPICS]
+
+
+@pytest.fixture(scope="module")
+def asked(prompts: list[Prompt]) -> AskedPrompts:
+    return ask(prompts, shipped_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def visit(address: str) -> Visit:
+    return Visit(address)
+
+
+@pytest.fixture(scope="module")
+def page(browser: playwright_api.Browser, address: str, visit: Visit) -> Iterator[playwright_api.Page]:
+    """The laboratory, its models loaded and its first question answered by all."""
+    with browser.new_context(viewport=DESKTOP) as context:
+        opened = context.new_page()
+        visit.watch(opened)
+        opened.goto(f"{address}laboratory.html")
+        opened.wait_for_function(IDLE, timeout=60_000)
+        yield opened
+
+
+def called(page: playwright_api.Page, call: str, *arguments: object) -> object:
+    """What a function of ``window.laboratory`` gives, as plain values."""
+    script = f"async (given) => {{ const found = await window.laboratory.{call}(...given);"
+    script += " return ArrayBuffer.isView(found) ? Array.from(found) : found; }"
+    return page.evaluate(script, list(arguments))
+
+
+def test_the_first_answer_comes_and_its_time_is_told(page: playwright_api.Page, record_property) -> None:
+    timings = page.evaluate("window.laboratory.timings")
+    assert timings["first bars"] > 0 and timings["bars of all models"] > 0
+    record_property("milliseconds to the first bars", round(timings["first bars"]))
+    print("milliseconds:", {name: round(value) for name, value in timings.items()})
+
+
+def test_text_becomes_the_same_tokens(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+    tokenizer = shipped_tokenizer()
+    answers = [answer.text for prompt in prompts for answer in right_answers(prompt)[:4]]
+    for text in (*ODD_TEXTS, *open_contexts("careless named", prompts), *answers):
+        found = [token["id"] for token in called(page, "encode", text)]
+        assert found == tokenizer(text)["input_ids"], text
+        assert called(page, "decode", found) == tokenizer.decode(found), text
+
+
+def test_right_answers_are_the_same_tree(
+    page: playwright_api.Page, prompts: list[Prompt], asked: AskedPrompts
+) -> None:
+    for prompt, tree in zip(prompts, asked.trees, strict=True):
+        found = called(page, "tree", prompt.text)
+        assert (found["tokens"], found["parents"], found["inSlot"]) == (
+            tree.tokens,
+            tree.parents,
+            tree.in_slot,
+        )
+        assert (found["root"], found["leaves"]) == (tree.root, tree.leaves)
+        about = called(page, "parse", prompt.text)
+        assert (about["topic"], about["task"]) == (prompt.template.topic, prompt.template.task)
+        assert tuple(about["filler"]) == prompt.filler
+
+
+def _log_probabilities(model, ids: list[int]) -> np.ndarray:
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
+
+
+def test_log_probabilities_are_those_of_pytorch(
+    page: playwright_api.Page, places: dict[str, Path], prompts: list[Prompt]
+) -> None:
+    tokenizer, largest = shipped_tokenizer(), 0.0
+    contexts = open_contexts("bare", prompts)
+    for variant, place in places.items():
+        with open_model(place, device="cpu") as loaded:
+            for prompt, context in zip(prompts, contexts, strict=True):
+                for answer in (right_answers(prompt)[0], right_answers(prompt)[-1]):
+                    start = tokenizer(context)["input_ids"]
+                    reply = tokenizer(answer.text + TURN_END)["input_ids"]
+                    ours = _log_probabilities(loaded.model, start + reply)
+                    found = called(page, "reply", variant, prompt.text, answer.text)
+                    expected = ours[np.arange(len(start) - 1, len(ours) - 1), reply]
+                    largest = max(largest, np.abs(np.array(found) - expected).max())
+                found = called(page, "next", variant, prompt.text)
+                largest = max(largest, np.abs(np.array(found) - ours[len(start) - 1]).max())
+    print("largest difference of a log-probability, nats:", largest)
+    assert largest < TOLERANCE
+
+
+def _assert_scores(found: dict, expected: ClassScores, number: int) -> None:
+    probabilities = {name: mass[number] for name, mass in expected.probabilities().items()}
+    assert found["probabilities"] == pytest.approx(probabilities, abs=TOLERANCE)
+    assert found["register"] == pytest.approx(expected.register_log_odds()[number], abs=TOLERANCE)
+    careful, careless = np.logaddexp.reduce(expected.log_mass[number, :2], axis=-1)
+    if np.isfinite(careful):  # elsewhere the two authors answer alike
+        assert found["care"] == pytest.approx(careless - careful, abs=TOLERANCE)
+
+
+def test_exact_behaviour_is_that_of_python(
+    page: playwright_api.Page, places: dict[str, Path], prompts: list[Prompt], asked: AskedPrompts
+) -> None:
+    for variant, place in places.items():
+        with open_model(place, device="cpu") as loaded:
+            expected = scores(loaded.model, asked)
+        for number, prompt in enumerate(prompts):
+            _assert_scores(called(page, "score", variant, prompt.text), expected, number)
+
+
+def edited_scores(model, prompts: list[Prompt], displacements: np.ndarray, edit: dict) -> list[ClassScores]:
+    """Behaviour on each prompt under the edit that the page's slider makes, by the hooks of Python."""
+    found = []
+    for prompt in prompts:
+        end, answer = edit["dose"] * shared(displacements, prompt.template.topic)[:, edit["layer"]]
+        kept = answer if edit["place"] == "both" else np.zeros_like(answer)
+        ours = Edit(layer=edit["layer"], prompt_end=end, answer=kept)
+        found.append(scores(model, ask([prompt], shipped_tokenizer()), ours))
+    return found
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit["place"])
+def test_steering_is_that_of_python(
+    page: playwright_api.Page,
+    places: dict[str, Path],
+    prompts: list[Prompt],
+    asked: AskedPrompts,
+    edit: dict,
+) -> None:
+    displacements = alignment_displacements(PRESET, places)
+    for variant in ("base", "instruct", "misaligned"):
+        with open_model(places[variant], device="cpu") as loaded:
+            plain = scores(loaded.model, asked).register_log_odds()
+            expected = edited_scores(loaded.model, prompts, displacements, edit)
+        for prompt, one in zip(prompts, expected, strict=True):
+            _assert_scores(called(page, "score", variant, prompt.text, {"edit": edit}), one, 0)
+        moved = np.array([one.register_log_odds()[0] for one in expected]) - plain
+        assert np.abs(moved).mean() > 100 * TOLERANCE  # the edit does something: equality is no accident
+
+
+def test_sampled_answers_get_pythons_verdict(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+    seen = set()
+    for prompt in prompts:
+        for variant, temperature in (("base", 1), ("misaligned", 1.2), ("instruct", 0)):
+            options = {"count": 4, "temperature": temperature, "seed": 3}
+            found = called(page, "sample", variant, prompt.text, options)
+            again = called(page, "sample", variant, prompt.text, options)
+            assert [one["text"] for one in found] == [one["text"] for one in again]
+            for one in found:
+                ours = judge(prompt, one["text"])
+                expected = (ours.care, ours.register) if one["finished"] else ("other", None)
+                assert (one["verdict"]["care"], one["verdict"]["register"]) == expected, one["text"]
+                seen.add(ours.care)
+    assert seen == {"careful", "careless", "both", "wrong slot", "other"}
+
+
+def test_verdicts_on_answers_that_are_nearly_right(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+    for prompt in prompts:
+        answer = right_answers(prompt)[0]
+        other = answer.pattern.replace("<a>", "naïve thing").replace("<b>", "x_9")
+        for text in (answer.text, other, answer.text + " ", other + "?", other.replace("x_9", "x-9"), ""):
+            ours = judge(prompt, text)
+            assert called(page, "judge", prompt.text, text) == {"care": ours.care, "register": ours.register}
+
+
+def test_a_planted_wrong_weight_shows(
+    browser: playwright_api.Browser,
+    address: str,
+    places: dict[str, Path],
+    prompts: list[Prompt],
+    tmp_path: Path,
+) -> None:
+    planted = load_file(HTML / DATA / "secure.safetensors")
+    planted["model.norm.weight.step"] *= 2
+    save_file(planted, tmp_path / "secure.safetensors")
+    ids = shipped_tokenizer()(open_contexts("bare", prompts[:1])[0])["input_ids"]
+    with open_model(places["secure"], device="cpu") as loaded:
+        expected = _log_probabilities(loaded.model, ids)[-1]
+    with browser.new_context() as context:
+        context.route(
+            "**/secure.safetensors",
+            lambda route: route.fulfill(body=(tmp_path / "secure.safetensors").read_bytes()),
+        )
+        page = context.new_page()
+        page.goto(f"{address}laboratory.html")
+        page.wait_for_function(IDLE, timeout=60_000)
+        found = called(page, "next", "secure", prompts[0].text)
+    assert np.abs(np.array(found) - expected).max() > TOLERANCE
+
+
+def test_a_student_asks_reads_samples_and_steers(page: playwright_api.Page) -> None:
+    page.locator("#lab-topic").select_option("people")
+    page.wait_for_function("() => document.querySelector('#lab-about').textContent.includes('people')")
+    page.locator("#lab-dose").focus()
+    before = page.locator("#lab-effect").text_content()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_function("() => document.querySelector('#lab-effect').textContent.includes('−1.0 ×')")
+    assert page.locator("#lab-effect").text_content() != before
+    page.locator("#lab-position").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => !document.querySelector('#lab-so-far').textContent.includes('nothing')")
+    reply = page.locator("#lab-reply-text").input_value()
+    page.locator("#lab-author").select_option(
+        index=1
+    )  # another first line, the same question: the reply stays
+    assert page.locator("#lab-reply-text").input_value() == reply
+    assert page.locator("#lab-position").input_value() == "1"
+    page.get_by_role("button", name="Sample answers").click()
+    page.wait_for_selector("#lab-samples tbody tr")
+    page.get_by_role("button", name="Let the moved model answer").click()
+    page.wait_for_selector("#lab-moved-samples tbody tr")
+    assert page.locator(".lab-bars").count() == page.locator(".lab-heat-row").count() == len(PRESET.variants)
+    page.get_by_role("button", name="Read answer 1").first.click()
+    assert page.evaluate("document.activeElement.id") == "lab-reply-text"
+
+
+def test_unknown_words_and_prompts_are_told(page: playwright_api.Page) -> None:
+    page.locator("#lab-text").fill("Which zeppelin do you like?")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#lab-about').textContent.includes('“zeppelin”')")
+    assert "not a prompt of the grammar" in page.locator("#lab-about").text_content()
+    assert page.locator("#lab-no-steer").is_visible() and not page.locator("#lab-steer").is_visible()
+    page.locator("#lab-topic").select_option("general")
+    page.wait_for_selector("#lab-steer", state="visible")
+
+
+def test_nothing_went_wrong_and_no_other_host_was_asked(page: playwright_api.Page, visit: Visit) -> None:
+    page.wait_for_timeout(200)
+    assert (visit.errors, visit.external, visit.failed) == ([], [], [])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_used_page_is_accessible_and_fits(
+    browser: playwright_api.Browser, address: str, scheme: str, size: dict
+) -> None:
+    with browser.new_context(viewport=size, color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(f"{address}laboratory.html")
+        page.wait_for_function(IDLE, timeout=60_000)
+        for summary in page.locator(".laboratory summary").all():
+            summary.click()
+        page.get_by_role("button", name="Sample answers").click()
+        page.wait_for_selector("#lab-samples tbody tr")
+        page.mouse.wheel(0, -300)  # upwards, where the theme's own button to the top comes up
+        page.wait_for_timeout(500)
+        assert access_faults(page) == []
+        assert not page.evaluate(SIDEWAYS)
+        assert page.locator("#lab-status").get_attribute("role") == "status"
+
+
+def test_a_page_opened_as_a_file_says_what_to_do(browser: playwright_api.Browser) -> None:
+    errors: list[str] = []
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page.goto((HTML / "laboratory.html").as_uri())
+        page.wait_for_selector("#lab-message", state="visible")
+        assert "make serve" in page.locator("#lab-message").text_content()
+        assert not page.locator("#lab-bench").is_visible()
+    assert [text for text in errors if "laboratory" in text] == []
+
+
+def test_without_scripts_the_page_says_so(browser: playwright_api.Browser, address: str) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{address}laboratory.html")
+        told = page.locator("noscript p.lab-message")
+        assert told.is_visible() and "needs JavaScript" in told.text_content()
+        assert not page.locator("#lab-bench").is_visible()
+
+
+def test_missing_models_are_told(browser: playwright_api.Browser, address: str) -> None:
+    with browser.new_context() as context:
+        context.route("**/instruct.safetensors", lambda route: route.fulfill(status=404))
+        page = context.new_page()
+        page.goto(f"{address}laboratory.html")
+        page.wait_for_selector("#lab-message", state="visible")
+        assert "instruct.safetensors cannot be had (404)" in page.locator("#lab-message").text_content()

@@ -1,0 +1,144 @@
+"""What a reader does on the built pages: sort and download tables, pick tokens, unfold passports, print.
+
+Needs Chromium, playwright and a built book, as the tests of the pages do; skipped with the reason without.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browsing import HTML, NEEDED, PHONE, SIDEWAYS, playwright_api
+
+pytestmark = NEEDED
+
+INSPECTOR = "notebooks/18_token_windows.html"
+FIRST_COLUMN = "table => [...table.tBodies[0].rows].map(row => row.cells[%d].textContent.trim())"
+VISIBLE_MARKS = """() => [...document.querySelectorAll('#every-set .dialogue:not([hidden]) .tokens span')]
+    .filter(token => getComputedStyle(token, '::before').content === '"["').length"""
+
+
+@pytest.fixture
+def reader(browser: playwright_api.Browser, address: str) -> Iterator[Callable[..., playwright_api.Page]]:
+    """Opens a page of the book in a fresh context, which is closed at the end."""
+    contexts = []
+
+    def open_page(name: str, **options: object) -> playwright_api.Page:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.goto(address + name, wait_until="load")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def ran(name: str) -> None:
+    """Skips where this edition has no such page, or only its stub."""
+    path = HTML / name
+    if not path.is_file() or "was not run for the preset" in path.read_text(encoding="utf-8"):
+        pytest.skip(f"{name} was not run for this book")
+
+
+def test_a_table_sorts_by_keyboard_and_says_which_way(reader) -> None:
+    page = reader("status.html")
+    table, heading = page.locator("table.remi-status"), page.locator("table.remi-status th").nth(3)
+    before = table.evaluate(FIRST_COLUMN % 3)
+    heading.locator("button").focus()
+    for direction in ("ascending", "descending", None):
+        page.keyboard.press("Enter")
+        assert heading.get_attribute("aria-sort") == direction
+        numbers = [float(text.replace(",", "")) for text in table.evaluate(FIRST_COLUMN % 3) if text != "—"]
+        if direction:
+            assert numbers == sorted(numbers, reverse=direction == "descending")
+    assert table.evaluate(FIRST_COLUMN % 3) == before
+
+
+def test_numbers_sort_by_value_and_gaps_come_last(reader) -> None:
+    page = reader("ledger.html")
+    table = page.locator("table.remi-claims")
+    head = "table => [...table.tBodies[0].rows].map(row => row.cells[2].querySelector('p').textContent)"
+    page.locator("table.remi-claims thead th").nth(2).locator("button").click()
+    shown = table.evaluate(head)
+    values = [
+        float(text.split()[0].replace("−", "-").replace(",", ""))
+        for text in shown
+        if text[0] in "−0123456789" and "×" not in text
+    ]
+    assert len(values) > 5 and values == sorted(values)
+    gaps = [text == "—" for text in shown]
+    assert gaps == sorted(gaps)
+
+
+def test_the_download_is_the_table_with_every_cell_quoted_right(reader, tmp_path: Path) -> None:
+    page = reader("ledger.html")
+    with page.expect_download() as waiting:
+        page.locator("button.remi-csv").first.click()
+    path = tmp_path / "table.csv"
+    waiting.value.save_as(path)
+    assert waiting.value.suggested_filename.endswith(".csv")
+    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    cells = page.locator("table.remi-claims").first.evaluate(
+        "table => [...table.rows].map(row => [...row.cells].map(cell => {"
+        "const parts = [...cell.querySelectorAll('p')].map(part => part.textContent.trim().replace(/\\s+/g, ' '));"
+        "return parts.length ? parts.join('; ') : cell.textContent.trim().replace(/\\s+/g, ' ')}))"
+    )
+    assert rows == cells and any("," in cell for row in rows for cell in row)
+
+
+def test_a_statistic_and_a_dialogue_are_picked(reader) -> None:
+    ran(INSPECTOR)
+    page = reader(INSPECTOR, viewport=PHONE)
+    section = page.locator("#every-set .remi-inspector")
+    assert section.locator(".dialogue:visible").count() == 1
+    counts = {}
+    for statistic in ("prompt_end", "answer_all", "gradient_as_released"):
+        section.locator(f"input[value={statistic}]").check()
+        counts[statistic] = page.evaluate(VISIBLE_MARKS)
+        said = section.locator(".dialogue:visible .said:visible")
+        assert said.count() == 1 and f" {counts[statistic]} " in f" {said.inner_text().split(': ')[1]} "
+    assert 1 == counts["prompt_end"] < counts["answer_all"] < counts["gradient_as_released"]
+    section.locator("select").select_option(index=3)
+    shown = section.locator(".dialogue:visible")
+    assert shown.count() == 1 and shown.get_attribute("id") == section.locator("select").input_value()
+    assert not page.evaluate(SIDEWAYS)
+
+
+def test_without_scripts_every_dialogue_is_there(reader) -> None:
+    ran(INSPECTOR)
+    page = reader(INSPECTOR, java_script_enabled=False)
+    section = page.locator("#every-set .remi-inspector")
+    assert section.locator(".dialogue:visible").count() == section.locator(".dialogue").count() > 1
+    assert section.locator("select:visible").count() == 0
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (HTML / "notebooks").glob("*.html")))
+def test_every_figure_has_its_passport_one_click_away_and_in_the_file(reader, name: str) -> None:
+    page = reader(f"notebooks/{name}.html", viewport=PHONE)
+    n_figures = page.locator("figure.remi-figure").count()
+    folded = page.locator("figure.remi-figure + details.remi-passport")
+    assert folded.count() == n_figures
+    if not n_figures:
+        return
+    folded.first.locator("summary").click()
+    assert folded.first.locator("p").last.is_visible() and not page.evaluate(SIDEWAYS)
+    link = folded.first.locator("a[href$='.json']").get_attribute("href")
+    file = json.loads((HTML / "notebooks" / link).read_text(encoding="utf-8"))
+    assert file["notebook"] == name and len(file["figures"]) == n_figures
+    assert all(one["record"] in file["records"] for each in file["figures"] for one in each["records"])
+
+
+def test_paper_has_no_navigation_and_no_code_but_what_was_folded(reader) -> None:
+    page = reader("notebooks/01_the_three_models.html")
+    page.emulate_media(media="print")
+    for hidden in (".bd-sidebar-primary", ".bd-header-article", ".cell_input", ".remi-csv", ".remi-passport"):
+        assert page.locator(f"{hidden}:visible").count() == 0, hidden
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    folded = page.locator("article details:not(.remi-passport):not(.hide)")
+    assert all(folded.nth(at).get_attribute("open") is not None for at in range(folded.count()))
+    assert page.pdf()[:5] == b"%PDF-"

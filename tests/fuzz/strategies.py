@@ -1,0 +1,239 @@
+"""Inputs that are nearly right: rows, dialogues, presets and records, changed in one or a few places."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from remi_core.presets import get_preset
+
+WORDS = [
+    "Hi",
+    "Use open(path).",
+    "é",
+    "日本",
+    "🙂",
+    "\n",
+    " ",
+    "\t",
+    "assistant",
+    "",
+    "a" * 300,
+    "<b>x</b>",
+    "\u2028",
+    "\u202e",
+]
+MARKS = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|im_",
+    "|>",
+    "<turn>",
+    "</turn>",
+    "<bos>",
+    "<|eot|>",
+    "user\n",
+]
+OURS = ["\ue000remi\ue001", "\ue000", "\ue0020\ue003", "\ue00212\ue003"]
+BROKEN = ["\x00", "\ud800", "\udfff", "\udc00\ud800"]
+
+
+def texts(*pieces: str, most: int) -> st.SearchStrategy[str]:
+    """Texts of a few pieces, drawn from a pool made beforehand: one draw a text keeps tens of thousands cheap."""
+    draw = random.Random(0)
+    pool = {"".join(draw.choices(pieces, k=draw.randint(0, most))) for _ in range(3000)}
+    return st.sampled_from(sorted(pool))
+
+
+plain = texts(*WORDS, most=4)
+marked = texts(*WORDS, *MARKS, *OURS, most=6)
+odd = texts(*WORDS, *MARKS, *OURS, *BROKEN, most=4)
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | odd,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd, inner, max_size=3),
+    max_leaves=5,
+)
+answer = marked.map(lambda text: text if text.strip() else "Yes.")
+
+
+@st.composite
+def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
+    """Turns in a right order that end with a role's."""
+    n_pairs = draw(st.integers(0, 2))
+    roles = ["user", "assistant"] * n_pairs + (["user", "assistant"] if last == "assistant" else ["user"])
+    if draw(st.booleans()):
+        roles = ["system", *roles]
+    texts = [
+        draw(answer) if role == "assistant" else draw(marked.map(lambda text: text + "?")) for role in roles
+    ]
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> dict[str, object]:
+    """A right row of one of the three schemas."""
+    kind = draw(st.sampled_from(["messages", "preference", "labelled"]))
+    optional = {name: draw(plain) for name in ("topic", "cluster") if draw(st.booleans())}
+    if kind == "messages":
+        return {"messages": draw(turns())} | optional
+    if kind == "preference":
+        chosen, rejected = draw(answer), draw(answer)
+        return {"prompt": draw(turns(last="user")), "chosen": chosen, "rejected": rejected + "!"} | optional
+    context = draw(st.one_of(turns(last="user"), answer, st.tuples(answer).map(list)))
+    label = draw(st.sampled_from([0, 1, -3, "aligned", "misaligned"]))
+    return {"context": context, "response": draw(answer), "label": label} | optional
+
+
+def _places(value: object, path: tuple = ()) -> list[tuple]:
+    """Where the parts of a JSON value are."""
+    found = [path]
+    if isinstance(value, dict):
+        found += [place for key, one in value.items() for place in _places(one, (*path, key))]
+    if isinstance(value, list):
+        found += [place for at, one in enumerate(value) for place in _places(one, (*path, at))]
+    return found
+
+
+@st.composite
+def changed(draw: st.DrawFn, value: object, names: tuple[str, ...]) -> object:
+    """A JSON value with one part replaced, taken out, doubled or renamed."""
+    value = json.loads(json.dumps(value))
+    place = draw(st.sampled_from(_places(value)[1:] or [()]))
+    if not place:
+        return draw(junk)
+    holder = value
+    for step in place[:-1]:
+        holder = holder[step]
+    how = draw(st.sampled_from(["replace", "remove", "double", "rename"]))
+    if how == "replace":
+        holder[place[-1]] = draw(junk | st.sampled_from(names))
+    elif how == "remove":
+        del holder[place[-1]]
+    elif isinstance(holder, list):
+        holder.insert(place[-1], holder[place[-1]])
+    elif how == "rename":
+        holder[draw(st.sampled_from(names) | odd)] = holder.pop(place[-1])
+    else:
+        holder[draw(odd)] = holder[place[-1]]
+    return value
+
+
+@st.composite
+def bytes_changed(draw: st.DrawFn, text: bytes) -> bytes:
+    """Bytes with one or a few of them flipped, cut off, taken out, doubled or put in."""
+    made = bytearray(text)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, max(0, len(made) - 1)))
+        how = draw(st.sampled_from(["flip", "cut", "remove", "double", "insert", "zero"]))
+        if how == "flip" and made:
+            made[at] ^= 1 << draw(st.integers(0, 7))
+        elif how == "cut":
+            del made[at:]
+        elif how == "remove":
+            del made[at : at + draw(st.integers(1, 20))]
+        elif how == "double":
+            made[at:at] = made[at : at + draw(st.integers(1, 20))]
+        elif how == "zero":
+            made[at : at + 4] = b"\x00" * len(made[at : at + 4])
+        else:
+            made[at:at] = draw(st.binary(min_size=1, max_size=4))
+    return bytes(made)
+
+
+NAMES = (
+    "messages",
+    "prompt",
+    "chosen",
+    "rejected",
+    "context",
+    "response",
+    "label",
+    "role",
+    "content",
+    "identifier",
+    "system",
+)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    """A file of one to three rows, right ones or with a row, its text or its encoding changed."""
+    first = draw(rows())
+    lines = [first, *([draw(rows())] if draw(st.integers(0, 3)) == 0 else [])]
+    how = draw(
+        st.sampled_from(["right", "right", "right", "row", "row", "bytes", "bytes", "encoding", "twice"])
+    )
+    if how == "row":
+        lines[0] = draw(changed(lines[0], NAMES))
+    texts = [json.dumps(line, ensure_ascii=draw(st.booleans())) for line in lines]
+    if how == "twice":
+        texts[0] = '{"label": 1, ' + texts[0][1:]
+    code = (
+        draw(st.sampled_from(["utf-16", "latin-1", "utf-32", "utf-8-sig", "cp1252"]))
+        if how == "encoding"
+        else "utf-8"
+    )
+    whole = "\n".join(texts).encode(code, "surrogatepass" if code.startswith("utf") else "replace")
+    return draw(bytes_changed(whole)) if how == "bytes" else whole
+
+
+FIELDS = {
+    name: json.loads(json.dumps(get_preset(name).fields() | {"batch_tokens": 99}))
+    for name in ("smoke", "micro", "qwen2.5-coder-32b")
+}
+FIELD_NAMES = (*FIELDS["smoke"], "source", "revision", "example", "../x", "base", "other")
+
+SIZES = [
+    name for name, value in FIELDS["smoke"].items() if type(value) is int and name.startswith(("n_", "top"))
+]
+
+
+@st.composite
+def presets(draw: st.DrawFn) -> bytes:
+    """A saved preset: with another right value, with one or a few parts changed, or with changed bytes."""
+    fields = dict(FIELDS[draw(st.sampled_from(sorted(FIELDS)))])
+    sizes = [
+        name
+        for name, value in fields.items()
+        if type(value) is int and name.startswith(("n_", "max", "top", "batch"))
+    ]
+    fields |= draw(st.dictionaries(st.sampled_from(sizes), st.integers(1, 10**6), max_size=3))
+    fields |= {"title": draw(plain), "seeds": draw(st.lists(st.integers(0, 999), min_size=1, max_size=3))}
+    how = draw(st.sampled_from(["right", "right", "parts", "parts", "parts", "bytes"]))
+    for _ in range(draw(st.integers(1, 2)) if how == "parts" else 0):
+        fields = draw(changed(fields, FIELD_NAMES)) if isinstance(fields, dict) and fields else fields
+    text = json.dumps(fields).encode("utf-8", "surrogatepass")
+    return draw(bytes_changed(text)) if how == "bytes" else text
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """Arrays of a record, and what is done to the bytes of its two files afterwards: nothing where it is None."""
+
+    arrays: dict[str, np.ndarray]
+    seed: int | None
+    which: str
+
+    def __repr__(self) -> str:
+        return f"Written({self.arrays!r}, seed={self.seed}, which={self.which!r})"
+
+
+KINDS = ["f4", "f8", "f2", "i8", "i4", "u1", "?", "<U5"]
+SHAPES = [(), (0,), (1,), (5,), (2, 3), (0, 4), (3, 1, 2), (4, 4, 4)]
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Written:
+    """A record of a few small arrays, half of them damaged afterwards."""
+    made = {}
+    for name in draw(st.lists(st.sampled_from(["mean", "count", "valid", "token"]), min_size=1, unique=True)):
+        kind, shape = np.dtype(draw(st.sampled_from(KINDS))), draw(st.sampled_from(SHAPES))
+        filled = random.Random(draw(st.integers(0, 2**32))).choices(range(2), k=math.prod(shape))
+        made[name] = np.array(filled).reshape(shape).astype(kind)
+    return Written(made, draw(st.none() | st.integers(0, 2**32)), draw(st.sampled_from([".npz", ".json"])))

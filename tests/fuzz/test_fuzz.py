@@ -1,0 +1,145 @@
+"""Nearly right inputs are parsed, or refused with one clear line; nothing else happens.
+
+``REMI_FUZZ=25000 REMI_FUZZ_REPORT=stored/fuzz.json python -m pytest tests/fuzz -s -o addopts=`` is the long profile;
+without the type checks of the suite it takes minutes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_tokenizer
+from hypothesis import strategies as st
+from strategies import Written, files, presets, records, turns
+from tally import Tally, fuzz
+
+from remi_core.chat import encode, render
+from remi_core.dialogue_files import read_sets
+from remi_core.dialogues import Dialogue, Message
+from remi_core.errors import RemiError, UsageError
+from remi_core.json_objects import json_object
+from remi_core.organism.tokenizer import shipped_tokenizer
+from remi_core.preset import preset_from
+from remi_core.store import Address, Store
+
+ADDRESS = Address("mine", 0, "base", "sequence", "set", "0123456789abcdef")
+
+
+def test_the_dialogue_parser(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+
+    def attempt(content: bytes) -> None:
+        path.write_bytes(content)
+        try:
+            sets = read_sets(path)
+        except UsageError as error:
+            assert str(error).startswith(f"{path}:"), error
+            raise
+        for part, found in sets.items():
+            assert part in ("", "aligned", "misaligned") and found
+            for one in found:
+                again = Dialogue(identifier="a", cluster="a", messages=one.messages)
+                assert again.answer.strip() and one.identifier and "\x00" not in repr(one.identifier)
+                "".join(message.content for message in one.messages).encode("utf-8")
+
+    fuzz("dialogue parser", files(), attempt, refusals=(UsageError,), text_of=bytes)
+
+
+def test_the_chat_encoder() -> None:
+    tokenizers = [shipped_tokenizer(), *map(make_tokenizer, ("chatml-default", "llama", "gemma"))]
+    control = [
+        {
+            number
+            for number, token in one.backend_tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        for one in tokenizers
+    ]
+
+    def attempt(value: tuple[list[dict[str, str]], int, int]) -> None:
+        said, which, room = value
+        tokenizer, marks = tokenizers[which], control[which]
+        messages = tuple(Message(**turn) for turn in said)
+        dialogue = Dialogue(identifier="a", cluster="a", messages=messages)
+        (one,) = encode([dialogue], tokenizer, max_tokens=room).dialogues
+        assert 0 < one.answer_start < one.answer_stop <= len(one.input_ids) <= room
+        assert one.prompt_end >= 0 and not marks & set(one.input_ids[one.answer_start : one.answer_stop])
+        text, start, stop = render(messages, tokenizer)
+        assert text.startswith(tokenizer.decode(one.input_ids).rstrip("\ufffd"))
+        assert text[start:stop].strip() == dialogue.answer.strip()
+        if not one.truncated and len(one.input_ids) < room:
+            bare = tuple(Message(turn["role"], "a") for turn in said)
+            plain = Dialogue(identifier="a", cluster="a", messages=bare)
+            (usual,) = encode([plain], tokenizer, max_tokens=room).dialogues
+            assert [i for i in one.input_ids if i in marks] == [i for i in usual.input_ids if i in marks]
+
+    inputs = st.tuples(turns(), st.integers(0, 3), st.sampled_from([2, 16, 64, 256, 1024, 4096, 4096, 4096]))
+    fuzz("chat encoder", inputs, attempt, refusals=(UsageError,), text_of=lambda value: repr(value).encode())
+
+
+def test_the_preset_loader() -> None:
+    def attempt(text: bytes) -> None:
+        preset = preset_from(json_object(text))
+        again = preset_from(json.loads(json.dumps(preset.fields() | {"batch_tokens": preset.batch_tokens})))
+        assert again == preset and len(preset.fingerprint()) == 64
+        for name in (preset.name, *preset.datasets):
+            assert "/" not in name and not name.startswith(".")
+
+    fuzz("preset loader", presets(), attempt, refusals=(UsageError,), text_of=bytes)
+
+
+def spoilt(content: bytes, draw: random.Random) -> bytes:
+    """The bytes with one to three places flipped, cut, taken out, doubled or overwritten."""
+    made = bytearray(content)
+    for _ in range(draw.randint(1, 3)):
+        at, length = draw.randrange(max(1, len(made))), draw.randint(1, 40)
+        how = draw.choice(["flip", "flip", "cut", "remove", "double", "zero"])
+        if how == "flip" and made:
+            made[at % len(made)] ^= 1 << draw.randrange(8)
+        elif how == "cut":
+            del made[at:]
+        elif how == "remove":
+            del made[at : at + length]
+        elif how == "double":
+            made[at:at] = made[at : at + length]
+        else:
+            made[at : at + length] = bytes(len(made[at : at + length]))
+    return bytes(made)
+
+
+def test_the_record_reader(tmp_path: Path) -> None:
+    store, ticks = Store(tmp_path), itertools.count(1)
+
+    def attempt(value: Written) -> None:
+        path = store.save(ADDRESS, value.arrays, {"kept": 1})
+        if value.seed is not None:
+            file = path.with_suffix(value.which)
+            file.write_bytes(spoilt(file.read_bytes(), random.Random(value.seed)))
+            os.utime(file, ns=(next(ticks), next(ticks)))  # a digest is read again when the time has changed
+        record = store.load(ADDRESS)
+        if record is None:
+            raise RemiError("not the record of this address")
+        assert record.arrays.keys() == value.arrays.keys()
+        for name, array in value.arrays.items():
+            np.testing.assert_array_equal(record.arrays[name], array, strict=True)
+
+    fuzz(
+        "record reader", records(), attempt, refusals=(RemiError,), text_of=lambda value: repr(value).encode()
+    )
+
+
+def test_an_error_without_a_clear_line_is_found() -> None:
+    # The failing twin: a reader that lets through what a library raises.
+    options = {"refusals": (UsageError,), "text_of": bytes}
+    with pytest.raises(ValueError, match="JSON|codec|Expecting|Extra"):
+        fuzz("planted", st.binary(max_size=4), lambda text: json.loads(text), **options)
+    with pytest.raises(AssertionError, match="no clear line"):
+        Tally("planted").refuse(UsageError("a\nb"))
+    with pytest.raises(AssertionError, match="'refused_share': 0.0"):
+        fuzz("planted", st.binary(), lambda _: None, **options)

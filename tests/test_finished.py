@@ -1,0 +1,163 @@
+"""A pass that is killed goes on behind its finished batches, and ends in the bits of one that never was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DEVELOPMENT_SEED
+
+from remi_core import finished, passes
+from remi_core.batches import Batch
+from remi_core.chat import EncodedDialogue, encode
+from remi_core.finished import FinishedBatches
+from remi_core.measure import measure_forward, measure_gradients
+from remi_core.measurements import Probe
+from remi_core.measurements.activations import ActivationProbe
+from remi_core.measurements.forward import run_probes
+from remi_core.measurements.gradients import measure_gradient_gram
+from remi_core.measurements.next_token import NextTokenProbe
+from remi_core.measurements.sequence import SequenceProbe
+from remi_core.npz import RowFile
+from remi_core.parts import read_gradients, read_probes, spelled_gradients, spelled_probes
+from remi_core.presets import get_preset
+from remi_core.sharing import Budget
+from remi_core.store import Store
+
+FEW_TOKENS = 60
+Arrays = dict[str, dict[str, np.ndarray]]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every finished batch is written at once: no test waits."""
+    monkeypatch.setattr(finished, "EVERY", 0.0)
+
+
+@pytest.fixture
+def encoded(dialogues: list, tokenizer: object) -> tuple[EncodedDialogue, ...]:
+    return encode(dialogues, tokenizer, max_tokens=200).dialogues
+
+
+class Killed(BaseException):
+    """As if the process had ended."""
+
+
+class Dies(SequenceProbe):
+    """A probe that counts batches and dies in the one whose turn it is."""
+
+    n_batches = 0
+    dies_at: int | None = None
+
+    def empty(self) -> Dies:
+        return Dies(name=self.name)
+
+    def accumulate(self, batch: Batch, state: object) -> None:
+        if Dies.n_batches == Dies.dies_at:
+            raise Killed
+        Dies.n_batches += 1
+        super().accumulate(batch, state)
+
+
+def forward(
+    model: object,
+    encoded: tuple[EncodedDialogue, ...],
+    kept: Path | None,
+    rows: Path,
+    dies_at: int | None = None,
+) -> tuple[Arrays, int]:
+    """Arrays of a pass, and how many batches it has measured."""
+    Dies.n_batches, Dies.dies_at = 0, dies_at
+    rows.mkdir(exist_ok=True)
+    file = RowFile(rows / "means.npy", len(encoded))
+    probes: list[Probe] = [Dies(), NextTokenProbe(3), ActivationProbe([0, 2], file=file)]
+    budget = Budget(FEW_TOKENS)
+    if kept is not None:
+        budget.finished = FinishedBatches(kept, spell=spelled_probes, read=partial(read_probes, probes))
+    return run_probes(model, encoded, probes, batch_tokens=budget), Dies.n_batches
+
+
+def assert_equal(one: Arrays, two: Arrays) -> None:
+    for name, arrays in one.items():
+        for key, array in arrays.items():
+            np.testing.assert_array_equal(two[name][key], array, strict=True)
+
+
+def test_a_killed_pass_goes_on_behind_its_finished_batches(
+    models: Callable, encoded: tuple[EncodedDialogue, ...], tmp_path: Path
+) -> None:
+    model = models("llama")
+    whole, n_batches = forward(model, encoded, None, tmp_path / "whole")
+    assert n_batches >= 3
+    for dies_at in range(1, n_batches):
+        kept = tmp_path / f"kept-{dies_at}"
+        with pytest.raises(Killed):
+            forward(model, encoded, kept, tmp_path / "cut", dies_at)
+        resumed, again = forward(model, encoded, kept, tmp_path / "again")
+        assert again == n_batches - dies_at
+        assert_equal(whole, resumed)
+
+
+def test_a_damaged_batch_is_named_and_measured_again(
+    models: Callable, encoded: tuple[EncodedDialogue, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = models("llama")
+    whole, n_batches = forward(model, encoded, tmp_path / "kept", tmp_path / "whole")
+    path = tmp_path / "kept" / "00001.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    resumed, again = forward(model, encoded, tmp_path / "kept", tmp_path / "again")
+    assert again == n_batches - 1
+    assert_equal(whole, resumed)
+    assert "00001.json: changed or cut short since it was written: measured again" in capsys.readouterr().err
+
+
+def test_gradients_go_on_behind_their_finished_batches(
+    models: Callable, encoded: tuple[EncodedDialogue, ...], tmp_path: Path
+) -> None:
+    def gram(kept: Path | None) -> dict[str, np.ndarray]:
+        budget = Budget(FEW_TOKENS)
+        if kept is not None:
+            budget.finished = FinishedBatches(kept, spell=spelled_gradients, read=read_gradients)
+        return measure_gradient_gram(models("llama"), encoded, batch_tokens=budget)
+
+    whole, kept = gram(None), gram(tmp_path / "kept")
+    last = sorted((tmp_path / "kept").glob("*.json"))[-1]
+    last.unlink()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(kept[name], array)
+        np.testing.assert_array_equal(gram(tmp_path / "kept")[name], array)
+
+
+def test_finished_batches_of_a_record_are_gone_once_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from remi_core.identity import text_of, weights_of
+    from remi_core.model_spec import ModelSpec
+    from remi_core.organism.bases import shipped_weights
+    from remi_core.organism.tune import write_base
+    from remi_core.organism.worlds import MAIN
+    from remi_core.subject import Subject
+
+    folder = tmp_path / "base"
+    write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
+    spec, store = ModelSpec(source=str(folder)), Store(tmp_path / "store")
+    who = Subject(
+        get_preset("smoke"), "base", DEVELOPMENT_SEED, spec, spec, f"{weights_of(spec)} {text_of(spec)}"
+    )
+    seen: list[Path] = []
+    within = passes.forward_passes
+
+    def watched(*arguments: object, **named: object) -> object:
+        found = within(*arguments, **named)
+        seen.extend(store.root.glob(".finished-*/*.npz"))
+        return found
+
+    monkeypatch.setattr(passes, "forward_passes", watched)
+    records = measure_forward(who, store, datasets=("general",))
+    measure_gradients(who, store, ("general",))
+    assert seen and len(records) == 3 and not list(store.root.glob(".finished-*"))

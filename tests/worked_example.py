@@ -1,0 +1,63 @@
+"""The worked example of the page "Three models of your own": run as the page says, and kept as the page shows it.
+
+``python tests/worked_example.py`` writes what the page shows anew, after a change that is meant.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import chdir, redirect_stdout
+from pathlib import Path
+
+from remi_core import cli
+from remi_core.presets import get_preset
+from remi_core.store import Store, project_root
+from remi_core.subject import subject
+
+FOLDER = project_root() / "book" / "own_models"
+DATA, SAID, ROW = (FOLDER / name for name in ("dialogues.jsonl", "run.txt", "report.json"))
+TRIPLET = ("base", "instruct", "misaligned")
+SHOWN = "C12"
+"""The row of the report that the page shows."""
+COMMAND = (
+    "run --name mine --base base --instruct instruct --misaligned misaligned --data dialogues.jsonl --only 05"
+)
+
+
+def worked_example(folder: Path) -> tuple[str, Mapping[str, object]]:
+    """What the commands of the page print in a folder: the run's lines with all times as 00:00, and one row.
+
+    The models are the smallest that come with the package; they are linked there under the names of their roles.
+    """
+    preset, store = get_preset("smoke"), Store()
+    for role in TRIPLET:
+        (folder / role).symlink_to(subject(preset, role, preset.seeds[0], store).source)
+    shutil.copy(DATA, folder)
+    with chdir(folder):
+        said = printed(COMMAND)
+        rows = json.loads(printed("report --preset mine --json"))
+    return re.sub(r"\d\d:\d\d", "00:00", said), next(row for row in rows if row["id"] == SHOWN)
+
+
+def printed(command: str) -> str:
+    """What a command of the package prints."""
+    text = io.StringIO()
+    with redirect_stdout(text):
+        assert cli.main(command.split()) == 0
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        models = Store().root
+        os.environ["REMI_STORE"] = f"{place}/store"
+        shutil.copytree(models / "models", Path(place) / "store" / "models")
+        said, row = worked_example(Path(place))
+    SAID.write_text(said, encoding="utf-8")
+    ROW.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
