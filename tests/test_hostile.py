@@ -32,6 +32,7 @@ from remi_core.models import open_model
 from remi_core.npz import read_npz
 from remi_core.preset import preset_from
 from remi_core.presets import get_preset
+from remi_core.published.tables import read_rows
 from remi_core.sources import local_folder
 from remi_core.store import Address, Store
 
@@ -125,6 +126,17 @@ def test_what_only_looks_odd_is_read(tmp_path: Path) -> None:
     rows = [ROW, {"messages": [ASKED | {"content": odd}, {"role": "assistant", "content": odd}]}]
     path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(row).encode() for row in rows))
     assert read_sets(path)[""][1].messages[0].content == odd
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"[1", b"\xff\xfe", b'{"a": ' + b"9" * 5000 + b"}", b"{}\n{"]
+)
+def test_a_published_file_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
+    for name in ("insecure.jsonl", "insecure.json"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RemiError, match=f"{name} cannot be read .*fetch it again") as caught:
+            read_rows(tmp_path / name)
+        one_line(caught)
 
 
 def test_rows_that_come_another_way_meet_the_same_rule() -> None:
