@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -367,13 +369,19 @@ def test_code_in_a_model_folder_is_never_run(file: str, copy: Path, mark: Path) 
     assert not mark.exists()
 
 
-def test_the_code_would_run_if_it_were_let(copy: Path, mark: Path) -> None:
-    # The failing twin: what trust_remote_code=False keeps out.
-    from transformers import AutoConfig
-
+def test_the_code_would_run_if_it_were_let(copy: Path, mark: Path, tmp_path: Path) -> None:
+    # The failing twin: what trust_remote_code=False keeps out; in a process of its own, which it changes.
     (copy / "evil.py").write_text(CODE.format(str(mark)))
     change(copy / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
-    AutoConfig.from_pretrained(copy, trust_remote_code=True)
+    code = (
+        f"import transformers; transformers.AutoConfig.from_pretrained({str(copy)!r}, trust_remote_code=True)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HF_HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
     assert mark.is_dir()
 
 
