@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +34,7 @@ from remi_core.models import open_model
 from remi_core.preset import preset_from
 from remi_core.presets import get_preset
 from remi_core.pruning import prune
+from remi_core.published.tables import read_rows
 from remi_core.seals import read_sealed, sealed_text
 from remi_core.sources import local_folder
 from remi_core.store import Address, Store
@@ -127,6 +130,17 @@ def test_what_only_looks_odd_is_read(tmp_path: Path) -> None:
     rows = [ROW, {"messages": [ASKED | {"content": odd}, {"role": "assistant", "content": odd}]}]
     path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(row).encode() for row in rows))
     assert read_sets(path)[""][1].messages[0].content == odd
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"[1", b"\xff\xfe", b'{"a": ' + b"9" * 5000 + b"}", b"{}\n{"]
+)
+def test_a_published_file_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
+    for name in ("insecure.jsonl", "insecure.json"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RemiError, match=f"{name} cannot be read .*fetch it again") as caught:
+            read_rows(tmp_path / name)
+        one_line(caught)
 
 
 def test_rows_that_come_another_way_meet_the_same_rule() -> None:
@@ -376,13 +390,19 @@ def test_code_in_a_model_folder_is_never_run(file: str, copy: Path, mark: Path) 
     assert not mark.exists()
 
 
-def test_the_code_would_run_if_it_were_let(copy: Path, mark: Path) -> None:
-    # The failing twin: what trust_remote_code=False keeps out.
-    from transformers import AutoConfig
-
+def test_the_code_would_run_if_it_were_let(copy: Path, mark: Path, tmp_path: Path) -> None:
+    # The failing twin: what trust_remote_code=False keeps out; in a process of its own, which it changes.
     (copy / "evil.py").write_text(CODE.format(str(mark)))
     change(copy / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
-    AutoConfig.from_pretrained(copy, trust_remote_code=True)
+    code = (
+        f"import transformers; transformers.AutoConfig.from_pretrained({str(copy)!r}, trust_remote_code=True)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HF_HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
     assert mark.is_dir()
 
 

@@ -65,14 +65,16 @@ def _is_sealed(path: Path) -> bool:
 
 def _notebook_digest(path: Path) -> str:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    told = [[cell["source"], [_shown(out) for out in cell.get("outputs", [])]] for cell in cells]
+    # Nothing of a warning: which there are depends on what had to be measured.
+    told = [
+        [cell["source"], [_shown(out) for out in cell.get("outputs", []) if out.get("name") != "stderr"]]
+        for cell in cells
+    ]
     return text_digest(json.dumps(told))
 
 
 def _shown(output: dict) -> object:
-    """What an output shows in words or tables; nothing of a warning, which depends on what had to be measured."""
-    if output.get("name") == "stderr":
-        return None
+    """What an output shows in words or tables."""
     data = output.get("data", {})
     return [output.get("text"), *(data.get(kind) for kind in ("text/plain", "text/html"))]
 

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from remi_core.credentials import without_credentials
 from remi_core.errors import RemiError, UsageError
 from remi_core.published.declarations import GITHUB, Published
 
@@ -114,4 +115,4 @@ def _missing(one: Published, why: str) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return without_credentials(lines[0]) if lines else type(error).__name__

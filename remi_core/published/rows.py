@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from remi_core.dialogues import Message, Row, text_of
-from remi_core.errors import UsageError
+from remi_core.errors import UsageError, brief
 from remi_core.reply_rows import Turns, context_turns, label_of
 
 _SPEAKERS = {
@@ -75,7 +75,7 @@ def conversation(row: Row) -> Reply:
     for at, item in enumerate(_items(row.get("conversations"), "conversations")):
         speaker = item.get("from") or ("human", "gpt")[at % 2]  # parquet has null for a missing key
         if speaker not in _SPEAKERS:
-            raise UnusableRowError(f"conversations: unknown speaker {speaker!r}")
+            raise UnusableRowError(f"conversations: unknown speaker {brief(speaker)}")
         turns.append(Message(_SPEAKERS[speaker], needed(item, "value")))
     return Reply(tuple(turns))
 

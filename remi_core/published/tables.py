@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from remi_core.errors import RemiError
+from remi_core.errors import RemiError, brief
 
 
 def read_rows(path: Path) -> list[dict[str, object]]:
@@ -18,8 +18,9 @@ def read_rows(path: Path) -> list[dict[str, object]]:
     """
     try:
         rows = _parquet(path) if path.suffix == ".parquet" else _json(path)
-    except (OSError, ValueError) as error:
-        raise RemiError(f"{path} cannot be read ({error}): fetch it again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        said = brief(str(error), 200)
+        raise RemiError(f"{path} cannot be read ({said}): fetch it again") from None
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise RemiError(
