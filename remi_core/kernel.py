@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -24,6 +25,8 @@ def main() -> None:
     # The working folder comes first otherwise, and a file in it could stand in for a module.
     if Path(sys.path[0]) == Path.cwd():
         del sys.path[0]
+    # Said once a notebook, with a path of this machine in it; there are no bars that widgets would draw.
+    warnings.filterwarnings("ignore", "IProgress not found")
     from ipykernel import kernelapp
     from ipykernel.iostream import IOPubThread
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from own_files import write_files, write_models
 from warm_kernel import OneProcess, execute_here
 
-from remi_core import cli, notebooks, pipeline
+from remi_core import cli, notebooks, workers
 from remi_core.bench.files import newest
 from remi_core.commands import run as run_command
 from remi_core.figures import output
@@ -80,7 +80,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ra
         patch.setenv("REMI_STORE", str(place / "store"))
         patch.setattr(run_command, "custom_preset", small)
         patch.setattr(notebooks, "_execute", execute_here)
-        patch.setattr(pipeline, "ProcessPoolExecutor", OneProcess)
+        patch.setattr(workers, "ProcessPoolExecutor", OneProcess)
         patch.setattr(output, "svg_bytes", drawn_quickly)
         # The types of every call are checked by the tests of each module.
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -13,10 +13,11 @@ from remi_core.book import build_book
 from remi_core.claims import report_rows
 from remi_core.cli import main
 from remi_core.notebooks import is_complete
+from remi_core.parameters import read_cells
 from remi_core.pipeline import plan, run
 from remi_core.presets import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.store import Store, project_root
 from remi_core.variants import ORGANISM_VARIANTS
 
 pytestmark = pytest.mark.slow
@@ -45,6 +46,13 @@ def test_every_notebook_ran_whole_and_nothing_is_left_to_run(store: Store) -> No
     steps = plan(PRESET, store)
     assert {step.variant for step in steps if step.variant} == set(ORGANISM_VARIANTS)
     assert all(step.done and is_complete(step.target) for step in steps)
+
+
+def test_no_notebook_warns_or_names_a_folder_of_this_machine(store: Store) -> None:
+    for step in plan(PRESET, store):
+        outputs = [one for cell in read_cells(step.target) for one in cell.get("outputs", [])]
+        assert [one["text"] for one in outputs if one["output_type"] == "stream"] == [], step.name
+        assert str(project_root()) not in json.dumps(outputs), step.name
 
 
 def test_report_follows_the_contract_and_repeats_byte_for_byte(store: Store, capsys) -> None:

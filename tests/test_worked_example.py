@@ -12,7 +12,7 @@ from own_files import copy_weights
 from warm_kernel import OneProcess, execute_here
 from worked_example import COMMAND, DATA, ROW, SAID, TRIPLET, worked_example
 
-from remi_core import notebooks, pipeline
+from remi_core import notebooks, workers
 from remi_core.presets import get_preset
 from remi_core.store import Store, project_root
 from remi_core.subject import subject
@@ -35,7 +35,7 @@ def test_the_commands_print_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
         copy_weights(Path(made.source), own.root, tmp_path / "store")
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(notebooks, "_execute", execute_here)
-    monkeypatch.setattr(pipeline, "ProcessPoolExecutor", OneProcess)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", OneProcess)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     gc.freeze()
     said, row = worked_example(tmp_path)

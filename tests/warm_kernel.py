@@ -80,11 +80,8 @@ class OneProcess(ProcessPoolExecutor):
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def __enter__(self) -> OneProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    def shutdown(self, *_: object, **__: object) -> None:
+        """Nothing was started."""
 
     def submit(self, work: Callable[..., float], *arguments: object, **options: object) -> Future[float]:
         """The work, done or failed."""

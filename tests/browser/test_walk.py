@@ -16,7 +16,7 @@ from remi_core.store import Store, project_root
 
 pytestmark = NEEDED
 
-CLAIM = "C6"
+CLAIM = "C9"
 PAGE = "04_gradients"
 MOST_STEPS = 8
 
