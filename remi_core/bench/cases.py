@@ -126,9 +126,11 @@ def gram_case(setting: Setting, model: str) -> Outcome:
     ):
         found.rows.append(judged(rows[kind], TARGETS[rows[kind]], timed.median("gram"), ratios, note=said))
     floor = added_peak(setting, "bare_full", model, count=count)
-    own = max(0, added_peak(setting, "gram", model, count=count) - floor - 8 * count * count)
+    peak, matrix = added_peak(setting, "gram", model, count=count), 8 * count * count
+    own = max(0, peak - floor - matrix)
     note = (
-        f"{count} dialogues, bytes beyond the bare forward pass without the n × n matrix; the stack is {stack}. "
+        f"{count} dialogues: {peak} bytes, of which the n × n matrix takes {matrix}, against {floor} of the bare "
+        f"forward pass; the stack is {stack}. "
         "Factors lie on disk. What follows the last attention is done for the answer's tokens alone, a few at a time"
     )
     found.rows.append(

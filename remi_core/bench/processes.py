@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 from remi_core.errors import RemiError
 from remi_core.store import Store, project_root
@@ -16,6 +18,9 @@ from remi_core.store import Store, project_root
 ENVIRONMENT = "REMI_PEERS"
 """Interpreters in which peers are installed, where they are in none of the folders that ``make peers`` fills."""
 FOLDERS = (".venv-peers", ".venv-nnterp")
+STEADY = MappingProxyType({"MALLOC_MMAP_THRESHOLD_": str(1 << 16)})
+"""What glibc is told where two peaks are compared: a freed array goes back at once. Else what it keeps, which differs
+from run to run by more than the rows are about, would count for either side."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,14 @@ class Setting:
     runs: int
 
 
-def ask(setting: Setting, asked: dict[str, object], *, python: str = sys.executable) -> dict[str, object]:
-    """What a fresh process answers.
+def ask(
+    setting: Setting,
+    asked: dict[str, object],
+    *,
+    python: str = sys.executable,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, object]:
+    """What a fresh process answers, with further environment variables.
 
     Raises:
         RemiError: with its last line, if it fails.
@@ -37,6 +48,7 @@ def ask(setting: Setting, asked: dict[str, object], *, python: str = sys.executa
         "PYTHONPATH": str(project_root()),
         "HF_HUB_OFFLINE": "1",
         "PYTHONWARNINGS": "ignore",
+        **variables,
     }
     done = subprocess.run(
         [python, "-m", "remi_core.bench.child", json.dumps(request)],
@@ -54,7 +66,7 @@ def ask(setting: Setting, asked: dict[str, object], *, python: str = sys.executa
 def added_peak(setting: Setting, way: str, model: str, *, count: int, python: str = sys.executable) -> int:
     """Bytes that a way adds at its peak to what a fresh process held before it."""
     asked = {"do": "memory", "way": way, "model": model, "count": count}
-    return int(ask(setting, asked, python=python)["added"])
+    return int(ask(setting, asked, python=python, variables=STEADY)["added"])
 
 
 def interpreter_with(peer: str) -> str | None:
