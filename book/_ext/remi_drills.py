@@ -1,7 +1,8 @@
-"""The directive `{remi-drill}`: what the fault drills found, from `drill.json`."""
+"""What was broken, and what was fed in: `{remi-drill}` from `drill.json`, `{remi-fuzz}` from `fuzz.json`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from docutils import nodes
@@ -11,6 +12,8 @@ from remi_tables import Cell, make_table, paragraph
 
 KEYS = ("drill", "tried", "held", "harmless", "failures", "seconds", "note")
 HEADINGS = ("Drill", "Tried", "Held", "Of these harmless", "Minutes", "Note")
+FED_KEYS = ("target", "distinct", "parsed_share", "refused_share", "reasons")
+FED_HEADINGS = ("What reads it", "Distinct inputs", "Read", "Refused", "Different refusals")
 
 
 class DrillDirective(ResultDirective):
@@ -27,9 +30,7 @@ class DrillDirective(ResultDirective):
         found = read_json(folder / self.file_name, dict)
         if found is None:
             return [paragraph("No outcome of the drills is stored.", style="remi-not-run")]
-        missing = {"machine", "made", "recipe", "drills"} - set(found)
-        if missing:
-            raise ValueError(f"drill.json: missing {', '.join(sorted(missing))}")
+        _refuse_missing(found, ("drills", "machine", "made", "recipe"), "drill.json")
         rows = [row for own in found["drills"].values() for row in own]
         how = f"Made once by `{found['recipe']}` on {found['made']}; {found['machine']}."
         table = make_table("Fault drills", HEADINGS, [self._row(row) for row in rows], style="remi-drills")
@@ -39,9 +40,39 @@ class DrillDirective(ResultDirective):
         return [paragraph(how.replace("`", "")), table, *told]
 
     def _row(self, row: dict[str, object]) -> list[Cell]:
-        missing = [key for key in KEYS if key not in row]
-        if missing:
-            raise ValueError(f"drill.json, {row.get('drill')}: missing {', '.join(missing)}")
+        _refuse_missing(row, KEYS, f"drill.json, {row.get('drill')}")
         minutes = f"{float(row['seconds']) / 60:.1f}"
         texts = (row["drill"], row["tried"], row["held"], row["harmless"] or "—", minutes, row["note"])
         return [[paragraph(str(text))] for text in texts]
+
+
+class FuzzDirective(ResultDirective):
+    """Table of the generated inputs: how many each reader was given, and which shares it read and refused."""
+
+    file_name = "fuzz.json"
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """Sentence and table, or a line that no outcome is stored.
+
+        Raises:
+            ValueError: if the file is malformed.
+        """
+        found = read_json(folder / self.file_name, dict)
+        if found is None:
+            return [paragraph("No outcome of generated inputs is stored.", style="remi-not-run")]
+        _refuse_missing(found, ("machine", "recipe", "targets"), self.file_name)
+        how = f"Made once by {found['recipe']}; {found['machine']}."
+        rows = [self._row(row) for row in found["targets"]]
+        return [paragraph(how), make_table("Generated inputs", FED_HEADINGS, rows, style="remi-drills")]
+
+    def _row(self, row: dict[str, object]) -> list[Cell]:
+        _refuse_missing(row, FED_KEYS, f"{self.file_name}, {row.get('target')}")
+        shares = (f"{float(row[key]):.0%}" for key in ("parsed_share", "refused_share"))
+        texts = (row["target"], f"{row['distinct']:,}", *shares, row["reasons"])
+        return [[paragraph(str(text))] for text in texts]
+
+
+def _refuse_missing(found: Mapping[str, object], keys: Sequence[str], place: str) -> None:
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ValueError(f"{place}: missing {', '.join(missing)}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from remi_core.bench.explicit import explicit_gram
 from remi_core.bench.processes import Setting, added_peak, ask, interpreter_with
 from remi_core.bench.released import Protocol, departures, released
-from remi_core.bench.rows import Outcome, Point, judged, not_measured
+from remi_core.bench.rows import Outcome, Point, Row, judged, not_measured
 from remi_core.bench.targets import PEERS, TARGETS
 from remi_core.bench.timing import interleaved, seconds_of
 from remi_core.bench.ways import bare, bare_full, gram, largest_difference, probes
@@ -103,7 +103,7 @@ def peers_case(setting: Setting, model: str) -> Outcome:
 def gram_case(setting: Setting, model: str) -> Outcome:
     """The gradient Gram matrix of the last layer against the forward pass and explicit gradients."""
     count, found = COUNTS["gram"][model], Outcome()
-    rows = {kind: f"gram.{kind}.{model}" for kind in ("forward", "explicit", "memory", "exact")}
+    rows = {kind: f"gram.{kind}.{model}" for kind in ("forward", "explicit", "exact")}
     with opened(model, count, setting.store) as workload:
         ways = {"gram": gram, "full logits": bare_full, "explicit": explicit_gram}
         timed = interleaved(
@@ -125,7 +125,18 @@ def gram_case(setting: Setting, model: str) -> Outcome:
         ("explicit", timed.ratios("explicit", "gram")),
     ):
         found.rows.append(judged(rows[kind], TARGETS[rows[kind]], timed.median("gram"), ratios, note=said))
-    floor = added_peak(setting, "bare_full", model, count=count)
+    found.rows.append(_gram_memory(setting, model, count, stack))
+    found.rows.append(
+        judged(rows["exact"], TARGETS[rows["exact"]], difference, [difference], note=said, timed=False)
+    )
+    found.points += [Point("gradient time", model, way, count, timed.median(way)) for way in ways]
+    found.points.append(Point("gradient time", model, "explicit, one weight", count, least))
+    return found
+
+
+def _gram_memory(setting: Setting, model: str, count: int, stack: int) -> Row:
+    """What the Gram pass adds at its peak to the forward pass, but for the matrix, against the explicit stack."""
+    floor, name = added_peak(setting, "bare_full", model, count=count), f"gram.memory.{model}"
     peak, matrix = added_peak(setting, "gram", model, count=count), 8 * count * count
     own = max(0, peak - floor - matrix)
     note = (
@@ -133,15 +144,7 @@ def gram_case(setting: Setting, model: str) -> Outcome:
         f"forward pass; the stack is {stack}. "
         "Factors lie on disk. What follows the last attention is done for the answer's tokens alone, a few at a time"
     )
-    found.rows.append(
-        judged(rows["memory"], TARGETS[rows["memory"]], own, [own / stack], note=note, timed=False)
-    )
-    found.rows.append(
-        judged(rows["exact"], TARGETS[rows["exact"]], difference, [difference], note=said, timed=False)
-    )
-    found.points += [Point("gradient time", model, way, count, timed.median(way)) for way in ways]
-    found.points.append(Point("gradient time", model, "explicit, one weight", count, least))
-    return found
+    return judged(name, TARGETS[name], own, [own / stack], note=note, timed=False)
 
 
 def _gram_parts(workload: Workload) -> tuple[float, float]:

@@ -6,9 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from statistics import median
+from types import MappingProxyType
 
 FEWEST_RUNS = 5
 """Runs below which a ratio of times is shown and not judged."""
+
+LIMITS: Mapping[str, str] = MappingProxyType(
+    {
+        "gpu.rate.0.5b": "in a batch of this size the kernels of a small model are shorter than what starts "
+        "them, for the bare forward pass as well",
+        "gpu.rate.7b": "attention, norms and the vocabulary count as time and not as products, and the probes "
+        "add to them",
+        "gpu.probes.7b": "windows of every block are averaged by kernels that memory limits, and logits are taken in "
+        "float32: cheap beside the products of two processors, and not beside a card's",
+        "gpu.explicit.7b": "explicit gradients take about four forward passes (one, one more for the checkpoints, two "
+        "backward) and ours a little over one: what is missing to ten has to come from batches of one, which "
+        "fill a card well enough",
+    }
+)
+"""Row → what holds it back, said where it misses."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +86,14 @@ def judged(
 ) -> Row:
     """The row of a measurement: the median of its ratios against the target.
 
-    ``timed`` ratios are judged only where there are enough runs; others are exact, or a peak of memory.
+    ``timed`` ratios are judged only where there are enough runs; others are exact, or a peak of memory. A row that
+    misses says what holds it back.
     """
     ratio = median(ratios)
     few = timed and len(ratios) < FEWEST_RUNS
     said = f"median of {len(ratios)} interleaved runs; {note}" if timed else note
+    if name in LIMITS and not target.met_by(ratio):
+        said = f"{said}; {LIMITS[name]}"
     return Row(
         name=name,
         target=target.text,
