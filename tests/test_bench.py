@@ -166,6 +166,9 @@ def test_tables_show_every_row_and_say_which_were_not_measured() -> None:
     ]
     found = as_json("m", {}, Outcome(rows, points))
     assert list(costs.row_table(found)["verdict"]) == ["missed", "not measured"]
+    assert costs.row_table(found)["ratio"].tolist() == ["3", ""]
+    spread = [found["rows"][0] | {"spread": (2.0, 4.0)}]
+    assert costs.row_table(found | {"rows": spread})["ratio"].tolist() == ["3 [2 to 4]"]
     assert list(costs.cause_table(found)["total"]) == [1.0, 2.0]
     assert len(costs.measured_table(found)) == 1 and "1 missed" in costs.summary(found)
     projected = costs.projected_table(as_json("m", {}, Outcome()))

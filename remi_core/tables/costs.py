@@ -195,4 +195,8 @@ def _verdict(row: Mapping[str, object]) -> str:
 
 
 def _ratio(row: Mapping[str, object]) -> str:
-    return "" if row["ratio"] is None else with_interval(row["ratio"], *row["spread"])
+    """The ratio, with the range of its runs where there were several."""
+    if row["ratio"] is None:
+        return ""
+    low, high = row["spread"]
+    return number(row["ratio"]) if low == high else with_interval(row["ratio"], low, high)
