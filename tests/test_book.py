@@ -14,8 +14,8 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from remi_core.book_pages import NOT_RUN_PICTURE, stub_text, without_missing_glue
 from remi_core.claims.declarations import CLAIMS
+from remi_core.publishing.pages import NOT_RUN_PICTURE, stub_text, without_missing_glue
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"

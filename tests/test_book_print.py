@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from remi_core import book_print
-from remi_core.book_print import one_page, print_book
 from remi_core.commands.book import pdf_line
 from remi_core.errors import RemiError
+from remi_core.publishing import printing
+from remi_core.publishing.printing import one_page, print_book
 
 PAGE = """<html><head><title>T</title></head><body>
 <nav class="bd-links"><a class="reference internal" href="notebooks/one.html">One</a>
@@ -52,7 +52,7 @@ def test_pages_stand_in_order_with_names_and_links_of_their_own(folder: Path) ->
 
 
 def test_without_a_browser_one_line_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book_print.shutil, "which", lambda _: None)
+    monkeypatch.setattr(printing.shutil, "which", lambda _: None)
     assert print_book(folder) is None
     assert pdf_line(folder).startswith("no PDF: none of chromium,") and "\n" not in pdf_line(folder)
 
@@ -60,7 +60,7 @@ def test_without_a_browser_one_line_says_so(folder: Path, monkeypatch: pytest.Mo
 def test_a_browser_that_prints_nothing_is_an_error_and_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(book_print, "BROWSERS", ("false",))
+    monkeypatch.setattr(printing, "BROWSERS", ("false",))
     with pytest.raises(RemiError, match="printed no PDF"):
         print_book(folder)
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from notebook_files import write_notebook
 
-from remi_core import claims, cli, deposit, pipeline, traces
-from remi_core.deposit import MANIFEST, write_deposit
-from remi_core.deposit_texts import claims_csv
+from remi_core import claims, cli, pipeline, traces
 from remi_core.errors import RemiError, UsageError
 from remi_core.notebooks import run_notebook
 from remi_core.pipeline import plan
 from remi_core.presets import get_preset
+from remi_core.publishing import deposit
+from remi_core.publishing.deposit import MANIFEST, write_deposit
+from remi_core.publishing.deposit_texts import claims_csv
 from remi_core.store import Address, Store, project_root
 
 SMOKE = get_preset("smoke")

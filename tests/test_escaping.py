@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from myst_parser.docutils_ import Parser
 
 import remi_core.figures.output
-import remi_core.site_page
+import remi_core.publishing.site_page
 import remi_core.tables.inspector
 import remi_core.tables.organism
 import remi_core.tables.pages
@@ -56,10 +56,11 @@ HOSTILE = (
 EXTENSIONS = "amsmath attrs_inline colon_fence deflist dollarmath html_image replacements smartquotes "
 EXTENSIONS += "substitution tasklist"
 MARKUP = {"tables.pages", "tables.inspector", "tables.audit", "tables.organism", "tables.controls"}
-MARKUP |= {"figures.output", "figures.passport", "book_passports", "front", "exercises.exercise", "site_page"}
+MARKUP |= {"figures.output", "figures.passport", "exercises.exercise"}
+MARKUP |= {"publishing.passports", "publishing.front", "publishing.site_page"}
 """Modules that write HTML by hand."""
 
-JOINS = {"book_print"}
+JOINS = {"publishing.printing"}
 """What puts together pages that are built already: their text was escaped when they were."""
 
 
@@ -198,7 +199,7 @@ BUILDERS: dict[types.ModuleType, Callable[[types.ModuleType, str], Iterator[str]
     remi_core.figures.output: pictures,
     remi_core.tables.inspector: dialogues,
     remi_core.tables.organism: samples,
-    remi_core.site_page: fronts,
+    remi_core.publishing.site_page: fronts,
 }
 
 

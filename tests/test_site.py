@@ -12,13 +12,14 @@ import pytest
 from bs4 import BeautifulSoup
 from test_book_build import CONFIG, SMOKE, project, run_some  # noqa: F401
 
-from remi_core import book, cli, site
-from remi_core.book import build_book
-from remi_core.edition import Edition
+from remi_core import cli
 from remi_core.errors import UsageError
 from remi_core.presets import Preset
-from remi_core.site import build_site, site_edition
-from remi_core.site_page import Shown, front_page
+from remi_core.publishing import book, site
+from remi_core.publishing.book import build_book
+from remi_core.publishing.edition import Edition
+from remi_core.publishing.site import build_site, site_edition
+from remi_core.publishing.site_page import Shown, front_page
 from remi_core.store import Store
 from remi_core.variants import TRIPLET
 

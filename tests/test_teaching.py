@@ -186,7 +186,7 @@ def test_a_solution_asks_another_page_for_its_values() -> None:
 
 
 def test_a_page_that_was_not_run_is_known_by_its_cell() -> None:
-    from remi_core.book_pages import stub_text
+    from remi_core.publishing.pages import stub_text
 
     source = BOOK.parent / "notebooks" / "04_gradients.ipynb"
     assert [cell["id"] for cell in json.loads(stub_text(source, preset="x"))["cells"]] == [NOT_EXECUTED]

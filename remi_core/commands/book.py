@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from remi_core.book import build_book, default_out
 from remi_core.commands.parser import (
     add_frozen,
     add_presets,
@@ -16,10 +15,11 @@ from remi_core.commands.parser import (
     open_store,
     positive,
 )
-from remi_core.edition import Edition
 from remi_core.pipeline import plan
 from remi_core.pipeline import run as run_steps
-from remi_core.site import build_site
+from remi_core.publishing.book import build_book, default_out
+from remi_core.publishing.edition import Edition
+from remi_core.publishing.site import build_site
 
 HELP = "build the book of a preset; pages not run are stubs that say so"
 
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def pdf_line(out: Path) -> str:
     """What became of the PDF of the book in a folder, in one line."""
-    from remi_core.book_print import BROWSERS, print_book
+    from remi_core.publishing.printing import BROWSERS, print_book
 
     printed = print_book(out)
     if printed is None:

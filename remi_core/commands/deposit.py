@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0, once the archive is written whole."""
     preset, store = chosen_preset(arguments), open_store(arguments)
     out = (arguments.out or Path(f"remi-{preset.name}.zip")).expanduser().resolve()
-    from remi_core.deposit import write_deposit
+    from remi_core.publishing.deposit import write_deposit
 
     n_files = write_deposit(preset, store, out)
     print(f"deposit of preset {preset.name}: {n_files} files, {out.stat().st_size / MEBIBYTE:.1f} MiB: {out}")

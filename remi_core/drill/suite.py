@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from remi_core.book_results import DRILL
 from remi_core.drill.disk import drill_disk
 from remi_core.drill.flips import drill_flips
 from remi_core.drill.kills import drill_kills
@@ -18,6 +17,7 @@ from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
 from remi_core.presets import get_preset
 from remi_core.progress import Say, clock
+from remi_core.publishing.result_files import DRILL
 from remi_core.store import Store, project_root, written_whole
 
 FLIPS = 200

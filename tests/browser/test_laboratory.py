@@ -15,7 +15,6 @@ import torch
 from browsing import DESKTOP, HTML, IDLE, NEEDED, PHONE, SIDEWAYS, Visit, access_faults, playwright_api
 from safetensors.torch import load_file, save_file
 
-from remi_core.book import MARKER
 from remi_core.laboratory import DATA
 from remi_core.laboratory.direction import alignment_displacements, shared
 from remi_core.laboratory.models import lacking, organisms
@@ -28,6 +27,7 @@ from remi_core.organism.grammar import Prompt, judge, right_answers
 from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer
 from remi_core.organism.topics import TOPICS
 from remi_core.presets import Preset, get_preset
+from remi_core.publishing.book import MARKER
 from remi_core.store import Store
 
 TOLERANCE = 1e-3

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from remi_core import figures
-from remi_core.book_passports import passports_text
 from remi_core.escaping import as_html
 from remi_core.figures.passport import passport_html, present_passport
+from remi_core.publishing.passports import passports_text
 from remi_core.results import Results
 from remi_core.tables.answer import way_back, way_back_sentence
 from remi_core.tables.seeds import by_seed

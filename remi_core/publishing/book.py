@@ -12,10 +12,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from remi_core.book_passports import ENDING
-from remi_core.book_results import stored_files
-from remi_core.book_sources import GENERATED, assemble
-from remi_core.edition import Edition
 from remi_core.errors import RemiError, UsageError
 from remi_core.fingerprint import (
     PACKAGE,
@@ -29,6 +25,10 @@ from remi_core.laboratory.models import described
 from remi_core.pipeline import Step, plan
 from remi_core.presets import Preset
 from remi_core.progress import Say, print_line
+from remi_core.publishing.edition import Edition
+from remi_core.publishing.passports import ENDING
+from remi_core.publishing.result_files import stored_files
+from remi_core.publishing.sources import GENERATED, assemble
 from remi_core.store import Store, project_root, written_whole
 
 MARKER = ".remi-book.json"

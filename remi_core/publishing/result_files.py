@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from remi_core.citation import citation
-from remi_core.edition import Edition
 from remi_core.notebooks import execution_record
 from remi_core.pipeline import Step
 from remi_core.presets import Preset
+from remi_core.publishing.citation import citation
+from remi_core.publishing.edition import Edition
 from remi_core.store import Store, project_root
 
 SITE, CITATION = "site.json", "citation.json"
@@ -36,7 +36,7 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
 
         files |= {"facts.json": facts(preset, store), "notice.json": notices(preset, store)}
         if preset.is_organism:
-            from remi_core.front import PASSPORT_FILE, front
+            from remi_core.publishing.front import PASSPORT_FILE, front
 
             files["front.json"], passport = front(Results(preset, store), files["claims.json"])
             (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
