@@ -19,7 +19,7 @@ from remi_core.progress import Meter, Say, outward
 from remi_core.published.load import LoadedSet
 from remi_core.ranks import first_goes_first, on_all, rank
 from remi_core.scratch import scratch
-from remi_core.store import Record, Store
+from remi_core.store import Address, Record, Store, written_whole
 from remi_core.subject import FORWARD, Subject
 
 if TYPE_CHECKING:
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 
 def stored_forward(who: Subject, store: Store, measurement: str, dataset: str) -> Record | None:
-    """One record of ``FORWARD`` where the store has it.
+    """One record of ``FORWARD`` where the store has it; None, too, where its pass was killed among its records.
 
     Raises:
         UsageError, RemiError: if a dataset cannot be had.
     """
     rows = text_digest(repr(list(load_set(who.preset, dataset).dialogues)))
-    return store.load(who.address(measurement, dataset, rows))
+    addresses = {name: who.address(name, dataset, rows) for name in FORWARD}
+    if store.finished_folder([one.key for one in addresses.values()]).is_dir():
+        return None
+    return store.load(addresses[measurement])
 
 
 def measure_forward(
@@ -59,18 +62,31 @@ def measure_forward(
         wanted = {dataset: sources[dataset] for _, dataset in on_all(missing)[0]}
         finished = {
             name: store.finished_folder([one.key for (_, own), one in addresses.items() if own == name])
-            for name in wanted
+            for name in sources
         }
+        for name in sources.keys() - wanted.keys():
+            shutil.rmtree(finished[name], ignore_errors=True)  # killed when nothing but this was left to do
         for dataset, measured in _forward(who, store, wanted, finished) if wanted else ():
-            for name, (arrays, about) in measured.items():
-                store.save(addresses[name, dataset], arrays, about)
             if measured:
-                shutil.rmtree(finished[dataset], ignore_errors=True)
+                own = {addresses[name, dataset]: one for name, one in measured.items()}
+                _save_together(store, own, finished[dataset])
                 if say:
                     say(f"{who.variant} {who.seed}: {dataset} measured")
     with first_goes_first():
         again = [key for key in addresses if key[1] in wanted]
         return found | {key: store.load(addresses[key]) for key in again}
+
+
+def _save_together(store: Store, measured: Mapping[Address, Measured], finished: Path) -> None:
+    """Return once all records of a pass lie in the store; the folder of its batches is there as long as some lack.
+
+    Otherwise a run that was killed in between would leave some, and who needs one of those would never miss the rest.
+    """
+    with written_whole(finished / "records") as part:
+        part.touch()
+    for address, (arrays, about) in measured.items():
+        store.save(address, arrays, about)
+    shutil.rmtree(finished, ignore_errors=True)
 
 
 def _forward(

@@ -14,18 +14,24 @@ from remi_core import finished, passes
 from remi_core.batches import Batch
 from remi_core.chat import EncodedDialogue, encode
 from remi_core.finished import FinishedBatches
-from remi_core.measure import measure_forward, measure_gradients
+from remi_core.identity import text_of, weights_of
+from remi_core.measure import measure_forward, measure_gradients, stored_forward
 from remi_core.measurements import Probe
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
+from remi_core.model_spec import ModelSpec
 from remi_core.npz import RowFile
+from remi_core.organism.bases import shipped_weights
+from remi_core.organism.tune import write_base
+from remi_core.organism.worlds import MAIN
 from remi_core.parts import read_gradients, read_probes, spelled_gradients, spelled_probes
 from remi_core.presets import get_preset
 from remi_core.sharing import Budget
 from remi_core.store import Store
+from remi_core.subject import FORWARD, Subject
 
 FEW_TOKENS = 60
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -133,23 +139,47 @@ def test_gradients_go_on_behind_their_finished_batches(
         np.testing.assert_array_equal(gram(tmp_path / "kept")[name], array)
 
 
-def test_finished_batches_of_a_record_are_gone_once_it_is_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    from remi_core.identity import text_of, weights_of
-    from remi_core.model_spec import ModelSpec
-    from remi_core.organism.bases import shipped_weights
-    from remi_core.organism.tune import write_base
-    from remi_core.organism.worlds import MAIN
-    from remi_core.subject import Subject
-
+@pytest.fixture
+def who(tmp_path: Path) -> Subject:
     folder = tmp_path / "base"
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
-    spec, store = ModelSpec(source=str(folder)), Store(tmp_path / "store")
-    who = Subject(
-        get_preset("smoke"), "base", DEVELOPMENT_SEED, spec, spec, f"{weights_of(spec)} {text_of(spec)}"
-    )
-    seen: list[Path] = []
+    spec = ModelSpec(source=str(folder))
+    weights = f"{weights_of(spec)} {text_of(spec)}"
+    return Subject(get_preset("smoke"), "base", DEVELOPMENT_SEED, spec, spec, weights)
+
+
+@pytest.mark.parametrize("n_saved", [1, 2, 3])
+def test_a_pass_killed_among_its_records_is_missed_by_whoever_needs_one(
+    n_saved: int, who: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "store")
+    expected = measure_forward(who, whole, datasets=("general",))
+    within, saved = Store.save, []
+
+    def dying(*arguments: object) -> object:
+        saved.append(within(*arguments))
+        if len(saved) == n_saved:
+            raise Killed
+        return saved[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", dying)
+        with pytest.raises(Killed):
+            measure_forward(who, store, datasets=("general",))
+    assert len(store.list("smoke")) == n_saved
+    assert all(stored_forward(who, store, name, "general") is None for name in FORWARD)
+    records = measure_forward(who, store, datasets=("general",))
+    assert len(store.list("smoke")) == len(FORWARD) and not list(store.root.glob(".finished-*"))
+    for key, record in expected.items():
+        assert stored_forward(who, store, key[0], "general") is not None
+        for name, array in record.arrays.items():
+            np.testing.assert_array_equal(records[key].arrays[name], array)
+
+
+def test_finished_batches_of_a_record_are_gone_once_it_is_stored(
+    who: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, seen = Store(tmp_path / "store"), list[Path]()
     within = passes.forward_passes
 
     def watched(*arguments: object, **named: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from remi_core.store import MODELS, PRESET_FILE
 
 UNCOUNTED = ("seconds",)
 """What the provenance of two equal records may differ in."""
+
+PASSPORT = re.compile(r'<details class="remi-passport">.*?</details>', re.DOTALL)
+"""What of a figure tells which records were read where, and the seconds that each took."""
 
 
 @dataclass
@@ -39,7 +43,8 @@ class Row:
 def state_of(root: Path) -> dict[str, str]:
     """Digest of all that is read of a store: arrays and provenance of records, weights, presets, executed notebooks.
 
-    Seconds are left out, and of a notebook everything but its sources and what it shows in words and tables.
+    Seconds are left out, and of a notebook everything but its sources and what it shows in words and tables, without
+    the passports of its figures: these tell how a run went.
     """
     found = {}
     for path in sorted(root.rglob("*")):
@@ -76,7 +81,8 @@ def _notebook_digest(path: Path) -> str:
 def _shown(output: dict) -> object:
     """What an output shows in words or tables."""
     data = output.get("data", {})
-    return [output.get("text"), *(data.get(kind) for kind in ("text/plain", "text/html"))]
+    page = PASSPORT.sub("", "".join(data.get("text/html", "")))
+    return [output.get("text"), data.get("text/plain"), page]
 
 
 def differences(root: Path, expected: dict[str, str]) -> str | None:
