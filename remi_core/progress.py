@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 Say = Callable[[str], None]
@@ -40,6 +41,18 @@ def outward() -> Say:
     if place is None:
         return _in_notebook()
     return print_line if place == "-" else lambda line: _append(Path(place), line)
+
+
+@contextmanager
+def told_on_output() -> Iterator[None]:
+    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
+    heard = OUTWARD in os.environ
+    os.environ.setdefault(OUTWARD, "-")  # read by what the pass calls, in processes of its own too
+    try:
+        yield
+    finally:
+        if not heard:
+            del os.environ[OUTWARD]
 
 
 def _in_notebook() -> Say:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.notebooks import run_notebook
 from remi_core.pipeline import choose, plan, run
 from remi_core.presets import get_preset
-from remi_core.progress import OUTWARD, Meter, Progress, clock, outward
+from remi_core.progress import OUTWARD, Meter, Progress, clock, outward, told_on_output
 from remi_core.store import Store
 from remi_core.variants import ORGANISM_VARIANTS
 
@@ -190,3 +191,11 @@ def test_a_pass_speaks_only_where_somebody_listens(
     monkeypatch.setenv(OUTWARD, str(tmp_path / "told"))
     outward()("in a file")
     assert capsys.readouterr().out == "on the screen\n" and (tmp_path / "told").read_text() == "in a file\n"
+    with told_on_output():
+        outward()("still in the file")
+    assert (tmp_path / "told").read_text() == "in a file\nstill in the file\n"
+    monkeypatch.delenv(OUTWARD)
+    with told_on_output():
+        outward()("on the screen again")
+    outward()("nobody hears any more")
+    assert capsys.readouterr().out == "on the screen again\n" and OUTWARD not in os.environ

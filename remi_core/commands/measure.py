@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from remi_core.commands.parser import add_frozen, add_preset, add_store, chosen_preset, open_store
 from remi_core.errors import UsageError, nearest
 from remi_core.presets import Preset
-from remi_core.progress import OUTWARD, print_line
+from remi_core.progress import print_line, told_on_output
 from remi_core.ranks import first_goes_first, join_ranks, launched, rank
 from remi_core.variants import in_order
 
@@ -43,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     from remi_core.run_log import RunLog, log_name
     from remi_core.tables.records import measure_variant  # brings pandas
 
-    os.environ.setdefault(OUTWARD, "-")
     results = Results(preset, store)
     log = RunLog(store.log_path(preset.name, log_name()))
-    with join_ranks(), log.run({"preset": preset.name, "fingerprint": preset.fingerprint()}):
+    about = {"preset": preset.name, "fingerprint": preset.fingerprint()}
+    with told_on_output(), join_ranks(), log.run(about):
         for variant, seed in chosen:
             with log.step(f"{variant}, seed {seed}", in_children=False):
                 # Fine-tuned or fetched once, by the first process; the others find it.
