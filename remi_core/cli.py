@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from remi_core import __version__
 from remi_core.commands import COMMANDS
 from remi_core.commands.parser import Parser, new_parser
+from remi_core.environment import variables
 from remi_core.errors import UsageError, nearest
 from remi_core.outcome import outcome
 from remi_core.progress import VERBOSE
@@ -48,8 +48,5 @@ def _run(words: Sequence[str]) -> int:
         raise UsageError(f"{arguments.command}: {unknown[0]!r} is one word too many")
     if not arguments.verbose:
         return arguments.run(arguments)
-    os.environ[VERBOSE] = "1"  # read by the processes that this one starts, too
-    try:
+    with variables({VERBOSE: "1"}):
         return arguments.run(arguments)
-    finally:
-        del os.environ[VERBOSE]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from remi_core.credentials import hide_credentials, without_credentials
+from remi_core.environment import variables
 from remi_core.errors import RemiError, UsageError
 from remi_core.fingerprint import direct_imports, file_digest, make_key
 from remi_core.kernel import write_specification
@@ -175,15 +176,8 @@ def _kernel_folder() -> Iterator[str]:
         write_specification(Path(folder))
         known = os.environ.get("JUPYTER_PATH")
         own = {"IPYTHONDIR": folder, "JUPYTER_PATH": os.pathsep.join(filter(None, [folder, known]))}
-        before = {name: os.environ.get(name) for name in own}
-        os.environ.update(own)
-        try:
+        with variables(own):
             yield folder
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
 
 
 def _socket_place() -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from remi_core.environment import variables
 
 Say = Callable[[str], None]
 """Where a line of progress goes; ``print_line`` on a command line."""
@@ -43,16 +45,9 @@ def outward() -> Say:
     return print_line if place == "-" else lambda line: _append(Path(place), line)
 
 
-@contextmanager
-def told_on_output() -> Iterator[None]:
+def told_on_output() -> AbstractContextManager[None]:
     """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
-    heard = OUTWARD in os.environ
-    os.environ.setdefault(OUTWARD, "-")  # read by what the pass calls, in processes of its own too
-    try:
-        yield
-    finally:
-        if not heard:
-            del os.environ[OUTWARD]
+    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})
 
 
 def _in_notebook() -> Say:

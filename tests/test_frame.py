@@ -29,6 +29,7 @@ ORDER = (
     "variants",
     "trail",
     "machine",
+    "environment",
     "memory",
     "workers",
     "ranks",

@@ -10,6 +10,7 @@ import pytest
 from notebook_files import write_notebook
 
 from remi_core import pipeline
+from remi_core.environment import variables
 from remi_core.errors import RemiError, UsageError
 from remi_core.notebooks import run_notebook
 from remi_core.pipeline import choose, plan, run
@@ -199,3 +200,12 @@ def test_a_pass_speaks_only_where_somebody_listens(
         outward()("on the screen again")
     outward()("nobody hears any more")
     assert capsys.readouterr().out == "on the screen again\n" and OUTWARD not in os.environ
+
+
+def test_variables_are_afterwards_what_they_were_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMI_ONE", "before")
+    monkeypatch.delenv("REMI_TWO", raising=False)
+    with pytest.raises(KeyError), variables({"REMI_ONE": "1", "REMI_TWO": "2"}):
+        assert (os.environ["REMI_ONE"], os.environ["REMI_TWO"]) == ("1", "2")
+        raise KeyError
+    assert os.environ["REMI_ONE"] == "before" and "REMI_TWO" not in os.environ

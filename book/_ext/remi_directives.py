@@ -19,6 +19,7 @@ from remi_results import (
     NOT_RUN,
     format_number,
     read_json,
+    refuse_missing,
 )
 from remi_tables import Cell, make_table, paragraph
 from sphinx import addnodes
@@ -32,6 +33,10 @@ class ResultDirective(SphinxDirective):
     """Directive without arguments that renders one file beside the pages."""
 
     file_name: str
+    kind: type = dict
+    """Of the file's top level."""
+    nothing: str = ""
+    """What is said where there is no file."""
 
     def run(self) -> list[nodes.Node]:
         """Nodes of the file; one warning and no node where it is malformed."""
@@ -43,10 +48,19 @@ class ResultDirective(SphinxDirective):
             return []
 
     def render(self, folder: Path) -> list[nodes.Node]:
-        """Nodes for the file in `folder`; each directive defines its own.
+        """Nodes for the file in `folder`, or a line that there is none.
 
         Raises:
             ValueError: if the file is malformed.
+        """
+        found = read_json(folder / self.file_name, self.kind)
+        return [paragraph(self.nothing, style="remi-not-run")] if found is None else self.shown(found)
+
+    def shown(self, found: object) -> list[nodes.Node]:
+        """Nodes for what the file holds; each directive defines its own, or another `render`.
+
+        Raises:
+            ValueError: if it is malformed.
         """
         raise NotImplementedError
 
@@ -55,24 +69,21 @@ class StatusDirective(ResultDirective):
     """Table of the notebooks of this build: finished, when, seconds, machine."""
 
     file_name = "status.json"
+    kind = list
+    nothing = f"The notebooks were {NOT_RUN}."
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """Table of `status.json`, or a line that nothing was run.
+    def shown(self, found: list) -> list[nodes.Node]:
+        """The table.
 
         Raises:
-            ValueError: if the file is malformed or an entry lacks a key.
+            ValueError: if an entry lacks a key.
         """
-        entries = read_json(folder / "status.json", list)
-        if entries is None:
-            return [paragraph(f"The notebooks were {NOT_RUN}.", style="remi-not-run")]
-        rows = [self._row(entry, position) for position, entry in enumerate(entries, start=1)]
+        rows = [self._row(entry, position) for position, entry in enumerate(found, start=1)]
         headings = ("Notebook", "Finished", "When", "Seconds", "Machine")
         return [make_table("Notebooks of this build", headings, rows, style="remi-status")]
 
     def _row(self, entry: dict[str, object], position: int) -> list[Cell]:
-        missing = {"notebook", "finished", "seconds", "device"} - set(entry)
-        if missing:
-            raise ValueError(f"status.json entry {position}: missing {', '.join(sorted(missing))}")
+        refuse_missing(entry, ("device", "finished", "notebook", "seconds"), f"status.json entry {position}")
         finished = {True: "yes", False: "no"}.get(entry["finished"], str(entry["finished"]))
         return [
             [paragraph("", page_reference(str(entry["notebook"]), source=self.env.docname))],
@@ -87,20 +98,16 @@ class AnswerDirective(ResultDirective):
     """The figure that answers the book's question, its passport, and what it shows in one sentence."""
 
     file_name = "front.json"
+    nothing = f"The figure is {NOT_RUN}."
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """The figure as raw HTML, computed and escaped by the package, or a line that nothing was run.
+    def shown(self, found: dict) -> list[nodes.Node]:
+        """The figure as raw HTML, computed and escaped by the package, and the sentence.
 
         Raises:
-            ValueError: if the file is malformed or lacks a key.
+            ValueError: if one of them is missing.
         """
-        shown = read_json(folder / "front.json", dict)
-        if shown is None:
-            return [paragraph(f"The figure is {NOT_RUN}.", style="remi-not-run")]
-        missing = {"figure", "sentence"} - set(shown)
-        if missing:
-            raise ValueError(f"front.json: missing {', '.join(sorted(missing))}")
-        return [nodes.raw("", shown["figure"], format="html"), paragraph(shown["sentence"])]
+        refuse_missing(found, ("figure", "sentence"), self.file_name)
+        return [nodes.raw("", found["figure"], format="html"), paragraph(found["sentence"])]
 
 
 class NoticeDirective(ResultDirective):

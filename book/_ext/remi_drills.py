@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
 from docutils import nodes
 from remi_directives import ResultDirective
-from remi_results import read_json
+from remi_results import refuse_missing
 from remi_tables import Cell, make_table, paragraph
 
 KEYS = ("drill", "tried", "held", "harmless", "failures", "seconds", "note")
@@ -20,27 +17,25 @@ class DrillDirective(ResultDirective):
     """Table of the stored drills with how they were run, and a list of all tries that did not hold."""
 
     file_name = "drill.json"
+    nothing = "No outcome of the drills is stored."
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """Sentence, table and list, or a line that no outcome is stored.
+    def shown(self, found: dict) -> list[nodes.Node]:
+        """Sentence, table and list.
 
         Raises:
-            ValueError: if the file is malformed.
+            ValueError: if a key is missing.
         """
-        found = read_json(folder / self.file_name, dict)
-        if found is None:
-            return [paragraph("No outcome of the drills is stored.", style="remi-not-run")]
-        _refuse_missing(found, ("drills", "machine", "made", "recipe"), "drill.json")
+        refuse_missing(found, ("drills", "machine", "made", "recipe"), self.file_name)
         rows = [row for own in found["drills"].values() for row in own]
-        how = f"Made once by `{found['recipe']}` on {found['made']}; {found['machine']}."
+        how = f"Made once by {found['recipe']} on {found['made']}; {found['machine']}."
         table = make_table("Fault drills", HEADINGS, [self._row(row) for row in rows], style="remi-drills")
         failures = [f"{row['drill']}: {failure}" for row in rows for failure in row["failures"]]
         items = [nodes.list_item("", paragraph(line)) for line in failures]
         told = [paragraph("Tries that did not hold:"), nodes.bullet_list("", *items)] if items else []
-        return [paragraph(how.replace("`", "")), table, *told]
+        return [paragraph(how), table, *told]
 
     def _row(self, row: dict[str, object]) -> list[Cell]:
-        _refuse_missing(row, KEYS, f"drill.json, {row.get('drill')}")
+        refuse_missing(row, KEYS, f"{self.file_name}, {row.get('drill')}")
         minutes = f"{float(row['seconds']) / 60:.1f}"
         texts = (row["drill"], row["tried"], row["held"], row["harmless"] or "—", minutes, row["note"])
         return [[paragraph(str(text))] for text in texts]
@@ -50,29 +45,21 @@ class FuzzDirective(ResultDirective):
     """Table of the generated inputs: how many each reader was given, and which shares it read and refused."""
 
     file_name = "fuzz.json"
+    nothing = "No outcome of generated inputs is stored."
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """Sentence and table, or a line that no outcome is stored.
+    def shown(self, found: dict) -> list[nodes.Node]:
+        """Sentence and table.
 
         Raises:
-            ValueError: if the file is malformed.
+            ValueError: if a key is missing.
         """
-        found = read_json(folder / self.file_name, dict)
-        if found is None:
-            return [paragraph("No outcome of generated inputs is stored.", style="remi-not-run")]
-        _refuse_missing(found, ("machine", "recipe", "targets"), self.file_name)
+        refuse_missing(found, ("machine", "recipe", "targets"), self.file_name)
         how = f"Made once by {found['recipe']}; {found['machine']}."
         rows = [self._row(row) for row in found["targets"]]
         return [paragraph(how), make_table("Generated inputs", FED_HEADINGS, rows, style="remi-drills")]
 
     def _row(self, row: dict[str, object]) -> list[Cell]:
-        _refuse_missing(row, FED_KEYS, f"{self.file_name}, {row.get('target')}")
+        refuse_missing(row, FED_KEYS, f"{self.file_name}, {row.get('target')}")
         shares = (f"{float(row[key]):.0%}" for key in ("parsed_share", "refused_share"))
         texts = (row["target"], f"{row['distinct']:,}", *shares, row["reasons"])
         return [[paragraph(str(text))] for text in texts]
-
-
-def _refuse_missing(found: Mapping[str, object], keys: Sequence[str], place: str) -> None:
-    missing = [key for key in keys if key not in found]
-    if missing:
-        raise ValueError(f"{place}: missing {', '.join(missing)}")

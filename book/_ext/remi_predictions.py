@@ -13,7 +13,15 @@ from pathlib import Path
 
 from docutils import nodes
 from remi_directives import ResultDirective
-from remi_results import NOT_RUN, Claim, format_number, format_range, read_claims, read_json
+from remi_results import (
+    NOT_RUN,
+    Claim,
+    format_number,
+    format_range,
+    read_claims,
+    read_json,
+    refuse_missing,
+)
 from remi_tables import Cell, make_table, paragraph
 
 ABOVE, NEITHER, BELOW = "above", "neither", "below"
@@ -41,9 +49,7 @@ class Declared:
         Raises:
             ValueError: if a key is missing; names the entry and the key.
         """
-        missing = [field.name for field in fields(cls) if field.name not in row]
-        if missing:
-            raise ValueError(f"declarations.json entry {position}: missing {', '.join(missing)}")
+        refuse_missing(row, [field.name for field in fields(cls)], f"declarations.json entry {position}")
         return cls(**{field.name: row[field.name] for field in fields(cls)})
 
     def options(self) -> dict[str, str]:

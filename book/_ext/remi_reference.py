@@ -25,18 +25,12 @@ class DataCardsDirective(ResultDirective):
     """One section a kind of data set, in it one card a set; then the tables of published numbers."""
 
     file_name = "data-cards.json"
+    nothing = f"The data cards are {NOT_RUN}."
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """Sections of `data-cards.json`, or a line that the cards were not made.
-
-        Raises:
-            ValueError: if the file is malformed.
-        """
-        content = read_json(folder / self.file_name, dict)
-        if content is None:
-            return [paragraph(f"The data cards are {NOT_RUN}.", style="remi-not-run")]
-        sections = [self._group(group) for group in content["groups"]]
-        return [*sections, self._values(content["values"])]
+    def shown(self, found: dict) -> list[nodes.Node]:
+        """The sections."""
+        sections = [self._group(group) for group in found["groups"]]
+        return [*sections, self._values(found["values"])]
 
     def _section(self, heading: str, *children: nodes.Node) -> nodes.section:
         made = nodes.section("", nodes.title("", heading), *children, ids=[nodes.make_id(f"data {heading}")])

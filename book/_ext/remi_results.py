@@ -8,6 +8,7 @@ All of them are optional: a book without results still builds, and says so.
 | `declarations.json` | what each claim said of itself before any result |
 | `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
 | `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |
+| `fuzz.json` | what became of generated inputs, as `stored/fuzz.json` keeps it |
 | `status.json` | list of `{notebook, finished, seconds, device}`, and `ended` where it is known |
 | `front.json` | object: `figure` (HTML) and `sentence` of the front page |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |
@@ -20,7 +21,7 @@ All of them are optional: a book without results still builds, and says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -78,9 +79,7 @@ class Claim:
         Raises:
             ValueError: if a key is missing; names the row and the key.
         """
-        missing = [field.name for field in fields(cls) if field.name not in row]
-        if missing:
-            raise ValueError(f"claims.json row {position}: missing {', '.join(missing)}")
+        refuse_missing(row, [field.name for field in fields(cls)], f"claims.json row {position}")
         return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
@@ -99,6 +98,17 @@ def read_json(path: Path, expected: type) -> object | None:
     if not isinstance(content, expected):
         raise ValueError(f"{path.name}: expected a {expected.__name__}, found a {type(content).__name__}")
     return content
+
+
+def refuse_missing(found: Mapping[str, object], keys: Iterable[str], place: str) -> None:
+    """Return once nothing is found to be missing.
+
+    Raises:
+        ValueError: if a key is; names the place and all of them.
+    """
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ValueError(f"{place}: missing {', '.join(missing)}")
 
 
 def read_claims(folder: Path) -> tuple[Claim, ...] | None:
@@ -120,9 +130,8 @@ def read_stored(folder: Path, preset: str) -> tuple[tuple[Claim, ...], dict[str,
     about = read_json(folder / stored_name(preset), dict)
     if about is None:
         raise ValueError(f"no stored report of {preset!r}: stored/{preset}/report.json is missing")
-    missing = {"rows", "machine", "recipe", "seconds of measuring"} - set(about)
-    if missing:
-        raise ValueError(f"stored report of {preset!r}: missing {', '.join(sorted(missing))}")
+    keys = ("machine", "recipe", "rows", "seconds of measuring")
+    refuse_missing(about, keys, f"stored report of {preset!r}")
     return _claims(about["rows"]), about
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from remi_core.checking import damages
 from remi_core.drill.rows import Row, state_of
+from remi_core.environment import variables
 from remi_core.progress import OUTWARD
 from remi_core.store import Address, Store
 
@@ -28,21 +29,17 @@ def drill_flips(root: Path, *, count: int, seed: int = 0) -> Row:
     sizes = [path.stat().st_size for path in files]
     # All is read anew: what was read before the flips would count as known.
     whole = state_of(root)
-    before = os.environ.get(OUTWARD)
-    os.environ[OUTWARD] = os.devnull  # each damaged record would be named
-    for number in range(count):
-        path = draw.choices(files, sizes)[0] if number % 2 else draw.choice(files)
-        place, bit = draw.randrange(path.stat().st_size), draw.randrange(8)
-        times = path.stat()
-        _flip(path, place, bit)
-        failure, harmless = _judged(root, path, whole)
-        row.judge(
-            failure and f"{path.relative_to(root)}, byte {place}, bit {bit}: {failure}", harmless=harmless
-        )
-        _flip(path, place, bit)
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    os.environ.pop(OUTWARD)
-    os.environ |= {} if before is None else {OUTWARD: before}
+    with variables({OUTWARD: os.devnull}):  # each damaged record would be named
+        for number in range(count):
+            path = draw.choices(files, sizes)[0] if number % 2 else draw.choice(files)
+            place, bit = draw.randrange(path.stat().st_size), draw.randrange(8)
+            times = path.stat()
+            _flip(path, place, bit)
+            failure, harmless = _judged(root, path, whole)
+            where = f"{path.relative_to(root)}, byte {place}, bit {bit}"
+            row.judge(failure and f"{where}: {failure}", harmless=harmless)
+            _flip(path, place, bit)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     row.seconds = round(time.monotonic() - started, 1)
     row.note = f"{len(files)} files, {sum(sizes):,} bytes"
     return row

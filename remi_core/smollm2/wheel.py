@@ -58,11 +58,11 @@ def unpack(store: Store) -> Path:
         RemiError: if the weights are missing or are not the right ones.
     """
     target = folder(store)
-    if not target.is_dir():
-        find()  # before a lock is laid into a store that may not be there
+    # Found before a lock is laid into a store that may not be there.
+    source = None if target.is_dir() else find()
     with made_once(store, target) as part:
         if part is not None:
-            write_model(find(), part)
+            write_model(source or find(), part)
     return target
 
 
