@@ -27,6 +27,9 @@ AXE_OPTIONS = {
 SIDEWAYS = "() => document.documentElement.scrollWidth > window.innerWidth"
 IDLE = "() => !document.querySelector('[aria-busy=true]')"
 """Whether nothing on the page is still at work: a page that is left while it loads has requests that fail."""
+SETTLED = """() => Promise.allSettled(document.getAnimations()
+    .filter(one => one.effect.getComputedTiming().endTime < Infinity).map(one => one.finished))"""
+"""When colours have arrived: buttons fade into the scheme that a page opens in, and half-way there lack contrast."""
 
 NEEDED = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}: apt-get install chromium"),
@@ -69,5 +72,6 @@ class Visit:
 
 def access_faults(page: playwright_api.Page) -> list[str]:
     """Broken WCAG rules of an open page, each with the first element that breaks it."""
+    page.evaluate(SETTLED)
     found = axe.Axe().run(page, options=AXE_OPTIONS).response["violations"]
     return [f"{rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in found]
