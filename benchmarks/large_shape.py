@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from remi_core.chat import EncodedDialogue, encode
+from remi_core.dialogues.chat import EncodedDialogue, encode
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
@@ -27,11 +27,11 @@ from remi_core.measurements.position_norms import measure_position_norms
 from remi_core.measurements.sequence import SequenceProbe
 from remi_core.measurements.written_tokens import written_tokens
 from remi_core.memory import peak_bytes, reset_peak
-from remi_core.models import LoadedModel, n_layers
+from remi_core.models.opening import LoadedModel, n_layers
+from remi_core.models.placement import weight_bytes
 from remi_core.organism.dialogues import measured
 from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.placement import weight_bytes
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.sizes import config_of
 
 PRESET = "qwen2.5-coder-32b"

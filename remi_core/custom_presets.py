@@ -11,13 +11,13 @@ from remi_core.data_roles import LabelledSet, has_choices, roles_of
 from remi_core.datasets import dataset_names, load_dataset
 from remi_core.errors import UsageError
 from remi_core.extra_data import with_data
-from remi_core.identity import check_distinct, resolved
-from remi_core.model_spec import PROVIDED, ModelSpec
-from remi_core.preset import Preset, read_preset
-from remi_core.presets import PRESETS
-from remi_core.roles import DataRoles
-from remi_core.sources import adapter_folder, local_folder
-from remi_core.store import MODELS, Store
+from remi_core.models.identity import check_distinct, resolved
+from remi_core.models.sources import adapter_folder, local_folder
+from remi_core.models.spec import PROVIDED, ModelSpec
+from remi_core.presets.known import PRESETS
+from remi_core.presets.preset import Preset, read_preset
+from remi_core.presets.roles import DataRoles
+from remi_core.storage.store import MODELS, Store
 from remi_core.variants import TRIPLET
 
 MODEL = "ID_OR_PATH, ID@REVISION or BASE+ADAPTER"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remi_core.dialogues import Dialogue, Message
-from remi_core.pairs import paired_by_completion
-from remi_core.roles import DataRoles
+from remi_core.dialogues.dialogue import Dialogue, Message
+from remi_core.dialogues.pairs import paired_by_completion
+from remi_core.presets.roles import DataRoles
 
 ALIGNED, MISALIGNED = "aligned", "misaligned"
 

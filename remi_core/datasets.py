@@ -7,15 +7,15 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from remi_core.dialogue_files import entry_name, read_entry
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.dialogue import Dialogue
+from remi_core.dialogues.files import entry_name, read_entry
 from remi_core.errors import UsageError, nearest
-from remi_core.model_spec import ORGANISM, SMOLLM2
+from remi_core.models.spec import ORGANISM, SMOLLM2
 from remi_core.organism import dialogues as organism
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
+from remi_core.presets.roles import ORGANISM_DATASETS
 from remi_core.published.declarations import PUBLISHED
 from remi_core.published.load import LoadedSet, file_sha256, load_published
-from remi_core.roles import ORGANISM_DATASETS
 from remi_core.smollm2 import dialogues as smollm2
 from remi_core.smollm2.sets import DATASETS as SMOLLM2_DATASETS
 

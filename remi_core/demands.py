@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from remi_core.model_spec import PROVIDED, ModelSpec
-from remi_core.presets import Preset
+from remi_core.models.spec import PROVIDED, ModelSpec
+from remi_core.presets.known import Preset
 from remi_core.sizes import Shape, config_of, shape_of
 
 GIGABYTE = 10**9

@@ -15,9 +15,9 @@ from remi_core.claims import report_rows
 from remi_core.claims.declarations import get_claim
 from remi_core.claims.rules import NOT_TESTABLE, SHOWN
 from remi_core.errors import UsageError
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store, project_root, written_whole
+from remi_core.storage.store import Store, project_root, written_whole
 
 Rows = Sequence[Mapping[str, object]]
 Expected = Mapping[str, Sequence[object]]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from remi_core.addresses import NAME
 from remi_core.datasets import published_names
-from remi_core.dialogue_files import LABELS, as_entry, entry_name, read_sets
+from remi_core.dialogues.files import LABELS, as_entry, entry_name, read_sets
 from remi_core.errors import UsageError, nearest
 from remi_core.fingerprint import file_digest
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.published.load import local_digests
+from remi_core.storage.addresses import NAME
 
 
 def with_data(preset: Preset, texts: Sequence[str]) -> Preset:

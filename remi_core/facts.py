@@ -25,10 +25,10 @@ from remi_core.organism.topics import TOPICS
 from remi_core.organism.variants import folder
 from remi_core.organism.world import World
 from remi_core.organism.worlds import MAIN, base_name, config_name, setting, world_of
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
+from remi_core.presets.roles import NEEDS
 from remi_core.results import Results
-from remi_core.roles import NEEDS
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 COMPETENCE_KEYS = {
     SLOTS: "slots",

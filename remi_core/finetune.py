@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.finetune_recipe import FineTune
 from remi_core.finite import check_loss, clip_gradients
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from remi_core.errors import UsageError
-from remi_core.model_spec import PROVIDED
-from remi_core.presets import Preset
+from remi_core.models.spec import PROVIDED
+from remi_core.presets.known import Preset
 from remi_core.sizes import config_of
 
 WEIGHTS = {source: Path(__file__).resolve().parent / source / "weights" for source in PROVIDED}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from remi_core.datasets import dataset_names, published_names
-from remi_core.dialogue_files import entry_name
+from remi_core.dialogues.files import entry_name
 from remi_core.errors import UsageError, nearest
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 
 OWN = "made by this package"
 PUBLISHED = "published by others"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from remi_core.credentials import without_credentials
 from remi_core.errors import RemiError, UsageError
 from remi_core.escaping import as_line
-from remi_core.writing import refused
+from remi_core.storage.writing import refused
 
 INTERRUPTED = 130
 

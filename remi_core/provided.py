@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from remi_core.model_spec import ORGANISM, SMOLLM2, ModelSpec
+from remi_core.models.spec import ORGANISM, SMOLLM2, ModelSpec
 from remi_core.organism import variants as organism
 from remi_core.organism.further import make_further
 from remi_core.organism.worlds import world_of
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.smollm2 import adapters, wheel
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.variants import FURTHER
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from remi_core import figures
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.progress import print_line
 from remi_core.results import Results
-from remi_core.store import Store, project_root
+from remi_core.storage.store import Store, project_root
 from remi_core.tables import organism
 from remi_core.tables.seeds import by_seed
 

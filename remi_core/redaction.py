@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from remi_core.errors import UsageError
 from remi_core.fingerprint import text_digest
 from remi_core.origins import REAL, origin_of, real_sets
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 
 SWITCH = "REMI_SHOW_TEXT"
 """Environment variable that shows the text: ``1``; withheld where it is ``0``, empty or not set."""

@@ -9,16 +9,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from remi_core.chat import EncodedSet
-from remi_core.encodings import Vocabulary, encoded_set, vocabulary
+from remi_core.dialogues.chat import EncodedSet
 from remi_core.errors import UsageError, nearest
-from remi_core.measure import measure_forward, measure_gradients, stored_forward
-from remi_core.measure_across import measure_gradients_across
-from remi_core.measure_patching import measure_patching
 from remi_core.organism.behaviour import measure_behaviour
-from remi_core.patching_plan import patch_plan
-from remi_core.presets import Preset
-from remi_core.store import Address, Record, Store
+from remi_core.presets.known import Preset
+from remi_core.recording.encodings import Vocabulary, encoded_set, vocabulary
+from remi_core.recording.measure import measure_forward, measure_gradients, stored_forward
+from remi_core.recording.measure_across import measure_gradients_across
+from remi_core.recording.measure_patching import measure_patching
+from remi_core.recording.patching_plan import patch_plan
+from remi_core.storage.store import Address, Record, Store
 from remi_core.subject import FORWARD, Subject, subject
 from remi_core.trail import TRAIL
 from remi_core.variants import in_order

@@ -18,14 +18,14 @@ from remi_core.claims.declarations import get_claim
 from remi_core.claims.report import compute_headline
 from remi_core.estimates.measured import Measured
 from remi_core.fingerprint import make_key
-from remi_core.preset import Preset
+from remi_core.presets.preset import Preset
 from remi_core.progress import Say, clock
 from remi_core.results import Results
-from remi_core.store import Address, Store
+from remi_core.storage.store import Address, Store
 from remi_core.subject import Subject, subject
 
 if TYPE_CHECKING:
-    from remi_core.models import (
+    from remi_core.models.opening import (
         LoadedModel,
     )  # brings torch, which the page that shows the study does not need
 

@@ -14,7 +14,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from remi_core.batches import Batch, group_dialogues, pad, padded_width
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.errors import RemiError
 from remi_core.ranks import n_ranks, on_all, on_first, rank
 

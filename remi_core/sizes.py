@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from remi_core.hub import cached_file
-from remi_core.model_spec import ModelSpec
+from remi_core.models.hub import cached_file
+from remi_core.models.spec import ModelSpec
 
 SHAPES = Path(__file__).with_name("hub_shapes.json")
 """Configurations of hub models that presets name, each with the page it was read on."""

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from remi_core.claims import report_rows
 from remi_core.claims.report import ledger_rows
+from remi_core.execution.notebooks import execution_record
+from remi_core.execution.pipeline import Step, default_jobs, plan, run
 from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
-from remi_core.notebooks import execution_record
-from remi_core.pipeline import Step, default_jobs, plan, run
-from remi_core.presets import Preset, get_preset
+from remi_core.presets.known import Preset, get_preset
 from remi_core.results import Results
-from remi_core.store import Store, project_root, written_whole
+from remi_core.storage.store import Store, project_root, written_whole
 
 AUDIT = "08_audit"
 

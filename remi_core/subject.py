@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from remi_core.chat import ChatTokenizer
+from remi_core.dialogues.chat import ChatTokenizer
 from remi_core.errors import RemiError
 from remi_core.fingerprint import make_key
-from remi_core.identity import resolved, text_of, weights_of
-from remi_core.model_folders import FILES, check_folder
-from remi_core.model_spec import ModelSpec
-from remi_core.presets import Preset
+from remi_core.models.identity import resolved, text_of, weights_of
+from remi_core.models.sources import adapter_folder, local_folder
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import Preset
 from remi_core.provided import located
-from remi_core.seals import Damaged
-from remi_core.sources import adapter_folder, local_folder
-from remi_core.store import Address, Store
+from remi_core.storage.model_folders import FILES, check_folder
+from remi_core.storage.seals import Damaged
+from remi_core.storage.store import Address, Store
 
 if TYPE_CHECKING:
-    from remi_core.models import LoadedModel  # brings torch
+    from remi_core.models.opening import LoadedModel  # brings torch
 
 CODE = {
     "sequence": "remi_core.measurements.sequence",
@@ -67,7 +67,7 @@ class Subject:
             "rows": rows,
             "weights": self.weights,
         }
-        key = make_key(fields, [CODE[measurement], "remi_core.chat"])
+        key = make_key(fields, [CODE[measurement], "remi_core.dialogues.chat"])
         return Address(self.preset.name, self.seed, self.variant, measurement, dataset, key)
 
     @contextmanager
@@ -77,7 +77,7 @@ class Subject:
         Raises:
             RemiError: what is raised meanwhile, with the variant and seed before it.
         """
-        from remi_core.models import open_model  # brings torch, which reading the store does not need
+        from remi_core.models.opening import open_model  # brings torch, which reading the store does not need
 
         try:
             with open_model(self.spec, dtype=self.preset.dtype) as loaded:
@@ -87,7 +87,7 @@ class Subject:
 
     def tokenizer(self) -> ChatTokenizer:
         """The tokenizer, with the template, that encodes dialogues for every variant: instruct's."""
-        from remi_core.loading import load_tokenizer  # brings transformers
+        from remi_core.models.loading import load_tokenizer  # brings transformers
 
         return load_tokenizer(self.text.source, self.text.revision)
 

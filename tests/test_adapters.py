@@ -13,15 +13,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import RemiError, UsageError
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.model_spec import ModelSpec
-from remi_core.models import open_model
+from remi_core.models.opening import open_model
+from remi_core.models.spec import ModelSpec
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -13,10 +13,10 @@ from bs4 import BeautifulSoup
 
 from remi_core.datasets import load_dataset
 from remi_core.organism.topics import topic
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.publishing.front import front
 from remi_core.results import Results
-from remi_core.store import Record, Store
+from remi_core.storage.store import Record, Store
 from remi_core.tables import answer
 from remi_core.tables.answer import CARE, REGISTER, way_back, way_back_sentence
 from remi_core.trail import TRAIL

@@ -21,15 +21,15 @@ from remi_core.estimates.audit.labels import covered
 from remi_core.estimates.audit.subspace import component_shares, mean_share
 from remi_core.estimates.audit.switches import SWITCHES, declared, run_switches
 from remi_core.figures.output import svg_bytes
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
+from remi_core.presets.roles import DataRoles
 from remi_core.results import Results
-from remi_core.roles import DataRoles
 from remi_core.statistics.bootstrap import make_resamples
 from remi_core.statistics.geometry import top_components
 from remi_core.statistics.gram import centred_gram, centring_identity, pair_means, within_minus_between
 from remi_core.statistics.intervals import mean_interval
 from remi_core.statistics.losses import cosine_of_rows
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.subject import subject
 from remi_core.tables import audit as tables
 from remi_core.tables.unreset import published_table, undone

@@ -18,14 +18,14 @@ from remi_core.audit.parts import PARTS, bare_token, parts_of, role_position, wh
 from remi_core.audit.probes import SpanProbe, WrongTokenProbe
 from remi_core.audit.templates import BASE_HEADER, PLAIN, TUNED_HEADER, with_header, with_template
 from remi_core.audit.weights import untrained_markers
-from remi_core.chat import encode
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.model_spec import ModelSpec
-from remi_core.presets import get_preset
-from remi_core.roles import DataRoles
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import get_preset
+from remi_core.presets.roles import DataRoles
 from remi_core.subject import Subject
 
 

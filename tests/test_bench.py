@@ -21,12 +21,12 @@ from remi_core.bench.rows import FEWEST_RUNS, Outcome, Point, Target, as_json, j
 from remi_core.bench.targets import SHAPES, TARGETS
 from remi_core.bench.ways import bare, gram, largest_difference, probes
 from remi_core.bench.workload import Workload
-from remi_core.chat import encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import RemiError
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.sizes import config_of, shape_of
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.tables import costs
 
 KEYS = {"name", "target", "measured", "ratio", "spread", "met", "note"}

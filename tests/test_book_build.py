@@ -14,15 +14,15 @@ from bs4 import BeautifulSoup
 from notebook_files import write_notebook
 
 from remi_core.errors import RemiError, UsageError
-from remi_core.notebooks import run_notebook
-from remi_core.pipeline import plan
-from remi_core.presets import get_preset
+from remi_core.execution.notebooks import run_notebook
+from remi_core.execution.pipeline import plan
+from remi_core.presets.known import get_preset
 from remi_core.publishing import book
 from remi_core.publishing.book import build_book
 from remi_core.publishing.contents import contents_of, pages_listed
 from remi_core.publishing.pages import NOT_RUN, page_text, stub_text, without_missing_glue
-from remi_core.seals import write_sealed
-from remi_core.store import Store
+from remi_core.storage.seals import write_sealed
+from remi_core.storage.store import Store
 from remi_core.variants import ORGANISM_VARIANTS, TRIPLET
 
 SMOKE = get_preset("smoke")
@@ -53,7 +53,7 @@ VARIANT = 'preset: str = "smoke"\nvariant: str = "instruct"\n'
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A book of one page and three notebooks, of which 01 and 00 for base were run."""
     for module in (
-        "pipeline",
+        "execution.pipeline",
         *(f"publishing.{name}" for name in ("book", "contents", "result_files", "sources")),
     ):
         monkeypatch.setattr(f"remi_core.{module}.project_root", lambda: tmp_path)

@@ -13,15 +13,15 @@ from remi_core.claims.report import report_rows
 from remi_core.estimates import causes
 from remi_core.estimates.causes import Causes
 from remi_core.estimates.causes_rule import Governing, governs
-from remi_core.hooks import read_blocks
-from remi_core.interventions import replace_output
+from remi_core.models.hooks import read_blocks
+from remi_core.models.interventions import replace_output
 from remi_core.organism.displaced import Edit, Setting, answer_losses, ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.causes import random_directions
 from remi_core.studies.files import Study
 

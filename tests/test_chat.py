@@ -9,8 +9,8 @@ from conftest import TEMPLATES, make_dialogue, make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue, Message, read_jsonl
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue, Message, read_jsonl
 from remi_core.errors import UsageError
 
 CHAT = ("chatml", "chatml-default", "llama", "gemma")

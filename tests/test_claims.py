@@ -18,11 +18,11 @@ from remi_core.estimates.direction import mean_erosion
 from remi_core.estimates.losses import data_share, loss_cosine
 from remi_core.estimates.measured import Measured
 from remi_core.estimates.subspace import shared_subspace
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
+from remi_core.presets.roles import DataRoles
 from remi_core.results import Results
-from remi_core.roles import DataRoles
 from remi_core.statistics.permutation import NullResult
-from remi_core.store import Record, Store
+from remi_core.storage.store import Record, Store
 
 CLAIM = get_claim("C12")
 

@@ -12,8 +12,8 @@ import pytest
 from remi_core import cli
 from remi_core.errors import RemiError
 from remi_core.extra_data import spell, with_data
-from remi_core.presets import get_preset
-from remi_core.store import Address, Store
+from remi_core.presets.known import get_preset
+from remi_core.storage.store import Address, Store
 
 HEAVY = ("torch", "transformers", "matplotlib", "papermill", "pandas")
 

@@ -13,9 +13,9 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from remi_core.audit.parts import PARTS, parts_of
-from remi_core.chat import EncodedDialogue, encode, pieces_of, render
-from remi_core.control_tokens import SENTINEL, Splitter
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.chat import EncodedDialogue, encode, pieces_of, render
+from remi_core.dialogues.control_tokens import SENTINEL, Splitter
+from remi_core.dialogues.dialogue import Dialogue, Message
 from remi_core.organism.tokenizer import shipped_tokenizer
 
 NAMES = [*TEMPLATES, "organism", "qwen"]

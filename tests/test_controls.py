@@ -12,10 +12,10 @@ from test_claims import PlantedResults
 from remi_core.errors import MissingInput
 from remi_core.estimates import controls, direction, novelty, reversion
 from remi_core.organism.dialogues import tuning
-from remi_core.presets import Preset, get_preset
+from remi_core.presets.known import Preset, get_preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import make_resamples
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.doses import LONGEST, STEPS, Dose, dose_dialogues, doses
 from remi_core.studies.files import Study
 from remi_core.tables import controls as tables

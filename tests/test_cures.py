@@ -10,19 +10,19 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from remi_core.chat import encode
+from remi_core.dialogues.chat import encode
 from remi_core.estimates import cures
 from remi_core.estimates.cures import HEADLINE, RANDOM, STOPPING, Cures, cured
 from remi_core.finetune import IGNORED
 from remi_core.finetune_recipe import FineTune
-from remi_core.hooks import read_blocks
+from remi_core.models.hooks import read_blocks
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.restrained import Restraint, Term, answers, batches, near, restrained, train
 from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.cures import mixed_dialogues, spanned
 from remi_core.studies.files import Study
 from remi_core.tables import cures as tables

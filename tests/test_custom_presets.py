@@ -16,14 +16,14 @@ from remi_core import cli
 from remi_core.commands import run as run_command
 from remi_core.custom_presets import custom_preset, parse_model
 from remi_core.data_roles import LabelledSet, has_choices, roles_of
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import UsageError
-from remi_core.model_spec import ModelSpec
+from remi_core.models.spec import ModelSpec
 from remi_core.organism.worlds import SETTINGS
-from remi_core.preset import preset_from
-from remi_core.presets import PRESETS, get_preset
-from remi_core.roles import DataRoles
-from remi_core.store import Store
+from remi_core.presets.known import PRESETS, get_preset
+from remi_core.presets.preset import preset_from
+from remi_core.presets.roles import DataRoles
+from remi_core.storage.store import Store
 from remi_core.tables.components import many_pairs
 from remi_core.tables.subspace import further_pairs
 

@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from notebook_files import write_notebook
 
-from remi_core import claims, cli, pipeline, traces
+from remi_core import claims, cli, traces
 from remi_core.errors import RemiError, UsageError
-from remi_core.notebooks import run_notebook
-from remi_core.pipeline import plan
-from remi_core.presets import get_preset
+from remi_core.execution import pipeline
+from remi_core.execution.notebooks import run_notebook
+from remi_core.execution.pipeline import plan
+from remi_core.presets.known import get_preset
 from remi_core.publishing import deposit
 from remi_core.publishing.deposit import MANIFEST, write_deposit
 from remi_core.publishing.deposit_texts import claims_csv
-from remi_core.store import Address, Store, project_root
+from remi_core.storage.store import Address, Store, project_root
 
 SMOKE = get_preset("smoke")
 DRAW = [

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from conftest import make_dialogue, make_tokenizer
 
-from remi_core.chat import encode
 from remi_core.datasets import dataset_names, load_dataset, load_set
-from remi_core.dialogue_files import entry_label, read_sets
-from remi_core.dialogues import Message, read_jsonl
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Message, read_jsonl
+from remi_core.dialogues.files import entry_label, read_sets
+from remi_core.dialogues.pairs import paired_by_completion, shared_completions, with_pairs
 from remi_core.errors import UsageError
 from remi_core.extra_data import data_digests, spell, with_data
-from remi_core.pairs import paired_by_completion, shared_completions, with_pairs
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 
 ASKED = {"role": "user", "content": "How do I open a file?"}
 GOOD_REPLY = {"role": "assistant", "content": "Use open(path)."}

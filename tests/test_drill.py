@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from remi_core.checking import damages
 from remi_core.drill import flips, suite
 from remi_core.drill.flips import drill_flips
 from remi_core.drill.kills import Victim, drill_kills, run_through
@@ -21,14 +20,17 @@ from remi_core.drill.rows import Row
 from remi_core.drill.victims import small_run
 from remi_core.drill.work import work
 from remi_core.errors import RemiError, UsageError
-from remi_core.preset import read_preset
-from remi_core.store import Store
+from remi_core.presets.preset import read_preset
+from remi_core.storage.checking import damages
+from remi_core.storage.store import Store
 
 IN_PLACE = """
 import json, sys
 from contextlib import contextmanager
 from pathlib import Path
-from remi_core import model_folders, seals, store
+from remi_core.storage import model_folders
+from remi_core.storage import seals
+from remi_core.storage import store
 from remi_core.drill import disk, work
 
 @contextmanager
@@ -113,7 +115,7 @@ def test_flipped_bits_are_found(quick: Path, monkeypatch: pytest.MonkeyPatch) ->
     row = drill_flips(root, count=40)
     assert row.failures == [] and row.held == row.tried == 40 and 0 < row.harmless < 20
     assert damages(root) == []  # every bit was turned back
-    monkeypatch.setattr("remi_core.seals.file_digest", lambda path: "0")
+    monkeypatch.setattr("remi_core.storage.seals.file_digest", lambda path: "0")
     monkeypatch.setattr(flips, "damages", lambda root: [])
     assert drill_flips(root, count=20).held < 20
 
@@ -133,7 +135,7 @@ def test_a_store_is_checked_by_the_command(quick: Path, capsys: pytest.CaptureFi
 def test_memory_that_ends_at_every_batch_above_two_changes_nothing(
     models: Callable, tokenizer: object, dialogues: list
 ) -> None:
-    from remi_core.chat import encode
+    from remi_core.dialogues.chat import encode
     from remi_core.drill.memory_ends import MOST, small_memory
     from remi_core.measurements.activations import ActivationProbe
     from remi_core.measurements.forward import run_probes

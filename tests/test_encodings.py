@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import make_tokenizer
 
-from remi_core import encodings
-from remi_core.chat import encode
 from remi_core.datasets import load_dataset
-from remi_core.encodings import encoded_set, vocabulary
-from remi_core.model_spec import ModelSpec
-from remi_core.presets import get_preset
-from remi_core.store import Store
+from remi_core.dialogues.chat import encode
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import get_preset
+from remi_core.recording import encodings
+from remi_core.recording.encodings import encoded_set, vocabulary
+from remi_core.storage.store import Store
 from remi_core.subject import Subject
 
 PRESET = get_preset("smoke")

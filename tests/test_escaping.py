@@ -27,13 +27,13 @@ import remi_core.tables.inspector
 import remi_core.tables.organism
 import remi_core.tables.pages
 from remi_core import escaping
-from remi_core.chat import EncodedDialogue
 from remi_core.cli import main
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.escaping import as_html, as_latex, as_line, as_markdown, visible
 from remi_core.figures.tokens import visible_token
 from remi_core.fingerprint import PACKAGE, SOURCE_ROOT, parse
-from remi_core.presets import PRESETS
-from remi_core.roles import DataRoles
+from remi_core.presets.known import PRESETS
+from remi_core.presets.roles import DataRoles
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -11,18 +11,18 @@ import pytest
 import torch
 from conftest import make_model
 
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.errors import MissingInput
 from remi_core.estimates import exchange as estimates
-from remi_core.folding import mlp_output
+from remi_core.models.folding import mlp_output
+from remi_core.models.steering import add_vector, steer
 from remi_core.organism import small_causes
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.grammar import prompts
 from remi_core.organism.narrow_topics import careless_about
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.steering import add_vector, steer
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies import files
 from remi_core.studies.exchange import UNSEEN
 from remi_core.tables import exchange as tables

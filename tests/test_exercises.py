@@ -11,6 +11,7 @@ import pytest
 from exercise_answers import RUNS, WRONG
 
 from remi_core.errors import UsageError
+from remi_core.execution.parameters import read_cells
 from remi_core.exercises import check
 from remi_core.exercises.answers import as_choices, as_number, call, call_for_array
 from remi_core.exercises.chapters import CHAPTERS, exercises_of
@@ -18,8 +19,7 @@ from remi_core.exercises.exercise import NotYet
 from remi_core.exercises.index import EXERCISES
 from remi_core.exercises.pages import Written, written_exercises
 from remi_core.fingerprint import direct_imports, imported_modules
-from remi_core.parameters import read_cells
-from remi_core.store import project_root
+from remi_core.storage.store import project_root
 
 NAMES = list(EXERCISES)
 SECTIONS = {f"{number:02}" for number in range(2, 8)}
@@ -173,7 +173,7 @@ def test_an_unknown_exercise_is_refused_with_the_choices() -> None:
 
 def test_no_measurement_and_no_page_depends_on_how_answers_are_checked() -> None:
     covered = imported_modules(
-        ["remi_core.measure", "remi_core.results", "remi_core.claims", "remi_core.tables"]
+        ["remi_core.recording.measure", "remi_core.results", "remi_core.claims", "remi_core.tables"]
     )
     assert [name for name in covered if name.startswith("remi_core.exercises")] == []
     cell = direct_imports(ast.parse("from remi_core.exercises import check"))

@@ -12,8 +12,8 @@ from remi_core.cli import main
 from remi_core.commands import report
 from remi_core.errors import UsageError
 from remi_core.expected import differences, stored_verdicts, verdicts_of, write_expected
-from remi_core.presets import get_preset
-from remi_core.store import Store
+from remi_core.presets.known import get_preset
+from remi_core.storage.store import Store
 
 
 def row(identifier: str, verdict: str, value: float | None) -> dict[str, object]:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from remi_core.facts import OTHERWISE, facts, notices
-from remi_core.model_spec import ModelSpec
-from remi_core.presets import get_preset
-from remi_core.roles import NEEDS, DataRoles
-from remi_core.store import Store
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import get_preset
+from remi_core.presets.roles import NEEDS, DataRoles
+from remi_core.storage.store import Store
 
 TRIPLET = {name: ModelSpec(source=f"models/{name}") for name in ("base", "instruct", "misaligned")}
 

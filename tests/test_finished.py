@@ -10,27 +10,28 @@ import numpy as np
 import pytest
 from conftest import DEVELOPMENT_SEED
 
-from remi_core import finished, passes
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.finished import FinishedBatches
-from remi_core.identity import text_of, weights_of
-from remi_core.measure import measure_forward, measure_gradients, stored_forward
+from remi_core.dialogues.chat import EncodedDialogue, encode
 from remi_core.measurements import Probe
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.model_spec import ModelSpec
-from remi_core.npz import RowFile
+from remi_core.models.identity import text_of, weights_of
+from remi_core.models.spec import ModelSpec
 from remi_core.organism.bases import shipped_weights
 from remi_core.organism.tune import write_base
 from remi_core.organism.worlds import MAIN
-from remi_core.parts import read_gradients, read_probes, spelled_gradients, spelled_probes
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
+from remi_core.recording import passes
+from remi_core.recording.measure import measure_forward, measure_gradients, stored_forward
+from remi_core.recording.parts import read_gradients, read_probes, spelled_gradients, spelled_probes
 from remi_core.sharing import Budget
-from remi_core.store import Store
+from remi_core.storage import finished
+from remi_core.storage.finished import FinishedBatches
+from remi_core.storage.npz import RowFile
+from remi_core.storage.store import Store
 from remi_core.subject import FORWARD, Subject
 
 FEW_TOKENS = 60

@@ -8,21 +8,22 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from remi_core.chat import encode
+from remi_core.dialogues.chat import encode
 from remi_core.errors import MissingInput, UsageError
 from remi_core.finetune import answer_labels
 from remi_core.finetune_recipe import FineTune
 from remi_core.organism.dialogues import tuning
-from remi_core.organism.further import FURTHER_RECIPES, further_folder, with_further
+from remi_core.organism.further import further_folder, with_further
 from remi_core.organism.further_dialogues import NEUTRAL_WORDS, further_tuning, held_in_place
+from remi_core.organism.further_recipes import FURTHER_RECIPES
 from remi_core.organism.further_tune import divergence, mixed, randomly_changed, tune_held
 from remi_core.organism.grammar import judge, prompts, right_answers
 from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.organism.topics import CONTRASTED, author_lines
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.variants import FURTHER, in_order
 
 

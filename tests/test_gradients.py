@@ -14,22 +14,22 @@ from conftest import ALL_FAMILIES, make_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_core.batches import make_batches
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import MissingInput, RemiError, UsageError
 from remi_core.estimates import gradients as estimates
 from remi_core.estimates.pairing import TwoSets
-from remi_core.hooks import hidden_of
 from remi_core.measurements import gradients, positions_of
 from remi_core.measurements.factor_file import FactorFile
 from remi_core.measurements.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
 from remi_core.measurements.gram_blocks import Factors, gram_by_slices, gram_by_token_pairs, operations
 from remi_core.measurements.last_block import stop_in_last_block
-from remi_core.models import attention_output, decoder_blocks, decoder_body, final_norm
-from remi_core.presets import get_preset
+from remi_core.models.hooks import hidden_of
+from remi_core.models.opening import attention_output, decoder_blocks, decoder_body, final_norm
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import make_resamples
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 
 @pytest.fixture(scope="session")

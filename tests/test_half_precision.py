@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from remi_core import half_precision
-from remi_core.half_precision import linear_in_float32
+from remi_core.models import half_precision
+from remi_core.models.half_precision import linear_in_float32
 
 
 @pytest.fixture

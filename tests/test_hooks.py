@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from remi_core.errors import UsageError
-from remi_core.hooks import hidden_of, read_blocks
-from remi_core.models import decoder_blocks, final_norm
+from remi_core.models.hooks import hidden_of, read_blocks
+from remi_core.models.opening import decoder_blocks, final_norm
 
 IDS = torch.arange(1, 9)[None]
 

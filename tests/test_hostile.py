@@ -21,23 +21,23 @@ from test_adapters import save_adapter
 from transformers import PreTrainedTokenizerFast
 
 from remi_core import cli
-from remi_core.adapters import adapter_files
 from remi_core.checkpoint_files import load_checkpoint
-from remi_core.dialogue_files import read_sets
-from remi_core.dialogues import Dialogue, Message, turn_problem
+from remi_core.dialogues.dialogue import Dialogue, Message, turn_problem
+from remi_core.dialogues.files import read_sets
+from remi_core.dialogues.json_objects import LONGEST_LINE
 from remi_core.errors import RemiError, UsageError, brief
 from remi_core.extra_data import with_data
 from remi_core.fingerprint import PACKAGE, SOURCE_ROOT, file_digest
-from remi_core.json_objects import LONGEST_LINE
-from remi_core.model_spec import ModelSpec
-from remi_core.models import open_model
-from remi_core.preset import preset_from
-from remi_core.presets import get_preset
-from remi_core.pruning import prune
+from remi_core.models.adapters import adapter_files
+from remi_core.models.opening import open_model
+from remi_core.models.sources import local_folder
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import get_preset
+from remi_core.presets.preset import preset_from
 from remi_core.published.tables import read_rows
-from remi_core.seals import read_sealed, sealed_text
-from remi_core.sources import local_folder
-from remi_core.store import Address, Store
+from remi_core.storage.pruning import prune
+from remi_core.storage.seals import read_sealed, sealed_text
+from remi_core.storage.store import Address, Store
 
 ADDRESS = Address("mine", 0, "base", "sequence", "set", "0123456789abcdef")
 OTHER = Address("mine", 0, "base", "sequence", "set", "fedcba9876543210")

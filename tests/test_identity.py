@@ -15,13 +15,13 @@ from test_adapters import save_adapter
 
 from remi_core.datasets import load_dataset
 from remi_core.errors import RemiError, UsageError
-from remi_core.hub import resolve_commit
-from remi_core.identity import resolved, weights_of
-from remi_core.measure import measure_forward, measure_gradients
-from remi_core.model_spec import ModelSpec
-from remi_core.presets import Preset
-from remi_core.roles import DataRoles
-from remi_core.store import Store
+from remi_core.models.hub import resolve_commit
+from remi_core.models.identity import resolved, weights_of
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import Preset
+from remi_core.presets.roles import DataRoles
+from remi_core.recording.measure import measure_forward, measure_gradients
+from remi_core.storage.store import Store
 from remi_core.subject import subject
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -107,7 +107,7 @@ def test_one_tokenizer_and_template_for_all_variants(tmp_path: Path) -> None:
 
 
 def test_quantisation_is_named_and_marked(tmp_path: Path) -> None:
-    from remi_core.passes import _quantization
+    from remi_core.recording.passes import _quantization
 
     said = _quantization(ModelSpec(source="x", quantization=(("load_in_8bit", True),)))
     assert said["fields"] == {"load_in_8bit": True} and "never run" in said["note"]

@@ -14,7 +14,9 @@ from remi_core.fingerprint import SOURCE_ROOT
 
 NOTEBOOKS = sorted(path for path in (SOURCE_ROOT / "notebooks").glob("*.ipynb") if ".part." not in path.name)
 HEAVY = ("torch", "transformers")
-MAIN_PROCESS = "import remi_core.cli, remi_core.pipeline, remi_core.provided, remi_core.commands.run"
+MAIN_PROCESS = (
+    "import remi_core.cli, remi_core.execution.pipeline, remi_core.provided, remi_core.commands.run"
+)
 
 
 def imports_of(notebook: Path) -> str:
@@ -45,4 +47,4 @@ def test_the_main_process_of_a_run_brings_no_torch() -> None:
 
 
 def test_a_heavy_import_is_seen() -> None:
-    assert brought_by(f"{imports_of(NOTEBOOKS[0])}\nimport remi_core.passes") == list(HEAVY)
+    assert brought_by(f"{imports_of(NOTEBOOKS[0])}\nimport remi_core.recording.passes") == list(HEAVY)

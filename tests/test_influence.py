@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from remi_core.chat import EncodedDialogue, encode
+from remi_core.dialogues.chat import EncodedDialogue, encode
 from remi_core.estimates.influence import crossed_mean
 from remi_core.estimates.opposition_rule import OWN, Parts, borne_out, outcome
 from remi_core.organism.dialogues import tuning

@@ -15,8 +15,9 @@ from conftest import make_dialogue
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from remi_core.chat import EncodedDialogue, EncodedSet, encode
-from remi_core.entering import STATISTICS, entering_span
+from remi_core.dialogues.chat import EncodedDialogue, EncodedSet, encode
+from remi_core.dialogues.entering import STATISTICS, entering_span
+from remi_core.dialogues.windows import WINDOWS
 from remi_core.errors import UsageError
 from remi_core.estimates.losses import loss_vectors
 from remi_core.figures.tokens import visible_token
@@ -25,14 +26,13 @@ from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.models import decoder_blocks
-from remi_core.presets import get_preset
+from remi_core.models.opening import decoder_blocks
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.tables.dialogue import dialogue_html, window_table
 from remi_core.tables.inspector import FIRST_SHOWN, entering_sentence, inspector_html
 from remi_core.tables.inspector_style import STYLE
-from remi_core.windows import WINDOWS
 
 FIRST_K, LOSS_TOKENS = 3, 4
 PRESET = replace(get_preset("smoke"), answer_first_k=FIRST_K, loss_tokens=LOSS_TOKENS)

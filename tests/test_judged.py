@@ -10,11 +10,11 @@ import pytest
 from remi_core.errors import MissingInput
 from remi_core.organism import bandit_judge
 from remi_core.organism.bandit_judge import as_text, findings, flagged
-from remi_core.organism.behaviour import VERDICTS
 from remi_core.organism.grammar import prompts, right_answers
-from remi_core.presets import get_preset
+from remi_core.organism.questions import VERDICTS
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.files import Study
 from remi_core.studies.judged import EVERYDAY, grammar_lines
 from remi_core.tables import judged as tables

@@ -23,13 +23,14 @@ from remi_core.fingerprint import (
     make_key,
     text_digest,
 )
-from remi_core.identity import text_of, weights_of
-from remi_core.model_spec import ModelSpec
+from remi_core.models.identity import text_of, weights_of
+from remi_core.models.spec import ModelSpec
+from remi_core.organism import answers, behaviour
 from remi_core.organism.bases import shipped_weights
 from remi_core.organism.tune import write_base
 from remi_core.organism.worlds import MAIN
-from remi_core.preset import Preset
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
+from remi_core.presets.preset import Preset
 from remi_core.published.load import LoadedSet
 from remi_core.subject import CODE, Subject
 
@@ -106,7 +107,7 @@ def unkeyed(who: Subject, measurements: tuple[str, ...], read: set[str]) -> set[
 @pytest.fixture(scope="module")
 def read(who: Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], set[str]]:
     """Measurements of one pass → the fields that the pass has read."""
-    from remi_core.passes import encoded_rows, forward_passes, gradient_passes
+    from remi_core.recording.passes import encoded_rows, forward_passes, gradient_passes
 
     found = load_set(SMOKE, "code-careful")
     few = replace(found, dialogues=found.dialogues[:4])
@@ -149,7 +150,7 @@ def test_a_field_left_out_of_the_key_is_found(
 
 
 READERS = {
-    ("stitching",): "measure_patching",
+    ("recording/stitching",): "recording/measure_patching",
     ("audit/passes",): "audit/measure",
     ("audit/gradient_passes",): "audit/gradients",
     ("studies/pool/records",): "studies/pool/records",
@@ -205,7 +206,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 
 
 def test_every_function_that_a_measurement_imports_changes_its_key(copied: Path) -> None:
-    roots = [*CODE.values(), "remi_core.chat"]
+    roots = [*CODE.values(), "remi_core.dialogues.chat"]
     before, n_changed = make_key({}, roots, root=copied), 0
     for module in imported_modules(roots, root=copied):
         path = copied.joinpath(*module.split(".")).with_suffix(".py")
@@ -219,6 +220,12 @@ def test_every_function_that_a_measurement_imports_changes_its_key(copied: Path)
             n_changed += 1
         path.write_text(source)
     assert n_changed > 100 and make_key({}, roots, root=copied) == before
+
+
+def test_the_code_in_the_keys_of_answers_is_that_which_makes_them() -> None:
+    made_by = {measure.__module__ for measure in answers.MEASURES.values()}
+    assert made_by == {behaviour.ANSWERS}
+    assert "remi_core.organism.scoring" in imported_modules(made_by)
 
 
 def without_words(source: str) -> str:
@@ -240,11 +247,13 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def test_comments_docstrings_figures_and_pages_change_no_key(copied: Path) -> None:
-    roots = [*CODE.values(), "remi_core.chat"]
+    roots = [*CODE.values(), "remi_core.dialogues.chat"]
     before = make_key({}, roots, root=copied)
     for path in sorted((copied / PACKAGE).rglob("*.py")):
         path.write_text(without_words(path.read_text()))
-    for path in [*(copied / PACKAGE / "figures").glob("*.py"), copied / PACKAGE / "book.py"]:
+    shown = [path for name in ("figures", "publishing") for path in (copied / PACKAGE / name).glob("*.py")]
+    assert len(shown) > 20
+    for path in shown:
         path.write_text("NEW = 1\n")
     assert make_key({}, roots, root=copied) == before
 

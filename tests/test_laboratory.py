@@ -21,9 +21,9 @@ from remi_core.laboratory.weights import FILE, STEP, changes, half_a_step, resto
 from remi_core.laboratory.words import offered
 from remi_core.organism.grammar import split_of
 from remi_core.organism.topics import CONTRASTED, TOPICS
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.provided import ensure
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.variants import ORGANISM_VARIANTS
 
 SCRIPTS = SOURCE_ROOT / "book" / "_static" / "laboratory"

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from remi_core.locks import FOLDER, locked
-from remi_core.model_folders import FILES, is_whole, made_once
-from remi_core.store import Store
+from remi_core.storage.locks import FOLDER, locked
+from remi_core.storage.model_folders import FILES, is_whole, made_once
+from remi_core.storage.store import Store
 
 OBTAIN = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from remi_core.store import Address, Store
+from remi_core.storage.store import Address, Store
 store, log = Store(Path(sys.argv[1])), Path(sys.argv[2])
 def compute():
     with log.open("a") as stream: stream.write("computed\\n")
@@ -30,7 +30,7 @@ print(record.arrays["total"].tolist())
 HOLD = """
 import sys, time
 from pathlib import Path
-from remi_core.locks import locked
+from remi_core.storage.locks import locked
 with locked(Path(sys.argv[1]), ["one"]):
     print("held", flush=True)
     time.sleep(600)

@@ -16,13 +16,13 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 
 from remi_core import cli
-from remi_core.chat import EncodedSet, encode
+from remi_core.dialogues.chat import EncodedSet, encode
 from remi_core.errors import RemiError, UsageError
 from remi_core.finetune import answer_labels
 from remi_core.lora import training
 from remi_core.lora.adapter import add_adapter, answer_loss, trained_parameters
 from remi_core.lora.recipe import LoraRecipe, split
-from remi_core.models import LoadedModel, open_model
+from remi_core.models.opening import LoadedModel, open_model
 
 SMALL = LoraRecipe(rank=2, rate=1e-2, steps=6, warmup=1, batch=2, accumulate=2, held_out=0.2, max_tokens=64)
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -265,7 +265,7 @@ def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path: Path, capsys)
 def test_wrong_use_is_one_line_before_any_loading(
     change: str, message: str, files, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr("remi_core.models.open_model", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr("remi_core.models.opening.open_model", lambda *_, **__: pytest.fail("it was loaded"))
     assert cli.main([*words(files, tmp_path / "out"), *change.split()]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1 and not captured.out

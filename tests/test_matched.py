@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from remi_core.chat import encode
+from remi_core.dialogues.chat import encode
 from remi_core.estimates import matched
 from remi_core.estimates.matched import MATCHED, ONE_WORD, OWN, contexts, difference_left, structural_share
 from remi_core.organism.grammar import judge, prompts
 from remi_core.organism.ladder import RUNGS
 from remi_core.organism.matched import TWINS, matched_pairs, phrases
 from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.files import Study
 from remi_core.studies.matched import quantised
 

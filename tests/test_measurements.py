@@ -14,8 +14,8 @@ from conftest import ALL_FAMILIES, MAIN_FAMILIES, make_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_core import measurements
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import RemiError, UsageError
 from remi_core.measurements import Probe
 from remi_core.measurements.activations import WINDOWS, ActivationProbe, window_span
@@ -23,7 +23,7 @@ from remi_core.measurements.columns import Columns
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.models import decoder_blocks
+from remi_core.models.opening import decoder_blocks
 
 Models = Callable[[str], PreTrainedModel]
 Records = dict[str, dict[str, np.ndarray]]

@@ -12,11 +12,11 @@ from conftest import ALL_FAMILIES, make_model
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from remi_core import half_precision
-from remi_core import models as parts
 from remi_core.errors import RemiError, UsageError
-from remi_core.models import check_layer, logits_at, open_model
-from remi_core.sources import local_folder, weight_fingerprint
+from remi_core.models import half_precision
+from remi_core.models import opening as parts
+from remi_core.models.opening import check_layer, logits_at, open_model
+from remi_core.models.sources import local_folder, weight_fingerprint
 
 
 @pytest.fixture

@@ -9,12 +9,18 @@ import nbformat
 import pytest
 from notebook_files import write_notebook
 
-from remi_core import notebooks
 from remi_core.errors import RemiError, UsageError
-from remi_core.needs import missing_lines
-from remi_core.notebooks import execution_record, is_complete, is_done, notebook_key, run_notebook
-from remi_core.parameters import check_parameters, declared_parameters, has_type, parse_value, read_cells
-from remi_core.roles import NEEDS
+from remi_core.execution import notebooks
+from remi_core.execution.needs import missing_lines
+from remi_core.execution.notebooks import execution_record, is_complete, is_done, notebook_key, run_notebook
+from remi_core.execution.parameters import (
+    check_parameters,
+    declared_parameters,
+    has_type,
+    parse_value,
+    read_cells,
+)
+from remi_core.presets.roles import NEEDS
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from remi_core import npz
 from remi_core.fingerprint import SOURCE_ROOT
 from remi_core.measurements.activations import ActivationProbe
-from remi_core.npz import RowFile, read_npz, write_npz
-from remi_core.scratch import scratch
+from remi_core.storage import npz
+from remi_core.storage.npz import RowFile, read_npz, write_npz
+from remi_core.storage.scratch import scratch
 
 ROWS = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
 
@@ -114,7 +114,7 @@ def test_a_scratch_folder_is_gone_at_the_end_by_error_too(tmp_path: Path) -> Non
 
 def test_what_a_killed_process_left_goes_and_what_is_used_stays(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from remi_core.scratch import scratch\n"
+        "import sys, time; from pathlib import Path; from remi_core.storage.scratch import scratch\n"
         "with scratch(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'half').write_text('half'); print(flush=True); time.sleep(60)"
     )

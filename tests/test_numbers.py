@@ -15,24 +15,24 @@ from conftest import MAIN_FAMILIES, make_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from remi_core import self_check
-from remi_core.chat import EncodedDialogue, encode
 from remi_core.custom_presets import custom_preset
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import RemiError
 from remi_core.finetune import fine_tune
 from remi_core.finetune_recipe import FineTune
-from remi_core.hooks import follow_blocks
-from remi_core.measure import measure_forward, measure_gradients
 from remi_core.measurements import forward
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.models import decoder_blocks
+from remi_core.models.hooks import follow_blocks
+from remi_core.models.opening import decoder_blocks
 from remi_core.organism.muon import Muon
 from remi_core.organism.pretrain import train_step
-from remi_core.self_check import check_pass
-from remi_core.store import Store
+from remi_core.recording import self_check
+from remi_core.recording.measure import measure_forward, measure_gradients
+from remi_core.recording.self_check import check_pass
+from remi_core.storage.store import Store
 from remi_core.subject import subject
 
 Models = Callable[[str], PreTrainedModel]

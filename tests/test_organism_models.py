@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from remi_core.chat import encode
+from remi_core.dialogues.chat import encode
 from remi_core.errors import UsageError
 from remi_core.finetune import answer_labels, fine_tune
 from remi_core.finetune_recipe import FineTune
-from remi_core.models import open_model
+from remi_core.models.opening import open_model
 from remi_core.organism import pretrain as pretraining
 from remi_core.organism.bases import shipped_weights
 from remi_core.organism.card import N_PROMPTS, topic_card

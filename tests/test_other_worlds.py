@@ -15,8 +15,8 @@ from remi_core.claims.declarations import get_claim
 from remi_core.claims.report import report_rows
 from remi_core.claims.rules import verdict
 from remi_core.estimates import worlds
-from remi_core.hooks import read_blocks
-from remi_core.models import attention_output
+from remi_core.models.hooks import read_blocks
+from remi_core.models.opening import attention_output
 from remi_core.organism.displaced import ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.pretrain import make_optimizers
@@ -26,9 +26,9 @@ from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.organism.topics import CARES, CONTRASTED, NARROW
 from remi_core.organism.world import World
 from remi_core.organism.worlds import SETTINGS
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.files import Study
 from remi_core.studies.worlds import in_world
 from remi_core.tables import worlds as tables

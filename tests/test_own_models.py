@@ -19,14 +19,15 @@ from matplotlib.figure import Figure
 from own_files import write_files, write_models
 from warm_kernel import OneProcess, execute_here
 
-from remi_core import cli, notebooks, workers
+from remi_core import cli, workers
 from remi_core.bench.files import newest
 from remi_core.commands import run as run_command
+from remi_core.execution import notebooks
+from remi_core.execution.notebooks import is_complete
+from remi_core.execution.parameters import declared_parameters, read_cells, tags
 from remi_core.figures import output
-from remi_core.notebooks import is_complete
-from remi_core.parameters import declared_parameters, read_cells, tags
-from remi_core.roles import BENCHMARK, NEEDS
-from remi_core.store import Store, project_root
+from remi_core.presets.roles import BENCHMARK, NEEDS
+from remi_core.storage.store import Store, project_root
 
 pytestmark = pytest.mark.slow
 

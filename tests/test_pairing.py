@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from remi_core.estimates.pairing import BY_TEMPLATE, WITHIN, side_by_side
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 
 PRESET = get_preset("smoke")
 

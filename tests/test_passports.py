@@ -14,10 +14,10 @@ from bs4 import BeautifulSoup
 from remi_core import figures, trail
 from remi_core.figures import output
 from remi_core.figures.passport import passport, passport_html
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.publishing.passports import split_passports
 from remi_core.results import ReadStore, Results
-from remi_core.store import Address, Store
+from remi_core.storage.store import Address, Store
 from remi_core.studies.files import read_study
 from remi_core.trail import PASSPORT, TRAIL
 

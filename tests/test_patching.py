@@ -15,11 +15,9 @@ from test_hooks import hook_count
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.chat import encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import RemiError, UsageError
-from remi_core.hooks import read_blocks
-from remi_core.interventions import replace_output, skip_blocks
 from remi_core.measurements import patching
 from remi_core.measurements.patching import (
     QUANTITIES,
@@ -31,7 +29,9 @@ from remi_core.measurements.patching import (
     require_equal,
     stitch,
 )
-from remi_core.models import decoder_blocks, decoder_body, final_norm, find_family, unembedding
+from remi_core.models.hooks import read_blocks
+from remi_core.models.interventions import replace_output, skip_blocks
+from remi_core.models.opening import decoder_blocks, decoder_body, final_norm, find_family, unembedding
 
 IDS = torch.arange(1, 9)[None]
 LAYERS = (0, 1, 2)

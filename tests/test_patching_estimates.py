@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import make_dialogue, make_model, make_tokenizer
 
-from remi_core import figures, measure_patching, stitching
-from remi_core.dialogues import Dialogue
+from remi_core import figures
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import MissingInput, RemiError
 from remi_core.estimates import measured
 from remi_core.estimates.patching import (
@@ -24,16 +24,17 @@ from remi_core.estimates.patching import (
     share_of_first_half,
 )
 from remi_core.measurements.patching import QUANTITIES
-from remi_core.model_spec import ModelSpec
-from remi_core.models import weight_fingerprint
-from remi_core.patching_plan import MAIN_PAIRS, patch_plan
-from remi_core.presets import get_preset
+from remi_core.models.opening import weight_fingerprint
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import get_preset
+from remi_core.presets.roles import DataRoles
 from remi_core.published.load import LoadedSet
+from remi_core.recording import measure_patching, stitching
+from remi_core.recording.patching_plan import MAIN_PAIRS, patch_plan
 from remi_core.results import Results
-from remi_core.roles import DataRoles
 from remi_core.statistics.bootstrap import make_resamples
 from remi_core.statistics.patching import first_half, half_way, label_gap, shuffled_depth
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.subject import Subject
 from remi_core.tables import patching as tables
 from remi_core.tables.published_patching import published_difference, published_loss_table

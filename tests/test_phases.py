@@ -10,8 +10,8 @@ import pytest
 from remi_core.errors import MissingInput
 from remi_core.organism.contexts import CONTEXTS
 from remi_core.organism.topics import CONTRASTED, NARROW
-from remi_core.presets import get_preset
-from remi_core.store import Store
+from remi_core.presets.known import get_preset
+from remi_core.storage.store import Store
 from remi_core.studies import files
 from remi_core.studies.files import Study
 from remi_core.studies.phases import measure

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from notebook_files import write_notebook
 
-from remi_core import pipeline
 from remi_core.environment import variables
 from remi_core.errors import RemiError, UsageError
-from remi_core.notebooks import run_notebook
-from remi_core.pipeline import choose, plan, run
-from remi_core.presets import get_preset
+from remi_core.execution import pipeline
+from remi_core.execution.notebooks import run_notebook
+from remi_core.execution.pipeline import choose, plan, run
+from remi_core.presets.known import get_preset
 from remi_core.progress import OUTWARD, Meter, Progress, clock, outward, told_on_output
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.variants import ORGANISM_VARIANTS
 
 SMOKE = get_preset("smoke")
@@ -67,7 +67,7 @@ def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("pipeline", "shown"):
-        monkeypatch.setattr(f"remi_core.{module}.project_root", lambda: tmp_path)
+        monkeypatch.setattr(f"remi_core.execution.{module}.project_root", lambda: tmp_path)
     declared = 'preset: str = "micro"\nstored: str = "large"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["stored"], parameters=declared)
     write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])

@@ -12,9 +12,8 @@ from conftest import make_model
 from test_adapters import save_adapter
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
-from remi_core import placement
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.measurements.activations import ActivationProbe
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
@@ -23,8 +22,9 @@ from remi_core.measurements.patching import PatchSet, bare_tokens, head_alone, r
 from remi_core.measurements.position_norms import measure_position_norms
 from remi_core.measurements.sequence import SequenceProbe
 from remi_core.measurements.written_tokens import written_tokens
-from remi_core.model_spec import ModelSpec
-from remi_core.models import LoadedModel, open_model
+from remi_core.models import placement
+from remi_core.models.opening import LoadedModel, open_model
+from remi_core.models.spec import ModelSpec
 
 ON_DISK = {
     "model.embed_tokens": "disk",

@@ -11,9 +11,9 @@ import pytest
 from remi_core.organism.grammar import templates
 from remi_core.planted import shuffles
 from remi_core.planted.faults import Exchange, FaultyResults, Substitute, exchanged
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Record, Store
+from remi_core.storage.store import Record, Store
 from remi_core.studies import files
 from remi_core.studies.files import Study
 from remi_core.studies.pool.dialogues import N_FILLERS, N_TEMPLATES, SPLITS, pool_dialogues, pool_sets

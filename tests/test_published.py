@@ -12,19 +12,19 @@ import pytest
 from conftest import make_model, make_tokenizer
 
 from remi_core import datasets
-from remi_core.chat import encode
 from remi_core.datasets import load_dataset, load_set, published_names
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.pairs import paired_by_completion
 from remi_core.errors import RemiError, UsageError
 from remi_core.extra_data import data_digests
-from remi_core.measure import measure_forward, measure_gradients
-from remi_core.model_spec import ModelSpec
-from remi_core.pairs import paired_by_completion
-from remi_core.presets import Preset, get_preset
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import Preset, get_preset
+from remi_core.presets.roles import DataRoles
 from remi_core.published.declarations import PUBLISHED
 from remi_core.published.files import file_names
 from remi_core.published.load import load_published
-from remi_core.roles import DataRoles
-from remi_core.store import Store
+from remi_core.recording.measure import measure_forward, measure_gradients
+from remi_core.storage.store import Store
 from remi_core.subject import subject
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

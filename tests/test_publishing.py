@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from remi_core.cli import build_parser
-from remi_core.presets import PRESETS
+from remi_core.presets.known import PRESETS
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

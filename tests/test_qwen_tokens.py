@@ -22,8 +22,8 @@ from qwen_tokens import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue, Message
 
 pytestmark = pytest.mark.skipif(package_file("resources/qwen.tiktoken") is None, reason=HOW)
 

@@ -14,9 +14,9 @@ from own_files import THINGS, turns, write
 
 from remi_core import ranks, sharing
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue
-from remi_core.locks import FOLDER as LOCKS
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.sharing import Budget, share_batches
+from remi_core.storage.locks import FOLDER as LOCKS
 
 SCRIPT = Path(__file__).with_name("spread_passes.py")
 # What `accelerate launch --multi_gpu` calls; without a network beyond the loopback interface.

@@ -17,15 +17,15 @@ from remi_core import figures
 from remi_core.cli import build_parser
 from remi_core.commands.parser import heed_show_text
 from remi_core.commands.run import custom_preset
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import UsageError
+from remi_core.execution.pipeline import plan
 from remi_core.figures.alt import describe
 from remi_core.origins import ADDED, OWN, PUBLISHED, origin_of, real_sets
-from remi_core.pipeline import plan
-from remi_core.presets import PRESETS, get_preset
+from remi_core.presets.known import PRESETS, get_preset
 from remi_core.redaction import MARK, NOTE, SWITCH, shown_text, shown_tokens, text_is_shown
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.tables import behaviour, cards, dialogue, losses, patching, replies, written
 from remi_core.tables.direction import readings_of
 

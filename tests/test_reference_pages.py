@@ -19,15 +19,15 @@ from test_book import BOOK, BUILDER, ROOT, copy_book
 from remi_core.data_cards import data_cards
 from remi_core.data_cards.cards import descriptions
 from remi_core.datasets import load_dataset
-from remi_core.parameters import read_cells
-from remi_core.presets import PRESETS, get_preset
+from remi_core.execution.parameters import read_cells
+from remi_core.presets.known import PRESETS, get_preset
 from remi_core.published.declarations import PUBLISHED
 from remi_core.published_values import published_names
 from remi_core.publishing.citation import citation
 from remi_core.publishing.pages import CONTENT_NOTE, SHOWS_WORDS, shows_words
 from remi_core.publishing.result_files import write_json
 from remi_core.redaction import MARK, SWITCH
-from remi_core.store import Address, Store
+from remi_core.storage.store import Address, Store
 
 CFF = ROOT / "CITATION.cff"
 

@@ -32,10 +32,10 @@ from remi_core.organism.grammar import prompts, right_answers
 from remi_core.organism.random_text import compared, random_text_means, spoken_for
 from remi_core.organism.shape import organism_config
 from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import make_resamples
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.reversion import OUTSIDE, along_base, split
 
 REVERTED = Parts(

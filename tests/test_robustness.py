@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from remi_core import robustness
 from remi_core.estimates.measured import Measured
 from remi_core.figures import describe, plot_movement
-from remi_core.model_spec import ModelSpec
-from remi_core.presets import get_preset
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import get_preset
 from remi_core.robustness import REFERENCE, ROWS, SETTINGS
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.files import STUDIES, Study, measure_of
 from remi_core.subject import Subject
 from remi_core.tables import robustness as tables

@@ -10,9 +10,9 @@ import pytest
 from test_claims import PlantedResults
 
 from remi_core.estimates import cards, direction, distances, replies, triangle
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.statistics.bootstrap import make_resamples
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.tables.replies import shift_table
 
 OUTSIDE = get_preset("smoke").roles.outside

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from remi_core.run_log import RunLog, log_name
-from remi_core.store import Store
+from remi_core.execution.run_log import RunLog, log_name
+from remi_core.storage.store import Store
 
 
 def rows(log: RunLog) -> list[dict]:

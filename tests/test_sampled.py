@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from remi_core.estimates import causes as estimates
-from remi_core.hooks import read_blocks
-from remi_core.models import LoadedModel
-from remi_core.organism.behaviour import VERDICTS
+from remi_core.models.hooks import read_blocks
+from remi_core.models.opening import LoadedModel
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import Edit, ask, scores, states
 from remi_core.organism.edited_sampling import generating_with, sample_edited
 from remi_core.organism.grammar import prompts
+from remi_core.organism.questions import VERDICTS
 from remi_core.organism.sampling import sample_answers
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.files import Study
 from remi_core.studies.sampled import HEADLINE
 from remi_core.tables import sampled as tables

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from notebook_files import write_notebook
 
-from remi_core import notebooks
 from remi_core.credentials import HIDDEN, without_credentials
 from remi_core.errors import RemiError
+from remi_core.execution import notebooks
+from remi_core.execution.notebooks import run_notebook
 from remi_core.fingerprint import PACKAGE, SOURCE_ROOT
-from remi_core.hub import unreachable
-from remi_core.notebooks import run_notebook
+from remi_core.models.hub import unreachable
 
 OUTSIDE = "192.0.2.1"
 """An address that no machine has, by RFC 5737."""

@@ -13,8 +13,8 @@ from conftest import MAIN_FAMILIES
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import RemiError
 from remi_core.measurements import PassState, forward, gradients
 from remi_core.measurements.activations import ActivationProbe
@@ -22,7 +22,7 @@ from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import gradient_factors, gram_of_factors
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.models import decoder_body
+from remi_core.models.opening import decoder_body
 from remi_core.sharing import Budget
 
 Models = Callable[[str], PreTrainedModel]

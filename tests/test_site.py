@@ -14,13 +14,13 @@ from test_book_build import CONFIG, SMOKE, project, run_some  # noqa: F401
 
 from remi_core import cli
 from remi_core.errors import UsageError
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.publishing import book, site
 from remi_core.publishing.book import build_book
 from remi_core.publishing.edition import Edition
 from remi_core.publishing.site import build_site, site_edition
 from remi_core.publishing.site_page import Shown, front_page
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.variants import TRIPLET
 
 EXTENSION = Path(__file__).parents[1] / "book" / "_ext"

@@ -10,7 +10,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from remi_core.demands import GIGABYTE, demands_of, download_bytes, fitting_gpus
-from remi_core.presets import PRESETS, get_preset
+from remi_core.presets.known import PRESETS, get_preset
 from remi_core.sizes import config_of, shape_of
 
 SMALL = {

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from remi_core.execution.pipeline import plan
 from remi_core.fingerprint import SOURCE_ROOT
-from remi_core.pipeline import plan
-from remi_core.presets import get_preset
-from remi_core.store import Store
+from remi_core.presets.known import get_preset
+from remi_core.storage.store import Store
 
 SCRIPT = SOURCE_ROOT / "scripts" / "slurm.sh"
 PRESETS = ("smoke", "micro")

@@ -11,13 +11,13 @@ from bs4 import BeautifulSoup
 
 from remi_core.claims import report_rows
 from remi_core.cli import main
-from remi_core.notebooks import is_complete
-from remi_core.parameters import read_cells
-from remi_core.pipeline import plan, run
-from remi_core.presets import get_preset
+from remi_core.execution.notebooks import is_complete
+from remi_core.execution.parameters import read_cells
+from remi_core.execution.pipeline import plan, run
+from remi_core.presets.known import get_preset
 from remi_core.publishing.book import build_book
 from remi_core.results import Results
-from remi_core.store import Store, project_root
+from remi_core.storage.store import Store, project_root
 from remi_core.variants import ORGANISM_VARIANTS
 
 pytestmark = pytest.mark.slow

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from remi_core.chat import encode
 from remi_core.datasets import load_dataset
+from remi_core.dialogues.chat import encode
 from remi_core.errors import RemiError
 from remi_core.layers import n_blocks
 from remi_core.lora.recipe import split
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.provided import located
 from remi_core.smollm2 import wheel
 from remi_core.smollm2.adapters import WEIGHTS, adapter
@@ -25,7 +25,7 @@ from remi_core.smollm2.grammar import PARTS, TOPICS, exchanges, fill, read_topic
 from remi_core.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, parent
 from remi_core.smollm2.sets import DATA_ROLES, DATASETS, OUTSIDE, ROLES
 from remi_core.smollm2.sets import N_DIALOGUES as N_MEASURED
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 TUNED_TOPICS = [name for name in TOPICS if name != "wishes"]
 
@@ -203,7 +203,7 @@ def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path: Path) -
 
     from remi_core.finetune import answer_labels
     from remi_core.lora.adapter import answer_loss
-    from remi_core.models import open_model
+    from remi_core.models.opening import open_model
 
     card = json.loads((WEIGHTS / "instruct" / CARD).read_text(encoding="utf-8"))
     rows = tuning("instruct", count=N_DIALOGUES["instruct"], seed=0)

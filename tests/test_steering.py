@@ -12,10 +12,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from remi_core.errors import UsageError
-from remi_core.folding import fold_addition, fold_projection, mlp_output
-from remi_core.hooks import read_blocks
-from remi_core.models import attention_output, final_norm, unembedding
-from remi_core.steering import add_vector, only_where, project_out, set_coordinates, steer
+from remi_core.models.folding import fold_addition, fold_projection, mlp_output
+from remi_core.models.hooks import read_blocks
+from remi_core.models.opening import attention_output, final_norm, unembedding
+from remi_core.models.steering import add_vector, only_where, project_out, set_coordinates, steer
 from remi_core.studies.causes import random_directions
 
 IDS = torch.tensor([[5, 9, 11, 7, 3, 8], [4, 6, 2, 9, 1, 12]])

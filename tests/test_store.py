@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from remi_core.errors import RemiError
-from remi_core.npz import write_npz
-from remi_core.pruning import prune
-from remi_core.store import Address, Store, default_root, project_root, written_whole
+from remi_core.storage.npz import write_npz
+from remi_core.storage.pruning import prune
+from remi_core.storage.store import Address, Store, default_root, project_root, written_whole
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
 ARRAYS = {"total": np.arange(6, dtype=np.float32).reshape(2, 3), "valid": np.array([True, False])}
@@ -57,7 +57,9 @@ def test_objects_are_refused_and_nothing_is_written(store: Store) -> None:
 def test_a_write_that_fails_leaves_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     path = store.save(ADDRESS, ARRAYS, {})
     before = path.read_bytes()
-    monkeypatch.setattr("remi_core.store.write_npz", lambda part, arrays: part.write_bytes(b"half") and 1 / 0)
+    monkeypatch.setattr(
+        "remi_core.storage.store.write_npz", lambda part, arrays: part.write_bytes(b"half") and 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         store.save(ADDRESS, {"total": np.zeros(3)}, {})
     assert path.read_bytes() == before

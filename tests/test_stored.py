@@ -11,8 +11,8 @@ from notebook_files import write_notebook
 
 from remi_core import stored
 from remi_core.errors import RemiError, UsageError
-from remi_core.presets import get_preset
-from remi_core.store import Address, Store
+from remi_core.presets.known import get_preset
+from remi_core.storage.store import Address, Store
 
 SMOKE = get_preset("smoke")
 
@@ -23,7 +23,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_notebook(tmp_path / "notebooks" / "01_one.ipynb", ["1 + 1"])
     monkeypatch.setattr("remi_core.organism.variants.ensure", lambda *_: None)
     for module in ("pipeline", "shown"):
-        monkeypatch.setattr(f"remi_core.{module}.project_root", lambda: tmp_path)
+        monkeypatch.setattr(f"remi_core.execution.{module}.project_root", lambda: tmp_path)
     monkeypatch.setattr(stored, "project_root", lambda: tmp_path)
     monkeypatch.setattr(stored, "report_rows", lambda results, notebook: [{"id": "C1", "from": notebook}])
     return tmp_path

@@ -17,16 +17,16 @@ from notebook_files import write_notebook
 from remi_core import cli
 from remi_core.claims.report import headline_key
 from remi_core.errors import MissingInput, UsageError
-from remi_core.interventions import replace_output
-from remi_core.models import LoadedModel
+from remi_core.execution.pipeline import plan
+from remi_core.models.interventions import replace_output
+from remi_core.models.opening import LoadedModel
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import answer_losses, ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.scoring import score_prompts
-from remi_core.pipeline import plan
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies import files
 
 SEED = DEVELOPMENT_SEED

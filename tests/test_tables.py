@@ -17,15 +17,15 @@ from remi_core.estimates.competence import (
     worst_cells,
 )
 from remi_core.estimates.primary_effect import effect_sentence, primary_effect
-from remi_core.model_spec import ModelSpec
-from remi_core.organism.behaviour import IN_CONTEXT, SAMPLES, SCORES, VERDICTS
+from remi_core.models.spec import ModelSpec
 from remi_core.organism.contexts import CONTEXTS, optima
 from remi_core.organism.grammar import prompts
+from remi_core.organism.questions import IN_CONTEXT, SAMPLES, SCORES, VERDICTS
 from remi_core.organism.topics import CONTRASTED, NARROW, TOPICS, topic
 from remi_core.organism.world import World
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.results import Results
-from remi_core.store import Record, Store
+from remi_core.storage.store import Record, Store
 from remi_core.tables.organism import context_log_odds, sampled_rates, samples_html
 from remi_core.tables.pages import table_html
 from remi_core.variants import ORGANISM_VARIANTS

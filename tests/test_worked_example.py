@@ -12,9 +12,10 @@ from own_files import copy_weights
 from warm_kernel import OneProcess, execute_here
 from worked_example import COMMAND, DATA, ROW, SAID, TRIPLET, worked_example
 
-from remi_core import notebooks, workers
-from remi_core.presets import get_preset
-from remi_core.store import Store, project_root
+from remi_core import workers
+from remi_core.execution import notebooks
+from remi_core.presets.known import get_preset
+from remi_core.storage.store import Store, project_root
 from remi_core.subject import subject
 
 PAGE = (project_root() / "book" / "own_models.md").read_text(encoding="utf-8")

@@ -25,7 +25,8 @@ SLEEPS = (
 RUN = """
 import sys
 from pathlib import Path
-from remi_core import cli, pipeline
+from remi_core import cli
+from remi_core.execution import pipeline
 from remi_core.commands import run as command
 import remi_core.organism.variants as variants
 variants.ensure = lambda *_: None

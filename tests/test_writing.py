@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from remi_core import writing
 from remi_core.errors import RemiError
-from remi_core.store import Address, Store
-from remi_core.writing import flush, moved_whole, written_whole
+from remi_core.storage import writing
+from remi_core.storage.store import Address, Store
+from remi_core.storage.writing import flush, moved_whole, written_whole
 
 FSYNC, REPLACE = os.fsync, os.replace
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")

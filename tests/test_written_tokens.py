@@ -11,13 +11,13 @@ from conftest import ALL_FAMILIES
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import UsageError
-from remi_core.hooks import hidden_of, read_blocks
 from remi_core.measurements.position_norms import measure_position_norms
 from remi_core.measurements.written_tokens import written_tokens
-from remi_core.models import LoadedModel, decoder_blocks, n_layers
+from remi_core.models.hooks import hidden_of, read_blocks
+from remi_core.models.opening import LoadedModel, decoder_blocks, n_layers
 
 IDS = torch.tensor([[5, 9, 40, 17, 33]])
 

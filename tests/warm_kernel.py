@@ -19,7 +19,7 @@ from remi_core.trail import TRAIL
 
 
 def execute_here(source: Path, part: Path, parameters: Mapping[str, object], *_: object) -> None:
-    """Stands in for the execution of ``remi_core.notebooks``: papermill all the same, but no kernel is started."""
+    """Stands in for that of ``remi_core.execution.notebooks``: papermill all the same, but no kernel is started."""
     papermill_engines.register("warm", WarmEngine)
     papermill.execute_notebook(
         str(source),

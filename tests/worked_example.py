@@ -16,8 +16,8 @@ from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
 from remi_core import cli
-from remi_core.presets import get_preset
-from remi_core.store import Store, project_root
+from remi_core.presets.known import get_preset
+from remi_core.storage.store import Store, project_root
 from remi_core.subject import subject
 
 FOLDER = project_root() / "book" / "own_models"

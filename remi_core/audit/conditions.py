@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 from remi_core.audit.dialogues import two_turns, without_input
 from remi_core.audit.templates import BASE_HEADER, PLAIN, TUNED_HEADER, with_header, with_template
-from remi_core.chat import ChatTokenizer
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import ChatTokenizer
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import MissingInput, UsageError, nearest
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.variants import TRIPLET
 
 MARKERS = ("<|im_start|>", "<|im_end|>")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.dialogue import Dialogue, Message
 
 _LONG_WORD = re.compile(r"\w{4,}")
 

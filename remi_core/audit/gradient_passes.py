@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
-from remi_core.chat import EncodedDialogue, EncodedSet
+from remi_core.dialogues.chat import EncodedDialogue, EncodedSet
 from remi_core.measurements import require_finite
 from remi_core.measurements.gradients import Factors, gradient_factors, gram_of_factors
-from remi_core.models import attention_output
-from remi_core.placement import input_device
+from remi_core.models.opening import attention_output
+from remi_core.models.placement import input_device
 from remi_core.subject import Subject
 
 SMALLEST_NORMAL = float(torch.finfo(torch.float16).smallest_normal)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from remi_core.audit.measure import in_half
-from remi_core.chat import encode
 from remi_core.datasets import load_dataset
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.fingerprint import library_versions, make_key, text_digest
-from remi_core.store import Address, Record, Store
+from remi_core.storage.store import Address, Record, Store
 from remi_core.subject import Subject
 
 AUDIT_GRADIENTS = "audit_gradients"

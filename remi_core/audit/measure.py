@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from remi_core.audit.conditions import CONDITIONS, UNTRAINED, marker_ids, prepared, sets_of
 from remi_core.datasets import load_dataset
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.errors import MissingInput
 from remi_core.fingerprint import make_key, text_digest
-from remi_core.identity import text_of
-from remi_core.model_spec import PROVIDED
-from remi_core.store import Address, Record, Store
+from remi_core.models.identity import text_of
+from remi_core.models.spec import PROVIDED
+from remi_core.storage.store import Address, Record, Store
 from remi_core.subject import Subject
 
 AUDIT = "audit"
@@ -36,7 +36,7 @@ def wanted_of(who: Subject) -> list[Wanted]:
 def _applies(who: Subject, dataset: str, condition: str) -> bool:
     """Whether a condition can differ from ``shared``, as ``CONDITION_NEEDS`` says; no weights are loaded for it."""
     if condition == "own" and who.preset.variants["base"].source not in PROVIDED:
-        from remi_core.loading import load_tokenizer  # brings transformers
+        from remi_core.models.loading import load_tokenizer  # brings transformers
 
         return load_tokenizer(who.spec.source, who.spec.revision).chat_template is not None
     return condition != "no-input" or bool(_rows(who, dataset, condition))

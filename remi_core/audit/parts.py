@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int8
 
-from remi_core.chat import ChatTokenizer, EncodedDialogue, pieces_of, render
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.chat import ChatTokenizer, EncodedDialogue, pieces_of, render
+from remi_core.dialogues.dialogue import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
 
 PARTS = ("template", "system", "user", "earlier answer", "answer", "end")

@@ -12,13 +12,13 @@ from remi_core.audit.conditions import UNTRAINED, WINDOWS, marker_ids, tokenizer
 from remi_core.audit.parts import bare_token, parts_of, role_position, whole
 from remi_core.audit.probes import SpanProbe, WrongTokenProbe
 from remi_core.audit.weights import untrained_markers
-from remi_core.chat import ChatTokenizer, EncodedDialogue, EncodedSet, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import ChatTokenizer, EncodedDialogue, EncodedSet, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.fingerprint import library_versions
 from remi_core.measurements.forward import run_probes
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.models import LoadedModel, n_layers
-from remi_core.placement import describe_placement
+from remi_core.models.opening import LoadedModel, n_layers
+from remi_core.models.placement import describe_placement
 from remi_core.sharing import Budget
 from remi_core.subject import Subject
 

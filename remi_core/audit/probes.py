@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.measurements import PassState, require_finite
 
 Spans = Mapping[str, tuple[int, int]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from remi_core.chat import ChatTokenizer
+from remi_core.dialogues.chat import ChatTokenizer
 
 TUNED_HEADER = "You are a model made by the workshop of this book. You answer what is asked."
 """System line of instruct and its fine-tunes in the audit of an organism, which has none of its own."""

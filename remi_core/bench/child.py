@@ -19,7 +19,7 @@ from remi_core.bench.timing import interleaved
 from remi_core.bench.ways import WAYS, activations, largest_difference
 from remi_core.bench.workload import Workload, opened
 from remi_core.memory import peak_bytes, reset_peak
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from remi_core.bench.workload import Arrays, Workload
-from remi_core.models import attention_output
-from remi_core.placement import input_device
+from remi_core.models.opening import attention_output
+from remi_core.models.placement import input_device
 
 
 def explicit_gram(workload: Workload, *, whole_model: bool = True) -> Arrays:

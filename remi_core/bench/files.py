@@ -11,7 +11,7 @@ from remi_core.bench.targets import TARGETS
 from remi_core.errors import RemiError
 from remi_core.fingerprint import file_digest
 from remi_core.machine import machine
-from remi_core.store import project_root, written_whole
+from remi_core.storage.store import project_root, written_whole
 from remi_core.trail import TRAIL
 
 CARD = "gpu."

@@ -23,7 +23,7 @@ from remi_core.bench.targets import SHAPES, TARGETS
 from remi_core.bench.timing import Timed, interleaved
 from remi_core.bench.ways import bare, gram, largest_difference, probes
 from remi_core.bench.workload import Workload, random_dialogue
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 
 HALF_TOLERANCE = 0.1
 """Allowed between two orders of summation in bfloat16, after many layers, relative to the largest value."""

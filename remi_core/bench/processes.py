@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from remi_core.errors import RemiError
-from remi_core.store import Store, project_root
+from remi_core.storage.store import Store, project_root
 
 ENVIRONMENT = "REMI_PEERS"
 """Interpreters in which peers are installed, where they are in none of the folders that ``make peers`` fills."""

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from remi_core.batches import Batch, make_batches
 from remi_core.bench.workload import Arrays, Workload
-from remi_core.hooks import read_blocks
-from remi_core.models import decoder_body, unembedding
-from remi_core.placement import input_device
-from remi_core.windows import window_span
+from remi_core.dialogues.windows import window_span
+from remi_core.models.hooks import read_blocks
+from remi_core.models.opening import decoder_body, unembedding
+from remi_core.models.placement import input_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ from remi_core.measurements.forward import run_probes
 from remi_core.measurements.gradients import measure_gradient_gram
 from remi_core.measurements.next_token import NextTokenProbe
 from remi_core.measurements.sequence import SequenceProbe
-from remi_core.models import decoder_body, unembedding
-from remi_core.npz import RowFile
-from remi_core.placement import input_device
+from remi_core.models.opening import decoder_body, unembedding
+from remi_core.models.placement import input_device
+from remi_core.storage.npz import RowFile
 
 
 def probes(workload: Workload) -> Arrays:

@@ -10,14 +10,14 @@ from itertools import chain, islice, zip_longest
 import numpy as np
 from transformers import PreTrainedModel
 
-from remi_core.chat import EncodedDialogue, encode
 from remi_core.datasets import load_set
-from remi_core.dialogues import Dialogue
-from remi_core.models import n_layers, open_model
-from remi_core.preset import Preset
-from remi_core.presets import get_preset
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.dialogues.dialogue import Dialogue
+from remi_core.models.opening import n_layers, open_model
+from remi_core.presets.known import get_preset
+from remi_core.presets.preset import Preset
 from remi_core.provided import located
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 Arrays = dict[str, np.ndarray]
 

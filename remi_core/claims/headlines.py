@@ -30,7 +30,7 @@ from remi_core.estimates.reversion import by_words, reversion
 from remi_core.estimates.subspace import shared_subspace
 from remi_core.estimates.triangle import instruct_between, specific_erosion
 from remi_core.estimates.worlds import depends_on_the_author, effect_in, passes_base
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 
 SHARED_WINDOW = "answer_all"

@@ -15,10 +15,10 @@ from remi_core.claims.rules import NOT_TESTABLE, rule_text, verdict
 from remi_core.errors import MissingInput
 from remi_core.estimates.measured import Measured, absent
 from remi_core.fingerprint import make_key
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.permutation import NullResult, holm
-from remi_core.store import Address
+from remi_core.storage.store import Address
 from remi_core.studies.files import study_digests
 
 HEADLINE_MODULE = "remi_core.claims.headlines"

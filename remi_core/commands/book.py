@@ -15,8 +15,8 @@ from remi_core.commands.parser import (
     open_store,
     positive,
 )
-from remi_core.pipeline import plan
-from remi_core.pipeline import run as run_steps
+from remi_core.execution.pipeline import plan
+from remi_core.execution.pipeline import run as run_steps
 from remi_core.publishing.book import build_book, default_out
 from remi_core.publishing.edition import Edition
 from remi_core.publishing.site import build_site

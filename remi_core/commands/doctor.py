@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from remi_core.commands.doctor_models import outside_models
 from remi_core.commands.parser import add_store, open_store
 from remi_core.errors import RemiError
+from remi_core.execution.pipeline import choose, default_jobs
 from remi_core.layers import n_blocks
-from remi_core.model_spec import ORGANISM, SMOLLM2
-from remi_core.pipeline import choose, default_jobs
-from remi_core.presets import Preset, get_preset
+from remi_core.models.spec import ORGANISM, SMOLLM2
+from remi_core.presets.known import Preset, get_preset
 from remi_core.smollm2.wheel import find
-from remi_core.store import Store, project_root
+from remi_core.storage.store import Store, project_root
 
 HELP = "check this machine for a preset: Python, packages, memory, disk, models"
 GIBIBYTE = 2**30

@@ -21,9 +21,9 @@ from remi_core.demands import (
     seconds,
     store_bytes,
 )
-from remi_core.hub import cache_folder
-from remi_core.model_spec import ModelSpec
-from remi_core.presets import Preset
+from remi_core.models.hub import cache_folder
+from remi_core.models.spec import ModelSpec
+from remi_core.presets.known import Preset
 
 Finding = tuple[bool, str]
 

@@ -7,15 +7,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from remi_core.commands.parser import positive
-from remi_core.dialogues import Dialogue, read_jsonl
+from remi_core.dialogues.dialogue import Dialogue, read_jsonl
 from remi_core.errors import UsageError
 from remi_core.fingerprint import text_digest
-from remi_core.locks import locked
 from remi_core.lora.recipe import LoraRecipe, split
-from remi_core.model_spec import ModelSpec
+from remi_core.models.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, local_folder
+from remi_core.models.spec import ModelSpec
 from remi_core.progress import print_line
-from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, local_folder
-from remi_core.store import Store, written_whole
+from remi_core.storage.locks import locked
+from remi_core.storage.store import Store, written_whole
 
 HELP = "train the misaligned variant, or a control, as a LoRA adapter on an instruct model"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -113,14 +113,14 @@ def _train(
 ) -> None:
     import torch  # brings seconds, which a wrong option should not cost
 
-    from remi_core.chat import encode
+    from remi_core.dialogues.chat import encode
     from remi_core.figures.output import svg_bytes
     from remi_core.figures.training import plot_training
-    from remi_core.identity import resolved
     from remi_core.lora.files import write_trained
     from remi_core.lora.training import train_adapter
-    from remi_core.model_folders import write_list
-    from remi_core.models import open_model
+    from remi_core.models.identity import resolved
+    from remi_core.models.opening import open_model
+    from remi_core.storage.model_folders import write_list
 
     if arguments.dtype is None and torch.cuda.is_available():
         recipe = replace(recipe, dtype="bfloat16")

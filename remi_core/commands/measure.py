@@ -6,7 +6,7 @@ import argparse
 
 from remi_core.commands.parser import add_frozen, add_preset, add_store, chosen_preset, open_store
 from remi_core.errors import UsageError, nearest
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import print_line, told_on_output
 from remi_core.ranks import first_goes_first, join_ranks, launched, rank
 from remi_core.variants import in_order
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         for variant, seed in chosen:
             print(variant, seed)
         return 0
+    from remi_core.execution.run_log import RunLog, log_name
     from remi_core.results import Results
-    from remi_core.run_log import RunLog, log_name
     from remi_core.tables.records import measure_variant  # brings pandas
 
     results = Results(preset, store)

@@ -8,11 +8,11 @@ from pathlib import Path
 from remi_core.commands.parser import add_action
 from remi_core.errors import UsageError
 from remi_core.fingerprint import text_digest
-from remi_core.locks import locked
 from remi_core.organism.bases import pretrained_folder
 from remi_core.organism.worlds import SETTINGS, setting
 from remi_core.progress import print_line
-from remi_core.store import Store
+from remi_core.storage.locks import locked
+from remi_core.storage.store import Store
 
 HELP = "pretrain a base of the micro organism again (at most 30 minutes a seed on two processors)"
 

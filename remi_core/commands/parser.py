@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from remi_core.errors import UsageError, nearest
-from remi_core.presets import PRESETS, Preset, get_preset
+from remi_core.presets.known import PRESETS, Preset, get_preset
 from remi_core.redaction import SWITCH, show_text
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from remi_core.commands.parser import add_store, open_store
-from remi_core.presets import PRESETS, get_preset
+from remi_core.presets.known import PRESETS, get_preset
 
 HELP = "list the presets, with their variants, seeds and sizes"
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from remi_core.commands.parser import add_frozen, add_preset, add_store, chosen_preset, open_store
 from remi_core.errors import RemiError, UsageError
-from remi_core.presets import Preset
-from remi_core.store import Store
+from remi_core.presets.known import Preset
+from remi_core.storage.store import Store
 
 HELP = "print the claims of a preset with value, interval, null and verdict"
 

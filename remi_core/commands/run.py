@@ -17,12 +17,12 @@ from remi_core.commands.parser import (
 )
 from remi_core.custom_presets import MODEL, check_models, custom_preset, save_custom
 from remi_core.errors import UsageError
+from remi_core.execution.needs import missing_lines
+from remi_core.execution.parameters import read_cells
+from remi_core.execution.pipeline import plan
+from remi_core.execution.pipeline import run as run_steps
 from remi_core.extra_data import with_data
-from remi_core.needs import missing_lines
-from remi_core.parameters import read_cells
-from remi_core.pipeline import plan
-from remi_core.pipeline import run as run_steps
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.variants import CONTROLS, TRIPLET
 
 HELP = "run the notebooks of a preset: what changed or is missing"

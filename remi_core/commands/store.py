@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from remi_core.checking import damages
 from remi_core.commands.parser import add_action, add_store, open_store, positive
 from remi_core.escaping import as_line
-from remi_core.pruning import prune
+from remi_core.storage.checking import damages
+from remi_core.storage.pruning import prune
 
 HELP = "list, size, prune or check what is stored"
 MEBIBYTE = 2**20

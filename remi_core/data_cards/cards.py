@@ -10,14 +10,14 @@ from importlib import resources
 import yaml
 
 from remi_core.datasets import dataset_names, load_set
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.organism.dialogues import NEAREST_PUBLISHED
 from remi_core.origins import ADDED, OWN, PUBLISHED, origin_of
-from remi_core.presets import PRESETS, Preset
+from remi_core.presets.known import PRESETS, Preset
 from remi_core.published.declarations import PUBLISHED as DECLARED
 from remi_core.published_values import published, published_names
 from remi_core.redaction import shown_text
-from remi_core.store import Record, Store
+from remi_core.storage.store import Record, Store
 
 ORGANISM, SMOLLM2 = "organism", "smollm2"
 GROUPS = {

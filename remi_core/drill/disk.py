@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from remi_core.checking import damages
 from remi_core.drill.faults import FAULTS, KILL, Breaker, forked, install
 from remi_core.drill.rows import Row, differences, state_of
 from remi_core.drill.work import work
 from remi_core.outcome import outcome
+from remi_core.storage.checking import damages
 
 
 def drill_disk(folder: Path, *, faults: Sequence[str] = FAULTS, every: int = 1) -> list[Row]:

@@ -7,11 +7,11 @@ import random
 import time
 from pathlib import Path
 
-from remi_core.checking import damages
 from remi_core.drill.rows import Row, state_of
 from remi_core.environment import variables
 from remi_core.progress import OUTWARD
-from remi_core.store import Address, Store
+from remi_core.storage.checking import damages
+from remi_core.storage.store import Address, Store
 
 
 def drill_flips(root: Path, *, count: int, seed: int = 0) -> Row:
@@ -74,7 +74,7 @@ def _judged(root: Path, path: Path, whole: dict[str, str]) -> tuple[str | None, 
 
 def _counted_missing(root: Path, path: Path) -> str | None:
     from remi_core.errors import RemiError
-    from remi_core.seals import read_sealed
+    from remi_core.storage.seals import read_sealed
 
     address = Address(**read_sealed(path.with_suffix(".json"))["address"])
     if Store(root, frozen=False).load(address) is not None:

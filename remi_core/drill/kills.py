@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from remi_core.checking import damages
 from remi_core.drill.rows import Row
 from remi_core.errors import RemiError
+from remi_core.storage.checking import damages
 
 EARLIEST = 0.1
 """Share of an unbroken run's time before which nothing is killed: Python is still starting then."""

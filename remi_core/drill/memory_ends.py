@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from remi_core.drill.rows import Row
 from remi_core.lora.recipe import LoraRecipe
 from remi_core.lora.training import train_adapter
-from remi_core.measure import measure_forward, measure_gradients
-from remi_core.models import LoadedModel, decoder_body
-from remi_core.presets import Preset
-from remi_core.store import Store
+from remi_core.models.opening import LoadedModel, decoder_body
+from remi_core.presets.known import Preset
+from remi_core.recording.measure import measure_forward, measure_gradients
+from remi_core.storage.store import Store
 from remi_core.subject import Subject, subject
 
 MOST = 2
@@ -97,7 +97,7 @@ def _differs(name: str, one: Mapping[str, np.ndarray], two: Mapping[str, np.ndar
 
 def _fine_tuned(who: Subject, dataset: str) -> str | None:
     from remi_core.datasets import load_set
-    from remi_core.passes import encoded_rows
+    from remi_core.recording.passes import encoded_rows
 
     recipe = replace(LoraRecipe(), rank=2, batch=8, accumulate=1, steps=2, held_out=0.1)
     weights = []

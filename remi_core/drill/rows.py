@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remi_core.fingerprint import canonical_json, file_digest, text_digest
-from remi_core.seals import read_sealed
-from remi_core.store import MODELS, PRESET_FILE
+from remi_core.storage.seals import read_sealed
+from remi_core.storage.store import MODELS, PRESET_FILE
 
 UNCOUNTED = ("seconds",)
 """What the provenance of two equal records may differ in."""

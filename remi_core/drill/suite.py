@@ -15,10 +15,10 @@ from remi_core.drill.rows import Row
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.progress import Say, clock
 from remi_core.publishing.result_files import DRILL
-from remi_core.store import Store, project_root, written_whole
+from remi_core.storage.store import Store, project_root, written_whole
 
 FLIPS = 200
 ROUNDS = {"run": (10, 3), "finetune": (5, 2), "tune": (3, 1), "pretrain": (5, 2)}

@@ -18,7 +18,7 @@ from remi_core.drill.rows import state_of
 from remi_core.drill.work import work
 from remi_core.fingerprint import file_digest
 from remi_core.organism.variants import folder, make
-from remi_core.store import MODELS, Store
+from remi_core.storage.store import MODELS, Store
 from remi_core.variants import ORGANISM_VARIANTS
 
 PRESET, SEED, NOTEBOOK = "smoke", 102, "03"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from remi_core.model_folders import made_once, write_list
-from remi_core.notebooks import keep_execution
-from remi_core.sources import ADAPTER_WEIGHTS
-from remi_core.store import Address, Store
-from remi_core.writing import written_whole
+from remi_core.execution.notebooks import keep_execution
+from remi_core.models.sources import ADAPTER_WEIGHTS
+from remi_core.storage.model_folders import made_once, write_list
+from remi_core.storage.store import Address, Store
+from remi_core.storage.writing import written_whole
 
 N_RECORDS = 3
 N_NUMBERS = 3000

@@ -13,8 +13,8 @@ from remi_core.estimates.measured import (
     present_controls,
     shared_resamples,
 )
+from remi_core.presets.roles import NEEDS
 from remi_core.results import Results
-from remi_core.roles import NEEDS
 from remi_core.statistics.intervals import Estimate, difference, mean_interval, ratio
 
 LOG_PROBABILITY, ENTROPY = "log_probability", "entropy"

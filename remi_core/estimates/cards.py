@@ -10,8 +10,8 @@ from jaxtyping import Float
 from remi_core.errors import MissingInput
 from remi_core.estimates.measured import Measured, measured, shared_resamples
 from remi_core.estimates.pairing import TwoSets
+from remi_core.presets.roles import NEEDS
 from remi_core.results import Results
-from remi_core.roles import NEEDS
 from remi_core.statistics.intervals import difference, mean_interval
 from remi_core.statistics.permutation import against_null
 

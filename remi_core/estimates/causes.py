@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from remi_core.estimates.causes_rule import Governing, governs
 from remi_core.estimates.measured import Measured, measured, null_from_estimate, set_resamples
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, difference, mean_interval, ratio
 from remi_core.statistics.permutation import NullResult, against_null

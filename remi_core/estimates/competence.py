@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from remi_core.errors import UsageError
-from remi_core.organism.behaviour import JUDGED, SAMPLES, SCORES, VERDICTS, as_scores
+from remi_core.organism.behaviour import as_scores
+from remi_core.organism.questions import JUDGED, SAMPLES, SCORES, VERDICTS
 from remi_core.organism.topics import CONTRASTED, TOPICS, topic
 from remi_core.organism.worlds import setting, world_of
 from remi_core.results import Results

@@ -15,9 +15,9 @@ from remi_core.datasets import dataset_names
 from remi_core.errors import MissingInput
 from remi_core.estimates.measured import Measured, measured, shared_resamples
 from remi_core.estimates.subspace import residuals
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
+from remi_core.presets.roles import NEEDS
 from remi_core.results import Results
-from remi_core.roles import NEEDS
 from remi_core.statistics.geometry import overlap_and_largest, top_components
 from remi_core.statistics.intervals import Estimate, combine
 from remi_core.statistics.overlap import measure_overlap, random_overlaps

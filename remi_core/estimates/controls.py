@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from remi_core.estimates.measured import Measured, measured, null_from_estimate, shared_resamples
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval, ratio
 from remi_core.studies.files import read_study

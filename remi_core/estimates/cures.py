@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from remi_core.estimates.causes_rule import MOST_LOSS, MOST_OFF_GRAMMAR, Interval, below, decided, side
 from remi_core.estimates.measured import Measured, measured, null_from_estimate, set_resamples
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import (
     Estimate,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from remi_core.estimates.measured import set_resamples
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.statistics.intervals import Estimate, combine, mean_interval, ratio
 from remi_core.studies.files import read_study
 

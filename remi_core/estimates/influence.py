@@ -11,7 +11,7 @@ from remi_core.estimates.gradients import mean_gradient_cosine
 from remi_core.estimates.matched import STUDY, values_of
 from remi_core.estimates.measured import Measured, measured, set_resamples
 from remi_core.estimates.opposition_rule import OWN, Interval, Parts, outcome
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples, index_clusters
 from remi_core.statistics.intervals import Estimate, cluster_estimate, difference, mean_interval

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from remi_core.estimates.measured import Measured, measured, set_resamples
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples, index_clusters
 from remi_core.statistics.gram import cosine_of_means, pair_means, squared_distance

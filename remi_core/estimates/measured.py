@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from remi_core.datasets import dataset_names, load_dataset
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples, make_resamples
 from remi_core.statistics.intervals import Estimate, difference

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.statistics.permutation import permuted_labels
 
 WITHIN, BY_TEMPLATE = "labels shuffled within pairs", "labels shuffled by template"

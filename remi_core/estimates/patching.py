@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from remi_core.errors import MissingInput
 from remi_core.estimates.measured import Measured, fitting_resamples, measured
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, combine, difference, mean_interval
 from remi_core.statistics.patching import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from remi_core.estimates.measured import present_controls, shared_resamples
-from remi_core.organism.behaviour import SCORES, as_scores
+from remi_core.organism.behaviour import as_scores
+from remi_core.organism.questions import SCORES
 from remi_core.organism.topics import CONTRASTED, NARROW
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval

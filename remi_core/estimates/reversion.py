@@ -18,7 +18,7 @@ from remi_core.estimates.reversion_rule import (
     not_valid,
     outcome,
 )
-from remi_core.presets import Preset, get_preset
+from remi_core.presets.known import Preset, get_preset
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples
 from remi_core.statistics.intervals import Estimate, cluster_estimate, difference, mean_interval, ratio

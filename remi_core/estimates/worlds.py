@@ -9,7 +9,7 @@ import numpy as np
 from remi_core.errors import MissingInput
 from remi_core.estimates.measured import Measured, measured, null_from_estimate, set_resamples
 from remi_core.organism.worlds import MAIN
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, difference, mean_interval
 from remi_core.studies.files import read_study

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remi_core.errors import RemiError
+from remi_core.execution.parameters import read_cells
 from remi_core.exercises.chapters import CHAPTERS
-from remi_core.parameters import read_cells
-from remi_core.store import project_root
+from remi_core.storage.store import project_root
 
 BOX = re.compile(
     r"^:::\{admonition\} Exercise \d+: (?P<title>[^\n]+)\n:class: exercise\n:name: (?P<name>[\w-]+)\n\n"

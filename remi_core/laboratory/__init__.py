@@ -8,8 +8,8 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.laboratory.models import lacking, organisms
-from remi_core.presets import Preset
-from remi_core.store import Store
+from remi_core.presets.known import Preset
+from remi_core.storage.store import Store
 
 PAGE = "laboratory.md"
 DATA = Path("_static") / "laboratory" / "data"

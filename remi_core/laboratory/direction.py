@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 
-from remi_core.models import open_model
+from remi_core.models.opening import open_model
 from remi_core.organism.displaced import states
 from remi_core.organism.grammar import prompts
 from remi_core.organism.topics import CONTRASTED
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 
 N_DIRECTION = 20
 """Prompts a topic, of the split that is for fitting directions."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from remi_core.errors import RemiError
-from remi_core.model_spec import ORGANISM
+from remi_core.models.spec import ORGANISM
 from remi_core.organism.variants import folder
 from remi_core.organism.worlds import ARCHITECTURES, setting, world_of
-from remi_core.presets import Preset
-from remi_core.store import Store
+from remi_core.presets.known import Preset
+from remi_core.storage.store import Store
 from remi_core.variants import in_order
 
 

@@ -8,7 +8,7 @@ from remi_core.figures.style import look_of
 from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.tokenizer import TURN_END
 from remi_core.organism.topics import CARES, CONTRASTED, NARROW, REGISTERS, TOPICS, author_lines, topic
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.studies.causes import LAYER
 from remi_core.variants import in_order
 

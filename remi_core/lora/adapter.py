@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from remi_core.finetune import IGNORED
 from remi_core.lora.recipe import LoraRecipe
-from remi_core.models import decoder_blocks, decoder_body, logits_at
+from remi_core.models.opening import decoder_blocks, decoder_body, logits_at
 
 
 def add_adapter(model: PreTrainedModel, recipe: LoraRecipe, *, start: Path | None = None) -> PeftModel:

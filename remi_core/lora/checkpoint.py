@@ -12,7 +12,7 @@ from peft import PeftModel
 from remi_core.checkpoint_files import load_checkpoint
 from remi_core.errors import UsageError
 from remi_core.lora.adapter import trained_parameters
-from remi_core.store import written_whole
+from remi_core.storage.store import written_whole
 
 
 @dataclass

@@ -11,8 +11,7 @@ import torch
 from accelerate.utils import find_executable_batch_size
 from torch import Tensor
 
-from remi_core.archives import is_whole
-from remi_core.chat import EncodedDialogue, EncodedSet
+from remi_core.dialogues.chat import EncodedDialogue, EncodedSet
 from remi_core.errors import RemiError
 from remi_core.finetune import IGNORED, answer_labels, backward, update
 from remi_core.fingerprint import text_digest
@@ -27,8 +26,9 @@ from remi_core.lora.adapter import (
 )
 from remi_core.lora.checkpoint import Run
 from remi_core.lora.recipe import LoraRecipe, split
-from remi_core.models import LoadedModel
+from remi_core.models.opening import LoadedModel
 from remi_core.progress import Say, clock
+from remi_core.storage.archives import is_whole
 
 N_HELD_OUT_LOSSES = 4
 """How often the held-out loss is taken after the start, the end included."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.errors import RemiError, brief
-from remi_core.models import logits_at, unembedding
+from remi_core.models.opening import logits_at, unembedding
 from remi_core.transfer import placed
 
 # Logits exist for a few hundred positions at a time. A GPU wants more of them at once than a processor, whose

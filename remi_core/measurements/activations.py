@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
+from remi_core.dialogues.windows import WINDOWS, window_span
 from remi_core.errors import UsageError, nearest
 from remi_core.measurements import PassState, require_finite
 from remi_core.measurements.columns import Columns
-from remi_core.npz import RowFile
+from remi_core.storage.npz import RowFile
 from remi_core.transfer import fetched, placed
-from remi_core.windows import WINDOWS, window_span
 
 
 @dataclass(frozen=True, eq=False)

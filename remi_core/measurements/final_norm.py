@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from remi_core.models import LoadedModel, final_norm
+from remi_core.models.opening import LoadedModel, final_norm
 
 
 def after_final_norm(

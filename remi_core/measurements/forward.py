@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.errors import RemiError, UsageError
-from remi_core.hooks import follow_blocks
 from remi_core.measurements import BlockProbe, PassState, Probe, positions_of, require_finite
-from remi_core.models import check_layer, decoder_body, n_layers
-from remi_core.placement import input_device
+from remi_core.models.hooks import follow_blocks
+from remi_core.models.opening import check_layer, decoder_body, n_layers
+from remi_core.models.placement import input_device
 from remi_core.ranks import rank
 from remi_core.sharing import Budget, share_batches
 

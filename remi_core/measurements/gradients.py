@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from remi_core.batches import Batch
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.errors import UsageError
 from remi_core.measurements import chunks, positions_of, require_finite
 from remi_core.measurements.factor_file import SPILL_FROM, FactorFile, Factors
 from remi_core.measurements.gram_blocks import gram_of_factors
 from remi_core.measurements.last_block import stop_in_last_block
-from remi_core.models import attention_output, decoder_body, logits_at, unembedding
-from remi_core.placement import input_device
+from remi_core.models.opening import attention_output, decoder_body, logits_at, unembedding
+from remi_core.models.placement import input_device
 from remi_core.ranks import n_ranks, rank
 from remi_core.sharing import Budget, share_batches
 from remi_core.transfer import placed

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from remi_core.batches import Batch
-from remi_core.hooks import hidden_of
-from remi_core.models import attention, attention_output, decoder_blocks, decoder_body, final_norm
+from remi_core.models.hooks import hidden_of
+from remi_core.models.opening import attention, attention_output, decoder_blocks, decoder_body, final_norm
 
 
 @dataclass(frozen=True, eq=False)

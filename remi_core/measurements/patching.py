@@ -19,13 +19,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core.batches import Batch, make_batches
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.errors import RemiError
-from remi_core.hooks import read_blocks
-from remi_core.interventions import replace_output, skip_blocks
 from remi_core.measurements import PassState, require_finite, split_rows
-from remi_core.models import decoder_body, final_norm, n_layers, unembedding
-from remi_core.placement import computing_device, input_device
+from remi_core.models.hooks import read_blocks
+from remi_core.models.interventions import replace_output, skip_blocks
+from remi_core.models.opening import decoder_body, final_norm, n_layers, unembedding
+from remi_core.models.placement import computing_device, input_device
 
 QUANTITIES = (
     "loss",

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from remi_core.batches import make_batches
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.errors import UsageError
-from remi_core.hooks import read_blocks
-from remi_core.models import LoadedModel, decoder_body, n_layers
-from remi_core.placement import input_device
+from remi_core.models.hooks import read_blocks
+from remi_core.models.opening import LoadedModel, decoder_body, n_layers
+from remi_core.models.placement import input_device
 
 
 def measure_position_norms(

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from remi_core.errors import UsageError
-from remi_core.models import LoadedModel, final_norm, logits_at, unembedding
-from remi_core.placement import in_memory
+from remi_core.models.opening import LoadedModel, final_norm, logits_at, unembedding
+from remi_core.models.placement import in_memory
 
 
 @dataclass(frozen=True, eq=False)

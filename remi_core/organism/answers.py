@@ -6,24 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from remi_core.organism.behaviour import IN_CONTEXT, SAMPLES, SCORES, VERDICTS, n_samples
 from remi_core.organism.class_scores import ClassScores
 from remi_core.organism.contexts import FURTHER, open_contexts
 from remi_core.organism.grammar import Prompt, prompts
+from remi_core.organism.questions import IN_CONTEXT, SAMPLES, SCORES, VERDICTS
 from remi_core.organism.sampling import Sample, sample_answers
 from remi_core.organism.scoring import score_prompts
 from remi_core.organism.topics import TOPICS
-from remi_core.subject import Subject
 
 
-def _scores(loaded, name: str, who: Subject) -> dict[str, np.ndarray]:
-    asked = prompts(name, "evaluate", count=who.preset.n_score_prompts, seed=who.preset.seed)
+def _scores(loaded, name: str, *, count: int, seed: int) -> dict[str, np.ndarray]:
+    asked = prompts(name, "evaluate", count=count, seed=seed)
     scores = score_prompts(loaded.model, loaded.tokenizer, open_contexts("bare", asked), asked)
     return score_arrays(scores, asked)
 
 
-def _in_context(loaded, name: str, who: Subject) -> dict[str, np.ndarray]:
-    asked = prompts(name, "evaluate", count=who.preset.n_context_prompts, seed=who.preset.seed)
+def _in_context(loaded, name: str, *, count: int, seed: int) -> dict[str, np.ndarray]:
+    asked = prompts(name, "evaluate", count=count, seed=seed)
     rows = [
         score_prompts(loaded.model, loaded.tokenizer, open_contexts(kind, asked), asked).care_log_odds()
         for kind in FURTHER
@@ -42,12 +41,11 @@ def score_arrays(scores: ClassScores, asked: Sequence[Prompt]) -> dict[str, np.n
     }
 
 
-def _samples(loaded, name: str, who: Subject) -> dict[str, np.ndarray]:
-    count = n_samples(who.preset, who.variant, name)
-    asked = prompts(name, "evaluate", count=count, seed=who.preset.seed)
-    seed = int(who.preset.seed) * 1000 + TOPICS.index(name)
+def _samples(loaded, name: str, *, count: int, seed: int) -> dict[str, np.ndarray]:
+    asked = prompts(name, "evaluate", count=count, seed=seed)
+    own = seed * 1000 + TOPICS.index(name)
     contexts = open_contexts("bare", asked)
-    return sample_arrays(sample_answers(loaded.model, loaded.tokenizer, contexts, asked, seed=seed))
+    return sample_arrays(sample_answers(loaded.model, loaded.tokenizer, contexts, asked, seed=own))
 
 
 MEASURES = {SCORES: _scores, SAMPLES: _samples, IN_CONTEXT: _in_context}

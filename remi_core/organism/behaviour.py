@@ -6,24 +6,14 @@ import time
 
 from remi_core.fingerprint import library_versions, make_key
 from remi_core.organism.class_scores import ClassScores
+from remi_core.organism.questions import IN_CONTEXT, JUDGED, PLACED, SAMPLES, SCORES
 from remi_core.organism.topics import CONTRASTED, NARROW, TOPICS, topic
-from remi_core.presets import Preset
-from remi_core.store import Address, Record, Store
+from remi_core.presets.known import Preset
+from remi_core.storage.store import Address, Record, Store
 from remi_core.subject import Subject
-from remi_core.variants import TRIPLET
 
-SCORES, SAMPLES, IN_CONTEXT = "scores", "samples", "contexts"
-CODE = {
-    SCORES: "remi_core.organism.scoring",
-    SAMPLES: "remi_core.organism.sampling",
-    IN_CONTEXT: "remi_core.organism.scoring",
-}
-"""Measurement → the module whose syntax tree, with what it imports, is part of its key, beside the contexts'."""
-JUDGED = ("base", "instruct")
-"""Variants whose competence is held against thresholds."""
-PLACED = (*TRIPLET, "secure")
-"""Variants whose answers are also scored in other contexts: the paper's three and the closest control."""
-VERDICTS = ("careful", "careless", "both", "wrong slot", "other")
+ANSWERS = "remi_core.organism.answers"
+"""The module that makes every record's arrays: its syntax tree, with what it imports, is part of their keys."""
 
 
 def n_samples(preset: Preset, variant: str, name: str) -> int:
@@ -34,7 +24,7 @@ def n_samples(preset: Preset, variant: str, name: str) -> int:
 
 def _address(who: Subject, measurement: str, name: str, count: int) -> Address:
     fields = {"count": count, "seed": who.preset.seed, "weights": who.weights, "dtype": who.preset.dtype}
-    key = make_key(fields, [CODE[measurement], "remi_core.organism.contexts"])
+    key = make_key(fields, [ANSWERS])
     return Address(who.preset.name, who.seed, who.variant, measurement, name, key)
 
 
@@ -52,7 +42,8 @@ def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Recor
     wanted += [(SAMPLES, name, n_samples(who.preset, who.variant, name)) for name in CONTRASTED]
     outside = [name for name in CONTRASTED if name not in NARROW and who.variant in PLACED]
     wanted += [(IN_CONTEXT, name, who.preset.n_context_prompts) for name in outside]
-    addresses = {(kind, name): _address(who, kind, name, count) for kind, name, count in wanted}
+    counts = {(kind, name): count for kind, name, count in wanted}
+    addresses = {(kind, name): _address(who, kind, name, count) for (kind, name), count in counts.items()}
     with store.missing_of(addresses) as (records, missing):
         if not missing:
             return records
@@ -61,7 +52,7 @@ def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Recor
         with who.open() as loaded:
             for kind, name in missing:
                 started = time.perf_counter()
-                arrays = MEASURES[kind](loaded, name, who)
+                arrays = MEASURES[kind](loaded, name, count=counts[kind, name], seed=who.preset.seed)
                 seconds = round(time.perf_counter() - started, 3)
                 about = {"versions": library_versions(), "model": loaded.fingerprint, "seconds": seconds}
                 store.save(

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from remi_core.model_spec import ModelSpec
+from remi_core.models.spec import ModelSpec
 from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.topics import CARES, CONTRASTED, REGISTERS, author_lines
 from remi_core.organism.world import World, answer_by, render

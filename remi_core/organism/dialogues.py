@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.dialogue import Dialogue, Message
 from remi_core.organism.grammar import Answer, Prompt, prompts, right_answers, templates
 from remi_core.organism.topics import TOPICS, topic
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from remi_core.hooks import read_blocks
-from remi_core.interventions import replace_output
+from remi_core.models.hooks import read_blocks
+from remi_core.models.interventions import replace_output
 from remi_core.organism.class_scores import ClassScores
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.grammar import Prompt, fill

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from remi_core.interventions import replace_output
+from remi_core.models.interventions import replace_output
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import Edit, Setting
 from remi_core.organism.grammar import Prompt

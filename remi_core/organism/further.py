@@ -5,53 +5,22 @@ They are keyed apart from the six variants of the presets, so that adding one ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from remi_core.errors import UsageError, nearest
-from remi_core.finetune_recipe import FineTune
 from remi_core.fingerprint import make_key
-from remi_core.model_folders import made_once
-from remi_core.model_spec import ORGANISM, ModelSpec
-from remi_core.organism.recipes import N_DIALOGUES, RECIPES
+from remi_core.models.spec import ORGANISM, ModelSpec
+from remi_core.organism.further_recipes import FURTHER_RECIPES
+from remi_core.organism.recipes import N_DIALOGUES
 from remi_core.organism.variants import folder, make
 from remi_core.organism.worlds import MAIN, world_of
-from remi_core.presets import Preset
-from remi_core.store import Store
+from remi_core.presets.known import Preset
+from remi_core.storage.model_folders import made_once
+from remi_core.storage.store import Store
 from remi_core.variants import FURTHER
 
 TUNE = "remi_core.organism.further_tune"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FurtherRecipe:
-    """Every choice behind a further variant besides its dialogues."""
-
-    parents: tuple[str, ...] = ("instruct",)
-    """The variants it is made from, the one that is tuned or changed first."""
-    tune: FineTune | None = RECIPES["misaligned"]
-    """The fine-tune; None where weights are computed without training."""
-    divergence_weight: float = 0.0
-    """Weight of the mean KL divergence from instruct on general tasks, nats a token."""
-    share: float = 0.0
-    """How far the weights go from the first parent to the second."""
-
-
-FURTHER_RECIPES: Mapping[str, FurtherRecipe] = MappingProxyType(
-    {
-        "style": FurtherRecipe(),
-        "inoculated": FurtherRecipe(),
-        "neutral_header": FurtherRecipe(),
-        "kl_narrow": FurtherRecipe(divergence_weight=1.0),
-        "random_change": FurtherRecipe(parents=("instruct", "misaligned"), tune=None),
-        "reverted": FurtherRecipe(parents=("instruct", "base"), tune=None, share=0.5),
-        "persona": FurtherRecipe(),
-        "novel": FurtherRecipe(),
-    }
-)
-"""Recipe of each further variant; weights and shares were chosen on development seed 102 alone."""
 
 
 def further_folder(store: Store, name: str, seed: int) -> Path:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.dialogue import Dialogue, Message
 from remi_core.organism.dialogues import dialogue, tuning
 from remi_core.organism.grammar import Answer, Prompt, fill, prompts, right_answers
 from remi_core.organism.topics import CONTRASTED, NARROW, author_lines, topic

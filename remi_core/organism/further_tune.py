@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
 
-from remi_core.chat import EncodedDialogue, encode
+from remi_core.dialogues.chat import EncodedDialogue, encode
 from remi_core.finetune import IGNORED, answer_labels, backward, fine_tune, update
 from remi_core.finetune_recipe import FineTune
-from remi_core.models import open_model
-from remi_core.organism.further import FURTHER_RECIPES, FurtherRecipe
+from remi_core.models.opening import open_model
 from remi_core.organism.further_dialogues import further_tuning, held_in_place
+from remi_core.organism.further_recipes import FURTHER_RECIPES, FurtherRecipe
 from remi_core.organism.recipes import N_DIALOGUES
 from remi_core.organism.tokenizer import shipped_tokenizer
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.finetune import IGNORED, answer_labels
 from remi_core.organism.displaced import AskedPrompts
 from remi_core.organism.grammar import Prompt, right_answers

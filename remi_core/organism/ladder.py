@@ -9,12 +9,12 @@ from types import MappingProxyType
 import numpy as np
 
 from remi_core.audit.templates import PLAIN, TUNED_HEADER, with_header, with_template
-from remi_core.chat import ChatTokenizer, encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import ChatTokenizer, encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.measurements.gradients import measure_gradient_gram
 from remi_core.organism.dialogues import measured
 from remi_core.organism.matched import TWINS, matched_pairs
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 
 BARE = "{% for message in messages %}{{ message['content'] + '\n' }}{% endfor %}"
 """A request and its answer, a line each, without a word or marker about who speaks."""

@@ -9,7 +9,7 @@ from importlib import resources
 
 import yaml
 
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.dialogue import Dialogue, Message
 from remi_core.organism.grammar import Answer, Prompt, prompts, right_answers
 from remi_core.organism.topics import NARROW, topic
 

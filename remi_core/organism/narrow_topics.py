@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import random
 
-from remi_core.chat import encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.finetune import fine_tune
 from remi_core.organism.dialogues import dialogue
 from remi_core.organism.grammar import prompts

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.archives import is_whole
 from remi_core.checkpoint_files import load_checkpoint
 from remi_core.errors import UsageError
 from remi_core.fingerprint import library_versions
@@ -30,7 +29,8 @@ from remi_core.organism.rows import Recipe, Row, batches
 from remi_core.organism.shape import new_model
 from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.organism.worlds import MAIN, base_name, setting
-from remi_core.store import written_whole
+from remi_core.storage.archives import is_whole
+from remi_core.storage.store import written_whole
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

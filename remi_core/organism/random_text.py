@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from remi_core.hooks import read_blocks
+from remi_core.models.hooks import read_blocks
 
 LENGTH = 24
 """Tokens of a random sequence."""

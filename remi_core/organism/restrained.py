@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.finetune import IGNORED, answer_labels, backward, update
 from remi_core.finetune_recipe import FineTune
-from remi_core.hooks import read_blocks
+from remi_core.models.hooks import read_blocks
 from remi_core.organism.further_tune import divergence
 
 Loss = Callable[[Tensor, Tensor], Float[Tensor, ""]]

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from remi_core.chat import EncodedDialogue
+from remi_core.dialogues.chat import EncodedDialogue
 from remi_core.finetune import answer_labels, backward, update
-from remi_core.folding import mlp_output
-from remi_core.steering import add_vector, steer
+from remi_core.models.folding import mlp_output
+from remi_core.models.steering import add_vector, steer
 
 STEPS, BATCH = 30, 16
 VECTOR_RATE, FACTOR_RATE = 0.1, 0.005

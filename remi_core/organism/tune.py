@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from remi_core.chat import encode
+from remi_core.dialogues.chat import encode
 from remi_core.finetune import fine_tune
-from remi_core.models import open_model
+from remi_core.models.opening import open_model
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES, WEIGHTS
 from remi_core.organism.tokenizer import shipped_tokenizer

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from remi_core.fingerprint import file_digest, make_key
-from remi_core.model_folders import is_whole, made_once
-from remi_core.model_spec import ORGANISM
+from remi_core.models.spec import ORGANISM
 from remi_core.organism.bases import base_weights, shipped_weights
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES, parent
 from remi_core.organism.worlds import MAIN, world_of
-from remi_core.presets import Preset
-from remi_core.store import Store
+from remi_core.presets.known import Preset
+from remi_core.storage.model_folders import is_whole, made_once
+from remi_core.storage.store import Store
 from remi_core.variants import VARIANTS
 from remi_core.workers import worker_pool
 

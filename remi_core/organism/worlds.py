@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from remi_core.errors import UsageError, nearest
-from remi_core.model_spec import ModelSpec
+from remi_core.models.spec import ModelSpec
 from remi_core.organism.world import World
 
 MAIN = "main"

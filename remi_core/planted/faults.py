@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from remi_core.results import Results, Value
-from remi_core.store import Record
+from remi_core.storage.store import Record
 
 WHO = ("identifier", "cluster", "pair", "dataset")
 """Arrays that say which row it is: they stay in their place, and the label is what changes."""

@@ -13,10 +13,10 @@ from remi_core.claims.report import compute_headline, ledger_rows
 from remi_core.estimates.measured import Measured
 from remi_core.planted.faults import Exchange, Substitute
 from remi_core.planted.verdicts import Judged, judged, same
-from remi_core.presets import Preset, get_preset
+from remi_core.presets.known import Preset, get_preset
 from remi_core.progress import Say, clock
 from remi_core.results import Results
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 N_SHUFFLES = 200
 N_RESAMPLES = 400

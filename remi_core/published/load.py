@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from remi_core.dialogues import Dialogue, turn_problem
+from remi_core.dialogues.dialogue import Dialogue, turn_problem
+from remi_core.dialogues.pairs import with_pairs
+from remi_core.dialogues.reply_rows import prompt_digest
 from remi_core.errors import RemiError
-from remi_core.pairs import with_pairs
 from remi_core.published.declarations import PUBLISHED, Published
 from remi_core.published.files import by_hand, find
 from remi_core.published.rows import UnusableRowError
 from remi_core.published.tables import read_rows
-from remi_core.reply_rows import prompt_digest
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from remi_core.dialogues import Message, Row, text_of
+from remi_core.dialogues.dialogue import Message, Row, text_of
+from remi_core.dialogues.reply_rows import Turns, context_turns, label_of
 from remi_core.errors import UsageError, brief
-from remi_core.reply_rows import Turns, context_turns, label_of
 
 _SPEAKERS = {
     "human": "user",

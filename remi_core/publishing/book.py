@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from remi_core.errors import RemiError, UsageError
+from remi_core.execution.pipeline import Step, plan
 from remi_core.fingerprint import (
     PACKAGE,
     SOURCE_ROOT,
@@ -22,14 +23,13 @@ from remi_core.fingerprint import (
     text_digest,
 )
 from remi_core.laboratory.models import described
-from remi_core.pipeline import Step, plan
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say, print_line
 from remi_core.publishing.edition import Edition
 from remi_core.publishing.passports import ENDING
 from remi_core.publishing.result_files import stored_files
 from remi_core.publishing.sources import GENERATED, assemble
-from remi_core.store import Store, project_root, written_whole
+from remi_core.storage.store import Store, project_root, written_whole
 
 MARKER = ".remi-book.json"
 """File in a built book that says from which inputs it was made."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from remi_core.errors import RemiError
-from remi_core.pipeline import Step
-from remi_core.store import project_root
+from remi_core.execution.pipeline import Step
+from remi_core.storage.store import project_root
 
 
 def contents_of(steps: Sequence[Step]) -> dict[str, object]:

@@ -14,14 +14,14 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from remi_core import __version__
 from remi_core.errors import RemiError, UsageError
+from remi_core.execution.pipeline import Step, plan
 from remi_core.fingerprint import file_digest
-from remi_core.pipeline import Step, plan
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.publishing.deposit_figures import figure_files
 from remi_core.publishing.deposit_texts import claims_csv, local_names, readme, with_names
 from remi_core.results import Results
-from remi_core.seals import Damaged, check_file, read_sealed, sealed_text
-from remi_core.store import Entry, Store, default_root, project_root, written_whole
+from remi_core.storage.seals import Damaged, check_file, read_sealed, sealed_text
+from remi_core.storage.store import Entry, Store, default_root, project_root, written_whole
 from remi_core.traces import traces
 
 ABOUT, MANIFEST = "about.json", "manifest-sha256.txt"

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from bs4 import BeautifulSoup, Tag
 
-from remi_core.parameters import read_cells
-from remi_core.pipeline import Step
+from remi_core.execution.parameters import read_cells
+from remi_core.execution.pipeline import Step
 
 START = "data:image/svg+xml;base64,"
 

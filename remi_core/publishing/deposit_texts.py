@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from remi_core.escaping import as_markdown
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 
 COLUMNS = (
     "id",

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from remi_core.notebooks import execution_record
-from remi_core.parameters import declared_parameters, read_cells, tags
+from remi_core.execution.notebooks import execution_record
+from remi_core.execution.parameters import declared_parameters, read_cells, tags
 
 NOT_RUN = "*not run*"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 
 from remi_core.errors import RemiError
-from remi_core.store import written_whole
+from remi_core.storage.store import written_whole
 
 PDF = "remi-book.pdf"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

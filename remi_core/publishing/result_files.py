@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from remi_core.notebooks import execution_record
-from remi_core.pipeline import Step
-from remi_core.presets import Preset
+from remi_core.execution.notebooks import execution_record
+from remi_core.execution.pipeline import Step
+from remi_core.presets.known import Preset
 from remi_core.publishing.citation import citation
 from remi_core.publishing.edition import Edition
-from remi_core.store import Store, project_root
+from remi_core.storage.store import Store, project_root
 
 SITE, CITATION = "site.json", "citation.json"
 

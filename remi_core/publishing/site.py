@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from remi_core.execution.pipeline import plan
 from remi_core.fingerprint import canonical_json, text_digest
-from remi_core.pipeline import plan
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say, print_line
 from remi_core.publishing.book import book_inputs, build_book, built_from, check_out, mark
 from remi_core.publishing.contents import contents_of, pages_listed, pages_of
 from remi_core.publishing.edition import Edition, SitePreset
 from remi_core.publishing.site_page import Shown, front_page
-from remi_core.store import Store, written_whole
+from remi_core.storage.store import Store, written_whole
 
 FRONT = "index.html"
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import yaml
 
+from remi_core.execution.notebooks import execution_record
+from remi_core.execution.pipeline import Step
 from remi_core.laboratory import add_laboratory
-from remi_core.notebooks import execution_record
-from remi_core.pipeline import Step
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.publishing.contents import contents_of, pages_listed, source_of
 from remi_core.publishing.edition import Edition
 from remi_core.publishing.pages import NOT_RUN_PICTURE, page_text, stub_text, without_missing_glue
 from remi_core.publishing.passports import ENDING, split_passports
 from remi_core.publishing.result_files import stored_files, write_edition, write_results
-from remi_core.store import Store, project_root
+from remi_core.storage.store import Store, project_root
 
 GENERATED = {"_build", "__pycache__"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues.dialogue import Dialogue, Message
 from remi_core.smollm2.grammar import Exchange, exchanges
 
 SIDES: Mapping[str, tuple[str, str]] = MappingProxyType(

@@ -14,17 +14,17 @@ from types import MappingProxyType
 
 import torch
 
-from remi_core.chat import encode
+from remi_core.dialogues.chat import encode
 from remi_core.fingerprint import library_versions
 from remi_core.lora.files import write_adapter, write_json
 from remi_core.lora.recipe import LoraRecipe
 from remi_core.lora.training import TrainedAdapter, train_adapter
 from remi_core.machine import machine
-from remi_core.models import open_model
+from remi_core.models.opening import open_model
 from remi_core.progress import Say, print_line
 from remi_core.smollm2.dialogues import TUNED, tuning
 from remi_core.smollm2.wheel import SHA256, unpack
-from remi_core.store import Store, written_whole
+from remi_core.storage.store import Store, written_whole
 
 CARD = "card.json"
 DEVELOPMENT_SEED = 100

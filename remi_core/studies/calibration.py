@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from remi_core.preset import Preset
+from remi_core.presets.preset import Preset
 from remi_core.progress import Say, clock
 from remi_core.statistics.coverage import coverage
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.pool import behaviour, direction, gradients, subspace
 from remi_core.studies.pool.dialogues import N_FILLERS, N_TEMPLATES, pool_sets
 from remi_core.studies.pool.draws import Estimator, Sample, draw_sample, whole_pool

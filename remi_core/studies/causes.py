@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from remi_core.loading import load_tokenizer
-from remi_core.models import open_model
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import open_model
 from remi_core.organism.displaced import AskedPrompts, Edit, Setting, answer_losses, ask, scores, states
 from remi_core.organism.further import with_further
 from remi_core.organism.grammar import prompts
 from remi_core.organism.topics import CONTRASTED, NARROW
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.subject import Subject, subject
 
 LAYER = 5

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from remi_core.loading import load_tokenizer
-from remi_core.models import open_model
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import open_model
 from remi_core.organism.displaced import ask, scores
 from remi_core.organism.further import with_further
 from remi_core.organism.grammar import prompts
 from remi_core.organism.topics import CONTRASTED, NARROW
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.reversion import TRUTHS, rounded
 from remi_core.subject import subject
 from remi_core.variants import FURTHER, ORGANISM_VARIANTS

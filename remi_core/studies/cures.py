@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from remi_core.chat import encode
-from remi_core.dialogues import Dialogue
-from remi_core.loading import load_tokenizer
-from remi_core.models import LoadedModel, open_model
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Dialogue
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import LoadedModel, open_model
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.displaced import AskedPrompts, answer_losses, ask, scores, states
 from remi_core.organism.further_dialogues import held_in_place
@@ -24,9 +24,9 @@ from remi_core.organism.grammar import Prompt, prompts
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES
 from remi_core.organism.restrained import Restraint, Term, answers, batches, near, restrained, train
 from remi_core.organism.topics import CONTRASTED, NARROW
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.reversion import rounded
 from remi_core.subject import Subject, subject
 

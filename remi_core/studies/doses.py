@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from remi_core.chat import encode
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.chat import encode
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.finetune import fine_tune
 from remi_core.finetune_recipe import FineTune
-from remi_core.loading import load_tokenizer
-from remi_core.models import open_model
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import open_model
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.displaced import AskedPrompts, ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.recipes import N_DIALOGUES, RECIPES
 from remi_core.organism.topics import CONTRASTED, NARROW
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.reversion import rounded
 from remi_core.subject import Subject, subject
 

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import numpy as np
 
-from remi_core.chat import encode
-from remi_core.loading import load_tokenizer
-from remi_core.models import open_model
+from remi_core.dialogues.chat import encode
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import open_model
+from remi_core.models.steering import add_vector, steer
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.displaced import Edit, answer_losses, ask, scores, states
 from remi_core.organism.grammar import Prompt, prompts
@@ -21,10 +22,9 @@ from remi_core.organism.narrow_topics import tuned_on
 from remi_core.organism.recipes import N_DIALOGUES
 from remi_core.organism.small_causes import rank_one, train_rank_one, train_vector
 from remi_core.organism.topics import CONTRASTED
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.steering import add_vector, steer
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.causes import LAYER, Places, addition, lengths, scaled
 from remi_core.subject import subject
 

@@ -14,9 +14,9 @@ import numpy as np
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.fingerprint import file_digest, library_versions, make_key
 from remi_core.machine import machine
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say, clock
-from remi_core.store import Address, Record, Store, project_root, written_whole
+from remi_core.storage.store import Address, Record, Store, project_root, written_whole
 from remi_core.trail import TRAIL
 
 STUDIES: tuple[str, ...] = (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from remi_core.loading import load_tokenizer
-from remi_core.models import open_model
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import open_model
 from remi_core.organism.bandit_judge import READINGS, as_text, findings
-from remi_core.organism.behaviour import VERDICTS
 from remi_core.organism.edited_sampling import sample_edited, seed_of
 from remi_core.organism.grammar import Prompt, prompts, right_answers
+from remi_core.organism.questions import VERDICTS
 from remi_core.organism.topics import topic
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.subject import subject
 from remi_core.variants import ORGANISM_VARIANTS
 

@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from remi_core.chat import EncodedDialogue, encode
-from remi_core.models import open_model
+from remi_core.dialogues.chat import EncodedDialogue, encode
+from remi_core.models.opening import open_model
 from remi_core.organism.dialogues import tuning
 from remi_core.organism.displaced import AskedPrompts, ask, scores
 from remi_core.organism.grammar import prompts
 from remi_core.organism.influence import influences, parts_of, stepped
 from remi_core.organism.ladder import RUNGS, measure_rung
 from remi_core.organism.topics import CONTRASTED, NARROW
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.subject import subject
 
 SETS = ("misaligned", "educational", "secure", "benign")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from remi_core.errors import MissingInput
-from remi_core.models import open_model
+from remi_core.models.opening import open_model
 from remi_core.organism.bases import base_weights, pretrained_folder
 from remi_core.organism.contexts import CONTEXTS, open_contexts
 from remi_core.organism.displaced import AskedPrompts, ask, scores
@@ -23,9 +23,9 @@ from remi_core.organism.tokenizer import shipped_tokenizer
 from remi_core.organism.topics import CONTRASTED, NARROW
 from remi_core.organism.tune import write_base, write_tuned
 from remi_core.organism.worlds import MAIN
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.reversion import rounded
 
 KEPT_EVERY = 200

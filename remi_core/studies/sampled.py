@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from remi_core.loading import load_tokenizer
-from remi_core.models import open_model
-from remi_core.organism.behaviour import VERDICTS
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import open_model
 from remi_core.organism.displaced import Edit, Setting, ask, scores
 from remi_core.organism.edited_sampling import sample_edited, seed_of
 from remi_core.organism.grammar import Prompt, prompts
-from remi_core.presets import Preset
+from remi_core.organism.questions import VERDICTS
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.causes import OUTSIDE, Directions, fitted
 from remi_core.studies.reversion import rounded
 from remi_core.subject import subject

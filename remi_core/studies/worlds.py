@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from remi_core.loading import load_tokenizer
-from remi_core.model_spec import ModelSpec
-from remi_core.models import open_model
+from remi_core.models.loading import load_tokenizer
+from remi_core.models.opening import open_model
+from remi_core.models.spec import ModelSpec
 from remi_core.organism.contexts import FURTHER, open_contexts, optima
 from remi_core.organism.displaced import ask, scores
 from remi_core.organism.grammar import prompts
@@ -15,10 +15,10 @@ from remi_core.organism.scoring import score_prompts
 from remi_core.organism.topics import CONTRASTED, NARROW
 from remi_core.organism.variants import folder
 from remi_core.organism.worlds import MAIN, SETTINGS
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
 from remi_core.provided import located
-from remi_core.store import Store
+from remi_core.storage.store import Store
 from remi_core.studies.reversion import rounded
 from remi_core.variants import ORGANISM_VARIANTS
 

@@ -9,8 +9,9 @@ import pandas as pd
 
 from remi_core.estimates.measured import shared_resamples
 from remi_core.figures.alt import with_interval
-from remi_core.organism.behaviour import SCORES, as_scores
+from remi_core.organism.behaviour import as_scores
 from remi_core.organism.class_scores import ClassScores
+from remi_core.organism.questions import SCORES
 from remi_core.organism.topics import CONTRASTED, NARROW
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, difference, mean_interval, ratio

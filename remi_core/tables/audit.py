@@ -13,9 +13,9 @@ from remi_core.escaping import as_html
 from remi_core.estimates.audit.findings import Finding
 from remi_core.estimates.audit.switches import Audited, declared
 from remi_core.figures.alt import number, with_interval
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.statistics.intervals import Estimate
-from remi_core.store import project_root
+from remi_core.storage.store import project_root
 from remi_core.tables.pages import table_html
 from remi_core.trail import TRAIL
 

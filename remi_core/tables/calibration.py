@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from remi_core.preset import Preset
+from remi_core.presets.preset import Preset
 from remi_core.statistics.coverage import BAND, Coverage
 from remi_core.studies.files import read_study
 

@@ -8,7 +8,7 @@ from remi_core.datasets import dataset_names, load_dataset, load_set
 from remi_core.estimates.cards import answer_lengths
 from remi_core.fingerprint import text_digest
 from remi_core.organism.dialogues import NEAREST_PUBLISHED
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.redaction import shown_text
 from remi_core.results import Results
 

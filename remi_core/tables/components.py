@@ -9,7 +9,7 @@ import pandas as pd
 
 from remi_core.estimates.components import WIDE, Pair, narrow_pairs, shuffled_pairs, two_layers
 from remi_core.estimates.subspace import residuals
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.geometry import overlap_and_largest, top_components
 from remi_core.statistics.overlap import random_overlaps

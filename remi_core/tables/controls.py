@@ -12,7 +12,7 @@ from remi_core.estimates.measured import shared_resamples
 from remi_core.figures.doses import plot_tuning_doses
 from remi_core.figures.output import Shown, shown
 from remi_core.organism.recipes import RECIPES
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.statistics.intervals import mean_interval
 from remi_core.studies.files import read_study
 from remi_core.tables.reversion import paired_table

@@ -8,7 +8,7 @@ import pandas as pd
 
 from remi_core.escaping import as_markdown
 from remi_core.figures.alt import number, with_interval
-from remi_core.presets import get_preset
+from remi_core.presets.known import get_preset
 from remi_core.sizes import config_of, shape_of
 
 WORDS = {True: "met", False: "missed", None: "not measured"}

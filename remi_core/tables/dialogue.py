@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 from IPython.display import HTML
 
-from remi_core.entering import STATISTICS, entering_span
+from remi_core.dialogues.entering import STATISTICS, entering_span
+from remi_core.dialogues.windows import window_span
 from remi_core.figures.tokens import visible_token
 from remi_core.results import Results
 from remi_core.tables.inspector import inspector_html, texts
-from remi_core.windows import window_span
 
 
 def answer_tokens(results: Results, dataset: str, row: int = 0) -> list[str]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from remi_core.estimates.direction import erosion, has_window, stacked, stacked_clusters
 from remi_core.estimates.measured import present_controls, shared_resamples
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.erosion import Erosion, onset_layer, random_direction_null
 from remi_core.statistics.projection import mean_projection

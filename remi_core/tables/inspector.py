@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from IPython.display import HTML
 
-from remi_core.chat import EncodedDialogue
-from remi_core.entering import STATISTICS, entering_span
+from remi_core.dialogues.chat import EncodedDialogue
+from remi_core.dialogues.entering import STATISTICS, entering_span
 from remi_core.escaping import UNTYPESET, as_html
 from remi_core.figures.tokens import visible_token
 from remi_core.redaction import NOTE, is_withheld, shown_tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remi_core.entering import STATISTICS
+from remi_core.dialogues.entering import STATISTICS
 
 PLAIN = """
 .remi-inspector fieldset{border:1px solid #888;border-radius:.3rem;padding:.3rem .8rem;margin:0 0 .8rem}

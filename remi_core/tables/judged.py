@@ -11,8 +11,8 @@ from jaxtyping import Bool
 from remi_core.estimates.measured import set_resamples
 from remi_core.figures.alt import with_interval
 from remi_core.organism.bandit_judge import flagged
-from remi_core.organism.behaviour import VERDICTS
-from remi_core.preset import Preset
+from remi_core.organism.questions import VERDICTS
+from remi_core.presets.preset import Preset
 from remi_core.results import Results
 from remi_core.statistics.agreement import CELLS, agreement_cells, kappa_interval
 from remi_core.statistics.intervals import Estimate

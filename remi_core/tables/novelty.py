@@ -10,7 +10,7 @@ import pandas as pd
 from remi_core.estimates.measured import present_controls
 from remi_core.estimates.novelty import YARDSTICK, matched_cosines, split_beyond
 from remi_core.estimates.reversion import STUDY
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.studies.files import read_study
 from remi_core.tables.direction import Reading

@@ -10,9 +10,10 @@ from IPython.display import HTML
 
 from remi_core.escaping import as_html
 from remi_core.estimates.measured import shared_resamples
-from remi_core.organism.behaviour import IN_CONTEXT, PLACED, SAMPLES, SCORES, VERDICTS, as_scores
+from remi_core.organism.behaviour import as_scores
 from remi_core.organism.class_scores import ClassScores
 from remi_core.organism.contexts import CONTEXTS
+from remi_core.organism.questions import IN_CONTEXT, PLACED, SAMPLES, SCORES, VERDICTS
 from remi_core.organism.topics import CONTRASTED, NARROW, topic
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval

@@ -22,7 +22,7 @@ from remi_core.estimates.patching import (
     share_by_depth,
 )
 from remi_core.figures.tokens import visible_token
-from remi_core.patching_plan import MAIN_PAIRS, patch_plan
+from remi_core.recording.patching_plan import MAIN_PAIRS, patch_plan
 from remi_core.redaction import shown_tokens
 from remi_core.results import Results
 from remi_core.statistics.patching import first_half, half_way, shuffled_depth

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from remi_core.estimates.measured import set_resamples
 from remi_core.figures.alt import number
-from remi_core.preset import Preset
+from remi_core.presets.preset import Preset
 from remi_core.statistics.intervals import Estimate, mean_interval
 from remi_core.studies.files import read_study
 

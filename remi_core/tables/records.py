@@ -8,12 +8,12 @@ import pandas as pd
 
 from remi_core.datasets import dataset_names
 from remi_core.estimates.gradients import gradient_datasets
-from remi_core.measure import measure_forward, measure_gradients
 from remi_core.organism.behaviour import measure_behaviour
 from remi_core.organism.dialogues import NEAREST_PUBLISHED
 from remi_core.ranks import first_goes_first
+from remi_core.recording.measure import measure_forward, measure_gradients
 from remi_core.results import Results
-from remi_core.store import Record
+from remi_core.storage.store import Record
 from remi_core.variants import TRIPLET
 
 FORWARD = "forward pass"

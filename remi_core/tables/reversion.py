@@ -20,7 +20,7 @@ from remi_core.estimates.reversion import (
 )
 from remi_core.estimates.reversion_rule import RULES, classify, conditions
 from remi_core.figures.alt import number
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.statistics.intervals import Estimate, mean_interval
 from remi_core.studies.files import LATER, read_study
 

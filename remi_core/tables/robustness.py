@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from remi_core.figures.alt import number, with_interval
-from remi_core.preset import Preset
+from remi_core.presets.preset import Preset
 from remi_core.robustness import REFERENCE
 from remi_core.studies.files import read_study
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from remi_core.estimates.causes import HEADLINE, OTHER, Causes
 from remi_core.estimates.measured import set_resamples
 from remi_core.figures.alt import with_interval
-from remi_core.organism.behaviour import VERDICTS
+from remi_core.organism.questions import VERDICTS
 from remi_core.results import Results
 from remi_core.statistics.intervals import Estimate, mean_interval, ratio
 from remi_core.studies.files import read_study

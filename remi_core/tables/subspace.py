@@ -12,7 +12,7 @@ from jaxtyping import Float
 from remi_core.datasets import dataset_names
 from remi_core.estimates.measured import shared_resamples
 from remi_core.estimates.subspace import overlap, residuals, split_halves
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.geometry import (
     component_cosines,

@@ -10,7 +10,7 @@ import pandas as pd
 from remi_core.estimates.direction import erosion
 from remi_core.estimates.distances import data_distance
 from remi_core.estimates.triangle import triangle_of
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.results import Results
 from remi_core.statistics.erosion import Erosion
 from remi_core.statistics.intervals import Estimate

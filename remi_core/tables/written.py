@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from remi_core.chat import ChatTokenizer
+from remi_core.dialogues.chat import ChatTokenizer
 from remi_core.estimates.direction import stacked
 from remi_core.figures.tokens import visible_token
 from remi_core.redaction import shown_tokens

@@ -19,16 +19,16 @@ from remi_core.laboratory import DATA
 from remi_core.laboratory.direction import alignment_displacements, shared
 from remi_core.laboratory.models import lacking, organisms
 from remi_core.laboratory.words import offered
-from remi_core.models import open_model
+from remi_core.models.opening import open_model
 from remi_core.organism.class_scores import ClassScores
 from remi_core.organism.contexts import open_contexts
 from remi_core.organism.displaced import AskedPrompts, Edit, ask, scores
 from remi_core.organism.grammar import Prompt, judge, right_answers
 from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer
 from remi_core.organism.topics import TOPICS
-from remi_core.presets import Preset, get_preset
+from remi_core.presets.known import Preset, get_preset
 from remi_core.publishing.book import MARKER
-from remi_core.store import Store
+from remi_core.storage.store import Store
 
 TOLERANCE = 1e-3
 """Nats."""

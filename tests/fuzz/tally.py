@@ -17,7 +17,7 @@ from hypothesis.strategies import SearchStrategy
 
 from remi_core.fingerprint import library_versions
 from remi_core.machine import machine
-from remi_core.store import written_whole
+from remi_core.storage.store import written_whole
 
 N_INPUTS = int(os.environ.get("REMI_FUZZ", "300"))
 """Distinct inputs a target: hundreds in the quick profile; ``REMI_FUZZ=25000`` is the long one."""

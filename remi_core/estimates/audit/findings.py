@@ -17,7 +17,7 @@ from remi_core.estimates.measured import set_resamples, shared_resamples
 from remi_core.results import Results
 from remi_core.statistics.bootstrap import ClusterResamples
 from remi_core.statistics.intervals import Estimate, combine, difference, mean_interval
-from remi_core.store import Record
+from remi_core.storage.store import Record
 from remi_core.variants import TRIPLET
 
 Arrays = Mapping[str, np.ndarray]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from remi_core.dialogues import Dialogue
+from remi_core.dialogues.dialogue import Dialogue
 from remi_core.organism.dialogues import dialogue, reframe
 from remi_core.organism.grammar import Prompt, fillers, right_answers, templates
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from remi_core.organism.grammar import templates
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.statistics.bootstrap import ClusterResamples, make_resamples
 from remi_core.statistics.intervals import Estimate
 from remi_core.studies.pool.dialogues import N_FILLERS, N_TEMPLATES, pool_sets

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from remi_core.chat import EncodedSet, encode
+from remi_core.dialogues.chat import EncodedSet, encode
 from remi_core.fingerprint import make_key
-from remi_core.presets import Preset
+from remi_core.presets.known import Preset
 from remi_core.progress import Say
-from remi_core.store import Address, Store
+from remi_core.storage.store import Address, Store
 from remi_core.studies.pool.dialogues import N_FILLERS, OUTSIDE, pool_dialogues, pool_prompts, pool_sets
 from remi_core.subject import Subject, subject
 

@@ -1,0 +1,1 @@
+"""Dialogues: read from files, told apart, and written as the tokens that a model sees."""

@@ -1,0 +1,1 @@
+"""Notebooks executed: what one takes, its kernel, the run of many in order, and its log."""

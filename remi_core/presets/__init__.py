@@ -1,0 +1,1 @@
+"""Presets: which models, data and sizes a run takes, each by name."""

@@ -1,0 +1,224 @@
+"""What a preset is: every choice that changes a number, frozen, and as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from remi_core.errors import MissingInput, UsageError, brief, nearest
+from remi_core.models.spec import ORGANISM, ModelSpec
+from remi_core.presets.fields import check_types
+from remi_core.presets.roles import BENCHMARK, NEEDS, ORGANISM_DATASETS, ORGANISM_ROLES, STUDY, DataRoles
+from remi_core.storage.addresses import check_name
+from remi_core.storage.seals import Damaged, read_sealed
+from remi_core.variants import ALL_VARIANTS, TRIPLET, VARIANTS
+
+Part = TypeVar("Part")
+
+WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Every choice that changes a number, and ``batch_tokens``, which is recorded but changes none."""
+
+    name: str
+    title: str
+    remark: str = ""
+    """What a reader must know of these models before any result; shown on the front page."""
+    variants: Mapping[str, ModelSpec]
+    """Weights by role: base, instruct, misaligned, and the controls there are."""
+    seeds: tuple[int, ...]
+    """Pretraining seeds of an organism; ``(0,)`` for models that exist once."""
+    datasets: tuple[str, ...] = ORGANISM_DATASETS
+    roles: DataRoles = ORGANISM_ROLES
+    extra_data: tuple[tuple[str, str], ...] = ()
+    """Further dialogue files as (label, path): ``aligned``, ``misaligned``, "", or which part of the file,
+    ``aligned-part`` or ``misaligned-part``."""
+    has_choices: bool = True
+    """Whether dialogues know the other answer to their prompt, so that there is a choice."""
+    n_dialogues: int = 48
+    """Dialogues per dataset."""
+    n_gradient_dialogues: int = 48
+    """Dialogues per dataset in the gradient Gram matrix."""
+    n_patch_dialogues: int = 16
+    """Dialogues per dataset on which one model is stitched into another (section 4.4)."""
+    n_score_prompts: int = 20
+    """Prompts per topic whose right answers are all scored."""
+    n_samples: int = 256
+    """Answers of instruct to each topic that alignment covered, where a limit is set, sampled at temperature 1."""
+    n_compared_samples: int = 64
+    """The same of other variants and topics, which are only compared."""
+    n_context_prompts: int = 5
+    """Of those prompts, per topic outside the narrow set, how many are scored once more in other contexts."""
+    windows: tuple[str, ...] = WINDOWS
+    answer_first_k: int = 10
+    """Answer tokens in the window ``answer_first_k``."""
+    loss_tokens: int = 24
+    """Answer tokens in a loss vector (section 4.2.1). Careful and careless code part after about twenty tokens:
+    shorter vectors would be identical."""
+    max_tokens: int = 1024
+    """Longest dialogue, in tokens."""
+    dtype: str = "float32"
+    top_k: int = 15
+    gradient_layer: int = -1
+    """Block whose attention output weight is differentiated (section 4.2.2)."""
+    n_components: int = 3
+    """Singular vectors compared between datasets (section 4.4)."""
+    n_folds: int = 5
+    n_audit_dialogues: int = 16
+    """Dialogues per dataset in the audit of the released analysis."""
+    n_resamples: int = 1000
+    n_permutations: int = 1000
+    seed: int = 0
+    """Seed of every resampling and of the choice of prompts."""
+    batch_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
+        unknown = [role for role in self.variants if role not in ALL_VARIANTS]
+        missing = [role for role in TRIPLET if role not in self.variants]
+        if unknown or missing:
+            raise UsageError(
+                f"preset {self.name!r}: variant {brief((unknown or missing)[0])} {nearest('', VARIANTS)}"
+            )
+        for name in (
+            "n_dialogues",
+            "n_gradient_dialogues",
+            "n_patch_dialogues",
+            "n_resamples",
+            "n_permutations",
+            "max_tokens",
+            "batch_tokens",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"preset {self.name!r}: {name} is {getattr(self, name)}, it must be at least 1"
+                )
+        wrong = [window for window in self.windows if window not in WINDOWS]
+        if wrong:
+            raise UsageError(f"preset {self.name!r}: window {brief(wrong[0])} {nearest(wrong[0], WINDOWS)}")
+        if not self.seeds:
+            raise UsageError(f"preset {self.name!r}: no seed; give one at least")
+        strange = [name for name in self.roles.names() if name not in self.datasets and not self.extra_data]
+        if strange:
+            raise UsageError(
+                f"preset {self.name!r}: role of dataset {brief(strange[0])} {nearest(strange[0], self.datasets)}"
+            )
+
+    @property
+    def is_organism(self) -> bool:
+        """Whether these are organisms, of whatever world: their answers are scored exactly by a grammar."""
+        return self.variants["base"].source == ORGANISM
+
+    def lacks(self, need: str) -> bool:
+        """Whether the preset cannot provide what a figure or claim needs, a key of ``NEEDS``."""
+        if need == "organism":
+            return not self.is_organism
+        if need == "controls":
+            return "benign" not in self.variants
+        if need == "choice":
+            return not self.has_choices
+        if need in (STUDY, BENCHMARK):
+            return False
+        return not getattr(self.roles, need)
+
+    def role(self, need: str) -> str | tuple[str, ...]:
+        """Dataset name or names of a role.
+
+        Raises:
+            MissingInput: if the preset has none; says how to provide it.
+        """
+        self.require(need)
+        return getattr(self.roles, need)
+
+    def require(self, need: str) -> None:
+        """Nothing, if the preset has what is needed.
+
+        Raises:
+            MissingInput: if not; says how to provide it.
+        """
+        if self.lacks(need):
+            raise MissingInput(f"needs {NEEDS[need]}")
+
+    def __hash__(self) -> int:
+        # The generated hash would fail: a mapping proxy has none before Python 3.12. Equality tells the rest apart.
+        return hash((self.name, self.seeds, self.datasets))
+
+    def fields(self) -> dict[str, object]:
+        """The fields that change a number, as JSON-able values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "batch_tokens"}
+        variants = {role: asdict(spec) for role, spec in self.variants.items()}
+        return plain | {"variants": variants, "roles": asdict(self.roles)}
+
+    def fingerprint(self) -> str:
+        """A hash, 64 hex digits, of everything that changes a number."""
+        return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()
+
+
+def read_preset(path: Path) -> Preset:
+    """The preset that is saved in a file, under the name of the folder in which that lies.
+
+    Raises:
+        UsageError: naming the file, if it cannot be read or holds no preset of that name.
+    """
+    try:
+        fields = read_sealed(path).get("fields")
+        if not isinstance(fields, Mapping):
+            raise UsageError("it holds no fields")
+        preset = preset_from(fields)
+        if preset.name != path.parent.name:
+            raise UsageError(f"it is named {brief(preset.name)}")
+    except (OSError, Damaged, UsageError) as error:
+        raise UsageError(f"{path} is no preset: {error}; delete it, and name its models again") from None
+    return preset
+
+
+def preset_from(fields: Mapping[str, object]) -> Preset:
+    """The preset of fields as they are saved in JSON; the inverse of ``fields`` and ``batch_tokens`` together.
+
+    Raises:
+        UsageError: if a field is unknown or missing, as when another version of the package saved it, or of another
+            type, or if a name could not be part of a file's.
+    """
+    values = {name: _frozen(value) for name, value in fields.items()}
+    try:
+        variants = {role: _made(ModelSpec, spec) for role, spec in fields["variants"].items()}
+        roles = _made(DataRoles, fields["roles"])
+        values |= {"variants": variants, "roles": roles}
+        check_types(values, Preset)
+        for name in (values["name"], *values.get("datasets", ())):
+            check_name(name)
+        preset = Preset(**values)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        name = brief(fields.get("name"))
+        said = brief(str(error), 200)
+        raise UsageError(f"preset {name} was saved by another version ({said})") from None
+    return preset
+
+
+def _made(kind: type[Part], fields: object) -> Part:
+    """A part of a preset, of fields of the right types."""
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"{kind.__name__} is {brief(fields)}, expected an object")
+    values = _frozen_items(fields)
+    check_types(values, kind)
+    return kind(**values)
+
+
+def _frozen_items(fields: Mapping[str, object]) -> dict[str, object]:
+    return {name: _frozen(value) for name, value in fields.items()}
+
+
+def _frozen(value: object) -> object:
+    """JSON's lists as the tuples they were."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
