@@ -92,7 +92,7 @@ def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path: Path) -
         folder.mkdir()
         with running(folder) as (process, started):
             taken, said = ended(process)
-            left = living(started, seconds=1)
+            left = living(started, seconds=SECONDS)
         seconds.append(taken)
         assert process.returncode == 130 and left == []
         store = folder / "store"
