@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from sphinx.ext.napoleon import Config as NapoleonConfig
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "book" / "_ext"))
 
 from remi_accessibility import MENDS  # noqa: E402
+from remi_api import with_its_beginning  # noqa: E402
 from remi_drills import DrillDirective, FuzzDirective  # noqa: E402
 from remi_offline import mathjax_files, mathjax_source, unique_scripts  # noqa: E402
 from remi_results import Claim, format_number, format_range, read_json  # noqa: E402
@@ -153,3 +156,18 @@ def test_generated_inputs_are_shown_with_what_was_refused(tmp_path: Path) -> Non
     path.write_text(json.dumps({"targets": []}))
     with pytest.raises(ValueError, match="fuzz.json: missing machine, recipe"):
         directive.render(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Within a block: the map.",
+        "``t``: the\njackknife: of all.",
+        "No colon.",
+        "What comes: of it.\n\nMore: words.",
+    ],
+)
+def test_an_attribute_keeps_what_its_docstring_says_before_a_colon(text: str) -> None:
+    made = GoogleDocstring(text.splitlines(), NapoleonConfig(), what="attribute", name="a.b").lines()
+    assert (made != text.splitlines()) == (": " in text.partition("\n")[0])
+    assert "\n".join(with_its_beginning(made)).strip() == text

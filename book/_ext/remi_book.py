@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from remi_accessibility import setup_accessibility
+from remi_api import setup_api
 from remi_claims import ClaimsDirective, StoredDirective
 from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
 from remi_drills import DrillDirective, FuzzDirective
@@ -31,6 +32,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-answer", AnswerDirective)
     app.add_role("fact", FactRole())
     app.add_role("page", PageRole())
+    setup_api(app)
     setup_offline(app)
     setup_site(app)
     setup_accessibility(app)

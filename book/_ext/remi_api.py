@@ -1,0 +1,31 @@
+"""Attributes of the package as their docstrings say, where napoleon takes what stands before a colon for a type."""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+
+TYPE = ":type: "
+AFTER_NAPOLEON = 600
+
+
+def with_its_beginning(lines: list[str]) -> list[str]:
+    """The lines of an attribute's docstring, what was cut from before its first colon put back."""
+    cut = [number for number, line in enumerate(lines) if line.startswith(TYPE)]
+    begun = [number for number, line in enumerate(lines) if line.strip()]
+    if not cut:
+        return lines
+    beginning = lines[cut[-1]].removeprefix(TYPE)
+    left = [line for number, line in enumerate(lines) if number != cut[-1]]
+    left[begun[0]] = f"{beginning}: {left[begun[0]]}"
+    return left
+
+
+def _mend(app: Sphinx, what: str, name: str, it: object, options: object, lines: list[str]) -> None:
+    if what in ("attribute", "data", "property"):
+        lines[:] = with_its_beginning(lines)
+
+
+def setup_api(app: Sphinx) -> None:
+    """Register with autodoc, after napoleon."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", _mend, priority=AFTER_NAPOLEON)
