@@ -27,7 +27,10 @@ def main(model: str, rows: str, store: str) -> None:
         records = measure_forward(who, Store(Path(store)), datasets=(name,))
         records[("gradients", name)] = measure_gradients(who, Store(Path(store)), (name,))
         kept = sum(record.provenance["kept"] for record in records.values())
-        print(f"process {rank()} of {n_ranks()}: {len(records)} records of {kept} dialogues", flush=True)
+        # One write with its line's end: two processes share the stream, and ``print`` writes twice.
+        said = f"process {rank()} of {n_ranks()}: {len(records)} records of {kept} dialogues\n"
+        sys.stdout.write(said)
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
