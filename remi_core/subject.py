@@ -30,6 +30,9 @@ CODE = {
 }
 """Measurement → the module whose syntax tree, with what it imports, is part of its key."""
 
+ENCODING = "remi_core.dialogues.chat"
+"""The module that turns dialogues into tokens: part of the key of all that is measured of them."""
+
 FIELDS = {
     "sequence": (),
     "next_token": ("top_k",),
@@ -67,7 +70,7 @@ class Subject:
             "rows": rows,
             "weights": self.weights,
         }
-        key = make_key(fields, [CODE[measurement], "remi_core.dialogues.chat"])
+        key = make_key(fields, [CODE[measurement], ENCODING])
         return Address(self.preset.name, self.seed, self.variant, measurement, dataset, key)
 
     @contextmanager

@@ -10,13 +10,13 @@ AFTER_NAPOLEON = 600
 
 def with_its_beginning(lines: list[str]) -> list[str]:
     """The lines of an attribute's docstring, what was cut from before its first colon put back."""
-    cut = [number for number, line in enumerate(lines) if line.startswith(TYPE)]
-    begun = [number for number, line in enumerate(lines) if line.strip()]
-    if not cut:
+    cut = next((number for number, line in enumerate(lines) if line.startswith(TYPE)), None)
+    if cut is None:
         return lines
-    beginning = lines[cut[-1]].removeprefix(TYPE)
-    left = [line for number, line in enumerate(lines) if number != cut[-1]]
-    left[begun[0]] = f"{beginning}: {left[begun[0]]}"
+    beginning = lines[cut].removeprefix(TYPE)
+    left = [*lines[:cut], *lines[cut + 1 :]]
+    first = next(number for number, line in enumerate(left) if line.strip())
+    left[first] = f"{beginning}: {left[first]}"
     return left
 
 

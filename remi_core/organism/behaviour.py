@@ -38,11 +38,10 @@ def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Recor
     trained on.
     """
     scored = TOPICS if who.variant in JUDGED else CONTRASTED
-    wanted = [(SCORES, name, who.preset.n_score_prompts) for name in scored]
-    wanted += [(SAMPLES, name, n_samples(who.preset, who.variant, name)) for name in CONTRASTED]
     outside = [name for name in CONTRASTED if name not in NARROW and who.variant in PLACED]
-    wanted += [(IN_CONTEXT, name, who.preset.n_context_prompts) for name in outside]
-    counts = {(kind, name): count for kind, name, count in wanted}
+    counts = {(SCORES, name): who.preset.n_score_prompts for name in scored}
+    counts |= {(SAMPLES, name): n_samples(who.preset, who.variant, name) for name in CONTRASTED}
+    counts |= {(IN_CONTEXT, name): who.preset.n_context_prompts for name in outside}
     addresses = {(kind, name): _address(who, kind, name, count) for (kind, name), count in counts.items()}
     with store.missing_of(addresses) as (records, missing):
         if not missing:

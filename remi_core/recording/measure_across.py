@@ -18,7 +18,7 @@ from remi_core.dialogues.dialogue import Dialogue
 from remi_core.fingerprint import library_versions, make_key, text_digest
 from remi_core.published.load import LoadedSet
 from remi_core.storage.store import Address, Record, Store
-from remi_core.subject import CODE, FIELDS, Subject
+from remi_core.subject import CODE, ENCODING, FIELDS, Subject
 
 
 def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Record:
@@ -67,9 +67,7 @@ def _address(sides: Mapping[str, Subject], rows: str) -> Address:
     preset = first.preset
     fields = {name: getattr(preset, name) for name in ("max_tokens", "dtype", *FIELDS["gradients"])}
     fields |= {"rows": rows, "weights": [who.weights for who in sides.values()]}
-    key = make_key(
-        fields, [CODE["gradients"], "remi_core.dialogues.chat", "remi_core.recording.measure_across"]
-    )
+    key = make_key(fields, [CODE["gradients"], ENCODING, __name__])
     models = "+".join(dict.fromkeys(who.variant for who in sides.values()))
     return Address(preset.name, first.seed, models, "gradients", "+".join(sides), key)
 

@@ -17,9 +17,9 @@ from remi_core.presets.known import Preset
 from remi_core.published.load import LoadedSet
 from remi_core.recording.patching_plan import MAIN_PAIRS, Pair
 from remi_core.storage.store import Address, Record, Store
-from remi_core.subject import Subject
+from remi_core.subject import ENCODING, Subject
 
-CODE = ("remi_core.measurements.patching", "remi_core.dialogues.chat")
+CODE = ("remi_core.measurements.patching", ENCODING)
 """Modules whose syntax trees, with what they import, are part of the key."""
 
 FIELDS = ("max_tokens", "dtype")
