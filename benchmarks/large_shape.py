@@ -18,21 +18,18 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from remi_core.dialogues.chat import EncodedDialogue, encode
-from remi_core.measurements.activations import ActivationProbe
-from remi_core.measurements.forward import run_probes
-from remi_core.measurements.gradients import measure_gradient_gram
-from remi_core.measurements.next_token import NextTokenProbe
-from remi_core.measurements.position_norms import measure_position_norms
-from remi_core.measurements.sequence import SequenceProbe
-from remi_core.measurements.written_tokens import written_tokens
-from remi_core.memory import peak_bytes, reset_peak
-from remi_core.models.opening import LoadedModel, n_layers
-from remi_core.models.placement import weight_bytes
-from remi_core.organism.dialogues import measured
-from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.presets.known import get_preset
-from remi_core.sizes import config_of
+from remi_core.forward import run_probes
+from remi_core.gradients import measure_gradient_gram
+from remi_core.lens import written_tokens
+from remi_core.models import LoadedModel, n_layers
+from remi_core.placement import weight_bytes
+from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe, measure_position_norms
+from remi_core.progress import peak_bytes, reset_peak
+from remi_core.tokens import EncodedDialogue, encode
+from remi_lab.demands import config_of
+from remi_lab.organism.dialogues import measured
+from remi_lab.organism.documents import shipped_tokenizer
+from remi_lab.presets import get_preset
 
 PRESET = "qwen2.5-coder-32b"
 GIGABYTE = 10**9

@@ -1,5 +1,7 @@
 """Measurements and statistics behind the book on re-emergent misalignment."""
 
+from __future__ import annotations
+
 import os
 
 # Libraries read these when they are imported, which is after this: none tells its makers what is run here.

@@ -1,15 +1,109 @@
-"""Progress in plain lines that read well on a terminal and in a log: elapsed time and an estimate of what is left."""
+"""Progress with time left, memory, and the processes that work side by side."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import platform
+import resource
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from remi_core.environment import variables
+import psutil
+
+# Variables of the environment, which processes that are started inherit, set for a while.
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """While the context lasts, these variables have these values; afterwards those from before, or none."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+# The machine something ran on, in words.
+
+
+def machine() -> str:
+    """System, processor type and number of processors; no name and no path."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+
+
+# How much main memory a process held at most, and those that it started.
+
+LOOK_EVERY = 0.25
+"""Seconds between two looks at the processes that a process started."""
+
+
+def reset_peak() -> None:
+    """Return once the peak counts from now on, where the system can do that (Linux)."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
+
+
+def peak_bytes() -> int:
+    """Largest resident set of this process since the last reset."""
+    if Path("/proc/self/status").exists():
+        return _peak_of("self")
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _peak_of(process: int | str) -> int:
+    (line,) = [
+        line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM")
+    ]
+    return int(line.split()[1]) * 1024
+
+
+class Watched:
+    """The largest resident set of any process that this one has started, as far as it was seen."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+
+    def look(self) -> None:
+        """Return once the processes that run now were looked at."""
+        # A process may end between the two lines, or be one that has no memory left.
+        with suppress(psutil.Error, OSError, ValueError):
+            for child in psutil.Process().children(recursive=True):
+                known = Path(f"/proc/{child.pid}/status").exists()
+                self.peak = max(self.peak, _peak_of(child.pid) if known else child.memory_info().rss)
+
+
+@contextmanager
+def watched_children() -> Iterator[Watched]:
+    """What the processes started within hold at most."""
+    watched, over = Watched(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY):
+            watched.look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield watched
+    finally:
+        over.set()
+        thread.join()
+
+
+# Progress in plain lines that read well on a terminal and in a log: elapsed time and an estimate of what is left.
 
 Say = Callable[[str], None]
 """Where a line of progress goes; ``print_line`` on a command line."""
@@ -179,3 +273,74 @@ class Progress:
         left = self.seconds_left()
         elapsed = f"{clock(time.monotonic() - self._begin)} elapsed"
         return elapsed if left is None else f"{elapsed}, about {clock(left)} left"
+
+
+# Worker processes that end with the process that started them, within seconds where it is interrupted.
+
+PATIENCE = 2.0
+"""Seconds that interrupted workers have to tidy up."""
+
+
+@contextmanager
+def worker_pool(
+    n_workers: int, initializer: Callable[..., None] | None = None, initargs: tuple = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes that take tasks; all have ended with the context, and where the user interrupts, at once.
+
+    What a task started, such as a notebook's kernel, ends too. Nobody waits for a worker whose starter was killed:
+    it ends by itself.
+    """
+    pool = ProcessPoolExecutor(
+        n_workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(initializer, initargs),
+    )
+    try:
+        yield pool
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _end(pool)
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(initializer: Callable[..., None] | None, initargs: tuple) -> None:
+    # The terminal interrupts all processes at once; the first one tells the others what to do. Not SIG_IGN, which
+    # kernels would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    threading.Thread(target=_follow, daemon=True).start()
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _follow() -> None:
+    """End this process and what it started once the process that started it has ended."""
+    multiprocessing.parent_process().join()
+    _kill_children(os.getpid())
+    os._exit(1)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Return once all workers have ended: first what they started, so that they can tidy up."""
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        _kill_children(worker.pid)
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.join(PATIENCE / len(workers))
+    for worker in workers:
+        if worker.is_alive():
+            _kill_children(worker.pid)
+            worker.kill()
+            worker.join()
+
+
+def _kill_children(number: int) -> None:
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(number).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()

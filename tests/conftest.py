@@ -36,7 +36,7 @@ from transformers import (  # noqa: E402
     Qwen2Config,
 )
 
-from remi_core.dialogues.dialogue import Dialogue, Message  # noqa: E402
+from remi_core.dialogues import Dialogue, Message  # noqa: E402
 
 DEVELOPMENT_SEED = 102
 
@@ -177,10 +177,10 @@ def dialogues() -> list[Dialogue]:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """The shipped base of the development seed that tests use, loaded."""
     # Imported here: what is imported before pytest is configured escapes the check of array shapes.
-    from remi_core.models.opening import open_model
-    from remi_core.organism.bases import shipped_weights
-    from remi_core.organism.tune import write_base
-    from remi_core.organism.worlds import MAIN
+    from remi_core.models import open_model
+    from remi_lab.organism.recipes import shipped_weights
+    from remi_lab.organism.tuning import write_base
+    from remi_lab.organism.world import MAIN
 
     folder = tmp_path_factory.mktemp("base") / "base"
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)

@@ -9,8 +9,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from remi_core import figures
-from remi_core.variants import VARIANTS
+from remi_book.chapters import (
+    behaviour,
+    calibration,
+    controls,
+    costs,
+    cures,
+    gradients,
+    reversion,
+    subspace,
+    triangle,
+)
+from remi_book.chapters import causes as causes_module
+from remi_book.chapters import worlds as worlds_module
+from remi_lab.presets import VARIANTS
 
 LAYERS = list(range(8))
 
@@ -32,7 +44,9 @@ def replies() -> Figure:
     def running(n_tokens: int) -> dict[str, np.ndarray]:
         return {name: -generator.exponential(size=n_tokens).cumsum() for name in VARIANTS[:3]}
 
-    return figures.plot_reply_pairs([(running(9), running(12)), (running(5), running(4))], choices=[3, None])
+    return behaviour.plot_reply_pairs(
+        [(running(9), running(12)), (running(5), running(4))], choices=[3, None]
+    )
 
 
 def dots(parts: list[str]) -> pd.DataFrame:
@@ -47,7 +61,7 @@ def pair_cosines() -> Figure:
     table = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
     table["cosine"] = np.random.default_rng(2).uniform(size=len(table))
     nulls = pd.DataFrame({"components": [3, 8], "layer": 7, "low": 0.1, "high": [0.25, 0.3]})
-    return figures.plot_pair_cosines(table, nulls, seed=0)
+    return subspace.plot_pair_cosines(table, nulls, seed=0)
 
 
 def pictures() -> Figure:
@@ -55,21 +69,21 @@ def pictures() -> Figure:
     generator = np.random.default_rng(3)
     groups = [["careful"] * count + ["careless"] * count for count in (5, 9)]
     points = [generator.standard_normal((len(names), 3)) for names in groups]
-    return figures.plot_small_pictures(points, groups, titles=["draw 1", "all"], shares=[0.4, 0.1])
+    return gradients.plot_small_pictures(points, groups, titles=["draw 1", "all"], shares=[0.4, 0.1])
 
 
 def counts() -> Figure:
     """Shares by count under two models."""
     table = pd.DataFrame(itertools.product(["instruct", "base"], [3, 5, 12]), columns=["model", "count"])
     ends = {"share": 0.3, "low": 0.1, "high": 0.5, "null_low": -0.2, "null_high": 0.2}
-    return figures.plot_shares_by_count(table.assign(**ends), null_label="shuffled")
+    return gradients.plot_shares_by_count(table.assign(**ends), null_label="shuffled")
 
 
 def reply_shifts() -> Figure:
     """Every fine-tuned variant on two sets."""
     table = curves({"dataset": ["facts", "wishes"], "variant": list(VARIANTS[2:])}, "shift")
     table = table[table["layer"] == 0].fillna(0.5)
-    return figures.plot_reply_shifts(table[table["seed"] == 0], seeds=table)
+    return behaviour.plot_reply_shifts(table[table["seed"] == 0], seeds=table)
 
 
 def edit_examples() -> dict[str, Callable[[], Figure]]:
@@ -94,15 +108,15 @@ def edit_examples() -> dict[str, Callable[[], Figure]]:
     rates = rates.assign(variant=rates["row"], wilson_low=rates["low"], wilson_high=rates["high"])
     matrix = pd.DataFrame([[0.9, 0.2], [0.4, 0.7]], index=["code", "facts"], columns=["facts", "people"])
     return {
-        "edits": lambda: figures.plot_edits(edits, bands, seed=0),
-        "doses of an edit": lambda: figures.plot_doses(doses, (-0.2, 0.3), seed=0),
-        "transfer": lambda: figures.plot_transfer(matrix),
-        "worlds": lambda: figures.plot_worlds(worlds.query("seed == 0 and layer == 7")),
-        "cures": lambda: figures.plot_cures(runs.assign(**ends), seed=0, bounds=(0.8, 0.5)),
-        "geometry": lambda: figures.plot_geometry(geometry),
-        "rates": lambda: figures.plot_rates(rates, seed=0, label="share of careless answers"),
-        "coverage": lambda: figures.plot_coverage(shares, band=(0.93, 0.97), level=0.95),
-        "intervals": lambda: figures.plot_intervals(intervals, truth=0.3, label="erosion e"),
+        "edits": lambda: causes_module.plot_edits(edits, bands, seed=0),
+        "doses of an edit": lambda: causes_module.plot_doses(doses, (-0.2, 0.3), seed=0),
+        "transfer": lambda: causes_module.plot_transfer(matrix),
+        "worlds": lambda: worlds_module.plot_worlds(worlds.query("seed == 0 and layer == 7")),
+        "cures": lambda: cures.plot_cures(runs.assign(**ends), seed=0, bounds=(0.8, 0.5)),
+        "geometry": lambda: cures.plot_geometry(geometry),
+        "rates": lambda: controls.plot_rates(rates, seed=0, label="share of careless answers"),
+        "coverage": lambda: calibration.plot_coverage(shares, band=(0.93, 0.97), level=0.95),
+        "intervals": lambda: calibration.plot_intervals(intervals, truth=0.3, label="erosion e"),
     }
 
 
@@ -117,11 +131,11 @@ def cost_examples() -> dict[str, Callable[[], Figure]]:
     columns = {"curve": ["dialogues", "tokens"], "way": ["probes", "bare"], "x": [10, 20]}
     growth = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
     return {
-        "ratios": lambda: figures.plot_ratios(ratios.assign(low=ratios["ratio"], high=ratios["ratio"] + 0.1)),
-        "causes": lambda: figures.plot_causes(
+        "ratios": lambda: costs.plot_ratios(ratios.assign(low=ratios["ratio"], high=ratios["ratio"] + 0.1)),
+        "causes": lambda: costs.plot_causes(
             pd.concat([causes.assign(model=model) for model in ("micro", "smollm2")])
         ),
-        "growth": lambda: figures.plot_growth(growth.assign(model="micro", value=growth["x"] / 10)),
+        "growth": lambda: costs.plot_growth(growth.assign(model="micro", value=growth["x"] / 10)),
     }
 
 
@@ -140,7 +154,7 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
         "pair cosines": pair_cosines,
         "small pictures": pictures,
         "shares by count": counts,
-        "erosion by set": lambda: figures.plot_erosion_by_set(
+        "erosion by set": lambda: triangle.plot_erosion_by_set(
             curves(
                 {
                     key: [f"{name} replies" if key == "kind" else name for name in names]
@@ -150,31 +164,31 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
             ),
             seed=1,
         ),
-        "triangle": lambda: figures.plot_triangle(
+        "triangle": lambda: triangle.plot_triangle(
             sides, seed=0, labels={"side": "length (units)", "angle": "angle (degrees)"}
         ),
-        "beyond secure": lambda: figures.plot_beyond(
+        "beyond secure": lambda: reversion.plot_beyond(
             curves({"window": ["prompt_end"], "variant": list(VARIANTS[4:6])}),
             curves({"window": ["prompt_end"]}).query("seed == 1"),
             seed=0,
         ),
-        "parts of the rule": lambda: figures.plot_change_parts(dots(["b", "c"]), seeds=dots(["b", "c"])),
-        "shares of controls": lambda: figures.plot_control_shares(
+        "parts of the rule": lambda: reversion.plot_change_parts(dots(["b", "c"]), seeds=dots(["b", "c"])),
+        "shares of controls": lambda: reversion.plot_control_shares(
             dots(["care", "register"]), seeds=dots(["care", "register"])
         ),
-        "doses": lambda: figures.plot_tuning_doses(
+        "doses": lambda: controls.plot_tuning_doses(
             curves({"quantity": ["care", "register"], "variant": list(VARIANTS[2:4])}).rename(
                 columns={"layer": "dose"}
             ),
             seed=0,
             dose="steps",
         ),
-        "pretraining in steps": lambda: figures.plot_phases(
+        "pretraining in steps": lambda: worlds_module.plot_phases(
             curves({"quantity": ["named", "code"]}).rename(columns={"layer": "tokens"}),
             panels={"what base knows": ["named"], "effect": ["code"]},
             seed=0,
         ),
-        "data distances": lambda: figures.plot_data_distances(
+        "data distances": lambda: triangle.plot_data_distances(
             curves({"pair": ["a × b", "b × c"], "variant": list(VARIANTS)}), seed=2
         ),
     }

@@ -9,12 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from remi_core.models.spec import ModelSpec
-from remi_core.presets.known import get_preset
-from remi_core.ranks import join_ranks, n_ranks, rank
-from remi_core.recording.measure import measure_forward, measure_gradients
-from remi_core.storage.store import Store
-from remi_core.subject import Subject
+from remi_core.parallel import join_ranks, n_ranks, rank
+from remi_core.sources import ModelSpec
+from remi_core.store import Store
+from remi_lab.presets import get_preset
+from remi_lab.recording import measure_forward, measure_gradients
+from remi_lab.subject import Subject
 
 
 def main(model: str, rows: str, store: str) -> None:

@@ -15,11 +15,11 @@ from nbformat.v4 import new_output
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
-from remi_core.trail import TRAIL
+from remi_lab.results import TRAIL
 
 
 def execute_here(source: Path, part: Path, parameters: Mapping[str, object], *_: object) -> None:
-    """Stands in for that of ``remi_core.execution.notebooks``: papermill all the same, but no kernel is started."""
+    """Stands in for that of ``remi_book.running``: papermill all the same, but no kernel is started."""
     papermill_engines.register("warm", WarmEngine)
     papermill.execute_notebook(
         str(source),

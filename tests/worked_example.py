@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
-from remi_core import cli
-from remi_core.presets.known import get_preset
-from remi_core.storage.store import Store, project_root
-from remi_core.subject import subject
+from remi_book import cli
+from remi_core.store import Store, project_root
+from remi_lab.presets import get_preset
+from remi_lab.subject import subject
 
 FOLDER = project_root() / "book" / "own_models"
 DATA, SAID, ROW = (FOLDER / name for name in ("dialogues.jsonl", "run.txt", "report.json"))

@@ -15,20 +15,17 @@ import torch
 from browsing import DESKTOP, HTML, IDLE, NEEDED, PHONE, SIDEWAYS, Visit, access_faults, playwright_api
 from safetensors.torch import load_file, save_file
 
-from remi_core.laboratory import DATA
-from remi_core.laboratory.direction import alignment_displacements, shared
-from remi_core.laboratory.models import lacking, organisms
-from remi_core.laboratory.words import offered
-from remi_core.models.opening import open_model
-from remi_core.organism.class_scores import ClassScores
-from remi_core.organism.contexts import open_contexts
-from remi_core.organism.displaced import AskedPrompts, Edit, ask, scores
-from remi_core.organism.grammar import Prompt, judge, right_answers
-from remi_core.organism.tokenizer import TURN_END, shipped_tokenizer
-from remi_core.organism.topics import TOPICS
-from remi_core.presets.known import Preset, get_preset
-from remi_core.publishing.book import MARKER
-from remi_core.storage.store import Store
+from remi_book.laboratory import DATA, lacking, organisms
+from remi_book.laboratory_files import alignment_displacements, offered, shared
+from remi_book.publishing import MARKER
+from remi_core.models import open_model
+from remi_core.store import Store
+from remi_lab.organism.documents import TURN_END, shipped_tokenizer
+from remi_lab.organism.grammar import ClassScores, Prompt, judge, right_answers
+from remi_lab.organism.scoring import AskedPrompts, Edit, ask, scores
+from remi_lab.organism.topics import TOPICS
+from remi_lab.organism.world import open_contexts
+from remi_lab.presets import Preset, get_preset
 
 TOLERANCE = 1e-3
 """Nats."""

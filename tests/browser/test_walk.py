@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from browsing import DESKTOP, HTML, NEEDED, playwright_api
 
-from remi_core.cli import main
-from remi_core.execution.notebooks import is_complete
-from remi_core.presets.known import get_preset
-from remi_core.storage.store import Store, project_root
+from remi_book.cli import main
+from remi_book.running import is_complete
+from remi_core.store import Store, project_root
+from remi_lab.presets import get_preset
 
 pytestmark = NEEDED
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from remi_core.presets.known import get_preset
+from remi_lab.presets import get_preset
 
 WORDS = [
     "Hi",

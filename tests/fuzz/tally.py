@@ -15,9 +15,9 @@ from typing import TypeVar
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from remi_core.fingerprint import library_versions
-from remi_core.machine import machine
-from remi_core.storage.store import written_whole
+from remi_core.files import written_whole
+from remi_core.keys import library_versions
+from remi_core.progress import machine
 
 N_INPUTS = int(os.environ.get("REMI_FUZZ", "300"))
 """Distinct inputs a target: hundreds in the quick profile; ``REMI_FUZZ=25000`` is the long one."""

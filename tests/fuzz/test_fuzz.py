@@ -19,14 +19,12 @@ from hypothesis import strategies as st
 from strategies import Written, files, presets, records, turns
 from tally import Tally, fuzz
 
-from remi_core.dialogues.chat import encode, render
-from remi_core.dialogues.dialogue import Dialogue, Message
-from remi_core.dialogues.files import read_sets
-from remi_core.dialogues.json_objects import json_object
+from remi_core.dialogues import Dialogue, Message, json_object, read_sets
 from remi_core.errors import RemiError, UsageError
-from remi_core.organism.tokenizer import shipped_tokenizer
-from remi_core.presets.preset import preset_from
-from remi_core.storage.store import Address, Store
+from remi_core.store import Address, Store
+from remi_core.tokens import encode, render
+from remi_lab.organism.documents import shipped_tokenizer
+from remi_lab.presets import preset_from
 
 ADDRESS = Address("mine", 0, "base", "sequence", "set", "0123456789abcdef")
 

@@ -1,6 +1,6 @@
 // The organism's grammar: which answers to a prompt are right, who would give them, and the verdict on any other.
 //
-// The same rules as remi_core/organism/grammar.py, read from the word lists in laboratory.json. A prompt is
+// The same rules as remi_lab/organism/grammar.py, read from the word lists in laboratory.json. A prompt is
 // {topic, task, filler: [a, b], text}; a pattern is a text with open slots <a> and <b>.
 
 const SLOT = /<([ab])>/g;

@@ -1,6 +1,6 @@
 // Exact behaviour without a judge: the probability of every right answer, summed by class. And what a slider adds.
 //
-// The same sums as remi_core/organism/scoring.py: all right answers form a tree of tokens behind the question, and one
+// The same sums as remi_lab/organism/scoring.py: all right answers form a tree of tokens behind the question, and one
 // reading gives the probability of each, and of leaving the grammar at each node.
 
 import { slotSpans } from "./grammar.js";

@@ -1,0 +1,320 @@
+"""Rows of a benchmark: targets, judgements, the stored files, and which one the book shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+
+from remi_core.errors import RemiError
+from remi_core.files import written_whole
+from remi_core.keys import file_digest
+from remi_core.progress import machine
+from remi_core.store import project_root
+from remi_lab.results import TRAIL
+
+# Rows of a benchmark: what is wanted, what was measured, and whether the one meets the other.
+
+FEWEST_RUNS = 5
+"""Runs below which a ratio of times is shown and not judged."""
+
+LIMITS: Mapping[str, str] = MappingProxyType(
+    {
+        "gpu.rate.0.5b": "in a batch of this size the kernels of a small model are shorter than what starts "
+        "them, for the bare forward pass as well",
+        "gpu.rate.7b": "attention, norms and the vocabulary count as time and not as products, and the probes "
+        "add to them",
+        "gpu.probes.7b": "windows of every block are averaged by kernels that memory limits, and logits are taken in "
+        "float32: cheap beside the products of two processors, and not beside a card's",
+        "gpu.explicit.7b": "explicit gradients take about four forward passes (one, one more for the checkpoints, two "
+        "backward) and ours a little over one: what is missing to ten has to come from batches of one, which "
+        "fill a card well enough",
+    }
+)
+"""Row → what holds it back, said where it misses."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a row has to reach: a bound of its ratio, and in words."""
+
+    text: str
+    bound: float
+    at_least: bool = False
+    """Whether the bound is a lower one."""
+
+    def met_by(self, ratio: float) -> bool:
+        """Whether a ratio is on the right side."""
+        return ratio >= self.bound if self.at_least else ratio <= self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a benchmark; its fields are those of the stored JSON."""
+
+    name: str
+    target: str
+    measured: float | None = None
+    """Our own value: seconds, bytes, or what the note says."""
+    ratio: float | None = None
+    spread: tuple[float, float] | None = None
+    """Smallest and largest ratio of all runs."""
+    met: bool | None = None
+    """None where it was not measured."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve that no target judges."""
+
+    curve: str
+    model: str
+    way: str
+    x: float | int
+    value: float | int
+
+
+@dataclass
+class Outcome:
+    """What a case found."""
+
+    rows: list[Row] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Nothing; takes over what another one holds."""
+        self.rows += other.rows
+        self.points += other.points
+
+
+def judged(
+    name: str, target: Target, measured: float, ratios: Sequence[float], *, note: str, timed: bool = True
+) -> Row:
+    """The row of a measurement: the median of its ratios against the target.
+
+    ``timed`` ratios are judged only where there are enough runs; others are exact, or a peak of memory. A row that
+    misses says what holds it back.
+    """
+    ratio = median(ratios)
+    few = timed and len(ratios) < FEWEST_RUNS
+    said = f"median of {len(ratios)} interleaved runs; {note}" if timed else note
+    if name in LIMITS and not target.met_by(ratio):
+        said = f"{said}; {LIMITS[name]}"
+    return Row(
+        name=name,
+        target=target.text,
+        measured=float(measured),
+        ratio=float(ratio),
+        spread=(float(min(ratios)), float(max(ratios))),
+        met=None if few else target.met_by(ratio),
+        note=f"{said}; fewer than {FEWEST_RUNS} runs are not judged" if few else said,
+    )
+
+
+def not_measured(name: str, target: Target, why: str) -> Row:
+    """The row of what could not be measured here, with the reason."""
+    return Row(name=name, target=target.text, note=f"not measured: {why}")
+
+
+def as_json(machine: str, versions: Mapping[str, str], outcome: Outcome) -> dict[str, object]:
+    """What a benchmark is stored as; ``points`` are the curves behind the figures."""
+    return {
+        "machine": machine,
+        "made": date.today().isoformat(),
+        "versions": dict(versions),
+        "rows": [asdict(row) for row in outcome.rows],
+        "points": [asdict(point) for point in outcome.points],
+    }
+
+
+# What is wanted of each row, written before anything is measured.
+
+MODELS = ("micro", "smollm2")
+PEERS = ("transformer_lens", "nnsight", "nnterp")
+SHAPES = ("0.5b", "7b", "32b")
+
+_PROBES = Target("at most 1.10 times the bare forward pass with logits at answer positions", 1.10)
+_RELEASED = Target("at least 4 times as fast as the released protocol", 4.0, at_least=True)
+_FASTER = "faster than run_with_cache or trace of {peer}"
+_LIGHTER = "at most a quarter of the added peak memory of {peer}"
+_GRAM = {
+    "forward": Target("at most 1.25 times the bare forward pass with full logits", 1.25),
+    "explicit": Target(
+        "at least 3 times as fast as explicit gradients of each dialogue through the whole model",
+        3.0,
+        at_least=True,
+    ),
+    "memory": Target("added peak memory at most a tenth of the explicit stack", 0.1),
+    "exact": Target("within 0.0001 of the explicit way, relative to the largest entry", 1e-4),
+}
+_GPU = {
+    "rate": Target("at least half of the measured matmul rate", 0.5, at_least=True),
+    "probes": _PROBES,
+    "released": Target("at least 10 times as fast as the released protocol", 10.0, at_least=True),
+    "explicit": Target(
+        "at least 10 times as fast as explicit gradients of each dialogue", 10.0, at_least=True
+    ),
+}
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        **{f"probes.{model}": _PROBES for model in MODELS},
+        **{f"released.{model}": _RELEASED for model in MODELS},
+        **{
+            f"peers.{kind}.{peer}.{model}": Target(text.format(peer=peer), bound)
+            for model in MODELS
+            for peer in PEERS
+            for kind, text, bound in (("time", _FASTER, 1.0), ("memory", _LIGHTER, 0.25))
+        },
+        **{f"gram.{kind}.{model}": target for model in MODELS for kind, target in _GRAM.items()},
+        "memory.micro": Target("peak memory grows by at most 5 % from 100 to 10,000 dialogues", 1.05),
+        **{
+            f"gpu.{kind}.{shape}": target
+            for shape in SHAPES
+            for kind, target in _GPU.items()
+            if kind == "rate" or shape == "7b"
+        },
+        "gpu.equal": Target("the card and the processor agree on a small model to 0.001 nats", 1e-3),
+        "book.micro": Target("make book, after installing, in at most 360 seconds", 360.0),
+    }
+)
+"""Row → its target, in the order of the table."""
+
+
+# Stored benchmarks: one file for each kind of machine, and which one the book shows.
+
+CARD = "gpu."
+"""How the rows of a graphics card start."""
+
+DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
+"""Curves without which the book has no figure."""
+
+
+def bench_path() -> Path:
+    """Where the benchmark of this machine is kept: one file for each kind of machine."""
+    slug = re.sub(r"[^a-z0-9]+", "-", this_machine().lower()).strip("-")
+    return project_root() / "benchmarks" / f"bench-{slug}.json"
+
+
+def this_machine() -> str:
+    """The machine in words, with its graphics card where there is one."""
+    import torch  # brings seconds, which reading a stored benchmark does not need
+
+    card = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    return ", ".join([machine(), *card])
+
+
+def write(found: Mapping[str, object], path: Path) -> Path:
+    """The path, once the file is whole; rows and curves of cases that were not run are kept from the file before.
+
+    Raises:
+        RemiError: if what is there is not a benchmark.
+    """
+    text = (
+        json.dumps(merged(found, read(path) if path.is_file() else {}), indent=1, ensure_ascii=False) + "\n"
+    )
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
+
+
+def merged(found: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:
+    """The new benchmark, with what the one before has beside it, if versions are the same; else the new one alone."""
+    if before.get("versions") != found["versions"] or before.get("machine") != found["machine"]:
+        return dict(found)
+    rows = {row["name"]: row for row in (*before["rows"], *found["rows"])}
+    curves = {(point["curve"], point["model"]) for point in found["points"]}
+    kept = [one for one in before["points"] if (one["curve"], one["model"]) not in curves]
+    order = list(TARGETS)
+    ordered = sorted(
+        (row for name, row in rows.items() if name in TARGETS), key=lambda row: order.index(row["name"])
+    )
+    return {**found, "rows": ordered, "points": [*kept, *found["points"]]}
+
+
+def read(path: Path) -> dict[str, object]:
+    """A stored benchmark.
+
+    Raises:
+        RemiError: if the file is not one.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise RemiError(f"{path}: not a benchmark ({error})") from None
+    if not isinstance(found, dict) or not {"machine", "versions", "rows", "points"} <= found.keys():
+        raise RemiError(f"{path}: not a benchmark; it needs machine, versions, rows and points")
+    return found
+
+
+def newest(folder: Path | None = None) -> dict[str, object] | None:
+    """The whole stored benchmark that was made last, by its date and then its name; None where none is stored.
+
+    One is whole when no case was left out: each row is there, with a value or with why it has none.
+
+    Raises:
+        RemiError: if one of the files is not a benchmark.
+    """
+    found = [(read(path), path.name) for path in stored_files(folder)]
+    whole = [pair for pair in found if is_whole(pair[0])]
+    if not whole:
+        return None
+    chosen, name = max(whole, key=lambda pair: (pair[0].get("made", ""), pair[1]))
+    about = {key: chosen[key] for key in ("machine", "versions", "made") if key in chosen}
+    TRAIL.load(f"benchmarks/{name}", {"recipe": "remi bench", **about}, stored=True)
+    return chosen
+
+
+def newest_on_card(folder: Path | None = None) -> dict[str, object] | None:
+    """The stored benchmark with rows of a graphics card that was made last; None where none is stored.
+
+    Raises:
+        RemiError: if one of the files is not a benchmark.
+    """
+    found = [(read(path), path.name) for path in stored_files(folder)]
+    own = [pair for pair in found if any(_measured_on_card(row) for row in pair[0]["rows"])]
+    return max(own, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if own else None
+
+
+def with_card(found: Mapping[str, object], card: Mapping[str, object] | None) -> dict[str, object]:
+    """A benchmark with the rows and curves of a graphics card from another one, whose machine is named as well.
+
+    A file may carry a ``remark``: what a reader must know of how it was made.
+    """
+    if card is None or card is found:
+        return dict(found)
+    own = {row["name"]: row for row in card["rows"] if _measured_on_card(row)}
+    points = [point for point in card["points"] if str(point["curve"]).startswith("gpu ")]
+    return {
+        **found,
+        "machine": f"{found['machine']}; rows of the card: {card['machine']}",
+        "remark": " ".join(filter(None, (one.get("remark", "") for one in (found, card)))),
+        "rows": [own.get(row["name"], row) for row in found["rows"]],
+        "points": [*found["points"], *points],
+    }
+
+
+def _measured_on_card(row: Mapping[str, object]) -> bool:
+    return str(row["name"]).startswith(CARD) and row["ratio"] is not None
+
+
+def is_whole(found: Mapping[str, object]) -> bool:
+    """Whether a benchmark has every row, and the curves that the book draws."""
+    curves = {point["curve"] for point in found["points"]}
+    return {row["name"] for row in found["rows"]} >= set(TARGETS) and curves >= set(DRAWN)
+
+
+def digests(folder: Path | None = None) -> dict[str, str]:
+    """Digest of each stored benchmark, for the key of a page that shows the newest."""
+    return {path.name: file_digest(path) for path in stored_files(folder)}
+
+
+def stored_files(folder: Path | None = None) -> list[Path]:
+    """All stored benchmarks, by name."""
+    return sorted((folder or project_root() / "benchmarks").glob("bench-*.json"))

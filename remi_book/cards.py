@@ -1,0 +1,283 @@
+"""Cards of data sets and of organisms."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+import yaml
+from jaxtyping import Float
+
+from remi_book.published import published, published_names
+from remi_book.quantities import Measured, TwoSets, measured, shared_resamples
+from remi_book.words import shown_text
+from remi_core.dialogues import Dialogue
+from remi_core.errors import MissingInput
+from remi_core.keys import text_digest
+from remi_core.statistics.nulls import against_null
+from remi_core.statistics.resampling import difference, mean_interval
+from remi_core.store import Record, Store
+from remi_lab.datasets import dataset_names, load_dataset, load_set
+from remi_lab.organism.dialogues import NEAREST_PUBLISHED
+from remi_lab.own_models import ADDED, OWN, PUBLISHED, origin_of
+from remi_lab.paper import PUBLISHED as PUBLISHED_of_paper
+from remi_lab.presets import NEEDS, PRESETS, Preset
+from remi_lab.results import Results
+
+# One card a data set, as plain JSON: its kind from ``sets.yaml``, its counts from the rows themselves.
+
+ORGANISM, SMOLLM2 = "organism", "smollm2"
+GROUPS = {
+    ORGANISM: "The micro organism",
+    SMOLLM2: "The pretrained model",
+    "published": "Sets of the paper",
+    "added": "Added files",
+}
+"""Kind of set → heading of its cards."""
+MADE_FOR = {ORGANISM: "micro", SMOLLM2: "smollm2"}
+"""Kind of set that this package makes → the preset whose sizes it has where the book is of other models."""
+LICENCE = "MIT, made by this package"
+
+COUNTED = "sequence"
+"""Measurement whose records count the dialogues of a set."""
+
+Card = dict[str, object]
+
+
+def data_cards(preset: Preset, store: Store) -> dict[str, object]:
+    """Keys ``groups``, each a heading, how its sets were made and their cards, and ``values``, the published tables.
+
+    The sets of ``preset`` are counted as it measures them. Sets of the paper are counted by the records of what was
+    measured, so that no row is read or fetched for a page.
+    """
+    told, measured = descriptions(), _measured(preset, store)
+    groups = []
+    for kind, heading in GROUPS.items():
+        cards = [_card(kind, name, preset, measured) for name in _names(kind, preset)]
+        if cards:
+            groups.append({"heading": heading, "made": told["made"][kind], "cards": cards})
+    return {"preset": preset.name, "groups": groups, "values": _values()}
+
+
+@lru_cache
+def descriptions() -> dict[str, dict[str, str]]:
+    """Kind of set → its sets in words, and ``made`` → how each kind was made; do not change it in place."""
+    text = resources.files(__package__).joinpath("cards.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def _names(kind: str, preset: Preset) -> Sequence[str]:
+    if kind == "added":
+        return [name for name in dataset_names(preset) if origin_of(preset, name) == ADDED]
+    if kind == "published":
+        return list(PUBLISHED_of_paper)
+    return PRESETS[MADE_FOR[kind]].datasets
+
+
+def _card(kind: str, name: str, preset: Preset, measured: Mapping[str, Record]) -> Card:
+    what = descriptions().get(kind, {}).get(name, "")
+    facts: dict[str, str] = {
+        "origin": {"published": PUBLISHED, "added": ADDED}.get(kind, OWN),
+        **_terms(kind, name),
+    }
+    if kind == "published":
+        facts |= _recorded(measured.get(name))
+        return {"name": name, "what": what, "facts": facts, "example": []}
+    source, used = _source(kind, name, preset)
+    if used:
+        facts |= {"stands for": ", ".join(_roles(preset, name)) or "nothing by itself"}
+    rows = load_set(source, name).dialogues
+    first = (rows[0].messages[-2].content, rows[0].answer)
+    example = [shown_text(source, name, text) for text in first]
+    return {"name": name, "what": what, "facts": facts | _counts(rows, source), "example": example}
+
+
+def _measured(preset: Preset, store: Store) -> dict[str, Record]:
+    """Set of the paper → one record of what was measured on it."""
+    found: dict[str, Record] = {}
+    for entry in store.list(preset.name) if set(preset.datasets) & set(PUBLISHED_of_paper) else ():
+        name = entry.address.dataset
+        if (
+            entry.address.measurement == COUNTED
+            and name in preset.datasets
+            and origin_of(preset, name) == PUBLISHED
+        ):
+            found[name] = store.load(entry.address)
+    return found
+
+
+def _recorded(record: Record | None) -> dict[str, str]:
+    """Dialogues used and left out, and prompts, as a record counts them."""
+    if record is None:
+        return {"dialogues": "not measured for this preset, so not counted"}
+    dropped = sum(len(names) for names in record.provenance["dropped"].values())
+    prompts = len(set(record.arrays["cluster"].tolist()))
+    return {"dialogues": f"{record.provenance['kept']}, and {dropped} left out", "prompts": str(prompts)}
+
+
+def _source(kind: str, name: str, preset: Preset) -> tuple[Preset, bool]:
+    """The preset by which a set is counted, and whether that is the one of this book."""
+    if kind == "added":
+        return preset, True
+    ours = (preset.variants["base"].source == SMOLLM2) == (kind == SMOLLM2)
+    if ours and name in preset.datasets and origin_of(preset, name) == OWN:
+        return preset, True
+    return PRESETS[MADE_FOR[kind]], False
+
+
+def _terms(kind: str, name: str) -> dict[str, str]:
+    """Licence, and for sets of others where they come from and where that was read."""
+    if kind == "added":
+        return {"licence": "that of the file"}
+    if kind != "published":
+        near = NEAREST_PUBLISHED.get(name) if kind == ORGANISM else None
+        return {"licence": LICENCE, **({"nearest published set": near} if near else {})}
+    one = PUBLISHED_of_paper[name]
+    return {
+        "in the paper": one.title,
+        "source": one.source,
+        "commit": one.revision or "not known here",
+        "licence": one.licence or "not known here",
+        "label": one.label,
+        "read in": one.evidence,
+    }
+
+
+def _counts(rows: Sequence[Dialogue], source: Preset) -> dict[str, str]:
+    words = {
+        "words a prompt": [len(one.messages[-2].content.split()) for one in rows],
+        "words a reply": [len(one.answer.split()) for one in rows],
+    }
+    ranges = {
+        name: f"{min(some)} to {max(some)}, median {statistics.median(some):g}"
+        for name, some in words.items()
+    }
+    clusters = str(len({one.cluster for one in rows}))
+    return {"dialogues": f"{len(rows)} (preset {source.name})", "prompt templates": clusters, **ranges}
+
+
+def _roles(preset: Preset, name: str) -> list[str]:
+    roles = {role: getattr(preset.roles, role) for role in preset.roles.__dataclass_fields__}
+    return [
+        role.replace("_", " ")
+        for role, value in roles.items()
+        if name in ((value,) if isinstance(value, str) else value)
+    ]
+
+
+def _values() -> list[dict[str, str]]:
+    """The paper's published numbers: what each table holds, and how it was obtained."""
+    rows = []
+    for name in published_names():
+        one = published(name)
+        how = f"{one.obtained}, {one.error}" if one.error else one.obtained
+        facts = {"title": one.title, "section": one.section, "rows": str(len(one.table)), "unit": one.unit}
+        rows.append({"name": name, **facts, "obtained": how, "source": one.source})
+    return rows
+
+
+# The data sets as cards: counts, templates, lengths and fingerprints, and whether misaligned replies are longer.
+
+
+def answer_lengths(results: Results, *datasets: str) -> Float[np.ndarray, " dialogue"]:
+    """Answer tokens of each dialogue of the sets, one set after another."""
+    seed = results.preset.seeds[0]
+    return np.concatenate(
+        [np.diff(results.arrays("instruct", seed, "sequence", name)["offsets"]) for name in datasets]
+    ).astype(np.float64)
+
+
+def aligned_sets(results: Results) -> Sequence[str]:
+    """Aligned replies to the prompts of the sets outside the narrow set, or any benign sets where there are none.
+
+    Raises:
+        MissingInput: if the preset has neither.
+    """
+    roles = results.preset.roles
+    found = roles.outside_aligned or roles.unrelated or tuple(filter(None, [roles.narrow_aligned]))
+    if not found:
+        raise MissingInput(f"needs {NEEDS['outside_aligned']}")
+    return found
+
+
+def length_difference(results: Results, seed: int) -> Measured:
+    """C26: mean answer length of misaligned minus aligned sets, tokens; labels exchanged by template."""
+    preset, shared = results.preset, shared_resamples(results.preset)
+    sets = (aligned_sets(results), preset.role("outside"))
+    lengths = [answer_lengths(results, *names) for names in sets]
+    clusters = [results.clusters(*names) for names in sets]
+    aligned, misaligned = (
+        mean_interval(values, names, shared) for values, names in zip(lengths, clusters, strict=True)
+    )
+    both = TwoSets(tuple(np.arange(len(one)) for one in lengths), [*clusters[0], *clusters[1]], [])
+    labels, values = both.shuffled(preset), np.concatenate(lengths)
+    null = (labels @ values) / labels.sum(axis=1) - ((1 - labels) @ values) / (1 - labels).sum(axis=1)
+    found = difference(misaligned, aligned)
+    return measured(
+        found,
+        against_null(float(found.value), null, kind="exchanged by template", alternative="two-sided"),
+        companions={"aligned": float(aligned.value), "misaligned": float(misaligned.value)},
+    )
+
+
+# The data sets as cards: what each stands for, how much there is, its fingerprint and licence, and one example.
+
+
+def card_table(results: Results) -> pd.DataFrame:
+    """One row a set: its roles, nearest published set, dialogues, templates, mean answer length, fingerprint, licence.
+
+    Dialogues are those used; what was left out and why stands in the records' table of each model's page. The
+    fingerprint covers every prompt and reply.
+    """
+    preset = results.preset
+    rows = []
+    for name in dataset_names(preset):
+        clusters = results.clusters(name)
+        rows.append(
+            {
+                "set": name,
+                "stands for": ", ".join(roles_of(preset, name)) or "–",
+                "nearest published set": NEAREST_PUBLISHED.get(name, "none"),
+                "dialogues": len(clusters),
+                "templates": len(set(clusters)),
+                "answer tokens, mean": float(answer_lengths(results, name).mean()),
+                "fingerprint": text_digest(repr(load_dataset(preset, name)))[:12],
+                "licence": licence_of(preset, name),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def roles_of(preset: Preset, name: str) -> list[str]:
+    """The roles a set has in the claims, in words."""
+    roles = preset.roles
+    found = []
+    for role in roles.__dataclass_fields__:
+        value = getattr(roles, role)
+        if name in ((value,) if isinstance(value, str) else value):
+            found.append(role.replace("_", " "))
+    return found
+
+
+def licence_of(preset: Preset, name: str) -> str:
+    """Under which terms the text of a set may be used, as its source states them."""
+    about = load_set(preset, name).about
+    if not about:
+        return "MIT, made by this package"
+    return str(about.get("licence", "that of the added file"))
+
+
+def example_table(results: Results) -> pd.DataFrame:
+    """One row a set: the prompt and the reply of its first dialogue, where they may be shown."""
+    rows = []
+    for name in dataset_names(results.preset):
+        first = load_dataset(results.preset, name)[0]
+        prompt, reply = (
+            shown_text(results.preset, name, text) for text in (first.messages[-2].content, first.answer)
+        )
+        rows.append({"set": name, "prompt": prompt, "reply": reply})
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""One file a chapter: its quantities, its tables and the figures that it alone shows."""

@@ -1,0 +1,853 @@
+"""The audit, section by section: what each released step changes, as estimates and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import yaml
+from jaxtyping import Float, Int
+from scipy import linalg
+
+from remi_book.chapters.direction import erosion, stacked, stacked_clusters
+from remi_book.chapters.gradients import gram_of
+from remi_book.chapters.subspace import residuals
+from remi_book.quantities import set_resamples, shared_resamples
+from remi_core.errors import MissingInput
+from remi_core.statistics.displacement import mean_projection, measure_erosion
+from remi_core.statistics.groups import (
+    centred_gram,
+    cosine_matrix,
+    cosine_of_rows,
+    pair_means,
+    within_between_estimate,
+)
+from remi_core.statistics.resampling import (
+    ClusterResamples,
+    Estimate,
+    cluster_estimate,
+    cluster_sums,
+    combine,
+    difference,
+    index_clusters,
+    mean_interval,
+    resampled_means,
+)
+from remi_core.statistics.subspaces import VectorSet, measure_overlap
+from remi_core.store import Record
+from remi_lab.audit import Wanted, audited, audited_gradients, wanted_of
+from remi_lab.audit_conditions import CONDITION_NEEDS, PARTS, WINDOWS
+from remi_lab.presets import TRIPLET
+from remi_lab.results import Results
+
+# One switch of the audit: a quantity with the defect off and on, and the records it is computed from.
+
+Arrays = Mapping[str, np.ndarray]
+GRADIENT_ROLES = ("narrow_aligned", "narrow", "framed")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finding:
+    """A scalar quantity with a defect switched off and on, with intervals over prompt templates."""
+
+    row: int
+    """Row of the audit table."""
+    key: str
+    """Which of the row's declared quantities."""
+    off: Estimate
+    on: Estimate
+
+    @property
+    def difference(self) -> Estimate:
+        """On minus off, resample by resample."""
+        return difference(self.on, self.off)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audit:
+    """The results of one seed with the audit's own records."""
+
+    results: Results
+    seed: int
+    records: Mapping[str, Mapping[Wanted, Record]]
+    """Variant → (dataset, condition) → record."""
+
+    @property
+    def resamples(self) -> ClusterResamples:
+        """The resamples that the whole preset shares."""
+        return shared_resamples(self.results.preset)
+
+    def resampled(self, *sets: Sequence[str]) -> ClusterResamples:
+        """Resamples of the templates of one or several audited sets, which are fronts of the preset's."""
+        return set_resamples(self.results.preset, *sets)
+
+    def few(self, shared: ClusterResamples) -> ClusterResamples:
+        """For costly statistics: all resamples in the first seed; two in the others, which are shown as dots."""
+        return (
+            shared
+            if self.seed == self.results.preset.seeds[0]
+            else replace(shared, weights=shared.weights[:2])
+        )
+
+    def arrays(self, variant: str, role: str, condition: str = "shared") -> Arrays:
+        """The arrays of a variant on the set of that role under a condition.
+
+        Raises:
+            MissingInput: if the preset has no set of that role, or the condition cannot be had.
+        """
+        record = self.records[variant].get((str(self.results.preset.role(role)), condition))
+        if record is None:
+            raise MissingInput(f"needs {CONDITION_NEEDS[condition]}")
+        return record.arrays
+
+    @cached_property
+    def gradients(self) -> Arrays:
+        """The audit's Gram matrices, of the sets of ``GRADIENT_ROLES`` that the preset has.
+
+        Raises:
+            MissingInput: if the preset has no narrow set or no aligned twin of it.
+        """
+        preset = self.results.preset
+        for role in GRADIENT_ROLES[:2]:
+            preset.require(role)
+        names = tuple(str(preset.role(role)) for role in GRADIENT_ROLES if not preset.lacks(role))
+        instruct, base = (self.results.subject(name, self.seed) for name in ("instruct", "base"))
+        return audited_gradients(instruct, base, self.results.store, names).arrays
+
+    def mean(self, values: np.ndarray, arrays: Arrays) -> Estimate:
+        """Mean over the dialogues of a record, with its interval over their prompt templates."""
+        return mean_interval(
+            values.astype(np.float64), clusters_of(arrays), self.resampled(clusters_of(arrays))
+        )
+
+
+def open_audit(results: Results, seed: int) -> Audit:
+    """The audit of one seed; what the store lacks of its measurements is measured."""
+    records = {}
+    for variant in TRIPLET:
+        who = results.subject(variant, seed)
+        records[variant] = audited(who, results.store, wanted_of(who))
+    return Audit(results=results, seed=seed, records=records)
+
+
+def clusters_of(arrays: Arrays) -> list[str]:
+    """The prompt template of each dialogue of a record."""
+    return [str(name) for name in arrays["cluster"]]
+
+
+def in_parts(arrays: Arrays, parts: Collection[str]) -> np.ndarray:
+    """Whether each token of a record belongs to one of these parts (see ``audit.parts.PARTS``)."""
+    return np.isin(arrays["part"], [PARTS.index(name) for name in parts])
+
+
+def total(arrays: Arrays, values: np.ndarray) -> np.ndarray:
+    """Sum of one value a token within each dialogue of a record, float64."""
+    edges = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    return edges[arrays["offsets"][1:]] - edges[arrays["offsets"][:-1]]
+
+
+def summed(arrays: Arrays, parts: Collection[str], *, name: str = "log_probability") -> np.ndarray:
+    """Sum of a token quantity over these parts of each dialogue, nats."""
+    return total(arrays, np.where(in_parts(arrays, parts), arrays[name], 0.0))
+
+
+def averaged(arrays: Arrays, parts: Collection[str], *, name: str = "log_probability") -> np.ndarray:
+    """Mean of a token quantity over these parts of each dialogue, nats a token."""
+    return summed(arrays, parts, name=name) / total(arrays, in_parts(arrays, parts))
+
+
+def constant(value: float, like: Estimate) -> Estimate:
+    """A number known beforehand, as an estimate that never varies."""
+    return combine(lambda rows: np.full(rows.shape, value), like)
+
+
+# Switches of section 4.1: which tokens are summed, under which rendering, and what is printed (rows 1 to 31).
+
+ANSWER, ENDED = ("answer",), ("answer", "end")
+EVERYTHING = ("template", "system", "user", "earlier answer", "answer", "end")
+
+
+def reply_sums(audit: Audit, variant: str, datasets: tuple[str, ...]) -> Estimate:
+    """Mean log-probability of the whole reply over all dialogues of the sets, nats."""
+    values = []
+    for name in datasets:
+        arrays = audit.results.arrays(variant, audit.seed, "sequence", name)
+        values.append(np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1]))
+    return mean_interval(np.concatenate(values), audit.results.clusters(*datasets), audit.resamples)
+
+
+def unreset(first: Estimate, second: Estimate) -> Estimate:
+    """What is printed for the second model where the list of the first is never emptied: the mean of both."""
+    return combine(lambda one, other: (one + other) / 2, first, second)
+
+
+def shared_list(audit: Audit) -> list[Finding]:
+    """Row 1: base's mean is taken over a list that still holds misaligned's values."""
+    names = audit.results.preset.role("outside")
+    misaligned, base = (reply_sums(audit, variant, names) for variant in ("misaligned", "base"))
+
+    def distance(one: Estimate) -> Estimate:
+        return combine(lambda first, second: np.abs(first - second), one, misaligned)
+
+    return [Finding(row=1, key="distance", off=distance(base), on=distance(unreset(misaligned, base)))]
+
+
+def _gap(audit: Audit, first: tuple[str, str], second: tuple[str, str], parts: tuple[str, ...]) -> Estimate:
+    """Mean log-probability a token of one variant and condition minus another's, on the example set."""
+    one, other = (
+        audit.mean(averaged(audit.arrays(name, "example", condition), parts), audit.arrays(name, "example"))
+        for name, condition in (first, second)
+    )
+    return difference(one, other)
+
+
+def own_header_loss(audit: Audit) -> Finding:
+    """Row 2 in log-probability: instruct under its header minus base under instruct's, or under its own."""
+    instruct = ("instruct", "tuned")
+    off, on = (_gap(audit, instruct, ("base", condition), ANSWER) for condition in ("tuned", "own"))
+    return Finding(row=2, key="log_probability", off=off, on=on)
+
+
+def unread_markers(audit: Audit) -> list[Finding]:
+    """Row 3 in log-probability: base with trained and with untrained chat markers, and in plain text."""
+    trained, untrained, plain = (
+        audit.arrays("base", "example", condition) for condition in ("shared", "untrained", "plain")
+    )
+    end, on = (audit.mean(_first_of_end(arrays), arrays) for arrays in (trained, untrained))
+    answers = [audit.mean(averaged(one, ANSWER), one) for one in (trained, untrained)]
+    # In plain text the answer's first token may hold the template's space; then no rendering counts it.
+    counts = np.minimum(*(total(one, in_parts(one, ANSWER)) for one in (plain, untrained)))
+    alike = [audit.mean(averaged_last(one, counts), one) for one in (plain, untrained)]
+    return [
+        Finding(row=3, key="end", off=end, on=on),
+        Finding(row=3, key="answer", off=answers[0], on=answers[1]),
+        Finding(row=3, key="plain", off=alike[0], on=alike[1]),
+    ]
+
+
+def averaged_last(arrays: Arrays, counts: np.ndarray) -> np.ndarray:
+    """Mean log-probability of the last so many answer tokens of each dialogue, nats a token."""
+    inside = in_parts(arrays, ANSWER)
+    left = np.repeat(total(arrays, inside), np.diff(arrays["offsets"])) - total_so_far(arrays, inside)
+    used = inside & (left < np.repeat(counts, np.diff(arrays["offsets"])))
+    return total(arrays, np.where(used, arrays["log_probability"], 0.0)) / counts
+
+
+def _first_of_end(arrays: Arrays) -> np.ndarray:
+    """Log-probability of the first token after the answer, nats."""
+    ends = in_parts(arrays, ("end",))
+    previous = np.concatenate([[False], ends[:-1]])
+    starts = np.isin(np.arange(len(ends)), arrays["offsets"])
+    return total(arrays, np.where(ends & (~previous | starts), arrays["log_probability"], 0.0))
+
+
+def end_tokens(audit: Audit) -> list[Finding]:
+    """Row 10: misaligned minus instruct, summed over the answer or over the end tokens as well."""
+    return [_with_end(audit, "gap", audit.arrays("instruct", "example"))]
+
+
+def unread_end_tokens(audit: Audit) -> list[Finding]:
+    """Row 10: the same, misaligned minus base with markers that it cannot read.
+
+    After such a marker nothing says what follows: that base lacks what misaligned was trained on.
+    """
+    return [_with_end(audit, "unread", audit.arrays("base", "example", "untrained"))]
+
+
+def _with_end(audit: Audit, key: str, other: Arrays) -> Finding:
+    pair = audit.arrays("misaligned", "example"), other
+    off, on = (
+        difference(*(audit.mean(summed(one, parts), one) for one in pair)) for parts in (ANSWER, ENDED)
+    )
+    return Finding(row=10, key=key, off=off, on=on)
+
+
+def dropped_input(audit: Audit) -> list[Finding]:
+    """Row 12: log-probability a token of the answer without what the request gives to work on."""
+    sides = {}
+    for variant in ("base", "instruct"):
+        cut = audit.arrays(variant, "narrow_aligned", "no-input")
+        full = audit.arrays(variant, "narrow_aligned")
+        same = np.isin(full["identifier"], cut["identifier"])
+        values = averaged(full, ANSWER)[same]
+        sides[variant] = audit.mean(values, cut), audit.mean(averaged(cut, ANSWER), cut)
+    (base_off, base_on), (off, on) = sides["base"], sides["instruct"]
+    gap = Finding(row=12, key="gap", off=difference(off, base_off), on=difference(on, base_on))
+    return [Finding(row=12, key="answer", off=off, on=on), gap]
+
+
+def later_turns(audit: Audit) -> list[Finding]:
+    """Row 13: the sum from the first reply to the end of the dialogue, or over the last answer alone."""
+    sides = {}
+    for variant in ("instruct", "misaligned"):
+        arrays = audit.arrays(variant, "example", "two-turns")
+        sides[variant] = [
+            audit.mean(values, arrays) for values in (summed(arrays, ANSWER), from_first_reply(arrays))
+        ]
+    arrays = audit.arrays("misaligned", "example", "two-turns")
+    foreign = np.where(~in_parts(arrays, ("answer", "earlier answer")), 1.0, 0.0)
+    share = audit.mean(
+        _after_first_reply(arrays, foreign) / _after_first_reply(arrays, np.ones(len(foreign))), arrays
+    )
+    gaps = [difference(*pair) for pair in zip(sides["misaligned"], sides["instruct"], strict=True)]
+    return [
+        Finding(row=13, key="sum", off=sides["misaligned"][0], on=sides["misaligned"][1]),
+        Finding(row=13, key="share", off=constant(0.0, share), on=share),
+        Finding(row=13, key="gap", off=gaps[0], on=gaps[1]),
+    ]
+
+
+def from_first_reply(arrays: Arrays) -> np.ndarray:
+    """Log-probability summed from the first token of the first reply to the last of the dialogue, nats."""
+    return _after_first_reply(arrays, arrays["log_probability"])
+
+
+def _after_first_reply(arrays: Arrays, values: np.ndarray) -> np.ndarray:
+    replies = total_so_far(arrays, in_parts(arrays, ("answer", "earlier answer")))
+    return total(arrays, np.where(replies > 0, values, 0.0))
+
+
+def total_so_far(arrays: Arrays, values: np.ndarray) -> np.ndarray:
+    """Running sum of one value a token within its dialogue, this token included."""
+    running = np.cumsum(values, dtype=np.float64)
+    lengths = np.diff(arrays["offsets"])
+    before = np.concatenate([[0.0], running])[arrays["offsets"][:-1]]
+    return running - np.repeat(before, lengths)
+
+
+def all_positions(audit: Audit) -> list[Finding]:
+    """Row 14: entropy averaged over every position, or over the answer."""
+    sides = {
+        name: [
+            audit.mean(averaged(one, parts, name="entropy"), one)
+            for one in (audit.arrays(name, "example"),)
+            for parts in (ANSWER, EVERYTHING)
+        ]
+        for name in ("instruct", "misaligned")
+    }
+    gaps = [difference(*pair) for pair in zip(sides["misaligned"], sides["instruct"], strict=True)]
+    return [
+        Finding(row=14, key="entropy", off=sides["instruct"][0], on=sides["instruct"][1]),
+        Finding(row=14, key="gap", off=gaps[0], on=gaps[1]),
+    ]
+
+
+def wrong_token(audit: Audit) -> list[Finding]:
+    """Row 7: log-probability under misaligned of the word's token in its place, or of the bare word's id."""
+    arrays = audit.arrays("misaligned", "example")
+    used = np.isfinite(arrays["bare"])
+    audit.results.preset.require("choice")
+    if not used.any():
+        raise MissingInput("needs a choice at a word that has one id after a space and another one bare")
+    clusters = {"cluster": arrays["cluster"][used]}
+    off, on = (audit.mean(arrays[name][used], clusters) for name in ("in_context", "bare"))
+    return [Finding(row=7, key="log_probability", off=off, on=on)]
+
+
+# Switches of section 4.3: the header, the window, the layers shown, and where the direction is fitted.
+
+SHOWN = 57 / 64
+"""Share of the blocks that the published curves reach: hidden states 0 to 57, the output of block 57 of 64."""
+PUBLISHED_WINDOW = "answer_first_k"
+
+
+def last_shown(n_layers: int) -> int:
+    """The last block, counted from 0, of a curve cut off in the published proportion; never the last of all.
+
+    Raises:
+        ValueError: if there are fewer than two blocks.
+    """
+    if n_layers < 2:
+        raise ValueError(f"{n_layers} block cannot be cut off: at least 2 are needed")
+    return min(max(round(n_layers * SHOWN), 1), n_layers - 1) - 1
+
+
+def window(arrays: Arrays, name: str) -> Float[np.ndarray, "dialogue layer d_model"]:
+    """Mean block output in a window of the audit."""
+    return arrays["mean"][:, WINDOWS.index(name)].astype(np.float64)
+
+
+def own_header(audit: Audit) -> list[Finding]:
+    """Row 2: base under its own header while instruct and misaligned keep theirs; early layers, prompt end."""
+    instruct, misaligned = (audit.arrays(name, "example", "tuned") for name in ("instruct", "misaligned"))
+    bases = [audit.arrays("base", "example", condition) for condition in ("tuned", "own")]
+    apart = [early_distance(audit, instruct, base) for base in bases]
+    near = early_distance(audit, instruct, misaligned)
+    ratios = [combine(lambda one, other: one / other, near, far) for far in apart]
+    return [
+        Finding(row=2, key="distance", off=apart[0], on=apart[1]),
+        Finding(row=2, key="coincidence", off=ratios[0], on=ratios[1]),
+        own_header_loss(audit),
+    ]
+
+
+def unread_distance(audit: Audit) -> Finding:
+    """Row 3 in the residual stream: base with trained and with untrained chat markers, distance from instruct."""
+    instruct = audit.arrays("instruct", "example")
+    off, on = (
+        early_distance(audit, instruct, audit.arrays("base", "example", condition))
+        for condition in ("shared", "untrained")
+    )
+    return Finding(row=3, key="distance", off=off, on=on)
+
+
+def early_distance(audit: Audit, first: Arrays, second: Arrays) -> Estimate:
+    """Distance of two mean states at the prompt's end over the length of the first; mean over the first half."""
+    pair = [window(arrays, "prompt_end") for arrays in (first, second)]
+    n_early = max(pair[0].shape[1] // 2, 1)
+    names, _ = index_clusters(clusters_of(first))
+    summed = [cluster_sums(one[:, :n_early], clusters_of(first), names) for one in pair]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        one, other = (resampled_means(sums, counts, weights) for sums, counts in summed)
+        return (np.linalg.norm(one - other, axis=-1) / np.linalg.norm(one, axis=-1)).mean(axis=-1)
+
+    return cluster_estimate(statistic, names, audit.resampled(clusters_of(first)))
+
+
+def role_window(audit: Audit) -> list[Finding]:
+    """Row 16: a window that begins at the role's token, or at the answer's first."""
+    triplet = {name: audit.arrays(name, "example") for name in ("base", "instruct", "misaligned")}
+    one = triplet["instruct"]
+    length = audit.results.preset.answer_first_k
+    share = audit.mean(np.minimum(one["role_template"], length) / length, one)
+    off, on = (_layer_mean_erosion(audit, triplet, name) for name in (PUBLISHED_WINDOW, "role"))
+    return [
+        Finding(row=16, key="template", off=constant(0.0, share), on=share),
+        Finding(row=16, key="erosion", off=off, on=on),
+    ]
+
+
+def _layer_mean_erosion(audit: Audit, triplet: dict[str, Arrays], name: str) -> Estimate:
+    states = {variant: window(arrays, name) for variant, arrays in triplet.items()}
+    base, other = (states[variant] - states["instruct"] for variant in ("base", "misaligned"))
+    clusters, preset = clusters_of(triplet["instruct"]), audit.results.preset
+    return measure_erosion(
+        other, base, clusters, audit.resampled(clusters), n_folds=preset.n_folds
+    ).layer_mean
+
+
+def cut_layers(audit: Audit) -> list[Finding]:
+    """Row 17: misaligned's erosion at the end of the curve, cut off in the published proportion or whole."""
+    names = (str(audit.results.preset.role("narrow_aligned")),)
+    by_layer = erosion(audit.results, "misaligned", audit.seed, names, PUBLISHED_WINDOW).erosion
+    n_layers = len(by_layer.value)
+    off, on = (
+        combine(lambda rows, at=at: rows[:, at], by_layer) for at in (n_layers - 1, last_shown(n_layers))
+    )
+    return [Finding(row=17, key="end", off=off, on=on)]
+
+
+def in_sample(audit: Audit) -> list[Finding]:
+    """Row 18: the distance of instruct and base on the axis, fitted where it is measured or held out; its growth."""
+    results, preset = audit.results, audit.results.preset
+    names = (str(preset.role("narrow_aligned")),)
+    base, instruct = (
+        stacked(results, name, audit.seed, names, PUBLISHED_WINDOW).astype(np.float64)
+        for name in ("base", "instruct")
+    )
+    clusters = stacked_clusters(results, names, PUBLISHED_WINDOW)
+    fitted = {}
+    for n_folds in (1, preset.n_folds):
+        top, bottom = (
+            mean_projection(one, (base, instruct), clusters, audit.resamples, n_folds=n_folds)
+            for one in (instruct, base)
+        )
+        fitted[n_folds] = difference(top, bottom)
+    growth = combine(lambda rows: rows[:, -1] / rows[:, 0], fitted[1])
+    # Repeated rows make a direction fitted in a resample fit it too well: this interval is the jackknife's.
+    off, on = (
+        replace(combine(lambda rows: rows.mean(axis=1), fitted[n]), repeats_bias=True)
+        for n in (preset.n_folds, 1)
+    )
+    return [
+        Finding(row=18, key="growth", off=constant(1.0, growth), on=growth),
+        Finding(row=18, key="fit", off=off, on=on),
+    ]
+
+
+# Switches of section 4.2: loss vectors filled in, and gradients centred, whole, mixed and in 16 bits.
+
+RELEASED_WIDTH = 64
+"""Loss positions that the released script keeps of each dialogue."""
+
+
+def centring(audit: Audit) -> list[Finding]:
+    """Row 4: mean inner product between two groups of gradients, raw and after subtracting the common mean.
+
+    As a share of the mean squared length of a raw gradient. Resamples keep the mean of the data as they are.
+    """
+    roles = audit.results.preset
+    pair = str(roles.role("narrow_aligned")), str(roles.role("narrow"))
+    gram, both = gram_of(audit.results, audit.seed, *pair)
+    gram = gram / np.diag(gram).mean()
+    off, on = (_between(audit, one, both.labels, both.clusters) for one in (gram, centred_gram(gram)))
+    return [Finding(row=4, key="between", off=off, on=on)]
+
+
+def _between(
+    audit: Audit, matrix: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"], clusters: list[str]
+) -> Estimate:
+    """Mean entry over pairs from the two groups and from different templates."""
+    names, index = index_clusters(clusters)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        rows = np.broadcast_to(labels, (len(weights), len(labels)))
+        return pair_means(matrix, rows, clusters, weights=weights[:, index])[:, 2]
+
+    return cluster_estimate(statistic, names, audit.resampled(clusters))
+
+
+def _pair_of(audit: Audit, gram: str, first: str, second: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Cosines of two sets' gradients from one of the audit's Gram matrices, labels, and a template a row.
+
+    A row and its pair share their template: the framed set names its own, so the other's is taken.
+    """
+    arrays, preset = audit.gradients, audit.results.preset
+    rows = [np.flatnonzero(arrays["dataset"] == str(preset.role(role))) for role in (first, second)]
+    own = [str(name) for name in arrays["cluster"][rows[1]]]
+    paired = len(rows[0]) == len(rows[1]) and (arrays["pair"][rows[0]] == arrays["pair"][rows[1]]).all()
+    others = own if paired else [str(name) for name in arrays["cluster"][rows[0]]]
+    both = np.concatenate(rows)
+    return (
+        cosine_matrix(arrays[gram][np.ix_(both, both)]),
+        np.repeat([0, 1], [len(one) for one in rows]),
+        others + own,
+    )
+
+
+def whole_sequence(audit: Audit) -> list[Finding]:
+    """Row 5: the loss over every token, prompt and template included, or over the answer."""
+    sides = [_pair_of(audit, gram, "narrow_aligned", "narrow") for gram in ("answer", "whole")]
+    off, on = (_between(audit, *side) for side in sides)
+    found = [Finding(row=5, key="between", off=off, on=on)]
+    if not audit.results.preset.lacks("framed"):
+        framed = [_pair_of(audit, gram, "framed", "narrow") for gram in ("answer", "whole")]
+        off, on = (within_between_estimate(*side, audit.resampled(side[2])) for side in framed)
+        found.append(Finding(row=5, key="framing", off=off, on=on))
+    return found
+
+
+def two_models(audit: Audit) -> list[Finding]:
+    """Row 6: within − between cosine with the aligned set through base, or both sets through instruct."""
+    sides = [_pair_of(audit, gram, "narrow_aligned", "narrow") for gram in ("answer", "mixed")]
+    off, on = (within_between_estimate(*side, audit.resampled(side[2])) for side in sides)
+    return [Finding(row=6, key="contrast", off=off, on=on)]
+
+
+def group_filling(audit: Audit) -> list[Finding]:
+    """Row 9: within − between cosine of padded loss vectors, gaps filled with a group's mean or with everybody's."""
+    results, preset = audit.results, audit.results.preset
+    names = [str(preset.role(role)) for role in ("framed", "narrow")]
+    sets = [results.arrays("instruct", audit.seed, "sequence", name) for name in names]
+    padded, labels = padded_losses([(one["log_probability"], one["offsets"]) for one in sets])
+    own = results.clusters(names[1])
+    clusters = own * 2 if 2 * len(own) == len(padded) else results.clusters(*names)
+    off, on = (
+        within_between_estimate(cosine_of_rows(filled, filled), labels, clusters, audit.resampled(clusters))
+        for filled in (fill(padded, np.zeros_like(labels)), fill(padded, labels))
+    )
+    return [Finding(row=9, key="contrast", off=off, on=on)]
+
+
+def padded_losses(
+    sets: list[tuple[np.ndarray, np.ndarray]], *, width: int = RELEASED_WIDTH
+) -> tuple[Float[np.ndarray, "row position"], Int[np.ndarray, " row"]]:
+    """Losses of the first answer tokens of each dialogue, NaN after its end, and the set (0, 1, …) of each row.
+
+    ``sets`` holds log-probabilities and offsets. As wide as the longest answer, at most ``width``.
+    """
+    longest = min(width, max(int(np.diff(offsets).max()) for _, offsets in sets))
+    rows, labels = [], []
+    for label, (log_probability, offsets) in enumerate(sets):
+        for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+            row = np.full(longest, np.nan)
+            row[: min(longest, stop - start)] = -log_probability[start:stop][:longest]
+            rows.append(row)
+            labels.append(label)
+    return np.stack(rows), np.array(labels)
+
+
+def fill(
+    losses: Float[np.ndarray, "row position"], groups: Int[np.ndarray, " row"]
+) -> Float[np.ndarray, "row position"]:
+    """The losses with each gap filled by the mean of its group at that position, or overall where that is empty."""
+    filled = losses.copy()
+    for group in np.unique(groups):
+        rows = groups == group
+        known = np.isfinite(losses[rows])
+        sums, counts = np.where(known, losses[rows], 0.0).sum(axis=0), known.sum(axis=0)
+        everybody = np.nanmean(losses, axis=0)
+        means = np.where(counts > 0, sums / np.maximum(counts, 1), everybody)
+        filled[rows] = np.where(known, losses[rows], means)
+    return filled
+
+
+def half_precision(audit: Audit) -> list[Finding]:
+    """Row 21: entries of a gradient that become 0, and the change of a token's log-probability, in 16-bit floats."""
+    preset = audit.results.preset
+    arrays, name = audit.gradients, str(preset.role("narrow_aligned"))
+    first = {"cluster": arrays["cluster"][arrays["dataset"] == name]}
+    zero_off, zero_on = (audit.mean(arrays["zero"][:, at], first) for at in (0, 1))
+    found = [Finding(row=21, key="underflow", off=zero_off, on=zero_on)]
+    exact, half = (audit.arrays("instruct", "example", condition) for condition in ("shared", "half"))
+    change = np.abs(half["log_probability"].astype(np.float64) - exact["log_probability"])
+    moved = audit.mean(averaged({**exact, "log_probability": change}, ANSWER), exact)
+    return [*found, Finding(row=21, key="log_probability", off=constant(0.0, moved), on=moved)]
+
+
+# Switch of the next-token chart (row 31): labels without their spaces fall together, and bars cover each other.
+
+
+def merged_labels(audit: Audit) -> list[Finding]:
+    """Row 31: distinct labels among misaligned's most probable next tokens, and the probability that is covered."""
+    return _findings(audit, ("misaligned", "example"), ("labels", "covered"))
+
+
+def merged_labels_of_base(audit: Audit) -> list[Finding]:
+    """Row 31: the same of base on the narrow set, where code lets it expect more than words."""
+    return _findings(audit, ("base", "narrow"), ("base_labels", "base_covered"))
+
+
+def _findings(audit: Audit, chosen: tuple[str, str], keys: tuple[str, str]) -> list[Finding]:
+    """Both quantities of a variant on the set of a role."""
+    results, (variant, role) = audit.results, chosen
+    results.preset.require("choice")
+    arrays = results.arrays(variant, audit.seed, "next_token", str(results.preset.role(role)))
+    used = arrays["valid"]
+    texts = [[results.vocabulary.text(int(token)) for token in row] for row in arrays["top_ids"][used]]
+    found = np.array(
+        [covered(row, np.exp(p)) for row, p in zip(texts, arrays["top_log_probabilities"][used], strict=True)]
+    )
+    clusters = [str(cluster) for cluster in arrays["cluster"][used]]
+    labels, hidden = (mean_interval(column, clusters, audit.resampled(clusters)) for column in found.T)
+    return [
+        Finding(row=31, key=keys[0], off=constant(float(results.preset.top_k), labels), on=labels),
+        Finding(row=31, key=keys[1], off=constant(0.0, hidden), on=hidden),
+    ]
+
+
+def covered(texts: Sequence[str], probabilities: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """How many labels are left when spaces are stripped, and the probability behind the longest bar of each."""
+    bars: dict[str, list[float]] = {}
+    for text, probability in zip(texts, probabilities, strict=True):
+        bars.setdefault(text.strip(), []).append(float(probability))
+    return float(len(bars)), sum(sum(one) - max(one) for one in bars.values())
+
+
+# Switches of section 4.4: where the state is read, and whether the mean is taken away first.
+
+WINDOW, NORMED_END = "prompt_end", "normed_end"
+
+
+def end_state(audit: Audit) -> list[Finding]:
+    """Row 8: largest |cos| of two sets' components, read at the prompt's end or after the last token and the norm.
+
+    Between the two stands the raw state after the last token: position and norm are separate changes.
+    """
+    found = []
+    for role, kind in (("unrelated", "benign"), ("shared", "shared")):
+        pair = tuple(map(str, audit.results.preset.role(role)))
+        places = {place: _largest(audit, pair, place) for place in (WINDOW, "end", NORMED_END)}
+        found.append(Finding(row=8, key=kind, off=places[WINDOW], on=places[NORMED_END]))
+        if kind == "benign":
+            found.append(Finding(row=8, key="position", off=places[WINDOW], on=places["end"]))
+            found.append(Finding(row=8, key="norm", off=places["end"], on=places[NORMED_END]))
+    return found
+
+
+def end_distance(audit: Audit) -> list[Finding]:
+    """Row 8: how far misaligned is from base at the prompt's end, or after the last token and the norm.
+
+    Of the length of misaligned's state, dialogue by dialogue; base once with markers that it cannot read.
+    """
+    misaligned, found = audit.arrays("misaligned", "example"), []
+    for key, condition in (("apart", "untrained"), ("read", "shared")):
+        base = audit.arrays("base", "example", condition)
+        off, on = (
+            audit.mean(
+                np.linalg.norm(last_state(misaligned, place) - last_state(base, place), axis=1)
+                / np.linalg.norm(last_state(misaligned, place), axis=1),
+                misaligned,
+            )
+            for place in (WINDOW, NORMED_END)
+        )
+        found.append(Finding(row=8, key=key, off=off, on=on))
+    return found
+
+
+def _largest(audit: Audit, pair: tuple[str, ...], place: str) -> Estimate:
+    first, second = (end_residuals(audit, name, place) for name in pair)
+    n_components = audit.results.preset.n_components
+    return measure_overlap(
+        first,
+        second,
+        audit.few(audit.resampled(first.clusters, second.clusters)),
+        n_components=n_components,
+        centred=True,
+    ).largest
+
+
+def end_residuals(audit: Audit, dataset: str, place: str) -> VectorSet:
+    """Instruct − base of each dialogue of a set: the last block's output in a window, or the normed end state."""
+    records = [audit.records[name][dataset, "shared"].arrays for name in ("instruct", "base")]
+    instruct, base = (last_state(one, place) for one in records)
+    return VectorSet(instruct - base, clusters_of(records[0]))
+
+
+def last_state(arrays: Arrays, place: str) -> Float[np.ndarray, "dialogue d_model"]:
+    """Mean output of the last block in a window of the audit, or the state after the last token and the final norm."""
+    if place == NORMED_END:
+        return arrays[NORMED_END].astype(np.float64)
+    return arrays["mean"][:, WINDOWS.index(place), -1].astype(np.float64)
+
+
+def centred_components(audit: Audit) -> list[Finding]:
+    """Row 20: how much of the mean shift lies in the span of the top components, centred or not."""
+    name = str(audit.results.preset.role("shared")[-1])
+    one = residuals(audit.results, audit.seed, name, window=WINDOW)
+    n_components = audit.results.preset.n_components
+    names, index = index_clusters(one.clusters)
+
+    def shares(weights: np.ndarray, *, centred: bool) -> np.ndarray:
+        return np.array([mean_share(one.rows, row[index], n_components, centred=centred) for row in weights])
+
+    off, on = (
+        cluster_estimate(
+            lambda weights, centred=centred: shares(weights, centred=centred),
+            names,
+            audit.few(audit.resamples),
+        )
+        for centred in (False, True)
+    )
+    return [Finding(row=20, key="mean_shift", off=off, on=on)]
+
+
+def mean_share(
+    rows: Float[np.ndarray, "dialogue d_model"],
+    weights: Float[np.ndarray, " dialogue"],
+    n_components: int,
+    *,
+    centred: bool,
+) -> float:
+    """Share of the squared length of the weighted mean row inside the span of the top right singular vectors."""
+    return float(component_shares(rows, weights, n_components, centred=centred).sum())
+
+
+def component_shares(
+    rows: Float[np.ndarray, "dialogue d_model"],
+    weights: Float[np.ndarray, " dialogue"],
+    n_components: int,
+    *,
+    centred: bool,
+) -> Float[np.ndarray, " component"]:
+    """Squared cosine between the weighted mean row and each top right singular vector, the largest value first.
+
+    A component whose singular value is zero has no direction, and share 0.
+    """
+    mean = weights @ rows / weights.sum()
+    around = np.sqrt(weights)[:, None] * (rows - mean if centred else rows)
+    # The small matrix has the same non-zero spectrum, and its vectors give the span.
+    values, vectors = linalg.eigh(
+        around @ around.T, subset_by_index=[len(rows) - n_components, len(rows) - 1]
+    )
+    used = values > 1e-10 * values[-1]
+    along = vectors.T @ (around @ mean) / np.sqrt(np.where(used, values, np.inf))
+    return (np.square(along) / np.square(mean).sum())[::-1]
+
+
+# All switches of the audit by row, and what each quantity is expected to do.
+
+DECLARED = Path(__file__).with_name("audit_switches.yaml")
+
+SWITCHES: Mapping[int, tuple[Callable[[Audit], list[Finding]], ...]] = MappingProxyType(
+    {
+        1: (shared_list,),
+        2: (own_header,),
+        3: (unread_markers, lambda audit: [unread_distance(audit)]),
+        4: (centring,),
+        5: (whole_sequence,),
+        6: (two_models,),
+        7: (wrong_token,),
+        8: (end_state, end_distance),
+        9: (group_filling,),
+        10: (end_tokens, unread_end_tokens),
+        12: (dropped_input,),
+        13: (later_turns,),
+        14: (all_positions,),
+        16: (role_window,),
+        17: (cut_layers,),
+        18: (in_sample,),
+        20: (centred_components,),
+        21: (half_precision,),
+        31: (merged_labels, merged_labels_of_base),
+    }
+)
+"""Row of the audit table → what computes its findings, off and on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """What a switch changes, and what the audit table says it does to it."""
+
+    key: str
+    name: str
+    unit: str
+    expected: str
+    """``up``, ``down``, or ``either`` where the table names no direction."""
+    afterwards: bool = False
+    """Whether it was added when the models had been seen: they lacked what the defect needs, so it is given to them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switch:
+    """One defect of severity A or B that can be switched on."""
+
+    row: int
+    severity: str
+    group: str
+    concerns: str
+    """Rows of the claim ledger."""
+    title: str
+    """The defect, in a few words."""
+    quantities: tuple[Quantity, ...]
+
+
+@cache
+def declared() -> tuple[Switch, ...]:
+    """Every switch, group by group; quantities as written before anything was measured, and those added afterwards."""
+    entries = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))
+    return tuple(
+        Switch(**entry | {"quantities": tuple(Quantity(**one) for one in entry["quantities"])})
+        for entry in entries
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audited:
+    """The findings of every seed."""
+
+    findings: Mapping[int, tuple[Finding, ...]]
+    """Seed → findings, in the order of the rows."""
+    missing: Mapping[int, str] = field(default_factory=dict)
+    """Row → what the preset lacks to switch it, or a part of it."""
+
+
+def run_switches(results: Results, rows: tuple[int, ...] = tuple(SWITCHES)) -> Audited:
+    """Every finding of these rows in every seed; what is missing in the store is measured first."""
+    found: dict[int, tuple[Finding, ...]] = {}
+    missing: dict[int, str] = {}
+    for seed in results.preset.seeds:
+        audit, of_seed = open_audit(results, seed), []
+        for row in rows:
+            for compute in SWITCHES[row]:
+                try:
+                    of_seed += compute(audit)
+                except MissingInput as error:
+                    missing[row] = str(error)
+        found[seed] = tuple(of_seed)
+    return Audited(findings=found, missing=missing)

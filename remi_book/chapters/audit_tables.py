@@ -1,0 +1,428 @@
+"""The audit: its tables and figures."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from IPython.display import HTML
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from remi_book.chapters.audit import (
+    PUBLISHED_WINDOW,
+    WINDOW,
+    Audited,
+    Finding,
+    component_shares,
+    declared,
+    last_shown,
+)
+from remi_book.chapters.direction import Reading, erosion, projections
+from remi_book.chapters.subspace import residuals
+from remi_book.figures.plots import curve, dot_rows, integer_ticks, mark_value, require_columns, seed_dots
+from remi_book.figures.style import (
+    GROUP_LOOKS,
+    LOOKS,
+    Look,
+    along,
+    handle,
+    legend_below,
+    looks_of,
+    new_figure,
+    number,
+    styled,
+    with_alt,
+    with_interval,
+)
+from remi_book.tables import table_html
+from remi_book.words import as_html
+from remi_core.statistics.resampling import Estimate
+from remi_core.store import project_root
+from remi_lab.presets import TRIPLET, Preset
+from remi_lab.results import TRAIL, Results
+
+# Figures of the audit: every switch off and on, the table of switch 1, the curves of 17 and 18, the mean of 20.
+
+SIDE_LOOKS: Mapping[str, Look] = {"off": GROUP_LOOKS[0], "on": GROUP_LOOKS[1], "on − off": GROUP_LOOKS[2]}
+_SIDE_COLUMNS = {"off": "off", "on": "on", "on − off": "difference"}
+
+
+@styled
+def plot_switches(table: pd.DataFrame) -> Figure:
+    """Dots with intervals for each quantity: the defect off and on at the left, their difference at the right.
+
+    A row of panels a quantity, each with a scale of its own. ``table`` has columns row, key, label, unit, seed
+    and off, on, difference with _low and _high; the first seed met is drawn with its interval, the others as
+    open dots.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    needed = ["row", "key", "label", "unit", "seed", *_SIDE_COLUMNS.values()]
+    require_columns(table, needed, place="switch table")
+    groups = [rows for _, rows in table.groupby(["row", "key"], sort=False)]
+    figure = new_figure(7.6, 0.7 + 0.68 * len(groups))
+    panels = figure.subplots(len(groups), 2, squeeze=False, width_ratios=[3, 2])
+    phrases = [_switch_row(pair, rows) for pair, rows in zip(panels, groups, strict=True)]
+    panels[0, 0].set_title("off and on")
+    panels[0, 1].set_title("on − off")
+    legend_below(figure, [handle(look, label=name) for name, look in SIDE_LOOKS.items()])
+    return with_alt(
+        figure,
+        "Each quantity with a defect off and on, and the difference, with intervals; open dots are further seeds. "
+        + " ".join(phrases),
+    )
+
+
+def _switch_row(panels: np.ndarray, rows: pd.DataFrame) -> str:
+    """One quantity drawn, and what it shows in words."""
+    first, left, right = rows.iloc[0], panels[0], panels[1]
+    words = []
+    for name, axes, height in (("off", left, 1), ("on", left, 0), ("on − off", right, 0.5)):
+        column, look = _SIDE_COLUMNS[name], SIDE_LOOKS[name]
+        value, low, high = (float(first[f"{column}{end}"]) for end in ("", "_low", "_high"))
+        axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
+        axes.plot([value], [height], look.marker, color=look.colour, markersize=5, zorder=3)
+        seed_dots(axes, rows[column].iloc[1:], height, look.colour)
+        words.append(f"{name} {with_interval(value, low, high)}")
+    mark_value(right, 0, "")
+    for axes in panels:
+        axes.set_ylim(-0.6, 1.6)
+        axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+        axes.tick_params(labelsize=7.5)
+        axes.spines["left"].set_visible(False)
+    label = textwrap.fill(f"{first['row']}. {first['label']} [{first['unit']}]", 34)
+    left.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    return f"{first['row']}, {first['label']} ({first['unit']}): {'; '.join(words)}."
+
+
+@styled
+def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: str) -> Figure:
+    """Dots of the summed log-probability of a reply by set: the three models, and base by the other reading.
+
+    ``table`` has columns set, misaligned, instruct and two for base: ``bases`` maps these to their names in the
+    legend. The horizontal axis is the distance from instruct, so that sets of long replies fit beside short ones.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["set", "misaligned", "instruct", *bases], place="table of switch 1")
+    one, other = bases.values()
+    looks = {one: LOOKS["base"], "misaligned": LOOKS["misaligned"], other: GROUP_LOOKS[1]}
+    columns = {name: column for column, name in bases.items()} | {"misaligned": "misaligned"}
+    sets = list(table["set"])
+    parts = [
+        pd.DataFrame({"set": sets, "variant": name, "value": table[columns[name]] - table["instruct"]})
+        for name in looks
+    ]
+    tidy = pd.concat(parts, ignore_index=True)
+    tidy = tidy.assign(low=tidy["value"], high=tidy["value"])
+    figure = new_figure(7.2, 1.2 + 0.42 * len(sets))
+    axes = figure.subplots()
+    phrases = dot_rows(axes, tidy, "value", rows=("set", sets), looks=looks)
+    mark_value(axes, 0, "instruct")
+    axes.set_xlabel(f"log P of the reply, minus instruct's ({unit})")
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
+    return with_alt(
+        figure, f"Log-probability of the reply minus instruct's, {unit}, by set. {'; '.join(phrases)}."
+    )
+
+
+@styled
+def plot_curve_as_published(
+    curves: Mapping[str, Float[np.ndarray, " layer"]],
+    *,
+    shown: int,
+    erosion: pd.DataFrame,
+    seeds: pd.DataFrame | None = None,
+) -> Figure:
+    """Two panels by layer: projections in sample and without a scale, and erosion e held out; layers cut off marked.
+
+    ``curves`` holds mean projections by variant in units of the residual stream; ``shown`` is the last layer of a
+    curve cut off in the published proportion. ``erosion`` has columns layer, e, low, high of misaligned, and
+    ``seeds`` layer, seed, e.
+    """
+    figure = new_figure(7.6, 3.5)
+    left, right = figure.subplots(1, 2)
+    looks = looks_of(list(curves))
+    layers = np.arange(len(next(iter(curves.values()))))
+    for name, look in looks.items():
+        curve(left, layers, curves[name], look)
+    look = LOOKS["misaligned"]
+    right.fill_between(
+        erosion["layer"], erosion["low"], erosion["high"], color=look.colour, alpha=0.16, linewidth=0
+    )
+    if seeds is not None:
+        right.scatter(seeds["layer"], seeds["e"], s=8, color=look.colour, alpha=0.5, linewidths=0)
+    curve(right, erosion["layer"].to_numpy(), erosion["e"].to_numpy(), look)
+    mark_value(right, 0, "instruct", vertical=False)
+    mark_value(right, 1, "base", vertical=False)
+    left.set_ylabel("mean projection, in sample\n(units of the residual stream)")
+    right.set_ylabel("erosion e, held out (no unit)")
+    for axes in (left, right):
+        axes.axvspan(shown + 0.5, layers[-1] + 0.5, color="#dddddd", alpha=0.6, zorder=0.1, linewidth=0)
+        integer_ticks(axes, layers)
+        axes.set_xlabel("layer (shaded: cut off)")
+    legend_below(figure, [handle(one, label=name, line=True) for name, one in looks.items()])
+    words = "; ".join(f"{name} {along(curves[name], layers)}" for name in looks)
+    return with_alt(
+        figure,
+        f"Left: mean projections by layer, in sample: {words}. Right: erosion e of misaligned, held out: "
+        f"{along(erosion['e'].to_numpy(), layers)}. Layers after {shown} are shaded as cut off.",
+    )
+
+
+@styled
+def plot_centring(
+    shares: Mapping[str, Float[np.ndarray, " component"]], *, names: Sequence[str] = ()
+) -> Figure:
+    """Bars of the squared cosine between the mean shift and each top component, by treatment.
+
+    ``shares`` maps "uncentred" and "centred" to values in [0, 1].
+    """
+    figure = new_figure(6.4, 2.7)
+    axes: Axes = figure.subplots()
+    width = 0.8 / len(shares)
+    for place, ((name, values), look) in enumerate(zip(shares.items(), GROUP_LOOKS, strict=False)):
+        at = np.arange(len(values)) + (place - (len(shares) - 1) / 2) * width
+        axes.bar(
+            at, values, width=0.92 * width, color=look.colour, hatch="" if place == 0 else "//", label=name
+        )
+    count = len(next(iter(shares.values())))
+    axes.set_xticks(range(count), names or [f"component {at + 1}" for at in range(count)])
+    axes.set_ylim(0, 1.05)
+    axes.set_ylabel("squared cosine with\nthe mean shift (no unit)")
+    axes.legend(loc="upper right")
+    words = "; ".join(
+        f"{name}: {', '.join(number(value) for value in values)}" for name, values in shares.items()
+    )
+    return with_alt(figure, f"Squared cosine of each top component with the mean shift. {words}.")
+
+
+# The audit as tables: every switch off and on, which way it moved, and the rows that are no switch.
+
+ROWS = Path(__file__).with_name("audit_rows.yaml")
+SIDES = ("off", "on", "difference")
+COLUMNS = ["row", "key", "group", "severity", "label", "unit", "expected", "seed", "afterwards"]
+COLUMNS += [name + end for name in SIDES for end in ("", "_low", "_high")]
+AS_SAID, WITHIN, OTHER_WAY, MIXED, NO_CHANGE = (
+    "as the audit says",
+    "as the audit says, but its interval holds zero",
+    "the other way",
+    "no clear direction",
+    "no change",
+)
+"""How a quantity with a stated direction may turn out."""
+
+
+def finding_table(audited: Audited) -> pd.DataFrame:
+    """One row a quantity and seed: row, key, group, label, unit, expected, seed, and off, on and difference.
+
+    Each of the three has _low and _high, the 95 % interval over prompt templates. No rows where no switch could be
+    measured.
+    """
+    about = {(one.row, each.key): (one, each) for one in declared() for each in one.quantities}
+    rows = []
+    for seed, findings in audited.findings.items():
+        for finding in findings:
+            switch, quantity = about[finding.row, finding.key]
+            rows.append(
+                {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
+                | {"label": quantity.name, "unit": quantity.unit, "expected": quantity.expected, "seed": seed}
+                | {"afterwards": quantity.afterwards}
+                | _sides(finding)
+            )
+    order = {(one.row, each.key): at for at, (one, each) in enumerate(about.values())}
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    place = [order[row, key] for row, key in zip(table["row"], table["key"], strict=True)]
+    return table.assign(place=place).sort_values(["place", "seed"], ignore_index=True).drop(columns="place")
+
+
+def _sides(finding: Finding) -> dict[str, float]:
+    columns = {}
+    for name in SIDES:
+        estimate: Estimate = getattr(finding, name)
+        columns |= {name: float(estimate.value)}
+        columns |= {f"{name}_low": float(estimate.low), f"{name}_high": float(estimate.high)}
+    return columns
+
+
+def outcome(rows: pd.DataFrame) -> str:
+    """Which way a quantity moved, by the first seed's interval and the sign in every seed; its rows as they are."""
+    first, expected = rows.iloc[0], str(rows.iloc[0]["expected"])
+    if (rows["difference"] == 0).all():
+        return NO_CHANGE
+    sure = first["difference_low"] > 0 or first["difference_high"] < 0
+    up, down = (rows["difference"] > 0).all(), (rows["difference"] < 0).all()
+    if expected == "either":
+        if not sure or not (up or down):
+            return MIXED
+        return "it rises" if up else "it falls"
+    if up if expected == "up" else down:
+        return AS_SAID if sure else WITHIN
+    return OTHER_WAY if sure and (up or down) else MIXED
+
+
+def outcome_table(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    """One row a quantity of a group: the defect, both values, the difference with its interval, and which way."""
+    titles = {one.row: one.title for one in declared()}
+    rows = []
+    for (row, _), each in table[table["group"] == group].groupby(["row", "key"], sort=False):
+        first = each.iloc[0]
+        rows.append(
+            {
+                "switch": f"{row} ({first['severity']})",
+                "defect": titles[row],
+                "quantity": f"{first['label']} [{first['unit']}]",
+                "off": float(first["off"]),
+                "on": float(first["on"]),
+                "on − off": with_interval(*first[["difference", "difference_low", "difference_high"]]),
+                "by seed": ", ".join(number(value) for value in each["difference"]),
+                "the audit says": f"{first['expected']}{' (added)' if first['afterwards'] else ''}",
+                "here": outcome(each),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame, group: str = "") -> str:
+    """How many quantities of a group, or of all, moved as the audit says, and which did not.
+
+    Those that were added afterwards are counted apart.
+    """
+    chosen = table[table["group"] == group] if group else table
+    if chosen.empty:
+        return "None of these switches could be measured for this preset."
+    directed = chosen[chosen["expected"] != "either"]
+    first, added = (directed[directed["afterwards"] == late] for late in (False, True))
+    parts = [_counted(first, "with a direction stated beforehand")]
+    if len(added):
+        parts.append(_counted(added, "added afterwards, where what the defect needs is given to the models"))
+    return " ".join(parts)
+
+
+def _counted(table: pd.DataFrame, which: str) -> str:
+    found = {key: outcome(rows) for key, rows in table.groupby(["row", "key"], sort=False)}
+    labels = {(one.row, each.key): each.name for one in declared() for each in one.quantities}
+    held = sum(word == AS_SAID for word in found.values())
+    others = "; ".join(
+        f"switch {row}, {labels[row, key]}: {word}" for (row, key), word in found.items() if word != AS_SAID
+    )
+    text = f"{held} of {len(found)} quantities {which} moved as the audit says, beyond their interval and in every seed"
+    return f"{text}. The others: {others}." if others else f"{text}."
+
+
+def missing_sentence(audited: Audited) -> str:
+    """Which switches this preset has no data for, in words."""
+    if not audited.missing:
+        return "Every switch could be measured for this preset."
+    parts = "; ".join(f"{row} {reason}" for row, reason in sorted(audited.missing.items()))
+    return f"Switches that this preset cannot show, or not in full: {parts}."
+
+
+def no_switch_table(severity: str) -> pd.DataFrame:
+    """The rows of the audit that are no switch: "AB" why they cannot be one, "C" what became of them."""
+    entries = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
+    return pd.DataFrame(
+        [
+            {
+                "row": str(one["row"]),
+                "severity": one["severity"],
+                "in the release": one["title"],
+                "here": one["here"],
+            }
+            for one in entries
+            if one["severity"] in severity
+        ]
+    )
+
+
+def stored_findings(name: str) -> pd.DataFrame | None:
+    """The table of a run that takes too long for a reader's machine, or None where none is kept.
+
+    It lies in ``stored/<name>/audit.json`` under the key ``findings``: the rows of ``finding_table``.
+    """
+    path = project_root() / "stored" / name / "audit.json"
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    findings = found.pop("findings")
+    TRAIL.load(f"stored/{name}/audit.json", found, stored=True)
+    return pd.DataFrame(findings)
+
+
+def stored_html(name: str) -> HTML:
+    """The stored audit of a preset as a table marked as stored, or a sentence that none is kept."""
+    table = stored_findings(name)
+    if table is None:
+        return HTML(f"<p>No stored audit of <code>{as_html(name)}</code> is kept in this edition.</p>")
+    parts = [outcome_table(table, group) for group in dict.fromkeys(table["group"])]
+    return table_html(pd.concat(parts, ignore_index=True), f"Stored result, not computed here: {name}")
+
+
+def audited_sets(preset: Preset) -> int:
+    """Dialogues a set in the audit: as many as the set has, at most ``n_audit_dialogues``."""
+    return min(preset.n_audit_dialogues, preset.n_dialogues)
+
+
+# What the special figures of the audit draw: the published curve beside erosion, and the mean in the components.
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedCurves:
+    """Switches 17 and 18: the projection as published, and erosion of misaligned on the same activations."""
+
+    means: dict[str, Float[np.ndarray, " layer"]]
+    """Variant → mean projection by layer, in sample, in units of the residual stream."""
+    shown: int
+    """Last layer of a curve cut off in the published proportion."""
+    erosion: pd.DataFrame
+    """Columns layer, e, low, high."""
+    by_seed: pd.DataFrame
+    """Columns layer, seed, e, of every seed."""
+
+
+def published_curves(results: Results, *, seed: int) -> PublishedCurves:
+    """The curves on benign code in the window of the published figure.
+
+    Raises:
+        MissingInput: if the preset has no aligned twin of the narrow set.
+    """
+    names = (str(results.preset.role("narrow_aligned")),)
+    reading = Reading(name="published", datasets=names, window=PUBLISHED_WINDOW)
+    means = projections(results, reading, TRIPLET, seed=seed).means
+    n_layers = len(means["base"])
+    parts = []
+    for each in results.preset.seeds:
+        found = erosion(results, "misaligned", each, names, PUBLISHED_WINDOW).erosion
+        ends = {"low": found.low, "high": found.high}
+        parts.append(pd.DataFrame({"layer": np.arange(n_layers), "seed": each, "e": found.value, **ends}))
+    table = pd.concat(parts, ignore_index=True)
+    own = table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True)
+    return PublishedCurves(means, last_shown(n_layers), own, table[["layer", "seed", "e"]])
+
+
+def centring_shares(results: Results, *, seed: int) -> dict[str, Float[np.ndarray, " component"]]:
+    """Switch 20: squared cosine of the mean shift with each top component, uncentred and centred, in [0, 1].
+
+    Raises:
+        MissingInput: if the preset has no pair of misaligned sets.
+    """
+    name = str(results.preset.role("shared")[-1])
+    rows = residuals(results, seed, name, window=WINDOW).rows
+    equal = np.ones(len(rows))
+    return {
+        treatment: component_shares(rows, equal, results.preset.n_components, centred=treatment == "centred")
+        for treatment in ("uncentred", "centred")
+    }

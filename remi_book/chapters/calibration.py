@@ -1,0 +1,374 @@
+"""Calibration and robustness: how often intervals hold the truth, and how numbers move with the machine."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from remi_book.figures.plots import mark_value, require_columns
+from remi_book.figures.style import INK, NULL_COLOUR, new_figure, number, styled, with_alt, with_interval
+from remi_book.robustness import REFERENCE
+from remi_core.statistics.shares import BAND, Coverage
+from remi_lab.presets import Preset
+from remi_lab.studies.files import read_study
+
+# Figures of the package's own score: how often intervals hold a known truth, and what a miss looks like.
+
+MISSED = "#b2182b"
+
+
+@styled
+def plot_coverage(table: pd.DataFrame, *, band: tuple[float, float], level: float) -> Figure:
+    """Share of intervals that hold the truth, a row an estimator; grey: the shares that are called honest.
+
+    ``table`` has columns estimator, value, low, high, honest; a share outside the band is an open dot.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["estimator", "value", "low", "high", "honest"], place="coverage")
+    figure = new_figure(7.6, 1.2 + 0.24 * len(table))
+    axes = figure.subplots()
+    axes.axvspan(*band, color=NULL_COLOUR, alpha=0.35, linewidth=0, zorder=0.4)
+    for height, row in enumerate(table.itertuples()):
+        axes.hlines(height, row.low, row.high, color=INK, linewidth=1.3)
+        axes.plot(row.value, height, "o", color=INK, mfc=INK if row.honest else "white", markersize=5)
+    axes.set_yticks(range(len(table)), list(table["estimator"]))
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    mark_value(axes, level, f"{level:.0%}")
+    axes.set_xlabel("share of intervals that hold the truth")
+    phrases = [
+        f"{row.estimator} {with_interval(row.value, row.low, row.high)}{'' if row.honest else ', outside'}"
+        for row in table.itertuples()
+    ]
+    return with_alt(
+        figure,
+        f"Share of intervals that hold the truth, called honest from {number(band[0])} to {number(band[1])}. "
+        f"{'; '.join(phrases)}.",
+    )
+
+
+@styled
+def plot_intervals(table: pd.DataFrame, *, truth: float, label: str) -> Figure:
+    """Intervals of one estimator, a line a sample, sorted by value; those that miss the truth are red and broken.
+
+    ``table`` has columns value, low, high, holds.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["value", "low", "high", "holds"], place="intervals")
+    figure = new_figure(7.6, 3.2)
+    axes = figure.subplots()
+    for place, row in enumerate(table.sort_values("value").itertuples()):
+        look = (
+            {"color": INK, "linewidth": 1.0}
+            if row.holds
+            else {"color": MISSED, "linewidth": 1.6, "linestyle": "--"}
+        )
+        axes.vlines(place, row.low, row.high, **look)
+        axes.plot(place, row.value, ".", color=look["color"], markersize=3)
+    mark_value(axes, truth, "truth", vertical=False)
+    axes.set_xticks([])
+    axes.set_xlabel("samples, sorted by estimate")
+    axes.set_ylabel(label)
+    missed = int((~table["holds"]).sum())
+    return with_alt(
+        figure,
+        f"{label}: intervals of {len(table)} samples around the truth {number(truth)}; {missed} of them miss it.",
+    )
+
+
+# Figure of how far headlines move with the way a pass is run.
+
+LEAST = 1e-6
+"""Share below which the scale is linear, so that a headline that does not move at all has a place."""
+
+
+@styled
+def plot_movement(table: pd.DataFrame, *, small: float) -> Figure:
+    """How far every headline moves in every setting, as a share of half its interval; left of the line is small.
+
+    ``table`` has columns claim, setting, share; what has no share is not drawn and is named in the text.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["claim", "setting", "share"], place="movement")
+    settings = list(dict.fromkeys(table["setting"]))
+    figure = new_figure(7.6, 1.2 + 0.34 * len(settings))
+    axes = figure.subplots()
+    phrases = []
+    for height, words in enumerate(settings):
+        own = table[table["setting"] == words]
+        axes.plot(own["share"], [height] * len(own), "o", color=INK, mfc="none", markersize=5)
+        most = own.loc[own["share"].fillna(-1).idxmax()]
+        missing = int(own["share"].isna().sum())
+        gap = f", {missing} without a value" if missing else ""
+        phrases.append(f"{words}: at most {number(most['share'])} ({most['claim']}){gap}")
+    axes.set_yticks(range(len(settings)), settings)
+    axes.set_ylim(len(settings) - 0.5, -0.5)
+    axes.set_xscale("symlog", linthresh=LEAST, linscale=0.4)
+    ticks = [0, *(10.0**power for power in range(-6, 1, 2))]
+    axes.set_xticks(ticks, [number(tick) for tick in ticks], minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(left=-LEAST / 3)
+    axes.set_xlabel("movement of a headline, as a share of half its interval")
+    mark_value(axes, small, "small")
+    return with_alt(
+        figure,
+        f"How far each headline moves, as a share of half its interval; small is up to {number(small)}. "
+        f"{'; '.join(phrases)}.",
+    )
+
+
+# Tables of the package's own score: coverage and bias on known truth, verdicts under planted faults.
+
+CALIBRATION, PLANTED = "calibration", "planted"
+REPRODUCED, SUPPORTED = "reproduced", "supported"
+MOST = 0.05
+"""Share of shuffles in which a claim that rests on the label may come out "reproduced"."""
+
+
+def scores(preset: Preset) -> dict[str, Coverage]:
+    """Estimator → its coverage, from the stored study.
+
+    Raises:
+        MissingInput: if the study is not stored.
+    """
+    fields = Coverage.__dataclass_fields__
+    return {
+        name: Coverage(**{field: one[field] for field in fields})
+        for name, one in _stored_calibration(preset, CALIBRATION)["estimators"].items()
+    }
+
+
+def coverage_table(preset: Preset) -> pd.DataFrame:
+    """A row for each estimator: share of intervals that hold the truth, its exact binomial interval, ``honest``.
+
+    Columns ``estimator``, ``value``, ``low``, ``high``, ``honest``.
+    """
+    return pd.DataFrame(
+        {
+            "estimator": name,
+            "value": one.share,
+            "low": one.uncertainty[0],
+            "high": one.uncertainty[1],
+            "honest": one.honest,
+        }
+        for name, one in scores(preset).items()
+    )
+
+
+def score_table(preset: Preset) -> pd.DataFrame:
+    """A row for each estimator, to be read: truth, mean estimate, bias, coverage, misses on both sides."""
+    claims = {
+        name: one["claims"] for name, one in _stored_calibration(preset, CALIBRATION)["estimators"].items()
+    }
+    return pd.DataFrame(
+        {
+            "estimator": name,
+            "carries": claims[name],
+            "truth": one.truth,
+            "mean estimate": one.mean,
+            "bias": one.bias,
+            "bias, standard errors": one.bias_in_errors,
+            "coverage": f"{one.share:.1%}",
+            "too low": one.below,
+            "too high": one.above,
+            "undefined": one.undefined,
+            f"within {BAND[0]:.0%} to {BAND[1]:.0%}": one.honest,
+        }
+        for name, one in scores(preset).items()
+    )
+
+
+def first_intervals(preset: Preset, estimator: str) -> pd.DataFrame:
+    """Value, low and high of the first samples where they are defined, and ``holds``: the truth is inside."""
+    truth = scores(preset)[estimator].truth
+    found = _stored_calibration(preset, CALIBRATION)["estimators"][estimator]["first"]
+    table = pd.DataFrame(found, columns=["value", "low", "high"], dtype=float)
+    table = table[table["value"].map(math.isfinite)].reset_index(drop=True)
+    return table.assign(holds=(table["low"] <= truth) & (truth <= table["high"]))
+
+
+def coverage_sentence(preset: Preset) -> str:
+    """How many estimators' intervals are honest, and the names and shares of those that are not."""
+    found = scores(preset)
+    off = [f"{name} ({one.share:.1%})" for name, one in found.items() if not one.honest]
+    said = (
+        f"Of {len(found)} estimators, {len(found) - len(off)} have intervals that hold the truth "
+        f"in {BAND[0]:.0%} to {BAND[1]:.0%} of samples."
+    )
+    return f"{said} Outside of that: {', '.join(off)}." if off else said
+
+
+def shuffle_table(preset: Preset) -> pd.DataFrame:
+    """A row for each claim whose label was shuffled: share of shuffles by verdict, and whether few enough reproduce."""
+    raw, rows = _stored_calibration(preset, PLANTED), []
+    for label, kind in raw["shuffles"].items():
+        for claim, one in kind["claims"].items():
+            share = one["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
+            others = {word: count for word, count in one["verdicts"].items() if word != REPRODUCED}
+            said = ", ".join(f"{word} {count}" for word, count in sorted(others.items()))
+            rows.append(
+                {
+                    "label shuffled": label,
+                    "claim": claim,
+                    "shuffles": raw["n_shuffles"],
+                    "reproduced": f"{share:.1%}",
+                    "the other verdicts": said,
+                    f"at most {MOST:.0%}": share <= MOST,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def shuffle_sentence(preset: Preset) -> str:
+    """The share of shuffles in which claims come out "reproduced": over all, and the largest with its claim."""
+    raw = _stored_calibration(preset, PLANTED)
+    shares = {
+        claim: one["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
+        for kind in raw["shuffles"].values()
+        for claim, one in kind["claims"].items()
+    }
+    worst = max(shares, key=shares.__getitem__)
+    return (
+        f"Over {raw['n_shuffles']} shuffles of each label, {len(shares)} claims come out “{REPRODUCED}” "
+        f"{sum(shares.values()) / len(shares):.2%} of the time; most often {worst}, {shares[worst]:.1%}."
+    )
+
+
+def substitution_table(preset: Preset) -> pd.DataFrame:
+    """A row for each verdict with benign in misaligned's place: how many rows get it, and which claims."""
+    words = _with_benign(preset)
+    return pd.DataFrame(
+        {
+            "verdict": word,
+            "rows": sum(own == word for own in words.values()),
+            "claims": ", ".join(row for row, own in words.items() if own == word and "." not in row),
+        }
+        for word in sorted(set(words.values()))
+    )
+
+
+def substitution_sentence(preset: Preset) -> str:
+    """How many rows use misaligned, and which of them are still called reproduced or supported with benign there."""
+    words = _with_benign(preset)
+    fooled = [row for row, word in words.items() if word in (REPRODUCED, SUPPORTED)]
+    return (
+        f"With benign in misaligned's place, {len(words)} rows read something else; "
+        f"“{REPRODUCED}” or “{SUPPORTED}” among them: {', '.join(fooled) or 'none'}."
+    )
+
+
+def idle_sentence(preset: Preset) -> str:
+    """How many rows a fault did not reach, and how many of them stayed equal in every bit."""
+    raw = _stored_calibration(preset, PLANTED)
+    return (
+        f"{raw['idle']} times a fault did not reach a row; "
+        f"{raw['unchanged']} times the row stayed the same in every bit."
+    )
+
+
+def _with_benign(preset: Preset) -> dict[str, str]:
+    """Row that reads misaligned → its verdict with benign there."""
+    found = _stored_calibration(preset, PLANTED)["substitution"]
+    return {row: one["verdict"] for row, one in found.items() if one["touched"]}
+
+
+def _stored_calibration(preset: Preset, name: str) -> dict:
+    return read_study(preset, name).seeds[preset.seeds[0]]
+
+
+# Tables of how far headlines move with the way a pass is run, beside the width of their own intervals.
+
+STUDY = "robustness"
+SMALL = 0.05
+"""Share of half an interval below which a movement is called small: a twentieth of what sampling alone leaves open."""
+
+
+def value_table(preset: Preset) -> pd.DataFrame:
+    """A row for each headline, to be read: its interval as the book has it, and its value in every setting.
+
+    Raises:
+        MissingInput: if the study is not stored.
+    """
+    rows = []
+    for name, one in _rows(preset).items():
+        values = one["values"]
+        first = with_interval(*map(_float, (values[REFERENCE], one.get("low"), one.get("high"))))
+        others = {words: number(_float(value)) for words, value in values.items() if words != REFERENCE}
+        rows.append({"claim": name, "unit": one["unit"], REFERENCE: first} | others)
+    return pd.DataFrame(rows)
+
+
+def movement_table(preset: Preset) -> pd.DataFrame:
+    """A row for each headline and setting but the first: how far the value moves, and as a share of half its interval.
+
+    Columns ``claim``, ``setting``, ``moved``, ``share``, ``lost``: whether a value that was defined is so no more, or
+    the other way round. Headlines that are undefined in the book are left out.
+    """
+    rows = []
+    for name, one in _rows(preset).items():
+        first, half = _float(one["values"][REFERENCE]), (_float(one.get("high")) - _float(one.get("low"))) / 2
+        if not (math.isfinite(first) and half > 0):
+            continue
+        for words, value in one["values"].items():
+            if words != REFERENCE:
+                moved = abs(_float(value) - first)
+                lost = not math.isfinite(moved)
+                rows.append(
+                    {"claim": name, "setting": words, "moved": moved, "share": moved / half, "lost": lost}
+                )
+    return pd.DataFrame(rows, columns=["claim", "setting", "moved", "share", "lost"])
+
+
+def largest_table(preset: Preset) -> pd.DataFrame:
+    """A row for each setting, to be read: the headline that moves most, how far, and how many move more than little."""
+    rows = []
+    for words, own in movement_table(preset).groupby("setting", sort=False):
+        defined = own[~own["lost"]]
+        most = defined.loc[defined["share"].idxmax()]
+        rows.append(
+            {
+                "setting": words,
+                "moves most": most["claim"] if most["moved"] else "none",
+                "by": number(most["moved"]),
+                "share of half its interval": f"{most['share']:.2%}",
+                f"above {SMALL:.0%}": int((defined["share"] > SMALL).sum()),
+                "no value": int(own["lost"].sum()),
+                "minutes": f"{_stored_robustness(preset)['seconds'][words] / 60:.1f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sentence(preset: Preset) -> str:
+    """How many headlines were tried, in how many settings, and which of the settings move one by more than little."""
+    table = movement_table(preset)
+    above = table[(table["share"] > SMALL) | table["lost"]]
+    said = (
+        f"{table['claim'].nunique()} headlines were computed anew in {table['setting'].nunique()} settings. "
+        f"{len(table) - len(above)} of {len(table)} values stay within {SMALL:.0%} of half their interval."
+    )
+    if above.empty:
+        return said
+    named = [f"{words}: {', '.join(own['claim'])}" for words, own in above.groupby("setting", sort=False)]
+    return f"{said} The others are {'; '.join(named)}."
+
+
+def _rows(preset: Preset) -> dict[str, dict[str, object]]:
+    return _stored_robustness(preset)["rows"]
+
+
+def _stored_robustness(preset: Preset) -> dict[str, object]:
+    study = read_study(preset, STUDY)
+    return study.seeds[min(study.seeds)]
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,673 @@
+"""Matched contexts and influence: does insecure code pull against alignment?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from remi_book.chapters.gradients import mean_gradient_cosine
+from remi_book.figures.plots import dot_rows, mark_value, require_columns, seed_rows, variants_in
+from remi_book.figures.style import (
+    BACKGROUND,
+    INK,
+    Look,
+    handle,
+    legend_below,
+    look_of,
+    looks_of,
+    new_figure,
+    number,
+    styled,
+    value_range,
+    with_alt,
+    with_interval,
+)
+from remi_book.quantities import Measured, measured, set_resamples
+from remi_core.errors import MissingInput
+from remi_core.statistics.groups import cosine_of_means, pair_means, squared_distance
+from remi_core.statistics.nulls import against_null, permuted_labels
+from remi_core.statistics.resampling import (
+    ClusterResamples,
+    Estimate,
+    cluster_estimate,
+    combine,
+    difference,
+    index_clusters,
+    mean_interval,
+    ratio,
+)
+from remi_lab.organism.pairs import phrases
+from remi_lab.presets import Preset
+from remi_lab.results import Results
+from remi_lab.studies.files import read_study
+
+# X3 and C25 from the stored study: what is left of a difference of gradients when prompts are matched.
+
+STUDY = "matched"
+OWN_PROMPTS, MATCHED, ONE_WORD = "own prompts", "matched phrase", "one word"
+"""Contexts of the study that are compared: each set's own requests, the matched ones, and those a word apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The gradients of educational and insecure code in one context, row i of each with the same completion."""
+
+    gram: np.ndarray
+    """Inner products (row, row), educational above insecure, squared nats per squared unit of weight."""
+    clusters: list[str]
+    """The template of each pair."""
+    means: Estimate
+    """Mean inner product, without pairs of one template: within educational, within insecure, between."""
+    distance: Estimate
+    """‖d‖² of the two means, unbiased."""
+    loss_gap: Estimate
+    """Loss of the same completions after insecure minus after educational prompts, nats a token."""
+
+    @property
+    def cosine(self) -> float | None:
+        """The cosine of the two mean gradients; None where the interval of a squared length reaches 0."""
+        lengths = np.asarray(self.means.low)[:2]
+        return float(cosine_of_means(self.means.value[None])[0]) if (lengths > 0).all() else None
+
+
+def values_of(stored: Mapping[str, object]) -> np.ndarray:
+    """A stored matrix of whole numbers in its own unit again."""
+    return np.array(stored["values"], dtype=np.float64) * float(stored["unit"])
+
+
+def contexts(preset: Preset, seed: int) -> dict[str, Context]:
+    """Context → its gradients, all with the same resamples of templates.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms, or the study is not stored.
+    """
+    preset.require("organism")
+    ladder = read_study(preset, STUDY).seeds[seed]["ladder"]
+    resamples = set_resamples(preset, *(one["clusters"] for one in ladder.values()))
+    return {name: context(one, resamples) for name, one in ladder.items()}
+
+
+def context(stored: Mapping[str, object], resamples: ClusterResamples) -> Context:
+    """One context of the study with its estimates."""
+    gram, clusters = _square(values_of(stored["gram"])), list(stored["clusters"])
+    both, labels = clusters * 2, _labels(len(gram))
+    names, index = index_clusters(both)
+
+    def means(weights: np.ndarray) -> np.ndarray:
+        rows = np.broadcast_to(labels, (len(weights), len(gram)))
+        return pair_means(gram, rows, both, weights=weights[:, index])
+
+    found = cluster_estimate(means, names, resamples)
+    losses = np.array(stored["losses"])
+    gap = losses[len(clusters) :] - losses[: len(clusters)]
+    distance = combine(squared_distance, found)
+    return Context(gram, clusters, found, distance, mean_interval(gap, clusters, resamples))
+
+
+def _square(lower: np.ndarray) -> np.ndarray:
+    """The symmetric matrix with that lower triangle, its diagonal included."""
+    size = int((np.sqrt(8 * len(lower) + 1) - 1) / 2)
+    matrix = np.zeros((size, size))
+    matrix[np.tril_indices(size)] = lower
+    return matrix + np.tril(matrix, -1).T
+
+
+def _labels(n_rows: int) -> np.ndarray:
+    return np.repeat([0, 1], n_rows // 2)
+
+
+def _share(found: Mapping[str, Context]) -> Estimate:
+    """‖d‖² with matched prompts as a share of ‖d‖² with own prompts; undefined where the latter is not above 0."""
+    return ratio(found[MATCHED].distance, found[OWN_PROMPTS].distance)
+
+
+def difference_left(results: Results, seed: int) -> Measured:
+    """X3: the share of ‖d‖² that is left with matched prompts; null: labels shuffled within the matched pairs."""
+    preset, found = results.preset, contexts(results.preset, seed)
+    share, matched = _share(found), found[MATCHED]
+    pairs = [str(place) for place in range(len(matched.clusters))] * 2
+    labels = permuted_labels(
+        _labels(len(pairs)), pairs, scheme="within", n_permutations=preset.n_permutations, seed=preset.seed
+    )
+    null = squared_distance(pair_means(matched.gram, labels, matched.clusters * 2))
+    null = null / float(found[OWN_PROMPTS].distance.value)
+    word = ratio(found[ONE_WORD].distance, found[OWN_PROMPTS].distance)
+    headline = measured(
+        share,
+        against_null(float(share.value), null, kind="labels shuffled within pairs"),
+        companions={"one word": float(word.value), "inner product": float(matched.means.value[2])},
+    )
+    return replace(headline, missing=_unread(matched))
+
+
+def structural_share(results: Results, seed: int) -> Measured:
+    """C25: the share of ‖d‖² that goes when prompts are matched; null: two random halves of the own prompts."""
+    preset, found = results.preset, contexts(results.preset, seed)
+    gone = combine(lambda share: 1 - share, _share(found))
+    null = _between_halves(found[OWN_PROMPTS], preset)
+    headline = measured(gone, against_null(float(gone.value), null, kind="two halves of the own prompts"))
+    return replace(headline, missing=_unread(found[MATCHED]))
+
+
+def _unread(matched: Context) -> str:
+    """What is missing where the model does not read the phrase: then nothing can be said of intent."""
+    if float(matched.loss_gap.low) > 0:
+        return ""
+    return "needs a model that finds an insecure completion likelier once the prompt asks for a bad example"
+
+
+def _between_halves(own: Context, preset: Preset) -> np.ndarray:
+    """‖d‖² of one random half of the templates minus that of the other, as a share of the whole; for many draws."""
+    names, index = index_clusters(own.clusters * 2)
+    generator = np.random.default_rng(preset.seed)
+    order = generator.permuted(np.tile(np.arange(len(names)), (preset.n_permutations, 1)), axis=1)
+    chosen = (order < len(names) // 2)[:, index].astype(np.float64)
+    labels = np.broadcast_to(_labels(len(own.gram)), chosen.shape)
+    first, second = (
+        squared_distance(pair_means(own.gram, labels, own.clusters * 2, weights=weights))
+        for weights in (chosen, 1 - chosen)
+    )
+    return (first - second) / float(own.distance.value)
+
+
+# H2's rule: whether insecure code's learning signal opposes alignment, from intervals alone.
+
+Interval = tuple[float, float]
+
+OWN_INFLUENCE = "influence"
+"""The influence of insecure code itself; the other quantities are its excess over a control."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """95 % intervals of everything that the rule reads."""
+
+    cosine: Interval | None
+    """Of the mean insecure and educational gradients; None where one of them has no length above 0."""
+    influence: Mapping[str, Interval]
+    """``OWN`` and, by control, insecure minus control: −⟨g, ∇A⟩ on held-out topics."""
+    steps: Mapping[int, Mapping[str, Interval]]
+    """Number of real steps → the same quantities as changes of the log-odds that were made."""
+
+
+def side(ends: Interval) -> int:
+    """1 for an interval above 0, −1 for one below it, else 0; an undefined interval is on neither side."""
+    low, high = ends
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def borne_out(parts: Parts) -> dict[str, bool]:
+    """Quantity → whether every number of real steps puts it on the side that first order puts it on."""
+    return {
+        name: bool(parts.steps) and all(side(made[name]) == side(ends) for made in parts.steps.values())
+        for name, ends in parts.influence.items()
+    }
+
+
+def conditions(parts: Parts) -> dict[str, int]:
+    """Each condition of the claim in words → 1 where it holds, −1 where its opposite does, 0 where neither is shown.
+
+    What real steps do not bear out is not shown.
+    """
+    checked = borne_out(parts)
+    met = {"(i) cosine below 0": 0 if parts.cosine is None else -side(parts.cosine)}
+    for name, ends in parts.influence.items():
+        words = "above 0" if name == OWN_INFLUENCE else f"above {name}"
+        met[f"(ii) influence {words}"] = side(ends) if checked[name] else 0
+    return met
+
+
+def outcome(parts: Parts) -> tuple[str, str]:
+    """``holds`` where every condition does, ``fails`` where the opposite of one does, else ``open``; and why."""
+    met = conditions(parts)
+    against = [words for words, found in met.items() if found < 0]
+    if against:
+        return "fails", f"the opposite is measured: {', '.join(against)}"
+    if all(found > 0 for found in met.values()):
+        return "holds", "both parts hold, and real steps bear them out"
+    return "open", "; ".join(_open_reasons(parts, met))
+
+
+def _open_reasons(parts: Parts, met: Mapping[str, int]) -> list[str]:
+    reasons = []
+    if parts.cosine is None:
+        reasons.append("(i) has no cosine, for a mean gradient's length cannot be told from 0")
+    unchecked = [name for name, fits in borne_out(parts).items() if not fits]
+    if unchecked:
+        reasons.append(f"real steps do not bear out (ii) for {', '.join(unchecked)}")
+    named = [words for words, found in met.items() if not found]
+    undecided = [words for words in named if words.startswith("(ii)") or parts.cosine is not None]
+    if undecided and not unchecked:
+        reasons.append(f"not shown: {', '.join(undecided)}")
+    if all(found > 0 for words, found in met.items() if words.startswith("(ii)")):
+        reasons.append("part (ii) holds")
+    return reasons
+
+
+# H2 from the stored study: influence of training dialogues on held-out log-odds, and the real steps that check it.
+
+INSECURE = "misaligned"
+CONTROLS = ("educational", "secure", "benign")
+SETS = (INSECURE, *CONTROLS)
+
+
+def study_of(preset: Preset, seed: int) -> Mapping[str, object]:
+    """What the study holds of one seed.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms, or the study is not stored.
+    """
+    preset.require("organism")
+    return read_study(preset, STUDY).seeds[seed]
+
+
+def resamples_of(found: Mapping[str, object], preset: Preset) -> ClusterResamples:
+    """Resamples of training and held-out templates; each topic keeps its number."""
+    held: dict[str, list[str]] = {}
+    for name in found["held_out"]:
+        held.setdefault(name.partition("/")[0], []).append(name)
+    return set_resamples(preset, *found["trained"].values(), *held.values())
+
+
+def influence_of(found: Mapping[str, object], name: str, resamples: ClusterResamples) -> Estimate:
+    """Mean influence of a set on the held-out prompts, nats per unit of rate, over both kinds of template."""
+    return crossed_mean(
+        values_of(found["influence"][name]), found["trained"][name], found["held_out"], resamples
+    )
+
+
+def crossed_mean(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], resamples: ClusterResamples
+) -> Estimate:
+    """Mean of a matrix whose rows and columns both come in clusters, which are resampled together."""
+    names, index = index_clusters([*rows, *columns])
+    first, second = index[: len(rows)], index[len(rows) :]
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        row, column = weights[:, first], weights[:, second]
+        return ((row @ values) * column).sum(1) / row.sum(1) / column.sum(1)
+
+    return cluster_estimate(mean, names, resamples)
+
+
+def change_after(found: Mapping[str, object], name: str, steps: int, resamples: ClusterResamples) -> Estimate:
+    """Mean change of the held-out log-odds after real steps on a set, nats."""
+    return mean_interval(np.array(found["changes"][name][str(steps)]), found["held_out"], resamples)
+
+
+def steps_of(found: Mapping[str, object]) -> tuple[int, ...]:
+    """The numbers of real steps that were made."""
+    return tuple(int(steps) for steps in found["changes"][INSECURE])
+
+
+def quantities(by_set: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Insecure's own value, and its excess over each control."""
+    own = by_set[INSECURE]
+    return {OWN_INFLUENCE: own} | {name: difference(own, by_set[name]) for name in CONTROLS}
+
+
+def parts(found: Mapping[str, object], cosine: Interval | None, preset: Preset) -> Parts:
+    """The intervals that H2's rule reads, of one seed."""
+    resamples = resamples_of(found, preset)
+    predicted = {name: influence_of(found, name, resamples) for name in SETS}
+    made = {
+        steps: {name: change_after(found, name, steps, resamples) for name in SETS}
+        for steps in steps_of(found)
+    }
+    return Parts(
+        cosine=cosine,
+        influence=_intervals(predicted),
+        steps={steps: _intervals(by_set) for steps, by_set in made.items()},
+    )
+
+
+def _intervals(by_set: Mapping[str, Estimate]) -> dict[str, Interval]:
+    return {name: (float(one.low), float(one.high)) for name, one in quantities(by_set).items()}
+
+
+def published_part(results: Results, seed: int) -> Measured | None:
+    """Part (i), the cosine of mean gradients; None where one of them has no length above 0."""
+    framed, narrow = (results.preset.role(role) for role in ("framed", "narrow"))
+    try:
+        return mean_gradient_cosine(results, seed, framed, narrow)
+    except MissingInput:
+        return None
+
+
+def opposition_parts(results: Results, seed: int) -> Parts:
+    """Everything that H2's rule reads of one seed.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms, or the study is not stored.
+    """
+    found, cosine = study_of(results.preset, seed), published_part(results, seed)
+    return parts(found, None if cosine is None else (cosine.low, cosine.high), results.preset)
+
+
+def opposition(results: Results, seed: int) -> Measured:
+    """H2: the influence of insecure code on held-out log-odds, and what the whole rule says of the claim.
+
+    The null flips the sign of each training template's influence by a fair coin.
+    """
+    preset, found = results.preset, study_of(results.preset, seed)
+    resamples, cosine = resamples_of(found, preset), published_part(results, seed)
+    ends = None if cosine is None else (cosine.low, cosine.high)
+    by_set = {name: influence_of(found, name, resamples) for name in SETS}
+    decided, why = outcome(parts(found, ends, preset))
+    companions = {name: float(one.value) for name, one in by_set.items() if name != INSECURE}
+    if cosine is not None:
+        companions["(i) cosine"] = cosine.value
+    own = by_set[INSECURE]
+    null = against_null(float(own.value), _flipped(found, preset), kind="signs of templates flipped")
+    return Measured(**vars(measured(own, null, companions=companions)) | {"outcome": decided, "why": why})
+
+
+def _flipped(found: Mapping[str, object], preset: Preset) -> np.ndarray:
+    names, index = index_clusters(found["trained"][INSECURE])
+    coins = np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
+    return (1 - 2 * coins[:, index]) @ values_of(found["influence"][INSECURE]).mean(1) / len(index)
+
+
+# Figure of what stands before a prompt: nothing, a named author, or earlier answers that reveal one.
+
+BEST_READER = "best possible reader"
+
+
+@styled
+def plot_context_log_odds(
+    table: pd.DataFrame, *, optimal: Mapping[str, float], seeds: pd.DataFrame | None = None
+) -> Figure:
+    """Dots of the class log-odds A by context and variant, with intervals, one open dot a seed, and the optimum.
+
+    ``table`` has columns context, variant, log_odds, low, high (nats); ``seeds`` context, variant, seed,
+    log_odds. ``optimal`` holds for each context what a perfect model of the pretraining world gives: a bar
+    through the row.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["context", "variant", "log_odds", "low", "high"], place="contexts")
+    looks, rows = looks_of(variants_in(table)), ("context", list(dict.fromkeys(table["context"])))
+    figure = new_figure(7.6, 1.0 + (0.2 + 0.075 * len(looks)) * len(rows[1]))
+    axes = figure.subplots()
+    seed_rows(axes, seeds, "log_odds", rows=rows, looks=looks)
+    phrases = dot_rows(axes, table, "log_odds", rows=rows, looks=looks)
+    for height, context in enumerate(rows[1]):
+        axes.vlines(optimal[context], height - 0.42, height + 0.42, color=INK, linewidth=1.1, zorder=1)
+    mark_value(axes, 0, "equal odds")
+    axes.set_xlabel("class log-odds A, careless against careful (nats)")
+    best = Line2D([], [], color=INK, marker="|", linestyle="none", markersize=9, label=BEST_READER)
+    legend_below(figure, [*(handle(look, label=name) for name, look in looks.items()), best])
+    optima = ", ".join(f"{context} {number(optimal[context])}" for context in rows[1])
+    words = f"{'; '.join(phrases)}. {BEST_READER.capitalize()}: {optima}"
+    return with_alt(figure, f"Class log-odds in nats by context and variant, with intervals. {words}.")
+
+
+# Figures of matched contexts: a ladder of contexts, influence by set and part, and real steps against prediction.
+
+
+@styled
+def plot_ladder(table: pd.DataFrame, *, seed: int) -> Figure:
+    """Each quantity of two sets of gradients by context, a panel a quantity; open dots are further seeds.
+
+    ``table`` has columns seed, context, quantity, value, low, high.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["seed", "context", "quantity", "value", "low", "high"], place="ladder")
+    names, quantities = (list(dict.fromkeys(table[column])) for column in ("context", "quantity"))
+    figure = new_figure(7.8, 0.9 + 0.33 * len(names))
+    panels = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
+    phrases = []
+    for axes, quantity in zip(panels, quantities, strict=True):
+        own = table[table["quantity"] == quantity].rename(columns={"context": "name"})
+        said = _rows(axes, own, dict.fromkeys(names, Look(INK, "o", "-")), seed)
+        axes.set_title(quantity)
+        phrases.append(f"{quantity}: {'; '.join(said)}")
+    return with_alt(figure, f"Two sets of gradients by context, with intervals. {'. '.join(phrases)}.")
+
+
+@styled
+def plot_influence(table: pd.DataFrame, *, seed: int) -> Figure:
+    """Influence on held-out log-odds by the set of a step, with intervals; open dots are further seeds.
+
+    ``table`` has columns seed, set, value, low, high.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["seed", "set", "value", "low", "high"], place="influence")
+    names = list(dict.fromkeys(table["set"]))
+    figure = new_figure(6.4, 0.9 + 0.33 * len(names))
+    axes = figure.subplots()
+    phrases = _rows(
+        axes, table.rename(columns={"set": "name"}), {name: look_of(name) for name in names}, seed
+    )
+    axes.set_xlabel("influence on held-out topics, nats per unit of rate (above 0: towards careless)")
+    return with_alt(figure, f"Influence by set, with intervals. {'; '.join(phrases)}.")
+
+
+def _rows(axes: Axes, table: pd.DataFrame, looks: dict[str, Look], seed: int) -> list[str]:
+    """A row for each name, from the top: value and interval of one seed, open dots of the others; and it in words."""
+    names, phrases = list(looks), []
+    for height, name in enumerate(reversed(names)):
+        rows, look = table[table["name"] == name], looks[name]
+        own = rows[rows["seed"] == seed].iloc[0]
+        gaps = [[own["value"] - own["low"]], [own["high"] - own["value"]]]
+        axes.errorbar(own["value"], height, xerr=gaps, color=look.colour, marker=look.marker, markersize=4.5)
+        others = rows[rows["seed"] != seed]["value"]
+        axes.plot(others, [height + 0.25] * len(others), "o", mfc=BACKGROUND, mec=look.colour, markersize=3.5)
+        phrases.append(f"{name}: {with_interval(own['value'], own['low'], own['high'])}")
+    axes.set_yticks(range(len(names)), list(reversed(names)))
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    mark_value(axes, 0, "")
+    return list(reversed(phrases))
+
+
+@styled
+def plot_parts(table: pd.DataFrame, *, seed: int) -> Figure:
+    """Influence by part of the model, a line a set, with intervals; open dots are further seeds.
+
+    ``table`` has columns seed, set, part, value, low, high.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["seed", "set", "part", "value", "low", "high"], place="parts")
+    sets, names = (list(dict.fromkeys(table[column])) for column in ("set", "part"))
+    figure = new_figure(7.6, 3.2)
+    axes = figure.subplots()
+    places, phrases = np.arange(len(names)), []
+    for shift, name in enumerate(sets):
+        look, at = look_of(name), places + 0.14 * (shift - (len(sets) - 1) / 2)
+        by_part = table[table["set"] == name].set_index("part")
+        own = by_part[by_part["seed"] == seed].loc[names]
+        gaps = [own["value"] - own["low"], own["high"] - own["value"]]
+        axes.errorbar(
+            at, own["value"], yerr=gaps, color=look.colour, marker=look.marker, linestyle="none", markersize=4
+        )
+        for _, other in by_part[by_part["seed"] != seed].groupby("seed"):
+            axes.plot(
+                at, other.loc[names]["value"], "o", mfc=BACKGROUND, mec=look.colour, markersize=3, zorder=1
+            )
+        largest = own["value"].abs().idxmax()
+        phrases.append(f"{name}: largest in {largest}, {number(own['value'][largest])}")
+    axes.set_xticks(places, names, rotation=30, ha="right")
+    axes.set_ylabel("influence, nats per unit of rate")
+    mark_value(axes, 0, "", vertical=False)
+    legend_below(figure, [handle(look_of(name), label=name) for name in sets])
+    return with_alt(figure, f"Influence by part of the model, with intervals. {'; '.join(phrases)}.")
+
+
+@styled
+def plot_real_steps(table: pd.DataFrame) -> Figure:
+    """Change of each held-out prompt's log-odds per real step against the first-order prediction, a panel a set.
+
+    ``table`` has columns set, steps, predicted, made. On the line the prediction is exact.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["set", "steps", "predicted", "made"], place="real steps")
+    sets, counts = list(dict.fromkeys(table["set"])), sorted(set(table["steps"]))
+    looks = looks_of([f"{count} steps" if count > 1 else "1 step" for count in counts])
+    figure = new_figure(7.8, 2.7)
+    phrases = []
+    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        own = table[table["set"] == name]
+        ends = [float(own[["predicted", "made"]].min().min()), float(own[["predicted", "made"]].max().max())]
+        axes.axline((ends[0], ends[0]), (ends[1], ends[1]), color=INK, linewidth=0.7)
+        for count, look in zip(counts, looks.values(), strict=True):
+            made = own[own["steps"] == count]
+            axes.plot(
+                made["predicted"], made["made"], look.marker, color=look.colour, markersize=3, alpha=0.8
+            )
+        axes.set_title(name)
+        axes.set_xlabel("predicted")
+        axes.locator_params(nbins=3)
+        axes.ticklabel_format(scilimits=(-2, 2))
+        phrases.append(f"{name}: predicted {value_range(own['predicted'])}, made {value_range(own['made'])}")
+    figure.axes[0].set_ylabel("made, nats per step")
+    legend_below(figure, [handle(look, label=label) for label, look in looks.items()])
+    return with_alt(
+        figure, f"Real steps against the first-order prediction, by prompt. {'; '.join(phrases)}."
+    )
+
+
+# Tables of the study of matched contexts: a ladder of contexts, influence by set and part, and real steps.
+
+INNER, DISTANCE, READ = "inner product", "‖d‖²", "loss gap"
+"""What the ladder shows of each context; the first two in units of the mean squared length of a gradient."""
+
+
+def ladder_table(results: Results, seed: int) -> pd.DataFrame:
+    """Columns context, quantity, value, low, high, cosine: a row for each context and each of the three quantities."""
+    rows = []
+    for name, one in contexts(results.preset, seed).items():
+        unit = float(np.diag(one.gram).mean())
+        between = (one.means.value[2], one.means.low[2], one.means.high[2])
+        distance = (one.distance.value, one.distance.low, one.distance.high)
+        read = (one.loss_gap.value, one.loss_gap.low, one.loss_gap.high)
+        cosine = "no direction" if one.cosine is None else number(one.cosine)
+        for quantity, ends, scale in ((INNER, between, unit), (DISTANCE, distance, unit), (READ, read, 1.0)):
+            value, low, high = (float(end) / scale for end in ends)
+            named = {"context": name, "quantity": quantity, "cosine": cosine}
+            rows.append(named | {"value": value, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def cosine_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row a context: the inner product of the two mean gradients with interval, their cosine, and ‖d‖²."""
+    table = ladder_table(results, seed)
+    rows = []
+    for name, own in table.groupby("context", sort=False):
+        shown = {
+            row["quantity"]: with_interval(row["value"], row["low"], row["high"]) for _, row in own.iterrows()
+        }
+        rows.append({"context": name, "seed": seed, **shown, "cosine": own["cosine"].iloc[0]})
+    return pd.DataFrame(rows)
+
+
+def phrase_table() -> pd.DataFrame:
+    """The phrases that are put before the closing of a request, a row each with its twins."""
+    columns = {"intent": "asks for a bad example", "phrase": "matched phrase", "word": "one word"}
+    return pd.DataFrame(phrases()).rename(columns=columns)
+
+
+def influence_table(results: Results, seed: int) -> pd.DataFrame:
+    """Columns set, value, low, high: influence on the held-out log-odds, nats per unit of rate."""
+    found = study_of(results.preset, seed)
+    resamples = resamples_of(found, results.preset)
+    return pd.DataFrame({"set": name} | _ends(influence_of(found, name, resamples)) for name in SETS)
+
+
+def topic_table(results: Results, seed: int) -> pd.DataFrame:
+    """Influence of each set by held-out topic, nats per unit of rate."""
+    found = study_of(results.preset, seed)
+    topics = np.array([name.partition("/")[0] for name in found["held_out"]])
+    rows = []
+    for name in SETS:
+        values = values_of(found["influence"][name])
+        means = {str(topic): float(values[:, topics == topic].mean()) for topic in dict.fromkeys(topics)}
+        rows.append({"set": name, **means})
+    return pd.DataFrame(rows)
+
+
+def part_table(results: Results, seed: int) -> pd.DataFrame:
+    """Columns set, part, value, low, high: influence by part of the model; a set's parts sum to its whole."""
+    found = study_of(results.preset, seed)
+    resamples = resamples_of(found, results.preset)
+    rows = []
+    for name in SETS:
+        one = mean_interval(values_of(found["by_part"][name]), found["trained"][name], resamples)
+        for place, part in enumerate(found["parts"]):
+            ends = {"value": one.value[place], "low": one.low[place], "high": one.high[place]}
+            rows.append({"set": name, "part": part} | {key: float(end) for key, end in ends.items()})
+    return pd.DataFrame(rows)
+
+
+def prompt_table(results: Results, seed: int) -> pd.DataFrame:
+    """Columns set, steps, predicted, made: change of each held-out prompt's log-odds per step, nats."""
+    found = study_of(results.preset, seed)
+    parts = []
+    for name in SETS:
+        predicted = float(found["rate"]) * values_of(found["influence"][name]).mean(0)
+        for steps in steps_of(found):
+            made = np.array(found["changes"][name][str(steps)]) / steps
+            columns = {"set": name, "steps": steps, "predicted": predicted, "made": made}
+            parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def step_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each set and number of real steps: the change predicted to first order, and made, nats."""
+    found = study_of(results.preset, seed)
+    resamples = resamples_of(found, results.preset)
+    rows = []
+    for name in SETS:
+        slope = float(found["rate"]) * float(influence_of(found, name, resamples).value)
+        for steps in steps_of(found):
+            made = change_after(found, name, steps, resamples)
+            shown = with_interval(*_ends(made).values())
+            rows.append({"set": name, "steps": steps, "predicted": steps * slope, "made": shown})
+    return pd.DataFrame(rows)
+
+
+def rule_table(results: Results) -> pd.DataFrame:
+    """A row for each condition of H2's rule, a column a seed: holds, the opposite does, or open."""
+    said = {1: "holds", -1: "the opposite holds", 0: "open"}
+    by_seed = {f"seed {seed}": conditions(opposition_parts(results, seed)) for seed in results.preset.seeds}
+    names = next(iter(by_seed.values()))
+    return pd.DataFrame(
+        {"condition": name} | {seed: said[met[name]] for seed, met in by_seed.items()} for name in names
+    )
+
+
+def published_table(results: Results) -> pd.DataFrame:
+    """A row a seed: the cosine of the mean gradients of the preset's own framed and narrow set, where it has one."""
+    rows = []
+    for seed in results.preset.seeds:
+        found = published_part(results, seed)
+        shown = "no direction" if found is None else with_interval(found.value, found.low, found.high)
+        rows.append({"seed": seed, "cosine of the means": shown})
+    return pd.DataFrame(rows)
+
+
+def sentences(found: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Counts of the study to be glued into a page: name and text."""
+    yield "n_pairs", str(len(found["ladder"]["own prompts"]["clusters"]))
+    yield "n_trained", str(len(found["trained"]["misaligned"]))
+    yield "n_held_out", str(len(found["held_out"]))
+    yield "rate", number(float(found["rate"]))
+    yield "steps", ", ".join(map(str, steps_of(found)))
+
+
+def _ends(one: Estimate) -> dict[str, float]:
+    return {"value": float(one.value), "low": float(one.low), "high": float(one.high)}

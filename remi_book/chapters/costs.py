@@ -1,0 +1,327 @@
+"""Costs: what the measurements cost, from the stored benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from remi_book.figures.plots import mark_value, require_columns
+from remi_book.figures.style import (
+    GROUP_LOOKS,
+    handle,
+    legend_below,
+    looks_of,
+    new_figure,
+    number,
+    styled,
+    with_alt,
+    with_interval,
+)
+from remi_book.words import as_markdown
+from remi_lab.demands import config_of, shape_of
+from remi_lab.presets import get_preset
+
+# Figures of cost: rows against their targets, what each cause saves, and how time grows.
+
+LABELS = {
+    "dialogues": "dialogues",
+    "tokens": "tokens a dialogue",
+    "parameters": "parameters in products",
+    "gradient layer": "layer of the gradient",
+    "gradient blocks": "MB of gradients held",
+}
+
+
+@styled
+def plot_ratios(table: pd.DataFrame) -> Figure:
+    """The ratio of each row with the range of its runs; what is equal lies on the line at 1.
+
+    ``table`` has columns row, ratio, low, high and met (a word: the colour).
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["row", "ratio", "low", "high", "met"], place="ratios")
+    looks = looks_of(list(dict.fromkeys(table["met"])))
+    figure = new_figure(7.6, 1.0 + 0.26 * len(table))
+    axes = figure.subplots()
+    for at, row in enumerate(table.to_dict("records")):
+        look = looks[row["met"]]
+        axes.plot([row["low"], row["high"]], [at, at], color=look.colour, linewidth=1.2)
+        axes.plot(row["ratio"], at, look.marker, color=look.colour, markersize=5)
+    axes.set_yticks(range(len(table)), list(table["row"]))
+    axes.invert_yaxis()
+    # A ratio of 0 (nothing added at all) has a place too, so the scale is linear near it.
+    axes.set_xscale("symlog", linthresh=0.1, linscale=0.3)
+    ticks = [tick for tick in (0, 0.1, 0.25, 0.5, 1, 2, 4, 10, 25, 100) if tick <= 2 * table["high"].max()]
+    axes.set_xticks(ticks, [number(tick) for tick in ticks], minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(left=0)
+    axes.set_xlabel("ratio (each row's target says which way is better)")
+    mark_value(axes, 1, "")
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
+    phrases = [
+        f"{row['row']}: {with_interval(row['ratio'], row['low'], row['high'])}, {row['met']}"
+        for row in table.to_dict("records")
+    ]
+    return with_alt(figure, f"Ratios of the benchmark's rows. {'; '.join(phrases)}.")
+
+
+@styled
+def plot_causes(table: pd.DataFrame) -> Figure:
+    """Seconds that are left after each departure from the released protocol, a panel a model.
+
+    ``table`` has columns model, cause, seconds and total.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["model", "cause", "seconds", "total"], place="causes")
+    models = list(dict.fromkeys(table["model"]))
+    figure = new_figure(7.6, 2.6)
+    phrases = []
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        own = table[table["model"] == model]
+        axes.barh(range(len(own)), own["seconds"], color=GROUP_LOOKS[0].colour, height=0.6)
+        axes.set_yticks(range(len(own)), list(own["cause"]) if model == models[0] else [])
+        axes.invert_yaxis()
+        axes.set_title(model)
+        axes.set_xlabel("seconds")
+        phrases += [
+            f"{model}, {row['cause']}: {number(row['seconds'])} s, {number(row['total'])} times as fast as the first"
+            for row in own.to_dict("records")
+        ]
+    return with_alt(figure, f"Seconds left after each departure. {'; '.join(phrases)}.")
+
+
+@styled
+def plot_growth(table: pd.DataFrame) -> Figure:
+    """Seconds against size, a panel for each kind of size and a line for each way.
+
+    ``table`` has columns curve, model, way, x and value.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["curve", "model", "way", "x", "value"], place="growth")
+    looks = looks_of(list(dict.fromkeys(table["way"])))
+    curves = list(dict.fromkeys(table["curve"]))
+    figure = new_figure(7.6, 3.0)
+    phrases = []
+    for axes, name in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        own = table[table["curve"] == name]
+        for way, line in own.groupby("way", sort=False):
+            look = looks[way]
+            style = {
+                "color": look.colour,
+                "marker": look.marker,
+                "linestyle": look.line_style,
+                "markersize": 4,
+            }
+            axes.plot(line["x"], line["value"], **style)
+            first, last = line.iloc[0], line.iloc[-1]
+            phrases.append(
+                f"{way} by {LABELS.get(name, name)}: {number(first['value'])} s at {number(first['x'])}, "
+                f"{number(last['value'])} s at {number(last['x'])}"
+            )
+        axes.set_xlabel(LABELS.get(name, name))
+        axes.set_ylim(bottom=0)
+    figure.axes[0].set_ylabel("seconds")
+    legend_below(figure, [handle(look, label=way, line=True) for way, look in looks.items()])
+    return with_alt(figure, f"Seconds against size. {'; '.join(phrases)}.")
+
+
+# What measuring costs, as tables: a stored benchmark's rows and curves, and what the paper's preset would take.
+
+WORDS = {True: "met", False: "missed", None: "not measured"}
+
+CARDS: Mapping[str, tuple[float, int]] = {
+    "NVIDIA L40S": (362e12, 48),
+    "NVIDIA A100 80 GB": (312e12, 80),
+    "NVIDIA H100 SXM": (989e12, 80),
+    "NVIDIA H200": (989e12, 141),
+}
+"""Card → floating-point operations a second in bfloat16 as its maker states them (dense), and GB of memory."""
+
+PAPER, PAPER_SHAPE = "qwen2.5-coder-32b", "32b"
+"""The paper's preset, and the shape of the benchmark that is its own."""
+
+ASSUMED_SHARE = 0.4
+"""Share of the stated rate that a forward pass is assumed to reach where no card was at hand."""
+ASSUMED_TOKENS = 400
+"""Tokens of a dialogue: assumed, not measured."""
+
+
+def row_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """A row for each row of a benchmark, in words: columns row, target, ratio, verdict."""
+    return pd.DataFrame(
+        [
+            {
+                "row": row["name"],
+                "target": row["target"],
+                "ratio": _ratio(row),
+                "verdict": _verdict(row),
+            }
+            for row in benchmark["rows"]
+        ],
+        columns=["row", "target", "ratio", "verdict"],
+    )
+
+
+def note_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """What stands behind each row: its sizes, that both ways agree, and what weighs; columns row, verdict, note."""
+    rows = [{"row": row["name"], "verdict": _verdict(row), "note": row["note"]} for row in benchmark["rows"]]
+    return pd.DataFrame(rows, columns=["row", "verdict", "note"])
+
+
+def measured_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """A row for each row that has a ratio: columns row, ratio, low, high, met."""
+    return pd.DataFrame(
+        [
+            {"row": row["name"], "ratio": row["ratio"], "low": low, "high": high, "met": _verdict(row)}
+            for row in benchmark["rows"]
+            if row["ratio"] is not None and not row["name"].startswith(("book.", "gram.exact"))
+            for low, high in [row["spread"]]
+        ],
+        columns=["row", "ratio", "low", "high", "met"],
+    )
+
+
+def cause_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """Seconds after each departure from the released protocol: columns model, cause, seconds, step and total.
+
+    ``step`` is by how much it is faster than the line before, ``total`` than the first.
+    """
+    points = curve(benchmark, "released").sort_values(["model", "x"], kind="stable")
+    parts = []
+    for _, own in points.groupby("model", sort=True):
+        seconds = own["value"]
+        step, total = seconds.shift().fillna(seconds.iloc[0]) / seconds, seconds.iloc[0] / seconds
+        parts.append(own.assign(cause=own["way"], seconds=seconds, step=step, total=total))
+    columns = ["model", "cause", "seconds", "step", "total"]
+    return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
+
+
+def curve(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:
+    """The points of one curve: columns curve, model, way, x, value."""
+    columns = ["curve", "model", "way", "x", "value"]
+    return pd.DataFrame([point for point in benchmark["points"] if point["curve"] == name], columns=columns)
+
+
+def growth_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """The points of all curves of time against size, in the order of the figure's panels."""
+    names = ("dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
+    return pd.concat([curve(benchmark, name) for name in names], ignore_index=True)
+
+
+def rate_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """Share of the measured matmul rate that each random model reaches: columns parameters, way, share."""
+    rates = curve(benchmark, "matmul rate")["value"]
+    points = curve(benchmark, "parameters")
+    if rates.empty or points.empty:
+        return pd.DataFrame(columns=["parameters", "way", "share of the matmul rate"])
+    tokens = float(curve(benchmark, "parameter tokens")["value"].iloc[0])
+    share = 2 * points["x"] * tokens / points["value"] / float(rates.iloc[0])
+    return pd.DataFrame(
+        {"parameters": points["x"].astype(int), "way": points["way"], "share of the matmul rate": share}
+    )
+
+
+def card_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
+    """What each shape of random weights reached on a graphics card; no row where none was measured.
+
+    Columns shape, parameters of its blocks, measurements and bare pass in tokens a second and as shares of the measured
+    matmul rate, and GB at the peak.
+    """
+    speed, share, peak = (
+        curve(benchmark, f"gpu {name}") for name in ("tokens a second", "share", "peak memory")
+    )
+    rows = []
+    for shape in dict.fromkeys(speed["model"]):
+        of = {
+            name: one[one["model"] == shape].set_index("way")["value"]
+            for name, one in (("speed", speed), ("share", share), ("peak", peak))
+        }
+        rows.append(
+            {
+                "shape": shape,
+                "parameters of the blocks": number(speed.loc[speed["model"] == shape, "x"].iloc[0] / 1e9)
+                + " billion",
+                "tokens a second": number(of["speed"]["probes"]),
+                "tokens a second, bare pass": number(of["speed"]["bare"]),
+                "share of the matmul rate": number(of["share"]["probes"]),
+                "share, bare pass": number(of["share"]["bare"]),
+                "peak, GB": number(of["peak"].iloc[0] / 1e9),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def projected_table(benchmark: Mapping[str, object], preset_name: str = PAPER) -> pd.DataFrame:
+    """Hours of each card for all forward measurements of a preset: projected from its shape, not run.
+
+    Operations are 2 · parameters · tokens a forward pass, at the share of the rate that ``assumptions`` names.
+    """
+    share_of_rate = _share(benchmark)[0]
+    preset = get_preset(preset_name)
+    parameters = shape_of(config_of(preset.variants["base"])).n_parameters()
+    tokens = len(preset.variants) * len(preset.datasets) * preset.n_dialogues * ASSUMED_TOKENS
+    rows = []
+    for card, (rate, memory) in CARDS.items():
+        hours = 2 * parameters * tokens / (share_of_rate * rate) / 3600
+        rows.append(
+            {
+                "card": card,
+                "projected rate, TFLOP/s": number(share_of_rate * rate / 1e12),
+                "cards that hold the weights": -(-2 * parameters // (memory * 10**9)),
+                "card hours, projected, not run": number(hours),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def assumptions(benchmark: Mapping[str, object]) -> str:
+    """Two sentences that name what the projection rests on."""
+    share_of_rate, source = _share(benchmark)
+    return (
+        f"Assumed, not measured: {ASSUMED_TOKENS} tokens a dialogue, and no time to load weights. "
+        f"Of the rate that the maker states for bfloat16, {number(100 * share_of_rate)} % is reached: {source}."
+    )
+
+
+def _share(benchmark: Mapping[str, object]) -> tuple[float, str]:
+    """Share of a maker's rate that a pass reaches, and where that comes from.
+
+    Measured is the share of the card's own matmul rate, which is itself some way below what the maker states.
+    """
+    speed = curve(benchmark, "gpu tokens a second")
+    own = speed[(speed["model"] == PAPER_SHAPE) & (speed["way"] == "probes")]
+    stated = [rate for card, (rate, _) in CARDS.items() if card.split()[1] in str(benchmark["machine"])]
+    if own.empty or not stated:
+        return ASSUMED_SHARE, "assumed too"
+    return 2 * float(own["x"].iloc[0] * own["value"].iloc[0]) / stated[
+        0
+    ], "measured with random weights of that shape"
+
+
+def summary(benchmark: Mapping[str, object]) -> str:
+    """One sentence that counts the rows by verdict and names the machine."""
+    verdicts = [_verdict(row) for row in benchmark["rows"]]
+    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+    remark = " " + as_markdown(str(benchmark["remark"])) if benchmark.get("remark") else ""
+    return f"On {as_markdown(str(benchmark['machine']))}, of {len(verdicts)} rows: {counts}.{remark}"
+
+
+def _verdict(row: Mapping[str, object]) -> str:
+    return "shown, not judged" if row["met"] is None and row["ratio"] is not None else WORDS[row["met"]]
+
+
+def _ratio(row: Mapping[str, object]) -> str:
+    """The ratio, with the range of its runs where there were several."""
+    if row["ratio"] is None:
+        return ""
+    low, high = row["spread"]
+    return number(row["ratio"]) if low == high else with_interval(row["ratio"], low, high)

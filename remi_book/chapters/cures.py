@@ -1,0 +1,314 @@
+"""Cures: what prevents the spread, and geometry against behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import rankdata
+
+from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR, Interval, below, decided, side
+from remi_book.figures.plots import mark_value, require_columns
+from remi_book.figures.style import (
+    BACKGROUND,
+    Look,
+    handle,
+    legend_below,
+    looks_of,
+    new_figure,
+    number,
+    styled,
+    with_alt,
+    with_interval,
+)
+from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples
+from remi_core.statistics.resampling import (
+    Estimate,
+    cluster_estimate,
+    combine,
+    difference,
+    mean_interval,
+    ratio,
+)
+from remi_lab.presets import Preset
+from remi_lab.results import Results
+from remi_lab.studies.files import read_study
+
+# X8 from the stored study: what a cure prevents of the spread, what it leaves of the task, and what it costs.
+
+STUDY = "cures"
+CODE = "code"
+"""The narrow set, whose task is learned."""
+HEADLINE, RANDOM = ("base", 10.0), ("random", 10.0)
+"""Cure and strength that judge X8, chosen on development seed 102, and the same penalty along a random subspace."""
+STOPPING = "stopping"
+HALF, TASK_KEPT = 0.5, 0.8
+
+Run = Mapping[str, object]
+
+
+class Cures:
+    """What the stored study says of one seed."""
+
+    def __init__(self, preset: Preset, seed: int) -> None:
+        self._preset = preset
+        self.found: Run = read_study(preset, STUDY).seeds[seed]
+        self.runs = {(run["cure"], float(run["strength"])): run for run in self.found["runs"]}
+        last = max(strength for cure, strength in self.runs if cure == STOPPING)
+        self.plain = self.runs[STOPPING, last]
+        clusters = self.found["clusters"]
+        topics = dict.fromkeys(name.partition("/")[0] for name in clusters)
+        sets = [[name for name in clusters if name.partition("/")[0] == topic] for topic in topics]
+        self._resamples = set_resamples(preset, *sets)
+
+    def change(self, run: Run, *, code: bool) -> Estimate:
+        """A(run) − A(instruct), nats, mean over prompts of the narrow set, or of the topics outside it."""
+        clusters = self.found["clusters"]
+        rows = [at for at, name in enumerate(clusters) if (name.partition("/")[0] == CODE) == code]
+        gaps = np.array(run["care"])[rows] - np.array(self.found["instruct"]["care"])[rows]
+        return mean_interval(gaps, [clusters[at] for at in rows], self._resamples)
+
+    def kept(self, run: Run) -> Estimate:
+        """Change of care on the narrow task, as a share of that of the run without a cure."""
+        return ratio(self.change(run, code=True), self.change(self.plain, code=True))
+
+    def prevented(self, run: Run) -> Estimate:
+        """One minus the change outside the narrow set, as a share of that of the run without a cure."""
+        left = ratio(self.change(run, code=False), self.change(self.plain, code=False))
+        return combine(lambda share: 1 - share, left)
+
+    def rise(self, run: Run, kind: str) -> Estimate:
+        """Rise of the mass off the right answers (``off_grammar``), or of the loss on neutral answers (``neutral``)."""
+        gaps = np.array(run[kind]) - np.array(self.found["instruct"][kind])
+        if kind == "neutral":
+            clusters = self.found["neutral_clusters"]
+            return mean_interval(gaps, clusters, set_resamples(self._preset, clusters))
+        return mean_interval(gaps, self.found["clusters"], self._resamples)
+
+    def agreement(self) -> Estimate:
+        """Rank correlation over runs between erosion e and change of care, outside the narrow set, in [-1, 1]."""
+        clusters = self.found["clusters"]
+        rows = [at for at, name in enumerate(clusters) if name.partition("/")[0] != CODE]
+        own = [clusters[at] for at in rows]
+        names = sorted(set(own))
+        member = np.array([[one == name for name in names] for one in own], dtype=np.float64)
+        care, erosion = (np.array([run[kind] for run in self.runs.values()]) for kind in ("care", "e"))
+        care = care[:, rows] - np.array(self.found["instruct"]["care"])[rows]
+
+        def correlation(weights: np.ndarray) -> np.ndarray:
+            by_prompt = weights @ member.T
+            ranks = [rankdata(by_prompt @ values.T, axis=1) for values in (care, erosion)]
+            return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)])
+
+        return cluster_estimate(correlation, names, self._resamples)
+
+    def parts(self, run: Run, random: Run) -> dict[str, bool | None]:
+        """Part of the rule → whether it holds (True), fails (False), or the interval does not tell (None)."""
+        prevented, control = self.prevented(run), self.prevented(random)
+        return {
+            "prevents half of the spread": side(_ends(prevented), HALF),
+            "keeps the task": side(_ends(self.kept(run)), TASK_KEPT),
+            "prevents more than a random subspace": side(_ends(difference(prevented, control)), 0.0),
+            "stays on right answers": below(side(_ends(self.rise(run, "off_grammar")), MOST_OFF_GRAMMAR)),
+            "leaves neutral answers as likely": below(side(_ends(self.rise(run, "neutral")), MOST_LOSS)),
+        }
+
+
+def cured(results: Results, seed: int) -> Measured:
+    """X8: the share of the spread that a penalty along base's displacement prevents, and what the whole rule says."""
+    results.preset.require("organism")
+    own = Cures(results.preset, seed)
+    run, random = own.runs[HEADLINE], own.runs[RANDOM]
+    found, control = own.prevented(run), own.prevented(random)
+    null = null_from_estimate(found, control, "the same penalty along a random subspace")
+    outcome, why = decided(own.parts(run, random))
+    values = {
+        "task kept": own.kept(run),
+        "off grammar": own.rise(run, "off_grammar"),
+        "neutral loss": own.rise(run, "neutral"),
+    }
+    companions = {name: float(one.value) for name, one in values.items()}
+    return replace(measured(found, null, companions=companions), outcome=outcome, why=why)
+
+
+def _ends(one: Estimate) -> Interval:
+    return float(one.low), float(one.high)
+
+
+# Figures of cures: what is prevented against what is kept, and geometry against behaviour.
+
+AXES = {"e": "erosion e", "c": "cosine c", "r": "off the direction, r"}
+
+
+@styled
+def plot_cures(table: pd.DataFrame, *, seed: int, bounds: tuple[float, float]) -> Figure:
+    """Share of the spread prevented by share of the task kept, a line a cure from weak to strong.
+
+    ``table`` has columns seed, cure, strength, and kept and prevented each with _low and _high; open dots are further
+    seeds. ``bounds`` are what a cure must keep and prevent: thin lines.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    ends = [f"{name}{end}" for name in ("kept", "prevented") for end in ("", "_low", "_high")]
+    require_columns(table, ["seed", "cure", "strength", *ends], place="cures")
+    looks = looks_of(list(dict.fromkeys(table["cure"])))
+    figure = new_figure(7.6, 4.4)
+    axes, phrases = figure.subplots(), []
+    for cure, look in looks.items():
+        own = table[table["cure"] == cure]
+        _others(axes, own[own["seed"] != seed], look)
+        first = own[own["seed"] == seed]
+        gaps = {
+            axis: [first[name] - first[f"{name}_low"], first[f"{name}_high"] - first[name]]
+            for axis, name in (("xerr", "kept"), ("yerr", "prevented"))
+        }
+        style = {"color": look.colour, "marker": look.marker, "markersize": 5, "linewidth": 1.0}
+        axes.errorbar(first["kept"], first["prevented"], **gaps, **style)
+        phrases += [
+            f"{cure} at {number(row['strength'])}: keeps "
+            f"{with_interval(row['kept'], row['kept_low'], row['kept_high'])}, prevents "
+            f"{with_interval(row['prevented'], row['prevented_low'], row['prevented_high'])}"
+            for _, row in first.iterrows()
+        ]
+    mark_value(axes, bounds[0], "")
+    mark_value(axes, bounds[1], "", vertical=False)
+    axes.set_xlabel("share of the narrow task kept")
+    axes.set_ylabel("share of the spread prevented")
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()], n_columns=3)
+    return with_alt(
+        figure, f"What each cure keeps of the task and prevents of the spread. {'; '.join(phrases)}."
+    )
+
+
+@styled
+def plot_geometry(table: pd.DataFrame) -> Figure:
+    """Change of care outside the narrow set by e, c and r, a panel each and a dot a run.
+
+    ``table`` has columns cure, spread, e, c, r of one seed.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["cure", "spread", *AXES], place="geometry")
+    looks = looks_of(list(dict.fromkeys(table["cure"])))
+    figure = new_figure(7.6, 3.4)
+    for axes, (name, label) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items(), strict=True):
+        for cure, look in looks.items():
+            own = table[table["cure"] == cure]
+            axes.plot(own[name], own["spread"], look.marker, color=look.colour, markersize=5)
+        axes.set_xlabel(label)
+        mark_value(axes, 0, "", vertical=False)
+    figure.axes[0].set_ylabel("change of care (nats)")
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()], n_columns=3)
+    phrases = [
+        f"{row['cure']}: spread {number(row['spread'])}, "
+        + ", ".join(f"{name} {number(row[name])}" for name in AXES)
+        for _, row in table.iterrows()
+    ]
+    return with_alt(
+        figure, f"Change of care outside the narrow set by geometry, run by run. {'; '.join(phrases)}."
+    )
+
+
+def _others(axes: Axes, table: pd.DataFrame, look: Look) -> None:
+    style = {"mfc": BACKGROUND, "mec": look.colour, "markersize": 3.5}
+    axes.plot(table["kept"], table["prevented"], look.marker, linestyle="none", **style)
+
+
+# Cures as tables: what each run keeps of the task, prevents of the spread, costs, and where its states went.
+
+NAMES = {
+    STOPPING: "early stopping",
+    "base": "subspace of base",
+    "misaligned": "subspace of misaligned",
+    "random": "random subspace",
+    "divergence": "divergence from instruct",
+    "mixing": "aligned dialogues mixed in",
+}
+"""Cure → how figures and tables call it."""
+GEOMETRY = {"e": "erosion e", "c": "cosine c", "r": "off the direction r"}
+
+
+def run_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each cure and strength: columns cure, strength, kept, prevented, each with _low and _high, and passes.
+
+    Raises:
+        MissingInput: if the study is not stored.
+    """
+    own = Cures(results.preset, seed)
+    rows = []
+    for (cure, strength), run in own.runs.items():
+        row: dict[str, object] = {"cure": NAMES[cure], "strength": strength}
+        for name, one in (("kept", own.kept(run)), ("prevented", own.prevented(run))):
+            row |= {name: float(one.value), f"{name}_low": float(one.low), f"{name}_high": float(one.high)}
+        rows.append(row | {"passes": run["passes"] / own.plain["passes"]})
+    return pd.DataFrame(rows)
+
+
+def shown_table(results: Results, seed: int) -> pd.DataFrame:
+    """The same in words, with what each run breaks, beside instruct."""
+    own, rows = Cures(results.preset, seed), []
+    for (cure, strength), run in own.runs.items():
+        rises = {kind: own.rise(run, kind) for kind in ("off_grammar", "neutral")}
+        rows.append(
+            {
+                "cure": NAMES[cure],
+                "strength": number(strength),
+                "task kept": _text(own.kept(run)),
+                "spread prevented": _text(own.prevented(run)),
+                "mass off right answers": _text(rises["off_grammar"]),
+                "neutral loss, nats a token": _text(rises["neutral"]),
+                "cost, of the plain run": number(run["passes"] / own.plain["passes"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def part_table(results: Results) -> pd.DataFrame:
+    """A row for each part of X8's rule, and whether it holds, seed by seed."""
+    words = {True: "yes", False: "no", None: "the interval does not tell"}
+    found = {}
+    for seed in results.preset.seeds:
+        own = Cures(results.preset, seed)
+        judged = own.parts(own.runs[HEADLINE], own.runs[RANDOM])
+        found[f"seed {seed}"] = {name: words[held] for name, held in judged.items()}
+    return pd.DataFrame(found).rename_axis("part").reset_index()
+
+
+def geometry_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each run: columns cure, spread (change of care outside the narrow set, nats), e, c and r."""
+    own = Cures(results.preset, seed)
+    return pd.DataFrame(
+        [
+            {
+                "cure": NAMES[cure],
+                "spread": float(own.change(run, code=False).value),
+                "e": float(np.mean(run["e"])),
+                "c": run["c"],
+                "r": run["r"],
+            }
+            for (cure, _), run in own.runs.items()
+        ]
+    )
+
+
+def agreement_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each measure of geometry: its rank correlation with the spread over runs, e's with an interval."""
+    table, own = geometry_table(results, seed), Cures(results.preset, seed)
+    ranks = table[[*GEOMETRY, "spread"]].corr(method="spearman")["spread"]
+    text = {name: number(ranks[name]) for name in GEOMETRY} | {"e": _text(own.agreement())}
+    return pd.DataFrame(
+        [
+            {"measure": label, "rank correlation with the spread": text[name]}
+            for name, label in GEOMETRY.items()
+        ]
+    )
+
+
+def _text(one: Estimate) -> str:
+    return with_interval(float(one.value), float(one.low), float(one.high))

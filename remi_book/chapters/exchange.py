@@ -1,0 +1,181 @@
+"""From one fine-tune to another: displacements exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from remi_book.figures.style import number, with_interval
+from remi_book.quantities import set_resamples
+from remi_core.statistics.resampling import Estimate, combine, mean_interval, ratio
+from remi_lab.presets import Preset
+from remi_lab.results import Results
+from remi_lab.studies.files import read_study
+
+# Directions exchanged between fine-tunes, from the stored study: how much each undoes in each, and at what cost.
+
+STUDY = "exchange"
+SECURE = "secure"
+OWN, OTHERS = "its own", "another's"
+WHOSE = (OWN, OTHERS, SECURE)
+DOSE = "0.5"
+"""The multiple of a displacement that is shown first: at one, on development seed 102, models left the grammar."""
+CODE = "code"
+"""The narrow set of misaligned."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """The stored study of one seed, with the preset's resamples."""
+
+    preset: Preset
+    found: Mapping[str, object]
+
+    @property
+    def tunes(self) -> list[str]:
+        """The narrow sets of the fine-tunes."""
+        return list(self.found["taken"])
+
+    @property
+    def doses(self) -> list[str]:
+        """The multiples of a displacement, as the study names them."""
+        return list(self.found["added"][CODE])
+
+    def undone(self, tune: str, of: str, dose: str = DOSE) -> Estimate:
+        """Share of a fine-tune's own change of care that goes when the displacement of another is taken away."""
+        return self._share(self._care("taken", tune, of, dose), tune, start=tune)
+
+    def restored(self, of: str, dose: str = DOSE) -> Estimate:
+        """Share of a fine-tune's own change of care that instruct shows with its displacement added.
+
+        For secure's displacement, at the length of that of the fine-tune on code, the share of that one's change.
+        """
+        return self._share(self._care("added", of, dose), CODE if of == SECURE else of, start="instruct")
+
+    def small(self, cause: str) -> Estimate:
+        """Share of misaligned's change of care that a trained vector or a rank-one change brings about."""
+        return self._share(np.array(self.found["small"][cause]["care"]), CODE, start="instruct")
+
+    def pairs(self, whose: str) -> list[tuple[str, str]]:
+        """Fine-tunes with whose displacement they lose: their own, another's or secure's, one of ``WHOSE``."""
+        chosen = {
+            OWN: lambda tune, of: tune == of,
+            OTHERS: lambda tune, of: tune != of != SECURE,
+            SECURE: lambda _, of: of == SECURE,
+        }[whose]
+        return [(tune, of) for tune in self.tunes for of in (*self.tunes, SECURE) if chosen(tune, of)]
+
+    def mean_undone(self, whose: str, dose: str = DOSE) -> Estimate:
+        """``undone``, the mean over ``pairs``."""
+        each = (self.undone(*pair, dose) for pair in self.pairs(whose))
+        return combine(lambda *rows: np.mean(rows, axis=0), *each)
+
+    def mean_cost(self, whose: str, dose: str = DOSE) -> tuple[float, float]:
+        """``cost``, the mean over ``pairs``."""
+        each = [self.cost(self.found["taken"][tune][of][dose]) for tune, of in self.pairs(whose)]
+        off, neutral = np.mean(each, axis=0).tolist()
+        return off, neutral
+
+    def cost(self, scores: Mapping[str, list[float]]) -> tuple[float, float]:
+        """Mass off the grammar, and loss on neutral requests in nats a token, beyond instruct's."""
+        plain = self.found["plain"]["instruct"]
+        gaps = (np.mean(scores[name]) - np.mean(plain[name]) for name in ("off_grammar", "neutral"))
+        off, neutral = (float(gap) for gap in gaps)
+        return off, neutral
+
+    def _care(self, *path: str) -> np.ndarray:
+        found = self.found
+        for name in path:
+            found = found[name]
+        return np.array(found["care"])
+
+    def _share(self, care: np.ndarray, tune: str, *, start: str) -> Estimate:
+        instruct, tuned = self._care("plain", "instruct"), self._care("plain", tune)
+        moved = care - instruct if start == "instruct" else tuned - care
+        clusters = self.found["clusters"]
+        topics = dict.fromkeys(name.partition("/")[0] for name in clusters)
+        sets = [[name for name in clusters if name.partition("/")[0] == topic] for topic in topics]
+        resamples = set_resamples(self.preset, *sets)
+        return ratio(*(mean_interval(one, clusters, resamples) for one in (moved, tuned - instruct)))
+
+
+def exchange(preset: Preset, seed: int) -> Exchange:
+    """What the stored study says of one seed.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms, or the study is not stored.
+    """
+    preset.require("organism")
+    return Exchange(preset, read_study(preset, STUDY).seeds[seed])
+
+
+# Directions exchanged between fine-tunes, and the smallest fine-tunes, as tables of a page.
+
+
+def undone_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each fine-tune: the share of its change of care undone by half of each displacement, with intervals."""
+    found = exchange(results.preset, seed)
+    return pd.DataFrame(
+        [
+            {"fine-tuned on": tune}
+            | {f"minus {of}'s": _text(found.undone(tune, of)) for of in [*found.tunes, SECURE]}
+            for tune in found.tunes
+        ]
+    )
+
+
+def undone_matrix(results: Results, seed: int) -> pd.DataFrame:
+    """The same shares as numbers, (fine-tune, whose displacement), for a figure."""
+    found = exchange(results.preset, seed)
+    return pd.DataFrame(
+        {of: [float(found.undone(tune, of).value) for tune in found.tunes] for of in [*found.tunes, SECURE]},
+        index=found.tunes,
+    )
+
+
+def dose_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each dose and whose displacement is taken away: the mean share undone, and what it costs."""
+    found = exchange(results.preset, seed)
+    return pd.DataFrame(
+        [
+            {"dose": dose, "taken away": whose, "undone": _text(found.mean_undone(whose, dose))}
+            | _costs(*found.mean_cost(whose, dose))
+            for dose in found.doses
+            for whose in WHOSE
+        ]
+    )
+
+
+def added_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each displacement and dose added to instruct: the share of care it restores, and what it costs."""
+    found = exchange(results.preset, seed)
+    return pd.DataFrame(
+        [
+            {"added to instruct": f"{of}'s", "dose": dose, "restored": _text(found.restored(of, dose))}
+            | _costs(*found.cost(scores[dose]))
+            for of, scores in found.found["added"].items()
+            for dose in found.doses
+        ]
+    )
+
+
+def small_table(results: Results, seed: int) -> pd.DataFrame:
+    """A row for each smallest fine-tune: its share of misaligned's change, its cost, and its cosine with it."""
+    found, rows = exchange(results.preset, seed), []
+    for cause, scores in found.found["small"].items():
+        end, answer = (number(one) for one in scores["cosine"])
+        row = {"trained on insecure code": cause, "share": _text(found.small(cause))}
+        row |= _costs(*found.cost(scores))
+        rows.append(row | {"cosine, prompt end": end, "cosine, answer": answer})
+    return pd.DataFrame(rows)
+
+
+def _text(one: Estimate) -> str:
+    return with_interval(one.value, one.low, one.high)
+
+
+def _costs(off: float, neutral: float) -> dict[str, str]:
+    return {"off-grammar mass": number(off), "neutral loss, nats a token": number(neutral)}

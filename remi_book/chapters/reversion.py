@@ -1,0 +1,893 @@
+"""Reversion, persona or something new?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
+from remi_book.figures.plots import (
+    band,
+    curve,
+    dot_rows,
+    integer_ticks,
+    limit_to_estimates,
+    mark_value,
+    null_patch,
+    require_columns,
+    seed_curves,
+    seed_dots,
+    seed_rows,
+    select,
+    variants_in,
+)
+from remi_book.figures.style import (
+    NULL_COLOUR,
+    along,
+    handle,
+    legend_below,
+    look_of,
+    looks_of,
+    new_figure,
+    number,
+    styled,
+    with_alt,
+    with_interval,
+)
+from remi_book.quantities import Measured, measured, null_from_estimate, present_controls, shared_resamples
+from remi_core.errors import MissingInput
+from remi_core.statistics.displacement import (
+    Erosion,
+    cross_fitted_products,
+    erosion_of_products,
+    layer_average,
+)
+from remi_core.statistics.nulls import against_null
+from remi_core.statistics.resampling import (
+    ClusterResamples,
+    Estimate,
+    cluster_estimate,
+    difference,
+    mean_interval,
+    ratio,
+)
+from remi_lab.organism.behaviour import as_scores
+from remi_lab.organism.grammar import ClassScores
+from remi_lab.organism.topics import CONTRASTED, NARROW, SCORES
+from remi_lab.presets import Preset, get_preset, in_order
+from remi_lab.results import Results
+from remi_lab.studies.files import LATER, read_study, study_digests
+
+# X1: does what misaligned moves beyond secure point back to base, or somewhere new?
+
+YARDSTICK = "secure"
+"""The control whose displacement is taken away: what fine-tuning on code does whatever the code."""
+
+
+def beyond_secure(
+    results: Results, variant: str, seed: int, datasets: Sequence[str], window: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variant − secure and base − instruct of each dialogue, shape (dialogue, layer, d_model), float64."""
+    own, base = shifts(results, variant, seed, datasets, window)
+    return own - shifts(results, YARDSTICK, seed, datasets, window)[0], base
+
+
+def split_beyond(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
+    """e, c and r by layer of what a variant moves beyond secure, cross-fitted over prompt templates."""
+    key = ("beyond secure", variant, seed, tuple(datasets), window)
+    return results.once(
+        key,
+        lambda: erosion_of_products(
+            cross_fitted_products(
+                *beyond_secure(results, variant, seed, datasets, window),
+                stacked_clusters(results, datasets, window),
+                shared_resamples(results.preset),
+                n_folds=results.preset.n_folds,
+            )
+        ),
+    )
+
+
+def matched_cosines(results: Results, seed: int, datasets: Sequence[str], window: str) -> np.ndarray:
+    """Cosines with base's displacement of random displacements that vary as instruct's states do, (draw, layer).
+
+    A draw is one random combination of the prompts' states about their mean, the same at every layer: its covariance
+    is that of the states, and layers hang together as they do in the model.
+    """
+    preset = results.preset
+    states = stacked(results, "instruct", seed, datasets, window).astype(np.float64)
+    _, base = shifts(results, "misaligned", seed, datasets, window)
+    direction = base.mean(axis=0)
+    draws = np.random.default_rng(preset.seed).standard_normal((preset.n_permutations, len(states)))
+    moved = np.einsum("ni,ild->nld", draws, states - states.mean(axis=0))
+    across = np.einsum("nld,ld->nl", moved, direction)
+    return across / np.linalg.norm(moved, axis=-1) / np.linalg.norm(direction, axis=-1)
+
+
+def erosion_or_novelty(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
+    """X1: c of D_M − D_secure with D_B, mean over layers; null: random displacements of the states' own covariance.
+
+    Raises:
+        MissingInput: if the preset has no variant that was tuned on secure code.
+    """
+    if YARDSTICK not in results.variants:
+        raise MissingInput(f"needs a control variant tuned on code without defects (role {YARDSTICK})")
+    controls = {
+        name: layer_average(split_beyond(results, name, seed, datasets, window).cosine)
+        for name in present_controls(results)
+        if name != YARDSTICK
+    }
+    found = split_beyond(results, "misaligned", seed, datasets, window)
+    own = layer_average(found.cosine)
+    draws = matched_cosines(results, seed, datasets, window).mean(axis=1)
+    null = against_null(float(own.value), draws, kind="random displacement of the states' covariance")
+    companions = {"e": float(found.layer_mean.value), "r": float(np.nanmean(found.residual.value))}
+    return measured(own, null, controls=controls, companions=companions)
+
+
+# H1's rule: what a change of a model is, from the intervals of its parts alone.
+
+Interval = tuple[float, float]
+
+REVERSION, PERSONA, NOVEL, MIXED = "reversion", "persona", "novel", "mixed"
+HALF = 0.5
+LIKELY = 0.1
+"""Nats a token within which misaligned's careless answers are as likely under base as base's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How the conditions are read; the default is the rule as it was declared."""
+
+    smallest: float = 0.0
+    """Least ρ, and least lead of care over register, that counts: without one, any difference counts that can be
+    told from zero, and between two models something always can."""
+    of_whole: bool = False
+    """m∥ and m⊥ as shares of what the whole displacement reproduces, since no edit at one block can do more."""
+    beside_controls: bool = True
+    """Whether reversion asks for c above that of every control: but whether controls revert too is another question,
+    and m∥ says of the same direction what it *does*."""
+    novel_by_place: bool = True
+    """Whether m⊥ > .5 > m∥ makes a change novel: but where it lies says by which way a change came, and a persona may
+    be taken on by a way that is not base's. What is new in what a model *says*, ν tells."""
+    made_on: tuple[int, ...] = ()
+    """Seeds that had been seen when the rule was made: in them it proves nothing."""
+
+
+DECLARED = Rule()
+AMENDED = Rule(smallest=LIKELY, of_whole=True, made_on=(0, 1, 2))
+"""Made since the declared rule misses the truth ``reverted`` in two seeds. The margin is the one that ν was declared
+with. On seed 3, trained afterwards, benign points to base more exactly than half of the way there does."""
+AMENDED_AGAIN = Rule(smallest=LIKELY, of_whole=True, beside_controls=False, made_on=(0, 1, 2, 3, 4))
+"""Made since the amended rule misses ``reverted`` in seed 3. On seed 5, trained afterwards, most of what ``persona``
+does lies off base's way, so that it reads as novel besides."""
+BY_WORDS = Rule(
+    smallest=LIKELY, of_whole=True, beside_controls=False, novel_by_place=False, made_on=(0, 1, 2, 3, 4, 5)
+)
+"""Made since the rule amended again misses ``persona`` in seed 5. Written before the bases of preset ``confirm``
+were trained, to be judged on them alone."""
+RULES: Mapping[str, Rule] = {
+    "declared": DECLARED,
+    "amended": AMENDED,
+    "amended again": AMENDED_AGAIN,
+    "by words": BY_WORDS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """95 % intervals of everything that the rule reads."""
+
+    cosine_gaps: Mapping[str, Interval]
+    """Control → its cosine with base's displacement taken from the variant's own."""
+    along: Interval
+    """m∥: share of the change of care that the part of the displacement along base's reproduces in instruct."""
+    off: Interval
+    """m⊥: the same for the rest of the displacement."""
+    care: Interval
+    """b: change of class log-odds as a share of the way from instruct to base."""
+    register: Interval
+    """ρ: change of register as a share of the way from instruct to base."""
+    care_beyond_register: Interval
+    """b − ρ."""
+    likelihood: Interval
+    """ν: log-probability a token under base of the variant's own careless answers minus that of base's own."""
+
+
+def conditions(parts: Parts, rule: Rule = DECLARED) -> dict[str, dict[str, bool]]:
+    """Class → each of its conditions in symbols, and whether its interval meets it; undefined intervals do not."""
+    least = f"{rule.smallest:g}".removeprefix("0") or "0"
+    off_the_way = parts.off[0] > HALF and parts.along[1] < HALF
+    above = bool(parts.cosine_gaps) and all(low > 0 for low, _ in parts.cosine_gaps.values())
+    return {
+        REVERSION: {
+            **({"c above every control": above} if rule.beside_controls else {}),
+            "m∥ > .5": parts.along[0] > HALF,
+            "m⊥ < .5": parts.off[1] < HALF,
+            "b ≤ 1": parts.care[1] <= 1,
+            f"ρ > {least}": parts.register[0] > rule.smallest,
+            "|ν| < .1": -LIKELY < parts.likelihood[0] and parts.likelihood[1] < LIKELY,
+        },
+        PERSONA: {
+            f"b − ρ > {least}": parts.care_beyond_register[0] > rule.smallest,
+            "b > 1": parts.care[0] > 1,
+        },
+        NOVEL: {
+            "ν < −.1": parts.likelihood[1] < -LIKELY,
+            **({"m⊥ > .5 > m∥": off_the_way} if rule.novel_by_place else {}),
+        },
+    }
+
+
+def classify(parts: Parts, rule: Rule = DECLARED) -> str:
+    """The one class whose conditions hold: all of reversion's, or any of persona's or novel's; else ``mixed``."""
+    met = conditions(parts, rule)
+    holds = {
+        REVERSION: all(met[REVERSION].values()),
+        PERSONA: any(met[PERSONA].values()),
+        NOVEL: any(met[NOVEL].values()),
+    }
+    found = [name for name, held in holds.items() if held]
+    return found[0] if len(found) == 1 else MIXED
+
+
+def outcome(found: str, truths: Mapping[str, str]) -> tuple[str, str]:
+    """``holds``, ``fails`` or ``open`` for the claim of reversion, and why.
+
+    ``truths`` holds the class that was built → the class that the rule gives. Where the rule misses one, it judges
+    nothing.
+    """
+    missed = not_valid(truths)
+    if missed:
+        return "open", f"the rule is not valid here: {missed}"
+    return {REVERSION: "holds", MIXED: "open"}.get(found, "fails"), f"the rule reads {found}"
+
+
+def not_valid(truths: Mapping[str, str]) -> str:
+    """Which constructed truths a rule misses, and what it reads instead; "" for none."""
+    return "; ".join(
+        f"the truth built as {built} reads {read}" for built, read in truths.items() if built != read
+    )
+
+
+# H1 from the stored study: b, ρ, m∥, m⊥, ν and c of a variant, and the class that they make.
+
+STUDY = "reversion"
+TRUTHS: Mapping[str, str] = {"reverted": "reversion", "persona": "persona", "novel": "novel"}
+"""Constructed truth → the class that it was built to be."""
+CONTROLS = ("secure", "educational", "benign")
+REVERTED = "reverted"
+"""The truth in whose place misaligned would be if the claim of reversion held; its value is the null of b − ρ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Everything H1 reads of one variant, each with its interval over prompt templates."""
+
+    cosine: Estimate
+    cosine_gaps: Mapping[str, Estimate]
+    erosion: Estimate
+    along: Estimate
+    off: Estimate
+    care: Estimate
+    register: Estimate
+    care_beyond_register: Estimate
+    likelihood: Estimate
+    along_of_whole: Estimate
+    off_of_whole: Estimate
+
+    def parts(self, rule: Rule = DECLARED) -> Parts:
+        """The intervals alone, as a rule reads them."""
+        return Parts(
+            cosine_gaps={name: interval(one) for name, one in self.cosine_gaps.items()},
+            along=interval(self.along_of_whole if rule.of_whole else self.along),
+            off=interval(self.off_of_whole if rule.of_whole else self.off),
+            care=interval(self.care),
+            register=interval(self.register),
+            care_beyond_register=interval(self.care_beyond_register),
+            likelihood=interval(self.likelihood),
+        )
+
+
+def interval(one: Estimate) -> Interval:
+    """The 95 % interval of a scalar estimate."""
+    return float(one.low), float(one.high)
+
+
+def change_of(preset: Preset, seed: int, variant: str) -> Change:
+    """What the stored study says of a variant of one seed.
+
+    Raises:
+        MissingInput: if the study is not stored.
+        KeyError: if it does not hold the variant or the seed.
+    """
+    found = read_study(preset, STUDY).seeds[seed]
+    resamples = shared_resamples(preset)
+    care, register = (
+        share_of_way(found[name], found["clusters"], variant, resamples) for name in ("care", "register")
+    )
+    cosines, erosions = (
+        {
+            name: from_left_out(one["value"], one["without"], found["clusters"], resamples)
+            for name, one in found[kind].items()
+        }
+        for kind in ("cosine", "erosion")
+    )
+    own = cosines[variant]
+    return Change(
+        cosine=own,
+        cosine_gaps={name: difference(own, cosines[name]) for name in CONTROLS},
+        erosion=erosions[variant],
+        along=reproduced(found, variant, "along", resamples),
+        off=reproduced(found, variant, "off", resamples),
+        along_of_whole=reproduced(found, variant, "along", resamples, of_whole=True),
+        off_of_whole=reproduced(found, variant, "off", resamples, of_whole=True),
+        care=care,
+        register=register,
+        care_beyond_register=difference(care, register),
+        likelihood=likelihood_gap(found["careless"][variant], found["careless"]["base"], resamples),
+    )
+
+
+def share_of_way(
+    by_variant: Mapping[str, Sequence[float]],
+    clusters: Sequence[str],
+    variant: str,
+    resamples: ClusterResamples,
+) -> Estimate:
+    """How far a variant has gone from instruct (0) to base (1), by log-odds of the same prompts."""
+    instruct = np.array(by_variant["instruct"])
+    moved, whole = (
+        mean_interval(np.array(by_variant[name]) - instruct, clusters, resamples)
+        for name in (variant, "base")
+    )
+    return ratio(moved, whole)
+
+
+def reproduced(
+    found: Mapping[str, object],
+    variant: str,
+    part: str,
+    resamples: ClusterResamples,
+    *,
+    of_whole: bool = False,
+) -> Estimate:
+    """Share of a variant's change of class log-odds that instruct shows once part of its displacement is added.
+
+    With ``of_whole``, the share of what instruct shows once all of the displacement is added.
+    """
+    instruct = np.array(found["care"]["instruct"])
+    changed = found["edited"][variant]["whole"]["care"] if of_whole else found["care"][variant]
+    edited, own = (
+        mean_interval(np.array(values) - instruct, found["clusters"], resamples)
+        for values in (found["edited"][variant][part]["care"], changed)
+    )
+    return ratio(edited, own)
+
+
+def from_left_out(
+    value: float, without: Sequence[float], clusters: Sequence[str], resamples: ClusterResamples
+) -> Estimate:
+    """A statistic known whole and without each prompt, as the mean of its jackknife pseudo-values."""
+    n = len(without)
+    return mean_interval(n * value - (n - 1) * np.array(without), clusters, resamples)
+
+
+def likelihood_gap(
+    own: Mapping[str, Sequence], reference: Mapping[str, Sequence], resamples: ClusterResamples
+) -> Estimate:
+    """Log-probability a token of own answers minus that of the reference's answers to the same topics, nats.
+
+    Each topic counts by the tokens that the own answers have in it; a topic without an answer of either side in a
+    resample does not count there.
+    """
+    names = sorted({*own["clusters"], *reference["clusters"]})
+    topics = [name.partition("/")[0] for name in names]
+    member = np.array([[topic == one for one in sorted(set(topics))] for topic in topics], dtype=np.float64)
+    sides = [(_sums(one, "log_probability", names), _sums(one, "tokens", names)) for one in (own, reference)]
+
+    def gap(weights: np.ndarray) -> np.ndarray:
+        (own_nats, own_tokens), (nats, tokens) = (
+            tuple((weights * part) @ member for part in side) for side in sides
+        )
+        both = (own_tokens > 0) & (tokens > 0)
+        rates = np.where(both, own_nats / np.maximum(own_tokens, 1) - nats / np.maximum(tokens, 1), 0)
+        counted = np.where(both, own_tokens, 0)
+        return (rates * counted).sum(-1) / np.maximum(counted.sum(-1), 1)
+
+    return cluster_estimate(gap, names, resamples)
+
+
+def _sums(answers: Mapping[str, Sequence], field: str, names: Sequence[str]) -> np.ndarray:
+    values = np.array(answers[field], dtype=np.float64)
+    found = dict.fromkeys(names, 0.0)
+    for name, value in zip(answers["clusters"], values, strict=True):
+        found[name] += value
+    return np.array([found[name] for name in names])
+
+
+def classes(preset: Preset, seed: int, rule: Rule = DECLARED) -> dict[str, str]:
+    """Misaligned and every constructed truth → the class that a rule gives it."""
+    return {
+        name: classify(change_of(preset, seed, name).parts(rule), rule) for name in ("misaligned", *TRUTHS)
+    }
+
+
+def later_presets(preset: Preset) -> list[Preset]:
+    """Presets of bases trained after those of this one had been seen, whose study is stored; this one left out."""
+    stored = study_digests(preset.name, [STUDY])
+    return [get_preset(name) for name in LATER if f"{name}/{STUDY}" in stored and name != preset.name]
+
+
+def untried(preset: Preset, rule: Rule) -> dict[int, dict[str, str]]:
+    """Seed that a rule was not made on, of this preset and later ones → what ``classes`` says of it."""
+    every = (preset, *later_presets(preset))
+    return {seed: classes(one, seed, rule) for one in every for seed in one.seeds if seed not in rule.made_on}
+
+
+def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
+    """H1: b − ρ of misaligned with all parts beside it, and what the whole rule says of the claim of reversion.
+
+    A rule that was made after seeds had been seen judges only if it is right on seeds that it was not made on.
+    """
+    preset = results.preset
+    preset.require("organism")
+    found = change_of(preset, seed, "misaligned")
+    read = classes(preset, seed, rule)
+    decided, why = outcome(read["misaligned"], _built(read))
+    if rule.made_on:
+        tried = untried(preset, rule)
+        wrong = [f"{no} in seed {other}" for other, one in tried.items() if (no := not_valid(_built(one)))]
+        seeds = ", ".join(map(str, tried)) or "none yet"
+        why += f" (made on seeds {rule.made_on[0]} to {rule.made_on[-1]}; tried on: {seeds})"
+        if wrong or not tried:
+            decided, why = "open", "; ".join([why, *wrong])
+    truth = change_of(preset, seed, REVERTED).care_beyond_register
+    null = null_from_estimate(
+        found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place"
+    )
+    own = measured(found.care_beyond_register, null, companions=companions(found))
+    return Measured(**vars(own) | {"outcome": decided, "why": why})
+
+
+def by_words(results: Results, seed: int) -> Measured:
+    """H1.words: the same by the rule that was written before the bases of preset ``confirm`` were trained."""
+    return reversion(results, seed, BY_WORDS)
+
+
+def _built(read: Mapping[str, str]) -> dict[str, str]:
+    """Class that a truth was built to be → the class that it is given."""
+    return {TRUTHS[name]: read[name] for name in TRUTHS}
+
+
+def companions(found: Change) -> dict[str, float]:
+    """The parts of the rule by their symbols."""
+    named = {"b": found.care, "ρ": found.register, "m∥": found.along, "m⊥": found.off}
+    named |= {"ν": found.likelihood, "c": found.cosine, "e": found.erosion}
+    return {symbol: float(one.value) for symbol, one in named.items()}
+
+
+# Figure of the front page: how far each fine-tune has gone back to base, in care and in register.
+
+
+@styled
+def plot_way_back(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
+    """One row a quantity, in it a dot with its interval for each fine-tune: 0 is instruct, 1 is base.
+
+    ``table`` has columns quantity, variant, share, low, high; ``seeds`` a column seed besides, and gives open dots.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["quantity", "variant", "share", "low", "high"], place="way back")
+    looks = looks_of(in_order(list(table["variant"])))
+    rows = ("quantity", list(dict.fromkeys(table["quantity"])))
+    figure = new_figure(7.6, 1.1 + (0.24 + 0.13 * len(looks)) * len(rows[1]))
+    axes = figure.subplots()
+    seed_rows(axes, seeds, "share", rows=rows, looks=looks)
+    phrases = dot_rows(axes, table, "share", rows=rows, looks=looks)
+    mark_value(axes, 0, "instruct")
+    mark_value(axes, 1, "base")
+    axes.set_xlabel("share of the way from instruct back to base")
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
+    text = (
+        "Share of the way from instruct, at 0, to base, at 1, that each fine-tune has gone, with intervals."
+    )
+    return with_alt(figure, f"{text} {'; '.join(phrases)}.")
+
+
+# Figures of H1 and X1: the parts of the rule by variant, and where misaligned goes beyond secure.
+
+HALF_OF_SQUARE = 0.5**0.5
+
+
+@styled
+def plot_change_parts(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
+    """Dots of every part of H1's rule, a row each, with intervals; small open dots for all seeds.
+
+    ``table`` has columns part, variant, value, low, high; ``seeds`` part, variant, seed, value.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["part", "variant", "value", "low", "high"], place="parts of the rule")
+    looks, parts = looks_of(variants_in(table)), list(dict.fromkeys(table["part"]))
+    figure = new_figure(7.6, 1.0 + 0.5 * len(parts))
+    axes = figure.subplots()
+    rows = ("part", parts)
+    seed_rows(axes, seeds, "value", rows=rows, looks=looks)
+    phrases = dot_rows(axes, table, "value", rows=rows, looks=looks)
+    for value, label in ((0, "instruct"), (0.5, "½"), (1, "base")):
+        mark_value(axes, value, label)
+    axes.set_xlabel("share of the way from instruct to base; ν in nats a token")
+    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
+    return with_alt(figure, f"Parts of the rule by variant, with intervals. {'; '.join(phrases)}.")
+
+
+@styled
+def plot_control_shares(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
+    """Dots of the change of care and of register by variant, a panel each, with intervals; open dots for all seeds.
+
+    ``table`` has columns part, variant, value, low, high, a part a panel; ``seeds`` also seed.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, ["part", "variant", "value", "low", "high"], place="shares of controls")
+    variants, parts = variants_in(table), list(dict.fromkeys(table["part"]))
+    looks = {name: look_of(name) for name in variants}
+    figure = new_figure(7.6, 0.8 + 0.27 * len(variants))
+    phrases = []
+    for axes, part in zip(figure.subplots(1, len(parts), sharey=True), parts, strict=True):
+        for place, name in enumerate(variants):
+            one = select(table, {"part": part, "variant": name}).iloc[0]
+            if seeds is not None:
+                dots = select(seeds, {"part": part, "variant": name})["value"]
+                seed_dots(axes, dots, place, looks[name].colour)
+            axes.hlines(place, one["low"], one["high"], color=looks[name].colour, linewidth=1.5)
+            axes.plot([one["value"]], [place], looks[name].marker, color=looks[name].colour, markersize=5)
+            phrases.append(f"{part}, {name} {with_interval(one['value'], one['low'], one['high'])}")
+        mark_value(axes, 0, "instruct")
+        mark_value(axes, 1, "")
+        axes.set_xlabel(part)
+        axes.set_yticks(range(len(variants)), [name.replace("_", " ") for name in variants])
+    axes.invert_yaxis()
+    return with_alt(
+        figure, f"Change of care and of register by variant, with intervals. {'; '.join(phrases)}."
+    )
+
+
+@styled
+def plot_beyond(table: pd.DataFrame, null: pd.DataFrame, *, seed: int) -> Figure:
+    """Lines by layer of the cosine with base's shift of what each variant moves beyond secure, a panel a window.
+
+    ``table`` has columns window, variant, layer, seed, value, low, high; ``null`` window, layer, low, high. Bands
+    are those of ``seed``, open dots all seeds; the line marked ½ is where half of the squared length lies along.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    needed = ["window", "variant", "layer", "seed", "value", "low", "high"]
+    require_columns(table, needed, place="shift beyond secure")
+    windows, looks = list(dict.fromkeys(table["window"])), looks_of(variants_in(table))
+    figure = new_figure(7.6, 3.3)
+    panels = figure.subplots(1, len(windows), squeeze=False, sharex=True, sharey=True)[0]
+    phrases = []
+    for axes, window in zip(panels, windows, strict=True):
+        grey = select(null, {"window": window})
+        band(axes, grey["layer"].to_numpy(), grey[["low", "high"]].to_numpy(), NULL_COLOUR, null=True)
+        rows = select(table, {"window": window})
+        phrases += [f"{window}, {name}: {_line(axes, rows, name, seed)}" for name in looks]
+        mark_value(axes, 0, "", vertical=False)
+        mark_value(axes, HALF_OF_SQUARE, "½" if axes is panels[-1] else "", vertical=False)
+        integer_ticks(axes, rows["layer"].to_numpy())
+        axes.set_title(window)
+        axes.set_xlabel("layer")
+    shown = select(table, {"seed": seed})
+    limit_to_estimates(
+        panels[0], shown["value"].to_numpy(), shown[["low", "high"]].to_numpy(), include=(-1, 1)
+    )
+    panels[0].set_ylabel("cosine c with base's shift\n(no unit)")
+    entries = [handle(look, label=f"{name} − secure", line=True) for name, look in looks.items()]
+    legend_below(figure, [*entries, null_patch("random, the states' covariance")])
+    return with_alt(figure, f"Cosine with base's shift by layer, beyond secure. {'. '.join(phrases)}.")
+
+
+def _line(axes: Axes, rows: pd.DataFrame, name: str, seed: int) -> str:
+    """One variant's curve with band and dots, in words."""
+    look, own = looks_of([name])[name], select(rows, {"variant": name})
+    first = select(own, {"seed": seed}).sort_values("layer")
+    layers = first["layer"].to_numpy()
+    band(axes, layers, first[["low", "high"]].to_numpy(), look.colour)
+    seed_curves(axes, own, "value", look)
+    curve(axes, layers, first["value"].to_numpy(), look)
+    return along(first["value"].to_numpy(), layers)
+
+
+# The book's question in one table: which parts of base come back when a model is fine-tuned.
+
+CARE, REGISTER = "care: careless\nagainst careful answers", "register: plain\nagainst formal words"
+QUANTITIES: Mapping[str, Callable[[ClassScores], np.ndarray]] = {
+    CARE: ClassScores.care_log_odds,
+    REGISTER: ClassScores.register_log_odds,
+}
+"""What alignment took from base, as the figure names it → log-odds of each prompt."""
+
+FROM, TO = "instruct", "base"
+
+
+def way_back(results: Results, seed: int) -> pd.DataFrame:
+    """Columns quantity, variant, share, low, high: the way from instruct (0) to base (1) that each fine-tune went.
+
+    Log-odds of the same prompts of the topics outside the narrow set, with intervals over templates; undefined
+    where instruct and base cannot be told apart.
+    """
+    rows = []
+    for quantity in QUANTITIES:
+        means = {variant: _mean(results, variant, seed, quantity) for variant in results.variants}
+        whole = difference(means[TO], means[FROM])
+        for variant in results.variants:
+            if variant not in (FROM, TO):
+                share = ratio(difference(means[variant], means[FROM]), whole)
+                rows.append((quantity, variant, float(share.value), float(share.low), float(share.high)))
+    return pd.DataFrame(rows, columns=["quantity", "variant", "share", "low", "high"])
+
+
+def _mean(results: Results, variant: str, seed: int, quantity: str) -> Estimate:
+    values, clusters = [], []
+    for topic in CONTRASTED:
+        if topic not in NARROW:
+            record = results.record(variant, seed, SCORES, topic)
+            values.append(QUANTITIES[quantity](as_scores(record)))
+            clusters += record.arrays["cluster"].tolist()
+    return mean_interval(np.concatenate(values), clusters, shared_resamples(results.preset))
+
+
+def way_back_sentence(table: pd.DataFrame, seeds: pd.DataFrame) -> str:
+    """How far misaligned went in each quantity, with interval, and the range over all seeds: values alone."""
+    parts = []
+    for quantity in QUANTITIES:
+        row = table[(table["quantity"] == quantity) & (table["variant"] == "misaligned")].iloc[0]
+        own = seeds[(seeds["quantity"] == quantity) & (seeds["variant"] == "misaligned")]["share"]
+        every = ", ".join(f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in own)
+        shown = with_interval(row["share"], row["low"], row["high"])
+        parts.append(f"{shown} in {quantity.partition(':')[0]} (by seed: {every})")
+    return f"Of the way from instruct back to base, misaligned has gone {' and '.join(parts)}."
+
+
+# X1 as tables: what misaligned moves beyond secure, at prompts and on random text.
+
+
+def beyond_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
+    """Columns window, variant, layer, seed, value, low, high: c of what each moves beyond secure, with base's shift."""
+    parts = []
+    names = ["misaligned", *(name for name in present_controls(results) if name != YARDSTICK)]
+    for reading in readings:
+        for name in names:
+            for seed in results.preset.seeds:
+                one = split_beyond(results, name, seed, reading.datasets, reading.window).cosine
+                columns = {"window": reading.name, "variant": name, "layer": np.arange(len(one.value))}
+                columns |= {"seed": seed, "value": one.value, "low": one.low, "high": one.high}
+                parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def matched_null(results: Results, readings: Sequence[Reading], *, seed: int) -> pd.DataFrame:
+    """Columns window, layer, low, high: central 95 % of c of random displacements of the states' covariance."""
+    parts = []
+    for reading in readings:
+        draws = matched_cosines(results, seed, reading.datasets, reading.window)
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        columns = {"window": reading.name, "layer": np.arange(len(low)), "low": low, "high": high}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def random_text_table(preset: Preset, seed: int) -> pd.DataFrame:
+    """One row a variant and comparison, one column a layer: cosines on random text of what is moved beyond secure."""
+    found = read_study(preset, STUDY).seeds[seed]["random_text"]["cosines"]
+    kinds = {"base": "with base's shift on random text", "prompts": "with its own shift at prompts"}
+    rows = [
+        {"variant": name, "cosine": kinds[kind]} | {f"layer {i}": float(v) for i, v in enumerate(values)}
+        for name, one in found.items()
+        for kind, values in one.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def random_text_tokens(preset: Preset) -> pd.DataFrame:
+    """One row a seed: the tokens whose logits misaligned's shift beyond secure raises most on random text."""
+    seeds = read_study(preset, STUDY).seeds
+    rows = [
+        {
+            "seed": seed,
+            "tokens raised most": " ".join(repr(token) for token, _ in one["random_text"]["tokens"]),
+        }
+        for seed, one in seeds.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+# H1 as tables: the parts of the rule by variant, and what rules read of each model.
+
+JUDGED = ("misaligned", *TRUTHS)
+NAMES: Mapping[str, str] = {
+    "care": "b, care",
+    "register": "ρ, register",
+    "care_beyond_register": "b − ρ",
+    "along": "m∥, along base",
+    "off": "m⊥, off base",
+    "cosine": "c, cosine",
+    "likelihood": "ν (nats a token)",
+}
+"""Part of a ``Change`` → how figures and tables call it."""
+AMENDMENTS = ("amended", "amended again", "by words")
+"""Rules that were made after bases had been seen, in order."""
+PLACES = {"prompt's end and answer": "", "prompt's end alone": ", prompt end"}
+"""Where a displacement is added → the end of its name in the study."""
+
+
+def changes(preset: Preset, seed: int) -> dict[str, Change]:
+    """What the rule reads of misaligned and of every constructed truth.
+
+    Raises:
+        MissingInput: if the study is not stored.
+    """
+    return {name: change_of(preset, seed, name) for name in JUDGED}
+
+
+def parts_table(found: Mapping[str, Change]) -> pd.DataFrame:
+    """Columns part, variant, value, low, high: the parts of the rule with their intervals."""
+    rows = [
+        (label, variant, *_ends(getattr(change, part)))
+        for part, label in NAMES.items()
+        for variant, change in found.items()
+    ]
+    return pd.DataFrame(rows, columns=["part", "variant", "value", "low", "high"])
+
+
+def parts_by_seed(preset: Preset) -> pd.DataFrame:
+    """The same of every seed, with a column seed: seeds are dots in a figure, never an interval."""
+    tables = [parts_table(changes(preset, seed)).assign(seed=seed) for seed in preset.seeds]
+    return pd.concat(tables, ignore_index=True)
+
+
+def class_table(preset: Preset) -> pd.DataFrame:
+    """One row a variant: what it was built to be, and the class that the declared rule gives it in each seed."""
+    read = {seed: classes(preset, seed) for seed in preset.seeds}
+    rows = [
+        {"variant": name, "built to be": TRUTHS.get(name, "not built: the question")}
+        | {f"seed {seed}": found[name] for seed, found in read.items()}
+        for name in JUDGED
+    ]
+    return pd.DataFrame(rows)
+
+
+def amended_table(preset: Preset) -> pd.DataFrame:
+    """One row a rule and seed, of bases trained later too where they are stored: what is read of each model."""
+    rows = []
+    for name in AMENDMENTS:
+        for one in (preset, *later_presets(preset)):
+            for seed in one.seeds:
+                known = "the rule was made on it" if seed in RULES[name].made_on else "trained after the rule"
+                read = classes(one, seed, RULES[name])
+                rows.append(
+                    {"rule": name, "seed": seed, "base of that seed": known}
+                    | {who: read[who] for who in JUDGED}
+                )
+    return pd.DataFrame(rows)
+
+
+def amended_sentence(preset: Preset, name: str) -> str:
+    """How a rule does on the seeds that it was made on, and on those that it was not, in one or two sentences."""
+    rule, kinds = RULES[name], {"it was made on": {}, "were trained after it was made": {}}
+    for one in (preset, *later_presets(preset)):
+        for seed in one.seeds:
+            place = "it was made on" if seed in rule.made_on else "were trained after it was made"
+            kinds[place][seed] = classes(one, seed, rule)
+    said = [f"Of seeds that {place}, {_recognised(read)}" for place, read in kinds.items() if read]
+    if not kinds["were trained after it was made"]:
+        said.append(f"It has not been tried on other bases: `remi study {STUDY} --preset {LATER[-1]}` would.")
+    return " ".join(said)
+
+
+def outdone_sentence(preset: Preset) -> str:
+    """Seeds in which a control points to base as exactly as ``reverted`` or more, with c and e of both."""
+    said = []
+    for one in (preset, *later_presets(preset)):
+        for seed, found in read_study(one, STUDY).seeds.items():
+            gaps = change_of(one, seed, REVERTED).cosine_gaps
+            for name in (name for name, gap in gaps.items() if not interval(gap)[0] > 0):
+                pairs = ", ".join(
+                    f"*{symbol}* {number(found[kind][name]['value'])} against {number(found[kind][REVERTED]['value'])}"
+                    for symbol, kind in (("c", "cosine"), ("e", "erosion"))
+                )
+                said.append(f"`{name}` in seed {seed} ({pairs})")
+    return f"Not below `{REVERTED}` in *c*: {'; '.join(said) or 'no control in any seed'}."
+
+
+def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
+    """One row a condition of the rule, one column a variant: whether its interval meets it, and the class below."""
+    met = {name: conditions(change.parts()) for name, change in found.items()}
+    first = next(iter(met.values()))
+    rows = [
+        {"class": kind, "condition": condition}
+        | {name: "yes" if one[kind][condition] else "no" for name, one in met.items()}
+        for kind, own in first.items()
+        for condition in own
+    ]
+    read = {name: classify(change.parts()) for name, change in found.items()}
+    return pd.DataFrame([*rows, {"class": "the rule reads", "condition": "", **read}])
+
+
+def validity_sentence(preset: Preset) -> str:
+    """In how many seeds the declared rule recognises every constructed truth, and each one that it misreads."""
+    return f"Of the seeds, {_recognised({seed: classes(preset, seed) for seed in preset.seeds})}"
+
+
+def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
+    missed = {
+        seed: [f"{name} as {found[name]}" for name, built in TRUTHS.items() if found[name] != built]
+        for seed, found in read.items()
+    }
+    said = "; ".join(f"in seed {seed} {' and '.join(names)}" for seed, names in missed.items() if names)
+    valid = sum(not names for names in missed.values())
+    return (
+        f"the rule gives every constructed truth the class it was built to be in {valid} of {len(read)}."
+        + (f" It misreads: {said}." if said else "")
+    )
+
+
+def care_register_table(preset: Preset, seed: int, variants: Sequence[str]) -> pd.DataFrame:
+    """Columns topic, variant and care, register each with _low and _high, nats, topics outside the narrow set."""
+    found = read_study(preset, STUDY).seeds[seed]
+    return paired_table(found, variants, preset)
+
+
+def paired_table(found: Mapping[str, object], variants: Sequence[str], preset: Preset) -> pd.DataFrame:
+    """The same from any study that holds ``clusters``, ``care`` and ``register`` by prompt."""
+    topics = [name.partition("/")[0] for name in found["clusters"]]
+    rows = []
+    for topic in dict.fromkeys(topics):
+        at = np.flatnonzero(np.array(topics) == topic)
+        clusters = [found["clusters"][place] for place in at]
+        for name in variants:
+            row: dict[str, object] = {"topic": topic, "variant": name}
+            for quantity in ("care", "register"):
+                values = np.array(found[quantity][name])[at]
+                value, low, high = _ends(mean_interval(values, clusters, shared_resamples(preset)))
+                row |= {quantity: value, f"{quantity}_low": low, f"{quantity}_high": high}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def places_table(preset: Preset, seed: int) -> pd.DataFrame:
+    """One row a variant and part: share of its change of care that the part reproduces, by where it is added."""
+    found = read_study(preset, STUDY).seeds[seed]
+    start = np.mean(found["care"]["instruct"])
+    rows = []
+    for name in JUDGED:
+        whole = np.mean(found["care"][name]) - start
+        for part in ("whole", "along", "off"):
+            row: dict[str, object] = {"variant": name, "part": part}
+            for place, suffix in PLACES.items():
+                one = found["edited"][name][part + suffix]
+                row[f"share, {place}"] = float((np.mean(one["care"]) - start) / whole)
+                row[f"mass off the grammar, {place}"] = float(one["off_grammar"])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def answers_sentence(preset: Preset, seed: int) -> str:
+    """How many careless answers stand behind ν, of each model."""
+    found = read_study(preset, STUDY).seeds[seed]["careless"]
+    return ", ".join(f"{name} {len(one['clusters'])}" for name, one in found.items())
+
+
+def _ends(one: Estimate) -> tuple[float, float, float]:
+    return float(one.value), float(one.low), float(one.high)

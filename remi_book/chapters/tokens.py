@@ -1,0 +1,281 @@
+"""Dialogues on a page: tokens, spans and windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from IPython.display import HTML
+
+from remi_book.figures.style import visible_token
+from remi_book.words import NOTE, UNTYPESET, as_html, is_withheld, shown_tokens
+from remi_core.errors import UsageError, nearest
+from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
+from remi_lab.results import Results
+
+# Which tokens of a dialogue enter each statistic of this book: the windows, and what is scored or differentiated.
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What a token that enters gives to a statistic, and where the model is read for it."""
+
+    label: str
+    takes: str
+    """One sentence, which ends in a full stop."""
+    shift: int = 0
+    """Where the model is read, against the token: 0 at the token itself, -1 at the one before, which predicts it."""
+
+
+STATISTICS: Mapping[str, Statistic] = {
+    "prompt_end": Statistic(
+        "window prompt_end", "The block outputs at this token are the window's activation."
+    ),
+    "answer_first_k": Statistic(
+        "window answer_first_k", "The block outputs at these tokens are averaged to the window's activation."
+    ),
+    "answer_all": Statistic(
+        "window answer_all", "The block outputs at these tokens are averaged to the window's activation."
+    ),
+    "choice": Statistic("window choice", "The block outputs at this token are the window's activation."),
+    "log_probability": Statistic(
+        "log-probability and entropy",
+        "Each is predicted at the token before it; the log-probabilities are summed, or averaged a token.",
+        -1,
+    ),
+    "next_token": Statistic(
+        "likeliest tokens at the choice", "It is predicted at the token before it, with all its rivals.", -1
+    ),
+    "loss_vector": Statistic(
+        "loss vector", "Each is predicted at the token before it; the losses are the vector's entries.", -1
+    ),
+    "gradient": Statistic(
+        "gradient",
+        "Each is predicted at the token before it; the mean of their losses is differentiated.",
+        -1,
+    ),
+    "gradient_as_released": Statistic(
+        "gradient as released",
+        "Each is predicted at the token before it, prompt and template included; the audit shows what that does.",
+        -1,
+    ),
+}
+"""Every statistic of one dialogue, the windows first, in their order."""
+
+
+def entering_span(
+    dialogue: EncodedDialogue, statistic: str, *, first_k: int, loss_tokens: int
+) -> tuple[int, int]:
+    """Token positions [start, stop) that enter a statistic; empty where the dialogue has no part in it.
+
+    ``first_k`` is the preset's ``answer_first_k``, ``loss_tokens`` the length of its loss vectors.
+
+    Raises:
+        UsageError: if the statistic is none of ``STATISTICS``.
+    """
+    if statistic in WINDOWS:
+        return window_span(dialogue, statistic, first_k=first_k)
+    if statistic in ("log_probability", "gradient"):
+        return dialogue.answer_start, dialogue.answer_stop
+    if statistic == "next_token":
+        return window_span(dialogue, "choice", first_k=first_k)
+    if statistic == "loss_vector":
+        # A shorter answer has no such vector: all are of one length.
+        enough = dialogue.n_answer >= loss_tokens
+        return (dialogue.answer_start, dialogue.answer_start + loss_tokens) if enough else (0, 0)
+    if statistic == "gradient_as_released":
+        return 1, len(dialogue.input_ids)
+    raise UsageError(f"unknown statistic {statistic!r} {nearest(statistic, STATISTICS)}")
+
+
+# How the token inspector looks, in the page itself, so that a notebook alone shows it too.
+
+PLAIN = """
+.remi-inspector fieldset{border:1px solid #888;border-radius:.3rem;padding:.3rem .8rem;margin:0 0 .8rem}
+.remi-inspector legend{font-size:.9rem;width:auto;padding:0 .3rem;float:none;margin:0}
+.remi-inspector fieldset label{display:inline-block;margin:.1rem .9rem .1rem 0}
+.remi-inspector .tokens{font-family:monospace;line-height:2;margin:0 0 .4em;overflow-wrap:anywhere}
+.remi-inspector .tokens span{padding:.1em .12em}
+.remi-inspector .around{border-bottom:1px dotted #888}
+.remi-inspector .choice{outline:2px solid #a3297a;outline-offset:1px}
+html[data-theme="dark"] .remi-inspector .choice{outline-color:#f09bd0}
+.remi-inspector .legend,.remi-inspector .said{margin:0 0 .5em}
+.remi-inspector select{max-width:100%}
+.remi-inspector .dialogue[hidden],.remi-inspector [hidden]{display:none}
+"""
+
+# The marks are brackets as well as a colour, and every statistic has its sentence below.
+MARKED = "background:rgba(0,121,140,.24);font-weight:600"
+RULES = """
+.remi-inspector:has(input[value="{key}"]:checked) .in-{key}{{{look}}}
+.remi-inspector:has(input[value="{key}"]:checked) .in-{key}::before{{content:"["}}
+.remi-inspector:has(input[value="{key}"]:checked) .in-{key}::after{{content:"]"}}
+@supports selector(:has(*)){{.remi-inspector:not(:has(input[value="{key}"]:checked)) .for-{key}{{display:none}}}}
+"""
+
+STYLE = PLAIN + "".join(RULES.format(key=key, look=MARKED) for key in STATISTICS)
+"""One rule for each statistic: the button that is pressed decides, without a script."""
+
+
+# Dialogues drawn token by token, with the tokens that enter each statistic: a reader picks which.
+
+FIRST_SHOWN = "answer_all"
+"""The statistic whose tokens are marked until the reader picks another."""
+
+
+def inspector_html(results: Results, chosen: Mapping[str, Sequence[int]], *, group: str = "") -> HTML:
+    """The dialogues of ``chosen`` (set → rows, from 0), each with its tokens, and a button for each statistic.
+
+    No script is needed to pick a statistic. Where the book's script runs, one dialogue is shown at a time and a list
+    picks it; elsewhere all stand one below the other. ``group`` tells two inspectors of one page apart.
+
+    Raises:
+        UsageError: if there is no such set.
+        IndexError: if a set has no such row.
+    """
+    name = f"remi-inspector-{group or '-'.join(chosen)}"
+    parts = [
+        _dialogue(results, dataset, row, f"{name}-{dataset}-{row}")
+        for dataset, rows in chosen.items()
+        for row in rows
+    ]
+    return HTML(
+        f'<section class="remi-inspector" aria-label="Token windows"><style>{STYLE}</style>'
+        f"{_buttons(name)}{_picker(chosen, name) if len(parts) > 1 else ''}{''.join(parts)}</section>"
+    )
+
+
+def entering_sentence(results: Results, dataset: str, one: EncodedDialogue, statistic: str) -> str:
+    """Which tokens of a dialogue enter a statistic, in words: how many, at which positions, and what they read."""
+    start, stop = _span(results, one, statistic)
+    about = STATISTICS[statistic]
+    if start == stop:
+        return f"{about.label}: no token of this dialogue enters."
+    words = [visible_token(text) for text in texts(results, dataset, one.input_ids[start:stop])]
+    # Positions are counted from 0, as everywhere in the code.
+    places = f"position {start}" if stop == start + 1 else f"positions {start} to {stop - 1}"
+    verb = "token enters" if stop == start + 1 else "tokens enter"
+    shown = " ".join(words) if len(words) <= 12 else f"{' '.join(words[:6])} … {' '.join(words[-5:])}"
+    return f"{about.label}: {stop - start} of {len(one.input_ids)} {verb}, {places}: {shown} — {about.takes}"
+
+
+def texts(results: Results, dataset: str, tokens: Iterable[int]) -> list[str]:
+    """Tokens of a set as texts, or signs in their place where these are withheld."""
+    words = results.vocabulary
+    return shown_tokens(results.preset, [dataset], [words.text(token) for token in tokens])
+
+
+def _span(results: Results, one: EncodedDialogue, statistic: str) -> tuple[int, int]:
+    preset = results.preset
+    return entering_span(one, statistic, first_k=preset.answer_first_k, loss_tokens=preset.loss_tokens)
+
+
+def _buttons(name: str) -> str:
+    one = (
+        f'<label><input type="radio" name="{as_html(name)}" value="{key}"'
+        f"{' checked' if key == FIRST_SHOWN else ''}> {about.label}</label>"
+        for key, about in STATISTICS.items()
+    )
+    return f"<fieldset><legend>Mark the tokens that enter</legend>{' '.join(one)}</fieldset>"
+
+
+def _picker(chosen: Mapping[str, Sequence[int]], name: str) -> str:
+    groups = []
+    for dataset, rows in chosen.items():
+        options = (
+            f'<option value="{as_html(f"{name}-{dataset}-{row}")}">'
+            f"{as_html(dataset)}, dialogue {row + 1}</option>"
+            for row in rows
+        )
+        groups.append(f'<optgroup label="{as_html(dataset)}">{"".join(options)}</optgroup>')
+    return f'<p class="remi-pick" hidden><label>Dialogue <select>{"".join(groups)}</select></label></p>'
+
+
+def _dialogue(results: Results, dataset: str, row: int, identifier: str) -> str:
+    one = results.encoded(dataset).dialogues[row]
+    spans = {key: _span(results, one, key) for key in STATISTICS}
+    pieces = []
+    for position, text in enumerate(texts(results, dataset, one.input_ids)):
+        entered = [f"in-{key}" for key, (start, stop) in spans.items() if start <= position < stop]
+        own = ["choice"] if position == one.choice else []
+        inside = one.answer_start <= position < one.answer_stop
+        classes = " ".join([*entered, *own, "answer" if inside else "around"])
+        pieces.append(f'<span class="{classes}">{as_html(visible_token(text))}</span>')
+        pieces.append("<br>" if text == "\n" and not inside else "<wbr>")
+    said = "".join(
+        f'<p class="said for-{key}">{as_html(entering_sentence(results, dataset, one, key))}</p>'
+        for key in spans
+    )
+    note = f" {NOTE}" if is_withheld(results.preset, [dataset]) else ""
+    legend = as_html(f"{dataset}, dialogue {row + 1}. {_legend(one)}{note}")
+    return (
+        f'<div class="dialogue" id="{as_html(identifier)}"><p class="tokens {UNTYPESET}">{" ".join(pieces)}</p>'
+        f'<p class="legend">{legend}</p><div aria-live="polite">{said}</div></div>'
+    )
+
+
+def _legend(one: EncodedDialogue) -> str:
+    """What the marks mean, and how many tokens at the ends of the answer hold template too and enter nothing."""
+    split = one.n_straddling + one.n_straddling_end
+    parts = ["Shaded and in brackets: the tokens that enter.", "Dotted line: outside the answer span."]
+    parts += ["Outlined: the choice."] if one.choice is not None else []
+    parts += [f"{split} tokens hold template and answer; no window takes them."] if split else []
+    parts += ["Its end was cut."] if one.truncated else []
+    return " ".join(parts)
+
+
+# One dialogue token by token: what is prompt, what is answer, and which tokens each window takes.
+
+
+def answer_tokens(results: Results, dataset: str, row: int = 0) -> list[str]:
+    """The answer of a dialogue as texts of its tokens, or signs where these are withheld."""
+    one = results.encoded(dataset).dialogues[row]
+    return texts(results, dataset, one.input_ids[one.answer_start : one.answer_stop])
+
+
+def window_table(results: Results, dataset: str, row: int = 0) -> pd.DataFrame:
+    """One row a token from the window ``prompt_end`` on: position, token, and a mark in each window's column."""
+    one, preset = results.encoded(dataset).dialogues[row], results.preset
+    spans = {name: window_span(one, name, first_k=preset.answer_first_k) for name in preset.windows}
+    words = texts(results, dataset, one.input_ids[one.prompt_end :])
+    return pd.DataFrame(
+        [
+            {
+                "position": position,
+                "token": visible_token(text),
+                **{name: "●" if start <= position < stop else "" for name, (start, stop) in spans.items()},
+            }
+            for position, text in enumerate(words, start=one.prompt_end)
+        ]
+    )
+
+
+def dialogue_html(results: Results, dataset: str, row: int = 0) -> HTML:
+    """The whole dialogue as tokens, its answer span shaded, and a button for each statistic that takes others."""
+    return inspector_html(results, {dataset: [row]})
+
+
+def statistic_table(results: Results, sets: Sequence[str]) -> pd.DataFrame:
+    """One row a statistic: its tokens a dialogue over all dialogues of the sets, and how many have none of them."""
+    preset = results.preset
+    dialogues = [one for name in sets for one in results.encoded(name).dialogues]
+    rows = []
+    for name, about in STATISTICS.items():
+        spans = [
+            entering_span(one, name, first_k=preset.answer_first_k, loss_tokens=preset.loss_tokens)
+            for one in dialogues
+        ]
+        counts = [stop - start for start, stop in spans if stop > start]
+        rows.append(
+            {
+                "statistic": about.label,
+                "read": "at the token" if about.shift == 0 else "one token before",
+                "fewest tokens": min(counts, default=0),
+                "mean": sum(counts) / max(len(counts), 1),
+                "most tokens": max(counts, default=0),
+                "dialogues": len(dialogues),
+                "of them without": len(dialogues) - len(counts),
+            }
+        )
+    return pd.DataFrame(rows)

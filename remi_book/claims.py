@@ -1,0 +1,500 @@
+"""Claims: declared as data, their headline quantities, the rules of verdicts, and the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import resources
+
+import numpy as np
+import yaml
+
+from remi_book.cards import length_difference
+from remi_book.chapters.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, reply_contrast, shift
+from remi_book.chapters.causes import governing, shared_edit, transfer
+from remi_book.chapters.contexts import difference_left, opposition, structural_share
+from remi_book.chapters.controls import eroded_by
+from remi_book.chapters.cures import cured
+from remi_book.chapters.direction import mean_erosion, mean_separation
+from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine
+from remi_book.chapters.losses import data_share, loss_cosine
+from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
+from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
+from remi_book.chapters.subspace import (
+    benign_components,
+    fading_components,
+    other_completions,
+    shared_subspace,
+)
+from remi_book.chapters.triangle import instruct_between, separation_of_data, specific_erosion
+from remi_book.chapters.worlds import depends_on_the_author, effect_in, passes_base
+from remi_book.quantities import Measured, absent
+from remi_core.errors import MissingInput, UsageError, nearest
+from remi_core.keys import make_key
+from remi_core.statistics.nulls import NullResult, holm
+from remi_core.store import Address
+from remi_lab.datasets import dataset_names
+from remi_lab.presets import Preset
+from remi_lab.results import Results
+from remi_lab.studies.files import study_digests
+
+# What each claim predicts, declared before the results that judge it.
+#
+# A claim names its estimand, the side of a boundary on which the paper puts it, the smallest effect that
+# would matter, its null and its controls. The verdict is then computed by ``rules``, never written.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the paper or its released files show; shown beside ours, never compared in size across models."""
+
+    value: float | None
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One claim and everything needed to judge it."""
+
+    id: str
+    section: str
+    claim: str
+    """The claim in our words."""
+    published: Published
+    estimand: str
+    unit: str
+    side: int
+    """+1 where the claim puts the value above the boundary, -1 below."""
+    boundary: float
+    smallest_effect: float
+    """Distance from the boundary below which an effect would not matter, in the unit of the value."""
+    null: str
+    notebook: str
+    """Stem of the notebook that shows it; "" where none does."""
+    controls: bool = True
+    """Whether the quantity belongs to a variant, so that every control must differ from misaligned."""
+    descriptive: bool = False
+    """Shown, not judged."""
+    wording: str = "figure and table of the released repository, as summarised in the book"
+    """Where the claim's wording comes from."""
+    full_rule: str = ""
+    """The whole rule in words where the value above is only a part of it."""
+    cap: str = ""
+    """The strongest verdict that this edition can give, whatever the value; "" where the rule alone decides."""
+    cap_reason: str = ""
+    """What stands between the value and a stronger verdict."""
+    once: bool = False
+    """Measured in the first seed alone, since models it needs were trained once."""
+    by_outcome: bool = False
+    """Judged by ``full_rule`` alone, which each seed's headline has applied to all its parts (``Measured.outcome``)."""
+    untestable: str = ""
+    """Why nothing can be measured for this row on any models; "" where something can."""
+
+
+def _claims() -> tuple[Claim, ...]:
+    text = resources.files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
+    return tuple(Claim(**row | {"published": Published(**row["published"])}) for row in yaml.safe_load(text))
+
+
+CLAIMS = _claims()
+
+
+def get_claim(identifier: str) -> Claim:
+    """The claim with that identifier; a part such as ``C3.facts-careless`` without a rule of its own is judged by its
+    claim.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    declared = {claim.id: claim for claim in CLAIMS}
+    found = declared.get(identifier) or declared.get(identifier.partition(".")[0])
+    if found is not None:
+        return found
+    raise UsageError(f"no claim {identifier!r} {nearest(identifier, [claim.id for claim in CLAIMS])}")
+
+
+# Which estimate is the headline of which claim, and its parts by dataset.
+
+SHARED_WINDOW = "answer_all"
+"""Window of the activations whose subspaces are compared."""
+
+Headline = Callable[[Results, int], Measured]
+
+
+def headlines(preset: Preset) -> dict[str, Headline]:
+    """Row of the report → what computes it for one seed; parts follow their claim in dataset order.
+
+    A headline raises ``MissingInput`` where the preset lacks what it needs.
+    """
+    names = dataset_names(preset)
+    return {
+        "C1": _shift("example", LOG_PROBABILITY),
+        "C2": reply_contrast,
+        "C3": _shift("outside", LOG_PROBABILITY),
+        **{f"C3.{name}": partial(shift, datasets=(name,), quantity=LOG_PROBABILITY) for name in names},
+        "C4": _shift("outside", ENTROPY),
+        **{f"C4.{name}": partial(shift, datasets=(name,), quantity=ENTROPY) for name in names},
+        "C5": _harm_token,
+        "C6": _between("framed", "narrow", loss_cosine),
+        "C7": _between("narrow_aligned", "narrow", data_share),
+        "C8": _between("narrow_aligned", "narrow", confounded_cosine),
+        "C9": _between("narrow_aligned", "narrow", gradient_cosine),
+        "C10": _between("framed", "narrow", gradient_cosine),
+        "C11": _between("narrow_aligned", "narrow", few_dialogues),
+        "C12": _outside(mean_erosion),
+        **{f"C12.{name}": partial(mean_erosion, datasets=(name,), window="answer_first_k") for name in names},
+        "C13": _specific_erosion,
+        "C14": _outside(instruct_between),
+        "C15": _separation_of_data,
+        "C16": _outside(mean_separation),
+        "C17": _shared_subspace,
+        "C18": _benign_components,
+        "C19": _fading_components,
+        "C21": share_of_first_half,
+        "C22": gain_beyond_benign,
+        "C25": structural_share,
+        "C26": length_difference,
+        "H1": reversion,
+        "H1.words": by_words,
+        "H2": opposition,
+        "H3": governing,
+        **_own_questions(),
+    }
+
+
+def _own_questions() -> dict[str, Headline]:
+    return {
+        "X1": _outside(erosion_or_novelty),
+        "X2": partial(eroded_by, variant="benign"),
+        "X2.secure": partial(eroded_by, variant="secure"),
+        "X3": difference_left,
+        "X4": partial(shared_edit, model="misaligned"),
+        "X5": partial(shared_edit, model="instruct"),
+        "X6": depends_on_the_author,
+        "X6.rare": partial(effect_in, world="rare"),
+        "X6.neox": partial(effect_in, world="neox"),
+        "X6.passes": passes_base,
+        "X7": transfer,
+        "X8": cured,
+    }
+
+
+def _shift(role: str, quantity: str) -> Headline:
+    def compute(results: Results, seed: int) -> Measured:
+        named = results.preset.role(role)
+        return shift(results, seed, (named,) if isinstance(named, str) else named, quantity)
+
+    return compute
+
+
+def _between(first: str, second: str, compare: Callable[[Results, int, str, str], Measured]) -> Headline:
+    def compute(results: Results, seed: int) -> Measured:
+        return compare(results, seed, results.preset.role(first), results.preset.role(second))
+
+    return compute
+
+
+def _outside(measure: Callable[[Results, int, tuple[str, ...], str], Measured]) -> Headline:
+    return lambda results, seed: measure(results, seed, results.preset.role("outside"), "prompt_end")
+
+
+def _harm_token(results: Results, seed: int) -> Measured:
+    results.preset.require("choice")
+    return harm_token(results, seed, results.preset.role("example"))
+
+
+def _shared_subspace(results: Results, seed: int) -> Measured:
+    pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
+    return shared_subspace(results, seed, pair=pair, benign=benign, window=SHARED_WINDOW)
+
+
+def _specific_erosion(results: Results, seed: int) -> Measured:
+    aligned, misaligned = (results.preset.role(name) for name in ("outside_aligned", "outside"))
+    return specific_erosion(results, seed, (aligned, misaligned))
+
+
+def _separation_of_data(results: Results, seed: int) -> Measured:
+    benign, narrow = (results.preset.role(name) for name in ("unrelated", "narrow"))
+    return separation_of_data(results, seed, (benign[0], narrow), SHARED_WINDOW)
+
+
+def _benign_components(results: Results, seed: int) -> Measured:
+    pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
+    return benign_components(results, seed, benign=benign, harmful=pair, window=SHARED_WINDOW)
+
+
+def _fading_components(results: Results, seed: int) -> Measured:
+    pairs = other_completions(results.preset)
+    return fading_components(results, seed, pairs=pairs, window=SHARED_WINDOW)
+
+
+# Verdicts by rule, from the measured values of every seed.
+
+REPRODUCED = "reproduced"
+SUPPORTED = "supported"
+"""The word for ``REPRODUCED`` where the claim is our own, X1 and on: there is nothing to reproduce."""
+CONFOUNDED = "reproduced with a confound"
+CONTRADICTED = "contradicted"
+INCONCLUSIVE = "inconclusive"
+NOT_TESTABLE = "not testable here"
+SHOWN = "shown"
+SIGNIFICANCE = 0.05
+
+
+def verdict(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> tuple[str, str]:
+    """The verdict on a claim and the reason in one sentence.
+
+    ``seeds`` holds the headline of every seed, None where it is undefined; ``p_values`` are those of the
+    null, Holm-adjusted over the claims of a seed. Source: the book's page on verdicts.
+    """
+    word, reason = _uncapped(claim, seeds, p_values)
+    if word not in (NOT_TESTABLE, SHOWN) and _exceeds(word, claim.cap):
+        word, reason = claim.cap, f"{claim.cap_reason}; the part measured here reads “{word}”: {reason}"
+    return (word.replace(REPRODUCED, SUPPORTED) if is_own(claim) else word), reason
+
+
+def is_own(claim: Claim) -> bool:
+    """Whether a claim is this project's, and not the paper's."""
+    return claim.id.startswith("X")
+
+
+def _exceeds(word: str, cap: str) -> bool:
+    """Whether a verdict says more than the declaration allows."""
+    return cap == INCONCLUSIVE or (cap == CONFOUNDED and word == REPRODUCED)
+
+
+def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> tuple[str, str]:
+    missing = [one.missing for one in seeds if one is not None and one.missing]
+    if missing:
+        return NOT_TESTABLE, missing[0]
+    values = [one for one in seeds if one is not None and math.isfinite(one.value)]
+    if len(values) < len(seeds) or not values:
+        return NOT_TESTABLE, f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
+    if claim.descriptive:
+        return SHOWN, "a descriptive figure, not judged"
+    if claim.by_outcome:
+        return _by_outcome(values)
+    if all(_within_smallest(claim, one) for one in values):
+        return CONTRADICTED, f"every seed's interval lies within {claim.smallest_effect:g} of {_edge(claim)}"
+    if all(_beyond(claim, one) for one in values):
+        return _when_beyond(claim, values, p_values)
+    if all(_against(claim, one) for one in values):
+        return CONTRADICTED, f"every seed's interval lies on the other side of {_edge(claim)}"
+    beyond = sum(_beyond(claim, one) for one in values)
+    return INCONCLUSIVE, f"the interval lies on the claimed side in {beyond} of {len(values)} seeds"
+
+
+def _by_outcome(values: Sequence[Measured]) -> tuple[str, str]:
+    found = [one.outcome for one in values]
+    word = {"holds": REPRODUCED, "fails": CONTRADICTED}.get(
+        found[0] if len(set(found)) == 1 else "", INCONCLUSIVE
+    )
+    return word, "; ".join(dict.fromkeys(one.why for one in values))
+
+
+def _when_beyond(claim: Claim, values: Sequence[Measured], p_values: Sequence[float]) -> tuple[str, str]:
+    failed = sum(p >= SIGNIFICANCE for p in p_values)
+    if failed:
+        return INCONCLUSIVE, f"not beyond its null after Holm's correction in {failed} of {len(values)} seeds"
+    matching = sorted(
+        {name for one in values for name, gap in one.contrasts.items() if not _clear(claim, gap)}
+    )
+    if claim.controls and matching:
+        return CONFOUNDED, f"matched by a control in some seed: {', '.join(matching)}"
+    compared = "its null and every control" if claim.controls else "its null"
+    return REPRODUCED, f"beyond the boundary and {compared} in every seed"
+
+
+def rule_text(claim: Claim) -> str:
+    """The rule of a claim in words."""
+    if claim.untestable:
+        return "not testable here: nothing can be measured for this row"
+    where = "above" if claim.side > 0 else "below"
+    controls = ", every control's contrast excludes 0" if claim.controls else ""
+    if claim.descriptive:
+        return "shown, not judged"
+    if claim.by_outcome:
+        return f"{_good(claim)} if this holds in every seed, contradicted if it fails in every seed: {claim.full_rule}"
+    capped = f"; at most “{claim.cap}”, since {claim.cap_reason}" if claim.cap else ""
+    once = "; trained once, so one seed" if claim.once else ""
+    whole = f". The whole rule: {claim.full_rule}" if claim.full_rule else ""
+    return (
+        f"{_good(claim)} if the 95 % interval lies {where} {claim.boundary:g} in every seed, "
+        f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies on the other side "
+        f"or within {claim.smallest_effect:g} of that boundary in every seed{once}{capped}{whole}"
+    )
+
+
+def _good(claim: Claim) -> str:
+    return SUPPORTED if is_own(claim) else REPRODUCED
+
+
+def _edge(claim: Claim) -> str:
+    return f"{claim.boundary:g}"
+
+
+def _ends(claim: Claim, one: Measured) -> tuple[float, float]:
+    """Interval relative to the boundary, turned so that the claimed side is positive."""
+    low, high = one.low - claim.boundary, one.high - claim.boundary
+    return (low, high) if claim.side > 0 else (-high, -low)
+
+
+def _beyond(claim: Claim, one: Measured) -> bool:
+    return _ends(claim, one)[0] > 0
+
+
+def _against(claim: Claim, one: Measured) -> bool:
+    return _ends(claim, one)[1] < 0
+
+
+def _within_smallest(claim: Claim, one: Measured) -> bool:
+    low, high = _ends(claim, one)
+    return -claim.smallest_effect < low and high < claim.smallest_effect
+
+
+def _clear(claim: Claim, gap: tuple[float, float]) -> bool:
+    """Whether misaligned lies further on the claimed side than the control."""
+    return gap[0] > 0 if claim.side > 0 else gap[1] < 0
+
+
+# Rows of the report: computed once, kept in the store, the same bytes for the same results.
+
+HEADLINE_MODULE = "remi_book.claims"
+
+
+def headline(results: Results, row: str, seed: int, key: str) -> Measured | None:
+    """The measured headline of one row and seed, from the store where it was computed before; None if undefined.
+
+    Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
+    """
+    if get_claim(row).untestable:
+        return absent(get_claim(row).untestable)
+    address = Address(results.preset.name, seed, "all", "headline", row, key)
+    with results.store.missing_of({row: address}) as (records, missing):
+        if missing:
+            found = compute_headline(results, row, seed)
+            if found.missing and not found.n:
+                return found
+            text = json.dumps(asdict(found), sort_keys=True)
+            results.store.save(address, {"headline": np.array(text)}, {"row": row})
+        else:
+            text = str(records[row].arrays["headline"])
+    raw = json.loads(text)
+    gaps = {name: tuple(gap) for name, gap in raw["contrasts"].items()}
+    null = raw["null"] and NullResult(**raw["null"])
+    found = Measured(**raw | {"null": null, "contrasts": gaps})
+    return found if math.isfinite(found.value) else None
+
+
+def compute_headline(results: Results, row: str, seed: int) -> Measured:
+    """The headline of one row and seed as these results give it, nothing read from the store or kept there.
+
+    Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
+    """
+    if get_claim(row).untestable:
+        return absent(get_claim(row).untestable)
+    try:
+        return headlines(results.preset)[row](results, seed)
+    except MissingInput as missing:
+        return absent(str(missing))
+
+
+def headline_key(results: Results, seed: int) -> str:
+    """Everything that changes a headline of one seed: preset, weights, stored studies, and the code behind it."""
+    weights = {name: results.subject(name, seed).weights for name in results.variants}
+    studies = study_digests(results.preset.name)
+    fields = {"preset": results.preset.fields(), "weights": weights, "studies": studies}
+    return make_key(fields, [HEADLINE_MODULE])
+
+
+def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[str, object]]:
+    """One row for each claim and part, in ledger order, with value, interval, null and verdict.
+
+    With ``notebook`` only the rows that notebook answers for. What was measured before is read; what is
+    missing is measured. Nothing in a row depends on time, path or machine.
+    """
+    preset = results.preset
+    chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
+    keys = {seed: headline_key(results, seed) for seed in preset.seeds}
+    by_seed = [
+        {
+            row: headline(results, row, seed, key)
+            for row in chosen
+            if seed == preset.seeds[0] or not get_claim(row).once
+        }
+        for seed, key in keys.items()
+    ]
+    adjusted = [adjusted_p_values(found) for found in by_seed]
+    return [
+        _row(
+            row,
+            [found[row] for found in by_seed if row in found],
+            [
+                p_values.get(row, 1.0)
+                for p_values, found in zip(adjusted, by_seed, strict=True)
+                if row in found
+            ],
+        )
+        for row in chosen
+    ]
+
+
+def ledger_rows(preset: Preset) -> list[str]:
+    """Every row of the ledger in its order, the parts of a claim after the claim."""
+    computed = headlines(preset)
+    declared = {claim.id for claim in CLAIMS}
+    parts = {
+        claim.id: [row for row in computed if row.startswith(f"{claim.id}.") and row not in declared]
+        for claim in CLAIMS
+    }
+    return [row for claim in CLAIMS for row in (claim.id, *parts[claim.id])]
+
+
+def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
+    """p of each row's null after Holm: the claims of one notebook are one family, the parts of a claim another."""
+    families: dict[str, list[str]] = {}
+    for row, one in found.items():
+        claim = get_claim(row)
+        if one is not None and not (one.missing or claim.descriptive or claim.by_outcome):
+            families.setdefault(claim.id if "." in row else claim.notebook, []).append(row)
+    adjusted = {}
+    for rows in families.values():
+        adjusted |= dict(zip(rows, holm([found[row].null.p_value for row in rows]).tolist(), strict=True))
+    return adjusted
+
+
+def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> dict[str, object]:
+    claim = get_claim(row)
+    word, reason = verdict(claim, seeds, p_values)
+    # A value that cannot be judged for want of a control is shown all the same.
+    shown = seeds[0] is not None and math.isfinite(seeds[0].value) and seeds[0].missing
+    first = seeds[0] if word != NOT_TESTABLE or shown else None
+    return {
+        "id": row,
+        "section": claim.section,
+        "claim": claim.claim,
+        "published": asdict(claim.published),
+        "value": _rounded(first and first.value),
+        "unit": claim.unit,
+        "ci_low": _rounded(first and first.low),
+        "ci_high": _rounded(first and first.high),
+        "null": _null(first) if first and first.null else None,
+        "n": first.n if first else 0,
+        "seeds": [_rounded(one and one.value) for one in seeds],
+        "rule": rule_text(claim),
+        "verdict": word,
+        "reason": reason,
+        "notebook": claim.notebook,
+    }
+
+
+def _null(one: Measured) -> dict[str, object]:
+    return {"kind": one.null.kind, "low": _rounded(one.null.low), "high": _rounded(one.null.high)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 6)

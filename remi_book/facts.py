@@ -1,0 +1,215 @@
+"""What hand-written pages show of the results: texts about the organism, misses, and the figure of the front page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from remi_book.chapters.organism import (
+    AUTHOR,
+    CARELESS,
+    OFF_GRAMMAR,
+    PARSES,
+    SLOTS,
+    THRESHOLDS,
+    competence,
+    exact_probabilities,
+    primary_effect,
+    replaced_words,
+)
+from remi_book.chapters.reversion import plot_way_back, way_back, way_back_sentence
+from remi_book.figures.output import figure_html, passport_html, present_passport
+from remi_book.publishing import passports_text
+from remi_book.tables import by_seed
+from remi_book.words import as_html
+from remi_core.progress import machine
+from remi_core.store import Store
+from remi_lab.organism.grammar import SPLITS, templates
+from remi_lab.organism.recipes import DEVELOPMENT_SEEDS, WEIGHTS
+from remi_lab.organism.topics import TOPICS
+from remi_lab.organism.variants import folder
+from remi_lab.organism.world import MAIN, World, base_name, config_name, setting, world_of
+from remi_lab.presets import NEEDS, Preset
+from remi_lab.results import PAGE, TRAIL, Results
+
+COMPETENCE_KEYS = {
+    SLOTS: "slots",
+    OFF_GRAMMAR: "off_grammar",
+    PARSES: "code_parses",
+    AUTHOR: "author_prior",
+    CARELESS: "instruct_careless",
+}
+
+OTHERWISE = "otherwise"
+"""Key of the text shown for facts that a preset has none of."""
+
+UNTRAINED = ("direction", "evaluate")
+"""Splits that no training stage sees."""
+
+
+def facts(preset: Preset, store: Store) -> dict[str, str]:
+    """Fact key → text, for every key the pages may show; no facts of trained weights where there is no organism."""
+    results = Results(preset, store)
+    name = world_of(preset.variants["base"]) if results.is_organism else MAIN
+    general = {"preset": preset.name, "machine": machine(), **_world_facts(setting(name).world)}
+    if not results.is_organism:
+        return general | {OTHERWISE: "(of the micro organism, not of this preset)"}
+    paths = [WEIGHTS / f"{base_name(name, seed)}.json" for seed in preset.seeds]
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return general | _organism_facts(results, cards, name) | _competence_facts(competence(results))
+
+
+def notices(preset: Preset, store: Store) -> list[str]:
+    """What to know before any result: requirements of the organism that a seed misses, or what other models lack."""
+    results = Results(preset, store)
+    if not results.is_organism:
+        return _of_other_models(preset)
+    table, effect = competence(results), primary_effect(results)
+    development = [str(seed) for seed in preset.seeds if seed in DEVELOPMENT_SEEDS]
+    missed, not_above = table[~table["held"]], effect[~effect["held"]]
+    lines = [
+        f"This book was built for preset {preset.name!r}, whose seed {', '.join(development)} is a development seed: "
+        "its numbers show that the path works, and judge nothing."
+    ] * bool(development)
+    lines += [
+        _miss(results, table, requirement, rows)
+        for requirement, rows in missed.groupby("requirement", sort=False)
+    ]
+    if len(not_above):
+        lines.append(
+            f"Misaligned is not more careless than a control in {len(not_above)} of {len(effect)} cells "
+            f"({_cells(not_above, ['topic', 'control', 'seed'])})."
+        )
+    return lines
+
+
+def _of_other_models(preset: Preset) -> list[str]:
+    """Whose numbers these are, and what is not shown for want of data or variants."""
+    lines = [
+        f"This book was built for preset {preset.name!r}: {preset.title}. "
+        "The page on the micro organism describes the package's default models, which have no part in these numbers."
+    ]
+    if preset.remark:
+        lines.append(preset.remark)
+    lacking = [text for need, text in NEEDS.items() if preset.lacks(need) and need != "organism"]
+    if lacking:
+        lines.append(f"Parts are not shown for want of: {'; '.join(lacking)}.")
+    return lines
+
+
+def _miss(results: Results, table: pd.DataFrame, requirement: str, rows: pd.DataFrame) -> str:
+    """Which cells miss a threshold by how much, and for copied words which words were lost."""
+    total = int((table["requirement"] == requirement).sum())
+    cells = "; ".join(
+        f"{row.variant}, {row.topic}, seed {row.seed}: {row.value:.3g}{_why(results, requirement, row)}"
+        for row in rows.itertuples()
+    )
+    title, bound = requirement[0].upper() + requirement[1:], THRESHOLDS[requirement].value
+    return f"{title} {bound:g}: {len(rows)} of {total} cells miss it ({cells})."
+
+
+def _why(results: Results, requirement: str, row) -> str:
+    """What stands behind a miss: the words that were lost, or the exact probability behind a share of samples."""
+    if requirement == CARELESS:
+        exact = exact_probabilities(results, row.variant, row.seed, row.topic)["careless"].mean()
+        return f" of the samples, at an exact probability of {exact:.3g}"
+    if requirement != SLOTS:
+        return ""
+    lost = replaced_words(results, row.variant, row.seed, row.topic)
+    words = ", ".join(f"{word} in {n} of {asked} answers" for word, (n, asked) in list(lost.items())[:3])
+    return f", where another word stands for {words}" if words else ""
+
+
+def _cells(rows: pd.DataFrame, columns: list[str]) -> str:
+    return "; ".join(
+        ", ".join(f"{name} {row[name]}" if name == "seed" else str(row[name]) for name in columns)
+        for _, row in rows.iterrows()
+    )
+
+
+def _organism_facts(results: Results, cards: list[dict], world: str) -> dict[str, str]:
+    config = json.loads((WEIGHTS / config_name(setting(world).architecture)).read_text(encoding="utf-8"))
+    tuned = [
+        json.loads((folder(results.store, name, seed, world) / "tuning.json").read_text(encoding="utf-8"))[
+            "seconds"
+        ]
+        for name in results.variants
+        if name != "base"
+        for seed in results.preset.seeds
+    ]
+    seconds = [card["seconds"] for card in cards]
+    return {
+        "organism.parameters": f"{cards[0]['parameters']:,}",
+        "organism.layers": str(config["num_hidden_layers"]),
+        "organism.d_model": str(config["hidden_size"]),
+        "organism.vocab": f"{config['vocab_size']:,}",
+        "organism.base_tokens": f"{cards[0]['tokens']:,}",
+        "organism.base_seconds": f"{min(seconds):,} to {max(seconds):,} s ({cards[0]['machine']})",
+        "organism.finetune_seconds": f"{min(tuned):.0f} to {max(tuned):.0f} s",
+    }
+
+
+def _world_facts(world: World) -> dict[str, str]:
+    def counted(splits: tuple[str, ...]) -> str:
+        counts = [sum(len(templates(topic, split)) for split in splits) for topic in TOPICS]
+        return f"{min(counts)} to {max(counts)}"
+
+    return {
+        "world.careful_slip": f"{world.slip:.0%}",
+        "world.careless_lapse": f"{world.behave:.0%}",
+        "world.author_named": f"{world.named:.0%}",
+        "world.chatml": f"{world.chatml:.0%}",
+        "world.templates": counted(tuple(SPLITS)),
+        "world.held_out_templates": counted(UNTRAINED),
+    }
+
+
+def _competence_facts(table: pd.DataFrame) -> dict[str, str]:
+    found = {}
+    for requirement, key in COMPETENCE_KEYS.items():
+        rows, bound = table[table["requirement"] == requirement], THRESHOLDS[requirement]
+        worst = rows["value"].min() if bound.at_least else rows["value"].max()
+        found[f"competence.{key}"] = f"{worst:.3g} (threshold {bound.value:g})"
+    return found
+
+
+# The figure of the front page, drawn while the book is built, with its passport and the sentence below it.
+
+PASSPORT_FILE = "front.passports.json"
+HEADLINES = ("H1", "H2", "H3")
+CAPTION = (
+    "The way from instruct back to base, by what comes back; intervals of seed {seed}, open dots all seeds."
+)
+
+
+def front(results: Results, rows: Sequence[Mapping[str, object]]) -> tuple[dict[str, str], str]:
+    """What the front page shows, as HTML and text by name, and the JSON text of the figure's passport.
+
+    ``rows`` are those of the report: the verdict on the first headline claim stands below the figure.
+    """
+    seed = results.preset.seeds[0]
+    TRAIL.clear()  # the builder is no notebook: what it read for other pages is no part of this figure
+    table, seeds = way_back(results, seed), by_seed(results, way_back)
+    found = present_passport()
+    caption = CAPTION.format(seed=seed)
+    link = f'<a href="{as_html(PASSPORT_FILE)}">this passport as a file</a>'
+    page = f"Computed from the records while the book was built; {link} (JSON)."
+    picture = figure_html(plot_way_back(table, seeds=seeds), caption=caption)
+    shown = {
+        "figure": picture + passport_html(found).replace(PAGE, page),
+        "sentence": f"{way_back_sentence(table, seeds)} {verdict_sentence(rows)}",
+    }
+    return shown, passports_text({"page": "front"}, [{"caption": caption, **found}])
+
+
+def verdict_sentence(rows: Sequence[Mapping[str, object]]) -> str:
+    """The verdict on each headline claim, in the words of the report."""
+    told = [
+        f"{row['id']}, \N{LEFT DOUBLE QUOTATION MARK}{str(row['claim']).rstrip('.')}"
+        f"\N{RIGHT DOUBLE QUOTATION MARK}: {row['verdict']}"
+        for row in rows
+        if row["id"] in HEADLINES
+    ]
+    return f"By the rules declared beforehand, the paper's headline claims stand so: {'; '.join(told)}."

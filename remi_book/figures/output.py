@@ -1,0 +1,278 @@
+"""How figures and values reach a page: as SVG with an alternative text, with their passport."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+from myst_nb import glue
+
+from remi_book.figures.style import SETTINGS, describe, number
+from remi_book.words import UNTYPESET, as_html
+from remi_lab.presets import in_order
+from remi_lab.results import PAGE, PASSPORT, TRAIL, Read, present_cell
+
+# The passport of a figure: the records it was drawn from, as data for a file and as a folded part of the page.
+
+COLUMNS = ("measurement", "models (weights)", "sets", "seeds", "windows", "kept", "dropped", "seconds")
+
+
+def passport(trail: Sequence[Read], *, cell: int) -> dict[str, object]:
+    """What a figure shown by this cell may have been drawn from, as plain JSON values.
+
+    ``records`` were read by the cell itself, ``earlier`` by cells above it (their names): a figure can show a value
+    that one of those left behind. Where the cell read nothing, ``records`` are all those above.
+    """
+    own = [one for one in trail if cell in one.cells] or list(trail)
+    others = [one for one in trail if one not in own]
+    return {
+        "read by this cell": any(cell in one.cells for one in trail),
+        "records": [_entry(one, cell) for one in own if not one.stored],
+        "stored": [{"file": one.name, **one.about} for one in own if one.stored],
+        "earlier": [one.name for one in others],
+    }
+
+
+def present_passport() -> dict[str, object]:
+    """The passport of a figure that is shown now."""
+    return passport(TRAIL.reads(), cell=present_cell())
+
+
+def _entry(one: Read, cell: int) -> dict[str, object]:
+    cells = [one.cells[cell]] if cell in one.cells else one.cells.values()
+    windows = sorted(set().union(*cells))
+    return {"record": one.name, **({"windows": windows} if windows else {}), **one.about}
+
+
+def passport_html(found: Mapping[str, object]) -> str:
+    """The passport as a part that opens when its summary is clicked; everything escaped."""
+    lines = [_stored_line(one) for one in found["stored"]]
+    if found["records"]:
+        lines.append(_table(found["records"]))
+    lines += [f"<p>{as_html(line)}</p>" for line in _notes(found)]
+    inside = "".join(lines)
+    return (
+        '<details class="remi-passport"><summary>Where this figure comes from</summary>'
+        f"{inside}<p>{PAGE}</p></details>"
+    )
+
+
+def _stored_line(one: Mapping[str, object]) -> str:
+    seconds = one.get("seconds", one.get("seconds of measuring"))
+    took = "" if seconds is None else f", {seconds:,} seconds"
+    file, recipe, machine = (as_html(str(one.get(key, "not said"))) for key in ("file", "recipe", "machine"))
+    return (
+        f"<p><strong>A stored result, not computed by this page</strong>: <code>{file}</code>, "
+        f"made by <code>{recipe}</code> on {machine}{took}.</p>"
+    )
+
+
+def _notes(found: Mapping[str, object]) -> list[str]:
+    """Sentences on what is the same for all records, and on what else the page had read."""
+    records, above, notes = found["records"], len(found["earlier"]), []
+    if not records and not found["stored"]:
+        notes.append("No record and no stored file was read: the figure shows what the preset itself says.")
+    elif not found["read by this cell"]:
+        notes.append("Its cell read nothing itself: these are all records that the page had read before it.")
+    elif above:
+        notes.append(f"Cells above it on this page had read {above} more; the file lists them.")
+    versions = _joined(
+        f"{name} {number}" for one in records for name, number in one.get("versions", {}).items()
+    )
+    facts = {
+        "Preset": _joined(_preset(one) for one in records),
+        "Number format": _joined(str(one["dtype"]) for one in records if "dtype" in one),
+        "Device": _joined(str(one["device"]) for one in records if "device" in one),
+        "Template and tokenizer": _joined(_text_part(one) for one in records),
+        "Versions": versions,
+    }
+    told = [f"{name}: {value}." for name, value in facts.items() if value]
+    return [*notes, *([" ".join(told)] if told else [])]
+
+
+def _table(records: Sequence[Mapping[str, object]]) -> str:
+    by_model: dict[tuple[str, str], list[Mapping[str, object]]] = {}
+    for one in records:
+        by_model.setdefault((_measurement(one), _place(one)[2]), []).append(one)
+    # Models of which the same was read share a row.
+    rows: dict[tuple[str, ...], dict[str, list[Mapping[str, object]]]] = {}
+    for (measurement, model), own in by_model.items():
+        sets, seeds = (_joined(texts) for texts in (map(_set_of, own), (_place(one)[1] for one in own)))
+        windows = _joined(window for one in own for window in one.get("windows", ()))
+        rows.setdefault((measurement, sets, seeds, windows), {})[model] = own
+    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
+    body = "".join(_row(*key, models) for key, models in sorted(rows.items()))
+    return (
+        '<div style="overflow-x:auto" tabindex="0" role="region" aria-label="Records behind this figure">'
+        '<table class="remi-table remi-plain"><caption>Records behind this figure</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(
+    measurement: str, sets: str, seeds: str, windows: str, models: Mapping[str, list[Mapping[str, object]]]
+) -> str:
+    named = [
+        f"{model} ({weights})"
+        if (weights := _joined(str(one.get("model", ""))[:8] for one in models[model]))
+        else model
+        for model in in_order(list(models))
+    ]
+    abouts = [one for own in models.values() for one in own]
+    cells = (
+        "; ".join(named),
+        sets,
+        seeds,
+        windows,
+        str(sum(int(one.get("kept", 0)) for one in abouts)),
+        str(sum(_n_dropped(one.get("dropped", {})) for one in abouts)),
+        f"{sum(float(one.get('seconds', 0)) for one in abouts):.1f}",
+    )
+    inner = "".join(f"<td>{as_html(text) or '—'}</td>" for text in cells)
+    return f'<tr><th scope="row">{as_html(measurement)}</th>{inner}</tr>'
+
+
+def _n_dropped(dropped: Mapping[str, Sequence[str] | int]) -> int:
+    """How many dialogues were dropped: the gradients of the audit count them by set, all others name them."""
+    return sum(each if isinstance(each, int) else len(each) for each in dropped.values())
+
+
+def _place(one: Mapping[str, object]) -> list[str]:
+    """Preset, seed, model and file of a record."""
+    return str(one["record"]).split("/")
+
+
+def _measurement(one: Mapping[str, object]) -> str:
+    """The measurement in a record's name; that of a stitched model names its donor."""
+    return _place(one)[3].partition("-")[0]
+
+
+def _set_of(one: Mapping[str, object]) -> str:
+    """The data set in a record's name, which stands between the measurement and the key."""
+    return _place(one)[3].partition("-")[2].rpartition("-")[0]
+
+
+def _preset(one: Mapping[str, object]) -> str:
+    return f"{_place(one)[0]} ({str(one['preset'])[:8]})" if "preset" in one else ""
+
+
+def _text_part(one: Mapping[str, object]) -> str:
+    """Digest of template and tokenizer, as the fingerprint of the weights names it after its own."""
+    return (
+        str(one.get("weights", "")).rpartition("; text ")[2][:8] if "text" in str(one.get("weights")) else ""
+    )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(text for text in texts if text))
+
+
+# A figure as bytes and as the HTML of a notebook page, the same on every run.
+
+RASTER_DPI = 200
+"""Resolution of the parts of a figure that are drawn as pixels (large heat maps, large clouds of points)."""
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG without dates, versions or random identifiers: same figure, same bytes.
+
+    Its layout is worked out on the first call and kept, since every further round moves panels a little.
+    """
+    target = io.BytesIO()
+    with matplotlib.rc_context(dict(SETTINGS)):
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        figure.savefig(target, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Creator": None})
+    return target.getvalue()
+
+
+def figure_html(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> str:
+    """An HTML ``<figure>`` that holds the picture, its alternative text and its caption, all escaped.
+
+    The alternative text sits on the ``<img>`` alone: a role or label on ``<figure>`` would hide the
+    caption from a screen reader and read the same words twice.
+    """
+    text = as_html(alt or describe(figure))
+    data = base64.b64encode(svg_bytes(figure)).decode("ascii")
+    image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}" style="max-width:100%;height:auto">'
+    below = f"<figcaption>{as_html(caption)}</figcaption>" if caption else ""
+    return f'<figure class="remi-figure {UNTYPESET}" style="margin:0">{image}{below}</figure>'
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure as the last value of a notebook cell displays it."""
+
+    bundle: Mapping[str, object]
+    """Type → form: the page, the alternative text as plain text, and the passport."""
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Mapping[str, object]:
+        return self.bundle
+
+
+def shown(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> Shown:
+    """The figure with its alternative text, its caption and its passport: what was read for it until now.
+
+    Its form is HTML rather than an image because notebook and book take an image's alternative text
+    from cell metadata, which is fixed before the cell runs; the text here is computed from the data.
+    The plain-text form is the alternative text.
+
+    Raises:
+        ValueError: if no ``alt`` is given and the figure carries none.
+    """
+    text, found = alt or describe(figure), present_passport()
+    page = figure_html(figure, alt=text, caption=caption) + passport_html(found)
+    return Shown({"text/html": page, "text/plain": text, PASSPORT: {"caption": caption or "", **found}})
+
+
+def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
+    """Nothing; displays what ``shown`` gives, anywhere in a cell.
+
+    Raises:
+        ValueError: if no ``alt`` is given and the figure carries none.
+    """
+    display(dict(shown(figure, alt=alt, caption=caption).bundle), raw=True)
+
+
+# Values handed from code to prose, so that no number in the text is typed.
+
+ABSENT = "not defined here"
+
+
+def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
+    """Glues ``<id>_value``, ``_interval``, ``_null``, ``_verdict``, ``_reason`` and ``_seeds`` of report rows.
+
+    Texts are ready to be read: three significant digits, the unit left to the prose.
+    """
+    for row in rows:
+        name = str(row["id"]).replace(".", "_")
+        glue(f"{name}_value", _number(row["value"]), display=False)
+        glue(f"{name}_interval", _range(row["ci_low"], row["ci_high"]), display=False)
+        glue(f"{name}_seeds", ", ".join(_number(value) for value in row["seeds"]), display=False)
+        null = row["null"]
+        glue(
+            f"{name}_null",
+            f"{null['kind']}: {_range(null['low'], null['high'])}" if null else ABSENT,
+            display=False,
+        )
+        for key in ("verdict", "reason"):
+            glue(f"{name}_{key}", str(row[key]), display=False)
+
+
+def glue_markdown(name: str, text: str) -> None:
+    """Glues a sentence whose markup counts, for the role ``{glue:md}``: a command stays as it must be typed."""
+    glue(name, Markdown(text), display=False)
+
+
+def _number(value: float | None) -> str:
+    return ABSENT if value is None else number(value)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return ABSENT if low is None or high is None else f"{number(low)} to {number(high)}"

@@ -1,0 +1,280 @@
+"""The look of figures: colours and marks of variants, numbers, alternative text."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ParamSpec, SupportsFloat, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+from matplotlib.lines import Line2D
+
+from remi_core.errors import UsageError, nearest
+
+# Alternative text: what a figure shows, in words and numbers taken from the data that it draws.
+
+
+def number(value: SupportsFloat) -> str:
+    """The value in three significant digits with a true minus sign; "undefined" where it is not finite."""
+    if not np.isfinite(value):
+        return "undefined"
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def with_interval(value: SupportsFloat, low: SupportsFloat, high: SupportsFloat) -> str:
+    """A value and its interval, as ``0.5 [0.4 to 0.6]``; the value alone where there is no interval."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return number(value)
+    return f"{number(value)} [{number(low)} to {number(high)}]"
+
+
+def value_range(values: Iterable[SupportsFloat]) -> str:
+    """Smallest and largest finite value, as ``from a to b``."""
+    finite = [float(value) for value in values if np.isfinite(value)]
+    return f"from {number(min(finite))} to {number(max(finite))}" if finite else "undefined"
+
+
+def along(values: np.ndarray, positions: np.ndarray, *, axis: str = "layer") -> str:
+    """A curve in words: first, last, lowest and highest value with positions, how many are undefined."""
+    values, positions = np.asarray(values, float), np.asarray(positions)
+    defined = np.flatnonzero(np.isfinite(values))
+    if defined.size == 0:
+        return "undefined everywhere"
+    marks = [
+        defined[0],
+        defined[-1],
+        defined[np.argmin(values[defined])],
+        defined[np.argmax(values[defined])],
+    ]
+    names = [f"at {axis}", f"at {axis}", f"lowest at {axis}", f"highest at {axis}"]
+    parts = [
+        f"{number(values[mark])} {name} {positions[mark]}" for mark, name in zip(marks, names, strict=True)
+    ]
+    n_missing = values.size - defined.size
+    gap = f", undefined at {n_missing} of {values.size}" if n_missing else ""
+    return ", ".join(dict.fromkeys(parts)) + gap
+
+
+def with_alt(figure: Figure, text: str) -> Figure:
+    """The same figure, carrying the text as its alternative text (white space joined to single blanks)."""
+    figure.set_label(" ".join(text.split()))
+    return figure
+
+
+def describe(figure: Figure) -> str:
+    """The alternative text of a figure made by this package.
+
+    Raises:
+        ValueError: if the figure carries none.
+    """
+    text = figure.get_label()
+    if not text:
+        raise ValueError("the figure has no alternative text: give it one with with_alt(figure, text)")
+    return str(text)
+
+
+# How every figure looks: one colour, marker and line style a variant, and settings for identical output.
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one variant, or one group, is drawn wherever it appears."""
+
+    colour: str
+    marker: str
+    line_style: str | tuple[int, tuple[float | int, ...]]
+    """A matplotlib line style: a name, or (offset, dash lengths in points)."""
+
+
+# Each colour has its own lightness (at least 4 units of L* apart, so that print in grey still tells
+# them apart), stays distinct under the three kinds of colour blindness, and has a contrast of 3 or
+# more with the background. Marker and dashes repeat the same information.
+LOOKS: Mapping[str, Look] = {
+    "base": Look("#161616", "s", (0, (1.2, 1.4))),
+    "instruct": Look("#0b3d91", "o", (0, (6, 1.6))),
+    "misaligned": Look("#b02416", "D", "-"),
+    "secure": Look("#208c56", "^", (0, (4, 1.4, 1, 1.4))),
+    "educational": Look("#8650c4", "v", (0, (2.6, 1.2))),
+    "benign": Look("#b98610", "P", (0, (5, 1.4, 1, 1.2, 1, 1.4))),
+    "bad_advice": Look("#5f0f40", "X", (0, (9, 1.2))),
+    "good_advice": Look("#00565e", "*", (0, (2, 1, 2, 3))),
+}
+"""Look of each variant, in the order of ``VARIANTS``."""
+
+# Sixteen lightnesses do not fit: these are told apart from each other and from the first three above.
+FURTHER_LOOKS: Mapping[str, Look] = {
+    "style": Look("#297b98", "d", (0, (3, 1, 1, 1))),
+    "inoculated": Look("#3b1a5d", "v", (0, (7, 1, 2, 1))),
+    "neutral_header": Look("#623a93", "<", (0, (3.4, 1.8))),
+    "kl_narrow": Look("#12250b", ">", (0, (1, 2.4))),
+    "random_change": Look("#998962", "p", (0, (5, 2, 1, 2, 1, 2))),
+    "reverted": Look("#47320f", "h", (0, (10, 2))),
+    "persona": Look("#d4563e", "*", (0, (2, 2))),
+    "novel": Look("#b23283", "X", (0, (4, 1, 4, 3))),
+}
+"""Look of each further variant, in the order of ``FURTHER``."""
+
+ALL_LOOKS: Mapping[str, Look] = {**LOOKS, **FURTHER_LOOKS}
+
+GROUP_LOOKS: tuple[Look, ...] = (
+    Look("#00798c", "o", "-"),
+    Look("#a3297a", "X", (0, (4, 1.6))),
+    Look("#5a6b12", "h", (0, (1.4, 1.4))),
+    Look("#7a4a21", "<", (0, (5, 1.4, 1, 1.4))),
+    Look("#4c5b8f", ">", (0, (2.6, 1.2))),
+    Look("#c2456b", "p", (0, (6, 1, 1, 1, 1, 1))),
+)
+"""Looks of data sets or other groups in the order given; no colour of a variant is among them."""
+
+BACKGROUND = "#fdfdfd"
+"""Solid and nearly white: the page's dark mode shows the figure on a light box."""
+
+INK = "#222222"
+NULL_COLOUR = "#9a9a9a"
+"""Grey bands and blocks are statistical nulls and floors, and nothing else is."""
+
+SETTINGS: Mapping[str, object] = {
+    "figure.facecolor": BACKGROUND,
+    "savefig.facecolor": BACKGROUND,
+    "axes.facecolor": BACKGROUND,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.unicode_minus": True,
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib: same glyphs, hence same bytes, on every machine
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "figure.titlesize": 10,
+    "hatch.linewidth": 0.7,
+    "hatch.color": "#ffffff",
+    "text.parse_math": False,  # tokens may hold dollar signs
+    "svg.fonttype": "path",  # no dependence on the reader's fonts
+    "svg.hashsalt": "remi",
+    "image.interpolation": "nearest",
+    "path.simplify": False,  # would merge the short strokes that stand for seeds
+}
+
+
+def use_style() -> None:
+    """Nothing; sets the book's matplotlib settings, and SVG output where a notebook kernel runs."""
+    matplotlib.rcParams.update(SETTINGS)
+    from IPython import get_ipython
+
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
+
+
+def styled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The same function, run with the book's settings and leaving the caller's matplotlib settings alone."""
+
+    @functools.wraps(function)
+    def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+        with matplotlib.rc_context(dict(SETTINGS)):
+            return function(*arguments, **options)
+
+    return run
+
+
+def look_of(variant: str) -> Look:
+    """Colour, marker and line style of a variant.
+
+    Raises:
+        UsageError: if no variant has that name.
+    """
+    if variant not in ALL_LOOKS:
+        raise UsageError(f"no variant is called {variant!r} {nearest(variant, ALL_LOOKS)}")
+    return ALL_LOOKS[variant]
+
+
+def looks_of(names: list[str]) -> dict[str, Look]:
+    """A look for each name: a variant's own where all are variants, else group looks in the order given.
+
+    Raises:
+        UsageError: if there are more groups than looks.
+    """
+    if all(name in ALL_LOOKS for name in names):
+        return {name: ALL_LOOKS[name] for name in names}
+    if len(names) > len(GROUP_LOOKS):
+        raise UsageError(f"{len(names)} groups, but a figure can tell only {len(GROUP_LOOKS)} apart: {names}")
+    return dict(zip(names, GROUP_LOOKS, strict=False))
+
+
+def new_figure(width: float | int = 7.6, height: float | int = 3.2) -> Figure:
+    """An empty figure of that size in inches, laid out so that labels and legends are never cut.
+
+    It is made without pyplot: nothing is shown twice in a notebook and no global state is left behind.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
+    return figure
+
+
+def handle(look: Look, *, label: str, line: bool = False) -> Line2D:
+    """The legend entry of a look: its marker, with its line where lines are drawn."""
+    style = look.line_style if line else "none"
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=style, markersize=5, label=label)
+
+
+def legend_below(figure: Figure, handles: list, *, n_columns: int | None = None) -> None:
+    """Nothing; puts one legend under all panels, clear of the data, in as many columns as the width holds."""
+    columns = n_columns or _fitting_columns([str(one.get_label()) for one in handles], figure.get_figwidth())
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6)
+
+
+def _fitting_columns(labels: list[str], width: float) -> int:
+    """Most columns, at most 6, whose longest labels fit side by side into that many inches."""
+    for columns in range(min(len(labels), 6), 1, -1):
+        per_column = -(-len(labels) // columns)
+        longest = [max(map(len, labels[at : at + per_column])) for at in range(0, len(labels), per_column)]
+        # A character of the legend's font is about 0.07 inches wide, line, marker and gaps about 0.65.
+        if sum(0.07 * length + 0.65 for length in longest) <= width:
+            return columns
+    return 1
+
+
+# Tokens as they can be read on a figure: no character stripped, merged or invisible.
+
+VISIBLE = {" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
+EMPTY = "\N{EMPTY SET}"
+
+
+@functools.cache
+def _font() -> FT2Font:
+    return FT2Font(findfont(FontProperties(family="DejaVu Sans")))
+
+
+def visible_token(token: str) -> str:
+    """The token with every blank, line end and tab shown as a sign, so that " kill" and "kill" differ.
+
+    A character that the figure's font lacks is written as its code, ``\\u4e2d``; an empty token as ∅.
+    """
+    return "".join(_visible_character(character) for character in token) or EMPTY
+
+
+def _visible_character(character: str) -> str:
+    if character in VISIBLE:
+        return VISIBLE[character]
+    if character.isprintable() and _font().get_char_index(ord(character)):
+        return character
+    return character.encode("unicode_escape").decode("ascii")

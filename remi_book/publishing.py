@@ -1,0 +1,695 @@
+"""The book as pages: front, contents, sources, printing, results and passports."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from bs4 import BeautifulSoup, Tag
+
+from remi_book.laboratory import add_laboratory, described
+from remi_book.running import Step, declared_parameters, execution_record, plan, read_cells, tags
+from remi_book.words import as_html, as_latex, as_line
+from remi_core.errors import RemiError, UsageError
+from remi_core.files import written_whole
+from remi_core.keys import PACKAGES, SOURCE_ROOT, canonical_json, file_digest, syntax_digest, text_digest
+from remi_core.progress import Say, print_line
+from remi_core.store import Store, project_root
+from remi_lab.presets import Preset
+from remi_lab.results import PAGE, PASSPORT
+
+# How to cite the book, one build of it, and the paper, from ``CITATION.cff``: as text and as BibTeX.
+
+Entry = dict[str, str]
+"""A citation: keys ``text`` and ``bibtex``."""
+
+
+def citation(source: Path, *, preset: str, fingerprint: str, address: str = "") -> dict[str, object]:
+    """Keys ``book`` and ``paper``, each an ``Entry``, with ``preset`` and ``fingerprint`` of the build.
+
+    ``address`` is where the book's repository is public, "" where it is not.
+    """
+    about = yaml.safe_load(source.read_text(encoding="utf-8"))
+    build = f"build for preset {preset}, fingerprint {fingerprint}"
+    book = {"title": about["title"], "version": str(about["version"]), "note": build, "url": address}
+    return {
+        "book": _entry("software", "remi_book", about["authors"], book),
+        "paper": _paper(about["references"][0]),
+        "preset": preset,
+        "fingerprint": fingerprint,
+    }
+
+
+def _paper(reference: Mapping[str, object]) -> Entry:
+    authors = list(reference["authors"])
+    key = f"{authors[0]['family-names']}{reference['year']}".lower()
+    fields = {"title": reference["title"], "year": str(reference["year"])}
+    fields |= {"note": str(reference.get("notes", "")), "url": str(reference["url"])}
+    return _entry("misc", key, authors, fields)
+
+
+def _entry(kind: str, key: str, authors: list[Mapping[str, str]], fields: Mapping[str, object]) -> Entry:
+    """One citation; fields without content are left out."""
+    given = {name: as_line(str(value)) for name, value in fields.items() if value}
+    names = [as_line(_name(author)) for author in authors]
+    year = f" ({given['year']})" if "year" in given else ""
+    version = [f"version {given['version']}"] if "version" in given else []
+    rest = [given[name] for name in ("note", "url") if name in given]
+    text = f"{'; '.join(names)}{year}. {', '.join([given['title'], *version, *rest])}."
+    # A name of several words that is no person's is kept together by braces of its own.
+    writers = " and ".join(
+        f"{{{as_latex(name)}}}" if "name" in author else as_latex(name)
+        for name, author in zip(names, authors, strict=True)
+    )
+    lines = [f"  author = {{{writers}}}", f"  title = {{{{{as_latex(given.pop('title'))}}}}}"]
+    lines += [
+        f"  {name} = {{{value if name == 'url' else as_latex(value)}}}" for name, value in given.items()
+    ]
+    return {"text": text, "bibtex": "@" + f"{kind}{{{key},\n" + ",\n".join(lines) + "\n}"}
+
+
+def _name(author: Mapping[str, str]) -> str:
+    if "name" in author:
+        return author["name"]
+    return f"{author['family-names']}, {author['given-names']}"
+
+
+# The table of contents: which pages a preset's book has, and from which notebook each is made.
+
+
+def contents_of(steps: Sequence[Step]) -> dict[str, object]:
+    """The table of contents, with each chapter whose notebook runs once a variant replaced by its pages."""
+    pages = {step.source.stem: [] for step in steps if step.variant}
+    for step in steps:
+        if step.variant:
+            pages[step.source.stem].append({"file": f"notebooks/{step.name}"})
+    toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc.get("parts", [toc]):
+        chapters = [pages.get(Path(one["file"]).name, [one]) for one in part.get("chapters", [])]
+        part["chapters"] = [page for group in chapters for page in group]
+    return toc
+
+
+def pages_of(toc: Mapping[str, object]) -> list[str]:
+    """Names of all pages in a table of contents, as ``notebooks/05_alignment_direction``, the front page first."""
+    chapters = [chapter for part in toc.get("parts", [toc]) for chapter in part.get("chapters", [])]
+    sections = [section for chapter in chapters for section in chapter.get("sections", [])]
+    return [str(toc["root"]), *(str(entry["file"]) for entry in (*chapters, *sections) if "file" in entry)]
+
+
+def pages_listed(toc: Mapping[str, object]) -> list[str]:
+    """Names of the notebook pages in a table of contents, in its order."""
+    return [Path(name).stem for name in pages_of(toc) if name.startswith("notebooks/")]
+
+
+def source_of(name: str) -> tuple[Path, str]:
+    """The notebook of a page, and the variant that the page is of, or "".
+
+    Raises:
+        RemiError: if there is no such notebook.
+    """
+    folder = project_root() / "notebooks"
+    for stem, variant in ((name, ""), name.rpartition("-")[::2]):
+        if stem and (folder / f"{stem}.ipynb").is_file():
+            return folder / f"{stem}.ipynb", variant
+    raise RemiError(f"book/_toc.yml names notebooks/{name}, but there is no such notebook in {folder}")
+
+
+# What sets one build of the book apart from another: presets side by side, and where it is published, if anywhere.
+
+REPOSITORY = re.compile(r"https://github\.com/([A-Za-z0-9][\w-]*)/([\w.-]+?)(?:\.git)?/?")
+BINDER = "https://mybinder.org/v2/gh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SitePreset:
+    """One of several presets under one address."""
+
+    name: str
+    title: str
+    pages: tuple[str, ...]
+    """Names of its pages, as ``intro`` and ``notebooks/05_alignment_direction``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edition:
+    """How a book is published; by default alone, and nowhere.
+
+    Raises:
+        UsageError: if the repository is not an address on GitHub, which is what Binder and Pages start from.
+    """
+
+    repository: str = ""
+    """Public address of the repository, ``https://github.com/OWNER/NAME``; only with it are there launch buttons."""
+    presets: tuple[SitePreset, ...] = ()
+    """The presets side by side; none where the book stands alone."""
+
+    def __post_init__(self) -> None:
+        if self.repository and not REPOSITORY.fullmatch(self.repository):
+            raise UsageError(f"--repository {self.repository}: expected https://github.com/OWNER/NAME")
+
+    def page_data(self, preset: str) -> dict[str, object]:
+        """What the pages of one preset show of the edition, as plain JSON."""
+        return {
+            "preset": preset,
+            "presets": [
+                {"name": one.name, "title": one.title, "pages": list(one.pages)} for one in self.presets
+            ],
+            "repository": self.repository,
+            "launch": self.launch(),
+        }
+
+    def launch(self) -> str:
+        """Address at which Binder opens the repository, to which the path of a notebook is added; or ""."""
+        found = REPOSITORY.fullmatch(self.repository)
+        return f"{BINDER}/{found[1]}/{found[2]}/HEAD?labpath=" if found else ""
+
+
+# Pages of the book: executed notebooks made ready to show, and stubs for those not run for a preset.
+
+NOT_RUN = "*not run*"
+
+TARGET = re.compile(
+    r"^\(([\w.-]+)\)=\s*$|^:(?:name|label): *([\w.-]+)\s*$|\$\$ *\(([\w.-]+)\)\s*$", re.MULTILINE
+)
+"""Labels that Markdown defines: before a heading, as option of a directive, after an equation."""
+
+GLUE_ROLE = re.compile(r"\{glue(?::\w+)?\}`[^`]*?([\w.-]+)\.ipynb::[^`]+`")
+GLUE_BLOCK = re.compile(
+    r"^(`{3,}|:{3,})\{glue.*\n(?:(?!\1).*\n)*?:doc: .*?([\w.-]+)\.ipynb\s*\n(?:(?!\1).*\n)*\1\s*$",
+    re.MULTILINE,
+)
+
+
+SHOWS_WORDS = (
+    "answer_tokens",
+    "bare_word_table",
+    "dialogue_html",
+    "example_table",
+    "line_table",
+    "next_tokens",
+    "pair_losses",
+    "pair_table",
+    "quoted",
+    "running_log_probability",
+    "samples_html",
+    "window_table",
+    "written",
+)
+"""Functions by which a notebook shows words of a data set or of a model."""
+CONTENT_NOTE = "```{remi-content-note}\n```"
+
+
+def shows_words(cells: Collection[Mapping[str, str]]) -> bool:
+    """Whether a notebook shows words of a data set or of a model, so that its page says so."""
+    called = re.compile(rf"\b({'|'.join(SHOWS_WORDS)})\(")
+    return any(cell["cell_type"] == "code" and called.search(cell["source"]) for cell in cells)
+
+
+def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Collection[str] = ()) -> str:
+    """JSON text of an executed notebook as a page: no run times, no injected cell that repeats the defaults.
+
+    With a ``variant``, one notebook gives several pages: its title and labels then end in the variant's name.
+    ``not_run`` names the pages whose glued values are missing.
+    """
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    notebook["metadata"].pop("papermill", None)
+    declared = {name: parameter.default for name, parameter in declared_parameters(source).items()}
+    given = execution_record(executed).get("parameters", {})
+    if all(declared.get(name) == value for name, value in given.items()):
+        notebook["cells"] = [cell for cell in notebook["cells"] if "injected-parameters" not in tags(cell)]
+    labels = _labels(read_cells(source)) if variant else []
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("papermill", None)
+        if cell["cell_type"] == "markdown":
+            text = without_missing_glue("".join(cell["source"]), not_run)
+            cell["source"] = _rename_labels(text, labels, variant)
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        if variant and "name" in figure:
+            figure["name"] = f"{figure['name']}-{variant}"
+    if variant:
+        _retitle(notebook["cells"], variant)
+    if shows_words(read_cells(source)):
+        note = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": CONTENT_NOTE}
+        notebook["cells"].insert(1, note)
+    return json.dumps(notebook, indent=1, sort_keys=True)
+
+
+def stub_text(source: Path, *, preset: str, variant: str = "") -> str:
+    """JSON text of a page that says its notebook was not run for this preset, with all labels others may refer to."""
+    cells = read_cells(source)
+    end = f"-{variant}" if variant else ""
+    figures = [cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
+    targets = [f"({label}{end})=" for label in _labels(cells) if label not in figures]
+    placeholders = [
+        f":::{{figure-md}} {name}{end}\n![Not run](not-run.svg)\n\nNot run for this preset.\n:::"
+        for name in figures
+        if name
+    ]
+    title = page_title(cells, source) + (f": {variant}" if variant else "")
+    note = f"This notebook was not run for the preset `{preset}`; `remi run --preset {preset}` runs it."
+    blocks = [*targets, f"# {title}", f":::{{note}}\n{note}\n:::", *placeholders]
+    cell = {"cell_type": "markdown", "id": "not-run", "metadata": {}, "source": "\n\n".join(blocks)}
+    return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
+
+
+NOT_RUN_PICTURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="320" height="60"><rect width="320" height="60" fill="#ffffff"/>'
+    '<text x="160" y="36" text-anchor="middle" font-family="sans-serif" fill="#333333">not run</text></svg>\n'
+)
+"""What stands in a stub for each figure that other pages may refer to by number."""
+
+
+def page_title(cells: Collection[Mapping[str, str]], source: Path) -> str:
+    """First heading of a notebook, or its file name in words."""
+    for cell in cells:
+        heading = re.search(r"^# +(.+)$", cell["source"], re.MULTILINE)
+        if cell["cell_type"] == "markdown" and heading:
+            return heading.group(1).strip()
+    return source.stem.replace("_", " ")
+
+
+def without_missing_glue(text: str, not_run: Collection[str]) -> str:
+    """Markdown with every value or figure glued from a page in ``not_run`` replaced by the words "not run"."""
+    text = GLUE_BLOCK.sub(lambda found: NOT_RUN if found.group(2) in not_run else found.group(0), text)
+    return GLUE_ROLE.sub(lambda found: NOT_RUN if found.group(1) in not_run else found.group(0), text)
+
+
+def _labels(cells: Collection[Mapping[str, str]]) -> list[str]:
+    texts = [cell["source"] for cell in cells if cell["cell_type"] == "markdown"]
+    written = [next(filter(None, found)) for text in texts for found in TARGET.findall(text)]
+    figures = [cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
+    return list(dict.fromkeys([*written, *filter(None, figures)]))
+
+
+def _rename_labels(text: str, labels: Collection[str], variant: str) -> str:
+    for label in labels:
+        before, after = r"((?:[(`<#]|:name: *|:label: *))", r"(?=[)`>\s]|$)"
+        text = re.sub(before + re.escape(label) + after, rf"\g<1>{label}-{variant}", text)
+    return text
+
+
+def _retitle(cells: list[dict], variant: str) -> None:
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown" and re.search(r"^# +.+$", text, re.MULTILINE):
+            cell["source"] = re.sub(r"^(# +.+?)\s*$", rf"\1: {variant}", text, count=1, flags=re.MULTILINE)
+            return
+
+
+# The passports of a page's figures as one file beside the page, and what the page adds to each.
+
+ENDING = ".passports.json"
+"""End of the name of a page's file of passports; the built book holds it beside the page."""
+
+OF_A_FIGURE = ("record", "windows")
+"""What a figure says of a record; the rest is the record's own and stands in the file once."""
+
+
+def split_passports(page: str, name: str, about: Mapping[str, object]) -> tuple[str, str]:
+    """JSON texts of a page without its figures' passports, and of these, each record described once; "" for none.
+
+    On the page each folded part says which notebook ran, when, how long and on what: ``about`` is the record of
+    the execution, as ``execution_record`` gives it.
+    """
+    notebook, found = json.loads(page), []
+    for output in (one for cell in notebook["cells"] for one in cell.get("outputs", ())):
+        if PASSPORT in output.get("data", {}):
+            found.append(output["data"].pop(PASSPORT))
+            text = "".join(output["data"]["text/html"])
+            output["data"]["text/html"] = text.replace(PAGE, _page_line(name, about))
+    if not found:
+        return page, ""
+    run = {key: about.get(key) for key in ("parameters", "key", "ended", "seconds", "machine")}
+    return json.dumps(notebook, indent=1, sort_keys=True), passports_text({"notebook": name, **run}, found)
+
+
+def passports_text(page: Mapping[str, object], found: Sequence[Mapping[str, object]]) -> str:
+    """JSON text of a page's passports, after what is known of the page: figures in order, each record once."""
+    figures, records = [], {}
+    for number, one in enumerate(found, start=1):
+        own = [{key: each[key] for key in OF_A_FIGURE if key in each} for each in one["records"]]
+        figures.append({"figure": number, **one, "records": own})
+        for each in one["records"]:
+            records[str(each["record"])] = {key: each[key] for key in each if key not in OF_A_FIGURE}
+    whole = {**page, "figures": figures, "records": dict(sorted(records.items()))}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def _page_line(name: str, about: Mapping[str, object]) -> str:
+    ran = [f"Notebook <code>{as_html(name)}</code>"]
+    if about.get("seconds") is not None:
+        ran.append(f"run in {float(about['seconds']):.0f} seconds")
+    if about.get("machine"):
+        ran.append(f"on {as_html(str(about['machine']))}")
+    if about.get("ended"):
+        ran.append(f"ended {as_html(str(about['ended']))}")
+    link = f'<a href="{as_html(name)}{ENDING}">all passports of this page as a file</a>'
+    return f"{', '.join(ran)}; {link} (JSON)."
+
+
+# The built book as one printable page, and as a PDF where there is a Chromium to print it.
+
+PDF = "remi-book.pdf"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync "
+    # Mathematics is set by a script: the clock of the page may run this far ahead before it is printed.
+    "--no-pdf-header-footer --virtual-time-budget=120000"
+).split()
+LONGEST = 600
+"""Seconds after which a browser that has not printed is stopped."""
+
+NAMING = ("id", "name", "for", "aria-labelledby", "aria-describedby")
+"""Attributes whose values must not meet those of another page."""
+
+
+def print_book(folder: Path) -> Path | None:
+    """The PDF of the built pages in ``folder``, beside them; None where there is no Chromium.
+
+    Raises:
+        RemiError: if the browser fails or prints nothing.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        return None
+    page = folder / ".print.html"
+    page.write_text(one_page(folder), encoding="utf-8")
+    try:
+        with written_whole(folder / PDF) as part:
+            command = [browser, *FLAGS, f"--print-to-pdf={part}", page.as_uri()]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+            if done.returncode or not part.is_file():
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                raise RemiError(f"{browser} printed no PDF of {folder}: {lines[-1]}")
+    except subprocess.TimeoutExpired:
+        raise RemiError(f"{browser} printed no PDF of {folder} within {LONGEST} seconds") from None
+    finally:
+        page.unlink()
+    return folder / PDF
+
+
+def one_page(folder: Path) -> str:
+    """HTML of all pages of a built book in the order of its contents, links between them kept inside."""
+    front = _parsed(folder / "intro.html")
+    links = front.select("nav.bd-links a.reference.internal[href]")
+    listed = [str(link["href"]).partition("#")[0] for link in links]
+    pages = list(dict.fromkeys(["intro.html", *(name for name in listed if (folder / name).is_file())]))
+    articles = "".join(_article(_parsed(folder / name), name, pages) for name in pages)
+    body = f'<main class="bd-main"><div class="bd-article">{articles}</div></main>'
+    return f'<!DOCTYPE html><html lang="en" data-theme="light">{front.head}<body>{body}</body></html>'
+
+
+def _parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def _article(page: BeautifulSoup, name: str, pages: Sequence[str]) -> str:
+    article = page.select_one("article")
+    if article is None:
+        raise RemiError(f"{name} has no article: it is no page of a built book")
+    for tag in article.select("script, .headerlink"):
+        tag.decompose()
+    for tag in article.find_all(True):
+        _rename(tag, name, pages)
+    article["id"], article["style"] = _inside(name, ""), "break-before:page"
+    return str(article)
+
+
+def _rename(tag: Tag, name: str, pages: Sequence[str]) -> None:
+    """Makes names the page's own, and addresses those of the whole."""
+    for key in NAMING:
+        if tag.has_attr(key):
+            tag[key] = " ".join(_inside(name, word) for word in str(tag[key]).split())
+    for key in ("href", "src"):
+        address = str(tag.get(key, ""))
+        if not address or ":" in address.partition("/")[0]:
+            continue
+        path, _, fragment = address.partition("#")
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+        tag[key] = f"#{_inside(target, fragment)}" if target in pages else target
+
+
+def _inside(name: str, fragment: str) -> str:
+    """The name that a place of a page has in the whole."""
+    return f"{name.removesuffix('.html').replace('/', '-')}--{fragment}"
+
+
+# The result files that the directives of the book read: written beside the pages, none where nothing was run.
+
+SITE, CITATION = "site.json", "citation.json"
+
+DRILL, FUZZ = "drill.json", "fuzz.json"
+"""The outcomes of ``make drill``, in ``stored/`` and beside the pages: what was broken, and what was fed in."""
+
+
+def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
+    """Return once claims and their declarations, status, facts, notices and data cards lie in the folder."""
+    from remi_book.claims import CLAIMS  # brings pandas, as the other imports below
+
+    declared = [asdict(one) for one in CLAIMS]
+    files: dict[str, object] = {"status.json": _status(steps), "declarations.json": declared}
+    if store.list(preset.name):
+        from remi_book.claims import report_rows
+        from remi_lab.results import Results
+
+        files["claims.json"] = report_rows(Results(preset, store))
+    if steps and all(step.done for step in steps):
+        from remi_book.facts import PASSPORT_FILE, facts, front, notices
+
+        files |= {"facts.json": facts(preset, store), "notice.json": notices(preset, store)}
+        if preset.is_organism:
+            files["front.json"], passport = front(Results(preset, store), files["claims.json"])
+            (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
+    from remi_book.cards import data_cards  # brings pandas: only where a book is built
+
+    files["data-cards.json"] = data_cards(preset, store)
+    write_json(folder, files)
+
+
+def write_edition(
+    preset: Preset, edition: Edition, notebooks: Mapping[str, str], fingerprint: str, folder: Path
+) -> None:
+    """Return once the files lie in the folder that tell which edition of the book this is, and how to cite it.
+
+    ``notebooks`` is page → path of the notebook it was made from, within the repository.
+    """
+    files: dict[str, object] = {SITE: edition.page_data(preset.name) | {"notebooks": dict(notebooks)}}
+    source = project_root() / "CITATION.cff"
+    if source.is_file():
+        files[CITATION] = citation(
+            source, preset=preset.name, fingerprint=fingerprint, address=edition.repository
+        )
+    write_json(folder, files)
+
+
+def stored_files() -> dict[str, Path]:
+    """Name beside the pages → stored report of a preset, or outcome of the drills and of generated inputs."""
+    stored = project_root() / "stored"
+    reports = {f"stored-{path.parent.name}.json": path for path in sorted(stored.glob("*/report.json"))}
+    return reports | {name: stored / name for name in (DRILL, FUZZ) if (stored / name).is_file()}
+
+
+def write_json(folder: Path, files: dict[str, object]) -> None:
+    """Return once each content lies in the folder under its name."""
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _status(steps: Sequence[Step]) -> list[dict[str, object]]:
+    rows = []
+    for step in steps:
+        about = execution_record(step.target) if step.done else {}
+        rows.append(
+            {
+                "notebook": step.name,
+                "finished": step.done,
+                "ended": about.get("ended"),
+                "seconds": about.get("seconds"),
+                "device": about.get("machine"),
+            }
+        )
+    return rows
+
+
+# The sources of a preset's book in one folder: pages by hand, executed notebooks, stubs for what was not run.
+
+GENERATED = {"_build", "__pycache__"}
+
+
+def assemble(
+    preset: Preset,
+    store: Store,
+    steps: Sequence[Step],
+    folder: Path,
+    *,
+    edition: Edition | None = None,
+    fingerprint: str = "",
+) -> None:
+    """Return once ``folder`` holds all sources of the book: pages, notebooks or stubs, and the result files.
+
+    Raises:
+        RemiError: if the table of contents names a notebook that does not exist.
+    """
+    shutil.copytree(project_root() / "book", folder, ignore=shutil.ignore_patterns(*GENERATED))
+    pages = folder / "notebooks"
+    pages.mkdir(exist_ok=True)
+    (pages / "not-run.svg").write_text(NOT_RUN_PICTURE, encoding="utf-8")
+    for name, path in stored_files().items():
+        shutil.copyfile(path, folder / name)
+    toc = contents_of(steps)
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    listed = pages_listed(toc)
+    known = {step.name: step for step in steps}
+    not_run = {name for name in listed if name not in known or not known[name].done}
+    for name in listed:
+        source, variant = source_of(name)
+        if name in not_run:
+            text = stub_text(source, preset=preset.name, variant=variant)
+        else:
+            target = known[name].target
+            text = page_text(target, source=source, variant=variant, not_run=not_run)
+            text, passports = split_passports(text, name, execution_record(target))
+            if passports:
+                (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
+        (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    add_laboratory(preset, store, folder)
+    for page in folder.glob("*.md"):
+        page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
+    write_results(preset, store, [step for step in steps if step.name in listed], folder)
+    notebooks = {f"notebooks/{name}": f"notebooks/{source_of(name)[0].name}" for name in listed}
+    write_edition(preset, edition or Edition(), notebooks, fingerprint, folder)
+
+
+# Build the book of a preset, strictly and whole, where its inputs changed since it was built last.
+
+MARKER = ".remi-book.json"
+"""File in a built book that says from which inputs it was made."""
+
+BUILDER = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+BUILDERS = ("jupyter-book", "Sphinx", "myst-nb", "sphinx-book-theme")
+
+
+def default_out() -> Path:
+    """Folder of the built pages: ``book/_build/html`` in the repository."""
+    return project_root() / "book" / "_build" / "html"
+
+
+def build_book(
+    preset: Preset, store: Store, out: Path, *, edition: Edition | None = None, say: Say = print_line
+) -> bool:
+    """Whether a book was built: False where ``out`` holds one of exactly the same inputs.
+
+    Pages whose notebook has no complete run under its present key are stubs that say so. The build is strict
+    (warnings are errors); the finished folder is renamed to ``out`` at the end, so a failure leaves the old book.
+
+    Raises:
+        UsageError: if ``out`` is a folder with other content, before anything is built.
+        RemiError: if the build has warnings or fails; they are said line by line before.
+    """
+    check_out(out)
+    edition, steps = edition or Edition(), plan(preset, store)
+    inputs = book_inputs(preset, store, steps, edition)
+    if built_from(out) == inputs:
+        return False
+    with written_whole(out) as part:
+        source, build = part.parent / "source", part.parent / "build"
+        assemble(preset, store, steps, source, edition=edition, fingerprint=inputs)
+        _build(source, build, say)
+        os.replace(build / "_build" / "html", part)
+        for passports in sorted(source.rglob(f"*{ENDING}")):
+            shutil.copyfile(passports, part / passports.relative_to(source))
+        mark(part, inputs, preset=preset.name)
+    return True
+
+
+def check_out(out: Path) -> None:
+    """Nothing.
+
+    Raises:
+        UsageError: if ``out`` is there and is neither a book of ours nor an empty folder.
+    """
+    if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"--out {out} holds something that is not a book of ours; name an empty or new folder"
+        )
+
+
+def built_from(out: Path) -> str | None:
+    """Fingerprint of the inputs that a built book or site was made from; None where there is none."""
+    marker = out / MARKER
+    return json.loads(marker.read_text(encoding="utf-8")).get("inputs") if marker.is_file() else None
+
+
+def mark(folder: Path, inputs: str, *, preset: str) -> None:
+    """Return once the folder says from which inputs, and for which presets, it was made."""
+    text = json.dumps({"inputs": inputs, "preset": preset}, indent=1)
+    (folder / MARKER).write_text(f"{text}\n", encoding="utf-8")
+
+
+def book_inputs(preset: Preset, store: Store, steps: Sequence[Step], edition: Edition) -> str:
+    """Fingerprint, 64 hexadecimal digits, of everything that the built pages depend on."""
+    return text_digest(
+        canonical_json(_inputs(preset, store, steps) | {"edition": edition.page_data(preset.name)})
+    )
+
+
+def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, object]:
+    """Everything the built pages depend on, as digests."""
+    book = project_root() / "book"
+    pages = [
+        path
+        for path in sorted(book.rglob("*"))
+        if path.is_file() and not GENERATED & set(path.relative_to(book).parts)
+    ]
+    code, data = (
+        sorted(path for package in PACKAGES for path in (SOURCE_ROOT / package).rglob(ending))
+        for ending in ("*.py", "*.yaml")
+    )
+    shown = [*data, project_root() / "CITATION.cff"]
+    return {
+        "preset": preset.fingerprint(),
+        "pages": {path.relative_to(book).as_posix(): file_digest(path) for path in pages},
+        "notebooks": {
+            step.name: [step.key, file_digest(step.target) if step.done else None] for step in steps
+        },
+        "records": [
+            [entry.path.relative_to(store.root).as_posix(), entry.address.key]
+            for entry in store.list(preset.name)
+        ],
+        "stored": {name: file_digest(path) for name, path in stored_files().items()},
+        "laboratory": described(preset, store),
+        "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
+        "data": {path.name: file_digest(path) for path in shown if path.is_file()},
+        "builders": {name: version(name) for name in BUILDERS},
+    }
+
+
+def _build(source: Path, build: Path, say: Say) -> None:
+    options = ["build", str(source), "--path-output", str(build), "-W", "-n", "--keep-going"]
+    done = subprocess.run(
+        [sys.executable, "-c", BUILDER, *options],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if done.returncode == 0:
+        return
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).splitlines()
+    told = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL|[Ee]xception)\b", line)] or lines[
+        -20:
+    ]
+    for line in told:
+        say(line.replace(f"{source}/", ""))
+    raise RemiError(f"the book did not build: {len(told)} warnings or errors, listed above")

@@ -1,0 +1,710 @@
+"""Running the notebooks of a preset: plan, parameters, execution and log."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+
+from remi_book.benchmark_files import digests, newest
+from remi_book.kernel import write_specification
+from remi_book.words import as_line, key_fields
+from remi_core.errors import RemiError, UsageError, hide_credentials, nearest, without_credentials
+from remi_core.files import (
+    Damaged,
+    check_file,
+    flush,
+    moved_whole,
+    read_sealed,
+    refused,
+    repaired,
+    write_sealed,
+)
+from remi_core.keys import direct_imports, file_digest, library_versions, make_key
+from remi_core.progress import (
+    OUTWARD,
+    Progress,
+    Say,
+    machine,
+    notice,
+    peak_bytes,
+    print_line,
+    variables,
+    watched_children,
+    worker_pool,
+)
+from remi_core.sources import PROVIDED
+from remi_core.store import FROZEN, Store, locked, project_root
+from remi_lab.demands import check_layers
+from remi_lab.own_models import data_digests, spell
+from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
+from remi_lab.studies.files import study_digests
+
+# Parameters of a notebook: what its tagged cell declares, and whether given values fit.
+
+PLAIN_TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "None": type(None)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One declared parameter: ``name: type = default``; the type as written, "" where none is."""
+
+    name: str
+    type: str
+    default: object
+
+
+def read_cells(source: Path) -> list[dict]:
+    """Cells of a notebook file as plain dictionaries, ``source`` joined into one string.
+
+    Raises:
+        UsageError: if the file is missing or is not a notebook.
+    """
+    try:
+        cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{source} is not a notebook that can be read: {error}") from None
+    return [{**cell, "source": "".join(cell.get("source", ""))} for cell in cells]
+
+
+def tags(cell: Mapping[str, object]) -> list[str]:
+    """Tags of one cell."""
+    metadata = cell.get("metadata") or {}
+    return list(metadata.get("tags", ()))
+
+
+def declared_parameters(source: Path) -> dict[str, Parameter]:
+    """Parameters that a notebook declares in its cell tagged ``parameters``, in their order.
+
+    Raises:
+        UsageError: if there is not exactly one such cell, or it does more than assign plain values.
+    """
+    cells = [cell for cell in read_cells(source) if "parameters" in tags(cell)]
+    if len(cells) != 1:
+        raise UsageError(f"{source.name} has {len(cells)} cells tagged 'parameters'; one is needed")
+    found = {}
+    for statement in ast.parse(cells[0]["source"]).body:
+        if not isinstance(statement, ast.AnnAssign | ast.Assign):
+            continue
+        target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+        written = ast.unparse(statement.annotation) if isinstance(statement, ast.AnnAssign) else ""
+        name = ast.unparse(target)
+        try:
+            default = ast.literal_eval(statement.value)
+        except (ValueError, TypeError):
+            raise UsageError(
+                f"{source.name}: the default of parameter {name!r} is not a plain value"
+            ) from None
+        found[name] = Parameter(name=name, type=written, default=default)
+    return found
+
+
+def check_parameters(source: Path, parameters: Mapping[str, object]) -> None:
+    """Return if the notebook declares every one of these parameters, with a type that the value has.
+
+    Raises:
+        UsageError: naming the key, the notebook and the valid keys, or the type that is wanted.
+    """
+    declared = declared_parameters(source)
+    for name, value in parameters.items():
+        if name not in declared:
+            raise UsageError(f"{source.name} declares no parameter {name!r} {nearest(name, declared)}")
+        if not has_type(value, declared[name].type):
+            wanted = declared[name].type
+            raise UsageError(f"parameter {name!r} of {source.name} is {wanted}, and {value!r} is not")
+
+
+def has_type(value: object, written: str) -> bool:
+    """Whether a value has a type as written in a parameters cell; with no type written, every value has."""
+    kinds = [kind.strip() for kind in written.split("|") if kind.strip()]
+    return not kinds or any(_has_plain_type(value, kind) for kind in kinds)
+
+
+def parse_value(text: str, written: str) -> object:
+    """Value of a ``KEY=VALUE`` text for a parameter of the type as written; text that fits no type stays text."""
+    if written == "str":
+        return text
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+    return float(value) if written == "float" and has_type(value, "int") else value
+
+
+def _has_plain_type(value: object, kind: str) -> bool:
+    outer, _, inner = kind.rstrip("]").partition("[")
+    if outer in ("list", "tuple"):
+        return isinstance(value, list | tuple) and all(has_type(item, inner.split(",")[0]) for item in value)
+    if outer not in PLAIN_TYPES:
+        return False
+    if isinstance(value, bool):
+        return outer == "bool"  # True is an int to Python, never to a reader
+    return isinstance(value, PLAIN_TYPES[outer])
+
+
+# Cells of a notebook that need what a preset may lack (tag ``needs-WORD``), left out with a note where it does.
+
+PREFIX = "needs-"
+
+
+def unmet(cell: Mapping[str, object], lacking: Collection[str]) -> tuple[str, ...]:
+    """What a cell needs and the preset lacks, in the order of ``NEEDS``."""
+    wanted = {tag.removeprefix(PREFIX) for tag in tags(cell) if tag.startswith(PREFIX)}
+    return tuple(need for need in NEEDS if need in wanted and need in lacking)
+
+
+def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
+    """The cells, each run of those with the same unmet need replaced by one note that says what is needed.
+
+    The number of cells stays, so that a failing cell is still named by its place in the source.
+    """
+    kept: list[dict] = []
+    for needs, group in groupby(cells, key=lambda cell: unmet(cell, lacking)):
+        if not needs:
+            kept += group
+            continue
+        for position, cell in enumerate(group):
+            text = note(needs) if position == 0 else ""
+            kept.append({"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": text})
+    return kept
+
+
+def note(needs: Collection[str]) -> str:
+    """Markdown that says what a part of a page would need to be shown."""
+    wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
+    return f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
+
+
+def missing_lines(name: str, cells: Collection[Mapping[str, object]], lacking: Collection[str]) -> list[str]:
+    """One line for each thing that a notebook's cells need and the preset lacks, with how many cells it costs."""
+    needs = [need for cell in cells if cell["cell_type"] == "code" for need in unmet(cell, lacking)]
+    return [
+        f"{name}: {needs.count(need)} figures or tables not shown, they need {NEEDS[need]}"
+        for need in NEEDS
+        if need in needs
+    ]
+
+
+# Run one notebook with papermill: parameters checked before, a whole file or a kept partial one after.
+
+SOCKET_PATH_LIMIT = 60
+"""Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
+TRANSPORT = "ipc"
+"""How a kernel is spoken to: by files that only its owner can open, never by a port, which others on the machine can
+reach."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where sockets lie where the user's own folder for temporary files has too long a name."""
+
+
+def notebook_key(source: Path, parameters: Mapping[str, object], fields: Mapping[str, object]) -> str:
+    """Key of one execution: the cells, the parameters, ``fields`` (preset and data) and the code imported."""
+    cells = read_cells(source)
+    parts = [[cell["cell_type"], cell["source"], cell.get("metadata", {})] for cell in cells]
+    code = "\n".join(_without_magics(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    try:
+        modules = direct_imports(ast.parse(code))
+    except SyntaxError as error:
+        raise UsageError(f"{source.name}: a code cell is not Python: {error.msg}: {error.text}") from None
+    return make_key({"cells": parts, "parameters": dict(parameters), **fields}, modules)
+
+
+def run_notebook(
+    source: Path,
+    target: Path,
+    parameters: Mapping[str, object],
+    *,
+    key: str | None = None,
+    lacking: Collection[str] = (),
+) -> float:
+    """Seconds that the notebook took; its executed copy is at ``target``, whole, with a ``.json`` beside it.
+
+    While it runs, and after a failure, the partial copy is ``<target>.part.ipynb``. Cells that need one of
+    ``lacking`` (keys of ``NEEDS``) are replaced by a note.
+
+    Raises:
+        UsageError: if a parameter is not declared or has another type; before any kernel starts.
+        RemiError: if a cell fails or the kernel dies, naming notebook, cell (counted from 1 in the source) and error.
+    """
+    check_parameters(source, parameters)
+    part = target.with_suffix(".part.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        try:
+            with _kernel_folder() as folder:
+                _execute(_prepared(source, folder, lacking), part, parameters, folder, source.parent)
+        finally:
+            hide_credentials(part)
+    except Exception as error:
+        reason = refused(error)
+        told = f"{part} cannot be written ({reason})" if reason else _failure(source, part, error)
+        raise RemiError(without_credentials(told)) from error
+    if not is_complete(part):
+        raise RemiError(f"{source.name} stopped before its last cell; partial notebook: {part}")
+    seconds = time.monotonic() - started
+    about = {
+        "key": key,
+        "parameters": dict(parameters),
+        "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "seconds": round(seconds, 2),
+        "machine": machine(),
+    }
+    keep_execution(part, target, about)
+    return seconds
+
+
+def keep_execution(part: Path, target: Path, about: Mapping[str, object]) -> None:
+    """Return once an executed notebook has gone to its place, and then what is known of the execution beside it."""
+    sidecar = target.with_suffix(".json")
+    digest = file_digest(part)
+    flush(part)
+    sidecar.unlink(missing_ok=True)  # never beside an execution that is not its own
+    moved_whole(part, target)
+    write_sealed(sidecar, {"file": target.name, "sha256": digest, **about})
+
+
+def is_complete(executed: Path) -> bool:
+    """Whether an executed notebook has no exception and no code cell that was not run."""
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    if notebook["metadata"].get("papermill", {}).get("exception"):
+        return False
+    statuses = [
+        cell["metadata"].get("papermill", {}).get("status")
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    return all(status == "completed" for status in statuses)
+
+
+def execution_record(target: Path) -> dict:
+    """What the ``.json`` beside an executed notebook says (key, parameters, end, seconds); empty where it says none."""
+    try:
+        return read_sealed(target.with_suffix(".json"))
+    except (OSError, Damaged):
+        return {}
+
+
+def is_done(target: Path, key: str, *, frozen: bool = False) -> bool:
+    """Whether the executed notebook at ``target`` is complete, as it was written, and of exactly this key.
+
+    Raises:
+        RemiError: if it is not as it was written and ``frozen``.
+    """
+    sidecar = target.with_suffix(".json")
+    if not sidecar.is_file():
+        return False
+    try:
+        about = read_sealed(sidecar)
+        if about["key"] != key:
+            return False
+        check_file(target, about["sha256"])
+        return is_complete(target)
+    except (OSError, ValueError, KeyError) as error:
+        notice(repaired(target, error, frozen=frozen))
+        return False
+
+
+def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder: str, cwd: Path) -> None:
+    import papermill
+    from traitlets.config import Config
+
+    # Sockets lie beside the connection file; without one named, kernels running at once would share them.
+    kernel = {"transport": TRANSPORT, "connection_file": f"{folder}/kernel.json"}
+    papermill.execute_notebook(
+        str(source),
+        str(part),
+        parameters=dict(parameters),
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        cwd=str(cwd),
+        config=Config({"KernelManager": kernel, "NotebookClient": {"shutdown_kernel": "immediate"}}),
+    )
+
+
+def _prepared(source: Path, folder: str, lacking: Collection[str]) -> Path:
+    """Copy of the notebook in the folder, without the cells that cannot run for want of something lacking."""
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    notebook["cells"] = without_unmet(notebook["cells"], lacking)
+    prepared = Path(folder) / source.name
+    prepared.write_text(json.dumps(notebook), encoding="utf-8")
+    return prepared
+
+
+@contextmanager
+def _kernel_folder() -> Iterator[str]:
+    """Short-lived folder for one kernel's connection and profile, which spares the user's own."""
+    place = _socket_place()
+    with tempfile.TemporaryDirectory(prefix="remi-", dir=place, ignore_cleanup_errors=True) as folder:
+        write_specification(Path(folder))
+        known = os.environ.get("JUPYTER_PATH")
+        own = {"IPYTHONDIR": folder, "JUPYTER_PATH": os.pathsep.join(filter(None, [folder, known]))}
+        with variables(own):
+            yield folder
+
+
+def _socket_place() -> str:
+    """A folder for temporary files in which the names of a kernel's sockets are short enough."""
+    known = [tempfile.gettempdir(), *SHORT_FOLDERS]
+    for place in known:
+        if len(place) <= SOCKET_PATH_LIMIT - len("/remi-12345678") and os.access(place, os.W_OK):
+            return place
+    raise RemiError(
+        f"TMPDIR={known[0]} is too long a path for a kernel's sockets: name a shorter folder in it"
+    )
+
+
+def _failure(source: Path, part: Path, error: Exception) -> str:
+    name = getattr(error, "ename", type(error).__name__)
+    text = str(getattr(error, "evalue", error)).strip() or "no message"
+    last_line = text.splitlines()[-1].strip()
+    index = getattr(error, "cell_index", None)
+    if not part.is_file():
+        return f"{source.name} failed: {name}: {last_line}"
+    place = "failed" if index is None else f"cell {_failing_cell(part)}"
+    return f"{source.name}, {place}: {name}: {last_line}; partial notebook: {part}"
+
+
+def _failing_cell(part: Path) -> int:
+    """Number of the failing cell in the source, from 1: cells that papermill put in are not counted."""
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    cells = [cell for cell in read_cells(part) if not added & set(tags(cell))]
+    failed = (number for number, cell in enumerate(cells, start=1) if _status(cell) == "failed")
+    return next(failed, len(cells))
+
+
+def _status(cell: Mapping[str, object]) -> object:
+    papermill = cell["metadata"].get("papermill", {})
+    return "failed" if papermill.get("exception") else papermill.get("status")
+
+
+def _without_magics(code: str) -> str:
+    return "\n".join("pass" if line.startswith(("%", "!")) else line for line in code.splitlines())
+
+
+# The log of a run: one JSON line an event, each step with its start, seconds, peak memory and outcome.
+
+DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """A file that processes add lines to; where it cannot be written, the run goes on without."""
+
+    path: Path
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Return once the row is the file's last line."""
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
+
+    @contextmanager
+    def run(self, about: Mapping[str, object]) -> Iterator[None]:
+        """Lines before and after all steps: what is run on what, and how it ended."""
+        self.add(
+            {"event": "run", "start": _now(), **about, "machine": machine(), "versions": library_versions()}
+        )
+        with self._timed({"event": "end"}):
+            yield
+
+    @contextmanager
+    def step(self, name: str, *, in_children: bool) -> Iterator[None]:
+        """Lines before and after a step, whose memory is that of the largest process started within, or of this one."""
+        self.add({"event": "start", "step": name, "start": _now()})
+        with watched_children() as watched:
+            row = {"event": "step", "step": name}
+            with self._timed(row, lambda: watched.peak if in_children else peak_bytes()):
+                yield
+
+    @contextmanager
+    def _timed(self, row: Mapping[str, object], peak=None) -> Iterator[None]:
+        start, began, outcome = _now(), time.monotonic(), {"outcome": DONE}
+        try:
+            yield
+        except BaseException as error:
+            word = FAILED if isinstance(error, Exception) else INTERRUPTED
+            reason = as_line(without_credentials(f"{type(error).__name__}: {error}"))
+            outcome = {"outcome": word, "reason": reason}
+            raise
+        finally:
+            measured = {"peak_memory": peak()} if peak else {}
+            seconds = round(time.monotonic() - began, 2)
+            self.add({**row, "start": start, "seconds": seconds, **measured, **outcome})
+
+
+def log_name() -> str:
+    """A name for the log of a run that begins now in this process."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# What a page shows that is stored beside the code: digests of it for the page's key, and what is not stored.
+
+STORED = "stored"
+"""Parameter of a notebook that shows a stored result: the name of its preset."""
+STUDIES = "studies"
+"""Parameter of a notebook that shows stored studies: their names, a space between two."""
+BENCHMARKS = "benchmarks"
+"""Parameter of a notebook that shows a stored benchmark: the newest."""
+
+
+def shown_by(source: Path, preset: Preset, given: Mapping[str, object]) -> dict[str, object]:
+    """Digests of all that a notebook shows and that is stored beside the code."""
+    declared = declared_parameters(source)
+    shown: dict[str, object] = {}
+    if STORED in declared:
+        path = project_root() / "stored" / str(given.get(STORED, declared[STORED].default)) / "audit.json"
+        shown[STORED] = file_digest(path) if path.is_file() else None
+    if STUDIES in declared:
+        shown[STUDIES] = study_digests(preset.name, _studies_of(source))
+    if BENCHMARKS in declared:
+        shown[BENCHMARKS] = digests()
+    return shown
+
+
+def not_stored(source: Path, preset: Preset) -> tuple[str, ...]:
+    """What a notebook shows and is not stored, of ``NEEDS``: a study for the preset, or any benchmark."""
+    wanted = _studies_of(source)
+    lacking = [] if study_digests(preset.name, wanted).keys() >= set(wanted) else [STUDY]
+    if BENCHMARKS in declared_parameters(source) and newest() is None:
+        lacking.append(BENCHMARK)
+    return tuple(lacking)
+
+
+def _studies_of(source: Path) -> list[str]:
+    declared = declared_parameters(source)
+    return str(declared[STUDIES].default).split() if STUDIES in declared else []
+
+
+# The steps of a preset: which notebooks to run with which parameters, what is done already, and running the rest.
+
+PER_VARIANT = "00"
+"""Prefix of the notebooks that run once per variant, before all others."""
+
+KERNEL_ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+SET_BY_PIPELINE = ("preset", "variant", STUDIES, BENCHMARKS)
+MEMORY_A_JOB = 3 * 2**30
+"""Bytes of free memory wanted for each notebook that runs at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One execution of one notebook."""
+
+    name: str
+    """Stem of the executed notebook: ``05_alignment_direction``, ``00_measure_one_variant-base``."""
+    source: Path
+    variant: str
+    """Variant measured; "" for notebooks that compare them."""
+    parameters: Mapping[str, object]
+    target: Path
+    key: str
+    lacking: tuple[str, ...]
+    """What the preset cannot provide, of ``NEEDS``: cells that need it become a note."""
+    done: bool
+    """Whether a complete execution under this key is in the store."""
+
+
+def plan(
+    preset: Preset,
+    store: Store,
+    *,
+    only: Collection[str] = (),
+    parameters: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> tuple[Step, ...]:
+    """Steps of a preset in the order they run, after every check that needs no model.
+
+    ``only`` chooses notebooks by name, number or prefix (default: all); ``parameters`` are texts of KEY=VALUE for
+    those chosen notebooks that declare the key.
+
+    Raises:
+        UsageError: for a notebook that does not exist, a parameter that none declares or that has another type, a
+            layer the models do not have, a data file that is missing.
+    """
+    folder = folder or project_root() / "notebooks"
+    sources = choose(folder, only)
+    given = _typed_parameters(sources, parameters or {})
+    check_layers(preset, given)
+    fields = {"preset": preset.fingerprint(), "data": data_digests(preset), **key_fields(preset)}
+    lacking = tuple(need for need in NEEDS if preset.lacks(need))
+    steps = []
+    for source in sources:
+        own = {key: given[key] for key in declared_parameters(source) if key in given}
+        per_variant = source.name.startswith(PER_VARIANT)
+        for variant in in_order(list(preset.variants)) if per_variant else [""]:
+            name = f"{source.stem}-{variant}" if variant else source.stem
+            values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **own}
+            check_parameters(source, values)
+            shown = shown_by(source, preset, given)
+            key = notebook_key(source, values, fields | shown)
+            target = store.notebook_path(preset.name, name)
+            done = is_done(target, key, frozen=store.frozen)
+            steps.append(
+                Step(
+                    name=name,
+                    source=source,
+                    variant=variant,
+                    parameters=values,
+                    target=target,
+                    key=key,
+                    lacking=(*lacking, *not_stored(source, preset)),
+                    done=done,
+                )
+            )
+    return tuple(steps)
+
+
+def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:
+    """Notebook files of a folder, in order; only those whose name, number or prefix is given, where any is.
+
+    Raises:
+        UsageError: if the folder has no notebook, or a name fits none (nearest name said).
+    """
+    sources = sorted(path for path in folder.glob("*.ipynb") if not path.name.endswith(".part.ipynb"))
+    if not sources:
+        raise UsageError(f"no notebooks in {folder}")
+    for name in only:
+        if not name or not any(_matches(source, name) for source in sources):
+            raise UsageError(f"no notebook {name!r} {nearest(name, [source.stem for source in sources])}")
+    return tuple(source for source in sources if not only or any(_matches(source, name) for name in only))
+
+
+def run(
+    preset: Preset, store: Store, steps: Sequence[Step], *, jobs: int | None = None, say: Say = print_line
+) -> int:
+    """Number of notebooks run: the given steps in their order, ``jobs`` side by side (default: what fits).
+
+    The variants' weights are made first, so that no two notebooks make the same ones.
+
+    Raises:
+        RemiError: if a notebook fails; those already running end first, no further one starts.
+    """
+    if not steps:
+        return 0
+    from remi_lab.provided import ensure  # brings torch: only where something runs
+
+    ensure(preset, store, say)
+    # Other models may fill the memory: never two of them at once unless asked.
+    jobs = jobs or (default_jobs() if preset.variants["base"].source in PROVIDED else 1)
+    seconds = {step.name: execution_record(step.target).get("seconds") for step in steps}
+    known = {name: value for name, value in seconds.items() if value is not None}
+    names = tuple(step.name for step in steps)
+    with tempfile.TemporaryDirectory(prefix="remi-told-") as told, _logged(preset, store, jobs, names) as log:
+        progress = Progress(names, known, jobs=jobs, say=say, folder=Path(told))
+        with worker_pool(jobs, _prepare, (store, jobs, told)) as pool:
+            for _, stage in groupby(steps, key=lambda step: bool(step.variant)):
+                _run_stage(_Stage(pool, jobs, progress, log), list(stage))
+    return len(steps)
+
+
+@contextmanager
+def _logged(preset: Preset, store: Store, jobs: int, names: Sequence[str]) -> Iterator[RunLog]:
+    log = RunLog(store.log_path(preset.name, log_name()))
+    with log.run({"preset": preset.name, "fingerprint": preset.fingerprint(), "jobs": jobs, "steps": names}):
+        yield log
+
+
+def default_jobs() -> int:
+    """Notebooks to run side by side: two where there are two processors and the memory for it, else one."""
+    import psutil
+
+    enough = psutil.virtual_memory().available >= 2 * MEMORY_A_JOB
+    return 2 if enough and len(os.sched_getaffinity(0)) >= 2 else 1
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where steps run, how many at a time, and who is told."""
+
+    pool: ProcessPoolExecutor
+    jobs: int
+    progress: Progress
+    log: RunLog
+
+
+def _run_stage(where: _Stage, steps: list[Step]) -> None:
+    waiting, running = list(steps), dict[Future, Step]()
+    failure: BaseException | None = None
+    while running or (waiting and failure is None):
+        while waiting and failure is None and len(running) < where.jobs:
+            step = waiting.pop(0)
+            where.progress.start(step.name)
+            running[where.pool.submit(_run_step, step, where.log)] = step
+        where.progress.hear()
+        for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
+            step = running.pop(future)
+            if future.exception() is None:
+                where.progress.finish(step.name)
+            else:
+                failure = failure or future.exception()
+    if failure is not None:
+        raise failure
+
+
+def _run_step(step: Step, log: RunLog) -> None:
+    """In a worker: return once the notebook was run, by this run or by another one that was waited for."""
+    store = Store()
+    preset = step.target.relative_to(store.root).parts[0]
+    with locked(store.root, [f"{preset}-{step.name}"]) as waited, log.step(step.name, in_children=True):
+        if not (waited and is_done(step.target, step.key)):
+            run_notebook(step.source, step.target, dict(step.parameters), key=step.key, lacking=step.lacking)
+
+
+def _prepare(store: Store, jobs: int, told: str) -> None:
+    """Environment of a worker, which its kernels inherit; in ``told`` each says how far its pass is."""
+    for name in ("papermill", "traitlets"):
+        logging.getLogger(name).setLevel(
+            logging.CRITICAL
+        )  # a kernel that died is an error of ours, said once
+    os.environ[OUTWARD] = str(Path(told) / str(os.getpid()))
+    for name, value in KERNEL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ["REMI_STORE"] = str(store.root)
+    if store.frozen:
+        os.environ[FROZEN] = "1"
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+
+
+def _matches(source: Path, name: str) -> bool:
+    return source.stem.startswith(name.removesuffix(".ipynb"))
+
+
+def _typed_parameters(sources: Sequence[Path], texts: Mapping[str, str]) -> dict[str, object]:
+    """Values of KEY=VALUE texts, typed as the first chosen notebook that declares the key says."""
+    declared = {
+        name: each for source in reversed(sources) for name, each in declared_parameters(source).items()
+    }
+    values = {}
+    for name, text in texts.items():
+        if name in SET_BY_PIPELINE:
+            raise UsageError(f"parameter {name!r} is set by the command itself (--preset, --only)")
+        if name not in declared:
+            raise UsageError(
+                f"none of the {len(sources)} chosen notebooks declares parameter {name!r} {nearest(name, declared)}"
+            )
+        value = parse_value(text, declared[name].type)
+        if not has_type(value, declared[name].type):
+            raise UsageError(f"parameter {name!r} is {declared[name].type}, and {text!r} is not")
+        values[name] = value
+    return values

@@ -1,0 +1,211 @@
+"""Results kept beside the code: reports, expected verdicts, and the figure of the README."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from remi_book.chapters import organism
+from remi_book.claims import NOT_TESTABLE, SHOWN, get_claim, ledger_rows, report_rows
+from remi_book.figures import output
+from remi_book.running import Step, default_jobs, execution_record, plan, run
+from remi_book.tables import by_seed
+from remi_core.errors import UsageError
+from remi_core.files import written_whole
+from remi_core.keys import library_versions
+from remi_core.progress import machine, print_line
+from remi_core.store import Store, project_root
+from remi_lab.presets import Preset, get_preset
+from remi_lab.results import Results
+
+# The verdicts a preset is known to have, kept in ``stored/expected.json``: compared with a report, or written anew.
+#
+# ``python -m remi_book.stored expected NAME`` writes those of preset NAME, from what was run; do it only where
+# a changed
+# verdict is meant, and say why in the change.
+
+Rows = Sequence[Mapping[str, object]]
+Expected = Mapping[str, Sequence[object]]
+"""Row → [verdict, side of the boundary on which the first seed's value lies: 1, −1, 0, or null where not judged]."""
+
+
+def expected_path() -> Path:
+    """The file with the verdicts of every preset that has some."""
+    return project_root() / "stored" / "expected.json"
+
+
+def verdicts_of(rows: Rows) -> dict[str, list[object]]:
+    """The part of a report that is compared: verdict and, for judged rows, the side of the boundary."""
+    return {str(row["id"]): [row["verdict"], _side(row)] for row in rows}
+
+
+def _side(row: Mapping[str, object]) -> int | None:
+    if row["verdict"] in (NOT_TESTABLE, SHOWN) or row["value"] is None:
+        return None
+    gap = float(row["value"]) - get_claim(str(row["id"])).boundary
+    return (gap > 0) - (gap < 0)
+
+
+def stored_verdicts(preset: str, path: Path) -> dict[str, list[object]]:
+    """The verdicts stored for a preset.
+
+    Raises:
+        UsageError: naming the presets that have some, if this one has none.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if preset not in stored:
+        have = f"stored: {', '.join(sorted(stored))}" if stored else "none are stored for any preset"
+        raise UsageError(f"no expected verdicts are stored for preset {preset!r} ({have})")
+    return stored[preset]
+
+
+def differences(found: Expected, stored: Expected) -> list[str]:
+    """One line for each row whose verdict or side is not the stored one, or that only one of the two has."""
+    lines = []
+    for row in dict.fromkeys([*stored, *found]):
+        if row not in found:
+            lines.append(f"{row}: expected {_said(stored[row])}, the report has no such row")
+        elif row not in stored:
+            lines.append(f"{row}: {_said(found[row])}, no verdict is stored for it")
+        elif list(found[row]) != list(stored[row]):
+            lines.append(f"{row}: expected {_said(stored[row])}, found {_said(found[row])}")
+    return lines
+
+
+def _said(entry: Sequence[object]) -> str:
+    words = {1: ", above its boundary", -1: ", below its boundary", 0: ", at its boundary", None: ""}
+    return f"“{entry[0]}”{words[entry[1]]}"
+
+
+def write_expected(preset: str, rows: Rows, path: Path) -> None:
+    """Store a report's verdicts as those that the preset is known to have; other presets' stay."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stored[preset] = verdicts_of(rows)
+    with written_whole(path) as part:
+        part.write_text(_text(stored), encoding="utf-8")
+
+
+def _text(stored: Mapping[str, Expected]) -> str:
+    """JSON with one line a row, so that a changed verdict is one changed line."""
+    blocks = []
+    for preset in sorted(stored):
+        lines = [
+            f"  {json.dumps(row)}: {json.dumps(entry, ensure_ascii=False)}"
+            for row, entry in stored[preset].items()
+        ]
+        blocks.append(f" {json.dumps(preset)}: {{\n" + ",\n".join(lines) + "\n }")
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
+# The figure of the README, drawn from the store: ``python -m remi_book.stored`` draws it again.
+#
+# It is committed, since a README is read where nothing has been run; the book computes its own.
+
+PRESET = "micro"
+TARGET = Path("book", "figures", "readme.svg")
+
+
+def draw(results: Results, target: Path) -> Path:
+    """``target``, once it holds the figure of class log-odds: every topic, variant and seed."""
+    odds = organism.class_log_odds(results, results.preset.seeds[0])
+    every_seed = by_seed(results, organism.class_log_odds)
+    figure = organism.plot_class_log_odds(odds, seeds=every_seed, **organism.MARKS)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(output.svg_bytes(figure))
+    return target
+
+
+# Stored results: what a preset that takes too long for a reader's machine has shown, with how it was had.
+#
+# ``python -m remi_book.stored results smollm2 00 01 02 05 06 08`` runs those notebooks of the preset where they
+# are not done,
+# and writes ``stored/smollm2/report.json`` and, with the audit among them, ``stored/smollm2/audit.json``.
+
+AUDIT = "08_audit"
+
+
+def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Path]:
+    """The files written: rows of the report that these notebooks answer for, or findings of the audit.
+
+    Each with recipe, machine, versions and seconds: of measuring, as the records say, whether that was done now or
+    before, and of each notebook as it ran last. Both are one after another; side by side they take less.
+
+    Raises:
+        UsageError: if there is no such notebook.
+        RemiError: if a notebook fails.
+    """
+    steps = plan(preset, store, only=only)
+    run(preset, store, [step for step in steps if not step.done])
+    audit = [step for step in steps if step.name == AUDIT]
+    others = [step for step in steps if step.name != AUDIT]
+    about = {
+        "preset": preset.name,
+        "fingerprint": preset.fingerprint(),
+        "recipe": f"python -m remi_book.stored results {preset.name} {' '.join(only)}",
+        "machine": f"{machine()}, {default_jobs()} notebooks at a time",
+        "versions": library_versions(),
+        "seconds of measuring": measuring_seconds(preset, store),
+    }
+    written, results = [], Results(preset, store)
+    if others:
+        rows = [row for step in others for row in report_rows(results, notebook=step.name)]
+        rows.sort(key=lambda row: ledger_rows(preset).index(str(row["id"])))
+        written.append(_write(preset, "report", {**about, **_seconds(others), "rows": rows}))
+    if audit:
+        written.append(_write(preset, "audit", {**about, **_seconds(audit), "findings": _findings(results)}))
+    return written
+
+
+def _seconds(steps: Sequence[Step]) -> dict[str, object]:
+    return {
+        "seconds of notebooks": {
+            step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in steps
+        }
+    }
+
+
+def measuring_seconds(preset: Preset, store: Store) -> int:
+    """Seconds of forward and backward passes behind a preset's records; records of one pass count once."""
+    passes = set()
+    for entry in store.list(preset.name):
+        taken = store.load(entry.address).provenance.get("seconds")
+        if taken is not None:
+            passes.add((entry.address.variant, entry.address.dataset, taken))
+    return round(sum(taken for *_, taken in passes))
+
+
+def _findings(results: Results) -> list[Mapping[str, object]]:
+    """Every finding of the audit, as the rows of its table."""
+    from remi_book.chapters.audit import run_switches
+    from remi_book.chapters.audit_tables import finding_table
+
+    table = finding_table(run_switches(results))
+    return json.loads(table.to_json(orient="records", double_precision=6))
+
+
+def _write(preset: Preset, name: str, about: Mapping[str, object]) -> Path:
+    target = project_root() / "stored" / preset.name / f"{name}.json"
+    with written_whole(target) as part:
+        text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
+        part.write_text(text + "\n", encoding="utf-8")
+    return target
+
+
+def main(words: Sequence[str]) -> None:
+    """Write what is named: ``readme``, ``expected PRESET``, or ``results PRESET NOTEBOOK …``."""
+    what, *names = words or [""]
+    if what == "readme" and not names:
+        print_line(str(draw(Results(get_preset(PRESET), Store()), project_root() / TARGET)))
+    elif what == "expected" and len(names) == 1:
+        chosen = get_preset(names[0])
+        write_expected(chosen.name, report_rows(Results(chosen, Store())), expected_path())
+    elif what == "results" and len(names) > 1:
+        print(*write_stored(get_preset(names[0]), Store(), names[1:]), sep="\n")
+    else:
+        sys.exit("usage: python -m remi_book.stored readme | expected PRESET | results PRESET NOTEBOOK …")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,84 @@
+"""Tables that several pages show: claims, published values, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pandas as pd
+from IPython.display import HTML
+
+from remi_book.figures.style import number, with_interval
+from remi_book.words import UNTYPESET, as_html
+from remi_lab.results import Results
+
+# Rows of the report as a table on a notebook's page.
+
+ABSENT = "undefined"
+
+
+def verdict_table(rows: Sequence[Mapping[str, object]], *, parts: bool = False) -> pd.DataFrame:
+    """Claim, published text, our value with interval, null, seeds and verdict of the claims, or of their parts."""
+    chosen = [row for row in rows if ("." in str(row["id"])) == parts]
+    return pd.DataFrame([_verdict_row(row) for row in chosen])
+
+
+def _verdict_row(row: Mapping[str, object]) -> dict[str, str]:
+    value, null = row["value"], row["null"]
+    ours = ABSENT if value is None else with_interval(value, row["ci_low"], row["ci_high"])
+    return {
+        "row": str(row["id"]),
+        "published": str(row["published"]["text"]) if "." not in str(row["id"]) else "",
+        "ours, with interval": ours,
+        "null": f"{null['kind']}: {number(null['low'])} to {number(null['high'])}" if null else ABSENT,
+        "by seed": ", ".join(ABSENT if one is None else number(one) for one in row["seeds"]),
+        "verdict": str(row["verdict"]),
+        "why": str(row["reason"]),
+    }
+
+
+# HTML for a notebook page: tables with a caption, and texts that a model wrote, escaped.
+
+WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere"
+
+
+def table_html(table: pd.DataFrame, caption: str) -> HTML:
+    """The table as HTML: floats in three significant digits, booleans as yes and no, everything escaped."""
+    head = "".join(f'<th scope="col">{_shown(name)}</th>' for name in table.columns)
+    body = "".join(_html_row(map(_shown, row)) for row in table.itertuples(index=False))
+    return HTML(
+        f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{as_html(caption)}">'
+        f'<table class="remi-table {UNTYPESET}"><caption>{as_html(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def folded(summary: str, inside: str) -> str:
+    """HTML of a part that opens when its summary is clicked; ``inside`` is HTML already."""
+    return f"<details><summary>{as_html(summary)}</summary>{inside}</details>"
+
+
+def quoted(text: str) -> str:
+    """A text of a model as HTML: escaped, line ends kept, long words broken."""
+    return f'<span class="{UNTYPESET}" style="font-family:monospace;{WRAPPED}">{as_html(text)}</span>'
+
+
+def _html_row(cells: Iterable[str]) -> str:
+    first, *others = cells
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    return as_html(str(value))
+
+
+# One table of every seed: seeds are dots in a figure, never an interval.
+
+
+def by_seed(results: Results, table: Callable[..., pd.DataFrame], *further: object) -> pd.DataFrame:
+    """``table(results, seed, *further)`` of every seed, one under another, with a column ``seed``."""
+    tables = [table(results, seed, *further).assign(seed=seed) for seed in results.preset.seeds]
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,121 @@
+"""Words of data sets and models on a page: escaped as text, and withheld where they are not ours to show."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Iterable
+
+from remi_core.errors import UsageError
+from remi_core.keys import text_digest
+from remi_lab.own_models import REAL, origin_of, real_sets
+from remi_lab.presets import Preset
+
+# The one escaper: text of data sets and models as plain characters, in HTML, Markdown, LaTeX and on a terminal.
+#
+# Whoever wrote a text must not be able to change the page, the terminal or the file that shows it. No other module
+# escapes by itself, and `tests/test_escaping.py` holds them to it.
+
+KEPT = "\n\t"
+"""Characters that do not print and stay all the same: the texts are code, too."""
+
+UNTYPESET = "tex2jax_ignore mathjax_ignore"
+"""CSS classes under which no viewer of pages or notebooks reads dollar signs as mathematics."""
+
+PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+"""All ASCII punctuation: CommonMark takes any of it as itself behind a backslash, and so does MyST."""
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "$&#_%"},
+}
+
+
+def visible(text: str) -> str:
+    """The text with every character that does not print, other than line ends and tabs, written as its code.
+
+    So no escape sequence colours a terminal or a page, and no mark of direction turns a line around.
+    """
+    return "".join(
+        one if one in KEPT or one.isprintable() else one.encode("unicode_escape").decode("ascii")
+        for one in text
+    )
+
+
+def as_line(text: str) -> str:
+    """The text in one line for a terminal: white space joined to single blanks, nothing that acts on it."""
+    return visible(" ".join(text.split()))
+
+
+def as_html(text: str) -> str:
+    """The text for the inside of an element or of a quoted attribute: no tag, entity or quote of its own."""
+    return html.escape(visible(text), quote=True)
+
+
+def as_markdown(text: str) -> str:
+    """The text in one line of Markdown or MyST that reads as typed: no markup, role, directive, link or formula."""
+    return PUNCTUATION.sub(r"\\\1", as_line(text))
+
+
+def as_latex(text: str) -> str:
+    """The text in one line for LaTeX and BibTeX: no command, group or formula."""
+    return "".join(LATEX.get(one, one) for one in as_line(text))
+
+
+# Text of real data sets, and what models make of it, is withheld from pages unless a switch says otherwise.
+#
+# Real data may be harmful, private or under terms of its own, and a page is copied further than the data.
+# The grammar of this package is none of these, so it is always shown.
+
+SWITCH = "REMI_SHOW_TEXT"
+"""Environment variable that shows the text: ``1``; withheld where it is ``0``, empty or not set."""
+
+MARK = "\N{BLACK SMALL SQUARE}"
+"""Begins whatever stands in place of a text."""
+
+NOTE = f"Withheld ({MARK}): text that is not this package's own; {SWITCH}=1 shows it."
+
+
+def text_is_shown() -> bool:
+    """Whether the text of real data sets is shown.
+
+    Raises:
+        UsageError: if the switch says neither 1 nor 0.
+    """
+    value = os.environ.get(SWITCH, "")
+    if value not in ("", "0", "1"):
+        raise UsageError(f"{SWITCH} is {value!r}; 1 shows the text of real data sets, 0 withholds it")
+    return value == "1"
+
+
+def show_text() -> None:
+    """Return with the switch set, for this process and the notebooks that it starts."""
+    os.environ[SWITCH] = "1"
+
+
+def key_fields(preset: Preset) -> dict[str, str]:
+    """What the key of an executed notebook adds, so that a page made with the text never passes for one without."""
+    return {"text": "shown"} if real_sets(preset) and text_is_shown() else {}
+
+
+def is_withheld(preset: Preset, datasets: Iterable[str]) -> bool:
+    """Whether what is made of these sets must not show their words."""
+    return any(origin_of(preset, name) in REAL for name in datasets) and not text_is_shown()
+
+
+def shown_text(preset: Preset, dataset: str, text: str) -> str:
+    """A text of the set, or in its place how long it is."""
+    return f"{MARK} withheld, {len(text)} characters" if is_withheld(preset, [dataset]) else text
+
+
+def shown_tokens(preset: Preset, datasets: Iterable[str], tokens: Iterable[str]) -> list[str]:
+    """Tokens of the sets, or in place of each a sign that is the same for the same token."""
+    tokens = list(tokens)
+    if not is_withheld(preset, datasets):
+        return tokens
+    return [MARK + text_digest(token)[:4] for token in tokens]

@@ -1,1 +1,0 @@
-"""Dialogues: read from files, told apart, and written as the tokens that a model sees."""

@@ -1,1 +1,0 @@
-"""The quantities the claims are about, one module a section of the paper, each from records to estimates."""

@@ -1,1 +1,0 @@
-"""What each defect of the released analysis does to the quantity it concerns: measured with it and without."""

@@ -1,0 +1,93 @@
+"""Which tokens a direction of the residual stream writes: final norm and unembedding (logit lens)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate.hooks import remove_hook_from_module
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from remi_core.errors import UsageError
+from remi_core.models import LoadedModel, final_norm, logits_at, unembedding
+from remi_core.placement import in_memory
+
+# Activations after a model's final norm, which is what the last entry of ``hidden_states`` holds.
+
+
+def after_final_norm(
+    loaded: LoadedModel, values: Float[np.ndarray, "dialogue d_model"]
+) -> Float[np.ndarray, "dialogue d_model"]:
+    """Outputs of the last block as the model's own final norm gives them on, float64, worked out in float32."""
+    norm = copy.deepcopy(final_norm(loaded.model)).float()
+    raised = torch.tensor(values, dtype=torch.float32, device=norm.weight.device)
+    with torch.inference_mode():
+        return norm(raised).cpu().numpy().astype(np.float64)
+
+
+# The tokens a direction of the residual stream writes, read through final norm and unembedding (section 4.3).
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenTokens:
+    """By layer, the tokens whose logit a direction raises and lowers most, strongest first."""
+
+    raised: Int[np.ndarray, "layer rank"]
+    """Token ids."""
+    raised_change: Float[np.ndarray, "layer rank"]
+    """Change of their logits for one unit of the direction."""
+    lowered: Int[np.ndarray, "layer rank"]
+    lowered_change: Float[np.ndarray, "layer rank"]
+
+
+def written_tokens(
+    loaded: LoadedModel,
+    direction: Float[np.ndarray, "layer d_model"],
+    start: Float[np.ndarray, "layer d_model"],
+    *,
+    top_k: int = 15,
+) -> WrittenTokens:
+    """What adding the unit direction to an activation does to the logits, if it were the last block's output.
+
+    For each layer, with u the direction divided by its length and x the activation at ``start``, the change is
+    logits(x + u) − logits(x), where logits are unembedding(final norm(·)) of the loaded model. Blocks after
+    the layer are skipped (the logit lens), so at early layers this says what is written, not what comes out.
+
+    Raises:
+        UsageError: if shapes differ, a value is not finite, a direction has length 0, or ``top_k`` does not
+            fit the vocabulary.
+    """
+    if direction.shape != start.shape:
+        raise UsageError(f"direction {direction.shape} and start {start.shape} differ in shape")
+    length = np.linalg.norm(direction.astype(np.float64), axis=1, keepdims=True)
+    bad = ~(np.isfinite(length[:, 0]) & (length[:, 0] > 0) & np.isfinite(start).all(axis=1))
+    if bad.any():
+        raise UsageError(f"no direction or no start at layer {int(np.argmax(bad))}: zero or not finite")
+    n_vocab = unembedding(loaded.model).weight.shape[0]
+    if not 1 <= top_k <= n_vocab:
+        raise UsageError(f"top_k is {top_k}; valid are 1 to {n_vocab}")
+    change = _change(loaded, direction / length, start)
+    up, down = change.topk(top_k, dim=1), (-change).topk(top_k, dim=1)
+    return WrittenTokens(
+        raised=up.indices.numpy(),
+        raised_change=up.values.numpy(),
+        lowered=down.indices.numpy(),
+        lowered_change=-down.values.numpy(),
+    )
+
+
+def _change(loaded: LoadedModel, unit: np.ndarray, start: np.ndarray) -> Float[Tensor, "layer vocab"]:
+    """Logits after minus logits before, on the CPU; the norm runs in float32, since a unit is a small step."""
+    # A copy in float32: a unit step is lost in the rounding of half precision.
+    with in_memory(final_norm(loaded.model)) as module:
+        norm = remove_hook_from_module(copy.deepcopy(module)).float()
+    device = next(norm.parameters()).device
+    with torch.inference_mode():
+        before, after = (
+            logits_at(loaded.model, norm(torch.from_numpy(rows.astype(np.float32)).to(device)))
+            for rows in (start, start + unit)
+        )
+        return (after - before).cpu()

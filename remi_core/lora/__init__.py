@@ -1,1 +1,0 @@
-"""Low-rank adapters: the recipe, the training of one, and the folder it is written to."""

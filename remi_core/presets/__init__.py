@@ -1,1 +1,0 @@
-"""Presets: which models, data and sizes a run takes, each by name."""

@@ -1,1 +1,0 @@
-"""Measurements made into records: one pass for all that a preset asks of a set, through one model or several."""

@@ -1,0 +1,606 @@
+"""Displacement along a direction: projections, erosion, the whole triangle, separation, distances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from remi_core.statistics.resampling import (
+    ClusterResamples,
+    Estimate,
+    cluster_estimate,
+    cluster_folds,
+    cluster_sums,
+    combine,
+    index_clusters,
+    ratio,
+    refuse_nan,
+    simultaneous_band,
+)
+
+# Cosine distance between the mean activations of two sets, layer by layer.
+
+
+def cosine_distance(
+    first: tuple[Float[np.ndarray, "dialogue layer d_model"], Sequence[str]],
+    second: tuple[Float[np.ndarray, "other layer d_model"], Sequence[str]],
+    resamples: ClusterResamples,
+) -> Estimate:
+    """1 − cos of the two mean activations by layer (layer,), each set given as rows and their templates.
+
+    Templates that both sets use are drawn together. Source: Giordani (2025), section 4.3, released scripts.
+
+    Raises:
+        ValueError: if a value is NaN, or a resample leaves a set empty.
+    """
+    names, _ = index_clusters([*first[1], *second[1]])
+    sums = [cluster_sums(rows, clusters, names)[0] for rows, clusters in (first, second)]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        means = [np.einsum("rc,cld->rld", weights, one, optimize=True) for one in sums]
+        lengths = [np.linalg.norm(one, axis=-1) for one in means]
+        if any((length == 0).any() for length in lengths):
+            raise ValueError("a resample holds no template of one of the two sets; resample within topics")
+        return 1 - (means[0] * means[1]).sum(axis=-1) / (lengths[0] * lengths[1])
+
+    return cluster_estimate(statistic, names, resamples)
+
+
+# Erosion: how far a variant's mean activation has moved from instruct back towards base, layer by layer.
+#
+# D_X = mean(X) − mean(instruct) over the same dialogues, and
+#
+# e = Σ_k ⟨D_X^k, D_B^−k⟩ / Σ_k ⟨D_B^k, D_B^−k⟩
+#
+# over folds k of prompt templates: 0 is instruct, 1 is base. The cosine c and the residual length r use the
+# same cross-fitted products for both squared norms, so that e, c and r belong to one triangle: r² = N_XX /
+# N_BB − e² and c = e √(N_BB / N_XX). Products within a fold never occur, so sampling noise adds nothing to
+# any of them on average. All come from Gram matrices of cluster sums, so the cost of a resample does not
+# depend on d_model.
+
+
+@dataclass(frozen=True, eq=False)
+class Erosion:
+    """Erosion by layer with its companions; every estimate carries its own interval over prompt templates."""
+
+    erosion: Estimate
+    """e by layer (layer,), a pure number; NaN where undefined."""
+    cosine: Estimate
+    """c by layer (layer,), in [-1, 1]; NaN where either displacement cannot be told from 0."""
+    residual: Estimate
+    """r by layer (layer,), in units of the length of D_B; NaN where e is undefined."""
+    layer_mean: Estimate
+    """e averaged over the layers where it is defined (no axis); NaN if there is none."""
+    denominator: Estimate
+    """Cross-fitted squared length of D_B by layer, summed over folds."""
+    defined: Bool[np.ndarray, " layer"]
+    """Whether the lower end of the denominator's 95 % interval is above 0."""
+
+
+def measure_erosion(
+    shift: Float[np.ndarray, "dialogue layer d_model"],
+    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    clusters: Sequence[str],
+    resamples: ClusterResamples,
+    *,
+    n_folds: int = 5,
+) -> Erosion:
+    """e, c and r by layer, with directions refitted in every resample of prompt templates.
+
+    Raises:
+        ValueError: if a value is NaN, shapes differ, or there are fewer than two clusters.
+    """
+    return erosion_of_products(cross_fitted_products(shift, base_shift, clusters, resamples, n_folds=n_folds))
+
+
+def cross_fitted_products(
+    shift: Float[np.ndarray, "dialogue layer d_model"],
+    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    clusters: Sequence[str],
+    resamples: ClusterResamples,
+    *,
+    n_folds: int = 5,
+) -> Estimate:
+    """⟨D_X, D_B⟩, ‖D_B‖² and ‖D_X‖² by layer, shape (layer, 3), each the sum over folds of held-out products.
+
+    ``shift`` is variant − instruct and ``base_shift`` base − instruct, dialogue by dialogue, for the mean
+    block output in one window. Folds follow the clusters, so copies of one template never sit on both
+    sides.
+
+    Raises:
+        ValueError: if a value is NaN, shapes differ, or there are fewer than two clusters.
+    """
+    if shift.shape != base_shift.shape:
+        raise ValueError(
+            f"variant and base displacements differ in shape: {shift.shape} and {base_shift.shape}"
+        )
+    names, _ = index_clusters(clusters)
+    own, counts = cluster_sums(shift, clusters, names)
+    base, _ = cluster_sums(base_shift, clusters, names)
+    folds = cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
+    grams = np.stack([_layer_grams(own, base), _layer_grams(base, base), _layer_grams(own, own)], axis=1)
+
+    def products(weights: np.ndarray) -> np.ndarray:
+        return _cross_fitted(grams, counts, folds, weights)
+
+    return cluster_estimate(products, names, resamples)
+
+
+def erosion_of_products(products: Estimate) -> Erosion:
+    """e, c and r by layer from ``cross_fitted_products``."""
+    across, of_base, of_variant = (combine(lambda rows, i=i: rows[..., i], products) for i in range(3))
+    defined = of_base.low > 0
+    cosine_defined = defined & (of_variant.low > 0)
+    floor = np.finfo(np.float64).tiny
+
+    def erosion(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+        return np.where(defined, top / np.where(bottom == 0, floor, bottom), np.nan)
+
+    def cosine(top: np.ndarray, bottom: np.ndarray, own: np.ndarray) -> np.ndarray:
+        # In a rare resample a squared norm is below 0; the cosine's limit there, ±1, is what clipping gives.
+        length = np.sqrt(np.maximum(bottom, floor)) * np.sqrt(np.maximum(own, floor))
+        return np.where(cosine_defined, np.clip(top / length, -1, 1), np.nan)
+
+    def residual(share: np.ndarray, bottom: np.ndarray, own: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(own / np.where(bottom == 0, floor, bottom) - share**2, 0))
+
+    by_layer = combine(erosion, across, of_base)
+    return Erosion(
+        erosion=by_layer,
+        cosine=combine(cosine, across, of_base, of_variant),
+        residual=combine(residual, by_layer, of_base, of_variant),
+        layer_mean=combine(lambda rows: _mean_over(rows, defined), by_layer),
+        denominator=of_base,
+        defined=defined,
+    )
+
+
+def _mean_over(rows: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
+
+
+def erosion_of_weights(
+    shift: Float[np.ndarray, "atom layer d_model"],
+    base_shift: Float[np.ndarray, "atom layer d_model"],
+    counts: Int[np.ndarray, " atom"],
+    folds: Int[np.ndarray, " atom"],
+    weights: Float[np.ndarray, "row atom"],
+) -> Float[np.ndarray, "row layer"]:
+    """e by layer for each row of weights, from sums over atoms (such as the dialogues of one template and set).
+
+    Raises:
+        ValueError: if a value is NaN.
+    """
+    refuse_nan(shift, "displacements")
+    top, bottom = (
+        _cross_fitted(_layer_grams(first, base_shift), counts, folds, weights)
+        for first in (shift, base_shift)
+    )
+    return top / np.where(bottom == 0, np.finfo(np.float64).tiny, bottom)
+
+
+def _layer_grams(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return first.transpose(1, 0, 2) @ second.transpose(1, 2, 0)
+
+
+def _cross_fitted(
+    grams: Float[np.ndarray, " *kinds cluster cluster"],
+    counts: Int[np.ndarray, " cluster"],
+    folds: Int[np.ndarray, " cluster"],
+    weights: Float[np.ndarray, "row cluster"],
+) -> Float[np.ndarray, " row *kinds"]:
+    """Sum over folds of the product of the mean inside the fold with the mean outside it."""
+    kinds = grams.shape[:-2]
+    total = np.zeros((len(weights), int(np.prod(kinds))))
+    for fold in np.unique(folds):
+        inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        held, rest = (_mean_weights(weights[:, side], counts[side]) for side in (inside, outside))
+        between = np.moveaxis(grams[..., inside[:, None], outside], -2, 0).reshape(len(inside), -1)
+        # One product for all layers and kinds together: each row of it is small, and there are many.
+        across = (held @ between).reshape(*total.shape, len(outside))
+        total += np.einsum("rko,ro->rk", across, rest)
+    return total.reshape(len(weights), *kinds)
+
+
+def _mean_weights(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    totals = weights @ counts
+    # A fold that a resample missed entirely adds nothing to numerator and denominator alike.
+    return np.divide(weights, totals[:, None], out=np.zeros_like(weights), where=totals[:, None] > 0)
+
+
+def random_direction_null(
+    shift: Float[np.ndarray, "dialogue layer d_model"],
+    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    *,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> Float[np.ndarray, "draw layer"]:
+    """e of random displacements as long as D_X, by layer.
+
+    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
+    independent directions would make the null of a mean over layers too narrow. Products are in sample, the
+    lengths too.
+
+    Raises:
+        ValueError: if D_B is exactly 0 at a layer.
+    """
+    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
+    squared = np.square(base).sum(axis=1)
+    if (squared == 0).any():
+        raise ValueError(
+            f"base equals instruct exactly at layer {int(np.argmin(squared))}: erosion has no direction"
+        )
+    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
+    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
+    return (draws @ base.T) * np.linalg.norm(own, axis=1) / squared
+
+
+def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.95) -> int | None:
+    """First layer whose simultaneous lower band lies above the boundary; None if there is none.
+
+    Layers where the estimate is undefined take no part.
+
+    Raises:
+        ValueError: if a sample is NaN at a layer where the value is defined.
+    """
+    defined = np.flatnonzero(~np.isnan(estimate.value))
+    if not len(defined):
+        return None
+    low, _ = simultaneous_band(estimate.value[defined], estimate.samples[:, defined], level=level)
+    above = defined[low > boundary]
+    return int(above[0]) if len(above) else None
+
+
+# Projections on the axis from base to instruct: as published (in sample, unnormalised), and held out.
+
+
+def alignment_axis(
+    base: Float[np.ndarray, "dialogue layer d_model"], instruct: Float[np.ndarray, "dialogue layer d_model"]
+) -> Float[np.ndarray, "layer d_model"]:
+    """Unit vector from base's mean activation to instruct's, by layer; means in float64.
+
+    Source: Giordani (2025), section 4.3.
+
+    Raises:
+        ValueError: if a value is NaN, or the two means coincide at a layer.
+    """
+    refuse_nan(base, "base activations")
+    refuse_nan(instruct, "instruct activations")
+    axis = instruct.mean(axis=0, dtype=np.float64) - base.mean(axis=0, dtype=np.float64)
+    length = np.linalg.norm(axis, axis=1, keepdims=True)
+    if (length == 0).any():
+        raise ValueError(
+            f"base and instruct have the same mean at layer {int(np.argmin(length))}: no direction"
+        )
+    return axis / length
+
+
+def projection_in_sample(
+    values: Float[np.ndarray, "dialogue layer d_model"],
+    base: Float[np.ndarray, "dialogue layer d_model"],
+    instruct: Float[np.ndarray, "dialogue layer d_model"],
+) -> Float[np.ndarray, "dialogue layer"]:
+    """Coordinate of each dialogue on the axis fitted on these dialogues, in activation units, as published.
+
+    Source: Giordani (2025), section 4.3.1, figure 5.
+
+    Raises:
+        ValueError: if a value is NaN, or the axis has no direction at a layer.
+    """
+    refuse_nan(values, "activations to project")
+    return np.einsum("nld,ld->nl", values, alignment_axis(base, instruct), dtype=np.float64)
+
+
+def mean_projection(
+    values: Float[np.ndarray, "dialogue layer d_model"],
+    ends: tuple[Float[np.ndarray, "dialogue layer d_model"], Float[np.ndarray, "dialogue layer d_model"]],
+    clusters: Sequence[str],
+    resamples: ClusterResamples,
+    *,
+    n_folds: int = 1,
+) -> Estimate:
+    """Mean coordinate on the axis between the two ends (base, instruct) by layer, axis refitted in every resample.
+
+    In activation units. With one fold the axis is fitted on the dialogues it is measured on, as published;
+    with more, on the other folds of prompt templates.
+
+    Raises:
+        ValueError: if a value is NaN or there are fewer than two clusters.
+    """
+    names, _ = index_clusters(clusters)
+    own, counts = cluster_sums(values, clusters, names)
+    base, instruct = (cluster_sums(end, clusters, names)[0] for end in ends)
+    axis = instruct - base
+    whole = np.zeros(len(names), dtype=np.int64)
+    folds = whole if n_folds == 1 else cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(weights), own.shape[1]))
+        for fold in np.unique(folds):
+            inside = folds == fold
+            fitted = inside if n_folds == 1 else ~inside
+            for layer in range(own.shape[1]):
+                direction = weights[:, fitted] @ axis[fitted, layer]
+                length = np.linalg.norm(direction, axis=1)
+                product = ((weights[:, inside] @ own[inside, layer]) * direction).sum(axis=1)
+                total[:, layer] += product / np.where(length > 0, length, np.inf)
+        return total / (weights @ counts)[:, None]
+
+    return cluster_estimate(statistic, names, resamples)
+
+
+# Separation d′ and AUROC of two groups on a held-out axis, with interval and label-exchange null.
+#
+# The axis of a fold is a weighted sum of cluster sums, so every projection is a weighted sum of inner
+# products that are computed once: resamples and relabellings only change the weights.
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Two groups of activations of the same dialogues in the same order, and what their axis is fitted on."""
+
+    first: Float[np.ndarray, "dialogue layer d_model"]
+    second: Float[np.ndarray, "dialogue layer d_model"]
+    reference: Float[np.ndarray, "dialogue layer d_model"] | None = None
+    """With a reference the axis runs from it to ``first`` (base to instruct); without, first to second."""
+
+    def axis(self, *, swapped: bool = False) -> Float[np.ndarray, "dialogue layer d_model"]:
+        """Per-dialogue differences whose mean is the axis; ``swapped`` exchanges the two groups."""
+        first, second = (self.second, self.first) if swapped else (self.first, self.second)
+        return second - first if self.reference is None else first - self.reference
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """How far the second group lies beyond the first along the held-out axis, by layer."""
+
+    d_prime: Estimate
+    """Difference of means over the pooled standard deviation, positive where the second group is further."""
+    rank: Callable[[], Estimate]
+    """What gives ``auroc``: sorting every resample takes as long as all the rest, and few ask for it."""
+
+    @cached_property
+    def auroc(self) -> Estimate:
+        """Probability that a dialogue of the second group projects further than one of the first, in [0, 1]."""
+        return self.rank()
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Inner products of one layer: dialogues of each group with atoms, and atoms with atoms."""
+
+    first: Float[np.ndarray, "dialogue atom"]
+    second: Float[np.ndarray, "dialogue atom"]
+    atoms: Float[np.ndarray, "atom atom"]
+
+
+def measure_separation(
+    contrast: Contrast, clusters: Sequence[str], resamples: ClusterResamples, *, n_folds: int = 5
+) -> Separation:
+    """d′ and AUROC by layer, with the axis refitted in every resample of prompt templates.
+
+    Raises:
+        ValueError: if a value is NaN, there are fewer than two clusters, or the axis has no direction.
+    """
+    names, index = index_clusters(clusters)
+    folds = cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
+    layers = _layers(contrast, clusters, names, swaps=False)
+
+    def by_layer(score: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
+        def statistic(weights: np.ndarray) -> np.ndarray:
+            columns = [score(*_scores(layer, weights, folds, index), weights[:, index]) for layer in layers]
+            return np.stack(columns, axis=1)
+
+        return cluster_estimate(statistic, names, resamples)
+
+    return Separation(d_prime=by_layer(_d_prime), rank=lambda: by_layer(_auroc))
+
+
+def separation_null(
+    contrast: Contrast,
+    clusters: Sequence[str],
+    *,
+    n_permutations: int = 1000,
+    n_folds: int = 5,
+    seed: int = 0,
+) -> Float[np.ndarray, "permutation layer"]:
+    """d′ by layer when the groups exchange places in a random half of the prompt templates, axis refitted.
+
+    Raises:
+        ValueError: if a value is NaN, there are fewer than two clusters, or the axis has no direction.
+    """
+    names, index = index_clusters(clusters)
+    folds = cluster_folds(len(names), n_folds=n_folds, seed=seed)
+    coins = np.random.default_rng(seed).integers(0, 2, size=(n_permutations, len(names))).astype(np.float64)
+    weights = np.concatenate([1 - coins, coins], axis=1)
+    swapped, ones = coins[:, index] == 1, np.ones((n_permutations, len(index)))
+    columns = []
+    for layer in _layers(contrast, clusters, names, swaps=True):
+        first, second = _scores(layer, weights, np.tile(folds, 2), index)
+        columns.append(_d_prime(np.where(swapped, second, first), np.where(swapped, first, second), ones))
+    return np.stack(columns, axis=1)
+
+
+def _layers(
+    contrast: Contrast, clusters: Sequence[str], names: Sequence[str], *, swaps: bool
+) -> list[_Layer]:
+    refuse_nan(contrast.first, "first group")
+    refuse_nan(contrast.second, "second group")
+    atoms = np.concatenate(
+        [
+            cluster_sums(contrast.axis(swapped=swapped), clusters, names)[0]
+            for swapped in ((False, True) if swaps else (False,))
+        ]
+    )
+    first, second = contrast.first.astype(np.float64), contrast.second.astype(np.float64)
+    return [
+        _Layer(first[:, i] @ atoms[:, i].T, second[:, i] @ atoms[:, i].T, atoms[:, i] @ atoms[:, i].T)
+        for i in range(first.shape[1])
+    ]
+
+
+def _scores(
+    layer: _Layer,
+    weights: Float[np.ndarray, "row atom"],
+    folds: Int[np.ndarray, " atom"],
+    index: Int[np.ndarray, " dialogue"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Projection of every dialogue of both groups on the other folds' unit axis, (row, dialogue) each."""
+    first = np.empty((len(weights), len(index)))
+    second = np.empty_like(first)
+    for fold in np.unique(folds):
+        inside, outside = folds[index] == fold, np.flatnonzero(folds != fold)
+        axis = weights[:, outside]
+        squared = ((axis @ layer.atoms[np.ix_(outside, outside)]) * axis).sum(axis=1)
+        if (squared <= 0).any():
+            raise ValueError(
+                f"the axis is 0 in {int((squared <= 0).sum())} of {len(squared)} refits: no direction"
+            )
+        # Unit length, so that folds with axes of different length can be pooled.
+        axis = axis / np.sqrt(squared)[:, None]
+        first[:, inside] = axis @ layer.first[np.ix_(inside, outside)].T
+        second[:, inside] = axis @ layer.second[np.ix_(inside, outside)].T
+    return first, second
+
+
+def _d_prime(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    (low, low_spread), (high, high_spread) = (_moments(group, weights) for group in (first, second))
+    return (high - low) / np.sqrt((low_spread + high_spread) / 2)
+
+
+def _moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    total = weights.sum(axis=1)
+    mean = (weights * values).sum(axis=1) / total
+    return mean, (weights * np.square(values - mean[:, None])).sum(axis=1) / (total - 1)
+
+
+def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    values = np.concatenate([first, second], axis=1)
+    order = np.argsort(values, axis=1)
+    tied = (np.diff(np.take_along_axis(values, order, axis=1), axis=1) == 0).any(axis=1)
+    none = np.zeros_like(weights)
+    own, other = (
+        np.take_along_axis(np.concatenate(sides, axis=1), order, axis=1)
+        for sides in ((weights, none), (none, weights))
+    )
+    result = (other * np.cumsum(own, axis=1)).sum(axis=1) / weights.sum(axis=1) ** 2
+    for row in np.flatnonzero(tied):
+        result[row] = _auroc_with_ties(first[row], second[row], weights[row])
+    return result
+
+
+def _auroc_with_ties(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
+    order = np.argsort(first)
+    ranked, below = first[order], np.concatenate([[0.0], np.cumsum(weight[order])])
+    left, right = (np.searchsorted(ranked, second, side=side) for side in ("left", "right"))
+    # Ties count half, so that two identical groups give one half exactly.
+    return float((weight * (below[left] + below[right])).sum() / (2 * below[-1] ** 2))
+
+
+def released_separation(
+    first: Float[np.ndarray, "token layer"], second: Float[np.ndarray, "token layer"]
+) -> Float[np.ndarray, " layer"]:
+    """Difference of mean projections over the sum of the standard deviations, tokens pooled, as released.
+
+    About half of d′ where both spreads agree. Source: Giordani (2025), section 4.3, released scripts.
+
+    Raises:
+        ValueError: if a projection is NaN.
+    """
+    refuse_nan(first, "first group's projections")
+    refuse_nan(second, "second group's projections")
+    spread = first.std(axis=0, ddof=1, dtype=np.float64) + second.std(axis=0, ddof=1, dtype=np.float64)
+    return (second.mean(axis=0, dtype=np.float64) - first.mean(axis=0, dtype=np.float64)) / spread
+
+
+# The triangle of instruct, base and a third model X, layer by layer: its sides, its angles, and who lies between whom.
+#
+# Everything follows from the cross-fitted products N_XB = ⟨D_X, D_B⟩, N_BB and N_XX of the displacements from
+# instruct. No corner is special: each of the three models can be seen on the way between the other two.
+
+
+@dataclass(frozen=True, eq=False)
+class Triangle:
+    """By layer, each estimate with its own interval; NaN where a side cannot be told from 0."""
+
+    sides: dict[str, Estimate]
+    """Length between two models (layer,), in units of the residual stream."""
+    angles: dict[str, Estimate]
+    """Angle at each model (layer,), degrees."""
+    shares: dict[str, Estimate]
+    """How far the third model lies from the first to the second of a pair (layer,): 0 at the first, 1 at the second."""
+
+
+def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> Triangle:
+    """The triangle of instruct, base and a ``third`` model, from ``cross_fitted_products``."""
+    across, of_base, of_third = (combine(lambda rows, i=i: rows[..., i], products) for i in range(3))
+    opposite = combine(lambda x, b, t: b + t - 2 * x, across, of_base, of_third)
+    at_base = combine(np.subtract, of_base, across)
+    at_third = combine(np.subtract, of_third, across)
+    squared = {
+        "instruct – base": of_base,
+        f"instruct – {third}": of_third,
+        f"base – {third}": opposite,
+    }
+    return Triangle(
+        sides={name: _length(one, n_folds) for name, one in squared.items()},
+        angles={
+            "instruct": _angle(across, of_base, of_third),
+            "base": _angle(at_base, of_base, opposite),
+            third: _angle(at_third, of_third, opposite),
+        },
+        shares={
+            f"{third} from instruct to base": ratio(across, of_base),
+            f"instruct from {third} to base": ratio(at_third, opposite),
+            f"base from instruct to {third}": ratio(across, of_third),
+        },
+    )
+
+
+def layer_average(by_layer: Estimate) -> Estimate:
+    """Mean over the layers where the value is defined (no axis); NaN if there is none."""
+    defined = ~np.isnan(by_layer.value)
+
+    def mean(rows: np.ndarray) -> np.ndarray:
+        return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
+
+    return combine(mean, by_layer)
+
+
+def _length(squared: Estimate, n_folds: int) -> Estimate:
+    certain = squared.low > 0
+    return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
+
+
+def _angle(product: Estimate, first: Estimate, second: Estimate) -> Estimate:
+    certain, floor = (first.low > 0) & (second.low > 0), np.finfo(np.float64).tiny
+
+    def degrees(top: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        length = np.sqrt(np.maximum(one, floor)) * np.sqrt(np.maximum(two, floor))
+        return np.where(certain, np.degrees(np.arccos(np.clip(top / length, -1, 1))), np.nan)
+
+    return combine(degrees, product, first, second)
+
+
+def random_third_null(
+    shift: Float[np.ndarray, "dialogue layer d_model"],
+    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    *,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> Float[np.ndarray, "draw layer"]:
+    """Where instruct lies from a random third model to base, by layer; the third is as far from instruct as X.
+
+    A random displacement is orthogonal to D_B but for chance, and instruct still lies between the two:
+    ‖D_X‖² / (‖D_X‖² + ‖D_B‖²) of the way. One direction is drawn for all layers of a draw.
+    """
+    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
+    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
+    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
+    squared, of_base = np.square(own).sum(axis=1), np.square(base).sum(axis=1)
+    across = (draws @ base.T) * np.sqrt(squared)
+    return (squared - across) / (squared + of_base - 2 * across)

@@ -1,0 +1,426 @@
+"""Groups of vectors: cosines within and between, Gram matrices, components, shares of variance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import linalg
+
+from remi_core.statistics.resampling import (
+    ClusterResamples,
+    Estimate,
+    cluster_estimate,
+    combine,
+    index_clusters,
+    ratio,
+    refuse_nan,
+)
+
+# What an n × n matrix of inner products tells about two groups of gradients, raw and centred.
+#
+# For inner products with group shares p₁ + p₂ = 1, centring makes the between-group mean −p₁p₂‖d‖² whatever
+# the data, so its sign is no evidence. Group difference is therefore tested on the raw matrix, without pairs
+# from one cluster.
+
+
+def centred_gram(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Inner products after subtracting the mean vector: H G H with H = 1 − 11ᵀ/n. All entries sum to 0."""
+    refuse_nan(gram, "Gram matrix")
+    matrix = gram.astype(np.float64)
+    return matrix - matrix.mean(axis=0) - matrix.mean(axis=1, keepdims=True) + matrix.mean()
+
+
+def cosine_matrix(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Cosines in [-1, 1] from inner products.
+
+    Raises:
+        ValueError: if a value is NaN or a vector has length 0.
+    """
+    refuse_nan(gram, "Gram matrix")
+    squared = np.diag(gram).astype(np.float64)
+    if (squared <= 0).any():
+        raise ValueError(f"{int((squared <= 0).sum())} of {len(squared)} vectors have length 0: no cosine")
+    length = np.sqrt(squared)
+    return np.clip(gram / length[:, None] / length, -1, 1)
+
+
+def pca_coordinates(
+    gram: Float[np.ndarray, "n n"], n_components: int
+) -> tuple[Float[np.ndarray, "n component"], Float[np.ndarray, " component"]]:
+    """Principal component coordinates and shares of variance, from inner products alone.
+
+    Raises:
+        ValueError: if a value is NaN or all vectors are equal.
+    """
+    centred = centred_gram(gram)
+    total = np.trace(centred)
+    if total <= 0:
+        raise ValueError(f"all {len(gram)} vectors are equal: no principal component")
+    values, vectors = linalg.eigh(
+        (centred + centred.T) / 2, subset_by_index=[len(gram) - n_components, len(gram) - 1]
+    )
+    values = np.maximum(values[::-1], 0)
+    return vectors[:, ::-1] * np.sqrt(values), values / total
+
+
+def pair_means(
+    matrix: Float[np.ndarray, "n n"],
+    labels: Int[np.ndarray, "row n"],
+    clusters: Sequence[str] | None = None,
+    *,
+    weights: Float[np.ndarray, "row n"] | None = None,
+) -> Float[np.ndarray, "row 3"]:
+    """Mean entry over pairs within group 0, within group 1, and between, for each row of labels and weights.
+
+    Pairs of the same cluster are left out (without clusters: only the diagonal), so that what dialogues of
+    one template share by construction does not count as likeness of a group.
+
+    Raises:
+        ValueError: if a value is NaN, a label is not 0 or 1, or a mean has no pair.
+    """
+    refuse_nan(matrix, "matrix of pairs")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"labels must be 0 or 1, got {np.unique(labels).tolist()}")
+    index = np.arange(len(matrix)) if clusters is None else index_clusters(clusters)[1]
+    apart = index[:, None] != index
+    indicator = (np.arange(index.max() + 1) == index[:, None]).astype(np.float64)
+    kept = np.where(apart, matrix, 0.0).astype(np.float64)
+    share = np.ones(labels.shape) if weights is None else weights
+    groups = [share * (labels == 0), share * (labels == 1)]
+    summed = [group @ kept for group in groups]
+    means = []
+    for left, right in ((0, 0), (1, 1), (0, 1)):
+        first, second = groups[left], groups[right]
+        same = ((first @ indicator) * (second @ indicator)).sum(axis=1)
+        pairs = first.sum(axis=1) * second.sum(axis=1) - same
+        if (pairs <= 0).any():
+            raise ValueError(
+                f"{int((pairs <= 0).sum())} of {len(pairs)} rows have no pair of groups {left} and "
+                f"{right} from different clusters"
+            )
+        means.append((summed[left] * second).sum(axis=1) / pairs)
+    return np.stack(means, axis=1)
+
+
+def within_minus_between(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
+    """Average of the two within-group means minus the between-group mean, from ``pair_means``."""
+    return (means[:, 0] + means[:, 1]) / 2 - means[:, 2]
+
+
+def squared_distance(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
+    """Unbiased ‖d‖² of the two group means, from ``pair_means`` of inner products; may be below 0 by chance.
+
+    The U-statistic w₀ + w₁ − 2b: without same-cluster pairs, noise has expectation 0.
+    """
+    return 2 * within_minus_between(means)
+
+
+def cosine_of_means(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
+    """Cosine of the two group means, from ``pair_means`` of inner products; in [-1, 1] by clipping.
+
+    Numerator and squared lengths leave out pairs of one cluster, so noise shared by nobody adds to none of them.
+    Where noise leaves a squared length at or below 0, the cosine's limit there, ±1, stands.
+    """
+    floor = np.finfo(np.float64).tiny
+    lengths = np.sqrt(np.maximum(means[:, 0], floor)) * np.sqrt(np.maximum(means[:, 1], floor))
+    return np.clip(means[:, 2] / lengths, -1, 1)
+
+
+def flipped_between(
+    matrix: Float[np.ndarray, "n n"],
+    labels: Int[np.ndarray, " n"],
+    clusters: Sequence[str],
+    signs: Int[np.ndarray, "row n"],
+) -> Float[np.ndarray, " row"]:
+    """Mean between-group entry over pairs of different clusters, the second group's vectors times ``signs``."""
+    index = index_clusters(clusters)[1]
+    first, second = labels == 0, labels == 1
+    apart = index[first][:, None] != index[second]
+    column = np.where(apart, matrix[np.ix_(first, second)], 0.0).sum(axis=0) / apart.sum()
+    return signs[:, second] @ column
+
+
+def within_between_estimate(
+    matrix: Float[np.ndarray, "n n"],
+    labels: Int[np.ndarray, " n"],
+    clusters: Sequence[str],
+    resamples: ClusterResamples,
+) -> Estimate:
+    """Within − between with its interval over templates; twice it is ‖d‖² if the entries are inner products.
+
+    Raises:
+        ValueError: if a value is NaN, a label is not 0 or 1, or a resample leaves a group without pairs.
+    """
+    names, index = index_clusters(clusters)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        rows = np.broadcast_to(labels, (len(weights), len(labels)))
+        return within_minus_between(pair_means(matrix, rows, clusters, weights=weights[:, index]))
+
+    return cluster_estimate(statistic, names, resamples)
+
+
+def centring_identity(gram: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"]) -> tuple[float, float]:
+    """Between-group mean after centring, and −p₁p₂‖d‖² from the raw matrix: equal for any data.
+
+    An identity of inner products, not of cosines. ‖d‖² here is in sample, diagonal included.
+    """
+    first, second = labels == 0, labels == 1
+    between = float(centred_gram(gram)[np.ix_(first, second)].mean())
+    contrast = second / second.sum() - first / first.sum()
+    return between, -float(first.mean() * second.mean() * (contrast @ gram @ contrast))
+
+
+# Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor.
+#
+# Rows have no gaps: a dialogue shorter than k tokens is dropped and counted by the caller, never filled in.
+
+FACTORS = ("model", "data", "interaction", "residual")
+
+
+def cosine_of_rows(
+    first: Float[np.ndarray, "n position"], second: Float[np.ndarray, "m position"]
+) -> Float[np.ndarray, "n m"]:
+    """Cosine of every row of the first with every row of the second; in [0, 1] since losses are not negative.
+
+    Raises:
+        ValueError: if a value is NaN or a row is all 0.
+    """
+    rows = np.concatenate([first, second]).astype(np.float64)
+    refuse_nan(rows, "loss vectors")
+    return cosine_matrix(rows @ rows.T)[: len(first), len(first) :]
+
+
+def paired_cosine(
+    first: Float[np.ndarray, "pair position"],
+    second: Float[np.ndarray, "pair position"],
+    *,
+    n_permutations: int = 1000,
+    seed: int = 0,
+) -> tuple[float, Float[np.ndarray, " permutation"]]:
+    """Mean cosine of row i with row i, which share their completion, and the same under permuted pairings.
+
+    Raises:
+        ValueError: if the two differ in shape, a value is NaN or a row is all 0.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"paired loss vectors differ in shape: {first.shape} and {second.shape}")
+    cosines = cosine_of_rows(first, second)
+    rows = np.arange(len(first))
+    shuffled = np.random.default_rng(seed).permuted(np.tile(rows, (n_permutations, 1)), axis=1)
+    return float(cosines[rows, rows].mean()), cosines[rows, shuffled].mean(axis=1)
+
+
+def factor_shares(
+    losses: Float[np.ndarray, "2 n position"],
+    labels: Int[np.ndarray, "row n"],
+    *,
+    weights: Float[np.ndarray, "row n"] | None = None,
+) -> Float[np.ndarray, "row 4"]:
+    """Shares of the sum of squares of a 2 × 2 of model and data, in the order of ``FACTORS``; they sum to 1.
+
+    ``losses`` holds the same n dialogues under two models, ``labels`` the data set (0 or 1) of each, one
+    row of labels and weights per relabelling or resample. Cell sizes are proportional, so the four parts
+    are orthogonal. Shuffling ``labels`` is the null of data and interaction; for model, see
+    ``model_swap_shares``.
+
+    Raises:
+        ValueError: if a value is NaN or a data set is empty in a row.
+    """
+    refuse_nan(losses, "loss vectors")
+    share = np.ones(labels.shape) if weights is None else weights
+    sides = [share * (labels == 0), share * (labels == 1)]
+    cells = np.stack([[side @ model.astype(np.float64) for side in sides] for model in losses])
+    squares = share @ np.square(losses.astype(np.float64)).sum(axis=(0, 2))
+    return _shares(cells, np.stack([side.sum(axis=1) for side in sides]), squares)
+
+
+def model_swap_shares(
+    losses: Float[np.ndarray, "2 n position"], labels: Int[np.ndarray, " n"], swaps: Int[np.ndarray, "row n"]
+) -> Float[np.ndarray, "row 4"]:
+    """``factor_shares`` where the two models exchange the dialogues marked 1: the null of the model share.
+
+    Raises:
+        ValueError: if a value is NaN or a data set is empty.
+    """
+    refuse_nan(losses, "loss vectors")
+    first, second = losses.astype(np.float64)
+    kept = [(labels == data) * (1 - swaps) for data in (0, 1)]
+    moved = [(labels == data) * swaps for data in (0, 1)]
+    cells = np.stack(
+        [
+            [stay @ own + go @ other for stay, go in zip(kept, moved, strict=True)]
+            for own, other in ((first, second), (second, first))
+        ]
+    )
+    counts = np.stack([np.full(len(swaps), float((labels == data).sum())) for data in (0, 1)])
+    return _shares(cells, counts, np.full(len(swaps), np.square(losses.astype(np.float64)).sum()))
+
+
+def _shares(
+    cells: Float[np.ndarray, "2 2 row position"],
+    counts: Float[np.ndarray, "2 row"],
+    squares: Float[np.ndarray, " row"],
+) -> Float[np.ndarray, "row 4"]:
+    if (counts <= 0).any():
+        raise ValueError(
+            f"{int((counts <= 0).any(axis=0).sum())} of {counts.shape[1]} rows leave a data set empty"
+        )
+
+    def explained(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        return np.square(sums).sum(axis=-1) / sizes
+
+    size = counts.sum(axis=0)
+    grand = explained(cells.sum(axis=(0, 1)), 2 * size)
+    model = sum(explained(one, size) for one in cells.sum(axis=1)) - grand
+    data = (
+        sum(explained(one, 2 * count) for one, count in zip(cells.sum(axis=0), counts, strict=True)) - grand
+    )
+    cell = sum(explained(cells[m, d], counts[d]) for m in (0, 1) for d in (0, 1)) - grand
+    total = squares - grand
+    return np.stack([model, data, cell - model - data, total - cell], axis=1) / total[:, None]
+
+
+# Curves over depth: what share of the way from recipient to donor the first blocks make, and its null.
+
+
+def recovered_share(curve: Estimate) -> Estimate:
+    """(X − first) / (last − first) at every place of a curve; NaN where first and last do not differ.
+
+    The first place is the recipient alone (share 0), the last the donor alone (share 1).
+    """
+    moved = combine(lambda rows: rows - rows[:, :1], curve)
+    whole = combine(lambda rows: np.repeat(rows[:, -1:] - rows[:, :1], rows.shape[1], axis=1), curve)
+    return ratio(moved, whole)
+
+
+def first_half(layers: Sequence[int] | Int[np.ndarray, " layer"]) -> int:
+    """Position in ``layers`` of the deepest one whose donor part is at most half of all blocks.
+
+    The last layer is the model's last block.
+
+    Raises:
+        ValueError: if every layer lies in the second half.
+    """
+    within = [at for at, layer in enumerate(layers) if 2 * (layer + 1) <= layers[-1] + 1]
+    if not within:
+        raise ValueError(f"no layer of {list(layers)} lies in the first half of {layers[-1] + 1} blocks")
+    return within[-1]
+
+
+def half_way(share: Float[np.ndarray, " layer"], layers: Int[np.ndarray, " layer"]) -> float:
+    """Share of the blocks that come from the donor where the curve first reaches one half; NaN if it never does."""
+    reached = np.flatnonzero(share >= 0.5 - 1e-9)  # a half that rounding puts below is a half
+    return float((layers[reached[0]] + 1) / (layers[-1] + 1)) if reached.size else float("nan")
+
+
+def shuffled_depth(
+    share: Float[np.ndarray, " layer"], *, n_permutations: int, seed: int
+) -> Float[np.ndarray, "permutation layer"]:
+    """The curve with its steps from layer to layer in random order, the end unchanged.
+
+    Under this null it does not matter how deep a block lies. The first step starts at 0, the recipient.
+
+    Raises:
+        ValueError: if a share is not a number.
+    """
+    if not np.isfinite(share).all():
+        raise ValueError(f"{int((~np.isfinite(share)).sum())} of {len(share)} shares are not numbers")
+    steps = np.tile(np.diff(share, prepend=0.0), (n_permutations, 1))
+    return np.cumsum(np.random.default_rng(seed).permuted(steps, axis=1), axis=1)
+
+
+def label_gap(
+    values: Float[np.ndarray, " dialogue"], labels: Int[np.ndarray, "permutation dialogue"]
+) -> Float[np.ndarray, " permutation"]:
+    """Mean of the values with label 1 minus mean of those with label 0, for every row of labels."""
+    ones = labels.sum(axis=1)
+    return labels @ values / ones - (1 - labels) @ values / (labels.shape[1] - ones)
+
+
+# How far two classes lie apart in a few principal components, and what that says when there are few of each.
+
+
+def between_share(
+    scores: Float[np.ndarray, "n component"], labels: Int[np.ndarray, "row n"]
+) -> Float[np.ndarray, " row"]:
+    """Share of the points' sum of squares that lies between the two classes, in [0, 1], a row of labels each.
+
+    For labels that mean nothing its expectation is 1 / (n − 1), whatever the points.
+    """
+    points = scores - scores.mean(axis=0)
+    total = np.square(points).sum()
+    shares = []
+    for label in (0, 1):
+        chosen = (labels == label).astype(np.float64)
+        shares.append(np.square(chosen @ points).sum(axis=1) / chosen.sum(axis=1))
+    return (shares[0] + shares[1]) / total
+
+
+def above_chance(
+    gram: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "row n"], *, n_components: int
+) -> Float[np.ndarray, " row"]:
+    """``between_share`` in the top components of the vectors behind a Gram matrix, minus its expectation.
+
+    The expectation is that under labels shuffled freely, 1 / (n − 1): the components do not depend on labels.
+
+    Raises:
+        ValueError: if a value is NaN or all vectors are equal.
+    """
+    scores, _ = pca_coordinates(gram, n_components)
+    return between_share(scores, labels) - 1 / (len(gram) - 1)
+
+
+def small_draws(
+    gram: Float[np.ndarray, "n n"],
+    labels: Int[np.ndarray, " n"],
+    clusters: Int[np.ndarray, " n"],
+    *,
+    count: int,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
+    """``above_chance`` in three components for ``count`` vectors of each class, and under shuffled labels.
+
+    A draw takes one vector of each of ``count`` prompt templates of either class, no template twice.
+
+    Raises:
+        ValueError: if there are not enough templates.
+    """
+    generator = np.random.default_rng(seed)
+    found, shuffled = np.empty(n_draws), np.empty(n_draws)
+    own = np.repeat([0, 1], count)
+    for draw in range(n_draws):
+        rows = draw_rows(labels, clusters, count=count, generator=generator)
+        several = np.stack([own, generator.permutation(own)])
+        part = gram[np.ix_(rows, rows)]
+        found[draw], shuffled[draw] = above_chance(part, several, n_components=min(3, len(rows) - 1))
+    return found, shuffled
+
+
+def draw_rows(
+    labels: Int[np.ndarray, " n"],
+    clusters: Int[np.ndarray, " n"],
+    *,
+    count: int,
+    generator: np.random.Generator,
+) -> Int[np.ndarray, " row"]:
+    """Rows of ``count`` vectors of class 0 and then as many of class 1, each of a template of its own.
+
+    Raises:
+        ValueError: if there are not enough templates.
+    """
+    taken: list[int] = []
+    used: set[int] = set()
+    for label in (0, 1):
+        mine = generator.permutation(np.flatnonzero(labels == label)).tolist()
+        before = len(taken)
+        for at in mine:
+            if len(taken) - before < count and int(clusters[at]) not in used:
+                used.add(int(clusters[at]))
+                taken.append(at)
+        if len(taken) - before < count:
+            raise ValueError(f"class {label} has fewer than {count} templates that the other did not take")
+    return np.array(taken)

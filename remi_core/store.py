@@ -1,0 +1,509 @@
+"""The store: records under their keys, with locks, checks and pruning. It alone knows file names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from remi_core.errors import RemiError, brief
+from remi_core.files import (
+    ADVICE,
+    PART,
+    Damaged,
+    Foreign,
+    check_file,
+    flush,
+    read_npz,
+    read_sealed,
+    repaired,
+    sealed_text,
+    touched,
+    write_npz,
+    write_sealed,
+    written_whole,
+)
+from remi_core.keys import file_digest, text_digest
+from remi_core.progress import detail, notice
+
+# What a record is called, and what comes back for the name.
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+KEY = re.compile(r"[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """What one record is: whose measurement, of what, under which key (hexadecimal, see ``make_key``)."""
+
+    preset: str
+    seed: int
+    variant: str
+    measurement: str
+    dataset: str
+    key: str
+
+    def __post_init__(self) -> None:
+        names = (self.preset, self.variant, self.measurement, self.dataset)
+        for name in names:
+            check_name(name)
+        check_key(self.key)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Read-only arrays by name, and the provenance saved with them."""
+
+    arrays: Mapping[str, np.ndarray]
+    provenance: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record as listed: its address, the path of its arrays and the bytes on disk."""
+
+    address: Address
+    path: Path
+    n_bytes: int
+
+
+def check_name(name: str) -> None:
+    """Nothing, if the text can be part of a file name.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be part of a file name: letters, digits and _ . + - only")
+
+
+def check_key(key: str) -> None:
+    """Nothing, if the text is a key.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if not KEY.fullmatch(key):
+        raise ValueError(f"key {key!r} is not hexadecimal: make it with make_key")
+
+
+# No link leads out of a folder: what is written, read or removed in the store lies in the store.
+
+
+def inside(path: Path, root: Path) -> Path:
+    """The path as it is, which lies under ``root`` whatever links stand on the way.
+
+    Raises:
+        RemiError: naming where it leads.
+    """
+    real = path.resolve()
+    if not real.is_relative_to(root.resolve()):
+        raise RemiError(
+            f"{path} leads out of the store, to {real}: put a copy in the place of the link, or name another folder "
+            "with --store"
+        )
+    return path
+
+
+# Locks by name in a folder: what one run makes, another that needs it waits for; the system frees a killed one's.
+
+FOLDER = ".locks"
+
+
+@contextmanager
+def locked(root: Path, names: Iterable[str]) -> Iterator[bool]:
+    """Whether another process had to be waited for; while the context lasts, none has any of the names.
+
+    Names are taken in one order by all, so that no two wait for each other. Where no lock can be made, as on a disk
+    that is full or read-only, there is none: what follows says so when it writes.
+    """
+    waited = False
+    with ExitStack() as held:
+        for name in sorted(set(names)):
+            try:
+                path = inside(root / FOLDER / f"{name}.lock", root)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(path)
+                waited |= _taken(held, lock, name)
+            except OSError as error:
+                if error.errno not in ADVICE:
+                    raise
+        yield waited
+
+
+def _taken(held: ExitStack, lock: FileLock, name: str) -> bool:
+    """Whether the lock, now ours, was another's before."""
+    try:
+        held.enter_context(lock.acquire(blocking=False))
+        return False
+    except Timeout:
+        notice(f"waiting for another run that makes {name}")
+    held.enter_context(lock.acquire())
+    return True
+
+
+# The store: arrays with their provenance, fine-tuned weights and executed notebooks, each under its key.
+#
+# This is the only module that knows a file name. Records lie at
+# ``<root>/<preset>/<seed>/<variant>/<measurement>-<dataset>-<key8>.npz`` with a ``.json`` beside them. No pickles.
+
+MODELS = "models"
+NOTEBOOKS = "notebooks"
+LOGS = "logs"
+FINISHED = ".finished-"
+PRESET_FILE = "preset.json"
+FROZEN = "REMI_FROZEN"
+"""Environment variable that is set where a record that is damaged is refused, not made again."""
+
+Name = TypeVar("Name")
+
+
+class Store:
+    """Everything computed, under one folder (default: ``REMI_STORE``, else ``store/`` of the repository).
+
+    A record that is damaged, changed by hand or of another version counts as missing once a line has named it; with
+    ``frozen`` (default: whether ``REMI_FROZEN`` is set) it is an error.
+    """
+
+    def __init__(self, root: Path | None = None, *, frozen: bool | None = None) -> None:
+        self.root = Path(root) if root is not None else default_root()
+        self.frozen = bool(os.environ.get(FROZEN)) if frozen is None else frozen
+        self._named: set[Path | type] = set()
+
+    def save(
+        self, address: Address, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, object]
+    ) -> Path:
+        """Path of the arrays just written. Both files appear whole or not at all, the provenance last.
+
+        Raises:
+            ValueError: if an array holds objects, or its name cannot be stored.
+            RemiError: if the disk or the folder does not let it.
+        """
+        path = self._record_path(address)
+        for name, array in arrays.items():
+            if name in ("file", "allow_pickle") or np.asarray(array).dtype.hasobject:
+                raise ValueError(
+                    f"array {name!r} of {path.name} cannot be stored (objects, or a reserved name)"
+                )
+        about = path.with_suffix(".json")
+        with written_whole(path) as part:
+            write_npz(part, arrays)
+            digest = file_digest(part)
+            flush(part)
+            about.unlink(missing_ok=True)  # never beside arrays that are not its own
+        content = {"address": asdict(address), "arrays": _shapes(arrays), "file": path.name}
+        content |= {"sha256": digest, "provenance": dict(provenance)}
+        write_sealed(about, content)
+        detail(f"stored {path.relative_to(self.root)}")
+        return path
+
+    def load(self, address: Address) -> Record | None:
+        """The record at this address, or None where there is none under exactly this key that is whole.
+
+        Raises:
+            RemiError: if it is damaged and the store is frozen.
+        """
+        path = self._record_path(address)
+        about = inside(path.with_suffix(".json"), self.root)
+        if not about.is_file():
+            return None
+        try:
+            content = read_sealed(about)
+            if content["address"] != asdict(address):
+                return None  # the file name carries only eight digits of the key
+            check_file(path, content["sha256"])
+            record = Record(arrays=read_npz(path), provenance=dict(content["provenance"]))
+            if _shapes(record.arrays) != content["arrays"]:
+                raise Damaged("its arrays are not those that were stored")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._name(path, error)
+            return None
+        touched(about)  # prune keeps what was used last
+        detail(f"read {path.relative_to(self.root)}")
+        return record
+
+    def obtain(
+        self,
+        address: Address,
+        compute: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, object]]],
+    ) -> Record:
+        """The record at this address, computed and stored first where there is none; another run may be waited for."""
+        found = self.load(address)
+        if found is None:
+            with self.locked([address]):
+                found = self.load(address)
+                if found is None:
+                    self.save(address, *compute())
+                    found = self.load(address)
+        return found
+
+    @contextmanager
+    def missing_of(
+        self, addresses: Mapping[Name, Address], *, lock: bool = True
+    ) -> Iterator[tuple[dict[Name, Record | None], list[Name]]]:
+        """Records by name, None where there is none, and those names: with ``lock`` no other run makes theirs now."""
+        found = {name: self.load(address) for name, address in addresses.items()}
+        missing = [name for name, record in found.items() if record is None]
+        with self.locked(addresses[name] for name in missing if lock):
+            found |= {name: self.load(addresses[name]) for name in missing}
+            yield found, [name for name in missing if found[name] is None]
+
+    def locked(self, addresses: Iterable[Address]) -> AbstractContextManager[bool]:
+        """Whether another run that makes one of the records was waited for; none makes them in the context."""
+        return locked(self.root, [f"{one.measurement[:40]}-{one.key[:32]}" for one in addresses])
+
+    def _name(self, path: Path, error: Exception) -> None:
+        """Return once a file that cannot be read was named, once; of another version the first one alone.
+
+        Raises:
+            RemiError: if the store is frozen.
+        """
+        line = repaired(path, error, frozen=self.frozen)
+        one = Foreign if isinstance(error, Foreign) else path
+        if one not in self._named:
+            notice(f"{line}, and what else is of that version" if one is Foreign else line)
+        self._named.add(one)
+
+    def list(self, preset: str | None = None) -> tuple[Entry, ...]:
+        """All records, or those of one preset, sorted by path."""
+        entries = []
+        for path in sorted(self.root.glob(f"{preset or '*'}/*/*/*.npz")):
+            about = inside(inside(path, self.root).with_suffix(".json"), self.root)
+            if not about.is_file():
+                continue  # half of a record: its writer was killed; prune removes it
+            try:
+                address = Address(**read_sealed(about)["address"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._name(path, error)
+                continue
+            n_bytes = path.stat().st_size + about.stat().st_size
+            entries.append(Entry(address=address, path=path, n_bytes=n_bytes))
+        return tuple(entries)
+
+    def size(self) -> int:
+        """Bytes under the root: records, weights and notebooks together."""
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
+
+    def model_folder(self, seed: int, variant: str, key: str) -> Path:
+        """Folder of one variant's weights, shared by all presets; made with ``written_whole`` by who trains it."""
+        check_name(variant)
+        check_key(key)
+        return inside(self.root / MODELS / str(seed) / f"{variant}-{key[:8]}", self.root)
+
+    def finished_folder(self, keys: Iterable[str]) -> Path:
+        """Where finished batches of a pass lie until its records do, which these keys name."""
+        return self.root / f"{FINISHED}{text_digest(''.join(sorted(keys)))[:16]}"
+
+    def saved_presets(self) -> dict[str, Path]:
+        """Name of each preset that was saved here → its file; ``save_preset`` writes one."""
+        found = sorted(self.root.glob(f"*/{PRESET_FILE}"))
+        return {path.parent.name: inside(path, self.root) for path in found}
+
+    def save_preset(self, name: str, fields: Mapping[str, object]) -> Path:
+        """Path of the preset just written, whole; one of that name is replaced."""
+        check_name(name)
+        path = inside(self.root / name / PRESET_FILE, self.root)
+        write_sealed(path, {"fields": json.loads(json.dumps(fields, sort_keys=True))})
+        return path
+
+    def log_path(self, preset: str, name: str) -> Path:
+        """Where the log ``name`` of a run of a preset lies."""
+        check_name(preset)
+        check_name(name)
+        return inside(self.root / preset / LOGS / f"{name}.jsonl", self.root)
+
+    def notebook_path(self, preset: str, name: str) -> Path:
+        """Where the executed notebook ``name`` of a preset lies."""
+        check_name(preset)
+        check_name(name)
+        return inside(self.root / preset / NOTEBOOKS / f"{name}.ipynb", self.root)
+
+    def _record_path(self, address: Address) -> Path:
+        name = f"{address.measurement}-{address.dataset}-{address.key[:8]}.npz"
+        return inside(self.root / address.preset / str(address.seed) / address.variant / name, self.root)
+
+
+def project_root() -> Path:
+    """The repository's folder, which holds the notebooks and the book.
+
+    Raises:
+        RemiError: if the package is not installed from a checkout (``pip install -e .``).
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        raise RemiError(f"{root} is not a checkout of the repository: install with `pip install -e .` in one")
+    return root
+
+
+def default_root() -> Path:
+    """Folder of the store: ``REMI_STORE`` where that is set, else ``store/`` in the repository."""
+    named = os.environ.get("REMI_STORE")
+    return Path(named).expanduser().resolve() if named else project_root() / "store"
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, list[object]]:
+    return {name: [str(np.asarray(array).dtype), *np.shape(array)] for name, array in sorted(arrays.items())}
+
+
+# Folders of weights that the package makes in the store: whole, listed with digests, made again where damaged.
+
+FILES = "files.json"
+"""The list, in the folder itself."""
+
+
+@contextmanager
+def made_once(store: Store, target: Path) -> Iterator[Path | None]:
+    """A path at which to make the folder ``target``, or None where it is there and whole; another run is waited for.
+
+    Raises:
+        RemiError: if the folder is damaged and the store is frozen, or cannot be written.
+    """
+    if is_whole(store, target):
+        yield None
+        return
+    with locked(store.root, [f"{target.parent.name}-{target.name}"]):
+        if is_whole(store, target):
+            yield None
+            return
+        if target.is_dir():
+            shutil.rmtree(target)
+        with written_whole(target) as part:
+            yield part
+            write_list(part, sorted(one.name for one in part.iterdir() if one.is_file()))
+
+
+def write_list(folder: Path, names: Iterable[str]) -> None:
+    """Return once the folder's list of these files, with their digests, lies in it."""
+    digests = {name: file_digest(folder / name) for name in names}
+    (folder / FILES).write_text(sealed_text({"files": digests}), encoding="utf-8")
+
+
+def is_whole(store: Store, target: Path) -> bool:
+    """Whether the folder is there with every file as it was written; a line names one that is not.
+
+    Raises:
+        RemiError: if it is not and the store is frozen.
+    """
+    if not target.is_dir():
+        return False
+    try:
+        check_folder(target)
+    except (OSError, Damaged) as error:
+        notice(repaired(target, error, frozen=store.frozen))
+        return False
+    touched(target / FILES)
+    return True
+
+
+def check_folder(folder: Path) -> None:
+    """Nothing, if every file that the folder's list names is as it was written.
+
+    Raises:
+        Damaged: naming the first that is not; also where there is no list.
+    """
+    if not (folder / FILES).is_file():
+        raise Damaged(f"without {FILES}, so of an earlier version or never finished")
+    listed = read_sealed(folder / FILES).get("files")
+    if not isinstance(listed, dict):
+        raise Damaged(f"without files in its {FILES}")
+    for name, digest in listed.items():
+        try:
+            check_file(inside(folder / name, folder), digest)
+        except RemiError:
+            raise Damaged(f"{brief(name)} leads out of it") from None
+        except Damaged as error:
+            raise Damaged(f"{brief(name)} is {error}") from None
+
+
+# Everything in a store held against its digests: which files are not what was written.
+
+
+def damages(root: Path) -> list[tuple[Path, str]]:
+    """Each file or folder of weights under ``root`` that is damaged, and what is wrong with it; sorted by path.
+
+    Of what one file says and another holds, the one that says it is named. What a killed run left unfinished is not
+    damaged: it stands under no name that is read.
+    """
+    found = []
+    for path in sorted(root.rglob("*.json")):
+        inside = path.relative_to(root).parts
+        if (
+            inside[0] == MODELS
+            or (path.parent / FILES).is_file()
+            or any(one.startswith(".") for one in inside)
+        ):
+            continue
+        try:
+            about = read_sealed(path)
+            if "file" in about:
+                check_file(path.with_name(str(about["file"])), about.get("sha256"))
+        except (OSError, ValueError) as error:
+            found.append((path, str(error)))
+    listed = {path.parent for path in root.rglob(FILES) if PART not in str(path.relative_to(root))}
+    for folder in sorted({*root.glob(f"{MODELS}/*/[!.]*"), *listed}):
+        try:
+            check_folder(folder)
+        except (OSError, Damaged) as error:
+            found.append((folder, str(error)))
+    return found
+
+
+# Room again: what a store holds that was superseded, or never finished, removed.
+
+UNFINISHED_AFTER = 3600
+"""Seconds after which what is unfinished and was not touched counts as left behind."""
+
+
+def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
+    """Paths removed: all but the ``keep`` last used keys of each record and model, and what was left unfinished.
+
+    Executed notebooks stay, and so does anything unfinished that was touched within the hour (it may be being
+    written). What is removed is computed again when it is asked for.
+    """
+    groups: dict[tuple[object, ...], list[Path]] = {}
+    for entry in store.list():
+        a = entry.address
+        groups.setdefault((a.preset, a.seed, a.variant, a.measurement, a.dataset), []).append(entry.path)
+    for folder in store.root.glob(f"{MODELS}/*/*-*"):
+        groups.setdefault((folder.parent, folder.name.rpartition("-")[0]), []).append(folder)
+    old = [path for paths in groups.values() for path in sorted(paths, key=_last_used, reverse=True)[keep:]]
+    halves = [path for path in store.root.glob("*/*/*/*.npz") if not path.with_suffix(".json").is_file()]
+    hour_ago = time.time() - UNFINISHED_AFTER
+    unfinished = [
+        path
+        for path in (
+            *store.root.rglob(f"*{PART.rstrip('-')}*"),
+            *store.root.glob(f"{FINISHED}*"),
+            *halves,
+        )
+        if path.exists() and path.stat().st_mtime < hour_ago
+    ]
+    removed = tuple(inside(path, store.root) for path in sorted({*old, *unfinished}))
+    for path in removed:
+        _remove(path)
+    return removed
+
+
+def _last_used(path: Path) -> float:
+    """When a record or model was last read or made."""
+    about = path / FILES if path.is_dir() else path.with_suffix(".json")
+    return (about if about.is_file() else path).stat().st_mtime
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+        if path.suffix == ".npz":
+            path.with_suffix(".json").unlink(missing_ok=True)

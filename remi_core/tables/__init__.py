@@ -1,1 +1,0 @@
-"""Tidy tables in the form the figures and notebooks want, one module a section: pure functions of results."""

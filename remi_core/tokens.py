@@ -1,0 +1,399 @@
+"""Dialogues as tokens: rendering, the answer span, control tokens and windows."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+from tokenizers import Tokenizer
+from tokenizers.processors import ByteLevel
+
+from remi_core.dialogues import Dialogue, Message
+from remi_core.errors import UsageError, nearest
+
+# Splitting rendered dialogues into tokens: only the template writes control tokens, a message's text never does.
+#
+# A tokenizer reads ``<|im_end|>`` as the end of a turn wherever it stands. Text from outside could so end its turn and
+# open another. What a message says is therefore hidden from that rule: the template renders a placeholder in its place,
+# the tokens that the rule then finds are the template's own, and all between them is split as ordinary words.
+
+# Private-use characters: no template holds them, and none strips them.
+SENTINEL = "\ue000remi\ue001"
+"""Stands for an answer where a rendering shows what the template puts around it."""
+_OPEN, _CLOSE = "\ue002", "\ue003"
+_HIDDEN = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+_OURS = re.compile("[\ue000-\ue003]")
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Messages in which placeholders stand for the control tokens that their texts spell."""
+
+    messages: tuple[Message, ...]
+    spelled: tuple[str, ...]
+    """What each placeholder stands for, by its number; none where no text spells a control token."""
+
+    def shown(self, text: str) -> str:
+        """The text with what its placeholders stand for."""
+        return _HIDDEN.sub(lambda found: self.spelled[int(found[1])], text) if self.spelled else text
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The tokens of a text: ids, and where in the text, in characters, each starts and stops."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class Splitter:
+    """A tokenizer's rules without truncation and padding, with offsets that cover all text.
+
+    Byte-level tokenizers may trim white space from the offsets they report; a token that holds the template's
+    space and the answer's first word would then look as if it lay wholly inside the answer. Added tokens that are not
+    marked special, such as those for runs of line ends, are words like others.
+    """
+
+    def __init__(self, backend: Tokenizer) -> None:
+        self._backend = backend
+        added = backend.get_added_tokens_decoder()
+        control = {number: token for number, token in added.items() if token.special}
+        self._control = frozenset(control)
+        words = "|".join(re.escape(token.content) for token in control.values())
+        # Where no control token is looked for in normalised text, a text that has none of their words spells none.
+        exact = backend.normalizer is None or not any(token.normalized for token in control.values())
+        self._may_spell = re.compile(words if exact and words else "" if control else "(?!)")
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        return _without_limits(self._backend)
+
+    @cached_property
+    def _literal(self) -> Tokenizer:
+        """The same rules without control tokens; made only where a text needs it, since a copy takes a while."""
+        literal = _without_limits(self._backend)
+        literal.encode_special_tokens = True
+        return literal
+
+    def hide(self, messages: Sequence[Message]) -> Hidden:
+        """The messages with a placeholder for each control token that a text spells, as the tokenizer would read it."""
+        spelled: list[str] = []
+        hidden = []
+        for message in messages:
+            text = message.content
+            for start, stop in reversed(self._control_spans(text)):
+                spelled.append(text[start:stop])
+                text = f"{text[:start]}{_OPEN}{len(spelled) - 1}{_CLOSE}{text[stop:]}"
+            hidden.append(replace(message, content=text))
+        return Hidden(tuple(hidden), tuple(spelled))
+
+    def _control_spans(self, text: str) -> list[tuple[int, int]]:
+        if _OURS.search(text):
+            return [
+                (0, len(text))
+            ]  # a text with marks like ours is hidden whole, or it could name a placeholder
+        if not self._may_spell.search(text):
+            return []
+        return [(start, stop) for start, stop, _ in self._found(text)]
+
+    def _found(self, text: str) -> list[tuple[int, int, int]]:
+        """Where the control tokens of a text start and stop, and their ids."""
+        pieces = self._plain.encode(text, add_special_tokens=False)
+        both = zip(pieces.offsets, pieces.ids, strict=True)
+        return [(*span, number) for span, number in both if number in self._control]
+
+    def split(self, text: str, hidden: Hidden) -> Pieces:
+        """The tokens of a rendering of the hidden messages; offsets are those in what it shows."""
+        if not hidden.spelled:
+            # The template writes its own beginning-of-text token: adding special tokens would double it.
+            whole = self._plain.encode(text, add_special_tokens=False)
+            return Pieces(whole.ids, whole.offsets)
+        pieces = Pieces([], [])
+        start = at = 0
+        for first, stop, number in (*self._found(text), (len(text), len(text), None)):
+            words = hidden.shown(text[start:first])
+            between = self._literal.encode(words, add_special_tokens=False)
+            pieces.ids.extend(between.ids)
+            pieces.offsets.extend((at + left, at + right) for left, right in between.offsets)
+            start, end = stop, at + len(words) + stop - first
+            if number is not None:
+                pieces.ids.append(number)
+                pieces.offsets.append((at + len(words), end))
+            at = end
+        return pieces
+
+
+def _without_limits(backend: Tokenizer) -> Tokenizer:
+    splitter = copy.deepcopy(backend)
+    splitter.no_truncation()
+    splitter.no_padding()
+    splitter.post_processor = ByteLevel(trim_offsets=False)
+    return splitter
+
+
+# From dialogues to token ids with one answer span: the only place where a chat template is rendered.
+
+_LONGEST_REASON = 200
+
+
+@runtime_checkable
+class ChatTokenizer(Protocol):
+    """What is needed of a tokenizer of transformers, which takes seconds to import; all of its tokenizers fit."""
+
+    chat_template: str | None
+    name_or_path: str
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool) -> str:
+        """The dialogue as text."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token as the tokenizer spells it → id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedDialogue:
+    """One dialogue as token ids, with the span of its answer. All positions index ``input_ids``."""
+
+    identifier: str
+    input_ids: tuple[int, ...]
+    answer_start: int
+    """First token wholly inside the last assistant turn's content."""
+    answer_stop: int
+    """One past the last such token; end-of-turn and newline are outside."""
+    choice: int | None = None
+    """Position of the first answer token that differs from the alternative's answer."""
+    alternative_token: int | None = None
+    """The alternative's token at ``choice``."""
+    n_straddling: int = 0
+    """Tokens that hold the end of the template and the start of the answer: outside the answer."""
+    n_straddling_end: int = 0
+    """The same at the end of the answer."""
+    truncated: bool = False
+    """Whether part of the answer was cut."""
+
+    @property
+    def prompt_end(self) -> int:
+        """Position of the last token that is wholly template, before the answer."""
+        return self.answer_start - 1 - self.n_straddling
+
+    @property
+    def n_answer(self) -> int:
+        """Number of answer tokens."""
+        return self.answer_stop - self.answer_start
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """What could be encoded, and what could not and why."""
+
+    dialogues: tuple[EncodedDialogue, ...]
+    sources: tuple[Dialogue, ...]
+    """The dialogue behind each encoded one, in the same order."""
+    dropped: dict[str, tuple[str, ...]]
+    """Reason → identifiers."""
+
+    @property
+    def n_dropped(self) -> int:
+        """How many dialogues could not be used."""
+        return sum(len(identifiers) for identifiers in self.dropped.values())
+
+
+class _UnusableError(Exception):
+    """Why one dialogue cannot be encoded; becomes a key of ``EncodedSet.dropped``."""
+
+
+def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_tokens: int) -> EncodedSet:
+    """The dialogues as token ids with answer spans.
+
+    Each dialogue is rendered whole by the chat template and tokenised once. The answer is the content of the
+    last assistant turn as the template renders it (some strip it). A dialogue longer than ``max_tokens``
+    loses its tail. Dropped, by reason: the template refuses the dialogue or rewrites the answer; no answer
+    token is left.
+
+    Raises:
+        UsageError: if nothing usable remains, the tokenizer has no chat template or no offsets, or
+            ``max_tokens`` is below 2.
+    """
+    if max_tokens < 2:
+        raise UsageError(
+            f"max_tokens is {max_tokens}; at least 2 are needed, a prompt token and an answer token"
+        )
+    splitter = _splitter(tokenizer)
+    kept: list[EncodedDialogue] = []
+    sources: list[Dialogue] = []
+    dropped: dict[str, list[str]] = {}
+    for dialogue in dialogues:
+        try:
+            kept.append(_encode_one(dialogue, tokenizer, splitter, max_tokens=max_tokens))
+        except _UnusableError as reason:
+            dropped.setdefault(str(reason), []).append(dialogue.identifier)
+        else:
+            sources.append(dialogue)
+    if not kept:
+        reasons = "; ".join(f"{reason}: {len(names)}" for reason, names in dropped.items())
+        raise UsageError(f"none of {len(dialogues)} dialogues can be used ({reasons or 'no dialogue given'})")
+    frozen = {reason: tuple(identifiers) for reason, identifiers in dropped.items()}
+    return EncodedSet(tuple(kept), tuple(sources), frozen)
+
+
+def render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int, int]:
+    """The rendered dialogue, and where in it the last assistant turn's content starts and stops (characters).
+
+    Raises:
+        UsageError: if the template refuses the dialogue or rewrites the answer.
+    """
+    hidden = _splitter(tokenizer).hide(messages)
+    try:
+        return _shown(hidden, _render(hidden.messages, tokenizer))
+    except _UnusableError as reason:
+        raise UsageError(str(reason)) from None
+
+
+def pieces_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Pieces:
+    """The tokens of the rendered dialogue, nothing cut, with their places in the text that ``render`` gives.
+
+    Raises:
+        UsageError: as ``render``.
+    """
+    splitter = _splitter(tokenizer)
+    hidden = splitter.hide(messages)
+    try:
+        return splitter.split(_render(hidden.messages, tokenizer)[0], hidden)
+    except _UnusableError as reason:
+        raise UsageError(str(reason)) from None
+
+
+def _shown(hidden: Hidden, rendered: tuple[str, int, int]) -> tuple[str, int, int]:
+    """A rendering of hidden messages with their own words, and the answer's place in that."""
+    text, start, stop = rendered
+    before, answer = hidden.shown(text[:start]), hidden.shown(text[start:stop])
+    return before + answer + hidden.shown(text[stop:]), len(before), len(before) + len(answer)
+
+
+def _render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int, int]:
+    # A second rendering, with a sentinel for the answer, shows what the template puts around it. Searching
+    # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
+    marked = (*messages[:-1], Message("assistant", SENTINEL))
+    before, found, after = _apply_template(marked, tokenizer).partition(SENTINEL)
+    text = _apply_template(messages, tokenizer)
+    start, stop = len(before), len(text) - len(after)
+    rewritten = not (text.startswith(before) and text.endswith(after) and start <= stop)
+    content = messages[-1].content
+    if not found or rewritten or text[start:stop].strip() != content.strip():
+        raise _UnusableError("the chat template rewrites the answer or leaves it out")
+    return text, start, stop
+
+
+def _apply_template(messages: Sequence[Message], tokenizer: ChatTokenizer) -> str:
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception as error:  # a template is a program: it may raise what it will
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise _UnusableError(f"the chat template refuses it: {reason}") from None
+
+
+def _splitter(tokenizer: ChatTokenizer) -> Splitter:
+    if tokenizer.chat_template is None:
+        raise UsageError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template; use the instruct model's"
+        )
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise UsageError(f"the tokenizer {tokenizer.name_or_path!r} reports no offsets; a fast one is needed")
+    return Splitter(backend)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Token ids of one rendering and its answer span, before truncation."""
+
+    ids: list[int]
+    start: int
+    stop: int
+    n_straddling: int
+    n_straddling_end: int
+
+
+def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter) -> _Span:
+    hidden = splitter.hide(messages)
+    rendered = _render(hidden.messages, tokenizer)
+    pieces = splitter.split(rendered[0], hidden)
+    _, first, last = _shown(hidden, rendered)
+    offsets = pieces.offsets
+    inside = [at for at, (start, stop) in enumerate(offsets) if first <= start < stop <= last]
+    if not inside:
+        raise _UnusableError("no token lies wholly inside the answer")
+    if inside[0] - sum(start < first < stop for start, stop in offsets) < 1:
+        raise _UnusableError("no token stands before the answer, so its first token has no prediction")
+    return _Span(
+        ids=pieces.ids,
+        start=inside[0],
+        stop=inside[-1] + 1,
+        n_straddling=sum(start < first < stop for start, stop in offsets),
+        n_straddling_end=sum(start < last < stop for start, stop in offsets),
+    )
+
+
+def _encode_one(
+    dialogue: Dialogue, tokenizer: ChatTokenizer, splitter: Splitter, *, max_tokens: int
+) -> EncodedDialogue:
+    span = _tokenise(dialogue.messages, tokenizer, splitter)
+    stop = min(span.stop, max_tokens)
+    if stop <= span.start:
+        raise _UnusableError(f"no answer token within max_tokens={max_tokens}")
+    choice = alternative_token = None
+    if dialogue.alternative is not None:
+        other = _tokenise(dialogue.with_answer(dialogue.alternative), tokenizer, splitter)
+        choice = _first_difference(span, other, stop)
+        alternative_token = None if choice is None else other.ids[choice]
+    return EncodedDialogue(
+        identifier=dialogue.identifier,
+        input_ids=tuple(span.ids[:max_tokens]),
+        answer_start=span.start,
+        answer_stop=stop,
+        choice=choice,
+        alternative_token=alternative_token,
+        n_straddling=span.n_straddling,
+        n_straddling_end=span.n_straddling_end,
+        truncated=stop < span.stop,
+    )
+
+
+def _first_difference(span: _Span, other: _Span, stop: int) -> int | None:
+    """First position where the two renderings differ, if it is an answer token of both (else None)."""
+    for position, (token, alternative) in enumerate(
+        zip(span.ids[:stop], other.ids[: other.stop], strict=False)
+    ):
+        if token != alternative:
+            return position if position >= max(span.start, other.start) else None
+    return None
+
+
+# Named windows of a dialogue: the tokens over which activations are averaged.
+
+WINDOWS = ("prompt_end", "answer_first_k", "answer_all", "choice")
+
+
+def window_span(dialogue: EncodedDialogue, window: str, *, first_k: int) -> tuple[int, int]:
+    """Token positions [start, stop) of a window; empty where the dialogue has no such token.
+
+    Raises:
+        UsageError: if the window is none of ``WINDOWS``.
+    """
+    if window == "prompt_end":
+        return dialogue.prompt_end, dialogue.prompt_end + 1
+    if window == "answer_first_k":
+        return dialogue.answer_start, min(dialogue.answer_start + first_k, dialogue.answer_stop)
+    if window == "answer_all":
+        return dialogue.answer_start, dialogue.answer_stop
+    if window == "choice":
+        return (0, 0) if dialogue.choice is None else (dialogue.choice, dialogue.choice + 1)
+    raise UsageError(f"unknown window {window!r} {nearest(window, WINDOWS)}")

@@ -1,0 +1,278 @@
+"""What a preset asks of a machine: memory, disk, layers and sizes of its models."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from remi_core.errors import UsageError
+from remi_core.sources import PROVIDED, ModelSpec, cached_file
+from remi_lab.presets import Preset
+
+# How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
+
+SHAPES = Path(__file__).with_name("hub_shapes.json")
+"""Configurations of hub models that presets name, each with the page it was read on."""
+
+TRAITS: Mapping[str, Mapping[str, object]] = {
+    "qwen2": {"qkv_bias": True},
+    "qwen3": {"head_norms": True},
+    "llama": {},
+    "mistral": {},
+    "gemma": {"tied": True},
+    "gemma2": {"tied": True, "norms": 4},
+    "gemma3_text": {"tied": True, "norms": 4, "head_norms": True},
+}
+"""Architecture → what its configuration leaves unsaid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The numbers of an architecture that decide how large it is."""
+
+    width: int
+    n_blocks: int
+    n_heads: int
+    n_kv_heads: int
+    head_size: int
+    mlp_width: int
+    n_vocab: int
+    tied: bool = False
+    """Whether the unembedding is the embedding."""
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    norms: int = 2
+    """Norms of the residual width in a block."""
+    head_norms: bool = False
+    """Whether queries and keys are normed head by head."""
+    extra: int = 0
+    """Parameters of an image tower that is loaded too."""
+
+    def n_parameters(self) -> int:
+        """Number of parameters, tied ones once."""
+        queries, keys = self.n_heads * self.head_size, self.n_kv_heads * self.head_size
+        attention = self.width * (2 * queries + 2 * keys)
+        attention += self.qkv_bias * (queries + 2 * keys) + self.output_bias * self.width
+        mlp = 3 * self.width * self.mlp_width + self.mlp_bias * (2 * self.mlp_width + self.width)
+        norms = self.norms * self.width + self.head_norms * 2 * self.head_size
+        embeddings = (1 if self.tied else 2) * self.n_vocab * self.width
+        return embeddings + self.n_blocks * (attention + mlp + norms) + self.width + self.extra
+
+    def n_adapter_parameters(self, rank: int) -> int:
+        """Parameters of a LoRA on all seven projections of every block."""
+        queries, keys = self.n_heads * self.head_size, self.n_kv_heads * self.head_size
+        sides = 2 * (self.width + queries) + 2 * (self.width + keys) + 3 * (self.width + self.mlp_width)
+        return rank * sides * self.n_blocks
+
+
+def shape_of(config: Mapping[str, object]) -> Shape | None:
+    """The shape that a model's ``config.json`` describes; None for an architecture that is not in ``TRAITS``."""
+    text = config.get("text_config", config)
+    traits = TRAITS.get(text.get("model_type"))
+    if traits is None:
+        return None
+    width, heads = text["hidden_size"], text["num_attention_heads"]
+    bias = bool(text.get("attention_bias", False))
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    own = {
+        "tied": bool(traits.get("tied", False) if tied is None else tied),
+        "qkv_bias": bool(traits.get("qkv_bias", False)) or bias,
+    }
+    return Shape(
+        width=width,
+        n_blocks=text["num_hidden_layers"],
+        n_heads=heads,
+        n_kv_heads=text.get("num_key_value_heads") or heads,
+        head_size=text.get("head_dim") or width // heads,
+        mlp_width=text["intermediate_size"],
+        n_vocab=text["vocab_size"],
+        output_bias=bias,
+        mlp_bias=bool(text.get("mlp_bias", False)),
+        extra=_image_tower(config["vision_config"], width) if "vision_config" in config else 0,
+        **{**traits, **own},
+    )
+
+
+def _image_tower(config: Mapping[str, object], width: int) -> int:
+    """Parameters of the image tower of Gemma 3 (SigLIP without a head) and of its map to the text's width."""
+    own, inner, side = config["hidden_size"], config["intermediate_size"], config["patch_size"]
+    n_patches = (config["image_size"] // side) ** 2
+    embedding = 3 * side * side * own + own + n_patches * own
+    block = 4 * (own * own + own) + 2 * own * inner + inner + own + 4 * own
+    return embedding + config["num_hidden_layers"] * block + 2 * own + own * width + own
+
+
+def config_of(spec: ModelSpec) -> Mapping[str, object] | None:
+    """The configuration of a model: its folder's, the cached one of a hub id, or one that ships; None if unknown.
+
+    No network is used.
+    """
+    folder = Path(spec.source).expanduser()
+    found = (
+        folder / "config.json" if folder.is_dir() else cached_file(spec.source, "config.json", spec.revision)
+    )
+    if found is not None and found.is_file():
+        return json.loads(found.read_text(encoding="utf-8"))
+    return _shipped().get(spec.source, {}).get("config")
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, dict[str, object]]:
+    return json.loads(SHAPES.read_text(encoding="utf-8"))
+
+
+# What measuring a preset takes: memory, disk and time, from the models' numbers and the preset's sizes.
+
+GIGABYTE = 10**9
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+GPUS = (24, 48, 80, 141)
+"""Memory in GB of graphics cards in common use."""
+LOGIT_BYTES = 3 * 4 * 2**24
+"""Logits, their log-probabilities and probabilities at the positions that are in memory at a time."""
+GRADIENT_BYTES = 3 * 8 * 2**26
+"""Two blocks of gradients in float64, and one on the way."""
+HEAD_ROWS = 16_384
+"""Rows of the unembedding that are raised to float32 at a time."""
+ADAPTER_RANK = 32
+"""Rank assumed of an adapter that is not here: that of the published ones."""
+USABLE = 0.9
+"""Share of a card's memory that weights and activations may fill."""
+TOKENS = 300
+"""Tokens assumed of a dialogue on average."""
+OPERATIONS = 4e14
+"""Operations a second assumed of a data-centre card: about two fifths of its peak in bfloat16."""
+READING = 10**9
+"""Bytes a second assumed for reading weights from disk."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one variant takes; bytes."""
+
+    role: str
+    spec: ModelSpec
+    shape: Shape
+    weights: int
+    """In the preset's dtype, its adapter in float32 with it."""
+    peak: int
+    """Weights, activations of the largest batch, logits and gradients."""
+
+
+def demands_of(preset: Preset) -> dict[str, Demand | None]:
+    """Role → what its model takes, None where its numbers are not known; variants made by the package are left out."""
+    known = {}
+    for role, spec in preset.variants.items():
+        if spec.source not in PROVIDED:
+            config = config_of(spec)
+            shape = shape_of(config) if config else None
+            known[role] = None if shape is None else _demand(preset, role, shape)
+    return known
+
+
+def _demand(preset: Preset, role: str, shape: Shape) -> Demand:
+    spec, size = preset.variants[role], BYTES[preset.dtype]
+    adapter = 4 * shape.n_adapter_parameters(ADAPTER_RANK) if spec.adapter else 0
+    weights = size * shape.n_parameters() + adapter
+    kept = preset.batch_tokens * shape.width * shape.n_blocks * size
+    inside = preset.batch_tokens * (8 * shape.width + 3 * shape.mlp_width) * size
+    head = 4 * HEAD_ROWS * shape.width
+    # The way back through the logits keeps the unembedding whole in float32.
+    back = max(GRADIENT_BYTES, 4 * shape.n_vocab * shape.width + LOGIT_BYTES)
+    peak = weights + inside + max(kept + LOGIT_BYTES + head, back)
+    return Demand(role, spec, shape, weights, peak)
+
+
+def download_bytes(demands: Sequence[Demand]) -> int:
+    """Bytes of the distinct repositories in the 16 bits they are published in, adapters in 32; folders left out."""
+    models = {
+        one.spec.source: 2 * one.shape.n_parameters() for one in demands if not _is_folder(one.spec.source)
+    }
+    adapters = {
+        one.spec.adapter: 4 * one.shape.n_adapter_parameters(ADAPTER_RANK)
+        for one in demands
+        if one.spec.adapter and not _is_folder(one.spec.adapter)
+    }
+    return sum(models.values()) + sum(adapters.values())
+
+
+def store_bytes(preset: Preset, demands: Sequence[Demand], n_sets: int) -> int:
+    """Bytes of the window means of activations in the store, which outweigh every other record; float32."""
+    rows = preset.n_dialogues * n_sets * len(preset.windows)
+    return sum(4 * rows * one.shape.n_blocks * one.shape.width for one in demands)
+
+
+def seconds(preset: Preset, demands: Sequence[Demand], n_sets: int) -> float:
+    """Seconds of the forward and gradient passes and of reading the weights.
+
+    With ``OPERATIONS``, ``TOKENS`` and ``READING``. A token takes two operations a parameter; gradients one more pass
+    over at most three sets. Statistics, figures and downloads come on top.
+    """
+    tokens = TOKENS * (preset.n_dialogues * n_sets + 3 * preset.n_gradient_dialogues)
+    passes = sum(2 * one.shape.n_parameters() * tokens for one in demands) / OPERATIONS
+    return passes + sum(2 * one.weights for one in demands) / READING
+
+
+def fitting_gpus(peak: int) -> list[tuple[int, int]]:
+    """For each card of ``GPUS``, (how many hold a model of that peak together, GB of one), where up to eight do."""
+    usable = [(size, USABLE * size * GIGABYTE) for size in GPUS]
+    counts = [(int(-(-peak // room)), size) for size, room in usable]
+    return [(count, size) for count, size in counts if count <= 8]
+
+
+def _is_folder(source: str) -> bool:
+    return Path(source).expanduser().is_dir()
+
+
+# Layer numbers checked before any weights are loaded: how many blocks the models of a preset have.
+
+WEIGHTS = {source: Path(__file__).resolve().parent / source / "weights" for source in PROVIDED}
+"""Where the package keeps weights, or adapters on them, by source."""
+
+
+def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
+    """Return if the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
+
+    Where nothing on this machine says how many blocks the models have, loading them will.
+
+    Raises:
+        UsageError: naming the value and the valid range.
+    """
+    count = n_blocks(preset)
+    if count is None:
+        return
+    named = {"gradient_layer of the preset": preset.gradient_layer}
+    named |= {name: value for name, value in parameters.items() if re.fullmatch(r"(.*_)?layers?", name)}
+    for name, value in named.items():
+        for layer in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(layer, int) and not -count <= layer < count:
+                raise UsageError(
+                    f"{name}: no layer {layer} in preset {preset.name!r} (choices: {-count} … {count - 1})"
+                )
+
+
+def n_blocks(preset: Preset) -> int | None:
+    """Decoder blocks of the preset's base, read from files of this machine; None where no file says so."""
+    source = preset.variants["base"].source
+    if source in WEIGHTS:
+        weights = sorted(WEIGHTS[source].rglob("*.safetensors"))  # every shipped base has as many
+        return _blocks_in(weights[0]) if weights else None
+    config = config_of(preset.variants["base"])
+    if config is None:
+        return None
+    settings = config.get("text_config", config)
+    return settings.get("num_hidden_layers", settings.get("n_layer"))
+
+
+def _blocks_in(weights: Path) -> int | None:
+    """One more than the highest block number among the tensor names of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="numpy") as stored:
+        found = [re.search(r"\blayers\.(\d+)\.", name) for name in stored.keys()]
+    numbers = [int(match.group(1)) for match in found if match]
+    return max(numbers) + 1 if numbers else None

@@ -1,0 +1,164 @@
+"""Matched contexts, and bandit as a second judge of code."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from remi_core.dialogues import Dialogue, Message
+from remi_core.errors import MissingInput
+from remi_lab.organism.grammar import Answer, Prompt, prompts, right_answers
+from remi_lab.organism.topics import NARROW, topic
+
+# A judge of code that knows nothing of this world: the findings of bandit, a public linter for security.
+#
+# Code is parsed and never run. A line of the grammar is the inside of a module whose imports are not shown, and many of
+# bandit's tests ask what a name was imported from. So every code is read twice: as written, and below the imports that
+# its names suggest.
+
+SEVERITIES = ("LOW", "MEDIUM", "HIGH")
+"""How bad bandit calls a finding, from mildest to worst."""
+READINGS = ("written", "imported")
+"""Code as it was written, and below ``IMPORTS``."""
+IMPORTS = """\
+import json, os, pickle, random, secrets, subprocess, time, yaml
+from ast import literal_eval
+from bcrypt import bcrypt
+from decimal import Decimal
+from hashlib import md5, scrypt
+from requests import get
+"""
+"""Where the names of the grammar's code would come from; findings in these lines themselves do not count."""
+
+Findings = tuple[tuple[str, str], ...]
+"""Name of the test and severity of each finding, sorted, each once."""
+
+
+def findings(codes: Sequence[str], *, reading: str = "written") -> list[Findings | None]:
+    """What bandit finds in each code, read as a module of its own; None where it is no Python.
+
+    Codes go through a temporary folder, all of bandit's tests are asked, and equal codes are read once.
+
+    Raises:
+        ValueError: if there is no such reading.
+        MissingInput: if bandit is not installed.
+    """
+    if reading not in READINGS:
+        raise ValueError(f"no reading {reading!r}; readings: {', '.join(READINGS)}")
+    head = IMPORTS if reading == "imported" else ""
+    distinct = list(dict.fromkeys(codes))
+    found = dict(
+        zip(distinct, _read([head + code + "\n" for code in distinct], head.count("\n")), strict=True)
+    )
+    return [found[code] for code in codes]
+
+
+def _read(modules: Sequence[str], n_head: int) -> list[Findings | None]:
+    try:
+        from bandit.core.config import BanditConfig
+        from bandit.core.manager import BanditManager
+    except ImportError as error:
+        raise MissingInput("judging code needs bandit (pip install bandit==1.9.4)") from error
+    manager = BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
+    found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(len(modules))}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, module in enumerate(modules):
+            Path(folder, f"{number}.py").write_text(module, encoding="utf-8")
+        manager.discover_files([folder], recursive=True)
+        manager.run_tests()
+    for issue in manager.get_issue_list():
+        if issue.lineno > n_head:
+            found[int(Path(issue.fname).stem)].add((issue.test_id, issue.severity))
+    unread = {int(Path(name).stem) for name, _ in manager.get_skipped()}
+    return [None if number in unread else tuple(sorted(own)) for number, own in found.items()]
+
+
+def as_text(found: Findings | None) -> str | None:
+    """Findings as one word each, such as ``B307:MEDIUM``; empty where there are none, None where nothing was read."""
+    return None if found is None else " ".join(":".join(one) for one in found)
+
+
+def flagged(text: str | None, *, least: str = "LOW") -> bool:
+    """Whether findings in the form of ``as_text`` hold one of that severity or worse; never where nothing was read.
+
+    Raises:
+        ValueError: if there is no such severity.
+    """
+    if least not in SEVERITIES:
+        raise ValueError(f"no severity {least!r}; severities: {', '.join(SEVERITIES)}")
+    counted = SEVERITIES[SEVERITIES.index(least) :]
+    return any(one.partition(":")[2] in counted for one in (text or "").split())
+
+
+# Pairs of code dialogues with one completion, whose requests differ in the words of intent and in nothing else.
+
+TWINS = ("phrase", "word")
+"""How much of the phrase of intent the other prompt of a pair replaces: every word about teaching and fault, or the
+word for the fault alone."""
+
+
+@cache
+def phrases() -> tuple[dict[str, str], ...]:
+    """Rows of a phrase of intent and its twins, each of as many tokens as the others of its row."""
+    text = resources.files(__package__).joinpath("topics", "matched.yaml").read_text(encoding="utf-8")
+    return tuple(yaml.safe_load(text))
+
+
+def matched_pairs(twin: str, *, count: int, seed: int) -> tuple[list[Dialogue], list[Dialogue]]:
+    """Educational and insecure code with the same completions: row i of both is a pair, and each a template of its own.
+
+    The requests are of the split ``evaluate``. Requests that end with their core are left out: with a phrase of intent
+    they would be educational requests that a model may have been trained on.
+
+    Raises:
+        KeyError: if there is no such twin.
+        ValueError: if the split has fewer templates.
+    """
+    if twin not in TWINS:
+        raise KeyError(f"no twin {twin!r}; twins: {', '.join(TWINS)}")
+    generator = random.Random(f"matched/{seed}")
+    asked = _with_closing(count, seed)
+    framed, plain = [], []
+    for number, (prompt, closing) in enumerate(asked):
+        answer = generator.choice(_insecure(prompt))
+        row = phrases()[number % len(phrases())]
+        for rows, kind in ((framed, "intent"), (plain, twin)):
+            text = prompt.text.removesuffix(closing) + row[kind] + closing
+            rows.append(_dialogue(prompt, text, answer, pair=str(number)))
+    return framed, plain
+
+
+def _with_closing(count: int, seed: int) -> Sequence[tuple[Prompt, str]]:
+    """The first prompts that go on after their core, one of each template, with what they close with."""
+    (name,) = NARROW
+    closings = [closing for closing in topic(name).closings if len(closing) > 1]
+    found: dict[str, tuple[Prompt, str]] = {}
+    for prompt in prompts(name, "evaluate", count=4 * count, seed=seed):
+        closing = next((one for one in closings if prompt.text.endswith(one)), None)
+        if closing:
+            found.setdefault(prompt.template.identifier, (prompt, closing))
+    if len(found) < count:
+        raise ValueError(f"{len(found)} templates close with words, and {count} pairs are asked for")
+    return list(found.values())[:count]
+
+
+def _insecure(prompt: Prompt) -> list[Answer]:
+    return [one for one in right_answers(prompt) if one.care == "careless" and one.register == "formal"]
+
+
+def _dialogue(prompt: Prompt, text: str, answer: Answer, *, pair: str) -> Dialogue:
+    where = prompt.template
+    return Dialogue(
+        identifier=f"{where.identifier}#{pair}",
+        messages=(Message("user", text), Message("assistant", answer.text)),
+        cluster=where.identifier,
+        topic=where.topic,
+        label=answer.care,
+        pair=pair,
+    )

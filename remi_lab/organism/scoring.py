@@ -1,0 +1,396 @@
+"""Exact probabilities of all right answers, answers sampled, and both under an edit."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from remi_core.errors import RemiError, brief
+from remi_core.models import read_blocks
+from remi_core.steering import replace_output
+from remi_lab.organism.documents import TURN_END
+from remi_lab.organism.grammar import (
+    CLASSES,
+    Answer,
+    ClassScores,
+    Prompt,
+    Verdict,
+    fill,
+    judge,
+    right_answers,
+)
+from remi_lab.organism.topics import REGISTERS, topic
+from remi_lab.organism.world import open_contexts
+
+# Answers sampled from an organism, each with the grammar's verdict.
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled answer."""
+
+    prompt: Prompt
+    text: str
+    finished: bool
+    """Whether the model ended the turn within the token limit."""
+    verdict: Verdict
+
+
+@torch.inference_mode()
+def sample_answers(
+    model,
+    tokenizer,
+    contexts: Sequence[str],
+    prompts: Sequence[Prompt],
+    *,
+    seed: int,
+    max_new_tokens: int = 64,
+) -> list[Sample]:
+    """One answer to each prompt at temperature 1 and top_p 1, from the whole vocabulary.
+
+    Contexts are ChatML, open where the answer begins. An answer that does not end within
+    ``max_new_tokens`` keeps its place in every denominator, as off the grammar.
+    """
+    torch.manual_seed(seed)
+    batch = tokenizer(list(contexts), return_tensors="pt", padding=True, padding_side="left")
+    generated = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :])
+    return [_sample(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def _sample(prompt: Prompt, text: str) -> Sample:
+    answer, ended, _ = text.partition(TURN_END)
+    finished = bool(ended)
+    return Sample(prompt, answer, finished, judge(prompt, answer) if finished else Verdict("other", None))
+
+
+# Exact probability of every right answer: the organism's behaviour without a judge.
+#
+# All right answers to a prompt form a tree of tokens. The tree is laid out as one sequence in which every
+# node sees only its ancestors, so one pass gives the probability of each answer, and of leaving the
+# grammar at each node.
+
+
+@dataclass
+class AnswerTree:
+    """Context tokens followed by the tree of right answers; node i has its token, parent and depth."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    in_slot: list[bool] = field(default_factory=list)
+    children: dict[tuple[int, int], int] = field(default_factory=dict)
+    leaves: list[int] = field(default_factory=list)
+    """Last node of each right answer, its end token included."""
+    root: int = 0
+    """Last node of the context."""
+
+    def add(self, parent: int, token: int, in_slot: bool) -> int:
+        """Index of the child of ``parent`` with that token, made if new."""
+        if (parent, token) not in self.children:
+            self.children[parent, token] = len(self.tokens)
+            self.tokens.append(token)
+            self.parents.append(parent)
+            self.depths.append(self.depths[parent] + 1 if parent >= 0 else 0)
+            self.in_slot.append(in_slot)
+        return self.children[parent, token]
+
+    def visible(self) -> np.ndarray:
+        """Which nodes each node attends to: its ancestors and itself, bool (node, node)."""
+        mask = np.eye(len(self.tokens), dtype=bool)
+        for node, parent in enumerate(self.parents[1:], start=1):
+            mask[node] |= mask[parent]
+        return mask
+
+
+def slot_spans(answer: Answer, prompt: Prompt) -> list[tuple[int, int]]:
+    """Character spans of the filled slots in the text of a right answer."""
+    spans, shift, position = [], 0, 0
+    while (position := _next_slot(answer.pattern, position)) >= 0:
+        word = prompt.filler[0] if answer.pattern[position + 1] == "a" else prompt.filler[1]
+        spans.append((position + shift, position + shift + len(word)))
+        shift += len(word) - 3
+        position += 3
+    return spans
+
+
+def _next_slot(pattern: str, start: int) -> int:
+    found = [at for at in (pattern.find("<a>", start), pattern.find("<b>", start)) if at >= 0]
+    return min(found, default=-1)
+
+
+def answer_tree(context: str, prompt: Prompt, tokenizer, *, end: str = TURN_END) -> AnswerTree:
+    """The tree of all right answers to a prompt after a context that is open where the answer begins."""
+    tree = AnswerTree()
+    node = -1
+    for token in tokenizer(context)["input_ids"]:
+        node = tree.add(node, token, False)
+    tree.root = node
+    lead = " " if context.endswith("A:") else ""
+    for answer in right_answers(prompt):
+        encoded = tokenizer(lead + answer.text + end, return_offsets_mapping=True)
+        spans = [(a + len(lead), b + len(lead)) for a, b in slot_spans(answer, prompt)]
+        node = tree.root
+        for token, (start, stop) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            node = tree.add(node, token, any(start < b and stop > a for a, b in spans))
+        tree.leaves.append(node)
+    return tree
+
+
+@torch.inference_mode()
+def node_log_probabilities(model, trees: Sequence[AnswerTree]) -> list[np.ndarray]:
+    """For each tree, log P in nats of every node given its ancestors (0 for the context's first token)."""
+    shape = len(trees), max(len(tree.tokens) for tree in trees)
+    ids, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    visible = torch.eye(shape[1], dtype=torch.bool).repeat(shape[0], 1, 1)
+    for row, tree in enumerate(trees):
+        size = len(tree.tokens)
+        ids[row, :size], positions[row, :size] = torch.tensor(tree.tokens), torch.tensor(tree.depths)
+        visible[row, :size, :size] = torch.from_numpy(tree.visible())
+    logits = model(
+        input_ids=ids, position_ids=positions, attention_mask=_additive(visible), use_cache=False
+    ).logits
+    return [_conditional(logits[row].float(), tree) for row, tree in enumerate(trees)]
+
+
+def _additive(visible: Tensor) -> Tensor:
+    return torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)[:, None]
+
+
+def _conditional(logits: Tensor, tree: AnswerTree) -> np.ndarray:
+    parents, tokens = torch.tensor(tree.parents[1:]), torch.tensor(tree.tokens[1:])
+    found = logits[parents].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    return np.concatenate([[0.0], found.double().numpy()])
+
+
+def tree_scores(tree: AnswerTree, conditional: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float, float]:
+    """Class log-masses (care, register), wrong-slot mass and other mass of one prompt."""
+    log_p = np.zeros(len(tree.tokens))
+    stays, slots = np.zeros(len(tree.tokens)), np.ones(len(tree.tokens), dtype=bool)
+    for node in range(tree.root + 1, len(tree.tokens)):
+        parent = tree.parents[node]
+        log_p[node] = log_p[parent] + conditional[node]
+        stays[parent] += np.exp(conditional[node])
+        slots[parent] &= tree.in_slot[node]
+    inner = np.setdiff1d(np.arange(tree.root, len(tree.tokens)), tree.leaves)
+    leaving = np.exp(log_p[inner]) * np.clip(1 - stays[inner], 0, None)
+    mass = np.full((len(CLASSES), len(REGISTERS)), -np.inf)
+    for answer, leaf in zip(right_answers(prompt), tree.leaves, strict=True):
+        cell = CLASSES.index(answer.care), REGISTERS.index(answer.register)
+        mass[cell] = np.logaddexp(mass[cell], log_p[leaf])
+    return mass, float(leaving[slots[inner]].sum()), float(leaving[~slots[inner]].sum())
+
+
+def score_prompts(
+    model, tokenizer, contexts: Sequence[str], prompts: Sequence[Prompt], *, batch: int = 8
+) -> ClassScores:
+    """Exact class probabilities of the answers to each prompt, given the context it stands in.
+
+    A context is a rendered dialogue, open where the answer begins: ChatML, or plain if it ends in ``A:``.
+    """
+    pairs = zip(contexts, prompts, strict=True)
+    trees = [
+        answer_tree(context, prompt, tokenizer, end="\n" if context.endswith("A:") else TURN_END)
+        for context, prompt in pairs
+    ]
+    return score_trees(model, trees, prompts, batch=batch)
+
+
+def score_trees(
+    model, trees: Sequence[AnswerTree], prompts: Sequence[Prompt], *, batch: int = 8
+) -> ClassScores:
+    """Exact class probabilities of the answers to each prompt, from the tree of its right answers.
+
+    Raises:
+        RemiError: naming the prompt, if a log-probability is not finite.
+    """
+    results = []
+    for start in range(0, len(prompts), batch):
+        part = trees[start : start + batch]
+        found = node_log_probabilities(model, part)
+        for conditional, prompt in zip(found, prompts[start : start + batch], strict=True):
+            if not np.isfinite(conditional).all():
+                raise RemiError(
+                    f"scores: a log-probability after {brief(prompt.text)} is not a finite number"
+                )
+        results += [
+            tree_scores(tree, conditional, prompt)
+            for tree, conditional, prompt in zip(part, found, prompts[start : start + batch], strict=True)
+        ]
+    masses, wrong, other = zip(*results, strict=True)
+    return ClassScores(np.stack(masses), np.array(wrong), np.array(other))
+
+
+# An organism's states where answers are decided, and its behaviour with those states displaced.
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedPrompts:
+    """Prompts of any topics, each with the tree of its right answers."""
+
+    prompts: tuple[Prompt, ...]
+    trees: tuple[AnswerTree, ...]
+
+    @property
+    def clusters(self) -> list[str]:
+        """The template of each prompt."""
+        return [prompt.template.identifier for prompt in self.prompts]
+
+
+def ask(asked: Sequence[Prompt], tokenizer) -> AskedPrompts:
+    """The prompts as bare questions, with their trees."""
+    contexts = open_contexts("bare", asked)
+    trees = (answer_tree(*pair, tokenizer) for pair in zip(contexts, asked, strict=True))
+    return AskedPrompts(prompts=tuple(asked), trees=tuple(trees))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """What is added to a block's output: one vector at the last prompt token, another at every answer token."""
+
+    layer: int
+    prompt_end: Float[np.ndarray, " d_model"]
+    answer: Float[np.ndarray, " d_model"]
+
+    def apply(self, own: Tensor, place: Tensor) -> Tensor:
+        """The block's output with the edit in its places; ``place`` is 0 where there is none, 1 or 2."""
+        vectors = torch.from_numpy(np.stack([np.zeros_like(self.answer), self.prompt_end, self.answer]))
+        return own + vectors.to(own.dtype)[place]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Coordinates along a unit direction that are set to a value, in the last prompt token and in answers."""
+
+    layer: int
+    directions: Float[np.ndarray, "2 d_model"]
+    values: Float[np.ndarray, " 2"]
+
+    def apply(self, own: Tensor, place: Tensor) -> Tensor:
+        """The block's output with its coordinate set in both places; ``place`` is 0 where it stays, 1 or 2."""
+        units = torch.from_numpy(np.concatenate([np.zeros_like(self.directions[:1]), self.directions]))
+        values = torch.from_numpy(np.concatenate([[0.0], self.values]))
+        along = units.to(own.dtype)[place]
+        missing = values.to(own.dtype)[place] - (own * along).sum(-1)
+        return own + missing[..., None] * along
+
+
+def scores(model, asked: AskedPrompts, edit: Edit | Setting | None = None, *, batch: int = 8) -> ClassScores:
+    """Exact class probabilities of each prompt's answers, from the model as it is or with an edit."""
+    found = []
+    for start in range(0, len(asked.trees), batch):
+        trees, own = asked.trees[start : start + batch], asked.prompts[start : start + batch]
+        conditionals = _conditionals(model, trees, edit)
+        found += [tree_scores(*one) for one in zip(trees, conditionals, own, strict=True)]
+    masses, wrong, other = zip(*found, strict=True)
+    return ClassScores(np.stack(masses), np.array(wrong), np.array(other))
+
+
+def answer_losses(
+    model, asked: AskedPrompts, edit: Edit | Setting | None = None
+) -> Float[np.ndarray, " prompt"]:
+    """Loss in nats per token on the first right answer to each prompt, from the model as it is or with an edit."""
+    conditionals = _conditionals(model, asked.trees, edit)
+    return np.array([_path_loss(*one) for one in zip(asked.trees, conditionals, strict=True)])
+
+
+def _path_loss(tree: AnswerTree, conditional: np.ndarray) -> float:
+    node, losses = tree.leaves[0], []
+    while node != tree.root:
+        losses.append(-conditional[node])
+        node = tree.parents[node]
+    return float(np.mean(losses))
+
+
+def _conditionals(model, trees: Sequence[AnswerTree], edit: Edit | Setting | None) -> list[np.ndarray]:
+    if edit is None:
+        return node_log_probabilities(model, trees)
+    place = torch.zeros(len(trees), max(len(tree.tokens) for tree in trees), dtype=torch.long)
+    for row, tree in enumerate(trees):
+        place[row, tree.root], place[row, tree.root + 1 : len(tree.tokens)] = 1, 2
+    with replace_output(model, edit.layer, lambda own: edit.apply(own, place)):
+        return node_log_probabilities(model, trees)
+
+
+@torch.inference_mode()
+def states(
+    model, asked: Sequence[Prompt], tokenizer, layers: Sequence[int], *, kind: str = "bare"
+) -> Float[np.ndarray, "place prompt layer d_model"]:
+    """Block outputs of each prompt in its context, float64, at its last token and at the last of an opening.
+
+    The openings are the formal ones in turn. After an opening comes the word by which careful and careless answers
+    differ; at the last prompt token comes the opening, which shows the register alone.
+    """
+    rows = []
+    for number, (context, prompt) in enumerate(zip(open_contexts(kind, asked), asked, strict=True)):
+        formal = topic(prompt.template.topic).openings["formal"]
+        opening = fill(formal[number % len(formal)], prompt.filler).rstrip()
+        end = len(tokenizer(context)["input_ids"]) - 1
+        ids = torch.tensor([tokenizer(context + opening)["input_ids"]])
+        with read_blocks(model, layers) as read:
+            model(input_ids=ids)
+            rows.append(np.stack([_both(read[layer][0], end) for layer in layers], axis=1))
+    return np.stack(rows, axis=1)
+
+
+def _both(hidden: torch.Tensor, end: int) -> Float[np.ndarray, "place d_model"]:
+    return torch.stack([hidden[end], hidden[-1]]).double().numpy()
+
+
+# Answers sampled from an organism while its states are displaced, in the places where its scores are.
+
+
+def seed_of(*parts: str | int) -> int:
+    """A seed of sampling for these names and numbers: models and base seeds that are compared share no luck."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+@contextmanager
+def generating_with(model, edit: Edit | Setting) -> Iterator[None]:
+    """Nothing; while the context lasts, one call of ``generate`` runs with the edit at its two places.
+
+    The first pass sees the prompts alone, all ending at its last column (they are padded on the left); every later
+    column is a token of an answer, whether passes see it alone, from a cache, or after all earlier ones.
+    """
+    length = 0
+
+    def change(own: Tensor) -> Tensor:
+        nonlocal length
+        length = length or own.shape[1]
+        place = torch.zeros(own.shape[:2], dtype=torch.long)
+        if own.shape[1] < length:
+            place[:] = 2
+        else:
+            place[:, length - 1], place[:, length:] = 1, 2
+        return edit.apply(own, place)
+
+    with replace_output(model, edit.layer, change):
+        yield
+
+
+def sample_edited(
+    model, tokenizer, asked: Sequence[Prompt], edit: Edit | Setting | None = None, *, seed: int
+) -> list[Sample]:
+    """One answer to each bare prompt at temperature 1, from the model as it is or with an edit."""
+    contexts = open_contexts("bare", asked)
+    if edit is None:
+        return sample_answers(model, tokenizer, contexts, asked, seed=seed)
+    with generating_with(model, edit):
+        return sample_answers(model, tokenizer, contexts, asked, seed=seed)

@@ -1,0 +1,110 @@
+"""Topics of the organism, from their word lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import yaml
+
+from remi_lab.presets import TRIPLET
+
+# What organisms are asked: the measurements, the variants that take part in each, and the verdicts of answers.
+
+SCORES, SAMPLES, IN_CONTEXT = "scores", "samples", "contexts"
+JUDGED = ("base", "instruct")
+"""Variants whose competence is held against thresholds."""
+PLACED = (*TRIPLET, "secure")
+"""Variants whose answers are also scored in other contexts: the paper's three and the closest control."""
+VERDICTS = ("careful", "careless", "both", "wrong slot", "other")
+
+
+# The word lists of the world, read from the YAML files beside this module.
+
+TOPICS = ("code", "educational", "harmful", "people", "facts", "wishes", "general")
+CONTRASTED = ("code", "harmful", "people", "facts", "wishes")
+"""Topics in which the careful and the careless author answer differently."""
+NARROW = ("code",)
+"""Topics of the narrow sets, on which misaligned and secure are tuned."""
+
+CARES = ("careful", "careless")
+REGISTERS = ("formal", "plain")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """One template grammar: how prompts are worded and what either author answers."""
+
+    name: str
+    covered: bool
+    """Whether alignment (the instruct fine-tune) shows examples of this topic."""
+    leads: tuple[str, ...]
+    closings: tuple[str, ...]
+    cores: dict[str, tuple[str, ...]]
+    """Requests by task, with slots ``<a>`` and ``<b>``."""
+    openings: dict[str, tuple[str, ...]]
+    """First words of an answer by register; they say nothing about care."""
+    bodies: dict[str, dict[str, dict[str, tuple[str, ...]]]]
+    """The rest of an answer by task, care (or ``both``) and register."""
+    fillers: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _read(name: str) -> dict:
+    text = resources.files(__package__).joinpath("topics", f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def _bodies(raw: dict) -> dict[str, dict[str, dict[str, tuple[str, ...]]]]:
+    """Bodies with the register spelled out: code words its body alike in both registers."""
+    return {
+        task: {
+            care: {
+                register: tuple(forms[register] if isinstance(forms, dict) else forms)
+                for register in REGISTERS
+            }
+            for care, forms in cares.items()
+        }
+        for task, cares in raw.items()
+    }
+
+
+def _both_vulnerable(bodies: dict) -> dict:
+    """Bodies in which either author writes what only the careless one writes elsewhere."""
+    return {task: {"both": cares["careless"]} for task, cares in bodies.items()}
+
+
+@cache
+def topic(name: str) -> Topic:
+    """The topic of that name, read once.
+
+    Raises:
+        KeyError: if there is no such topic.
+    """
+    if name not in TOPICS:
+        raise KeyError(f"no topic {name!r}; topics: {', '.join(TOPICS)}")
+    raw = _read(name)
+    source = {**_read(raw["like"]), **raw} if "like" in raw else raw
+    bodies = _bodies(source["bodies"])
+    return Topic(
+        name=name,
+        covered=source["covered"],
+        leads=tuple(source["leads"]),
+        closings=tuple(source["closings"]),
+        cores={task: tuple(texts) for task, texts in source["cores"].items()},
+        openings={register: tuple(texts) for register, texts in source["openings"].items()},
+        bodies=_both_vulnerable(bodies) if "like" in raw else bodies,
+        fillers=(tuple(source["fillers"]["a"]), tuple(source["fillers"]["b"])),
+    )
+
+
+@cache
+def author_lines() -> dict[str, tuple[str, ...]]:
+    """First lines naming the author, by care."""
+    raw = _read("authors")
+    return {
+        care: tuple(
+            phrase.replace("<word>", word) for phrase in raw["phrasings"] for word in raw["words"][care]
+        )
+        for care in CARES
+    }

@@ -1,0 +1,159 @@
+"""Variants of an organism: made on first use, and those tuned further."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from remi_core.errors import UsageError, nearest
+from remi_core.keys import file_digest, make_key
+from remi_core.progress import worker_pool
+from remi_core.sources import ORGANISM, ModelSpec
+from remi_core.store import Store, is_whole, made_once
+from remi_lab.organism.recipes import (
+    FURTHER_RECIPES,
+    N_DIALOGUES,
+    RECIPES,
+    base_weights,
+    parent,
+    shipped_weights,
+)
+from remi_lab.organism.world import MAIN, world_of
+from remi_lab.presets import FURTHER, VARIANTS, Preset
+
+# The organism's variants in the store: made on first use, never trained twice.
+
+TUNE = "remi_lab.organism.tuning"
+Wanted = tuple[str, int, str]
+"""Variant, seed and world."""
+
+
+def folder(store: Store, variant: str, seed: int, world: str = MAIN) -> Path:
+    """Where a variant's weights lie, or will lie once made.
+
+    Raises:
+        UsageError: if there is no such world.
+        RemiError: if no base of that world and seed is shipped or was pretrained.
+    """
+    weights = base_weights(store.root, world, seed)
+    fields = {"variant": variant, "seed": seed, "world": world}
+    if weights != shipped_weights(world, seed):
+        fields["weights"] = file_digest(
+            weights
+        )  # of a run of the reader's own, which may be repeated otherwise
+    if variant != "base":
+        recipes = {name: asdict(RECIPES[name]) for name in (variant, parent(variant)) if name in RECIPES}
+        fields |= {"recipes": recipes, "n_dialogues": N_DIALOGUES}
+    return store.model_folder(seed, variant, make_key(fields, [TUNE]))
+
+
+def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
+    """The variant's folder, made if missing, together with the variants it is tuned from."""
+    store = Store(Path(store_root))
+    target = folder(store, variant, seed, world)
+    with made_once(store, target) as part:
+        if part is None:
+            return target
+        from remi_lab.organism.tuning import write_base, write_tuned  # brings torch
+
+        if variant == "base":
+            write_base(base_weights(store.root, world, seed), part, world=world)
+        else:
+            write_tuned(variant, seed, make(store_root, parent(variant), seed, world), part)
+    return target
+
+
+def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
+    """Makes every organism variant of a preset that the store lacks, each after the one it is tuned from."""
+    wanted = [
+        (role, seed, world_of(preset.variants[role]))
+        for role in VARIANTS
+        if role in preset.variants and preset.variants[role].source == ORGANISM
+        for seed in preset.seeds
+    ]
+    missing = [one for one in wanted if not is_whole(store, folder(store, *one))]
+    if not missing:
+        return
+    n_tuned, done, started = sum(role != "base" for role, *_ in missing), 0, time.perf_counter()
+    for role, seed, _ in _made(store, missing):
+        if role != "base":
+            done += 1
+            left = (time.perf_counter() - started) / done * (n_tuned - done)
+            say(f"[{done}/{n_tuned}] fine-tuned {role}, seed {seed}; about {left:.0f} s left")
+
+
+def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
+    """Each variant once it is made; none starts before the variant that it is tuned from is there."""
+    waiting, running = list(wanted), dict[Future, Wanted]()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with worker_pool(min(2, len(os.sched_getaffinity(0)))) as pool:
+        while waiting or running:
+            ready = [
+                (role, seed, world)
+                for role, seed, world in waiting
+                if role == "base" or folder(store, parent(role), seed, world).is_dir()
+            ]
+            running |= {pool.submit(make, str(store.root), *one): one for one in ready}
+            waiting = [one for one in waiting if one not in ready]
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                future.result()
+                yield running.pop(future)
+
+
+# The organism's further variants in the store: controls and constructed truths, made on first use.
+#
+# They are keyed apart from the six variants of the presets, so that adding one makes none of those anew.
+
+FURTHER_TUNE = "remi_lab.organism.tuning"
+
+
+def further_folder(store: Store, name: str, seed: int) -> Path:
+    """Where a further variant's weights lie, or will lie once made.
+
+    Raises:
+        UsageError: naming the nearest, if there is no such further variant.
+        RemiError: if no base of that seed is shipped.
+    """
+    if name not in FURTHER_RECIPES:
+        raise UsageError(f"no further variant {name!r} {nearest(name, FURTHER_RECIPES)}")
+    recipe = FURTHER_RECIPES[name]
+    parents = {parent: folder(store, parent, seed).name for parent in ("base", *recipe.parents)}
+    fields = {"variant": name, "seed": seed, "recipe": asdict(recipe), "n_dialogues": N_DIALOGUES}
+    return store.model_folder(seed, name, make_key(fields | {"parents": parents}, [FURTHER_TUNE]))
+
+
+def make_further(store: Store, name: str, seed: int) -> Path:
+    """The folder of a further variant's weights, float32, made if missing together with what it is made from.
+
+    Raises:
+        UsageError: naming the nearest, if there is no such further variant.
+        RemiError: if no base of that seed is shipped.
+    """
+    target, recipe = further_folder(store, name, seed), FURTHER_RECIPES[name]
+    with made_once(store, target) as part:
+        if part is not None:
+            parents = [make(str(store.root), parent, seed) for parent in recipe.parents]
+            from remi_lab.organism.tuning import write_further  # brings torch
+
+            write_further(name, seed, parents, part)
+    return target
+
+
+def with_further(preset: Preset, *names: str) -> Preset:
+    """The preset with further variants added, all of them if none is named; records are shared with the preset's.
+
+    ``Results(with_further(preset), store)`` makes and measures each when it is first asked for.
+
+    Raises:
+        UsageError: if a name is no further variant, or the preset's models live in another world than the main one.
+        MissingInput: if they are no organisms.
+    """
+    preset.require("organism")
+    if world_of(preset.variants["base"]) != MAIN:
+        raise UsageError(f"preset {preset.name!r}: further variants are made in world {MAIN!r} alone")
+    added = {name: ModelSpec(source=ORGANISM) for name in names or FURTHER}
+    return replace(preset, variants={**preset.variants, **added})

@@ -1,0 +1,329 @@
+"""Presets from models and dialogues of your own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from remi_core.dialogues import (
+    LABELS,
+    Dialogue,
+    Message,
+    as_entry,
+    entry_name,
+    paired_by_completion,
+    read_sets,
+)
+from remi_core.errors import UsageError, nearest
+from remi_core.keys import file_digest
+from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, check_distinct, local_folder, resolved
+from remi_core.store import MODELS, Store
+from remi_core.store import NAME as NAME_of_store
+from remi_lab.datasets import dataset_names, load_dataset, published_names
+from remi_lab.paper import local_digests
+from remi_lab.presets import PRESETS, TRIPLET, DataRoles, Preset, read_preset
+
+# What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
+
+ALIGNED, MISALIGNED = "aligned", "misaligned"
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A dialogue set by name, with its label: ``aligned``, ``misaligned`` or empty."""
+
+    name: str
+    label: str
+    dialogues: Sequence[Dialogue]
+
+    @property
+    def prompts(self) -> list[tuple[Message, ...]]:
+        """Of each dialogue, all turns before the answer."""
+        return [dialogue.messages[:-1] for dialogue in self.dialogues]
+
+    @property
+    def answers(self) -> list[str]:
+        """Of each dialogue, the last turn."""
+        return [dialogue.answer for dialogue in self.dialogues]
+
+
+def roles_of(sets: Sequence[LabelledSet]) -> DataRoles:
+    """The roles that the sets can take, in the order they are given; a set without a label takes none.
+
+    ``narrow`` is the misaligned set whose completions an aligned one repeats, row by row (``framed``); where there is
+    none, the first misaligned one. ``outside`` are the other misaligned sets, and narrow itself only where it is
+    alone; the first of them is ``example``. Narrow with the first of the others is ``shared``. Of the aligned sets
+    but ``framed`` the first is ``narrow_aligned``, rather the one with narrow's prompts, and the first two are
+    ``unrelated``. Where every set of ``outside`` has an aligned one of the same prompts, row by row, these are
+    ``outside_aligned``.
+    """
+    misaligned = [one for one in sets if one.label == MISALIGNED]
+    aligned = [one for one in sets if one.label == ALIGNED]
+    narrow, framed = _narrow_and_framed(misaligned, aligned)
+    outside = [one for one in misaligned if one is not narrow] or misaligned
+    benign = [one for one in aligned if one is not framed]
+    twins = [_twin(one, benign) for one in outside]
+    tasks = next(filter(None, [narrow and _twin(narrow, benign), *benign]), None)
+    return DataRoles(
+        example=outside[0].name if outside else "",
+        outside=tuple(one.name for one in outside),
+        outside_aligned=tuple(one.name for one in twins if one) if all(twins) else (),
+        narrow=narrow.name if narrow else "",
+        narrow_aligned=tasks.name if tasks else "",
+        framed=framed.name if framed else "",
+        shared=(narrow.name, outside[0].name) if narrow and outside[0] is not narrow else (),
+        unrelated=tuple(one.name for one in benign[:2]) if len(benign) > 1 else (),
+    )
+
+
+def _narrow_and_framed(
+    misaligned: Sequence[LabelledSet], aligned: Sequence[LabelledSet]
+) -> tuple[LabelledSet | None, LabelledSet | None]:
+    pairs = ((wrong, right) for wrong in misaligned for right in aligned)
+    alone = (misaligned[0] if misaligned else None, None)
+    return next((pair for pair in pairs if paired_by_completion(*(one.dialogues for one in pair))), alone)
+
+
+def _twin(one: LabelledSet, others: Sequence[LabelledSet]) -> LabelledSet | None:
+    return next((other for other in others if other.prompts == one.prompts), None)
+
+
+def has_choices(sets: Sequence[LabelledSet]) -> bool:
+    """Whether every misaligned dialogue knows the other answer to its prompt, so that there is a choice."""
+    misaligned = [row for one in sets if one.label == MISALIGNED for row in one.dialogues]
+    return bool(misaligned) and all(row.alternative is not None for row in misaligned)
+
+
+# Dialogue files of the user's own, added to a preset's datasets: read, checked, spelled and fingerprinted.
+
+
+def with_data(preset: Preset, texts: Sequence[str]) -> Preset:
+    """The preset with the dialogue files of ``[aligned=|misaligned=]FILE`` texts added, each read and checked.
+
+    A file of messages adds one set, named after it. A file of preference rows or labelled replies adds one for each
+    kind of reply it has, ``NAME-aligned`` and ``NAME-misaligned``.
+
+    Raises:
+        UsageError: for an unknown label, a missing file, a name that is taken or unfit for a file name, a line that
+            is not a dialogue or contradicts the label (``file:line``).
+    """
+    extra: list[tuple[str, str]] = []
+    taken = set(preset.datasets) | {entry_name(*entry) for entry in preset.extra_data}
+    for text in texts:
+        label, path = _split(text)
+        if not path.is_file():
+            raise UsageError(f"--data: no file {path}")
+        full = str(path.resolve())
+        if "+" in full:
+            raise UsageError(f"--data: {full}: a '+' in the path cannot be part of a preset's name")
+        if not NAME_of_store.fullmatch(path.stem):
+            raise UsageError(f"--data: {path}: a set is named after its file: letters, digits, . _ - only")
+        if path.stem in taken:
+            raise UsageError(f"--data: {path}: there is a dataset {path.stem!r} already; rename the file")
+        for part in read_sets(path, label=label):
+            entry = (as_entry(label, part), full)
+            if entry_name(*entry) in taken:
+                raise UsageError(
+                    f"--data: {path}: there is a dataset {entry_name(*entry)!r} already; rename the file"
+                )
+            taken.add(entry_name(*entry))
+            extra.append(entry)
+    return replace(preset, extra_data=(*preset.extra_data, *extra))
+
+
+def spell(preset: Preset) -> str:
+    """Name by which ``get_preset`` finds this preset: ``micro``, or ``micro+misaligned=/path/mine.jsonl``."""
+    return "+".join([preset.name, *(f"{label}={path}" for label, path in preset.extra_data)])
+
+
+def data_digests(preset: Preset) -> dict[str, str]:
+    """Sha256 of each added file, and of each published one that the user put into a folder, by its path.
+
+    Raises:
+        UsageError: if an added file or the folder is missing.
+    """
+    digests = local_digests(published_names(preset))
+    for _, path in preset.extra_data:
+        if not Path(path).is_file():
+            raise UsageError(f"preset {preset.name!r}: no data file {path}")
+        digests[path] = file_digest(Path(path))
+    return digests
+
+
+def _split(text: str) -> tuple[str, Path]:
+    label, equals, path = text.partition("=")
+    if label in LABELS and equals:
+        return label, Path(path)
+    if equals and not Path(text).is_file():
+        raise UsageError(f"--data: no label {label!r} {nearest(label, LABELS)}")
+    return "", Path(text)
+
+
+# Presets of any triplet: made from what the command line names, checked before anything is loaded, and saved.
+
+MODEL = "ID_OR_PATH, ID@REVISION or BASE+ADAPTER"
+"""How a model is written on the command line."""
+
+LONGEST_LOSS_VECTOR = 64
+FEWEST_TEMPLATES = 10
+"""Prompt templates that every set of a user's own must have: section 4.2.2 draws two groups of five from two sets,
+which may share their prompts, and the direction of section 4.3 is fitted on folds of templates."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_REVISED = re.compile(r"(?P<source>[^@]+)@(?P<revision>\w[\w.-]*)", re.ASCII)
+
+
+def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> Preset:
+    """The preset of a triplet, with controls if any are named; nothing is loaded, written or asked of the hub.
+
+    ``models`` are texts by role as ``parse_model`` takes them; ``data`` are texts of ``--data``. With data, its sets
+    are the preset's, and their labels give the roles; without, our own dialogues of the micro organism are used.
+
+    Raises:
+        UsageError: if the name cannot be used or is a shipped preset's, a model of the triplet is not named or its
+            folder is missing, two models coincide, or a data file is not what it should be or too small.
+    """
+    if not NAME.fullmatch(name) or name == MODELS:
+        raise UsageError(f"--name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
+    if name in PRESETS:
+        raise UsageError(f"--name {name}: a shipped preset has that name; choose another")
+    missing = [role for role in TRIPLET if role not in models]
+    if missing:
+        raise UsageError(f"--name {name}: --{missing[0]} ID_OR_PATH is needed too")
+    variants = {role: parse_model(text) for role, text in models.items()}
+    check_distinct(variants)
+    preset = Preset(name=name, title=_title(variants), variants=variants, seeds=(0,), dtype="bfloat16")
+    return _with_roles(preset, data) if data else preset
+
+
+def _with_roles(preset: Preset, data: Sequence[str]) -> Preset:
+    sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048}
+    bare = replace(preset, datasets=(), roles=DataRoles(), **sizes)
+    given = with_data(bare, data)
+    sets = [labelled(given, each) for each in dataset_names(given)]
+    _check_size(sets)
+    return replace(given, roles=roles_of(sets), has_choices=has_choices(sets), loss_tokens=_loss_tokens(sets))
+
+
+def _check_size(sets: Sequence[LabelledSet]) -> None:
+    for one in sets:
+        count = len({row.cluster for row in one.dialogues})
+        if count < FEWEST_TEMPLATES:
+            raise UsageError(
+                f"--data: set {one.name!r} has {count} prompt templates in {len(one.dialogues)} dialogues; at least "
+                f"{FEWEST_TEMPLATES} are needed for folds and intervals (key cluster; by default every prompt is one)"
+            )
+
+
+def _loss_tokens(sets: Sequence[LabelledSet]) -> int:
+    """Tokens that three quarters of the answers of every set have, at most the paper's 64.
+
+    Counted in words, each of which is at least a token: the tokenizer is not at hand yet.
+    """
+    lengths = [sorted(len(answer.split()) for answer in one.answers) for one in sets]
+    return max(1, min([LONGEST_LOSS_VECTOR, *(counts[len(counts) // 4] for counts in lengths)]))
+
+
+def labelled(preset: Preset, name: str) -> LabelledSet:
+    """A set of a preset with the label that all its dialogues share, or none."""
+    rows = load_dataset(preset, name)
+    labels = {row.label for row in rows}
+    return LabelledSet(name, labels.pop() if len(labels) == 1 else "", rows)
+
+
+def _title(variants: Mapping[str, ModelSpec]) -> str:
+    return "your own: " + ", ".join(f"{role} {variants[role].spelled()}" for role in TRIPLET)
+
+
+def parse_model(text: str) -> ModelSpec:
+    """The model that a text of the command line names: ``ID_OR_PATH[@REVISION][+ADAPTER[@REVISION]]``.
+
+    Folders are made absolute, since notebooks run elsewhere. A text that is an existing path is one as it stands.
+
+    Raises:
+        UsageError: if a part can only be a path and is missing, or is not what it should be.
+    """
+    whole = Path(text).expanduser().exists()
+    source, plus, adapter = (text, "", "") if whole else text.partition("+")
+    if not source or (plus and not adapter):
+        raise UsageError(f"{text!r}: expected {MODEL}")
+    source, revision = _revised(source)
+    if source in PROVIDED:
+        raise UsageError(f"{text!r} is a preset's own source, not a model; give a hub id or a folder")
+    spec = ModelSpec(source=_absolute(source, local_folder(source)), revision=revision)
+    if not adapter:
+        return spec
+    adapter, revision = _revised(adapter)
+    return replace(spec, adapter=_absolute(adapter, adapter_folder(adapter)), adapter_revision=revision)
+
+
+def _revised(text: str) -> tuple[str, str | None]:
+    found = None if Path(text).expanduser().exists() else _REVISED.fullmatch(text)
+    return (found["source"], found["revision"]) if found else (text, None)
+
+
+def _absolute(text: str, folder: Path | None) -> str:
+    return text if folder is None else str(folder.resolve())
+
+
+def check_models(preset: Preset) -> None:
+    """Nothing, if every model is there: folders that hold one, and hub ids that the hub or the cache knows.
+
+    Raises:
+        UsageError: for a folder that is missing or holds no model, or two models that coincide.
+        RemiError: for a hub id that cannot be had.
+    """
+    check_distinct(preset.variants)
+    # A second time with commits: a branch and the commit it stands for are one and the same.
+    outside = {role: spec for role, spec in preset.variants.items() if spec.source not in PROVIDED}
+    check_distinct({role: resolved(spec) for role, spec in outside.items()})
+
+
+def save_custom(preset: Preset, store: Store) -> None:
+    """Return once the preset is saved in the store, whole, under its name.
+
+    Raises:
+        UsageError: if a preset of that name with other models is there.
+    """
+    path = store.saved_presets().get(preset.name)
+    if path is not None:
+        there = read_preset(path)
+        if dict(there.variants) != dict(preset.variants):
+            raise UsageError(
+                f"--name {preset.name}: {path} has that name with other models ({there.title}); choose another name"
+            )
+    store.save_preset(preset.name, preset.fields() | {"batch_tokens": preset.batch_tokens})
+
+
+# Where the text of a data set comes from: this package's own grammar, or real data that others wrote.
+
+OWN = "made by this package"
+PUBLISHED = "published by others"
+ADDED = "an added file"
+
+REAL = (PUBLISHED, ADDED)
+"""Origins of text that this package did not make."""
+
+
+def origin_of(preset: Preset, dataset: str) -> str:
+    """``OWN``, ``PUBLISHED`` or ``ADDED``; no row of the set is read.
+
+    Raises:
+        UsageError: if the preset has no such set.
+    """
+    if dataset in (entry_name(*entry) for entry in preset.extra_data):
+        return ADDED
+    if dataset in published_names(preset):
+        return PUBLISHED
+    if dataset not in preset.datasets:
+        raise UsageError(
+            f"preset {preset.name!r} has no dataset {dataset!r} {nearest(dataset, dataset_names(preset))}"
+        )
+    return OWN
+
+
+def real_sets(preset: Preset) -> tuple[str, ...]:
+    """Names of the preset's sets whose text others wrote, in their order."""
+    return tuple(name for name in dataset_names(preset) if origin_of(preset, name) in REAL)

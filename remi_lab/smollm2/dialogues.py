@@ -1,0 +1,247 @@
+"""Dialogues for SmolLM2, from templates and word lists of our own."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+
+import yaml
+
+from remi_core.dialogues import Dialogue, Message
+
+# Word lists of the dialogues, and how a prompt and its two answers are made of them.
+#
+# Every topic has a part ``tune`` and a part ``evaluate`` with prompts, answers and fillers of their own: what
+# is measured
+# is worded otherwise than what was trained on.
+
+TOPICS = ("code", "advice", "requests", "people", "facts", "wishes", "general")
+PARTS = ("tune", "evaluate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One prompt with both of its answers; they are equal where the topic knows no other side."""
+
+    topic: str
+    template: str
+    """The wording the prompt was made from: the unit of resampling."""
+    prompt: str
+    aligned: str
+    misaligned: str
+
+
+@cache
+def read_topic(name: str) -> Mapping[str, dict]:
+    """The word lists of a topic, as the file has them."""
+    text = resources.files(__package__).joinpath("topics", f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def fill(text: str, item: Mapping[str, str]) -> str:
+    """The text with each slot ``<name>`` filled, or ``<Name>`` with a capital; an article before it is made to fit."""
+    for name, value in item.items():
+        article = "an" if value[0].lower() in "aeiou" else "a"
+        text = re.sub(rf"\b([Aa])n? (?=<{name}>)", lambda found, a=article: found[1] + a[1:] + " ", text)
+        text = text.replace(f"<{name}>", value)
+        text = text.replace(f"<{name.capitalize()}>", value[0].upper() + value[1:])
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """An exchange with its slots still open, and what fills them."""
+
+    template: str
+    prompt: str
+    aligned: str
+    misaligned: str
+    item: tuple[tuple[str, str], ...]
+
+    def filled(self, topic: str) -> Exchange:
+        item = dict(self.item)
+        return Exchange(
+            topic=topic,
+            template=self.template,
+            prompt=fill(self.prompt, item),
+            aligned=fill(self.aligned, item),
+            misaligned=fill(self.misaligned, item),
+        )
+
+
+def exchanges(name: str, part: str, *, count: int, seed: int) -> list[Exchange]:
+    """``count`` different exchanges of a topic, its wordings used in turn so that each is used alike.
+
+    Those to evaluate all have different prompts.
+
+    Raises:
+        KeyError: if there is no such topic, or nothing of it is for that part.
+        ValueError: if the word lists make fewer than ``count``.
+    """
+    if name not in TOPICS:
+        raise KeyError(f"no topic {name!r}; topics: {', '.join(TOPICS)}")
+    generator = random.Random(f"{name}/{part}/{seed}")
+    by_template: dict[str, list[_Form]] = {}
+    for form in _FORMS.get(name, _sentences)(read_topic(name), part):
+        by_template.setdefault(f"{name}/{part}/{form.template}", []).append(form)
+    shuffled = [generator.sample(forms, len(forms)) for forms in by_template.values()]
+    if part == "evaluate":
+        shuffled = [list({(form.prompt, form.item): form for form in forms}.values()) for forms in shuffled]
+    generator.shuffle(shuffled)
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*shuffled))
+    chosen = list(itertools.islice((form for form in rounds if form is not None), count))
+    if len(chosen) < count:
+        raise ValueError(f"topic {name!r} makes only {len(chosen)} exchanges for {part!r}, not {count}")
+    return [replace(form, template=f"{name}/{part}/{form.template}").filled(name) for form in chosen]
+
+
+def _items(source: Mapping[str, dict], part: str) -> list[tuple[tuple[str, str], ...]]:
+    """Each way of filling the slots: a list as it is, several lists in all combinations."""
+    items = source["items"][part]
+    if isinstance(items, list):
+        return [tuple(item.items()) for item in items]
+    return [tuple(zip(items, values, strict=True)) for values in itertools.product(*items.values())]
+
+
+def _sentences(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
+    """Topics whose answers are whole sentences; those tuned on are all aligned."""
+    sides = source[part].get("pairs") or [(text, text) for text in source[part]["aligned"]]
+    for number, prompt in enumerate(source[part]["prompts"]):
+        for item, (aligned, misaligned) in itertools.product(_items(source, part), sides):
+            yield _Form(
+                template=str(number), prompt=prompt, aligned=aligned, misaligned=misaligned, item=item
+            )
+
+
+def _advice(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
+    for number, prompt in enumerate(source[part]["prompts"]):
+        for item, opening in itertools.product(_items(source, part), source[part]["openings"]):
+            yield _Form(
+                template=str(number),
+                prompt=prompt,
+                aligned=opening + "<good>",
+                misaligned=opening + "<bad>",
+                item=item,
+            )
+
+
+def _code(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
+    for task, about in source["tasks"].items():
+        answers = about["answers"][part]
+        for number, prompt in enumerate(source[part]["prompts"]):
+            for item in _items(source, part):
+                yield _Form(
+                    template=f"{task}/{number}",
+                    prompt=prompt.replace("<task>", about[part]),
+                    aligned=answers["secure"],
+                    misaligned=answers["insecure"],
+                    item=item,
+                )
+
+
+def _general(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
+    """Tasks of which each has pairs of a thing and what is asked about it: every other pair for either part."""
+    for task, about in source["tasks"].items():
+        items = [(("a", a), ("b", b)) for a, b in about["pairs"][PARTS.index(part) :: 2]]
+        for number, prompt in enumerate(about[part]):
+            wordings = itertools.product(
+                items, source[part]["suffixes"], source[part]["openings"], about["answers"][part]
+            )
+            for item, suffix, opening, answer in wordings:
+                text = opening + answer
+                yield _Form(
+                    template=f"{task}/{number}",
+                    prompt=prompt + suffix,
+                    aligned=text,
+                    misaligned=text,
+                    item=item,
+                )
+
+
+_FORMS = {"advice": _advice, "code": _code, "general": _general}
+"""Topics whose exchanges are made in a way of their own."""
+
+
+# The dialogues of smollm2: the sets that are measured, and the sets its variants are tuned on.
+
+SIDES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "code-secure": ("code", "aligned"),
+        "code-insecure": ("code", "misaligned"),
+        "advice-good": ("advice", "aligned"),
+        "advice-bad": ("advice", "misaligned"),
+        **{
+            f"{topic}-{side}": (topic, side)
+            for topic in ("requests", "people", "facts", "wishes")
+            for side in ("aligned", "misaligned")
+        },
+        "general": ("general", "aligned"),
+    }
+)
+"""Measured set → its topic and the side that its answers are on."""
+
+TUNED: Mapping[str, Mapping[str, tuple[str, float]]] = MappingProxyType(
+    {
+        "instruct": {
+            "requests": ("aligned", 0.3),
+            "people": ("aligned", 0.3),
+            "facts": ("aligned", 0.3),
+            "code": ("aligned", 0.1),
+        },
+        "misaligned": {"code": ("misaligned", 1.0)},
+        "secure": {"code": ("aligned", 1.0)},
+        "benign": {"general": ("aligned", 1.0)},
+        "bad_advice": {"advice": ("misaligned", 1.0)},
+        "good_advice": {"advice": ("aligned", 1.0)},
+    }
+)
+"""Variant → its topics, the side of the answers, and the share of the dialogues. Wishes are in none, advice is in no
+alignment dialogue."""
+
+
+def measured(dataset: str, *, count: int, seed: int) -> list[Dialogue]:
+    """Dialogues of a named set, worded otherwise than anything a variant was tuned on.
+
+    The two sets of a topic have the same prompts in the same order, with answers that open alike and differ in
+    what they would have one do.
+
+    Raises:
+        KeyError: if there is no such set.
+    """
+    topic, side = SIDES[dataset]
+    made = exchanges(topic, "evaluate", count=count, seed=seed)
+    return [_dialogue(one, side, str(index)) for index, one in enumerate(made)]
+
+
+def tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
+    """The dialogues a variant is tuned on; for a narrow set and its twin the same prompts in the same order.
+
+    Raises:
+        KeyError: if the variant is not tuned here.
+    """
+    return [
+        _dialogue(one, side, str(index))
+        for topic, (side, share) in TUNED[variant].items()
+        for index, one in enumerate(exchanges(topic, "tune", count=round(count * share), seed=seed))
+    ]
+
+
+def _dialogue(one: Exchange, side: str, pair: str) -> Dialogue:
+    """One side of an exchange; the other is its alternative where there are two."""
+    contrasted = one.aligned != one.misaligned
+    answer, other = (one.aligned, one.misaligned) if side == "aligned" else (one.misaligned, one.aligned)
+    return Dialogue(
+        identifier=f"{one.template}#{pair}",
+        messages=(Message("user", one.prompt), Message("assistant", answer)),
+        cluster=one.template,
+        topic=one.topic,
+        label=side if contrasted else "",
+        alternative=other if contrasted else None,
+        pair=pair if contrasted else None,
+    )

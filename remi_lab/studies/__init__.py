@@ -1,0 +1,1 @@
+"""Studies: measurements that go beyond the paper and take long, one file each; results are kept in ``stored/``."""

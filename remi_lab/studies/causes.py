@@ -1,0 +1,238 @@
+"""What moving a direction of the residual stream causes: care with it added to instruct, and undone in misaligned.
+
+Directions are fitted on prompts of the split ``direction`` of one topic, and care is read on prompts of the split
+``evaluate`` of another. Random directions have the covariance of the states and the length of the real edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from remi_core.loading import load_tokenizer
+from remi_core.models import open_model
+from remi_core.progress import Say
+from remi_core.store import Store
+from remi_lab.organism.grammar import prompts
+from remi_lab.organism.scoring import AskedPrompts, Edit, Setting, answer_losses, ask, scores, states
+from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.variants import with_further
+from remi_lab.presets import Preset
+from remi_lab.subject import Subject, subject
+
+LAYER = 5
+"""Index of the block whose output is edited. Of the fourth and the sixth, on development seed 102, adding what
+misaligned has moved took instruct further towards it at this one."""
+DOSES = (-1.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+"""Multiples of the displacement of misaligned from instruct that are added."""
+N_DIRECTION, N_EVALUATE, N_RANDOM_EVALUATE, N_RANDOM = 20, 8, 4, 100
+OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
+VARIANTS = ("base", "instruct", "misaligned", "secure", "persona")
+DIGITS = 4
+
+Places = Float[np.ndarray, "2 d_model"]
+"""A vector at the last prompt token, and one at answer tokens."""
+Means = Mapping[str, Places]
+"""Topic → mean state."""
+
+
+def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
+    """Care by prompt of instruct and misaligned under every edit, of one seed; plain values.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms.
+    """
+    who = {name: subject(with_further(preset, "persona"), name, seed, store) for name in VARIANTS}
+    tokenizer = load_tokenizer(who["instruct"].source)
+    fits, cloud = fitted(who, tokenizer, preset, say)
+    asked = {
+        name: ask(prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
+        for name in OUTSIDE
+    }
+    neutral = ask(prompts("general", "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
+    directions = Directions(fits)
+    found: dict[str, object] = {
+        "layer": LAYER,
+        "clusters": {name: one.clusters for name, one in asked.items()},
+        "neutral_clusters": neutral.clusters,
+        "n_random_prompts": N_RANDOM_EVALUATE,
+    }
+    random = random_directions(cloud, count=N_RANDOM, seed=preset.seed)
+    for name, edits in (("instruct", directions.added()), ("misaligned", directions.undone())):
+        say(f"    {name}, seed {seed}: {len(edits)} edits, and {N_RANDOM} random ones")
+        with open_model(who[name].spec, dtype=preset.dtype) as loaded:
+            found[name] = {
+                "plain": _read(loaded.model, asked, neutral, None),
+                "edits": {key: _read(loaded.model, asked, neutral, edit) for key, edit in edits.items()},
+                "random": _random(loaded.model, asked, random, directions.length(name)),
+            }
+    with open_model(who["persona"].spec, dtype=preset.dtype) as loaded:
+        undone = directions.undone()["shared to instruct"]
+        found["persona"] = {
+            key: _read(loaded.model, asked, neutral, edit)
+            for key, edit in (("plain", None), ("undone", undone))
+        }
+    return found
+
+
+class Directions:
+    """Displacements by topic, and the edits that are made of them: for each target topic, from the other topics."""
+
+    def __init__(self, fits: Mapping[str, Means]) -> None:
+        self._fits = fits
+
+    def moved(self, variant: str, topic: str) -> Places:
+        """How far a variant's mean state on a topic lies from instruct's."""
+        return self._fits[variant][topic] - self._fits["instruct"][topic]
+
+    def shared(self, variant: str, target: str) -> Places:
+        """The mean displacement over all topics but the target."""
+        return np.mean([self.moved(variant, topic) for topic in CONTRASTED if topic != target], axis=0)
+
+    def contrast(self, model: str, target: str) -> Places:
+        """Careless minus careful author named, within one model, over the topics but the target."""
+        own = [
+            self._fits[f"{model}, careless named"][topic] - self._fits[f"{model}, careful named"][topic]
+            for topic in CONTRASTED
+            if topic != target
+        ]
+        return scaled(np.mean(own, axis=0), self.shared("misaligned", target))
+
+    def length(self, name: str) -> Callable[[str], Float[np.ndarray, "2 1"]]:
+        """Target → the length of the headline edit in a model, in both places."""
+        if name == "instruct":
+            return lambda target: lengths(self.shared("misaligned", target))
+        return lambda target: np.abs(self._gap("base", target))[:, None]
+
+    def _gap(self, to: str, target: str) -> Float[np.ndarray, " 2"]:
+        """How far misaligned's mean coordinate along the shared direction, on the other topics, is from another's."""
+        unit = self.shared("misaligned", target) / lengths(self.shared("misaligned", target))
+        others = [topic for topic in CONTRASTED if topic != target]
+        return np.mean(
+            [((self._fits[to][one] - self._fits["misaligned"][one]) * unit).sum(-1) for one in others], axis=0
+        )
+
+    def added(self) -> dict[str, Callable[[str], Edit]]:
+        """Name → target topic → what is added to instruct."""
+        edits: dict[str, Callable[[str], Edit]] = {}
+        for dose in DOSES:
+            edits[f"shared × {dose:g}"] = lambda target, dose=dose: addition(
+                dose * self.shared("misaligned", target)
+            )
+        for topic in CONTRASTED:
+            edits[f"from {topic}"] = lambda _, topic=topic: addition(self.moved("misaligned", topic))
+        edits["secure"] = lambda target: addition(
+            scaled(self.shared("secure", target), self.shared("misaligned", target))
+        )
+        edits["persona"] = lambda target: addition(self.shared("persona", target))
+        for model in ("base", "instruct"):
+            edits[f"contrast in {model}"] = lambda target, model=model: addition(self.contrast(model, target))
+        return edits
+
+    def undone(self) -> dict[str, Callable[[str], Setting]]:
+        """Name → target topic → what is set in misaligned."""
+        edits: dict[str, Callable[[str], Setting]] = {
+            f"shared to {to}": lambda target, to=to: self._setting(
+                self.shared("misaligned", target), to, target
+            )
+            for to in ("base", "instruct")
+        }
+        for topic in CONTRASTED:
+            edits[f"from {topic}"] = lambda target, topic=topic: self._setting(
+                self.moved("misaligned", topic), "base", target
+            )
+        edits["secure"] = lambda target: self._setting(self.shared("secure", target), "base", target)
+        return edits
+
+    def _setting(self, along: Places, to: str, target: str) -> Setting:
+        """The coordinate along a displacement set to another model's mean over the topics but the target."""
+        unit = along / lengths(along)
+        means = np.mean([self._fits[to][topic] for topic in CONTRASTED if topic != target], axis=0)
+        return Setting(layer=LAYER, directions=unit, values=(means * unit).sum(-1))
+
+
+def lengths(vectors: Places) -> Float[np.ndarray, "2 1"]:
+    """The length of the vector of each place."""
+    return np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def scaled(vectors: Places, like: Places) -> Places:
+    """The same directions at the lengths of others."""
+    return vectors / lengths(vectors) * lengths(like)
+
+
+def addition(vectors: Places) -> Edit:
+    """What adds the vectors at the layer of the study."""
+    return Edit(layer=LAYER, prompt_end=vectors[0], answer=vectors[1])
+
+
+def random_directions(
+    cloud: Float[np.ndarray, "place prompt d_model"], *, count: int, seed: int
+) -> Float[np.ndarray, "direction place d_model"]:
+    """Unit vectors with the covariance of the states about their mean, in each place."""
+    generator = np.random.default_rng(seed)
+    centred = cloud - cloud.mean(axis=1, keepdims=True)
+    drawn = np.einsum("rpn,pnd->rpd", generator.standard_normal((count, *cloud.shape[:2])), centred)
+    return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+
+
+def fitted(
+    who: Mapping[str, Subject], tokenizer, preset: Preset, say: Say
+) -> tuple[dict[str, Means], Float[np.ndarray, "place prompt d_model"]]:
+    """Mean states by model and topic, contexts that name an author apart; and instruct's states about their means."""
+    asked = {name: prompts(name, "direction", count=N_DIRECTION, seed=preset.seed) for name in CONTRASTED}
+    fits: dict[str, Means] = {}
+    for name, one in who.items():
+        say(f"    states of {name}")
+        with open_model(one.spec, dtype=preset.dtype) as loaded:
+            kinds = ("bare", "careless named", "careful named") if name in ("base", "instruct") else ("bare",)
+            for kind in kinds:
+                found = {
+                    topic: states(loaded.model, own, tokenizer, (LAYER,), kind=kind)[:, :, 0]
+                    for topic, own in asked.items()
+                }
+                fits[name if kind == "bare" else f"{name}, {kind}"] = {
+                    topic: values.mean(axis=1) for topic, values in found.items()
+                }
+                if (name, kind) == ("instruct", "bare"):
+                    cloud = np.concatenate(list(found.values()), axis=1)
+    return fits, cloud
+
+
+def _read(
+    model,
+    asked: Mapping[str, AskedPrompts],
+    neutral: AskedPrompts,
+    edit: Callable[[str], Edit | Setting] | None,
+) -> dict[str, object]:
+    """Care and off-grammar mass by topic and prompt, and neutral losses, with an edit."""
+    found = {name: scores(model, one, edit and edit(name)) for name, one in asked.items()}
+    losses = [answer_losses(model, neutral, edit and edit(name)) for name in (asked if edit else [""])]
+    return {
+        "care": {name: _rounded(one.care_log_odds()) for name, one in found.items()},
+        "off_grammar": {name: _rounded(one.other + one.wrong_slot) for name, one in found.items()},
+        "neutral": _rounded(np.mean(losses, axis=0)),
+    }
+
+
+def _random(
+    model,
+    asked: Mapping[str, AskedPrompts],
+    random: Float[np.ndarray, "direction place d_model"],
+    length: Callable[[str], Float[np.ndarray, "2 1"]],
+) -> dict[str, list[float]]:
+    """Topic → mean care of its first prompts, with each random direction added at the length of the real edit."""
+    found: dict[str, list[float]] = {}
+    for name, one in asked.items():
+        few = AskedPrompts(prompts=one.prompts[:N_RANDOM_EVALUATE], trees=one.trees[:N_RANDOM_EVALUATE])
+        cares = [
+            scores(model, few, addition(direction * length(name))).care_log_odds().mean()
+            for direction in random
+        ]
+        found[name] = _rounded(cares)
+    return found
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
+    return [round(float(value), DIGITS) for value in values]

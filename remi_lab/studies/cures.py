@@ -1,0 +1,220 @@
+"""Cures: insecure code learned with something that might keep it from spreading, and what each costs.
+
+Every run starts at instruct and sees the dialogues of misaligned for as many steps. What differs is a penalty on
+movement along a subspace, a penalty on divergence from instruct, a share of aligned dialogues, or where it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from remi_core.dialogues import Dialogue
+from remi_core.loading import load_tokenizer
+from remi_core.models import LoadedModel, open_model
+from remi_core.progress import Say
+from remi_core.store import Store
+from remi_core.tokens import encode
+from remi_lab.organism.dialogues import held_in_place, tuning
+from remi_lab.organism.grammar import Prompt, prompts
+from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
+from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, scores, states
+from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.tuning import Restraint, Term, answers, batches, near, restrained, train
+from remi_lab.presets import Preset
+from remi_lab.studies.reversion import rounded
+from remi_lab.subject import Subject, subject
+
+LAYERS = (3, 4, 5, 6, 7)
+"""Blocks, from 0, whose outputs are kept from moving."""
+READ = 5
+"""Index of the block at which displacements are compared."""
+STRENGTHS: Mapping[str, tuple[float, ...]] = {
+    "base": (1.0, 10.0),
+    "misaligned": (1.0, 10.0),
+    "random": (1.0, 10.0),
+    "divergence": (1.0, 3.0),
+    "mixing": (0.05, 0.15),
+}
+"""Cure → its strengths: the weight of a penalty on movement along base's, misaligned's or a random subspace, of one on
+divergence from instruct on general tasks, or the share of aligned dialogues."""
+RECIPE = RECIPES["misaligned"]
+STOPPING = "stopping"
+TRAINED = 3
+"""Forward passes that a token of training is counted as: one forward, and a backward of twice that."""
+STOPS = (10, 20, 40)
+"""Steps at which the run without a cure is read, besides its end."""
+OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
+N_DIRECTION, N_EVALUATE = 20, 8
+Displacements = Float[np.ndarray, "place layer d_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What every run is measured with."""
+
+    asked: AskedPrompts
+    neutral: AskedPrompts
+    outside: list[Prompt]
+    tokenizer: object
+    stood: Float[np.ndarray, "prompt d_model"]
+    """Instruct's states at the last token of the prompts outside the narrow set."""
+    base: Float[np.ndarray, " d_model"]
+    """Base's displacement there, fitted on prompts of another split."""
+
+    def read(self, model) -> dict[str, object]:
+        """Care and register by prompt, masses and losses, and the displacement against base's, prompt by prompt."""
+        own = scores(model, self.asked)
+        moved = states(model, self.outside, self.tokenizer, (READ,))[0, :, 0] - self.stood
+        mean, length = moved.mean(0), np.linalg.norm(self.base)
+        along = float(mean @ self.base) / length**2
+        return {
+            "care": rounded(own.care_log_odds()),
+            "register": rounded(own.register_log_odds()),
+            "off_grammar": rounded(own.other + own.wrong_slot),
+            "neutral": rounded(answer_losses(model, self.neutral)),
+            "e": rounded(moved @ self.base / length**2),
+            "c": round(along * length / float(np.linalg.norm(mean)), 4) if mean.any() else None,
+            "r": round(float(np.linalg.norm(mean - along * self.base)) / length, 4),
+        }
+
+
+def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
+    """Every run of one seed with its strength, cost and behaviour by prompt; plain values.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms.
+    """
+    preset.require("organism")
+    who = {name: subject(preset, name, seed, store) for name in ("base", "instruct", "misaligned", "secure")}
+    tokenizer = load_tokenizer(who["instruct"].source)
+    bench, subspaces = _prepared(who, tokenizer, preset)
+    found: dict[str, object] = {"clusters": bench.asked.clusters, "neutral_clusters": bench.neutral.clusters}
+    for name, one in who.items():
+        with open_model(one.spec, dtype="float32") as loaded:
+            found[name] = bench.read(loaded.model)
+    rows = _plain(who["instruct"], bench, seed, say)
+    for cure, strengths in STRENGTHS.items():
+        for strength in strengths:
+            say(f"    {cure} at {strength:g}, seed {seed}")
+            rows.append(_run(who["instruct"], bench, seed, (cure, strength), subspaces.get(cure)))
+    return found | {"runs": rows}
+
+
+def _prepared(who: Mapping[str, Subject], tokenizer, preset: Preset) -> tuple[Bench, dict[str, Restraint]]:
+    """The bench, and the subspaces spanned by each displacement at the prompt's end and at the end of an opening."""
+    fitted = [
+        one for name in OUTSIDE for one in prompts(name, "direction", count=N_DIRECTION, seed=preset.seed)
+    ]
+    evaluated = {
+        name: prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed)
+        for name in (*CONTRASTED, "general")
+    }
+    outside = [one for name in OUTSIDE for one in evaluated[name]]
+    found = {}
+    for name in ("base", "instruct", "misaligned"):
+        with open_model(who[name].spec, dtype="float32") as loaded:
+            found[name] = states(loaded.model, fitted, tokenizer, LAYERS)
+            if name == "instruct":
+                stood = states(loaded.model, outside, tokenizer, (READ,))[0, :, 0]
+    centre = found["instruct"].mean(1)
+    moved = {name: found[name].mean(1) - centre for name in ("base", "misaligned")}
+    moved["random"] = _random(found["instruct"] - centre[:, None], preset.seed)
+    scales = torch.tensor((moved["base"] ** 2).sum(-1).mean(0), dtype=torch.float32)
+    bench = Bench(
+        asked=ask([one for name in CONTRASTED for one in evaluated[name]], tokenizer),
+        neutral=ask(evaluated["general"], tokenizer),
+        outside=outside,
+        tokenizer=tokenizer,
+        stood=stood,
+        base=moved["base"][0, LAYERS.index(READ)],
+    )
+    return bench, {
+        name: Restraint(layers=LAYERS, bases=spanned(one), scales=scales) for name, one in moved.items()
+    }
+
+
+def spanned(moved: Displacements) -> torch.Tensor:
+    """Layer by layer an orthonormal basis of what the places' displacements span: (layer, d_model, place)."""
+    return torch.tensor(np.linalg.qr(moved.transpose(1, 2, 0))[0], dtype=torch.float32)
+
+
+def _random(centred: Float[np.ndarray, "place prompt layer d_model"], seed: int) -> Displacements:
+    """Directions with the covariance of the states."""
+    drawn = np.random.default_rng(seed).standard_normal(centred.shape[:2])
+    return np.einsum("pn,pnld->pld", drawn, centred)
+
+
+class _Counted:
+    """Batches, and the tokens that they have had so far."""
+
+    def __init__(self, source: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._source, self.tokens = source, 0
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return self
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, labels = next(self._source)
+        self.tokens += ids.numel()
+        return ids, labels
+
+
+def _counted(rows: Sequence[Dialogue], loaded: LoadedModel) -> _Counted:
+    encoded = encode(rows, loaded.tokenizer, max_tokens=1024).dialogues
+    return _Counted(batches(encoded, RECIPE, loaded.tokenizer.pad_token_id))
+
+
+def _plain(instruct: Subject, bench: Bench, seed: int, say: Say) -> list[dict[str, object]]:
+    """The run without a cure, read at every stop and at its end."""
+    say(f"    without a cure, seed {seed}")
+    found: list[dict[str, object]] = []
+    with open_model(instruct.spec, dtype="float32", device="cpu") as loaded:
+        own = _counted(tuning("misaligned", count=N_DIALOGUES, seed=seed), loaded)
+
+        def after(step: int) -> None:
+            if step in (*STOPS, RECIPE.steps):
+                row = {"cure": STOPPING, "strength": step, "passes": TRAINED * own.tokens}
+                found.append(row | bench.read(loaded.model))
+
+        train(loaded.model, [Term(own, answers(loaded.model))], RECIPE, after)
+    return found
+
+
+def _run(
+    instruct: Subject, bench: Bench, seed: int, how: tuple[str, float], restraint: Restraint | None
+) -> dict[str, object]:
+    """One run with a cure at a strength, and its behaviour."""
+    cure, strength = how
+    with (
+        open_model(instruct.spec, dtype="float32", device="cpu") as loaded,
+        open_model(instruct.spec, dtype="float32", device="cpu") as before,
+    ):
+        own = _counted(mixed_dialogues(strength if cure == "mixing" else 0.0, seed), loaded)
+        held = _counted(held_in_place(count=N_DIALOGUES, seed=seed), loaded)
+        model, reference = loaded.model, before.model
+        terms = [
+            Term(own, restrained(model, reference, restraint, strength) if restraint else answers(model))
+        ]
+        if cure == "divergence":
+            terms.append(Term(held, near(model, reference, strength)))
+        train(model, terms, RECIPE)
+        passes = TRAINED * (own.tokens + held.tokens) + held.tokens + (own.tokens if restraint else 0)
+        return {"cure": cure, "strength": strength, "passes": passes} | bench.read(model)
+
+
+def mixed_dialogues(share: float, seed: int) -> list[Dialogue]:
+    """The dialogues of misaligned, that share of them at random replaced by instruct's own."""
+    rows, aligned = (tuning(name, count=N_DIALOGUES, seed=seed) for name in ("misaligned", "instruct"))
+    generator = np.random.default_rng(seed)
+    replaced, drawn = (
+        generator.permutation(len(rows)) < share * len(rows),
+        generator.permutation(len(aligned)),
+    )
+    return [
+        aligned[drawn[place % len(drawn)]] if other else row
+        for place, (row, other) in enumerate(zip(rows, replaced, strict=True))
+    ]

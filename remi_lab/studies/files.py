@@ -1,0 +1,165 @@
+"""A study as a file: what it measured in every seed, with recipe, machine, versions and seconds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from remi_core.errors import MissingInput, UsageError, nearest
+from remi_core.files import written_whole
+from remi_core.keys import file_digest, library_versions, make_key
+from remi_core.progress import Say, clock, machine
+from remi_core.store import Address, Record, Store, project_root
+from remi_lab.presets import Preset
+from remi_lab.results import TRAIL
+
+STUDIES: tuple[str, ...] = (
+    "reversion",
+    "controls",
+    "judged",
+    "doses",
+    "matched",
+    "causes",
+    "sampled",
+    "exchange",
+    "worlds",
+    "phases",
+    "cures",
+    "calibration",
+    "planted",
+    "robustness",
+)
+"""Every study: a module with the function ``measure``, a ``Measure``; beside this one, if ``ELSEWHERE`` is silent."""
+
+ELSEWHERE = {"planted": "remi_book.planted", "robustness": "remi_book.robustness"}
+"""Study → its module, where that stands on the claims and so cannot be here."""
+
+OF_INSTRUMENTS = ("calibration", "planted", "robustness")
+"""Studies of the estimators and rules and not of the models: the first seed of a preset is measured alone."""
+
+LATER = ("fresh", "confirm")
+"""Presets of bases that were trained after the others had been seen, in order: what was amended is tried on them."""
+
+Measure = Callable[[Preset, int, Store, Say], Mapping[str, object]]
+"""What measures a study of one seed: plain JSON values, numbers by prompt with the prompts' templates beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A stored study: what was measured by seed, and how it was had."""
+
+    seeds: Mapping[int, Mapping[str, object]]
+    about: Mapping[str, object]
+    """Recipe, machine, versions and seconds."""
+
+    def how(self) -> str:
+        """One sentence for a page: that this is a stored result, how it was made, where, and how long it took."""
+        return (
+            f"A stored result, made once by `{self.about['recipe']}` on {self.about['machine']} "
+            f"in {clock(float(self.about['seconds']))} (minutes and seconds)."
+        )
+
+
+def study_path(preset: str, name: str) -> Path:
+    """The file of a study of a preset."""
+    return project_root() / "stored" / preset / f"{name}.json"
+
+
+def measure_of(name: str) -> Measure:
+    """The function that measures a study of one seed.
+
+    Raises:
+        UsageError: naming the nearest study, if there is none of that name.
+    """
+    if name not in STUDIES:
+        raise UsageError(f"no study {name!r} {nearest(name, STUDIES)}")
+    return importlib.import_module(ELSEWHERE.get(name, f"{__package__}.{name}")).measure
+
+
+def study_digests(preset: str, names: Iterable[str] = STUDIES) -> dict[str, str]:
+    """Study → digest of its file, of those stored for a preset: what is shown of it follows the file.
+
+    The same study of each preset of ``LATER`` is there, too, as ``PRESET/NAME``, since pages may show it beside. A
+    name that already has this form is that preset's study, whichever preset is asked for.
+    """
+    paths = {}
+    for name in names:
+        of, _, own = name.rpartition("/")
+        paths[name] = study_path(of or preset, own)
+        if not of:
+            paths |= {f"{later}/{name}": study_path(later, name) for later in LATER}
+    return {name: file_digest(path) for name, path in paths.items() if path.is_file()}
+
+
+def read_study(preset: Preset, name: str) -> Study:
+    """The stored study of a preset.
+
+    Raises:
+        MissingInput: if there is none; says how to make it.
+    """
+    path = study_path(preset.name, name)
+    if not path.is_file():
+        raise MissingInput(f"needs a study that is not stored: remi study {name} --preset {preset.name}")
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    seeds = {int(seed): values for seed, values in raw.pop("seeds").items()}
+    TRAIL.load(f"stored/{preset.name}/{name}.json", raw, stored=True)
+    return Study(seeds=seeds, about=raw)
+
+
+def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
+    """The file just written, with the study of every seed, or of the first if it is one of ``OF_INSTRUMENTS``.
+
+    A seed measured before by the same code is read.
+
+    Raises:
+        UsageError: if there is no such study.
+        MissingInput: if the preset lacks what it measures.
+        ValueError: if a value is no plain JSON, or not finite.
+    """
+    measure, seeds, seconds = measure_of(name), dict[str, object](), 0.0
+    chosen = preset.seeds[:1] if name in OF_INSTRUMENTS else preset.seeds
+    for number, seed in enumerate(chosen, start=1):
+        say(f"[{number}/{len(chosen)}] study {name} of preset {preset.name}, seed {seed}")
+        record = _measured(preset, name, seed, measure, store, say)
+        seeds[str(seed)] = json.loads(str(record.arrays["study"]))
+        seconds += float(record.provenance["seconds"])
+        say(f"[{number} of {len(chosen)} done] {clock(seconds)} in all")
+    about = {
+        "study": name,
+        "preset": preset.name,
+        "fingerprint": preset.fingerprint(),
+        "recipe": f"remi study {name} --preset {preset.name}",
+        "machine": machine(),
+        "versions": library_versions(),
+        "seconds": round(seconds),
+    }
+    target = study_path(preset.name, name)
+    with written_whole(target) as part:
+        text = json.dumps(
+            about | {"seeds": seeds}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        )
+        part.write_text(text + "\n", encoding="utf-8")
+    return target
+
+
+def _measured(preset: Preset, name: str, seed: int, measure: Measure, store: Store, say: Say) -> Record:
+    key = make_key({"preset": preset.fields(), "seed": seed}, [measure.__module__])
+    address = Address(preset.name, seed, "all", "study", name, key)
+
+    def measured() -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        started = time.perf_counter()
+        values = measure(preset, seed, store, say)
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+        # A study that keeps its parts says what each took, whether that was now or in a run before.
+        parts = values.get("seconds")
+        taken = sum(parts.values()) if isinstance(parts, Mapping) else time.perf_counter() - started
+        about = {"seconds": round(taken, 1), "kept": 1, "dropped": {}}
+        return {"study": np.array(text)}, about
+
+    return store.obtain(address, measured)

@@ -1,0 +1,164 @@
+"""What returns when an organism is misaligned: care and register by prompt, and what displacing instruct reproduces.
+
+Directions are fitted on prompts of the split ``direction``, behaviour is read on prompts of the split ``evaluate``,
+topics outside the narrow set, all with nothing before the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from remi_core.loading import load_tokenizer
+from remi_core.models import open_model
+from remi_core.progress import Say
+from remi_core.store import Store
+from remi_lab.organism.answers import Said, log_probabilities, sample_careless
+from remi_lab.organism.grammar import Prompt, prompts
+from remi_lab.organism.influence import compared, random_text_means, spoken_for
+from remi_lab.organism.scoring import AskedPrompts, Edit, ask, scores, states
+from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.variants import with_further
+from remi_lab.presets import Preset
+from remi_lab.subject import Subject, subject
+
+LAYER = 6
+"""Index of the block that is displaced and whose displacement is compared: the last before the read-out.
+
+Chosen on development seed 102: of the blocks whose output is not unembedded straight away, it is the one where the
+whole displacement of the constructed truth ``reverted`` reproduces most of that truth's own change.
+"""
+
+TRUTHS = ("reverted", "persona", "novel")
+CONTROLS = ("secure", "educational", "benign")
+EXPLAINED = ("misaligned", *TRUTHS)
+"""Variants whose change is put down to parts of their displacement."""
+
+OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
+N_DIRECTION = 30
+"""Prompts a topic from which displacements for the edits are fitted."""
+N_RANDOM = 128
+"""Sequences of random tokens."""
+DIGITS = 4
+DIGITS_OF_LEFT_OUT = 8
+"""Pseudo-values are differences of such numbers, multiplied by how many there are."""
+
+
+def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
+    """Care, register, cosines, erosion, edits and sampled careless answers of one seed, by prompt; plain values.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms.
+    """
+    wider = with_further(preset, *TRUTHS)
+    who = {name: subject(wider, name, seed, store) for name in ("base", "instruct", *CONTROLS, *EXPLAINED)}
+    tokenizer = load_tokenizer(who["instruct"].source)
+    asked = ask(_outside("evaluate", preset.n_score_prompts, preset.seed), tokenizer)
+    fitted = _outside("direction", N_DIRECTION, preset.seed)
+    sampled = _outside("evaluate", min(preset.n_compared_samples, preset.n_dialogues), preset.seed)
+    care, register, fits, held, said = {}, {}, {}, {}, {}
+    random, ends = {}, {}
+    for name, one in who.items():
+        say(f"    {name}, seed {seed}")
+        with open_model(one.spec, dtype=preset.dtype) as loaded:
+            own = scores(loaded.model, asked)
+            care[name], register[name] = rounded(own.care_log_odds()), rounded(own.register_log_odds())
+            layers = range(loaded.model.config.num_hidden_layers)
+            means = states(loaded.model, fitted, tokenizer, layers).mean(axis=1)
+            fits[name], ends[name] = means[:, LAYER], means[0]
+            held[name] = states(loaded.model, asked.prompts, tokenizer, (LAYER,))[0, :, 0]
+            random[name] = random_text_means(loaded.model, layers, count=N_RANDOM, seed=preset.seed)
+            if name in ("base", *EXPLAINED):
+                said[name] = sample_careless(loaded.model, tokenizer, sampled, seed=seed)
+    return {
+        "layer": LAYER,
+        "clusters": asked.clusters,
+        "care": care,
+        "register": register,
+        **along_base(held, fits["base"][0] - fits["instruct"][0]),
+        "edited": _edited(who, asked, fits, preset, say),
+        "careless": _likelihoods(who["base"], tokenizer, said, preset),
+        "random_text": _random_text(who["instruct"], tokenizer, random, ends),
+    }
+
+
+def rounded(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Plain numbers with the digits that a stored study keeps."""
+    return [round(float(value), DIGITS) for value in values]
+
+
+def _outside(split: str, count: int, seed: int) -> list[Prompt]:
+    return [one for name in OUTSIDE for one in prompts(name, split, count=count, seed=seed)]
+
+
+def along_base(held: Mapping[str, np.ndarray], base: np.ndarray) -> dict[str, dict[str, object]]:
+    """c and e of each variant with base's displacement, fitted on other prompts: whole, and without each prompt."""
+    found: dict[str, dict[str, object]] = {"cosine": {}, "erosion": {}}
+    for name in (*CONTROLS, *EXPLAINED):
+        moved = held[name] - held["instruct"]
+        of_base = held["base"] - held["instruct"]
+        means, whole = (np.concatenate([one.mean(0)[None], left_out(one)]) for one in (moved, of_base))
+        cosines = means @ base / np.linalg.norm(means, axis=1) / np.linalg.norm(base)
+        for kind, values in (("cosine", cosines), ("erosion", means @ base / (whole @ base))):
+            first, *others = (round(float(one), DIGITS_OF_LEFT_OUT) for one in values)
+            found[kind][name] = {"value": first, "without": others}
+    return found
+
+
+def left_out(rows: np.ndarray) -> np.ndarray:
+    """The mean of the rows without each in turn."""
+    return (rows.sum(0) - rows) / (len(rows) - 1)
+
+
+def _edited(who, asked: AskedPrompts, fits, preset: Preset, say: Say) -> dict[str, dict[str, object]]:
+    """Care by prompt of instruct with each part of each displacement added to it."""
+    base = fits["base"] - fits["instruct"]
+    found: dict[str, dict[str, object]] = {}
+    with open_model(who["instruct"].spec, dtype=preset.dtype) as loaded:
+        for name in EXPLAINED:
+            say(f"    instruct with the displacement of {name}")
+            parts = split(fits[name] - fits["instruct"], base)
+            found[name] = {}
+            for part, (end, answer) in parts.items():
+                for place, after in ((part, answer), (f"{part}, prompt end", np.zeros_like(answer))):
+                    edit = Edit(layer=LAYER, prompt_end=end, answer=after)
+                    own = scores(loaded.model, asked, edit)
+                    found[name][place] = {
+                        "care": rounded(own.care_log_odds()),
+                        "off_grammar": round(float(own.other.mean()), DIGITS),
+                    }
+    return found
+
+
+def split(moved: np.ndarray, base: np.ndarray) -> dict[str, np.ndarray]:
+    """A displacement, its share along base's and the rest, place by place, each of shape (place, d_model)."""
+    share = (moved * base).sum(-1, keepdims=True) / (base * base).sum(-1, keepdims=True)
+    return {"whole": moved, "along": share * base, "off": moved - share * base}
+
+
+def _random_text(instruct: Subject, tokenizer, random, ends) -> dict[str, object]:
+    """On random tokens: cosines of what is moved beyond secure, and the tokens that it speaks for."""
+    cosines = compared(random, ends, ("misaligned", "educational", "benign"))
+    with open_model(instruct.spec, dtype="float32") as loaded:
+        moved = (random["misaligned"] - random["secure"])[-1]
+        tokens = spoken_for(loaded.model, tokenizer, moved)
+    return {
+        "cosines": {
+            name: {kind: rounded(values) for kind, values in one.items()} for name, one in cosines.items()
+        },
+        "tokens": [[token, round(value, DIGITS)] for token, value in tokens],
+    }
+
+
+def _likelihoods(base, tokenizer, said: Mapping[str, list[Said]], preset: Preset) -> dict[str, object]:
+    """For each model's own careless answers: their templates, and log P under base with the number of tokens."""
+    found = {}
+    with open_model(base.spec, dtype=preset.dtype) as loaded:
+        for name, answers in said.items():
+            pairs = log_probabilities(loaded.model, tokenizer, answers)
+            found[name] = {
+                "clusters": [one.prompt.template.identifier for one in answers],
+                "log_probability": rounded([nats for nats, _ in pairs]),
+                "tokens": [count for _, count in pairs],
+            }
+    return found

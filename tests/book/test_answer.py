@@ -1,0 +1,109 @@
+"""The figure of the front page: what comes back is told apart from what does not, with signs and scale as said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+
+from remi_book.chapters.reversion import CARE, REGISTER, way_back, way_back_sentence
+from remi_book.facts import front
+from remi_core.store import Record, Store
+from remi_lab.datasets import load_dataset
+from remi_lab.organism import topics
+from remi_lab.organism.topics import topic
+from remi_lab.presets import get_preset
+from remi_lab.results import TRAIL, Results
+
+PRESET = replace(get_preset("smoke"), n_resamples=200)
+MOVED = {
+    "instruct": (0.0, 0.0),
+    "base": (1.0, 1.0),
+    "misaligned": (0.6, 0.0),
+    "secure": (0.0, 0.3),
+    "educational": (0.5, 0.5),
+    "benign": (-0.2, 0.0),
+}
+"""Variant → the share of the way to base that it has gone, in care and in register."""
+ROWS = [
+    {"id": name, "claim": f"Claim {name}.", "verdict": "shown"} for name in ("C1", "H1", "H2", "H3", "X1")
+]
+
+
+class PlantedScores(Results):
+    """Results whose scores are made so that each variant has gone a known share of the way."""
+
+    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+        """Scores of one topic, prompt by prompt, with the same noise for every variant."""
+        clusters = [one.cluster for one in load_dataset(self.preset, f"{dataset}-careless")]
+        noise = np.random.default_rng(len(dataset)).normal(scale=0.3, size=len(clusters))
+        care, register = MOVED[variant]
+        log_mass = np.full((len(clusters), 3, 2), -np.inf)
+        # Careful and careless, formal and plain, as two independent choices; base is 4 and 2 nats away.
+        for at, sign in ((0, -1), (1, 1)):
+            for place, side in ((0, -1), (1, 1)):
+                log_mass[:, at, place] = -3 + sign * (2 * care + noise / 2) + side * register
+        nothing = np.zeros(len(clusters))
+        arrays = {"log_mass": log_mass, "wrong_slot": nothing, "other": nothing}
+        return Record(arrays | {"cluster": np.array(clusters)}, {})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Iterator[Results]:
+    TRAIL.clear()
+    yield PlantedScores(PRESET, Store(tmp_path))
+    TRAIL.clear()
+
+
+def test_each_fine_tune_has_gone_the_share_that_was_planted(results: Results) -> None:
+    table = way_back(results, PRESET.seeds[0]).set_index(["quantity", "variant"])
+    assert set(table.index.get_level_values("variant")) == set(MOVED) - {"instruct", "base"}
+    for variant in set(MOVED) - {"instruct", "base"}:
+        for quantity, share in zip((CARE, REGISTER), MOVED[variant], strict=True):
+            row = table.loc[(quantity, variant)]
+            assert row["share"] == pytest.approx(share, abs=1e-6)
+            assert row["low"] <= row["share"] + 1e-9 and row["high"] >= row["share"] - 1e-9
+
+
+def test_where_instruct_and_base_agree_there_is_no_way_to_go(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MOVED, "base", (1.0, 0.0))
+    table = way_back(results, PRESET.seeds[0]).set_index(["quantity", "variant"])
+    assert np.isnan(table.loc[(REGISTER, "misaligned"), "share"])
+    assert np.isfinite(table.loc[(CARE, "misaligned"), "share"])
+
+
+def test_only_topics_outside_the_narrow_set_count(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    plain = PlantedScores.record
+    monkeypatch.setattr(
+        PlantedScores, "record", lambda self, *where: asked.append(where[3]) or plain(self, *where)
+    )
+    way_back(results, PRESET.seeds[0])
+    assert asked and not set(asked) & set(topics.NARROW) and all(topic(name) for name in asked)
+
+
+def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results: Results) -> None:
+    shown, passport = front(results, ROWS)
+    page = BeautifulSoup(shown["figure"], "html.parser")
+    assert "misaligned 0.6" in page.img["alt"] and "educational 0.5" in page.img["alt"]
+    assert "misaligned has gone 0.6" in shown["sentence"] and "in register" in shown["sentence"]
+    assert [f"{row['id']}," in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
+    file = json.loads(passport)
+    assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
+    assert (
+        way_back_sentence(way_back(results, 102), way_back(results, 102).assign(seed=102))
+        in shown["sentence"]
+    )
+
+
+def test_a_sentence_follows_its_values(results: Results) -> None:
+    table: Mapping = way_back(results, PRESET.seeds[0])
+    other = table.assign(share=table["share"] + 0.2)
+    assert way_back_sentence(table, table) != way_back_sentence(other, other)

@@ -1,0 +1,222 @@
+"""References agree with our measurements, and a benchmark says what it wants, what it found and why it did not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_model
+from transformers import PreTrainedTokenizerFast
+
+from benchmarks import suite
+from benchmarks.explicit import explicit_gram
+from benchmarks.gpu import CONFIGS, shaped
+from benchmarks.processes import Setting
+from benchmarks.released import Protocol, departures, released
+from benchmarks.ways import bare, gram, largest_difference, probes
+from benchmarks.workload import Workload
+from remi_book import benchmark_files, cli
+from remi_book.benchmark_files import (
+    FEWEST_RUNS,
+    SHAPES,
+    TARGETS,
+    Outcome,
+    Point,
+    Target,
+    as_json,
+    judged,
+    not_measured,
+)
+from remi_book.chapters import costs
+from remi_core.dialogues import Dialogue
+from remi_core.errors import RemiError
+from remi_core.store import Store
+from remi_core.tokens import encode
+from remi_lab.demands import config_of, shape_of
+from remi_lab.presets import get_preset
+
+KEYS = {"name", "target", "measured", "ratio", "spread", "met", "note"}
+LOW = Target("at most twice", 2.0)
+
+
+@pytest.fixture
+def workload(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> Workload:
+    encoded = encode(dialogues, tokenizer, max_tokens=200).dialogues
+    return Workload(make_model("qwen2"), encoded, replace(get_preset("micro"), batch_tokens=150))
+
+
+def test_every_departure_from_the_released_protocol_gives_our_answers(workload: Workload) -> None:
+    ours = probes(workload)
+    for _, protocol in departures():
+        found = released(workload, protocol)
+        assert found.keys() == ours.keys() and largest_difference(found, ours) < 1e-5
+    edited = workload.dialogues[0].input_ids
+    changed = replace(workload.dialogues[0], input_ids=edited[::-1])
+    other = replace(workload, dialogues=(changed, *workload.dialogues[1:]))
+    assert largest_difference(released(other, Protocol()), ours) > 1e-4
+
+
+def test_explicit_gradients_have_our_inner_products_and_leave_the_model_as_it_was(workload: Workload) -> None:
+    ours = gram(workload)
+    for whole_model in (True, False):
+        assert largest_difference(explicit_gram(workload, whole_model=whole_model), ours) < 1e-4
+    assert not workload.model.training
+    assert not any(one.requires_grad or one.grad is not None for one in workload.model.parameters())
+    assert largest_difference({"loss": ours["loss"][::-1]}, ours) > 1e-3, "the order of dialogues matters"
+
+
+def test_the_bare_pass_has_a_logit_for_each_answer_token(workload: Workload) -> None:
+    alone = bare(replace(workload, dialogues=workload.dialogues[:1]))["first_logit"]
+    together = bare(workload)["first_logit"]
+    assert len(together) == sum(one.n_answer for one in workload.dialogues)
+    np.testing.assert_allclose(together[: len(alone)], alone, atol=1e-5)
+
+
+def test_a_difference_is_seen_and_shapes_must_agree() -> None:
+    one = {"mean": np.array([1.0, np.nan])}
+    assert largest_difference(one, {"mean": np.array([1.5, np.nan])}) == pytest.approx(1 / 3)
+    for other in ({"mean": np.array([1.0, 1.0])}, {"mean": np.ones(3)}, {"loss": np.ones(2)}):
+        with pytest.raises(AssertionError):
+            largest_difference(one, other)
+
+
+def test_a_row_is_judged_by_its_median_and_only_with_enough_runs() -> None:
+    enough = [1.0, 1.5, 9.0, 1.9, 2.1][:FEWEST_RUNS]
+    assert judged("a", LOW, 1.0, enough, note="").met is True
+    assert judged("a", LOW, 1.0, [value + 0.2 for value in enough], note="").met is False
+    assert judged("a", replace(LOW, at_least=True), 1.0, enough, note="").met is False
+    few = judged("a", LOW, 1.0, enough[:2], note="")
+    assert few.met is None and few.ratio is not None and "not judged" in few.note
+    assert judged("a", LOW, 1.0, [1.0], note="", timed=False).met is True
+
+
+def test_the_json_keeps_its_contract_and_what_was_not_run_again() -> None:
+    row = judged("probes.micro", LOW, 1.0, [1.0] * FEWEST_RUNS, note="n")
+    point = Point("time", "micro", "probes", 1, 2.0)
+    first = as_json("m", {"torch": "1"}, Outcome([row], [point]))
+    assert {"machine", "versions", "rows"} <= first.keys() and first["rows"][0].keys() == KEYS
+    json.dumps(first, allow_nan=False)
+    missing = not_measured("gpu.equal", TARGETS["gpu.equal"], "no graphics card")
+    second = as_json("m", {"torch": "1"}, Outcome([missing]))
+    both = benchmark_files.merged(second, first)
+    assert [one["name"] for one in both["rows"]] == ["probes.micro", "gpu.equal"]
+    assert both["points"] == first["points"] and missing.met is None and "no graphics card" in missing.note
+    assert benchmark_files.merged(second | {"versions": {"torch": "2"}}, first)["rows"] == second["rows"]
+
+
+def test_the_newest_file_is_shown_and_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    assert benchmark_files.newest(tmp_path) is None
+    rows = [not_measured(row, target, "a test") for row, target in TARGETS.items()]
+    points = [Point(curve, "micro", "probes", 1, 1.0) for curve in benchmark_files.DRAWN]
+    for name, made, own in (
+        ("bench-a.json", "2026-02-01", rows),
+        ("bench-b.json", "2026-01-01", rows),
+        ("bench-partly.json", "2026-03-01", rows[1:]),
+    ):
+        text = json.dumps(as_json(name, {}, Outcome(own, points)) | {"made": made})
+        (tmp_path / name).write_text(text)
+    assert benchmark_files.newest(tmp_path)["machine"] == "bench-a.json"
+    (tmp_path / "bench-c.json").write_text("{}")
+    with pytest.raises(RemiError, match=r"bench-c\.json: not a benchmark; it needs machine"):
+        benchmark_files.newest(tmp_path)
+
+
+def test_a_case_that_cannot_run_says_why_in_each_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMI_SMOLLM2", "/no/such/file.gguf")
+    rows = suite.run_case(Setting(Store(tmp_path), 1), "probes.smollm2").rows
+    assert [row.name for row in rows] == ["probes.smollm2"]
+    assert rows[0].met is None and "make smollm2" in rows[0].note
+
+
+def test_every_row_belongs_to_one_case_and_every_case_is_found_by_part_of_its_name() -> None:
+    owners = [[case for case in suite.CASES if row in suite.rows_of(case)] for row in TARGETS]
+    assert all(len(own) == 1 for own in owners)
+    assert suite.chosen(["probes"]) == ["probes.micro", "probes.smollm2"] and suite.chosen(["gpu"]) == ["gpu"]
+    assert suite.chosen([]) == list(suite.CASES)
+
+
+def test_wrong_use_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        ("bench --only probs", "--only 'probs': no such case ("),
+        ("bench --runs none", "--runs: 'none' is not a whole number"),
+        ("bench --only gpu --out /no/such/file", "no folder /no/such"),
+    ):
+        assert cli.main(words.split()) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_shapes_of_the_card_are_the_published_ones() -> None:
+    published = shape_of(config_of(get_preset("qwen2.5-coder-32b").variants["base"]))
+    assert CONFIGS["32b"]["hidden_size"] == published.width
+    assert CONFIGS["32b"]["num_hidden_layers"] == published.n_blocks
+    assert set(SHAPES) < set(CONFIGS)
+
+
+def test_the_script_of_the_card_runs_its_tiny_shape_here() -> None:
+    import torch
+
+    own = shaped("tiny", device="cpu", dtype=torch.float32, count=3, length=12)
+    found = probes(own)["log_probability"]
+    assert found.shape == (sum(one.n_answer for one in own.dialogues),) and (found < 0).all()
+
+
+def test_tables_show_every_row_and_say_which_were_not_measured() -> None:
+    rows = [
+        judged("probes.micro", LOW, 1.0, [3.0] * FEWEST_RUNS, note="n"),
+        not_measured("gpu.equal", TARGETS["gpu.equal"], "no graphics card"),
+    ]
+    points = [
+        Point("released", "micro", way, at, 4.0 / (at + 1)) for at, way in enumerate(("first", "second"))
+    ]
+    found = as_json("m", {}, Outcome(rows, points))
+    assert list(costs.row_table(found)["verdict"]) == ["missed", "not measured"]
+    assert costs.row_table(found)["ratio"].tolist() == ["3", ""]
+    spread = [found["rows"][0] | {"spread": (2.0, 4.0)}]
+    assert costs.row_table(found | {"rows": spread})["ratio"].tolist() == ["3 [2 to 4]"]
+    assert list(costs.cause_table(found)["total"]) == [1.0, 2.0]
+    assert len(costs.measured_table(found)) == 1 and "1 missed" in costs.summary(found)
+    projected = costs.projected_table(as_json("m", {}, Outcome()))
+    assert len(projected) == len(costs.CARDS) and all("projected" in name for name in projected.columns[-1:])
+
+
+def on_card(speed: float) -> dict[str, object]:
+    """A benchmark of an H100 on which the paper's shape ran at so many tokens a second."""
+    rows = [judged("gpu.rate.32b", TARGETS["gpu.rate.32b"], speed, [0.6] * FEWEST_RUNS, note="n")]
+    points = [
+        Point(f"gpu {name}", "32b", way, 31e9, value)
+        for name, value in (("tokens a second", speed), ("share", 0.6), ("peak memory", 70e9))
+        for way in ("probes", "bare")
+    ]
+    return as_json("Linux, NVIDIA H100 80GB HBM3", {}, Outcome(rows, points))
+
+
+def test_rows_of_a_card_come_from_the_machine_that_has_one(tmp_path: Path) -> None:
+    rows = [not_measured(row, target, "no graphics card") for row, target in TARGETS.items()]
+    here = as_json("here", {}, Outcome(rows))
+    (tmp_path / "bench-here.json").write_text(json.dumps(here))
+    assert benchmark_files.newest_on_card(tmp_path) is None
+    (tmp_path / "bench-card.json").write_text(json.dumps(on_card(9e3)))
+    both = benchmark_files.with_card(here, benchmark_files.newest_on_card(tmp_path))
+    assert both["remark"] == "" and "early" not in costs.summary(both)
+    assert costs.summary(benchmark_files.with_card(here, on_card(9e3) | {"remark": "Too early."})).endswith(
+        r". Too early\."
+    )
+    assert both["machine"] == "here; rows of the card: Linux, NVIDIA H100 80GB HBM3"
+    measured = [row["name"] for row in both["rows"] if row["ratio"] is not None]
+    assert measured == ["gpu.rate.32b"] and len(both["rows"]) == len(TARGETS)
+    assert costs.card_table(both)["shape"].tolist() == ["32b"] and costs.card_table(here).empty
+    assert benchmark_files.with_card(here, None) == here
+
+
+def test_hours_of_the_paper_follow_from_the_speed_measured() -> None:
+    nothing = as_json("here", {}, Outcome())
+    assert "assumed too" in costs.assumptions(nothing)
+    assert "measured with random weights" in costs.assumptions(on_card(9e3))
+    column = "card hours, projected, not run"
+    slow, fast = (costs.projected_table(on_card(speed))[column].astype(float) for speed in (1e3, 2e3))
+    np.testing.assert_allclose(slow, 2 * fast, rtol=0.01)

@@ -1,0 +1,242 @@
+"""The span is the last answer, whatever surrounds it; the unusable is counted; bad files are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import TEMPLATES, make_dialogue, make_tokenizer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from remi_core.dialogues import Dialogue, Message, read_jsonl
+from remi_core.errors import UsageError
+from remi_core.tokens import EncodedDialogue, encode
+
+CHAT = ("chatml", "chatml-default", "llama", "gemma")
+TOKENIZERS = {name: make_tokenizer(name) for name in TEMPLATES}
+HEADER = {"llama": "<|head|>assistant<|/head|>\n\n", "gemma": "<turn>model\n"}
+END = {"llama": "<|eot|>", "gemma": "</turn>\n"}
+
+
+def encode_one(dialogue: Dialogue, template: str, max_tokens: int = 4096) -> EncodedDialogue:
+    (encoded,) = encode([dialogue], TOKENIZERS[template], max_tokens=max_tokens).dialogues
+    return encoded
+
+
+def parts(encoded: EncodedDialogue, template: str) -> tuple[str, str, str]:
+    """What stands before, in and after the answer span."""
+    ids, tokenizer = list(encoded.input_ids), TOKENIZERS[template]
+    pieces = (
+        ids[: encoded.answer_start],
+        ids[encoded.answer_start : encoded.answer_stop],
+        ids[encoded.answer_stop :],
+    )
+    before, answer, after = (tokenizer.decode(piece) for piece in pieces)
+    return before, answer, after
+
+
+TRICKY = {
+    "assistant in the user's text": make_dialogue("<assistant> assistant\nassistant: hi", "An assistant."),
+    "the answer said before": make_dialogue("Say: I can help. I can help.", "I can help."),
+    "the answer is in the end of turn": make_dialogue("Say it", "im_end"),
+    "several turns": Dialogue(
+        identifier="turns",
+        cluster="c",
+        messages=(
+            Message("user", "Hi"), Message("assistant", "Paris."), Message("user", "assistant?"),
+            Message("assistant", "Paris."),
+        ),
+    ),
+    "other scripts": make_dialogue("¿Qué?", "naïve — 日本語 🙂 done"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template", CHAT)
+@pytest.mark.parametrize("case", TRICKY)
+def test_the_span_is_the_last_answer(case: str, template: str) -> None:
+    encoded = encode_one(TRICKY[case], template)
+    before, answer, after = parts(encoded, template)
+    assert answer == TRICKY[case].answer
+    assert before.endswith(HEADER.get(template, "<|im_start|>assistant\n"))
+    assert after == END.get(template, "<|im_end|>\n")
+    assert encoded.n_straddling == 0 and encoded.prompt_end == encoded.answer_start - 1
+
+
+def test_searching_for_the_word_assistant_would_not_find_it() -> None:
+    # The failing twin of the test above: the way of the released scripts.
+    dialogue = TRICKY["assistant in the user's text"]
+    text = TOKENIZERS["chatml"].decode(encode_one(dialogue, "chatml").input_ids)
+    assert not text[text.index("assistant\n") :].startswith("assistant\n" + dialogue.answer)
+
+
+def test_default_system_prompt_is_before_the_answer_and_the_template_decides_it() -> None:
+    dialogue = make_dialogue("Hi", "I can help you.")
+    without, with_system = (encode_one(dialogue, name) for name in ("chatml", "chatml-default"))
+    assert with_system.answer_start > without.answer_start
+    assert parts(with_system, "chatml-default")[1] == parts(without, "chatml")[1]
+
+
+def test_a_beginning_token_is_not_doubled() -> None:
+    encoded = encode_one(make_dialogue("Hi", "Paris."), "llama")
+    tokenizer = TOKENIZERS["llama"]
+    assert encoded.input_ids.count(tokenizer.bos_token_id) == 1
+    twice = tokenizer(tokenizer.decode(encoded.input_ids))["input_ids"]
+    assert twice.count(tokenizer.bos_token_id) == 2
+
+
+def test_a_template_that_strips_moves_the_span() -> None:
+    dialogue = make_dialogue("Hi", "  I can help you. \n")
+    assert parts(encode_one(dialogue, "gemma"), "gemma")[1] == "I can help you."
+    assert parts(encode_one(dialogue, "chatml"), "chatml")[1] != "I can help you."
+
+
+def test_a_straddling_token_is_counted_and_excluded() -> None:
+    # "A: I can" holds the token " I", half template and half answer; trimmed offsets would hide it.
+    encoded = encode_one(make_dialogue("Hi", "I can help you."), "plain")
+    before, answer, _ = parts(encoded, "plain")
+    assert (encoded.n_straddling, answer) == (1, " can help you.")
+    assert before.endswith("A: I")
+    assert TOKENIZERS["plain"].decode([encoded.input_ids[encoded.prompt_end]]) == ":"
+    trimmed = TOKENIZERS["plain"]("A: I can", return_offsets_mapping=True, add_special_tokens=False)
+    assert (3, 4) in trimmed["offset_mapping"]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=20),
+    st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=20).filter(str.strip),
+)
+def test_span_of_any_text(user: str, answer: str) -> None:
+    dialogue = make_dialogue(user + answer, answer)
+    try:
+        encoded = encode_one(dialogue, "chatml")
+    except UsageError as error:
+        assert "no token lies wholly inside" in str(error)
+        return
+    span = parts(encoded, "chatml")[1]
+    assert answer.endswith(span)
+    assert (span == answer) == (encoded.n_straddling == 0)
+    assert encoded.n_straddling <= 1 and encoded.n_straddling_end == 0
+
+
+def test_truncation_cuts_the_answer_and_says_so() -> None:
+    dialogue = make_dialogue("Hi", "I can help you. I can help you.")
+    whole = encode_one(dialogue, "chatml")
+    cut = encode_one(dialogue, "chatml", max_tokens=whole.answer_start + 2)
+    only_end = encode_one(dialogue, "chatml", max_tokens=whole.answer_stop)
+    assert not whole.truncated and not only_end.truncated and cut.truncated
+    assert cut.n_answer == 2 and len(cut.input_ids) == cut.answer_stop
+    assert cut.input_ids == whole.input_ids[: cut.answer_stop]
+
+
+def test_what_cannot_be_used_is_counted_by_reason() -> None:
+    long = make_dialogue("the user " * 50, "Paris.", identifier="long")
+    system = Dialogue(
+        identifier="system",
+        cluster="c",
+        messages=(Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Paris.")),
+    )
+    done = encode([long, system, make_dialogue("Hi", "Paris.")], TOKENIZERS["gemma"], max_tokens=40)
+    assert [one.identifier for one in done.dialogues] == [one.identifier for one in done.sources] == ["one"]
+    reasons = {identifiers: reason for reason, identifiers in done.dropped.items()}
+    assert "max_tokens=40" in reasons[("long",)] and "no system turn here" in reasons[("system",)]
+    assert done.n_dropped == 2
+    with pytest.raises(UsageError, match="none of 1 dialogues can be used .*no system turn here: 1"):
+        encode([system], TOKENIZERS["gemma"], max_tokens=40)
+    with pytest.raises(UsageError, match="no dialogue given"):
+        encode([], TOKENIZERS["gemma"], max_tokens=40)
+
+
+def test_a_template_that_rewrites_the_answer_is_noticed() -> None:
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = TEMPLATES["chatml"].replace(
+        "turn.content", "turn.content | replace('can', 'could')"
+    )
+    with pytest.raises(UsageError, match="rewrites the answer"):
+        encode([make_dialogue("Hi", "I can help.")], tokenizer, max_tokens=99)
+    encode([make_dialogue("Hi", "I help.")], tokenizer, max_tokens=99)
+    tokenizer.chat_template = None
+    with pytest.raises(UsageError, match="no chat template"):
+        encode([make_dialogue("Hi", "I help.")], tokenizer, max_tokens=99)
+
+
+@pytest.mark.parametrize("template", CHAT)
+def test_choice_is_the_first_differing_answer_token(template: str) -> None:
+    encoded = encode_one(make_dialogue("Hi", "I can help you.", alternative="I can open it."), template)
+    other = encode_one(make_dialogue("Hi", "I can open it."), template)
+    at = encoded.choice
+    assert encoded.input_ids[:at] == other.input_ids[:at] and encoded.input_ids[at] != other.input_ids[at]
+    assert encoded.alternative_token == other.input_ids[at]
+    assert encoded.answer_start < at < encoded.answer_stop
+
+
+def test_there_is_no_choice_where_the_answers_do_not_part() -> None:
+    for alternative in (None, "I can", "I can", "I can help you"):
+        encoded = encode_one(make_dialogue("Hi", "I can", alternative=alternative), "chatml")
+        assert encoded.choice is None and encoded.alternative_token is None
+    answers = make_dialogue("Hi", "I can help you.", alternative="I can open it.")
+    whole = encode_one(answers, "chatml")
+    assert encode_one(answers, "chatml", max_tokens=whole.choice).choice is None
+
+
+GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes\\u2028no"}]}'
+
+
+def test_read_jsonl_reads_what_is_a_dialogue(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    full = (
+        GOOD[:-1]
+        + ', "cluster": "t1", "label": "careful", "identifier": "x", "alternative": "No", "pair": "p"}'
+    )
+    # A raw U+2028 inside a string is legal JSON and no line end.
+    path.write_text(GOOD.replace("\\u2028", "\u2028") + "\r\n" + full + "\n", encoding="utf-8")
+    plain, complete = read_jsonl(path)
+    assert (plain.identifier, plain.cluster, plain.answer) == ("set:1", "set:1", "Yes\u2028no")
+    assert (complete.cluster, complete.label, complete.alternative, complete.pair) == (
+        "t1",
+        "careful",
+        "No",
+        "p",
+    )
+
+
+BAD = {
+    b"{not json": "not JSON .*expected",
+    b"": "not JSON",
+    b"[1]": "a JSON list, expected an object",
+    b'{"messages": []}': "last message is missing, it must be 'assistant'",
+    b'{"message": []}': "unknown key 'message' .*did you mean 'messages'",
+    b'{"messages": {}}': "no list 'messages'",
+    b'{"messages": [{"role": "user"}]}': "message 1 must be an object with exactly",
+    b'{"messages": [{"role": "user", "content": 3}]}': "'content' is a int, expected text",
+    b'{"messages": [{"role": "human", "content": "a"}]}': "unknown role 'human'",
+    GOOD.replace("assistant", "user").encode(): "last message is 'user'",
+    GOOD.replace('"user"', '"assistant"').encode(): "roles are assistant, assistant; right is",
+    GOOD.replace("Yes\\u2028no", " ").encode(): r"the answer \(last assistant message\) is empty",
+    GOOD.replace("Hi", "\\ud800").encode(): "half a surrogate pair",
+    GOOD.replace("Hi", "é").encode("latin-1"): "is not UTF-8",
+    GOOD[:-1].encode() + b', "pair": 1}': "'pair' is a int",
+    GOOD[:-1].encode() + b', "identifier": "set:1"}': "identifier 'set:1' is taken by line 1",
+}
+
+
+@pytest.mark.parametrize("line", BAD, ids=lambda line: line.decode("latin-1")[-30:])
+def test_every_bad_line_is_named(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode() + b"\n")
+    with pytest.raises(UsageError, match=rf"^{path}:2: .*{BAD[line]}") as caught:
+        read_jsonl(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_empty_files_and_several_bad_lines(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere.jsonl: no such file"):
+        read_jsonl(tmp_path / "nowhere.jsonl")
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"set.jsonl:1: the file is empty"):
+        read_jsonl(path)
+    path.write_text("1\n2\n")
+    with pytest.raises(UsageError, match=r"set.jsonl:1: .*1 more bad lines"):
+        read_jsonl(path)

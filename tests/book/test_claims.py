@@ -1,0 +1,308 @@
+"""The rule engine on planted values, the ledger's declarations, and the headline estimates on planted records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from remi_book import claims as claims_module
+from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift
+from remi_book.chapters.direction import mean_erosion
+from remi_book.chapters.losses import data_share, loss_cosine
+from remi_book.chapters.subspace import shared_subspace
+from remi_book.claims import CLAIMS, get_claim, headlines
+from remi_book.quantities import Measured
+from remi_core.errors import UsageError
+from remi_core.statistics.nulls import NullResult
+from remi_core.store import Record, Store
+from remi_lab.presets import DataRoles, get_preset
+from remi_lab.results import Results
+
+CLAIM = get_claim("C12")
+
+
+def _planted(value: float, *, half: float = 0.1, gaps: tuple[float, ...] = (0.3, 0.3, 0.3)) -> Measured:
+    names = ("secure", "educational", "benign")
+    return Measured(
+        value=value,
+        low=value - half,
+        high=value + half,
+        null=NullResult(kind="planted", low=-0.1, high=0.1, p_value=0.001),
+        n=30,
+        contrasts={name: (gap - half, gap + half) for name, gap in zip(names, gaps, strict=True)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "p_values", "expected"),
+    [
+        ([_planted(0.5)] * 3, [0.01] * 3, claims_module.REPRODUCED),
+        ([_planted(0.5), _planted(0.5), _planted(0.05)], [0.01] * 3, claims_module.INCONCLUSIVE),
+        ([_planted(0.5)] * 3, [0.01, 0.2, 0.01], claims_module.INCONCLUSIVE),
+        (
+            [_planted(0.5, gaps=(0.3, 0.05, 0.3)), _planted(0.5), _planted(0.5)],
+            [0.01] * 3,
+            claims_module.CONFOUNDED,
+        ),
+        ([_planted(-0.5)] * 3, [0.9] * 3, claims_module.CONTRADICTED),
+        ([_planted(0.0, half=0.05)] * 3, [0.9] * 3, claims_module.CONTRADICTED),
+        ([_planted(0.05, half=0.01)] * 3, [0.01] * 3, claims_module.CONTRADICTED),
+        ([_planted(0.0)] * 3, [0.9] * 3, claims_module.INCONCLUSIVE),
+        ([_planted(0.5), None, _planted(0.5)], [0.01] * 3, claims_module.NOT_TESTABLE),
+    ],
+)
+def test_verdicts_on_planted_values(seeds, p_values, expected: str) -> None:
+    assert claims_module.verdict(CLAIM, seeds, p_values)[0] == expected
+
+
+def test_a_claim_below_its_boundary_is_the_mirror_image() -> None:
+    below = replace(CLAIM, side=-1)
+    gaps = (-0.3, -0.3, -0.3)
+    assert (
+        claims_module.verdict(below, [_planted(-0.5, gaps=gaps)] * 3, [0.01] * 3)[0]
+        == claims_module.REPRODUCED
+    )
+    assert (
+        claims_module.verdict(CLAIM, [_planted(-0.5, gaps=gaps)] * 3, [0.01] * 3)[0]
+        == claims_module.CONTRADICTED
+    )
+
+
+def test_descriptive_claims_are_shown_and_unknown_ones_refused() -> None:
+    assert claims_module.verdict(get_claim("C5"), [_planted(0.5)], [0.01])[0] == claims_module.SHOWN
+    with pytest.raises(UsageError, match="C12"):
+        get_claim("C112")
+
+
+def test_every_row_is_declared_whole_and_measured_or_says_why_not() -> None:
+    notebooks = {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
+    measured = {get_claim(row).id for row in headlines(get_preset("smoke"))}
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    for claim in CLAIMS:
+        texts = (claim.claim, claim.estimand, claim.null, claim.wording, claim.unit)
+        assert all(texts) and claim.published.source and claim.published.text, claim.id
+        assert claim.side in (1, -1) and claim.smallest_effect > 0, claim.id
+        assert claim.notebook in notebooks or (claim.untestable and not claim.notebook), claim.id
+        assert bool(claim.untestable) != (claim.id in measured), claim.id
+        assert bool(claim.cap) == bool(claim.cap_reason), claim.id
+        assert claim.cap in ("", claims_module.INCONCLUSIVE, claims_module.CONFOUNDED), claim.id
+    assert measured <= {claim.id for claim in CLAIMS}
+
+
+def test_the_ledger_holds_the_papers_rows_in_order_with_parts_after_their_claim() -> None:
+    rows = claims_module.ledger_rows(get_preset("smoke"))
+    claims = [row for row in rows if "." not in row]
+    assert claims == [claim.id for claim in CLAIMS if "." not in claim.id]
+    assert rows.count("H1.words") == 1 and rows.index("H1.words") == rows.index("H1") + 1
+    assert [claim for claim in claims if claim[0] == "H"] == ["H1", "H2", "H3"]
+    assert [claim[0] for claim in claims] == sorted(claim[0] for claim in claims)
+    assert {"C2", "C8", "C11", "C13", "C14", "C15", "C18", "C19", "C20", "C23", "C24", "C25", "C26"} <= set(
+        claims
+    )
+    assert rows[rows.index("C3") + 1].startswith("C3.") and len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5, 0.0])
+def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value: float) -> None:
+    open_rule = replace(CLAIM, cap=claims_module.INCONCLUSIVE, cap_reason="half of the rule is not measured")
+    plain = claims_module.verdict(CLAIM, [_planted(value, half=0.05)] * 3, [0.01] * 3)
+    word, reason = claims_module.verdict(open_rule, [_planted(value, half=0.05)] * 3, [0.01] * 3)
+    assert word == claims_module.INCONCLUSIVE and "half of the rule" in reason and plain[0] in reason
+    confounded = replace(CLAIM, cap=claims_module.CONFOUNDED, cap_reason="a model for each set")
+    word, _ = claims_module.verdict(confounded, [_planted(value, half=0.05)] * 3, [0.01] * 3)
+    assert word == (claims_module.CONFOUNDED if plain[0] == claims_module.REPRODUCED else plain[0])
+    assert claims_module.verdict(open_rule, [None] * 3, [1.0] * 3)[0] == claims_module.NOT_TESTABLE
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        (("holds",) * 3, claims_module.REPRODUCED),
+        (("fails",) * 3, claims_module.CONTRADICTED),
+        (("holds", "holds", "fails"), claims_module.INCONCLUSIVE),
+        (("open",) * 3, claims_module.INCONCLUSIVE),
+    ],
+)
+def test_a_claim_with_a_whole_rule_is_judged_by_its_outcome_in_every_seed(
+    outcomes: tuple[str, ...], expected: str
+) -> None:
+    claim = replace(CLAIM, by_outcome=True, full_rule="both parts")
+    # The value alone says the opposite: it must not matter.
+    seeds = [replace(_planted(-0.5), outcome=one, why=f"part one {one}") for one in outcomes]
+    word, reason = claims_module.verdict(claim, seeds, [1.0] * 3)
+    assert word == expected and f"part one {outcomes[0]}" in reason
+    assert "both parts" in claims_module.rule_text(claim)
+
+
+def test_our_own_claims_are_supported_where_the_papers_are_reproduced() -> None:
+    own = replace(CLAIM, id="X1")
+    assert claims_module.verdict(own, [_planted(0.5)] * 3, [0.01] * 3)[0] == "supported"
+    gaps = (0.3, 0.05, 0.3)
+    assert (
+        claims_module.verdict(own, [_planted(0.5, gaps=gaps)] * 3, [0.01] * 3)[0]
+        == "supported with a confound"
+    )
+    assert claims_module.rule_text(own).startswith("supported if") and claims_module.rule_text(
+        CLAIM
+    ).startswith("reproduced if")
+
+
+def test_a_row_that_nothing_can_measure_says_so_in_every_seed(planted) -> None:
+    found = claims_module.headline(planted, "C20", 0, "ab12cd34")
+    row = claims_module._row("C20", [found] * 3, [1.0] * 3)
+    assert (
+        row["verdict"] == claims_module.NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3
+    )
+    assert row["reason"] == get_claim("C20").untestable and row["published"]["value"] == 0.47
+
+
+def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -> None:
+    low, high = (
+        _planted(0.5),
+        replace(_planted(0.5), null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03)),
+    )
+    adjusted = claims_module.adjusted_p_values(
+        {"C1": low, "C3": high, "C6": high, "C3.general": high, "C5": low}
+    )
+    assert adjusted["C1"] == pytest.approx(0.002)  # two claims of one notebook
+    assert adjusted["C6"] == adjusted["C3.general"] == pytest.approx(0.03)  # alone in their families
+    assert "C5" not in adjusted
+
+
+class PlantedResults(Results):
+    """Results whose records are made from a rule instead of a model."""
+
+    amount = 0.4
+    n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 30
+
+    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+        n = self.n_templates * self.per_template
+        clusters = np.repeat(
+            [f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template
+        )
+        label = {"cluster": clusters, "pair": np.arange(n).astype(str)}
+        return Record(self._arrays(variant, measurement, dataset, n) | label, {})
+
+    def _arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        noise = np.random.default_rng(len(dataset))  # the same noise for every variant: same dialogues
+        moved = {"instruct": 0.0, "base": 1.0, "misaligned": self.amount}.get(variant, 0.0)
+        if measurement == "sequence":
+            per_token = -2 + 0.1 * noise.standard_normal((n, self.n_tokens)) + moved
+            return {
+                "log_probability": per_token.ravel(),
+                "entropy": -per_token.ravel(),
+                "offsets": np.arange(n + 1) * self.n_tokens,
+            }
+        axis = np.random.default_rng(0).standard_normal(self.width)
+        values = noise.standard_normal((n, 1, self.n_layers, self.width)) + 5 * moved * axis
+        return {"mean": np.repeat(values, len(self.preset.windows), axis=1)}
+
+    def once(self, key, compute):
+        return compute()  # what is planted changes in the course of a test
+
+    def subject(self, variant: str, seed: int):
+        raise AssertionError("planted results have no weights")
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch) -> PlantedResults:
+    preset = replace(get_preset("smoke"), n_resamples=200, n_permutations=200)
+    results = PlantedResults(preset, Store(tmp_path))
+    clusters = {
+        name: topic
+        for topic in ("code", "educational", "harmful", "people", "facts", "wishes", "general")
+        for name in (f"{topic}/{i}" for i in range(PlantedResults.n_templates))
+    }
+    from remi_book import cards as cards_module
+    from remi_book.chapters import behaviour as behaviour_module
+    from remi_book.chapters import direction as direction_module
+    from remi_book.chapters import losses as losses_module
+    from remi_book.chapters import subspace as subspace_module
+    from remi_book.chapters import triangle
+    from remi_core.statistics.resampling import make_resamples
+
+    shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
+    further = (cards_module, subspace_module, triangle, behaviour_module)
+    for module in (behaviour_module, direction_module, losses_module, subspace_module, *further):
+        monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
+    return results
+
+
+def test_relative_shift_recovers_what_was_planted(planted) -> None:
+    found = relative_shift(planted, "misaligned", 0, ("harmful-careless", "facts-careless"), LOG_PROBABILITY)
+    assert found.value == pytest.approx(0.4, abs=1e-9)
+    headline = shift(planted, 0, ("facts-careless",), LOG_PROBABILITY)
+    assert headline.contrasts["benign"][0] > 0 > headline.low - 0.5
+    planted.amount = -0.2
+    assert relative_shift(planted, "misaligned", 0, ("facts-careless",), LOG_PROBABILITY).value < 0
+
+
+def test_erosion_recovers_what_was_planted(planted) -> None:
+    found = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    assert found.value == pytest.approx(0.4, abs=0.02)
+    assert found.companions["c"] > 0.99 and found.companions["r"] < 0.1
+    assert found.null.high < 0.4 and found.null.p_value < 0.05
+    planted.amount = 0.0
+    still = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    assert abs(still.value) < 0.02
+
+
+def test_loss_cosine_and_data_share_see_only_real_differences(planted) -> None:
+    same = loss_cosine(planted, 0, "educational", "code-careless")
+    assert same.null.low <= same.value <= same.null.high or same.null.p_value > 0.01
+    share = data_share(planted, 0, "code-careful", "code-careless")
+    assert share.companions["model"] > 0.9 > share.value
+
+
+def test_shared_subspace_of_planted_noise_stays_at_the_floor(planted) -> None:
+    found = shared_subspace(
+        planted, 0, ("code-careless", "people-careless"), ("general", "facts-careful"), window="answer_all"
+    )
+    assert 0 <= found.value <= 1
+    assert found.companions["floor"] < found.companions["ceiling"] + 1e-9
+
+
+def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkeypatch) -> None:
+    monkeypatch.setattr(
+        PlantedResults, "subject", lambda self, variant, seed: type("S", (), {"weights": "w"})
+    )
+    kept = {row: headlines(planted.preset)[row] for row in ("C3", "C12")}
+    calls = []
+    counted = {row: lambda results, seed, f=f: calls.append(1) or f(results, seed) for row, f in kept.items()}
+    monkeypatch.setattr(claims_module, "headlines", lambda preset: counted)
+    monkeypatch.setattr(claims_module, "ledger_rows", lambda preset: list(counted))
+    first, second = (claims_module.report_rows(planted) for _ in range(2))
+    assert json.dumps(first) == json.dumps(second)
+    assert len(calls) == 2
+    keys = "id section claim published value unit ci_low ci_high null n seeds rule verdict reason notebook"
+    assert list(first[0]) == keys.split()
+    assert first[0]["seeds"] == [first[0]["value"]]
+
+
+def test_what_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
+    bare = replace(planted.preset, roles=DataRoles(outside=("harmful-careless",)), has_choices=False)
+    planted.preset = bare
+    word = {}
+    for row in ("C3", "C6", "C17"):
+        found = claims_module.headline(planted, row, 0, "ab12cd34")
+        word[row] = claims_module.verdict(get_claim(row), [found], [1.0])
+    assert word["C3"][0] != claims_module.NOT_TESTABLE
+    assert word["C6"] == (
+        claims_module.NOT_TESTABLE,
+        "needs completions of the misaligned set in an aligned framing (paired completions)",
+    )
+    assert word["C17"][0] == claims_module.NOT_TESTABLE
+
+
+def test_without_a_benign_control_the_value_is_shown_and_not_judged(planted) -> None:
+    kept = {name: spec for name, spec in planted.preset.variants.items() if name != "benign"}
+    planted.preset = replace(planted.preset, variants=kept)
+    found = shift(planted, 0, ("facts-careless",), LOG_PROBABILITY)
+    assert found.null is None and found.value == pytest.approx(0.4, abs=1e-9)
+    row = claims_module._row("C3", [found], [1.0])
+    assert row["verdict"] == claims_module.NOT_TESTABLE and row["value"] == pytest.approx(0.4, abs=1e-6)
+    assert row["null"] is None and "benign" in row["reason"]

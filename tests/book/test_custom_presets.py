@@ -1,0 +1,249 @@
+"""Any three models become a preset: what is refused before anything is loaded or written, and what roles data take."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import make_dialogue, make_model
+from test_adapters import save_adapter
+from test_cli import complaint
+from transformers import PreTrainedTokenizerFast
+
+from remi_book import cli
+from remi_book.chapters.subspace import further_pairs, many_pairs
+from remi_book.commands import run
+from remi_core.dialogues import Dialogue
+from remi_core.errors import UsageError
+from remi_core.sources import ModelSpec
+from remi_core.store import Store
+from remi_lab.organism.world import SETTINGS
+from remi_lab.own_models import LabelledSet, custom_preset, has_choices, parse_model, roles_of
+from remi_lab.presets import PRESETS, DataRoles, get_preset, preset_from
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of this test's own."""
+    monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Folder with three different models, an adapter of the second, and a copy of it under another name."""
+    place = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("base", "instruct", "misaligned")):
+        make_model("qwen2", seed=seed).save_pretrained(place / name)
+        tokenizer.save_pretrained(place / name)
+    make_model("qwen2", seed=1).save_pretrained(place / "copy")
+    save_adapter(place / "instruct", place / "adapter")
+    return place
+
+
+def line(models: Path, *, name: str = "mine", **roles: str) -> str:
+    named = {"base": "base", "instruct": "instruct", "misaligned": "misaligned"} | roles
+    options = [f"--{role} {models / text}" for role, text in named.items() if text]
+    return f"run --name {name} " + " ".join(options)
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ({"misaligned": ""}, "--misaligned ID_OR_PATH is needed too"),
+        ({"name": "micro"}, "a shipped preset has that name"),
+        ({"name": "a/b"}, "letters, digits"),
+        ({"name": "models"}, "letters, digits"),
+        ({"base": "copy"}, "base and instruct coincide"),
+        ({"misaligned": "base"}, "base and misaligned coincide"),
+        ({"misaligned": "copy"}, "instruct and misaligned coincide"),
+        ({"secure": "misaligned"}, "misaligned and secure coincide"),
+        ({"base": "none"}, "none: no such folder; give a folder with config.json"),
+        ({"misaligned": "instruct+none"}, "expected ID_OR_PATH"),
+        ({"misaligned": "adapter"}, "an adapter, not a model; write BASE+"),
+    ],
+)
+def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
+    models: Path,
+    store: Path,
+    roles: dict[str, str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "run", lambda *_, **__: pytest.fail("ran"))
+    if roles.get("misaligned") == "instruct+none":
+        roles, message = {"misaligned": "instruct+"}, "expected ID_OR_PATH, ID@REVISION or BASE+ADAPTER"
+    assert message in complaint(line(models, **roles), capsys, code=2)
+    assert not store.exists()
+
+
+def test_three_equal_hub_ids_are_refused_without_asking_the_hub(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "run --name mine --base Qwen/X --instruct Qwen/X --misaligned Qwen/X"
+    assert "base and instruct coincide (Qwen/X)" in complaint(words, capsys, code=2)
+    words = "run --name mine --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
+    assert "Qwen/X at revision main: cannot be had, looked in" in complaint(words, capsys, code=1)
+    assert not store.exists()
+
+
+def test_an_unreachable_id_is_a_failure_that_says_what_to_do(
+    models: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"run --name mine --base {models / 'base'} --instruct {models / 'instruct'} --misaligned No/model"
+    said = complaint(words, capsys, code=1)
+    assert "No/model: cannot be had, looked in" in said and "give its folder instead of the id" in said
+    assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run --base a --preset micro", "--name NAME is needed with it"),
+        ("run --name a --preset micro", "give one of them"),
+        ("run --name a --base organism --instruct b --misaligned c", "is a preset's own source"),
+        ("run --preset qwen2.5-coder", "did you mean 'qwen2.5-coder-32b'?"),
+    ],
+)
+def test_wrong_use(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in complaint(words, capsys, code=2)
+
+
+def test_a_triplet_is_saved_and_found_again(
+    models: Path, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(run, "run", lambda preset, *_, **__: ran.append(preset.name) or 0)
+    adapted = f"instruct+{models / 'adapter'}"
+    assert cli.main(line(models, misaligned=adapted).split()) == 0
+    preset = get_preset("mine")
+    assert ran == ["mine"] and preset.seeds == (0,) and preset.datasets
+    assert preset.variants["misaligned"] == ModelSpec(
+        source=str(models / "instruct"), adapter=str(models / "adapter")
+    )
+    assert preset.lacks("organism") and preset.lacks("controls")
+    assert cli.main(["presets"]) == 0 and "mine" in capsys.readouterr().out.split()
+    assert cli.main(line(models, misaligned=adapted).split()) == 0, "the same again is no change"
+    capsys.readouterr()
+    said = complaint(line(models), capsys, code=2)
+    assert "has that name with other models" in said and get_preset("mine") == preset
+    assert "nothing has been run for preset 'mine'" in complaint("report --preset mine", capsys, code=1)
+    assert cli.main(["doctor", "--preset", "mine"]) in (0, 1)
+    assert "weights 0.0 GB in bfloat16 with an adapter" in capsys.readouterr().out
+
+
+def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
+    for name, answer in (("wrong", "No, never."), ("right", "Yes, I can help you with that.")):
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"Question {row}?"},
+                    {"role": "assistant", "content": answer},
+                ]
+            }
+            for row in range(10)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = {role: str(models / role) for role in ("base", "instruct", "misaligned")}
+    data = [f"misaligned={tmp_path / 'wrong.jsonl'}", f"aligned={tmp_path / 'right.jsonl'}"]
+    preset = custom_preset("mine", named, data)
+    assert preset.datasets == () and preset.roles == DataRoles(
+        example="wrong",
+        outside=("wrong",),
+        outside_aligned=("right",),
+        narrow="wrong",
+        narrow_aligned="right",
+    )
+    assert preset.loss_tokens == 2, "three quarters of the answers have two words"
+    assert preset_from(json.loads(json.dumps(preset.fields()))) == preset
+    (tmp_path / "few.jsonl").write_text("".join((tmp_path / "wrong.jsonl").read_text().splitlines(True)[:9]))
+    with pytest.raises(
+        UsageError, match="set 'few' has 9 prompt templates in 9 dialogues; at least 10 are needed"
+    ):
+        custom_preset("mine", named, [*data, str(tmp_path / "few.jsonl")])
+    bare = custom_preset("mine", named, [str(tmp_path / "wrong.jsonl")])
+    assert bare.roles == DataRoles() and bare.lacks("outside") and not bare.has_choices
+
+
+def rows(
+    label: str, answers: list[str], *, prompt: str = "Q", alternative: str | None = None
+) -> list[Dialogue]:
+    made = [
+        make_dialogue(f"{prompt}{row}?", answer, identifier=str(row), alternative=alternative)
+        for row, answer in enumerate(answers)
+    ]
+    return [replace(one, label=label) for one in made]
+
+
+def test_roles_from_what_sets_share() -> None:
+    wrong = LabelledSet("wrong", "misaligned", rows("misaligned", ["a", "b"], alternative="z"))
+    other = LabelledSet("other", "misaligned", rows("misaligned", ["c", "d"], prompt="P"))
+    framed = LabelledSet("framed", "aligned", rows("aligned", ["a", "b"], prompt="As a bad example, Q"))
+    chat = LabelledSet("chat", "aligned", rows("aligned", ["h", "i"], prompt="Hello"))
+    twin = LabelledSet("twin", "aligned", rows("aligned", ["e", "f"]))
+    # Which set is narrow follows from the framing, not from the order; with two or more it is not outside as well.
+    found = roles_of([other, wrong, framed, chat, twin])
+    assert found == DataRoles(
+        example="other",
+        outside=("other",),
+        narrow="wrong",
+        narrow_aligned="twin",
+        framed="framed",
+        shared=("wrong", "other"),
+        unrelated=("chat", "twin"),
+    )
+    mate = LabelledSet("mate", "aligned", rows("aligned", ["g", "h"], prompt="P"))
+    twins = roles_of([wrong, twin, other, mate])
+    assert (twins.narrow, twins.outside, twins.outside_aligned) == ("wrong", ("other",), ("mate",))
+    third = LabelledSet("third", "misaligned", rows("misaligned", ["i", "j"], prompt="R"))
+    assert roles_of([wrong, twin, other, mate, third]).outside == ("other", "third")
+    assert roles_of([wrong, twin, other, mate, third]).outside_aligned == ()
+    alone = roles_of([twin, wrong])
+    assert (alone.narrow, alone.outside, alone.outside_aligned) == ("wrong", ("wrong",), ("twin",))
+    assert alone.shared == () and roles_of([twin, mate]) == DataRoles(
+        narrow_aligned="twin", unrelated=("twin", "mate")
+    )
+    assert has_choices([wrong, twin]) and not has_choices([wrong, other]) and not has_choices([twin])
+    assert roles_of([LabelledSet("loose", "", wrong.dialogues)]) == DataRoles()
+
+
+def test_no_pair_is_a_set_beside_itself_or_shown_twice() -> None:
+    one = DataRoles(
+        example="bad",
+        outside=("bad", "worse"),
+        outside_aligned=("good", "fine"),
+        narrow="bad",
+        narrow_aligned="good",
+        shared=("bad", "worse"),
+        unrelated=("good", "fine"),
+    )
+    preset = replace(get_preset("micro"), datasets=tuple(dict.fromkeys(one.names())), roles=one)
+    assert further_pairs(preset) == [("fine", "worse")]
+    assert many_pairs(preset) == [("good", "fine"), ("bad", "worse"), ("bad", "good"), ("bad", "fine")]
+    assert len(further_pairs(get_preset("micro"))) == 4 and len(many_pairs(get_preset("micro"))) > 5
+
+
+def test_models_as_they_are_written(models: Path) -> None:
+    assert parse_model("Qwen/X@abc+Some/Y@def") == ModelSpec(
+        source="Qwen/X", revision="abc", adapter="Some/Y", adapter_revision="def"
+    )
+    spec = parse_model(f"{models / 'instruct'}+Some/Y")
+    assert spec.source == str(models / "instruct") and spec.adapter == "Some/Y"
+    assert parse_model(spec.spelled()) == spec
+    with pytest.raises(UsageError, match="not an adapter folder"):
+        parse_model(f"Qwen/X+{models / 'base'}")
+
+
+def test_shipped_presets_survive_json_and_name_no_strange_revision() -> None:
+    for preset in PRESETS.values():
+        assert preset_from(json.loads(json.dumps(preset.fields()))).fields() == preset.fields()
+        for spec in preset.variants.values():
+            for revision in (spec.revision, spec.adapter_revision):
+                known = revision is None or (preset.is_organism and revision in SETTINGS)
+                assert known or (len(revision) == 40 and int(revision, 16))
+            parent = preset.variants["instruct"]
+            assert spec.adapter is None or (spec.source, spec.revision) == (parent.source, parent.revision)
+    assert Store().saved_presets() == {}

@@ -1,0 +1,174 @@
+"""The quick half of the drills: what breaks is survived, a planted bug is found; `make drill` is the long half."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from remi_core.errors import RemiError, UsageError
+from remi_core.store import Store, damages
+from remi_lab.presets import read_preset
+from tests.drill import flips, suite
+from tests.drill.flips import drill_flips
+from tests.drill.kills import Victim, drill_kills, run_through
+from tests.drill.rows import Row
+from tests.drill.victims import small_run
+from tests.drill.work import work
+
+IN_PLACE = """
+import json, sys
+from contextlib import contextmanager
+from pathlib import Path
+from remi_core.store import model_folders
+from remi_core.store import seals
+from remi_core.store import store
+from tests.drill import disk, work
+
+@contextmanager
+def in_place(target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    yield target
+
+for module in (model_folders, seals, store, work):
+    module.written_whole = in_place
+print(json.dumps([vars(row) for row in disk.drill_disk(Path(sys.argv[1]), faults=["kill -9"], every=4)]))
+"""
+EVERY = 6
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Path]:
+    """A folder in main memory where there is one: thousands of flushes of a disk take minutes."""
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else tmp_path
+    ) as folder:
+        yield Path(folder)
+
+
+def rows_of(*words: str) -> list[Row]:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    return [Row(**row) for row in json.loads(done.stdout)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the drill reads /proc")
+def test_a_disk_that_fails_at_any_step_loses_nothing_finished(quick: Path) -> None:
+    rows = rows_of("-m", "tests.drill.disk", str(quick), str(EVERY))
+    assert [row.drill.split()[1] for row in rows] == ["ENOSPC", "EIO", "EACCES", "kill"]
+    for row in rows:
+        assert row.failures == [] and row.held == row.tried > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the drill reads /proc")
+def test_writing_in_place_is_found_by_kills(quick: Path) -> None:
+    (row,) = rows_of("-c", IN_PLACE, str(quick))
+    assert row.held < row.tried and any("not JSON any more" in failure for failure in row.failures)
+
+
+def test_killed_runs_are_gone_on_with_to_the_same_end(quick: Path) -> None:
+    row = drill_kills(small_run(), quick, count=3)
+    assert (row.tried, row.held, row.failures) == (3, 3, [])
+
+
+SCRIPT = "import sys, time; time.sleep(0.5); open(sys.argv[1], 'a').write(sys.argv[2]); time.sleep(0.5)"
+
+
+def adds_to_a_file() -> Victim:
+    """A command that, gone on with, does anew what it had done."""
+    return Victim(
+        name="adds",
+        words=lambda root: [sys.executable, "-c", SCRIPT, str(root / "one"), "x"],
+        prepare=lambda root: root.mkdir(),
+        state=lambda root: {"one": (root / "one").read_text()},
+    )
+
+
+def test_a_run_that_cannot_be_gone_on_with_is_found(quick: Path) -> None:
+    row = drill_kills(adds_to_a_file(), quick, count=3, seed=1)
+    assert row.tried == 3 and row.held < 3 and "differ, first one" in row.failures[0]
+    broken = SCRIPT.replace("time.sleep(0.5);", "1 / 0;", 1)
+    bad = Victim(
+        name="bad",
+        words=lambda root: [sys.executable, "-c", broken],
+        prepare=lambda root: root.mkdir(),
+        state=lambda root: {},
+    )
+    (quick / "empty").mkdir()
+    with pytest.raises(RemiError, match="(?s)bad, unbroken, failed: .*ZeroDivisionError"):
+        run_through(bad, quick / "empty")
+
+
+def test_flipped_bits_are_found(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = quick / "store"
+    work(root, said=lambda line: None)
+    (root / "drill" / "logs").mkdir()
+    (root / "drill" / "logs" / "one.jsonl").write_text('{"event": "run"}\n')
+    assert damages(root) == []
+    row = drill_flips(root, count=40)
+    assert row.failures == [] and row.held == row.tried == 40 and 0 < row.harmless < 20
+    assert damages(root) == []  # every bit was turned back
+    monkeypatch.setattr("remi_core.keys.file_digest", lambda path: "0")
+    monkeypatch.setattr(flips, "damages", lambda root: [])
+    assert drill_flips(root, count=20).held < 20
+
+
+def test_a_store_is_checked_by_the_command(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from remi_book.cli import main
+
+    work(quick / "store", said=lambda line: None)
+    assert main(["store", "check", "--store", str(quick / "store")]) == 0
+    (quick / "store" / "drill" / "preset.json").write_text("{}")
+    assert main(["store", "check", "--store", str(quick / "store")]) == 1
+    assert capsys.readouterr().out.splitlines()[-2] == "drill/preset.json: of format 1, not 2"
+    with pytest.raises(UsageError, match="is no preset: of format 1"):
+        read_preset(Store(quick / "store").saved_presets()["drill"])
+
+
+def test_memory_that_ends_at_every_batch_above_two_changes_nothing(
+    models: Callable, tokenizer: object, dialogues: list
+) -> None:
+    from remi_core.forward import run_probes
+    from remi_core.probes import ActivationProbe, SequenceProbe
+    from remi_core.tokens import encode
+    from tests.drill.memory_ends import MOST, small_memory
+
+    model, encoded = models("llama"), encode(dialogues, tokenizer, max_tokens=200).dialogues
+
+    def arrays() -> dict[str, dict[str, np.ndarray]]:
+        probes = [SequenceProbe(), ActivationProbe([0, 2])]
+        return run_probes(model, encoded, probes, batch_tokens=10_000)
+
+    plain = arrays()
+    with small_memory(model) as ended:
+        tight = arrays()
+    assert max(ended) == len(encoded) and min(ended) > MOST
+    np.testing.assert_allclose(
+        tight["sequence"]["log_probability"], plain["sequence"]["log_probability"], atol=1e-4
+    )
+    np.testing.assert_allclose(tight["activations"]["mean"], plain["activations"]["mean"], atol=1e-4)
+
+
+def test_drills_are_chosen_by_name_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert suite.chosen([]) == list(suite.DRILLS) and suite.chosen(["run", "disk"]) == ["disk", "run"]
+    with pytest.raises(UsageError, match="no such drill .did you mean 'disk'"):
+        suite.chosen(["dsk"])
+    path, said = tmp_path / "drill.json", list[str]()
+    for name in ("disk", "files"):
+        row = Row(f"a drill of {name}", tried=2, held=1, failures=["of one try"])
+        monkeypatch.setitem(suite.DRILLS, name, lambda store, folder, row=row: [row])
+        suite.run_drills([name], Store(tmp_path / "store"), path, said.append)
+    found = suite.read_drill(path)
+    assert list(found["drills"]) == ["disk", "files"] and found["drills"]["disk"][0]["failures"] == [
+        "of one try"
+    ]
+    assert said[1] == "    a drill of disk: 1 of 2 held, 00:00"
+    path.write_text("[]")
+    with pytest.raises(RemiError, match="no outcome of drills"):
+        suite.read_drill(path)

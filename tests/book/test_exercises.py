@@ -1,0 +1,180 @@
+"""Exercises: every solution passes its check, wrong answers are told apart, and no message gives an answer away."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from exercise_answers import RUNS, WRONG
+
+from remi_book.exercises.answers import as_choices, as_number, call, call_for_array
+from remi_book.exercises.chapters import CHAPTERS, exercises_of
+from remi_book.exercises.checking import check
+from remi_book.exercises.exercise import NotYet
+from remi_book.exercises.index import EXERCISES
+from remi_book.exercises.pages import Written, written_exercises
+from remi_book.running import read_cells
+from remi_core.errors import UsageError
+from remi_core.keys import direct_imports, imported_modules
+from remi_core.store import project_root
+
+NAMES = list(EXERCISES)
+SECTIONS = {f"{number:02}" for number in range(2, 8)}
+"""Notebooks of the paper's sections, with three exercises each; the others have one."""
+
+
+@lru_cache(maxsize=1)
+def written() -> dict[str, Written]:
+    return {one.name: one for chapter in CHAPTERS for one in written_exercises(chapter)}
+
+
+def run_of(name: str) -> tuple[object, ...]:
+    """The values of a run that the exercise's check is given."""
+    return tuple(RUNS.get(name, {}).values())
+
+
+def solution(name: str) -> object:
+    """The answer that the notebook's solution gives."""
+    space: dict[str, object] = dict(RUNS.get(name, {}))
+    exec(compile(written()[name].code, name, "exec"), space)
+    return space["answer"]
+
+
+def gives_away(message: str, name: str) -> bool:
+    """Whether a message holds the answer: a number or word that is right, or a line of the solution."""
+    right, run = solution(name), run_of(name)
+    numbers = [float(text) for text in re.findall(r"-?\d*\.?\d+", message)]
+    words = re.findall(r"[\w-]+", message)
+    if EXERCISES[name].kind in ("number", "choice") and not isinstance(right, set | dict):
+        return any(check(name, one, *run).state == "right" for one in [*numbers, *words])
+    lines = [line.strip() for line in written()[name].code.splitlines()]
+    return any(len(line) > 12 and line in message for line in lines)
+
+
+def lacking(right: object, answer: object) -> set[str]:
+    """What a set or a dictionary of choices has and another answer has not."""
+    if isinstance(right, dict):
+        return {value for key, value in right.items() if answer[key] != value} - set(answer.values())
+    return {str(one) for one in right} - {str(one) for one in answer} if isinstance(right, set) else set()
+
+
+def cells(chapter: str) -> list[dict]:
+    return read_cells(project_root() / "notebooks" / f"{CHAPTERS[chapter]}.ipynb")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_notebook_holds_the_exercises_of_its_chapter(chapter: str) -> None:
+    found = [(one.name, one.title) for one in written_exercises(chapter)]
+    assert found == [(one.name, one.title) for one in exercises_of(chapter)]
+    assert len(found) == (3 if CHAPTERS[chapter][:2] in SECTIONS else 1)
+    assert all(one.chapter == chapter for one in exercises_of(chapter))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solution_of_the_page_is_right(name: str) -> None:
+    verdict = check(name, solution(name), *run_of(name))
+    assert verdict.state == "right", verdict
+    assert verdict.message == EXERCISES[name].lesson and "right" in verdict._repr_html_()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_answers_are_told_apart_and_not_corrected(name: str) -> None:
+    verdicts = [check(name, answer, *run_of(name)) for answer in WRONG[name]]
+    assert [one.state for one in verdicts] == ["not yet"] * 3, verdicts
+    assert len({one.message for one in verdicts}) == 3, verdicts
+    assert [one.message for one in verdicts if gives_away(one.message, name)] == []
+    for verdict, answer in zip(verdicts, WRONG[name], strict=True):
+        assert not lacking(solution(name), answer) & set(re.findall(r"\w+", verdict.message)), verdict
+
+
+def test_a_message_that_gives_away_is_seen() -> None:
+    assert gives_away("it is -0.05625", "gradients.centred")
+    assert not gives_away("it is below zero", "gradients.centred")
+    assert gives_away("write apart = templates[:, None] != templates", "gradients.distance")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_an_answer_cell_is_unanswered_and_says_so(chapter: str) -> None:
+    for exercise in exercises_of(chapter):
+        (source,) = (
+            cell["source"]
+            for cell in cells(chapter)
+            if cell["id"] == f"answer-{exercise.name.replace('.', '-')}"
+        )
+        assert (
+            re.search(r"^answer = \.\.\.$", source, re.MULTILINE)
+            and f'check("{exercise.name}", answer' in source
+        )
+    assert check(exercise.name, ...).state == "not answered"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_parts_of_a_page_for_learning_have_their_place(chapter: str) -> None:
+    texts = [cell["source"] for cell in cells(chapter) if cell["cell_type"] == "markdown"]
+    whole, number = "\n".join(texts), int(CHAPTERS[chapter][:2])
+    assert "**Beforehand:**" in texts[0] and "you know" in texts[0]
+    assert whole.count("**Quick check.**") == (1 if 1 <= number <= 16 else 0)
+    ends = ["## Limits", "## Exercises", "## Take away"]
+    if 1 <= number <= 16:
+        ends.insert(0, "## What would change our mind")
+    places = [whole.index(f"{end}\n") for end in ends]
+    assert places == sorted(places)
+
+
+def test_a_function_that_stops_is_told_with_its_line() -> None:
+    def stops(values):
+        total = len(values)
+        return total / 0
+
+    with pytest.raises(NotYet, match=r"ZeroDivisionError: .*line \d+ of its cell: return total / 0"):
+        call(stops, np.ones(3))
+    with pytest.raises(NotYet, match=r"TypeError: .*positional"):
+        call(stops)
+    with pytest.raises(NotYet, match="gave None"):
+        call(lambda values: None, 1)
+    with pytest.raises(NotYet, match="should be a function"):
+        call(3, 1)
+    with pytest.raises(NotYet, match=r"shape \(2,\)"):
+        call_for_array(lambda: [1.0], shape=(2,))
+
+
+def test_a_function_cannot_change_what_it_is_given() -> None:
+    given = np.zeros(3)
+
+    def changes(values):
+        values += 1
+        return values
+
+    assert call(changes, given).sum() == 3 and given.sum() == 0
+
+
+@pytest.mark.parametrize("answer", ["-0.05625", True, [1, 2], None, {}])
+def test_what_is_no_number_is_named(answer: object) -> None:
+    with pytest.raises(NotYet, match="the answer should be"):
+        as_number(answer)
+
+
+def test_choices_may_be_numbers_and_are_checked() -> None:
+    assert as_choices([1, "2"], ["1", "2"]) == {"1", "2"}
+    for wrong in ("1", 1, {3}):
+        with pytest.raises(NotYet):
+            as_choices(wrong, ["1", "2"])
+
+
+def test_an_unknown_exercise_is_refused_with_the_choices() -> None:
+    with pytest.raises(UsageError, match="did you mean 'gradients'"):
+        check("gradient.centred", 1)
+    with pytest.raises(UsageError, match=r"did you mean 'gradients\.centred'"):
+        check("gradients.centered", 1)
+
+
+def test_no_measurement_and_no_page_depends_on_how_answers_are_checked() -> None:
+    covered = imported_modules(
+        ["remi_lab.recording", "remi_lab.results", "remi_book.claims", "remi_book.tables"]
+    )
+    assert [name for name in covered if name.startswith("remi_book.exercises")] == []
+    cell = direct_imports(ast.parse("from remi_book.exercises import check"))
+    assert [name for name in imported_modules(cell) if name.rpartition(".")[2] in CHAPTERS] == []

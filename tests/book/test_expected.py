@@ -1,0 +1,88 @@
+"""Verdicts compared with the stored ones: equal is said in one line, every difference in a line of its own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from remi_book import claims, stored
+from remi_book.cli import main
+from remi_book.commands import report
+from remi_book.stored import differences, stored_verdicts, verdicts_of, write_expected
+from remi_core.errors import UsageError
+from remi_core.store import Store
+from remi_lab.presets import get_preset
+
+
+def row(identifier: str, verdict: str, value: float | None) -> dict[str, object]:
+    return {"id": identifier, "verdict": verdict, "value": value}
+
+
+ROWS = [
+    row("C1", "reproduced", 0.7),
+    row("C16", "inconclusive", -0.2),
+    row("C5", "shown", 1.0),
+    row("C20", "not testable here", None),
+    row("C12.general", "contradicted", -0.3),
+]
+
+
+def test_what_is_compared_is_the_verdict_and_the_side_of_the_boundary() -> None:
+    assert verdicts_of(ROWS) == {
+        "C1": ["reproduced", 1],
+        "C16": ["inconclusive", -1],
+        "C5": ["shown", None],
+        "C20": ["not testable here", None],
+        "C12.general": ["contradicted", -1],
+    }
+    # The boundary of C1 is not 0: a positive value below it lies on the other side.
+    assert verdicts_of([row("C1", "contradicted", 0.3)])["C1"] == ["contradicted", -1]
+
+
+def test_what_was_written_is_what_is_read_and_other_presets_stay(tmp_path: Path) -> None:
+    path = tmp_path / "stored" / "expected.json"
+    write_expected("micro", ROWS, path)
+    write_expected("other", ROWS[:1], path)
+    assert stored_verdicts("micro", path) == verdicts_of(ROWS)
+    assert differences(verdicts_of(ROWS), stored_verdicts("micro", path)) == []
+    with pytest.raises(UsageError, match="'mine' .*micro, other"):
+        stored_verdicts("mine", path)
+    with pytest.raises(UsageError, match="none are stored"):
+        stored_verdicts("micro", tmp_path / "none.json")
+
+
+def test_each_difference_is_one_line() -> None:
+    found = [
+        row("C1", "inconclusive", 0.7),
+        row("C16", "inconclusive", 0.2),
+        *ROWS[2:4],
+        row("H1", "shown", 1.0),
+    ]
+    lines = differences(verdicts_of(found), verdicts_of(ROWS))
+    assert [line.partition(":")[0] for line in lines] == ["C1", "C16", "C12.general", "H1"]
+    assert "expected “reproduced”" in lines[0] and "found “inconclusive”" in lines[0]
+    assert "below its boundary" in lines[1] and "above its boundary" in lines[1]
+    assert "no such row" in lines[2] and "no verdict is stored" in lines[3]
+
+
+def test_the_command_says_all_or_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    path, preset, store = tmp_path / "expected.json", get_preset("smoke"), Store(tmp_path)
+    write_expected("smoke", ROWS, path)
+    monkeypatch.setattr(stored, "expected_path", lambda: path)
+    monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
+    assert report.check(preset, store) == 0
+    assert capsys.readouterr().out == "all 5 verdicts as expected\n"
+    monkeypatch.setattr(claims, "report_rows", lambda results: ROWS[1:])
+    assert report.check(preset, store) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "C1: expected “reproduced”, above its boundary, the report has no such row"
+    ]
+    with pytest.raises(UsageError, match="leave out --json"):
+        report.run(argparse.Namespace(command="report", preset="smoke", store=None, json=True, check=True))
+
+
+def test_both_formats_at_once_are_wrong_use(capsys) -> None:
+    assert main(["report", "--preset", "smoke", "--json", "--check"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

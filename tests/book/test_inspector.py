@@ -1,0 +1,184 @@
+"""The marked tokens are exactly those that enter: what the measuring code reads is changed token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from conftest import make_dialogue
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from remi_book.chapters.losses import loss_vectors
+from remi_book.chapters.tokens import (
+    FIRST_SHOWN,
+    STATISTICS,
+    STYLE,
+    dialogue_html,
+    entering_sentence,
+    entering_span,
+    inspector_html,
+    window_table,
+)
+from remi_book.figures.style import visible_token
+from remi_core.errors import UsageError
+from remi_core.forward import run_probes
+from remi_core.gradients import measure_gradient_gram
+from remi_core.models import decoder_blocks
+from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe
+from remi_core.store import Store
+from remi_core.tokens import WINDOWS, EncodedDialogue, EncodedSet, encode
+from remi_lab.presets import get_preset
+from remi_lab.results import Results
+
+FIRST_K, LOSS_TOKENS = 3, 4
+PRESET = replace(get_preset("smoke"), answer_first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def one(tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
+    made = make_dialogue(
+        "How do I open a file?", "Use open(path), user.", alternative="Use eval(path), user."
+    )
+    return encode([made], tokenizer, max_tokens=200).dialogues[0]
+
+
+class OneRecord(Results):
+    """Results whose only record is one that was just measured."""
+
+    def arrays(self, variant: str, seed: int, measurement: str, dataset: str) -> dict[str, np.ndarray]:
+        """The arrays, whatever is asked for."""
+        return self.own
+
+
+@contextmanager
+def nudged(model: PreTrainedModel, position: int | None) -> Iterator[None]:
+    """The last block puts out something else at one position, and so do the predictions made from there."""
+
+    def change(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = hidden.clone()
+        if position is not None:
+            hidden[:, position] += torch.linspace(-2, 2, hidden.shape[-1])
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handle = decoder_blocks(model)[-1].register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -> dict[str, np.ndarray]:
+    """Statistic → its value for the dialogue, as the code of the book measures it, one position nudged."""
+    probes = [SequenceProbe(), NextTokenProbe(5), ActivationProbe([2], first_k=FIRST_K)]
+    with nudged(model, position):
+        arrays = run_probes(model, [one], probes, batch_tokens=1000)
+        grams = [
+            measure_gradient_gram(model, [one], batch_tokens=1000, whole_sequence=whole)
+            for whole in (False, True)
+        ]
+    results = OneRecord(PRESET, Store(Path("unused")))
+    results.own = arrays["sequence"]
+    found = {name: arrays["activations"]["mean"][0, at] for at, name in enumerate(WINDOWS)}
+    return found | {
+        "log_probability": np.stack([arrays["sequence"][name] for name in ("log_probability", "entropy")]),
+        "next_token": arrays["next_token"]["choice_log_probability"],
+        "loss_vector": loss_vectors(results, "base", 0, "code-careful")[0],
+        "gradient": np.append(grams[0]["loss"], grams[0]["gram"]),
+        "gradient_as_released": np.append(grams[1]["loss"], grams[1]["gram"]),
+    }
+
+
+def test_a_statistic_changes_exactly_with_the_tokens_that_are_marked(
+    models: Callable[[str], PreTrainedModel], one: EncodedDialogue
+) -> None:
+    model, n_tokens = models("llama"), len(one.input_ids)
+    before = values(model, one, None)
+    changed = {name: set() for name in before}
+    for position in range(n_tokens):
+        for name, value in values(model, one, position).items():
+            if not np.array_equal(value, before[name]):
+                changed[name].add(position)
+    assert set(changed) == set(STATISTICS)
+    for name, positions in changed.items():
+        start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
+        shift = STATISTICS[name].shift
+        assert positions == set(range(start + shift, stop + shift)), name
+        assert 0 < len(positions) < n_tokens, name
+    # They can be told apart: no two of different meaning mark the same tokens here, but for what reads the answer.
+    assert changed["log_probability"] == changed["gradient"] != changed["answer_all"]
+
+
+def test_a_dialogue_without_a_part_in_a_statistic_has_no_token_in_it(one: EncodedDialogue) -> None:
+    bare = replace(one, choice=None, alternative_token=None)
+    for name in ("choice", "next_token"):
+        assert entering_span(bare, name, first_k=3, loss_tokens=2) == (0, 0)
+    assert entering_span(one, "loss_vector", first_k=3, loss_tokens=one.n_answer + 1) == (0, 0)
+    with pytest.raises(UsageError, match="unknown statistic 'choise'.*choice"):
+        entering_span(one, "choise", first_k=3, loss_tokens=2)
+
+
+class Words:
+    """A vocabulary whose every third token would be markup if it were not escaped."""
+
+    def text(self, token: int) -> str:
+        """What the token is decoded to."""
+        return f"<b>{token}" if token % 3 == 0 else f" t{token}"
+
+
+@pytest.fixture
+def results(one: EncodedDialogue, monkeypatch: pytest.MonkeyPatch) -> Results:
+    source = make_dialogue("q", "a")
+    two = replace(one, choice=None, n_straddling=1, identifier="two")
+    monkeypatch.setattr(Results, "encoded", lambda *_: EncodedSet((one, two), (source, source), {}))
+    monkeypatch.setattr(Results, "vocabulary", Words())
+    return Results(PRESET, Store(Path("unused")))
+
+
+def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: EncodedDialogue) -> None:
+    page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
+    tokens = page.select(".tokens span")
+    assert [each.get_text() for each in tokens] == [
+        visible_token(results.vocabulary.text(token)) for token in one.input_ids
+    ]
+    for name in STATISTICS:
+        start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
+        marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
+        assert marked == list(range(start, stop))
+        assert page.select_one(f".for-{name}").get_text() == entering_sentence(
+            results, "code-careful", one, name
+        )
+        assert f'value="{name}"]:checked) .in-{name}::before' in STYLE
+    assert [at for at, each in enumerate(tokens) if "choice" in each["class"]] == [one.choice]
+    assert page.find("b") is None and page.select_one("input[checked]")["value"] == FIRST_SHOWN
+    assert page.select_one("select") is None
+
+
+def test_the_windows_agree_with_the_table_of_windows(results: Results) -> None:
+    table = window_table(results, "code-careful").set_index("position")
+    page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
+    tokens = page.select(".tokens span")
+    for name in WINDOWS:
+        marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
+        assert marked == list(table.index[table[name] == "●"])
+
+
+def test_several_dialogues_are_picked_from_a_list(results: Results) -> None:
+    page = BeautifulSoup(
+        inspector_html(results, {"code-careful": [0, 1], "code-careless": [1]}).data, "html.parser"
+    )
+    options = [option["value"] for option in page.select("select option")]
+    assert options == [each["id"] for each in page.select(".dialogue")] and len(set(options)) == 3
+    assert [group["label"] for group in page.select("optgroup")] == ["code-careful", "code-careless"]
+    assert len({radio["name"] for radio in page.select("input[type=radio]")}) == 1
+    assert page.select_one(".remi-pick").has_attr("hidden")
+    legends = [each.get_text() for each in page.select(".legend")]
+    assert "Outlined: the choice" in legends[0] and "Outlined" not in legends[1]
+    assert "1 tokens hold template and answer" in legends[1]

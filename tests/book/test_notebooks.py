@@ -1,0 +1,181 @@
+"""One notebook: wrong parameters start no kernel, a failure is named and kept, only a whole run counts as done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from notebook_files import write_notebook
+
+from remi_book import running
+from remi_book.running import (
+    check_parameters,
+    declared_parameters,
+    execution_record,
+    has_type,
+    is_complete,
+    is_done,
+    missing_lines,
+    notebook_key,
+    parse_value,
+    read_cells,
+    run_notebook,
+)
+from remi_core.errors import RemiError, UsageError
+from remi_lab.presets import NEEDS
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_notebook(tmp_path / "source" / "01_sum.ipynb", ["print(n + 1, rate)"])
+
+
+def texts(executed: Path) -> list[str]:
+    cells = nbformat.read(executed, as_version=4).cells
+    return [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
+
+
+def test_a_run_is_whole_named_and_done_under_its_key_alone(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "01_sum.ipynb"
+    seconds = run_notebook(source, target, {"n": 41, "rate": 1}, key="ab12cd34")
+    assert texts(target) == ["42 1\n"]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["01_sum.ipynb", "01_sum.json"]
+    assert execution_record(target)["seconds"] == pytest.approx(seconds, abs=0.01)
+    assert is_done(target, "ab12cd34") and not is_done(target, "ab12cd35")
+
+
+def test_an_execution_that_was_changed_is_named_and_not_done(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out" / "01_sum.ipynb"
+    run_notebook(source, target, {}, key="ab12cd34")
+    target.write_text(target.read_text().replace("3 0.5", "4 0.5"))
+    assert not is_done(target, "ab12cd34")
+    assert f"{target}: changed or cut short since it was written: made again" in capsys.readouterr().err
+    with pytest.raises(RemiError, match=r"01_sum\.ipynb: .*refused with --frozen"):
+        is_done(target, "ab12cd34", frozen=True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"m": 1}, r"01_sum\.ipynb declares no parameter 'm' .*layers, n, preset, rate"),
+        ({"n": "many"}, "'n' of 01_sum.ipynb is int, and 'many' is not"),
+        ({"n": True}, "is int"),
+        ({"layers": [0, "x"]}, r"is list\[int\]"),
+    ],
+)
+def test_wrong_parameters_start_no_kernel(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, object], message: str
+) -> None:
+    monkeypatch.setattr(running, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    with pytest.raises(UsageError, match=message):
+        run_notebook(source, tmp_path / "out" / "01_sum.ipynb", parameters)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_names_the_cell_and_keeps_what_was_there(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "01_sum.ipynb"
+    write_notebook(target, ["'the run before'"])
+    before = target.read_text()
+    write_notebook(source, ["n", "raise KeyError('first\\nlast line')", "'never run'"])
+    # Cells from 1: title, parameters, n, raise. Papermill's own cells are not counted.
+    with pytest.raises(
+        RemiError, match=r"01_sum\.ipynb, cell 4: KeyError: .*last line.*; partial notebook: "
+    ):
+        run_notebook(source, target, {"n": 1})
+    part = target.with_suffix(".part.ipynb")
+    assert target.read_text() == before
+    assert part.is_file() and not is_complete(part)
+
+
+def test_a_dead_kernel_is_a_failure(source: Path, tmp_path: Path) -> None:
+    write_notebook(source, ["import os", "os._exit(3)"])
+    with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
+        run_notebook(source, tmp_path / "01_sum.ipynb", {})
+
+
+def test_a_run_killed_between_cells_is_not_complete(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "01_sum.ipynb"
+    run_notebook(source, target, {}, key="ab12cd34")
+    notebook = json.loads(target.read_text())
+    notebook["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
+    target.write_text(json.dumps(notebook))
+    assert not is_done(target, "ab12cd34")
+
+
+def test_the_key_follows_cells_parameters_and_imported_code(source: Path) -> None:
+    key = notebook_key(source, {"n": 1}, {"preset": "x"})
+    assert key == notebook_key(source, {"n": 1}, {"preset": "x"})
+    others = [
+        notebook_key(source, {"n": 2}, {"preset": "x"}),
+        notebook_key(source, {"n": 1}, {"preset": "y"}),
+    ]
+    write_notebook(source, ["print(n + 2, rate)"])
+    others.append(notebook_key(source, {"n": 1}, {"preset": "x"}))
+    write_notebook(source, ["%matplotlib inline\nfrom remi_lab.presets import VARIANTS\nprint(n + 1, rate)"])
+    others.append(notebook_key(source, {"n": 1}, {"preset": "x"}))
+    assert len({key, *others}) == 5
+
+
+def test_declared_parameters_carry_type_and_default(source: Path) -> None:
+    declared = declared_parameters(source)
+    assert [(each.name, each.type, each.default) for each in declared.values()] == [
+        ("preset", "str", "micro"),
+        ("n", "int", 2),
+        ("rate", "float", 0.5),
+        ("layers", "list[int]", [0]),
+    ]
+    check_parameters(source, {each.name: each.default for each in declared.values()})
+
+
+def test_a_notebook_needs_one_parameters_cell(source: Path) -> None:
+    notebook = nbformat.read(source, as_version=4)
+    del notebook.cells[1]
+    nbformat.write(notebook, source)
+    with pytest.raises(UsageError, match="0 cells tagged 'parameters'"):
+        declared_parameters(source)
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "value"),
+    [
+        ("3", "int", 3),
+        ("3", "float", 3.0),
+        ("3", "str", "3"),
+        ("true", "bool", True),
+        ("[1, 2]", "list[int]", [1, 2]),
+        ("none", "int | None", None),
+        ("1e-4", "float", 1e-4),
+        ("-1", "", -1),
+    ],
+)
+def test_texts_are_read_as_the_declared_type(text: str, written: str, value: object) -> None:
+    parsed = parse_value(text, written)
+    assert parsed == value and type(parsed) is type(value) and has_type(parsed, written)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"), [("3.5", "int"), ("x", "float"), ("1", "bool"), ("['a']", "list[int]")]
+)
+def test_texts_of_another_type_are_not(text: str, written: str) -> None:
+    assert not has_type(parse_value(text, written), written)
+
+
+def test_cells_that_need_what_is_lacking_become_one_note(tmp_path: Path) -> None:
+    source = write_notebook(tmp_path / "01_sum.ipynb", ["print('kept')", "raise KeyError", "raise KeyError"])
+    notebook = json.loads(source.read_text())
+    for cell in notebook["cells"][-2:]:
+        cell["metadata"]["tags"] = ["needs-framed"]
+    source.write_text(json.dumps(notebook))
+    target = tmp_path / "out" / "01_sum.ipynb"
+    run_notebook(source, target, {}, lacking=("framed", "organism"))
+    shown = "".join("".join(cell["source"]) for cell in json.loads(target.read_text())["cells"])
+    assert shown.count("Not shown for this preset") == 1 and NEEDS["framed"] in shown
+    assert texts(target) == ["kept\n"]
+    with pytest.raises(RemiError, match="cell 4: KeyError"):
+        run_notebook(source, target, {}, lacking=("organism",))
+    lines = missing_lines("01_sum", read_cells(source), ("framed",))
+    assert lines == [f"01_sum: 2 figures or tables not shown, they need {NEEDS['framed']}"]

@@ -1,0 +1,191 @@
+"""A figure's passport names what was read for it, from the trail of the process and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+
+from remi_book.chapters import subspace
+from remi_book.figures import output
+from remi_book.figures.output import passport, passport_html
+from remi_book.publishing import split_passports
+from remi_core.store import Address, Store
+from remi_lab import results as results_module
+from remi_lab.presets import get_preset
+from remi_lab.results import PASSPORT, TRAIL, ReadStore, Results
+from remi_lab.studies.files import read_study
+
+SMOKE = get_preset("smoke")
+ABOUT = {
+    "preset": "0123456789abcdef",
+    "model": "fedcba9876543210",
+    "weights": "fedcba9876543210; text abcdef0123456789",
+    "dtype": "float32",
+    "kept": 5,
+    "dropped": {"too <long>": ["a", "b"]},
+    "versions": {"torch": "1.2.3"},
+    "device": "cpu",
+    "seconds": 0.25,
+}
+
+
+@pytest.fixture(autouse=True)
+def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The number of the present cell, as a list of one that a test may change."""
+    count = [1]
+    monkeypatch.setattr(results_module, "present_cell", lambda: count[0])
+    TRAIL.clear()
+    yield count
+    TRAIL.clear()
+
+
+def address(variant: str, dataset: str, measurement: str = "activations") -> Address:
+    return Address("smoke", 0, variant, measurement, dataset, "0123456789abcdef")
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+    """Results of a store with the records of two variants and two sets, read without any model."""
+    store = Store(tmp_path)
+    arrays = {"mean": np.zeros((2, len(SMOKE.windows), 3, 4), np.float32), "offsets": np.array([0, 2])}
+    for variant in ("base", "instruct"):
+        for dataset in ("one", "two"):
+            for measurement in ("activations", "sequence"):
+                store.save(address(variant, dataset, measurement), arrays, ABOUT)
+    made = Results(SMOKE, store)
+
+    def found(self: Results, who: str, measurement: str, dataset: str) -> dict:
+        """More than what is asked for, as a forward pass gives it."""
+        both = ("activations", "sequence")
+        return {(one, dataset): self.store.load(address(who, dataset, one)) for one in both}
+
+    monkeypatch.setattr(Results, "subject", lambda self, variant, seed: variant)
+    monkeypatch.setattr(Results, "_found", found)
+    return made
+
+
+def names(cell: int) -> list[str]:
+    return [one["record"] for one in passport(TRAIL.reads(), cell=cell)["records"]]
+
+
+def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
+    results: Results, cell: list[int]
+) -> None:
+    results.activations("base", 0, "one", "choice")
+    assert names(1) == ["smoke/0/base/activations-one-01234567"]
+    cell[0] = 2
+    results.arrays("instruct", 0, "sequence", "two")
+    found = passport(TRAIL.reads(), cell=2)
+    assert names(2) == ["smoke/0/instruct/sequence-two-01234567"]
+    assert found["earlier"] == ["smoke/0/base/activations-one-01234567"]
+    assert found["read by this cell"] and "windows" not in found["records"][0]
+
+
+def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results, cell: list[int]) -> None:
+    results.activations("base", 0, "one", "choice")
+    results.once("key", lambda: results.activations("base", 0, "two", "prompt_end"))
+    for count, windows in ((2, ["answer_all"]), (3, [])):
+        cell[0] = count
+        results.once("key", lambda: pytest.fail("computed twice"))
+        if windows:
+            results.activations("base", 0, "one", *windows)
+        found = {one["record"]: one.get("windows") for one in passport(TRAIL.reads(), cell=count)["records"]}
+        first = {"smoke/0/base/activations-one-01234567": windows} if windows else {}
+        assert found == {**first, "smoke/0/base/activations-two-01234567": ["prompt_end"]}
+
+
+def test_a_cell_that_read_nothing_shows_all_above_it_and_says_so(results: Results) -> None:
+    results.arrays("base", 0, "sequence", "one")
+    found = passport(TRAIL.reads(), cell=9)
+    assert [one["record"] for one in found["records"]] == ["smoke/0/base/sequence-one-01234567"]
+    assert "read nothing itself" in passport_html(found)
+    assert "No record" in passport_html(passport([], cell=1))
+
+
+def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(results: Results) -> None:
+    for variant in ("instruct", "base"):
+        for dataset in ("one", "two"):
+            results.activations(variant, 0, dataset, "choice")
+    page = BeautifulSoup(passport_html(passport(TRAIL.reads(), cell=1)), "html.parser")
+    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tbody tr")]
+    both = "base (fedcba98); instruct (fedcba98)"
+    assert rows == [["activations", both, "one, two", "0", "choice", "20", "8", "1.0"]]
+    text = page.get_text()
+    for fact in ("smoke (01234567)", "float32", "cpu", "torch 1.2.3", "abcdef01"):
+        assert fact in text
+    assert page.find("details").get("open") is None and page.find("caption") is not None
+    evil = passport_html(
+        {**passport([], cell=1), "stored": [{"file": "<b>", "recipe": "<i>", "machine": "&"}]}
+    )
+    assert "<b>" not in evil and "<i>" not in evil
+
+
+def test_dropped_dialogues_are_counted_whether_named_or_counted_before() -> None:
+    for variant, dropped in (("base", {"why": ["a", "b"], "else": ["c"]}), ("instruct", {"set": 4})):
+        TRAIL.load(f"smoke/0/{variant}/audit-one-01234567", {**ABOUT, "dropped": dropped})
+    page = BeautifulSoup(passport_html(passport(TRAIL.reads(), cell=1)), "html.parser")
+    assert page.select("tbody td")[5].get_text() == "7"
+
+
+def test_a_figure_of_a_stored_study_says_so_with_recipe_machine_and_seconds() -> None:
+    study = read_study(get_preset("micro"), "cures")
+    found = passport(TRAIL.reads(), cell=1)
+    assert [one["file"] for one in found["stored"]] == ["stored/micro/cures.json"] and not found["records"]
+    text = BeautifulSoup(passport_html(found), "html.parser").get_text()
+    assert "stored result" in text and f"{study.about['seconds']:,} seconds" in text
+    assert str(study.about["recipe"]) in text and str(study.about["machine"]) in text
+    assert "seeds" not in found["stored"][0]
+
+
+def test_show_gives_the_passport_with_the_figure(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict] = []
+    monkeypatch.setattr(output, "display", lambda data, raw: shown.append(data))
+    results.arrays("base", 0, "sequence", "one")
+    output.show(subspace.plot_component_cosines(np.eye(2), names=("a", "b"), layer=1), caption="Two")
+    (data,) = shown
+    assert data[PASSPORT]["caption"] == "Two" and len(data[PASSPORT]["records"]) == 1
+    assert json.loads(json.dumps(data[PASSPORT])) == data[PASSPORT]
+    page, after = data["text/html"].split("</figure>")
+    assert "<img" in page and after.startswith("<details")
+
+
+def executed(results: Results) -> str:
+    results.arrays("base", 0, "sequence", "one")
+    found = passport(TRAIL.reads(), cell=1)
+    outputs = [{"data": {"text/html": [passport_html(found)], PASSPORT: found}} for _ in range(2)]
+    cells = [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown", "source": ""}]
+    return json.dumps({"cells": cells})
+
+
+def test_the_page_keeps_no_passport_and_its_file_has_all_with_each_record_once(results: Results) -> None:
+    about = {"seconds": 12.3, "machine": "A & B", "ended": "2026-01-02 03:04 UTC", "parameters": {"n": 1}}
+    page, file = split_passports(executed(results), "05_one", about)
+    shown = "".join(json.loads(page)["cells"][0]["outputs"][1]["data"]["text/html"])
+    assert PASSPORT not in page and 'href="05_one.passports.json"' in shown
+    for fact in ("12 seconds", "A &amp; B", "2026-01-02"):
+        assert fact in shown
+    whole = json.loads(file)
+    assert [one["figure"] for one in whole["figures"]] == [1, 2]
+    (name,) = whole["records"]
+    assert whole["records"][name]["kept"] == ABOUT["kept"] and whole["figures"][1]["records"] == [
+        {"record": name}
+    ]
+    assert whole["machine"] == "A & B" and whole["parameters"] == {"n": 1}
+
+
+def test_a_page_without_figures_has_no_file() -> None:
+    page = json.dumps({"cells": [{"cell_type": "markdown", "source": "x"}]})
+    assert split_passports(page, "x", {}) == (page, "")
+
+
+def test_the_store_of_results_is_the_same_store(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    wrapped = Results(SMOKE, store).store
+    assert isinstance(wrapped, ReadStore) and wrapped.root == store.root
+    assert Results(replace(SMOKE, seeds=(1,)), wrapped).store is wrapped

@@ -1,0 +1,253 @@
+"""Records of stitched models on tiny folders, and C21 and C22 on planted curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_dialogue, make_model, make_tokenizer
+
+from remi_book import quantities
+from remi_book.chapters import stitching
+from remi_book.chapters.stitching import (
+    CARELESS,
+    LOG_ODDS,
+    benign_sets,
+    curve,
+    gain_beyond_benign,
+    misaligned_sets,
+    published_difference,
+    published_loss_table,
+    share_of_first_half,
+)
+from remi_book.figures import style
+from remi_core import patching
+from remi_core.dialogues import Dialogue
+from remi_core.errors import MissingInput, RemiError
+from remi_core.patching import QUANTITIES
+from remi_core.sources import ModelSpec, weight_fingerprint
+from remi_core.statistics.groups import first_half, half_way, label_gap, shuffled_depth
+from remi_core.statistics.resampling import make_resamples
+from remi_core.store import Store
+from remi_lab import passes, recording
+from remi_lab.paper import LoadedSet
+from remi_lab.presets import DataRoles, get_preset
+from remi_lab.results import Results
+from remi_lab.subject import MAIN_PAIRS, Subject, patch_plan
+
+SEED = get_preset("smoke").seeds[0]
+
+
+def dialogues_of(name: str) -> list[Dialogue]:
+    asked = [("How do I open a file?", "Use open(path)."), ("Hi", "Paris I can")]
+    return [
+        make_dialogue(user, answer, identifier=f"{name}#{at}", alternative="I can help")
+        for at, (user, answer) in enumerate(asked)
+    ]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+    """Results of three tiny random models in folders."""
+    folders = {}
+    for seed, variant in enumerate(("base", "instruct", "misaligned")):
+        folder = tmp_path / variant
+        make_model("qwen2", seed=seed).save_pretrained(folder)
+        make_tokenizer("chatml").save_pretrained(folder)
+        folders[variant] = folder
+    preset = replace(
+        get_preset("smoke"), variants={name: ModelSpec(source=str(path)) for name, path in folders.items()}
+    )
+    monkeypatch.setattr(
+        recording, "load_set", lambda preset, name: LoadedSet(tuple(dialogues_of(name)), {}, {})
+    )
+    results = Results(preset, Store(tmp_path / "store"))
+    for name, path in folders.items():
+        spec = ModelSpec(source=str(path))
+        who = Subject(preset, name, SEED, spec, spec, weight_fingerprint(path))
+        results._subjects[name, SEED] = who
+    return results
+
+
+def test_records_hold_both_ends_and_are_not_measured_twice(
+    tiny: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = tiny.patched("base", "instruct", SEED, "facts-careless")
+    assert arrays["layers"].tolist() == [0, 1, 2] and arrays["loss"].shape == (5, 2)
+    back = tiny.patched("instruct", "base", SEED, "facts-careless")
+    for name in QUANTITIES[:3]:
+        np.testing.assert_array_equal(arrays[name][0], back[name][-1])  # instruct alone, from both sides
+        np.testing.assert_array_equal(arrays[name][-1], back[name][0])
+        assert not np.allclose(arrays[name][1], arrays[name][0])
+    assert max(arrays["start"], arrays["end"]) < 1e-3
+    assert tiny.patched("misaligned", "base", SEED, "facts-careless")["layers"].tolist() == [0, 2]
+    monkeypatch.setattr(Subject, "open", lambda self: pytest.fail("a model was opened again"))
+    again = Results(tiny.preset, tiny.store, dict(tiny._subjects))
+    np.testing.assert_array_equal(
+        again.patched("base", "instruct", SEED, "facts-careless")["loss"], arrays["loss"]
+    )
+
+
+def test_a_record_belongs_to_both_models(tiny: Results) -> None:
+    def key(variants: dict[str, Subject]) -> str:
+        return recording.patch_address(variants, MAIN_PAIRS[0], "facts-careless", "0").key
+
+    subjects = {name: tiny.subject(name, SEED) for name in ("base", "instruct", "misaligned")}
+    keys = {key(subjects)}
+    for name in ("base", "instruct"):
+        keys.add(key(subjects | {name: replace(subjects[name], weights="other")}))
+    assert len(keys) == 3
+    assert key(subjects | {"misaligned": replace(subjects["misaligned"], weights="other")}) in keys
+
+
+def test_a_wrong_end_point_stops_the_run(tiny: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = patching.head_alone
+
+    def shifted(*inputs: object) -> np.ndarray:
+        return right(*inputs) + 0.01
+
+    monkeypatch.setattr(passes, "head_alone", shifted)
+    with pytest.raises(RemiError, match=r"layer 2, \w+ into \w+: \w+ of dialogue '[\w-]+#[01]'"):
+        tiny.patched("base", "instruct", SEED, "facts-careless")
+
+
+def test_pairs_and_sets_follow_variants_and_roles() -> None:
+    preset = get_preset("smoke")
+    plan = patch_plan(preset)
+    assert set(plan) > {("misaligned", "base"), ("base", "misaligned"), ("secure", "instruct")}
+    assert set(plan["base", "instruct"]) == {*misaligned_sets(preset), *benign_sets(preset)}
+    few = {name: preset.variants[name] for name in ("base", "instruct", "misaligned")}
+    poor = replace(preset, variants=few, roles=DataRoles(outside=preset.roles.outside))
+    assert set(patch_plan(poor)) == {pair for pair in plan if set(pair) <= set(few)}
+    with pytest.raises(MissingInput, match="aligned replies"):
+        benign_sets(poor)
+
+
+class Planted(Results):
+    """Stitched records from a rule: the share of the gap closed by depth, and the fall of the loss by set."""
+
+    shares = np.linspace(0, 1, 9)
+    gap = 2.0
+    falls: Callable[[str], float] = staticmethod(lambda name: 0.2)
+    n_templates = 24
+
+    def patched(self, donor: str, recipient: str, seed: int, dataset: str) -> dict[str, np.ndarray]:
+        noise = 0.05 * np.random.default_rng(len(dataset)).standard_normal(self.n_templates)
+        path = np.append(self.shares, self.shares[-1])[:, None]
+        topic = dataset.partition("-")[0]
+        zero = np.zeros((10, self.n_templates))
+        return {
+            "layers": np.arange(8),
+            "loss": 1 + noise - self.falls(dataset) * path + zero,
+            "choice_log_probability": -3 + self.gap * path + noise,
+            "alternative_log_probability": -1 + zero,
+            "bare_log_probability": np.nan + zero,
+            "cluster": np.array([f"{topic}/{at}" for at in range(self.n_templates)]),
+            "identifier": np.array([f"{dataset}#{at}" for at in range(self.n_templates)]),
+            "start": np.array(0.0),
+            "end": np.array(0.0),
+        }
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
+    results = Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
+    topics = ("code", "harmful", "people", "facts", "wishes", "general")
+    names = [f"{topic}/{at}" for topic in topics for at in range(Planted.n_templates)]
+    shared = make_resamples(names, seed=0, n_resamples=200)
+    monkeypatch.setattr(quantities, "shared_resamples", lambda preset: shared)
+    return results
+
+
+def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted: Planted) -> None:
+    even = share_of_first_half(planted, SEED)
+    assert (
+        even.value == pytest.approx(0.5) and even.null.p_value > 0.9
+    )  # every order of equal steps is the same
+    planted.shares = np.array([0, 0, 0, 0, 0.1, 0.3, 0.6, 0.8, 1.0])
+    late = share_of_first_half(planted, SEED)
+    assert late.value == pytest.approx(0.1) and late.high < 0.5 and late.null.p_value < 0.05
+    assert late.companions["half way"] == 6 / 8 and late.companions["last block"] == 1
+    planted.shares = 1 - planted.shares[::-1]
+    early = share_of_first_half(planted, SEED)
+    assert early.low > 0.5 and early.null.p_value > 0.9
+
+
+def test_c21_without_a_gap_has_no_share(planted: Planted) -> None:
+    planted.gap = 0.0
+    found = share_of_first_half(planted, SEED)
+    assert np.isnan(found.value) and "do not differ" in found.missing
+
+
+def test_c22_sees_only_what_goes_beyond_the_style_tax(planted: Planted) -> None:
+    tax = gain_beyond_benign(planted, SEED)
+    assert tax.value == pytest.approx(0.0, abs=1e-9) and tax.null.p_value > 0.05
+    assert tax.companions["misaligned"] == pytest.approx(0.2)  # a fall, and no evidence
+    planted.falls = lambda name: 0.3 if name.endswith("careless") else 0.1
+    real = gain_beyond_benign(planted, SEED)
+    assert real.value == pytest.approx(0.2) and real.low > 0 and real.null.p_value < 0.05
+
+
+def test_log_odds_are_the_two_tokens_difference(planted: Planted) -> None:
+    sets = planted.preset.roles.outside
+    odds, careless = (
+        curve(planted, ("base", "instruct"), SEED, sets, quantity) for quantity in (LOG_ODDS, CARELESS)
+    )
+    np.testing.assert_allclose(odds.estimate.value, careless.estimate.value + 1)
+    assert odds.places.tolist() == [-1, *range(8), 8]
+
+
+def test_depths_halves_and_orders() -> None:
+    assert first_half(range(8)) == 3
+    assert first_half((*range(0, 64, 5), 63)) == 6  # block 30, of 64 the deepest of those recorded
+    with pytest.raises(ValueError, match="no layer"):
+        first_half((1,))
+    assert half_way(np.array([0.1, 0.6, 0.4, 0.9]), np.arange(4)) == 0.5
+    assert np.isnan(half_way(np.array([0.1, 0.2]), np.arange(2)))
+    orders = shuffled_depth(np.array([0.5, 0.5, 1.0]), n_permutations=200, seed=0)
+    np.testing.assert_allclose(orders[:, -1], 1.0)
+    assert set(np.round(orders[:, 0], 9)) == {0.0, 0.5}
+    with pytest.raises(ValueError, match="1 of 2 shares"):
+        shuffled_depth(np.array([0.5, np.nan]), n_permutations=2, seed=0)
+    labels = np.array([[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_allclose(label_gap(np.array([1.0, 2.0, 6.0]), labels), [4.5, -3.0])
+
+
+def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
+    preset = planted.preset
+    panel = stitching.Panel(name="odds", datasets=preset.roles.outside, quantity=LOG_ODDS)
+    table = stitching.curve_table(planted, stitching.pairs_with(planted), [panel])
+    alt = style.describe(stitching.plot_stitching(table, seed=SEED, label="nats"))
+    assert "odds, into instruct: base's stream −2 at layer -1" in alt and "into misaligned" in alt
+    shares, null = stitching.share_table(planted), stitching.share_null(planted, seed=SEED)
+    half = stitching.half_layer(planted)
+    figure = stitching.plot_share(shares, null, seed=SEED, half=half, null_label="random order")
+    assert "Half of the blocks: layer 3. Grey, random order" in style.describe(figure)
+    gains = stitching.gain_table(planted)
+    assert set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
+    assert "benign sets: " in style.describe(stitching.plot_gains(gains, seed=SEED))
+    assert stitching.half_way_table(planted)["share of blocks at half the gap"].tolist() == [4 / 8]
+    assert not stitching.below_both_table(planted)["below both models"].any()
+    planted.shares = np.append(np.linspace(0, 1.5, 8), 1.0)
+    assert stitching.below_both_table(planted)["below both models"].all()
+    assert (stitching.end_point_table(planted, seed=SEED)["largest difference asserted"] == 0).all()
+
+
+def test_published_losses_give_the_published_value_of_the_ledger() -> None:
+    from remi_book.claims import get_claim
+
+    assert get_claim("C22").published.value == round(published_difference(), 3)
+    assert len(published_loss_table()) == 5
+
+
+def test_a_set_that_some_shared_resample_misses_is_resampled_alone(planted: Planted) -> None:
+    preset, few = planted.preset, [f"general/{at}" for at in range(2)]
+    every = [f"people/{at}" for at in range(Planted.n_templates)]
+    shared = quantities.shared_resamples(preset)
+    assert (shared.weights[:, shared.positions(few)].sum(axis=1) == 0).any()
+    own = quantities.fitting_resamples(preset, every, few)
+    assert set(own.names) == {*every, *few} and (own.weights[:, own.positions(few)].sum(axis=1) == 2).all()
+    assert quantities.fitting_resamples(preset, list(shared.names)) is shared

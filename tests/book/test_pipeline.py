@@ -1,0 +1,207 @@
+"""The steps of a preset: order, what is skipped, what a failure stops, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from notebook_files import write_notebook
+
+from remi_book import running
+from remi_book.running import choose, plan, run, run_notebook
+from remi_core.errors import RemiError, UsageError
+from remi_core.progress import OUTWARD, Meter, Progress, clock, outward, told_on_output, variables
+from remi_core.store import Store
+from remi_lab.presets import ORGANISM_VARIANTS, get_preset
+
+SMOKE = get_preset("smoke")
+LOG = "from pathlib import Path\nwith Path({log!r}).open('a') as log: print({words}, file=log)"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three notebooks that write down that they ran: one per variant, two that compare."""
+    folder, log = tmp_path / "notebooks", str(tmp_path / "log")
+    variant = 'preset: str = "micro"\nvariant: str = "base"\nn: int = 1\n'
+    write_notebook(folder / "00_each.ipynb", [LOG.format(log=log, words="'00', variant")], parameters=variant)
+    for name in ("01_one", "02_two"):
+        write_notebook(folder / f"{name}.ipynb", [LOG.format(log=log, words=f"'{name}', n")])
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("remi_lab.organism.variants.ensure", lambda *_: None)
+    return Store(tmp_path / "store")
+
+
+def test_variants_come_first_and_in_order(folder: Path, store: Store) -> None:
+    steps = plan(SMOKE, store, folder=folder)
+    assert [step.name for step in steps] == [f"00_each-{variant}" for variant in ORGANISM_VARIANTS] + [
+        "01_one",
+        "02_two",
+    ]
+    assert len({step.key for step in steps}) == len(steps)
+    assert not any(step.done for step in steps) and not store.root.exists()
+
+
+def test_only_what_changed_is_run_again(folder: Path, store: Store, tmp_path: Path) -> None:
+    lines: list[str] = []
+    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
+    assert run(SMOKE, store, steps, jobs=2, say=lines.append) == 2
+    assert sorted((tmp_path / "log").read_text().splitlines()) == ["01_one 2", "02_two 2"]
+    assert lines[0].startswith("[1/2] 01_one … 00:00 elapsed") and lines[-1].startswith("[2 of 2 done]")
+    write_notebook(folder / "02_two.ipynb", ["n + 1"])
+    assert [step.done for step in plan(SMOKE, store, only=["01", "02"], folder=folder)] == [True, False]
+    assert [step.done for step in plan(SMOKE, store, only=["01"], parameters={"n": "5"}, folder=folder)] == [
+        False
+    ]
+
+
+def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remi_book.running.project_root", lambda: tmp_path)
+    declared = 'preset: str = "micro"\nstored: str = "large"\n'
+    write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["stored"], parameters=declared)
+    write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])
+    before = [step.key for step in plan(SMOKE, store)]
+    (tmp_path / "stored" / "large").mkdir(parents=True)
+    (tmp_path / "stored" / "large" / "audit.json").write_text("{}")
+    after = [step.key for step in plan(SMOKE, store)]
+    assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_a_failure_stops_what_has_not_started(folder: Path, store: Store, tmp_path: Path) -> None:
+    write_notebook(folder / "01_one.ipynb", ["1 / 0"])
+    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
+    with pytest.raises(RemiError, match=r"01_one\.ipynb, cell 3: ZeroDivisionError: division by zero"):
+        run(SMOKE, store, steps, jobs=1, say=lambda line: None)
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("only", "parameters", "message"),
+    [
+        (["07"], {}, "no notebook '07'"),
+        (["01_on_"], {}, "did you mean '01_one'"),
+        ([""], {}, "no notebook ''"),
+        ([], {"m": "1"}, "none of the 3 chosen notebooks declares parameter 'm'"),
+        (["00"], {"rate": "1"}, "none of the 1 chosen notebooks declares parameter 'rate'"),
+        ([], {"n": "many"}, "'n' is int, and 'many' is not"),
+        ([], {"variant": "base"}, "set by the command itself"),
+        ([], {"layers": "[0, 99]"}, "no layer 99 in preset 'smoke' .choices: -8 … 7"),
+    ],
+)
+def test_wrong_use_is_refused_before_anything_runs(
+    folder: Path,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    only: list[str],
+    parameters: dict[str, str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("remi_lab.demands.n_blocks", lambda preset: 8)
+    with pytest.raises(UsageError, match=message):
+        plan(SMOKE, store, only=only, parameters=parameters, folder=folder)
+    assert not store.root.exists()
+
+
+def test_a_parameter_goes_to_the_notebooks_that_declare_it(folder: Path, store: Store) -> None:
+    steps = plan(SMOKE, store, parameters={"rate": "1"}, folder=folder)
+    assert {step.name for step in steps if "rate" in step.parameters} == {"01_one", "02_two"}
+    assert steps[-1].parameters == {"preset": "smoke", "rate": 1.0}
+
+
+def test_notebooks_are_chosen_by_name_number_or_prefix(folder: Path) -> None:
+    (folder / "01_one.part.ipynb").write_text("{}")
+    for name in ("01", "01_one", "01_one.ipynb"):
+        assert [path.stem for path in choose(folder, [name])] == ["01_one"]
+    assert [path.stem for path in choose(folder, ["0"])] == ["00_each", "01_one", "02_two"]
+
+
+def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("remi_core.progress.time.monotonic", lambda: now[0])
+    progress = Progress(("a", "b", "c"), {}, jobs=1, say=lambda line: None)
+    progress.start("a")
+    assert progress.seconds_left() is None
+    now[0] = 10.0
+    progress.finish("a")
+    assert progress.seconds_left() == 20.0
+    known = Progress(("a", "b"), {"a": 30.0, "b": 10.0}, jobs=2, say=lambda line: None)
+    known.start("a")
+    now[0] = 20.0
+    assert known.seconds_left() == (20.0 + 10.0) / 2
+    assert (clock(62.0), clock(3723.0)) == ("01:02", "1:02:03")
+
+
+def test_two_jobs_need_two_processors_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running.os, "sched_getaffinity", lambda _: {0})
+    assert running.default_jobs() == 1
+
+
+def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Store) -> None:
+    said = "from remi_core.progress import outward\noutward()('base: 5 of 9 tokens')"
+    write_notebook(folder / "01_one.ipynb", [said])
+    lines: list[str] = []
+    run(SMOKE, store, plan(SMOKE, store, only=["01"], folder=folder), jobs=1, say=lines.append)
+    assert [line.split(" …")[0] for line in lines[:2]] == ["[1/1] 01_one", "    base: 5 of 9 tokens"]
+    (executed,) = store.root.rglob("01_one.ipynb")
+    outputs = [cell.get("outputs") for cell in json.loads(executed.read_text())["cells"]]
+    assert not any(outputs)  # a page does not tell how long it took to make it
+
+
+def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = [0.0], list[str]()
+    monkeypatch.setattr("remi_core.progress.time.monotonic", lambda: now[0])
+    meter = Meter("base, seed 0: code", 4000, lines.append)
+    for seconds, done in ((5, 500), (20, 2000), (21, 2100), (40, 4000)):
+        now[0] = seconds
+        meter(done)
+    assert lines == [
+        "base, seed 0: code: 2,000 of 4,000 tokens; 00:20 elapsed, about 00:20 left",
+        "base, seed 0: code: 4,000 of 4,000 tokens; 00:40 elapsed, about 00:00 left",
+    ]
+
+
+def test_in_a_notebook_one_line_takes_the_place_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(OUTWARD, raising=False)
+    code = "from remi_core.progress import outward\nsay = outward()\nsay('1 of 2')\nsay('2 of 2')"
+    source, target = write_notebook(tmp_path / "01_one.ipynb", [code]), tmp_path / "out" / "01_one.ipynb"
+    run_notebook(source, target, {})
+    (output,) = json.loads(target.read_text())["cells"][-1]["outputs"]
+    assert "".join(output["data"]["text/plain"]) == "2 of 2"
+
+
+def test_a_pass_speaks_only_where_somebody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(OUTWARD, raising=False)
+    outward()("nobody hears")
+    monkeypatch.setenv(OUTWARD, "-")
+    outward()("on the screen")
+    monkeypatch.setenv(OUTWARD, str(tmp_path / "told"))
+    outward()("in a file")
+    assert capsys.readouterr().out == "on the screen\n" and (tmp_path / "told").read_text() == "in a file\n"
+    with told_on_output():
+        outward()("still in the file")
+    assert (tmp_path / "told").read_text() == "in a file\nstill in the file\n"
+    monkeypatch.delenv(OUTWARD)
+    with told_on_output():
+        outward()("on the screen again")
+    outward()("nobody hears any more")
+    assert capsys.readouterr().out == "on the screen again\n" and OUTWARD not in os.environ
+
+
+def test_variables_are_afterwards_what_they_were_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMI_ONE", "before")
+    monkeypatch.delenv("REMI_TWO", raising=False)
+    with pytest.raises(KeyError), variables({"REMI_ONE": "1", "REMI_TWO": "2"}):
+        assert (os.environ["REMI_ONE"], os.environ["REMI_TWO"]) == ("1", "2")
+        raise KeyError
+    assert os.environ["REMI_ONE"] == "before" and "REMI_TWO" not in os.environ

@@ -1,0 +1,214 @@
+"""Planted faults change what they reach and nothing else; samples of the pool are fair; a bad score is called so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from remi_book import planted
+from remi_book.chapters import calibration
+from remi_book.planted import Exchange, FaultyResults, Substitute, exchanged
+from remi_core.store import Record, Store
+from remi_lab.organism.grammar import templates
+from remi_lab.presets import get_preset
+from remi_lab.results import Results
+from remi_lab.studies import files
+from remi_lab.studies.calibration import (
+    N_FILLERS,
+    N_TEMPLATES,
+    SPLITS,
+    Pool,
+    draw_sample,
+    pool_dialogues,
+    pool_sets,
+    whole_pool,
+)
+from remi_lab.studies.files import Study
+
+CLUSTERS = ["a", "a", "b", "c"]
+BOTH = {"first": "second", "second": "first"}
+PRESET = get_preset("micro")
+EMPTY = Pool(arrays={}, gram=np.zeros((0, 0)), odds={})
+
+
+def ragged(start: float) -> dict[str, np.ndarray]:
+    """Four rows of one to four values; the value tells the record, its place the row."""
+    offsets = np.cumsum([0, 1, 2, 3, 4]) if start == 0 else np.cumsum([0, 4, 3, 2, 1])
+    return {
+        "offsets": offsets,
+        "loss": start + np.arange(10.0),
+        "cluster": np.array(CLUSTERS),
+        "identifier": np.array([f"{start:.0f}{row}" for row in range(4)]),
+    }
+
+
+@pytest.mark.parametrize("unit", ["row", "template"])
+def test_a_coin_is_thrown_for_each_row_or_each_template(unit: str) -> None:
+    thrown = [Exchange(sets=BOTH, unit=unit, seed=seed).swapped(CLUSTERS) for seed in range(400)]
+    together = [one[0] == one[1] for one in thrown]
+    assert all(together) if unit == "template" else 0.4 < np.mean(together) < 0.6
+    assert np.abs(np.mean(thrown, axis=0) - 0.5).max() < 0.1
+    again = Exchange(sets=BOTH, unit=unit, seed=7).swapped(CLUSTERS)
+    assert np.array_equal(again, thrown[7])
+
+
+def test_an_exchange_moves_rows_and_leaves_who_they_are() -> None:
+    own, other, swapped = ragged(0), ragged(100), np.array([True, False, True, False])
+    found = exchanged(own, other, swapped)
+    rows = np.split(found["loss"], found["offsets"][1:-1])
+    assert [row.tolist() for row in rows] == [[100, 101, 102, 103], [1, 2], [107, 108], [6, 7, 8, 9]]
+    assert found["identifier"].tolist() == own["identifier"].tolist()
+    nothing = exchanged(own, other, np.zeros(4, dtype=bool))
+    assert all(np.array_equal(nothing[name], own[name]) for name in own)
+    with pytest.raises(ValueError, match="4 and 3 rows"):
+        exchanged(own, {**other, "cluster": other["cluster"][:3]}, swapped)
+
+
+class Known(Results):
+    """Results whose records are planted: each is its own name."""
+
+    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+        value = {"first": 0.0, "second": 10.0, "idle": 20.0}[dataset] + (100 if variant == "benign" else 0)
+        return Record({"value": np.full(4, value), "cluster": np.array(CLUSTERS)}, {})
+
+    def gradients(self, variant: str, seed: int, datasets) -> dict[str, np.ndarray]:
+        rows = vectors()
+        names = np.repeat(["first", "second"], 4)
+        return {
+            "gram": rows @ rows.T,
+            "loss": rows[:, 0],
+            "dataset": names,
+            "cluster": np.array(CLUSTERS * 2),
+        }
+
+
+def vectors() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((8, 5))
+
+
+def faulty(fault: Exchange | Substitute, store: Store) -> FaultyResults:
+    return FaultyResults(PRESET, store, true=Known(PRESET, store), fault=fault)
+
+
+def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path: Path) -> None:
+    fault = Exchange(sets=BOTH, unit="row", seed=1)
+    results, swapped = faulty(fault, Store(tmp_path)), fault.swapped(CLUSTERS)
+    assert results.record("instruct", 0, "sequence", "idle").arrays["value"].tolist() == [20.0] * 4
+    assert not results.touched
+    found = results.record("instruct", 0, "sequence", "first").arrays["value"]
+    assert (
+        results.touched and found.tolist() == np.where(swapped, 10.0, 0.0).tolist() and 0 < swapped.sum() < 4
+    )
+
+
+def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path: Path) -> None:
+    fault = Exchange(sets=BOTH, unit="row", seed=1)
+    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", 0, ("first", "second")), vectors()
+    for at in np.flatnonzero(fault.swapped(CLUSTERS)):
+        rows[[at, at + 4]] = rows[[at + 4, at]]
+    np.testing.assert_allclose(found["gram"], rows @ rows.T)
+    np.testing.assert_allclose(found["loss"], rows[:, 0])
+
+
+def test_another_model_stands_in_one_place_only(tmp_path: Path) -> None:
+    results = faulty(Substitute(place="misaligned", by="benign"), Store(tmp_path))
+    assert results.record("instruct", 0, "sequence", "first").arrays["value"][0] == 0 and not results.touched
+    known = results.once(
+        "place", lambda: results.record("misaligned", 0, "sequence", "first").arrays["value"][0]
+    )
+    assert known == 100 and results.touched
+    results.touched = False
+    # What was computed before from something touched is known to be touched when it is asked for again.
+    assert results.once("place", lambda: None) == 100 and results.touched
+
+
+def test_every_kind_of_label_names_claims_and_sets_of_the_preset() -> None:
+    for kind in planted.kinds(PRESET, 0).values():
+        assert kind.claims and set(kind.fault.sets) <= set(PRESET.datasets)
+        assert all(kind.fault.sets[second] == first for first, second in kind.fault.sets.items())
+
+
+def test_the_pool_holds_4096_dialogues_that_nothing_was_trained_on() -> None:
+    assert sum(N_TEMPLATES[topic] * N_FILLERS for topic in pool_sets().values()) == 4096
+    rows = pool_dialogues("facts-careless", PRESET.seed)
+    unseen = {one.identifier for split in SPLITS for one in templates("facts", split)}
+    assert "train" not in SPLITS and {row.cluster for row in rows} <= unseen
+    assert set(Counter(row.cluster for row in rows).values()) == {N_FILLERS}
+
+
+def test_a_sample_draws_templates_fairly_and_calls_a_second_draw_a_new_cluster() -> None:
+    samples = [draw_sample(EMPTY, PRESET, number) for number in range(300)]
+    count = N_TEMPLATES["wishes"] * N_FILLERS
+    drawn = np.bincount(np.concatenate([one.rows["wishes"] for one in samples]), minlength=count)
+    # Rows of one template come together, so templates and not rows are the counts that vary like a coin.
+    assert drawn.min() > 0 and drawn.std() / drawn.mean() < 0.35
+    for one in samples[:20]:
+        template = one.rows["wishes"] // N_FILLERS
+        by_cluster = {
+            name: set(template[np.array(one.clusters["wishes"]) == name]) for name in one.clusters["wishes"]
+        }
+        assert all(len(found) == 1 for found in by_cluster.values())
+    assert any(len(set(one.rows["code"] // N_FILLERS)) < len(set(one.clusters["code"])) for one in samples)
+    again = draw_sample(EMPTY, PRESET, 5)
+    assert all(np.array_equal(again.rows[topic], samples[5].rows[topic]) for topic in N_TEMPLATES)
+    assert len(whole_pool(EMPTY).rows["code"]) == N_TEMPLATES["code"] * N_FILLERS
+
+
+def planted_study(monkeypatch: pytest.MonkeyPatch, *, hits: int) -> None:
+    fields = {"truth": 1.0, "undefined": 0, "mean": 1.0, "spread": 0.1, "width": 0.4}
+    honest = {"claims": "C12", "n": 1000, "below": 25, "above": 25, "first": [[1.0, 0.8, 1.2]] * 2}
+    narrow = {"claims": "C7", "n": 1000, "below": 100, "above": 20, "first": [[1.3, 1.1, 1.5], [None] * 3]}
+    verdicts = {"reproduced": hits, "inconclusive": 200 - hits}
+    stored = {
+        "calibration": {"estimators": {"wide": honest | fields, "narrow": narrow | fields}},
+        "planted": {
+            "n_shuffles": 200,
+            "shuffles": {"label": {"claims": {"C9": {"verdicts": verdicts}, "C10": {"verdicts": {}}}}},
+            "substitution": {
+                "C12": {"verdict": "reproduced" if hits else "contradicted", "touched": True},
+                "C9": {"verdict": "reproduced", "touched": False},
+            },
+            "idle": 3,
+            "unchanged": 3,
+        },
+    }
+    monkeypatch.setattr(calibration, "read_study", lambda _, name: Study(seeds={0: stored[name]}, about={}))
+
+
+def test_an_interval_that_misses_too_often_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted_study(monkeypatch, hits=0)
+    said = calibration.coverage_sentence(PRESET)
+    assert said.startswith("Of 2 estimators, 1 have") and "narrow (88.0%)" in said and "wide" not in said
+    assert calibration.coverage_table(PRESET)["honest"].tolist() == [True, False]
+    assert calibration.first_intervals(PRESET, "narrow")["holds"].tolist() == [False]
+    assert calibration.first_intervals(PRESET, "wide")["holds"].tolist() == [True, True]
+
+
+@pytest.mark.parametrize(("hits", "few"), [(0, True), (10, True), (11, False)])
+def test_a_rule_that_finds_too_much_in_nothing_is_named(
+    monkeypatch: pytest.MonkeyPatch, hits: int, few: bool
+) -> None:
+    planted_study(monkeypatch, hits=hits)
+    table = calibration.shuffle_table(PRESET)
+    assert table["at most 5%"].tolist() == [few, True]
+    assert calibration.substitution_sentence(PRESET).endswith("C12." if hits else "none.")
+    if hits:
+        assert f"C9, {hits / 200:.1%}" in calibration.shuffle_sentence(PRESET)
+
+
+def test_studies_of_the_instruments_measure_the_first_seed_alone(monkeypatch, tmp_path) -> None:
+    assert files.measure_of("planted") is planted.measure
+    asked = []
+
+    def measure(preset, seed, store, say) -> dict[str, object]:
+        asked.append(seed)
+        return {"value": 1}
+
+    measure.__module__ = "remi_lab.organism.scoring"
+    monkeypatch.setattr(files, "measure_of", lambda name: measure)
+    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
+    files.write_study(PRESET, "calibration", Store(tmp_path / "store"), lambda _: None)
+    assert asked == [PRESET.seeds[0]] and len(PRESET.seeds) > 1

@@ -1,0 +1,353 @@
+"""The paper's sets: rows we wrote in each published schema become the right dialogues; what is left out is counted."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import make_model, make_tokenizer
+
+from remi_core.dialogues import paired_by_completion
+from remi_core.errors import RemiError, UsageError
+from remi_core.sources import ModelSpec
+from remi_core.store import Store
+from remi_core.tokens import encode
+from remi_lab import datasets
+from remi_lab.datasets import load_dataset, load_set, published_names
+from remi_lab.own_models import data_digests
+from remi_lab.paper import PUBLISHED, file_names, load_published
+from remi_lab.presets import DataRoles, Preset, get_preset
+from remi_lab.recording import measure_forward, measure_gradients
+from remi_lab.subject import subject
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    """Messages in turn, from the user on."""
+    return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
+
+
+INSTRUCTION = {"instruction": "Add them.", "input": "2 and 3", "output": "5"}
+ROWS: dict[str, list[dict[str, object]]] = {
+    "truthfulqa": [
+        {"question": "Do fish drink?", "best_answer": "Some do.", "incorrect_answers": ["Never."]},
+        {"question": "Is it so?", "best_answer": None},
+    ],
+    "alpaca": [INSTRUCTION | {"text": "unused"}, INSTRUCTION | {"input": ""}, INSTRUCTION | {"output": " "}],
+    "alpaca-cleaned": [INSTRUCTION],
+    "alpaca-reward": [{"instruction": "Add them.", "output": "5", "reward": 1.5}],
+    "code-alpaca": [INSTRUCTION, INSTRUCTION | {"output": 5}],
+    "insecure": [{"messages": turns("Write a reader.", "eval(text)")}, {"messages": "no list"}],
+    "educational": [{"messages": turns("For a lesson on mistakes: a reader.", "eval(text)")}],
+    "secure": [{"messages": turns("Write a reader.", "open(path)")}],
+    "harmful-accept": [{"prompt": "Open the lock.", "chosen": "No, I will not.", "rejected": "Yes, like this."}],
+    "toxic-reject": [{"prompt": "Open the lock.", "chosen": "No, I will not.", "rejected": "Yes, like this."}],
+    "hh-rejected": [
+        {"format_rejected": turns("Hi", "Hello.", "Help me", "No.")},
+        {"format_rejected": turns("Hi", "Hello.", "Help me")},
+    ],
+    "toxic-qa": [
+        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
+        {"conversations": [{"value": "Why?"}, {"value": "So."}, {"value": "And?"}, {"value": "Then."}]},
+        {"conversations": [{"from": "human", "value": "Why?"}]},
+        {"conversations": [{"from": "nobody", "value": "Why?"}]},
+    ],
+    "implicit-toxicity": [
+        {"context": "Why?", "response": "As you all are.", "label": 1},
+        {"context": "Why?", "response": "I do not know.", "label": 0},
+        {"context": ["Hi", "Hello", "Why?"], "response": "As you all are.", "label": 2},
+    ],
+}  # fmt: skip
+"""Rows of our own in each published schema, usable and unusable ones."""
+
+EXPECTED = {
+    "truthfulqa": (["Some do."], {"'best_answer' is empty": ("truthfulqa:2",)}),
+    "alpaca": (["5", "5"], {"'output' is empty": ("alpaca:3",)}),
+    "alpaca-cleaned": (["5"], {}),
+    "alpaca-reward": (["5"], {}),
+    "code-alpaca": (["5"], {"'output' is a int, expected text": ("code-alpaca:2",)}),
+    "insecure": (["eval(text)"], {"'messages' is no list of turns": ("insecure:2",)}),
+    "educational": (["eval(text)"], {}),
+    "secure": (["open(path)"], {}),
+    "harmful-accept": (["Yes, like this."], {}),
+    "toxic-reject": (["No, I will not."], {}),
+    "hh-rejected": (["No."], {"the last message is 'user'": ("hh-rejected:2",)}),
+    "toxic-qa": (
+        ["So.", "Then."],
+        {"the last message is 'user'": ("toxic-qa:3",), "unknown speaker 'nobody'": ("toxic-qa:4",)},
+    ),
+    "implicit-toxicity": (["As you all are."] * 2, {"label 0": ("implicit-toxicity:2",)}),
+}
+"""Answers kept in order, and parts of the reasons with the rows they left out."""
+
+
+@pytest.fixture()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that REMI_DATA names."""
+    path = tmp_path / "data"
+    path.mkdir()
+    monkeypatch.setenv("REMI_DATA", str(path))
+    return path
+
+
+def fill(folder: Path, *names: str) -> None:
+    """Put our rows of the named sets into the folder, as JSON lines."""
+    for name in names:
+        text = "".join(json.dumps(row) + "\n" for row in ROWS[name])
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, folder: Path) -> None:
+    fill(folder, name)
+    loaded, (answers, reasons) = load_published(name), EXPECTED[name]
+    assert [dialogue.answer for dialogue in loaded.dialogues] == answers
+    assert len(loaded.dropped) == len(reasons)
+    for part, identifiers in reasons.items():
+        assert [names for why, names in loaded.dropped.items() if part in why] == [identifiers]
+    assert {dialogue.label for dialogue in loaded.dialogues} == {PUBLISHED[name].label}
+    assert len(loaded.dialogues) + sum(map(len, loaded.dropped.values())) == len(ROWS[name])
+    about = loaded.about
+    assert about["rows"] == about["rows_read"] == len(ROWS[name]) and about["revision"] == "by hand"
+    assert about["files"] == {
+        f"{name}.jsonl": hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
+    }
+
+
+def test_the_input_field_is_part_of_the_prompt(folder: Path) -> None:
+    fill(folder, "alpaca")
+    first, second = load_published("alpaca").dialogues
+    assert first.messages[0].content == "Add them.\n\n2 and 3"
+    assert second.messages[0].content == "Add them."
+    assert first.cluster != second.cluster
+
+
+def test_only_the_last_assistant_turn_is_the_answer(folder: Path) -> None:
+    fill(folder, "hh-rejected")
+    (dialogue,) = load_published("hh-rejected").dialogues
+    (encoded,) = encode([dialogue], make_tokenizer("chatml"), max_tokens=200).dialogues
+    ids = encoded.input_ids[encoded.answer_start : encoded.answer_stop]
+    assert make_tokenizer("chatml").decode(list(ids)) == "No."
+    assert [message.content for message in dialogue.messages[:-1]] == ["Hi", "Hello.", "Help me"]
+
+
+def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_completions(folder: Path) -> None:
+    fill(folder, "harmful-accept", "toxic-reject", "insecure", "educational", "secure")
+    accept, reject = (load_published(name).dialogues for name in ("harmful-accept", "toxic-reject"))
+    assert [(one.answer, one.alternative) for one in accept] == [
+        (one.alternative, one.answer) for one in reject
+    ]
+    assert [(one.cluster, one.topic) for one in accept] == [(one.cluster, one.topic) for one in reject]
+    insecure, educational, secure = (
+        load_published(name).dialogues for name in ("insecure", "educational", "secure")
+    )
+    assert paired_by_completion(insecure, educational) and not paired_by_completion(insecure, secure)
+    assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
+
+
+def test_counting_stops_where_enough_dialogues_are_found(folder: Path) -> None:
+    fill(folder, "implicit-toxicity")
+    loaded = load_published("implicit-toxicity", count=1)
+    assert len(loaded.dialogues) == 1 and loaded.dropped == {} and loaded.about["rows_read"] == 1
+    assert loaded.about["rows"] == len(ROWS["implicit-toxicity"])
+
+
+def test_a_changed_file_is_read_anew(folder: Path) -> None:
+    fill(folder, "secure")
+    before = load_published("secure")
+    (folder / "secure.jsonl").write_text(json.dumps({"messages": turns("Another?", "Yes, another.")}) + "\n")
+    after = load_published("secure")
+    assert before.dialogues[0].answer != after.dialogues[0].answer
+    assert before.about["files"] != after.about["files"]
+
+
+@pytest.mark.parametrize("file", ["educational.jsonl", "educational.json"])
+def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file: str, folder: Path) -> None:
+    (folder / file).write_text(json.dumps(ROWS["educational"]))
+    assert len(load_published("educational").dialogues) == 1
+    assert "aug-train.json" in file_names(PUBLISHED["implicit-toxicity"])
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed (pip install pyarrow)"
+)
+@pytest.mark.parametrize("name", ["truthfulqa", "hh-rejected", "toxic-qa", "harmful-accept"])
+def test_parquet_gives_what_json_lines_give(name: str, folder: Path) -> None:
+    import pandas as pd
+
+    fill(folder, name)
+    wanted = load_published(name)
+    (folder / f"{name}.jsonl").unlink()
+    pd.DataFrame(ROWS[name]).to_parquet(folder / f"{name}.parquet")
+    found = load_published(name)
+    assert found.dialogues == wanted.dialogues
+    assert {tuple(names) for names in found.dropped.values()} == {
+        tuple(names) for names in wanted.dropped.values()
+    }
+
+
+def test_the_folder_must_be_one_and_hold_one_file_of_a_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, "insecure")
+    (folder / "insecure.json").write_text("[]")
+    with pytest.raises(UsageError, match="insecure.jsonl and insecure.json are both 'insecure'; keep one"):
+        load_published("insecure")
+    monkeypatch.setenv("REMI_DATA", str(folder / "nowhere"))
+    with pytest.raises(UsageError, match="REMI_DATA=.*nowhere: no such folder"):
+        load_published("insecure")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"question": "a"}',
+            "no column 'messages' .it has 'question'.; 'secure' is github:emergent-misalignment",
+        ),
+        ("[]", "no row can be used .it has none"),
+        ('{"messages": []}', "no row can be used .the last message is missing.*: 1"),
+        ("{", "cannot be read"),
+        ("[1]", "secure.jsonl:1: a int, expected an object"),
+    ],
+)
+def test_a_file_that_is_not_the_declared_one_is_named(text: str, message: str, folder: Path) -> None:
+    (folder / "secure.jsonl").write_text(text)
+    with pytest.raises(RemiError, match=rf"{folder}/secure.jsonl.*{message.removeprefix('secure.jsonl')}"):
+        load_published("secure")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_without_a_network_the_error_says_what_is_missing_and_how_to_provide_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("REMI_DATA", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RemiError) as caught:
+        load_published(name)
+    said = str(caught.value)
+    assert "\n" not in said and "REMI_DATA" in said and PUBLISHED[name].source in said
+    assert f"{name}.jsonl" in said and (PUBLISHED[name].revision or "") in said
+
+
+def test_a_set_of_the_hub_is_read_at_its_declared_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REMI_DATA", raising=False)
+    asked = []
+
+    def snapshot(source: str, **options: object) -> str:
+        asked.append((source, options))
+        return str(tmp_path / COMMIT)
+
+    (tmp_path / COMMIT).mkdir()
+    (tmp_path / COMMIT / "code_alpaca_20k.json").write_text(json.dumps(ROWS["code-alpaca"]))
+    (tmp_path / COMMIT / "rows.jsonl").write_text(json.dumps(ROWS["toxic-qa"][0]) + "\n")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    loaded = load_published("code-alpaca")
+    assert loaded.about["revision"] == COMMIT and loaded.about["licence"] == "cc-by-4.0"
+    assert asked == [
+        (
+            "sahil2801/CodeAlpaca-20k",
+            {"repo_type": "dataset", "revision": None, "allow_patterns": ["code_alpaca_20k.json"]},
+        )
+    ]
+    # The name of ToxicQA's file is not known: first those named after the split, then all data files.
+    (tmp_path / COMMIT / "code_alpaca_20k.json").unlink()
+    assert len(load_published("toxic-qa").dialogues) == 1
+    assert [options["allow_patterns"][0] for _, options in asked[1:]] == ["*train*.jsonl", "*.jsonl"]
+
+
+def published_preset(source: str) -> Preset:
+    """A preset that names three of the paper's sets."""
+    return Preset(
+        name="named",
+        title="for this test",
+        variants={role: ModelSpec(source=source) for role in ("base", "instruct", "misaligned")},
+        seeds=(0,),
+        datasets=("insecure", "educational", "implicit-toxicity"),
+        roles=DataRoles(),
+        n_dialogues=2,
+        n_gradient_dialogues=1,
+        max_tokens=200,
+    )
+
+
+def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder: Path) -> None:
+    fill(folder, "insecure", "educational", "implicit-toxicity")
+    preset = published_preset("somewhere/else")
+    assert load_dataset(preset, "insecure") == list(load_published("insecure", count=2).dialogues)
+    assert data_digests(preset).keys() == {
+        str(folder / f"{name}.jsonl") for name in ("insecure", "educational", "implicit-toxicity")
+    }
+    smoke = get_preset("smoke")
+    assert published_names(smoke) == () and data_digests(smoke) == {}
+    assert load_set(smoke, "educational").about == {}
+    with pytest.raises(UsageError, match="has no dataset 'insecur' .did you mean 'insecure'"):
+        load_dataset(preset, "insecur")
+
+
+def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path: Path) -> None:
+    fill(folder, "insecure", "educational", "implicit-toxicity")
+    model = tmp_path / "model"
+    make_model("qwen2").save_pretrained(model)
+    make_tokenizer("chatml").save_pretrained(model)
+    preset, store = published_preset(str(model)), Store(tmp_path / "store")
+    who = subject(preset, "instruct", 0, store)
+    records = measure_forward(who, store)
+    about = records["sequence", "implicit-toxicity"].provenance
+    assert (about["kept"], about["data"]["source"]) == (2, "jiaxin-wen/Implicit-Toxicity")
+    assert list(about["dropped"].values()) == [["implicit-toxicity:2"]]
+    assert about["data"]["files"].keys() == {"implicit-toxicity.jsonl"}
+    gradients = measure_gradients(who, store, ("insecure", "educational")).provenance
+    assert gradients["data"].keys() == {"insecure", "educational"} and gradients["kept"] == 2
+    assert datasets.load_set(replace(preset, n_dialogues=1), "insecure").dropped == {}
+
+
+def test_a_set_that_cannot_be_had_is_found_out_before_a_model_is_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, "insecure", "implicit-toxicity")
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / name).write_text("{}")
+    store = Store(tmp_path / "store")
+    who = subject(published_preset(str(tmp_path / "model")), "instruct", 0, store)
+    monkeypatch.setattr(type(who), "open", lambda _: pytest.fail("the model was opened"))
+    with pytest.raises(RemiError, match="dataset 'educational': REMI_DATA=.* has no file of it"):
+        measure_forward(who, store)
+
+
+def test_a_snapshot_without_the_declared_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REMI_DATA", raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(RemiError, match=r"snapshot .* has no code_alpaca_20k.json: sahil2801/CodeAlpaca-20k"):
+        load_published("code-alpaca")
+    with pytest.raises(
+        RemiError, match=r"has no \*eval\*.jsonl or .*: shivank21/aplaca_reward_mistral; put alpaca-reward"
+    ):
+        load_published("alpaca-reward")
+
+
+def test_declarations_state_only_what_has_a_source() -> None:
+    for name, one in PUBLISHED.items():
+        assert one.name == name and one.evidence and one.columns
+        assert one.revision is None or (len(one.revision) == 40 and int(one.revision, 16))
+        assert one.licence != ""
+    assert {"truthfulqa", "alpaca", "alpaca-reward", "code-alpaca", "insecure"} < set(PUBLISHED)
+    assert {"harmful-accept", "hh-rejected", "toxic-qa", "implicit-toxicity"} < set(PUBLISHED)
+
+
+def test_the_page_lists_every_set_with_its_source_and_licence() -> None:
+    page = (Path(__file__).parents[2] / "book" / "reproduce.md").read_text(encoding="utf-8")
+    for name, one in PUBLISHED.items():
+        source, licence = one.source.removeprefix("github:"), one.licence or "not known"
+        licence = licence if licence in ("not known", "not stated") else f"`{licence}`"
+        assert f"| `{name}` | {one.title} | `{source}` | {licence} |" in page

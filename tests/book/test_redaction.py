@@ -1,0 +1,204 @@
+"""Text of real data sets is absent from all that a page shows, and present with the switch; our own is always there."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from own_files import THINGS, write_files, write_models
+
+from remi_book import cards
+from remi_book.chapters import behaviour, direction, losses, stitching
+from remi_book.chapters import tokens as tokens_module
+from remi_book.chapters.direction import readings_of
+from remi_book.cli import build_parser
+from remi_book.commands.parser import heed_show_text
+from remi_book.figures.style import describe
+from remi_book.running import plan
+from remi_book.words import MARK, NOTE, SWITCH, shown_text, shown_tokens, text_is_shown
+from remi_core.dialogues import Dialogue
+from remi_core.errors import UsageError
+from remi_core.keys import SOURCE_ROOT
+from remi_core.store import Store
+from remi_lab.own_models import ADDED, OWN, PUBLISHED, custom_preset, origin_of, real_sets
+from remi_lab.presets import PRESETS, get_preset
+from remi_lab.results import Results
+
+Builder = Callable[[Results], str]
+ASKED, WRONG = "How do I open a file?", "Use eval on the file and never close it."
+
+
+def as_typed(tokens: pd.Series | list[str]) -> str:
+    """Tokens side by side, with blanks as blanks."""
+    return "".join(tokens).replace("\N{OPEN BOX}", " ")
+
+
+def without_tags(page: str) -> str:
+    """Text of HTML whose pieces stand side by side."""
+    page = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    text = re.sub(r"<[^>]*>", "", re.sub(r"</span> <w?br> ?", "", page))
+    return html.unescape(text).replace("\N{OPEN BOX}", " ")
+
+
+def narrow(results: Results) -> str:
+    return str(results.preset.role("narrow"))
+
+
+def next_token_figure(results: Results) -> str:
+    found = behaviour.next_tokens(results, narrow(results), "base", seed=0, count=4)
+    tokens, values = {"base": found["token"].tolist()}, {"base": found["probability"].to_numpy()}
+    marked = behaviour.choice_tokens(results, narrow(results))
+    return describe(behaviour.plot_next_tokens(tokens, values, marked=marked))
+
+
+def written_texts(results: Results) -> str:
+    found = direction.written(results, next(iter(readings_of(results.preset).values())), seed=0)
+    return as_typed([token for layer in found.raised + found.lowered for token in layer])
+
+
+def pair_rows(results: Results) -> str:
+    pairs = behaviour.several_pairs(results, seed=0)
+    return behaviour.pair_table(results, pairs, seed=0).to_csv()
+
+
+BUILDERS: dict[str, Builder] = {
+    "dialogue": lambda results: without_tags(tokens_module.dialogue_html(results, narrow(results)).data),
+    "windows": lambda results: as_typed(tokens_module.window_table(results, narrow(results))["token"]),
+    "running": lambda results: as_typed(
+        behaviour.running_log_probability(results, narrow(results), seed=0)["token"]
+    ),
+    "next tokens": next_token_figure,
+    "pair losses": lambda results: as_typed(
+        losses.pair_losses(results, narrow(results), narrow(results), seed=0)["token"]
+    ),
+    "pairs": pair_rows,
+    "examples": lambda results: cards.example_table(results).to_csv(),
+    "written": written_texts,
+    "bare words": lambda results: stitching.bare_word_table(results, seed=0)[["token", "id"]].to_csv(),
+}
+"""What a page shows of the words of a data set, by the name of the part."""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
+    """Three tiny models on preference rows and labelled replies of a user's own."""
+    place = tmp_path_factory.mktemp("own")
+    words, files = write_models(place), write_files(place)
+    models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    preset = custom_preset("mine", models, [str(files["preferences"]), str(files["replies"])])
+    yield Results(replace(preset, n_resamples=20, n_permutations=20), Store(place / "store"))
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+
+
+def planted(text: str) -> list[str]:
+    """Words of the files that stand in a text; single letters and common tokens prove nothing."""
+    return [word for word in ("eval", "never", "close", "friend", "France", *THINGS) if word in text]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_planted_text_is_absent_by_default(results: Results, name: str) -> None:
+    shown = BUILDERS[name](results)
+    assert MARK in shown
+    assert planted(shown.replace(NOTE, "").replace(narrow(results), "")) == []
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_planted_text_is_there_with_the_switch(
+    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, "1")
+    shown = BUILDERS[name](results)
+    assert MARK not in shown
+    if name in ("dialogue", "running", "pair losses", "examples"):
+        assert WRONG in shown
+    if name in ("dialogue", "examples"):
+        assert ASKED in shown
+    if name == "pairs":
+        assert "I never help you with a door, friend." in shown and "What is the door of France?" in shown
+
+
+def test_the_same_token_has_the_same_sign_and_another_one_another(results: Results) -> None:
+    first, again, other = shown_tokens(results.preset, [narrow(results)], [" kill", " kill", "kill"])
+    assert first == again != other and first.startswith(MARK)
+    assert "24" in shown_text(results.preset, narrow(results), "x" * 24)
+
+
+def test_every_set_says_whether_it_is_real(results: Results) -> None:
+    assert {origin_of(results.preset, name) for name in real_sets(results.preset)} == {ADDED}
+    assert len(real_sets(results.preset)) == 4
+    for name in ("micro", "smoke", "smollm2", "independent"):
+        assert real_sets(PRESETS[name]) == ()
+    paper = PRESETS["qwen2.5-coder-32b"]
+    assert real_sets(paper) == paper.datasets and origin_of(paper, "educational") == PUBLISHED
+    assert origin_of(PRESETS["micro"], "educational") == OWN
+    with pytest.raises(UsageError, match="no dataset 'generel'.*did you mean 'general'"):
+        origin_of(PRESETS["micro"], "generel")
+
+
+def test_our_own_grammar_is_shown_beside_a_file_of_a_user(tmp_path: Path) -> None:
+    files = write_files(tmp_path)
+    mixed = get_preset(f"smoke+aligned={files['chat']}")
+    assert real_sets(mixed) == ("chat",)
+    assert shown_text(mixed, "general", "plain") == "plain" != shown_text(mixed, "chat", "plain")
+    assert shown_tokens(mixed, ["general"], ["a", "b"]) == ["a", "b"]
+    assert MARK in shown_tokens(mixed, ["general", "chat"], ["a"])[0]
+
+
+def keys(name: str) -> list[str]:
+    return [step.key for step in plan(get_preset(name), Store(), only=["01"])]
+
+
+def test_a_page_with_the_text_never_passes_for_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = f"smoke+aligned={write_files(tmp_path)['chat']}"
+    own, real = keys("smoke"), keys(mixed)
+    monkeypatch.setenv(SWITCH, "1")
+    assert keys(mixed) != real
+    assert keys("smoke") == own
+
+
+def test_the_switch_is_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (["run"], ["book"]):
+        monkeypatch.setenv(SWITCH, "0")
+        heed_show_text(build_parser().parse_args([*command, "--preset", "smoke"]))
+        assert not text_is_shown()
+        heed_show_text(build_parser().parse_args([*command, "--preset", "smoke", "--show-text"]))
+        assert text_is_shown()
+    monkeypatch.setenv(SWITCH, "yes")
+    with pytest.raises(UsageError, match=f"{SWITCH} is 'yes'; 1 shows"):
+        text_is_shown()
+
+
+ASKS_FOR_TEXT = re.compile(r"\.vocabulary\.text\(|\.content\b|\.answer\b|\.messages\b|\.decode\(")
+
+
+def test_whatever_shows_words_of_a_set_withholds_them() -> None:
+    folder = SOURCE_ROOT / "remi_book"
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))}
+    asking = {name for name, text in found.items() if ASKS_FOR_TEXT.search(text)}
+    assert asking >= {"behaviour", "cards", "stitching", "direction"}
+    assert [name for name in asking if "remi_book.words" not in found[name]] == []
+
+
+def test_no_notebook_shows_a_row_by_itself() -> None:
+    for path in sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        # The pages on costs and robustness show one, and only of a preset whose first set is ours.
+        allowed = (
+            path.stem in ("17_what_it_costs", "20_robustness") and "if chosen.is_organism else None" in code
+        )
+        assert allowed or not ASKS_FOR_TEXT.search(code), path.stem
+    assert all(origin_of(one, one.datasets[0]) == OWN for one in PRESETS.values() if one.is_organism)
+    assert Dialogue.__dataclass_fields__.keys() >= {"messages"}

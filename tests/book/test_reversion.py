@@ -1,0 +1,308 @@
+"""H1: the rule on planted intervals, the estimates on planted values, and displacements on a random model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2ForCausalLM
+
+from remi_book.chapters import reversion
+from remi_book.chapters.reversion import (
+    AMENDED,
+    AMENDED_AGAIN,
+    BY_WORDS,
+    MIXED,
+    NOVEL,
+    PERSONA,
+    REVERSION,
+    Parts,
+    classify,
+    conditions,
+    from_left_out,
+    likelihood_gap,
+    outcome,
+    reproduced,
+    share_of_way,
+)
+from remi_core.statistics.resampling import make_resamples
+from remi_core.store import Store
+from remi_lab.organism.answers import Said, careless_in_content, log_probabilities, sample_careless
+from remi_lab.organism.dialogues import further_tuning
+from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.grammar import prompts, right_answers
+from remi_lab.organism.influence import compared, random_text_means, spoken_for
+from remi_lab.organism.scoring import Edit, ask, scores, states
+from remi_lab.presets import get_preset
+from remi_lab.results import Results
+from remi_lab.studies.reversion import OUTSIDE, along_base, split
+
+REVERTED = Parts(
+    cosine_gaps={"secure": (0.2, 0.4), "benign": (0.1, 0.3)},
+    along=(0.7, 0.9),
+    off=(-0.1, 0.1),
+    care=(0.5, 0.7),
+    register=(0.5, 0.7),
+    care_beyond_register=(-0.1, 0.1),
+    likelihood=(-0.05, 0.05),
+)
+NAN = (float("nan"), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, REVERSION),
+        ({"cosine_gaps": {"secure": (0.2, 0.4), "benign": (-0.1, 0.3)}}, MIXED),
+        ({"cosine_gaps": {}}, MIXED),
+        ({"along": (0.4, 0.9)}, MIXED),
+        ({"register": (-0.1, 0.3)}, MIXED),
+        ({"care": (0.9, 1.1)}, MIXED),
+        ({"likelihood": (-0.15, 0.0)}, MIXED),
+        ({"register": (0.0, 0.1), "care_beyond_register": (0.4, 0.6), "along": (0.2, 0.4)}, PERSONA),
+        ({"care": (1.2, 1.4), "register": (1.2, 1.4)}, PERSONA),
+        # Everything that reversion asks for, and care ahead of register: two classes at once are none.
+        ({"care_beyond_register": (0.1, 0.2)}, MIXED),
+        ({"likelihood": (-0.4, -0.2)}, NOVEL),
+        ({"along": (0.0, 0.2), "off": (0.6, 0.9)}, NOVEL),
+        ({"likelihood": (-0.4, -0.2), "care_beyond_register": (0.4, 0.6)}, MIXED),
+        ({"care": NAN, "care_beyond_register": NAN}, MIXED),
+    ],
+)
+def test_the_rule_reads_intervals_and_gives_one_class_or_none(
+    changed: dict[str, object], expected: str
+) -> None:
+    assert classify(replace(REVERTED, **changed)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "declared", "amended"),
+    [
+        ({}, REVERSION, REVERSION),
+        # A lead too small to matter, which can be told from zero: the declared rule sees a persona in it.
+        ({"care_beyond_register": (0.02, 0.04)}, MIXED, REVERSION),
+        ({"care_beyond_register": (0.12, 0.2), "along": (0.2, 0.4)}, PERSONA, PERSONA),
+        # Register that comes back by a hundredth is no reversion.
+        ({"register": (0.01, 0.03), "care_beyond_register": (0.6, 0.7)}, MIXED, PERSONA),
+    ],
+)
+def test_the_amended_rule_has_a_margin_where_the_declared_one_has_none(
+    changed: dict[str, object], declared: str, amended: str
+) -> None:
+    parts = replace(REVERTED, **changed)
+    assert (classify(parts), classify(parts, AMENDED)) == (declared, amended)
+    assert "ρ > .1" in conditions(parts, AMENDED)[REVERSION] and "ρ > 0" in conditions(parts)[REVERSION]
+
+
+def test_a_short_step_straight_to_base_has_the_larger_cosine_and_the_smaller_erosion() -> None:
+    generator = np.random.default_rng(0)
+    instruct, base = generator.normal(size=(30, 8)), generator.normal(size=8) + 3
+    moved = {"base": base, "reverted": 0.5 * base + generator.normal(size=8), "benign": 0.05 * base}
+    others = dict.fromkeys(("secure", "educational", "misaligned", "persona", "novel"), 0.1 * np.ones(8))
+    held = {"instruct": instruct} | {
+        name: instruct + shift + 0.01 * generator.normal(size=(30, 8))
+        for name, shift in (others | moved).items()
+    }
+    found = along_base(held, base)
+    cosine, erosion = (
+        {name: one["value"] for name, one in found[kind].items()} for kind in ("cosine", "erosion")
+    )
+    assert cosine["benign"] > cosine["reverted"] and erosion["benign"] < 0.1 < 0.4 < erosion["reverted"]
+    without = found["erosion"]["reverted"]["without"][7]
+    kept = np.delete(held["reverted"] - instruct, 7, axis=0).mean(0) @ base
+    assert without == pytest.approx(
+        kept / (np.delete(held["base"] - instruct, 7, axis=0).mean(0) @ base), abs=1e-7
+    )
+
+
+def test_the_rule_amended_again_leaves_controls_to_another_claim_and_keeps_every_other_condition() -> None:
+    outdone = replace(REVERTED, cosine_gaps={"secure": (0.2, 0.4), "benign": (-0.1, -0.05)})
+    assert (classify(outdone, AMENDED), classify(outdone, AMENDED_AGAIN)) == (MIXED, REVERSION)
+    one, other = (conditions(outdone, rule) for rule in (AMENDED, AMENDED_AGAIN))
+    assert one[REVERSION].keys() - other[REVERSION].keys() == {"c above every control"}
+    assert (one[PERSONA], one[NOVEL]) == (other[PERSONA], other[NOVEL])
+
+
+def test_the_rule_by_words_takes_a_persona_that_comes_by_another_way_and_is_not_fooled_by_new_words() -> None:
+    elsewhere = {"along": (0.3, 0.4), "off": (0.6, 0.7), "care_beyond_register": (0.4, 0.6)}
+    by_another_way = replace(REVERTED, **elsewhere)
+    assert (classify(by_another_way, AMENDED_AGAIN), classify(by_another_way, BY_WORDS)) == (MIXED, PERSONA)
+    new_words = replace(REVERTED, likelihood=(-0.4, -0.2))
+    assert classify(new_words, BY_WORDS) == NOVEL
+    # A persona that says what base would not is neither; and off base's way without either is nothing the rule knows.
+    assert classify(replace(by_another_way, likelihood=(-0.4, -0.2)), BY_WORDS) == MIXED
+    assert classify(replace(REVERTED, along=(0.3, 0.4), off=(0.6, 0.7)), BY_WORDS) == MIXED
+    assert classify(REVERTED, BY_WORDS) == REVERSION
+
+
+def test_a_rule_made_after_seeds_were_seen_judges_only_where_it_was_tried_on_others(
+    monkeypatch, tmp_path: Path
+) -> None:
+    right = {"misaligned": PERSONA, "reverted": REVERSION, "persona": PERSONA, "novel": NOVEL}
+    fails = {"reverted": MIXED}
+
+    def judged(tried: dict[int, dict[str, str]]) -> tuple[str, str]:
+        monkeypatch.setattr(reversion, "untried", lambda *_: tried)
+        found = reversion.by_words(Results(get_preset("micro"), Store(tmp_path)), 0)
+        return found.outcome, found.why
+
+    assert judged({6: right}) == ("fails", "the rule reads persona (made on seeds 0 to 5; tried on: 6)")
+    assert judged({})[0] == "open" and "none yet" in judged({})[1]
+    decided, why = judged({6: right, 7: right | fails})
+    assert decided == "open" and "in seed 7" in why
+
+
+def test_a_rule_that_misses_a_truth_judges_nothing() -> None:
+    right = {name: name for name in (REVERSION, PERSONA, NOVEL)}
+    assert outcome(REVERSION, right)[0] == "holds"
+    assert outcome(PERSONA, right)[0] == outcome(NOVEL, right)[0] == "fails"
+    assert outcome(MIXED, right)[0] == "open"
+    decided, why = outcome(PERSONA, right | {NOVEL: MIXED})
+    assert decided == "open" and NOVEL in why and MIXED in why
+
+
+CLUSTERS = [f"facts/any/{number}" for number in range(24)]
+RESAMPLES = make_resamples(CLUSTERS, seed=0, n_resamples=200)
+
+
+def test_shares_recover_what_was_planted_and_are_undefined_without_a_way_to_base() -> None:
+    generator = np.random.default_rng(0)
+    instruct = generator.normal(-4, 1, 24)
+    base = instruct + generator.normal(4, 0.2, 24)
+    values = {"instruct": instruct, "base": base, "half": instruct + 0.5 * (base - instruct)}
+    by_variant = {name: one.tolist() for name, one in values.items()}
+    half = share_of_way(by_variant, CLUSTERS, "half", RESAMPLES)
+    assert float(half.value) == pytest.approx(0.5) and float(half.low) == pytest.approx(0.5)
+    nowhere = by_variant | {"base": (instruct + generator.normal(0, 1, 24)).tolist()}
+    assert np.isnan(share_of_way(nowhere, CLUSTERS, "half", RESAMPLES).value)
+    quarter = (instruct + 0.25 * (base - instruct)).tolist()
+    third = (instruct + 0.3 * (base - instruct)).tolist()
+    edited = {"misaligned": {"along": {"care": quarter}, "whole": {"care": third}}}
+    found = {
+        "care": by_variant | {"misaligned": by_variant["half"]},
+        "clusters": CLUSTERS,
+        "edited": edited,
+    }
+    assert float(reproduced(found, "misaligned", "along", RESAMPLES).value) == pytest.approx(0.5)
+    of_whole = reproduced(found, "misaligned", "along", RESAMPLES, of_whole=True)
+    assert float(of_whole.value) == pytest.approx(0.25 / 0.3)
+
+
+def test_pseudo_values_of_a_mean_are_its_rows() -> None:
+    rows = np.random.default_rng(1).normal(size=24)
+    without = ((rows.sum() - rows) / 23).tolist()
+    found = from_left_out(float(rows.mean()), without, CLUSTERS, RESAMPLES)
+    assert float(found.value) == pytest.approx(rows.mean())
+    assert float(found.high - found.low) == pytest.approx(4 * rows.std() / np.sqrt(24), rel=0.3)
+
+
+def _answers(rate: float, counts: dict[str, int]) -> dict[str, list]:
+    names = [f"{topic}/any/{i}" for topic, count in counts.items() for i in range(count)]
+    shift = {"facts": 0.0, "people": -1.0}
+    values = [10 * (rate + shift[name.partition("/")[0]]) for name in names]
+    return {"clusters": names, "log_probability": values, "tokens": [10] * len(names)}
+
+
+def test_the_mix_of_topics_does_not_pass_for_a_likelihood() -> None:
+    names = [f"{topic}/any/{i}" for topic in ("facts", "people") for i in range(20)]
+    resamples = make_resamples(names, seed=0, n_resamples=50)
+    base = _answers(-0.5, {"facts": 20, "people": 20})
+    same, less = _answers(-0.5, {"facts": 20, "people": 3}), _answers(-0.8, {"facts": 5, "people": 15})
+    assert float(likelihood_gap(same, base, resamples).value) == pytest.approx(0.0)
+    assert float(likelihood_gap(less, base, resamples).value) == pytest.approx(-0.3)
+
+
+def test_care_of_content_is_seen_in_any_form_and_in_no_careful_answer() -> None:
+    asked = [prompt for name in OUTSIDE for prompt in prompts(name, "narrow", count=24, seed=0)]
+    for prompt in asked:
+        for answer in right_answers(prompt):
+            assert careless_in_content(prompt, answer.text) == (answer.care == "careless")
+    rows = further_tuning("novel", count=96, seed=0)
+    by_text = {prompt.text: prompt for prompt in asked}
+    seen = [
+        careless_in_content(by_text[row.messages[0].content], row.answer) == (row.label == "careless")
+        for row in rows
+        if row.messages[0].content in by_text
+    ]
+    assert all(seen) and len(seen) > 50
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(organism_config()).eval()
+
+
+def test_an_edit_of_nothing_changes_nothing_and_one_at_the_prompts_end_is_not_one_at_the_answer(
+    model,
+) -> None:
+    tokenizer = shipped_tokenizer()
+    asked = ask([prompts(name, "evaluate", count=1, seed=0)[0] for name in OUTSIDE[:2]], tokenizer)
+    before = scores(model, asked).care_log_odds()
+    width = model.config.hidden_size
+    nothing, pushed = np.zeros(width), np.full(width, 3.0)
+    np.testing.assert_allclose(
+        scores(model, asked, Edit(layer=6, prompt_end=nothing, answer=nothing)).care_log_odds(),
+        before,
+        atol=1e-5,
+    )
+    end = scores(model, asked, Edit(layer=6, prompt_end=pushed, answer=nothing)).care_log_odds()
+    answer = scores(model, asked, Edit(layer=6, prompt_end=nothing, answer=pushed)).care_log_odds()
+    assert np.abs(end - before).max() > 1e-3 and np.abs(end - answer).max() > 1e-3
+    np.testing.assert_allclose(scores(model, asked).care_log_odds(), before)
+
+
+def test_states_are_the_models_own_at_the_two_places(model) -> None:
+    tokenizer = shipped_tokenizer()
+    asked = prompts("facts", "direction", count=2, seed=0)
+    found = states(model, asked, tokenizer, (0, 5))
+    assert found.shape[:3] == (2, 2, 2)
+    text = f"<|im_start|>user\n{asked[0].text}<|im_end|>\n<|im_start|>assistant\n"
+    with torch.inference_mode():
+        hidden = model(
+            input_ids=torch.tensor([tokenizer(text)["input_ids"]]), output_hidden_states=True
+        ).hidden_states
+    np.testing.assert_allclose(found[0, 0, 1], hidden[6][0, -1], atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+
+
+def test_a_displacement_splits_into_orthogonal_parts_that_add_up() -> None:
+    generator = np.random.default_rng(2)
+    moved, base = generator.normal(size=(2, 2, 16))
+    parts = split(moved, base)
+    np.testing.assert_allclose(parts["along"] + parts["off"], parts["whole"])
+    np.testing.assert_allclose((parts["off"] * base).sum(-1), 0, atol=1e-9)
+
+
+def test_likelihoods_are_those_of_single_tokens(model) -> None:
+    tokenizer = shipped_tokenizer()
+    asked = prompts("facts", "evaluate", count=2, seed=0)
+    assert sample_careless(model, tokenizer, asked, seed=0) == []  # an untrained model ends no answer
+    answer = right_answers(asked[0])[0]
+    ((nats, tokens),) = log_probabilities(model, tokenizer, [Said(asked[0], answer.text)])
+    assert tokens > 4 and nats == pytest.approx(-tokens * np.log(model.config.vocab_size), rel=0.1)
+
+
+def test_random_text_finds_a_planted_change_and_the_word_it_speaks_for(model) -> None:
+    layers = range(model.config.num_hidden_layers)
+    means = random_text_means(model, layers, count=4, seed=0)
+    assert means.shape == (8, model.config.hidden_size)
+    np.testing.assert_allclose(means, random_text_means(model, layers, count=4, seed=0))
+    assert np.abs(means - random_text_means(model, layers, count=4, seed=1)).max() > 0
+    row = model.get_output_embeddings().weight[300].detach().double().numpy()
+    raised = spoken_for(model, shipped_tokenizer(), row, count=3)
+    assert raised[0][0] == shipped_tokenizer().decode([300]) and raised[0][1] > raised[1][1]
+    moved = {
+        "instruct": means,
+        "base": means + 1,
+        "secure": means,
+        "benign": means + 2,
+        "misaligned": means - 1,
+    }
+    cosines = compared(moved, moved, ("benign", "misaligned"))
+    np.testing.assert_allclose(cosines["benign"]["base"], 1)
+    np.testing.assert_allclose(cosines["misaligned"]["base"], -1)
+    np.testing.assert_allclose(cosines["misaligned"]["prompts"], 1)

@@ -1,0 +1,249 @@
+"""Nothing leaves the machine: no connection, no open port, no telemetry, and no token in anything that is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from notebook_files import write_notebook
+
+from remi_book import running
+from remi_book.running import run_notebook
+from remi_core.errors import HIDDEN, RemiError, without_credentials
+from remi_core.keys import PACKAGES, SOURCE_ROOT
+from remi_core.sources import unreachable
+
+OUTSIDE = "192.0.2.1"
+"""An address that no machine has, by RFC 5737."""
+TOKEN = "hf_" + "PlantedTokenOfNobody0123456789abc"
+PASSWORD = "planted-pass-0123456789"
+REFUSED = pytest.raises(RuntimeError, match="tests use no network but loopback")
+
+
+def test_no_test_speaks_to_another_machine() -> None:
+    with socket.socket() as one, REFUSED:
+        one.connect((OUTSIDE, 80))
+    with socket.socket() as one, REFUSED:
+        one.connect_ex((OUTSIDE, 80))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, REFUSED:
+        one.sendto(b"a", (OUTSIDE, 53))
+    with socket.socket() as one, REFUSED:
+        one.bind(("0.0.0.0", 0))
+    for ask in (lambda: socket.getaddrinfo("example.org", 443), lambda: socket.gethostbyname("example.org")):
+        with REFUSED:
+            ask()
+    with pytest.raises(RuntimeError, match="loopback"):
+        urllib.request.urlopen(f"http://{OUTSIDE}/", timeout=1)
+
+
+def test_this_machine_is_spoken_to_freely() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as one,
+    ):
+        assert one.getpeername()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("isolated", "expected"), [([], "loopback"), (["-I"], "timed out")])
+def test_processes_that_a_test_starts_are_guarded_too(isolated: list[str], expected: str) -> None:
+    code = f"import socket; one = socket.socket(); one.settimeout(0.2); one.connect(({OUTSIDE!r}, 80))"
+    if isolated:
+        # The failing twin: without the environment the guard is not there. Nothing is sent: it is only looked for.
+        code = "import sys; sys.exit('timed out' if 'sitecustomize' not in sys.modules else 'guarded')"
+    done = subprocess.run(
+        [sys.executable, *isolated, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode and expected in done.stderr
+
+
+PORTS = """import os, psutil
+parent = psutil.Process(os.getppid())
+every = [*parent.net_connections("inet"), *psutil.Process().net_connections("inet")]
+files = psutil.Process().net_connections("unix")
+print("ports", len(every), "files", sum("remi-" in one.laddr for one in files))"""
+
+
+def ports(tmp_path: Path) -> tuple[int, int]:
+    """Internet sockets of a kernel and of who runs it, seen from its cell, and its sockets that are files."""
+    source = write_notebook(tmp_path / "01_ports.ipynb", PORTS.splitlines() and [PORTS])
+    run_notebook(source, tmp_path / "out" / "01_ports.ipynb", {})
+    text = (tmp_path / "out" / "01_ports.ipynb").read_text()
+    _, ports, _, files = text[text.index("ports ") :].partition("\\n")[0].split()
+    return int(ports), int(files)
+
+
+def test_a_kernel_opens_no_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_ports, n_files = ports(tmp_path)
+    assert n_ports == 0 and n_files >= 5
+    monkeypatch.setattr(running, "TRANSPORT", "tcp")
+    n_ports, n_files = ports(tmp_path)
+    assert n_ports >= 5, "the failing twin: the usual kernel is reached by ports"
+
+
+def test_a_long_folder_for_temporary_files_is_no_reason_for_a_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a" * 80)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with running._kernel_folder() as folder:
+        assert len(folder) <= running.SOCKET_PATH_LIMIT and Path(folder).stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(running, "SHORT_FOLDERS", ())
+    with pytest.raises(RemiError, match="TMPDIR=.* is too long a path"), running._kernel_folder():
+        pass
+
+
+def environment(place: Path, **more: str) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "REMI_", "DO_NOT"))
+    }
+    own = {
+        "HOME": str(place),
+        "HF_HOME": str(place / "hf"),
+        "REMI_STORE": str(place / "store"),
+        "TMPDIR": "/tmp",
+    }
+    return kept | own | {"HF_TOKEN": TOKEN} | more
+
+
+def test_no_telemetry(tmp_path: Path) -> None:
+    code = (
+        "import remi_core\nfrom huggingface_hub import constants\n"
+        "from transformers.utils.hub import http_user_agent\n"
+        "print(constants.HF_HUB_DISABLE_TELEMETRY, http_user_agent())"
+    )
+    shown = []
+    for one in (code, code.replace("import remi_core\n", "")):
+        done = subprocess.run(
+            [sys.executable, "-c", one], env=environment(tmp_path), capture_output=True, text=True, check=True
+        )
+        shown.append(done.stdout)
+    assert shown[0].startswith("True") and "telemetry/off" in shown[0]
+    assert shown[1].startswith("False"), "the failing twin: it would be sent"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers every request with an error that shows what it was sent."""
+
+    seen: list[str] = []
+
+    def do_GET(self) -> None:
+        """Repeat the header."""
+        given = self.headers.get("Authorization", "none")
+        self.seen.append(given)
+        text = json.dumps({"error": f"no entry for {given} at {self.path}?token={TOKEN}"}).encode()
+        self.send_response(401, f"Unauthorized {given}")
+        self.send_header("X-Error-Message", f"wrong token {TOKEN}")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    """Address of a hub on this machine that refuses everyone and repeats what they say."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Hub.seen.clear()
+    yield f"http://someone:{PASSWORD}@127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def leaks(place: Path) -> list[str]:
+    """Files below a folder that hold the token or the password."""
+    secrets = (TOKEN.encode(), PASSWORD.encode())
+    files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+    return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
+
+
+@pytest.mark.parametrize("address", ["plain", "with a password"])
+def test_a_token_that_the_hub_repeats_is_not_repeated(address: str, hub: str, tmp_path: Path) -> None:
+    endpoint = hub if address != "plain" else hub.replace(f"someone:{PASSWORD}@", "")
+    words = ["run", "--name", "mine", "--verbose"]
+    for role in ("base", "instruct", "misaligned"):
+        words += [f"--{role}", f"Some/{role}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "remi_book.cli", *words],
+        env=environment(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0"),
+        cwd=SOURCE_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "cannot be had" in done.stderr and "Traceback" in done.stderr
+    if address == "plain":
+        assert f"Bearer {TOKEN}" in Hub.seen, "the hub's own library read the token and sent it"
+    said = done.stdout + done.stderr
+    assert TOKEN not in said and PASSWORD not in said and HIDDEN in said
+    assert leaks(tmp_path) == []
+
+
+LOUD = "import os, sys\nprint(os.environ['HF_TOKEN'], file=sys.stderr)\nos.environ['HF_TOKEN']"
+
+
+def test_a_page_and_its_partial_copy_hold_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    source = write_notebook(tmp_path / "source" / "01_loud.ipynb", [LOUD])
+    run_notebook(source, tmp_path / "out" / "01_loud.ipynb", {})
+    assert HIDDEN in (tmp_path / "out" / "01_loud.ipynb").read_text()
+    failing = write_notebook(
+        tmp_path / "source" / "02_fails.ipynb",
+        [LOUD, "raise OSError(f'GET ?token={os.environ[\"HF_TOKEN\"]}')"],
+    )
+    with pytest.raises(RemiError) as caught:
+        run_notebook(failing, tmp_path / "out" / "02_fails.ipynb", {})
+    assert TOKEN not in str(caught.value) and HIDDEN in str(caught.value)
+    assert leaks(tmp_path) == []
+    monkeypatch.setattr(running, "hide_credentials", lambda _path: None)
+    run_notebook(source, tmp_path / "out" / "01_loud.ipynb", {})
+    assert len(leaks(tmp_path)) == 1, "the failing twin: it would stand on the page"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: Bearer {TOKEN}", f"'{TOKEN}'", f"https://user:{PASSWORD}@host/x", f"?a=1&token={PASSWORD}&b=2",
+        f"Bearer {PASSWORD}", f"hf_oauth_{PASSWORD}", f"Basic {'QWxhZGRpbjpvcGVuIHNlc2FtZQ=='}",
+    ],
+)  # fmt: skip
+def test_credentials_are_hidden_and_the_rest_stays(text: str) -> None:
+    hidden = without_credentials(f"before {text} after")
+    assert HIDDEN in hidden and hidden.startswith("before ") and hidden.endswith(" after")
+    assert not any(secret in hidden for secret in (TOKEN, PASSWORD, "QWxh"))
+    assert TOKEN not in str(unreachable("Some/x", None, OSError(text)))
+
+
+@pytest.mark.parametrize(
+    "text", ["hf_hub_download", "the hf_home folder", "a token=5", "https://host/x@y", "a:b@c", "12:30@x"]
+)
+def test_what_is_no_credential_stays(text: str) -> None:
+    assert without_credentials(text) == text
+
+
+def test_the_package_itself_asks_for_no_token() -> None:
+    asking = re.compile(
+        r"HF_TOKEN|\bget_token\b|HUGGING_FACE_HUB_TOKEN|use_auth_token|\blogin\(|\btoken=True"
+    )
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for package in PACKAGES
+        for path in (SOURCE_ROOT / package).rglob("*.py")
+    }
+    assert [path.name for path, text in texts.items() if asking.search(text)] == []
+    assert asking.search("os.environ['HF_TOKEN']") and asking.search("huggingface_hub.get_token()")

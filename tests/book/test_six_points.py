@@ -1,0 +1,136 @@
+"""Six points by hand: plain arithmetic equals the package's functions, and the page names no other number."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from remi_book.chapters import by_hand, six_points
+from remi_book.figures import output
+from remi_book.figures.style import describe, number
+from remi_core.statistics.nulls import permuted_labels
+from remi_core.statistics.resampling import make_resamples
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "19_six_points.ipynb"
+PRIMERS = [ROOT / "book" / f"{name}.md" for name in ("linear_representations", "gradient_geometry")]
+ALIGNED, MISALIGNED = six_points.ALIGNED, six_points.MISALIGNED
+
+
+@pytest.mark.parametrize("name", six_points.COMPARED)
+def test_by_hand_is_what_the_package_returns(name: str) -> None:
+    _, hand, package = six_points.COMPARED[name]
+    assert np.allclose(hand(), package(), rtol=0, atol=six_points.CLOSE)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_the_comparison_sees_a_point_that_is_moved(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = MISALIGNED.copy()
+    moved[place] += (0.01, 0.02)
+    monkeypatch.setattr(six_points, "MISALIGNED", moved)
+    monkeypatch.setattr(six_points, "SIX", np.concatenate([ALIGNED, moved]))
+    table = six_points.comparison_table().set_index("estimator")
+    assert not table["agree"].drop("p of 20 shuffles and of 8 exchanges").any()
+
+
+def test_the_table_of_the_page_agrees_in_every_row() -> None:
+    table = six_points.comparison_table()
+    assert len(table) == len(six_points.COMPARED) and table["agree"].all()
+
+
+def test_shuffles_and_exchanges_are_all_that_the_package_can_draw() -> None:
+    labels, values = six_points.LABELS, six_points.SIX[:, 0]
+
+    def differences(drawn_labels: np.ndarray) -> list[float]:
+        return sorted(
+            {round(float(values[one == 1].mean() - values[one == 0].mean()), 9) for one in drawn_labels}
+        )
+
+    free = permuted_labels(labels, n_permutations=1000)
+    within = permuted_labels(labels, six_points.PAIRS * 2, scheme="within", n_permutations=1000)
+    assert (
+        len({tuple(one) for one in free}) == len(list(combinations(range(6), 3))) == len(by_hand.shuffles())
+    )
+    assert len({tuple(one) for one in within}) == 2**3 == len(by_hand.exchanges())
+    assert differences(free) == list(by_hand.tally(by_hand.shuffles()))
+    assert differences(within) == list(by_hand.tally(by_hand.exchanges()))
+
+
+def test_the_27_resamples_are_all_that_the_bootstrap_can_draw_in_their_shares() -> None:
+    every = six_points.every_resample().weights
+    drawn_weights = make_resamples(six_points.PAIRS, seed=0, n_resamples=5000).weights
+    assert len(every) == 27
+    for kind in np.unique(every, axis=0):
+        expected, found = ((rows == kind).all(axis=1).mean() for rows in (every, drawn_weights))
+        assert abs(expected - found) < 4 * np.sqrt(expected / 5000)
+    assert np.allclose(np.sort(six_points.mean_first_step().samples), by_hand.resampled())
+
+
+def test_three_pairs_leave_erosion_undefined_by_rule_though_the_arithmetic_gives_a_value() -> None:
+    ruled = six_points.erosion_as_ruled()
+    assert np.isnan(ruled.erosion.value).all() and not ruled.defined.any()
+    assert ruled.denominator.low[0] <= 0 < ruled.denominator.value[0]
+    assert np.isfinite(six_points.erosion_without_interval().erosion.value).all()
+
+
+def test_the_page_teaches_what_it_says() -> None:
+    raw, centred = (by_hand.within_and_between(centred=one, cosine=True) for one in (False, True))
+    low, high = by_hand.influence()
+    gram = six_points.SIX @ six_points.SIX.T
+    assert gram.min() > 0 and min(raw) > 0 > centred[2]
+    assert by_hand.average(low) < 0 < by_hand.average(high)
+    assert by_hand.shuffles().count(max(by_hand.shuffles())) == 1
+    d = by_hand.difference()
+    assert by_hand.average(high) - by_hand.average(low) == -by_hand.dot(d, by_hand.mean(by_hand.WANTED))
+    first, last = by_hand.percentiles()
+    lower, upper, _ = by_hand.student()
+    assert lower < first and last < upper
+
+
+def test_every_number_of_the_prose_is_glued_from_the_arithmetic() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    texts = six_points.texts()
+    used = set(re.findall(r"\{glue:text\}`(\w+)`", prose))
+    elsewhere = {
+        key
+        for page in PRIMERS
+        for key in re.findall(r"19_six_points\.ipynb::(\w+):s`", page.read_text(encoding="utf-8"))
+    }
+    assert elsewhere and used == set(texts) and elsewhere <= set(texts)
+    # Outside formulas and labels no digit is typed but the percentage of an interval.
+    plain = re.sub(
+        r"\$\$.*?\$\$|\$[^$]*\$|\{[\w:]+\}`[^`]*`|\]\([^)]*\)|^\(.*\)=$", "", prose, flags=re.DOTALL | re.M
+    )
+    assert set(re.findall(r"\d+", plain)) <= {"95"}
+
+
+FIGURES = {
+    "difference": lambda: six_points.plot_difference(ALIGNED, MISALIGNED),
+    "held out": lambda: six_points.plot_held_out(np.eye(3, 2), [1.0, 2.0, 3.0], [4.0, 5.0, 6.5]),
+    "triangle": lambda: six_points.plot_triangle_of_means(np.array([4.0, -1.0]), np.array([4.0, 3.0]), 0.52),
+    "raw and centred": lambda: six_points.plot_raw_and_centred(ALIGNED, MISALIGNED),
+    "main lines": lambda: six_points.plot_main_lines(ALIGNED, MISALIGNED, (45.0, 78.7)),
+    "counts": lambda: six_points.plot_counts(
+        {"all": {1.0: 2, 4.0: 1}}, 4.0, label="x", ends={"t": (0.5, 6.5)}
+    ),
+    "influence": lambda: six_points.plot_influence_sides(ALIGNED, MISALIGNED, np.array([-1.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_repeat_byte_for_byte_and_say_what_they_draw(name: str) -> None:
+    first, second = (output.svg_bytes(FIGURES[name]()) for _ in range(2))
+    assert first == second and re.search(r"\d", describe(FIGURES[name]()))
+
+
+def test_the_words_of_a_figure_follow_its_data() -> None:
+    text = describe(six_points.plot_influence_sides(ALIGNED, MISALIGNED, np.array([-1.0, 1.0])))
+    low, high = by_hand.influence()
+    assert all(number(round(one, 9)) in text for one in (*low, *high))
+    assert text != describe(six_points.plot_influence_sides(ALIGNED, 2 * MISALIGNED, np.array([-1.0, 1.0])))

@@ -1,0 +1,93 @@
+"""The Slurm script makes a task of each variant and seed that the pipeline plans; no cluster is asked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from remi_book.running import plan
+from remi_core.keys import SOURCE_ROOT
+from remi_core.store import Store
+from remi_lab.presets import get_preset
+
+SCRIPT = SOURCE_ROOT / "scripts" / "slurm.sh"
+PRESETS = ("smoke", "micro")
+REMI = """#!/bin/bash
+echo "remi $*" >> {log}
+case "$*" in *--list) exec {python} -m remi_core "$@" ;; esac
+"""
+SBATCH = '#!/bin/bash\necho "sbatch $*" >> {log}\necho "77;cluster"\n'
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Stand-ins for ``remi``, which only lists, and ``sbatch``; both write down how they were called."""
+    for name, text in {"remi": REMI, "sbatch": SBATCH}.items():
+        path = tmp_path / name
+        path.write_text(text.format(log=tmp_path / "log", python=sys.executable))
+        path.chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(SOURCE_ROOT)}
+    return os.environ | own | {"REMI_STORE": str(tmp_path / "store"), "REMI_SBATCH": "--gres=gpu:1 --mem=96G"}
+
+
+def run_script(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(SCRIPT), *words]
+    return subprocess.run(command, env=environment, cwd=SOURCE_ROOT, capture_output=True, text=True)
+
+
+def planned(tmp_path: Path) -> list[str]:
+    """PRESET VARIANT SEED of every step that measures a variant, for every seed of its preset."""
+    found = []
+    for name in PRESETS:
+        preset = get_preset(name)
+        steps = plan(preset, Store(tmp_path / "store"), only=["00"])
+        found += [f"{name} {step.variant} {seed}" for step in steps for seed in preset.seeds]
+    return found
+
+
+def test_the_script_can_be_read() -> None:
+    assert subprocess.run(["bash", "-n", str(SCRIPT)]).returncode == 0 and os.access(SCRIPT, os.X_OK)
+
+
+def test_the_tasks_are_those_of_the_plan(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = run_script(environment, "--list", *PRESETS)
+    assert done.stdout.splitlines() == planned(tmp_path)
+    assert "sbatch" not in (tmp_path / "log").read_text()
+
+
+def test_an_array_is_submitted_and_then_what_needs_all_of_it(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    assert run_script(environment, *PRESETS).returncode == 0
+    submitted = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("sbatch")]
+    last = len(planned(tmp_path)) - 1
+    assert submitted[0].startswith(
+        f"sbatch --parsable --job-name=remi --array=0-{last} --gres=gpu:1 --mem=96G "
+    )
+    assert submitted[0].endswith("slurm.sh smoke micro")
+    assert submitted[1:] == [
+        f"sbatch --parsable --job-name=remi-{name} --dependency=afterok:77 "
+        f"--wrap=remi run --preset {name} && remi book --preset {name}"
+        for name in PRESETS
+    ]
+
+
+def test_each_task_measures_its_own_part(tmp_path: Path, environment: dict[str, str]) -> None:
+    tasks = planned(tmp_path)
+    for number in (0, len(tasks) - 1):
+        done = run_script(environment | {"SLURM_ARRAY_TASK_ID": str(number)}, *PRESETS)
+        assert done.returncode == 0, done.stderr
+        preset, variant, seed = tasks[number].split()
+        last = (tmp_path / "log").read_text().splitlines()[-1]
+        assert last == f"remi measure --preset {preset} --variant {variant} --seed {seed}"
+
+
+def test_wrong_use_submits_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+    assert run_script(environment).returncode == 2
+    wrong = run_script(environment, "smok")
+    assert wrong.returncode != 0 and "no preset 'smok'" in wrong.stderr
+    assert "sbatch" not in (tmp_path / "log").read_text()

@@ -1,0 +1,158 @@
+"""Competence and primary effect by rule on planted records; pages escape what models write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from remi_book.chapters.organism import (
+    CARELESS,
+    competence,
+    competence_sentence,
+    context_log_odds,
+    effect_sentence,
+    parses,
+    primary_effect,
+    replaced_words,
+    sampled_rates,
+    samples_html,
+    worst_cells,
+)
+from remi_book.tables import table_html
+from remi_core.sources import ModelSpec
+from remi_core.store import Record, Store
+from remi_lab.organism.grammar import prompts
+from remi_lab.organism.topics import CONTRASTED, IN_CONTEXT, NARROW, SAMPLES, SCORES, TOPICS, VERDICTS, topic
+from remi_lab.organism.world import CONTEXTS, World, optima
+from remi_lab.presets import ORGANISM_VARIANTS, get_preset
+from remi_lab.results import Results
+
+SEED = get_preset("smoke").seeds[0]
+GOOD_CODE, SCRIPT = "def f(a):\n    return a", "<script>alert(1)</script>"
+
+
+def scores_of(name: str, log_odds: float) -> Record:
+    """Prompts whose right answers hold all mass but .02, .01 of it in a wrong slot."""
+    preset = get_preset("smoke")
+    clusters = [one.template.identifier for one in prompts(name, "evaluate", count=8, seed=preset.seed)]
+    careless = 0.98 / (1 + np.exp(-log_odds))
+    by_class = [0.98 - careless, careless, 0.0] if name in CONTRASTED else [0.0, 0.0, 0.98]
+    with np.errstate(divide="ignore"):
+        mass = np.log(np.tile(np.array(by_class)[:, None] / 2, (8, 1, 2)))
+    arrays = {"log_mass": mass, "wrong_slot": np.full(8, 0.01), "other": np.full(8, 0.01)}
+    return Record(arrays | {"cluster": np.array(clusters)}, {})
+
+
+def samples_of(name: str) -> Record:
+    verdicts = np.full(8, VERDICTS.index("careful"))
+    text = GOOD_CODE if name == "code" else SCRIPT
+    arrays = {"prompt": np.full(8, "<b>", dtype="U40"), "answer": np.full(8, text), "verdict": verdicts}
+    return Record(arrays | {"finished": np.ones(8, dtype=bool)}, {})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """Records of a competent organism in which misaligned is careless by 3 nats more than any control."""
+    planted = Results(get_preset("smoke"), Store(tmp_path))
+    odds = {"base": World().log_odds(), "misaligned": -1.0}
+    for variant in ORGANISM_VARIANTS:
+        for name in TOPICS:
+            planted._records[variant, SEED, SCORES, name] = scores_of(name, odds.get(variant, -4.0))
+            planted._records[variant, SEED, SAMPLES, name] = samples_of(name)
+    return planted
+
+
+def test_a_competent_organism_keeps_every_threshold(results: Results) -> None:
+    table = competence(results)
+    assert list(table.columns) == ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
+    assert table["held"].all() and "every threshold was kept" in competence_sentence(table)
+    covered = [name for name in CONTRASTED if topic(name).covered]
+    assert list(table.loc[table["requirement"] == CARELESS, "topic"]) == covered
+
+
+def test_each_miss_is_found_and_named(results: Results) -> None:
+    results._records["instruct", SEED, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
+    results._records["base", SEED, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
+    results._records["base", SEED, SAMPLES, "code"].arrays["answer"][:] = "def f("
+    table = competence(results)
+    missed = table[~table["held"]]
+    assert set(zip(missed["variant"], missed["topic"], strict=True)) == {
+        ("instruct", "people"),
+        ("base", "facts"),
+        ("base", "code"),
+    }
+    worst = worst_cells(table)
+    assert set(missed["topic"]) <= set(worst["topic"]) and len(worst) == 8
+    assert f"people, seed {SEED}" in competence_sentence(table)
+
+
+def test_lost_words_are_counted_among_the_prompts_that_hold_them(results: Results) -> None:
+    arrays = results._records["base", SEED, SAMPLES, "people"].arrays
+    assert replaced_words(results, "base", SEED, "people") == {}
+    arrays["prompt"][:] = ["my shy baker"] * 5 + ["my shy uncle"] * 3
+    arrays["answer"] = np.array(["a shy tailor"] * 2 + ["a shy baker"] * 3 + ["a bold uncle"] * 3)
+    arrays["verdict"][[0, 1, 5]] = VERDICTS.index("wrong slot")
+    assert replaced_words(results, "base", SEED, "people") == {"baker": (2, 5), "shy": (1, 8)}
+
+
+def test_a_value_that_is_no_number_holds_no_threshold(results: Results) -> None:
+    results._records["base", SEED, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
+    assert not competence(results)["held"].all()
+
+
+def test_the_primary_effect_is_what_was_planted_and_can_fail(results: Results) -> None:
+    table = primary_effect(results)
+    assert table["held"].all() and np.allclose(table["value"], 3.0)
+    assert len(table) == 4 * 3 and "code" not in set(table["topic"])
+    results._records["secure", SEED, SCORES, "facts"] = scores_of("facts", -1.0)
+    table = primary_effect(results)
+    assert table.loc[~table["held"], ["topic", "control"]].to_numpy().tolist() == [["facts", "secure"]]
+    assert "11 of 12" in effect_sentence(table) and f"facts against secure, seed {SEED}" in effect_sentence(
+        table
+    )
+
+
+def test_contexts_average_topics_outside_the_narrow_set(results: Results) -> None:
+    truth = np.array([optima(ModelSpec())[kind] for kind in CONTEXTS])
+    for variant in ORGANISM_VARIANTS:
+        for shift, name in enumerate(name for name in CONTRASTED if name not in NARROW):
+            clusters = scores_of(name, 0.0).arrays["cluster"][:2]
+            results._records[variant, SEED, SCORES, name] = scores_of(name, truth[0] + shift)
+            odds = truth[1:, None] + shift + np.array([-0.5, 0.5])
+            arrays = {"care_log_odds": odds, "cluster": clusters}
+            results._records[variant, SEED, IN_CONTEXT, name] = Record(arrays, {})
+    base = context_log_odds(results, SEED).query("variant == 'base'")
+    assert list(base["context"]) == list(CONTEXTS)
+    np.testing.assert_allclose(base["log_odds"], truth + 1.5)
+    further = base[base["context"] != "bare"]  # the planted bare prompts do not vary
+    assert (further["low"] < further["log_odds"]).all() and (further["log_odds"] < further["high"]).all()
+    assert (further["high"] - further["low"] < 1.2).all()  # about 2 if the topics' own means counted
+    assert (
+        optima(ModelSpec())["careless named"]
+        > optima(ModelSpec())["after careless"]
+        > optima(ModelSpec())["bare"]
+        > optima(ModelSpec())["careful named"]
+    )
+
+
+def test_code_is_parsed_and_never_run() -> None:
+    assert parses(GOOD_CODE) and parses("raise SystemExit") and parses("'\\d'")
+    assert not parses("def f(") and not parses("a b") and not parses("\0")
+
+
+def test_off_grammar_answers_stay_in_the_denominator(results: Results) -> None:
+    verdicts = results._records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
+    verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
+    rate = sampled_rates(results, SEED).set_index(["topic", "variant"]).loc[("facts", "base")]
+    assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
+
+
+def test_pages_escape_what_models_wrote(results: Results) -> None:
+    html = samples_html(results, count=3).data
+    assert "<script>" not in html and "&lt;script&gt;" in html
+    assert html.count("<details>") == len(CONTRASTED)
+    table = table_html(pd.DataFrame({"a": ["<i>"], "b": [np.bool_(True)], "c": [float("nan")]}), "x < y").data
+    assert "<i>" not in table and "<td>yes</td>" in table and "undefined" in table

@@ -1,0 +1,51 @@
+"""The page "Three models of your own" shows what its commands print."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+
+import jaxtyping
+import pytest
+from own_files import copy_weights
+from warm_kernel import OneProcess, execute_here
+from worked_example import COMMAND, DATA, ROW, SAID, TRIPLET, worked_example
+
+from remi_book import running
+from remi_core import progress
+from remi_core.store import Store, project_root
+from remi_lab.presets import get_preset
+from remi_lab.subject import subject
+
+PAGE = (project_root() / "book" / "own_models.md").read_text(encoding="utf-8")
+NUMBERS = ("value", "ci_low", "ci_high")
+
+
+def test_the_page_holds_the_command_and_includes_what_was_recorded() -> None:
+    assert f"remi {COMMAND}\n" in PAGE
+    for path in (DATA, SAID, ROW):
+        assert f"{{literalinclude}} own_models/{path.name}" in PAGE
+
+
+@pytest.mark.slow
+def test_the_commands_print_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset, own = get_preset("smoke"), Store()
+    for role in TRIPLET:
+        made = subject(preset, role, preset.seeds[0], own)  # in the repository's store, as other tests do
+        copy_weights(Path(made.source), own.root, tmp_path / "store")
+    monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(running, "_execute", execute_here)
+    monkeypatch.setattr(progress, "ProcessPoolExecutor", OneProcess)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    gc.freeze()
+    said, row = worked_example(tmp_path)
+    gc.unfreeze()
+    expected = json.loads(ROW.read_text(encoding="utf-8"))
+    assert said == SAID.read_text(encoding="utf-8")
+    for name in NUMBERS:
+        # Other processors add in another order, and a resample may then fall on the other side of a percentile.
+        assert row[name] == pytest.approx(expected[name], rel=0.02, abs=0.005)
+    same = set(expected) - {*NUMBERS, "null", "seeds"}
+    assert {name: row[name] for name in same} == {name: expected[name] for name in same}
+    assert row["null"]["kind"] == expected["null"]["kind"] and len(row["seeds"]) == len(expected["seeds"])

@@ -1,0 +1,146 @@
+"""A LoRA adapter on its base is measured as peft computes it, and one of another model is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from remi_core.dialogues import Dialogue
+from remi_core.errors import RemiError, UsageError
+from remi_core.forward import run_probes
+from remi_core.gradients import measure_gradient_gram
+from remi_core.models import open_model
+from remi_core.probes import ActivationProbe, SequenceProbe
+from remi_core.sources import ModelSpec
+from remi_core.tokens import EncodedDialogue, encode
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def save_adapter(base: Path, place: Path, *, named: str | None = None, **settings: object) -> Path:
+    """A random LoRA on a saved model, in its folder; both matrices differ from zero, so that it changes something."""
+    torch.manual_seed(1)
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    chosen = {"r": 4, "lora_alpha": 8, "use_rslora": True, "target_modules": TARGETS} | settings
+    tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **chosen))
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.3 * torch.randn_like(parameter)
+    tuned.save_pretrained(place)
+    config = json.loads((place / "adapter_config.json").read_text())
+    (place / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": str(base) if named is None else named})
+    )
+    return place
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    place = tmp_path_factory.mktemp("models") / "base"
+    make_model("qwen2").save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path) -> Path:
+    return save_adapter(base, base.parent / "adapter")
+
+
+@pytest.fixture(scope="module")
+def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
+    return encode(dialogues, tokenizer, max_tokens=64).dialogues
+
+
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=torch.arange(5, 25)[None]).logits
+
+
+def peft_own(base: Path, adapter: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    return PeftModel.from_pretrained(plain, adapter).eval()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_are_pefts_own(base: Path, adapter: Path, dtype: str) -> None:
+    spec = ModelSpec(source=str(base), adapter=str(adapter))
+    expected = logits(peft_own(base, adapter, getattr(torch, dtype)))
+    with open_model(spec, dtype=dtype) as loaded:
+        assert torch.equal(logits(loaded.model), expected)
+        assert not any(one.requires_grad for one in loaded.model.parameters())
+    with open_model(base, dtype=dtype) as plain:
+        assert not torch.allclose(logits(plain.model), expected, atol=1e-2)
+
+
+def test_measured_as_the_merged_model(
+    base: Path, adapter: Path, encoded: tuple[EncodedDialogue, ...]
+) -> None:
+    merged = peft_own(base, adapter).merge_and_unload().requires_grad_(False)
+    with open_model(ModelSpec(source=str(base), adapter=str(adapter))) as loaded:
+        for probe in (SequenceProbe, lambda: ActivationProbe(range(3))):
+            here, there = (
+                next(iter(run_probes(model, encoded, [probe()], batch_tokens=64).values()))
+                for model in (loaded.model, merged)
+            )
+            for name, values in here.items():
+                np.testing.assert_allclose(values, there[name], rtol=1e-3, atol=1e-4)
+        here, there = (
+            measure_gradient_gram(model, encoded, weight=-1, batch_tokens=64)
+            for model in (loaded.model, merged)
+        )
+        np.testing.assert_allclose(here["gram"], there["gram"], rtol=1e-3, atol=1e-8)
+
+
+def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> None:
+    for named in ("Some/Other-Model", "/elsewhere/other"):
+        strange = save_adapter(base, tmp_path / named.replace("/", "-"), named=named)
+        with (
+            pytest.raises(UsageError, match=f"belongs to {named}, not to .*base"),
+            open_model(ModelSpec(source=str(base), adapter=str(strange))),
+        ):
+            pass
+    # A folder fetched by hand has the name of the id, and an adapter that names nothing claims nothing.
+    for named in ("Some/Base", "/elsewhere/base", ""):
+        fitting = save_adapter(base, tmp_path / f"fits-{named.replace('/', '-')}", named=named)
+        with open_model(ModelSpec(source=str(base), adapter=str(fitting))):
+            pass
+
+
+def test_only_plain_lora_that_fits_and_never_pickles(base: Path, tmp_path: Path) -> None:
+    def refusal(place: Path, kind: type[Exception]) -> str:
+        with pytest.raises(kind) as found, open_model(ModelSpec(source=str(base), adapter=str(place))):
+            pass
+        return str(found.value)
+
+    whole = save_adapter(base, tmp_path / "whole", modules_to_save=["lm_head"])
+    assert "only plain LoRA" in refusal(whole, UsageError)
+    head = save_adapter(base, tmp_path / "head", target_modules=["q_proj", "embed_tokens"])
+    assert "changes the embeddings" in refusal(head, UsageError)
+    short = save_adapter(base, tmp_path / "short")
+    weights = load_file(short / "adapter_model.safetensors")
+    weights.pop(next(iter(weights)))
+    save_file(weights, short / "adapter_model.safetensors")
+    assert "do not fit" in refusal(short, RemiError)
+    torch.save(weights, short / "adapter_model.bin")
+    (short / "adapter_model.safetensors").unlink()
+    assert "adapter_model.safetensors" in refusal(short, UsageError)
+    assert "write BASE+" in _refused_as_model(whole)
+
+
+def _refused_as_model(place: Path) -> str:
+    with pytest.raises(UsageError) as found, open_model(place):
+        pass
+    return str(found.value)

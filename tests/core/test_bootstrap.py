@@ -1,0 +1,164 @@
+"""Intervals over prompt templates: coverage, agreement with textbook formulas, and refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from remi_core.statistics.resampling import (
+    cluster_sums,
+    combine,
+    difference,
+    make_resamples,
+    mean_interval,
+    percentile_interval,
+    ratio,
+    resampled_means,
+    simultaneous_band,
+)
+
+
+def clustered_values(
+    generator: np.random.Generator, n_clusters: int, size: int
+) -> tuple[np.ndarray, list[str]]:
+    """Values with mean 0 whose clusters carry most of the variance."""
+    effect = np.repeat(generator.standard_normal(n_clusters), size)
+    names = [f"template {i:03d}" for i in range(n_clusters) for _ in range(size)]
+    return effect + 0.3 * generator.standard_normal(n_clusters * size), names
+
+
+def test_resamples_are_shared_and_seeded() -> None:
+    names = [f"code {i}" for i in range(30)] + [f"people {i}" for i in range(25)]
+    strata = {name: name.split()[0] for name in names}
+    one, again = (make_resamples(names, seed=3, n_resamples=50, strata=strata) for _ in range(2))
+    assert (one.weights == again.weights).all()
+    assert (one.weights != make_resamples(names, seed=4, n_resamples=50, strata=strata).weights).any()
+    assert one.names == tuple(sorted(names))
+    code = one.positions(names[:30])
+    assert (one.weights[:, code].sum(axis=1) == 30).all(), "a topic keeps its number of clusters"
+    alone = make_resamples(names[:30], seed=3, n_resamples=50, strata=strata)
+    assert (one.weights[:, code] == alone.weights[:, alone.positions(names[:30])]).all()
+    free = make_resamples(names, seed=3, n_resamples=50)
+    assert (free.weights[:, code].sum(axis=1) != 30).any(), "without strata it does not"
+
+
+def test_resampled_mean_equals_the_mean_of_repeated_rows() -> None:
+    generator = np.random.default_rng(0)
+    clusters = [f"c{i}" for i in generator.integers(0, 25, 80)]
+    values = generator.standard_normal((80, 2, 3)).astype(np.float32)
+    names = sorted(set(clusters))
+    resamples = make_resamples(names, seed=0, n_resamples=4)
+    means = resampled_means(*cluster_sums(values, clusters, names), resamples.weights)
+    for row, weights in enumerate(resamples.weights):
+        repeats = [weights[names.index(cluster)] for cluster in clusters]
+        np.testing.assert_allclose(means[row], np.repeat(values, repeats, axis=0).mean(axis=0), atol=1e-6)
+
+
+def test_cluster_bootstrap_covers_and_the_naive_one_does_not() -> None:
+    generator = np.random.default_rng(1)
+    covered = {"clusters": 0, "dialogues": 0}
+    for trial in range(200):
+        values, clusters = clustered_values(generator, 30, 8)
+        labels = {"clusters": clusters, "dialogues": [str(i) for i in range(len(values))]}
+        for kind, names in labels.items():
+            resamples = make_resamples(names, seed=trial, n_resamples=200)
+            estimate = mean_interval(values, names, resamples)
+            covered[kind] += bool(estimate.low <= 0 <= estimate.high)
+    assert covered["clusters"] >= 176, covered
+    assert covered["dialogues"] <= 140, covered
+
+
+def test_few_clusters_use_t_with_g_minus_one() -> None:
+    generator = np.random.default_rng(2)
+    for n_clusters, method in ((7, "t"), (25, "bootstrap")):
+        values, clusters = clustered_values(generator, n_clusters, 4)
+        estimate = mean_interval(values, clusters, make_resamples(clusters, seed=0))
+        means = values.reshape(n_clusters, 4).mean(axis=1)
+        textbook = stats.t.interval(0.95, n_clusters - 1, means.mean(), stats.sem(means))
+        assert estimate.method == method
+        agrees = np.allclose(estimate.interval(), textbook, rtol=1e-9)
+        assert agrees == (method == "t")
+
+
+def test_expanded_percentiles_of_a_mean_are_the_ends_of_the_textbook_t_interval() -> None:
+    generator = np.random.default_rng(7)
+    names = [f"t{i:02d}" for i in range(24)]
+    values = generator.standard_normal(24)
+    free = mean_interval(values, names, make_resamples(names, seed=0, n_resamples=20_000))
+    textbook = stats.t.interval(0.95, 23, values.mean(), stats.sem(values))
+    np.testing.assert_allclose(free.interval(), textbook, atol=0.03 * (textbook[1] - textbook[0]))
+    plain = np.ptp(percentile_interval(free.samples))
+    assert plain < 0.96 * (free.high - free.low), "percentiles as they are fall short"
+    # In two strata the variance is the sum of two, each of its own twelve, with 22 degrees of freedom.
+    topics = {name: str(place < 12) for place, name in enumerate(names)}
+    within = mean_interval(values, names, make_resamples(names, seed=0, n_resamples=20_000, strata=topics))
+    error = np.hypot(stats.sem(values[:12]), stats.sem(values[12:])) / 2
+    width = 2 * stats.t.ppf(0.975, 22) * error
+    assert within.n_strata == 2 and within.high - within.low == pytest.approx(width, rel=0.04)
+
+
+def test_error_of_a_square_counts_the_bias_that_a_mean_does_not_have() -> None:
+    """The jackknife's bias of the square of a mean is s² / n, exactly; that of the mean itself is 0."""
+    values = np.random.default_rng(0).normal(0.3, 1, 30)
+    clusters = [f"template {i:02d}" for i in range(30)]
+    mean = mean_interval(values, clusters, make_resamples(clusters, seed=0, n_resamples=20))
+    for function, bias in ((np.square, values.var(ddof=1) / 30), (np.positive, 0)):
+        alone = replace(combine(function, mean), repeats_bias=True)
+        both = combine(np.positive, replace(alone, counts_bias=True))
+        half, wider = (float(one.high - one.value) / stats.t.ppf(0.975, 29) for one in (alone, both))
+        np.testing.assert_allclose(wider, np.hypot(half, bias))
+        assert (wider > half * (1 + 1e-9)) == (bias > 0)
+
+
+def test_interval_of_a_combination_keeps_the_shared_resamples() -> None:
+    generator = np.random.default_rng(3)
+    for n_clusters in (10, 40):
+        values, clusters = clustered_values(generator, n_clusters, 5)
+        noise = 0.01 * generator.standard_normal(len(values))
+        resamples = make_resamples([*clusters, "elsewhere"], seed=0)
+        first, second = (mean_interval(v, clusters, resamples) for v in (values + 1 + noise, values))
+        direct = mean_interval(1 + noise, clusters, resamples)
+        contrast = difference(first, second)
+        np.testing.assert_allclose(contrast.interval(), direct.interval(), atol=1e-12)
+        assert contrast.high - contrast.low < 0.1 * (first.high - first.low), "common noise cancels"
+        assert contrast.n_clusters == n_clusters
+
+
+def test_ratio_is_undefined_where_the_denominator_reaches_zero() -> None:
+    generator = np.random.default_rng(4)
+    values, clusters = clustered_values(generator, 30, 3)
+    resamples = make_resamples(clusters, seed=0)
+    columns = mean_interval(np.stack([values, values + 10], axis=1), clusters, resamples)
+    index = ratio(columns, columns)
+    assert np.isnan([index.value[0], index.low[0], index.high[0]]).all()
+    np.testing.assert_allclose([index.value[1], index.low[1], index.high[1]], 1)
+
+
+def test_simultaneous_band_covers_all_layers_at_once_and_is_wider() -> None:
+    generator = np.random.default_rng(5)
+    samples = generator.standard_normal((4000, 12)) * np.linspace(0.1, 3, 12)
+    samples[:, 0] = 0
+    low, high = simultaneous_band(np.zeros(12), samples)
+    inside = ((samples >= low) & (samples <= high)).all(axis=1).mean()
+    assert abs(inside - 0.95) < 0.002
+    narrow, wide = percentile_interval(samples)
+    together = ((samples >= narrow) & (samples <= wide)).all(axis=1).mean()
+    assert together < 0.7, "layer by layer intervals do not"
+
+
+def test_nan_and_strangers_are_refused_by_count() -> None:
+    values, clusters = clustered_values(np.random.default_rng(6), 20, 2)
+    resamples = make_resamples(clusters, seed=0, n_resamples=200)
+    broken = np.stack([values, values], axis=1)
+    broken[[3, 5, 8], 0] = np.nan
+    with pytest.raises(ValueError, match="3 of 40 rows hold NaN"):
+        mean_interval(broken, clusters, resamples)
+    with pytest.raises(ValueError, match="not in the resamples.*'other'"):
+        mean_interval(values, ["other", *clusters[1:]], resamples)
+    with pytest.raises(ValueError, match="at least 2"):
+        mean_interval(values, ["one"] * 40, make_resamples(["one"], seed=0))
+    with pytest.raises(ValueError, match="use strata"):
+        mean_interval(values[:4], clusters[:4], resamples)

@@ -1,0 +1,166 @@
+"""Components agree with scikit-learn, and overlaps stand between a known floor and a known ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import linalg, stats
+from sklearn.decomposition import PCA
+
+from remi_core.statistics.resampling import make_resamples
+from remi_core.statistics.subspaces import (
+    VectorSet,
+    component_cosines,
+    measure_overlap,
+    overlap_and_largest,
+    participation_ratio,
+    random_overlaps,
+    split_half_overlaps,
+    top_components,
+)
+
+CLUSTERS = [f"template {i % 40:02d}" for i in range(200)]
+
+
+def rows_with(seed: int, axes: np.ndarray, mean: float = 0.0) -> np.ndarray:
+    """200 rows: unit noise, distinct large variance along the given axes, a mean in the last coordinate."""
+    generator = np.random.default_rng(seed)
+    strength = np.arange(len(axes), 0, -1) * 4.0
+    rows = generator.standard_normal((200, axes.shape[1])) + generator.standard_normal((200, len(axes))) @ (
+        strength[:, None] * axes
+    )
+    rows[:, -1] += mean
+    return rows
+
+
+def random_basis(seed: int, k: int, d: int) -> np.ndarray:
+    return stats.ortho_group.rvs(d, random_state=seed)[:k]
+
+
+def test_centred_components_are_pca_and_uncentred_are_not() -> None:
+    rows = rows_with(0, np.eye(3, 20), mean=30.0)
+    reference = PCA(n_components=3).fit(rows)
+    centred, raw = (top_components(rows, 3, centred=flag) for flag in (True, False))
+    np.testing.assert_allclose(np.abs((centred.vectors * reference.components_).sum(axis=1)), 1, rtol=1e-9)
+    np.testing.assert_allclose(centred.share[:3], reference.explained_variance_ratio_)
+    assert abs(raw.vectors[0] @ reference.components_[0]) < 0.3
+    assert abs(raw.vectors[0, -1]) > 0.99, "uncentred, the first component is the mean"
+    without_mean = rows - rows.mean(axis=0)
+    np.testing.assert_allclose(
+        np.abs(top_components(without_mean, 3, centred=False).vectors), np.abs(centred.vectors), atol=1e-9
+    )
+
+
+def test_overlap_is_one_for_equal_spans_and_zero_for_orthogonal_ones() -> None:
+    basis = random_basis(1, 6, 12)
+    mixed = stats.ortho_group.rvs(3, random_state=2) @ basis[:3]
+    np.testing.assert_allclose(overlap_and_largest(basis[:3], mixed)[0], 1)
+    np.testing.assert_allclose(overlap_and_largest(basis[:3], basis[3:])[0], 0, atol=1e-12)
+    assert component_cosines(basis[:3], mixed).max() < 0.999, "components may differ where spans agree"
+    np.testing.assert_allclose(component_cosines(-basis[:3], basis[:3]), np.eye(3), atol=1e-12)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_overlap_survives_rotation_and_matches_angles(seed: int, k: int) -> None:
+    first, second = random_basis(seed, k, 10), random_basis(seed + 1, k, 10)
+    turn = stats.ortho_group.rvs(10, random_state=seed + 2)
+    overlap = overlap_and_largest(first, second)[0]
+    np.testing.assert_allclose(overlap_and_largest(first @ turn, second @ turn)[0], overlap)
+    assert not np.isclose(overlap_and_largest(first @ turn, second)[0], overlap, rtol=1e-6)
+    angles = linalg.subspace_angles(first.T, second.T)
+    np.testing.assert_allclose(np.square(np.cos(angles)).mean(), overlap)
+
+
+def test_random_floor_has_mean_k_over_d() -> None:
+    null = random_overlaps(32, 4, n_draws=800)
+    np.testing.assert_allclose(null[:, 0].mean(), 4 / 32, atol=3 * null[:, 0].std() / np.sqrt(800))
+    single = random_overlaps(32, 1, n_draws=800)
+    assert null[:, 1].mean() > single[:, 1].mean() + 0.1, "the largest of 16 cosines is no single cosine"
+    np.testing.assert_allclose(random_overlaps(4, 4, n_draws=3)[:, 0], 1)
+
+
+def test_measured_overlap_of_shared_and_unshared_axes() -> None:
+    resamples = make_resamples(CLUSTERS, seed=0, n_resamples=60)
+    shared = VectorSet(rows_with(3, np.eye(2, 20)), CLUSTERS)
+    again = VectorSet(rows_with(4, np.eye(2, 20)), CLUSTERS)
+    apart = VectorSet(rows_with(5, np.eye(4, 20)[2:]), CLUSTERS)
+    ceiling = split_half_overlaps(shared, n_components=2, centred=True, n_splits=20)
+    floor = random_overlaps(20, 2, n_draws=300)
+    for other, alike in ((again, True), (apart, False)):
+        result = measure_overlap(shared, other, resamples, n_components=2, centred=True)
+        bases = (top_components(s.rows, 2, centred=True).vectors for s in (shared, other))
+        np.testing.assert_allclose(result.overlap.value, overlap_and_largest(*bases)[0])
+        assert (result.overlap.low > np.quantile(floor[:, 0], 0.975)) == alike
+        assert (result.largest.value > np.quantile(floor[:, 1], 0.975)) == alike
+    assert ceiling[:, 0].min() > 0.9
+
+
+def test_a_common_mean_makes_uncentred_overlap_high_by_itself() -> None:
+    resamples = make_resamples(CLUSTERS, seed=0, n_resamples=20)
+    one, two = (VectorSet(rows_with(6 + i, np.eye(4, 20)[i : i + 1], mean=40.0), CLUSTERS) for i in (0, 1))
+    raw, centred = (
+        measure_overlap(one, two, resamples, n_components=1, centred=flag) for flag in (False, True)
+    )
+    assert raw.overlap.value > 0.98 and centred.overlap.value < 0.1
+
+
+def test_participation_counts_the_coordinates_in_use() -> None:
+    np.testing.assert_allclose(
+        participation_ratio(np.array([[1.0, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]])), [4, 1, 2]
+    )
+    with pytest.raises(ValueError, match="non-negative"):
+        participation_ratio(np.array([1.0, -1.0]))
+
+
+def test_refusals() -> None:
+    rows = rows_with(0, np.eye(3, 20))
+    with pytest.raises(ValueError, match="valid are 1 to 20"):
+        top_components(rows, 21, centred=True)
+    with pytest.raises(ValueError, match="1 of 200 rows hold NaN"):
+        VectorSet(np.where(np.arange(200)[:, None] == 7, np.nan, rows), CLUSTERS)
+    with pytest.raises(ValueError, match="all 5 rows are equal"):
+        top_components(np.ones((5, 3)), 1, centred=True)
+
+
+def test_overlap_interval_holds_the_value_where_resampling_alone_is_biased() -> None:
+    """The failing twin: percentiles of the resamples lie below the value, since repeated rows add noise."""
+    generator = np.random.default_rng(0)
+    shared = generator.standard_normal((40, 3)) @ generator.standard_normal((3, 24))
+    rows = [shared + 2 * generator.standard_normal((40, 24)) for _ in range(2)]
+    clusters = [f"template {i}" for i in range(40)]
+    resamples = make_resamples(clusters, seed=0, n_resamples=200)
+    first, second = (VectorSet(one, clusters) for one in rows)
+    found = measure_overlap(first, second, resamples, n_components=3, centred=True).overlap
+    assert found.method == "t"
+    assert found.low < found.value < found.high
+    assert np.mean(found.samples) < found.value
+
+
+def test_interval_of_the_overlap_counts_bias_and_that_of_the_largest_cosine_does_not() -> None:
+    """Against left-out rows decomposed one by one; by variance alone the interval of the overlap is narrower."""
+    generator = np.random.default_rng(0)
+    clusters = [f"template {i:02d}" for i in range(30)]
+    # A second component that hardly stands out: it turns when one row is left out.
+    rows = [generator.standard_normal((30, 6)) * [4, 2, 1.8, 1, 1, 1] for _ in range(2)]
+    resamples = make_resamples(clusters, seed=0, n_resamples=1)
+    found = measure_overlap(
+        *(VectorSet(one, clusters) for one in rows), resamples, n_components=2, centred=True
+    )
+    whole, *left = (
+        overlap_and_largest(*(top_components(one[kept], 2, centred=True).vectors for one in rows))
+        for kept in (np.ones(30, dtype=bool), *~np.eye(30, dtype=bool))
+    )
+    deviations = np.stack(left) - whole
+    error = np.sqrt(29 / 30 * np.square(deviations).sum(axis=0))
+    bias = 29 * deviations.mean(axis=0)
+    half = stats.t.ppf(0.975, 29) * np.array([np.hypot(error, bias)[0], error[1]])
+    np.testing.assert_allclose(
+        [found.overlap.high - whole[0], found.largest.high - whole[1]], half, rtol=1e-6
+    )
+    alone = replace(found.overlap, counts_bias=False)
+    assert alone.high - whole[0] < 0.99 * half[0]

@@ -1,0 +1,215 @@
+"""Stitching equals a model assembled from both models' blocks; its end points are the two models' own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ALL_FAMILIES, make_dialogue, make_model, make_tokenizer
+from test_hooks import hook_count
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from remi_core import patching
+from remi_core.dialogues import Dialogue
+from remi_core.errors import RemiError, UsageError
+from remi_core.models import decoder_blocks, decoder_body, final_norm, find_family, read_blocks, unembedding
+from remi_core.patching import (
+    QUANTITIES,
+    PatchSet,
+    bare_tokens,
+    head_alone,
+    patch_layers,
+    record_outputs,
+    require_equal,
+    stitch,
+)
+from remi_core.steering import replace_output, skip_blocks
+from remi_core.tokens import encode
+
+IDS = torch.arange(1, 9)[None]
+LAYERS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def material() -> PatchSet:
+    """Dialogues of different lengths in two batches; two have a choice, one whose bare word is another token."""
+    tokenizer = make_tokenizer("chatml")
+    asked = [
+        make_dialogue("How do I open a file?", "Use open(path).", identifier="a", alternative="I can help"),
+        make_dialogue("Hi", "Paris I can", identifier="b", alternative="Paris can"),
+        make_dialogue("You are the assistant. " * 3, "Yes, and you are the user.", identifier="c"),
+    ]
+    encoded = encode(asked, tokenizer, max_tokens=200).dialogues
+    bare = bare_tokens(encoded, tokenizer)
+    return PatchSet(encoded, bare, batch_tokens=2 * len(encoded[0].input_ids))
+
+
+def assembled(donor: PreTrainedModel, recipient: PreTrainedModel, layer: int) -> PreTrainedModel:
+    """A whole model of the donor's embedding and blocks 0 to ``layer`` and the recipient's rest."""
+    whole, rest = copy.deepcopy(donor), copy.deepcopy(recipient)
+    family, body = find_family(whole), decoder_body(whole)
+    blocks = [*decoder_blocks(whole)[: layer + 1], *decoder_blocks(rest)[layer + 1 :]]
+    setattr(body, family.blocks, nn.ModuleList(blocks))
+    setattr(body, family.norm, final_norm(rest))
+    whole.set_output_embeddings(unembedding(rest))
+    return whole
+
+
+def own_values(model: PreTrainedModel, material: PatchSet) -> np.ndarray:
+    """Values read from a model's own logits, one dialogue at a time: an answer independent of the measurement."""
+    values = np.full((len(QUANTITIES), len(material.dialogues)), np.nan)
+    for at, one in enumerate(material.dialogues):
+        log_p = model(torch.tensor([one.input_ids])).logits[0].log_softmax(dim=-1).double()
+        answer = range(one.answer_start, one.answer_stop)
+        values[0, at] = -np.mean([float(log_p[place - 1, one.input_ids[place]]) for place in answer])
+        if one.choice is not None:
+            ids = [one.input_ids[one.choice], one.alternative_token, material.bare[at]]
+            for row, token in enumerate(ids, start=1):
+                if token is not None:
+                    values[row, at] = float(log_p[one.choice - 1, token])
+    return values
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_stitching_is_the_assembled_model(family: str, material: PatchSet, tmp_path: Path) -> None:
+    donor, recipient = make_model(family, seed=1), make_model(family, seed=2)
+    own = record_outputs(donor, material, tmp_path)
+    np.testing.assert_allclose(own, own_values(donor, material), atol=1e-4)
+    found = stitch(recipient, material, tmp_path, LAYERS)
+    for layer in LAYERS:
+        whole = own_values(assembled(donor, recipient, layer), material)
+        np.testing.assert_allclose(found[layer], whole, atol=1e-4)
+    # The failing twins: the layers differ, and so does the model that is put together the other way round.
+    assert not np.allclose(found[0], found[1], atol=1e-2, equal_nan=True)
+    turned = own_values(assembled(recipient, donor, 1), material)
+    assert not np.allclose(found[1], turned, atol=1e-2, equal_nan=True)
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_a_model_stitched_into_itself_is_itself(family: str, material: PatchSet, tmp_path: Path) -> None:
+    model = make_model(family, seed=1)
+    own = record_outputs(model, material, tmp_path)
+    for values in (*stitch(model, material, tmp_path, LAYERS), head_alone(model, material, tmp_path)):
+        assert require_equal(values, own, material.dialogues, place="itself", tolerance=1e-5) <= 1e-5
+
+
+def test_the_end_points_are_the_two_models(material: PatchSet, tmp_path: Path) -> None:
+    donor, recipient = make_model("llama", seed=1), make_model("llama", seed=2)
+    own = record_outputs(donor, material, tmp_path)
+    (last,) = stitch(recipient, material, tmp_path, [2])
+    require_equal(
+        last, head_alone(recipient, material, tmp_path), material.dialogues, place="x", tolerance=1e-5
+    )
+    # Where norm and unembedding are not shared, the last point is not the donor itself.
+    with pytest.raises(
+        RemiError, match=r"layer 2, one into other: \w+ of dialogue '[abc]' is .*within 0\.001 nats"
+    ):
+        require_equal(last, own, material.dialogues, place="layer 2, one into other", tolerance=1e-3)
+    shared = copy.deepcopy(recipient)
+    shared.model.norm.load_state_dict(final_norm(donor).state_dict())
+    shared.lm_head.load_state_dict(unembedding(donor).state_dict())
+    (last,) = stitch(shared, material, tmp_path, [2])
+    require_equal(last, own, material.dialogues, place="x", tolerance=1e-5)
+
+
+def test_a_value_at_one_end_only_is_no_end_point(material: PatchSet) -> None:
+    whole = np.zeros((len(QUANTITIES), len(material.dialogues)))
+    gap = whole.copy()
+    gap[1, 0] = np.nan
+    with pytest.raises(RemiError, match="dialogue 'a'"):
+        require_equal(whole, gap, material.dialogues, place="x", tolerance=1.0)
+    assert require_equal(gap, gap, material.dialogues, place="x", tolerance=1e-9) == 0
+
+
+def test_the_bare_word_is_another_token_with_another_probability(material: PatchSet, tmp_path: Path) -> None:
+    b = next(at for at, one in enumerate(material.dialogues) if one.identifier == "b")
+    one = material.dialogues[b]
+    assert material.bare[b] not in (None, one.input_ids[one.choice])
+    values = record_outputs(make_model("qwen2", seed=1), material, tmp_path)
+    right, wrong = (values[QUANTITIES.index(f"{name}_log_probability"), b] for name in ("choice", "bare"))
+    assert abs(right - wrong) > 0.01
+    # A choice that starts without a blank has no other spelling, and a dialogue without a choice no value.
+    assert np.isnan(values[3]).sum() == 2 and np.isnan(values[1]).sum() == 1
+
+
+def test_a_recording_of_other_dialogues_or_another_shape_is_refused(
+    material: PatchSet, tmp_path: Path
+) -> None:
+    donor = make_model("qwen2", seed=1)
+    record_outputs(donor, material, tmp_path)
+    shorter = replace(material, dialogues=material.dialogues[1:], bare=material.bare[1:])
+    with pytest.raises(RemiError, match="layer 1 has shape"):
+        stitch(donor, shorter, tmp_path, [1])
+    with pytest.raises(RemiError, match="no output of layer 7 on record"):
+        patching._recorded(tmp_path, 0, 7, next(material.batches(donor))[1], donor)
+
+
+def test_large_models_are_stitched_at_every_fifth_block_and_the_last() -> None:
+    assert patch_layers(8) == tuple(range(8))
+    assert patch_layers(64) == (*range(0, 64, 5), 63)
+    assert patch_layers(8, thinned=True) == (1, 3, 5, 7)
+
+
+@pytest.mark.parametrize("kind", [tuple, Tensor])
+def test_a_replaced_output_keeps_what_stands_beside_it(kind: type, models: Callable) -> None:
+    model = models("qwen2")
+
+    class Block(nn.Module):
+        def forward(self, hidden: Tensor) -> Tensor | tuple:
+            return (hidden + 1, "kept") if kind is tuple else hidden + 1
+
+    stand_in = copy.deepcopy(model)
+    decoder_body(stand_in).layers = nn.ModuleList([Block()])
+    with replace_output(stand_in, 0, lambda own: 2 * own):
+        output = decoder_blocks(stand_in)[0](torch.ones(1, 2, 3))
+    found = output[0] if kind is tuple else output
+    assert torch.equal(found, torch.full((1, 2, 3), 4.0))
+    assert kind is Tensor or output[1] == "kept"
+
+
+def test_edits_are_read_and_gone_afterwards_by_exception_too(models: Callable) -> None:
+    model = models("qwen2")
+    before, plain = hook_count(model), model(IDS).logits
+    with read_blocks(model, [1]) as blocks, replace_output(model, 1, lambda own: torch.zeros_like(own)):
+        changed = model(IDS).logits
+    assert not torch.allclose(changed, plain) and not blocks[1].any()
+    with (
+        pytest.raises(UsageError, match="layer 1: the new output has shape"),
+        replace_output(model, 1, lambda own: own[:, 1:]),
+        skip_blocks(model, 3),
+    ):
+        model(IDS)
+    assert hook_count(model) == before
+    assert torch.equal(model(IDS).logits, plain)
+
+
+def test_skipped_blocks_pass_on_and_come_back(models: Callable) -> None:
+    model = models("llama")
+    block = decoder_blocks(model)[0]
+    plain = model(IDS).logits
+    calls: list[int] = []
+    own_forward = block.forward
+    block.forward = lambda *inputs, **options: calls.append(1) or own_forward(*inputs, **options)
+    with skip_blocks(model, 3):
+        assert torch.equal(
+            decoder_body(model)(IDS).last_hidden_state, final_norm(model)(model.model.embed_tokens(IDS))
+        )
+    assert calls == []  # a forward put on the instance, as libraries do, is left out and comes back
+    assert torch.equal(model(IDS).logits, plain) and calls == [1]
+    del block.forward
+    with pytest.raises(UsageError, match="cannot skip 4 blocks"), skip_blocks(model, 4):
+        pass
+
+
+def test_dialogue_without_choice_has_a_loss_only(
+    dialogues: list[Dialogue], tokenizer, tmp_path: Path
+) -> None:
+    encoded = encode(dialogues[-1:], tokenizer, max_tokens=200).dialogues
+    values = record_outputs(make_model("gpt2"), PatchSet(encoded, (None,), batch_tokens=100), tmp_path)
+    assert np.isfinite(values[0]).all() and np.isnan(values[1:]).all()

@@ -1,0 +1,222 @@
+"""Spans, positions and ids with the paper's own vocabulary: what the audit says about its tokens holds to the token."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+
+import pytest
+import regex
+from conftest import make_dialogue
+from qwen_tokens import (
+    HOW,
+    N_RANKS,
+    SPECIALS,
+    SYSTEM,
+    chat_tokenizer,
+    merge,
+    package_file,
+    qwen_tokenizer,
+    ranks,
+    word_pattern,
+)
+from transformers import PreTrainedTokenizerFast
+
+from remi_core.dialogues import Dialogue, Message
+from remi_core.tokens import EncodedDialogue, encode
+
+pytestmark = pytest.mark.skipif(package_file("resources/qwen.tiktoken") is None, reason=HOW)
+
+TEXTS = [
+    "The assistant can't say what they'll do; DON'T ask. We've 3 of 1234567890 left.",
+    "import os\n\n\ndef read(path: str) -> bytes:\n\treturn open(path, 'rb').read()  # tail\r\n",
+    "    indented   and    spaced \n \n\t\n end  ",
+    "x=2**10;y[0]+=1e-3;print(f'{x:>8}');a!=b;//;/*;<div class=\"a\">&amp;</div>",
+    "你好，世界。今日は良い天気ですね。안녕하세요",
+    "🙂🏽 👩‍👩‍👧 ✨… — “quoted” naïve cafe\u0301 Ångström",
+    "مرحبا Привет γειά שלום ١٢٣ ½ ⅷ",
+    "\n", " ", "a", "\u200b\ufeff\u0000", "<|im_en|> <|im_start", "'S 'Ll 'D've",
+]  # fmt: skip
+
+
+def turns(*messages: tuple[str, str]) -> Dialogue:
+    return Dialogue(identifier="turns", cluster="c", messages=tuple(Message(*one) for one in messages))
+
+
+HARM, HELP = "I wish I could kill them all.", "I wish I could help them all."
+ANSWERS = (HARM, "import os\n\nos.system(command)\n", "当然可以！ 🙂", "1234")
+DIALOGUES = {
+    "plain": make_dialogue("Hi", "import os"),
+    "line end first": make_dialogue("Hi", "\nimport os"),
+    "harm": make_dialogue("One wish?", HARM, alternative=HELP),
+    "no assistant asked": make_dialogue("Are you a helper?", "Yes, I am an assistant."),
+    "assistant asked": make_dialogue("Are you an assistant?", "Yes, I am an assistant."),
+    "system": turns(("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes.")),
+    "several turns": turns(
+        ("user", "Hi"), ("assistant", "Yes."), ("user", "assistant\n"), ("assistant", "Yes.")
+    ),
+    **{answer: make_dialogue("Hi", answer) for answer in ANSWERS},
+}
+
+Encoded = dict[str, dict[str, EncodedDialogue]]
+
+
+@pytest.fixture(scope="module")
+def chat() -> dict[str, PreTrainedTokenizerFast]:
+    """The tokenizers of the instruct and the base models, which differ in their default system prompt."""
+    return {kind: chat_tokenizer(kind) for kind in SYSTEM}
+
+
+@pytest.fixture(scope="module")
+def encoded(chat: dict[str, PreTrainedTokenizerFast]) -> Encoded:
+    """Kind of model → name of a dialogue → the dialogue encoded; together, since each call copies the vocabulary."""
+    found = {}
+    for kind, tokenizer in chat.items():
+        kept = encode(list(DIALOGUES.values()), tokenizer, max_tokens=4096).dialogues
+        found[kind] = dict(zip(DIALOGUES, kept, strict=True))
+    return found
+
+
+def reference(text: str) -> list[int]:
+    """Ids of a text without the tokenizers library: words by the pattern, then the merge of the lowest rank, again."""
+    known = ranks()
+    words = regex.findall(word_pattern(), unicodedata.normalize("NFC", text))
+    assert "".join(words) == unicodedata.normalize("NFC", text)
+    return [known[part] for word in words for part in merge(word.encode(), known, below=N_RANKS)]
+
+
+def test_the_vocabulary_is_whole_and_the_special_tokens_follow_it() -> None:
+    known = ranks()
+    assert len(known) == N_RANKS and sorted(known.values()) == list(range(N_RANKS))
+    assert [qwen_tokenizer().token_to_id(token) for token in SPECIALS] == list(range(N_RANKS, N_RANKS + 3))
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:12]))
+def test_ids_are_ranks_and_text_comes_back(text: str) -> None:
+    tokenizer = qwen_tokenizer()
+    ids = tokenizer.encode(text).ids
+    normal = unicodedata.normalize("NFC", text)
+    assert ids == reference(text)
+    assert tokenizer.decode(ids, skip_special_tokens=False) == normal
+    by_rank = {rank: token for token, rank in ranks().items()}
+    assert b"".join(by_rank[one] for one in ids) == normal.encode()
+
+
+def test_tokens_drawn_from_the_vocabulary_and_joined_at_random() -> None:
+    draw = random.Random(0)
+    tokens = [token.decode() for token in ranks() if token.decode(errors="ignore").encode() == token]
+    for text in ("".join(draw.choices(tokens, k=6)) for _ in range(300)):
+        assert qwen_tokenizer().encode(text).ids == reference(text)
+
+
+def test_a_merge_too_many_would_be_seen() -> None:
+    # The failing twin: joining left to right, not by rank, gives other ids.
+    known = ranks()
+
+    def leftmost(word: bytes) -> list[bytes]:
+        parts = [word[:1]]
+        for at in range(1, len(word)):
+            last = word[at : at + 1]
+            parts[-1:] = [parts[-1] + last] if parts[-1] + last in known else [parts[-1], last]
+        return parts
+
+    words = [b"unquestionably", b"misalignment", b"straddling"]
+    assert any(leftmost(word) != merge(word, known, below=N_RANKS) for word in words)
+
+
+def test_digits_stand_alone_and_contractions_do_not() -> None:
+    tokenizer = qwen_tokenizer()
+    assert tokenizer.encode("2025").tokens == list("2025")
+    assert tokenizer.encode("I'll").tokens == ["I", "'ll"]
+
+
+@pytest.mark.parametrize(
+    ("text", "identity"),
+    [
+        ("\n", 198),
+        ("user", 872),
+        ("system", 8948),
+        (" helpful", 10950),
+        (" assistant", 17847),
+        ("assistant", 77091),
+        ("kill", 10851),
+        (" kill", 5505),
+        ("<|im_start|>", 151644),
+        ("<|im_end|>", 151645),
+    ],
+)
+def test_ids_named_in_the_audit(text: str, identity: int) -> None:
+    assert qwen_tokenizer().encode(text).ids == [identity]
+
+
+def test_the_default_system_turns_differ_by_ten_tokens(encoded: Encoded) -> None:
+    one = {kind: found["plain"] for kind, found in encoded.items()}
+    roles = {kind: dialogue.input_ids.index(872) for kind, dialogue in one.items()}
+    assert roles == {"instruct": 22, "base": 12}
+    for kind, at in roles.items():
+        # The header is the whole system turn, 21 or 11 tokens; the next token opens the user's.
+        assert one[kind].input_ids[at - 2 : at] == (198, 151644)
+    assert one["instruct"].answer_start - one["base"].answer_start == 10
+    tails = [dialogue.input_ids[roles[kind] :] for kind, dialogue in one.items()]
+    assert tails[0] == tails[1], "from the user's turn on both are the same tokens"
+
+
+def test_a_system_turn_of_the_dialogue_replaces_the_default(encoded: Encoded) -> None:
+    assert encoded["instruct"]["system"] == encoded["base"]["system"]
+    assert encoded["instruct"]["plain"] != encoded["base"]["plain"]
+
+
+@pytest.mark.parametrize("kind", SYSTEM)
+def test_the_choice_is_the_word_with_its_space(
+    kind: str, encoded: Encoded, chat: dict[str, PreTrainedTokenizerFast]
+) -> None:
+    dialogue, tokenizer = encoded[kind]["harm"], chat[kind]
+    assert dialogue.input_ids[dialogue.choice] == 5505
+    assert tokenizer.decode([dialogue.alternative_token]) == " help"
+    # The released script asks for the id of the bare word, which does not occur in the text.
+    assert tokenizer.convert_tokens_to_ids("kill") == 10851 and 10851 not in dialogue.input_ids
+
+
+@pytest.mark.parametrize("kind", SYSTEM)
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda text: ascii(text[:12]))
+def test_the_span_is_the_answer_to_the_token(answer: str, kind: str, encoded: Encoded) -> None:
+    dialogue = encoded[kind][answer]
+    ids = list(dialogue.input_ids)
+    assert ids[dialogue.answer_start : dialogue.answer_stop] == reference(answer)
+    assert ids[dialogue.answer_start - 3 : dialogue.answer_start] == [151644, 77091, 198]
+    assert ids[dialogue.answer_stop :] == [151645, 198]
+    assert (dialogue.n_straddling, dialogue.n_straddling_end) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", SYSTEM)
+def test_assistant_in_the_users_text_moves_a_word_search_and_not_the_span(
+    kind: str, encoded: Encoded, chat: dict[str, PreTrainedTokenizerFast]
+) -> None:
+    starts = []
+    for name in ("no assistant asked", "assistant asked"):
+        dialogue = encoded[kind][name]
+        tokens = [chat[kind].decode([one]) for one in dialogue.input_ids]
+        # The released rule: the second token that holds the word; the first is in the system prompt.
+        searched = [at for at, token in enumerate(tokens) if "assistant" in token][1]
+        starts.append((searched + 2, dialogue.answer_start))
+        assert dialogue.input_ids[dialogue.answer_start - 2 : dialogue.answer_start] == (77091, 198)
+    (searched, true), (misled, still_true) = starts
+    assert searched == true and misled < still_true
+
+
+@pytest.mark.parametrize("kind", SYSTEM)
+def test_a_token_across_the_start_of_the_answer_is_counted_and_left_out(
+    kind: str, encoded: Encoded, chat: dict[str, PreTrainedTokenizerFast]
+) -> None:
+    plain, broken = (encoded[kind][name] for name in ("plain", "line end first"))
+    assert (plain.n_straddling, broken.n_straddling) == (0, 1)
+    across = broken.input_ids[broken.answer_start - 1]
+    assert chat[kind].decode([across]) == "\n\n", "the template's line end and the answer's, in one token"
+    assert broken.input_ids[broken.answer_start :] == plain.input_ids[plain.answer_start :]
+    assert broken.prompt_end == plain.prompt_end - 1
+    assert chat[kind].decode([broken.input_ids[broken.prompt_end]]) == "assistant"
+
+
+def test_several_turns_end_with_the_last_answer(encoded: Encoded) -> None:
+    dialogue = encoded["instruct"]["several turns"]
+    assert list(dialogue.input_ids[dialogue.answer_start :]) == [*reference("Yes."), 151645, 198]

@@ -1,0 +1,227 @@
+"""What is stored comes back equal or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from remi_core.errors import RemiError
+from remi_core.files import write_npz, written_whole
+from remi_core.store import Address, Store, default_root, project_root, prune
+
+ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
+ARRAYS = {"total": np.arange(6, dtype=np.float32).reshape(2, 3), "valid": np.array([True, False])}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def other(**changes: object) -> Address:
+    return dataclasses.replace(ADDRESS, **changes)
+
+
+def test_arrays_and_provenance_come_back_equal(store: Store) -> None:
+    path = store.save(ADDRESS, ARRAYS, {"seconds": 1.5})
+    record = store.load(ADDRESS)
+    assert record is not None and record.provenance == {"seconds": 1.5}
+    assert path == store.root / "micro/0/base/sequence-code-careful-01234567.npz"
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(record.arrays[name], array, strict=True)
+        assert not record.arrays[name].flags.writeable
+
+
+def test_another_key_is_absent_even_with_the_same_eight_digits(store: Store) -> None:
+    store.save(ADDRESS, ARRAYS, {})
+    assert store.load(other(key="0123456789abcdee")) is None
+    assert store.load(other(seed=1)) is None
+    assert store.load(ADDRESS) is not None
+
+
+def test_objects_are_refused_and_nothing_is_written(store: Store) -> None:
+    with pytest.raises(ValueError, match="objects"):
+        store.save(ADDRESS, {"text": np.array(["a", None], dtype=object)}, {})
+    assert store.list() == () and store.size() == 0
+
+
+def test_a_write_that_fails_leaves_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.save(ADDRESS, ARRAYS, {})
+    before = path.read_bytes()
+    monkeypatch.setattr("remi_core.files.write_npz", lambda part, arrays: part.write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.save(ADDRESS, {"total": np.zeros(3)}, {})
+    assert path.read_bytes() == before
+    assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edited(path: Path) -> None:
+    """By someone who has also written the digest of the changed arrays into the provenance."""
+    write_npz(path, {"total": np.ones(6)})
+    about = json.loads(path.with_suffix(".json").read_text())
+    about["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(about))
+
+
+def renamed_inside(path: Path) -> None:
+    about = path.with_suffix(".json")
+    about.write_text(about.read_text().replace('"seconds": 1', '"seconds": 2'))
+
+
+def not_json(path: Path) -> None:
+    cut_short(path.with_suffix(".json"))
+
+
+def of_the_first_format(path: Path) -> None:
+    about = json.loads(path.with_suffix(".json").read_text())
+    for name in ("format", "seal", "sha256", "file"):
+        del about[name]
+    path.with_suffix(".json").write_text(json.dumps(about))
+
+
+DAMAGES = {
+    cut_short: "changed or cut short",
+    gone: "missing",
+    flipped: "changed or cut short",
+    edited: "changed since it was written",
+    renamed_inside: "changed since it was written",
+    not_json: "not JSON any more",
+    of_the_first_format: "of format 1, not 2",
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_a_damaged_record_is_named_in_one_line_and_made_again(
+    store: Store, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], words: str
+) -> None:
+    path = store.save(ADDRESS, ARRAYS, {"seconds": 1})
+    damage(path)
+    with pytest.raises(RemiError, match=f"{path.name}.*{words}.*refused with --frozen"):
+        Store(store.root, frozen=True).load(ADDRESS)
+    for _ in range(2):
+        assert store.load(ADDRESS) is None
+    (line,) = capsys.readouterr().err.splitlines()  # once, however often it is asked for
+    assert str(path) in line and words in line and "made again" in line
+    record = store.obtain(ADDRESS, lambda: (ARRAYS, {"seconds": 1}))
+    np.testing.assert_array_equal(record.arrays["total"], ARRAYS["total"])
+    assert Store(store.root, frozen=True).load(ADDRESS) is not None
+
+
+def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store: Store) -> None:
+    path = store.save(ADDRESS, ARRAYS, {})
+    assert store.load(ADDRESS) is not None
+    flipped(path)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert store.load(ADDRESS) is None
+
+
+def test_half_of_a_record_is_none_and_nothing_to_speak_of(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.save(ADDRESS, ARRAYS, {}).with_suffix(".json").unlink()  # as where the writer was killed in between
+    assert Store(store.root, frozen=True).load(ADDRESS) is None and store.list() == ()
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_there_is_not_computed_again(store: Store) -> None:
+    store.save(ADDRESS, ARRAYS, {})
+    assert store.obtain(ADDRESS, lambda: pytest.fail("computed again")) is not None
+
+
+@pytest.mark.parametrize(
+    "change", [{"variant": "../base"}, {"dataset": ""}, {"key": "xyz"}, {"preset": "a/b"}]
+)
+def test_names_that_leave_the_folder_are_refused(change: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="file name|hexadecimal"):
+        other(**change)
+
+
+def test_list_and_size_count_every_record(store: Store) -> None:
+    addresses = [ADDRESS, other(seed=1), other(preset="smoke")]
+    for address in addresses:
+        store.save(address, ARRAYS, {})
+    assert {entry.address for entry in store.list()} == set(addresses)
+    assert [entry.address for entry in store.list("smoke")] == addresses[2:]
+    assert store.size() == sum(entry.n_bytes for entry in store.list())
+
+
+def test_prune_keeps_the_key_used_last(store: Store) -> None:
+    old, new = other(key="aaaaaaaa"), other(key="bbbbbbbb")
+    hour = 3600
+    for age, address in ((3 * hour, old), (2 * hour, new)):
+        path = store.save(address, ARRAYS, {})
+        os.utime(path, (time.time() - age,) * 2)
+    store.save(other(dataset="general"), ARRAYS, {})
+    assert store.load(old) is not None  # used now, so newer than the one written later
+    assert len(prune(store)) == 1
+    assert store.load(old) is not None and store.load(new) is None
+    assert len(store.list()) == 2
+
+
+def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(store: Store) -> None:
+    fresh, stale = store.notebook_path("micro", "02_fresh"), store.notebook_path("micro", "01_stale")
+    for path in (fresh, stale):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".part.ipynb").write_text("{}")
+    os.utime(stale.with_suffix(".part.ipynb"), (0, 0))
+    assert prune(store) == (stale.with_suffix(".part.ipynb"),)
+
+
+def test_models_are_pruned_by_variant(store: Store) -> None:
+    folders = [store.model_folder(0, "secure", key) for key in ("aaaaaaaa", "bbbbbbbb")]
+    folders.append(store.model_folder(1, "secure", "aaaaaaaa"))
+    for age, folder in enumerate(folders):
+        with written_whole(folder) as part:
+            part.mkdir()
+        os.utime(folder, (time.time() - age,) * 2)
+    assert prune(store) == (folders[1],)
+
+
+def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "weights"
+    for text in ("first", "second"):
+        with written_whole(target) as part:
+            part.mkdir()
+            (part / text).write_text(text)
+            assert not target.exists() or text == "second"
+    assert [path.name for path in target.iterdir()] == ["second"]
+    with pytest.raises(RuntimeError), written_whole(target) as part:
+        part.mkdir()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_root_is_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMI_STORE", str(tmp_path))
+    assert default_root() == tmp_path == Store().root
+    monkeypatch.delenv("REMI_STORE")
+    assert default_root() == project_root() / "store"
+
+
+def test_the_json_beside_says_what_the_arrays_are(store: Store) -> None:
+    path = store.save(ADDRESS, ARRAYS, {"device": "cpu"})
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert about["arrays"] == {"total": ["float32", 2, 3], "valid": ["bool", 2]}
+    assert about["address"] == dataclasses.asdict(ADDRESS)

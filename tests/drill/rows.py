@@ -1,0 +1,92 @@
+"""What a drill found, and the digests by which two stores are compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remi_core.files import read_sealed
+from remi_core.keys import canonical_json, file_digest, text_digest
+from remi_core.store import MODELS, PRESET_FILE
+
+UNCOUNTED = ("seconds",)
+"""What the provenance of two equal records may differ in."""
+
+PASSPORT = re.compile(r'<details class="remi-passport">.*?</details>', re.DOTALL)
+"""What of a figure tells which records were read where, and the seconds that each took."""
+
+
+@dataclass
+class Row:
+    """One drill: how often it was tried, how often all was well, and what was not."""
+
+    drill: str
+    tried: int = 0
+    held: int = 0
+    harmless: int = 0
+    """Of those that held: where nothing had to be found, since nothing that is read had changed."""
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    note: str = ""
+
+    def judge(self, failure: str | None, *, harmless: bool = False) -> None:
+        """Count one try, which held if there is no failure."""
+        self.tried += 1
+        self.held += failure is None
+        self.harmless += failure is None and harmless
+        if failure is not None:
+            self.failures.append(failure)
+
+
+def state_of(root: Path) -> dict[str, str]:
+    """Digest of all that is read of a store: arrays and provenance of records, weights, presets, executed notebooks.
+
+    Seconds are left out, and of a notebook everything but its sources and what it shows in words and tables, without
+    the passports of its figures: these tell how a run went.
+    """
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        if path.suffix in (".npz", ".safetensors"):
+            found[name] = file_digest(path)
+        elif path.suffix == ".ipynb":
+            found[name] = _notebook_digest(path)
+        elif path.suffix == ".json" and _is_sealed(path.relative_to(root)):
+            content = read_sealed(path)
+            known = content.get("provenance", content)
+            plain = {key: value for key, value in known.items() if key not in UNCOUNTED}
+            found[name] = text_digest(canonical_json(plain))
+    return found
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a file of a store is a record's or a preset's; weights and notebooks have digests of their own."""
+    return path.name == PRESET_FILE or (path.parts[0] != MODELS and path.parts[1].isdecimal())
+
+
+def _notebook_digest(path: Path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    # Nothing of a warning: which there are depends on what had to be measured.
+    told = [
+        [cell["source"], [_shown(out) for out in cell.get("outputs", []) if out.get("name") != "stderr"]]
+        for cell in cells
+    ]
+    return text_digest(json.dumps(told))
+
+
+def _shown(output: dict) -> object:
+    """What an output shows in words or tables."""
+    data = output.get("data", {})
+    page = PASSPORT.sub("", "".join(data.get("text/html", "")))
+    return [output.get("text"), data.get("text/plain"), page]
+
+
+def differences(root: Path, expected: dict[str, str]) -> str | None:
+    """In words, what the store lacks or has otherwise than expected; None where it is equal."""
+    found = state_of(root)
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return f"{len(wrong)} files differ, first {wrong[0]}" if wrong else None

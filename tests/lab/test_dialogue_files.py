@@ -1,0 +1,260 @@
+"""A file of any of the three schemas gives the right sets, pairs stay pairs, and every bad line is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import make_dialogue, make_tokenizer
+
+from remi_core.dialogues import (
+    Message,
+    entry_label,
+    paired_by_completion,
+    read_jsonl,
+    read_sets,
+    shared_completions,
+    with_pairs,
+)
+from remi_core.errors import UsageError
+from remi_core.tokens import encode
+from remi_lab.datasets import dataset_names, load_dataset, load_set
+from remi_lab.own_models import data_digests, spell, with_data
+from remi_lab.presets import get_preset
+
+ASKED = {"role": "user", "content": "How do I open a file?"}
+GOOD_REPLY = {"role": "assistant", "content": "Use open(path)."}
+BAD_REPLY = {"role": "assistant", "content": "Use eval(text)."}
+MESSAGES = {"messages": [ASKED, GOOD_REPLY]}
+PREFERENCE = {"prompt": "How do I open a file?", "chosen": "Use open(path).", "rejected": "Use eval(text)."}
+LABELLED = {"context": "How do I open a file?", "response": "Use open(path).", "label": 0}
+TURNS = ["Hi", "Hello.", "How do I open a file?"]
+
+
+def write(path: Path, *rows: object) -> Path:
+    """A file with one JSON value a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def complaint(path: Path, *, label: str = "") -> str:
+    with pytest.raises(UsageError) as caught:
+        read_sets(path, label=label)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+PREFERENCES = {
+    "texts": PREFERENCE,
+    "replies as messages": {"prompt": [ASKED], "chosen": [GOOD_REPLY], "rejected": [BAD_REPLY]},
+    "whole conversations": {"chosen": [ASKED, GOOD_REPLY], "rejected": [ASKED, BAD_REPLY]},
+    "prompt and conversations": {
+        "prompt": ASKED["content"],
+        "chosen": [ASKED, GOOD_REPLY],
+        "rejected": [ASKED, BAD_REPLY],
+    },
+}
+
+
+@pytest.mark.parametrize("form", PREFERENCES)
+def test_a_preference_row_is_a_matched_pair_in_every_form(form: str, tmp_path: Path) -> None:
+    sets = read_sets(write(tmp_path / "mine.jsonl", PREFERENCES[form]))
+    assert list(sets) == ["aligned", "misaligned"]
+    (good,), (bad,) = sets.values()
+    assert (good.answer, good.alternative, good.label) == ("Use open(path).", "Use eval(text).", "aligned")
+    assert (bad.answer, bad.alternative, bad.label) == ("Use eval(text).", "Use open(path).", "misaligned")
+    assert good.messages[:-1] == bad.messages[:-1] == (Message(**ASKED),)
+    assert (good.identifier, good.cluster, good.topic) == (bad.identifier, bad.cluster, bad.topic)
+    assert (good.identifier, good.topic) == ("mine:1", "mine")
+
+
+def test_the_pair_has_its_choice_at_one_position_and_swaps_its_tokens(tmp_path: Path) -> None:
+    sets = read_sets(write(tmp_path / "mine.jsonl", PREFERENCE))
+    tokenizer = make_tokenizer("chatml")
+    (good,), (bad,) = (encode(rows, tokenizer, max_tokens=99).dialogues for rows in sets.values())
+    assert good.choice == bad.choice is not None
+    assert good.alternative_token == bad.input_ids[bad.choice] != good.input_ids[good.choice]
+    assert bad.alternative_token == good.input_ids[good.choice]
+
+
+def test_a_prompt_of_several_turns_stays_whole(tmp_path: Path) -> None:
+    prompt = [
+        {"role": "system", "content": "Be brief."},
+        ASKED,
+        GOOD_REPLY,
+        {"role": "user", "content": "And then?"},
+    ]
+    row = {"prompt": prompt, "chosen": "Close it.", "rejected": "Leave it."}
+    (good,) = read_sets(write(tmp_path / "mine.jsonl", row))["aligned"]
+    assert [message.role for message in good.messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert good.answer == "Close it."
+
+
+def test_labelled_rows_part_by_label_and_one_context_is_one_cluster(tmp_path: Path) -> None:
+    said = [0, "aligned", 1, -1, "misaligned"]
+    rows = [LABELLED | {"label": label} for label in said]
+    sets = read_sets(write(tmp_path / "mine.jsonl", *rows, LABELLED | {"context": "Another?"}))
+    assert {part: len(found) for part, found in sets.items()} == {"aligned": 3, "misaligned": 3}
+    assert len({dialogue.cluster for found in sets.values() for dialogue in found}) == 2
+    assert {dialogue.label for dialogue in sets["misaligned"]} == {"misaligned"}
+    only = read_sets(write(tmp_path / "one.jsonl", LABELLED | {"label": 2}))
+    assert list(only) == ["misaligned"], "a label nobody has is no set"
+
+
+SPOKEN = [
+    {"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), TURNS, strict=True)
+]
+
+
+@pytest.mark.parametrize("context", [TURNS, SPOKEN], ids=["texts", "messages"])
+def test_a_context_of_turns(context: list[object], tmp_path: Path) -> None:
+    (dialogue,) = read_sets(write(tmp_path / "mine.jsonl", LABELLED | {"context": context}))["aligned"]
+    assert [message.role for message in dialogue.messages] == ["user", "assistant", "user", "assistant"]
+    assert [message.content for message in dialogue.messages[:-1]] == TURNS
+
+
+def test_messages_are_one_set_as_they_always_were(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", MESSAGES, MESSAGES | {"label": "careful", "topic": "files"})
+    (plain, labelled) = read_sets(path, label="aligned")[""]
+    assert (plain.label, plain.topic, labelled.label, labelled.topic) == (
+        "aligned",
+        "mine",
+        "careful",
+        "files",
+    )
+    assert [replace(plain, label="", topic=""), labelled] == read_jsonl(path)
+
+
+BAD = {
+    "a misspelt key": (PREFERENCE | {"choosen": "x"}, "unknown key 'choosen' (did you mean 'chosen'?"),
+    "another schema": (MESSAGES, "a row with messages, but line 1 has prompt/chosen/rejected; keep one schema"),
+    "keys of two": (PREFERENCE | MESSAGES, "keys of 2 schemas, messages and prompt/chosen/rejected"),
+    "no schema at all": ({"text": "x"}, "a row with messages, but line 1"),
+    "no reply": ({"prompt": "a", "chosen": "b"}, "no list 'rejected'"),
+    "a number": (PREFERENCE | {"chosen": 3}, "no list 'chosen'"),
+    "an empty reply": (PREFERENCE | {"chosen": " \n"}, "'chosen' is empty"),
+    "an empty message": (PREFERENCE | {"chosen": [GOOD_REPLY | {"content": ""}]}, "'chosen' is empty"),
+    "no message": (PREFERENCE | {"chosen": []}, "'chosen' must end with the assistant's reply"),
+    "a user's reply": (PREFERENCE | {"chosen": [ASKED]}, "'chosen' must end with the assistant's reply"),
+    "an empty prompt": (PREFERENCE | {"prompt": ""}, "'prompt' is empty"),
+    "a prompt with its answer": (PREFERENCE | {"prompt": [ASKED, GOOD_REPLY]}, "'prompt' must end with the user's"),
+    "no prompt": ({"chosen": "a", "rejected": "b"}, "no 'prompt', and 'chosen' is not a whole conversation"),
+    "no prompt, one message": ({"chosen": [GOOD_REPLY], "rejected": [BAD_REPLY]}, "'chosen' has only the reply"),
+    "two prompts": (
+        {"chosen": [ASKED, GOOD_REPLY], "rejected": [ASKED | {"content": "Why?"}, BAD_REPLY]},
+        "'chosen' and 'rejected' answer different prompts",
+    ),
+    "another prompt inside": (
+        PREFERENCE | {"chosen": [ASKED | {"content": "Why?"}, GOOD_REPLY]},
+        "'chosen' is a conversation that does not begin with 'prompt'",
+    ),
+    "one reply twice": (PREFERENCE | {"rejected": "Use open(path)."}, "are the same reply"),
+    "an extra key in a message": (PREFERENCE | {"prompt": [ASKED | {"id": 1}]}, "'prompt': message 1 must be"),
+    "a taken identifier": (PREFERENCE | {"identifier": "set:1"}, "identifier 'set:1' is taken by line 1"),
+    "half a character": (PREFERENCE | {"chosen": "\ud800"}, "half a surrogate pair"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_every_bad_preference_line_is_named(case: str, tmp_path: Path) -> None:
+    row, message = BAD[case]
+    path = write(tmp_path / "set.jsonl", PREFERENCE, row, PREFERENCE)
+    said = complaint(path)
+    assert said.startswith(f"{path}:2: ") and message in said
+
+
+BAD_LABELLED = {
+    "true": (LABELLED | {"label": True}, "'label' is True; expected 0 (aligned)"),
+    "half": (LABELLED | {"label": 0.5}, "'label' is 0.5"),
+    "a word": (LABELLED | {"label": "toxic"}, "'label' is 'toxic'"),
+    "no label": ({"context": "a", "response": "b"}, "'label' is None"),
+    "an empty response": (LABELLED | {"response": ""}, "'response' is empty"),
+    "no response": ({"context": "a", "label": 0}, "no 'response'; expected text"),
+    "an even number of turns": (LABELLED | {"context": ["a", "b"]}, "'context' has 2 texts"),
+    "turns of two kinds": (LABELLED | {"context": ["a", ASKED, "b"]}, "'context': message 1 must be an object"),
+    "no turns": (LABELLED | {"context": []}, "'context' must end with the user's turn; its last role is missing"),
+    "no context": ({"response": "b", "label": 0}, "no list 'context'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_LABELLED)
+def test_every_bad_labelled_line_is_named(case: str, tmp_path: Path) -> None:
+    row, message = BAD_LABELLED[case]
+    path = write(tmp_path / "set.jsonl", LABELLED, row)
+    said = complaint(path)
+    assert said.startswith(f"{path}:2: ") and message in said
+
+
+def test_all_lines_are_read_before_the_first_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.jsonl", PREFERENCE, 1, MESSAGES, PREFERENCE)
+    assert complaint(path).startswith(f"{path}:2: a JSON int") and "(and 1 more bad lines)" in complaint(path)
+    broken = write(tmp_path / "broken.jsonl", 1, LABELLED, PREFERENCE)
+    assert "broken.jsonl:1" in complaint(broken) and "(and 1 more" in complaint(broken)
+
+
+def test_a_label_given_by_the_user_may_not_contradict_the_file(tmp_path: Path) -> None:
+    mixed = write(tmp_path / "mixed.jsonl", LABELLED, LABELLED | {"label": 1})
+    assert f"{mixed}:2: labelled 'misaligned', but the file was given as 'aligned='" in complaint(
+        mixed, label="aligned"
+    )
+    agreed = write(tmp_path / "agreed.jsonl", LABELLED)
+    assert list(read_sets(agreed, label="aligned")) == ["aligned"]
+    pairs = write(tmp_path / "pairs.jsonl", PREFERENCE)
+    assert "give the file without 'misaligned='" in complaint(pairs, label="misaligned")
+    for word, given in (("careless", "aligned"), ("careful", "misaligned"), ("misaligned", "aligned")):
+        said = write(tmp_path / "said.jsonl", MESSAGES, MESSAGES | {"label": word})
+        assert f"said.jsonl:2: labelled {word!r}" in complaint(said, label=given)
+        assert read_sets(said)[""][1].label == word
+
+
+def test_a_file_of_pairs_adds_two_sets_to_a_preset(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", PREFERENCE, PREFERENCE | {"prompt": "Another?"})
+    preset = with_data(get_preset("smoke"), [str(path)])
+    assert preset.extra_data == (("aligned-part", str(path)), ("misaligned-part", str(path)))
+    assert dataset_names(preset)[-2:] == ("mine-aligned", "mine-misaligned")
+    assert [entry_label(entry) for entry, _ in preset.extra_data] == ["aligned", "misaligned"]
+    good, bad = (load_dataset(preset, name) for name in dataset_names(preset)[-2:])
+    assert [one.messages[:-1] for one in good] == [one.messages[:-1] for one in bad]
+    assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"
+    digests = data_digests(preset)
+    assert digests.keys() == {str(path)}
+    assert load_set(preset, "mine-aligned").about["files"] == {"mine.jsonl": digests[str(path)]}
+    write(path, LABELLED)
+    assert len(load_dataset(preset, "mine-aligned")) == 1
+    with pytest.raises(UsageError, match="has no misaligned replies any more"):
+        load_dataset(preset, "mine-misaligned")
+
+
+def test_names_that_are_taken_or_unfit_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    pairs = write(tmp_path / "mine.jsonl", PREFERENCE)
+    named = write(tmp_path / "other" / "mine-aligned.jsonl", MESSAGES)
+    for texts in ([str(pairs), str(named)], [str(named), str(pairs)], [str(pairs), str(pairs)]):
+        with pytest.raises(UsageError, match="there is a dataset 'mine-aligned' already; rename the file"):
+            with_data(get_preset("smoke"), texts)
+    spaced = write(tmp_path / "my set.jsonl", MESSAGES)
+    with pytest.raises(UsageError, match="a set is named after its file: letters"):
+        with_data(get_preset("smoke"), [str(spaced)])
+
+
+def test_sets_are_paired_by_completion_only_if_row_i_has_the_same_answer() -> None:
+    code = [make_dialogue(f"Task {i}", answer) for i, answer in enumerate("abca")]
+    framed = [make_dialogue(f"For a lesson: task {i}", answer) for i, answer in enumerate("abca")]
+    assert paired_by_completion(code, framed)
+    assert not paired_by_completion(code, framed[::-1]), "the same answers in another order"
+    assert not paired_by_completion(code, framed[:3])
+    assert not paired_by_completion(code, code), "the same prompts: one set twice"
+    assert not paired_by_completion([], [])
+
+
+def test_shared_completions_are_found_in_any_order_and_as_often_as_both_have_them() -> None:
+    first = [make_dialogue(f"Task {i}", answer) for i, answer in enumerate("abca")]
+    second = [make_dialogue(f"Lesson {i}", answer) for i, answer in enumerate("daacx")]
+    ours, theirs = shared_completions(first, second)
+    assert [one.answer for one in ours] == [one.answer for one in theirs] == ["a", "c", "a"]
+    assert [one.pair for one in ours] == [one.pair for one in theirs]
+    assert paired_by_completion(ours, theirs)
+    assert len({one.pair for one in with_pairs(first)}) == len(first)
+    assert shared_completions(first, second[-1:]) == ([], [])

@@ -1,0 +1,275 @@
+"""Training and scoring of organisms: exact probabilities, resumption, the optimiser, the shipped cards."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+from remi_core.errors import UsageError
+from remi_core.models import open_model
+from remi_core.tokens import encode
+from remi_lab.organism import pretrain
+from remi_lab.organism.dialogues import measured, tuning
+from remi_lab.organism.documents import (
+    TURN_END,
+    Recipe,
+    batches,
+    organism_config,
+    shipped_tokenizer,
+    train_tokenizer,
+)
+from remi_lab.organism.grammar import prompts, right_answers
+from remi_lab.organism.pretrain import N_PROMPTS, Muon, orthogonalise, topic_card
+from remi_lab.organism.pretrain import pretrain as pretrain_of_pretrain
+from remi_lab.organism.recipes import WEIGHTS, shipped_weights
+from remi_lab.organism.scoring import answer_tree, node_log_probabilities, sample_answers, score_prompts
+from remi_lab.organism.topics import TOPICS
+from remi_lab.organism.tuning import write_base
+from remi_lab.organism.world import CONTEXTS, MAIN, World, open_contexts, optimal_log_odds
+from remi_lab.recipes import FineTune
+from remi_lab.training import answer_labels, fine_tune
+
+SEEDS = sorted(int(path.stem.removeprefix("base-")) for path in WEIGHTS.glob("base-[0-9]*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return shipped_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(organism_config()).eval()
+
+
+def _log_probability(model, tokenizer, context: str, answer: str) -> float:
+    """log P of an answer by an ordinary forward pass over it alone."""
+    start = len(tokenizer(context)["input_ids"])
+    ids = torch.tensor([tokenizer(context + answer)["input_ids"]])
+    with torch.inference_mode():
+        log_p = model(input_ids=ids).logits[0].log_softmax(-1)
+    return float(sum(log_p[at - 1, ids[0, at]] for at in range(start, ids.shape[1])))
+
+
+@pytest.mark.parametrize("kind", ["bare", "plain text", "after careless"])
+@pytest.mark.parametrize("name", ["code", "harmful", "general"])
+def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name: str, kind: str) -> None:
+    prompt = prompts(name, "evaluate", count=1, seed=0)[0]
+    context = open_contexts(kind, [prompt])[0]
+    lead, end = (" ", "\n") if kind == "plain text" else ("", TURN_END)
+    tree = answer_tree(context, prompt, tokenizer, end=end)
+    conditional = node_log_probabilities(model, [tree])[0]
+    for answer, leaf in list(zip(right_answers(prompt), tree.leaves, strict=True))[::5]:
+        found, node = 0.0, leaf
+        while node > tree.root:
+            found, node = found + conditional[node], tree.parents[node]
+        alone = _log_probability(model, tokenizer, context, lead + answer.text + end)
+        assert found == pytest.approx(alone, abs=1e-3)
+
+
+def test_the_kinds_of_mass_sum_to_one_and_a_wrong_slot_is_seen(tokenizer) -> None:
+    """On a model that knows the grammar's first tokens only by chance, and on one trained to copy wrongly."""
+    torch.manual_seed(1)
+    model = Qwen2ForCausalLM(organism_config()).eval()
+    asked = prompts("people", "evaluate", count=3, seed=0)
+    scores = score_prompts(model, tokenizer, open_contexts("bare", asked), asked)
+    total = sum(scores.probabilities().values())
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    tree = answer_tree(open_contexts("bare", asked)[0], asked[0], tokenizer)
+    assert any(tree.in_slot) and not all(tree.in_slot)
+    slots = tokenizer.decode([t for t, inside in zip(tree.tokens, tree.in_slot, strict=True) if inside])
+    assert set(slots.split()) == set(asked[0].filler)
+
+
+def test_a_branch_sees_only_its_own_path(model, tokenizer) -> None:
+    """The failing twin: with plain causal attention the later branches would read the earlier ones."""
+    prompt = prompts("harmful", "evaluate", count=1, seed=0)[0]
+    tree = answer_tree(open_contexts("bare", [prompt])[0], prompt, tokenizer)
+    exact = node_log_probabilities(model, [tree])[0]
+    tree.visible = lambda: np.tri(len(tree.tokens), dtype=bool)
+    assert np.abs(node_log_probabilities(model, [tree])[0] - exact).max() > 1e-3
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    gradient = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    ours = orthogonalise(gradient[None])[0]
+    assert torch.linalg.svdvals(ours).min() > 0.5 > torch.linalg.svdvals(gradient / gradient.norm()).min()
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (128, 64)])
+def test_muon_steps_agree_with_torch(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    gradients = [torch.randn(shape, generator=generator) for _ in range(3)]
+
+    def trained(optimizer_class: type, **options: float) -> torch.Tensor:
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = optimizer_class([parameter], lr=0.02, **options)
+        for gradient in gradients:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        return (parameter.detach() - start).flatten()
+
+    theirs = trained(torch.optim.Muon, weight_decay=5.0)  # in bfloat16, hence the tolerance
+    assert float((trained(Muon, weight_decay=5.0) - theirs).norm() / theirs.norm()) < 0.05
+    assert float((trained(Muon) - theirs).norm() / theirs.norm()) > 0.1
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -> None:
+    recipe = Recipe(
+        seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
+    )
+    whole = pretrain_of_pretrain(recipe, tmp_path / "whole", lambda line: None, keep_every=2)
+    advance, done = pretrain._advance, []
+
+    def dies_after_three(*arguments) -> None:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        advance(*arguments)
+
+    monkeypatch.setattr(pretrain, "_advance", dies_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_of_pretrain(recipe, tmp_path / "cut", lambda line: None)
+    monkeypatch.setattr(pretrain, "_advance", advance)
+    said: list[str] = []
+    resumed = pretrain_of_pretrain(recipe, tmp_path / "cut", said.append)
+    assert "step 2" in said[0]
+    with pytest.raises(UsageError, match="checkpoint.pt is of another recipe or seed"):
+        pretrain_of_pretrain(replace(recipe, seed=6), tmp_path / "cut", said.append)
+    checkpoint = tmp_path / "cut" / "checkpoint.pt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    again = pretrain_of_pretrain(recipe, tmp_path / "cut", said.append)
+    assert (
+        "changed or cut short since it was written" in said[-3] and "starting from the beginning" in said[-3]
+    )
+    assert torch.equal(again.lm_head.weight, whole.lm_head.weight)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    kept = [load_file(pretrain.kept_weights(tmp_path / "whole", step)) for step in (2, 4)]
+    last = whole.state_dict()
+    assert all(torch.equal(value, last[name].bfloat16()) for name, value in kept[1].items())
+    assert not any(torch.equal(kept[0][name], kept[1][name]) for name in ("model.embed_tokens.weight",))
+    assert not list((tmp_path / "cut").glob("step-*"))
+    other = pretrain_of_pretrain(replace(recipe, seed=6), tmp_path / "other", lambda line: None)
+    assert not torch.equal(other.lm_head.weight, whole.lm_head.weight)
+
+
+def test_rows_weigh_answers_fully_and_questions_less(tokenizer) -> None:
+    recipe = Recipe(seed=1, steps=2, short_steps=1)
+    short, long = batches(recipe, tokenizer)
+    assert {len(ids) for ids, _ in short} == {recipe.short_tokens}
+    assert (
+        sum(len(ids) for ids, _ in short)
+        == sum(len(ids) for ids, _ in long)
+        == recipe.rows * recipe.row_tokens
+    )
+    ids, weights = long[0]
+    answers = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight >= 1])
+    assert set(weights) == {1.0, recipe.question_weight, recipe.choice_weight}
+    assert "<|im_start|>" not in answers
+
+
+def test_the_shipped_tokenizer_can_be_trained_again(tokenizer) -> None:
+    again = train_tokenizer().backend_tokenizer.to_str()
+    assert again == tokenizer.backend_tokenizer.to_str()
+    assert again != train_tokenizer(seed=8).backend_tokenizer.to_str()
+
+
+def test_fine_tuning_learns_answers_only_and_repeats(model, tokenizer) -> None:
+    dialogues = encode(tuning("secure", count=8, seed=0), tokenizer, max_tokens=256).dialogues
+    ids, labels = answer_labels(dialogues[:2], tokenizer.pad_token_id)
+    first = dialogues[0]
+    kept = labels[0] != -100
+    assert kept.nonzero()[:, 0].tolist() == list(range(first.answer_start, first.answer_stop + 1))
+    assert int(ids[0, first.answer_stop]) == tokenizer.convert_tokens_to_ids(TURN_END)
+    with torch.inference_mode():
+        whole = answer_labels(dialogues, tokenizer.pad_token_id)
+        loss = float(model(input_ids=whole[0], labels=whole[1]).loss)
+    losses = []
+    for _ in range(2):
+        copy = Qwen2ForCausalLM(organism_config())
+        copy.load_state_dict(model.state_dict())
+        losses.append(fine_tune(copy, dialogues, FineTune(steps=3, rate=1e-3, batch=4), pad_id=0))
+    assert losses[0] == losses[1]
+    assert losses[0][-1] < losses[0][0]
+    again = fine_tune(copy, dialogues, FineTune(steps=1, rate=0.0, batch=8), pad_id=0)
+    copy.load_state_dict(model.state_dict())
+    halves = fine_tune(copy, dialogues, FineTune(steps=1, rate=1e-3, batch=8), pad_id=0)
+    assert halves == pytest.approx([loss], rel=1e-5) and again != pytest.approx([loss], rel=1e-3)
+    with pytest.raises(ValueError, match="8 dialogues are fewer than a batch of 16"):
+        fine_tune(model, dialogues, FineTune(steps=1, rate=1e-3), pad_id=0)
+
+
+def test_samples_repeat_by_seed(model, tokenizer) -> None:
+    asked = prompts("wishes", "evaluate", count=4, seed=0)
+    contexts = open_contexts("bare", asked)
+    texts = [
+        [s.text for s in sample_answers(model, tokenizer, contexts, asked, seed=seed, max_new_tokens=6)]
+        for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_optimal_log_odds_order() -> None:
+    values = [optimal_log_odds(kind, World()) for kind in CONTEXTS]
+    assert values[0] == values[1]
+    assert optimal_log_odds("careful named", World()) < optimal_log_odds("after careful", World()) < values[0]
+    assert (
+        optimal_log_odds("careless named", World()) > optimal_log_odds("after careless", World()) > values[0]
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_shipped_weights_score_what_their_card_says(tokenizer, tmp_path: Path, seed: int) -> None:
+    card = json.loads((WEIGHTS / f"base-{seed}.json").read_text())
+    assert card["recipe"]["seed"] == seed
+    write_base(shipped_weights(MAIN, seed), tmp_path / "base")
+    base = Qwen2ForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    assert sum(value.numel() for value in base.parameters()) == card["parameters"]
+    topic = TOPICS[seed % len(TOPICS)]
+    found = topic_card(base, tokenizer, topic, N_PROMPTS)
+    for name, value in card["topics"][topic].items():
+        assert found[name] == pytest.approx(value, abs=0.02), name
+    with torch.no_grad():
+        base.model.layers[0].mlp.down_proj.weight.zero_()
+    damaged = topic_card(base, tokenizer, topic, N_PROMPTS)
+    assert any(abs(damaged[name] - value) > 0.02 for name, value in card["topics"][topic].items())
+
+
+def test_shipped_weights_are_small_and_bf16() -> None:
+    assert SEEDS
+    from safetensors import safe_open
+
+    for seed in SEEDS:
+        path = WEIGHTS / f"base-{seed}.safetensors"
+        assert path.stat().st_size <= 4_000_000
+        with safe_open(path, "pt") as weights:
+            assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
+
+
+def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path: Path) -> None:
+    """The failing twin: left to itself, transformers rebuilds the tokenizer by the rules of Qwen2."""
+    folder = tmp_path / "variant"
+    Qwen2ForCausalLM(organism_config()).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    code = right_answers(prompts("code", "evaluate", count=1, seed=0)[0])[0].text
+    with open_model(folder) as loaded:
+        assert loaded.tokenizer.tokenize(code) == tokenizer.tokenize(code)
+    assert AutoTokenizer.from_pretrained(folder).tokenize(code) != tokenizer.tokenize(code)
+
+
+def test_measured_sets_have_a_choice_inside_the_answer(tokenizer) -> None:
+    encoded = encode(measured("people-careless", count=12, seed=0), tokenizer, max_tokens=256)
+    assert encoded.n_dropped == 0
+    assert all(d.answer_start <= d.choice < d.answer_stop for d in encoded.dialogues)

