@@ -11,6 +11,7 @@ import pytest
 from conftest import make_model
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks import __main__ as bench
 from benchmarks import suite
 from benchmarks.explicit import explicit_gram
 from benchmarks.gpu import CONFIGS, shaped
@@ -18,7 +19,7 @@ from benchmarks.processes import Setting
 from benchmarks.released import Protocol, departures, released
 from benchmarks.ways import bare, gram, largest_difference, probes
 from benchmarks.workload import Workload
-from remi_book import benchmark_files, cli
+from remi_book import benchmark_files
 from remi_book.benchmark_files import (
     FEWEST_RUNS,
     SHAPES,
@@ -146,7 +147,7 @@ def test_wrong_use_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("bench --runs none", "--runs: 'none' is not a whole number"),
         ("bench --only gpu --out /no/such/file", "no folder /no/such"),
     ):
-        assert cli.main(words.split()) == 2
+        assert bench.main(words.split()[1:]) == 2
         assert message in capsys.readouterr().err
 
 

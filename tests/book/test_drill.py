@@ -27,9 +27,7 @@ IN_PLACE = """
 import json, sys
 from contextlib import contextmanager
 from pathlib import Path
-from remi_core.store import model_folders
-from remi_core.store import seals
-from remi_core.store import store
+from remi_core import files, store
 from tests.drill import disk, work
 
 @contextmanager
@@ -37,7 +35,7 @@ def in_place(target):
     target.parent.mkdir(parents=True, exist_ok=True)
     yield target
 
-for module in (model_folders, seals, store, work):
+for module in (files, store, work):
     module.written_whole = in_place
 print(json.dumps([vars(row) for row in disk.drill_disk(Path(sys.argv[1]), faults=["kill -9"], every=4)]))
 """
@@ -114,7 +112,7 @@ def test_flipped_bits_are_found(quick: Path, monkeypatch: pytest.MonkeyPatch) ->
     row = drill_flips(root, count=40)
     assert row.failures == [] and row.held == row.tried == 40 and 0 < row.harmless < 20
     assert damages(root) == []  # every bit was turned back
-    monkeypatch.setattr("remi_core.keys.file_digest", lambda path: "0")
+    monkeypatch.setattr("remi_core.files.file_digest", lambda path: "0")
     monkeypatch.setattr(flips, "damages", lambda root: [])
     assert drill_flips(root, count=20).held < 20
 

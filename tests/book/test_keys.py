@@ -148,7 +148,7 @@ def test_a_field_left_out_of_the_key_is_found(
 
 
 READERS = {
-    "patching": ("remi_lab/passes", "class StitchingRun", "remi_lab/recording", "def patch_address"),
+    "patching": ("remi_lab/passes", "class StitchingRun", "remi_lab/recording", "FIELDS = ("),
     "audit": ("remi_lab/audit_passes", "", "remi_lab/audit", ""),
     "pool": ("remi_lab/studies/calibration", "", "remi_lab/studies/calibration", ""),
 }

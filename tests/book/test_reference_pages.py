@@ -127,10 +127,7 @@ def test_bibtex_can_be_read_and_holds_no_command_of_the_title(tmp_path: Path) ->
 
 
 def test_notebooks_that_show_words_are_known_by_what_they_call() -> None:
-    folder = ROOT / "remi_core"
-    sources = "\n".join(
-        path.read_text() for part in ("tables", "figures") for path in (folder / part).glob("*.py")
-    )
+    sources = "\n".join(path.read_text() for path in (ROOT / "remi_book").rglob("*.py"))
     assert [name for name in SHOWS_WORDS if not re.search(rf"^def {name}\(", sources, re.MULTILINE)] == []
     found = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if shows_words(read_cells(path))}
     assert found >= {

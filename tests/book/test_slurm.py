@@ -18,7 +18,7 @@ SCRIPT = SOURCE_ROOT / "scripts" / "slurm.sh"
 PRESETS = ("smoke", "micro")
 REMI = """#!/bin/bash
 echo "remi $*" >> {log}
-case "$*" in *--list) exec {python} -m remi_core "$@" ;; esac
+case "$*" in *--list) exec {python} -m remi_book.cli "$@" ;; esac
 """
 SBATCH = '#!/bin/bash\necho "sbatch $*" >> {log}\necho "77;cluster"\n'
 

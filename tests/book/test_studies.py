@@ -90,9 +90,7 @@ def test_headlines_and_pages_follow_the_file(
 ) -> None:
     smoke, store = replace(get_preset("smoke"), seeds=(SEED,)), Store(tmp_path / "store")
     monkeypatch.setattr(Results, "subject", lambda *_: type("Known", (), {"weights": "w"}))
-    monkeypatch.setattr(
-        "remi_lab.studies.files.study_digests", lambda name: files.study_digests(name, (PLANTED,))
-    )
+    monkeypatch.setattr("remi_book.claims.study_digests", lambda name: files.study_digests(name, (PLANTED,)))
     declared = 'preset: str = "micro"\nstudies: str = "invented"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)
     write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])

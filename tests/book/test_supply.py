@@ -51,7 +51,7 @@ def own_modules() -> set[str]:
     return (
         names
         | {path.name for place in OWN_PLACES for path in (ROOT / place).rglob("*") if path.is_dir()}
-        | {"remi_core"}
+        | {"remi_core", "remi_lab", "remi_book", "benchmarks", "tests"}
     )
 
 
