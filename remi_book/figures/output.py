@@ -8,8 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from IPython.display import Markdown, display
+from matplotlib.artist import Artist
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from myst_nb import glue
 
 from remi_book.figures.style import SETTINGS, describe, number
@@ -228,7 +234,45 @@ def shown(figure: Figure, *, alt: str | None = None, caption: str | None = None)
     """
     text, found = alt or describe(figure), present_passport()
     page = figure_html(figure, alt=text, caption=caption) + passport_html(found)
-    return Shown({"text/html": page, "text/plain": text, PASSPORT: {"caption": caption or "", **found}})
+    about = {"caption": caption or "", "drawn": drawn(figure), **found}
+    return Shown({"text/html": page, "text/plain": text, PASSPORT: about})
+
+
+def drawn(figure: Figure) -> list[list[dict[str, object]]]:
+    """The numbers a figure was drawn from, as plain JSON: panel by panel, the kind of each mark and its points.
+
+    Points are in the units of the axes, to nine significant digits; of images and cells they are the values. A gap
+    is null. Layout, colours and words are no part of it, so two figures of the same data give the same.
+    """
+    panels = []
+    for axes in figure.get_axes():
+        marks = []
+        for artist in axes.get_children():
+            points = _points(artist)
+            if artist is not axes.patch and points is not None:
+                rows = np.asarray(points, dtype=float)
+                rows = rows.reshape(len(rows), -1) if rows.size else rows.reshape(0, 2)
+                values = [
+                    [float(f"{each:.9g}") if np.isfinite(each) else None for each in row] for row in rows
+                ]
+                marks.append({"kind": type(artist).__name__, "points": values})
+        panels.append(marks)
+    return panels
+
+
+def _points(artist: Artist) -> np.ndarray | None:
+    """Numbers behind one mark; None for what carries none (axes, spines, text)."""
+    if isinstance(artist, Line2D):
+        return artist.get_xydata()
+    if isinstance(artist, PathCollection):
+        return np.ma.filled(artist.get_offsets(), np.nan)
+    if isinstance(artist, PolyCollection | LineCollection):
+        return np.concatenate([path.vertices for path in artist.get_paths()] or [np.zeros((0, 2))])
+    if isinstance(artist, Rectangle):
+        return np.array([[artist.get_x(), artist.get_y()], [artist.get_width(), artist.get_height()]])
+    if isinstance(artist, ScalarMappable) and artist.get_array() is not None:
+        return np.ma.filled(np.ma.asarray(artist.get_array(), dtype=float), np.nan).reshape(-1, 1)
+    return None
 
 
 def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
