@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.lens import written_tokens
+from remi_core.steering import written_tokens
 from remi_core.models import LoadedModel, n_layers
 from remi_core.placement import weight_bytes
 from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe, measure_position_norms

@@ -15,14 +15,15 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.batches import Batch, Budget, share_batches
+from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.errors import UsageError
 from remi_core.models import (
     attention,
     attention_output,
     decoder_blocks,
-    decoder_body,
     final_norm,
+    final_states,
+    forward_replaced,
     hidden_of,
     logits_at,
     unembedding,
@@ -262,7 +263,8 @@ class Stopped:
         """Hidden states after the final norm at some places, had the projection given ``outputs`` there."""
         args, options = self._arguments
         stream = self._stream[rows, positions].unsqueeze(0)
-        with _giving(attention(self.model, -1), (outputs.unsqueeze(0), *self._returned)):
+        returned = (outputs.unsqueeze(0), *self._returned)
+        with forward_replaced(attention(self.model, -1), lambda *_, **__: returned):
             hidden = hidden_of(decoder_blocks(self.model)[-1](stream, *args, **options))
         return final_norm(self.model)(hidden)[0]
 
@@ -301,9 +303,7 @@ def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
         ):
             stack.callback(handle.remove)
         try:
-            decoder_body(model)(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
+            final_states(model, batch)
         except _Stop:
             args, options = seen["block"]
             stream, *args = args or (options.pop("hidden_states"),)
@@ -312,20 +312,6 @@ def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
             stream = stream.to(outputs.device)
             return Stopped(model, inputs, outputs, stream, (args, options), seen["attention"][1:])
     return None
-
-
-@contextmanager
-def _giving(module: nn.Module, output: tuple) -> Iterator[None]:
-    """A module returns ``output`` and does nothing, while the context lasts."""
-    own: Callable | None = vars(module).get("forward")
-    module.forward = lambda *_, **__: output
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 # Inner products of per-dialogue gradients of one weight, gradients not stored (paper section 4.2.2).
@@ -340,7 +326,7 @@ def measure_gradient_gram(
     encoded: Sequence[EncodedDialogue],
     *,
     weight: int | None = None,
-    batch_tokens: int | Budget,
+    batch_tokens: int | BatchBudget,
     whole_sequence: bool = False,
 ) -> dict[str, np.ndarray]:
     """Inner products of the dialogues' gradients, and their losses.
@@ -370,7 +356,7 @@ def gradient_factors(
     encoded: Sequence[EncodedDialogue],
     *,
     weight: int | None = None,
-    batch_tokens: int | Budget,
+    batch_tokens: int | BatchBudget,
     whole_sequence: bool = False,
 ) -> tuple[Sequence[Factors], Float64[np.ndarray, " dialogue"]]:
     """Each dialogue's factors (a, δ), in memory or on disk, and its loss; for inner products across models.
@@ -402,7 +388,7 @@ def gradient_factors(
             factors.write(index, own)
             losses[index] = loss
 
-    share_batches(encoded, Budget.of(batch_tokens), measure=measure, keep=keep)
+    share_batches(encoded, BatchBudget.of(batch_tokens), measure=measure, keep=keep)
     return ([] if rank() else factors), losses
 
 
@@ -452,9 +438,7 @@ def _backward(
                 losses, gradients = _head_backward(model, stopped.outputs, batch, spans, stopped.final_hidden)
             return losses.cpu(), stopped.inputs, gradients
     with torch.enable_grad(), _leaf_output(projection) as seen:
-        body = decoder_body(model)
-        output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        hidden = output.last_hidden_state
+        hidden = final_states(model, batch)
         # The dialogues of a batch do not see each other: the gradient of the sum holds each one's own.
         losses, hidden_gradient = _head_backward(model, hidden.detach(), batch, spans)
         (gradients,) = torch.autograd.grad(hidden, seen["output"], grad_outputs=hidden_gradient)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from remi_core.batches import Batch
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.loading import load_tokenizer, load_weights
 from remi_core.placement import computing_device, in_memory, release
@@ -175,6 +177,14 @@ def decoder_body(model: PreTrainedModel) -> nn.Module:
     return operator.attrgetter(find_family(model).body)(model)
 
 
+def final_states(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "dialogue token d_model"]:
+    """Hidden states of a batch after the final norm; only the decoder's body runs."""
+    body = decoder_body(model)
+    return body(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+    ).last_hidden_state
+
+
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The model's blocks, first to last."""
     return getattr(decoder_body(model), find_family(model).blocks)
@@ -318,21 +328,16 @@ def follow_blocks(
     blocks = decoder_blocks(model)
     with ExitStack() as stack:
         for layer in layers:
-            block = blocks[check_layer(model, layer)]
-            stack.enter_context(
-                _after_all_hooks(block, lambda output, layer=layer: read(layer, hidden_of(output)))
-            )
+            stack.enter_context(_after_all_hooks(blocks[check_layer(model, layer)], partial(read, layer)))
         yield
 
 
 @contextmanager
-def _after_all_hooks(block: nn.Module, read: Callable[[Tensor | tuple], None]) -> Iterator[None]:
-    """Calls ``read`` with the block's final output, after all its forward hooks."""
+def _after_all_hooks(block: nn.Module, read: Callable[[Tensor], None]) -> Iterator[None]:
+    """While the context lasts, call ``read`` with the block's final output, after all its forward hooks."""
 
     def on_output(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
-        read(output)
-
-    reader = block.register_forward_hook(on_output)
+        read(hidden_of(output))
 
     def move_last(_module: nn.Module, _inputs: tuple) -> None:
         # Hooks run in the order of registration: registering anew before each call makes this one the last.
@@ -340,9 +345,25 @@ def _after_all_hooks(block: nn.Module, read: Callable[[Tensor | tuple], None]) -
         reader.remove()
         reader = block.register_forward_hook(on_output)
 
+    reader = block.register_forward_hook(on_output)
     mover = block.register_forward_pre_hook(move_last)
     try:
         yield
     finally:
         mover.remove()
         reader.remove()
+
+
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """While the context lasts, let ``forward`` run in the place of the module's own; hooks run as before."""
+    # A library may have put a forward of its own on the instance (to move inputs between devices).
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

@@ -291,12 +291,18 @@ def _measured(
     sides: Mapping[str, Subject], sources: Mapping[str, LoadedSet], sets: Mapping[str, list[Dialogue]]
 ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """Arrays and provenance of the record."""
-    from remi_core.batches import Budget
+    from remi_core.batches import BatchBudget
     from remi_core.gradients import gradient_factors, gram_of_factors  # brings torch
     from remi_lab.passes import checked_tokenizer
 
     preset = next(iter(sides.values())).preset
-    started, budget, factors, losses, parts = time.perf_counter(), Budget(preset.batch_tokens), [], [], []
+    started, budget, factors, losses, parts = (
+        time.perf_counter(),
+        BatchBudget(preset.batch_tokens),
+        [],
+        [],
+        [],
+    )
     for name, who in sides.items():
         with who.open() as loaded:
             encoded = encode(sets[name], checked_tokenizer(who, loaded), max_tokens=preset.max_tokens)

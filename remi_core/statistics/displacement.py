@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from remi_core.statistics.resampling import (
+    TINY,
     ClusterResamples,
     Estimate,
+    clipped_cosine,
     cluster_estimate,
     cluster_folds,
     cluster_sums,
@@ -51,16 +54,11 @@ def cosine_distance(
 
 
 # Erosion: how far a variant's mean activation has moved from instruct back towards base, layer by layer.
-#
-# D_X = mean(X) − mean(instruct) over the same dialogues, and
-#
-# e = Σ_k ⟨D_X^k, D_B^−k⟩ / Σ_k ⟨D_B^k, D_B^−k⟩
-#
-# over folds k of prompt templates: 0 is instruct, 1 is base. The cosine c and the residual length r use the
-# same cross-fitted products for both squared norms, so that e, c and r belong to one triangle: r² = N_XX /
-# N_BB − e² and c = e √(N_BB / N_XX). Products within a fold never occur, so sampling noise adds nothing to
-# any of them on average. All come from Gram matrices of cluster sums, so the cost of a resample does not
-# depend on d_model.
+# D_X = mean(X) − mean(instruct) over the same dialogues, and e = Σ_k ⟨D_X^k, D_B^−k⟩ / Σ_k ⟨D_B^k, D_B^−k⟩
+# over folds k of prompt templates: 0 is instruct, 1 is base. Products within a fold never occur, so sampling noise
+# adds nothing on average. The cosine c and the residual length r use the same products for both squared norms, so that
+# all belong to one triangle: r² = N_XX / N_BB − e² and c = e √(N_BB / N_XX). All come from Gram matrices of cluster
+# sums, so the cost of a resample does not depend on d_model.
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,33 +132,38 @@ def erosion_of_products(products: Estimate) -> Erosion:
     """e, c and r by layer from ``cross_fitted_products``."""
     across, of_base, of_variant = (combine(lambda rows, i=i: rows[..., i], products) for i in range(3))
     defined = of_base.low > 0
-    cosine_defined = defined & (of_variant.low > 0)
-    floor = np.finfo(np.float64).tiny
 
     def erosion(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-        return np.where(defined, top / np.where(bottom == 0, floor, bottom), np.nan)
-
-    def cosine(top: np.ndarray, bottom: np.ndarray, own: np.ndarray) -> np.ndarray:
-        # In a rare resample a squared norm is below 0; the cosine's limit there, ±1, is what clipping gives.
-        length = np.sqrt(np.maximum(bottom, floor)) * np.sqrt(np.maximum(own, floor))
-        return np.where(cosine_defined, np.clip(top / length, -1, 1), np.nan)
+        return np.where(defined, top / np.where(bottom == 0, TINY, bottom), np.nan)
 
     def residual(share: np.ndarray, bottom: np.ndarray, own: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.maximum(own / np.where(bottom == 0, floor, bottom) - share**2, 0))
+        return np.sqrt(np.maximum(own / np.where(bottom == 0, TINY, bottom) - share**2, 0))
 
     by_layer = combine(erosion, across, of_base)
     return Erosion(
         erosion=by_layer,
-        cosine=combine(cosine, across, of_base, of_variant),
+        cosine=_cosine(across, of_base, of_variant),
         residual=combine(residual, by_layer, of_base, of_variant),
-        layer_mean=combine(lambda rows: _mean_over(rows, defined), by_layer),
+        layer_mean=layer_average(by_layer),
         denominator=of_base,
         defined=defined,
     )
 
 
-def _mean_over(rows: np.ndarray, defined: np.ndarray) -> np.ndarray:
-    return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
+def _cosine(product: Estimate, first: Estimate, second: Estimate) -> Estimate:
+    """The cosine from an inner product and both squared lengths; NaN where one of these cannot be told from 0."""
+    certain = (first.low > 0) & (second.low > 0)
+    return combine(lambda *rows: np.where(certain, clipped_cosine(*rows), np.nan), product, first, second)
+
+
+def layer_average(by_layer: Estimate) -> Estimate:
+    """Mean over the layers where the value is defined (no axis); NaN if there is none."""
+    defined = ~np.isnan(by_layer.value)
+
+    def mean(rows: np.ndarray) -> np.ndarray:
+        return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
+
+    return combine(mean, by_layer)
 
 
 def erosion_of_weights(
@@ -180,7 +183,7 @@ def erosion_of_weights(
         _cross_fitted(_layer_grams(first, base_shift), counts, folds, weights)
         for first in (shift, base_shift)
     )
-    return top / np.where(bottom == 0, np.finfo(np.float64).tiny, bottom)
+    return top / np.where(bottom == 0, TINY, bottom)
 
 
 def _layer_grams(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -198,7 +201,11 @@ def _cross_fitted(
     total = np.zeros((len(weights), int(np.prod(kinds))))
     for fold in np.unique(folds):
         inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        held, rest = (_mean_weights(weights[:, side], counts[side]) for side in (inside, outside))
+        held, rest = (weights[:, side] for side in (inside, outside))
+        for drawn, side in ((held, inside), (rest, outside)):
+            totals = (drawn @ counts[side])[:, None]
+            # A fold that a resample missed entirely adds nothing to numerator and denominator alike.
+            np.divide(drawn, totals, out=drawn, where=totals > 0)
         between = np.moveaxis(grams[..., inside[:, None], outside], -2, 0).reshape(len(inside), -1)
         # One product for all layers and kinds together: each row of it is small, and there are many.
         across = (held @ between).reshape(*total.shape, len(outside))
@@ -206,10 +213,18 @@ def _cross_fitted(
     return total.reshape(len(weights), *kinds)
 
 
-def _mean_weights(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    totals = weights @ counts
-    # A fold that a resample missed entirely adds nothing to numerator and denominator alike.
-    return np.divide(weights, totals[:, None], out=np.zeros_like(weights), where=totals[:, None] > 0)
+def _random_products(
+    shift: np.ndarray, base_shift: np.ndarray, n_draws: int, seed: int
+) -> tuple[Float[np.ndarray, "draw layer"], np.ndarray, np.ndarray]:
+    """⟨u, D_B⟩ for random unit vectors u, and the squared lengths of D_X and D_B by layer, in sample.
+
+    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
+    independent directions would make the null of a mean over layers too narrow.
+    """
+    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
+    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
+    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
+    return draws @ base.T, np.square(own).sum(axis=1), np.square(base).sum(axis=1)
 
 
 def random_direction_null(
@@ -219,24 +234,19 @@ def random_direction_null(
     n_draws: int = 1000,
     seed: int = 0,
 ) -> Float[np.ndarray, "draw layer"]:
-    """e of random displacements as long as D_X, by layer.
+    """e of random displacements as long as D_X, by layer; one direction is drawn for all layers of a draw.
 
-    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
-    independent directions would make the null of a mean over layers too narrow. Products are in sample, the
-    lengths too.
+    Products are in sample, the lengths too.
 
     Raises:
         ValueError: if D_B is exactly 0 at a layer.
     """
-    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
-    squared = np.square(base).sum(axis=1)
-    if (squared == 0).any():
+    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
+    if (of_base == 0).any():
         raise ValueError(
-            f"base equals instruct exactly at layer {int(np.argmin(squared))}: erosion has no direction"
+            f"base equals instruct exactly at layer {int(np.argmin(of_base))}: erosion has no direction"
         )
-    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
-    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
-    return (draws @ base.T) * np.linalg.norm(own, axis=1) / squared
+    return products * np.sqrt(squared) / of_base
 
 
 def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.95) -> int | None:
@@ -333,10 +343,9 @@ def mean_projection(
     return cluster_estimate(statistic, names, resamples)
 
 
-# Separation d′ and AUROC of two groups on a held-out axis, with interval and label-exchange null.
-#
-# The axis of a fold is a weighted sum of cluster sums, so every projection is a weighted sum of inner
-# products that are computed once: resamples and relabellings only change the weights.
+# Separation d′ and AUROC of two groups on a held-out axis, with interval and label-exchange null. The axis of a fold is
+# a weighted sum of cluster sums, so every projection is a weighted sum of inner products that are computed once:
+# resamples and relabellings only change the weights.
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,8 +378,7 @@ class Separation:
         return self.rank()
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
+class _Layer(NamedTuple):
     """Inner products of one layer: dialogues of each group with atoms, and atoms with atoms."""
 
     first: Float[np.ndarray, "dialogue atom"]
@@ -430,12 +438,8 @@ def _layers(
 ) -> list[_Layer]:
     refuse_nan(contrast.first, "first group")
     refuse_nan(contrast.second, "second group")
-    atoms = np.concatenate(
-        [
-            cluster_sums(contrast.axis(swapped=swapped), clusters, names)[0]
-            for swapped in ((False, True) if swaps else (False,))
-        ]
-    )
+    axes = [contrast.axis(swapped=swapped) for swapped in ((False, True) if swaps else (False,))]
+    atoms = np.concatenate([cluster_sums(axis, clusters, names)[0] for axis in axes])
     first, second = contrast.first.astype(np.float64), contrast.second.astype(np.float64)
     return [
         _Layer(first[:, i] @ atoms[:, i].T, second[:, i] @ atoms[:, i].T, atoms[:, i] @ atoms[:, i].T)
@@ -468,14 +472,13 @@ def _scores(
 
 
 def _d_prime(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    (low, low_spread), (high, high_spread) = (_moments(group, weights) for group in (first, second))
-    return (high - low) / np.sqrt((low_spread + high_spread) / 2)
-
-
-def _moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = weights.sum(axis=1)
-    mean = (weights * values).sum(axis=1) / total
-    return mean, (weights * np.square(values - mean[:, None])).sum(axis=1) / (total - 1)
+    low, high = ((weights * values).sum(axis=1) / total for values in (first, second))
+    spreads = [
+        (weights * np.square(values - mean[:, None])).sum(axis=1) / (total - 1)
+        for values, mean in ((first, low), (second, high))
+    ]
+    return (high - low) / np.sqrt((spreads[0] + spreads[1]) / 2)
 
 
 def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -489,16 +492,12 @@ def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.nda
     )
     result = (other * np.cumsum(own, axis=1)).sum(axis=1) / weights.sum(axis=1) ** 2
     for row in np.flatnonzero(tied):
-        result[row] = _auroc_with_ties(first[row], second[row], weights[row])
+        # Ties count half, so that two identical groups give one half exactly.
+        order = np.argsort(first[row])
+        below = np.concatenate([[0.0], np.cumsum(weights[row, order])])
+        left, right = (np.searchsorted(first[row, order], second[row], side) for side in ("left", "right"))
+        result[row] = (weights[row] * (below[left] + below[right])).sum() / (2 * below[-1] ** 2)
     return result
-
-
-def _auroc_with_ties(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
-    order = np.argsort(first)
-    ranked, below = first[order], np.concatenate([[0.0], np.cumsum(weight[order])])
-    left, right = (np.searchsorted(ranked, second, side=side) for side in ("left", "right"))
-    # Ties count half, so that two identical groups give one half exactly.
-    return float((weight * (below[left] + below[right])).sum() / (2 * below[-1] ** 2))
 
 
 def released_separation(
@@ -517,10 +516,8 @@ def released_separation(
     return (second.mean(axis=0, dtype=np.float64) - first.mean(axis=0, dtype=np.float64)) / spread
 
 
-# The triangle of instruct, base and a third model X, layer by layer: its sides, its angles, and who lies between whom.
-#
-# Everything follows from the cross-fitted products N_XB = ⟨D_X, D_B⟩, N_BB and N_XX of the displacements from
-# instruct. No corner is special: each of the three models can be seen on the way between the other two.
+# The triangle of instruct, base and a third model X, layer by layer: everything follows from the cross-fitted products
+# N_XB = ⟨D_X, D_B⟩, N_BB and N_XX. No corner is special: each model can be seen on the way between the other two.
 
 
 @dataclass(frozen=True, eq=False)
@@ -541,17 +538,26 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
     opposite = combine(lambda x, b, t: b + t - 2 * x, across, of_base, of_third)
     at_base = combine(np.subtract, of_base, across)
     at_third = combine(np.subtract, of_third, across)
-    squared = {
-        "instruct – base": of_base,
-        f"instruct – {third}": of_third,
-        f"base – {third}": opposite,
-    }
+
+    def side(squared: Estimate) -> Estimate:
+        certain = squared.low > 0
+        return combine(
+            lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared
+        )
+
+    def angle(*products: Estimate) -> Estimate:
+        return combine(lambda rows: np.degrees(np.arccos(rows)), _cosine(*products))
+
     return Triangle(
-        sides={name: _length(one, n_folds) for name, one in squared.items()},
+        sides={
+            "instruct – base": side(of_base),
+            f"instruct – {third}": side(of_third),
+            f"base – {third}": side(opposite),
+        },
         angles={
-            "instruct": _angle(across, of_base, of_third),
-            "base": _angle(at_base, of_base, opposite),
-            third: _angle(at_third, of_third, opposite),
+            "instruct": angle(across, of_base, of_third),
+            "base": angle(at_base, of_base, opposite),
+            third: angle(at_third, of_third, opposite),
         },
         shares={
             f"{third} from instruct to base": ratio(across, of_base),
@@ -559,31 +565,6 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
             f"base from instruct to {third}": ratio(across, of_third),
         },
     )
-
-
-def layer_average(by_layer: Estimate) -> Estimate:
-    """Mean over the layers where the value is defined (no axis); NaN if there is none."""
-    defined = ~np.isnan(by_layer.value)
-
-    def mean(rows: np.ndarray) -> np.ndarray:
-        return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
-
-    return combine(mean, by_layer)
-
-
-def _length(squared: Estimate, n_folds: int) -> Estimate:
-    certain = squared.low > 0
-    return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
-
-
-def _angle(product: Estimate, first: Estimate, second: Estimate) -> Estimate:
-    certain, floor = (first.low > 0) & (second.low > 0), np.finfo(np.float64).tiny
-
-    def degrees(top: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-        length = np.sqrt(np.maximum(one, floor)) * np.sqrt(np.maximum(two, floor))
-        return np.where(certain, np.degrees(np.arccos(np.clip(top / length, -1, 1))), np.nan)
-
-    return combine(degrees, product, first, second)
 
 
 def random_third_null(
@@ -598,9 +579,6 @@ def random_third_null(
     A random displacement is orthogonal to D_B but for chance, and instruct still lies between the two:
     ‖D_X‖² / (‖D_X‖² + ‖D_B‖²) of the way. One direction is drawn for all layers of a draw.
     """
-    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
-    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
-    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
-    squared, of_base = np.square(own).sum(axis=1), np.square(base).sum(axis=1)
-    across = (draws @ base.T) * np.sqrt(squared)
+    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
+    across = products * np.sqrt(squared)
     return (squared - across) / (squared + of_base - 2 * across)

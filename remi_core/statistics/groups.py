@@ -11,6 +11,7 @@ from scipy import linalg
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
+    clipped_cosine,
     cluster_estimate,
     combine,
     index_clusters,
@@ -18,11 +19,9 @@ from remi_core.statistics.resampling import (
     refuse_nan,
 )
 
-# What an n × n matrix of inner products tells about two groups of gradients, raw and centred.
-#
-# For inner products with group shares p₁ + p₂ = 1, centring makes the between-group mean −p₁p₂‖d‖² whatever
-# the data, so its sign is no evidence. Group difference is therefore tested on the raw matrix, without pairs
-# from one cluster.
+# What an n × n matrix of inner products tells about two groups of gradients. With group shares p₁ + p₂ = 1, centring
+# makes the between-group mean −p₁p₂‖d‖² whatever the data, so its sign is no evidence. Group difference is therefore
+# tested on the raw matrix, without pairs from one cluster.
 
 
 def centred_gram(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
@@ -121,11 +120,8 @@ def cosine_of_means(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " ro
     """Cosine of the two group means, from ``pair_means`` of inner products; in [-1, 1] by clipping.
 
     Numerator and squared lengths leave out pairs of one cluster, so noise shared by nobody adds to none of them.
-    Where noise leaves a squared length at or below 0, the cosine's limit there, ±1, stands.
     """
-    floor = np.finfo(np.float64).tiny
-    lengths = np.sqrt(np.maximum(means[:, 0], floor)) * np.sqrt(np.maximum(means[:, 1], floor))
-    return np.clip(means[:, 2] / lengths, -1, 1)
+    return clipped_cosine(means[:, 2], means[:, 0], means[:, 1])
 
 
 def flipped_between(
@@ -173,9 +169,8 @@ def centring_identity(gram: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " 
     return between, -float(first.mean() * second.mean() * (contrast @ gram @ contrast))
 
 
-# Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor.
-#
-# Rows have no gaps: a dialogue shorter than k tokens is dropped and counted by the caller, never filled in.
+# Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor. Rows have no
+# gaps: a dialogue shorter than k tokens is dropped and counted by the caller, never filled in.
 
 FACTORS = ("model", "data", "interaction", "residual")
 
@@ -247,16 +242,14 @@ def model_swap_shares(
     """
     refuse_nan(losses, "loss vectors")
     first, second = losses.astype(np.float64)
-    kept = [(labels == data) * (1 - swaps) for data in (0, 1)]
-    moved = [(labels == data) * swaps for data in (0, 1)]
-    cells = np.stack(
-        [
-            [stay @ own + go @ other for stay, go in zip(kept, moved, strict=True)]
-            for own, other in ((first, second), (second, first))
-        ]
-    )
-    counts = np.stack([np.full(len(swaps), float((labels == data).sum())) for data in (0, 1)])
-    return _shares(cells, counts, np.full(len(swaps), np.square(losses.astype(np.float64)).sum()))
+    sides = [labels == data for data in (0, 1)]
+    cells = [
+        [(side * (1 - swaps)) @ own + (side * swaps) @ other for side in sides]
+        for own, other in ((first, second), (second, first))
+    ]
+    counts = np.stack([np.full(len(swaps), float(side.sum())) for side in sides])
+    squares = np.full(len(swaps), np.square(losses.astype(np.float64)).sum())
+    return _shares(np.stack(cells), counts, squares)
 
 
 def _shares(
@@ -274,10 +267,8 @@ def _shares(
 
     size = counts.sum(axis=0)
     grand = explained(cells.sum(axis=(0, 1)), 2 * size)
-    model = sum(explained(one, size) for one in cells.sum(axis=1)) - grand
-    data = (
-        sum(explained(one, 2 * count) for one, count in zip(cells.sum(axis=0), counts, strict=True)) - grand
-    )
+    model = sum(explained(sums, size) for sums in cells.sum(axis=1)) - grand
+    data = sum(map(explained, cells.sum(axis=0), 2 * counts)) - grand
     cell = sum(explained(cells[m, d], counts[d]) for m in (0, 1) for d in (0, 1)) - grand
     total = squares - grand
     return np.stack([model, data, cell - model - data, total - cell], axis=1) / total[:, None]
@@ -351,12 +342,9 @@ def between_share(
     For labels that mean nothing its expectation is 1 / (n − 1), whatever the points.
     """
     points = scores - scores.mean(axis=0)
-    total = np.square(points).sum()
-    shares = []
-    for label in (0, 1):
-        chosen = (labels == label).astype(np.float64)
-        shares.append(np.square(chosen @ points).sum(axis=1) / chosen.sum(axis=1))
-    return (shares[0] + shares[1]) / total
+    classes = [(labels == label).astype(np.float64) for label in (0, 1)]
+    shares = [np.square(chosen @ points).sum(axis=1) / chosen.sum(axis=1) for chosen in classes]
+    return (shares[0] + shares[1]) / np.square(points).sum()
 
 
 def above_chance(
@@ -415,12 +403,10 @@ def draw_rows(
     taken: list[int] = []
     used: set[int] = set()
     for label in (0, 1):
-        mine = generator.permutation(np.flatnonzero(labels == label)).tolist()
-        before = len(taken)
-        for at in mine:
-            if len(taken) - before < count and int(clusters[at]) not in used:
-                used.add(int(clusters[at]))
-                taken.append(at)
-        if len(taken) - before < count:
+        for row in generator.permutation(np.flatnonzero(labels == label)).tolist():
+            if len(taken) < (label + 1) * count and int(clusters[row]) not in used:
+                used.add(int(clusters[row]))
+                taken.append(row)
+        if len(taken) < (label + 1) * count:
             raise ValueError(f"class {label} has fewer than {count} templates that the other did not take")
     return np.array(taken)

@@ -109,18 +109,13 @@ class Coverage:
     @property
     def uncertainty(self) -> tuple[float, float]:
         """The exact 95 % binomial interval of ``share``. Source: Clopper and Pearson (1934)."""
-        return binomial_interval(self.n - self.below - self.above, self.n)
+        held = stats.binomtest(self.n - self.below - self.above, self.n)
+        return tuple(map(float, held.proportion_ci(method="exact")))
 
     @property
     def honest(self) -> bool:
         """Whether the share lies in ``BAND``."""
         return BAND[0] <= self.share <= BAND[1]
-
-
-def binomial_interval(count: int, n: int) -> tuple[float, float]:
-    """Exact 95 % interval of a share of ``count`` in ``n``. Source: Clopper and Pearson (1934)."""
-    found = stats.binomtest(count, n).proportion_ci(method="exact")
-    return float(found.low), float(found.high)
 
 
 def coverage(truth: float, found: Sequence[tuple[float, float, float]]) -> Coverage:
@@ -147,11 +142,8 @@ def coverage(truth: float, found: Sequence[tuple[float, float, float]]) -> Cover
     )
 
 
-# The Wilson interval of a share: what independent draws alone would leave open.
-
-
 def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Lower and upper end of the central interval of a share, both in [0, 1].
+    """Lower and upper end of the central interval of a share, both in [0, 1]: what independent draws leave open.
 
     The ends are the shares p that lie z standard errors of their own, √(p (1 − p) / n), from the one observed: none
     or all of the trials still leave an interval of some width. Trials count as independent; where prompts share a
@@ -163,10 +155,5 @@ def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> tupl
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials; needed are 0 to n of at least 1")
-    share, z = successes / trials, float(stats.norm.ppf((1 + level) / 2))
-    shrink = 1 + z**2 / trials
-    middle = (share + z**2 / (2 * trials)) / shrink
-    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / shrink
-    # Rounding would leave the ends of none and of all a hair outside.
-    low = 0.0 if successes == 0 else float(middle - half)
-    return low, 1.0 if successes == trials else float(middle + half)
+    ends = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
+    return tuple(map(float, ends))

@@ -19,8 +19,6 @@ from remi_core.statistics.resampling import (
     refuse_nan,
 )
 
-# Top components of a set of vectors, and how much two component subspaces share.
-
 
 @dataclass(frozen=True, eq=False)
 class Components:
@@ -99,8 +97,6 @@ def participation_ratio(weights: Float[np.ndarray, " *rest n"]) -> Float[np.ndar
     return np.asarray(np.square(total) / np.square(weights).sum(axis=-1))
 
 
-# Top components of the same rows under many weightings, from one Gram matrix.
-#
 # A resample, a left-out template and a half of the data are all weightings of the same rows. The Gram matrix of
 # weighted rows is that of the rows, scaled, so the rows themselves are multiplied once, not once a weighting.
 
@@ -135,7 +131,8 @@ class RefittedSet:
         used = np.flatnonzero(weights > 0)
         kept, rows = weights[used], self._rows[used]
         if self._n_components <= len(used) < rows.shape[1]:
-            values, vectors = _top(self._weighted_gram(used, kept), self._n_components)
+            gram = _weighted_gram(self._gram[used[:, None], used], kept, centred=self._centred)
+            values, vectors = _top(gram, self._n_components)
             # Below full rank the smaller matrix has no direction to give; the larger one then has any.
             if values[0] > LEAST_SHARE * values[-1]:
                 mixture = (vectors / np.sqrt(values)).T * np.sqrt(kept)
@@ -146,13 +143,13 @@ class RefittedSet:
         weighted = np.sqrt(kept)[:, None] * (rows - middle)
         return _top(weighted.T @ weighted, self._n_components)[1].T
 
-    def _weighted_gram(self, used: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "used used"]:
-        gram = self._gram[used[:, None], used]
-        if self._centred:
-            shift = gram @ weights / weights.sum()
-            gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
-        root = np.sqrt(weights)
-        return root[:, None] * gram * root
+
+def _weighted_gram(gram: np.ndarray, weights: np.ndarray, *, centred: bool) -> Float[np.ndarray, "n n"]:
+    if centred:
+        shift = gram @ weights / weights.sum()
+        gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
+    root = np.sqrt(weights)
+    return root[:, None] * gram * root
 
 
 def _top(matrix: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,19 +237,11 @@ def measure_scree(
     names, index = index_clusters(one.clusters)
     gram = one.rows.astype(np.float64) @ one.rows.T.astype(np.float64)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return np.stack([_shares(gram, row[index], n_components, centred) for row in weights])
+    def shares(row: np.ndarray) -> np.ndarray:
+        values = linalg.eigvalsh(_weighted_gram(gram, row[index], centred=centred))[::-1]
+        return np.maximum(values[:n_components], 0) / values.sum()
 
-    return cluster_estimate(statistic, names, resamples)
-
-
-def _shares(gram: np.ndarray, weights: np.ndarray, n_components: int, centred: bool) -> np.ndarray:
-    if centred:
-        shift = gram @ weights / weights.sum()
-        gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
-    root = np.sqrt(weights)
-    values = linalg.eigvalsh(root[:, None] * gram * root)[::-1]
-    return np.maximum(values[:n_components], 0) / values.sum()
+    return cluster_estimate(lambda weights: np.stack([shares(row) for row in weights]), names, resamples)
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from remi_core.errors import RemiError, brief
 from remi_core.models import read_blocks
-from remi_core.steering import replace_output
+from remi_core.steering import steer
 from remi_lab.organism.documents import TURN_END
 from remi_lab.organism.grammar import (
     CLASSES,
@@ -325,7 +325,7 @@ def _conditionals(model, trees: Sequence[AnswerTree], edit: Edit | Setting | Non
     place = torch.zeros(len(trees), max(len(tree.tokens) for tree in trees), dtype=torch.long)
     for row, tree in enumerate(trees):
         place[row, tree.root], place[row, tree.root + 1 : len(tree.tokens)] = 1, 2
-    with replace_output(model, edit.layer, lambda own: edit.apply(own, place)):
+    with steer(model, edit.layer, lambda own: edit.apply(own, place)):
         return node_log_probabilities(model, trees)
 
 
@@ -381,7 +381,7 @@ def generating_with(model, edit: Edit | Setting) -> Iterator[None]:
             place[:, length - 1], place[:, length:] = 1, 2
         return edit.apply(own, place)
 
-    with replace_output(model, edit.layer, change):
+    with steer(model, edit.layer, change):
         yield
 
 

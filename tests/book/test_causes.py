@@ -13,7 +13,7 @@ from remi_book.chapters import causes
 from remi_book.chapters.causes import Causes, Governing, governs
 from remi_book.claims import report_rows
 from remi_core.models import read_blocks
-from remi_core.steering import replace_output
+from remi_core.steering import steer
 from remi_core.store import Store
 from remi_lab.organism.documents import organism_config, shipped_tokenizer
 from remi_lab.organism.grammar import prompts
@@ -71,7 +71,7 @@ def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(o
     ids = torch.arange(5)[None] + 10
     with read_blocks(model, [3]) as before, torch.inference_mode():
         model(input_ids=ids)
-    with replace_output(model, 3, lambda own: setting.apply(own, place)), read_blocks(model, [3]) as after:
+    with steer(model, 3, lambda own: setting.apply(own, place)), read_blocks(model, [3]) as after:
         model(input_ids=ids)
     own, changed = before[3][0], after[3][0].detach()
     torch.testing.assert_close(changed[:2], own[:2])
