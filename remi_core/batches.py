@@ -13,7 +13,7 @@ from torch import Tensor
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.parallel import n_ranks, on_all, on_first, rank
-from remi_core.placement import moved
+from remi_core.placement import to_device
 from remi_core.tokens import EncodedDialogue
 
 
@@ -29,7 +29,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; which dialogues it has stays in main memory, where it is read."""
-        return Batch(self.indices, moved(self.input_ids, device), moved(self.attention_mask, device))
+        return Batch(self.indices, to_device(self.input_ids, device), to_device(self.attention_mask, device))
 
     @property
     def n_tokens(self) -> int:

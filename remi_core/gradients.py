@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from tempfile import TemporaryFile
 from types import MappingProxyType
-from typing import IO, overload
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -29,7 +28,7 @@ from remi_core.models import (
     unembedding,
 )
 from remi_core.parallel import n_ranks, rank
-from remi_core.placement import input_device, placed
+from remi_core.placement import input_device, to_device
 from remi_core.probes import chunks, positions_of, require_finite
 from remi_core.tokens import EncodedDialogue
 
@@ -58,26 +57,24 @@ class FactorFile(Sequence[Factors]):
         self._n_bytes = 0
 
     def write(self, index: int, factors: Factors) -> None:
-        """Return once the factors of a dialogue are kept.
+        """Keep the factors of a dialogue.
 
         Raises:
             OSError: if they do not fit on the disk.
         """
-        inputs, gradients = factors
-        self._shapes[index] = tuple(inputs.shape), tuple(gradients.shape)
+        self._shapes[index] = tuple(tuple(part.shape) for part in factors)
         self._held[index] = factors
-        self._n_bytes += _BYTES * (inputs.numel() + gradients.numel())
-        if self._stream is not None or self._n_bytes > self._spill_from:
-            self._stream = self._stream or TemporaryFile()
-            for held, own in self._held.items():
-                self._put(held, own)
-            self._held.clear()
-
-    def _put(self, index: int, factors: Factors) -> None:
-        self._starts[index] = self._end
-        self._stream.seek(self._end)
-        for part in factors:
-            self._end += self._stream.write(np.ascontiguousarray(part.cpu().numpy(), dtype=np.float32).data)
+        self._n_bytes += _BYTES * sum(part.numel() for part in factors)
+        if self._stream is None and self._n_bytes <= self._spill_from:
+            return
+        self._stream = self._stream or TemporaryFile()
+        for held, parts in self._held.items():
+            self._starts[held] = self._end
+            self._stream.seek(self._end)
+            for part in parts:
+                values = np.ascontiguousarray(part.cpu().numpy(), dtype=np.float32)
+                self._end += self._stream.write(values.data)
+        self._held.clear()
 
     @property
     def n_tokens(self) -> int:
@@ -88,12 +85,6 @@ class FactorFile(Sequence[Factors]):
         """Number of dialogues."""
         return len(self._shapes)
 
-    @overload
-    def __getitem__(self, index: int) -> Factors: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Factors]: ...
-
     def __getitem__(self, index: int | slice) -> Factors | Sequence[Factors]:
         """The factors of a dialogue, or of several, in memory.
 
@@ -101,21 +92,20 @@ class FactorFile(Sequence[Factors]):
             KeyError: if they were never written.
         """
         if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
+            return [self[number] for number in range(*index.indices(len(self)))]
         shapes = self._shapes[index]
         if shapes is None:
             raise KeyError(f"no factors of dialogue {index} of {len(self)} were written")
         if index in self._held:
             return self._held[index]
         self._stream.seek(self._starts[index])
-        inputs, gradients = (self._read(*shape) for shape in shapes)
-        return inputs, gradients
-
-    def _read(self, rows: int, width: int) -> Tensor:
-        data = bytearray(self._stream.read(rows * width * _BYTES))
-        return (
-            torch.frombuffer(data, dtype=torch.float32).view(rows, width) if data else torch.empty(0, width)
-        )
+        parts = []
+        for rows, width in shapes:
+            data = bytearray(self._stream.read(rows * width * _BYTES))
+            # torch refuses an empty buffer.
+            flat = torch.frombuffer(data, dtype=torch.float32) if data else torch.empty(0)
+            parts.append(flat.view(rows, width))
+        return parts[0], parts[1]
 
 
 # Inner products of gradients from their factors: each way costs what its shapes make it cost, the cheaper one runs.
@@ -173,12 +163,10 @@ def gram_by_slices(
     part = torch.empty((n, min(step, d_out), d_in), device=device)
     for start in range(0, d_out, step):
         width = min(step, d_out - start)
-        own = part[:, :width]
-        for at, (inputs, gradients) in enumerate(factors):
-            torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=own[at])
-        flat = part.flatten(1)[
-            :, : width * d_in
-        ]  # a view: a copy of the last, narrower slice would double it
+        for matrix, (inputs, gradients) in zip(part[:, :width], factors, strict=True):
+            torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=matrix)
+        # A view: a copy of the last, narrower slice would double it.
+        flat = part.flatten(1)[:, : width * d_in]
         for first in range(0, n, _ROWS):
             last = min(first + _ROWS, n)
             gram[first:last, :last] += flat[first:last] @ flat[:last].T
@@ -234,39 +222,20 @@ def _joined(factors: Sequence[Factors], group: range, device: str) -> tuple[Tens
     return _on(inputs, device), _on(gradients, device), owner.to(device)
 
 
-# A pass that stops inside the last block, after its attention: from there on every token stands alone.
-#
-# What follows (sums, norms, the feed-forward part) is done for the tokens that are asked for, a few at a time.
+# A pass that stops inside the last block, after its attention: from there on every token stands alone. What follows
+# (sums, norms, the feed-forward part) is done for the tokens that are asked for, a few at a time.
 
 
-@dataclass(frozen=True, eq=False)
-class Stopped:
+class Stopped(NamedTuple):
     """Where the pass stopped."""
 
-    model: PreTrainedModel
     inputs: Float[Tensor, "dialogue token d_in"]
     """Of the attention's output projection."""
     outputs: Float[Tensor, "dialogue token d_model"]
     """Of that projection: what the attention adds to the stream, before a norm where there is one."""
-    _stream: Float[Tensor, "dialogue token d_model"]
-    _arguments: tuple[Sequence[object], Mapping[str, object]]
-    """What the block was called with, besides the stream."""
-    _returned: Sequence[object]
-    """What the attention returned, besides its output."""
-
-    def final_hidden(
-        self,
-        outputs: Float[Tensor, "place d_model"],
-        rows: Int[Tensor, " place"],
-        positions: Int[Tensor, " place"],
-    ) -> Float[Tensor, "place d_model"]:
-        """Hidden states after the final norm at some places, had the projection given ``outputs`` there."""
-        args, options = self._arguments
-        stream = self._stream[rows, positions].unsqueeze(0)
-        returned = (outputs.unsqueeze(0), *self._returned)
-        with forward_replaced(attention(self.model, -1), lambda *_, **__: returned):
-            hidden = hidden_of(decoder_blocks(self.model)[-1](stream, *args, **options))
-        return final_norm(self.model)(hidden)[0]
+    final_hidden: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Takes outputs of the projection at some places (place, d_model), their rows and positions; gives the hidden
+    states there after the final norm."""
 
 
 class _Stop(Exception):
@@ -305,13 +274,22 @@ def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
         try:
             final_states(model, batch)
         except _Stop:
-            args, options = seen["block"]
-            stream, *args = args or (options.pop("hidden_states"),)
-            inputs, outputs = seen["projection"]
-            # Of a spread model, the block before may lie on another device.
-            stream = stream.to(outputs.device)
-            return Stopped(model, inputs, outputs, stream, (args, options), seen["attention"][1:])
-    return None
+            pass
+        else:
+            return None
+    args, options = seen["block"]
+    stream, *args = args or (options.pop("hidden_states"),)
+    inputs, outputs = seen["projection"]
+    # Of a spread model, the block before may lie on another device.
+    stream = stream.to(outputs.device)
+
+    def final_hidden(values: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+        returned = (values.unsqueeze(0), *seen["attention"][1:])
+        with forward_replaced(part, lambda *_, **__: returned):
+            hidden = hidden_of(block(stream[rows, positions].unsqueeze(0), *args, **options))
+        return final_norm(model)(hidden)[0]
+
+    return Stopped(inputs, outputs, final_hidden)
 
 
 # Inner products of per-dialogue gradients of one weight, gradients not stored (paper section 4.2.2).
@@ -343,9 +321,8 @@ def measure_gradient_gram(
         UsageError: if there is no dialogue or the layer does not exist.
         RemiError: if a value is not finite, naming layer and dialogue, or if a dialogue does not fit into memory alone.
     """
-    factors, losses = gradient_factors(
-        model, encoded, weight=weight, batch_tokens=batch_tokens, whole_sequence=whole_sequence
-    )
+    options = {"weight": weight, "batch_tokens": batch_tokens, "whole_sequence": whole_sequence}
+    factors, losses = gradient_factors(model, encoded, **options)
     if not factors:
         return {}
     return {"gram": gram_of_factors(factors, device=str(input_device(model))), "loss": losses}
@@ -379,9 +356,21 @@ def gradient_factors(
         starts = [1 if whole_sequence else dialogue.answer_start for dialogue in dialogues]
         stops = [len(one.input_ids) if whole_sequence else one.answer_stop for one in dialogues]
         loss, inputs, gradients = _backward(model, projection, batch, list(zip(starts, stops, strict=True)))
-        own = _factors(inputs, gradients)
-        _require_finite(loss, own, dialogues, layer)
-        return list(zip(own, loss.tolist(), strict=True))
+        # After the last attention every token stands alone, so most rows are exactly zero there; padding always
+        # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
+        used = (gradients != 0).any(dim=-1)
+        counts = used.sum(dim=1).tolist()
+        parts = [values[used].float().split(counts) for values in (inputs, gradients)]
+        if n_ranks() > 1:
+            # Sent to another process, a part of a tensor would take all of it along.
+            parts = [[part.cpu().clone() for part in side] for side in parts]
+        # One answer a batch is waited for, and only if it is no are names looked for.
+        finite = torch.stack([part.isfinite().all() for side in parts for part in side]).all()
+        if not (bool(finite) and bool(loss.isfinite().all())):
+            for row, dialogue in enumerate(dialogues):
+                for values in (loss[row : row + 1], parts[0][row], parts[1][row]):
+                    require_finite("gradients", values.cpu().numpy(), dialogue, layer=layer)
+        return list(zip(zip(*parts, strict=True), loss.tolist(), strict=True))
 
     def keep(indices: Sequence[int], parts: list[tuple[Factors, float]]) -> None:
         for index, (own, loss) in zip(indices, parts, strict=True):
@@ -390,39 +379,6 @@ def gradient_factors(
 
     share_batches(encoded, BatchBudget.of(batch_tokens), measure=measure, keep=keep)
     return ([] if rank() else factors), losses
-
-
-def _factors(
-    inputs: Float[Tensor, "dialogue token d_in"], gradients: Float[Tensor, "dialogue token d_out"]
-) -> list[Factors]:
-    # After the last attention every token stands alone, so most rows are exactly zero there; padding always
-    # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
-    used = (gradients != 0).any(dim=-1)
-    counts = used.sum(dim=1).tolist()
-    parts = [values[used].float().split(counts) for values in (inputs, gradients)]
-    if n_ranks() > 1:
-        # Sent to another process, a part of a tensor would take all of it along.
-        parts = [[one.cpu().clone() for one in side] for side in parts]
-    return list(zip(*parts, strict=True))
-
-
-def _require_finite(
-    loss: Float64[Tensor, " dialogue"],
-    factors: Sequence[Factors],
-    dialogues: Sequence[EncodedDialogue],
-    layer: int,
-) -> None:
-    """Nothing, if all are finite; one answer a batch is waited for, and only if it is no are names looked for.
-
-    Raises:
-        RemiError: naming layer and dialogue otherwise.
-    """
-    flags = [one.isfinite().all() for pair in factors for one in pair]
-    if bool(torch.stack(flags).all()) and bool(loss.isfinite().all()):
-        return
-    for row, dialogue in enumerate(dialogues):
-        for values in (loss[row : row + 1], *factors[row]):
-            require_finite("gradients", values.cpu().numpy(), dialogue, layer=layer)
 
 
 def _backward(
@@ -437,11 +393,23 @@ def _backward(
             with torch.enable_grad():
                 losses, gradients = _head_backward(model, stopped.outputs, batch, spans, stopped.final_hidden)
             return losses.cpu(), stopped.inputs, gradients
-    with torch.enable_grad(), _leaf_output(projection) as seen:
-        hidden = final_states(model, batch)
-        # The dialogues of a batch do not see each other: the gradient of the sum holds each one's own.
+    seen: dict[str, Tensor] = {}
+
+    def cut(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # The graph begins at the projection's output.
+        seen["input"], seen["output"] = inputs[0], output.detach().requires_grad_(True)
+        return seen["output"]
+
+    handle = projection.register_forward_hook(cut)
+    try:
+        with torch.enable_grad():
+            hidden = final_states(model, batch)
+    finally:
+        handle.remove()
+    # The dialogues of a batch do not see each other: the gradient of the sum holds each one's own.
+    with torch.enable_grad():
         losses, hidden_gradient = _head_backward(model, hidden.detach(), batch, spans)
-        (gradients,) = torch.autograd.grad(hidden, seen["output"], grad_outputs=hidden_gradient)
+    (gradients,) = torch.autograd.grad(hidden, seen["output"], grad_outputs=hidden_gradient)
     return losses.cpu(), seen["input"].detach(), gradients
 
 
@@ -458,7 +426,7 @@ def _head_backward(
     """
     rows, positions = positions_of(spans, device=leaf.device)
     tokens = batch.input_ids.to(leaf.device)
-    counts = placed([stop - start for start, stop in spans], leaf.device)
+    counts = to_device([stop - start for start, stop in spans], leaf.device)
     losses = torch.zeros(len(spans), dtype=torch.float64, device=leaf.device)
     gradient = torch.zeros_like(leaf)
     for part in chunks(len(rows), unembedding(model).weight.shape[0], device=leaf.device):
@@ -470,20 +438,3 @@ def _head_backward(
         (gradient[row, position],) = torch.autograd.grad(loss.sum(), piece)
         losses.index_add_(0, row, loss.detach().double())
     return losses, gradient
-
-
-@contextmanager
-def _leaf_output(projection: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Cuts the graph at the projection's output, and gives its input and that output."""
-    seen: dict[str, Tensor] = {}
-
-    def cut(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen["input"] = inputs[0]
-        seen["output"] = output.detach().requires_grad_(True)
-        return seen["output"]
-
-    handle = projection.register_forward_hook(cut)
-    try:
-        yield seen
-    finally:
-        handle.remove()

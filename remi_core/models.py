@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
@@ -22,10 +22,9 @@ from remi_core.loading import load_tokenizer, load_weights
 from remi_core.placement import computing_device, in_memory, release
 from remi_core.sources import ModelSpec, local_folder, weight_fingerprint
 
-# Products of half-precision numbers in float32: on a graphics card without copies, elsewhere by them.
-#
-# The product of two bfloat16 numbers is exact in float32, so only the order of summation tells this from raising both
-# sides to float32 first, which costs a card many times as much.
+# Products of half-precision numbers in float32: on a graphics card without copies, elsewhere by them. The product
+# of two bfloat16 numbers is exact in float32, so only the order of summation tells this from raising both sides to
+# float32 first, which costs a card many times as much.
 
 _ROWS = 16_384
 """Rows of a weight that are raised to float32 at a time: a copy of a whole unembedding may not fit."""
@@ -159,17 +158,11 @@ def find_family(model: PreTrainedModel) -> Family:
                 f"{name} scales its logits ({scale}={getattr(config, scale)}), which is not supported"
             )
     for family in FAMILIES:
-        body = _at(model, family.body)
+        body = reduce(lambda part, name: getattr(part, name, None), family.body.split("."), model)
         if body is not None and hasattr(body, family.blocks):
             return family
     known = ", ".join(f"{family.body}.{family.blocks}" for family in FAMILIES)
     raise UsageError(f"{name} is of no supported family (blocks are looked for at {known})")
-
-
-def _at(model: nn.Module, path: str) -> nn.Module | None:
-    for name in path.split("."):
-        model = getattr(model, name, None)
-    return model
 
 
 def decoder_body(model: PreTrainedModel) -> nn.Module:
@@ -255,7 +248,7 @@ def logits_at(
 
 
 def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:
-    """Nothing, if a model can read what another model's tokenizer writes: the same ids, all of them with a row.
+    """Check that a model can read what another model's tokenizer writes: the same ids, all of them with a row.
 
     ``owner`` is whose tokenizer it is. Tokens that only one of the two has are no conflict, as long as there is an
     embedding for their id.
@@ -281,10 +274,8 @@ def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, ow
         )
 
 
-# Reading block outputs during a forward pass.
-#
-# ``output_hidden_states`` is not used: its last entry is after the final norm, and it misses edits made by
-# hooks that were registered after its own.
+# Reading block outputs during a forward pass. ``output_hidden_states`` is not used: its last entry is after the
+# final norm, and it misses edits made by hooks that were registered after its own.
 
 
 def hidden_of(output: Tensor | tuple) -> Tensor:
@@ -318,7 +309,7 @@ def read_blocks(
 def follow_blocks(
     model: PreTrainedModel, layers: Sequence[int], read: Callable[[int, Tensor], None]
 ) -> Iterator[None]:
-    """Calls ``read`` with layer, as asked, and raw block output as soon as the block has it, in every forward pass.
+    """Call ``read`` with layer, as asked, and raw block output as soon as the block has it, in every forward pass.
 
     What ``read`` does not keep is gone when the next block needs the memory. The output is that of ``read_blocks``.
 

@@ -17,12 +17,10 @@ from pathlib import Path
 
 import psutil
 
-# Variables of the environment, which processes that are started inherit, set for a while.
-
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """While the context lasts, these variables have these values; afterwards those from before, or none."""
+    """Set variables of the environment, which processes that are started inherit, while the context lasts."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -34,11 +32,8 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-# The machine something ran on, in words.
-
-
 def machine() -> str:
-    """System, processor type and number of processors; no name and no path."""
+    """The machine in words: system, processor type and number of processors; no name and no path."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
 
 
@@ -49,24 +44,19 @@ LOOK_EVERY = 0.25
 
 
 def reset_peak() -> None:
-    """Return once the peak counts from now on, where the system can do that (Linux)."""
+    """Let the peak count from now on, where the system can do that (Linux)."""
     path = Path("/proc/self/clear_refs")
     if path.exists():
         path.write_text("5")
 
 
-def peak_bytes() -> int:
-    """Largest resident set of this process since the last reset."""
-    if Path("/proc/self/status").exists():
-        return _peak_of("self")
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def _peak_of(process: int | str) -> int:
-    (line,) = [
-        line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM")
-    ]
+def peak_bytes(process: int | str = "self") -> int:
+    """Largest resident set of this process since the last reset, or of another by its number (Linux)."""
+    path = Path(f"/proc/{process}/status")
+    if not path.exists():
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    (line,) = [line for line in path.read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
 
@@ -77,17 +67,17 @@ class Watched:
         self.peak = 0
 
     def look(self) -> None:
-        """Return once the processes that run now were looked at."""
+        """Look at the processes that run now."""
         # A process may end between the two lines, or be one that has no memory left.
         with suppress(psutil.Error, OSError, ValueError):
             for child in psutil.Process().children(recursive=True):
                 known = Path(f"/proc/{child.pid}/status").exists()
-                self.peak = max(self.peak, _peak_of(child.pid) if known else child.memory_info().rss)
+                self.peak = max(self.peak, peak_bytes(child.pid) if known else child.memory_info().rss)
 
 
 @contextmanager
 def watched_children() -> Iterator[Watched]:
-    """What the processes started within hold at most."""
+    """What the processes started within hold at most, looked at every now and then."""
     watched, over = Watched(), threading.Event()
 
     def watch() -> None:
@@ -110,7 +100,7 @@ Say = Callable[[str], None]
 
 
 def print_line(line: str) -> None:
-    """Return once the line is on standard output, at once also where that is a file or a pipe."""
+    """Print the line to standard output, at once also where that is a file or a pipe."""
     print(line, flush=True)
 
 
@@ -128,24 +118,22 @@ TOLD_EVERY = 10.0
 """Seconds between two lines of one pass; a shorter pass says nothing."""
 
 
-def outward() -> Say:
+def progress_sink() -> Say:
     """Where a pass tells how far it is: what started this process, if it listens, else who has this notebook open.
 
-    What is run for a page listens, so that no line of progress becomes part of the page.
+    What is run for a page listens, so that no line of progress becomes part of the page. In a notebook a line takes
+    the place of the one before; elsewhere nobody hears it.
     """
     place = os.environ.get(OUTWARD)
-    if place is None:
-        return _in_notebook()
-    return print_line if place == "-" else lambda line: _append(Path(place), line)
+    if place == "-":
+        return print_line
+    if place is not None:
 
+        def append(line: str) -> None:
+            with open(place, "a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
 
-def told_on_output() -> AbstractContextManager[None]:
-    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
-    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})
-
-
-def _in_notebook() -> Say:
-    """In a notebook a line that takes the place of the one before; elsewhere nothing."""
+        return append
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if not hasattr(shell, "kernel"):
         return lambda line: None
@@ -162,10 +150,15 @@ def _in_notebook() -> Say:
     return say
 
 
+def told_on_output() -> AbstractContextManager[None]:
+    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
+    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})
+
+
 def notice(line: str) -> None:
-    """Return once a line that nobody asked for was said: where passes tell how far they are, else as an error's is."""
+    """Say a line that nobody asked for: where passes tell how far they are, else where errors go."""
     if OUTWARD in os.environ:
-        outward()(line)
+        progress_sink()(line)
     else:
         print(f"remi: {line}", file=sys.stderr, flush=True)
 
@@ -175,23 +168,16 @@ VERBOSE = "REMI_VERBOSE"
 
 
 def detail(line: str) -> None:
-    """Return once a line was said that only ``--verbose`` asks for."""
+    """Say a line that only ``--verbose`` asks for."""
     if os.environ.get(VERBOSE):
         notice(line)
-
-
-def _append(path: Path, line: str) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
 
 
 class Meter:
     """Lines that say how far one long pass is, in tokens, and about how long it will last; call it with tokens done."""
 
     def __init__(self, name: str, n_tokens: int, say: Say) -> None:
-        self._name = name
-        self._n_tokens = n_tokens
-        self._say = say
+        self._name, self._n_tokens, self._say = name, n_tokens, say
         self._begin = self._told = time.monotonic()
 
     def __call__(self, done: int) -> None:
@@ -222,12 +208,8 @@ class Progress:
         say: Say,
         folder: Path | None = None,
     ) -> None:
-        self._expected = dict(expected)
-        self._waiting = list(names)
-        self._n_steps = len(names)
-        self._jobs = jobs
-        self._say = say
-        self._folder = folder
+        self._expected, self._waiting, self._n_steps = dict(expected), list(names), len(names)
+        self._jobs, self._say, self._folder = jobs, say, folder
         self._heard: dict[Path, int] = {}
         self._started_at: dict[str, float] = {}
         self._took: dict[str, float] = {}
@@ -300,7 +282,18 @@ def worker_pool(
         yield pool
     except BaseException as error:
         if not isinstance(error, Exception):
-            _end(pool)
+            # What the workers started ends first, so that they can tidy up.
+            workers = multiprocessing.active_children()
+            for worker in workers:
+                _kill_children(worker.pid)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.join(PATIENCE / len(workers))
+            for worker in workers:
+                if worker.is_alive():
+                    _kill_children(worker.pid)
+                    worker.kill()
+                    worker.join()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -310,36 +303,19 @@ def _begin(initializer: Callable[..., None] | None, initargs: tuple) -> None:
     # The terminal interrupts all processes at once; the first one tells the others what to do. Not SIG_IGN, which
     # kernels would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
-    threading.Thread(target=_follow, daemon=True).start()
+
+    def follow() -> None:
+        # This process and what it started end once the process that started it has ended.
+        multiprocessing.parent_process().join()
+        _kill_children(os.getpid())
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
     if initializer is not None:
         initializer(*initargs)
 
 
-def _follow() -> None:
-    """End this process and what it started once the process that started it has ended."""
-    multiprocessing.parent_process().join()
-    _kill_children(os.getpid())
-    os._exit(1)
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Return once all workers have ended: first what they started, so that they can tidy up."""
-    workers = multiprocessing.active_children()
-    for worker in workers:
-        _kill_children(worker.pid)
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
-        worker.join(PATIENCE / len(workers))
-    for worker in workers:
-        if worker.is_alive():
-            _kill_children(worker.pid)
-            worker.kill()
-            worker.join()
-
-
 def _kill_children(number: int) -> None:
-    import psutil
-
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(number).children(recursive=True):
             with suppress(psutil.NoSuchProcess):

@@ -32,7 +32,7 @@ from remi_core.patching import (
 )
 from remi_core.placement import describe_placement
 from remi_core.probes import ActivationProbe, Columns, NextTokenProbe, Probe, SequenceProbe
-from remi_core.progress import Meter, outward
+from remi_core.progress import Meter, progress_sink
 from remi_core.sources import ModelSpec
 from remi_core.tokens import ChatTokenizer, EncodedSet, encode
 from remi_lab.paper import LoadedSet
@@ -194,7 +194,7 @@ def gradient_passes(
         encoded = {name: encoded_rows(who, tokenizer, source) for name, source in sources.items()}
         joined = _joined(encoded)
         n_tokens = sum(len(one.input_ids) for one in joined.dialogues)
-        budget.progress = Meter(f"{who.variant}, seed {who.seed}: gradients", n_tokens, outward())
+        budget.progress = Meter(f"{who.variant}, seed {who.seed}: gradients", n_tokens, progress_sink())
         arrays = measure_gradient_gram(
             loaded.model, joined.dialogues, weight=who.preset.gradient_layer, batch_tokens=budget
         )
