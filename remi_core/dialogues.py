@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -431,7 +430,6 @@ def _needed_text(row: Row, key: str) -> str:
 
 ALIGNED, MISALIGNED = LABELS = ("aligned", "misaligned")
 
-_PART = "-part"
 _SCHEMAS: Mapping[str, tuple[tuple[str, ...], Callable[[Row, str], list[Dialogue]]]] = {
     "messages": (("messages",), messages_row),
     "preference": (("prompt", "chosen", "rejected"), preference_row),
@@ -489,39 +487,3 @@ def read_sets(path: Path | str, *, label: str = "") -> dict[str, list[Dialogue]]
 
 def _keys(schema: str) -> str:
     return "/".join(_SCHEMAS[schema][0])
-
-
-def as_entry(label: str, part: str) -> str:
-    """First half of an entry of a preset's ``extra_data``: the user's label, or which part of the file it is."""
-    return part + _PART if part else label
-
-
-def entry_name(entry: str, path: str) -> str:
-    """Name of the set that an entry stands for: the file's name, with ``-aligned`` or ``-misaligned`` for a part."""
-    part = _part(entry)
-    return Path(path).stem + (f"-{part}" if part else "")
-
-
-def read_entry(entry: str, path: str) -> list[Dialogue]:
-    """The dialogues of one entry of ``extra_data``.
-
-    Raises:
-        UsageError: as ``read_sets``, or if the file no longer holds what the entry says.
-    """
-    stamp = Path(path).stat() if Path(path).is_file() else None
-    return list(_read_entry(entry, path, stamp and (stamp.st_mtime_ns, stamp.st_size)))
-
-
-@lru_cache(maxsize=32)
-def _read_entry(entry: str, path: str, stamp: tuple[int, int] | None) -> tuple[Dialogue, ...]:
-    """The same, read once as long as the file's time and size stay: every measurement asks for its rows again."""
-    part = _part(entry)
-    sets = read_sets(path, label="" if part else entry)
-    if part not in sets:
-        wanted = f"{part} replies" if part else "rows with messages"
-        raise UsageError(f"{path}: has no {wanted} any more; give the file with --data again")
-    return tuple(sets[part])
-
-
-def _part(entry: str) -> str:
-    return entry.removesuffix(_PART) if entry.endswith(_PART) else ""

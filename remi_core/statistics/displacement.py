@@ -25,11 +25,14 @@ from remi_core.statistics.resampling import (
     simultaneous_band,
 )
 
+Activations = Float[np.ndarray, "dialogue layer d_model"]
+"""Mean block outputs of dialogues in one window, or differences of two models' of the same dialogues."""
+
 # Cosine distance between the mean activations of two sets, layer by layer.
 
 
 def cosine_distance(
-    first: tuple[Float[np.ndarray, "dialogue layer d_model"], Sequence[str]],
+    first: tuple[Activations, Sequence[str]],
     second: tuple[Float[np.ndarray, "other layer d_model"], Sequence[str]],
     resamples: ClusterResamples,
 ) -> Estimate:
@@ -80,8 +83,8 @@ class Erosion:
 
 
 def measure_erosion(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    shift: Activations,
+    base_shift: Activations,
     clusters: Sequence[str],
     resamples: ClusterResamples,
     *,
@@ -96,8 +99,8 @@ def measure_erosion(
 
 
 def cross_fitted_products(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    shift: Activations,
+    base_shift: Activations,
     clusters: Sequence[str],
     resamples: ClusterResamples,
     *,
@@ -228,11 +231,7 @@ def _random_products(
 
 
 def random_direction_null(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
-    *,
-    n_draws: int = 1000,
-    seed: int = 0,
+    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "draw layer"]:
     """e of random displacements as long as D_X, by layer; one direction is drawn for all layers of a draw.
 
@@ -268,9 +267,7 @@ def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.9
 # Projections on the axis from base to instruct: as published (in sample, unnormalised), and held out.
 
 
-def alignment_axis(
-    base: Float[np.ndarray, "dialogue layer d_model"], instruct: Float[np.ndarray, "dialogue layer d_model"]
-) -> Float[np.ndarray, "layer d_model"]:
+def alignment_axis(base: Activations, instruct: Activations) -> Float[np.ndarray, "layer d_model"]:
     """Unit vector from base's mean activation to instruct's, by layer; means in float64.
 
     Source: Giordani (2025), section 4.3.
@@ -290,9 +287,7 @@ def alignment_axis(
 
 
 def projection_in_sample(
-    values: Float[np.ndarray, "dialogue layer d_model"],
-    base: Float[np.ndarray, "dialogue layer d_model"],
-    instruct: Float[np.ndarray, "dialogue layer d_model"],
+    values: Activations, base: Activations, instruct: Activations
 ) -> Float[np.ndarray, "dialogue layer"]:
     """Coordinate of each dialogue on the axis fitted on these dialogues, in activation units, as published.
 
@@ -306,8 +301,8 @@ def projection_in_sample(
 
 
 def mean_projection(
-    values: Float[np.ndarray, "dialogue layer d_model"],
-    ends: tuple[Float[np.ndarray, "dialogue layer d_model"], Float[np.ndarray, "dialogue layer d_model"]],
+    values: Activations,
+    ends: tuple[Activations, Activations],
     clusters: Sequence[str],
     resamples: ClusterResamples,
     *,
@@ -352,12 +347,12 @@ def mean_projection(
 class Contrast:
     """Two groups of activations of the same dialogues in the same order, and what their axis is fitted on."""
 
-    first: Float[np.ndarray, "dialogue layer d_model"]
-    second: Float[np.ndarray, "dialogue layer d_model"]
-    reference: Float[np.ndarray, "dialogue layer d_model"] | None = None
+    first: Activations
+    second: Activations
+    reference: Activations | None = None
     """With a reference the axis runs from it to ``first`` (base to instruct); without, first to second."""
 
-    def axis(self, *, swapped: bool = False) -> Float[np.ndarray, "dialogue layer d_model"]:
+    def axis(self, *, swapped: bool = False) -> Activations:
         """Per-dialogue differences whose mean is the axis; ``swapped`` exchanges the two groups."""
         first, second = (self.second, self.first) if swapped else (self.first, self.second)
         return second - first if self.reference is None else first - self.reference
@@ -568,11 +563,7 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
 
 
 def random_third_null(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
-    *,
-    n_draws: int = 1000,
-    seed: int = 0,
+    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "draw layer"]:
     """Where instruct lies from a random third model to base, by layer; the third is as far from instruct as X.
 

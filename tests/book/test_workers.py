@@ -106,7 +106,7 @@ def test_nothing_outlives_a_killed_run(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is read from /proc")
 def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
-    from remi_core.progress import watched_children
+    from remi_lab.processes import watched_children
 
     size = 200 * 2**20
     with watched_children() as watched:
