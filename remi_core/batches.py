@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from remi_core.errors import RemiError, UsageError
+from remi_core.files import FinishedBatches
 from remi_core.parallel import n_ranks, on_all, on_first, rank
 from remi_core.placement import to_device
 from remi_core.tokens import EncodedDialogue
@@ -89,21 +90,6 @@ def pad(encoded: Sequence[EncodedDialogue], group: Sequence[int], *, pad_id: int
 Part = TypeVar("Part")
 
 
-@runtime_checkable
-class Finished(Protocol):
-    """What keeps finished batches, and gives those of a run that was killed."""
-
-    @property
-    def seconds(self) -> float:
-        """Time that went into the latter."""
-
-    def restored(self) -> Iterator[tuple[list[int], object, int]]:
-        """Dialogues, what was measured of them, and the budget then, of each batch."""
-
-    def add(self, group: Sequence[int], part: object, *, ran: int) -> None:
-        """Keeps what was measured of a batch."""
-
-
 @dataclass
 class BatchBudget:
     """How many tokens a batch may hold, padding counted: as asked for, and as memory has it."""
@@ -113,7 +99,7 @@ class BatchBudget:
     """What the last batches were cut to: ``asked``, until memory runs out."""
     n_out_of_memory: int = 0
     """How many batches did not fit."""
-    finished: Finished | None = None
+    finished: FinishedBatches | None = None
     """Where batches are kept that are finished, until the pass has ended; nowhere where there is none."""
     progress: Callable[[int], None] | None = None
     """Called after each batch, or one of each process, with the number of tokens done so far, padding not counted."""
