@@ -151,8 +151,8 @@ def share_batches(
     waiting = group_dialogues(encoded, budget.ran, among=set(range(len(encoded))) - set(seen))
     while waiting:
         turn, waiting = waiting[: n_ranks()], waiting[n_ranks() :]
-        own = turn[rank()] if rank() < len(turn) else None
-        part, fits = (None, True) if own is None else _attempt(measure, pad(encoded, own, pad_id=0))
+        mine = turn[rank()] if rank() < len(turn) else None
+        part, fits = (None, True) if mine is None else _attempt(measure, pad(encoded, mine, pad_id=0))
         all_fit = on_all(fits)
         for group, measured in zip(turn, on_first(part), strict=False):
             if measured is not None:

@@ -90,10 +90,10 @@ def turn_problem(messages: tuple[Message, ...]) -> str | None:
 
 def text_problem(text: str) -> str | None:
     """What keeps a text from being encoded and what is right, or None."""
-    found = _UNREADABLE.search(text)
-    if found is None:
+    unreadable = _UNREADABLE.search(text)
+    if unreadable is None:
         return None
-    if found[0] == "\x00":
+    if unreadable[0] == "\x00":
         return "holds a null character; leave it out"
     return "holds half a surrogate pair; write the whole character"
 
@@ -156,12 +156,12 @@ def json_object(text: bytes) -> dict[str, object]:
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object's keys and values; of two equal keys Python would keep the second and lose the first in silence."""
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for name, value in pairs:
-        if name in found:
+        if name in values:
             raise UsageError(f"key {brief(name)} is there twice; write it once")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _no_number(name: str) -> NoReturn:
@@ -215,7 +215,7 @@ def read_jsonl(path: Path | str) -> list[Dialogue]:
     """
     path = Path(path)
     sets = read_lines(
-        path, lambda row, number: [("", one) for one in messages_row(row, f"{path.stem}:{number}")]
+        path, lambda row, number: [("", dialogue) for dialogue in messages_row(row, f"{path.stem}:{number}")]
     )
     return sets[""]
 

@@ -158,7 +158,7 @@ def _mapped(path: Path, member: ZipInfo) -> np.ndarray:
     with path.open("rb") as stream:
         stream.seek(member.header_offset)
         header = stream.read(_LOCAL_HEADER)
-        lengths = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        lengths = (int.from_bytes(header[start : start + 2], "little") for start in (26, 28))
         stream.seek(member.header_offset + _LOCAL_HEADER + sum(lengths))
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{member.filename} is of an unknown format")
@@ -279,10 +279,10 @@ def refused(error: BaseException) -> str | None:
     """Why a write failed and what to do about it, if it is the disk's or the folder's doing; else None."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
-        found = _FOREIGN.search(str(error))
-        if found is None:
+        named = _FOREIGN.search(str(error))
+        if named is None:
             return None
-        number = int(found[1]) if found[1] else errno.ENOSPC
+        number = int(named[1]) if named[1] else errno.ENOSPC
     return f"{os.strerror(number)}: {ADVICE[number]}" if number in ADVICE else None
 
 

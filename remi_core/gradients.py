@@ -184,15 +184,15 @@ def gram_by_token_pairs(
     """The Gram matrix, from the inner products of tokens: no gradient is formed."""
     gram = torch.zeros((len(factors), len(factors)), dtype=torch.float64, device=device)
     groups = list(_groups([len(inputs) for inputs, _ in factors], int(block_elements**0.5)))
-    for at, left in enumerate(groups):
-        own = _joined(factors, left, device)
-        for right in groups[: at + 1]:
-            other = own if right == left else _joined(factors, right, device)
-            product = (own[0] @ other[0].T) * (own[1] @ other[1].T)
+    for number, left in enumerate(groups):
+        first = _joined(factors, left, device)
+        for right in groups[: number + 1]:
+            second = first if right == left else _joined(factors, right, device)
+            product = (first[0] @ second[0].T) * (first[1] @ second[1].T)
             rows = torch.zeros((len(left), product.shape[1]), dtype=torch.float64, device=device)
-            rows.index_add_(0, own[2], product.double())
+            rows.index_add_(0, first[2], product.double())
             block = torch.zeros((len(left), len(right)), dtype=torch.float64, device=device)
-            block.index_add_(1, other[2], rows)
+            block.index_add_(1, second[2], rows)
             gram[left.start : left.stop, right.start : right.stop] = block
             gram[right.start : right.stop, left.start : left.stop] = block.T
     return gram.cpu().numpy()
@@ -205,20 +205,20 @@ def _on(values: Tensor, device: str) -> Tensor:
 def _groups(counts: Sequence[int], most: int) -> Iterator[range]:
     """Runs of dialogues with at most so many tokens together; a longer dialogue is one of its own."""
     start, total = 0, 0
-    for at, count in enumerate(counts):
-        if at > start and total + count > most:
-            yield range(start, at)
-            start, total = at, 0
+    for index, count in enumerate(counts):
+        if index > start and total + count > most:
+            yield range(start, index)
+            start, total = index, 0
         total += count
     yield range(start, len(counts))
 
 
 def _joined(factors: Sequence[Factors], group: range, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs and gradients of all tokens of a group, and which dialogue of the group each belongs to."""
-    own = [factors[index] for index in group]
-    counts = torch.tensor([len(inputs) for inputs, _ in own])
-    inputs, gradients = (torch.cat([pair[side] for pair in own]) for side in (0, 1))
-    owner = torch.repeat_interleave(torch.arange(len(own)), counts)
+    pairs = [factors[index] for index in group]
+    counts = torch.tensor([len(inputs) for inputs, _ in pairs])
+    inputs, gradients = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
+    owner = torch.repeat_interleave(torch.arange(len(pairs)), counts)
     return _on(inputs, device), _on(gradients, device), owner.to(device)
 
 
@@ -249,7 +249,9 @@ def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
     attention does more to the projection's output than return it. The caller then runs the whole pass.
     """
     block, part = decoder_blocks(model)[-1], attention(model, -1)
-    if any(one._forward_hooks or one._forward_pre_hooks for one in (*block.modules(), final_norm(model))):
+    if any(
+        module._forward_hooks or module._forward_pre_hooks for module in (*block.modules(), final_norm(model))
+    ):
         return None
     seen: dict[str, tuple] = {}
 
@@ -354,7 +356,9 @@ def gradient_factors(
         batch = batch.to(device)
         dialogues = [encoded[index] for index in batch.indices.tolist()]
         starts = [1 if whole_sequence else dialogue.answer_start for dialogue in dialogues]
-        stops = [len(one.input_ids) if whole_sequence else one.answer_stop for one in dialogues]
+        stops = [
+            len(dialogue.input_ids) if whole_sequence else dialogue.answer_stop for dialogue in dialogues
+        ]
         loss, inputs, gradients = _backward(model, projection, batch, list(zip(starts, stops, strict=True)))
         # After the last attention every token stands alone, so most rows are exactly zero there; padding always
         # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
@@ -373,8 +377,8 @@ def gradient_factors(
         return list(zip(zip(*parts, strict=True), loss.tolist(), strict=True))
 
     def keep(indices: Sequence[int], parts: list[tuple[Factors, float]]) -> None:
-        for index, (own, loss) in zip(indices, parts, strict=True):
-            factors.write(index, own)
+        for index, (pair, loss) in zip(indices, parts, strict=True):
+            factors.write(index, pair)
             losses[index] = loss
 
     share_batches(encoded, BatchBudget.of(batch_tokens), measure=measure, keep=keep)

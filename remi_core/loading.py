@@ -76,10 +76,10 @@ def apply_adapter(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
                 part for name in module.adapter_layer_names for part in getattr(module, name).values()
             ):
                 part.to_empty(device=device).float()
-    found = set_peft_model_state_dict(model, weights, adapter_name=_NAME)
-    missing = [name for name in found.missing_keys if "lora_" in name]
-    if missing or found.unexpected_keys:
-        names = ", ".join(sorted([*missing, *found.unexpected_keys])[:3])
+    loaded = set_peft_model_state_dict(model, weights, adapter_name=_NAME)
+    missing = [name for name in loaded.missing_keys if "lora_" in name]
+    if missing or loaded.unexpected_keys:
+        names = ", ".join(sorted([*missing, *loaded.unexpected_keys])[:3])
         raise RemiError(f"adapter {spec.adapter}: its weights do not fit {spec.source}: {names}")
     return model
 

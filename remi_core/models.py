@@ -264,12 +264,12 @@ def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, ow
             f"{loaded.source} has embeddings for {n_rows} tokens, and the tokenizer of {owner} writes {last!r} as "
             f"{vocabulary[last]}: the variants must share their vocabulary"
         )
-    own = loaded.tokenizer.get_vocab()
-    differing = [token for token, number in vocabulary.items() if own.get(token, number) != number]
+    known = loaded.tokenizer.get_vocab()
+    differing = [token for token, number in vocabulary.items() if known.get(token, number) != number]
     if differing:
         token = min(differing, key=vocabulary.get)
         raise UsageError(
-            f"{loaded.source} and {owner} do not share their vocabulary: {token!r} is {own[token]} in the one and "
+            f"{loaded.source} and {owner} do not share their vocabulary: {token!r} is {known[token]} in the one and "
             f"{vocabulary[token]} in the other ({len(differing)} tokens differ)"
         )
 

@@ -174,20 +174,20 @@ def head_alone(model: PreTrainedModel, material: PatchSet, folder: Path) -> Valu
 
 
 def require_equal(
-    found: Values, expected: Values, dialogues: Sequence[EncodedDialogue], *, place: str, tolerance: float
+    measured: Values, expected: Values, dialogues: Sequence[EncodedDialogue], *, place: str, tolerance: float
 ) -> float:
     """The largest difference, nats, of the values of an end point from what it must equal.
 
     Raises:
         RemiError: naming the place (layer and models) and the dialogue, if one is above the tolerance.
     """
-    difference = np.nan_to_num(np.abs(found - expected), nan=0.0)
-    difference[np.isnan(found) != np.isnan(expected)] = np.inf
+    difference = np.nan_to_num(np.abs(measured - expected), nan=0.0)
+    difference[np.isnan(measured) != np.isnan(expected)] = np.inf
     if difference.max() > tolerance:
-        quantity, at = np.unravel_index(difference.argmax(), difference.shape)
+        worst = np.unravel_index(difference.argmax(), difference.shape)
         raise RemiError(
-            f"end point of the patching, {place}: {QUANTITIES[quantity]} of dialogue {dialogues[at].identifier!r} "
-            f"is {found[quantity, at]:.6g}, it must be {expected[quantity, at]:.6g} (within {tolerance:g} nats)"
+            f"end point of the patching, {place}: {QUANTITIES[worst[0]]} of dialogue {dialogues[worst[1]].identifier!r} "
+            f"is {measured[worst]:.6g}, it must be {expected[worst]:.6g} (within {tolerance:g} nats)"
         )
     return float(difference.max())
 

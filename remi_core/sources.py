@@ -37,9 +37,9 @@ def resolve_commit(source: str, revision: str | None = None) -> str:
         return HfApi().model_info(source, revision=revision, timeout=SECONDS).sha
     except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors
         for name in ("config.json", "adapter_config.json"):
-            found = cached_file(source, name, revision)
-            if found is not None:
-                return found.parent.name
+            cached = cached_file(source, name, revision)
+            if cached is not None:
+                return cached.parent.name
         raise unreachable(source, revision, error) from error
 
 
@@ -47,8 +47,8 @@ def cached_file(source: str, name: str, revision: str | None = None) -> Path | N
     """A file of a repository where it was fetched before, else None; no network is used."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(source, name, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def cache_folder() -> Path:
@@ -128,8 +128,8 @@ def adapter_folder(source: str | Path) -> Path | None:
 
 def _pickled(folder: Path) -> str:
     """The end of an error line where a folder has pickled weights instead."""
-    found = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    return f" ({found[0]} is a pickle, which could run code and is never opened)" if found else ""
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    return f" ({pickles[0]} is a pickle, which could run code and is never opened)" if pickles else ""
 
 
 def _existing(source: str | Path, right: str) -> Path | None:

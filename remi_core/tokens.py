@@ -38,7 +38,9 @@ class Hidden:
 
     def shown(self, text: str) -> str:
         """The text with what its placeholders stand for."""
-        return _HIDDEN.sub(lambda found: self.spelled[int(found[1])], text) if self.spelled else text
+        return (
+            _HIDDEN.sub(lambda placeholder: self.spelled[int(placeholder[1])], text) if self.spelled else text
+        )
 
 
 @dataclass(frozen=True)
@@ -268,14 +270,14 @@ def _rendered(
     # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
     marked = [*turns[:-1], {"role": "assistant", "content": SENTINEL}]
     try:
-        around, text = (tokenizer.apply_chat_template(one, tokenize=False) for one in (marked, turns))
+        around, text = (tokenizer.apply_chat_template(some, tokenize=False) for some in (marked, turns))
     except Exception as error:  # a template is a program: it may raise what it will
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise _UnusableError(f"the chat template refuses it: {reason}") from None
-    before, found, after = around.partition(SENTINEL)
+    before, sentinel, after = around.partition(SENTINEL)
     answer = text[len(before) : len(text) - len(after)]
     if (
-        not found
+        not sentinel
         or not (text.startswith(before) and text.endswith(after) and len(before) + len(after) <= len(text))
         or answer.strip() != hidden.messages[-1].content.strip()
     ):
@@ -308,7 +310,7 @@ class _Span(NamedTuple):
 
 def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter) -> _Span:
     _, first, last, pieces = _rendered(messages, tokenizer, splitter)
-    inside = [at for at, (start, stop) in enumerate(pieces.offsets) if first <= start < stop <= last]
+    inside = [index for index, (start, stop) in enumerate(pieces.offsets) if first <= start < stop <= last]
     if not inside:
         raise _UnusableError("no token lies wholly inside the answer")
     straddling, at_end = (
@@ -330,7 +332,7 @@ def _encode_one(
     if dialogue.alternative is not None:
         other = _tokenise(dialogue.with_answer(dialogue.alternative), tokenizer, splitter)
         tokens = zip(span.ids[:stop], other.ids[: other.stop], strict=False)
-        differing = (at for at, (token, alternative) in enumerate(tokens) if token != alternative)
+        differing = (index for index, (token, alternative) in enumerate(tokens) if token != alternative)
         # The first position where the two renderings differ counts if it is an answer token of both.
         first = next(differing, -1)
         if first >= max(span.start, other.start):

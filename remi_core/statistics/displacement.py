@@ -47,8 +47,8 @@ def cosine_distance(
     sums = [cluster_sums(rows, clusters, names)[0] for rows, clusters in (first, second)]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        means = [np.einsum("rc,cld->rld", weights, one, optimize=True) for one in sums]
-        lengths = [np.linalg.norm(one, axis=-1) for one in means]
+        means = [np.einsum("rc,cld->rld", weights, rows, optimize=True) for rows in sums]
+        lengths = [np.linalg.norm(rows, axis=-1) for rows in means]
         if any((length == 0).any() for length in lengths):
             raise ValueError("a resample holds no template of one of the two sets; resample within topics")
         return 1 - (means[0] * means[1]).sum(axis=-1) / (lengths[0] * lengths[1])
@@ -120,10 +120,12 @@ def cross_fitted_products(
             f"variant and base displacements differ in shape: {shift.shape} and {base_shift.shape}"
         )
     names, _ = index_clusters(clusters)
-    own, counts = cluster_sums(shift, clusters, names)
+    variant, counts = cluster_sums(shift, clusters, names)
     base, _ = cluster_sums(base_shift, clusters, names)
     folds = cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
-    grams = np.stack([_layer_grams(own, base), _layer_grams(base, base), _layer_grams(own, own)], axis=1)
+    grams = np.stack(
+        [_layer_grams(variant, base), _layer_grams(base, base), _layer_grams(variant, variant)], axis=1
+    )
 
     def products(weights: np.ndarray) -> np.ndarray:
         return _cross_fitted(grams, counts, folds, weights)
@@ -139,8 +141,8 @@ def erosion_of_products(products: Estimate) -> Erosion:
     def erosion(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
         return np.where(defined, top / np.where(bottom == 0, TINY, bottom), np.nan)
 
-    def residual(share: np.ndarray, bottom: np.ndarray, own: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.maximum(own / np.where(bottom == 0, TINY, bottom) - share**2, 0))
+    def residual(share: np.ndarray, bottom: np.ndarray, squared: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(squared / np.where(bottom == 0, TINY, bottom) - share**2, 0))
 
     by_layer = combine(erosion, across, of_base)
     return Erosion(
@@ -224,10 +226,10 @@ def _random_products(
     One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
     independent directions would make the null of a mean over layers too narrow.
     """
-    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
-    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
+    mean, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
+    draws = np.random.default_rng(seed).standard_normal((n_draws, mean.shape[1]))
     draws /= np.linalg.norm(draws, axis=1, keepdims=True)
-    return draws @ base.T, np.square(own).sum(axis=1), np.square(base).sum(axis=1)
+    return draws @ base.T, np.square(mean).sum(axis=1), np.square(base).sum(axis=1)
 
 
 def random_direction_null(
@@ -317,21 +319,21 @@ def mean_projection(
         ValueError: if a value is NaN or there are fewer than two clusters.
     """
     names, _ = index_clusters(clusters)
-    own, counts = cluster_sums(values, clusters, names)
+    sums, counts = cluster_sums(values, clusters, names)
     base, instruct = (cluster_sums(end, clusters, names)[0] for end in ends)
     axis = instruct - base
     whole = np.zeros(len(names), dtype=np.int64)
     folds = whole if n_folds == 1 else cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(weights), own.shape[1]))
+        total = np.zeros((len(weights), sums.shape[1]))
         for fold in np.unique(folds):
             inside = folds == fold
             fitted = inside if n_folds == 1 else ~inside
-            for layer in range(own.shape[1]):
+            for layer in range(sums.shape[1]):
                 direction = weights[:, fitted] @ axis[fitted, layer]
                 length = np.linalg.norm(direction, axis=1)
-                product = ((weights[:, inside] @ own[inside, layer]) * direction).sum(axis=1)
+                product = ((weights[:, inside] @ sums[inside, layer]) * direction).sum(axis=1)
                 total[:, layer] += product / np.where(length > 0, length, np.inf)
         return total / (weights @ counts)[:, None]
 
@@ -481,11 +483,11 @@ def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.nda
     order = np.argsort(values, axis=1)
     tied = (np.diff(np.take_along_axis(values, order, axis=1), axis=1) == 0).any(axis=1)
     none = np.zeros_like(weights)
-    own, other = (
+    ones, twos = (
         np.take_along_axis(np.concatenate(sides, axis=1), order, axis=1)
         for sides in ((weights, none), (none, weights))
     )
-    result = (other * np.cumsum(own, axis=1)).sum(axis=1) / weights.sum(axis=1) ** 2
+    result = (twos * np.cumsum(ones, axis=1)).sum(axis=1) / weights.sum(axis=1) ** 2
     for row in np.flatnonzero(tied):
         # Ties count half, so that two identical groups give one half exactly.
         order = np.argsort(first[row])

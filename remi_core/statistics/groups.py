@@ -228,8 +228,8 @@ def model_swap_shares(
     first, second = losses.astype(np.float64)
     sides = [labels == data for data in (0, 1)]
     cells = [
-        [(side * (1 - swaps)) @ own + (side * swaps) @ other for side in sides]
-        for own, other in ((first, second), (second, first))
+        [(side * (1 - swaps)) @ kept + (side * swaps) @ swapped for side in sides]
+        for kept, swapped in ((first, second), (second, first))
     ]
     counts = np.stack([np.full(len(swaps), float(side.sum())) for side in sides])
     squares = np.full(len(swaps), np.square(losses.astype(np.float64)).sum())

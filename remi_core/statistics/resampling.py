@@ -301,9 +301,9 @@ def cluster_estimate(statistic: Statistic, names: Sequence[str], resamples: Clus
     drawn = resamples.weights[:, positions].astype(np.float64)
     rows = np.concatenate([np.ones((1, n_own)), drawn, 1 - np.eye(n_own)])
     results = np.asarray(statistic(rows), dtype=np.float64)
-    value, samples, own = results[0], results[1 : 1 + len(drawn)], results[1 + len(drawn) :]
+    value, samples, without = results[0], results[1 : 1 + len(drawn)], results[1 + len(drawn) :]
     left_out = np.repeat(value[None], len(resamples.names), axis=0)
-    left_out[positions] = own
+    left_out[positions] = without
     present = np.zeros(len(resamples.names), dtype=bool)
     present[positions] = True
     return Estimate(
@@ -312,7 +312,7 @@ def cluster_estimate(statistic: Statistic, names: Sequence[str], resamples: Clus
         left_out=left_out,
         present=present,
         n_clusters=n_own,
-        n_strata=len({resamples.strata[at] for at in positions}),
+        n_strata=len({resamples.strata[position] for position in positions}),
     )
 
 
@@ -337,20 +337,20 @@ def combine(function: Callable[..., np.ndarray], *estimates: Estimate) -> Estima
     Raises:
         ValueError: if the estimates do not come from the same resamples.
     """
-    shapes = {(len(one.samples), len(one.left_out)) for one in estimates}
+    shapes = {(len(estimate.samples), len(estimate.left_out)) for estimate in estimates}
     if len(shapes) != 1:
         raise ValueError(f"estimates come from different resamples (resamples, clusters): {sorted(shapes)}")
-    fewest = min(estimates, key=lambda one: one.n_clusters - one.n_strata)
-    value = np.asarray(function(*(one.value[None] for one in estimates)), dtype=np.float64)[0]
+    fewest = min(estimates, key=lambda estimate: estimate.n_clusters - estimate.n_strata)
+    value = np.asarray(function(*(estimate.value[None] for estimate in estimates)), dtype=np.float64)[0]
     return Estimate(
         value=np.asarray(value),
-        samples=np.asarray(function(*(one.samples for one in estimates)), dtype=np.float64),
-        left_out=np.asarray(function(*(one.left_out for one in estimates)), dtype=np.float64),
-        present=np.logical_or.reduce([one.present for one in estimates]),
+        samples=np.asarray(function(*(estimate.samples for estimate in estimates)), dtype=np.float64),
+        left_out=np.asarray(function(*(estimate.left_out for estimate in estimates)), dtype=np.float64),
+        present=np.logical_or.reduce([estimate.present for estimate in estimates]),
         n_clusters=fewest.n_clusters,
         n_strata=fewest.n_strata,
-        repeats_bias=any(one.repeats_bias for one in estimates),
-        counts_bias=any(one.counts_bias for one in estimates),
+        repeats_bias=any(estimate.repeats_bias for estimate in estimates),
+        counts_bias=any(estimate.counts_bias for estimate in estimates),
     )
 
 

@@ -200,11 +200,11 @@ def measure_overlap(
         ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
     """
     names, _ = index_clusters([*first.clusters, *second.clusters])
-    for one in (first, second):
-        top_components(one.rows, n_components, centred=centred)
+    for side in (first, second):
+        top_components(side.rows, n_components, centred=centred)
     sides = [
-        (RefittedSet(rows, n_components, centred=centred), np.searchsorted(names, one.clusters))
-        for rows, one in zip(in_joint_span(first.rows, second.rows), (first, second), strict=True)
+        (RefittedSet(rows, n_components, centred=centred), np.searchsorted(names, side.clusters))
+        for rows, side in zip(in_joint_span(first.rows, second.rows), (first, second), strict=True)
     ]
     # Leaving out a template of one set changes nothing in the other: each set is refitted once a weighting.
     known: list[dict[bytes, np.ndarray]] = [{}, {}]
@@ -221,21 +221,21 @@ def measure_overlap(
         return np.stack([overlap_and_largest(components(0, row), components(1, row)) for row in weights])
 
     both = replace(cluster_estimate(statistic, names, resamples), repeats_bias=True)
-    overlap, largest = (combine(lambda rows, at=at: rows[..., at], both) for at in (0, 1))
+    overlap, largest = (combine(lambda rows, i=i: rows[..., i], both) for i in (0, 1))
     return Overlap(overlap=replace(overlap, counts_bias=True), largest=largest)
 
 
 def measure_scree(
-    one: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
+    vectors: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
 ) -> Estimate:
     """Share of the sum of squares (variance, where centred) of each leading component, (component,), in [0, 1].
 
     Raises:
         ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
     """
-    top_components(one.rows, n_components, centred=centred)
-    names, index = index_clusters(one.clusters)
-    gram = one.rows.astype(np.float64) @ one.rows.T.astype(np.float64)
+    top_components(vectors.rows, n_components, centred=centred)
+    names, index = index_clusters(vectors.clusters)
+    gram = vectors.rows.astype(np.float64) @ vectors.rows.T.astype(np.float64)
 
     def shares(row: np.ndarray) -> np.ndarray:
         values = linalg.eigvalsh(_weighted_gram(gram, row[index], centred=centred))[::-1]
@@ -268,7 +268,7 @@ def random_overlaps(
 
 
 def split_half_overlaps(
-    one: VectorSet, *, n_components: int, centred: bool, n_splits: int = 100, seed: int = 0
+    vectors: VectorSet, *, n_components: int, centred: bool, n_splits: int = 100, seed: int = 0
 ) -> Float[np.ndarray, "split 2"]:
     """S and the largest absolute cosine between components of two random halves of one set's templates: the ceiling.
 
@@ -277,9 +277,9 @@ def split_half_overlaps(
     Raises:
         ValueError: if a half has too few rows for the components.
     """
-    names, index = index_clusters(one.clusters)
+    names, index = index_clusters(vectors.clusters)
     generator = np.random.default_rng(seed)
-    refitted = RefittedSet(*in_joint_span(one.rows), n_components, centred=centred)
+    refitted = RefittedSet(*in_joint_span(vectors.rows), n_components, centred=centred)
     results = []
     for _ in range(n_splits):
         side = generator.permutation(len(names))[index] < len(names) // 2
