@@ -186,8 +186,9 @@ def require_equal(
     if difference.max() > tolerance:
         worst = np.unravel_index(difference.argmax(), difference.shape)
         raise RemiError(
-            f"end point of the patching, {place}: {QUANTITIES[worst[0]]} of dialogue {dialogues[worst[1]].identifier!r} "
-            f"is {measured[worst]:.6g}, it must be {expected[worst]:.6g} (within {tolerance:g} nats)"
+            f"end point of the patching, {place}: {QUANTITIES[worst[0]]} of dialogue "
+            f"{dialogues[worst[1]].identifier!r} is {measured[worst]:.6g}, it must be {expected[worst]:.6g} "
+            f"(within {tolerance:g} nats)"
         )
     return float(difference.max())
 
