@@ -84,14 +84,19 @@ class Family:
     norm: str
     attention_output: str
     """Within a block: the linear map from the heads' outputs back to the residual stream."""
+    mlp_output: str
+    """Within a block: the linear map by which its MLP writes into the residual stream."""
 
 
+# Qwen2, Qwen3, Llama, Mistral, Gemma 1 to 3; Gemma 3 with its image tower; GPT-NeoX, Pythia; GPT-2.
 FAMILIES = (
-    Family("model", "layers", "norm", "self_attn.o_proj"),  # Qwen2, Qwen3, Llama, Mistral, Gemma 1 to 3
-    Family("model.language_model", "layers", "norm", "self_attn.o_proj"),  # Gemma 3 with its image tower
-    Family("gpt_neox", "layers", "final_layer_norm", "attention.dense"),  # GPT-NeoX, Pythia
-    Family("transformer", "h", "ln_f", "attn.c_proj"),  # GPT-2
+    Family("model", "layers", "norm", "self_attn.o_proj", "mlp.down_proj"),
+    Family("model.language_model", "layers", "norm", "self_attn.o_proj", "mlp.down_proj"),
+    Family("gpt_neox", "layers", "final_layer_norm", "attention.dense", "mlp.dense_4h_to_h"),
+    Family("transformer", "h", "ln_f", "attn.c_proj", "mlp.c_proj"),
 )
+NORMS_BEHIND_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
+"""Within a block of some families: between the MLP's last map and the stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +188,15 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     return getattr(decoder_body(model), find_family(model).blocks)
 
 
+def block_at(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The block of a layer.
+
+    Raises:
+        UsageError: if the layer does not exist.
+    """
+    return decoder_blocks(model)[check_layer(model, layer)]
+
+
 def final_norm(model: PreTrainedModel) -> nn.Module:
     """The norm between the last block and the unembedding."""
     return getattr(decoder_body(model), find_family(model).norm)
@@ -199,8 +213,7 @@ def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
     Raises:
         UsageError: if the layer does not exist.
     """
-    block = decoder_blocks(model)[check_layer(model, layer)]
-    return operator.attrgetter(find_family(model).attention_output)(block)
+    return operator.attrgetter(find_family(model).attention_output)(block_at(model, layer))
 
 
 def attention(model: PreTrainedModel, layer: int) -> nn.Module:
@@ -209,8 +222,21 @@ def attention(model: PreTrainedModel, layer: int) -> nn.Module:
     Raises:
         UsageError: if the layer does not exist.
     """
-    block = decoder_blocks(model)[check_layer(model, layer)]
-    return operator.attrgetter(find_family(model).attention_output.rpartition(".")[0])(block)
+    path = find_family(model).attention_output.rpartition(".")[0]
+    return operator.attrgetter(path)(block_at(model, layer))
+
+
+def mlp_output(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The linear map by which a block's MLP writes into the residual stream.
+
+    Raises:
+        UsageError: if the layer does not exist, or the family puts a norm behind that map.
+    """
+    block = block_at(model, layer)
+    for norm in NORMS_BEHIND_MLP:
+        if hasattr(block, norm):
+            raise UsageError(f"{type(model).__name__} has {norm} behind its MLP: use a hook (steer)")
+    return operator.attrgetter(find_family(model).mlp_output)(block)
 
 
 def n_layers(model: PreTrainedModel) -> int:
@@ -316,10 +342,9 @@ def follow_blocks(
     Raises:
         UsageError: if a layer does not exist.
     """
-    blocks = decoder_blocks(model)
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_after_all_hooks(blocks[check_layer(model, layer)], partial(read, layer)))
+            stack.enter_context(_after_all_hooks(block_at(model, layer), partial(read, layer)))
         yield
 
 

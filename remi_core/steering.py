@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from remi_core.errors import UsageError
 from remi_core.models import (
     LoadedModel,
-    check_layer,
+    block_at,
     decoder_blocks,
     final_norm,
     forward_replaced,
@@ -98,30 +97,6 @@ def written_tokens(
     )
 
 
-MLP_OUTPUTS = ("mlp.down_proj", "mlp.dense_4h_to_h", "mlp.c_proj")
-"""Within a block: the last linear map of the MLP, by family."""
-NORMED = ("post_feedforward_layernorm", "post_mlp_layernorm")
-"""Norms between that map and the stream in some families."""
-
-
-def mlp_output(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The linear map by which a block's MLP writes into the residual stream.
-
-    Raises:
-        UsageError: if the layer does not exist, or the family puts a norm behind that map.
-    """
-    block = decoder_blocks(model)[check_layer(model, layer)]
-    between = [name for name in NORMED if hasattr(block, name)]
-    if between:
-        raise UsageError(f"{type(model).__name__} has {between[0]} behind its MLP: use a hook (steer)")
-    for path in MLP_OUTPUTS:
-        try:
-            return operator.attrgetter(path)(block)
-        except AttributeError:
-            continue
-    raise UsageError(f"{type(model).__name__}: no MLP output found (looked for {', '.join(MLP_OUTPUTS)})")
-
-
 # Changing a model while it runs: another output for a block, or blocks that are left out.
 
 Change = Callable[[Tensor], Tensor]
@@ -153,7 +128,7 @@ def steer(model: PreTrainedModel, layer: int, change: Change) -> Iterator[None]:
         # Some families' blocks return a tuple with more in it: what follows must find what it expects.
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    handle = decoder_blocks(model)[check_layer(model, layer)].register_forward_hook(on_output)
+    handle = block_at(model, layer).register_forward_hook(on_output)
     try:
         yield
     finally:

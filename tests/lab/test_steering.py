@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from remi_core.errors import UsageError
-from remi_core.models import final_norm, read_blocks, unembedding
-from remi_core.steering import add_vector, mlp_output, steer
+from remi_core.models import final_norm, mlp_output, read_blocks, unembedding
+from remi_core.steering import add_vector, steer
 from remi_lab.studies.causes import random_directions
 
 IDS = torch.tensor([[5, 9, 11, 7, 3, 8], [4, 6, 2, 9, 1, 12]])
