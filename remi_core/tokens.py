@@ -86,19 +86,16 @@ class Splitter:
         hidden = []
         for message in messages:
             text = message.content
-            for start, stop in reversed(self._control_spans(text)):
+            spans = self._control_tokens(text) if self._may_spell.search(text) else []
+            # A text with marks like ours is hidden whole, or it could name a placeholder.
+            spans = [(0, len(text), -1)] if _OURS.search(text) else spans
+            for start, stop, _ in reversed(spans):
                 spelled.append(text[start:stop])
                 text = f"{text[:start]}{_OPEN}{len(spelled) - 1}{_CLOSE}{text[stop:]}"
             hidden.append(replace(message, content=text))
         return Hidden(tuple(hidden), tuple(spelled))
 
-    def _control_spans(self, text: str) -> list[tuple[int, int]]:
-        if _OURS.search(text):
-            # A text with marks like ours is hidden whole, or it could name a placeholder.
-            return [(0, len(text))]
-        return [(start, stop) for start, stop, _ in self._found(text)] if self._may_spell.search(text) else []
-
-    def _found(self, text: str) -> list[tuple[int, int, int]]:
+    def _control_tokens(self, text: str) -> list[tuple[int, int, int]]:
         """Where the control tokens of a text start and stop, and their ids."""
         pieces = self._plain.encode(text, add_special_tokens=False)
         both = zip(pieces.offsets, pieces.ids, strict=True)
@@ -112,7 +109,7 @@ class Splitter:
             return Pieces(whole.ids, whole.offsets)
         pieces = Pieces([], [])
         start = place = 0
-        for first, stop, number in (*self._found(text), (len(text), len(text), None)):
+        for first, stop, number in (*self._control_tokens(text), (len(text), len(text), None)):
             words = hidden.shown(text[start:first])
             between = self._literal.encode(words, add_special_tokens=False)
             pieces.ids.extend(between.ids)
