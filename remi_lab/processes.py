@@ -100,7 +100,7 @@ def reset_peak() -> None:
 def peak_bytes(process: int | str = "self") -> int:
     """Largest resident set of this process since the last reset, or of another by its number (Linux)."""
     path = Path(f"/proc/{process}/status")
-    if not path.exists():
+    if process == "self" and not path.exists():
         scale = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
     (line,) = [line for line in path.read_text().splitlines() if line.startswith("VmHWM")]

@@ -296,13 +296,8 @@ def _measured(
     from remi_lab.passes import checked_tokenizer
 
     preset = next(iter(sides.values())).preset
-    started, budget, factors, losses, parts = (
-        time.perf_counter(),
-        BatchBudget(preset.batch_tokens),
-        [],
-        [],
-        [],
-    )
+    started, budget = time.perf_counter(), BatchBudget(preset.batch_tokens)
+    factors, losses, parts = [], [], []
     for name, who in sides.items():
         with who.open() as loaded:
             encoded = encode(sets[name], checked_tokenizer(who, loaded), max_tokens=preset.max_tokens)
