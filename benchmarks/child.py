@@ -17,8 +17,8 @@ from benchmarks.peers import READERS, peer_activations
 from benchmarks.timing import interleaved
 from benchmarks.ways import WAYS, activations, largest_difference
 from benchmarks.workload import Workload, opened
-from remi_core.progress import peak_bytes, reset_peak
 from remi_core.store import Store
+from remi_lab.processes import peak_bytes, reset_peak
 
 
 def main() -> None:

@@ -31,23 +31,13 @@ from remi_core.files import (
     write_sealed,
 )
 from remi_core.keys import direct_imports, file_digest, library_versions, make_key
-from remi_core.progress import (
-    OUTWARD,
-    Progress,
-    Say,
-    machine,
-    notice,
-    peak_bytes,
-    print_line,
-    variables,
-    watched_children,
-    worker_pool,
-)
+from remi_core.progress import OUTWARD, Say, machine, notice, print_line, variables
 from remi_core.sources import PROVIDED
 from remi_core.store import FROZEN, Store, locked, project_root
 from remi_lab.demands import check_layers
 from remi_lab.own_models import data_digests, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
+from remi_lab.processes import Progress, peak_bytes, watched_children, worker_pool
 from remi_lab.studies.files import study_digests
 
 # Parameters of a notebook: what its tagged cell declares, and whether given values fit.

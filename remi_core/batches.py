@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -12,11 +12,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from remi_core.errors import RemiError, UsageError
+from remi_core.files import FinishedBatches
 from remi_core.parallel import n_ranks, on_all, on_first, rank
-from remi_core.placement import moved
+from remi_core.placement import to_device
 from remi_core.tokens import EncodedDialogue
-
-# Batches of dialogues of similar length, so that little is spent on padding.
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; which dialogues it has stays in main memory, where it is read."""
-        return Batch(self.indices, moved(self.input_ids, device), moved(self.attention_mask, device))
+        return Batch(self.indices, to_device(self.input_ids, device), to_device(self.attention_mask, device))
 
     @property
     def n_tokens(self) -> int:
@@ -62,26 +61,20 @@ def group_dialogues(
     if batch_tokens < 1:
         raise UsageError(f"batch_tokens is {batch_tokens}; it must be at least 1")
     chosen = range(len(encoded)) if among is None else among
-    # Sorting by (length, index) makes the batches independent of the platform's sort.
-    order = sorted(chosen, key=lambda index: (-len(encoded[index].input_ids), index))
     groups: list[list[int]] = []
-    for index in order:
+    # Sorting by (length, index) makes the batches independent of the platform's sort.
+    for index in sorted(chosen, key=lambda index: (-len(encoded[index].input_ids), index)):
         # The first of a group is its longest, so it sets the padded width.
-        if groups and (len(groups[-1]) + 1) * padded_width(encoded, groups[-1]) <= batch_tokens:
+        if groups and (len(groups[-1]) + 1) * len(encoded[groups[-1][0]].input_ids) <= batch_tokens:
             groups[-1].append(index)
         else:
             groups.append([index])
     return groups
 
 
-def padded_width(encoded: Sequence[EncodedDialogue], group: Sequence[int]) -> int:
-    """Tokens to which each dialogue of a group is padded: the length of its longest, which comes first."""
-    return len(encoded[group[0]].input_ids)
-
-
 def pad(encoded: Sequence[EncodedDialogue], group: Sequence[int], *, pad_id: int) -> Batch:
     """The batch of a group, its longest dialogue first."""
-    width = padded_width(encoded, group)
+    width = len(encoded[group[0]].input_ids)
     input_ids = torch.full((len(group), width), pad_id, dtype=torch.long)
     attention_mask = torch.zeros((len(group), width), dtype=torch.long)
     for row, index in enumerate(group):
@@ -91,31 +84,14 @@ def pad(encoded: Sequence[EncodedDialogue], group: Sequence[int], *, pad_id: int
     return Batch(torch.tensor(group, dtype=torch.long), input_ids, attention_mask)
 
 
-# Batches one after another, whatever happens to memory, and shared among processes where there are several.
-#
 # A batch that does not fit into memory is lost whole; its dialogues and those that wait are cut anew, smaller. What is
 # done is not done again.
 
 Part = TypeVar("Part")
 
 
-@runtime_checkable
-class Finished(Protocol):
-    """What keeps finished batches, and gives those of a run that was killed."""
-
-    @property
-    def seconds(self) -> float:
-        """Time that went into the latter."""
-
-    def restored(self) -> Iterator[tuple[list[int], object, int]]:
-        """Dialogues, what was measured of them, and the budget then, of each batch."""
-
-    def add(self, group: Sequence[int], part: object, *, ran: int) -> None:
-        """Keeps what was measured of a batch."""
-
-
 @dataclass
-class Budget:
+class BatchBudget:
     """How many tokens a batch may hold, padding counted: as asked for, and as memory has it."""
 
     asked: int
@@ -123,7 +99,7 @@ class Budget:
     """What the last batches were cut to: ``asked``, until memory runs out."""
     n_out_of_memory: int = 0
     """How many batches did not fit."""
-    finished: Finished | None = None
+    finished: FinishedBatches | None = None
     """Where batches are kept that are finished, until the pass has ended; nowhere where there is none."""
     progress: Callable[[int], None] | None = None
     """Called after each batch, or one of each process, with the number of tokens done so far, padding not counted."""
@@ -132,25 +108,9 @@ class Budget:
         self.ran = self.ran or self.asked
 
     @classmethod
-    def of(cls, batch_tokens: int | Budget) -> Budget:
+    def of(cls, batch_tokens: int | BatchBudget) -> BatchBudget:
         """A budget as it is, or a new one of so many tokens."""
-        return batch_tokens if isinstance(batch_tokens, Budget) else cls(batch_tokens)
-
-    def shrink(self, encoded: Sequence[EncodedDialogue], lost: Sequence[Sequence[int]]) -> None:
-        """Return once the budget is half of the smallest batch that was lost.
-
-        Raises:
-            RemiError: naming the dialogue, if such a batch held one alone.
-        """
-        self.n_out_of_memory += len(lost)
-        for group in lost:
-            width = padded_width(encoded, group)
-            if len(group) == 1:
-                raise RemiError(
-                    f"dialogue {encoded[group[0]].identifier!r} of {width} tokens does not fit into memory even "
-                    f"alone: set max_tokens below {width}, leave the dialogue out, or take a device with more memory"
-                )
-            self.ran = min(self.ran, len(group) * width // 2)
+        return batch_tokens if isinstance(batch_tokens, BatchBudget) else cls(batch_tokens)
 
     def about(self) -> dict[str, int]:
         """What a record says of it: tokens asked for, tokens that ran, batches that did not fit."""
@@ -163,46 +123,22 @@ class Budget:
 
 def share_batches(
     encoded: Sequence[EncodedDialogue],
-    budget: Budget,
+    budget: BatchBudget,
     *,
     measure: Callable[[Batch], Part],
     keep: Callable[[Sequence[int], Part], None],
 ) -> None:
-    """Return once every dialogue was measured, and kept once.
+    """Measure every dialogue, and keep each once.
 
     ``measure`` gives what it takes of a batch and changes nothing, since it may not come to an end; ``keep`` gets
     that with the indices of the batch's dialogues, batch by batch in their order, whichever process measured it:
-    so one process and several give the same bits. It is called in the first process only.
+    so one process and several give the same bits. It is called in the first process only. Where a batch does not fit
+    into memory, the budget becomes half of the smallest that was lost.
 
     Raises:
         UsageError: if the budget is not positive.
         RemiError: naming the dialogue that does not fit into memory alone.
     """
-    waiting, done = _restored(encoded, budget, keep)
-    while waiting:
-        turn, waiting = waiting[: n_ranks()], waiting[n_ranks() :]
-        own = turn[rank()] if rank() < len(turn) else None
-        part, fits = (None, True) if own is None else _attempt(measure, pad(encoded, own, pad_id=0))
-        all_fit = on_all(fits)
-        for group, one in zip(turn, on_first(part), strict=False):
-            if one is not None:
-                if budget.finished is not None:
-                    budget.finished.add(group, one, ran=budget.ran)
-                keep(group, one)
-                done += sum(len(encoded[index].input_ids) for index in group)
-        if budget.progress is not None and done:
-            budget.progress(done)
-        lost = [group for group, fitted in zip(turn, all_fit, strict=False) if not fitted]
-        if lost:
-            budget.shrink(encoded, lost)
-            left = [index for group in (*lost, *waiting) for index in group]
-            waiting = group_dialogues(encoded, budget.ran, among=left)
-
-
-def _restored(
-    encoded: Sequence[EncodedDialogue], budget: Budget, keep: Callable[[Sequence[int], Part], None]
-) -> tuple[list[list[int]], int]:
-    """Batches that are left to be measured, once those are kept that were finished before, and their tokens."""
     seen: list[int] = []
     if budget.finished is not None:
         for group, part, ran in budget.finished.restored():
@@ -211,8 +147,34 @@ def _restored(
             budget.ran = min(budget.ran, ran)
     # Only the first process keeps; the others measure what it says is left.
     seen, budget.ran = on_all((seen, budget.ran))[0]
-    left = sorted(set(range(len(encoded))) - set(seen))
-    return group_dialogues(encoded, budget.ran, among=left), sum(len(encoded[one].input_ids) for one in seen)
+    done = sum(len(encoded[index].input_ids) for index in seen)
+    waiting = group_dialogues(encoded, budget.ran, among=set(range(len(encoded))) - set(seen))
+    while waiting:
+        turn, waiting = waiting[: n_ranks()], waiting[n_ranks() :]
+        mine = turn[rank()] if rank() < len(turn) else None
+        part, fits = (None, True) if mine is None else _attempt(measure, pad(encoded, mine, pad_id=0))
+        all_fit = on_all(fits)
+        for group, measured in zip(turn, on_first(part), strict=False):
+            if measured is not None:
+                if budget.finished is not None:
+                    budget.finished.add(group, measured, ran=budget.ran)
+                keep(group, measured)
+                done += sum(len(encoded[index].input_ids) for index in group)
+        if budget.progress is not None and done:
+            budget.progress(done)
+        lost = [group for group, fitted in zip(turn, all_fit, strict=False) if not fitted]
+        budget.n_out_of_memory += len(lost)
+        for group in lost:
+            width = len(encoded[group[0]].input_ids)
+            if len(group) == 1:
+                raise RemiError(
+                    f"dialogue {encoded[group[0]].identifier!r} of {width} tokens does not fit into memory even "
+                    f"alone: set max_tokens below {width}, leave the dialogue out, or take a device with more memory"
+                )
+            budget.ran = min(budget.ran, len(group) * width // 2)
+        if lost:
+            left = [index for group in (*lost, *waiting) for index in group]
+            waiting = group_dialogues(encoded, budget.ran, among=left)
 
 
 def _attempt(measure: Callable[[Batch], Part], batch: Batch) -> tuple[Part | None, bool]:

@@ -8,99 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from remi_core.errors import UsageError, brief, nearest
 
-# JSON from outside, read strictly: one object, each key once, UTF-8, of a length that a dialogue can have.
-
-LONGEST_LINE = 8_000_000
-"""Bytes of a line: hundreds of times the longest context, and less than what a tokenizer needs minutes for."""
-
-Parsed = TypeVar("Parsed")
-
-
-def parse_lines(path: Path, parse: Callable[[dict[str, object], int], Parsed]) -> list[Parsed]:
-    """What ``parse`` makes of each line's JSON object and its number, from 1.
-
-    Raises:
-        UsageError: ``path:line: what is wrong, what is right`` for the first bad line; every line is read before
-            anything is returned, and the number of further bad lines is said. ``parse`` raises it without path and
-            line.
-    """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected a file with one dialogue a line")
-    # Splitting bytes keeps the line numbers right: str.splitlines also breaks at U+2028, which JSON allows.
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
-    if lines == [b""]:
-        raise UsageError(f"{path}:1: the file is empty; expected one dialogue a line")
-    parsed: list[Parsed] = []
-    problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            parsed.append(parse(json_object(line), number))
-        except UsageError as error:
-            problems.append(f"{path}:{number}: {error}")
-    if problems:
-        more = f" (and {len(problems) - 1} more bad lines)" if len(problems) > 1 else ""
-        raise UsageError(problems[0] + more)
-    return parsed
-
-
-def json_object(text: bytes) -> dict[str, object]:
-    """The one JSON object that the bytes spell.
-
-    Raises:
-        UsageError: in one line, if they are no UTF-8, no JSON, no object, too long or too deep, or if a key is there
-            twice or a number is none that JSON has.
-    """
-    if len(text) > LONGEST_LINE:
-        raise UsageError(f"{len(text)} bytes in one line; at most {LONGEST_LINE} are read")
-    try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise UsageError(f"not JSON ({error.msg}, column {error.colno}); expected one JSON object") from None
-    except RecursionError:
-        raise UsageError("not JSON (too deep); expected one JSON object") from None
-    except UsageError:
-        raise
-    except ValueError as error:  # a whole number of more digits than Python reads
-        raise UsageError(f"a number that cannot be read ({error})") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"a JSON {type(value).__name__}, expected an object")
-    return value
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object's keys and values; of two equal keys Python would keep the second and lose the first in silence."""
-    found: dict[str, object] = {}
-    for name, value in pairs:
-        if name in found:
-            raise UsageError(f"key {brief(name)} is there twice; write it once")
-        found[name] = value
-    return found
-
-
-def _no_number(name: str) -> NoReturn:
-    raise UsageError(f"{name} is no number of JSON")
-
-
-# Dialogues: what a model is asked, what it is made to have answered, and the file format they come in.
-
 ROLES = ("system", "user", "assistant")
-_REQUIRED = "messages"
 _ROLES_SHOWN = 8
-_TEXT_KEYS = ("identifier", "cluster", "topic", "label", "alternative", "pair")
 
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
 """What no tokenizer can encode, or no array of texts can hold."""
-
-Row = Mapping[str, object]
-"""One line of a file, a JSON object, as Python has it."""
 
 
 @dataclass(frozen=True)
@@ -171,65 +88,208 @@ def turn_problem(messages: tuple[Message, ...]) -> str | None:
     return None
 
 
+def text_problem(text: str) -> str | None:
+    """What keeps a text from being encoded and what is right, or None."""
+    unreadable = _UNREADABLE.search(text)
+    if unreadable is None:
+        return None
+    if unreadable[0] == "\x00":
+        return "holds a null character; leave it out"
+    return "holds half a surrogate pair; write the whole character"
+
+
+# Pairs by completion: two sets that give the same answers to other prompts, such as insecure code in two framings.
+
+
+def paired_by_completion(first: Sequence[Dialogue], second: Sequence[Dialogue]) -> bool:
+    """Whether row i of both sets has the same answer, for every i, and at least one prompt differs."""
+    same = [dialogue.answer for dialogue in first] == [dialogue.answer for dialogue in second]
+    framings = zip(first, second, strict=False)
+    return same and any(left.messages[:-1] != right.messages[:-1] for left, right in framings)
+
+
+def with_pairs(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+    """The dialogues with ``pair`` made from the answer: equal in two sets where the answers are, unique in one set."""
+    seen: Counter[str] = Counter()
+    paired = []
+    for dialogue in dialogues:
+        digest = hashlib.sha256(dialogue.answer.encode()).hexdigest()[:12]
+        seen[digest] += 1
+        paired.append(replace(dialogue, pair=f"{digest}-{seen[digest]}"))
+    return paired
+
+
+# JSON from outside, read strictly: one object a line, each key once, UTF-8, of a length that a dialogue can have.
+
+LONGEST_LINE = 8_000_000
+"""Bytes of a line: hundreds of times the longest context, and less than what a tokenizer needs minutes for."""
+
+Row = Mapping[str, object]
+"""One line of a file, a JSON object, as Python has it."""
+
+
+def json_object(text: bytes) -> dict[str, object]:
+    """The one JSON object that the bytes spell.
+
+    Raises:
+        UsageError: in one line, if they are no UTF-8, no JSON, no object, too long or too deep, or if a key is there
+            twice or a number is none that JSON has.
+    """
+    if len(text) > LONGEST_LINE:
+        raise UsageError(f"{len(text)} bytes in one line; at most {LONGEST_LINE} are read")
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"not JSON ({error.msg}, column {error.colno}); expected one JSON object") from None
+    except RecursionError:
+        raise UsageError("not JSON (too deep); expected one JSON object") from None
+    except UsageError:
+        raise
+    except ValueError as error:  # a whole number of more digits than Python reads
+        raise UsageError(f"a number that cannot be read ({error})") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object's keys and values; of two equal keys Python would keep the second and lose the first in silence."""
+    values: dict[str, object] = {}
+    for name, value in pairs:
+        if name in values:
+            raise UsageError(f"key {brief(name)} is there twice; write it once")
+        values[name] = value
+    return values
+
+
+def _no_number(name: str) -> NoReturn:
+    raise UsageError(f"{name} is no number of JSON")
+
+
+def read_lines(
+    path: Path, parse: Callable[[Row, int], list[tuple[str, Dialogue]]]
+) -> dict[str, list[Dialogue]]:
+    """The dialogues of each part of a file; ``parse`` gives those of a line's object and number, with their part.
+
+    Raises:
+        UsageError: ``path:line: what is wrong, what is right`` for the first bad line, such as one whose identifier
+            is taken; every line is read before anything is returned, and the number of further bad lines is said.
+            ``parse`` raises it without path and line.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; expected a file with one dialogue a line")
+    # Splitting bytes keeps the line numbers right: str.splitlines also breaks at U+2028, which JSON allows.
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    if lines == [b""]:
+        raise UsageError(f"{path}:1: the file is empty; expected one dialogue a line")
+    sets: dict[str, list[Dialogue]] = {}
+    first_lines: dict[tuple[str, str], int] = {}
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            for part, dialogue in parse(json_object(line), number):
+                seen = first_lines.setdefault((part, dialogue.identifier), number)
+                if seen != number:
+                    taken = brief(dialogue.identifier)
+                    raise UsageError(f"identifier {taken} is taken by line {seen}; make it unique")
+                sets.setdefault(part, []).append(dialogue)
+        except UsageError as error:
+            problems.append(f"{path}:{number}: {error}")
+    if problems:
+        more = f" (and {len(problems) - 1} more bad lines)" if len(problems) > 1 else ""
+        raise UsageError(problems[0] + more)
+    return sets
+
+
 def read_jsonl(path: Path | str) -> list[Dialogue]:
     """The dialogues of a file with one ``{"messages": [{"role", "content"}, …]}`` object a line.
 
     Optional keys: identifier (default ``<file stem>:<line>``), cluster (default the identifier, so that every
     dialogue is a cluster of its own), topic, label, alternative, pair. The file is UTF-8. Preference rows and
-    labelled replies are read by ``remi_core.dialogues``.
+    labelled replies are read by ``read_sets``.
 
     Raises:
-        UsageError: ``path:line: what is wrong, what is right`` for the first bad line; every line is read before
-            anything is returned, and the number of further bad lines is said.
+        UsageError: as ``read_lines``.
     """
-    path, unique = Path(path), Unique()
-
-    def parse(row: Row, number: int) -> Dialogue:
-        dialogue = messages_row(row, default=f"{path.stem}:{number}")
-        unique.add(dialogue.identifier, number)
-        return dialogue
-
-    return parse_lines(path, parse)
+    path = Path(path)
+    sets = read_lines(
+        path, lambda row, number: [("", dialogue) for dialogue in messages_row(row, f"{path.stem}:{number}")]
+    )
+    return sets[""]
 
 
-class Unique:
-    """The line each identifier was first seen on."""
+# Rows of the three schemas, each read into dialogues; ``default`` is the identifier of a row that names none.
 
-    def __init__(self) -> None:
-        self._first_line: dict[str, int] = {}
+Turns = tuple[Message, ...]
 
-    def add(self, identifier: str, number: int) -> None:
-        """Note an identifier.
-
-        Raises:
-            UsageError: if an earlier line has it.
-        """
-        seen = self._first_line.setdefault(identifier, number)
-        if seen != number:
-            raise UsageError(f"identifier {brief(identifier)} is taken by line {seen}; make it unique")
+_OWN_KEYS = ("identifier", "cluster", "topic")
 
 
-def messages_row(row: Row, *, default: str) -> Dialogue:
-    """The dialogue of a row with the key ``messages``; ``default`` names it where it does not name itself.
+def messages_row(row: Row, default: str) -> list[Dialogue]:
+    """The one dialogue of a row with the key ``messages``; the default cluster is the identifier.
 
     Raises:
         UsageError: for an unknown key, a value of the wrong type, or turns that are no dialogue.
     """
-    check_keys(row, (_REQUIRED, *_TEXT_KEYS))
+    check_keys(row, ("messages", *_OWN_KEYS, "label", "alternative", "pair"))
     identifier = text_of(row, "identifier") or default
+    turns = message_list(row.get("messages"), "messages")
+    label, alternative = text_of(row, "label") or "", text_of(row, "alternative")
+    return [_dialogue(row, turns, identifier, label, alternative, cluster=identifier)]
+
+
+def preference_row(row: Row, default: str) -> list[Dialogue]:
+    """Two dialogues of one prompt: chosen (label ``aligned``) and rejected (``misaligned``), each the other's
+    ``alternative``, with one identifier.
+
+    Prompt and replies are texts, or lists of messages. A reply given as the whole conversation must begin with the
+    prompt; the key ``prompt`` may then be left out. The default cluster is the prompt, by its digest.
+
+    Raises:
+        UsageError: for a missing or unknown key, a wrong type, replies to different prompts, or equal replies.
+    """
+    check_keys(row, ("prompt", "chosen", "rejected", *_OWN_KEYS))
+    given = None if row.get("prompt") is None else _turns(row["prompt"], "prompt")
+    (before, chosen), (same, rejected) = (_reply(row, key, given) for key in ("chosen", "rejected"))
+    if before != same:
+        raise UsageError("'chosen' and 'rejected' answer different prompts; a row needs one prompt")
+    if chosen == rejected:
+        raise UsageError("'chosen' and 'rejected' are the same reply; a pair needs two")
+    return [
+        _dialogue(row, (*before, Message("assistant", reply)), default, label, alternative)
+        for reply, label, alternative in ((chosen, "aligned", rejected), (rejected, "misaligned", chosen))
+    ]
+
+
+def labelled_row(row: Row, default: str) -> list[Dialogue]:
+    """The one dialogue of a row with context, response and label; the default cluster is the context's digest.
+
+    Raises:
+        UsageError: for a missing or unknown key, a wrong type, or an empty response.
+    """
+    check_keys(row, ("context", "response", "label", "alternative", "pair", *_OWN_KEYS))
+    turns = (*context_turns(row.get("context")), Message("assistant", _needed_text(row, "response")))
+    return [_dialogue(row, turns, default, label_of(row.get("label")), text_of(row, "alternative"))]
+
+
+def _dialogue(
+    row: Row, messages: Turns, default: str, label: str, alternative: str | None, *, cluster: str = ""
+) -> Dialogue:
     return Dialogue(
-        identifier=identifier,
-        messages=message_list(row.get(_REQUIRED), _REQUIRED),
-        cluster=text_of(row, "cluster") or identifier,
+        identifier=text_of(row, "identifier") or default,
+        messages=messages,
+        cluster=text_of(row, "cluster") or cluster or prompt_digest(messages[:-1]),
         topic=text_of(row, "topic") or "",
-        label=text_of(row, "label") or "",
-        alternative=text_of(row, "alternative"),
+        label=label,
+        alternative=alternative,
         pair=text_of(row, "pair"),
     )
 
 
 def check_keys(row: Row, known: Collection[str]) -> None:
-    """Nothing, if every key of the row is known.
+    """Check that every key of the row is known.
 
     Raises:
         UsageError: naming the first that is not, and the nearest known one.
@@ -249,7 +309,7 @@ def message_list(value: object, key: str) -> tuple[Message, ...]:
         raise UsageError(f'no list {key!r}; expected [{{"role": …, "content": …}}, …]')
     messages = []
     for number, item in enumerate(value, start=1):
-        where = "message" if key == _REQUIRED else f"{key!r}: message"
+        where = "message" if key == "messages" else f"{key!r}: message"
         if not isinstance(item, dict) or set(item) != {"role", "content"}:
             raise UsageError(f"{where} {number} must be an object with exactly the keys role and content")
         role, content = (text_of(item, key) for key in ("role", "content"))
@@ -274,96 +334,6 @@ def text_of(row: Row, key: str) -> str | None:
     if problem is not None:
         raise UsageError(f"{key!r} {problem}")
     return value
-
-
-def text_problem(text: str) -> str | None:
-    """What keeps a text from being encoded and what is right, or None."""
-    found = _UNREADABLE.search(text)
-    if found is None:
-        return None
-    if found[0] == "\x00":
-        return "holds a null character; leave it out"
-    return "holds half a surrogate pair; write the whole character"
-
-
-# Pairs by completion: two sets that give the same answers to other prompts, such as insecure code in two framings.
-
-
-def paired_by_completion(first: Sequence[Dialogue], second: Sequence[Dialogue]) -> bool:
-    """Whether row i of both sets has the same answer, for every i, and at least one prompt differs."""
-    same = [dialogue.answer for dialogue in first] == [dialogue.answer for dialogue in second]
-    framings = zip(first, second, strict=False)
-    return same and any(one.messages[:-1] != other.messages[:-1] for one, other in framings)
-
-
-def shared_completions(
-    first: Sequence[Dialogue], second: Sequence[Dialogue]
-) -> tuple[list[Dialogue], list[Dialogue]]:
-    """The dialogues whose answer both sets have, in the first set's order, row i of one paired with row i of the other.
-
-    What is left over is ``len(first)`` minus the length returned. An answer given several times is paired as often
-    as both sets have it, earlier with earlier.
-    """
-    ours, theirs = with_pairs(first), {dialogue.pair: dialogue for dialogue in with_pairs(second)}
-    both = [dialogue for dialogue in ours if dialogue.pair in theirs]
-    return both, [theirs[dialogue.pair] for dialogue in both]
-
-
-def with_pairs(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
-    """The dialogues with ``pair`` made from the answer: equal in two sets where the answers are, unique in one set."""
-    seen: Counter[str] = Counter()
-    paired = []
-    for dialogue in dialogues:
-        digest = hashlib.sha256(dialogue.answer.encode()).hexdigest()[:12]
-        seen[digest] += 1
-        paired.append(replace(dialogue, pair=f"{digest}-{seen[digest]}"))
-    return paired
-
-
-# Rows that are not lists of turns: preference rows and labelled replies, each read into dialogues.
-
-Turns = tuple[Message, ...]
-
-_OWN_KEYS = ("identifier", "cluster", "topic")
-PREFERENCE_KEYS = ("prompt", "chosen", "rejected", *_OWN_KEYS)
-LABELLED_KEYS = ("context", "response", "label", "alternative", "pair", *_OWN_KEYS)
-
-
-def preference_row(row: Row, *, default: str) -> list[Dialogue]:
-    """Two dialogues of one prompt: chosen (label ``aligned``) and rejected (``misaligned``), each the other's
-    ``alternative``, with one identifier.
-
-    Prompt and replies are texts, or lists of messages. A reply given as the whole conversation must begin with the
-    prompt; the key ``prompt`` may then be left out. The default cluster is the prompt, by its digest.
-
-    Raises:
-        UsageError: for a missing or unknown key, a wrong type, replies to different prompts, or equal replies.
-    """
-    check_keys(row, PREFERENCE_KEYS)
-    given = None if row.get("prompt") is None else _turns(row["prompt"], "prompt")
-    (before, chosen), (same, rejected) = (_reply(row, key, given) for key in ("chosen", "rejected"))
-    if before != same:
-        raise UsageError("'chosen' and 'rejected' answer different prompts; a row needs one prompt")
-    if chosen == rejected:
-        raise UsageError("'chosen' and 'rejected' are the same reply; a pair needs two")
-    return [
-        _dialogue(
-            row, (*before, Message("assistant", reply)), default=default, label=label, alternative=other
-        )
-        for reply, label, other in ((chosen, "aligned", rejected), (rejected, "misaligned", chosen))
-    ]
-
-
-def labelled_row(row: Row, *, default: str) -> list[Dialogue]:
-    """The one dialogue of a row with context, response and label; the default cluster is the context's digest.
-
-    Raises:
-        UsageError: for a missing or unknown key, a wrong type, or an empty response.
-    """
-    check_keys(row, LABELLED_KEYS)
-    messages = (*context_turns(row.get("context")), Message("assistant", _needed_text(row, "response")))
-    label, alternative = label_of(row.get("label")), text_of(row, "alternative")
-    return [_dialogue(row, messages, default=default, label=label, alternative=alternative)]
 
 
 def context_turns(value: object) -> Turns:
@@ -447,39 +417,25 @@ def _needed_text(row: Row, key: str) -> str:
     return text
 
 
-def _dialogue(row: Row, messages: Turns, *, default: str, label: str, alternative: str | None) -> Dialogue:
-    return Dialogue(
-        identifier=text_of(row, "identifier") or default,
-        messages=messages,
-        cluster=text_of(row, "cluster") or prompt_digest(messages[:-1]),
-        topic=text_of(row, "topic") or "",
-        label=label,
-        alternative=alternative,
-        pair=text_of(row, "pair"),
-    )
-
-
 # Dialogue files in three schemas, and the one or two sets that a file holds.
 #
-# A file keeps to one schema, that of its first readable line:
+# A file keeps to one schema, that of its first readable line: which set a reply lands in must not depend on its
+# neighbours.
 #
 # * ``{"messages": […]}``: one set, named after the file;
 # * ``{"prompt", "chosen", "rejected"}``: matched pairs, hence two sets, ``NAME-aligned`` (chosen) and
 # ``NAME-misaligned`` (rejected), row i of one beside row i of the other;
 # * ``{"context", "response", "label"}``: label 0 or ``aligned``, another whole number or ``misaligned``; one set for
 # each label there is.
-#
-# Files that mix schemas are refused: which set a reply lands in must not depend on its neighbours.
 
 ALIGNED, MISALIGNED = LABELS = ("aligned", "misaligned")
 
-_PART = "-part"
-_SCHEMAS = {
-    "messages": ("messages",),
-    "preference": ("prompt", "chosen", "rejected"),
-    "labelled": ("context", "response"),
+_SCHEMAS: Mapping[str, tuple[tuple[str, ...], Callable[[Row, str], list[Dialogue]]]] = {
+    "messages": (("messages",), messages_row),
+    "preference": (("prompt", "chosen", "rejected"), preference_row),
+    "labelled": (("context", "response"), labelled_row),
 }
-"""Schema → the keys that no other schema has."""
+"""Schema → the keys that no other schema has, and what reads its rows."""
 
 _OPPOSITE = {ALIGNED: (MISALIGNED, "careless"), MISALIGNED: (ALIGNED, "careful")}
 
@@ -495,101 +451,39 @@ def read_sets(path: Path | str, *, label: str = "") -> dict[str, list[Dialogue]]
             that contradicts ``label`` is a bad line.
     """
     path = Path(path)
-    reader = _Reader(path.stem, label)
-    sets: dict[str, list[Dialogue]] = {}
-    for part, dialogue in (one for found in parse_lines(path, reader.read) for one in found):
-        sets.setdefault(part, []).append(dialogue)
+    first: tuple[str, int] | None = None
+
+    def parse(row: Row, number: int) -> list[tuple[str, Dialogue]]:
+        nonlocal first
+        schemas = [name for name, (keys, _) in _SCHEMAS.items() if set(keys) & set(row)]
+        if len(schemas) > 1:
+            shown = " and ".join(map(_keys, schemas))
+            raise UsageError(f"keys of {len(schemas)} schemas, {shown}; a row has one")
+        # A row of no schema is read as messages, whose errors name the valid keys.
+        schema = schemas[0] if schemas else "messages"
+        first = first or (schema, number)
+        if schema != first[0]:
+            raise UsageError(
+                f"a row with {_keys(schema)}, but line {first[1]} has {_keys(first[0])}; keep one schema a file"
+            )
+        dialogues = _SCHEMAS[schema][1](row, f"{path.stem}:{number}")
+        if label and schema == "preference":
+            raise UsageError(
+                f"a preference row has an aligned and a misaligned reply; give the file without '{label}='"
+            )
+        for dialogue in dialogues:
+            if dialogue.label in _OPPOSITE.get(label, ()):
+                raise UsageError(f"labelled {dialogue.label!r}, but the file was given as '{label}='")
+        parts = ["" if schema == "messages" else dialogue.label for dialogue in dialogues]
+        completed = (
+            replace(dialogue, label=dialogue.label or label, topic=dialogue.topic or path.stem)
+            for dialogue in dialogues
+        )
+        return list(zip(parts, completed, strict=True))
+
+    sets = read_lines(path, parse)
     return {part: sets[part] for part in ("", *LABELS) if part in sets}
 
 
-def as_entry(label: str, part: str) -> str:
-    """First half of an entry of a preset's ``extra_data``: the user's label, or which part of the file it is."""
-    return part + _PART if part else label
-
-
-def entry_name(entry: str, path: str) -> str:
-    """Name of the set that an entry stands for: the file's name, with ``-aligned`` or ``-misaligned`` for a part."""
-    part = _part(entry)
-    return Path(path).stem + (f"-{part}" if part else "")
-
-
-def entry_label(entry: str) -> str:
-    """What the replies of an entry are: ``aligned``, ``misaligned``, or "" where nobody said."""
-    return entry.removesuffix(_PART)
-
-
-def read_entry(entry: str, path: str) -> list[Dialogue]:
-    """The dialogues of one entry of ``extra_data``.
-
-    Raises:
-        UsageError: as ``read_sets``, or if the file no longer holds what the entry says.
-    """
-    stamp = Path(path).stat() if Path(path).is_file() else None
-    return list(_read_entry(entry, path, stamp and (stamp.st_mtime_ns, stamp.st_size)))
-
-
-@lru_cache(maxsize=32)
-def _read_entry(entry: str, path: str, stamp: tuple[int, int] | None) -> tuple[Dialogue, ...]:
-    """The same, read once as long as the file's time and size stay: every measurement asks for its rows again."""
-    part = _part(entry)
-    sets = read_sets(path, label="" if part else entry)
-    if part not in sets:
-        wanted = f"{part} replies" if part else "rows with messages"
-        raise UsageError(f"{path}: has no {wanted} any more; give the file with --data again")
-    return tuple(sets[part])
-
-
-def _part(entry: str) -> str:
-    return entry.removesuffix(_PART) if entry.endswith(_PART) else ""
-
-
-class _Reader:
-    """Reads the rows of one file, whose schema is that of its first readable row."""
-
-    def __init__(self, stem: str, label: str) -> None:
-        self.stem, self.label = stem, label
-        self.schema, self.first = "", 0
-        self.unique = {part: Unique() for part in ("", *LABELS)}
-
-    def read(self, row: Row, number: int) -> list[tuple[str, Dialogue]]:
-        """The dialogues of a row, each with the part it belongs to."""
-        schema = _schema(row)
-        if not self.schema:
-            self.schema, self.first = schema, number
-        if schema != self.schema:
-            raise UsageError(
-                f"a row with {_keys(schema)}, but line {self.first} has {_keys(self.schema)}; keep one schema a file"
-            )
-        placed = _placed(row, schema, default=f"{self.stem}:{number}")
-        if self.label and schema == "preference":
-            raise UsageError(
-                f"a preference row has an aligned and a misaligned reply; give the file without '{self.label}='"
-            )
-        for part, dialogue in placed:
-            if dialogue.label in _OPPOSITE.get(self.label, ()):
-                raise UsageError(f"labelled {dialogue.label!r}, but the file was given as '{self.label}='")
-            self.unique[part].add(dialogue.identifier, number)
-        return [(part, self._completed(dialogue)) for part, dialogue in placed]
-
-    def _completed(self, dialogue: Dialogue) -> Dialogue:
-        return replace(dialogue, label=dialogue.label or self.label, topic=dialogue.topic or self.stem)
-
-
-def _placed(row: Row, schema: str, *, default: str) -> list[tuple[str, Dialogue]]:
-    """The dialogues of a row, each with the part of the file it belongs to."""
-    if schema == "messages":
-        return [("", messages_row(row, default=default))]
-    parse = preference_row if schema == "preference" else labelled_row
-    return [(dialogue.label, dialogue) for dialogue in parse(row, default=default)]
-
-
-def _schema(row: Row) -> str:
-    """The schema whose keys the row has; a row with none is read as messages, whose errors name the valid keys."""
-    found = [name for name, keys in _SCHEMAS.items() if set(keys) & set(row)]
-    if len(found) > 1:
-        raise UsageError(f"keys of {len(found)} schemas, {' and '.join(map(_keys, found))}; a row has one")
-    return found[0] if found else "messages"
-
-
 def _keys(schema: str) -> str:
-    return "/".join(_SCHEMAS[schema])
+    return "/".join(_SCHEMAS[schema][0])

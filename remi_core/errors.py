@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-# Access tokens never reach a page, a log or an error line: the hub's own library reads them, and nothing repeats them.
-#
-# This package asks for none. An error of a library can hold one all the same, in an address or in a header it shows.
+# Access tokens never reach a page, a log or an error line. This package asks for none; an error of a library can hold
+# one all the same, in an address or in a header it shows.
 
 HIDDEN = "[hidden]"
 _SECRET = re.compile(
@@ -30,7 +29,7 @@ def without_credentials(text: str) -> str:
 
 
 def hide_credentials(path: Path) -> None:
-    """Return once a text file, if there is one, holds no credentials."""
+    """Hide the credentials that a text file holds, if there is one."""
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8")
@@ -39,9 +38,6 @@ def hide_credentials(path: Path) -> None:
         part = path.with_name(f".{path.name}.hidden")
         part.write_text(hidden, encoding="utf-8")
         os.replace(part, path)
-
-
-# The ways a command can end badly, and the sentence that names the valid choices.
 
 
 class UsageError(ValueError):

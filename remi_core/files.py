@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from io import BufferedIOBase, FileIO
+from io import FileIO
 from pathlib import Path
 from typing import Generic, TypeVar
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -64,7 +64,7 @@ class RowFile:
         self._last: Future[None] | None = None
 
     def write(self, indices: Sequence[int], rows: np.ndarray) -> None:
-        """Return once the rows before these are written; these are, beside whatever the caller does next.
+        """Wait until the rows before these are written; write these beside whatever the caller does next.
 
         The first ones set shape and type. What goes wrong is raised by the next call, or by ``finish``.
         """
@@ -106,7 +106,7 @@ class RowFile:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Return once the arrays lie in a new archive; one that is mapped whole from a file is copied in small pieces.
+    """Write the arrays to a new archive; one that is mapped whole from a file is copied in small pieces.
 
     Raises:
         ValueError: if an array holds objects.
@@ -114,23 +114,18 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with ZipFile(path, "w", ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                if isinstance(array, np.memmap) and _is_whole(array):
-                    _copy(array, member)
+                file = array.filename if isinstance(array, np.memmap) else None
+                after = Path(file).stat().st_size - array.offset if file is not None else -1
+                # Not a part of what is in the file, or a copy of it.
+                if after == array.nbytes and array.flags.c_contiguous:
+                    np.lib.format.write_array_header_1_0(
+                        member, np.lib.format.header_data_from_array_1_0(array)
+                    )
+                    with open(file, "rb") as source:
+                        source.seek(array.offset)
+                        shutil.copyfileobj(source, member, _COPIED_AT_ONCE)
                 else:
                     np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-
-
-def _is_whole(array: np.memmap) -> bool:
-    """Whether the array is all that follows ``offset`` in its file, not a part of it or a copy."""
-    size = array.filename is not None and Path(array.filename).stat().st_size - array.offset
-    return array.flags.c_contiguous and size == array.nbytes
-
-
-def _copy(array: np.memmap, member: BufferedIOBase) -> None:
-    np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
-    with open(array.filename, "rb") as source:
-        source.seek(array.offset)
-        shutil.copyfileobj(source, member, _COPIED_AT_ONCE)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -142,24 +137,20 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         OSError: if there is no such file.
         ValueError: if it is no archive of arrays as ``write_npz`` writes them.
     """
+    arrays = {}
     try:
-        return _read(path)
+        with ZipFile(path) as archive, np.load(path, allow_pickle=False) as stored:
+            for member in archive.infolist():
+                if member.compress_type != ZIP_STORED:
+                    raise ValueError(f"{member.filename} is compressed, which no record is")
+                name = member.filename.removesuffix(".npy")
+                large = member.file_size >= MAPPED_FROM
+                arrays[name] = _mapped(path, member) if large else stored[name]
+                arrays[name].setflags(write=False)
     except OSError:
         raise
     except Exception as error:  # of a damaged archive zipfile, zlib and numpy raise nearly anything
         raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    arrays = {}
-    with ZipFile(path) as archive, np.load(path, allow_pickle=False) as stored:
-        for member in archive.infolist():
-            if member.compress_type != ZIP_STORED:
-                raise ValueError(f"{member.filename} is compressed, which no record is")
-            name = member.filename.removesuffix(".npy")
-            large = member.file_size >= MAPPED_FROM
-            arrays[name] = _mapped(path, member) if large else stored[name]
-            arrays[name].setflags(write=False)
     return arrays
 
 
@@ -167,7 +158,7 @@ def _mapped(path: Path, member: ZipInfo) -> np.ndarray:
     with path.open("rb") as stream:
         stream.seek(member.header_offset)
         header = stream.read(_LOCAL_HEADER)
-        lengths = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        lengths = (int.from_bytes(header[start : start + 2], "little") for start in (26, 28))
         stream.seek(member.header_offset + _LOCAL_HEADER + sum(lengths))
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{member.filename} is of an unknown format")
@@ -191,7 +182,12 @@ def scratch(root: Path) -> Iterator[Path]:
     It lies beside what will be kept, since a system's own temporary folder is often small, or main memory.
     """
     root.mkdir(parents=True, exist_ok=True)
-    remove_left(root)
+    for left in root.glob(f"{PREFIX}*{LOCK}"):
+        with left.open("a") as held:
+            with suppress(BlockingIOError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink(missing_ok=True)
     # The lock is held before the folder exists, and the system lets go of it with the process.
     number, name = tempfile.mkstemp(dir=root, prefix=PREFIX, suffix=LOCK)
     folder = Path(name).with_suffix("")
@@ -203,18 +199,6 @@ def scratch(root: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder)
             Path(name).unlink(missing_ok=True)
-
-
-def remove_left(root: Path) -> None:
-    """Return once every folder of a process that no longer runs is removed."""
-    for lock in root.glob(f"{PREFIX}*{LOCK}"):
-        with lock.open("a") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            lock.unlink(missing_ok=True)
 
 
 # Files and folders that appear whole or not at all, also where the process is killed or the power fails.
@@ -268,24 +252,24 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def moved_whole(part: Path, target: Path) -> None:
-    """Return once a file that is finished lies at ``target`` and not at ``part``, flushed before and after."""
+    """Move a finished file from ``part`` to ``target``, flushed before and after."""
     flush(part)
     os.replace(part, target)
     flush(target.parent, deep=False)
 
 
 def flush(path: Path, *, deep: bool = True) -> None:
-    """Return once a file, or a folder with all that is in it (``deep``) or its own list alone, is on the disk."""
+    """Put a file, or a folder with all that is in it (``deep``) or its own list alone, on the disk."""
     inside = sorted(path.rglob("*")) if deep and path.is_dir() else []
-    for one in (*reversed(inside), path):
-        if one.is_symlink():
+    for place in (*reversed(inside), path):
+        if place.is_symlink():
             continue
-        descriptor = os.open(one, os.O_RDONLY)
+        descriptor = os.open(place, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
             # Some systems of shared disks have no such call for folders.
-            if error.errno != errno.EINVAL or not one.is_dir():
+            if error.errno != errno.EINVAL or not place.is_dir():
                 raise
         finally:
             os.close(descriptor)
@@ -295,15 +279,15 @@ def refused(error: BaseException) -> str | None:
     """Why a write failed and what to do about it, if it is the disk's or the folder's doing; else None."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
-        found = _FOREIGN.search(str(error))
-        if found is None:
+        named = _FOREIGN.search(str(error))
+        if named is None:
             return None
-        number = int(found[1]) if found[1] else errno.ENOSPC
+        number = int(named[1]) if named[1] else errno.ENOSPC
     return f"{os.strerror(number)}: {ADVICE[number]}" if number in ADVICE else None
 
 
 def touched(path: Path) -> None:
-    """Return once the file counts as used now, where that may be written down at all."""
+    """Mark the file as used now, where that may be written down at all."""
     with suppress(OSError):
         path.touch()
 
@@ -332,7 +316,7 @@ def sealed_text(content: Mapping[str, object]) -> str:
 
 
 def write_sealed(path: Path, content: Mapping[str, object]) -> None:
-    """Return once the content lies at ``path``, whole and sealed."""
+    """Write the content to ``path``, whole and sealed."""
     with written_whole(path) as part:
         part.write_text(sealed_text(content), encoding="utf-8")
 
@@ -363,10 +347,10 @@ def read_sealed(path: Path) -> dict[str, object]:
 
 
 def check_file(path: Path, digest: object) -> None:
-    """Nothing, if the file has this digest; read once a process while size and time of change stay.
+    """Check that the file has this digest; it is read once a process while size and time of change stay.
 
     Raises:
-        Damaged: otherwise.
+        Damaged: if it has not, or is missing.
     """
     if not path.is_file():
         raise Damaged("missing")
@@ -416,18 +400,12 @@ class FinishedBatches(Generic[Part]):
         spell: Callable[[Part], Mapping[str, np.ndarray]],
         read: Callable[[Mapping[str, np.ndarray]], Part],
     ) -> None:
-        self._folder = folder
-        self._spell = spell
-        self._read = read
+        self._folder, self._spell, self._read = folder, spell, read
         self._waiting: list[tuple[Sequence[int], Mapping[str, np.ndarray]]] = []
         self._n_files = 0
         self._began = self._written = time.monotonic()
-        self._seconds_before = 0.0
-
-    @property
-    def seconds(self) -> float:
+        self.seconds = 0.0
         """Time that went into the batches of the runs before."""
-        return self._seconds_before
 
     def restored(self) -> Iterator[tuple[list[int], Part, int]]:
         """Dialogues, part, and size that batches were cut to, of each batch finished before; the first file that is
@@ -442,34 +420,33 @@ class FinishedBatches(Generic[Part]):
                 notice(f"{about}: {error}: measured again from here on")
                 return
             self._n_files += 1
-            self._seconds_before = float(content["seconds"])
+            self.seconds = float(content["seconds"])
             for number, group in enumerate(content["groups"]):
-                own = {
-                    name.partition("/")[2]: value
+                prefix = f"{number}/"
+                part = {
+                    name.removeprefix(prefix): value
                     for name, value in arrays.items()
-                    if name.partition("/")[0] == str(number)
+                    if name.startswith(prefix)
                 }
-                yield group, self._read(own), int(content["ran"])
+                yield group, self._read(part), int(content["ran"])
 
     def add(self, group: Sequence[int], part: Part, *, ran: int) -> None:
-        """Return once a batch is kept, on disk if the last writing is some seconds ago; ``ran`` is the budget now."""
+        """Keep a batch, on disk if the last writing is some seconds ago; ``ran`` is the budget now."""
         self._waiting.append((list(group), dict(self._spell(part))))
-        n_bytes = sum(array.nbytes for _, own in self._waiting for array in own.values())
-        if time.monotonic() - self._written >= EVERY or n_bytes > MOST_BYTES:
-            self._write(ran)
-
-    def _write(self, ran: int) -> None:
+        n_bytes = sum(array.nbytes for _, arrays in self._waiting for array in arrays.values())
+        if time.monotonic() - self._written < EVERY and n_bytes <= MOST_BYTES:
+            return
         path = self._folder / f"{self._n_files:05d}.npz"
         arrays = {
             f"{number}/{name}": value
-            for number, (_, own) in enumerate(self._waiting)
-            for name, value in own.items()
+            for number, (_, part) in enumerate(self._waiting)
+            for name, value in part.items()
         }
         with written_whole(path) as whole:
             write_npz(whole, arrays)
             digest = file_digest(whole)
         content = {"file": path.name, "sha256": digest, "groups": [group for group, _ in self._waiting]}
         self._written = time.monotonic()
-        seconds = self._seconds_before + self._written - self._began
+        seconds = self.seconds + self._written - self._began
         write_sealed(path.with_suffix(".json"), {**content, "ran": ran, "seconds": round(seconds, 3)})
         self._waiting, self._n_files = [], self._n_files + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from remi_core.batches import Batch, Budget, share_batches
+from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.errors import RemiError, UsageError, brief
-from remi_core.models import check_layer, decoder_body, follow_blocks, n_layers
+from remi_core.models import check_layer, final_states, follow_blocks, n_layers
 from remi_core.parallel import rank
 from remi_core.placement import input_device
 from remi_core.probes import (
@@ -28,32 +27,36 @@ from remi_core.probes import (
 )
 from remi_core.tokens import EncodedDialogue
 
-# One forward pass over the batches, shared by all probes.
-
 
 def run_probes(
     model: PreTrainedModel,
     encoded: Sequence[EncodedDialogue],
     probes: Sequence[Probe],
     *,
-    batch_tokens: int | Budget,
+    batch_tokens: int | BatchBudget,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Probe name → its arrays, from one pass over the dialogues in batches of ``batch_tokens`` padded tokens.
 
     Only the decoder's body runs: logits are computed by the probes, at the positions they need. Only the
     layers asked for are hooked, and what probes do not keep of one is gone before the next. Where memory runs out
-    the pass goes on with smaller batches; a ``Budget`` tells afterwards what ran. ``progress`` is called after each
-    batch with the number of tokens done so far (padding not counted). Of several processes the first has the arrays,
-    the others have none.
+    the pass goes on with smaller batches; a ``BatchBudget`` tells afterwards what ran. ``progress`` is called after
+    each batch with the number of tokens done so far (padding not counted). Of several processes the first has the
+    arrays, the others have none.
 
     Raises:
         UsageError: if there is no dialogue, two probes share a name, or a layer does not exist.
         RemiError: if a measured value is not finite, naming probe, layer and dialogue, or if a dialogue does not fit
             into memory alone.
     """
-    _check(model, encoded, probes)
-    budget = Budget.of(batch_tokens)
+    if not encoded:
+        raise UsageError("no dialogue to measure; at least one is needed")
+    names = [probe.name for probe in probes]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two probes share a name among {', '.join(names)}; give each its own")
+    for layer in sorted({layer for probe in probes for layer in probe.layers}):
+        check_layer(model, layer)
+    budget = BatchBudget.of(batch_tokens)
     budget.progress = progress or budget.progress
 
     def measure(batch: Batch) -> list[Probe]:
@@ -61,7 +64,7 @@ def run_probes(
         parts = [probe.empty() for probe in probes]
         batch = batch.to(input_device(model))
         with torch.inference_mode():
-            state = _forward(model, encoded, batch, parts)
+            state = _pass_state(model, encoded, batch, parts)
             try:
                 for part in parts:
                     part.accumulate(batch, state)
@@ -79,7 +82,7 @@ def run_probes(
 
 
 def _name_layer(model: PreTrainedModel, batch: Batch, state: PassState) -> None:
-    """Nothing, if all block outputs are finite, as another pass shows; a later part of the model is to blame then.
+    """Check by another pass that all block outputs are finite; a later part of the model is to blame where they are.
 
     Raises:
         RemiError: naming the first layer whose output is not, and the first dialogue there.
@@ -94,20 +97,10 @@ def _name_layer(model: PreTrainedModel, batch: Batch, state: PassState) -> None:
             require_finite("block output", values, state.dialogues[row], layer=layer)
 
     with follow_blocks(model, range(n_layers(model)), look):
-        decoder_body(model)(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        final_states(model, batch)
 
 
-def _check(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], probes: Sequence[Probe]) -> None:
-    if not encoded:
-        raise UsageError("no dialogue to measure; at least one is needed")
-    names = [probe.name for probe in probes]
-    if len(set(names)) < len(names):
-        raise UsageError(f"two probes share a name among {', '.join(names)}; give each its own")
-    for layer in sorted({layer for probe in probes for layer in probe.layers}):
-        check_layer(model, layer)
-
-
-def _forward(
+def _pass_state(
     model: PreTrainedModel, encoded: Sequence[EncodedDialogue], batch: Batch, probes: Sequence[Probe]
 ) -> PassState:
     """What is left of a pass over one batch, once the probes have read the blocks they ask for."""
@@ -128,10 +121,7 @@ def _forward(
             probe.read_block(layer, kept, batch, dialogues)
 
     with follow_blocks(model, sorted(readers), read):
-        body = decoder_body(model)
-        output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    hidden = output.last_hidden_state.to(rows.device)
-    return PassState(model, dialogues, hidden)
+        return PassState(model, dialogues, final_states(model, batch).to(rows.device))
 
 
 # Before a long pass, two dialogues: in one batch as one by one, and with hooks as without.
@@ -139,14 +129,6 @@ def _forward(
 TOLERANCE = {"float32": (1e-3, 1e-3), "float16": (0.05, 0.05), "bfloat16": (0.25, 0.15)}
 """Dtype → the largest mean difference of an answer's log-probabilities (nats a token), and of a block's mean output as
 a share of its norm. Rounding stays well below; a wrong mask, position or row is far above."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What a pass gives of one dialogue."""
-
-    log_probability: Float[np.ndarray, " token"]
-    blocks: Float[np.ndarray, "layer d_model"]
 
 
 def check_pass(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], *, dtype: str) -> dict[str, float]:
@@ -158,51 +140,57 @@ def check_pass(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], *, dt
     Raises:
         RemiError: naming what differs, how much, the dialogue and the layer.
     """
-    pair = _chosen(encoded)
-    together, alone = _passes(model, pair), [_passes(model, [one]) for one in pair]
+    first, *others = sorted(encoded, key=lambda dialogue: len(dialogue.input_ids))
+    longer = [dialogue for dialogue in others if len(dialogue.input_ids) > len(first.input_ids)]
+    pair = [first, *(longer or others)[:1]]
+    together, alone = _seen(model, pair), [_seen(model, [dialogue]) for dialogue in pair]
     if rank():
         return {}
-    largest, share = TOLERANCE[dtype]
-    found: dict[str, float] = {}
-    for at, dialogue in enumerate(pair):
-        batched, single, plain = together[at], alone[at][0], _unhooked(model, dialogue)
-        by_layer = np.linalg.norm(batched.blocks - single.blocks, axis=1) / (
-            np.linalg.norm(single.blocks, axis=1) + np.finfo(np.float32).tiny
+    most_nats, most_share = TOLERANCE[dtype]
+    largest: dict[str, float] = {}
+    for dialogue, (batched, batched_blocks), ((single, single_blocks),) in zip(
+        pair, together, alone, strict=True
+    ):
+        by_layer = np.linalg.norm(batched_blocks - single_blocks, axis=1) / (
+            np.linalg.norm(single_blocks, axis=1) + np.finfo(np.float32).tiny
         )
         layer = int(np.argmax(by_layer))
-        for what, value, most in (
-            (f"batched and single, output of block {layer}", by_layer[layer], share),
-            ("batched and single, log-probability", _apart(batched, single.log_probability), largest),
-            ("hooked and unhooked, log-probability", _apart(single, plain), largest),
+        for what, place, value, most in (
+            ("batched and single, output", f" of block {layer}", by_layer[layer], most_share),
+            ("batched and single, log-probability", "", np.abs(batched - single).mean(), most_nats),
+            (
+                "hooked and unhooked, log-probability",
+                "",
+                np.abs(single - _unhooked(model, dialogue)).mean(),
+                most_nats,
+            ),
         ):
-            # Written so that a value that is no number fails, too.
+            # Written so that NaN fails, too.
             if not value <= most:
                 raise RemiError(
-                    f"self-check of dialogue {brief(dialogue.identifier)}: {what} differ by {value:.3g}, more than "
-                    f"{most:g} as {dtype} may: no number of this model can be trusted; set another dtype or attention"
+                    f"self-check of dialogue {brief(dialogue.identifier)}: {what}{place} differ by {value:.3g}, more "
+                    f"than {most:g} as {dtype} may: no number of this model can be trusted; set another dtype or "
+                    "attention"
                 )
-            name = what.partition(" of block")[0]
-            found[name] = max(found.get(name, 0.0), float(f"{value:.3g}"))
-    return found
+            largest[what] = max(largest.get(what, 0.0), float(f"{value:.3g}"))
+    return largest
 
 
-def _chosen(encoded: Sequence[EncodedDialogue]) -> list[EncodedDialogue]:
-    """The shortest dialogue, and the shortest of those that are longer, or of equal ones the second."""
-    first, *others = sorted(encoded, key=lambda one: len(one.input_ids))
-    longer = [one for one in others if len(one.input_ids) > len(first.input_ids)]
-    return [first, *(longer or others)[:1]]
+def _seen(
+    model: PreTrainedModel, dialogues: Sequence[EncodedDialogue]
+) -> list[tuple[Float[np.ndarray, " token"], Float[np.ndarray, "layer d_model"]]]:
+    """Log-probabilities and mean block outputs of each dialogue, read by probes in one batch.
 
-
-def _passes(model: PreTrainedModel, dialogues: Sequence[EncodedDialogue]) -> list[_Seen]:
-    """What the probes see of dialogues in one batch; nothing in a process that is not the first."""
-    width = max(len(one.input_ids) for one in dialogues)
+    Empty in a process that is not the first.
+    """
+    width = max(len(dialogue.input_ids) for dialogue in dialogues)
     probes = [SequenceProbe(), ActivationProbe(range(n_layers(model)), ("answer_all",))]
     arrays = run_probes(model, dialogues, probes, batch_tokens=width * len(dialogues))
     if not arrays:
         return []
-    pieces = split_rows(arrays["sequence"]["log_probability"], [one.n_answer for one in dialogues])
+    counts = [dialogue.n_answer for dialogue in dialogues]
     blocks = arrays["activations"]["mean"][:, 0]
-    return [_Seen(*pair) for pair in zip(pieces, blocks, strict=True)]
+    return list(zip(split_rows(arrays["sequence"]["log_probability"], counts), blocks, strict=True))
 
 
 @torch.inference_mode()
@@ -213,7 +201,3 @@ def _unhooked(model: PreTrainedModel, dialogue: EncodedDialogue) -> Float[np.nda
     answer = slice(dialogue.answer_start, dialogue.answer_stop)
     before = logits[dialogue.answer_start - 1 : dialogue.answer_stop - 1].float().log_softmax(dim=-1)
     return before.gather(1, ids[0, answer, None].to(before.device))[:, 0].cpu().numpy()
-
-
-def _apart(seen: _Seen, other: Float[np.ndarray, " token"]) -> float:
-    return float(np.abs(seen.log_probability - other).mean())

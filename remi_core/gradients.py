@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from tempfile import TemporaryFile
 from types import MappingProxyType
-from typing import IO, overload
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.batches import Batch, Budget, share_batches
+from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.errors import UsageError
 from remi_core.models import (
     attention,
     attention_output,
     decoder_blocks,
-    decoder_body,
     final_norm,
+    final_states,
+    forward_replaced,
     hidden_of,
     logits_at,
     unembedding,
 )
 from remi_core.parallel import n_ranks, rank
-from remi_core.placement import input_device, placed
+from remi_core.placement import input_device, to_device
 from remi_core.probes import chunks, positions_of, require_finite
 from remi_core.tokens import EncodedDialogue
 
@@ -57,26 +57,24 @@ class FactorFile(Sequence[Factors]):
         self._n_bytes = 0
 
     def write(self, index: int, factors: Factors) -> None:
-        """Return once the factors of a dialogue are kept.
+        """Keep the factors of a dialogue.
 
         Raises:
             OSError: if they do not fit on the disk.
         """
-        inputs, gradients = factors
-        self._shapes[index] = tuple(inputs.shape), tuple(gradients.shape)
+        self._shapes[index] = tuple(tuple(part.shape) for part in factors)
         self._held[index] = factors
-        self._n_bytes += _BYTES * (inputs.numel() + gradients.numel())
-        if self._stream is not None or self._n_bytes > self._spill_from:
-            self._stream = self._stream or TemporaryFile()
-            for held, own in self._held.items():
-                self._put(held, own)
-            self._held.clear()
-
-    def _put(self, index: int, factors: Factors) -> None:
-        self._starts[index] = self._end
-        self._stream.seek(self._end)
-        for part in factors:
-            self._end += self._stream.write(np.ascontiguousarray(part.cpu().numpy(), dtype=np.float32).data)
+        self._n_bytes += _BYTES * sum(part.numel() for part in factors)
+        if self._stream is None and self._n_bytes <= self._spill_from:
+            return
+        self._stream = self._stream or TemporaryFile()
+        for held, parts in self._held.items():
+            self._starts[held] = self._end
+            self._stream.seek(self._end)
+            for part in parts:
+                values = np.ascontiguousarray(part.cpu().numpy(), dtype=np.float32)
+                self._end += self._stream.write(values.data)
+        self._held.clear()
 
     @property
     def n_tokens(self) -> int:
@@ -87,12 +85,6 @@ class FactorFile(Sequence[Factors]):
         """Number of dialogues."""
         return len(self._shapes)
 
-    @overload
-    def __getitem__(self, index: int) -> Factors: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Factors]: ...
-
     def __getitem__(self, index: int | slice) -> Factors | Sequence[Factors]:
         """The factors of a dialogue, or of several, in memory.
 
@@ -100,21 +92,20 @@ class FactorFile(Sequence[Factors]):
             KeyError: if they were never written.
         """
         if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
+            return [self[number] for number in range(*index.indices(len(self)))]
         shapes = self._shapes[index]
         if shapes is None:
             raise KeyError(f"no factors of dialogue {index} of {len(self)} were written")
         if index in self._held:
             return self._held[index]
         self._stream.seek(self._starts[index])
-        inputs, gradients = (self._read(*shape) for shape in shapes)
-        return inputs, gradients
-
-    def _read(self, rows: int, width: int) -> Tensor:
-        data = bytearray(self._stream.read(rows * width * _BYTES))
-        return (
-            torch.frombuffer(data, dtype=torch.float32).view(rows, width) if data else torch.empty(0, width)
-        )
+        parts = []
+        for rows, width in shapes:
+            data = bytearray(self._stream.read(rows * width * _BYTES))
+            # torch refuses an empty buffer.
+            flat = torch.frombuffer(data, dtype=torch.float32) if data else torch.empty(0)
+            parts.append(flat.view(rows, width))
+        return parts[0], parts[1]
 
 
 # Inner products of gradients from their factors: each way costs what its shapes make it cost, the cheaper one runs.
@@ -172,12 +163,10 @@ def gram_by_slices(
     part = torch.empty((n, min(step, d_out), d_in), device=device)
     for start in range(0, d_out, step):
         width = min(step, d_out - start)
-        own = part[:, :width]
-        for at, (inputs, gradients) in enumerate(factors):
-            torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=own[at])
-        flat = part.flatten(1)[
-            :, : width * d_in
-        ]  # a view: a copy of the last, narrower slice would double it
+        for matrix, (inputs, gradients) in zip(part[:, :width], factors, strict=True):
+            torch.mm(_on(gradients[:, start : start + width], device).T, _on(inputs, device), out=matrix)
+        # A view: a copy of the last, narrower slice would double it.
+        flat = part.flatten(1)[:, : width * d_in]
         for first in range(0, n, _ROWS):
             last = min(first + _ROWS, n)
             gram[first:last, :last] += flat[first:last] @ flat[:last].T
@@ -195,15 +184,15 @@ def gram_by_token_pairs(
     """The Gram matrix, from the inner products of tokens: no gradient is formed."""
     gram = torch.zeros((len(factors), len(factors)), dtype=torch.float64, device=device)
     groups = list(_groups([len(inputs) for inputs, _ in factors], int(block_elements**0.5)))
-    for at, left in enumerate(groups):
-        own = _joined(factors, left, device)
-        for right in groups[: at + 1]:
-            other = own if right == left else _joined(factors, right, device)
-            product = (own[0] @ other[0].T) * (own[1] @ other[1].T)
+    for number, left in enumerate(groups):
+        first = _joined(factors, left, device)
+        for right in groups[: number + 1]:
+            second = first if right == left else _joined(factors, right, device)
+            product = (first[0] @ second[0].T) * (first[1] @ second[1].T)
             rows = torch.zeros((len(left), product.shape[1]), dtype=torch.float64, device=device)
-            rows.index_add_(0, own[2], product.double())
+            rows.index_add_(0, first[2], product.double())
             block = torch.zeros((len(left), len(right)), dtype=torch.float64, device=device)
-            block.index_add_(1, other[2], rows)
+            block.index_add_(1, second[2], rows)
             gram[left.start : left.stop, right.start : right.stop] = block
             gram[right.start : right.stop, left.start : left.stop] = block.T
     return gram.cpu().numpy()
@@ -216,55 +205,37 @@ def _on(values: Tensor, device: str) -> Tensor:
 def _groups(counts: Sequence[int], most: int) -> Iterator[range]:
     """Runs of dialogues with at most so many tokens together; a longer dialogue is one of its own."""
     start, total = 0, 0
-    for at, count in enumerate(counts):
-        if at > start and total + count > most:
-            yield range(start, at)
-            start, total = at, 0
+    for index, count in enumerate(counts):
+        if index > start and total + count > most:
+            yield range(start, index)
+            start, total = index, 0
         total += count
     yield range(start, len(counts))
 
 
 def _joined(factors: Sequence[Factors], group: range, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs and gradients of all tokens of a group, and which dialogue of the group each belongs to."""
-    own = [factors[index] for index in group]
-    counts = torch.tensor([len(inputs) for inputs, _ in own])
-    inputs, gradients = (torch.cat([pair[side] for pair in own]) for side in (0, 1))
-    owner = torch.repeat_interleave(torch.arange(len(own)), counts)
+    pairs = [factors[index] for index in group]
+    counts = torch.tensor([len(inputs) for inputs, _ in pairs])
+    inputs, gradients = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
+    owner = torch.repeat_interleave(torch.arange(len(pairs)), counts)
     return _on(inputs, device), _on(gradients, device), owner.to(device)
 
 
-# A pass that stops inside the last block, after its attention: from there on every token stands alone.
-#
-# What follows (sums, norms, the feed-forward part) is done for the tokens that are asked for, a few at a time.
+# A pass that stops inside the last block, after its attention: from there on every token stands alone. What follows
+# (sums, norms, the feed-forward part) is done for the tokens that are asked for, a few at a time.
 
 
-@dataclass(frozen=True, eq=False)
-class Stopped:
+class Stopped(NamedTuple):
     """Where the pass stopped."""
 
-    model: PreTrainedModel
     inputs: Float[Tensor, "dialogue token d_in"]
     """Of the attention's output projection."""
     outputs: Float[Tensor, "dialogue token d_model"]
     """Of that projection: what the attention adds to the stream, before a norm where there is one."""
-    _stream: Float[Tensor, "dialogue token d_model"]
-    _arguments: tuple[Sequence[object], Mapping[str, object]]
-    """What the block was called with, besides the stream."""
-    _returned: Sequence[object]
-    """What the attention returned, besides its output."""
-
-    def final_hidden(
-        self,
-        outputs: Float[Tensor, "place d_model"],
-        rows: Int[Tensor, " place"],
-        positions: Int[Tensor, " place"],
-    ) -> Float[Tensor, "place d_model"]:
-        """Hidden states after the final norm at some places, had the projection given ``outputs`` there."""
-        args, options = self._arguments
-        stream = self._stream[rows, positions].unsqueeze(0)
-        with _giving(attention(self.model, -1), (outputs.unsqueeze(0), *self._returned)):
-            hidden = hidden_of(decoder_blocks(self.model)[-1](stream, *args, **options))
-        return final_norm(self.model)(hidden)[0]
+    final_hidden: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Takes outputs of the projection at some places (place, d_model), their rows and positions; gives the hidden
+    states there after the final norm."""
 
 
 class _Stop(Exception):
@@ -278,7 +249,9 @@ def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
     attention does more to the projection's output than return it. The caller then runs the whole pass.
     """
     block, part = decoder_blocks(model)[-1], attention(model, -1)
-    if any(one._forward_hooks or one._forward_pre_hooks for one in (*block.modules(), final_norm(model))):
+    if any(
+        module._forward_hooks or module._forward_pre_hooks for module in (*block.modules(), final_norm(model))
+    ):
         return None
     seen: dict[str, tuple] = {}
 
@@ -301,31 +274,24 @@ def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
         ):
             stack.callback(handle.remove)
         try:
-            decoder_body(model)(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
+            final_states(model, batch)
         except _Stop:
-            args, options = seen["block"]
-            stream, *args = args or (options.pop("hidden_states"),)
-            inputs, outputs = seen["projection"]
-            # Of a spread model, the block before may lie on another device.
-            stream = stream.to(outputs.device)
-            return Stopped(model, inputs, outputs, stream, (args, options), seen["attention"][1:])
-    return None
-
-
-@contextmanager
-def _giving(module: nn.Module, output: tuple) -> Iterator[None]:
-    """A module returns ``output`` and does nothing, while the context lasts."""
-    own: Callable | None = vars(module).get("forward")
-    module.forward = lambda *_, **__: output
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
+            pass
         else:
-            module.forward = own
+            return None
+    args, options = seen["block"]
+    stream, *args = args or (options.pop("hidden_states"),)
+    inputs, outputs = seen["projection"]
+    # Of a spread model, the block before may lie on another device.
+    stream = stream.to(outputs.device)
+
+    def final_hidden(values: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+        returned = (values.unsqueeze(0), *seen["attention"][1:])
+        with forward_replaced(part, lambda *_, **__: returned):
+            hidden = hidden_of(block(stream[rows, positions].unsqueeze(0), *args, **options))
+        return final_norm(model)(hidden)[0]
+
+    return Stopped(inputs, outputs, final_hidden)
 
 
 # Inner products of per-dialogue gradients of one weight, gradients not stored (paper section 4.2.2).
@@ -340,7 +306,7 @@ def measure_gradient_gram(
     encoded: Sequence[EncodedDialogue],
     *,
     weight: int | None = None,
-    batch_tokens: int | Budget,
+    batch_tokens: int | BatchBudget,
     whole_sequence: bool = False,
 ) -> dict[str, np.ndarray]:
     """Inner products of the dialogues' gradients, and their losses.
@@ -357,9 +323,8 @@ def measure_gradient_gram(
         UsageError: if there is no dialogue or the layer does not exist.
         RemiError: if a value is not finite, naming layer and dialogue, or if a dialogue does not fit into memory alone.
     """
-    factors, losses = gradient_factors(
-        model, encoded, weight=weight, batch_tokens=batch_tokens, whole_sequence=whole_sequence
-    )
+    options = {"weight": weight, "batch_tokens": batch_tokens, "whole_sequence": whole_sequence}
+    factors, losses = gradient_factors(model, encoded, **options)
     if not factors:
         return {}
     return {"gram": gram_of_factors(factors, device=str(input_device(model))), "loss": losses}
@@ -370,7 +335,7 @@ def gradient_factors(
     encoded: Sequence[EncodedDialogue],
     *,
     weight: int | None = None,
-    batch_tokens: int | Budget,
+    batch_tokens: int | BatchBudget,
     whole_sequence: bool = False,
 ) -> tuple[Sequence[Factors], Float64[np.ndarray, " dialogue"]]:
     """Each dialogue's factors (a, δ), in memory or on disk, and its loss; for inner products across models.
@@ -391,52 +356,33 @@ def gradient_factors(
         batch = batch.to(device)
         dialogues = [encoded[index] for index in batch.indices.tolist()]
         starts = [1 if whole_sequence else dialogue.answer_start for dialogue in dialogues]
-        stops = [len(one.input_ids) if whole_sequence else one.answer_stop for one in dialogues]
+        stops = [
+            len(dialogue.input_ids) if whole_sequence else dialogue.answer_stop for dialogue in dialogues
+        ]
         loss, inputs, gradients = _backward(model, projection, batch, list(zip(starts, stops, strict=True)))
-        own = _factors(inputs, gradients)
-        _require_finite(loss, own, dialogues, layer)
-        return list(zip(own, loss.tolist(), strict=True))
+        # After the last attention every token stands alone, so most rows are exactly zero there; padding always
+        # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
+        used = (gradients != 0).any(dim=-1)
+        counts = used.sum(dim=1).tolist()
+        parts = [values[used].float().split(counts) for values in (inputs, gradients)]
+        if n_ranks() > 1:
+            # Sent to another process, a part of a tensor would take all of it along.
+            parts = [[part.cpu().clone() for part in side] for side in parts]
+        # One answer a batch is waited for, and only if it is no are names looked for.
+        finite = torch.stack([part.isfinite().all() for side in parts for part in side]).all()
+        if not (bool(finite) and bool(loss.isfinite().all())):
+            for row, dialogue in enumerate(dialogues):
+                for values in (loss[row : row + 1], parts[0][row], parts[1][row]):
+                    require_finite("gradients", values.cpu().numpy(), dialogue, layer=layer)
+        return list(zip(zip(*parts, strict=True), loss.tolist(), strict=True))
 
     def keep(indices: Sequence[int], parts: list[tuple[Factors, float]]) -> None:
-        for index, (own, loss) in zip(indices, parts, strict=True):
-            factors.write(index, own)
+        for index, (pair, loss) in zip(indices, parts, strict=True):
+            factors.write(index, pair)
             losses[index] = loss
 
-    share_batches(encoded, Budget.of(batch_tokens), measure=measure, keep=keep)
+    share_batches(encoded, BatchBudget.of(batch_tokens), measure=measure, keep=keep)
     return ([] if rank() else factors), losses
-
-
-def _factors(
-    inputs: Float[Tensor, "dialogue token d_in"], gradients: Float[Tensor, "dialogue token d_out"]
-) -> list[Factors]:
-    # After the last attention every token stands alone, so most rows are exactly zero there; padding always
-    # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
-    used = (gradients != 0).any(dim=-1)
-    counts = used.sum(dim=1).tolist()
-    parts = [values[used].float().split(counts) for values in (inputs, gradients)]
-    if n_ranks() > 1:
-        # Sent to another process, a part of a tensor would take all of it along.
-        parts = [[one.cpu().clone() for one in side] for side in parts]
-    return list(zip(*parts, strict=True))
-
-
-def _require_finite(
-    loss: Float64[Tensor, " dialogue"],
-    factors: Sequence[Factors],
-    dialogues: Sequence[EncodedDialogue],
-    layer: int,
-) -> None:
-    """Nothing, if all are finite; one answer a batch is waited for, and only if it is no are names looked for.
-
-    Raises:
-        RemiError: naming layer and dialogue otherwise.
-    """
-    flags = [one.isfinite().all() for pair in factors for one in pair]
-    if bool(torch.stack(flags).all()) and bool(loss.isfinite().all()):
-        return
-    for row, dialogue in enumerate(dialogues):
-        for values in (loss[row : row + 1], *factors[row]):
-            require_finite("gradients", values.cpu().numpy(), dialogue, layer=layer)
 
 
 def _backward(
@@ -451,13 +397,23 @@ def _backward(
             with torch.enable_grad():
                 losses, gradients = _head_backward(model, stopped.outputs, batch, spans, stopped.final_hidden)
             return losses.cpu(), stopped.inputs, gradients
-    with torch.enable_grad(), _leaf_output(projection) as seen:
-        body = decoder_body(model)
-        output = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        hidden = output.last_hidden_state
-        # The dialogues of a batch do not see each other: the gradient of the sum holds each one's own.
+    seen: dict[str, Tensor] = {}
+
+    def cut(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # The graph begins at the projection's output.
+        seen["input"], seen["output"] = inputs[0], output.detach().requires_grad_(True)
+        return seen["output"]
+
+    handle = projection.register_forward_hook(cut)
+    try:
+        with torch.enable_grad():
+            hidden = final_states(model, batch)
+    finally:
+        handle.remove()
+    # The dialogues of a batch do not see each other: the gradient of the sum holds each one's own.
+    with torch.enable_grad():
         losses, hidden_gradient = _head_backward(model, hidden.detach(), batch, spans)
-        (gradients,) = torch.autograd.grad(hidden, seen["output"], grad_outputs=hidden_gradient)
+    (gradients,) = torch.autograd.grad(hidden, seen["output"], grad_outputs=hidden_gradient)
     return losses.cpu(), seen["input"].detach(), gradients
 
 
@@ -474,7 +430,7 @@ def _head_backward(
     """
     rows, positions = positions_of(spans, device=leaf.device)
     tokens = batch.input_ids.to(leaf.device)
-    counts = placed([stop - start for start, stop in spans], leaf.device)
+    counts = to_device([stop - start for start, stop in spans], leaf.device)
     losses = torch.zeros(len(spans), dtype=torch.float64, device=leaf.device)
     gradient = torch.zeros_like(leaf)
     for part in chunks(len(rows), unembedding(model).weight.shape[0], device=leaf.device):
@@ -486,20 +442,3 @@ def _head_backward(
         (gradient[row, position],) = torch.autograd.grad(loss.sum(), piece)
         losses.index_add_(0, row, loss.detach().double())
     return losses, gradient
-
-
-@contextmanager
-def _leaf_output(projection: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Cuts the graph at the projection's output, and gives its input and that output."""
-    seen: dict[str, Tensor] = {}
-
-    def cut(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen["input"] = inputs[0]
-        seen["output"] = output.detach().requires_grad_(True)
-        return seen["output"]
-
-    handle = projection.register_forward_hook(cut)
-    try:
-        yield seen
-    finally:
-        handle.remove()

@@ -14,12 +14,10 @@ from peft import LoraConfig, PeftConfig, inject_adapter_in_model, set_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -59,27 +57,29 @@ def apply_adapter(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
     folder = adapter_files(spec)
     config = PeftConfig.from_pretrained(str(folder))
     check_adapter(config, spec)
-    weights = {
-        name.removeprefix(_PREFIX): value.float()
-        for name, value in load_file(folder / ADAPTER_WEIGHTS).items()
-    }
+    stored = load_file(folder / ADAPTER_WEIGHTS)
+    weights = {name.removeprefix(_PREFIX): value.float() for name, value in stored.items()}
     head = model.get_output_embeddings()
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "`is_gradient_checkpointing`", FutureWarning
-        )  # peft reads an old name
+        # peft reads an old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         inject_adapter_in_model(config, model, _NAME, low_cpu_mem_usage=True)
-    if model.get_output_embeddings() is not head or _is_changed(model.get_input_embeddings()):
+    if model.get_output_embeddings() is not head or isinstance(model.get_input_embeddings(), LoraLayer):
         raise UsageError(
             f"adapter {spec.adapter}: it changes the embeddings; merge it into a model folder first"
         )
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            _make_room(module, computing_device(module.get_base_layer()))
-    found = set_peft_model_state_dict(model, weights, adapter_name=_NAME)
-    missing = [name for name in found.missing_keys if "lora_" in name]
-    if missing or found.unexpected_keys:
-        names = ", ".join(sorted([*missing, *found.unexpected_keys])[:3])
+            # Where the projection computes; peft would put them where its weights lie meanwhile.
+            device = computing_device(module.get_base_layer())
+            for part in (
+                part for name in module.adapter_layer_names for part in getattr(module, name).values()
+            ):
+                part.to_empty(device=device).float()
+    loaded = set_peft_model_state_dict(model, weights, adapter_name=_NAME)
+    missing = [name for name in loaded.missing_keys if "lora_" in name]
+    if missing or loaded.unexpected_keys:
+        names = ", ".join(sorted([*missing, *loaded.unexpected_keys])[:3])
         raise RemiError(f"adapter {spec.adapter}: its weights do not fit {spec.source}: {names}")
     return model
 
@@ -99,13 +99,13 @@ def adapter_files(spec: ModelSpec) -> Path:
 
 
 def check_adapter(config: PeftConfig, spec: ModelSpec) -> None:
-    """Nothing, if the adapter is a plain LoRA and was made for the model.
+    """Check that the adapter is a plain LoRA and was made for the model.
 
     An adapter that names a hub id belongs to that id, or to a folder whose name ends as the id does; one that names a
     folder belongs to a folder of that name; one that names nothing is taken as it is.
 
     Raises:
-        UsageError: otherwise.
+        UsageError: if it is another kind, or names another model.
     """
     if not isinstance(config, LoraConfig) or config.modules_to_save or config.bias != "none":
         kind = f"{config.peft_type}, modules_to_save={getattr(config, 'modules_to_save', None)}"
@@ -123,21 +123,11 @@ def check_adapter(config: PeftConfig, spec: ModelSpec) -> None:
     )
 
 
-def _is_changed(module: nn.Module) -> bool:
-    return isinstance(module, LoraLayer)
-
-
-def _make_room(layer: LoraLayer, device: torch.device) -> None:
-    """Empty float32 matrices where the projection computes; peft would put them where its weights lie meanwhile."""
-    for name in layer.adapter_layer_names:
-        for part in getattr(layer, name).values():
-            part.to_empty(device=device).float()
-
-
 # Weights into memory: safetensors only, no remote code, each part where it fits.
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Tokenizer classes that carry all their rules in ``tokenizer.json``."""
+_LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 INDEX_FILE = "model.safetensors.index.json"
 
 
@@ -156,7 +146,19 @@ def load_weights(
     place = folder or spec.source
     with _named_errors(spec, folder):
         config = AutoConfig.from_pretrained(place, revision=spec.revision, trust_remote_code=False)
-        _check_local(spec, folder, config)
+        # All code and weights are where they should be: code in transformers, weights in the folder.
+        kernel = config._attn_implementation
+        if isinstance(kernel, str) and "/" in kernel:
+            raise UsageError(
+                f"{spec.source}: config.json names code of the hub ({kernel!r}), which is never run"
+            )
+        index = folder / INDEX_FILE if folder else None
+        if index is not None and index.is_file():
+            for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values():
+                if Path(name).name != name or not name.endswith(".safetensors"):
+                    raise UsageError(
+                        f"{spec.source}: {INDEX_FILE} names {brief(name)}, not a .safetensors file beside it"
+                    )
         placed = plan_placement(config, dtype, device)
         if "device_map" in placed:
             placed |= {"offload_folder": str(offload)}
@@ -196,28 +198,9 @@ def load_tokenizer(place: str | Path, revision: str | None = None) -> PreTrained
         return kind.from_pretrained(folder or place, revision=revision, trust_remote_code=False)
 
 
-def _check_local(spec: ModelSpec, folder: Path | None, config: PreTrainedConfig) -> None:
-    """Nothing, if all code and weights are where they should be: code in transformers, weights in the folder.
-
-    Raises:
-        UsageError: if the configuration names a kernel of the hub, or the folder's index a file elsewhere.
-    """
-    kernel = config._attn_implementation
-    if isinstance(kernel, str) and "/" in kernel:
-        raise UsageError(f"{spec.source}: config.json names code of the hub ({kernel!r}), which is never run")
-    index = folder / INDEX_FILE if folder else None
-    if index is None or not index.is_file():
-        return
-    for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values():
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UsageError(
-                f"{spec.source}: {INDEX_FILE} names {brief(name)}, not a .safetensors file beside it"
-            )
-
-
 @contextmanager
 def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
-    """Turns the errors of transformers into one line that names the model."""
+    """Turn the errors of transformers into one line that names the model."""
     try:
         yield
     except (UsageError, RemiError):
@@ -227,21 +210,13 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
     except ImportError as error:
         first = str(error).strip().splitlines()[0]
         raise RemiError(f"{spec.spelled()}: a package is missing for it ({first})") from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        StrictDataclassError,
-    ) as error:
+    except (*_LIBRARY_ERRORS, StrictDataclassError) as error:
         if "trust_remote_code" in str(error):
             raise UsageError(
                 f"{spec.spelled()}: its configuration names code of its own (auto_map), which is never run; only what "
                 "transformers itself has can be loaded"
             ) from error
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if folder is not None:
             raise UsageError(
                 f"{spec.source}: the folder holds no model that can be opened ({first})"

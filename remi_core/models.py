@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
@@ -15,15 +16,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from remi_core.batches import Batch
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.loading import load_tokenizer, load_weights
 from remi_core.placement import computing_device, in_memory, release
 from remi_core.sources import ModelSpec, local_folder, weight_fingerprint
 
-# Products of half-precision numbers in float32: on a graphics card without copies, elsewhere by them.
-#
-# The product of two bfloat16 numbers is exact in float32, so only the order of summation tells this from raising both
-# sides to float32 first, which costs a card many times as much.
+# Products of half-precision numbers in float32: on a graphics card without copies, elsewhere by them. The product
+# of two bfloat16 numbers is exact in float32, so only the order of summation tells this from raising both sides to
+# float32 first, which costs a card many times as much.
 
 _ROWS = 16_384
 """Rows of a weight that are raised to float32 at a time: a copy of a whole unembedding may not fit."""
@@ -83,14 +84,19 @@ class Family:
     norm: str
     attention_output: str
     """Within a block: the linear map from the heads' outputs back to the residual stream."""
+    mlp_output: str
+    """Within a block: the linear map by which its MLP writes into the residual stream."""
 
 
+# Qwen2, Qwen3, Llama, Mistral, Gemma 1 to 3; Gemma 3 with its image tower; GPT-NeoX, Pythia; GPT-2.
 FAMILIES = (
-    Family("model", "layers", "norm", "self_attn.o_proj"),  # Qwen2, Qwen3, Llama, Mistral, Gemma 1 to 3
-    Family("model.language_model", "layers", "norm", "self_attn.o_proj"),  # Gemma 3 with its image tower
-    Family("gpt_neox", "layers", "final_layer_norm", "attention.dense"),  # GPT-NeoX, Pythia
-    Family("transformer", "h", "ln_f", "attn.c_proj"),  # GPT-2
+    Family("model", "layers", "norm", "self_attn.o_proj", "mlp.down_proj"),
+    Family("model.language_model", "layers", "norm", "self_attn.o_proj", "mlp.down_proj"),
+    Family("gpt_neox", "layers", "final_layer_norm", "attention.dense", "mlp.dense_4h_to_h"),
+    Family("transformer", "h", "ln_f", "attn.c_proj", "mlp.c_proj"),
 )
+NORMS_BEHIND_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
+"""Within a block of some families: between the MLP's last map and the stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,17 +163,11 @@ def find_family(model: PreTrainedModel) -> Family:
                 f"{name} scales its logits ({scale}={getattr(config, scale)}), which is not supported"
             )
     for family in FAMILIES:
-        body = _at(model, family.body)
+        body = reduce(lambda part, name: getattr(part, name, None), family.body.split("."), model)
         if body is not None and hasattr(body, family.blocks):
             return family
     known = ", ".join(f"{family.body}.{family.blocks}" for family in FAMILIES)
     raise UsageError(f"{name} is of no supported family (blocks are looked for at {known})")
-
-
-def _at(model: nn.Module, path: str) -> nn.Module | None:
-    for name in path.split("."):
-        model = getattr(model, name, None)
-    return model
 
 
 def decoder_body(model: PreTrainedModel) -> nn.Module:
@@ -175,9 +175,26 @@ def decoder_body(model: PreTrainedModel) -> nn.Module:
     return operator.attrgetter(find_family(model).body)(model)
 
 
+def final_states(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "dialogue token d_model"]:
+    """Hidden states of a batch after the final norm; only the decoder's body runs."""
+    body = decoder_body(model)
+    return body(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+    ).last_hidden_state
+
+
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The model's blocks, first to last."""
     return getattr(decoder_body(model), find_family(model).blocks)
+
+
+def block_at(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The block of a layer.
+
+    Raises:
+        UsageError: if the layer does not exist.
+    """
+    return decoder_blocks(model)[check_layer(model, layer)]
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:
@@ -196,8 +213,7 @@ def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
     Raises:
         UsageError: if the layer does not exist.
     """
-    block = decoder_blocks(model)[check_layer(model, layer)]
-    return operator.attrgetter(find_family(model).attention_output)(block)
+    return operator.attrgetter(find_family(model).attention_output)(block_at(model, layer))
 
 
 def attention(model: PreTrainedModel, layer: int) -> nn.Module:
@@ -206,8 +222,21 @@ def attention(model: PreTrainedModel, layer: int) -> nn.Module:
     Raises:
         UsageError: if the layer does not exist.
     """
-    block = decoder_blocks(model)[check_layer(model, layer)]
-    return operator.attrgetter(find_family(model).attention_output.rpartition(".")[0])(block)
+    path = find_family(model).attention_output.rpartition(".")[0]
+    return operator.attrgetter(path)(block_at(model, layer))
+
+
+def mlp_output(model: PreTrainedModel, layer: int) -> nn.Module:
+    """The linear map by which a block's MLP writes into the residual stream.
+
+    Raises:
+        UsageError: if the layer does not exist, or the family puts a norm behind that map.
+    """
+    block = block_at(model, layer)
+    for norm in NORMS_BEHIND_MLP:
+        if hasattr(block, norm):
+            raise UsageError(f"{type(model).__name__} has {norm} behind its MLP: use a hook (steer)")
+    return operator.attrgetter(find_family(model).mlp_output)(block)
 
 
 def n_layers(model: PreTrainedModel) -> int:
@@ -245,7 +274,7 @@ def logits_at(
 
 
 def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:
-    """Nothing, if a model can read what another model's tokenizer writes: the same ids, all of them with a row.
+    """Check that a model can read what another model's tokenizer writes: the same ids, all of them with a row.
 
     ``owner`` is whose tokenizer it is. Tokens that only one of the two has are no conflict, as long as there is an
     embedding for their id.
@@ -261,20 +290,18 @@ def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, ow
             f"{loaded.source} has embeddings for {n_rows} tokens, and the tokenizer of {owner} writes {last!r} as "
             f"{vocabulary[last]}: the variants must share their vocabulary"
         )
-    own = loaded.tokenizer.get_vocab()
-    differing = [token for token, number in vocabulary.items() if own.get(token, number) != number]
+    known = loaded.tokenizer.get_vocab()
+    differing = [token for token, number in vocabulary.items() if known.get(token, number) != number]
     if differing:
         token = min(differing, key=vocabulary.get)
         raise UsageError(
-            f"{loaded.source} and {owner} do not share their vocabulary: {token!r} is {own[token]} in the one and "
+            f"{loaded.source} and {owner} do not share their vocabulary: {token!r} is {known[token]} in the one and "
             f"{vocabulary[token]} in the other ({len(differing)} tokens differ)"
         )
 
 
-# Reading block outputs during a forward pass.
-#
-# ``output_hidden_states`` is not used: its last entry is after the final norm, and it misses edits made by
-# hooks that were registered after its own.
+# Reading block outputs during a forward pass. ``output_hidden_states`` is not used: its last entry is after the
+# final norm, and it misses edits made by hooks that were registered after its own.
 
 
 def hidden_of(output: Tensor | tuple) -> Tensor:
@@ -308,31 +335,25 @@ def read_blocks(
 def follow_blocks(
     model: PreTrainedModel, layers: Sequence[int], read: Callable[[int, Tensor], None]
 ) -> Iterator[None]:
-    """Calls ``read`` with layer, as asked, and raw block output as soon as the block has it, in every forward pass.
+    """Call ``read`` with layer, as asked, and raw block output as soon as the block has it, in every forward pass.
 
     What ``read`` does not keep is gone when the next block needs the memory. The output is that of ``read_blocks``.
 
     Raises:
         UsageError: if a layer does not exist.
     """
-    blocks = decoder_blocks(model)
     with ExitStack() as stack:
         for layer in layers:
-            block = blocks[check_layer(model, layer)]
-            stack.enter_context(
-                _after_all_hooks(block, lambda output, layer=layer: read(layer, hidden_of(output)))
-            )
+            stack.enter_context(_after_all_hooks(block_at(model, layer), partial(read, layer)))
         yield
 
 
 @contextmanager
-def _after_all_hooks(block: nn.Module, read: Callable[[Tensor | tuple], None]) -> Iterator[None]:
-    """Calls ``read`` with the block's final output, after all its forward hooks."""
+def _after_all_hooks(block: nn.Module, read: Callable[[Tensor], None]) -> Iterator[None]:
+    """While the context lasts, call ``read`` with the block's final output, after all its forward hooks."""
 
     def on_output(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
-        read(output)
-
-    reader = block.register_forward_hook(on_output)
+        read(hidden_of(output))
 
     def move_last(_module: nn.Module, _inputs: tuple) -> None:
         # Hooks run in the order of registration: registering anew before each call makes this one the last.
@@ -340,9 +361,25 @@ def _after_all_hooks(block: nn.Module, read: Callable[[Tensor | tuple], None]) -
         reader.remove()
         reader = block.register_forward_hook(on_output)
 
+    reader = block.register_forward_hook(on_output)
     mover = block.register_forward_pre_hook(move_last)
     try:
         yield
     finally:
         mover.remove()
         reader.remove()
+
+
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """While the context lasts, let ``forward`` run in the place of the module's own; hooks run as before."""
+    # A library may have put a forward of its own on the instance (to move inputs between devices).
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

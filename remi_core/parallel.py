@@ -38,7 +38,7 @@ def launched() -> int:
 
 @contextmanager
 def join_ranks() -> Iterator[None]:
-    """The processes of one launch work together while the context lasts; nothing for a process that is alone."""
+    """Let the processes of one launch work together while the context lasts; one that is alone goes on as it is."""
     global _group
     if launched() == 1:
         yield
@@ -115,7 +115,7 @@ def on_first(value: Value) -> list[Value]:
 
 @contextmanager
 def first_goes_first() -> Iterator[None]:
-    """The first process does what is within, and then the others do: they find in the store what it made."""
+    """Let the first process do what is within, and then the others, which find in the store what it made."""
     if rank():
         on_all(None)
     yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core.batches import Batch, make_batches
 from remi_core.errors import RemiError
-from remi_core.models import decoder_body, final_norm, n_layers, read_blocks, unembedding
+from remi_core.models import final_norm, final_states, n_layers, read_blocks, unembedding
 from remi_core.placement import computing_device, input_device
 from remi_core.probes import PassState, require_finite, split_rows
-from remi_core.steering import replace_output, skip_blocks
+from remi_core.steering import skip_blocks, steer
 from remi_core.tokens import EncodedDialogue
 
 QUANTITIES = (
@@ -51,29 +50,54 @@ class PatchSet:
     def batches(self, model: PreTrainedModel) -> Iterator[tuple[int, Batch]]:
         """Numbered batches on the model's device."""
         made = make_batches(self.dialogues, batch_tokens=self.batch_tokens, pad_id=0)
-        return ((at, batch.to(input_device(model))) for at, batch in enumerate(made))
+        return ((number, batch.to(input_device(model))) for number, batch in enumerate(made))
 
-    def asked(self, index: int) -> list[list[int]]:
+    def undefined(self) -> Values:
+        """Values that are all NaN, to be filled batch by batch."""
+        return np.full((len(QUANTITIES), len(self.dialogues)), np.nan)
+
+    def read(
+        self,
+        model: PreTrainedModel,
+        batch: Batch,
+        final_hidden: Tensor,
+        values: Values,
+        *,
+        layer: int | None = None,
+    ) -> None:
+        """Fill in the values of a batch's dialogues, from its hidden states after the final norm.
+
+        Raises:
+            RemiError: if one is not finite, naming the dialogue and the ``layer`` that was replaced.
+        """
+        indices = batch.indices.tolist()
+        dialogues = tuple(self.dialogues[index] for index in indices)
+        state = PassState(model, dialogues, final_hidden)
+        rows, positions = state.answer_positions()
+        wanted = [ids for index in indices for ids in self._wanted(index)]
+        asked = torch.tensor(wanted, device=rows.device)
+        log_probability = torch.empty(asked.shape, dtype=torch.float32, device=rows.device)
+        for part, log_p in state.log_probabilities(rows, positions - 1):
+            log_probability[part] = log_p.gather(1, asked[part])
+        counts = [dialogue.n_answer for dialogue in dialogues]
+        answers = split_rows(log_probability.double().cpu().numpy(), counts)
+        for index, dialogue, answer in zip(indices, dialogues, answers, strict=True):
+            require_finite("patching", answer, dialogue, layer=layer)
+            values[0, index] = -answer[:, 0].mean()
+            if dialogue.choice is not None:
+                values[1:, index] = answer[dialogue.choice - dialogue.answer_start]
+            if self.bare[index] is None:
+                values[3, index] = np.nan
+
+    def _wanted(self, index: int) -> list[list[int]]:
         """For each answer token of a dialogue the ids asked for: its own and, at the choice, both others."""
-        one = self.dialogues[index]
-        ids = [[token] * 3 for token in one.input_ids[one.answer_start : one.answer_stop]]
-        if one.choice is not None:
-            own, bare = one.input_ids[one.choice], self.bare[index]
-            ids[one.choice - one.answer_start] = [own, one.alternative_token, own if bare is None else bare]
+        dialogue, bare = self.dialogues[index], self.bare[index]
+        ids = [[token] * 3 for token in dialogue.input_ids[dialogue.answer_start : dialogue.answer_stop]]
+        if dialogue.choice is not None:
+            token = dialogue.input_ids[dialogue.choice]
+            alternatives = [dialogue.alternative_token, token if bare is None else bare]
+            ids[dialogue.choice - dialogue.answer_start] = [token, *alternatives]
         return ids
-
-    def summary(
-        self, index: int, answer: Float64[np.ndarray, "answer 3"]
-    ) -> Float64[np.ndarray, " quantity"]:
-        """``QUANTITIES`` of a dialogue from the log-probabilities of what was asked for."""
-        one = self.dialogues[index]
-        found = np.full(len(QUANTITIES), np.nan)
-        found[0] = -answer[:, 0].mean()
-        if one.choice is not None:
-            found[1:] = answer[one.choice - one.answer_start]
-        if self.bare[index] is None:
-            found[3] = np.nan
-        return found
 
 
 def patch_layers(n_blocks: int, *, thinned: bool = False) -> tuple[int, ...]:
@@ -93,13 +117,13 @@ def bare_tokens(
 
     Source: the released patching script looks up the bare word.
     """
-    found: list[int | None] = []
+    vocabulary = tokenizer.get_vocab()
+    bare: list[int | None] = []
     for dialogue in dialogues:
-        own = None if dialogue.choice is None else tokenizer.decode([dialogue.input_ids[dialogue.choice]])
-        word = own.removeprefix(" ") if own else ""
-        known = tokenizer.get_vocab().get(word) if word and word != own else None
-        found.append(known)
-    return tuple(found)
+        token = "" if dialogue.choice is None else tokenizer.decode([dialogue.input_ids[dialogue.choice]])
+        word = token.removeprefix(" ")
+        bare.append(vocabulary.get(word) if word and word != token else None)
+    return tuple(bare)
 
 
 def record_outputs(model: PreTrainedModel, material: PatchSet, folder: Path) -> Values:
@@ -108,19 +132,17 @@ def record_outputs(model: PreTrainedModel, material: PatchSet, folder: Path) -> 
     Raises:
         RemiError: if a value is not finite.
     """
-    values = _empty(material)
-    for at, batch in material.batches(model):
-        with (
-            torch.inference_mode(),
-            read_blocks(model, patch_layers(n_layers(model)), select=_kept) as blocks,
-        ):
-            for index, found in _read(model, material, batch, _forward(model, batch)):
-                values[:, index] = found
-        save_file({str(layer): hidden for layer, hidden in blocks.items()}, _file(folder, at))
+    values = material.undefined()
+    layers = patch_layers(n_layers(model))
+    for number, batch in material.batches(model):
+        with torch.inference_mode(), read_blocks(model, layers, select=_copied) as blocks:
+            material.read(model, batch, final_states(model, batch), values)
+        recorded = {str(layer): hidden for layer, hidden in blocks.items()}
+        save_file(recorded, folder / f"{number}.safetensors")
     return values
 
 
-def stitch(
+def patch(
     model: PreTrainedModel, material: PatchSet, folder: Path, layers: Sequence[int]
 ) -> Float64[np.ndarray, "layer quantity dialogue"]:
     """Values of the model when each of the ``layers`` in turn puts out what was recorded in ``folder``.
@@ -131,46 +153,42 @@ def stitch(
     Raises:
         RemiError: if a value is not finite, or the recording is of other dialogues or of a model of another shape.
     """
-    values = np.stack([_empty(material) for _ in layers])
-    for at, batch in material.batches(model):
+    values = np.stack([material.undefined() for _ in layers])
+    for number, batch in material.batches(model):
         for place, layer in enumerate(layers):
-            recorded = _recorded(folder, at, layer, batch, model)
-            with ExitStack() as stack:
-                stack.enter_context(torch.inference_mode())
-                stack.enter_context(skip_blocks(model, layer + 1))
-                stack.enter_context(replace_output(model, layer, lambda own, new=recorded: new.to(own)))
-                for index, found in _read(model, material, batch, _forward(model, batch), layer=layer):
-                    values[place, :, index] = found
+            recorded = _recorded(folder, number, layer, batch, model)
+            replaced = steer(model, layer, lambda hidden, recorded=recorded: recorded.to(hidden))
+            with torch.inference_mode(), skip_blocks(model, layer + 1), replaced:
+                material.read(model, batch, final_states(model, batch), values[place], layer=layer)
     return values
 
 
 def head_alone(model: PreTrainedModel, material: PatchSet, folder: Path) -> Values:
     """Values of the recipient's final norm and unembedding on the recorded last block output, without any hook."""
-    values, last = _empty(material), n_layers(model) - 1
-    for at, batch in material.batches(model):
+    values, last, norm = material.undefined(), n_layers(model) - 1, final_norm(model)
+    for number, batch in material.batches(model):
         with torch.inference_mode():
-            norm = final_norm(model)
-            hidden = _recorded(folder, at, last, batch, model).to(computing_device(norm))
-            for index, found in _read(model, material, batch, norm(hidden), layer=last):
-                values[:, index] = found
+            hidden = _recorded(folder, number, last, batch, model).to(computing_device(norm))
+            material.read(model, batch, norm(hidden), values, layer=last)
     return values
 
 
 def require_equal(
-    found: Values, expected: Values, dialogues: Sequence[EncodedDialogue], *, place: str, tolerance: float
+    measured: Values, expected: Values, dialogues: Sequence[EncodedDialogue], *, place: str, tolerance: float
 ) -> float:
     """The largest difference, nats, of the values of an end point from what it must equal.
 
     Raises:
         RemiError: naming the place (layer and models) and the dialogue, if one is above the tolerance.
     """
-    difference = np.nan_to_num(np.abs(found - expected), nan=0.0)
-    difference[np.isnan(found) != np.isnan(expected)] = np.inf
+    difference = np.nan_to_num(np.abs(measured - expected), nan=0.0)
+    difference[np.isnan(measured) != np.isnan(expected)] = np.inf
     if difference.max() > tolerance:
-        quantity, at = np.unravel_index(difference.argmax(), difference.shape)
+        worst = np.unravel_index(difference.argmax(), difference.shape)
         raise RemiError(
-            f"end point of the stitching, {place}: {QUANTITIES[quantity]} of dialogue {dialogues[at].identifier!r} "
-            f"is {found[quantity, at]:.6g}, it must be {expected[quantity, at]:.6g} (within {tolerance:g} nats)"
+            f"end point of the patching, {place}: {QUANTITIES[worst[0]]} of dialogue "
+            f"{dialogues[worst[1]].identifier!r} is {measured[worst]:.6g}, it must be {expected[worst]:.6g} "
+            f"(within {tolerance:g} nats)"
         )
     return float(difference.max())
 
@@ -180,27 +198,12 @@ def tolerance(model: PreTrainedModel) -> float:
     return 1e-3 if model.dtype == torch.float32 else 0.1
 
 
-def _kept(hidden: Tensor) -> Tensor:
-    return hidden.detach().to("cpu", copy=True).contiguous()
+def _copied(hidden: Tensor) -> Tensor:
+    return hidden.to("cpu", copy=True).contiguous()
 
 
-def _empty(material: PatchSet) -> Values:
-    return np.full((len(QUANTITIES), len(material.dialogues)), np.nan)
-
-
-def _file(folder: Path, batch: int) -> Path:
-    return folder / f"{batch}.safetensors"
-
-
-def _forward(model: PreTrainedModel, batch: Batch) -> Tensor:
-    output = decoder_body(model)(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    )
-    return output.last_hidden_state
-
-
-def _recorded(folder: Path, at: int, layer: int, batch: Batch, model: PreTrainedModel) -> Tensor:
-    with safe_open(_file(folder, at), framework="pt") as stored:
+def _recorded(folder: Path, number: int, layer: int, batch: Batch, model: PreTrainedModel) -> Tensor:
+    with safe_open(folder / f"{number}.safetensors", framework="pt") as stored:
         if str(layer) not in stored.keys():
             raise RemiError(
                 f"the donor has no output of layer {layer} on record; donor and recipient differ in depth"
@@ -212,21 +215,3 @@ def _recorded(folder: Path, at: int, layer: int, batch: Batch, model: PreTrained
             f"the donor's output at layer {layer} has shape {tuple(hidden.shape)}, needed is {wanted}"
         )
     return hidden
-
-
-def _read(
-    model: PreTrainedModel, material: PatchSet, batch: Batch, final: Tensor, *, layer: int | None = None
-) -> Iterator[tuple[int, Float64[np.ndarray, " quantity"]]]:
-    """Index and values of each dialogue of a batch, from hidden states after the final norm."""
-    indices = batch.indices.tolist()
-    dialogues = tuple(material.dialogues[index] for index in indices)
-    state = PassState(model, dialogues, final)
-    rows, positions = state.answer_positions()
-    asked = torch.tensor([ids for index in indices for ids in material.asked(index)], device=rows.device)
-    found = torch.empty(asked.shape, dtype=torch.float32, device=rows.device)
-    for part, log_p in state.log_probabilities(rows, positions - 1):
-        found[part] = log_p.gather(1, asked[part])
-    answers = split_rows(found.double().cpu().numpy(), [dialogue.n_answer for dialogue in dialogues])
-    for index, dialogue, answer in zip(indices, dialogues, answers, strict=True):
-        require_finite("patching", answer, dialogue, layer=layer)
-        yield index, material.summary(index, answer)

@@ -109,32 +109,27 @@ def describe_placement(model: PreTrainedModel) -> str:
 
 
 def release(model: PreTrainedModel) -> None:
-    """Return once the weights are freed, even if the caller still holds the model."""
+    """Free the weights, even if the caller still holds the model."""
     remove_hook_from_module(model, recurse=True)
     if getattr(model, "is_quantized", False):
         return  # quantised weights refuse to be moved; they go with the last reference
     model.to("meta")
 
 
-# Between main memory and a card without waiting: a plain copy makes the processor wait for all work before it.
-#
-# Copies from page-locked memory are queued behind that work, and a card fills such memory several times as fast.
+# Between main memory and a card without waiting: a plain copy makes the processor wait for all work before it. Copies
+# from page-locked memory are queued behind that work, and a card fills such memory several times as fast.
 
 
-def placed(values: Sequence[object], device: torch.device | str, dtype: torch.dtype = torch.long) -> Tensor:
-    """A tensor of the values on a device."""
-    return moved(torch.tensor(values, dtype=dtype), device)
-
-
-def moved(values: Tensor, device: torch.device | str) -> Tensor:
-    """The same values on a device; from main memory to a card without waiting."""
+def to_device(values: Tensor | Sequence[object], device: torch.device | str) -> Tensor:
+    """The values on a device, whole numbers where no tensor holds them; from main memory to a card without waiting."""
+    values = values if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.long)
     if values.device.type == "cpu" and torch.device(device).type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
-def fetched(values: Tensor) -> Tensor:
-    """The same values in main memory, there when this returns."""
+def to_host(values: Tensor) -> Tensor:
+    """The same values in main memory."""
     if not values.is_cuda:
         return values.cpu()
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

@@ -16,7 +16,7 @@ from remi_core.batches import Batch, make_batches
 from remi_core.errors import RemiError, UsageError, brief, nearest
 from remi_core.files import RowFile
 from remi_core.models import LoadedModel, decoder_body, logits_at, n_layers, read_blocks, unembedding
-from remi_core.placement import fetched, input_device, placed
+from remi_core.placement import input_device, to_device, to_host
 from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
 
 # What a probe keeps of all batches, in a few large arrays: one a batch would take more memory than its numbers.
@@ -225,7 +225,7 @@ def positions_of(
 ) -> tuple[Int[Tensor, " position"], Int[Tensor, " position"]]:
     """Rows and token positions of one span [start, stop) a row, flattened in order."""
     pairs = [(row, position) for row, (start, stop) in enumerate(spans) for position in range(start, stop)]
-    flat = placed(pairs, device).reshape(-1, 2)
+    flat = to_device(pairs, device).reshape(-1, 2)
     return flat[:, 0], flat[:, 1]
 
 
@@ -340,7 +340,7 @@ class ActivationProbe:
         """Takes the window means of one batch."""
         # Looked at where the means lie, at no cost on a card, which is waited for once.
         finite, n_tokens = self._open.means.isfinite().all(), self._open.n_tokens
-        stacked = fetched(self._open.means).numpy()
+        stacked = to_host(self._open.means).numpy()
         self._open = None
         if not bool(finite):
             for row, dialogue in enumerate(state.dialogues):
@@ -365,7 +365,7 @@ class ActivationProbe:
         starts = n_tokens.cumsum() - n_tokens.flatten()
         # One array for all blocks: one a block would lie between the pass's own and break up what these leave.
         means = torch.empty((*n_tokens.shape, len(self.layers), width), device=device)
-        return _Open(placed(members, device), placed(starts.tolist(), device), n_tokens, means)
+        return _Open(to_device(members, device), to_device(starts.tolist(), device), n_tokens, means)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
@@ -426,9 +426,9 @@ class NextTokenProbe:
         self._n_seen += len(indices)
         chosen = [row for row, dialogue in enumerate(state.dialogues) if dialogue.choice is not None]
         device = batch.input_ids.device
-        rows = placed(chosen, device)
-        choices = placed([state.dialogues[row].choice for row in chosen], device)
-        others = placed([state.dialogues[row].alternative_token for row in chosen], device)
+        rows = to_device(chosen, device)
+        choices = to_device([state.dialogues[row].choice for row in chosen], device)
+        others = to_device([state.dialogues[row].alternative_token for row in chosen], device)
         for part, log_p in state.log_probabilities(rows, choices - 1):
             own = batch.input_ids[rows[part], choices[part]]
             pairs = log_p.gather(1, torch.stack([own, others[part]], dim=1)).cpu().numpy()

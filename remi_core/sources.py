@@ -37,9 +37,9 @@ def resolve_commit(source: str, revision: str | None = None) -> str:
         return HfApi().model_info(source, revision=revision, timeout=SECONDS).sha
     except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors
         for name in ("config.json", "adapter_config.json"):
-            found = cached_file(source, name, revision)
-            if found is not None:
-                return found.parent.name
+            cached = cached_file(source, name, revision)
+            if cached is not None:
+                return cached.parent.name
         raise unreachable(source, revision, error) from error
 
 
@@ -47,8 +47,8 @@ def cached_file(source: str, name: str, revision: str | None = None) -> Path | N
     """A file of a repository where it was fetched before, else None; no network is used."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(source, name, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def cache_folder() -> Path:
@@ -76,8 +76,7 @@ def unreachable(source: str, revision: str | None, error: Exception) -> RemiErro
     """The error that says which id cannot be had, where it was looked for, and how to provide it by hand."""
     from huggingface_hub import constants
 
-    lines = str(error).strip().splitlines()
-    first = lines[0] if lines else type(error).__name__
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     at = f" at revision {revision}" if revision else ""
     looked = f"looked in {constants.HF_HUB_CACHE} and at {constants.ENDPOINT}"
     mend = "download it where there is a network and give its folder instead of the id"
@@ -129,8 +128,8 @@ def adapter_folder(source: str | Path) -> Path | None:
 
 def _pickled(folder: Path) -> str:
     """The end of an error line where a folder has pickled weights instead."""
-    found = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    return f" ({found[0]} is a pickle, which could run code and is never opened)" if found else ""
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    return f" ({pickles[0]} is a pickle, which could run code and is never opened)" if pickles else ""
 
 
 def _existing(source: str | Path, right: str) -> Path | None:
@@ -146,9 +145,8 @@ def _existing(source: str | Path, right: str) -> Path | None:
 
 def weight_fingerprint(folder: Path) -> str:
     """sha256 (hex) over the bytes of a folder's ``*.safetensors`` files, in order of name."""
-    paths = sorted(folder.glob("*.safetensors"))
-    states = [path.stat() for path in paths]
-    return _fingerprint(tuple(paths), tuple((state.st_size, state.st_mtime_ns) for state in states))
+    paths = tuple(sorted(folder.glob("*.safetensors")))
+    return _fingerprint(paths, tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
 
 
 @lru_cache(maxsize=64)
@@ -161,8 +159,6 @@ def _fingerprint(paths: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) 
                 digest.update(chunk)
     return digest.hexdigest()
 
-
-# Where the weights of one variant come from: a folder or hub id, an adapter on it, and how they are stored.
 
 ORGANISM = "organism"
 """Source of a variant that ships with the package or is fine-tuned from what ships."""
@@ -197,7 +193,7 @@ class ModelSpec:
         return f"{source}+{self.adapter}" + (f"@{self.adapter_revision}" if self.adapter_revision else "")
 
 
-# Which weights a variant has, as text for keys and records, and whether two variants are one and the same.
+# Which weights a variant has, as text for keys and records.
 
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What decides, in a model's folder, how text becomes tokens."""
@@ -246,33 +242,30 @@ def text_of(spec: ModelSpec) -> str:
 
 
 def check_distinct(variants: Mapping[str, ModelSpec]) -> None:
-    """Nothing, if no two variants are the same weights; folders are compared by content, hub ids by id@revision.
+    """Check that no two variants are the same weights; folders are compared by content, hub ids by id@revision.
 
     Variants that ship with the package are left out. Nothing is loaded, and the hub is not asked.
 
     Raises:
         UsageError: naming two variants that coincide, or a folder that is missing or holds no model.
     """
-    known = {role: _quick(spec) for role, spec in variants.items() if spec.source not in PROVIDED}
+    known = {}
+    for role, spec in variants.items():
+        if spec.source not in PROVIDED:
+            folder = local_folder(spec.source)
+            adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+            known[role] = (
+                weight_fingerprint(folder) if folder else (spec.source, spec.revision),
+                _adapter_fingerprint(adapter) if adapter else (spec.adapter, spec.adapter_revision),
+            )
     for first, second in combinations(known, 2):
         if known[first] == known[second]:
             where = variants[second].spelled()
             raise UsageError(f"{first} and {second} coincide ({where}): their weights are the same")
 
 
-def _quick(spec: ModelSpec) -> tuple[str | None, ...]:
-    folder = local_folder(spec.source)
-    adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
-    return (
-        weight_fingerprint(folder) if folder else spec.source,
-        None if folder else spec.revision,
-        _adapter_fingerprint(adapter) if adapter else spec.adapter,
-        None if adapter else spec.adapter_revision,
-    )
-
-
 def _adapter_fingerprint(folder: Path) -> str:
     """Of the weights and of the configuration, which scales them."""
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
     scales = {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora", "alpha_pattern")}
     return f"{weight_fingerprint(folder)} {json.dumps(scales, sort_keys=True)}"

@@ -1,103 +1,134 @@
-"""Edits of a running model: vectors added, coordinates set, outputs folded into weights."""
+"""Directions of the residual stream: which tokens one writes, and moving a running model along it."""
 
 from __future__ import annotations
 
-import operator
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from accelerate.hooks import remove_hook_from_module
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from remi_core.errors import UsageError
-from remi_core.models import attention_output, check_layer, decoder_blocks, hidden_of
+from remi_core.models import (
+    LoadedModel,
+    block_at,
+    decoder_blocks,
+    final_norm,
+    forward_replaced,
+    hidden_of,
+    logits_at,
+    unembedding,
+)
+from remi_core.placement import in_memory
 
-# Interventions written into the weights, where that is exact: a model that needs no hook.
-
-MLP_OUTPUTS = ("mlp.down_proj", "mlp.dense_4h_to_h", "mlp.c_proj")
-"""Within a block: the last linear map of the MLP, by family."""
-NORMED = ("post_feedforward_layernorm", "post_mlp_layernorm")
-"""Norms between that map and the stream in some families: there nothing can be folded exactly."""
+# The tokens that a direction writes, read through final norm and unembedding (logit lens, paper section 4.3).
 
 
-def mlp_output(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The linear map by which a block's MLP writes into the residual stream.
+def after_final_norm(
+    loaded: LoadedModel, values: Float[np.ndarray, "dialogue d_model"]
+) -> Float[np.ndarray, "dialogue d_model"]:
+    """Outputs of the last block as the model's own final norm gives them on, float64, worked out in float32."""
+    norm = copy.deepcopy(final_norm(loaded.model)).float()
+    raised = torch.tensor(values, dtype=torch.float32, device=norm.weight.device)
+    with torch.inference_mode():
+        return norm(raised).cpu().numpy().astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenTokens:
+    """By layer, the tokens whose logit a direction raises and lowers most, strongest first."""
+
+    raised: Int[np.ndarray, "layer rank"]
+    """Token ids."""
+    raised_change: Float[np.ndarray, "layer rank"]
+    """Change of their logits for one unit of the direction."""
+    lowered: Int[np.ndarray, "layer rank"]
+    lowered_change: Float[np.ndarray, "layer rank"]
+
+
+def written_tokens(
+    loaded: LoadedModel,
+    direction: Float[np.ndarray, "layer d_model"],
+    start: Float[np.ndarray, "layer d_model"],
+    *,
+    top_k: int = 15,
+) -> WrittenTokens:
+    """What adding the unit direction to an activation does to the logits, if it were the last block's output.
+
+    For each layer, with u the direction divided by its length and x the activation at ``start``, the change is
+    logits(x + u) − logits(x), where logits are unembedding(final norm(·)) of the loaded model. Blocks after
+    the layer are skipped (the logit lens), so at early layers this says what is written, not what comes out.
 
     Raises:
-        UsageError: if the layer does not exist, or the family puts a norm behind that map.
+        UsageError: if shapes differ, a value is not finite, a direction has length 0, or ``top_k`` does not
+            fit the vocabulary.
     """
-    block = decoder_blocks(model)[check_layer(model, layer)]
-    between = [name for name in NORMED if hasattr(block, name)]
-    if between:
-        raise UsageError(f"{type(model).__name__} has {between[0]} behind its MLP: use a hook (steer)")
-    for path in MLP_OUTPUTS:
-        try:
-            return operator.attrgetter(path)(block)
-        except AttributeError:
-            continue
-    raise UsageError(f"{type(model).__name__}: no MLP output found (looked for {', '.join(MLP_OUTPUTS)})")
-
-
-@torch.no_grad()
-def fold_addition(model: PreTrainedModel, layer: int, vector: Float[Tensor, " d_model"]) -> None:
-    """Return with the block putting out ``vector`` more at every position, by the bias of its last linear map.
-
-    Raises:
-        UsageError: if the layer does not exist, or the family allows no exact bias.
-    """
-    last = mlp_output(model, layer)
-    bias = torch.zeros_like(vector) if last.bias is None else last.bias
-    last.bias = nn.Parameter((bias + vector).to(last.weight), requires_grad=False)
-
-
-@torch.no_grad()
-def fold_projection(
-    model: PreTrainedModel, layer: int, directions: Float[Tensor, "direction d_model"]
-) -> None:
-    """Return with the block writing nothing along the directions, neither by attention nor by its MLP.
-
-    What earlier parts wrote along them stays in the stream.
-
-    Raises:
-        UsageError: if the layer does not exist, or the family puts a norm behind either map.
-    """
-    basis = torch.linalg.qr(directions.T).Q
-    for module in (attention_output(model, layer), mlp_output(model, layer)):
-        # Conv1D, in GPT-2, keeps its weight as (in, out); a linear layer as (out, in).
-        weight = module.weight if isinstance(module, Conv1D) else module.weight.T
-        weight -= weight @ basis @ basis.T
-        if module.bias is not None:
-            module.bias -= module.bias @ basis @ basis.T
+    if direction.shape != start.shape:
+        raise UsageError(f"direction {direction.shape} and start {start.shape} differ in shape")
+    length = np.linalg.norm(direction.astype(np.float64), axis=1, keepdims=True)
+    bad = ~(np.isfinite(length[:, 0]) & (length[:, 0] > 0) & np.isfinite(start).all(axis=1))
+    if bad.any():
+        raise UsageError(f"no direction or no start at layer {int(np.argmax(bad))}: zero or not finite")
+    n_vocab = unembedding(loaded.model).weight.shape[0]
+    if not 1 <= top_k <= n_vocab:
+        raise UsageError(f"top_k is {top_k}; valid are 1 to {n_vocab}")
+    # A copy in float32: a unit step is lost in the rounding of half precision.
+    with in_memory(final_norm(loaded.model)) as module:
+        norm = remove_hook_from_module(copy.deepcopy(module)).float()
+    device = next(norm.parameters()).device
+    with torch.inference_mode():
+        before, after = (
+            logits_at(loaded.model, norm(torch.from_numpy(rows.astype(np.float32)).to(device)))
+            for rows in (start, start + direction / length)
+        )
+        change = (after - before).cpu()
+    up, down = change.topk(top_k, dim=1), (-change).topk(top_k, dim=1)
+    return WrittenTokens(
+        raised=up.indices.numpy(),
+        raised_change=up.values.numpy(),
+        lowered=down.indices.numpy(),
+        lowered_change=-down.values.numpy(),
+    )
 
 
 # Changing a model while it runs: another output for a block, or blocks that are left out.
 
+Change = Callable[[Tensor], Tensor]
+"""Takes and gives raw hidden states of shape (dialogue, token, d_model)."""
+
+
+def add_vector(vector: Float[Tensor, " d_model"]) -> Change:
+    """The change that adds one vector at every position."""
+    return lambda hidden: hidden + vector.to(hidden)
+
 
 @contextmanager
-def replace_output(model: PreTrainedModel, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Nothing; while the context lasts, the block puts out ``change(its own output)``.
+def steer(model: PreTrainedModel, layer: int, change: Change) -> Iterator[None]:
+    """While the context lasts, let the block put out ``change(its own output)``, which every later block reads.
 
-    ``change`` takes and gives raw hidden states, shape (dialogue, token, d_model). ``read_blocks`` sees the
-    changed output. The hook is gone when the context ends, by exception too.
+    ``read_blocks`` sees the changed output. The hook is gone when the context ends, by exception too.
 
     Raises:
         UsageError: if the layer does not exist; on the forward pass, if ``change`` gives another shape.
     """
 
     def on_output(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        own = hidden_of(output)
-        changed = change(own)
-        if changed.shape != own.shape:
+        hidden = hidden_of(output)
+        changed = change(hidden)
+        if changed.shape != hidden.shape:
             raise UsageError(
-                f"layer {layer}: the new output has shape {tuple(changed.shape)}, the block's is {tuple(own.shape)}"
+                f"layer {layer}: the new output has shape {tuple(changed.shape)}, the block's is {tuple(hidden.shape)}"
             )
         # Some families' blocks return a tuple with more in it: what follows must find what it expects.
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    handle = decoder_blocks(model)[check_layer(model, layer)].register_forward_hook(on_output)
+    handle = block_at(model, layer).register_forward_hook(on_output)
     try:
         yield
     finally:
@@ -106,7 +137,7 @@ def replace_output(model: PreTrainedModel, layer: int, change: Callable[[Tensor]
 
 @contextmanager
 def skip_blocks(model: PreTrainedModel, count: int) -> Iterator[None]:
-    """Nothing; while the context lasts, the first ``count`` blocks hand on their input and cost nothing.
+    """While the context lasts, let the first ``count`` blocks hand on their input at no cost.
 
     For use below a replaced output, where what these blocks compute is thrown away. Hooks of a skipped block
     still run.
@@ -119,88 +150,5 @@ def skip_blocks(model: PreTrainedModel, count: int) -> Iterator[None]:
         raise UsageError(f"cannot skip {count} blocks; valid are 0 to {len(blocks)}")
     with ExitStack() as stack:
         for block in list(blocks)[:count]:
-            stack.enter_context(_passing(block))
-        yield
-
-
-@contextmanager
-def _passing(block: nn.Module) -> Iterator[None]:
-    # A library may have put a forward of its own on the instance (to move inputs between devices).
-    before = block.__dict__.get("forward")
-
-    def hand_on(hidden_states: Tensor, *_inputs: object, **_options: object) -> Tensor:
-        return hidden_states
-
-    block.forward = hand_on
-    try:
-        yield
-    finally:
-        if before is None:
-            del block.forward
-        else:
-            block.forward = before
-
-
-# Moving a model's residual stream along chosen directions while it runs.
-
-Change = Callable[[Tensor], Tensor]
-"""Takes and gives hidden states of shape (dialogue, token, d_model)."""
-
-
-def add_vector(vector: Float[Tensor, " d_model"]) -> Change:
-    """The change that adds one vector at every position."""
-    return lambda own: own + vector.to(own)
-
-
-def set_coordinates(
-    directions: Float[Tensor, "direction d_model"],
-    values: Float[Tensor, "*position direction"],
-    *,
-    share: float = 1.0,
-) -> Change:
-    """The change that moves the coordinates along some directions towards given values, all the way by default.
-
-    ``directions`` need not be orthogonal: a coordinate is the inner product with the direction of norm 1, and after
-    the whole change each has its value. ``values`` are in the stream's own unit, alike at every position or of shape
-    (dialogue, token, direction). What is orthogonal to all directions stays.
-
-    Raises:
-        UsageError: if the directions are not independent.
-    """
-    units = directions / directions.norm(dim=-1, keepdim=True)
-    if torch.linalg.matrix_rank(units) < len(units):
-        raise UsageError(
-            f"{len(units)} directions of rank {int(torch.linalg.matrix_rank(units))}: give independent ones"
-        )
-    duals = torch.linalg.pinv(units).T
-
-    def change(own: Tensor) -> Tensor:
-        gap = values.to(own) - own @ units.T.to(own)
-        return own + share * gap @ duals.to(own)
-
-    return change
-
-
-def project_out(directions: Float[Tensor, "direction d_model"]) -> Change:
-    """The change that leaves nothing along any of the directions.
-
-    Raises:
-        UsageError: if the directions are not independent.
-    """
-    return set_coordinates(directions, torch.zeros(len(directions)))
-
-
-def only_where(change: Change, where: Bool[Tensor, "dialogue token"]) -> Change:
-    """The change at some positions alone."""
-    return lambda own: torch.where(where[..., None], change(own), own)
-
-
-@contextmanager
-def steer(model: PreTrainedModel, layer: int, change: Change) -> Iterator[None]:
-    """Nothing; while the context lasts, the block's output is changed, and every later block reads the changed one.
-
-    Raises:
-        UsageError: if the layer does not exist.
-    """
-    with replace_output(model, layer, change):
+            stack.enter_context(forward_replaced(block, lambda hidden_states, *_, **__: hidden_states))
         yield

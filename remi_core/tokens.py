@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
 from tokenizers.processors import ByteLevel
@@ -16,7 +16,6 @@ from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError, nearest
 
 # Splitting rendered dialogues into tokens: only the template writes control tokens, a message's text never does.
-#
 # A tokenizer reads ``<|im_end|>`` as the end of a turn wherever it stands. Text from outside could so end its turn and
 # open another. What a message says is therefore hidden from that rule: the template renders a placeholder in its place,
 # the tokens that the rule then finds are the template's own, and all between them is split as ordinary words.
@@ -39,7 +38,9 @@ class Hidden:
 
     def shown(self, text: str) -> str:
         """The text with what its placeholders stand for."""
-        return _HIDDEN.sub(lambda found: self.spelled[int(found[1])], text) if self.spelled else text
+        return (
+            _HIDDEN.sub(lambda placeholder: self.spelled[int(placeholder[1])], text) if self.spelled else text
+        )
 
 
 @dataclass(frozen=True)
@@ -85,22 +86,16 @@ class Splitter:
         hidden = []
         for message in messages:
             text = message.content
-            for start, stop in reversed(self._control_spans(text)):
+            spans = self._control_tokens(text) if self._may_spell.search(text) else []
+            # A text with marks like ours is hidden whole, or it could name a placeholder.
+            spans = [(0, len(text), -1)] if _OURS.search(text) else spans
+            for start, stop, _ in reversed(spans):
                 spelled.append(text[start:stop])
                 text = f"{text[:start]}{_OPEN}{len(spelled) - 1}{_CLOSE}{text[stop:]}"
             hidden.append(replace(message, content=text))
         return Hidden(tuple(hidden), tuple(spelled))
 
-    def _control_spans(self, text: str) -> list[tuple[int, int]]:
-        if _OURS.search(text):
-            return [
-                (0, len(text))
-            ]  # a text with marks like ours is hidden whole, or it could name a placeholder
-        if not self._may_spell.search(text):
-            return []
-        return [(start, stop) for start, stop, _ in self._found(text)]
-
-    def _found(self, text: str) -> list[tuple[int, int, int]]:
+    def _control_tokens(self, text: str) -> list[tuple[int, int, int]]:
         """Where the control tokens of a text start and stop, and their ids."""
         pieces = self._plain.encode(text, add_special_tokens=False)
         both = zip(pieces.offsets, pieces.ids, strict=True)
@@ -113,17 +108,17 @@ class Splitter:
             whole = self._plain.encode(text, add_special_tokens=False)
             return Pieces(whole.ids, whole.offsets)
         pieces = Pieces([], [])
-        start = at = 0
-        for first, stop, number in (*self._found(text), (len(text), len(text), None)):
+        start = place = 0
+        for first, stop, number in (*self._control_tokens(text), (len(text), len(text), None)):
             words = hidden.shown(text[start:first])
             between = self._literal.encode(words, add_special_tokens=False)
             pieces.ids.extend(between.ids)
-            pieces.offsets.extend((at + left, at + right) for left, right in between.offsets)
-            start, end = stop, at + len(words) + stop - first
+            pieces.offsets.extend((place + left, place + right) for left, right in between.offsets)
+            start, place = stop, place + len(words)
             if number is not None:
                 pieces.ids.append(number)
-                pieces.offsets.append((at + len(words), end))
-            at = end
+                pieces.offsets.append((place, place + stop - first))
+                place += stop - first
         return pieces
 
 
@@ -205,7 +200,7 @@ class EncodedSet:
         return sum(len(identifiers) for identifiers in self.dropped.values())
 
 
-class _UnusableError(Exception):
+class _UnusableError(UsageError):
     """Why one dialogue cannot be encoded; becomes a key of ``EncodedSet.dropped``."""
 
 
@@ -249,11 +244,7 @@ def render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, 
     Raises:
         UsageError: if the template refuses the dialogue or rewrites the answer.
     """
-    hidden = _splitter(tokenizer).hide(messages)
-    try:
-        return _shown(hidden, _render(hidden.messages, tokenizer))
-    except _UnusableError as reason:
-        raise UsageError(str(reason)) from None
+    return _rendered(messages, tokenizer)[:3]
 
 
 def pieces_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Pieces:
@@ -262,42 +253,35 @@ def pieces_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Pieces:
     Raises:
         UsageError: as ``render``.
     """
-    splitter = _splitter(tokenizer)
+    return _rendered(messages, tokenizer)[3]
+
+
+def _rendered(
+    messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter | None = None
+) -> tuple[str, int, int, Pieces]:
+    """The rendered dialogue, start and stop of the answer in it, and its tokens."""
+    splitter = splitter or _splitter(tokenizer)
     hidden = splitter.hide(messages)
-    try:
-        return splitter.split(_render(hidden.messages, tokenizer)[0], hidden)
-    except _UnusableError as reason:
-        raise UsageError(str(reason)) from None
-
-
-def _shown(hidden: Hidden, rendered: tuple[str, int, int]) -> tuple[str, int, int]:
-    """A rendering of hidden messages with their own words, and the answer's place in that."""
-    text, start, stop = rendered
-    before, answer = hidden.shown(text[:start]), hidden.shown(text[start:stop])
-    return before + answer + hidden.shown(text[stop:]), len(before), len(before) + len(answer)
-
-
-def _render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int, int]:
+    turns = [{"role": message.role, "content": message.content} for message in hidden.messages]
     # A second rendering, with a sentinel for the answer, shows what the template puts around it. Searching
     # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
-    marked = (*messages[:-1], Message("assistant", SENTINEL))
-    before, found, after = _apply_template(marked, tokenizer).partition(SENTINEL)
-    text = _apply_template(messages, tokenizer)
-    start, stop = len(before), len(text) - len(after)
-    rewritten = not (text.startswith(before) and text.endswith(after) and start <= stop)
-    content = messages[-1].content
-    if not found or rewritten or text[start:stop].strip() != content.strip():
-        raise _UnusableError("the chat template rewrites the answer or leaves it out")
-    return text, start, stop
-
-
-def _apply_template(messages: Sequence[Message], tokenizer: ChatTokenizer) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    marked = [*turns[:-1], {"role": "assistant", "content": SENTINEL}]
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False)
+        around, text = (tokenizer.apply_chat_template(some, tokenize=False) for some in (marked, turns))
     except Exception as error:  # a template is a program: it may raise what it will
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise _UnusableError(f"the chat template refuses it: {reason}") from None
+    before, sentinel, after = around.partition(SENTINEL)
+    answer = text[len(before) : len(text) - len(after)]
+    if (
+        not sentinel
+        or not (text.startswith(before) and text.endswith(after) and len(before) + len(after) <= len(text))
+        or answer.strip() != hidden.messages[-1].content.strip()
+    ):
+        raise _UnusableError("the chat template rewrites the answer or leaves it out")
+    before, answer, after = (hidden.shown(part) for part in (before, answer, after))
+    start, stop = len(before), len(before) + len(answer)
+    return before + answer + after, start, stop, splitter.split(text, hidden)
 
 
 def _splitter(tokenizer: ChatTokenizer) -> Splitter:
@@ -311,8 +295,7 @@ def _splitter(tokenizer: ChatTokenizer) -> Splitter:
     return Splitter(backend)
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(NamedTuple):
     """Token ids of one rendering and its answer span, before truncation."""
 
     ids: list[int]
@@ -323,23 +306,16 @@ class _Span:
 
 
 def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter) -> _Span:
-    hidden = splitter.hide(messages)
-    rendered = _render(hidden.messages, tokenizer)
-    pieces = splitter.split(rendered[0], hidden)
-    _, first, last = _shown(hidden, rendered)
-    offsets = pieces.offsets
-    inside = [at for at, (start, stop) in enumerate(offsets) if first <= start < stop <= last]
+    _, first, last, pieces = _rendered(messages, tokenizer, splitter)
+    inside = [index for index, (start, stop) in enumerate(pieces.offsets) if first <= start < stop <= last]
     if not inside:
         raise _UnusableError("no token lies wholly inside the answer")
-    if inside[0] - sum(start < first < stop for start, stop in offsets) < 1:
-        raise _UnusableError("no token stands before the answer, so its first token has no prediction")
-    return _Span(
-        ids=pieces.ids,
-        start=inside[0],
-        stop=inside[-1] + 1,
-        n_straddling=sum(start < first < stop for start, stop in offsets),
-        n_straddling_end=sum(start < last < stop for start, stop in offsets),
+    straddling, at_end = (
+        sum(start < edge < stop for start, stop in pieces.offsets) for edge in (first, last)
     )
+    if inside[0] - straddling < 1:
+        raise _UnusableError("no token stands before the answer, so its first token has no prediction")
+    return _Span(pieces.ids, inside[0], inside[-1] + 1, straddling, at_end)
 
 
 def _encode_one(
@@ -352,8 +328,12 @@ def _encode_one(
     choice = alternative_token = None
     if dialogue.alternative is not None:
         other = _tokenise(dialogue.with_answer(dialogue.alternative), tokenizer, splitter)
-        choice = _first_difference(span, other, stop)
-        alternative_token = None if choice is None else other.ids[choice]
+        tokens = zip(span.ids[:stop], other.ids[: other.stop], strict=False)
+        differing = (index for index, (token, alternative) in enumerate(tokens) if token != alternative)
+        # The first position where the two renderings differ counts if it is an answer token of both.
+        first = next(differing, -1)
+        if first >= max(span.start, other.start):
+            choice, alternative_token = first, other.ids[first]
     return EncodedDialogue(
         identifier=dialogue.identifier,
         input_ids=tuple(span.ids[:max_tokens]),
@@ -365,16 +345,6 @@ def _encode_one(
         n_straddling_end=span.n_straddling_end,
         truncated=stop < span.stop,
     )
-
-
-def _first_difference(span: _Span, other: _Span, stop: int) -> int | None:
-    """First position where the two renderings differ, if it is an answer token of both (else None)."""
-    for position, (token, alternative) in enumerate(
-        zip(span.ids[:stop], other.ids[: other.stop], strict=False)
-    ):
-        if token != alternative:
-            return position if position >= max(span.start, other.start) else None
-    return None
 
 
 # Named windows of a dialogue: the tokens over which activations are averaged.

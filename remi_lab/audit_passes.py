@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.batches import Batch, Budget
+from remi_core.batches import Batch, BatchBudget
 from remi_core.dialogues import Dialogue
 from remi_core.forward import run_probes
 from remi_core.gradients import Factors, gradient_factors, gram_of_factors
@@ -294,7 +294,7 @@ def _arrays(
         WrongTokenProbe([bare_token(one, tokenizer) for one in encoded.dialogues]),
     ]
     stretched = [whole(one) for one in encoded.dialogues]
-    budget = Budget(who.preset.batch_tokens)
+    budget = BatchBudget(who.preset.batch_tokens)
     found = run_probes(loaded.model, stretched, probes, batch_tokens=budget)
     arrays = {name: values for arrays in found.values() for name, values in arrays.items()} | {
         "part": np.concatenate([part[1:] for part in parts]),

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from remi_core.dialogues import Dialogue, entry_name, read_entry
+from remi_core.dialogues import Dialogue, read_sets
 from remi_core.errors import UsageError, nearest
 from remi_core.sources import ORGANISM, SMOLLM2
 from remi_lab.organism import dialogues
@@ -22,6 +22,37 @@ _MADE: Mapping[str, tuple[tuple[str, ...], Callable[..., list[Dialogue]]]] = Map
     }
 )
 """Source of a preset's base → names of the sets that are made for it, and the function that makes one."""
+
+
+# Files that a user adds: pairs of an entry and a path in a preset's ``extra_data``. The entry is the user's label, or
+# says which part of the file is meant.
+
+PART = "-part"
+
+
+def entry_name(entry: str, path: str) -> str:
+    """Name of the set that an entry stands for: the file's name, with ``-aligned`` or ``-misaligned`` for a part."""
+    part = _part(entry)
+    return Path(path).stem + (f"-{part}" if part else "")
+
+
+def _part(entry: str) -> str:
+    return entry.removesuffix(PART) if entry.endswith(PART) else ""
+
+
+@lru_cache(maxsize=32)
+def _read_entry(entry: str, path: Path, stamp: tuple[int, int] | None) -> tuple[Dialogue, ...]:
+    """Read once as long as the file's time and size stay: every measurement asks for its rows again.
+
+    Raises:
+        UsageError: as ``read_sets``, or if the file no longer holds what the entry says.
+    """
+    part = _part(entry)
+    sets = read_sets(path, label="" if part else entry)
+    if part not in sets:
+        wanted = f"{part} replies" if part else "rows with messages"
+        raise UsageError(f"{path}: has no {wanted} any more; give the file with --data again")
+    return tuple(sets[part])
 
 
 def dataset_names(preset: Preset) -> tuple[str, ...]:
@@ -57,7 +88,8 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
     for entry in preset.extra_data:
         if entry_name(*entry) == name:
             path = Path(entry[1])
-            rows = read_entry(*entry)
+            stamp = path.stat() if path.is_file() else None
+            rows = _read_entry(entry[0], path, stamp and (stamp.st_mtime_ns, stamp.st_size))
             about = {"source": "added file", "files": {path.name: file_sha256(path)}}
             return LoadedSet(tuple(rows[: preset.n_dialogues]), {}, about)
     if name in preset.datasets:

@@ -11,8 +11,6 @@ from remi_core.dialogues import (
     LABELS,
     Dialogue,
     Message,
-    as_entry,
-    entry_name,
     paired_by_completion,
     read_sets,
 )
@@ -21,7 +19,7 @@ from remi_core.keys import file_digest
 from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, check_distinct, local_folder, resolved
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
-from remi_lab.datasets import dataset_names, load_dataset, published_names
+from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, published_names
 from remi_lab.paper import local_digests
 from remi_lab.presets import PRESETS, TRIPLET, DataRoles, Preset, read_preset
 
@@ -123,7 +121,7 @@ def with_data(preset: Preset, texts: Sequence[str]) -> Preset:
         if path.stem in taken:
             raise UsageError(f"--data: {path}: there is a dataset {path.stem!r} already; rename the file")
         for part in read_sets(path, label=label):
-            entry = (as_entry(label, part), full)
+            entry = (part + PART if part else label, full)
             if entry_name(*entry) in taken:
                 raise UsageError(
                     f"--data: {path}: there is a dataset {entry_name(*entry)!r} already; rename the file"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remi_core.batches import Budget
+from remi_core.batches import BatchBudget
 from remi_core.files import FinishedBatches, RowFile
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
@@ -24,15 +24,15 @@ from remi_core.patching import (
     PatchSet,
     bare_tokens,
     head_alone,
+    patch,
     patch_layers,
     record_outputs,
     require_equal,
-    stitch,
     tolerance,
 )
 from remi_core.placement import describe_placement
 from remi_core.probes import ActivationProbe, Columns, NextTokenProbe, Probe, SequenceProbe
-from remi_core.progress import Meter, outward
+from remi_core.progress import Meter, progress_sink
 from remi_core.sources import ModelSpec
 from remi_core.tokens import ChatTokenizer, EncodedSet, encode
 from remi_lab.paper import LoadedSet
@@ -122,7 +122,7 @@ def forward_passes(
     Block outputs are read from ``folder``, as long as it is there. Of several processes only the first has any.
     Batches that are done lie in ``finished``, so that a pass that is killed goes on behind them.
     """
-    preset, started, budget = who.preset, time.perf_counter(), Budget(who.preset.batch_tokens)
+    preset, started, budget = who.preset, time.perf_counter(), BatchBudget(who.preset.batch_tokens)
     layers, n_dialogues = range(n_layers(loaded.model)), len(encoded.dialogues)
     file = RowFile(folder / f"{n_dialogues}-means.npy", n_dialogues)
     probes = [
@@ -137,7 +137,7 @@ def forward_passes(
     return {name: (own | _labels(encoded), about) for name, own in arrays.items()}
 
 
-def _seconds(started: float, budget: Budget) -> float:
+def _seconds(started: float, budget: BatchBudget) -> float:
     """Time since then, and of the runs before that were killed."""
     before = 0.0 if budget.finished is None else budget.finished.seconds
     return before + time.perf_counter() - started
@@ -186,7 +186,7 @@ def gradient_passes(
 
     Of several processes only the first has them. Batches that are done lie in ``finished`` meanwhile.
     """
-    started, budget = time.perf_counter(), Budget(who.preset.batch_tokens)
+    started, budget = time.perf_counter(), BatchBudget(who.preset.batch_tokens)
     if finished is not None and not rank():
         budget.finished = FinishedBatches(finished, spell=spelled_gradients, read=read_gradients)
     with who.open() as loaded:
@@ -194,7 +194,7 @@ def gradient_passes(
         encoded = {name: encoded_rows(who, tokenizer, source) for name, source in sources.items()}
         joined = _joined(encoded)
         n_tokens = sum(len(one.input_ids) for one in joined.dialogues)
-        budget.progress = Meter(f"{who.variant}, seed {who.seed}: gradients", n_tokens, outward())
+        budget.progress = Meter(f"{who.variant}, seed {who.seed}: gradients", n_tokens, progress_sink())
         arrays = measure_gradient_gram(
             loaded.model, joined.dialogues, weight=who.preset.gradient_layer, batch_tokens=budget
         )
@@ -285,7 +285,7 @@ class StitchingRun:
             for pair in [pair for pair, other in keys if other == name]:
                 started, place = time.perf_counter(), self._place(pair[0], name)
                 layers = patch_layers(n_blocks, thinned=pair not in MAIN_PAIRS)
-                values = stitch(loaded.model, material, place, layers)
+                values = patch(loaded.model, material, place, layers)
                 end = require_equal(
                     values[-1],
                     head_alone(loaded.model, material, place),
@@ -303,7 +303,7 @@ class StitchingRun:
     def _start(self, loaded: LoadedModel, recipient: str, name: str) -> float:
         """Largest difference made by giving the recipient its own stream back, where nothing may change."""
         material, first = self.sets[name][1], patch_layers(n_layers(loaded.model))[0]
-        (values,) = stitch(loaded.model, material, self._place(recipient, name), [first])
+        (values,) = patch(loaded.model, material, self._place(recipient, name), [first])
         return require_equal(
             values,
             self.own[recipient, name],

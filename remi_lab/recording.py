@@ -17,7 +17,7 @@ from remi_core.dialogues import Dialogue
 from remi_core.files import scratch, written_whole
 from remi_core.keys import library_versions, make_key, text_digest
 from remi_core.parallel import first_goes_first, on_all, rank
-from remi_core.progress import Meter, Say, outward
+from remi_core.progress import Meter, Say, progress_sink
 from remi_core.sources import text_of
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
@@ -233,7 +233,7 @@ def _forward(
             if checked is None:
                 checked = check_pass(loaded.model, encoded.dialogues, dtype=who.preset.dtype)
             n_tokens = sum(len(one.input_ids) for one in encoded.dialogues)
-            meter = Meter(f"{who.variant}, seed {who.seed}: {dataset}", n_tokens, outward())
+            meter = Meter(f"{who.variant}, seed {who.seed}: {dataset}", n_tokens, progress_sink())
             with scratch(store.root) as folder:
                 measured = forward_passes(
                     who, loaded, encoded, folder=folder, finished=finished[dataset], progress=meter
@@ -291,12 +291,13 @@ def _measured(
     sides: Mapping[str, Subject], sources: Mapping[str, LoadedSet], sets: Mapping[str, list[Dialogue]]
 ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """Arrays and provenance of the record."""
-    from remi_core.batches import Budget
+    from remi_core.batches import BatchBudget
     from remi_core.gradients import gradient_factors, gram_of_factors  # brings torch
     from remi_lab.passes import checked_tokenizer
 
     preset = next(iter(sides.values())).preset
-    started, budget, factors, losses, parts = time.perf_counter(), Budget(preset.batch_tokens), [], [], []
+    started, budget = time.perf_counter(), BatchBudget(preset.batch_tokens)
+    factors, losses, parts = [], [], []
     for name, who in sides.items():
         with who.open() as loaded:
             encoded = encode(sets[name], checked_tokenizer(who, loaded), max_tokens=preset.max_tokens)

@@ -173,6 +173,15 @@ def dialogues() -> list[Dialogue]:
     ]
 
 
+@pytest.fixture(scope="session")
+def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple:
+    """The five dialogues as token ids."""
+    # Imported here: what is imported before pytest is configured escapes the check of array shapes.
+    from remi_core.tokens import encode
+
+    return encode(dialogues, tokenizer, max_tokens=200).dialogues
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """The shipped base of the development seed that tests use, loaded."""

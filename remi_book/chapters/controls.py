@@ -27,8 +27,8 @@ from remi_book.figures.style import (
     with_interval,
 )
 from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples, shared_resamples
+from remi_book.statistics import CELLS, agreement_cells, kappa_interval, wilson_interval
 from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval, ratio
-from remi_core.statistics.shares import CELLS, agreement_cells, kappa_interval, wilson_interval
 from remi_lab.organism.pairs import flagged
 from remi_lab.organism.recipes import RECIPES
 from remi_lab.organism.topics import VERDICTS

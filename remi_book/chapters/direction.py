@@ -659,7 +659,7 @@ class Written:
 
 def written(results: Results, reading: Reading, *, seed: int) -> Written:
     """What the unit direction from base's mean to instruct's writes at instruct's mean, with instruct's unembedding."""
-    from remi_core.lens import written_tokens  # brings torch
+    from remi_core.steering import written_tokens  # brings torch
 
     base, instruct = (
         stacked(results, name, seed, reading.datasets, reading.window).mean(axis=0, dtype=np.float64)

@@ -41,18 +41,15 @@ from remi_book.figures.style import (
     with_interval,
 )
 from remi_book.quantities import Measured, TwoSets, measured, shared_resamples, side_by_side
+from remi_book.statistics import above_chance, draw_rows, flipped_between, small_draws
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import (
-    above_chance,
     centred_gram,
     centring_identity,
     cosine_matrix,
     cosine_of_means,
-    draw_rows,
-    flipped_between,
     pair_means,
     pca_coordinates,
-    small_draws,
     squared_distance,
     within_between_estimate,
     within_minus_between,

@@ -38,11 +38,11 @@ from remi_book.figures.style import (
     with_interval,
 )
 from remi_book.quantities import present_controls, shared_resamples
+from remi_book.statistics import wilson_interval
 from remi_book.tables import by_seed, folded, quoted
 from remi_book.words import as_html
 from remi_core.errors import UsageError
 from remi_core.statistics.resampling import Estimate, mean_interval
-from remi_core.statistics.shares import wilson_interval
 from remi_lab.organism.behaviour import as_scores
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import (

@@ -134,7 +134,7 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
         raise UsageError(
             f"window {window!r} averages tokens before the norm (choices: {', '.join(ONE_TOKEN)})"
         )
-    from remi_core.lens import after_final_norm  # brings torch
+    from remi_core.steering import after_final_norm  # brings torch
 
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     raw, normed = ({name: 0.0 for name in names} for _ in range(2))

@@ -41,9 +41,9 @@ from remi_book.figures.style import (
 )
 from remi_book.published import published
 from remi_book.quantities import Measured, fitting_resamples, measured, present_controls
+from remi_book.statistics import first_half, half_way, label_gap, recovered_share, shuffled_depth
 from remi_book.words import shown_tokens
 from remi_core.errors import MissingInput
-from remi_core.statistics.groups import first_half, half_way, label_gap, recovered_share, shuffled_depth
 from remi_core.statistics.nulls import against_null, permuted_labels
 from remi_core.statistics.resampling import Estimate, combine, difference, mean_interval
 from remi_lab.presets import Preset, in_order

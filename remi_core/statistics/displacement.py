@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from remi_core.statistics.resampling import (
+    TINY,
     ClusterResamples,
     Estimate,
+    clipped_cosine,
     cluster_estimate,
     cluster_folds,
     cluster_sums,
@@ -22,11 +25,14 @@ from remi_core.statistics.resampling import (
     simultaneous_band,
 )
 
+Activations = Float[np.ndarray, "dialogue layer d_model"]
+"""Mean block outputs of dialogues in one window, or differences of two models' of the same dialogues."""
+
 # Cosine distance between the mean activations of two sets, layer by layer.
 
 
 def cosine_distance(
-    first: tuple[Float[np.ndarray, "dialogue layer d_model"], Sequence[str]],
+    first: tuple[Activations, Sequence[str]],
     second: tuple[Float[np.ndarray, "other layer d_model"], Sequence[str]],
     resamples: ClusterResamples,
 ) -> Estimate:
@@ -41,8 +47,8 @@ def cosine_distance(
     sums = [cluster_sums(rows, clusters, names)[0] for rows, clusters in (first, second)]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        means = [np.einsum("rc,cld->rld", weights, one, optimize=True) for one in sums]
-        lengths = [np.linalg.norm(one, axis=-1) for one in means]
+        means = [np.einsum("rc,cld->rld", weights, rows, optimize=True) for rows in sums]
+        lengths = [np.linalg.norm(rows, axis=-1) for rows in means]
         if any((length == 0).any() for length in lengths):
             raise ValueError("a resample holds no template of one of the two sets; resample within topics")
         return 1 - (means[0] * means[1]).sum(axis=-1) / (lengths[0] * lengths[1])
@@ -51,16 +57,11 @@ def cosine_distance(
 
 
 # Erosion: how far a variant's mean activation has moved from instruct back towards base, layer by layer.
-#
-# D_X = mean(X) − mean(instruct) over the same dialogues, and
-#
-# e = Σ_k ⟨D_X^k, D_B^−k⟩ / Σ_k ⟨D_B^k, D_B^−k⟩
-#
-# over folds k of prompt templates: 0 is instruct, 1 is base. The cosine c and the residual length r use the
-# same cross-fitted products for both squared norms, so that e, c and r belong to one triangle: r² = N_XX /
-# N_BB − e² and c = e √(N_BB / N_XX). Products within a fold never occur, so sampling noise adds nothing to
-# any of them on average. All come from Gram matrices of cluster sums, so the cost of a resample does not
-# depend on d_model.
+# D_X = mean(X) − mean(instruct) over the same dialogues, and e = Σ_k ⟨D_X^k, D_B^−k⟩ / Σ_k ⟨D_B^k, D_B^−k⟩
+# over folds k of prompt templates: 0 is instruct, 1 is base. Products within a fold never occur, so sampling noise
+# adds nothing on average. The cosine c and the residual length r use the same products for both squared norms, so that
+# all belong to one triangle: r² = N_XX / N_BB − e² and c = e √(N_BB / N_XX). All come from Gram matrices of cluster
+# sums, so the cost of a resample does not depend on d_model.
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,8 @@ class Erosion:
 
 
 def measure_erosion(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    shift: Activations,
+    base_shift: Activations,
     clusters: Sequence[str],
     resamples: ClusterResamples,
     *,
@@ -98,8 +99,8 @@ def measure_erosion(
 
 
 def cross_fitted_products(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
+    shift: Activations,
+    base_shift: Activations,
     clusters: Sequence[str],
     resamples: ClusterResamples,
     *,
@@ -119,10 +120,12 @@ def cross_fitted_products(
             f"variant and base displacements differ in shape: {shift.shape} and {base_shift.shape}"
         )
     names, _ = index_clusters(clusters)
-    own, counts = cluster_sums(shift, clusters, names)
+    variant, counts = cluster_sums(shift, clusters, names)
     base, _ = cluster_sums(base_shift, clusters, names)
     folds = cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
-    grams = np.stack([_layer_grams(own, base), _layer_grams(base, base), _layer_grams(own, own)], axis=1)
+    grams = np.stack(
+        [_layer_grams(variant, base), _layer_grams(base, base), _layer_grams(variant, variant)], axis=1
+    )
 
     def products(weights: np.ndarray) -> np.ndarray:
         return _cross_fitted(grams, counts, folds, weights)
@@ -134,33 +137,38 @@ def erosion_of_products(products: Estimate) -> Erosion:
     """e, c and r by layer from ``cross_fitted_products``."""
     across, of_base, of_variant = (combine(lambda rows, i=i: rows[..., i], products) for i in range(3))
     defined = of_base.low > 0
-    cosine_defined = defined & (of_variant.low > 0)
-    floor = np.finfo(np.float64).tiny
 
     def erosion(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-        return np.where(defined, top / np.where(bottom == 0, floor, bottom), np.nan)
+        return np.where(defined, top / np.where(bottom == 0, TINY, bottom), np.nan)
 
-    def cosine(top: np.ndarray, bottom: np.ndarray, own: np.ndarray) -> np.ndarray:
-        # In a rare resample a squared norm is below 0; the cosine's limit there, ±1, is what clipping gives.
-        length = np.sqrt(np.maximum(bottom, floor)) * np.sqrt(np.maximum(own, floor))
-        return np.where(cosine_defined, np.clip(top / length, -1, 1), np.nan)
-
-    def residual(share: np.ndarray, bottom: np.ndarray, own: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.maximum(own / np.where(bottom == 0, floor, bottom) - share**2, 0))
+    def residual(share: np.ndarray, bottom: np.ndarray, squared: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(squared / np.where(bottom == 0, TINY, bottom) - share**2, 0))
 
     by_layer = combine(erosion, across, of_base)
     return Erosion(
         erosion=by_layer,
-        cosine=combine(cosine, across, of_base, of_variant),
+        cosine=_cosine(across, of_base, of_variant),
         residual=combine(residual, by_layer, of_base, of_variant),
-        layer_mean=combine(lambda rows: _mean_over(rows, defined), by_layer),
+        layer_mean=layer_average(by_layer),
         denominator=of_base,
         defined=defined,
     )
 
 
-def _mean_over(rows: np.ndarray, defined: np.ndarray) -> np.ndarray:
-    return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
+def _cosine(product: Estimate, first: Estimate, second: Estimate) -> Estimate:
+    """The cosine from an inner product and both squared lengths; NaN where one of these cannot be told from 0."""
+    certain = (first.low > 0) & (second.low > 0)
+    return combine(lambda *rows: np.where(certain, clipped_cosine(*rows), np.nan), product, first, second)
+
+
+def layer_average(by_layer: Estimate) -> Estimate:
+    """Mean over the layers where the value is defined (no axis); NaN if there is none."""
+    defined = ~np.isnan(by_layer.value)
+
+    def mean(rows: np.ndarray) -> np.ndarray:
+        return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
+
+    return combine(mean, by_layer)
 
 
 def erosion_of_weights(
@@ -180,7 +188,7 @@ def erosion_of_weights(
         _cross_fitted(_layer_grams(first, base_shift), counts, folds, weights)
         for first in (shift, base_shift)
     )
-    return top / np.where(bottom == 0, np.finfo(np.float64).tiny, bottom)
+    return top / np.where(bottom == 0, TINY, bottom)
 
 
 def _layer_grams(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -198,7 +206,11 @@ def _cross_fitted(
     total = np.zeros((len(weights), int(np.prod(kinds))))
     for fold in np.unique(folds):
         inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        held, rest = (_mean_weights(weights[:, side], counts[side]) for side in (inside, outside))
+        held, rest = (weights[:, side] for side in (inside, outside))
+        for drawn, side in ((held, inside), (rest, outside)):
+            totals = (drawn @ counts[side])[:, None]
+            # A fold that a resample missed entirely adds nothing to numerator and denominator alike.
+            np.divide(drawn, totals, out=drawn, where=totals > 0)
         between = np.moveaxis(grams[..., inside[:, None], outside], -2, 0).reshape(len(inside), -1)
         # One product for all layers and kinds together: each row of it is small, and there are many.
         across = (held @ between).reshape(*total.shape, len(outside))
@@ -206,37 +218,36 @@ def _cross_fitted(
     return total.reshape(len(weights), *kinds)
 
 
-def _mean_weights(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    totals = weights @ counts
-    # A fold that a resample missed entirely adds nothing to numerator and denominator alike.
-    return np.divide(weights, totals[:, None], out=np.zeros_like(weights), where=totals[:, None] > 0)
+def _random_products(
+    shift: np.ndarray, base_shift: np.ndarray, n_draws: int, seed: int
+) -> tuple[Float[np.ndarray, "draw layer"], np.ndarray, np.ndarray]:
+    """⟨u, D_B⟩ for random unit vectors u, and the squared lengths of D_X and D_B by layer, in sample.
+
+    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
+    independent directions would make the null of a mean over layers too narrow.
+    """
+    mean, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
+    draws = np.random.default_rng(seed).standard_normal((n_draws, mean.shape[1]))
+    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
+    return draws @ base.T, np.square(mean).sum(axis=1), np.square(base).sum(axis=1)
 
 
 def random_direction_null(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
-    *,
-    n_draws: int = 1000,
-    seed: int = 0,
+    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "draw layer"]:
-    """e of random displacements as long as D_X, by layer.
+    """e of random displacements as long as D_X, by layer; one direction is drawn for all layers of a draw.
 
-    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
-    independent directions would make the null of a mean over layers too narrow. Products are in sample, the
-    lengths too.
+    Products are in sample, the lengths too.
 
     Raises:
         ValueError: if D_B is exactly 0 at a layer.
     """
-    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
-    squared = np.square(base).sum(axis=1)
-    if (squared == 0).any():
+    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
+    if (of_base == 0).any():
         raise ValueError(
-            f"base equals instruct exactly at layer {int(np.argmin(squared))}: erosion has no direction"
+            f"base equals instruct exactly at layer {int(np.argmin(of_base))}: erosion has no direction"
         )
-    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
-    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
-    return (draws @ base.T) * np.linalg.norm(own, axis=1) / squared
+    return products * np.sqrt(squared) / of_base
 
 
 def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.95) -> int | None:
@@ -258,9 +269,7 @@ def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.9
 # Projections on the axis from base to instruct: as published (in sample, unnormalised), and held out.
 
 
-def alignment_axis(
-    base: Float[np.ndarray, "dialogue layer d_model"], instruct: Float[np.ndarray, "dialogue layer d_model"]
-) -> Float[np.ndarray, "layer d_model"]:
+def alignment_axis(base: Activations, instruct: Activations) -> Float[np.ndarray, "layer d_model"]:
     """Unit vector from base's mean activation to instruct's, by layer; means in float64.
 
     Source: Giordani (2025), section 4.3.
@@ -280,9 +289,7 @@ def alignment_axis(
 
 
 def projection_in_sample(
-    values: Float[np.ndarray, "dialogue layer d_model"],
-    base: Float[np.ndarray, "dialogue layer d_model"],
-    instruct: Float[np.ndarray, "dialogue layer d_model"],
+    values: Activations, base: Activations, instruct: Activations
 ) -> Float[np.ndarray, "dialogue layer"]:
     """Coordinate of each dialogue on the axis fitted on these dialogues, in activation units, as published.
 
@@ -296,8 +303,8 @@ def projection_in_sample(
 
 
 def mean_projection(
-    values: Float[np.ndarray, "dialogue layer d_model"],
-    ends: tuple[Float[np.ndarray, "dialogue layer d_model"], Float[np.ndarray, "dialogue layer d_model"]],
+    values: Activations,
+    ends: tuple[Activations, Activations],
     clusters: Sequence[str],
     resamples: ClusterResamples,
     *,
@@ -312,43 +319,42 @@ def mean_projection(
         ValueError: if a value is NaN or there are fewer than two clusters.
     """
     names, _ = index_clusters(clusters)
-    own, counts = cluster_sums(values, clusters, names)
+    sums, counts = cluster_sums(values, clusters, names)
     base, instruct = (cluster_sums(end, clusters, names)[0] for end in ends)
     axis = instruct - base
     whole = np.zeros(len(names), dtype=np.int64)
     folds = whole if n_folds == 1 else cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(weights), own.shape[1]))
+        total = np.zeros((len(weights), sums.shape[1]))
         for fold in np.unique(folds):
             inside = folds == fold
             fitted = inside if n_folds == 1 else ~inside
-            for layer in range(own.shape[1]):
+            for layer in range(sums.shape[1]):
                 direction = weights[:, fitted] @ axis[fitted, layer]
                 length = np.linalg.norm(direction, axis=1)
-                product = ((weights[:, inside] @ own[inside, layer]) * direction).sum(axis=1)
+                product = ((weights[:, inside] @ sums[inside, layer]) * direction).sum(axis=1)
                 total[:, layer] += product / np.where(length > 0, length, np.inf)
         return total / (weights @ counts)[:, None]
 
     return cluster_estimate(statistic, names, resamples)
 
 
-# Separation d′ and AUROC of two groups on a held-out axis, with interval and label-exchange null.
-#
-# The axis of a fold is a weighted sum of cluster sums, so every projection is a weighted sum of inner
-# products that are computed once: resamples and relabellings only change the weights.
+# Separation d′ and AUROC of two groups on a held-out axis, with interval and label-exchange null. The axis of a fold is
+# a weighted sum of cluster sums, so every projection is a weighted sum of inner products that are computed once:
+# resamples and relabellings only change the weights.
 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
     """Two groups of activations of the same dialogues in the same order, and what their axis is fitted on."""
 
-    first: Float[np.ndarray, "dialogue layer d_model"]
-    second: Float[np.ndarray, "dialogue layer d_model"]
-    reference: Float[np.ndarray, "dialogue layer d_model"] | None = None
+    first: Activations
+    second: Activations
+    reference: Activations | None = None
     """With a reference the axis runs from it to ``first`` (base to instruct); without, first to second."""
 
-    def axis(self, *, swapped: bool = False) -> Float[np.ndarray, "dialogue layer d_model"]:
+    def axis(self, *, swapped: bool = False) -> Activations:
         """Per-dialogue differences whose mean is the axis; ``swapped`` exchanges the two groups."""
         first, second = (self.second, self.first) if swapped else (self.first, self.second)
         return second - first if self.reference is None else first - self.reference
@@ -369,8 +375,7 @@ class Separation:
         return self.rank()
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
+class _Layer(NamedTuple):
     """Inner products of one layer: dialogues of each group with atoms, and atoms with atoms."""
 
     first: Float[np.ndarray, "dialogue atom"]
@@ -430,12 +435,8 @@ def _layers(
 ) -> list[_Layer]:
     refuse_nan(contrast.first, "first group")
     refuse_nan(contrast.second, "second group")
-    atoms = np.concatenate(
-        [
-            cluster_sums(contrast.axis(swapped=swapped), clusters, names)[0]
-            for swapped in ((False, True) if swaps else (False,))
-        ]
-    )
+    axes = [contrast.axis(swapped=swapped) for swapped in ((False, True) if swaps else (False,))]
+    atoms = np.concatenate([cluster_sums(axis, clusters, names)[0] for axis in axes])
     first, second = contrast.first.astype(np.float64), contrast.second.astype(np.float64)
     return [
         _Layer(first[:, i] @ atoms[:, i].T, second[:, i] @ atoms[:, i].T, atoms[:, i] @ atoms[:, i].T)
@@ -468,14 +469,13 @@ def _scores(
 
 
 def _d_prime(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    (low, low_spread), (high, high_spread) = (_moments(group, weights) for group in (first, second))
-    return (high - low) / np.sqrt((low_spread + high_spread) / 2)
-
-
-def _moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = weights.sum(axis=1)
-    mean = (weights * values).sum(axis=1) / total
-    return mean, (weights * np.square(values - mean[:, None])).sum(axis=1) / (total - 1)
+    low, high = ((weights * values).sum(axis=1) / total for values in (first, second))
+    spreads = [
+        (weights * np.square(values - mean[:, None])).sum(axis=1) / (total - 1)
+        for values, mean in ((first, low), (second, high))
+    ]
+    return (high - low) / np.sqrt((spreads[0] + spreads[1]) / 2)
 
 
 def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -483,22 +483,18 @@ def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.nda
     order = np.argsort(values, axis=1)
     tied = (np.diff(np.take_along_axis(values, order, axis=1), axis=1) == 0).any(axis=1)
     none = np.zeros_like(weights)
-    own, other = (
+    ones, twos = (
         np.take_along_axis(np.concatenate(sides, axis=1), order, axis=1)
         for sides in ((weights, none), (none, weights))
     )
-    result = (other * np.cumsum(own, axis=1)).sum(axis=1) / weights.sum(axis=1) ** 2
+    result = (twos * np.cumsum(ones, axis=1)).sum(axis=1) / weights.sum(axis=1) ** 2
     for row in np.flatnonzero(tied):
-        result[row] = _auroc_with_ties(first[row], second[row], weights[row])
+        # Ties count half, so that two identical groups give one half exactly.
+        order = np.argsort(first[row])
+        below = np.concatenate([[0.0], np.cumsum(weights[row, order])])
+        left, right = (np.searchsorted(first[row, order], second[row], side) for side in ("left", "right"))
+        result[row] = (weights[row] * (below[left] + below[right])).sum() / (2 * below[-1] ** 2)
     return result
-
-
-def _auroc_with_ties(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> float:
-    order = np.argsort(first)
-    ranked, below = first[order], np.concatenate([[0.0], np.cumsum(weight[order])])
-    left, right = (np.searchsorted(ranked, second, side=side) for side in ("left", "right"))
-    # Ties count half, so that two identical groups give one half exactly.
-    return float((weight * (below[left] + below[right])).sum() / (2 * below[-1] ** 2))
 
 
 def released_separation(
@@ -517,10 +513,8 @@ def released_separation(
     return (second.mean(axis=0, dtype=np.float64) - first.mean(axis=0, dtype=np.float64)) / spread
 
 
-# The triangle of instruct, base and a third model X, layer by layer: its sides, its angles, and who lies between whom.
-#
-# Everything follows from the cross-fitted products N_XB = ⟨D_X, D_B⟩, N_BB and N_XX of the displacements from
-# instruct. No corner is special: each of the three models can be seen on the way between the other two.
+# The triangle of instruct, base and a third model X, layer by layer: everything follows from the cross-fitted products
+# N_XB = ⟨D_X, D_B⟩, N_BB and N_XX. No corner is special: each model can be seen on the way between the other two.
 
 
 @dataclass(frozen=True, eq=False)
@@ -541,17 +535,26 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
     opposite = combine(lambda x, b, t: b + t - 2 * x, across, of_base, of_third)
     at_base = combine(np.subtract, of_base, across)
     at_third = combine(np.subtract, of_third, across)
-    squared = {
-        "instruct – base": of_base,
-        f"instruct – {third}": of_third,
-        f"base – {third}": opposite,
-    }
+
+    def side(squared: Estimate) -> Estimate:
+        certain = squared.low > 0
+        return combine(
+            lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared
+        )
+
+    def angle(*products: Estimate) -> Estimate:
+        return combine(lambda rows: np.degrees(np.arccos(rows)), _cosine(*products))
+
     return Triangle(
-        sides={name: _length(one, n_folds) for name, one in squared.items()},
+        sides={
+            "instruct – base": side(of_base),
+            f"instruct – {third}": side(of_third),
+            f"base – {third}": side(opposite),
+        },
         angles={
-            "instruct": _angle(across, of_base, of_third),
-            "base": _angle(at_base, of_base, opposite),
-            third: _angle(at_third, of_third, opposite),
+            "instruct": angle(across, of_base, of_third),
+            "base": angle(at_base, of_base, opposite),
+            third: angle(at_third, of_third, opposite),
         },
         shares={
             f"{third} from instruct to base": ratio(across, of_base),
@@ -561,46 +564,14 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
     )
 
 
-def layer_average(by_layer: Estimate) -> Estimate:
-    """Mean over the layers where the value is defined (no axis); NaN if there is none."""
-    defined = ~np.isnan(by_layer.value)
-
-    def mean(rows: np.ndarray) -> np.ndarray:
-        return rows[:, defined].mean(axis=1) if defined.any() else np.full(len(rows), np.nan)
-
-    return combine(mean, by_layer)
-
-
-def _length(squared: Estimate, n_folds: int) -> Estimate:
-    certain = squared.low > 0
-    return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
-
-
-def _angle(product: Estimate, first: Estimate, second: Estimate) -> Estimate:
-    certain, floor = (first.low > 0) & (second.low > 0), np.finfo(np.float64).tiny
-
-    def degrees(top: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-        length = np.sqrt(np.maximum(one, floor)) * np.sqrt(np.maximum(two, floor))
-        return np.where(certain, np.degrees(np.arccos(np.clip(top / length, -1, 1))), np.nan)
-
-    return combine(degrees, product, first, second)
-
-
 def random_third_null(
-    shift: Float[np.ndarray, "dialogue layer d_model"],
-    base_shift: Float[np.ndarray, "dialogue layer d_model"],
-    *,
-    n_draws: int = 1000,
-    seed: int = 0,
+    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "draw layer"]:
     """Where instruct lies from a random third model to base, by layer; the third is as far from instruct as X.
 
     A random displacement is orthogonal to D_B but for chance, and instruct still lies between the two:
     ‖D_X‖² / (‖D_X‖² + ‖D_B‖²) of the way. One direction is drawn for all layers of a draw.
     """
-    own, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
-    draws = np.random.default_rng(seed).standard_normal((n_draws, own.shape[1]))
-    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
-    squared, of_base = np.square(own).sum(axis=1), np.square(base).sum(axis=1)
-    across = (draws @ base.T) * np.sqrt(squared)
+    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
+    across = products * np.sqrt(squared)
     return (squared - across) / (squared + of_base - 2 * across)

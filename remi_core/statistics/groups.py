@@ -11,28 +11,28 @@ from scipy import linalg
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
+    clipped_cosine,
     cluster_estimate,
-    combine,
     index_clusters,
-    ratio,
     refuse_nan,
 )
 
-# What an n × n matrix of inner products tells about two groups of gradients, raw and centred.
-#
-# For inner products with group shares p₁ + p₂ = 1, centring makes the between-group mean −p₁p₂‖d‖² whatever
-# the data, so its sign is no evidence. Group difference is therefore tested on the raw matrix, without pairs
-# from one cluster.
+SquareMatrix = Float[np.ndarray, "n n"]
+"""Inner products, cosines or other values of every pair of n vectors."""
+
+# What an n × n matrix of inner products tells about two groups of gradients. With group shares p₁ + p₂ = 1, centring
+# makes the between-group mean −p₁p₂‖d‖² whatever the data, so its sign is no evidence. Group difference is therefore
+# tested on the raw matrix, without pairs from one cluster.
 
 
-def centred_gram(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+def centred_gram(gram: SquareMatrix) -> SquareMatrix:
     """Inner products after subtracting the mean vector: H G H with H = 1 − 11ᵀ/n. All entries sum to 0."""
     refuse_nan(gram, "Gram matrix")
     matrix = gram.astype(np.float64)
     return matrix - matrix.mean(axis=0) - matrix.mean(axis=1, keepdims=True) + matrix.mean()
 
 
-def cosine_matrix(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+def cosine_matrix(gram: SquareMatrix) -> SquareMatrix:
     """Cosines in [-1, 1] from inner products.
 
     Raises:
@@ -47,7 +47,7 @@ def cosine_matrix(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 
 def pca_coordinates(
-    gram: Float[np.ndarray, "n n"], n_components: int
+    gram: SquareMatrix, n_components: int
 ) -> tuple[Float[np.ndarray, "n component"], Float[np.ndarray, " component"]]:
     """Principal component coordinates and shares of variance, from inner products alone.
 
@@ -66,7 +66,7 @@ def pca_coordinates(
 
 
 def pair_means(
-    matrix: Float[np.ndarray, "n n"],
+    matrix: SquareMatrix,
     labels: Int[np.ndarray, "row n"],
     clusters: Sequence[str] | None = None,
     *,
@@ -121,32 +121,12 @@ def cosine_of_means(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " ro
     """Cosine of the two group means, from ``pair_means`` of inner products; in [-1, 1] by clipping.
 
     Numerator and squared lengths leave out pairs of one cluster, so noise shared by nobody adds to none of them.
-    Where noise leaves a squared length at or below 0, the cosine's limit there, ±1, stands.
     """
-    floor = np.finfo(np.float64).tiny
-    lengths = np.sqrt(np.maximum(means[:, 0], floor)) * np.sqrt(np.maximum(means[:, 1], floor))
-    return np.clip(means[:, 2] / lengths, -1, 1)
-
-
-def flipped_between(
-    matrix: Float[np.ndarray, "n n"],
-    labels: Int[np.ndarray, " n"],
-    clusters: Sequence[str],
-    signs: Int[np.ndarray, "row n"],
-) -> Float[np.ndarray, " row"]:
-    """Mean between-group entry over pairs of different clusters, the second group's vectors times ``signs``."""
-    index = index_clusters(clusters)[1]
-    first, second = labels == 0, labels == 1
-    apart = index[first][:, None] != index[second]
-    column = np.where(apart, matrix[np.ix_(first, second)], 0.0).sum(axis=0) / apart.sum()
-    return signs[:, second] @ column
+    return clipped_cosine(means[:, 2], means[:, 0], means[:, 1])
 
 
 def within_between_estimate(
-    matrix: Float[np.ndarray, "n n"],
-    labels: Int[np.ndarray, " n"],
-    clusters: Sequence[str],
-    resamples: ClusterResamples,
+    matrix: SquareMatrix, labels: Int[np.ndarray, " n"], clusters: Sequence[str], resamples: ClusterResamples
 ) -> Estimate:
     """Within − between with its interval over templates; twice it is ‖d‖² if the entries are inner products.
 
@@ -162,7 +142,7 @@ def within_between_estimate(
     return cluster_estimate(statistic, names, resamples)
 
 
-def centring_identity(gram: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"]) -> tuple[float, float]:
+def centring_identity(gram: SquareMatrix, labels: Int[np.ndarray, " n"]) -> tuple[float, float]:
     """Between-group mean after centring, and −p₁p₂‖d‖² from the raw matrix: equal for any data.
 
     An identity of inner products, not of cosines. ‖d‖² here is in sample, diagonal included.
@@ -173,9 +153,8 @@ def centring_identity(gram: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " 
     return between, -float(first.mean() * second.mean() * (contrast @ gram @ contrast))
 
 
-# Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor.
-#
-# Rows have no gaps: a dialogue shorter than k tokens is dropped and counted by the caller, never filled in.
+# Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor. Rows have no
+# gaps: a dialogue shorter than k tokens is dropped and counted by the caller, never filled in.
 
 FACTORS = ("model", "data", "interaction", "residual")
 
@@ -247,16 +226,14 @@ def model_swap_shares(
     """
     refuse_nan(losses, "loss vectors")
     first, second = losses.astype(np.float64)
-    kept = [(labels == data) * (1 - swaps) for data in (0, 1)]
-    moved = [(labels == data) * swaps for data in (0, 1)]
-    cells = np.stack(
-        [
-            [stay @ own + go @ other for stay, go in zip(kept, moved, strict=True)]
-            for own, other in ((first, second), (second, first))
-        ]
-    )
-    counts = np.stack([np.full(len(swaps), float((labels == data).sum())) for data in (0, 1)])
-    return _shares(cells, counts, np.full(len(swaps), np.square(losses.astype(np.float64)).sum()))
+    sides = [labels == data for data in (0, 1)]
+    cells = [
+        [(side * (1 - swaps)) @ kept + (side * swaps) @ swapped for side in sides]
+        for kept, swapped in ((first, second), (second, first))
+    ]
+    counts = np.stack([np.full(len(swaps), float(side.sum())) for side in sides])
+    squares = np.full(len(swaps), np.square(losses.astype(np.float64)).sum())
+    return _shares(np.stack(cells), counts, squares)
 
 
 def _shares(
@@ -274,153 +251,8 @@ def _shares(
 
     size = counts.sum(axis=0)
     grand = explained(cells.sum(axis=(0, 1)), 2 * size)
-    model = sum(explained(one, size) for one in cells.sum(axis=1)) - grand
-    data = (
-        sum(explained(one, 2 * count) for one, count in zip(cells.sum(axis=0), counts, strict=True)) - grand
-    )
+    model = sum(explained(sums, size) for sums in cells.sum(axis=1)) - grand
+    data = sum(map(explained, cells.sum(axis=0), 2 * counts)) - grand
     cell = sum(explained(cells[m, d], counts[d]) for m in (0, 1) for d in (0, 1)) - grand
     total = squares - grand
     return np.stack([model, data, cell - model - data, total - cell], axis=1) / total[:, None]
-
-
-# Curves over depth: what share of the way from recipient to donor the first blocks make, and its null.
-
-
-def recovered_share(curve: Estimate) -> Estimate:
-    """(X − first) / (last − first) at every place of a curve; NaN where first and last do not differ.
-
-    The first place is the recipient alone (share 0), the last the donor alone (share 1).
-    """
-    moved = combine(lambda rows: rows - rows[:, :1], curve)
-    whole = combine(lambda rows: np.repeat(rows[:, -1:] - rows[:, :1], rows.shape[1], axis=1), curve)
-    return ratio(moved, whole)
-
-
-def first_half(layers: Sequence[int] | Int[np.ndarray, " layer"]) -> int:
-    """Position in ``layers`` of the deepest one whose donor part is at most half of all blocks.
-
-    The last layer is the model's last block.
-
-    Raises:
-        ValueError: if every layer lies in the second half.
-    """
-    within = [at for at, layer in enumerate(layers) if 2 * (layer + 1) <= layers[-1] + 1]
-    if not within:
-        raise ValueError(f"no layer of {list(layers)} lies in the first half of {layers[-1] + 1} blocks")
-    return within[-1]
-
-
-def half_way(share: Float[np.ndarray, " layer"], layers: Int[np.ndarray, " layer"]) -> float:
-    """Share of the blocks that come from the donor where the curve first reaches one half; NaN if it never does."""
-    reached = np.flatnonzero(share >= 0.5 - 1e-9)  # a half that rounding puts below is a half
-    return float((layers[reached[0]] + 1) / (layers[-1] + 1)) if reached.size else float("nan")
-
-
-def shuffled_depth(
-    share: Float[np.ndarray, " layer"], *, n_permutations: int, seed: int
-) -> Float[np.ndarray, "permutation layer"]:
-    """The curve with its steps from layer to layer in random order, the end unchanged.
-
-    Under this null it does not matter how deep a block lies. The first step starts at 0, the recipient.
-
-    Raises:
-        ValueError: if a share is not a number.
-    """
-    if not np.isfinite(share).all():
-        raise ValueError(f"{int((~np.isfinite(share)).sum())} of {len(share)} shares are not numbers")
-    steps = np.tile(np.diff(share, prepend=0.0), (n_permutations, 1))
-    return np.cumsum(np.random.default_rng(seed).permuted(steps, axis=1), axis=1)
-
-
-def label_gap(
-    values: Float[np.ndarray, " dialogue"], labels: Int[np.ndarray, "permutation dialogue"]
-) -> Float[np.ndarray, " permutation"]:
-    """Mean of the values with label 1 minus mean of those with label 0, for every row of labels."""
-    ones = labels.sum(axis=1)
-    return labels @ values / ones - (1 - labels) @ values / (labels.shape[1] - ones)
-
-
-# How far two classes lie apart in a few principal components, and what that says when there are few of each.
-
-
-def between_share(
-    scores: Float[np.ndarray, "n component"], labels: Int[np.ndarray, "row n"]
-) -> Float[np.ndarray, " row"]:
-    """Share of the points' sum of squares that lies between the two classes, in [0, 1], a row of labels each.
-
-    For labels that mean nothing its expectation is 1 / (n − 1), whatever the points.
-    """
-    points = scores - scores.mean(axis=0)
-    total = np.square(points).sum()
-    shares = []
-    for label in (0, 1):
-        chosen = (labels == label).astype(np.float64)
-        shares.append(np.square(chosen @ points).sum(axis=1) / chosen.sum(axis=1))
-    return (shares[0] + shares[1]) / total
-
-
-def above_chance(
-    gram: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "row n"], *, n_components: int
-) -> Float[np.ndarray, " row"]:
-    """``between_share`` in the top components of the vectors behind a Gram matrix, minus its expectation.
-
-    The expectation is that under labels shuffled freely, 1 / (n − 1): the components do not depend on labels.
-
-    Raises:
-        ValueError: if a value is NaN or all vectors are equal.
-    """
-    scores, _ = pca_coordinates(gram, n_components)
-    return between_share(scores, labels) - 1 / (len(gram) - 1)
-
-
-def small_draws(
-    gram: Float[np.ndarray, "n n"],
-    labels: Int[np.ndarray, " n"],
-    clusters: Int[np.ndarray, " n"],
-    *,
-    count: int,
-    n_draws: int = 1000,
-    seed: int = 0,
-) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
-    """``above_chance`` in three components for ``count`` vectors of each class, and under shuffled labels.
-
-    A draw takes one vector of each of ``count`` prompt templates of either class, no template twice.
-
-    Raises:
-        ValueError: if there are not enough templates.
-    """
-    generator = np.random.default_rng(seed)
-    found, shuffled = np.empty(n_draws), np.empty(n_draws)
-    own = np.repeat([0, 1], count)
-    for draw in range(n_draws):
-        rows = draw_rows(labels, clusters, count=count, generator=generator)
-        several = np.stack([own, generator.permutation(own)])
-        part = gram[np.ix_(rows, rows)]
-        found[draw], shuffled[draw] = above_chance(part, several, n_components=min(3, len(rows) - 1))
-    return found, shuffled
-
-
-def draw_rows(
-    labels: Int[np.ndarray, " n"],
-    clusters: Int[np.ndarray, " n"],
-    *,
-    count: int,
-    generator: np.random.Generator,
-) -> Int[np.ndarray, " row"]:
-    """Rows of ``count`` vectors of class 0 and then as many of class 1, each of a template of its own.
-
-    Raises:
-        ValueError: if there are not enough templates.
-    """
-    taken: list[int] = []
-    used: set[int] = set()
-    for label in (0, 1):
-        mine = generator.permutation(np.flatnonzero(labels == label)).tolist()
-        before = len(taken)
-        for at in mine:
-            if len(taken) - before < count and int(clusters[at]) not in used:
-                used.add(int(clusters[at]))
-                taken.append(at)
-        if len(taken) - before < count:
-            raise ValueError(f"class {label} has fewer than {count} templates that the other did not take")
-    return np.array(taken)

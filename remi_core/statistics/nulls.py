@@ -51,32 +51,25 @@ def permuted_labels(
             f"scheme {scheme!r} needs one group per label: {len(labels)} labels, "
             f"{0 if groups is None else len(groups)} groups"
         )
-    _, index = index_clusters(groups)
+    names, index = index_clusters(groups)
     if scheme == "whole":
-        return _whole_groups(labels, index, n_permutations, generator)
+        lowest, highest = np.full(len(names), labels.max()), np.full(len(names), labels.min())
+        np.minimum.at(lowest, index, labels)
+        np.maximum.at(highest, index, labels)
+        if (lowest == highest).all():
+            return generator.permuted(np.tile(lowest, (n_permutations, 1)), axis=1)[:, index]
+        if (lowest < highest).all() and set(np.unique(labels)) == {0, 1}:
+            coins = generator.integers(0, 2, size=(n_permutations, len(names)))
+            return np.where(coins[:, index] == 1, 1 - labels, labels)
+        raise ValueError(
+            f"{int((lowest == highest).sum())} of {len(names)} groups hold one label and the rest several; "
+            "whole groups can be exchanged only when all hold one label or all hold both 0 and 1"
+        )
     # Group number plus a uniform draw sorts by group first and at random inside it.
     shuffled = np.argsort(index + generator.random((n_permutations, len(labels))), axis=1)
     result = np.empty((n_permutations, len(labels)), dtype=labels.dtype)
     result[:, np.argsort(index, kind="stable")] = labels[shuffled]
     return result
-
-
-def _whole_groups(
-    labels: np.ndarray, index: np.ndarray, n_permutations: int, generator: np.random.Generator
-) -> np.ndarray:
-    n_groups = int(index.max()) + 1
-    lowest, highest = np.full(n_groups, labels.max()), np.full(n_groups, labels.min())
-    np.minimum.at(lowest, index, labels)
-    np.maximum.at(highest, index, labels)
-    if (lowest == highest).all():
-        return generator.permuted(np.tile(lowest, (n_permutations, 1)), axis=1)[:, index]
-    if (lowest < highest).all() and set(np.unique(labels)) == {0, 1}:
-        coins = generator.integers(0, 2, size=(n_permutations, n_groups))
-        return np.where(coins[:, index] == 1, 1 - labels, labels)
-    raise ValueError(
-        f"{int((lowest == highest).sum())} of {n_groups} groups hold one label and the rest several; "
-        "whole groups can be exchanged only when all hold one label or all hold both 0 and 1"
-    )
 
 
 def permutation_p_value(

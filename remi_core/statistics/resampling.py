@@ -13,6 +13,9 @@ from scipy import stats
 
 # Cluster bootstrap over prompt templates: one set of resamples shared by every model, layer and data set.
 
+TINY = np.finfo(np.float64).tiny
+"""Stands for a length of 0 in a denominator."""
+
 MIN_CLUSTERS = 20
 """With fewer clusters the bootstrap under-covers, and intervals use t with G - 1 degrees of freedom."""
 
@@ -84,11 +87,10 @@ def index_clusters(clusters: Sequence[str]) -> tuple[tuple[str, ...], Int[np.nda
 
 
 def refuse_nan(values: np.ndarray, what: str) -> None:
-    """Nothing, when every value is a finite number.
+    """Check that every value is a finite number.
 
     Raises:
-        ValueError: naming how many rows hold NaN or infinity; the caller drops and counts them, never this
-            module.
+        ValueError: naming how many rows hold NaN or infinity; the caller drops and counts them.
     """
     bad = ~np.isfinite(values)
     if bad.any():
@@ -159,24 +161,6 @@ def percentile_interval(
     return np.asarray(low), np.asarray(high)
 
 
-def expanded_level(level: float, *, n_clusters: int, n_strata: int) -> float:
-    """The share of resamples that a percentile interval must enclose to hold the truth ``level`` of the time.
-
-    Resamples of n clusters vary too little, by a factor of (n − 1) / n in their variance, and the ends of a
-    normal interval where the variance is estimated belong to t. The quantile taken is therefore that of
-    t √(n / (n − 1)) under a normal curve; in H strata, H clusters play the part of the 1.
-    Source: Hesterberg (2015), What Teachers Should Know About the Bootstrap, "expanded percentile interval".
-
-    Raises:
-        ValueError: if no stratum has a second cluster.
-    """
-    freedom = n_clusters - n_strata
-    if freedom < 1:
-        raise ValueError(f"{n_clusters} clusters in {n_strata} strata leave no variation to resample")
-    width = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(n_clusters / freedom)
-    return float(1 - 2 * stats.norm.sf(width))
-
-
 def simultaneous_band(
     value: Float[np.ndarray, " layer"], samples: Float[np.ndarray, "resample layer"], *, level: float = 0.95
 ) -> tuple[Float[np.ndarray, " layer"], Float[np.ndarray, " layer"]]:
@@ -197,11 +181,10 @@ def simultaneous_band(
     return value - width, value + width
 
 
-# Folds of prompt templates: what a direction is fitted on never holds the template it is measured on.
-
-
 def cluster_folds(n_clusters: int, *, n_folds: int = 5, seed: int = 0) -> Int[np.ndarray, " cluster"]:
     """Fold of each cluster, sizes differing by at most one; fewer folds where there are fewer clusters.
+
+    What a direction is fitted on never holds the template it is measured on.
 
     Raises:
         ValueError: if there are fewer than two clusters or folds.
@@ -270,32 +253,37 @@ class Estimate:
     ) -> tuple[Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"]]:
         """Lower and upper end of the central interval; NaN exactly where ``value`` is NaN.
 
-        By the percentiles of the resamples, expanded for the number of clusters, or by t: see ``method``. The error
-        that t is scaled by is the jackknife's standard error or, with ``counts_bias``, its root mean square error.
-        Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 10 and 11.
+        By the percentiles of the resamples, expanded for the number of clusters, or by t: see ``method``. Resamples
+        of n clusters vary too little, by a factor of (n − 1) / n in their variance, and the ends of a normal interval
+        where the variance is estimated belong to t. The quantile taken is therefore that of t √(n / (n − 1)) under a
+        normal curve; in H strata, H clusters play the part of the 1. The error that t is scaled by is the jackknife's
+        standard error or, with ``counts_bias``, its root mean square error. Sources: Hesterberg (2015), What Teachers
+        Should Know About the Bootstrap, "expanded percentile interval"; Efron and Tibshirani (1993), An Introduction
+        to the Bootstrap, chapters 10 and 11.
 
         Raises:
-            ValueError: if a sample is NaN although the value is defined.
+            ValueError: if a sample is NaN although the value is defined, or no stratum has a second cluster.
         """
-        defined = np.asarray(~np.isnan(self.value))
-        if self.method == "bootstrap":
-            enclosed = expanded_level(level, n_clusters=self.n_clusters, n_strata=self.n_strata)
-            ends = percentile_interval(self.samples[:, defined], level=enclosed)
-        else:
-            ends = self._t_interval(defined, level)
+        defined, middle = np.asarray(~np.isnan(self.value)), (1 + level) / 2
         low, high = np.full(self.value.shape, np.nan), np.full(self.value.shape, np.nan)
-        low[defined], high[defined] = ends
-        return low, high
-
-    def _t_interval(self, defined: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+        if self.method == "bootstrap":
+            freedom = self.n_clusters - self.n_strata
+            if freedom < 1:
+                raise ValueError(
+                    f"{self.n_clusters} clusters in {self.n_strata} strata leave no variation to resample"
+                )
+            expanded = stats.t.ppf(middle, freedom) * np.sqrt(self.n_clusters / freedom)
+            enclosed = float(1 - 2 * stats.norm.sf(expanded))
+            low[defined], high[defined] = percentile_interval(self.samples[:, defined], level=enclosed)
+            return low, high
         used = int(self.present.sum())
         deviations = (self.left_out - self.value)[self.present][:, defined]
         squared = (used - 1) / used * np.square(deviations).sum(axis=0)
         if self.counts_bias:
             squared = squared + np.square((used - 1) * deviations.mean(axis=0))
-        error = np.sqrt(squared)
-        width = stats.t.ppf((1 + level) / 2, self.n_clusters - 1) * error
-        return self.value[defined] - width, self.value[defined] + width
+        width = stats.t.ppf(middle, self.n_clusters - 1) * np.sqrt(squared)
+        low[defined], high[defined] = self.value[defined] - width, self.value[defined] + width
+        return low, high
 
 
 def cluster_estimate(statistic: Statistic, names: Sequence[str], resamples: ClusterResamples) -> Estimate:
@@ -313,9 +301,9 @@ def cluster_estimate(statistic: Statistic, names: Sequence[str], resamples: Clus
     drawn = resamples.weights[:, positions].astype(np.float64)
     rows = np.concatenate([np.ones((1, n_own)), drawn, 1 - np.eye(n_own)])
     results = np.asarray(statistic(rows), dtype=np.float64)
-    value, samples, own = results[0], results[1 : 1 + len(drawn)], results[1 + len(drawn) :]
+    value, samples, without = results[0], results[1 : 1 + len(drawn)], results[1 + len(drawn) :]
     left_out = np.repeat(value[None], len(resamples.names), axis=0)
-    left_out[positions] = own
+    left_out[positions] = without
     present = np.zeros(len(resamples.names), dtype=bool)
     present[positions] = True
     return Estimate(
@@ -324,7 +312,7 @@ def cluster_estimate(statistic: Statistic, names: Sequence[str], resamples: Clus
         left_out=left_out,
         present=present,
         n_clusters=n_own,
-        n_strata=len({resamples.strata[at] for at in positions}),
+        n_strata=len({resamples.strata[position] for position in positions}),
     )
 
 
@@ -349,20 +337,20 @@ def combine(function: Callable[..., np.ndarray], *estimates: Estimate) -> Estima
     Raises:
         ValueError: if the estimates do not come from the same resamples.
     """
-    shapes = {(len(one.samples), len(one.left_out)) for one in estimates}
+    shapes = {(len(estimate.samples), len(estimate.left_out)) for estimate in estimates}
     if len(shapes) != 1:
         raise ValueError(f"estimates come from different resamples (resamples, clusters): {sorted(shapes)}")
-    fewest = min(estimates, key=lambda one: one.n_clusters - one.n_strata)
-    value = np.asarray(function(*(one.value[None] for one in estimates)), dtype=np.float64)[0]
+    fewest = min(estimates, key=lambda estimate: estimate.n_clusters - estimate.n_strata)
+    value = np.asarray(function(*(estimate.value[None] for estimate in estimates)), dtype=np.float64)[0]
     return Estimate(
         value=np.asarray(value),
-        samples=np.asarray(function(*(one.samples for one in estimates)), dtype=np.float64),
-        left_out=np.asarray(function(*(one.left_out for one in estimates)), dtype=np.float64),
-        present=np.logical_or.reduce([one.present for one in estimates]),
+        samples=np.asarray(function(*(estimate.samples for estimate in estimates)), dtype=np.float64),
+        left_out=np.asarray(function(*(estimate.left_out for estimate in estimates)), dtype=np.float64),
+        present=np.logical_or.reduce([estimate.present for estimate in estimates]),
         n_clusters=fewest.n_clusters,
         n_strata=fewest.n_strata,
-        repeats_bias=any(one.repeats_bias for one in estimates),
-        counts_bias=any(one.counts_bias for one in estimates),
+        repeats_bias=any(estimate.repeats_bias for estimate in estimates),
+        counts_bias=any(estimate.counts_bias for estimate in estimates),
     )
 
 
@@ -377,7 +365,14 @@ def ratio(numerator: Estimate, denominator: Estimate) -> Estimate:
     certain = (low > 0) | (high < 0)
 
     def divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-        safe = np.where(bottom == 0, np.finfo(np.float64).tiny, bottom)
-        return np.where(certain, top / safe, np.nan)
+        return np.where(certain, top / np.where(bottom == 0, TINY, bottom), np.nan)
 
     return combine(divide, numerator, denominator)
+
+
+def clipped_cosine(product: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosines in [-1, 1] from inner products and both squared lengths, estimated without the pairs within a cluster.
+
+    In a rare resample such a squared length is below 0: the cosine's limit there, ±1, is what clipping gives.
+    """
+    return np.clip(product / (np.sqrt(np.maximum(first, TINY)) * np.sqrt(np.maximum(second, TINY))), -1, 1)

@@ -19,8 +19,6 @@ from remi_core.statistics.resampling import (
     refuse_nan,
 )
 
-# Top components of a set of vectors, and how much two component subspaces share.
-
 
 @dataclass(frozen=True, eq=False)
 class Components:
@@ -99,8 +97,6 @@ def participation_ratio(weights: Float[np.ndarray, " *rest n"]) -> Float[np.ndar
     return np.asarray(np.square(total) / np.square(weights).sum(axis=-1))
 
 
-# Top components of the same rows under many weightings, from one Gram matrix.
-#
 # A resample, a left-out template and a half of the data are all weightings of the same rows. The Gram matrix of
 # weighted rows is that of the rows, scaled, so the rows themselves are multiplied once, not once a weighting.
 
@@ -135,7 +131,8 @@ class RefittedSet:
         used = np.flatnonzero(weights > 0)
         kept, rows = weights[used], self._rows[used]
         if self._n_components <= len(used) < rows.shape[1]:
-            values, vectors = _top(self._weighted_gram(used, kept), self._n_components)
+            gram = _weighted_gram(self._gram[used[:, None], used], kept, centred=self._centred)
+            values, vectors = _top(gram, self._n_components)
             # Below full rank the smaller matrix has no direction to give; the larger one then has any.
             if values[0] > LEAST_SHARE * values[-1]:
                 mixture = (vectors / np.sqrt(values)).T * np.sqrt(kept)
@@ -146,13 +143,13 @@ class RefittedSet:
         weighted = np.sqrt(kept)[:, None] * (rows - middle)
         return _top(weighted.T @ weighted, self._n_components)[1].T
 
-    def _weighted_gram(self, used: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "used used"]:
-        gram = self._gram[used[:, None], used]
-        if self._centred:
-            shift = gram @ weights / weights.sum()
-            gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
-        root = np.sqrt(weights)
-        return root[:, None] * gram * root
+
+def _weighted_gram(gram: np.ndarray, weights: np.ndarray, *, centred: bool) -> Float[np.ndarray, "n n"]:
+    if centred:
+        shift = gram @ weights / weights.sum()
+        gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
+    root = np.sqrt(weights)
+    return root[:, None] * gram * root
 
 
 def _top(matrix: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,11 +200,11 @@ def measure_overlap(
         ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
     """
     names, _ = index_clusters([*first.clusters, *second.clusters])
-    for one in (first, second):
-        top_components(one.rows, n_components, centred=centred)
+    for side in (first, second):
+        top_components(side.rows, n_components, centred=centred)
     sides = [
-        (RefittedSet(rows, n_components, centred=centred), np.searchsorted(names, one.clusters))
-        for rows, one in zip(in_joint_span(first.rows, second.rows), (first, second), strict=True)
+        (RefittedSet(rows, n_components, centred=centred), np.searchsorted(names, side.clusters))
+        for rows, side in zip(in_joint_span(first.rows, second.rows), (first, second), strict=True)
     ]
     # Leaving out a template of one set changes nothing in the other: each set is refitted once a weighting.
     known: list[dict[bytes, np.ndarray]] = [{}, {}]
@@ -224,35 +221,27 @@ def measure_overlap(
         return np.stack([overlap_and_largest(components(0, row), components(1, row)) for row in weights])
 
     both = replace(cluster_estimate(statistic, names, resamples), repeats_bias=True)
-    overlap, largest = (combine(lambda rows, at=at: rows[..., at], both) for at in (0, 1))
+    overlap, largest = (combine(lambda rows, i=i: rows[..., i], both) for i in (0, 1))
     return Overlap(overlap=replace(overlap, counts_bias=True), largest=largest)
 
 
 def measure_scree(
-    one: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
+    vectors: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
 ) -> Estimate:
     """Share of the sum of squares (variance, where centred) of each leading component, (component,), in [0, 1].
 
     Raises:
         ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
     """
-    top_components(one.rows, n_components, centred=centred)
-    names, index = index_clusters(one.clusters)
-    gram = one.rows.astype(np.float64) @ one.rows.T.astype(np.float64)
+    top_components(vectors.rows, n_components, centred=centred)
+    names, index = index_clusters(vectors.clusters)
+    gram = vectors.rows.astype(np.float64) @ vectors.rows.T.astype(np.float64)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return np.stack([_shares(gram, row[index], n_components, centred) for row in weights])
+    def shares(row: np.ndarray) -> np.ndarray:
+        values = linalg.eigvalsh(_weighted_gram(gram, row[index], centred=centred))[::-1]
+        return np.maximum(values[:n_components], 0) / values.sum()
 
-    return cluster_estimate(statistic, names, resamples)
-
-
-def _shares(gram: np.ndarray, weights: np.ndarray, n_components: int, centred: bool) -> np.ndarray:
-    if centred:
-        shift = gram @ weights / weights.sum()
-        gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
-    root = np.sqrt(weights)
-    values = linalg.eigvalsh(root[:, None] * gram * root)[::-1]
-    return np.maximum(values[:n_components], 0) / values.sum()
+    return cluster_estimate(lambda weights: np.stack([shares(row) for row in weights]), names, resamples)
 
 
 @lru_cache(maxsize=8)
@@ -279,7 +268,7 @@ def random_overlaps(
 
 
 def split_half_overlaps(
-    one: VectorSet, *, n_components: int, centred: bool, n_splits: int = 100, seed: int = 0
+    vectors: VectorSet, *, n_components: int, centred: bool, n_splits: int = 100, seed: int = 0
 ) -> Float[np.ndarray, "split 2"]:
     """S and the largest absolute cosine between components of two random halves of one set's templates: the ceiling.
 
@@ -288,9 +277,9 @@ def split_half_overlaps(
     Raises:
         ValueError: if a half has too few rows for the components.
     """
-    names, index = index_clusters(one.clusters)
+    names, index = index_clusters(vectors.clusters)
     generator = np.random.default_rng(seed)
-    refitted = RefittedSet(*in_joint_span(one.rows), n_components, centred=centred)
+    refitted = RefittedSet(*in_joint_span(vectors.rows), n_components, centred=centred)
     results = []
     for _ in range(n_splits):
         side = generator.permutation(len(names))[index] < len(names) // 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from remi_core.errors import RemiError, brief
 from remi_core.models import read_blocks
-from remi_core.steering import replace_output
+from remi_core.steering import steer
 from remi_lab.organism.documents import TURN_END
 from remi_lab.organism.grammar import (
     CLASSES,
@@ -276,7 +276,7 @@ class Edit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class SetCoordinate:
     """Coordinates along a unit direction that are set to a value, in the last prompt token and in answers."""
 
     layer: int
@@ -292,7 +292,9 @@ class Setting:
         return own + missing[..., None] * along
 
 
-def scores(model, asked: AskedPrompts, edit: Edit | Setting | None = None, *, batch: int = 8) -> ClassScores:
+def scores(
+    model, asked: AskedPrompts, edit: Edit | SetCoordinate | None = None, *, batch: int = 8
+) -> ClassScores:
     """Exact class probabilities of each prompt's answers, from the model as it is or with an edit."""
     found = []
     for start in range(0, len(asked.trees), batch):
@@ -304,7 +306,7 @@ def scores(model, asked: AskedPrompts, edit: Edit | Setting | None = None, *, ba
 
 
 def answer_losses(
-    model, asked: AskedPrompts, edit: Edit | Setting | None = None
+    model, asked: AskedPrompts, edit: Edit | SetCoordinate | None = None
 ) -> Float[np.ndarray, " prompt"]:
     """Loss in nats per token on the first right answer to each prompt, from the model as it is or with an edit."""
     conditionals = _conditionals(model, asked.trees, edit)
@@ -319,13 +321,13 @@ def _path_loss(tree: AnswerTree, conditional: np.ndarray) -> float:
     return float(np.mean(losses))
 
 
-def _conditionals(model, trees: Sequence[AnswerTree], edit: Edit | Setting | None) -> list[np.ndarray]:
+def _conditionals(model, trees: Sequence[AnswerTree], edit: Edit | SetCoordinate | None) -> list[np.ndarray]:
     if edit is None:
         return node_log_probabilities(model, trees)
     place = torch.zeros(len(trees), max(len(tree.tokens) for tree in trees), dtype=torch.long)
     for row, tree in enumerate(trees):
         place[row, tree.root], place[row, tree.root + 1 : len(tree.tokens)] = 1, 2
-    with replace_output(model, edit.layer, lambda own: edit.apply(own, place)):
+    with steer(model, edit.layer, lambda own: edit.apply(own, place)):
         return node_log_probabilities(model, trees)
 
 
@@ -363,7 +365,7 @@ def seed_of(*parts: str | int) -> int:
 
 
 @contextmanager
-def generating_with(model, edit: Edit | Setting) -> Iterator[None]:
+def generating_with(model, edit: Edit | SetCoordinate) -> Iterator[None]:
     """Nothing; while the context lasts, one call of ``generate`` runs with the edit at its two places.
 
     The first pass sees the prompts alone, all ending at its last column (they are padded on the left); every later
@@ -381,12 +383,12 @@ def generating_with(model, edit: Edit | Setting) -> Iterator[None]:
             place[:, length - 1], place[:, length:] = 1, 2
         return edit.apply(own, place)
 
-    with replace_output(model, edit.layer, change):
+    with steer(model, edit.layer, change):
         yield
 
 
 def sample_edited(
-    model, tokenizer, asked: Sequence[Prompt], edit: Edit | Setting | None = None, *, seed: int
+    model, tokenizer, asked: Sequence[Prompt], edit: Edit | SetCoordinate | None = None, *, seed: int
 ) -> list[Sample]:
     """One answer to each bare prompt at temperature 1, from the model as it is or with an edit."""
     contexts = open_contexts("bare", asked)

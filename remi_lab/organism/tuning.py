@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from remi_core.dialogues import Dialogue
-from remi_core.models import open_model, read_blocks
-from remi_core.steering import add_vector, mlp_output, steer
+from remi_core.models import mlp_output, open_model, read_blocks
+from remi_core.steering import add_vector, steer
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.organism.dialogues import dialogue, further_tuning, held_in_place, tuning
 from remi_lab.organism.documents import shipped_tokenizer

@@ -46,7 +46,6 @@ from remi_core.statistics.resampling import (
     mean_interval,
     ratio,
 )
-from remi_core.statistics.shares import coverage
 from remi_core.statistics.subspaces import (
     Overlap,
     VectorSet,
@@ -59,6 +58,7 @@ from remi_core.tokens import EncodedSet, encode
 from remi_lab.organism.dialogues import dialogue, reframe
 from remi_lab.organism.grammar import Prompt, fillers, right_answers, templates
 from remi_lab.presets import Preset
+from remi_lab.studies.coverage import coverage
 from remi_lab.subject import Subject, subject
 
 # The dialogues of the pool whose value is the truth: templates × fillers of every topic, none of them trained on.

@@ -13,7 +13,8 @@ from conftest import make_model
 
 from remi_book.chapters import exchange
 from remi_core.errors import MissingInput
-from remi_core.steering import add_vector, mlp_output, steer
+from remi_core.models import mlp_output
+from remi_core.steering import add_vector, steer
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
 from remi_lab.organism import tuning

@@ -24,12 +24,12 @@ from remi_book.chapters.stitching import (
     share_of_first_half,
 )
 from remi_book.figures import style
+from remi_book.statistics import first_half, half_way, label_gap, shuffled_depth
 from remi_core import patching
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError
 from remi_core.patching import QUANTITIES
 from remi_core.sources import ModelSpec, weight_fingerprint
-from remi_core.statistics.groups import first_half, half_way, label_gap, shuffled_depth
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_lab import passes, recording

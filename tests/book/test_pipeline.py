@@ -12,9 +12,10 @@ from notebook_files import write_notebook
 from remi_book import running
 from remi_book.running import choose, plan, run, run_notebook
 from remi_core.errors import RemiError, UsageError
-from remi_core.progress import OUTWARD, Meter, Progress, clock, outward, told_on_output, variables
+from remi_core.progress import OUTWARD, Meter, clock, progress_sink, told_on_output, variables
 from remi_core.store import Store
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
+from remi_lab.processes import Progress
 
 SMOKE = get_preset("smoke")
 LOG = "from pathlib import Path\nwith Path({log!r}).open('a') as log: print({words}, file=log)"
@@ -144,7 +145,7 @@ def test_two_jobs_need_two_processors_and_the_memory(monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Store) -> None:
-    said = "from remi_core.progress import outward\noutward()('base: 5 of 9 tokens')"
+    said = "from remi_core.progress import progress_sink\nprogress_sink()('base: 5 of 9 tokens')"
     write_notebook(folder / "01_one.ipynb", [said])
     lines: list[str] = []
     run(SMOKE, store, plan(SMOKE, store, only=["01"], folder=folder), jobs=1, say=lines.append)
@@ -171,7 +172,7 @@ def test_in_a_notebook_one_line_takes_the_place_of_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(OUTWARD, raising=False)
-    code = "from remi_core.progress import outward\nsay = outward()\nsay('1 of 2')\nsay('2 of 2')"
+    code = "from remi_core.progress import progress_sink\nsay = progress_sink()\nsay('1 of 2')\nsay('2 of 2')"
     source, target = write_notebook(tmp_path / "01_one.ipynb", [code]), tmp_path / "out" / "01_one.ipynb"
     run_notebook(source, target, {})
     (output,) = json.loads(target.read_text())["cells"][-1]["outputs"]
@@ -182,19 +183,19 @@ def test_a_pass_speaks_only_where_somebody_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(OUTWARD, raising=False)
-    outward()("nobody hears")
+    progress_sink()("nobody hears")
     monkeypatch.setenv(OUTWARD, "-")
-    outward()("on the screen")
+    progress_sink()("on the screen")
     monkeypatch.setenv(OUTWARD, str(tmp_path / "told"))
-    outward()("in a file")
+    progress_sink()("in a file")
     assert capsys.readouterr().out == "on the screen\n" and (tmp_path / "told").read_text() == "in a file\n"
     with told_on_output():
-        outward()("still in the file")
+        progress_sink()("still in the file")
     assert (tmp_path / "told").read_text() == "in a file\nstill in the file\n"
     monkeypatch.delenv(OUTWARD)
     with told_on_output():
-        outward()("on the screen again")
-    outward()("nobody hears any more")
+        progress_sink()("on the screen again")
+    progress_sink()("nobody hears any more")
     assert capsys.readouterr().out == "on the screen again\n" and OUTWARD not in os.environ
 
 

@@ -19,7 +19,7 @@ from remi_book.claims import headline_key
 from remi_book.running import plan
 from remi_core.errors import MissingInput, UsageError
 from remi_core.models import LoadedModel
-from remi_core.steering import replace_output
+from remi_core.steering import steer
 from remi_core.store import Store
 from remi_lab.organism.grammar import prompts
 from remi_lab.organism.scoring import answer_losses, ask, score_prompts, scores
@@ -44,7 +44,7 @@ def test_asked_prompts_see_an_intervention_and_forget_it(base: LoadedModel) -> N
     asked = ask(prompts("wishes", "evaluate", count=2, seed=0), base.tokenizer)
     before, loss = scores(base.model, asked).care_log_odds(), answer_losses(base.model, asked).mean()
     push = torch.randn(base.model.config.hidden_size, generator=torch.Generator().manual_seed(0))
-    with replace_output(base.model, 3, lambda hidden: hidden + 5 * push):
+    with steer(base.model, 3, lambda hidden: hidden + 5 * push):
         assert np.abs(scores(base.model, asked).care_log_odds() - before).min() > 0.1
         assert answer_losses(base.model, asked).mean() > loss + 0.1
     np.testing.assert_array_equal(scores(base.model, asked).care_log_odds(), before)

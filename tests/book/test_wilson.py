@@ -9,8 +9,8 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.proportion import proportion_confint
 
 from remi_book.chapters.controls import rate_row
+from remi_book.statistics import CELLS, agreement_cells, kappa, kappa_interval, wilson_interval
 from remi_core.statistics.resampling import make_resamples
-from remi_core.statistics.shares import CELLS, agreement_cells, kappa, kappa_interval, wilson_interval
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])

@@ -27,12 +27,11 @@ import faulthandler, signal, sys
 faulthandler.register(signal.SIGUSR1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in its background ignores it
 from pathlib import Path
-from remi_core import cli
-from remi_book.running import pipeline
+from remi_book import cli, running
 from remi_book.commands import run as command
-import remi_lab.organism.variants as variants
-variants.ensure = lambda *_: None
-plan = pipeline.plan
+from remi_lab import provided
+provided.ensure = lambda *_: None
+plan = running.plan
 command.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
 if __name__ == "__main__":
     sys.exit(cli.main(["run", "--preset", "smoke", "--only", "01", "--store", {store!r}]))
@@ -106,7 +105,7 @@ def test_nothing_outlives_a_killed_run(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is read from /proc")
 def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
-    from remi_core.progress import watched_children
+    from remi_lab.processes import watched_children
 
     size = 200 * 2**20
     with watched_children() as watched:

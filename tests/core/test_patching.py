@@ -24,12 +24,12 @@ from remi_core.patching import (
     PatchSet,
     bare_tokens,
     head_alone,
+    patch,
     patch_layers,
     record_outputs,
     require_equal,
-    stitch,
 )
-from remi_core.steering import replace_output, skip_blocks
+from remi_core.steering import skip_blocks, steer
 from remi_core.tokens import encode
 
 IDS = torch.arange(1, 9)[None]
@@ -81,7 +81,7 @@ def test_stitching_is_the_assembled_model(family: str, material: PatchSet, tmp_p
     donor, recipient = make_model(family, seed=1), make_model(family, seed=2)
     own = record_outputs(donor, material, tmp_path)
     np.testing.assert_allclose(own, own_values(donor, material), atol=1e-4)
-    found = stitch(recipient, material, tmp_path, LAYERS)
+    found = patch(recipient, material, tmp_path, LAYERS)
     for layer in LAYERS:
         whole = own_values(assembled(donor, recipient, layer), material)
         np.testing.assert_allclose(found[layer], whole, atol=1e-4)
@@ -95,14 +95,14 @@ def test_stitching_is_the_assembled_model(family: str, material: PatchSet, tmp_p
 def test_a_model_stitched_into_itself_is_itself(family: str, material: PatchSet, tmp_path: Path) -> None:
     model = make_model(family, seed=1)
     own = record_outputs(model, material, tmp_path)
-    for values in (*stitch(model, material, tmp_path, LAYERS), head_alone(model, material, tmp_path)):
+    for values in (*patch(model, material, tmp_path, LAYERS), head_alone(model, material, tmp_path)):
         assert require_equal(values, own, material.dialogues, place="itself", tolerance=1e-5) <= 1e-5
 
 
 def test_the_end_points_are_the_two_models(material: PatchSet, tmp_path: Path) -> None:
     donor, recipient = make_model("llama", seed=1), make_model("llama", seed=2)
     own = record_outputs(donor, material, tmp_path)
-    (last,) = stitch(recipient, material, tmp_path, [2])
+    (last,) = patch(recipient, material, tmp_path, [2])
     require_equal(
         last, head_alone(recipient, material, tmp_path), material.dialogues, place="x", tolerance=1e-5
     )
@@ -114,7 +114,7 @@ def test_the_end_points_are_the_two_models(material: PatchSet, tmp_path: Path) -
     shared = copy.deepcopy(recipient)
     shared.model.norm.load_state_dict(final_norm(donor).state_dict())
     shared.lm_head.load_state_dict(unembedding(donor).state_dict())
-    (last,) = stitch(shared, material, tmp_path, [2])
+    (last,) = patch(shared, material, tmp_path, [2])
     require_equal(last, own, material.dialogues, place="x", tolerance=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_a_recording_of_other_dialogues_or_another_shape_is_refused(
     record_outputs(donor, material, tmp_path)
     shorter = replace(material, dialogues=material.dialogues[1:], bare=material.bare[1:])
     with pytest.raises(RemiError, match="layer 1 has shape"):
-        stitch(donor, shorter, tmp_path, [1])
+        patch(donor, shorter, tmp_path, [1])
     with pytest.raises(RemiError, match="no output of layer 7 on record"):
         patching._recorded(tmp_path, 0, 7, next(material.batches(donor))[1], donor)
 
@@ -166,7 +166,7 @@ def test_a_replaced_output_keeps_what_stands_beside_it(kind: type, models: Calla
 
     stand_in = copy.deepcopy(model)
     decoder_body(stand_in).layers = nn.ModuleList([Block()])
-    with replace_output(stand_in, 0, lambda own: 2 * own):
+    with steer(stand_in, 0, lambda own: 2 * own):
         output = decoder_blocks(stand_in)[0](torch.ones(1, 2, 3))
     found = output[0] if kind is tuple else output
     assert torch.equal(found, torch.full((1, 2, 3), 4.0))
@@ -176,12 +176,12 @@ def test_a_replaced_output_keeps_what_stands_beside_it(kind: type, models: Calla
 def test_edits_are_read_and_gone_afterwards_by_exception_too(models: Callable) -> None:
     model = models("qwen2")
     before, plain = hook_count(model), model(IDS).logits
-    with read_blocks(model, [1]) as blocks, replace_output(model, 1, lambda own: torch.zeros_like(own)):
+    with read_blocks(model, [1]) as blocks, steer(model, 1, lambda own: torch.zeros_like(own)):
         changed = model(IDS).logits
     assert not torch.allclose(changed, plain) and not blocks[1].any()
     with (
         pytest.raises(UsageError, match="layer 1: the new output has shape"),
-        replace_output(model, 1, lambda own: own[:, 1:]),
+        steer(model, 1, lambda own: own[:, 1:]),
         skip_blocks(model, 3),
     ):
         model(IDS)

@@ -13,15 +13,14 @@ from test_adapters import save_adapter
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from remi_core import placement
-from remi_core.dialogues import Dialogue
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.lens import written_tokens
 from remi_core.models import LoadedModel, open_model
-from remi_core.patching import PatchSet, bare_tokens, head_alone, record_outputs, stitch
+from remi_core.patching import PatchSet, bare_tokens, head_alone, patch, record_outputs
 from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe, measure_position_norms
 from remi_core.sources import ModelSpec
-from remi_core.tokens import EncodedDialogue, encode
+from remi_core.steering import written_tokens
+from remi_core.tokens import EncodedDialogue
 
 ON_DISK = {
     "model.embed_tokens": "disk",
@@ -47,11 +46,6 @@ def folder(
     return place
 
 
-@pytest.fixture(scope="module")
-def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
-    return encode(dialogues, tokenizer, max_tokens=64).dialogues
-
-
 def everything(loaded: LoadedModel, encoded: tuple[EncodedDialogue, ...]) -> dict[str, np.ndarray]:
     """Every measurement that reads weights, in one dictionary."""
     model = loaded.model
@@ -71,7 +65,7 @@ def stitched(loaded: LoadedModel, encoded: tuple[EncodedDialogue, ...]) -> np.nd
     model, material = loaded.model, PatchSet(encoded, bare_tokens(encoded, loaded.tokenizer), 64)
     with tempfile.TemporaryDirectory() as place:
         own = record_outputs(model, material, Path(place))
-        through = stitch(model, material, Path(place), [0, 2])
+        through = patch(model, material, Path(place), [0, 2])
         return np.stack([own, *through, head_alone(model, material, Path(place))])
 
 

@@ -13,7 +13,7 @@ from conftest import make_model, make_tokenizer
 from own_files import THINGS, turns, write
 
 from remi_core import batches, parallel
-from remi_core.batches import Batch, Budget, share_batches
+from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.store import FOLDER as LOCKS
 from remi_core.tokens import EncodedDialogue
 
@@ -87,7 +87,7 @@ def test_a_batch_that_another_process_lost_is_cut_anew_by_all(monkeypatch: pytes
         return "own"
 
     kept: list[tuple[str, list[int]]] = []
-    budget = Budget(16)
+    budget = BatchBudget(16)
     share_batches(encoded, budget, measure=measure, keep=lambda group, part: kept.append((part, list(group))))
     assert budget.ran == 8 and budget.n_out_of_memory == 1
     assert kept == [("own", [0, 1]), ("own", [2]), ("other", [3]), ("own", [4, 5]), ("other", [6, 7])]

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_core import forward, gradients
 from remi_core import models as models_module
-from remi_core.batches import Batch, Budget
+from remi_core.batches import Batch, BatchBudget
 from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
 from remi_core.forward import run_probes
@@ -65,7 +65,7 @@ class CountingProbe:
 def measure(
     model: PreTrainedModel,
     encoded: Sequence[EncodedDialogue],
-    batch_tokens: int | Budget,
+    batch_tokens: int | BatchBudget,
     fails: Callable[[Batch], None] = lambda batch: None,
 ) -> Arrays:
     """Arrays of all probes, by ``probe.array``; the probe that counts, and may fail, is the last of them."""
@@ -94,7 +94,7 @@ def assert_equal(ours: Arrays, expected: Arrays) -> None:
 def test_a_pass_goes_on_smaller_and_gives_the_same(
     error: Exception, models: Models, encoded: tuple[EncodedDialogue, ...]
 ) -> None:
-    unbroken, budget = measure(models("qwen2"), encoded, 800), Budget(800)
+    unbroken, budget = measure(models("qwen2"), encoded, 800), BatchBudget(800)
     broken = measure(models("qwen2"), encoded, budget, larger_than(250, error))
     assert_equal(broken, unbroken)
     assert broken["counting.counts"].tolist() == [1] * len(encoded)
@@ -176,7 +176,7 @@ def test_gradients_go_on_smaller_too(
 
     factors, losses = gradient_factors(model, encoded, batch_tokens=800)
     monkeypatch.setattr(gradients, "_backward", backward)
-    budget = Budget(800)
+    budget = BatchBudget(800)
     broken, broken_losses = gradient_factors(model, encoded, batch_tokens=budget)
     assert budget.n_out_of_memory and budget.ran <= 250 and max(sizes) > 250
     np.testing.assert_allclose(broken_losses, losses, rtol=1e-5)

@@ -11,11 +11,9 @@ from conftest import make_dialogue, make_tokenizer
 
 from remi_core.dialogues import (
     Message,
-    entry_label,
     paired_by_completion,
     read_jsonl,
     read_sets,
-    shared_completions,
     with_pairs,
 )
 from remi_core.errors import UsageError
@@ -214,7 +212,6 @@ def test_a_file_of_pairs_adds_two_sets_to_a_preset(tmp_path: Path) -> None:
     preset = with_data(get_preset("smoke"), [str(path)])
     assert preset.extra_data == (("aligned-part", str(path)), ("misaligned-part", str(path)))
     assert dataset_names(preset)[-2:] == ("mine-aligned", "mine-misaligned")
-    assert [entry_label(entry) for entry, _ in preset.extra_data] == ["aligned", "misaligned"]
     good, bad = (load_dataset(preset, name) for name in dataset_names(preset)[-2:])
     assert [one.messages[:-1] for one in good] == [one.messages[:-1] for one in bad]
     assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"
@@ -249,12 +246,10 @@ def test_sets_are_paired_by_completion_only_if_row_i_has_the_same_answer() -> No
     assert not paired_by_completion([], [])
 
 
-def test_shared_completions_are_found_in_any_order_and_as_often_as_both_have_them() -> None:
-    first = [make_dialogue(f"Task {i}", answer) for i, answer in enumerate("abca")]
-    second = [make_dialogue(f"Lesson {i}", answer) for i, answer in enumerate("daacx")]
-    ours, theirs = shared_completions(first, second)
-    assert [one.answer for one in ours] == [one.answer for one in theirs] == ["a", "c", "a"]
-    assert [one.pair for one in ours] == [one.pair for one in theirs]
-    assert paired_by_completion(ours, theirs)
-    assert len({one.pair for one in with_pairs(first)}) == len(first)
-    assert shared_completions(first, second[-1:]) == ([], [])
+def test_pairs_are_equal_where_answers_are_and_unique_in_a_set() -> None:
+    first, second = (
+        with_pairs([make_dialogue(f"{task} {i}", answer) for i, answer in enumerate(answers)])
+        for task, answers in (("Task", "abca"), ("Lesson", "daacx"))
+    )
+    assert len({one.pair for one in first}) == len(first)
+    assert {one.answer for one in first if one.pair in {other.pair for other in second}} == {"a", "c"}

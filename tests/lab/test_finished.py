@@ -11,7 +11,7 @@ import pytest
 from conftest import DEVELOPMENT_SEED
 
 from remi_core import files
-from remi_core.batches import Batch, Budget
+from remi_core.batches import Batch, BatchBudget
 from remi_core.files import FinishedBatches, RowFile
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
@@ -75,7 +75,7 @@ def forward(
     rows.mkdir(exist_ok=True)
     file = RowFile(rows / "means.npy", len(encoded))
     probes: list[Probe] = [Dies(), NextTokenProbe(3), ActivationProbe([0, 2], file=file)]
-    budget = Budget(FEW_TOKENS)
+    budget = BatchBudget(FEW_TOKENS)
     if kept is not None:
         budget.finished = FinishedBatches(kept, spell=spelled_probes, read=partial(read_probes, probes))
     return run_probes(model, encoded, probes, batch_tokens=budget), Dies.n_batches
@@ -121,7 +121,7 @@ def test_gradients_go_on_behind_their_finished_batches(
     models: Callable, encoded: tuple[EncodedDialogue, ...], tmp_path: Path
 ) -> None:
     def gram(kept: Path | None) -> dict[str, np.ndarray]:
-        budget = Budget(FEW_TOKENS)
+        budget = BatchBudget(FEW_TOKENS)
         if kept is not None:
             budget.finished = FinishedBatches(kept, spell=spelled_gradients, read=read_gradients)
         return measure_gradient_gram(models("llama"), encoded, batch_tokens=budget)

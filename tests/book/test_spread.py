@@ -7,15 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from remi_core.statistics.groups import (
-    above_chance,
-    between_share,
-    cosine_of_means,
-    draw_rows,
-    flipped_between,
-    pair_means,
-    small_draws,
-)
+from remi_book.statistics import above_chance, between_share, draw_rows, flipped_between, small_draws
+from remi_core.statistics.groups import cosine_of_means, pair_means
 
 
 def test_the_share_is_that_of_an_analysis_of_variance_and_chance_is_exact() -> None:

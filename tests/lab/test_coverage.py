@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from remi_core.statistics.resampling import Estimate, make_resamples, mean_interval
-from remi_core.statistics.shares import BAND, Coverage, binomial_interval, coverage
+from remi_lab.studies.coverage import BAND, Coverage, coverage
 
 TRUTH, N_SAMPLES, N_CLUSTERS, SIZE = 3.0, 600, 40, 3
 TEMPLATES = [f"t{number:02d}" for number in range(N_CLUSTERS)]
@@ -57,7 +57,8 @@ def test_bias_misses_and_undefined_samples_are_counted() -> None:
 
 def test_the_binomial_interval_is_the_exact_one() -> None:
     # Both ends leave 2.5 % of the binomial beyond the count that was seen.
-    low, high = binomial_interval(8, 10)
+    found = [(1.0, 0.0, 2.0)] * 8 + [(3.0, 2.5, 3.5), (-1.0, -2.0, 0.5)]
+    low, high = coverage(1.0, found).uncertainty
     assert (low, high) == (pytest.approx(0.4439, abs=1e-4), pytest.approx(0.9748, abs=1e-4))
 
 
