@@ -30,7 +30,7 @@ from remi_core.files import (
     repaired,
     write_sealed,
 )
-from remi_core.keys import direct_imports, file_digest, library_versions, make_key
+from remi_core.keys import direct_imports, file_digest, imported_modules, library_versions, make_key
 from remi_core.progress import (
     OUTWARD,
     Progress,
@@ -215,7 +215,7 @@ def notebook_key(source: Path, parameters: Mapping[str, object], fields: Mapping
         modules = direct_imports(ast.parse(code))
     except SyntaxError as error:
         raise UsageError(f"{source.name}: a code cell is not Python: {error.msg}: {error.text}") from None
-    return make_key({"cells": parts, "parameters": dict(parameters), **fields}, modules)
+    return make_key({"cells": parts, "parameters": dict(parameters), **fields}, imported_modules(modules))
 
 
 def run_notebook(

@@ -262,15 +262,15 @@ class Results:
     def encoded(self, dataset: str) -> EncodedSet:
         """A set as tokens, as the measurements of all variants and seeds read it, rows in their order."""
         who = self.subject("instruct", self.preset.seeds[0])
-        return self.once(("encoded", dataset), lambda: encoded_set(who, self.store, dataset))
+        return self.cached(("encoded", dataset), lambda: encoded_set(who, self.store, dataset))
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokens of the tokenizer that serves all variants and seeds."""
         who = self.subject("instruct", self.preset.seeds[0])
-        return self.once("vocabulary", lambda: vocabulary(who, self.store))
+        return self.cached("vocabulary", lambda: vocabulary(who, self.store))
 
-    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+    def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives, computed once; the key names all that it depends on."""
         if key not in self._known:
             self._known[key] = TRAIL.heard(compute)
