@@ -37,8 +37,7 @@ from remi_core.store import Address
 from remi_lab.datasets import dataset_names
 from remi_lab.presets import Preset
 from remi_lab.results import Results
-from remi_lab.studies.files import study_digests
-from remi_lab.subject import MEASURED_CODE, ORGANISM_CODE
+from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
 
 # What each claim predicts, declared before the results that judge it.
 #
@@ -362,17 +361,8 @@ def _clear(claim: Claim, gap: tuple[float, float]) -> bool:
 
 # Rows of the report: computed once, kept in the store, the same bytes for the same results.
 
-HEADLINE_CODE = (
-    *(*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics", "remi_lab.results"),
-    *(
-        "remi_book.cards",
-        "remi_book.chapters",
-        "remi_book.claims",
-        "remi_book.published",
-        "remi_book.quantities",
-    ),
-)
-"""Modules that a headline is computed with; a package stands for all modules in it."""
+HEADLINE_CODE = (*CODE, *ROWS_CODE)
+"""Modules that a headline is computed with."""
 
 
 def headline(results: Results, row: str, seed: int, key: str) -> Measured | None:
@@ -392,7 +382,7 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
             yield {row: ({}, {"row": row}, asdict(computed))}
 
     address = Address(results.preset.name, seed, "all", "headline", row, key)
-    record = results.store.record({row: address}, measure)[row]
+    record = results.store.record({row: address}, measure).get(row)
     if record is None:
         return lacking[0]
     gaps = {name: tuple(gap) for name, gap in record.values["contrasts"].items()}

@@ -256,7 +256,8 @@ class Store:
     ) -> dict[Name, Record]:
         """Name → record; what the store lacks is measured and stored, while no other run makes the same.
 
-        ``measure`` gets the names of what is missing and gives it by name, as ``save`` takes it, group by group. A
+        ``measure`` gets the names of what is missing and gives it by name, as ``save`` takes it, group by group; what
+        it does not give is left out. A
         group of one pass is there whole or not at all: the folder of its batches, ``finished`` by name, stays as long
         as one of its records lacks, and a record with such a folder counts as missing. With ``shared``, all processes
         of a launch measure what the first one misses; the first stores it, and all have the records.
@@ -278,7 +279,8 @@ class Store:
                 for folder in folders:
                     shutil.rmtree(folder, ignore_errors=True)
         with first_goes_first() if shared else nullcontext():
-            return records | {name: self.load(addresses[name]) for name in missing}
+            records |= {name: self.load(addresses[name]) for name in missing}
+        return {name: record for name, record in records.items() if record is not None}
 
     def _loaded(self, address: Address, finished: Path | None) -> Record | None:
         return None if finished is not None and finished.is_dir() else self.load(address)

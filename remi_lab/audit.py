@@ -87,8 +87,7 @@ def audited(
                 if say:
                     say(f"{who.variant} {who.seed}: {dataset}, {condition}, {len(own)} dialogues audited")
 
-    records = store.record(addresses, measure)
-    return {name: record for name, record in records.items() if record is not None}
+    return store.record(addresses, measure)
 
 
 # The audit's gradients: over the whole dialogue, through two models, and in 16-bit floats without loss scaling.

@@ -43,19 +43,24 @@ ELSEWHERE = {"planted": "remi_book.planted", "robustness": "remi_book.robustness
 CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics")
 """Modules that any study may compute with."""
 
-_ROWS = (
-    "remi_book.cards",
-    "remi_book.chapters",
-    "remi_book.claims",
-    "remi_book.quantities",
-    "remi_lab.results",
+ROWS_CODE = (
+    *(
+        "remi_book.cards",
+        "remi_book.chapters",
+        "remi_book.claims",
+        "remi_book.published",
+        "remi_book.quantities",
+    ),
+    *("remi_core.lens", "remi_lab.results"),
 )
+"""Further modules that the rows of the report are computed with; a package stands for all modules in it."""
+
 FURTHER_CODE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **dict.fromkeys(("controls", "cures", "doses", "phases", "worlds"), ("remi_lab.studies.reversion",)),
         "exchange": ("remi_lab.studies.causes",),
         "sampled": ("remi_lab.studies.causes", "remi_lab.studies.reversion"),
-        **dict.fromkeys(("planted", "robustness"), _ROWS),
+        **dict.fromkeys(("planted", "robustness"), ROWS_CODE),
     }
 )
 """Study → modules that it computes with besides those and its own."""
