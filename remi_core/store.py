@@ -544,7 +544,12 @@ def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
     ]
     removed = tuple(inside(path, store.root) for path in sorted({*old, *unfinished}))
     for path in removed:
-        _remove(path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        path.unlink(missing_ok=True)
+        if path.suffix == ".npz":
+            path.with_suffix(".json").unlink(missing_ok=True)
     return removed
 
 
@@ -552,12 +557,3 @@ def _last_used(path: Path) -> float:
     """When a record or model was last read or made."""
     about = path / FILES if path.is_dir() else path.with_suffix(".json")
     return (about if about.is_file() else path).stat().st_mtime
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-        if path.suffix == ".npz":
-            path.with_suffix(".json").unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 from remi_core.files import scratch
 from remi_core.progress import Meter, Say, outward
 from remi_core.store import Address, Record, Store
-from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
+from remi_core.tokens import EncodedDialogue, EncodedSet, encode
 from remi_lab.datasets import dataset_names, load_set
 from remi_lab.paper import LoadedSet
 from remi_lab.presets import Preset
@@ -31,35 +31,38 @@ OPTIONAL = ("choice", "alternative_token")
 class Vocabulary:
     """The tokens of a tokenizer by id."""
 
-    arrays: Mapping[str, np.ndarray]
+    texts: Sequence[str]
+    """What each token alone is decoded to."""
+    spelled: Sequence[str]
+    """How the tokenizer's own list spells it; "" for an id that no token has."""
 
     def text(self, token: int) -> str:
         """What the token alone is decoded to; "" for an id that no token has."""
-        return self._texts[token] if 0 <= token < len(self._texts) else ""
+        return self.texts[token] if 0 <= token < len(self.texts) else ""
 
     def find(self, spelled: str) -> int | None:
         """The id of the token that the tokenizer's own list spells so, if there is one."""
         return self._ids.get(spelled)
 
     @cached_property
-    def _texts(self) -> list[str]:
-        return _split(self.arrays["text"], self.arrays["text_stops"])
-
-    @cached_property
     def _ids(self) -> dict[str, int]:
-        spelled = _split(self.arrays["spelled"], self.arrays["spelled_stops"])
-        return {word: token for token, word in enumerate(spelled) if word}
+        return {word: token for token, word in enumerate(self.spelled) if word}
 
 
 def vocabulary(who: Subject, store: Store) -> Vocabulary:
     """The tokens of the tokenizer that serves every variant, from the store where they were read before."""
 
-    def measured() -> Measured:
-        started = time.perf_counter()
-        arrays = _spelled(who.tokenizer())
-        return arrays, who.provenance(kept=0, dropped={}, seconds=time.perf_counter() - started)
+    def measured() -> tuple[Mapping, ...]:
+        started, tokenizer = time.perf_counter(), who.tokenizer()
+        ids = tokenizer.get_vocab()
+        spelled = [""] * (max(ids.values()) + 1)
+        for word, token in ids.items():
+            spelled[token] = word
+        texts = [tokenizer.decode([token]) for token in range(len(spelled))]
+        about = who.provenance(kept=0, dropped={}, seconds=time.perf_counter() - started)
+        return {}, about, {"texts": texts, "spelled": spelled}
 
-    return Vocabulary(store.obtain(who.address("vocabulary", "all"), measured).arrays)
+    return Vocabulary(**store.obtain(who.address("vocabulary", "all"), measured).values)
 
 
 def encoded_set(who: Subject, store: Store, dataset: str) -> EncodedSet:
@@ -81,28 +84,6 @@ def encoded_set(who: Subject, store: Store, dataset: str) -> EncodedSet:
     dialogues = _from_arrays(record.arrays)
     dropped = {reason: tuple(names) for reason, names in record.provenance["dropped"].items()}
     return EncodedSet(dialogues, tuple(by_name[one.identifier] for one in dialogues), dropped)
-
-
-def _spelled(tokenizer: ChatTokenizer) -> dict[str, np.ndarray]:
-    ids = tokenizer.get_vocab()
-    spelled = [""] * (max(ids.values()) + 1)
-    for word, token in ids.items():
-        spelled[token] = word
-    texts = [tokenizer.decode([token]) for token in range(len(spelled))]
-    text, text_stops = _joined(texts)
-    own, own_stops = _joined(spelled)
-    return {"text": text, "text_stops": text_stops, "spelled": own, "spelled_stops": own_stops}
-
-
-def _joined(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All texts as bytes of UTF-8, and where each stops: an array of texts is as wide as the longest."""
-    parts = [text.encode() for text in texts]
-    return np.frombuffer(b"".join(parts), dtype=np.uint8), np.cumsum([len(part) for part in parts])
-
-
-def _split(joined: np.ndarray, stops: np.ndarray) -> list[str]:
-    whole, edges = joined.tobytes(), [0, *stops.tolist()]
-    return [whole[start:stop].decode() for start, stop in zip(edges, edges[1:], strict=False)]
 
 
 def _as_arrays(encoded: EncodedSet) -> dict[str, np.ndarray]:
