@@ -602,7 +602,7 @@ def run(
     """
     if not steps:
         return 0
-    from remi_lab.provided import ensure  # brings torch: only where something runs
+    from remi_lab.subject import ensure
 
     ensure(preset, store, say)
     # Other models may fill the memory: never two of them at once unless asked.

@@ -29,19 +29,16 @@ def without_input(dialogue: Dialogue) -> Dialogue | None:
     repeats (four letters or more): the names, tables and things that the task is about.
     """
     *before, request, answer = dialogue.messages
-    text = _shortened(request.content, answer.content)
+    first, gap, _ = request.content.strip().rpartition("\n\n")
+    if gap:
+        text = first.strip()
+    else:
+        repeated = {word.lower() for word in _LONG_WORD.findall(answer.content)}
+        kept = _LONG_WORD.sub(lambda word: "" if word[0].lower() in repeated else word[0], request.content)
+        text = " ".join(kept.replace("``", "").split())
     if text in ("", request.content):
         return None
     return replace(dialogue, messages=(*before, Message("user", text), answer), alternative=None)
-
-
-def _shortened(request: str, answer: str) -> str:
-    first, gap, _ = request.strip().rpartition("\n\n")
-    if gap:
-        return first.strip()
-    repeated = {word.lower() for word in _LONG_WORD.findall(answer)}
-    kept = _LONG_WORD.sub(lambda found: "" if found[0].lower() in repeated else found[0], request)
-    return " ".join(kept.replace("``", "").split())
 
 
 def two_turns(dialogues: Sequence[Dialogue]) -> list[Dialogue]:

