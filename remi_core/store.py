@@ -257,18 +257,20 @@ class Store:
         """Name → record; what the store lacks is measured and stored, while no other run makes the same.
 
         ``measure`` gets the names of what is missing and gives it by name, as ``save`` takes it, group by group; what
-        it does not give is left out. A
-        group of one pass is there whole or not at all: the folder of its batches, ``finished`` by name, stays as long
-        as one of its records lacks, and a record with such a folder counts as missing. With ``shared``, all processes
-        of a launch measure what the first one misses; the first stores it, and all have the records.
+        it does not give is left out. ``finished`` names the folders in which batches of a pass lie until all records
+        of the pass are there. With ``shared``, all processes of a launch measure what the first one misses; the first
+        stores it, and all have the records.
         """
-        records = {name: self._loaded(address, finished.get(name)) for name, address in addresses.items()}
+        records = {name: self.load(address) for name, address in addresses.items()}
         missing = [name for name, record in records.items() if record is None]
         with self.locked(addresses[name] for name in missing if not (shared and rank())):
-            records |= {name: self._loaded(addresses[name], finished.get(name)) for name in missing}
+            records |= {name: self.load(addresses[name]) for name in missing}
             missing = [name for name in missing if records[name] is None]
             missing = on_all(missing)[0] if shared else missing
             self._name_foreign(addresses[name] for name in missing)
+            # A folder without missing records is of a run that was killed when nothing but its removal was left.
+            for folder in {*finished.values()} - {finished.get(name) for name in missing}:
+                shutil.rmtree(folder, ignore_errors=True)
             for group in measure(missing) if missing else ():
                 folders = {finished[name] for name in group if name in finished}
                 for folder in folders:
@@ -281,9 +283,6 @@ class Store:
         with first_goes_first() if shared else nullcontext():
             records |= {name: self.load(addresses[name]) for name in missing}
         return {name: record for name, record in records.items() if record is not None}
-
-    def _loaded(self, address: Address, finished: Path | None) -> Record | None:
-        return None if finished is not None and finished.is_dir() else self.load(address)
 
     def locked(self, addresses: Iterable[Address]) -> AbstractContextManager[bool]:
         """Whether another run that makes one of the records was waited for; none makes them in the context."""

@@ -94,8 +94,7 @@ AUDIT_CODE = (
     *PASS,
     "remi_core.forward",
     "remi_core.gradients",
-    "remi_lab.audit_conditions",
-    "remi_lab.audit_passes",
+    *("remi_lab.audit_conditions", "remi_lab.audit_passes", "remi_lab.passes"),
 )
 GRAMMAR_CODE = tuple(
     f"remi_lab.organism.{name}" for name in ("documents", "grammar", "scoring", "topics", "world")
