@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from remi_core.models import LoadedModel
 
 
-# Which models are stitched into which, on which datasets.
+# Which models are patched into which, on which datasets.
 
 Pair = tuple[str, str]
 """Donor and recipient."""
 
 MAIN_PAIRS: tuple[Pair, ...] = (("base", "instruct"), ("instruct", "base"))
-"""Stitched at every one of ``patch_layers``, and on benign sets too; the others at every second."""
+"""Patched at every one of ``patch_layers``, and on benign sets too; the others at every second."""
 
 FURTHER_PAIRS: tuple[Pair, ...] = (
     ("misaligned", "instruct"),

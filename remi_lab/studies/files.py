@@ -145,7 +145,7 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
     Raises:
         UsageError: if there is no such study.
         MissingInput: if the preset lacks what it measures.
-        ValueError: if a value is no plain JSON, or not finite.
+        ValueError: if a value is no plain JSON, or non-finite.
     """
     measure, seeds, seconds = measure_of(name), dict[str, object](), 0.0
     chosen = preset.seeds[:1] if name in OF_INSTRUMENTS else preset.seeds
