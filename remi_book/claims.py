@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import resources
 
-import numpy as np
 import yaml
 
 from remi_book.cards import length_difference
@@ -39,7 +37,7 @@ from remi_core.store import Address
 from remi_lab.datasets import dataset_names
 from remi_lab.presets import Preset
 from remi_lab.results import Results
-from remi_lab.studies.files import study_digests
+from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
 
 # What each claim predicts, declared before the results that judge it.
 #
@@ -363,7 +361,8 @@ def _clear(claim: Claim, gap: tuple[float, float]) -> bool:
 
 # Rows of the report: computed once, kept in the store, the same bytes for the same results.
 
-HEADLINE_MODULE = "remi_book.claims"
+HEADLINE_CODE = (*CODE, *ROWS_CODE)
+"""Modules that a headline is computed with."""
 
 
 def headline(results: Results, row: str, seed: int, key: str) -> Measured | None:
@@ -373,21 +372,23 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
     """
     if get_claim(row).untestable:
         return absent(get_claim(row).untestable)
-    address = Address(results.preset.name, seed, "all", "headline", row, key)
-    with results.store.missing_of({row: address}) as (records, missing):
-        if missing:
-            found = compute_headline(results, row, seed)
-            if found.missing and not found.n:
-                return found
-            text = json.dumps(asdict(found), sort_keys=True)
-            results.store.save(address, {"headline": np.array(text)}, {"row": row})
+    lacking: list[Measured] = []
+
+    def measure(_missing: Sequence[str]) -> Iterator[dict[str, tuple[Mapping, ...]]]:
+        computed = compute_headline(results, row, seed)
+        if computed.missing and not computed.n:
+            lacking.append(computed)
         else:
-            text = str(records[row].arrays["headline"])
-    raw = json.loads(text)
-    gaps = {name: tuple(gap) for name, gap in raw["contrasts"].items()}
-    null = raw["null"] and NullResult(**raw["null"])
-    found = Measured(**raw | {"null": null, "contrasts": gaps})
-    return found if math.isfinite(found.value) else None
+            yield {row: ({}, {"row": row}, asdict(computed))}
+
+    address = Address(results.preset.name, seed, "all", "headline", row, key)
+    record = results.store.record({row: address}, measure).get(row)
+    if record is None:
+        return lacking[0]
+    gaps = {name: tuple(gap) for name, gap in record.values["contrasts"].items()}
+    null = record.values["null"] and NullResult(**record.values["null"])
+    measured = Measured(**{**record.values, "null": null, "contrasts": gaps})
+    return measured if math.isfinite(measured.value) else None
 
 
 def compute_headline(results: Results, row: str, seed: int) -> Measured:
@@ -408,7 +409,7 @@ def headline_key(results: Results, seed: int) -> str:
     weights = {name: results.subject(name, seed).weights for name in results.variants}
     studies = study_digests(results.preset.name)
     fields = {"preset": results.preset.fields(), "weights": weights, "studies": studies}
-    return make_key(fields, [HEADLINE_MODULE])
+    return make_key(fields, HEADLINE_CODE)
 
 
 def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[str, object]]:

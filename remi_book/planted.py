@@ -76,10 +76,10 @@ class FaultyResults(Results):
             return self.fault.by
         return variant
 
-    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+    def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives under the fault, computed once; whether it was touched is known again, too."""
         before, self.touched = self.touched, False
-        value, touched = super().once(key, lambda: (compute(), self.touched))
+        value, touched = super().cached(key, lambda: (compute(), self.touched))
         self.touched = before or touched
         return value
 

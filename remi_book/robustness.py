@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -12,9 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from remi_book.claims import compute_headline, get_claim
+from remi_book.claims import HEADLINE_CODE, compute_headline, get_claim
 from remi_book.quantities import Measured
 from remi_core.keys import make_key
 from remi_core.progress import Say, clock
@@ -116,21 +113,25 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
 
 def _stored(
     preset: Preset, seed: int, store: Store, setting: Setting
-) -> tuple[dict[str, list[float | None]], float]:
+) -> tuple[Mapping[str, list[float | None]], float]:
     """Row → value, low and high in one setting, and the seconds they took; each setting takes minutes."""
-    key = make_key({"preset": preset.fields(), "setting": asdict(setting)}, [__name__])
-    address = Address(preset.name, seed, "all", "robustness", setting.words.replace(" ", "-"), key)
-    record = store.load(address)
-    if record is None:
+
+    def measured() -> tuple[Mapping, ...]:
         started = time.monotonic()
-        made = _headlines(preset, seed, store, setting)
-        text = json.dumps(
-            {row: [_plain(one.value), _plain(one.low), _plain(one.high)] for row, one in made.items()}
+        values = {
+            row: [_plain(one.value), _plain(one.low), _plain(one.high)]
+            for row, one in _headlines(preset, seed, store, setting).items()
+        }
+        return (
+            {},
+            {"seconds": round(time.monotonic() - started, 1), "kept": len(values), "dropped": {}},
+            values,
         )
-        about = {"seconds": round(time.monotonic() - started, 1), "kept": len(made), "dropped": {}}
-        store.save(address, {"headlines": np.array(text)}, about)
-        record = store.load(address)
-    return json.loads(str(record.arrays["headlines"])), float(record.provenance["seconds"])
+
+    key = make_key({"preset": preset.fields(), "setting": asdict(setting)}, (*HEADLINE_CODE, __name__))
+    address = Address(preset.name, seed, "all", "robustness", setting.words.replace(" ", "-"), key)
+    record = store.obtain(address, measured)
+    return record.values, float(record.provenance["seconds"])
 
 
 def _headlines(preset: Preset, seed: int, store: Store, setting: Setting) -> dict[str, Measured]:

@@ -30,7 +30,7 @@ from remi_core.files import (
     repaired,
     write_sealed,
 )
-from remi_core.keys import direct_imports, file_digest, library_versions, make_key
+from remi_core.keys import direct_imports, file_digest, imported_modules, library_versions, make_key
 from remi_core.progress import OUTWARD, Say, machine, notice, print_line, variables
 from remi_core.sources import PROVIDED
 from remi_core.store import FROZEN, Store, locked, project_root
@@ -205,7 +205,7 @@ def notebook_key(source: Path, parameters: Mapping[str, object], fields: Mapping
         modules = direct_imports(ast.parse(code))
     except SyntaxError as error:
         raise UsageError(f"{source.name}: a code cell is not Python: {error.msg}: {error.text}") from None
-    return make_key({"cells": parts, "parameters": dict(parameters), **fields}, modules)
+    return make_key({"cells": parts, "parameters": dict(parameters), **fields}, imported_modules(modules))
 
 
 def run_notebook(
@@ -592,7 +592,7 @@ def run(
     """
     if not steps:
         return 0
-    from remi_lab.provided import ensure  # brings torch: only where something runs
+    from remi_lab.subject import ensure
 
     ensure(preset, store, say)
     # Other models may fill the memory: never two of them at once unless asked.

@@ -1,38 +1,39 @@
 """Keys: one hexadecimal name for everything that changes a number, and nothing that does not.
 
-A key covers the fields a caller names, the versions of the numerical libraries, the syntax tree of the code
-(so a comment or a docstring costs no recomputation) and the data files that lie beside that code."""
+A key covers the fields a caller names, the versions of the numerical libraries, the syntax tree of the modules that
+compute the number, which the caller names too (so a comment or a docstring costs no recomputation), and the data files
+that lie beside those modules."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, wraps
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
+from typing import TypeVar
 
 PACKAGES = ("remi_core", "remi_lab", "remi_book")
 NUMERICAL_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 SOURCE_ROOT = Path(__file__).resolve().parent.parent
 
+Value = TypeVar("Value")
 
-def make_key(
-    fields: Mapping[str, object], code: Sequence[ModuleType | str], *, root: Path = SOURCE_ROOT
-) -> str:
+
+def make_key(fields: Mapping[str, object], code: Iterable[str], *, root: Path = SOURCE_ROOT) -> str:
     """Sha256, as 64 hexadecimal digits, of the fields, the library versions and the code with its data files.
 
-    ``code`` names modules of the package (module objects or dotted names); every module of the package that they
-    import, at any depth and also inside functions, is covered too. ``root`` is the folder that holds the package.
+    ``code`` names the modules that compute what is keyed, a package for all modules in it. What these import is not
+    covered unless it is named as well. ``root`` is the folder that holds the packages.
 
     Raises:
-        ValueError: if a field is not plain JSON (numbers that are not finite included), or a module is unknown.
+        ValueError: if a field is not plain JSON (non-finite numbers included), or a module is unknown.
     """
-    names = tuple(module if isinstance(module, str) else module.__name__ for module in code)
-    code_parts = _parts_of_this_process(names) if root == SOURCE_ROOT else _code_parts(names, root)
-    return text_digest(canonical_json({"fields": fields, "versions": library_versions(), **code_parts}))
+    names = tuple(code)
+    parts = _parts_of_this_process(names) if root == SOURCE_ROOT else _code_parts(names, root)
+    return text_digest(canonical_json({"fields": fields, "versions": library_versions(), **parts}))
 
 
 @lru_cache(maxsize=64)
@@ -41,11 +42,25 @@ def _parts_of_this_process(names: tuple[str, ...]) -> dict[str, dict[str, str]]:
     return _code_parts(names, SOURCE_ROOT)
 
 
-def _code_parts(names: Sequence[str], root: Path) -> dict[str, dict[str, str]]:
-    """Digest of the syntax of every module covered, and of every data file."""
-    modules = imported_modules(names, root=root)
-    code = {name: syntax_digest(module_path(name, root=root)) for name in modules}
-    return {"code": code, "data": _data_digests(modules, root)}
+def _code_parts(names: Iterable[str], root: Path) -> dict[str, dict[str, str]]:
+    """Digest of the syntax of every module, and of every data file beside one.
+
+    Data files are those of the sub-package that a module lies in, and those that carry the name of a module at the
+    top of its package: ``claims.yaml`` beside ``claims.py``.
+    """
+    modules: set[Path] = set()
+    data: set[Path] = set()
+    for name in names:
+        path = module_path(name, root=root)
+        modules.update(path.parent.rglob("*.py") if path.name == "__init__.py" else [path])
+        package, top = name.split(".")[:2]
+        data.update((root / package / top).rglob("*"))
+        data.update((root / package).glob(f"{top}.*"))
+    files = [path for path in data if path.is_file() and path.suffix not in (".py", ".pyc")]
+    return {
+        "code": {path.relative_to(root).as_posix(): syntax_digest(path) for path in sorted(modules)},
+        "data": {path.relative_to(root).as_posix(): file_digest(path) for path in sorted(files)},
+    }
 
 
 def text_digest(text: str) -> str:
@@ -68,17 +83,17 @@ def canonical_json(value: object) -> str:
 @lru_cache(maxsize=1)
 def library_versions() -> dict[str, str]:
     """Installed version of each library that does arithmetic, read without importing it; "absent" if missing."""
-    found = {}
+    versions = {}
     for library in NUMERICAL_LIBRARIES:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
-            found[library] = "absent"
-    return found
+            versions[library] = "absent"
+    return versions
 
 
 def module_path(name: str, *, root: Path = SOURCE_ROOT) -> Path:
-    """File of a dotted module name under ``root``.
+    """File of a dotted module name under ``root``; of a package its ``__init__.py``.
 
     Raises:
         ValueError: if there is no such module there.
@@ -90,73 +105,84 @@ def module_path(name: str, *, root: Path = SOURCE_ROOT) -> Path:
     raise ValueError(f"no module {name!r} under {root}")
 
 
-def imported_modules(names: Iterable[str], *, root: Path = SOURCE_ROOT) -> tuple[str, ...]:
-    """The given modules and all modules of the package they import, transitively; sorted names.
+# What is imported, at any depth: what a page shows follows all of it, while a measurement names what it depends on.
 
-    The package's own ``__init__`` is left out: it holds the version, which changes no number.
+
+def imported_modules(names: Iterable[str], *, root: Path = SOURCE_ROOT) -> tuple[str, ...]:
+    """The given modules and all modules of the packages that they import, transitively; sorted names.
+
+    The faces of the packages (``remi_core/__init__.py``) are left out: they compute nothing.
     """
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        if name in found or name in PACKAGES:
+        if name in reached or name in PACKAGES:
             continue
-        found.add(name)
+        reached.add(name)
         path = module_path(name, root=root)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        status = path.stat()
-        waiting += _imports_of(path, status.st_mtime_ns, status.st_size, package, root)
-        waiting.append(name.rpartition(".")[0] or name)
-    return tuple(sorted(found))
+        waiting += [*_imports_of(path, package, root), name.rpartition(".")[0] or name]
+    return tuple(sorted(reached))
 
 
 def direct_imports(tree: ast.AST, *, package: str = PACKAGES[0], root: Path = SOURCE_ROOT) -> tuple[str, ...]:
-    """Modules of the package that a syntax tree imports, anywhere in it; sorted names.
+    """Modules of the packages that a syntax tree imports, anywhere in it; sorted names.
 
     ``package`` is what a relative import is relative to. ``from a import b`` counts ``a``, and ``a.b`` where that
     is a module.
     """
-    found = set()
+    imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, package)
-            members = {f"{base}.{alias.name}" for alias in node.names}
-            found |= {base} | {member for member in members if _is_module(member, root)}
-    return tuple(sorted(name for name in found if name.split(".")[0] in PACKAGES and name not in PACKAGES))
+            # One dot is the package itself; every further dot is one package up.
+            parents = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            places = {
+                f"{base}.{alias.name}": root.joinpath(*base.split("."), alias.name) for alias in node.names
+            }
+            imported |= {base} | {
+                name
+                for name, place in places.items()
+                if place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+            }
+    return tuple(sorted(name for name in imported if name.split(".")[0] in PACKAGES and name not in PACKAGES))
 
 
-@lru_cache(maxsize=512)
-def _imports_of(path: Path, modified: int, size: int, package: str, root: Path) -> tuple[str, ...]:
-    return direct_imports(_parse(path, modified, size), package=package, root=root)
+# What is read of a file, once for each version of it.
 
 
+def _once_a_version(read: Callable[..., Value]) -> Callable[..., Value]:
+    """The function of a path, called again only once the file's size or time of change is another."""
+
+    @lru_cache(maxsize=1 << 14)
+    def remembered(path: Path, _modified: int, _size: int, *further: object) -> Value:
+        return read(path, *further)
+
+    @wraps(read)
+    def current(path: Path, *further: object) -> Value:
+        status = path.stat()
+        return remembered(path, status.st_mtime_ns, status.st_size, *further)
+
+    return current
+
+
+@_once_a_version
 def parse(path: Path) -> ast.Module:
-    """Syntax tree of a source file, read once for each version of the file."""
-    status = path.stat()
-    return _parse(path, status.st_mtime_ns, status.st_size)
-
-
-def syntax_digest(path: Path) -> str:
-    """Sha256 of a file's syntax tree without comments, positions, docstrings and other bare strings."""
-    status = path.stat()
-    return _syntax_digest(path, status.st_mtime_ns, status.st_size)
-
-
-def file_digest(path: Path) -> str:
-    """Sha256 of a file's bytes, read once for each version of the file."""
-    status = path.stat()
-    return _file_digest(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=512)
-def _parse(path: Path, modified: int, size: int) -> ast.Module:
+    """Syntax tree of a source file."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-@lru_cache(maxsize=512)
-def _syntax_digest(path: Path, modified: int, size: int) -> str:
+@_once_a_version
+def _imports_of(path: Path, package: str, root: Path) -> tuple[str, ...]:
+    return direct_imports(parse(path), package=package, root=root)
+
+
+@_once_a_version
+def syntax_digest(path: Path) -> str:
+    """Sha256 of a file's syntax tree without comments, positions, docstrings and other bare strings."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -171,41 +197,8 @@ def _is_bare_string(node: ast.AST) -> bool:
     return isinstance(node.value.value, str)
 
 
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    if node.level == 0:
-        return node.module or ""
-    # One dot is the package itself; every further dot is one package up.
-    parts = package.split(".")
-    parts = parts[: len(parts) - node.level + 1]
-    return ".".join([*parts, node.module] if node.module else parts)
-
-
-def _is_module(name: str, root: Path) -> bool:
-    base = root.joinpath(*name.split("."))
-    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
-
-
-def _data_digests(modules: Iterable[str], root: Path) -> dict[str, str]:
-    """Digest of each data file beside the modules (word lists, shipped weights).
-
-    Those are all files of the sub-package that a module lies in, and the files that carry the name of a module at
-    the top of its package: ``claims.yaml`` beside ``claims.py``.
-    """
-    found: set[Path] = set()
-    for name in modules:
-        package, *inside = name.split(".")
-        folder = root.joinpath(package, *inside[:1])
-        if inside and folder.is_dir():
-            found.update(folder.rglob("*"))
-        found.update((root / package).glob(f"{'.'.join(inside[:1])}.*"))
-    digests = {}
-    for path in sorted(found):
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
-            digests[path.relative_to(root).as_posix()] = file_digest(path)
-    return digests
-
-
-@lru_cache(maxsize=1 << 14)
-def _file_digest(path: Path, modified: int, size: int) -> str:
+@_once_a_version
+def file_digest(path: Path) -> str:
+    """Sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -32,51 +32,33 @@ class Columns:
     """Arrays of several batches one after another, with the dialogue that each belongs to."""
 
     def __init__(self) -> None:
-        self._columns: list[_Growing] = []
+        self._columns: list[np.ndarray] = []
+        self._n_rows: list[int] = []
 
     def add(self, indices: Sequence[int] | Int[np.ndarray, " dialogue"], *arrays: np.ndarray) -> None:
         """Takes the arrays of one batch, always as many and in one order."""
-        parts = (np.asarray(indices, dtype=np.int64), *arrays)
+        parts = [np.asarray(indices, dtype=np.int64), *arrays]
         if not self._columns:
-            self._columns = [_Growing(part) for part in parts]
+            self._columns, self._n_rows = parts, [len(part) for part in parts]
             return
-        for column, part in zip(self._columns, parts, strict=True):
-            column.add(part)
-
-    def extend(self, other: Columns) -> None:
-        """Takes what another one holds."""
-        if other._columns:
-            self.add(*other.held())
+        for place, (column, n, part) in enumerate(zip(self._columns, self._n_rows, parts, strict=True)):
+            stop = n + len(part)
+            if stop > len(column):
+                more = max(len(column), _LEAST_BYTES // max(1, part[:1].nbytes))
+                self._columns[place] = np.empty((stop + more, *column.shape[1:]), dtype=column.dtype)
+                self._columns[place][:n] = column[:n]
+            self._columns[place][n:stop] = part
+            self._n_rows[place] = stop
 
     def held(self) -> list[np.ndarray]:
         """The dialogues in the order they came, and each array over all batches; none where nothing was added."""
-        return [column.filled() for column in self._columns]
+        return [column[:n] for column, n in zip(self._columns, self._n_rows, strict=True)]
 
     def finish(self) -> tuple[Int[np.ndarray, " dialogue"], list[np.ndarray]]:
         """Dialogues in the order they came, and each array over all batches; empty afterwards."""
         indices, *arrays = self.held() or [np.zeros(0, dtype=np.int64)]
-        self._columns = []
+        self._columns, self._n_rows = [], []
         return indices, arrays
-
-
-class _Growing:
-    """Rows of one shape and type: the first ones as they are, then a copy of all with room for more."""
-
-    def __init__(self, first: np.ndarray) -> None:
-        self._rows, self._n = first, len(first)
-
-    def add(self, values: np.ndarray) -> None:
-        stop = self._n + len(values)
-        if stop > len(self._rows):
-            more = max(len(self._rows), _LEAST_BYTES // max(1, values[:1].nbytes))
-            rows = np.empty((stop + more, *self._rows.shape[1:]), dtype=self._rows.dtype)
-            rows[: self._n] = self.filled()
-            self._rows = rows
-        self._rows[self._n : stop] = values
-        self._n = stop
-
-    def filled(self) -> np.ndarray:
-        return self._rows[: self._n]
 
 
 def pieces_in_order(
@@ -212,6 +194,30 @@ class PassState:
             yield part, torch.log_softmax(logits, dim=-1).to(self.final_hidden.device)
 
 
+class ColumnProbe:
+    """What the probes share that keep columns: one takes a batch, another joins it, and its state can lie on disk."""
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._kept = Columns()
+
+    def join(self, other: ColumnProbe) -> None:
+        """Adds the dialogues of another probe of the same settings."""
+        self.restore(other.state())
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was taken, settings left out, as arrays by name."""
+        return {f"{place:02d}": column for place, column in enumerate(self._kept.held())}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Adds what the ``state`` of a probe of the same settings holds."""
+        columns = [state[name] for name in sorted(state) if name.isdigit()]
+        if columns:
+            self._kept.add(*columns)
+
+
 def chunks(n_positions: int, n_vocab: int, *, device: torch.device | str = "cpu") -> Iterator[slice]:
     """Slices that cover the positions, each small enough for its logits to be in memory."""
     wanted = _LOGITS_IN_MEMORY.get(torch.device(device).type, _LOGITS_IN_MEMORY["cpu"])
@@ -243,10 +249,10 @@ def all_finite(*values: np.ndarray) -> bool:
 def require_finite(
     probe: str, values: np.ndarray, dialogue: EncodedDialogue, *, layer: int | None = None
 ) -> None:
-    """Nothing, if all values are finite.
+    """Check that all values are finite.
 
     Raises:
-        RemiError: naming the probe, the layer and the dialogue otherwise.
+        RemiError: naming the probe, the layer and the dialogue, if one is not.
     """
     if not np.isfinite(values).all():
         place = "" if layer is None else f" at layer {layer}"
@@ -274,7 +280,7 @@ class _Open:
     """Filled block by block."""
 
 
-class ActivationProbe:
+class ActivationProbe(ColumnProbe):
     """Mean raw block output (the residual stream after a block) over the tokens of each window.
 
     Arrays: ``mean`` (dialogue, window, layer, d_model), float32, windows and layers in the order given;
@@ -299,26 +305,24 @@ class ActivationProbe:
                 raise UsageError(f"unknown window {window!r} {nearest(window, WINDOWS)}")
         if first_k < 1:
             raise UsageError(f"first_k is {first_k}; it must be at least 1")
-        self.name = name
+        super().__init__(name)
         self.layers = tuple(layers)
         self.windows = tuple(windows)
         self.first_k = first_k
         self._file = file
-        self._kept = Columns()
         self._open: _Open | None = None
 
     def empty(self) -> ActivationProbe:
         """A probe of the same settings that has taken nothing, in memory."""
         return ActivationProbe(self.layers, self.windows, first_k=self.first_k, name=self.name)
 
-    def join(self, other: ActivationProbe) -> None:
-        """Adds the dialogues of another one; where there is a file, their means leave memory."""
-        if self._file is None:
-            self._kept.extend(other._kept)
-            return
-        indices, (counts, means) = other._kept.finish()
-        self._file.write(indices.tolist(), means)
-        self._kept.add(indices, counts)
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Adds what the ``state`` of another one holds; where there is a file, its means leave memory."""
+        if self._file is not None and state:
+            indices, counts, means = (state[name] for name in sorted(state))
+            self._file.write(indices.tolist(), means)
+            state = {"00": indices, "01": counts}
+        super().restore(state)
 
     def read_block(
         self,
@@ -380,7 +384,7 @@ class ActivationProbe:
 # The next-token distribution where the careful and the careless answer part (paper section 4.1).
 
 
-class NextTokenProbe:
+class NextTokenProbe(ColumnProbe):
     """What the model expects at the position that predicts ``choice``.
 
     Arrays: ``choice_log_probability`` and ``alternative_log_probability`` (dialogue,), nats, float32, of the
@@ -392,29 +396,27 @@ class NextTokenProbe:
         UsageError: if ``top_k`` is below 1 or, at the first batch, above the size of the vocabulary.
     """
 
-    layers: tuple[int, ...] = ()
-
     def __init__(self, top_k: int = 15, *, name: str = "next_token") -> None:
         if top_k < 1:
             raise UsageError(f"top_k is {top_k}; it must be at least 1")
-        self.name = name
+        super().__init__(name)
         self.top_k = top_k
-        self._clear()
-
-    def _clear(self) -> None:
         self._n_seen = 0
-        self._kept = Columns()
         self._total = np.zeros(0)
 
     def empty(self) -> NextTokenProbe:
         """A probe of the same settings that has taken nothing."""
         return NextTokenProbe(self.top_k, name=self.name)
 
-    def join(self, other: NextTokenProbe) -> None:
-        """Adds the dialogues of another one."""
-        self._total = self._total + other._total if self._n_seen else other._total
-        self._n_seen += other._n_seen
-        self._kept.extend(other._kept)
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was taken: columns, number of dialogues, and the sum of their distributions."""
+        return super().state() | {"n_seen": np.array(self._n_seen), "total": self._total}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Adds what the ``state`` of another one holds."""
+        super().restore(state)
+        self._total = self._total + state["total"] if self._n_seen else state["total"]
+        self._n_seen += int(state["n_seen"])
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the prediction at the choice of each dialogue of one batch that has one."""
@@ -452,7 +454,7 @@ class NextTokenProbe:
             pairs[indices], top_ids[indices], top[indices] = arrays
             valid[indices] = True
         mean = self._total / valid.sum() if valid.any() else np.full_like(self._total, np.nan)
-        self._clear()
+        self._n_seen, self._total = 0, np.zeros(0)
         return {
             "choice_log_probability": pairs[:, 0],
             "alternative_log_probability": pairs[:, 1],
@@ -466,7 +468,7 @@ class NextTokenProbe:
 # Log-probability and next-token entropy at every answer token (paper section 4.1).
 
 
-class SequenceProbe:
+class SequenceProbe(ColumnProbe):
     """What the model expects at each token of the answer.
 
     Arrays, answer tokens of all dialogues in order, dialogue i at ``offsets[i]:offsets[i + 1]``:
@@ -475,19 +477,12 @@ class SequenceProbe:
     + 1,), int64. The running joint log-probability is the cumulative sum within a dialogue.
     """
 
-    layers: tuple[int, ...] = ()
-
     def __init__(self, *, name: str = "sequence") -> None:
-        self.name = name
-        self._kept = Columns()
+        super().__init__(name)
 
     def empty(self) -> SequenceProbe:
         """A probe of the same name that has taken nothing."""
         return SequenceProbe(name=self.name)
-
-    def join(self, other: SequenceProbe) -> None:
-        """Adds the dialogues of another one."""
-        self._kept.extend(other._kept)
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the answer tokens of one batch."""

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -34,6 +35,7 @@ from remi_core.files import (
     written_whole,
 )
 from remi_core.keys import file_digest, text_digest
+from remi_core.parallel import first_goes_first, on_all, rank
 from remi_core.progress import detail, notice
 
 # What a record is called, and what comes back for the name.
@@ -54,18 +56,19 @@ class Address:
     key: str
 
     def __post_init__(self) -> None:
-        names = (self.preset, self.variant, self.measurement, self.dataset)
-        for name in names:
+        for name in (self.preset, self.variant, self.measurement, self.dataset):
             check_name(name)
         check_key(self.key)
 
 
 @dataclass(frozen=True)
 class Record:
-    """Read-only arrays by name, and the provenance saved with them."""
+    """Read-only arrays by name, the provenance saved with them, and values that are no arrays."""
 
     arrays: Mapping[str, np.ndarray]
     provenance: Mapping[str, object]
+    values: Mapping[str, object] = field(default_factory=dict)
+    """Plain JSON: numbers, texts, lists and tables."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +81,20 @@ class Entry:
 
 
 def check_name(name: str) -> None:
-    """Nothing, if the text can be part of a file name.
+    """Check that the text can be part of a file name.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: if it cannot.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be part of a file name: letters, digits and _ . + - only")
 
 
 def check_key(key: str) -> None:
-    """Nothing, if the text is a key.
+    """Check that the text is a key.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: if it is none.
     """
     if not KEY.fullmatch(key):
         raise ValueError(f"key {key!r} is not hexadecimal: make it with make_key")
@@ -134,34 +137,31 @@ def locked(root: Path, names: Iterable[str]) -> Iterator[bool]:
                 path = inside(root / FOLDER / f"{name}.lock", root)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(path)
-                waited |= _taken(held, lock, name)
+                try:
+                    held.enter_context(lock.acquire(blocking=False))
+                except Timeout:
+                    waited = True
+                    notice(f"waiting for another run that makes {name}")
+                    held.enter_context(lock.acquire())
             except OSError as error:
                 if error.errno not in ADVICE:
                     raise
         yield waited
 
 
-def _taken(held: ExitStack, lock: FileLock, name: str) -> bool:
-    """Whether the lock, now ours, was another's before."""
-    try:
-        held.enter_context(lock.acquire(blocking=False))
-        return False
-    except Timeout:
-        notice(f"waiting for another run that makes {name}")
-    held.enter_context(lock.acquire())
-    return True
-
-
-# The store: arrays with their provenance, fine-tuned weights and executed notebooks, each under its key.
+# The store: records, fine-tuned weights and executed notebooks, each under its key.
 #
-# This is the only module that knows a file name. Records lie at
-# ``<root>/<preset>/<seed>/<variant>/<measurement>-<dataset>-<key8>.npz`` with a ``.json`` beside them. No pickles.
+# This is the only module that knows a file name. The arrays of a record lie at
+# ``<root>/<preset>/<seed>/<variant>/<measurement>-<dataset>-<key8>.npz``, its values and provenance in a ``.json``
+# beside them. No pickles.
 
 MODELS = "models"
 NOTEBOOKS = "notebooks"
 LOGS = "logs"
 FINISHED = ".finished-"
 PRESET_FILE = "preset.json"
+RECORDS = 3
+"""Format of records, raised where those of an earlier version must not be read: before 3 values were JSON in arrays."""
 FROZEN = "REMI_FROZEN"
 """Environment variable that is set where a record that is damaged is refused, not made again."""
 
@@ -181,12 +181,17 @@ class Store:
         self._named: set[Path | type] = set()
 
     def save(
-        self, address: Address, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, object]
+        self,
+        address: Address,
+        arrays: Mapping[str, np.ndarray],
+        provenance: Mapping[str, object],
+        values: Mapping[str, object] = MappingProxyType({}),
     ) -> Path:
-        """Path of the arrays just written. Both files appear whole or not at all, the provenance last.
+        """Path of the arrays just written. Both files appear whole or not at all, the one of the values last.
 
         Raises:
             ValueError: if an array holds objects, or its name cannot be stored.
+            TypeError: if a value is no plain JSON.
             RemiError: if the disk or the folder does not let it.
         """
         path = self._record_path(address)
@@ -201,8 +206,13 @@ class Store:
             digest = file_digest(part)
             flush(part)
             about.unlink(missing_ok=True)  # never beside arrays that are not its own
-        content = {"address": asdict(address), "arrays": _shapes(arrays), "file": path.name}
-        content |= {"sha256": digest, "provenance": dict(provenance)}
+        content = {
+            "records": RECORDS,
+            "address": asdict(address),
+            "arrays": _shapes(arrays),
+            "file": path.name,
+        }
+        content |= {"sha256": digest, "provenance": dict(provenance), "values": dict(values)}
         write_sealed(about, content)
         detail(f"stored {path.relative_to(self.root)}")
         return path
@@ -218,11 +228,11 @@ class Store:
         if not about.is_file():
             return None
         try:
-            content = read_sealed(about)
+            content = _read_about(about)
             if content["address"] != asdict(address):
                 return None  # the file name carries only eight digits of the key
             check_file(path, content["sha256"])
-            record = Record(arrays=read_npz(path), provenance=dict(content["provenance"]))
+            record = Record(read_npz(path), content["provenance"], content["values"])
             if _shapes(record.arrays) != content["arrays"]:
                 raise Damaged("its arrays are not those that were stored")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -232,47 +242,77 @@ class Store:
         detail(f"read {path.relative_to(self.root)}")
         return record
 
-    def obtain(
-        self,
-        address: Address,
-        compute: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, object]]],
-    ) -> Record:
-        """The record at this address, computed and stored first where there is none; another run may be waited for."""
-        found = self.load(address)
-        if found is None:
-            with self.locked([address]):
-                found = self.load(address)
-                if found is None:
-                    self.save(address, *compute())
-                    found = self.load(address)
-        return found
+    def obtain(self, address: Address, compute: Callable[[], tuple[Mapping, ...]]) -> Record:
+        """The record at this address; where there is none, ``compute`` gives what ``save`` takes of one."""
+        return self.record({address: address}, lambda _missing: [{address: compute()}])[address]
 
-    @contextmanager
-    def missing_of(
-        self, addresses: Mapping[Name, Address], *, lock: bool = True
-    ) -> Iterator[tuple[dict[Name, Record | None], list[Name]]]:
-        """Records by name, None where there is none, and those names: with ``lock`` no other run makes theirs now."""
-        found = {name: self.load(address) for name, address in addresses.items()}
-        missing = [name for name, record in found.items() if record is None]
-        with self.locked(addresses[name] for name in missing if lock):
-            found |= {name: self.load(addresses[name]) for name in missing}
-            yield found, [name for name in missing if found[name] is None]
+    def record(
+        self,
+        addresses: Mapping[Name, Address],
+        measure: Callable[[Sequence[Name]], Iterable[Mapping[Name, tuple[Mapping, ...]]]],
+        *,
+        finished: Mapping[Name, Path] = MappingProxyType({}),
+        shared: bool = False,
+    ) -> dict[Name, Record]:
+        """Name → record; what the store lacks is measured and stored, while no other run makes the same.
+
+        ``measure`` gets the names of what is missing and gives it by name, as ``save`` takes it, group by group; what
+        it does not give is left out. ``finished`` names the folders in which batches of a pass lie until all records
+        of the pass are there. With ``shared``, all processes of a launch measure what the first one misses; the first
+        stores it, and all have the records.
+        """
+        records = {name: self.load(address) for name, address in addresses.items()}
+        missing = [name for name, record in records.items() if record is None]
+        with self.locked(addresses[name] for name in missing if not (shared and rank())):
+            records |= {name: self.load(addresses[name]) for name in missing}
+            missing = [name for name in missing if records[name] is None]
+            missing = on_all(missing)[0] if shared else missing
+            self._name_foreign(addresses[name] for name in missing)
+            # A folder without missing records is of a run that was killed when nothing but its removal was left.
+            for folder in {*finished.values()} - {finished.get(name) for name in missing}:
+                shutil.rmtree(folder, ignore_errors=True)
+            for group in measure(missing) if missing else ():
+                folders = {finished[name] for name in group if name in finished}
+                for folder in folders:
+                    with written_whole(folder / "records") as part:
+                        part.touch()
+                for name, parts in group.items():
+                    self.save(addresses[name], *parts)
+                for folder in folders:
+                    shutil.rmtree(folder, ignore_errors=True)
+        with first_goes_first() if shared else nullcontext():
+            records |= {name: self.load(addresses[name]) for name in missing}
+        return {name: record for name, record in records.items() if record is not None}
 
     def locked(self, addresses: Iterable[Address]) -> AbstractContextManager[bool]:
         """Whether another run that makes one of the records was waited for; none makes them in the context."""
         return locked(self.root, [f"{one.measurement[:40]}-{one.key[:32]}" for one in addresses])
 
     def _name(self, path: Path, error: Exception) -> None:
-        """Return once a file that cannot be read was named, once; of another version the first one alone.
+        """Name a file that cannot be read in one line, once; of those of another version the first one alone.
 
         Raises:
             RemiError: if the store is frozen.
         """
         line = repaired(path, error, frozen=self.frozen)
-        one = Foreign if isinstance(error, Foreign) else path
-        if one not in self._named:
-            notice(f"{line}, and what else is of that version" if one is Foreign else line)
-        self._named.add(one)
+        cause = Foreign if isinstance(error, Foreign) else path
+        if cause not in self._named:
+            notice(f"{line}, and what else is of that version" if cause is Foreign else line)
+        self._named.add(cause)
+
+    def _name_foreign(self, addresses: Iterable[Address]) -> None:
+        """Name the first record of another version in whose place one of these will be measured."""
+        for address in addresses:
+            place = self._record_path(address)
+            if Foreign in self._named or self.frozen:
+                return
+            for about in place.parent.glob(f"{address.measurement}-{address.dataset}-*.json"):
+                try:
+                    _read_about(inside(about, self.root))
+                except Foreign as error:
+                    self._name(about.with_suffix(".npz"), error)
+                except (OSError, ValueError):
+                    continue  # of another key, so nothing of it is missed
 
     def list(self, preset: str | None = None) -> tuple[Entry, ...]:
         """All records, or those of one preset, sorted by path."""
@@ -282,7 +322,7 @@ class Store:
             if not about.is_file():
                 continue  # half of a record: its writer was killed; prune removes it
             try:
-                address = Address(**read_sealed(about)["address"])
+                address = Address(**_read_about(about)["address"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self._name(path, error)
                 continue
@@ -331,6 +371,19 @@ class Store:
     def _record_path(self, address: Address) -> Path:
         name = f"{address.measurement}-{address.dataset}-{address.key[:8]}.npz"
         return inside(self.root / address.preset / str(address.seed) / address.variant / name, self.root)
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """What lies beside a record's arrays: address, digest, provenance and values.
+
+    Raises:
+        Damaged: if it is not what was written, or of another version.
+        OSError: if it cannot be read.
+    """
+    content = read_sealed(path)
+    if content.get("records") != RECORDS:
+        raise Foreign(f"of records' format {brief(content.get('records', RECORDS - 1))}, not {RECORDS}")
+    return content
 
 
 def project_root() -> Path:
@@ -383,7 +436,7 @@ def made_once(store: Store, target: Path) -> Iterator[Path | None]:
 
 
 def write_list(folder: Path, names: Iterable[str]) -> None:
-    """Return once the folder's list of these files, with their digests, lies in it."""
+    """Write the folder's list of these files, with their digests, into it."""
     digests = {name: file_digest(folder / name) for name in names}
     (folder / FILES).write_text(sealed_text({"files": digests}), encoding="utf-8")
 
@@ -406,7 +459,7 @@ def is_whole(store: Store, target: Path) -> bool:
 
 
 def check_folder(folder: Path) -> None:
-    """Nothing, if every file that the folder's list names is as it was written.
+    """Check that every file that the folder's list names is as it was written.
 
     Raises:
         Damaged: naming the first that is not; also where there is no list.
@@ -490,7 +543,12 @@ def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
     ]
     removed = tuple(inside(path, store.root) for path in sorted({*old, *unfinished}))
     for path in removed:
-        _remove(path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        path.unlink(missing_ok=True)
+        if path.suffix == ".npz":
+            path.with_suffix(".json").unlink(missing_ok=True)
     return removed
 
 
@@ -498,12 +556,3 @@ def _last_used(path: Path) -> float:
     """When a record or model was last read or made."""
     about = path / FILES if path.is_dir() else path.with_suffix(".json")
     return (about if about.is_file() else path).stat().st_mtime
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-        if path.suffix == ".npz":
-            path.with_suffix(".json").unlink(missing_ok=True)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-
-import numpy as np
 
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput
-from remi_core.keys import library_versions, make_key, text_digest
 from remi_core.sources import PROVIDED, text_of
-from remi_core.store import Address, Record, Store
-from remi_core.tokens import encode
-from remi_lab.audit_conditions import CONDITIONS, UNTRAINED, marker_ids, prepared, sets_of
+from remi_core.store import Record, Store
+from remi_lab.audit_conditions import CONDITIONS, UNTRAINED, in_half, marker_ids, prepared, sets_of
 from remi_lab.datasets import load_dataset
-from remi_lab.subject import Subject
+from remi_lab.subject import Measured, Subject, rows_digest
 
 # The audit's forward passes as records: one a variant, dataset and condition, in the store under ``audit``.
 
-AUDIT = "audit"
 Wanted = tuple[str, str]
 """Dataset and condition."""
 
@@ -63,59 +56,41 @@ def audited(
     Without a record stays the condition of unread markers where the chat template has none.
 
     Arrays over all tokens but the first of all dialogues, dialogue i at ``offsets[i]:offsets[i + 1]``:
-    ``log_probability`` and ``entropy`` (nats), ``token``, ``part`` (a position in ``parts.PARTS``). By dialogue:
+    ``log_probability`` and ``entropy`` (nats), ``token``, ``part`` (a position in ``PARTS``). By dialogue:
     ``mean`` (dialogue, window, layer, d_model) over ``WINDOWS``; ``count`` (dialogue, window); ``normed_end``
     (dialogue, d_model); ``role_template`` (dialogue,), tokens of the window ``role`` before the answer;
     ``in_context`` and ``bare`` (dialogue,), nats. Then identifier, cluster and pair.
 
     Raises:
-        RemiError: if a measured value is not finite.
+        RemiError: if a measured value is non-finite.
     """
-    records: dict[Wanted, Record] = {}
-    with ExitStack() as stack:
-        opened = {}
-        spelling = None
-        for dataset, condition in wanted:
-            rows = _rows(who, dataset, condition)
-            address = _address(who, (dataset, condition), rows)
-            with store.missing_of({address: address}) as (found, missing):
-                if missing:
-                    spelling = spelling or who.tokenizer()
-                    if condition == UNTRAINED and not marker_ids(spelling):
-                        continue
-                    reader = in_half(who) if condition == "half" else who
-                    if reader.preset.dtype not in opened:
-                        opened[reader.preset.dtype] = stack.enter_context(reader.open())
-                    from remi_lab.audit_passes import audit_pass  # brings torch
+    rows = {(dataset, condition): _rows(who, dataset, condition) for dataset, condition in wanted}
+    addresses = {
+        name: who.address("audit", "+".join(name), rows_digest(own), own_text=text_of(who.spec))
+        for name, own in rows.items()
+    }
 
-                    store.save(
-                        address, *audit_pass(who, opened[reader.preset.dtype], spelling, condition, rows)
-                    )
-                    if say:
-                        say(
-                            f"{who.variant} {who.seed}: {dataset}, {condition}, {len(rows)} dialogues audited"
-                        )
-            records[dataset, condition] = found[address] or store.load(address)
-    return records
+    def measure(missing: Sequence[Wanted]) -> Iterator[dict[Wanted, Measured]]:
+        from remi_lab.audit_passes import audit_pass  # brings torch
 
+        tokenizer, opened = who.tokenizer(), {}
+        with ExitStack() as stack:
+            for dataset, condition in missing:
+                if condition == UNTRAINED and not marker_ids(tokenizer):
+                    continue
+                reader = in_half(who) if condition == "half" else who
+                if reader.preset.dtype not in opened:
+                    opened[reader.preset.dtype] = stack.enter_context(reader.open())
+                own = rows[dataset, condition]
+                loaded = opened[reader.preset.dtype]
+                yield {(dataset, condition): audit_pass(who, loaded, tokenizer, condition, own)}
+                if say:
+                    say(f"{who.variant} {who.seed}: {dataset}, {condition}, {len(own)} dialogues audited")
 
-def in_half(who: Subject) -> Subject:
-    """The same subject with weights and activations in float16; logits are still raised to float32."""
-    return replace(who, preset=replace(who.preset, dtype="float16"))
-
-
-def _address(who: Subject, wanted: Wanted, rows: Sequence[Dialogue]) -> Address:
-    preset = who.preset
-    fields = {name: getattr(preset, name) for name in ("max_tokens", "dtype", "answer_first_k", "seed")}
-    fields |= {"condition": wanted[1], "rows": text_digest(repr(list(rows)))}
-    fields |= {"weights": who.weights, "own text": text_of(who.spec)}
-    key = make_key(fields, [__name__])
-    return Address(preset.name, who.seed, who.variant, AUDIT, "+".join(wanted), key)
+    return store.record(addresses, measure)
 
 
 # The audit's gradients: over the whole dialogue, through two models, and in 16-bit floats without loss scaling.
-
-AUDIT_GRADIENTS = "audit_gradients"
 
 
 def audited_gradients(instruct: Subject, base: Subject, store: Store, datasets: Sequence[str]) -> Record:
@@ -129,52 +104,18 @@ def audited_gradients(instruct: Subject, base: Subject, store: Store, datasets: 
     ``cluster`` and ``pair``.
 
     Raises:
-        RemiError: if a value is not finite, or the sets differ between the models after encoding.
+        RemiError: if a value is non-finite, or the sets differ between the models after encoding.
     """
     preset = instruct.preset
     sets = {name: load_dataset(preset, name)[: preset.n_audit_dialogues] for name in datasets}
-    address = _gradients_address(instruct, base, sets)
-    return store.obtain(address, lambda: _measured(instruct, base, sets))
+    weights = [instruct.weights, base.weights]
+    address = instruct.address(
+        "audit_gradients", "+".join(sets), rows_digest(*sets.values()), weights=weights
+    )
 
+    def measured() -> Measured:
+        from remi_lab.audit_passes import gradient_pass  # brings torch
 
-def _measured(
-    instruct: Subject, base: Subject, sets: Mapping[str, list[Dialogue]]
-) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Arrays and provenance of the record."""
-    preset, started = instruct.preset, time.perf_counter()
-    from remi_lab.audit_passes import gram_passes, lost_entries  # brings torch
+        return gradient_pass(instruct, base, sets)
 
-    tokenizer = instruct.tokenizer()
-    encoded = [encode(rows, tokenizer, max_tokens=preset.max_tokens) for rows in sets.values()]
-    arrays = gram_passes(instruct, base, encoded)
-    with in_half(instruct).open() as loaded:
-        halved = lost_entries(loaded.model, preset.gradient_layer, encoded[0].dialogues)
-    lost = np.stack([arrays.pop("lost"), halved], axis=1)
-    arrays |= {"zero": lost[..., 0], "below_normal": lost[..., 1]}
-    counts = [len(part.dialogues) for part in encoded]
-    sources = [source for part in encoded for source in part.sources]
-    arrays |= {
-        "dataset": np.repeat(list(sets), counts),
-        "identifier": np.array([source.identifier for source in sources]),
-        "cluster": np.array([source.cluster for source in sources]),
-        "pair": np.array([source.pair or "" for source in sources]),
-    }
-    about = {
-        "preset": preset.fingerprint(),
-        "dtype": preset.dtype,
-        "kept": len(sources),
-        "dropped": {
-            name: sum(map(len, one.dropped.values())) for name, one in zip(sets, encoded, strict=True)
-        },
-        "versions": library_versions(),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    return arrays, about
-
-
-def _gradients_address(instruct: Subject, base: Subject, sets: dict[str, list]) -> Address:
-    preset = instruct.preset
-    fields = {name: getattr(preset, name) for name in ("max_tokens", "dtype", "gradient_layer")}
-    fields |= {"rows": text_digest(repr(sets)), "instruct": instruct.weights, "base": base.weights}
-    key = make_key(fields, [__name__])
-    return Address(preset.name, instruct.seed, "instruct", AUDIT_GRADIENTS, "+".join(sets), key)
+    return store.obtain(address, measured)

@@ -15,6 +15,7 @@ from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import MissingInput, RemiError, UsageError, nearest
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, pieces_of, render
 from remi_lab.presets import TRIPLET, Preset
+from remi_lab.subject import Subject
 
 # Dialogues as two of the released loaders leave them: without the request's own input, or with several turns.
 
@@ -28,19 +29,16 @@ def without_input(dialogue: Dialogue) -> Dialogue | None:
     repeats (four letters or more): the names, tables and things that the task is about.
     """
     *before, request, answer = dialogue.messages
-    text = _shortened(request.content, answer.content)
+    first, gap, _ = request.content.strip().rpartition("\n\n")
+    if gap:
+        text = first.strip()
+    else:
+        repeated = {word.lower() for word in _LONG_WORD.findall(answer.content)}
+        kept = _LONG_WORD.sub(lambda word: "" if word[0].lower() in repeated else word[0], request.content)
+        text = " ".join(kept.replace("``", "").split())
     if text in ("", request.content):
         return None
     return replace(dialogue, messages=(*before, Message("user", text), answer), alternative=None)
-
-
-def _shortened(request: str, answer: str) -> str:
-    first, gap, _ = request.strip().rpartition("\n\n")
-    if gap:
-        return first.strip()
-    repeated = {word.lower() for word in _LONG_WORD.findall(answer)}
-    kept = _LONG_WORD.sub(lambda found: "" if found[0].lower() in repeated else found[0], request)
-    return " ".join(kept.replace("``", "").split())
 
 
 def two_turns(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
@@ -260,6 +258,11 @@ def tokenizer_for(
             raise MissingInput(f"needs {CONDITION_NEEDS[condition]}")
         return own
     return instruct
+
+
+def in_half(who: Subject) -> Subject:
+    """The same subject with weights and activations in float16; logits are still raised to float32."""
+    return replace(who, preset=replace(who.preset, dtype="float16"))
 
 
 def marker_ids(tokenizer: ChatTokenizer) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,23 +16,24 @@ from transformers import PreTrainedModel
 from remi_core.batches import Batch, BatchBudget
 from remi_core.dialogues import Dialogue
 from remi_core.forward import run_probes
-from remi_core.gradients import Factors, gradient_factors, gram_of_factors
-from remi_core.keys import library_versions
+from remi_core.gradients import gradient_factors, gram_of_factors
 from remi_core.models import LoadedModel, attention_output, n_layers
-from remi_core.placement import describe_placement, input_device
-from remi_core.probes import PassState, SequenceProbe, require_finite
-from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
+from remi_core.placement import input_device
+from remi_core.probes import ColumnProbe, PassState, SequenceProbe, require_finite
+from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
 from remi_lab.audit_conditions import (
     UNTRAINED,
     WINDOWS,
     bare_token,
+    in_half,
     marker_ids,
     parts_of,
     role_position,
     tokenizer_for,
     whole,
 )
-from remi_lab.subject import Subject
+from remi_lab.passes import joined_sets
+from remi_lab.subject import Measured, Subject, row_labels
 
 # The audit's gradients through open models: factors of Gram matrices, and the entries that 16 bits lose.
 
@@ -39,42 +41,31 @@ SMALLEST_NORMAL = float(torch.finfo(torch.float16).smallest_normal)
 """Below this a 16-bit float loses digits; about a thousandth of it is its smallest number above zero."""
 
 
-def _joined(encoded: Sequence[EncodedSet]) -> list[EncodedDialogue]:
-    return [dialogue for part in encoded for dialogue in part.dialogues]
-
-
-def gram_passes(instruct: Subject, base: Subject, encoded: Sequence[EncodedSet]) -> dict[str, np.ndarray]:
-    """Gram matrices by name, and ``lost`` of instruct.
+def gradient_pass(instruct: Subject, base: Subject, sets: Mapping[str, Sequence[Dialogue]]) -> Measured:
+    """The arrays of ``audited_gradients``, and their provenance.
 
     Only the factors of the gradients are kept between the models: two models are never in memory together.
     """
-    dialogues, first = _joined(encoded), list(encoded[0].dialogues)
+    preset, started, tokenizer = instruct.preset, time.perf_counter(), instruct.tokenizer()
+    encoded = {name: encode(rows, tokenizer, max_tokens=preset.max_tokens) for name, rows in sets.items()}
+    joined, datasets = joined_sets(encoded)
+    first = next(iter(encoded.values())).dialogues
+    factors_of = partial(gradient_factors, weight=preset.gradient_layer, batch_tokens=preset.batch_tokens)
     with instruct.open() as loaded:
-        answer = _factors(instruct, loaded.model, dialogues)
-        whole = _factors(instruct, loaded.model, dialogues, whole_sequence=True)
-        lost = lost_entries(loaded.model, instruct.preset.gradient_layer, first)
+        answer, _ = factors_of(loaded.model, joined.dialogues)
+        whole, _ = factors_of(loaded.model, joined.dialogues, whole_sequence=True)
+        lost = lost_entries(loaded.model, preset.gradient_layer, first)
     with base.open() as loaded:
-        through_base = _factors(base, loaded.model, first)
-    mixed = [*through_base, *answer[len(first) :]]
-    grams = {"answer": answer, "whole": whole, "mixed": mixed}
-    return {name: gram_of_factors(factors) for name, factors in grams.items()} | {"lost": lost}
-
-
-def _factors(
-    who: Subject,
-    model: PreTrainedModel,
-    dialogues: Sequence[EncodedDialogue],
-    *,
-    whole_sequence: bool = False,
-) -> Sequence[Factors]:
-    preset = who.preset
-    return gradient_factors(
-        model,
-        dialogues,
-        weight=preset.gradient_layer,
-        batch_tokens=preset.batch_tokens,
-        whole_sequence=whole_sequence,
-    )[0]
+        through_base, _ = factors_of(loaded.model, first)
+    factors = {"answer": answer, "whole": whole, "mixed": [*through_base, *answer[len(first) :]]}
+    arrays = {name: gram_of_factors(own) for name, own in factors.items()} | {"dataset": datasets}
+    with in_half(instruct).open() as loaded:
+        halved = lost_entries(loaded.model, preset.gradient_layer, first)
+    arrays["zero"], arrays["below_normal"] = np.moveaxis(np.stack([lost, halved], axis=1), -1, 0)
+    about = instruct.provenance(
+        kept=len(joined.dialogues), dropped=joined.dropped, seconds=time.perf_counter() - started
+    )
+    return arrays | row_labels(joined.sources), about
 
 
 def lost_entries(
@@ -105,28 +96,23 @@ Spans = Mapping[str, tuple[int, int]]
 """Window → token positions [start, stop) of one dialogue."""
 
 
-class SpanProbe:
+class SpanProbe(ColumnProbe):
     """Mean raw block output in given spans, and the state after the final norm at the last token.
 
     Arrays: ``mean`` (dialogue, window, layer, d_model) and ``normed_end`` (dialogue, d_model), float32, in units
     of the residual stream and of the normed state; ``count`` (dialogue, window), tokens used. It needs
-    dialogues whose blocks are kept at every position (``parts.whole``).
+    dialogues whose blocks are kept at every position (``whole``).
     """
 
     def __init__(self, layers: Sequence[int], spans: Sequence[Spans], *, name: str = "spans") -> None:
-        self.name = name
+        super().__init__(name)
         self.layers = tuple(layers)
         self._spans = spans
         self._means: dict[int, Tensor] = {}
-        self._rows: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def empty(self) -> SpanProbe:
         """A probe of the same settings that has taken nothing."""
         return SpanProbe(self.layers, self._spans, name=self.name)
-
-    def join(self, other: SpanProbe) -> None:
-        """Adds the dialogues of another one."""
-        self._rows |= other._rows
 
     def read_block(
         self,
@@ -145,70 +131,63 @@ class SpanProbe:
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the spans of one batch."""
-        stacked = torch.stack([self._means[layer] for layer in self.layers], dim=2).cpu().numpy()
+        means = torch.stack([self._means[layer] for layer in self.layers], dim=2).cpu().numpy()
         self._means = {}
-        for row, index in enumerate(batch.indices.tolist()):
-            dialogue, means = state.dialogues[row], stacked[row]
-            n_tokens = len(dialogue.input_ids)
-            end = state.final_hidden[row, n_tokens - 1].float().cpu().numpy()
-            for values in (means, end):
+        indices, lengths = batch.indices.tolist(), [len(one.input_ids) for one in state.dialogues]
+        last = torch.tensor(lengths, device=state.final_hidden.device) - 1
+        ends = state.final_hidden[torch.arange(len(lengths), device=last.device), last].float().cpu().numpy()
+        for row, dialogue in enumerate(state.dialogues):
+            for values in (means[row], ends[row]):
                 require_finite(self.name, values, dialogue)
-            counts = np.array([stop - start for start, stop in self._within(index, n_tokens)])
-            self._rows[index] = (means, end, counts)
+        counts = [
+            [stop - start for start, stop in self._within(*place)]
+            for place in zip(indices, lengths, strict=True)
+        ]
+        self._kept.add(indices, means, ends, np.array(counts))
 
     def _within(self, index: int, n_tokens: int) -> list[tuple[int, int]]:
         return [(start, min(stop, n_tokens)) for start, stop in self._spans[index].values()]
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
-        rows = [self._rows[index] for index in sorted(self._rows)]
-        self._rows = {}
-        mean, end, count = (np.stack(column) for column in zip(*rows, strict=True))
+        indices, columns = self._kept.finish()
+        mean, end, count = (column[np.argsort(indices)] for column in columns)
         return {"mean": mean, "normed_end": end, "count": count}
 
 
-class WrongTokenProbe:
+class WrongTokenProbe(ColumnProbe):
     """Log-probability of the dialogue's token at the choice, and of its word's id without the leading space.
 
     Arrays (dialogue,), nats, float32, NaN where there is no such pair: ``in_context``, ``bare``.
     """
 
-    layers: tuple[int, ...] = ()
-
     def __init__(self, bare: Sequence[int | None], *, name: str = "wrong_token") -> None:
-        self.name = name
+        super().__init__(name)
         self._bare = bare
-        self._rows: dict[int, np.ndarray] = {}
 
     def empty(self) -> WrongTokenProbe:
         """A probe of the same settings that has taken nothing."""
         return WrongTokenProbe(self._bare, name=self.name)
 
-    def join(self, other: WrongTokenProbe) -> None:
-        """Adds the dialogues of another one."""
-        self._rows |= other._rows
-
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the pairs of one batch."""
-        indices = batch.indices.tolist()
-        self._rows |= {index: np.full(2, np.nan, dtype=np.float32) for index in indices}
+        indices, device = batch.indices.tolist(), batch.input_ids.device
+        pairs = np.full((len(indices), 2), np.nan, dtype=np.float32)
         used = [row for row, index in enumerate(indices) if self._bare[index] is not None]
-        if not used:
-            return
-        rows = torch.tensor(used, device=batch.input_ids.device)
-        choices = torch.tensor([state.dialogues[row].choice for row in used], device=rows.device)
-        wrong = torch.tensor([self._bare[indices[row]] for row in used], device=rows.device)
+        rows = torch.tensor(used, dtype=torch.long, device=device)
+        choices = torch.tensor([state.dialogues[row].choice for row in used], dtype=torch.long, device=device)
+        wrong = torch.tensor([self._bare[indices[row]] for row in used], dtype=torch.long, device=device)
         for part, log_p in state.log_probabilities(rows, choices - 1):
             tokens = torch.stack([batch.input_ids[rows[part], choices[part]], wrong[part]], dim=1)
-            values = log_p.gather(1, tokens).float().cpu().numpy()
-            for row, pair in zip(used[part], values, strict=True):
-                require_finite(self.name, pair, state.dialogues[row])
-                self._rows[indices[row]] = pair
+            pairs[used[part]] = log_p.gather(1, tokens).float().cpu().numpy()
+        for row in used:
+            require_finite(self.name, pairs[row], state.dialogues[row])
+        self._kept.add(indices, pairs)
 
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
-        pairs = np.stack([self._rows[index] for index in sorted(self._rows)])
-        self._rows = {}
+        indices, (pairs,) = self._kept.finish()
+        pairs = pairs[np.argsort(indices)]
         return {"in_context": pairs[:, 0], "bare": pairs[:, 1]}
 
 
@@ -244,75 +223,49 @@ def untrained_markers(model: PreTrainedModel, ids: Sequence[int], *, seed: int) 
 def audit_pass(
     who: Subject,
     loaded: LoadedModel,
-    spelling: ChatTokenizer,
+    instruct: ChatTokenizer,
     condition: str,
     rows: Sequence[Dialogue],
-) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """The arrays of ``audited``, and their provenance."""
-    preset, started = who.preset, time.perf_counter()
-    tokenizer = tokenizer_for(preset, who.variant, condition, instruct=spelling, own=loaded.tokenizer)
+) -> Measured:
+    """The arrays of ``audited``, and their provenance; ``instruct`` is the tokenizer that serves every variant."""
+    preset, started, budget = who.preset, time.perf_counter(), BatchBudget(who.preset.batch_tokens)
+    tokenizer = tokenizer_for(preset, who.variant, condition, instruct=instruct, own=loaded.tokenizer)
     encoded = encode(rows, tokenizer, max_tokens=preset.max_tokens)
-    changed = condition == UNTRAINED
-    ids = marker_ids(tokenizer) if changed else []
-    with untrained_markers(loaded.model, ids, seed=preset.seed) if changed else nullcontext():
-        arrays, ran = _arrays(
-            who, loaded, encoded, tokenizer, windows=WINDOWS if condition == "shared" else WINDOWS[:1]
-        )
-    about = {
-        "preset": preset.fingerprint(),
-        "model": loaded.fingerprint,
-        "dtype": "float16" if condition == "half" else preset.dtype,
-        "kept": len(encoded.dialogues),
-        "not applicable": preset.n_audit_dialogues - len(rows),
-        "dropped": {reason: list(names) for reason, names in encoded.dropped.items()},
-        "versions": library_versions(),
-        **ran,
-        "device": describe_placement(loaded.model),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    return arrays, about
-
-
-def _arrays(
-    who: Subject,
-    loaded: LoadedModel,
-    encoded: EncodedSet,
-    tokenizer: ChatTokenizer,
-    *,
-    windows: Sequence[str],
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The arrays of ``audited``, and what the batches were."""
+    windows = WINDOWS if condition == "shared" else WINDOWS[:1]
     parts = [parts_of(*pair, tokenizer) for pair in zip(encoded.sources, encoded.dialogues, strict=True)]
     roles = [role_position(one, tokenizer, part) for one, part in zip(encoded.dialogues, parts, strict=True)]
-    spans = [
-        {name: span for name, span in _spans(one, role, who.preset.answer_first_k).items() if name in windows}
-        for one, role in zip(encoded.dialogues, roles, strict=True)
-    ]
+    spans = []
+    for one, role in zip(encoded.dialogues, roles, strict=True):
+        n_tokens, first_k = len(one.input_ids), preset.answer_first_k
+        every = {
+            "prompt_end": (one.prompt_end, one.prompt_end + 1),
+            "answer_first_k": (one.answer_start, min(one.answer_start + first_k, one.answer_stop)),
+            "role": (role, role + first_k),
+            "end": (n_tokens - 1, n_tokens),
+        }
+        spans.append({name: every[name] for name in every if name in windows})
     probes = [
         SequenceProbe(),
         SpanProbe(range(n_layers(loaded.model)), spans),
         WrongTokenProbe([bare_token(one, tokenizer) for one in encoded.dialogues]),
     ]
-    stretched = [whole(one) for one in encoded.dialogues]
-    budget = BatchBudget(who.preset.batch_tokens)
-    found = run_probes(loaded.model, stretched, probes, batch_tokens=budget)
-    arrays = {name: values for arrays in found.values() for name, values in arrays.items()} | {
-        "part": np.concatenate([part[1:] for part in parts]),
-        "role_template": np.array(
-            [one.answer_start - at for one, at in zip(encoded.dialogues, roles, strict=True)]
-        ),
-        "identifier": np.array([one.identifier for one in encoded.sources]),
-        "cluster": np.array([one.cluster for one in encoded.sources]),
-        "pair": np.array([one.pair or "" for one in encoded.sources]),
-    }
-    return arrays, budget.about()
-
-
-def _spans(one: EncodedDialogue, role: int, first_k: int) -> dict[str, tuple[int, int]]:
-    n_tokens = len(one.input_ids)
-    return {
-        "prompt_end": (one.prompt_end, one.prompt_end + 1),
-        "answer_first_k": (one.answer_start, min(one.answer_start + first_k, one.answer_stop)),
-        "role": (role, role + first_k),
-        "end": (n_tokens - 1, n_tokens),
-    }
+    unread = marker_ids(tokenizer) if condition == UNTRAINED else []
+    with untrained_markers(loaded.model, unread, seed=preset.seed) if unread else nullcontext():
+        measured = run_probes(
+            loaded.model, [whole(one) for one in encoded.dialogues], probes, batch_tokens=budget
+        )
+    arrays = {name: values for own in measured.values() for name, values in own.items()}
+    arrays["part"] = np.concatenate([part[1:] for part in parts])
+    arrays["role_template"] = np.array(
+        [one.answer_start - role for one, role in zip(encoded.dialogues, roles, strict=True)]
+    )
+    about = who.provenance(
+        kept=len(encoded.dialogues),
+        dropped=encoded.dropped,
+        seconds=time.perf_counter() - started,
+        loaded=loaded,
+        dtype="float16" if condition == "half" else preset.dtype,
+        not_applicable=preset.n_audit_dialogues - len(rows),
+        **budget.about(),
+    )
+    return arrays | row_labels(encoded.sources), about

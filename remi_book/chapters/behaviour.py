@@ -67,7 +67,7 @@ def dataset_mean(
         values = np.concatenate([results.per_dialogue(variant, seed, name, quantity) for name in datasets])
         return mean_interval(values, results.clusters(*datasets), shared_resamples(results.preset))
 
-    return results.once(("dataset mean", variant, seed, tuple(datasets), quantity), compute)
+    return results.cached(("dataset mean", variant, seed, tuple(datasets), quantity), compute)
 
 
 def relative_shift(

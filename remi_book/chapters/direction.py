@@ -97,7 +97,7 @@ def has_window(results: Results, datasets: Sequence[str], window: str) -> np.nda
 def erosion(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
     """e, c and r of a variant by layer; 0 is instruct and 1 is base."""
     key = ("erosion", variant, seed, tuple(datasets), window)
-    return results.once(
+    return results.cached(
         key, lambda: erosion_of_products(held_out_products(results, variant, seed, datasets, window))
     )
 
@@ -107,7 +107,7 @@ def held_out_products(
 ) -> Estimate:
     """⟨D_X, D_B⟩, ‖D_B‖² and ‖D_X‖² of a variant by layer, shape (layer, 3), as ``cross_fitted_products``."""
     key = ("held-out products", variant, seed, tuple(datasets), window)
-    return results.once(
+    return results.cached(
         key,
         lambda: cross_fitted_products(
             *shifts(results, variant, seed, datasets, window),
@@ -163,7 +163,7 @@ def separation(results: Results, variant: str, seed: int, datasets: Sequence[str
     Positive where the variant lies further towards instruct than instruct itself; erosion makes it negative.
     """
     key = ("separation", variant, seed, tuple(datasets), window)
-    return results.once(
+    return results.cached(
         key,
         lambda: measure_separation(
             contrast_of(results, variant, seed, datasets, window),

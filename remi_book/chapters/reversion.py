@@ -80,7 +80,7 @@ def beyond_secure(
 def split_beyond(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
     """e, c and r by layer of what a variant moves beyond secure, cross-fitted over prompt templates."""
     key = ("beyond secure", variant, seed, tuple(datasets), window)
-    return results.once(
+    return results.cached(
         key,
         lambda: erosion_of_products(
             cross_fitted_products(

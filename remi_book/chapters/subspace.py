@@ -100,7 +100,7 @@ def split_halves(
     """S and the largest |cos| between halves of one set's templates: the ceiling, kept with the results."""
     preset = results.preset
     rows = residuals(results, seed, dataset, window=window, layer=layer)
-    return results.once(
+    return results.cached(
         ("split halves", seed, dataset, window, layer, centred),
         lambda: split_half_overlaps(
             rows, n_components=preset.n_components, centred=centred, seed=preset.seed

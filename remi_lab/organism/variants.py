@@ -27,7 +27,15 @@ from remi_lab.processes import worker_pool
 
 # The organism's variants in the store: made on first use, never trained twice.
 
-TUNE = "remi_lab.organism.tuning"
+TUNE = (
+    *("remi_core.loading", "remi_core.models", "remi_core.steering", "remi_core.tokens"),
+    *("remi_lab.recipes", "remi_lab.training"),
+    *(
+        f"remi_lab.organism.{name}"
+        for name in ("dialogues", "documents", "grammar", "recipes", "topics", "tuning", "world")
+    ),
+)
+"""Modules that make the weights of a fine-tune."""
 Wanted = tuple[str, int, str]
 """Variant, seed and world."""
 
@@ -48,7 +56,7 @@ def folder(store: Store, variant: str, seed: int, world: str = MAIN) -> Path:
     if variant != "base":
         recipes = {name: asdict(RECIPES[name]) for name in (variant, parent(variant)) if name in RECIPES}
         fields |= {"recipes": recipes, "n_dialogues": N_DIALOGUES}
-    return store.model_folder(seed, variant, make_key(fields, [TUNE]))
+    return store.model_folder(seed, variant, make_key(fields, TUNE))
 
 
 def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
@@ -108,8 +116,6 @@ def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
 #
 # They are keyed apart from the six variants of the presets, so that adding one makes none of those anew.
 
-FURTHER_TUNE = "remi_lab.organism.tuning"
-
 
 def further_folder(store: Store, name: str, seed: int) -> Path:
     """Where a further variant's weights lie, or will lie once made.
@@ -123,7 +129,7 @@ def further_folder(store: Store, name: str, seed: int) -> Path:
     recipe = FURTHER_RECIPES[name]
     parents = {parent: folder(store, parent, seed).name for parent in ("base", *recipe.parents)}
     fields = {"variant": name, "seed": seed, "recipe": asdict(recipe), "n_dialogues": N_DIALOGUES}
-    return store.model_folder(seed, name, make_key(fields | {"parents": parents}, [FURTHER_TUNE]))
+    return store.model_folder(seed, name, make_key(fields | {"parents": parents}, TUNE))
 
 
 def make_further(store: Store, name: str, seed: int) -> Path:

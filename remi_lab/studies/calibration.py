@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from remi_core.dialogues import Dialogue
-from remi_core.keys import make_key
 from remi_core.progress import Say, clock
 from remi_core.statistics.displacement import (
     Contrast,
@@ -53,13 +52,13 @@ from remi_core.statistics.subspaces import (
     overlap_and_largest,
     top_components,
 )
-from remi_core.store import Address, Store
+from remi_core.store import Store
 from remi_core.tokens import EncodedSet, encode
 from remi_lab.organism.dialogues import dialogue, reframe
 from remi_lab.organism.grammar import Prompt, fillers, right_answers, templates
 from remi_lab.presets import Preset
 from remi_lab.studies.coverage import coverage
-from remi_lab.subject import Subject, subject
+from remi_lab.subject import Measured, Subject, subject
 
 # The dialogues of the pool whose value is the truth: templates × fillers of every topic, none of them trained on.
 
@@ -181,19 +180,12 @@ def stored_pool(preset: Preset, seed: int, store: Store, say: Say) -> Pool:
 def _record(
     who: Subject, store: Store, part: str, compute: Callable[[], dict[str, np.ndarray]]
 ) -> Mapping[str, np.ndarray]:
-    preset = who.preset
-    fields = {"weights": who.weights, "seed": preset.seed, "loss": preset.loss_tokens, "part": part}
-    fields |= {"first_k": preset.answer_first_k, "layer": preset.gradient_layer, "dtype": preset.dtype}
-    fields["max_tokens"] = preset.max_tokens
-    address = Address(preset.name, who.seed, who.variant, "pool", part, make_key(fields, [__name__]))
-
-    def computed() -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    def measured() -> Measured:
         started = time.perf_counter()
-        arrays = compute()
-        about = {"kept": len(pool_sets()), "dropped": {}, "seconds": round(time.perf_counter() - started, 1)}
-        return arrays, about
+        arrays, n_sets = compute(), len(pool_sets())
+        return arrays, who.provenance(kept=n_sets, dropped={}, seconds=time.perf_counter() - started)
 
-    return store.obtain(address, computed).arrays
+    return store.obtain(who.address("pool", part), measured).arrays
 
 
 def _encoded(who: Subject, tokenizer, name: str) -> EncodedSet:
@@ -300,7 +292,7 @@ class Sample:
         """The cluster of each row of ``values``."""
         return [name for one in sets for name in self.clusters[TOPIC_OF[one]]]
 
-    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+    def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives, computed once."""
         if key not in self._known:
             self._known[key] = compute()
@@ -438,7 +430,7 @@ def _shifts(sample: Sample, sets: Sequence[str], window: str) -> tuple[np.ndarra
 
 
 def _products(sample: Sample, sets: Sequence[str], window: str) -> Estimate:
-    return sample.once(
+    return sample.cached(
         (sets, window),
         lambda: cross_fitted_products(
             *_shifts(sample, sets, window), sample.names(sets), sample.resamples, n_folds=N_FOLDS
@@ -447,7 +439,7 @@ def _products(sample: Sample, sets: Sequence[str], window: str) -> Estimate:
 
 
 def _erosion(sample: Sample, sets: Sequence[str] = CARELESS, window: str = "prompt_end") -> Erosion:
-    return sample.once(
+    return sample.cached(
         ("erosion", sets, window), lambda: erosion_of_products(_products(sample, sets, window))
     )
 
@@ -690,7 +682,7 @@ def _residuals(sample: Sample, name: str) -> Float[np.ndarray, "dialogue d_model
 def _overlap(sample: Sample, pair: Pair, *, centred: bool) -> Overlap:
     sets = (VectorSet(_residuals(sample, name), sample.names((name,))) for name in pair)
     once = sample.resamples.with_one_draw()
-    return sample.once(
+    return sample.cached(
         ("overlap", pair, centred),
         lambda: measure_overlap(*sets, once, n_components=N_COMPONENTS, centred=centred),
     )

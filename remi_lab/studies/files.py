@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from types import MappingProxyType
 
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.files import written_whole
-from remi_core.keys import file_digest, library_versions, make_key
+from remi_core.keys import canonical_json, file_digest, library_versions, make_key
 from remi_core.progress import Say, clock, machine
 from remi_core.store import Address, Record, Store, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import TRAIL
+from remi_lab.subject import MEASURED_CODE, ORGANISM_CODE
 
 STUDIES: tuple[str, ...] = (
     "reversion",
@@ -39,6 +39,31 @@ STUDIES: tuple[str, ...] = (
 
 ELSEWHERE = {"planted": "remi_book.planted", "robustness": "remi_book.robustness"}
 """Study → its module, where that stands on the claims and so cannot be here."""
+
+CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics")
+"""Modules that any study may compute with."""
+
+ROWS_CODE = (
+    *(
+        "remi_book.cards",
+        "remi_book.chapters",
+        "remi_book.claims",
+        "remi_book.published",
+        "remi_book.quantities",
+    ),
+    *("remi_core.lens", "remi_lab.results"),
+)
+"""Further modules that the rows of the report are computed with; a package stands for all modules in it."""
+
+FURTHER_CODE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("controls", "cures", "doses", "phases", "worlds"), ("remi_lab.studies.reversion",)),
+        "exchange": ("remi_lab.studies.causes",),
+        "sampled": ("remi_lab.studies.causes", "remi_lab.studies.reversion"),
+        **dict.fromkeys(("planted", "robustness"), ROWS_CODE),
+    }
+)
+"""Study → modules that it computes with besides those and its own."""
 
 OF_INSTRUMENTS = ("calibration", "planted", "robustness")
 """Studies of the estimators and rules and not of the models: the first seed of a preset is measured alone."""
@@ -120,14 +145,14 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
     Raises:
         UsageError: if there is no such study.
         MissingInput: if the preset lacks what it measures.
-        ValueError: if a value is no plain JSON, or not finite.
+        ValueError: if a value is no plain JSON, or non-finite.
     """
     measure, seeds, seconds = measure_of(name), dict[str, object](), 0.0
     chosen = preset.seeds[:1] if name in OF_INSTRUMENTS else preset.seeds
     for number, seed in enumerate(chosen, start=1):
         say(f"[{number}/{len(chosen)}] study {name} of preset {preset.name}, seed {seed}")
         record = _measured(preset, name, seed, measure, store, say)
-        seeds[str(seed)] = json.loads(str(record.arrays["study"]))
+        seeds[str(seed)] = record.values
         seconds += float(record.provenance["seconds"])
         say(f"[{number} of {len(chosen)} done] {clock(seconds)} in all")
     about = {
@@ -149,17 +174,16 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
 
 
 def _measured(preset: Preset, name: str, seed: int, measure: Measure, store: Store, say: Say) -> Record:
-    key = make_key({"preset": preset.fields(), "seed": seed}, [measure.__module__])
-    address = Address(preset.name, seed, "all", "study", name, key)
+    code = (*CODE, *FURTHER_CODE.get(name, ()), measure.__module__)
+    key = make_key({"preset": preset.fields(), "seed": seed}, code)
 
-    def measured() -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    def measured() -> tuple[Mapping, ...]:
         started = time.perf_counter()
         values = measure(preset, seed, store, say)
-        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+        canonical_json(values)  # raises where a value is no plain JSON, before anything is stored
         # A study that keeps its parts says what each took, whether that was now or in a run before.
         parts = values.get("seconds")
         taken = sum(parts.values()) if isinstance(parts, Mapping) else time.perf_counter() - started
-        about = {"seconds": round(taken, 1), "kept": 1, "dropped": {}}
-        return {"study": np.array(text)}, about
+        return {}, {"seconds": round(taken, 1), "kept": 1, "dropped": {}}, values
 
-    return store.obtain(address, measured)
+    return store.obtain(Address(preset.name, seed, "all", "study", name, key), measured)

@@ -16,8 +16,8 @@ from remi_lab.organism.topics import CONTRASTED, NARROW
 from remi_lab.organism.variants import folder
 from remi_lab.organism.world import FURTHER, MAIN, SETTINGS, open_contexts, optima
 from remi_lab.presets import ORGANISM_VARIANTS, Preset
-from remi_lab.provided import located
 from remi_lab.studies.reversion import rounded
+from remi_lab.subject import located
 
 WORLDS = tuple(SETTINGS)
 """Worlds of the first seed. The bases of the control worlds exist once; further seeds have the main world alone."""

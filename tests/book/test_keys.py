@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,21 +16,23 @@ from remi_core.keys import (
     NUMERICAL_LIBRARIES,
     PACKAGES,
     SOURCE_ROOT,
+    direct_imports,
     imported_modules,
     library_versions,
     make_key,
-    text_digest,
+    module_path,
+    parse,
 )
 from remi_core.sources import ModelSpec, text_of, weights_of
 from remi_lab import subject
 from remi_lab.datasets import load_set
-from remi_lab.organism import answers, behaviour
+from remi_lab.organism import answers
 from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
 from remi_lab.organism.world import MAIN
-from remi_lab.paper import LoadedSet
 from remi_lab.presets import Preset, get_preset
-from remi_lab.subject import CODE, Subject
+from remi_lab.studies import files as studies
+from remi_lab.subject import MEASURED_CODE, MEASUREMENTS, Subject, rows_digest
 
 SMOKE = get_preset("smoke")
 OTHERWISE = {
@@ -142,45 +144,35 @@ def test_a_field_left_out_of_the_key_is_found(
     measurement: str,
     field: str,
 ) -> None:
-    left = tuple(name for name in subject.FIELDS[measurement] if name != field)
-    monkeypatch.setitem(subject.FIELDS, measurement, left)
+    kind = MEASUREMENTS[measurement]
+    left = replace(kind, fields=tuple(name for name in kind.fields if name != field))
+    monkeypatch.setattr(subject, "MEASUREMENTS", {**MEASUREMENTS, measurement: left})
     assert any(unkeyed(who, measurements, names) == {field} for measurements, names in read.items())
 
 
 READERS = {
-    "patching": ("remi_lab/passes", "class StitchingRun", "remi_lab/recording", "FIELDS = ("),
-    "audit": ("remi_lab/audit_passes", "", "remi_lab/audit", ""),
-    "pool": ("remi_lab/studies/calibration", "", "remi_lab/studies/calibration", ""),
+    "patched": ("remi_lab/passes", "class PatchingRun", ""),
+    "audit": ("remi_lab/audit_passes", "# What the audit reads", ""),
+    "audit_gradients": ("remi_lab/audit_passes", "# The audit's gradients", "# What the audit reads"),
+    "pool": ("remi_lab/studies/calibration", "# The pool, measured once", "# Samples of the size"),
 }
-"""What is measured → file and first line of what measures it, and of what makes the key of it."""
+"""What is measured → file of what measures it, and the lines where that begins and ends."""
 
 
-def part(file: str, start: str) -> str:
-    """Source of a file from its line ``start`` on."""
-    source = (SOURCE_ROOT / f"{file}.py").read_text()
-    return source[source.index(start) :]
-
-
-def missing_words(reader: str, keys: str) -> set[str]:
-    """Fields that the reader's source takes from a preset and that the key's source does not take from one."""
+def unkeyed_words(reader: str, measurement: str) -> set[str]:
+    """Fields that the source takes from a preset and that the key does not cover; counts of rows are in the rows."""
     names = {field.name for field in fields(Preset)} - NOTED - OF_THE_ADDRESS
-    taken = set(re.findall(r"preset\.(\w+)", reader))
-    counted = {
-        name for name in names if name.startswith("n_") and f"preset.{name}]" in keys
-    }  # rows are keyed
-    address = keys[max(0, keys.index("make_key(") - 1500) :]
-    return {
-        name
-        for name in taken & names - counted
-        if f'"{name}"' not in address and f"preset.{name}" not in address
-    }
+    counts = {name for name in names if name.startswith("n_") and name.endswith("_dialogues")}
+    return set(re.findall(r"preset\.(\w+)", reader)) & names - counts - {*MEASUREMENTS[measurement].fields}
 
 
-@pytest.mark.parametrize("places", READERS.values(), ids=READERS)
-def test_what_other_measurements_read_is_keyed(places: tuple[str, str, str, str]) -> None:
-    reader, keys = part(*places[:2]), part(*places[2:])
-    assert missing_words(reader, keys) == set()
-    assert missing_words(f"{reader} preset.n_context_prompts", keys) == {"n_context_prompts"}
+@pytest.mark.parametrize("measurement", READERS)
+def test_what_other_measurements_read_is_keyed(measurement: str) -> None:
+    file, start, stop = READERS[measurement]
+    source = (SOURCE_ROOT / f"{file}.py").read_text()
+    reader = source[source.index(start) : source.index(stop) if stop else None]
+    assert unkeyed_words(reader, measurement) == set()
+    assert unkeyed_words(f"{reader} preset.n_context_prompts", measurement) == {"n_context_prompts"}
 
 
 def test_another_field_changes_every_notebook_but_what_is_only_noted() -> None:
@@ -206,27 +198,104 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
     yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
-def test_every_function_that_a_measurement_imports_changes_its_key(copied: Path) -> None:
-    roots = [*CODE.values(), "remi_core.tokens"]
-    before, n_changed = make_key({}, roots, root=copied), 0
-    for module in imported_modules(roots, root=copied):
-        path = copied.joinpath(*module.split(".")).with_suffix(".py")
-        path = path if path.is_file() else path.with_suffix("") / "__init__.py"
-        source = path.read_text()
+def edited(path: Path) -> Iterator[int]:
+    """Each function of a module in turn, by number, while one statement is added to it."""
+    source = path.read_text()
+    try:
         for number, _ in enumerate(functions(ast.parse(source))):
             tree = ast.parse(source)
             list(functions(tree))[number].body.append(ast.parse("del never").body[0])
             path.write_text(ast.unparse(tree))
-            assert make_key({}, roots, root=copied) != before, (module, number)
-            n_changed += 1
+            yield number
+    finally:
         path.write_text(source)
-    assert n_changed > 100 and make_key({}, roots, root=copied) == before
+
+
+FORWARD = MEASUREMENTS["sequence"].code
+MOVES_NO_NUMBER = frozenset(
+    f"remi_core.{name}"
+    for name in (
+        "dialogues",
+        "errors",
+        "files",
+        "keys",
+        "parallel",
+        "placement",
+        "progress",
+        "sources",
+        "store",
+    )
+) | {f"remi_lab.{name}" for name in ("datasets", "paper", "presets", "recording", "subject")}
+"""What reads, waits, speaks and keeps; dialogues are in a key as the rows that are made of them."""
+
+
+@pytest.mark.parametrize("module", FORWARD)
+def test_every_function_of_a_named_module_changes_the_key(copied: Path, module: str) -> None:
+    path, before = module_path(module, root=copied), make_key({}, FORWARD, root=copied)
+    changed_by = [number for number in edited(path) if make_key({}, FORWARD, root=copied) != before]
+    assert changed_by == list(range(len(list(functions(parse(path)))))) != []
+    assert make_key({}, FORWARD, root=copied) == before
+
+
+@pytest.mark.parametrize("module", sorted(MOVES_NO_NUMBER - {"remi_lab.recording"}))
+def test_an_edit_of_what_moves_no_number_measures_nothing_anew(copied: Path, module: str) -> None:
+    before = [make_key({}, kind.code, root=copied) for kind in MEASUREMENTS.values()]
+    edits = edited(module_path(module, root=copied))
+    next(edits)
+    assert [make_key({}, kind.code, root=copied) for kind in MEASUREMENTS.values()] == before
+    edits.close()
+
+
+def uncovered(code: Sequence[str], modules: Iterable[str]) -> set[str]:
+    """Modules that are neither named, alone or with their package, nor of those that move no number."""
+    return {
+        name
+        for name in modules
+        if name not in MOVES_NO_NUMBER and not any(name == one or name.startswith(f"{one}.") for one in code)
+    }
+
+
+def imports_of(code: Iterable[str]) -> set[str]:
+    return {
+        name
+        for one in code
+        for name in direct_imports(parse(module_path(one)), package=one.rpartition(".")[0])
+    }
+
+
+@pytest.mark.parametrize("kind", MEASUREMENTS)
+def test_no_module_is_forgotten(kind: str) -> None:
+    """Passes of several kinds lie in one file, so what our own modules import is looked for in all keys together."""
+    code = MEASUREMENTS[kind].code
+    assert uncovered(code, imports_of(name for name in code if name.startswith("remi_core"))) == set()
+    assert uncovered((*studies.CODE, *code), imports_of(code)) == set()
+
+
+def test_a_module_that_is_forgotten_is_found() -> None:
+    code = [name for name in FORWARD if name != "remi_core.models"]
+    assert uncovered(code, imports_of(code)) >= {"remi_core.models"}
+
+
+SHOWN = (
+    *("remi_book.figures", "remi_book.tables", "remi_book.words"),
+    *("remi_lab.audit", "remi_lab.organism", "remi_lab.own_models", "remi_lab.smollm2", "remi_lab.studies"),
+)
+"""What headlines and studies import that shows numbers, or whose numbers their keys have as records and weights."""
+
+
+@pytest.mark.parametrize("name", ["", *studies.STUDIES])
+def test_headlines_and_studies_cover_what_they_compute_with(name: str) -> None:
+    own = studies.measure_of(name).__module__ if name else "remi_book.claims"
+    code = (*studies.CODE, *(studies.FURTHER_CODE.get(name, ()) if name else studies.ROWS_CODE), own)
+    reached = imported_modules([own])
+    others = {one for one in reached if one.startswith("remi_lab.studies.")} - {"remi_lab.studies.files"}
+    assert uncovered(code, others if name else ()) == set()
+    assert uncovered((*code, *SHOWN), reached) == set()
 
 
 def test_the_code_in_the_keys_of_answers_is_that_which_makes_them() -> None:
     made_by = {measure.__module__ for measure in answers.MEASURES.values()}
-    assert made_by == {behaviour.ANSWERS}
-    assert "remi_lab.organism.scoring" in imported_modules(made_by)
+    assert all(made_by <= {*MEASUREMENTS[kind].code} for kind in answers.MEASURES)
 
 
 def without_words(source: str) -> str:
@@ -248,14 +317,13 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def test_comments_docstrings_figures_and_pages_change_no_key(copied: Path) -> None:
-    roots = [*CODE.values(), "remi_core.tokens"]
-    before = make_key({}, roots, root=copied)
+    before = make_key({}, MEASURED_CODE, root=copied)
     for path in sorted(path for package in PACKAGES for path in (copied / package).rglob("*.py")):
         path.write_text(without_words(path.read_text()))
     shown = [*(copied / "remi_book" / "figures").glob("*.py"), copied / "remi_book" / "publishing.py"]
     for path in shown:
         path.write_text("NEW = 1\n")
-    assert make_key({}, roots, root=copied) == before
+    assert make_key({}, MEASURED_CODE, root=copied) == before
 
 
 @pytest.mark.parametrize("library", NUMERICAL_LIBRARIES)
@@ -267,11 +335,6 @@ def test_every_library_that_computes_changes_a_key(
     assert who.address("sequence", "general", "rows").key != before
 
 
-def rows_digest(found: LoadedSet) -> str:
-    """As ``measure_forward`` takes it."""
-    return text_digest(repr(list(found.dialogues)))
-
-
 @pytest.mark.parametrize("number", range(SMOKE.n_dialogues))
 def test_every_row_of_a_dataset_changes_a_key(who: Subject, number: int) -> None:
     found = load_set(SMOKE, "general")
@@ -280,7 +343,7 @@ def test_every_row_of_a_dataset_changes_a_key(who: Subject, number: int) -> None
     rows = list(found.dialogues)
     rows[number] = replace(row, messages=(*row.messages[:-1], last))
     keys = {
-        who.address("sequence", "general", rows_digest(one)).key
+        who.address("sequence", "general", rows_digest(one.dialogues)).key
         for one in (found, replace(found, dialogues=tuple(rows)))
     }
     assert len(keys) == 2

@@ -89,10 +89,10 @@ def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
 
 def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results, cell: list[int]) -> None:
     results.activations("base", 0, "one", "choice")
-    results.once("key", lambda: results.activations("base", 0, "two", "prompt_end"))
+    results.cached("key", lambda: results.activations("base", 0, "two", "prompt_end"))
     for count, windows in ((2, ["answer_all"]), (3, [])):
         cell[0] = count
-        results.once("key", lambda: pytest.fail("computed twice"))
+        results.cached("key", lambda: pytest.fail("computed twice"))
         if windows:
             results.activations("base", 0, "one", *windows)
         found = {one["record"]: one.get("windows") for one in passport(TRAIL.reads(), cell=count)["records"]}

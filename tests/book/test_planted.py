@@ -116,13 +116,13 @@ def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_pat
 def test_another_model_stands_in_one_place_only(tmp_path: Path) -> None:
     results = faulty(Substitute(place="misaligned", by="benign"), Store(tmp_path))
     assert results.record("instruct", 0, "sequence", "first").arrays["value"][0] == 0 and not results.touched
-    known = results.once(
+    known = results.cached(
         "place", lambda: results.record("misaligned", 0, "sequence", "first").arrays["value"][0]
     )
     assert known == 100 and results.touched
     results.touched = False
     # What was computed before from something touched is known to be touched when it is asked for again.
-    assert results.once("place", lambda: None) == 100 and results.touched
+    assert results.cached("place", lambda: None) == 100 and results.touched
 
 
 def test_every_kind_of_label_names_claims_and_sets_of_the_preset() -> None:

@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from remi_core.errors import RemiError
-from remi_core.files import write_npz, written_whole
+from remi_core.files import read_sealed, write_npz, write_sealed, written_whole
 from remi_core.store import Address, Store, default_root, project_root, prune
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
@@ -38,6 +38,17 @@ def test_arrays_and_provenance_come_back_equal(store: Store) -> None:
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(record.arrays[name], array, strict=True)
         assert not record.arrays[name].flags.writeable
+
+
+def test_values_come_back_equal_beside_arrays_or_alone(store: Store) -> None:
+    values = {"row": "C1", "value": 0.1, "low": None, "by set": {"a": [1, 2.5]}, "undefined": float("inf")}
+    path = store.save(ADDRESS, {}, {"seconds": 1.5}, values)
+    record = Store(store.root, frozen=True).load(ADDRESS)
+    assert record is not None and record.values == values and record.arrays == {}
+    assert path.is_file() and [entry.address for entry in store.list()] == [ADDRESS]
+    with pytest.raises(TypeError, match="JSON"):
+        store.save(other(seed=1), {}, {}, {"array": np.zeros(2)})
+    assert store.load(other(seed=1)) is None
 
 
 def test_another_key_is_absent_even_with_the_same_eight_digits(store: Store) -> None:
@@ -101,6 +112,13 @@ def of_the_first_format(path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(about))
 
 
+def as_before_values(path: Path) -> None:
+    """As the version before wrote it: sealed, and without a format of records."""
+    about = path.with_suffix(".json")
+    content = read_sealed(about)
+    write_sealed(about, {name: value for name, value in content.items() if name not in ("records", "values")})
+
+
 DAMAGES = {
     cut_short: "changed or cut short",
     gone: "missing",
@@ -109,6 +127,7 @@ DAMAGES = {
     renamed_inside: "changed since it was written",
     not_json: "not JSON any more",
     of_the_first_format: "of format 1, not 2",
+    as_before_values: "of records' format 2, not 3",
 }
 
 
@@ -127,6 +146,37 @@ def test_a_damaged_record_is_named_in_one_line_and_made_again(
     record = store.obtain(ADDRESS, lambda: (ARRAYS, {"seconds": 1}))
     np.testing.assert_array_equal(record.arrays["total"], ARRAYS["total"])
     assert Store(store.root, frozen=True).load(ADDRESS) is not None
+
+
+def test_a_store_of_the_version_before_is_measured_anew_with_one_line(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = [other(dataset=name, key="fedcba9876543210") for name in ("one", "two")]
+    for address in old:
+        as_before_values(store.save(address, ARRAYS, {}))
+    measured = store.record(
+        {name: other(dataset=name) for name in ("one", "two", "new")},
+        lambda missing: ({name: (ARRAYS, {})} for name in missing),
+    )
+    assert set(measured) == {"one", "two", "new"} and all(store.load(address) is None for address in old)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "of records' format 2, not 3: made again, and what else is of that version" in line
+
+
+def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(store: Store) -> None:
+    addresses = {name: other(dataset=name) for name in ("one", "two", "three")}
+    finished = {name: store.root / ".finished-pass" for name in ("one", "two")}
+    asked: list[list[str]] = []
+
+    def measure(missing: Sequence[str]) -> Iterator[dict[str, tuple[dict, dict]]]:
+        asked.append(list(missing))
+        yield {name: (ARRAYS, {}) for name in missing if name != "three"}
+
+    for _ in range(2):
+        assert set(store.record(addresses, measure, finished=finished)) == {"one", "two"}
+        finished["one"].mkdir(exist_ok=True)  # as where the run was killed before it removed the folder
+    store.record(addresses, measure, finished=finished)
+    assert asked == [["one", "two", "three"], ["three"], ["three"]] and not finished["one"].exists()
 
 
 def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store: Store) -> None:

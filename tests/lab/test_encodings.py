@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from conftest import make_tokenizer
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_core.tokens import encode
-from remi_lab import recording
 from remi_lab.datasets import load_dataset
 from remi_lab.presets import get_preset
 from remi_lab.recording import encoded_set, vocabulary
@@ -26,7 +26,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A line for every time that a tokenizer was loaded."""
     lines: list[str] = []
     tokenizer = make_tokenizer("chatml")
-    monkeypatch.setattr(recording, "text_of", lambda text: "a digest")
     monkeypatch.setattr(Subject, "tokenizer", lambda self: lines.append("loaded") or tokenizer)
     return lines
 
@@ -39,13 +38,10 @@ def test_a_set_comes_back_as_it_was_encoded(asked: list[str], tmp_path: Path) ->
     assert any(one.choice is not None for one in expected.dialogues)
 
 
-def test_another_tokenizer_is_another_record(
-    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_tokenizer_is_another_record(asked: list[str], tmp_path: Path) -> None:
     store, name = Store(tmp_path), str(PRESET.roles.example)
     encoded_set(WHO, store, name)
-    monkeypatch.setattr(recording, "text_of", lambda text: "another digest")
-    encoded_set(WHO, store, name)
+    encoded_set(replace(WHO, weights="others; another text"), store, name)
     assert len(asked) == 2
 
 

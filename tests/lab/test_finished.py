@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from conftest import DEVELOPMENT_SEED
 
 from remi_core import files
 from remi_core.batches import Batch, BatchBudget
-from remi_core.files import FinishedBatches, RowFile
+from remi_core.files import RowFile
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.probes import ActivationProbe, NextTokenProbe, Probe, SequenceProbe
+from remi_core.probes import ActivationProbe, ColumnProbe, NextTokenProbe, SequenceProbe
 from remi_core.sources import ModelSpec, text_of, weights_of
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue, encode
@@ -23,7 +22,7 @@ from remi_lab import passes
 from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
 from remi_lab.organism.world import MAIN
-from remi_lab.passes import read_gradients, read_probes, spelled_gradients, spelled_probes
+from remi_lab.passes import finished_forward, finished_gradients
 from remi_lab.presets import get_preset
 from remi_lab.recording import measure_forward, measure_gradients, stored_forward
 from remi_lab.subject import FORWARD, Subject
@@ -74,10 +73,10 @@ def forward(
     Dies.n_batches, Dies.dies_at = 0, dies_at
     rows.mkdir(exist_ok=True)
     file = RowFile(rows / "means.npy", len(encoded))
-    probes: list[Probe] = [Dies(), NextTokenProbe(3), ActivationProbe([0, 2], file=file)]
+    probes: list[ColumnProbe] = [Dies(), NextTokenProbe(3), ActivationProbe([0, 2], file=file)]
     budget = BatchBudget(FEW_TOKENS)
     if kept is not None:
-        budget.finished = FinishedBatches(kept, spell=spelled_probes, read=partial(read_probes, probes))
+        budget.finished = finished_forward(kept, probes)
     return run_probes(model, encoded, probes, batch_tokens=budget), Dies.n_batches
 
 
@@ -123,7 +122,7 @@ def test_gradients_go_on_behind_their_finished_batches(
     def gram(kept: Path | None) -> dict[str, np.ndarray]:
         budget = BatchBudget(FEW_TOKENS)
         if kept is not None:
-            budget.finished = FinishedBatches(kept, spell=spelled_gradients, read=read_gradients)
+            budget.finished = finished_gradients(kept)
         return measure_gradient_gram(models("llama"), encoded, batch_tokens=budget)
 
     whole, kept = gram(None), gram(tmp_path / "kept")

@@ -17,9 +17,9 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.sources import ModelSpec, resolve_commit, resolved, weights_of
 from remi_core.store import Store
 from remi_lab.datasets import load_dataset
-from remi_lab.presets import DataRoles, Preset
+from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.subject import subject
+from remi_lab.subject import Subject, subject
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -103,10 +103,10 @@ def test_one_tokenizer_and_template_for_all_variants(tmp_path: Path) -> None:
     assert subject(preset, "base", 0, store).weights != before, "instruct's template is part of base's key"
 
 
-def test_quantisation_is_named_and_marked(tmp_path: Path) -> None:
-    from remi_lab.passes import _quantization
-
-    said = _quantization(ModelSpec(source="x", quantization=(("load_in_8bit", True),)))
+def test_quantisation_is_named_and_marked() -> None:
+    spec = ModelSpec(source="x", quantization=(("load_in_8bit", True),))
+    who = Subject(get_preset("smoke"), "base", 0, spec, ModelSpec(source="x"), "weights")
+    said = who.provenance(kept=1, dropped={}, seconds=0.0)["quantization"]
     assert said["fields"] == {"load_in_8bit": True} and "never run" in said["note"]
 
 

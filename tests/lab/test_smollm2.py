@@ -18,7 +18,6 @@ from remi_lab.datasets import load_dataset
 from remi_lab.demands import n_blocks
 from remi_lab.presets import DATA_ROLES, DATASETS, OUTSIDE, ROLES, get_preset
 from remi_lab.presets import N_DIALOGUES as N_MEASURED
-from remi_lab.provided import located
 from remi_lab.recipes import split
 from remi_lab.smollm2 import wheel
 from remi_lab.smollm2.dialogues import (
@@ -34,6 +33,7 @@ from remi_lab.smollm2.dialogues import (
 )
 from remi_lab.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, parent
 from remi_lab.smollm2.wheel import WEIGHTS, adapter
+from remi_lab.subject import located
 
 TUNED_TOPICS = [name for name in TOPICS if name != "wishes"]
 
