@@ -12,13 +12,13 @@ from remi_core.errors import UsageError, nearest
 from remi_core.sources import ORGANISM, SMOLLM2
 from remi_lab.organism import dialogues
 from remi_lab.paper import PUBLISHED, LoadedSet, file_sha256, load_published
-from remi_lab.presets import DATASETS, ORGANISM_DATASETS, Preset
+from remi_lab.presets import ORGANISM_DATASETS, PRESETS, Preset
 from remi_lab.smollm2 import dialogues as dialogues_module
 
 _MADE: Mapping[str, tuple[tuple[str, ...], Callable[..., list[Dialogue]]]] = MappingProxyType(
     {
         ORGANISM: (ORGANISM_DATASETS, dialogues.measured),
-        SMOLLM2: (DATASETS, dialogues_module.measured),
+        SMOLLM2: (PRESETS[SMOLLM2].datasets, dialogues_module.measured),
     }
 )
 """Source of a preset's base → names of the sets that are made for it, and the function that makes one."""

@@ -23,7 +23,15 @@ from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
 from remi_lab.datasets import dataset_names, load_dataset, published_names
 from remi_lab.paper import local_digests
-from remi_lab.presets import PRESETS, TRIPLET, DataRoles, Preset, read_preset
+from remi_lab.presets import (
+    ORGANISM_DATASETS,
+    ORGANISM_ROLES,
+    PRESETS,
+    TRIPLET,
+    DataRoles,
+    Preset,
+    read_preset,
+)
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
 
@@ -194,7 +202,15 @@ def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> 
         raise UsageError(f"--name {name}: --{missing[0]} ID_OR_PATH is needed too")
     variants = {role: parse_model(text) for role, text in models.items()}
     check_distinct(variants)
-    preset = Preset(name=name, title=_title(variants), variants=variants, seeds=(0,), dtype="bfloat16")
+    preset = Preset(
+        name=name,
+        title=_title(variants),
+        variants=variants,
+        seeds=(0,),
+        datasets=ORGANISM_DATASETS,
+        roles=ORGANISM_ROLES,
+        dtype="bfloat16",
+    )
     return _with_roles(preset, data) if data else preset
 
 
