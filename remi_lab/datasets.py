@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 from remi_core.dialogues import Dialogue, entry_name, read_entry
 from remi_core.errors import UsageError, nearest
+from remi_core.keys import file_digest
 from remi_core.sources import ORGANISM, SMOLLM2
 from remi_lab.organism import dialogues
-from remi_lab.paper import PUBLISHED, LoadedSet, file_sha256, load_published
+from remi_lab.paper import PUBLISHED, LoadedSet, load_published
 from remi_lab.presets import ORGANISM_DATASETS, PRESETS, Preset
 from remi_lab.smollm2 import dialogues as dialogues_module
 
@@ -58,7 +59,7 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
         if entry_name(*entry) == name:
             path = Path(entry[1])
             rows = read_entry(*entry)
-            about = {"source": "added file", "files": {path.name: file_sha256(path)}}
+            about = {"source": "added file", "files": {path.name: file_digest(path)}}
             return LoadedSet(tuple(rows[: preset.n_dialogues]), {}, about)
     if name in preset.datasets:
         if name in published_names(preset):
