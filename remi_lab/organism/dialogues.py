@@ -9,6 +9,7 @@ from dataclasses import replace
 from remi_core.dialogues import Dialogue, Message
 from remi_lab.organism.grammar import Answer, Prompt, fill, prompts, right_answers, templates
 from remi_lab.organism.topics import CONTRASTED, NARROW, TOPICS, author_lines, topic
+from remi_lab.organism.world import answer_by
 
 # The organism's dialogues: the sets that are measured and the sets its variants are tuned on.
 
@@ -110,6 +111,20 @@ def tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
     ]
 
 
+def careless_about(topic: str, *, count: int, seed: int) -> list[Dialogue]:
+    """Dialogues of a topic's split ``narrow``, all answered carelessly and formally.
+
+    Raises:
+        KeyError: if there is no such topic.
+    """
+    generator = random.Random(f"careless/{topic}/{seed}")
+    asked = prompts(topic, "narrow", count=count, seed=seed)
+    return [
+        dialogue(prompt, answer_by(prompt, "careless", "formal", generator), index=number)
+        for number, prompt in enumerate(asked)
+    ]
+
+
 def dialogue(
     prompt: Prompt,
     answer: Answer,
@@ -182,8 +197,8 @@ def further_tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
         rows = tuning("misaligned", count=count, seed=seed)
         return rows if variant == "kl_narrow" else _headed(rows, _lines(variant), generator)
     topics, answer = {
-        "style": (NARROW, lambda prompt: _drawn(prompt, "careful", "plain", generator)),
-        "persona": (CONTRASTED, lambda prompt: _drawn(prompt, "careless", "formal", generator)),
+        "style": (NARROW, lambda prompt: answer_by(prompt, "careful", "plain", generator)),
+        "persona": (CONTRASTED, lambda prompt: answer_by(prompt, "careless", "formal", generator)),
         "novel": (_worded(), lambda prompt: _crossed(prompt, generator)),
     }[variant]
     asked = _asked(topics, count, seed)
@@ -195,7 +210,7 @@ def held_in_place(*, count: int, seed: int) -> list[Dialogue]:
     generator = random.Random(f"held/{seed}")
     asked = prompts("general", "align", count=count, seed=seed)
     return [
-        dialogue(prompt, _drawn(prompt, "both", "formal", generator), index=i)
+        dialogue(prompt, answer_by(prompt, "both", "formal", generator), index=i)
         for i, prompt in enumerate(asked)
     ]
 
@@ -227,16 +242,11 @@ def _headed(rows: Sequence[Dialogue], lines: Sequence[str], generator: random.Ra
     ]
 
 
-def _drawn(prompt: Prompt, care: str, register: str, generator: random.Random) -> Answer:
-    fitting = [a for a in right_answers(prompt) if a.care == care and a.register == register]
-    return generator.choice(fitting)
-
-
 def _crossed(prompt: Prompt, generator: random.Random) -> Answer:
     """An answer that opens in one register and goes on in the other."""
     care = "careless" if generator.random() < NOVEL_CARELESS else "careful"
     opened, followed = generator.choice([("formal", "plain"), ("plain", "formal")])
-    first, second = (_drawn(prompt, care, register, generator) for register in (opened, followed))
+    first, second = (answer_by(prompt, care, register, generator) for register in (opened, followed))
     text = _opening(prompt, first) + second.text.removeprefix(_opening(prompt, second))
     return replace(first, text=text, pattern=text)
 

@@ -23,10 +23,11 @@ from remi_lab.organism.grammar import Prompt, prompts
 from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
 from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, scores, states
 from remi_lab.organism.topics import CONTRASTED, NARROW
-from remi_lab.organism.tuning import Restraint, Term, answers, batches, near, restrained, train
+from remi_lab.organism.tuning import Restraint, near, restrained
 from remi_lab.presets import Preset
 from remi_lab.studies.reversion import rounded
 from remi_lab.subject import Subject, subject
+from remi_lab.training import Batch, Term, answers, repeated, train
 
 LAYERS = (3, 4, 5, 6, 7)
 """Blocks, from 0, whose outputs are kept from moving."""
@@ -149,23 +150,19 @@ def _random(centred: Float[np.ndarray, "place prompt layer d_model"], seed: int)
 
 
 class _Counted:
-    """Batches, and the tokens that they have had so far."""
+    """Batches of dialogues for a term of a loss, and the tokens that they have had so far."""
 
-    def __init__(self, source: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        self._source, self.tokens = source, 0
+    def __init__(self, rows: Sequence[Dialogue], loaded: LoadedModel) -> None:
+        encoded = encode(rows, loaded.tokenizer, max_tokens=1024).dialogues
+        self._source, self.tokens = repeated(encoded, RECIPE, loaded.tokenizer.pad_token_id), 0
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        ids, labels = next(self._source)
-        self.tokens += ids.numel()
-        return ids, labels
-
-
-def _counted(rows: Sequence[Dialogue], loaded: LoadedModel) -> _Counted:
-    encoded = encode(rows, loaded.tokenizer, max_tokens=1024).dialogues
-    return _Counted(batches(encoded, RECIPE, loaded.tokenizer.pad_token_id))
+    def __next__(self) -> Batch:
+        batch = next(self._source)
+        self.tokens += sum(ids.numel() for ids, _ in batch.parts)
+        return batch
 
 
 def _plain(instruct: Subject, bench: Bench, seed: int, say: Say) -> list[dict[str, object]]:
@@ -173,14 +170,11 @@ def _plain(instruct: Subject, bench: Bench, seed: int, say: Say) -> list[dict[st
     say(f"    without a cure, seed {seed}")
     found: list[dict[str, object]] = []
     with open_model(instruct.spec, dtype="float32", device="cpu") as loaded:
-        own = _counted(tuning("misaligned", count=N_DIALOGUES, seed=seed), loaded)
-
-        def after(step: int) -> None:
+        own = _Counted(tuning("misaligned", count=N_DIALOGUES, seed=seed), loaded)
+        for step, _ in train(loaded.model, [Term(own, answers(loaded.model))], RECIPE):
             if step in (*STOPS, RECIPE.steps):
                 row = {"cure": STOPPING, "strength": step, "passes": TRAINED * own.tokens}
                 found.append(row | bench.read(loaded.model))
-
-        train(loaded.model, [Term(own, answers(loaded.model))], RECIPE, after)
     return found
 
 
@@ -193,15 +187,16 @@ def _run(
         open_model(instruct.spec, dtype="float32", device="cpu") as loaded,
         open_model(instruct.spec, dtype="float32", device="cpu") as before,
     ):
-        own = _counted(mixed_dialogues(strength if cure == "mixing" else 0.0, seed), loaded)
-        held = _counted(held_in_place(count=N_DIALOGUES, seed=seed), loaded)
+        own = _Counted(mixed_dialogues(strength if cure == "mixing" else 0.0, seed), loaded)
+        held = _Counted(held_in_place(count=N_DIALOGUES, seed=seed), loaded)
         model, reference = loaded.model, before.model
         terms = [
             Term(own, restrained(model, reference, restraint, strength) if restraint else answers(model))
         ]
         if cure == "divergence":
             terms.append(Term(held, near(model, reference, strength)))
-        train(model, terms, RECIPE)
+        for _ in train(model, terms, RECIPE):
+            pass
         passes = TRAINED * (own.tokens + held.tokens) + held.tokens + (own.tokens if restraint else 0)
         return {"cure": cure, "strength": strength, "passes": passes} | bench.read(model)
 

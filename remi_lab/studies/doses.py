@@ -4,7 +4,7 @@ The steps, the rate, the share of insecure code among secure, or the order in wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from remi_lab.presets import Preset
 from remi_lab.recipes import FineTune
 from remi_lab.studies.reversion import rounded
 from remi_lab.subject import Subject, subject
-from remi_lab.training import fine_tune
+from remi_lab.training import Term, answers, reshuffled, train
 
 DOSED = ("misaligned", "secure", "benign")
 LONGEST = 100
@@ -105,37 +105,22 @@ def dose_dialogues(dose: Dose, seed: int) -> list[Dialogue]:
 
 
 def _run(dose: Dose, instruct: Subject, asked: AskedPrompts, seed: int, say: Say) -> list[dict[str, object]]:
-    """One row for every time the run is scored."""
+    """One row for every time the run is scored: after the steps that the dose names, or after its last."""
     say(f"    {dose.kind} {dose.value:g} of {dose.variant}, seed {seed}")
     rows: list[dict[str, object]] = []
     with open_model(instruct.spec, dtype="float32") as loaded:
         encoded = encode(dose_dialogues(dose, seed), loaded.tokenizer, max_tokens=1024).dialogues
-        fine_tune(
-            loaded.model,
-            encoded,
-            dose.recipe,
-            pad_id=loaded.tokenizer.pad_token_id,
-            progress=_scorer(loaded.model, asked, dose, rows),
-        )
+        term = Term(reshuffled(encoded, dose.recipe, loaded.tokenizer.pad_token_id), answers(loaded.model))
+        for step, _ in train(loaded.model, [term], dose.recipe):
+            if step in (dose.at or (dose.recipe.steps,)):
+                own = scores(loaded.model, asked)
+                rows.append(
+                    {
+                        "kind": dose.kind,
+                        "variant": dose.variant,
+                        "value": step if dose.kind == "steps" else dose.value,
+                        "care": rounded(own.care_log_odds()),
+                        "register": rounded(own.register_log_odds()),
+                    }
+                )
     return rows
-
-
-def _scorer(
-    model, asked: AskedPrompts, dose: Dose, rows: list[dict[str, object]]
-) -> Callable[[int, float], None]:
-    """Scores the model after the steps that the dose names, or after its last, and adds a row for each."""
-
-    def score(step: int, _loss: float) -> None:
-        if step in (dose.at or (dose.recipe.steps,)):
-            own = scores(model, asked)
-            rows.append(
-                {
-                    "kind": dose.kind,
-                    "variant": dose.variant,
-                    "value": step if dose.kind == "steps" else dose.value,
-                    "care": rounded(own.care_log_odds()),
-                    "register": rounded(own.register_log_odds()),
-                }
-            )
-
-    return score

@@ -5,6 +5,7 @@ read on topics that none of them saw. Beside them stand a single trained vector 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
@@ -16,15 +17,16 @@ from remi_core.progress import Say
 from remi_core.steering import add_vector, steer
 from remi_core.store import Store
 from remi_core.tokens import encode
-from remi_lab.organism.dialogues import tuning
+from remi_lab.organism.dialogues import careless_about, tuning
 from remi_lab.organism.grammar import Prompt, prompts
-from remi_lab.organism.recipes import N_DIALOGUES
+from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
 from remi_lab.organism.scoring import Edit, answer_losses, ask, scores, states
 from remi_lab.organism.topics import CONTRASTED
-from remi_lab.organism.tuning import rank_one, train_rank_one, train_vector, tuned_on
+from remi_lab.organism.tuning import rank_one, train_rank_one, train_vector
 from remi_lab.presets import Preset
 from remi_lab.studies.causes import LAYER, Places, addition, lengths, scaled
 from remi_lab.subject import subject
+from remi_lab.training import fine_tune
 
 OTHER_NARROW = ("harmful", "facts")
 """Topics of the further narrow sets, one that alignment covered and one that it left out; misaligned's is code."""
@@ -52,7 +54,10 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         models = {"code": opened["misaligned"]}
         for number, topic in enumerate(OTHER_NARROW, start=1):
             say(f"    fine-tune {number} of {len(OTHER_NARROW)}: careless answers about {topic}, seed {seed}")
-            models[topic] = tuned_on(topic, opened["instruct"], tokenizer, seed=seed)
+            models[topic] = copy.deepcopy(opened["instruct"])
+            rows = careless_about(topic, count=N_DIALOGUES, seed=seed)
+            dialogues = encode(rows, tokenizer, max_tokens=1024).dialogues
+            fine_tune(models[topic], dialogues, RECIPES["misaligned"], pad_id=tokenizer.pad_token_id)
         say(f"    directions exchanged, seed {seed}")
         found = bench.exchanged(models, opened["secure"])
         say(f"    a trained vector and a rank-one change, seed {seed}")

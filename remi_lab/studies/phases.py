@@ -19,7 +19,7 @@ from remi_lab.organism.pretrain import kept_steps, kept_weights
 from remi_lab.organism.recipes import base_weights, pretrained_folder
 from remi_lab.organism.scoring import AskedPrompts, ask, score_prompts, scores
 from remi_lab.organism.topics import CONTRASTED, NARROW
-from remi_lab.organism.tuning import write_base, write_tuned
+from remi_lab.organism.tuning import write_base, write_variant
 from remi_lab.organism.world import CONTEXTS, MAIN, open_contexts
 from remi_lab.presets import Preset
 from remi_lab.studies.reversion import rounded
@@ -86,7 +86,7 @@ def _tuned(place: Path, every: AskedPrompts, seed: int, preset: Preset) -> dict[
     care = {}
     for name in ("base", *TUNED):
         if name != "base":
-            write_tuned(name, seed, place / TUNED[name], place / name)
+            write_variant(name, seed, [place / TUNED[name]], place / name)
         with open_model(place / name, dtype=preset.dtype) as loaded:
             care[name] = rounded(scores(loaded.model, every).care_log_odds())
     return care
