@@ -15,7 +15,7 @@ from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
 from remi_lab.organism.grammar import prompts
-from remi_lab.organism.scoring import AskedPrompts, Edit, Setting, answer_losses, ask, scores, states
+from remi_lab.organism.scoring import AskedPrompts, Edit, SetCoordinate, answer_losses, ask, scores, states
 from remi_lab.organism.topics import CONTRASTED, NARROW
 from remi_lab.organism.variants import with_further
 from remi_lab.presets import Preset
@@ -130,9 +130,9 @@ class Directions:
             edits[f"contrast in {model}"] = lambda target, model=model: addition(self.contrast(model, target))
         return edits
 
-    def undone(self) -> dict[str, Callable[[str], Setting]]:
+    def undone(self) -> dict[str, Callable[[str], SetCoordinate]]:
         """Name → target topic → what is set in misaligned."""
-        edits: dict[str, Callable[[str], Setting]] = {
+        edits: dict[str, Callable[[str], SetCoordinate]] = {
             f"shared to {to}": lambda target, to=to: self._setting(
                 self.shared("misaligned", target), to, target
             )
@@ -145,11 +145,11 @@ class Directions:
         edits["secure"] = lambda target: self._setting(self.shared("secure", target), "base", target)
         return edits
 
-    def _setting(self, along: Places, to: str, target: str) -> Setting:
+    def _setting(self, along: Places, to: str, target: str) -> SetCoordinate:
         """The coordinate along a displacement set to another model's mean over the topics but the target."""
         unit = along / lengths(along)
         means = np.mean([self._fits[to][topic] for topic in CONTRASTED if topic != target], axis=0)
-        return Setting(layer=LAYER, directions=unit, values=(means * unit).sum(-1))
+        return SetCoordinate(layer=LAYER, directions=unit, values=(means * unit).sum(-1))
 
 
 def lengths(vectors: Places) -> Float[np.ndarray, "2 1"]:
@@ -204,7 +204,7 @@ def _read(
     model,
     asked: Mapping[str, AskedPrompts],
     neutral: AskedPrompts,
-    edit: Callable[[str], Edit | Setting] | None,
+    edit: Callable[[str], Edit | SetCoordinate] | None,
 ) -> dict[str, object]:
     """Care and off-grammar mass by topic and prompt, and neutral losses, with an edit."""
     found = {name: scores(model, one, edit and edit(name)) for name, one in asked.items()}

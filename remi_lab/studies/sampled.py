@@ -14,7 +14,7 @@ from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
 from remi_lab.organism.grammar import Prompt, prompts
-from remi_lab.organism.scoring import Edit, Setting, ask, sample_edited, scores, seed_of
+from remi_lab.organism.scoring import Edit, SetCoordinate, ask, sample_edited, scores, seed_of
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.studies.causes import OUTSIDE, Directions, fitted
@@ -26,7 +26,7 @@ N_ANSWERS = 4
 """Answers sampled to each prompt; the exact probability is had once."""
 HEADLINE: Mapping[str, str] = {"instruct": "shared × 1", "misaligned": "shared to base"}
 """Model → the edit of the study of causes that judges X5 and X4."""
-EditOf = Callable[[str], Edit | Setting]
+EditOf = Callable[[str], Edit | SetCoordinate]
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:

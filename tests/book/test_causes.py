@@ -17,7 +17,7 @@ from remi_core.steering import replace_output
 from remi_core.store import Store
 from remi_lab.organism.documents import organism_config, shipped_tokenizer
 from remi_lab.organism.grammar import prompts
-from remi_lab.organism.scoring import Edit, Setting, answer_losses, ask, scores
+from remi_lab.organism.scoring import Edit, SetCoordinate, answer_losses, ask, scores
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies.causes import random_directions
@@ -66,7 +66,7 @@ def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(o
     model, _ = organism
     generator = np.random.default_rng(0)
     units = np.stack([one / np.linalg.norm(one) for one in generator.standard_normal((2, 128))])
-    setting = Setting(layer=3, directions=units, values=np.array([2.0, -1.0]))
+    setting = SetCoordinate(layer=3, directions=units, values=np.array([2.0, -1.0]))
     place = torch.tensor([[0, 0, 1, 2, 2]])
     ids = torch.arange(5)[None] + 10
     with read_blocks(model, [3]) as before, torch.inference_mode():

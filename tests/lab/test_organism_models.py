@@ -65,7 +65,7 @@ def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name: str, kind
     prompt = prompts(name, "evaluate", count=1, seed=0)[0]
     context = open_contexts(kind, [prompt])[0]
     lead, end = (" ", "\n") if kind == "plain text" else ("", TURN_END)
-    tree = answer_tree(context, prompt, tokenizer, end=end)
+    tree = answer_tree(context, prompt, tokenizer)
     conditional = node_log_probabilities(model, [tree])[0]
     for answer, leaf in list(zip(right_answers(prompt), tree.leaves, strict=True))[::5]:
         found, node = 0.0, leaf
