@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -149,6 +150,11 @@ def prompts(name: str, split: str, *, count: int, seed: int) -> list[Prompt]:
     generator.shuffle(pool)
     pairs = fillers(name, split)
     return [Prompt(pool[i % len(pool)], generator.choice(pairs)) for i in range(count)]
+
+
+def prompts_about(names: Iterable[str], split: str, *, count: int, seed: int) -> list[Prompt]:
+    """``count`` prompts of each of several topics, one topic after another."""
+    return [prompt for name in names for prompt in prompts(name, split, count=count, seed=seed)]
 
 
 def right_answers(prompt: Prompt) -> tuple[Answer, ...]:

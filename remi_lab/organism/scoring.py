@@ -283,6 +283,11 @@ def score_prompts(model, tokenizer, contexts: Sequence[str], asked: Sequence[Pro
     return scores(model, ask(asked, tokenizer, contexts))
 
 
+def rounded(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[float]:
+    """Plain numbers with the digits that a stored study keeps."""
+    return [round(float(value), digits) for value in values]
+
+
 def answer_losses(
     model, asked: AskedPrompts, edit: Edit | SetCoordinate | None = None
 ) -> Float[np.ndarray, " prompt"]:

@@ -19,13 +19,12 @@ from remi_core.progress import Say
 from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import held_in_place, tuning
-from remi_lab.organism.grammar import Prompt, prompts
+from remi_lab.organism.grammar import Prompt, prompts_about
 from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
-from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, scores, states
-from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, rounded, scores, states
+from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import Restraint, near, restrained
 from remi_lab.presets import Preset
-from remi_lab.studies.reversion import rounded
 from remi_lab.subject import Subject, subject
 from remi_lab.training import Batch, Term, answers, repeated, train
 
@@ -48,7 +47,6 @@ TRAINED = 3
 """Forward passes that a token of training is counted as: one forward, and a backward of twice that."""
 STOPS = (10, 20, 40)
 """Steps at which the run without a cure is read, besides its end."""
-OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
 N_DIRECTION, N_EVALUATE = 20, 8
 Displacements = Float[np.ndarray, "place layer d_model"]
 
@@ -107,14 +105,11 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
 
 def _prepared(who: Mapping[str, Subject], tokenizer, preset: Preset) -> tuple[Bench, dict[str, Restraint]]:
     """The bench, and the subspaces spanned by each displacement at the prompt's end and at the end of an opening."""
-    fitted = [
-        one for name in OUTSIDE for one in prompts(name, "direction", count=N_DIRECTION, seed=preset.seed)
-    ]
-    evaluated = {
-        name: prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed)
-        for name in (*CONTRASTED, "general")
-    }
-    outside = [one for name in OUTSIDE for one in evaluated[name]]
+    fitted = prompts_about(OUTSIDE, "direction", count=N_DIRECTION, seed=preset.seed)
+    contrasted, outside, neutral = (
+        prompts_about(names, "evaluate", count=N_EVALUATE, seed=preset.seed)
+        for names in (CONTRASTED, OUTSIDE, ("general",))
+    )
     found = {}
     for name in ("base", "instruct", "misaligned"):
         with open_model(who[name].spec, dtype="float32") as loaded:
@@ -126,8 +121,8 @@ def _prepared(who: Mapping[str, Subject], tokenizer, preset: Preset) -> tuple[Be
     moved["random"] = _random(found["instruct"] - centre[:, None], preset.seed)
     scales = torch.tensor((moved["base"] ** 2).sum(-1).mean(0), dtype=torch.float32)
     bench = Bench(
-        asked=ask([one for name in CONTRASTED for one in evaluated[name]], tokenizer),
-        neutral=ask(evaluated["general"], tokenizer),
+        asked=ask(contrasted, tokenizer),
+        neutral=ask(neutral, tokenizer),
         outside=outside,
         tokenizer=tokenizer,
         stood=stood,
