@@ -235,7 +235,7 @@ WEIGHTS = {source: Path(__file__).resolve().parent / source / "weights" for sour
 
 
 def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
-    """Return if the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
+    """Check that the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
 
     Where nothing on this machine says how many blocks the models have, loading them will.
 

@@ -285,7 +285,7 @@ def _absolute(text: str, folder: Path | None) -> str:
 
 
 def check_models(preset: Preset) -> None:
-    """Nothing, if every model is there: folders that hold one, and hub ids that the hub or the cache knows.
+    """Check that every model is there: folders that hold one, and hub ids that the hub or the cache knows.
 
     Raises:
         UsageError: for a folder that is missing or holds no model, or two models that coincide.
@@ -298,7 +298,7 @@ def check_models(preset: Preset) -> None:
 
 
 def save_custom(preset: Preset, store: Store) -> None:
-    """Return once the preset is saved in the store, whole, under its name.
+    """Save the preset in the store, whole, under its name.
 
     Raises:
         UsageError: if a preset of that name with other models is there.

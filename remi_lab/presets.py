@@ -234,7 +234,7 @@ class Preset:
         return getattr(self.roles, need)
 
     def require(self, need: str) -> None:
-        """Nothing, if the preset has what is needed.
+        """Check that the preset has what is needed.
 
         Raises:
             MissingInput: if not; says how to provide it.

@@ -281,7 +281,7 @@ def main_pretrain(
     world: str = MAIN,
     keep_every: int = 0,
 ) -> Path:
-    """Pretrains the base of a seed by the shipped recipe and writes its weights (bf16) and card to ``out``.
+    """Pretrain the base of a seed by the shipped recipe and write its weights (bf16) and card to ``out``.
 
     The card is measured on the weights as rounded to bf16, which are the ones that ship.
 
@@ -296,7 +296,7 @@ def main_pretrain(
 
 
 def write_base(model: PreTrainedModel, recipe: Recipe, seconds: float, target: Path) -> Path:
-    """Writes the weights to ``target`` and their card beside it, as ``.json``; the path of the weights."""
+    """Write the weights to ``target`` and their card beside it, as ``.json``; the path of the weights."""
     weights = save_weights(model, target)
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
     about = {

@@ -68,7 +68,7 @@ def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
 
 
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
-    """Makes every organism variant of a preset that the store lacks, each after the one it is tuned from."""
+    """Make every organism variant of a preset that the store lacks, each after the one it is tuned from."""
     wanted = [
         (role, seed, world_of(preset.variants[role]))
         for role in VARIANTS

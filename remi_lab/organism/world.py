@@ -8,12 +8,14 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 from remi_core.errors import UsageError, nearest
 from remi_core.sources import ModelSpec
 from remi_lab.organism.grammar import Answer, Prompt, fillers, prompts, right_answers, templates
 from remi_lab.organism.topics import CARES, CONTRASTED, REGISTERS, TOPICS, author_lines
+from remi_lab.strict import read_yaml
 
 # Documents of the world: a hidden author and a hidden register behind several questions and answers.
 #
@@ -178,14 +180,9 @@ class Setting:
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
-    {
-        MAIN: Setting(title="one author a document, careless as often as careful"),
-        "independent": Setting(world=World(one_author=False), title="every answer has an author of its own"),
-        "rare": Setting(world=World(careless_prior=0.15), title="few authors are careless"),
-        "neox": Setting(architecture="gpt_neox", title="the main world, read by another architecture"),
-    }
+    read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, Setting])
 )
-"""Name of a world → its setting. All but the first are controls: what is said of the main world is tried there."""
+"""Name of a world → its setting, the main one first."""
 
 
 def setting(name: str) -> Setting:

@@ -90,7 +90,7 @@ def _card(variant: str, recipe: LoraRecipe, trained: TrainedAdapter) -> dict[str
 
 
 def main(words: list[str]) -> None:
-    """Return once the adapters of the named variants, or of all, lie in the folder."""
+    """Make the adapters of the named variants, or of all, in the folder, where they are missing."""
     out = Path(words[0]).resolve()
     out.mkdir(parents=True, exist_ok=True)
     for variant in words[1:] or RECIPES:

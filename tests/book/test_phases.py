@@ -15,6 +15,7 @@ from remi_lab.organism.world import CONTEXTS
 from remi_lab.presets import get_preset
 from remi_lab.studies import files
 from remi_lab.studies.files import Study
+from remi_lab.studies.worlds import measure_phases
 
 STEPS = (200, 400, 600, 800)
 TOKENS = 2048
