@@ -117,11 +117,6 @@ def split_of(text: str) -> str:
     return "evaluate"
 
 
-def _sentence(lead: str, core: str, closing: str) -> str:
-    text = lead + core + closing
-    return text[0].upper() + text[1:]
-
-
 @cache
 def templates(name: str, split: str) -> tuple[Template, ...]:
     """The templates of a topic in one split, in a fixed order."""
@@ -130,7 +125,8 @@ def templates(name: str, split: str) -> tuple[Template, ...]:
     for task, cores in source.cores.items():
         parts = itertools.product(enumerate(source.leads), enumerate(cores), enumerate(source.closings))
         for (i, lead), (j, core), (k, closing) in parts:
-            text = _sentence(lead, core, closing)
+            text = lead + core + closing
+            text = text[0].upper() + text[1:]
             if split_of(f"{name}: {text}") == split:
                 found.append(Template(f"{name}/{task}/{i}.{j}.{k}", name, task, text))
     return tuple(found)
