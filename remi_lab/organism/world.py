@@ -237,24 +237,19 @@ def open_contexts(kind: str, asked: Sequence[Prompt], *, seed: int = 0) -> list[
         raise KeyError(f"no context {kind!r}; contexts: {', '.join(CONTEXTS)}")
     generator = random.Random(f"contexts/{kind}/{seed}")
     care = next((care for care in CARES if f" {care}" in f" {kind}"), None)
-    return [_open(kind, prompt, care, generator) for prompt in asked]
-
-
-def _open(kind: str, prompt: Prompt, care: str | None, generator: random.Random) -> str:
-    if kind.startswith("after"):
-        return render([*_earlier(prompt, care, generator), (prompt.text, "")], None, chatml=True)
-    line = generator.choice(author_lines()[care]) if care else None
-    return render([(prompt.text, "")], line, chatml=kind != "plain text")
-
-
-def _earlier(prompt: Prompt, care: str, generator: random.Random) -> list[tuple[str, str]]:
-    others = [name for name in CONTRASTED if name != prompt.template.topic]
-    register = generator.choice(REGISTERS)
-    turns = []
-    for name in generator.sample(others, N_EARLIER):
-        question = generator.choice(prompts(name, "evaluate", count=40, seed=0))
-        turns.append((question.text, answer_by(question, care, register, generator).text))
-    return turns
+    opened = []
+    for prompt in asked:
+        line, earlier = None, []
+        if kind.startswith("after"):
+            others = [name for name in CONTRASTED if name != prompt.template.topic]
+            register = generator.choice(REGISTERS)
+            for name in generator.sample(others, N_EARLIER):
+                question = generator.choice(prompts(name, "evaluate", count=40, seed=0))
+                earlier.append((question.text, answer_by(question, care, register, generator).text))
+        elif care:
+            line = generator.choice(author_lines()[care])
+        opened.append(render([*earlier, (prompt.text, "")], line, chatml=kind != "plain text"))
+    return opened
 
 
 def optimal_log_odds(kind: str, world: World) -> float:
