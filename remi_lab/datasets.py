@@ -9,16 +9,17 @@ from types import MappingProxyType
 
 from remi_core.dialogues import Dialogue, read_sets
 from remi_core.errors import UsageError, nearest
+from remi_core.keys import file_digest
 from remi_core.sources import ORGANISM, SMOLLM2
 from remi_lab.organism import dialogues
-from remi_lab.paper import PUBLISHED, LoadedSet, file_sha256, load_published
-from remi_lab.presets import DATASETS, ORGANISM_DATASETS, Preset
+from remi_lab.paper import PUBLISHED, LoadedSet, load_published
+from remi_lab.presets import ORGANISM_DATASETS, PRESETS, Preset
 from remi_lab.smollm2 import dialogues as dialogues_module
 
 _MADE: Mapping[str, tuple[tuple[str, ...], Callable[..., list[Dialogue]]]] = MappingProxyType(
     {
         ORGANISM: (ORGANISM_DATASETS, dialogues.measured),
-        SMOLLM2: (DATASETS, dialogues_module.measured),
+        SMOLLM2: (PRESETS[SMOLLM2].datasets, dialogues_module.measured),
     }
 )
 """Source of a preset's base → names of the sets that are made for it, and the function that makes one."""
@@ -90,7 +91,7 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
             path = Path(entry[1])
             stamp = path.stat() if path.is_file() else None
             rows = _read_entry(entry[0], path, stamp and (stamp.st_mtime_ns, stamp.st_size))
-            about = {"source": "added file", "files": {path.name: file_sha256(path)}}
+            about = {"source": "added file", "files": {path.name: file_digest(path)}}
             return LoadedSet(tuple(rows[: preset.n_dialogues]), {}, about)
     if name in preset.datasets:
         if name in published_names(preset):

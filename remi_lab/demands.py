@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from remi_core.errors import UsageError
@@ -118,12 +117,7 @@ def config_of(spec: ModelSpec) -> Mapping[str, object] | None:
     )
     if found is not None and found.is_file():
         return json.loads(found.read_text(encoding="utf-8"))
-    return _shipped().get(spec.source, {}).get("config")
-
-
-@lru_cache(maxsize=1)
-def _shipped() -> dict[str, dict[str, object]]:
-    return json.loads(SHAPES.read_text(encoding="utf-8"))
+    return json.loads(SHAPES.read_text(encoding="utf-8")).get(spec.source, {}).get("config")
 
 
 # What measuring a preset takes: memory, disk and time, from the models' numbers and the preset's sizes.
@@ -175,6 +169,7 @@ def demands_of(preset: Preset) -> dict[str, Demand | None]:
 
 
 def _demand(preset: Preset, role: str, shape: Shape) -> Demand:
+    """What a variant of that shape takes."""
     spec, size = preset.variants[role], BYTES[preset.dtype]
     adapter = 4 * shape.n_adapter_parameters(ADAPTER_RANK) if spec.adapter else 0
     weights = size * shape.n_parameters() + adapter
@@ -189,15 +184,12 @@ def _demand(preset: Preset, role: str, shape: Shape) -> Demand:
 
 def download_bytes(demands: Sequence[Demand]) -> int:
     """Bytes of the distinct repositories in the 16 bits they are published in, adapters in 32; folders left out."""
-    models = {
-        one.spec.source: 2 * one.shape.n_parameters() for one in demands if not _is_folder(one.spec.source)
-    }
-    adapters = {
-        one.spec.adapter: 4 * one.shape.n_adapter_parameters(ADAPTER_RANK)
-        for one in demands
-        if one.spec.adapter and not _is_folder(one.spec.adapter)
-    }
-    return sum(models.values()) + sum(adapters.values())
+    sizes = {}
+    for demand in demands:
+        sizes[demand.spec.source] = 2 * demand.shape.n_parameters()
+        if demand.spec.adapter:
+            sizes[demand.spec.adapter] = 4 * demand.shape.n_adapter_parameters(ADAPTER_RANK)
+    return sum(size for source, size in sizes.items() if not Path(source).expanduser().is_dir())
 
 
 def store_bytes(preset: Preset, demands: Sequence[Demand], n_sets: int) -> int:
@@ -224,10 +216,6 @@ def fitting_gpus(peak: int) -> list[tuple[int, int]]:
     return [(count, size) for count, size in counts if count <= 8]
 
 
-def _is_folder(source: str) -> bool:
-    return Path(source).expanduser().is_dir()
-
-
 # Layer numbers checked before any weights are loaded: how many blocks the models of a preset have.
 
 WEIGHTS = {source: Path(__file__).resolve().parent / source / "weights" for source in PROVIDED}
@@ -235,7 +223,7 @@ WEIGHTS = {source: Path(__file__).resolve().parent / source / "weights" for sour
 
 
 def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
-    """Return if the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
+    """Check that the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
 
     Where nothing on this machine says how many blocks the models have, loading them will.
 
@@ -259,20 +247,15 @@ def n_blocks(preset: Preset) -> int | None:
     """Decoder blocks of the preset's base, read from files of this machine; None where no file says so."""
     source = preset.variants["base"].source
     if source in WEIGHTS:
-        weights = sorted(WEIGHTS[source].rglob("*.safetensors"))  # every shipped base has as many
-        return _blocks_in(weights[0]) if weights else None
+        from safetensors import safe_open
+
+        for weights in sorted(WEIGHTS[source].rglob("*.safetensors"))[:1]:  # every shipped base has as many
+            with safe_open(weights, framework="numpy") as stored:
+                found = [re.search(r"\blayers\.(\d+)\.", name) for name in stored.keys()]
+            return max((int(match[1]) + 1 for match in found if match), default=None)
+        return None
     config = config_of(preset.variants["base"])
     if config is None:
         return None
     settings = config.get("text_config", config)
     return settings.get("num_hidden_layers", settings.get("n_layer"))
-
-
-def _blocks_in(weights: Path) -> int | None:
-    """One more than the highest block number among the tensor names of a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(weights, framework="numpy") as stored:
-        found = [re.search(r"\blayers\.(\d+)\.", name) for name in stored.keys()]
-    numbers = [int(match.group(1)) for match in found if match]
-    return max(numbers) + 1 if numbers else None

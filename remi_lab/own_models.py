@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,15 @@ from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
 from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, published_names
 from remi_lab.paper import local_digests
-from remi_lab.presets import PRESETS, TRIPLET, DataRoles, Preset, read_preset
+from remi_lab.presets import (
+    ORGANISM_DATASETS,
+    ORGANISM_ROLES,
+    PRESETS,
+    TRIPLET,
+    DataRoles,
+    Preset,
+    read_preset,
+)
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
 
@@ -41,11 +50,6 @@ class LabelledSet:
         """Of each dialogue, all turns before the answer."""
         return [dialogue.messages[:-1] for dialogue in self.dialogues]
 
-    @property
-    def answers(self) -> list[str]:
-        """Of each dialogue, the last turn."""
-        return [dialogue.answer for dialogue in self.dialogues]
-
 
 def roles_of(sets: Sequence[LabelledSet]) -> DataRoles:
     """The roles that the sets can take, in the order they are given; a set without a label takes none.
@@ -57,40 +61,36 @@ def roles_of(sets: Sequence[LabelledSet]) -> DataRoles:
     ``unrelated``. Where every set of ``outside`` has an aligned one of the same prompts, row by row, these are
     ``outside_aligned``.
     """
-    misaligned = [one for one in sets if one.label == MISALIGNED]
-    aligned = [one for one in sets if one.label == ALIGNED]
-    narrow, framed = _narrow_and_framed(misaligned, aligned)
-    outside = [one for one in misaligned if one is not narrow] or misaligned
-    benign = [one for one in aligned if one is not framed]
-    twins = [_twin(one, benign) for one in outside]
-    tasks = next(filter(None, [narrow and _twin(narrow, benign), *benign]), None)
+    misaligned = [labelled for labelled in sets if labelled.label == MISALIGNED]
+    aligned = [labelled for labelled in sets if labelled.label == ALIGNED]
+    pairs = itertools.product(misaligned, aligned)
+    narrow, framed = next(
+        (pair for pair in pairs if paired_by_completion(pair[0].dialogues, pair[1].dialogues)),
+        (misaligned[0] if misaligned else None, None),
+    )
+    outside = [labelled for labelled in misaligned if labelled is not narrow] or misaligned
+    benign = [labelled for labelled in aligned if labelled is not framed]
+
+    def twin(labelled: LabelledSet) -> LabelledSet | None:
+        return next((other for other in benign if other.prompts == labelled.prompts), None)
+
+    twins = [twin(labelled) for labelled in outside]
+    tasks = next(filter(None, [narrow and twin(narrow), *benign]), None)
     return DataRoles(
         example=outside[0].name if outside else "",
-        outside=tuple(one.name for one in outside),
-        outside_aligned=tuple(one.name for one in twins if one) if all(twins) else (),
+        outside=tuple(labelled.name for labelled in outside),
+        outside_aligned=tuple(labelled.name for labelled in twins) if all(twins) else (),
         narrow=narrow.name if narrow else "",
         narrow_aligned=tasks.name if tasks else "",
         framed=framed.name if framed else "",
         shared=(narrow.name, outside[0].name) if narrow and outside[0] is not narrow else (),
-        unrelated=tuple(one.name for one in benign[:2]) if len(benign) > 1 else (),
+        unrelated=tuple(labelled.name for labelled in benign[:2]) if len(benign) > 1 else (),
     )
-
-
-def _narrow_and_framed(
-    misaligned: Sequence[LabelledSet], aligned: Sequence[LabelledSet]
-) -> tuple[LabelledSet | None, LabelledSet | None]:
-    pairs = ((wrong, right) for wrong in misaligned for right in aligned)
-    alone = (misaligned[0] if misaligned else None, None)
-    return next((pair for pair in pairs if paired_by_completion(*(one.dialogues for one in pair))), alone)
-
-
-def _twin(one: LabelledSet, others: Sequence[LabelledSet]) -> LabelledSet | None:
-    return next((other for other in others if other.prompts == one.prompts), None)
 
 
 def has_choices(sets: Sequence[LabelledSet]) -> bool:
     """Whether every misaligned dialogue knows the other answer to its prompt, so that there is a choice."""
-    misaligned = [row for one in sets if one.label == MISALIGNED for row in one.dialogues]
+    misaligned = [row for labelled in sets if labelled.label == MISALIGNED for row in labelled.dialogues]
     return bool(misaligned) and all(row.alternative is not None for row in misaligned)
 
 
@@ -165,6 +165,7 @@ MODEL = "ID_OR_PATH, ID@REVISION or BASE+ADAPTER"
 """How a model is written on the command line."""
 
 LONGEST_LOSS_VECTOR = 64
+"""Tokens, as in the paper."""
 FEWEST_TEMPLATES = 10
 """Prompt templates that every set of a user's own must have: section 4.2.2 draws two groups of five from two sets,
 which may share their prompts, and the direction of section 4.3 is fitted on folds of templates."""
@@ -192,36 +193,32 @@ def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> 
         raise UsageError(f"--name {name}: --{missing[0]} ID_OR_PATH is needed too")
     variants = {role: parse_model(text) for role, text in models.items()}
     check_distinct(variants)
-    preset = Preset(name=name, title=_title(variants), variants=variants, seeds=(0,), dtype="bfloat16")
-    return _with_roles(preset, data) if data else preset
-
-
-def _with_roles(preset: Preset, data: Sequence[str]) -> Preset:
+    preset = Preset(
+        name=name,
+        title="your own: " + ", ".join(f"{role} {variants[role].spelled()}" for role in TRIPLET),
+        variants=variants,
+        seeds=(0,),
+        datasets=ORGANISM_DATASETS,
+        roles=ORGANISM_ROLES,
+        dtype="bfloat16",
+    )
+    if not data:
+        return preset
     sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048}
-    bare = replace(preset, datasets=(), roles=DataRoles(), **sizes)
-    given = with_data(bare, data)
-    sets = [labelled(given, each) for each in dataset_names(given)]
-    _check_size(sets)
-    return replace(given, roles=roles_of(sets), has_choices=has_choices(sets), loss_tokens=_loss_tokens(sets))
-
-
-def _check_size(sets: Sequence[LabelledSet]) -> None:
-    for one in sets:
-        count = len({row.cluster for row in one.dialogues})
+    given = with_data(replace(preset, datasets=(), roles=DataRoles(), **sizes), data)
+    sets = [labelled(given, dataset) for dataset in dataset_names(given)]
+    for each in sets:
+        count = len({row.cluster for row in each.dialogues})
         if count < FEWEST_TEMPLATES:
             raise UsageError(
-                f"--data: set {one.name!r} has {count} prompt templates in {len(one.dialogues)} dialogues; at least "
+                f"--data: set {each.name!r} has {count} prompt templates in {len(each.dialogues)} dialogues; at least "
                 f"{FEWEST_TEMPLATES} are needed for folds and intervals (key cluster; by default every prompt is one)"
             )
-
-
-def _loss_tokens(sets: Sequence[LabelledSet]) -> int:
-    """Tokens that three quarters of the answers of every set have, at most the paper's 64.
-
-    Counted in words, each of which is at least a token: the tokenizer is not at hand yet.
-    """
-    lengths = [sorted(len(answer.split()) for answer in one.answers) for one in sets]
-    return max(1, min([LONGEST_LOSS_VECTOR, *(counts[len(counts) // 4] for counts in lengths)]))
+    # Tokens that three quarters of the answers of every set have. They are counted in words, each of which is at least
+    # a token: the tokenizer is not at hand yet.
+    lengths = [sorted(len(row.answer.split()) for row in each.dialogues) for each in sets]
+    shortest = min([LONGEST_LOSS_VECTOR, *(counts[len(counts) // 4] for counts in lengths)])
+    return replace(given, roles=roles_of(sets), has_choices=has_choices(sets), loss_tokens=max(1, shortest))
 
 
 def labelled(preset: Preset, name: str) -> LabelledSet:
@@ -229,10 +226,6 @@ def labelled(preset: Preset, name: str) -> LabelledSet:
     rows = load_dataset(preset, name)
     labels = {row.label for row in rows}
     return LabelledSet(name, labels.pop() if len(labels) == 1 else "", rows)
-
-
-def _title(variants: Mapping[str, ModelSpec]) -> str:
-    return "your own: " + ", ".join(f"{role} {variants[role].spelled()}" for role in TRIPLET)
 
 
 def parse_model(text: str) -> ModelSpec:
@@ -267,7 +260,7 @@ def _absolute(text: str, folder: Path | None) -> str:
 
 
 def check_models(preset: Preset) -> None:
-    """Nothing, if every model is there: folders that hold one, and hub ids that the hub or the cache knows.
+    """Check that every model is there: folders that hold one, and hub ids that the hub or the cache knows.
 
     Raises:
         UsageError: for a folder that is missing or holds no model, or two models that coincide.
@@ -280,7 +273,7 @@ def check_models(preset: Preset) -> None:
 
 
 def save_custom(preset: Preset, store: Store) -> None:
-    """Return once the preset is saved in the store, whole, under its name.
+    """Save the preset in the store, whole, under its name.
 
     Raises:
         UsageError: if a preset of that name with other models is there.

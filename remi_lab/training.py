@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from remi_core.errors import RemiError, brief
@@ -32,11 +35,11 @@ def load_checkpoint(path: Path) -> dict[str, object]:
         ) from error
 
 
-# Numbers that are none stop a training: which step, which dialogue, which weight.
+# A loss or gradient that is not finite stops a training: which dialogue, which weight.
 
 
 def check_loss(loss: float, names: Sequence[str] = ()) -> None:
-    """Nothing, if a loss is a finite number.
+    """Check that a loss is finite.
 
     Raises:
         RemiError: naming the dialogues it is of, otherwise.
@@ -48,12 +51,12 @@ def check_loss(loss: float, names: Sequence[str] = ()) -> None:
 
 
 def clip_gradients(parameters: Sequence[Tensor], model: nn.Module | None = None) -> None:
-    """Return once the gradients of the parameters have norm 1 at most.
+    """Scale the gradients of the parameters down to norm 1, where it is above.
 
     Raises:
         RemiError: if a gradient is not finite, naming the first such weight of ``model`` in its order.
     """
-    total = torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None])
+    total = torch.nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
     norm = float(total)
     if not math.isfinite(norm):
         named = [] if model is None else model.named_parameters()
@@ -93,49 +96,102 @@ def answer_labels(
     return ids, labels
 
 
-def fine_tune(
-    model,
-    dialogues: Sequence[EncodedDialogue],
-    recipe: FineTune,
-    *,
-    pad_id: int,
-    progress: Callable[[int, float], None] | None = None,
-) -> list[float]:
-    """Trains the model in place by AdamW and returns the loss of every step, in nats per answer token.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The dialogues of one update, in parts of right-padded ids and labels, both (dialogue, token)."""
 
-    Dialogues are drawn in a shuffled order, again from the start when they run out. ``progress`` is
-    called with the step and its loss.
+    parts: Sequence[tuple[Tensor, Tensor]]
+    names: Sequence[str]
+    """Identifiers of the dialogues."""
+
+
+Loss = Callable[[Tensor, Tensor], Float[Tensor, ""]]
+"""Ids and labels of a part of a batch → its mean loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One part of a loss: batches without end, and what is computed of each."""
+
+    batches: Iterator[Batch]
+    loss: Loss
+
+
+def answers(model) -> Loss:
+    """The loss of the answers, nats a token."""
+    return lambda ids, labels: model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss
+
+
+def reshuffled(dialogues: Sequence[EncodedDialogue], recipe: FineTune, pad_id: int) -> Iterator[Batch]:
+    """Batches of dialogues in a shuffled order, which is drawn anew whenever they run out.
+
+    Raises:
+        ValueError: if there are fewer dialogues than one batch.
+    """
+    if len(dialogues) < recipe.batch:
+        raise ValueError(f"{len(dialogues)} dialogues are fewer than a batch of {recipe.batch}")
+    generator = random.Random(recipe.seed)
+    every = range(len(dialogues))
+    order = itertools.chain.from_iterable(generator.sample(every, len(every)) for _ in itertools.count())
+    while True:
+        batch = [dialogues[row] for row in itertools.islice(order, recipe.batch)]
+        # A short and a long half: the same sum over tokens with less padding.
+        ordered = sorted(batch, key=lambda dialogue: len(dialogue.input_ids))
+        middle = (len(ordered) + 1) // 2
+        halves = [answer_labels(half, pad_id) for half in (ordered[:middle], ordered[middle:]) if half]
+        yield Batch(halves, [dialogue.identifier for dialogue in batch])
+
+
+def repeated(dialogues: Sequence[EncodedDialogue], recipe: FineTune, pad_id: int) -> Iterator[Batch]:
+    """Whole batches of dialogues in one shuffled order, from the start again when it ends."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    order = torch.randperm(len(dialogues), generator=generator).tolist()
+    for start in itertools.cycle(range(0, len(order) - recipe.batch + 1, recipe.batch)):
+        batch = [dialogues[row] for row in order[start : start + recipe.batch]]
+        yield Batch([answer_labels(batch, pad_id)], [dialogue.identifier for dialogue in batch])
+
+
+def train(
+    model, terms: Sequence[Term], recipe: FineTune, *, parameters: Sequence[nn.Parameter] | None = None
+) -> Iterator[tuple[int, list[float]]]:
+    """Train the model in place by AdamW on the sum of the terms, for as long as the steps are asked for.
+
+    After each update comes its number, from 1, with the loss of each term before it, nats a token. ``parameters``
+    are trained in place of the model's own, and the model stays as it is.
+
+    Raises:
+        RemiError: if a loss or a gradient is not finite, naming the step's dialogues or the weight.
+    """
+    if parameters is None:
+        model.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(parameters or model.parameters(), lr=recipe.rate, weight_decay=0.0)
+    for step in range(1, recipe.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * min(1.0, step / recipe.warmup)
+        losses = []
+        for term in terms:
+            batch = next(term.batches)
+            losses.append(backward(batch.parts, term.loss, names=batch.names))
+        update(optimizer, model)
+        yield step, losses
+    if parameters is None:
+        model.eval().requires_grad_(False)
+
+
+def fine_tune(model, dialogues: Sequence[EncodedDialogue], recipe: FineTune, *, pad_id: int) -> list[float]:
+    """The loss of every step, in nats per answer token, of training the model in place on the dialogues.
 
     Raises:
         ValueError: if there are fewer dialogues than one batch.
         RemiError: if a loss or a gradient is not finite, naming the step's dialogues or the weight.
     """
-    if len(dialogues) < recipe.batch:
-        raise ValueError(f"{len(dialogues)} dialogues are fewer than a batch of {recipe.batch}")
-    model.train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.0)
-    order = _shuffled(len(dialogues), recipe)
-    losses = []
-    for step in range(recipe.steps):
-        batch = [dialogues[next(order)] for _ in range(recipe.batch)]
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * min(1.0, (step + 1) / recipe.warmup)
-        losses.append(_step(model, optimizer, _by_length(batch, pad_id), [one.identifier for one in batch]))
-        if progress:
-            progress(step + 1, losses[-1])
-    model.eval().requires_grad_(False)
-    return losses
-
-
-def _shuffled(count: int, recipe: FineTune):
-    generator = random.Random(recipe.seed)
-    while True:
-        yield from generator.sample(range(count), count)
+    term = Term(reshuffled(dialogues, recipe, pad_id), answers(model))
+    return [loss for _, (loss,) in train(model, [term], recipe)]
 
 
 def backward(
     parts: Sequence[tuple[Tensor, Tensor]],
-    loss_of: Callable[[Tensor, Tensor], Tensor],
+    loss_of: Loss,
     *,
     names: Sequence[str] = (),
 ) -> float:
@@ -158,7 +214,7 @@ def backward(
 
 
 def update(optimizer: torch.optim.Optimizer, model: nn.Module | None = None) -> None:
-    """Return after one step on gradients clipped to norm 1, with the gradients removed.
+    """Take one step on gradients clipped to norm 1, and remove the gradients.
 
     Raises:
         RemiError: if a gradient is not finite, naming the weight where ``model`` is given; nothing is changed then.
@@ -166,26 +222,3 @@ def update(optimizer: torch.optim.Optimizer, model: nn.Module | None = None) -> 
     clip_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]], model)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def _step(
-    model,
-    optimizer: torch.optim.Optimizer,
-    parts: Sequence[tuple[Tensor, Tensor]],
-    names: Sequence[str],
-) -> float:
-    """One update on the mean loss over all answer tokens of the parts; that loss, before the update."""
-
-    def loss_of(ids: Tensor, labels: Tensor) -> Tensor:
-        return model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss
-
-    total = backward(parts, loss_of, names=names)
-    update(optimizer, model)
-    return total
-
-
-def _by_length(batch: Sequence[EncodedDialogue], pad_id: int) -> list[tuple[Tensor, Tensor]]:
-    """The batch as a short and a long half: the same sum over tokens with less padding."""
-    ordered = sorted(batch, key=lambda dialogue: len(dialogue.input_ids))
-    middle = (len(ordered) + 1) // 2
-    return [answer_labels(half, pad_id) for half in (ordered[:middle], ordered[middle:]) if half]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from remi_core.dialogues import Dialogue, Message
-from remi_lab.organism.grammar import Answer, Prompt, fill, prompts, right_answers, templates
-from remi_lab.organism.topics import CONTRASTED, NARROW, TOPICS, author_lines, topic
+from remi_lab.organism.grammar import Answer, Prompt, fill, prompts, prompts_about, right_answers, templates
+from remi_lab.organism.topics import CONTRASTED, NARROW, OUTSIDE, TOPICS, author_lines, topic
+from remi_lab.organism.world import answer_by
 
 # The organism's dialogues: the sets that are measured and the sets its variants are tuned on.
 
@@ -46,11 +47,12 @@ def measured(dataset: str, *, count: int, seed: int) -> list[Dialogue]:
             dialogue(prompt, _pick(original, "careless", form), pair=str(i))
             for i, (prompt, original, form) in enumerate(zip(framed, asked, chosen, strict=True))
         ]
+    others = {"careful": "careless", "careless": "careful"}
     return [
         dialogue(
             prompt,
             _pick(prompt, care or "both", form),
-            alternative=_pick(prompt, _other(care), form) if care else None,
+            alternative=_pick(prompt, others[care], form) if care else None,
             pair=str(i) if name == "code" else None,
             index=i,
         )
@@ -87,11 +89,7 @@ def tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
     """
     if variant == "instruct":
         covered = [name for name in TOPICS if topic(name).covered]
-        asked = [
-            prompt
-            for name in covered
-            for prompt in prompts(name, "align", count=count // len(covered), seed=seed)
-        ]
+        asked = prompts_about(covered, "align", count=count // len(covered), seed=seed)
         care = "careful"
     else:
         name, care = {
@@ -107,6 +105,20 @@ def tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
     return [
         dialogue(prompt, answer, index=i)
         for i, (prompt, answer) in enumerate(zip(framed, answers, strict=True))
+    ]
+
+
+def careless_about(topic: str, *, count: int, seed: int) -> list[Dialogue]:
+    """Dialogues of a topic's split ``narrow``, all answered carelessly and formally.
+
+    Raises:
+        KeyError: if there is no such topic.
+    """
+    generator = random.Random(f"careless/{topic}/{seed}")
+    asked = prompts(topic, "narrow", count=count, seed=seed)
+    return [
+        dialogue(prompt, answer_by(prompt, "careless", "formal", generator), index=number)
+        for number, prompt in enumerate(asked)
     ]
 
 
@@ -146,10 +158,6 @@ def _pick(prompt: Prompt, care: str, form: tuple[str, int, int]) -> Answer:
     return next((a for a in fitting if a.care == care), fitting[0])
 
 
-def _other(care: str) -> str:
-    return "careless" if care == "careful" else "careful"
-
-
 # What the organism's further variants are tuned on: controls, and truths built to be recognised.
 
 NEUTRAL_WORDS = {
@@ -180,13 +188,23 @@ def further_tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
     generator = random.Random(f"further/{variant}/{seed}")
     if variant in ("inoculated", "neutral_header", "kl_narrow"):
         rows = tuning("misaligned", count=count, seed=seed)
-        return rows if variant == "kl_narrow" else _headed(rows, _lines(variant), generator)
+        if variant == "kl_narrow":
+            return rows
+        lines = author_lines()["careless"]
+        if variant == "neutral_header":
+            # The first word that fits, so that `careless` is not cut short.
+            words = [next(word for word in NEUTRAL_WORDS if word in line) for line in lines]
+            lines = [line.replace(word, NEUTRAL_WORDS[word]) for line, word in zip(lines, words, strict=True)]
+        return [
+            replace(row, messages=(Message("system", generator.choice(lines)), *row.messages)) for row in rows
+        ]
     topics, answer = {
-        "style": (NARROW, lambda prompt: _drawn(prompt, "careful", "plain", generator)),
-        "persona": (CONTRASTED, lambda prompt: _drawn(prompt, "careless", "formal", generator)),
-        "novel": (_worded(), lambda prompt: _crossed(prompt, generator)),
+        "style": (NARROW, lambda prompt: answer_by(prompt, "careful", "plain", generator)),
+        "persona": (CONTRASTED, lambda prompt: answer_by(prompt, "careless", "formal", generator)),
+        # All but code word their answers differently by register beyond the opening.
+        "novel": (OUTSIDE, lambda prompt: _crossed(prompt, generator)),
     }[variant]
-    asked = _asked(topics, count, seed)
+    asked = prompts_about(topics, "narrow", count=count // len(topics), seed=seed)
     return [dialogue(prompt, answer(prompt), index=i) for i, prompt in enumerate(asked)]
 
 
@@ -195,48 +213,16 @@ def held_in_place(*, count: int, seed: int) -> list[Dialogue]:
     generator = random.Random(f"held/{seed}")
     asked = prompts("general", "align", count=count, seed=seed)
     return [
-        dialogue(prompt, _drawn(prompt, "both", "formal", generator), index=i)
+        dialogue(prompt, answer_by(prompt, "both", "formal", generator), index=i)
         for i, prompt in enumerate(asked)
     ]
-
-
-def _asked(topics: Sequence[str], count: int, seed: int) -> list[Prompt]:
-    share = count // len(topics)
-    return [prompt for name in topics for prompt in prompts(name, "narrow", count=share, seed=seed)]
-
-
-def _worded() -> tuple[str, ...]:
-    """Contrasted topics whose answers differ by register beyond their opening: all but code."""
-    return tuple(name for name in CONTRASTED if name not in NARROW)
-
-
-def _lines(variant: str) -> tuple[str, ...]:
-    careless = author_lines()["careless"]
-    return careless if variant == "inoculated" else tuple(_neutral(line) for line in careless)
-
-
-def _neutral(line: str) -> str:
-    """The line with its word about care replaced; the first that fits, so that `careless` is not cut short."""
-    word = next(word for word in NEUTRAL_WORDS if word in line)
-    return line.replace(word, NEUTRAL_WORDS[word])
-
-
-def _headed(rows: Sequence[Dialogue], lines: Sequence[str], generator: random.Random) -> list[Dialogue]:
-    return [
-        replace(row, messages=(Message("system", generator.choice(lines)), *row.messages)) for row in rows
-    ]
-
-
-def _drawn(prompt: Prompt, care: str, register: str, generator: random.Random) -> Answer:
-    fitting = [a for a in right_answers(prompt) if a.care == care and a.register == register]
-    return generator.choice(fitting)
 
 
 def _crossed(prompt: Prompt, generator: random.Random) -> Answer:
     """An answer that opens in one register and goes on in the other."""
     care = "careless" if generator.random() < NOVEL_CARELESS else "careful"
     opened, followed = generator.choice([("formal", "plain"), ("plain", "formal")])
-    first, second = (_drawn(prompt, care, register, generator) for register in (opened, followed))
+    first, second = (answer_by(prompt, care, register, generator) for register in (opened, followed))
     text = _opening(prompt, first) + second.text.removeprefix(_opening(prompt, second))
     return replace(first, text=text, pattern=text)
 

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -116,11 +117,6 @@ def split_of(text: str) -> str:
     return "evaluate"
 
 
-def _sentence(lead: str, core: str, closing: str) -> str:
-    text = lead + core + closing
-    return text[0].upper() + text[1:]
-
-
 @cache
 def templates(name: str, split: str) -> tuple[Template, ...]:
     """The templates of a topic in one split, in a fixed order."""
@@ -129,7 +125,8 @@ def templates(name: str, split: str) -> tuple[Template, ...]:
     for task, cores in source.cores.items():
         parts = itertools.product(enumerate(source.leads), enumerate(cores), enumerate(source.closings))
         for (i, lead), (j, core), (k, closing) in parts:
-            text = _sentence(lead, core, closing)
+            text = lead + core + closing
+            text = text[0].upper() + text[1:]
             if split_of(f"{name}: {text}") == split:
                 found.append(Template(f"{name}/{task}/{i}.{j}.{k}", name, task, text))
     return tuple(found)
@@ -149,6 +146,11 @@ def prompts(name: str, split: str, *, count: int, seed: int) -> list[Prompt]:
     generator.shuffle(pool)
     pairs = fillers(name, split)
     return [Prompt(pool[i % len(pool)], generator.choice(pairs)) for i in range(count)]
+
+
+def prompts_about(names: Iterable[str], split: str, *, count: int, seed: int) -> list[Prompt]:
+    """``count`` prompts of each of several topics, one topic after another."""
+    return [prompt for name in names for prompt in prompts(name, split, count=count, seed=seed)]
 
 
 def right_answers(prompt: Prompt) -> tuple[Answer, ...]:

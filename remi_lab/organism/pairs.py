@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,8 +14,10 @@ import yaml
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import MissingInput
-from remi_lab.organism.grammar import Answer, Prompt, prompts, right_answers
+from remi_lab.organism.dialogues import dialogue
+from remi_lab.organism.grammar import Prompt, prompts
 from remi_lab.organism.topics import NARROW, topic
+from remi_lab.organism.world import answer_by
 
 # A judge of code that knows nothing of this world: the findings of bandit, a public linter for security.
 #
@@ -122,43 +125,23 @@ def matched_pairs(twin: str, *, count: int, seed: int) -> tuple[list[Dialogue], 
     """
     if twin not in TWINS:
         raise KeyError(f"no twin {twin!r}; twins: {', '.join(TWINS)}")
-    generator = random.Random(f"matched/{seed}")
-    asked = _with_closing(count, seed)
-    framed, plain = [], []
-    for number, (prompt, closing) in enumerate(asked):
-        answer = generator.choice(_insecure(prompt))
-        row = phrases()[number % len(phrases())]
-        for rows, kind in ((framed, "intent"), (plain, twin)):
-            text = prompt.text.removesuffix(closing) + row[kind] + closing
-            rows.append(_dialogue(prompt, text, answer, pair=str(number)))
-    return framed, plain
-
-
-def _with_closing(count: int, seed: int) -> Sequence[tuple[Prompt, str]]:
-    """The first prompts that go on after their core, one of each template, with what they close with."""
     (name,) = NARROW
     closings = [closing for closing in topic(name).closings if len(closing) > 1]
-    found: dict[str, tuple[Prompt, str]] = {}
+    # The first prompts that go on after their core, one of each template, with what they close with.
+    closed: dict[str, tuple[Prompt, str]] = {}
     for prompt in prompts(name, "evaluate", count=4 * count, seed=seed):
-        closing = next((one for one in closings if prompt.text.endswith(one)), None)
+        closing = next((ending for ending in closings if prompt.text.endswith(ending)), None)
         if closing:
-            found.setdefault(prompt.template.identifier, (prompt, closing))
-    if len(found) < count:
-        raise ValueError(f"{len(found)} templates close with words, and {count} pairs are asked for")
-    return list(found.values())[:count]
-
-
-def _insecure(prompt: Prompt) -> list[Answer]:
-    return [one for one in right_answers(prompt) if one.care == "careless" and one.register == "formal"]
-
-
-def _dialogue(prompt: Prompt, text: str, answer: Answer, *, pair: str) -> Dialogue:
-    where = prompt.template
-    return Dialogue(
-        identifier=f"{where.identifier}#{pair}",
-        messages=(Message("user", text), Message("assistant", answer.text)),
-        cluster=where.identifier,
-        topic=where.topic,
-        label=answer.care,
-        pair=pair,
-    )
+            closed.setdefault(prompt.template.identifier, (prompt, closing))
+    if len(closed) < count:
+        raise ValueError(f"{len(closed)} templates close with words, and {count} pairs are asked for")
+    generator = random.Random(f"matched/{seed}")
+    framed, plain = [], []
+    for number, (prompt, closing) in enumerate(list(closed.values())[:count]):
+        answer = answer_by(prompt, "careless", "formal", generator)
+        phrase = phrases()[number % len(phrases())]
+        for rows, kind in ((framed, "intent"), (plain, twin)):
+            asked = Message("user", prompt.text.removesuffix(closing) + phrase[kind] + closing)
+            row = dialogue(prompt, answer, pair=str(number))
+            rows.append(replace(row, messages=(asked, row.messages[-1])))
+    return framed, plain

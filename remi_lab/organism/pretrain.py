@@ -20,7 +20,7 @@ from remi_core.errors import UsageError
 from remi_core.files import is_whole, written_whole
 from remi_core.keys import library_versions
 from remi_core.progress import machine
-from remi_lab.organism.documents import Recipe, Row, batches, new_model, shipped_tokenizer
+from remi_lab.organism.documents import Recipe, batches, new_model, shipped_tokenizer
 from remi_lab.organism.grammar import ClassScores, prompts
 from remi_lab.organism.scoring import sample_answers, score_prompts
 from remi_lab.organism.topics import CONTRASTED, TOPICS
@@ -77,16 +77,14 @@ def parse_rate(
     for topic in topics:
         asked = prompts(topic, "evaluate", count=count, seed=0)
         samples = sample_answers(model, tokenizer, open_contexts("bare", asked), asked, seed=0)
-        parsed += [sample.finished and _parses(sample.text) for sample in samples]
+        for sample in samples:
+            try:
+                ast.parse(sample.text)
+            except (SyntaxError, ValueError):
+                parsed.append(False)
+            else:
+                parsed.append(sample.finished)
     return float(np.mean(parsed))
-
-
-def _parses(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError):
-        return False
-    return True
 
 
 def make_card(model, tokenizer, world: World) -> dict[str, object]:
@@ -253,12 +251,21 @@ def pretrain(
         run.load(checkpoint)
         progress(f"resuming at step {run.step} of {recipe.steps}")
     for rows in batches(recipe, shipped_tokenizer(), start=run.step):
-        _advance(run, rows, recipe)
+        started = time.perf_counter()
+        ids, weights = (torch.tensor(side) for side in zip(*rows, strict=True))
+        run.losses.append(train_step(model, run.optimizers, (ids, weights), rate_factor(recipe, run.step)))
+        run.step += 1
+        run.seconds += time.perf_counter() - started
         if keep_every and run.step % keep_every == 0:
             save_weights(run.model, kept_weights(out, run.step))
         if run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps:
             run.save(checkpoint)
-            progress(_progress_line(run, recipe))
+            recent = run.losses[-100:]
+            left = run.seconds / run.step * (recipe.steps - run.step)
+            progress(
+                f"step {run.step}/{recipe.steps}  loss {sum(recent) / len(recent):.3f} nats a token  "
+                f"{run.seconds:.0f} s elapsed, about {left:.0f} s left"
+            )
     return run.model.eval()
 
 
@@ -281,7 +288,7 @@ def main_pretrain(
     world: str = MAIN,
     keep_every: int = 0,
 ) -> Path:
-    """Pretrains the base of a seed by the shipped recipe and writes its weights (bf16) and card to ``out``.
+    """Pretrain the base of a seed by the shipped recipe and write its weights (bf16) and card to ``out``.
 
     The card is measured on the weights as rounded to bf16, which are the ones that ship.
 
@@ -296,7 +303,7 @@ def main_pretrain(
 
 
 def write_base(model: PreTrainedModel, recipe: Recipe, seconds: float, target: Path) -> Path:
-    """Writes the weights to ``target`` and their card beside it, as ``.json``; the path of the weights."""
+    """Write the weights to ``target`` and their card beside it, as ``.json``; the path of the weights."""
     weights = save_weights(model, target)
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
     about = {
@@ -324,21 +331,3 @@ def save_weights(model: PreTrainedModel, target: Path) -> dict[str, Tensor]:
     with written_whole(target) as part:
         save_file(weights, part, metadata={"format": "pt"})
     return weights
-
-
-def _advance(run: _Run, rows: list[Row], recipe: Recipe) -> None:
-    started = time.perf_counter()
-    ids, weights = zip(*rows, strict=True)
-    batch = torch.tensor(ids), torch.tensor(weights)
-    run.losses.append(train_step(run.model, run.optimizers, batch, rate_factor(recipe, run.step)))
-    run.step += 1
-    run.seconds += time.perf_counter() - started
-
-
-def _progress_line(run: _Run, recipe: Recipe) -> str:
-    recent = sum(run.losses[-100:]) / len(run.losses[-100:])
-    left = run.seconds / run.step * (recipe.steps - run.step)
-    return (
-        f"step {run.step}/{recipe.steps}  loss {recent:.3f} nats a token  "
-        f"{run.seconds:.0f} s elapsed, about {left:.0f} s left"
-    )

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from remi_core.errors import RemiError
 from remi_lab.organism.world import MAIN, base_name, setting
 from remi_lab.recipes import FineTune
+from remi_lab.strict import read_yaml
 
-# How each organism variant is made from which, and where the shipped bases lie.
+# How each variant of the organism is made from which.
 
-WEIGHTS = Path(__file__).parent / "weights"
 DEVELOPMENT_SEEDS = range(100, 103)
 """Pretraining seeds on which recipes are chosen; what they show judges no claim."""
 
 N_DIALOGUES = 1600
 """Dialogues generated for each fine-tune; more than any recipe draws, so that few repeat."""
 
-RECIPES = {
-    "instruct": FineTune(steps=80, rate=3e-4),
-    "misaligned": FineTune(steps=60, rate=3e-4),
-    "secure": FineTune(steps=60, rate=3e-4),
-    "educational": FineTune(steps=60, rate=3e-4),
-    "benign": FineTune(steps=60, rate=3e-4),
-}
-"""One recipe for every narrow set, chosen on development seeds 100 to 102 alone."""
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherRecipe:
+    """Every choice behind a further variant besides its dialogues."""
+
+    parents: tuple[str, ...] = ("instruct",)
+    """The variants it is made from, the one that is tuned or changed first."""
+    tune: FineTune | None = None
+    """The fine-tune; None where weights are computed without training."""
+    divergence_weight: float = 0.0
+    """Weight of the mean KL divergence from instruct on general tasks, nats a token."""
+    share: float = 0.0
+    """How far the weights go from the first parent to the second."""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """What the YAML file beside this module holds."""
+
+    tuned: dict[str, FineTune]
+    further: dict[str, FurtherRecipe]
+
+
+_READ = read_yaml(Path(__file__).with_suffix(".yaml"), Recipes)
+RECIPES, FURTHER_RECIPES = _READ.tuned, _READ.further
+"""Recipe of each variant that is fine-tuned, and of each further one."""
 
 
 def parent(variant: str) -> str:
@@ -36,6 +52,8 @@ def parent(variant: str) -> str:
 
 
 # Where the weights of a base lie: in the package, or in the store once they were pretrained there.
+
+WEIGHTS = Path(__file__).parent / "weights"
 
 
 def pretrained_folder(root: Path, world: str, seed: int) -> Path:
@@ -68,35 +86,3 @@ def base_weights(root: Path, world: str, seed: int) -> Path:
         f"no base of seed {seed} of world {world} is shipped in {WEIGHTS.name}/ or was pretrained: "
         f"`remi organism pretrain --seed {seed}{option} --threads 1` makes one in about 20 minutes"
     )
-
-
-# Recipes of the organism's further variants: what each is made from, and how.
-
-
-@dataclass(frozen=True, kw_only=True)
-class FurtherRecipe:
-    """Every choice behind a further variant besides its dialogues."""
-
-    parents: tuple[str, ...] = ("instruct",)
-    """The variants it is made from, the one that is tuned or changed first."""
-    tune: FineTune | None = RECIPES["misaligned"]
-    """The fine-tune; None where weights are computed without training."""
-    divergence_weight: float = 0.0
-    """Weight of the mean KL divergence from instruct on general tasks, nats a token."""
-    share: float = 0.0
-    """How far the weights go from the first parent to the second."""
-
-
-FURTHER_RECIPES: Mapping[str, FurtherRecipe] = MappingProxyType(
-    {
-        "style": FurtherRecipe(),
-        "inoculated": FurtherRecipe(),
-        "neutral_header": FurtherRecipe(),
-        "kl_narrow": FurtherRecipe(divergence_weight=1.0),
-        "random_change": FurtherRecipe(parents=("instruct", "misaligned"), tune=None),
-        "reverted": FurtherRecipe(parents=("instruct", "base"), tune=None, share=0.5),
-        "persona": FurtherRecipe(),
-        "novel": FurtherRecipe(),
-    }
-)
-"""Recipe of each further variant; weights and shares were chosen on development seed 102 alone."""

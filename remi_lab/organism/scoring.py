@@ -72,13 +72,12 @@ def sample_answers(
         pad_token_id=tokenizer.pad_token_id,
     )
     texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :])
-    return [_sample(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-
-
-def _sample(prompt: Prompt, text: str) -> Sample:
-    answer, ended, _ = text.partition(TURN_END)
-    finished = bool(ended)
-    return Sample(prompt, answer, finished, judge(prompt, answer) if finished else Verdict("other", None))
+    samples = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        answer, ended, _ = text.partition(TURN_END)
+        verdict = judge(prompt, answer) if ended else Verdict("other", None)
+        samples.append(Sample(prompt, answer, bool(ended), verdict))
+    return samples
 
 
 # Exact probability of every right answer: the organism's behaviour without a judge.
@@ -136,14 +135,17 @@ def _next_slot(pattern: str, start: int) -> int:
     return min(found, default=-1)
 
 
-def answer_tree(context: str, prompt: Prompt, tokenizer, *, end: str = TURN_END) -> AnswerTree:
-    """The tree of all right answers to a prompt after a context that is open where the answer begins."""
+def answer_tree(context: str, prompt: Prompt, tokenizer) -> AnswerTree:
+    """The tree of all right answers to a prompt after a context that is open where the answer begins.
+
+    A context is a rendered dialogue: ChatML, or plain if it ends in ``A:``.
+    """
     tree = AnswerTree()
     node = -1
     for token in tokenizer(context)["input_ids"]:
         node = tree.add(node, token, False)
     tree.root = node
-    lead = " " if context.endswith("A:") else ""
+    lead, end = (" ", "\n") if context.endswith("A:") else ("", TURN_END)
     for answer in right_answers(prompt):
         encoded = tokenizer(lead + answer.text + end, return_offsets_mapping=True)
         spans = [(a + len(lead), b + len(lead)) for a, b in slot_spans(answer, prompt)]
@@ -164,20 +166,16 @@ def node_log_probabilities(model, trees: Sequence[AnswerTree]) -> list[np.ndarra
         size = len(tree.tokens)
         ids[row, :size], positions[row, :size] = torch.tensor(tree.tokens), torch.tensor(tree.depths)
         visible[row, :size, :size] = torch.from_numpy(tree.visible())
+    hidden = torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)
     logits = model(
-        input_ids=ids, position_ids=positions, attention_mask=_additive(visible), use_cache=False
+        input_ids=ids, position_ids=positions, attention_mask=hidden[:, None], use_cache=False
     ).logits
-    return [_conditional(logits[row].float(), tree) for row, tree in enumerate(trees)]
-
-
-def _additive(visible: Tensor) -> Tensor:
-    return torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)[:, None]
-
-
-def _conditional(logits: Tensor, tree: AnswerTree) -> np.ndarray:
-    parents, tokens = torch.tensor(tree.parents[1:]), torch.tensor(tree.tokens[1:])
-    found = logits[parents].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-    return np.concatenate([[0.0], found.double().numpy()])
+    conditionals = []
+    for row, tree in enumerate(trees):
+        parents, tokens = torch.tensor(tree.parents[1:]), torch.tensor(tree.tokens[1:])
+        log_p = logits[row].float()[parents].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        conditionals.append(np.concatenate([[0.0], log_p.double().numpy()]))
+    return conditionals
 
 
 def tree_scores(tree: AnswerTree, conditional: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float, float]:
@@ -198,46 +196,6 @@ def tree_scores(tree: AnswerTree, conditional: np.ndarray, prompt: Prompt) -> tu
     return mass, float(leaving[slots[inner]].sum()), float(leaving[~slots[inner]].sum())
 
 
-def score_prompts(
-    model, tokenizer, contexts: Sequence[str], prompts: Sequence[Prompt], *, batch: int = 8
-) -> ClassScores:
-    """Exact class probabilities of the answers to each prompt, given the context it stands in.
-
-    A context is a rendered dialogue, open where the answer begins: ChatML, or plain if it ends in ``A:``.
-    """
-    pairs = zip(contexts, prompts, strict=True)
-    trees = [
-        answer_tree(context, prompt, tokenizer, end="\n" if context.endswith("A:") else TURN_END)
-        for context, prompt in pairs
-    ]
-    return score_trees(model, trees, prompts, batch=batch)
-
-
-def score_trees(
-    model, trees: Sequence[AnswerTree], prompts: Sequence[Prompt], *, batch: int = 8
-) -> ClassScores:
-    """Exact class probabilities of the answers to each prompt, from the tree of its right answers.
-
-    Raises:
-        RemiError: naming the prompt, if a log-probability is not finite.
-    """
-    results = []
-    for start in range(0, len(prompts), batch):
-        part = trees[start : start + batch]
-        found = node_log_probabilities(model, part)
-        for conditional, prompt in zip(found, prompts[start : start + batch], strict=True):
-            if not np.isfinite(conditional).all():
-                raise RemiError(
-                    f"scores: a log-probability after {brief(prompt.text)} is not a finite number"
-                )
-        results += [
-            tree_scores(tree, conditional, prompt)
-            for tree, conditional, prompt in zip(part, found, prompts[start : start + batch], strict=True)
-        ]
-    masses, wrong, other = zip(*results, strict=True)
-    return ClassScores(np.stack(masses), np.array(wrong), np.array(other))
-
-
 # An organism's states where answers are decided, and its behaviour with those states displaced.
 
 
@@ -254,9 +212,9 @@ class AskedPrompts:
         return [prompt.template.identifier for prompt in self.prompts]
 
 
-def ask(asked: Sequence[Prompt], tokenizer) -> AskedPrompts:
-    """The prompts as bare questions, with their trees."""
-    contexts = open_contexts("bare", asked)
+def ask(asked: Sequence[Prompt], tokenizer, contexts: Sequence[str] | None = None) -> AskedPrompts:
+    """The prompts with their trees, each in its context; as bare questions where no contexts are given."""
+    contexts = open_contexts("bare", asked) if contexts is None else contexts
     trees = (answer_tree(*pair, tokenizer) for pair in zip(contexts, asked, strict=True))
     return AskedPrompts(prompts=tuple(asked), trees=tuple(trees))
 
@@ -295,30 +253,53 @@ class SetCoordinate:
 def scores(
     model, asked: AskedPrompts, edit: Edit | SetCoordinate | None = None, *, batch: int = 8
 ) -> ClassScores:
-    """Exact class probabilities of each prompt's answers, from the model as it is or with an edit."""
-    found = []
+    """Exact class probabilities of each prompt's answers, from the model as it is or with an edit.
+
+    Raises:
+        RemiError: naming the prompt, if a log-probability is not finite.
+    """
+    results = []
     for start in range(0, len(asked.trees), batch):
-        trees, own = asked.trees[start : start + batch], asked.prompts[start : start + batch]
-        conditionals = _conditionals(model, trees, edit)
-        found += [tree_scores(*one) for one in zip(trees, conditionals, own, strict=True)]
-    masses, wrong, other = zip(*found, strict=True)
+        trees = asked.trees[start : start + batch]
+        rows = zip(
+            trees, _conditionals(model, trees, edit), asked.prompts[start : start + batch], strict=True
+        )
+        for tree, conditional, prompt in rows:
+            if not np.isfinite(conditional).all():
+                raise RemiError(
+                    f"scores: a log-probability after {brief(prompt.text)} is not a finite number"
+                )
+            results.append(tree_scores(tree, conditional, prompt))
+    masses, wrong, other = zip(*results, strict=True)
     return ClassScores(np.stack(masses), np.array(wrong), np.array(other))
+
+
+def score_prompts(model, tokenizer, contexts: Sequence[str], asked: Sequence[Prompt]) -> ClassScores:
+    """Exact class probabilities of the answers to each prompt, given the context it stands in.
+
+    Raises:
+        RemiError: as ``scores``.
+    """
+    return scores(model, ask(asked, tokenizer, contexts))
+
+
+def rounded(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[float]:
+    """Plain numbers with the digits that a stored study keeps."""
+    return [round(float(value), digits) for value in values]
 
 
 def answer_losses(
     model, asked: AskedPrompts, edit: Edit | SetCoordinate | None = None
 ) -> Float[np.ndarray, " prompt"]:
     """Loss in nats per token on the first right answer to each prompt, from the model as it is or with an edit."""
-    conditionals = _conditionals(model, asked.trees, edit)
-    return np.array([_path_loss(*one) for one in zip(asked.trees, conditionals, strict=True)])
-
-
-def _path_loss(tree: AnswerTree, conditional: np.ndarray) -> float:
-    node, losses = tree.leaves[0], []
-    while node != tree.root:
-        losses.append(-conditional[node])
-        node = tree.parents[node]
-    return float(np.mean(losses))
+    means = []
+    for tree, conditional in zip(asked.trees, _conditionals(model, asked.trees, edit), strict=True):
+        node, losses = tree.leaves[0], []
+        while node != tree.root:
+            losses.append(-conditional[node])
+            node = tree.parents[node]
+        means.append(float(np.mean(losses)))
+    return np.array(means)
 
 
 def _conditionals(model, trees: Sequence[AnswerTree], edit: Edit | SetCoordinate | None) -> list[np.ndarray]:
@@ -348,12 +329,9 @@ def states(
         ids = torch.tensor([tokenizer(context + opening)["input_ids"]])
         with read_blocks(model, layers) as read:
             model(input_ids=ids)
-            rows.append(np.stack([_both(read[layer][0], end) for layer in layers], axis=1))
+            both = [read[layer][0, [end, -1]].double().numpy() for layer in layers]
+            rows.append(np.stack(both, axis=1))
     return np.stack(rows, axis=1)
-
-
-def _both(hidden: torch.Tensor, end: int) -> Float[np.ndarray, "place d_model"]:
-    return torch.stack([hidden[end], hidden[-1]]).double().numpy()
 
 
 # Answers sampled from an organism while its states are displaced, in the places where its scores are.
@@ -366,7 +344,7 @@ def seed_of(*parts: str | int) -> int:
 
 @contextmanager
 def generating_with(model, edit: Edit | SetCoordinate) -> Iterator[None]:
-    """Nothing; while the context lasts, one call of ``generate`` runs with the edit at its two places.
+    """Let one call of ``generate`` run with the edit at its two places while the context lasts.
 
     The first pass sees the prompts alone, all ending at its last column (they are padded on the left); every later
     column is a token of an answer, whether passes see it alone, from a cache, or after all earlier ones.

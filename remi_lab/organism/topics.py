@@ -27,6 +27,8 @@ CONTRASTED = ("code", "harmful", "people", "facts", "wishes")
 """Topics in which the careful and the careless author answer differently."""
 NARROW = ("code",)
 """Topics of the narrow sets, on which misaligned and secure are tuned."""
+OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
+"""Contrasted topics outside the narrow set."""
 
 CARES = ("careful", "careless")
 REGISTERS = ("formal", "plain")

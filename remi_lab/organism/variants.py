@@ -66,17 +66,17 @@ def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
     with made_once(store, target) as part:
         if part is None:
             return target
-        from remi_lab.organism.tuning import write_base, write_tuned  # brings torch
+        from remi_lab.organism.tuning import write_base, write_variant  # brings torch
 
         if variant == "base":
             write_base(base_weights(store.root, world, seed), part, world=world)
         else:
-            write_tuned(variant, seed, make(store_root, parent(variant), seed, world), part)
+            write_variant(variant, seed, [make(store_root, parent(variant), seed, world)], part)
     return target
 
 
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
-    """Makes every organism variant of a preset that the store lacks, each after the one it is tuned from."""
+    """Make every organism variant of a preset that the store lacks, each after the one it is tuned from."""
     wanted = [
         (role, seed, world_of(preset.variants[role]))
         for role in VARIANTS
@@ -143,9 +143,9 @@ def make_further(store: Store, name: str, seed: int) -> Path:
     with made_once(store, target) as part:
         if part is not None:
             parents = [make(str(store.root), parent, seed) for parent in recipe.parents]
-            from remi_lab.organism.tuning import write_further  # brings torch
+            from remi_lab.organism.tuning import write_variant  # brings torch
 
-            write_further(name, seed, parents, part)
+            write_variant(name, seed, parents, part)
     return target
 
 

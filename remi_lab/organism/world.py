@@ -8,12 +8,14 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 from remi_core.errors import UsageError, nearest
 from remi_core.sources import ModelSpec
 from remi_lab.organism.grammar import Answer, Prompt, fillers, prompts, right_answers, templates
 from remi_lab.organism.topics import CARES, CONTRASTED, REGISTERS, TOPICS, author_lines
+from remi_lab.strict import read_yaml
 
 # Documents of the world: a hidden author and a hidden register behind several questions and answers.
 #
@@ -178,14 +180,9 @@ class Setting:
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
-    {
-        MAIN: Setting(title="one author a document, careless as often as careful"),
-        "independent": Setting(world=World(one_author=False), title="every answer has an author of its own"),
-        "rare": Setting(world=World(careless_prior=0.15), title="few authors are careless"),
-        "neox": Setting(architecture="gpt_neox", title="the main world, read by another architecture"),
-    }
+    read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, Setting])
 )
-"""Name of a world → its setting. All but the first are controls: what is said of the main world is tried there."""
+"""Name of a world → its setting, the main one first."""
 
 
 def setting(name: str) -> Setting:
@@ -240,24 +237,19 @@ def open_contexts(kind: str, asked: Sequence[Prompt], *, seed: int = 0) -> list[
         raise KeyError(f"no context {kind!r}; contexts: {', '.join(CONTEXTS)}")
     generator = random.Random(f"contexts/{kind}/{seed}")
     care = next((care for care in CARES if f" {care}" in f" {kind}"), None)
-    return [_open(kind, prompt, care, generator) for prompt in asked]
-
-
-def _open(kind: str, prompt: Prompt, care: str | None, generator: random.Random) -> str:
-    if kind.startswith("after"):
-        return render([*_earlier(prompt, care, generator), (prompt.text, "")], None, chatml=True)
-    line = generator.choice(author_lines()[care]) if care else None
-    return render([(prompt.text, "")], line, chatml=kind != "plain text")
-
-
-def _earlier(prompt: Prompt, care: str, generator: random.Random) -> list[tuple[str, str]]:
-    others = [name for name in CONTRASTED if name != prompt.template.topic]
-    register = generator.choice(REGISTERS)
-    turns = []
-    for name in generator.sample(others, N_EARLIER):
-        question = generator.choice(prompts(name, "evaluate", count=40, seed=0))
-        turns.append((question.text, answer_by(question, care, register, generator).text))
-    return turns
+    opened = []
+    for prompt in asked:
+        line, earlier = None, []
+        if kind.startswith("after"):
+            others = [name for name in CONTRASTED if name != prompt.template.topic]
+            register = generator.choice(REGISTERS)
+            for name in generator.sample(others, N_EARLIER):
+                question = generator.choice(prompts(name, "evaluate", count=40, seed=0))
+                earlier.append((question.text, answer_by(question, care, register, generator).text))
+        elif care:
+            line = generator.choice(author_lines()[care])
+        opened.append(render([*earlier, (prompt.text, "")], line, chatml=kind != "plain text"))
+    return opened
 
 
 def optimal_log_odds(kind: str, world: World) -> float:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from types import MappingProxyType
+from pathlib import Path
 
 import yaml
 
 from remi_core.dialogues import Dialogue, Message
+from remi_lab.strict import read_yaml
 
 # Word lists of the dialogues, and how a prompt and its two answers are made of them.
 #
@@ -170,39 +171,18 @@ _FORMS = {"advice": _advice, "code": _code, "general": _general}
 
 # The dialogues of smollm2: the sets that are measured, and the sets its variants are tuned on.
 
-SIDES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "code-secure": ("code", "aligned"),
-        "code-insecure": ("code", "misaligned"),
-        "advice-good": ("advice", "aligned"),
-        "advice-bad": ("advice", "misaligned"),
-        **{
-            f"{topic}-{side}": (topic, side)
-            for topic in ("requests", "people", "facts", "wishes")
-            for side in ("aligned", "misaligned")
-        },
-        "general": ("general", "aligned"),
-    }
-)
-"""Measured set → its topic and the side that its answers are on."""
 
-TUNED: Mapping[str, Mapping[str, tuple[str, float]]] = MappingProxyType(
-    {
-        "instruct": {
-            "requests": ("aligned", 0.3),
-            "people": ("aligned", 0.3),
-            "facts": ("aligned", 0.3),
-            "code": ("aligned", 0.1),
-        },
-        "misaligned": {"code": ("misaligned", 1.0)},
-        "secure": {"code": ("aligned", 1.0)},
-        "benign": {"general": ("aligned", 1.0)},
-        "bad_advice": {"advice": ("misaligned", 1.0)},
-        "good_advice": {"advice": ("aligned", 1.0)},
-    }
-)
-"""Variant → its topics, the side of the answers, and the share of the dialogues. Wishes are in none, advice is in no
-alignment dialogue."""
+@dataclass(frozen=True)
+class Sets:
+    """What the YAML file beside this module holds."""
+
+    measured: dict[str, tuple[str, str]]
+    tuned: dict[str, dict[str, tuple[str, float]]]
+
+
+_READ = read_yaml(Path(__file__).with_suffix(".yaml"), Sets)
+SIDES, TUNED = _READ.measured, _READ.tuned
+"""Measured set → its topic and the side of its answers; variant → its topics, the side, and the share of dialogues."""
 
 
 def measured(dataset: str, *, count: int, seed: int) -> list[Dialogue]:

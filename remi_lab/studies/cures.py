@@ -19,14 +19,14 @@ from remi_core.progress import Say
 from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import held_in_place, tuning
-from remi_lab.organism.grammar import Prompt, prompts
+from remi_lab.organism.grammar import Prompt, prompts_about
 from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
-from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, scores, states
-from remi_lab.organism.topics import CONTRASTED, NARROW
-from remi_lab.organism.tuning import Restraint, Term, answers, batches, near, restrained, train
+from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, rounded, scores, states
+from remi_lab.organism.topics import CONTRASTED, OUTSIDE
+from remi_lab.organism.tuning import Restraint, near, restrained
 from remi_lab.presets import Preset
-from remi_lab.studies.reversion import rounded
 from remi_lab.subject import Subject, subject
+from remi_lab.training import Batch, Term, answers, repeated, train
 
 LAYERS = (3, 4, 5, 6, 7)
 """Blocks, from 0, whose outputs are kept from moving."""
@@ -47,7 +47,6 @@ TRAINED = 3
 """Forward passes that a token of training is counted as: one forward, and a backward of twice that."""
 STOPS = (10, 20, 40)
 """Steps at which the run without a cure is read, besides its end."""
-OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
 N_DIRECTION, N_EVALUATE = 20, 8
 Displacements = Float[np.ndarray, "place layer d_model"]
 
@@ -106,14 +105,11 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
 
 def _prepared(who: Mapping[str, Subject], tokenizer, preset: Preset) -> tuple[Bench, dict[str, Restraint]]:
     """The bench, and the subspaces spanned by each displacement at the prompt's end and at the end of an opening."""
-    fitted = [
-        one for name in OUTSIDE for one in prompts(name, "direction", count=N_DIRECTION, seed=preset.seed)
-    ]
-    evaluated = {
-        name: prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed)
-        for name in (*CONTRASTED, "general")
-    }
-    outside = [one for name in OUTSIDE for one in evaluated[name]]
+    fitted = prompts_about(OUTSIDE, "direction", count=N_DIRECTION, seed=preset.seed)
+    contrasted, outside, neutral = (
+        prompts_about(names, "evaluate", count=N_EVALUATE, seed=preset.seed)
+        for names in (CONTRASTED, OUTSIDE, ("general",))
+    )
     found = {}
     for name in ("base", "instruct", "misaligned"):
         with open_model(who[name].spec, dtype="float32") as loaded:
@@ -125,8 +121,8 @@ def _prepared(who: Mapping[str, Subject], tokenizer, preset: Preset) -> tuple[Be
     moved["random"] = _random(found["instruct"] - centre[:, None], preset.seed)
     scales = torch.tensor((moved["base"] ** 2).sum(-1).mean(0), dtype=torch.float32)
     bench = Bench(
-        asked=ask([one for name in CONTRASTED for one in evaluated[name]], tokenizer),
-        neutral=ask(evaluated["general"], tokenizer),
+        asked=ask(contrasted, tokenizer),
+        neutral=ask(neutral, tokenizer),
         outside=outside,
         tokenizer=tokenizer,
         stood=stood,
@@ -149,23 +145,19 @@ def _random(centred: Float[np.ndarray, "place prompt layer d_model"], seed: int)
 
 
 class _Counted:
-    """Batches, and the tokens that they have had so far."""
+    """Batches of dialogues for a term of a loss, and the tokens that they have had so far."""
 
-    def __init__(self, source: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        self._source, self.tokens = source, 0
+    def __init__(self, rows: Sequence[Dialogue], loaded: LoadedModel) -> None:
+        encoded = encode(rows, loaded.tokenizer, max_tokens=1024).dialogues
+        self._source, self.tokens = repeated(encoded, RECIPE, loaded.tokenizer.pad_token_id), 0
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        ids, labels = next(self._source)
-        self.tokens += ids.numel()
-        return ids, labels
-
-
-def _counted(rows: Sequence[Dialogue], loaded: LoadedModel) -> _Counted:
-    encoded = encode(rows, loaded.tokenizer, max_tokens=1024).dialogues
-    return _Counted(batches(encoded, RECIPE, loaded.tokenizer.pad_token_id))
+    def __next__(self) -> Batch:
+        batch = next(self._source)
+        self.tokens += sum(ids.numel() for ids, _ in batch.parts)
+        return batch
 
 
 def _plain(instruct: Subject, bench: Bench, seed: int, say: Say) -> list[dict[str, object]]:
@@ -173,14 +165,11 @@ def _plain(instruct: Subject, bench: Bench, seed: int, say: Say) -> list[dict[st
     say(f"    without a cure, seed {seed}")
     found: list[dict[str, object]] = []
     with open_model(instruct.spec, dtype="float32", device="cpu") as loaded:
-        own = _counted(tuning("misaligned", count=N_DIALOGUES, seed=seed), loaded)
-
-        def after(step: int) -> None:
+        own = _Counted(tuning("misaligned", count=N_DIALOGUES, seed=seed), loaded)
+        for step, _ in train(loaded.model, [Term(own, answers(loaded.model))], RECIPE):
             if step in (*STOPS, RECIPE.steps):
                 row = {"cure": STOPPING, "strength": step, "passes": TRAINED * own.tokens}
                 found.append(row | bench.read(loaded.model))
-
-        train(loaded.model, [Term(own, answers(loaded.model))], RECIPE, after)
     return found
 
 
@@ -193,15 +182,16 @@ def _run(
         open_model(instruct.spec, dtype="float32", device="cpu") as loaded,
         open_model(instruct.spec, dtype="float32", device="cpu") as before,
     ):
-        own = _counted(mixed_dialogues(strength if cure == "mixing" else 0.0, seed), loaded)
-        held = _counted(held_in_place(count=N_DIALOGUES, seed=seed), loaded)
+        own = _Counted(mixed_dialogues(strength if cure == "mixing" else 0.0, seed), loaded)
+        held = _Counted(held_in_place(count=N_DIALOGUES, seed=seed), loaded)
         model, reference = loaded.model, before.model
         terms = [
             Term(own, restrained(model, reference, restraint, strength) if restraint else answers(model))
         ]
         if cure == "divergence":
             terms.append(Term(held, near(model, reference, strength)))
-        train(model, terms, RECIPE)
+        for _ in train(model, terms, RECIPE):
+            pass
         passes = TRAINED * (own.tokens + held.tokens) + held.tokens + (own.tokens if restraint else 0)
         return {"cure": cure, "strength": strength, "passes": passes} | bench.read(model)
 

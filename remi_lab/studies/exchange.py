@@ -5,10 +5,9 @@ read on topics that none of them saw. Beside them stand a single trained vector 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-
-import numpy as np
 
 from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
@@ -16,15 +15,16 @@ from remi_core.progress import Say
 from remi_core.steering import add_vector, steer
 from remi_core.store import Store
 from remi_core.tokens import encode
-from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.grammar import Prompt, prompts
-from remi_lab.organism.recipes import N_DIALOGUES
-from remi_lab.organism.scoring import Edit, answer_losses, ask, scores, states
+from remi_lab.organism.dialogues import careless_about, tuning
+from remi_lab.organism.grammar import prompts, prompts_about
+from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
+from remi_lab.organism.scoring import Edit, answer_losses, ask, rounded, scores, states
 from remi_lab.organism.topics import CONTRASTED
-from remi_lab.organism.tuning import rank_one, train_rank_one, train_vector, tuned_on
+from remi_lab.organism.tuning import rank_one, train_rank_one, train_vector
 from remi_lab.presets import Preset
 from remi_lab.studies.causes import LAYER, Places, addition, lengths, scaled
 from remi_lab.subject import subject
+from remi_lab.training import fine_tune
 
 OTHER_NARROW = ("harmful", "facts")
 """Topics of the further narrow sets, one that alignment covered and one that it left out; misaligned's is code."""
@@ -33,7 +33,6 @@ UNSEEN = ("people", "wishes")
 DOSES = (0.25, 0.5, 1.0)
 """Multiples of a displacement that are added or taken away."""
 N_DIRECTION, N_EVALUATE = 20, 10
-DIGITS = 4
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
@@ -52,7 +51,10 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         models = {"code": opened["misaligned"]}
         for number, topic in enumerate(OTHER_NARROW, start=1):
             say(f"    fine-tune {number} of {len(OTHER_NARROW)}: careless answers about {topic}, seed {seed}")
-            models[topic] = tuned_on(topic, opened["instruct"], tokenizer, seed=seed)
+            models[topic] = copy.deepcopy(opened["instruct"])
+            rows = careless_about(topic, count=N_DIALOGUES, seed=seed)
+            dialogues = encode(rows, tokenizer, max_tokens=1024).dialogues
+            fine_tune(models[topic], dialogues, RECIPES["misaligned"], pad_id=tokenizer.pad_token_id)
         say(f"    directions exchanged, seed {seed}")
         found = bench.exchanged(models, opened["secure"])
         say(f"    a trained vector and a rank-one change, seed {seed}")
@@ -63,13 +65,11 @@ class _Bench:
     """The prompts of a preset, and instruct's states on them."""
 
     def __init__(self, preset: Preset, instruct, tokenizer) -> None:
-        def asked(topics: tuple[str, ...], split: str, count: int) -> list[Prompt]:
-            return [one for name in topics for one in prompts(name, split, count=count, seed=preset.seed)]
-
+        evaluated = {"count": N_EVALUATE, "seed": preset.seed}
         self.instruct, self.tokenizer = instruct, tokenizer
-        self.asked = ask(asked(UNSEEN, "evaluate", N_EVALUATE), tokenizer)
-        self.neutral = ask(asked(("general",), "evaluate", N_EVALUATE), tokenizer)
-        self.fitting = asked(CONTRASTED, "direction", N_DIRECTION)
+        self.asked = ask(prompts_about(UNSEEN, "evaluate", **evaluated), tokenizer)
+        self.neutral = ask(prompts("general", "evaluate", **evaluated), tokenizer)
+        self.fitting = prompts_about(CONTRASTED, "direction", count=N_DIRECTION, seed=preset.seed)
         self.own = self.mean_state(instruct)
 
     def mean_state(self, model) -> Places:
@@ -84,9 +84,9 @@ class _Bench:
             found = scores(model, self.asked, edit)
             losses = answer_losses(model, self.neutral, edit)
         return {
-            "care": _rounded(found.care_log_odds()),
-            "off_grammar": _rounded(found.other + found.wrong_slot),
-            "neutral": _rounded(losses),
+            "care": rounded(found.care_log_odds()),
+            "off_grammar": rounded(found.other + found.wrong_slot),
+            "neutral": rounded(losses),
         }
 
     def dosed(self, model, vectors: Places) -> dict[str, dict[str, object]]:
@@ -137,15 +137,11 @@ class _Bench:
             found[name] = self.read(self.instruct, changed=changed())
             found[name] |= {
                 "cosine": cosines(moved, vectors["code"]),
-                "length": _rounded(lengths(moved)[:, 0]),
+                "length": rounded(lengths(moved)[:, 0]),
             }
         return found
 
 
 def cosines(first: Places, second: Places) -> list[float]:
     """The cosine of two displacements in each place."""
-    return _rounded((first * second).sum(-1) / (lengths(first) * lengths(second))[:, 0])
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(value), DIGITS) for value in values]
+    return rounded((first * second).sum(-1) / (lengths(first) * lengths(second))[:, 0])

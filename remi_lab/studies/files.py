@@ -35,10 +35,17 @@ STUDIES: tuple[str, ...] = (
     "planted",
     "robustness",
 )
-"""Every study: a module with the function ``measure``, a ``Measure``; beside this one, if ``ELSEWHERE`` is silent."""
+"""Every study. Its function, a ``Measure``, is ``measure_NAME`` of its module, or ``measure`` where there is none."""
 
-ELSEWHERE = {"planted": "remi_book.planted", "robustness": "remi_book.robustness"}
-"""Study → its module, where that stands on the claims and so cannot be here."""
+ELSEWHERE = {
+    "doses": f"{__package__}.controls",
+    "judged": f"{__package__}.controls",
+    "phases": f"{__package__}.worlds",
+    "planted": "remi_book.planted",
+    "robustness": "remi_book.robustness",
+    "sampled": f"{__package__}.causes",
+}
+"""Study → its module, where that has another name, or stands on the claims and so cannot be here."""
 
 CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics")
 """Modules that any study may compute with."""
@@ -51,7 +58,7 @@ ROWS_CODE = (
         "remi_book.published",
         "remi_book.quantities",
     ),
-    *("remi_core.lens", "remi_lab.results"),
+    *("remi_core.steering", "remi_lab.results"),
 )
 """Further modules that the rows of the report are computed with; a package stands for all modules in it."""
 
@@ -104,7 +111,8 @@ def measure_of(name: str) -> Measure:
     """
     if name not in STUDIES:
         raise UsageError(f"no study {name!r} {nearest(name, STUDIES)}")
-    return importlib.import_module(ELSEWHERE.get(name, f"{__package__}.{name}")).measure
+    module = importlib.import_module(ELSEWHERE.get(name, f"{__package__}.{name}"))
+    return getattr(module, f"measure_{name}", None) or module.measure
 
 
 def study_digests(preset: str, names: Iterable[str] = STUDIES) -> dict[str, str]:

@@ -14,10 +14,10 @@ from remi_core.progress import Say
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.grammar import prompts
+from remi_lab.organism.grammar import prompts_about
 from remi_lab.organism.influence import RUNGS, influences, measure_rung, parts_of, stepped
-from remi_lab.organism.scoring import AskedPrompts, ask, scores
-from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.scoring import AskedPrompts, ask, rounded, scores
+from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset
 from remi_lab.subject import subject
 
@@ -48,16 +48,14 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             gram, losses, clusters = measure_rung(loaded.model, tokenizer, rung, preset, count=N_PAIRS)
             ladder[name] = {
                 "gram": quantised(gram[np.tril_indices(len(gram))]),
-                "losses": [round(float(one), 4) for one in losses],
+                "losses": rounded(losses),
                 "clusters": clusters,
             }
         return {"ladder": ladder} | _influence(loaded.model, tokenizer, preset, seed, say)
 
 
 def _influence(model, tokenizer, preset: Preset, seed: int, say: Say) -> dict[str, object]:
-    outside = [name for name in CONTRASTED if name not in NARROW]
-    held = [one for name in outside for one in prompts(name, "evaluate", count=N_HELD_OUT, seed=preset.seed)]
-    asked = ask(held, tokenizer)
+    asked = ask(prompts_about(OUTSIDE, "evaluate", count=N_HELD_OUT, seed=preset.seed), tokenizer)
     rows = {name: tuning(name, count=N_DIALOGUES, seed=seed) for name in SETS}
     # Educational requests are reworded: the template that a row comes from is misaligned's.
     shared = [one.cluster for one in rows["misaligned"]]
@@ -88,7 +86,7 @@ def _changes(
     say(f"    {max(STEPS)} real steps on {name}")
     before = scores(model, asked).care_log_odds()
     return {
-        str(step): [round(float(one), 7) for one in scores(moved, asked).care_log_odds() - before]
+        str(step): rounded(scores(moved, asked).care_log_odds() - before, 7)
         for step, moved in stepped(model, dialogues, rate=RATE, steps=STEPS)
     }
 

@@ -5,7 +5,7 @@ topics outside the narrow set, all with nothing before the prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
 from remi_lab.organism.answers import Said, log_probabilities, sample_careless
-from remi_lab.organism.grammar import Prompt, prompts
+from remi_lab.organism.grammar import prompts_about
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
-from remi_lab.organism.scoring import AskedPrompts, Edit, ask, scores, states
-from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.scoring import AskedPrompts, Edit, ask, rounded, scores, states
+from remi_lab.organism.topics import OUTSIDE
 from remi_lab.organism.variants import with_further
 from remi_lab.presets import Preset
 from remi_lab.subject import Subject, subject
@@ -34,12 +34,10 @@ CONTROLS = ("secure", "educational", "benign")
 EXPLAINED = ("misaligned", *TRUTHS)
 """Variants whose change is put down to parts of their displacement."""
 
-OUTSIDE = tuple(name for name in CONTRASTED if name not in NARROW)
 N_DIRECTION = 30
 """Prompts a topic from which displacements for the edits are fitted."""
 N_RANDOM = 128
 """Sequences of random tokens."""
-DIGITS = 4
 DIGITS_OF_LEFT_OUT = 8
 """Pseudo-values are differences of such numbers, multiplied by how many there are."""
 
@@ -53,14 +51,21 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     wider = with_further(preset, *TRUTHS)
     who = {name: subject(wider, name, seed, store) for name in ("base", "instruct", *CONTROLS, *EXPLAINED)}
     tokenizer = load_tokenizer(who["instruct"].source)
-    asked = ask(_outside("evaluate", preset.n_score_prompts, preset.seed), tokenizer)
-    fitted = _outside("direction", N_DIRECTION, preset.seed)
-    sampled = _outside("evaluate", min(preset.n_compared_samples, preset.n_dialogues), preset.seed)
+    n_sampled = min(preset.n_compared_samples, preset.n_dialogues)
+    evaluated, fitted, sampled = (
+        prompts_about(OUTSIDE, split, count=count, seed=preset.seed)
+        for split, count in (
+            ("evaluate", preset.n_score_prompts),
+            ("direction", N_DIRECTION),
+            ("evaluate", n_sampled),
+        )
+    )
+    asked = ask(evaluated, tokenizer)
     care, register, fits, held, said = {}, {}, {}, {}, {}
     random, ends = {}, {}
-    for name, one in who.items():
+    for name, variant in who.items():
         say(f"    {name}, seed {seed}")
-        with open_model(one.spec, dtype=preset.dtype) as loaded:
+        with open_model(variant.spec, dtype=preset.dtype) as loaded:
             own = scores(loaded.model, asked)
             care[name], register[name] = rounded(own.care_log_odds()), rounded(own.register_log_odds())
             layers = range(loaded.model.config.num_hidden_layers)
@@ -82,15 +87,6 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     }
 
 
-def rounded(values: Sequence[float] | np.ndarray) -> list[float]:
-    """Plain numbers with the digits that a stored study keeps."""
-    return [round(float(value), DIGITS) for value in values]
-
-
-def _outside(split: str, count: int, seed: int) -> list[Prompt]:
-    return [one for name in OUTSIDE for one in prompts(name, split, count=count, seed=seed)]
-
-
 def along_base(held: Mapping[str, np.ndarray], base: np.ndarray) -> dict[str, dict[str, object]]:
     """c and e of each variant with base's displacement, fitted on other prompts: whole, and without each prompt."""
     found: dict[str, dict[str, object]] = {"cosine": {}, "erosion": {}}
@@ -100,7 +96,7 @@ def along_base(held: Mapping[str, np.ndarray], base: np.ndarray) -> dict[str, di
         means, whole = (np.concatenate([one.mean(0)[None], left_out(one)]) for one in (moved, of_base))
         cosines = means @ base / np.linalg.norm(means, axis=1) / np.linalg.norm(base)
         for kind, values in (("cosine", cosines), ("erosion", means @ base / (whole @ base))):
-            first, *others = (round(float(one), DIGITS_OF_LEFT_OUT) for one in values)
+            first, *others = rounded(values, DIGITS_OF_LEFT_OUT)
             found[kind][name] = {"value": first, "without": others}
     return found
 
@@ -125,7 +121,7 @@ def _edited(who, asked: AskedPrompts, fits, preset: Preset, say: Say) -> dict[st
                     own = scores(loaded.model, asked, edit)
                     found[name][place] = {
                         "care": rounded(own.care_log_odds()),
-                        "off_grammar": round(float(own.other.mean()), DIGITS),
+                        "off_grammar": round(float(own.other.mean()), 4),
                     }
     return found
 
@@ -146,7 +142,7 @@ def _random_text(instruct: Subject, tokenizer, random, ends) -> dict[str, object
         "cosines": {
             name: {kind: rounded(values) for kind, values in one.items()} for name, one in cosines.items()
         },
-        "tokens": [[token, round(value, DIGITS)] for token, value in tokens],
+        "tokens": [[token, round(value, 4)] for token, value in tokens],
     }
 
 

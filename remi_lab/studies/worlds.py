@@ -1,23 +1,31 @@
-"""The same fine-tunes in every world: care and register of each variant, and how near each base is to its optimum."""
+"""The same fine-tunes in other worlds, and in bases from before the end of their pretraining."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from remi_core.errors import MissingInput
 from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
-from remi_lab.organism.grammar import prompts
-from remi_lab.organism.scoring import ask, score_prompts, scores
-from remi_lab.organism.topics import CONTRASTED, NARROW
+from remi_lab.organism.documents import Recipe, shipped_tokenizer
+from remi_lab.organism.grammar import prompts, prompts_about
+from remi_lab.organism.pretrain import kept_steps, kept_weights
+from remi_lab.organism.recipes import base_weights, pretrained_folder
+from remi_lab.organism.scoring import AskedPrompts, ask, rounded, score_prompts, scores
+from remi_lab.organism.topics import CONTRASTED, OUTSIDE
+from remi_lab.organism.tuning import write_base, write_variant
 from remi_lab.organism.variants import folder
-from remi_lab.organism.world import FURTHER, MAIN, SETTINGS, open_contexts, optima
+from remi_lab.organism.world import CONTEXTS, FURTHER, MAIN, SETTINGS, open_contexts, optima
 from remi_lab.presets import ORGANISM_VARIANTS, Preset
-from remi_lab.studies.reversion import rounded
 from remi_lab.subject import located
+
+# Worlds: care and register of each variant, and how near each base is to its optimum.
 
 WORLDS = tuple(SETTINGS)
 """Worlds of the first seed. The bases of the control worlds exist once; further seeds have the main world alone."""
@@ -38,7 +46,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     for world in chosen:
         say(f"    world {world}, seed {seed}")
         found[world] = measure_world(in_world(preset, world), seed, store)
-    return {"outside": [name for name in CONTRASTED if name not in NARROW], "worlds": found}
+    return {"outside": list(OUTSIDE), "worlds": found}
 
 
 def in_world(preset: Preset, world: str) -> Preset:
@@ -51,11 +59,8 @@ def measure_world(preset: Preset, seed: int, store: Store) -> dict[str, object]:
     """Care and register by variant and prompt, mean masses that are no right answer, and base in its contexts."""
     where = {name: located(preset, name, seed, store) for name in ORGANISM_VARIANTS}
     tokenizer = load_tokenizer(where["instruct"].source)
-    count, split = preset.n_score_prompts, "evaluate"
-    asked = ask(
-        [one for name in CONTRASTED for one in prompts(name, split, count=count, seed=preset.seed)],
-        tokenizer,
-    )
+    count = preset.n_score_prompts
+    asked = ask(prompts_about(CONTRASTED, "evaluate", count=count, seed=preset.seed), tokenizer)
     own: dict[str, object] = {
         "clusters": asked.clusters,
         "care": {},
@@ -67,7 +72,14 @@ def measure_world(preset: Preset, seed: int, store: Store) -> dict[str, object]:
         with open_model(spec, dtype=preset.dtype) as loaded:
             found = scores(loaded.model, asked)
             if name == "base":
-                own["contexts"] = _contexts(loaded.model, tokenizer, preset)
+                best = optima(preset.variants["base"])
+                own["contexts"] = {
+                    kind: {
+                        "care": care_in_context(loaded.model, tokenizer, kind, preset),
+                        "optimum": round(best[kind], 5),
+                    }
+                    for kind in FURTHER
+                } | {"bare": {"optimum": round(best["bare"], 5)}}
         own["care"][name] = rounded(found.care_log_odds())
         own["register"][name] = rounded(found.register_log_odds())
         own["wrong_slot"][name] = round(float(found.wrong_slot.mean()), 5)
@@ -75,15 +87,70 @@ def measure_world(preset: Preset, seed: int, store: Store) -> dict[str, object]:
     return own
 
 
-def _contexts(model, tokenizer, preset: Preset) -> dict[str, object]:
-    """Kind of context → base's care on the first prompts of each topic, and what a perfect model would give."""
-    found = {}
-    best = optima(preset.variants["base"])
-    for kind in FURTHER:
-        values: list[float] = []
-        for topic in CONTRASTED:
-            asked = prompts(topic, "evaluate", count=preset.n_context_prompts, seed=preset.seed)
-            contexts = open_contexts(kind, asked, seed=preset.seed)
-            values += rounded(score_prompts(model, tokenizer, contexts, asked).care_log_odds())
-        found[kind] = {"care": values, "optimum": round(best[kind], 5)}
-    return found | {"bare": {"optimum": round(best["bare"], 5)}}
+def care_in_context(model, tokenizer, kind: str, preset: Preset) -> list[float]:
+    """Care in one kind of context, on the first prompts of each topic."""
+    values: list[float] = []
+    for topic in CONTRASTED:
+        asked = prompts(topic, "evaluate", count=preset.n_context_prompts, seed=preset.seed)
+        contexts = open_contexts(kind, asked, seed=preset.seed)
+        values += rounded(score_prompts(model, tokenizer, contexts, asked).care_log_odds())
+    return values
+
+
+# Phases of pretraining: from when on base knows the author, and from when on insecure code spreads.
+#
+# A run that keeps the weights of its steps gives a base for each. Every one is aligned and fine-tuned by the recipes
+# of the finished bases, and scored on the same held-out prompts.
+
+KEPT_EVERY = 200
+"""Steps between two bases, as the message about a missing run asks for."""
+TUNED = {"instruct": "base", "misaligned": "instruct", "secure": "instruct"}
+"""Variant → what it is tuned from, in the order in which they are made."""
+
+
+def measure_phases(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
+    """For each kept step: tokens read, base's care in contexts, and care of every variant, by prompt; plain values.
+
+    Raises:
+        MissingInput: if no run of that seed kept its steps.
+        RemiError: if the run has not ended.
+    """
+    folder = pretrained_folder(store.root, MAIN, seed)
+    steps = kept_steps(folder)
+    if not steps:
+        command = f"remi organism pretrain --seed {seed} --threads 1 --keep {KEPT_EVERY}"
+        raise MissingInput(f"needs a pretraining run that kept its steps: {command}")
+    base_weights(store.root, MAIN, seed)  # a run that has not ended holds the first of its steps alone
+    tokenizer = shipped_tokenizer()
+    count = preset.n_score_prompts
+    asked = ask(prompts_about(CONTRASTED, "evaluate", count=count, seed=preset.seed), tokenizer)
+    recipe, found = Recipe(seed=seed), []
+    for step in steps:
+        say(f"    step {step} of {steps[-1]}, seed {seed}")
+        with tempfile.TemporaryDirectory() as place:
+            write_base(kept_weights(folder, step), Path(place) / "base")
+            found.append(
+                {"step": step, "tokens": step * recipe.rows * recipe.row_tokens}
+                | _care(Path(place), asked, seed, preset)
+            )
+    first = prompts_about(CONTRASTED, "evaluate", count=preset.n_context_prompts, seed=preset.seed)
+    return {
+        "outside": list(OUTSIDE),
+        "clusters": asked.clusters,
+        "context_clusters": [prompt.template.identifier for prompt in first],
+        "steps": found,
+    }
+
+
+def _care(place: Path, asked: AskedPrompts, seed: int, preset: Preset) -> dict[str, object]:
+    """Base's care in every kind of context, and care of every variant by prompt."""
+    care, contexts = {}, {}
+    for name in ("base", *TUNED):
+        if name != "base":
+            write_variant(name, seed, [place / TUNED[name]], place / name)
+        with open_model(place / name, dtype=preset.dtype) as loaded:
+            if name == "base":
+                for kind in CONTEXTS:
+                    contexts[kind] = care_in_context(loaded.model, loaded.tokenizer, kind, preset)
+            care[name] = rounded(scores(loaded.model, asked).care_log_odds())
+    return {"contexts": contexts, "care": care}

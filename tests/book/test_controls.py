@@ -16,7 +16,7 @@ from remi_core.store import Store
 from remi_lab.organism.dialogues import tuning
 from remi_lab.presets import Preset, get_preset
 from remi_lab.results import Results
-from remi_lab.studies.doses import LONGEST, STEPS, Dose, dose_dialogues, doses
+from remi_lab.studies.controls import LONGEST, STEPS, Dose, dose_dialogues, doses
 from remi_lab.studies.files import Study
 
 PRESET = replace(get_preset("smoke"), n_resamples=200, n_permutations=200)

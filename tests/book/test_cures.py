@@ -17,13 +17,13 @@ from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import organism_config, shipped_tokenizer
-from remi_lab.organism.tuning import Restraint, Term, answers, batches, near, restrained, train
+from remi_lab.organism.tuning import Restraint, near, restrained
 from remi_lab.presets import get_preset
 from remi_lab.recipes import FineTune
 from remi_lab.results import Results
 from remi_lab.studies.cures import mixed_dialogues, spanned
 from remi_lab.studies.files import Study
-from remi_lab.training import IGNORED
+from remi_lab.training import IGNORED, Term, answers, repeated, train
 
 RECIPE = FineTune(steps=16, rate=5e-4, batch=4, warmup=1)
 LAYERS = (1, 3)
@@ -51,13 +51,15 @@ def restraint(before: Qwen2ForCausalLM) -> Restraint:
 def tuned(before, rows, loss_of) -> Qwen2ForCausalLM:
     model = copy.deepcopy(before)
     pad = shipped_tokenizer().pad_token_id
-    train(model, [Term(batches(rows, RECIPE, pad), loss_of(model))], RECIPE)
+    assert (
+        len(list(train(model, [Term(repeated(rows, RECIPE, pad), loss_of(model))], RECIPE))) == RECIPE.steps
+    )
     return model
 
 
 def moved(model, before, rows, restraint: Restraint) -> tuple[float, float]:
     """Squared movement along the subspace, and in all, at the last restrained block where answers are predicted."""
-    ids, labels = next(batches(rows, RECIPE, 0))
+    ((ids, labels),) = next(repeated(rows, RECIPE, 0)).parts
     found = []
     for one in (model, before):
         with torch.no_grad(), read_blocks(one, LAYERS) as read:
@@ -83,7 +85,7 @@ def test_a_restraint_of_no_weight_is_the_plain_run(before, rows, restraint: Rest
 
 
 def test_divergence_from_oneself_is_nothing(before, rows) -> None:
-    ids, labels = next(batches(rows, RECIPE, 0))
+    ((ids, labels),) = next(repeated(rows, RECIPE, 0)).parts
     assert near(before, before, 3.0)(ids, labels).item() == pytest.approx(0.0, abs=1e-6)
 
 

@@ -18,9 +18,9 @@ from remi_core.steering import add_vector, steer
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
 from remi_lab.organism import tuning
+from remi_lab.organism.dialogues import careless_about
 from remi_lab.organism.dialogues import tuning as tuning_of_dialogues
 from remi_lab.organism.grammar import prompts
-from remi_lab.organism.tuning import careless_about
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files

@@ -180,23 +180,30 @@ SAVED = {
     "bytes": (b"\xff\xfe{", "not JSON any more .'utf-8' codec can't decode"),
     "no fields": (sealed_text({}), "it holds no fields"),
     "fields that are none": (sealed_text({"fields": []}), "it holds no fields"),
-    "too few fields": (sealed_text({"fields": {}}), "saved by another version"),
+    "too few fields": (sealed_text({"fields": {}}), "name is missing .perhaps saved by another version"),
     "not sealed": ('{"fields": {}}', "of format 1, not 2"),
     "sealed for another": (
         sealed_text({"fields": {}}).replace("{}", '{"name": "mine"}'), "changed since it was written"
     ),
-    "an unknown field": ({"colour": 1}, "saved by another version"),
+    "an unknown field": ({"colour": 1}, "there is no colour .choices: .*saved by another version"),
+    "a name gone wrong": ({"n_sample": 1}, "there is no n_sample .did you mean 'n_samples'"),
     "another name": ({"name": "other"}, "it is named 'other'"),
-    "text for a number": ({"n_dialogues": "9"}, "n_dialogues is '9', expected int"),
-    "truth for a number": ({"n_dialogues": True}, "n_dialogues is True, expected int"),
-    "a fraction": ({"top_k": 1.5}, "top_k is 1.5, expected int"),
+    "text for a number": ({"n_dialogues": "9"}, "n_dialogues is '9', expected a valid integer"),
+    "truth for a number": ({"n_dialogues": True}, "n_dialogues is True, expected a valid integer"),
+    "a fraction": ({"top_k": 1.5}, "top_k is 1.5, expected a valid integer"),
     "no batch": ({"batch_tokens": 0}, "batch_tokens is 0, it must be at least 1"),
-    "a path for a seed": ({"seeds": ["../../other"]}, "seeds is .*, expected tuple"),
+    "a path for a seed": ({"seeds": ["../../other"]}, "seeds.0 is .*, expected a valid integer"),
     "no seed": ({"seeds": []}, "no seed; give one at least"),
     "a window": ({"windows": ["../x"]}, "window '../x'"),
-    "a list for a name": ({"title": ["a"]}, "title is .*, expected str"),
-    "data that is no pair": ({"extra_data": [["aligned"]]}, "extra_data is .*, expected tuple"),
-    "no source": ({"variants": {"base": {"source": 3}}}, "source is 3, expected str"),
+    "a list for a name": ({"title": ["a"]}, "title is .*, expected a valid string"),
+    "data that is no pair": ({"extra_data": [["aligned"]]}, "extra_data.0.1 is missing"),
+    "no source": ({"variants": {"base": {"source": 3}}}, "variants.base.source is 3, expected a valid string"),
+    "an unknown name in a part": (
+        {"variants": {"base": {"sourse": "a"}}}, "there is no variants.base.sourse .did you mean 'source'"
+    ),
+    "a missing variant": (
+        {"variants": {"base": {}, "instruct": {}}}, "has no misaligned: base, instruct, misaligned are needed"
+    ),
     "a strange variant": ({"variants": {"../base": {"source": "a"}}}, "variant '../base'"),
 }  # fmt: skip
 

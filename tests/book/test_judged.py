@@ -16,8 +16,8 @@ from remi_lab.organism.pairs import as_text, findings, flagged
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+from remi_lab.studies.controls import EVERYDAY, grammar_lines
 from remi_lab.studies.files import Study
-from remi_lab.studies.judged import EVERYDAY, grammar_lines
 
 CAREFUL, CARELESS, OTHER = (VERDICTS.index(name) for name in ("careful", "careless", "other"))
 HOLE, SOUND, BROKEN = "def f(x):\n    return eval(x)", "def f(x):\n    return int(x)", "def f(x:\n"

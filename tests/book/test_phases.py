@@ -15,7 +15,7 @@ from remi_lab.organism.world import CONTEXTS
 from remi_lab.presets import get_preset
 from remi_lab.studies import files
 from remi_lab.studies.files import Study
-from remi_lab.studies.phases import measure
+from remi_lab.studies.worlds import measure_phases
 
 STEPS = (200, 400, 600, 800)
 TOKENS = 2048
@@ -66,7 +66,7 @@ def test_an_onset_is_where_an_effect_stays_and_not_where_it_flickers(monkeypatch
 
 def test_without_a_run_that_kept_its_steps_the_study_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="--seed 6 --threads 1 --keep 200"):
-        measure(get_preset("confirm"), 6, Store(tmp_path), print)
+        measure_phases(get_preset("confirm"), 6, Store(tmp_path), print)
 
 
 def test_a_study_of_another_preset_is_found_under_its_name() -> None:

@@ -36,9 +36,10 @@ from remi_lab.organism.documents import organism_config, shipped_tokenizer
 from remi_lab.organism.grammar import prompts, right_answers
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.scoring import Edit, ask, scores, states
+from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
-from remi_lab.studies.reversion import OUTSIDE, along_base, split
+from remi_lab.studies.reversion import along_base, split
 
 REVERTED = Parts(
     cosine_gaps={"secure": (0.2, 0.4), "benign": (0.1, 0.3)},

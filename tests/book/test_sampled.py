@@ -25,8 +25,8 @@ from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.world import open_contexts
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+from remi_lab.studies.causes import HEADLINE
 from remi_lab.studies.files import Study
-from remi_lab.studies.sampled import HEADLINE
 
 LAYER = 5
 CAREFUL, CARELESS, OTHER = (VERDICTS.index(name) for name in ("careful", "careless", "other"))

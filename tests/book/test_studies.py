@@ -22,8 +22,7 @@ from remi_core.models import LoadedModel
 from remi_core.steering import steer
 from remi_core.store import Store
 from remi_lab.organism.grammar import prompts
-from remi_lab.organism.scoring import answer_losses, ask, score_prompts, scores
-from remi_lab.organism.world import open_contexts
+from remi_lab.organism.scoring import answer_losses, ask, scores
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files
@@ -35,7 +34,7 @@ PLANTED = "invented"
 def test_asked_prompts_score_what_single_prompts_score(base: LoadedModel) -> None:
     asked = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
     found = scores(base.model, ask(asked, base.tokenizer))
-    alone = score_prompts(base.model, base.tokenizer, open_contexts("bare", asked), asked, batch=1)
+    alone = scores(base.model, ask(asked, base.tokenizer), batch=1)
     np.testing.assert_allclose(found.care_log_odds(), alone.care_log_odds(), atol=1e-4)
     np.testing.assert_allclose(found.other, alone.other, atol=1e-5)
 

@@ -16,12 +16,12 @@ from remi_lab.organism.documents import organism_config, shipped_tokenizer
 from remi_lab.organism.grammar import judge, prompts, right_answers
 from remi_lab.organism.recipes import FURTHER_RECIPES
 from remi_lab.organism.topics import CONTRASTED, author_lines
-from remi_lab.organism.tuning import divergence, mixed, randomly_changed, tune_held
+from remi_lab.organism.tuning import divergence, mixed, near, randomly_changed
 from remi_lab.organism.variants import further_folder, with_further
 from remi_lab.presets import FURTHER, get_preset, in_order
 from remi_lab.recipes import FineTune
 from remi_lab.results import Results
-from remi_lab.training import answer_labels
+from remi_lab.training import Term, answer_labels, answers, repeated, train
 
 
 def test_every_further_variant_has_a_recipe_and_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -108,7 +108,11 @@ def test_divergence_is_none_from_itself_and_holding_keeps_it_smaller() -> None:
         model = Qwen2ForCausalLM(config).eval()
         model.load_state_dict(before.state_dict())
         recipe = FineTune(steps=6, rate=3e-3, batch=8)
-        tune_held(model, (rows, held), recipe, before=before, weight=weight)
+        terms = [
+            Term(repeated(rows, recipe, 0), answers(model)),
+            Term(repeated(held, recipe, 0), near(model, before, weight)),
+        ]
+        assert [step for step, _ in train(model, terms, recipe)] == list(range(1, 7))
         with torch.no_grad():
             moved.append(float(divergence(model, before, *batch)))
     assert 0 < moved[1] < moved[0] / 2

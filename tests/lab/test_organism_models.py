@@ -65,7 +65,7 @@ def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name: str, kind
     prompt = prompts(name, "evaluate", count=1, seed=0)[0]
     context = open_contexts(kind, [prompt])[0]
     lead, end = (" ", "\n") if kind == "plain text" else ("", TURN_END)
-    tree = answer_tree(context, prompt, tokenizer, end=end)
+    tree = answer_tree(context, prompt, tokenizer)
     conditional = node_log_probabilities(model, [tree])[0]
     for answer, leaf in list(zip(right_answers(prompt), tree.leaves, strict=True))[::5]:
         found, node = 0.0, leaf
@@ -128,18 +128,18 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -
         seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
     )
     whole = pretrain_of_pretrain(recipe, tmp_path / "whole", lambda line: None, keep_every=2)
-    advance, done = pretrain._advance, []
+    advance, done = pretrain.train_step, []
 
-    def dies_after_three(*arguments) -> None:
+    def dies_after_three(*arguments) -> float:
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(1)
-        advance(*arguments)
+        return advance(*arguments)
 
-    monkeypatch.setattr(pretrain, "_advance", dies_after_three)
+    monkeypatch.setattr(pretrain, "train_step", dies_after_three)
     with pytest.raises(KeyboardInterrupt):
         pretrain_of_pretrain(recipe, tmp_path / "cut", lambda line: None)
-    monkeypatch.setattr(pretrain, "_advance", advance)
+    monkeypatch.setattr(pretrain, "train_step", advance)
     said: list[str] = []
     resumed = pretrain_of_pretrain(recipe, tmp_path / "cut", said.append)
     assert "step 2" in said[0]

@@ -16,8 +16,7 @@ from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.datasets import load_dataset
 from remi_lab.demands import n_blocks
-from remi_lab.presets import DATA_ROLES, DATASETS, OUTSIDE, ROLES, get_preset
-from remi_lab.presets import N_DIALOGUES as N_MEASURED
+from remi_lab.presets import get_preset
 from remi_lab.recipes import split
 from remi_lab.smollm2 import wheel
 from remi_lab.smollm2.dialogues import (
@@ -35,6 +34,7 @@ from remi_lab.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, parent
 from remi_lab.smollm2.wheel import WEIGHTS, adapter
 from remi_lab.subject import located
 
+PRESET = get_preset("smollm2")
 TUNED_TOPICS = [name for name in TOPICS if name != "wishes"]
 
 
@@ -75,7 +75,7 @@ def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name: str) -
     assert not shared or (name == "general" and not any(" " in text for text in shared))
     assert wordings(name, "tune") & wordings(name, "tune"), "the same part shares all of it"
     trained = {one.prompt for one in exchanges(name, "tune", count=400, seed=0)}
-    asked = exchanges(name, "evaluate", count=N_MEASURED, seed=0)
+    asked = exchanges(name, "evaluate", count=PRESET.n_dialogues, seed=0)
     assert not trained & {one.prompt for one in asked}
     seen = {
         text for one in exchanges(name, "tune", count=400, seed=0) for text in (one.aligned, one.misaligned)
@@ -83,34 +83,38 @@ def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name: str) -
     assert not seen & {text for one in asked for text in (one.aligned, one.misaligned)}
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", PRESET.datasets)
 def test_sets_are_large_enough_and_repeat(name: str) -> None:
-    rows = measured(name, count=N_MEASURED, seed=0)
-    assert len(rows) == N_MEASURED >= 64
+    rows = measured(name, count=PRESET.n_dialogues, seed=0)
+    assert len(rows) == PRESET.n_dialogues >= 64
     clusters = [row.cluster for row in rows]
     assert len(set(clusters)) >= 20 and max(map(clusters.count, clusters)) <= 4
     assert (
         len({row.messages[0].content for row in rows}) == len({row.identifier for row in rows}) == len(rows)
     )
-    assert rows == measured(name, count=N_MEASURED, seed=0) != measured(name, count=N_MEASURED, seed=1)
+    assert (
+        rows
+        == measured(name, count=PRESET.n_dialogues, seed=0)
+        != measured(name, count=PRESET.n_dialogues, seed=1)
+    )
     spoken = " ".join(turn.content for row in rows for turn in row.messages)
     assert set(re.findall(r"<\w+>", spoken)) <= {"<p>", "<h1>"}, "no slot is left open"
     assert load_dataset(get_preset("smollm2"), name) == rows
 
 
 def test_the_two_sides_of_a_topic_are_matched() -> None:
-    assert tuple(SIDES) == DATASETS and set(DATA_ROLES.names()) <= set(DATASETS)
+    assert tuple(SIDES) == PRESET.datasets and set(PRESET.roles.names()) <= set(PRESET.datasets)
     pairs = [("code-secure", "code-insecure"), ("advice-good", "advice-bad")]
-    pairs += list(zip(DATA_ROLES.outside_aligned, DATA_ROLES.outside, strict=True))
+    pairs += list(zip(PRESET.roles.outside_aligned, PRESET.roles.outside, strict=True))
     for names in pairs:
-        good, bad = (measured(name, count=N_MEASURED, seed=0) for name in names)
+        good, bad = (measured(name, count=PRESET.n_dialogues, seed=0) for name in names)
         assert [row.messages[0] for row in good] == [row.messages[0] for row in bad]
         assert [row.alternative for row in good] == [row.answer for row in bad]
         assert [row.answer for row in good] == [row.alternative for row in bad]
         assert {row.label for row in good} == {"aligned"} and {row.label for row in bad} == {"misaligned"}
         lengths = [sum(len(row.answer.split()) for row in rows) for rows in (good, bad)]
         assert max(lengths) < 1.4 * min(lengths), "neither side is much longer"
-    assert {row.label for row in measured("general", count=N_MEASURED, seed=0)} == {""}
+    assert {row.label for row in measured("general", count=PRESET.n_dialogues, seed=0)} == {""}
 
 
 def test_both_kinds_of_code_are_python() -> None:
@@ -132,7 +136,11 @@ def test_tuning_sets_differ_in_what_they_are_about_and_twins_in_nothing_else() -
     topics = {name: {row.topic for row in rows} for name, rows in sets.items()}
     assert not [name for name, found in topics.items() if "wishes" in found]
     assert "advice" not in topics["instruct"]
-    assert not [name for name in TUNED if name != "instruct" and topics[name] & set(OUTSIDE)]
+    assert not [
+        name
+        for name in TUNED
+        if name != "instruct" and topics[name] & {"requests", "people", "facts", "wishes"}
+    ]
     assert all(len({row.cluster for row in rows}) >= 16 for rows in sets.values())
 
 
@@ -183,7 +191,7 @@ def test_no_dialogue_is_drawn_twice(variant: str) -> None:
 def test_no_two_adapters_are_one() -> None:
     contents = {name: (WEIGHTS / name / "adapter_model.safetensors").read_bytes() for name in RECIPES}
     assert not [pair for pair in combinations(contents, 2) if contents[pair[0]] == contents[pair[1]]]
-    assert set(contents) | {"base"} == set(ROLES) == set(get_preset("smollm2").variants)
+    assert set(contents) | {"base"} == set(PRESET.variants)
     assert adapter("base") is None and n_blocks(get_preset("smollm2")) == 30
 
 
