@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from remi_core.statistics.nulls import NullResult, permuted_labels
 from remi_core.statistics.resampling import ClusterResamples, Estimate, difference, make_resamples
 from remi_lab.datasets import dataset_names, load_dataset
-from remi_lab.presets import CONTROLS, Preset
+from remi_lab.presets import CONTROLS, NEEDS, Preset
 from remi_lab.results import Results
 
 # One headline quantity of one seed: value, interval, null and contrasts with the controls.
@@ -115,6 +115,35 @@ def fitting_resamples(preset: Preset, *sets: Sequence[str]) -> ClusterResamples:
 def present_controls(results: Results) -> list[str]:
     """The controls the preset has, in the one order."""
     return [name for name in results.variants if name in CONTROLS]
+
+
+def fine_tuned(results: Results) -> list[str]:
+    """Misaligned and the controls the preset has."""
+    return ["misaligned", *present_controls(results)]
+
+
+def with_controls(
+    results: Results, quantity: Callable[[str], Estimate]
+) -> tuple[Estimate, dict[str, Estimate]]:
+    """A quantity of misaligned, and the same of each control that the preset has."""
+    estimates = {name: quantity(name) for name in fine_tuned(results)}
+    return estimates.pop("misaligned"), estimates
+
+
+def against_benign(
+    results: Results,
+    estimate: Estimate,
+    controls: Mapping[str, Estimate],
+    *,
+    side: int = 1,
+    companions: Mapping[str, float] | None = None,
+) -> Measured:
+    """The headline quantity with benign in misaligned's place as its null; not judged where there is no benign."""
+    if results.preset.lacks("controls"):
+        missing = f"needs {NEEDS['controls']}"
+        return measured(estimate, None, controls=controls, companions=companions, missing=missing)
+    null = null_from_estimate(estimate, controls["benign"], "benign in misaligned's place", side=side)
+    return measured(estimate, null, controls=controls, companions=companions)
 
 
 # Two sets side by side: which rows belong together, and how labels are shuffled where some do and where none do.

@@ -263,7 +263,14 @@ def band(axes: Axes, positions: np.ndarray, interval: np.ndarray, colour: str, *
     axes.vlines(np.asarray(positions)[alone], low[alone], high[alone], color=colour, linewidth=1.6, alpha=0.5)
 
 
-def curve(axes: Axes, positions: np.ndarray, values: np.ndarray, look: Look) -> None:
+def curve(
+    axes: Axes,
+    positions: np.ndarray,
+    values: np.ndarray,
+    look: Look,
+    *,
+    marked: Literal["all", "last"] = "all",
+) -> None:
     """Draw a line with markers that breaks where the value is not finite."""
     axes.plot(
         positions,
@@ -271,6 +278,7 @@ def curve(axes: Axes, positions: np.ndarray, values: np.ndarray, look: Look) -> 
         color=look.colour,
         linestyle=look.line_style,
         marker=look.marker,
+        markevery=None if marked == "all" else [-1],
         markersize=3.8,
         linewidth=1.4,
         zorder=3,
@@ -329,11 +337,13 @@ def dot_rows(
     looks: Mapping[str, Look],
     lines: str = "variant",
     spread: float = 0.7,
+    parted: bool = True,
 ) -> list[str]:
     """A phrase for each row drawn: a row for each category, in it a dot with interval for each of ``lines``.
 
     ``rows`` is the column that holds the category and the categories from top to bottom; the table has
-    columns ``lines``, ``value`` and its interval columns. ``spread`` is the distance of the outer dots of a row.
+    columns ``lines``, ``value`` and its interval columns. ``spread`` is the distance of the outer dots of a row;
+    ``parted`` draws a faint line between rows.
     """
     column, categories = rows
     phrases = []
@@ -349,7 +359,7 @@ def dot_rows(
             axes.plot([estimate], [height], look.marker, color=look.colour, markersize=5, zorder=3)
             drawn.append(f"{name} {with_interval(estimate, low, high)}".lstrip())
         phrases.append(f"{category}: {', '.join(drawn) or 'no value'}")
-    _category_axis(axes, categories)
+    _category_axis(axes, categories, parted=parted)
     return phrases
 
 
@@ -423,11 +433,14 @@ def _offset(place: int, count: int, spread: float) -> float:
     return 0.0 if count == 1 else -spread / 2 + spread * place / (count - 1)
 
 
-def _category_axis(axes: Axes, categories: Sequence[str]) -> None:
-    """Rows from top to bottom, with a faint line between them."""
+def _category_axis(axes: Axes, categories: Sequence[str], *, parted: bool) -> None:
+    """Rows from top to bottom."""
     axes.set_yticks(range(len(categories)), categories)
     axes.set_ylim(len(categories) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
+    axes.yaxis.set_tick_params(labelcolor=INK)
+    if not parted:
+        return
     axes.hlines(
         np.arange(0.5, len(categories) - 1),
         0,
@@ -437,8 +450,6 @@ def _category_axis(axes: Axes, categories: Sequence[str]) -> None:
         linewidth=0.6,
         zorder=0.2,
     )
-    for label in axes.get_yticklabels():
-        label.set_color(INK)
 
 
 # The five plots: each draws a tidy table, one row an estimate, over the panels that a layout describes.
@@ -592,21 +603,22 @@ def plot_curves(
     position: str = "layer",
     value: str = "value",
     seeds: pd.DataFrame | None = None,
+    marked: Literal["all", "last"] = "all",
 ) -> Figure:
-    """Lines with interval bands along a position; a gap where a value is not finite, a dot for each seed.
+    """Lines along a position, with interval bands if known; a gap where a value is not finite, a dot for each seed.
 
-    ``table`` has the facets of the layout, ``lines``, ``position``, ``value`` with its ends (see ``ends_of``), and
-    the ends of the layout's bands; ``seeds`` the same without ends.
+    ``table`` has the facets of the layout, ``lines``, ``position``, ``value``, perhaps its ends (see ``ends_of``),
+    and the ends of the layout's bands; ``seeds`` the same without ends. ``marked`` are the points with a marker.
 
     Raises:
         UsageError: if a column is missing or the table is empty.
     """
-    names = [layout.rows, layout.columns, lines, position, value, *ends_of(table.columns, value)]
+    names = [layout.rows, layout.columns, lines, position, value]
     names += [f"{name}_{end}" for name in layout.bands for end in ("low", "high")]
     require_columns(table, [name for name in names if name], place=layout.about)
     looks = looks_of(values_in(table, lines))
     figure, panels = facets(table, layout, heights=[layout.height or 1.9], seeds=seeds)
-    options = {"lines": lines, "position": position, "value": value}
+    options = {"lines": lines, "position": position, "value": value, "marked": marked}
     phrases = [phrase for panel in panels for phrase in draw_curves(panel, layout, looks, **options)]
     return finish(figure, layout, {} if lines in (layout.rows, layout.columns) else looks, phrases, line=True)
 
@@ -619,6 +631,7 @@ def draw_curves(
     lines: str = "variant",
     position: str = "layer",
     value: str = "value",
+    marked: Literal["all", "last"] = "all",
 ) -> list[str]:
     """A phrase for each curve and band of a panel, after drawing them."""
     axes, ends, phrases = panel.axes, ends_of(panel.table.columns, value), []
@@ -631,10 +644,11 @@ def draw_curves(
         if rows.empty:
             continue
         places, heights = rows[position].to_numpy(), rows[value].to_numpy()
-        band(axes, places, rows[ends].to_numpy(), look.colour)
+        if set(ends) <= set(rows.columns):
+            band(axes, places, rows[ends].to_numpy(), look.colour)
         if panel.seeds is not None:
             seed_curves(axes, select(panel.seeds, {lines: name}), value, look, position=position)
-        curve(axes, places, heights, look)
+        curve(axes, places, heights, look, marked=marked)
         title = ", ".join(text for text in (panel.name, str(name)) if text)
         phrases.append(f"{title}: {along(heights, places, axis=position)}")
     integer_ticks(axes, panel.table[position].to_numpy())
@@ -656,7 +670,8 @@ def plot_rows(
 
     ``table`` has the facets of the layout, ``by``, ``lines`` ("" where a row has a single dot), ``value`` with its
     ends (see ``ends_of``), and the ends of the layout's bands; ``seeds`` the same without ends. Panels of one row
-    share their categories. A value that is not finite leaves its place empty.
+    share their categories. A value that is not finite leaves its place empty; ``spread`` is the distance of the
+    outer dots of a row, within its height of 1.
 
     Raises:
         UsageError: if a column is missing, the table is empty, or two rows have one place.
@@ -676,7 +691,7 @@ def plot_rows(
     figure, panels = facets(
         table, layout, heights=[each * len(names) for names in categories], seeds=seeds, values="x"
     )
-    phrases = []
+    phrases, named = [], len(looks) > 1 and lines not in (by, layout.rows, layout.columns)
     for place, panel in enumerate(panels):
         names = categories[place * len(categories) // len(panels)]
         own = {name: look for name, look in looks.items() if name in set(panel.table[lines])}
@@ -690,13 +705,14 @@ def plot_rows(
         for name in layout.bands:
             null_rows(panel.axes, bands[f"{name}_low"], bands[f"{name}_high"], colour=_band_colour(name))
         seed_rows(panel.axes, panel.seeds, value, **options)
-        drawn = dot_rows(panel.axes, panel.table, value, **options)
+        # Dots that fill their row need a line to the next one.
+        drawn = dot_rows(panel.axes, panel.table, value, parted=named and spread > 0.5, **options)
         words = [
             "; ".join([phrase, *_band_words(bands.loc[[name]], layout)])
             for name, phrase in zip(names, drawn, strict=True)
         ]
         phrases.append(f"{panel.name} – {'; '.join(words)}" if panel.name else "; ".join(words))
-    return finish(figure, layout, {} if lines in (by, layout.rows, layout.columns) else looks, phrases)
+    return finish(figure, layout, looks if named else {}, phrases)
 
 
 @styled
