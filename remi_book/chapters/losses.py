@@ -157,14 +157,11 @@ def choices_inside(results: Results, dataset: str) -> str:
 
 def pair_losses(results: Results, first: str, second: str, *, row: int = 0, seed: int) -> pd.DataFrame:
     """One row an answer token of a pair with the same completion: its text and instruct's loss in each set, nats."""
-    columns: dict[str, object] = {
-        "token": [visible_token(token) for token in answer_tokens(results, second, row)]
-    }
+    table = pd.DataFrame({"token": [visible_token(token) for token in answer_tokens(results, second, row)]})
     for name in (first, second):
         arrays = results.arrays("instruct", seed, "sequence", name)
-        start, stop = arrays["offsets"][row : row + 2]
-        columns[name] = -arrays["log_probability"][start:stop].astype(np.float64)
-    return pd.DataFrame(columns)
+        table[name] = -arrays["log_probability"][slice(*arrays["offsets"][row : row + 2])].astype(np.float64)
+    return table
 
 
 def loss_cosines(
@@ -218,15 +215,9 @@ def variance_shares(results: Results, first: str, second: str, *, seed: int) -> 
     # The model's share where the two models exchange each dialogue by a fair coin.
     swapped = model_swap_shares(losses, both.labels, swaps)[:, FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
-    return tidy(
-        {
-            NAMES[factor]: combine(lambda rows, at=at: rows[..., at], estimate)
-            for at, factor in enumerate(FACTORS)
-        },
-        ["part"],
-        value="share",
-        nulls={NAMES[factor]: null_interval(draws) for factor, draws in nulls.items()},
-    )
+    ends = [null_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in FACTORS]
+    parts = [NAMES[factor] for factor in FACTORS]
+    return tidy({(): estimate}, (), value="share", along="part", positions=parts, nulls={(): np.array(ends)})
 
 
 def shares_by_seed(results: Results, first: str, second: str) -> pd.DataFrame:

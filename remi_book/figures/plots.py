@@ -590,8 +590,10 @@ def _band_colour(name: str) -> str:
 
 def _band_words(rows: pd.DataFrame, layout: Layout) -> list[str]:
     """The range of each band, in words."""
-    ends = {label: rows[[f"{name}_low", f"{name}_high"]] for name, label in layout.bands.items()}
-    return [f"{label}: {value_range(table.to_numpy().ravel())}" for label, table in ends.items()]
+    ends = {label: rows[[f"{name}_low", f"{name}_high"]].to_numpy() for name, label in layout.bands.items()}
+    return [
+        f"{label}: {value_range(band.ravel())}" for label, band in ends.items() if np.isfinite(band).any()
+    ]
 
 
 @styled
@@ -767,12 +769,14 @@ def plot_scatter(
     layout: Layout,
     *,
     axes: tuple[str, str] = ("component 1", "component 2"),
+    shares: Sequence[float] | Float[np.ndarray, " 2"] = (1.0, 1.0),
     colours: str = "group",
     hollow: str = "",
 ) -> Figure:
     """Points on two axes, one colour and marker for each value of ``colours``; the second of ``hollow`` is open.
 
-    The points are drawn as pixels where there are too many for a small file.
+    ``shares`` are the parts of the variance on the axes, for the {} of their labels. The points are drawn as pixels
+    where there are too many for a small file.
 
     Raises:
         UsageError: if a column is missing, the table is empty, or ``hollow`` has more than two values.
@@ -796,11 +800,14 @@ def plot_scatter(
             entries[-1].set_markerfacecolor("none" if place == 1 else look.colour)
             middle = " and ".join(map(number, np.nanmean(points, axis=0)))
             phrases.append(f"{title} ({len(points)} points), mean position {middle}")
-    panel.set(xlabel=_word(layout.across, ""), ylabel=_word(layout.up, ""))
+    names = [
+        _word(words, f"{share:.0%}") for words, share in zip((layout.across, layout.up), shares, strict=True)
+    ]
+    panel.set(xlabel=names[0], ylabel=names[1])
     panel.axhline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
     panel.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
     legend_below(figure, entries, n_columns=len(kinds) if hollow else None)
-    return with_alt(figure, f"{layout.about}. {'; '.join(phrases)}.")
+    return with_alt(figure, f"{layout.about}: {' and '.join(names)}. {'; '.join(phrases)}.")
 
 
 def heat_map(
