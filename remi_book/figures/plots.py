@@ -199,9 +199,9 @@ def ends_of(columns: Collection[str], value: str) -> list[str]:
 
 
 def interval_of(row: pd.Series, value: str) -> tuple[float, float, float]:
-    """Value, lower and upper end from the value's column and those of ``ends_of``."""
+    """Value, lower and upper end from the value's column and those of ``ends_of``; NaN for ends that are not there."""
     low, high = ends_of(row.index, value)
-    return float(row[value]), float(row[low]), float(row[high])
+    return float(row[value]), float(row.get(low, np.nan)), float(row.get(high, np.nan))
 
 
 # Drawing shared by several figures: dots with intervals, curves with bands, nulls, scatters.
@@ -355,7 +355,8 @@ def dot_rows(
                 continue
             estimate, low, high = interval_of(row, value)
             height = position + _offset(place, len(looks), spread)
-            axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
+            if set(ends_of(table.columns, value)) <= set(table.columns):
+                axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
             axes.plot([estimate], [height], look.marker, color=look.colour, markersize=5, zorder=3)
             drawn.append(f"{name} {with_interval(estimate, low, high)}".lstrip())
         phrases.append(f"{category}: {', '.join(drawn) or 'no value'}")
@@ -670,7 +671,7 @@ def plot_rows(
 ) -> Figure:
     """Dots with intervals, a row for each value of ``by``, in it one for each of ``lines``; open dots are seeds.
 
-    ``table`` has the facets of the layout, ``by``, ``lines`` ("" where a row has a single dot), ``value`` with its
+    ``table`` has the facets of the layout, ``by``, ``lines`` ("" where a row has a single dot), ``value``, perhaps its
     ends (see ``ends_of``), and the ends of the layout's bands; ``seeds`` the same without ends. Panels of one row
     share their categories. A value that is not finite leaves its place empty; ``spread`` is the distance of the
     outer dots of a row, within its height of 1.
@@ -678,7 +679,7 @@ def plot_rows(
     Raises:
         UsageError: if a column is missing, the table is empty, or two rows have one place.
     """
-    names = [layout.rows, layout.columns, by, lines, value, *ends_of(table.columns, value)]
+    names = [layout.rows, layout.columns, by, lines, value]
     names += [f"{name}_{end}" for name in layout.bands for end in ("low", "high")]
     require_columns(table, [name for name in names if name], place=layout.about)
     if not lines:
