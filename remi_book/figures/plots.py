@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, SupportsFloat
@@ -11,16 +12,14 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from remi_book.figures.style import (
     ALL_LOOKS,
     BACKGROUND,
-    INK,
     NULL_COLOUR,
     Look,
     along,
@@ -37,117 +36,6 @@ from remi_book.figures.style import (
 )
 from remi_core.errors import UsageError
 from remi_lab.presets import in_order
-
-# Heat maps: cosine matrices with group boundaries, small matrices with their values, colour scales.
-
-DIVERGING = "RdBu_r"
-SEQUENTIAL = "cividis"
-
-
-def symmetric(limit: float) -> Normalize:
-    """A colour scale centred on 0."""
-    return Normalize(-limit, limit)
-
-
-def off_diagonal(matrix: Float[np.ndarray, "row row"]) -> Float[np.ndarray, " entry"]:
-    """The entries beside the diagonal, which for a cosine matrix is 1 by definition."""
-    return matrix[~np.eye(len(matrix), dtype=bool)]
-
-
-def group_spans(groups: Sequence[str]) -> dict[str, slice]:
-    """The rows of each group, in the order met.
-
-    Raises:
-        UsageError: if the rows of a group are not adjacent, since a boundary could not be drawn.
-    """
-    labels = np.asarray(groups)
-    spans = {}
-    for name in dict.fromkeys(groups):
-        rows = np.flatnonzero(labels == name)
-        if rows[-1] - rows[0] + 1 != len(rows):
-            raise UsageError(f"the rows of group {name!r} are not adjacent: sort rows and columns by group")
-        spans[name] = slice(int(rows[0]), int(rows[-1]) + 1)
-    return spans
-
-
-def block_means(
-    matrix: Float[np.ndarray, "row row"], spans: dict[str, slice]
-) -> dict[tuple[str, str], float]:
-    """Mean entry of every pair of groups, the diagonal left out; NaN for a group of one with itself."""
-    masked = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
-    means = {}
-    for first, rows in spans.items():
-        for second, columns in spans.items():
-            block = masked[rows, columns]
-            finite = block[np.isfinite(block)]
-            means[first, second] = float(finite.mean()) if finite.size else float("nan")
-    return means
-
-
-def draw_grouped_matrix(
-    axes: Axes, matrix: Float[np.ndarray, "row row"], groups: Sequence[str], *, norm: Normalize, colours: str
-) -> AxesImage:
-    """The image of a matrix, diagonal blanked, with lines between groups and each block's mean written in.
-
-    Raises:
-        UsageError: if the groups do not name every row.
-    """
-    if len(groups) != len(matrix):
-        raise UsageError(f"{len(groups)} group labels for a matrix of {len(matrix)} rows")
-    spans = group_spans(groups)
-    shown = np.ma.masked_invalid(np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix))
-    image = axes.imshow(shown, cmap=colours, norm=norm)
-    for span in list(spans.values())[1:]:
-        axes.axhline(span.start - 0.5, color="black", linewidth=1)
-        axes.axvline(span.start - 0.5, color="black", linewidth=1)
-    middles = {name: (span.start + span.stop - 1) / 2 for name, span in spans.items()}
-    for (first, second), mean in block_means(matrix, spans).items():
-        axes.text(
-            middles[second],
-            middles[first],
-            number(mean),
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "alpha": 0.85, "linewidth": 0},
-        )
-    axes.set_xticks(list(middles.values()), list(middles))
-    axes.set_yticks(list(middles.values()), list(middles), rotation=90, va="center")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return image
-
-
-def annotate_cells(axes: Axes, image: AxesImage, matrix: Float[np.ndarray, "row column"]) -> None:
-    """Write each cell's value in black or white, whichever reads on its colour."""
-    colours: Colormap = image.get_cmap()
-    for (row, column), value in np.ndenumerate(matrix):
-        red, green, blue, _ = colours(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
-        dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18
-        axes.text(
-            column,
-            row,
-            f"{value:.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "–",
-            ha="center",
-            va="center",
-            fontsize=8.5,
-            color="white" if dark else "black",
-        )
-
-
-def describe_blocks(matrix: Float[np.ndarray, "row row"], groups: Sequence[str]) -> str:
-    """Block means and the range of all entries beside the diagonal, in words."""
-    means = block_means(matrix, group_spans(groups))
-    names = list(dict.fromkeys(groups))
-    parts = [
-        f"{f'within {first}' if first == second else f'{first} with {second}'} {number(means[first, second])}"
-        for place, first in enumerate(names)
-        for second in names[place:]
-    ]
-    others = off_diagonal(matrix)
-    others = others[np.isfinite(others)]
-    return f"mean {', '.join(parts)}; entries from {number(others.min())} to {number(others.max())}"
-
 
 # Checks and look-ups on the tidy tables that figures draw: one row an estimate, its interval beside it.
 
@@ -207,6 +95,7 @@ def interval_of(row: pd.Series, value: str) -> tuple[float, float, float]:
 # Drawing shared by several figures: dots with intervals, curves with bands, nulls, scatters.
 
 MOST_VECTOR_POINTS = 1500
+DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"
 
 
 def mark_value(axes: Axes, value: float | int, label: str, *, vertical: bool = True) -> None:
@@ -403,32 +292,6 @@ def null_rows(
             )
 
 
-def scatter_groups(
-    axes: Axes, scores: Float[np.ndarray, "point 2"], keep: np.ndarray, look: Look, *, hollow: bool = False
-) -> None:
-    """Draw the points with ``keep``, as pixels where there are too many for a small file."""
-    points = scores[keep]
-    axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=13,
-        marker=look.marker,
-        linewidths=0.8,
-        alpha=0.7,
-        facecolors="none" if hollow else look.colour,
-        edgecolors=look.colour,
-        rasterized=len(scores) > MOST_VECTOR_POINTS,
-    )
-
-
-def component_axes(axes: Axes, shares: np.ndarray) -> None:
-    """Name both axes as components with their share of the variance."""
-    axes.set_xlabel(f"component 1 ({shares[0]:.0%} of variance)")
-    axes.set_ylabel(f"component 2 ({shares[1]:.0%} of variance)")
-    axes.axhline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
-    axes.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
-
-
 def _offset(place: int, count: int, spread: float) -> float:
     """Height of one variant's dot relative to the middle of its row."""
     return 0.0 if count == 1 else -spread / 2 + spread * place / (count - 1)
@@ -439,7 +302,6 @@ def _category_axis(axes: Axes, categories: Sequence[str], *, parted: bool) -> No
     axes.set_yticks(range(len(categories)), categories)
     axes.set_ylim(len(categories) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.yaxis.set_tick_params(labelcolor=INK)
     if not parted:
         return
     axes.hlines(
@@ -795,7 +657,16 @@ def plot_scatter(
             ].to_numpy()
             if not len(points):
                 continue
-            scatter_groups(panel, points, np.ones(len(points), dtype=bool), look, hollow=place == 1)
+            panel.scatter(
+                *points.T,
+                s=13,
+                marker=look.marker,
+                linewidths=0.8,
+                alpha=0.7,
+                facecolors="none" if place == 1 else look.colour,
+                edgecolors=look.colour,
+                rasterized=len(points) > MOST_VECTOR_POINTS,
+            )
             title = ", ".join(word for word in (name, kind) if word)
             entries.append(handle(look, label=title))
             entries[-1].set_markerfacecolor("none" if place == 1 else look.colour)
@@ -875,17 +746,47 @@ def plot_grouped_matrices(
     Raises:
         UsageError: if the rows of a group are not adjacent, or the groups do not name every row.
     """
-    others = np.concatenate([off_diagonal(matrix) for matrix in matrices.values()])
-    lowest, highest = float(np.nanmin(others)), float(np.nanmax(others))
-    norm = symmetric(max(-lowest, highest)) if lowest < 0 else Normalize(lowest, highest)
-    several = len(matrices) > 1
+    names, labels = list(dict.fromkeys(groups)), np.asarray(groups)
+    spans = {name: np.flatnonzero(labels == name) for name in names}
+    for name, rows in spans.items():
+        if rows[-1] - rows[0] + 1 != len(rows):
+            raise UsageError(f"the rows of group {name!r} are not adjacent: sort rows and columns by group")
+    # The cosine of a row with itself is 1 by definition, and would set the scale.
+    shown = {title: np.where(np.eye(len(matrix)), np.nan, matrix) for title, matrix in matrices.items()}
+    if any(len(matrix) != len(groups) for matrix in shown.values()):
+        raise UsageError(
+            f"{len(groups)} group labels for matrices of {[len(each) for each in shown.values()]} rows"
+        )
+    lowest, highest = (float(end(list(shown.values()))) for end in (np.nanmin, np.nanmax))
+    limit = max(-lowest, highest)
+    norm = Normalize(-limit, limit) if lowest < 0 else Normalize(lowest, highest)
+    several, phrases = len(matrices) > 1, []
     figure = new_figure(7.6 if several else 5.6, 4.0 if several else 4.6)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
-    for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
-        colours = DIVERGING if lowest < 0 else SEQUENTIAL
-        image = draw_grouped_matrix(axes, matrix, groups, norm=norm, colours=colours)
+    for axes, (title, matrix) in zip(panels, shown.items(), strict=True):
+        # An image: as cells of a vector graphic, thousands of them would fill the file.
+        image = axes.imshow(
+            np.ma.masked_invalid(matrix), cmap=DIVERGING if lowest < 0 else SEQUENTIAL, norm=norm
+        )
+        words = []
+        for down, across in itertools.product(names, names):
+            block = matrix[np.ix_(spans[down], spans[across])]
+            mean = number(np.nanmean(block)) if np.isfinite(block).any() else number(np.nan)
+            box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
+            middle = (spans[across].mean(), spans[down].mean())
+            axes.text(*middle, mean, ha="center", va="center", fontsize=8.5, bbox=box)
+            if names.index(down) <= names.index(across):
+                words.append(f"{f'within {down}' if down == across else f'{down} with {across}'} {mean}")
+        for name in names[1:]:
+            for line in (axes.axhline, axes.axvline):
+                line(spans[name][0] - 0.5, color="black", linewidth=1)
+        middles = [rows.mean() for rows in spans.values()]
+        axes.set_xticks(middles, names)
+        axes.set_yticks(middles, names, rotation=90, va="center")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
         axes.set_title(f"{title}, mean of each block written in")
+        phrases.append(f"{title}: mean {', '.join(words)}; entries {value_range(matrix.ravel())}")
     where = {"location": "bottom", "shrink": 0.5, "aspect": 30} if several else {"shrink": 0.85}
     figure.colorbar(image, ax=list(panels), label="cosine (no unit)", **where)
-    words = ". ".join(f"{title}: {describe_blocks(matrix, groups)}" for title, matrix in matrices.items())
-    return with_alt(figure, f"{about}. {words}.")
+    return with_alt(figure, f"{about}. {'. '.join(phrases)}.")
