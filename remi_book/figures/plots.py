@@ -225,7 +225,7 @@ def dot_rows(
     rows: tuple[str, Sequence[str]],
     looks: Mapping[str, Look],
     lines: str = "variant",
-    spread: float = 0.7,
+    spread: float | int = 0.7,
     parted: bool = True,
 ) -> list[str]:
     """A phrase for each row drawn: a row for each category, in it a dot with interval for each of ``lines``.
@@ -261,7 +261,7 @@ def seed_rows(
     rows: tuple[str, Sequence[str]],
     looks: Mapping[str, Look],
     lines: str = "variant",
-    spread: float = 0.7,
+    spread: float | int = 0.7,
 ) -> None:
     """Draw one small open dot for each seed, on the line of its variant and category."""
     if seeds is None:
@@ -292,7 +292,7 @@ def null_rows(
             )
 
 
-def _offset(place: int, count: int, spread: float) -> float:
+def _offset(place: int, count: int, spread: float | int) -> float:
     """Height of one variant's dot relative to the middle of its row."""
     return 0.0 if count == 1 else -spread / 2 + spread * place / (count - 1)
 
@@ -343,18 +343,18 @@ class Layout:
     """Label of the vertical axis, by row of panels."""
     shared: bool | Literal["row", "col"] = True
     """Which panels share the axis of the values: all, none, or those of one row or column."""
-    limits: tuple[float, float] | None = None
+    limits: tuple[float | int, float | int] | None = None
     """Ends of the axis of the values; None where the data decide."""
-    marks: Mapping[float, str] = field(default_factory=dict)
+    marks: Mapping[float | int, str] = field(default_factory=dict)
     """Reference lines: value → meaning, written beside it ("" for the line alone)."""
     bands: Mapping[str, str] = field(default_factory=dict)
     """Bands behind the values: ``null`` → legend entry, of columns ``null_low`` and ``null_high``; a ``ceiling``
     has a colour, all others are grey."""
     entry: str = "{}"
     """Legend entry of a line or dot; {} is its name."""
-    width: float = 7.6
+    width: float | int = 7.6
     """Of the figure, in inches."""
-    height: float | None = None
+    height: float | int | None = None
     """Of a row of panels, in inches; None where the plot decides."""
 
 
@@ -379,7 +379,7 @@ def facets(
     table: pd.DataFrame,
     layout: Layout,
     *,
-    heights: Sequence[float],
+    heights: Sequence[float | int],
     seeds: pd.DataFrame | None = None,
     values: Literal["x", "y"] = "y",
     apart: bool = False,
@@ -529,7 +529,7 @@ def plot_rows(
     lines: str = "variant",
     value: str = "value",
     seeds: pd.DataFrame | None = None,
-    spread: float = 0.7,
+    spread: float | int = 0.7,
 ) -> Figure:
     """Dots with intervals, a row for each value of ``by``, in it one for each of ``lines``; open dots are seeds.
 
@@ -683,7 +683,12 @@ def plot_scatter(
 
 
 def heat_map(
-    axes: Axes, matrix: pd.DataFrame, *, ends: tuple[float, float], colours: str, written: bool = False
+    axes: Axes,
+    matrix: pd.DataFrame,
+    *,
+    ends: tuple[float | int, float | int],
+    colours: str,
+    written: bool = False,
 ) -> QuadMesh:
     """The cells of a matrix, drawn by seaborn with the names of its rows and columns; missing ones stay empty.
 
@@ -713,7 +718,7 @@ def heat_map(
 
 @styled
 def plot_matrix(
-    matrix: pd.DataFrame, layout: Layout, *, label: str, ends: tuple[float, float] | None = None
+    matrix: pd.DataFrame, layout: Layout, *, label: str, ends: tuple[float | int, float | int] | None = None
 ) -> Figure:
     """Heat map of a matrix with every value written in; ``label`` names the values and their unit.
 
