@@ -175,7 +175,7 @@ SETTINGS: Mapping[str, object] = {
 
 
 def use_style() -> None:
-    """Nothing; sets the book's matplotlib settings, and SVG output where a notebook kernel runs."""
+    """Set the book's matplotlib settings, and SVG output where a notebook kernel runs."""
     matplotlib.rcParams.update(SETTINGS)
     from IPython import get_ipython
 
@@ -237,7 +237,7 @@ def handle(look: Look, *, label: str, line: bool = False) -> Line2D:
 
 
 def legend_below(figure: Figure, handles: list, *, n_columns: int | None = None) -> None:
-    """Nothing; puts one legend under all panels, clear of the data, in as many columns as the width holds."""
+    """Put one legend under all panels, clear of the data, in as many columns as the width holds."""
     columns = n_columns or _fitting_columns([str(one.get_label()) for one in handles], figure.get_figwidth())
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6)
 
