@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import SupportsFloat
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from remi_core.statistics.nulls import NullResult, permuted_labels
+from remi_core.statistics.nulls import Alternative, NullResult, against_null, permuted_labels
 from remi_core.statistics.resampling import ClusterResamples, Estimate, difference, make_resamples
 from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.presets import CONTROLS, NEEDS, Preset
@@ -54,10 +55,10 @@ def measured(
     null: NullResult | None,
     *,
     controls: Mapping[str, Estimate] | None = None,
-    companions: Mapping[str, float] | None = None,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
     missing: str = "",
 ) -> Measured:
-    """The estimate of a scalar as a headline quantity."""
+    """The estimate of a scalar as a headline quantity; of companions that are estimates, the value counts."""
     gaps = {name: difference(estimate, control) for name, control in (controls or {}).items()}
     return Measured(
         value=float(estimate.value),
@@ -66,9 +67,26 @@ def measured(
         null=null,
         n=estimate.n_clusters,
         contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
-        companions=dict(companions or {}),
+        companions={
+            name: float(each.value if isinstance(each, Estimate) else each)
+            for name, each in (companions or {}).items()
+        },
         missing=missing,
     )
+
+
+def against_draws(
+    estimate: Estimate,
+    draws: Float[np.ndarray, " draw"],
+    kind: str,
+    *,
+    alternative: Alternative = "greater",
+    controls: Mapping[str, Estimate] | None = None,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+) -> Measured:
+    """The estimate of a scalar as a headline quantity, with draws of the statistic under the null beside it."""
+    null = against_null(float(estimate.value), draws, kind=kind, alternative=alternative)
+    return measured(estimate, null, controls=controls, companions=companions)
 
 
 def null_from_estimate(observed: Estimate, null: Estimate, kind: str, *, side: int = 1) -> NullResult:
@@ -136,7 +154,7 @@ def against_benign(
     controls: Mapping[str, Estimate],
     *,
     side: int = 1,
-    companions: Mapping[str, float] | None = None,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
 ) -> Measured:
     """The headline quantity with benign in misaligned's place as its null; not judged where there is no benign."""
     if results.preset.lacks("controls"):

@@ -19,6 +19,7 @@ from remi_book.published import with_reset
 from remi_book.quantities import (
     Measured,
     against_benign,
+    against_draws,
     fine_tuned,
     measured,
     null_from_estimate,
@@ -28,7 +29,6 @@ from remi_book.quantities import (
 from remi_book.tables import tidy
 from remi_book.words import shown_text, shown_tokens
 from remi_core.errors import RemiError
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import (
     Estimate,
     cluster_sums,
@@ -140,15 +140,16 @@ def matched_rows(
         RemiError: if no identifier is shared and the sets differ in length.
     """
     seed = results.preset.seeds[0]
-    one, two = (results.arrays("instruct", seed, "sequence", name) for name in (careless, careful))
-    if "identifier" in one:
-        places = {str(name): at for at, name in enumerate(two["identifier"])}
-        shared = [(at, places[name]) for at, name in enumerate(map(str, one["identifier"])) if name in places]
+    left, right = (results.arrays("instruct", seed, "sequence", name) for name in (careless, careful))
+    if "identifier" in left:
+        places = {str(name): row for row, name in enumerate(right["identifier"])}
+        names = enumerate(map(str, left["identifier"]))
+        shared = [(row, places[name]) for row, name in names if name in places]
         if shared:
             return tuple(np.array(side) for side in zip(*shared, strict=True))
-    if len(one["cluster"]) != len(two["cluster"]):
+    if len(left["cluster"]) != len(right["cluster"]):
         raise RemiError(f"{careless} and {careful} share no identifier and differ in length: no pairs")
-    rows = np.arange(len(one["cluster"]))
+    rows = np.arange(len(left["cluster"]))
     return rows, rows
 
 
@@ -187,15 +188,15 @@ def log_odds_shift(results: Results, variant: str, seed: int, twins: Twins) -> E
 def reply_contrast(results: Results, seed: int) -> Measured:
     """C2: log-odds of misaligned replies against their aligned twins, M − I; signs flipped by template."""
     twins, preset = twin_sets(results), results.preset
-    found, controls = with_controls(results, lambda name: log_odds_shift(results, name, seed, twins))
+    shifted, controls = with_controls(results, lambda name: log_odds_shift(results, name, seed, twins))
     values = log_odds(results, "misaligned", seed, twins) - log_odds(results, "instruct", seed, twins)
     clusters = pair_clusters(results, twins)
     names, _ = index_clusters(clusters)
     sums, counts = cluster_sums(values, clusters, names)
     signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
-    null = against_null(float(found.value), signs @ sums / counts.sum(), kind="exchanged by template")
-    companions = {"base": float(log_odds_shift(results, "base", seed, twins).value)}
-    return measured(found, null, controls=controls, companions=companions)
+    draws = signs @ sums / counts.sum()
+    companions = {"base": log_odds_shift(results, "base", seed, twins)}
+    return against_draws(shifted, draws, "exchanged by template", controls=controls, companions=companions)
 
 
 # Figures of section 4.1: running joint log-probability, next tokens, means and index by data set, matched replies.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from remi_book.figures.plots import Layout, limit_to_estimates, mark_value, plot_curves, select
 from remi_book.figures.style import styled, visible_token
-from remi_book.quantities import Measured, fine_tuned, measured, shared_resamples, with_controls
+from remi_book.quantities import Measured, against_draws, fine_tuned, shared_resamples, with_controls
 from remi_book.tables import tidy
 from remi_book.words import shown_tokens
 from remi_core.errors import UsageError
@@ -30,7 +30,6 @@ from remi_core.statistics.displacement import (
     released_separation,
     separation_null,
 )
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import Estimate, combine
 from remi_lab.presets import Preset
 from remi_lab.results import Results
@@ -117,13 +116,8 @@ def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: s
     for name, values in (("c", found.cosine.value), ("r", found.residual.value)):
         defined = values[np.isfinite(values)]
         means[name] = float(defined.mean()) if len(defined) else float("nan")
-    benign = {name: float(one.value) for name, one in controls.items() if name == "benign"}
-    return measured(
-        own,
-        against_null(float(own.value), null, kind="random direction"),
-        controls=controls,
-        companions=means | benign,
-    )
+    benign = {name: control for name, control in controls.items() if name == "benign"}
+    return against_draws(own, null, "random direction", controls=controls, companions=means | benign)
 
 
 def separation(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Separation:
@@ -151,8 +145,8 @@ def mean_separation(results: Results, seed: int, datasets: Sequence[str], window
         ),
     )
     draws = exchanged_separation(results, seed, datasets, window).mean(axis=1)
-    null = against_null(float(found.value), draws, kind="labels exchanged by template", alternative="less")
-    return measured(found, null, controls=controls)
+    kind = "labels exchanged by template"
+    return against_draws(found, draws, kind, alternative="less", controls=controls)
 
 
 def exchanged_separation(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from remi_book.chapters.losses import within_between
 from remi_book.figures.plots import Layout, plot_grouped_matrices
 from remi_book.figures.style import handle, legend_below, looks_of, new_figure, number, styled, with_alt
-from remi_book.quantities import Measured, TwoSets, measured, shared_resamples, side_by_side
+from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import (
@@ -125,9 +125,7 @@ def mean_gradient_cosine(results: Results, seed: int, first: str, second: str) -
     within = pair_means(gram, both.labels[None], both.clusters)[0]
     null = flipped_between(gram, both.labels, both.clusters, 1 - 2 * coins[:, index])
     null = null / np.sqrt(within[0] * within[1])
-    return measured(
-        estimate, against_null(float(estimate.value), null, kind="signs flipped", alternative="less")
-    )
+    return against_draws(estimate, null, "signs flipped", alternative="less")
 
 
 def few_dialogues(results: Results, seed: int, first: str, second: str, variant: str = "base") -> Measured:

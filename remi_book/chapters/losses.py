@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from remi_book.chapters.tokens import answer_tokens
 from remi_book.figures.plots import Layout
 from remi_book.figures.style import visible_token
-from remi_book.quantities import Measured, TwoSets, measured, shared_resamples, side_by_side
+from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
 from remi_book.tables import tidy
 from remi_core.errors import RemiError
 from remi_core.statistics.groups import (
@@ -25,7 +25,7 @@ from remi_core.statistics.groups import (
     within_between_estimate,
     within_minus_between,
 )
-from remi_core.statistics.nulls import against_null, null_interval
+from remi_core.statistics.nulls import null_interval
 from remi_core.statistics.resampling import Estimate, cluster_estimate, combine
 from remi_lab.results import Results
 
@@ -80,11 +80,7 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
     estimate = within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(preset))
     null = within_minus_between(pair_means(cosines, both.shuffled(preset), both.clusters))
     between = pair_means(cosines, both.labels[None], both.clusters)[0, 2]
-    return measured(
-        estimate,
-        against_null(float(estimate.value), null, kind=both.null_kind),
-        companions={"between": float(between)},
-    )
+    return against_draws(estimate, null, both.null_kind, companions={"between": between})
 
 
 def both_models(results: Results, seed: int, first: str, second: str) -> tuple[np.ndarray, TwoSets]:
@@ -119,11 +115,8 @@ def data_share(results: Results, seed: int, first: str, second: str) -> Measured
     at = FACTORS.index("data")
     shares, null, both = share_estimate(results, seed, first, second)
     estimate = combine(lambda rows: rows[..., at], shares)
-    return measured(
-        estimate,
-        against_null(float(estimate.value), null[:, at], kind=both.null_kind),
-        companions={name: float(share) for name, share in zip(FACTORS, shares.value, strict=True)},
-    )
+    companions = dict(zip(FACTORS, shares.value, strict=True))
+    return against_draws(estimate, null[:, at], both.null_kind, companions=companions)
 
 
 # Figures of section 4.2.1: loss vectors by components and in the 2 × 2 of model and data.

@@ -22,12 +22,12 @@ from remi_book.figures.plots import (
 )
 from remi_book.figures.style import Look, looks_of, number, styled, visible_token, with_interval
 from remi_book.published import published
-from remi_book.quantities import Measured, fine_tuned, fitting_resamples, measured
+from remi_book.quantities import Measured, against_draws, fine_tuned, fitting_resamples, measured
 from remi_book.tables import tidy
 from remi_book.words import shown_tokens
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import first_half, half_way, label_gap, recovered_share, shuffled_depth
-from remi_core.statistics.nulls import against_null, permuted_labels
+from remi_core.statistics.nulls import permuted_labels
 from remi_core.statistics.resampling import Estimate, combine, difference, mean_interval
 from remi_lab.presets import Preset
 from remi_lab.results import Results
@@ -131,13 +131,9 @@ def share_of_first_half(results: Results, seed: int) -> Measured:
     if not np.isfinite(shares).all():
         return measured(half, None, missing="base and instruct do not differ in these log-odds")
     draws = shuffled_depth(shares, n_permutations=preset.n_permutations, seed=preset.seed)
-    return measured(
-        half,
-        against_null(
-            float(half.value), draws[:, place - 1], kind="blocks in random order", alternative="less"
-        ),
-        companions={"half way": half_way(shares, found.layers), "last block": float(shares[-1])},
-    )
+    companions = {"half way": half_way(shares, found.layers), "last block": shares[-1]}
+    kind = "blocks in random order"
+    return against_draws(half, draws[:, place - 1], kind, alternative="less", companions=companions)
 
 
 def gains(results: Results, pair: Pair, seed: int, datasets: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -172,11 +168,8 @@ def gain_beyond_benign(results: Results, seed: int) -> Measured:
     )
     found = difference(misaligned, benign)
     draws = label_gap(np.concatenate([values for values, _ in parts]), shuffled)
-    return measured(
-        found,
-        against_null(float(found.value), draws, kind="labels shuffled within prompt templates"),
-        companions={"misaligned": float(misaligned.value), "benign": float(benign.value)},
-    )
+    companions = {"misaligned": misaligned, "benign": benign}
+    return against_draws(found, draws, "labels shuffled within prompt templates", companions=companions)
 
 
 # Figures of residual stitching: curves over depth, the share of a gap closed, and losses by set.

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from remi_book.figures.plots import Layout, integer_ticks, plot_curves, plot_matrix, plot_rows, select
 from remi_book.figures.style import NULL_COLOUR, describe, styled, value_range, with_alt
-from remi_book.quantities import Measured, measured, null_from_estimate, shared_resamples
+from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, shared_resamples
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import Estimate, combine
 from remi_core.statistics.subspaces import (
     Overlap,
@@ -130,10 +129,10 @@ def shared_subspace(results: Results, seed: int, pair: Pair, benign: Pair, *, wi
         harmful.overlap,
         null_from_estimate(harmful.overlap, null.overlap, f"benign × benign ({benign[0]}, {benign[1]})"),
         companions={
-            "largest cosine": float(harmful.largest.value),
-            "benign largest cosine": float(null.largest.value),
-            "floor": float(random_floor(results)[:, 0].mean()),
-            "ceiling": float(split_halves(results, pair[0], place)[:, 0].mean()),
+            "largest cosine": harmful.largest,
+            "benign largest cosine": null.largest,
+            "floor": random_floor(results)[:, 0].mean(),
+            "ceiling": split_halves(results, pair[0], place)[:, 0].mean(),
         },
     )
 
@@ -143,6 +142,7 @@ def shared_subspace(results: Results, seed: int, pair: Pair, benign: Pair, *, wi
 # The largest of many cosines is large by chance, so every null here is the same maximum: between random
 # subspaces, between two benign sets, and between residuals whose dialogues were paired at random.
 
+RANDOM = "random subspaces"
 WIDE = 8
 """Components compared in the released pictures of many pairs; the main figure has ``preset.n_components``."""
 
@@ -198,11 +198,8 @@ def benign_components(results: Results, seed: int, *, benign: Pair, harmful: Pai
     ours, theirs = (overlap(results, pair, place).largest for pair in (benign, harmful))
     draws = random_floor(results)[:, 1]
     above = combine(lambda rows: rows - draws.mean(), ours)
-    return measured(
-        above,
-        against_null(float(above.value), draws - draws.mean(), kind="random subspaces"),
-        companions={"largest cosine": float(ours.value), "of the harmful pair": float(theirs.value)},
-    )
+    companions = {"largest cosine": ours, "of the harmful pair": theirs}
+    return against_draws(above, draws - draws.mean(), RANDOM, companions=companions)
 
 
 def fading_components(results: Results, seed: int, *, pairs: Sequence[Pair], window: str) -> Measured:
@@ -222,11 +219,8 @@ def fading_components(results: Results, seed: int, *, pairs: Sequence[Pair], win
     change = combine(np.subtract, means[last], means[middle])
     draws = random_floor(results, WIDE)[:, 1]
     null = np.random.default_rng(results.preset.seed).choice(draws, (len(draws), len(pairs), 2)).mean(axis=1)
-    return measured(
-        change,
-        against_null(float(change.value), null[:, 1] - null[:, 0], kind="random subspaces at both layers"),
-        companions={f"layer {layer}": float(mean.value) for layer, mean in means.items()},
-    )
+    companions = {f"layer {layer}": mean for layer, mean in means.items()}
+    return against_draws(change, null[:, 1] - null[:, 0], f"{RANDOM} at both layers", companions=companions)
 
 
 # Figures of section 4.4: component cosines, subspace similarity between its floor and ceiling, and scree.
@@ -316,8 +310,6 @@ def plot_scree(table: pd.DataFrame) -> Figure:
 
 
 # Section 4.4, further pairs, as tables: largest cosine of every pair at two layers, with the same maximum's nulls.
-
-RANDOM = "random subspaces"
 
 
 def many_pairs(preset: Preset) -> list[Pair]:

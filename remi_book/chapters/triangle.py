@@ -30,8 +30,8 @@ from remi_book.quantities import (
     Measured,
     TwoSets,
     against_benign,
+    against_draws,
     fine_tuned,
-    measured,
     shared_resamples,
     with_controls,
 )
@@ -44,7 +44,6 @@ from remi_core.statistics.displacement import (
     random_third_null,
     triangle,
 )
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import Estimate, cluster_folds, cluster_sums, combine, difference, ratio
 from remi_lab.presets import Preset
 from remi_lab.results import Results
@@ -75,7 +74,7 @@ def distance_change(
 def separation_of_data(results: Results, seed: int, pair: tuple[str, str], window: str) -> Measured:
     """C15: the change from instruct to misaligned; null: benign in misaligned's place."""
     changes = with_controls(results, lambda name: distance_change(results, name, seed, pair, window))
-    companions = {"base": float(distance_change(results, "base", seed, pair, window).value)}
+    companions = {"base": distance_change(results, "base", seed, pair, window)}
     return against_benign(results, *changes, side=-1, companions=companions)
 
 
@@ -102,12 +101,11 @@ def instruct_between(results: Results, seed: int, datasets: Sequence[str], windo
         seed=preset.seed,
     ).mean(axis=1)
     others = {
-        name: float(layer_average(one).value)
-        for name, one in triangles["misaligned"].shares.items()
+        name: layer_average(share)
+        for name, share in triangles["misaligned"].shares.items()
         if name != "instruct from misaligned to base"
     }
-    null = against_null(float(own.value), draws, kind="random displacement as long")
-    return measured(own, null, controls=controls, companions=others)
+    return against_draws(own, draws, "random displacement as long", controls=controls, companions=others)
 
 
 def specific_erosion(results: Results, seed: int, sets: tuple[Sequence[str], Sequence[str]]) -> Measured:
@@ -125,13 +123,8 @@ def specific_erosion(results: Results, seed: int, sets: tuple[Sequence[str], Seq
         results, lambda name: layer_average(combine(np.subtract, *reversed(by_layer(name))))
     )
     draws = _exchanged(results, seed, sets, window)
-    kinds = zip(("aligned", "misaligned"), by_layer("misaligned"), strict=True)
-    return measured(
-        found,
-        against_null(float(found.value), draws, kind="exchanged by template"),
-        controls=controls,
-        companions={kind: float(layer_average(one).value) for kind, one in kinds},
-    )
+    means = dict(zip(("aligned", "misaligned"), map(layer_average, by_layer("misaligned")), strict=True))
+    return against_draws(found, draws, "exchanged by template", controls=controls, companions=means)
 
 
 def _exchanged(
