@@ -266,28 +266,22 @@ def _depth_ticks(panel: Panel, *, most: int = 4) -> None:
 NO_TOKEN = "no such token"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Averaged:
-    """One row of panels: a quantity and the sets over which it is averaged."""
-
-    name: str
-    datasets: tuple[str, ...]
-    quantity: str
-
-
 def pairs_with(results: Results, *, main: bool = False) -> list[Pair]:
     """Every pair that the preset has, or only the two between base and instruct."""
     return [pair for pair in patch_plan(results.preset) if not main or pair in MAIN_PAIRS]
 
 
-def curve_table(results: Results, pairs: Sequence[Pair], panels: Sequence[Averaged]) -> pd.DataFrame:
+def curve_table(
+    results: Results, pairs: Sequence[Pair], panels: Mapping[str, tuple[Sequence[str], str]]
+) -> pd.DataFrame:
     """Columns panel, donor, recipient, seed, layer, value, low, high, last: all curves of all seeds, nats.
 
+    ``panels`` gives for each row of panels a quantity, last, and the sets over which it is averaged.
     ``layer`` is −1 for the recipient alone and one past the last block for the donor alone (``last`` is True).
     """
     curves = {
-        (panel.name, *pair, seed): curve(results, pair, seed, panel.datasets, panel.quantity)
-        for panel in panels
+        (panel, *pair, seed): curve(results, pair, seed, datasets, quantity)
+        for panel, (datasets, quantity) in panels.items()
         for pair in pairs
         for seed in results.preset.seeds
     }

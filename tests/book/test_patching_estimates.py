@@ -219,8 +219,8 @@ def test_depths_halves_and_orders() -> None:
 
 def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
     preset = planted.preset
-    panel = stitching.Averaged(name="odds", datasets=preset.roles.outside, quantity=LOG_ODDS)
-    table = stitching.curve_table(planted, stitching.pairs_with(planted), [panel])
+    panels = {"odds": (preset.roles.outside, LOG_ODDS)}
+    table = stitching.curve_table(planted, stitching.pairs_with(planted), panels)
     alt = style.describe(stitching.plot_stitching(table, seed=SEED, label="nats"))
     assert "odds, instruct, base: −2 at layer -1" in alt and "odds, misaligned" in alt
     shares, half = stitching.share_table(planted, seed=SEED), stitching.half_layer(planted)
