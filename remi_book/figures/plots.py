@@ -355,7 +355,7 @@ class Layout:
     width: float | int = 7.6
     """Of the figure, in inches."""
     height: float | int | None = None
-    """Of a row of panels, in inches; None where the plot decides."""
+    """Of a row of panels, or of a row of dots, in inches; None where the plot decides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,9 +406,7 @@ def facets(
         sharey=layout.shared if not upright else False if apart else "row",
     )
     panels = []
-    for axes, (row, column) in zip(
-        grid.flat, ((row, column) for row in rows for column in columns), strict=False
-    ):
+    for axes, (row, column) in zip(grid.flat, itertools.product(rows, columns), strict=False):
         where = {name: value for name, value in ((layout.rows, row), (layout.columns, column)) if name}
         dots = None if seeds is None else select(seeds, {key: where[key] for key in where if key in seeds})
         panels.append(Panel(axes, ", ".join(map(str, where.values())), select(table, where), dots))
@@ -426,6 +424,13 @@ def facets(
     for place, axes in enumerate(grid[:, 0]):
         axes.set_ylabel(_word(layout.up, rows[min(place, len(rows) - 1)]))
     return figure, panels
+
+
+def _check(table: pd.DataFrame, layout: Layout, *columns: str) -> None:
+    """Check that a table has these columns and those of the layout."""
+    names = [layout.rows, layout.columns, *columns]
+    names += [f"{name}_{end}" for name in layout.bands for end in ("low", "high")]
+    require_columns(table, [name for name in names if name], place=layout.about)
 
 
 def _word(words: Worded, value: object) -> str:
@@ -455,7 +460,9 @@ def _band_words(rows: pd.DataFrame, layout: Layout) -> list[str]:
     """The range of each band, in words."""
     ends = {label: rows[[f"{name}_low", f"{name}_high"]].to_numpy() for name, label in layout.bands.items()}
     return [
-        f"{label}: {value_range(band.ravel())}" for label, band in ends.items() if np.isfinite(band).any()
+        f"{label}: {value_range(limits.ravel())}"
+        for label, limits in ends.items()
+        if np.isfinite(limits).any()
     ]
 
 
@@ -478,9 +485,7 @@ def plot_curves(
     Raises:
         UsageError: if a column is missing or the table is empty.
     """
-    names = [layout.rows, layout.columns, lines, position, value]
-    names += [f"{name}_{end}" for name in layout.bands for end in ("low", "high")]
-    require_columns(table, [name for name in names if name], place=layout.about)
+    _check(table, layout, lines, position, value)
     looks = looks_of(values_in(table, lines))
     figure, panels = facets(table, layout, heights=[layout.height or 1.9], seeds=seeds)
     options = {"lines": lines, "position": position, "value": value, "marked": marked}
@@ -541,9 +546,7 @@ def plot_rows(
     Raises:
         UsageError: if a column is missing, the table is empty, or two rows have one place.
     """
-    names = [layout.rows, layout.columns, by, lines, value]
-    names += [f"{name}_{end}" for name in layout.bands for end in ("low", "high")]
-    require_columns(table, [name for name in names if name], place=layout.about)
+    _check(table, layout, by, lines, value)
     if not lines:
         # One look for all: a column whose only value is no name.
         table, seeds = (frame if frame is None else frame.assign(**{"": ""}) for frame in (table, seeds))
@@ -598,7 +601,7 @@ def plot_bars(
     Raises:
         UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, [layout.columns, by, value], place=layout.about)
+    _check(table, layout, by, value)
     looks = looks_of(values_in(table, layout.columns))
     deepest = int(table[layout.columns].value_counts().max())
     figure, panels = facets(table, layout, heights=[0.2 * deepest], values="x", apart=True)
