@@ -104,20 +104,17 @@ def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: s
     """C12: e of misaligned, mean over layers, with c and r; null: random directions."""
     preset = results.preset
     by_layer = {name: erosion(results, name, seed, datasets, window) for name in fine_tuned(results)}
-    own, controls = with_controls(results, lambda name: by_layer[name].layer_mean)
-    found = by_layer["misaligned"]
-    draws = random_direction_null(
-        *shifts(results, "misaligned", seed, datasets, window),
-        n_draws=preset.n_permutations,
-        seed=preset.seed,
-    )
-    null = draws[:, found.defined].mean(axis=1) if found.defined.any() else draws.mean(axis=1)
+    mean, controls = with_controls(results, lambda name: by_layer[name].layer_mean)
+    misaligned = by_layer["misaligned"]
+    moved = shifts(results, "misaligned", seed, datasets, window)
+    draws = random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
+    null = draws[:, misaligned.defined] if misaligned.defined.any() else draws
     means = {}
-    for name, values in (("c", found.cosine.value), ("r", found.residual.value)):
+    for name, values in (("c", misaligned.cosine.value), ("r", misaligned.residual.value)):
         defined = values[np.isfinite(values)]
-        means[name] = float(defined.mean()) if len(defined) else float("nan")
-    benign = {name: control for name, control in controls.items() if name == "benign"}
-    return against_draws(own, null, "random direction", controls=controls, companions=means | benign)
+        means[name] = defined.mean() if len(defined) else np.nan
+    means |= {name: control for name, control in controls.items() if name == "benign"}
+    return against_draws(mean, null.mean(axis=1), "random direction", controls=controls, companions=means)
 
 
 def separation(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Separation:
@@ -324,28 +321,28 @@ def erosion_table(
     return tidy(estimates, ["quantity", "window", "variant", "seed"], along="layer", nulls=nulls)
 
 
-def onset_table(found: Erosions) -> pd.DataFrame:
+def onset_table(by_place: Erosions) -> pd.DataFrame:
     """One row a window and variant, one column a seed: first layer whose simultaneous band lies above 0.
 
     "none" where there is no such layer.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for (window, variant, seed), one in found.items():
-        layer = onset_layer(one.erosion)
+    for (window, variant, seed), by_layer in by_place.items():
+        layer = onset_layer(by_layer.erosion)
         row = rows.setdefault((window, variant), {"window": window, "variant": variant})
         row[f"seed {seed}"] = "none" if layer is None else str(layer)
     return pd.DataFrame(rows.values())
 
 
-def undefined_sentence(found: Erosions) -> str:
+def undefined_sentence(by_place: Erosions) -> str:
     """How often the erosion index is undefined, and where."""
-    places = [
-        f"{window}, seed {seed}, layer {layer}"
-        for (window, variant, seed), one in found.items()
+    defined = {
+        f"{window}, seed {seed}, layer {layer}": known
+        for (window, variant, seed), by_layer in by_place.items()
         if variant == "misaligned"
-        for layer in np.flatnonzero(~one.defined)
-    ]
-    n_all = sum(len(one.defined) for (_, variant, _), one in found.items() if variant == "misaligned")
+        for layer, known in enumerate(by_layer.defined)
+    }
+    places, n_all = [place for place, known in defined.items() if not known], len(defined)
     if not places:
         return f"The denominator is above zero at all {n_all} places (windows, seeds and layers): no gap."
     return f"Undefined, and a gap in the figure, at {len(places)} of {n_all} places: {'; '.join(places)}."

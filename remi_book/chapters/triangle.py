@@ -131,24 +131,16 @@ def _exchanged(
     results: Results, seed: int, sets: tuple[Sequence[str], Sequence[str]], window: str
 ) -> np.ndarray:
     """Differences of e, mean over layers, with labels exchanged by template, one value a shuffle."""
-    preset = results.preset
-    sides = [shifts(results, "misaligned", seed, one, window) for one in sets]
-    names = [stacked_clusters(results, one, window) for one in sets]
-    atoms = [sorted(set(one)) for one in names]
-    sums = [
-        np.concatenate(
-            [
-                cluster_sums(side[at], own, kept)[0]
-                for side, own, kept in zip(sides, names, atoms, strict=True)
-            ]
-        )
-        for at in (0, 1)
-    ]
-    counts = np.concatenate(
-        [cluster_sums(np.ones(len(own)), own, kept)[1] for own, kept in zip(names, atoms, strict=True)]
-    )
+    preset, atoms, parts = results.preset, [], []
+    for datasets in sets:
+        names = stacked_clusters(results, datasets, window)
+        atoms.append(sorted(set(names)))
+        moved = shifts(results, "misaligned", seed, datasets, window)
+        totals = [cluster_sums(values, names, atoms[-1]) for values in moved]
+        parts.append([*(total for total, _ in totals), totals[0][1]])
+    *sums, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
     clusters = [*atoms[0], *atoms[1]]
-    labels = TwoSets(tuple(np.arange(len(one)) for one in atoms), clusters, []).shuffled(preset)
+    labels = TwoSets(tuple(np.arange(len(names)) for names in atoms), clusters, []).shuffled(preset)
     different = sorted(set(clusters))
     folds = cluster_folds(len(different), n_folds=preset.n_folds, seed=preset.seed)
     of_atom = folds[[different.index(name) for name in clusters]]
