@@ -82,7 +82,7 @@ def _shown(value: object) -> str:
 
 
 def tidy(
-    estimates: Mapping[object, Estimate | np.ndarray],
+    estimates: Mapping[object, Estimate | np.ndarray | SupportsFloat],
     names: Sequence[str],
     *,
     value: str = "value",

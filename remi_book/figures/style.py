@@ -46,15 +46,15 @@ def along(values: np.ndarray, positions: np.ndarray, *, axis: str = "layer") -> 
     defined = np.flatnonzero(np.isfinite(values))
     if defined.size == 0:
         return "undefined everywhere"
-    marks = [
-        defined[0],
-        defined[-1],
-        defined[np.argmin(values[defined])],
-        defined[np.argmax(values[defined])],
-    ]
-    names = [f"at {axis}", f"at {axis}", f"lowest at {axis}", f"highest at {axis}"]
+    marks = {
+        f"at {axis}": (defined[0], defined[-1]),
+        f"lowest at {axis}": (defined[np.argmin(values[defined])],),
+        f"highest at {axis}": (defined[np.argmax(values[defined])],),
+    }
     parts = [
-        f"{number(values[mark])} {name} {positions[mark]}" for mark, name in zip(marks, names, strict=True)
+        f"{number(values[place])} {name} {positions[place]}"
+        for name, places in marks.items()
+        for place in places
     ]
     n_missing = values.size - defined.size
     gap = f", undefined at {n_missing} of {values.size}" if n_missing else ""
@@ -269,12 +269,11 @@ def visible_token(token: str) -> str:
 
     A character that the figure's font lacks is written as its code, ``\\u4e2d``; an empty token as ∅.
     """
-    return "".join(_visible_character(character) for character in token) or EMPTY
 
+    def visible(character: str) -> str:
+        if character in VISIBLE:
+            return VISIBLE[character]
+        drawn = character.isprintable() and _font().get_char_index(ord(character))
+        return character if drawn else character.encode("unicode_escape").decode("ascii")
 
-def _visible_character(character: str) -> str:
-    if character in VISIBLE:
-        return VISIBLE[character]
-    if character.isprintable() and _font().get_char_index(ord(character)):
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(map(visible, token)) or EMPTY
