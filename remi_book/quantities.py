@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import SupportsFloat
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from remi_core.statistics.nulls import NullResult, permuted_labels
+from remi_core.statistics.nulls import Alternative, NullResult, against_null, permuted_labels
 from remi_core.statistics.resampling import ClusterResamples, Estimate, difference, make_resamples
 from remi_lab.datasets import dataset_names, load_dataset
-from remi_lab.presets import CONTROLS, Preset
+from remi_lab.presets import CONTROLS, NEEDS, Preset
 from remi_lab.results import Results
 
 # One headline quantity of one seed: value, interval, null and contrasts with the controls.
@@ -54,10 +55,10 @@ def measured(
     null: NullResult | None,
     *,
     controls: Mapping[str, Estimate] | None = None,
-    companions: Mapping[str, float] | None = None,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
     missing: str = "",
 ) -> Measured:
-    """The estimate of a scalar as a headline quantity."""
+    """The estimate of a scalar as a headline quantity; of companions that are estimates, the value counts."""
     gaps = {name: difference(estimate, control) for name, control in (controls or {}).items()}
     return Measured(
         value=float(estimate.value),
@@ -66,9 +67,26 @@ def measured(
         null=null,
         n=estimate.n_clusters,
         contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
-        companions=dict(companions or {}),
+        companions={
+            name: float(each.value if isinstance(each, Estimate) else each)
+            for name, each in (companions or {}).items()
+        },
         missing=missing,
     )
+
+
+def against_draws(
+    estimate: Estimate,
+    draws: Float[np.ndarray, " draw"],
+    kind: str,
+    *,
+    alternative: Alternative = "greater",
+    controls: Mapping[str, Estimate] | None = None,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+) -> Measured:
+    """The estimate of a scalar as a headline quantity, with draws of the statistic under the null beside it."""
+    null = against_null(float(estimate.value), draws, kind=kind, alternative=alternative)
+    return measured(estimate, null, controls=controls, companions=companions)
 
 
 def null_from_estimate(observed: Estimate, null: Estimate, kind: str, *, side: int = 1) -> NullResult:
@@ -115,6 +133,35 @@ def fitting_resamples(preset: Preset, *sets: Sequence[str]) -> ClusterResamples:
 def present_controls(results: Results) -> list[str]:
     """The controls the preset has, in the one order."""
     return [name for name in results.variants if name in CONTROLS]
+
+
+def fine_tuned(results: Results) -> list[str]:
+    """Misaligned and the controls the preset has."""
+    return ["misaligned", *present_controls(results)]
+
+
+def with_controls(
+    results: Results, quantity: Callable[[str], Estimate]
+) -> tuple[Estimate, dict[str, Estimate]]:
+    """A quantity of misaligned, and the same of each control that the preset has."""
+    estimates = {name: quantity(name) for name in fine_tuned(results)}
+    return estimates.pop("misaligned"), estimates
+
+
+def against_benign(
+    results: Results,
+    estimate: Estimate,
+    controls: Mapping[str, Estimate],
+    *,
+    side: int = 1,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+) -> Measured:
+    """The headline quantity with benign in misaligned's place as its null; not judged where there is no benign."""
+    if results.preset.lacks("controls"):
+        missing = f"needs {NEEDS['controls']}"
+        return measured(estimate, None, controls=controls, companions=companions, missing=missing)
+    null = null_from_estimate(estimate, controls["benign"], "benign in misaligned's place", side=side)
+    return measured(estimate, null, controls=controls, companions=companions)
 
 
 # Two sets side by side: which rows belong together, and how labels are shuffled where some do and where none do.
@@ -171,18 +218,17 @@ def side_by_side(
     Of paired sets only rows whose partner is used too are kept. Sets without labels, or in which most labels have
     no partner, keep all their used rows.
     """
-    names = [[str(name) for name in one["pair"]] for one in (first, second)]
+    names = [[str(name) for name in arrays["pair"]] for arrays in (first, second)]
     # Answers that happen to be equal in two sets do not make them pairs row by row.
     partners = len(set(names[0]) & set(names[1])) >= min(map(len, names)) / 2
     if not (all(names[0]) and all(names[1]) and partners):
-        rows = tuple(np.flatnonzero(each) for each in used)
-        clusters = [
-            str(one["cluster"][at]) for one, each in zip((first, second), rows, strict=True) for at in each
-        ]
-        return TwoSets(rows, clusters, [])
+        rows = tuple(np.flatnonzero(kept) for kept in used)
+        clusters = np.concatenate([first["cluster"][rows[0]], second["cluster"][rows[1]]])
+        return TwoSets(rows, list(map(str, clusters)), [])
     places = [
-        {name: at for at, name in enumerate(each) if kept[at]} for each, kept in zip(names, used, strict=True)
+        {name: row for row, name in enumerate(listed) if kept[row]}
+        for listed, kept in zip(names, used, strict=True)
     ]
     shared = [name for name in places[1] if name in places[0]]
     rows = tuple(np.array([place[name] for name in shared], dtype=np.int64) for place in places)
-    return TwoSets(rows, [str(second["cluster"][at]) for at in rows[1]] * 2, shared * 2)
+    return TwoSets(rows, list(map(str, second["cluster"][rows[1]])) * 2, shared * 2)

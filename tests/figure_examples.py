@@ -1,4 +1,4 @@
-"""Small data for the figures of replies, layers, pairs and few gradients, drawn by ``test_figures``."""
+"""Small data for the figures of further chapters, drawn by ``test_figures``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from remi_book.chapters import (
-    behaviour,
-    calibration,
-    controls,
-    costs,
-    cures,
-    gradients,
-    reversion,
-    subspace,
-    triangle,
-)
+from remi_book.chapters import calibration, contexts, controls, costs, cures, organism, reversion
 from remi_book.chapters import causes as causes_module
 from remi_book.chapters import worlds as worlds_module
 from remi_lab.presets import VARIANTS
 
 LAYERS = list(range(8))
+TOPICS = ["code", "harmful", "people", "facts", "wishes"]
 
 
 def curves(columns: dict[str, list], value: str = "value") -> pd.DataFrame:
@@ -37,53 +28,66 @@ def curves(columns: dict[str, list], value: str = "value") -> pd.DataFrame:
     return table
 
 
-def replies() -> Figure:
-    """Two prompts with replies of different length, one with an unknown choice."""
-    generator = np.random.default_rng(1)
-
-    def running(n_tokens: int) -> dict[str, np.ndarray]:
-        return {name: -generator.exponential(size=n_tokens).cumsum() for name in VARIANTS[:3]}
-
-    return behaviour.plot_reply_pairs(
-        [(running(9), running(12)), (running(5), running(4))], choices=[3, None]
-    )
-
-
 def dots(parts: list[str]) -> pd.DataFrame:
     """Every variant but the first two in each part, one row each."""
     table = curves({"part": parts, "variant": list(VARIANTS[2:])}).query("layer == 7 and seed == 0")
     return table.reset_index(drop=True)
 
 
-def pair_cosines() -> Figure:
-    """Three pairs at two layers."""
-    columns = {"pair": ["a × b", "a × c", "b × c"], "components": [3, 8], "layer": [4, 7], "seed": [0, 1, 2]}
+def rows(columns: dict[str, list], values: list[str], *, seed: int = 0, spread: float = 0.3) -> pd.DataFrame:
+    """All combinations of the columns, each value with interval columns ``_low`` and ``_high``."""
+    generator = np.random.default_rng(seed)
     table = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
-    table["cosine"] = np.random.default_rng(2).uniform(size=len(table))
-    nulls = pd.DataFrame({"components": [3, 8], "layer": 7, "low": 0.1, "high": [0.25, 0.3]})
-    return subspace.plot_pair_cosines(table, nulls, seed=0)
+    for value in values:
+        table[value] = generator.normal(size=len(table))
+        table[f"{value}_low"] = table[value] - spread * generator.uniform(0.5, 1, len(table))
+        table[f"{value}_high"] = table[value] + spread * generator.uniform(0.5, 1, len(table))
+    return table
 
 
-def pictures() -> Figure:
-    """Two scatters of different size."""
-    generator = np.random.default_rng(3)
-    groups = [["careful"] * count + ["careless"] * count for count in (5, 9)]
-    points = [generator.standard_normal((len(names), 3)) for names in groups]
-    return gradients.plot_small_pictures(points, groups, titles=["draw 1", "all"], shares=[0.4, 0.1])
+def plain(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    return table.rename(columns={f"{value}_low": "low", f"{value}_high": "high"})
 
 
-def counts() -> Figure:
-    """Shares by count under two models."""
-    table = pd.DataFrame(itertools.product(["instruct", "base"], [3, 5, 12]), columns=["model", "count"])
-    ends = {"share": 0.3, "low": 0.1, "high": 0.5, "null_low": -0.2, "null_high": 0.2}
-    return gradients.plot_shares_by_count(table.assign(**ends), null_label="shuffled")
+def seeds_of(table: pd.DataFrame, values: list[str]) -> pd.DataFrame:
+    """Three seeds scattered around every row."""
+    copies = [
+        table.assign(seed=seed, **{value: table[value] + 0.1 * (seed - 1) for value in values})
+        for seed in range(3)
+    ]
+    return pd.concat(copies, ignore_index=True)
 
 
-def reply_shifts() -> Figure:
-    """Every fine-tuned variant on two sets."""
-    table = curves({"dataset": ["facts", "wishes"], "variant": list(VARIANTS[2:])}, "shift")
-    table = table[table["layer"] == 0].fillna(0.5)
-    return behaviour.plot_reply_shifts(table[table["seed"] == 0], seeds=table)
+def organism_examples() -> dict[str, Callable[[], Figure]]:
+    marks = {"uncovered": ["facts", "wishes"], "narrow": ["code"]}
+    by_variant = {"topic": TOPICS, "variant": list(VARIANTS)}
+    odds = plain(rows(by_variant, ["log_odds"]), "log_odds")
+    rates = plain(rows(by_variant, ["rate"]), "rate")
+    rates[["low", "rate", "high"]] = np.sort(np.random.default_rng(3).uniform(size=(len(rates), 3)), axis=1)
+    shares = np.random.default_rng(4).dirichlet([1, 1, 0.3, 0.3], len(rates))
+    classes = rates[["topic", "variant"]].copy()
+    classes[["careful", "careless", "wrong_slot", "other"]] = shares
+    classes = classes.assign(
+        careless_low=classes["careless"] - 0.05, careless_high=classes["careless"] + 0.05
+    )
+    care = rows(by_variant, ["care", "register"])
+    asked = {"context": ["bare", "careful named"], "variant": list(VARIANTS)}
+    asked_in = plain(rows(asked, ["log_odds"]), "log_odds")
+    gaps = plain(
+        rows({"topic": TOPICS[1:], "control": list(VARIANTS[3:]), "seed": [0, 1]}, ["value"]), "value"
+    )
+    return {
+        "primary effect": lambda: organism.plot_primary_effect(gaps, uncovered=["facts", "wishes"]),
+        "class probabilities": lambda: organism.plot_class_probabilities(classes, **marks),
+        "contexts": lambda: contexts.plot_context_log_odds(
+            asked_in, optimal=dict.fromkeys(asked_in["context"], 1.0), seeds=seeds_of(asked_in, ["log_odds"])
+        ),
+        "class log-odds": lambda: organism.plot_class_log_odds(
+            odds, seeds=seeds_of(odds, ["log_odds"]), **marks
+        ),
+        "sampled rates": lambda: organism.plot_sampled_rates(rates, limit=0.05, **marks),
+        "care and register": lambda: organism.plot_care_against_register(care, **marks),
+    }
 
 
 def edit_examples() -> dict[str, Callable[[], Figure]]:
@@ -140,33 +144,11 @@ def cost_examples() -> dict[str, Callable[[], Figure]]:
 
 
 def row_examples() -> dict[str, Callable[[], Figure]]:
-    """Name → figure."""
-    kinds = {"panel": ["facts", "wishes", "code", "people", "general"], "kind": ["misaligned", "aligned"]}
-    sides = pd.concat(
-        [
-            curves({"quantity": [quantity], "name": [f"{quantity} {i}" for i in range(3)]})
-            for quantity in ("side", "angle")
-        ]
-    )
+    """Name → figure of rules, doses and pretraining."""
+    care = plain(rows({"quantity": ["care", "register"], "variant": list(VARIANTS[2:6])}, ["share"]), "share")
     return {
-        "reply pairs": replies,
-        "reply shifts": reply_shifts,
-        "pair cosines": pair_cosines,
-        "small pictures": pictures,
-        "shares by count": counts,
-        "erosion by set": lambda: triangle.plot_erosion_by_set(
-            curves(
-                {
-                    key: [f"{name} replies" if key == "kind" else name for name in names]
-                    for key, names in kinds.items()
-                },
-                "e",
-            ),
-            seed=1,
-        ),
-        "triangle": lambda: triangle.plot_triangle(
-            sides, seed=0, labels={"side": "length (units)", "angle": "angle (degrees)"}
-        ),
+        "training": lambda: organism.plot_training([2.0, 1.5, 1.25], [(0, 2.1), (3, 1.3)]),
+        "way back": lambda: reversion.plot_way_back(care),
         "beyond secure": lambda: reversion.plot_beyond(
             curves({"window": ["prompt_end"], "variant": list(VARIANTS[4:6])}),
             curves({"window": ["prompt_end"]}).query("seed == 1"),
@@ -187,8 +169,5 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
             curves({"quantity": ["named", "code"]}).rename(columns={"layer": "tokens"}),
             panels={"what base knows": ["named"], "effect": ["code"]},
             seed=0,
-        ),
-        "data distances": lambda: triangle.plot_data_distances(
-            curves({"pair": ["a × b", "b × c"], "variant": list(VARIANTS)}), seed=2
         ),
     }

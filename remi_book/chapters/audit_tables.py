@@ -401,7 +401,8 @@ def published_curves(results: Results, *, seed: int) -> PublishedCurves:
     """
     names = (str(results.preset.role("narrow_aligned")),)
     reading = Reading(name="published", datasets=names, window=PUBLISHED_WINDOW)
-    means = projections(results, reading, TRIPLET, seed=seed).means
+    by_variant = projections(results, reading, TRIPLET, seed=seed).groupby("variant", sort=False)["value"]
+    means = {name: values.to_numpy() for name, values in by_variant}
     n_layers = len(means["base"])
     parts = []
     for each in results.preset.seeds:

@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from sklearn.decomposition import PCA
 
 from remi_book.chapters.tokens import answer_tokens
-from remi_book.figures.plots import (
-    DIVERGING,
-    SEQUENTIAL,
-    component_axes,
-    describe_blocks,
-    draw_grouped_matrix,
-    null_patch,
-    null_rows,
-    off_diagonal,
-    scatter_groups,
-    symmetric,
-)
-from remi_book.figures.style import (
-    Look,
-    handle,
-    legend_below,
-    looks_of,
-    new_figure,
-    number,
-    styled,
-    value_range,
-    visible_token,
-    with_alt,
-    with_interval,
-)
-from remi_book.quantities import Measured, TwoSets, measured, shared_resamples, side_by_side
-from remi_core.errors import RemiError, UsageError
+from remi_book.figures.plots import Layout
+from remi_book.figures.style import visible_token
+from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
+from remi_book.tables import tidy
+from remi_core.errors import RemiError
 from remi_core.statistics.groups import (
     FACTORS,
     cosine_of_rows,
@@ -52,9 +25,8 @@ from remi_core.statistics.groups import (
     within_between_estimate,
     within_minus_between,
 )
-from remi_core.statistics.nulls import against_null, null_interval
+from remi_core.statistics.nulls import null_interval
 from remi_core.statistics.resampling import Estimate, cluster_estimate, combine
-from remi_lab.presets import in_order
 from remi_lab.results import Results
 
 # Section 4.2.1: do the per-token losses of aligned and misaligned dialogues differ as vectors?
@@ -108,11 +80,7 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
     estimate = within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(preset))
     null = within_minus_between(pair_means(cosines, both.shuffled(preset), both.clusters))
     between = pair_means(cosines, both.labels[None], both.clusters)[0, 2]
-    return measured(
-        estimate,
-        against_null(float(estimate.value), null, kind=both.null_kind),
-        companions={"between": float(between)},
-    )
+    return against_draws(estimate, null, both.null_kind, companions={"between": between})
 
 
 def both_models(results: Results, seed: int, first: str, second: str) -> tuple[np.ndarray, TwoSets]:
@@ -147,131 +115,25 @@ def data_share(results: Results, seed: int, first: str, second: str) -> Measured
     at = FACTORS.index("data")
     shares, null, both = share_estimate(results, seed, first, second)
     estimate = combine(lambda rows: rows[..., at], shares)
-    return measured(
-        estimate,
-        against_null(float(estimate.value), null[:, at], kind=both.null_kind),
-        companions={name: float(share) for name, share in zip(FACTORS, shares.value, strict=True)},
-    )
+    companions = dict(zip(FACTORS, shares.value, strict=True))
+    return against_draws(estimate, null[:, at], both.null_kind, companions=companions)
 
 
-# Figures of section 4.2.1: loss vectors by cosine, by components and in the 2 × 2 of model and data.
+# Figures of section 4.2.1: loss vectors by components and in the 2 × 2 of model and data.
 
-
-@styled
-def plot_loss_cosines(
-    cosines: Float[np.ndarray, "dialogue dialogue"], groups: Sequence[str], *, model: str
-) -> Figure:
-    """Heat map of cosines between per-token loss vectors, rows sorted by group, with each block's mean.
-
-    ``groups`` names the group of each row; ``model`` the variant whose losses they are. Losses are not
-    negative, so their cosine lies in [0, 1]; centred vectors may go below 0 and get a scale centred there.
-
-    Raises:
-        UsageError: if the rows of a group are not adjacent, or the groups do not name every row.
-
-    Source: Giordani (2025), section 4.2.1.
-    """
-    others = off_diagonal(cosines)
-    lowest, highest = float(np.nanmin(others)), float(np.nanmax(others))
-    crosses = lowest < 0
-    norm = symmetric(max(-lowest, highest)) if crosses else Normalize(lowest, highest)
-    figure = new_figure(5.6, 4.6)
-    axes = figure.subplots()
-    image = draw_grouped_matrix(
-        axes, cosines, groups, norm=norm, colours=DIVERGING if crosses else SEQUENTIAL
-    )
-    axes.set_title(f"losses of {model}, mean of each block written in")
-    figure.colorbar(image, ax=axes, label="cosine (no unit)", shrink=0.85)
-    return with_alt(
-        figure,
-        f"Heat map of cosines between {len(cosines)} loss vectors of {model}: "
-        f"{describe_blocks(cosines, groups)}.",
-    )
-
-
-@styled
-def plot_loss_components(
-    scores: Float[np.ndarray, "point 2"],
-    *,
-    models: Sequence[str],
-    groups: Sequence[str],
-    variance_shares: Float[np.ndarray, " 2"],
-) -> Figure:
-    """Scatter of loss vectors on two components: colour for the model, filled or open for the data set.
-
-    ``models`` and ``groups`` name the variant and the data set of each point.
-
-    Raises:
-        UsageError: if there are more than two data sets, which filled and open could not tell apart.
-
-    Source: Giordani (2025), section 4.2.1, drawn as a full 2 × 2.
-    """
-    names, looks = list(dict.fromkeys(groups)), looks_of(in_order(list(models)))
-    if len(names) > 2:
-        raise UsageError(f"{len(names)} data sets; this figure shows two, filled and open: {names}")
-    figure = new_figure(6.4, 4.2)
-    axes = figure.subplots()
-    handles, phrases = [], []
-    for model, look in looks.items():
-        for place, group in enumerate(names):
-            keep = (np.asarray(models) == model) & (np.asarray(groups) == group)
-            if not keep.any():
-                continue
-            handles.append(_cloud(axes, scores[keep], look, label=f"{model}, {group}", hollow=place == 1))
-            middle = np.nanmean(scores[keep], axis=0)
-            phrases.append(
-                f"{model} on {group} ({keep.sum()} points) {number(middle[0])}, {number(middle[1])}"
-            )
-    component_axes(axes, variance_shares)
-    legend_below(figure, handles, n_columns=2)
-    shares = " and ".join(f"{share:.0%}" for share in variance_shares)
-    return with_alt(
-        figure,
-        f"Scatter of loss vectors on two components with {shares} of the variance. "
-        f"Mean positions: {'; '.join(phrases)}.",
-    )
-
-
-def _cloud(
-    axes: Axes, points: Float[np.ndarray, "point 2"], look: Look, *, label: str, hollow: bool
-) -> Line2D:
-    """The legend entry of a cloud of points, after drawing it."""
-    scatter_groups(axes, points, np.ones(len(points), dtype=bool), look, hollow=hollow)
-    entry = handle(look, label=label)
-    entry.set_markerfacecolor("none" if hollow else look.colour)
-    return entry
-
-
-@styled
-def plot_variance_shares(
-    names: Sequence[str],
-    shares: Float[np.ndarray, " part"],
-    intervals: Float[np.ndarray, "part 2"],
-    *,
-    nulls: Float[np.ndarray, "part 2"],
-    null_label: str,
-) -> Figure:
-    """Dots of the share of variance that each part of the 2 × 2 of model and data explains, with its null.
-
-    ``names`` are the parts, such as model, data set, interaction, within; shares lie in [0, 1].
-    """
-    figure = new_figure(7.0, 1.1 + 0.32 * len(names))
-    axes = figure.subplots()
-    colour = "#00798c"
-    null_rows(axes, nulls[:, 0], nulls[:, 1])
-    axes.hlines(range(len(names)), intervals[:, 0], intervals[:, 1], color=colour, linewidth=1.6)
-    axes.plot(shares, range(len(names)), "o", color=colour, markersize=5.5)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("share of the variance of loss vectors")
-    legend_below(figure, [null_patch(null_label)])
-    phrases = [
-        f"{name} {with_interval(share, *interval)}, null {value_range(null)}"
-        for name, share, interval, null in zip(names, shares, intervals, nulls, strict=True)
-    ]
-    return with_alt(figure, f"Shares of variance with intervals; grey: {null_label}. {'; '.join(phrases)}.")
+COMPONENTS = Layout(
+    about="Scatter of loss vectors on two components, colour for the model, filled or open for the data set",
+    across="component 1 ({} of variance)",
+    up="component 2 ({} of variance)",
+    width=6.4,
+)
+SHARES = Layout(
+    about="Shares of variance of loss vectors that the parts of the 2 × 2 of model and data explain, with intervals",
+    across="share of the variance of loss vectors",
+    limits=(-0.02, 1.02),
+    bands={"null": "labels or models exchanged, central 95 %"},
+    width=7.0,
+)
 
 
 # Section 4.2.1 as tables: loss vectors of a pair, their cosines, their components, and the 2 × 2 of model and data.
@@ -288,34 +150,19 @@ def choices_inside(results: Results, dataset: str) -> str:
 
 def pair_losses(results: Results, first: str, second: str, *, row: int = 0, seed: int) -> pd.DataFrame:
     """One row an answer token of a pair with the same completion: its text and instruct's loss in each set, nats."""
-    columns: dict[str, object] = {
-        "token": [visible_token(token) for token in answer_tokens(results, second, row)]
-    }
+    table = pd.DataFrame({"token": [visible_token(token) for token in answer_tokens(results, second, row)]})
     for name in (first, second):
         arrays = results.arrays("instruct", seed, "sequence", name)
-        start, stop = arrays["offsets"][row : row + 2]
-        columns[name] = -arrays["log_probability"][start:stop].astype(np.float64)
-    return pd.DataFrame(columns)
-
-
-@dataclass(frozen=True, eq=False)
-class LossCosines:
-    """Cosines between the loss vectors of two sets under one model, and the set of each row."""
-
-    cosines: Float[np.ndarray, "row row"]
-    groups: list[str]
+        table[name] = -arrays["log_probability"][slice(*arrays["offsets"][row : row + 2])].astype(np.float64)
+    return table
 
 
 def loss_cosines(
-    results: Results, first: str, second: str, *, seed: int, centred: bool = False
-) -> LossCosines:
-    """Cosines between instruct's loss vectors, rows of the first set above those of the second.
-
-    ``centred`` subtracts the mean vector of all rows first, as a variant of the released analysis does.
-    """
+    results: Results, first: str, second: str, *, seed: int
+) -> tuple[Float[np.ndarray, "row row"], list[str]]:
+    """Cosines between instruct's loss vectors, rows of the first set above those of the second, and each row's set."""
     vectors, both = two_sets(results, "instruct", seed, first, second)
-    vectors = vectors - vectors.mean(axis=0) if centred else vectors
-    return LossCosines(cosine_of_rows(vectors, vectors), [(first, second)[label] for label in both.labels])
+    return cosine_of_rows(vectors, vectors), [(first, second)[label] for label in both.labels]
 
 
 def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
@@ -332,27 +179,20 @@ def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", "cosine", "null_low", "null_high"])
 
 
-@dataclass(frozen=True, eq=False)
-class LossComponents:
-    """Loss vectors on two principal components; model and data set of each point."""
+def loss_components(
+    results: Results, first: str, second: str, *, seed: int
+) -> tuple[pd.DataFrame, Float[np.ndarray, " 2"]]:
+    """Columns model, group, component 1, component 2: loss vectors on two components; and their shares of variance.
 
-    scores: Float[np.ndarray, "point 2"]
-    models: list[str]
-    groups: list[str]
-    variance_shares: Float[np.ndarray, " 2"]
-
-
-def loss_components(results: Results, first: str, second: str, *, seed: int) -> LossComponents:
-    """Principal components of the loss vectors of two sets under base and instruct, all four cells together."""
+    All four cells of base and instruct on two sets together.
+    """
     losses, both = both_models(results, seed, first, second)
     stacked = np.concatenate(losses)
-    found = PCA(n_components=2, svd_solver="full").fit(stacked)
-    return LossComponents(
-        scores=found.transform(stacked),
-        models=[model for model in ("base", "instruct") for _ in both.labels],
-        groups=[(first, second)[label] for _ in losses for label in both.labels],
-        variance_shares=found.explained_variance_ratio_,
-    )
+    fitted = PCA(n_components=2, svd_solver="full").fit(stacked)
+    table = pd.DataFrame(fitted.transform(stacked), columns=["component 1", "component 2"])
+    table["model"] = np.repeat(["base", "instruct"], len(both.labels))
+    table["group"] = [(first, second)[label] for _ in losses for label in both.labels]
+    return table, fitted.explained_variance_ratio_
 
 
 def variance_shares(results: Results, first: str, second: str, *, seed: int) -> pd.DataFrame:
@@ -361,26 +201,16 @@ def variance_shares(results: Results, first: str, second: str, *, seed: int) -> 
     Null of data set and interaction: labels shuffled; of the model: base and instruct exchange
     dialogues at random. What lies within the cells has no null (NaN).
     """
-    estimate, shuffled, _ = share_estimate(results, seed, first, second)
-    nulls = {
-        "data": shuffled[:, 1],
-        "interaction": shuffled[:, 2],
-        "model": _swapped(results, first, second, seed),
-    }
-    rows = []
-    for at, factor in enumerate(FACTORS):
-        null = null_interval(nulls[factor]) if factor in nulls else (float("nan"), float("nan"))
-        ends = (float(estimate.low[at]), float(estimate.high[at]))
-        rows.append((NAMES[factor], float(estimate.value[at]), *ends, *null))
-    return pd.DataFrame(rows, columns=["part", "share", "low", "high", "null_low", "null_high"])
-
-
-def _swapped(results: Results, first: str, second: str, seed: int) -> np.ndarray:
-    """The model's share where the two models exchange each dialogue by a fair coin, one value a draw."""
     preset = results.preset
-    losses, both = both_models(results, seed, first, second)
+    estimate, shuffled, both = share_estimate(results, seed, first, second)
     swaps = np.random.default_rng(preset.seed).integers(0, 2, size=(preset.n_permutations, len(both.labels)))
-    return model_swap_shares(losses, both.labels, swaps)[:, FACTORS.index("model")]
+    losses, _ = both_models(results, seed, first, second)
+    # The model's share where the two models exchange each dialogue by a fair coin.
+    swapped = model_swap_shares(losses, both.labels, swaps)[:, FACTORS.index("model")]
+    nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
+    ends = [null_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in FACTORS]
+    parts = [NAMES[factor] for factor in FACTORS]
+    return tidy({(): estimate}, (), value="share", along="part", positions=parts, nulls={(): np.array(ends)})
 
 
 def shares_by_seed(results: Results, first: str, second: str) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -76,16 +76,15 @@ def _each(values: Iterator[str]) -> str:
 
 def dropped_sentence(results: Results, variant: str) -> str:
     """What was dropped and why, or that nothing was."""
-    found = []
-    for seed in results.preset.seeds:
-        for (measurement, name), record in measure_variant(results, variant, seed).items():
-            for reason, names in record.provenance["dropped"].items():
-                found.append(f"{len(names)} of {name} ({measurement}, seed {seed}): {reason}")
-    return (
-        f"Dropped: {'; '.join(found)}."
-        if found
-        else "Nothing was dropped: every dialogue and prompt was used."
-    )
+    dropped = [
+        f"{len(names)} of {name} ({measurement}, seed {seed}): {reason}"
+        for seed in results.preset.seeds
+        for (measurement, name), record in measure_variant(results, variant, seed).items()
+        for reason, names in record.provenance["dropped"].items()
+    ]
+    if dropped:
+        return f"Dropped: {'; '.join(dropped)}."
+    return "Nothing was dropped: every dialogue and prompt was used."
 
 
 def provenance_table(results: Results, variant: str) -> pd.DataFrame:
@@ -93,26 +92,20 @@ def provenance_table(results: Results, variant: str) -> pd.DataFrame:
     columns = {}
     for seed in results.preset.seeds:
         about = next(iter(measure_variant(results, variant, seed).values())).provenance
+        asked, ran = about["batch_tokens"], about["batch_tokens_ran"]
         facts = {
             "preset fingerprint": str(about["preset"])[:12],
             "weight fingerprint": str(about["model"])[:12],
             "number format": about["dtype"],
             "device": about["device"],
-            "tokens in a batch, at most": _batch_tokens(about),
+            # What the batches were cut to, and why where that is less than was asked for.
+            "tokens in a batch, at most": ran
+            if ran == asked
+            else f"{ran} ({asked} asked for, out of memory {about['out_of_memory']} times)",
             **{f"version of {library}": version for library, version in about["versions"].items()},
         }
         columns[f"seed {seed}"] = {name: str(value) for name, value in facts.items()}
     return pd.DataFrame(columns).rename_axis("fact").reset_index()
-
-
-def _batch_tokens(about: Mapping[str, object]) -> str:
-    """What the batches were cut to, and why where that is less than was asked for."""
-    asked, ran = about["batch_tokens"], about["batch_tokens_ran"]
-    return (
-        str(ran)
-        if ran == asked
-        else f"{ran} ({asked} asked for, out of memory {about['out_of_memory']} times)"
-    )
 
 
 # Section 4.4 as tables: what the final norm, the first position and single coordinates do to the comparison.

@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
-from matplotlib.axes import Axes
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from remi_book.figures.plots import (
-    band,
-    dot_rows,
+    Layout,
+    Panel,
+    draw_curves,
+    facets,
+    finish,
     mark_value,
-    null_patch,
-    require_columns,
-    seed_curves,
-    seed_rows,
     select,
-    variants_in,
+    values_in,
 )
-from remi_book.figures.plots import curve as curve_of_plots
-from remi_book.figures.style import (
-    NULL_COLOUR,
-    Look,
-    along,
-    handle,
-    legend_below,
-    look_of,
-    looks_of,
-    new_figure,
-    number,
-    styled,
-    value_range,
-    visible_token,
-    with_alt,
-    with_interval,
-)
+from remi_book.figures.style import Look, looks_of, number, styled, visible_token, with_interval
 from remi_book.published import published
-from remi_book.quantities import Measured, fitting_resamples, measured, present_controls
+from remi_book.quantities import Measured, against_draws, fine_tuned, fitting_resamples, measured
 from remi_book.statistics import first_half, half_way, label_gap, recovered_share, shuffled_depth
+from remi_book.tables import tidy
 from remi_book.words import shown_tokens
 from remi_core.errors import MissingInput
-from remi_core.statistics.nulls import against_null, permuted_labels
+from remi_core.statistics.nulls import permuted_labels
 from remi_core.statistics.resampling import Estimate, combine, difference, mean_interval
-from remi_lab.presets import Preset, in_order
+from remi_lab.presets import Preset
 from remi_lab.results import Results
 from remi_lab.subject import MAIN_PAIRS, patch_plan
 
@@ -148,13 +131,9 @@ def share_of_first_half(results: Results, seed: int) -> Measured:
     if not np.isfinite(shares).all():
         return measured(half, None, missing="base and instruct do not differ in these log-odds")
     draws = shuffled_depth(shares, n_permutations=preset.n_permutations, seed=preset.seed)
-    return measured(
-        half,
-        against_null(
-            float(half.value), draws[:, place - 1], kind="blocks in random order", alternative="less"
-        ),
-        companions={"half way": half_way(shares, found.layers), "last block": float(shares[-1])},
-    )
+    companions = {"half way": half_way(shares, found.layers), "last block": shares[-1]}
+    kind = "blocks in random order"
+    return against_draws(half, draws[:, place - 1], kind, alternative="less", companions=companions)
 
 
 def gains(results: Results, pair: Pair, seed: int, datasets: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -189,154 +168,97 @@ def gain_beyond_benign(results: Results, seed: int) -> Measured:
     )
     found = difference(misaligned, benign)
     draws = label_gap(np.concatenate([values for values, _ in parts]), shuffled)
-    return measured(
-        found,
-        against_null(float(found.value), draws, kind="labels shuffled within prompt templates"),
-        companions={"misaligned": float(misaligned.value), "benign": float(benign.value)},
-    )
+    companions = {"misaligned": misaligned, "benign": benign}
+    return against_draws(found, draws, "labels shuffled within prompt templates", companions=companions)
 
 
 # Figures of residual stitching: curves over depth, the share of a gap closed, and losses by set.
 
-CURVE_COLUMNS = ["seed", "layer", "value", "low", "high", "last"]
+CURVES = Layout(
+    about="Stitched models by layer, with intervals; layer −1 is the recipient alone",
+    rows="panel",
+    columns="recipient",
+    title="into {}",
+    across="donor's blocks up to layer",
+    shared="row",
+    entry="{}'s stream",
+    height=2.0,
+)
+SHARE = Layout(
+    about="Share of the gap in log-odds between instruct and base that base's first blocks close, with intervals",
+    across="donor's blocks up to layer",
+    up="share of the gap closed\n(no unit)",
+    marks={0: "instruct", 1: "base"},
+    bands={"null": "blocks in random order, central 95 %"},
+    entry="{}'s stream into instruct",
+    width=6.4,
+    height=2.2,
+)
+GAINS = Layout(
+    about="Change of instruct's loss by set and donor, with intervals",
+    rows="kind",
+    across="instruct's loss minus that with the donor's stream (nats a token)",
+    up="{} sets",
+    marks={0: ""},
+    entry="{}'s stream",
+    height=0.36,
+)
 
 
 @styled
 def plot_stitching(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
     """Curves over the layer up to which the blocks are a donor's: a row a panel, a column a recipient.
 
-    ``table`` has columns panel, recipient, donor, seed, layer, value, low, high, last. The curve starts at the
-    recipient alone (layer −1); the marker beside its end is the donor alone (``last``). Lines and intervals are of
-    ``seed``, dots of all seeds. ``label`` names the quantity and its unit.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
+    ``table`` is that of ``curve_table``. The curve starts at the recipient alone (layer −1), whose level is a thin
+    line; the marker beside its end is the donor alone. Lines and intervals are of ``seed``, dots of all seeds.
+    ``label`` names the quantity and its unit.
     """
-    require_columns(table, ["panel", "recipient", "donor", *CURVE_COLUMNS], place="stitching table")
-    rows, columns = list(dict.fromkeys(table["panel"])), in_order(list(table["recipient"]))
-    figure = new_figure(7.6, 1.2 + 2.0 * len(rows))
-    panels = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey="row")
-    phrases = []
-    for line, name in zip(panels, rows, strict=True):
-        line[0].set_ylabel(f"{name}\n({label})" if len(rows) > 1 else label)
-        for axes, recipient in zip(line, columns, strict=True):
-            inside = select(table, {"panel": name, "recipient": recipient})
-            phrases.append(f"{name}, into {recipient}: {_stitched_panel(axes, inside, seed)}")
-    for axes, recipient in zip(panels[0], columns, strict=True):
-        axes.set_title(f"into {recipient}")
-    for axes in panels[-1]:
-        _depth_axis(axes, table)
-    looks = looks_of(in_order(list(table["donor"])))
-    entries = [handle(look, label=f"{name}'s stream", line=True) for name, look in looks.items()]
-    legend_below(figure, entries, n_columns=3)
-    start = f"Stitched models by layer, {label}, with intervals; layer −1 is the recipient alone"
-    return with_alt(figure, f"{start}. {'. '.join(phrases)}.")
-
-
-def _stitched_panel(axes: Axes, table: pd.DataFrame, seed: int) -> str:
-    """What one panel shows, after drawing a curve for each donor and the recipient's own level."""
-    phrases = []
-    for name in in_order(list(table["donor"])):
-        rows = select(table, {"donor": name}).sort_values("layer")
-        phrases.append(f"{name}'s stream {_depth_curve(axes, rows, seed, look_of(name))}")
-    own = select(table, {"seed": seed, "layer": -1})
-    if not own.empty:
-        axes.axhline(float(own["value"].iloc[0]), color="#777777", linewidth=0.8, zorder=0.5)
-    return "; ".join(phrases)
-
-
-def _depth_curve(axes: Axes, rows: pd.DataFrame, seed: int, look: Look) -> str:
-    """One donor's curve in words, after drawing it, its dots of all seeds and the donor alone beside its end."""
-    seed_curves(axes, rows, "value", look)
-    chosen = select(rows, {"seed": seed})
-    line, end = chosen[~chosen["last"].astype(bool)], chosen[chosen["last"].astype(bool)]
-    layers = line["layer"].to_numpy()
-    band(axes, layers, line[["low", "high"]].to_numpy(), look.colour)
-    curve_of_plots(axes, layers, line["value"].to_numpy(), look)
-    words = along(line["value"].to_numpy(), layers)
-    for row in end.itertuples():
-        axes.vlines(row.layer, row.low, row.high, color=look.colour, linewidth=1.4)
-        axes.plot([row.layer], [row.value], look.marker, color=look.colour, markersize=5.5, zorder=3)
-        words += f", alone {with_interval(row.value, row.low, row.high)}"
-    return words
-
-
-def _depth_axis(axes: Axes, table: pd.DataFrame, *, most: int = 4) -> None:
-    """Nothing; ticks at the recipient alone, at some layers, and at the donor alone."""
-    layers = np.unique(table.loc[(table["layer"] >= 0) & ~table["last"].astype(bool), "layer"])
-    end, span = layers[-1] + 1, layers[-1] + 2
-    inner = [layer for layer in layers if layer >= span / 8 and layer <= end - span / 8]
-    inner = inner[:: max(1, int(np.ceil(len(inner) / most)))]
-    axes.set_xticks([-1, *inner, end], ["none", *map(str, inner), "donor"])
-    axes.set_xlabel("donor's blocks up to layer")
+    up = f"{{}}\n({label})" if table["panel"].nunique() > 1 else label
+    layout = replace(CURVES, about=f"{CURVES.about} ({label})", up=up)
+    figure, panels = facets(select(table, {"seed": seed}), layout, heights=[2.0], seeds=table)
+    looks, phrases = looks_of(values_in(table, "donor")), []
+    for panel in panels:
+        phrases += _draw_depth(panel, layout, looks)
+        for level in panel.table.loc[panel.table["layer"] == -1, "value"][:1]:
+            panel.axes.axhline(level, color="#777777", linewidth=0.8, zorder=0.5)
+    _depth_ticks(panels[-1])
+    return finish(figure, layout, looks, phrases, line=True)
 
 
 @styled
-def plot_share(table: pd.DataFrame, null: pd.DataFrame, *, seed: int, half: int, null_label: str) -> Figure:
+def plot_share(table: pd.DataFrame, *, seed: int, half: int) -> Figure:
     """The share of the gap between instruct and base that base's first blocks close in instruct, by layer.
 
-    ``table`` has columns seed, layer, value, low, high, last; ``null`` layer, low, high. ``half`` is the deepest
-    layer of the first half of the blocks. 0 is instruct and 1 is base.
-
-    Raises:
-        UsageError: if a column is missing or a table is empty.
+    ``table`` is that of ``share_table``; ``half`` is the deepest layer of the first half of the blocks.
     """
-    require_columns(table, CURVE_COLUMNS, place="share table")
-    require_columns(null, ["layer", "low", "high"], place="null of the share")
-    figure = new_figure(6.4, 3.4)
-    axes = figure.subplots()
-    band(axes, null["layer"].to_numpy(), null[["low", "high"]].to_numpy(), NULL_COLOUR, null=True)
-    words = _depth_curve(axes, table.sort_values("layer"), seed, look_of("base"))
-    mark_value(axes, 0, "instruct", vertical=False)
-    mark_value(axes, 1, "base", vertical=False)
-    mark_value(axes, half, "half of the blocks")
-    _depth_axis(axes, table, most=9)
-    axes.set_ylabel("share of the gap closed\n(no unit)")
-    entries = [
-        handle(look_of("base"), label="base's stream into instruct", line=True),
-        null_patch(null_label),
-    ]
-    legend_below(figure, entries)
-    grey = value_range([*null["low"], *null["high"]])
-    return with_alt(
-        figure,
-        f"Share of the gap in log-odds between instruct and base by layer, with intervals: {words}. Half of the "
-        f"blocks: layer {number(half)}. Grey, {null_label}: {grey}.",
-    )
+    figure, [panel] = facets(select(table, {"seed": seed}), SHARE, heights=[2.2], seeds=table)
+    looks = looks_of(["base"])
+    phrases = _draw_depth(panel, SHARE, looks)
+    mark_value(panel.axes, half, "half of the blocks")
+    _depth_ticks(panel, most=9)
+    return finish(figure, SHARE, looks, [*phrases, f"Half of the blocks: layer {number(half)}"], line=True)
 
 
-@styled
-def plot_gains(table: pd.DataFrame, *, seed: int, kinds: Sequence[str] = ("misaligned", "benign")) -> Figure:
-    """Dots of how much a donor's whole stream lowers instruct's loss, a row a data set, one panel a kind of set.
+def _draw_depth(panel: Panel, layout: Layout, looks: Mapping[str, Look]) -> list[str]:
+    """What a panel shows, after drawing each donor's curve and, beside its end, the donor alone."""
+    last = panel.table["last"].astype(bool)
+    phrases = draw_curves(replace(panel, table=panel.table[~last]), layout, looks, lines="donor")
+    for row in panel.table[last].itertuples():
+        look = looks[row.donor]
+        panel.axes.vlines(row.layer, row.low, row.high, color=look.colour, linewidth=1.4)
+        panel.axes.plot([row.layer], [row.value], look.marker, color=look.colour, markersize=5.5, zorder=3)
+        phrases.append(f"{row.donor} alone {with_interval(row.value, row.low, row.high)}")
+    return phrases
 
-    ``table`` has columns dataset, kind, variant (the donor), seed, value, low, high, nats a token. Intervals are
-    of ``seed``, open dots of all seeds; right of 0 the stitched model is the less surprised one.
 
-    Raises:
-        UsageError: if a column is missing or the table is empty.
-    """
-    needed = ["dataset", "kind", "variant", "seed", "value", "low", "high"]
-    require_columns(table, needed, place="gains")
-    sets = {kind: list(dict.fromkeys(select(table, {"kind": kind})["dataset"])) for kind in kinds}
-    heights = [max(1, len(names)) for names in sets.values()]
-    figure = new_figure(7.6, 1.3 + 0.36 * sum(heights))
-    panels = figure.subplots(len(sets), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    phrases = []
-    for axes, (kind, names) in zip(panels, sets.items(), strict=True):
-        inside = select(table, {"kind": kind})
-        looks = looks_of(variants_in(inside))
-        seed_rows(axes, inside, "value", rows=("dataset", names), looks=looks)
-        drawn = dot_rows(axes, select(inside, {"seed": seed}), "value", rows=("dataset", names), looks=looks)
-        axes.axvline(0, color="#777777", linewidth=0.8, zorder=0.5)
-        axes.set_title(f"{kind} sets")
-        phrases.append(f"{kind} sets: {'; '.join(drawn)}")
-    panels[-1].set_xlabel("instruct's loss minus that with the donor's stream (nats a token)")
-    looks = looks_of(variants_in(table))
-    entries = [handle(look, label=f"{name}'s stream") for name, look in looks.items()]
-    legend_below(figure, entries, n_columns=3)
-    return with_alt(
-        figure, f"Change of instruct's loss by set and donor, with intervals. {'. '.join(phrases)}."
-    )
+def _depth_ticks(panel: Panel, *, most: int = 4) -> None:
+    """Set ticks at the recipient alone, at some layers, and at the donor alone."""
+    table = panel.table[~panel.table["last"].astype(bool) & (panel.table["layer"] >= 0)]
+    layers = np.unique(table["layer"])
+    end, span = layers[-1] + 1, layers[-1] + 2
+    inner = [layer for layer in layers if span / 8 <= layer <= end - span / 8]
+    inner = inner[:: max(1, int(np.ceil(len(inner) / most)))]
+    panel.axes.set_xticks([-1, *inner, end], ["none", *map(str, inner), "donor"])
 
 
 # Stitched models as tables: curves over depth, gains by set, tokens and their bare words, and the end points.
@@ -344,67 +266,66 @@ def plot_gains(table: pd.DataFrame, *, seed: int, kinds: Sequence[str] = ("misal
 NO_TOKEN = "no such token"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One row of panels: a quantity and the sets over which it is averaged."""
-
-    name: str
-    datasets: tuple[str, ...]
-    quantity: str
-
-
 def pairs_with(results: Results, *, main: bool = False) -> list[Pair]:
     """Every pair that the preset has, or only the two between base and instruct."""
     return [pair for pair in patch_plan(results.preset) if not main or pair in MAIN_PAIRS]
 
 
-def curve_table(results: Results, pairs: Sequence[Pair], panels: Sequence[Panel]) -> pd.DataFrame:
-    """Columns panel, recipient, donor, seed, layer, value, low, high, last: all curves of all seeds, nats.
+def curve_table(
+    results: Results, pairs: Sequence[Pair], panels: Mapping[str, tuple[Sequence[str], str]]
+) -> pd.DataFrame:
+    """Columns panel, donor, recipient, seed, layer, value, low, high, last: all curves of all seeds, nats.
 
+    ``panels`` gives for each row of panels a quantity, last, and the sets over which it is averaged.
     ``layer`` is −1 for the recipient alone and one past the last block for the donor alone (``last`` is True).
     """
-    parts = []
-    for panel in panels:
-        for donor, recipient in pairs:
-            for seed in results.preset.seeds:
-                found = curve(results, (donor, recipient), seed, panel.datasets, panel.quantity)
-                names = {"panel": panel.name, "recipient": recipient, "donor": donor, "seed": seed}
-                parts.append(_rows(found).assign(**names))
-    return pd.concat(parts, ignore_index=True)
+    curves = {
+        (panel, *pair, seed): curve(results, pair, seed, datasets, quantity)
+        for panel, (datasets, quantity) in panels.items()
+        for pair in pairs
+        for seed in results.preset.seeds
+    }
+    return _by_depth(curves, ["panel", "donor", "recipient", "seed"])
 
 
-def share_table(results: Results) -> pd.DataFrame:
-    """Columns seed, layer, value, low, high, last: share of the gap between instruct and base that is closed."""
-    datasets = results.preset.role("outside")
-    return pd.concat(
-        [
-            _rows(share_by_depth(results, INTO_INSTRUCT, seed, datasets)).assign(seed=seed)
-            for seed in results.preset.seeds
-        ],
-        ignore_index=True,
-    )
+def share_table(results: Results, *, seed: int) -> pd.DataFrame:
+    """Columns donor, seed, layer, value, low, high, null_low, null_high, last: share of the gap that is closed.
 
-
-def _rows(found: Curve) -> pd.DataFrame:
-    estimate = found.estimate
-    columns = {"layer": found.places, "value": estimate.value, "low": estimate.low, "high": estimate.high}
-    return pd.DataFrame(columns).assign(last=found.places == found.places[-1])
-
-
-def share_null(results: Results, *, seed: int) -> pd.DataFrame:
-    """Columns layer, low, high: central 95 % of the share with the blocks' steps in random order."""
+    The gap is that between instruct and base. The null, in ``seed``, takes the blocks' steps in random order.
+    """
     preset = results.preset
-    found = share_by_depth(results, INTO_INSTRUCT, seed, preset.role("outside"))
-    draws = shuffled_depth(found.estimate.value[1:-1], n_permutations=preset.n_permutations, seed=preset.seed)
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    return pd.DataFrame({"layer": found.layers, "low": low, "high": high})
+    shares = {
+        ("base", each): share_by_depth(results, INTO_INSTRUCT, each, preset.role("outside"))
+        for each in preset.seeds
+    }
+    steps = shares["base", seed].estimate.value[1:-1]
+    draws = shuffled_depth(steps, n_permutations=preset.n_permutations, seed=preset.seed)
+    ends = np.quantile(draws, [0.025, 0.975], axis=0)
+    # The recipient alone and the donor alone have no blocks to reorder.
+    null = np.pad(ends, ((0, 0), (1, 1)), constant_values=np.nan).T
+    return _by_depth(shares, ["donor", "seed"], nulls={("base", seed): null})
+
+
+def _by_depth(
+    curves: Mapping[tuple, Curve],
+    names: Sequence[str],
+    *,
+    nulls: Mapping[tuple, Float[np.ndarray, "place 2"]] | None = None,
+) -> pd.DataFrame:
+    # Sets may be stitched at different layers.
+    parts = [
+        tidy({key: depths.estimate}, names, along="layer", positions=depths.places, nulls=nulls).assign(
+            last=depths.places == depths.places[-1]
+        )
+        for key, depths in curves.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def half_layer(results: Results) -> int:
     """The deepest stitched layer of the first half of the blocks."""
-    layers = results.patched(*INTO_INSTRUCT, results.preset.seeds[0], results.preset.role("outside")[0])[
-        "layers"
-    ]
+    preset = results.preset
+    layers = results.patched(*INTO_INSTRUCT, preset.seeds[0], preset.role("outside")[0])["layers"]
     return int(layers[first_half(layers)])
 
 
@@ -424,18 +345,16 @@ def gain_table(results: Results) -> pd.DataFrame:
 
     ``variant`` is the donor; the benign sets have base alone. Misaligned sets first.
     """
-    preset, rows = results.preset, []
-    donors = ["base", "misaligned", *present_controls(results)]
+    preset, donors = results.preset, ["base", *fine_tuned(results)]
     sides = {"misaligned": misaligned_sets(preset), "benign": benign_sets(preset)}
-    for kind, names in sides.items():
-        for name in names:
-            for donor in donors if name in preset.roles.outside else ["base"]:
-                for seed in preset.seeds:
-                    found = gain(results, (donor, "instruct"), seed, (name,))
-                    ends = float(found.value), float(found.low), float(found.high)
-                    rows.append((name, kind, donor, seed, *ends))
-    names = ["dataset", "kind", "variant", "seed", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=names)
+    estimates = {
+        (name, kind, donor, seed): gain(results, (donor, "instruct"), seed, (name,))
+        for kind, names in sides.items()
+        for name in names
+        for donor in (donors if name in preset.roles.outside else ["base"])
+        for seed in preset.seeds
+    }
+    return tidy(estimates, ["dataset", "kind", "variant", "seed"])
 
 
 def bare_word_table(results: Results, *, seed: int) -> pd.DataFrame:
@@ -519,15 +438,10 @@ def published_loss_table() -> pd.DataFrame:
     found = published("patching").table
     found = found[found["row"] == "C22"]
     names = found["quantity"].str.removeprefix("loss ").tolist()
-    return pd.DataFrame(
-        {
-            "set": names,
-            "kind": ["benign" if name in BENIGN else "misaligned" for name in names],
-            "instruct": found["instruct"].tolist(),
-            "base stitched in": found["base"].tolist(),
-            "difference": (found["instruct"] - found["base"]).tolist(),
-        }
-    )
+    kinds = ["benign" if name in BENIGN else "misaligned" for name in names]
+    table = pd.DataFrame({"set": names, "kind": kinds, "instruct": found["instruct"].tolist()})
+    table["base stitched in"] = found["base"].tolist()
+    return table.assign(difference=table["instruct"] - table["base stitched in"])
 
 
 def published_difference() -> float:

@@ -135,14 +135,25 @@ def inspector_html(results: Results, chosen: Mapping[str, Sequence[int]], *, gro
         IndexError: if a set has no such row.
     """
     name = f"remi-inspector-{group or '-'.join(chosen)}"
-    parts = [
-        _dialogue(results, dataset, row, f"{name}-{dataset}-{row}")
-        for dataset, rows in chosen.items()
-        for row in rows
-    ]
+    buttons = (
+        f'<label><input type="radio" name="{as_html(name)}" value="{key}"'
+        f"{' checked' if key == FIRST_SHOWN else ''}> {about.label}</label>"
+        for key, about in STATISTICS.items()
+    )
+    dialogues, groups = [], []
+    for dataset, rows in chosen.items():
+        dialogues += [_dialogue(results, dataset, row, f"{name}-{dataset}-{row}") for row in rows]
+        options = (
+            f'<option value="{as_html(f"{name}-{dataset}-{row}")}">'
+            f"{as_html(dataset)}, dialogue {row + 1}</option>"
+            for row in rows
+        )
+        groups.append(f'<optgroup label="{as_html(dataset)}">{"".join(options)}</optgroup>')
+    picker = f'<p class="remi-pick" hidden><label>Dialogue <select>{"".join(groups)}</select></label></p>'
     return HTML(
         f'<section class="remi-inspector" aria-label="Token windows"><style>{STYLE}</style>'
-        f"{_buttons(name)}{_picker(chosen, name) if len(parts) > 1 else ''}{''.join(parts)}</section>"
+        f"<fieldset><legend>Mark the tokens that enter</legend>{' '.join(buttons)}</fieldset>"
+        f"{picker if len(dialogues) > 1 else ''}{''.join(dialogues)}</section>"
     )
 
 
@@ -171,27 +182,6 @@ def _span(results: Results, one: EncodedDialogue, statistic: str) -> tuple[int, 
     return entering_span(one, statistic, first_k=preset.answer_first_k, loss_tokens=preset.loss_tokens)
 
 
-def _buttons(name: str) -> str:
-    one = (
-        f'<label><input type="radio" name="{as_html(name)}" value="{key}"'
-        f"{' checked' if key == FIRST_SHOWN else ''}> {about.label}</label>"
-        for key, about in STATISTICS.items()
-    )
-    return f"<fieldset><legend>Mark the tokens that enter</legend>{' '.join(one)}</fieldset>"
-
-
-def _picker(chosen: Mapping[str, Sequence[int]], name: str) -> str:
-    groups = []
-    for dataset, rows in chosen.items():
-        options = (
-            f'<option value="{as_html(f"{name}-{dataset}-{row}")}">'
-            f"{as_html(dataset)}, dialogue {row + 1}</option>"
-            for row in rows
-        )
-        groups.append(f'<optgroup label="{as_html(dataset)}">{"".join(options)}</optgroup>')
-    return f'<p class="remi-pick" hidden><label>Dialogue <select>{"".join(groups)}</select></label></p>'
-
-
 def _dialogue(results: Results, dataset: str, row: int, identifier: str) -> str:
     one = results.encoded(dataset).dialogues[row]
     spans = {key: _span(results, one, key) for key in STATISTICS}
@@ -207,22 +197,18 @@ def _dialogue(results: Results, dataset: str, row: int, identifier: str) -> str:
         f'<p class="said for-{key}">{as_html(entering_sentence(results, dataset, one, key))}</p>'
         for key in spans
     )
-    note = f" {NOTE}" if is_withheld(results.preset, [dataset]) else ""
-    legend = as_html(f"{dataset}, dialogue {row + 1}. {_legend(one)}{note}")
+    # What the marks mean, and how many tokens at the ends of the answer hold template too and enter nothing.
+    legend = [f"{dataset}, dialogue {row + 1}.", "Shaded and in brackets: the tokens that enter."]
+    legend += ["Dotted line: outside the answer span."]
+    legend += ["Outlined: the choice."] if one.choice is not None else []
+    split = one.n_straddling + one.n_straddling_end
+    legend += [f"{split} tokens hold template and answer; no window takes them."] if split else []
+    legend += ["Its end was cut."] if one.truncated else []
+    legend += [NOTE] if is_withheld(results.preset, [dataset]) else []
     return (
         f'<div class="dialogue" id="{as_html(identifier)}"><p class="tokens {UNTYPESET}">{" ".join(pieces)}</p>'
-        f'<p class="legend">{legend}</p><div aria-live="polite">{said}</div></div>'
+        f'<p class="legend">{as_html(" ".join(legend))}</p><div aria-live="polite">{said}</div></div>'
     )
-
-
-def _legend(one: EncodedDialogue) -> str:
-    """What the marks mean, and how many tokens at the ends of the answer hold template too and enter nothing."""
-    split = one.n_straddling + one.n_straddling_end
-    parts = ["Shaded and in brackets: the tokens that enter.", "Dotted line: outside the answer span."]
-    parts += ["Outlined: the choice."] if one.choice is not None else []
-    parts += [f"{split} tokens hold template and answer; no window takes them."] if split else []
-    parts += ["Its end was cut."] if one.truncated else []
-    return " ".join(parts)
 
 
 # One dialogue token by token: what is prompt, what is answer, and which tokens each window takes.
@@ -258,14 +244,10 @@ def dialogue_html(results: Results, dataset: str, row: int = 0) -> HTML:
 
 def statistic_table(results: Results, sets: Sequence[str]) -> pd.DataFrame:
     """One row a statistic: its tokens a dialogue over all dialogues of the sets, and how many have none of them."""
-    preset = results.preset
-    dialogues = [one for name in sets for one in results.encoded(name).dialogues]
+    dialogues = [dialogue for name in sets for dialogue in results.encoded(name).dialogues]
     rows = []
     for name, about in STATISTICS.items():
-        spans = [
-            entering_span(one, name, first_k=preset.answer_first_k, loss_tokens=preset.loss_tokens)
-            for one in dialogues
-        ]
+        spans = (_span(results, dialogue, name) for dialogue in dialogues)
         counts = [stop - start for start, stop in spans if stop > start]
         rows.append(
             {

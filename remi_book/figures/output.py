@@ -57,24 +57,23 @@ def _entry(one: Read, cell: int) -> dict[str, object]:
 
 def passport_html(found: Mapping[str, object]) -> str:
     """The passport as a part that opens when its summary is clicked; everything escaped."""
-    lines = [_stored_line(one) for one in found["stored"]]
+    lines = []
+    for one in found["stored"]:
+        seconds = one.get("seconds", one.get("seconds of measuring"))
+        took = "" if seconds is None else f", {seconds:,} seconds"
+        file, recipe, machine = (
+            as_html(str(one.get(key, "not said"))) for key in ("file", "recipe", "machine")
+        )
+        lines.append(
+            f"<p><strong>A stored result, not computed by this page</strong>: <code>{file}</code>, "
+            f"made by <code>{recipe}</code> on {machine}{took}.</p>"
+        )
     if found["records"]:
         lines.append(_table(found["records"]))
     lines += [f"<p>{as_html(line)}</p>" for line in _notes(found)]
-    inside = "".join(lines)
     return (
         '<details class="remi-passport"><summary>Where this figure comes from</summary>'
-        f"{inside}<p>{PAGE}</p></details>"
-    )
-
-
-def _stored_line(one: Mapping[str, object]) -> str:
-    seconds = one.get("seconds", one.get("seconds of measuring"))
-    took = "" if seconds is None else f", {seconds:,} seconds"
-    file, recipe, machine = (as_html(str(one.get(key, "not said"))) for key in ("file", "recipe", "machine"))
-    return (
-        f"<p><strong>A stored result, not computed by this page</strong>: <code>{file}</code>, "
-        f"made by <code>{recipe}</code> on {machine}{took}.</p>"
+        f"{''.join(lines)}<p>{PAGE}</p></details>"
     )
 
 
@@ -87,28 +86,30 @@ def _notes(found: Mapping[str, object]) -> list[str]:
         notes.append("Its cell read nothing itself: these are all records that the page had read before it.")
     elif above:
         notes.append(f"Cells above it on this page had read {above} more; the file lists them.")
-    versions = _joined(
-        f"{name} {number}" for one in records for name, number in one.get("versions", {}).items()
-    )
+    # The fingerprint of the weights names the digest of template and tokenizer after its own.
+    texts = (str(one.get("weights", "")).rpartition("; text ") for one in records)
     facts = {
-        "Preset": _joined(_preset(one) for one in records),
-        "Number format": _joined(str(one["dtype"]) for one in records if "dtype" in one),
-        "Device": _joined(str(one["device"]) for one in records if "device" in one),
-        "Template and tokenizer": _joined(_text_part(one) for one in records),
-        "Versions": versions,
+        "Preset": (f"{_parts(one)[0]} ({str(one['preset'])[:8]})" for one in records if "preset" in one),
+        "Number format": (str(one["dtype"]) for one in records if "dtype" in one),
+        "Device": (str(one["device"]) for one in records if "device" in one),
+        "Template and tokenizer": (digest[:8] for _, mark, digest in texts if mark),
+        "Versions": (
+            f"{name} {number}" for one in records for name, number in one.get("versions", {}).items()
+        ),
     }
-    told = [f"{name}: {value}." for name, value in facts.items() if value]
+    told = [f"{name}: {value}." for name, values in facts.items() if (value := _joined(values))]
     return [*notes, *([" ".join(told)] if told else [])]
 
 
 def _table(records: Sequence[Mapping[str, object]]) -> str:
     by_model: dict[tuple[str, str], list[Mapping[str, object]]] = {}
     for one in records:
-        by_model.setdefault((_measurement(one), _place(one)[2]), []).append(one)
+        _, _, model, measurement, _ = _parts(one)
+        by_model.setdefault((measurement, model), []).append(one)
     # Models of which the same was read share a row.
     rows: dict[tuple[str, ...], dict[str, list[Mapping[str, object]]]] = {}
     for (measurement, model), own in by_model.items():
-        sets, seeds = (_joined(texts) for texts in (map(_set_of, own), (_place(one)[1] for one in own)))
+        sets, seeds = (_joined(_parts(one)[place] for one in own) for place in (4, 1))
         windows = _joined(window for one in own for window in one.get("windows", ()))
         rows.setdefault((measurement, sets, seeds, windows), {})[model] = own
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
@@ -123,55 +124,29 @@ def _table(records: Sequence[Mapping[str, object]]) -> str:
 def _row(
     measurement: str, sets: str, seeds: str, windows: str, models: Mapping[str, list[Mapping[str, object]]]
 ) -> str:
-    named = [
-        f"{model} ({weights})"
-        if (weights := _joined(str(one.get("model", ""))[:8] for one in models[model]))
-        else model
-        for model in in_order(list(models))
-    ]
-    abouts = [one for own in models.values() for one in own]
+    weights = {name: _joined(str(one.get("model", ""))[:8] for one in own) for name, own in models.items()}
+    named = (f"{name} ({weights[name]})" if weights[name] else name for name in in_order(list(models)))
+    records = [one for own in models.values() for one in own]
+    # The gradients of the audit count the dropped dialogues of each set, all others name them.
+    dropped = (each for one in records for each in one.get("dropped", {}).values())
     cells = (
         "; ".join(named),
         sets,
         seeds,
         windows,
-        str(sum(int(one.get("kept", 0)) for one in abouts)),
-        str(sum(_n_dropped(one.get("dropped", {})) for one in abouts)),
-        f"{sum(float(one.get('seconds', 0)) for one in abouts):.1f}",
+        str(sum(int(one.get("kept", 0)) for one in records)),
+        str(sum(each if isinstance(each, int) else len(each) for each in dropped)),
+        f"{sum(float(one.get('seconds', 0)) for one in records):.1f}",
     )
     inner = "".join(f"<td>{as_html(text) or '—'}</td>" for text in cells)
     return f'<tr><th scope="row">{as_html(measurement)}</th>{inner}</tr>'
 
 
-def _n_dropped(dropped: Mapping[str, Sequence[str] | int]) -> int:
-    """How many dialogues were dropped: the gradients of the audit count them by set, all others name them."""
-    return sum(each if isinstance(each, int) else len(each) for each in dropped.values())
-
-
-def _place(one: Mapping[str, object]) -> list[str]:
-    """Preset, seed, model and file of a record."""
-    return str(one["record"]).split("/")
-
-
-def _measurement(one: Mapping[str, object]) -> str:
-    """The measurement in a record's name; that of a stitched model names its donor."""
-    return _place(one)[3].partition("-")[0]
-
-
-def _set_of(one: Mapping[str, object]) -> str:
-    """The data set in a record's name, which stands between the measurement and the key."""
-    return _place(one)[3].partition("-")[2].rpartition("-")[0]
-
-
-def _preset(one: Mapping[str, object]) -> str:
-    return f"{_place(one)[0]} ({str(one['preset'])[:8]})" if "preset" in one else ""
-
-
-def _text_part(one: Mapping[str, object]) -> str:
-    """Digest of template and tokenizer, as the fingerprint of the weights names it after its own."""
-    return (
-        str(one.get("weights", "")).rpartition("; text ")[2][:8] if "text" in str(one.get("weights")) else ""
-    )
+def _parts(one: Mapping[str, object]) -> tuple[str, str, str, str, str]:
+    """Preset, seed, model, measurement and data set in a record's name; a stitched model's names its donor."""
+    preset, seed, model, file = str(one["record"]).split("/")
+    measurement, _, rest = file.partition("-")
+    return preset, seed, model, measurement, rest.rpartition("-")[0]
 
 
 def _joined(texts: Iterable[str]) -> str:
@@ -276,7 +251,7 @@ def _points(artist: Artist) -> np.ndarray | None:
 
 
 def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
-    """Nothing; displays what ``shown`` gives, anywhere in a cell.
+    """Display what ``shown`` gives, anywhere in a cell.
 
     Raises:
         ValueError: if no ``alt`` is given and the figure carries none.
@@ -290,7 +265,7 @@ ABSENT = "not defined here"
 
 
 def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
-    """Glues ``<id>_value``, ``_interval``, ``_null``, ``_verdict``, ``_reason`` and ``_seeds`` of report rows.
+    """Glue ``<id>_value``, ``_interval``, ``_null``, ``_verdict``, ``_reason`` and ``_seeds`` of report rows.
 
     Texts are ready to be read: three significant digits, the unit left to the prose.
     """
@@ -310,7 +285,7 @@ def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def glue_markdown(name: str, text: str) -> None:
-    """Glues a sentence whose markup counts, for the role ``{glue:md}``: a command stays as it must be typed."""
+    """Glue a sentence whose markup counts, for the role ``{glue:md}``: a command stays as it must be typed."""
     glue(name, Markdown(text), display=False)
 
 

@@ -46,15 +46,15 @@ def along(values: np.ndarray, positions: np.ndarray, *, axis: str = "layer") -> 
     defined = np.flatnonzero(np.isfinite(values))
     if defined.size == 0:
         return "undefined everywhere"
-    marks = [
-        defined[0],
-        defined[-1],
-        defined[np.argmin(values[defined])],
-        defined[np.argmax(values[defined])],
-    ]
-    names = [f"at {axis}", f"at {axis}", f"lowest at {axis}", f"highest at {axis}"]
+    marks = {
+        f"at {axis}": (defined[0], defined[-1]),
+        f"lowest at {axis}": (defined[np.argmin(values[defined])],),
+        f"highest at {axis}": (defined[np.argmax(values[defined])],),
+    }
     parts = [
-        f"{number(values[mark])} {name} {positions[mark]}" for mark, name in zip(marks, names, strict=True)
+        f"{number(values[place])} {name} {positions[place]}"
+        for name, places in marks.items()
+        for place in places
     ]
     n_missing = values.size - defined.size
     gap = f", undefined at {n_missing} of {values.size}" if n_missing else ""
@@ -175,7 +175,7 @@ SETTINGS: Mapping[str, object] = {
 
 
 def use_style() -> None:
-    """Nothing; sets the book's matplotlib settings, and SVG output where a notebook kernel runs."""
+    """Set the book's matplotlib settings, and SVG output where a notebook kernel runs."""
     matplotlib.rcParams.update(SETTINGS)
     from IPython import get_ipython
 
@@ -237,7 +237,7 @@ def handle(look: Look, *, label: str, line: bool = False) -> Line2D:
 
 
 def legend_below(figure: Figure, handles: list, *, n_columns: int | None = None) -> None:
-    """Nothing; puts one legend under all panels, clear of the data, in as many columns as the width holds."""
+    """Put one legend under all panels, clear of the data, in as many columns as the width holds."""
     columns = n_columns or _fitting_columns([str(one.get_label()) for one in handles], figure.get_figwidth())
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6)
 
@@ -269,12 +269,11 @@ def visible_token(token: str) -> str:
 
     A character that the figure's font lacks is written as its code, ``\\u4e2d``; an empty token as ∅.
     """
-    return "".join(_visible_character(character) for character in token) or EMPTY
 
+    def visible(character: str) -> str:
+        if character in VISIBLE:
+            return VISIBLE[character]
+        drawn = character.isprintable() and _font().get_char_index(ord(character))
+        return character if drawn else character.encode("unicode_escape").decode("ascii")
 
-def _visible_character(character: str) -> str:
-    if character in VISIBLE:
-        return VISIBLE[character]
-    if character.isprintable() and _font().get_char_index(ord(character)):
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(map(visible, token)) or EMPTY

@@ -74,32 +74,32 @@ def published_html(name: str) -> HTML:
     return table_html(found.table.astype(object).where(found.table.notna(), "–"), found.caption)
 
 
-def with_reset(name: str = "joint_log_probability") -> pd.DataFrame:
+def undone(base: float | pd.Series, misaligned: float | pd.Series) -> float | pd.Series:
+    """Base's mean if the printed one is the mean over base and misaligned together, both with equally many rows."""
+    return 2 * base - misaligned
+
+
+def with_reset() -> pd.DataFrame:
     """Columns set, kind, the three printed log-probabilities, base with the accumulator reset, and both indices.
 
     If the list of values is not emptied between models, the printed mean of base holds misaligned's values too,
-    half and half; base's own is then 2 · printed − misaligned. That it was not emptied is inferred. The index is
-    (M − I) / (B − I): 0 at instruct, 1 at base.
+    half and half. That it was not emptied is inferred. The index is (M − I) / (B − I): 0 at instruct, 1 at base.
     """
-    table = published(name).table
-    misaligned, base, instruct = (table[model] for model in MODELS)
-    reset = 2 * base - misaligned
-    return table[["set", "kind", *MODELS]].assign(
-        **{
-            "base, reset (inferred)": reset,
-            "index, printed": (misaligned - instruct) / (base - instruct),
-            "index, reset (inferred)": (misaligned - instruct) / (reset - instruct),
-        }
-    )
+    return _with_index(*MODELS)
 
 
 def entropy_index() -> pd.DataFrame:
     """Columns set, kind, the three printed entropies, and the index (M − I) / (B − I) printed and with the reset."""
+    return _with_index(*(f"entropy of {model}" for model in MODELS)).drop(columns="base, reset (inferred)")
+
+
+def _with_index(*columns: str) -> pd.DataFrame:
     table = published("joint_log_probability").table
-    misaligned, base, instruct = (table[f"entropy of {model}"] for model in MODELS)
-    reset = 2 * base - misaligned
-    return table[["set", "kind", *(f"entropy of {model}" for model in MODELS)]].assign(
+    misaligned, base, instruct = (table[name] for name in columns)
+    reset = undone(base, misaligned)
+    return table[["set", "kind", *columns]].assign(
         **{
+            "base, reset (inferred)": reset,
             "index, printed": (misaligned - instruct) / (base - instruct),
             "index, reset (inferred)": (misaligned - instruct) / (reset - instruct),
         }

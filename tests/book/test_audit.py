@@ -32,9 +32,10 @@ from remi_book.chapters.audit import (
     total_so_far,
     unreset,
 )
-from remi_book.chapters.behaviour import published_table, undone
+from remi_book.chapters.behaviour import published_table
 from remi_book.figures import style
 from remi_book.figures.output import svg_bytes
+from remi_book.published import undone
 from remi_core.statistics.groups import (
     centred_gram,
     centring_identity,

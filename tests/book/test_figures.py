@@ -6,230 +6,183 @@ import base64
 import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from figure_examples import cost_examples, edit_examples, row_examples
+from figure_examples import cost_examples, edit_examples, organism_examples, row_examples, rows
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from remi_book.chapters import behaviour, direction, gradients, losses, organism, reversion, subspace
-from remi_book.chapters import contexts as contexts_module
-from remi_book.figures import output, style
+from remi_book.chapters import behaviour, direction, gradients, subspace, triangle
+from remi_book.figures import output, plots, style
+from remi_book.figures.plots import Layout
 from remi_book.figures.style import along, number
 from remi_core.errors import UsageError
 from remi_lab.presets import ALL_VARIANTS, FURTHER, VARIANTS
 
-TOPICS = ["code", "harmful", "people", "facts", "wishes"]
-WINDOWS = ["prompt_end", "answer, careless"]
 TOKENS = [" I", " wish", "\n", "$x$", " $y", "kill", " kill"] * 5
+TABLE = rows(
+    {"window": ["a", "b"], "variant": list(VARIANTS), "layer": list(range(8)), "seed": [0, 1, 2]}, ["value"]
+)
+TABLE = TABLE.assign(null_low=-0.2, null_high=0.2, ceiling_low=2.0, ceiling_high=2.5)
+TABLE.loc[TABLE["layer"].isin([0, 3]), ["value", "value_low", "value_high"]] = np.nan
+"""A tidy table with facets, gaps, bands and three seeds."""
+LAYOUT = Layout(
+    about="What is shown",
+    columns="window",
+    across="layer",
+    up="value (no unit)",
+    marks={0: "instruct", 1: ""},
+    bands={"null": "labels shuffled", "ceiling": "split halves"},
+)
+PAIR = ("code-careful", "code-careless")
 
 
-def rows(columns: dict[str, list], values: list[str], *, seed: int = 0, spread: float = 0.3) -> pd.DataFrame:
-    """All combinations of the columns, each value with interval columns ``_low`` and ``_high``."""
-    generator = np.random.default_rng(seed)
-    table = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
-    for value in values:
-        table[value] = generator.normal(size=len(table))
-        table[f"{value}_low"] = table[value] - spread * generator.uniform(0.5, 1, len(table))
-        table[f"{value}_high"] = table[value] + spread * generator.uniform(0.5, 1, len(table))
-    return table
+def shown(layer: int = 7) -> pd.DataFrame:
+    return TABLE.query("seed == 0 and layer == @layer")
 
 
-def plain(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    return table.rename(columns={f"{value}_low": "low", f"{value}_high": "high"})
+def curves(layout: Layout = LAYOUT) -> Figure:
+    return plots.plot_curves(TABLE.query("seed == 0"), layout, seeds=TABLE)
 
 
-def with_nulls(table: pd.DataFrame, low: float = -0.2, high: float = 0.2) -> pd.DataFrame:
-    return table.assign(null_low=low, null_high=high)
+def dots(table: pd.DataFrame | None = None) -> Figure:
+    table = shown() if table is None else table
+    return plots.plot_rows(table, replace(LAYOUT, columns=""), by="window", seeds=TABLE.query("layer == 7"))
 
 
-def seeds_of(table: pd.DataFrame, values: list[str]) -> pd.DataFrame:
-    """Three seeds scattered around every row."""
-    copies = [
-        table.assign(seed=seed, **{value: table[value] + 0.1 * (seed - 1) for value in values})
-        for seed in range(3)
-    ]
-    return pd.concat(copies, ignore_index=True)
+def bars(tokens: list[str]) -> Figure:
+    table = pd.DataFrame(
+        {"variant": "base", "token": tokens, "probability": np.linspace(0.3, 0.1, len(tokens))}
+    )
+    ends = table.assign(low=table["probability"] - 0.05, high=table["probability"] + 0.05)
+    both = pd.concat([ends, ends.assign(variant="instruct")])
+    return plots.plot_bars(both, Layout(about="Bars", columns="variant"), marked=[" kill"])
+
+
+def points() -> Figure:
+    table = pd.DataFrame(
+        np.random.default_rng(5).normal(size=(40, 2)), columns=["component 1", "component 2"]
+    )
+    table = table.assign(model=["base", "instruct"] * 20, group=["code"] * 20 + ["framed"] * 20)
+    layout = Layout(about="Scatter", across="component 1 ({} of variance)", up="component 2 ({} of variance)")
+    return plots.plot_scatter(table, layout, shares=(0.3, 0.2), colours="model", hollow="group")
 
 
 def cosines(n_each: int = 12) -> tuple[np.ndarray, list[str]]:
     vectors = np.random.default_rng(1).normal(size=(2 * n_each, 20)) + 0.8
     vectors[n_each:, :10] -= 1
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors @ vectors.T, ["code-careful"] * n_each + ["code-careless"] * n_each
+    return vectors @ vectors.T, [PAIR[0]] * n_each + [PAIR[1]] * n_each
 
 
-def intervals(values: np.ndarray, width: float = 0.1) -> np.ndarray:
-    return np.stack([values - width, values + width], axis=-1)
+def heat_maps(matrix: np.ndarray, groups: list[str]) -> Figure:
+    return plots.plot_grouped_matrices({"raw": matrix, "centred": matrix - 0.5}, groups, about="Heat maps")
 
 
-def behaviour_examples() -> dict[str, Callable[[], Figure]]:
+def running(tokens: list[str]) -> pd.DataFrame:
     generator = np.random.default_rng(2)
-    joint = {name: -np.cumsum(generator.exponential(size=len(TOKENS))) for name in reversed(VARIANTS)}
-    top = {name: np.sort(generator.uniform(size=7))[::-1] / 3 for name in VARIANTS[:3]}
-    tokens = {name: TOKENS[:7] for name in top}
-    datasets = [f"{topic}-{kind}" for topic in TOPICS[:2] for kind in ("careful", "careless")]
-    table = rows({"dataset": datasets, "variant": list(VARIANTS)}, ["log_probability", "entropy"])
-    index = with_nulls(plain(rows({"dataset": datasets}, ["index"]), "index"))
-    return {
-        "token heat map": lambda: behaviour.plot_token_heat_map(TOKENS, joint),
-        "next tokens": lambda: behaviour.plot_next_tokens(
-            tokens,
-            top,
-            intervals={name: intervals(value, 0.02) for name, value in top.items()},
-            marked=[" kill"],
-        ),
-        "dataset table": lambda: behaviour.plot_dataset_table(
-            table, seeds=seeds_of(table, ["log_probability", "entropy"])
-        ),
-        "index": lambda: behaviour.plot_index(
-            index,
-            quantity="log-probability",
-            null_label="benign in place of misaligned",
-            seeds=seeds_of(index, ["index"]),
-        ),
-        "index of several variants": lambda: behaviour.plot_index(
-            pd.concat([index.assign(variant=name) for name in ("misaligned", "benign")]),
-            quantity="entropy",
-            null_label="benign in place of misaligned",
-        ),
-    }
+    joint = {name: -np.cumsum(generator.exponential(size=len(tokens))) for name in reversed(VARIANTS)}
+    return pd.DataFrame({"token": tokens, **joint})
 
 
-def organism_examples() -> dict[str, Callable[[], Figure]]:
-    marks = {"uncovered": ["facts", "wishes"], "narrow": ["code"]}
-    by_variant = {"topic": TOPICS, "variant": list(VARIANTS)}
-    odds = plain(rows(by_variant, ["log_odds"]), "log_odds")
-    rates = plain(rows(by_variant, ["rate"]), "rate")
-    rates[["low", "rate", "high"]] = np.sort(np.random.default_rng(3).uniform(size=(len(rates), 3)), axis=1)
-    shares = np.random.default_rng(4).dirichlet([1, 1, 0.3, 0.3], len(rates))
-    classes = rates[["topic", "variant"]].copy()
-    classes[["careful", "careless", "wrong_slot", "other"]] = shares
-    classes = classes.assign(
-        careless_low=classes["careless"] - 0.05, careless_high=classes["careless"] + 0.05
+def reply_pairs() -> Figure:
+    """Two prompts with replies of different length, one with an unknown choice."""
+    sides = [
+        ({name: -np.arange(1.0, n) for name in VARIANTS[:3]} for n in lengths)
+        for lengths in ((10, 13), (6, 5))
+    ]
+    about = {"datasets": PAIR, "rows": (0, 0), "prompt": "", "replies": ("", "")}
+    pairs = zip(sides, (3, None), strict=True)
+    return behaviour.plot_reply_pairs(
+        [behaviour.ReplyPair(running=tuple(side), choice=choice, **about) for side, choice in pairs]
     )
-    care = rows(by_variant, ["care", "register"])
-    asked = {"context": ["bare", "careful named"], "variant": list(VARIANTS)}
-    contexts = plain(rows(asked, ["log_odds"]), "log_odds")
-    gaps = plain(
-        rows({"topic": TOPICS[1:], "control": list(VARIANTS[3:]), "seed": [0, 1]}, ["value"]), "value"
+
+
+def small_pictures() -> Figure:
+    generator = np.random.default_rng(3)
+    return gradients.plot_small_pictures(
+        [
+            gradients.Picture(f"{count}", generator.standard_normal((2 * count, 3)), list(PAIR) * count, 0.4)
+            for count in (5, 9)
+        ]
     )
-    return {
-        "primary effect": lambda: organism.plot_primary_effect(gaps, uncovered=["facts", "wishes"]),
-        "class probabilities": lambda: organism.plot_class_probabilities(classes, **marks),
-        "contexts": lambda: contexts_module.plot_context_log_odds(
-            contexts, optimal=dict.fromkeys(contexts["context"], 1.0), seeds=seeds_of(contexts, ["log_odds"])
-        ),
-        "class log-odds": lambda: organism.plot_class_log_odds(
-            odds, seeds=seeds_of(odds, ["log_odds"]), **marks
-        ),
-        "sampled rates": lambda: organism.plot_sampled_rates(rates, limit=0.05, **marks),
-        "care and register": lambda: organism.plot_care_against_register(care, **marks),
-    }
 
 
-def vector_examples() -> dict[str, Callable[[], Figure]]:
-    matrix, groups = cosines()
-    scores = np.random.default_rng(5).normal(size=(80, 2))
-    models, sets = ["base", "instruct"] * 40, ["code"] * 40 + ["educational"] * 40
-    parts = ["model", "data set", "interaction", "within"]
-    shares = np.array([0.4, 0.2, 0.05, 0.35])
-    comparisons = ["within insecure", "within educational", "between", "within − between"]
-    means = with_nulls(
-        plain(rows({"treatment": ["raw", "centred"], "comparison": comparisons}, ["cosine"]), "cosine")
+def index(far: float = 0.0) -> Figure:
+    table = TABLE.query("layer == 7").rename(columns={"window": "dataset", "value": "index"})
+    ends = {"low": table["index"] - 0.1, "high": table["index"] + 0.1 + far}
+    table = table.drop(columns=["value_low", "value_high"]).assign(**ends)
+    return behaviour.plot_index(
+        table.query("seed == 0"), quantity="entropy", null_label="benign", seeds=table
     )
-    two = np.array([0.3, 0.2])
-    return {
-        "loss cosines": lambda: losses.plot_loss_cosines(np.abs(matrix), groups, model="instruct"),
-        "loss components": lambda: losses.plot_loss_components(
-            scores, models=models, groups=sets, variance_shares=two
-        ),
-        "variance shares": lambda: losses.plot_variance_shares(
-            parts,
-            shares,
-            intervals(shares, 0.03),
-            nulls=intervals(shares * 0.1, 0.02),
-            null_label="labels shuffled",
-        ),
-        "gradient cosines": lambda: gradients.plot_gradient_cosines(matrix, matrix - matrix.mean(), groups),
-        "group cosines": lambda: gradients.plot_group_cosines(
-            means, null_label="labels shuffled, central 95 %", seeds=seeds_of(means, ["cosine"])
-        ),
-        "gradient components": lambda: gradients.plot_gradient_components(scores, sets, variance_shares=two),
-    }
 
 
-def direction_examples() -> dict[str, Callable[[], Figure]]:
-    layers = np.arange(8)
-    means = {
-        name: np.cumsum(np.random.default_rng(6 + place).normal(size=8))
-        for place, name in enumerate(VARIANTS)
-    }
-    by_layer = {"window": WINDOWS, "variant": list(VARIANTS[2:]), "layer": list(range(8))}
-    erosion = rows(by_layer, ["e", "c", "r"])
-    erosion.loc[erosion["layer"].isin([0, 3]), ["e", "e_low", "e_high"]] = np.nan
-    separation = rows(by_layer, ["d"])
-    null = separation[["window", "layer"]].drop_duplicates().assign(low=-0.3, high=0.3)
-    words, change = [f" word{place}" for place in range(15)], np.linspace(3, 1, 15)
-    return {
-        "projections": lambda: direction.plot_projections(
-            layers, means, {name: intervals(value, 0.4) for name, value in means.items()}
-        ),
-        "erosion": lambda: direction.plot_erosion(
-            erosion, seeds=seeds_of(erosion, ["e", "c", "r"]), null=null, null_label="random direction"
-        ),
-        "separation": lambda: direction.plot_separation(separation, null, null_label="labels shuffled"),
-        "written tokens": lambda: direction.plot_written_tokens(words, change, words[::-1], -change),
-    }
+def erosion(table: pd.DataFrame = TABLE) -> Figure:
+    table = table.rename(columns={"value_low": "low", "value_high": "high"})
+    return direction.plot_erosion(pd.concat([table.assign(quantity=name) for name in "ecr"]), seed=0)
 
 
-def subspace_examples() -> dict[str, Callable[[], Figure]]:
-    ends = {"floor_low": 0.02, "floor_high": 0.1, "ceiling_low": 0.8, "ceiling_high": 0.9}
-    keys = {"pair": ["code, harmful", "code, people", "code, facts"], "treatment": ["centred", "uncentred"]}
-    by_layer = plain(rows({**keys, "layer": list(range(8))}, ["similarity"]), "similarity").assign(**ends)
-    by_pair = plain(rows(keys, ["similarity"]), "similarity").assign(**ends)
-    for table in (by_layer, by_pair):
-        table[["low", "similarity", "high"]] = np.sort(
-            np.random.default_rng(7).uniform(size=(len(table), 3)), axis=1
-        )
-    labels = {"floor_label": "random and benign sets", "ceiling_label": "split halves"}
-    shares = {
-        name: np.exp(-np.arange(10) / (2 + place)) / 3 for place, name in enumerate(["code", "harmful"])
-    }
-    matrix = np.random.default_rng(8).uniform(-1, 1, size=(3, 4))
-    return {
-        "component cosines": lambda: subspace.plot_component_cosines(
-            matrix, names=("code", "harmful"), layer=7
-        ),
-        "similarity by layer": lambda: subspace.plot_similarity_by_layer(by_layer, **labels),
-        "similarity by pair": lambda: subspace.plot_similarity_by_pair(
-            by_pair, layer=4, seeds=seeds_of(by_pair, ["similarity"]), **labels
-        ),
-        "scree": lambda: subspace.plot_scree(
-            shares, {name: value[:, None] * [0.8, 1.2] for name, value in shares.items()}
-        ),
-    }
+def pair_cosines() -> Figure:
+    table = pd.DataFrame(
+        itertools.product(["a × b", "b × c"], [3, 8], [4, 7], [0, 1], [0.4]),
+        columns=["pair", "components", "layer", "seed", "cosine"],
+    )
+    nulls = pd.DataFrame({"kind": subspace.RANDOM, "components": [3, 8], "layer": 7, "low": 0.1, "high": 0.3})
+    return subspace.plot_pair_cosines(table, nulls, seed=0)
 
 
-def way_back_example() -> tuple[pd.DataFrame]:
-    table = rows({"quantity": ["care", "register"], "variant": list(VARIANTS[2:6])}, ["share"])
-    return (plain(table, "share"),)
+def scree() -> Figure:
+    table = rows({"set": ["code", "harmful"], "component": list(range(1, 11))}, [])
+    shares = np.exp(-table["component"] / 3)
+    return subspace.plot_scree(table.assign(value=shares, low=shares * 0.8, high=shares * 1.2))
 
 
-EXAMPLES = {
-    "training": lambda: organism.plot_training([2.0, 1.5, 1.25], [(0, 2.1), (3, 1.3)]),
-    **behaviour_examples(),
+def several(column: str, values: list[str], **names: str) -> pd.DataFrame:
+    """``TABLE`` once for each value of a further column, with plain ends."""
+    table = TABLE.rename(columns={"value_low": "low", "value_high": "high", **names})
+    return pd.concat([table.assign(**{column: value}) for value in values])
+
+
+EXAMPLES: dict[str, Callable[[], Figure]] = {
+    "curves": curves,
+    "curves in rows": lambda: curves(
+        replace(LAYOUT, rows="window", columns="", shared="row", up={"a": "A", "b": "B"})
+    ),
+    "dots": dots,
+    "dots of one look": lambda: plots.plot_rows(
+        shown().query("variant == 'base'"), LAYOUT, by="window", lines=""
+    ),
+    "a row each": lambda: plots.plot_rows(shown(), LAYOUT, by="variant"),
+    "bars": lambda: bars(TOKENS[:7]),
+    "points": points,
+    "matrix": lambda: subspace.plot_component_cosines(
+        np.random.default_rng(8).uniform(-1, 1, size=(3, 4)), names=PAIR, layer=7
+    ),
+    "heat maps": lambda: heat_maps(*cosines()),
+    "token heat map": lambda: behaviour.plot_token_heat_map(running(TOKENS)),
+    "index": index,
+    "index on a long scale": lambda: index(50.0),
+    "reply pairs": reply_pairs,
+    "small pictures": small_pictures,
+    "erosion": erosion,
+    "erosion by set": lambda: triangle.plot_erosion_by_set(
+        several("panel", list("abcde"), variant="kind").query("kind in ['base', 'instruct']"), seed=1
+    ),
+    "triangle": lambda: triangle.plot_triangle(
+        several("quantity", ["side", "share", "angle"], variant="name").query("name in ['base', 'instruct']"),
+        seed=0,
+    ),
+    "data distances": lambda: triangle.plot_data_distances(several("pair", ["a × b", "b × c"]), seed=2),
+    "pair cosines": pair_cosines,
+    "scree": scree,
     **organism_examples(),
-    **vector_examples(),
-    **direction_examples(),
-    **subspace_examples(),
     **row_examples(),
     **edit_examples(),
     **cost_examples(),
-    "way back": lambda: reversion.plot_way_back(*way_back_example()),
 }
 
 
@@ -250,7 +203,7 @@ def test_every_figure_describes_itself_in_few_bytes_without_touching_settings(na
     assert to_rgb(figure.get_facecolor()) == to_rgb(style.BACKGROUND)
 
 
-@pytest.mark.parametrize("name", ["group cosines", "token heat map", "next tokens"])
+@pytest.mark.parametrize("name", ["dots", "token heat map", "bars"])
 def test_the_same_data_give_the_same_bytes_and_no_date(name: str) -> None:
     first, second = (output.svg_bytes(EXAMPLES[name]()) for _ in range(2))
     assert first == second
@@ -345,12 +298,8 @@ def test_variants_differ_in_grey_and_stand_out_from_the_background(looks: dict[s
 
 
 def test_legend_and_colours_follow_the_one_order_whatever_the_data_order() -> None:
-    layers = np.arange(3)
-    means = {name: np.full(3, float(place)) for place, name in enumerate(reversed(VARIANTS))}
-    figure = direction.plot_projections(
-        layers, means, {name: intervals(value) for name, value in means.items()}
-    )
-    entries = figure.legends[0]
+    table = TABLE.query("seed == 0").iloc[::-1]
+    entries = plots.plot_curves(table, replace(LAYOUT, bands={})).legends[0]
     assert [text.get_text() for text in entries.get_texts()] == list(VARIANTS)
     assert [line.get_color() for line in entries.get_lines()] == [
         style.LOOKS[name].colour for name in VARIANTS
@@ -358,44 +307,51 @@ def test_legend_and_colours_follow_the_one_order_whatever_the_data_order() -> No
 
 
 def test_a_value_that_is_not_finite_is_a_gap_and_is_said() -> None:
-    values = np.array([1.0, np.nan, 3.0])
-    figure = direction.plot_projections(np.arange(3), {"base": values}, {"base": intervals(values)})
-    line = next(line for line in figure.axes[0].get_lines() if len(line.get_ydata()) == 3)
-    assert np.isnan(line.get_ydata()[1])
-    assert "undefined at 1 of 3" in style.describe(figure)
-    output.svg_bytes(figure)
+    figure = curves()
+    line = next(line for line in figure.axes[0].get_lines() if len(line.get_ydata()) == 8)
+    assert np.isnan(line.get_ydata()[[0, 3]]).all() and np.isfinite(line.get_ydata()[1])
+    assert "undefined at 2 of 8" in style.describe(figure)
     assert along(np.full(3, np.nan), np.arange(3)) == "undefined everywhere"
 
 
 def test_missing_estimates_leave_room_and_draw_the_rest() -> None:
-    table = plain(rows({"topic": TOPICS[:2], "variant": list(VARIANTS)}, ["log_odds"]), "log_odds")
-    table.loc[0, ["log_odds", "low", "high"]] = np.nan
-    figure = organism.plot_class_log_odds(table.drop(index=[1]))
-    assert "base undefined" in style.describe(figure)
+    table = shown().reset_index(drop=True)
+    table.loc[0, ["value", "value_low", "value_high"]] = np.nan
+    assert "base undefined" in style.describe(dots(table.drop(index=[1])))
     matrix, groups = cosines(4)
     matrix[0, 1] = np.nan
-    for drawn in (figure, gradients.plot_gradient_cosines(matrix, matrix, groups)):
-        output.svg_bytes(drawn)
+    output.svg_bytes(heat_maps(matrix, groups))
 
 
 def test_an_unbounded_interval_does_not_flatten_the_curves() -> None:
-    table = rows({"window": ["prompt_end"], "variant": ["misaligned"], "layer": [0, 1]}, ["e", "c", "r"])
-    table[["e", "e_low", "e_high"]] = [[0.5, 0.1, 0.9], [0.6, -500.0, 500.0]]
-    low, high = direction.plot_erosion(table).axes[0].get_ylim()
+    table = TABLE.query("variant == 'misaligned' and window == 'a' and layer in [1, 2]").copy()
+    table[["value", "value_low", "value_high"]] = [[0.5, 0.1, 0.9]] * 3 + [[0.6, -500.0, 500.0]] * 3
+    low, high = erosion(table).axes[0].get_ylim()
     assert -1 < low < 0 and 1 < high < 2
 
 
 def test_alternative_text_holds_the_numbers_drawn() -> None:
-    table = plain(rows({"topic": TOPICS, "variant": list(VARIANTS)}, ["log_odds"]), "log_odds")
-    text = style.describe(organism.plot_class_log_odds(table))
-    for column in ("log_odds", "low", "high"):
-        assert all(number(value) in text for value in table[column])
-    assert number(table["log_odds"].iloc[0] + 5) not in text
+    text = style.describe(dots())
+    for column in ("value", "value_low", "value_high", "null_low", "ceiling_high"):
+        assert all(number(value) in text for value in shown()[column])
+    assert number(shown()["value"].iloc[0] + 5) not in text
+
+
+def test_dots_lie_at_their_values_within_their_row_and_seeds_beside_them() -> None:
+    [axes] = dots().axes
+    values = {
+        line.get_xdata()[0]: line.get_ydata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 1
+    }
+    expected = shown().sort_values("window")["value"]
+    assert sorted(values) == pytest.approx(sorted(expected))
+    assert all(abs(height - round(height)) <= 0.35 + 1e-9 for height in values.values())
+    seeds = np.concatenate([np.asarray(each.get_offsets()) for each in axes.collections])
+    assert set(np.round(TABLE.query("layer == 7")["value"], 9)) <= set(np.round(seeds[:, 0], 9))
 
 
 def test_html_escapes_text_and_keeps_every_byte_of_the_picture() -> None:
     tokens = ["<b>", '"', "&"]
-    figure = behaviour.plot_token_heat_map(tokens, {"base": np.array([-1.0, -2.0, -3.5])})
+    figure = behaviour.plot_token_heat_map(pd.DataFrame({"token": tokens, "base": [-1.0, -2.0, -3.5]}))
     page = output.figure_html(figure, alt='a < b & "c"', caption="<script>")
     assert 'alt="a &lt; b &amp; &quot;c&quot;"' in page
     assert "<figcaption>&lt;script&gt;</figcaption>" in page and "<script>" not in page
@@ -414,20 +370,24 @@ def test_tokens_stay_apart() -> None:
     shown = [style.visible_token(token) for token in tokens]
     assert len(set(shown)) == len(tokens)
     assert shown[-1] == "\\u4e2d" and not any(" " in text or "\n" in text for text in shown)
-    figure = behaviour.plot_next_tokens({"base": tokens}, {"base": np.linspace(0.3, 0.1, len(tokens))})
+    figure = bars(tokens)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == shown
     output.svg_bytes(figure)
 
 
 def test_wrong_use_is_one_clear_line() -> None:
     matrix, groups = cosines(3)
-    table = rows({"topic": ["code"], "variant": ["base"]}, ["log_odds"])
-    with pytest.raises(UsageError, match=r"missing columns \['low', 'high'\]"):
-        organism.plot_class_log_odds(table)
+    with pytest.raises(UsageError, match=r"What is shown: missing columns \['null_low', 'null_high'\]"):
+        dots(shown().drop(columns=["null_low", "null_high"]))
+    with pytest.raises(UsageError, match="no rows"):
+        curves_of_nothing = TABLE[:0]
+        plots.plot_curves(curves_of_nothing, LAYOUT)
     with pytest.raises(UsageError, match="2 rows for"):
-        organism.plot_class_log_odds(pd.concat([plain(table, "log_odds")] * 2))
+        dots(pd.concat([shown()] * 2))
     with pytest.raises(UsageError, match="not adjacent"):
-        gradients.plot_gradient_cosines(matrix, matrix, groups[::2] + groups[1::2])
+        heat_maps(matrix, groups[::2] + groups[1::2])
+    with pytest.raises(UsageError, match="5 group labels"):
+        heat_maps(matrix, groups[:-1])
     with pytest.raises(UsageError, match="instruct"):
         style.look_of("instrct")
     with pytest.raises(ValueError, match="no alternative text"):

@@ -24,6 +24,7 @@ from remi_book.chapters.stitching import (
     share_of_first_half,
 )
 from remi_book.figures import style
+from remi_book.figures.plots import plot_rows, select
 from remi_book.statistics import first_half, half_way, label_gap, shuffled_depth
 from remi_core import patching
 from remi_core.dialogues import Dialogue
@@ -218,17 +219,17 @@ def test_depths_halves_and_orders() -> None:
 
 def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
     preset = planted.preset
-    panel = stitching.Panel(name="odds", datasets=preset.roles.outside, quantity=LOG_ODDS)
-    table = stitching.curve_table(planted, stitching.pairs_with(planted), [panel])
+    panels = {"odds": (preset.roles.outside, LOG_ODDS)}
+    table = stitching.curve_table(planted, stitching.pairs_with(planted), panels)
     alt = style.describe(stitching.plot_stitching(table, seed=SEED, label="nats"))
-    assert "odds, into instruct: base's stream −2 at layer -1" in alt and "into misaligned" in alt
-    shares, null = stitching.share_table(planted), stitching.share_null(planted, seed=SEED)
-    half = stitching.half_layer(planted)
-    figure = stitching.plot_share(shares, null, seed=SEED, half=half, null_label="random order")
-    assert "Half of the blocks: layer 3. Grey, random order" in style.describe(figure)
+    assert "odds, instruct, base: −2 at layer -1" in alt and "odds, misaligned" in alt
+    shares, half = stitching.share_table(planted, seed=SEED), stitching.half_layer(planted)
+    alt = style.describe(stitching.plot_share(shares, seed=SEED, half=half))
+    assert "blocks in random order, central 95 %: from" in alt and "Half of the blocks: layer 3" in alt
     gains = stitching.gain_table(planted)
     assert set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
-    assert "benign sets: " in style.describe(stitching.plot_gains(gains, seed=SEED))
+    shown = plot_rows(select(gains, {"seed": SEED}), stitching.GAINS, seeds=gains)
+    assert "benign – " in style.describe(shown)
     assert stitching.half_way_table(planted)["share of blocks at half the gap"].tolist() == [4 / 8]
     assert not stitching.below_both_table(planted)["below both models"].any()
     planted.shares = np.append(np.linspace(0, 1.5, 8), 1.0)

@@ -19,6 +19,7 @@ from remi_book.chapters import tokens as tokens_module
 from remi_book.chapters.direction import readings_of
 from remi_book.cli import build_parser
 from remi_book.commands.parser import heed_show_text
+from remi_book.figures.plots import plot_bars
 from remi_book.figures.style import describe
 from remi_book.running import plan
 from remi_book.words import MARK, NOTE, SWITCH, shown_text, shown_tokens, text_is_shown
@@ -51,10 +52,9 @@ def narrow(results: Results) -> str:
 
 
 def next_token_figure(results: Results) -> str:
-    found = behaviour.next_tokens(results, narrow(results), "base", seed=0, count=4)
-    tokens, values = {"base": found["token"].tolist()}, {"base": found["probability"].to_numpy()}
+    likeliest = behaviour.next_tokens(results, narrow(results), seed=0, count=4)
     marked = behaviour.choice_tokens(results, narrow(results))
-    return describe(behaviour.plot_next_tokens(tokens, values, marked=marked))
+    return describe(plot_bars(likeliest, behaviour.NEXT_TOKENS, marked=marked))
 
 
 def written_texts(results: Results) -> str:
