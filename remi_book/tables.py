@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import SupportsFloat
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
 from remi_book.figures.style import number, with_interval
 from remi_book.words import UNTYPESET, as_html
+from remi_core.statistics.resampling import Estimate
 from remi_lab.results import Results
 
 # Rows of the report as a table on a notebook's page.
@@ -75,7 +78,42 @@ def _shown(value: object) -> str:
     return as_html(str(value))
 
 
-# One table of every seed: seeds are dots in a figure, never an interval.
+# Tidy tables, one row an estimate: what figures draw and pages show.
+
+
+def tidy(
+    estimates: Mapping[object, Estimate | np.ndarray],
+    names: Sequence[str],
+    *,
+    value: str = "value",
+    along: str = "",
+    positions: Sequence[int] | None = None,
+    nulls: Mapping[object, tuple[SupportsFloat, SupportsFloat] | np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """Columns ``names``, then ``along``, ``value``, low and high: one row an estimate, or one a place along its axis.
+
+    A key of ``estimates`` holds the values of ``names``, a tuple or, of a single name, the value itself. With
+    ``along`` (such as "layer") every estimate has one axis, numbered from 0 or by ``positions``. Values that are no
+    ``Estimate`` get no ends: seeds are dots in a figure, never an interval. ``nulls`` gives null_low and null_high
+    by the same keys, NaN for a key it lacks; along an axis they are arrays of shape (place, 2).
+    """
+    parts = []
+    for key, estimate in estimates.items():
+        columns: dict[str, object] = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
+        ends = {"": estimate}
+        if isinstance(estimate, Estimate):
+            ends = {"": estimate.value, "low": estimate.low, "high": estimate.high}
+        found = {end or value: np.atleast_1d(np.asarray(each, float)) for end, each in ends.items()}
+        if along:
+            columns[along] = np.arange(len(found[value])) if positions is None else np.asarray(positions)
+        columns |= found
+        if nulls is not None:
+            low, high = np.broadcast_to(
+                np.asarray(nulls.get(key, (np.nan, np.nan)), float), (len(found[value]), 2)
+            ).T
+            columns |= {"null_low": low, "null_high": high}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
 
 
 def by_seed(results: Results, table: Callable[..., pd.DataFrame], *further: object) -> pd.DataFrame:

@@ -1,19 +1,40 @@
-"""Parts that figures are made of: panels, curves, matrices, rows."""
+"""Five plots of tidy tables (curves, rows of dots, bars, scatter, matrix), and the parts they are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import SupportsFloat
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, SupportsFloat
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
-from remi_book.figures.style import BACKGROUND, INK, NULL_COLOUR, Look, number, with_interval
+from remi_book.figures.style import (
+    ALL_LOOKS,
+    BACKGROUND,
+    INK,
+    NULL_COLOUR,
+    Look,
+    along,
+    handle,
+    legend_below,
+    looks_of,
+    new_figure,
+    number,
+    styled,
+    value_range,
+    visible_token,
+    with_alt,
+    with_interval,
+)
 from remi_core.errors import UsageError
 from remi_lab.presets import in_order
 
@@ -98,7 +119,7 @@ def draw_grouped_matrix(
 
 
 def annotate_cells(axes: Axes, image: AxesImage, matrix: Float[np.ndarray, "row column"]) -> None:
-    """Nothing; writes each cell's value in black or white, whichever reads on its colour."""
+    """Write each cell's value in black or white, whichever reads on its colour."""
     colours: Colormap = image.get_cmap()
     for (row, column), value in np.ndenumerate(matrix):
         red, green, blue, _ = colours(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
@@ -135,7 +156,7 @@ Where = Mapping[str, str | int]
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], *, place: str) -> None:
-    """Nothing.
+    """Check that a table has rows, and these columns.
 
     Raises:
         UsageError: naming the missing columns and those present, or that the table has no row.
@@ -172,12 +193,14 @@ def one_row(table: pd.DataFrame, where: Where) -> pd.Series | None:
     return rows.iloc[0] if len(rows) else None
 
 
-def interval_of(row: pd.Series, value: str) -> tuple[float, float, float]:
-    """Value, lower and upper end from the columns ``value``, ``value_low`` and ``value_high``.
+def ends_of(columns: Collection[str], value: str) -> list[str]:
+    """Columns of a value's interval: ``value_low`` and ``value_high``, or plain ``low`` and ``high``."""
+    return [f"{value}_low", f"{value}_high"] if f"{value}_low" in columns else ["low", "high"]
 
-    The ends may also be plain ``low`` and ``high`` where the table holds a single quantity.
-    """
-    low, high = (f"{value}_low", f"{value}_high") if f"{value}_low" in row.index else ("low", "high")
+
+def interval_of(row: pd.Series, value: str) -> tuple[float, float, float]:
+    """Value, lower and upper end from the value's column and those of ``ends_of``."""
+    low, high = ends_of(row.index, value)
     return float(row[value]), float(row[low]), float(row[high])
 
 
@@ -187,7 +210,7 @@ MOST_VECTOR_POINTS = 1500
 
 
 def mark_value(axes: Axes, value: float | int, label: str, *, vertical: bool = True) -> None:
-    """Nothing; a thin reference line across the panel, its meaning written above, or at the right."""
+    """Draw a thin reference line across the panel, its meaning written above, or at the right."""
     line = axes.axvline if vertical else axes.axhline
     line(value, color="#777777", linewidth=0.8, zorder=0.5)
     place = (value, 1) if vertical else (1, value)
@@ -200,7 +223,7 @@ def mark_value(axes: Axes, value: float | int, label: str, *, vertical: bool = T
 def limit_to_estimates(
     axes: Axes, values: np.ndarray, intervals: np.ndarray, *, include: tuple[float | int, ...]
 ) -> None:
-    """Nothing; y limits that show every estimate and cut interval ends more than half that range away.
+    """Set y limits that show every estimate and cut interval ends more than half that range away.
 
     A ratio with a small denominator has intervals that would flatten every curve; the cut is visible,
     since the band then runs into the edge of the panel.
@@ -221,7 +244,7 @@ def null_patch(label: str) -> Patch:
 
 
 def band(axes: Axes, positions: np.ndarray, interval: np.ndarray, colour: str, *, null: bool = False) -> None:
-    """Nothing; a filled interval along the positions, absent where an end is not finite."""
+    """Draw a filled interval along the positions, absent where an end is not finite."""
     low, high = np.asarray(interval, float).T
     defined = np.isfinite(low) & np.isfinite(high)
     axes.fill_between(
@@ -241,7 +264,7 @@ def band(axes: Axes, positions: np.ndarray, interval: np.ndarray, colour: str, *
 
 
 def curve(axes: Axes, positions: np.ndarray, values: np.ndarray, look: Look) -> None:
-    """Nothing; a line with markers that breaks where the value is not finite."""
+    """Draw a line with markers that breaks where the value is not finite."""
     axes.plot(
         positions,
         values,
@@ -254,14 +277,16 @@ def curve(axes: Axes, positions: np.ndarray, values: np.ndarray, look: Look) -> 
     )
 
 
-def seed_curves(axes: Axes, seeds: pd.DataFrame | None, value: str, look: Look) -> None:
-    """Nothing; one small dot for each seed and layer.
+def seed_curves(
+    axes: Axes, seeds: pd.DataFrame | None, value: str, look: Look, *, position: str = "layer"
+) -> None:
+    """Draw one small dot for each seed and position.
 
     The dots are round line ends on one path: as markers, hundreds of them would fill the file.
     """
     if seeds is None or seeds.empty:
         return
-    layers, heights = seeds["layer"].to_numpy(float), seeds[value].to_numpy(float)
+    layers, heights = seeds[position].to_numpy(float), seeds[value].to_numpy(float)
     across = np.stack([layers - 1e-3, layers + 1e-3, np.full(len(layers), np.nan)], axis=1).ravel()
     axes.plot(
         across,
@@ -275,7 +300,7 @@ def seed_curves(axes: Axes, seeds: pd.DataFrame | None, value: str, look: Look) 
 
 
 def seed_dots(axes: Axes, values: Iterable[SupportsFloat], height: float | int, colour: str) -> None:
-    """Nothing; one small open dot for each seed on a row, hollow so that its interval stays visible."""
+    """Draw one small open dot for each seed on a row, hollow so that its interval stays visible."""
     places = np.asarray(list(values), float)
     axes.scatter(
         places,
@@ -289,33 +314,40 @@ def seed_dots(axes: Axes, values: Iterable[SupportsFloat], height: float | int, 
 
 
 def integer_ticks(axes: Axes, positions: np.ndarray, *, most: int = 9) -> None:
-    """Nothing; ticks on layers that exist, thinned evenly where there are many."""
+    """Set ticks on layers that exist, thinned evenly where there are many."""
     positions = np.unique(positions)
     step = int(np.ceil(len(positions) / most))
     axes.set_xticks(positions[::step])
 
 
 def dot_rows(
-    axes: Axes, table: pd.DataFrame, value: str, *, rows: tuple[str, Sequence[str]], looks: Mapping[str, Look]
+    axes: Axes,
+    table: pd.DataFrame,
+    value: str,
+    *,
+    rows: tuple[str, Sequence[str]],
+    looks: Mapping[str, Look],
+    lines: str = "variant",
+    spread: float = 0.7,
 ) -> list[str]:
-    """A phrase for each row drawn: a row for each category, in it a dot with interval for each variant.
+    """A phrase for each row drawn: a row for each category, in it a dot with interval for each of ``lines``.
 
     ``rows`` is the column that holds the category and the categories from top to bottom; the table has
-    columns ``variant``, ``value`` and its interval columns.
+    columns ``lines``, ``value`` and its interval columns. ``spread`` is the distance of the outer dots of a row.
     """
     column, categories = rows
     phrases = []
     for position, category in enumerate(categories):
         drawn = []
         for place, (name, look) in enumerate(looks.items()):
-            row = one_row(table, {column: category, "variant": name})
+            row = one_row(table, {column: category, lines: name})
             if row is None:
                 continue
             estimate, low, high = interval_of(row, value)
-            height = position + _offset(place, len(looks))
+            height = position + _offset(place, len(looks), spread)
             axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
             axes.plot([estimate], [height], look.marker, color=look.colour, markersize=5, zorder=3)
-            drawn.append(f"{name} {with_interval(estimate, low, high)}")
+            drawn.append(f"{name} {with_interval(estimate, low, high)}".lstrip())
         phrases.append(f"{category}: {', '.join(drawn) or 'no value'}")
     _category_axis(axes, categories)
     return phrases
@@ -328,21 +360,23 @@ def seed_rows(
     *,
     rows: tuple[str, Sequence[str]],
     looks: Mapping[str, Look],
+    lines: str = "variant",
+    spread: float = 0.7,
 ) -> None:
-    """Nothing; one small open dot for each seed, on the line of its variant and category."""
+    """Draw one small open dot for each seed, on the line of its variant and category."""
     if seeds is None:
         return
     column, categories = rows
     for position, category in enumerate(categories):
         for place, (name, look) in enumerate(looks.items()):
-            values = select(seeds, {column: category, "variant": name})[value]
-            seed_dots(axes, values, position + _offset(place, len(looks)), look.colour)
+            values = select(seeds, {column: category, lines: name})[value]
+            seed_dots(axes, values, position + _offset(place, len(looks), spread), look.colour)
 
 
 def null_rows(
     axes: Axes, lows: Iterable[SupportsFloat], highs: Iterable[SupportsFloat], *, colour: str = NULL_COLOUR
 ) -> None:
-    """Nothing; a block behind each row from lower to upper end of its null, grey unless it is a ceiling."""
+    """Draw a block behind each row from lower to upper end of its null, grey unless it is a ceiling."""
     for position, (low, high) in enumerate(zip(lows, highs, strict=True)):
         if np.isfinite(low) and np.isfinite(high):
             # The edge keeps a null of almost no width visible.
@@ -361,7 +395,7 @@ def null_rows(
 def scatter_groups(
     axes: Axes, scores: Float[np.ndarray, "point 2"], keep: np.ndarray, look: Look, *, hollow: bool = False
 ) -> None:
-    """Nothing; the points with ``keep``, drawn as pixels where there are too many for a small file."""
+    """Draw the points with ``keep``, as pixels where there are too many for a small file."""
     points = scores[keep]
     axes.scatter(
         points[:, 0],
@@ -377,16 +411,16 @@ def scatter_groups(
 
 
 def component_axes(axes: Axes, shares: np.ndarray) -> None:
-    """Nothing; names both axes as components with their share of the variance."""
+    """Name both axes as components with their share of the variance."""
     axes.set_xlabel(f"component 1 ({shares[0]:.0%} of variance)")
     axes.set_ylabel(f"component 2 ({shares[1]:.0%} of variance)")
     axes.axhline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
     axes.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
 
 
-def _offset(place: int, count: int) -> float:
-    """Height of one variant's dot relative to the middle of its row, within ±0.35."""
-    return 0.0 if count == 1 else -0.35 + 0.7 * place / (count - 1)
+def _offset(place: int, count: int, spread: float) -> float:
+    """Height of one variant's dot relative to the middle of its row."""
+    return 0.0 if count == 1 else -spread / 2 + spread * place / (count - 1)
 
 
 def _category_axis(axes: Axes, categories: Sequence[str]) -> None:
@@ -405,3 +439,429 @@ def _category_axis(axes: Axes, categories: Sequence[str]) -> None:
     )
     for label in axes.get_yticklabels():
         label.set_color(INK)
+
+
+# The five plots: each draws a tidy table, one row an estimate, over the panels that a layout describes.
+
+Worded = str | Mapping[object, str]
+"""Words for each facet: a text in which {} stands for its value, or the text of every value."""
+
+CEILING_COLOUR = "#c9b458"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What stands around the data of a figure: panels, axes, reference lines, null bands and words."""
+
+    about: str
+    """Opens the alternative text, without its full stop."""
+    rows: str = ""
+    """Column of the table whose values are rows of panels; "" for a single row."""
+    columns: str = ""
+    """Column of the table whose values are columns of panels; "" for a single column."""
+    wrap: int = 0
+    """Most panels side by side where there is a single row and further ones go below; 0 for no limit."""
+    title: Worded = "{}"
+    """Title of each column of panels."""
+    across: Worded = ""
+    """Label of the horizontal axis, by column of panels."""
+    up: Worded = ""
+    """Label of the vertical axis, by row of panels."""
+    shared: bool | Literal["row", "col"] = True
+    """Which panels share the axis of the values: all, none, or those of one row or column."""
+    limits: tuple[float, float] | None = None
+    """Ends of the axis of the values; None where the data decide."""
+    marks: Mapping[float, str] = field(default_factory=dict)
+    """Reference lines: value → meaning, written beside it ("" for the line alone)."""
+    bands: Mapping[str, str] = field(default_factory=dict)
+    """Bands behind the values: ``null`` → legend entry, of columns ``null_low`` and ``null_high``; a ``ceiling``
+    has a colour, all others are grey."""
+    entry: str = "{}"
+    """Legend entry of a line or dot; {} is its name."""
+    width: float = 7.6
+    """Of the figure, in inches."""
+    height: float | None = None
+    """Of a row of panels, in inches; None where the plot decides."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One panel of a figure and the parts of the tables that it shows."""
+
+    axes: Axes
+    name: str
+    """Its facets, in words."""
+    table: pd.DataFrame
+    seeds: pd.DataFrame | None
+
+
+def values_in(table: pd.DataFrame, column: str) -> list:
+    """The different values of a column, as first met; variants in the one order."""
+    values = list(dict.fromkeys(table[column]))
+    return in_order(values) if all(value in ALL_LOOKS for value in values) else values
+
+
+def facets(
+    table: pd.DataFrame,
+    layout: Layout,
+    *,
+    heights: Sequence[float],
+    seeds: pd.DataFrame | None = None,
+    values: Literal["x", "y"] = "y",
+    apart: bool = False,
+) -> tuple[Figure, list[Panel]]:
+    """An empty figure with its labelled panels, in reading order.
+
+    ``heights`` are those of the rows of panels in inches, one for all or one each. ``values`` is the axis that
+    ``layout.shared`` is about; the other one is shared by all panels, or by those of one row where it is vertical,
+    or, with ``apart``, by none.
+    """
+    rows = values_in(table, layout.rows) if layout.rows else [""]
+    columns = values_in(table, layout.columns) if layout.columns else [""]
+    n_across = min(layout.wrap or len(columns), len(columns))
+    n_down = len(rows) * -(-len(columns) // n_across)
+    heights = list(heights) if len(heights) == n_down else list(heights) * n_down
+    upright = values == "x"
+    figure = new_figure(layout.width, 1.2 + sum(heights))
+    grid = figure.subplots(
+        n_down,
+        n_across,
+        squeeze=False,
+        height_ratios=heights,
+        sharex=layout.shared if upright else not apart,
+        sharey=layout.shared if not upright else False if apart else "row",
+    )
+    panels = []
+    for axes, (row, column) in zip(
+        grid.flat, ((row, column) for row in rows for column in columns), strict=False
+    ):
+        where = {name: value for name, value in ((layout.rows, row), (layout.columns, column)) if name}
+        dots = None if seeds is None else select(seeds, {key: where[key] for key in where if key in seeds})
+        panels.append(Panel(axes, ", ".join(map(str, where.values())), select(table, where), dots))
+        if row == rows[0] and layout.columns:
+            axes.set_title(_word(layout.title, column))
+        for value, meaning in layout.marks.items():
+            named = row == rows[0] if upright else column == columns[-1]
+            mark_value(axes, value, meaning if named else "", vertical=upright)
+        if layout.limits:
+            axes.set(**{f"{values}lim": layout.limits})
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, column in zip(grid[-1], columns, strict=False):
+        axes.set_xlabel(_word(layout.across, column))
+    for place, axes in enumerate(grid[:, 0]):
+        axes.set_ylabel(_word(layout.up, rows[min(place, len(rows) - 1)]))
+    return figure, panels
+
+
+def _word(words: Worded, value: object) -> str:
+    return words.format(value) if isinstance(words, str) else words[value]
+
+
+def finish(
+    figure: Figure, layout: Layout, looks: Mapping[str, Look], phrases: Iterable[str], *, line: bool = False
+) -> Figure:
+    """The figure with its legend (looks, then bands) below, and what it shows as alternative text."""
+    entries = [
+        handle(look, label=layout.entry.format(name), line=line) for name, look in looks.items() if name
+    ]
+    for name, label in layout.bands.items():
+        entries.append(null_patch(label))
+        entries[-1].set_facecolor(_band_colour(name))
+    if entries:
+        legend_below(figure, entries)
+    return with_alt(figure, f"{layout.about}. {'. '.join(phrases)}.")
+
+
+def _band_colour(name: str) -> str:
+    return CEILING_COLOUR if name == "ceiling" else NULL_COLOUR
+
+
+def _band_words(rows: pd.DataFrame, layout: Layout) -> list[str]:
+    """The range of each band, in words."""
+    ends = {label: rows[[f"{name}_low", f"{name}_high"]] for name, label in layout.bands.items()}
+    return [f"{label}: {value_range(table.to_numpy().ravel())}" for label, table in ends.items()]
+
+
+@styled
+def plot_curves(
+    table: pd.DataFrame,
+    layout: Layout,
+    *,
+    lines: str = "variant",
+    position: str = "layer",
+    value: str = "value",
+    seeds: pd.DataFrame | None = None,
+) -> Figure:
+    """Lines with interval bands along a position; a gap where a value is not finite, a dot for each seed.
+
+    ``table`` has the facets of the layout, ``lines``, ``position``, ``value`` with its ends (see ``ends_of``), and
+    the ends of the layout's bands; ``seeds`` the same without ends.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    names = [layout.rows, layout.columns, lines, position, value, *ends_of(table.columns, value)]
+    names += [f"{name}_{end}" for name in layout.bands for end in ("low", "high")]
+    require_columns(table, [name for name in names if name], place=layout.about)
+    looks = looks_of(values_in(table, lines))
+    figure, panels = facets(table, layout, heights=[layout.height or 1.9], seeds=seeds)
+    options = {"lines": lines, "position": position, "value": value}
+    phrases = [phrase for panel in panels for phrase in draw_curves(panel, layout, looks, **options)]
+    return finish(figure, layout, {} if lines in (layout.rows, layout.columns) else looks, phrases, line=True)
+
+
+def draw_curves(
+    panel: Panel,
+    layout: Layout,
+    looks: Mapping[str, Look],
+    *,
+    lines: str = "variant",
+    position: str = "layer",
+    value: str = "value",
+) -> list[str]:
+    """A phrase for each curve and band of a panel, after drawing them."""
+    axes, ends, phrases = panel.axes, ends_of(panel.table.columns, value), []
+    for name in layout.bands:
+        rows = panel.table.drop_duplicates(position).sort_values(position)
+        limits = rows[[f"{name}_low", f"{name}_high"]].to_numpy()
+        band(axes, rows[position].to_numpy(), limits, _band_colour(name), null=True)
+    for name, look in looks.items():
+        rows = select(panel.table, {lines: name}).sort_values(position)
+        if rows.empty:
+            continue
+        places, heights = rows[position].to_numpy(), rows[value].to_numpy()
+        band(axes, places, rows[ends].to_numpy(), look.colour)
+        if panel.seeds is not None:
+            seed_curves(axes, select(panel.seeds, {lines: name}), value, look, position=position)
+        curve(axes, places, heights, look)
+        title = ", ".join(text for text in (panel.name, str(name)) if text)
+        phrases.append(f"{title}: {along(heights, places, axis=position)}")
+    integer_ticks(axes, panel.table[position].to_numpy())
+    return phrases + _band_words(panel.table, layout)
+
+
+@styled
+def plot_rows(
+    table: pd.DataFrame,
+    layout: Layout,
+    *,
+    by: str = "dataset",
+    lines: str = "variant",
+    value: str = "value",
+    seeds: pd.DataFrame | None = None,
+    spread: float = 0.7,
+) -> Figure:
+    """Dots with intervals, a row for each value of ``by``, in it one for each of ``lines``; open dots are seeds.
+
+    ``table`` has the facets of the layout, ``by``, ``lines`` ("" where a row has a single dot), ``value`` with its
+    ends (see ``ends_of``), and the ends of the layout's bands; ``seeds`` the same without ends. Panels of one row
+    share their categories. A value that is not finite leaves its place empty.
+
+    Raises:
+        UsageError: if a column is missing, the table is empty, or two rows have one place.
+    """
+    names = [layout.rows, layout.columns, by, lines, value, *ends_of(table.columns, value)]
+    names += [f"{name}_{end}" for name in layout.bands for end in ("low", "high")]
+    require_columns(table, [name for name in names if name], place=layout.about)
+    if not lines:
+        # One look for all: a column whose only value is no name.
+        table, seeds = (frame if frame is None else frame.assign(**{"": ""}) for frame in (table, seeds))
+    looks = looks_of(values_in(table, lines))
+    groups = values_in(table, layout.rows) if layout.rows else [None]
+    categories = [
+        values_in(table if group is None else select(table, {layout.rows: group}), by) for group in groups
+    ]
+    each = layout.height or (0.3 if lines in (by, layout.columns) else 0.2 + 0.07 * len(looks))
+    figure, panels = facets(
+        table, layout, heights=[each * len(names) for names in categories], seeds=seeds, values="x"
+    )
+    phrases = []
+    for place, panel in enumerate(panels):
+        names = categories[place * len(categories) // len(panels)]
+        own = {name: look for name, look in looks.items() if name in set(panel.table[lines])}
+        options = {
+            "rows": (by, names),
+            "looks": own,
+            "lines": lines,
+            "spread": 0.0 if by == lines else spread,
+        }
+        bands = panel.table.drop_duplicates(by).set_index(by).reindex(names)
+        for name in layout.bands:
+            null_rows(panel.axes, bands[f"{name}_low"], bands[f"{name}_high"], colour=_band_colour(name))
+        seed_rows(panel.axes, panel.seeds, value, **options)
+        drawn = dot_rows(panel.axes, panel.table, value, **options)
+        words = [
+            "; ".join([phrase, *_band_words(bands.loc[[name]], layout)])
+            for name, phrase in zip(names, drawn, strict=True)
+        ]
+        phrases.append(f"{panel.name} – {'; '.join(words)}" if panel.name else "; ".join(words))
+    return finish(figure, layout, {} if lines in (by, layout.rows, layout.columns) else looks, phrases)
+
+
+@styled
+def plot_bars(
+    table: pd.DataFrame,
+    layout: Layout,
+    *,
+    by: str = "token",
+    value: str = "probability",
+    marked: Collection[str] = (),
+) -> Figure:
+    """Bars from top to bottom, a panel for each variant or group in the layout's columns, with intervals if known.
+
+    ``table`` has the layout's columns, ``by``, ``value`` and perhaps its ends; each panel has its own bars, in the
+    order of the table. Blanks in ``by`` are shown as signs, so that different tokens never share a label; those in
+    ``marked`` are hatched.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    require_columns(table, [layout.columns, by, value], place=layout.about)
+    looks = looks_of(values_in(table, layout.columns))
+    deepest = int(table[layout.columns].value_counts().max())
+    figure, panels = facets(table, layout, heights=[0.2 * deepest], values="x", apart=True)
+    phrases = []
+    for panel, look in zip(panels, looks.values(), strict=True):
+        axes, values = panel.axes, panel.table[value].to_numpy(float)
+        names = [visible_token(name) for name in panel.table[by]]
+        bars = axes.barh(range(len(values)), values, color=look.colour, height=0.72)
+        for bar, name in zip(bars, panel.table[by], strict=True):
+            bar.set_hatch("////" if name in marked else None)
+        ends = ends_of(table.columns, value)
+        if set(ends) <= set(table.columns):
+            axes.hlines(
+                range(len(values)), *panel.table[ends].to_numpy(float).T, color="#777777", linewidth=1.6
+            )
+        axes.set_yticks(range(len(values)), names)
+        axes.set_ylim(deepest - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.title.set_color(look.colour)
+        words = (f"“{name}” {number(height)}" for name, height in zip(names, values, strict=True))
+        phrases.append(f"{panel.name}: {', '.join(words)}")
+    if marked:
+        phrases.append(f"Hatched where shown: {', '.join(visible_token(name) for name in marked)}")
+    return finish(figure, layout, {}, phrases)
+
+
+@styled
+def plot_scatter(
+    table: pd.DataFrame,
+    layout: Layout,
+    *,
+    axes: tuple[str, str] = ("component 1", "component 2"),
+    colours: str = "group",
+    hollow: str = "",
+) -> Figure:
+    """Points on two axes, one colour and marker for each value of ``colours``; the second of ``hollow`` is open.
+
+    The points are drawn as pixels where there are too many for a small file.
+
+    Raises:
+        UsageError: if a column is missing, the table is empty, or ``hollow`` has more than two values.
+    """
+    require_columns(table, [*axes, colours, *([hollow] if hollow else [])], place=layout.about)
+    kinds = values_in(table, hollow) if hollow else [""]
+    if len(kinds) > 2:
+        raise UsageError(f"{len(kinds)} groups; this figure shows two, filled and open: {kinds}")
+    figure = new_figure(layout.width, layout.height or 4.2)
+    panel, entries, phrases = figure.subplots(), [], []
+    for name, look in looks_of(values_in(table, colours)).items():
+        for place, kind in enumerate(kinds):
+            points = select(table, {colours: name} | ({hollow: kind} if hollow else {}))[
+                list(axes)
+            ].to_numpy()
+            if not len(points):
+                continue
+            scatter_groups(panel, points, np.ones(len(points), dtype=bool), look, hollow=place == 1)
+            title = ", ".join(word for word in (name, kind) if word)
+            entries.append(handle(look, label=title))
+            entries[-1].set_markerfacecolor("none" if place == 1 else look.colour)
+            middle = " and ".join(map(number, np.nanmean(points, axis=0)))
+            phrases.append(f"{title} ({len(points)} points), mean position {middle}")
+    panel.set(xlabel=_word(layout.across, ""), ylabel=_word(layout.up, ""))
+    panel.axhline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
+    panel.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
+    legend_below(figure, entries, n_columns=len(kinds) if hollow else None)
+    return with_alt(figure, f"{layout.about}. {'; '.join(phrases)}.")
+
+
+def heat_map(
+    axes: Axes, matrix: pd.DataFrame, *, ends: tuple[float, float], colours: str, written: bool = False
+) -> QuadMesh:
+    """The cells of a matrix, drawn by seaborn with the names of its rows and columns; missing ones stay empty.
+
+    ``ends`` are the values of the scale's first and last colour; ``written`` writes each value into its cell.
+    """
+    import seaborn  # takes a second, which only pages with a matrix should wait for
+
+    values = matrix.to_numpy(float)
+    texts = np.vectorize(lambda value: f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), otypes=[object])(values)
+    seaborn.heatmap(
+        matrix,
+        ax=axes,
+        vmin=ends[0],
+        vmax=ends[1],
+        cmap=colours,
+        annot=texts if written else False,
+        fmt="",
+        annot_kws={"fontsize": 8.5},
+        cbar=False,
+        xticklabels=True,
+        yticklabels=True,
+    )
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(length=0, labelrotation=0)
+    return axes.collections[0]
+
+
+@styled
+def plot_matrix(
+    matrix: pd.DataFrame, layout: Layout, *, label: str, ends: tuple[float, float] | None = None
+) -> Figure:
+    """Heat map of a matrix with every value written in; ``label`` names the values and their unit.
+
+    ``ends`` are the values of the scale's ends, by default the lowest and the highest; a scale across 0 is centred
+    there by its caller.
+    """
+    ends = ends or (float(np.nanmin(matrix)), float(np.nanmax(matrix)))
+    n_rows, n_columns = matrix.shape
+    width = layout.width if layout.height else 1.9 + 0.62 * n_columns
+    figure = new_figure(width, layout.height or 1.2 + 0.48 * n_rows)
+    axes = figure.subplots()
+    cells = heat_map(axes, matrix, ends=ends, colours=DIVERGING if ends[0] < 0 else SEQUENTIAL, written=True)
+    axes.set(xlabel=_word(layout.across, ""), ylabel=_word(layout.up, ""))
+    figure.colorbar(cells, ax=axes, label=label)
+    rows = (
+        f"{name}: {', '.join(map(number, values))}"
+        for name, values in zip(matrix.index, matrix.to_numpy(), strict=True)
+    )
+    return with_alt(figure, f"{layout.about}. {'; '.join(rows)}.")
+
+
+@styled
+def plot_grouped_matrices(
+    matrices: Mapping[str, Float[np.ndarray, "row row"]], groups: Sequence[str], *, about: str
+) -> Figure:
+    """Heat maps of cosines side by side, rows sorted by group, diagonal left blank, each block's mean written in.
+
+    ``groups`` names the group of each row. All have one colour scale, centred on 0 where there are values below.
+
+    Raises:
+        UsageError: if the rows of a group are not adjacent, or the groups do not name every row.
+    """
+    others = np.concatenate([off_diagonal(matrix) for matrix in matrices.values()])
+    lowest, highest = float(np.nanmin(others)), float(np.nanmax(others))
+    norm = symmetric(max(-lowest, highest)) if lowest < 0 else Normalize(lowest, highest)
+    several = len(matrices) > 1
+    figure = new_figure(7.6 if several else 5.6, 4.0 if several else 4.6)
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
+        colours = DIVERGING if lowest < 0 else SEQUENTIAL
+        image = draw_grouped_matrix(axes, matrix, groups, norm=norm, colours=colours)
+        axes.set_title(f"{title}, mean of each block written in")
+    where = {"location": "bottom", "shrink": 0.5, "aspect": 30} if several else {"shrink": 0.85}
+    figure.colorbar(image, ax=list(panels), label="cosine (no unit)", **where)
+    words = ". ".join(f"{title}: {describe_blocks(matrix, groups)}" for title, matrix in matrices.items())
+    return with_alt(figure, f"{about}. {words}.")
