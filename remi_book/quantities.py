@@ -54,10 +54,11 @@ def measured(
     null: NullResult | None,
     *,
     controls: Mapping[str, Estimate] | None = None,
-    companions: Mapping[str, float] | None = None,
+    companions: Mapping[str, Estimate | float] | None = None,
     missing: str = "",
+    decided: tuple[str, str] = ("", ""),
 ) -> Measured:
-    """The estimate of a scalar as a headline quantity."""
+    """The estimate of a scalar as a headline quantity; ``decided`` is its outcome by a whole rule, and why."""
     gaps = {name: difference(estimate, control) for name, control in (controls or {}).items()}
     return Measured(
         value=float(estimate.value),
@@ -66,8 +67,13 @@ def measured(
         null=null,
         n=estimate.n_clusters,
         contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
-        companions=dict(companions or {}),
+        companions={
+            name: float(one.value if isinstance(one, Estimate) else one)
+            for name, one in (companions or {}).items()
+        },
         missing=missing,
+        outcome=decided[0],
+        why=decided[1],
     )
 
 

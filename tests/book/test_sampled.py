@@ -116,7 +116,7 @@ def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
 def test_planted_rates_and_shares_of_the_way_are_found(results: Results) -> None:
     table = causes.rate_table(results, 0)
     assert list(dict.fromkeys(table["panel"])) == ["facts", "wishes", causes.ALL]
-    rows = table.query("panel == @tables.ALL").set_index("row")
+    rows = table.query("panel == @causes.ALL").set_index("row")
     assert list(rows.index) == list(causes.ROWS.values())
     added = rows.loc["direction added to instruct"]
     assert added["rate"] == pytest.approx(0.4) and added["exact"] == pytest.approx(0.4)
