@@ -87,7 +87,7 @@ def tidy(
     *,
     value: str = "value",
     along: str = "",
-    positions: Sequence[int] | None = None,
+    positions: Sequence[object] | None = None,
     nulls: Mapping[object, tuple[SupportsFloat, SupportsFloat] | np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Columns ``names``, then ``along``, ``value``, low and high: one row an estimate, or one a place along its axis.
@@ -105,7 +105,7 @@ def tidy(
             ends = {"": estimate.value, "low": estimate.low, "high": estimate.high}
         found = {end or value: np.atleast_1d(np.asarray(each, float)) for end, each in ends.items()}
         if along:
-            columns[along] = np.arange(len(found[value])) if positions is None else np.asarray(positions)
+            columns[along] = np.arange(len(found[value])) if positions is None else list(positions)
         columns |= found
         if nulls is not None:
             low, high = np.broadcast_to(
