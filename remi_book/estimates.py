@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def topic_of(cluster: str) -> str:
     return cluster.partition("/")[0]
 
 
-def in_topics(clusters: Sequence[str], topics: Sequence[str]) -> np.ndarray:
+def in_topics(clusters: Sequence[str], topics: Collection[str]) -> np.ndarray:
     """Indices of the prompts of some topics."""
     return np.flatnonzero([topic_of(name) in topics for name in clusters])
 
@@ -79,7 +79,13 @@ def share_of_mean(
     return ratio(*(mean_interval(values, clusters, resamples) for values in (moved, whole)))
 
 
-# Estimates as texts of a table.
+# Estimates as columns and texts of a table.
+
+
+def columns_of(estimate: Estimate, name: str) -> dict[str, float]:
+    """A scalar estimate as columns ``name``, ``name_low`` and ``name_high`` of a wide table."""
+    low, high = ends(estimate)
+    return {name: float(estimate.value), f"{name}_low": low, f"{name}_high": high}
 
 
 def text(estimate: Estimate) -> str:

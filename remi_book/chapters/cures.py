@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR
-from remi_book.estimates import above, below, decided, ends, in_topics, text, topic_of, topic_resamples
+from remi_book.estimates import (
+    above,
+    below,
+    columns_of,
+    decided,
+    ends,
+    in_topics,
+    text,
+    topic_of,
+    topic_resamples,
+)
 from remi_book.figures.plots import mark_value, require_columns
 from remi_book.figures.style import (
     BACKGROUND,
@@ -229,13 +239,13 @@ def run_table(results: Results, seed: int) -> pd.DataFrame:
         MissingInput: if the study is not stored.
     """
     own = Cures(results.preset, seed)
-    rows = []
-    for (cure, strength), run in own.runs.items():
-        row: dict[str, object] = {"cure": NAMES[cure], "strength": strength}
-        for name, one in (("kept", own.kept(run)), ("prevented", own.prevented(run))):
-            row |= {name: float(one.value), f"{name}_low": float(one.low), f"{name}_high": float(one.high)}
-        rows.append(row | {"passes": run["passes"] / own.plain["passes"]})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"cure": NAMES[cure], "strength": strength}
+        | columns_of(own.kept(run), "kept")
+        | columns_of(own.prevented(run), "prevented")
+        | {"passes": run["passes"] / own.plain["passes"]}
+        for (cure, strength), run in own.runs.items()
+    )
 
 
 def shown_table(results: Results, seed: int) -> pd.DataFrame:
