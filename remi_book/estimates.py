@@ -13,7 +13,7 @@ from remi_lab.presets import Preset
 
 # Intervals, and on which side of a boundary they lie: what rules of several parts are made of.
 
-Interval = tuple[float, float]
+Interval = tuple[float | int, float | int]
 
 
 def ends(estimate: Estimate) -> Interval:
@@ -21,7 +21,7 @@ def ends(estimate: Estimate) -> Interval:
     return float(estimate.low), float(estimate.high)
 
 
-def above(interval: Interval, boundary: float = 0.0) -> bool | None:
+def above(interval: Interval, boundary: float | int = 0) -> bool | None:
     """Whether an interval lies above a boundary (True) or below it (False); None where it does not tell.
 
     An undefined interval does not tell.
@@ -30,7 +30,7 @@ def above(interval: Interval, boundary: float = 0.0) -> bool | None:
     return True if low > boundary else False if high < boundary else None
 
 
-def below(interval: Interval, boundary: float = 0.0) -> bool | None:
+def below(interval: Interval, boundary: float | int = 0) -> bool | None:
     """The opposite of ``above``, for a part that should lie below its boundary."""
     return above((-interval[1], -interval[0]), -boundary)
 

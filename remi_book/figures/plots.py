@@ -471,7 +471,7 @@ class Layout:
     """Which panels share the axis of the values: all, none, or those of one row or column."""
     limits: tuple[float, float] | None = None
     """Ends of the axis of the values; None where the data decide."""
-    marks: Mapping[float, str] = field(default_factory=dict)
+    marks: Mapping[float | int, str] = field(default_factory=dict)
     """Reference lines: value → meaning, written beside it ("" for the line alone)."""
     bands: Mapping[str, str] = field(default_factory=dict)
     """Bands behind the values: ``null`` → legend entry, of columns ``null_low`` and ``null_high``; a ``ceiling``
