@@ -42,11 +42,8 @@ class Exchange:
 
     def swapped(self, clusters: Sequence[str] | np.ndarray) -> Bool[np.ndarray, " row"]:
         """Which rows of a set are exchanged, given the template of each."""
-        names = (
-            range(len(clusters))
-            if self.unit == "row"
-            else [zlib.crc32(str(one).encode()) for one in clusters]
-        )
+        by_row = self.unit == "row"
+        names = range(len(clusters)) if by_row else [zlib.crc32(str(name).encode()) for name in clusters]
         coins = {name: np.random.default_rng([self.seed, name]).random() < 0.5 for name in set(names)}
         return np.array([coins[name] for name in names], dtype=bool)
 
@@ -151,15 +148,12 @@ def exchanged(
         )
     result = dict(own)
     if "offsets" in own:
-        parts = [[each["offsets"][row : row + 2] for row in range(len(swapped))] for each in (own, other)]
+        sources = [other if swap else own for swap in swapped]
+        parts = [slice(*source["offsets"][row : row + 2]) for row, source in enumerate(sources)]
         for name in set(own) - {"offsets", *WHO}:
-            rows = [
-                (other if swap else own)[name][slice(*parts[int(swap)][row])]
-                for row, swap in enumerate(swapped)
-            ]
+            rows = [source[name][part] for source, part in zip(sources, parts, strict=True)]
             result[name] = np.concatenate(rows)
-        lengths = [np.diff(parts[int(swap)][row])[0] for row, swap in enumerate(swapped)]
-        return result | {"offsets": np.cumsum([0, *lengths])}
+        return result | {"offsets": np.cumsum([0, *(part.stop - part.start for part in parts)])}
     for name in set(own) - set(WHO):
         if len(own[name]) == len(swapped):
             mask = swapped.reshape(-1, *[1] * (own[name].ndim - 1))
@@ -312,9 +306,12 @@ def _shuffled(
     results: Results, seed: int, name: str, true: Mapping[str, Measured], say: Say
 ) -> dict[str, object]:
     started, found = time.monotonic(), list[list[Judged]]()
+    whole = {row: one for row, one in true.items() if "." not in row}
     for number in range(N_SHUFFLES):
         kind = kinds(results.preset, number)[name]
-        beside = _family(true, kind.claims)
+        # Holm's correction is over all claims of a notebook.
+        notebooks = {get_claim(row).notebook for row in kind.claims}
+        beside = {row: one for row, one in whole.items() if get_claim(row).notebook in notebooks}
         found.append(judged(results, seed, kind.claims, fault=kind.fault, beside=beside))
         done = number + 1
         if done % 20 == 0:
@@ -324,12 +321,6 @@ def _shuffled(
         "why": kind.why,
         "claims": {row: _summary([many[at] for many in found]) for at, row in enumerate(kind.claims)},
     }
-
-
-def _family(true: Mapping[str, Measured], claims: tuple[str, ...]) -> dict[str, Measured]:
-    """The other claims of the notebooks of these."""
-    notebooks = {get_claim(row).notebook for row in claims}
-    return {row: one for row, one in true.items() if "." not in row and get_claim(row).notebook in notebooks}
 
 
 def _summary(found: list[Judged]) -> dict[str, object]:

@@ -64,13 +64,9 @@ def plot_intervals(table: pd.DataFrame, *, truth: float, label: str) -> Figure:
     figure = new_figure(7.6, 3.2)
     axes = figure.subplots()
     for place, row in enumerate(table.sort_values("value").itertuples()):
-        look = (
-            {"color": INK, "linewidth": 1.0}
-            if row.holds
-            else {"color": MISSED, "linewidth": 1.6, "linestyle": "--"}
-        )
-        axes.vlines(place, row.low, row.high, **look)
-        axes.plot(place, row.value, ".", color=look["color"], markersize=3)
+        colour, width, style = (INK, 1.0, "-") if row.holds else (MISSED, 1.6, "--")
+        axes.vlines(place, row.low, row.high, color=colour, linewidth=width, linestyle=style)
+        axes.plot(place, row.value, ".", color=colour, markersize=3)
     mark_value(axes, truth, "truth", vertical=False)
     axes.set_xticks([])
     axes.set_xlabel("samples, sorted by estimate")
@@ -139,10 +135,9 @@ def scores(preset: Preset) -> dict[str, Coverage]:
     Raises:
         MissingInput: if the study is not stored.
     """
-    fields = Coverage.__dataclass_fields__
     return {
-        name: Coverage(**{field: one[field] for field in fields})
-        for name, one in _stored_calibration(preset, CALIBRATION)["estimators"].items()
+        name: Coverage(**{field: found[field] for field in Coverage.__dataclass_fields__})
+        for name, found in _stored(preset, CALIBRATION)["estimators"].items()
     }
 
 
@@ -151,27 +146,17 @@ def coverage_table(preset: Preset) -> pd.DataFrame:
 
     Columns ``estimator``, ``value``, ``low``, ``high``, ``honest``.
     """
-    return pd.DataFrame(
-        {
-            "estimator": name,
-            "value": one.share,
-            "low": one.uncertainty[0],
-            "high": one.uncertainty[1],
-            "honest": one.honest,
-        }
-        for name, one in scores(preset).items()
-    )
+    rows = [(name, one.share, *one.uncertainty, one.honest) for name, one in scores(preset).items()]
+    return pd.DataFrame(rows, columns=["estimator", "value", "low", "high", "honest"])
 
 
 def score_table(preset: Preset) -> pd.DataFrame:
     """A row for each estimator, to be read: truth, mean estimate, bias, coverage, misses on both sides."""
-    claims = {
-        name: one["claims"] for name, one in _stored_calibration(preset, CALIBRATION)["estimators"].items()
-    }
+    stored = _stored(preset, CALIBRATION)["estimators"]
     return pd.DataFrame(
         {
             "estimator": name,
-            "carries": claims[name],
+            "carries": stored[name]["claims"],
             "truth": one.truth,
             "mean estimate": one.mean,
             "bias": one.bias,
@@ -189,7 +174,7 @@ def score_table(preset: Preset) -> pd.DataFrame:
 def first_intervals(preset: Preset, estimator: str) -> pd.DataFrame:
     """Value, low and high of the first samples where they are defined, and ``holds``: the truth is inside."""
     truth = scores(preset)[estimator].truth
-    found = _stored_calibration(preset, CALIBRATION)["estimators"][estimator]["first"]
+    found = _stored(preset, CALIBRATION)["estimators"][estimator]["first"]
     table = pd.DataFrame(found, columns=["value", "low", "high"], dtype=float)
     table = table[table["value"].map(math.isfinite)].reset_index(drop=True)
     return table.assign(holds=(table["low"] <= truth) & (truth <= table["high"]))
@@ -208,28 +193,20 @@ def coverage_sentence(preset: Preset) -> str:
 
 def shuffle_table(preset: Preset) -> pd.DataFrame:
     """A row for each claim whose label was shuffled: share of shuffles by verdict, and whether few enough reproduce."""
-    raw, rows = _stored_calibration(preset, PLANTED), []
-    for label, kind in raw["shuffles"].items():
-        for claim, one in kind["claims"].items():
-            share = one["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
-            others = {word: count for word, count in one["verdicts"].items() if word != REPRODUCED}
-            said = ", ".join(f"{word} {count}" for word, count in sorted(others.items()))
-            rows.append(
-                {
-                    "label shuffled": label,
-                    "claim": claim,
-                    "shuffles": raw["n_shuffles"],
-                    "reproduced": f"{share:.1%}",
-                    "the other verdicts": said,
-                    f"at most {MOST:.0%}": share <= MOST,
-                }
-            )
-    return pd.DataFrame(rows)
+    n_shuffles, rows = _stored(preset, PLANTED)["n_shuffles"], []
+    for label, kind in _stored(preset, PLANTED)["shuffles"].items():
+        for claim, found in kind["claims"].items():
+            verdicts = dict(found["verdicts"])
+            share = verdicts.pop(REPRODUCED, 0) / n_shuffles
+            others = ", ".join(f"{word} {count}" for word, count in sorted(verdicts.items()))
+            rows.append((label, claim, n_shuffles, f"{share:.1%}", others, share <= MOST))
+    columns = ["label shuffled", "claim", "shuffles", "reproduced", "the other verdicts"]
+    return pd.DataFrame(rows, columns=[*columns, f"at most {MOST:.0%}"])
 
 
 def shuffle_sentence(preset: Preset) -> str:
     """The share of shuffles in which claims come out "reproduced": over all, and the largest with its claim."""
-    raw = _stored_calibration(preset, PLANTED)
+    raw = _stored(preset, PLANTED)
     shares = {
         claim: one["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
         for kind in raw["shuffles"].values()
@@ -267,7 +244,7 @@ def substitution_sentence(preset: Preset) -> str:
 
 def idle_sentence(preset: Preset) -> str:
     """How many rows a fault did not reach, and how many of them stayed equal in every bit."""
-    raw = _stored_calibration(preset, PLANTED)
+    raw = _stored(preset, PLANTED)
     return (
         f"{raw['idle']} times a fault did not reach a row; "
         f"{raw['unchanged']} times the row stayed the same in every bit."
@@ -276,11 +253,11 @@ def idle_sentence(preset: Preset) -> str:
 
 def _with_benign(preset: Preset) -> dict[str, str]:
     """Row that reads misaligned → its verdict with benign there."""
-    found = _stored_calibration(preset, PLANTED)["substitution"]
+    found = _stored(preset, PLANTED)["substitution"]
     return {row: one["verdict"] for row, one in found.items() if one["touched"]}
 
 
-def _stored_calibration(preset: Preset, name: str) -> dict:
+def _stored(preset: Preset, name: str) -> dict:
     return read_study(preset, name).seeds[preset.seeds[0]]
 
 
@@ -298,7 +275,7 @@ def value_table(preset: Preset) -> pd.DataFrame:
         MissingInput: if the study is not stored.
     """
     rows = []
-    for name, one in _rows(preset).items():
+    for name, one in _headlines(preset).items():
         values = one["values"]
         first = with_interval(*map(_float, (values[REFERENCE], one.get("low"), one.get("high"))))
         others = {words: number(_float(value)) for words, value in values.items() if words != REFERENCE}
@@ -313,23 +290,21 @@ def movement_table(preset: Preset) -> pd.DataFrame:
     the other way round. Headlines that are undefined in the book are left out.
     """
     rows = []
-    for name, one in _rows(preset).items():
+    for name, one in _headlines(preset).items():
         first, half = _float(one["values"][REFERENCE]), (_float(one.get("high")) - _float(one.get("low"))) / 2
         if not (math.isfinite(first) and half > 0):
             continue
         for words, value in one["values"].items():
             if words != REFERENCE:
                 moved = abs(_float(value) - first)
-                lost = not math.isfinite(moved)
-                rows.append(
-                    {"claim": name, "setting": words, "moved": moved, "share": moved / half, "lost": lost}
-                )
+                rows.append((name, words, moved, moved / half, not math.isfinite(moved)))
     return pd.DataFrame(rows, columns=["claim", "setting", "moved", "share", "lost"])
 
 
 def largest_table(preset: Preset) -> pd.DataFrame:
     """A row for each setting, to be read: the headline that moves most, how far, and how many move more than little."""
-    rows = []
+    study, rows = read_study(preset, STUDY), []
+    seconds = study.seeds[min(study.seeds)]["seconds"]
     for words, own in movement_table(preset).groupby("setting", sort=False):
         defined = own[~own["lost"]]
         most = defined.loc[defined["share"].idxmax()]
@@ -341,7 +316,7 @@ def largest_table(preset: Preset) -> pd.DataFrame:
                 "share of half its interval": f"{most['share']:.2%}",
                 f"above {SMALL:.0%}": int((defined["share"] > SMALL).sum()),
                 "no value": int(own["lost"].sum()),
-                "minutes": f"{_stored_robustness(preset)['seconds'][words] / 60:.1f}",
+                "minutes": f"{seconds[words] / 60:.1f}",
             }
         )
     return pd.DataFrame(rows)
@@ -361,13 +336,9 @@ def sentence(preset: Preset) -> str:
     return f"{said} The others are {'; '.join(named)}."
 
 
-def _rows(preset: Preset) -> dict[str, dict[str, object]]:
-    return _stored_robustness(preset)["rows"]
-
-
-def _stored_robustness(preset: Preset) -> dict[str, object]:
+def _headlines(preset: Preset) -> dict[str, dict[str, object]]:
     study = read_study(preset, STUDY)
-    return study.seeds[min(study.seeds)]
+    return study.seeds[min(study.seeds)]["rows"]
 
 
 def _float(value: float | None) -> float:
