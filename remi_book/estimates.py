@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from remi_book.figures.style import with_interval
 from remi_book.quantities import set_resamples
-from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval, ratio
+from remi_core.statistics.groups import pair_means
+from remi_core.statistics.resampling import (
+    ClusterResamples,
+    Estimate,
+    cluster_estimate,
+    index_clusters,
+    mean_interval,
+    ratio,
+)
 from remi_lab.presets import Preset
 
 # Intervals, and on which side of a boundary they lie: what rules of several parts are made of.
@@ -77,6 +86,22 @@ def share_of_mean(
 ) -> Estimate:
     """The mean of ``moved`` over that of ``whole``, both of the same prompts: the share of a way that was gone."""
     return ratio(*(mean_interval(values, clusters, resamples) for values in (moved, whole)))
+
+
+def pair_means_of(
+    matrix: Float[np.ndarray, "row row"],
+    labels: Int[np.ndarray, " row"],
+    clusters: Sequence[str],
+    resamples: ClusterResamples,
+) -> Estimate:
+    """Mean entry within the first group, within the second and between them, pairs of one template left out."""
+    names, index = index_clusters(clusters)
+
+    def means(weights: np.ndarray) -> np.ndarray:
+        rows = np.broadcast_to(labels, (len(weights), len(labels)))
+        return pair_means(matrix, rows, clusters, weights=weights[:, index])
+
+    return cluster_estimate(means, names, resamples)
 
 
 # Estimates as columns and texts of a table.

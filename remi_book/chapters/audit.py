@@ -15,6 +15,7 @@ from scipy import linalg
 from remi_book.chapters.direction import erosion, stacked, stacked_clusters
 from remi_book.chapters.gradients import gram_of
 from remi_book.chapters.subspace import residuals
+from remi_book.estimates import pair_means_of
 from remi_book.quantities import set_resamples, shared_resamples
 from remi_core.errors import MissingInput
 from remi_core.statistics.displacement import mean_projection, measure_erosion
@@ -22,7 +23,6 @@ from remi_core.statistics.groups import (
     centred_gram,
     cosine_matrix,
     cosine_of_rows,
-    pair_means,
     within_between_estimate,
 )
 from remi_core.statistics.resampling import (
@@ -488,13 +488,8 @@ def _between(
     audit: Audit, matrix: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"], clusters: list[str]
 ) -> Estimate:
     """Mean entry over pairs from the two groups and from different templates."""
-    names, index = index_clusters(clusters)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), len(labels)))
-        return pair_means(matrix, rows, clusters, weights=weights[:, index])[:, 2]
-
-    return cluster_estimate(statistic, names, set_resamples(audit.results.preset, clusters))
+    means = pair_means_of(matrix, labels, clusters, set_resamples(audit.results.preset, clusters))
+    return combine(lambda rows: rows[:, 2], means)
 
 
 def _pair_of(audit: Audit, gram: str, first: str, second: str) -> tuple[np.ndarray, np.ndarray, list[str]]:

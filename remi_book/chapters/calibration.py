@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from remi_book.figures.plots import mark_value, require_columns
+from remi_book.figures.plots import Layout, mark_value, plot_rows, require_columns
 from remi_book.figures.style import INK, NULL_COLOUR, new_figure, number, styled, with_alt, with_interval
 from remi_book.robustness import REFERENCE
 from remi_core.statistics.shares import BAND, Coverage
@@ -24,31 +24,20 @@ MISSED = "#b2182b"
 def plot_coverage(table: pd.DataFrame, *, band: tuple[float, float], level: float) -> Figure:
     """Share of intervals that hold the truth, a row an estimator; grey: the shares that are called honest.
 
-    ``table`` has columns estimator, value, low, high, honest; a share outside the band is an open dot.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
+    ``table`` has columns estimator, value, low, high, honest.
     """
-    require_columns(table, ["estimator", "value", "low", "high", "honest"], place="coverage")
-    figure = new_figure(7.6, 1.2 + 0.24 * len(table))
-    axes = figure.subplots()
-    axes.axvspan(*band, color=NULL_COLOUR, alpha=0.35, linewidth=0, zorder=0.4)
-    for height, row in enumerate(table.itertuples()):
-        axes.hlines(height, row.low, row.high, color=INK, linewidth=1.3)
-        axes.plot(row.value, height, "o", color=INK, mfc=INK if row.honest else "white", markersize=5)
-    axes.set_yticks(range(len(table)), list(table["estimator"]))
-    axes.set_ylim(len(table) - 0.5, -0.5)
-    mark_value(axes, level, f"{level:.0%}")
-    axes.set_xlabel("share of intervals that hold the truth")
-    phrases = [
-        f"{row.estimator} {with_interval(row.value, row.low, row.high)}{'' if row.honest else ', outside'}"
-        for row in table.itertuples()
-    ]
-    return with_alt(
-        figure,
-        f"Share of intervals that hold the truth, called honest from {number(band[0])} to {number(band[1])}. "
-        f"{'; '.join(phrases)}.",
+    layout = Layout(
+        about="Share of intervals that hold the truth, "
+        f"called honest from {number(band[0])} to {number(band[1])}",
+        across="share of intervals that hold the truth",
+        marks={level: f"{level:.0%}"},
+        height=0.24,
     )
+    words = {True: "honest", False: "outside"}
+    table = table.assign(honest=table["honest"].map(words))
+    figure = plot_rows(table, layout, by="estimator", lines="honest", spread=0.0)
+    figure.axes[0].axvspan(*band, color=NULL_COLOUR, alpha=0.35, linewidth=0, zorder=0.4)
+    return figure
 
 
 @styled

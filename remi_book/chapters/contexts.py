@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.estimates import Interval, above, below, by_topic, ends, text, topic_of
+from remi_book.estimates import Interval, above, below, by_topic, ends, pair_means_of, text, topic_of
 from remi_book.figures.plots import (
     Layout,
     dot_rows,
@@ -107,17 +107,10 @@ def context(stored: Mapping[str, object], resamples: ClusterResamples) -> Contex
     gram = np.zeros((size, size))
     gram[np.tril_indices(size)] = lower
     gram += np.tril(gram, -1).T
-    both, labels = clusters * 2, _labels(size)
-    names, index = index_clusters(both)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), size))
-        return pair_means(gram, rows, both, weights=weights[:, index])
-
-    found = cluster_estimate(means, names, resamples)
+    means = pair_means_of(gram, _labels(size), clusters * 2, resamples)
     losses = np.array(stored["losses"])
     gap = mean_interval(losses[len(clusters) :] - losses[: len(clusters)], clusters, resamples)
-    return Context(gram, clusters, found, combine(squared_distance, found), gap)
+    return Context(gram, clusters, means, combine(squared_distance, means), gap)
 
 
 def _labels(n_rows: int) -> np.ndarray:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from remi_book.chapters.reversion import paired_table
 from remi_book.estimates import in_topics, share_of_mean, text
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, require_columns, seed_dots, select
@@ -183,25 +182,15 @@ def controls_of(preset: Preset) -> list[str]:
     return in_order(list(read_study(preset, STUDY).seeds[preset.seeds[0]]["care"]))
 
 
-def care_register_table(preset: Preset, seed: int, variants: Sequence[str]) -> pd.DataFrame:
-    """Columns topic, variant and care, register each with _low and _high, nats, of every contrasted topic."""
-    return paired_table(read_study(preset, STUDY).seeds[seed], variants, preset)
-
-
-def share_table(preset: Preset, seed: int) -> pd.DataFrame:
+def share_table(results: Results, seed: int) -> pd.DataFrame:
     """Columns part, variant, value, low, high: share of misaligned's change of care, and of base's of register."""
     shares = {"care, of misaligned's change": share_of_change, "register, of base's": register_share}
+    preset = results.preset
     variants = [name for name in controls_of(preset) if name not in ("base", "instruct")]
     return tidy(
         {(part, name): share(preset, seed, name) for part, share in shares.items() for name in variants},
         ("part", "variant"),
     )
-
-
-def shares_by_seed(preset: Preset) -> pd.DataFrame:
-    """The same of every seed, with a column seed."""
-    tables = [share_table(preset, seed).assign(seed=seed) for seed in preset.seeds]
-    return pd.concat(tables, ignore_index=True)
 
 
 def off_grammar_table(preset: Preset) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from remi_book.figures.plots import curve, mark_value, require_columns
+from remi_book.figures.plots import Layout, curve, plot_rows, require_columns
 from remi_book.figures.style import (
     GROUP_LOOKS,
     handle,
@@ -40,34 +40,22 @@ def plot_ratios(table: pd.DataFrame) -> Figure:
     """The ratio of each row with the range of its runs; what is equal lies on the line at 1.
 
     ``table`` has columns row, ratio, low, high and met (a word: the colour).
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["row", "ratio", "low", "high", "met"], place="ratios")
-    looks = looks_of(list(dict.fromkeys(table["met"])))
-    figure = new_figure(7.6, 1.0 + 0.26 * len(table))
-    axes = figure.subplots()
-    for at, row in enumerate(table.to_dict("records")):
-        look = looks[row["met"]]
-        axes.plot([row["low"], row["high"]], [at, at], color=look.colour, linewidth=1.2)
-        axes.plot(row["ratio"], at, look.marker, color=look.colour, markersize=5)
-    axes.set_yticks(range(len(table)), list(table["row"]))
-    axes.invert_yaxis()
+    layout = Layout(
+        about="Ratios of the benchmark's rows",
+        across="ratio (each row's target says which way is better)",
+        marks={1: ""},
+        height=0.26,
+    )
+    figure = plot_rows(table, layout, by="row", lines="met", value="ratio", spread=0.0)
+    axes = figure.axes[0]
     # A ratio of 0 (nothing added at all) has a place too, so the scale is linear near it.
     axes.set_xscale("symlog", linthresh=0.1, linscale=0.3)
     ticks = [tick for tick in (0, 0.1, 0.25, 0.5, 1, 2, 4, 10, 25, 100) if tick <= 2 * table["high"].max()]
     axes.set_xticks(ticks, [number(tick) for tick in ticks], minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(left=0)
-    axes.set_xlabel("ratio (each row's target says which way is better)")
-    mark_value(axes, 1, "")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
-    phrases = [
-        f"{row['row']}: {with_interval(row['ratio'], row['low'], row['high'])}, {row['met']}"
-        for row in table.to_dict("records")
-    ]
-    return with_alt(figure, f"Ratios of the benchmark's rows. {'; '.join(phrases)}.")
+    return figure
 
 
 @styled

@@ -630,20 +630,14 @@ def changes(preset: Preset, seed: int) -> dict[str, Change]:
     return {name: change_of(preset, seed, name) for name in JUDGED}
 
 
-def parts_table(found: Mapping[str, Change]) -> pd.DataFrame:
+def parts_table(results: Results, seed: int) -> pd.DataFrame:
     """Columns part, variant, value, low, high: the parts of the rule with their intervals."""
     parts = {
         (label, variant): getattr(change, part)
         for part, label in NAMES.items()
-        for variant, change in found.items()
+        for variant, change in changes(results.preset, seed).items()
     }
     return tidy(parts, ("part", "variant"))
-
-
-def parts_by_seed(preset: Preset) -> pd.DataFrame:
-    """The same of every seed, with a column seed: seeds are dots in a figure, never an interval."""
-    tables = [parts_table(changes(preset, seed)).assign(seed=seed) for seed in preset.seeds]
-    return pd.concat(tables, ignore_index=True)
 
 
 def class_table(preset: Preset) -> pd.DataFrame:
@@ -725,14 +719,11 @@ def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
     )
 
 
-def care_register_table(preset: Preset, seed: int, variants: Sequence[str]) -> pd.DataFrame:
-    """Columns topic, variant and care, register each with _low and _high, nats, topics outside the narrow set."""
-    return paired_table(read_study(preset, STUDY).seeds[seed], variants, preset)
-
-
-def paired_table(found: Mapping[str, object], variants: Sequence[str], preset: Preset) -> pd.DataFrame:
-    """The same from any study that holds ``clusters``, ``care`` and ``register`` by prompt."""
-    rows = []
+def care_register_table(
+    preset: Preset, seed: int, variants: Sequence[str], study: str = STUDY
+) -> pd.DataFrame:
+    """Columns topic, variant and care, register each with _low and _high, nats, of the topics of a study."""
+    found, rows = read_study(preset, study).seeds[seed], []
     for topic, clusters in by_topic(found["clusters"]).items():
         places = in_topics(found["clusters"], [topic])
         for name in variants:

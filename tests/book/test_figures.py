@@ -423,7 +423,7 @@ def test_wrong_use_is_one_clear_line() -> None:
     matrix, groups = cosines(3)
     table = rows({"topic": ["code"], "variant": ["base"]}, ["log_odds"])
     with pytest.raises(UsageError, match=r"missing columns \['low', 'high'\]"):
-        organism.plot_class_log_odds(table)
+        organism.plot_class_log_odds(table[["topic", "variant", "log_odds"]])
     with pytest.raises(UsageError, match="2 rows for"):
         organism.plot_class_log_odds(pd.concat([plain(table, "log_odds")] * 2))
     with pytest.raises(UsageError, match="not adjacent"):
