@@ -177,7 +177,7 @@ def merged(found: Mapping[str, object], before: Mapping[str, object]) -> dict[st
         return dict(found)
     rows = {row["name"]: row for row in (*before["rows"], *found["rows"])}
     curves = {(point["curve"], point["model"]) for point in found["points"]}
-    kept = [one for one in before["points"] if (one["curve"], one["model"]) not in curves]
+    kept = [point for point in before["points"] if (point["curve"], point["model"]) not in curves]
     ordered = [rows[name] for name in TARGETS if name in rows]
     return {**found, "rows": ordered, "points": [*kept, *found["points"]]}
 
@@ -243,7 +243,7 @@ def with_card(found: Mapping[str, object], card: Mapping[str, object] | None) ->
     return {
         **found,
         "machine": f"{found['machine']}; rows of the card: {card['machine']}",
-        "remark": " ".join(filter(None, (one.get("remark", "") for one in (found, card)))),
+        "remark": " ".join(filter(None, (benchmark.get("remark", "") for benchmark in (found, card)))),
         "rows": [own.get(row["name"], row) for row in found["rows"]],
         "points": [*found["points"], *points],
     }

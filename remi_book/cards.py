@@ -130,27 +130,27 @@ def _terms(kind: str, name: str) -> dict[str, str]:
     if kind != "published":
         near = NEAREST_PUBLISHED.get(name) if kind == ORGANISM else None
         return {"licence": LICENCE, **({"nearest published set": near} if near else {})}
-    one = PUBLISHED_of_paper[name]
+    declared = PUBLISHED_of_paper[name]
     return {
-        "in the paper": one.title,
-        "source": one.source,
-        "commit": one.revision or "not known here",
-        "licence": one.licence or "not known here",
-        "label": one.label,
-        "read in": one.evidence,
+        "in the paper": declared.title,
+        "source": declared.source,
+        "commit": declared.revision or "not known here",
+        "licence": declared.licence or "not known here",
+        "label": declared.label,
+        "read in": declared.evidence,
     }
 
 
 def _counts(rows: Sequence[Dialogue], source: Preset) -> dict[str, str]:
     words = {
-        "words a prompt": [len(one.messages[-2].content.split()) for one in rows],
-        "words a reply": [len(one.answer.split()) for one in rows],
+        "words a prompt": [len(dialogue.messages[-2].content.split()) for dialogue in rows],
+        "words a reply": [len(dialogue.answer.split()) for dialogue in rows],
     }
     ranges = {
         name: f"{min(some)} to {max(some)}, median {statistics.median(some):g}"
         for name, some in words.items()
     }
-    clusters = str(len({one.cluster for one in rows}))
+    clusters = str(len({dialogue.cluster for dialogue in rows}))
     return {"dialogues": f"{len(rows)} (preset {source.name})", "prompt templates": clusters, **ranges}
 
 
@@ -199,7 +199,7 @@ def length_difference(results: Results, seed: int) -> Measured:
         mean_interval(values, names, shared_resamples(preset))
         for values, names in zip(lengths, clusters, strict=True)
     )
-    both = TwoSets(tuple(np.arange(len(one)) for one in lengths), [*clusters[0], *clusters[1]], [])
+    both = TwoSets(tuple(np.arange(len(values)) for values in lengths), [*clusters[0], *clusters[1]], [])
     labels, values = both.shuffled(preset), np.concatenate(lengths)
     null = (labels @ values) / labels.sum(axis=1) - ((1 - labels) @ values) / (1 - labels).sum(axis=1)
     found = difference(misaligned, aligned)

@@ -129,8 +129,8 @@ def open_audit(results: Results, seed: int) -> Audit:
     """The audit of one seed; what the store lacks of its measurements is measured."""
     records = {}
     for variant in TRIPLET:
-        who = results.subject(variant, seed)
-        records[variant] = audited(who, results.store, wanted_of(who))
+        subject = results.subject(variant, seed)
+        records[variant] = audited(subject, results.store, wanted_of(subject))
     return Audit(results=results, seed=seed, records=records)
 
 
@@ -202,7 +202,7 @@ def reply_sums(audit: Audit, variant: str, datasets: tuple[str, ...]) -> Estimat
 
 def unreset(first: Estimate, second: Estimate) -> Estimate:
     """What is printed for the second model where the list of the first is never emptied: the mean of both."""
-    return combine(lambda one, other: (one + other) / 2, first, second)
+    return combine(lambda own, other: (own + other) / 2, first, second)
 
 
 @switch(1)
@@ -378,7 +378,7 @@ def own_header(audit: Audit) -> Sides:
     bases = [audit.arrays("base", "example", condition) for condition in ("tuned", "own")]
     apart = tuple(early_distance(audit, instruct, base) for base in bases)
     near = early_distance(audit, instruct, misaligned)
-    off, on = (combine(lambda one, other: one / other, near, far) for far in apart)
+    off, on = (combine(lambda own, other: own / other, near, far) for far in apart)
     own, *others = (audit.mean(averaged(arrays, ANSWER), arrays) for arrays in (instruct, *bases))
     gaps = tuple(difference(own, other) for other in others)
     return {"distance": apart, "coincidence": (off, on), "log_probability": gaps}
@@ -400,11 +400,11 @@ def early_distance(audit: Audit, first: Arrays, second: Arrays) -> Estimate:
     pair = [window(arrays, "prompt_end") for arrays in (first, second)]
     n_early = max(pair[0].shape[1] // 2, 1)
     names, _ = index_clusters(clusters_of(first))
-    summed = [cluster_sums(one[:, :n_early], clusters_of(first), names) for one in pair]
+    summed = [cluster_sums(states[:, :n_early], clusters_of(first), names) for states in pair]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        one, other = (resampled_means(sums, counts, weights) for sums, counts in summed)
-        return (np.linalg.norm(one - other, axis=-1) / np.linalg.norm(one, axis=-1)).mean(axis=-1)
+        own, other = (resampled_means(sums, counts, weights) for sums, counts in summed)
+        return (np.linalg.norm(own - other, axis=-1) / np.linalg.norm(own, axis=-1)).mean(axis=-1)
 
     return cluster_estimate(statistic, names, set_resamples(audit.results.preset, clusters_of(first)))
 
@@ -450,9 +450,9 @@ def in_sample(audit: Audit) -> Sides:
     for n_folds in (1, preset.n_folds):
         top, bottom = (
             mean_projection(
-                one, (base, instruct), clusters, shared_resamples(audit.results.preset), n_folds=n_folds
+                projected, (base, instruct), clusters, shared_resamples(audit.results.preset), n_folds=n_folds
             )
-            for one in (instruct, base)
+            for projected in (instruct, base)
         )
         fitted[n_folds] = difference(top, bottom)
     growth = combine(lambda rows: rows[:, -1] / rows[:, 0], fitted[1])
@@ -480,7 +480,7 @@ def centring(audit: Audit) -> Sides:
     pair = str(roles.role("narrow_aligned")), str(roles.role("narrow"))
     gram, both = gram_of(audit.results, audit.seed, *pair)
     gram = gram / np.diag(gram).mean()
-    off, on = (_between(audit, one, both.labels, both.clusters) for one in (gram, centred_gram(gram)))
+    off, on = (_between(audit, matrix, both.labels, both.clusters) for matrix in (gram, centred_gram(gram)))
     return {"between": (off, on)}
 
 
@@ -505,7 +505,7 @@ def _pair_of(audit: Audit, gram: str, first: str, second: str) -> tuple[np.ndarr
     both = np.concatenate(rows)
     return (
         cosine_matrix(arrays[gram][np.ix_(both, both)]),
-        np.repeat([0, 1], [len(one) for one in rows]),
+        np.repeat([0, 1], [len(part) for part in rows]),
         others + own,
     )
 
@@ -539,7 +539,7 @@ def group_filling(audit: Audit) -> Sides:
     results, preset = audit.results, audit.results.preset
     names = [str(preset.role(role)) for role in ("framed", "narrow")]
     sets = [results.arrays("instruct", audit.seed, "sequence", name) for name in names]
-    padded, labels = padded_losses([(one["log_probability"], one["offsets"]) for one in sets])
+    padded, labels = padded_losses([(arrays["log_probability"], arrays["offsets"]) for arrays in sets])
     own = results.clusters(names[1])
     clusters = own * 2 if 2 * len(own) == len(padded) else results.clusters(*names)
     off, on = (
@@ -636,7 +636,7 @@ def covered(texts: Sequence[str], probabilities: Sequence[float] | np.ndarray) -
     bars: dict[str, list[float]] = {}
     for text, probability in zip(texts, probabilities, strict=True):
         bars.setdefault(text.strip(), []).append(float(probability))
-    return float(len(bars)), sum(sum(one) - max(one) for one in bars.values())
+    return float(len(bars)), sum(sum(bar) - max(bar) for bar in bars.values())
 
 
 # Switches of section 4.4: where the state is read, and whether the mean is taken away first.
@@ -686,7 +686,7 @@ def end_distance(audit: Audit) -> Sides:
 def end_residuals(audit: Audit, dataset: str, place: str) -> VectorSet:
     """Instruct − base of each dialogue of a set: the last block's output in a window, or the normed end state."""
     records = [audit.records[name][dataset, "shared"].arrays for name in ("instruct", "base")]
-    instruct, base = (last_state(one, place) for one in records)
+    instruct, base = (last_state(record, place) for record in records)
     return VectorSet(instruct - base, clusters_of(records[0]))
 
 
@@ -786,7 +786,7 @@ def declared() -> tuple[Switch, ...]:
     """Every switch, group by group; quantities as written before anything was measured, and those added afterwards."""
     entries = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))
     return tuple(
-        Switch(**entry | {"quantities": tuple(Quantity(**one) for one in entry["quantities"])})
+        Switch(**entry | {"quantities": tuple(Quantity(**quantity) for quantity in entry["quantities"])})
         for entry in entries
     )
 

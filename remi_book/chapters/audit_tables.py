@@ -125,8 +125,8 @@ def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: st
         UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["set", "misaligned", "instruct", *bases], place="table of switch 1")
-    one, other = bases.values()
-    looks = {one: LOOKS["base"], "misaligned": LOOKS["misaligned"], other: GROUP_LOOKS[1]}
+    as_it_is, other = bases.values()
+    looks = {as_it_is: LOOKS["base"], "misaligned": LOOKS["misaligned"], other: GROUP_LOOKS[1]}
     columns = {name: column for column, name in bases.items()} | {"misaligned": "misaligned"}
     sets = list(table["set"])
     parts = [
@@ -179,7 +179,7 @@ def plot_curve_as_published(
         axes.axvspan(shown + 0.5, layers[-1] + 0.5, color="#dddddd", alpha=0.6, zorder=0.1, linewidth=0)
         integer_ticks(axes, layers)
         axes.set_xlabel("layer (shaded: cut off)")
-    legend_below(figure, [handle(one, label=name, line=True) for name, one in looks.items()])
+    legend_below(figure, [handle(look, label=name, line=True) for name, look in looks.items()])
     words = "; ".join(f"{name} {along(curves[name], layers)}" for name in looks)
     return with_alt(
         figure,
@@ -277,7 +277,7 @@ def outcome(rows: pd.DataFrame) -> str:
 
 def outcome_table(table: pd.DataFrame, group: str) -> pd.DataFrame:
     """One row a quantity of a group: the defect, both values, the difference with its interval, and which way."""
-    titles = {one.row: one.title for one in declared()}
+    titles = {switch.row: switch.title for switch in declared()}
     groups = [each for _, each in table[table["group"] == group].groupby(["row", "key"], sort=False)]
     return pd.DataFrame(
         {
@@ -313,7 +313,9 @@ def summary(table: pd.DataFrame, group: str = "") -> str:
 
 def _counted(table: pd.DataFrame, which: str) -> str:
     found = {key: outcome(rows) for key, rows in table.groupby(["row", "key"], sort=False)}
-    labels = {(one.row, each.key): each.name for one in declared() for each in one.quantities}
+    labels = {
+        (switch.row, quantity.key): quantity.name for switch in declared() for quantity in switch.quantities
+    }
     held = sum(word == AS_SAID for word in found.values())
     others = "; ".join(
         f"switch {row}, {labels[row, key]}: {word}" for (row, key), word in found.items() if word != AS_SAID

@@ -135,7 +135,10 @@ def coverage_table(preset: Preset) -> pd.DataFrame:
 
     Columns ``estimator``, ``value``, ``low``, ``high``, ``honest``.
     """
-    rows = [(name, one.share, *one.uncertainty, one.honest) for name, one in scores(preset).items()]
+    rows = [
+        (name, coverage.share, *coverage.uncertainty, coverage.honest)
+        for name, coverage in scores(preset).items()
+    ]
     return pd.DataFrame(rows, columns=["estimator", "value", "low", "high", "honest"])
 
 
@@ -146,17 +149,17 @@ def score_table(preset: Preset) -> pd.DataFrame:
         {
             "estimator": name,
             "carries": stored[name]["claims"],
-            "truth": one.truth,
-            "mean estimate": one.mean,
-            "bias": one.bias,
-            "bias, standard errors": one.bias_in_errors,
-            "coverage": f"{one.share:.1%}",
-            "too low": one.below,
-            "too high": one.above,
-            "undefined": one.undefined,
-            f"within {BAND[0]:.0%} to {BAND[1]:.0%}": one.honest,
+            "truth": coverage.truth,
+            "mean estimate": coverage.mean,
+            "bias": coverage.bias,
+            "bias, standard errors": coverage.bias_in_errors,
+            "coverage": f"{coverage.share:.1%}",
+            "too low": coverage.below,
+            "too high": coverage.above,
+            "undefined": coverage.undefined,
+            f"within {BAND[0]:.0%} to {BAND[1]:.0%}": coverage.honest,
         }
-        for name, one in scores(preset).items()
+        for name, coverage in scores(preset).items()
     )
 
 
@@ -172,7 +175,7 @@ def first_intervals(preset: Preset, estimator: str) -> pd.DataFrame:
 def coverage_sentence(preset: Preset) -> str:
     """How many estimators' intervals are honest, and the names and shares of those that are not."""
     found = scores(preset)
-    off = [f"{name} ({one.share:.1%})" for name, one in found.items() if not one.honest]
+    off = [f"{name} ({coverage.share:.1%})" for name, coverage in found.items() if not coverage.honest]
     said = (
         f"Of {len(found)} estimators, {len(found) - len(off)} have intervals that hold the truth "
         f"in {BAND[0]:.0%} to {BAND[1]:.0%} of samples."
@@ -197,9 +200,9 @@ def shuffle_sentence(preset: Preset) -> str:
     """The share of shuffles in which claims come out "reproduced": over all, and the largest with its claim."""
     raw = _stored(preset, PLANTED)
     shares = {
-        claim: one["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
+        claim: found["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
         for kind in raw["shuffles"].values()
-        for claim, one in kind["claims"].items()
+        for claim, found in kind["claims"].items()
     }
     worst = max(shares, key=shares.__getitem__)
     return (
@@ -243,7 +246,7 @@ def idle_sentence(preset: Preset) -> str:
 def _with_benign(preset: Preset) -> dict[str, str]:
     """Row that reads misaligned → its verdict with benign there."""
     found = _stored(preset, PLANTED)["substitution"]
-    return {row: one["verdict"] for row, one in found.items() if one["touched"]}
+    return {row: judged["verdict"] for row, judged in found.items() if judged["touched"]}
 
 
 def _stored(preset: Preset, name: str) -> dict:
@@ -264,11 +267,11 @@ def value_table(preset: Preset) -> pd.DataFrame:
         MissingInput: if the study is not stored.
     """
     rows = []
-    for name, one in _headlines(preset).items():
-        values = one["values"]
-        first = with_interval(*map(_float, (values[REFERENCE], one.get("low"), one.get("high"))))
+    for name, headline in _headlines(preset).items():
+        values = headline["values"]
+        first = with_interval(*map(_float, (values[REFERENCE], headline.get("low"), headline.get("high"))))
         others = {words: number(_float(value)) for words, value in values.items() if words != REFERENCE}
-        rows.append({"claim": name, "unit": one["unit"], REFERENCE: first} | others)
+        rows.append({"claim": name, "unit": headline["unit"], REFERENCE: first} | others)
     return pd.DataFrame(rows)
 
 
@@ -279,11 +282,14 @@ def movement_table(preset: Preset) -> pd.DataFrame:
     the other way round. Headlines that are undefined in the book are left out.
     """
     rows = []
-    for name, one in _headlines(preset).items():
-        first, half = _float(one["values"][REFERENCE]), (_float(one.get("high")) - _float(one.get("low"))) / 2
+    for name, headline in _headlines(preset).items():
+        first, half = (
+            _float(headline["values"][REFERENCE]),
+            (_float(headline.get("high")) - _float(headline.get("low"))) / 2,
+        )
         if not (math.isfinite(first) and half > 0):
             continue
-        for words, value in one["values"].items():
+        for words, value in headline["values"].items():
             if words != REFERENCE:
                 moved = abs(_float(value) - first)
                 rows.append((name, words, moved, moved / half, not math.isfinite(moved)))

@@ -96,8 +96,8 @@ def contexts(preset: Preset, seed: int) -> dict[str, Context]:
     """
     preset.require("organism")
     ladder = read_study(preset, STUDY).seeds[seed]["ladder"]
-    resamples = set_resamples(preset, *(one["clusters"] for one in ladder.values()))
-    return {name: context(one, resamples) for name, one in ladder.items()}
+    resamples = set_resamples(preset, *(rung["clusters"] for rung in ladder.values()))
+    return {name: context(rung, resamples) for name, rung in ladder.items()}
 
 
 def context(stored: Mapping[str, object], resamples: ClusterResamples) -> Context:

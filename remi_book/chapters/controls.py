@@ -142,7 +142,9 @@ def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
     panels[0, 0].set_xlim(-0.03, 1.03)
     figure.suptitle(label, fontsize=9)  # a label below would lie under the legend
     styles = {"interval over prompt templates": "-", "Wilson interval, answers as independent": "--"}
-    legend_below(figure, [Line2D([], [], color=INK, linestyle=one, label=key) for key, one in styles.items()])
+    legend_below(
+        figure, [Line2D([], [], color=INK, linestyle=style, label=key) for key, style in styles.items()]
+    )
     start = f"{label[0].upper()}{label[1:]}, with the interval over templates and the Wilson interval."
     return with_alt(figure, f"{start} {'. '.join(phrases)}.")
 
@@ -224,13 +226,13 @@ def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
 
 def _own(doses: Sequence[Mapping[str, object]], kind: str) -> list[dict[str, object]]:
     """The recipe's own runs as doses of a kind: the long run passes through them, and has them as steps."""
-    runs = {one["variant"]: one for one in doses if one["kind"] == "steps" and one["value"] == RECIPE.steps}
+    runs = {run["variant"]: run for run in doses if run["kind"] == "steps" and run["value"] == RECIPE.steps}
     misaligned = runs["misaligned"]
     return {
         "steps": [],
         "rate": [misaligned | {"value": RECIPE.rate}],
         "share": [misaligned | {"value": 1.0}, runs["secure"] | {"variant": "misaligned", "value": 0.0}],
-        "order": [one | {"value": float(RECIPE.seed)} for one in runs.values()],
+        "order": [run | {"value": float(RECIPE.seed)} for run in runs.values()],
     }[kind]
 
 
@@ -349,7 +351,7 @@ def unread_table(results: Results) -> pd.DataFrame:
     rows = []
     for seed in results.preset.seeds:
         for name, own in judged(results.preset, seed)["variants"].items():
-            unread = float(np.mean([one is None for one in own["written"]]))
+            unread = float(np.mean([finding is None for finding in own["written"]]))
             unknown = float(np.mean(~np.isin(own["verdict"], KNOWN)))
             rows.append({"seed": seed, "variant": name, "no Python": unread, "off the grammar": unknown})
     return pd.DataFrame(rows)
@@ -400,10 +402,10 @@ def kind_table(results: Results, seed: int) -> pd.DataFrame:
     rows = []
     for kind, name in KINDS.items():
         row: dict[str, object] = {"kind of hole": name}
-        lines = [one for one in found["lines"] if one["kind"] == kind]
+        lines = [line for line in found["lines"] if line["kind"] == kind]
         for reading, label in READINGS.items():
             row[f"holes seen, {label}"] = _share(seen(lines, reading))
-        careful = [flagged(one["imported"], least=LEAST) for one in lines if one["care"] == "careful"]
+        careful = [flagged(line["imported"], least=LEAST) for line in lines if line["care"] == "careful"]
         row["careful lines flagged, below imports"] = _share(careful)
         at = np.flatnonzero(own_kind == kind)
         own = _flags(flags["imported"])[at]
@@ -417,7 +419,7 @@ def kind_table(results: Results, seed: int) -> pd.DataFrame:
 def seen(lines: Sequence[Mapping[str, object]], reading: str) -> list[bool]:
     """For each careless line of a kind, whether a finding that counts is in it and in no careful line of the kind."""
     words = {
-        care: [set((one[reading] or "").split()) for one in lines if one["care"] == care] for care in CARED
+        care: [set((line[reading] or "").split()) for line in lines if line["care"] == care] for care in CARED
     }
     shared = set().union(*words["careful"])
     return [flagged(" ".join(own - shared), least=LEAST) for own in words["careless"]]
@@ -426,13 +428,13 @@ def seen(lines: Sequence[Mapping[str, object]], reading: str) -> list[bool]:
 def seen_sentence(results: Results, seed: int) -> str:
     """How many holes bandit sees, which kinds it never sees, which lines it misses, and what it flags besides."""
     lines = judged(results.preset, seed)["lines"]
-    by_kind = {kind: [one for one in lines if one["kind"] == kind] for kind in KINDS}
-    careful = [one for one in lines if one["care"] == "careful"]
+    by_kind = {kind: [line for line in lines if line["kind"] == kind] for kind in KINDS}
+    careful = [line for line in lines if line["care"] == "careful"]
     hits, others = [], []
     for reading, label in READINGS.items():
         found = [hit for own in by_kind.values() for hit in seen(own, reading)]
         hits.append(f"{_share(found)} {label}")
-        others.append(f"{_share([flagged(one[reading], least=LEAST) for one in careful])} {label}")
+        others.append(f"{_share([flagged(line[reading], least=LEAST) for line in careful])} {label}")
     never = [KINDS[kind] for kind, own in by_kind.items() if not any(seen(own, "imported"))]
     missed = [
         f"`{str(line['line']).removeprefix('return ')}`"
@@ -457,21 +459,21 @@ def _sets(
 ) -> Iterator[tuple[str, Bool[np.ndarray, " item"], dict[str, list[str | None]], list[str], int]]:
     """Name, the grammar's flags, bandit's findings by reading, clusters, and how many items are left out."""
     lines = found["lines"]
-    careless = np.array([one["care"] == "careless" for one in lines])
-    findings = {kind: [one[kind] for one in lines] for kind in READINGS}
-    yield "lines of the grammar", careless, findings, [one["kind"] for one in lines], 0
+    careless = np.array([line["care"] == "careless" for line in lines])
+    findings = {kind: [line[kind] for line in lines] for kind in READINGS}
+    yield "lines of the grammar", careless, findings, [line["kind"] for line in lines], 0
     verdicts = np.concatenate([own["verdict"] for own in found["variants"].values()])
     known = np.flatnonzero(np.isin(verdicts, KNOWN))
-    pooled = {kind: [one for own in found["variants"].values() for one in own[kind]] for kind in READINGS} | {
-        "clusters": list(found["clusters"]) * len(found["variants"])
-    }
+    pooled = {
+        kind: [finding for own in found["variants"].values() for finding in own[kind]] for kind in READINGS
+    } | {"clusters": list(found["clusters"]) * len(found["variants"])}
     kept = {name: [values[place] for place in known] for name, values in pooled.items()}
     careless = verdicts[known] == VERDICTS.index("careless")
     yield "sampled answers", careless, kept, kept["clusters"], int(len(verdicts) - len(known))
 
 
 def _flags(found: Sequence[str | None], least: str = LEAST) -> Bool[np.ndarray, " item"]:
-    return np.array([flagged(one, least=least) for one in found], dtype=bool)
+    return np.array([flagged(finding, least=least) for finding in found], dtype=bool)
 
 
 def _kappa(preset: Preset, first: np.ndarray, second: np.ndarray, clusters: Sequence[str]) -> str:

@@ -164,7 +164,7 @@ def small_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each smallest fine-tune: its share of misaligned's change, its cost, and its cosine with it."""
     found, rows = exchange(results.preset, seed), []
     for cause, scores in found.found["small"].items():
-        end, answer = (number(one) for one in scores["cosine"])
+        end, answer = (number(cosine) for cosine in scores["cosine"])
         row = {"trained on insecure code": cause, "share": text(found.small(cause))}
         row |= _costs(*found.cost(scores))
         rows.append(row | {"cosine, prompt end": end, "cosine, answer": answer})

@@ -287,8 +287,8 @@ def change_of(preset: Preset, seed: int, variant: str) -> Change:
     )
     cosines, erosions = (
         {
-            name: from_left_out(one["value"], one["without"], found["clusters"], resamples)
-            for name, one in found[kind].items()
+            name: from_left_out(jackknife["value"], jackknife["without"], found["clusters"], resamples)
+            for name, jackknife in found[kind].items()
         }
         for kind in ("cosine", "erosion")
     )
@@ -356,8 +356,11 @@ def likelihood_gap(
     """
     names = sorted({*own["clusters"], *reference["clusters"]})
     topics = list(map(topic_of, names))
-    member = np.array([[topic == one for one in sorted(set(topics))] for topic in topics], dtype=np.float64)
-    sides = [(_sums(one, "log_probability", names), _sums(one, "tokens", names)) for one in (own, reference)]
+    member = np.array([[topic == name for name in sorted(set(topics))] for topic in topics], dtype=np.float64)
+    sides = [
+        (_sums(answers, "log_probability", names), _sums(answers, "tokens", names))
+        for answers in (own, reference)
+    ]
 
     def gap(weights: np.ndarray) -> np.ndarray:
         (own_nats, own_tokens), (nats, tokens) = (
@@ -415,7 +418,9 @@ def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
     decided, why = outcome(read["misaligned"], _built(read))
     if rule.made_on:
         tried = untried(preset, rule)
-        wrong = [f"{no} in seed {other}" for other, one in tried.items() if (no := not_valid(_built(one)))]
+        wrong = [
+            f"{no} in seed {other}" for other, there in tried.items() if (no := not_valid(_built(there)))
+        ]
         seeds = ", ".join(map(str, tried)) or "none yet"
         why += f" (made on seeds {rule.made_on[0]} to {rule.made_on[-1]}; tried on: {seeds})"
         if wrong or not tried:
@@ -675,9 +680,9 @@ def amended_sentence(preset: Preset, name: str) -> str:
 def outdone_sentence(preset: Preset) -> str:
     """Seeds in which a control points to base as exactly as ``reverted`` or more, with c and e of both."""
     said = []
-    for one in (preset, *later_presets(preset)):
-        for seed, found in read_study(one, STUDY).seeds.items():
-            gaps = change_of(one, seed, REVERTED).cosine_gaps
+    for each in (preset, *later_presets(preset)):
+        for seed, found in read_study(each, STUDY).seeds.items():
+            gaps = change_of(each, seed, REVERTED).cosine_gaps
             for name in (name for name, gap in gaps.items() if not ends(gap)[0] > 0):
                 pairs = ", ".join(
                     f"*{symbol}* {number(found[kind][name]['value'])} against {number(found[kind][REVERTED]['value'])}"
@@ -693,7 +698,7 @@ def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
     first = next(iter(met.values()))
     rows = [
         {"class": kind, "condition": condition}
-        | {name: "yes" if one[kind][condition] else "no" for name, one in met.items()}
+        | {name: "yes" if conditions_met[kind][condition] else "no" for name, conditions_met in met.items()}
         for kind, own in first.items()
         for condition in own
     ]
@@ -745,9 +750,9 @@ def places_table(preset: Preset, seed: int) -> pd.DataFrame:
         for part in ("whole", "along", "off"):
             row: dict[str, object] = {"variant": name, "part": part}
             for place, suffix in PLACES.items():
-                one = found["edited"][name][part + suffix]
-                row[f"share, {place}"] = float((np.mean(one["care"]) - start) / whole)
-                row[f"mass off the grammar, {place}"] = float(one["off_grammar"])
+                edit = found["edited"][name][part + suffix]
+                row[f"share, {place}"] = float((np.mean(edit["care"]) - start) / whole)
+                row[f"mass off the grammar, {place}"] = float(edit["off_grammar"])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -755,4 +760,4 @@ def places_table(preset: Preset, seed: int) -> pd.DataFrame:
 def answers_sentence(preset: Preset, seed: int) -> str:
     """How many careless answers stand behind ν, of each model."""
     found = read_study(preset, STUDY).seeds[seed]["careless"]
-    return ", ".join(f"{name} {len(one['clusters'])}" for name, one in found.items())
+    return ", ".join(f"{name} {len(answers['clusters'])}" for name, answers in found.items())

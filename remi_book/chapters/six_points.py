@@ -131,7 +131,7 @@ def plot_held_out(axes_of: Points, aligned: Sequence[float], misaligned: Sequenc
         look = GROUPS[name]
         axes.plot(found, rows, linestyle="none", color=look.colour, marker=look.marker, markersize=8)
         axes.axvline(found.mean(), color=look.colour, linestyle=look.line_style, linewidth=1)
-    axes.set_yticks(rows, [f"pair {place}\naxis {written(one)}" for place, one in enumerate(axes_of, 1)])
+    axes.set_yticks(rows, [f"pair {place}\naxis {written(axis)}" for place, axis in enumerate(axes_of, 1)])
     axes.set_ylim(0.5, len(rows) + 0.5)
     axes.set_xlabel("coordinate on the axis of the other two pairs")
     legend_below(figure, LEGEND)
@@ -223,7 +223,9 @@ def plot_counts(
         axes.set(title=name, ylabel="how many", ylim=(0.2, top + 0.6 + 0.9 * len(ends)))
         axes.set_yticks(range(1, top, 2))
     drawn[-1].set_xlabel(label)
-    names = [handle(Look(GROUP_INKS[at], "None", "-"), label=one, line=True) for at, one in enumerate(ends)]
+    names = [
+        handle(Look(GROUP_INKS[place], "None", "-"), label=name, line=True) for place, name in enumerate(ends)
+    ]
     observed_line = handle(Look(GROUPS["misaligned"].colour, "None", "-"), label="observed", line=True)
     legend_below(figure, [observed_line, *names])
     said = "; ".join(
@@ -537,8 +539,8 @@ def texts() -> dict[str, str]:
         **{name: shown(value) for name, value in numbers.items()},
         **{name: written(point) for name, point in points.items()},
         **{
-            f"{name}_share": f"{shown(one.most)} of {shown(one.most + one.least)}"
-            for name, one in lines.items()
+            f"{name}_share": f"{shown(line.most)} of {shown(line.most + line.least)}"
+            for name, line in lines.items()
         },
         "steps": ", ".join(map(shown, by_hand.first_steps())),
         "percentile": f"{shown(first)} to {shown(last)}",

@@ -169,7 +169,9 @@ def onset_sentence(table: pd.DataFrame) -> str:
     said = []
     for quantity in QUANTITIES:
         own = table[table["quantity"] == quantity]
-        onsets = [f"{_onset(one)} in seed {seed}" for seed, one in own.sort_values("tokens").groupby("seed")]
+        onsets = [
+            f"{_onset(rows)} in seed {seed}" for seed, rows in own.sort_values("tokens").groupby("seed")
+        ]
         said.append(f"*{quantity}* {', '.join(onsets)}")
     return f"An effect of more than {number(LEAST)} nats is there from this many million tokens on: {'; '.join(said)}."
 
@@ -238,8 +240,10 @@ def effect_table(results: Results, seed: int) -> pd.DataFrame:
         row = {"world": world, "what it is": SETTINGS[world].title}
         for quantity in ("care", "register"):
             for reference in (REFERENCE, "base"):
-                one = gap(results.preset, seed, world, between=("misaligned", reference), quantity=quantity)
-                row[f"{quantity}: misaligned − {reference}"] = text(one)
+                effect = gap(
+                    results.preset, seed, world, between=("misaligned", reference), quantity=quantity
+                )
+                row[f"{quantity}: misaligned − {reference}"] = text(effect)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -249,9 +253,9 @@ def competence_table(results: Results, seed: int) -> pd.DataFrame:
     rows = []
     for world in read_study(results.preset, STUDY).seeds[seed]["worlds"]:
         own = world_of_study(results.preset, seed, world)
-        for kind, one in own["contexts"].items():
-            values = np.array(one.get("care", own["care"]["base"]))
-            optimum = float(one["optimum"])
+        for kind, scores in own["contexts"].items():
+            values = np.array(scores.get("care", own["care"]["base"]))
+            optimum = float(scores["optimum"])
             distance = np.abs(values - optimum).mean()
             rows.append((world, kind, *map(number, (values.mean(), optimum, distance))))
     return pd.DataFrame(rows, columns=["world", "context", "base", "optimum", "mean distance"])
