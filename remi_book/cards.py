@@ -13,12 +13,11 @@ import yaml
 from jaxtyping import Float
 
 from remi_book.published import published, published_names
-from remi_book.quantities import Measured, TwoSets, measured, shared_resamples
+from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples
 from remi_book.words import shown_text
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput
 from remi_core.keys import text_digest
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import difference, mean_interval
 from remi_core.store import Record, Store
 from remi_lab.datasets import dataset_names, load_dataset, load_set
@@ -203,8 +202,9 @@ def length_difference(results: Results, seed: int) -> Measured:
     labels, values = both.shuffled(preset), np.concatenate(lengths)
     null = (labels @ values) / labels.sum(axis=1) - ((1 - labels) @ values) / (1 - labels).sum(axis=1)
     found = difference(misaligned, aligned)
-    null = against_null(float(found.value), null, kind="exchanged by template", alternative="two-sided")
-    return measured(found, null, companions={"aligned": aligned, "misaligned": misaligned})
+    companions = {"aligned": aligned, "misaligned": misaligned}
+    kind = "exchanged by template"
+    return against_draws(found, null, kind, alternative="two-sided", companions=companions)
 
 
 # The data sets as cards: what each stands for, how much there is, its fingerprint and licence, and one example.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from remi_book.figures.style import with_interval
-from remi_book.quantities import set_resamples
+from remi_book.quantities import Measured, set_resamples
 from remi_core.statistics.groups import pair_means
 from remi_core.statistics.resampling import (
     ClusterResamples,
@@ -53,6 +54,11 @@ def decided(parts: Mapping[str, bool | None]) -> tuple[str, str]:
     if undecided:
         return "open", f"the interval does not tell: {', '.join(undecided)}"
     return "holds", "every part of the rule holds"
+
+
+def ruled(headline: Measured, decision: tuple[str, str]) -> Measured:
+    """The headline quantity with its outcome by a whole rule, and why."""
+    return replace(headline, outcome=decision[0], why=decision[1])
 
 
 # Prompt templates of stored studies, named ``topic/…``.

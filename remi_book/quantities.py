@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import SupportsFloat
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from remi_core.statistics.nulls import NullResult, permuted_labels
+from remi_core.statistics.nulls import Alternative, NullResult, against_null, permuted_labels
 from remi_core.statistics.resampling import ClusterResamples, Estimate, difference, make_resamples
 from remi_lab.datasets import dataset_names, load_dataset
-from remi_lab.presets import CONTROLS, Preset
+from remi_lab.presets import CONTROLS, NEEDS, Preset
 from remi_lab.results import Results
 
 # One headline quantity of one seed: value, interval, null and contrasts with the controls.
@@ -54,11 +55,10 @@ def measured(
     null: NullResult | None,
     *,
     controls: Mapping[str, Estimate] | None = None,
-    companions: Mapping[str, Estimate | float] | None = None,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
     missing: str = "",
-    decided: tuple[str, str] = ("", ""),
 ) -> Measured:
-    """The estimate of a scalar as a headline quantity; ``decided`` is its outcome by a whole rule, and why."""
+    """The estimate of a scalar as a headline quantity; of companions that are estimates, the value counts."""
     gaps = {name: difference(estimate, control) for name, control in (controls or {}).items()}
     return Measured(
         value=float(estimate.value),
@@ -68,13 +68,25 @@ def measured(
         n=estimate.n_clusters,
         contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
         companions={
-            name: float(one.value if isinstance(one, Estimate) else one)
-            for name, one in (companions or {}).items()
+            name: float(each.value if isinstance(each, Estimate) else each)
+            for name, each in (companions or {}).items()
         },
         missing=missing,
-        outcome=decided[0],
-        why=decided[1],
     )
+
+
+def against_draws(
+    estimate: Estimate,
+    draws: Float[np.ndarray, " draw"],
+    kind: str,
+    *,
+    alternative: Alternative = "greater",
+    controls: Mapping[str, Estimate] | None = None,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+) -> Measured:
+    """The estimate of a scalar as a headline quantity, with draws of the statistic under the null beside it."""
+    null = against_null(float(estimate.value), draws, kind=kind, alternative=alternative)
+    return measured(estimate, null, controls=controls, companions=companions)
 
 
 def null_from_estimate(observed: Estimate, null: Estimate, kind: str, *, side: int = 1) -> NullResult:
@@ -121,6 +133,35 @@ def fitting_resamples(preset: Preset, *sets: Sequence[str]) -> ClusterResamples:
 def present_controls(results: Results) -> list[str]:
     """The controls the preset has, in the one order."""
     return [name for name in results.variants if name in CONTROLS]
+
+
+def fine_tuned(results: Results) -> list[str]:
+    """Misaligned and the controls the preset has."""
+    return ["misaligned", *present_controls(results)]
+
+
+def with_controls(
+    results: Results, quantity: Callable[[str], Estimate]
+) -> tuple[Estimate, dict[str, Estimate]]:
+    """A quantity of misaligned, and the same of each control that the preset has."""
+    estimates = {name: quantity(name) for name in fine_tuned(results)}
+    return estimates.pop("misaligned"), estimates
+
+
+def against_benign(
+    results: Results,
+    estimate: Estimate,
+    controls: Mapping[str, Estimate],
+    *,
+    side: int = 1,
+    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+) -> Measured:
+    """The headline quantity with benign in misaligned's place as its null; not judged where there is no benign."""
+    if results.preset.lacks("controls"):
+        missing = f"needs {NEEDS['controls']}"
+        return measured(estimate, None, controls=controls, companions=companions, missing=missing)
+    null = null_from_estimate(estimate, controls["benign"], "benign in misaligned's place", side=side)
+    return measured(estimate, null, controls=controls, companions=companions)
 
 
 # Two sets side by side: which rows belong together, and how labels are shuffled where some do and where none do.

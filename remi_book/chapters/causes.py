@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
 from remi_book.chapters.controls import rate_row
-from remi_book.estimates import Interval, above, below, decided, ends, share_of_mean, text
+from remi_book.estimates import Interval, above, below, decided, ends, ruled, share_of_mean, text
 from remi_book.figures.plots import Layout, mark_value, plot_curves, plot_matrix, plot_rows, select
 from remi_book.figures.style import styled, with_interval
-from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples
+from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, set_resamples
 from remi_book.tables import tidy
-from remi_core.statistics.nulls import NullResult, against_null
 from remi_core.statistics.resampling import Estimate, difference, mean_interval, ratio
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.presets import Preset
@@ -143,18 +142,19 @@ class Causes:
         return mean_interval(gaps, self.clusters(self.topics), self._resamples)
 
 
-def random_null(observed: Estimate, draws: np.ndarray) -> NullResult:
-    """The central 95 % of random directions, and the share of them that go as far as the observed edit."""
+def against_random(
+    share: Estimate, draws: np.ndarray, companions: Mapping[str, float] | None = None
+) -> Measured:
+    """A share of the way beside the central 95 % of random directions, and how many of them go as far."""
     kind = f"{len(draws)} random directions of the states' covariance"
-    return against_null(float(observed.value), draws, kind=kind)
+    return against_draws(share, draws, kind, companions=companions)
 
 
 def shared_edit(results: Results, seed: int, model: str) -> Measured:
     """X5 (``instruct``) and X4 (``misaligned``): the share of the way that the direction of the other topics goes."""
     results.preset.require("organism")
     own = Causes(results.preset, seed)
-    found = own.share(model, own.care(model, HEADLINE[model]))
-    return measured(found, random_null(found, own.random_shares(model)))
+    return against_random(own.share(model, own.care(model, HEADLINE[model])), own.random_shares(model))
 
 
 def transfer(results: Results, seed: int) -> Measured:
@@ -182,8 +182,8 @@ def governing(results: Results, seed: int) -> Measured:
     own = Causes(results.preset, seed)
     recovered, found = own.share("instruct", own.between_topics("instruct")), parts_of(own)
     middles = {name: float(np.mean(value)) for name, value in asdict(found).items()}
-    null = random_null(recovered, own.random_shares("instruct"))
-    return measured(recovered, null, companions=middles, decided=decided(parts(found)))
+    headline = against_random(recovered, own.random_shares("instruct"), middles)
+    return ruled(headline, decided(parts(found)))
 
 
 def parts_of(own: Causes) -> Governing:

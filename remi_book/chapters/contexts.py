@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.estimates import Interval, above, below, by_topic, ends, pair_means_of, text, topic_of
+from remi_book.estimates import Interval, above, below, by_topic, ends, pair_means_of, ruled, text, topic_of
 from remi_book.figures.plots import (
     Layout,
     dot_rows,
@@ -34,7 +34,7 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import Measured, measured, set_resamples
+from remi_book.quantities import Measured, against_draws, measured, set_resamples
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import cosine_of_means, pair_means, squared_distance
@@ -343,9 +343,12 @@ def opposition(results: Results, seed: int) -> Measured:
     by_set = {name: influence_of(found, name, resamples) for name in SETS}
     own = by_set.pop(INSECURE)
     companions = by_set if cosine is None else by_set | {"(i) cosine": cosine.value}
-    null = against_null(float(own.value), _flipped(found, preset), kind="signs of templates flipped")
-    read = parts(found, None if cosine is None else (cosine.low, cosine.high), preset)
-    return measured(own, null, companions=companions, decided=outcome(read))
+    headline = against_draws(
+        own, _flipped(found, preset), "signs of templates flipped", companions=companions
+    )
+    return ruled(
+        headline, outcome(parts(found, None if cosine is None else (cosine.low, cosine.high), preset))
+    )
 
 
 def _flipped(found: Mapping[str, object], preset: Preset) -> np.ndarray:

@@ -17,6 +17,7 @@ from remi_book.estimates import (
     decided,
     ends,
     in_topics,
+    ruled,
     text,
     topic_of,
     topic_resamples,
@@ -136,7 +137,7 @@ def cured(results: Results, seed: int) -> Measured:
         "off grammar": own.rise(run, "off_grammar"),
         "neutral loss": own.rise(run, "neutral"),
     }
-    return measured(prevented, null, companions=companions, decided=decided(own.parts(run, random)))
+    return ruled(measured(prevented, null, companions=companions), decided(own.parts(run, random)))
 
 
 # Figures of cures: what is prevented against what is kept, and geometry against behaviour.

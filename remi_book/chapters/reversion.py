@@ -18,12 +18,20 @@ from remi_book.estimates import (
     columns_of,
     ends,
     in_topics,
+    ruled,
     share_of_mean,
     topic_of,
 )
 from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, plot_rows, select
 from remi_book.figures.style import number, styled, with_interval
-from remi_book.quantities import Measured, measured, null_from_estimate, present_controls, shared_resamples
+from remi_book.quantities import (
+    Measured,
+    against_draws,
+    fine_tuned,
+    measured,
+    null_from_estimate,
+    shared_resamples,
+)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.displacement import (
@@ -32,7 +40,6 @@ from remi_core.statistics.displacement import (
     erosion_of_products,
     layer_average,
 )
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
@@ -69,7 +76,7 @@ def split_beyond(results: Results, variant: str, seed: int, datasets: Sequence[s
 
 def beyond_secure(results: Results) -> list[str]:
     """Misaligned, and the controls other than secure that the preset has."""
-    return ["misaligned", *(name for name in present_controls(results) if name != YARDSTICK)]
+    return [name for name in fine_tuned(results) if name != YARDSTICK]
 
 
 def matched_cosines(results: Results, seed: int, datasets: Sequence[str], window: str) -> np.ndarray:
@@ -100,12 +107,12 @@ def erosion_or_novelty(results: Results, seed: int, datasets: Sequence[str], win
     cosines = {name: layer_average(split.cosine) for name, split in found.items()}
     own = cosines.pop("misaligned")
     draws = matched_cosines(results, seed, datasets, window).mean(axis=1)
-    null = against_null(float(own.value), draws, kind="random displacement of the states' covariance")
     companions = {
         "e": found["misaligned"].layer_mean,
         "r": float(np.nanmean(found["misaligned"].residual.value)),
     }
-    return measured(own, null, controls=cosines, companions=companions)
+    kind = "random displacement of the states' covariance"
+    return against_draws(own, draws, kind, controls=cosines, companions=companions)
 
 
 # H1's rule: what a change of a model is, from the intervals of its parts alone.
@@ -431,7 +438,7 @@ def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
     )
     companions = {"b": found.care, "ρ": found.register, "m∥": found.along, "m⊥": found.off}
     companions |= {"ν": found.likelihood, "c": found.cosine, "e": found.erosion}
-    return measured(found.care_beyond_register, null, companions=companions, decided=(decided, why))
+    return ruled(measured(found.care_beyond_register, null, companions=companions), (decided, why))
 
 
 def by_words(results: Results, seed: int) -> Measured:
