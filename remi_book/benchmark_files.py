@@ -132,7 +132,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         row: Target(**target)
         for row, target in yaml.safe_load(
-            Path(__file__).with_name("benchmark_targets.yaml").read_text(encoding="utf-8")
+            Path(__file__).with_name("benchmark_files.yaml").read_text(encoding="utf-8")
         ).items()
     }
 )

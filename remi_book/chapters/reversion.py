@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
@@ -142,24 +144,14 @@ class Rule:
     """Seeds that had been seen when the rule was made: in them it proves nothing."""
 
 
-DECLARED = Rule()
-AMENDED = Rule(smallest=LIKELY, of_whole=True, made_on=(0, 1, 2))
-"""Made since the declared rule misses the truth ``reverted`` in two seeds. The margin is the one that ν was declared
-with. On seed 3, trained afterwards, benign points to base more exactly than half of the way there does."""
-AMENDED_AGAIN = Rule(smallest=LIKELY, of_whole=True, beside_controls=False, made_on=(0, 1, 2, 3, 4))
-"""Made since the amended rule misses ``reverted`` in seed 3. On seed 5, trained afterwards, most of what ``persona``
-does lies off base's way, so that it reads as novel besides."""
-BY_WORDS = Rule(
-    smallest=LIKELY, of_whole=True, beside_controls=False, novel_by_place=False, made_on=(0, 1, 2, 3, 4, 5)
-)
-"""Made since the rule amended again misses ``persona`` in seed 5. Written before the bases of preset ``confirm``
-were trained, to be judged on them alone."""
 RULES: Mapping[str, Rule] = {
-    "declared": DECLARED,
-    "amended": AMENDED,
-    "amended again": AMENDED_AGAIN,
-    "by words": BY_WORDS,
+    name: Rule(**fields | {"made_on": tuple(fields.get("made_on", ()))})
+    for name, fields in yaml.safe_load(
+        Path(__file__).with_name("reversion_rules.yaml").read_text(encoding="utf-8")
+    ).items()
 }
+"""Name → rule: the declared one, and those that were made after bases had been seen, in order."""
+DECLARED = RULES["declared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,7 +435,7 @@ def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
 
 def by_words(results: Results, seed: int) -> Measured:
     """H1.words: the same by the rule that was written before the bases of preset ``confirm`` were trained."""
-    return reversion(results, seed, BY_WORDS)
+    return reversion(results, seed, RULES["by words"])
 
 
 def _built(read: Mapping[str, str]) -> dict[str, str]:
@@ -627,7 +619,7 @@ NAMES: Mapping[str, str] = {
     "likelihood": "ν (nats a token)",
 }
 """Part of a ``Change`` → how figures and tables call it."""
-AMENDMENTS = ("amended", "amended again", "by words")
+AMENDMENTS = tuple(name for name, rule in RULES.items() if rule.made_on)
 """Rules that were made after bases had been seen, in order."""
 PLACES = {"prompt's end and answer": "", "prompt's end alone": ", prompt end"}
 """Where a displacement is added → the end of its name in the study."""
