@@ -709,22 +709,14 @@ def centred_components(audit: Audit) -> Sides:
 
         def shares(weights: np.ndarray, *, centred: bool = centred) -> np.ndarray:
             return np.array(
-                [mean_share(vectors.rows, row[index], n_components, centred=centred) for row in weights]
+                [
+                    component_shares(vectors.rows, row[index], n_components, centred=centred).sum()
+                    for row in weights
+                ]
             )
 
         sides.append(cluster_estimate(shares, names, audit.few(shared_resamples(audit.results.preset))))
     return {"mean_shift": tuple(sides)}
-
-
-def mean_share(
-    rows: Float[np.ndarray, "dialogue d_model"],
-    weights: Float[np.ndarray, " dialogue"],
-    n_components: int,
-    *,
-    centred: bool,
-) -> float:
-    """Share of the squared length of the weighted mean row inside the span of the top right singular vectors."""
-    return float(component_shares(rows, weights, n_components, centred=centred).sum())
 
 
 def component_shares(
@@ -750,8 +742,6 @@ def component_shares(
 
 
 # All switches of the audit by row, and what each quantity is expected to do.
-
-DECLARED = Path(__file__).with_name("audit_switches.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -784,10 +774,10 @@ class Switch:
 @cache
 def declared() -> tuple[Switch, ...]:
     """Every switch, group by group; quantities as written before anything was measured, and those added afterwards."""
-    entries = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))
+    text = Path(__file__).with_name("audit_switches.yaml").read_text(encoding="utf-8")
     return tuple(
         Switch(**entry | {"quantities": tuple(Quantity(**quantity) for quantity in entry["quantities"])})
-        for entry in entries
+        for entry in yaml.safe_load(text)
     )
 
 

@@ -217,7 +217,6 @@ def plot_centring(
 
 # The audit as tables: every switch off and on, which way it moved, and the rows that are no switch.
 
-ROWS = Path(__file__).with_name("audit_rows.yaml")
 SIDES = ("off", "on", "difference")
 COLUMNS = ["row", "key", "group", "severity", "label", "unit", "expected", "seed", "afterwards"]
 COLUMNS += [name + end for name in SIDES for end in ("", "_low", "_high")]
@@ -334,10 +333,10 @@ def missing_sentence(audited: Audited) -> str:
 
 def no_switch_table(severity: str) -> pd.DataFrame:
     """The rows of the audit that are no switch: "AB" why they cannot be one, "C" what became of them."""
-    entries = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
+    text = Path(__file__).with_name("audit_rows.yaml").read_text(encoding="utf-8")
     rows = [
         (str(entry["row"]), entry["severity"], entry["title"], entry["here"])
-        for entry in entries
+        for entry in yaml.safe_load(text)
         if entry["severity"] in severity
     ]
     return pd.DataFrame(rows, columns=["row", "severity", "in the release", "here"])
