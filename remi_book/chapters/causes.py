@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from remi_book.chapters.controls import rate_row
 from remi_book.estimates import Interval, above, below, decided, ends, ruled, share_of_mean, text
@@ -242,6 +243,7 @@ def plot_doses(table: pd.DataFrame, random: tuple[float, float], *, seed: int) -
         select(tidied, {"seed": seed}), layout, lines="quantity", position="dose", seeds=tidied
     )
     mark_value(figure.axes[0], 1, "misaligned", vertical=False)
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their doses
     return figure
 
 

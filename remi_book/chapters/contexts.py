@@ -418,8 +418,10 @@ def plot_influence(table: pd.DataFrame, *, seed: int) -> Figure:
         about="Influence by set, with intervals",
         across="influence on held-out topics, nats per unit of rate (above 0: towards careless)",
         marks={0: ""},
+        height=0.3,
     )
-    return plot_rows(select(table, {"seed": seed}), layout, by="set", lines="set", seeds=table)
+    rows = table.assign(row=table["set"])
+    return plot_rows(select(rows, {"seed": seed}), layout, by="row", lines="set", seeds=rows, spread=0.0)
 
 
 def plot_parts(table: pd.DataFrame, *, seed: int) -> Figure:

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from remi_book.estimates import in_topics, share_of_mean, text
 from remi_book.figures.output import Shown, shown
@@ -98,6 +99,7 @@ def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
         height=2.0,
     )
     figure = plot_curves(select(table, {"seed": seed}), layout, position="dose")
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their doses
     # Lines, since a dose such as a rate is smaller than the strokes that stand for seeds.
     for axes, quantity in zip(figure.axes, dict.fromkeys(table["quantity"]), strict=True):
         others = table[(table["quantity"] == quantity) & (table["seed"] != seed)].sort_values("dose")

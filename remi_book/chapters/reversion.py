@@ -486,8 +486,10 @@ def plot_control_shares(table: pd.DataFrame, *, seeds: pd.DataFrame | None = Non
         across="{}",
         shared=False,
         marks={0: "instruct", 1: ""},
+        height=0.3,
     )
-    return plot_rows(table, layout, by="variant", seeds=seeds)
+    table, seeds = (each if each is None else each.assign(row=each["variant"]) for each in (table, seeds))
+    return plot_rows(table, layout, by="row", seeds=seeds, spread=0.0)
 
 
 @styled

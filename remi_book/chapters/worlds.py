@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from remi_book.estimates import in_topics, text, topic_of, topic_resamples
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
@@ -112,7 +113,9 @@ def plot_phases(table: pd.DataFrame, *, panels: Mapping[str, Sequence[str]], see
         height=2.0,
     )
     first = select(tidied, {"seed": seed})
-    return plot_curves(first, layout, lines="quantity", position="tokens", seeds=tidied)
+    figure = plot_curves(first, layout, lines="quantity", position="tokens", seeds=tidied)
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their tokens
+    return figure
 
 
 def plot_worlds(table: pd.DataFrame) -> Figure:
