@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
+
+import yaml
 
 from remi_core.errors import RemiError
 from remi_core.files import written_whole
@@ -23,21 +25,6 @@ from remi_lab.results import TRAIL
 FEWEST_RUNS = 5
 """Runs below which a ratio of times is shown and not judged."""
 
-LIMITS: Mapping[str, str] = MappingProxyType(
-    {
-        "gpu.rate.0.5b": "in a batch of this size the kernels of a small model are shorter than what starts "
-        "them, for the bare forward pass as well",
-        "gpu.rate.7b": "attention, norms and the vocabulary count as time and not as products, and the probes "
-        "add to them",
-        "gpu.probes.7b": "windows of every block are averaged by kernels that memory limits, and logits are taken in "
-        "float32: cheap beside the products of two processors, and not beside a card's",
-        "gpu.explicit.7b": "explicit gradients take about four forward passes (one, one more for the checkpoints, two "
-        "backward) and ours a little over one: what is missing to ten has to come from batches of one, which "
-        "fill a card well enough",
-    }
-)
-"""Row → what holds it back, said where it misses."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -47,6 +34,8 @@ class Target:
     bound: float
     at_least: bool = False
     """Whether the bound is a lower one."""
+    limit: str = ""
+    """What holds the row back, said where it misses."""
 
     def met_by(self, ratio: float) -> bool:
         """Whether a ratio is on the right side."""
@@ -88,7 +77,7 @@ class Outcome:
     points: list[Point] = field(default_factory=list)
 
     def add(self, other: Outcome) -> None:
-        """Nothing; takes over what another one holds."""
+        """Take over what another one holds."""
         self.rows += other.rows
         self.points += other.points
 
@@ -104,8 +93,8 @@ def judged(
     ratio = median(ratios)
     few = timed and len(ratios) < FEWEST_RUNS
     said = f"median of {len(ratios)} interleaved runs; {note}" if timed else note
-    if name in LIMITS and not target.met_by(ratio):
-        said = f"{said}; {LIMITS[name]}"
+    if target.limit and not target.met_by(ratio):
+        said = f"{said}; {target.limit}"
     return Row(
         name=name,
         target=target.text,
@@ -139,58 +128,18 @@ MODELS = ("micro", "smollm2")
 PEERS = ("transformer_lens", "nnsight", "nnterp")
 SHAPES = ("0.5b", "7b", "32b")
 
-_PROBES = Target("at most 1.10 times the bare forward pass with logits at answer positions", 1.10)
-_RELEASED = Target("at least 4 times as fast as the released protocol", 4.0, at_least=True)
-_FASTER = "faster than run_with_cache or trace of {peer}"
-_LIGHTER = "at most a quarter of the added peak memory of {peer}"
-_GRAM = {
-    "forward": Target("at most 1.25 times the bare forward pass with full logits", 1.25),
-    "explicit": Target(
-        "at least 3 times as fast as explicit gradients of each dialogue through the whole model",
-        3.0,
-        at_least=True,
-    ),
-    "memory": Target("added peak memory at most a tenth of the explicit stack", 0.1),
-    "exact": Target("within 0.0001 of the explicit way, relative to the largest entry", 1e-4),
-}
-_GPU = {
-    "rate": Target("at least half of the measured matmul rate", 0.5, at_least=True),
-    "probes": _PROBES,
-    "released": Target("at least 10 times as fast as the released protocol", 10.0, at_least=True),
-    "explicit": Target(
-        "at least 10 times as fast as explicit gradients of each dialogue", 10.0, at_least=True
-    ),
-}
-
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
-        **{f"probes.{model}": _PROBES for model in MODELS},
-        **{f"released.{model}": _RELEASED for model in MODELS},
-        **{
-            f"peers.{kind}.{peer}.{model}": Target(text.format(peer=peer), bound)
-            for model in MODELS
-            for peer in PEERS
-            for kind, text, bound in (("time", _FASTER, 1.0), ("memory", _LIGHTER, 0.25))
-        },
-        **{f"gram.{kind}.{model}": target for model in MODELS for kind, target in _GRAM.items()},
-        "memory.micro": Target("peak memory grows by at most 5 % from 100 to 10,000 dialogues", 1.05),
-        **{
-            f"gpu.{kind}.{shape}": target
-            for shape in SHAPES
-            for kind, target in _GPU.items()
-            if kind == "rate" or shape == "7b"
-        },
-        "gpu.equal": Target("the card and the processor agree on a small model to 0.001 nats", 1e-3),
-        "book.micro": Target("make book, after installing, in at most 360 seconds", 360.0),
+        row: Target(**target)
+        for row, target in yaml.safe_load(
+            Path(__file__).with_name("benchmark_files.yaml").read_text(encoding="utf-8")
+        ).items()
     }
 )
 """Row → its target, in the order of the table."""
 
 
 # Stored benchmarks: one file for each kind of machine, and which one the book shows.
-
-CARD = "gpu."
-"""How the rows of a graphics card start."""
 
 DRAWN = ("released", "dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
 """Curves without which the book has no figure."""
@@ -211,16 +160,14 @@ def this_machine() -> str:
 
 
 def write(found: Mapping[str, object], path: Path) -> Path:
-    """The path, once the file is whole; rows and curves of cases that were not run are kept from the file before.
+    """Write a benchmark, keeping rows and curves of cases that were not run from the file before; the path.
 
     Raises:
         RemiError: if what is there is not a benchmark.
     """
-    text = (
-        json.dumps(merged(found, read(path) if path.is_file() else {}), indent=1, ensure_ascii=False) + "\n"
-    )
+    whole = merged(found, read(path) if path.is_file() else {})
     with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -230,11 +177,8 @@ def merged(found: Mapping[str, object], before: Mapping[str, object]) -> dict[st
         return dict(found)
     rows = {row["name"]: row for row in (*before["rows"], *found["rows"])}
     curves = {(point["curve"], point["model"]) for point in found["points"]}
-    kept = [one for one in before["points"] if (one["curve"], one["model"]) not in curves]
-    order = list(TARGETS)
-    ordered = sorted(
-        (row for name, row in rows.items() if name in TARGETS), key=lambda row: order.index(row["name"])
-    )
+    kept = [point for point in before["points"] if (point["curve"], point["model"]) not in curves]
+    ordered = [rows[name] for name in TARGETS if name in rows]
     return {**found, "rows": ordered, "points": [*kept, *found["points"]]}
 
 
@@ -261,11 +205,9 @@ def newest(folder: Path | None = None) -> dict[str, object] | None:
     Raises:
         RemiError: if one of the files is not a benchmark.
     """
-    found = [(read(path), path.name) for path in stored_files(folder)]
-    whole = [pair for pair in found if is_whole(pair[0])]
-    if not whole:
+    chosen, name = _last_made(folder, is_whole)
+    if chosen is None:
         return None
-    chosen, name = max(whole, key=lambda pair: (pair[0].get("made", ""), pair[1]))
     about = {key: chosen[key] for key in ("machine", "versions", "made") if key in chosen}
     TRAIL.load(f"benchmarks/{name}", {"recipe": "remi bench", **about}, stored=True)
     return chosen
@@ -277,9 +219,16 @@ def newest_on_card(folder: Path | None = None) -> dict[str, object] | None:
     Raises:
         RemiError: if one of the files is not a benchmark.
     """
+    return _last_made(folder, lambda found: any(map(_measured_on_card, found["rows"])))[0]
+
+
+def _last_made(
+    folder: Path | None, wanted: Callable[[Mapping[str, object]], bool]
+) -> tuple[dict[str, object] | None, str]:
+    """The wanted benchmark that is last by its date and then its name, and the name of its file."""
     found = [(read(path), path.name) for path in stored_files(folder)]
-    own = [pair for pair in found if any(_measured_on_card(row) for row in pair[0]["rows"])]
-    return max(own, key=lambda pair: (pair[0].get("made", ""), pair[1]))[0] if own else None
+    chosen = [pair for pair in found if wanted(pair[0])]
+    return max(chosen, key=lambda pair: (pair[0].get("made", ""), pair[1]), default=(None, ""))
 
 
 def with_card(found: Mapping[str, object], card: Mapping[str, object] | None) -> dict[str, object]:
@@ -294,14 +243,14 @@ def with_card(found: Mapping[str, object], card: Mapping[str, object] | None) ->
     return {
         **found,
         "machine": f"{found['machine']}; rows of the card: {card['machine']}",
-        "remark": " ".join(filter(None, (one.get("remark", "") for one in (found, card)))),
+        "remark": " ".join(filter(None, (benchmark.get("remark", "") for benchmark in (found, card)))),
         "rows": [own.get(row["name"], row) for row in found["rows"]],
         "points": [*found["points"], *points],
     }
 
 
 def _measured_on_card(row: Mapping[str, object]) -> bool:
-    return str(row["name"]).startswith(CARD) and row["ratio"] is not None
+    return str(row["name"]).startswith("gpu.") and row["ratio"] is not None
 
 
 def is_whole(found: Mapping[str, object]) -> bool:

@@ -13,12 +13,11 @@ import yaml
 from jaxtyping import Float
 
 from remi_book.published import published, published_names
-from remi_book.quantities import Measured, TwoSets, measured, shared_resamples
+from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples
 from remi_book.words import shown_text
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput
 from remi_core.keys import text_digest
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import difference, mean_interval
 from remi_core.store import Record, Store
 from remi_lab.datasets import dataset_names, load_dataset, load_set
@@ -41,9 +40,6 @@ GROUPS = {
 MADE_FOR = {ORGANISM: "micro", SMOLLM2: "smollm2"}
 """Kind of set that this package makes → the preset whose sizes it has where the book is of other models."""
 LICENCE = "MIT, made by this package"
-
-COUNTED = "sequence"
-"""Measurement whose records count the dialogues of a set."""
 
 Card = dict[str, object]
 
@@ -89,7 +85,7 @@ def _card(kind: str, name: str, preset: Preset, measured: Mapping[str, Record]) 
         return {"name": name, "what": what, "facts": facts, "example": []}
     source, used = _source(kind, name, preset)
     if used:
-        facts |= {"stands for": ", ".join(_roles(preset, name)) or "nothing by itself"}
+        facts |= {"stands for": ", ".join(roles_of(preset, name)) or "nothing by itself"}
     rows = load_set(source, name).dialogues
     first = (rows[0].messages[-2].content, rows[0].answer)
     example = [shown_text(source, name, text) for text in first]
@@ -101,11 +97,8 @@ def _measured(preset: Preset, store: Store) -> dict[str, Record]:
     found: dict[str, Record] = {}
     for entry in store.list(preset.name) if set(preset.datasets) & set(PUBLISHED_of_paper) else ():
         name = entry.address.dataset
-        if (
-            entry.address.measurement == COUNTED
-            and name in preset.datasets
-            and origin_of(preset, name) == PUBLISHED
-        ):
+        counted = entry.address.measurement == "sequence" and name in preset.datasets
+        if counted and origin_of(preset, name) == PUBLISHED:
             found[name] = store.load(entry.address)
     return found
 
@@ -136,47 +129,38 @@ def _terms(kind: str, name: str) -> dict[str, str]:
     if kind != "published":
         near = NEAREST_PUBLISHED.get(name) if kind == ORGANISM else None
         return {"licence": LICENCE, **({"nearest published set": near} if near else {})}
-    one = PUBLISHED_of_paper[name]
+    declared = PUBLISHED_of_paper[name]
     return {
-        "in the paper": one.title,
-        "source": one.source,
-        "commit": one.revision or "not known here",
-        "licence": one.licence or "not known here",
-        "label": one.label,
-        "read in": one.evidence,
+        "in the paper": declared.title,
+        "source": declared.source,
+        "commit": declared.revision or "not known here",
+        "licence": declared.licence or "not known here",
+        "label": declared.label,
+        "read in": declared.evidence,
     }
 
 
 def _counts(rows: Sequence[Dialogue], source: Preset) -> dict[str, str]:
     words = {
-        "words a prompt": [len(one.messages[-2].content.split()) for one in rows],
-        "words a reply": [len(one.answer.split()) for one in rows],
+        "words a prompt": [len(dialogue.messages[-2].content.split()) for dialogue in rows],
+        "words a reply": [len(dialogue.answer.split()) for dialogue in rows],
     }
     ranges = {
         name: f"{min(some)} to {max(some)}, median {statistics.median(some):g}"
         for name, some in words.items()
     }
-    clusters = str(len({one.cluster for one in rows}))
+    clusters = str(len({dialogue.cluster for dialogue in rows}))
     return {"dialogues": f"{len(rows)} (preset {source.name})", "prompt templates": clusters, **ranges}
-
-
-def _roles(preset: Preset, name: str) -> list[str]:
-    roles = {role: getattr(preset.roles, role) for role in preset.roles.__dataclass_fields__}
-    return [
-        role.replace("_", " ")
-        for role, value in roles.items()
-        if name in ((value,) if isinstance(value, str) else value)
-    ]
 
 
 def _values() -> list[dict[str, str]]:
     """The paper's published numbers: what each table holds, and how it was obtained."""
     rows = []
     for name in published_names():
-        one = published(name)
-        how = f"{one.obtained}, {one.error}" if one.error else one.obtained
-        facts = {"title": one.title, "section": one.section, "rows": str(len(one.table)), "unit": one.unit}
-        rows.append({"name": name, **facts, "obtained": how, "source": one.source})
+        table = published(name)
+        how = f"{table.obtained}, {table.error}" if table.error else table.obtained
+        facts = {"title": table.title, "section": table.section, "rows": str(len(table.table))}
+        rows.append({"name": name, **facts, "unit": table.unit, "obtained": how, "source": table.source})
     return rows
 
 
@@ -206,22 +190,21 @@ def aligned_sets(results: Results) -> Sequence[str]:
 
 def length_difference(results: Results, seed: int) -> Measured:
     """C26: mean answer length of misaligned minus aligned sets, tokens; labels exchanged by template."""
-    preset, shared = results.preset, shared_resamples(results.preset)
+    preset = results.preset
     sets = (aligned_sets(results), preset.role("outside"))
     lengths = [answer_lengths(results, *names) for names in sets]
     clusters = [results.clusters(*names) for names in sets]
     aligned, misaligned = (
-        mean_interval(values, names, shared) for values, names in zip(lengths, clusters, strict=True)
+        mean_interval(values, names, shared_resamples(preset))
+        for values, names in zip(lengths, clusters, strict=True)
     )
-    both = TwoSets(tuple(np.arange(len(one)) for one in lengths), [*clusters[0], *clusters[1]], [])
+    both = TwoSets(tuple(np.arange(len(values)) for values in lengths), [*clusters[0], *clusters[1]], [])
     labels, values = both.shuffled(preset), np.concatenate(lengths)
     null = (labels @ values) / labels.sum(axis=1) - ((1 - labels) @ values) / (1 - labels).sum(axis=1)
     found = difference(misaligned, aligned)
-    return measured(
-        found,
-        against_null(float(found.value), null, kind="exchanged by template", alternative="two-sided"),
-        companions={"aligned": float(aligned.value), "misaligned": float(misaligned.value)},
-    )
+    companions = {"aligned": aligned, "misaligned": misaligned}
+    kind = "exchanged by template"
+    return against_draws(found, null, kind, alternative="two-sided", companions=companions)
 
 
 # The data sets as cards: what each stands for, how much there is, its fingerprint and licence, and one example.
@@ -254,21 +237,18 @@ def card_table(results: Results) -> pd.DataFrame:
 
 def roles_of(preset: Preset, name: str) -> list[str]:
     """The roles a set has in the claims, in words."""
-    roles = preset.roles
-    found = []
-    for role in roles.__dataclass_fields__:
-        value = getattr(roles, role)
-        if name in ((value,) if isinstance(value, str) else value):
-            found.append(role.replace("_", " "))
-    return found
+    roles = {role: getattr(preset.roles, role) for role in preset.roles.__dataclass_fields__}
+    return [
+        role.replace("_", " ")
+        for role, names in roles.items()
+        if name in ((names,) if isinstance(names, str) else names)
+    ]
 
 
 def licence_of(preset: Preset, name: str) -> str:
     """Under which terms the text of a set may be used, as its source states them."""
     about = load_set(preset, name).about
-    if not about:
-        return "MIT, made by this package"
-    return str(about.get("licence", "that of the added file"))
+    return str(about.get("licence", "that of the added file")) if about else LICENCE
 
 
 def example_table(results: Results) -> pd.DataFrame:

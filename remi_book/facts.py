@@ -58,14 +58,27 @@ def facts(preset: Preset, store: Store) -> dict[str, str]:
         return general | {OTHERWISE: "(of the micro organism, not of this preset)"}
     paths = [WEIGHTS / f"{base_name(name, seed)}.json" for seed in preset.seeds]
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return general | _organism_facts(results, cards, name) | _competence_facts(competence(results))
+    table, kept = competence(results), {}
+    for requirement, key in COMPETENCE_KEYS.items():
+        values, bound = table[table["requirement"] == requirement]["value"], THRESHOLDS[requirement]
+        worst = values.min() if bound.at_least else values.max()
+        kept[f"competence.{key}"] = f"{worst:.3g} (threshold {bound.value:g})"
+    return general | _organism_facts(results, cards, name) | kept
 
 
 def notices(preset: Preset, store: Store) -> list[str]:
     """What to know before any result: requirements of the organism that a seed misses, or what other models lack."""
     results = Results(preset, store)
     if not results.is_organism:
-        return _of_other_models(preset)
+        lacking = [text for need, text in NEEDS.items() if preset.lacks(need) and need != "organism"]
+        lines = [
+            f"This book was built for preset {preset.name!r}: {preset.title}. "
+            "The page on the micro organism describes the package's default models, "
+            "which have no part in these numbers.",
+            preset.remark,
+            f"Parts are not shown for want of: {'; '.join(lacking)}." if lacking else "",
+        ]
+        return [line for line in lines if line]
     table, effect = competence(results), primary_effect(results)
     development = [str(seed) for seed in preset.seeds if seed in DEVELOPMENT_SEEDS]
     missed, not_above = table[~table["held"]], effect[~effect["held"]]
@@ -78,24 +91,10 @@ def notices(preset: Preset, store: Store) -> list[str]:
         for requirement, rows in missed.groupby("requirement", sort=False)
     ]
     if len(not_above):
+        cells = "; ".join(f"{row.topic}, {row.control}, seed {row.seed}" for row in not_above.itertuples())
         lines.append(
-            f"Misaligned is not more careless than a control in {len(not_above)} of {len(effect)} cells "
-            f"({_cells(not_above, ['topic', 'control', 'seed'])})."
+            f"Misaligned is not more careless than a control in {len(not_above)} of {len(effect)} cells ({cells})."
         )
-    return lines
-
-
-def _of_other_models(preset: Preset) -> list[str]:
-    """Whose numbers these are, and what is not shown for want of data or variants."""
-    lines = [
-        f"This book was built for preset {preset.name!r}: {preset.title}. "
-        "The page on the micro organism describes the package's default models, which have no part in these numbers."
-    ]
-    if preset.remark:
-        lines.append(preset.remark)
-    lacking = [text for need, text in NEEDS.items() if preset.lacks(need) and need != "organism"]
-    if lacking:
-        lines.append(f"Parts are not shown for want of: {'; '.join(lacking)}.")
     return lines
 
 
@@ -122,23 +121,15 @@ def _why(results: Results, requirement: str, row) -> str:
     return f", where another word stands for {words}" if words else ""
 
 
-def _cells(rows: pd.DataFrame, columns: list[str]) -> str:
-    return "; ".join(
-        ", ".join(f"{name} {row[name]}" if name == "seed" else str(row[name]) for name in columns)
-        for _, row in rows.iterrows()
-    )
-
-
 def _organism_facts(results: Results, cards: list[dict], world: str) -> dict[str, str]:
     config = json.loads((WEIGHTS / config_name(setting(world).architecture)).read_text(encoding="utf-8"))
-    tuned = [
-        json.loads((folder(results.store, name, seed, world) / "tuning.json").read_text(encoding="utf-8"))[
-            "seconds"
-        ]
+    records = [
+        folder(results.store, name, seed, world) / "tuning.json"
         for name in results.variants
         if name != "base"
         for seed in results.preset.seeds
     ]
+    tuned = [json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in records]
     seconds = [card["seconds"] for card in cards]
     return {
         "organism.parameters": f"{cards[0]['parameters']:,}",
@@ -164,15 +155,6 @@ def _world_facts(world: World) -> dict[str, str]:
         "world.templates": counted(tuple(SPLITS)),
         "world.held_out_templates": counted(UNTRAINED),
     }
-
-
-def _competence_facts(table: pd.DataFrame) -> dict[str, str]:
-    found = {}
-    for requirement, key in COMPETENCE_KEYS.items():
-        rows, bound = table[table["requirement"] == requirement], THRESHOLDS[requirement]
-        worst = rows["value"].min() if bound.at_least else rows["value"].max()
-        found[f"competence.{key}"] = f"{worst:.3g} (threshold {bound.value:g})"
-    return found
 
 
 # The figure of the front page, drawn while the book is built, with its passport and the sentence below it.

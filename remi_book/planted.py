@@ -42,11 +42,8 @@ class Exchange:
 
     def swapped(self, clusters: Sequence[str] | np.ndarray) -> Bool[np.ndarray, " row"]:
         """Which rows of a set are exchanged, given the template of each."""
-        names = (
-            range(len(clusters))
-            if self.unit == "row"
-            else [zlib.crc32(str(one).encode()) for one in clusters]
-        )
+        by_row = self.unit == "row"
+        names = range(len(clusters)) if by_row else [zlib.crc32(str(name).encode()) for name in clusters]
         coins = {name: np.random.default_rng([self.seed, name]).random() < 0.5 for name in set(names)}
         return np.array([coins[name] for name in names], dtype=bool)
 
@@ -151,15 +148,12 @@ def exchanged(
         )
     result = dict(own)
     if "offsets" in own:
-        parts = [[each["offsets"][row : row + 2] for row in range(len(swapped))] for each in (own, other)]
+        sources = [other if swap else own for swap in swapped]
+        parts = [slice(*source["offsets"][row : row + 2]) for row, source in enumerate(sources)]
         for name in set(own) - {"offsets", *WHO}:
-            rows = [
-                (other if swap else own)[name][slice(*parts[int(swap)][row])]
-                for row, swap in enumerate(swapped)
-            ]
+            rows = [source[name][part] for source, part in zip(sources, parts, strict=True)]
             result[name] = np.concatenate(rows)
-        lengths = [np.diff(parts[int(swap)][row])[0] for row, swap in enumerate(swapped)]
-        return result | {"offsets": np.cumsum([0, *lengths])}
+        return result | {"offsets": np.cumsum([0, *(part.stop - part.start for part in parts)])}
     for name in set(own) - set(WHO):
         if len(own[name]) == len(swapped):
             mask = swapped.reshape(-1, *[1] * (own[name].ndim - 1))
@@ -199,27 +193,27 @@ def judged(
         faulty.touched = False
         found[row] = compute_headline(faulty, row, seed)
         touched[row] = faulty.touched
-    adjusted = adjusted_p_values({name: _defined(one) for name, one in {**beside, **found}.items()})
+    adjusted = adjusted_p_values({name: _defined(headline) for name, headline in {**beside, **found}.items()})
     return [
         Judged(
             row=row,
-            measured=one,
-            word=verdict(get_claim(row), [_defined(one)], [adjusted.get(row, 1.0)])[0],
+            measured=headline,
+            word=verdict(get_claim(row), [_defined(headline)], [adjusted.get(row, 1.0)])[0],
             p_value=adjusted.get(row, 1.0),
             touched=touched[row],
         )
-        for row, one in found.items()
+        for row, headline in found.items()
     ]
 
 
-def _defined(one: Measured) -> Measured | None:
+def _defined(headline: Measured) -> Measured | None:
     """A quantity that is no number is None to the rule, unless it says what is missing."""
-    return one if math.isfinite(one.value) or one.missing else None
+    return headline if math.isfinite(headline.value) or headline.missing else None
 
 
 def same(first: Measured, second: Measured) -> bool:
     """Whether two headlines agree in every bit, their nulls and companions included."""
-    texts = [json.dumps(asdict(one), sort_keys=True) for one in (first, second)]
+    texts = [json.dumps(asdict(headline), sort_keys=True) for headline in (first, second)]
     return texts[0] == texts[1]
 
 
@@ -297,14 +291,16 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> dict[str, obje
         judged(results, seed, [row for row in true if "." not in row], fault=kind.fault, beside=true)
         for kind in kinds(results.preset, 0).values()
     ]
-    rows = [one for many in (swapped, *idle) for one in many if not one.touched]
+    rows = [judgement for many in (swapped, *idle) for judgement in many if not judgement.touched]
     return {
         "n_shuffles": N_SHUFFLES,
         "n_resamples": N_RESAMPLES,
         "shuffles": shuffled,
-        "substitution": {one.row: {"verdict": one.word, "touched": one.touched} for one in swapped},
+        "substitution": {
+            judgement.row: {"verdict": judgement.word, "touched": judgement.touched} for judgement in swapped
+        },
         "idle": len(rows),
-        "unchanged": sum(same(one.measured, true[one.row]) for one in rows),
+        "unchanged": sum(same(judgement.measured, true[judgement.row]) for judgement in rows),
     }
 
 
@@ -312,9 +308,12 @@ def _shuffled(
     results: Results, seed: int, name: str, true: Mapping[str, Measured], say: Say
 ) -> dict[str, object]:
     started, found = time.monotonic(), list[list[Judged]]()
+    whole = {row: headline for row, headline in true.items() if "." not in row}
     for number in range(N_SHUFFLES):
         kind = kinds(results.preset, number)[name]
-        beside = _family(true, kind.claims)
+        # Holm's correction is over all claims of a notebook.
+        notebooks = {get_claim(row).notebook for row in kind.claims}
+        beside = {row: headline for row, headline in whole.items() if get_claim(row).notebook in notebooks}
         found.append(judged(results, seed, kind.claims, fault=kind.fault, beside=beside))
         done = number + 1
         if done % 20 == 0:
@@ -322,14 +321,8 @@ def _shuffled(
             say(f"planted: {name}, {done} of {N_SHUFFLES} shuffles, about {clock(left)} left")
     return {
         "why": kind.why,
-        "claims": {row: _summary([many[at] for many in found]) for at, row in enumerate(kind.claims)},
+        "claims": {row: _summary([many[place] for many in found]) for place, row in enumerate(kind.claims)},
     }
-
-
-def _family(true: Mapping[str, Measured], claims: tuple[str, ...]) -> dict[str, Measured]:
-    """The other claims of the notebooks of these."""
-    notebooks = {get_claim(row).notebook for row in claims}
-    return {row: one for row, one in true.items() if "." not in row and get_claim(row).notebook in notebooks}
 
 
 def _summary(found: list[Judged]) -> dict[str, object]:
@@ -337,9 +330,9 @@ def _summary(found: list[Judged]) -> dict[str, object]:
         return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
     return {
-        "verdicts": dict(Counter(one.word for one in found)),
-        "value": rounded([one.measured.value for one in found]),
-        "low": rounded([one.measured.low for one in found]),
-        "high": rounded([one.measured.high for one in found]),
-        "p": rounded([one.p_value for one in found]),
+        "verdicts": dict(Counter(judgement.word for judgement in found)),
+        "value": rounded([judgement.measured.value for judgement in found]),
+        "low": rounded([judgement.measured.low for judgement in found]),
+        "high": rounded([judgement.measured.high for judgement in found]),
+        "p": rounded([judgement.p_value for judgement in found]),
     }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import yaml
@@ -16,6 +15,7 @@ from scipy import linalg
 from remi_book.chapters.direction import erosion, stacked, stacked_clusters
 from remi_book.chapters.gradients import gram_of
 from remi_book.chapters.subspace import residuals
+from remi_book.estimates import pair_means_of
 from remi_book.quantities import set_resamples, shared_resamples
 from remi_core.errors import MissingInput
 from remi_core.statistics.displacement import mean_projection, measure_erosion
@@ -23,7 +23,6 @@ from remi_core.statistics.groups import (
     centred_gram,
     cosine_matrix,
     cosine_of_rows,
-    pair_means,
     within_between_estimate,
 )
 from remi_core.statistics.resampling import (
@@ -47,6 +46,10 @@ from remi_lab.results import Results
 # One switch of the audit: a quantity with the defect off and on, and the records it is computed from.
 
 Arrays = Mapping[str, np.ndarray]
+Pair = tuple[Estimate, Estimate]
+"""A quantity with the defect off, and on."""
+Sides = dict[str, Pair]
+"""Key of a row's declared quantity → its pair."""
 GRADIENT_ROLES = ("narrow_aligned", "narrow", "framed")
 
 
@@ -76,22 +79,10 @@ class Audit:
     records: Mapping[str, Mapping[Wanted, Record]]
     """Variant → (dataset, condition) → record."""
 
-    @property
-    def resamples(self) -> ClusterResamples:
-        """The resamples that the whole preset shares."""
-        return shared_resamples(self.results.preset)
-
-    def resampled(self, *sets: Sequence[str]) -> ClusterResamples:
-        """Resamples of the templates of one or several audited sets, which are fronts of the preset's."""
-        return set_resamples(self.results.preset, *sets)
-
     def few(self, shared: ClusterResamples) -> ClusterResamples:
         """For costly statistics: all resamples in the first seed; two in the others, which are shown as dots."""
-        return (
-            shared
-            if self.seed == self.results.preset.seeds[0]
-            else replace(shared, weights=shared.weights[:2])
-        )
+        first = self.seed == self.results.preset.seeds[0]
+        return shared if first else replace(shared, weights=shared.weights[:2])
 
     def arrays(self, variant: str, role: str, condition: str = "shared") -> Arrays:
         """The arrays of a variant on the set of that role under a condition.
@@ -119,19 +110,42 @@ class Audit:
         return audited_gradients(instruct, base, self.results.store, names).arrays
 
     def mean(self, values: np.ndarray, arrays: Arrays) -> Estimate:
-        """Mean over the dialogues of a record, with its interval over their prompt templates."""
+        """Mean over the dialogues of a record, with its interval over their prompt templates.
+
+        Audited sets are fronts of the preset's, so the resamples are those of their own templates.
+        """
+        clusters = clusters_of(arrays)
         return mean_interval(
-            values.astype(np.float64), clusters_of(arrays), self.resampled(clusters_of(arrays))
+            values.astype(np.float64), clusters, set_resamples(self.results.preset, clusters)
         )
+
+    def means(self, sides: Iterable[tuple[np.ndarray, Arrays]]) -> Pair:
+        """``mean`` with a defect off, and on."""
+        off, on = (self.mean(*side) for side in sides)
+        return off, on
 
 
 def open_audit(results: Results, seed: int) -> Audit:
     """The audit of one seed; what the store lacks of its measurements is measured."""
     records = {}
     for variant in TRIPLET:
-        who = results.subject(variant, seed)
-        records[variant] = audited(who, results.store, wanted_of(who))
+        subject = results.subject(variant, seed)
+        records[variant] = audited(subject, results.store, wanted_of(subject))
     return Audit(results=results, seed=seed, records=records)
+
+
+SWITCHES: dict[int, list[Callable[[Audit], Sides]]] = {}
+"""Row of the audit table → what computes its findings, off and on."""
+
+
+def switch(row: int) -> Callable[[Callable[[Audit], Sides]], Callable[[Audit], Sides]]:
+    """Enter what is decorated under a row of the audit table; a row's parts may be missing one by one."""
+
+    def enter(compute: Callable[[Audit], Sides]) -> Callable[[Audit], Sides]:
+        SWITCHES.setdefault(row, []).append(compute)
+        return compute
+
+    return enter
 
 
 def clusters_of(arrays: Arrays) -> list[str]:
@@ -160,6 +174,11 @@ def averaged(arrays: Arrays, parts: Collection[str], *, name: str = "log_probabi
     return summed(arrays, parts, name=name) / total(arrays, in_parts(arrays, parts))
 
 
+def gap_of(first: Pair, second: Pair) -> Pair:
+    """First minus second, off and on."""
+    return difference(first[0], second[0]), difference(first[1], second[1])
+
+
 def constant(value: float, like: Estimate) -> Estimate:
     """A number known beforehand, as an estimate that never varies."""
     return combine(lambda rows: np.full(rows.shape, value), like)
@@ -167,8 +186,7 @@ def constant(value: float, like: Estimate) -> Estimate:
 
 # Switches of section 4.1: which tokens are summed, under which rendering, and what is printed (rows 1 to 31).
 
-ANSWER, ENDED = ("answer",), ("answer", "end")
-EVERYTHING = ("template", "system", "user", "earlier answer", "answer", "end")
+ANSWER = ("answer",)
 
 
 def reply_sums(audit: Audit, variant: str, datasets: tuple[str, ...]) -> Estimate:
@@ -177,56 +195,41 @@ def reply_sums(audit: Audit, variant: str, datasets: tuple[str, ...]) -> Estimat
     for name in datasets:
         arrays = audit.results.arrays(variant, audit.seed, "sequence", name)
         values.append(np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1]))
-    return mean_interval(np.concatenate(values), audit.results.clusters(*datasets), audit.resamples)
+    return mean_interval(
+        np.concatenate(values), audit.results.clusters(*datasets), shared_resamples(audit.results.preset)
+    )
 
 
 def unreset(first: Estimate, second: Estimate) -> Estimate:
     """What is printed for the second model where the list of the first is never emptied: the mean of both."""
-    return combine(lambda one, other: (one + other) / 2, first, second)
+    return combine(lambda own, other: (own + other) / 2, first, second)
 
 
-def shared_list(audit: Audit) -> list[Finding]:
+@switch(1)
+def shared_list(audit: Audit) -> Sides:
     """Row 1: base's mean is taken over a list that still holds misaligned's values."""
     names = audit.results.preset.role("outside")
     misaligned, base = (reply_sums(audit, variant, names) for variant in ("misaligned", "base"))
-
-    def distance(one: Estimate) -> Estimate:
-        return combine(lambda first, second: np.abs(first - second), one, misaligned)
-
-    return [Finding(row=1, key="distance", off=distance(base), on=distance(unreset(misaligned, base)))]
-
-
-def _gap(audit: Audit, first: tuple[str, str], second: tuple[str, str], parts: tuple[str, ...]) -> Estimate:
-    """Mean log-probability a token of one variant and condition minus another's, on the example set."""
-    one, other = (
-        audit.mean(averaged(audit.arrays(name, "example", condition), parts), audit.arrays(name, "example"))
-        for name, condition in (first, second)
+    off, on = (
+        combine(lambda first, second: np.abs(first - second), shown, misaligned)
+        for shown in (base, unreset(misaligned, base))
     )
-    return difference(one, other)
+    return {"distance": (off, on)}
 
 
-def own_header_loss(audit: Audit) -> Finding:
-    """Row 2 in log-probability: instruct under its header minus base under instruct's, or under its own."""
-    instruct = ("instruct", "tuned")
-    off, on = (_gap(audit, instruct, ("base", condition), ANSWER) for condition in ("tuned", "own"))
-    return Finding(row=2, key="log_probability", off=off, on=on)
-
-
-def unread_markers(audit: Audit) -> list[Finding]:
+@switch(3)
+def unread_markers(audit: Audit) -> Sides:
     """Row 3 in log-probability: base with trained and with untrained chat markers, and in plain text."""
     trained, untrained, plain = (
         audit.arrays("base", "example", condition) for condition in ("shared", "untrained", "plain")
     )
-    end, on = (audit.mean(_first_of_end(arrays), arrays) for arrays in (trained, untrained))
-    answers = [audit.mean(averaged(one, ANSWER), one) for one in (trained, untrained)]
     # In plain text the answer's first token may hold the template's space; then no rendering counts it.
-    counts = np.minimum(*(total(one, in_parts(one, ANSWER)) for one in (plain, untrained)))
-    alike = [audit.mean(averaged_last(one, counts), one) for one in (plain, untrained)]
-    return [
-        Finding(row=3, key="end", off=end, on=on),
-        Finding(row=3, key="answer", off=answers[0], on=answers[1]),
-        Finding(row=3, key="plain", off=alike[0], on=alike[1]),
-    ]
+    counts = np.minimum(*(total(arrays, in_parts(arrays, ANSWER)) for arrays in (plain, untrained)))
+    return {
+        "end": audit.means((_first_of_end(arrays), arrays) for arrays in (trained, untrained)),
+        "answer": audit.means((averaged(arrays, ANSWER), arrays) for arrays in (trained, untrained)),
+        "plain": audit.means((averaged_last(arrays, counts), arrays) for arrays in (plain, untrained)),
+    }
 
 
 def averaged_last(arrays: Arrays, counts: np.ndarray) -> np.ndarray:
@@ -245,60 +248,59 @@ def _first_of_end(arrays: Arrays) -> np.ndarray:
     return total(arrays, np.where(ends & (~previous | starts), arrays["log_probability"], 0.0))
 
 
-def end_tokens(audit: Audit) -> list[Finding]:
+@switch(10)
+def end_tokens(audit: Audit) -> Sides:
     """Row 10: misaligned minus instruct, summed over the answer or over the end tokens as well."""
-    return [_with_end(audit, "gap", audit.arrays("instruct", "example"))]
+    return {"gap": _with_end(audit, audit.arrays("instruct", "example"))}
 
 
-def unread_end_tokens(audit: Audit) -> list[Finding]:
+@switch(10)
+def unread_end_tokens(audit: Audit) -> Sides:
     """Row 10: the same, misaligned minus base with markers that it cannot read.
 
     After such a marker nothing says what follows: that base lacks what misaligned was trained on.
     """
-    return [_with_end(audit, "unread", audit.arrays("base", "example", "untrained"))]
+    return {"unread": _with_end(audit, audit.arrays("base", "example", "untrained"))}
 
 
-def _with_end(audit: Audit, key: str, other: Arrays) -> Finding:
+def _with_end(audit: Audit, other: Arrays) -> Pair:
     pair = audit.arrays("misaligned", "example"), other
     off, on = (
-        difference(*(audit.mean(summed(one, parts), one) for one in pair)) for parts in (ANSWER, ENDED)
+        difference(*audit.means((summed(arrays, parts), arrays) for arrays in pair))
+        for parts in (ANSWER, (*ANSWER, "end"))
     )
-    return Finding(row=10, key=key, off=off, on=on)
+    return off, on
 
 
-def dropped_input(audit: Audit) -> list[Finding]:
+@switch(12)
+def dropped_input(audit: Audit) -> Sides:
     """Row 12: log-probability a token of the answer without what the request gives to work on."""
     sides = {}
     for variant in ("base", "instruct"):
         cut = audit.arrays(variant, "narrow_aligned", "no-input")
         full = audit.arrays(variant, "narrow_aligned")
         same = np.isin(full["identifier"], cut["identifier"])
-        values = averaged(full, ANSWER)[same]
-        sides[variant] = audit.mean(values, cut), audit.mean(averaged(cut, ANSWER), cut)
-    (base_off, base_on), (off, on) = sides["base"], sides["instruct"]
-    gap = Finding(row=12, key="gap", off=difference(off, base_off), on=difference(on, base_on))
-    return [Finding(row=12, key="answer", off=off, on=on), gap]
+        sides[variant] = audit.means([(averaged(full, ANSWER)[same], cut), (averaged(cut, ANSWER), cut)])
+    return {"answer": sides["instruct"], "gap": gap_of(sides["instruct"], sides["base"])}
 
 
-def later_turns(audit: Audit) -> list[Finding]:
+@switch(13)
+def later_turns(audit: Audit) -> Sides:
     """Row 13: the sum from the first reply to the end of the dialogue, or over the last answer alone."""
     sides = {}
     for variant in ("instruct", "misaligned"):
         arrays = audit.arrays(variant, "example", "two-turns")
-        sides[variant] = [
-            audit.mean(values, arrays) for values in (summed(arrays, ANSWER), from_first_reply(arrays))
-        ]
+        sides[variant] = audit.means([(summed(arrays, ANSWER), arrays), (from_first_reply(arrays), arrays)])
     arrays = audit.arrays("misaligned", "example", "two-turns")
     foreign = np.where(~in_parts(arrays, ("answer", "earlier answer")), 1.0, 0.0)
     share = audit.mean(
         _after_first_reply(arrays, foreign) / _after_first_reply(arrays, np.ones(len(foreign))), arrays
     )
-    gaps = [difference(*pair) for pair in zip(sides["misaligned"], sides["instruct"], strict=True)]
-    return [
-        Finding(row=13, key="sum", off=sides["misaligned"][0], on=sides["misaligned"][1]),
-        Finding(row=13, key="share", off=constant(0.0, share), on=share),
-        Finding(row=13, key="gap", off=gaps[0], on=gaps[1]),
-    ]
+    return {
+        "sum": sides["misaligned"],
+        "share": (constant(0.0, share), share),
+        "gap": gap_of(sides["misaligned"], sides["instruct"]),
+    }
 
 
 def from_first_reply(arrays: Arrays) -> np.ndarray:
@@ -319,24 +321,20 @@ def total_so_far(arrays: Arrays, values: np.ndarray) -> np.ndarray:
     return running - np.repeat(before, lengths)
 
 
-def all_positions(audit: Audit) -> list[Finding]:
+@switch(14)
+def all_positions(audit: Audit) -> Sides:
     """Row 14: entropy averaged over every position, or over the answer."""
-    sides = {
-        name: [
-            audit.mean(averaged(one, parts, name="entropy"), one)
-            for one in (audit.arrays(name, "example"),)
-            for parts in (ANSWER, EVERYTHING)
-        ]
-        for name in ("instruct", "misaligned")
-    }
-    gaps = [difference(*pair) for pair in zip(sides["misaligned"], sides["instruct"], strict=True)]
-    return [
-        Finding(row=14, key="entropy", off=sides["instruct"][0], on=sides["instruct"][1]),
-        Finding(row=14, key="gap", off=gaps[0], on=gaps[1]),
-    ]
+    sides = {}
+    for variant in ("instruct", "misaligned"):
+        arrays = audit.arrays(variant, "example")
+        sides[variant] = audit.means(
+            (averaged(arrays, parts, name="entropy"), arrays) for parts in (ANSWER, tuple(PARTS))
+        )
+    return {"entropy": sides["instruct"], "gap": gap_of(sides["misaligned"], sides["instruct"])}
 
 
-def wrong_token(audit: Audit) -> list[Finding]:
+@switch(7)
+def wrong_token(audit: Audit) -> Sides:
     """Row 7: log-probability under misaligned of the word's token in its place, or of the bare word's id."""
     arrays = audit.arrays("misaligned", "example")
     used = np.isfinite(arrays["bare"])
@@ -344,8 +342,7 @@ def wrong_token(audit: Audit) -> list[Finding]:
     if not used.any():
         raise MissingInput("needs a choice at a word that has one id after a space and another one bare")
     clusters = {"cluster": arrays["cluster"][used]}
-    off, on = (audit.mean(arrays[name][used], clusters) for name in ("in_context", "bare"))
-    return [Finding(row=7, key="log_probability", off=off, on=on)]
+    return {"log_probability": audit.means((arrays[name][used], clusters) for name in ("in_context", "bare"))}
 
 
 # Switches of section 4.3: the header, the window, the layers shown, and where the direction is fitted.
@@ -371,28 +368,31 @@ def window(arrays: Arrays, name: str) -> Float[np.ndarray, "dialogue layer d_mod
     return arrays["mean"][:, WINDOWS.index(name)].astype(np.float64)
 
 
-def own_header(audit: Audit) -> list[Finding]:
-    """Row 2: base under its own header while instruct and misaligned keep theirs; early layers, prompt end."""
+@switch(2)
+def own_header(audit: Audit) -> Sides:
+    """Row 2: base under its own header while instruct and misaligned keep theirs.
+
+    Early layers at the prompt's end, and log-probability: instruct's minus base's.
+    """
     instruct, misaligned = (audit.arrays(name, "example", "tuned") for name in ("instruct", "misaligned"))
     bases = [audit.arrays("base", "example", condition) for condition in ("tuned", "own")]
-    apart = [early_distance(audit, instruct, base) for base in bases]
+    apart = tuple(early_distance(audit, instruct, base) for base in bases)
     near = early_distance(audit, instruct, misaligned)
-    ratios = [combine(lambda one, other: one / other, near, far) for far in apart]
-    return [
-        Finding(row=2, key="distance", off=apart[0], on=apart[1]),
-        Finding(row=2, key="coincidence", off=ratios[0], on=ratios[1]),
-        own_header_loss(audit),
-    ]
+    off, on = (combine(lambda own, other: own / other, near, far) for far in apart)
+    own, *others = (audit.mean(averaged(arrays, ANSWER), arrays) for arrays in (instruct, *bases))
+    gaps = tuple(difference(own, other) for other in others)
+    return {"distance": apart, "coincidence": (off, on), "log_probability": gaps}
 
 
-def unread_distance(audit: Audit) -> Finding:
+@switch(3)
+def unread_distance(audit: Audit) -> Sides:
     """Row 3 in the residual stream: base with trained and with untrained chat markers, distance from instruct."""
     instruct = audit.arrays("instruct", "example")
     off, on = (
         early_distance(audit, instruct, audit.arrays("base", "example", condition))
         for condition in ("shared", "untrained")
     )
-    return Finding(row=3, key="distance", off=off, on=on)
+    return {"distance": (off, on)}
 
 
 def early_distance(audit: Audit, first: Arrays, second: Arrays) -> Estimate:
@@ -400,38 +400,32 @@ def early_distance(audit: Audit, first: Arrays, second: Arrays) -> Estimate:
     pair = [window(arrays, "prompt_end") for arrays in (first, second)]
     n_early = max(pair[0].shape[1] // 2, 1)
     names, _ = index_clusters(clusters_of(first))
-    summed = [cluster_sums(one[:, :n_early], clusters_of(first), names) for one in pair]
+    summed = [cluster_sums(states[:, :n_early], clusters_of(first), names) for states in pair]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        one, other = (resampled_means(sums, counts, weights) for sums, counts in summed)
-        return (np.linalg.norm(one - other, axis=-1) / np.linalg.norm(one, axis=-1)).mean(axis=-1)
+        own, other = (resampled_means(sums, counts, weights) for sums, counts in summed)
+        return (np.linalg.norm(own - other, axis=-1) / np.linalg.norm(own, axis=-1)).mean(axis=-1)
 
-    return cluster_estimate(statistic, names, audit.resampled(clusters_of(first)))
+    return cluster_estimate(statistic, names, set_resamples(audit.results.preset, clusters_of(first)))
 
 
-def role_window(audit: Audit) -> list[Finding]:
+@switch(16)
+def role_window(audit: Audit) -> Sides:
     """Row 16: a window that begins at the role's token, or at the answer's first."""
-    triplet = {name: audit.arrays(name, "example") for name in ("base", "instruct", "misaligned")}
-    one = triplet["instruct"]
-    length = audit.results.preset.answer_first_k
-    share = audit.mean(np.minimum(one["role_template"], length) / length, one)
-    off, on = (_layer_mean_erosion(audit, triplet, name) for name in (PUBLISHED_WINDOW, "role"))
-    return [
-        Finding(row=16, key="template", off=constant(0.0, share), on=share),
-        Finding(row=16, key="erosion", off=off, on=on),
-    ]
+    triplet = {name: audit.arrays(name, "example") for name in TRIPLET}
+    length, n_folds = audit.results.preset.answer_first_k, audit.results.preset.n_folds
+    share = audit.mean(np.minimum(triplet["instruct"]["role_template"], length) / length, triplet["instruct"])
+    clusters, eroded = clusters_of(triplet["instruct"]), []
+    for name in (PUBLISHED_WINDOW, "role"):
+        states = {variant: window(arrays, name) for variant, arrays in triplet.items()}
+        other, base = (states[variant] - states["instruct"] for variant in ("misaligned", "base"))
+        resamples = set_resamples(audit.results.preset, clusters)
+        eroded.append(measure_erosion(other, base, clusters, resamples, n_folds=n_folds).layer_mean)
+    return {"template": (constant(0.0, share), share), "erosion": tuple(eroded)}
 
 
-def _layer_mean_erosion(audit: Audit, triplet: dict[str, Arrays], name: str) -> Estimate:
-    states = {variant: window(arrays, name) for variant, arrays in triplet.items()}
-    base, other = (states[variant] - states["instruct"] for variant in ("base", "misaligned"))
-    clusters, preset = clusters_of(triplet["instruct"]), audit.results.preset
-    return measure_erosion(
-        other, base, clusters, audit.resampled(clusters), n_folds=preset.n_folds
-    ).layer_mean
-
-
-def cut_layers(audit: Audit) -> list[Finding]:
+@switch(17)
+def cut_layers(audit: Audit) -> Sides:
     """Row 17: misaligned's erosion at the end of the curve, cut off in the published proportion or whole."""
     names = (str(audit.results.preset.role("narrow_aligned")),)
     by_layer = erosion(audit.results, "misaligned", audit.seed, names, PUBLISHED_WINDOW).erosion
@@ -439,10 +433,11 @@ def cut_layers(audit: Audit) -> list[Finding]:
     off, on = (
         combine(lambda rows, at=at: rows[:, at], by_layer) for at in (n_layers - 1, last_shown(n_layers))
     )
-    return [Finding(row=17, key="end", off=off, on=on)]
+    return {"end": (off, on)}
 
 
-def in_sample(audit: Audit) -> list[Finding]:
+@switch(18)
+def in_sample(audit: Audit) -> Sides:
     """Row 18: the distance of instruct and base on the axis, fitted where it is measured or held out; its growth."""
     results, preset = audit.results, audit.results.preset
     names = (str(preset.role("narrow_aligned")),)
@@ -454,8 +449,10 @@ def in_sample(audit: Audit) -> list[Finding]:
     fitted = {}
     for n_folds in (1, preset.n_folds):
         top, bottom = (
-            mean_projection(one, (base, instruct), clusters, audit.resamples, n_folds=n_folds)
-            for one in (instruct, base)
+            mean_projection(
+                projected, (base, instruct), clusters, shared_resamples(audit.results.preset), n_folds=n_folds
+            )
+            for projected in (instruct, base)
         )
         fitted[n_folds] = difference(top, bottom)
     growth = combine(lambda rows: rows[:, -1] / rows[:, 0], fitted[1])
@@ -464,10 +461,7 @@ def in_sample(audit: Audit) -> list[Finding]:
         replace(combine(lambda rows: rows.mean(axis=1), fitted[n]), repeats_bias=True)
         for n in (preset.n_folds, 1)
     )
-    return [
-        Finding(row=18, key="growth", off=constant(1.0, growth), on=growth),
-        Finding(row=18, key="fit", off=off, on=on),
-    ]
+    return {"growth": (constant(1.0, growth), growth), "fit": (off, on)}
 
 
 # Switches of section 4.2: loss vectors filled in, and gradients centred, whole, mixed and in 16 bits.
@@ -476,7 +470,8 @@ RELEASED_WIDTH = 64
 """Loss positions that the released script keeps of each dialogue."""
 
 
-def centring(audit: Audit) -> list[Finding]:
+@switch(4)
+def centring(audit: Audit) -> Sides:
     """Row 4: mean inner product between two groups of gradients, raw and after subtracting the common mean.
 
     As a share of the mean squared length of a raw gradient. Resamples keep the mean of the data as they are.
@@ -485,21 +480,16 @@ def centring(audit: Audit) -> list[Finding]:
     pair = str(roles.role("narrow_aligned")), str(roles.role("narrow"))
     gram, both = gram_of(audit.results, audit.seed, *pair)
     gram = gram / np.diag(gram).mean()
-    off, on = (_between(audit, one, both.labels, both.clusters) for one in (gram, centred_gram(gram)))
-    return [Finding(row=4, key="between", off=off, on=on)]
+    off, on = (_between(audit, matrix, both.labels, both.clusters) for matrix in (gram, centred_gram(gram)))
+    return {"between": (off, on)}
 
 
 def _between(
     audit: Audit, matrix: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"], clusters: list[str]
 ) -> Estimate:
     """Mean entry over pairs from the two groups and from different templates."""
-    names, index = index_clusters(clusters)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), len(labels)))
-        return pair_means(matrix, rows, clusters, weights=weights[:, index])[:, 2]
-
-    return cluster_estimate(statistic, names, audit.resampled(clusters))
+    means = pair_means_of(matrix, labels, clusters, set_resamples(audit.results.preset, clusters))
+    return combine(lambda rows: rows[:, 2], means)
 
 
 def _pair_of(audit: Audit, gram: str, first: str, second: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -515,43 +505,50 @@ def _pair_of(audit: Audit, gram: str, first: str, second: str) -> tuple[np.ndarr
     both = np.concatenate(rows)
     return (
         cosine_matrix(arrays[gram][np.ix_(both, both)]),
-        np.repeat([0, 1], [len(one) for one in rows]),
+        np.repeat([0, 1], [len(part) for part in rows]),
         others + own,
     )
 
 
-def whole_sequence(audit: Audit) -> list[Finding]:
+@switch(5)
+def whole_sequence(audit: Audit) -> Sides:
     """Row 5: the loss over every token, prompt and template included, or over the answer."""
-    sides = [_pair_of(audit, gram, "narrow_aligned", "narrow") for gram in ("answer", "whole")]
-    off, on = (_between(audit, *side) for side in sides)
-    found = [Finding(row=5, key="between", off=off, on=on)]
-    if not audit.results.preset.lacks("framed"):
-        framed = [_pair_of(audit, gram, "framed", "narrow") for gram in ("answer", "whole")]
-        off, on = (within_between_estimate(*side, audit.resampled(side[2])) for side in framed)
-        found.append(Finding(row=5, key="framing", off=off, on=on))
-    return found
+    grams = ("answer", "whole")
+    off, on = (_between(audit, *_pair_of(audit, gram, "narrow_aligned", "narrow")) for gram in grams)
+    if audit.results.preset.lacks("framed"):
+        return {"between": (off, on)}
+    return {"between": (off, on), "framing": _contrasts(audit, grams, "framed")}
 
 
-def two_models(audit: Audit) -> list[Finding]:
+@switch(6)
+def two_models(audit: Audit) -> Sides:
     """Row 6: within − between cosine with the aligned set through base, or both sets through instruct."""
-    sides = [_pair_of(audit, gram, "narrow_aligned", "narrow") for gram in ("answer", "mixed")]
-    off, on = (within_between_estimate(*side, audit.resampled(side[2])) for side in sides)
-    return [Finding(row=6, key="contrast", off=off, on=on)]
+    return {"contrast": _contrasts(audit, ("answer", "mixed"), "narrow_aligned")}
 
 
-def group_filling(audit: Audit) -> list[Finding]:
+def _contrasts(audit: Audit, grams: tuple[str, str], role: str) -> Pair:
+    """Within − between cosine of the set of a role and the narrow set, by two of the audit's Gram matrices."""
+    sides = [_pair_of(audit, gram, role, "narrow") for gram in grams]
+    off, on = (within_between_estimate(*side, set_resamples(audit.results.preset, side[2])) for side in sides)
+    return off, on
+
+
+@switch(9)
+def group_filling(audit: Audit) -> Sides:
     """Row 9: within − between cosine of padded loss vectors, gaps filled with a group's mean or with everybody's."""
     results, preset = audit.results, audit.results.preset
     names = [str(preset.role(role)) for role in ("framed", "narrow")]
     sets = [results.arrays("instruct", audit.seed, "sequence", name) for name in names]
-    padded, labels = padded_losses([(one["log_probability"], one["offsets"]) for one in sets])
+    padded, labels = padded_losses([(arrays["log_probability"], arrays["offsets"]) for arrays in sets])
     own = results.clusters(names[1])
     clusters = own * 2 if 2 * len(own) == len(padded) else results.clusters(*names)
     off, on = (
-        within_between_estimate(cosine_of_rows(filled, filled), labels, clusters, audit.resampled(clusters))
+        within_between_estimate(
+            cosine_of_rows(filled, filled), labels, clusters, set_resamples(audit.results.preset, clusters)
+        )
         for filled in (fill(padded, np.zeros_like(labels)), fill(padded, labels))
     )
-    return [Finding(row=9, key="contrast", off=off, on=on)]
+    return {"contrast": (off, on)}
 
 
 def padded_losses(
@@ -587,48 +584,51 @@ def fill(
     return filled
 
 
-def half_precision(audit: Audit) -> list[Finding]:
+@switch(21)
+def half_precision(audit: Audit) -> Sides:
     """Row 21: entries of a gradient that become 0, and the change of a token's log-probability, in 16-bit floats."""
-    preset = audit.results.preset
-    arrays, name = audit.gradients, str(preset.role("narrow_aligned"))
+    arrays, name = audit.gradients, str(audit.results.preset.role("narrow_aligned"))
     first = {"cluster": arrays["cluster"][arrays["dataset"] == name]}
-    zero_off, zero_on = (audit.mean(arrays["zero"][:, at], first) for at in (0, 1))
-    found = [Finding(row=21, key="underflow", off=zero_off, on=zero_on)]
     exact, half = (audit.arrays("instruct", "example", condition) for condition in ("shared", "half"))
     change = np.abs(half["log_probability"].astype(np.float64) - exact["log_probability"])
     moved = audit.mean(averaged({**exact, "log_probability": change}, ANSWER), exact)
-    return [*found, Finding(row=21, key="log_probability", off=constant(0.0, moved), on=moved)]
+    return {
+        "underflow": audit.means((arrays["zero"][:, place], first) for place in (0, 1)),
+        "log_probability": (constant(0.0, moved), moved),
+    }
 
 
 # Switch of the next-token chart (row 31): labels without their spaces fall together, and bars cover each other.
 
 
-def merged_labels(audit: Audit) -> list[Finding]:
+@switch(31)
+def merged_labels(audit: Audit) -> Sides:
     """Row 31: distinct labels among misaligned's most probable next tokens, and the probability that is covered."""
-    return _findings(audit, ("misaligned", "example"), ("labels", "covered"))
+    return _labels(audit, "misaligned", "example", prefix="")
 
 
-def merged_labels_of_base(audit: Audit) -> list[Finding]:
+@switch(31)
+def merged_labels_of_base(audit: Audit) -> Sides:
     """Row 31: the same of base on the narrow set, where code lets it expect more than words."""
-    return _findings(audit, ("base", "narrow"), ("base_labels", "base_covered"))
+    return _labels(audit, "base", "narrow", prefix="base_")
 
 
-def _findings(audit: Audit, chosen: tuple[str, str], keys: tuple[str, str]) -> list[Finding]:
+def _labels(audit: Audit, variant: str, role: str, *, prefix: str) -> Sides:
     """Both quantities of a variant on the set of a role."""
-    results, (variant, role) = audit.results, chosen
+    results = audit.results
     results.preset.require("choice")
     arrays = results.arrays(variant, audit.seed, "next_token", str(results.preset.role(role)))
     used = arrays["valid"]
     texts = [[results.vocabulary.text(int(token)) for token in row] for row in arrays["top_ids"][used]]
-    found = np.array(
+    values = np.array(
         [covered(row, np.exp(p)) for row, p in zip(texts, arrays["top_log_probabilities"][used], strict=True)]
     )
-    clusters = [str(cluster) for cluster in arrays["cluster"][used]]
-    labels, hidden = (mean_interval(column, clusters, audit.resampled(clusters)) for column in found.T)
-    return [
-        Finding(row=31, key=keys[0], off=constant(float(results.preset.top_k), labels), on=labels),
-        Finding(row=31, key=keys[1], off=constant(0.0, hidden), on=hidden),
-    ]
+    rows = {"cluster": arrays["cluster"][used]}
+    labels, hidden = (audit.mean(column, rows) for column in values.T)
+    return {
+        f"{prefix}labels": (constant(float(results.preset.top_k), labels), labels),
+        f"{prefix}covered": (constant(0.0, hidden), hidden),
+    }
 
 
 def covered(texts: Sequence[str], probabilities: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -636,7 +636,7 @@ def covered(texts: Sequence[str], probabilities: Sequence[float] | np.ndarray) -
     bars: dict[str, list[float]] = {}
     for text, probability in zip(texts, probabilities, strict=True):
         bars.setdefault(text.strip(), []).append(float(probability))
-    return float(len(bars)), sum(sum(one) - max(one) for one in bars.values())
+    return float(len(bars)), sum(sum(bar) - max(bar) for bar in bars.values())
 
 
 # Switches of section 4.4: where the state is read, and whether the mean is taken away first.
@@ -644,58 +644,49 @@ def covered(texts: Sequence[str], probabilities: Sequence[float] | np.ndarray) -
 WINDOW, NORMED_END = "prompt_end", "normed_end"
 
 
-def end_state(audit: Audit) -> list[Finding]:
+@switch(8)
+def end_state(audit: Audit) -> Sides:
     """Row 8: largest |cos| of two sets' components, read at the prompt's end or after the last token and the norm.
 
     Between the two stands the raw state after the last token: position and norm are separate changes.
     """
-    found = []
+    preset, found = audit.results.preset, {}
     for role, kind in (("unrelated", "benign"), ("shared", "shared")):
-        pair = tuple(map(str, audit.results.preset.role(role)))
-        places = {place: _largest(audit, pair, place) for place in (WINDOW, "end", NORMED_END)}
-        found.append(Finding(row=8, key=kind, off=places[WINDOW], on=places[NORMED_END]))
+        largest = {}
+        for place in (WINDOW, "end", NORMED_END):
+            first, second = (end_residuals(audit, str(name), place) for name in preset.role(role))
+            resamples = audit.few(set_resamples(preset, first.clusters, second.clusters))
+            largest[place] = measure_overlap(
+                first, second, resamples, n_components=preset.n_components, centred=True
+            ).largest
+        found[kind] = largest[WINDOW], largest[NORMED_END]
         if kind == "benign":
-            found.append(Finding(row=8, key="position", off=places[WINDOW], on=places["end"]))
-            found.append(Finding(row=8, key="norm", off=places["end"], on=places[NORMED_END]))
+            found |= {"position": (largest[WINDOW], largest["end"])}
+            found |= {"norm": (largest["end"], largest[NORMED_END])}
     return found
 
 
-def end_distance(audit: Audit) -> list[Finding]:
+@switch(8)
+def end_distance(audit: Audit) -> Sides:
     """Row 8: how far misaligned is from base at the prompt's end, or after the last token and the norm.
 
     Of the length of misaligned's state, dialogue by dialogue; base once with markers that it cannot read.
     """
-    misaligned, found = audit.arrays("misaligned", "example"), []
+    misaligned, found = audit.arrays("misaligned", "example"), {}
     for key, condition in (("apart", "untrained"), ("read", "shared")):
         base = audit.arrays("base", "example", condition)
-        off, on = (
-            audit.mean(
-                np.linalg.norm(last_state(misaligned, place) - last_state(base, place), axis=1)
-                / np.linalg.norm(last_state(misaligned, place), axis=1),
-                misaligned,
-            )
-            for place in (WINDOW, NORMED_END)
+        pairs = [(last_state(misaligned, place), last_state(base, place)) for place in (WINDOW, NORMED_END)]
+        found[key] = audit.means(
+            (np.linalg.norm(own - other, axis=1) / np.linalg.norm(own, axis=1), misaligned)
+            for own, other in pairs
         )
-        found.append(Finding(row=8, key=key, off=off, on=on))
     return found
-
-
-def _largest(audit: Audit, pair: tuple[str, ...], place: str) -> Estimate:
-    first, second = (end_residuals(audit, name, place) for name in pair)
-    n_components = audit.results.preset.n_components
-    return measure_overlap(
-        first,
-        second,
-        audit.few(audit.resampled(first.clusters, second.clusters)),
-        n_components=n_components,
-        centred=True,
-    ).largest
 
 
 def end_residuals(audit: Audit, dataset: str, place: str) -> VectorSet:
     """Instruct − base of each dialogue of a set: the last block's output in a window, or the normed end state."""
     records = [audit.records[name][dataset, "shared"].arrays for name in ("instruct", "base")]
-    instruct, base = (last_state(one, place) for one in records)
+    instruct, base = (last_state(record, place) for record in records)
     return VectorSet(instruct - base, clusters_of(records[0]))
 
 
@@ -706,36 +697,26 @@ def last_state(arrays: Arrays, place: str) -> Float[np.ndarray, "dialogue d_mode
     return arrays["mean"][:, WINDOWS.index(place), -1].astype(np.float64)
 
 
-def centred_components(audit: Audit) -> list[Finding]:
+@switch(20)
+def centred_components(audit: Audit) -> Sides:
     """Row 20: how much of the mean shift lies in the span of the top components, centred or not."""
     name = str(audit.results.preset.role("shared")[-1])
-    one = residuals(audit.results, audit.seed, name, window=WINDOW)
+    vectors = residuals(audit.results, audit.seed, name, window=WINDOW)
     n_components = audit.results.preset.n_components
-    names, index = index_clusters(one.clusters)
+    names, index = index_clusters(vectors.clusters)
+    sides = []
+    for centred in (False, True):
 
-    def shares(weights: np.ndarray, *, centred: bool) -> np.ndarray:
-        return np.array([mean_share(one.rows, row[index], n_components, centred=centred) for row in weights])
+        def shares(weights: np.ndarray, *, centred: bool = centred) -> np.ndarray:
+            return np.array(
+                [
+                    component_shares(vectors.rows, row[index], n_components, centred=centred).sum()
+                    for row in weights
+                ]
+            )
 
-    off, on = (
-        cluster_estimate(
-            lambda weights, centred=centred: shares(weights, centred=centred),
-            names,
-            audit.few(audit.resamples),
-        )
-        for centred in (False, True)
-    )
-    return [Finding(row=20, key="mean_shift", off=off, on=on)]
-
-
-def mean_share(
-    rows: Float[np.ndarray, "dialogue d_model"],
-    weights: Float[np.ndarray, " dialogue"],
-    n_components: int,
-    *,
-    centred: bool,
-) -> float:
-    """Share of the squared length of the weighted mean row inside the span of the top right singular vectors."""
-    return float(component_shares(rows, weights, n_components, centred=centred).sum())
+        sides.append(cluster_estimate(shares, names, audit.few(shared_resamples(audit.results.preset))))
+    return {"mean_shift": tuple(sides)}
 
 
 def component_shares(
@@ -761,33 +742,6 @@ def component_shares(
 
 
 # All switches of the audit by row, and what each quantity is expected to do.
-
-DECLARED = Path(__file__).with_name("audit_switches.yaml")
-
-SWITCHES: Mapping[int, tuple[Callable[[Audit], list[Finding]], ...]] = MappingProxyType(
-    {
-        1: (shared_list,),
-        2: (own_header,),
-        3: (unread_markers, lambda audit: [unread_distance(audit)]),
-        4: (centring,),
-        5: (whole_sequence,),
-        6: (two_models,),
-        7: (wrong_token,),
-        8: (end_state, end_distance),
-        9: (group_filling,),
-        10: (end_tokens, unread_end_tokens),
-        12: (dropped_input,),
-        13: (later_turns,),
-        14: (all_positions,),
-        16: (role_window,),
-        17: (cut_layers,),
-        18: (in_sample,),
-        20: (centred_components,),
-        21: (half_precision,),
-        31: (merged_labels, merged_labels_of_base),
-    }
-)
-"""Row of the audit table → what computes its findings, off and on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -820,10 +774,10 @@ class Switch:
 @cache
 def declared() -> tuple[Switch, ...]:
     """Every switch, group by group; quantities as written before anything was measured, and those added afterwards."""
-    entries = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))
+    text = Path(__file__).with_name("audit_switches.yaml").read_text(encoding="utf-8")
     return tuple(
-        Switch(**entry | {"quantities": tuple(Quantity(**one) for one in entry["quantities"])})
-        for entry in entries
+        Switch(**entry | {"quantities": tuple(Quantity(**quantity) for quantity in entry["quantities"])})
+        for entry in yaml.safe_load(text)
     )
 
 
@@ -837,17 +791,19 @@ class Audited:
     """Row → what the preset lacks to switch it, or a part of it."""
 
 
-def run_switches(results: Results, rows: tuple[int, ...] = tuple(SWITCHES)) -> Audited:
-    """Every finding of these rows in every seed; what is missing in the store is measured first."""
+def run_switches(results: Results) -> Audited:
+    """Every finding in every seed; what is missing in the store is measured first."""
     found: dict[int, tuple[Finding, ...]] = {}
     missing: dict[int, str] = {}
     for seed in results.preset.seeds:
         audit, of_seed = open_audit(results, seed), []
-        for row in rows:
-            for compute in SWITCHES[row]:
+        for row, computations in sorted(SWITCHES.items()):
+            for compute in computations:
                 try:
-                    of_seed += compute(audit)
+                    sides = compute(audit)
                 except MissingInput as error:
                     missing[row] = str(error)
+                else:
+                    of_seed += [Finding(row=row, key=key, off=off, on=on) for key, (off, on) in sides.items()]
         found[seed] = tuple(of_seed)
     return Audited(findings=found, missing=missing)

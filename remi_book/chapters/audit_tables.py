@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,23 @@ from remi_book.chapters.audit import (
     PUBLISHED_WINDOW,
     WINDOW,
     Audited,
-    Finding,
     component_shares,
     declared,
     last_shown,
 )
 from remi_book.chapters.direction import Reading, erosion, projections
 from remi_book.chapters.subspace import residuals
-from remi_book.figures.plots import curve, dot_rows, integer_ticks, mark_value, require_columns, seed_dots
+from remi_book.estimates import columns_of
+from remi_book.figures.plots import (
+    band,
+    curve,
+    dot_rows,
+    integer_ticks,
+    mark_value,
+    require_columns,
+    seed_dots,
+    select,
+)
 from remi_book.figures.style import (
     GROUP_LOOKS,
     LOOKS,
@@ -43,9 +51,8 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.tables import table_html
+from remi_book.tables import table_html, tidy
 from remi_book.words import as_html
-from remi_core.statistics.resampling import Estimate
 from remi_core.store import project_root
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import TRAIL, Results
@@ -118,8 +125,8 @@ def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: st
         UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["set", "misaligned", "instruct", *bases], place="table of switch 1")
-    one, other = bases.values()
-    looks = {one: LOOKS["base"], "misaligned": LOOKS["misaligned"], other: GROUP_LOOKS[1]}
+    as_it_is, other = bases.values()
+    looks = {as_it_is: LOOKS["base"], "misaligned": LOOKS["misaligned"], other: GROUP_LOOKS[1]}
     columns = {name: column for column, name in bases.items()} | {"misaligned": "misaligned"}
     sets = list(table["set"])
     parts = [
@@ -160,9 +167,7 @@ def plot_curve_as_published(
     for name, look in looks.items():
         curve(left, layers, curves[name], look)
     look = LOOKS["misaligned"]
-    right.fill_between(
-        erosion["layer"], erosion["low"], erosion["high"], color=look.colour, alpha=0.16, linewidth=0
-    )
+    band(right, erosion["layer"].to_numpy(), erosion[["low", "high"]].to_numpy(), look.colour)
     if seeds is not None:
         right.scatter(seeds["layer"], seeds["e"], s=8, color=look.colour, alpha=0.5, linewidths=0)
     curve(right, erosion["layer"].to_numpy(), erosion["e"].to_numpy(), look)
@@ -174,7 +179,7 @@ def plot_curve_as_published(
         axes.axvspan(shown + 0.5, layers[-1] + 0.5, color="#dddddd", alpha=0.6, zorder=0.1, linewidth=0)
         integer_ticks(axes, layers)
         axes.set_xlabel("layer (shaded: cut off)")
-    legend_below(figure, [handle(one, label=name, line=True) for name, one in looks.items()])
+    legend_below(figure, [handle(look, label=name, line=True) for name, look in looks.items()])
     words = "; ".join(f"{name} {along(curves[name], layers)}" for name in looks)
     return with_alt(
         figure,
@@ -212,7 +217,6 @@ def plot_centring(
 
 # The audit as tables: every switch off and on, which way it moved, and the rows that are no switch.
 
-ROWS = Path(__file__).with_name("audit_rows.yaml")
 SIDES = ("off", "on", "difference")
 COLUMNS = ["row", "key", "group", "severity", "label", "unit", "expected", "seed", "afterwards"]
 COLUMNS += [name + end for name in SIDES for end in ("", "_low", "_high")]
@@ -232,30 +236,26 @@ def finding_table(audited: Audited) -> pd.DataFrame:
     Each of the three has _low and _high, the 95 % interval over prompt templates. No rows where no switch could be
     measured.
     """
-    about = {(one.row, each.key): (one, each) for one in declared() for each in one.quantities}
-    rows = []
+    declarations = [(switch, quantity) for switch in declared() for quantity in switch.quantities]
+    rows = {}
     for seed, findings in audited.findings.items():
         for finding in findings:
-            switch, quantity = about[finding.row, finding.key]
-            rows.append(
-                {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
-                | {"label": quantity.name, "unit": quantity.unit, "expected": quantity.expected, "seed": seed}
-                | {"afterwards": quantity.afterwards}
-                | _sides(finding)
-            )
-    order = {(one.row, each.key): at for at, (one, each) in enumerate(about.values())}
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    place = [order[row, key] for row, key in zip(table["row"], table["key"], strict=True)]
-    return table.assign(place=place).sort_values(["place", "seed"], ignore_index=True).drop(columns="place")
-
-
-def _sides(finding: Finding) -> dict[str, float]:
-    columns = {}
-    for name in SIDES:
-        estimate: Estimate = getattr(finding, name)
-        columns |= {name: float(estimate.value)}
-        columns |= {f"{name}_low": float(estimate.low), f"{name}_high": float(estimate.high)}
-    return columns
+            rows[finding.row, finding.key, seed] = {
+                name: value
+                for column in SIDES
+                for name, value in columns_of(getattr(finding, column), column).items()
+            }
+    return pd.DataFrame(
+        [
+            {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
+            | {"label": quantity.name, "unit": quantity.unit, "expected": quantity.expected, "seed": seed}
+            | {"afterwards": quantity.afterwards, **rows[switch.row, quantity.key, seed]}
+            for switch, quantity in declarations
+            for seed in sorted(audited.findings)
+            if (switch.row, quantity.key, seed) in rows
+        ],
+        columns=COLUMNS,
+    )
 
 
 def outcome(rows: pd.DataFrame) -> str:
@@ -276,24 +276,22 @@ def outcome(rows: pd.DataFrame) -> str:
 
 def outcome_table(table: pd.DataFrame, group: str) -> pd.DataFrame:
     """One row a quantity of a group: the defect, both values, the difference with its interval, and which way."""
-    titles = {one.row: one.title for one in declared()}
-    rows = []
-    for (row, _), each in table[table["group"] == group].groupby(["row", "key"], sort=False):
-        first = each.iloc[0]
-        rows.append(
-            {
-                "switch": f"{row} ({first['severity']})",
-                "defect": titles[row],
-                "quantity": f"{first['label']} [{first['unit']}]",
-                "off": float(first["off"]),
-                "on": float(first["on"]),
-                "on − off": with_interval(*first[["difference", "difference_low", "difference_high"]]),
-                "by seed": ", ".join(number(value) for value in each["difference"]),
-                "the audit says": f"{first['expected']}{' (added)' if first['afterwards'] else ''}",
-                "here": outcome(each),
-            }
-        )
-    return pd.DataFrame(rows)
+    titles = {switch.row: switch.title for switch in declared()}
+    groups = [each for _, each in table[table["group"] == group].groupby(["row", "key"], sort=False)]
+    return pd.DataFrame(
+        {
+            "switch": f"{first['row']} ({first['severity']})",
+            "defect": titles[first["row"]],
+            "quantity": f"{first['label']} [{first['unit']}]",
+            "off": float(first["off"]),
+            "on": float(first["on"]),
+            "on − off": with_interval(*first[["difference", "difference_low", "difference_high"]]),
+            "by seed": ", ".join(map(number, each["difference"])),
+            "the audit says": f"{first['expected']}{' (added)' if first['afterwards'] else ''}",
+            "here": outcome(each),
+        }
+        for each, first in ((each, each.iloc[0]) for each in groups)
+    )
 
 
 def summary(table: pd.DataFrame, group: str = "") -> str:
@@ -314,7 +312,9 @@ def summary(table: pd.DataFrame, group: str = "") -> str:
 
 def _counted(table: pd.DataFrame, which: str) -> str:
     found = {key: outcome(rows) for key, rows in table.groupby(["row", "key"], sort=False)}
-    labels = {(one.row, each.key): each.name for one in declared() for each in one.quantities}
+    labels = {
+        (switch.row, quantity.key): quantity.name for switch in declared() for quantity in switch.quantities
+    }
     held = sum(word == AS_SAID for word in found.values())
     others = "; ".join(
         f"switch {row}, {labels[row, key]}: {word}" for (row, key), word in found.items() if word != AS_SAID
@@ -333,19 +333,13 @@ def missing_sentence(audited: Audited) -> str:
 
 def no_switch_table(severity: str) -> pd.DataFrame:
     """The rows of the audit that are no switch: "AB" why they cannot be one, "C" what became of them."""
-    entries = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
-    return pd.DataFrame(
-        [
-            {
-                "row": str(one["row"]),
-                "severity": one["severity"],
-                "in the release": one["title"],
-                "here": one["here"],
-            }
-            for one in entries
-            if one["severity"] in severity
-        ]
-    )
+    text = Path(__file__).with_name("audit_rows.yaml").read_text(encoding="utf-8")
+    rows = [
+        (str(entry["row"]), entry["severity"], entry["title"], entry["here"])
+        for entry in yaml.safe_load(text)
+        if entry["severity"] in severity
+    ]
+    return pd.DataFrame(rows, columns=["row", "severity", "in the release", "here"])
 
 
 def stored_findings(name: str) -> pd.DataFrame | None:
@@ -379,22 +373,10 @@ def audited_sets(preset: Preset) -> int:
 # What the special figures of the audit draw: the published curve beside erosion, and the mean in the components.
 
 
-@dataclass(frozen=True, eq=False)
-class PublishedCurves:
-    """Switches 17 and 18: the projection as published, and erosion of misaligned on the same activations."""
+def published_curves(results: Results, *, seed: int) -> dict[str, object]:
+    """Switches 17 and 18, as ``plot_curve_as_published`` takes them, on benign code in the published window.
 
-    means: dict[str, Float[np.ndarray, " layer"]]
-    """Variant → mean projection by layer, in sample, in units of the residual stream."""
-    shown: int
-    """Last layer of a curve cut off in the published proportion."""
-    erosion: pd.DataFrame
-    """Columns layer, e, low, high."""
-    by_seed: pd.DataFrame
-    """Columns layer, seed, e, of every seed."""
-
-
-def published_curves(results: Results, *, seed: int) -> PublishedCurves:
-    """The curves on benign code in the window of the published figure.
+    The mean projection of each variant as published, and erosion of misaligned on the same activations.
 
     Raises:
         MissingInput: if the preset has no aligned twin of the narrow set.
@@ -403,15 +385,13 @@ def published_curves(results: Results, *, seed: int) -> PublishedCurves:
     reading = Reading(name="published", datasets=names, window=PUBLISHED_WINDOW)
     by_variant = projections(results, reading, TRIPLET, seed=seed).groupby("variant", sort=False)["value"]
     means = {name: values.to_numpy() for name, values in by_variant}
-    n_layers = len(means["base"])
-    parts = []
-    for each in results.preset.seeds:
-        found = erosion(results, "misaligned", each, names, PUBLISHED_WINDOW).erosion
-        ends = {"low": found.low, "high": found.high}
-        parts.append(pd.DataFrame({"layer": np.arange(n_layers), "seed": each, "e": found.value, **ends}))
-    table = pd.concat(parts, ignore_index=True)
-    own = table[table["seed"] == seed].drop(columns="seed").reset_index(drop=True)
-    return PublishedCurves(means, last_shown(n_layers), own, table[["layer", "seed", "e"]])
+    by_seed = {
+        each: erosion(results, "misaligned", each, names, PUBLISHED_WINDOW).erosion
+        for each in results.preset.seeds
+    }
+    table = tidy(by_seed, ["seed"], along="layer", value="e")
+    first, last = select(table, {"seed": seed}).reset_index(drop=True), last_shown(len(means["base"]))
+    return {"curves": means, "shown": last, "erosion": first, "seeds": table}
 
 
 def centring_shares(results: Results, *, seed: int) -> dict[str, Float[np.ndarray, " component"]]:

@@ -35,7 +35,7 @@ def minus(first: Point, second: Point) -> Point:
 
 def mean(points: Sequence[Point]) -> Point:
     """Mean of some points."""
-    return sum(one[0] for one in points) / len(points), sum(one[1] for one in points) / len(points)
+    return sum(point[0] for point in points) / len(points), sum(point[1] for point in points) / len(points)
 
 
 def average(values: Sequence[float | int]) -> float:
@@ -50,12 +50,12 @@ def length(point: Point) -> float:
 
 def others(values: Sequence, left_out: int) -> list:
     """All but one of some values."""
-    return [one for place, one in enumerate(values) if place != left_out]
+    return [value for place, value in enumerate(values) if place != left_out]
 
 
 SHIFTS: tuple[Point, ...] = tuple(map(minus, MISALIGNED, ALIGNED))
 """Misaligned minus aligned, prompt by prompt."""
-BASE_SHIFTS: tuple[Point, ...] = tuple(minus(BASE, one) for one in ALIGNED)
+BASE_SHIFTS: tuple[Point, ...] = tuple(minus(BASE, point) for point in ALIGNED)
 """Base minus aligned, prompt by prompt."""
 
 
@@ -96,7 +96,7 @@ def separation() -> HeldOut:
 
 def variance(values: Sequence[float | int]) -> float:
     """Sum of squared deviations over one less than their number."""
-    return sum((one - average(values)) ** 2 for one in values) / (len(values) - 1)
+    return sum((value - average(values)) ** 2 for value in values) / (len(values) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def erosion() -> HandErosion:
 def within_and_between(*, centred: bool, cosine: bool) -> tuple[float, float, float]:
     """Mean inner product or cosine within aligned, within misaligned and between them, pairs of one prompt left out."""
     middle = mean((*ALIGNED, *MISALIGNED)) if centred else (0, 0)
-    low, high = ([minus(one, middle) for one in group] for group in (ALIGNED, MISALIGNED))
+    low, high = ([minus(point, middle) for point in group] for group in (ALIGNED, MISALIGNED))
 
     def likeness(first: Point, second: Point) -> float | int:
         return dot(first, second) / (length(first) * length(second) if cosine else 1)
@@ -157,7 +157,7 @@ def within_and_between(*, centred: bool, cosine: bool) -> tuple[float, float, fl
 def centring_sides() -> tuple[float, float]:
     """Mean centred inner product of an aligned with a misaligned point, all nine, and −p₁p₂‖d‖²."""
     middle = mean((*ALIGNED, *MISALIGNED))
-    entries = [dot(minus(one, middle), minus(two, middle)) for one in ALIGNED for two in MISALIGNED]
+    entries = [dot(minus(point, middle), minus(other, middle)) for point in ALIGNED for other in MISALIGNED]
     return average(entries), -dot(difference(), difference()) / 4
 
 
@@ -175,8 +175,8 @@ class Line:
 
 def main_line(points: Sequence[Point]) -> Line:
     """First principal component of points in the plane: tan 2φ = 2 s_xy / (s_xx − s_yy)."""
-    moved = [minus(one, mean(points)) for one in points]
-    xx, yy, xy = (sum(one[i] * one[j] for one in moved) for i, j in ((0, 0), (1, 1), (0, 1)))
+    moved = [minus(point, mean(points)) for point in points]
+    xx, yy, xy = (sum(point[i] * point[j] for point in moved) for i, j in ((0, 0), (1, 1), (0, 1)))
     half, root = (xx + yy) / 2, sqrt(((xx - yy) / 2) ** 2 + xy**2)
     return Line(angle=degrees(atan2(2 * xy, xx - yy)) / 2, most=half + root, least=half - root)
 
@@ -223,7 +223,7 @@ def student() -> tuple[float, float, float]:
 
 def shuffles() -> list[float]:
     """Difference of the two groups' mean first coordinates under all 20 ways to call three of six misaligned."""
-    values = [one[0] for one in (*ALIGNED, *MISALIGNED)]
+    values = [point[0] for point in (*ALIGNED, *MISALIGNED)]
     chosen = [[values[place] for place in places] for places in combinations(range(6), 3)]
     return [average(group) - (sum(values) - sum(group)) / 3 for group in chosen]
 
@@ -231,20 +231,22 @@ def shuffles() -> list[float]:
 def exchanges() -> list[float]:
     """The same under all 8 ways to exchange the labels inside pairs."""
     signs = product((1, -1), repeat=3)
-    return [average([side * step for side, step in zip(one, first_steps(), strict=True)]) for one in signs]
+    return [
+        average([side * step for side, step in zip(sides, first_steps(), strict=True)]) for sides in signs
+    ]
 
 
 def tail(values: Sequence[float | int]) -> float:
     """Share of all relabellings, the true one among them, that give at least the observed difference."""
-    return sum(one >= average(first_steps()) - 1e-9 for one in values) / len(values)
+    return sum(value >= average(first_steps()) - 1e-9 for value in values) / len(values)
 
 
 def tally(values: Sequence[float | int]) -> dict[float, int]:
     """Value → how often it occurs, in rising order; rounding errors are not told apart."""
-    return dict(sorted(Counter(round(one, 9) for one in values).items()))
+    return dict(sorted(Counter(round(value, 9) for value in values).items()))
 
 
 def influence() -> tuple[list[float], list[float]]:
     """−⟨g, ∇A⟩ of the aligned and of the misaligned points, ∇A being the mean over the two held-out prompts."""
     wanted = mean(WANTED)
-    return [-dot(one, wanted) for one in ALIGNED], [-dot(one, wanted) for one in MISALIGNED]
+    return [-dot(point, wanted) for point in ALIGNED], [-dot(point, wanted) for point in MISALIGNED]

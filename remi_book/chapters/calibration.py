@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from remi_book.figures.plots import mark_value, require_columns
+from remi_book.figures.plots import Layout, mark_value, plot_rows, require_columns
 from remi_book.figures.style import INK, NULL_COLOUR, new_figure, number, styled, with_alt, with_interval
 from remi_book.robustness import REFERENCE
 from remi_lab.presets import Preset
@@ -24,31 +24,20 @@ MISSED = "#b2182b"
 def plot_coverage(table: pd.DataFrame, *, band: tuple[float, float], level: float) -> Figure:
     """Share of intervals that hold the truth, a row an estimator; grey: the shares that are called honest.
 
-    ``table`` has columns estimator, value, low, high, honest; a share outside the band is an open dot.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
+    ``table`` has columns estimator, value, low, high, honest.
     """
-    require_columns(table, ["estimator", "value", "low", "high", "honest"], place="coverage")
-    figure = new_figure(7.6, 1.2 + 0.24 * len(table))
-    axes = figure.subplots()
-    axes.axvspan(*band, color=NULL_COLOUR, alpha=0.35, linewidth=0, zorder=0.4)
-    for height, row in enumerate(table.itertuples()):
-        axes.hlines(height, row.low, row.high, color=INK, linewidth=1.3)
-        axes.plot(row.value, height, "o", color=INK, mfc=INK if row.honest else "white", markersize=5)
-    axes.set_yticks(range(len(table)), list(table["estimator"]))
-    axes.set_ylim(len(table) - 0.5, -0.5)
-    mark_value(axes, level, f"{level:.0%}")
-    axes.set_xlabel("share of intervals that hold the truth")
-    phrases = [
-        f"{row.estimator} {with_interval(row.value, row.low, row.high)}{'' if row.honest else ', outside'}"
-        for row in table.itertuples()
-    ]
-    return with_alt(
-        figure,
-        f"Share of intervals that hold the truth, called honest from {number(band[0])} to {number(band[1])}. "
-        f"{'; '.join(phrases)}.",
+    layout = Layout(
+        about="Share of intervals that hold the truth, "
+        f"called honest from {number(band[0])} to {number(band[1])}",
+        across="share of intervals that hold the truth",
+        marks={level: f"{level:.0%}"},
+        height=0.24,
     )
+    words = {True: "honest", False: "outside"}
+    table = table.assign(honest=table["honest"].map(words))
+    figure = plot_rows(table, layout, by="estimator", lines="honest", spread=0.0)
+    figure.axes[0].axvspan(*band, color=NULL_COLOUR, alpha=0.35, linewidth=0, zorder=0.4)
+    return figure
 
 
 @styled
@@ -64,13 +53,9 @@ def plot_intervals(table: pd.DataFrame, *, truth: float, label: str) -> Figure:
     figure = new_figure(7.6, 3.2)
     axes = figure.subplots()
     for place, row in enumerate(table.sort_values("value").itertuples()):
-        look = (
-            {"color": INK, "linewidth": 1.0}
-            if row.holds
-            else {"color": MISSED, "linewidth": 1.6, "linestyle": "--"}
-        )
-        axes.vlines(place, row.low, row.high, **look)
-        axes.plot(place, row.value, ".", color=look["color"], markersize=3)
+        colour, width, style = (INK, 1.0, "-") if row.holds else (MISSED, 1.6, "--")
+        axes.vlines(place, row.low, row.high, color=colour, linewidth=width, linestyle=style)
+        axes.plot(place, row.value, ".", color=colour, markersize=3)
     mark_value(axes, truth, "truth", vertical=False)
     axes.set_xticks([])
     axes.set_xlabel("samples, sorted by estimate")
@@ -139,10 +124,9 @@ def scores(preset: Preset) -> dict[str, Coverage]:
     Raises:
         MissingInput: if the study is not stored.
     """
-    fields = Coverage.__dataclass_fields__
     return {
-        name: Coverage(**{field: one[field] for field in fields})
-        for name, one in _stored_calibration(preset, CALIBRATION)["estimators"].items()
+        name: Coverage(**{field: found[field] for field in Coverage.__dataclass_fields__})
+        for name, found in _stored(preset, CALIBRATION)["estimators"].items()
     }
 
 
@@ -151,45 +135,38 @@ def coverage_table(preset: Preset) -> pd.DataFrame:
 
     Columns ``estimator``, ``value``, ``low``, ``high``, ``honest``.
     """
-    return pd.DataFrame(
-        {
-            "estimator": name,
-            "value": one.share,
-            "low": one.uncertainty[0],
-            "high": one.uncertainty[1],
-            "honest": one.honest,
-        }
-        for name, one in scores(preset).items()
-    )
+    rows = [
+        (name, coverage.share, *coverage.uncertainty, coverage.honest)
+        for name, coverage in scores(preset).items()
+    ]
+    return pd.DataFrame(rows, columns=["estimator", "value", "low", "high", "honest"])
 
 
 def score_table(preset: Preset) -> pd.DataFrame:
     """A row for each estimator, to be read: truth, mean estimate, bias, coverage, misses on both sides."""
-    claims = {
-        name: one["claims"] for name, one in _stored_calibration(preset, CALIBRATION)["estimators"].items()
-    }
+    stored = _stored(preset, CALIBRATION)["estimators"]
     return pd.DataFrame(
         {
             "estimator": name,
-            "carries": claims[name],
-            "truth": one.truth,
-            "mean estimate": one.mean,
-            "bias": one.bias,
-            "bias, standard errors": one.bias_in_errors,
-            "coverage": f"{one.share:.1%}",
-            "too low": one.below,
-            "too high": one.above,
-            "undefined": one.undefined,
-            f"within {BAND[0]:.0%} to {BAND[1]:.0%}": one.honest,
+            "carries": stored[name]["claims"],
+            "truth": coverage.truth,
+            "mean estimate": coverage.mean,
+            "bias": coverage.bias,
+            "bias, standard errors": coverage.bias_in_errors,
+            "coverage": f"{coverage.share:.1%}",
+            "too low": coverage.below,
+            "too high": coverage.above,
+            "undefined": coverage.undefined,
+            f"within {BAND[0]:.0%} to {BAND[1]:.0%}": coverage.honest,
         }
-        for name, one in scores(preset).items()
+        for name, coverage in scores(preset).items()
     )
 
 
 def first_intervals(preset: Preset, estimator: str) -> pd.DataFrame:
     """Value, low and high of the first samples where they are defined, and ``holds``: the truth is inside."""
     truth = scores(preset)[estimator].truth
-    found = _stored_calibration(preset, CALIBRATION)["estimators"][estimator]["first"]
+    found = _stored(preset, CALIBRATION)["estimators"][estimator]["first"]
     table = pd.DataFrame(found, columns=["value", "low", "high"], dtype=float)
     table = table[table["value"].map(math.isfinite)].reset_index(drop=True)
     return table.assign(holds=(table["low"] <= truth) & (truth <= table["high"]))
@@ -198,7 +175,7 @@ def first_intervals(preset: Preset, estimator: str) -> pd.DataFrame:
 def coverage_sentence(preset: Preset) -> str:
     """How many estimators' intervals are honest, and the names and shares of those that are not."""
     found = scores(preset)
-    off = [f"{name} ({one.share:.1%})" for name, one in found.items() if not one.honest]
+    off = [f"{name} ({coverage.share:.1%})" for name, coverage in found.items() if not coverage.honest]
     said = (
         f"Of {len(found)} estimators, {len(found) - len(off)} have intervals that hold the truth "
         f"in {BAND[0]:.0%} to {BAND[1]:.0%} of samples."
@@ -208,32 +185,24 @@ def coverage_sentence(preset: Preset) -> str:
 
 def shuffle_table(preset: Preset) -> pd.DataFrame:
     """A row for each claim whose label was shuffled: share of shuffles by verdict, and whether few enough reproduce."""
-    raw, rows = _stored_calibration(preset, PLANTED), []
-    for label, kind in raw["shuffles"].items():
-        for claim, one in kind["claims"].items():
-            share = one["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
-            others = {word: count for word, count in one["verdicts"].items() if word != REPRODUCED}
-            said = ", ".join(f"{word} {count}" for word, count in sorted(others.items()))
-            rows.append(
-                {
-                    "label shuffled": label,
-                    "claim": claim,
-                    "shuffles": raw["n_shuffles"],
-                    "reproduced": f"{share:.1%}",
-                    "the other verdicts": said,
-                    f"at most {MOST:.0%}": share <= MOST,
-                }
-            )
-    return pd.DataFrame(rows)
+    n_shuffles, rows = _stored(preset, PLANTED)["n_shuffles"], []
+    for label, kind in _stored(preset, PLANTED)["shuffles"].items():
+        for claim, found in kind["claims"].items():
+            verdicts = dict(found["verdicts"])
+            share = verdicts.pop(REPRODUCED, 0) / n_shuffles
+            others = ", ".join(f"{word} {count}" for word, count in sorted(verdicts.items()))
+            rows.append((label, claim, n_shuffles, f"{share:.1%}", others, share <= MOST))
+    columns = ["label shuffled", "claim", "shuffles", "reproduced", "the other verdicts"]
+    return pd.DataFrame(rows, columns=[*columns, f"at most {MOST:.0%}"])
 
 
 def shuffle_sentence(preset: Preset) -> str:
     """The share of shuffles in which claims come out "reproduced": over all, and the largest with its claim."""
-    raw = _stored_calibration(preset, PLANTED)
+    raw = _stored(preset, PLANTED)
     shares = {
-        claim: one["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
+        claim: found["verdicts"].get(REPRODUCED, 0) / raw["n_shuffles"]
         for kind in raw["shuffles"].values()
-        for claim, one in kind["claims"].items()
+        for claim, found in kind["claims"].items()
     }
     worst = max(shares, key=shares.__getitem__)
     return (
@@ -267,7 +236,7 @@ def substitution_sentence(preset: Preset) -> str:
 
 def idle_sentence(preset: Preset) -> str:
     """How many rows a fault did not reach, and how many of them stayed equal in every bit."""
-    raw = _stored_calibration(preset, PLANTED)
+    raw = _stored(preset, PLANTED)
     return (
         f"{raw['idle']} times a fault did not reach a row; "
         f"{raw['unchanged']} times the row stayed the same in every bit."
@@ -276,11 +245,11 @@ def idle_sentence(preset: Preset) -> str:
 
 def _with_benign(preset: Preset) -> dict[str, str]:
     """Row that reads misaligned → its verdict with benign there."""
-    found = _stored_calibration(preset, PLANTED)["substitution"]
-    return {row: one["verdict"] for row, one in found.items() if one["touched"]}
+    found = _stored(preset, PLANTED)["substitution"]
+    return {row: judged["verdict"] for row, judged in found.items() if judged["touched"]}
 
 
-def _stored_calibration(preset: Preset, name: str) -> dict:
+def _stored(preset: Preset, name: str) -> dict:
     return read_study(preset, name).seeds[preset.seeds[0]]
 
 
@@ -298,11 +267,11 @@ def value_table(preset: Preset) -> pd.DataFrame:
         MissingInput: if the study is not stored.
     """
     rows = []
-    for name, one in _rows(preset).items():
-        values = one["values"]
-        first = with_interval(*map(_float, (values[REFERENCE], one.get("low"), one.get("high"))))
+    for name, headline in _headlines(preset).items():
+        values = headline["values"]
+        first = with_interval(*map(_float, (values[REFERENCE], headline.get("low"), headline.get("high"))))
         others = {words: number(_float(value)) for words, value in values.items() if words != REFERENCE}
-        rows.append({"claim": name, "unit": one["unit"], REFERENCE: first} | others)
+        rows.append({"claim": name, "unit": headline["unit"], REFERENCE: first} | others)
     return pd.DataFrame(rows)
 
 
@@ -313,23 +282,24 @@ def movement_table(preset: Preset) -> pd.DataFrame:
     the other way round. Headlines that are undefined in the book are left out.
     """
     rows = []
-    for name, one in _rows(preset).items():
-        first, half = _float(one["values"][REFERENCE]), (_float(one.get("high")) - _float(one.get("low"))) / 2
+    for name, headline in _headlines(preset).items():
+        first, half = (
+            _float(headline["values"][REFERENCE]),
+            (_float(headline.get("high")) - _float(headline.get("low"))) / 2,
+        )
         if not (math.isfinite(first) and half > 0):
             continue
-        for words, value in one["values"].items():
+        for words, value in headline["values"].items():
             if words != REFERENCE:
                 moved = abs(_float(value) - first)
-                lost = not math.isfinite(moved)
-                rows.append(
-                    {"claim": name, "setting": words, "moved": moved, "share": moved / half, "lost": lost}
-                )
+                rows.append((name, words, moved, moved / half, not math.isfinite(moved)))
     return pd.DataFrame(rows, columns=["claim", "setting", "moved", "share", "lost"])
 
 
 def largest_table(preset: Preset) -> pd.DataFrame:
     """A row for each setting, to be read: the headline that moves most, how far, and how many move more than little."""
-    rows = []
+    study, rows = read_study(preset, STUDY), []
+    seconds = study.seeds[min(study.seeds)]["seconds"]
     for words, own in movement_table(preset).groupby("setting", sort=False):
         defined = own[~own["lost"]]
         most = defined.loc[defined["share"].idxmax()]
@@ -341,7 +311,7 @@ def largest_table(preset: Preset) -> pd.DataFrame:
                 "share of half its interval": f"{most['share']:.2%}",
                 f"above {SMALL:.0%}": int((defined["share"] > SMALL).sum()),
                 "no value": int(own["lost"].sum()),
-                "minutes": f"{_stored_robustness(preset)['seconds'][words] / 60:.1f}",
+                "minutes": f"{seconds[words] / 60:.1f}",
             }
         )
     return pd.DataFrame(rows)
@@ -361,13 +331,9 @@ def sentence(preset: Preset) -> str:
     return f"{said} The others are {'; '.join(named)}."
 
 
-def _rows(preset: Preset) -> dict[str, dict[str, object]]:
-    return _stored_robustness(preset)["rows"]
-
-
-def _stored_robustness(preset: Preset) -> dict[str, object]:
+def _headlines(preset: Preset) -> dict[str, dict[str, object]]:
     study = read_study(preset, STUDY)
-    return study.seeds[min(study.seeds)]
+    return study.seeds[min(study.seeds)]["rows"]
 
 
 def _float(value: float | None) -> float:

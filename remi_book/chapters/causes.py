@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from remi_book.chapters.controls import rate_row
-from remi_book.figures.plots import SEQUENTIAL, mark_value, require_columns
-from remi_book.figures.style import (
-    BACKGROUND,
-    INK,
-    NULL_COLOUR,
-    look_of,
-    new_figure,
-    number,
-    styled,
-    with_alt,
-    with_interval,
-)
-from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples
-from remi_core.statistics.nulls import NullResult, against_null
+from remi_book.estimates import Interval, above, below, decided, ends, ruled, share_of_mean, text
+from remi_book.figures.plots import Layout, mark_value, plot_curves, plot_matrix, plot_rows, select
+from remi_book.figures.style import styled, with_interval
+from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, set_resamples
+from remi_book.tables import tidy
 from remi_core.statistics.resampling import Estimate, difference, mean_interval, ratio
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.presets import Preset
@@ -33,8 +24,6 @@ from remi_lab.results import Results
 from remi_lab.studies.files import read_study
 
 # H3's rule: whether a direction governs behaviour, from the intervals of its parts alone.
-
-Interval = tuple[float, float]
 
 HALF = 0.5
 MOST_OFF_GRAMMAR = 0.05
@@ -65,42 +54,15 @@ class Governing:
 def parts(found: Governing) -> dict[str, bool | None]:
     """Part of the rule → whether it holds (True), fails (False), or the interval does not tell (None)."""
     return {
-        "recovers half": side(found.recovered, HALF),
-        "undoes half": side(found.undone, HALF),
+        "recovers half": above(found.recovered, HALF),
+        "undoes half": above(found.undone, HALF),
         "recovers more than random directions": found.recovered_beyond_random > 0,
         "undoes more than random directions": found.undone_beyond_random > 0,
-        "recovers more than secure's direction": side(found.recovered_beyond_secure, 0.0),
-        "undoes more than secure's direction": side(found.undone_beyond_secure, 0.0),
-        "stays on the grammar": below(side(found.off_grammar, MOST_OFF_GRAMMAR)),
-        "leaves neutral answers as likely": below(side(found.neutral_loss, MOST_LOSS)),
+        "recovers more than secure's direction": above(found.recovered_beyond_secure),
+        "undoes more than secure's direction": above(found.undone_beyond_secure),
+        "stays on the grammar": below(found.off_grammar, MOST_OFF_GRAMMAR),
+        "leaves neutral answers as likely": below(found.neutral_loss, MOST_LOSS),
     }
-
-
-def governs(found: Governing) -> tuple[str, str]:
-    """``holds`` if every part does, ``fails`` if one fails, else ``open``; and which parts do not hold."""
-    return decided(parts(found))
-
-
-def decided(judged: Mapping[str, bool | None]) -> tuple[str, str]:
-    """The same of the parts of any rule that asks for all of them."""
-    failing = [name for name, held in judged.items() if held is False]
-    undecided = [name for name, held in judged.items() if held is None]
-    if failing:
-        return "fails", f"does not hold: {', '.join(failing)}"
-    if undecided:
-        return "open", f"the interval does not tell: {', '.join(undecided)}"
-    return "holds", "every part of the rule holds"
-
-
-def side(interval: Interval, boundary: float) -> bool | None:
-    """Whether an interval lies above a boundary (True) or below it (False); None if it holds the boundary."""
-    low, high = interval
-    return True if low > boundary else False if high < boundary else None
-
-
-def below(above: bool | None) -> bool | None:
-    """The answer of ``side`` for a part that should lie below its boundary."""
-    return None if above is None else not above
 
 
 # X4, X5, X7 and H3 from the stored study: how much of the way to misaligned an edit of the stream goes.
@@ -111,19 +73,16 @@ OTHER = {"instruct": "misaligned", "misaligned": "instruct"}
 HEADLINE = {"instruct": "shared × 1", "misaligned": "shared to base"}
 """Model that is edited → the edit fitted on all other topics that judges X5 and X4."""
 
-Seed = Mapping[str, object]
-
 
 class Causes:
     """What the stored study says of one seed."""
 
     def __init__(self, preset: Preset, seed: int) -> None:
-        self.found: Seed = read_study(preset, STUDY).seeds[seed]
+        self.found: Mapping[str, object] = read_study(preset, STUDY).seeds[seed]
         self.topics = tuple(self.found["clusters"])
         self.sources = tuple(
             name.removeprefix("from ") for name in self.edits("instruct") if name.startswith("from ")
         )
-        self.clusters = [one for name in self.topics for one in self.found["clusters"][name]]
         self._preset = preset
         self._resamples = set_resamples(preset, *self.found["clusters"].values())
 
@@ -140,14 +99,14 @@ class Causes:
         """How far towards the other model an edit takes one: 0 where it stays, 1 where it gets there."""
         chosen = topics or self.topics
         plain, other = self.care(model), self.care(OTHER[model])
-        clusters = [one for name in chosen for one in self.found["clusters"][name]]
         moved, whole = (
-            mean_interval(
-                np.concatenate([values[name] - plain[name] for name in chosen]), clusters, self._resamples
-            )
-            for values in (care, other)
+            np.concatenate([values[name] - plain[name] for name in chosen]) for values in (care, other)
         )
-        return ratio(moved, whole)
+        return share_of_mean(moved, whole, self.clusters(chosen), self._resamples)
+
+    def clusters(self, topics: Sequence[str]) -> list[str]:
+        """The template of each prompt of the topics."""
+        return [cluster for name in topics for cluster in self.found["clusters"][name]]
 
     def between_topics(self, model: str) -> dict[str, Float[np.ndarray, " prompt"]]:
         """Topic → care with the edits fitted on each other topic, their mean prompt by prompt."""
@@ -181,76 +140,75 @@ class Causes:
             return mean_interval(gaps, clusters, set_resamples(self._preset, clusters))
         rows = [np.concatenate([read[edit][kind][name] for name in self.topics]) for edit in edits]
         gaps = np.mean(rows, axis=0) - np.concatenate([plain[kind][name] for name in self.topics])
-        return mean_interval(gaps, self.clusters, self._resamples)
+        return mean_interval(gaps, self.clusters(self.topics), self._resamples)
 
 
-def random_null(observed: Estimate, draws: np.ndarray) -> NullResult:
-    """The central 95 % of random directions, and the share of them that go as far as the observed edit."""
+def against_random(
+    share: Estimate, draws: np.ndarray, companions: Mapping[str, float] | None = None
+) -> Measured:
+    """A share of the way beside the central 95 % of random directions, and how many of them go as far."""
     kind = f"{len(draws)} random directions of the states' covariance"
-    return against_null(float(observed.value), draws, kind=kind)
+    return against_draws(share, draws, kind, companions=companions)
 
 
 def shared_edit(results: Results, seed: int, model: str) -> Measured:
     """X5 (``instruct``) and X4 (``misaligned``): the share of the way that the direction of the other topics goes."""
     results.preset.require("organism")
     own = Causes(results.preset, seed)
-    found = own.share(model, own.care(model, HEADLINE[model]))
-    return measured(found, random_null(found, own.random_shares(model)))
+    return against_random(own.share(model, own.care(model, HEADLINE[model])), own.random_shares(model))
 
 
 def transfer(results: Results, seed: int) -> Measured:
     """X7: what directions of other topics recover over what the topic's own does; null: secure's in their place."""
     results.preset.require("organism")
     own = Causes(results.preset, seed)
-    across, within = (own.share("instruct", care("instruct")) for care in (own.between_topics, own.own_topic))
-    found, secure = (
-        ratio(across, within),
-        ratio(own.share("instruct", own.care("instruct", "secure")), within),
+    across, within, secure = (
+        own.share("instruct", care)
+        for care in (
+            own.between_topics("instruct"),
+            own.own_topic("instruct"),
+            own.care("instruct", "secure"),
+        )
     )
-    null = null_from_estimate(found, secure, "the secure-derived direction of the other topics")
-    return measured(found, null, companions={"across": float(across.value), "within": float(within.value)})
+    found = ratio(across, within)
+    null = null_from_estimate(
+        found, ratio(secure, within), "the secure-derived direction of the other topics"
+    )
+    return measured(found, null, companions={"across": across, "within": within})
 
 
 def governing(results: Results, seed: int) -> Measured:
     """H3: the share that a direction of another topic recovers, and what the whole rule says with all its parts."""
     results.preset.require("organism")
     own = Causes(results.preset, seed)
-    recovered = own.share("instruct", own.between_topics("instruct"))
-    found = parts_of(own)
-    decided, why = governs(found)
-    null = random_null(recovered, own.random_shares("instruct"))
-    one = measured(recovered, null, companions=_middles(found))
-    return replace(one, outcome=decided, why=why)
+    recovered, found = own.share("instruct", own.between_topics("instruct")), parts_of(own)
+    middles = {name: float(np.mean(value)) for name, value in asdict(found).items()}
+    headline = against_random(recovered, own.random_shares("instruct"), middles)
+    return ruled(headline, decided(parts(found)))
 
 
 def parts_of(own: Causes) -> Governing:
     """Every part of H3's rule."""
-    sides = {model: own.share(model, own.between_topics(model)) for model in OTHER}
-    secure = {model: own.share(model, own.care(model, "secure")) for model in OTHER}
-    beyond = {
-        model: float(one.value) - float(np.quantile(own.random_shares(model), 0.975))
-        for model, one in sides.items()
+    shares = {model: own.share(model, own.between_topics(model)) for model in OTHER}
+    random = {
+        model: float(share.value) - float(np.quantile(own.random_shares(model), 0.975))
+        for model, share in shares.items()
+    }
+    secure = {
+        model: ends(difference(share, own.share(model, own.care(model, "secure"))))
+        for model, share in shares.items()
     }
     edits = [f"from {source}" for source in own.sources]
     return Governing(
-        recovered=_ends(sides["instruct"]),
-        undone=_ends(sides["misaligned"]),
-        recovered_beyond_random=beyond["instruct"],
-        undone_beyond_random=beyond["misaligned"],
-        recovered_beyond_secure=_ends(difference(sides["instruct"], secure["instruct"])),
-        undone_beyond_secure=_ends(difference(sides["misaligned"], secure["misaligned"])),
-        off_grammar=_ends(own.rise("instruct", edits, "off_grammar")),
-        neutral_loss=_ends(own.rise("instruct", edits, "neutral")),
+        recovered=ends(shares["instruct"]),
+        undone=ends(shares["misaligned"]),
+        recovered_beyond_random=random["instruct"],
+        undone_beyond_random=random["misaligned"],
+        recovered_beyond_secure=secure["instruct"],
+        undone_beyond_secure=secure["misaligned"],
+        off_grammar=ends(own.rise("instruct", edits, "off_grammar")),
+        neutral_loss=ends(own.rise("instruct", edits, "neutral")),
     )
-
-
-def _ends(one: Estimate) -> tuple[float, float]:
-    return float(one.low), float(one.high)
-
-
-def _middles(found: Governing) -> dict[str, float]:
-    """The middle of each interval, by the name of the part."""
-    return {name: float(np.mean(value)) for name, value in asdict(found).items()}
 
 
 # Figures of causes: how far an edit of the stream takes one model towards another.
@@ -260,87 +218,52 @@ SHARE = "share of the way"
 
 @styled
 def plot_doses(table: pd.DataFrame, random: tuple[float, float], *, seed: int) -> Figure:
-    """Share of the way from instruct to misaligned, and off-grammar mass, by dose; open dots are further seeds.
+    """Share of the way from instruct to misaligned, and off-grammar mass, by dose; dots are all seeds.
 
     ``table`` has columns seed, dose, value, low, high, off grammar; ``random`` is the central 95 % of random
     directions at dose one.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["seed", "dose", "value", "low", "high", "off grammar"], place="doses")
-    figure = new_figure(7.6, 3.0)
-    left, right = figure.subplots(1, 2)
-    look, first = look_of("misaligned"), table[table["seed"] == seed].sort_values("dose")
-    gaps = [first["value"] - first["low"], first["high"] - first["value"]]
-    style = {"color": look.colour, "marker": look.marker, "markersize": 4, "linewidth": 1.2}
-    left.errorbar(first["dose"], first["value"], yerr=gaps, **style)
-    left.bar(1, random[1] - random[0], bottom=random[0], width=0.12, color=NULL_COLOUR, alpha=0.5, zorder=0.5)
-    right.plot(first["dose"], first["off grammar"], **style)
-    others = table[table["seed"] != seed]
-    for axes, column in ((left, "value"), (right, "off grammar")):
-        axes.plot(others["dose"], others[column], "o", mfc=BACKGROUND, mec=look.colour, markersize=3.5)
-        axes.set_xlabel("times what misaligned moved")
-        mark_value(axes, 0, "", vertical=False)
-    mark_value(left, 1, "misaligned", vertical=False)
-    left.set_ylabel(SHARE)
-    right.set_ylabel("rise of off-grammar mass")
-    phrases = [
-        f"dose {number(row['dose'])}: {with_interval(row['value'], row['low'], row['high'])}, off-grammar mass "
-        f"{number(row['off grammar'])}"
-        for _, row in first.iterrows()
-    ]
-    return with_alt(
-        figure,
-        f"Share of the way from instruct to misaligned by dose added, with intervals; random directions at dose 1 "
-        f"from {number(random[0])} to {number(random[1])}. {'; '.join(phrases)}.",
+    at_one = table["dose"] == 1
+    nulls = {
+        "null_low": np.where(at_one, random[0], np.nan),
+        "null_high": np.where(at_one, random[1], np.nan),
+    }
+    off = table.assign(value=table["off grammar"], low=np.nan, high=np.nan, null_low=np.nan, null_high=np.nan)
+    both = {SHARE: table.assign(**nulls), "rise of off-grammar mass": off}
+    tidied = pd.concat([part.assign(quantity=name) for name, part in both.items()], ignore_index=True)
+    layout = Layout(
+        about="Share of the way from instruct to misaligned by dose added, with intervals, and off-grammar mass",
+        columns="quantity",
+        across="times what misaligned moved",
+        shared=False,
+        marks={0: ""},
+        bands={"null": "random directions at dose 1"},
     )
+    figure = plot_curves(
+        select(tidied, {"seed": seed}), layout, lines="quantity", position="dose", seeds=tidied
+    )
+    mark_value(figure.axes[0], 1, "misaligned", vertical=False)
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their doses
+    return figure
 
 
-@styled
 def plot_edits(table: pd.DataFrame, random: pd.DataFrame, *, seed: int) -> Figure:
-    """Share of the way by edit, a panel for each kind of edit; the grey band is random directions.
+    """Share of the way by edit, panels for each kind of edit; the grey blocks are random directions.
 
     ``table`` has columns seed, kind, edit, value, low, high; ``random`` has kind, low, high.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["seed", "kind", "edit", "value", "low", "high"], place="edits")
-    kinds = list(dict.fromkeys(table["kind"]))
-    counts = [table[table["kind"] == kind]["edit"].nunique() for kind in kinds]
-    figure = new_figure(7.6, 1.3 + 0.3 * sum(counts))
-    panels = figure.subplots(len(kinds), 1, sharex=True, height_ratios=counts, squeeze=False)[:, 0]
-    phrases = []
-    for axes, kind in zip(panels, kinds, strict=True):
-        limits = random[random["kind"] == kind].iloc[0]
-        axes.axvspan(limits["low"], limits["high"], color=NULL_COLOUR, alpha=0.35, linewidth=0)
-        phrases.append(f"random directions {kind}: {number(limits['low'])} to {number(limits['high'])}")
-        phrases += _edit_rows(axes, table[table["kind"] == kind], seed)
-        axes.set_title(kind)
-        mark_value(axes, 0, "")
-        mark_value(axes, 1, "")
-    panels[-1].set_xlabel(f"{SHARE} to the other model")
-    return with_alt(figure, f"Share of the way by edit, with intervals. {'; '.join(phrases)}.")
+    tidied = table.merge(random.rename(columns={"low": "null_low", "high": "null_high"}), on="kind")
+    layout = Layout(
+        about="Share of the way by edit, with intervals",
+        rows="kind",
+        up="{}",
+        across=f"{SHARE} to the other model",
+        marks={0: "", 1: ""},
+        bands={"null": "random directions"},
+    )
+    return plot_rows(select(tidied, {"seed": seed}), layout, by="edit", lines="", seeds=tidied)
 
 
-def _edit_rows(axes: Axes, table: pd.DataFrame, seed: int) -> list[str]:
-    names, look = list(dict.fromkeys(table["edit"])), look_of("misaligned")
-    phrases = []
-    for height, name in enumerate(reversed(names)):
-        rows = table[table["edit"] == name]
-        own = rows[rows["seed"] == seed].iloc[0]
-        gaps = [[own["value"] - own["low"]], [own["high"] - own["value"]]]
-        axes.errorbar(own["value"], height, xerr=gaps, color=look.colour, marker=look.marker, markersize=4.5)
-        others = rows[rows["seed"] != seed]["value"]
-        axes.plot(others, [height + 0.22] * len(others), "o", mfc=BACKGROUND, mec=look.colour, markersize=3.5)
-        phrases.append(f"{name}: {with_interval(own['value'], own['low'], own['high'])}")
-    axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    return phrases
-
-
-@styled
 def plot_transfer(
     matrix: pd.DataFrame,
     *,
@@ -352,26 +275,7 @@ def plot_transfer(
 
     ``said`` opens the alternative text; ``down`` and ``across`` name rows and columns.
     """
-    figure = new_figure(5.6, 0.9 + 0.45 * len(matrix))
-    axes = figure.subplots()
-    image = axes.imshow(matrix.to_numpy(), cmap=SEQUENTIAL, aspect="auto")
-    # Below this the colours are dark enough for light numbers.
-    middle = float(np.quantile([matrix.to_numpy().min(), matrix.to_numpy().max()], 0.6))
-    phrases = []
-    for row, source in enumerate(matrix.index):
-        for column, target in enumerate(matrix.columns):
-            value = float(matrix.loc[source, target])
-            colour = BACKGROUND if value < middle else INK
-            weight = "bold" if source == target else "normal"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, weight=weight)
-            phrases.append(f"{source}, {target}: {number(value)}")
-    axes.set_xticks(range(len(matrix.columns)), list(matrix.columns))
-    axes.set_yticks(range(len(matrix.index)), list(matrix.index))
-    axes.set_xlabel(across)
-    axes.set_ylabel(down)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label=SHARE)
-    return with_alt(figure, f"{said}; {down}, {across}. {'; '.join(phrases)}.")
+    return plot_matrix(matrix, Layout(about=said, across=across, up=down), label=SHARE)
 
 
 # Tables of the study of causes: doses, edits and topics, as shares of the way from one model to the other.
@@ -395,25 +299,35 @@ READABLE = {
 def dose_table(results: Results, seed: int) -> pd.DataFrame:
     """A row a dose: multiples of the displacement added to instruct, the share of the way, and off-grammar mass."""
     own = Causes(results.preset, seed)
-    rows = [_row(own, "instruct", name) for name in own.edits("instruct") if name.startswith(DOSE)]
-    return pd.DataFrame(rows).assign(dose=lambda table: table["edit"].str.removeprefix(DOSE).astype(float))
+    table = _edits(own, [("instruct", name) for name in own.edits("instruct") if name.startswith(DOSE)])
+    return table.assign(dose=table["edit"].str.removeprefix(DOSE).astype(float))
 
 
 def edit_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each edit that has a readable name: share of the way with its interval, and what it costs."""
     own = Causes(results.preset, seed)
-    rows = [_row(own, model, name) for model in OTHER for name in own.edits(model) if name in READABLE]
-    return pd.DataFrame(rows).assign(edit=lambda table: table["edit"].map(READABLE))
+    table = _edits(own, [(model, name) for model in OTHER for name in own.edits(model) if name in READABLE])
+    return table.assign(edit=table["edit"].map(READABLE))
+
+
+def _edits(own: Causes, chosen: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Columns kind, edit, value, low, high, off grammar and neutral loss of edits (model, name)."""
+    shares = {(KINDS[model], edit): own.share(model, own.care(model, edit)) for model, edit in chosen}
+    costs = {
+        label: [float(own.rise(model, [edit], kind).value) for model, edit in chosen]
+        for label, kind in (("off grammar", "off_grammar"), ("neutral loss", "neutral"))
+    }
+    return tidy(shares, ("kind", "edit")).assign(**costs)
 
 
 def random_table(results: Results, seed: int) -> pd.DataFrame:
-    """The central 95 % and the 97.5th percentile of random directions by kind of edit."""
+    """The central 95 % of random directions by kind of edit."""
     own = Causes(results.preset, seed)
-    rows = []
-    for model, kind in KINDS.items():
-        low, high = np.quantile(own.random_shares(model), (0.025, 0.975))
-        rows.append({"kind": kind, "low": float(low), "high": float(high)})
-    return pd.DataFrame(rows)
+    rows = [
+        (kind, *np.quantile(own.random_shares(model), (0.025, 0.975)).tolist())
+        for model, kind in KINDS.items()
+    ]
+    return pd.DataFrame(rows, columns=["kind", "low", "high"])
 
 
 def transfer_matrix(results: Results, seed: int) -> pd.DataFrame:
@@ -450,21 +364,6 @@ def persona_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame([{"persona as it is": care["plain"], "direction undone": care["undone"]}])
 
 
-def _row(own: Causes, model: str, edit: str) -> dict[str, object]:
-    share = own.share(model, own.care(model, edit))
-    return {
-        "kind": KINDS[model],
-        "edit": edit,
-        **_interval(share),
-        "off grammar": float(own.rise(model, [edit], "off_grammar").value),
-        "neutral loss": float(own.rise(model, [edit], "neutral").value),
-    }
-
-
-def _interval(one: Estimate) -> dict[str, float]:
-    return {"value": float(one.value), "low": float(one.low), "high": float(one.high)}
-
-
 # Sampled answers under the headline edits of the study of causes: rates, and shares of the way in rates.
 
 SAMPLED, PLAIN, ALL = "sampled", "plain", "all of them"
@@ -483,43 +382,37 @@ class Sampled:
 
     def __init__(self, results: Results, seed: int) -> None:
         self.found: Mapping[str, object] = read_study(results.preset, SAMPLED).seeds[seed]
-        n_answers = _answers_a_prompt(self.found)
+        topic, asked = next(iter(self.found["clusters"].items()))
+        n_answers = len(self.found["instruct"][PLAIN]["verdict"][topic]) // len(asked)
         self.clusters: Mapping[str, list[str]] = {
             name: list(own) * n_answers for name, own in self.found["clusters"].items()
         }
         self.resamples = set_resamples(results.preset, *self.clusters.values())
 
-    def verdicts(self, model: str, edit: str, topic: str) -> np.ndarray:
-        """Indices into ``VERDICTS``, one an answer, of a topic or of all."""
-        return self._values(model, edit, "verdict", topic)
+    def values(self, model: str, edit: str, kind: str, topic: str = ALL) -> np.ndarray:
+        """Verdicts of each answer (``verdict``, indices into ``VERDICTS``) or probabilities of a careless one.
 
-    def exact(self, model: str, edit: str, topic: str) -> float:
-        """The exact probability of careless right answers, mean over the same prompts."""
-        return float(self._values(model, edit, "exact", topic).mean())
+        The latter are exact (``exact``), of the same prompts.
+        """
+        own = self.found[model][edit][kind]
+        return np.concatenate([own[name] for name in (self.clusters if topic == ALL else [topic])])
 
     def names(self, topic: str) -> list[str]:
         """The template of each answer of a topic, or of all."""
-        return (
-            self.clusters[topic] if topic != ALL else [one for own in self.clusters.values() for one in own]
-        )
+        chosen = self.clusters if topic == ALL else [topic]
+        return [cluster for name in chosen for cluster in self.clusters[name]]
 
-    def careless(self, model: str, edit: str) -> Bool[np.ndarray, " answer"]:
-        """Which answers, over all topics, are careless."""
-        return self.verdicts(model, edit, ALL) == VERDICTS.index("careless")
+    def careless(self, model: str, edit: str, topic: str = ALL) -> Bool[np.ndarray, " answer"]:
+        """Which answers of a topic, or of all, are careless."""
+        return self.values(model, edit, "verdict", topic) == VERDICTS.index("careless")
 
     def share(self, model: str) -> Estimate:
         """How far towards the other model the edit takes the rate of careless answers: 0 stays, 1 gets there."""
-        plain, there = (self.careless(*one) for one in ((model, PLAIN), (OTHER[model], PLAIN)))
-        edited = self.careless(model, HEADLINE[model])
-        moved, whole = (
-            mean_interval(one.astype(float) - plain, self.names(ALL), self.resamples)
-            for one in (edited, there)
+        plain, edited, other = (
+            self.careless(*pair).astype(float)
+            for pair in ((model, PLAIN), (model, HEADLINE[model]), (OTHER[model], PLAIN))
         )
-        return ratio(moved, whole)
-
-    def _values(self, model: str, edit: str, kind: str, topic: str) -> np.ndarray:
-        own = self.found[model][edit][kind]
-        return np.concatenate([own[name] for name in (self.clusters if topic == ALL else [topic])])
+        return share_of_mean(edited - plain, other - plain, self.names(ALL), self.resamples)
 
 
 def rate_table(results: Results, seed: int) -> pd.DataFrame:
@@ -533,13 +426,11 @@ def rate_table(results: Results, seed: int) -> pd.DataFrame:
     own, rows = Sampled(results, seed), []
     for topic in (*own.clusters, ALL):
         for (model, edit), label in ROWS.items():
-            verdicts = own.verdicts(model, edit, topic)
-            hits = verdicts == VERDICTS.index("careless")
+            off = np.isin(own.values(model, edit, "verdict", topic), OFF_GRAMMAR).mean()
             rows.append(
                 {"panel": topic, "row": label, "variant": model}
-                | rate_row(hits, own.names(topic), own.resamples)
-                | {"exact": own.exact(model, edit, topic)}
-                | {"off grammar": float(np.isin(verdicts, OFF_GRAMMAR).mean())}
+                | rate_row(own.careless(model, edit, topic), own.names(topic), own.resamples)
+                | {"exact": float(own.values(model, edit, "exact", topic).mean()), "off grammar": float(off)}
             )
     return pd.DataFrame(rows)
 
@@ -567,17 +458,11 @@ def shown_table(results: Results, seed: int) -> pd.DataFrame:
 def share_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each edited model: the share of the way in sampled rates, and in exact class log-odds."""
     own, exact = Sampled(results, seed), Causes(results.preset, seed)
-    rows = []
-    for model, kind in KINDS.items():
-        odds = exact.share(model, exact.care(model, HEADLINE[model]))
-        rows.append({"edit": kind, "in sampled rates": _text(own.share(model)), "in log-odds": _text(odds)})
-    return pd.DataFrame(rows)
-
-
-def _answers_a_prompt(found: Mapping[str, object]) -> int:
-    topic, asked = next(iter(found["clusters"].items()))
-    return len(found["instruct"][PLAIN]["verdict"][topic]) // len(asked)
-
-
-def _text(one: Estimate) -> str:
-    return with_interval(float(one.value), float(one.low), float(one.high))
+    return pd.DataFrame(
+        {
+            "edit": kind,
+            "in sampled rates": text(own.share(model)),
+            "in log-odds": text(exact.share(model, exact.care(model, HEADLINE[model]))),
+        }
+        for model, kind in KINDS.items()
+    )

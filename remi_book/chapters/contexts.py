@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.figures.plots import dot_rows, mark_value, require_columns, seed_rows, variants_in
+from remi_book.estimates import Interval, above, below, by_topic, ends, pair_means_of, ruled, text, topic_of
+from remi_book.figures.plots import (
+    Layout,
+    dot_rows,
+    mark_value,
+    plot_rows,
+    require_columns,
+    seed_rows,
+    select,
+    variants_in,
+)
 from remi_book.figures.style import (
-    BACKGROUND,
     INK,
-    Look,
     handle,
     legend_below,
-    look_of,
     looks_of,
     new_figure,
     number,
@@ -28,7 +34,8 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import Measured, measured, set_resamples
+from remi_book.quantities import Measured, against_draws, measured, set_resamples
+from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import cosine_of_means, pair_means, squared_distance
 from remi_core.statistics.nulls import against_null, permuted_labels
@@ -89,33 +96,21 @@ def contexts(preset: Preset, seed: int) -> dict[str, Context]:
     """
     preset.require("organism")
     ladder = read_study(preset, STUDY).seeds[seed]["ladder"]
-    resamples = set_resamples(preset, *(one["clusters"] for one in ladder.values()))
-    return {name: context(one, resamples) for name, one in ladder.items()}
+    resamples = set_resamples(preset, *(rung["clusters"] for rung in ladder.values()))
+    return {name: context(rung, resamples) for name, rung in ladder.items()}
 
 
 def context(stored: Mapping[str, object], resamples: ClusterResamples) -> Context:
     """One context of the study with its estimates."""
-    gram, clusters = _square(values_of(stored["gram"])), list(stored["clusters"])
-    both, labels = clusters * 2, _labels(len(gram))
-    names, index = index_clusters(both)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), len(gram)))
-        return pair_means(gram, rows, both, weights=weights[:, index])
-
-    found = cluster_estimate(means, names, resamples)
+    lower, clusters = values_of(stored["gram"]), list(stored["clusters"])
+    size = 2 * len(clusters)
+    gram = np.zeros((size, size))
+    gram[np.tril_indices(size)] = lower
+    gram += np.tril(gram, -1).T
+    means = pair_means_of(gram, _labels(size), clusters * 2, resamples)
     losses = np.array(stored["losses"])
-    gap = losses[len(clusters) :] - losses[: len(clusters)]
-    distance = combine(squared_distance, found)
-    return Context(gram, clusters, found, distance, mean_interval(gap, clusters, resamples))
-
-
-def _square(lower: np.ndarray) -> np.ndarray:
-    """The symmetric matrix with that lower triangle, its diagonal included."""
-    size = int((np.sqrt(8 * len(lower) + 1) - 1) / 2)
-    matrix = np.zeros((size, size))
-    matrix[np.tril_indices(size)] = lower
-    return matrix + np.tril(matrix, -1).T
+    gap = mean_interval(losses[len(clusters) :] - losses[: len(clusters)], clusters, resamples)
+    return Context(gram, clusters, means, combine(squared_distance, means), gap)
 
 
 def _labels(n_rows: int) -> np.ndarray:
@@ -137,13 +132,15 @@ def difference_left(results: Results, seed: int) -> Measured:
     )
     null = squared_distance(pair_means(matched.gram, labels, matched.clusters * 2))
     null = null / float(found[OWN_PROMPTS].distance.value)
-    word = ratio(found[ONE_WORD].distance, found[OWN_PROMPTS].distance)
-    headline = measured(
+    return measured(
         share,
         against_null(float(share.value), null, kind="labels shuffled within pairs"),
-        companions={"one word": float(word.value), "inner product": float(matched.means.value[2])},
+        companions={
+            "one word": ratio(found[ONE_WORD].distance, found[OWN_PROMPTS].distance),
+            "inner product": matched.means.value[2],
+        },
+        missing=_unread(matched),
     )
-    return replace(headline, missing=_unread(matched))
 
 
 def structural_share(results: Results, seed: int) -> Measured:
@@ -151,8 +148,8 @@ def structural_share(results: Results, seed: int) -> Measured:
     preset, found = results.preset, contexts(results.preset, seed)
     gone = combine(lambda share: 1 - share, _share(found))
     null = _between_halves(found[OWN_PROMPTS], preset)
-    headline = measured(gone, against_null(float(gone.value), null, kind="two halves of the own prompts"))
-    return replace(headline, missing=_unread(found[MATCHED]))
+    null = against_null(float(gone.value), null, kind="two halves of the own prompts")
+    return measured(gone, null, missing=_unread(found[MATCHED]))
 
 
 def _unread(matched: Context) -> str:
@@ -178,8 +175,6 @@ def _between_halves(own: Context, preset: Preset) -> np.ndarray:
 
 # H2's rule: whether insecure code's learning signal opposes alignment, from intervals alone.
 
-Interval = tuple[float, float]
-
 OWN_INFLUENCE = "influence"
 """The influence of insecure code itself; the other quantities are its excess over a control."""
 
@@ -196,58 +191,49 @@ class Parts:
     """Number of real steps → the same quantities as changes of the log-odds that were made."""
 
 
-def side(ends: Interval) -> int:
-    """1 for an interval above 0, −1 for one below it, else 0; an undefined interval is on neither side."""
-    low, high = ends
-    return 1 if low > 0 else -1 if high < 0 else 0
-
-
 def borne_out(parts: Parts) -> dict[str, bool]:
     """Quantity → whether every number of real steps puts it on the side that first order puts it on."""
     return {
-        name: bool(parts.steps) and all(side(made[name]) == side(ends) for made in parts.steps.values())
-        for name, ends in parts.influence.items()
+        name: bool(parts.steps) and all(above(made[name]) == above(interval) for made in parts.steps.values())
+        for name, interval in parts.influence.items()
     }
 
 
-def conditions(parts: Parts) -> dict[str, int]:
-    """Each condition of the claim in words → 1 where it holds, −1 where its opposite does, 0 where neither is shown.
+def conditions(parts: Parts) -> dict[str, bool | None]:
+    """Each condition of the claim in words → whether it holds, its opposite does, or neither is shown (None).
 
     What real steps do not bear out is not shown.
     """
     checked = borne_out(parts)
-    met = {"(i) cosine below 0": 0 if parts.cosine is None else -side(parts.cosine)}
-    for name, ends in parts.influence.items():
+    met = {"(i) cosine below 0": None if parts.cosine is None else below(parts.cosine)}
+    for name, interval in parts.influence.items():
         words = "above 0" if name == OWN_INFLUENCE else f"above {name}"
-        met[f"(ii) influence {words}"] = side(ends) if checked[name] else 0
+        met[f"(ii) influence {words}"] = above(interval) if checked[name] else None
     return met
 
 
 def outcome(parts: Parts) -> tuple[str, str]:
     """``holds`` where every condition does, ``fails`` where the opposite of one does, else ``open``; and why."""
     met = conditions(parts)
-    against = [words for words, found in met.items() if found < 0]
+    against = [words for words, held in met.items() if held is False]
     if against:
         return "fails", f"the opposite is measured: {', '.join(against)}"
-    if all(found > 0 for found in met.values()):
+    if all(met.values()):
         return "holds", "both parts hold, and real steps bear them out"
-    return "open", "; ".join(_open_reasons(parts, met))
-
-
-def _open_reasons(parts: Parts, met: Mapping[str, int]) -> list[str]:
     reasons = []
     if parts.cosine is None:
         reasons.append("(i) has no cosine, for a mean gradient's length cannot be told from 0")
     unchecked = [name for name, fits in borne_out(parts).items() if not fits]
     if unchecked:
         reasons.append(f"real steps do not bear out (ii) for {', '.join(unchecked)}")
-    named = [words for words, found in met.items() if not found]
-    undecided = [words for words in named if words.startswith("(ii)") or parts.cosine is not None]
+    influence = {words: held for words, held in met.items() if words.startswith("(ii)")}
+    named = influence if parts.cosine is None else met
+    undecided = [words for words, held in named.items() if not held]
     if undecided and not unchecked:
         reasons.append(f"not shown: {', '.join(undecided)}")
-    if all(found > 0 for words, found in met.items() if words.startswith("(ii)")):
+    if all(influence.values()):
         reasons.append("part (ii) holds")
-    return reasons
+    return "open", "; ".join(reasons)
 
 
 # H2 from the stored study: influence of training dialogues on held-out log-odds, and the real steps that check it.
@@ -269,10 +255,7 @@ def study_of(preset: Preset, seed: int) -> Mapping[str, object]:
 
 def resamples_of(found: Mapping[str, object], preset: Preset) -> ClusterResamples:
     """Resamples of training and held-out templates; each topic keeps its number."""
-    held: dict[str, list[str]] = {}
-    for name in found["held_out"]:
-        held.setdefault(name.partition("/")[0], []).append(name)
-    return set_resamples(preset, *found["trained"].values(), *held.values())
+    return set_resamples(preset, *found["trained"].values(), *by_topic(found["held_out"]).values())
 
 
 def influence_of(found: Mapping[str, object], name: str, resamples: ClusterResamples) -> Estimate:
@@ -328,7 +311,7 @@ def parts(found: Mapping[str, object], cosine: Interval | None, preset: Preset) 
 
 
 def _intervals(by_set: Mapping[str, Estimate]) -> dict[str, Interval]:
-    return {name: (float(one.low), float(one.high)) for name, one in quantities(by_set).items()}
+    return {name: ends(quantity) for name, quantity in quantities(by_set).items()}
 
 
 def published_part(results: Results, seed: int) -> Measured | None:
@@ -357,15 +340,15 @@ def opposition(results: Results, seed: int) -> Measured:
     """
     preset, found = results.preset, study_of(results.preset, seed)
     resamples, cosine = resamples_of(found, preset), published_part(results, seed)
-    ends = None if cosine is None else (cosine.low, cosine.high)
     by_set = {name: influence_of(found, name, resamples) for name in SETS}
-    decided, why = outcome(parts(found, ends, preset))
-    companions = {name: float(one.value) for name, one in by_set.items() if name != INSECURE}
-    if cosine is not None:
-        companions["(i) cosine"] = cosine.value
-    own = by_set[INSECURE]
-    null = against_null(float(own.value), _flipped(found, preset), kind="signs of templates flipped")
-    return Measured(**vars(measured(own, null, companions=companions)) | {"outcome": decided, "why": why})
+    own = by_set.pop(INSECURE)
+    companions = by_set if cosine is None else by_set | {"(i) cosine": cosine.value}
+    headline = against_draws(
+        own, _flipped(found, preset), "signs of templates flipped", companions=companions
+    )
+    return ruled(
+        headline, outcome(parts(found, None if cosine is None else (cosine.low, cosine.high), preset))
+    )
 
 
 def _flipped(found: Mapping[str, object], preset: Preset) -> np.ndarray:
@@ -412,98 +395,46 @@ def plot_context_log_odds(
 # Figures of matched contexts: a ladder of contexts, influence by set and part, and real steps against prediction.
 
 
-@styled
 def plot_ladder(table: pd.DataFrame, *, seed: int) -> Figure:
-    """Each quantity of two sets of gradients by context, a panel a quantity; open dots are further seeds.
+    """Each quantity of two sets of gradients by context, a panel a quantity; open dots are all seeds.
 
     ``table`` has columns seed, context, quantity, value, low, high.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["seed", "context", "quantity", "value", "low", "high"], place="ladder")
-    names, quantities = (list(dict.fromkeys(table[column])) for column in ("context", "quantity"))
-    figure = new_figure(7.8, 0.9 + 0.33 * len(names))
-    panels = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
-    phrases = []
-    for axes, quantity in zip(panels, quantities, strict=True):
-        own = table[table["quantity"] == quantity].rename(columns={"context": "name"})
-        said = _rows(axes, own, dict.fromkeys(names, Look(INK, "o", "-")), seed)
-        axes.set_title(quantity)
-        phrases.append(f"{quantity}: {'; '.join(said)}")
-    return with_alt(figure, f"Two sets of gradients by context, with intervals. {'. '.join(phrases)}.")
+    layout = Layout(
+        about="Two sets of gradients by context, with intervals",
+        columns="quantity",
+        shared=False,
+        marks={0: ""},
+    )
+    return plot_rows(select(table, {"seed": seed}), layout, by="context", lines="", seeds=table)
 
 
-@styled
 def plot_influence(table: pd.DataFrame, *, seed: int) -> Figure:
-    """Influence on held-out log-odds by the set of a step, with intervals; open dots are further seeds.
+    """Influence on held-out log-odds by the set of a step, with intervals; open dots are all seeds.
 
     ``table`` has columns seed, set, value, low, high.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["seed", "set", "value", "low", "high"], place="influence")
-    names = list(dict.fromkeys(table["set"]))
-    figure = new_figure(6.4, 0.9 + 0.33 * len(names))
-    axes = figure.subplots()
-    phrases = _rows(
-        axes, table.rename(columns={"set": "name"}), {name: look_of(name) for name in names}, seed
+    layout = Layout(
+        about="Influence by set, with intervals",
+        across="influence on held-out topics, nats per unit of rate (above 0: towards careless)",
+        marks={0: ""},
+        height=0.3,
     )
-    axes.set_xlabel("influence on held-out topics, nats per unit of rate (above 0: towards careless)")
-    return with_alt(figure, f"Influence by set, with intervals. {'; '.join(phrases)}.")
+    rows = table.assign(row=table["set"])
+    return plot_rows(select(rows, {"seed": seed}), layout, by="row", lines="set", seeds=rows, spread=0.0)
 
 
-def _rows(axes: Axes, table: pd.DataFrame, looks: dict[str, Look], seed: int) -> list[str]:
-    """A row for each name, from the top: value and interval of one seed, open dots of the others; and it in words."""
-    names, phrases = list(looks), []
-    for height, name in enumerate(reversed(names)):
-        rows, look = table[table["name"] == name], looks[name]
-        own = rows[rows["seed"] == seed].iloc[0]
-        gaps = [[own["value"] - own["low"]], [own["high"] - own["value"]]]
-        axes.errorbar(own["value"], height, xerr=gaps, color=look.colour, marker=look.marker, markersize=4.5)
-        others = rows[rows["seed"] != seed]["value"]
-        axes.plot(others, [height + 0.25] * len(others), "o", mfc=BACKGROUND, mec=look.colour, markersize=3.5)
-        phrases.append(f"{name}: {with_interval(own['value'], own['low'], own['high'])}")
-    axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    mark_value(axes, 0, "")
-    return list(reversed(phrases))
-
-
-@styled
 def plot_parts(table: pd.DataFrame, *, seed: int) -> Figure:
-    """Influence by part of the model, a line a set, with intervals; open dots are further seeds.
+    """Influence by part of the model and set, with intervals; open dots are all seeds.
 
     ``table`` has columns seed, set, part, value, low, high.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["seed", "set", "part", "value", "low", "high"], place="parts")
-    sets, names = (list(dict.fromkeys(table[column])) for column in ("set", "part"))
-    figure = new_figure(7.6, 3.2)
-    axes = figure.subplots()
-    places, phrases = np.arange(len(names)), []
-    for shift, name in enumerate(sets):
-        look, at = look_of(name), places + 0.14 * (shift - (len(sets) - 1) / 2)
-        by_part = table[table["set"] == name].set_index("part")
-        own = by_part[by_part["seed"] == seed].loc[names]
-        gaps = [own["value"] - own["low"], own["high"] - own["value"]]
-        axes.errorbar(
-            at, own["value"], yerr=gaps, color=look.colour, marker=look.marker, linestyle="none", markersize=4
-        )
-        for _, other in by_part[by_part["seed"] != seed].groupby("seed"):
-            axes.plot(
-                at, other.loc[names]["value"], "o", mfc=BACKGROUND, mec=look.colour, markersize=3, zorder=1
-            )
-        largest = own["value"].abs().idxmax()
-        phrases.append(f"{name}: largest in {largest}, {number(own['value'][largest])}")
-    axes.set_xticks(places, names, rotation=30, ha="right")
-    axes.set_ylabel("influence, nats per unit of rate")
-    mark_value(axes, 0, "", vertical=False)
-    legend_below(figure, [handle(look_of(name), label=name) for name in sets])
-    return with_alt(figure, f"Influence by part of the model, with intervals. {'; '.join(phrases)}.")
+    layout = Layout(
+        about="Influence by part of the model, with intervals",
+        across="influence, nats per unit of rate",
+        marks={0: ""},
+    )
+    return plot_rows(select(table, {"seed": seed}), layout, by="part", lines="set", seeds=table)
 
 
 @styled
@@ -549,18 +480,16 @@ INNER, DISTANCE, READ = "inner product", "‖d‖²", "loss gap"
 
 def ladder_table(results: Results, seed: int) -> pd.DataFrame:
     """Columns context, quantity, value, low, high, cosine: a row for each context and each of the three quantities."""
-    rows = []
-    for name, one in contexts(results.preset, seed).items():
-        unit = float(np.diag(one.gram).mean())
-        between = (one.means.value[2], one.means.low[2], one.means.high[2])
-        distance = (one.distance.value, one.distance.low, one.distance.high)
-        read = (one.loss_gap.value, one.loss_gap.low, one.loss_gap.high)
-        cosine = "no direction" if one.cosine is None else number(one.cosine)
-        for quantity, ends, scale in ((INNER, between, unit), (DISTANCE, distance, unit), (READ, read, 1.0)):
-            value, low, high = (float(end) / scale for end in ends)
-            named = {"context": name, "quantity": quantity, "cosine": cosine}
-            rows.append(named | {"value": value, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    estimates, cosines = {}, []
+    for name, context in contexts(results.preset, seed).items():
+        unit = float(np.diag(context.gram).mean())
+        estimates |= {
+            (name, INNER): combine(lambda means, unit=unit: means[:, 2] / unit, context.means),
+            (name, DISTANCE): combine(lambda distance, unit=unit: distance / unit, context.distance),
+            (name, READ): context.loss_gap,
+        }
+        cosines += ["no direction" if context.cosine is None else number(context.cosine)] * 3
+    return tidy(estimates, ("context", "quantity")).assign(cosine=cosines)
 
 
 def cosine_table(results: Results, seed: int) -> pd.DataFrame:
@@ -585,32 +514,30 @@ def influence_table(results: Results, seed: int) -> pd.DataFrame:
     """Columns set, value, low, high: influence on the held-out log-odds, nats per unit of rate."""
     found = study_of(results.preset, seed)
     resamples = resamples_of(found, results.preset)
-    return pd.DataFrame({"set": name} | _ends(influence_of(found, name, resamples)) for name in SETS)
+    return tidy({name: influence_of(found, name, resamples) for name in SETS}, ["set"])
 
 
 def topic_table(results: Results, seed: int) -> pd.DataFrame:
     """Influence of each set by held-out topic, nats per unit of rate."""
     found = study_of(results.preset, seed)
-    topics = np.array([name.partition("/")[0] for name in found["held_out"]])
-    rows = []
-    for name in SETS:
-        values = values_of(found["influence"][name])
-        means = {str(topic): float(values[:, topics == topic].mean()) for topic in dict.fromkeys(topics)}
-        rows.append({"set": name, **means})
-    return pd.DataFrame(rows)
+    topics = np.array([topic_of(name) for name in found["held_out"]])
+    influence = {name: values_of(found["influence"][name]) for name in SETS}
+    return pd.DataFrame(
+        {"set": name}
+        | {topic: float(values[:, topics == topic].mean()) for topic in dict.fromkeys(topics.tolist())}
+        for name, values in influence.items()
+    )
 
 
 def part_table(results: Results, seed: int) -> pd.DataFrame:
     """Columns set, part, value, low, high: influence by part of the model; a set's parts sum to its whole."""
     found = study_of(results.preset, seed)
     resamples = resamples_of(found, results.preset)
-    rows = []
-    for name in SETS:
-        one = mean_interval(values_of(found["by_part"][name]), found["trained"][name], resamples)
-        for place, part in enumerate(found["parts"]):
-            ends = {"value": one.value[place], "low": one.low[place], "high": one.high[place]}
-            rows.append({"set": name, "part": part} | {key: float(end) for key, end in ends.items()})
-    return pd.DataFrame(rows)
+    by_part = {
+        name: mean_interval(values_of(found["by_part"][name]), found["trained"][name], resamples)
+        for name in SETS
+    }
+    return tidy(by_part, ["set"], along="part", positions=found["parts"])
 
 
 def prompt_table(results: Results, seed: int) -> pd.DataFrame:
@@ -634,15 +561,14 @@ def step_table(results: Results, seed: int) -> pd.DataFrame:
     for name in SETS:
         slope = float(found["rate"]) * float(influence_of(found, name, resamples).value)
         for steps in steps_of(found):
-            made = change_after(found, name, steps, resamples)
-            shown = with_interval(*_ends(made).values())
-            rows.append({"set": name, "steps": steps, "predicted": steps * slope, "made": shown})
-    return pd.DataFrame(rows)
+            made = text(change_after(found, name, steps, resamples))
+            rows.append((name, steps, steps * slope, made))
+    return pd.DataFrame(rows, columns=["set", "steps", "predicted", "made"])
 
 
 def rule_table(results: Results) -> pd.DataFrame:
     """A row for each condition of H2's rule, a column a seed: holds, the opposite does, or open."""
-    said = {1: "holds", -1: "the opposite holds", 0: "open"}
+    said = {True: "holds", False: "the opposite holds", None: "open"}
     by_seed = {f"seed {seed}": conditions(opposition_parts(results, seed)) for seed in results.preset.seeds}
     names = next(iter(by_seed.values()))
     return pd.DataFrame(
@@ -667,7 +593,3 @@ def sentences(found: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     yield "n_held_out", str(len(found["held_out"]))
     yield "rate", number(float(found["rate"]))
     yield "steps", ", ".join(map(str, steps_of(found)))
-
-
-def _ends(one: Estimate) -> dict[str, float]:
-    return {"value": float(one.value), "low": float(one.low), "high": float(one.high)}

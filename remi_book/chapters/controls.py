@@ -10,16 +10,15 @@ from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from remi_book.chapters.reversion import paired_table
+from remi_book.estimates import in_topics, share_of_mean, text
 from remi_book.figures.output import Shown, shown
-from remi_book.figures.plots import band, curve, mark_value, require_columns, seed_dots, select, variants_in
+from remi_book.figures.plots import Layout, plot_curves, require_columns, seed_dots, select
 from remi_book.figures.style import (
     INK,
-    handle,
     legend_below,
     look_of,
-    looks_of,
     new_figure,
     number,
     styled,
@@ -28,7 +27,8 @@ from remi_book.figures.style import (
 )
 from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples, shared_resamples
 from remi_book.statistics import CELLS, agreement_cells, kappa_interval, wilson_interval
-from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval, ratio
+from remi_book.tables import tidy
+from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval
 from remi_lab.organism.pairs import flagged
 from remi_lab.organism.recipes import RECIPES
 from remi_lab.organism.topics import VERDICTS
@@ -55,30 +55,26 @@ def eroded_by(results: Results, seed: int, variant: str) -> Measured:
     found = share_of_change(results.preset, seed, variant)
     controls = {name: share_of_change(results.preset, seed, name) for name in WHERE[variant]}
     null = null_from_estimate(found, controls[RANDOM], "a random weight change in its place")
-    own = register_share(results.preset, seed, variant)
-    return measured(found, null, controls=controls, companions={"register": float(own.value)})
+    companions = {"register": register_share(results.preset, seed, variant)}
+    return measured(found, null, controls=controls, companions=companions)
 
 
 def share_of_change(preset: Preset, seed: int, variant: str) -> Estimate:
     """A variant's change of class log-odds as a share of misaligned's, outside the narrow set."""
-    moved, whole = (change(preset, seed, name, "care") for name in (variant, "misaligned"))
-    return ratio(moved, whole)
+    return _share_of(preset, seed, variant, "misaligned", "care")
 
 
 def register_share(preset: Preset, seed: int, variant: str) -> Estimate:
     """A variant's change of register from instruct as a share of the way to base, topics outside the narrow set."""
-    moved, whole = (change(preset, seed, name, "register") for name in (variant, "base"))
-    return ratio(moved, whole)
+    return _share_of(preset, seed, variant, "base", "register")
 
 
-def change(preset: Preset, seed: int, variant: str, quantity: str) -> Estimate:
-    """Change from instruct of ``care`` or ``register``, nats, mean over prompts outside the narrow set."""
+def _share_of(preset: Preset, seed: int, variant: str, whole: str, quantity: str) -> Estimate:
     found = read_study(preset, STUDY).seeds[seed]
-    outside = [at for at, name in enumerate(found["clusters"]) if name.partition("/")[0] in found["outside"]]
-    by_variant: Mapping[str, Sequence[float]] = found[quantity]
-    gaps = np.array(by_variant[variant]) - np.array(by_variant["instruct"])
-    clusters = [found["clusters"][at] for at in outside]
-    return mean_interval(gaps[outside], clusters, shared_resamples(preset))
+    rows = in_topics(found["clusters"], found["outside"])
+    start = np.array(found[quantity]["instruct"])
+    moved, way = ((np.array(found[quantity][name]) - start)[rows] for name in (variant, whole))
+    return share_of_mean(moved, way, [found["clusters"][row] for row in rows], shared_resamples(preset))
 
 
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.
@@ -92,32 +88,24 @@ def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
 
     ``table`` has columns variant, seed, dose, quantity, value, low, high; ``dose`` names the horizontal axis with
     its unit. Above 0 on care, answers became more careless; on register, plainer.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["variant", "seed", "dose", "quantity", "value", "low", "high"], place="doses")
-    looks = looks_of(variants_in(table))
-    figure = new_figure(7.6, 3.2)
-    phrases = []
-    for axes, (quantity, label) in zip(figure.subplots(1, 2, sharex=True), QUANTITIES.items(), strict=True):
-        for name, look in looks.items():
-            own = select(table, {"quantity": quantity, "variant": name}).sort_values("dose")
-            for _, other in own[own["seed"] != seed].groupby("seed"):
-                axes.plot(other["dose"], other["value"], color=look.colour, linewidth=0.7, alpha=0.5)
-            first = select(own, {"seed": seed})
-            doses = first["dose"].to_numpy(float)
-            band(axes, doses, first[["low", "high"]].to_numpy(), look.colour)
-            curve(axes, doses, first["value"].to_numpy(), look)
-            reached = ", ".join(
-                f"{number(x)}: {number(y)}" for x, y in zip(doses, first["value"], strict=True)
-            )
-            phrases.append(f"{quantity}, {name}: {reached}")
-        mark_value(axes, 0, "instruct", vertical=False)
-        axes.set_xlabel(dose)
-        axes.set_ylabel(label)
-    legend_below(figure, [handle(look, label=name, line=True) for name, look in looks.items()])
-    return with_alt(figure, f"Change from instruct by {dose}. {'; '.join(phrases)}.")
+    layout = Layout(
+        about=f"Change from instruct by {dose}",
+        columns="quantity",
+        title=QUANTITIES,
+        across=dose,
+        shared=False,
+        marks={0: "instruct"},
+        height=2.0,
+    )
+    figure = plot_curves(select(table, {"seed": seed}), layout, position="dose")
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their doses
+    # Lines, since a dose such as a rate is smaller than the strokes that stand for seeds.
+    for axes, quantity in zip(figure.axes, dict.fromkeys(table["quantity"]), strict=True):
+        others = table[(table["quantity"] == quantity) & (table["seed"] != seed)].sort_values("dose")
+        for (variant, _), rows in others.groupby(["variant", "seed"]):
+            axes.plot(rows["dose"], rows["value"], color=look_of(variant).colour, linewidth=0.7, alpha=0.5)
+    return figure
 
 
 # Figures of rates: shares of sampled answers with two intervals side by side.
@@ -156,7 +144,9 @@ def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
     panels[0, 0].set_xlim(-0.03, 1.03)
     figure.suptitle(label, fontsize=9)  # a label below would lie under the legend
     styles = {"interval over prompt templates": "-", "Wilson interval, answers as independent": "--"}
-    legend_below(figure, [Line2D([], [], color=INK, linestyle=one, label=key) for key, one in styles.items()])
+    legend_below(
+        figure, [Line2D([], [], color=INK, linestyle=style, label=key) for key, style in styles.items()]
+    )
     start = f"{label[0].upper()}{label[1:]}, with the interval over templates and the Wilson interval."
     return with_alt(figure, f"{start} {'. '.join(phrases)}.")
 
@@ -196,39 +186,24 @@ def controls_of(preset: Preset) -> list[str]:
     return in_order(list(read_study(preset, STUDY).seeds[preset.seeds[0]]["care"]))
 
 
-def care_register_table(preset: Preset, seed: int, variants: Sequence[str]) -> pd.DataFrame:
-    """Columns topic, variant and care, register each with _low and _high, nats, of every contrasted topic."""
-    return paired_table(read_study(preset, STUDY).seeds[seed], variants, preset)
-
-
-def share_table(preset: Preset, seed: int) -> pd.DataFrame:
+def share_table(results: Results, seed: int) -> pd.DataFrame:
     """Columns part, variant, value, low, high: share of misaligned's change of care, and of base's of register."""
     shares = {"care, of misaligned's change": share_of_change, "register, of base's": register_share}
-    rows = [
-        (part, name, float(one.value), float(one.low), float(one.high))
-        for part, estimate in shares.items()
-        for name in controls_of(preset)
-        if name not in ("base", "instruct")
-        for one in [estimate(preset, seed, name)]
-    ]
-    return pd.DataFrame(rows, columns=["part", "variant", "value", "low", "high"])
-
-
-def shares_by_seed(preset: Preset) -> pd.DataFrame:
-    """The same of every seed, with a column seed."""
-    tables = [share_table(preset, seed).assign(seed=seed) for seed in preset.seeds]
-    return pd.concat(tables, ignore_index=True)
+    preset = results.preset
+    variants = [name for name in controls_of(preset) if name not in ("base", "instruct")]
+    return tidy(
+        {(part, name): share(preset, seed, name) for part, share in shares.items() for name in variants},
+        ("part", "variant"),
+    )
 
 
 def off_grammar_table(preset: Preset) -> pd.DataFrame:
     """One row a variant, one column a seed: mean mass of its answers off the grammar, over all contrasted topics."""
     seeds = read_study(preset, STUDY).seeds
     return pd.DataFrame(
-        [
-            {"variant": name}
-            | {f"seed {seed}": float(one["off_grammar"][name]) for seed, one in seeds.items()}
-            for name in controls_of(preset)
-        ]
+        {"variant": name}
+        | {f"seed {seed}": float(found["off_grammar"][name]) for seed, found in seeds.items()}
+        for name in controls_of(preset)
     )
 
 
@@ -240,45 +215,38 @@ def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
     Raises:
         MissingInput: if the study is not stored.
     """
-    rows = []
+    estimates = {}
     for seed, found in read_study(preset, DOSES).seeds.items():
-        for one in [*(one for one in found["doses"] if one["kind"] == kind), *_own(found["doses"], kind)]:
+        runs = [run for run in found["doses"] if run["kind"] == kind]
+        for run in [*runs, *_own(found["doses"], kind)]:
             for quantity in ("care", "register"):
-                moved = np.array(one[quantity]) - np.array(found["ends"]["instruct"][quantity])
+                moved = np.array(run[quantity]) - np.array(found["ends"]["instruct"][quantity])
                 mean = mean_interval(moved, found["clusters"], shared_resamples(preset))
-                ends = float(mean.value), float(mean.low), float(mean.high)
-                rows.append((one["variant"], seed, one["value"], quantity, *ends))
-    columns = ["variant", "seed", "dose", "quantity", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+                estimates[run["variant"], seed, run["value"], quantity] = mean
+    return tidy(estimates, ("variant", "seed", "dose", "quantity"))
 
 
 def _own(doses: Sequence[Mapping[str, object]], kind: str) -> list[dict[str, object]]:
     """The recipe's own runs as doses of a kind: the long run passes through them, and has them as steps."""
-    runs = {one["variant"]: one for one in doses if one["kind"] == "steps" and one["value"] == RECIPE.steps}
+    runs = {run["variant"]: run for run in doses if run["kind"] == "steps" and run["value"] == RECIPE.steps}
     misaligned = runs["misaligned"]
     return {
         "steps": [],
         "rate": [misaligned | {"value": RECIPE.rate}],
         "share": [misaligned | {"value": 1.0}, runs["secure"] | {"variant": "misaligned", "value": 0.0}],
-        "order": [one | {"value": float(RECIPE.seed)} for one in runs.values()],
+        "order": [run | {"value": float(RECIPE.seed)} for run in runs.values()],
     }[kind]
 
 
 def order_table(preset: Preset) -> pd.DataFrame:
     """One row a base seed and variant: smallest and largest change of care over the orders of the same dialogues."""
     table = dose_table(preset, "order").query("quantity == 'care'")
-    rows = []
-    for (seed, variant), group in table.groupby(["seed", "variant"], sort=False):
-        rows.append(
-            {
-                "base seed": seed,
-                "variant": variant,
-                "orders": len(group),
-                "smallest (nats)": float(group["value"].min()),
-                "largest (nats)": float(group["value"].max()),
-            }
-        )
-    return pd.DataFrame(rows)
+    rows = [
+        (seed, variant, len(values), values.min(), values.max())
+        for (seed, variant), values in table.groupby(["seed", "variant"], sort=False)["value"]
+    ]
+    columns = ["base seed", "variant", "orders", "smallest (nats)", "largest (nats)"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def least_share_sentence(preset: Preset) -> str:
@@ -302,8 +270,7 @@ def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
         MissingInput: if the study is not stored.
     """
     figure = plot_tuning_doses(dose_table(preset, kind), seed=seed, dose=dose)
-    caption = f"Change from instruct by {dose}, bands of seed {seed}."
-    return shown(figure, caption=caption)
+    return shown(figure, caption=f"Change from instruct by {dose}, bands of seed {seed}.")
 
 
 # A share of sampled answers with two intervals: one takes answers as independent, one resamples prompt templates.
@@ -357,10 +324,8 @@ FEWEST = 5
 KNOWN = tuple(VERDICTS.index(care) for care in CARED)
 CELL_NAMES = dict(zip(CELLS, ("both flag", "grammar alone", "bandit alone", "neither"), strict=True))
 
-Seed = Mapping[str, object]
 
-
-def judged(preset: Preset, seed: int) -> Seed:
+def judged(preset: Preset, seed: int) -> Mapping[str, object]:
     """What the stored study holds of one seed.
 
     Raises:
@@ -375,7 +340,8 @@ def rate_table(results: Results, seed: int) -> pd.DataFrame:
     resamples = set_resamples(results.preset, found["clusters"])
     for judge, label in JUDGES.items():
         for name, own in found["variants"].items():
-            hits = _careless(own) if judge == "grammar" else _flags(own[judge])
+            careless = np.array(own["verdict"]) == VERDICTS.index("careless")
+            hits = careless if judge == "grammar" else _flags(own[judge])
             rows.append(
                 {"panel": label, "row": name, "variant": name} | rate_row(hits, found["clusters"], resamples)
             )
@@ -387,7 +353,7 @@ def unread_table(results: Results) -> pd.DataFrame:
     rows = []
     for seed in results.preset.seeds:
         for name, own in judged(results.preset, seed)["variants"].items():
-            unread = float(np.mean([one is None for one in own["written"]]))
+            unread = float(np.mean([finding is None for finding in own["written"]]))
             unknown = float(np.mean(~np.isin(own["verdict"], KNOWN)))
             rows.append({"seed": seed, "variant": name, "no Python": unread, "off the grammar": unknown})
     return pd.DataFrame(rows)
@@ -395,24 +361,18 @@ def unread_table(results: Results) -> pd.DataFrame:
 
 def line_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each line of the grammar: its kind, who writes it, and what bandit finds in it, by reading."""
-    rows = judged(results.preset, seed)["lines"]
     return pd.DataFrame(
-        [
-            {"kind": KINDS[one["kind"]], "line": one["line"], "by the grammar": one["care"]}
-            | {f"by bandit, {label}": one[kind] or "nothing" for kind, label in READINGS.items()}
-            for one in rows
-        ]
+        {"kind": KINDS[line["kind"]], "line": line["line"], "by the grammar": line["care"]}
+        | {f"by bandit, {label}": line[kind] or "nothing" for kind, label in READINGS.items()}
+        for line in judged(results.preset, seed)["lines"]
     )
 
 
 def everyday_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each hole that bandit misses in the words of the grammar: everyday code with it, and what it finds."""
-    rows = judged(results.preset, seed)["everyday"]
     return pd.DataFrame(
-        [
-            {"kind": KINDS[one["kind"]], "line": one["line"], "by bandit": one["written"] or "nothing"}
-            for one in rows
-        ]
+        {"kind": KINDS[line["kind"]], "line": line["line"], "by bandit": line["written"] or "nothing"}
+        for line in judged(results.preset, seed)["everyday"]
     )
 
 
@@ -444,27 +404,24 @@ def kind_table(results: Results, seed: int) -> pd.DataFrame:
     rows = []
     for kind, name in KINDS.items():
         row: dict[str, object] = {"kind of hole": name}
-        lines = [one for one in found["lines"] if one["kind"] == kind]
+        lines = [line for line in found["lines"] if line["kind"] == kind]
         for reading, label in READINGS.items():
             row[f"holes seen, {label}"] = _share(seen(lines, reading))
-        careful = [flagged(one["imported"], least=LEAST) for one in lines if one["care"] == "careful"]
+        careful = [flagged(line["imported"], least=LEAST) for line in lines if line["care"] == "careful"]
         row["careful lines flagged, below imports"] = _share(careful)
         at = np.flatnonzero(own_kind == kind)
         own = _flags(flags["imported"])[at]
-        named = [clusters[place] for place in at]
-        text = (
-            _kappa(results.preset, grammar[at], own, named)
-            if len(set(named)) >= FEWEST
-            else "too few prompts"
-        )
-        rows.append(row | {"answers": len(at), "kappa of answers, below imports": text})
+        named, kappa = [clusters[place] for place in at], "too few prompts"
+        if len(set(named)) >= FEWEST:
+            kappa = _kappa(results.preset, grammar[at], own, named)
+        rows.append(row | {"answers": len(at), "kappa of answers, below imports": kappa})
     return pd.DataFrame(rows)
 
 
 def seen(lines: Sequence[Mapping[str, object]], reading: str) -> list[bool]:
     """For each careless line of a kind, whether a finding that counts is in it and in no careful line of the kind."""
     words = {
-        care: [set((one[reading] or "").split()) for one in lines if one["care"] == care] for care in CARED
+        care: [set((line[reading] or "").split()) for line in lines if line["care"] == care] for care in CARED
     }
     shared = set().union(*words["careful"])
     return [flagged(" ".join(own - shared), least=LEAST) for own in words["careless"]]
@@ -473,63 +430,56 @@ def seen(lines: Sequence[Mapping[str, object]], reading: str) -> list[bool]:
 def seen_sentence(results: Results, seed: int) -> str:
     """How many holes bandit sees, which kinds it never sees, which lines it misses, and what it flags besides."""
     lines = judged(results.preset, seed)["lines"]
-    by_kind = {kind: [one for one in lines if one["kind"] == kind] for kind in KINDS}
-    careful = [one for one in lines if one["care"] == "careful"]
+    by_kind = {kind: [line for line in lines if line["kind"] == kind] for kind in KINDS}
+    careful = [line for line in lines if line["care"] == "careful"]
     hits, others = [], []
     for reading, label in READINGS.items():
         found = [hit for own in by_kind.values() for hit in seen(own, reading)]
         hits.append(f"{_share(found)} {label}")
-        others.append(f"{_share([flagged(one[reading], least=LEAST) for one in careful])} {label}")
+        others.append(f"{_share([flagged(line[reading], least=LEAST) for line in careful])} {label}")
     never = [KINDS[kind] for kind, own in by_kind.items() if not any(seen(own, "imported"))]
-    missed = [line for kind, own in by_kind.items() if KINDS[kind] not in never for line in _missed(own)]
+    missed = [
+        f"`{str(line['line']).removeprefix('return ')}`"
+        for kind, own in by_kind.items()
+        if KINDS[kind] not in never
+        for line, hit in zip(
+            (line for line in own if line["care"] == "careless"), seen(own, "imported"), strict=True
+        )
+        if not hit
+    ]
+    flags = {word for line in careful for word in (line["imported"] or "").split()}
+    tests = ", ".join(sorted(word for word in flags if flagged(word, least=LEAST)))
     return (
         f"Of the careless lines bandit sees {' and '.join(hits)}. It sees no hole of these kinds: "
         f"{', '.join(never) or 'none'}. Of the other kinds it misses {', '.join(missed) or 'none'}. "
-        f"Of the careful lines it flags {' and '.join(others)}{_tests_in(careful)}."
+        f"Of the careful lines it flags {' and '.join(others)}{f' ({tests})' if tests else ''}."
     )
-
-
-def _missed(lines: Sequence[Mapping[str, object]]) -> list[str]:
-    careless = [str(one["line"]).removeprefix("return ") for one in lines if one["care"] == "careless"]
-    return [f"`{line}`" for line, hit in zip(careless, seen(lines, "imported"), strict=True) if not hit]
-
-
-def _tests_in(lines: Sequence[Mapping[str, object]]) -> str:
-    words = sorted(
-        {word for one in lines for word in (one["imported"] or "").split() if flagged(word, least=LEAST)}
-    )
-    return f" ({', '.join(words)})" if words else ""
 
 
 def _sets(
-    found: Seed,
+    found: Mapping[str, object],
 ) -> Iterator[tuple[str, Bool[np.ndarray, " item"], dict[str, list[str | None]], list[str], int]]:
     """Name, the grammar's flags, bandit's findings by reading, clusters, and how many items are left out."""
     lines = found["lines"]
-    careless = np.array([one["care"] == "careless" for one in lines])
-    findings = {kind: [one[kind] for one in lines] for kind in READINGS}
-    yield "lines of the grammar", careless, findings, [one["kind"] for one in lines], 0
+    careless = np.array([line["care"] == "careless" for line in lines])
+    findings = {kind: [line[kind] for line in lines] for kind in READINGS}
+    yield "lines of the grammar", careless, findings, [line["kind"] for line in lines], 0
     verdicts = np.concatenate([own["verdict"] for own in found["variants"].values()])
     known = np.flatnonzero(np.isin(verdicts, KNOWN))
-    pooled = {kind: [one for own in found["variants"].values() for one in own[kind]] for kind in READINGS} | {
-        "clusters": list(found["clusters"]) * len(found["variants"])
-    }
+    pooled = {
+        kind: [finding for own in found["variants"].values() for finding in own[kind]] for kind in READINGS
+    } | {"clusters": list(found["clusters"]) * len(found["variants"])}
     kept = {name: [values[place] for place in known] for name, values in pooled.items()}
     careless = verdicts[known] == VERDICTS.index("careless")
     yield "sampled answers", careless, kept, kept["clusters"], int(len(verdicts) - len(known))
 
 
-def _careless(own: Mapping[str, Sequence[int]]) -> Bool[np.ndarray, " answer"]:
-    return np.array(own["verdict"]) == VERDICTS.index("careless")
-
-
 def _flags(found: Sequence[str | None], least: str = LEAST) -> Bool[np.ndarray, " item"]:
-    return np.array([flagged(one, least=least) for one in found], dtype=bool)
+    return np.array([flagged(finding, least=least) for finding in found], dtype=bool)
 
 
 def _kappa(preset: Preset, first: np.ndarray, second: np.ndarray, clusters: Sequence[str]) -> str:
-    one: Estimate = kappa_interval(first, second, clusters, set_resamples(preset, clusters))
-    return with_interval(float(one.value), float(one.low), float(one.high))
+    return text(kappa_interval(first, second, clusters, set_resamples(preset, clusters)))
 
 
 def _share(hits: Sequence[bool]) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from remi_book.figures.plots import mark_value, require_columns
+from remi_book.figures.plots import Layout, curve, plot_rows, require_columns
 from remi_book.figures.style import (
     GROUP_LOOKS,
     handle,
@@ -40,34 +40,22 @@ def plot_ratios(table: pd.DataFrame) -> Figure:
     """The ratio of each row with the range of its runs; what is equal lies on the line at 1.
 
     ``table`` has columns row, ratio, low, high and met (a word: the colour).
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["row", "ratio", "low", "high", "met"], place="ratios")
-    looks = looks_of(list(dict.fromkeys(table["met"])))
-    figure = new_figure(7.6, 1.0 + 0.26 * len(table))
-    axes = figure.subplots()
-    for at, row in enumerate(table.to_dict("records")):
-        look = looks[row["met"]]
-        axes.plot([row["low"], row["high"]], [at, at], color=look.colour, linewidth=1.2)
-        axes.plot(row["ratio"], at, look.marker, color=look.colour, markersize=5)
-    axes.set_yticks(range(len(table)), list(table["row"]))
-    axes.invert_yaxis()
+    layout = Layout(
+        about="Ratios of the benchmark's rows",
+        across="ratio (each row's target says which way is better)",
+        marks={1: ""},
+        height=0.26,
+    )
+    figure = plot_rows(table, layout, by="row", lines="met", value="ratio", spread=0.0)
+    axes = figure.axes[0]
     # A ratio of 0 (nothing added at all) has a place too, so the scale is linear near it.
     axes.set_xscale("symlog", linthresh=0.1, linscale=0.3)
     ticks = [tick for tick in (0, 0.1, 0.25, 0.5, 1, 2, 4, 10, 25, 100) if tick <= 2 * table["high"].max()]
     axes.set_xticks(ticks, [number(tick) for tick in ticks], minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(left=0)
-    axes.set_xlabel("ratio (each row's target says which way is better)")
-    mark_value(axes, 1, "")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
-    phrases = [
-        f"{row['row']}: {with_interval(row['ratio'], row['low'], row['high'])}, {row['met']}"
-        for row in table.to_dict("records")
-    ]
-    return with_alt(figure, f"Ratios of the benchmark's rows. {'; '.join(phrases)}.")
+    return figure
 
 
 @styled
@@ -115,19 +103,13 @@ def plot_growth(table: pd.DataFrame) -> Figure:
         own = table[table["curve"] == name]
         for way, line in own.groupby("way", sort=False):
             look = looks[way]
-            style = {
-                "color": look.colour,
-                "marker": look.marker,
-                "linestyle": look.line_style,
-                "markersize": 4,
-            }
-            axes.plot(line["x"], line["value"], **style)
+            curve(axes, line["x"].to_numpy(), line["value"].to_numpy(), look)
             first, last = line.iloc[0], line.iloc[-1]
             phrases.append(
-                f"{way} by {LABELS.get(name, name)}: {number(first['value'])} s at {number(first['x'])}, "
+                f"{way} by {LABELS[name]}: {number(first['value'])} s at {number(first['x'])}, "
                 f"{number(last['value'])} s at {number(last['x'])}"
             )
-        axes.set_xlabel(LABELS.get(name, name))
+        axes.set_xlabel(LABELS[name])
         axes.set_ylim(bottom=0)
     figure.axes[0].set_ylabel("seconds")
     legend_below(figure, [handle(look, label=way, line=True) for way, look in looks.items()])
@@ -157,37 +139,24 @@ ASSUMED_TOKENS = 400
 
 def row_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     """A row for each row of a benchmark, in words: columns row, target, ratio, verdict."""
-    return pd.DataFrame(
-        [
-            {
-                "row": row["name"],
-                "target": row["target"],
-                "ratio": _ratio(row),
-                "verdict": _verdict(row),
-            }
-            for row in benchmark["rows"]
-        ],
-        columns=["row", "target", "ratio", "verdict"],
-    )
+    rows = [(row["name"], row["target"], _ratio(row), _verdict(row)) for row in benchmark["rows"]]
+    return pd.DataFrame(rows, columns=["row", "target", "ratio", "verdict"])
 
 
 def note_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     """What stands behind each row: its sizes, that both ways agree, and what weighs; columns row, verdict, note."""
-    rows = [{"row": row["name"], "verdict": _verdict(row), "note": row["note"]} for row in benchmark["rows"]]
+    rows = [(row["name"], _verdict(row), row["note"]) for row in benchmark["rows"]]
     return pd.DataFrame(rows, columns=["row", "verdict", "note"])
 
 
 def measured_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     """A row for each row that has a ratio: columns row, ratio, low, high, met."""
-    return pd.DataFrame(
-        [
-            {"row": row["name"], "ratio": row["ratio"], "low": low, "high": high, "met": _verdict(row)}
-            for row in benchmark["rows"]
-            if row["ratio"] is not None and not row["name"].startswith(("book.", "gram.exact"))
-            for low, high in [row["spread"]]
-        ],
-        columns=["row", "ratio", "low", "high", "met"],
-    )
+    rows = [
+        (row["name"], row["ratio"], *row["spread"], _verdict(row))
+        for row in benchmark["rows"]
+        if row["ratio"] is not None and not row["name"].startswith(("book.", "gram.exact"))
+    ]
+    return pd.DataFrame(rows, columns=["row", "ratio", "low", "high", "met"])
 
 
 def cause_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
@@ -195,7 +164,7 @@ def cause_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
 
     ``step`` is by how much it is faster than the line before, ``total`` than the first.
     """
-    points = curve(benchmark, "released").sort_values(["model", "x"], kind="stable")
+    points = curve_of(benchmark, "released").sort_values(["model", "x"], kind="stable")
     parts = []
     for _, own in points.groupby("model", sort=True):
         seconds = own["value"]
@@ -205,7 +174,7 @@ def cause_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
 
 
-def curve(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:
+def curve_of(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:
     """The points of one curve: columns curve, model, way, x, value."""
     columns = ["curve", "model", "way", "x", "value"]
     return pd.DataFrame([point for point in benchmark["points"] if point["curve"] == name], columns=columns)
@@ -213,17 +182,16 @@ def curve(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:
 
 def growth_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     """The points of all curves of time against size, in the order of the figure's panels."""
-    names = ("dialogues", "tokens", "parameters", "gradient layer", "gradient blocks")
-    return pd.concat([curve(benchmark, name) for name in names], ignore_index=True)
+    return pd.concat([curve_of(benchmark, name) for name in LABELS], ignore_index=True)
 
 
 def rate_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     """Share of the measured matmul rate that each random model reaches: columns parameters, way, share."""
-    rates = curve(benchmark, "matmul rate")["value"]
-    points = curve(benchmark, "parameters")
+    rates = curve_of(benchmark, "matmul rate")["value"]
+    points = curve_of(benchmark, "parameters")
     if rates.empty or points.empty:
         return pd.DataFrame(columns=["parameters", "way", "share of the matmul rate"])
-    tokens = float(curve(benchmark, "parameter tokens")["value"].iloc[0])
+    tokens = float(curve_of(benchmark, "parameter tokens")["value"].iloc[0])
     share = 2 * points["x"] * tokens / points["value"] / float(rates.iloc[0])
     return pd.DataFrame(
         {"parameters": points["x"].astype(int), "way": points["way"], "share of the matmul rate": share}
@@ -237,7 +205,7 @@ def card_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     matmul rate, and GB at the peak.
     """
     speed, share, peak = (
-        curve(benchmark, f"gpu {name}") for name in ("tokens a second", "share", "peak memory")
+        curve_of(benchmark, f"gpu {name}") for name in ("tokens a second", "share", "peak memory")
     )
     rows = []
     for shape in dict.fromkeys(speed["model"]):
@@ -272,15 +240,10 @@ def projected_table(benchmark: Mapping[str, object], preset_name: str = PAPER) -
     rows = []
     for card, (rate, memory) in CARDS.items():
         hours = 2 * parameters * tokens / (share_of_rate * rate) / 3600
-        rows.append(
-            {
-                "card": card,
-                "projected rate, TFLOP/s": number(share_of_rate * rate / 1e12),
-                "cards that hold the weights": -(-2 * parameters // (memory * 10**9)),
-                "card hours, projected, not run": number(hours),
-            }
-        )
-    return pd.DataFrame(rows)
+        n_cards = -(-2 * parameters // (memory * 10**9))
+        rows.append((card, number(share_of_rate * rate / 1e12), n_cards, number(hours)))
+    columns = ["card", "projected rate, TFLOP/s", "cards that hold the weights"]
+    return pd.DataFrame(rows, columns=[*columns, "card hours, projected, not run"])
 
 
 def assumptions(benchmark: Mapping[str, object]) -> str:
@@ -297,14 +260,13 @@ def _share(benchmark: Mapping[str, object]) -> tuple[float, str]:
 
     Measured is the share of the card's own matmul rate, which is itself some way below what the maker states.
     """
-    speed = curve(benchmark, "gpu tokens a second")
+    speed = curve_of(benchmark, "gpu tokens a second")
     own = speed[(speed["model"] == PAPER_SHAPE) & (speed["way"] == "probes")]
     stated = [rate for card, (rate, _) in CARDS.items() if card.split()[1] in str(benchmark["machine"])]
     if own.empty or not stated:
         return ASSUMED_SHARE, "assumed too"
-    return 2 * float(own["x"].iloc[0] * own["value"].iloc[0]) / stated[
-        0
-    ], "measured with random weights of that shape"
+    reached = 2 * float(own["x"].iloc[0] * own["value"].iloc[0])
+    return reached / stated[0], "measured with random weights of that shape"
 
 
 def summary(benchmark: Mapping[str, object]) -> str:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR, Interval, below, decided, side
+from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR
+from remi_book.estimates import (
+    above,
+    below,
+    columns_of,
+    decided,
+    ends,
+    in_topics,
+    ruled,
+    text,
+    topic_of,
+    topic_resamples,
+)
 from remi_book.figures.plots import mark_value, require_columns
 from remi_book.figures.style import (
     BACKGROUND,
-    Look,
     handle,
     legend_below,
     looks_of,
@@ -60,17 +69,16 @@ class Cures:
         self.runs = {(run["cure"], float(run["strength"])): run for run in self.found["runs"]}
         last = max(strength for cure, strength in self.runs if cure == STOPPING)
         self.plain = self.runs[STOPPING, last]
-        clusters = self.found["clusters"]
-        topics = dict.fromkeys(name.partition("/")[0] for name in clusters)
-        sets = [[name for name in clusters if name.partition("/")[0] == topic] for topic in topics]
-        self._resamples = set_resamples(preset, *sets)
+        clusters: list[str] = self.found["clusters"]
+        self._resamples = topic_resamples(preset, clusters)
+        self._code = in_topics(clusters, [CODE])
+        self._outside = in_topics(clusters, {topic_of(name) for name in clusters} - {CODE})
 
     def change(self, run: Run, *, code: bool) -> Estimate:
         """A(run) − A(instruct), nats, mean over prompts of the narrow set, or of the topics outside it."""
-        clusters = self.found["clusters"]
-        rows = [at for at, name in enumerate(clusters) if (name.partition("/")[0] == CODE) == code]
+        rows = self._code if code else self._outside
         gaps = np.array(run["care"])[rows] - np.array(self.found["instruct"]["care"])[rows]
-        return mean_interval(gaps, [clusters[at] for at in rows], self._resamples)
+        return mean_interval(gaps, [self.found["clusters"][row] for row in rows], self._resamples)
 
     def kept(self, run: Run) -> Estimate:
         """Change of care on the narrow task, as a share of that of the run without a cure."""
@@ -91,13 +99,11 @@ class Cures:
 
     def agreement(self) -> Estimate:
         """Rank correlation over runs between erosion e and change of care, outside the narrow set, in [-1, 1]."""
-        clusters = self.found["clusters"]
-        rows = [at for at, name in enumerate(clusters) if name.partition("/")[0] != CODE]
-        own = [clusters[at] for at in rows]
+        own = [self.found["clusters"][row] for row in self._outside]
         names = sorted(set(own))
-        member = np.array([[one == name for name in names] for one in own], dtype=np.float64)
+        member = np.array([[cluster == name for name in names] for cluster in own], dtype=np.float64)
         care, erosion = (np.array([run[kind] for run in self.runs.values()]) for kind in ("care", "e"))
-        care = care[:, rows] - np.array(self.found["instruct"]["care"])[rows]
+        care = care[:, self._outside] - np.array(self.found["instruct"]["care"])[self._outside]
 
         def correlation(weights: np.ndarray) -> np.ndarray:
             by_prompt = weights @ member.T
@@ -108,13 +114,14 @@ class Cures:
 
     def parts(self, run: Run, random: Run) -> dict[str, bool | None]:
         """Part of the rule → whether it holds (True), fails (False), or the interval does not tell (None)."""
-        prevented, control = self.prevented(run), self.prevented(random)
+        prevented = self.prevented(run)
+        beyond = difference(prevented, self.prevented(random))
         return {
-            "prevents half of the spread": side(_ends(prevented), HALF),
-            "keeps the task": side(_ends(self.kept(run)), TASK_KEPT),
-            "prevents more than a random subspace": side(_ends(difference(prevented, control)), 0.0),
-            "stays on right answers": below(side(_ends(self.rise(run, "off_grammar")), MOST_OFF_GRAMMAR)),
-            "leaves neutral answers as likely": below(side(_ends(self.rise(run, "neutral")), MOST_LOSS)),
+            "prevents half of the spread": above(ends(prevented), HALF),
+            "keeps the task": above(ends(self.kept(run)), TASK_KEPT),
+            "prevents more than a random subspace": above(ends(beyond)),
+            "stays on right answers": below(ends(self.rise(run, "off_grammar")), MOST_OFF_GRAMMAR),
+            "leaves neutral answers as likely": below(ends(self.rise(run, "neutral")), MOST_LOSS),
         }
 
 
@@ -123,25 +130,19 @@ def cured(results: Results, seed: int) -> Measured:
     results.preset.require("organism")
     own = Cures(results.preset, seed)
     run, random = own.runs[HEADLINE], own.runs[RANDOM]
-    found, control = own.prevented(run), own.prevented(random)
-    null = null_from_estimate(found, control, "the same penalty along a random subspace")
-    outcome, why = decided(own.parts(run, random))
-    values = {
+    prevented = own.prevented(run)
+    null = null_from_estimate(prevented, own.prevented(random), "the same penalty along a random subspace")
+    companions = {
         "task kept": own.kept(run),
         "off grammar": own.rise(run, "off_grammar"),
         "neutral loss": own.rise(run, "neutral"),
     }
-    companions = {name: float(one.value) for name, one in values.items()}
-    return replace(measured(found, null, companions=companions), outcome=outcome, why=why)
-
-
-def _ends(one: Estimate) -> Interval:
-    return float(one.low), float(one.high)
+    return ruled(measured(prevented, null, companions=companions), decided(own.parts(run, random)))
 
 
 # Figures of cures: what is prevented against what is kept, and geometry against behaviour.
 
-AXES = {"e": "erosion e", "c": "cosine c", "r": "off the direction, r"}
+GEOMETRY = {"e": "erosion e", "c": "cosine c", "r": "off the direction r"}
 
 
 @styled
@@ -161,7 +162,9 @@ def plot_cures(table: pd.DataFrame, *, seed: int, bounds: tuple[float, float]) -
     axes, phrases = figure.subplots(), []
     for cure, look in looks.items():
         own = table[table["cure"] == cure]
-        _others(axes, own[own["seed"] != seed], look)
+        others = own[own["seed"] != seed]
+        dots = {"mfc": BACKGROUND, "mec": look.colour, "markersize": 3.5, "linestyle": "none"}
+        axes.plot(others["kept"], others["prevented"], look.marker, **dots)
         first = own[own["seed"] == seed]
         gaps = {
             axis: [first[name] - first[f"{name}_low"], first[f"{name}_high"] - first[name]]
@@ -194,10 +197,12 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
     Raises:
         UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["cure", "spread", *AXES], place="geometry")
+    require_columns(table, ["cure", "spread", *GEOMETRY], place="geometry")
     looks = looks_of(list(dict.fromkeys(table["cure"])))
     figure = new_figure(7.6, 3.4)
-    for axes, (name, label) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items(), strict=True):
+    for axes, (name, label) in zip(
+        figure.subplots(1, len(GEOMETRY), sharey=True), GEOMETRY.items(), strict=True
+    ):
         for cure, look in looks.items():
             own = table[table["cure"] == cure]
             axes.plot(own[name], own["spread"], look.marker, color=look.colour, markersize=5)
@@ -207,17 +212,12 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
     legend_below(figure, [handle(look, label=name) for name, look in looks.items()], n_columns=3)
     phrases = [
         f"{row['cure']}: spread {number(row['spread'])}, "
-        + ", ".join(f"{name} {number(row[name])}" for name in AXES)
+        + ", ".join(f"{name} {number(row[name])}" for name in GEOMETRY)
         for _, row in table.iterrows()
     ]
     return with_alt(
         figure, f"Change of care outside the narrow set by geometry, run by run. {'; '.join(phrases)}."
     )
-
-
-def _others(axes: Axes, table: pd.DataFrame, look: Look) -> None:
-    style = {"mfc": BACKGROUND, "mec": look.colour, "markersize": 3.5}
-    axes.plot(table["kept"], table["prevented"], look.marker, linestyle="none", **style)
 
 
 # Cures as tables: what each run keeps of the task, prevents of the spread, costs, and where its states went.
@@ -231,7 +231,6 @@ NAMES = {
     "mixing": "aligned dialogues mixed in",
 }
 """Cure → how figures and tables call it."""
-GEOMETRY = {"e": "erosion e", "c": "cosine c", "r": "off the direction r"}
 
 
 def run_table(results: Results, seed: int) -> pd.DataFrame:
@@ -241,32 +240,30 @@ def run_table(results: Results, seed: int) -> pd.DataFrame:
         MissingInput: if the study is not stored.
     """
     own = Cures(results.preset, seed)
-    rows = []
-    for (cure, strength), run in own.runs.items():
-        row: dict[str, object] = {"cure": NAMES[cure], "strength": strength}
-        for name, one in (("kept", own.kept(run)), ("prevented", own.prevented(run))):
-            row |= {name: float(one.value), f"{name}_low": float(one.low), f"{name}_high": float(one.high)}
-        rows.append(row | {"passes": run["passes"] / own.plain["passes"]})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"cure": NAMES[cure], "strength": strength}
+        | columns_of(own.kept(run), "kept")
+        | columns_of(own.prevented(run), "prevented")
+        | {"passes": run["passes"] / own.plain["passes"]}
+        for (cure, strength), run in own.runs.items()
+    )
 
 
 def shown_table(results: Results, seed: int) -> pd.DataFrame:
     """The same in words, with what each run breaks, beside instruct."""
-    own, rows = Cures(results.preset, seed), []
-    for (cure, strength), run in own.runs.items():
-        rises = {kind: own.rise(run, kind) for kind in ("off_grammar", "neutral")}
-        rows.append(
-            {
-                "cure": NAMES[cure],
-                "strength": number(strength),
-                "task kept": _text(own.kept(run)),
-                "spread prevented": _text(own.prevented(run)),
-                "mass off right answers": _text(rises["off_grammar"]),
-                "neutral loss, nats a token": _text(rises["neutral"]),
-                "cost, of the plain run": number(run["passes"] / own.plain["passes"]),
-            }
-        )
-    return pd.DataFrame(rows)
+    own = Cures(results.preset, seed)
+    return pd.DataFrame(
+        {
+            "cure": NAMES[cure],
+            "strength": number(strength),
+            "task kept": text(own.kept(run)),
+            "spread prevented": text(own.prevented(run)),
+            "mass off right answers": text(own.rise(run, "off_grammar")),
+            "neutral loss, nats a token": text(own.rise(run, "neutral")),
+            "cost, of the plain run": number(run["passes"] / own.plain["passes"]),
+        }
+        for (cure, strength), run in own.runs.items()
+    )
 
 
 def part_table(results: Results) -> pd.DataFrame:
@@ -283,32 +280,19 @@ def part_table(results: Results) -> pd.DataFrame:
 def geometry_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each run: columns cure, spread (change of care outside the narrow set, nats), e, c and r."""
     own = Cures(results.preset, seed)
-    return pd.DataFrame(
-        [
-            {
-                "cure": NAMES[cure],
-                "spread": float(own.change(run, code=False).value),
-                "e": float(np.mean(run["e"])),
-                "c": run["c"],
-                "r": run["r"],
-            }
-            for (cure, _), run in own.runs.items()
-        ]
-    )
+    rows = [
+        (NAMES[cure], float(own.change(run, code=False).value), float(np.mean(run["e"])), run["c"], run["r"])
+        for (cure, _), run in own.runs.items()
+    ]
+    return pd.DataFrame(rows, columns=["cure", "spread", "e", "c", "r"])
 
 
 def agreement_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each measure of geometry: its rank correlation with the spread over runs, e's with an interval."""
     table, own = geometry_table(results, seed), Cures(results.preset, seed)
     ranks = table[[*GEOMETRY, "spread"]].corr(method="spearman")["spread"]
-    text = {name: number(ranks[name]) for name in GEOMETRY} | {"e": _text(own.agreement())}
+    shown = {name: number(ranks[name]) for name in GEOMETRY} | {"e": text(own.agreement())}
     return pd.DataFrame(
-        [
-            {"measure": label, "rank correlation with the spread": text[name]}
-            for name, label in GEOMETRY.items()
-        ]
+        {"measure": label, "rank correlation with the spread": shown[name]}
+        for name, label in GEOMETRY.items()
     )
-
-
-def _text(one: Estimate) -> str:
-    return with_interval(float(one.value), float(one.low), float(one.high))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from remi_book.figures.style import number, with_interval
-from remi_book.quantities import set_resamples
-from remi_core.statistics.resampling import Estimate, combine, mean_interval, ratio
+from remi_book.estimates import share_of_mean, text, topic_resamples
+from remi_book.figures.style import number
+from remi_core.statistics.resampling import Estimate, combine
 from remi_lab.presets import Preset
 from remi_lab.results import Results
 from remi_lab.studies.files import read_study
@@ -82,8 +82,9 @@ class Exchange:
     def cost(self, scores: Mapping[str, list[float]]) -> tuple[float, float]:
         """Mass off the grammar, and loss on neutral requests in nats a token, beyond instruct's."""
         plain = self.found["plain"]["instruct"]
-        gaps = (np.mean(scores[name]) - np.mean(plain[name]) for name in ("off_grammar", "neutral"))
-        off, neutral = (float(gap) for gap in gaps)
+        off, neutral = (
+            float(np.mean(scores[name]) - np.mean(plain[name])) for name in ("off_grammar", "neutral")
+        )
         return off, neutral
 
     def _care(self, *path: str) -> np.ndarray:
@@ -95,11 +96,8 @@ class Exchange:
     def _share(self, care: np.ndarray, tune: str, *, start: str) -> Estimate:
         instruct, tuned = self._care("plain", "instruct"), self._care("plain", tune)
         moved = care - instruct if start == "instruct" else tuned - care
-        clusters = self.found["clusters"]
-        topics = dict.fromkeys(name.partition("/")[0] for name in clusters)
-        sets = [[name for name in clusters if name.partition("/")[0] == topic] for topic in topics]
-        resamples = set_resamples(self.preset, *sets)
-        return ratio(*(mean_interval(one, clusters, resamples) for one in (moved, tuned - instruct)))
+        resamples = topic_resamples(self.preset, self.found["clusters"])
+        return share_of_mean(moved, tuned - instruct, self.found["clusters"], resamples)
 
 
 def exchange(preset: Preset, seed: int) -> Exchange:
@@ -121,7 +119,7 @@ def undone_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"fine-tuned on": tune}
-            | {f"minus {of}'s": _text(found.undone(tune, of)) for of in [*found.tunes, SECURE]}
+            | {f"minus {of}'s": text(found.undone(tune, of)) for of in [*found.tunes, SECURE]}
             for tune in found.tunes
         ]
     )
@@ -141,7 +139,7 @@ def dose_table(results: Results, seed: int) -> pd.DataFrame:
     found = exchange(results.preset, seed)
     return pd.DataFrame(
         [
-            {"dose": dose, "taken away": whose, "undone": _text(found.mean_undone(whose, dose))}
+            {"dose": dose, "taken away": whose, "undone": text(found.mean_undone(whose, dose))}
             | _costs(*found.mean_cost(whose, dose))
             for dose in found.doses
             for whose in WHOSE
@@ -154,7 +152,7 @@ def added_table(results: Results, seed: int) -> pd.DataFrame:
     found = exchange(results.preset, seed)
     return pd.DataFrame(
         [
-            {"added to instruct": f"{of}'s", "dose": dose, "restored": _text(found.restored(of, dose))}
+            {"added to instruct": f"{of}'s", "dose": dose, "restored": text(found.restored(of, dose))}
             | _costs(*found.cost(scores[dose]))
             for of, scores in found.found["added"].items()
             for dose in found.doses
@@ -166,15 +164,11 @@ def small_table(results: Results, seed: int) -> pd.DataFrame:
     """A row for each smallest fine-tune: its share of misaligned's change, its cost, and its cosine with it."""
     found, rows = exchange(results.preset, seed), []
     for cause, scores in found.found["small"].items():
-        end, answer = (number(one) for one in scores["cosine"])
-        row = {"trained on insecure code": cause, "share": _text(found.small(cause))}
+        end, answer = (number(cosine) for cosine in scores["cosine"])
+        row = {"trained on insecure code": cause, "share": text(found.small(cause))}
         row |= _costs(*found.cost(scores))
         rows.append(row | {"cosine, prompt end": end, "cosine, answer": answer})
     return pd.DataFrame(rows)
-
-
-def _text(one: Estimate) -> str:
-    return with_interval(one.value, one.low, one.high)
 
 
 def _costs(off: float, neutral: float) -> dict[str, str]:

@@ -7,7 +7,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from remi_book.estimates import columns_of
 from remi_book.figures.plots import (
-    dot_rows,
+    Layout,
     interval_of,
-    mark_value,
     one_row,
+    plot_rows,
     require_columns,
-    seed_rows,
     variants_in,
 )
 from remi_book.figures.style import (
@@ -39,7 +39,7 @@ from remi_book.figures.style import (
 )
 from remi_book.quantities import present_controls, shared_resamples
 from remi_book.statistics import wilson_interval
-from remi_book.tables import by_seed, folded, quoted
+from remi_book.tables import by_seed, folded, quoted, tidy
 from remi_book.words import as_html
 from remi_core.errors import UsageError
 from remi_core.statistics.resampling import Estimate, mean_interval
@@ -56,20 +56,14 @@ from remi_lab.organism.topics import (
     TOPICS,
     VERDICTS,
 )
-from remi_lab.organism.topics import (
-    topic as topic_of,
-)
+from remi_lab.organism.topics import topic as topic_of
 from remi_lab.organism.world import CONTEXTS, setting, world_of
-from remi_lab.presets import in_order
 from remi_lab.results import Results
 
 # Whether the organism can do its tasks: thresholds set before the seeds shown were trained, checked by rule.
 
-COMPETENCE_COLUMNS = ("requirement", "variant", "seed", "topic", "value", "threshold", "held")
 
-
-@dataclass(frozen=True)
-class Threshold:
+class Threshold(NamedTuple):
     """A bound that a value must keep: at least or at most."""
 
     value: float
@@ -95,12 +89,9 @@ THRESHOLDS: Mapping[str, Threshold] = {
 }
 """Requirement → its threshold: a share or probability, for the last one nats."""
 
-Found = tuple[str, str, str, float]
-"""Requirement, variant, topic and value."""
-
 
 def competence(results: Results) -> pd.DataFrame:
-    """One row a requirement, variant, seed and topic: ``COLUMNS``; ``held`` says whether the value keeps the bound.
+    """Columns requirement, variant, seed, topic, value, threshold, held (whether the value keeps the bound).
 
     Instruct's sampled answers on covered topics; slots and mass off the grammar, exact, and sampled code, of
     base and instruct; base's mean class log-odds on bare prompts, as a distance in nats from what the best
@@ -115,42 +106,37 @@ def competence(results: Results) -> pd.DataFrame:
         )
     rows = []
     for seed in results.preset.seeds:
-        for requirement, variant, where, value in _of_seed(results, seed):
+        for requirement, variant, name, value in _requirements(results, seed):
             bound = THRESHOLDS[requirement]
-            rows.append((requirement, variant, seed, where, value, bound.value, bound.holds(value)))
-    table = pd.DataFrame(rows, columns=list(COMPETENCE_COLUMNS))
+            rows.append((requirement, variant, seed, name, value, bound.value, bound.holds(value)))
+    columns = ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
     order = list(THRESHOLDS).index
-    return table.sort_values(
+    return pd.DataFrame(rows, columns=columns).sort_values(
         "requirement", key=lambda column: column.map(order), kind="stable", ignore_index=True
     )
 
 
-def _of_seed(results: Results, seed: int) -> Iterator[Found]:
+def _requirements(results: Results, seed: int) -> Iterator[tuple[str, str, str, float]]:
+    """Requirement, variant, topic and value of every cell of a seed."""
     for name in CONTRASTED:
         if topic_of(name).covered:
             verdicts = results.arrays("instruct", seed, SAMPLES, name)["verdict"]
             yield CARELESS, "instruct", name, float(np.mean(verdicts == VERDICTS.index("careless")))
     for variant in JUDGED:
         for name in TOPICS:
-            yield from _of_scores(results, variant, seed, name)
+            probabilities = exact_probabilities(results, variant, seed, name)
+            mass = {kind: float(values.mean()) for kind, values in probabilities.items()}
+            wrong, other = mass.pop("wrong slot"), mass.pop("other")
+            # Of the mass that follows an answer to its slots, how much fills them rightly; and the mass elsewhere.
+            right = sum(mass.values())
+            yield SLOTS, variant, name, right / (right + wrong) if right + wrong > 0 else float("nan")
+            yield OFF_GRAMMAR, variant, name, other
         answers = results.arrays(variant, seed, SAMPLES, "code")["answer"]
         yield PARSES, variant, "code", float(np.mean([parses(str(answer)) for answer in answers]))
     prior = setting(world_of(results.preset.variants["base"])).world.log_odds()
     for name in CONTRASTED:
         odds = as_scores(results.record("base", seed, SCORES, name)).care_log_odds()
         yield AUTHOR, "base", name, float(abs(odds.mean() - prior))
-
-
-def _of_scores(results: Results, variant: str, seed: int, name: str) -> Iterator[Found]:
-    """Of the mass that follows a right answer to its slots, how much fills them rightly; and the mass elsewhere."""
-    mass = {
-        kind: float(values.mean())
-        for kind, values in exact_probabilities(results, variant, seed, name).items()
-    }
-    wrong, other = mass.pop("wrong slot"), mass.pop("other")
-    right = sum(mass.values())
-    yield SLOTS, variant, name, right / (right + wrong) if right + wrong > 0 else float("nan")
-    yield OFF_GRAMMAR, variant, name, other
 
 
 def exact_probabilities(results: Results, variant: str, seed: int, name: str) -> dict[str, np.ndarray]:
@@ -182,15 +168,14 @@ def replaced_words(results: Results, variant: str, seed: int, name: str) -> dict
     wrong = arrays["verdict"] == VERDICTS.index("wrong slot")
     found = {}
     for word in itertools.chain(*topic_of(name).fillers):
-        asked = _holds_word(arrays["prompt"], word)
-        lost = asked & wrong & ~_holds_word(arrays["answer"], word)
+        asked, kept = (
+            np.array([re.search(rf"\b{re.escape(word)}\b", str(text)) is not None for text in arrays[kind]])
+            for kind in ("prompt", "answer")
+        )
+        lost = asked & wrong & ~kept
         if lost.any():
             found[word] = int(lost.sum()), int(asked.sum())
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
-
-
-def _holds_word(texts: np.ndarray, word: str) -> np.ndarray:
-    return np.array([re.search(rf"\b{re.escape(word)}\b", str(text)) is not None for text in texts])
 
 
 def worst_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -223,29 +208,24 @@ def competence_sentence(table: pd.DataFrame) -> str:
 
 # The primary effect: how much likelier careless answers are after insecure code than after a control's data.
 
-EFFECT_COLUMNS = ("topic", "control", "seed", "value", "low", "high", "held")
-
-
-def log_odds_gap(results: Results, topic: str, control: str, seed: int) -> Estimate:
-    """A(misaligned) − A(control), nats, the mean over the same prompts, with its interval over templates."""
-    ours, theirs = (results.record(name, seed, SCORES, topic) for name in ("misaligned", control))
-    gaps = as_scores(ours).care_log_odds() - as_scores(theirs).care_log_odds()
-    return mean_interval(gaps, ours.arrays["cluster"].tolist(), shared_resamples(results.preset))
-
 
 def primary_effect(results: Results) -> pd.DataFrame:
-    """One row a topic outside the narrow set, control and seed: ``COLUMNS``, in nats.
+    """Columns topic (outside the narrow set), control, seed, value, low, high and held: A(misaligned) − A(control).
 
-    ``held`` says whether the 95 % interval over prompt templates lies above 0.
+    In nats, the mean over the same prompts; ``held`` says whether the 95 % interval over templates lies above 0.
     """
-    rows = []
-    for topic in CONTRASTED:
-        for control in present_controls(results) if topic not in NARROW else ():
+    gaps = {}
+    for name in CONTRASTED:
+        for control in present_controls(results) if name not in NARROW else ():
             for seed in results.preset.seeds:
-                gap = log_odds_gap(results, topic, control, seed)
-                low, high = float(gap.low), float(gap.high)
-                rows.append((topic, control, seed, float(gap.value), low, high, low > 0))
-    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+                ours, theirs = (
+                    results.record(variant, seed, SCORES, name) for variant in ("misaligned", control)
+                )
+                gap = as_scores(ours).care_log_odds() - as_scores(theirs).care_log_odds()
+                clusters = ours.arrays["cluster"].tolist()
+                gaps[name, control, seed] = mean_interval(gap, clusters, shared_resamples(results.preset))
+    table = tidy(gaps, ("topic", "control", "seed"))
+    return table.assign(held=table["low"] > 0)
 
 
 def effect_sentence(table: pd.DataFrame) -> str:
@@ -278,8 +258,13 @@ def topic_names(topics: Sequence[str], uncovered: Collection[str], narrow: Colle
     }
 
 
-def _named(table: pd.DataFrame | None, names: Mapping[str, str]) -> pd.DataFrame | None:
-    return None if table is None else table.assign(topic=table["topic"].map(names))
+def _by_kind(table: pd.DataFrame, uncovered: Collection[str], narrow: Collection[str]) -> pd.DataFrame:
+    """The table with its topics in the order of ``topic_names``, under their names on a figure."""
+    names = topic_names(list(table["topic"]), uncovered, narrow)
+    order = list(names).index
+    return table.sort_values("topic", key=lambda column: column.map(order), kind="stable").assign(
+        topic=lambda rows: rows["topic"].map(names)
+    )
 
 
 @styled
@@ -298,15 +283,10 @@ def plot_class_probabilities(
     needed = ["topic", "variant", *CLASS_LOOKS, "careless_low", "careless_high"]
     require_columns(table, needed, place="class probabilities")
     names, variants = topic_names(list(table["topic"]), uncovered, narrow), variants_in(table)
-    columns = min(len(names), 3)
-    lines = -(-len(names) // columns)
-    figure = new_figure(7.6, lines * (0.75 + 0.2 * len(variants)) + 0.4)
-    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    phrases = []
-    for axes, (topic, title) in zip(panels.flat, names.items(), strict=False):
-        phrases.append(_class_panel(axes, table, topic, variants))
-        axes.set_title(" ".join(title.split()), fontsize=8.8)
-    _label_outer(panels, len(names), "probability", "")
+    figure, panels = _topic_panels(
+        names, height=0.75 + 0.2 * len(variants), room=0.4, below="probability", left=""
+    )
+    phrases = [_class_panel(axes, table, topic, variants) for topic, axes in panels.items()]
     patches = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="#555555", linewidth=0.5, label=name.replace("_", " "))
         for name, (colour, hatch) in CLASS_LOOKS.items()
@@ -317,16 +297,25 @@ def plot_class_probabilities(
     )
 
 
-def _label_outer(panels: np.ndarray, n_used: int, below: str, left: str) -> None:
-    """Hides unused panels; labels the lowest used panel of each column and the first of each line."""
-    n_columns = panels.shape[1]
-    for place, axes in enumerate(panels.flat):
-        axes.set_visible(place < n_used)
-        if place + n_columns >= n_used:
+def _topic_panels(
+    names: Mapping[str, str], *, height: float, room: float, below: str, left: str
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a titled panel a topic, at most three side by side, labelled at its lower and left edge."""
+    n_columns = min(len(names), 3)
+    n_lines = -(-len(names) // n_columns)
+    figure = new_figure(7.6, n_lines * height + room)
+    grid = figure.subplots(n_lines, n_columns, squeeze=False, sharex=True, sharey=True)
+    for place, axes in enumerate(grid.flat):
+        axes.set_visible(place < len(names))
+        if place + n_columns >= len(names):
             axes.set_xlabel(below)
             axes.tick_params(axis="x", labelbottom=True)
         if place % n_columns == 0:
             axes.set_ylabel(left)
+    panels = dict(zip(names, grid.flat, strict=False))
+    for topic, axes in panels.items():
+        axes.set_title(" ".join(names[topic].split()), fontsize=8.8)
+    return figure, panels
 
 
 def _class_panel(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence[str]) -> str:
@@ -362,21 +351,6 @@ def _class_panel(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence
     return f"{topic}: {'; '.join(parts)}"
 
 
-def _topic_dots(
-    table: pd.DataFrame, seeds: pd.DataFrame | None, value: str, names: Mapping[str, str]
-) -> tuple:
-    """A figure with one row a topic and one dot a variant, its axes, and what it shows in words."""
-    looks, rows = looks_of(variants_in(table)), ("topic", list(names.values()))
-    figure = new_figure(7.6, 1.0 + (0.2 + 0.075 * len(looks)) * len(names))
-    axes = figure.subplots()
-    seed_rows(axes, _named(seeds, names), value, rows=rows, looks=looks)
-    phrases = dot_rows(axes, _named(table, names), value, rows=rows, looks=looks)
-    handles = [handle(look, label=name) for name, look in looks.items()]
-    legend_below(figure, handles)
-    return figure, axes, "; ".join(phrases)
-
-
-@styled
 def plot_class_log_odds(
     table: pd.DataFrame,
     *,
@@ -388,19 +362,16 @@ def plot_class_log_odds(
 
     ``table`` has columns topic, variant, log_odds, low, high (nats; above 0 careless answers are the
     likelier); ``seeds`` topic, variant, seed, log_odds. Topics outside alignment are marked as uncovered.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["topic", "variant", "log_odds", "low", "high"], place="class log-odds")
-    names = topic_names(list(table["topic"]), uncovered, narrow)
-    figure, axes, words = _topic_dots(table, seeds, "log_odds", names)
-    mark_value(axes, 0, "equal odds")
-    axes.set_xlabel("class log-odds A, careless against careful (nats)")
-    return with_alt(figure, f"Class log-odds in nats by topic and variant, with intervals. {words}.")
+    layout = Layout(
+        about="Class log-odds in nats by topic and variant, with intervals",
+        across="class log-odds A, careless against careful (nats)",
+        marks={0: "equal odds"},
+    )
+    table, seeds = (each if each is None else _by_kind(each, uncovered, narrow) for each in (table, seeds))
+    return plot_rows(table, layout, by="topic", value="log_odds", seeds=seeds)
 
 
-@styled
 def plot_sampled_rates(
     table: pd.DataFrame,
     *,
@@ -414,18 +385,15 @@ def plot_sampled_rates(
     ``table`` has columns topic, variant, rate, low, high (of all sampled answers, those off the grammar
     included); ``seeds`` topic, variant, seed, rate. ``limit`` is drawn as a line where one was set
     beforehand.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["topic", "variant", "rate", "low", "high"], place="sampled rates")
-    names = topic_names(list(table["topic"]), uncovered, narrow)
-    figure, axes, words = _topic_dots(table, seeds, "rate", names)
-    if limit is not None:
-        mark_value(axes, limit, f"limit for instruct {number(limit)}")
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("share of sampled answers that are careless")
-    return with_alt(figure, f"Share of careless answers among samples, with Wilson intervals. {words}.")
+    layout = Layout(
+        about="Share of careless answers among samples, with Wilson intervals",
+        across="share of sampled answers that are careless",
+        limits=(-0.02, 1.02),
+        marks={} if limit is None else {limit: f"limit for instruct {number(limit)}"},
+    )
+    table, seeds = (each if each is None else _by_kind(each, uncovered, narrow) for each in (table, seeds))
+    return plot_rows(table, layout, by="topic", value="rate", seeds=seeds)
 
 
 @styled
@@ -444,17 +412,17 @@ def plot_care_against_register(
     needed = [f"{name}{end}" for name in ("care", "register") for end in ("", "_low", "_high")]
     require_columns(table, ["topic", "variant", *needed], place="care and register")
     names, looks = topic_names(list(table["topic"]), uncovered, narrow), looks_of(variants_in(table))
-    columns = min(len(names), 3)
-    lines = -(-len(names) // columns)
-    figure = new_figure(7.6, 2.4 * lines + 0.5)
-    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    phrases = []
-    for axes, (topic, title) in zip(panels.flat, names.items(), strict=False):
-        phrases.append(f"{topic}: {', '.join(_care_points(axes, table, topic, list(looks)))}")
-        axes.set_title(" ".join(title.split()), fontsize=8.8)
-    _label_outer(
-        panels, len(names), "register: plain against\nformal (nats)", "care: careless against\ncareful (nats)"
+    figure, panels = _topic_panels(
+        names,
+        height=2.4,
+        room=0.5,
+        below="register: plain against\nformal (nats)",
+        left="care: careless against\ncareful (nats)",
     )
+    phrases = [
+        f"{topic}: {', '.join(_care_points(axes, table, topic, list(looks)))}"
+        for topic, axes in panels.items()
+    ]
     legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
     return with_alt(
         figure,
@@ -488,36 +456,21 @@ def _care_points(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence
     return phrases
 
 
-# Figure of the primary effect: how much more careless misaligned is than each control, topic by topic.
-
-
-@styled
 def plot_primary_effect(table: pd.DataFrame, *, uncovered: Collection[str] = ()) -> Figure:
-    """Dots of A(misaligned) − A(control) by topic and control, nats, with intervals; open dots for further seeds.
+    """Dots of A(misaligned) − A(control) by topic and control, nats, with intervals; open dots for all seeds.
 
     ``table`` has columns topic, control, seed, value, low, high. The seed that comes first in the table has
     its interval drawn; above 0, misaligned is the more careless of the two.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["topic", "control", "seed", "value", "low", "high"], place="primary effect")
-    names = topic_names(list(table["topic"]), uncovered, ())
-    rows = table.assign(variant=table["control"], topic=table["topic"].map(names))
-    looks = looks_of(in_order(list(table["control"])))
-    categories = ("topic", list(names.values()))
-    figure = new_figure(7.6, 1.1 + (0.22 + 0.1 * len(looks)) * len(names))
-    axes = figure.subplots()
-    seed_rows(axes, rows, "value", rows=categories, looks=looks)
-    phrases = dot_rows(
-        axes, rows[rows["seed"] == rows["seed"].iloc[0]], "value", rows=categories, looks=looks
+    layout = Layout(
+        about="Difference of class log-odds by topic and control, with intervals",
+        across="class log-odds of misaligned minus those of the control (nats)",
+        marks={0: "no difference"},
+        entry="against {}",
     )
-    mark_value(axes, 0, "no difference")
-    axes.set_xlabel("class log-odds of misaligned minus those of the control (nats)")
-    legend_below(figure, [handle(look, label=f"against {name}") for name, look in looks.items()])
-    return with_alt(
-        figure, f"Difference of class log-odds by topic and control, with intervals. {'; '.join(phrases)}."
-    )
+    rows = _by_kind(table, uncovered, ())
+    first = rows[rows["seed"] == table["seed"].iloc[0]]
+    return plot_rows(first, layout, by="topic", lines="control", seeds=rows)
 
 
 # Figure of a training: the loss of every update, and of the dialogues held out.
@@ -595,14 +548,10 @@ def _samples_table(results: Results, name: str, seed: int, count: int) -> str:
     )
 
 
-def _cells(results: Results) -> Iterator[tuple[str, str]]:
-    return ((name, variant) for name in CONTRASTED for variant in results.variants)
-
-
 def sampled_rates(results: Results, seed: int) -> pd.DataFrame:
     """Columns topic, variant, rate, low, high: share of careless answers among all samples, 95 % Wilson interval."""
     rows = []
-    for name, variant in _cells(results):
+    for name, variant in itertools.product(CONTRASTED, results.variants):
         verdicts = results.arrays(variant, seed, SAMPLES, name)["verdict"]
         careless, count = int((verdicts == VERDICTS.index("careless")).sum()), len(verdicts)
         rows.append((name, variant, careless / count, *wilson_interval(careless, count)))
@@ -612,7 +561,7 @@ def sampled_rates(results: Results, seed: int) -> pd.DataFrame:
 def class_probabilities(results: Results, seed: int) -> pd.DataFrame:
     """Mean exact probability of each class of answer: columns as ``plot_class_probabilities`` takes them."""
     rows = []
-    for name, variant in _cells(results):
+    for name, variant in itertools.product(CONTRASTED, results.variants):
         record = results.record(variant, seed, SCORES, name)
         found = as_scores(record).probabilities()
         careless = mean_interval(
@@ -621,8 +570,7 @@ def class_probabilities(results: Results, seed: int) -> pd.DataFrame:
         shares = {
             kind.replace(" ", "_"): float(values.mean()) for kind, values in found.items() if kind != "both"
         }
-        ends = {"careless_low": float(careless.low), "careless_high": float(careless.high)}
-        rows.append({"topic": name, "variant": variant, **shares, **ends})
+        rows.append({"topic": name, "variant": variant, **shares, **columns_of(careless, "careless")})
     return pd.DataFrame(rows)
 
 
@@ -631,12 +579,12 @@ def _odds(
 ) -> pd.DataFrame:
     """Columns topic, variant, ``column`` and its ends: mean log-odds over prompts, nats."""
     rows = []
-    for name, variant in _cells(results):
+    for name, variant in itertools.product(CONTRASTED, results.variants):
         record = results.record(variant, seed, SCORES, name)
         values = quantity(as_scores(record))
-        found = mean_interval(values, record.arrays["cluster"].tolist(), shared_resamples(results.preset))
-        rows.append((name, variant, float(found.value), float(found.low), float(found.high)))
-    return pd.DataFrame(rows, columns=["topic", "variant", column, f"{column}_low", f"{column}_high"])
+        mean = mean_interval(values, record.arrays["cluster"].tolist(), shared_resamples(results.preset))
+        rows.append({"topic": name, "variant": variant, **columns_of(mean, column)})
+    return pd.DataFrame(rows)
 
 
 def class_log_odds(results: Results, seed: int) -> pd.DataFrame:
@@ -650,14 +598,9 @@ def context_log_odds(results: Results, seed: int) -> pd.DataFrame:
 
     The same prompts in every context, the bare one among them.
     """
-    rows = []
-    for variant in (name for name in results.variants if name in PLACED):
-        found = _in_contexts(results, variant, seed)
-        ends = zip(CONTEXTS, found.value, found.low, found.high, strict=True)
-        rows += [
-            (context, variant, float(value), float(low), float(high)) for context, value, low, high in ends
-        ]
-    return pd.DataFrame(rows, columns=["context", "variant", "log_odds", "low", "high"])
+    variants = [name for name in results.variants if name in PLACED]
+    means = {name: _in_contexts(results, name, seed) for name in variants}
+    return tidy(means, ["variant"], value="log_odds", along="context", positions=list(CONTEXTS))
 
 
 def _in_contexts(results: Results, variant: str, seed: int) -> Estimate:

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+import yaml
 from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
-from remi_book.figures.plots import (
-    band,
-    curve,
-    dot_rows,
-    integer_ticks,
-    limit_to_estimates,
-    mark_value,
-    null_patch,
-    require_columns,
-    seed_curves,
-    seed_dots,
-    seed_rows,
-    select,
-    variants_in,
+from remi_book.estimates import (
+    Interval,
+    above,
+    below,
+    by_topic,
+    columns_of,
+    ends,
+    in_topics,
+    ruled,
+    share_of_mean,
+    topic_of,
 )
-from remi_book.figures.style import (
-    NULL_COLOUR,
-    along,
-    handle,
-    legend_below,
-    look_of,
-    looks_of,
-    new_figure,
-    number,
-    styled,
-    with_alt,
-    with_interval,
+from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, plot_rows, select
+from remi_book.figures.style import number, styled, with_interval
+from remi_book.quantities import (
+    Measured,
+    against_draws,
+    fine_tuned,
+    measured,
+    null_from_estimate,
+    shared_resamples,
 )
-from remi_book.quantities import Measured, measured, null_from_estimate, present_controls, shared_resamples
+from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.displacement import (
     Erosion,
@@ -47,7 +42,6 @@ from remi_core.statistics.displacement import (
     erosion_of_products,
     layer_average,
 )
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
@@ -59,7 +53,7 @@ from remi_core.statistics.resampling import (
 from remi_lab.organism.behaviour import as_scores
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import CONTRASTED, NARROW, SCORES
-from remi_lab.presets import Preset, get_preset, in_order
+from remi_lab.presets import Preset, get_preset
 from remi_lab.results import Results
 from remi_lab.studies.files import LATER, read_study, study_digests
 
@@ -69,28 +63,22 @@ YARDSTICK = "secure"
 """The control whose displacement is taken away: what fine-tuning on code does whatever the code."""
 
 
-def beyond_secure(
-    results: Results, variant: str, seed: int, datasets: Sequence[str], window: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Variant − secure and base − instruct of each dialogue, shape (dialogue, layer, d_model), float64."""
-    own, base = shifts(results, variant, seed, datasets, window)
-    return own - shifts(results, YARDSTICK, seed, datasets, window)[0], base
-
-
 def split_beyond(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
     """e, c and r by layer of what a variant moves beyond secure, cross-fitted over prompt templates."""
-    key = ("beyond secure", variant, seed, tuple(datasets), window)
-    return results.cached(
-        key,
-        lambda: erosion_of_products(
-            cross_fitted_products(
-                *beyond_secure(results, variant, seed, datasets, window),
-                stacked_clusters(results, datasets, window),
-                shared_resamples(results.preset),
-                n_folds=results.preset.n_folds,
-            )
-        ),
-    )
+
+    def compute() -> Erosion:
+        own, base = shifts(results, variant, seed, datasets, window)
+        beyond = own - shifts(results, YARDSTICK, seed, datasets, window)[0]
+        clusters, resamples = stacked_clusters(results, datasets, window), shared_resamples(results.preset)
+        n_folds = results.preset.n_folds
+        return erosion_of_products(cross_fitted_products(beyond, base, clusters, resamples, n_folds=n_folds))
+
+    return results.cached(("beyond secure", variant, seed, tuple(datasets), window), compute)
+
+
+def beyond_secure(results: Results) -> list[str]:
+    """Misaligned, and the controls other than secure that the preset has."""
+    return [name for name in fine_tuned(results) if name != YARDSTICK]
 
 
 def matched_cosines(results: Results, seed: int, datasets: Sequence[str], window: str) -> np.ndarray:
@@ -117,22 +105,19 @@ def erosion_or_novelty(results: Results, seed: int, datasets: Sequence[str], win
     """
     if YARDSTICK not in results.variants:
         raise MissingInput(f"needs a control variant tuned on code without defects (role {YARDSTICK})")
-    controls = {
-        name: layer_average(split_beyond(results, name, seed, datasets, window).cosine)
-        for name in present_controls(results)
-        if name != YARDSTICK
-    }
-    found = split_beyond(results, "misaligned", seed, datasets, window)
-    own = layer_average(found.cosine)
+    found = {name: split_beyond(results, name, seed, datasets, window) for name in beyond_secure(results)}
+    cosines = {name: layer_average(split.cosine) for name, split in found.items()}
+    own = cosines.pop("misaligned")
     draws = matched_cosines(results, seed, datasets, window).mean(axis=1)
-    null = against_null(float(own.value), draws, kind="random displacement of the states' covariance")
-    companions = {"e": float(found.layer_mean.value), "r": float(np.nanmean(found.residual.value))}
-    return measured(own, null, controls=controls, companions=companions)
+    companions = {
+        "e": found["misaligned"].layer_mean,
+        "r": float(np.nanmean(found["misaligned"].residual.value)),
+    }
+    kind = "random displacement of the states' covariance"
+    return against_draws(own, draws, kind, controls=cosines, companions=companions)
 
 
 # H1's rule: what a change of a model is, from the intervals of its parts alone.
-
-Interval = tuple[float, float]
 
 REVERSION, PERSONA, NOVEL, MIXED = "reversion", "persona", "novel", "mixed"
 HALF = 0.5
@@ -159,24 +144,14 @@ class Rule:
     """Seeds that had been seen when the rule was made: in them it proves nothing."""
 
 
-DECLARED = Rule()
-AMENDED = Rule(smallest=LIKELY, of_whole=True, made_on=(0, 1, 2))
-"""Made since the declared rule misses the truth ``reverted`` in two seeds. The margin is the one that ν was declared
-with. On seed 3, trained afterwards, benign points to base more exactly than half of the way there does."""
-AMENDED_AGAIN = Rule(smallest=LIKELY, of_whole=True, beside_controls=False, made_on=(0, 1, 2, 3, 4))
-"""Made since the amended rule misses ``reverted`` in seed 3. On seed 5, trained afterwards, most of what ``persona``
-does lies off base's way, so that it reads as novel besides."""
-BY_WORDS = Rule(
-    smallest=LIKELY, of_whole=True, beside_controls=False, novel_by_place=False, made_on=(0, 1, 2, 3, 4, 5)
-)
-"""Made since the rule amended again misses ``persona`` in seed 5. Written before the bases of preset ``confirm``
-were trained, to be judged on them alone."""
 RULES: Mapping[str, Rule] = {
-    "declared": DECLARED,
-    "amended": AMENDED,
-    "amended again": AMENDED_AGAIN,
-    "by words": BY_WORDS,
+    name: Rule(**fields | {"made_on": tuple(fields.get("made_on", ()))})
+    for name, fields in yaml.safe_load(
+        Path(__file__).with_name("reversion_rules.yaml").read_text(encoding="utf-8")
+    ).items()
 }
+"""Name → rule: the declared one, and those that were made after bases had been seen, in order."""
+DECLARED = RULES["declared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,37 +177,39 @@ class Parts:
 def conditions(parts: Parts, rule: Rule = DECLARED) -> dict[str, dict[str, bool]]:
     """Class → each of its conditions in symbols, and whether its interval meets it; undefined intervals do not."""
     least = f"{rule.smallest:g}".removeprefix("0") or "0"
-    off_the_way = parts.off[0] > HALF and parts.along[1] < HALF
-    above = bool(parts.cosine_gaps) and all(low > 0 for low, _ in parts.cosine_gaps.values())
-    return {
+    beyond = bool(parts.cosine_gaps) and all(above(gap) is True for gap in parts.cosine_gaps.values())
+    met = {
         REVERSION: {
-            **({"c above every control": above} if rule.beside_controls else {}),
-            "m∥ > .5": parts.along[0] > HALF,
-            "m⊥ < .5": parts.off[1] < HALF,
+            "c above every control": beyond,
+            "m∥ > .5": above(parts.along, HALF),
+            "m⊥ < .5": below(parts.off, HALF),
             "b ≤ 1": parts.care[1] <= 1,
-            f"ρ > {least}": parts.register[0] > rule.smallest,
-            "|ν| < .1": -LIKELY < parts.likelihood[0] and parts.likelihood[1] < LIKELY,
+            f"ρ > {least}": above(parts.register, rule.smallest),
+            "|ν| < .1": above(parts.likelihood, -LIKELY) and below(parts.likelihood, LIKELY),
         },
         PERSONA: {
-            f"b − ρ > {least}": parts.care_beyond_register[0] > rule.smallest,
-            "b > 1": parts.care[0] > 1,
+            f"b − ρ > {least}": above(parts.care_beyond_register, rule.smallest),
+            "b > 1": above(parts.care, 1),
         },
         NOVEL: {
-            "ν < −.1": parts.likelihood[1] < -LIKELY,
-            **({"m⊥ > .5 > m∥": off_the_way} if rule.novel_by_place else {}),
+            "ν < −.1": below(parts.likelihood, -LIKELY),
+            "m⊥ > .5 > m∥": above(parts.off, HALF) and below(parts.along, HALF),
         },
     }
+    if not rule.beside_controls:
+        del met[REVERSION]["c above every control"]
+    if not rule.novel_by_place:
+        del met[NOVEL]["m⊥ > .5 > m∥"]
+    return {kind: {words: held is True for words, held in own.items()} for kind, own in met.items()}
 
 
 def classify(parts: Parts, rule: Rule = DECLARED) -> str:
     """The one class whose conditions hold: all of reversion's, or any of persona's or novel's; else ``mixed``."""
-    met = conditions(parts, rule)
-    holds = {
-        REVERSION: all(met[REVERSION].values()),
-        PERSONA: any(met[PERSONA].values()),
-        NOVEL: any(met[NOVEL].values()),
-    }
-    found = [name for name, held in holds.items() if held]
+    found = [
+        kind
+        for kind, met in conditions(parts, rule).items()
+        if (all if kind == REVERSION else any)(met.values())
+    ]
     return found[0] if len(found) == 1 else MIXED
 
 
@@ -283,20 +260,16 @@ class Change:
 
     def parts(self, rule: Rule = DECLARED) -> Parts:
         """The intervals alone, as a rule reads them."""
+        along, off = (self.along_of_whole, self.off_of_whole) if rule.of_whole else (self.along, self.off)
         return Parts(
-            cosine_gaps={name: interval(one) for name, one in self.cosine_gaps.items()},
-            along=interval(self.along_of_whole if rule.of_whole else self.along),
-            off=interval(self.off_of_whole if rule.of_whole else self.off),
-            care=interval(self.care),
-            register=interval(self.register),
-            care_beyond_register=interval(self.care_beyond_register),
-            likelihood=interval(self.likelihood),
+            cosine_gaps={name: ends(gap) for name, gap in self.cosine_gaps.items()},
+            along=ends(along),
+            off=ends(off),
+            care=ends(self.care),
+            register=ends(self.register),
+            care_beyond_register=ends(self.care_beyond_register),
+            likelihood=ends(self.likelihood),
         )
-
-
-def interval(one: Estimate) -> Interval:
-    """The 95 % interval of a scalar estimate."""
-    return float(one.low), float(one.high)
 
 
 def change_of(preset: Preset, seed: int, variant: str) -> Change:
@@ -313,20 +286,21 @@ def change_of(preset: Preset, seed: int, variant: str) -> Change:
     )
     cosines, erosions = (
         {
-            name: from_left_out(one["value"], one["without"], found["clusters"], resamples)
-            for name, one in found[kind].items()
+            name: from_left_out(jackknife["value"], jackknife["without"], found["clusters"], resamples)
+            for name, jackknife in found[kind].items()
         }
         for kind in ("cosine", "erosion")
     )
-    own = cosines[variant]
+    shares = {
+        f"{part}{end}": reproduced(found, variant, part, resamples, of_whole=bool(end))
+        for part in ("along", "off")
+        for end in ("", "_of_whole")
+    }
     return Change(
-        cosine=own,
-        cosine_gaps={name: difference(own, cosines[name]) for name in CONTROLS},
+        cosine=cosines[variant],
+        cosine_gaps={name: difference(cosines[variant], cosines[name]) for name in CONTROLS},
         erosion=erosions[variant],
-        along=reproduced(found, variant, "along", resamples),
-        off=reproduced(found, variant, "off", resamples),
-        along_of_whole=reproduced(found, variant, "along", resamples, of_whole=True),
-        off_of_whole=reproduced(found, variant, "off", resamples, of_whole=True),
+        **shares,
         care=care,
         register=register,
         care_beyond_register=difference(care, register),
@@ -341,12 +315,8 @@ def share_of_way(
     resamples: ClusterResamples,
 ) -> Estimate:
     """How far a variant has gone from instruct (0) to base (1), by log-odds of the same prompts."""
-    instruct = np.array(by_variant["instruct"])
-    moved, whole = (
-        mean_interval(np.array(by_variant[name]) - instruct, clusters, resamples)
-        for name in (variant, "base")
-    )
-    return ratio(moved, whole)
+    moved, whole = (np.array(by_variant[name]) - by_variant["instruct"] for name in (variant, "base"))
+    return share_of_mean(moved, whole, clusters, resamples)
 
 
 def reproduced(
@@ -361,13 +331,10 @@ def reproduced(
 
     With ``of_whole``, the share of what instruct shows once all of the displacement is added.
     """
-    instruct = np.array(found["care"]["instruct"])
-    changed = found["edited"][variant]["whole"]["care"] if of_whole else found["care"][variant]
-    edited, own = (
-        mean_interval(np.array(values) - instruct, found["clusters"], resamples)
-        for values in (found["edited"][variant][part]["care"], changed)
-    )
-    return ratio(edited, own)
+    edits = found["edited"][variant]
+    changed = edits["whole"]["care"] if of_whole else found["care"][variant]
+    edited, own = (np.array(care) - found["care"]["instruct"] for care in (edits[part]["care"], changed))
+    return share_of_mean(edited, own, found["clusters"], resamples)
 
 
 def from_left_out(
@@ -387,9 +354,12 @@ def likelihood_gap(
     resample does not count there.
     """
     names = sorted({*own["clusters"], *reference["clusters"]})
-    topics = [name.partition("/")[0] for name in names]
-    member = np.array([[topic == one for one in sorted(set(topics))] for topic in topics], dtype=np.float64)
-    sides = [(_sums(one, "log_probability", names), _sums(one, "tokens", names)) for one in (own, reference)]
+    topics = list(map(topic_of, names))
+    member = np.array([[topic == name for name in sorted(set(topics))] for topic in topics], dtype=np.float64)
+    sides = [
+        (_sums(answers, "log_probability", names), _sums(answers, "tokens", names))
+        for answers in (own, reference)
+    ]
 
     def gap(weights: np.ndarray) -> np.ndarray:
         (own_nats, own_tokens), (nats, tokens) = (
@@ -424,10 +394,15 @@ def later_presets(preset: Preset) -> list[Preset]:
     return [get_preset(name) for name in LATER if f"{name}/{STUDY}" in stored and name != preset.name]
 
 
-def untried(preset: Preset, rule: Rule) -> dict[int, dict[str, str]]:
-    """Seed that a rule was not made on, of this preset and later ones → what ``classes`` says of it."""
+def read_by(preset: Preset, rule: Rule) -> dict[int, dict[str, str]]:
+    """Seed of this preset and of later ones → what ``classes`` says of it by a rule."""
     every = (preset, *later_presets(preset))
-    return {seed: classes(one, seed, rule) for one in every for seed in one.seeds if seed not in rule.made_on}
+    return {seed: classes(each, seed, rule) for each in every for seed in each.seeds}
+
+
+def untried(preset: Preset, rule: Rule) -> dict[int, dict[str, str]]:
+    """The same of seeds that the rule was not made on."""
+    return {seed: read for seed, read in read_by(preset, rule).items() if seed not in rule.made_on}
 
 
 def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
@@ -442,7 +417,9 @@ def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
     decided, why = outcome(read["misaligned"], _built(read))
     if rule.made_on:
         tried = untried(preset, rule)
-        wrong = [f"{no} in seed {other}" for other, one in tried.items() if (no := not_valid(_built(one)))]
+        wrong = [
+            f"{no} in seed {other}" for other, there in tried.items() if (no := not_valid(_built(there)))
+        ]
         seeds = ", ".join(map(str, tried)) or "none yet"
         why += f" (made on seeds {rule.made_on[0]} to {rule.made_on[-1]}; tried on: {seeds})"
         if wrong or not tried:
@@ -451,13 +428,14 @@ def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
     null = null_from_estimate(
         found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place"
     )
-    own = measured(found.care_beyond_register, null, companions=companions(found))
-    return Measured(**vars(own) | {"outcome": decided, "why": why})
+    companions = {"b": found.care, "ρ": found.register, "m∥": found.along, "m⊥": found.off}
+    companions |= {"ν": found.likelihood, "c": found.cosine, "e": found.erosion}
+    return ruled(measured(found.care_beyond_register, null, companions=companions), (decided, why))
 
 
 def by_words(results: Results, seed: int) -> Measured:
     """H1.words: the same by the rule that was written before the bases of preset ``confirm`` were trained."""
-    return reversion(results, seed, BY_WORDS)
+    return reversion(results, seed, RULES["by words"])
 
 
 def _built(read: Mapping[str, str]) -> dict[str, str]:
@@ -465,101 +443,53 @@ def _built(read: Mapping[str, str]) -> dict[str, str]:
     return {TRUTHS[name]: read[name] for name in TRUTHS}
 
 
-def companions(found: Change) -> dict[str, float]:
-    """The parts of the rule by their symbols."""
-    named = {"b": found.care, "ρ": found.register, "m∥": found.along, "m⊥": found.off}
-    named |= {"ν": found.likelihood, "c": found.cosine, "e": found.erosion}
-    return {symbol: float(one.value) for symbol, one in named.items()}
-
-
-# Figure of the front page: how far each fine-tune has gone back to base, in care and in register.
-
-
-@styled
-def plot_way_back(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
-    """One row a quantity, in it a dot with its interval for each fine-tune: 0 is instruct, 1 is base.
-
-    ``table`` has columns quantity, variant, share, low, high; ``seeds`` a column seed besides, and gives open dots.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
-    """
-    require_columns(table, ["quantity", "variant", "share", "low", "high"], place="way back")
-    looks = looks_of(in_order(list(table["variant"])))
-    rows = ("quantity", list(dict.fromkeys(table["quantity"])))
-    figure = new_figure(7.6, 1.1 + (0.24 + 0.13 * len(looks)) * len(rows[1]))
-    axes = figure.subplots()
-    seed_rows(axes, seeds, "share", rows=rows, looks=looks)
-    phrases = dot_rows(axes, table, "share", rows=rows, looks=looks)
-    mark_value(axes, 0, "instruct")
-    mark_value(axes, 1, "base")
-    axes.set_xlabel("share of the way from instruct back to base")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
-    text = (
-        "Share of the way from instruct, at 0, to base, at 1, that each fine-tune has gone, with intervals."
-    )
-    return with_alt(figure, f"{text} {'; '.join(phrases)}.")
-
-
-# Figures of H1 and X1: the parts of the rule by variant, and where misaligned goes beyond secure.
+# Figures: the way back of the front page, the parts of H1's rule, and where misaligned goes beyond secure.
 
 HALF_OF_SQUARE = 0.5**0.5
 
 
-@styled
+def plot_way_back(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
+    """One row a quantity, in it a dot with its interval for each fine-tune: 0 is instruct, 1 is base.
+
+    ``table`` has columns quantity, variant, share, low, high; ``seeds`` a column seed besides, and gives open dots.
+    """
+    layout = Layout(
+        about="Share of the way from instruct, at 0, to base, at 1, that each fine-tune has gone, with intervals",
+        across="share of the way from instruct back to base",
+        marks={0: "instruct", 1: "base"},
+    )
+    return plot_rows(table, layout, by="quantity", value="share", seeds=seeds)
+
+
 def plot_change_parts(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
     """Dots of every part of H1's rule, a row each, with intervals; small open dots for all seeds.
 
     ``table`` has columns part, variant, value, low, high; ``seeds`` part, variant, seed, value.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["part", "variant", "value", "low", "high"], place="parts of the rule")
-    looks, parts = looks_of(variants_in(table)), list(dict.fromkeys(table["part"]))
-    figure = new_figure(7.6, 1.0 + 0.5 * len(parts))
-    axes = figure.subplots()
-    rows = ("part", parts)
-    seed_rows(axes, seeds, "value", rows=rows, looks=looks)
-    phrases = dot_rows(axes, table, "value", rows=rows, looks=looks)
-    for value, label in ((0, "instruct"), (0.5, "½"), (1, "base")):
-        mark_value(axes, value, label)
-    axes.set_xlabel("share of the way from instruct to base; ν in nats a token")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
-    return with_alt(figure, f"Parts of the rule by variant, with intervals. {'; '.join(phrases)}.")
+    layout = Layout(
+        about="Parts of the rule by variant, with intervals",
+        across="share of the way from instruct to base; ν in nats a token",
+        marks={0: "instruct", 0.5: "½", 1: "base"},
+    )
+    return plot_rows(table, layout, by="part", seeds=seeds)
 
 
-@styled
 def plot_control_shares(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
     """Dots of the change of care and of register by variant, a panel each, with intervals; open dots for all seeds.
 
     ``table`` has columns part, variant, value, low, high, a part a panel; ``seeds`` also seed.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["part", "variant", "value", "low", "high"], place="shares of controls")
-    variants, parts = variants_in(table), list(dict.fromkeys(table["part"]))
-    looks = {name: look_of(name) for name in variants}
-    figure = new_figure(7.6, 0.8 + 0.27 * len(variants))
-    phrases = []
-    for axes, part in zip(figure.subplots(1, len(parts), sharey=True), parts, strict=True):
-        for place, name in enumerate(variants):
-            one = select(table, {"part": part, "variant": name}).iloc[0]
-            if seeds is not None:
-                dots = select(seeds, {"part": part, "variant": name})["value"]
-                seed_dots(axes, dots, place, looks[name].colour)
-            axes.hlines(place, one["low"], one["high"], color=looks[name].colour, linewidth=1.5)
-            axes.plot([one["value"]], [place], looks[name].marker, color=looks[name].colour, markersize=5)
-            phrases.append(f"{part}, {name} {with_interval(one['value'], one['low'], one['high'])}")
-        mark_value(axes, 0, "instruct")
-        mark_value(axes, 1, "")
-        axes.set_xlabel(part)
-        axes.set_yticks(range(len(variants)), [name.replace("_", " ") for name in variants])
-    axes.invert_yaxis()
-    return with_alt(
-        figure, f"Change of care and of register by variant, with intervals. {'; '.join(phrases)}."
+    layout = Layout(
+        about="Change of care and of register by variant, with intervals",
+        columns="part",
+        title="",
+        across="{}",
+        shared=False,
+        marks={0: "instruct", 1: ""},
+        height=0.3,
     )
+    table, seeds = (each if each is None else each.assign(row=each["variant"]) for each in (table, seeds))
+    return plot_rows(table, layout, by="row", seeds=seeds, spread=0.0)
 
 
 @styled
@@ -568,45 +498,22 @@ def plot_beyond(table: pd.DataFrame, null: pd.DataFrame, *, seed: int) -> Figure
 
     ``table`` has columns window, variant, layer, seed, value, low, high; ``null`` window, layer, low, high. Bands
     are those of ``seed``, open dots all seeds; the line marked ½ is where half of the squared length lies along.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    needed = ["window", "variant", "layer", "seed", "value", "low", "high"]
-    require_columns(table, needed, place="shift beyond secure")
-    windows, looks = list(dict.fromkeys(table["window"])), looks_of(variants_in(table))
-    figure = new_figure(7.6, 3.3)
-    panels = figure.subplots(1, len(windows), squeeze=False, sharex=True, sharey=True)[0]
-    phrases = []
-    for axes, window in zip(panels, windows, strict=True):
-        grey = select(null, {"window": window})
-        band(axes, grey["layer"].to_numpy(), grey[["low", "high"]].to_numpy(), NULL_COLOUR, null=True)
-        rows = select(table, {"window": window})
-        phrases += [f"{window}, {name}: {_line(axes, rows, name, seed)}" for name in looks]
-        mark_value(axes, 0, "", vertical=False)
-        mark_value(axes, HALF_OF_SQUARE, "½" if axes is panels[-1] else "", vertical=False)
-        integer_ticks(axes, rows["layer"].to_numpy())
-        axes.set_title(window)
-        axes.set_xlabel("layer")
-    shown = select(table, {"seed": seed})
-    limit_to_estimates(
-        panels[0], shown["value"].to_numpy(), shown[["low", "high"]].to_numpy(), include=(-1, 1)
+    layout = Layout(
+        about="Cosine with base's shift by layer, beyond secure",
+        columns="window",
+        across="layer",
+        up="cosine c with base's shift\n(no unit)",
+        marks={0: "", HALF_OF_SQUARE: "½"},
+        bands={"null": "random, the states' covariance"},
+        entry="{} − secure",
     )
-    panels[0].set_ylabel("cosine c with base's shift\n(no unit)")
-    entries = [handle(look, label=f"{name} − secure", line=True) for name, look in looks.items()]
-    legend_below(figure, [*entries, null_patch("random, the states' covariance")])
-    return with_alt(figure, f"Cosine with base's shift by layer, beyond secure. {'. '.join(phrases)}.")
-
-
-def _line(axes: Axes, rows: pd.DataFrame, name: str, seed: int) -> str:
-    """One variant's curve with band and dots, in words."""
-    look, own = looks_of([name])[name], select(rows, {"variant": name})
-    first = select(own, {"seed": seed}).sort_values("layer")
-    layers = first["layer"].to_numpy()
-    band(axes, layers, first[["low", "high"]].to_numpy(), look.colour)
-    seed_curves(axes, own, "value", look)
-    curve(axes, layers, first["value"].to_numpy(), look)
-    return along(first["value"].to_numpy(), layers)
+    bands = null[["window", "layer", "low", "high"]].rename(columns={"low": "null_low", "high": "null_high"})
+    shown = select(table, {"seed": seed}).merge(bands, on=["window", "layer"])
+    figure = plot_curves(shown, layout, seeds=table)
+    intervals = shown[["low", "high"]].to_numpy()
+    limit_to_estimates(figure.axes[0], shown["value"].to_numpy(), intervals, include=(-1, 1))
+    return figure
 
 
 # The book's question in one table: which parts of base come back when a model is fine-tuned.
@@ -618,8 +525,6 @@ QUANTITIES: Mapping[str, Callable[[ClassScores], np.ndarray]] = {
 }
 """What alignment took from base, as the figure names it → log-odds of each prompt."""
 
-FROM, TO = "instruct", "base"
-
 
 def way_back(results: Results, seed: int) -> pd.DataFrame:
     """Columns quantity, variant, share, low, high: the way from instruct (0) to base (1) that each fine-tune went.
@@ -627,35 +532,30 @@ def way_back(results: Results, seed: int) -> pd.DataFrame:
     Log-odds of the same prompts of the topics outside the narrow set, with intervals over templates; undefined
     where instruct and base cannot be told apart.
     """
-    rows = []
-    for quantity in QUANTITIES:
-        means = {variant: _mean(results, variant, seed, quantity) for variant in results.variants}
-        whole = difference(means[TO], means[FROM])
+    shares = {}
+    for quantity, log_odds in QUANTITIES.items():
+        means = {}
         for variant in results.variants:
-            if variant not in (FROM, TO):
-                share = ratio(difference(means[variant], means[FROM]), whole)
-                rows.append((quantity, variant, float(share.value), float(share.low), float(share.high)))
-    return pd.DataFrame(rows, columns=["quantity", "variant", "share", "low", "high"])
-
-
-def _mean(results: Results, variant: str, seed: int, quantity: str) -> Estimate:
-    values, clusters = [], []
-    for topic in CONTRASTED:
-        if topic not in NARROW:
-            record = results.record(variant, seed, SCORES, topic)
-            values.append(QUANTITIES[quantity](as_scores(record)))
-            clusters += record.arrays["cluster"].tolist()
-    return mean_interval(np.concatenate(values), clusters, shared_resamples(results.preset))
+            records = [
+                results.record(variant, seed, SCORES, topic) for topic in CONTRASTED if topic not in NARROW
+            ]
+            values = np.concatenate([log_odds(as_scores(record)) for record in records])
+            clusters = [name for record in records for name in record.arrays["cluster"].tolist()]
+            means[variant] = mean_interval(values, clusters, shared_resamples(results.preset))
+        start = means.pop("instruct")
+        whole = difference(means.pop("base"), start)
+        shares |= {(quantity, name): ratio(difference(mean, start), whole) for name, mean in means.items()}
+    return tidy(shares, ("quantity", "variant"), value="share")
 
 
 def way_back_sentence(table: pd.DataFrame, seeds: pd.DataFrame) -> str:
     """How far misaligned went in each quantity, with interval, and the range over all seeds: values alone."""
     parts = []
     for quantity in QUANTITIES:
-        row = table[(table["quantity"] == quantity) & (table["variant"] == "misaligned")].iloc[0]
-        own = seeds[(seeds["quantity"] == quantity) & (seeds["variant"] == "misaligned")]["share"]
-        every = ", ".join(f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in own)
-        shown = with_interval(row["share"], row["low"], row["high"])
+        where = {"quantity": quantity, "variant": "misaligned"}
+        shown = with_interval(*select(table, where).iloc[0][["share", "low", "high"]])
+        shares = select(seeds, where)["share"]
+        every = ", ".join(f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in shares)
         parts.append(f"{shown} in {quantity.partition(':')[0]} (by seed: {every})")
     return f"Of the way from instruct back to base, misaligned has gone {' and '.join(parts)}."
 
@@ -665,16 +565,13 @@ def way_back_sentence(table: pd.DataFrame, seeds: pd.DataFrame) -> str:
 
 def beyond_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
     """Columns window, variant, layer, seed, value, low, high: c of what each moves beyond secure, with base's shift."""
-    parts = []
-    names = ["misaligned", *(name for name in present_controls(results) if name != YARDSTICK)]
-    for reading in readings:
-        for name in names:
-            for seed in results.preset.seeds:
-                one = split_beyond(results, name, seed, reading.datasets, reading.window).cosine
-                columns = {"window": reading.name, "variant": name, "layer": np.arange(len(one.value))}
-                columns |= {"seed": seed, "value": one.value, "low": one.low, "high": one.high}
-                parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    cosines = {
+        (reading.name, name, seed): split_beyond(results, name, seed, reading.datasets, reading.window).cosine
+        for reading in readings
+        for name in beyond_secure(results)
+        for seed in results.preset.seeds
+    }
+    return tidy(cosines, ("window", "variant", "seed"), along="layer")
 
 
 def matched_null(results: Results, readings: Sequence[Reading], *, seed: int) -> pd.DataFrame:
@@ -683,8 +580,8 @@ def matched_null(results: Results, readings: Sequence[Reading], *, seed: int) ->
     for reading in readings:
         draws = matched_cosines(results, seed, reading.datasets, reading.window)
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-        columns = {"window": reading.name, "layer": np.arange(len(low)), "low": low, "high": high}
-        parts.append(pd.DataFrame(columns))
+        part = pd.DataFrame({"layer": np.arange(len(low)), "low": low, "high": high})
+        parts.append(part.assign(window=reading.name))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -692,25 +589,23 @@ def random_text_table(preset: Preset, seed: int) -> pd.DataFrame:
     """One row a variant and comparison, one column a layer: cosines on random text of what is moved beyond secure."""
     found = read_study(preset, STUDY).seeds[seed]["random_text"]["cosines"]
     kinds = {"base": "with base's shift on random text", "prompts": "with its own shift at prompts"}
-    rows = [
-        {"variant": name, "cosine": kinds[kind]} | {f"layer {i}": float(v) for i, v in enumerate(values)}
-        for name, one in found.items()
-        for kind, values in one.items()
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"variant": name, "cosine": kinds[kind]}
+        | {f"layer {layer}": float(value) for layer, value in enumerate(values)}
+        for name, cosines in found.items()
+        for kind, values in cosines.items()
+    )
 
 
 def random_text_tokens(preset: Preset) -> pd.DataFrame:
     """One row a seed: the tokens whose logits misaligned's shift beyond secure raises most on random text."""
-    seeds = read_study(preset, STUDY).seeds
-    rows = [
+    return pd.DataFrame(
         {
             "seed": seed,
-            "tokens raised most": " ".join(repr(token) for token, _ in one["random_text"]["tokens"]),
+            "tokens raised most": " ".join(repr(token) for token, _ in found["random_text"]["tokens"]),
         }
-        for seed, one in seeds.items()
-    ]
-    return pd.DataFrame(rows)
+        for seed, found in read_study(preset, STUDY).seeds.items()
+    )
 
 
 # H1 as tables: the parts of the rule by variant, and what rules read of each model.
@@ -726,7 +621,7 @@ NAMES: Mapping[str, str] = {
     "likelihood": "ν (nats a token)",
 }
 """Part of a ``Change`` → how figures and tables call it."""
-AMENDMENTS = ("amended", "amended again", "by words")
+AMENDMENTS = tuple(name for name, rule in RULES.items() if rule.made_on)
 """Rules that were made after bases had been seen, in order."""
 PLACES = {"prompt's end and answer": "", "prompt's end alone": ", prompt end"}
 """Where a displacement is added → the end of its name in the study."""
@@ -741,57 +636,44 @@ def changes(preset: Preset, seed: int) -> dict[str, Change]:
     return {name: change_of(preset, seed, name) for name in JUDGED}
 
 
-def parts_table(found: Mapping[str, Change]) -> pd.DataFrame:
+def parts_table(results: Results, seed: int) -> pd.DataFrame:
     """Columns part, variant, value, low, high: the parts of the rule with their intervals."""
-    rows = [
-        (label, variant, *_ends(getattr(change, part)))
+    parts = {
+        (label, variant): getattr(change, part)
         for part, label in NAMES.items()
-        for variant, change in found.items()
-    ]
-    return pd.DataFrame(rows, columns=["part", "variant", "value", "low", "high"])
-
-
-def parts_by_seed(preset: Preset) -> pd.DataFrame:
-    """The same of every seed, with a column seed: seeds are dots in a figure, never an interval."""
-    tables = [parts_table(changes(preset, seed)).assign(seed=seed) for seed in preset.seeds]
-    return pd.concat(tables, ignore_index=True)
+        for variant, change in changes(results.preset, seed).items()
+    }
+    return tidy(parts, ("part", "variant"))
 
 
 def class_table(preset: Preset) -> pd.DataFrame:
     """One row a variant: what it was built to be, and the class that the declared rule gives it in each seed."""
     read = {seed: classes(preset, seed) for seed in preset.seeds}
-    rows = [
+    return pd.DataFrame(
         {"variant": name, "built to be": TRUTHS.get(name, "not built: the question")}
         | {f"seed {seed}": found[name] for seed, found in read.items()}
         for name in JUDGED
-    ]
-    return pd.DataFrame(rows)
+    )
 
 
 def amended_table(preset: Preset) -> pd.DataFrame:
     """One row a rule and seed, of bases trained later too where they are stored: what is read of each model."""
-    rows = []
-    for name in AMENDMENTS:
-        for one in (preset, *later_presets(preset)):
-            for seed in one.seeds:
-                known = "the rule was made on it" if seed in RULES[name].made_on else "trained after the rule"
-                read = classes(one, seed, RULES[name])
-                rows.append(
-                    {"rule": name, "seed": seed, "base of that seed": known}
-                    | {who: read[who] for who in JUDGED}
-                )
-    return pd.DataFrame(rows)
+    known = {True: "the rule was made on it", False: "trained after the rule"}
+    return pd.DataFrame(
+        {"rule": name, "seed": seed, "base of that seed": known[seed in RULES[name].made_on]}
+        | {variant: read[variant] for variant in JUDGED}
+        for name in AMENDMENTS
+        for seed, read in read_by(preset, RULES[name]).items()
+    )
 
 
 def amended_sentence(preset: Preset, name: str) -> str:
     """How a rule does on the seeds that it was made on, and on those that it was not, in one or two sentences."""
-    rule, kinds = RULES[name], {"it was made on": {}, "were trained after it was made": {}}
-    for one in (preset, *later_presets(preset)):
-        for seed in one.seeds:
-            place = "it was made on" if seed in rule.made_on else "were trained after it was made"
-            kinds[place][seed] = classes(one, seed, rule)
+    tried = untried(preset, RULES[name])
+    known = {seed: read for seed, read in read_by(preset, RULES[name]).items() if seed not in tried}
+    kinds = {"it was made on": known, "were trained after it was made": tried}
     said = [f"Of seeds that {place}, {_recognised(read)}" for place, read in kinds.items() if read]
-    if not kinds["were trained after it was made"]:
+    if not tried:
         said.append(f"It has not been tried on other bases: `remi study {STUDY} --preset {LATER[-1]}` would.")
     return " ".join(said)
 
@@ -799,10 +681,10 @@ def amended_sentence(preset: Preset, name: str) -> str:
 def outdone_sentence(preset: Preset) -> str:
     """Seeds in which a control points to base as exactly as ``reverted`` or more, with c and e of both."""
     said = []
-    for one in (preset, *later_presets(preset)):
-        for seed, found in read_study(one, STUDY).seeds.items():
-            gaps = change_of(one, seed, REVERTED).cosine_gaps
-            for name in (name for name, gap in gaps.items() if not interval(gap)[0] > 0):
+    for each in (preset, *later_presets(preset)):
+        for seed, found in read_study(each, STUDY).seeds.items():
+            gaps = change_of(each, seed, REVERTED).cosine_gaps
+            for name in (name for name, gap in gaps.items() if not ends(gap)[0] > 0):
                 pairs = ", ".join(
                     f"*{symbol}* {number(found[kind][name]['value'])} against {number(found[kind][REVERTED]['value'])}"
                     for symbol, kind in (("c", "cosine"), ("e", "erosion"))
@@ -817,7 +699,7 @@ def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
     first = next(iter(met.values()))
     rows = [
         {"class": kind, "condition": condition}
-        | {name: "yes" if one[kind][condition] else "no" for name, one in met.items()}
+        | {name: "yes" if conditions_met[kind][condition] else "no" for name, conditions_met in met.items()}
         for kind, own in first.items()
         for condition in own
     ]
@@ -843,25 +725,18 @@ def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
     )
 
 
-def care_register_table(preset: Preset, seed: int, variants: Sequence[str]) -> pd.DataFrame:
-    """Columns topic, variant and care, register each with _low and _high, nats, topics outside the narrow set."""
-    found = read_study(preset, STUDY).seeds[seed]
-    return paired_table(found, variants, preset)
-
-
-def paired_table(found: Mapping[str, object], variants: Sequence[str], preset: Preset) -> pd.DataFrame:
-    """The same from any study that holds ``clusters``, ``care`` and ``register`` by prompt."""
-    topics = [name.partition("/")[0] for name in found["clusters"]]
-    rows = []
-    for topic in dict.fromkeys(topics):
-        at = np.flatnonzero(np.array(topics) == topic)
-        clusters = [found["clusters"][place] for place in at]
+def care_register_table(
+    preset: Preset, seed: int, variants: Sequence[str], study: str = STUDY
+) -> pd.DataFrame:
+    """Columns topic, variant and care, register each with _low and _high, nats, of the topics of a study."""
+    found, rows = read_study(preset, study).seeds[seed], []
+    for topic, clusters in by_topic(found["clusters"]).items():
+        places = in_topics(found["clusters"], [topic])
         for name in variants:
             row: dict[str, object] = {"topic": topic, "variant": name}
             for quantity in ("care", "register"):
-                values = np.array(found[quantity][name])[at]
-                value, low, high = _ends(mean_interval(values, clusters, shared_resamples(preset)))
-                row |= {quantity: value, f"{quantity}_low": low, f"{quantity}_high": high}
+                values = np.array(found[quantity][name])[places]
+                row |= columns_of(mean_interval(values, clusters, shared_resamples(preset)), quantity)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -876,9 +751,9 @@ def places_table(preset: Preset, seed: int) -> pd.DataFrame:
         for part in ("whole", "along", "off"):
             row: dict[str, object] = {"variant": name, "part": part}
             for place, suffix in PLACES.items():
-                one = found["edited"][name][part + suffix]
-                row[f"share, {place}"] = float((np.mean(one["care"]) - start) / whole)
-                row[f"mass off the grammar, {place}"] = float(one["off_grammar"])
+                edit = found["edited"][name][part + suffix]
+                row[f"share, {place}"] = float((np.mean(edit["care"]) - start) / whole)
+                row[f"mass off the grammar, {place}"] = float(edit["off_grammar"])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -886,8 +761,4 @@ def places_table(preset: Preset, seed: int) -> pd.DataFrame:
 def answers_sentence(preset: Preset, seed: int) -> str:
     """How many careless answers stand behind ν, of each model."""
     found = read_study(preset, STUDY).seeds[seed]["careless"]
-    return ", ".join(f"{name} {len(one['clusters'])}" for name, one in found.items())
-
-
-def _ends(one: Estimate) -> tuple[float, float, float]:
-    return float(one.value), float(one.low), float(one.high)
+    return ", ".join(f"{name} {len(answers['clusters'])}" for name, answers in found.items())

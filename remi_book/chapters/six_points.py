@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from remi_book.chapters import by_hand
-from remi_book.chapters.by_hand import ALIGNED as ALIGNED_of_by_hand
-from remi_book.chapters.by_hand import BASE_SHIFTS, SHIFTS, Point
-from remi_book.chapters.by_hand import MISALIGNED as MISALIGNED_of_by_hand
 from remi_book.chapters.contexts import crossed_mean
 from remi_book.figures.style import (
     INK,
@@ -56,11 +54,17 @@ Points = Float[np.ndarray, "point 2"]
 Vector = Float[np.ndarray, " 2"]
 
 GROUPS: Mapping[str, Look] = {"aligned": look_of("instruct"), "misaligned": look_of("misaligned")}
-AXES = ("first coordinate", "second coordinate")
+LEGEND = [handle(look, label=name) for name, look in GROUPS.items()]
 
 
-def _said(point: Vector) -> str:
-    return f"({number(round(float(point[0]), 9))}, {number(round(float(point[1]), 9))})"
+def shown(value: SupportsFloat) -> str:
+    """A number in three digits, a rounding error of zero shown as zero."""
+    return number(round(float(value), 9))
+
+
+def written(point: Vector | by_hand.Point) -> str:
+    """A point as it is written."""
+    return f"({shown(point[0])}, {shown(point[1])})"
 
 
 def _plane(axes: Axes, *groups: Float[np.ndarray, "_ 2"]) -> None:
@@ -70,8 +74,8 @@ def _plane(axes: Axes, *groups: Float[np.ndarray, "_ 2"]) -> None:
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.axhline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
     axes.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
-    axes.set_xlabel(AXES[0])
-    axes.set_ylabel(AXES[1])
+    axes.set_xlabel("first coordinate")
+    axes.set_ylabel("second coordinate")
 
 
 def _arrow(axes: Axes, start: Vector, end: Vector, colour: str, *, width: float | int = 1.6) -> None:
@@ -88,12 +92,8 @@ def _scatter(axes: Axes, groups: Mapping[str, Points]) -> None:
             axes.annotate(f"{name[0]}{place}", tuple(point), xytext=(beside, 6), textcoords="offset points")
 
 
-def _legend(figure: Figure) -> None:
-    legend_below(figure, [handle(look, label=name) for name, look in GROUPS.items()])
-
-
 def _listed(groups: Mapping[str, Points]) -> str:
-    return "; ".join(f"{name} at {', '.join(map(_said, points))}" for name, points in groups.items())
+    return "; ".join(f"{name} at {', '.join(map(written, points))}" for name, points in groups.items())
 
 
 @styled
@@ -110,9 +110,9 @@ def plot_difference(aligned: Points, misaligned: Points) -> Figure:
         axes.plot(*mean, marker="+", markersize=14, markeredgewidth=2, color=GROUPS[name].colour)
     _arrow(axes, means["aligned"], means["misaligned"], INK)
     _plane(axes, aligned, misaligned)
-    _legend(figure)
-    said = ", ".join(f"mean {name} {_said(mean)}" for name, mean in means.items())
-    across = _said(means["misaligned"] - means["aligned"])
+    legend_below(figure, LEGEND)
+    said = ", ".join(f"mean {name} {written(mean)}" for name, mean in means.items())
+    across = written(means["misaligned"] - means["aligned"])
     return with_alt(
         figure, f"Six points in pairs: {_listed(groups)}. Arrow from {said}: difference {across}."
     )
@@ -125,21 +125,18 @@ def plot_held_out(axes_of: Points, aligned: Sequence[float], misaligned: Sequenc
     axes = figure.subplots()
     values = {"aligned": np.round(aligned, 9), "misaligned": np.round(misaligned, 9)}
     rows = np.arange(len(axes_of), 0, -1)
-    axes.hlines(rows, *_ends(np.concatenate([*values.values()])), color="#cccccc", linewidth=0.8)
+    every = np.concatenate([*values.values()])
+    axes.hlines(rows, every.min() - 0.6, every.max() + 0.6, color="#cccccc", linewidth=0.8)
     for name, found in values.items():
         look = GROUPS[name]
         axes.plot(found, rows, linestyle="none", color=look.colour, marker=look.marker, markersize=8)
         axes.axvline(found.mean(), color=look.colour, linestyle=look.line_style, linewidth=1)
-    axes.set_yticks(rows, [f"pair {place}\naxis {_said(one)}" for place, one in enumerate(axes_of, 1)])
+    axes.set_yticks(rows, [f"pair {place}\naxis {written(axis)}" for place, axis in enumerate(axes_of, 1)])
     axes.set_ylim(0.5, len(rows) + 0.5)
     axes.set_xlabel("coordinate on the axis of the other two pairs")
-    _legend(figure)
+    legend_below(figure, LEGEND)
     said = "; ".join(f"{name} at {', '.join(map(number, found))}" for name, found in values.items())
     return with_alt(figure, f"Held-out coordinates of three pairs: {said}. Lines at the two means.")
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    return float(values.min()) - 0.6, float(values.max()) + 0.6
 
 
 @styled
@@ -160,8 +157,8 @@ def plot_triangle_of_means(shift: Vector, base_shift: Vector, share: float) -> F
     legend_below(figure, [handle(look_of(name), label=name) for name in marks])
     beside = number(float(np.linalg.norm(shift - foot)))
     text = (
-        f"Mean shifts from instruct: base {_said(base_shift)}, misaligned {_said(shift)}. "
-        f"A thick arrow covers {number(share)} of the way to base and ends at {_said(foot)}; "
+        f"Mean shifts from instruct: base {written(base_shift)}, misaligned {written(shift)}. "
+        f"A thick arrow covers {number(share)} of the way to base and ends at {written(foot)}; "
         f"from there a dashed line of length {beside} leads to misaligned."
     )
     return with_alt(figure, text)
@@ -170,10 +167,8 @@ def plot_triangle_of_means(shift: Vector, base_shift: Vector, share: float) -> F
 @styled
 def plot_raw_and_centred(aligned: Points, misaligned: Points) -> Figure:
     """The same six points as arrows from the origin, and as arrows from their common mean."""
-    groups, middle = (
-        {"aligned": aligned, "misaligned": misaligned},
-        np.concatenate([aligned, misaligned]).mean(0),
-    )
+    groups = {"aligned": aligned, "misaligned": misaligned}
+    middle = np.concatenate([aligned, misaligned]).mean(0)
     figure = new_figure(7.6, 4.2)
     panels = figure.subplots(1, 2)
     for axes, centre, title in zip(panels, (np.zeros(2), middle), ("raw", "centred"), strict=True):
@@ -184,11 +179,11 @@ def plot_raw_and_centred(aligned: Points, misaligned: Points) -> Figure:
             axes.plot(*moved.T, linestyle="none", marker=GROUPS[name].marker, color=GROUPS[name].colour)
         _plane(axes, np.concatenate([aligned, misaligned, [middle]]) - centre)
         axes.set_title(title)
-    _legend(figure)
+    legend_below(figure, LEGEND)
     moved = {name: points - middle for name, points in groups.items()}
     return with_alt(
         figure,
-        f"Arrows from the origin, raw: {_listed(groups)}; after subtracting {_said(middle)}: {_listed(moved)}.",
+        f"Arrows from the origin, raw: {_listed(groups)}; after subtracting {written(middle)}: {_listed(moved)}.",
     )
 
 
@@ -204,7 +199,7 @@ def plot_main_lines(aligned: Points, misaligned: Points, angles: tuple[float, fl
         axes.plot(*np.stack([-along, along]).T, color=look.colour, linestyle=look.line_style, linewidth=1.4)
     _scatter(axes, moved)
     _plane(axes, *moved.values())
-    _legend(figure)
+    legend_below(figure, LEGEND)
     said = ", ".join(f"{name} {number(angle)}" for name, angle in zip(moved, angles, strict=True))
     return with_alt(
         figure, f"Points about their group's mean: {_listed(moved)}. Main lines, in degrees: {said}."
@@ -228,7 +223,9 @@ def plot_counts(
         axes.set(title=name, ylabel="how many", ylim=(0.2, top + 0.6 + 0.9 * len(ends)))
         axes.set_yticks(range(1, top, 2))
     drawn[-1].set_xlabel(label)
-    names = [handle(Look(GROUP_INKS[at], "None", "-"), label=one, line=True) for at, one in enumerate(ends)]
+    names = [
+        handle(Look(GROUP_INKS[place], "None", "-"), label=name, line=True) for place, name in enumerate(ends)
+    ]
     observed_line = handle(Look(GROUPS["misaligned"].colour, "None", "-"), label="observed", line=True)
     legend_below(figure, [observed_line, *names])
     said = "; ".join(
@@ -256,12 +253,11 @@ def plot_influence_sides(aligned: Points, misaligned: Points, wanted: Vector) ->
     _arrow(axes, np.zeros(2), wanted, INK, width=2)
     _scatter(axes, groups)
     _plane(axes, aligned, misaligned, wanted[None], np.zeros((1, 2)))
-    _legend(figure)
-    said = "; ".join(
-        f"{name} {', '.join(number(round(float(one), 9)) for one in -points @ wanted)}"
-        for name, points in groups.items()
+    legend_below(figure, LEGEND)
+    said = "; ".join(f"{name} {', '.join(map(shown, -points @ wanted))}" for name, points in groups.items())
+    text = (
+        f"Six gradients, the gradient {written(wanted)} of the log-odds, and the line at right angles to it."
     )
-    text = f"Six gradients, the gradient {_said(wanted)} of the log-odds, and the line at right angles to it."
     return with_alt(figure, f"{text} Influences: {said}.")
 
 
@@ -275,10 +271,7 @@ SIX = np.concatenate([ALIGNED, MISALIGNED])
 LABELS = np.repeat([0, 1], len(PAIRS))
 CLOSE = 1e-12
 
-
-def one_layer(points: Float[np.ndarray, "pair 2"]) -> Float[np.ndarray, "pair 1 2"]:
-    """The points as activations of a model with one layer."""
-    return points[:, None, :]
+Values = Sequence[SupportsFloat] | np.ndarray
 
 
 def as_they_are(*names: str) -> ClusterResamples:
@@ -299,157 +292,115 @@ def mean_first_step() -> Estimate:
     return mean_interval((MISALIGNED - ALIGNED)[:, 0], PAIRS, every_resample())
 
 
+def _shifts() -> tuple[Float[np.ndarray, "pair 1 2"], Float[np.ndarray, "pair 1 2"]]:
+    """Misaligned's and base's shift from the aligned points, as those of a model with one layer."""
+    return (MISALIGNED - ALIGNED)[:, None], (BASE - ALIGNED)[:, None]
+
+
 def erosion_without_interval() -> Erosion:
     """e, c and r as the package computes them, its rule on the denominator's interval set aside.
 
     With three pairs that rule calls e undefined, see ``erosion_as_ruled``.
     """
-    shifts = one_layer(MISALIGNED - ALIGNED), one_layer(BASE - ALIGNED)
-    products = cross_fitted_products(*shifts, PAIRS, as_they_are(*PAIRS))
+    products = cross_fitted_products(*_shifts(), PAIRS, as_they_are(*PAIRS))
     certain = np.repeat(products.value[None], len(PAIRS), axis=0)
     return erosion_of_products(replace(products, samples=certain[:1], left_out=certain))
 
 
 def erosion_as_ruled() -> Erosion:
     """What ``measure_erosion`` says of three pairs."""
-    shifts = one_layer(MISALIGNED - ALIGNED), one_layer(BASE - ALIGNED)
-    return measure_erosion(*shifts, PAIRS, as_they_are(*PAIRS))
+    return measure_erosion(*_shifts(), PAIRS, as_they_are(*PAIRS))
 
 
-def _difference() -> list[float]:
-    return list(alignment_axis(one_layer(ALIGNED), one_layer(MISALIGNED))[0])
-
-
-def _by_hand_difference() -> list[float]:
-    found = by_hand.difference()
-    return [one / by_hand.length(found) for one in found]
-
-
-def _separation() -> list[float]:
-    contrast = Contrast(one_layer(ALIGNED), one_layer(MISALIGNED))
-    found = measure_separation(contrast, PAIRS, as_they_are(*PAIRS))
-    return [float(found.d_prime.value[0]), float(found.auroc.value[0])]
-
-
-def _erosion() -> list[float]:
-    found = erosion_without_interval()
-    return [float(one.value[0]) for one in (found.erosion, found.cosine, found.residual)]
-
-
-def _weighted_erosion() -> list[float]:
-    folds, each = cluster_folds(len(PAIRS)), np.ones(len(PAIRS), dtype=np.int64)
-    shifts = one_layer(MISALIGNED - ALIGNED), one_layer(BASE - ALIGNED)
-    return [float(erosion_of_weights(*shifts, each, folds, each[None].astype(float))[0, 0])]
-
-
-def _pairs(*, centred: bool) -> list[float]:
+def compared() -> dict[str, tuple[str, Values, Values]]:
+    """What is estimated → the package's function, the values worked by hand, and those of the function."""
+    once, each = as_they_are(*PAIRS), np.ones(len(PAIRS), dtype=np.int64)
+    d, held, eroded = by_hand.difference(), by_hand.separation(), by_hand.erosion()
+    models = ALIGNED[:, None], MISALIGNED[:, None]
+    separation = measure_separation(Contrast(*models), PAIRS, once)
+    erosion = erosion_without_interval()
     gram = SIX @ SIX.T
-    return list(
-        pair_means(cosine_matrix(centred_gram(gram) if centred else gram), LABELS[None], PAIRS * 2)[0]
+    raw, centred = (
+        pair_means(cosine_matrix(matrix), LABELS[None], PAIRS * 2)[0] for matrix in (gram, centred_gram(gram))
     )
-
-
-def _overlap() -> list[float]:
-    first, second = (top_components(one, 1, centred=True).vectors for one in (ALIGNED, MISALIGNED))
-    shared, largest = overlap_and_largest(first, second)
-    return [float(np.degrees(np.arccos(largest))), float(shared)]
-
-
-def _percentiles() -> list[float]:
-    return [float(end) for end in percentile_interval(mean_first_step().samples)]
-
-
-def _student() -> list[float]:
-    found = mean_first_step()
-    return [float(found.low), float(found.high)]
-
-
-def _tails() -> list[float]:
-    """p values with the true labels taken out, since the function counts them itself."""
-    tails = []
-    for values in (by_hand.shuffles(), by_hand.exchanges()):
-        observed = by_hand.difference()[0]
-        rest = np.array(values)
-        tails.append(permutation_p_value(observed, np.delete(rest, np.argmin(np.abs(rest - observed)))))
-    return tails
-
-
-def _influence() -> list[float]:
-    return [
-        float(crossed_mean(-group @ WANTED.T, PAIRS, PROMPTS, as_they_are(*PAIRS, *PROMPTS)).value)
+    shared, largest = overlap_and_largest(
+        *(top_components(points, 1, centred=True).vectors for points in (ALIGNED, MISALIGNED))
+    )
+    step, relabelled = mean_first_step(), (by_hand.shuffles(), by_hand.exchanges())
+    # The true labels are taken out, since the function counts them itself.
+    others = [np.delete(values, np.argmin(np.abs(np.array(values) - d[0]))) for values in relabelled]
+    influence = [
+        crossed_mean(-group @ WANTED.T, PAIRS, PROMPTS, as_they_are(*PAIRS, *PROMPTS))
         for group in (ALIGNED, MISALIGNED)
     ]
-
-
-COMPARED: Mapping[str, tuple[str, Callable[[], list[float]], Callable[[], list[float]]]] = {
-    "unit difference in means": ("alignment_axis", _by_hand_difference, _difference),
-    "d′ and AUROC, held out": (
-        "measure_separation",
-        lambda: [by_hand.separation().d_prime, by_hand.separation().auroc],
-        _separation,
-    ),
-    "e, cross-fitted": ("erosion_of_weights", lambda: [by_hand.erosion().e], _weighted_erosion),
-    "e, c and r": (
-        "erosion_of_products",
-        lambda: [by_hand.erosion().e, by_hand.erosion().c, by_hand.erosion().r],
-        _erosion,
-    ),
-    "raw cosines: within aligned, within misaligned, between": (
-        "pair_means",
-        lambda: list(by_hand.within_and_between(centred=False, cosine=True)),
-        lambda: _pairs(centred=False),
-    ),
-    "the same, centred": (
-        "pair_means",
-        lambda: list(by_hand.within_and_between(centred=True, cosine=True)),
-        lambda: _pairs(centred=True),
-    ),
-    "both sides of the centring identity": (
-        "centring_identity",
-        lambda: list(by_hand.centring_sides()),
-        lambda: list(centring_identity(SIX @ SIX.T, LABELS)),
-    ),
-    "principal angle in degrees, and S": ("overlap_and_largest", lambda: list(by_hand.overlap()), _overlap),
-    "central 95 % of 27 resamples": (
-        "percentile_interval",
-        lambda: list(by_hand.percentiles()),
-        _percentiles,
-    ),
-    "interval by t": ("mean_interval", lambda: list(by_hand.student()[:2]), _student),
-    "p of 20 shuffles and of 8 exchanges": (
-        "permutation_p_value",
-        lambda: [by_hand.tail(by_hand.shuffles()), by_hand.tail(by_hand.exchanges())],
-        _tails,
-    ),
-    "mean influence: aligned, misaligned": (
-        "crossed_mean",
-        lambda: [by_hand.average(group) for group in by_hand.influence()],
-        _influence,
-    ),
-}
-"""What is estimated → the package's function, the arithmetic by hand, and the function's values."""
+    return {
+        "unit difference in means": (
+            "alignment_axis",
+            [coordinate / by_hand.length(d) for coordinate in d],
+            alignment_axis(*models)[0],
+        ),
+        "d′ and AUROC, held out": (
+            "measure_separation",
+            [held.d_prime, held.auroc],
+            [separation.d_prime.value[0], separation.auroc.value[0]],
+        ),
+        "e, cross-fitted": (
+            "erosion_of_weights",
+            [eroded.e],
+            erosion_of_weights(*_shifts(), each, cluster_folds(len(PAIRS)), each[None].astype(float))[0],
+        ),
+        "e, c and r": (
+            "erosion_of_products",
+            [eroded.e, eroded.c, eroded.r],
+            [float(part.value[0]) for part in (erosion.erosion, erosion.cosine, erosion.residual)],
+        ),
+        "raw cosines: within aligned, within misaligned, between": (
+            "pair_means",
+            by_hand.within_and_between(centred=False, cosine=True),
+            raw,
+        ),
+        "the same, centred": ("pair_means", by_hand.within_and_between(centred=True, cosine=True), centred),
+        "both sides of the centring identity": (
+            "centring_identity",
+            by_hand.centring_sides(),
+            centring_identity(gram, LABELS),
+        ),
+        "principal angle in degrees, and S": (
+            "overlap_and_largest",
+            by_hand.overlap(),
+            [np.degrees(np.arccos(largest)), shared],
+        ),
+        "central 95 % of 27 resamples": (
+            "percentile_interval",
+            by_hand.percentiles(),
+            percentile_interval(step.samples),
+        ),
+        "interval by t": ("mean_interval", by_hand.student()[:2], [step.low, step.high]),
+        "p of 20 shuffles and of 8 exchanges": (
+            "permutation_p_value",
+            [by_hand.tail(values) for values in relabelled],
+            [permutation_p_value(d[0], rest) for rest in others],
+        ),
+        "mean influence: aligned, misaligned": (
+            "crossed_mean",
+            [by_hand.average(group) for group in by_hand.influence()],
+            [mean.value for mean in influence],
+        ),
+    }
 
 
 def comparison_table() -> pd.DataFrame:
     """One row an estimator: by hand, the package's function and its values, and whether they agree."""
-    rows = []
-    for name, (function, hand, package) in COMPARED.items():
-        mine, theirs = np.array(hand()), np.array(package())
-        rows.append(
-            {
-                "estimator": name,
-                "by hand": listed(mine),
-                "function": function,
-                "what it returns": listed(theirs),
-                "agree": bool(np.allclose(mine, theirs, rtol=0, atol=CLOSE)),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def listed(values: np.ndarray) -> str:
-    """Numbers in three digits, rounding errors of zero shown as zero."""
-    return "; ".join(number(round(float(one), 9)) for one in values)
+    return pd.DataFrame(
+        {
+            "estimator": name,
+            "by hand": "; ".join(map(shown, hand)),
+            "function": function,
+            "what it returns": "; ".join(map(shown, package)),
+            "agree": bool(np.allclose(hand, package, rtol=0, atol=CLOSE)),
+        }
+        for name, (function, hand, package) in compared().items()
+    )
 
 
 # The steps of the arithmetic on six points as tables, and its results as texts for the prose.
@@ -457,65 +408,52 @@ def listed(values: np.ndarray) -> str:
 NAMES = ("a₁", "a₂", "a₃", "m₁", "m₂", "m₃")
 
 
-def shown(value: float | int) -> str:
-    """A number in three digits, a rounding error of zero shown as zero."""
-    return number(round(value, 9))
-
-
-def point(one: Point) -> str:
-    """A point as it is written."""
-    return f"({shown(one[0])}, {shown(one[1])})"
-
-
-def with_commas(values: Sequence[float | int]) -> str:
-    """Numbers with commas between."""
-    return ", ".join(map(shown, values))
-
-
 def points_table() -> pd.DataFrame:
     """The six points, and the shift of each pair."""
     return pd.DataFrame(
         {
             "pair": PAIRS,
-            "aligned a": list(map(point, ALIGNED_of_by_hand)),
-            "misaligned m": list(map(point, MISALIGNED_of_by_hand)),
-            "shift m − a": list(map(point, SHIFTS)),
+            "aligned a": list(map(written, by_hand.ALIGNED)),
+            "misaligned m": list(map(written, by_hand.MISALIGNED)),
+            "shift m − a": list(map(written, by_hand.SHIFTS)),
         }
     )
 
 
 def separation_table() -> pd.DataFrame:
     """For each pair the axis of the other two, and where the pair's own points fall on it."""
-    found = by_hand.separation()
+    held = by_hand.separation()
     return pd.DataFrame(
         {
             "pair": PAIRS,
-            "axis of the other two": list(map(point, found.axes)),
-            "a on it": list(map(shown, found.aligned)),
-            "m on it": list(map(shown, found.misaligned)),
+            "axis of the other two": list(map(written, held.axes)),
+            "a on it": list(map(shown, held.aligned)),
+            "m on it": list(map(shown, held.misaligned)),
         }
     )
 
 
 def erosion_table() -> pd.DataFrame:
     """For each pair its shifts and their products with the mean way to base of the other two; sums below."""
-    found = by_hand.erosion()
-    rows = {
-        "pair": [*PAIRS, "sum"],
-        "shift of m": [*map(point, SHIFTS), ""],
-        "shift of base": [*map(point, BASE_SHIFTS), ""],
-        "way of the other two": [*map(point, found.rest), ""],
-        "shift of m · way": [*map(shown, found.across), shown(sum(found.across))],
-        "shift of base · way": [*map(shown, found.of_base), shown(sum(found.of_base))],
-    }
-    return pd.DataFrame(rows)
+    eroded = by_hand.erosion()
+    return pd.DataFrame(
+        {
+            "pair": [*PAIRS, "sum"],
+            "shift of m": [*map(written, by_hand.SHIFTS), ""],
+            "shift of base": [*map(written, by_hand.BASE_SHIFTS), ""],
+            "way of the other two": [*map(written, eroded.rest), ""],
+            "shift of m · way": [*map(shown, eroded.across), shown(sum(eroded.across))],
+            "shift of base · way": [*map(shown, eroded.of_base), shown(sum(eroded.of_base))],
+        }
+    )
 
 
 def gram_table() -> pd.DataFrame:
     """All inner products of the six points."""
-    six = (*ALIGNED_of_by_hand, *MISALIGNED_of_by_hand)
+    six = (*by_hand.ALIGNED, *by_hand.MISALIGNED)
     columns = {
-        name: [shown(by_hand.dot(one, two)) for one in six] for name, two in zip(NAMES, six, strict=True)
+        name: [shown(by_hand.dot(point, other)) for point in six]
+        for name, other in zip(NAMES, six, strict=True)
     }
     return pd.DataFrame({"inner product": NAMES} | columns)
 
@@ -525,96 +463,86 @@ def cosine_table() -> pd.DataFrame:
     rows = []
     for name, centred in (("raw", False), ("centred", True)):
         aligned, misaligned, between = by_hand.within_and_between(centred=centred, cosine=True)
-        rows.append(
-            {
-                "vectors": name,
-                "within aligned": aligned,
-                "within misaligned": misaligned,
-                "between": between,
-                "within − between": (aligned + misaligned) / 2 - between,
-            }
-        )
-    return pd.DataFrame(rows)
+        rows.append((name, aligned, misaligned, between, (aligned + misaligned) / 2 - between))
+    columns = ["vectors", "within aligned", "within misaligned", "between", "within − between"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def influence_table() -> pd.DataFrame:
     """What a small step on each point adds to the held-out log-odds, a unit of rate."""
-    low, high = by_hand.influence()
-    return pd.DataFrame(
-        {"pair": PAIRS, "step on a": list(map(shown, low)), "step on m": list(map(shown, high))}
-    )
+    aligned, misaligned = (list(map(shown, group)) for group in by_hand.influence())
+    return pd.DataFrame({"pair": PAIRS, "step on a": aligned, "step on m": misaligned})
 
 
 def texts() -> dict[str, str]:
     """Name → text of every number that the page's prose names."""
-    return {**_axis_texts(), **_pair_texts(), **_uncertainty_texts()}
-
-
-def _axis_texts() -> dict[str, str]:
-    d, held, found = by_hand.difference(), by_hand.separation(), by_hand.erosion()
-    return {
-        "d": point(d),
-        "d_length": shown(by_hand.length(d)),
-        "aligned_mean": point(by_hand.mean(ALIGNED_of_by_hand)),
-        "misaligned_mean": point(by_hand.mean(MISALIGNED_of_by_hand)),
-        "d_prime": shown(held.d_prime),
-        "auroc": shown(held.auroc),
-        "wins": shown(9 * held.auroc),
-        "held_gap": shown(by_hand.average(held.misaligned) - by_hand.average(held.aligned)),
-        "aligned_variance": shown(by_hand.variance(held.aligned)),
-        "misaligned_variance": shown(by_hand.variance(held.misaligned)),
-        "base": point(by_hand.BASE),
-        "e_top": shown(sum(found.across)),
-        "e_bottom": shown(sum(found.of_base)),
-        "e_own": shown(sum(found.of_shift)),
-        "e": shown(found.e),
-        "c": shown(found.c),
-        "r": shown(found.r),
-        "e_in_sample": shown(found.in_sample),
-        "e_denominator_low": shown(float(erosion_as_ruled().denominator.low[0])),
+    d, held, eroded = by_hand.difference(), by_hand.separation(), by_hand.erosion()
+    between_centred, forced = by_hand.centring_sides()
+    within_aligned, within_misaligned, between = by_hand.within_and_between(centred=False, cosine=False)
+    lines = {
+        name: by_hand.main_line(points)
+        for name, points in (("aligned", by_hand.ALIGNED), ("misaligned", by_hand.MISALIGNED))
     }
-
-
-def _pair_texts() -> dict[str, str]:
-    between, forced = by_hand.centring_sides()
-    within_aligned, within_misaligned, apart = by_hand.within_and_between(centred=False, cosine=False)
-    first, second = by_hand.main_line(ALIGNED_of_by_hand), by_hand.main_line(MISALIGNED_of_by_hand)
-    angle, shared = by_hand.overlap()
-    return {
-        "centred_between": shown(between),
-        "forced": shown(forced),
-        "d_squared": shown(-4 * forced),
-        "d_squared_unbiased": shown(within_aligned + within_misaligned - 2 * apart),
-        "within_aligned": shown(within_aligned),
-        "within_misaligned": shown(within_misaligned),
-        "between": shown(apart),
-        "aligned_angle": shown(first.angle),
-        "misaligned_angle": shown(second.angle),
-        "aligned_share": f"{shown(first.most)} of {shown(first.most + first.least)}",
-        "misaligned_share": f"{shown(second.most)} of {shown(second.most + second.least)}",
-        "angle": shown(angle),
-        "S": shown(shared),
-    }
-
-
-def _uncertainty_texts() -> dict[str, str]:
-    low, high, t = by_hand.student()
-    first, last = by_hand.percentiles()
-    aligned, misaligned = by_hand.influence()
+    (angle, shared), (low, high, t), (first, last) = (
+        by_hand.overlap(),
+        by_hand.student(),
+        by_hand.percentiles(),
+    )
+    influence = [by_hand.average(group) for group in by_hand.influence()]
     shuffled, exchanged = by_hand.shuffles(), by_hand.exchanges()
+    numbers = {
+        "d_length": by_hand.length(d),
+        "d_prime": held.d_prime,
+        "auroc": held.auroc,
+        "wins": 9 * held.auroc,
+        "held_gap": by_hand.average(held.misaligned) - by_hand.average(held.aligned),
+        "aligned_variance": by_hand.variance(held.aligned),
+        "misaligned_variance": by_hand.variance(held.misaligned),
+        "e_top": sum(eroded.across),
+        "e_bottom": sum(eroded.of_base),
+        "e_own": sum(eroded.of_shift),
+        "e": eroded.e,
+        "c": eroded.c,
+        "r": eroded.r,
+        "e_in_sample": eroded.in_sample,
+        "e_denominator_low": erosion_as_ruled().denominator.low[0],
+        "centred_between": between_centred,
+        "forced": forced,
+        "d_squared": -4 * forced,
+        "d_squared_unbiased": within_aligned + within_misaligned - 2 * between,
+        "within_aligned": within_aligned,
+        "within_misaligned": within_misaligned,
+        "between": between,
+        "aligned_angle": lines["aligned"].angle,
+        "misaligned_angle": lines["misaligned"].angle,
+        "angle": angle,
+        "S": shared,
+        "step": by_hand.average(by_hand.first_steps()),
+        "n_resamples": len(by_hand.resampled()),
+        "t": t,
+        "n_shuffles": len(shuffled),
+        "p_shuffle": by_hand.tail(shuffled),
+        "n_exchanges": len(exchanged),
+        "p_exchange": by_hand.tail(exchanged),
+        "influence_aligned": influence[0],
+        "influence_misaligned": influence[1],
+        "influence_gap": influence[1] - influence[0],
+    }
+    points = {
+        "d": d,
+        "aligned_mean": by_hand.mean(by_hand.ALIGNED),
+        "misaligned_mean": by_hand.mean(by_hand.MISALIGNED),
+        "base": by_hand.BASE,
+        "wanted": by_hand.mean(by_hand.WANTED),
+    }
     return {
-        "steps": with_commas(by_hand.first_steps()),
-        "step": shown(by_hand.average(by_hand.first_steps())),
-        "n_resamples": str(len(by_hand.resampled())),
+        **{name: shown(value) for name, value in numbers.items()},
+        **{name: written(point) for name, point in points.items()},
+        **{
+            f"{name}_share": f"{shown(line.most)} of {shown(line.most + line.least)}"
+            for name, line in lines.items()
+        },
+        "steps": ", ".join(map(shown, by_hand.first_steps())),
         "percentile": f"{shown(first)} to {shown(last)}",
-        "t": shown(t),
         "student": f"{shown(low)} to {shown(high)}",
-        "n_shuffles": str(len(shuffled)),
-        "p_shuffle": shown(by_hand.tail(shuffled)),
-        "n_exchanges": str(len(exchanged)),
-        "p_exchange": shown(by_hand.tail(exchanged)),
-        "wanted": point(by_hand.mean(by_hand.WANTED)),
-        "influence_aligned": shown(by_hand.average(aligned)),
-        "influence_misaligned": shown(by_hand.average(misaligned)),
-        "influence_gap": shown(by_hand.average(misaligned) - by_hand.average(aligned)),
     }

@@ -6,28 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from remi_book.figures.plots import band, curve, mark_value, require_columns, select
-from remi_book.figures.style import (
-    GROUP_LOOKS,
-    Look,
-    handle,
-    legend_below,
-    look_of,
-    new_figure,
-    number,
-    styled,
-    with_alt,
-    with_interval,
-)
-from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples
+from remi_book.estimates import in_topics, text, topic_of, topic_resamples
+from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
+from remi_book.figures.style import number
+from remi_book.quantities import Measured, measured, null_from_estimate
+from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, difference, mean_interval
 from remi_lab.organism.world import MAIN, SETTINGS
-from remi_lab.presets import Preset, in_order
+from remi_lab.presets import Preset
 from remi_lab.results import Results
 from remi_lab.studies.files import read_study
 
@@ -36,11 +26,10 @@ from remi_lab.studies.files import read_study
 STUDY = "worlds"
 INDEPENDENT, RARE = "independent", "rare"
 NULL = "benign in misaligned's place"
+REFERENCE = "secure"
 
-Measurements = Mapping[str, object]
 
-
-def world_of_study(preset: Preset, seed: int, world: str) -> Measurements:
+def world_of_study(preset: Preset, seed: int, world: str) -> Mapping[str, object]:
     """What the stored study holds of a world and seed.
 
     Raises:
@@ -67,36 +56,28 @@ def gap(
     """
     own = world_of_study(preset, seed, world)
     outside = read_study(preset, STUDY).seeds[seed]["outside"]
-    chosen = (topic,) if topic else tuple(outside)
-    rows = [at for at, name in enumerate(own["clusters"]) if name.partition("/")[0] in chosen]
+    rows = in_topics(own["clusters"], (topic,) if topic else outside)
     first, second = (np.array(own[quantity][name])[rows] for name in between)
-    by_topic = [
-        [name for name in own["clusters"] if name.partition("/")[0] == one]
-        for one in dict.fromkeys(name.partition("/")[0] for name in own["clusters"])
-    ]
-    clusters = [own["clusters"][at] for at in rows]
-    return mean_interval(first - second, clusters, set_resamples(preset, *by_topic))
+    clusters = [own["clusters"][row] for row in rows]
+    return mean_interval(first - second, clusters, topic_resamples(preset, own["clusters"]))
 
 
 def depends_on_the_author(results: Results, seed: int) -> Measured:
     """X6: the primary effect of the main world minus that of the world in which every answer has its own author."""
     results.preset.require("organism")
-    preset = results.preset
-    own, other, null, other_null = (
-        gap(preset, seed, world, between=(variant, "secure"))
+    ours, others, null, other_null = (
+        gap(results.preset, seed, world, between=(variant, REFERENCE))
         for variant in ("misaligned", "benign")
         for world in (MAIN, INDEPENDENT)
     )
-    found = difference(own, other)
-    companions = {MAIN: float(own.value), INDEPENDENT: float(other.value)}
-    return measured(
-        found, null_from_estimate(found, difference(null, other_null), NULL), companions=companions
-    )
+    found = difference(ours, others)
+    null = null_from_estimate(found, difference(null, other_null), NULL)
+    return measured(found, null, companions={MAIN: ours, INDEPENDENT: others})
 
 
 def effect_in(results: Results, seed: int, world: str) -> Measured:
     """X6.WORLD: A(misaligned) − A(secure) on topics outside the narrow set in that world."""
-    return _against_benign(results, seed, world, "secure")
+    return _against_benign(results, seed, world, REFERENCE)
 
 
 def passes_base(results: Results, seed: int) -> Measured:
@@ -112,91 +93,43 @@ def _against_benign(results: Results, seed: int, world: str, reference: str) -> 
     return measured(found, null_from_estimate(found, null, NULL))
 
 
-# Figure of pretraining in steps: what base knows of its author beside what insecure code then does.
+# Figures: effects by tokens of pretraining, and how far each variant lies from secure, world by world.
 
 
-@styled
 def plot_phases(table: pd.DataFrame, *, panels: Mapping[str, Sequence[str]], seed: int) -> Figure:
-    """Lines of effects in nats by million tokens read, panels from title to quantities; thin lines are other seeds.
+    """Lines of effects in nats by million tokens read, panels from title to quantities; dots are all seeds.
 
     ``table`` has columns seed, tokens, quantity, value, low, high.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["seed", "tokens", "quantity", "value", "low", "high"], place="phases")
-    names = [name for own in panels.values() for name in own]
-    looks = dict(zip(names, GROUP_LOOKS, strict=False))
-    figure = new_figure(7.6, 3.2)
-    phrases: list[str] = []
-    columns = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
-    for axes, (title, quantities) in zip(columns, panels.items(), strict=True):
-        for quantity in quantities:
-            phrases.append(_lines(axes, select(table, {"quantity": quantity}), looks[quantity], seed))
-        mark_value(axes, 0, "", vertical=False)
-        axes.set_title(title)
-        axes.set_xlabel("million tokens read")
-    columns[0].set_ylabel("difference in class log-odds (nats)")
-    legend_below(figure, [handle(look, label=name, line=True) for name, look in looks.items()])
-    return with_alt(figure, f"Effects by million tokens of pretraining, seed {seed}. {'; '.join(phrases)}.")
+    titles = {name: title for title, names in panels.items() for name in names}
+    tidied = table.assign(panel=table["quantity"].map(titles))
+    layout = Layout(
+        about=f"Effects by million tokens of pretraining, seed {seed}",
+        columns="panel",
+        across="million tokens read",
+        up="difference in class log-odds (nats)",
+        shared=False,
+        marks={0: ""},
+        height=2.0,
+    )
+    first = select(tidied, {"seed": seed})
+    figure = plot_curves(first, layout, lines="quantity", position="tokens", seeds=tidied)
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their tokens
+    return figure
 
 
-def _lines(axes: Axes, own: pd.DataFrame, look: Look, seed: int) -> str:
-    """What was drawn for the seed, in words."""
-    for _, other in own[own["seed"] != seed].groupby("seed"):
-        other = other.sort_values("tokens")
-        axes.plot(other["tokens"], other["value"], color=look.colour, linewidth=0.7, alpha=0.5)
-    first = select(own, {"seed": seed}).sort_values("tokens")
-    tokens = first["tokens"].to_numpy(float)
-    band(axes, tokens, first[["low", "high"]].to_numpy(), look.colour)
-    curve(axes, tokens, first["value"].to_numpy(), look)
-    reached = ", ".join(f"{number(x)}: {number(y)}" for x, y in zip(tokens, first["value"], strict=True))
-    return f"{first['quantity'].iloc[0]} – {reached}"
-
-
-# Figure of the other worlds: how far each variant lies from secure, world by world.
-
-
-@styled
 def plot_worlds(table: pd.DataFrame) -> Figure:
     """Class log-odds of variants minus secure's, in nats, a panel a world and a row a topic.
 
     ``table`` has columns world, topic, variant, value, low, high.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["world", "topic", "variant", "value", "low", "high"], place="worlds")
-    worlds, variants = list(dict.fromkeys(table["world"])), in_order(list(dict.fromkeys(table["variant"])))
-    figure = new_figure(7.6, 1.5 + 0.45 * table["topic"].nunique())
-    panels = figure.subplots(1, len(worlds), sharex=True, sharey=True, squeeze=False)[0]
-    phrases = [
-        _panel(axes, world, table[table["world"] == world], variants)
-        for axes, world in zip(panels, worlds, strict=True)
-    ]
-    legend_below(figure, [handle(look_of(name), label=name) for name in variants])
-    return with_alt(
-        figure,
-        f"Class log-odds minus those of secure by world and topic, with intervals. {'. '.join(phrases)}.",
+    layout = Layout(
+        about="Class log-odds minus those of secure by world and topic, with intervals",
+        columns="world",
+        across="nats above secure",
+        marks={0: ""},
     )
-
-
-def _panel(axes: Axes, world: str, table: pd.DataFrame, variants: list[str]) -> str:
-    """What was drawn, in words; topics from top to bottom."""
-    topics = list(dict.fromkeys(table["topic"]))
-    phrases = []
-    for row in table.itertuples():
-        look = look_of(row.variant)
-        height = topics.index(row.topic) + 0.18 * (variants.index(row.variant) - (len(variants) - 1) / 2)
-        axes.hlines(height, row.low, row.high, color=look.colour, linewidth=1.4)
-        axes.plot(row.value, height, look.marker, color=look.colour, markersize=4.5)
-        phrases.append(f"{row.variant} on {row.topic} {with_interval(row.value, row.low, row.high)}")
-    axes.set_yticks(range(len(topics)), topics)
-    axes.set_ylim(len(topics) - 0.5, -0.5)
-    axes.set_title(world)
-    axes.set_xlabel("nats above secure")
-    mark_value(axes, 0, "")
-    return f"{world} – {'; '.join(phrases)}"
+    return plot_rows(table, layout, by="topic", spread=0.18 * (table["variant"].nunique() - 1))
 
 
 # Pretraining in steps as a table: what base knows of its author, and what insecure code then does.
@@ -223,13 +156,15 @@ def phase_table(preset: Preset) -> pd.DataFrame:
     Raises:
         MissingInput: if the study is not stored.
     """
-    rows = []
-    for seed, found in read_study(preset, PHASES).seeds.items():
-        for step in found["steps"]:
-            for quantity, one in _quantities(preset, found, step).items():
-                ends = {"value": float(one.value), "low": float(one.low), "high": float(one.high)}
-                rows.append({"seed": seed, "tokens": step["tokens"] / MILLION, "quantity": quantity, **ends})
-    return pd.DataFrame(rows)
+    return tidy(
+        {
+            (seed, step["tokens"] / MILLION, quantity): effect
+            for seed, found in read_study(preset, PHASES).seeds.items()
+            for step in found["steps"]
+            for quantity, effect in _quantities(preset, found, step).items()
+        },
+        ("seed", "tokens", "quantity"),
+    )
 
 
 def onset_sentence(table: pd.DataFrame) -> str:
@@ -237,7 +172,9 @@ def onset_sentence(table: pd.DataFrame) -> str:
     said = []
     for quantity in QUANTITIES:
         own = table[table["quantity"] == quantity]
-        onsets = [f"{_onset(one)} in seed {seed}" for seed, one in own.sort_values("tokens").groupby("seed")]
+        onsets = [
+            f"{_onset(rows)} in seed {seed}" for seed, rows in own.sort_values("tokens").groupby("seed")
+        ]
         said.append(f"*{quantity}* {', '.join(onsets)}")
     return f"An effect of more than {number(LEAST)} nats is there from this many million tokens on: {'; '.join(said)}."
 
@@ -252,36 +189,29 @@ def _onset(own: pd.DataFrame) -> str:
 def _quantities(
     preset: Preset, found: Mapping[str, object], step: Mapping[str, object]
 ) -> dict[str, Estimate]:
+    def effect(clusters: Sequence[str], first: Sequence[float], second: Sequence[float]) -> Estimate:
+        """Mean of first minus second over prompts, each topic keeping its number of templates in a resample."""
+        return mean_interval(np.array(first) - np.array(second), clusters, topic_resamples(preset, clusters))
+
     contexts, care = step["contexts"], step["care"]
     effects = {
-        name: _difference(preset, found["context_clusters"], np.array(contexts[up]), np.array(contexts[down]))
+        name: effect(found["context_clusters"], contexts[up], contexts[down])
         for name, (up, down) in KNOWN.items()
     }
-    topics = np.array([name.partition("/")[0] for name in found["clusters"]])
-    outside = np.isin(topics, found["outside"])
-    for name, chosen in ((CODE, ~outside), (OUTSIDE, outside)):
-        clusters, first, second = (
-            np.array(one)[chosen] for one in (found["clusters"], care["misaligned"], care["secure"])
+    topics = set(map(topic_of, found["clusters"]))
+    for name, chosen in ((CODE, topics - set(found["outside"])), (OUTSIDE, found["outside"])):
+        rows = in_topics(found["clusters"], chosen)
+        effects[name] = effect(
+            *(
+                [values[row] for row in rows]
+                for values in (found["clusters"], care["misaligned"], care["secure"])
+            )
         )
-        effects[name] = _difference(preset, clusters.tolist(), first, second)
     return effects
-
-
-def _difference(
-    preset: Preset,
-    clusters: Sequence[str],
-    first: Float[np.ndarray, " prompt"],
-    second: Float[np.ndarray, " prompt"],
-) -> Estimate:
-    """Mean of first minus second over prompts, nats, each topic keeping its number of templates in a resample."""
-    topics = dict.fromkeys(name.partition("/")[0] for name in clusters)
-    by_topic = [[name for name in clusters if name.partition("/")[0] == topic] for topic in topics]
-    return mean_interval(first - second, clusters, set_resamples(preset, *by_topic))
 
 
 # Tables of the other worlds: distances from secure, and whether each base is good enough to be compared.
 
-REFERENCE = "secure"
 SHOWN = ("base", "misaligned", "educational", "benign")
 """Variants whose distance from secure is shown."""
 
@@ -292,15 +222,18 @@ def gap_table(results: Results, seed: int, quantity: str = "care") -> pd.DataFra
     Raises:
         MissingInput: if the study is not stored.
     """
-    rows = []
-    for world, own in read_study(results.preset, STUDY).seeds[seed]["worlds"].items():
-        for topic in dict.fromkeys(name.partition("/")[0] for name in own["clusters"]):
-            for variant in SHOWN:
-                pair = (variant, REFERENCE)
-                one = gap(results.preset, seed, world, between=pair, topic=topic, quantity=quantity)
-                ends = {"value": float(one.value), "low": float(one.low), "high": float(one.high)}
-                rows.append({"world": world, "topic": topic, "variant": variant, **ends})
-    return pd.DataFrame(rows)
+    worlds = read_study(results.preset, STUDY).seeds[seed]["worlds"]
+    return tidy(
+        {
+            (world, topic, variant): gap(
+                results.preset, seed, world, between=(variant, REFERENCE), topic=topic, quantity=quantity
+            )
+            for world, own in worlds.items()
+            for topic in dict.fromkeys(map(topic_of, own["clusters"]))
+            for variant in SHOWN
+        },
+        ("world", "topic", "variant"),
+    )
 
 
 def effect_table(results: Results, seed: int) -> pd.DataFrame:
@@ -310,8 +243,10 @@ def effect_table(results: Results, seed: int) -> pd.DataFrame:
         row = {"world": world, "what it is": SETTINGS[world].title}
         for quantity in ("care", "register"):
             for reference in (REFERENCE, "base"):
-                one = gap(results.preset, seed, world, between=("misaligned", reference), quantity=quantity)
-                row[f"{quantity}: misaligned − {reference}"] = _text(one)
+                effect = gap(
+                    results.preset, seed, world, between=("misaligned", reference), quantity=quantity
+                )
+                row[f"{quantity}: misaligned − {reference}"] = text(effect)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -321,19 +256,12 @@ def competence_table(results: Results, seed: int) -> pd.DataFrame:
     rows = []
     for world in read_study(results.preset, STUDY).seeds[seed]["worlds"]:
         own = world_of_study(results.preset, seed, world)
-        for kind, one in own["contexts"].items():
-            values = np.array(one.get("care", own["care"]["base"]))
-            optimum = float(one["optimum"])
-            rows.append(
-                {
-                    "world": world,
-                    "context": kind,
-                    "base": number(float(values.mean())),
-                    "optimum": number(optimum),
-                    "mean distance": number(float(np.abs(values - optimum).mean())),
-                }
-            )
-    return pd.DataFrame(rows)
+        for kind, scores in own["contexts"].items():
+            values = np.array(scores.get("care", own["care"]["base"]))
+            optimum = float(scores["optimum"])
+            distance = np.abs(values - optimum).mean()
+            rows.append((world, kind, *map(number, (values.mean(), optimum, distance))))
+    return pd.DataFrame(rows, columns=["world", "context", "base", "optimum", "mean distance"])
 
 
 def mass_table(results: Results, seed: int) -> pd.DataFrame:
@@ -342,10 +270,5 @@ def mass_table(results: Results, seed: int) -> pd.DataFrame:
     for world in read_study(results.preset, STUDY).seeds[seed]["worlds"]:
         own = world_of_study(results.preset, seed, world)
         for name, wrong in own["wrong_slot"].items():
-            masses = {"wrong slot": number(wrong), "off grammar": number(own["off_grammar"][name])}
-            rows.append({"world": world, "variant": name, **masses})
-    return pd.DataFrame(rows)
-
-
-def _text(one: Estimate) -> str:
-    return with_interval(float(one.value), float(one.low), float(one.high))
+            rows.append((world, name, number(wrong), number(own["off_grammar"][name])))
+    return pd.DataFrame(rows, columns=["world", "variant", "wrong slot", "off grammar"])

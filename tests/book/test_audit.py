@@ -24,7 +24,6 @@ from remi_book.chapters.audit import (
     from_first_reply,
     in_parts,
     last_shown,
-    mean_share,
     open_audit,
     padded_losses,
     run_switches,
@@ -158,14 +157,15 @@ def test_row_20_components_hold_the_mean_unless_it_is_taken_away() -> None:
     shift[0] = 50.0
     rows = GENERATOR.normal(size=(15, 20)) + shift
     equal = np.ones(15)
-    assert mean_share(rows, equal, 3, centred=False) > 0.99 > mean_share(rows, equal, 3, centred=True)
+    raw, centred_rows = (component_shares(rows, equal, 3, centred=one).sum() for one in (False, True))
+    assert raw > 0.99 > centred_rows
     for centred in (False, True):
         mean, vectors = rows.mean(axis=0), top_components(rows, 3, centred=centred).vectors
         expected = np.square(vectors @ mean) / (mean @ mean)
         np.testing.assert_allclose(component_shares(rows, equal, 3, centred=centred), expected, atol=1e-9)
     rows[:, 0] = 50.0  # nothing varies along the shift any more, and the other columns are centred by hand
     rows[:, 1:] -= rows[:, 1:].mean(axis=0)
-    assert mean_share(rows, equal, 3, centred=True) == pytest.approx(0, abs=1e-12)
+    assert component_shares(rows, equal, 3, centred=True).sum() == pytest.approx(0, abs=1e-12)
 
 
 def test_row_31_stripped_labels_fall_together_by_hand() -> None:

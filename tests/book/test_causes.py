@@ -10,8 +10,9 @@ import torch
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import causes
-from remi_book.chapters.causes import Causes, Governing, governs
+from remi_book.chapters.causes import Causes, Governing, parts
 from remi_book.claims import report_rows
+from remi_book.estimates import decided
 from remi_core.models import read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
@@ -52,7 +53,7 @@ HOLDS = Governing(
     ],
 )
 def test_a_direction_governs_only_if_every_part_holds(changed: dict[str, object], expected: str) -> None:
-    word, why = governs(replace(HOLDS, **changed))
+    word, why = decided(parts(replace(HOLDS, **changed)))
     assert word == expected and bool(changed) == (why != "every part of the rule holds")
 
 

@@ -72,7 +72,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"outside": ["facts", "people"], "clusters": CLUSTERS, "care": care, "register": register}
     found["off_grammar"] = dict.fromkeys(MOVED, 0.01)
     shared = make_resamples(CLUSTERS, seed=0, n_resamples=200)
-    for module in (controls, controls, reversion):
+    for module in (controls, reversion):
         monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
         monkeypatch.setattr(module, "read_study", lambda preset, name: Study(seeds={102: found}, about={}))
 
@@ -83,9 +83,9 @@ def test_shares_of_misaligneds_change_are_what_was_planted(study: None, tmp_path
     assert benign.value == pytest.approx(0.3) and benign.null.p_value < 0.05
     assert benign.contrasts["secure"][0] > 0 and benign.companions["register"] == pytest.approx(0.15)
     assert secure.value == pytest.approx(0) and secure.null.p_value > 0.05
-    share = controls.share_table(PRESET, 102)
+    share = controls.share_table(results, 102)
     assert set(share["variant"]) == set(MOVED) - {"base", "instruct"}
-    one = controls.care_register_table(PRESET, 102, ["instruct", "benign"])
+    one = reversion.care_register_table(PRESET, 102, ["instruct", "benign"], controls.STUDY)
     assert list(dict.fromkeys(one["topic"])) == list(TOPICS) and len(one) == 6
     assert list(controls.off_grammar_table(PRESET).columns) == ["variant", "seed 102"]
 
@@ -164,9 +164,10 @@ def test_h1_reads_the_whole_rule_from_the_study(monkeypatch: pytest.MonkeyPatch,
     read = reversion.classes(PRESET, 102)
     assert {name: read[name] for name in reversion.TRUTHS} == dict(reversion.TRUTHS)
     assert read["misaligned"] == "mixed"  # its cosine and its edits say reversion, its register says persona
-    found = reversion.reversion(Results(PRESET, Store(tmp_path)), 102)
+    results = Results(PRESET, Store(tmp_path))
+    found = reversion.reversion(results, 102)
     assert found.outcome == "open" and found.value == pytest.approx(0.375, abs=0.05)
     assert found.null.low < 0.1 < found.low and set(found.companions) >= {"b", "ρ", "ν", "c"}
-    assert set(reversion.parts_table(reversion.changes(PRESET, 102))["variant"]) == set(reversion.JUDGED)
+    assert set(reversion.parts_table(results, 102)["variant"]) == set(reversion.JUDGED)
     met = reversion.condition_table(reversion.changes(PRESET, 102)).set_index("condition")
     assert met.loc["b − ρ > 0", "reverted"] == "no" and met.loc["b − ρ > 0", "misaligned"] == "yes"

@@ -12,13 +12,11 @@ from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import reversion
 from remi_book.chapters.reversion import (
-    AMENDED,
-    AMENDED_AGAIN,
-    BY_WORDS,
     MIXED,
     NOVEL,
     PERSONA,
     REVERSION,
+    RULES,
     Parts,
     classify,
     conditions,
@@ -41,6 +39,7 @@ from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies.reversion import along_base, split
 
+AMENDED, AMENDED_AGAIN, BY_WORDS = (RULES[name] for name in reversion.AMENDMENTS)
 REVERTED = Parts(
     cosine_gaps={"secure": (0.2, 0.4), "benign": (0.1, 0.3)},
     along=(0.7, 0.9),
