@@ -11,6 +11,7 @@ import pytest
 from conftest import make_model
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks import __main__ as bench
 from benchmarks import suite
 from benchmarks.explicit import explicit_gram
 from benchmarks.gpu import CONFIGS, shaped
@@ -18,7 +19,7 @@ from benchmarks.processes import Setting
 from benchmarks.released import Protocol, departures, released
 from benchmarks.ways import bare, gram, largest_difference, probes
 from benchmarks.workload import Workload
-from remi_book import benchmark_files, cli
+from remi_book import benchmark_files
 from remi_book.benchmark_files import (
     FEWEST_RUNS,
     SHAPES,
@@ -142,11 +143,11 @@ def test_every_row_belongs_to_one_case_and_every_case_is_found_by_part_of_its_na
 
 def test_wrong_use_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
-        ("bench --only probs", "--only 'probs': no such case ("),
-        ("bench --runs none", "--runs: 'none' is not a whole number"),
-        ("bench --only gpu --out /no/such/file", "no folder /no/such"),
+        ("--only probs", "--only 'probs': no such case ("),
+        ("--runs none", "--runs: 'none' is not a whole number"),
+        ("--only gpu --out /no/such/file", "no folder /no/such"),
     ):
-        assert cli.main(words.split()) == 2
+        assert bench.main(words.split()) == 2
         assert message in capsys.readouterr().err
 
 

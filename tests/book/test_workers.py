@@ -27,13 +27,11 @@ import faulthandler, signal, sys
 faulthandler.register(signal.SIGUSR1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in its background ignores it
 from pathlib import Path
-from remi_core import cli
-from remi_book.running import pipeline
-from remi_book.commands import run as command
+from remi_book import cli, running
 import remi_lab.organism.variants as variants
 variants.ensure = lambda *_: None
-plan = pipeline.plan
-command.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
+plan = running.plan
+cli.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
 if __name__ == "__main__":
     sys.exit(cli.main(["run", "--preset", "smoke", "--only", "01", "--store", {store!r}]))
 """
