@@ -33,7 +33,7 @@ ADDRESS = "https://github.com/owner/name"
 def place(project: Path) -> Path:  # noqa: F811
     """The small project, its pages made with the book's own extension, its three notebooks once a variant."""
     shutil.copytree(EXTENSION, project / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    config = CONFIG | {"sphinx": {"local_extensions": {"remi_book": "_ext"}, "config": {"numfig": True}}}
+    config = CONFIG | {"sphinx": {"local_extensions": {"remi_pages": "_ext"}, "config": {"numfig": True}}}
     (project / "book" / "_config.yml").write_text(json.dumps(config))
     chapters = [{"file": f"notebooks/{name}"} for name in ("00_each", "01_one", "02_two")]
     (project / "book" / "_toc.yml").write_text(
