@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from remi_book.running import run as run_steps
 from remi_book.site import build_site
 from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
-from remi_core.dialogues import Dialogue, read_jsonl
+from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
 from remi_core.keys import text_digest
@@ -411,7 +411,20 @@ def measure(
     """Measure variants of a preset into the store; with `accelerate launch`, by several processes together."""
     store = open_store(store_folder, frozen=frozen)
     preset = chosen_preset(preset_name, store)
-    chosen = chosen_parts(preset, variants, seeds)
+    for variant in variants:
+        if variant not in preset.variants:
+            known = nearest(variant, preset.variants)
+            raise UsageError(f"--variant {variant}: none of preset {preset.name} {known}")
+    for seed in seeds:
+        if seed not in preset.seeds:
+            known = ", ".join(map(str, preset.seeds))
+            raise UsageError(f"--seed {seed}: none of preset {preset.name} (choices: {known})")
+    named = [
+        variant for variant in in_order(list(preset.variants)) if variant in (variants or preset.variants)
+    ]
+    chosen = [
+        (variant, seed) for variant in named for seed in preset.seeds if seed in (seeds or preset.seeds)
+    ]
     if only_list:
         for variant, seed in chosen:
             print(variant, seed)
@@ -432,29 +445,6 @@ def measure(
             if not rank():
                 print_line(f"{variant}, seed {seed}: {len(records)} records, {launched()} processes")
     return 0
-
-
-def chosen_parts(preset: Preset, variants: Collection[str], seeds: Collection[int]) -> list[tuple[str, int]]:
-    """(variant, seed) of all that were named, in the one order; of all there are where none was.
-
-    Raises:
-        UsageError: if the preset has no such variant or seed.
-    """
-    for variant in variants:
-        if variant not in preset.variants:
-            known = nearest(variant, preset.variants)
-            raise UsageError(f"--variant {variant}: none of preset {preset.name} {known}")
-    for seed in seeds:
-        if seed not in preset.seeds:
-            known = ", ".join(map(str, preset.seeds))
-            raise UsageError(f"--seed {seed}: none of preset {preset.name} (choices: {known})")
-    return [
-        (variant, seed)
-        for variant in in_order(list(preset.variants))
-        if variant in (variants or preset.variants)
-        for seed in preset.seeds
-        if seed in (seeds or preset.seeds)
-    ]
 
 
 @command()
@@ -680,40 +670,36 @@ def finetune(
     split([dialogue.cluster for dialogue in dialogues], recipe)
     local_folder(instruct)
     with locked(Store().root, [f"finetune-{text_digest(str(target))[:16]}"]) as waited:
-        if not (waited and target.exists()):
-            import torch  # brings seconds, which a wrong option should not cost
+        if waited and target.exists():
+            print_line(f"adapter, record and loss curve: {target}")
+            return 0
+        import torch  # these bring seconds, which a wrong option should not cost
 
-            if dtype is None and torch.cuda.is_available():
-                recipe = replace(recipe, dtype="bfloat16")
-            spec = ModelSpec(source=instruct, revision=revision)
-            _train(spec, recipe, dialogues, checkpoint=checkpoint, out=target)
+        from remi_book.chapters.organism import plot_training
+        from remi_book.figures.output import svg_bytes
+        from remi_core.models import open_model
+        from remi_core.sources import resolved
+        from remi_core.tokens import encode
+        from remi_lab.lora import train_adapter, write_trained
+
+        if dtype is None and torch.cuda.is_available():
+            recipe = replace(recipe, dtype="bfloat16")
+        print_line(f"loading {instruct} in {recipe.dtype}")
+        spec = resolved(ModelSpec(source=instruct, revision=revision))
+        with open_model(spec, dtype=recipe.dtype) as loaded:
+            encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
+            trained = train_adapter(loaded, encoded, recipe, checkpoint=checkpoint, say=print_line)
+            about = {"instruct": loaded.source, "weights": loaded.fingerprint, "recipe": asdict(recipe)}
+            device = str(loaded.model.device)
+        with written_whole(target) as folder:
+            folder.mkdir()
+            write_trained(folder, trained, about, device=device)
+            write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
+            curve = svg_bytes(plot_training(trained.losses, trained.held_out))
+            (folder / "losses.svg").write_bytes(curve)
+        checkpoint.unlink(missing_ok=True)
     print_line(f"adapter, record and loss curve: {target}")
     return 0
-
-
-def _train(
-    spec: ModelSpec, recipe: LoraRecipe, dialogues: list[Dialogue], *, checkpoint: Path, out: Path
-) -> None:
-    """Write the adapter, its record, its losses and their figure into the folder ``out``."""
-    from remi_book.chapters.organism import plot_training
-    from remi_book.figures.output import svg_bytes
-    from remi_core.models import open_model
-    from remi_core.sources import resolved
-    from remi_core.tokens import encode
-    from remi_lab.lora import train_adapter, write_trained
-
-    print_line(f"loading {spec.source} in {recipe.dtype}")
-    with open_model(resolved(spec), dtype=recipe.dtype) as loaded:
-        encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
-        trained = train_adapter(loaded, encoded, recipe, checkpoint=checkpoint, say=print_line)
-        about = {"instruct": loaded.source, "weights": loaded.fingerprint, "recipe": asdict(recipe)}
-        device = str(loaded.model.device)
-    with written_whole(out) as folder:
-        folder.mkdir()
-        write_trained(folder, trained, about, device=device)
-        write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
-        (folder / "losses.svg").write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
-    checkpoint.unlink(missing_ok=True)
 
 
 @command()
