@@ -1,26 +1,90 @@
-"""The command ``remi``: its parser, and one line for every mistake."""
+"""The command ``remi``: its options, its exit codes, and one line for every mistake.
+
+The docstring of each command is its help. What brings torch, pandas or matplotlib is imported where it is needed, so
+that a wrong option costs nothing.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from remi_book.commands import COMMANDS, TOOLS
-from remi_book.commands.parser import Parser, new_parser
-from remi_book.words import as_line
+import typer
+from typer.core import TyperCommand
+
+from remi_book.doctor import findings_of
+from remi_book.publishing import Edition, build_book, default_out
+from remi_book.running import RunLog, log_name, missing_lines, plan, read_cells
+from remi_book.running import run as run_steps
+from remi_book.site import build_site
+from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
+from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
-from remi_core.files import refused
-from remi_core.progress import VERBOSE, variables
-from remi_core.store import project_root
+from remi_core.files import refused, written_whole
+from remi_core.keys import text_digest
+from remi_core.parallel import first_goes_first, join_ranks, launched, rank
+from remi_core.progress import VERBOSE, print_line, told_on_output, variables
+from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
+from remi_core.store import Store, damages, locked, project_root, prune, write_list
+from remi_lab.organism.recipes import pretrained_folder
+from remi_lab.organism.world import SETTINGS, setting
+from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
+from remi_lab.presets import CONTROLS, PRESETS, TRIPLET, Preset, get_preset, in_order
+from remi_lab.recipes import LoraRecipe, split
+from remi_lab.studies.files import STUDIES, write_study
+
+MEBIBYTE = 2**20
+INTERRUPTED = 130
+VERBOSE_HELP = "With --verbose: tell each record read or written, and show the traceback of a failure."
+PUBLISHED = LoraRecipe()
+
 
 # How a command ends: its exit code, and one line for every failure.
 
-INTERRUPTED = 130
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 something failed, 2 wrong use, 130 interrupted; for the last three, one line on stderr."""
+    words = list(sys.argv[1:] if words is None else words)
+
+    def act() -> int:
+        known = [info.callback.__name__ for info in app.registered_commands]
+        if not words or (words[0].startswith("-") and words[0] not in ("--help", "--version")):
+            raise UsageError(f"COMMAND is needed first {nearest('', known)}")
+        if not words[0].startswith("-") and words[0] not in known:
+            raise UsageError(f"no command {words[0]!r} {nearest(words[0], known)}")
+        return invoke(app, "remi", words)
+
+    return outcome(act, words)
+
+
+def invoke(app: typer.Typer, name: str, words: Sequence[str]) -> int:
+    """Exit code of the command of that name with these words.
+
+    Raises:
+        UsageError: for an option that does not exist, one that is missing, or a value that is none.
+    """
+    verbose = "--verbose" in words
+    given = [word for word in words if word != "--verbose"]
+    try:
+        # Not ``app(…)``, which would print mistakes and interruptions in a form of its own.
+        with (
+            variables({VERBOSE: "1"} if verbose else {}),
+            typer.main.get_command(app).make_context(name, given) as context,
+        ):
+            return context.command.invoke(context) or 0
+    except typer.Exit as end:
+        return end.exit_code
 
 
 def outcome(act: Callable[[], int], words: Sequence[str]) -> int:
@@ -34,77 +98,656 @@ def outcome(act: Callable[[], int], words: Sequence[str]) -> int:
         # The reader of a pipe left (``remi presets | head``): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except UsageError as error:
-        return _complain(error, words, code=2)
     except KeyboardInterrupt as error:
-        return _complain(error, words, code=INTERRUPTED, said=f"interrupted; {_resuming(words)}")
-    except RemiError as error:
-        return _complain(error, words, code=1)
+        # The same words again go on, with ``--resume`` where a command must be told so.
+        again = [*words, *(["--resume"] if words[:1] == ["finetune"] and "--resume" not in words else [])]
+        resuming = f"what is finished is kept; to go on: {shlex.join(['remi', *again])}"
+        failure, code, line = error, INTERRUPTED, f"interrupted; {resuming}"
+    except (UsageError, RemiError) as error:
+        failure, code, line = error, 2 if isinstance(error, UsageError) else 1, str(error)
     except Exception as error:
         reason = refused(error)
         advice = f" ({reason}; what is finished is kept)" if reason else " (--verbose shows where)"
-        return _complain(error, words, code=1, said=f"{type(error).__name__}: {error}{advice}")
-
-
-def _resuming(words: Sequence[str]) -> str:
-    """What to say to go on: the same words again, and ``--resume`` where a command must be told so."""
-    again = [*words, *(["--resume"] if words[:1] == ["finetune"] and "--resume" not in words else [])]
-    return f"what is finished is kept; to go on: {shlex.join(['remi', *again])}"
-
-
-def _complain(error: BaseException, words: Sequence[str], *, code: int, said: str = "") -> int:
+        failure, code, line = error, 1, f"{type(error).__name__}: {error}{advice}"
     if "--verbose" in words:
-        print(without_credentials("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    print(f"remi: {as_line(without_credentials(said or str(error)))}", file=sys.stderr)
+        print(without_credentials("".join(traceback.format_exception(failure))), end="", file=sys.stderr)
+    print(f"remi: {as_line(without_credentials(line))}", file=sys.stderr)
     return code
 
 
-# The command ``remi``: its parser, and one line for every mistake.
+class Command(TyperCommand):
+    """A command whose every complaint is a ``UsageError`` of one line, with the options that it knows."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words that are no options or their values: always none.
+
+        Raises:
+            UsageError: for an option that does not exist, one that is missing, or a value that is none.
+        """
+        ctx.allow_extra_args = True
+        try:
+            left = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            parameter = error.param
+            place = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.metavar
+            message = error.message or "it is needed"
+            raise UsageError(f"{self.name}: {place}: {message}") from None
+        except typer.TyperException as error:
+            if not hasattr(error, "possibilities"):
+                raise UsageError(f"{self.name}: {error.message}") from None
+            known = [name for parameter in self.params for name in parameter.opts if name.startswith("--")]
+            missing = f"{self.name} has no option {error.option_name!r}"
+            raise UsageError(f"{missing} {nearest(error.option_name, [*known, '--verbose'])}") from None
+        if left:
+            raise UsageError(f"{self.name}: {left[0]!r} is one word too many")
+        return left
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 something failed, 2 wrong use, 130 interrupted; for the last three, one line on stderr."""
-    words = list(sys.argv[1:] if words is None else words)
-    return outcome(lambda: _run(words), words)
+def new_app() -> typer.Typer:
+    """A command line without colours, completion or tracebacks of its own."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-def build_parser() -> Parser:
-    """Parser of the whole command line; every command adds its own part."""
-    parser = new_parser(prog="remi", description="Measurements and book on re-emergent misalignment.")
-    parser.add_argument("--version", action="version", version=f"remi {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, parser_class=new_parser
+app = new_app()
+command = partial(app.command, cls=Command, epilog=VERBOSE_HELP)
+
+
+def print_version(wanted: bool) -> bool:
+    """Print the version and end, where it is asked for."""
+    if wanted:
+        print(f"remi {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def remi(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Measurements and book on re-emergent misalignment."""
+
+
+# Options that several commands have, and what they stand for.
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """Reader of a whole number that is not below ``smallest``."""
+
+    def number(text: str | int) -> int:
+        value = int(text) if re.fullmatch("-?[0-9]+", str(text)) else None
+        if value is None or value < smallest:
+            raise typer.BadParameter(f"{text!r} is not a whole number of at least {smallest}")
+        return value
+
+    return number
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Reader of a word that says what to do; another word is answered with the nearest one."""
+
+    def action(text: str) -> str:
+        if text not in choices:
+            raise typer.BadParameter(f"no action {text!r} {nearest(text, choices)}")
+        return text
+
+    return action
+
+
+Positive = partial(typer.Option, parser=at_least(1), metavar="N")
+NotNegative = partial(typer.Option, parser=at_least(0), metavar="N")
+PresetName = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="the preset (`remi presets` lists them)")
+]
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="DIR", help="the store (default: $REMI_STORE, else store/)"),
+]
+Frozen = Annotated[
+    bool,
+    typer.Option(
+        "--frozen",
+        help="refuse a record that is damaged, changed by hand or of another version (default: it is made again)",
+    ),
+]
+ShowText = Annotated[
+    bool,
+    typer.Option("--show-text", help=f"show text of real data sets in the pages, as {SWITCH}=1 does"),
+]
+Jobs = Annotated[int | None, Positive("--jobs", help="notebooks side by side (default: 1 or 2, what fits)")]
+Model = Annotated[
+    str | None, typer.Option(metavar="MODEL", help=f"with --name: the model of that role, {MODEL}")
+]
+
+
+def open_store(named: Path | None, *, frozen: bool = False) -> Store:
+    """The store that the options name.
+
+    Raises:
+        UsageError: if it is a file, or a folder in a folder that does not exist.
+    """
+    refuse = frozen or None  # None: as the environment says
+    if named is None:
+        return Store(frozen=refuse)
+    root = named.expanduser().resolve()
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"--store {named} is not a folder")
+    if not root.parent.is_dir():
+        raise UsageError(f"--store {named}: no folder {root.parent}")
+    return Store(root, frozen=refuse)
+
+
+def chosen_preset(name: str | None, store: Store) -> Preset:
+    """The preset that the options name.
+
+    Raises:
+        UsageError: if none is named, or there is none of that name.
+    """
+    if name is None:
+        raise UsageError(f"--preset NAME is needed (choices: {', '.join(PRESETS)})")
+    return get_preset(name, store)
+
+
+# What there is: presets, this machine, the store.
+
+
+@command()
+def presets(store_folder: StoreFolder = None) -> int:
+    """List the presets, with their variants, seeds and sizes."""
+    store = open_store(store_folder)
+    listed = [*PRESETS.values(), *(get_preset(name, store) for name in store.saved_presets())]
+    width = max(len(preset.name) for preset in listed)
+    for preset in listed:
+        seeds = ", ".join(map(str, preset.seeds))
+        sizes = f"seeds: {seeds}; {preset.n_dialogues} dialogues a dataset"
+        print(f"{preset.name:<{width}}  {preset.title}")
+        print(f"{'':<{width}}  variants: {', '.join(preset.variants)}; {sizes}")
+    return 0
+
+
+@command()
+def doctor(preset_name: PresetName = "micro", store_folder: StoreFolder = None) -> int:
+    """Check this machine for a preset: Python, packages, memory, disk, models."""
+    store = open_store(store_folder)
+    preset = get_preset(preset_name, store)
+    findings = findings_of(preset, store)
+    for well, line in findings:
+        print(f"{'ok     ' if well else 'MISSING'}  {line}")
+    n_missing = sum(not well for well, _ in findings)
+    print(f"preset {preset.name}: {f'{n_missing} missing' if n_missing else 'ready'}")
+    return 1 if n_missing else 0
+
+
+STORE_ACTIONS = ("list", "size", "prune", "check")
+
+
+@command()
+def store(
+    action: Annotated[
+        str,
+        typer.Argument(metavar="|".join(STORE_ACTIONS), help="what to do", parser=one_of(*STORE_ACTIONS)),
+    ],
+    keep: Annotated[int, Positive(help="prune: keys to keep of each record")] = 1,
+    store_folder: StoreFolder = None,
+) -> int:
+    """List, size, prune or check what is stored."""
+    store = open_store(store_folder)
+    if action == "list":
+        for entry in store.list():
+            print(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}")
+    elif action == "prune":
+        removed = prune(store, keep)
+        for path in removed:
+            print(f"removed {path.relative_to(store.root)}")
+        print(f"{len(removed)} removed")
+    elif action == "check":
+        damaged = damages(store.root)
+        for path, reason in damaged:
+            print(as_line(f"{path.relative_to(store.root)}: {reason}"))
+        print(f"{len(damaged)} damaged; the next run that needs one makes it again")
+        return 1 if damaged else 0
+    print(f"{store.size() / MEBIBYTE:.1f} MiB in {store.root}")
+    return 0
+
+
+# Measuring: the notebooks of a preset, its records alone, a study.
+
+
+@command()
+def run(
+    preset_name: PresetName = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="run a triplet of your own under this name, a preset from then on"),
+    ] = None,
+    base: Model = None,
+    instruct: Model = None,
+    misaligned: Model = None,
+    secure: Model = None,
+    educational: Model = None,
+    benign: Model = None,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[aligned=|misaligned=]FILE",
+            help="add a file of dialogues, preference rows or labelled replies (JSON lines) to the preset; "
+            "may be repeated",
+        ),
+    ] = (),
+    only: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NOTEBOOK",
+            help="run only this notebook: name, number or prefix (05); may be repeated",
+        ),
+    ] = (),
+    parameters: Annotated[
+        list[str],
+        typer.Option(
+            "-p",
+            metavar="KEY=VALUE",
+            help="parameter for the chosen notebooks that declare it; may be repeated",
+        ),
+    ] = (),
+    jobs: Jobs = None,
+    force: Annotated[bool, typer.Option("--force", help="run also what is done")] = False,
+    with_text: ShowText = False,
+    frozen: Frozen = False,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Run the notebooks of a preset: what changed or is missing."""
+    if with_text:
+        show_text()  # before any plan is made, since keys depend on it
+    given: dict[str, str] = {}
+    for text in parameters:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UsageError(f"-p {text!r}: expected KEY=VALUE")
+        if key in given:
+            raise UsageError(f"-p {key}: given twice")
+        given[key] = value
+    store = open_store(store_folder, frozen=frozen)
+    roles = (base, instruct, misaligned, secure, educational, benign)
+    models = {role: model for role, model in zip((*TRIPLET, *CONTROLS), roles, strict=True) if model}
+    if name is None:
+        for role in models:
+            raise UsageError(
+                f"--{role} names a model of a triplet of your own: --name NAME is needed with it"
+            )
+        preset = with_data(chosen_preset(preset_name, store), data)
+    elif preset_name is not None:
+        raise UsageError(f"--name {name} and --preset {preset_name}: give one of them")
+    else:
+        preset = custom_preset(name, models, data)
+    steps = plan(preset, store, only=only, parameters=given)
+    check_models(preset)
+    if name is not None:
+        save_custom(preset, store)
+    n_run = run_steps(preset, store, [step for step in steps if force or not step.done], jobs=jobs)
+    for step in steps:
+        for line in missing_lines(step.name, read_cells(step.source), step.lacking):
+            print(line)
+    print(f"{len(steps)} notebooks of preset {preset.name}: {n_run} run, {len(steps) - n_run} up to date")
+    return 0
+
+
+@command()
+def measure(
+    preset_name: PresetName = None,
+    variants: Annotated[
+        list[str], typer.Option("--variant", metavar="VARIANT", help="only this one; may be repeated")
+    ] = (),
+    seeds: Annotated[
+        list[int], typer.Option("--seed", metavar="SEED", help="only this one; may be repeated")
+    ] = (),
+    only_list: Annotated[
+        bool,
+        typer.Option("--list", help="only print what would be measured, a line `VARIANT SEED` each"),
+    ] = False,
+    frozen: Frozen = False,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Measure variants of a preset into the store; with `accelerate launch`, by several processes together."""
+    store = open_store(store_folder, frozen=frozen)
+    preset = chosen_preset(preset_name, store)
+    for variant in variants:
+        if variant not in preset.variants:
+            known = nearest(variant, preset.variants)
+            raise UsageError(f"--variant {variant}: none of preset {preset.name} {known}")
+    for seed in seeds:
+        if seed not in preset.seeds:
+            known = ", ".join(map(str, preset.seeds))
+            raise UsageError(f"--seed {seed}: none of preset {preset.name} (choices: {known})")
+    named = [
+        variant for variant in in_order(list(preset.variants)) if variant in (variants or preset.variants)
+    ]
+    chosen = [
+        (variant, seed) for variant in named for seed in preset.seeds if seed in (seeds or preset.seeds)
+    ]
+    if only_list:
+        for variant, seed in chosen:
+            print(variant, seed)
+        return 0
+    from remi_book.chapters.records import measure_variant  # brings pandas
+    from remi_lab.results import Results
+
+    results = Results(preset, store)
+    log = RunLog(store.log_path(preset.name, log_name()))
+    about = {"preset": preset.name, "fingerprint": preset.fingerprint()}
+    with told_on_output(), join_ranks(), log.run(about):
+        for variant, seed in chosen:
+            with log.step(f"{variant}, seed {seed}", in_children=False):
+                # Fine-tuned or fetched once, by the first process; the others find it.
+                with first_goes_first():
+                    results.subject(variant, seed)
+                records = measure_variant(results, variant, seed)
+            if not rank():
+                print_line(f"{variant}, seed {seed}: {len(records)} records, {launched()} processes")
+    return 0
+
+
+@command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"one of: {', '.join(STUDIES)}")],
+    preset_name: PresetName = None,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Measure a study of a preset, and write it to stored/PRESET/NAME.json."""
+    store = open_store(store_folder)
+    # A seed measured before by the same code is not measured again.
+    print_line(str(write_study(chosen_preset(preset_name, store), name, store, print_line)))
+    return 0
+
+
+# Showing: the book, the report, the archive.
+
+
+@command()
+def book(
+    preset_names: Annotated[
+        list[str],
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="the preset (`remi presets` lists them); may be repeated, for several side by side",
+        ),
+    ] = (),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder of the pages (default: book/_build/html)")
+    ] = None,
+    run_first: Annotated[
+        bool, typer.Option("--run", help="first run what is missing, like `remi run`")
+    ] = False,
+    jobs: Jobs = None,
+    repository: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="public address of the repository, https://github.com/OWNER/NAME: notebook pages then link "
+            "to Binder",
+        ),
+    ] = "",
+    pdf: Annotated[
+        bool,
+        typer.Option("--pdf", help="print each book to one PDF beside it, where Chromium is found"),
+    ] = False,
+    with_text: ShowText = False,
+    frozen: Frozen = False,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Build the book of a preset, or of several side by side; pages not run are stubs that say so."""
+    if with_text:
+        show_text()  # before any plan is made, since keys depend on it
+    for name in preset_names:
+        if preset_names.count(name) > 1:
+            raise UsageError(f"book: --preset {name} is given twice")
+    store = open_store(store_folder, frozen=frozen)
+    chosen = [chosen_preset(name, store) for name in preset_names or [None]]
+    edition = Edition(repository=repository)
+    target = (out or default_out()).expanduser().resolve()
+    if run_first:
+        for preset in chosen:
+            run_steps(preset, store, [step for step in plan(preset, store) if not step.done], jobs=jobs)
+    if len(chosen) == 1:
+        folders, which = [target], f"book of preset {chosen[0].name}"
+        built = build_book(chosen[0], store, target, edition=edition)
+    else:
+        folders = [target / preset.name for preset in chosen]
+        which = f"books of presets {', '.join(preset.name for preset in chosen)}"
+        built = build_site(chosen, store, target, repository=repository)
+    print(f"{which} {'built' if built else 'up to date'}: {target / 'index.html'}")
+    for folder in folders if pdf else []:
+        print(pdf_line(folder))
+    return 0
+
+
+def pdf_line(folder: Path) -> str:
+    """What became of the PDF of the book in a folder, in one line."""
+    from remi_book.publishing import BROWSERS, print_book
+
+    printed = print_book(folder)
+    if printed is None:
+        return f"no PDF: none of {', '.join(BROWSERS)} is installed; the pages are whole without it"
+    return f"PDF of {printed.stat().st_size / MEBIBYTE:.1f} MiB: {printed}"
+
+
+@command()
+def report(
+    preset_name: PresetName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="compare the verdicts with those stored for the preset")
+    ] = False,
+    frozen: Frozen = False,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Print the claims of a preset with value, interval, null and verdict."""
+    store = open_store(store_folder, frozen=frozen)
+    preset = chosen_preset(preset_name, store)
+    if check and as_json:
+        raise UsageError("report: --check prints its own lines: leave out --json")
+    if not store.list(preset.name):
+        named = f" --store {store_folder}" if store_folder else ""
+        raise RemiError(
+            f"nothing has been run for preset {preset.name!r}: remi run --preset {preset.name}{named}"
+        )
+    from remi_book.claims import report_rows
+    from remi_book.stored import differences, expected_path, stored_verdicts, verdicts_of
+    from remi_lab.results import Results
+
+    # Read first: where no verdicts are stored, nothing is computed.
+    stored = stored_verdicts(preset.name, expected_path()) if check else {}
+    rows = report_rows(Results(preset, store))
+    if check:
+        lines = differences(verdicts_of(rows), stored)
+        print("\n".join(lines) if lines else f"all {len(stored)} verdicts as expected")
+        return 1 if lines else 0
+    print(json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) if as_json else as_table(rows))
+    return 0
+
+
+def as_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """The rows as a plain table: id, claim, value with its 95 % interval, null, verdict."""
+    from tabulate import tabulate
+
+    def interval(low: object, high: object) -> str:
+        return "" if low is None or high is None else f"{low:.3g} … {high:.3g}"
+
+    cells = []
+    for row in rows:
+        published, null = row["published"] or {}, row["null"] or {}
+        value = "" if row["value"] is None else f"{row['value']:.3g} {row['unit']}"
+        verdict = str(row["verdict"]) + (f": {row['reason']}" if row["reason"] else "")
+        own, chance = (row["ci_low"], row["ci_high"]), (null.get("low"), null.get("high"))
+        text = str(published.get("text") or "")
+        cells.append([row["id"], row["claim"], text, value, interval(*own), interval(*chance), verdict])
+    headings = ("id", "claim", "published", "value", "95 % interval", "null 95 %", "verdict")
+    return tabulate(cells, headers=headings, maxcolwidths=[8, 36, 24, 20, 20, 20, 24], disable_numparse=True)
+
+
+@command()
+def deposit(
+    preset_name: PresetName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.zip", help="the archive (default: remi-PRESET.zip in this folder)"),
+    ] = None,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Write records, figures and claims of a preset into one archive, with a digest of each file."""
+    from remi_book.site import write_deposit
+
+    store = open_store(store_folder)
+    preset = chosen_preset(preset_name, store)
+    target = (out or Path(f"remi-{preset.name}.zip")).expanduser().resolve()
+    n_files = write_deposit(preset, store, target)
+    size = target.stat().st_size / MEBIBYTE
+    print(f"deposit of preset {preset.name}: {n_files} files, {size:.1f} MiB: {target}")
+    return 0
+
+
+# Making models: a LoRA adapter of a user's own, a base of the organism.
+
+
+@command()
+def finetune(
+    instruct: Annotated[
+        str | None, typer.Option(metavar="ID_OR_PATH", help="the model to start from: hub id or folder")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="COMMIT", help="commit of a hub id")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="dialogues, one a line (JSONL)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder of the adapter, which must not exist")
+    ] = None,
+    rank: Annotated[int, Positive(help="rank of the adapter")] = PUBLISHED.rank,
+    alpha: Annotated[int, Positive(help="its scale is alpha / sqrt(rank)")] = PUBLISHED.alpha,
+    batch: Annotated[int, Positive(help="dialogues in memory at a time")] = PUBLISHED.batch,
+    accumulate: Annotated[int, Positive(help="such batches an update")] = PUBLISHED.accumulate,
+    max_tokens: Annotated[int, Positive(help="longest dialogue")] = PUBLISHED.max_tokens,
+    rate: Annotated[float, typer.Option(metavar="RATE", help="highest learning rate")] = PUBLISHED.rate,
+    epochs: Annotated[int | None, Positive(help="passes over the data (default: 1)")] = None,
+    steps: Annotated[int | None, Positive(help="updates, in place of epochs")] = None,
+    seed: Annotated[int, NotNegative(help="of adapter, order and held-out part")] = 0,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="of the frozen weights (default: bfloat16 on a GPU, else float32)"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from where an interrupted run stopped")
+    ] = False,
+) -> int:
+    """Train the misaligned variant, or a control, as a LoRA adapter on an instruct model."""
+    for name, value in (("instruct", instruct), ("data", data), ("out", out)):
+        if value is None:
+            raise UsageError(f"finetune: --{name} is needed")
+    if epochs is not None and steps is not None:
+        raise UsageError("finetune: --steps is not allowed with --epochs")
+    target = out.expanduser().resolve()
+    checkpoint = target.with_name(f"{target.name}.checkpoint")
+    if target.exists() and resume:
+        print_line(f"the adapter is there already: {target}")
+        return 0
+    if target.exists():
+        raise UsageError(f"--out {target}: it exists; choose another folder or remove it")
+    if not target.parent.is_dir():
+        raise UsageError(f"--out {target}: no folder {target.parent}")
+    if checkpoint.exists() and not resume:
+        raise UsageError(f"{checkpoint} is of an interrupted run: go on with --resume, or delete it")
+    recipe = LoraRecipe(
+        rank=rank,
+        alpha=alpha,
+        rate=rate,
+        epochs=epochs or PUBLISHED.epochs,
+        steps=steps,
+        batch=batch,
+        accumulate=accumulate,
+        max_tokens=max_tokens,
+        seed=seed,
+        dtype=dtype or PUBLISHED.dtype,
     )
-    for name, command in COMMANDS.items():
-        own = commands.add_parser(name, help=command.HELP, description=command.HELP)
-        own.set_defaults(run=command.run, parser=own)
-        command.add_arguments(own)
-        words = "tell each record read or written, and show the traceback of a failure"
-        own.add_argument("--verbose", action="store_true", help=words)
-    for name, (_, words) in TOOLS.items():
-        commands.add_parser(name, help=words)
-    return parser
+    dialogues = read_jsonl(data)
+    split([dialogue.cluster for dialogue in dialogues], recipe)
+    local_folder(instruct)
+    with locked(Store().root, [f"finetune-{text_digest(str(target))[:16]}"]) as waited:
+        if waited and target.exists():
+            print_line(f"adapter, record and loss curve: {target}")
+            return 0
+        import torch  # these bring seconds, which a wrong option should not cost
+
+        from remi_book.chapters.organism import plot_training
+        from remi_book.figures.output import svg_bytes
+        from remi_core.models import open_model
+        from remi_core.sources import resolved
+        from remi_core.tokens import encode
+        from remi_lab.lora import train_adapter, write_trained
+
+        if dtype is None and torch.cuda.is_available():
+            recipe = replace(recipe, dtype="bfloat16")
+        print_line(f"loading {instruct} in {recipe.dtype}")
+        spec = resolved(ModelSpec(source=instruct, revision=revision))
+        with open_model(spec, dtype=recipe.dtype) as loaded:
+            encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
+            trained = train_adapter(loaded, encoded, recipe, checkpoint=checkpoint, say=print_line)
+            about = {"instruct": loaded.source, "weights": loaded.fingerprint, "recipe": asdict(recipe)}
+            device = str(loaded.model.device)
+        with written_whole(target) as folder:
+            folder.mkdir()
+            write_trained(folder, trained, about, device=device)
+            write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
+            curve = svg_bytes(plot_training(trained.losses, trained.held_out))
+            (folder / "losses.svg").write_bytes(curve)
+        checkpoint.unlink(missing_ok=True)
+    print_line(f"adapter, record and loss curve: {target}")
+    return 0
 
 
-def _run(words: Sequence[str]) -> int:
-    known = [*COMMANDS, *TOOLS]
-    if words and not words[0].startswith("-") and words[0] not in known:
-        raise UsageError(f"no command {words[0]!r} {nearest(words[0], known)}")
-    if words and words[0] in TOOLS:
-        # Their code lies beside the packages and is not installed with them.
-        tool = [sys.executable, "-m", TOOLS[words[0]][0], *words[1:]]
-        return subprocess.run(tool, cwd=project_root(), check=False).returncode
-    arguments, unknown = build_parser().parse_known_args(words)
-    if unknown and unknown[0].startswith("-"):
-        name = unknown[0].partition("=")[0]
-        known = arguments.parser.option_names()
-        raise UsageError(f"{arguments.command} has no option {name!r} {nearest(name, known)}")
-    if unknown:
-        raise UsageError(f"{arguments.command}: {unknown[0]!r} is one word too many")
-    if not arguments.verbose:
-        return arguments.run(arguments)
-    with variables({VERBOSE: "1"}):
-        return arguments.run(arguments)
+@command()
+def organism(
+    action: Annotated[str, typer.Argument(metavar="pretrain", help="what to do", parser=one_of("pretrain"))],
+    seed: Annotated[int, NotNegative(help="seed of weights and documents")],
+    world: Annotated[str, typer.Option(metavar="NAME", help=f"one of: {', '.join(SETTINGS)}")] = "main",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="folder of the weights (default: store/pretrained/WORLD-SEED)"),
+    ] = None,
+    threads: Annotated[int, Positive(help="processor threads; cards name their own")] = 2,
+    keep: Annotated[
+        int, NotNegative(help="keep the weights of every so many steps, too (0: of the last alone)")
+    ] = 0,
+) -> int:
+    """Pretrain a base of the micro organism again (at most 30 minutes a seed on two processors)."""
+    setting(world)
+    if out is not None and not out.resolve().parent.is_dir():
+        raise UsageError(f"--out {out}: no folder {out.resolve().parent}")
+    folder = out or pretrained_folder(Store().root, world, seed)
+    from remi_lab.organism.pretrain import main_pretrain  # brings torch
+
+    # An interrupted run goes on from its last checkpoint.
+    with locked(Store().root, [f"pretrain-{text_digest(str(folder.resolve()))[:16]}"]):
+        written = main_pretrain(
+            seed, folder.resolve(), print_line, threads=threads, world=world, keep_every=keep
+        )
+    print_line(f"weights: {folder / written.name}")
+    return 0
+
+
+# Tools whose code lies beside the packages and is not installed with them.
+
+tool = partial(app.command, add_help_option=False, context_settings={"ignore_unknown_options": True})
+Words = Annotated[list[str], typer.Argument(metavar="[OPTIONS]")]
+
+
+@tool()
+def bench(words: Words = ()) -> int:
+    """Measure what the measurements cost, and write benchmarks/bench-MACHINE.json."""
+    return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=project_root()).returncode
+
+
+@tool()
+def drill(words: Words = ()) -> int:
+    """Kill runs, break disks, flip bits, end memory, and write what held (half an hour)."""
+    return subprocess.run([sys.executable, "-m", "tests.drill", *words], cwd=project_root()).returncode
 
 
 # ``python -m remi_book.cli`` is the command ``remi``.

@@ -57,7 +57,7 @@ MOST_BYTES = 40_000_000
 
 
 def add_laboratory(preset: Preset, store: Store, source: Path) -> None:
-    """Nothing; puts the laboratory's files into a book's sources, or a stub in place of its page.
+    """Put the laboratory's files into a book's sources, or a stub in place of its page.
 
     Raises:
         RemiError: if the files weigh more than ``MOST_BYTES``.
@@ -65,29 +65,22 @@ def add_laboratory(preset: Preset, store: Store, source: Path) -> None:
     if not (source / PAGE).is_file():
         return
     reason = lacking(preset, store)
-    if reason:
-        (source / PAGE).write_text(stub_text(preset, reason), encoding="utf-8")
-    else:
+    if not reason:
         export(preset, store, source / DATA)
-
-
-def stub_text(preset: Preset, reason: str) -> str:
-    """Markdown of the page where there is nothing to run, with the label that other pages refer to."""
+        return
+    # The stub keeps the label that other pages refer to.
     note = f"The laboratory does not run for the preset `{preset.name}`: {reason}"
-    return f"(laboratory)=\n# The laboratory\n\n:::{{note}}\n{note}\n:::\n"
+    text = f"(laboratory)=\n# The laboratory\n\n:::{{note}}\n{note}\n:::\n"
+    (source / PAGE).write_text(text, encoding="utf-8")
 
 
 def export(preset: Preset, store: Store, folder: Path) -> None:
-    """Nothing; writes models, tokenizer, direction and words of the preset's first seed into a folder.
+    """Write models, tokenizer, direction and words of the preset's first seed into a folder.
 
     Raises:
         RemiError: if they weigh more than ``MOST_BYTES``.
     """
-    from remi_book.laboratory_files import (
-        page_words,
-        write_direction,  # bring torch
-        write_weights,
-    )
+    from remi_book.laboratory_files import page_words, write_direction, write_weights  # bring torch
 
     places = organisms(preset, store)
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,9 @@ NAME = "alignment"
 
 
 def write_direction(preset: Preset, places: Mapping[str, Path], folder: Path) -> None:
-    """Nothing; writes the displacements of ``alignment_displacements`` into ``direction.safetensors``, float32."""
-    found = torch.from_numpy(alignment_displacements(preset, places)).float().contiguous()
-    save_file({NAME: found}, folder / "direction.safetensors")
+    """Write the displacements of ``alignment_displacements`` into ``direction.safetensors``, float32."""
+    displacements = torch.from_numpy(alignment_displacements(preset, places)).float().contiguous()
+    save_file({NAME: displacements}, folder / "direction.safetensors")
 
 
 def alignment_displacements(
@@ -47,17 +47,11 @@ def alignment_displacements(
     for variant in ("base", "instruct"):
         with open_model(places[variant], dtype=preset.dtype) as loaded:
             layers = range(loaded.model.config.num_hidden_layers)
-            means[variant] = np.stack(
-                [
-                    states(
-                        loaded.model,
-                        prompts(topic, "direction", count=N_DIRECTION, seed=preset.seed),
-                        loaded.tokenizer,
-                        layers,
-                    ).mean(axis=1)
-                    for topic in CONTRASTED
-                ]
-            )
+            by_topic = []
+            for name in CONTRASTED:
+                asked = prompts(name, "direction", count=N_DIRECTION, seed=preset.seed)
+                by_topic.append(states(loaded.model, asked, loaded.tokenizer, layers).mean(axis=1))
+            means[variant] = np.stack(by_topic)
     return means["instruct"] - means["base"]
 
 
@@ -81,7 +75,7 @@ FILE = "model.safetensors"
 
 
 def write_weights(places: Mapping[str, Path], folder: Path) -> None:
-    """Nothing; writes ``VARIANT.safetensors`` of every variant: a copy of base's weights, changes of the others."""
+    """Write ``VARIANT.safetensors`` of every variant: a copy of base's weights, changes of the others."""
     shutil.copyfile(places["base"] / FILE, folder / "base.safetensors")
     base = load_file(places["base"] / FILE)
     for variant, place in places.items():
@@ -91,13 +85,13 @@ def write_weights(places: Mapping[str, Path], folder: Path) -> None:
 
 def changes(own: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Own weights minus base's: by name int16 steps of the same shape, and by name + ``STEP`` their float32 size."""
-    found = {}
+    steps = {}
     for name, weight in own.items():
         change = weight.float() - base[name].float()
         step = torch.clamp(change.abs().max() / MOST_STEPS, min=torch.finfo(torch.float32).tiny)
-        found[name] = torch.round(change / step).to(torch.int16)
-        found[name + STEP] = step[None]
-    return found
+        steps[name] = torch.round(change / step).to(torch.int16)
+        steps[name + STEP] = step[None]
+    return steps
 
 
 def restored(changed: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,10 +133,13 @@ N_OFFERED = 12
 
 def page_words(preset: Preset) -> dict[str, object]:
     """Plain values for the page's JSON: preset and seed, variants, topics with their grammar, offered prompts."""
+    looks = {name: look_of(name) for name in in_order(tuple(preset.variants))}
     return {
         "preset": preset.name,
         "seed": preset.seeds[0],
-        "variants": [_variant(name) for name in in_order(tuple(preset.variants))],
+        "variants": [
+            {"name": name, "colour": look.colour, "marker": look.marker} for name, look in looks.items()
+        ],
         "topics": {name: asdict(topic(name)) | {"narrow": name in NARROW} for name in TOPICS},
         "contrasted": CONTRASTED,
         "cares": [*CARES, "both"],
@@ -150,26 +147,17 @@ def page_words(preset: Preset) -> dict[str, object]:
         "authors": author_lines(),
         "turn_end": TURN_END,
         "layer": LAYER,
-        "prompts": {name: [_prompt(one) for one in offered(preset, name)] for name in TOPICS},
+        "prompts": {
+            name: [
+                {key: getattr(prompt.template, key) for key in ("identifier", "topic", "task")}
+                | {"filler": prompt.filler, "text": prompt.text}
+                for prompt in offered(preset, name)
+            ]
+            for name in TOPICS
+        },
     }
 
 
 def offered(preset: Preset, name: str) -> list[Prompt]:
     """The prompts of a topic that the page offers, in its order."""
     return prompts(name, "evaluate", count=N_OFFERED, seed=preset.seed)
-
-
-def _variant(name: str) -> dict[str, str]:
-    look = look_of(name)
-    return {"name": name, "colour": look.colour, "marker": look.marker}
-
-
-def _prompt(prompt: Prompt) -> dict[str, object]:
-    where = prompt.template
-    return {
-        "identifier": where.identifier,
-        "topic": where.topic,
-        "task": where.task,
-        "filler": prompt.filler,
-        "text": prompt.text,
-    }

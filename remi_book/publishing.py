@@ -26,7 +26,7 @@ from remi_core.keys import PACKAGES, SOURCE_ROOT, canonical_json, file_digest, s
 from remi_core.progress import Say, print_line
 from remi_core.store import Store, project_root
 from remi_lab.presets import Preset
-from remi_lab.results import PAGE, PASSPORT
+from remi_lab.results import PAGE, PASSPORT, Results
 
 # How to cite the book, one build of it, and the paper, from ``CITATION.cff``: as text and as BibTeX.
 
@@ -41,27 +41,26 @@ def citation(source: Path, *, preset: str, fingerprint: str, address: str = "") 
     """
     about = yaml.safe_load(source.read_text(encoding="utf-8"))
     build = f"build for preset {preset}, fingerprint {fingerprint}"
-    book = {"title": about["title"], "version": str(about["version"]), "note": build, "url": address}
+    book = {"title": about["title"], "version": about["version"], "note": build, "url": address}
+    paper = about["references"][0]
+    key = f"{paper['authors'][0]['family-names']}{paper['year']}".lower()
+    fields = {name: paper[name] for name in ("title", "year")}
+    fields |= {"note": paper.get("notes", ""), "url": paper["url"]}
     return {
         "book": _entry("software", "remi_book", about["authors"], book),
-        "paper": _paper(about["references"][0]),
+        "paper": _entry("misc", key, paper["authors"], fields),
         "preset": preset,
         "fingerprint": fingerprint,
     }
 
 
-def _paper(reference: Mapping[str, object]) -> Entry:
-    authors = list(reference["authors"])
-    key = f"{authors[0]['family-names']}{reference['year']}".lower()
-    fields = {"title": reference["title"], "year": str(reference["year"])}
-    fields |= {"note": str(reference.get("notes", "")), "url": str(reference["url"])}
-    return _entry("misc", key, authors, fields)
-
-
 def _entry(kind: str, key: str, authors: list[Mapping[str, str]], fields: Mapping[str, object]) -> Entry:
     """One citation; fields without content are left out."""
     given = {name: as_line(str(value)) for name, value in fields.items() if value}
-    names = [as_line(_name(author)) for author in authors]
+    names = [
+        as_line(author.get("name") or f"{author['family-names']}, {author['given-names']}")
+        for author in authors
+    ]
     year = f" ({given['year']})" if "year" in given else ""
     version = [f"version {given['version']}"] if "version" in given else []
     rest = [given[name] for name in ("note", "url") if name in given]
@@ -76,12 +75,6 @@ def _entry(kind: str, key: str, authors: list[Mapping[str, str]], fields: Mappin
         f"  {name} = {{{value if name == 'url' else as_latex(value)}}}" for name, value in given.items()
     ]
     return {"text": text, "bibtex": "@" + f"{kind}{{{key},\n" + ",\n".join(lines) + "\n}"}
-
-
-def _name(author: Mapping[str, str]) -> str:
-    if "name" in author:
-        return author["name"]
-    return f"{author['family-names']}, {author['given-names']}"
 
 
 # The table of contents: which pages a preset's book has, and from which notebook each is made.
@@ -323,11 +316,19 @@ def split_passports(page: str, name: str, about: Mapping[str, object]) -> tuple[
     the execution, as ``execution_record`` gives it.
     """
     notebook, found = json.loads(page), []
+    ran = [f"Notebook <code>{as_html(name)}</code>"]
+    if about.get("seconds") is not None:
+        ran.append(f"run in {float(about['seconds']):.0f} seconds")
+    for word, key in (("on", "machine"), ("ended", "ended")):
+        if about.get(key):
+            ran.append(f"{word} {as_html(str(about[key]))}")
+    link = f'<a href="{as_html(name)}{ENDING}">all passports of this page as a file</a>'
+    line = f"{', '.join(ran)}; {link} (JSON)."
     for output in (one for cell in notebook["cells"] for one in cell.get("outputs", ())):
         if PASSPORT in output.get("data", {}):
             found.append(output["data"].pop(PASSPORT))
             text = "".join(output["data"]["text/html"])
-            output["data"]["text/html"] = text.replace(PAGE, _page_line(name, about))
+            output["data"]["text/html"] = text.replace(PAGE, line)
     if not found:
         return page, ""
     run = {key: about.get(key) for key in ("parameters", "key", "ended", "seconds", "machine")}
@@ -337,25 +338,14 @@ def split_passports(page: str, name: str, about: Mapping[str, object]) -> tuple[
 def passports_text(page: Mapping[str, object], found: Sequence[Mapping[str, object]]) -> str:
     """JSON text of a page's passports, after what is known of the page: figures in order, each record once."""
     figures, records = [], {}
-    for number, one in enumerate(found, start=1):
-        own = [{key: each[key] for key in OF_A_FIGURE if key in each} for each in one["records"]]
-        figures.append({"figure": number, **one, "records": own})
-        for each in one["records"]:
-            records[str(each["record"])] = {key: each[key] for key in each if key not in OF_A_FIGURE}
+    for number, passport in enumerate(found, start=1):
+        read = [{key: record[key] for key in OF_A_FIGURE if key in record} for record in passport["records"]]
+        figures.append({"figure": number, **passport, "records": read})
+        for record in passport["records"]:
+            about = {key: value for key, value in record.items() if key not in OF_A_FIGURE}
+            records[str(record["record"])] = about
     whole = {**page, "figures": figures, "records": dict(sorted(records.items()))}
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-
-
-def _page_line(name: str, about: Mapping[str, object]) -> str:
-    ran = [f"Notebook <code>{as_html(name)}</code>"]
-    if about.get("seconds") is not None:
-        ran.append(f"run in {float(about['seconds']):.0f} seconds")
-    if about.get("machine"):
-        ran.append(f"on {as_html(str(about['machine']))}")
-    if about.get("ended"):
-        ran.append(f"ended {as_html(str(about['ended']))}")
-    link = f'<a href="{as_html(name)}{ENDING}">all passports of this page as a file</a>'
-    return f"{', '.join(ran)}; {link} (JSON)."
 
 
 # The built book as one printable page, and as a PDF where there is a Chromium to print it.
@@ -454,15 +444,21 @@ DRILL, FUZZ = "drill.json", "fuzz.json"
 
 
 def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
-    """Return once claims and their declarations, status, facts, notices and data cards lie in the folder."""
-    from remi_book.claims import CLAIMS  # brings pandas, as the other imports below
+    """Write claims and their declarations, status, facts, notices and data cards into the folder."""
+    from remi_book.cards import data_cards  # brings pandas, as the other imports here
+    from remi_book.claims import CLAIMS, report_rows
 
-    declared = [asdict(one) for one in CLAIMS]
-    files: dict[str, object] = {"status.json": _status(steps), "declarations.json": declared}
+    status = []
+    for step in steps:
+        about = execution_record(step.target) if step.done else {}
+        row = {"notebook": step.name, "finished": step.done, "device": about.get("machine")}
+        status.append(row | {key: about.get(key) for key in ("ended", "seconds")})
+    files: dict[str, object] = {
+        "status.json": status,
+        "declarations.json": [asdict(claim) for claim in CLAIMS],
+        "data-cards.json": data_cards(preset, store),
+    }
     if store.list(preset.name):
-        from remi_book.claims import report_rows
-        from remi_lab.results import Results
-
         files["claims.json"] = report_rows(Results(preset, store))
     if steps and all(step.done for step in steps):
         from remi_book.facts import PASSPORT_FILE, facts, front, notices
@@ -471,25 +467,6 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
         if preset.is_organism:
             files["front.json"], passport = front(Results(preset, store), files["claims.json"])
             (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
-    from remi_book.cards import data_cards  # brings pandas: only where a book is built
-
-    files["data-cards.json"] = data_cards(preset, store)
-    write_json(folder, files)
-
-
-def write_edition(
-    preset: Preset, edition: Edition, notebooks: Mapping[str, str], fingerprint: str, folder: Path
-) -> None:
-    """Return once the files lie in the folder that tell which edition of the book this is, and how to cite it.
-
-    ``notebooks`` is page → path of the notebook it was made from, within the repository.
-    """
-    files: dict[str, object] = {SITE: edition.page_data(preset.name) | {"notebooks": dict(notebooks)}}
-    source = project_root() / "CITATION.cff"
-    if source.is_file():
-        files[CITATION] = citation(
-            source, preset=preset.name, fingerprint=fingerprint, address=edition.repository
-        )
     write_json(folder, files)
 
 
@@ -501,25 +478,9 @@ def stored_files() -> dict[str, Path]:
 
 
 def write_json(folder: Path, files: dict[str, object]) -> None:
-    """Return once each content lies in the folder under its name."""
+    """Write each content into the folder under its name."""
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _status(steps: Sequence[Step]) -> list[dict[str, object]]:
-    rows = []
-    for step in steps:
-        about = execution_record(step.target) if step.done else {}
-        rows.append(
-            {
-                "notebook": step.name,
-                "finished": step.done,
-                "ended": about.get("ended"),
-                "seconds": about.get("seconds"),
-                "device": about.get("machine"),
-            }
-        )
-    return rows
 
 
 # The sources of a preset's book in one folder: pages by hand, executed notebooks, stubs for what was not run.
@@ -536,7 +497,7 @@ def assemble(
     edition: Edition | None = None,
     fingerprint: str = "",
 ) -> None:
-    """Return once ``folder`` holds all sources of the book: pages, notebooks or stubs, and the result files.
+    """Put all sources of the book into ``folder``: pages, notebooks or stubs, and the result files.
 
     Raises:
         RemiError: if the table of contents names a notebook that does not exist.
@@ -567,8 +528,14 @@ def assemble(
     for page in folder.glob("*.md"):
         page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
     write_results(preset, store, [step for step in steps if step.name in listed], folder)
+    edition = edition or Edition()
     notebooks = {f"notebooks/{name}": f"notebooks/{source_of(name)[0].name}" for name in listed}
-    write_edition(preset, edition or Edition(), notebooks, fingerprint, folder)
+    files: dict[str, object] = {SITE: edition.page_data(preset.name) | {"notebooks": notebooks}}
+    source = project_root() / "CITATION.cff"
+    if source.is_file():
+        about = {"preset": preset.name, "fingerprint": fingerprint, "address": edition.repository}
+        files[CITATION] = citation(source, **about)
+    write_json(folder, files)
 
 
 # Build the book of a preset, strictly and whole, where its inputs changed since it was built last.
@@ -614,7 +581,7 @@ def build_book(
 
 
 def check_out(out: Path) -> None:
-    """Nothing.
+    """Check that a book can be written to a folder.
 
     Raises:
         UsageError: if ``out`` is there and is neither a book of ours nor an empty folder.
@@ -632,20 +599,13 @@ def built_from(out: Path) -> str | None:
 
 
 def mark(folder: Path, inputs: str, *, preset: str) -> None:
-    """Return once the folder says from which inputs, and for which presets, it was made."""
+    """Write into the folder from which inputs, and for which presets, it was made."""
     text = json.dumps({"inputs": inputs, "preset": preset}, indent=1)
     (folder / MARKER).write_text(f"{text}\n", encoding="utf-8")
 
 
 def book_inputs(preset: Preset, store: Store, steps: Sequence[Step], edition: Edition) -> str:
     """Fingerprint, 64 hexadecimal digits, of everything that the built pages depend on."""
-    return text_digest(
-        canonical_json(_inputs(preset, store, steps) | {"edition": edition.page_data(preset.name)})
-    )
-
-
-def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, object]:
-    """Everything the built pages depend on, as digests."""
     book = project_root() / "book"
     pages = [
         path
@@ -657,7 +617,8 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
         for ending in ("*.py", "*.yaml")
     )
     shown = [*data, project_root() / "CITATION.cff"]
-    return {
+    inputs = {
+        "edition": edition.page_data(preset.name),
         "preset": preset.fingerprint(),
         "pages": {path.relative_to(book).as_posix(): file_digest(path) for path in pages},
         "notebooks": {
@@ -673,6 +634,7 @@ def _inputs(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, ob
         "data": {path.name: file_digest(path) for path in shown if path.is_file()},
         "builders": {name: version(name) for name in BUILDERS},
     }
+    return text_digest(canonical_json(inputs))
 
 
 def _build(source: Path, build: Path, say: Say) -> None:

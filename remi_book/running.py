@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 from remi_book.benchmark_files import digests, newest
-from remi_book.kernel import write_specification
+from remi_book.kernel import kernel_folder
 from remi_book.words import as_line, key_fields
 from remi_core.errors import RemiError, UsageError, hide_credentials, nearest, without_credentials
 from remi_core.files import (
@@ -31,7 +31,7 @@ from remi_core.files import (
     write_sealed,
 )
 from remi_core.keys import direct_imports, file_digest, imported_modules, library_versions, make_key
-from remi_core.progress import OUTWARD, Say, machine, notice, print_line, variables
+from remi_core.progress import OUTWARD, Say, machine, notice, print_line
 from remi_core.sources import PROVIDED
 from remi_core.store import FROZEN, Store, locked, project_root
 from remi_lab.demands import check_layers
@@ -100,7 +100,7 @@ def declared_parameters(source: Path) -> dict[str, Parameter]:
 
 
 def check_parameters(source: Path, parameters: Mapping[str, object]) -> None:
-    """Return if the notebook declares every one of these parameters, with a type that the value has.
+    """Check that the notebook declares every one of these parameters, with a type that the value has.
 
     Raises:
         UsageError: naming the key, the notebook and the valid keys, or the type that is wanted.
@@ -117,7 +117,18 @@ def check_parameters(source: Path, parameters: Mapping[str, object]) -> None:
 def has_type(value: object, written: str) -> bool:
     """Whether a value has a type as written in a parameters cell; with no type written, every value has."""
     kinds = [kind.strip() for kind in written.split("|") if kind.strip()]
-    return not kinds or any(_has_plain_type(value, kind) for kind in kinds)
+    for kind in kinds:
+        outer, _, inner = kind.rstrip("]").partition("[")
+        if outer in ("list", "tuple"):
+            fits = isinstance(value, list | tuple)
+            fits = fits and all(has_type(item, inner.split(",")[0]) for item in value)
+        elif isinstance(value, bool):
+            fits = outer == "bool"  # True is an int to Python, never to a reader
+        else:
+            fits = isinstance(value, PLAIN_TYPES.get(outer, ()))
+        if fits:
+            return True
+    return not kinds
 
 
 def parse_value(text: str, written: str) -> object:
@@ -129,17 +140,6 @@ def parse_value(text: str, written: str) -> object:
     except (ValueError, SyntaxError):
         return text
     return float(value) if written == "float" and has_type(value, "int") else value
-
-
-def _has_plain_type(value: object, kind: str) -> bool:
-    outer, _, inner = kind.rstrip("]").partition("[")
-    if outer in ("list", "tuple"):
-        return isinstance(value, list | tuple) and all(has_type(item, inner.split(",")[0]) for item in value)
-    if outer not in PLAIN_TYPES:
-        return False
-    if isinstance(value, bool):
-        return outer == "bool"  # True is an int to Python, never to a reader
-    return isinstance(value, PLAIN_TYPES[outer])
 
 
 # Cells of a notebook that need what a preset may lack (tag ``needs-WORD``), left out with a note where it does.
@@ -163,16 +163,12 @@ def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
         if not needs:
             kept += group
             continue
+        wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
+        note = f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
         for position, cell in enumerate(group):
-            text = note(needs) if position == 0 else ""
+            text = note if position == 0 else ""
             kept.append({"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": text})
     return kept
-
-
-def note(needs: Collection[str]) -> str:
-    """Markdown that says what a part of a page would need to be shown."""
-    wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
-    return f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
 
 
 def missing_lines(name: str, cells: Collection[Mapping[str, object]], lacking: Collection[str]) -> list[str]:
@@ -187,20 +183,17 @@ def missing_lines(name: str, cells: Collection[Mapping[str, object]], lacking: C
 
 # Run one notebook with papermill: parameters checked before, a whole file or a kept partial one after.
 
-SOCKET_PATH_LIMIT = 60
-"""Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
 TRANSPORT = "ipc"
 """How a kernel is spoken to: by files that only its owner can open, never by a port, which others on the machine can
 reach."""
-SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
-"""Where sockets lie where the user's own folder for temporary files has too long a name."""
 
 
 def notebook_key(source: Path, parameters: Mapping[str, object], fields: Mapping[str, object]) -> str:
     """Key of one execution: the cells, the parameters, ``fields`` (preset and data) and the code imported."""
     cells = read_cells(source)
     parts = [[cell["cell_type"], cell["source"], cell.get("metadata", {})] for cell in cells]
-    code = "\n".join(_without_magics(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    lines = [line for cell in cells if cell["cell_type"] == "code" for line in cell["source"].splitlines()]
+    code = "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
     try:
         modules = direct_imports(ast.parse(code))
     except SyntaxError as error:
@@ -232,8 +225,12 @@ def run_notebook(
     started = time.monotonic()
     try:
         try:
-            with _kernel_folder() as folder:
-                _execute(_prepared(source, folder, lacking), part, parameters, folder, source.parent)
+            with kernel_folder() as folder:
+                notebook = json.loads(source.read_text(encoding="utf-8"))
+                notebook["cells"] = without_unmet(notebook["cells"], lacking)
+                prepared = Path(folder) / source.name
+                prepared.write_text(json.dumps(notebook), encoding="utf-8")
+                _execute(prepared, part, parameters, folder, source.parent)
         finally:
             hide_credentials(part)
     except Exception as error:
@@ -255,7 +252,7 @@ def run_notebook(
 
 
 def keep_execution(part: Path, target: Path, about: Mapping[str, object]) -> None:
-    """Return once an executed notebook has gone to its place, and then what is known of the execution beside it."""
+    """Move an executed notebook to its place, then write what is known of the execution beside it."""
     sidecar = target.with_suffix(".json")
     digest = file_digest(part)
     flush(part)
@@ -323,64 +320,26 @@ def _execute(source: Path, part: Path, parameters: Mapping[str, object], folder:
     )
 
 
-def _prepared(source: Path, folder: str, lacking: Collection[str]) -> Path:
-    """Copy of the notebook in the folder, without the cells that cannot run for want of something lacking."""
-    notebook = json.loads(source.read_text(encoding="utf-8"))
-    notebook["cells"] = without_unmet(notebook["cells"], lacking)
-    prepared = Path(folder) / source.name
-    prepared.write_text(json.dumps(notebook), encoding="utf-8")
-    return prepared
-
-
-@contextmanager
-def _kernel_folder() -> Iterator[str]:
-    """Short-lived folder for one kernel's connection and profile, which spares the user's own."""
-    place = _socket_place()
-    with tempfile.TemporaryDirectory(prefix="remi-", dir=place, ignore_cleanup_errors=True) as folder:
-        write_specification(Path(folder))
-        known = os.environ.get("JUPYTER_PATH")
-        own = {"IPYTHONDIR": folder, "JUPYTER_PATH": os.pathsep.join(filter(None, [folder, known]))}
-        with variables(own):
-            yield folder
-
-
-def _socket_place() -> str:
-    """A folder for temporary files in which the names of a kernel's sockets are short enough."""
-    known = [tempfile.gettempdir(), *SHORT_FOLDERS]
-    for place in known:
-        if len(place) <= SOCKET_PATH_LIMIT - len("/remi-12345678") and os.access(place, os.W_OK):
-            return place
-    raise RemiError(
-        f"TMPDIR={known[0]} is too long a path for a kernel's sockets: name a shorter folder in it"
-    )
-
-
 def _failure(source: Path, part: Path, error: Exception) -> str:
+    """Notebook, failing cell (its number in the source, from 1) and the last line of the error."""
     name = getattr(error, "ename", type(error).__name__)
     text = str(getattr(error, "evalue", error)).strip() or "no message"
     last_line = text.splitlines()[-1].strip()
-    index = getattr(error, "cell_index", None)
     if not part.is_file():
         return f"{source.name} failed: {name}: {last_line}"
-    place = "failed" if index is None else f"cell {_failing_cell(part)}"
+    place = "failed"
+    if getattr(error, "cell_index", None) is not None:
+        # Cells that papermill put in are not counted.
+        added = {"injected-parameters", "papermill-error-cell-tag"}
+        cells = [cell for cell in read_cells(part) if not added & set(tags(cell))]
+        ends = [cell["metadata"].get("papermill", {}) for cell in cells]
+        failed = [
+            at
+            for at, end in enumerate(ends, start=1)
+            if end.get("exception") or end.get("status") == "failed"
+        ]
+        place = f"cell {next(iter(failed), len(cells))}"
     return f"{source.name}, {place}: {name}: {last_line}; partial notebook: {part}"
-
-
-def _failing_cell(part: Path) -> int:
-    """Number of the failing cell in the source, from 1: cells that papermill put in are not counted."""
-    added = {"injected-parameters", "papermill-error-cell-tag"}
-    cells = [cell for cell in read_cells(part) if not added & set(tags(cell))]
-    failed = (number for number, cell in enumerate(cells, start=1) if _status(cell) == "failed")
-    return next(failed, len(cells))
-
-
-def _status(cell: Mapping[str, object]) -> object:
-    papermill = cell["metadata"].get("papermill", {})
-    return "failed" if papermill.get("exception") else papermill.get("status")
-
-
-def _without_magics(code: str) -> str:
-    return "\n".join("pass" if line.startswith(("%", "!")) else line for line in code.splitlines())
 
 
 # The log of a run: one JSON line an event, each step with its start, seconds, peak memory and outcome.
@@ -395,7 +354,7 @@ class RunLog:
     path: Path
 
     def add(self, row: Mapping[str, object]) -> None:
-        """Return once the row is the file's last line."""
+        """Write the row as the file's last line."""
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as stream:
@@ -435,13 +394,13 @@ class RunLog:
             self.add({**row, "start": start, "seconds": seconds, **measured, **outcome})
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def log_name() -> str:
     """A name for the log of a run that begins now in this process."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 # What a page shows that is stored beside the code: digests of it for the page's key, and what is not stored.
@@ -454,32 +413,26 @@ BENCHMARKS = "benchmarks"
 """Parameter of a notebook that shows a stored benchmark: the newest."""
 
 
-def shown_by(source: Path, preset: Preset, given: Mapping[str, object]) -> dict[str, object]:
-    """Digests of all that a notebook shows and that is stored beside the code."""
+def shown_by(
+    source: Path, preset: Preset, given: Mapping[str, object]
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Digests of all that a notebook shows and that is stored beside the code; and what is not, of ``NEEDS``."""
     declared = declared_parameters(source)
     shown: dict[str, object] = {}
+    lacking = []
     if STORED in declared:
         path = project_root() / "stored" / str(given.get(STORED, declared[STORED].default)) / "audit.json"
         shown[STORED] = file_digest(path) if path.is_file() else None
     if STUDIES in declared:
-        shown[STUDIES] = study_digests(preset.name, _studies_of(source))
+        wanted = str(declared[STUDIES].default).split()
+        shown[STUDIES] = stored = study_digests(preset.name, wanted)
+        if not stored.keys() >= set(wanted):
+            lacking.append(STUDY)
     if BENCHMARKS in declared:
         shown[BENCHMARKS] = digests()
-    return shown
-
-
-def not_stored(source: Path, preset: Preset) -> tuple[str, ...]:
-    """What a notebook shows and is not stored, of ``NEEDS``: a study for the preset, or any benchmark."""
-    wanted = _studies_of(source)
-    lacking = [] if study_digests(preset.name, wanted).keys() >= set(wanted) else [STUDY]
-    if BENCHMARKS in declared_parameters(source) and newest() is None:
-        lacking.append(BENCHMARK)
-    return tuple(lacking)
-
-
-def _studies_of(source: Path) -> list[str]:
-    declared = declared_parameters(source)
-    return str(declared[STUDIES].default).split() if STUDIES in declared else []
+        if newest() is None:
+            lacking.append(BENCHMARK)
+    return shown, tuple(lacking)
 
 
 # The steps of a preset: which notebooks to run with which parameters, what is done already, and running the rest.
@@ -546,7 +499,7 @@ def plan(
             name = f"{source.stem}-{variant}" if variant else source.stem
             values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **own}
             check_parameters(source, values)
-            shown = shown_by(source, preset, given)
+            shown, not_stored = shown_by(source, preset, given)
             key = notebook_key(source, values, fields | shown)
             target = store.notebook_path(preset.name, name)
             done = is_done(target, key, frozen=store.frozen)
@@ -558,7 +511,7 @@ def plan(
                     parameters=values,
                     target=target,
                     key=key,
-                    lacking=(*lacking, *not_stored(source, preset)),
+                    lacking=(*lacking, *not_stored),
                     done=done,
                 )
             )
@@ -574,10 +527,11 @@ def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:
     sources = sorted(path for path in folder.glob("*.ipynb") if not path.name.endswith(".part.ipynb"))
     if not sources:
         raise UsageError(f"no notebooks in {folder}")
-    for name in only:
-        if not name or not any(_matches(source, name) for source in sources):
+    begun = [name.removesuffix(".ipynb") for name in only]
+    for name, start in zip(only, begun, strict=True):
+        if not name or not any(source.stem.startswith(start) for source in sources):
             raise UsageError(f"no notebook {name!r} {nearest(name, [source.stem for source in sources])}")
-    return tuple(source for source in sources if not only or any(_matches(source, name) for name in only))
+    return tuple(source for source in sources if not only or source.stem.startswith(tuple(begun)))
 
 
 def run(
@@ -600,19 +554,14 @@ def run(
     seconds = {step.name: execution_record(step.target).get("seconds") for step in steps}
     known = {name: value for name, value in seconds.items() if value is not None}
     names = tuple(step.name for step in steps)
-    with tempfile.TemporaryDirectory(prefix="remi-told-") as told, _logged(preset, store, jobs, names) as log:
+    log = RunLog(store.log_path(preset.name, log_name()))
+    about = {"preset": preset.name, "fingerprint": preset.fingerprint(), "jobs": jobs, "steps": names}
+    with tempfile.TemporaryDirectory(prefix="remi-told-") as told, log.run(about):
         progress = Progress(names, known, jobs=jobs, say=say, folder=Path(told))
         with worker_pool(jobs, _prepare, (store, jobs, told)) as pool:
             for _, stage in groupby(steps, key=lambda step: bool(step.variant)):
-                _run_stage(_Stage(pool, jobs, progress, log), list(stage))
+                _run_stage(pool, jobs, list(stage), progress=progress, log=log)
     return len(steps)
-
-
-@contextmanager
-def _logged(preset: Preset, store: Store, jobs: int, names: Sequence[str]) -> Iterator[RunLog]:
-    log = RunLog(store.log_path(preset.name, log_name()))
-    with log.run({"preset": preset.name, "fingerprint": preset.fingerprint(), "jobs": jobs, "steps": names}):
-        yield log
 
 
 def default_jobs() -> int:
@@ -623,29 +572,22 @@ def default_jobs() -> int:
     return 2 if enough and len(os.sched_getaffinity(0)) >= 2 else 1
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """Where steps run, how many at a time, and who is told."""
-
-    pool: ProcessPoolExecutor
-    jobs: int
-    progress: Progress
-    log: RunLog
-
-
-def _run_stage(where: _Stage, steps: list[Step]) -> None:
+def _run_stage(
+    pool: ProcessPoolExecutor, jobs: int, steps: Sequence[Step], *, progress: Progress, log: RunLog
+) -> None:
+    """Run steps that may run side by side, ``jobs`` at a time; after a failure no further one starts."""
     waiting, running = list(steps), dict[Future, Step]()
     failure: BaseException | None = None
     while running or (waiting and failure is None):
-        while waiting and failure is None and len(running) < where.jobs:
+        while waiting and failure is None and len(running) < jobs:
             step = waiting.pop(0)
-            where.progress.start(step.name)
-            running[where.pool.submit(_run_step, step, where.log)] = step
-        where.progress.hear()
+            progress.start(step.name)
+            running[pool.submit(_run_step, step, log)] = step
+        progress.hear()
         for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
             step = running.pop(future)
             if future.exception() is None:
-                where.progress.finish(step.name)
+                progress.finish(step.name)
             else:
                 failure = failure or future.exception()
     if failure is not None:
@@ -653,7 +595,7 @@ def _run_stage(where: _Stage, steps: list[Step]) -> None:
 
 
 def _run_step(step: Step, log: RunLog) -> None:
-    """In a worker: return once the notebook was run, by this run or by another one that was waited for."""
+    """In a worker: run the notebook, unless another run that was waited for has."""
     store = Store()
     preset = step.target.relative_to(store.root).parts[0]
     with locked(store.root, [f"{preset}-{step.name}"]) as waited, log.step(step.name, in_children=True):
@@ -674,10 +616,6 @@ def _prepare(store: Store, jobs: int, told: str) -> None:
     if store.frozen:
         os.environ[FROZEN] = "1"
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
-
-
-def _matches(source: Path, name: str) -> bool:
-    return source.stem.startswith(name.removesuffix(".ipynb"))
 
 
 def _typed_parameters(sources: Sequence[Path], texts: Mapping[str, str]) -> dict[str, object]:

@@ -12,12 +12,13 @@ import platform
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup
 
 from remi_book.publishing import (
     Edition,
@@ -30,7 +31,7 @@ from remi_book.publishing import (
     pages_listed,
     pages_of,
 )
-from remi_book.publishing import check_out as check_out_of_publishing
+from remi_book.publishing import check_out as check_book_out
 from remi_book.running import Step, plan, read_cells
 from remi_book.words import as_html, as_markdown
 from remi_core import __version__
@@ -52,7 +53,11 @@ def figure_files(steps: Sequence[Step]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     index = []
     for step in steps:
-        for number, image in enumerate(_images(step), start=1):
+        outputs = [output for cell in read_cells(step.target) for output in cell.get("outputs", [])]
+        texts = ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
+        pages = (BeautifulSoup(text, "html.parser") for text in texts)
+        images = [image for page in pages for image in page.select(f'img[src^="{START}"]')]
+        for number, image in enumerate(images, start=1):
             name = f"{step.name}-{number:02d}.svg"
             files[name] = base64.b64decode(str(image["src"]).removeprefix(START))
             figure = image.find_parent("figure")
@@ -69,28 +74,10 @@ def figure_files(steps: Sequence[Step]) -> dict[str, bytes]:
     return files | {"index.json": f"{text}\n".encode()}
 
 
-def _images(step: Step) -> Iterator[Tag]:
-    for cell in read_cells(step.target):
-        for output in cell.get("outputs", []):
-            page = BeautifulSoup("".join(output.get("data", {}).get("text/html", "")), "html.parser")
-            yield from page.select(f'img[src^="{START}"]')
-
-
 # The texts of a deposit: the claim table as CSV, the page that comes first, and names in place of local paths.
 
-COLUMNS = (
-    "id",
-    "section",
-    "claim",
-    "published",
-    "value",
-    "unit",
-    "ci_low",
-    "ci_high",
-    "null_kind",
-    "null_low",
-)
-COLUMNS += ("null_high", "n", "seeds", "rule", "verdict", "reason", "notebook")
+COLUMNS = "id section claim published value unit ci_low ci_high null_kind null_low null_high n".split()
+COLUMNS += "seeds rule verdict reason notebook".split()
 
 
 def claims_csv(rows: Sequence[Mapping[str, object]]) -> str:
@@ -124,52 +111,11 @@ def with_names(text: str, named: Mapping[str, str]) -> str:
 def readme(preset: Preset, about: Mapping[str, object]) -> str:
     """The page that a finder of the archive reads first."""
     title = with_names(preset.title, local_names(preset))
-    return f"""# Results of preset {as_markdown(preset.name)}
-
-{as_markdown(title)}.
-
-Made by the package remi-core {about["package"]}, from the preset with fingerprint `{about["fingerprint"]}`.
-It holds {about["records"]} records, {about["figures"]} figures and {about["claims"]} rows of the claim table.
-
-| file | what it is |
-| --- | --- |
-| `claims.json`, `claims.csv` | every claim with value, interval, null and verdict, as `remi report` prints them |
-| `figures/` | the figures of the notebooks; `figures/index.json` has the text and the caption of each |
-| `records/PRESET/SEED/VARIANT/` | arrays (`.npz`, no pickles), each with a `.json` that tells where it came from |
-| `preset.json` | every choice that changes a number |
-| `requirements.lock` | versions of all packages |
-| `about.json` | counts, fingerprints |
-| `manifest-sha256.txt` | SHA-256 of every other file |
-
-To check it: `sha256sum -c manifest-sha256.txt` in this folder.
-To make it again: install `requirements.lock`, then
-`remi run --preset {preset.name}` and `remi deposit --preset {preset.name}`.
-To cite it: `CITATION.cff`, with the fingerprint above.
-
-Code is under the MIT licence (`LICENSE`); records, figures and text are under CC BY 4.0 (`LICENSE-text`).
-No row of a real data set is part of it. Paths of the machine are left out; where a record names a folder, only its
-last part stands.
-"""
+    names = {"preset": as_markdown(preset.name), "title": as_markdown(title), "name": preset.name}
+    return filled("deposit.md", {**about, **names})
 
 
 # The front page of several books side by side: what each preset is, how much was run, and the way in.
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #222832; --muted: #4d5863; --ground: #fff; --card: #f5f7f9;
-  --line: #c9d2da; --link: #0b4fae; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --muted: #b4bfc9; --ground: #14181e; --card: #1f252d;
-  --line: #46525e; --link: #9cc6ff; } }
-body { background: var(--ground); color: var(--ink); font: 1.05rem/1.6 system-ui, sans-serif; margin: 0; }
-main { margin: 0 auto; max-width: 46rem; padding: 2.5rem 1.2rem; }
-h1 { font-size: 1.9rem; line-height: 1.25; margin: 0 0 .6rem; }
-h2 { font-size: 1.25rem; margin: 0 0 .3rem; }
-ul { list-style: none; padding: 0; }
-li { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; margin: 1rem 0;
-  padding: 1rem 1.2rem; }
-p { margin: .3rem 0; overflow-wrap: anywhere; }
-p.detail { color: var(--muted); font-size: .92rem; }
-a { color: var(--link); }
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,44 +132,26 @@ class Shown:
     fingerprint: str
 
 
+def filled(template: str, texts: Mapping[str, object]) -> str:
+    """The text of a file in ``templates/`` with each ``$name`` replaced."""
+    path = Path(__file__).parent / "templates" / template
+    return Template(path.read_text(encoding="utf-8")).substitute(texts)
+
+
 def front_page(presets: Sequence[Shown]) -> str:
     """HTML of the page, whole in itself: no script, no other file but the mark of the first book."""
     cards = "\n".join(map(_card, presets))
-    icon = as_html(presets[0].name)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>The ReMi book, by preset</title>
-<link rel="icon" href="{icon}/_static/logo.svg">
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>The ReMi book, by preset</h1>
-<p>The same notebooks on several sets of models. A verdict belongs to a preset: what holds on one set of models is
-no result about another. Every page of each book has a switch to the same page of the others.</p>
-<ul>
-{cards}
-</ul>
-</main>
-</body>
-</html>
-"""
+    return filled("front_page.html", {"icon": as_html(presets[0].name), "cards": cards})
 
 
 def _card(one: Shown) -> str:
     counted = ", ".join(f"{count} {as_html(word)}" for word, count in one.verdicts.items())
     claims = f"Claims: {counted}." if counted else "No claims: nothing was run for this preset."
     remark = f'<p class="detail">{as_html(one.remark)}</p>' if one.remark else ""
-    return f"""<li>
-<h2><a href="{as_html(one.name)}/index.html">{as_html(one.name)}</a></h2>
-<p>{as_html(one.title)}</p>
-{remark}
-<p class="detail">{one.n_run} of {one.n_pages} notebook pages run. {claims}</p>
-<p class="detail">Fingerprint <code>{as_html(one.fingerprint[:16])}</code></p>
-</li>"""
+    names = {"name": one.name, "title": one.title, "fingerprint": one.fingerprint[:16]}
+    texts = {key: as_html(text) for key, text in names.items()}
+    counts = {"n_run": one.n_run, "n_pages": one.n_pages, "claims": claims, "remark": remark}
+    return filled("front_page_card.html", texts | counts)
 
 
 # Several presets side by side: a book each, one page in front that links them, and a switch on every page.
@@ -243,7 +171,7 @@ def build_site(
         UsageError: if ``out`` is a folder with other content, before anything is built.
         RemiError: if a build has warnings or fails; they are said line by line before.
     """
-    check_out_of_publishing(out)
+    check_book_out(out)
     edition = site_edition(presets, store, repository)
     inputs = {one.name: book_inputs(one, store, plan(one, store), edition) for one in presets}
     page = front_page([shown(one, store, inputs[one.name]) for one in presets])
@@ -280,8 +208,7 @@ def shown(preset: Preset, store: Store, fingerprint: str) -> Shown:
     n_run = sum(step.done for step in steps if step.name in listed)
     verdicts: Counter[str] = Counter()
     if store.list(preset.name):
-        from remi_book.claims import report_rows
-        from remi_lab.results import Results
+        from remi_book.claims import report_rows  # brings pandas
 
         rows = report_rows(Results(preset, store))
         verdicts = Counter(str(row["verdict"]) for row in rows if "." not in str(row["id"]))
@@ -355,7 +282,14 @@ def write_deposit(preset: Preset, store: Store, out: Path) -> int:
     """
     check_out(out)
     steps = plan(preset, store)
-    check_done(preset, steps, store)
+    missing = [step.name for step in steps if not step.done]
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        named = "" if store.root == default_root() else f" --store {store.root}"
+        raise RemiError(
+            f"preset {preset.name!r}: {missing[0]}{others} of {len(steps)} notebooks not run as they are now: "
+            f"remi run --preset {preset.name}{named}"
+        )
     files = deposit_files(preset, store, steps)
     for name, content in files.items():
         found = traces(_bytes(content), places=[project_root(), store.root, Path.cwd()])
@@ -369,7 +303,7 @@ def write_deposit(preset: Preset, store: Store, out: Path) -> int:
 
 
 def check_out(out: Path) -> None:
-    """Nothing.
+    """Check that an archive can be written to a file.
 
     Raises:
         UsageError: if no archive can or should be written there.
@@ -385,22 +319,6 @@ def check_out(out: Path) -> None:
         ours = False
     if not ours:
         raise UsageError(f"--out {out} is something that is not a deposit of ours; name a new file")
-
-
-def check_done(preset: Preset, steps: Sequence[Step], store: Store) -> None:
-    """Nothing.
-
-    Raises:
-        RemiError: if a notebook was not run; says the command that runs it.
-    """
-    missing = [step.name for step in steps if not step.done]
-    if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        named = "" if store.root == default_root() else f" --store {store.root}"
-        raise RemiError(
-            f"preset {preset.name!r}: {missing[0]}{others} of {len(steps)} notebooks not run as they are now: "
-            f"remi run --preset {preset.name}{named}"
-        )
 
 
 def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, Content]:
@@ -436,14 +354,15 @@ def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[s
 
 def record_files(store: Store, preset: Preset, named: Mapping[str, str]) -> dict[str, Content]:
     """Arrays and provenance of the preset's records by name; of several keys of a record the last used one."""
-    latest: dict[tuple[object, ...], Entry] = {}
+    latest: dict[tuple[object, ...], tuple[float, Entry]] = {}
     for entry in store.list(preset.name):
         a = entry.address
         kind = (a.seed, a.variant, a.measurement, a.dataset)
-        if kind not in latest or _used(entry) >= _used(latest[kind]):
-            latest[kind] = entry
+        used = entry.path.with_suffix(".json").stat().st_mtime
+        if kind not in latest or used >= latest[kind][0]:
+            latest[kind] = used, entry
     files: dict[str, Content] = {}
-    for entry in latest.values():
+    for _, entry in latest.values():
         about = entry.path.with_suffix(".json")
         files[entry.path.relative_to(store.root).as_posix()] = entry.path
         files[about.relative_to(store.root).as_posix()] = _provenance(about, entry.path, named)
@@ -461,16 +380,12 @@ def _provenance(about: Path, arrays: Path, named: Mapping[str, str]) -> bytes:
 
 
 def write_archive(path: Path, folder: str, files: Mapping[str, Content]) -> None:
-    """Return once the archive holds the files, in their order, in a folder of that name."""
+    """Write the files into an archive, in their order, in a folder of that name."""
     with ZipFile(path, "w", ZIP_STORED) as archive:
         for name, content in files.items():
             member = ZipInfo(f"{folder}/{name}", date_time=DATE)
             member.external_attr, member.create_system = FILE_MODE, UNIX
             archive.writestr(member, _bytes(content))
-
-
-def _used(entry: Entry) -> float:
-    return entry.path.with_suffix(".json").stat().st_mtime
 
 
 def _bytes(content: Content) -> bytes:

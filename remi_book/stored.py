@@ -10,7 +10,7 @@ from pathlib import Path
 from remi_book.chapters import organism
 from remi_book.claims import NOT_TESTABLE, SHOWN, get_claim, ledger_rows, report_rows
 from remi_book.figures import output
-from remi_book.running import Step, default_jobs, execution_record, plan, run
+from remi_book.running import default_jobs, execution_record, plan, run
 from remi_book.tables import by_seed
 from remi_core.errors import UsageError
 from remi_core.files import written_whole
@@ -22,9 +22,8 @@ from remi_lab.results import Results
 
 # The verdicts a preset is known to have, kept in ``stored/expected.json``: compared with a report, or written anew.
 #
-# ``python -m remi_book.stored expected NAME`` writes those of preset NAME, from what was run; do it only where
-# a changed
-# verdict is meant, and say why in the change.
+# ``python -m remi_book.stored expected NAME`` writes those of preset NAME, from what was run; do it only where a
+# changed verdict is meant, and say why in the change.
 
 Rows = Sequence[Mapping[str, object]]
 Expected = Mapping[str, Sequence[object]]
@@ -38,14 +37,14 @@ def expected_path() -> Path:
 
 def verdicts_of(rows: Rows) -> dict[str, list[object]]:
     """The part of a report that is compared: verdict and, for judged rows, the side of the boundary."""
-    return {str(row["id"]): [row["verdict"], _side(row)] for row in rows}
-
-
-def _side(row: Mapping[str, object]) -> int | None:
-    if row["verdict"] in (NOT_TESTABLE, SHOWN) or row["value"] is None:
-        return None
-    gap = float(row["value"]) - get_claim(str(row["id"])).boundary
-    return (gap > 0) - (gap < 0)
+    verdicts = {}
+    for row in rows:
+        name, side = str(row["id"]), None
+        if row["verdict"] not in (NOT_TESTABLE, SHOWN) and row["value"] is not None:
+            gap = float(row["value"]) - get_claim(name).boundary
+            side = (gap > 0) - (gap < 0)
+        verdicts[name] = [row["verdict"], side]
+    return verdicts
 
 
 def stored_verdicts(preset: str, path: Path) -> dict[str, list[object]]:
@@ -83,20 +82,14 @@ def write_expected(preset: str, rows: Rows, path: Path) -> None:
     """Store a report's verdicts as those that the preset is known to have; other presets' stay."""
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     stored[preset] = verdicts_of(rows)
-    with written_whole(path) as part:
-        part.write_text(_text(stored), encoding="utf-8")
-
-
-def _text(stored: Mapping[str, Expected]) -> str:
-    """JSON with one line a row, so that a changed verdict is one changed line."""
+    # One line a row, so that a changed verdict is one changed line.
     blocks = []
-    for preset in sorted(stored):
-        lines = [
-            f"  {json.dumps(row)}: {json.dumps(entry, ensure_ascii=False)}"
-            for row, entry in stored[preset].items()
-        ]
-        blocks.append(f" {json.dumps(preset)}: {{\n" + ",\n".join(lines) + "\n }")
-    return "{\n" + ",\n".join(blocks) + "\n}\n"
+    for name in sorted(stored):
+        entries = {row: json.dumps(entry, ensure_ascii=False) for row, entry in stored[name].items()}
+        lines = ",\n".join(f"  {json.dumps(row)}: {entry}" for row, entry in entries.items())
+        blocks.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
+    with written_whole(path) as part:
+        part.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="utf-8")
 
 
 # The figure of the README, drawn from the store: ``python -m remi_book.stored`` draws it again.
@@ -119,9 +112,8 @@ def draw(results: Results, target: Path) -> Path:
 
 # Stored results: what a preset that takes too long for a reader's machine has shown, with how it was had.
 #
-# ``python -m remi_book.stored results smollm2 00 01 02 05 06 08`` runs those notebooks of the preset where they
-# are not done,
-# and writes ``stored/smollm2/report.json`` and, with the audit among them, ``stored/smollm2/audit.json``.
+# ``python -m remi_book.stored results smollm2 00 01 02 05 06 08`` runs those notebooks of the preset where they are not
+# done, and writes ``stored/smollm2/report.json`` and, with the audit among them, ``stored/smollm2/audit.json``.
 
 AUDIT = "08_audit"
 
@@ -148,22 +140,23 @@ def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Pa
         "versions": library_versions(),
         "seconds of measuring": measuring_seconds(preset, store),
     }
-    written, results = [], Results(preset, store)
+    contents, results = {}, Results(preset, store)
     if others:
         rows = [row for step in others for row in report_rows(results, notebook=step.name)]
         rows.sort(key=lambda row: ledger_rows(preset).index(str(row["id"])))
-        written.append(_write(preset, "report", {**about, **_seconds(others), "rows": rows}))
+        contents["report"] = others, {"rows": rows}
     if audit:
-        written.append(_write(preset, "audit", {**about, **_seconds(audit), "findings": _findings(results)}))
+        contents["audit"] = audit, {"findings": _findings(results)}
+    written = []
+    for name, (done, content) in contents.items():
+        taken = {step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in done}
+        whole = {**about, "seconds of notebooks": taken, **content}
+        target = project_root() / "stored" / preset.name / f"{name}.json"
+        with written_whole(target) as part:
+            text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
+            part.write_text(text + "\n", encoding="utf-8")
+        written.append(target)
     return written
-
-
-def _seconds(steps: Sequence[Step]) -> dict[str, object]:
-    return {
-        "seconds of notebooks": {
-            step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in steps
-        }
-    }
 
 
 def measuring_seconds(preset: Preset, store: Store) -> int:
@@ -183,14 +176,6 @@ def _findings(results: Results) -> list[Mapping[str, object]]:
 
     table = finding_table(run_switches(results))
     return json.loads(table.to_json(orient="records", double_precision=6))
-
-
-def _write(preset: Preset, name: str, about: Mapping[str, object]) -> Path:
-    target = project_root() / "stored" / preset.name / f"{name}.json"
-    with written_whole(target) as part:
-        text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
-        part.write_text(text + "\n", encoding="utf-8")
-    return target
 
 
 def main(words: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ from remi_directives import ResultDirective, page_reference
 from remi_results import (
     NOT_RUN,
     Claim,
-    format_number,
     format_range,
+    number_or_dash,
     read_claims,
     read_json,
     read_stored,
@@ -121,12 +121,12 @@ def _published_cell(claim: Claim) -> Cell:
 def _value_cell(claim: Claim) -> Cell:
     if claim.value is None:
         return [paragraph("—")]
-    cell = [paragraph(f"{format_number(claim.value)} {claim.unit}".strip())]
+    cell = [paragraph(f"{number_or_dash(claim.value)} {claim.unit}".strip())]
     interval = format_range(claim.ci_low, claim.ci_high)
     if interval:
         cell.append(paragraph(f"95 % interval {interval}", style="remi-detail"))
     if claim.seeds:
-        seeds: Sequence[str] = [format_number(value) for value in claim.seeds]
+        seeds: Sequence[str] = [number_or_dash(value) for value in claim.seeds]
         cell.append(paragraph(f"by seed: {'; '.join(seeds)}", style="remi-detail"))
     if claim.n is not None:
         cell.append(paragraph(f"n = {claim.n} clusters", style="remi-detail"))

@@ -17,7 +17,7 @@ from docutils import nodes
 from remi_results import (
     FACT_KEYS,
     NOT_RUN,
-    format_number,
+    number_or_dash,
     read_json,
     refuse_missing,
 )
@@ -89,7 +89,7 @@ class StatusDirective(ResultDirective):
             [paragraph("", page_reference(str(entry["notebook"]), source=self.env.docname))],
             [paragraph(finished)],
             [paragraph(str(entry.get("ended") or "—"))],
-            [paragraph(format_number(entry["seconds"]))],
+            [paragraph(number_or_dash(entry["seconds"]))],
             [paragraph(str(entry["device"] or "—"))],
         ]
 

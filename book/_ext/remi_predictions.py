@@ -16,8 +16,8 @@ from remi_directives import ResultDirective
 from remi_results import (
     NOT_RUN,
     Claim,
-    format_number,
     format_range,
+    number_or_dash,
     read_claims,
     read_json,
     refuse_missing,
@@ -56,7 +56,7 @@ class Declared:
         """Each direction that can be predicted, in words."""
         if self.by_outcome:
             return {ABOVE: "the rule holds", NEITHER: "mixed or open", BELOW: "the rule fails"}
-        edge, near = (f"{one:.3g}".replace("-", "−") for one in (self.boundary, self.smallest_effect))
+        edge, near = number_or_dash(self.boundary), number_or_dash(self.smallest_effect)
         return {
             ABOVE: f"above {edge}",
             NEITHER: f"within {near} of {edge}, or not told apart from it",
@@ -158,7 +158,7 @@ def _outcome(one: Declared, claim: Claim | None) -> dict[str, object] | None:
     return {
         "direction": one.direction(claim),
         "verdict": claim.verdict,
-        "value": format_number(claim.value),
+        "value": number_or_dash(claim.value),
         "interval": f"95 % interval {interval}" if interval else "",
         "low": claim.ci_low,
         "high": claim.ci_high,

@@ -25,6 +25,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from remi_book.figures.style import number
+
 NOT_RUN = "not run yet for this preset"
 
 FACT_KEYS: Mapping[str, str] = {
@@ -144,20 +146,13 @@ def _claims(rows: list[object]) -> tuple[Claim, ...]:
     return tuple(Claim.from_json(row, position=index) for index, row in enumerate(rows, start=1))
 
 
-def format_number(value: float | None) -> str:
-    """Number in three significant digits with a true minus sign; an em dash for None."""
-    if value is None:
-        return "—"
-    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        mantissa, exponent = f"{value:.1e}".split("e")
-        superscript = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{mantissa} × 10{superscript}".replace("-", "−")
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-    return text.replace("-", "−")
+def number_or_dash(value: float | None) -> str:
+    """The number as every figure and chapter of the book writes it; an em dash for None."""
+    return "—" if value is None else number(value)
 
 
 def format_range(low: float | None, high: float | None) -> str:
     """Interval in words that a screen reader can say, such as "0.1 to 0.4"; empty where it is absent."""
     if low is None or high is None:
         return ""
-    return f"{format_number(low)} to {format_number(high)}"
+    return f"{number(low)} to {number(high)}"

@@ -11,35 +11,32 @@ from bs4 import BeautifulSoup
 from sphinx.ext.napoleon import Config as NapoleonConfig
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
+from remi_book.figures import output
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 
 from remi_accessibility import MENDS  # noqa: E402
 from remi_api import with_its_beginning  # noqa: E402
+from remi_claims import _null_cell, _value_cell  # noqa: E402
 from remi_drills import DrillDirective, FuzzDirective  # noqa: E402
 from remi_offline import mathjax_files, mathjax_source, unique_scripts  # noqa: E402
-from remi_results import Claim, format_number, format_range, read_json  # noqa: E402
+from remi_results import Claim, read_json  # noqa: E402
 from remi_tables import make_table, paragraph  # noqa: E402
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0.00"),
-        (-0.25, "−0.250"),
-        (12.345, "12.3"),
-        (123.4, "123"),
-        (-69612.0, "−69,612"),
-        (2.5e-5, "2.5 × 10⁻⁵"),
-        (None, "—"),
-    ],
-)
-def test_numbers_are_shown_in_three_digits(value: float | None, text: str) -> None:
-    assert format_number(value) == text
-
-
-def test_an_interval_needs_both_ends() -> None:
-    assert format_range(-1, 2) == "−1.00 to 2.00"
-    assert format_range(None, 2) == ""
+def test_a_row_reads_the_same_on_the_front_page_and_in_its_chapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    glued: dict[str, str] = {}
+    monkeypatch.setattr(output, "glue", lambda name, text, **_: glued.update({name: text}))
+    for value in (0.0, 0.5, -0.25, 12.345, 12.0, 1500.4, -69612.0, 2.5e-5, 0.05):
+        null = {"kind": "shuffled", "low": -value, "high": value / 3}
+        row = dict.fromkeys(Claim.__dataclass_fields__, "") | {"id": "C1", "value": value, "null": null}
+        row |= {"ci_low": value, "ci_high": value * 2, "seeds": [value, value / 7], "n": None}
+        output.glue_rows([row])
+        claim = Claim.from_json(row, position=1)
+        shown, interval, seeds = (node.astext() for node in _value_cell(claim))
+        assert shown == glued["C1_value"] and interval == f"95 % interval {glued['C1_interval']}"
+        assert seeds.removeprefix("by seed: ").split("; ") == glued["C1_seeds"].split(", ")
+        assert glued["C1_null"] == ": ".join(node.astext() for node in reversed(_null_cell(claim)))
 
 
 def test_a_claim_without_a_key_is_refused_by_name() -> None:

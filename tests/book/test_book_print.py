@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from remi_book import publishing
-from remi_book.commands.book import pdf_line
+from remi_book.cli import pdf_line
 from remi_book.publishing import one_page, print_book
 from remi_core.errors import RemiError
 

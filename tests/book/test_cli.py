@@ -52,8 +52,8 @@ def complaint(words: str, capsys: pytest.CaptureFixture[str], *, code: int) -> s
         ("store lst", "no action 'lst' (did you mean 'list'?"),
         ("store prune --keep 0", "--keep: '0' is not a whole number"),
         ("organism pretrain", "--seed"),
-        ("organism pretrain --seed -3", "--seed -3: must be 0 or more"),
-        ("organism pretrain --seed 1 --threads 0", "--threads 0: must be 1 or more"),
+        ("organism pretrain --seed -3", "--seed: '-3' is not a whole number of at least 0"),
+        ("organism pretrain --seed 1 --threads 0", "--threads: '0' is not a whole number of at least 1"),
         ("organism pretrain --seed 1 --out /no/such/folder", "no folder /no/such"),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
     def fail(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr("remi_book.commands.presets.run", fail)
+    monkeypatch.setattr("remi_book.cli.open_store", fail)
     assert "two lines" in complaint("presets", capsys, code=1)
     assert cli.main(["presets", "--verbose"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
 def test_an_interruption_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remi_book.commands.presets.run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("remi_book.cli.open_store", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     said = "remi: interrupted; what is finished is kept; to go on: remi presets\n"
     assert complaint("presets", capsys, code=130) == said
 

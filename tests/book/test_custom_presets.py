@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerFast
 
 from remi_book import cli
 from remi_book.chapters.subspace import further_pairs, many_pairs
-from remi_book.commands import run
 from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError
 from remi_core.sources import ModelSpec
@@ -73,7 +72,7 @@ def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "run_of_running", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr(cli, "run_steps", lambda *_, **__: pytest.fail("ran"))
     if roles.get("misaligned") == "instruct+none":
         roles, message = {"misaligned": "instruct+"}, "expected ID_OR_PATH, ID@REVISION or BASE+ADAPTER"
     assert message in complaint(line(models, **roles), capsys, code=2)
@@ -116,7 +115,7 @@ def test_a_triplet_is_saved_and_found_again(
     models: Path, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(run, "run_of_running", lambda preset, *_, **__: ran.append(preset.name) or 0)
+    monkeypatch.setattr(cli, "run_steps", lambda preset, *_, **__: ran.append(preset.name) or 0)
     adapted = f"instruct+{models / 'adapter'}"
     assert cli.main(line(models, misaligned=adapted).split()) == 0
     preset = get_preset("mine")

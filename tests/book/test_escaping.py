@@ -54,7 +54,7 @@ HOSTILE = (
 )
 EXTENSIONS = "amsmath attrs_inline colon_fence deflist dollarmath html_image replacements smartquotes "
 EXTENSIONS += "substitution tasklist"
-MARKUP = {"tables", "cards", "publishing", "site", "figures.output", "exercises.exercise"}
+MARKUP = {"tables", "cards", "publishing", "site", "figures.output", "exercises.checking", "facts"}
 MARKUP |= {"chapters.tokens", "chapters.organism", "chapters.audit_tables", "chapters.controls"}
 """Modules that write HTML by hand."""
 

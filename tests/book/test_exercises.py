@@ -10,25 +10,55 @@ import numpy as np
 import pytest
 from exercise_answers import RUNS, WRONG
 
-from remi_book.exercises.answers import as_choices, as_number, call, call_for_array
-from remi_book.exercises.chapters import CHAPTERS, exercises_of
-from remi_book.exercises.checking import check
-from remi_book.exercises.exercise import NotYet
-from remi_book.exercises.index import EXERCISES
-from remi_book.exercises.pages import Written, written_exercises
+from remi_book.exercises import paper
+from remi_book.exercises.checking import (
+    CHECKERS,
+    EXERCISES,
+    NotYet,
+    as_choices,
+    as_number,
+    call,
+    call_for_array,
+    check,
+)
 from remi_book.running import read_cells
 from remi_core.errors import UsageError
 from remi_core.keys import direct_imports, imported_modules
 from remi_core.store import project_root
 
 NAMES = list(EXERCISES)
-SECTIONS = {f"{number:02}" for number in range(2, 8)}
-"""Notebooks of the paper's sections, with three exercises each; the others have one."""
+NOTEBOOKS = list(dict.fromkeys(exercise.notebook for exercise in EXERCISES.values()))
+BOX = re.compile(
+    r"^:::\{admonition\} Exercise \d+: (?P<title>[^\n]+)\n:class: exercise\n:name: (?P<name>[\w-]+)\n\n"
+    r"(?P<inside>.*?)^:::$",
+    re.MULTILINE | re.DOTALL,
+)
+FOLDED = re.compile(
+    r"^<details><summary>(?P<summary>[^<]+)</summary>\n\n(?P<inside>.*?)\n\n</details>$",
+    re.MULTILINE | re.DOTALL,
+)
+CODE = re.compile(r"^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@lru_cache(maxsize=32)
+def cells(notebook: str) -> list[dict]:
+    return read_cells(project_root() / "notebooks" / f"{notebook}.ipynb")
+
+
+def boxes(notebook: str) -> dict[tuple[str, str], str]:
+    """(name, title) of each exercise that a notebook sets, in its order → the code of its solution."""
+    found = {}
+    for cell in cells(notebook):
+        for box in BOX.finditer(cell["source"] if cell["cell_type"] == "markdown" else ""):
+            folded = {part["summary"]: part["inside"] for part in FOLDED.finditer(box["inside"])}
+            assert folded["Hint"].strip(), box["name"]
+            found[box["name"].replace("-", ".", 1), box["title"]] = CODE.search(folded["Solution"])["code"]
+    return found
 
 
 @lru_cache(maxsize=1)
-def written() -> dict[str, Written]:
-    return {one.name: one for chapter in CHAPTERS for one in written_exercises(chapter)}
+def code_of_solutions() -> dict[str, str]:
+    return {name: code for notebook in NOTEBOOKS for (name, _), code in boxes(notebook).items()}
 
 
 def run_of(name: str) -> tuple[object, ...]:
@@ -39,7 +69,7 @@ def run_of(name: str) -> tuple[object, ...]:
 def solution(name: str) -> object:
     """The answer that the notebook's solution gives."""
     space: dict[str, object] = dict(RUNS.get(name, {}))
-    exec(compile(written()[name].code, name, "exec"), space)
+    exec(compile(code_of_solutions()[name], name, "exec"), space)
     return space["answer"]
 
 
@@ -50,7 +80,7 @@ def gives_away(message: str, name: str) -> bool:
     words = re.findall(r"[\w-]+", message)
     if EXERCISES[name].kind in ("number", "choice") and not isinstance(right, set | dict):
         return any(check(name, one, *run).state == "right" for one in [*numbers, *words])
-    lines = [line.strip() for line in written()[name].code.splitlines()]
+    lines = [line.strip() for line in code_of_solutions()[name].splitlines()]
     return any(len(line) > 12 and line in message for line in lines)
 
 
@@ -61,16 +91,23 @@ def lacking(right: object, answer: object) -> set[str]:
     return {str(one) for one in right} - {str(one) for one in answer} if isinstance(right, set) else set()
 
 
-def cells(chapter: str) -> list[dict]:
-    return read_cells(project_root() / "notebooks" / f"{CHAPTERS[chapter]}.ipynb")
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_notebook_holds_its_exercises_unanswered(notebook: str) -> None:
+    own = [exercise for exercise in EXERCISES.values() if exercise.notebook == notebook]
+    assert list(boxes(notebook)) == [(exercise.name, exercise.title) for exercise in own]
+    for exercise in own:
+        (source,) = (
+            cell["source"]
+            for cell in cells(notebook)
+            if cell["id"] == f"answer-{exercise.name.replace('.', '-')}"
+        )
+        assert "\nanswer = ...\n" in f"\n{source}\n" and f'check("{exercise.name}", answer' in source
+        assert check(exercise.name, ...).state == "not answered"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_a_notebook_holds_the_exercises_of_its_chapter(chapter: str) -> None:
-    found = [(one.name, one.title) for one in written_exercises(chapter)]
-    assert found == [(one.name, one.title) for one in exercises_of(chapter)]
-    assert len(found) == (3 if CHAPTERS[chapter][:2] in SECTIONS else 1)
-    assert all(one.chapter == chapter for one in exercises_of(chapter))
+def test_every_exercise_is_checked_by_one_function() -> None:
+    check(NAMES[0], None)
+    assert set(CHECKERS) == set(EXERCISES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,34 +131,6 @@ def test_a_message_that_gives_away_is_seen() -> None:
     assert gives_away("it is -0.05625", "gradients.centred")
     assert not gives_away("it is below zero", "gradients.centred")
     assert gives_away("write apart = templates[:, None] != templates", "gradients.distance")
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_an_answer_cell_is_unanswered_and_says_so(chapter: str) -> None:
-    for exercise in exercises_of(chapter):
-        (source,) = (
-            cell["source"]
-            for cell in cells(chapter)
-            if cell["id"] == f"answer-{exercise.name.replace('.', '-')}"
-        )
-        assert (
-            re.search(r"^answer = \.\.\.$", source, re.MULTILINE)
-            and f'check("{exercise.name}", answer' in source
-        )
-    assert check(exercise.name, ...).state == "not answered"
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_the_parts_of_a_page_for_learning_have_their_place(chapter: str) -> None:
-    texts = [cell["source"] for cell in cells(chapter) if cell["cell_type"] == "markdown"]
-    whole, number = "\n".join(texts), int(CHAPTERS[chapter][:2])
-    assert "**Beforehand:**" in texts[0] and "you know" in texts[0]
-    assert whole.count("**Quick check.**") == (1 if 1 <= number <= 16 else 0)
-    ends = ["## Limits", "## Exercises", "## Take away"]
-    if 1 <= number <= 16:
-        ends.insert(0, "## What would change our mind")
-    places = [whole.index(f"{end}\n") for end in ends]
-    assert places == sorted(places)
 
 
 def test_a_function_that_stops_is_told_with_its_line() -> None:
@@ -165,7 +174,7 @@ def test_choices_may_be_numbers_and_are_checked() -> None:
 
 
 def test_an_unknown_exercise_is_refused_with_the_choices() -> None:
-    with pytest.raises(UsageError, match="did you mean 'gradients'"):
+    with pytest.raises(UsageError, match=r"did you mean 'gradients\.centred'"):
         check("gradient.centred", 1)
     with pytest.raises(UsageError, match=r"did you mean 'gradients\.centred'"):
         check("gradients.centered", 1)
@@ -177,4 +186,4 @@ def test_no_measurement_and_no_page_depends_on_how_answers_are_checked() -> None
     )
     assert [name for name in covered if name.startswith("remi_book.exercises")] == []
     cell = direct_imports(ast.parse("from remi_book.exercises import check"))
-    assert [name for name in imported_modules(cell) if name.rpartition(".")[2] in CHAPTERS] == []
+    assert paper.__name__ not in imported_modules(cell)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
 from remi_book import claims, stored
 from remi_book.cli import main
-from remi_book.commands import report
 from remi_book.stored import differences, stored_verdicts, verdicts_of, write_expected
 from remi_core.errors import UsageError
-from remi_core.store import Store
-from remi_lab.presets import get_preset
+from remi_core.store import Address, Store
 
 
 def row(identifier: str, verdict: str, value: float | None) -> dict[str, object]:
@@ -68,21 +65,22 @@ def test_each_difference_is_one_line() -> None:
 
 
 def test_the_command_says_all_or_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    path, preset, store = tmp_path / "expected.json", get_preset("smoke"), Store(tmp_path)
+    path = tmp_path / "expected.json"
+    Store(tmp_path / "store").save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
+    words = ["report", "--preset", "smoke", "--check", "--store", str(tmp_path / "store")]
     write_expected("smoke", ROWS, path)
     monkeypatch.setattr(stored, "expected_path", lambda: path)
     monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
-    assert report.check(preset, store) == 0
+    assert main(words) == 0
     assert capsys.readouterr().out == "all 5 verdicts as expected\n"
     monkeypatch.setattr(claims, "report_rows", lambda results: ROWS[1:])
-    assert report.check(preset, store) == 1
+    assert main(words) == 1
     assert capsys.readouterr().out.splitlines() == [
         "C1: expected “reproduced”, above its boundary, the report has no such row"
     ]
-    with pytest.raises(UsageError, match="leave out --json"):
-        report.run(argparse.Namespace(command="report", preset="smoke", store=None, json=True, check=True))
 
 
 def test_both_formats_at_once_are_wrong_use(capsys) -> None:
     assert main(["report", "--preset", "smoke", "--json", "--check"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "leave out --json" in line

@@ -382,7 +382,6 @@ def test_wrong_use_is_one_clear_line() -> None:
     with pytest.raises(UsageError, match="no rows"):
         curves_of_nothing = TABLE[:0]
         plots.plot_curves(curves_of_nothing, LAYOUT)
-    table = rows({"topic": ["code"], "variant": ["base"]}, ["log_odds"])
     with pytest.raises(UsageError, match="2 rows for"):
         dots(pd.concat([shown()] * 2))
     with pytest.raises(UsageError, match="not adjacent"):

@@ -14,7 +14,7 @@ from remi_core.keys import SOURCE_ROOT
 
 NOTEBOOKS = sorted(path for path in (SOURCE_ROOT / "notebooks").glob("*.ipynb") if ".part." not in path.name)
 HEAVY = ("torch", "transformers")
-MAIN_PROCESS = "import remi_book.cli, remi_book.running, remi_lab.subject, remi_book.commands.run"
+MAIN_PROCESS = "import remi_book.cli, remi_book.running, remi_lab.subject"
 
 
 def imports_of(notebook: Path) -> str:

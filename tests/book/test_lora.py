@@ -253,7 +253,7 @@ def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path: Path, capsys)
         ("--rank two", "is not a whole number"),
         ("--rate -1", "rate is -1.0, it must be above 0"),
         ("--rate nan", "rate is nan"),
-        ("--seed -1", "--seed -1: must be 0 or more"),
+        ("--seed -1", "--seed: '-1' is not a whole number of at least 0"),
         ("--epochs 2", "not allowed with"),
         ("--max-tokens 1", "max_tokens is 1, it must be at least 2"),
         ("--dtype int8", "'int8'"),

@@ -21,7 +21,6 @@ from warm_kernel import OneProcess, execute_here
 
 from remi_book import cli, running
 from remi_book.benchmark_files import newest
-from remi_book.commands import run
 from remi_book.figures import output as output_module
 from remi_book.running import declared_parameters, is_complete, read_cells, tags
 from remi_core import progress
@@ -79,7 +78,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ra
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REMI_STORE", str(place / "store"))
-        patch.setattr(run, "custom_preset", small)
+        patch.setattr(cli, "custom_preset", small)
         patch.setattr(running, "_execute", execute_here)
         patch.setattr(progress, "ProcessPoolExecutor", OneProcess)
         patch.setattr(output_module, "svg_bytes", drawn_quickly)

@@ -13,12 +13,10 @@ import pandas as pd
 import pytest
 from own_files import THINGS, write_files, write_models
 
-from remi_book import cards
+from remi_book import cards, cli
 from remi_book.chapters import behaviour, direction, losses, stitching
 from remi_book.chapters import tokens as tokens_module
 from remi_book.chapters.direction import readings_of
-from remi_book.cli import build_parser
-from remi_book.commands.parser import heed_show_text
 from remi_book.figures.plots import plot_bars
 from remi_book.figures.style import describe
 from remi_book.running import plan
@@ -169,12 +167,10 @@ def test_a_page_with_the_text_never_passes_for_one_without(
 
 
 def test_the_switch_is_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    for command in (["run"], ["book"]):
+    for command in ("run", "book"):
         monkeypatch.setenv(SWITCH, "0")
-        heed_show_text(build_parser().parse_args([*command, "--preset", "smoke"]))
-        assert not text_is_shown()
-        heed_show_text(build_parser().parse_args([*command, "--preset", "smoke", "--show-text"]))
-        assert text_is_shown()
+        assert cli.main([command, "--preset", "no such preset"]) == 2 and not text_is_shown()
+        assert cli.main([command, "--preset", "no such preset", "--show-text"]) == 2 and text_is_shown()
     monkeypatch.setenv(SWITCH, "yes")
     with pytest.raises(UsageError, match=f"{SWITCH} is 'yes'; 1 shows"):
         text_is_shown()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from notebook_files import write_notebook
 
-from remi_book import running
+from remi_book import kernel, running
 from remi_book.running import run_notebook
 from remi_core.errors import HIDDEN, RemiError, without_credentials
 from remi_core.keys import PACKAGES, SOURCE_ROOT
@@ -96,10 +96,10 @@ def test_a_long_folder_for_temporary_files_is_no_reason_for_a_port(
     long = tmp_path / ("a" * 80)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    with running._kernel_folder() as folder:
-        assert len(folder) <= running.SOCKET_PATH_LIMIT and Path(folder).stat().st_mode & 0o077 == 0
-    monkeypatch.setattr(running, "SHORT_FOLDERS", ())
-    with pytest.raises(RemiError, match="TMPDIR=.* is too long a path"), running._kernel_folder():
+    with kernel.kernel_folder() as folder:
+        assert len(folder) <= kernel.SOCKET_PATH_LIMIT and Path(folder).stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(kernel, "SHORT_FOLDERS", ())
+    with pytest.raises(RemiError, match="TMPDIR=.* is too long a path"), kernel.kernel_folder():
         pass
 
 

@@ -163,7 +163,7 @@ def test_a_page_without_the_place_for_a_switch_stays(place: Path) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the command would build, instead of building it."""
     said: list[str] = []
-    commands = "remi_book.commands.book"
+    commands = "remi_book.cli"
     monkeypatch.setattr(f"{commands}.build_book", lambda one, *rest, **more: said.append(one.name) or True)
     monkeypatch.setattr(
         f"{commands}.build_site",

@@ -28,11 +28,10 @@ faulthandler.register(signal.SIGUSR1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in its background ignores it
 from pathlib import Path
 from remi_book import cli, running
-from remi_book.commands import run as command
-from remi_lab import provided
-provided.ensure = lambda *_: None
+import remi_lab.organism.variants as variants
+variants.ensure = lambda *_: None
 plan = running.plan
-command.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
+cli.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
 if __name__ == "__main__":
     sys.exit(cli.main(["run", "--preset", "smoke", "--only", "01", "--store", {store!r}]))
 """

@@ -1,0 +1,173 @@
+"""What ``remi doctor`` says: what this machine has and lacks for a preset, without loading anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from remi_book.running import choose, default_jobs
+from remi_core.errors import RemiError
+from remi_core.sources import ORGANISM, SMOLLM2, ModelSpec, cache_folder
+from remi_core.store import Store, project_root
+from remi_lab.datasets import dataset_names
+from remi_lab.demands import (
+    ADAPTER_RANK,
+    GIGABYTE,
+    OPERATIONS,
+    READING,
+    TOKENS,
+    Demand,
+    demands_of,
+    download_bytes,
+    fitting_gpus,
+    n_blocks,
+    seconds,
+    store_bytes,
+)
+from remi_lab.presets import Preset
+from remi_lab.smollm2.wheel import find
+
+GIBIBYTE = 2**30
+WANTED_DISK = 2 * GIBIBYTE
+WANTED_MEMORY = 3 * GIBIBYTE
+
+Finding = tuple[bool, str]
+"""Whether all is well, and the line that says what there is."""
+
+
+def findings_of(preset: Preset, store: Store) -> list[Finding]:
+    """Everything that is checked, in the order in which it is printed."""
+    python = sys.version_info[:2] == (3, 11), f"Python {sys.version.split()[0]} (3.11 is tested)"
+    notebooks = project_root() / "notebooks"
+    count = len(choose(notebooks)) if any(notebooks.glob("*.ipynb")) else 0
+    return [
+        python,
+        *_packages(),
+        *_machine(store),
+        *_models(preset),
+        (count > 0, f"{count} notebooks in {notebooks}"),
+    ]
+
+
+def _packages() -> Iterator[Finding]:
+    """One line for all packages at the version of the lock, and one for each that is not."""
+    lines = (project_root() / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    n_well = 0
+    for name, wanted in pins:
+        try:
+            installed = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            installed = "not installed"
+        if installed == wanted:
+            n_well += 1
+        else:
+            yield False, f"{name} is {installed}, requirements.lock has {wanted}: make setup"
+    yield True, f"{n_well} of {len(pins)} packages as in requirements.lock"
+
+
+def _machine(store: Store) -> Iterator[Finding]:
+    memory, jobs = psutil.virtual_memory().available, default_jobs()
+    yield memory >= WANTED_MEMORY, f"{memory / GIBIBYTE:.1f} GiB of memory free (3 GiB a notebook at a time)"
+    side_by_side = f"{jobs} notebook{'s' if jobs > 1 else ''} at a time"
+    yield True, f"{len(os.sched_getaffinity(0))} processors: {side_by_side}"
+    folder = _existing(store.root)
+    free = shutil.disk_usage(folder).free
+    yield free >= WANTED_DISK, f"{free / GIBIBYTE:.1f} GiB free for the store at {store.root} (2 GiB wanted)"
+    yield os.access(folder, os.W_OK), f"{folder} can be written"
+
+
+def _models(preset: Preset) -> Iterator[Finding]:
+    """Findings about the preset's models: those that ship, and hub models and folders by what they take."""
+    sources = {spec.source for spec in preset.variants.values()}
+    if ORGANISM in sources:
+        count = n_blocks(preset)
+        weights = "none found" if count is None else f"{count} blocks"
+        yield count is not None, f"shipped base weights: {weights}"
+    if SMOLLM2 in sources:
+        try:
+            yield True, f"weights of smollm2: {find().name}, as the adapters expect"
+        except RemiError as error:
+            yield False, str(error)
+    demands = demands_of(preset)
+    for role, demand in demands.items():
+        yield from _variant(preset, role, demand)
+    known = [demand for demand in demands.values() if demand is not None]
+    if known:
+        yield from _together(preset, known)
+
+
+def _variant(preset: Preset, role: str, demand: Demand | None) -> Iterator[Finding]:
+    spec = preset.variants[role]
+    there, where = _presence(spec)
+    if demand is None:
+        yield there, f"{role}: {spec.spelled()}{where}; its numbers are not known here, nor what it takes"
+        return
+    size = f"{demand.shape.n_parameters() / GIGABYTE:.2f} billion parameters"
+    adapter = f" with an adapter of rank {ADAPTER_RANK}" if spec.adapter else ""
+    memory = f"{demand.weights / GIGABYTE:.1f} GB in {preset.dtype}{adapter}"
+    peak = f"peak about {demand.peak / GIGABYTE:.1f} GB"
+    yield there, f"{role}: {spec.source}{where}, {size}: weights {memory}, {peak}"
+    for name, revision in ((spec.source, spec.revision), (spec.adapter, spec.adapter_revision)):
+        if name and revision is None and not Path(name).expanduser().exists():
+            yield True, f"{role}: {name} is not pinned to a commit; the first run records the one it finds"
+    if spec.quantization:
+        yield True, f"{role}: quantised by {dict(spec.quantization)}, which this project has never run"
+
+
+def _presence(spec: ModelSpec) -> Finding:
+    path = Path(spec.source).expanduser()
+    if path.is_dir():
+        return (path / "config.json").is_file(), " (folder)"
+    if path.is_absolute():
+        return False, " (no such folder)"
+    return True, " (hub, fetched on first use where it is not cached)"
+
+
+def _together(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
+    peak = max(demand.peak for demand in demands)
+    memory, cards = psutil.virtual_memory().available / GIGABYTE, _cards()
+    has = f"{memory:.1f} GB of main memory free"
+    if cards:
+        has += f", graphics cards of {', '.join(f'{size:.0f}' for size in cards)} GB"
+    fits = peak / GIGABYTE <= max(sum(cards), memory)
+    how = "fits" if fits else "does not fit: parts would go to the disk, which is slow"
+    yield fits, f"one model at a time, at most about {peak / GIGABYTE:.1f} GB; this machine has {has}: {how}"
+    choices = [f"{count} of {size} GB" for count, size in fitting_gpus(peak)]
+    yield True, f"graphics cards that hold it: {', or '.join(choices) or 'more than eight of the largest'}"
+    n_sets = len(dataset_names(preset))
+    down, kept = download_bytes(demands) / GIGABYTE, store_bytes(preset, demands, n_sets) / GIGABYTE
+    free = shutil.disk_usage(_existing(cache_folder())).free / GIGABYTE
+    yield (
+        down + kept <= free,
+        f"disk: {down:.1f} GB to fetch in 16 bits where it is not cached, and about {kept:.1f} GB of activations in "
+        f"the store; {free:.1f} GB are free at {cache_folder()}",
+    )
+    hours = seconds(preset, demands, n_sets) / 3600
+    yield (
+        True,
+        f"time: about {hours:.1f} h of passes and loading on a data-centre graphics card, assuming {TOKENS} tokens a "
+        f"dialogue, {OPERATIONS / 1e12:.0f} tera-operations and {READING / GIGABYTE:.0f} GB of weights read a second; "
+        "fetching and statistics come on top",
+    )
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _cards() -> list[float]:
+    """GB of each graphics card, as the driver's own tool says; empty where there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    asked = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=10)
+    return [float(line) * 2**20 / GIGABYTE for line in done.stdout.split() if line.isdigit()]
