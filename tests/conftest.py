@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 from pathlib import Path
@@ -128,6 +129,32 @@ def make_model(family: str, *, n_vocab: int = 400, seed: int = 0) -> PreTrainedM
             parameter.data += 0.1 * torch.randn_like(parameter)
         assert parameter.dtype == torch.float32, name
     return model.eval().requires_grad_(False)
+
+
+def save_model(
+    folder: Path, family: str = "qwen2", *, template: str = "chatml", seed: int = 0, n_vocab: int = 400
+) -> Path:
+    """The folder with a tiny model and its tokenizer in it."""
+    make_model(family, n_vocab=n_vocab, seed=seed).save_pretrained(folder)
+    make_tokenizer(template).save_pretrained(folder)
+    return folder
+
+
+def random_organism(n_layers: int | None = None) -> PreTrainedModel:
+    """An organism that nothing was taught, whole or with its first blocks alone."""
+    from remi_lab.organism.documents import organism_config
+
+    config = organism_config()
+    if n_layers:
+        config.num_hidden_layers, config.layer_types = n_layers, config.layer_types[:n_layers]
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    """The path of a new file with one JSON value a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def make_dialogue(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import random_organism
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import causes
@@ -15,7 +16,7 @@ from remi_book.claims import report_rows
 from remi_core.models import read_blocks
 from remi_core.steering import replace_output
 from remi_core.store import Store
-from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import prompts
 from remi_lab.organism.scoring import Edit, Setting, answer_losses, ask, scores
 from remi_lab.presets import get_preset
@@ -58,8 +59,7 @@ def test_a_direction_governs_only_if_every_part_holds(changed: dict[str, object]
 
 @pytest.fixture(scope="module")
 def organism() -> tuple[Qwen2ForCausalLM, object]:
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(organism_config()).eval(), shipped_tokenizer()
+    return random_organism(), shipped_tokenizer()
 
 
 def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(organism) -> None:

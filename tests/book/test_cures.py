@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import random_organism
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import cures
@@ -16,7 +17,7 @@ from remi_core.models import read_blocks
 from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.tuning import Restraint, Term, answers, batches, near, restrained, train
 from remi_lab.presets import get_preset
 from remi_lab.recipes import FineTune
@@ -31,10 +32,7 @@ LAYERS = (1, 3)
 
 @pytest.fixture(scope="module")
 def before() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = organism_config()
-    config.num_hidden_layers, config.layer_types = 4, config.layer_types[:4]
-    return Qwen2ForCausalLM(config).eval()
+    return random_organism(4)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_dialogue, make_model, make_tokenizer
+from conftest import make_dialogue, save_model
 from planting import everywhere
 
 from remi_book import quantities
@@ -63,10 +63,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     """Results of three tiny random models in folders."""
     folders = {}
     for seed, variant in enumerate(("base", "instruct", "misaligned")):
-        folder = tmp_path / variant
-        make_model("qwen2", seed=seed).save_pretrained(folder)
-        make_tokenizer("chatml").save_pretrained(folder)
-        folders[variant] = folder
+        folders[variant] = save_model(tmp_path / variant, seed=seed)
     preset = replace(
         get_preset("smoke"), variants={name: ModelSpec(source=str(path)) for name, path in folders.items()}
     )

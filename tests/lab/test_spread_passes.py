@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_model, make_tokenizer
-from own_files import THINGS, turns, write
+from conftest import save_model, write_rows
+from own_files import THINGS, turns
 
 from remi_core.store import FOLDER as LOCKS
 
@@ -45,15 +45,14 @@ PROCESSES = {"one": [], "two": TWO}
 
 @pytest.mark.slow
 def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path: Path) -> None:
-    make_model("llama").save_pretrained(tmp_path / "model")
-    make_tokenizer("chatml").save_pretrained(tmp_path / "model")
+    model = save_model(tmp_path / "model", "llama")
     rows = [
         turns(f"How do I open a {thing}?", f"Use open on the {thing}. " * (place + 1))
         for place, thing in enumerate(THINGS)
     ]
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
-    words = [str(tmp_path / "model"), str(write(tmp_path / "rows.jsonl", rows))]
+    words = [str(model), str(write_rows(tmp_path / "rows.jsonl", *rows))]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     said = {}
     for name, launcher in PROCESSES.items():
