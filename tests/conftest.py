@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 # No network but loopback: in this process, and by the environment in every Python that a test starts.
@@ -13,6 +14,11 @@ runpy.run_path(str(GUARD))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(GUARD.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 )
+
+# Stores flush all that they write: in main memory, where there is room, no test waits for a disk.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4_000_000_000:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
