@@ -43,6 +43,7 @@ from transformers import (  # noqa: E402
     Qwen2Config,
 )
 
+# Nothing else of ours: what is imported before pytest is configured escapes the check of array shapes.
 from remi_core.dialogues import Dialogue, Message  # noqa: E402
 
 DEVELOPMENT_SEED = 102
@@ -206,10 +207,17 @@ def dialogues() -> list[Dialogue]:
     ]
 
 
+@pytest.fixture(scope="session")
+def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple:
+    """The five dialogues as tokens."""
+    from remi_core.tokens import encode
+
+    return encode(dialogues, tokenizer, max_tokens=200).dialogues
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """The shipped base of the development seed that tests use, loaded."""
-    # Imported here: what is imported before pytest is configured escapes the check of array shapes.
+    """The shipped base of the development seed that tests use, loaded; no test of the core has it."""
     from remi_core.models import open_model
     from remi_lab.organism.recipes import shipped_weights
     from remi_lab.organism.tuning import write_base

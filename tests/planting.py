@@ -14,6 +14,7 @@ from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Record, Store
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+from remi_lab.studies.files import Study
 
 Planted = TypeVar("Planted", bound="PlantedResults")
 
@@ -72,6 +73,12 @@ def plant(kind: type[Planted], folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
     everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
     return kind(preset, Store(folder))
+
+
+def plant_study(monkeypatch: pytest.MonkeyPatch, folder: Path, study: Study, **changes: object) -> Results:
+    """Results of one seed of preset ``micro``, or of that preset changed, whose every stored study is this one."""
+    everywhere(monkeypatch, "read_study", lambda *_: study)
+    return Results(replace(get_preset("micro"), **{"seeds": (0,), **changes}), Store(folder))
 
 
 def everywhere(monkeypatch: pytest.MonkeyPatch, name: str, stand_in: object) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_organism
+from planting import plant_study
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import causes
@@ -135,9 +136,7 @@ def planted(half_way: float) -> dict[str, object]:
 @pytest.fixture
 def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Results:
     study = Study(seeds={0: planted(request.param)}, about={})
-    monkeypatch.setattr(causes, "read_study", lambda *_: study)
-    preset = replace(get_preset("micro"), seeds=(0,), n_resamples=200)
-    return Results(preset, Store(tmp_path))
+    return plant_study(monkeypatch, tmp_path, study, n_resamples=200)
 
 
 @pytest.mark.parametrize("results", [0.7], indirect=True)

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from remi_book.chapters import gradients
 from remi_book.quantities import TwoSets
 from remi_core import gradients as gradients_module
 from remi_core.batches import make_batches
-from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError, UsageError
 from remi_core.gradients import (
     FactorFile,
@@ -34,14 +33,9 @@ from remi_core.models import attention_output, decoder_blocks, decoder_body, fin
 from remi_core.probes import positions_of
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
-from remi_core.tokens import EncodedDialogue, encode
+from remi_core.tokens import EncodedDialogue
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
-
-
-@pytest.fixture(scope="session")
-def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
-    return encode(dialogues, tokenizer, max_tokens=200).dialogues
 
 
 def autograd_gram(

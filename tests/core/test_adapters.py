@@ -13,14 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import open_model
 from remi_core.probes import ActivationProbe, SequenceProbe
 from remi_core.sources import ModelSpec
-from remi_core.tokens import EncodedDialogue, encode
+from remi_core.tokens import EncodedDialogue
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -55,11 +54,6 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenize
 @pytest.fixture(scope="module")
 def adapter(base: Path) -> Path:
     return save_adapter(base, base.parent / "adapter")
-
-
-@pytest.fixture(scope="module")
-def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
-    return encode(dialogues, tokenizer, max_tokens=64).dialogues
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:

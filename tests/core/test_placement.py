@@ -13,7 +13,6 @@ from test_adapters import save_adapter
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from remi_core import placement
-from remi_core.dialogues import Dialogue
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.lens import written_tokens
@@ -21,7 +20,7 @@ from remi_core.models import LoadedModel, open_model
 from remi_core.patching import PatchSet, bare_tokens, head_alone, record_outputs, stitch
 from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe, measure_position_norms
 from remi_core.sources import ModelSpec
-from remi_core.tokens import EncodedDialogue, encode
+from remi_core.tokens import EncodedDialogue
 
 ON_DISK = {
     "model.embed_tokens": "disk",
@@ -45,11 +44,6 @@ def folder(
     make_model(request.param).save_pretrained(place)
     tokenizer.save_pretrained(place)
     return place
-
-
-@pytest.fixture(scope="module")
-def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
-    return encode(dialogues, tokenizer, max_tokens=64).dialogues
 
 
 def everything(loaded: LoadedModel, encoded: tuple[EncodedDialogue, ...]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,12 +11,11 @@ from conftest import ALL_FAMILIES
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError
 from remi_core.lens import written_tokens
 from remi_core.models import LoadedModel, decoder_blocks, hidden_of, n_layers, read_blocks
 from remi_core.probes import measure_position_norms
-from remi_core.tokens import EncodedDialogue, encode
+from remi_core.tokens import EncodedDialogue
 
 IDS = torch.tensor([[5, 9, 40, 17, 33]])
 
@@ -91,13 +90,6 @@ def test_refusals(
         written_tokens(loaded, rows, start)
     with pytest.raises(UsageError, match="valid are 1 to 400"):
         written_tokens(loaded, np.tile(step, (3, 1)), start, top_k=401)
-
-
-@pytest.fixture
-def encoded(
-    dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast
-) -> Iterator[tuple[EncodedDialogue, ...]]:
-    yield encode(dialogues, tokenizer, max_tokens=200).dialogues
 
 
 def test_position_lengths_are_those_of_single_dialogues(

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_core import forward
-from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
 from remi_core.forward import check_pass, run_probes
 from remi_core.models import decoder_blocks, follow_blocks
 from remi_core.probes import ActivationProbe, SequenceProbe
 from remi_core.store import Store
-from remi_core.tokens import EncodedDialogue, encode
+from remi_core.tokens import EncodedDialogue
 from remi_lab.organism.pretrain import Muon, train_step
 from remi_lab.own_models import custom_preset
 from remi_lab.recipes import FineTune
@@ -32,11 +31,6 @@ from remi_lab.training import fine_tune
 
 Models = Callable[[str], PreTrainedModel]
 ROLES = ("base", "instruct", "misaligned")
-
-
-@pytest.fixture(scope="module")
-def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
-    return encode(dialogues, tokenizer, max_tokens=99).dialogues
 
 
 def overflowing(model: PreTrainedModel, layer: int) -> PreTrainedModel:
