@@ -57,11 +57,13 @@ def programs() -> Iterator[tuple[str, str]]:
         yield path.name, code_of(path)
 
 
+OWN = {path.stem for place in PLACES for path in (ROOT / place).rglob("*")} | {*PACKAGES, *PLACES}
+PROVIDERS = packages_distributions()
+
+
 def provided(code: str) -> set[str]:
     """Distributions that a program's imports come from; a module of the project comes from none."""
-    own = {path.stem for place in PLACES for path in (ROOT / place).rglob("*")} | {*PACKAGES, *PLACES}
-    providers = packages_distributions()
-    return {normal(each) for name in imported(code) - own for each in providers.get(name, [name])[:1]}
+    return {normal(each) for name in imported(code) - OWN for each in PROVIDERS.get(name, [name])[:1]}
 
 
 def locked() -> dict[str, str]:
