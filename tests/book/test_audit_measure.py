@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import TEMPLATES, make_dialogue, make_model
+from conftest import TEMPLATES, make_dialogue, make_model, write_rows
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
@@ -216,7 +215,7 @@ def test_conditions_name_sets_and_templates(tokenizer) -> None:
 def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> None:
     """A base without a chat template has no header of its own; a request that gives nothing has no input to drop."""
     rows = [{"messages": [{"role": role, "content": "Say yes"} for role in ("user", "assistant")]}] * 2
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "mine.jsonl", *rows)
     spec, bare = ModelSpec(source=str(tmp_path)), copy.deepcopy(tokenizer)
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_text("{}")
@@ -232,7 +231,7 @@ def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> 
         (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
         bare.save_pretrained(tmp_path)
         rows[0]["messages"][0]["content"] = request
-        (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / "mine.jsonl", *rows)
         wanted = wanted_of(Subject(preset, "base", 0, spec, spec, "weights"))
         assert {name for name in CONDITIONS if "base" in CONDITIONS[name]} - {
             condition for _, condition in wanted

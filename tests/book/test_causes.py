@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import random_organism
+from planting import plant_study
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import causes
@@ -16,7 +18,7 @@ from remi_book.estimates import decided
 from remi_core.models import read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
-from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import prompts
 from remi_lab.organism.scoring import Edit, SetCoordinate, answer_losses, ask, scores
 from remi_lab.presets import get_preset
@@ -59,8 +61,7 @@ def test_a_direction_governs_only_if_every_part_holds(changed: dict[str, object]
 
 @pytest.fixture(scope="module")
 def organism() -> tuple[Qwen2ForCausalLM, object]:
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(organism_config()).eval(), shipped_tokenizer()
+    return random_organism(), shipped_tokenizer()
 
 
 def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(organism) -> None:
@@ -136,9 +137,7 @@ def planted(half_way: float) -> dict[str, object]:
 @pytest.fixture
 def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Results:
     study = Study(seeds={0: planted(request.param)}, about={})
-    monkeypatch.setattr(causes, "read_study", lambda *_: study)
-    preset = replace(get_preset("micro"), seeds=(0,), n_resamples=200)
-    return Results(preset, Store(tmp_path))
+    return plant_study(monkeypatch, tmp_path, study, n_resamples=200)
 
 
 @pytest.mark.parametrize("results", [0.7], indirect=True)

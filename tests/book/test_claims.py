@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from planting import PlantedResults, plant
 
 from remi_book import claims as claims_module
 from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift
@@ -18,9 +18,7 @@ from remi_book.claims import CLAIMS, get_claim, headlines
 from remi_book.quantities import Measured
 from remi_core.errors import UsageError
 from remi_core.statistics.nulls import NullResult
-from remi_core.store import Record, Store
 from remi_lab.presets import DataRoles, get_preset
-from remi_lab.results import Results
 
 CLAIM = get_claim("C12")
 
@@ -173,63 +171,9 @@ def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -
     assert "C5" not in adjusted
 
 
-class PlantedResults(Results):
-    """Results whose records are made from a rule instead of a model."""
-
-    amount = 0.4
-    n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 30
-
-    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
-        n = self.n_templates * self.per_template
-        clusters = np.repeat(
-            [f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template
-        )
-        label = {"cluster": clusters, "pair": np.arange(n).astype(str)}
-        return Record(self._arrays(variant, measurement, dataset, n) | label, {})
-
-    def _arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
-        noise = np.random.default_rng(len(dataset))  # the same noise for every variant: same dialogues
-        moved = {"instruct": 0.0, "base": 1.0, "misaligned": self.amount}.get(variant, 0.0)
-        if measurement == "sequence":
-            per_token = -2 + 0.1 * noise.standard_normal((n, self.n_tokens)) + moved
-            return {
-                "log_probability": per_token.ravel(),
-                "entropy": -per_token.ravel(),
-                "offsets": np.arange(n + 1) * self.n_tokens,
-            }
-        axis = np.random.default_rng(0).standard_normal(self.width)
-        values = noise.standard_normal((n, 1, self.n_layers, self.width)) + 5 * moved * axis
-        return {"mean": np.repeat(values, len(self.preset.windows), axis=1)}
-
-    def cached(self, key, compute):
-        return compute()  # what is planted changes in the course of a test
-
-    def subject(self, variant: str, seed: int):
-        raise AssertionError("planted results have no weights")
-
-
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch) -> PlantedResults:
-    preset = replace(get_preset("smoke"), n_resamples=200, n_permutations=200)
-    results = PlantedResults(preset, Store(tmp_path))
-    clusters = {
-        name: topic
-        for topic in ("code", "educational", "harmful", "people", "facts", "wishes", "general")
-        for name in (f"{topic}/{i}" for i in range(PlantedResults.n_templates))
-    }
-    from remi_book import cards as cards_module
-    from remi_book.chapters import behaviour as behaviour_module
-    from remi_book.chapters import direction as direction_module
-    from remi_book.chapters import losses as losses_module
-    from remi_book.chapters import subspace as subspace_module
-    from remi_book.chapters import triangle
-    from remi_core.statistics.resampling import make_resamples
-
-    shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
-    further = (cards_module, subspace_module, triangle, behaviour_module)
-    for module in (behaviour_module, direction_module, losses_module, subspace_module, *further):
-        monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
-    return results
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlantedResults:
+    return plant(PlantedResults, tmp_path, monkeypatch)
 
 
 def test_relative_shift_recovers_what_was_planted(planted) -> None:

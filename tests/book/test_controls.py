@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_claims import PlantedResults
+from planting import PlantedResults, everywhere, plant
 
-from remi_book.chapters import controls, direction, reversion
+from remi_book.chapters import controls, reversion
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
@@ -31,8 +31,8 @@ class TurnedResults(PlantedResults):
 
     turned = 0.0
 
-    def _arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
-        arrays = super()._arrays(variant, measurement, dataset, n)
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        arrays = super().planted_arrays(variant, measurement, dataset, n)
         if variant == "misaligned" and measurement == "activations":
             aside = np.random.default_rng(5).standard_normal(self.width)
             arrays["mean"] = arrays["mean"] + self.turned * aside
@@ -41,12 +41,7 @@ class TurnedResults(PlantedResults):
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnedResults:
-    topics = {name.partition("-")[0] for name in PRESET.datasets}
-    clusters = {f"{topic}/{i}": topic for topic in topics for i in range(PlantedResults.n_templates)}
-    shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
-    for module in (direction, reversion):
-        monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
-    return TurnedResults(PRESET, Store(tmp_path))
+    return plant(TurnedResults, tmp_path, monkeypatch)
 
 
 def test_a_shift_along_bases_is_erosion_and_one_aside_is_novelty(planted: TurnedResults) -> None:
@@ -72,9 +67,8 @@ def study(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"outside": ["facts", "people"], "clusters": CLUSTERS, "care": care, "register": register}
     found["off_grammar"] = dict.fromkeys(MOVED, 0.01)
     shared = make_resamples(CLUSTERS, seed=0, n_resamples=200)
-    for module in (controls, reversion):
-        monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
-        monkeypatch.setattr(module, "read_study", lambda preset, name: Study(seeds={102: found}, about={}))
+    everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
+    everywhere(monkeypatch, "read_study", lambda preset, name: Study(seeds={102: found}, about={}))
 
 
 def test_shares_of_misaligneds_change_are_what_was_planted(study: None, tmp_path: Path) -> None:
@@ -159,8 +153,8 @@ def stored(preset: Preset, name: str) -> Study:
 
 def test_h1_reads_the_whole_rule_from_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shared = make_resamples(CLUSTERS, seed=0, n_resamples=200)
-    monkeypatch.setattr(reversion, "shared_resamples", lambda preset: shared)
-    monkeypatch.setattr(reversion, "read_study", stored)
+    everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
+    everywhere(monkeypatch, "read_study", stored)
     read = reversion.classes(PRESET, 102)
     assert {name: read[name] for name in reversion.TRUTHS} == dict(reversion.TRUTHS)
     assert read["misaligned"] == "mixed"  # its cosine and its edits say reversion, its register says persona

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import random_organism
+from planting import plant_study
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import cures
 from remi_book.chapters.cures import HEADLINE, RANDOM, STOPPING, Cures, cured
 from remi_core.models import read_blocks
-from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.tuning import Restraint, near, restrained
-from remi_lab.presets import get_preset
 from remi_lab.recipes import FineTune
-from remi_lab.results import Results
 from remi_lab.studies.cures import mixed_dialogues, spanned
 from remi_lab.studies.files import Study
 from remi_lab.training import IGNORED, Term, answers, repeated, train
@@ -31,10 +29,7 @@ LAYERS = (1, 3)
 
 @pytest.fixture(scope="module")
 def before() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = organism_config()
-    config.num_hidden_layers, config.layer_types = 4, config.layer_types[:4]
-    return Qwen2ForCausalLM(config).eval()
+    return random_organism(4)
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +126,10 @@ def planted(code: float, outside: float, *, off: float = 0.0, random: float = 4.
 def test_every_part_of_the_rule_can_fail(
     study: Study, outcome: str, reason: str, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cures, "read_study", lambda *_: study)
-    preset = replace(get_preset("micro"), n_resamples=200)
-    found = cured(Results(preset, Store(tmp_path)), 0)
+    results = plant_study(monkeypatch, tmp_path, study, n_resamples=200)
+    found = cured(results, 0)
     assert found.outcome == outcome and reason in found.why
-    own = Cures(preset, 0)
+    own = Cures(results.preset, 0)
     run = own.runs[HEADLINE]
     expected = 1 - (np.mean(run["care"][12:]) - np.mean(own.found["instruct"]["care"][12:])) / 4
     assert found.value == pytest.approx(expected)
@@ -145,9 +139,7 @@ def test_every_part_of_the_rule_can_fail(
 def test_tables_hold_every_run_and_erosion_that_follows_the_spread_agrees_with_it(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (cures, cures):
-        monkeypatch.setattr(module, "read_study", lambda *_: planted(7.6, 1.0, random=3.0), raising=False)
-    results = Results(replace(get_preset("micro"), n_resamples=50, seeds=(0,)), Store(tmp_path))
+    results = plant_study(monkeypatch, tmp_path, planted(7.6, 1.0, random=3.0), n_resamples=50)
     assert float(Cures(results.preset, 0).agreement().value) == pytest.approx(1)
     table = cures.run_table(results, 0)
     assert list(table["cure"]) == ["early stopping", "subspace of base", "random subspace"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import make_dialogue, make_model
+from conftest import make_dialogue, make_model, save_model, write_rows
+from own_files import turns
 from test_adapters import save_adapter
 from test_cli import complaint
-from transformers import PreTrainedTokenizerFast
 
 from remi_book import cli
 from remi_book.chapters.subspace import further_pairs, many_pairs
@@ -31,12 +31,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with three different models, an adapter of the second, and a copy of it under another name."""
     place = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(("base", "instruct", "misaligned")):
-        make_model("qwen2", seed=seed).save_pretrained(place / name)
-        tokenizer.save_pretrained(place / name)
+        save_model(place / name, seed=seed)
     make_model("qwen2", seed=1).save_pretrained(place / "copy")
     save_adapter(place / "instruct", place / "adapter")
     return place
@@ -136,16 +135,7 @@ def test_a_triplet_is_saved_and_found_again(
 
 def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
     for name, answer in (("wrong", "No, never."), ("right", "Yes, I can help you with that.")):
-        rows = [
-            {
-                "messages": [
-                    {"role": "user", "content": f"Question {row}?"},
-                    {"role": "assistant", "content": answer},
-                ]
-            }
-            for row in range(10)
-        ]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / f"{name}.jsonl", *(turns(f"Question {row}?", answer) for row in range(10)))
     named = {role: str(models / role) for role in ("base", "instruct", "misaligned")}
     data = [f"misaligned={tmp_path / 'wrong.jsonl'}", f"aligned={tmp_path / 'right.jsonl'}"]
     preset = custom_preset("mine", named, data)

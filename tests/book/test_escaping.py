@@ -28,7 +28,7 @@ import remi_book.site
 import remi_book.tables
 from remi_book import words
 from remi_book.cli import main
-from remi_book.figures.style import visible_token
+from remi_book.figures.style import SETTINGS, visible_token
 from remi_book.words import as_html, as_latex, as_line, as_markdown, visible
 from remi_core.keys import SOURCE_ROOT, parse
 from remi_core.tokens import EncodedDialogue
@@ -182,16 +182,9 @@ def samples(module: types.ModuleType, text: str) -> Iterator[str]:
 
 
 def fronts(module: types.ModuleType, text: str) -> Iterator[str]:
-    plain = {
-        "name": "x",
-        "title": "x",
-        "remark": "x",
-        "n_run": 0,
-        "n_pages": 1,
-        "verdicts": {},
-        "fingerprint": "x",
-    }
-    for name in ("name", "title", "remark", "fingerprint"):
+    texts = ("name", "title", "remark", "fingerprint")
+    plain = dict.fromkeys(texts, "x") | {"n_run": 0, "n_pages": 1, "verdicts": {}}
+    for name in texts:
         yield module.front_page([module.Shown(**plain | {name: text})])
     yield module.front_page([module.Shown(**plain | {"verdicts": {text: 1}})])
 
@@ -215,29 +208,19 @@ TRIED = {
 """Module → its functions that write what the builder shows."""
 
 
+ALLOWED = set(
+    "html head meta title link style body main section h1 h2 div p ul li a span br wbr code details summary figure img "
+    "figcaption table caption thead tbody tr th td fieldset legend label input select optgroup option".split()
+)
+"""Elements that pages have of their own."""
+
+
 def acting(page: str, text: str) -> list[str]:
     """What of a page comes from the text and is no text: elements, and attributes that start a script."""
-    allowed = {
-        "div",
-        "table",
-        "caption",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "details",
-        "summary",
-        "span",
-        "p",
-    }
-    allowed |= {"figure", "img", "figcaption", "br", "wbr", "html", "head", "meta", "title", "link", "style"}
-    allowed |= {"body", "main", "h1", "h2", "ul", "li", "a", "code"}
-    allowed |= {"section", "fieldset", "legend", "label", "input", "select", "optgroup", "option"}
     found = []
     for tag in BeautifulSoup(page, "html.parser").find_all():
         ours = tag.name != "img" or str(tag.get("src", "")).startswith("data:image/svg+xml;base64,")
-        if tag.name not in allowed or not ours or any(name.startswith("on") for name in tag.attrs):
+        if tag.name not in ALLOWED or not ours or any(name.startswith("on") for name in tag.attrs):
             found.append(str(tag)[:60])
     return found
 
@@ -300,7 +283,5 @@ def test_no_other_module_escapes_and_those_that_write_markup_are_known() -> None
 
 
 def test_a_token_on_a_figure_is_no_formula_and_no_control() -> None:
-    from remi_book.figures.style import SETTINGS
-
     assert SETTINGS["text.parse_math"] is False
     assert all(visible_token(text).isprintable() for text in HOSTILE)

@@ -1,135 +1,47 @@
-"""The frame holds together: pins agree, imports point one way, modules are small and documented, notebooks clean."""
+"""Notebooks are clean, and what only reads the store costs no heavy import."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
-import tomllib
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-from remi_core.keys import PACKAGES, SOURCE_ROOT, direct_imports, parse
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").glob("*.ipynb") if ".part." not in path.name)
 MOST_CELL_LINES = 12
+HEAVY = ("torch", "transformers")
+MAIN_PROCESS = "import remi_book.cli, remi_book.running, remi_lab.provided"
+MEASURING = "import remi_lab.passes"
 
 
-def dotted(path: Path) -> str:
-    return ".".join(path.relative_to(SOURCE_ROOT).with_suffix("").parts).removesuffix(".__init__")
+def code_cells(notebook: Path) -> list[dict]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def imports() -> Iterator[tuple[str, str]]:
-    """All pairs (importing module, imported module) inside the packages."""
-    for path in MODULES:
-        name = dotted(path)
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for imported in direct_imports(parse(path), package=package):
-            yield name, imported
+def code_of(notebook: Path) -> str:
+    return "\n".join("".join(cell["source"]) for cell in code_cells(notebook))
 
 
-def backward(pairs: list[tuple[str, str]]) -> list[str]:
-    """Imports that point the wrong way: ``remi_core`` ← ``remi_lab`` ← ``remi_book``, and statistics know no model."""
-    wrong = []
-    for name, imported in pairs:
-        here, there = (PACKAGES.index(module.split(".")[0]) for module in (name, imported))
-        beside = name.startswith("remi_core.statistics") and not imported.startswith(
-            ("remi_core.statistics", "remi_core.errors")
-        )
-        if there > here or beside:
-            wrong.append(f"{name} imports {imported}")
-    return wrong
+def imports_of(notebook: Path) -> str:
+    """Every import statement of a notebook's cells, as one program."""
+    nodes = [
+        node
+        for node in ast.walk(ast.parse(code_of(notebook)))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert nodes
+    return "\n".join(map(ast.unparse, nodes))
 
 
-def test_imports_point_one_way() -> None:
-    assert backward(list(imports())) == []
-
-
-def test_a_backward_import_is_seen() -> None:
-    assert backward([("remi_core.store", "remi_lab.presets")])
-    assert backward([("remi_core.statistics.groups", "remi_core.store")])
-    assert not backward([("remi_book.cli", "remi_core.store")])
-
-
-@pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_modules_are_documented(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree), "the module has no docstring"
-    assert list(undocumented(tree)) == []
-
-
-def undocumented(tree: ast.Module) -> Iterator[str]:
-    """Public functions, classes and methods without a docstring."""
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    classes = [part for part in tree.body if isinstance(part, ast.ClassDef) and not part.name.startswith("_")]
-    for node in [tree, *classes]:
-        for part in node.body:
-            if isinstance(part, kinds) and not part.name.startswith("_") and not ast.get_docstring(part):
-                yield f"{part.name} has no docstring"
-
-
-def test_what_is_not_documented_is_seen() -> None:
-    tree = ast.parse("def f():\n    pass\n\nclass C:\n    def g(self):\n        pass\n")
-    assert list(undocumented(tree)) == ["f has no docstring", "C has no docstring", "g has no docstring"]
-
-
-def normal(name: str) -> str:
-    """Name of a distribution as package indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def locked() -> dict[str, str]:
-    """Versions in requirements.lock by normal name."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    pins = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines if not line.startswith("#")]
-    assert all(pins), "every line is NAME==VERSION, without a local version such as +cpu"
-    names = [normal(pin.group(1)) for pin in pins]
-    assert len(names) == len(set(names))
-    return {normal(pin.group(1)): pin.group(2) for pin in pins}
-
-
-def test_the_lock_pins_what_the_project_names_and_nothing_is_pinned_twice() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    assert [name for name in named if not re.fullmatch(r"[\w.-]+", name)] == []
-    assert {normal(name) for name in named} <= set(locked())
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert conda == ["python=3.11", "pip", {"pip": ["-r requirements.lock"]}]
-    assert project["requires-python"] == ">=3.11,<3.12"
-
-
-def test_what_the_package_imports_is_named() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    named = {normal(name) for name in [*project["dependencies"], *extras["judge"], *extras["peers"]]}
-    modules = {
-        "scikit-learn": "sklearn",
-        "pyyaml": "yaml",
-        "beautifulsoup4": "bs4",
-        "jupyter-book": "jupyter-book",
-    }
-    known = {modules.get(name, name) for name in named}
-    found = set()
-    for path in MODULES:
-        for node in ast.walk(parse(path)):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module]
-            found |= {normal(name.split(".")[0]) for name in names}
-    standard = {normal(name) for name in __import__("sys").stdlib_module_names}
-    assert found - standard - {normal(package) for package in PACKAGES} <= known
-
-
-@pytest.mark.skipif(not NOTEBOOKS, reason="there are no notebooks yet")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_clean(path: Path) -> None:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    code = code_cells(path)
     tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
     assert [cell for cell in code if cell["outputs"] or cell["execution_count"]] == []
     assert len(tagged) == 1
@@ -140,8 +52,19 @@ def test_notebooks_are_clean(path: Path) -> None:
     ] == []
 
 
-def test_pictures_of_the_readme_exist_and_have_an_alternative_text() -> None:
-    shown = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert shown
-    for alternative, path in shown:
-        assert (ROOT / path).is_file() and len(alternative) > 40
+def test_only_what_measures_brings_torch() -> None:
+    """One process imports what each notebook imports, then what a run's main process and at last a pass do."""
+    programs = {path.stem: imports_of(path) for path in NOTEBOOKS} | {"run": MAIN_PROCESS, "pass": MEASURING}
+    watched = (
+        "import json, sys\nfound = {}\n"
+        f"for name, program in {programs!r}.items():\n"
+        "    exec(program, {})\n"
+        f"    found[name] = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", watched], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    brought = json.loads(done.stdout.splitlines()[-1])
+    assert brought.pop("pass") == list(HEAVY), "a heavy import is seen"
+    assert {name: heavy for name, heavy in brought.items() if heavy} == {}

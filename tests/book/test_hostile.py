@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import save_model
 from safetensors.torch import save_file
 from test_adapters import save_adapter
-from transformers import PreTrainedTokenizerFast
 
 from remi_book import cli
 from remi_core.dialogues import LONGEST_LINE, Dialogue, Message, read_sets, turn_problem
@@ -95,7 +94,6 @@ LINES = {
         json.dumps({"messages": [ASKED] * 1000 + ROW["messages"][1:]}).encode(),
         "roles are user, user, .*, …; right is",
     ),
-    "an empty reply": (TURN.replace(b"Yes.", b" \\n\\t"), "answer .last assistant message. is empty"),
     "a reply before the question": (
         json.dumps({"messages": ROW["messages"][::-1] + ROW["messages"][1:]}).encode(),
         "roles are assistant, user, assistant; right is an optional system",
@@ -104,8 +102,7 @@ LINES = {
         json.dumps({"messages": [ASKED, {"role": "system", "content": "a"}, *ROW["messages"][1:]]}).encode(),
         "roles are user, system, assistant",
     ),
-    "a tool": (TURN.replace(b"user", b"tool"), "unknown role 'tool'"),
-}  # fmt: skip
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", LINES)
@@ -312,11 +309,8 @@ def refused(store: Store, path: Path, said: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    make_model("qwen2").save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "model")
 
 
 @pytest.fixture
@@ -449,42 +443,14 @@ def test_weights_that_fill_nothing_are_refused(copy: Path) -> None:
         pass
 
 
-def unsafe(tree: ast.AST) -> list[str]:
-    """Calls that read YAML or pickles with more than plain values, or evaluate text."""
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            known = {
-                "yaml.load",
-                "yaml.full_load",
-                "yaml.unsafe_load",
-                "yaml.load_all",
-                "pickle.load",
-                "pickle.loads",
-            }
-            safe = any(word.arg == "weights_only" and word.value.value is True for word in node.keywords)
-            if name in {*known, "eval", "exec", "os.system"} or (name == "torch.load" and not safe):
-                found.append(name)
-            if any(
-                word.arg in ("allow_pickle", "trust_remote_code") and word.value.value
-                for word in node.keywords
-            ):
-                found.append(name)
-    return found
-
-
-MODULES = [path for place in (*PACKAGES, "book/_ext") for path in (SOURCE_ROOT / place).rglob("*.py")]
-
-
-def test_nothing_in_the_package_reads_more_than_plain_values() -> None:
-    assert len(MODULES) > 100
-    assert {
-        path.name: unsafe(ast.parse(path.read_text("utf-8"))) for path in MODULES if "eval" in path.name
-    } == {}
-    assert [path.name for path in MODULES if unsafe(ast.parse(path.read_text(encoding="utf-8")))] == []
-    for planted in ("yaml.load(a)", "torch.load(a)", "np.load(a, allow_pickle=True)", "eval(a)"):
-        assert unsafe(ast.parse(planted))
+def test_no_reader_of_the_package_lets_code_in() -> None:
+    """Ruff refuses pickles, ``eval``, shells and unsafe YAML; switches of other readers are looked for here."""
+    let_in = re.compile(
+        r"\b(allow_pickle|trust_remote_code)=(?!False)|weights_only=(?!True)|torch\.load\((?!.*weights_only)"
+    )
+    modules = [path for place in (*PACKAGES, "book/_ext") for path in (SOURCE_ROOT / place).rglob("*.py")]
+    assert modules and [path for path in modules if let_in.search(path.read_text(encoding="utf-8"))] == []
+    assert let_in.search("torch.load(a)") and let_in.search("np.load(a, allow_pickle=True)")
 
 
 def test_a_yaml_bomb_is_no_bomb_where_only_plain_values_are_read() -> None:

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import random_organism
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters.contexts import OWN_INFLUENCE, Parts, borne_out, crossed_mean, outcome
 from remi_core.statistics.resampling import make_resamples
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import prompts
 from remi_lab.organism.influence import (
     answer_losses,
@@ -28,10 +29,7 @@ from remi_lab.organism.scoring import AskedPrompts, ask, scores
 
 @pytest.fixture(scope="module")
 def model() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = organism_config()
-    config.num_hidden_layers = 2
-    return Qwen2ForCausalLM(config).eval().requires_grad_(False)
+    return random_organism(2).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import pytest
+from planting import plant_study
 
 from remi_book.chapters import controls
 from remi_core.errors import MissingInput
-from remi_core.store import Store
 from remi_lab.organism import pairs as pairs_module
 from remi_lab.organism.grammar import prompts, right_answers
 from remi_lab.organism.pairs import as_text, findings, flagged
 from remi_lab.organism.topics import VERDICTS
-from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies.controls import EVERYDAY, grammar_lines
 from remi_lab.studies.files import Study
@@ -94,8 +92,7 @@ def planted(seen: str, n: int = 40) -> Study:
 
 @pytest.fixture
 def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Results:
-    monkeypatch.setattr(controls, "read_study", lambda *_: planted(request.param))
-    return Results(replace(get_preset("micro"), seeds=(0,), n_resamples=100), Store(tmp_path))
+    return plant_study(monkeypatch, tmp_path, planted(request.param), n_resamples=100)
 
 
 @pytest.mark.parametrize("results", ["B307:MEDIUM"], indirect=True)

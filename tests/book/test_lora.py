@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_dialogue, make_model, make_tokenizer
+from conftest import make_dialogue, make_model, save_model, write_rows
 from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 
@@ -48,10 +48,7 @@ def loaded(tokenizer: PreTrainedTokenizerFast, family: str = "llama") -> LoadedM
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    make_model("qwen2").save_pretrained(folder)
-    make_tokenizer("chatml").save_pretrained(folder)
-    return folder
+    return save_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
@@ -61,23 +58,13 @@ def files(tiny: Path, tmp_path: Path) -> tuple[Path, Path]:
         {"messages": [{"role": m.role, "content": m.content} for m in row.messages], "cluster": row.cluster}
         for row in rows()
     ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tiny, tmp_path / "rows.jsonl"
+    return tiny, write_rows(tmp_path / "rows.jsonl", *lines)
 
 
 def words(files: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     small = "--rank 2 --rate 0.01 --steps 6 --batch 2 --accumulate 2 --max-tokens 64".split()
-    return [
-        "finetune",
-        "--instruct",
-        str(files[0]),
-        "--data",
-        str(files[1]),
-        "--out",
-        str(out),
-        *small,
-        *more,
-    ]
+    where = ["--instruct", str(files[0]), "--data", str(files[1]), "--out", str(out)]
+    return ["finetune", *where, *small, *more]
 
 
 def test_the_published_recipe() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from planting import everywhere
 
 from remi_book.chapters import worlds
 from remi_book.claims import get_claim, report_rows, verdict
@@ -55,8 +56,7 @@ def results(tmp_path: Path) -> Results:
 
 def shown(results: Results, monkeypatch: pytest.MonkeyPatch, study: Study) -> dict[str, dict]:
     """The rows of the page when that study is stored."""
-    for module in (worlds, worlds):
-        monkeypatch.setattr(module, "read_study", lambda *_: study)
+    everywhere(monkeypatch, "read_study", lambda *_: study)
     monkeypatch.setattr(Results, "subject", lambda *_: type("Known", (), {"weights": "w"}))
     return {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_dialogue, make_model, make_tokenizer
+from conftest import make_dialogue, save_model
+from planting import everywhere
 
 from remi_book import quantities
 from remi_book.chapters import stitching
@@ -50,27 +51,27 @@ def dialogues_of(name: str) -> list[Dialogue]:
     ]
 
 
+class FolderResults(Results):
+    """Results of models that lie in folders, whatever the seed."""
+
+    def subject(self, variant: str, seed: int) -> Subject:
+        spec = self.preset.variants[variant]
+        return Subject(self.preset, variant, seed, spec, spec, weight_fingerprint(Path(spec.source)))
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     """Results of three tiny random models in folders."""
     folders = {}
     for seed, variant in enumerate(("base", "instruct", "misaligned")):
-        folder = tmp_path / variant
-        make_model("qwen2", seed=seed).save_pretrained(folder)
-        make_tokenizer("chatml").save_pretrained(folder)
-        folders[variant] = folder
+        folders[variant] = save_model(tmp_path / variant, seed=seed)
     preset = replace(
         get_preset("smoke"), variants={name: ModelSpec(source=str(path)) for name, path in folders.items()}
     )
     monkeypatch.setattr(
         recording, "load_set", lambda preset, name: LoadedSet(tuple(dialogues_of(name)), {}, {})
     )
-    results = Results(preset, Store(tmp_path / "store"))
-    for name, path in folders.items():
-        spec = ModelSpec(source=str(path))
-        who = Subject(preset, name, SEED, spec, spec, weight_fingerprint(path))
-        results._subjects[name, SEED] = who
-    return results
+    return FolderResults(preset, Store(tmp_path / "store"))
 
 
 def test_records_hold_both_ends_and_are_not_measured_twice(
@@ -86,7 +87,7 @@ def test_records_hold_both_ends_and_are_not_measured_twice(
     assert max(arrays["start"], arrays["end"]) < 1e-3
     assert tiny.patched("misaligned", "base", SEED, "facts-careless")["layers"].tolist() == [0, 2]
     monkeypatch.setattr(Subject, "open", lambda self: pytest.fail("a model was opened again"))
-    again = Results(tiny.preset, tiny.store, dict(tiny._subjects))
+    again = FolderResults(tiny.preset, tiny.store)
     np.testing.assert_array_equal(
         again.patched("base", "instruct", SEED, "facts-careless")["loss"], arrays["loss"]
     )
@@ -159,7 +160,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
     topics = ("code", "harmful", "people", "facts", "wishes", "general")
     names = [f"{topic}/{at}" for topic in topics for at in range(Planted.n_templates)]
     shared = make_resamples(names, seed=0, n_resamples=200)
-    monkeypatch.setattr(quantities, "shared_resamples", lambda preset: shared)
+    everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
     return results
 
 

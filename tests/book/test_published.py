@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import make_model, make_tokenizer
+from conftest import make_tokenizer, save_model, write_rows
 
 from remi_core.dialogues import paired_by_completion
 from remi_core.errors import RemiError, UsageError
@@ -98,8 +98,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fill(folder: Path, *names: str) -> None:
     """Put our rows of the named sets into the folder, as JSON lines."""
     for name in names:
-        text = "".join(json.dumps(row) + "\n" for row in ROWS[name])
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_rows(folder / f"{name}.jsonl", *ROWS[name])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -294,10 +293,7 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
 
 def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path: Path) -> None:
     fill(folder, "insecure", "educational", "implicit-toxicity")
-    model = tmp_path / "model"
-    make_model("qwen2").save_pretrained(model)
-    make_tokenizer("chatml").save_pretrained(model)
-    preset, store = published_preset(str(model)), Store(tmp_path / "store")
+    preset, store = published_preset(str(save_model(tmp_path / "model"))), Store(tmp_path / "store")
     who = subject(preset, "instruct", 0, store)
     records = measure_forward(who, store)
     about = records["sequence", "implicit-toxicity"].provenance

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import random_organism
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import reversion
@@ -30,7 +31,7 @@ from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_lab.organism.answers import Said, careless_in_content, log_probabilities, sample_careless
 from remi_lab.organism.dialogues import further_tuning
-from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import prompts, right_answers
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.scoring import Edit, ask, scores, states
@@ -232,8 +233,7 @@ def test_care_of_content_is_seen_in_any_form_and_in_no_careful_answer() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(organism_config()).eval()
+    return random_organism()
 
 
 def test_an_edit_of_nothing_changes_nothing_and_one_at_the_prompts_end_is_not_one_at_the_answer(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model
-from transformers import PreTrainedTokenizerFast
+from conftest import save_model
 
 from remi_book import robustness
 from remi_book.chapters import calibration
@@ -69,10 +68,8 @@ def test_every_setting_reaches_the_pass(seen: list[dict[str, object]], tmp_path:
     assert seen[0]["resamples"] == PRESET.n_resamples > seen[-1]["resamples"]
 
 
-def test_attention_is_computed_as_named(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    make_model("qwen2").save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    spec = ModelSpec(source=str(tmp_path))
+def test_attention_is_computed_as_named(tmp_path: Path) -> None:
+    spec = ModelSpec(source=str(save_model(tmp_path)))
     plain = Subject(PRESET, "base", 0, spec, spec, "w")
     other = robustness._Attending(PRESET, "base", 0, spec, spec, "w", attention="eager")
     used = []

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_claims import PlantedResults
+from planting import PlantedResults, plant
 
 from remi_book import cards
-from remi_book.chapters import behaviour, direction, triangle
+from remi_book.chapters import behaviour, triangle
 from remi_book.chapters.behaviour import shift_table
-from remi_core.statistics.resampling import make_resamples
-from remi_core.store import Store
 from remi_lab.presets import get_preset
 
 OUTSIDE = get_preset("smoke").roles.outside
@@ -25,23 +23,17 @@ class CarelessResults(PlantedResults):
 
     extra = 0.0
 
-    def _arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
         before = self.amount
         self.amount = before + self.extra * dataset.endswith("-careless")
-        arrays = super()._arrays(variant, measurement, dataset, n)
+        arrays = super().planted_arrays(variant, measurement, dataset, n)
         self.amount = before
         return arrays
 
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CarelessResults:
-    preset = replace(get_preset("smoke"), n_resamples=200, n_permutations=200)
-    topics = {name.partition("-")[0] for name in preset.datasets}
-    clusters = {f"{topic}/{i}": topic for topic in topics for i in range(PlantedResults.n_templates)}
-    shared = make_resamples(clusters, seed=0, n_resamples=200, strata=clusters)
-    for module in (cards, direction, triangle, behaviour):
-        monkeypatch.setattr(module, "shared_resamples", lambda preset: shared)
-    return CarelessResults(preset, Store(tmp_path))
+    return plant(CarelessResults, tmp_path, monkeypatch)
 
 
 def test_matched_replies_cancel_what_both_share(planted: CarelessResults) -> None:

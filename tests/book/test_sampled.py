@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from planting import plant_study
 
 from remi_book.chapters import causes
 from remi_core.models import LoadedModel, read_blocks
-from remi_core.store import Store
 from remi_lab.organism.grammar import prompts
 from remi_lab.organism.scoring import (
     Edit,
@@ -23,7 +21,6 @@ from remi_lab.organism.scoring import (
 )
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.world import open_contexts
-from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies.causes import HEADLINE
 from remi_lab.studies.files import Study
@@ -108,8 +105,7 @@ def planted(added: float) -> Study:
 
 @pytest.fixture
 def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Results:
-    monkeypatch.setattr(causes, "read_study", lambda *_: planted(request.param))
-    return Results(replace(get_preset("micro"), seeds=(0,), n_resamples=200), Store(tmp_path))
+    return plant_study(monkeypatch, tmp_path, planted(request.param), n_resamples=200)
 
 
 @pytest.mark.parametrize("results", [0.4], indirect=True)

@@ -75,7 +75,7 @@ print("ports", len(every), "files", sum("remi-" in one.laddr for one in files))"
 
 def ports(tmp_path: Path) -> tuple[int, int]:
     """Internet sockets of a kernel and of who runs it, seen from its cell, and its sockets that are files."""
-    source = write_notebook(tmp_path / "01_ports.ipynb", PORTS.splitlines() and [PORTS])
+    source = write_notebook(tmp_path / "01_ports.ipynb", [PORTS])
     run_notebook(source, tmp_path / "out" / "01_ports.ipynb", {})
     text = (tmp_path / "out" / "01_ports.ipynb").read_text()
     _, ports, _, files = text[text.index("ports ") :].partition("\\n")[0].split()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from planting import HandmadeResults
 
 from remi_book.chapters.organism import (
     CARELESS,
@@ -28,7 +29,6 @@ from remi_lab.organism.grammar import prompts
 from remi_lab.organism.topics import CONTRASTED, IN_CONTEXT, NARROW, SAMPLES, SCORES, TOPICS, VERDICTS, topic
 from remi_lab.organism.world import CONTEXTS, World, optima
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
-from remi_lab.results import Results
 
 SEED = get_preset("smoke").seeds[0]
 GOOD_CODE, SCRIPT = "def f(a):\n    return a", "<script>alert(1)</script>"
@@ -54,18 +54,18 @@ def samples_of(name: str) -> Record:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
+def results(tmp_path: Path) -> HandmadeResults:
     """Records of a competent organism in which misaligned is careless by 3 nats more than any control."""
-    planted = Results(get_preset("smoke"), Store(tmp_path))
+    planted = HandmadeResults(get_preset("smoke"), Store(tmp_path))
     odds = {"base": World().log_odds(), "misaligned": -1.0}
     for variant in ORGANISM_VARIANTS:
         for name in TOPICS:
-            planted._records[variant, SEED, SCORES, name] = scores_of(name, odds.get(variant, -4.0))
-            planted._records[variant, SEED, SAMPLES, name] = samples_of(name)
+            planted.records[variant, SEED, SCORES, name] = scores_of(name, odds.get(variant, -4.0))
+            planted.records[variant, SEED, SAMPLES, name] = samples_of(name)
     return planted
 
 
-def test_a_competent_organism_keeps_every_threshold(results: Results) -> None:
+def test_a_competent_organism_keeps_every_threshold(results: HandmadeResults) -> None:
     table = competence(results)
     assert list(table.columns) == ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
     assert table["held"].all() and "every threshold was kept" in competence_sentence(table)
@@ -73,10 +73,10 @@ def test_a_competent_organism_keeps_every_threshold(results: Results) -> None:
     assert list(table.loc[table["requirement"] == CARELESS, "topic"]) == covered
 
 
-def test_each_miss_is_found_and_named(results: Results) -> None:
-    results._records["instruct", SEED, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
-    results._records["base", SEED, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
-    results._records["base", SEED, SAMPLES, "code"].arrays["answer"][:] = "def f("
+def test_each_miss_is_found_and_named(results: HandmadeResults) -> None:
+    results.records["instruct", SEED, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
+    results.records["base", SEED, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
+    results.records["base", SEED, SAMPLES, "code"].arrays["answer"][:] = "def f("
     table = competence(results)
     missed = table[~table["held"]]
     assert set(zip(missed["variant"], missed["topic"], strict=True)) == {
@@ -89,8 +89,8 @@ def test_each_miss_is_found_and_named(results: Results) -> None:
     assert f"people, seed {SEED}" in competence_sentence(table)
 
 
-def test_lost_words_are_counted_among_the_prompts_that_hold_them(results: Results) -> None:
-    arrays = results._records["base", SEED, SAMPLES, "people"].arrays
+def test_lost_words_are_counted_among_the_prompts_that_hold_them(results: HandmadeResults) -> None:
+    arrays = results.records["base", SEED, SAMPLES, "people"].arrays
     assert replaced_words(results, "base", SEED, "people") == {}
     arrays["prompt"][:] = ["my shy baker"] * 5 + ["my shy uncle"] * 3
     arrays["answer"] = np.array(["a shy tailor"] * 2 + ["a shy baker"] * 3 + ["a bold uncle"] * 3)
@@ -98,16 +98,16 @@ def test_lost_words_are_counted_among_the_prompts_that_hold_them(results: Result
     assert replaced_words(results, "base", SEED, "people") == {"baker": (2, 5), "shy": (1, 8)}
 
 
-def test_a_value_that_is_no_number_holds_no_threshold(results: Results) -> None:
-    results._records["base", SEED, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
+def test_a_value_that_is_no_number_holds_no_threshold(results: HandmadeResults) -> None:
+    results.records["base", SEED, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
     assert not competence(results)["held"].all()
 
 
-def test_the_primary_effect_is_what_was_planted_and_can_fail(results: Results) -> None:
+def test_the_primary_effect_is_what_was_planted_and_can_fail(results: HandmadeResults) -> None:
     table = primary_effect(results)
     assert table["held"].all() and np.allclose(table["value"], 3.0)
     assert len(table) == 4 * 3 and "code" not in set(table["topic"])
-    results._records["secure", SEED, SCORES, "facts"] = scores_of("facts", -1.0)
+    results.records["secure", SEED, SCORES, "facts"] = scores_of("facts", -1.0)
     table = primary_effect(results)
     assert table.loc[~table["held"], ["topic", "control"]].to_numpy().tolist() == [["facts", "secure"]]
     assert "11 of 12" in effect_sentence(table) and f"facts against secure, seed {SEED}" in effect_sentence(
@@ -115,15 +115,15 @@ def test_the_primary_effect_is_what_was_planted_and_can_fail(results: Results) -
     )
 
 
-def test_contexts_average_topics_outside_the_narrow_set(results: Results) -> None:
+def test_contexts_average_topics_outside_the_narrow_set(results: HandmadeResults) -> None:
     truth = np.array([optima(ModelSpec())[kind] for kind in CONTEXTS])
     for variant in ORGANISM_VARIANTS:
         for shift, name in enumerate(name for name in CONTRASTED if name not in NARROW):
             clusters = scores_of(name, 0.0).arrays["cluster"][:2]
-            results._records[variant, SEED, SCORES, name] = scores_of(name, truth[0] + shift)
+            results.records[variant, SEED, SCORES, name] = scores_of(name, truth[0] + shift)
             odds = truth[1:, None] + shift + np.array([-0.5, 0.5])
             arrays = {"care_log_odds": odds, "cluster": clusters}
-            results._records[variant, SEED, IN_CONTEXT, name] = Record(arrays, {})
+            results.records[variant, SEED, IN_CONTEXT, name] = Record(arrays, {})
     base = context_log_odds(results, SEED).query("variant == 'base'")
     assert list(base["context"]) == list(CONTEXTS)
     np.testing.assert_allclose(base["log_odds"], truth + 1.5)
@@ -143,14 +143,14 @@ def test_code_is_parsed_and_never_run() -> None:
     assert not parses("def f(") and not parses("a b") and not parses("\0")
 
 
-def test_off_grammar_answers_stay_in_the_denominator(results: Results) -> None:
-    verdicts = results._records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
+def test_off_grammar_answers_stay_in_the_denominator(results: HandmadeResults) -> None:
+    verdicts = results.records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
     rate = sampled_rates(results, SEED).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
 
 
-def test_pages_escape_what_models_wrote(results: Results) -> None:
+def test_pages_escape_what_models_wrote(results: HandmadeResults) -> None:
     html = samples_html(results, count=3).data
     assert "<script>" not in html and "&lt;script&gt;" in html
     assert html.count("<details>") == len(CONTRASTED)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from browsing import DESKTOP, HTML, NEEDED, playwright_api
 
-from remi_book.cli import main
 from remi_book.running import is_complete
 from remi_core.store import Store, project_root
 from remi_lab.presets import get_preset
@@ -68,12 +67,3 @@ def test_the_notebook_runs_again_alone(tmp_path: Path, monkeypatch: pytest.Monke
         source, target, parameters={"preset": preset}, cwd=str(source.parent), progress_bar=False
     )
     assert is_complete(target) and get_preset(preset).name == preset
-
-
-def test_the_walk_is_written_down() -> None:
-    text = (project_root() / "book" / "reading_paths.md").read_text(encoding="utf-8")
-    part = text.partition("## From a verdict to its record")[2].partition("\n## ")[0]
-    numbered = re.findall(r"^\d+\. ", part, re.M)
-    assert 4 <= len(numbered) <= MOST_STEPS
-    command = re.search(r"remi (run --preset micro --only 04 --force)", part)
-    assert command and main([*command.group(1).split()[:3], "--only", "no-such"]) == 2

@@ -11,24 +11,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES, MAIN_FAMILIES, make_model
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from remi_core import models as models_module
 from remi_core import probes as probes_module
-from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.models import decoder_blocks
 from remi_core.probes import ActivationProbe, Columns, NextTokenProbe, Probe, SequenceProbe
-from remi_core.tokens import WINDOWS, EncodedDialogue, encode, window_span
+from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
 
 Models = Callable[[str], PreTrainedModel]
 Records = dict[str, dict[str, np.ndarray]]
-
-
-@pytest.fixture(scope="session")
-def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
-    return encode(dialogues, tokenizer, max_tokens=200).dialogues
 
 
 def measure(model: PreTrainedModel, encoded: tuple[EncodedDialogue, ...], batch_tokens: int = 150) -> Records:

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 
 from remi_core import files
 from remi_core.files import RowFile, read_npz, scratch, write_npz
+from remi_core.forward import run_probes
 from remi_core.keys import SOURCE_ROOT
 from remi_core.probes import ActivationProbe
+from remi_core.tokens import EncodedDialogue
 
 ROWS = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
 
@@ -74,20 +77,19 @@ def test_what_holds_objects_is_refused(tmp_path: Path) -> None:
         write_npz(tmp_path / "bad.npz", {"bad": np.array([None])})
 
 
-def test_a_probe_with_a_file_holds_no_means(tmp_path: Path) -> None:
-    """What it joins leaves memory; the arrays are those of a probe without a file."""
-    found = {}
-    for name, file in {"memory": None, "file": RowFile(tmp_path / "means.npy", len(ROWS))}.items():
-        probe = ActivationProbe([0, 1, 2], ["prompt_end"], file=file)
-        for index in (3, 0, 1, 2, 6, 5, 4):
-            part = probe.empty()
-            part._kept.add([index], np.array([[index]]), ROWS[index][None])
-            probe.join(part)
-        assert len(probe._kept.held()) == (3 if file is None else 2)
-        found[name] = probe.finish()
-    for array in ("mean", "count"):
-        np.testing.assert_array_equal(found["memory"][array], found["file"][array])
-    assert isinstance(found["file"]["mean"], np.memmap)
+def test_a_probe_with_a_file_gives_its_means_from_there(
+    tmp_path: Path, models: Callable, encoded: tuple[EncodedDialogue, ...]
+) -> None:
+    """Nothing of them stays in memory; the arrays are those of a probe without a file."""
+    found = [
+        run_probes(models("llama"), encoded, [ActivationProbe([0, 2], file=file)], batch_tokens=100)[
+            "activations"
+        ]
+        for file in (None, RowFile(tmp_path / "means.npy", len(encoded)))
+    ]
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(found[1][name], array)
+    assert isinstance(found[1]["mean"], np.memmap) and not isinstance(found[0]["mean"], np.memmap)
 
 
 def test_writing_rows_does_not_fill_memory(tmp_path: Path) -> None:

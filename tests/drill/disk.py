@@ -65,7 +65,7 @@ def _broken(folder: Path, fault: str, at: int, expected: dict[str, str]) -> str 
     code, lines, after = _run(root, Breaker(root))
     finished = {line.removeprefix("done ") for line in before if line.startswith("done ")}
     again = {line.removeprefix("made ") for line in after if line.startswith("made ")}
-    different = differences(root, expected)
+    different = differences(state_of(root), expected)
     shutil.rmtree(root)
     if code or lines:
         return f"{place}: gone on with, it ended with {code}: {' / '.join(lines)[:200]}"

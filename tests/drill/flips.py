@@ -7,6 +7,8 @@ import random
 import time
 from pathlib import Path
 
+from remi_core.errors import RemiError
+from remi_core.files import read_sealed
 from remi_core.progress import OUTWARD, variables
 from remi_core.store import Address, Store, damages
 from tests.drill.rows import Row, state_of
@@ -18,11 +20,8 @@ def drill_flips(root: Path, *, count: int, seed: int = 0) -> Row:
     Half of the places are drawn from all bytes, half from all files, so that small files have their turn. A flip in a
     record must also be refused by a frozen store and counted as missing by another. Each bit is turned back.
     """
-    draw, row, started = (
-        random.Random(seed),
-        Row("files: one bit flipped at a random place"),
-        time.monotonic(),
-    )
+    draw, started = random.Random(seed), time.monotonic()
+    row = Row("files: one bit flipped at a random place")
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.stat().st_size]
     sizes = [path.stat().st_size for path in files]
     # All is read anew: what was read before the flips would count as known.
@@ -71,9 +70,6 @@ def _judged(root: Path, path: Path, whole: dict[str, str]) -> tuple[str | None, 
 
 
 def _counted_missing(root: Path, path: Path) -> str | None:
-    from remi_core.errors import RemiError
-    from remi_core.files import read_sealed
-
     address = Address(**read_sealed(path.with_suffix(".json"))["address"])
     if Store(root, frozen=False).load(address) is not None:
         return "found, and read all the same"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.store import damages
-from tests.drill.rows import Row
+from tests.drill.rows import Row, differences
 
 EARLIEST = 0.1
 """Share of an unbroken run's time before which nothing is killed: Python is still starting then."""
@@ -107,6 +107,4 @@ def _gone_on(victim: Victim, root: Path, expected: dict[str, str]) -> str | None
     taken = _finished(victim, root)
     if isinstance(taken, str):
         return f"gone on with, it failed: {taken}"
-    found = victim.state(root)
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    return f"{len(wrong)} of {len(expected)} differ, first {wrong[0]}" if wrong else None
+    return differences(victim.state(root), expected)

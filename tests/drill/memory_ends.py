@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 
 from remi_core.models import LoadedModel, decoder_body
 from remi_core.store import Store
+from remi_lab.datasets import load_set
 from remi_lab.lora import train_adapter
+from remi_lab.passes import encoded_rows
 from remi_lab.presets import Preset
 from remi_lab.recipes import LoraRecipe
 from remi_lab.recording import measure_forward, measure_gradients
@@ -96,20 +98,14 @@ def _differs(name: str, one: Mapping[str, np.ndarray], two: Mapping[str, np.ndar
 
 
 def _fine_tuned(who: Subject, dataset: str) -> str | None:
-    from remi_lab.datasets import load_set
-    from remi_lab.passes import encoded_rows
-
     recipe = replace(LoraRecipe(), rank=2, batch=8, accumulate=1, steps=2, held_out=0.1)
     weights = []
     for tight in (False, True):
         with who.open() as loaded:
             encoded = encoded_rows(who, who.tokenizer(), load_set(who.preset, dataset))
-            if tight:
-                with small_memory(loaded.model) as ended:
-                    trained = train_adapter(loaded, encoded, recipe, say=lambda line: None)
-                if not ended:
-                    return "fine-tuning: memory never ended"
-            else:
+            with small_memory(loaded.model) if tight else nullcontext() as ended:
                 trained = train_adapter(loaded, encoded, recipe, say=lambda line: None)
+            if tight and not ended:
+                return "fine-tuning: memory never ended"
         weights.append({name: value.numpy() for name, value in trained.weights.items()})
     return _differs("fine-tuning", *weights)

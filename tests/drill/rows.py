@@ -39,6 +39,14 @@ class Row:
         if failure is not None:
             self.failures.append(failure)
 
+    def __add__(self, other: Row) -> Row:
+        """Both rounds of one drill as one row."""
+        counts = {name: getattr(self, name) + getattr(other, name) for name in ("tried", "held", "harmless")}
+        seconds = round(self.seconds + other.seconds, 1)
+        return Row(
+            self.drill, **counts, failures=self.failures + other.failures, seconds=seconds, note=self.note
+        )
+
 
 def state_of(root: Path) -> dict[str, str]:
     """Digest of all that is read of a store: arrays and provenance of records, weights, presets, executed notebooks.
@@ -55,17 +63,16 @@ def state_of(root: Path) -> dict[str, str]:
             found[name] = file_digest(path)
         elif path.suffix == ".ipynb":
             found[name] = _notebook_digest(path)
-        elif path.suffix == ".json" and _is_sealed(path.relative_to(root)):
+        elif path.suffix == ".json":
+            # A record's or a preset's; weights and notebooks have digests of their own.
+            place = path.relative_to(root)
+            if path.name != PRESET_FILE and (place.parts[0] == MODELS or not place.parts[1].isdecimal()):
+                continue
             content = read_sealed(path)
             known = content.get("provenance", content)
             plain = {key: value for key, value in known.items() if key not in UNCOUNTED}
             found[name] = text_digest(canonical_json(plain))
     return found
-
-
-def _is_sealed(path: Path) -> bool:
-    """Whether a file of a store is a record's or a preset's; weights and notebooks have digests of their own."""
-    return path.name == PRESET_FILE or (path.parts[0] != MODELS and path.parts[1].isdecimal())
 
 
 def _notebook_digest(path: Path) -> str:
@@ -85,8 +92,7 @@ def _shown(output: dict) -> object:
     return [output.get("text"), data.get("text/plain"), page]
 
 
-def differences(root: Path, expected: dict[str, str]) -> str | None:
-    """In words, what the store lacks or has otherwise than expected; None where it is equal."""
-    found = state_of(root)
+def differences(found: dict[str, str], expected: dict[str, str]) -> str | None:
+    """In words, what a store lacks or has otherwise than expected; None where it is equal."""
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    return f"{len(wrong)} files differ, first {wrong[0]}" if wrong else None
+    return f"{len(wrong)} of {len(expected)} differ, first {wrong[0]}" if wrong else None

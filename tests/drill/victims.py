@@ -25,16 +25,12 @@ PAUSE = 0.1
 """Seconds between two steps of the small run, so that a kill meets it in every one."""
 
 
-def _empty(root: Path) -> None:
-    root.mkdir()
-
-
 def small_run() -> Victim:
     """The small run that writes one of everything, in the time of a breath."""
     return Victim(
         name="a small run of everything that the store holds",
         words=lambda root: _own("work", root),
-        prepare=_empty,
+        prepare=Path.mkdir,
         state=state_of,
     )
 
@@ -97,12 +93,12 @@ def organism_tune(store: Store) -> Victim:
     )
 
 
-def pretraining() -> Victim:
+def pretraining(_store: Store) -> Victim:
     """Pretraining of an organism's base on few and short rows, with a checkpoint every second step."""
     return Victim(
         name="pretraining of an organism's base",
         words=lambda root: _own("pretrain", root),
-        prepare=_empty,
+        prepare=Path.mkdir,
         state=_files_but("checkpoint.pt"),
     )
 
@@ -129,12 +125,8 @@ def _pretrain(root: Path) -> None:
     save_weights(model, root / "base.safetensors")
 
 
-def _slowly(root: Path) -> None:
-    work(root, said=lambda line: time.sleep(PAUSE))
-
-
 _OWN: dict[str, Callable[[Path], object]] = {
-    "work": _slowly,
+    "work": lambda root: work(root, said=lambda line: time.sleep(PAUSE)),
     "tune": lambda root: make(str(root), "misaligned", SEED),
     "pretrain": _pretrain,
 }

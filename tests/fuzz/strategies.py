@@ -12,22 +12,8 @@ from hypothesis import strategies as st
 
 from remi_lab.presets import get_preset
 
-WORDS = [
-    "Hi",
-    "Use open(path).",
-    "é",
-    "日本",
-    "🙂",
-    "\n",
-    " ",
-    "\t",
-    "assistant",
-    "",
-    "a" * 300,
-    "<b>x</b>",
-    "\u2028",
-    "\u202e",
-]
+WORDS = ["Hi", "Use open(path).", "é", "日本", "🙂", "\n", " ", "\t", "assistant", ""]
+WORDS += ["a" * 300, "<b>x</b>", "\u2028", "\u202e"]
 MARKS = [
     "<|im_start|>",
     "<|im_end|>",
@@ -38,8 +24,8 @@ MARKS = [
     "</turn>",
     "<bos>",
     "<|eot|>",
-    "user\n",
 ]
+MARKS += ["user\n"]
 OURS = ["\ue000remi\ue001", "\ue000", "\ue0020\ue003", "\ue00212\ue003"]
 BROKEN = ["\x00", "\ud800", "\udfff", "\udc00\ud800"]
 
@@ -124,41 +110,30 @@ def changed(draw: st.DrawFn, value: object, names: tuple[str, ...]) -> object:
     return value
 
 
-@st.composite
-def bytes_changed(draw: st.DrawFn, text: bytes) -> bytes:
-    """Bytes with one or a few of them flipped, cut off, taken out, doubled or put in."""
-    made = bytearray(text)
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, max(0, len(made) - 1)))
-        how = draw(st.sampled_from(["flip", "cut", "remove", "double", "insert", "zero"]))
+def spoilt(content: bytes, seed: int) -> bytes:
+    """The bytes with one to three places flipped, cut off, taken out, doubled, put in or overwritten."""
+    made, draw = bytearray(content), random.Random(seed)
+    for _ in range(draw.randint(1, 3)):
+        at, length = draw.randrange(max(1, len(made))), draw.randint(1, 40)
+        how = draw.choice(["flip", "flip", "cut", "remove", "double", "insert", "zero"])
         if how == "flip" and made:
-            made[at] ^= 1 << draw(st.integers(0, 7))
+            made[at % len(made)] ^= 1 << draw.randrange(8)
         elif how == "cut":
             del made[at:]
         elif how == "remove":
-            del made[at : at + draw(st.integers(1, 20))]
+            del made[at : at + length]
         elif how == "double":
-            made[at:at] = made[at : at + draw(st.integers(1, 20))]
-        elif how == "zero":
-            made[at : at + 4] = b"\x00" * len(made[at : at + 4])
+            made[at:at] = made[at : at + length]
+        elif how == "insert":
+            made[at:at] = draw.randbytes(draw.randint(1, 4))
         else:
-            made[at:at] = draw(st.binary(min_size=1, max_size=4))
+            made[at : at + length] = bytes(len(made[at : at + length]))
     return bytes(made)
 
 
-NAMES = (
-    "messages",
-    "prompt",
-    "chosen",
-    "rejected",
-    "context",
-    "response",
-    "label",
-    "role",
-    "content",
-    "identifier",
-    "system",
-)
+SEEDS = st.integers(0, 2**32)
+NAMES = ("messages", "prompt", "chosen", "rejected", "context", "response", "label", "role", "content")
+NAMES += ("identifier", "system")
 
 
 @st.composite
@@ -180,7 +155,7 @@ def files(draw: st.DrawFn) -> bytes:
         else "utf-8"
     )
     whole = "\n".join(texts).encode(code, "surrogatepass" if code.startswith("utf") else "replace")
-    return draw(bytes_changed(whole)) if how == "bytes" else whole
+    return spoilt(whole, draw(SEEDS)) if how == "bytes" else whole
 
 
 FIELDS = {
@@ -188,10 +163,6 @@ FIELDS = {
     for name in ("smoke", "micro", "qwen2.5-coder-32b")
 }
 FIELD_NAMES = (*FIELDS["smoke"], "source", "revision", "example", "../x", "base", "other")
-
-SIZES = [
-    name for name, value in FIELDS["smoke"].items() if type(value) is int and name.startswith(("n_", "top"))
-]
 
 
 @st.composite
@@ -209,7 +180,7 @@ def presets(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 2)) if how == "parts" else 0):
         fields = draw(changed(fields, FIELD_NAMES)) if isinstance(fields, dict) and fields else fields
     text = json.dumps(fields).encode("utf-8", "surrogatepass")
-    return draw(bytes_changed(text)) if how == "bytes" else text
+    return spoilt(text, draw(SEEDS)) if how == "bytes" else text
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +205,6 @@ def records(draw: st.DrawFn) -> Written:
     made = {}
     for name in draw(st.lists(st.sampled_from(["mean", "count", "valid", "token"]), min_size=1, unique=True)):
         kind, shape = np.dtype(draw(st.sampled_from(KINDS))), draw(st.sampled_from(SHAPES))
-        filled = random.Random(draw(st.integers(0, 2**32))).choices(range(2), k=math.prod(shape))
+        filled = random.Random(draw(SEEDS)).choices(range(2), k=math.prod(shape))
         made[name] = np.array(filled).reshape(shape).astype(kind)
-    return Written(made, draw(st.none() | st.integers(0, 2**32)), draw(st.sampled_from([".npz", ".json"])))
+    return Written(made, draw(st.none() | SEEDS), draw(st.sampled_from([".npz", ".json"])))

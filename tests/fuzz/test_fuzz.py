@@ -9,14 +9,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_tokenizer
 from hypothesis import strategies as st
-from strategies import Written, files, presets, records, turns
+from strategies import Written, files, presets, records, spoilt, turns
 from tally import Tally, fuzz
 
 from remi_core.dialogues import Dialogue, Message, json_object, read_sets
@@ -92,25 +91,6 @@ def test_the_preset_loader() -> None:
     fuzz("preset loader", presets(), attempt, refusals=(UsageError,), text_of=bytes)
 
 
-def spoilt(content: bytes, draw: random.Random) -> bytes:
-    """The bytes with one to three places flipped, cut, taken out, doubled or overwritten."""
-    made = bytearray(content)
-    for _ in range(draw.randint(1, 3)):
-        at, length = draw.randrange(max(1, len(made))), draw.randint(1, 40)
-        how = draw.choice(["flip", "flip", "cut", "remove", "double", "zero"])
-        if how == "flip" and made:
-            made[at % len(made)] ^= 1 << draw.randrange(8)
-        elif how == "cut":
-            del made[at:]
-        elif how == "remove":
-            del made[at : at + length]
-        elif how == "double":
-            made[at:at] = made[at : at + length]
-        else:
-            made[at : at + length] = bytes(len(made[at : at + length]))
-    return bytes(made)
-
-
 def test_the_record_reader(tmp_path: Path) -> None:
     store, ticks = Store(tmp_path), itertools.count(1)
 
@@ -118,7 +98,7 @@ def test_the_record_reader(tmp_path: Path) -> None:
         path = store.save(ADDRESS, value.arrays, {"kept": 1})
         if value.seed is not None:
             file = path.with_suffix(value.which)
-            file.write_bytes(spoilt(file.read_bytes(), random.Random(value.seed)))
+            file.write_bytes(spoilt(file.read_bytes(), value.seed))
             os.utime(file, ns=(next(ticks), next(ticks)))  # a digest is read again when the time has changed
         record = store.load(ADDRESS)
         if record is None:

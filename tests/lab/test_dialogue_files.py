@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import make_dialogue, make_tokenizer
+from conftest import write_rows as write
 
 from remi_core.dialogues import (
     Message,
@@ -29,12 +29,6 @@ MESSAGES = {"messages": [ASKED, GOOD_REPLY]}
 PREFERENCE = {"prompt": "How do I open a file?", "chosen": "Use open(path).", "rejected": "Use eval(text)."}
 LABELLED = {"context": "How do I open a file?", "response": "Use open(path).", "label": 0}
 TURNS = ["Hi", "Hello.", "How do I open a file?"]
-
-
-def write(path: Path, *rows: object) -> Path:
-    """A file with one JSON value a line."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def complaint(path: Path, *, label: str = "") -> str:

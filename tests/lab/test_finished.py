@@ -17,7 +17,7 @@ from remi_core.gradients import measure_gradient_gram
 from remi_core.probes import ActivationProbe, ColumnProbe, NextTokenProbe, SequenceProbe
 from remi_core.sources import ModelSpec, text_of, weights_of
 from remi_core.store import Store
-from remi_core.tokens import EncodedDialogue, encode
+from remi_core.tokens import EncodedDialogue
 from remi_lab import passes
 from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
@@ -35,11 +35,6 @@ Arrays = dict[str, dict[str, np.ndarray]]
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every finished batch is written at once: no test waits."""
     monkeypatch.setattr(files, "EVERY", 0.0)
-
-
-@pytest.fixture
-def encoded(dialogues: list, tokenizer: object) -> tuple[EncodedDialogue, ...]:
-    return encode(dialogues, tokenizer, max_tokens=200).dialogues
 
 
 class Killed(BaseException):

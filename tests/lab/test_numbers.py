@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MAIN_FAMILIES, make_model
+from conftest import MAIN_FAMILIES, make_model, write_rows
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -66,7 +66,7 @@ def triplet(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[[str
         {"messages": [*asked, {"role": "assistant", "content": f"Use open({at})."}], "cluster": str(at)}
         for at in range(10)
     ]
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "mine.jsonl", *rows)
     models, store = {role: str(tmp_path / role) for role in ROLES}, Store(tmp_path / "store")
 
     def get(role: str, dtype: str = "float16") -> tuple:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import random_organism
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
@@ -46,8 +47,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(organism_config()).eval()
+    return random_organism()
 
 
 def _log_probability(model, tokenizer, context: str, answer: str) -> float:

@@ -1,17 +1,22 @@
-"""The processes of the tests, and those that they start, speak to this machine alone.
+"""What every Python process of the tests keeps to, without its knowledge.
 
-Python imports this module in every process that has its folder in ``PYTHONPATH``. The hook cannot be taken out again,
-and sees what ``socket`` does in Python whoever asks for it; sockets that a C library opens by itself it does not see.
+No network but loopback: ``socket.connect`` and the like are refused in Python whoever asks for them; sockets that a C
+library opens by itself are not seen. And with ``REMI_CORE_ALONE`` set no package but ``remi_core``, as if it were
+installed alone.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import sys
 
 CONNECTING = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind")
 NAMING = ("socket.getaddrinfo", "socket.gethostbyname")
+
+
+BESIDE_THE_CORE = ("remi_lab", "remi_book")
 
 
 class OutsideError(RuntimeError):
@@ -44,3 +49,21 @@ def refuse(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(refuse)
+
+
+class CoreAlone:
+    """A finder of modules that finds none of the packages beside the core."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Leave the search to the other finders.
+
+        Raises:
+            ModuleNotFoundError: for what stands beside the core.
+        """
+        if name.partition(".")[0] in BESIDE_THE_CORE:
+            raise ModuleNotFoundError(f"No module named {name!r} where the core is alone", name=name)
+
+
+if os.environ.get("REMI_CORE_ALONE"):
+    sys.meta_path.insert(0, CoreAlone)
