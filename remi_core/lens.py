@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from accelerate.hooks import remove_hook_from_module
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core.errors import UsageError
 from remi_core.models import LoadedModel, final_norm, logits_at, unembedding
 from remi_core.placement import in_memory
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 # Activations after a model's final norm, which is what the last entry of ``hidden_states`` holds.
 
@@ -91,3 +96,33 @@ def _change(loaded: LoadedModel, unit: np.ndarray, start: np.ndarray) -> Float[T
             for rows in (start, start + unit)
         )
         return (after - before).cpu()
+
+
+def direction_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    direction: Float[np.ndarray, "layer d_model"],
+    start: Float[np.ndarray, "layer d_model"],
+    *,
+    top_k: int = 15,
+) -> DataFrame:
+    """Which tokens a direction writes at each layer, by the model's final norm and unembedding (logit lens).
+
+    One row a layer and rank: columns layer, rank (from 1), raised and lowered (texts), raised_change and
+    lowered_change, of the logit when the direction of length 1 is added to ``start``, such as a model's mean
+    activation. Later blocks are skipped: at early layers this is what is written, not what comes out.
+    Source: Giordani (2025), section 4.3.
+    Example: ``direction_tokens(instruct, tokenizer, difference.vectors, records.activations("instruct").mean(axis=0))``
+
+    Raises:
+        UsageError: if the shapes differ, a direction has length 0, or ``top_k`` does not fit the vocabulary.
+    """
+    from pandas import DataFrame
+
+    found = written_tokens(LoadedModel(model, tokenizer, "", ""), direction, start, top_k=top_k)
+    layers, ranks = np.indices(found.raised.shape)
+    columns = {"layer": layers.ravel(), "rank": ranks.ravel() + 1}
+    for name in ("raised", "lowered"):
+        columns[name] = [tokenizer.decode([token]) for token in getattr(found, name).ravel().tolist()]
+        columns[f"{name}_change"] = getattr(found, f"{name}_change").ravel()
+    return DataFrame(columns)

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -196,11 +197,27 @@ def only_where(change: Change, where: Bool[Tensor, "dialogue token"]) -> Change:
 
 
 @contextmanager
-def steer(model: PreTrainedModel, layer: int, change: Change) -> Iterator[None]:
-    """Nothing; while the context lasts, the block's output is changed, and every later block reads the changed one.
+def steer(
+    model: PreTrainedModel,
+    layer: int,
+    change: Change | Float[np.ndarray, " d_model"] | Float[Tensor, " d_model"],
+    *,
+    coordinate: float | None = None,
+) -> Iterator[None]:
+    """Change the residual stream after a block while the context lasts; every later block reads the changed one.
+
+    ``change`` is a direction (d_model,), added as it is at every position, in units of the stream. With a
+    ``coordinate`` the inner product with the direction of norm 1 is set to it instead, such as to base's mean, which
+    ablates. Or it is a function of hidden states (dialogue, token, d_model). All that reads the model meanwhile reads
+    the changed one: ``measure``, ``generate``, a training step.
+    Example: ``with steer(instruct, 12, records.mean_difference("misaligned", "instruct").vectors[12]): …``
 
     Raises:
-        UsageError: if the layer does not exist.
+        UsageError: if there is no such layer; on a pass, if the change gives another shape.
     """
+    if not callable(change):
+        vector = torch.as_tensor(change).float()
+        goal = None if coordinate is None else torch.tensor([coordinate])
+        change = add_vector(vector) if goal is None else set_coordinates(vector[None], goal)
     with replace_output(model, layer, change):
         yield

@@ -547,7 +547,7 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
         f"base – {third}": opposite,
     }
     return Triangle(
-        sides={name: _length(one, n_folds) for name, one in squared.items()},
+        sides={name: cross_fitted_length(one, n_folds) for name, one in squared.items()},
         angles={
             "instruct": _angle(across, of_base, of_third),
             "base": _angle(at_base, of_base, opposite),
@@ -571,7 +571,8 @@ def layer_average(by_layer: Estimate) -> Estimate:
     return combine(mean, by_layer)
 
 
-def _length(squared: Estimate, n_folds: int) -> Estimate:
+def cross_fitted_length(squared: Estimate, n_folds: int) -> Estimate:
+    """Length by layer from its square summed over folds (``cross_fitted_products``); NaN where it may be 0."""
     certain = squared.low > 0
     return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
 
