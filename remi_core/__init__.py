@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from remi_core.dialogues import Dialogue, Unique, messages_row, read_jsonl
-from remi_core.errors import UsageError
+from remi_core.dialogues import Dialogue, dialogues, read_jsonl  # the function bears the name of its module
 
 # Libraries read these when they are imported, which is after this: none tells its makers what is run here.
 for _name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
@@ -53,26 +51,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-# Named as the module it draws on: ``from remi_core.dialogues import …`` goes on to give what is in that module.
-def dialogues(chats: Sequence[Sequence[Mapping[str, str]] | Mapping[str, object]]) -> list[Dialogue]:
-    """Chats in memory as dialogues, in their order.
-
-    A chat is the list of messages that a chat template takes and ends with the reply to measure, or a whole row as
-    ``read_jsonl`` reads it: ``{"messages": […], "cluster": "greetings", "label": "careful"}``. Without a cluster,
-    which is what intervals resample, every chat is a prompt of its own.
-    Example: ``dialogues([[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]])``
-
-    Raises:
-        UsageError: naming the chat by its number from 0, and what is wrong with it.
-    """
-    unique, found = Unique(), []
-    for number, chat in enumerate(chats):
-        row = chat if isinstance(chat, Mapping) else {"messages": chat}
-        try:
-            found.append(messages_row(row, default=f"chat:{number}"))
-            unique.add(found[-1].identifier, number)
-        except UsageError as error:
-            raise UsageError(f"chat {number}: {error}") from None
-    return found

@@ -192,6 +192,28 @@ def read_jsonl(path: Path | str) -> list[Dialogue]:
     return parse_lines(path, parse)
 
 
+def dialogues(chats: Sequence[Sequence[Mapping[str, str]] | Mapping[str, object]]) -> list[Dialogue]:
+    """Chats in memory as dialogues, in their order.
+
+    A chat is the list of messages that a chat template takes and ends with the reply to measure, or a whole row as
+    ``read_jsonl`` reads it: ``{"messages": […], "cluster": "greetings", "label": "careful"}``. Without a cluster,
+    which is what intervals resample, every chat is a prompt of its own.
+    Example: ``dialogues([[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]])``
+
+    Raises:
+        UsageError: naming the chat by its number from 0, and what is wrong with it.
+    """
+    unique, found = Unique(), []
+    for number, chat in enumerate(chats):
+        row = chat if isinstance(chat, Mapping) else {"messages": chat}
+        try:
+            found.append(messages_row(row, default=f"chat:{number}"))
+            unique.add(found[-1].identifier, number)
+        except UsageError as error:
+            raise UsageError(f"chat {number}: {error}") from None
+    return found
+
+
 class Unique:
     """The line each identifier was first seen on."""
 

@@ -18,20 +18,18 @@ from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError, nearest
 from remi_core.forward import check_pass, run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.models import LoadedModel, check_vocabulary, n_layers, open_model
+from remi_core.models import LoadedModel, check_vocabulary, in_evaluation, n_layers, open_model
 from remi_core.probes import ActivationProbe, NextTokenProbe, Probe, SequenceProbe
 from remi_core.statistics import displacement, groups, nulls, resampling, subspaces
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, make_resamples
-from remi_core.tokens import EncodedSet, encode
+from remi_core.tokens import WINDOWS, EncodedSet, encode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-N_FOLDS = 5
-"""Folds of prompts for all that is cross-fitted: no direction is tested on a prompt that it was fitted on."""
-
 Activations = Float[np.ndarray, "dialogue layer d_model"]
+Gram = Float[np.ndarray, "dialogue dialogue"]
 Resamples = ClusterResamples | None
 """By default made from the dialogues' clusters; give one to all that is compared, where their prompts differ."""
 
@@ -67,16 +65,12 @@ class Curves:
         """
         from pandas import DataFrame, concat
 
-        parts = [
-            {"quantity": name, "layer": self.layers, "value": one.value, "low": one.low, "high": one.high}
-            | {"n_clusters": one.n_clusters}
-            for name, one in self.estimates.items()
-        ]
+        found = {name: (one.value, one.low, one.high, one.n_clusters) for name, one in self.estimates.items()}
         for name, draws in self.draws.items():
-            low, high = resampling.percentile_interval(draws)
-            values = {"value": draws.mean(axis=0), "low": low, "high": high, "n_clusters": 0}
-            parts.append({"quantity": name, "layer": self.layers} | values)
-        return concat([DataFrame(part) for part in parts], ignore_index=True)
+            found[name] = (draws.mean(axis=0), *resampling.percentile_interval(draws), 0)
+        columns = ("quantity", "layer", "value", "low", "high", "n_clusters")
+        rows = ((name, self.layers, *values) for name, values in found.items())
+        return concat([DataFrame(dict(zip(columns, row, strict=True))) for row in rows], ignore_index=True)
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draw every quantity by layer with its interval, gaps where it is undefined, ``draws`` in grey.
@@ -92,9 +86,8 @@ class Curves:
         for (name, rows), colour in zip(self.table().groupby("quantity", sort=False), colours, strict=True):
             axes.plot(rows["layer"], rows["value"], "o-", markersize=4, color=colour, label=name)
             axes.fill_between(rows["layer"], rows["low"], rows["high"], color=colour, alpha=0.2)
-            axes.vlines(
-                rows["layer"], rows["low"], rows["high"], color=colour, alpha=0.5
-            )  # seen of a lone layer, too
+            # Of a layer between two gaps, nothing would be seen of the interval but this.
+            axes.vlines(rows["layer"], rows["low"], rows["high"], color=colour, alpha=0.5)
         axes.set(xlabel="layer", ylabel="value, with 95 % over prompts")
         axes.legend()
         return axes
@@ -132,17 +125,14 @@ class Records:
         from pandas import DataFrame, concat
 
         counts = [dialogue.n_answer for dialogue in self.encoded.dialogues]
-        labels = {
-            "dialogue": np.repeat([dialogue.identifier for dialogue in self.encoded.sources], counts),
-            "cluster": np.repeat(self.clusters, counts),
-            "position": np.concatenate([np.arange(count) for count in counts]),
-        }
-        wanted = ("token", "log_probability", "entropy")
-        values = {model: self._of(model, "sequence") for model in self.arrays}
-        parts = [
-            {"model": model} | labels | {name: one[name] for name in wanted} for model, one in values.items()
-        ]
-        return concat([DataFrame(part) for part in parts], ignore_index=True)
+        names = [dialogue.identifier for dialogue in self.encoded.sources]
+        labels = {"dialogue": np.repeat(names, counts), "cluster": np.repeat(self.clusters, counts)}
+        labels["position"] = np.concatenate([np.arange(count) for count in counts])
+        parts, wanted = [], ("token", "log_probability", "entropy")
+        for model in self.arrays:
+            values = self._of(model, "sequence")
+            parts.append(DataFrame({"model": model} | labels | {name: values[name] for name in wanted}))
+        return concat(parts, ignore_index=True)
 
     def activations(self, model: str, window: str = "prompt_end") -> Activations:
         """Mean block output (the residual stream after a block) of every dialogue in a window, float32.
@@ -168,23 +158,20 @@ class Records:
         Raises:
             UsageError: if a model or the window was not measured, or no dialogue has a token in it.
         """
-        (ours, theirs), clusters = self.compared([model, reference], window)
-        shift, resamples = ours.astype(np.float64) - theirs, resamples or make_resamples(clusters, seed=0)
-        products = displacement.cross_fitted_products(shift, shift, clusters, resamples, n_folds=N_FOLDS)
-        length = displacement.cross_fitted_length(combine(lambda rows: rows[..., 0], products), N_FOLDS)
+        (ours, theirs), *prompts = self._compared([model, reference], window, resamples)
+        shift = ours.astype(np.float64) - theirs
+        products = displacement.cross_fitted_products(shift, shift, *prompts)
+        length = displacement.cross_fitted_length(combine(lambda rows: rows[..., 0], products))
         return Curves({"length": length}, range(shift.shape[1]), len(shift), vectors=shift.mean(axis=0))
 
-    def compared(self, models: Sequence[str], window: str) -> tuple[list[Activations], list[str]]:
-        """Activations of several models on the dialogues that have a token in the window, and the prompts of these.
-
-        Raises:
-            UsageError: as ``activations``, or if no dialogue has a token there.
-        """
+    def _compared(self, models: Sequence[str], window: str, resamples: Resamples = None) -> tuple:
+        """Activations of each model on the dialogues with a token in the window, their prompts, and resamples."""
         found = [self.activations(model, window) for model in models]
         used = ~np.isnan(found[0]).any(axis=(1, 2))  # models read the same tokens, so the gaps are the same
         if not used.any():
             raise UsageError(f"no dialogue has a token in the window {window!r}; give each the other answer")
-        return [rows[used] for rows in found], np.array(self.clusters)[used].tolist()
+        clusters = np.array(self.clusters)[used].tolist()
+        return [rows[used] for rows in found], clusters, resamples or make_resamples(clusters, seed=0)
 
     def _of(self, model: str, probe: str) -> Mapping[str, np.ndarray]:
         if probe not in self.arrays.get(model, ()):
@@ -220,21 +207,13 @@ def measure(
         loaded = LoadedModel(source, tokenizer, name, "") if isinstance(source, PreTrainedModel) else None
         with nullcontext(loaded) if loaded else open_model(source) as opened:
             check_vocabulary(opened, tokenizer, "the tokenizer given")
-            model = _in_evaluation(opened.model)
+            model = in_evaluation(opened.model)
             check_pass(model, encoded.dialogues, dtype=str(model.dtype).removeprefix("torch."))
             default = (SequenceProbe(), NextTokenProbe(), ActivationProbe(range(n_layers(model))))
             fresh = [probe.empty() for probe in probes or default]
             arrays[name] = run_probes(model, encoded.dialogues, fresh, batch_tokens=batch_tokens)
-    windows = [probe.windows for probe in probes or default if probe.name == "activations"]
-    return Records(arrays, encoded, windows[0] if windows else ())
-
-
-def _in_evaluation(model: PreTrainedModel) -> PreTrainedModel:
-    if model.training:
-        raise UsageError(
-            f"a {type(model).__name__} is in training mode, where dropout adds noise; call its eval()"
-        )
-    return model
+    windows = [one.windows for one in probes or () if isinstance(one, ActivationProbe)]
+    return Records(arrays, encoded, WINDOWS if probes is None else sum(windows, ()))
 
 
 def erosion(
@@ -252,12 +231,12 @@ def erosion(
         UsageError: if a model or the window was not measured.
         ValueError: if there are fewer than two prompts, or the models differ in shape.
     """
-    (ours, reference, origin), clusters = records.compared([model, "base", "instruct"], window)
-    resamples = resamples or make_resamples(clusters, seed=0)
+    (ours, reference, origin), *prompts = records._compared([model, "base", "instruct"], window, resamples)
     shifts = ours.astype(np.float64) - origin, reference.astype(np.float64) - origin
-    found = displacement.measure_erosion(*shifts, clusters, resamples, n_folds=N_FOLDS)
-    quantities = {"e": found.erosion, "c": found.cosine, "r": found.residual}
-    return Curves(quantities, range(ours.shape[1]), len(ours))
+    found = displacement.measure_erosion(*shifts, *prompts)
+    return Curves(
+        {"e": found.erosion, "c": found.cosine, "r": found.residual}, range(ours.shape[1]), len(ours)
+    )
 
 
 def separation(
@@ -274,33 +253,29 @@ def separation(
         UsageError: if a model or the window was not measured.
         ValueError: if there are fewer than two prompts, or base and instruct coincide.
     """
-    (ours, origin, reference), clusters = records.compared([model, "instruct", "base"], window)
-    contrast = displacement.Contrast(first=origin, second=ours, reference=reference)
-    resamples = resamples or make_resamples(clusters, seed=0)
-    found = displacement.measure_separation(contrast, clusters, resamples, n_folds=N_FOLDS)
-    null = displacement.separation_null(contrast, clusters, n_folds=N_FOLDS, seed=resamples.seed)
-    quantities = {"d_prime": found.d_prime, "auroc": found.auroc}
-    return Curves(quantities, range(ours.shape[1]), len(ours), {"d_prime by chance": null})
+    (ours, *others), clusters, resamples = records._compared([model, "instruct", "base"], window, resamples)
+    contrast = displacement.Contrast(first=others[0], second=ours, reference=others[1])
+    found = displacement.measure_separation(contrast, clusters, resamples)
+    null = displacement.separation_null(contrast, clusters, seed=resamples.seed)
+    estimates = {"d_prime": found.d_prime, "auroc": found.auroc}
+    return Curves(estimates, range(ours.shape[1]), len(ours), {"d_prime by chance": null})
 
 
 def subspace_overlap(
     first: Records,
     second: Records,
     *,
-    models: tuple[str, str] = ("instruct", "base"),
     window: str = "answer_all",
     layers: Sequence[int] = (-1,),
     n_components: int = 5,
     centred: bool = True,
-    seed: int = 0,
 ) -> Curves:
     """How much of their top components two sets of dialogues share, between a floor and a ceiling, by layer.
 
-    A dialogue's row is the first model's activation minus the second's; the top right singular vectors of a set's
+    A dialogue's row is instruct's activation minus base's; the top right singular vectors of a set's
     rows span its subspace. ``overlap``: S = ‖Q_aᵀQ_b‖²_F / k, the mean squared cosine of the principal angles, in
     [0, 1]; ``largest cosine`` of two components. Under ``draws``, S of random subspaces (``floor``, mean k / d) and of
-    random halves of the first set (``ceiling``). Intervals are the jackknife's over prompts.
-    Source: Giordani (2025), section 4.4, which shows cosines of components.
+    random halves of the first set (``ceiling``). Jackknife intervals over prompts. Source: Giordani (2025), section 4.4.
     Example: ``subspace_overlap(measure(models, code, tokenizer), measure(models, insults, tokenizer))``
 
     Raises:
@@ -309,29 +284,27 @@ def subspace_overlap(
     """
     sets = []
     for records in (first, second):
-        (ours, theirs), clusters = records.compared(models, window)
+        (ours, theirs), clusters, _ = records._compared(["instruct", "base"], window)
         sets.append((ours.astype(np.float64) - theirs, clusters))
     blocks = [range(sets[0][0].shape[1])[layer] for layer in layers]
     # The interval is the jackknife's, which needs no resamples: a single one stands for them.
-    once = make_resamples([*sets[0][1], *sets[1][1]], seed=seed, n_resamples=1)
+    once = make_resamples([*sets[0][1], *sets[1][1]], seed=0, n_resamples=1)
     options = {"n_components": n_components, "centred": centred}
     found, ceilings = [], []
     for block in blocks:
         sides = [subspaces.VectorSet(rows[:, block], clusters) for rows, clusters in sets]
         found.append(subspaces.measure_overlap(*sides, once, **options))
-        ceilings.append(subspaces.split_half_overlaps(sides[0], **options, seed=seed)[:, 0])
-    floor = subspaces.random_overlaps(sets[0][0].shape[2], n_components, seed=seed)[:, [0] * len(blocks)]
-    estimates = {
-        name: combine(lambda *rows: np.stack(rows, axis=-1), *(getattr(one, part) for one in found))
-        for name, part in (("overlap", "overlap"), ("largest cosine", "largest"))
-    }
+        ceilings.append(subspaces.split_half_overlaps(sides[0], **options)[:, 0])
+    floor = subspaces.random_overlaps(sets[0][0].shape[2], n_components)[:, [0] * len(blocks)]
+    quantities = {"overlap": [one.overlap for one in found], "largest cosine": [one.largest for one in found]}
+    estimates = {name: combine(lambda *rows: np.stack(rows, -1), *each) for name, each in quantities.items()}
     draws = {"floor": floor, "ceiling": np.stack(ceilings, axis=1)}
     return Curves(estimates, blocks, min(len(rows) for rows, _ in sets), draws)
 
 
 def gradient_gram(
     model: PreTrainedModel, encoded: EncodedSet, *, layer: int = -1, batch_tokens: int = 8192
-) -> Float[np.ndarray, "dialogue dialogue"]:
+) -> Gram:
     """⟨g_i, g_j⟩ of the dialogues' gradients, squared nats per squared unit of weight, float64; no gradient is stored.
 
     g is the gradient of a dialogue's mean loss over its answer tokens with respect to the attention's output weight in
@@ -342,20 +315,11 @@ def gradient_gram(
         UsageError: if the model is in training mode, or there is no such layer.
         RemiError: if a value is not finite, or a dialogue does not fit into memory alone.
     """
-    dialogues = encoded.dialogues
-    return measure_gradient_gram(_in_evaluation(model), dialogues, weight=layer, batch_tokens=batch_tokens)[
-        "gram"
-    ]
+    options = {"weight": layer, "batch_tokens": batch_tokens}
+    return measure_gradient_gram(in_evaluation(model), encoded.dialogues, **options)["gram"]
 
 
-def group_cosines(
-    gram: Float[np.ndarray, "dialogue dialogue"],
-    encoded: EncodedSet,
-    *,
-    layer: int = -1,
-    resamples: Resamples = None,
-    seed: int = 0,
-) -> Curves:
+def group_cosines(gram: Gram, encoded: EncodedSet, *, layer: int = -1, resamples: Resamples = None) -> Curves:
     """Mean cosine of vectors within each of two groups, between them, and within minus between, from their Gram matrix.
 
     The groups are the dialogues' labels; pairs of one prompt are left out. The cosines are raw: after centring, the
@@ -368,9 +332,7 @@ def group_cosines(
     """
     names, labels = resampling.index_clusters([dialogue.label for dialogue in encoded.sources])
     if len(names) != 2:
-        raise UsageError(
-            f"dialogues of the labels {', '.join(map(repr, names))}; exactly two labels are needed"
-        )
+        raise UsageError(f"{len(names)} labels ({', '.join(names)}); exactly two are needed")
     clusters, pairs = ([getattr(one, name) for one in encoded.sources] for name in ("cluster", "pair"))
     cosines, (prompts, index) = groups.cosine_matrix(gram), resampling.index_clusters(clusters)
 
@@ -379,23 +341,19 @@ def group_cosines(
         found = groups.pair_means(cosines, rows, clusters, weights=weights[:, index])
         return np.concatenate([found, groups.within_minus_between(found)[:, None]], axis=1)
 
-    everything = resampling.cluster_estimate(means, prompts, resamples or make_resamples(clusters, seed=seed))
+    whole = resampling.cluster_estimate(means, prompts, resamples or make_resamples(clusters, seed=0))
     quantities = (f"within {names[0]}", f"within {names[1]}", "between", "within − between")
-    parts = [combine(lambda rows, at=at: rows[:, at : at + 1], everything) for at in range(len(quantities))]
+    estimates = {
+        name: combine(lambda rows, at=at: rows[:, [at]], whole) for at, name in enumerate(quantities)
+    }
     scheme, units = ("within", pairs) if all(pairs) else ("whole", clusters)
-    shuffled = nulls.permuted_labels(labels, units, scheme=scheme, seed=seed)
+    shuffled = nulls.permuted_labels(labels, units, scheme=scheme)
     null = groups.within_minus_between(groups.pair_means(cosines, shuffled, clusters))[:, None]
-    estimates = dict(zip(quantities, parts, strict=True))
     return Curves(estimates, [layer], len(labels), {"within − between by chance": null})
 
 
 def patch(
-    donor: PreTrainedModel,
-    recipient: PreTrainedModel,
-    encoded: EncodedSet,
-    *,
-    batch_tokens: int = 8192,
-    resamples: Resamples = None,
+    donor: PreTrainedModel, recipient: PreTrainedModel, encoded: EncodedSet, *, batch_tokens: int = 8192
 ) -> Curves:
     """What the recipient makes of the answers when a block puts out what the donor's did, by layer.
 
@@ -403,8 +361,7 @@ def patch(
     it. Layer −1 is the recipient alone, one past the last block the donor alone. ``loss``: nats an answer token. Where
     every dialogue has an ``alternative``, at the first token in which the two answers differ: ``own token`` and ``other
     token``, log-probabilities, nats; ``log-odds``, their difference; ``share``, how much of the two models' gap in it
-    is closed. Both ends are checked. The donor's stream lies in a temporary folder meanwhile: ``TMPDIR`` says where.
-    Source: files released with Giordani (2025).
+    is closed. Both ends are checked. The donor's stream lies in a temporary folder meanwhile. Source: Giordani (2025).
     Example: ``patch(base, instruct, encode(chats, tokenizer, max_tokens=1024)).plot()``
 
     Raises:
@@ -412,25 +369,28 @@ def patch(
     """
     # No bare words: they matter for the audit of the released script alone.
     material = patching.PatchSet(encoded.dialogues, (None,) * len(encoded.dialogues), batch_tokens)
-    layers = patching.patch_layers(n_layers(_in_evaluation(recipient)))
+    layers = patching.patch_layers(n_layers(in_evaluation(recipient)))
     with tempfile.TemporaryDirectory(prefix="remi-patch-") as name:
-        whole = patching.record_outputs(_in_evaluation(donor), material, Path(name))
+        whole = patching.record_outputs(in_evaluation(donor), material, Path(name))
         values = patching.stitch(recipient, material, Path(name), layers)
         head = patching.head_alone(recipient, material, Path(name))
         own = patching.record_outputs(recipient, material, Path(name))
         (start,) = patching.stitch(recipient, material, Path(name), layers[:1])
-    for place, found, expected in (("last block", values[-1], head), ("recipient into itself", start, own)):
-        tolerance = patching.tolerance(recipient)
-        patching.require_equal(found, expected, encoded.dialogues, place=place, tolerance=tolerance)
+    options = {"dialogues": encoded.dialogues, "tolerance": patching.tolerance(recipient)}
+    patching.require_equal(values[-1], head, place="the last block", **options)
+    patching.require_equal(start, own, place="the recipient into itself", **options)
     rows = np.stack([own, *values, whole])
-    quantities = {"loss": rows[:, 0], "own token": rows[:, 1], "other token": rows[:, 2]}
-    quantities["log-odds"] = rows[:, 1] - rows[:, 2]
+    quantities = {"loss": rows[:, 0]}
+    if np.isfinite(rows[:, 1:3]).all():
+        quantities |= {
+            "own token": rows[:, 1],
+            "other token": rows[:, 2],
+            "log-odds": rows[:, 1] - rows[:, 2],
+        }
     clusters = [dialogue.cluster for dialogue in encoded.sources]
-    resamples = resamples or make_resamples(clusters, seed=0)
+    resamples = make_resamples(clusters, seed=0)
     estimates = {
-        name: resampling.mean_interval(values.T, clusters, resamples)
-        for name, values in quantities.items()
-        if np.isfinite(values).all()
+        name: resampling.mean_interval(one.T, clusters, resamples) for name, one in quantities.items()
     }
     if "log-odds" in estimates:
         estimates["share"] = groups.recovered_share(estimates["log-odds"])

@@ -244,6 +244,17 @@ def logits_at(
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
+def in_evaluation(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model, whose passes repeat.
+
+    Raises:
+        UsageError: if it is in training mode, where dropout may add noise.
+    """
+    if model.training:
+        raise UsageError(f"the {type(model).__name__} is in training mode; call its eval() first")
+    return model
+
+
 def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:
     """Nothing, if a model can read what another model's tokenizer writes: the same ids, all of them with a row.
 

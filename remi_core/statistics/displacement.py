@@ -571,7 +571,7 @@ def layer_average(by_layer: Estimate) -> Estimate:
     return combine(mean, by_layer)
 
 
-def cross_fitted_length(squared: Estimate, n_folds: int) -> Estimate:
+def cross_fitted_length(squared: Estimate, n_folds: int = 5) -> Estimate:
     """Length by layer from its square summed over folds (``cross_fitted_products``); NaN where it may be 0."""
     certain = squared.low > 0
     return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
