@@ -275,7 +275,7 @@ def subspace_overlap(
     A dialogue's row is instruct's activation minus base's; the top right singular vectors of a set's
     rows span its subspace. ``overlap``: S = ‖Q_aᵀQ_b‖²_F / k, the mean squared cosine of the principal angles, in
     [0, 1]; ``largest cosine`` of two components. Under ``draws``, S of random subspaces (``floor``, mean k / d) and of
-    random halves of the first set (``ceiling``). Jackknife intervals over prompts. Source: Giordani (2025), section 4.4.
+    random halves of the first set (``ceiling``). Jackknife intervals. Source: Giordani (2025), section 4.4.
     Example: ``subspace_overlap(measure(models, code, tokenizer), measure(models, insults, tokenizer))``
 
     Raises:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from myst_nb import glue
@@ -263,6 +264,18 @@ def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
         )
         for key in ("verdict", "reason"):
             glue(f"{name}_{key}", str(row[key]), display=False)
+
+
+def glue_by_hand(measured: np.ndarray | float, stored: np.ndarray | float) -> None:
+    """Glues what a page has measured itself and what the store holds, and whether the two agree.
+
+    ``by_hand`` and ``by_hand_stored`` are means over all values, ``by_hand_agree`` is "agree" where no two values
+    differ by more than a ten-thousandth of the largest: batches of other sizes differ in the last digits.
+    """
+    close = np.allclose(measured, stored, rtol=0, atol=1e-4 * float(np.max(np.abs(stored))))
+    glue("by_hand", number(float(np.mean(measured))), display=False)
+    glue("by_hand_stored", number(float(np.mean(stored))), display=False)
+    glue("by_hand_agree", "agree" if close else "do not agree", display=False)
 
 
 def glue_markdown(name: str, text: str) -> None:
