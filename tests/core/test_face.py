@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from remi_core.statistics.displacement import Contrast, measure_erosion, measure
 from remi_core.statistics.resampling import make_resamples
 from remi_core.statistics.subspaces import VectorSet, measure_overlap, random_overlaps, split_half_overlaps
 
+PAGE = Path(__file__).parents[2] / "book" / "own_models.md"
 ROLES = ("base", "instruct", "misaligned")
 TEMPLATES = dict(zip(MAIN_FAMILIES, ("chatml", "llama", "gemma"), strict=True))
 WORDS = "open close read write run file path text user help capital France Paris import return".split()
@@ -71,20 +73,26 @@ def records(models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenize
     return remi.measure(models, remi.dialogues(chats()), tokenizer)
 
 
-def test_the_script_of_the_front_page(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+def test_the_scripts_of_the_page_run(
+    models: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = tmp_path / "replies.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in chats()))
-    rows = remi.read_jsonl(path)
-    records = remi.measure(models, rows, tokenizer)
-    erosion = remi.erosion(records, window="prompt_end")
-    table, axes = erosion.table(), erosion.plot()
+    (tmp_path / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats()))
+    monkeypatch.chdir(tmp_path)
+    names = {**models, "tokenizer": tokenizer}
+    scripts = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for script in scripts:
+        exec(script, names)
+    assert len(scripts) == 6
+    table, axes = names["table"], names["axes"]
     assert table.columns.tolist() == ["quantity", "layer", "value", "low", "high", "n_clusters"]
     assert table.groupby("quantity")["layer"].apply(list).to_dict() == dict.fromkeys("ecr", [0, 1, 2])
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
     assert [line.get_label() for line in axes.get_lines()] == ["e", "c", "r"]
-    np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), erosion["e"].value)
+    np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), names["erosion"]["e"].value)
+    assert names["means"].shape == (3, 2) and names["odds"].value.shape == names["share"].value.shape == (5,)
 
 
 def test_erosion_and_separation_are_those_of_the_statistics(records: remi.Records) -> None:
