@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-Activations = Float[np.ndarray, "dialogue layer d_model"]
+BlockOutputs = Float[np.ndarray, "dialogue layer d_model"]
 Gram = Float[np.ndarray, "dialogue dialogue"]
 Resamples = ClusterResamples | None
 """By default made from the dialogues' clusters; give one to all that is compared, where their prompts differ."""
@@ -134,7 +134,7 @@ class Records:
             parts.append(DataFrame({"model": model} | labels | {name: values[name] for name in wanted}))
         return concat(parts, ignore_index=True)
 
-    def activations(self, model: str, window: str = "prompt_end") -> Activations:
+    def activations(self, model: str, window: str = "prompt_end") -> BlockOutputs:
         """Mean block output (the residual stream after a block) of every dialogue in a window, float32.
 
         NaN where a dialogue has no token in the window: without an ``alternative`` it has no ``choice``.
