@@ -113,6 +113,7 @@ def open_model(
     A model is a folder, a hub id, or a ``ModelSpec`` with revision, adapter and quantisation. Only safetensors
     weights are read and no remote code is run. ``dtype`` is a key of ``DTYPES`` (the checkpoint's own is never used
     silently); ``device`` is as in ``plan_placement``: by default what does not fit one device is spread.
+    Example: ``with open_model("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16") as loaded: loaded.model``
 
     Raises:
         UsageError: unknown dtype or device, missing local folder, a folder that holds no supported model, or an
