@@ -228,7 +228,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 class Estimate:
     """A value with everything needed for its interval and for the interval of a function of several.
 
-    Example: ``one.value, one.low, one.high``, arrays of one shape; ``one.interval(level=0.9)``; ``difference(one, other)``.
+    Example: ``one.value, one.low, one.high``, arrays of one shape; ``one.interval(level=0.9)`` for another level.
     """
 
     value: Float[np.ndarray, " *rest"]
