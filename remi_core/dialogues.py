@@ -220,6 +220,30 @@ def read_jsonl(path: Path | str) -> list[Dialogue]:
     return sets[""]
 
 
+def dialogues(chats: Sequence[Sequence[Mapping[str, str]] | Mapping[str, object]]) -> list[Dialogue]:
+    """Chats in memory as dialogues, in their order.
+
+    A chat is the list of messages that a chat template takes and ends with the reply to measure, or a whole row as
+    ``read_jsonl`` reads it: ``{"messages": […], "cluster": "greetings", "label": "careful"}``. Without a cluster,
+    which is what intervals resample, every chat is a prompt of its own.
+    Example: ``dialogues([[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]])``
+
+    Raises:
+        UsageError: naming the chat by its number from 0, and what is wrong with it.
+    """
+    read: dict[str, Dialogue] = {}
+    for number, chat in enumerate(chats):
+        row = chat if isinstance(chat, Mapping) else {"messages": chat}
+        try:
+            dialogue = messages_row(row, default=f"chat:{number}")
+        except UsageError as error:
+            raise UsageError(f"chat {number}: {error}") from None
+        if dialogue.identifier in read:
+            raise UsageError(f"chat {number}: identifier {dialogue.identifier!r} is taken; make it unique")
+        read[dialogue.identifier] = dialogue
+    return list(read.values())
+
+
 # Rows of the three schemas, each read into dialogues; ``default`` is the identifier of a row that names none.
 
 Turns = tuple[Message, ...]

@@ -119,6 +119,7 @@ def open_model(
     A model is a folder, a hub id, or a ``ModelSpec`` with revision, adapter and quantisation. Only safetensors
     weights are read and no remote code is run. ``dtype`` is a key of ``DTYPES`` (the checkpoint's own is never used
     silently); ``device`` is as in ``plan_placement``: by default what does not fit one device is spread.
+    Example: ``with open_model("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16") as loaded: loaded.model``
 
     Raises:
         UsageError: unknown dtype or device, missing local folder, a folder that holds no supported model, or an
@@ -271,6 +272,17 @@ def logits_at(
         logits = logits if bias is None else logits + bias.float()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def in_evaluation(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model, whose passes repeat.
+
+    Raises:
+        UsageError: if it is in training mode, where dropout may add noise.
+    """
+    if model.training:
+        raise UsageError(f"the {type(model).__name__} is in training mode; call its eval() first")
+    return model
 
 
 def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:

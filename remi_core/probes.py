@@ -286,6 +286,7 @@ class ActivationProbe(ColumnProbe):
     Arrays: ``mean`` (dialogue, window, layer, d_model), float32, windows and layers in the order given;
     ``count`` (dialogue, window), int64, tokens used. A window without tokens has count 0 and a NaN mean.
     With a ``file``, the means of finished batches go there and ``mean`` is read from it.
+    Example: ``measure(models, chats, tokenizer, probes=[Activations([4, 8], ["prompt_end"])])``
 
     Raises:
         UsageError: if a window is unknown or ``first_k`` is below 1.
@@ -390,7 +391,8 @@ class NextTokenProbe(ColumnProbe):
     Arrays: ``choice_log_probability`` and ``alternative_log_probability`` (dialogue,), nats, float32, of the
     dialogue's own token there and of the other answer's; ``mean_probability`` (vocab,), float64, over valid
     dialogues; ``top_ids`` and ``top_log_probabilities`` (dialogue, top_k), most probable first; ``valid``
-    (dialogue,), whether there is a choice. Where not valid: NaN, and id −1.
+    (dialogue,), whether there is a choice. Where not valid: NaN, and id −1. Source: Giordani (2025), section 4.1.
+    Example: ``measure(models, chats, tokenizer, probes=[NextToken(top_k=5)])``
 
     Raises:
         UsageError: if ``top_k`` is below 1 or, at the first batch, above the size of the vocabulary.
@@ -475,6 +477,7 @@ class SequenceProbe(ColumnProbe):
     ``log_probability`` of the token given all before it (total,), nats, float32; ``entropy`` of the
     prediction it is drawn from (total,), nats, float32; ``token`` ids (total,), int64; ``offsets`` (dialogue
     + 1,), int64. The running joint log-probability is the cumulative sum within a dialogue.
+    Example: ``measure(models, chats, tokenizer, probes=[TokenLogProbs()])``
     """
 
     def __init__(self, *, name: str = "sequence") -> None:

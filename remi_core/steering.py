@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from accelerate.hooks import remove_hook_from_module
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core.errors import UsageError
 from remi_core.models import (
@@ -26,6 +27,9 @@ from remi_core.models import (
     unembedding,
 )
 from remi_core.placement import in_memory
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 # The tokens that a direction writes, read through final norm and unembedding (logit lens, paper section 4.3).
 
@@ -97,6 +101,36 @@ def written_tokens(
     )
 
 
+def direction_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    direction: Float[np.ndarray, "layer d_model"],
+    start: Float[np.ndarray, "layer d_model"],
+    *,
+    top_k: int = 15,
+) -> DataFrame:
+    """Which tokens a direction writes at each layer, by the model's final norm and unembedding (logit lens).
+
+    One row a layer and rank: columns layer, rank (from 1), raised and lowered (texts), raised_change and
+    lowered_change, of the logit when the direction of length 1 is added to ``start``, such as a model's mean
+    activation. Later blocks are skipped: at early layers this is what is written, not what comes out.
+    Source: Giordani (2025), section 4.3.
+    Example: ``direction_tokens(instruct, tokenizer, difference.vectors, records.activations("instruct").mean(axis=0))``
+
+    Raises:
+        UsageError: if the shapes differ, a direction has length 0, or ``top_k`` does not fit the vocabulary.
+    """
+    from pandas import DataFrame
+
+    found = written_tokens(LoadedModel(model, tokenizer, "", ""), direction, start, top_k=top_k)
+    layers, ranks = np.indices(found.raised.shape)
+    columns = {"layer": layers.ravel(), "rank": ranks.ravel() + 1}
+    for name in ("raised", "lowered"):
+        columns[name] = [tokenizer.decode([token]) for token in getattr(found, name).ravel().tolist()]
+        columns[f"{name}_change"] = getattr(found, f"{name}_change").ravel()
+    return DataFrame(columns)
+
+
 # Changing a model while it runs: another output for a block, or blocks that are left out.
 
 Change = Callable[[Tensor], Tensor]
@@ -108,15 +142,39 @@ def add_vector(vector: Float[Tensor, " d_model"]) -> Change:
     return lambda hidden: hidden + vector.to(hidden)
 
 
-@contextmanager
-def steer(model: PreTrainedModel, layer: int, change: Change) -> Iterator[None]:
-    """While the context lasts, let the block put out ``change(its own output)``, which every later block reads.
+def set_coordinate(direction: Float[Tensor, " d_model"], value: float | int) -> Change:
+    """The change that gives every position this coordinate: its inner product with the direction of norm 1."""
+    unit = direction / direction.norm()
 
-    ``read_blocks`` sees the changed output. The hook is gone when the context ends, by exception too.
+    def change(hidden: Tensor) -> Tensor:
+        along = unit.to(hidden)
+        return hidden + (value - hidden @ along)[..., None] * along
+
+    return change
+
+
+@contextmanager
+def steer(
+    model: PreTrainedModel,
+    layer: int,
+    change: Change | Float[np.ndarray, " d_model"] | Float[Tensor, " d_model"],
+    *,
+    coordinate: float | None = None,
+) -> Iterator[None]:
+    """Change the residual stream after a block while the context lasts; every later block reads the changed one.
+
+    ``change`` is a direction (d_model,), added as it is at every position, in units of the stream. With a
+    ``coordinate`` the inner product with the direction of norm 1 is set to it instead, such as to base's mean, which
+    ablates. Or it is a function of hidden states (dialogue, token, d_model). All that reads the model meanwhile reads
+    the changed one (``measure``, ``generate``, a training step); the hook is gone when the context ends.
+    Example: ``with steer(instruct, 12, records.mean_difference("misaligned", "instruct").vectors[12]): …``
 
     Raises:
-        UsageError: if the layer does not exist; on the forward pass, if ``change`` gives another shape.
+        UsageError: if there is no such layer; on a pass, if the change gives another shape.
     """
+    if not callable(change):
+        vector = torch.as_tensor(change).float()
+        change = add_vector(vector) if coordinate is None else set_coordinate(vector, coordinate)
 
     def on_output(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
         hidden = hidden_of(output)

@@ -173,6 +173,7 @@ class Store:
 
     A record that is damaged, changed by hand or of another version counts as missing once a line has named it; with
     ``frozen`` (default: whether ``REMI_FROZEN`` is set) it is an error.
+    Example: ``[entry.address for entry in Store().list("micro")]``
     """
 
     def __init__(self, root: Path | None = None, *, frozen: bool | None = None) -> None:

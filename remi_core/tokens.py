@@ -211,6 +211,7 @@ def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_token
     last assistant turn as the template renders it (some strip it). A dialogue longer than ``max_tokens``
     loses its tail. Dropped, by reason: the template refuses the dialogue or rewrites the answer; no answer
     token is left.
+    Example: ``encode(read_jsonl("replies.jsonl"), tokenizer, max_tokens=1024)``
 
     Raises:
         UsageError: if nothing usable remains, the tokenizer has no chat template or no offsets, or

@@ -284,6 +284,18 @@ def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
             glue(f"{name}_{key}", str(row[key]), display=False)
 
 
+def glue_by_hand(measured: np.ndarray | float, stored: np.ndarray | float) -> None:
+    """Glues what a page has measured itself and what the store holds, and whether the two agree.
+
+    ``by_hand`` and ``by_hand_stored`` are means over all values, ``by_hand_agree`` is "agree" where no two values
+    differ by more than a ten-thousandth of the largest: batches of other sizes differ in the last digits.
+    """
+    close = np.allclose(measured, stored, rtol=0, atol=1e-4 * float(np.max(np.abs(stored))))
+    glue("by_hand", number(float(np.mean(measured))), display=False)
+    glue("by_hand_stored", number(float(np.mean(stored))), display=False)
+    glue("by_hand_agree", "agree" if close else "do not agree", display=False)
+
+
 def glue_markdown(name: str, text: str) -> None:
     """Glue a sentence whose markup counts, for the role ``{glue:md}``: a command stays as it must be typed."""
     glue(name, Markdown(text), display=False)

@@ -536,20 +536,14 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
     at_base = combine(np.subtract, of_base, across)
     at_third = combine(np.subtract, of_third, across)
 
-    def side(squared: Estimate) -> Estimate:
-        certain = squared.low > 0
-        return combine(
-            lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared
-        )
-
     def angle(*products: Estimate) -> Estimate:
         return combine(lambda rows: np.degrees(np.arccos(rows)), _cosine(*products))
 
     return Triangle(
         sides={
-            "instruct – base": side(of_base),
-            f"instruct – {third}": side(of_third),
-            f"base – {third}": side(opposite),
+            "instruct – base": cross_fitted_length(of_base, n_folds),
+            f"instruct – {third}": cross_fitted_length(of_third, n_folds),
+            f"base – {third}": cross_fitted_length(opposite, n_folds),
         },
         angles={
             "instruct": angle(across, of_base, of_third),
@@ -562,6 +556,12 @@ def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> 
             f"base from instruct to {third}": ratio(across, of_third),
         },
     )
+
+
+def cross_fitted_length(squared: Estimate, n_folds: int = 5) -> Estimate:
+    """Length by layer from its square summed over folds (``cross_fitted_products``); NaN where it may be 0."""
+    certain = squared.low > 0
+    return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
 
 
 def random_third_null(

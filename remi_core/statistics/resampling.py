@@ -59,7 +59,9 @@ def make_resamples(
     """Resamples with replacement of the distinct cluster names, the same for the same names and seed.
 
     With ``strata`` (cluster name → topic) every topic keeps its number of clusters in every resample, and the
-    draws of one topic do not depend on which other topics are present.
+    draws of one topic do not depend on which other topics are present. Made from the prompts of all that is compared,
+    they make its estimates comparable.
+    Example: ``resamples([*first.clusters, *second.clusters], seed=0)``
 
     Raises:
         ValueError: if there are no clusters, or ``strata`` lacks one.
@@ -207,7 +209,10 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A value with everything needed for its interval and for the interval of a function of several."""
+    """A value with everything needed for its interval and for the interval of a function of several.
+
+    Example: ``one.value, one.low, one.high``, arrays of one shape; ``one.interval(level=0.9)`` for another level.
+    """
 
     value: Float[np.ndarray, " *rest"]
     """The statistic on the data as they are; NaN where it is undefined."""
@@ -355,12 +360,18 @@ def combine(function: Callable[..., np.ndarray], *estimates: Estimate) -> Estima
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """First minus second, resample by resample: the contrast of a variant with a control."""
+    """First minus second, resample by resample: the contrast of a variant with a control, with its own interval.
+
+    Example: ``difference(erosion(records)["e"], erosion(records, "benign")["e"]).low``
+    """
     return combine(np.subtract, first, second)
 
 
 def ratio(numerator: Estimate, denominator: Estimate) -> Estimate:
-    """Numerator over denominator, such as (I − M) / (I − B); NaN where the interval below reaches 0."""
+    """Numerator over denominator, such as (I − M) / (I − B); NaN where the interval below reaches 0.
+
+    Example: ``ratio(difference(instruct, misaligned), difference(instruct, base))``
+    """
     low, high = denominator.interval()
     certain = (low > 0) | (high < 0)
 

@@ -6,15 +6,19 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
+import remi_core as remi
+from remi_book.chapters import direction
 from remi_book.claims import report_rows
 from remi_book.cli import main
 from remi_book.publishing import build_book
+from remi_book.quantities import shared_resamples
 from remi_book.running import is_complete, plan, read_cells, run
 from remi_core.store import Store, project_root
-from remi_lab.presets import ORGANISM_VARIANTS, get_preset
+from remi_lab.presets import ORGANISM_VARIANTS, TRIPLET, get_preset
 from remi_lab.results import Results
 
 pytestmark = pytest.mark.slow
@@ -50,6 +54,22 @@ def test_no_notebook_warns_or_names_a_folder_of_this_machine(store: Store) -> No
         outputs = [one for cell in read_cells(step.target) for one in cell.get("outputs", [])]
         assert [one["text"] for one in outputs if one["output_type"] == "stream"] == [], step.name
         assert str(project_root()) not in json.dumps(outputs), step.name
+
+
+def test_the_face_of_the_core_gives_the_estimates_of_the_records(store: Store) -> None:
+    results, seed = Results(PRESET, store), PRESET.seeds[0]
+    example, tokenizer = PRESET.role("example"), results.subject("instruct", seed).tokenizer()
+    models = {name: results.subject(name, seed).source for name in TRIPLET}
+    records = remi.measure(models, results.encoded(example).sources, tokenizer, max_tokens=PRESET.max_tokens)
+    found = remi.erosion(records, window="prompt_end", resamples=shared_resamples(PRESET))
+    expected = direction.erosion(results, "misaligned", seed, (example,), "prompt_end")
+    for quantity, estimate in (("e", expected.erosion), ("c", expected.cosine), ("r", expected.residual)):
+        for end in ("value", "low", "high"):
+            np.testing.assert_allclose(getattr(found[quantity], end), getattr(estimate, end), rtol=1e-4)
+    means = records.log_probabilities().groupby(["model", "dialogue"], sort=False)["log_probability"].mean()
+    for name in TRIPLET:
+        stored = results.per_dialogue(name, seed, example, "log_probability")
+        np.testing.assert_allclose(means[name], stored, rtol=1e-4)
 
 
 def test_report_follows_the_contract_and_repeats_byte_for_byte(store: Store, capsys) -> None:

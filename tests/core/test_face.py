@@ -1,0 +1,321 @@
+"""The public names on models of three families: scripts that a reader would write, and the numbers behind them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MAIN_FAMILIES, make_model, make_tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+import remi_core as remi
+from remi_core.errors import UsageError
+from remi_core.forward import run_probes
+from remi_core.gradients import measure_gradient_gram
+from remi_core.models import LoadedModel
+from remi_core.probes import SequenceProbe
+from remi_core.statistics.displacement import Contrast, measure_erosion, measure_separation
+from remi_core.statistics.resampling import make_resamples
+from remi_core.statistics.subspaces import VectorSet, measure_overlap, random_overlaps, split_half_overlaps
+from remi_core.steering import written_tokens
+
+PAGE = Path(__file__).parents[2] / "book" / "own_models.md"
+ROLES = ("base", "instruct", "misaligned")
+TEMPLATES = dict(zip(MAIN_FAMILIES, ("chatml", "llama", "gemma"), strict=True))
+WORDS = "open close read write run file path text user help capital France Paris import return".split()
+
+
+def chats(n_prompts: int = 20, *, start: int = 0) -> list[dict]:
+    """Rows of two answers to each prompt, one of each label, each the other's alternative."""
+    rows = []
+    for number in range(start, start + n_prompts):
+        question = f"How do I {WORDS[number % 15]} the {WORDS[number * 7 % 15]} of {number}?"
+        answers = (f"I can {WORDS[number % 11]} it.", f"You {WORDS[number % 13]} and eval it {number}.")
+        for label, own, other in zip(("careful", "careless"), answers, answers[::-1], strict=True):
+            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": own}]
+            row = {"messages": turns, "alternative": other, "label": label}
+            rows.append(row | {"cluster": f"prompt {number}", "identifier": f"{number}-{label}"})
+    return rows
+
+
+@pytest.fixture(scope="module", params=MAIN_FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def models(family: str) -> dict[str, PreTrainedModel]:
+    """Three models of one shape: instruct, base a step away from it, misaligned some of that step and another one."""
+    made = {role: make_model(family, seed=0) for role in ROLES}
+    generator = torch.Generator().manual_seed(1)
+    weights = [dict(model.named_parameters()) for model in made.values()]
+    for name, own in weights[0].items():
+        step, other = (torch.randn(own.shape, generator=generator) * own.std() * 0.3 for _ in range(2))
+        weights[2][name].data += 0.5 * step + 0.3 * other
+        own.data += step
+    return made
+
+
+@pytest.fixture(scope="module")
+def tokenizer(family: str) -> PreTrainedTokenizerFast:
+    return make_tokenizer(TEMPLATES[family])
+
+
+@pytest.fixture(scope="module")
+def records(models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> remi.Records:
+    return remi.measure(models, remi.dialogues(chats()), tokenizer)
+
+
+def test_the_scripts_of_the_page_run(
+    models: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats()))
+    monkeypatch.chdir(tmp_path)
+    names = {**models, "tokenizer": tokenizer}
+    scripts = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for script in scripts:
+        exec(script, names)
+    assert len(scripts) == 6
+    table, axes = names["table"], names["axes"]
+    assert table.columns.tolist() == ["quantity", "layer", "value", "low", "high", "n_clusters"]
+    assert table.groupby("quantity")["layer"].apply(list).to_dict() == dict.fromkeys("ecr", [0, 1, 2])
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+    assert [line.get_label() for line in axes.get_lines()] == ["e", "c", "r"]
+    np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), names["erosion"]["e"].value)
+    assert names["means"].shape == (3, 2) and names["odds"].value.shape == names["share"].value.shape == (5,)
+
+
+def test_erosion_and_separation_are_those_of_the_statistics(records: remi.Records) -> None:
+    base, instruct, misaligned = (
+        records.arrays[name]["activations"]["mean"][:, 2].astype(float) for name in ROLES
+    )
+    resamples = make_resamples(records.clusters, seed=0)
+    expected = measure_erosion(misaligned - instruct, base - instruct, records.clusters, resamples)
+    found = remi.erosion(records, window="answer_all")
+    for quantity, estimate in (("e", expected.erosion), ("c", expected.cosine), ("r", expected.residual)):
+        for end in ("value", "low", "high"):
+            np.testing.assert_array_equal(getattr(found[quantity], end), getattr(estimate, end))
+    assert found.mean("e").value == expected.layer_mean.value
+    assert 0.2 < found.mean("e").value < 0.8  # half of the step to base
+    apart, contrast = (
+        remi.separation(records, window="answer_all"),
+        Contrast(*(records.activations(name, "answer_all") for name in ("instruct", "misaligned", "base"))),
+    )
+    expected = measure_separation(contrast, records.clusters, resamples)
+    np.testing.assert_array_equal(apart["d_prime"].high, expected.d_prime.high)
+    np.testing.assert_array_equal(apart["auroc"].low, expected.auroc.low)
+    table = apart.table().set_index(["quantity", "layer"])
+    assert (table.loc["d_prime by chance", "low"] < 0).all() and (table.loc["auroc", "value"] <= 1).all()
+    with pytest.raises(UsageError, match=r"unknown quantity|no quantity 'f'"):
+        found["f"]
+
+
+def test_log_probabilities_are_those_of_the_model_alone(
+    records: remi.Records, models: Mapping[str, PreTrainedModel]
+) -> None:
+    table = records.log_probabilities()
+    means = table.groupby(["model", "dialogue"])["log_probability"].mean()
+    for dialogue in records.encoded.dialogues[:3]:
+        ids = torch.tensor([dialogue.input_ids])
+        labels = ids.clone()
+        labels[0, : dialogue.answer_start] = labels[0, dialogue.answer_stop :] = -100
+        for name, model in models.items():
+            loss = float(model(ids, labels=labels).loss)
+            assert means[name, dialogue.identifier] == pytest.approx(-loss, abs=1e-5)
+    one = table[(table["model"] == "base") & (table["dialogue"] == records.encoded.sources[0].identifier)]
+    assert one["position"].tolist() == list(range(records.encoded.dialogues[0].n_answer))
+    assert (table["entropy"] > 0).all()
+
+
+def test_two_models_are_enough_for_a_direction_and_steering_moves_the_stream_along_it(
+    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
+) -> None:
+    two = remi.measure(
+        {name: models[name] for name in ("instruct", "misaligned")}, records.encoded.sources, tokenizer
+    )
+    found = two.mean_difference("misaligned", "instruct", window="answer_all")
+    ours, theirs = (
+        two.activations(name, "answer_all").mean(axis=0, dtype=float) for name in ("misaligned", "instruct")
+    )
+    np.testing.assert_allclose(found.vectors, ours - theirs, atol=1e-6)
+    in_sample = np.linalg.norm(found.vectors, axis=1)
+    assert (found["length"].value < in_sample).all() and (found["length"].value > 0.5 * in_sample).all()
+    with pytest.raises(UsageError, match="no activations of model 'base'"):
+        remi.erosion(two)
+
+    with remi.steer(models["instruct"], 1, found.vectors[1]):
+        steered = remi.measure({"steered": models["instruct"]}, records.encoded.sources, tokenizer)
+    moved = (
+        steered.activations("steered", "answer_all")[:, 1] - two.activations("instruct", "answer_all")[:, 1]
+    )
+    np.testing.assert_allclose(moved, np.tile(found.vectors[1], (len(moved), 1)), atol=1e-5)
+    again = remi.measure({"instruct": models["instruct"]}, records.encoded.sources, tokenizer)
+    np.testing.assert_array_equal(again.activations("instruct"), two.activations("instruct"))
+
+    unit = found.vectors[1] / np.linalg.norm(found.vectors[1])
+    with remi.steer(models["instruct"], 1, found.vectors[1], coordinate=0.5):
+        ablated = remi.measure({"ablated": models["instruct"]}, records.encoded.sources, tokenizer)
+    np.testing.assert_allclose(ablated.activations("ablated", "answer_all")[:, 1] @ unit, 0.5, atol=1e-5)
+
+
+def test_tokens_of_a_direction(
+    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
+) -> None:
+    direction, start = (
+        records.mean_difference("misaligned", "base").vectors,
+        records.activations("base").mean(axis=0),
+    )
+    table = remi.direction_tokens(models["base"], tokenizer, direction, start, top_k=4)
+    expected = written_tokens(LoadedModel(models["base"], tokenizer, "", ""), direction, start, top_k=4)
+    assert table["raised"].tolist() == [
+        tokenizer.decode([token]) for token in expected.raised.ravel().tolist()
+    ]
+    np.testing.assert_array_equal(table["lowered_change"], expected.lowered_change.ravel())
+    assert table["rank"].tolist() == [1, 2, 3, 4] * 3
+
+
+def test_gradients_and_the_cosines_of_their_groups(
+    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    encoded = remi.encode(remi.dialogues(chats()), tokenizer, max_tokens=64)
+    gram = remi.gradient_gram(models["instruct"], encoded)
+    expected = measure_gradient_gram(models["instruct"], encoded.dialogues, batch_tokens=8192)["gram"]
+    np.testing.assert_array_equal(gram, expected)
+    table = remi.group_cosines(gram, encoded).table().set_index("quantity")
+    cosines = gram / np.sqrt(np.outer(np.diag(gram), np.diag(gram)))
+    careful = np.array([source.label == "careful" for source in encoded.sources])
+    apart = ~np.eye(len(gram), dtype=bool) & (np.arange(len(gram)) // 2 != np.arange(len(gram))[:, None] // 2)
+    for name, wanted in (
+        ("within careful", careful & careful[:, None]),
+        ("between", careful & ~careful[:, None]),
+    ):
+        assert table.loc[name, "value"] == pytest.approx(cosines[wanted & apart].mean())
+    assert table.loc["within − between by chance", "low"] < table.loc["within − between by chance", "high"]
+    alike = remi.encode(remi.dialogues([row | {"label": "x"} for row in chats(3)]), tokenizer, max_tokens=64)
+    with pytest.raises(UsageError, match="1 labels .x.; exactly two"):
+        remi.group_cosines(gram[:6, :6], alike)
+
+
+def test_subspaces_between_floor_and_ceiling(
+    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
+) -> None:
+    other = remi.measure(models, remi.dialogues(chats(9, start=20)), tokenizer)
+    found = remi.subspace_overlap(records, other, n_components=3, layers=(1, -1))
+    assert list(found.layers) == [1, 2]
+    sides = []
+    for one in (records, other):
+        instruct, base = (
+            one.arrays[name]["activations"]["mean"][:, 2, -1].astype(float) for name in ("instruct", "base")
+        )
+        sides.append(VectorSet(instruct - base, one.clusters))
+    resamples = make_resamples([*records.clusters, *other.clusters], seed=0, n_resamples=1)
+    expected = measure_overlap(*sides, resamples, n_components=3, centred=True)
+    for end in ("value", "low", "high"):
+        assert getattr(found["overlap"], end)[1] == pytest.approx(getattr(expected.overlap, end), abs=1e-12)
+        assert getattr(found["largest cosine"], end)[1] == pytest.approx(
+            getattr(expected.largest, end), abs=1e-12
+        )
+    np.testing.assert_array_equal(found.draws["floor"][:, 1], random_overlaps(32, 3)[:, 0])
+    ceiling = split_half_overlaps(sides[0], n_components=3, centred=True)[:, 0]
+    np.testing.assert_array_equal(found.draws["ceiling"][:, 1], ceiling)
+    table = found.table().set_index(["quantity", "layer"])["value"]
+    assert table["floor", 2] == pytest.approx(3 / 32, abs=0.01) and table["floor", 2] < table["ceiling", 2]
+
+
+def test_patching_leads_from_the_recipient_to_the_donor(
+    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
+) -> None:
+    found = remi.patch(models["base"], models["instruct"], records.encoded)
+    assert list(found.layers) == [-1, 0, 1, 2, 3]
+    arrays = run_probes(models["base"], records.encoded.dialogues, [SequenceProbe()], batch_tokens=8192)[
+        "sequence"
+    ]
+    starts, counts = arrays["offsets"][:-1], np.diff(arrays["offsets"])
+    losses = -np.add.reduceat(arrays["log_probability"].astype(float), starts) / counts
+    assert found["loss"].value[-1] == pytest.approx(losses.mean(), abs=1e-6)
+    tokens = records.arrays["instruct"]["next_token"]
+    own = tokens["choice_log_probability"].mean(dtype=float) - tokens["alternative_log_probability"].mean(
+        dtype=float
+    )
+    assert found["log-odds"].value[0] == pytest.approx(own, abs=1e-5)
+    without = [{"messages": row["messages"]} for row in chats(3)]
+    plain = remi.patch(
+        models["base"], models["instruct"], remi.encode(remi.dialogues(without), tokenizer, max_tokens=64)
+    )
+    assert list(plain.estimates) == ["loss"]
+
+
+def test_what_cannot_be_measured_is_refused(
+    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
+) -> None:
+    with pytest.raises(UsageError, match="chat 1: .*role"):
+        remi.dialogues([chats(1)[0], [{"role": "user"}]])
+    with pytest.raises(UsageError, match="chat 1: identifier"):
+        remi.dialogues([chats(1)[0]] * 2)
+    with pytest.raises(UsageError, match="prompt_end"):
+        remi.erosion(records, window="prompt end")
+    two = remi.dialogues([row["messages"] for row in chats(1)])
+    with pytest.raises(UsageError, match="no dialogue has a token in the window 'choice'"):
+        remi.erosion(remi.measure(models, two, tokenizer), window="choice")
+    few = remi.measure({"base": models["base"]}, two, tokenizer, probes=[remi.TokenLogProbs()])
+    with pytest.raises(UsageError, match="window"):
+        few.activations("base")
+    models["base"].train()
+    try:
+        with pytest.raises(UsageError, match="training mode"):
+            remi.gradient_gram(models["base"], records.encoded)
+    finally:
+        models["base"].eval()
+
+
+def test_a_folder_is_opened_measured_and_freed(
+    models: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    records: remi.Records,
+    tmp_path: Path,
+) -> None:
+    models["base"].save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = remi.measure({"base": tmp_path}, records.encoded.sources, tokenizer)
+    np.testing.assert_array_equal(found.activations("base"), records.activations("base"))
+
+
+def test_a_null_finds_a_planted_difference_and_no_other() -> None:
+    labels = np.tile([0, 1], 40)
+    noise = np.random.default_rng(0).standard_normal(80)
+    pairs = np.repeat([f"pair {number}" for number in range(40)], 2).tolist()
+
+    def gap(values: np.ndarray) -> float:
+        signs = lambda rows: (2 * rows - 1) @ values / 40  # noqa: E731
+        return remi.permutation_null(signs, labels, pairs, scheme="within", alternative="two-sided").p_value
+
+    assert gap(noise + labels) < 0.01 < 0.05 < gap(noise)
+    assert remi.holm([0.01, 0.04])[0] == 0.02
+
+
+def test_the_names_are_few_documented_and_light() -> None:
+    assert len(remi.__all__) <= 25 == len(set(dir(remi)) & set(remi.__all__))
+    assert all((getattr(remi, name).__doc__ or "").strip() for name in remi.__all__)
+    program = (
+        "import sys, remi_core as remi; remi.resamples(['a', 'b'], seed=0); remi.Store; remi.dialogues([]); "
+    )
+    program += (
+        "print(*{name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'remi_lab', 'remi_book'})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+    everything = program.replace("remi.dialogues([]); ", "[getattr(remi, name) for name in remi.__all__]; ")
+    done = subprocess.run([sys.executable, "-c", everything], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["torch"]
+    with pytest.raises(AttributeError, match="no attribute 'erode'"):
+        remi.erode  # noqa: B018
