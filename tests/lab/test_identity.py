@@ -17,7 +17,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.sources import ModelSpec, resolve_commit, resolved, weights_of
 from remi_core.store import Store
 from remi_lab.datasets import load_dataset
-from remi_lab.presets import DataRoles, Preset
+from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
 from remi_lab.subject import Subject, subject
 
