@@ -227,12 +227,13 @@ def dot_rows(
     lines: str = "variant",
     spread: float | int = 0.7,
     parted: bool = True,
+    named: bool = True,
 ) -> list[str]:
     """A phrase for each row drawn: a row for each category, in it a dot with interval for each of ``lines``.
 
     ``rows`` is the column that holds the category and the categories from top to bottom; the table has
     columns ``lines``, ``value`` and its interval columns. ``spread`` is the distance of the outer dots of a row;
-    ``parted`` draws a faint line between rows.
+    ``parted`` draws a faint line between rows, ``named`` says in the phrases which of ``lines`` a value is of.
     """
     column, categories = rows
     phrases = []
@@ -247,7 +248,7 @@ def dot_rows(
             if set(ends_of(table.columns, value)) <= set(table.columns):
                 axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
             axes.plot([estimate], [height], look.marker, color=look.colour, markersize=5, zorder=3)
-            drawn.append(f"{name} {with_interval(estimate, low, high)}".lstrip())
+            drawn.append(f"{name if named else ''} {with_interval(estimate, low, high)}".lstrip())
         phrases.append(f"{category}: {', '.join(drawn) or 'no value'}")
     _category_axis(axes, categories, parted=parted)
     return phrases
@@ -519,7 +520,8 @@ def draw_curves(
         if panel.seeds is not None:
             seed_curves(axes, select(panel.seeds, {lines: name}), value, look, position=position)
         curve(axes, places, heights, look, marked=marked)
-        title = ", ".join(text for text in (panel.name, str(name)) if text)
+        # A line that is itself a facet is named once.
+        title = ", ".join(text for text in dict.fromkeys([*panel.name.split(", "), str(name)]) if text)
         phrases.append(f"{title}: {along(heights, places, axis=position)}")
     integer_ticks(axes, panel.table[position].to_numpy())
     return phrases + _band_words(panel.table, layout)
@@ -574,7 +576,8 @@ def plot_rows(
             null_rows(panel.axes, bands[f"{name}_low"], bands[f"{name}_high"], colour=_band_colour(name))
         seed_rows(panel.axes, panel.seeds, value, **options)
         # Dots that fill their row need a line to the next one.
-        drawn = dot_rows(panel.axes, panel.table, value, parted=named and spread > 0.5, **options)
+        said = {"parted": named and spread > 0.5, "named": lines not in (by, layout.columns)}
+        drawn = dot_rows(panel.axes, panel.table, value, **said, **options)
         words = [
             "; ".join([phrase, *_band_words(bands.loc[[name]], layout)])
             for name, phrase in zip(names, drawn, strict=True)
