@@ -22,7 +22,7 @@ from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel, n_layers
 from remi_core.placement import weight_bytes
-from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe, measure_position_norms
+from remi_core.probes import Activations, NextToken, TokenLogProbs, measure_position_norms
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.demands import config_of
@@ -78,9 +78,9 @@ def steps(
     preset, model = get_preset(PRESET), loaded.model
     tokens = preset.batch_tokens
     probes = [
-        SequenceProbe(),
-        NextTokenProbe(preset.top_k),
-        ActivationProbe(range(n_layers(model)), preset.windows, first_k=preset.answer_first_k),
+        TokenLogProbs(),
+        NextToken(preset.top_k),
+        Activations(range(n_layers(model)), preset.windows, first_k=preset.answer_first_k),
     ]
     yield "forward pass, three probes", lambda: run_probes(model, encoded, probes, batch_tokens=tokens)
     yield (

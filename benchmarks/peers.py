@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from benchmarks.workload import Arrays, Workload
 from remi_core.batches import Batch, make_batches
-from remi_core.probes import ActivationProbe, PassState, positions_of
+from remi_core.probes import Activations, PassState, positions_of
 
 Reader = Callable[[Batch], Sequence[Tensor]]
 """Block outputs (dialogue, token, d_model) of a batch, first layer to last."""
@@ -27,7 +27,7 @@ def importable(peer: str) -> bool:
 def peer_activations(workload: Workload, reader: Reader) -> Arrays:
     """Window means of every layer, from block outputs that a peer read."""
     preset = workload.preset
-    whole = ActivationProbe(workload.layers, preset.windows, first_k=preset.answer_first_k)
+    whole = Activations(workload.layers, preset.windows, first_k=preset.answer_first_k)
     for batch in make_batches(workload.dialogues, batch_tokens=preset.batch_tokens, pad_id=0):
         with torch.inference_mode():
             outputs = reader(batch)

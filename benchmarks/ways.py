@@ -18,12 +18,12 @@ from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import decoder_body, unembedding
 from remi_core.placement import input_device
-from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe, positions_of
+from remi_core.probes import Activations, NextToken, TokenLogProbs, positions_of
 
 
 def probes(workload: Workload) -> Arrays:
     """All forward measurements from one pass: log-probability, entropy, next tokens, windows of every layer."""
-    sequence, next_token = SequenceProbe(), NextTokenProbe(workload.preset.top_k)
+    sequence, next_token = TokenLogProbs(), NextToken(workload.preset.top_k)
     with TemporaryDirectory() as folder:
         found = run_probes(
             workload.model,
@@ -103,10 +103,10 @@ def gram(workload: Workload) -> Arrays:
     )
 
 
-def _windows(workload: Workload, folder: str) -> ActivationProbe:
+def _windows(workload: Workload, folder: str) -> Activations:
     """The probe as the package uses it: means go to a file, which stays readable after the folder is gone."""
     preset, file = workload.preset, RowFile(Path(folder) / "means.npy", len(workload.dialogues))
-    return ActivationProbe(workload.layers, preset.windows, first_k=preset.answer_first_k, file=file)
+    return Activations(workload.layers, preset.windows, first_k=preset.answer_first_k, file=file)
 
 
 def _batches(workload: Workload) -> list:

@@ -14,22 +14,10 @@ from remi_core.statistics.resampling import (
     Estimate,
     cluster_estimate,
     cluster_sums,
-    combine,
     index_clusters,
-    ratio,
 )
 
 # Curves over depth: what share of the way from recipient to donor the first blocks make, and its null.
-
-
-def recovered_share(curve: Estimate) -> Estimate:
-    """(X − first) / (last − first) at every place of a curve; NaN where first and last do not differ.
-
-    The first place is the recipient alone (share 0), the last the donor alone (share 1).
-    """
-    moved = combine(lambda rows: rows - rows[:, :1], curve)
-    whole = combine(lambda rows: np.repeat(rows[:, -1:] - rows[:, :1], rows.shape[1], axis=1), curve)
-    return ratio(moved, whole)
 
 
 def first_half(layers: Sequence[int] | Int[np.ndarray, " layer"]) -> int:

@@ -235,7 +235,7 @@ def dialogues(chats: Sequence[Sequence[Mapping[str, str]] | Mapping[str, object]
     for number, chat in enumerate(chats):
         row = chat if isinstance(chat, Mapping) else {"messages": chat}
         try:
-            dialogue = messages_row(row, default=f"chat:{number}")
+            (dialogue,) = messages_row(row, f"chat:{number}")
         except UsageError as error:
             raise UsageError(f"chat {number}: {error}") from None
         if dialogue.identifier in read:

@@ -19,7 +19,7 @@ from remi_core.errors import UsageError, nearest
 from remi_core.forward import check_pass, run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel, check_vocabulary, in_evaluation, n_layers, open_model
-from remi_core.probes import ActivationProbe, NextTokenProbe, Probe, SequenceProbe
+from remi_core.probes import Activations, NextToken, Probe, TokenLogProbs
 from remi_core.statistics import displacement, groups, nulls, resampling, subspaces
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, make_resamples
 from remi_core.tokens import WINDOWS, EncodedSet, encode
@@ -209,10 +209,10 @@ def measure(
             check_vocabulary(opened, tokenizer, "the tokenizer given")
             model = in_evaluation(opened.model)
             check_pass(model, encoded.dialogues, dtype=str(model.dtype).removeprefix("torch."))
-            default = (SequenceProbe(), NextTokenProbe(), ActivationProbe(range(n_layers(model))))
+            default = (TokenLogProbs(), NextToken(), Activations(range(n_layers(model))))
             fresh = [probe.empty() for probe in probes or default]
             arrays[name] = run_probes(model, encoded.dialogues, fresh, batch_tokens=batch_tokens)
-    windows = [one.windows for one in probes or () if isinstance(one, ActivationProbe)]
+    windows = [one.windows for one in probes or () if isinstance(one, Activations)]
     return Records(arrays, encoded, WINDOWS if probes is None else sum(windows, ()))
 
 
@@ -372,10 +372,10 @@ def patch(
     layers = patching.patch_layers(n_layers(in_evaluation(recipient)))
     with tempfile.TemporaryDirectory(prefix="remi-patch-") as name:
         whole = patching.record_outputs(in_evaluation(donor), material, Path(name))
-        values = patching.stitch(recipient, material, Path(name), layers)
+        values = patching.patch(recipient, material, Path(name), layers)
         head = patching.head_alone(recipient, material, Path(name))
         own = patching.record_outputs(recipient, material, Path(name))
-        (start,) = patching.stitch(recipient, material, Path(name), layers[:1])
+        (start,) = patching.patch(recipient, material, Path(name), layers[:1])
     options = {"dialogues": encoded.dialogues, "tolerance": patching.tolerance(recipient)}
     patching.require_equal(values[-1], head, place="the last block", **options)
     patching.require_equal(start, own, place="the recipient into itself", **options)

@@ -16,11 +16,11 @@ from remi_core.models import check_layer, final_states, follow_blocks, n_layers
 from remi_core.parallel import rank
 from remi_core.placement import input_device
 from remi_core.probes import (
-    ActivationProbe,
+    Activations,
     BlockProbe,
     PassState,
     Probe,
-    SequenceProbe,
+    TokenLogProbs,
     positions_of,
     require_finite,
     split_rows,
@@ -184,7 +184,7 @@ def _seen(
     Empty in a process that is not the first.
     """
     width = max(len(dialogue.input_ids) for dialogue in dialogues)
-    probes = [SequenceProbe(), ActivationProbe(range(n_layers(model)), ("answer_all",))]
+    probes = [TokenLogProbs(), Activations(range(n_layers(model)), ("answer_all",))]
     arrays = run_probes(model, dialogues, probes, batch_tokens=width * len(dialogues))
     if not arrays:
         return []

@@ -280,7 +280,7 @@ class _Open:
     """Filled block by block."""
 
 
-class ActivationProbe(ColumnProbe):
+class Activations(ColumnProbe):
     """Mean raw block output (the residual stream after a block) over the tokens of each window.
 
     Arrays: ``mean`` (dialogue, window, layer, d_model), float32, windows and layers in the order given;
@@ -313,9 +313,9 @@ class ActivationProbe(ColumnProbe):
         self._file = file
         self._open: _Open | None = None
 
-    def empty(self) -> ActivationProbe:
+    def empty(self) -> Activations:
         """A probe of the same settings that has taken nothing, in memory."""
-        return ActivationProbe(self.layers, self.windows, first_k=self.first_k, name=self.name)
+        return Activations(self.layers, self.windows, first_k=self.first_k, name=self.name)
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Adds what the ``state`` of another one holds; where there is a file, its means leave memory."""
@@ -385,7 +385,7 @@ class ActivationProbe(ColumnProbe):
 # The next-token distribution where the careful and the careless answer part (paper section 4.1).
 
 
-class NextTokenProbe(ColumnProbe):
+class NextToken(ColumnProbe):
     """What the model expects at the position that predicts ``choice``.
 
     Arrays: ``choice_log_probability`` and ``alternative_log_probability`` (dialogue,), nats, float32, of the
@@ -406,9 +406,9 @@ class NextTokenProbe(ColumnProbe):
         self._n_seen = 0
         self._total = np.zeros(0)
 
-    def empty(self) -> NextTokenProbe:
+    def empty(self) -> NextToken:
         """A probe of the same settings that has taken nothing."""
-        return NextTokenProbe(self.top_k, name=self.name)
+        return NextToken(self.top_k, name=self.name)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that was taken: columns, number of dialogues, and the sum of their distributions."""
@@ -470,7 +470,7 @@ class NextTokenProbe(ColumnProbe):
 # Log-probability and next-token entropy at every answer token (paper section 4.1).
 
 
-class SequenceProbe(ColumnProbe):
+class TokenLogProbs(ColumnProbe):
     """What the model expects at each token of the answer.
 
     Arrays, answer tokens of all dialogues in order, dialogue i at ``offsets[i]:offsets[i + 1]``:
@@ -483,9 +483,9 @@ class SequenceProbe(ColumnProbe):
     def __init__(self, *, name: str = "sequence") -> None:
         super().__init__(name)
 
-    def empty(self) -> SequenceProbe:
+    def empty(self) -> TokenLogProbs:
         """A probe of the same name that has taken nothing."""
-        return SequenceProbe(name=self.name)
+        return TokenLogProbs(name=self.name)
 
     def accumulate(self, batch: Batch, state: PassState) -> None:
         """Takes the answer tokens of one batch."""

@@ -19,7 +19,7 @@ from remi_core.forward import run_probes
 from remi_core.gradients import gradient_factors, gram_of_factors
 from remi_core.models import LoadedModel, attention_output, n_layers
 from remi_core.placement import input_device
-from remi_core.probes import ColumnProbe, PassState, SequenceProbe, require_finite
+from remi_core.probes import ColumnProbe, PassState, TokenLogProbs, require_finite
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
 from remi_lab.audit_conditions import (
     UNTRAINED,
@@ -245,7 +245,7 @@ def audit_pass(
         }
         spans.append({name: every[name] for name in every if name in windows})
     probes = [
-        SequenceProbe(),
+        TokenLogProbs(),
         SpanProbe(range(n_layers(loaded.model)), spans),
         WrongTokenProbe([bare_token(one, tokenizer) for one in encoded.dialogues]),
     ]

@@ -28,7 +28,7 @@ from remi_core.patching import (
     require_equal,
     tolerance,
 )
-from remi_core.probes import ActivationProbe, ColumnProbe, NextTokenProbe, SequenceProbe
+from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.progress import Meter, progress_sink
 from remi_core.tokens import ChatTokenizer, EncodedSet, encode
 from remi_lab.paper import LoadedSet
@@ -146,9 +146,9 @@ def forward_passes(
     layers, n_dialogues = range(n_layers(loaded.model)), len(encoded.dialogues)
     file = RowFile(folder / f"{n_dialogues}-means.npy", n_dialogues)
     probes = [
-        SequenceProbe(),
-        NextTokenProbe(preset.top_k),
-        ActivationProbe(layers, preset.windows, first_k=preset.answer_first_k, file=file),
+        TokenLogProbs(),
+        NextToken(preset.top_k),
+        Activations(layers, preset.windows, first_k=preset.answer_first_k, file=file),
     ]
     if finished is not None and not rank():
         budget.finished = finished_forward(finished, probes)

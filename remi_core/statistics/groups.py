@@ -13,7 +13,9 @@ from remi_core.statistics.resampling import (
     Estimate,
     clipped_cosine,
     cluster_estimate,
+    combine,
     index_clusters,
+    ratio,
     refuse_nan,
 )
 
@@ -256,3 +258,13 @@ def _shares(
     cell = sum(explained(cells[m, d], counts[d]) for m in (0, 1) for d in (0, 1)) - grand
     total = squares - grand
     return np.stack([model, data, cell - model - data, total - cell], axis=1) / total[:, None]
+
+
+def recovered_share(curve: Estimate) -> Estimate:
+    """(X − first) / (last − first) at every place of a curve; NaN where first and last do not differ.
+
+    The first place is the recipient alone (share 0), the last the donor alone (share 1).
+    """
+    moved = combine(lambda rows: rows - rows[:, :1], curve)
+    whole = combine(lambda rows: np.repeat(rows[:, -1:] - rows[:, :1], rows.shape[1], axis=1), curve)
+    return ratio(moved, whole)

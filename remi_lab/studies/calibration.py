@@ -197,13 +197,13 @@ def _encoded(who: Subject, tokenizer, name: str) -> EncodedSet:
 
 def _forward(who: Subject, say: Say) -> dict[str, np.ndarray]:
     from remi_core.forward import run_probes
-    from remi_core.probes import ActivationProbe, SequenceProbe
+    from remi_core.probes import Activations, TokenLogProbs
 
     arrays, preset, tokenizer = {}, who.preset, who.tokenizer()
     with who.open() as loaded:
         for name in pool_sets():
             encoded = _encoded(who, tokenizer, name).dialogues
-            probes = [SequenceProbe(), ActivationProbe(LAYERS, WINDOWS, first_k=preset.answer_first_k)]
+            probes = [TokenLogProbs(), Activations(LAYERS, WINDOWS, first_k=preset.answer_first_k)]
             found = run_probes(loaded.model, encoded, probes, batch_tokens=preset.batch_tokens)
             own = _by_dialogue(found["sequence"], preset.loss_tokens)
             own["mean"] = found["activations"]["mean"].astype(np.float16)

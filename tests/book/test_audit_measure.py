@@ -13,7 +13,7 @@ from conftest import TEMPLATES, make_dialogue, make_model, write_rows
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
-from remi_core.probes import SequenceProbe
+from remi_core.probes import TokenLogProbs
 from remi_core.sources import ModelSpec
 from remi_core.tokens import encode
 from remi_lab.audit import wanted_of
@@ -134,7 +134,7 @@ def test_spans_are_means_of_block_outputs_and_do_not_depend_on_the_batch(
 def test_the_whole_dialogue_as_answer_gives_the_answer_the_same_values(models, tokenizer, dialogues) -> None:
     encoded = encode(dialogues, tokenizer, max_tokens=400).dialogues
     answer, every = (
-        run_probes(models("qwen2"), part, [SequenceProbe()], batch_tokens=4096)["sequence"]
+        run_probes(models("qwen2"), part, [TokenLogProbs()], batch_tokens=4096)["sequence"]
         for part in (encoded, [whole(one) for one in encoded])
     )
     one, start = encoded[2], every["offsets"][2] - 1  # the first token has no prediction

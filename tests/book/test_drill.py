@@ -133,14 +133,14 @@ def test_memory_that_ends_at_every_batch_above_two_changes_nothing(
     models: Callable, tokenizer: object, dialogues: list
 ) -> None:
     from remi_core.forward import run_probes
-    from remi_core.probes import ActivationProbe, SequenceProbe
+    from remi_core.probes import Activations, TokenLogProbs
     from remi_core.tokens import encode
     from tests.drill.memory_ends import MOST, small_memory
 
     model, encoded = models("llama"), encode(dialogues, tokenizer, max_tokens=200).dialogues
 
     def arrays() -> dict[str, dict[str, np.ndarray]]:
-        probes = [SequenceProbe(), ActivationProbe([0, 2])]
+        probes = [TokenLogProbs(), Activations([0, 2])]
         return run_probes(model, encoded, probes, batch_tokens=10_000)
 
     plain = arrays()

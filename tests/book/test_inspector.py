@@ -31,7 +31,7 @@ from remi_core.errors import UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import decoder_blocks
-from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe
+from remi_core.probes import Activations, NextToken, TokenLogProbs
 from remi_core.store import Store
 from remi_core.tokens import WINDOWS, EncodedDialogue, EncodedSet, encode
 from remi_lab.presets import get_preset
@@ -77,7 +77,7 @@ def nudged(model: PreTrainedModel, position: int | None) -> Iterator[None]:
 
 def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -> dict[str, np.ndarray]:
     """Statistic → its value for the dialogue, as the code of the book measures it, one position nudged."""
-    probes = [SequenceProbe(), NextTokenProbe(5), ActivationProbe([2], first_k=FIRST_K)]
+    probes = [TokenLogProbs(), NextToken(5), Activations([2], first_k=FIRST_K)]
     with nudged(model, position):
         arrays = run_probes(model, [one], probes, batch_tokens=1000)
         grams = [

@@ -17,7 +17,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import open_model
-from remi_core.probes import ActivationProbe, SequenceProbe
+from remi_core.probes import Activations, TokenLogProbs
 from remi_core.sources import ModelSpec
 from remi_core.tokens import EncodedDialogue
 
@@ -84,7 +84,7 @@ def test_measured_as_the_merged_model(
 ) -> None:
     merged = peft_own(base, adapter).merge_and_unload().requires_grad_(False)
     with open_model(ModelSpec(source=str(base), adapter=str(adapter))) as loaded:
-        for probe in (SequenceProbe, lambda: ActivationProbe(range(3))):
+        for probe in (TokenLogProbs, lambda: Activations(range(3))):
             here, there = (
                 next(iter(run_probes(model, encoded, [probe()], batch_tokens=64).values()))
                 for model in (loaded.model, merged)

@@ -20,7 +20,7 @@ from remi_core.errors import UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel
-from remi_core.probes import SequenceProbe
+from remi_core.probes import TokenLogProbs
 from remi_core.statistics.displacement import Contrast, measure_erosion, measure_separation
 from remi_core.statistics.resampling import make_resamples
 from remi_core.statistics.subspaces import VectorSet, measure_overlap, random_overlaps, split_half_overlaps
@@ -237,7 +237,7 @@ def test_patching_leads_from_the_recipient_to_the_donor(
 ) -> None:
     found = remi.patch(models["base"], models["instruct"], records.encoded)
     assert list(found.layers) == [-1, 0, 1, 2, 3]
-    arrays = run_probes(models["base"], records.encoded.dialogues, [SequenceProbe()], batch_tokens=8192)[
+    arrays = run_probes(models["base"], records.encoded.dialogues, [TokenLogProbs()], batch_tokens=8192)[
         "sequence"
     ]
     starts, counts = arrays["offsets"][:-1], np.diff(arrays["offsets"])

@@ -18,7 +18,7 @@ from remi_core import probes as probes_module
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.models import decoder_blocks
-from remi_core.probes import ActivationProbe, Columns, NextTokenProbe, Probe, SequenceProbe
+from remi_core.probes import Activations, Columns, NextToken, Probe, TokenLogProbs
 from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
 
 Models = Callable[[str], PreTrainedModel]
@@ -26,7 +26,7 @@ Records = dict[str, dict[str, np.ndarray]]
 
 
 def measure(model: PreTrainedModel, encoded: tuple[EncodedDialogue, ...], batch_tokens: int = 150) -> Records:
-    probes = [SequenceProbe(), NextTokenProbe(5), ActivationProbe([0, 1, -1], first_k=3)]
+    probes = [TokenLogProbs(), NextToken(5), Activations([0, 1, -1], first_k=3)]
     assert all(isinstance(probe, Probe) for probe in probes)
     return run_probes(model, encoded, probes, batch_tokens=batch_tokens)
 
@@ -148,7 +148,7 @@ def test_activations_are_window_means_of_hidden_states(
 def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(
     models: Models, encoded: tuple[EncodedDialogue, ...]
 ) -> None:
-    class Watching(ActivationProbe):
+    class Watching(Activations):
         def empty(self) -> Watching:
             return Watching(self.layers, name=self.name)
 
@@ -210,32 +210,32 @@ def test_many_batches_lie_in_few_arrays_in_their_order() -> None:
 
 def test_progress_counts_tokens_without_padding(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
     done: list[int] = []
-    run_probes(models("qwen2"), encoded, [SequenceProbe()], batch_tokens=100, progress=done.append)
+    run_probes(models("qwen2"), encoded, [TokenLogProbs()], batch_tokens=100, progress=done.append)
     assert done == sorted(done) and done[-1] == sum(len(one.input_ids) for one in encoded)
 
 
 def test_values_that_are_not_finite_are_named(encoded: tuple[EncodedDialogue, ...]) -> None:
     model = make_model("qwen2")
-    probe = ActivationProbe([0, 1])
+    probe = Activations([0, 1])
     run_probes(model, encoded[:2], [probe], batch_tokens=100)
     block = decoder_blocks(model)[1]
     handle = block.register_forward_hook(lambda _m, _i, output: output * float("inf"))
     with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
         run_probes(model, encoded[:1], [probe], batch_tokens=100)
     with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
-        run_probes(model, encoded[:1], [SequenceProbe()], batch_tokens=100)
+        run_probes(model, encoded[:1], [TokenLogProbs()], batch_tokens=100)
     handle.remove()
 
 
 def test_wrong_use(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
     model = models("qwen2")
     with pytest.raises(UsageError, match="unknown window 'prompt' .*'prompt_end'"):
-        ActivationProbe([0], ("prompt",))
+        Activations([0], ("prompt",))
     with pytest.raises(UsageError, match="no dialogue to measure"):
-        run_probes(model, (), [SequenceProbe()], batch_tokens=10)
+        run_probes(model, (), [TokenLogProbs()], batch_tokens=10)
     with pytest.raises(UsageError, match="two probes share a name"):
-        run_probes(model, encoded, [SequenceProbe(), SequenceProbe()], batch_tokens=10)
+        run_probes(model, encoded, [TokenLogProbs(), TokenLogProbs()], batch_tokens=10)
     with pytest.raises(UsageError, match="layer 3 does not exist"):
-        run_probes(model, encoded, [ActivationProbe([3])], batch_tokens=10)
+        run_probes(model, encoded, [Activations([3])], batch_tokens=10)
     with pytest.raises(UsageError, match="top_k is 401; the vocabulary has 400"):
-        run_probes(model, encoded, [NextTokenProbe(401)], batch_tokens=100)
+        run_probes(model, encoded, [NextToken(401)], batch_tokens=100)

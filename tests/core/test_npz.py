@@ -17,7 +17,7 @@ from remi_core import files
 from remi_core.files import RowFile, read_npz, scratch, write_npz
 from remi_core.forward import run_probes
 from remi_core.keys import SOURCE_ROOT
-from remi_core.probes import ActivationProbe
+from remi_core.probes import Activations
 from remi_core.tokens import EncodedDialogue
 
 ROWS = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
@@ -82,7 +82,7 @@ def test_a_probe_with_a_file_gives_its_means_from_there(
 ) -> None:
     """Nothing of them stays in memory; the arrays are those of a probe without a file."""
     found = [
-        run_probes(models("llama"), encoded, [ActivationProbe([0, 2], file=file)], batch_tokens=100)[
+        run_probes(models("llama"), encoded, [Activations([0, 2], file=file)], batch_tokens=100)[
             "activations"
         ]
         for file in (None, RowFile(tmp_path / "means.npy", len(encoded)))

@@ -17,7 +17,7 @@ from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel, open_model
 from remi_core.patching import PatchSet, bare_tokens, head_alone, patch, record_outputs
-from remi_core.probes import ActivationProbe, NextTokenProbe, SequenceProbe, measure_position_norms
+from remi_core.probes import Activations, NextToken, TokenLogProbs, measure_position_norms
 from remi_core.sources import ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue
@@ -49,7 +49,7 @@ def folder(
 def everything(loaded: LoadedModel, encoded: tuple[EncodedDialogue, ...]) -> dict[str, np.ndarray]:
     """Every measurement that reads weights, in one dictionary."""
     model = loaded.model
-    probes = [SequenceProbe(), NextTokenProbe(5), ActivationProbe(range(3))]
+    probes = [TokenLogProbs(), NextToken(5), Activations(range(3))]
     found = run_probes(model, encoded, probes, batch_tokens=64)
     found |= {"gram": measure_gradient_gram(model, encoded, weight=-1, batch_tokens=64)}
     found |= {"first": measure_gradient_gram(model, encoded, weight=0, batch_tokens=64)}

@@ -20,7 +20,7 @@ from remi_core.errors import RemiError
 from remi_core.forward import run_probes
 from remi_core.gradients import gradient_factors, gram_of_factors
 from remi_core.models import decoder_body
-from remi_core.probes import ActivationProbe, NextTokenProbe, PassState, SequenceProbe
+from remi_core.probes import Activations, NextToken, PassState, TokenLogProbs
 from remi_core.tokens import EncodedDialogue, encode
 
 Models = Callable[[str], PreTrainedModel]
@@ -69,7 +69,7 @@ def measure(
     fails: Callable[[Batch], None] = lambda batch: None,
 ) -> Arrays:
     """Arrays of all probes, by ``probe.array``; the probe that counts, and may fail, is the last of them."""
-    probes = [SequenceProbe(), NextTokenProbe(5), ActivationProbe([0, -1]), CountingProbe(fails)]
+    probes = [TokenLogProbs(), NextToken(5), Activations([0, -1]), CountingProbe(fails)]
     found = run_probes(model, encoded, probes, batch_tokens=batch_tokens)
     return {f"{name}.{key}": values for name, arrays in found.items() for key, values in arrays.items()}
 
@@ -137,7 +137,7 @@ def test_half_of_a_batch_is_not_kept(
             yield slice(middle, part.stop), values[middle - part.start :]
 
     monkeypatch.setattr(PassState, "log_probabilities", breaking)
-    probe = NextTokenProbe(5)
+    probe = NextToken(5)
     found = run_probes(model, encoded, [probe], batch_tokens=400)["next_token"]
     assert calls["halves"] > 3
     assert found["mean_probability"].sum() == pytest.approx(1.0)

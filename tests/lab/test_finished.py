@@ -14,7 +14,7 @@ from remi_core.batches import Batch, BatchBudget
 from remi_core.files import RowFile
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.probes import ActivationProbe, ColumnProbe, NextTokenProbe, SequenceProbe
+from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.sources import ModelSpec, text_of, weights_of
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
@@ -41,7 +41,7 @@ class Killed(BaseException):
     """As if the process had ended."""
 
 
-class Dies(SequenceProbe):
+class Dies(TokenLogProbs):
     """A probe that counts batches and dies in the one whose turn it is."""
 
     n_batches = 0
@@ -68,7 +68,7 @@ def forward(
     Dies.n_batches, Dies.dies_at = 0, dies_at
     rows.mkdir(exist_ok=True)
     file = RowFile(rows / "means.npy", len(encoded))
-    probes: list[ColumnProbe] = [Dies(), NextTokenProbe(3), ActivationProbe([0, 2], file=file)]
+    probes: list[ColumnProbe] = [Dies(), NextToken(3), Activations([0, 2], file=file)]
     budget = BatchBudget(FEW_TOKENS)
     if kept is not None:
         budget.finished = finished_forward(kept, probes)

@@ -19,7 +19,7 @@ from remi_core import forward
 from remi_core.errors import RemiError
 from remi_core.forward import check_pass, run_probes
 from remi_core.models import decoder_blocks, follow_blocks
-from remi_core.probes import ActivationProbe, SequenceProbe
+from remi_core.probes import Activations, TokenLogProbs
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
 from remi_lab.organism.pretrain import Muon, train_step
@@ -45,7 +45,7 @@ def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(
     dtype: str, encoded: tuple[EncodedDialogue, ...]
 ) -> None:
     model = overflowing(make_model("llama"), 1).to(getattr(torch, dtype))
-    probes = [SequenceProbe(), ActivationProbe([0, 1, 2])]
+    probes = [TokenLogProbs(), Activations([0, 1, 2])]
     if dtype == "float16":
         with pytest.raises(RemiError, match="block output at layer 1: .* of dialogue 'e' is .*65504"):
             run_probes(model, encoded, probes, batch_tokens=999)
