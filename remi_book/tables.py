@@ -82,12 +82,12 @@ def _shown(value: object) -> str:
 
 
 def tidy(
-    estimates: Mapping[object, Estimate | np.ndarray],
+    estimates: Mapping[object, Estimate | np.ndarray | SupportsFloat],
     names: Sequence[str],
     *,
     value: str = "value",
     along: str = "",
-    positions: Sequence[object] | None = None,
+    positions: Sequence[object] | np.ndarray | None = None,
     nulls: Mapping[object, tuple[SupportsFloat, SupportsFloat] | np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Columns ``names``, then ``along``, ``value``, low and high: one row an estimate, or one a place along its axis.
