@@ -218,18 +218,17 @@ def side_by_side(
     Of paired sets only rows whose partner is used too are kept. Sets without labels, or in which most labels have
     no partner, keep all their used rows.
     """
-    names = [[str(name) for name in one["pair"]] for one in (first, second)]
+    names = [[str(name) for name in arrays["pair"]] for arrays in (first, second)]
     # Answers that happen to be equal in two sets do not make them pairs row by row.
     partners = len(set(names[0]) & set(names[1])) >= min(map(len, names)) / 2
     if not (all(names[0]) and all(names[1]) and partners):
-        rows = tuple(np.flatnonzero(each) for each in used)
-        clusters = [
-            str(one["cluster"][at]) for one, each in zip((first, second), rows, strict=True) for at in each
-        ]
-        return TwoSets(rows, clusters, [])
+        rows = tuple(np.flatnonzero(kept) for kept in used)
+        clusters = np.concatenate([first["cluster"][rows[0]], second["cluster"][rows[1]]])
+        return TwoSets(rows, list(map(str, clusters)), [])
     places = [
-        {name: at for at, name in enumerate(each) if kept[at]} for each, kept in zip(names, used, strict=True)
+        {name: row for row, name in enumerate(listed) if kept[row]}
+        for listed, kept in zip(names, used, strict=True)
     ]
     shared = [name for name in places[1] if name in places[0]]
     rows = tuple(np.array([place[name] for name in shared], dtype=np.int64) for place in places)
-    return TwoSets(rows, [str(second["cluster"][at]) for at in rows[1]] * 2, shared * 2)
+    return TwoSets(rows, list(map(str, second["cluster"][rows[1]])) * 2, shared * 2)
