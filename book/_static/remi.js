@@ -2,8 +2,7 @@
 "use strict";
 
 (() => {
-  const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
-  const NUMBER = /^[−-]?\d[\d,]*(\.\d+)?( × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?/;
+  const NUMBER = /^[−-]?\d[\d,]*(\.\d+)?(e[−+-]?\d+)?/;
 
   /* What a cell says first: in the claim tables the details stand in paragraphs of their own below. */
   function headText(cell) {
@@ -13,10 +12,7 @@
 
   function numberOf(text) {
     const found = text.match(NUMBER);
-    if (!found) return null;
-    const [mantissa, power] = found[0].replace(/−/g, "-").replace(/,/g, "").split(" × 10");
-    const exponent = (power || "⁰").replace("⁻", "-").replace(/[⁰-⁹¹²³]/g, (sign) => SUPERSCRIPTS.indexOf(sign));
-    return Number(mantissa) * 10 ** Number(exponent);
+    return found ? Number(found[0].replace(/−/g, "-").replace(/,/g, "")) : null;
   }
 
   /* Empty cells and dashes come last, whichever way the others are sorted. */

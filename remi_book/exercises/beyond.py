@@ -7,14 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from remi_book.exercises.checking import (
-    NotYet,
-    as_choice,
-    call,
-    call_for_array,
-    checks,
-    match_number,
-)
+from remi_book.exercises.checking import NotYet, as_choice, call, call_for_array, checks, match_number
 
 # The first headline claim: a rule that reads intervals.
 

@@ -185,9 +185,9 @@ def test_the_claim_table_is_complete_and_links_verdicts(full_pages: dict[str, Be
     shown = (
         "C12",
         "0.5 at layer 45",
-        "−0.250 share",
-        "−0.500 to 0.125",
-        "−0.100 to 0.100",
+        "−0.25 share",
+        "−0.5 to 0.125",
+        "−0.1 to 0.1",
         "n = 20",
         "shuffled",
     )
