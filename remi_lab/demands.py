@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from remi_core.errors import UsageError
@@ -117,7 +118,12 @@ def config_of(spec: ModelSpec) -> Mapping[str, object] | None:
     )
     if found is not None and found.is_file():
         return json.loads(found.read_text(encoding="utf-8"))
-    return json.loads(SHAPES.read_text(encoding="utf-8")).get(spec.source, {}).get("config")
+    return _shipped().get(spec.source, {}).get("config")
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, dict[str, object]]:
+    return json.loads(SHAPES.read_text(encoding="utf-8"))
 
 
 # What measuring a preset takes: memory, disk and time, from the models' numbers and the preset's sizes.
