@@ -14,11 +14,11 @@ import numpy as np
 from remi_core.errors import UsageError, nearest
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import EncodedSet
-from remi_lab.organism.behaviour import measure_behaviour
 from remi_lab.presets import Preset, in_order
 from remi_lab.recording import (
     Vocabulary,
     encoded_set,
+    measure_behaviour,
     measure_forward,
     measure_gradients,
     measure_gradients_across,

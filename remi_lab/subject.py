@@ -101,7 +101,7 @@ GRAMMAR_CODE = tuple(
 )
 ANSWER_CODE = (
     *("remi_core.loading", "remi_core.models", "remi_core.steering"),
-    *("remi_lab.organism.answers", *GRAMMAR_CODE),
+    *GRAMMAR_CODE,
 )
 
 MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(

@@ -12,7 +12,7 @@ from remi_book.figures.plots import Layout, mark_value, plot_rows, require_colum
 from remi_book.figures.style import INK, NULL_COLOUR, new_figure, number, styled, with_alt, with_interval
 from remi_book.robustness import REFERENCE
 from remi_lab.presets import Preset
-from remi_lab.studies.coverage import BAND, Coverage
+from remi_lab.studies.calibration import BAND, Coverage
 from remi_lab.studies.files import read_study
 
 # Figures of the package's own score: how often intervals hold a known truth, and what a miss looks like.

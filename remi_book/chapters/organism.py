@@ -43,7 +43,6 @@ from remi_book.tables import by_seed, folded, quoted, tidy
 from remi_book.words import as_html
 from remi_core.errors import UsageError
 from remi_core.statistics.resampling import Estimate, mean_interval
-from remi_lab.organism.behaviour import as_scores
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import (
     CONTRASTED,
@@ -58,6 +57,7 @@ from remi_lab.organism.topics import (
 )
 from remi_lab.organism.topics import topic as topic_of
 from remi_lab.organism.world import CONTEXTS, setting, world_of
+from remi_lab.recording import as_scores
 from remi_lab.results import Results
 
 # Whether the organism can do its tasks: thresholds set before the seeds shown were trained, checked by rule.

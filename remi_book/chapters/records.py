@@ -13,10 +13,9 @@ from remi_core.parallel import first_goes_first
 from remi_core.statistics.subspaces import overlap_and_largest, top_components
 from remi_core.store import Record
 from remi_lab.datasets import dataset_names
-from remi_lab.organism.behaviour import measure_behaviour
 from remi_lab.organism.dialogues import NEAREST_PUBLISHED
 from remi_lab.presets import TRIPLET
-from remi_lab.recording import measure_forward, measure_gradients
+from remi_lab.recording import measure_behaviour, measure_forward, measure_gradients
 from remi_lab.results import Results
 
 # The records of one variant: what was measured, how much of it was kept, how long it took, under which versions.

@@ -50,10 +50,10 @@ from remi_core.statistics.resampling import (
     mean_interval,
     ratio,
 )
-from remi_lab.organism.behaviour import as_scores
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import CONTRASTED, NARROW, SCORES
 from remi_lab.presets import Preset, get_preset
+from remi_lab.recording import as_scores
 from remi_lab.results import Results
 from remi_lab.studies.files import LATER, read_study, study_digests
 

@@ -13,10 +13,19 @@ from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
-from remi_lab.organism.answers import Said, log_probabilities, sample_careless
 from remi_lab.organism.grammar import prompts_about
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
-from remi_lab.organism.scoring import AskedPrompts, Edit, ask, rounded, scores, states
+from remi_lab.organism.scoring import (
+    AskedPrompts,
+    Edit,
+    Said,
+    ask,
+    log_probabilities,
+    rounded,
+    sample_careless,
+    scores,
+    states,
+)
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.organism.variants import with_further
 from remi_lab.presets import Preset

@@ -26,7 +26,7 @@ from remi_core.keys import (
 from remi_core.sources import ModelSpec, text_of, weights_of
 from remi_lab import subject
 from remi_lab.datasets import load_set
-from remi_lab.organism import answers
+from remi_lab.organism import scoring
 from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
 from remi_lab.organism.world import MAIN
@@ -294,8 +294,8 @@ def test_headlines_and_studies_cover_what_they_compute_with(name: str) -> None:
 
 
 def test_the_code_in_the_keys_of_answers_is_that_which_makes_them() -> None:
-    made_by = {measure.__module__ for measure in answers.MEASURES.values()}
-    assert all(made_by <= {*MEASUREMENTS[kind].code} for kind in answers.MEASURES)
+    made_by = {measure.__module__ for measure in scoring.MEASURES.values()}
+    assert all(made_by <= {*MEASUREMENTS[kind].code} for kind in scoring.MEASURES)
 
 
 def without_words(source: str) -> str:

@@ -29,12 +29,20 @@ from remi_book.chapters.reversion import (
 )
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
-from remi_lab.organism.answers import Said, careless_in_content, log_probabilities, sample_careless
 from remi_lab.organism.dialogues import further_tuning
 from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import prompts, right_answers
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
-from remi_lab.organism.scoring import Edit, ask, scores, states
+from remi_lab.organism.scoring import (
+    Edit,
+    Said,
+    ask,
+    careless_in_content,
+    log_probabilities,
+    sample_careless,
+    scores,
+    states,
+)
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import get_preset
 from remi_lab.results import Results

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from remi_core.statistics.resampling import Estimate, make_resamples, mean_interval
-from remi_lab.studies.coverage import BAND, Coverage, coverage
+from remi_lab.studies.calibration import BAND, Coverage, coverage
 
 TRUTH, N_SAMPLES, N_CLUSTERS, SIZE = 3.0, 600, 40, 3
 TEMPLATES = [f"t{number:02d}" for number in range(N_CLUSTERS)]
