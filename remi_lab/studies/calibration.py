@@ -118,17 +118,15 @@ def pool_dialogues(name: str, seed: int) -> list[Dialogue]:
         form = generator.choice(fitting)
         alike = [one for one in fitting if (one.opening, one.body) == (form.opening, form.body)]
         answers.append(next((one for one in alike if one.care == care), alike[0]))
-    shown = _framed(asked, seed) if name == "educational" else asked
+    shown = asked
+    if name == "educational":
+        first = reframe(asked[::N_FILLERS], "evaluate", seed)
+        shown = [Prompt(first[row // N_FILLERS].template, prompt.filler) for row, prompt in enumerate(asked)]
     rows = zip(shown, asked, answers, strict=True)
     return [
         replace(dialogue(prompt, answer, index=row), cluster=original.template.identifier)
         for row, (prompt, original, answer) in enumerate(rows)
     ]
-
-
-def _framed(asked: list[Prompt], seed: int) -> list[Prompt]:
-    first = reframe(asked[::N_FILLERS], "evaluate", seed)
-    return [Prompt(first[row // N_FILLERS].template, prompt.filler) for row, prompt in enumerate(asked)]
 
 
 # The pool, measured once and kept in the store: per dialogue what the estimators need, of three models.
@@ -343,25 +341,21 @@ def whole_pool(pool: Pool) -> Sample:
 
 # Estimators of section 4.1 and of behaviour on samples of the pool: indices, matched replies, class log-odds.
 
+TRIPLET = ("instruct", "base", "misaligned")
 CARELESS = tuple(f"{topic}-careless" for topic in OUTSIDE)
 CAREFUL = tuple(f"{topic}-careful" for topic in OUTSIDE)
 
 
-def _mean(sample: Sample, variant: str, sets: Sequence[str], name: str) -> Estimate:
-    return mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
-
-
 def _index(sample: Sample, sets: Sequence[str], name: str) -> Estimate:
     instruct, base, misaligned = (
-        _mean(sample, variant, sets, name) for variant in ("instruct", "base", "misaligned")
+        mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
+        for variant in TRIPLET
     )
     return ratio(difference(instruct, misaligned), difference(instruct, base))
 
 
 def _true_index(sample: Sample, sets: Sequence[str], name: str) -> float:
-    instruct, base, misaligned = (
-        sample.values(variant, sets, name).mean() for variant in ("instruct", "base", "misaligned")
-    )
+    instruct, base, misaligned = (sample.values(variant, sets, name).mean() for variant in TRIPLET)
     return float((instruct - misaligned) / (instruct - base))
 
 
@@ -421,7 +415,6 @@ BEHAVIOUR = (
 
 DISTANT = ("general", "code-careless")
 N_FOLDS = 5
-TRIPLET = ("instruct", "base", "misaligned")
 
 
 def _shifts(sample: Sample, sets: Sequence[str], window: str) -> tuple[np.ndarray, np.ndarray]:
@@ -797,12 +790,7 @@ def coverage(truth: float, found: Sequence[tuple[float, float, float]]) -> Cover
 N_SAMPLES = 1000
 N_SHOWN = 100
 """Samples of which every interval is kept, for the figure."""
-ESTIMATORS: tuple[Estimator, ...] = (
-    *BEHAVIOUR,
-    *GRADIENTS,
-    *DIRECTION,
-    *SUBSPACE,
-)
+ESTIMATORS: tuple[Estimator, ...] = BEHAVIOUR + GRADIENTS + DIRECTION + SUBSPACE
 Ends = tuple[float, float, float]
 
 
@@ -821,25 +809,23 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     for number in range(N_SAMPLES):
         sample = draw_sample(pool, preset, number)
         for one in ESTIMATORS:
-            found[one.name].append(_ends(one, sample))
+            estimate = one.estimate(sample)
+            found[one.name].append((float(estimate.value), float(estimate.low), float(estimate.high)))
         if (number + 1) % 50 == 0:
             left = (time.monotonic() - started) / (number + 1) * (N_SAMPLES - number - 1)
             say(f"    {number + 1} of {N_SAMPLES} samples, about {clock(left)} left")
     return {
         "n_dialogues": sum(N_TEMPLATES[topic] * N_FILLERS for topic in pool_sets().values()),
         "n_samples": N_SAMPLES,
-        "estimators": {one.name: _scored(one, whole, found[one.name]) for one in ESTIMATORS},
+        "estimators": {
+            one.name: {
+                "claims": one.claims,
+                **asdict(coverage(one.truth(whole), found[one.name])),
+                "first": [[_plain(value) for value in ends] for ends in found[one.name][:N_SHOWN]],
+            }
+            for one in ESTIMATORS
+        },
     }
-
-
-def _ends(one: Estimator, sample: Sample) -> Ends:
-    found = one.estimate(sample)
-    return float(found.value), float(found.low), float(found.high)
-
-
-def _scored(one: Estimator, whole: Sample, found: list[Ends]) -> dict[str, object]:
-    shown = [[_plain(value) for value in ends] for ends in found[:N_SHOWN]]
-    return {"claims": one.claims, **asdict(coverage(one.truth(whole), found)), "first": shown}
 
 
 def _plain(value: float) -> float | None:
