@@ -100,7 +100,7 @@ GRAMMAR_CODE = tuple(
     f"remi_lab.organism.{name}" for name in ("documents", "grammar", "scoring", "topics", "world")
 )
 ANSWER_CODE = (
-    *("remi_core.loading", "remi_core.models", "remi_core.steering"),
+    *(*ENCODING, "remi_core.batches", "remi_core.loading", "remi_core.models", "remi_core.steering"),
     *("remi_lab.organism.answers", *GRAMMAR_CODE),
 )
 
@@ -126,6 +126,7 @@ MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
                 *ANSWER_CODE,
                 "remi_lab.organism.dialogues",
                 "remi_lab.studies.calibration",
+                "remi_lab.studies.coverage",
             ),
         ),
     }
