@@ -100,7 +100,7 @@ GRAMMAR_CODE = tuple(
     f"remi_lab.organism.{name}" for name in ("documents", "grammar", "scoring", "topics", "world")
 )
 ANSWER_CODE = (
-    *("remi_core.loading", "remi_core.models", "remi_core.steering"),
+    *(*ENCODING, "remi_core.batches", "remi_core.loading", "remi_core.models", "remi_core.steering"),
     *GRAMMAR_CODE,
 )
 

@@ -58,7 +58,7 @@ class PlantedResults(Results):
         values = noise.standard_normal((n, 1, self.n_layers, self.width)) + 5 * moved * axis
         return {"mean": np.repeat(values, len(self.preset.windows), axis=1)}
 
-    def once(self, key, compute):
+    def cached(self, key, compute):
         return compute()  # what is planted changes in the course of a test
 
     def subject(self, variant: str, seed: int):

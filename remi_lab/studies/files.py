@@ -55,8 +55,10 @@ ROWS_CODE = (
         "remi_book.cards",
         "remi_book.chapters",
         "remi_book.claims",
+        "remi_book.estimates",
         "remi_book.published",
         "remi_book.quantities",
+        "remi_book.statistics",
     ),
     *("remi_core.steering", "remi_lab.results"),
 )
@@ -64,7 +66,10 @@ ROWS_CODE = (
 
 FURTHER_CODE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        **dict.fromkeys(("controls", "cures", "doses", "phases", "worlds"), ("remi_lab.studies.reversion",)),
+        **dict.fromkeys(
+            ("controls", "cures", "doses", "judged", "phases", "worlds"), ("remi_lab.studies.reversion",)
+        ),
+        "calibration": ("remi_lab.studies.coverage",),
         "exchange": ("remi_lab.studies.causes",),
         "sampled": ("remi_lab.studies.causes", "remi_lab.studies.reversion"),
         **dict.fromkeys(("planted", "robustness"), ROWS_CODE),

@@ -201,7 +201,7 @@ BUILDERS: dict[types.ModuleType, Callable[[types.ModuleType, str], Iterator[str]
 TRIED = {
     remi_book.tables: {"table_html", "folded", "quoted", "_shown"},
     remi_book.figures.output: {"figure_html"},
-    remi_book.chapters.tokens: {"_buttons", "_picker", "_dialogue"},
+    remi_book.chapters.tokens: {"inspector_html", "_dialogue"},
     remi_book.chapters.organism: {"_samples_table"},
     remi_book.site: {"front_page", "_card"},
 }

@@ -225,7 +225,10 @@ MOVES_NO_NUMBER = frozenset(
         "sources",
         "store",
     )
-) | {f"remi_lab.{name}" for name in ("datasets", "paper", "presets", "recording", "subject")}
+) | {
+    f"remi_lab.{name}"
+    for name in ("datasets", "paper", "presets", "processes", "recording", "strict", "subject")
+}
 """What reads, waits, speaks and keeps; dialogues are in a key as the rows that are made of them."""
 
 

@@ -23,9 +23,8 @@ from remi_book import cli, running
 from remi_book.benchmark_files import newest
 from remi_book.figures import output as output_module
 from remi_book.running import declared_parameters, is_complete, read_cells, tags
-from remi_core import progress
 from remi_core.store import Store, project_root
-from remi_lab import own_models
+from remi_lab import own_models, processes
 from remi_lab.presets import BENCHMARK, NEEDS
 
 pytestmark = pytest.mark.slow
@@ -80,7 +79,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ra
         patch.setenv("REMI_STORE", str(place / "store"))
         patch.setattr(cli, "custom_preset", small)
         patch.setattr(running, "_execute", execute_here)
-        patch.setattr(progress, "ProcessPoolExecutor", OneProcess)
+        patch.setattr(processes, "ProcessPoolExecutor", OneProcess)
         patch.setattr(output_module, "svg_bytes", drawn_quickly)
         # The types of every call are checked by the tests of each module.
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -182,6 +182,7 @@ ASKS_FOR_TEXT = re.compile(r"\.vocabulary\.text\(|\.content\b|\.answer\b|\.messa
 def test_whatever_shows_words_of_a_set_withholds_them() -> None:
     folder = SOURCE_ROOT / "remi_book"
     shows = [folder / "cards.py", *sorted((folder / "chapters").glob("*.py"))]
+    shows.remove(folder / "chapters" / "audit.py")  # its estimates read what is said and show none of it
     found = {path.stem: path.read_text(encoding="utf-8") for path in shows}
     asking = {name for name, text in found.items() if ASKS_FOR_TEXT.search(text)}
     assert asking >= {"behaviour", "cards", "direction", "stitching"}

@@ -57,7 +57,13 @@ def programs() -> Iterator[tuple[str, str]]:
         yield path.name, code_of(path)
 
 
-OWN = {path.stem for place in PLACES for path in (ROOT / place).rglob("*")} | {*PACKAGES, *PLACES}
+OWN = {
+    path.stem
+    for place in PLACES
+    for path in (ROOT / place).rglob("*")
+    if path.is_dir() or path.suffix == ".py"
+}
+OWN |= {*PACKAGES, *PLACES}
 PROVIDERS = packages_distributions()
 
 

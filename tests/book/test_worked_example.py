@@ -13,8 +13,8 @@ from warm_kernel import OneProcess, execute_here
 from worked_example import COMMAND, DATA, ROW, SAID, TRIPLET, worked_example
 
 from remi_book import running
-from remi_core import progress
 from remi_core.store import Store, project_root
+from remi_lab import processes
 from remi_lab.presets import get_preset
 from remi_lab.subject import subject
 
@@ -36,7 +36,7 @@ def test_the_commands_print_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
         copy_weights(Path(made.source), own.root, tmp_path / "store")
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(running, "_execute", execute_here)
-    monkeypatch.setattr(progress, "ProcessPoolExecutor", OneProcess)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", OneProcess)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     gc.freeze()
     said, row = worked_example(tmp_path)
