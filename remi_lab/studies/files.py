@@ -69,7 +69,6 @@ FURTHER_CODE: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(
             ("controls", "cures", "doses", "judged", "phases", "worlds"), ("remi_lab.studies.reversion",)
         ),
-        "calibration": ("remi_lab.studies.coverage",),
         "exchange": ("remi_lab.studies.causes",),
         "sampled": ("remi_lab.studies.causes", "remi_lab.studies.reversion"),
         **dict.fromkeys(("planted", "robustness"), ROWS_CODE),
