@@ -36,13 +36,14 @@ from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
 from remi_core.progress import VERBOSE, print_line, told_on_output, variables
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
-from remi_core.store import Store, damages, locked, project_root, prune, write_list
+from remi_core.store import Store, locked, project_root
 from remi_lab.organism.recipes import pretrained_folder
 from remi_lab.organism.world import SETTINGS, setting
 from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
 from remi_lab.presets import CONTROLS, PRESETS, TRIPLET, Preset, get_preset, in_order
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.studies.files import STUDIES, write_study
+from remi_lab.upkeep import damages, prune, write_list
 
 MEBIBYTE = 2**20
 INTERRUPTED = 130

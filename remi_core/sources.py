@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
 
 from remi_core.errors import RemiError, UsageError, without_credentials
@@ -49,13 +47,6 @@ def cached_file(source: str, name: str, revision: str | None = None) -> Path | N
 
     cached = try_to_load_from_cache(source, name, revision=revision)
     return Path(cached) if isinstance(cached, str) else None
-
-
-def cache_folder() -> Path:
-    """The folder in which fetched repositories lie."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
 
 
 def fetch_file(source: str, name: str, revision: str | None = None) -> Path:
@@ -226,7 +217,7 @@ def weights_of(spec: ModelSpec) -> str:
     if spec.adapter is not None:
         adapter = adapter_folder(spec.adapter)
         named = f"{spec.adapter}@{spec.adapter_revision}"
-        parts.append(f"adapter {_adapter_fingerprint(adapter) if adapter else named}")
+        parts.append(f"adapter {adapter_fingerprint(adapter) if adapter else named}")
     if spec.quantization:
         parts.append(f"quantised {json.dumps(dict(spec.quantization), sort_keys=True)}")
     return " + ".join(parts)
@@ -241,30 +232,7 @@ def text_of(spec: ModelSpec) -> str:
     return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
-def check_distinct(variants: Mapping[str, ModelSpec]) -> None:
-    """Check that no two variants are the same weights; folders are compared by content, hub ids by id@revision.
-
-    Variants that ship with the package are left out. Nothing is loaded, and the hub is not asked.
-
-    Raises:
-        UsageError: naming two variants that coincide, or a folder that is missing or holds no model.
-    """
-    known = {}
-    for role, spec in variants.items():
-        if spec.source not in PROVIDED:
-            folder = local_folder(spec.source)
-            adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
-            known[role] = (
-                weight_fingerprint(folder) if folder else (spec.source, spec.revision),
-                _adapter_fingerprint(adapter) if adapter else (spec.adapter, spec.adapter_revision),
-            )
-    for first, second in combinations(known, 2):
-        if known[first] == known[second]:
-            where = variants[second].spelled()
-            raise UsageError(f"{first} and {second} coincide ({where}): their weights are the same")
-
-
-def _adapter_fingerprint(folder: Path) -> str:
+def adapter_fingerprint(folder: Path) -> str:
     """Of the weights and of the configuration, which scales them."""
     settings = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
     scales = {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora", "alpha_pattern")}

@@ -25,12 +25,13 @@ from remi_core.sources import (
     text_of,
     weights_of,
 )
-from remi_core.store import FILES, Address, Store, check_folder
+from remi_core.store import Address, Store
 from remi_core.tokens import ChatTokenizer
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, FURTHER, Preset
 from remi_lab.smollm2 import wheel
+from remi_lab.upkeep import FILES, check_folder
 
 if TYPE_CHECKING:
     from remi_core.models import LoadedModel

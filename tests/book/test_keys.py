@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import DEVELOPMENT_SEED
 
+from remi_book.running import direct_imports, imported_modules
 from remi_core.keys import (
     NUMERICAL_LIBRARIES,
     PACKAGES,
     SOURCE_ROOT,
-    direct_imports,
-    imported_modules,
     library_versions,
     make_key,
     module_path,

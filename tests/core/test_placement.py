@@ -16,11 +16,12 @@ from remi_core import placement
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel, open_model
-from remi_core.patching import PatchSet, bare_tokens, head_alone, patch, record_outputs
-from remi_core.probes import Activations, NextToken, TokenLogProbs, measure_position_norms
+from remi_core.patching import PatchSet, head_alone, patch, record_outputs
+from remi_core.probes import Activations, NextToken, TokenLogProbs
 from remi_core.sources import ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue
+from remi_lab.passes import bare_tokens, measure_position_norms
 
 ON_DISK = {
     "model.embed_tokens": "disk",
