@@ -679,9 +679,9 @@ def finetune(
         from remi_book.chapters.organism import plot_training
         from remi_book.figures.output import svg_bytes
         from remi_core.models import open_model
-        from remi_core.sources import resolved
         from remi_core.tokens import encode
         from remi_lab.lora import train_adapter, write_trained
+        from remi_lab.subject import resolved
 
         if dtype is None and torch.cuda.is_available():
             recipe = replace(recipe, dtype="bfloat16")

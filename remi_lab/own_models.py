@@ -12,19 +12,11 @@ from pathlib import Path
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError, nearest
 from remi_core.keys import file_digest
-from remi_core.sources import (
-    PROVIDED,
-    ModelSpec,
-    adapter_fingerprint,
-    adapter_folder,
-    local_folder,
-    resolved,
-    weight_fingerprint,
-)
+from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder, weight_fingerprint
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
 from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, published_names
-from remi_lab.dialogue_files import LABELS, paired_by_completion, read_sets
+from remi_lab.dialogue_files import ALIGNED, LABELS, MISALIGNED, paired_by_completion, read_sets
 from remi_lab.paper import local_digests
 from remi_lab.presets import (
     ORGANISM_DATASETS,
@@ -35,10 +27,9 @@ from remi_lab.presets import (
     Preset,
     read_preset,
 )
+from remi_lab.subject import adapter_fingerprint, resolved
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
-
-ALIGNED, MISALIGNED = "aligned", "misaligned"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from remi_core.keys import (
     module_path,
     parse,
 )
-from remi_core.sources import ModelSpec, text_of, weights_of
+from remi_core.sources import ModelSpec
 from remi_lab import subject
 from remi_lab.datasets import load_set
 from remi_lab.organism import answers
@@ -31,7 +31,7 @@ from remi_lab.organism.tuning import write_base
 from remi_lab.organism.world import MAIN
 from remi_lab.presets import Preset, get_preset
 from remi_lab.studies import files as studies
-from remi_lab.subject import MEASURED_CODE, MEASUREMENTS, Subject, rows_digest
+from remi_lab.subject import MEASURED_CODE, MEASUREMENTS, Subject, rows_digest, text_of, weights_of
 
 SMOKE = get_preset("smoke")
 OTHERWISE = {
