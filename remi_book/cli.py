@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
 from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
-from remi_core.progress import VERBOSE, print_line, told_on_output, variables
+from remi_core.progress import OUTWARD, VERBOSE, print_line, variables
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
 from remi_lab.organism.recipes import pretrained_folder
@@ -755,3 +756,8 @@ def drill(words: Words = ()) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def told_on_output() -> AbstractContextManager[None]:
+    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
+    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})

@@ -33,10 +33,11 @@ from remi_core.patching import (
 )
 from remi_core.placement import input_device
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
-from remi_core.progress import Meter, progress_sink
+from remi_core.progress import progress_sink
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
 from remi_lab.paper import LoadedSet
 from remi_lab.presets import in_order
+from remi_lab.processes import Meter
 from remi_lab.subject import MAIN_PAIRS, Measured, Pair, Subject, row_labels
 
 # What passes take of a batch, as arrays and back: so that a finished batch can lie on disk.

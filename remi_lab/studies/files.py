@@ -57,6 +57,7 @@ ROWS_CODE = (
         "remi_book.claims",
         "remi_book.published",
         "remi_book.quantities",
+        "remi_book.statistics",
     ),
     *("remi_core.steering", "remi_lab.results"),
 )

@@ -22,6 +22,7 @@ from remi_core.sources import ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue
 from remi_lab.passes import bare_tokens, measure_position_norms
+from remi_lab.subject import describe_placement
 
 ON_DISK = {
     "model.embed_tokens": "disk",
@@ -81,7 +82,7 @@ def test_disk_changes_no_number(
     with open_model(spec, device=ON_DISK) as loaded:
         assert loaded.model.lm_head.weight.device.type == "meta"
         assert placement.input_device(loaded.model) == torch.device("cpu")
-        assert "disk: " in placement.describe_placement(loaded.model)
+        assert "disk: " in describe_placement(loaded.model)
         spread = everything(loaded, encoded)
         assert loaded.model.lm_head.weight.device.type == "meta", "put back after use"
     assert whole.keys() == spread.keys()
