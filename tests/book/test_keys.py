@@ -224,7 +224,19 @@ MOVES_NO_NUMBER = frozenset(
         "sources",
         "store",
     )
-) | {f"remi_lab.{name}" for name in ("datasets", "paper", "presets", "recording", "subject")}
+) | {
+    f"remi_lab.{name}"
+    for name in (
+        "datasets",
+        "dialogue_files",
+        "paper",
+        "presets",
+        "processes",
+        "recording",
+        "subject",
+        "upkeep",
+    )
+}
 """What reads, waits, speaks and keeps; dialogues are in a key as the rows that are made of them."""
 
 
