@@ -22,12 +22,13 @@ from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel, n_layers
 from remi_core.placement import weight_bytes
-from remi_core.probes import Activations, NextToken, TokenLogProbs, measure_position_norms
+from remi_core.probes import Activations, NextToken, TokenLogProbs
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.demands import config_of
 from remi_lab.organism.dialogues import measured
 from remi_lab.organism.documents import shipped_tokenizer
+from remi_lab.passes import measure_position_norms
 from remi_lab.presets import get_preset
 from remi_lab.processes import peak_bytes, reset_peak
 

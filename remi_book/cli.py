@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -34,15 +35,16 @@ from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
 from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
-from remi_core.progress import VERBOSE, print_line, told_on_output, variables
+from remi_core.progress import OUTWARD, VERBOSE, print_line, variables
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
-from remi_core.store import Store, damages, locked, project_root, prune, write_list
+from remi_core.store import Store, locked, project_root
 from remi_lab.organism.recipes import pretrained_folder
 from remi_lab.organism.world import SETTINGS, setting
 from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
 from remi_lab.presets import CONTROLS, PRESETS, TRIPLET, Preset, get_preset, in_order
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.studies.files import STUDIES, write_study
+from remi_lab.upkeep import damages, prune, write_list
 
 MEBIBYTE = 2**20
 INTERRUPTED = 130
@@ -678,9 +680,9 @@ def finetune(
         from remi_book.chapters.organism import plot_training
         from remi_book.figures.output import svg_bytes
         from remi_core.models import open_model
-        from remi_core.sources import resolved
         from remi_core.tokens import encode
         from remi_lab.lora import train_adapter, write_trained
+        from remi_lab.subject import resolved
 
         if dtype is None and torch.cuda.is_available():
             recipe = replace(recipe, dtype="bfloat16")
@@ -754,3 +756,8 @@ def drill(words: Words = ()) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def told_on_output() -> AbstractContextManager[None]:
+    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
+    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})

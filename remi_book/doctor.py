@@ -14,7 +14,7 @@ import psutil
 
 from remi_book.running import choose, default_jobs
 from remi_core.errors import RemiError
-from remi_core.sources import ORGANISM, SMOLLM2, ModelSpec, cache_folder
+from remi_core.sources import ORGANISM, SMOLLM2, ModelSpec
 from remi_core.store import Store, project_root
 from remi_lab.datasets import dataset_names
 from remi_lab.demands import (
@@ -171,3 +171,10 @@ def _cards() -> list[float]:
     asked = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=10)
     return [float(line) * 2**20 / GIGABYTE for line in done.stdout.split() if line.isdigit()]
+
+
+def cache_folder() -> Path:
+    """The folder in which fetched repositories lie."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from pathlib import Path
 from remi_book.benchmark_files import digests, newest
 from remi_book.kernel import kernel_folder
 from remi_book.words import as_line, key_fields
-from remi_core.errors import RemiError, UsageError, hide_credentials, nearest, without_credentials
-from remi_core.files import (
-    Damaged,
-    check_file,
-    flush,
-    moved_whole,
-    read_sealed,
-    refused,
-    repaired,
-    write_sealed,
+from remi_core.errors import RemiError, UsageError, nearest, without_credentials
+from remi_core.files import Damaged, check_file, flush, read_sealed, refused, repaired, write_sealed
+from remi_core.keys import (
+    PACKAGES,
+    SOURCE_ROOT,
+    file_digest,
+    library_versions,
+    make_key,
+    module_path,
+    once_a_version,
+    parse,
 )
-from remi_core.keys import direct_imports, file_digest, imported_modules, library_versions, make_key
 from remi_core.progress import OUTWARD, Say, machine, notice, print_line
 from remi_core.sources import PROVIDED
 from remi_core.store import FROZEN, Store, locked, project_root
@@ -636,3 +636,73 @@ def _typed_parameters(sources: Sequence[Path], texts: Mapping[str, str]) -> dict
             raise UsageError(f"parameter {name!r} is {declared[name].type}, and {text!r} is not")
         values[name] = value
     return values
+
+
+def hide_credentials(path: Path) -> None:
+    """Hide the credentials that a text file holds, if there is one."""
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8")
+    hidden = without_credentials(text)
+    if hidden != text:
+        part = path.with_name(f".{path.name}.hidden")
+        part.write_text(hidden, encoding="utf-8")
+        os.replace(part, path)
+
+
+def moved_whole(part: Path, target: Path) -> None:
+    """Move a finished file from ``part`` to ``target``, flushed before and after."""
+    flush(part)
+    os.replace(part, target)
+    flush(target.parent, deep=False)
+
+
+# What is imported, at any depth: what a page shows follows all of it, while a measurement names what it depends on.
+
+
+def imported_modules(names: Iterable[str], *, root: Path = SOURCE_ROOT) -> tuple[str, ...]:
+    """The given modules and all modules of the packages that they import, transitively; sorted names.
+
+    The faces of the packages (``remi_core/__init__.py``) are left out: they compute nothing.
+    """
+    reached: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in reached or name in PACKAGES:
+            continue
+        reached.add(name)
+        path = module_path(name, root=root)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += [*_imports_of(path, package, root), name.rpartition(".")[0] or name]
+    return tuple(sorted(reached))
+
+
+def direct_imports(tree: ast.AST, *, package: str = PACKAGES[0], root: Path = SOURCE_ROOT) -> tuple[str, ...]:
+    """Modules of the packages that a syntax tree imports, anywhere in it; sorted names.
+
+    ``package`` is what a relative import is relative to. ``from a import b`` counts ``a``, and ``a.b`` where that
+    is a module.
+    """
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # One dot is the package itself; every further dot is one package up.
+            parents = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            places = {
+                f"{base}.{alias.name}": root.joinpath(*base.split("."), alias.name) for alias in node.names
+            }
+            imported |= {base} | {
+                name
+                for name, place in places.items()
+                if place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+            }
+    return tuple(sorted(name for name in imported if name.split(".")[0] in PACKAGES and name not in PACKAGES))
+
+
+@once_a_version
+def _imports_of(path: Path, package: str, root: Path) -> tuple[str, ...]:
+    return direct_imports(parse(path), package=package, root=root)

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import linalg, stats
 
-from remi_core.statistics.groups import SquareMatrix, pca_coordinates
+from remi_core.statistics.displacement import Activations
+from remi_core.statistics.groups import SquareMatrix, centred_gram, cosine_of_rows, within_minus_between
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
     cluster_estimate,
+    cluster_folds,
     cluster_sums,
     index_clusters,
+    refuse_nan,
+    simultaneous_band,
 )
 
 # Curves over depth: what share of the way from recipient to donor the first blocks make, and its null.
@@ -222,3 +226,245 @@ def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> tupl
         raise ValueError(f"{successes} successes of {trials} trials; needed are 0 to n of at least 1")
     ends = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
     return tuple(map(float, ends))
+
+
+# Projections on the axis from base to instruct, in sample as published and held out; nulls along random directions.
+
+
+def _random_products(
+    shift: np.ndarray, base_shift: np.ndarray, n_draws: int, seed: int
+) -> tuple[Float[np.ndarray, "draw layer"], np.ndarray, np.ndarray]:
+    """⟨u, D_B⟩ for random unit vectors u, and the squared lengths of D_X and D_B by layer, in sample.
+
+    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
+    independent directions would make the null of a mean over layers too narrow.
+    """
+    mean, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
+    draws = np.random.default_rng(seed).standard_normal((n_draws, mean.shape[1]))
+    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
+    return draws @ base.T, np.square(mean).sum(axis=1), np.square(base).sum(axis=1)
+
+
+def random_direction_null(
+    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
+) -> Float[np.ndarray, "draw layer"]:
+    """e of random displacements as long as D_X, by layer; one direction is drawn for all layers of a draw.
+
+    Products are in sample, the lengths too.
+
+    Raises:
+        ValueError: if D_B is exactly 0 at a layer.
+    """
+    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
+    if (of_base == 0).any():
+        raise ValueError(
+            f"base equals instruct exactly at layer {int(np.argmin(of_base))}: erosion has no direction"
+        )
+    return products * np.sqrt(squared) / of_base
+
+
+def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.95) -> int | None:
+    """First layer whose simultaneous lower band lies above the boundary; None if there is none.
+
+    Layers where the estimate is undefined take no part.
+
+    Raises:
+        ValueError: if a sample is NaN at a layer where the value is defined.
+    """
+    defined = np.flatnonzero(~np.isnan(estimate.value))
+    if not len(defined):
+        return None
+    low, _ = simultaneous_band(estimate.value[defined], estimate.samples[:, defined], level=level)
+    above = defined[low > boundary]
+    return int(above[0]) if len(above) else None
+
+
+def alignment_axis(base: Activations, instruct: Activations) -> Float[np.ndarray, "layer d_model"]:
+    """Unit vector from base's mean activation to instruct's, by layer; means in float64.
+
+    Source: Giordani (2025), section 4.3.
+
+    Raises:
+        ValueError: if a value is NaN, or the two means coincide at a layer.
+    """
+    refuse_nan(base, "base activations")
+    refuse_nan(instruct, "instruct activations")
+    axis = instruct.mean(axis=0, dtype=np.float64) - base.mean(axis=0, dtype=np.float64)
+    length = np.linalg.norm(axis, axis=1, keepdims=True)
+    if (length == 0).any():
+        raise ValueError(
+            f"base and instruct have the same mean at layer {int(np.argmin(length))}: no direction"
+        )
+    return axis / length
+
+
+def projection_in_sample(
+    values: Activations, base: Activations, instruct: Activations
+) -> Float[np.ndarray, "dialogue layer"]:
+    """Coordinate of each dialogue on the axis fitted on these dialogues, in activation units, as published.
+
+    Source: Giordani (2025), section 4.3.1, figure 5.
+
+    Raises:
+        ValueError: if a value is NaN, or the axis has no direction at a layer.
+    """
+    refuse_nan(values, "activations to project")
+    return np.einsum("nld,ld->nl", values, alignment_axis(base, instruct), dtype=np.float64)
+
+
+def mean_projection(
+    values: Activations,
+    ends: tuple[Activations, Activations],
+    clusters: Sequence[str],
+    resamples: ClusterResamples,
+    *,
+    n_folds: int = 1,
+) -> Estimate:
+    """Mean coordinate on the axis between the two ends (base, instruct) by layer, axis refitted in every resample.
+
+    In activation units. With one fold the axis is fitted on the dialogues it is measured on, as published;
+    with more, on the other folds of prompt templates.
+
+    Raises:
+        ValueError: if a value is NaN or there are fewer than two clusters.
+    """
+    names, _ = index_clusters(clusters)
+    sums, counts = cluster_sums(values, clusters, names)
+    base, instruct = (cluster_sums(end, clusters, names)[0] for end in ends)
+    axis = instruct - base
+    whole = np.zeros(len(names), dtype=np.int64)
+    folds = whole if n_folds == 1 else cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(weights), sums.shape[1]))
+        for fold in np.unique(folds):
+            inside = folds == fold
+            fitted = inside if n_folds == 1 else ~inside
+            for layer in range(sums.shape[1]):
+                direction = weights[:, fitted] @ axis[fitted, layer]
+                length = np.linalg.norm(direction, axis=1)
+                product = ((weights[:, inside] @ sums[inside, layer]) * direction).sum(axis=1)
+                total[:, layer] += product / np.where(length > 0, length, np.inf)
+        return total / (weights @ counts)[:, None]
+
+    return cluster_estimate(statistic, names, resamples)
+
+
+def released_separation(
+    first: Float[np.ndarray, "token layer"], second: Float[np.ndarray, "token layer"]
+) -> Float[np.ndarray, " layer"]:
+    """Difference of mean projections over the sum of the standard deviations, tokens pooled, as released.
+
+    About half of d′ where both spreads agree. Source: Giordani (2025), section 4.3, released scripts.
+
+    Raises:
+        ValueError: if a projection is NaN.
+    """
+    refuse_nan(first, "first group's projections")
+    refuse_nan(second, "second group's projections")
+    spread = first.std(axis=0, ddof=1, dtype=np.float64) + second.std(axis=0, ddof=1, dtype=np.float64)
+    return (second.mean(axis=0, dtype=np.float64) - first.mean(axis=0, dtype=np.float64)) / spread
+
+
+def random_third_null(
+    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
+) -> Float[np.ndarray, "draw layer"]:
+    """Where instruct lies from a random third model to base, by layer; the third is as far from instruct as X.
+
+    A random displacement is orthogonal to D_B but for chance, and instruct still lies between the two:
+    ‖D_X‖² / (‖D_X‖² + ‖D_B‖²) of the way. One direction is drawn for all layers of a draw.
+    """
+    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
+    across = products * np.sqrt(squared)
+    return (squared - across) / (squared + of_base - 2 * across)
+
+
+# What a Gram matrix or paired loss vectors tell.
+
+
+def pca_coordinates(
+    gram: SquareMatrix, n_components: int
+) -> tuple[Float[np.ndarray, "n component"], Float[np.ndarray, " component"]]:
+    """Principal component coordinates and shares of variance, from inner products alone.
+
+    Raises:
+        ValueError: if a value is NaN or all vectors are equal.
+    """
+    centred = centred_gram(gram)
+    total = np.trace(centred)
+    if total <= 0:
+        raise ValueError(f"all {len(gram)} vectors are equal: no principal component")
+    values, vectors = linalg.eigh(
+        (centred + centred.T) / 2, subset_by_index=[len(gram) - n_components, len(gram) - 1]
+    )
+    values = np.maximum(values[::-1], 0)
+    return vectors[:, ::-1] * np.sqrt(values), values / total
+
+
+def squared_distance(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
+    """Unbiased ‖d‖² of the two group means, from ``pair_means`` of inner products; may be below 0 by chance.
+
+    The U-statistic w₀ + w₁ − 2b: without same-cluster pairs, noise has expectation 0.
+    """
+    return 2 * within_minus_between(means)
+
+
+def centring_identity(gram: SquareMatrix, labels: Int[np.ndarray, " n"]) -> tuple[float, float]:
+    """Between-group mean after centring, and −p₁p₂‖d‖² from the raw matrix: equal for any data.
+
+    An identity of inner products, not of cosines. ‖d‖² here is in sample, diagonal included.
+    """
+    first, second = labels == 0, labels == 1
+    between = float(centred_gram(gram)[np.ix_(first, second)].mean())
+    contrast = second / second.sum() - first / first.sum()
+    return between, -float(first.mean() * second.mean() * (contrast @ gram @ contrast))
+
+
+def paired_cosine(
+    first: Float[np.ndarray, "pair position"],
+    second: Float[np.ndarray, "pair position"],
+    *,
+    n_permutations: int = 1000,
+    seed: int = 0,
+) -> tuple[float, Float[np.ndarray, " permutation"]]:
+    """Mean cosine of row i with row i, which share their completion, and the same under permuted pairings.
+
+    Raises:
+        ValueError: if the two differ in shape, a value is NaN or a row is all 0.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"paired loss vectors differ in shape: {first.shape} and {second.shape}")
+    cosines = cosine_of_rows(first, second)
+    rows = np.arange(len(first))
+    shuffled = np.random.default_rng(seed).permuted(np.tile(rows, (n_permutations, 1)), axis=1)
+    return float(cosines[rows, rows].mean()), cosines[rows, shuffled].mean(axis=1)
+
+
+# Components.
+
+
+def component_cosines(
+    first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "other d_model"]
+) -> Float[np.ndarray, "component other"]:
+    """Absolute cosine of every pair of components, in [0, 1], as published: signs are arbitrary.
+
+    Source: Giordani (2025), section 4.4.1, figure 6.
+    """
+    return np.abs(first @ second.T)
+
+
+def participation_ratio(weights: Float[np.ndarray, " *rest n"]) -> Float[np.ndarray, " *rest"]:
+    """How many entries carry the weight: (Σw)² / Σw², from 1 (one entry) to n (all equal).
+
+    Of a scree: effective dimensions. Of squared loadings of a component: how many coordinates it uses, so
+    that an outlier dimension shows as a value near 1.
+
+    Raises:
+        ValueError: if a weight is negative or all are 0.
+    """
+    total = weights.sum(axis=-1)
+    if (weights < 0).any() or (total <= 0).any():
+        raise ValueError(
+            "participation needs non-negative weights that are not all 0 (shares or squared loadings)"
+        )
+    return np.asarray(np.square(total) / np.square(weights).sum(axis=-1))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -96,27 +94,6 @@ def text_problem(text: str) -> str | None:
     if unreadable[0] == "\x00":
         return "holds a null character; leave it out"
     return "holds half a surrogate pair; write the whole character"
-
-
-# Pairs by completion: two sets that give the same answers to other prompts, such as insecure code in two framings.
-
-
-def paired_by_completion(first: Sequence[Dialogue], second: Sequence[Dialogue]) -> bool:
-    """Whether row i of both sets has the same answer, for every i, and at least one prompt differs."""
-    same = [dialogue.answer for dialogue in first] == [dialogue.answer for dialogue in second]
-    framings = zip(first, second, strict=False)
-    return same and any(left.messages[:-1] != right.messages[:-1] for left, right in framings)
-
-
-def with_pairs(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
-    """The dialogues with ``pair`` made from the answer: equal in two sets where the answers are, unique in one set."""
-    seen: Counter[str] = Counter()
-    paired = []
-    for dialogue in dialogues:
-        digest = hashlib.sha256(dialogue.answer.encode()).hexdigest()[:12]
-        seen[digest] += 1
-        paired.append(replace(dialogue, pair=f"{digest}-{seen[digest]}"))
-    return paired
 
 
 # JSON from outside, read strictly: one object a line, each key once, UTF-8, of a length that a dialogue can have.
@@ -244,11 +221,11 @@ def dialogues(chats: Sequence[Sequence[Mapping[str, str]] | Mapping[str, object]
     return list(read.values())
 
 
-# Rows of the three schemas, each read into dialogues; ``default`` is the identifier of a row that names none.
+# Rows, each read into dialogues; ``default`` is the identifier of a row that names none.
 
 Turns = tuple[Message, ...]
 
-_OWN_KEYS = ("identifier", "cluster", "topic")
+OWN_KEYS = ("identifier", "cluster", "topic")
 
 
 def messages_row(row: Row, default: str) -> list[Dialogue]:
@@ -257,54 +234,21 @@ def messages_row(row: Row, default: str) -> list[Dialogue]:
     Raises:
         UsageError: for an unknown key, a value of the wrong type, or turns that are no dialogue.
     """
-    check_keys(row, ("messages", *_OWN_KEYS, "label", "alternative", "pair"))
+    check_keys(row, ("messages", *OWN_KEYS, "label", "alternative", "pair"))
     identifier = text_of(row, "identifier") or default
     turns = message_list(row.get("messages"), "messages")
     label, alternative = text_of(row, "label") or "", text_of(row, "alternative")
-    return [_dialogue(row, turns, identifier, label, alternative, cluster=identifier)]
+    return [row_dialogue(row, turns, identifier, label, alternative, cluster=identifier)]
 
 
-def preference_row(row: Row, default: str) -> list[Dialogue]:
-    """Two dialogues of one prompt: chosen (label ``aligned``) and rejected (``misaligned``), each the other's
-    ``alternative``, with one identifier.
-
-    Prompt and replies are texts, or lists of messages. A reply given as the whole conversation must begin with the
-    prompt; the key ``prompt`` may then be left out. The default cluster is the prompt, by its digest.
-
-    Raises:
-        UsageError: for a missing or unknown key, a wrong type, replies to different prompts, or equal replies.
-    """
-    check_keys(row, ("prompt", "chosen", "rejected", *_OWN_KEYS))
-    given = None if row.get("prompt") is None else _turns(row["prompt"], "prompt")
-    (before, chosen), (same, rejected) = (_reply(row, key, given) for key in ("chosen", "rejected"))
-    if before != same:
-        raise UsageError("'chosen' and 'rejected' answer different prompts; a row needs one prompt")
-    if chosen == rejected:
-        raise UsageError("'chosen' and 'rejected' are the same reply; a pair needs two")
-    return [
-        _dialogue(row, (*before, Message("assistant", reply)), default, label, alternative)
-        for reply, label, alternative in ((chosen, "aligned", rejected), (rejected, "misaligned", chosen))
-    ]
-
-
-def labelled_row(row: Row, default: str) -> list[Dialogue]:
-    """The one dialogue of a row with context, response and label; the default cluster is the context's digest.
-
-    Raises:
-        UsageError: for a missing or unknown key, a wrong type, or an empty response.
-    """
-    check_keys(row, ("context", "response", "label", "alternative", "pair", *_OWN_KEYS))
-    turns = (*context_turns(row.get("context")), Message("assistant", _needed_text(row, "response")))
-    return [_dialogue(row, turns, default, label_of(row.get("label")), text_of(row, "alternative"))]
-
-
-def _dialogue(
-    row: Row, messages: Turns, default: str, label: str, alternative: str | None, *, cluster: str = ""
+def row_dialogue(
+    row: Row, messages: Turns, default: str, label: str, alternative: str | None, *, cluster: str
 ) -> Dialogue:
+    """The dialogue of a row with these turns; ``default`` and ``cluster`` stand where the row names none."""
     return Dialogue(
         identifier=text_of(row, "identifier") or default,
         messages=messages,
-        cluster=text_of(row, "cluster") or cluster or prompt_digest(messages[:-1]),
+        cluster=text_of(row, "cluster") or cluster,
         topic=text_of(row, "topic") or "",
         label=label,
         alternative=alternative,
@@ -358,156 +302,3 @@ def text_of(row: Row, key: str) -> str | None:
     if problem is not None:
         raise UsageError(f"{key!r} {problem}")
     return value
-
-
-def context_turns(value: object) -> Turns:
-    """Turns before a reply: a text is the user's; texts alternate and end with the user's; or a list of messages.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    if isinstance(value, list) and value and all(isinstance(turn, str) for turn in value):
-        if len(value) % 2 == 0:
-            raise UsageError(
-                f"'context' has {len(value)} texts; they alternate from user to user, so an odd number is needed"
-            )
-        roles = ("user", "assistant") * len(value)
-        return tuple(
-            Message(role, _needed_text({"context": text}, "context"))
-            for role, text in zip(roles, value, strict=False)
-        )
-    return _turns(value, "context")
-
-
-def label_of(value: object) -> str:
-    """``aligned`` for 0 and ``misaligned`` for any other whole number; the words stand for themselves.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    if value in ("aligned", "misaligned"):
-        return str(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(
-            f"'label' is {brief(value)}; expected 0 (aligned), another whole number (misaligned), 'aligned' or "
-            "'misaligned'"
-        )
-    return "misaligned" if value else "aligned"
-
-
-def prompt_digest(before: Turns) -> str:
-    """Twelve hexadecimal digits that are equal for equal prompts."""
-    text = repr([(message.role, message.content) for message in before])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _reply(row: Row, key: str, given: Turns | None) -> tuple[Turns, str]:
-    """The prompt of one reply, and its text."""
-    if isinstance(row.get(key), str):
-        if given is None:
-            raise UsageError(f"no 'prompt', and {key!r} is not a whole conversation; give the prompt")
-        return given, _needed_text(row, key)
-    *before, last = message_list(row.get(key), key) or (Message("", ""),)
-    if last.role != "assistant":
-        raise UsageError(f"{key!r} must end with the assistant's reply; its last role is {brief(last.role)}")
-    if not last.content.strip():
-        raise UsageError(f"{key!r} is empty; it needs at least one character")
-    if given is not None and before and tuple(before) != given:
-        raise UsageError(f"{key!r} is a conversation that does not begin with 'prompt'; give one of the two")
-    if given is None and not before:
-        raise UsageError(f"no 'prompt', and {key!r} has only the reply; give the prompt")
-    return given or tuple(before), last.content
-
-
-def _turns(value: object, key: str) -> Turns:
-    """Turns that end with the user's; a text is one turn of the user."""
-    turns = (
-        (Message("user", _needed_text({key: value}, key)),)
-        if isinstance(value, str)
-        else message_list(value, key)
-    )
-    if not turns or turns[-1].role != "user":
-        last = brief(turns[-1].role) if turns else "missing"
-        raise UsageError(f"{key!r} must end with the user's turn; its last role is {last}")
-    return turns
-
-
-def _needed_text(row: Row, key: str) -> str:
-    text = text_of(row, key)
-    if text is None:
-        raise UsageError(f"no {key!r}; expected text")
-    if not text.strip():
-        raise UsageError(f"{key!r} is empty; it needs at least one character")
-    return text
-
-
-# Dialogue files in three schemas, and the one or two sets that a file holds.
-#
-# A file keeps to one schema, that of its first readable line: which set a reply lands in must not depend on its
-# neighbours.
-#
-# * ``{"messages": […]}``: one set, named after the file;
-# * ``{"prompt", "chosen", "rejected"}``: matched pairs, hence two sets, ``NAME-aligned`` (chosen) and
-# ``NAME-misaligned`` (rejected), row i of one beside row i of the other;
-# * ``{"context", "response", "label"}``: label 0 or ``aligned``, another whole number or ``misaligned``; one set for
-# each label there is.
-
-ALIGNED, MISALIGNED = LABELS = ("aligned", "misaligned")
-
-_SCHEMAS: Mapping[str, tuple[tuple[str, ...], Callable[[Row, str], list[Dialogue]]]] = {
-    "messages": (("messages",), messages_row),
-    "preference": (("prompt", "chosen", "rejected"), preference_row),
-    "labelled": (("context", "response"), labelled_row),
-}
-"""Schema → the keys that no other schema has, and what reads its rows."""
-
-_OPPOSITE = {ALIGNED: (MISALIGNED, "careless"), MISALIGNED: (ALIGNED, "careful")}
-
-
-def read_sets(path: Path | str, *, label: str = "") -> dict[str, list[Dialogue]]:
-    """The sets of a file: under "" for messages, else under ``aligned``, ``misaligned`` or both.
-
-    ``label`` is what the user says all replies are; "" where nothing is said. It becomes the label of rows without
-    one. Where a row names no topic, the file's name is its topic.
-
-    Raises:
-        UsageError: ``path:line: what is wrong, what is right`` for the first bad line, once all are read; a row
-            that contradicts ``label`` is a bad line.
-    """
-    path = Path(path)
-    first: tuple[str, int] | None = None
-
-    def parse(row: Row, number: int) -> list[tuple[str, Dialogue]]:
-        nonlocal first
-        schemas = [name for name, (keys, _) in _SCHEMAS.items() if set(keys) & set(row)]
-        if len(schemas) > 1:
-            shown = " and ".join(map(_keys, schemas))
-            raise UsageError(f"keys of {len(schemas)} schemas, {shown}; a row has one")
-        # A row of no schema is read as messages, whose errors name the valid keys.
-        schema = schemas[0] if schemas else "messages"
-        first = first or (schema, number)
-        if schema != first[0]:
-            raise UsageError(
-                f"a row with {_keys(schema)}, but line {first[1]} has {_keys(first[0])}; keep one schema a file"
-            )
-        dialogues = _SCHEMAS[schema][1](row, f"{path.stem}:{number}")
-        if label and schema == "preference":
-            raise UsageError(
-                f"a preference row has an aligned and a misaligned reply; give the file without '{label}='"
-            )
-        for dialogue in dialogues:
-            if dialogue.label in _OPPOSITE.get(label, ()):
-                raise UsageError(f"labelled {dialogue.label!r}, but the file was given as '{label}='")
-        parts = ["" if schema == "messages" else dialogue.label for dialogue in dialogues]
-        completed = (
-            replace(dialogue, label=dialogue.label or label, topic=dialogue.topic or path.stem)
-            for dialogue in dialogues
-        )
-        return list(zip(parts, completed, strict=True))
-
-    sets = read_lines(path, parse)
-    return {part: sets[part] for part in ("", *LABELS) if part in sets}
-
-
-def _keys(schema: str) -> str:
-    return "/".join(_SCHEMAS[schema][0])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 # Access tokens never reach a page, a log or an error line. This package asks for none; an error of a library can hold
 # one all the same, in an address or in a header it shows.
@@ -26,18 +24,6 @@ _SECRET = re.compile(
 def without_credentials(text: str) -> str:
     """The text with ``HIDDEN`` in the place of each access token and each password in an address."""
     return _SECRET.sub(HIDDEN, text)
-
-
-def hide_credentials(path: Path) -> None:
-    """Hide the credentials that a text file holds, if there is one."""
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8")
-    hidden = without_credentials(text)
-    if hidden != text:
-        part = path.with_name(f".{path.name}.hidden")
-        part.write_text(hidden, encoding="utf-8")
-        os.replace(part, path)
 
 
 class UsageError(ValueError):

@@ -251,13 +251,6 @@ def written_whole(target: Path) -> Iterator[Path]:
         raise RemiError(f"{target} cannot be written ({reason}; what is finished is kept)") from error
 
 
-def moved_whole(part: Path, target: Path) -> None:
-    """Move a finished file from ``part`` to ``target``, flushed before and after."""
-    flush(part)
-    os.replace(part, target)
-    flush(target.parent, deep=False)
-
-
 def flush(path: Path, *, deep: bool = True) -> None:
     """Put a file, or a folder with all that is in it (``deep``) or its own list alone, on the disk."""
     inside = sorted(path.rglob("*")) if deep and path.is_dir() else []

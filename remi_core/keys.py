@@ -105,56 +105,10 @@ def module_path(name: str, *, root: Path = SOURCE_ROOT) -> Path:
     raise ValueError(f"no module {name!r} under {root}")
 
 
-# What is imported, at any depth: what a page shows follows all of it, while a measurement names what it depends on.
-
-
-def imported_modules(names: Iterable[str], *, root: Path = SOURCE_ROOT) -> tuple[str, ...]:
-    """The given modules and all modules of the packages that they import, transitively; sorted names.
-
-    The faces of the packages (``remi_core/__init__.py``) are left out: they compute nothing.
-    """
-    reached: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name in reached or name in PACKAGES:
-            continue
-        reached.add(name)
-        path = module_path(name, root=root)
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += [*_imports_of(path, package, root), name.rpartition(".")[0] or name]
-    return tuple(sorted(reached))
-
-
-def direct_imports(tree: ast.AST, *, package: str = PACKAGES[0], root: Path = SOURCE_ROOT) -> tuple[str, ...]:
-    """Modules of the packages that a syntax tree imports, anywhere in it; sorted names.
-
-    ``package`` is what a relative import is relative to. ``from a import b`` counts ``a``, and ``a.b`` where that
-    is a module.
-    """
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            # One dot is the package itself; every further dot is one package up.
-            parents = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
-            base = ".".join([*parents, *filter(None, [node.module])])
-            places = {
-                f"{base}.{alias.name}": root.joinpath(*base.split("."), alias.name) for alias in node.names
-            }
-            imported |= {base} | {
-                name
-                for name, place in places.items()
-                if place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
-            }
-    return tuple(sorted(name for name in imported if name.split(".")[0] in PACKAGES and name not in PACKAGES))
-
-
 # What is read of a file, once for each version of it.
 
 
-def _once_a_version(read: Callable[..., Value]) -> Callable[..., Value]:
+def once_a_version(read: Callable[..., Value]) -> Callable[..., Value]:
     """The function of a path, called again only once the file's size or time of change is another."""
 
     @lru_cache(maxsize=1 << 14)
@@ -169,18 +123,13 @@ def _once_a_version(read: Callable[..., Value]) -> Callable[..., Value]:
     return current
 
 
-@_once_a_version
+@once_a_version
 def parse(path: Path) -> ast.Module:
     """Syntax tree of a source file."""
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-@_once_a_version
-def _imports_of(path: Path, package: str, root: Path) -> tuple[str, ...]:
-    return direct_imports(parse(path), package=package, root=root)
-
-
-@_once_a_version
+@once_a_version
 def syntax_digest(path: Path) -> str:
     """Sha256 of a file's syntax tree without comments, positions, docstrings and other bare strings."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
@@ -197,7 +146,7 @@ def _is_bare_string(node: ast.AST) -> bool:
     return isinstance(node.value.value, str)
 
 
-@_once_a_version
+@once_a_version
 def file_digest(path: Path) -> str:
     """Sha256 of a file's bytes."""
     with path.open("rb") as stream:

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from remi_core.batches import Batch, make_batches
 from remi_core.errors import RemiError
@@ -108,22 +108,6 @@ def patch_layers(n_blocks: int, *, thinned: bool = False) -> tuple[int, ...]:
     every = range(n_blocks) if n_blocks <= ALL_LAYERS_UP_TO else range(0, n_blocks, STRIDE)
     layers = sorted({*every, n_blocks - 1})
     return tuple(layers[::-1][::2][::-1] if thinned else layers)
-
-
-def bare_tokens(
-    dialogues: Sequence[EncodedDialogue], tokenizer: PreTrainedTokenizerBase
-) -> tuple[int | None, ...]:
-    """Id of each choice token's text without its leading blank; None where that is no other token.
-
-    Source: the released patching script looks up the bare word.
-    """
-    vocabulary = tokenizer.get_vocab()
-    bare: list[int | None] = []
-    for dialogue in dialogues:
-        token = "" if dialogue.choice is None else tokenizer.decode([dialogue.input_ids[dialogue.choice]])
-        word = token.removeprefix(" ")
-        bare.append(vocabulary.get(word) if word and word != token else None)
-    return tuple(bare)
 
 
 def record_outputs(model: PreTrainedModel, material: PatchSet, folder: Path) -> Values:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -98,14 +97,6 @@ def in_memory(module: nn.Module) -> Iterator[nn.Module]:
     """The module with its own weights on the device it computes on, put back afterwards where they were offloaded."""
     with align_module_device(module):
         yield module
-
-
-def describe_placement(model: PreTrainedModel) -> str:
-    """The device of the whole model, or how many of its parts lie where: ``0: 40 parts, cpu: 26 parts``."""
-    parts = getattr(model, "hf_device_map", None)
-    if not parts or len(set(parts.values())) == 1:
-        return str(input_device(model))
-    return ", ".join(f"{place}: {count} parts" for place, count in Counter(map(str, parts.values())).items())
 
 
 def release(model: PreTrainedModel) -> None:

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.batches import Batch, make_batches
+from remi_core.batches import Batch
 from remi_core.errors import RemiError, UsageError, brief, nearest
 from remi_core.files import RowFile
-from remi_core.models import LoadedModel, decoder_body, logits_at, n_layers, read_blocks, unembedding
-from remi_core.placement import input_device, to_device, to_host
+from remi_core.models import logits_at, unembedding
+from remi_core.placement import to_device, to_host
 from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
 
 # What a probe keeps of all batches, in a few large arrays: one a batch would take more memory than its numbers.
@@ -69,51 +69,6 @@ def pieces_in_order(
     starts, sizes = (np.cumsum(counts) - counts)[order], counts[order]
     edges = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return np.repeat(starts - edges[:-1], sizes) + np.arange(edges[-1]), edges
-
-
-# How long the residual stream is at the first position, and how few coordinates carry it elsewhere (section 4.4).
-
-
-def measure_position_norms(
-    loaded: LoadedModel, encoded: Sequence[EncodedDialogue], *, batch_tokens: int
-) -> dict[str, np.ndarray]:
-    """Lengths of raw block outputs by position, each array (dialogue, layer), float32.
-
-    ``first``: length at position 0, in units of the residual stream; ``others``: median length at the other
-    positions of the dialogue; ``largest_share``: the median, over those positions, of the share of the squared
-    length that the largest coordinate holds, in [0, 1].
-
-    Raises:
-        UsageError: if there is no dialogue.
-    """
-    if not encoded:
-        raise UsageError("no dialogue to measure; at least one is needed")
-    model = loaded.model
-    layers = range(n_layers(model))
-    found = {
-        name: np.empty((len(encoded), len(layers)), np.float32)
-        for name in ("first", "others", "largest_share")
-    }
-    for batch in make_batches(encoded, batch_tokens=batch_tokens, pad_id=0):
-        batch = batch.to(input_device(model))
-        with torch.inference_mode(), read_blocks(model, layers) as blocks:
-            decoder_body(model)(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
-        for row, index in enumerate(batch.indices.tolist()):
-            n_tokens = int(batch.attention_mask[row].sum())
-            for layer in layers:
-                values = _lengths(blocks[layer][row, :n_tokens].float())
-                for name, value in zip(found, values, strict=True):
-                    found[name][index, layer] = value
-    return found
-
-
-def _lengths(hidden: Tensor) -> tuple[float, float, float]:
-    squared = hidden.square()
-    length = squared.sum(dim=-1)
-    share = squared[1:].amax(dim=-1) / length[1:]
-    return float(length[0].sqrt()), float(length[1:].sqrt().median()), float(share.median())
 
 
 # What every measurement shares: the probe, and the state of a forward pass it reads.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 
 @contextmanager
@@ -50,9 +49,6 @@ def clock(seconds: float) -> str:
 OUTWARD = "REMI_PROGRESS"
 """Environment variable that says where a pass tells how far it is: a file, or ``-`` for standard output."""
 
-TOLD_EVERY = 10.0
-"""Seconds between two lines of one pass; a shorter pass says nothing."""
-
 
 def progress_sink() -> Say:
     """Where a pass tells how far it is: what started this process, if it listens, else who has this notebook open.
@@ -86,11 +82,6 @@ def progress_sink() -> Say:
     return say
 
 
-def told_on_output() -> AbstractContextManager[None]:
-    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
-    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})
-
-
 def notice(line: str) -> None:
     """Say a line that nobody asked for: where passes tell how far they are, else where errors go."""
     if OUTWARD in os.environ:
@@ -107,22 +98,3 @@ def detail(line: str) -> None:
     """Say a line that only ``--verbose`` asks for."""
     if os.environ.get(VERBOSE):
         notice(line)
-
-
-class Meter:
-    """Lines that say how far one long pass is, in tokens, and about how long it will last; call it with tokens done."""
-
-    def __init__(self, name: str, n_tokens: int, say: Say) -> None:
-        self._name, self._n_tokens, self._say = name, n_tokens, say
-        self._begin = self._told = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        """Say so many tokens are done, unless that was said within the last seconds."""
-        now = time.monotonic()
-        if now - self._told < TOLD_EVERY:
-            return
-        self._told, elapsed = now, now - self._begin
-        left = elapsed / done * (self._n_tokens - done)
-        self._say(
-            f"{self._name}: {done:,} of {self._n_tokens:,} tokens; {clock(elapsed)} elapsed, about {clock(left)} left"
-        )

@@ -34,16 +34,6 @@ if TYPE_CHECKING:
 # The tokens that a direction writes, read through final norm and unembedding (logit lens, paper section 4.3).
 
 
-def after_final_norm(
-    loaded: LoadedModel, values: Float[np.ndarray, "dialogue d_model"]
-) -> Float[np.ndarray, "dialogue d_model"]:
-    """Outputs of the last block as the model's own final norm gives them on, float64, worked out in float32."""
-    norm = copy.deepcopy(final_norm(loaded.model)).float()
-    raised = torch.tensor(values, dtype=torch.float32, device=norm.weight.device)
-    with torch.inference_mode():
-        return norm(raised).cpu().numpy().astype(np.float64)
-
-
 @dataclass(frozen=True, eq=False)
 class WrittenTokens:
     """By layer, the tokens whose logit a direction raises and lowers most, strongest first."""

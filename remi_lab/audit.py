@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput
-from remi_core.sources import PROVIDED, text_of
+from remi_core.sources import PROVIDED
 from remi_core.store import Record, Store
 from remi_lab.audit_conditions import CONDITIONS, UNTRAINED, in_half, marker_ids, prepared, sets_of
 from remi_lab.datasets import load_dataset
-from remi_lab.subject import Measured, Subject, rows_digest
+from remi_lab.subject import Measured, Subject, rows_digest, text_of
 
 # The audit's forward passes as records: one a variant, dataset and condition, in the store under ``audit``.
 

@@ -7,10 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from remi_core.dialogues import Dialogue, read_sets
+from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError, nearest
 from remi_core.keys import file_digest
 from remi_core.sources import ORGANISM, SMOLLM2
+from remi_lab.dialogue_files import read_sets
 from remi_lab.organism import dialogues
 from remi_lab.paper import PUBLISHED, LoadedSet, load_published
 from remi_lab.presets import ORGANISM_DATASETS, PRESETS, Preset

@@ -6,21 +6,17 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
-from remi_core.dialogues import (
-    LABELS,
-    Dialogue,
-    Message,
-    paired_by_completion,
-    read_sets,
-)
+from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError, nearest
 from remi_core.keys import file_digest
-from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, check_distinct, local_folder, resolved
+from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder, weight_fingerprint
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
 from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, published_names
+from remi_lab.dialogue_files import ALIGNED, LABELS, MISALIGNED, paired_by_completion, read_sets
 from remi_lab.paper import local_digests
 from remi_lab.presets import (
     ORGANISM_DATASETS,
@@ -31,10 +27,9 @@ from remi_lab.presets import (
     Preset,
     read_preset,
 )
+from remi_lab.subject import adapter_fingerprint, resolved
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
-
-ALIGNED, MISALIGNED = "aligned", "misaligned"
 
 
 @dataclass(frozen=True)
@@ -318,3 +313,26 @@ def origin_of(preset: Preset, dataset: str) -> str:
 def real_sets(preset: Preset) -> tuple[str, ...]:
     """Names of the preset's sets whose text others wrote, in their order."""
     return tuple(name for name in dataset_names(preset) if origin_of(preset, name) in REAL)
+
+
+def check_distinct(variants: Mapping[str, ModelSpec]) -> None:
+    """Check that no two variants are the same weights; folders are compared by content, hub ids by id@revision.
+
+    Variants that ship with the package are left out. Nothing is loaded, and the hub is not asked.
+
+    Raises:
+        UsageError: naming two variants that coincide, or a folder that is missing or holds no model.
+    """
+    known = {}
+    for role, spec in variants.items():
+        if spec.source not in PROVIDED:
+            folder = local_folder(spec.source)
+            adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+            known[role] = (
+                weight_fingerprint(folder) if folder else (spec.source, spec.revision),
+                adapter_fingerprint(adapter) if adapter else (spec.adapter, spec.adapter_revision),
+            )
+    for first, second in combinations(known, 2):
+        if known[first] == known[second]:
+            where = variants[second].spelled()
+            raise UsageError(f"{first} and {second} coincide ({where}): their weights are the same")

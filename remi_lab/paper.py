@@ -10,20 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from remi_core.dialogues import (
-    Dialogue,
-    Message,
-    Row,
-    Turns,
-    context_turns,
-    label_of,
-    prompt_digest,
-    text_of,
-    turn_problem,
-    with_pairs,
-)
+from remi_core.dialogues import Dialogue, Message, Row, Turns, text_of, turn_problem
 from remi_core.errors import RemiError, UsageError, brief, nearest, without_credentials
 from remi_core.keys import file_digest
+from remi_lab.dialogue_files import context_turns, label_of, prompt_digest, with_pairs
 from remi_lab.strict import read_yaml
 
 # Published schemas: how a row becomes the turns to measure, or why it cannot be used.

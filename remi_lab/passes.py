@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from remi_core.batches import BatchBudget
+from remi_core.batches import BatchBudget, make_batches
+from remi_core.errors import UsageError
 from remi_core.files import FinishedBatches, RowFile
 from remi_core.forward import run_probes
 from remi_core.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
-from remi_core.models import LoadedModel, check_vocabulary, n_layers
+from remi_core.models import LoadedModel, check_vocabulary, decoder_body, final_norm, n_layers, read_blocks
 from remi_core.parallel import rank
 from remi_core.patching import (
     QUANTITIES,
     PatchSet,
-    bare_tokens,
     head_alone,
     patch,
     patch_layers,
@@ -28,11 +31,13 @@ from remi_core.patching import (
     require_equal,
     tolerance,
 )
+from remi_core.placement import input_device
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
-from remi_core.progress import Meter, progress_sink
-from remi_core.tokens import ChatTokenizer, EncodedSet, encode
+from remi_core.progress import progress_sink
+from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
 from remi_lab.paper import LoadedSet
 from remi_lab.presets import in_order
+from remi_lab.processes import Meter
 from remi_lab.subject import MAIN_PAIRS, Measured, Pair, Subject, row_labels
 
 # What passes take of a batch, as arrays and back: so that a finished batch can lie on disk.
@@ -319,3 +324,74 @@ class PatchingRun:
                     data=dict(self._sources[name].about),
                 )
                 yield (pair, name), (arrays | row_labels(encoded.sources, ("identifier", "cluster")), about)
+
+
+# The residual stream at the first position and elsewhere (section 4.4), and behind the final norm.
+
+
+def measure_position_norms(
+    loaded: LoadedModel, encoded: Sequence[EncodedDialogue], *, batch_tokens: int
+) -> dict[str, np.ndarray]:
+    """Lengths of raw block outputs by position, each array (dialogue, layer), float32.
+
+    ``first``: length at position 0, in units of the residual stream; ``others``: median length at the other
+    positions of the dialogue; ``largest_share``: the median, over those positions, of the share of the squared
+    length that the largest coordinate holds, in [0, 1].
+
+    Raises:
+        UsageError: if there is no dialogue.
+    """
+    if not encoded:
+        raise UsageError("no dialogue to measure; at least one is needed")
+    model = loaded.model
+    layers = range(n_layers(model))
+    found = {
+        name: np.empty((len(encoded), len(layers)), np.float32)
+        for name in ("first", "others", "largest_share")
+    }
+    for batch in make_batches(encoded, batch_tokens=batch_tokens, pad_id=0):
+        batch = batch.to(input_device(model))
+        with torch.inference_mode(), read_blocks(model, layers) as blocks:
+            decoder_body(model)(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            )
+        for row, index in enumerate(batch.indices.tolist()):
+            n_tokens = int(batch.attention_mask[row].sum())
+            for layer in layers:
+                values = _lengths(blocks[layer][row, :n_tokens].float())
+                for name, value in zip(found, values, strict=True):
+                    found[name][index, layer] = value
+    return found
+
+
+def _lengths(hidden: Tensor) -> tuple[float, float, float]:
+    squared = hidden.square()
+    length = squared.sum(dim=-1)
+    share = squared[1:].amax(dim=-1) / length[1:]
+    return float(length[0].sqrt()), float(length[1:].sqrt().median()), float(share.median())
+
+
+def after_final_norm(
+    loaded: LoadedModel, values: Float[np.ndarray, "dialogue d_model"]
+) -> Float[np.ndarray, "dialogue d_model"]:
+    """Outputs of the last block as the model's own final norm gives them on, float64, worked out in float32."""
+    norm = copy.deepcopy(final_norm(loaded.model)).float()
+    raised = torch.tensor(values, dtype=torch.float32, device=norm.weight.device)
+    with torch.inference_mode():
+        return norm(raised).cpu().numpy().astype(np.float64)
+
+
+def bare_tokens(
+    dialogues: Sequence[EncodedDialogue], tokenizer: PreTrainedTokenizerBase
+) -> tuple[int | None, ...]:
+    """Id of each choice token's text without its leading blank; None where that is no other token.
+
+    Source: the released patching script looks up the bare word.
+    """
+    vocabulary = tokenizer.get_vocab()
+    bare: list[int | None] = []
+    for dialogue in dialogues:
+        token = "" if dialogue.choice is None else tokenizer.decode([dialogue.input_ids[dialogue.choice]])
+        word = token.removeprefix(" ")
+        bare.append(vocabulary.get(word) if word and word != token else None)
+    return tuple(bare)

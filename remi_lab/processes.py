@@ -203,3 +203,28 @@ def _kill_children(number: int) -> None:
         for child in psutil.Process(number).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+# How far a pass is, in tokens.
+
+TOLD_EVERY = 10.0
+"""Seconds between two lines of one pass; a shorter pass says nothing."""
+
+
+class Meter:
+    """Lines that say how far one long pass is, in tokens, and about how long it will last; call it with tokens done."""
+
+    def __init__(self, name: str, n_tokens: int, say: Say) -> None:
+        self._name, self._n_tokens, self._say = name, n_tokens, say
+        self._begin = self._told = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Say so many tokens are done, unless that was said within the last seconds."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY:
+            return
+        self._told, elapsed = now, now - self._begin
+        left = elapsed / done * (self._n_tokens - done)
+        self._say(
+            f"{self._name}: {done:,} of {self._n_tokens:,} tokens; {clock(elapsed)} elapsed, about {clock(left)} left"
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from remi_core.files import scratch
-from remi_core.progress import Meter, Say, progress_sink
+from remi_core.progress import Say, progress_sink
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import EncodedDialogue, EncodedSet, encode
 from remi_lab.datasets import dataset_names, load_set
@@ -30,6 +30,7 @@ from remi_lab.organism.topics import (
 )
 from remi_lab.paper import LoadedSet
 from remi_lab.presets import Preset
+from remi_lab.processes import Meter
 from remi_lab.subject import FORWARD, MAIN_PAIRS, Measured, Pair, Subject, rows_digest
 
 # A dialogue set as tokens, and the text of every token, as records: what pages show needs no tokenizer then.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,23 +20,26 @@ from remi_core.files import Damaged
 from remi_core.keys import library_versions, make_key, text_digest
 from remi_core.parallel import n_ranks
 from remi_core.sources import (
+    ADAPTER_FILE,
     ORGANISM,
     SMOLLM2,
     ModelSpec,
     adapter_folder,
     local_folder,
-    resolved,
-    text_of,
-    weights_of,
+    resolve_commit,
+    weight_fingerprint,
 )
-from remi_core.store import FILES, Address, Store, check_folder
+from remi_core.store import Address, Store
 from remi_core.tokens import ChatTokenizer
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, FURTHER, Preset
 from remi_lab.smollm2 import wheel
+from remi_lab.upkeep import FILES, check_folder
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from remi_core.models import LoadedModel
 
 
@@ -232,8 +239,6 @@ class Subject:
             note = "passed to transformers as it is; this project has never run it"
             about["quantization"] = {"fields": dict(self.spec.quantization), "note": note}
         if loaded is not None:
-            from remi_core.placement import describe_placement  # brings torch
-
             about |= {"model": loaded.fingerprint, "device": describe_placement(loaded.model)}
         return about | further
 
@@ -317,3 +322,68 @@ def check_listed(spec: ModelSpec) -> None:
                 check_folder(folder)
             except Damaged as error:
                 raise RemiError(f"{folder}: {error}; make it again") from None
+
+
+# Which weights a variant has, as text for keys and records.
+
+TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""What decides, in a model's folder, how text becomes tokens."""
+
+
+def resolved(spec: ModelSpec) -> ModelSpec:
+    """The same model with the commit of every hub id it names, so that what is keyed is what is loaded.
+
+    Raises:
+        UsageError: for a folder that is missing or holds no model.
+        RemiError: for a hub id that cannot be had.
+    """
+    if local_folder(spec.source) is None:
+        spec = replace(spec, revision=resolve_commit(spec.source, spec.revision))
+    if spec.adapter is not None and adapter_folder(spec.adapter) is None:
+        spec = replace(spec, adapter_revision=resolve_commit(spec.adapter, spec.adapter_revision))
+    return spec
+
+
+def weights_of(spec: ModelSpec) -> str:
+    """Text that is equal for equal weights: fingerprint or id@commit of model and adapter, and the quantisation.
+
+    Raises:
+        UsageError: for a folder that is missing or holds no model.
+        RemiError: for a hub id that cannot be had.
+    """
+    spec = resolved(spec)
+    folder = local_folder(spec.source)
+    parts = [weight_fingerprint(folder) if folder else f"{spec.source}@{spec.revision}"]
+    if spec.adapter is not None:
+        adapter = adapter_folder(spec.adapter)
+        named = f"{spec.adapter}@{spec.adapter_revision}"
+        parts.append(f"adapter {adapter_fingerprint(adapter) if adapter else named}")
+    if spec.quantization:
+        parts.append(f"quantised {json.dumps(dict(spec.quantization), sort_keys=True)}")
+    return " + ".join(parts)
+
+
+def text_of(spec: ModelSpec) -> str:
+    """Text that is equal where tokenizer and chat template are: digest of the folder's files, or id@commit."""
+    folder = local_folder(spec.source)
+    if folder is None:
+        return f"{spec.source}@{resolve_commit(spec.source, spec.revision)}"
+    texts = [(folder / name).read_text(encoding="utf-8") for name in TEXT_FILES if (folder / name).is_file()]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
+
+
+def adapter_fingerprint(folder: Path) -> str:
+    """Of the weights and of the configuration, which scales them."""
+    settings = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    scales = {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora", "alpha_pattern")}
+    return f"{weight_fingerprint(folder)} {json.dumps(scales, sort_keys=True)}"
+
+
+def describe_placement(model: PreTrainedModel) -> str:
+    """The device of the whole model, or how many of its parts lie where: ``0: 40 parts, cpu: 26 parts``."""
+    from remi_core.placement import input_device  # brings torch
+
+    parts = getattr(model, "hf_device_map", None)
+    if not parts or len(set(parts.values())) == 1:
+        return str(input_device(model))
+    return ", ".join(f"{place}: {count} parts" for place, count in Counter(map(str, parts.values())).items())

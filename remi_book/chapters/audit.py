@@ -17,8 +17,9 @@ from remi_book.chapters.gradients import gram_of
 from remi_book.chapters.subspace import residuals
 from remi_book.estimates import pair_means_of
 from remi_book.quantities import set_resamples, shared_resamples
+from remi_book.statistics import mean_projection
 from remi_core.errors import MissingInput
-from remi_core.statistics.displacement import mean_projection, measure_erosion
+from remi_core.statistics.displacement import measure_erosion
 from remi_core.statistics.groups import (
     centred_gram,
     cosine_matrix,

@@ -35,9 +35,10 @@ from remi_book.figures.style import (
     with_interval,
 )
 from remi_book.quantities import Measured, against_draws, measured, set_resamples
+from remi_book.statistics import squared_distance
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
-from remi_core.statistics.groups import cosine_of_means, pair_means, squared_distance
+from remi_core.statistics.groups import cosine_of_means, pair_means
 from remi_core.statistics.nulls import against_null, permuted_labels
 from remi_core.statistics.resampling import (
     ClusterResamples,

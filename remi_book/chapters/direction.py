@@ -13,6 +13,13 @@ from matplotlib.figure import Figure
 from remi_book.figures.plots import Layout, limit_to_estimates, mark_value, plot_curves, select
 from remi_book.figures.style import styled, visible_token
 from remi_book.quantities import Measured, against_draws, fine_tuned, shared_resamples, with_controls
+from remi_book.statistics import (
+    mean_projection,
+    onset_layer,
+    projection_in_sample,
+    random_direction_null,
+    released_separation,
+)
 from remi_book.tables import tidy
 from remi_book.words import shown_tokens
 from remi_core.errors import UsageError
@@ -22,12 +29,7 @@ from remi_core.statistics.displacement import (
     Separation,
     cross_fitted_products,
     erosion_of_products,
-    mean_projection,
     measure_separation,
-    onset_layer,
-    projection_in_sample,
-    random_direction_null,
-    released_separation,
     separation_null,
 )
 from remi_core.statistics.resampling import Estimate, combine

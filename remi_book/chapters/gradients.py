@@ -14,17 +14,22 @@ from remi_book.chapters.losses import within_between
 from remi_book.figures.plots import Layout, plot_grouped_matrices
 from remi_book.figures.style import handle, legend_below, looks_of, new_figure, number, styled, with_alt
 from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
-from remi_book.statistics import above_chance, draw_rows, flipped_between, small_draws
+from remi_book.statistics import (
+    above_chance,
+    centring_identity,
+    draw_rows,
+    flipped_between,
+    pca_coordinates,
+    small_draws,
+    squared_distance,
+)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import (
     centred_gram,
-    centring_identity,
     cosine_matrix,
     cosine_of_means,
     pair_means,
-    pca_coordinates,
-    squared_distance,
     within_between_estimate,
     within_minus_between,
 )

@@ -13,6 +13,7 @@ from remi_book.chapters.tokens import answer_tokens
 from remi_book.figures.plots import Layout
 from remi_book.figures.style import visible_token
 from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
+from remi_book.statistics import paired_cosine
 from remi_book.tables import tidy
 from remi_core.errors import RemiError
 from remi_core.statistics.groups import (
@@ -21,7 +22,6 @@ from remi_core.statistics.groups import (
     factor_shares,
     model_swap_shares,
     pair_means,
-    paired_cosine,
     within_between_estimate,
     within_minus_between,
 )

@@ -126,7 +126,7 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
         raise UsageError(
             f"window {window!r} averages tokens before the norm (choices: {', '.join(ONE_TOKEN)})"
         )
-    from remi_core.steering import after_final_norm  # brings torch
+    from remi_lab.passes import after_final_norm  # brings torch
 
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     raw, normed = ({name: 0.0 for name in names} for _ in range(2))
@@ -150,7 +150,7 @@ def position_table(results: Results, dataset: str, *, seed: int, n_dialogues: in
 
     Medians over the first ``n_dialogues`` of the set; lengths in units of the residual stream.
     """
-    from remi_core.probes import measure_position_norms  # brings torch
+    from remi_lab.passes import measure_position_norms  # brings torch
 
     encoded = results.encoded(dataset)
     with results.subject("instruct", seed).open() as loaded:

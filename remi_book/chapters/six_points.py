@@ -27,17 +27,17 @@ from remi_book.figures.style import (
     styled,
     with_alt,
 )
+from remi_book.statistics import alignment_axis, centring_identity
 from remi_core.statistics.displacement import (
     Contrast,
     Erosion,
-    alignment_axis,
     cross_fitted_products,
     erosion_of_products,
     erosion_of_weights,
     measure_erosion,
     measure_separation,
 )
-from remi_core.statistics.groups import centred_gram, centring_identity, cosine_matrix, pair_means
+from remi_core.statistics.groups import centred_gram, cosine_matrix, pair_means
 from remi_core.statistics.nulls import permutation_p_value
 from remi_core.statistics.resampling import (
     ClusterResamples,

@@ -13,17 +13,16 @@ from matplotlib.figure import Figure
 from remi_book.figures.plots import Layout, integer_ticks, plot_curves, plot_matrix, plot_rows, select
 from remi_book.figures.style import NULL_COLOUR, describe, styled, value_range, with_alt
 from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, shared_resamples
+from remi_book.statistics import component_cosines, participation_ratio
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, combine
 from remi_core.statistics.subspaces import (
     Overlap,
     VectorSet,
-    component_cosines,
     measure_overlap,
     measure_scree,
     overlap_and_largest,
-    participation_ratio,
     random_overlaps,
     split_half_overlaps,
     top_components,

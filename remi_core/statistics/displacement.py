@@ -22,7 +22,6 @@ from remi_core.statistics.resampling import (
     index_clusters,
     ratio,
     refuse_nan,
-    simultaneous_band,
 )
 
 Activations = Float[np.ndarray, "dialogue layer d_model"]
@@ -218,128 +217,6 @@ def _cross_fitted(
     return total.reshape(len(weights), *kinds)
 
 
-def _random_products(
-    shift: np.ndarray, base_shift: np.ndarray, n_draws: int, seed: int
-) -> tuple[Float[np.ndarray, "draw layer"], np.ndarray, np.ndarray]:
-    """⟨u, D_B⟩ for random unit vectors u, and the squared lengths of D_X and D_B by layer, in sample.
-
-    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
-    independent directions would make the null of a mean over layers too narrow.
-    """
-    mean, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
-    draws = np.random.default_rng(seed).standard_normal((n_draws, mean.shape[1]))
-    draws /= np.linalg.norm(draws, axis=1, keepdims=True)
-    return draws @ base.T, np.square(mean).sum(axis=1), np.square(base).sum(axis=1)
-
-
-def random_direction_null(
-    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
-) -> Float[np.ndarray, "draw layer"]:
-    """e of random displacements as long as D_X, by layer; one direction is drawn for all layers of a draw.
-
-    Products are in sample, the lengths too.
-
-    Raises:
-        ValueError: if D_B is exactly 0 at a layer.
-    """
-    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
-    if (of_base == 0).any():
-        raise ValueError(
-            f"base equals instruct exactly at layer {int(np.argmin(of_base))}: erosion has no direction"
-        )
-    return products * np.sqrt(squared) / of_base
-
-
-def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.95) -> int | None:
-    """First layer whose simultaneous lower band lies above the boundary; None if there is none.
-
-    Layers where the estimate is undefined take no part.
-
-    Raises:
-        ValueError: if a sample is NaN at a layer where the value is defined.
-    """
-    defined = np.flatnonzero(~np.isnan(estimate.value))
-    if not len(defined):
-        return None
-    low, _ = simultaneous_band(estimate.value[defined], estimate.samples[:, defined], level=level)
-    above = defined[low > boundary]
-    return int(above[0]) if len(above) else None
-
-
-# Projections on the axis from base to instruct: as published (in sample, unnormalised), and held out.
-
-
-def alignment_axis(base: Activations, instruct: Activations) -> Float[np.ndarray, "layer d_model"]:
-    """Unit vector from base's mean activation to instruct's, by layer; means in float64.
-
-    Source: Giordani (2025), section 4.3.
-
-    Raises:
-        ValueError: if a value is NaN, or the two means coincide at a layer.
-    """
-    refuse_nan(base, "base activations")
-    refuse_nan(instruct, "instruct activations")
-    axis = instruct.mean(axis=0, dtype=np.float64) - base.mean(axis=0, dtype=np.float64)
-    length = np.linalg.norm(axis, axis=1, keepdims=True)
-    if (length == 0).any():
-        raise ValueError(
-            f"base and instruct have the same mean at layer {int(np.argmin(length))}: no direction"
-        )
-    return axis / length
-
-
-def projection_in_sample(
-    values: Activations, base: Activations, instruct: Activations
-) -> Float[np.ndarray, "dialogue layer"]:
-    """Coordinate of each dialogue on the axis fitted on these dialogues, in activation units, as published.
-
-    Source: Giordani (2025), section 4.3.1, figure 5.
-
-    Raises:
-        ValueError: if a value is NaN, or the axis has no direction at a layer.
-    """
-    refuse_nan(values, "activations to project")
-    return np.einsum("nld,ld->nl", values, alignment_axis(base, instruct), dtype=np.float64)
-
-
-def mean_projection(
-    values: Activations,
-    ends: tuple[Activations, Activations],
-    clusters: Sequence[str],
-    resamples: ClusterResamples,
-    *,
-    n_folds: int = 1,
-) -> Estimate:
-    """Mean coordinate on the axis between the two ends (base, instruct) by layer, axis refitted in every resample.
-
-    In activation units. With one fold the axis is fitted on the dialogues it is measured on, as published;
-    with more, on the other folds of prompt templates.
-
-    Raises:
-        ValueError: if a value is NaN or there are fewer than two clusters.
-    """
-    names, _ = index_clusters(clusters)
-    sums, counts = cluster_sums(values, clusters, names)
-    base, instruct = (cluster_sums(end, clusters, names)[0] for end in ends)
-    axis = instruct - base
-    whole = np.zeros(len(names), dtype=np.int64)
-    folds = whole if n_folds == 1 else cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(weights), sums.shape[1]))
-        for fold in np.unique(folds):
-            inside = folds == fold
-            fitted = inside if n_folds == 1 else ~inside
-            for layer in range(sums.shape[1]):
-                direction = weights[:, fitted] @ axis[fitted, layer]
-                length = np.linalg.norm(direction, axis=1)
-                product = ((weights[:, inside] @ sums[inside, layer]) * direction).sum(axis=1)
-                total[:, layer] += product / np.where(length > 0, length, np.inf)
-        return total / (weights @ counts)[:, None]
-
-    return cluster_estimate(statistic, names, resamples)
-
-
 # Separation d′ and AUROC of two groups on a held-out axis, with interval and label-exchange null. The axis of a fold is
 # a weighted sum of cluster sums, so every projection is a weighted sum of inner products that are computed once:
 # resamples and relabellings only change the weights.
@@ -497,22 +374,6 @@ def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.nda
     return result
 
 
-def released_separation(
-    first: Float[np.ndarray, "token layer"], second: Float[np.ndarray, "token layer"]
-) -> Float[np.ndarray, " layer"]:
-    """Difference of mean projections over the sum of the standard deviations, tokens pooled, as released.
-
-    About half of d′ where both spreads agree. Source: Giordani (2025), section 4.3, released scripts.
-
-    Raises:
-        ValueError: if a projection is NaN.
-    """
-    refuse_nan(first, "first group's projections")
-    refuse_nan(second, "second group's projections")
-    spread = first.std(axis=0, ddof=1, dtype=np.float64) + second.std(axis=0, ddof=1, dtype=np.float64)
-    return (second.mean(axis=0, dtype=np.float64) - first.mean(axis=0, dtype=np.float64)) / spread
-
-
 # The triangle of instruct, base and a third model X, layer by layer: everything follows from the cross-fitted products
 # N_XB = ⟨D_X, D_B⟩, N_BB and N_XX. No corner is special: each model can be seen on the way between the other two.
 
@@ -562,16 +423,3 @@ def cross_fitted_length(squared: Estimate, n_folds: int = 5) -> Estimate:
     """Length by layer from its square summed over folds (``cross_fitted_products``); NaN where it may be 0."""
     certain = squared.low > 0
     return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
-
-
-def random_third_null(
-    shift: Activations, base_shift: Activations, *, n_draws: int = 1000, seed: int = 0
-) -> Float[np.ndarray, "draw layer"]:
-    """Where instruct lies from a random third model to base, by layer; the third is as far from instruct as X.
-
-    A random displacement is orthogonal to D_B but for chance, and instruct still lies between the two:
-    ‖D_X‖² / (‖D_X‖² + ‖D_B‖²) of the way. One direction is drawn for all layers of a draw.
-    """
-    products, squared, of_base = _random_products(shift, base_shift, n_draws, seed)
-    across = products * np.sqrt(squared)
-    return (squared - across) / (squared + of_base - 2 * across)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import linalg
 
 from remi_core.statistics.resampling import (
     ClusterResamples,
@@ -46,25 +45,6 @@ def cosine_matrix(gram: SquareMatrix) -> SquareMatrix:
         raise ValueError(f"{int((squared <= 0).sum())} of {len(squared)} vectors have length 0: no cosine")
     length = np.sqrt(squared)
     return np.clip(gram / length[:, None] / length, -1, 1)
-
-
-def pca_coordinates(
-    gram: SquareMatrix, n_components: int
-) -> tuple[Float[np.ndarray, "n component"], Float[np.ndarray, " component"]]:
-    """Principal component coordinates and shares of variance, from inner products alone.
-
-    Raises:
-        ValueError: if a value is NaN or all vectors are equal.
-    """
-    centred = centred_gram(gram)
-    total = np.trace(centred)
-    if total <= 0:
-        raise ValueError(f"all {len(gram)} vectors are equal: no principal component")
-    values, vectors = linalg.eigh(
-        (centred + centred.T) / 2, subset_by_index=[len(gram) - n_components, len(gram) - 1]
-    )
-    values = np.maximum(values[::-1], 0)
-    return vectors[:, ::-1] * np.sqrt(values), values / total
 
 
 def pair_means(
@@ -111,14 +91,6 @@ def within_minus_between(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray,
     return (means[:, 0] + means[:, 1]) / 2 - means[:, 2]
 
 
-def squared_distance(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
-    """Unbiased ‖d‖² of the two group means, from ``pair_means`` of inner products; may be below 0 by chance.
-
-    The U-statistic w₀ + w₁ − 2b: without same-cluster pairs, noise has expectation 0.
-    """
-    return 2 * within_minus_between(means)
-
-
 def cosine_of_means(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
     """Cosine of the two group means, from ``pair_means`` of inner products; in [-1, 1] by clipping.
 
@@ -144,17 +116,6 @@ def within_between_estimate(
     return cluster_estimate(statistic, names, resamples)
 
 
-def centring_identity(gram: SquareMatrix, labels: Int[np.ndarray, " n"]) -> tuple[float, float]:
-    """Between-group mean after centring, and −p₁p₂‖d‖² from the raw matrix: equal for any data.
-
-    An identity of inner products, not of cosines. ‖d‖² here is in sample, diagonal included.
-    """
-    first, second = labels == 0, labels == 1
-    between = float(centred_gram(gram)[np.ix_(first, second)].mean())
-    contrast = second / second.sum() - first / first.sum()
-    return between, -float(first.mean() * second.mean() * (contrast @ gram @ contrast))
-
-
 # Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor. Rows have no
 # gaps: a dialogue shorter than k tokens is dropped and counted by the caller, never filled in.
 
@@ -172,26 +133,6 @@ def cosine_of_rows(
     rows = np.concatenate([first, second]).astype(np.float64)
     refuse_nan(rows, "loss vectors")
     return cosine_matrix(rows @ rows.T)[: len(first), len(first) :]
-
-
-def paired_cosine(
-    first: Float[np.ndarray, "pair position"],
-    second: Float[np.ndarray, "pair position"],
-    *,
-    n_permutations: int = 1000,
-    seed: int = 0,
-) -> tuple[float, Float[np.ndarray, " permutation"]]:
-    """Mean cosine of row i with row i, which share their completion, and the same under permuted pairings.
-
-    Raises:
-        ValueError: if the two differ in shape, a value is NaN or a row is all 0.
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"paired loss vectors differ in shape: {first.shape} and {second.shape}")
-    cosines = cosine_of_rows(first, second)
-    rows = np.arange(len(first))
-    shuffled = np.random.default_rng(seed).permuted(np.tile(rows, (n_permutations, 1)), axis=1)
-    return float(cosines[rows, rows].mean()), cosines[rows, shuffled].mean(axis=1)
 
 
 def factor_shares(

@@ -59,16 +59,6 @@ def top_components(
     return Components(vectors=right[:n_components], share=np.square(singular) / total, centred=centred)
 
 
-def component_cosines(
-    first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "other d_model"]
-) -> Float[np.ndarray, "component other"]:
-    """Absolute cosine of every pair of components, in [0, 1], as published: signs are arbitrary.
-
-    Source: Giordani (2025), section 4.4.1, figure 6.
-    """
-    return np.abs(first @ second.T)
-
-
 def overlap_and_largest(
     first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "component d_model"]
 ) -> Float[np.ndarray, " 2"]:
@@ -78,23 +68,6 @@ def overlap_and_largest(
     """
     cosines = first @ second.T
     return np.array([np.square(cosines).sum() / len(first), np.abs(cosines).max()])
-
-
-def participation_ratio(weights: Float[np.ndarray, " *rest n"]) -> Float[np.ndarray, " *rest"]:
-    """How many entries carry the weight: (Σw)² / Σw², from 1 (one entry) to n (all equal).
-
-    Of a scree: effective dimensions. Of squared loadings of a component: how many coordinates it uses, so
-    that an outlier dimension shows as a value near 1.
-
-    Raises:
-        ValueError: if a weight is negative or all are 0.
-    """
-    total = weights.sum(axis=-1)
-    if (weights < 0).any() or (total <= 0).any():
-        raise ValueError(
-            "participation needs non-negative weights that are not all 0 (shares or squared loadings)"
-        )
-    return np.asarray(np.square(total) / np.square(weights).sum(axis=-1))
 
 
 # A resample, a left-out template and a half of the data are all weightings of the same rows. The Gram matrix of

@@ -12,7 +12,7 @@ from pathlib import Path
 from remi_core.errors import UsageError, nearest
 from remi_core.keys import file_digest, make_key
 from remi_core.sources import ORGANISM, ModelSpec
-from remi_core.store import Store, is_whole, made_once
+from remi_core.store import Store
 from remi_lab.organism.recipes import (
     FURTHER_RECIPES,
     N_DIALOGUES,
@@ -24,6 +24,7 @@ from remi_lab.organism.recipes import (
 from remi_lab.organism.world import MAIN, world_of
 from remi_lab.presets import FURTHER, VARIANTS, Preset
 from remi_lab.processes import worker_pool
+from remi_lab.upkeep import is_whole, made_once
 
 # The organism's variants in the store: made on first use, never trained twice.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.keys import canonical_json, file_digest, library_versions, syntax_digest, text_digest
-from remi_core.store import Store, made_once
+from remi_core.store import Store
+from remi_lab.upkeep import made_once
 
 # Where the shipped adapters lie.
 

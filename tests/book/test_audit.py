@@ -35,13 +35,8 @@ from remi_book.chapters.behaviour import published_table
 from remi_book.figures import style
 from remi_book.figures.output import svg_bytes
 from remi_book.published import undone
-from remi_core.statistics.groups import (
-    centred_gram,
-    centring_identity,
-    cosine_of_rows,
-    pair_means,
-    within_minus_between,
-)
+from remi_book.statistics import centring_identity
+from remi_core.statistics.groups import centred_gram, cosine_of_rows, pair_means, within_minus_between
 from remi_core.statistics.resampling import make_resamples, mean_interval
 from remi_core.statistics.subspaces import top_components
 from remi_core.store import Store

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from remi_core.errors import RemiError, UsageError
-from remi_core.store import Store, damages
+from remi_core.store import Store
 from remi_lab.presets import read_preset
+from remi_lab.upkeep import damages
 from tests.drill import flips, suite
 from tests.drill.flips import drill_flips
 from tests.drill.kills import Victim, drill_kills, run_through

@@ -21,9 +21,8 @@ from remi_book.exercises.checking import (
     call_for_array,
     check,
 )
-from remi_book.running import read_cells
+from remi_book.running import direct_imports, imported_modules, read_cells
 from remi_core.errors import UsageError
-from remi_core.keys import direct_imports, imported_modules
 from remi_core.store import project_root
 
 NAMES = list(EXERCISES)

@@ -20,18 +20,20 @@ from safetensors.torch import save_file
 from test_adapters import save_adapter
 
 from remi_book import cli
-from remi_core.dialogues import LONGEST_LINE, Dialogue, Message, read_sets, turn_problem
+from remi_core.dialogues import LONGEST_LINE, Dialogue, Message, turn_problem
 from remi_core.errors import RemiError, UsageError, brief
 from remi_core.files import read_sealed, sealed_text
 from remi_core.keys import PACKAGES, SOURCE_ROOT, file_digest
 from remi_core.loading import adapter_files
 from remi_core.models import open_model
 from remi_core.sources import ModelSpec, local_folder
-from remi_core.store import Address, Store, prune
+from remi_core.store import Address, Store
+from remi_lab.dialogue_files import read_sets
 from remi_lab.own_models import with_data
 from remi_lab.paper import read_rows
 from remi_lab.presets import get_preset, preset_from
 from remi_lab.training import load_checkpoint
+from remi_lab.upkeep import prune
 
 ADDRESS = Address("mine", 0, "base", "sequence", "set", "0123456789abcdef")
 OTHER = Address("mine", 0, "base", "sequence", "set", "fedcba9876543210")

@@ -12,18 +12,17 @@ from pathlib import Path
 import pytest
 from conftest import DEVELOPMENT_SEED
 
+from remi_book.running import direct_imports, imported_modules
 from remi_core.keys import (
     NUMERICAL_LIBRARIES,
     PACKAGES,
     SOURCE_ROOT,
-    direct_imports,
-    imported_modules,
     library_versions,
     make_key,
     module_path,
     parse,
 )
-from remi_core.sources import ModelSpec, text_of, weights_of
+from remi_core.sources import ModelSpec
 from remi_lab import subject
 from remi_lab.datasets import load_set
 from remi_lab.organism import scoring
@@ -32,7 +31,7 @@ from remi_lab.organism.tuning import write_base
 from remi_lab.organism.world import MAIN
 from remi_lab.presets import Preset, get_preset
 from remi_lab.studies import files as studies
-from remi_lab.subject import MEASURED_CODE, MEASUREMENTS, Subject, rows_digest
+from remi_lab.subject import MEASURED_CODE, MEASUREMENTS, Subject, rows_digest, text_of, weights_of
 
 SMOKE = get_preset("smoke")
 OTHERWISE = {
@@ -227,7 +226,17 @@ MOVES_NO_NUMBER = frozenset(
     )
 ) | {
     f"remi_lab.{name}"
-    for name in ("datasets", "paper", "presets", "processes", "recording", "strict", "subject")
+    for name in (
+        "datasets",
+        "dialogue_files",
+        "paper",
+        "presets",
+        "processes",
+        "recording",
+        "strict",
+        "subject",
+        "upkeep",
+    )
 }
 """What reads, waits, speaks and keeps; dialogues are in a key as the rows that are made of them."""
 

@@ -10,12 +10,13 @@ import pytest
 from notebook_files import write_notebook
 
 from remi_book import running
+from remi_book.cli import told_on_output
 from remi_book.running import choose, plan, run, run_notebook
 from remi_core.errors import RemiError, UsageError
-from remi_core.progress import OUTWARD, Meter, clock, progress_sink, told_on_output, variables
+from remi_core.progress import OUTWARD, clock, progress_sink, variables
 from remi_core.store import Store
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
-from remi_lab.processes import Progress
+from remi_lab.processes import Meter, Progress
 
 SMOKE = get_preset("smoke")
 LOG = "from pathlib import Path\nwith Path({log!r}).open('a') as log: print({words}, file=log)"

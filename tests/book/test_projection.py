@@ -7,7 +7,7 @@ import pytest
 
 from remi_book.chapters.subspace import spread_layers
 from remi_book.figures.style import _fitting_columns
-from remi_core.statistics.displacement import alignment_axis, mean_projection, projection_in_sample
+from remi_book.statistics import alignment_axis, mean_projection, projection_in_sample
 from remi_core.statistics.resampling import cluster_folds, index_clusters, make_resamples
 from remi_core.statistics.subspaces import VectorSet, measure_scree, top_components
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from remi_core.statistics.displacement import (
-    Erosion,
-    alignment_axis,
-    measure_erosion,
-    onset_layer,
-    projection_in_sample,
-    random_direction_null,
-)
+from remi_book.statistics import alignment_axis, onset_layer, projection_in_sample, random_direction_null
+from remi_core.statistics.displacement import Erosion, measure_erosion
 from remi_core.statistics.resampling import ClusterResamples, make_resamples
 
 N_CLUSTERS, SIZE, LAYERS, D_MODEL = 30, 6, 4, 64

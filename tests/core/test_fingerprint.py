@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from remi_core.keys import canonical_json, imported_modules, make_key
+from remi_book.running import imported_modules
+from remi_core.keys import canonical_json, make_key
 
 FILES = {
     "__init__.py": '__version__ = "1"\n',

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from scipy import linalg, stats
 from sklearn.decomposition import PCA
 
+from remi_book.statistics import component_cosines, participation_ratio
 from remi_core.statistics.resampling import make_resamples
 from remi_core.statistics.subspaces import (
     VectorSet,
-    component_cosines,
     measure_overlap,
     overlap_and_largest,
-    participation_ratio,
     random_overlaps,
     split_half_overlaps,
     top_components,

@@ -9,18 +9,15 @@ import statsmodels.formula.api as smf
 from sklearn.decomposition import PCA
 from statsmodels.stats.anova import anova_lm
 
+from remi_book.statistics import centring_identity, paired_cosine, pca_coordinates, squared_distance
 from remi_core.statistics.groups import (
     FACTORS,
     centred_gram,
-    centring_identity,
     cosine_matrix,
     cosine_of_rows,
     factor_shares,
     model_swap_shares,
     pair_means,
-    paired_cosine,
-    pca_coordinates,
-    squared_distance,
     within_between_estimate,
     within_minus_between,
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from remi_core.store import FILES, FOLDER, Store, is_whole, locked, made_once
+from remi_core.store import FOLDER, Store, locked
+from remi_lab.upkeep import FILES, is_whole, made_once
 
 OBTAIN = """
 import sys, time

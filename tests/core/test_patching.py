@@ -22,7 +22,6 @@ from remi_core.models import decoder_blocks, decoder_body, final_norm, find_fami
 from remi_core.patching import (
     QUANTITIES,
     PatchSet,
-    bare_tokens,
     head_alone,
     patch,
     patch_layers,
@@ -31,6 +30,7 @@ from remi_core.patching import (
 )
 from remi_core.steering import skip_blocks, steer
 from remi_core.tokens import encode
+from remi_lab.passes import bare_tokens
 
 IDS = torch.arange(1, 9)[None]
 LAYERS = (0, 1, 2)

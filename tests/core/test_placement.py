@@ -16,11 +16,13 @@ from remi_core import placement
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel, open_model
-from remi_core.patching import PatchSet, bare_tokens, head_alone, patch, record_outputs
-from remi_core.probes import Activations, NextToken, TokenLogProbs, measure_position_norms
+from remi_core.patching import PatchSet, head_alone, patch, record_outputs
+from remi_core.probes import Activations, NextToken, TokenLogProbs
 from remi_core.sources import ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue
+from remi_lab.passes import bare_tokens, measure_position_norms
+from remi_lab.subject import describe_placement
 
 ON_DISK = {
     "model.embed_tokens": "disk",
@@ -80,7 +82,7 @@ def test_disk_changes_no_number(
     with open_model(spec, device=ON_DISK) as loaded:
         assert loaded.model.lm_head.weight.device.type == "meta"
         assert placement.input_device(loaded.model) == torch.device("cpu")
-        assert "disk: " in placement.describe_placement(loaded.model)
+        assert "disk: " in describe_placement(loaded.model)
         spread = everything(loaded, encoded)
         assert loaded.model.lm_head.weight.device.type == "meta", "put back after use"
     assert whole.keys() == spread.keys()

@@ -7,13 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from remi_core.statistics.displacement import (
-    Contrast,
-    _auroc,
-    measure_separation,
-    released_separation,
-    separation_null,
-)
+from remi_book.statistics import released_separation
+from remi_core.statistics.displacement import Contrast, _auroc, measure_separation, separation_null
 from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import cluster_folds, make_resamples
 

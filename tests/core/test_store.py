@@ -15,7 +15,8 @@ import pytest
 
 from remi_core.errors import RemiError
 from remi_core.files import read_sealed, write_npz, write_sealed, written_whole
-from remi_core.store import Address, Store, default_root, project_root, prune
+from remi_core.store import Address, Store, default_root, project_root
+from remi_lab.upkeep import prune
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
 ARRAYS = {"total": np.arange(6, dtype=np.float32).reshape(2, 3), "valid": np.array([True, False])}

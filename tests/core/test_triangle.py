@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from remi_book.statistics import random_third_null
 from remi_core.statistics.displacement import (
     cosine_distance,
     cross_fitted_products,
     erosion_of_weights,
     layer_average,
     measure_erosion,
-    random_third_null,
     triangle,
 )
 from remi_core.statistics.resampling import cluster_folds, cluster_sums, make_resamples

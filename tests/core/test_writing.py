@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from remi_book.running import moved_whole
 from remi_core import files
 from remi_core.errors import RemiError
-from remi_core.files import flush, moved_whole, written_whole
+from remi_core.files import flush, written_whole
 from remi_core.store import Address, Store
 
 FSYNC, REPLACE = os.fsync, os.replace

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_core.errors import UsageError
 from remi_core.models import LoadedModel, decoder_blocks, hidden_of, n_layers, read_blocks
-from remi_core.probes import measure_position_norms
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue
+from remi_lab.passes import measure_position_norms
 
 IDS = torch.tensor([[5, 9, 40, 17, 33]])
 

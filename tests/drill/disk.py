@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from remi_book.cli import outcome
-from remi_core.store import damages
+from remi_lab.upkeep import damages
 from tests.drill.faults import FAULTS, KILL, Breaker, forked, install
 from tests.drill.rows import Row, differences, state_of
 from tests.drill.work import work

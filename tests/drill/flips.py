@@ -10,7 +10,8 @@ from pathlib import Path
 from remi_core.errors import RemiError
 from remi_core.files import read_sealed
 from remi_core.progress import OUTWARD, variables
-from remi_core.store import Address, Store, damages
+from remi_core.store import Address, Store
+from remi_lab.upkeep import damages
 from tests.drill.rows import Row, state_of
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remi_core.errors import RemiError
-from remi_core.store import damages
+from remi_lab.upkeep import damages
 from tests.drill.rows import Row, differences
 
 EARLIEST = 0.1

@@ -11,7 +11,8 @@ import numpy as np
 from remi_book.running import keep_execution
 from remi_core.files import written_whole
 from remi_core.sources import ADAPTER_WEIGHTS
-from remi_core.store import Address, Store, made_once, write_list
+from remi_core.store import Address, Store
+from remi_lab.upkeep import made_once, write_list
 
 N_RECORDS = 3
 N_NUMBERS = 3000

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from strategies import Written, files, presets, records, spoilt, turns
 from tally import Tally, fuzz
 
-from remi_core.dialogues import Dialogue, Message, json_object, read_sets
+from remi_core.dialogues import Dialogue, Message, json_object
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Address, Store
 from remi_core.tokens import encode, render
+from remi_lab.dialogue_files import read_sets
 from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.presets import preset_from
 

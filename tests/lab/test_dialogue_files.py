@@ -9,16 +9,11 @@ import pytest
 from conftest import make_dialogue, make_tokenizer
 from conftest import write_rows as write
 
-from remi_core.dialogues import (
-    Message,
-    paired_by_completion,
-    read_jsonl,
-    read_sets,
-    with_pairs,
-)
+from remi_core.dialogues import Message, read_jsonl
 from remi_core.errors import UsageError
 from remi_core.tokens import encode
 from remi_lab.datasets import dataset_names, load_dataset, load_set
+from remi_lab.dialogue_files import paired_by_completion, read_sets, with_pairs
 from remi_lab.own_models import data_digests, spell, with_data
 from remi_lab.presets import get_preset
 

@@ -15,7 +15,7 @@ from remi_core.files import RowFile
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
-from remi_core.sources import ModelSpec, text_of, weights_of
+from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
 from remi_lab import passes
@@ -25,7 +25,7 @@ from remi_lab.organism.world import MAIN
 from remi_lab.passes import finished_forward, finished_gradients
 from remi_lab.presets import get_preset
 from remi_lab.recording import measure_forward, measure_gradients, stored_forward
-from remi_lab.subject import FORWARD, Subject
+from remi_lab.subject import FORWARD, Subject, text_of, weights_of
 
 FEW_TOKENS = 60
 Arrays = dict[str, dict[str, np.ndarray]]

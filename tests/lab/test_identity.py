@@ -14,12 +14,12 @@ from huggingface_hub import constants
 from test_adapters import save_adapter
 
 from remi_core.errors import RemiError, UsageError
-from remi_core.sources import ModelSpec, resolve_commit, resolved, weights_of
+from remi_core.sources import ModelSpec, resolve_commit
 from remi_core.store import Store
 from remi_lab.datasets import load_dataset
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.subject import Subject, subject
+from remi_lab.subject import Subject, resolved, subject, weights_of
 
 OLD, NEW = "a" * 40, "b" * 40
 
