@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.estimates import Interval, above, below, by_topic, ends, pair_means_of, ruled, text, topic_of
 from remi_book.figures.plots import (
     Layout,
     dot_rows,
@@ -34,7 +33,21 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import Measured, against_draws, measured, set_resamples
+from remi_book.quantities import (
+    Interval,
+    Measured,
+    above,
+    against_draws,
+    below,
+    by_topic,
+    ends,
+    measured,
+    pair_means_of,
+    ruled,
+    set_resamples,
+    text,
+    topic_of,
+)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import cosine_of_means, pair_means, squared_distance

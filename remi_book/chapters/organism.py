@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from remi_book.estimates import columns_of
 from remi_book.figures.plots import (
     Layout,
     interval_of,
@@ -37,8 +36,7 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import present_controls, shared_resamples
-from remi_book.statistics import wilson_interval
+from remi_book.quantities import columns_of, present_controls, shared_resamples, wilson_interval
 from remi_book.tables import by_seed, folded, quoted, tidy
 from remi_book.words import as_html
 from remi_core.errors import UsageError

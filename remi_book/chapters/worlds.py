@@ -9,10 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from remi_book.estimates import in_topics, text, topic_of, topic_resamples
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import number
-from remi_book.quantities import Measured, measured, null_from_estimate
+from remi_book.quantities import (
+    Measured,
+    in_topics,
+    measured,
+    null_from_estimate,
+    text,
+    topic_of,
+    topic_resamples,
+)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, difference, mean_interval
