@@ -17,9 +17,8 @@ from remi_book.figures.plots import (
     mark_value,
     plot_rows,
     require_columns,
-    seed_rows,
     select,
-    variants_in,
+    values_in,
 )
 from remi_book.figures.style import (
     INK,
@@ -389,11 +388,10 @@ def plot_context_log_odds(
         UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["context", "variant", "log_odds", "low", "high"], place="contexts")
-    looks, rows = looks_of(variants_in(table)), ("context", list(dict.fromkeys(table["context"])))
+    looks, rows = looks_of(values_in(table, "variant")), ("context", list(dict.fromkeys(table["context"])))
     figure = new_figure(7.6, 1.0 + (0.2 + 0.075 * len(looks)) * len(rows[1]))
     axes = figure.subplots()
-    seed_rows(axes, seeds, "log_odds", rows=rows, looks=looks)
-    phrases = dot_rows(axes, table, "log_odds", rows=rows, looks=looks)
+    phrases = dot_rows(axes, table, "log_odds", rows=rows, looks=looks, seeds=seeds)
     for height, context in enumerate(rows[1]):
         axes.vlines(optimal[context], height - 0.42, height + 0.42, color=INK, linewidth=1.1, zorder=1)
     mark_value(axes, 0, "equal odds")
