@@ -355,18 +355,13 @@ def opposition(results: Results, seed: int) -> Measured:
     by_set = {name: influence_of(found, name, resamples) for name in SETS}
     own = by_set.pop(INSECURE)
     companions = by_set if cosine is None else by_set | {"(i) cosine": cosine.value}
-    headline = against_draws(
-        own, _flipped(found, preset), "signs of templates flipped", companions=companions
-    )
+    names, index = index_clusters(found["trained"][INSECURE])
+    signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
+    flipped = signs[:, index] @ values_of(found["influence"][INSECURE]).mean(1) / len(index)
+    headline = against_draws(own, flipped, "signs of templates flipped", companions=companions)
     return ruled(
         headline, outcome(parts(found, None if cosine is None else (cosine.low, cosine.high), preset))
     )
-
-
-def _flipped(found: Mapping[str, object], preset: Preset) -> np.ndarray:
-    names, index = index_clusters(found["trained"][INSECURE])
-    coins = np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
-    return (1 - 2 * coins[:, index]) @ values_of(found["influence"][INSECURE]).mean(1) / len(index)
 
 
 # Figure of what stands before a prompt: nothing, a named author, or earlier answers that reveal one.

@@ -179,18 +179,14 @@ def onset_sentence(table: pd.DataFrame) -> str:
     said = []
     for quantity in QUANTITIES:
         own = table[table["quantity"] == quantity]
-        onsets = [
-            f"{_onset(rows)} in seed {seed}" for seed, rows in own.sort_values("tokens").groupby("seed")
-        ]
+        onsets = []
+        for seed, rows in own.sort_values("tokens").groupby("seed"):
+            # The first number of tokens from which on the effect stays.
+            stays = np.logical_and.accumulate((rows["low"] > LEAST).to_numpy()[::-1])[::-1]
+            onset = number(float(rows["tokens"].iloc[int(stays.argmax())])) if stays.any() else "never"
+            onsets.append(f"{onset} in seed {seed}")
         said.append(f"*{quantity}* {', '.join(onsets)}")
     return f"An effect of more than {number(LEAST)} nats is there from this many million tokens on: {'; '.join(said)}."
-
-
-def _onset(own: pd.DataFrame) -> str:
-    """The first number of tokens from which on the effect stays; words where it never does."""
-    there = (own["low"] > LEAST).to_numpy()
-    stays = np.logical_and.accumulate(there[::-1])[::-1]
-    return number(float(own["tokens"].iloc[int(stays.argmax())])) if stays.any() else "never"
 
 
 def _quantities(
