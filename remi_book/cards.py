@@ -15,7 +15,6 @@ from jaxtyping import Float
 from remi_book.published import published, published_names
 from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples
 from remi_book.words import shown_text
-from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput
 from remi_core.keys import text_digest
 from remi_core.statistics.resampling import difference, mean_interval
@@ -89,7 +88,17 @@ def _card(kind: str, name: str, preset: Preset, measured: Mapping[str, Record]) 
     rows = load_set(source, name).dialogues
     first = (rows[0].messages[-2].content, rows[0].answer)
     example = [shown_text(source, name, text) for text in first]
-    return {"name": name, "what": what, "facts": facts | _counts(rows, source), "example": example}
+    words = {
+        "words a prompt": [len(dialogue.messages[-2].content.split()) for dialogue in rows],
+        "words a reply": [len(dialogue.answer.split()) for dialogue in rows],
+    }
+    facts |= {"dialogues": f"{len(rows)} (preset {source.name})"}
+    facts |= {"prompt templates": str(len({dialogue.cluster for dialogue in rows}))}
+    facts |= {
+        column: f"{min(counts)} to {max(counts)}, median {statistics.median(counts):g}"
+        for column, counts in words.items()
+    }
+    return {"name": name, "what": what, "facts": facts, "example": example}
 
 
 def _measured(preset: Preset, store: Store) -> dict[str, Record]:
@@ -138,19 +147,6 @@ def _terms(kind: str, name: str) -> dict[str, str]:
         "label": declared.label,
         "read in": declared.evidence,
     }
-
-
-def _counts(rows: Sequence[Dialogue], source: Preset) -> dict[str, str]:
-    words = {
-        "words a prompt": [len(dialogue.messages[-2].content.split()) for dialogue in rows],
-        "words a reply": [len(dialogue.answer.split()) for dialogue in rows],
-    }
-    ranges = {
-        name: f"{min(some)} to {max(some)}, median {statistics.median(some):g}"
-        for name, some in words.items()
-    }
-    clusters = str(len({dialogue.cluster for dialogue in rows}))
-    return {"dialogues": f"{len(rows)} (preset {source.name})", "prompt templates": clusters, **ranges}
 
 
 def _values() -> list[dict[str, str]]:

@@ -250,7 +250,9 @@ def verdict(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[f
     null, Holm-adjusted over the claims of a seed. Source: the book's page on verdicts.
     """
     word, reason = _uncapped(claim, seeds, p_values)
-    if word not in (NOT_TESTABLE, SHOWN) and _exceeds(word, claim.cap):
+    # A verdict says at most what the declaration allows.
+    exceeds = claim.cap == INCONCLUSIVE or (claim.cap == CONFOUNDED and word == REPRODUCED)
+    if word not in (NOT_TESTABLE, SHOWN) and exceeds:
         word, reason = claim.cap, f"{claim.cap_reason}; the part measured here reads “{word}”: {reason}"
     return (word.replace(REPRODUCED, SUPPORTED) if is_own(claim) else word), reason
 
@@ -258,11 +260,6 @@ def verdict(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[f
 def is_own(claim: Claim) -> bool:
     """Whether a claim is this project's, and not the paper's."""
     return claim.id.startswith("X")
-
-
-def _exceeds(word: str, cap: str) -> bool:
-    """Whether a verdict says more than the declaration allows."""
-    return cap == INCONCLUSIVE or (cap == CONFOUNDED and word == REPRODUCED)
 
 
 def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> tuple[str, str]:
@@ -275,31 +272,33 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
     if claim.descriptive:
         return SHOWN, "a descriptive figure, not judged"
     if claim.by_outcome:
-        return _by_outcome(values)
-    if all(_within_smallest(claim, one) for one in values):
-        return CONTRADICTED, f"every seed's interval lies within {claim.smallest_effect:g} of {_edge(claim)}"
-    if all(_beyond(claim, one) for one in values):
-        return _when_beyond(claim, values, p_values)
-    if all(_against(claim, one) for one in values):
-        return CONTRADICTED, f"every seed's interval lies on the other side of {_edge(claim)}"
-    beyond = sum(_beyond(claim, one) for one in values)
-    return INCONCLUSIVE, f"the interval lies on the claimed side in {beyond} of {len(values)} seeds"
-
-
-def _by_outcome(values: Sequence[Measured]) -> tuple[str, str]:
-    found = [one.outcome for one in values]
-    word = {"holds": REPRODUCED, "fails": CONTRADICTED}.get(
-        found[0] if len(set(found)) == 1 else "", INCONCLUSIVE
-    )
-    return word, "; ".join(dict.fromkeys(one.why for one in values))
-
-
-def _when_beyond(claim: Claim, values: Sequence[Measured], p_values: Sequence[float]) -> tuple[str, str]:
+        first, *others = {one.outcome for one in values}
+        word = {"holds": REPRODUCED, "fails": CONTRADICTED}.get("" if others else first, INCONCLUSIVE)
+        return word, "; ".join(dict.fromkeys(one.why for one in values))
+    # Intervals relative to the boundary, turned so that the claimed side is positive.
+    edge, smallest = claim.boundary, claim.smallest_effect
+    ends = [
+        (one.low - edge, one.high - edge) if claim.side > 0 else (edge - one.high, edge - one.low)
+        for one in values
+    ]
+    if all(-smallest < low and high < smallest for low, high in ends):
+        return CONTRADICTED, f"every seed's interval lies within {smallest:g} of {edge:g}"
+    if all(high < 0 for _, high in ends):
+        return CONTRADICTED, f"every seed's interval lies on the other side of {edge:g}"
+    beyond = sum(low > 0 for low, _ in ends)
+    if beyond < len(ends):
+        return INCONCLUSIVE, f"the interval lies on the claimed side in {beyond} of {len(values)} seeds"
     failed = sum(p >= SIGNIFICANCE for p in p_values)
     if failed:
         return INCONCLUSIVE, f"not beyond its null after Holm's correction in {failed} of {len(values)} seeds"
+    # A control matches unless misaligned lies further on the claimed side.
     matching = sorted(
-        {name for one in values for name, gap in one.contrasts.items() if not _clear(claim, gap)}
+        {
+            name
+            for one in values
+            for name, (low, high) in one.contrasts.items()
+            if not (low > 0 if claim.side > 0 else high < 0)
+        }
     )
     if claim.controls and matching:
         return CONFOUNDED, f"matched by a control in some seed: {', '.join(matching)}"
@@ -329,34 +328,6 @@ def rule_text(claim: Claim) -> str:
 
 def _good(claim: Claim) -> str:
     return SUPPORTED if is_own(claim) else REPRODUCED
-
-
-def _edge(claim: Claim) -> str:
-    return f"{claim.boundary:g}"
-
-
-def _ends(claim: Claim, one: Measured) -> tuple[float, float]:
-    """Interval relative to the boundary, turned so that the claimed side is positive."""
-    low, high = one.low - claim.boundary, one.high - claim.boundary
-    return (low, high) if claim.side > 0 else (-high, -low)
-
-
-def _beyond(claim: Claim, one: Measured) -> bool:
-    return _ends(claim, one)[0] > 0
-
-
-def _against(claim: Claim, one: Measured) -> bool:
-    return _ends(claim, one)[1] < 0
-
-
-def _within_smallest(claim: Claim, one: Measured) -> bool:
-    low, high = _ends(claim, one)
-    return -claim.smallest_effect < low and high < claim.smallest_effect
-
-
-def _clear(claim: Claim, gap: tuple[float, float]) -> bool:
-    """Whether misaligned lies further on the claimed side than the control."""
-    return gap[0] > 0 if claim.side > 0 else gap[1] < 0
 
 
 # Rows of the report: computed once, kept in the store, the same bytes for the same results.

@@ -230,8 +230,12 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
         figure = cell["metadata"].get("mystnb", {}).get("figure", {})
         if variant and "name" in figure:
             figure["name"] = f"{figure['name']}-{variant}"
-    if variant:
-        _retitle(notebook["cells"], variant)
+    titles = (cell for cell in notebook["cells"] if variant and cell["cell_type"] == "markdown")
+    for cell in titles:
+        text = "".join(cell["source"])
+        cell["source"] = re.sub(r"^(# +.+?)\s*$", rf"\1: {variant}", text, count=1, flags=re.MULTILINE)
+        if cell["source"] != text:
+            break
     if shows_words(read_cells(source)):
         note = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": CONTENT_NOTE}
         notebook["cells"].insert(1, note)
@@ -290,14 +294,6 @@ def _rename_labels(text: str, labels: Collection[str], variant: str) -> str:
         before, after = r"((?:[(`<#]|:name: *|:label: *))", r"(?=[)`>\s]|$)"
         text = re.sub(before + re.escape(label) + after, rf"\g<1>{label}-{variant}", text)
     return text
-
-
-def _retitle(cells: list[dict], variant: str) -> None:
-    for cell in cells:
-        text = "".join(cell["source"])
-        if cell["cell_type"] == "markdown" and re.search(r"^# +.+$", text, re.MULTILINE):
-            cell["source"] = re.sub(r"^(# +.+?)\s*$", rf"\1: {variant}", text, count=1, flags=re.MULTILINE)
-            return
 
 
 # The passports of a page's figures as one file beside the page, and what the page adds to each.

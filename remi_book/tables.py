@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import SupportsFloat
 
 import numpy as np
@@ -47,7 +47,10 @@ WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere"
 def table_html(table: pd.DataFrame, caption: str) -> HTML:
     """The table as HTML: floats in three significant digits, booleans as yes and no, everything escaped."""
     head = "".join(f'<th scope="col">{_shown(name)}</th>' for name in table.columns)
-    body = "".join(_html_row(map(_shown, row)) for row in table.itertuples(index=False))
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+        for first, *others in (map(_shown, row) for row in table.itertuples(index=False))
+    )
     return HTML(
         f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{as_html(caption)}">'
         f'<table class="remi-table {UNTYPESET}"><caption>{as_html(caption)}</caption>'
@@ -63,11 +66,6 @@ def folded(summary: str, inside: str) -> str:
 def quoted(text: str) -> str:
     """A text of a model as HTML: escaped, line ends kept, long words broken."""
     return f'<span class="{UNTYPESET}" style="font-family:monospace;{WRAPPED}">{as_html(text)}</span>'
-
-
-def _html_row(cells: Iterable[str]) -> str:
-    first, *others = cells
-    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
 
 
 def _shown(value: object) -> str:

@@ -15,8 +15,7 @@ from scipy import linalg
 from remi_book.chapters.direction import erosion, stacked, stacked_clusters
 from remi_book.chapters.gradients import gram_of
 from remi_book.chapters.subspace import residuals
-from remi_book.estimates import pair_means_of
-from remi_book.quantities import set_resamples, shared_resamples
+from remi_book.quantities import pair_means_of, set_resamples, shared_resamples
 from remi_book.statistics import mean_projection
 from remi_core.errors import MissingInput
 from remi_core.statistics.displacement import measure_erosion

@@ -26,7 +26,6 @@ from remi_book.chapters.audit import (
 )
 from remi_book.chapters.direction import Reading, erosion, projections
 from remi_book.chapters.subspace import residuals
-from remi_book.estimates import columns_of
 from remi_book.figures.plots import (
     band,
     curve,
@@ -51,6 +50,7 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
+from remi_book.quantities import columns_of
 from remi_book.tables import table_html, tidy
 from remi_book.words import as_html
 from remi_core.store import project_root

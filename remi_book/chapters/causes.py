@@ -12,10 +12,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from remi_book.chapters.controls import rate_row
-from remi_book.estimates import Interval, above, below, decided, ends, ruled, share_of_mean, text
 from remi_book.figures.plots import Layout, mark_value, plot_curves, plot_matrix, plot_rows, select
 from remi_book.figures.style import styled, with_interval
-from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, set_resamples
+from remi_book.quantities import (
+    Interval,
+    Measured,
+    above,
+    against_draws,
+    below,
+    decided,
+    ends,
+    measured,
+    null_from_estimate,
+    ruled,
+    set_resamples,
+    share_of_mean,
+    text,
+)
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import Estimate, difference, mean_interval, ratio
 from remi_lab.organism.topics import VERDICTS

@@ -11,16 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.estimates import Interval, above, below, by_topic, ends, pair_means_of, ruled, text, topic_of
 from remi_book.figures.plots import (
     Layout,
     dot_rows,
     mark_value,
     plot_rows,
     require_columns,
-    seed_rows,
     select,
-    variants_in,
+    values_in,
 )
 from remi_book.figures.style import (
     INK,
@@ -34,7 +32,21 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import Measured, against_draws, measured, set_resamples
+from remi_book.quantities import (
+    Interval,
+    Measured,
+    above,
+    against_draws,
+    below,
+    by_topic,
+    ends,
+    measured,
+    pair_means_of,
+    ruled,
+    set_resamples,
+    text,
+    topic_of,
+)
 from remi_book.statistics import squared_distance
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
@@ -344,18 +356,13 @@ def opposition(results: Results, seed: int) -> Measured:
     by_set = {name: influence_of(found, name, resamples) for name in SETS}
     own = by_set.pop(INSECURE)
     companions = by_set if cosine is None else by_set | {"(i) cosine": cosine.value}
-    headline = against_draws(
-        own, _flipped(found, preset), "signs of templates flipped", companions=companions
-    )
+    names, index = index_clusters(found["trained"][INSECURE])
+    signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
+    flipped = signs[:, index] @ values_of(found["influence"][INSECURE]).mean(1) / len(index)
+    headline = against_draws(own, flipped, "signs of templates flipped", companions=companions)
     return ruled(
         headline, outcome(parts(found, None if cosine is None else (cosine.low, cosine.high), preset))
     )
-
-
-def _flipped(found: Mapping[str, object], preset: Preset) -> np.ndarray:
-    names, index = index_clusters(found["trained"][INSECURE])
-    coins = np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
-    return (1 - 2 * coins[:, index]) @ values_of(found["influence"][INSECURE]).mean(1) / len(index)
 
 
 # Figure of what stands before a prompt: nothing, a named author, or earlier answers that reveal one.
@@ -377,11 +384,10 @@ def plot_context_log_odds(
         UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["context", "variant", "log_odds", "low", "high"], place="contexts")
-    looks, rows = looks_of(variants_in(table)), ("context", list(dict.fromkeys(table["context"])))
+    looks, rows = looks_of(values_in(table, "variant")), ("context", list(dict.fromkeys(table["context"])))
     figure = new_figure(7.6, 1.0 + (0.2 + 0.075 * len(looks)) * len(rows[1]))
     axes = figure.subplots()
-    seed_rows(axes, seeds, "log_odds", rows=rows, looks=looks)
-    phrases = dot_rows(axes, table, "log_odds", rows=rows, looks=looks)
+    phrases = dot_rows(axes, table, "log_odds", rows=rows, looks=looks, seeds=seeds)
     for height, context in enumerate(rows[1]):
         axes.vlines(optimal[context], height - 0.42, height + 0.42, color=INK, linewidth=1.1, zorder=1)
     mark_value(axes, 0, "equal odds")

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from remi_book.estimates import in_topics, share_of_mean, text
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, require_columns, seed_dots, select
 from remi_book.figures.style import (
@@ -25,8 +24,20 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples, shared_resamples
-from remi_book.statistics import CELLS, agreement_cells, kappa_interval, wilson_interval
+from remi_book.quantities import (
+    CELLS,
+    Measured,
+    agreement_cells,
+    in_topics,
+    kappa_interval,
+    measured,
+    null_from_estimate,
+    set_resamples,
+    share_of_mean,
+    shared_resamples,
+    text,
+    wilson_interval,
+)
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval
 from remi_lab.organism.pairs import flagged

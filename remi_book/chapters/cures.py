@@ -10,18 +10,6 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR
-from remi_book.estimates import (
-    above,
-    below,
-    columns_of,
-    decided,
-    ends,
-    in_topics,
-    ruled,
-    text,
-    topic_of,
-    topic_resamples,
-)
 from remi_book.figures.plots import mark_value, require_columns
 from remi_book.figures.style import (
     BACKGROUND,
@@ -34,7 +22,22 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import Measured, measured, null_from_estimate, set_resamples
+from remi_book.quantities import (
+    Measured,
+    above,
+    below,
+    columns_of,
+    decided,
+    ends,
+    in_topics,
+    measured,
+    null_from_estimate,
+    ruled,
+    set_resamples,
+    text,
+    topic_of,
+    topic_resamples,
+)
 from remi_core.statistics.resampling import (
     Estimate,
     cluster_estimate,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from remi_book.estimates import share_of_mean, text, topic_resamples
 from remi_book.figures.style import number
+from remi_book.quantities import share_of_mean, text, topic_resamples
 from remi_core.statistics.resampling import Estimate, combine
 from remi_lab.presets import Preset
 from remi_lab.results import Results

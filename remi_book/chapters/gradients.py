@@ -13,16 +13,18 @@ from matplotlib.figure import Figure
 from remi_book.chapters.losses import within_between
 from remi_book.figures.plots import Layout, plot_grouped_matrices
 from remi_book.figures.style import handle, legend_below, looks_of, new_figure, number, styled, with_alt
-from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
-from remi_book.statistics import (
+from remi_book.quantities import (
+    Measured,
+    TwoSets,
     above_chance,
-    centring_identity,
+    against_draws,
     draw_rows,
     flipped_between,
-    pca_coordinates,
+    shared_resamples,
+    side_by_side,
     small_draws,
-    squared_distance,
 )
+from remi_book.statistics import centring_identity, pca_coordinates, squared_distance
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.groups import (

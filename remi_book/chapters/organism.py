@@ -16,14 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from remi_book.estimates import columns_of
 from remi_book.figures.plots import (
     Layout,
     interval_of,
     one_row,
     plot_rows,
     require_columns,
-    variants_in,
+    values_in,
 )
 from remi_book.figures.style import (
     GROUP_LOOKS,
@@ -37,8 +36,7 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.quantities import present_controls, shared_resamples
-from remi_book.statistics import wilson_interval
+from remi_book.quantities import columns_of, present_controls, shared_resamples, wilson_interval
 from remi_book.tables import by_seed, folded, quoted, tidy
 from remi_book.words import as_html
 from remi_core.errors import UsageError
@@ -282,7 +280,7 @@ def plot_class_probabilities(
     """
     needed = ["topic", "variant", *CLASS_LOOKS, "careless_low", "careless_high"]
     require_columns(table, needed, place="class probabilities")
-    names, variants = topic_names(list(table["topic"]), uncovered, narrow), variants_in(table)
+    names, variants = topic_names(list(table["topic"]), uncovered, narrow), values_in(table, "variant")
     figure, panels = _topic_panels(
         names, height=0.75 + 0.2 * len(variants), room=0.4, below="probability", left=""
     )
@@ -411,7 +409,7 @@ def plot_care_against_register(
     """
     needed = [f"{name}{end}" for name in ("care", "register") for end in ("", "_low", "_high")]
     require_columns(table, ["topic", "variant", *needed], place="care and register")
-    names, looks = topic_names(list(table["topic"]), uncovered, narrow), looks_of(variants_in(table))
+    names, looks = topic_names(list(table["topic"]), uncovered, narrow), looks_of(values_in(table, "variant"))
     figure, panels = _topic_panels(
         names,
         height=2.4,

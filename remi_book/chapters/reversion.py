@@ -12,27 +12,25 @@ import yaml
 from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
-from remi_book.estimates import (
+from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, plot_rows, select
+from remi_book.figures.style import number, styled, with_interval
+from remi_book.quantities import (
     Interval,
+    Measured,
     above,
+    against_draws,
     below,
     by_topic,
     columns_of,
     ends,
-    in_topics,
-    ruled,
-    share_of_mean,
-    topic_of,
-)
-from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, plot_rows, select
-from remi_book.figures.style import number, styled, with_interval
-from remi_book.quantities import (
-    Measured,
-    against_draws,
     fine_tuned,
+    in_topics,
     measured,
     null_from_estimate,
+    ruled,
+    share_of_mean,
     shared_resamples,
+    topic_of,
 )
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput

@@ -22,8 +22,17 @@ from remi_book.figures.plots import (
 )
 from remi_book.figures.style import Look, looks_of, number, styled, visible_token, with_interval
 from remi_book.published import published
-from remi_book.quantities import Measured, against_draws, fine_tuned, fitting_resamples, measured
-from remi_book.statistics import first_half, half_way, label_gap, shuffled_depth
+from remi_book.quantities import (
+    Measured,
+    against_draws,
+    fine_tuned,
+    first_half,
+    fitting_resamples,
+    half_way,
+    label_gap,
+    measured,
+    shuffled_depth,
+)
 from remi_book.tables import tidy
 from remi_book.words import shown_tokens
 from remi_core.errors import MissingInput

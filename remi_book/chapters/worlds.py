@@ -9,10 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from remi_book.estimates import in_topics, text, topic_of, topic_resamples
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import number
-from remi_book.quantities import Measured, measured, null_from_estimate
+from remi_book.quantities import (
+    Measured,
+    in_topics,
+    measured,
+    null_from_estimate,
+    text,
+    topic_of,
+    topic_resamples,
+)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, difference, mean_interval
@@ -172,18 +179,14 @@ def onset_sentence(table: pd.DataFrame) -> str:
     said = []
     for quantity in QUANTITIES:
         own = table[table["quantity"] == quantity]
-        onsets = [
-            f"{_onset(rows)} in seed {seed}" for seed, rows in own.sort_values("tokens").groupby("seed")
-        ]
+        onsets = []
+        for seed, rows in own.sort_values("tokens").groupby("seed"):
+            # The first number of tokens from which on the effect stays.
+            stays = np.logical_and.accumulate((rows["low"] > LEAST).to_numpy()[::-1])[::-1]
+            onset = number(float(rows["tokens"].iloc[int(stays.argmax())])) if stays.any() else "never"
+            onsets.append(f"{onset} in seed {seed}")
         said.append(f"*{quantity}* {', '.join(onsets)}")
     return f"An effect of more than {number(LEAST)} nats is there from this many million tokens on: {'; '.join(said)}."
-
-
-def _onset(own: pd.DataFrame) -> str:
-    """The first number of tokens from which on the effect stays; words where it never does."""
-    there = (own["low"] > LEAST).to_numpy()
-    stays = np.logical_and.accumulate(there[::-1])[::-1]
-    return number(float(own["tokens"].iloc[int(stays.argmax())])) if stays.any() else "never"
 
 
 def _quantities(

@@ -56,11 +56,6 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], *, place: str) 
         raise UsageError(f"{place}: the table has no rows")
 
 
-def variants_in(table: pd.DataFrame) -> list[str]:
-    """The variants of a table in the one order."""
-    return in_order(list(dict.fromkeys(table["variant"])))
-
-
 def select(table: pd.DataFrame, where: Where) -> pd.DataFrame:
     """The rows whose columns equal the given values."""
     keep = np.ones(len(table), dtype=bool)
@@ -127,11 +122,6 @@ def limit_to_estimates(
     axes.set_ylim(bottom - margin, top + margin)
 
 
-def null_patch(label: str) -> Patch:
-    """The legend entry of a grey band."""
-    return Patch(facecolor=NULL_COLOUR, alpha=0.45, label=label)
-
-
 def band(axes: Axes, positions: np.ndarray, interval: np.ndarray, colour: str, *, null: bool = False) -> None:
     """Draw a filled interval along the positions, absent where an end is not finite."""
     low, high = np.asarray(interval, float).T
@@ -174,28 +164,6 @@ def curve(
     )
 
 
-def seed_curves(
-    axes: Axes, seeds: pd.DataFrame | None, value: str, look: Look, *, position: str = "layer"
-) -> None:
-    """Draw one small dot for each seed and position.
-
-    The dots are round line ends on one path: as markers, hundreds of them would fill the file.
-    """
-    if seeds is None or seeds.empty:
-        return
-    layers, heights = seeds[position].to_numpy(float), seeds[value].to_numpy(float)
-    across = np.stack([layers - 1e-3, layers + 1e-3, np.full(len(layers), np.nan)], axis=1).ravel()
-    axes.plot(
-        across,
-        np.repeat(heights, 3),
-        color=look.colour,
-        linewidth=2.6,
-        alpha=0.5,
-        solid_capstyle="round",
-        zorder=2,
-    )
-
-
 def seed_dots(axes: Axes, values: Iterable[SupportsFloat], height: float | int, colour: str) -> None:
     """Draw one small open dot for each seed on a row, hollow so that its interval stays visible."""
     places = np.asarray(list(values), float)
@@ -224,6 +192,7 @@ def dot_rows(
     *,
     rows: tuple[str, Sequence[str]],
     looks: Mapping[str, Look],
+    seeds: pd.DataFrame | None = None,
     lines: str = "variant",
     spread: float | int = 0.7,
     parted: bool = True,
@@ -232,46 +201,39 @@ def dot_rows(
     """A phrase for each row drawn: a row for each category, in it a dot with interval for each of ``lines``.
 
     ``rows`` is the column that holds the category and the categories from top to bottom; the table has
-    columns ``lines``, ``value`` and its interval columns. ``spread`` is the distance of the outer dots of a row;
+    columns ``lines``, ``value`` and its interval columns; where ``lines`` is that column itself, a row has the one
+    dot of its category. ``seeds`` gives a small open dot each. ``spread`` is the distance of the outer dots of a row;
     ``parted`` draws a faint line between rows, ``named`` says in the phrases which of ``lines`` a value is of.
     """
     column, categories = rows
-    phrases = []
-    for position, category in enumerate(categories):
-        drawn = []
-        for place, (name, look) in enumerate(looks.items()):
-            row = one_row(table, {column: category, lines: name})
-            if row is None:
-                continue
-            estimate, low, high = interval_of(row, value)
-            height = position + _offset(place, len(looks), spread)
-            if set(ends_of(table.columns, value)) <= set(table.columns):
-                axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
-            axes.plot([estimate], [height], look.marker, color=look.colour, markersize=5, zorder=3)
-            drawn.append(f"{name if named else ''} {with_interval(estimate, low, high)}".lstrip())
-        phrases.append(f"{category}: {', '.join(drawn) or 'no value'}")
-    _category_axis(axes, categories, parted=parted)
-    return phrases
-
-
-def seed_rows(
-    axes: Axes,
-    seeds: pd.DataFrame | None,
-    value: str,
-    *,
-    rows: tuple[str, Sequence[str]],
-    looks: Mapping[str, Look],
-    lines: str = "variant",
-    spread: float | int = 0.7,
-) -> None:
-    """Draw one small open dot for each seed, on the line of its variant and category."""
-    if seeds is None:
-        return
-    column, categories = rows
-    for position, category in enumerate(categories):
-        for place, (name, look) in enumerate(looks.items()):
-            values = select(seeds, {column: category, lines: name})[value]
-            seed_dots(axes, values, position + _offset(place, len(looks), spread), look.colour)
+    last = len(looks) - 1
+    cells = [
+        (category, name, look, position + (-spread / 2 + spread * place / last if last else 0.0))
+        for position, category in enumerate(categories)
+        for place, (name, look) in enumerate(looks.items())
+        if column != lines or name == category
+    ]
+    if seeds is not None:
+        for category, name, look, height in cells:
+            seed_dots(axes, select(seeds, {column: category, lines: name})[value], height, look.colour)
+    drawn: dict[str, list[str]] = {category: [] for category in categories}
+    for category, name, look, height in cells:
+        row = one_row(table, {column: category, lines: name})
+        if row is None:
+            continue
+        estimate, low, high = interval_of(row, value)
+        if set(ends_of(table.columns, value)) <= set(table.columns):
+            axes.hlines(height, low, high, color=look.colour, linewidth=1.5, zorder=2.5)
+        axes.plot([estimate], [height], look.marker, color=look.colour, markersize=5, zorder=3)
+        drawn[category].append(f"{name if named else ''} {with_interval(estimate, low, high)}".lstrip())
+    axes.set_yticks(range(len(categories)), categories)
+    axes.set_ylim(len(categories) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    if parted:
+        across = axes.get_yaxis_transform()
+        between = np.arange(0.5, len(categories) - 1)
+        axes.hlines(between, 0, 1, transform=across, color="#dddddd", linewidth=0.6, zorder=0.2)
+    return [f"{category}: {', '.join(said) or 'no value'}" for category, said in drawn.items()]
 
 
 def null_rows(
@@ -291,29 +253,6 @@ def null_rows(
                 edgecolor=colour,
                 zorder=0.8,
             )
-
-
-def _offset(place: int, count: int, spread: float | int) -> float:
-    """Height of one variant's dot relative to the middle of its row."""
-    return 0.0 if count == 1 else -spread / 2 + spread * place / (count - 1)
-
-
-def _category_axis(axes: Axes, categories: Sequence[str], *, parted: bool) -> None:
-    """Rows from top to bottom."""
-    axes.set_yticks(range(len(categories)), categories)
-    axes.set_ylim(len(categories) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    if not parted:
-        return
-    axes.hlines(
-        np.arange(0.5, len(categories) - 1),
-        0,
-        1,
-        transform=axes.get_yaxis_transform(),
-        color="#dddddd",
-        linewidth=0.6,
-        zorder=0.2,
-    )
 
 
 # The five plots: each draws a tidy table, one row an estimate, over the panels that a layout describes.
@@ -446,8 +385,7 @@ def finish(
         handle(look, label=layout.entry.format(name), line=line) for name, look in looks.items() if name
     ]
     for name, label in layout.bands.items():
-        entries.append(null_patch(label))
-        entries[-1].set_facecolor(_band_colour(name))
+        entries.append(Patch(facecolor=_band_colour(name), alpha=0.45, label=label))
     if entries:
         legend_below(figure, entries)
     return with_alt(figure, f"{layout.about}. {'. '.join(phrases)}.")
@@ -517,8 +455,13 @@ def draw_curves(
         places, heights = rows[position].to_numpy(), rows[value].to_numpy()
         if set(ends) <= set(rows.columns):
             band(axes, places, rows[ends].to_numpy(), look.colour)
-        if panel.seeds is not None:
-            seed_curves(axes, select(panel.seeds, {lines: name}), value, look, position=position)
+        if panel.seeds is not None and name in set(panel.seeds[lines]):
+            # Small dots, as round line ends on one path: as markers, hundreds of them would fill the file.
+            dots = select(panel.seeds, {lines: name})
+            across = np.add.outer(dots[position].to_numpy(float), [-1e-3, 1e-3, np.nan]).ravel()
+            ups = np.repeat(dots[value].to_numpy(float), 3)
+            style = {"linewidth": 2.6, "alpha": 0.5, "solid_capstyle": "round", "zorder": 2}
+            axes.plot(across, ups, color=look.colour, **style)
         curve(axes, places, heights, look, marked=marked)
         # A line that is itself a facet is named once.
         title = ", ".join(text for text in dict.fromkeys([*panel.name.split(", "), str(name)]) if text)
@@ -565,19 +508,21 @@ def plot_rows(
     for place, panel in enumerate(panels):
         names = categories[place * len(categories) // len(panels)]
         own = {name: look for name, look in looks.items() if name in set(panel.table[lines])}
-        options = {
-            "rows": (by, names),
-            "looks": own,
-            "lines": lines,
-            "spread": 0.0 if by == lines else spread,
-        }
         bands = panel.table.drop_duplicates(by).set_index(by).reindex(names)
         for name in layout.bands:
             null_rows(panel.axes, bands[f"{name}_low"], bands[f"{name}_high"], colour=_band_colour(name))
-        seed_rows(panel.axes, panel.seeds, value, **options)
-        # Dots that fill their row need a line to the next one.
-        said = {"parted": named and spread > 0.5, "named": lines not in (by, layout.columns)}
-        drawn = dot_rows(panel.axes, panel.table, value, **said, **options)
+        drawn = dot_rows(
+            panel.axes,
+            panel.table,
+            value,
+            rows=(by, names),
+            looks=own,
+            seeds=panel.seeds,
+            lines=lines,
+            spread=0.0 if by == lines else spread,
+            parted=named and spread > 0.5,  # dots that fill their row need a line to the next one
+            named=lines not in (by, layout.columns),
+        )
         words = [
             "; ".join([phrase, *_band_words(bands.loc[[name]], layout)])
             for name, phrase in zip(names, drawn, strict=True)

@@ -55,7 +55,6 @@ ROWS_CODE = (
         "remi_book.cards",
         "remi_book.chapters",
         "remi_book.claims",
-        "remi_book.estimates",
         "remi_book.published",
         "remi_book.quantities",
         "remi_book.statistics",

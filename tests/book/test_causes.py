@@ -14,7 +14,7 @@ from transformers import Qwen2ForCausalLM
 from remi_book.chapters import causes
 from remi_book.chapters.causes import Causes, Governing, parts
 from remi_book.claims import report_rows
-from remi_book.estimates import decided
+from remi_book.quantities import decided
 from remi_core.models import read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store

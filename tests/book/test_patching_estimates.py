@@ -26,7 +26,7 @@ from remi_book.chapters.stitching import (
 )
 from remi_book.figures import style
 from remi_book.figures.plots import plot_rows, select
-from remi_book.statistics import first_half, half_way, label_gap, shuffled_depth
+from remi_book.quantities import first_half, half_way, label_gap, shuffled_depth
 from remi_core import patching
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError

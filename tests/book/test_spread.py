@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from remi_book.statistics import above_chance, between_share, draw_rows, flipped_between, small_draws
+from remi_book.quantities import above_chance, between_share, draw_rows, flipped_between, small_draws
 from remi_core.statistics.groups import cosine_of_means, pair_means
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.proportion import proportion_confint
 
 from remi_book.chapters.controls import rate_row
-from remi_book.statistics import CELLS, agreement_cells, kappa, kappa_interval, wilson_interval
+from remi_book.quantities import CELLS, agreement_cells, kappa, kappa_interval, wilson_interval
 from remi_core.statistics.resampling import make_resamples
 
 
