@@ -44,7 +44,9 @@ def checked(values: object, kind: object) -> Any:
         )
     problem = problems[0]
     place, value = problem["loc"][1:], problem["input"]
-    name = ".".join(part if (part := str(each)).isidentifier() else brief(part) for each in place)
+    name = ".".join(
+        part if (part := str(each)).isidentifier() or part.isdecimal() else brief(part) for each in place
+    )
     if problem["type"] == "unexpected_keyword_argument":
         message = f"there is no {name} {nearest(str(place[-1]), _names(kind, place[:-1]))}"
     elif problem["type"] == "missing":

@@ -126,7 +126,7 @@ def test_notebooks_are_chosen_by_name_number_or_prefix(folder: Path) -> None:
 
 def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("remi_core.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("remi_lab.processes.time.monotonic", lambda: now[0])
     progress = Progress(("a", "b", "c"), {}, jobs=1, say=lambda line: None)
     progress.start("a")
     assert progress.seconds_left() is None
@@ -158,7 +158,7 @@ def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Stor
 
 def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     now, lines = [0.0], list[str]()
-    monkeypatch.setattr("remi_core.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("remi_lab.processes.time.monotonic", lambda: now[0])
     meter = Meter("base, seed 0: code", 4000, lines.append)
     for seconds, done in ((5, 500), (20, 2000), (21, 2100), (40, 4000)):
         now[0] = seconds
