@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from freeze import differences, frozen, read
 
 import remi_core as remi
 from remi_book.chapters import direction
@@ -23,6 +25,8 @@ from remi_lab.results import Results
 
 pytestmark = pytest.mark.slow
 PRESET = get_preset("smoke")
+FROZEN = project_root() / "stored" / "frozen-smoke.gz"
+"""What a run of the preset gives, written by `python tests/freeze.py smoke stored/frozen-smoke.gz`."""
 CONTRACT = (
     {f"C{number}" for number in range(1, 27)} | {"H1", "H2", "H3"} | {f"X{number}" for number in range(1, 9)}
 )
@@ -87,6 +91,19 @@ def test_report_follows_the_contract_and_repeats_byte_for_byte(store: Store, cap
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
     assert json.loads(texts[0]) == json.loads(json.dumps(rows))
+
+
+def test_the_run_gives_what_it_always_gave(store: Store) -> None:
+    """Report, records, glued values, tables and the data of figures, as far as processors round alike."""
+    before, after = read(FROZEN), frozen("smoke", store)
+    assert differences(before, after, within=0.02) == []
+    planted = copy.deepcopy(after)
+    planted["report"]["C3"]["value"] += 0.1
+    planted["glued"].pop(next(iter(planted["glued"])))
+    for mark in planted["figures"]["05_alignment_direction:2"][0]:
+        mark["points"] = mark["points"][1:]
+    found = differences(before, planted, within=0.02)
+    assert [line.split(":")[0] for line in found] == ["figures", "glued", "report"]
 
 
 def test_pages_are_whole_described_and_local(pages: Path) -> None:
