@@ -115,7 +115,8 @@ def _same(kind: str, old: object, new: object, within: float) -> bool:
         if old["verdict"] != new["verdict"]:
             return False
     first, second = (
-        list(map(float, NUMBER.findall(json.dumps(value, ensure_ascii=False)))) for value in (old, new)
+        list(map(float, NUMBER.findall(json.dumps(value, ensure_ascii=False, sort_keys=True))))
+        for value in (old, new)
     )
     return len(first) == len(second) and all(map(partial(_close, within=within), first, second))
 
