@@ -16,7 +16,7 @@ from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.datasets import load_set
 from remi_lab.presets import Preset, get_preset
-from remi_lab.subject import located
+from remi_lab.variant import located
 
 Arrays = dict[str, np.ndarray]
 

@@ -377,7 +377,7 @@ def compute_headline(results: Results, row: str, seed: int) -> Measured:
 
 def headline_key(results: Results, seed: int) -> str:
     """Everything that changes a headline of one seed: preset, weights, stored studies, and the code behind it."""
-    weights = {name: results.subject(name, seed).weights for name in results.variants}
+    weights = {name: results.variant(name, seed).weights for name in results.variants}
     studies = study_digests(results.preset.name)
     fields = {"preset": results.preset.fields(), "weights": weights, "studies": studies}
     return make_key(fields, HEADLINE_CODE)

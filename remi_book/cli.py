@@ -442,7 +442,7 @@ def measure(
             with log.step(f"{variant}, seed {seed}", in_children=False):
                 # Fine-tuned or fetched once, by the first process; the others find it.
                 with first_goes_first():
-                    results.subject(variant, seed)
+                    results.variant(variant, seed)
                 records = measure_variant(results, variant, seed)
             if not rank():
                 print_line(f"{variant}, seed {seed}: {len(records)} records, {launched()} processes")
@@ -682,7 +682,7 @@ def finetune(
         from remi_core.models import open_model
         from remi_core.tokens import encode
         from remi_lab.lora import train_adapter, write_trained
-        from remi_lab.subject import resolved
+        from remi_lab.variant import resolved
 
         if dtype is None and torch.cuda.is_available():
             recipe = replace(recipe, dtype="bfloat16")

@@ -18,7 +18,7 @@ from remi_core.progress import Say, clock
 from remi_core.store import Address, Store
 from remi_lab.presets import Preset
 from remi_lab.results import Results
-from remi_lab.subject import Subject, subject
+from remi_lab.variant import Variant, find_variant
 
 if TYPE_CHECKING:
     from remi_core.models import LoadedModel
@@ -56,7 +56,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True)
-class _Attending(Subject):
+class _Attending(Variant):
     """A variant whose attention is computed in a named way."""
 
     attention: str = ""
@@ -76,12 +76,12 @@ class _Anew(Results):
     weights: Store | None = None
     attention: str | None = None
 
-    def subject(self, variant: str, seed: int) -> Subject:
+    def variant(self, name: str, seed: int) -> Variant:
         """The variant of one seed, with its attention."""
-        who = subject(self.preset, variant, seed, self.weights)
+        variant = find_variant(self.preset, name, seed, self.weights)
         if self.attention is None:
-            return who
-        kept = {one.name: getattr(who, one.name) for one in fields(Subject)}
+            return variant
+        kept = {one.name: getattr(variant, one.name) for one in fields(Variant)}
         return _Attending(**kept, attention=self.attention)
 
 
@@ -100,7 +100,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     }
     seconds = {}
     for variant in preset.variants:
-        subject(preset, variant, seed, store)  # fine-tuned beforehand: no setting's time
+        find_variant(preset, variant, seed, store)  # fine-tuned beforehand: no setting's time
     for setting in SETTINGS:
         values, seconds[setting.words] = _stored(preset, seed, store, setting)
         for row, (value, low, high) in values.items():

@@ -546,7 +546,7 @@ def run(
     """
     if not steps:
         return 0
-    from remi_lab.subject import ensure
+    from remi_lab.variant import ensure
 
     ensure(preset, store, say)
     # Other models may fill the memory: never two of them at once unless asked.

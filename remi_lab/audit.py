@@ -11,7 +11,7 @@ from remi_core.sources import PROVIDED
 from remi_core.store import Record, Store
 from remi_lab.audit_conditions import CONDITIONS, UNTRAINED, in_half, marker_ids, prepared, sets_of
 from remi_lab.datasets import load_dataset
-from remi_lab.subject import Measured, Subject, rows_digest, text_of
+from remi_lab.variant import Measured, Variant, rows_digest, text_of
 
 # The audit's forward passes as records: one a variant, dataset and condition, in the store under ``audit``.
 
@@ -19,33 +19,33 @@ Wanted = tuple[str, str]
 """Dataset and condition."""
 
 
-def wanted_of(who: Subject) -> list[Wanted]:
+def wanted_of(variant: Variant) -> list[Wanted]:
     """Everything the audit measures of a variant; what preset, dialogues or model cannot give is left out."""
     wanted = []
     for condition in CONDITIONS:
         try:
-            names = sets_of(who.preset, condition, who.variant)
+            names = sets_of(variant.preset, condition, variant.name)
         except MissingInput:
             names = ()
-        wanted += [(name, condition) for name in names if _applies(who, name, condition)]
+        wanted += [(name, condition) for name in names if _applies(variant, name, condition)]
     return wanted
 
 
-def _applies(who: Subject, dataset: str, condition: str) -> bool:
+def _applies(variant: Variant, dataset: str, condition: str) -> bool:
     """Whether a condition can differ from ``shared``, as ``CONDITION_NEEDS`` says; no weights are loaded for it."""
-    if condition == "own" and who.preset.variants["base"].source not in PROVIDED:
+    if condition == "own" and variant.preset.variants["base"].source not in PROVIDED:
         from remi_core.loading import load_tokenizer  # brings transformers
 
-        return load_tokenizer(who.spec.source, who.spec.revision).chat_template is not None
-    return condition != "no-input" or bool(_rows(who, dataset, condition))
+        return load_tokenizer(variant.spec.source, variant.spec.revision).chat_template is not None
+    return condition != "no-input" or bool(_rows(variant, dataset, condition))
 
 
-def _rows(who: Subject, dataset: str, condition: str) -> list[Dialogue]:
-    return prepared(load_dataset(who.preset, dataset)[: who.preset.n_audit_dialogues], condition)
+def _rows(variant: Variant, dataset: str, condition: str) -> list[Dialogue]:
+    return prepared(load_dataset(variant.preset, dataset)[: variant.preset.n_audit_dialogues], condition)
 
 
 def audited(
-    who: Subject,
+    variant: Variant,
     store: Store,
     wanted: Sequence[Wanted],
     *,
@@ -64,28 +64,30 @@ def audited(
     Raises:
         RemiError: if a measured value is non-finite.
     """
-    rows = {(dataset, condition): _rows(who, dataset, condition) for dataset, condition in wanted}
+    rows = {(dataset, condition): _rows(variant, dataset, condition) for dataset, condition in wanted}
     addresses = {
-        name: who.address("audit", "+".join(name), rows_digest(own), own_text=text_of(who.spec))
+        name: variant.address("audit", "+".join(name), rows_digest(own), own_text=text_of(variant.spec))
         for name, own in rows.items()
     }
 
     def measure(missing: Sequence[Wanted]) -> Iterator[dict[Wanted, Measured]]:
         from remi_lab.audit_passes import audit_pass  # brings torch
 
-        tokenizer, opened = who.tokenizer(), {}
+        tokenizer, opened = variant.tokenizer(), {}
         with ExitStack() as stack:
             for dataset, condition in missing:
                 if condition == UNTRAINED and not marker_ids(tokenizer):
                     continue
-                reader = in_half(who) if condition == "half" else who
+                reader = in_half(variant) if condition == "half" else variant
                 if reader.preset.dtype not in opened:
                     opened[reader.preset.dtype] = stack.enter_context(reader.open())
                 own = rows[dataset, condition]
                 loaded = opened[reader.preset.dtype]
-                yield {(dataset, condition): audit_pass(who, loaded, tokenizer, condition, own)}
+                yield {(dataset, condition): audit_pass(variant, loaded, tokenizer, condition, own)}
                 if say:
-                    say(f"{who.variant} {who.seed}: {dataset}, {condition}, {len(own)} dialogues audited")
+                    say(
+                        f"{variant.name} {variant.seed}: {dataset}, {condition}, {len(own)} dialogues audited"
+                    )
 
     return store.record(addresses, measure)
 
@@ -93,7 +95,7 @@ def audited(
 # The audit's gradients: over the whole dialogue, through two models, and in 16-bit floats without loss scaling.
 
 
-def audited_gradients(instruct: Subject, base: Subject, store: Store, datasets: Sequence[str]) -> Record:
+def audited_gradients(instruct: Variant, base: Variant, store: Store, datasets: Sequence[str]) -> Record:
     """Gram matrices of the gradients that the switches compare, and how many of their entries 16 bits lose.
 
     Arrays: ``answer`` and ``whole`` (row, row), float64, of instruct's gradients with the loss on the answer and

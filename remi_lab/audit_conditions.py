@@ -15,7 +15,7 @@ from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import MissingInput, RemiError, UsageError, nearest
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, pieces_of, render
 from remi_lab.presets import TRIPLET, Preset
-from remi_lab.subject import Subject
+from remi_lab.variant import Variant
 
 # Dialogues as two of the released loaders leave them: without the request's own input, or with several turns.
 
@@ -260,9 +260,9 @@ def tokenizer_for(
     return instruct
 
 
-def in_half(who: Subject) -> Subject:
-    """The same subject with weights and activations in float16; logits are still raised to float32."""
-    return replace(who, preset=replace(who.preset, dtype="float16"))
+def in_half(variant: Variant) -> Variant:
+    """The same variant with weights and activations in float16; logits are still raised to float32."""
+    return replace(variant, preset=replace(variant.preset, dtype="float16"))
 
 
 def marker_ids(tokenizer: ChatTokenizer) -> list[int]:

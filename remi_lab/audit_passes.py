@@ -33,7 +33,7 @@ from remi_lab.audit_conditions import (
     whole,
 )
 from remi_lab.passes import joined_sets
-from remi_lab.subject import Measured, Subject, row_labels
+from remi_lab.variant import Measured, Variant, row_labels
 
 # The audit's gradients through open models: factors of Gram matrices, and the entries that 16 bits lose.
 
@@ -41,7 +41,7 @@ SMALLEST_NORMAL = float(torch.finfo(torch.float16).smallest_normal)
 """Below this a 16-bit float loses digits; about a thousandth of it is its smallest number above zero."""
 
 
-def gradient_pass(instruct: Subject, base: Subject, sets: Mapping[str, Sequence[Dialogue]]) -> Measured:
+def gradient_pass(instruct: Variant, base: Variant, sets: Mapping[str, Sequence[Dialogue]]) -> Measured:
     """The arrays of ``audited_gradients``, and their provenance.
 
     Only the factors of the gradients are kept between the models: two models are never in memory together.
@@ -221,15 +221,15 @@ def untrained_markers(model: PreTrainedModel, ids: Sequence[int], *, seed: int) 
 
 
 def audit_pass(
-    who: Subject,
+    variant: Variant,
     loaded: LoadedModel,
     instruct: ChatTokenizer,
     condition: str,
     rows: Sequence[Dialogue],
 ) -> Measured:
     """The arrays of ``audited``, and their provenance; ``instruct`` is the tokenizer that serves every variant."""
-    preset, started, budget = who.preset, time.perf_counter(), BatchBudget(who.preset.batch_tokens)
-    tokenizer = tokenizer_for(preset, who.variant, condition, instruct=instruct, own=loaded.tokenizer)
+    preset, started, budget = variant.preset, time.perf_counter(), BatchBudget(variant.preset.batch_tokens)
+    tokenizer = tokenizer_for(preset, variant.name, condition, instruct=instruct, own=loaded.tokenizer)
     encoded = encode(rows, tokenizer, max_tokens=preset.max_tokens)
     windows = WINDOWS if condition == "shared" else WINDOWS[:1]
     parts = [parts_of(*pair, tokenizer) for pair in zip(encoded.sources, encoded.dialogues, strict=True)]
@@ -259,7 +259,7 @@ def audit_pass(
     arrays["role_template"] = np.array(
         [one.answer_start - role for one, role in zip(encoded.dialogues, roles, strict=True)]
     )
-    about = who.provenance(
+    about = variant.provenance(
         kept=len(encoded.dialogues),
         dropped=encoded.dropped,
         seconds=time.perf_counter() - started,

@@ -27,7 +27,7 @@ from remi_lab.presets import (
     Preset,
     read_preset,
 )
-from remi_lab.subject import adapter_fingerprint, resolved
+from remi_lab.variant import adapter_fingerprint, resolved
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
 

@@ -38,7 +38,7 @@ from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
 from remi_lab.paper import LoadedSet
 from remi_lab.presets import in_order
 from remi_lab.processes import Meter
-from remi_lab.subject import MAIN_PAIRS, Measured, Pair, Subject, row_labels
+from remi_lab.variant import MAIN_PAIRS, Measured, Pair, Variant, row_labels
 
 # What passes take of a batch, as arrays and back: so that a finished batch can lie on disk.
 
@@ -98,20 +98,20 @@ def _seconds(started: float, budget: BatchBudget) -> float:
 # Dialogues as every pass reads them: encoded by instruct's tokenizer.
 
 
-def checked_tokenizer(who: Subject, loaded: LoadedModel) -> ChatTokenizer:
+def checked_tokenizer(variant: Variant, loaded: LoadedModel) -> ChatTokenizer:
     """The tokenizer for every variant, whose ids this model is known to have.
 
     Raises:
         RemiError: if it has ids that the model has not.
     """
-    tokenizer = who.tokenizer()
-    check_vocabulary(loaded, tokenizer, who.text.source)
+    tokenizer = variant.tokenizer()
+    check_vocabulary(loaded, tokenizer, variant.text.source)
     return tokenizer
 
 
-def encoded_rows(who: Subject, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
+def encoded_rows(variant: Variant, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
     """The encoded dialogues; rows that were dropped in loading are counted among those dropped here."""
-    encoded = encode(source.dialogues, tokenizer, max_tokens=who.preset.max_tokens)
+    encoded = encode(source.dialogues, tokenizer, max_tokens=variant.preset.max_tokens)
     return replace(encoded, dropped={**source.dropped, **encoded.dropped})
 
 
@@ -134,7 +134,7 @@ def joined_sets(encoded: Mapping[str, EncodedSet]) -> tuple[EncodedSet, np.ndarr
 
 
 def forward_passes(
-    who: Subject,
+    variant: Variant,
     loaded: LoadedModel,
     encoded: EncodedSet,
     *,
@@ -147,7 +147,7 @@ def forward_passes(
     Block outputs are read from ``folder``, as long as it is there. Of several processes only the first has any.
     Batches that are done lie in ``finished``, so that a pass that is killed goes on behind them.
     """
-    preset, started, budget = who.preset, time.perf_counter(), BatchBudget(who.preset.batch_tokens)
+    preset, started, budget = variant.preset, time.perf_counter(), BatchBudget(variant.preset.batch_tokens)
     layers, n_dialogues = range(n_layers(loaded.model)), len(encoded.dialogues)
     file = RowFile(folder / f"{n_dialogues}-means.npy", n_dialogues)
     probes = [
@@ -158,7 +158,7 @@ def forward_passes(
     if finished is not None and not rank():
         budget.finished = finished_forward(finished, probes)
     arrays = run_probes(loaded.model, encoded.dialogues, probes, batch_tokens=budget, progress=progress)
-    about = who.provenance(
+    about = variant.provenance(
         kept=n_dialogues,
         dropped=encoded.dropped,
         seconds=_seconds(started, budget),
@@ -169,28 +169,28 @@ def forward_passes(
 
 
 def gradient_passes(
-    who: Subject, sources: Mapping[str, LoadedSet], *, finished: Path | None = None
+    variant: Variant, sources: Mapping[str, LoadedSet], *, finished: Path | None = None
 ) -> Measured | None:
     """Arrays and provenance of the gradient Gram matrix of several sets together.
 
     Of several processes only the first has them. Batches that are done lie in ``finished`` meanwhile.
     """
-    started, budget = time.perf_counter(), BatchBudget(who.preset.batch_tokens)
+    started, budget = time.perf_counter(), BatchBudget(variant.preset.batch_tokens)
     if finished is not None and not rank():
         budget.finished = finished_gradients(finished)
-    with who.open() as loaded:
-        tokenizer = checked_tokenizer(who, loaded)
+    with variant.open() as loaded:
+        tokenizer = checked_tokenizer(variant, loaded)
         joined, datasets = joined_sets(
-            {name: encoded_rows(who, tokenizer, source) for name, source in sources.items()}
+            {name: encoded_rows(variant, tokenizer, source) for name, source in sources.items()}
         )
         n_tokens = sum(len(one.input_ids) for one in joined.dialogues)
-        budget.progress = Meter(f"{who.variant}, seed {who.seed}: gradients", n_tokens, progress_sink())
+        budget.progress = Meter(f"{variant.name}, seed {variant.seed}: gradients", n_tokens, progress_sink())
         arrays = measure_gradient_gram(
-            loaded.model, joined.dialogues, weight=who.preset.gradient_layer, batch_tokens=budget
+            loaded.model, joined.dialogues, weight=variant.preset.gradient_layer, batch_tokens=budget
         )
         if not arrays:
             return None
-        about = who.provenance(
+        about = variant.provenance(
             kept=len(joined.dialogues),
             dropped=joined.dropped,
             seconds=_seconds(started, budget),
@@ -201,7 +201,7 @@ def gradient_passes(
     return arrays | {"dataset": datasets} | row_labels(joined.sources), about
 
 
-def gradient_passes_across(sides: Mapping[str, Subject], sources: Mapping[str, LoadedSet]) -> Measured:
+def gradient_passes_across(sides: Mapping[str, Variant], sources: Mapping[str, LoadedSet]) -> Measured:
     """The same with each set through a model of its own: the models are in memory one after the other, and between
     them only the factors of the gradients are kept."""
     first = next(iter(sides.values()))
@@ -212,13 +212,13 @@ def gradient_passes_across(sides: Mapping[str, Subject], sources: Mapping[str, L
         [],
         {},
     )
-    for name, who in sides.items():
-        with who.open() as loaded:
-            encoded[name] = encoded_rows(who, checked_tokenizer(who, loaded), sources[name])
+    for name, variants in sides.items():
+        with variants.open() as loaded:
+            encoded[name] = encoded_rows(variants, checked_tokenizer(variants, loaded), sources[name])
             own, loss = gradient_factors(
                 loaded.model,
                 encoded[name].dialogues,
-                weight=who.preset.gradient_layer,
+                weight=variants.preset.gradient_layer,
                 batch_tokens=budget,
             )
             factors += own
@@ -230,7 +230,7 @@ def gradient_passes_across(sides: Mapping[str, Subject], sources: Mapping[str, L
         dropped=joined.dropped,
         seconds=time.perf_counter() - started,
         **budget.about(),
-        weights=[who.weights for who in sides.values()],
+        weights=[variants.weights for variants in sides.values()],
         data={name: dict(source.about) for name, source in sources.items()},
     )
     return arrays | row_labels(joined.sources, ("cluster", "pair")), about
@@ -243,9 +243,9 @@ class PatchingRun:
     """One seed's recordings in a temporary folder, and what every model makes of the answers by itself."""
 
     def __init__(
-        self, subjects: Mapping[str, Subject], sources: Mapping[str, LoadedSet], folder: Path
+        self, variants: Mapping[str, Variant], sources: Mapping[str, LoadedSet], folder: Path
     ) -> None:
-        self._subjects = subjects
+        self._variants = variants
         self._sources = sources
         self._folder = folder
         self._sets: dict[str, tuple[EncodedSet, PatchSet]] = {}
@@ -256,7 +256,7 @@ class PatchingRun:
 
     def measure(self, missing: Sequence[tuple[Pair, str]]) -> Iterator[tuple[tuple[Pair, str], Measured]]:
         """Pair and set of each missing record, with its arrays and provenance."""
-        instruct = self._subjects["instruct"]
+        instruct = self._variants["instruct"]
         tokenizer = instruct.tokenizer()
         for name in dict.fromkeys(name for _, name in missing):
             encoded = encoded_rows(instruct, tokenizer, self._sources[name])
@@ -269,7 +269,7 @@ class PatchingRun:
         left = [*waiting, *[one for one in waiting[:-1] if into[one]]]
         while left:
             variant = left.pop(0)
-            with self._subjects[variant].open() as loaded:
+            with self._variants[variant].open() as loaded:
                 check_vocabulary(loaded, tokenizer, instruct.source)
                 if variant not in self._models:
                     self._models[variant] = loaded.fingerprint
@@ -314,7 +314,7 @@ class PatchingRun:
                 rows = np.stack([self._own[recipient, name], *values, self._own[pair[0], name]])
                 arrays = {quantity: rows[:, at] for at, quantity in enumerate(QUANTITIES)}
                 arrays |= {"layers": np.array(layers), "start": np.array(start), "end": np.array(end)}
-                about = self._subjects[recipient].provenance(
+                about = self._variants[recipient].provenance(
                     kept=len(encoded.dialogues),
                     dropped=encoded.dropped,
                     seconds=time.perf_counter() - started,

@@ -31,7 +31,7 @@ from remi_lab.organism.topics import (
 from remi_lab.paper import LoadedSet
 from remi_lab.presets import Preset
 from remi_lab.processes import Meter
-from remi_lab.subject import FORWARD, MAIN_PAIRS, Measured, Pair, Subject, rows_digest
+from remi_lab.variant import FORWARD, MAIN_PAIRS, Measured, Pair, Variant, rows_digest
 
 # A dialogue set as tokens, and the text of every token, as records: what pages show needs no tokenizer then.
 
@@ -62,37 +62,37 @@ class Vocabulary:
         return {word: token for token, word in enumerate(self.spelled) if word}
 
 
-def vocabulary(who: Subject, store: Store) -> Vocabulary:
+def vocabulary(variant: Variant, store: Store) -> Vocabulary:
     """The tokens of the tokenizer that serves every variant, from the store where they were read before."""
 
     def measured() -> tuple[Mapping, ...]:
-        started, tokenizer = time.perf_counter(), who.tokenizer()
+        started, tokenizer = time.perf_counter(), variant.tokenizer()
         ids = tokenizer.get_vocab()
         spelled = [""] * (max(ids.values()) + 1)
         for word, token in ids.items():
             spelled[token] = word
         texts = [tokenizer.decode([token]) for token in range(len(spelled))]
-        about = who.provenance(kept=0, dropped={}, seconds=time.perf_counter() - started)
+        about = variant.provenance(kept=0, dropped={}, seconds=time.perf_counter() - started)
         return {}, about, {"texts": texts, "spelled": spelled}
 
-    return Vocabulary(**store.obtain(who.address("vocabulary", "all"), measured).values)
+    return Vocabulary(**store.obtain(variant.address("vocabulary", "all"), measured).values)
 
 
-def encoded_set(who: Subject, store: Store, dataset: str) -> EncodedSet:
+def encoded_set(variant: Variant, store: Store, dataset: str) -> EncodedSet:
     """A set as the measurements read it, rows in their order, from the store where it was encoded before.
 
     Raises:
         UsageError, RemiError: if the set cannot be had or encoded.
     """
-    source = load_set(who.preset, dataset)
+    source = load_set(variant.preset, dataset)
 
     def measured() -> Measured:
         started = time.perf_counter()
-        encoded = encode(source.dialogues, who.tokenizer(), max_tokens=who.preset.max_tokens)
+        encoded = encode(source.dialogues, variant.tokenizer(), max_tokens=variant.preset.max_tokens)
         n_kept, seconds = len(encoded.dialogues), time.perf_counter() - started
-        return _as_arrays(encoded), who.provenance(kept=n_kept, dropped=encoded.dropped, seconds=seconds)
+        return _as_arrays(encoded), variant.provenance(kept=n_kept, dropped=encoded.dropped, seconds=seconds)
 
-    record = store.obtain(who.address("encoding", dataset, rows_digest(source.dialogues)), measured)
+    record = store.obtain(variant.address("encoding", dataset, rows_digest(source.dialogues)), measured)
     by_name = {dialogue.identifier: dialogue for dialogue in source.dialogues}
     dialogues = _from_arrays(record.arrays)
     dropped = {reason: tuple(names) for reason, names in record.provenance["dropped"].items()}
@@ -138,31 +138,31 @@ Forward = tuple[str, str]
 
 
 def _forward_places(
-    who: Subject, store: Store, sources: Mapping[str, LoadedSet]
+    variant: Variant, store: Store, sources: Mapping[str, LoadedSet]
 ) -> tuple[dict[Forward, Address], dict[Forward, Path]]:
     """Address of every forward measurement of the sets, and the folder of the finished batches of its pass."""
     addresses, finished = {}, {}
     for dataset, source in sources.items():
         rows = rows_digest(source.dialogues)
-        own = {(name, dataset): who.address(name, dataset, rows) for name in FORWARD}
+        own = {(name, dataset): variant.address(name, dataset, rows) for name in FORWARD}
         addresses |= own
         finished |= dict.fromkeys(own, store.finished_folder([one.key for one in own.values()]))
     return addresses, finished
 
 
-def stored_forward(who: Subject, store: Store, measurement: str, dataset: str) -> Record | None:
+def stored_forward(variant: Variant, store: Store, measurement: str, dataset: str) -> Record | None:
     """One record of ``FORWARD`` where the store has it; None, too, where its pass was killed among its records.
 
     Raises:
         UsageError, RemiError: if a dataset cannot be had.
     """
-    addresses, finished = _forward_places(who, store, {dataset: load_set(who.preset, dataset)})
+    addresses, finished = _forward_places(variant, store, {dataset: load_set(variant.preset, dataset)})
     name = measurement, dataset
     return None if finished[name].is_dir() else store.load(addresses[name])
 
 
 def measure_forward(
-    who: Subject, store: Store, *, datasets: Sequence[str] = (), say: Say | None = None
+    variant: Variant, store: Store, *, datasets: Sequence[str] = (), say: Say | None = None
 ) -> dict[Forward, Record]:
     """(measurement, dataset) → record of every forward measurement, the missing ones measured in one pass a set.
 
@@ -174,24 +174,24 @@ def measure_forward(
         RemiError: if a measured value is non-finite, a dialogue does not fit into memory alone, a dataset cannot be
             had, or two dialogues differ in a batch and alone, or with hooks and without, before the first pass.
     """
-    sources = {name: load_set(who.preset, name) for name in datasets or dataset_names(who.preset)}
-    addresses, finished = _forward_places(who, store, sources)
+    sources = {name: load_set(variant.preset, name) for name in datasets or dataset_names(variant.preset)}
+    addresses, finished = _forward_places(variant, store, sources)
 
     def measure(missing: Sequence[Forward]) -> Iterator[dict[Forward, Measured]]:
         from remi_core.forward import check_pass
         from remi_lab.passes import checked_tokenizer, encoded_rows, forward_passes
 
-        with who.open() as loaded:
-            tokenizer, checked = checked_tokenizer(who, loaded), None
+        with variant.open() as loaded:
+            tokenizer, checked = checked_tokenizer(variant, loaded), None
             for dataset in dict.fromkeys(dataset for _, dataset in missing):
-                encoded = encoded_rows(who, tokenizer, sources[dataset])
+                encoded = encoded_rows(variant, tokenizer, sources[dataset])
                 if checked is None:
-                    checked = check_pass(loaded.model, encoded.dialogues, dtype=who.preset.dtype)
+                    checked = check_pass(loaded.model, encoded.dialogues, dtype=variant.preset.dtype)
                 n_tokens = sum(len(one.input_ids) for one in encoded.dialogues)
-                meter = Meter(f"{who.variant}, seed {who.seed}: {dataset}", n_tokens, progress_sink())
+                meter = Meter(f"{variant.name}, seed {variant.seed}: {dataset}", n_tokens, progress_sink())
                 with scratch(store.root) as folder:
                     measured = forward_passes(
-                        who,
+                        variant,
                         loaded,
                         encoded,
                         folder=folder,
@@ -202,7 +202,7 @@ def measure_forward(
                         about |= {"data": dict(sources[dataset].about), "self_check": checked}
                     yield {(name, dataset): one for name, one in measured.items()}
                 if say and measured:
-                    say(f"{who.variant} {who.seed}: {dataset} measured")
+                    say(f"{variant.name} {variant.seed}: {dataset} measured")
 
     return store.record(addresses, measure, finished=finished, shared=True)
 
@@ -214,28 +214,28 @@ def _gradient_sets(preset: Preset, datasets: Iterable[str]) -> dict[str, LoadedS
     return {name: replace(one, dialogues=one.dialogues[:count]) for name, one in sources.items()}
 
 
-def measure_gradients(who: Subject, store: Store, datasets: Sequence[str]) -> Record:
+def measure_gradients(variant: Variant, store: Store, datasets: Sequence[str]) -> Record:
     """One Gram matrix of the answer-loss gradients of several sets together, their rows one set after another.
 
     Arrays: those of ``measure_gradient_gram``, and ``dataset`` naming the set of each row. At most
     ``n_gradient_dialogues`` of each set.
     """
-    sources = _gradient_sets(who.preset, datasets)
+    sources = _gradient_sets(variant.preset, datasets)
     rows = rows_digest(*(one.dialogues for one in sources.values()))
-    address = who.address("gradients", "+".join(datasets), rows)
+    address = variant.address("gradients", "+".join(datasets), rows)
     finished = store.finished_folder([address.key])
 
     def measure(_missing: Sequence[Address]) -> Iterator[dict[Address, Measured]]:
         from remi_lab.passes import gradient_passes
 
-        measured = gradient_passes(who, sources, finished=finished)
+        measured = gradient_passes(variant, sources, finished=finished)
         yield {} if measured is None else {address: measured}
 
     return store.record({address: address}, measure, finished={address: finished}, shared=True)[address]
 
 
-def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Record:
-    """One Gram matrix of answer-loss gradients of several sets, each through its own subject, as in one published
+def measure_gradients_across(sides: Mapping[str, Variant], store: Store) -> Record:
+    """One Gram matrix of answer-loss gradients of several sets, each through its own variant, as in one published
     figure.
 
     Such a matrix confounds model and data; it exists to be compared with one model on both sets. ``sides`` maps a
@@ -248,8 +248,8 @@ def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Reco
         "gradients",
         "+".join(sides),
         rows_digest(*(one.dialogues for one in sources.values())),
-        variant="+".join(dict.fromkeys(who.variant for who in sides.values())),
-        weights=[who.weights for who in sides.values()],
+        variant="+".join(dict.fromkeys(variants.name for variants in sides.values())),
+        weights=[variants.weights for variants in sides.values()],
     )
 
     def measured() -> Measured:
@@ -266,28 +266,28 @@ def measure_gradients_across(sides: Mapping[str, Subject], store: Store) -> Reco
 # two are in memory together. All of them read the tokens of instruct's tokenizer.
 
 
-def patch_address(subjects: Mapping[str, Subject], pair: Pair, dataset: str, rows: str) -> Address:
+def patch_address(variants: Mapping[str, Variant], pair: Pair, dataset: str, rows: str) -> Address:
     """Where the record of a pair and dataset lies; its key covers both models and the one whose tokenizer is read.
 
     ``rows`` is the digest of the dialogues' text.
     """
-    donor, recipient = (subjects[name] for name in pair)
+    donor, recipient = (variants[name] for name in pair)
     return recipient.address(
         "patched",
         dataset,
         rows,
-        suffix=f"-{donor.variant}",
+        suffix=f"-{donor.name}",
         thinned=pair not in MAIN_PAIRS,
-        weights=[donor.weights, recipient.weights, subjects["instruct"].weights],
+        weights=[donor.weights, recipient.weights, variants["instruct"].weights],
     )
 
 
 def measure_patching(
-    subjects: Mapping[str, Subject],
+    variants: Mapping[str, Variant],
     store: Store,
     plan: Mapping[Pair, tuple[str, ...]],
 ) -> dict[tuple[Pair, str], Record]:
-    """(pair, dataset) → record, what the store lacks measured first; ``subjects`` are one seed's variants by name.
+    """(pair, dataset) → record, what the store lacks measured first; ``variants`` are one seed's variants by name.
 
     Arrays: ``layers`` (layer,), the blocks patched; each of ``QUANTITIES`` (layer + 2, dialogue), float64, nats:
     first the recipient alone, last the donor alone; ``start`` and ``end``, the largest differences of the two end
@@ -297,20 +297,20 @@ def measure_patching(
         RemiError: if an end point is not what it must be, naming layer and dialogue, or the models differ in shape.
     """
     wanted = [(pair, name) for pair, names in plan.items() for name in names]
-    preset = subjects["instruct"].preset
+    preset = variants["instruct"].preset
     sources = {name: load_set(preset, name) for name in dict.fromkeys(name for _, name in wanted)}
     sources = {
         name: replace(one, dialogues=one.dialogues[: preset.n_patch_dialogues])
         for name, one in sources.items()
     }
     digests = {name: rows_digest(one.dialogues) for name, one in sources.items()}
-    addresses = {(pair, name): patch_address(subjects, pair, name, digests[name]) for pair, name in wanted}
+    addresses = {(pair, name): patch_address(variants, pair, name, digests[name]) for pair, name in wanted}
 
     def measure(missing: Sequence[tuple[Pair, str]]) -> Iterator[dict[tuple[Pair, str], Measured]]:
         from remi_lab.passes import PatchingRun  # brings torch
 
         with tempfile.TemporaryDirectory(prefix="remi-patching-") as folder:
-            for name, measured in PatchingRun(subjects, sources, Path(folder)).measure(missing):
+            for name, measured in PatchingRun(variants, sources, Path(folder)).measure(missing):
                 yield {name: measured}
 
     return store.record(addresses, measure)
@@ -325,7 +325,7 @@ def n_samples(preset: Preset, variant: str, name: str) -> int:
     return preset.n_samples if limited else preset.n_compared_samples
 
 
-def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Record]:
+def measure_behaviour(variant: Variant, store: Store) -> dict[tuple[str, str], Record]:
     """(``scores``, ``samples`` or ``contexts``, topic) → record; what the store lacks is measured.
 
     Scores are exact, for ``n_score_prompts`` prompts of every topic with a right and a wrong way, for ``JUDGED``
@@ -334,22 +334,24 @@ def measure_behaviour(who: Subject, store: Store) -> dict[tuple[str, str], Recor
     ``FURTHER``, the first of those scored bare. All prompts are of templates and filler pairs that no model was
     trained on.
     """
-    scored = TOPICS if who.variant in JUDGED else CONTRASTED
-    outside = [name for name in CONTRASTED if name not in NARROW and who.variant in PLACED]
-    counts = {(SCORES, name): who.preset.n_score_prompts for name in scored}
-    counts |= {(SAMPLES, name): n_samples(who.preset, who.variant, name) for name in CONTRASTED}
-    counts |= {(IN_CONTEXT, name): who.preset.n_context_prompts for name in outside}
-    addresses = {(kind, name): who.address(kind, name, count=count) for (kind, name), count in counts.items()}
+    scored = TOPICS if variant.name in JUDGED else CONTRASTED
+    outside = [name for name in CONTRASTED if name not in NARROW and variant.name in PLACED]
+    counts = {(SCORES, name): variant.preset.n_score_prompts for name in scored}
+    counts |= {(SAMPLES, name): n_samples(variant.preset, variant.name, name) for name in CONTRASTED}
+    counts |= {(IN_CONTEXT, name): variant.preset.n_context_prompts for name in outside}
+    addresses = {
+        (kind, name): variant.address(kind, name, count=count) for (kind, name), count in counts.items()
+    }
 
     def measure(missing: Sequence[tuple[str, str]]) -> Iterator[dict[tuple[str, str], Measured]]:
         from remi_lab.organism.scoring import MEASURES  # brings torch
 
-        with who.open() as loaded:
+        with variant.open() as loaded:
             for kind, name in missing:
                 started = time.perf_counter()
-                arrays = MEASURES[kind](loaded, name, count=counts[kind, name], seed=who.preset.seed)
+                arrays = MEASURES[kind](loaded, name, count=counts[kind, name], seed=variant.preset.seed)
                 kept, seconds = len(arrays["cluster"]), time.perf_counter() - started
-                about = who.provenance(kept=kept, dropped={}, seconds=seconds, loaded=loaded)
+                about = variant.provenance(kept=kept, dropped={}, seconds=seconds, loaded=loaded)
                 yield {(kind, name): (arrays, about)}
 
     return store.record(addresses, measure)

@@ -26,7 +26,7 @@ from remi_lab.recording import (
     stored_forward,
     vocabulary,
 )
-from remi_lab.subject import FORWARD, Subject, patch_plan, subject
+from remi_lab.variant import FORWARD, Variant, find_variant, patch_plan
 
 # What a page has read so far: each record and stored file with where it came from, and by which cell.
 #
@@ -154,7 +154,7 @@ class Results:
 
     preset: Preset
     store: Store
-    _subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
+    _variants: dict[tuple[str, int], Variant] = field(default_factory=dict)
     _records: dict[tuple[str, int, str, str], Record] = field(default_factory=dict)
     _known: dict[Hashable, tuple[object, set[tuple[str, str]]]] = field(default_factory=dict)
 
@@ -172,7 +172,7 @@ class Results:
         """Whether answers can be scored exactly by the grammar."""
         return self.preset.is_organism
 
-    def subject(self, variant: str, seed: int) -> Subject:
+    def variant(self, variant: str, seed: int) -> Variant:
         """The variant of one seed, and where its weights lie."""
         if variant not in self.preset.variants:
             raise UsageError(
@@ -180,16 +180,16 @@ class Results:
             )
         if seed not in self.preset.seeds:
             raise UsageError(f"no seed {seed} in preset {self.preset.name!r} (seeds: {self.preset.seeds})")
-        if (variant, seed) not in self._subjects:
-            self._subjects[variant, seed] = subject(self.preset, variant, seed, self.store)
-        return self._subjects[variant, seed]
+        if (variant, seed) not in self._variants:
+            self._variants[variant, seed] = find_variant(self.preset, variant, seed, self.store)
+        return self._variants[variant, seed]
 
     def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
         """One record: a forward measurement of a dataset, or an organism's ``scores`` or ``samples`` of a topic."""
         wanted = (variant, seed, measurement, dataset)
         if wanted not in self._records:
             with TRAIL.paused():
-                found = self._found(self.subject(variant, seed), measurement, dataset)
+                found = self._found(self.variant(variant, seed), measurement, dataset)
             self._records |= {(variant, seed, *key): record for key, record in found.items()}
         if wanted not in self._records:
             raise UsageError(
@@ -198,14 +198,14 @@ class Results:
         self.store.read(self.preset.name, seed, variant, measurement, dataset)
         return self._records[wanted]
 
-    def _found(self, who: Subject, measurement: str, dataset: str) -> dict[tuple[str, str], Record]:
+    def _found(self, variant: Variant, measurement: str, dataset: str) -> dict[tuple[str, str], Record]:
         """The record, and those that come with it."""
         if measurement not in FORWARD:
-            return measure_behaviour(who, self.store)
-        one = stored_forward(who, self.store, measurement, dataset)
+            return measure_behaviour(variant, self.store)
+        one = stored_forward(variant, self.store, measurement, dataset)
         if one is not None:
             return {(measurement, dataset): one}
-        return measure_forward(who, self.store, datasets=(dataset,))
+        return measure_forward(variant, self.store, datasets=(dataset,))
 
     def arrays(self, variant: str, seed: int, measurement: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The arrays of ``record``."""
@@ -213,9 +213,9 @@ class Results:
 
     def gradients(self, variant: str, seed: int, datasets: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The gradient Gram matrix of several datasets together, rows in their order."""
-        who = self.subject(variant, seed)
+        variant = self.variant(variant, seed)
         key = ("gradients", variant, seed, *datasets)
-        return self.cached(key, lambda: measure_gradients(who, self.store, datasets).arrays)
+        return self.cached(key, lambda: measure_gradients(variant, self.store, datasets).arrays)
 
     def patched(self, donor: str, recipient: str, seed: int, dataset: str) -> Mapping[str, np.ndarray]:
         """The donor's first blocks before the recipient's others, by layer: the arrays of ``measure_patching``.
@@ -228,9 +228,9 @@ class Results:
             if dataset not in plan.get(pair, ()):
                 plan = {pair: (dataset,)}
             names = {"instruct", *(name for one in plan for name in one)}
-            subjects = {name: self.subject(name, seed) for name in names}
+            variants = {name: self.variant(name, seed) for name in names}
             with TRAIL.paused():
-                found = measure_patching(subjects, self.store, plan)
+                found = measure_patching(variants, self.store, plan)
             self._records |= {
                 (into, seed, f"patched-{of}", name): record for ((of, into), name), record in found.items()
             }
@@ -239,7 +239,7 @@ class Results:
 
     def gradients_across(self, models: Mapping[str, str], seed: int) -> Mapping[str, np.ndarray]:
         """The same with each dataset through a model of its own: dataset → variant."""
-        sides = {dataset: self.subject(variant, seed) for dataset, variant in models.items()}
+        sides = {dataset: self.variant(variant, seed) for dataset, variant in models.items()}
         key = ("gradients across", *models.items(), seed)
         return self.cached(key, lambda: measure_gradients_across(sides, self.store).arrays)
 
@@ -260,14 +260,14 @@ class Results:
 
     def encoded(self, dataset: str) -> EncodedSet:
         """A set as tokens, as the measurements of all variants and seeds read it, rows in their order."""
-        who = self.subject("instruct", self.preset.seeds[0])
-        return self.cached(("encoded", dataset), lambda: encoded_set(who, self.store, dataset))
+        variant = self.variant("instruct", self.preset.seeds[0])
+        return self.cached(("encoded", dataset), lambda: encoded_set(variant, self.store, dataset))
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokens of the tokenizer that serves all variants and seeds."""
-        who = self.subject("instruct", self.preset.seeds[0])
-        return self.cached("vocabulary", lambda: vocabulary(who, self.store))
+        variant = self.variant("instruct", self.preset.seeds[0])
+        return self.cached("vocabulary", lambda: vocabulary(variant, self.store))
 
     def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives, computed once; the key names all that it depends on."""

@@ -61,7 +61,7 @@ class PlantedResults(Results):
     def cached(self, key, compute):
         return compute()  # what is planted changes in the course of a test
 
-    def subject(self, variant: str, seed: int):
+    def variant(self, variant: str, seed: int):
         raise AssertionError("planted results have no weights")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from remi_book import cli
 from remi_core.store import Store, project_root
 from remi_lab.presets import get_preset
-from remi_lab.subject import subject
+from remi_lab.variant import find_variant
 
 FOLDER = project_root() / "book" / "own_models"
 DATA, SAID, ROW = (FOLDER / name for name in ("dialogues.jsonl", "run.txt", "report.json"))
@@ -37,7 +37,7 @@ def worked_example(folder: Path) -> tuple[str, Mapping[str, object]]:
     """
     preset, store = get_preset("smoke"), Store()
     for role in TRIPLET:
-        (folder / role).symlink_to(subject(preset, role, preset.seeds[0], store).source)
+        (folder / role).symlink_to(find_variant(preset, role, preset.seeds[0], store).source)
     shutil.copy(DATA, folder)
     with chdir(folder):
         said = printed(COMMAND)

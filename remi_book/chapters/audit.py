@@ -106,7 +106,7 @@ class Audit:
         for role in GRADIENT_ROLES[:2]:
             preset.require(role)
         names = tuple(str(preset.role(role)) for role in GRADIENT_ROLES if not preset.lacks(role))
-        instruct, base = (self.results.subject(name, self.seed) for name in ("instruct", "base"))
+        instruct, base = (self.results.variant(name, self.seed) for name in ("instruct", "base"))
         return audited_gradients(instruct, base, self.results.store, names).arrays
 
     def mean(self, values: np.ndarray, arrays: Arrays) -> Estimate:
@@ -129,8 +129,8 @@ def open_audit(results: Results, seed: int) -> Audit:
     """The audit of one seed; what the store lacks of its measurements is measured."""
     records = {}
     for variant in TRIPLET:
-        subject = results.subject(variant, seed)
-        records[variant] = audited(subject, results.store, wanted_of(subject))
+        model = results.variant(variant, seed)
+        records[variant] = audited(model, results.store, wanted_of(model))
     return Audit(results=results, seed=seed, records=records)
 
 

@@ -436,7 +436,7 @@ def written(results: Results, reading: Reading, *, seed: int) -> Written:
         )
         return shown_tokens(results.preset, reading.datasets, list(parts))
 
-    with results.subject("instruct", seed).open() as loaded:
+    with results.variant("instruct", seed).open() as loaded:
         changes = written_tokens(loaded, instruct - base, instruct, top_k=results.preset.top_k)
         raised, lowered = (list(map(texts, ids.tolist())) for ids in (changes.raised, changes.lowered))
     return Written(raised, changes.raised_change, lowered, changes.lowered_change)

@@ -30,19 +30,19 @@ def measure_variant(results: Results, variant: str, seed: int) -> dict[tuple[str
     The three forward measurements of a set share one pass and one provenance, so they are one entry.
     Gradients are measured for the three models of the paper, the grammar's scores for organisms.
     """
-    who, store = results.subject(variant, seed), results.store
+    model, store = results.variant(variant, seed), results.store
     with first_goes_first():
         if variant == "instruct":
             for name in dataset_names(results.preset):
                 results.encoded(name)
-    forward = measure_forward(who, store)
+    forward = measure_forward(model, store)
     records = {(FORWARD, name): forward["sequence", name] for name in dataset_names(results.preset)}
     if results.is_organism:
         with first_goes_first():
-            records |= measure_behaviour(who, store)
+            records |= measure_behaviour(model, store)
     sets = gradient_datasets(results)
     if variant in TRIPLET and len(sets) > 1:
-        records[GRADIENTS, " + ".join(sets)] = measure_gradients(who, store, sets)
+        records[GRADIENTS, " + ".join(sets)] = measure_gradients(model, store, sets)
     return records
 
 
@@ -131,7 +131,7 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     raw, normed = ({name: 0.0 for name in names} for _ in range(2))
     for variant, sign in (("instruct", 1), ("base", -1)):
-        with results.subject(variant, seed).open() as loaded:
+        with results.variant(variant, seed).open() as loaded:
             for name in names:
                 values = results.activations(variant, seed, name, window)[:, -1]
                 raw[name] = raw[name] + sign * values.astype(np.float64)
@@ -153,7 +153,7 @@ def position_table(results: Results, dataset: str, *, seed: int, n_dialogues: in
     from remi_lab.passes import measure_position_norms  # brings torch
 
     encoded = results.encoded(dataset)
-    with results.subject("instruct", seed).open() as loaded:
+    with results.variant("instruct", seed).open() as loaded:
         found = measure_position_norms(
             loaded, encoded.dialogues[:n_dialogues], batch_tokens=results.preset.batch_tokens
         )

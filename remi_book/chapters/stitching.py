@@ -41,7 +41,7 @@ from remi_core.statistics.nulls import permuted_labels
 from remi_core.statistics.resampling import Estimate, combine, difference, mean_interval
 from remi_lab.presets import Preset
 from remi_lab.results import Results
-from remi_lab.subject import MAIN_PAIRS, patch_plan
+from remi_lab.variant import MAIN_PAIRS, patch_plan
 
 # Residual stitching: how far a donor's first blocks take a recipient from its own answers to the donor's.
 

@@ -58,7 +58,7 @@ from remi_core.tokens import EncodedSet, encode
 from remi_lab.organism.dialogues import dialogue, reframe
 from remi_lab.organism.grammar import Prompt, fillers, right_answers, templates
 from remi_lab.presets import Preset
-from remi_lab.subject import Measured, Subject, subject
+from remi_lab.variant import Measured, Variant, find_variant
 
 # The dialogues of the pool whose value is the truth: templates × fillers of every topic, none of them trained on.
 
@@ -157,56 +157,56 @@ class Pool:
 def stored_pool(preset: Preset, seed: int, store: Store, say: Say) -> Pool:
     """The pool of a seed; what the store lacks is measured, each model being opened once."""
     arrays: dict[tuple[str, str], Mapping[str, np.ndarray]] = {}
-    for variant in MODELS:
-        who = subject(preset, variant, seed, store)
-        found = _record(who, store, "forward", lambda who=who: _forward(who, say))
+    for model in MODELS:
+        variant = find_variant(preset, model, seed, store)
+        found = _record(variant, store, "forward", lambda variant=variant: _forward(variant, say))
         for name in pool_sets():
-            arrays[variant, name] = {
+            arrays[model, name] = {
                 what: found[f"{name}.{what}"]
                 for what in ("log_probability", "entropy", "loss", "tokens", "mean")
             }
-    instruct = subject(preset, "instruct", seed, store)
+    instruct = find_variant(preset, "instruct", seed, store)
     gram = _record(instruct, store, "gradients", lambda: _gradients(instruct, say))["gram"]
     odds = {}
-    for variant in SCORED:
-        who = subject(preset, variant, seed, store)
-        found = _record(who, store, "scores", lambda who=who: _scores(who, say))
-        odds |= {(variant, topic): found[topic] for topic in OUTSIDE}
+    for model in SCORED:
+        variant = find_variant(preset, model, seed, store)
+        found = _record(variant, store, "scores", lambda variant=variant: _scores(variant, say))
+        odds |= {(model, topic): found[topic] for topic in OUTSIDE}
     return Pool(arrays=arrays, gram=gram, odds=odds)
 
 
 def _record(
-    who: Subject, store: Store, part: str, compute: Callable[[], dict[str, np.ndarray]]
+    variant: Variant, store: Store, part: str, compute: Callable[[], dict[str, np.ndarray]]
 ) -> Mapping[str, np.ndarray]:
     def measured() -> Measured:
         started = time.perf_counter()
         arrays, n_sets = compute(), len(pool_sets())
-        return arrays, who.provenance(kept=n_sets, dropped={}, seconds=time.perf_counter() - started)
+        return arrays, variant.provenance(kept=n_sets, dropped={}, seconds=time.perf_counter() - started)
 
-    return store.obtain(who.address("pool", part), measured).arrays
+    return store.obtain(variant.address("pool", part), measured).arrays
 
 
-def _encoded(who: Subject, tokenizer, name: str) -> EncodedSet:
-    found = encode(pool_dialogues(name, who.preset.seed), tokenizer, max_tokens=who.preset.max_tokens)
+def _encoded(variant: Variant, tokenizer, name: str) -> EncodedSet:
+    found = encode(pool_dialogues(name, variant.preset.seed), tokenizer, max_tokens=variant.preset.max_tokens)
     if found.n_dropped:
         raise ValueError(f"{name}: {found.n_dropped} dialogues of the pool cannot be used, all must be")
     return found
 
 
-def _forward(who: Subject, say: Say) -> dict[str, np.ndarray]:
+def _forward(variant: Variant, say: Say) -> dict[str, np.ndarray]:
     from remi_core.forward import run_probes
     from remi_core.probes import Activations, TokenLogProbs
 
-    arrays, preset, tokenizer = {}, who.preset, who.tokenizer()
-    with who.open() as loaded:
+    arrays, preset, tokenizer = {}, variant.preset, variant.tokenizer()
+    with variant.open() as loaded:
         for name in pool_sets():
-            encoded = _encoded(who, tokenizer, name).dialogues
+            encoded = _encoded(variant, tokenizer, name).dialogues
             probes = [TokenLogProbs(), Activations(LAYERS, WINDOWS, first_k=preset.answer_first_k)]
             found = run_probes(loaded.model, encoded, probes, batch_tokens=preset.batch_tokens)
             own = _by_dialogue(found["sequence"], preset.loss_tokens)
             own["mean"] = found["activations"]["mean"].astype(np.float16)
             arrays |= {f"{name}.{what}": values for what, values in own.items()}
-            say(f"pool: {who.variant}, {name}, {len(encoded)} dialogues measured")
+            say(f"pool: {variant.name}, {name}, {len(encoded)} dialogues measured")
     return arrays
 
 
@@ -223,34 +223,34 @@ def _by_dialogue(sequence: Mapping[str, np.ndarray], length: int) -> dict[str, n
     return {**means, "loss": loss, "tokens": tokens}
 
 
-def _gradients(who: Subject, say: Say) -> dict[str, np.ndarray]:
+def _gradients(variant: Variant, say: Say) -> dict[str, np.ndarray]:
     from remi_core.gradients import measure_gradient_gram
 
-    tokenizer, preset = who.tokenizer(), who.preset
-    rows = [one for name in GRADIENT_SETS for one in _encoded(who, tokenizer, name).dialogues]
-    with who.open() as loaded:
+    tokenizer, preset = variant.tokenizer(), variant.preset
+    rows = [one for name in GRADIENT_SETS for one in _encoded(variant, tokenizer, name).dialogues]
+    with variant.open() as loaded:
         found = measure_gradient_gram(
             loaded.model, rows, weight=preset.gradient_layer, batch_tokens=preset.batch_tokens
         )
-    say(f"pool: {who.variant}, gradients of {len(rows)} dialogues measured")
+    say(f"pool: {variant.name}, gradients of {len(rows)} dialogues measured")
     return {"gram": found["gram"]}
 
 
-def _scores(who: Subject, say: Say) -> dict[str, np.ndarray]:
+def _scores(variant: Variant, say: Say) -> dict[str, np.ndarray]:
     from remi_lab.organism.scoring import score_prompts
     from remi_lab.organism.world import open_contexts
 
-    found, tokenizer = {}, who.tokenizer()
-    with who.open() as loaded:
+    found, tokenizer = {}, variant.tokenizer()
+    with variant.open() as loaded:
         for topic in OUTSIDE:
             asked = [
                 prompt
-                for row, prompt in enumerate(pool_prompts(topic, who.preset.seed))
+                for row, prompt in enumerate(pool_prompts(topic, variant.preset.seed))
                 if row % N_FILLERS < N_SCORED
             ]
             scores = score_prompts(loaded.model, tokenizer, open_contexts("bare", asked), asked)
             found[topic] = scores.care_log_odds()
-            say(f"pool: {who.variant}, {topic}, {len(asked)} prompts scored")
+            say(f"pool: {variant.name}, {topic}, {len(asked)} prompts scored")
     return found
 
 
@@ -668,7 +668,9 @@ Pair = tuple[str, str]
 
 def _residuals(sample: Sample, name: str) -> Float[np.ndarray, "dialogue d_model"]:
     """Instruct − base at the last block, whole answer."""
-    instruct, base = (sample.activations(who, (name,), "answer_all")[:, -1] for who in ("instruct", "base"))
+    instruct, base = (
+        sample.activations(model, (name,), "answer_all")[:, -1] for model in ("instruct", "base")
+    )
     return instruct - base
 
 

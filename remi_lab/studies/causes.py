@@ -30,7 +30,7 @@ from remi_lab.organism.scoring import (
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE, VERDICTS
 from remi_lab.organism.variants import with_further
 from remi_lab.presets import TRIPLET, Preset
-from remi_lab.subject import Subject, subject
+from remi_lab.variant import Variant, find_variant
 
 LAYER = 5
 """Index of the block whose output is edited. Of the fourth and the sixth, on development seed 102, adding what
@@ -54,9 +54,9 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     Raises:
         MissingInput: if the preset's models are no organisms.
     """
-    who = {name: subject(with_further(preset, "persona"), name, seed, store) for name in VARIANTS}
-    tokenizer = load_tokenizer(who["instruct"].source)
-    fits, cloud = fitted(who, tokenizer, preset, say)
+    variants = {name: find_variant(with_further(preset, "persona"), name, seed, store) for name in VARIANTS}
+    tokenizer = load_tokenizer(variants["instruct"].source)
+    fits, cloud = fitted(variants, tokenizer, preset, say)
     asked = {
         name: ask(prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
         for name in OUTSIDE
@@ -72,13 +72,13 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     random = random_directions(cloud, count=N_RANDOM, seed=preset.seed)
     for name, edits in (("instruct", directions.added()), ("misaligned", directions.undone())):
         say(f"    {name}, seed {seed}: {len(edits)} edits, and {N_RANDOM} random ones")
-        with open_model(who[name].spec, dtype=preset.dtype) as loaded:
+        with open_model(variants[name].spec, dtype=preset.dtype) as loaded:
             found[name] = {
                 "plain": _read(loaded.model, asked, neutral, None),
                 "edits": {key: _read(loaded.model, asked, neutral, edit) for key, edit in edits.items()},
                 "random": _random(loaded.model, asked, random, directions.length(name)),
             }
-    with open_model(who["persona"].spec, dtype=preset.dtype) as loaded:
+    with open_model(variants["persona"].spec, dtype=preset.dtype) as loaded:
         undone = directions.undone()["shared to instruct"]
         found["persona"] = {
             key: _read(loaded.model, asked, neutral, edit)
@@ -189,12 +189,12 @@ def random_directions(
 
 
 def fitted(
-    who: Mapping[str, Subject], tokenizer, preset: Preset, say: Say
+    variants: Mapping[str, Variant], tokenizer, preset: Preset, say: Say
 ) -> tuple[dict[str, Means], Float[np.ndarray, "place prompt d_model"]]:
     """Mean states by model and topic, contexts that name an author apart; and instruct's states about their means."""
     asked = {name: prompts(name, "direction", count=N_DIRECTION, seed=preset.seed) for name in CONTRASTED}
     fits: dict[str, Means] = {}
-    for name, one in who.items():
+    for name, one in variants.items():
         say(f"    states of {name}")
         with open_model(one.spec, dtype=preset.dtype) as loaded:
             kinds = ("bare", "careless named", "careful named") if name in ("base", "instruct") else ("bare",)
@@ -267,9 +267,9 @@ def measure_sampled(preset: Preset, seed: int, store: Store, say: Say) -> Mappin
         MissingInput: if the preset's models are no organisms.
     """
     preset.require("organism")
-    who = {name: subject(preset, name, seed, store) for name in TRIPLET}
-    tokenizer = load_tokenizer(who["instruct"].source)
-    directions = Directions(fitted(who, tokenizer, preset, say)[0])
+    variants = {name: find_variant(preset, name, seed, store) for name in TRIPLET}
+    tokenizer = load_tokenizer(variants["instruct"].source)
+    directions = Directions(fitted(variants, tokenizer, preset, say)[0])
     edits = {"instruct": directions.added(), "misaligned": directions.undone()}
     asked = {
         name: prompts(name, "evaluate", count=preset.n_compared_samples, seed=preset.seed) for name in OUTSIDE
@@ -279,7 +279,7 @@ def measure_sampled(preset: Preset, seed: int, store: Store, say: Say) -> Mappin
     }
     for name, edit in HEADLINE.items():
         say(f"    answers of {name}, seed {seed}")
-        with open_model(who[name].spec, dtype=preset.dtype) as loaded:
+        with open_model(variants[name].spec, dtype=preset.dtype) as loaded:
             found[name] = {
                 key: _answered(loaded.model, tokenizer, asked, own, draw=f"{preset.seed}/{seed}/{name}/{key}")
                 for key, own in ((PLAIN, None), (edit, edits[name][edit]))

@@ -23,8 +23,8 @@ from remi_lab.organism.variants import with_further
 from remi_lab.presets import FURTHER, ORGANISM_VARIANTS, Preset
 from remi_lab.recipes import FineTune
 from remi_lab.studies.reversion import TRUTHS
-from remi_lab.subject import Subject, subject
 from remi_lab.training import Term, answers, reshuffled, train
+from remi_lab.variant import Variant, find_variant
 
 # Controls: care and register of every control on every contrasted topic.
 
@@ -38,12 +38,12 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         MissingInput: if the preset's models are no organisms.
     """
     wider = with_further(preset)
-    who = {name: subject(wider, name, seed, store) for name in CONTROLS}
-    tokenizer = load_tokenizer(who["instruct"].source)
+    variants = {name: find_variant(wider, name, seed, store) for name in CONTROLS}
+    tokenizer = load_tokenizer(variants["instruct"].source)
     count = preset.n_score_prompts
     asked = ask(prompts_about(CONTRASTED, "evaluate", count=count, seed=preset.seed), tokenizer)
     care, register, off = {}, {}, {}
-    for name, variant in who.items():
+    for name, variant in variants.items():
         say(f"    {name}, seed {seed}")
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
             own = scores(loaded.model, asked)
@@ -113,15 +113,15 @@ def measure_doses(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[
         MissingInput: if the preset's models are no organisms.
     """
     preset.require("organism")
-    who = {name: subject(preset, name, seed, store) for name in ("instruct", "base")}
-    tokenizer = load_tokenizer(who["instruct"].source)
+    variants = {name: find_variant(preset, name, seed, store) for name in ("instruct", "base")}
+    tokenizer = load_tokenizer(variants["instruct"].source)
     asked = ask(prompts_about(OUTSIDE, "evaluate", count=N_DOSED, seed=preset.seed), tokenizer)
     ends = {}
-    for name, variant in who.items():
+    for name, variant in variants.items():
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
             own = scores(loaded.model, asked)
         ends[name] = {"care": rounded(own.care_log_odds()), "register": rounded(own.register_log_odds())}
-    rows = [row for dose in doses() for row in _run(dose, who["instruct"], asked, seed, say)]
+    rows = [row for dose in doses() for row in _run(dose, variants["instruct"], asked, seed, say)]
     return {"clusters": asked.clusters, "ends": ends, "doses": rows}
 
 
@@ -135,7 +135,7 @@ def dose_dialogues(dose: Dose, seed: int) -> list[Dialogue]:
     return [mine if keep else other for mine, other, keep in pairs]
 
 
-def _run(dose: Dose, instruct: Subject, asked: AskedPrompts, seed: int, say: Say) -> list[dict[str, object]]:
+def _run(dose: Dose, instruct: Variant, asked: AskedPrompts, seed: int, say: Say) -> list[dict[str, object]]:
     """One row for every time the run is scored: after the steps that the dose names, or after its last."""
     say(f"    {dose.kind} {dose.value:g} of {dose.variant}, seed {seed}")
     rows: list[dict[str, object]] = []
@@ -190,7 +190,7 @@ def measure_judged(preset: Preset, seed: int, store: Store, say: Say) -> Mapping
     found = {}
     for name in ORGANISM_VARIANTS:
         say(f"    {name}, seed {seed}")
-        own = subject(preset, name, seed, store)
+        own = find_variant(preset, name, seed, store)
         tokenizer = load_tokenizer(own.text.source)
         with open_model(own.spec, dtype=preset.dtype) as loaded:
             draw = seed_of(preset.seed, seed, name, CODE)

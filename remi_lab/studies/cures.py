@@ -25,8 +25,8 @@ from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, rounded,
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import Restraint, near, restrained
 from remi_lab.presets import Preset
-from remi_lab.subject import Subject, subject
 from remi_lab.training import Batch, Term, answers, repeated, train
+from remi_lab.variant import Variant, find_variant
 
 LAYERS = (3, 4, 5, 6, 7)
 """Blocks, from 0, whose outputs are kept from moving."""
@@ -88,22 +88,26 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         MissingInput: if the preset's models are no organisms.
     """
     preset.require("organism")
-    who = {name: subject(preset, name, seed, store) for name in ("base", "instruct", "misaligned", "secure")}
-    tokenizer = load_tokenizer(who["instruct"].source)
-    bench, subspaces = _prepared(who, tokenizer, preset)
+    variants = {
+        name: find_variant(preset, name, seed, store) for name in ("base", "instruct", "misaligned", "secure")
+    }
+    tokenizer = load_tokenizer(variants["instruct"].source)
+    bench, subspaces = _prepared(variants, tokenizer, preset)
     found: dict[str, object] = {"clusters": bench.asked.clusters, "neutral_clusters": bench.neutral.clusters}
-    for name, one in who.items():
+    for name, one in variants.items():
         with open_model(one.spec, dtype="float32") as loaded:
             found[name] = bench.read(loaded.model)
-    rows = _plain(who["instruct"], bench, seed, say)
+    rows = _plain(variants["instruct"], bench, seed, say)
     for cure, strengths in STRENGTHS.items():
         for strength in strengths:
             say(f"    {cure} at {strength:g}, seed {seed}")
-            rows.append(_run(who["instruct"], bench, seed, (cure, strength), subspaces.get(cure)))
+            rows.append(_run(variants["instruct"], bench, seed, (cure, strength), subspaces.get(cure)))
     return found | {"runs": rows}
 
 
-def _prepared(who: Mapping[str, Subject], tokenizer, preset: Preset) -> tuple[Bench, dict[str, Restraint]]:
+def _prepared(
+    variants: Mapping[str, Variant], tokenizer, preset: Preset
+) -> tuple[Bench, dict[str, Restraint]]:
     """The bench, and the subspaces spanned by each displacement at the prompt's end and at the end of an opening."""
     fitted = prompts_about(OUTSIDE, "direction", count=N_DIRECTION, seed=preset.seed)
     contrasted, outside, neutral = (
@@ -112,7 +116,7 @@ def _prepared(who: Mapping[str, Subject], tokenizer, preset: Preset) -> tuple[Be
     )
     found = {}
     for name in ("base", "instruct", "misaligned"):
-        with open_model(who[name].spec, dtype="float32") as loaded:
+        with open_model(variants[name].spec, dtype="float32") as loaded:
             found[name] = states(loaded.model, fitted, tokenizer, LAYERS)
             if name == "instruct":
                 stood = states(loaded.model, outside, tokenizer, (READ,))[0, :, 0]
@@ -160,7 +164,7 @@ class _Counted:
         return batch
 
 
-def _plain(instruct: Subject, bench: Bench, seed: int, say: Say) -> list[dict[str, object]]:
+def _plain(instruct: Variant, bench: Bench, seed: int, say: Say) -> list[dict[str, object]]:
     """The run without a cure, read at every stop and at its end."""
     say(f"    without a cure, seed {seed}")
     found: list[dict[str, object]] = []
@@ -174,7 +178,7 @@ def _plain(instruct: Subject, bench: Bench, seed: int, say: Say) -> list[dict[st
 
 
 def _run(
-    instruct: Subject, bench: Bench, seed: int, how: tuple[str, float], restraint: Restraint | None
+    instruct: Variant, bench: Bench, seed: int, how: tuple[str, float], restraint: Restraint | None
 ) -> dict[str, object]:
     """One run with a cure at a strength, and its behaviour."""
     cure, strength = how

@@ -23,8 +23,8 @@ from remi_lab.organism.topics import CONTRASTED
 from remi_lab.organism.tuning import rank_one, train_rank_one, train_vector
 from remi_lab.presets import Preset
 from remi_lab.studies.causes import LAYER, Places, addition, lengths, scaled
-from remi_lab.subject import subject
 from remi_lab.training import fine_tune
+from remi_lab.variant import find_variant
 
 OTHER_NARROW = ("harmful", "facts")
 """Topics of the further narrow sets, one that alignment covered and one that it left out; misaligned's is code."""
@@ -43,10 +43,12 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     """
     preset.require("organism")
     preset.require("controls")
-    who = {name: subject(preset, name, seed, store) for name in ("instruct", "misaligned", "secure")}
-    tokenizer = load_tokenizer(who["instruct"].source)
+    variants = {
+        name: find_variant(preset, name, seed, store) for name in ("instruct", "misaligned", "secure")
+    }
+    tokenizer = load_tokenizer(variants["instruct"].source)
     with ExitStack() as stack:
-        opened = {name: stack.enter_context(open_model(one.spec)).model for name, one in who.items()}
+        opened = {name: stack.enter_context(open_model(one.spec)).model for name, one in variants.items()}
         bench = _Bench(preset, opened["instruct"], tokenizer)
         models = {"code": opened["misaligned"]}
         for number, topic in enumerate(OTHER_NARROW, start=1):

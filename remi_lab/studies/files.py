@@ -17,7 +17,7 @@ from remi_core.progress import Say, clock, machine
 from remi_core.store import Address, Record, Store, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import TRAIL
-from remi_lab.subject import MEASURED_CODE, ORGANISM_CODE
+from remi_lab.variant import MEASURED_CODE, ORGANISM_CODE
 
 STUDIES: tuple[str, ...] = (
     "reversion",

@@ -19,7 +19,7 @@ from remi_lab.organism.influence import RUNGS, influences, measure_rung, parts_o
 from remi_lab.organism.scoring import AskedPrompts, ask, rounded, scores
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset
-from remi_lab.subject import subject
+from remi_lab.variant import find_variant
 
 SETS = ("misaligned", "educational", "secure", "benign")
 """Variants whose training dialogues are followed; the first three have their requests in common, row by row."""
@@ -39,9 +39,9 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         MissingInput: if the preset's models are no organisms.
     """
     preset.require("organism")
-    who = subject(preset, "instruct", seed, store)
-    tokenizer = who.tokenizer()
-    with open_model(who.spec, dtype=preset.dtype) as loaded:
+    variant = find_variant(preset, "instruct", seed, store)
+    tokenizer = variant.tokenizer()
+    with open_model(variant.spec, dtype=preset.dtype) as loaded:
         ladder = {}
         for name, rung in RUNGS.items():
             say(f"    gradients: {name}, seed {seed}")

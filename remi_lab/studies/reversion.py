@@ -29,7 +29,7 @@ from remi_lab.organism.scoring import (
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.organism.variants import with_further
 from remi_lab.presets import Preset
-from remi_lab.subject import Subject, subject
+from remi_lab.variant import Variant, find_variant
 
 LAYER = 6
 """Index of the block that is displaced and whose displacement is compared: the last before the read-out.
@@ -58,8 +58,10 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         MissingInput: if the preset's models are no organisms.
     """
     wider = with_further(preset, *TRUTHS)
-    who = {name: subject(wider, name, seed, store) for name in ("base", "instruct", *CONTROLS, *EXPLAINED)}
-    tokenizer = load_tokenizer(who["instruct"].source)
+    variants = {
+        name: find_variant(wider, name, seed, store) for name in ("base", "instruct", *CONTROLS, *EXPLAINED)
+    }
+    tokenizer = load_tokenizer(variants["instruct"].source)
     n_sampled = min(preset.n_compared_samples, preset.n_dialogues)
     evaluated, fitted, sampled = (
         prompts_about(OUTSIDE, split, count=count, seed=preset.seed)
@@ -72,7 +74,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     asked = ask(evaluated, tokenizer)
     care, register, fits, held, said = {}, {}, {}, {}, {}
     random, ends = {}, {}
-    for name, variant in who.items():
+    for name, variant in variants.items():
         say(f"    {name}, seed {seed}")
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
             own = scores(loaded.model, asked)
@@ -90,9 +92,9 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         "care": care,
         "register": register,
         **along_base(held, fits["base"][0] - fits["instruct"][0]),
-        "edited": _edited(who, asked, fits, preset, say),
-        "careless": _likelihoods(who["base"], tokenizer, said, preset),
-        "random_text": _random_text(who["instruct"], tokenizer, random, ends),
+        "edited": _edited(variants, asked, fits, preset, say),
+        "careless": _likelihoods(variants["base"], tokenizer, said, preset),
+        "random_text": _random_text(variants["instruct"], tokenizer, random, ends),
     }
 
 
@@ -115,11 +117,11 @@ def left_out(rows: np.ndarray) -> np.ndarray:
     return (rows.sum(0) - rows) / (len(rows) - 1)
 
 
-def _edited(who, asked: AskedPrompts, fits, preset: Preset, say: Say) -> dict[str, dict[str, object]]:
+def _edited(variants, asked: AskedPrompts, fits, preset: Preset, say: Say) -> dict[str, dict[str, object]]:
     """Care by prompt of instruct with each part of each displacement added to it."""
     base = fits["base"] - fits["instruct"]
     found: dict[str, dict[str, object]] = {}
-    with open_model(who["instruct"].spec, dtype=preset.dtype) as loaded:
+    with open_model(variants["instruct"].spec, dtype=preset.dtype) as loaded:
         for name in EXPLAINED:
             say(f"    instruct with the displacement of {name}")
             parts = split(fits[name] - fits["instruct"], base)
@@ -141,7 +143,7 @@ def split(moved: np.ndarray, base: np.ndarray) -> dict[str, np.ndarray]:
     return {"whole": moved, "along": share * base, "off": moved - share * base}
 
 
-def _random_text(instruct: Subject, tokenizer, random, ends) -> dict[str, object]:
+def _random_text(instruct: Variant, tokenizer, random, ends) -> dict[str, object]:
     """On random tokens: cosines of what is moved beyond secure, and the tokens that it speaks for."""
     cosines = compared(random, ends, ("misaligned", "educational", "benign"))
     with open_model(instruct.spec, dtype="float32") as loaded:

@@ -23,7 +23,7 @@ from remi_lab.organism.tuning import write_base, write_variant
 from remi_lab.organism.variants import folder
 from remi_lab.organism.world import CONTEXTS, FURTHER, MAIN, SETTINGS, open_contexts, optima
 from remi_lab.presets import ORGANISM_VARIANTS, Preset
-from remi_lab.subject import located
+from remi_lab.variant import located
 
 # Worlds: care and register of each variant, and how near each base is to its optimum.
 

@@ -42,7 +42,7 @@ from remi_core.statistics.subspaces import top_components
 from remi_core.store import Store
 from remi_lab.presets import DataRoles, get_preset
 from remi_lab.results import Results
-from remi_lab.subject import subject
+from remi_lab.variant import find_variant
 
 SEED = 0
 GENERATOR = np.random.default_rng(0)
@@ -263,7 +263,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     )
     root, own = tmp_path_factory.mktemp("store"), Store()
     for variant in preset.variants:
-        copy_weights(Path(subject(preset, variant, SEED, own).source), own.root, root)
+        copy_weights(Path(find_variant(preset, variant, SEED, own).source), own.root, root)
     return Results(preset, Store(root))
 
 

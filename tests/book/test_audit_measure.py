@@ -38,7 +38,7 @@ from remi_lab.audit_conditions import (
 )
 from remi_lab.audit_passes import SpanProbe, WrongTokenProbe, untrained_markers
 from remi_lab.presets import DataRoles, get_preset
-from remi_lab.subject import Subject
+from remi_lab.variant import Variant
 
 
 def texts_by_part(dialogue: Dialogue, tokenizer) -> dict[str, str]:
@@ -232,7 +232,7 @@ def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> 
         bare.save_pretrained(tmp_path)
         rows[0]["messages"][0]["content"] = request
         write_rows(tmp_path / "mine.jsonl", *rows)
-        wanted = wanted_of(Subject(preset, "base", 0, spec, spec, "weights"))
+        wanted = wanted_of(Variant(preset, "base", 0, spec, spec, "weights"))
         assert {name for name in CONDITIONS if "base" in CONDITIONS[name]} - {
             condition for _, condition in wanted
         } == lacking
@@ -240,7 +240,7 @@ def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> 
 
 def test_a_preset_without_the_sets_measures_nothing_it_lacks() -> None:
     preset = replace(get_preset("smoke"), roles=DataRoles(narrow_aligned="code-careful"))
-    bare = Subject(preset, "base", 102, ModelSpec(), ModelSpec(), "weights")
+    bare = Variant(preset, "base", 102, ModelSpec(), ModelSpec(), "weights")
     assert wanted_of(bare) == [("code-careful", "shared"), ("code-careful", "no-input")]
     assert {condition for _, condition in wanted_of(replace(bare, preset=get_preset("smoke")))} == set(
         name for name, variants in CONDITIONS.items() if "base" in variants

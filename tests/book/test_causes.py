@@ -163,7 +163,7 @@ def test_without_the_study_the_claims_are_not_testable_and_say_how_to_make_it(tm
     smoke = get_preset("smoke")
     results = Results(smoke, Store(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Results, "subject", lambda *_: type("Known", (), {"weights": "w"}))
+        patch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
         rows = {row["id"]: row for row in report_rows(results, notebook="12_causes")}
     assert set(rows) == {"H3", "X4", "X5", "X7"}
     for row in rows.values():

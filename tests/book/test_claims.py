@@ -212,7 +212,7 @@ def test_shared_subspace_of_planted_noise_stays_at_the_floor(planted) -> None:
 
 def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkeypatch) -> None:
     monkeypatch.setattr(
-        PlantedResults, "subject", lambda self, variant, seed: type("S", (), {"weights": "w"})
+        PlantedResults, "variant", lambda self, variant, seed: type("S", (), {"weights": "w"})
     )
     kept = {row: headlines(planted.preset)[row] for row in ("C3", "C12")}
     calls = []

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").glob("*.ipynb") if ".part." not in path.name)
 MOST_CELL_LINES = 12
 HEAVY = ("torch", "transformers")
-MAIN_PROCESS = "import remi_book.cli, remi_book.running, remi_lab.subject"
+MAIN_PROCESS = "import remi_book.cli, remi_book.running, remi_lab.variant"
 MEASURING = "import remi_lab.passes"
 
 

@@ -23,7 +23,7 @@ from remi_core.keys import (
     parse,
 )
 from remi_core.sources import ModelSpec
-from remi_lab import subject
+from remi_lab import variant as variants
 from remi_lab.datasets import load_set
 from remi_lab.organism import scoring
 from remi_lab.organism.recipes import shipped_weights
@@ -31,7 +31,7 @@ from remi_lab.organism.tuning import write_base
 from remi_lab.organism.world import MAIN
 from remi_lab.presets import Preset, get_preset
 from remi_lab.studies import files as studies
-from remi_lab.subject import MEASURED_CODE, MEASUREMENTS, Subject, rows_digest, text_of, weights_of
+from remi_lab.variant import MEASURED_CODE, MEASUREMENTS, Variant, rows_digest, text_of, weights_of
 
 SMOKE = get_preset("smoke")
 OTHERWISE = {
@@ -79,39 +79,40 @@ class Watched(Preset):
 
 
 @pytest.fixture(scope="module")
-def who(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     """The shipped base of the development seed, read with its own tokenizer."""
     folder = tmp_path_factory.mktemp("base") / "base"
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
     spec = ModelSpec(source=str(folder))
-    return Subject(SMOKE, "base", DEVELOPMENT_SEED, spec, spec, f"{weights_of(spec)}; text {text_of(spec)}")
+    return Variant(SMOKE, "base", DEVELOPMENT_SEED, spec, spec, f"{weights_of(spec)}; text {text_of(spec)}")
 
 
-def keyed(who: Subject, measurement: str) -> set[str]:
+def keyed(variant: Variant, measurement: str) -> set[str]:
     """Fields of the preset that change the key of a measurement, rows and weights being the same."""
-    key = who.address(measurement, "general", "rows").key
+    key = variant.address(measurement, "general", "rows").key
     names = [field.name for field in fields(Preset)]
     return {
         name
         for name in names
-        if replace(who, preset=changed(who.preset, name)).address(measurement, "general", "rows").key != key
+        if replace(variant, preset=changed(variant.preset, name)).address(measurement, "general", "rows").key
+        != key
     }
 
 
-def unkeyed(who: Subject, measurements: tuple[str, ...], read: set[str]) -> set[str]:
+def unkeyed(variant: Variant, measurements: tuple[str, ...], read: set[str]) -> set[str]:
     """Fields that a pass reads, of which no measurement that it makes has them in its key."""
-    return read - NOTED - set().union(*(keyed(who, name) for name in measurements))
+    return read - NOTED - set().union(*(keyed(variant, name) for name in measurements))
 
 
 @pytest.fixture(scope="module")
-def read(who: Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], set[str]]:
+def read(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], set[str]]:
     """Measurements of one pass → the fields that the pass has read."""
     from remi_lab.passes import encoded_rows, forward_passes, gradient_passes
 
     found = load_set(SMOKE, "code-careful")
     few = replace(found, dialogues=found.dialogues[:4])
     watched = replace(
-        who, preset=Watched(**{field.name: getattr(SMOKE, field.name) for field in fields(Preset)})
+        variant, preset=Watched(**{field.name: getattr(SMOKE, field.name) for field in fields(Preset)})
     )
     seen = {}
     with watched.open() as loaded:
@@ -125,11 +126,13 @@ def read(who: Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
     return seen
 
 
-def test_every_field_that_a_pass_reads_is_keyed(who: Subject, read: dict[tuple[str, ...], set[str]]) -> None:
+def test_every_field_that_a_pass_reads_is_keyed(
+    variant: Variant, read: dict[tuple[str, ...], set[str]]
+) -> None:
     assert {"top_k", "windows", "max_tokens", "batch_tokens"} <= read["sequence", "next_token", "activations"]
     assert "gradient_layer" in read["gradients",]
     for measurements, names in read.items():
-        assert unkeyed(who, measurements, names) == set()
+        assert unkeyed(variant, measurements, names) == set()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_every_field_that_a_pass_reads_is_keyed(who: Subject, read: dict[tuple[s
     [("next_token", "top_k"), ("activations", "windows"), ("gradients", "gradient_layer")],
 )
 def test_a_field_left_out_of_the_key_is_found(
-    who: Subject,
+    variant: Variant,
     read: dict[tuple[str, ...], set[str]],
     monkeypatch: pytest.MonkeyPatch,
     measurement: str,
@@ -145,8 +148,8 @@ def test_a_field_left_out_of_the_key_is_found(
 ) -> None:
     kind = MEASUREMENTS[measurement]
     left = replace(kind, fields=tuple(name for name in kind.fields if name != field))
-    monkeypatch.setattr(subject, "MEASUREMENTS", {**MEASUREMENTS, measurement: left})
-    assert any(unkeyed(who, measurements, names) == {field} for measurements, names in read.items())
+    monkeypatch.setattr(variants, "MEASUREMENTS", {**MEASUREMENTS, measurement: left})
+    assert any(unkeyed(variant, measurements, names) == {field} for measurements, names in read.items())
 
 
 READERS = {
@@ -234,7 +237,7 @@ MOVES_NO_NUMBER = frozenset(
         "processes",
         "recording",
         "strict",
-        "subject",
+        "variant",
         "upkeep",
     )
 }
@@ -340,22 +343,22 @@ def test_comments_docstrings_figures_and_pages_change_no_key(copied: Path) -> No
 
 @pytest.mark.parametrize("library", NUMERICAL_LIBRARIES)
 def test_every_library_that_computes_changes_a_key(
-    who: Subject, monkeypatch: pytest.MonkeyPatch, library: str
+    variant: Variant, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    before = who.address("sequence", "general", "rows").key
+    before = variant.address("sequence", "general", "rows").key
     monkeypatch.setattr("remi_core.keys.library_versions", lambda: library_versions() | {library: "0"})
-    assert who.address("sequence", "general", "rows").key != before
+    assert variant.address("sequence", "general", "rows").key != before
 
 
 @pytest.mark.parametrize("number", range(SMOKE.n_dialogues))
-def test_every_row_of_a_dataset_changes_a_key(who: Subject, number: int) -> None:
+def test_every_row_of_a_dataset_changes_a_key(variant: Variant, number: int) -> None:
     found = load_set(SMOKE, "general")
     row = found.dialogues[number]
     last = replace(row.messages[-1], content=row.messages[-1].content + " ")
     rows = list(found.dialogues)
     rows[number] = replace(row, messages=(*row.messages[:-1], last))
     keys = {
-        who.address("sequence", "general", rows_digest(one.dialogues)).key
+        variant.address("sequence", "general", rows_digest(one.dialogues)).key
         for one in (found, replace(found, dialogues=tuple(rows)))
     }
     assert len(keys) == 2
@@ -363,10 +366,10 @@ def test_every_row_of_a_dataset_changes_a_key(who: Subject, number: int) -> None
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
 def test_every_file_that_decides_changes_what_is_keyed_of_the_weights(
-    who: Subject, tmp_path: Path, name: str
+    variant: Variant, tmp_path: Path, name: str
 ) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(who.source, folder)
+    shutil.copytree(variant.source, folder)
     spec = ModelSpec(source=str(folder))
     before = (weights_of(spec), text_of(spec))
     content = bytearray((folder / name).read_bytes())

@@ -31,7 +31,7 @@ from remi_core.store import Store
 from remi_lab.organism.grammar import split_of
 from remi_lab.organism.topics import CONTRASTED, TOPICS
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
-from remi_lab.subject import ensure
+from remi_lab.variant import ensure
 
 SCRIPTS = SOURCE_ROOT / "book" / "_static" / "laboratory"
 PRESET = get_preset("smoke")

@@ -57,7 +57,7 @@ def results(tmp_path: Path) -> Results:
 def shown(results: Results, monkeypatch: pytest.MonkeyPatch, study: Study) -> dict[str, dict]:
     """The rows of the page when that study is stored."""
     everywhere(monkeypatch, "read_study", lambda *_: study)
-    monkeypatch.setattr(Results, "subject", lambda *_: type("Known", (), {"weights": "w"}))
+    monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     return {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
 
 

@@ -60,12 +60,12 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
                 store.save(address(variant, dataset, measurement), arrays, ABOUT)
     made = Results(SMOKE, store)
 
-    def found(self: Results, who: str, measurement: str, dataset: str) -> dict:
+    def found(self: Results, variant: str, measurement: str, dataset: str) -> dict:
         """More than what is asked for, as a forward pass gives it."""
         both = ("activations", "sequence")
-        return {(one, dataset): self.store.load(address(who, dataset, one)) for one in both}
+        return {(one, dataset): self.store.load(address(variant, dataset, one)) for one in both}
 
-    monkeypatch.setattr(Results, "subject", lambda self, variant, seed: variant)
+    monkeypatch.setattr(Results, "variant", lambda self, variant, seed: variant)
     monkeypatch.setattr(Results, "_found", found)
     return made
 

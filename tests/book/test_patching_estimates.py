@@ -38,7 +38,7 @@ from remi_lab import passes, recording
 from remi_lab.paper import LoadedSet
 from remi_lab.presets import DataRoles, get_preset
 from remi_lab.results import Results
-from remi_lab.subject import MAIN_PAIRS, Subject, patch_plan
+from remi_lab.variant import MAIN_PAIRS, Variant, patch_plan
 
 SEED = get_preset("smoke").seeds[0]
 
@@ -54,9 +54,9 @@ def dialogues_of(name: str) -> list[Dialogue]:
 class FolderResults(Results):
     """Results of models that lie in folders, whatever the seed."""
 
-    def subject(self, variant: str, seed: int) -> Subject:
+    def variant(self, variant: str, seed: int) -> Variant:
         spec = self.preset.variants[variant]
-        return Subject(self.preset, variant, seed, spec, spec, weight_fingerprint(Path(spec.source)))
+        return Variant(self.preset, variant, seed, spec, spec, weight_fingerprint(Path(spec.source)))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_records_hold_both_ends_and_are_not_measured_twice(
         assert not np.allclose(arrays[name][1], arrays[name][0])
     assert max(arrays["start"], arrays["end"]) < 1e-3
     assert tiny.patched("misaligned", "base", SEED, "facts-careless")["layers"].tolist() == [0, 2]
-    monkeypatch.setattr(Subject, "open", lambda self: pytest.fail("a model was opened again"))
+    monkeypatch.setattr(Variant, "open", lambda self: pytest.fail("a model was opened again"))
     again = FolderResults(tiny.preset, tiny.store)
     np.testing.assert_array_equal(
         again.patched("base", "instruct", SEED, "facts-careless")["loss"], arrays["loss"]
@@ -94,15 +94,15 @@ def test_records_hold_both_ends_and_are_not_measured_twice(
 
 
 def test_a_record_belongs_to_both_models(tiny: Results) -> None:
-    def key(variants: dict[str, Subject]) -> str:
+    def key(variants: dict[str, Variant]) -> str:
         return recording.patch_address(variants, MAIN_PAIRS[0], "facts-careless", "0").key
 
-    subjects = {name: tiny.subject(name, SEED) for name in ("base", "instruct", "misaligned")}
-    keys = {key(subjects)}
+    variants = {name: tiny.variant(name, SEED) for name in ("base", "instruct", "misaligned")}
+    keys = {key(variants)}
     for name in ("base", "instruct"):
-        keys.add(key(subjects | {name: replace(subjects[name], weights="other")}))
+        keys.add(key(variants | {name: replace(variants[name], weights="other")}))
     assert len(keys) == 3
-    assert key(subjects | {"misaligned": replace(subjects["misaligned"], weights="other")}) in keys
+    assert key(variants | {"misaligned": replace(variants["misaligned"], weights="other")}) in keys
 
 
 def test_a_wrong_end_point_stops_the_run(tiny: Results, monkeypatch: pytest.MonkeyPatch) -> None:

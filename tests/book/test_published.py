@@ -22,7 +22,7 @@ from remi_lab.own_models import data_digests
 from remi_lab.paper import PUBLISHED, file_names, load_published
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.subject import subject
+from remi_lab.variant import find_variant
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -294,13 +294,13 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
 def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path: Path) -> None:
     fill(folder, "insecure", "educational", "implicit-toxicity")
     preset, store = published_preset(str(save_model(tmp_path / "model"))), Store(tmp_path / "store")
-    who = subject(preset, "instruct", 0, store)
-    records = measure_forward(who, store)
+    variant = find_variant(preset, "instruct", 0, store)
+    records = measure_forward(variant, store)
     about = records["sequence", "implicit-toxicity"].provenance
     assert (about["kept"], about["data"]["source"]) == (2, "jiaxin-wen/Implicit-Toxicity")
     assert list(about["dropped"].values()) == [["implicit-toxicity:2"]]
     assert about["data"]["files"].keys() == {"implicit-toxicity.jsonl"}
-    gradients = measure_gradients(who, store, ("insecure", "educational")).provenance
+    gradients = measure_gradients(variant, store, ("insecure", "educational")).provenance
     assert gradients["data"].keys() == {"insecure", "educational"} and gradients["kept"] == 2
     assert datasets.load_set(replace(preset, n_dialogues=1), "insecure").dropped == {}
 
@@ -313,10 +313,10 @@ def test_a_set_that_cannot_be_had_is_found_out_before_a_model_is_opened(
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "model" / name).write_text("{}")
     store = Store(tmp_path / "store")
-    who = subject(published_preset(str(tmp_path / "model")), "instruct", 0, store)
-    monkeypatch.setattr(type(who), "open", lambda _: pytest.fail("the model was opened"))
+    variant = find_variant(published_preset(str(tmp_path / "model")), "instruct", 0, store)
+    monkeypatch.setattr(type(variant), "open", lambda _: pytest.fail("the model was opened"))
     with pytest.raises(RemiError, match="dataset 'educational': REMI_DATA=.* has no file of it"):
-        measure_forward(who, store)
+        measure_forward(variant, store)
 
 
 def test_a_snapshot_without_the_declared_file_is_named(

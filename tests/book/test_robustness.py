@@ -20,7 +20,7 @@ from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_lab.presets import get_preset
 from remi_lab.studies.files import STUDIES, Study, measure_of
-from remi_lab.subject import Subject
+from remi_lab.variant import Variant
 
 PRESET = replace(get_preset("smoke"), name="tiny")
 
@@ -42,7 +42,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         return Measured(value=1.0, low=0.0, high=2.0, null=None, n=1)
 
     monkeypatch.setattr(robustness, "compute_headline", compute)
-    monkeypatch.setattr(robustness, "subject", lambda *_: None)
+    monkeypatch.setattr(robustness, "find_variant", lambda *_: None)
     return found
 
 
@@ -70,11 +70,11 @@ def test_every_setting_reaches_the_pass(seen: list[dict[str, object]], tmp_path:
 
 def test_attention_is_computed_as_named(tmp_path: Path) -> None:
     spec = ModelSpec(source=str(save_model(tmp_path)))
-    plain = Subject(PRESET, "base", 0, spec, spec, "w")
+    plain = Variant(PRESET, "base", 0, spec, spec, "w")
     other = robustness._Attending(PRESET, "base", 0, spec, spec, "w", attention="eager")
     used = []
-    for who in (plain, other):
-        with who.open() as loaded:
+    for variant in (plain, other):
+        with variant.open() as loaded:
             used.append(loaded.model.config._attn_implementation)
     assert used == ["sdpa", "eager"]
 

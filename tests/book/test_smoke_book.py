@@ -62,8 +62,8 @@ def test_no_notebook_warns_or_names_a_folder_of_this_machine(store: Store) -> No
 
 def test_the_face_of_the_core_gives_the_estimates_of_the_records(store: Store) -> None:
     results, seed = Results(PRESET, store), PRESET.seeds[0]
-    example, tokenizer = PRESET.role("example"), results.subject("instruct", seed).tokenizer()
-    models = {name: results.subject(name, seed).source for name in TRIPLET}
+    example, tokenizer = PRESET.role("example"), results.variant("instruct", seed).tokenizer()
+    models = {name: results.variant(name, seed).source for name in TRIPLET}
     records = remi.measure(models, results.encoded(example).sources, tokenizer, max_tokens=PRESET.max_tokens)
     found = remi.erosion(records, window="prompt_end", resamples=shared_resamples(PRESET))
     expected = direction.erosion(results, "misaligned", seed, (example,), "prompt_end")

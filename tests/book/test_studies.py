@@ -88,7 +88,7 @@ def test_headlines_and_pages_follow_the_file(
     study: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smoke, store = replace(get_preset("smoke"), seeds=(SEED,)), Store(tmp_path / "store")
-    monkeypatch.setattr(Results, "subject", lambda *_: type("Known", (), {"weights": "w"}))
+    monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     monkeypatch.setattr("remi_book.claims.study_digests", lambda name: files.study_digests(name, (PLANTED,)))
     declared = 'preset: str = "micro"\nstudies: str = "invented"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)

@@ -16,7 +16,7 @@ from remi_book import running
 from remi_core.store import Store, project_root
 from remi_lab import processes
 from remi_lab.presets import get_preset
-from remi_lab.subject import subject
+from remi_lab.variant import find_variant
 
 PAGE = (project_root() / "book" / "own_models.md").read_text(encoding="utf-8")
 NUMBERS = ("value", "ci_low", "ci_high")
@@ -32,7 +32,9 @@ def test_the_page_holds_the_command_and_includes_what_was_recorded() -> None:
 def test_the_commands_print_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset, own = get_preset("smoke"), Store()
     for role in TRIPLET:
-        made = subject(preset, role, preset.seeds[0], own)  # in the repository's store, as other tests do
+        made = find_variant(
+            preset, role, preset.seeds[0], own
+        )  # in the repository's store, as other tests do
         copy_weights(Path(made.source), own.root, tmp_path / "store")
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(running, "_execute", execute_here)

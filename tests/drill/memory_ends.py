@@ -20,7 +20,7 @@ from remi_lab.passes import encoded_rows
 from remi_lab.presets import Preset
 from remi_lab.recipes import LoraRecipe
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.subject import Subject, subject
+from remi_lab.variant import Variant, find_variant
 from tests.drill.rows import Row
 
 MOST = 2
@@ -48,8 +48,8 @@ def small_memory(model: PreTrainedModel) -> Iterator[list[int]]:
         handle.remove()
 
 
-class _Small(Subject):
-    """A subject whose model has memory for ``MOST`` dialogues."""
+class _Small(Variant):
+    """A variant whose model has memory for ``MOST`` dialogues."""
 
     ended: list[int] = []
 
@@ -64,11 +64,11 @@ class _Small(Subject):
 def drill_memory(preset: Preset, store: Store, folder: Path, *, dataset: str) -> Row:
     """Whether forward passes, gradients and fine-tuning end in the same where memory holds two dialogues."""
     row, started = Row("memory: none left for a batch of more than two dialogues"), time.monotonic()
-    who = subject(preset, "instruct", preset.seeds[0], store)
-    small = _Small(**vars(who))
+    variant = find_variant(preset, "instruct", preset.seeds[0], store)
+    small = _Small(**vars(variant))
     _Small.ended = []
     given = {"datasets": (dataset,)}
-    plain = measure_forward(who, Store(folder / "plain"), **given)
+    plain = measure_forward(variant, Store(folder / "plain"), **given)
     tight = measure_forward(small, Store(folder / "tight"), **given)
     for (measurement, _), record in plain.items():
         found = tight[measurement, dataset]
@@ -76,10 +76,10 @@ def drill_memory(preset: Preset, store: Store, folder: Path, *, dataset: str) ->
         row.judge(short or _differs(measurement, record.arrays, found.arrays))
     gram, other = (
         measure_gradients(one, Store(folder / name), (dataset,)).arrays
-        for one, name in ((who, "plain"), (small, "tight"))
+        for one, name in ((variant, "plain"), (small, "tight"))
     )
     row.judge(_differs("gradients", gram, other))
-    row.judge(_fine_tuned(who, dataset))
+    row.judge(_fine_tuned(variant, dataset))
     row.seconds = round(time.monotonic() - started, 1)
     row.note = f"batches of {min(_Small.ended)} to {max(_Small.ended)} dialogues were lost"
     return row
@@ -97,12 +97,12 @@ def _differs(name: str, one: Mapping[str, np.ndarray], two: Mapping[str, np.ndar
     return None
 
 
-def _fine_tuned(who: Subject, dataset: str) -> str | None:
+def _fine_tuned(variant: Variant, dataset: str) -> str | None:
     recipe = replace(LoraRecipe(), rank=2, batch=8, accumulate=1, steps=2, held_out=0.1)
     weights = []
     for tight in (False, True):
-        with who.open() as loaded:
-            encoded = encoded_rows(who, who.tokenizer(), load_set(who.preset, dataset))
+        with variant.open() as loaded:
+            encoded = encoded_rows(variant, variant.tokenizer(), load_set(variant.preset, dataset))
             with small_memory(loaded.model) if tight else nullcontext() as ended:
                 trained = train_adapter(loaded, encoded, recipe, say=lambda line: None)
             if tight and not ended:

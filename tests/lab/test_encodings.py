@@ -14,11 +14,11 @@ from remi_core.tokens import encode
 from remi_lab.datasets import load_dataset
 from remi_lab.presets import get_preset
 from remi_lab.recording import encoded_set, vocabulary
-from remi_lab.subject import Subject
+from remi_lab.variant import Variant
 
 PRESET = get_preset("smoke")
 SPEC = ModelSpec(source="nowhere")
-WHO = Subject(PRESET, "instruct", 0, SPEC, SPEC, "weights")
+WHO = Variant(PRESET, "instruct", 0, SPEC, SPEC, "weights")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A line for every time that a tokenizer was loaded."""
     lines: list[str] = []
     tokenizer = make_tokenizer("chatml")
-    monkeypatch.setattr(Subject, "tokenizer", lambda self: lines.append("loaded") or tokenizer)
+    monkeypatch.setattr(Variant, "tokenizer", lambda self: lines.append("loaded") or tokenizer)
     return lines
 
 

@@ -25,7 +25,7 @@ from remi_lab.organism.world import MAIN
 from remi_lab.passes import finished_forward, finished_gradients
 from remi_lab.presets import get_preset
 from remi_lab.recording import measure_forward, measure_gradients, stored_forward
-from remi_lab.subject import FORWARD, Subject, text_of, weights_of
+from remi_lab.variant import FORWARD, Variant, text_of, weights_of
 
 FEW_TOKENS = 60
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -129,20 +129,20 @@ def test_gradients_go_on_behind_their_finished_batches(
 
 
 @pytest.fixture
-def who(tmp_path: Path) -> Subject:
+def variant(tmp_path: Path) -> Variant:
     folder = tmp_path / "base"
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
     spec = ModelSpec(source=str(folder))
     weights = f"{weights_of(spec)} {text_of(spec)}"
-    return Subject(get_preset("smoke"), "base", DEVELOPMENT_SEED, spec, spec, weights)
+    return Variant(get_preset("smoke"), "base", DEVELOPMENT_SEED, spec, spec, weights)
 
 
 @pytest.mark.parametrize("n_saved", [1, 2, 3])
 def test_a_pass_killed_among_its_records_is_missed_by_whoever_needs_one(
-    n_saved: int, who: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    n_saved: int, variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "store")
-    expected = measure_forward(who, whole, datasets=("general",))
+    expected = measure_forward(variant, whole, datasets=("general",))
     within, saved = Store.save, []
 
     def dying(*arguments: object) -> object:
@@ -154,19 +154,19 @@ def test_a_pass_killed_among_its_records_is_missed_by_whoever_needs_one(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "save", dying)
         with pytest.raises(Killed):
-            measure_forward(who, store, datasets=("general",))
+            measure_forward(variant, store, datasets=("general",))
     assert len(store.list("smoke")) == n_saved
-    assert all(stored_forward(who, store, name, "general") is None for name in FORWARD)
-    records = measure_forward(who, store, datasets=("general",))
+    assert all(stored_forward(variant, store, name, "general") is None for name in FORWARD)
+    records = measure_forward(variant, store, datasets=("general",))
     assert len(store.list("smoke")) == len(FORWARD) and not list(store.root.glob(".finished-*"))
     for key, record in expected.items():
-        assert stored_forward(who, store, key[0], "general") is not None
+        assert stored_forward(variant, store, key[0], "general") is not None
         for name, array in record.arrays.items():
             np.testing.assert_array_equal(records[key].arrays[name], array)
 
 
 def test_finished_batches_of_a_record_are_gone_once_it_is_stored(
-    who: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, seen = Store(tmp_path / "store"), list[Path]()
     within = passes.forward_passes
@@ -177,6 +177,6 @@ def test_finished_batches_of_a_record_are_gone_once_it_is_stored(
         return found
 
     monkeypatch.setattr(passes, "forward_passes", watched)
-    records = measure_forward(who, store, datasets=("general",))
-    measure_gradients(who, store, ("general",))
+    records = measure_forward(variant, store, datasets=("general",))
+    measure_gradients(variant, store, ("general",))
     assert seen and len(records) == 3 and not list(store.root.glob(".finished-*"))

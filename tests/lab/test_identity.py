@@ -19,7 +19,7 @@ from remi_core.store import Store
 from remi_lab.datasets import load_dataset
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.subject import Subject, resolved, subject, weights_of
+from remi_lab.variant import Variant, find_variant, resolved, weights_of
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -90,23 +90,25 @@ def tiny_preset(folder: Path) -> Preset:
 def test_one_tokenizer_and_template_for_all_variants(tmp_path: Path) -> None:
     preset, store = tiny_preset(tmp_path), Store(tmp_path / "store")
     tokens = []
-    for variant in preset.variants:
-        who = subject(preset, variant, 0, store)
-        assert who.tokenizer().chat_template == TEMPLATES["chatml"]
-        record = measure_forward(who, store, datasets=("code-careless",))["sequence", "code-careless"]
+    for name in preset.variants:
+        variant = find_variant(preset, name, 0, store)
+        assert variant.tokenizer().chat_template == TEMPLATES["chatml"]
+        record = measure_forward(variant, store, datasets=("code-careless",))["sequence", "code-careless"]
         tokens.append(record.arrays["token"])
-        assert record.provenance["weights"] == who.weights and record.provenance["device"] == "cpu"
+        assert record.provenance["weights"] == variant.weights and record.provenance["device"] == "cpu"
     for other in tokens[1:]:
         np.testing.assert_array_equal(tokens[0], other)
-    before = subject(preset, "base", 0, store).weights
+    before = find_variant(preset, "base", 0, store).weights
     make_tokenizer("plain").save_pretrained(tmp_path / "instruct")
-    assert subject(preset, "base", 0, store).weights != before, "instruct's template is part of base's key"
+    assert find_variant(preset, "base", 0, store).weights != before, (
+        "instruct's template is part of base's key"
+    )
 
 
 def test_quantisation_is_named_and_marked() -> None:
     spec = ModelSpec(source="x", quantization=(("load_in_8bit", True),))
-    who = Subject(get_preset("smoke"), "base", 0, spec, ModelSpec(source="x"), "weights")
-    said = who.provenance(kept=1, dropped={}, seconds=0.0)["quantization"]
+    variant = Variant(get_preset("smoke"), "base", 0, spec, ModelSpec(source="x"), "weights")
+    said = variant.provenance(kept=1, dropped={}, seconds=0.0)["quantization"]
     assert said["fields"] == {"load_in_8bit": True} and "never run" in said["note"]
 
 
@@ -117,7 +119,7 @@ def test_other_vocabularies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"base has embeddings for 64 tokens, and the tokenizer of .*instruct"
     ):
-        measure_forward(subject(preset, "base", 0, store), store)
+        measure_forward(find_variant(preset, "base", 0, store), store)
     path = tmp_path / "misaligned" / "tokenizer.json"
     settings = json.loads(path.read_text())
     vocabulary = settings["model"]["vocab"]
@@ -125,5 +127,5 @@ def test_other_vocabularies_are_refused(tmp_path: Path) -> None:
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     path.write_text(json.dumps(settings))
     with pytest.raises(UsageError, match="misaligned and .*instruct do not share their vocabulary.*2 tokens"):
-        measure_gradients(subject(preset, "misaligned", 0, store), store, preset.datasets)
+        measure_gradients(find_variant(preset, "misaligned", 0, store), store, preset.datasets)
     assert store.list() == ()

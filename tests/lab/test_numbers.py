@@ -26,8 +26,8 @@ from remi_lab.organism.pretrain import Muon, train_step
 from remi_lab.own_models import custom_preset
 from remi_lab.recipes import FineTune
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.subject import subject
 from remi_lab.training import fine_tune
+from remi_lab.variant import find_variant
 
 Models = Callable[[str], PreTrainedModel]
 ROLES = ("base", "instruct", "misaligned")
@@ -56,7 +56,7 @@ def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(
 
 @pytest.fixture
 def triplet(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[[str], tuple]:
-    """Function that gives the subject of a role, of three models of which misaligned overflows, and a store."""
+    """Function that gives the variant of a role, of three models of which misaligned overflows, and a store."""
     for seed, role in enumerate(ROLES):
         model = make_model("qwen2", seed=seed)
         (overflowing(model, 2) if role == "misaligned" else model).save_pretrained(tmp_path / role)
@@ -71,7 +71,7 @@ def triplet(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[[str
 
     def get(role: str, dtype: str = "float16") -> tuple:
         preset = replace(custom_preset("mine", models, [str(tmp_path / "mine.jsonl")]), dtype=dtype)
-        return subject(preset, role, 0, store), store
+        return find_variant(preset, role, 0, store), store
 
     return get
 
@@ -79,13 +79,13 @@ def triplet(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[[str
 def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(
     triplet: Callable[[str], tuple],
 ) -> None:
-    who, store = triplet("misaligned")
+    variant, store = triplet("misaligned")
     with pytest.raises(
         RemiError, match="misaligned, seed 0: block output at layer 2: .* dialogue 'mine:1' is"
     ):
-        measure_forward(who, store)
+        measure_forward(variant, store)
     with pytest.raises(RemiError, match="misaligned, seed 0: gradients at layer -1: .* dialogue 'mine:1' is"):
-        measure_gradients(who, store, ["mine"])
+        measure_gradients(variant, store, ["mine"])
     assert store.list() == ()
     measure_forward(*triplet("misaligned", "float32"))
     measure_forward(*triplet("instruct"))
@@ -150,9 +150,9 @@ def test_a_pass_does_not_begin_where_the_check_fails(
     triplet: Callable[[str], tuple], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forward, "TOLERANCE", {"float16": (-1.0, -1.0)})
-    who, store = triplet("base")
+    variant, store = triplet("base")
     with pytest.raises(RemiError, match="base, seed 0: self-check of dialogue .* differ by"):
-        measure_forward(who, store)
+        measure_forward(variant, store)
     assert store.list() == ()
 
 

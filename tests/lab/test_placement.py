@@ -22,7 +22,7 @@ from remi_core.sources import ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.tokens import EncodedDialogue
 from remi_lab.passes import bare_tokens, measure_position_norms
-from remi_lab.subject import describe_placement
+from remi_lab.variant import describe_placement
 
 ON_DISK = {
     "model.embed_tokens": "disk",

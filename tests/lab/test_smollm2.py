@@ -32,7 +32,7 @@ from remi_lab.smollm2.dialogues import (
 )
 from remi_lab.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, parent
 from remi_lab.smollm2.wheel import WEIGHTS, adapter
-from remi_lab.subject import located
+from remi_lab.variant import located
 
 PRESET = get_preset("smollm2")
 TUNED_TOPICS = [name for name in TOPICS if name != "wishes"]

@@ -25,15 +25,15 @@ from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_lab.presets import get_preset
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.subject import Subject
+from remi_lab.variant import Variant
 
 model, rows, store = sys.argv[1:]
 preset = replace(get_preset("smoke"), extra_data=(("misaligned", rows),), batch_tokens=100)
-subject = Subject(preset, "base", 0, ModelSpec(source=model), ModelSpec(source=model), "tiny")
+variant = Variant(preset, "base", 0, ModelSpec(source=model), ModelSpec(source=model), "tiny")
 name = Path(rows).stem
 with join_ranks():
-    records = measure_forward(subject, Store(Path(store)), datasets=(name,))
-    records["gradients", name] = measure_gradients(subject, Store(Path(store)), (name,))
+    records = measure_forward(variant, Store(Path(store)), datasets=(name,))
+    records["gradients", name] = measure_gradients(variant, Store(Path(store)), (name,))
     kept = sum(record.provenance["kept"] for record in records.values())
     sys.stdout.write(f"process {rank()} of {n_ranks()}: {len(records)} records of {kept} dialogues\\n")
     sys.stdout.flush()

@@ -174,11 +174,11 @@ def row_labels(
 
 
 @dataclass(frozen=True)
-class Subject:
+class Variant:
     """One variant of one seed, and where its weights lie."""
 
     preset: Preset
-    variant: str
+    name: str
     seed: int
     spec: ModelSpec
     """Folder or hub id with its commit resolved, adapter and quantisation."""
@@ -202,7 +202,7 @@ class Subject:
         suffix: str = "",
         **further: object,
     ) -> Address:
-        """The address of a record of this subject.
+        """The address of a record of this variant.
 
         ``rows`` is the digest of the dialogues' text, ``further`` what else changes the numbers, or stands for
         ``weights``. ``variant`` and ``suffix`` are for records of several models: what they are filed under, and what
@@ -212,7 +212,7 @@ class Subject:
         fields = {name: getattr(self.preset, name) for name in kind.fields}
         key = make_key(fields | {"rows": rows, "weights": self.weights} | further, kind.code)
         return Address(
-            self.preset.name, self.seed, variant or self.variant, f"{measurement}{suffix}", dataset, key
+            self.preset.name, self.seed, variant or self.name, f"{measurement}{suffix}", dataset, key
         )
 
     def provenance(
@@ -224,7 +224,7 @@ class Subject:
         loaded: LoadedModel | None = None,
         **further: object,
     ) -> dict[str, object]:
-        """What a record of this subject says of itself: preset, model, rows, versions, and what is passed further."""
+        """What a record of this variant says of itself: preset, model, rows, versions, and what is passed further."""
         about = {
             "preset": self.preset.fingerprint(),
             "weights": self.weights,
@@ -255,7 +255,7 @@ class Subject:
             with open_model(self.spec, dtype=self.preset.dtype) as loaded:
                 yield loaded
         except RemiError as error:
-            raise type(error)(f"{self.variant}, seed {self.seed}: {error}") from error
+            raise type(error)(f"{self.name}, seed {self.seed}: {error}") from error
 
     def tokenizer(self) -> ChatTokenizer:
         """The tokenizer, with the template, that encodes dialogues for every variant: instruct's."""
@@ -264,7 +264,7 @@ class Subject:
         return load_tokenizer(self.text.source, self.text.revision)
 
 
-def subject(preset: Preset, variant: str, seed: int, store: Store) -> Subject:
+def find_variant(preset: Preset, variant: str, seed: int, store: Store) -> Variant:
     """The variant of a preset and seed, made first if the package provides it and it was never made.
 
     Raises:
@@ -275,7 +275,7 @@ def subject(preset: Preset, variant: str, seed: int, store: Store) -> Subject:
     """
     spec, text = (resolved(located(preset, role, seed, store)) for role in (variant, "instruct"))
     check_listed(spec)
-    return Subject(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
+    return Variant(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
 
 
 def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
