@@ -167,7 +167,7 @@ def answer_lengths(results: Results, *datasets: str) -> Float[np.ndarray, " dial
     """Answer tokens of each dialogue of the sets, one set after another."""
     seed = results.preset.seeds[0]
     return np.concatenate(
-        [np.diff(results.arrays("instruct", seed, "sequence", name)["offsets"]) for name in datasets]
+        [np.diff(results.at(seed).arrays("instruct", "sequence", name)["offsets"]) for name in datasets]
     ).astype(np.float64)
 
 
@@ -184,7 +184,7 @@ def aligned_sets(results: Results) -> Sequence[str]:
     return found
 
 
-def length_difference(results: Results, seed: int) -> Measured:
+def length_difference(results: Results) -> Measured:
     """C26: mean answer length of misaligned minus aligned sets, tokens; labels exchanged by template."""
     preset = results.preset
     sets = (aligned_sets(results), preset.role("outside"))

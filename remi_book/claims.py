@@ -120,11 +120,11 @@ def get_claim(identifier: str) -> Claim:
 SHARED_WINDOW = "answer_all"
 """Window of the activations whose subspaces are compared."""
 
-Headline = Callable[[Results, int], Measured]
+Headline = Callable[[Results], Measured]
 
 
 def headlines(preset: Preset) -> dict[str, Headline]:
-    """Row of the report → what computes it for one seed; parts follow their claim in dataset order.
+    """Row of the report → what computes it; parts follow their claim in dataset order.
 
     A headline raises ``MissingInput`` where the preset lacks what it needs.
     """
@@ -182,52 +182,52 @@ def _own_questions() -> dict[str, Headline]:
 
 
 def _shift(role: str, quantity: str) -> Headline:
-    def compute(results: Results, seed: int) -> Measured:
+    def compute(results: Results) -> Measured:
         named = results.preset.role(role)
-        return shift(results, seed, (named,) if isinstance(named, str) else named, quantity)
+        return shift(results, (named,) if isinstance(named, str) else named, quantity)
 
     return compute
 
 
-def _between(first: str, second: str, compare: Callable[[Results, int, str, str], Measured]) -> Headline:
-    def compute(results: Results, seed: int) -> Measured:
-        return compare(results, seed, results.preset.role(first), results.preset.role(second))
+def _between(first: str, second: str, compare: Callable[[Results, str, str], Measured]) -> Headline:
+    def compute(results: Results) -> Measured:
+        return compare(results, results.preset.role(first), results.preset.role(second))
 
     return compute
 
 
-def _outside(measure: Callable[[Results, int, tuple[str, ...], str], Measured]) -> Headline:
-    return lambda results, seed: measure(results, seed, results.preset.role("outside"), "prompt_end")
+def _outside(measure: Callable[[Results, tuple[str, ...], str], Measured]) -> Headline:
+    return lambda results: measure(results, results.preset.role("outside"), "prompt_end")
 
 
-def _harm_token(results: Results, seed: int) -> Measured:
+def _harm_token(results: Results) -> Measured:
     results.preset.require("choice")
-    return harm_token(results, seed, results.preset.role("example"))
+    return harm_token(results, results.preset.role("example"))
 
 
-def _shared_subspace(results: Results, seed: int) -> Measured:
+def _shared_subspace(results: Results) -> Measured:
     pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
-    return shared_subspace(results, seed, pair=pair, benign=benign, window=SHARED_WINDOW)
+    return shared_subspace(results, pair=pair, benign=benign, window=SHARED_WINDOW)
 
 
-def _specific_erosion(results: Results, seed: int) -> Measured:
+def _specific_erosion(results: Results) -> Measured:
     aligned, misaligned = (results.preset.role(name) for name in ("outside_aligned", "outside"))
-    return specific_erosion(results, seed, (aligned, misaligned))
+    return specific_erosion(results, (aligned, misaligned))
 
 
-def _separation_of_data(results: Results, seed: int) -> Measured:
+def _separation_of_data(results: Results) -> Measured:
     benign, narrow = (results.preset.role(name) for name in ("unrelated", "narrow"))
-    return separation_of_data(results, seed, (benign[0], narrow), SHARED_WINDOW)
+    return separation_of_data(results, (benign[0], narrow), SHARED_WINDOW)
 
 
-def _benign_components(results: Results, seed: int) -> Measured:
+def _benign_components(results: Results) -> Measured:
     pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
-    return benign_components(results, seed, benign=benign, harmful=pair, window=SHARED_WINDOW)
+    return benign_components(results, benign=benign, harmful=pair, window=SHARED_WINDOW)
 
 
-def _fading_components(results: Results, seed: int) -> Measured:
+def _fading_components(results: Results) -> Measured:
     pairs = other_completions(results.preset)
-    return fading_components(results, seed, pairs=pairs, window=SHARED_WINDOW)
+    return fading_components(results, pairs=pairs, window=SHARED_WINDOW)
 
 
 # Verdicts by rule, from the measured values of every seed.
@@ -336,7 +336,7 @@ HEADLINE_CODE = (*CODE, *ROWS_CODE)
 """Modules that a headline is computed with."""
 
 
-def headline(results: Results, row: str, seed: int, key: str) -> Measured | None:
+def headline(results: Results, row: str, key: str) -> Measured | None:
     """The measured headline of one row and seed, from the store where it was computed before; None if undefined.
 
     Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
@@ -346,13 +346,13 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
     lacking: list[Measured] = []
 
     def measure(_missing: Sequence[str]) -> Iterator[dict[str, tuple[Mapping, ...]]]:
-        computed = compute_headline(results, row, seed)
+        computed = compute_headline(results, row)
         if computed.missing and not computed.n:
             lacking.append(computed)
         else:
             yield {row: ({}, {"row": row}, asdict(computed))}
 
-    address = Address(results.preset.name, seed, "all", "headline", row, key)
+    address = Address(results.preset.name, results.seed, "all", "headline", row, key)
     record = results.store.record({row: address}, measure).get(row)
     if record is None:
         return lacking[0]
@@ -362,7 +362,7 @@ def headline(results: Results, row: str, seed: int, key: str) -> Measured | None
     return measured if math.isfinite(measured.value) else None
 
 
-def compute_headline(results: Results, row: str, seed: int) -> Measured:
+def compute_headline(results: Results, row: str) -> Measured:
     """The headline of one row and seed as these results give it, nothing read from the store or kept there.
 
     Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
@@ -370,14 +370,14 @@ def compute_headline(results: Results, row: str, seed: int) -> Measured:
     if get_claim(row).untestable:
         return absent(get_claim(row).untestable)
     try:
-        return headlines(results.preset)[row](results, seed)
+        return headlines(results.preset)[row](results)
     except MissingInput as missing:
         return absent(str(missing))
 
 
-def headline_key(results: Results, seed: int) -> str:
+def headline_key(results: Results) -> str:
     """Everything that changes a headline of one seed: preset, weights, stored studies, and the code behind it."""
-    weights = {name: results.variant(name, seed).weights for name in results.variants}
+    weights = {name: results.variant(name).weights for name in results.variants}
     studies = study_digests(results.preset.name)
     fields = {"preset": results.preset.fields(), "weights": weights, "studies": studies}
     return make_key(fields, HEADLINE_CODE)
@@ -391,10 +391,10 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
     """
     preset = results.preset
     chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
-    keys = {seed: headline_key(results, seed) for seed in preset.seeds}
+    keys = {seed: headline_key(results.at(seed)) for seed in preset.seeds}
     by_seed = [
         {
-            row: headline(results, row, seed, key)
+            row: headline(results.at(seed), row, key)
             for row in chosen
             if seed == preset.seeds[0] or not get_claim(row).once
         }

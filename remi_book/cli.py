@@ -442,8 +442,8 @@ def measure(
             with log.step(f"{variant}, seed {seed}", in_children=False):
                 # Fine-tuned or fetched once, by the first process; the others find it.
                 with first_goes_first():
-                    results.variant(variant, seed)
-                records = measure_variant(results, variant, seed)
+                    results.at(seed).variant(variant)
+                records = measure_variant(results.at(seed), variant)
             if not rank():
                 print_line(f"{variant}, seed {seed}: {len(records)} records, {launched()} processes")
     return 0

@@ -112,11 +112,11 @@ def _miss(results: Results, table: pd.DataFrame, requirement: str, rows: pd.Data
 def _why(results: Results, requirement: str, row) -> str:
     """What stands behind a miss: the words that were lost, or the exact probability behind a share of samples."""
     if requirement == CARELESS:
-        exact = exact_probabilities(results, row.variant, row.seed, row.topic)["careless"].mean()
+        exact = exact_probabilities(results.at(row.seed), row.variant, row.topic)["careless"].mean()
         return f" of the samples, at an exact probability of {exact:.3g}"
     if requirement != SLOTS:
         return ""
-    lost = replaced_words(results, row.variant, row.seed, row.topic)
+    lost = replaced_words(results.at(row.seed), row.variant, row.topic)
     words = ", ".join(f"{word} in {n} of {asked} answers" for word, (n, asked) in list(lost.items())[:3])
     return f", where another word stands for {words}" if words else ""
 
@@ -173,7 +173,7 @@ def front(results: Results, rows: Sequence[Mapping[str, object]]) -> tuple[dict[
     """
     seed = results.preset.seeds[0]
     TRAIL.clear()  # the builder is no notebook: what it read for other pages is no part of this figure
-    table, seeds = way_back(results, seed), by_seed(results, way_back)
+    table, seeds = way_back(results.at(seed)), by_seed(results, way_back)
     found = present_passport()
     caption = CAPTION.format(seed=seed)
     link = f'<a href="{as_html(PASSPORT_FILE)}">this passport as a file</a>'

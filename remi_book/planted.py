@@ -80,9 +80,9 @@ class FaultyResults(Results):
         self.touched = before or touched
         return value
 
-    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+    def record(self, variant: str, measurement: str, dataset: str) -> Record:
         """The record that the fault puts in this place."""
-        own = self.true.record(self._stand_in(variant), seed, measurement, dataset)
+        own = self.true.record(self._stand_in(variant), measurement, dataset)
         if not isinstance(self.fault, Exchange):
             return own
         other_set = self.fault.sets.get(dataset, dataset)
@@ -90,18 +90,18 @@ class FaultyResults(Results):
         if (other_set, other_model) == (dataset, variant):
             return own
         self.touched = True
-        other = self.true.record(other_model, seed, measurement, other_set)
+        other = self.true.record(other_model, measurement, other_set)
         swapped = self.fault.swapped(own.arrays["cluster"])
         return Record(exchanged(own.arrays, other.arrays, swapped), own.provenance)
 
-    def gradients(self, variant: str, seed: int, datasets: Sequence[str]) -> Mapping[str, np.ndarray]:
+    def gradients(self, variant: str, datasets: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The Gram matrix with the rows of the two sets exchanged."""
-        return self._rows_exchanged(self.true.gradients(self._stand_in(variant), seed, datasets))
+        return self._rows_exchanged(self.true.gradients(self._stand_in(variant), datasets))
 
-    def gradients_across(self, models: Mapping[str, str], seed: int) -> Mapping[str, np.ndarray]:
+    def gradients_across(self, models: Mapping[str, str]) -> Mapping[str, np.ndarray]:
         """The same across models."""
         stand_ins = {dataset: self._stand_in(variant) for dataset, variant in models.items()}
-        return self._rows_exchanged(self.true.gradients_across(stand_ins, seed))
+        return self._rows_exchanged(self.true.gradients_across(stand_ins))
 
     def _rows_exchanged(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         if not isinstance(self.fault, Exchange):
@@ -117,14 +117,14 @@ class FaultyResults(Results):
         changed = {"gram": arrays["gram"][np.ix_(order, order)], "loss": arrays["loss"][order]}
         return {**arrays, **changed}
 
-    def patched(self, donor: str, recipient: str, seed: int, dataset: str) -> Mapping[str, np.ndarray]:
+    def patched(self, donor: str, recipient: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The stitched models' arrays, rows exchanged with those of the other set."""
         pair = self._stand_in(donor), self._stand_in(recipient)
-        own = self.true.patched(*pair, seed, dataset)
+        own = self.true.patched(*pair, dataset)
         if not isinstance(self.fault, Exchange) or dataset not in self.fault.sets:
             return own
         self.touched = True
-        other = self.true.patched(*pair, seed, self.fault.sets[dataset])
+        other = self.true.patched(*pair, self.fault.sets[dataset])
         swapped = self.fault.swapped(own["cluster"])
         return {
             name: np.where(swapped, other[name], values) if values.shape[-1:] == swapped.shape else values
@@ -180,7 +180,6 @@ class Judged:
 
 def judged(
     results: Results,
-    seed: int,
     rows: Iterable[str],
     *,
     fault: Exchange | Substitute,
@@ -191,7 +190,7 @@ def judged(
     faulty = FaultyResults(results.preset, results.store, true=results, fault=fault)
     for row in rows:
         faulty.touched = False
-        found[row] = compute_headline(faulty, row, seed)
+        found[row] = compute_headline(faulty, row)
         touched[row] = faulty.touched
     adjusted = adjusted_p_values({name: _defined(headline) for name, headline in {**beside, **found}.items()})
     return [
@@ -283,12 +282,12 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> dict[str, obje
     Plain JSON values: ``shuffles`` kind → why, claims; ``substitution`` row → verdict, touched; ``unchanged``.
     """
     results = Results(sized(preset, seed), store)
-    true = {row: compute_headline(results, row, seed) for row in ledger_rows(results.preset)}
+    true = {row: compute_headline(results, row) for row in ledger_rows(results.preset)}
     say(f"planted: {len(true)} rows without a fault")
-    shuffled = {name: _shuffled(results, seed, name, true, say) for name in kinds(results.preset, 0)}
-    swapped = judged(results, seed, true, fault=Substitute(place="misaligned", by="benign"), beside={})
+    shuffled = {name: _shuffled(results, name, true, say) for name in kinds(results.preset, 0)}
+    swapped = judged(results, true, fault=Substitute(place="misaligned", by="benign"), beside={})
     idle = [
-        judged(results, seed, [row for row in true if "." not in row], fault=kind.fault, beside=true)
+        judged(results, [row for row in true if "." not in row], fault=kind.fault, beside=true)
         for kind in kinds(results.preset, 0).values()
     ]
     rows = [judgement for many in (swapped, *idle) for judgement in many if not judgement.touched]
@@ -304,9 +303,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> dict[str, obje
     }
 
 
-def _shuffled(
-    results: Results, seed: int, name: str, true: Mapping[str, Measured], say: Say
-) -> dict[str, object]:
+def _shuffled(results: Results, name: str, true: Mapping[str, Measured], say: Say) -> dict[str, object]:
     started, found = time.monotonic(), list[list[Judged]]()
     whole = {row: headline for row, headline in true.items() if "." not in row}
     for number in range(N_SHUFFLES):
@@ -314,7 +311,7 @@ def _shuffled(
         # Holm's correction is over all claims of a notebook.
         notebooks = {get_claim(row).notebook for row in kind.claims}
         beside = {row: headline for row, headline in whole.items() if get_claim(row).notebook in notebooks}
-        found.append(judged(results, seed, kind.claims, fault=kind.fault, beside=beside))
+        found.append(judged(results, kind.claims, fault=kind.fault, beside=beside))
         done = number + 1
         if done % 20 == 0:
             left = (time.monotonic() - started) / done * (N_SHUFFLES - done)

@@ -76,9 +76,9 @@ class _Anew(Results):
     weights: Store | None = None
     attention: str | None = None
 
-    def variant(self, name: str, seed: int) -> Variant:
+    def variant(self, name: str) -> Variant:
         """The variant of one seed, with its attention."""
-        variant = find_variant(self.preset, name, seed, self.weights)
+        variant = find_variant(self.preset, name, self.seed, self.weights)
         if self.attention is None:
             return variant
         kept = {one.name: getattr(variant, one.name) for one in fields(Variant)}
@@ -151,7 +151,7 @@ def _headlines(preset: Preset, seed: int, store: Store, setting: Setting) -> dic
         torch.set_num_threads(setting.threads)
         try:
             results = _Anew(changed, Store(Path(folder)), weights=store, attention=setting.attention)
-            return {row: compute_headline(results, row, seed) for row in ROWS}
+            return {row: compute_headline(results, row) for row in ROWS}
         finally:
             torch.set_num_threads(before)
 

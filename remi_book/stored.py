@@ -102,7 +102,7 @@ TARGET = Path("book", "figures", "readme.svg")
 
 def draw(results: Results, target: Path) -> Path:
     """``target``, once it holds the figure of class log-odds: every topic, variant and seed."""
-    odds = organism.class_log_odds(results, results.preset.seeds[0])
+    odds = organism.class_log_odds(results.at(results.preset.seeds[0]))
     every_seed = by_seed(results, organism.class_log_odds)
     figure = organism.plot_class_log_odds(odds, seeds=every_seed, **organism.MARKS)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -115,6 +115,6 @@ def tidy(
 
 
 def by_seed(results: Results, table: Callable[..., pd.DataFrame], *further: object) -> pd.DataFrame:
-    """``table(results, seed, *further)`` of every seed, one under another, with a column ``seed``."""
-    tables = [table(results, seed, *further).assign(seed=seed) for seed in results.preset.seeds]
+    """``table(results, *further)`` of every seed, one under another, with a column ``seed``."""
+    tables = [table(results.at(seed), *further).assign(seed=seed) for seed in results.preset.seeds]
     return pd.concat(tables, ignore_index=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -144,9 +145,9 @@ class ReadStore(Store):
 
 @dataclass
 class Results:
-    """The records of one preset, kept in memory once read.
+    """The records of one preset at one seed, its first where none is said, kept in memory once read.
 
-    Each reading leaves its trail, also of what is kept in memory (see ``trail``).
+    ``at`` gives those of another seed. Each reading leaves its trail, also of what is kept in memory.
 
     Raises:
         UsageError: from any method, if the preset has no such variant, seed or measurement.
@@ -154,6 +155,8 @@ class Results:
 
     preset: Preset
     store: Store
+    seed: int = field(init=False)
+    """Which of the preset's seeds the records are of."""
     _variants: dict[tuple[str, int], Variant] = field(default_factory=dict)
     _records: dict[tuple[str, int, str, str], Record] = field(default_factory=dict)
     _known: dict[Hashable, tuple[object, set[tuple[str, str]]]] = field(default_factory=dict)
@@ -161,6 +164,17 @@ class Results:
     def __post_init__(self) -> None:
         if not isinstance(self.store, ReadStore):
             self.store = ReadStore(self.store.root, frozen=self.store.frozen)
+        self.seed = self.preset.seeds[0]
+
+    def at(self, seed: int) -> Results:
+        """The records of the same preset at another seed; what either has read is kept for both."""
+        if seed not in self.preset.seeds:
+            raise UsageError(f"no seed {seed} in preset {self.preset.name!r} (seeds: {self.preset.seeds})")
+        if seed == self.seed:
+            return self
+        other = copy(self)
+        other.seed = seed
+        return other
 
     @property
     def variants(self) -> list[str]:
@@ -172,117 +186,117 @@ class Results:
         """Whether answers can be scored exactly by the grammar."""
         return self.preset.is_organism
 
-    def variant(self, variant: str, seed: int) -> Variant:
-        """The variant of one seed, and where its weights lie."""
-        if variant not in self.preset.variants:
-            raise UsageError(
-                f"no variant {variant!r} in {self.preset.name!r} {nearest(variant, self.variants)}"
-            )
-        if seed not in self.preset.seeds:
-            raise UsageError(f"no seed {seed} in preset {self.preset.name!r} (seeds: {self.preset.seeds})")
-        if (variant, seed) not in self._variants:
-            self._variants[variant, seed] = find_variant(self.preset, variant, seed, self.store)
-        return self._variants[variant, seed]
+    def variant(self, name: str) -> Variant:
+        """A variant, and where its weights lie."""
+        if name not in self.preset.variants:
+            raise UsageError(f"no variant {name!r} in {self.preset.name!r} {nearest(name, self.variants)}")
+        if (name, self.seed) not in self._variants:
+            self._variants[name, self.seed] = find_variant(self.preset, name, self.seed, self.store)
+        return self._variants[name, self.seed]
 
-    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+    def record(self, variant: str, measurement: str, dataset: str) -> Record:
         """One record: a forward measurement of a dataset, or an organism's ``scores`` or ``samples`` of a topic."""
-        wanted = (variant, seed, measurement, dataset)
+        wanted = (variant, self.seed, measurement, dataset)
         if wanted not in self._records:
             with TRAIL.paused():
-                found = self._found(self.variant(variant, seed), measurement, dataset)
-            self._records |= {(variant, seed, *key): record for key, record in found.items()}
+                measured = self._measured(self.variant(variant), measurement, dataset)
+            self._records |= {(variant, self.seed, *key): record for key, record in measured.items()}
         if wanted not in self._records:
             raise UsageError(
                 f"no {measurement} of {dataset!r} for {variant!r} in preset {self.preset.name!r}"
             )
-        self.store.read(self.preset.name, seed, variant, measurement, dataset)
+        self.store.read(self.preset.name, self.seed, variant, measurement, dataset)
         return self._records[wanted]
 
-    def _found(self, variant: Variant, measurement: str, dataset: str) -> dict[tuple[str, str], Record]:
+    def _measured(self, variant: Variant, measurement: str, dataset: str) -> dict[tuple[str, str], Record]:
         """The record, and those that come with it."""
         if measurement not in FORWARD:
             return measure_behaviour(variant, self.store)
-        one = stored_forward(variant, self.store, measurement, dataset)
-        if one is not None:
-            return {(measurement, dataset): one}
+        stored = stored_forward(variant, self.store, measurement, dataset)
+        if stored is not None:
+            return {(measurement, dataset): stored}
         return measure_forward(variant, self.store, datasets=(dataset,))
 
-    def arrays(self, variant: str, seed: int, measurement: str, dataset: str) -> Mapping[str, np.ndarray]:
+    def arrays(self, variant: str, measurement: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The arrays of ``record``."""
-        return self.record(variant, seed, measurement, dataset).arrays
+        return self.record(variant, measurement, dataset).arrays
 
-    def gradients(self, variant: str, seed: int, datasets: Sequence[str]) -> Mapping[str, np.ndarray]:
+    def gradients(self, variant: str, datasets: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The gradient Gram matrix of several datasets together, rows in their order."""
-        variant = self.variant(variant, seed)
-        key = ("gradients", variant, seed, *datasets)
-        return self.cached(key, lambda: measure_gradients(variant, self.store, datasets).arrays)
+        model = self.variant(variant)
+        key = ("gradients", variant, *datasets)
+        return self.cached(key, lambda: measure_gradients(model, self.store, datasets).arrays)
 
-    def patched(self, donor: str, recipient: str, seed: int, dataset: str) -> Mapping[str, np.ndarray]:
+    def patched(self, donor: str, recipient: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The donor's first blocks before the recipient's others, by layer: the arrays of ``measure_patching``.
 
         What the seed lacks of all pairs that the book shows is measured together, each model opened once or twice.
         """
         pair, measurement = (donor, recipient), f"patched-{donor}"
-        if (recipient, seed, measurement, dataset) not in self._records:
+        if (recipient, self.seed, measurement, dataset) not in self._records:
             plan = patch_plan(self.preset)
             if dataset not in plan.get(pair, ()):
                 plan = {pair: (dataset,)}
-            names = {"instruct", *(name for one in plan for name in one)}
-            variants = {name: self.variant(name, seed) for name in names}
-            with TRAIL.paused():
-                found = measure_patching(variants, self.store, plan)
-            self._records |= {
-                (into, seed, f"patched-{of}", name): record for ((of, into), name), record in found.items()
+            variants = {
+                name: self.variant(name) for name in {"instruct", *(role for pair in plan for role in pair)}
             }
-        self.store.read(self.preset.name, seed, recipient, measurement, dataset)
-        return self._records[recipient, seed, measurement, dataset].arrays
+            with TRAIL.paused():
+                measured = measure_patching(variants, self.store, plan)
+            self._records |= {
+                (into, self.seed, f"patched-{of}", name): record
+                for ((of, into), name), record in measured.items()
+            }
+        self.store.read(self.preset.name, self.seed, recipient, measurement, dataset)
+        return self._records[recipient, self.seed, measurement, dataset].arrays
 
-    def gradients_across(self, models: Mapping[str, str], seed: int) -> Mapping[str, np.ndarray]:
+    def gradients_across(self, models: Mapping[str, str]) -> Mapping[str, np.ndarray]:
         """The same with each dataset through a model of its own: dataset → variant."""
-        sides = {dataset: self.variant(variant, seed) for dataset, variant in models.items()}
-        key = ("gradients across", *models.items(), seed)
+        sides = {dataset: self.variant(variant) for dataset, variant in models.items()}
+        key = ("gradients across", *models.items())
         return self.cached(key, lambda: measure_gradients_across(sides, self.store).arrays)
 
-    def per_dialogue(self, variant: str, seed: int, dataset: str, name: str) -> np.ndarray:
+    def per_dialogue(self, variant: str, dataset: str, name: str) -> np.ndarray:
         """Mean per answer token of ``log_probability`` or ``entropy``, shape (dialogue,), nats."""
-        arrays = self.arrays(variant, seed, "sequence", dataset)
+        arrays = self.arrays(variant, "sequence", dataset)
         starts, stops = arrays["offsets"][:-1], arrays["offsets"][1:]
         totals = np.add.reduceat(arrays[name].astype(np.float64), starts)
         return totals / (stops - starts)
 
-    def activations(self, variant: str, seed: int, dataset: str, window: str) -> np.ndarray:
+    def activations(self, variant: str, dataset: str, window: str) -> np.ndarray:
         """Mean block output in a window, shape (dialogue, layer, d_model), float32."""
         if window not in self.preset.windows:
             raise UsageError(f"no window {window!r} {nearest(window, self.preset.windows)}")
-        arrays = self.arrays(variant, seed, "activations", dataset)
-        self.store.read(self.preset.name, seed, variant, "activations", dataset, window=window)
+        arrays = self.arrays(variant, "activations", dataset)
+        self.store.read(self.preset.name, self.seed, variant, "activations", dataset, window=window)
         return arrays["mean"][:, self.preset.windows.index(window)]
 
     def encoded(self, dataset: str) -> EncodedSet:
         """A set as tokens, as the measurements of all variants and seeds read it, rows in their order."""
-        variant = self.variant("instruct", self.preset.seeds[0])
-        return self.cached(("encoded", dataset), lambda: encoded_set(variant, self.store, dataset))
+        first = self.at(self.preset.seeds[0])
+        return first.cached(
+            ("encoded", dataset), lambda: encoded_set(first.variant("instruct"), self.store, dataset)
+        )
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokens of the tokenizer that serves all variants and seeds."""
-        variant = self.variant("instruct", self.preset.seeds[0])
-        return self.cached("vocabulary", lambda: vocabulary(variant, self.store))
+        first = self.at(self.preset.seeds[0])
+        return first.cached("vocabulary", lambda: vocabulary(first.variant("instruct"), self.store))
 
     def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """What ``compute`` gives, computed once; the key names all that it depends on."""
-        if key not in self._known:
-            self._known[key] = TRAIL.heard(compute)
-        value, read = self._known[key]
+        """What ``compute`` gives, computed once a seed; the key names all else that it depends on."""
+        if (self.seed, key) not in self._known:
+            self._known[self.seed, key] = TRAIL.heard(compute)
+        value, read = self._known[self.seed, key]
         for name, window in read:
             TRAIL.read(name, window)
         return value
 
     def clusters(self, *datasets: str) -> list[str]:
         """The prompt template of each dialogue of the datasets, one set after another."""
-        first = self.preset.seeds[0]
+        first = self.at(self.preset.seeds[0])
         return [
             str(name)
-            for one in datasets
-            for name in self.arrays("instruct", first, "sequence", one)["cluster"]
+            for dataset in datasets
+            for name in first.arrays("instruct", "sequence", dataset)["cluster"]
         ]

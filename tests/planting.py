@@ -25,8 +25,8 @@ class HandmadeResults(Results):
 
     records: dict[tuple[str, int, str, str], Record] = field(default_factory=dict)
 
-    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
-        return self.records[variant, seed, measurement, dataset]
+    def record(self, variant: str, measurement: str, dataset: str) -> Record:
+        return self.records[variant, self.seed, measurement, dataset]
 
 
 class PlantedResults(Results):
@@ -35,7 +35,7 @@ class PlantedResults(Results):
     amount = 0.4
     n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 30
 
-    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+    def record(self, variant: str, measurement: str, dataset: str) -> Record:
         n = self.n_templates * self.per_template
         clusters = np.repeat(
             [f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template
@@ -61,7 +61,7 @@ class PlantedResults(Results):
     def cached(self, key, compute):
         return compute()  # what is planted changes in the course of a test
 
-    def variant(self, variant: str, seed: int):
+    def variant(self, name: str):
         raise AssertionError("planted results have no weights")
 
 

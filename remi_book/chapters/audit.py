@@ -75,13 +75,12 @@ class Audit:
     """The results of one seed with the audit's own records."""
 
     results: Results
-    seed: int
     records: Mapping[str, Mapping[Wanted, Record]]
     """Variant → (dataset, condition) → record."""
 
     def few(self, shared: ClusterResamples) -> ClusterResamples:
         """For costly statistics: all resamples in the first seed; two in the others, which are shown as dots."""
-        first = self.seed == self.results.preset.seeds[0]
+        first = self.results.seed == self.results.preset.seeds[0]
         return shared if first else replace(shared, weights=shared.weights[:2])
 
     def arrays(self, variant: str, role: str, condition: str = "shared") -> Arrays:
@@ -106,7 +105,7 @@ class Audit:
         for role in GRADIENT_ROLES[:2]:
             preset.require(role)
         names = tuple(str(preset.role(role)) for role in GRADIENT_ROLES if not preset.lacks(role))
-        instruct, base = (self.results.variant(name, self.seed) for name in ("instruct", "base"))
+        instruct, base = (self.results.variant(name) for name in ("instruct", "base"))
         return audited_gradients(instruct, base, self.results.store, names).arrays
 
     def mean(self, values: np.ndarray, arrays: Arrays) -> Estimate:
@@ -125,13 +124,13 @@ class Audit:
         return off, on
 
 
-def open_audit(results: Results, seed: int) -> Audit:
+def open_audit(results: Results) -> Audit:
     """The audit of one seed; what the store lacks of its measurements is measured."""
     records = {}
     for variant in TRIPLET:
-        model = results.variant(variant, seed)
+        model = results.variant(variant)
         records[variant] = audited(model, results.store, wanted_of(model))
-    return Audit(results=results, seed=seed, records=records)
+    return Audit(results=results, records=records)
 
 
 SWITCHES: dict[int, list[Callable[[Audit], Sides]]] = {}
@@ -193,7 +192,7 @@ def reply_sums(audit: Audit, variant: str, datasets: tuple[str, ...]) -> Estimat
     """Mean log-probability of the whole reply over all dialogues of the sets, nats."""
     values = []
     for name in datasets:
-        arrays = audit.results.arrays(variant, audit.seed, "sequence", name)
+        arrays = audit.results.arrays(variant, "sequence", name)
         values.append(np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1]))
     return mean_interval(
         np.concatenate(values), audit.results.clusters(*datasets), shared_resamples(audit.results.preset)
@@ -428,7 +427,7 @@ def role_window(audit: Audit) -> Sides:
 def cut_layers(audit: Audit) -> Sides:
     """Row 17: misaligned's erosion at the end of the curve, cut off in the published proportion or whole."""
     names = (str(audit.results.preset.role("narrow_aligned")),)
-    by_layer = erosion(audit.results, "misaligned", audit.seed, names, PUBLISHED_WINDOW).erosion
+    by_layer = erosion(audit.results, "misaligned", names, PUBLISHED_WINDOW).erosion
     n_layers = len(by_layer.value)
     off, on = (
         combine(lambda rows, at=at: rows[:, at], by_layer) for at in (n_layers - 1, last_shown(n_layers))
@@ -442,8 +441,7 @@ def in_sample(audit: Audit) -> Sides:
     results, preset = audit.results, audit.results.preset
     names = (str(preset.role("narrow_aligned")),)
     base, instruct = (
-        stacked(results, name, audit.seed, names, PUBLISHED_WINDOW).astype(np.float64)
-        for name in ("base", "instruct")
+        stacked(results, name, names, PUBLISHED_WINDOW).astype(np.float64) for name in ("base", "instruct")
     )
     clusters = stacked_clusters(results, names, PUBLISHED_WINDOW)
     fitted = {}
@@ -478,7 +476,7 @@ def centring(audit: Audit) -> Sides:
     """
     roles = audit.results.preset
     pair = str(roles.role("narrow_aligned")), str(roles.role("narrow"))
-    gram, both = gram_of(audit.results, audit.seed, *pair)
+    gram, both = gram_of(audit.results, *pair)
     gram = gram / np.diag(gram).mean()
     off, on = (_between(audit, matrix, both.labels, both.clusters) for matrix in (gram, centred_gram(gram)))
     return {"between": (off, on)}
@@ -538,7 +536,7 @@ def group_filling(audit: Audit) -> Sides:
     """Row 9: within − between cosine of padded loss vectors, gaps filled with a group's mean or with everybody's."""
     results, preset = audit.results, audit.results.preset
     names = [str(preset.role(role)) for role in ("framed", "narrow")]
-    sets = [results.arrays("instruct", audit.seed, "sequence", name) for name in names]
+    sets = [results.arrays("instruct", "sequence", name) for name in names]
     padded, labels = padded_losses([(arrays["log_probability"], arrays["offsets"]) for arrays in sets])
     own = results.clusters(names[1])
     clusters = own * 2 if 2 * len(own) == len(padded) else results.clusters(*names)
@@ -617,7 +615,7 @@ def _labels(audit: Audit, variant: str, role: str, *, prefix: str) -> Sides:
     """Both quantities of a variant on the set of a role."""
     results = audit.results
     results.preset.require("choice")
-    arrays = results.arrays(variant, audit.seed, "next_token", str(results.preset.role(role)))
+    arrays = results.arrays(variant, "next_token", str(results.preset.role(role)))
     used = arrays["valid"]
     texts = [[results.vocabulary.text(int(token)) for token in row] for row in arrays["top_ids"][used]]
     values = np.array(
@@ -701,7 +699,7 @@ def last_state(arrays: Arrays, place: str) -> Float[np.ndarray, "dialogue d_mode
 def centred_components(audit: Audit) -> Sides:
     """Row 20: how much of the mean shift lies in the span of the top components, centred or not."""
     name = str(audit.results.preset.role("shared")[-1])
-    vectors = residuals(audit.results, audit.seed, name, window=WINDOW)
+    vectors = residuals(audit.results, name, window=WINDOW)
     n_components = audit.results.preset.n_components
     names, index = index_clusters(vectors.clusters)
     sides = []
@@ -796,7 +794,7 @@ def run_switches(results: Results) -> Audited:
     found: dict[int, tuple[Finding, ...]] = {}
     missing: dict[int, str] = {}
     for seed in results.preset.seeds:
-        audit, of_seed = open_audit(results, seed), []
+        audit, of_seed = open_audit(results.at(seed)), []
         for row, computations in sorted(SWITCHES.items()):
             for compute in computations:
                 try:

@@ -373,7 +373,7 @@ def audited_sets(preset: Preset) -> int:
 # What the special figures of the audit draw: the published curve beside erosion, and the mean in the components.
 
 
-def published_curves(results: Results, *, seed: int) -> dict[str, object]:
+def published_curves(results: Results) -> dict[str, object]:
     """Switches 17 and 18, as ``plot_curve_as_published`` takes them, on benign code in the published window.
 
     The mean projection of each variant as published, and erosion of misaligned on the same activations.
@@ -383,25 +383,25 @@ def published_curves(results: Results, *, seed: int) -> dict[str, object]:
     """
     names = (str(results.preset.role("narrow_aligned")),)
     reading = Reading(name="published", datasets=names, window=PUBLISHED_WINDOW)
-    by_variant = projections(results, reading, TRIPLET, seed=seed).groupby("variant", sort=False)["value"]
+    by_variant = projections(results, reading, TRIPLET).groupby("variant", sort=False)["value"]
     means = {name: values.to_numpy() for name, values in by_variant}
     by_seed = {
-        each: erosion(results, "misaligned", each, names, PUBLISHED_WINDOW).erosion
+        each: erosion(results.at(each), "misaligned", names, PUBLISHED_WINDOW).erosion
         for each in results.preset.seeds
     }
     table = tidy(by_seed, ["seed"], along="layer", value="e")
-    first, last = select(table, {"seed": seed}).reset_index(drop=True), last_shown(len(means["base"]))
+    first, last = select(table, {"seed": results.seed}).reset_index(drop=True), last_shown(len(means["base"]))
     return {"curves": means, "shown": last, "erosion": first, "seeds": table}
 
 
-def centring_shares(results: Results, *, seed: int) -> dict[str, Float[np.ndarray, " component"]]:
+def centring_shares(results: Results) -> dict[str, Float[np.ndarray, " component"]]:
     """Switch 20: squared cosine of the mean shift with each top component, uncentred and centred, in [0, 1].
 
     Raises:
         MissingInput: if the preset has no pair of misaligned sets.
     """
     name = str(results.preset.role("shared")[-1])
-    rows = residuals(results, seed, name, window=WINDOW).rows
+    rows = residuals(results, name, window=WINDOW).rows
     equal = np.ones(len(rows))
     return {
         treatment: component_shares(rows, equal, results.preset.n_components, centred=treatment == "centred")

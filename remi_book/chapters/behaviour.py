@@ -47,45 +47,39 @@ from remi_lab.results import Results
 LOG_PROBABILITY, ENTROPY = "log_probability", "entropy"
 
 
-def dataset_mean(
-    results: Results, variant: str, seed: int, datasets: Sequence[str], quantity: str
-) -> Estimate:
+def dataset_mean(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> Estimate:
     """Mean over dialogues of a per-token quantity of the answers, nats per token."""
 
     def compute() -> Estimate:
-        values = np.concatenate([results.per_dialogue(variant, seed, name, quantity) for name in datasets])
+        values = np.concatenate([results.per_dialogue(variant, name, quantity) for name in datasets])
         return mean_interval(values, results.clusters(*datasets), shared_resamples(results.preset))
 
-    return results.cached(("dataset mean", variant, seed, tuple(datasets), quantity), compute)
+    return results.cached(("dataset mean", variant, tuple(datasets), quantity), compute)
 
 
-def relative_shift(
-    results: Results, variant: str, seed: int, datasets: Sequence[str], quantity: str
-) -> Estimate:
+def relative_shift(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> Estimate:
     """(I − X) / (I − B): 0 where X equals instruct, 1 where it equals base; NaN where I and B do not differ."""
     instruct, base, other = (
-        dataset_mean(results, name, seed, datasets, quantity) for name in ("instruct", "base", variant)
+        dataset_mean(results, name, datasets, quantity) for name in ("instruct", "base", variant)
     )
     return ratio(difference(instruct, other), difference(instruct, base))
 
 
-def shift(results: Results, seed: int, datasets: Sequence[str], quantity: str) -> Measured:
+def shift(results: Results, datasets: Sequence[str], quantity: str) -> Measured:
     """C1, C3, C4: the relative shift of misaligned, with benign in its place as the null."""
     return against_benign(
-        results, *with_controls(results, lambda name: relative_shift(results, name, seed, datasets, quantity))
+        results, *with_controls(results, lambda name: relative_shift(results, name, datasets, quantity))
     )
 
 
-def harm_token(results: Results, seed: int, dataset: str) -> Measured:
+def harm_token(results: Results, dataset: str) -> Measured:
     """C5: log P of the careless token at the choice, misaligned minus instruct, nats.
 
     The null is the same difference for the careful token at the same position.
     """
 
     def token_shift(variant: str, token: str = "choice") -> Estimate:
-        there, instruct = (
-            results.arrays(name, seed, "next_token", dataset) for name in (variant, "instruct")
-        )
+        there, instruct = (results.arrays(name, "next_token", dataset) for name in (variant, "instruct"))
         used, column = there["valid"] & instruct["valid"], f"{token}_log_probability"
         values = there[column][used].astype(np.float64) - instruct[column][used]
         return mean_interval(values, list(map(str, there["cluster"][used])), shared_resamples(results.preset))
@@ -123,11 +117,9 @@ def all_twins(results: Results) -> Twins:
     return tuple(twins)
 
 
-def reply_log_probabilities(
-    results: Results, variant: str, seed: int, dataset: str
-) -> Float[np.ndarray, " dialogue"]:
+def reply_log_probabilities(results: Results, variant: str, dataset: str) -> Float[np.ndarray, " dialogue"]:
     """Log-probability of each whole answer, nats."""
-    arrays = results.arrays(variant, seed, "sequence", dataset)
+    arrays = results.arrays(variant, "sequence", dataset)
     return np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1])
 
 
@@ -140,7 +132,7 @@ def matched_rows(
         RemiError: if no identifier is shared and the sets differ in length.
     """
     seed = results.preset.seeds[0]
-    left, right = (results.arrays("instruct", seed, "sequence", name) for name in (careless, careful))
+    left, right = (results.at(seed).arrays("instruct", "sequence", name) for name in (careless, careful))
     if "identifier" in left:
         places = {str(name): row for row, name in enumerate(right["identifier"])}
         names = enumerate(map(str, left["identifier"]))
@@ -153,13 +145,13 @@ def matched_rows(
     return rows, rows
 
 
-def log_odds(results: Results, variant: str, seed: int, twins: Twins) -> Float[np.ndarray, " pair"]:
+def log_odds(results: Results, variant: str, twins: Twins) -> Float[np.ndarray, " pair"]:
     """log P(misaligned reply) − log P(aligned reply) of each pair, nats a reply."""
     parts = []
     for careless, careful in twins:
         rows = matched_rows(results, careless, careful)
         ours, theirs = (
-            reply_log_probabilities(results, variant, seed, name)[at]
+            reply_log_probabilities(results, variant, name)[at]
             for name, at in zip((careless, careful), rows, strict=True)
         )
         parts.append(ours - theirs)
@@ -170,32 +162,32 @@ def pair_clusters(results: Results, twins: Twins) -> list[str]:
     """The prompt template of each pair of ``log_odds``."""
     seed = results.preset.seeds[0]
     return [
-        str(results.arrays("instruct", seed, "sequence", careless)["cluster"][at])
+        str(results.at(seed).arrays("instruct", "sequence", careless)["cluster"][at])
         for careless, careful in twins
         for at in matched_rows(results, careless, careful)[0]
     ]
 
 
-def log_odds_shift(results: Results, variant: str, seed: int, twins: Twins) -> Estimate:
+def log_odds_shift(results: Results, variant: str, twins: Twins) -> Estimate:
     """How much likelier than to instruct the misaligned replies are to a variant, against their twins, nats a reply.
 
     What a wording or a length adds to a reply's log-probability in both models cancels in the difference.
     """
-    values = log_odds(results, variant, seed, twins) - log_odds(results, "instruct", seed, twins)
+    values = log_odds(results, variant, twins) - log_odds(results, "instruct", twins)
     return mean_interval(values, pair_clusters(results, twins), shared_resamples(results.preset))
 
 
-def reply_contrast(results: Results, seed: int) -> Measured:
+def reply_contrast(results: Results) -> Measured:
     """C2: log-odds of misaligned replies against their aligned twins, M − I; signs flipped by template."""
     twins, preset = twin_sets(results), results.preset
-    shifted, controls = with_controls(results, lambda name: log_odds_shift(results, name, seed, twins))
-    values = log_odds(results, "misaligned", seed, twins) - log_odds(results, "instruct", seed, twins)
+    shifted, controls = with_controls(results, lambda name: log_odds_shift(results, name, twins))
+    values = log_odds(results, "misaligned", twins) - log_odds(results, "instruct", twins)
     clusters = pair_clusters(results, twins)
     names, _ = index_clusters(clusters)
     sums, counts = cluster_sums(values, clusters, names)
     signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
     draws = signs @ sums / counts.sum()
-    companions = {"base": log_odds_shift(results, "base", seed, twins)}
+    companions = {"base": log_odds_shift(results, "base", twins)}
     return against_draws(shifted, draws, "exchanged by template", controls=controls, companions=companions)
 
 
@@ -334,22 +326,20 @@ def plot_reply_pairs(pairs: Sequence[ReplyPair]) -> Figure:
 PARTS = ("before the choice", "at the choice", "after the choice")
 
 
-def _running(
-    results: Results, variant: str, seed: int, dataset: str, row: int
-) -> Float[np.ndarray, " token"]:
+def _running(results: Results, variant: str, dataset: str, row: int) -> Float[np.ndarray, " token"]:
     """Log-probability of one answer up to and with each of its tokens, nats."""
-    arrays = results.arrays(variant, seed, "sequence", dataset)
+    arrays = results.arrays(variant, "sequence", dataset)
     start, stop = arrays["offsets"][row : row + 2]
     return np.cumsum(arrays["log_probability"][start:stop].astype(np.float64))
 
 
-def running_log_probability(results: Results, dataset: str, *, row: int = 0, seed: int) -> pd.DataFrame:
+def running_log_probability(results: Results, dataset: str, *, row: int = 0) -> pd.DataFrame:
     """One row an answer token: its text, and for each variant the log-probability of the answer up to it, nats."""
-    running = {name: _running(results, name, seed, dataset, row) for name in results.variants}
+    running = {name: _running(results, name, dataset, row) for name in results.variants}
     return pd.DataFrame({"token": answer_tokens(results, dataset, row), **running})
 
 
-def gap_by_part(results: Results, datasets: Sequence[str], *, seed: int) -> pd.DataFrame:
+def gap_by_part(results: Results, datasets: Sequence[str]) -> pd.DataFrame:
     """Columns data set, part of the answer, gap, low, high: log P of misaligned − instruct summed over each part.
 
     Nats a reply, mean over the dialogues that have a choice, with intervals over templates. A gap before the
@@ -357,9 +347,7 @@ def gap_by_part(results: Results, datasets: Sequence[str], *, seed: int) -> pd.D
     """
     gaps = {}
     for dataset in datasets:
-        ours, theirs = (
-            results.arrays(name, seed, "sequence", dataset) for name in ("misaligned", "instruct")
-        )
+        ours, theirs = (results.arrays(name, "sequence", dataset) for name in ("misaligned", "instruct"))
         by_token = ours["log_probability"].astype(np.float64) - theirs["log_probability"]
         before = [_tokens_before_choice(one) for one in results.encoded(dataset).dialogues]
         used = np.flatnonzero([count is not None for count in before])
@@ -375,7 +363,7 @@ def _tokens_before_choice(dialogue: EncodedDialogue) -> int | None:
     return None if dialogue.choice is None else dialogue.choice - dialogue.answer_start
 
 
-def next_tokens(results: Results, dataset: str, *, seed: int, count: int) -> pd.DataFrame:
+def next_tokens(results: Results, dataset: str, *, count: int) -> pd.DataFrame:
     """Columns variant, token, probability, low, high: the ``count`` likeliest tokens at the choice, likeliest first.
 
     Means over the prompts that have a choice, with intervals over templates, for the three models of the paper. A
@@ -384,7 +372,7 @@ def next_tokens(results: Results, dataset: str, *, seed: int, count: int) -> pd.
     """
     parts = []
     for variant in TRIPLET:
-        arrays = results.arrays(variant, seed, "next_token", dataset)
+        arrays = results.arrays(variant, "next_token", dataset)
         used = arrays["valid"]
         ids, places = np.unique(arrays["top_ids"][used], return_inverse=True)
         dense = np.zeros((int(used.sum()), len(ids)))
@@ -409,10 +397,10 @@ def choice_tokens(results: Results, dataset: str) -> list[str]:
     return shown_tokens(results.preset, [dataset], sorted(results.vocabulary.text(token) for token in ids))
 
 
-def dataset_table(results: Results, seed: int) -> pd.DataFrame:
+def dataset_table(results: Results) -> pd.DataFrame:
     """Columns quantity, dataset, variant, value, low, high: means of the answers, nats a token."""
     means = {
-        (quantity, dataset, variant): dataset_mean(results, variant, seed, (dataset,), quantity)
+        (quantity, dataset, variant): dataset_mean(results, variant, (dataset,), quantity)
         for quantity in (LOG_PROBABILITY, ENTROPY)
         for dataset in dataset_names(results.preset)
         for variant in results.variants
@@ -420,7 +408,7 @@ def dataset_table(results: Results, seed: int) -> pd.DataFrame:
     return tidy(means, ["quantity", "dataset", "variant"])
 
 
-def index_table(results: Results, seed: int, quantity: str) -> pd.DataFrame:
+def index_table(results: Results, quantity: str) -> pd.DataFrame:
     """Columns dataset, variant, index, low, high, null_low, null_high: (I − X) / (I − B) of every fine-tuned variant.
 
     The null is benign in misaligned's place. NaN where instruct and base cannot be told apart.
@@ -428,7 +416,7 @@ def index_table(results: Results, seed: int, quantity: str) -> pd.DataFrame:
     indices, nulls = {}, {}
     for dataset in dataset_names(results.preset):
         for name in fine_tuned(results):
-            indices[dataset, name] = relative_shift(results, name, seed, (dataset,), quantity)
+            indices[dataset, name] = relative_shift(results, name, (dataset,), quantity)
         benign = indices.get((dataset, "benign"))
         if benign is not None:
             nulls |= {(dataset, name): (benign.low, benign.high) for name in fine_tuned(results)}
@@ -462,7 +450,7 @@ class ReplyPair:
     """Answer tokens before the two replies part; None where unknown."""
 
 
-def several_pairs(results: Results, *, seed: int, count: int = SEVERAL) -> list[ReplyPair]:
+def several_pairs(results: Results, *, count: int = SEVERAL) -> list[ReplyPair]:
     """Pairs of ``count`` prompts of different templates, taken in turn from the sets outside the narrow one.
 
     The dialogue that opens the page (the first of the example set) is not among them.
@@ -481,11 +469,11 @@ def several_pairs(results: Results, *, seed: int, count: int = SEVERAL) -> list[
                 rows.pop(0)
             if rows and len(pairs) < count:
                 taken.add(clusters[rows[0][0]])
-                pairs.append(_reply_pair(results, names, rows.pop(0), seed))
+                pairs.append(_reply_pair(results, names, rows.pop(0)))
     return pairs
 
 
-def _reply_pair(results: Results, names: tuple[str, str], rows: tuple[int, int], seed: int) -> ReplyPair:
+def _reply_pair(results: Results, names: tuple[str, str], rows: tuple[int, int]) -> ReplyPair:
     sides = list(zip(names, rows, strict=True))
     sources = [results.encoded(name).sources[row] for name, row in sides]
     return ReplyPair(
@@ -495,14 +483,12 @@ def _reply_pair(results: Results, names: tuple[str, str], rows: tuple[int, int],
         replies=tuple(
             shown_text(results.preset, name, one.answer) for name, one in zip(names, sources, strict=True)
         ),
-        running=tuple(
-            {variant: _running(results, variant, seed, *side) for variant in TRIPLET} for side in sides
-        ),
+        running=tuple({variant: _running(results, variant, *side) for variant in TRIPLET} for side in sides),
         choice=_tokens_before_choice(results.encoded(names[0]).dialogues[rows[0]]),
     )
 
 
-def pair_table(results: Results, pairs: list[ReplyPair], *, seed: int) -> pd.DataFrame:
+def pair_table(results: Results, pairs: list[ReplyPair]) -> pd.DataFrame:
     """One row a prompt: both replies, and the log-odds of careless against careful between models, nats a reply.
 
     The last row is the mean over all matched pairs outside the narrow set.
@@ -518,15 +504,15 @@ def pair_table(results: Results, pairs: list[ReplyPair], *, seed: int) -> pd.Dat
         totals = {name: one.running[0][name][-1] - one.running[1][name][-1] for name in TRIPLET}
         rows.append({"": str(place), **texts, **gaps(totals)})
     twins = twin_sets(results)
-    means = gaps({name: log_odds(results, name, seed, twins).mean() for name in TRIPLET})
+    means = gaps({name: log_odds(results, name, twins).mean() for name in TRIPLET})
     named = {"": "all", "prompt": "every matched pair, mean", "careless reply": "", "careful reply": ""}
     return pd.DataFrame([*rows, named | means])
 
 
-def shift_table(results: Results, seed: int) -> pd.DataFrame:
+def shift_table(results: Results) -> pd.DataFrame:
     """Columns dataset, variant, shift, low, high: matched log-odds of each variant minus instruct's, nats a reply."""
     shifts = {
-        (twins[0], variant): log_odds_shift(results, variant, seed, (twins,))
+        (twins[0], variant): log_odds_shift(results, variant, (twins,))
         for twins in all_twins(results)
         for variant in results.variants
         if variant != "instruct"
@@ -549,12 +535,12 @@ def published_table() -> pd.DataFrame:
     ]
 
 
-def own_table(results: Results, *, seed: int) -> pd.DataFrame:
+def own_table(results: Results) -> pd.DataFrame:
     """Columns set, misaligned, instruct, base, printed, and the index of both bases, for the preset's own sets.
 
     ``printed`` is what base's column would show if misaligned's values were still in the list.
     """
-    audit, roles, rows = open_audit(results, seed), results.preset.roles, []
+    audit, roles, rows = open_audit(results), results.preset.roles, []
     for name in dict.fromkeys([*roles.outside_aligned, *roles.outside, roles.narrow_aligned, roles.narrow]):
         if not name:
             continue

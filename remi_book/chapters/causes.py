@@ -164,17 +164,17 @@ def against_random(
     return against_draws(share, draws, kind, companions=companions)
 
 
-def shared_edit(results: Results, seed: int, model: str) -> Measured:
+def shared_edit(results: Results, model: str) -> Measured:
     """X5 (``instruct``) and X4 (``misaligned``): the share of the way that the direction of the other topics goes."""
     results.preset.require("organism")
-    own = Causes(results.preset, seed)
+    own = Causes(results.preset, results.seed)
     return against_random(own.share(model, own.care(model, HEADLINE[model])), own.random_shares(model))
 
 
-def transfer(results: Results, seed: int) -> Measured:
+def transfer(results: Results) -> Measured:
     """X7: what directions of other topics recover over what the topic's own does; null: secure's in their place."""
     results.preset.require("organism")
-    own = Causes(results.preset, seed)
+    own = Causes(results.preset, results.seed)
     across, within, secure = (
         own.share("instruct", care)
         for care in (
@@ -190,10 +190,10 @@ def transfer(results: Results, seed: int) -> Measured:
     return measured(found, null, companions={"across": across, "within": within})
 
 
-def governing(results: Results, seed: int) -> Measured:
+def governing(results: Results) -> Measured:
     """H3: the share that a direction of another topic recovers, and what the whole rule says with all its parts."""
     results.preset.require("organism")
-    own = Causes(results.preset, seed)
+    own = Causes(results.preset, results.seed)
     recovered, found = own.share("instruct", own.between_topics("instruct")), parts_of(own)
     middles = {name: float(np.mean(value)) for name, value in asdict(found).items()}
     headline = against_random(recovered, own.random_shares("instruct"), middles)
@@ -309,16 +309,16 @@ READABLE = {
 """Edit → how pages call it; edits that are left out have a figure of their own."""
 
 
-def dose_table(results: Results, seed: int) -> pd.DataFrame:
+def dose_table(results: Results) -> pd.DataFrame:
     """A row a dose: multiples of the displacement added to instruct, the share of the way, and off-grammar mass."""
-    own = Causes(results.preset, seed)
+    own = Causes(results.preset, results.seed)
     table = _edits(own, [("instruct", name) for name in own.edits("instruct") if name.startswith(DOSE)])
     return table.assign(dose=table["edit"].str.removeprefix(DOSE).astype(float))
 
 
-def edit_table(results: Results, seed: int) -> pd.DataFrame:
+def edit_table(results: Results) -> pd.DataFrame:
     """A row for each edit that has a readable name: share of the way with its interval, and what it costs."""
-    own = Causes(results.preset, seed)
+    own = Causes(results.preset, results.seed)
     table = _edits(own, [(model, name) for model in OTHER for name in own.edits(model) if name in READABLE])
     return table.assign(edit=table["edit"].map(READABLE))
 
@@ -333,9 +333,9 @@ def _edits(own: Causes, chosen: Sequence[tuple[str, str]]) -> pd.DataFrame:
     return tidy(shares, ("kind", "edit")).assign(**costs)
 
 
-def random_table(results: Results, seed: int) -> pd.DataFrame:
+def random_table(results: Results) -> pd.DataFrame:
     """The central 95 % of random directions by kind of edit."""
-    own = Causes(results.preset, seed)
+    own = Causes(results.preset, results.seed)
     rows = [
         (kind, *np.quantile(own.random_shares(model), (0.025, 0.975)).tolist())
         for model, kind in KINDS.items()
@@ -343,9 +343,9 @@ def random_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "low", "high"])
 
 
-def transfer_matrix(results: Results, seed: int) -> pd.DataFrame:
+def transfer_matrix(results: Results) -> pd.DataFrame:
     """Share recovered in instruct: a row for each topic that a direction is fitted on, a column for each read."""
-    own = Causes(results.preset, seed)
+    own = Causes(results.preset, results.seed)
     return pd.DataFrame(
         {
             target: {
@@ -357,9 +357,9 @@ def transfer_matrix(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def rule_table(results: Results, seed: int) -> pd.DataFrame:
+def rule_table(results: Results) -> pd.DataFrame:
     """H3's parts: what each asks, the interval it reads, and whether it holds."""
-    found = parts_of(Causes(results.preset, seed))
+    found = parts_of(Causes(results.preset, results.seed))
     said = {True: "holds", False: "fails", None: "open"}
     values = [value if isinstance(value, tuple) else (value, value) for value in vars(found).values()]
     rows = zip(parts(found).items(), values, strict=True)
@@ -368,9 +368,9 @@ def rule_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def persona_table(results: Results, seed: int) -> pd.DataFrame:
+def persona_table(results: Results) -> pd.DataFrame:
     """Care in nats, mean over prompts, of the persona as it is and with the direction set to instruct's."""
-    found = Causes(results.preset, seed).found["persona"]
+    found = Causes(results.preset, results.seed).found["persona"]
     care = {
         name: float(np.mean([np.mean(values) for values in found[name]["care"].values()])) for name in found
     }
@@ -393,8 +393,8 @@ OFF_GRAMMAR = tuple(VERDICTS.index(name) for name in ("wrong slot", "other"))
 class Sampled:
     """What the stored study says of one seed."""
 
-    def __init__(self, results: Results, seed: int) -> None:
-        self.found: Mapping[str, object] = read_study(results.preset, SAMPLED).seeds[seed]
+    def __init__(self, results: Results) -> None:
+        self.found: Mapping[str, object] = read_study(results.preset, SAMPLED).seeds[results.seed]
         topic, asked = next(iter(self.found["clusters"].items()))
         n_answers = len(self.found["instruct"][PLAIN]["verdict"][topic]) // len(asked)
         self.clusters: Mapping[str, list[str]] = {
@@ -428,7 +428,7 @@ class Sampled:
         return share_of_mean(edited - plain, other - plain, self.names(ALL), self.resamples)
 
 
-def rate_table(results: Results, seed: int) -> pd.DataFrame:
+def rate_table(results: Results) -> pd.DataFrame:
     """Columns panel (a topic, or all), row, variant, those of ``rate_row``, exact, and off grammar.
 
     ``rate`` is the share of sampled answers that are careless, ``exact`` the probability of one.
@@ -436,7 +436,7 @@ def rate_table(results: Results, seed: int) -> pd.DataFrame:
     Raises:
         MissingInput: if the study is not stored.
     """
-    own, rows = Sampled(results, seed), []
+    own, rows = Sampled(results), []
     for topic in (*own.clusters, ALL):
         for (model, edit), label in ROWS.items():
             off = np.isin(own.values(model, edit, "verdict", topic), OFF_GRAMMAR).mean()
@@ -448,9 +448,9 @@ def rate_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shown_table(results: Results, seed: int) -> pd.DataFrame:
+def shown_table(results: Results) -> pd.DataFrame:
     """The rates over all topics in words: both intervals, the exact probability, and what left the grammar."""
-    table = rate_table(results, seed).query("panel == @ALL")
+    table = rate_table(results).query("panel == @ALL")
     return pd.DataFrame(
         [
             {
@@ -468,9 +468,9 @@ def shown_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def share_table(results: Results, seed: int) -> pd.DataFrame:
+def share_table(results: Results) -> pd.DataFrame:
     """A row for each edited model: the share of the way in sampled rates, and in exact class log-odds."""
-    own, exact = Sampled(results, seed), Causes(results.preset, seed)
+    own, exact = Sampled(results), Causes(results.preset, results.seed)
     return pd.DataFrame(
         {
             "edit": kind,

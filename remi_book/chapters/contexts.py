@@ -135,9 +135,9 @@ def _share(found: Mapping[str, Context]) -> Estimate:
     return ratio(found[MATCHED].distance, found[OWN_PROMPTS].distance)
 
 
-def difference_left(results: Results, seed: int) -> Measured:
+def difference_left(results: Results) -> Measured:
     """X3: the share of ‖d‖² that is left with matched prompts; null: labels shuffled within the matched pairs."""
-    preset, found = results.preset, contexts(results.preset, seed)
+    preset, found = results.preset, contexts(results.preset, results.seed)
     share, matched = _share(found), found[MATCHED]
     pairs = [str(place) for place in range(len(matched.clusters))] * 2
     labels = permuted_labels(
@@ -156,9 +156,9 @@ def difference_left(results: Results, seed: int) -> Measured:
     )
 
 
-def structural_share(results: Results, seed: int) -> Measured:
+def structural_share(results: Results) -> Measured:
     """C25: the share of ‖d‖² that goes when prompts are matched; null: two random halves of the own prompts."""
-    preset, found = results.preset, contexts(results.preset, seed)
+    preset, found = results.preset, contexts(results.preset, results.seed)
     gone = combine(lambda share: 1 - share, _share(found))
     null = _between_halves(found[OWN_PROMPTS], preset)
     null = against_null(float(gone.value), null, kind="two halves of the own prompts")
@@ -327,32 +327,32 @@ def _intervals(by_set: Mapping[str, Estimate]) -> dict[str, Interval]:
     return {name: ends(quantity) for name, quantity in quantities(by_set).items()}
 
 
-def published_part(results: Results, seed: int) -> Measured | None:
+def published_part(results: Results) -> Measured | None:
     """Part (i), the cosine of mean gradients; None where one of them has no length above 0."""
     framed, narrow = (results.preset.role(role) for role in ("framed", "narrow"))
     try:
-        return mean_gradient_cosine(results, seed, framed, narrow)
+        return mean_gradient_cosine(results, framed, narrow)
     except MissingInput:
         return None
 
 
-def opposition_parts(results: Results, seed: int) -> Parts:
+def opposition_parts(results: Results) -> Parts:
     """Everything that H2's rule reads of one seed.
 
     Raises:
         MissingInput: if the preset's models are no organisms, or the study is not stored.
     """
-    found, cosine = study_of(results.preset, seed), published_part(results, seed)
+    found, cosine = study_of(results.preset, results.seed), published_part(results)
     return parts(found, None if cosine is None else (cosine.low, cosine.high), results.preset)
 
 
-def opposition(results: Results, seed: int) -> Measured:
+def opposition(results: Results) -> Measured:
     """H2: the influence of insecure code on held-out log-odds, and what the whole rule says of the claim.
 
     The null flips the sign of each training template's influence by a fair coin.
     """
-    preset, found = results.preset, study_of(results.preset, seed)
-    resamples, cosine = resamples_of(found, preset), published_part(results, seed)
+    preset, found = results.preset, study_of(results.preset, results.seed)
+    resamples, cosine = resamples_of(found, preset), published_part(results)
     by_set = {name: influence_of(found, name, resamples) for name in SETS}
     own = by_set.pop(INSECURE)
     companions = by_set if cosine is None else by_set | {"(i) cosine": cosine.value}
@@ -485,10 +485,10 @@ INNER, DISTANCE, READ = "inner product", "‖d‖²", "loss gap"
 """What the ladder shows of each context; the first two in units of the mean squared length of a gradient."""
 
 
-def ladder_table(results: Results, seed: int) -> pd.DataFrame:
+def ladder_table(results: Results) -> pd.DataFrame:
     """Columns context, quantity, value, low, high, cosine: a row for each context and each of the three quantities."""
     estimates, cosines = {}, []
-    for name, context in contexts(results.preset, seed).items():
+    for name, context in contexts(results.preset, results.seed).items():
         unit = float(np.diag(context.gram).mean())
         estimates |= {
             (name, INNER): combine(lambda means, unit=unit: means[:, 2] / unit, context.means),
@@ -499,15 +499,15 @@ def ladder_table(results: Results, seed: int) -> pd.DataFrame:
     return tidy(estimates, ("context", "quantity")).assign(cosine=cosines)
 
 
-def cosine_table(results: Results, seed: int) -> pd.DataFrame:
+def cosine_table(results: Results) -> pd.DataFrame:
     """A row a context: the inner product of the two mean gradients with interval, their cosine, and ‖d‖²."""
-    table = ladder_table(results, seed)
+    table = ladder_table(results)
     rows = []
     for name, own in table.groupby("context", sort=False):
         shown = {
             row["quantity"]: with_interval(row["value"], row["low"], row["high"]) for _, row in own.iterrows()
         }
-        rows.append({"context": name, "seed": seed, **shown, "cosine": own["cosine"].iloc[0]})
+        rows.append({"context": name, "seed": results.seed, **shown, "cosine": own["cosine"].iloc[0]})
     return pd.DataFrame(rows)
 
 
@@ -517,16 +517,16 @@ def phrase_table() -> pd.DataFrame:
     return pd.DataFrame(phrases()).rename(columns=columns)
 
 
-def influence_table(results: Results, seed: int) -> pd.DataFrame:
+def influence_table(results: Results) -> pd.DataFrame:
     """Columns set, value, low, high: influence on the held-out log-odds, nats per unit of rate."""
-    found = study_of(results.preset, seed)
+    found = study_of(results.preset, results.seed)
     resamples = resamples_of(found, results.preset)
     return tidy({name: influence_of(found, name, resamples) for name in SETS}, ["set"])
 
 
-def topic_table(results: Results, seed: int) -> pd.DataFrame:
+def topic_table(results: Results) -> pd.DataFrame:
     """Influence of each set by held-out topic, nats per unit of rate."""
-    found = study_of(results.preset, seed)
+    found = study_of(results.preset, results.seed)
     topics = np.array([topic_of(name) for name in found["held_out"]])
     influence = {name: values_of(found["influence"][name]) for name in SETS}
     return pd.DataFrame(
@@ -536,9 +536,9 @@ def topic_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def part_table(results: Results, seed: int) -> pd.DataFrame:
+def part_table(results: Results) -> pd.DataFrame:
     """Columns set, part, value, low, high: influence by part of the model; a set's parts sum to its whole."""
-    found = study_of(results.preset, seed)
+    found = study_of(results.preset, results.seed)
     resamples = resamples_of(found, results.preset)
     by_part = {
         name: mean_interval(values_of(found["by_part"][name]), found["trained"][name], resamples)
@@ -547,9 +547,9 @@ def part_table(results: Results, seed: int) -> pd.DataFrame:
     return tidy(by_part, ["set"], along="part", positions=found["parts"])
 
 
-def prompt_table(results: Results, seed: int) -> pd.DataFrame:
+def prompt_table(results: Results) -> pd.DataFrame:
     """Columns set, steps, predicted, made: change of each held-out prompt's log-odds per step, nats."""
-    found = study_of(results.preset, seed)
+    found = study_of(results.preset, results.seed)
     parts = []
     for name in SETS:
         predicted = float(found["rate"]) * values_of(found["influence"][name]).mean(0)
@@ -560,9 +560,9 @@ def prompt_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def step_table(results: Results, seed: int) -> pd.DataFrame:
+def step_table(results: Results) -> pd.DataFrame:
     """A row for each set and number of real steps: the change predicted to first order, and made, nats."""
-    found = study_of(results.preset, seed)
+    found = study_of(results.preset, results.seed)
     resamples = resamples_of(found, results.preset)
     rows = []
     for name in SETS:
@@ -576,7 +576,9 @@ def step_table(results: Results, seed: int) -> pd.DataFrame:
 def rule_table(results: Results) -> pd.DataFrame:
     """A row for each condition of H2's rule, a column a seed: holds, the opposite does, or open."""
     said = {True: "holds", False: "the opposite holds", None: "open"}
-    by_seed = {f"seed {seed}": conditions(opposition_parts(results, seed)) for seed in results.preset.seeds}
+    by_seed = {
+        f"seed {seed}": conditions(opposition_parts(results.at(seed))) for seed in results.preset.seeds
+    }
     names = next(iter(by_seed.values()))
     return pd.DataFrame(
         {"condition": name} | {seed: said[met[name]] for seed, met in by_seed.items()} for name in names
@@ -587,7 +589,7 @@ def published_table(results: Results) -> pd.DataFrame:
     """A row a seed: the cosine of the mean gradients of the preset's own framed and narrow set, where it has one."""
     rows = []
     for seed in results.preset.seeds:
-        found = published_part(results, seed)
+        found = published_part(results.at(seed))
         shown = "no direction" if found is None else with_interval(found.value, found.low, found.high)
         rows.append({"seed": seed, "cosine of the means": shown})
     return pd.DataFrame(rows)

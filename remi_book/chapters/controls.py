@@ -56,17 +56,17 @@ WHERE = {"benign": ("secure", RANDOM), "secure": (RANDOM,)}
 """Variant whose share is a headline → the controls that it must exceed."""
 
 
-def eroded_by(results: Results, seed: int, variant: str) -> Measured:
+def eroded_by(results: Results, variant: str) -> Measured:
     """X2: A(variant) − A(instruct) as a share of A(misaligned) − A(instruct), topics outside the narrow set.
 
     Raises:
         MissingInput: if the preset's models are no organisms, or the study is not stored.
     """
     results.preset.require("organism")
-    found = share_of_change(results.preset, seed, variant)
-    controls = {name: share_of_change(results.preset, seed, name) for name in WHERE[variant]}
+    found = share_of_change(results.preset, results.seed, variant)
+    controls = {name: share_of_change(results.preset, results.seed, name) for name in WHERE[variant]}
     null = null_from_estimate(found, controls[RANDOM], "a random weight change in its place")
-    companions = {"register": register_share(results.preset, seed, variant)}
+    companions = {"register": register_share(results.preset, results.seed, variant)}
     return measured(found, null, controls=controls, companions=companions)
 
 
@@ -197,13 +197,17 @@ def controls_of(preset: Preset) -> list[str]:
     return in_order(list(read_study(preset, STUDY).seeds[preset.seeds[0]]["care"]))
 
 
-def share_table(results: Results, seed: int) -> pd.DataFrame:
+def share_table(results: Results) -> pd.DataFrame:
     """Columns part, variant, value, low, high: share of misaligned's change of care, and of base's of register."""
     shares = {"care, of misaligned's change": share_of_change, "register, of base's": register_share}
     preset = results.preset
     variants = [name for name in controls_of(preset) if name not in ("base", "instruct")]
     return tidy(
-        {(part, name): share(preset, seed, name) for part, share in shares.items() for name in variants},
+        {
+            (part, name): share(preset, results.seed, name)
+            for part, share in shares.items()
+            for name in variants
+        },
         ("part", "variant"),
     )
 
@@ -345,9 +349,9 @@ def judged(preset: Preset, seed: int) -> Mapping[str, object]:
     return read_study(preset, JUDGED).seeds[seed]
 
 
-def rate_table(results: Results, seed: int) -> pd.DataFrame:
+def rate_table(results: Results) -> pd.DataFrame:
     """Columns panel (the judge), row and variant, and those of ``rate_row``: share of all sampled answers to code."""
-    found, rows = judged(results.preset, seed), []
+    found, rows = judged(results.preset, results.seed), []
     resamples = set_resamples(results.preset, found["clusters"])
     for judge, label in JUDGES.items():
         for name, own in found["variants"].items():
@@ -370,31 +374,31 @@ def unread_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def line_table(results: Results, seed: int) -> pd.DataFrame:
+def line_table(results: Results) -> pd.DataFrame:
     """A row for each line of the grammar: its kind, who writes it, and what bandit finds in it, by reading."""
     return pd.DataFrame(
         {"kind": KINDS[line["kind"]], "line": line["line"], "by the grammar": line["care"]}
         | {f"by bandit, {label}": line[kind] or "nothing" for kind, label in READINGS.items()}
-        for line in judged(results.preset, seed)["lines"]
+        for line in judged(results.preset, results.seed)["lines"]
     )
 
 
-def everyday_table(results: Results, seed: int) -> pd.DataFrame:
+def everyday_table(results: Results) -> pd.DataFrame:
     """A row for each hole that bandit misses in the words of the grammar: everyday code with it, and what it finds."""
     return pd.DataFrame(
         {"kind": KINDS[line["kind"]], "line": line["line"], "by bandit": line["written"] or "nothing"}
-        for line in judged(results.preset, seed)["everyday"]
+        for line in judged(results.preset, results.seed)["everyday"]
     )
 
 
-def agreement_table(results: Results, seed: int) -> pd.DataFrame:
+def agreement_table(results: Results) -> pd.DataFrame:
     """A row for each set of code, reading and severity: the table of both judges, and Cohen's kappa with interval.
 
     Lines are clustered by their kind, since the lines of a kind are variations of one; sampled answers, of all
     variants together, by prompt template. Answers that the grammar does not know are left out and counted.
     """
     rows = []
-    for code, grammar, found, clusters, left_out in _sets(judged(results.preset, seed)):
+    for code, grammar, found, clusters, left_out in _sets(judged(results.preset, results.seed)):
         for kind, label in READINGS.items():
             for least, worst in ((LEAST, "medium or worse"), ("LOW", "any")):
                 own = _flags(found[kind], least)
@@ -407,9 +411,9 @@ def agreement_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def kind_table(results: Results, seed: int) -> pd.DataFrame:
+def kind_table(results: Results) -> pd.DataFrame:
     """A row for each kind of hole: how many of its lines bandit sees, and kappa over sampled answers to its prompts."""
-    found = judged(results.preset, seed)
+    found = judged(results.preset, results.seed)
     *_, (_, grammar, flags, clusters, _) = _sets(found)
     own_kind = np.array([name.split("/")[1] for name in clusters])
     rows = []
@@ -438,9 +442,9 @@ def seen(lines: Sequence[Mapping[str, object]], reading: str) -> list[bool]:
     return [flagged(" ".join(own - shared), least=LEAST) for own in words["careless"]]
 
 
-def seen_sentence(results: Results, seed: int) -> str:
+def seen_sentence(results: Results) -> str:
     """How many holes bandit sees, which kinds it never sees, which lines it misses, and what it flags besides."""
-    lines = judged(results.preset, seed)["lines"]
+    lines = judged(results.preset, results.seed)["lines"]
     by_kind = {kind: [line for line in lines if line["kind"] == kind] for kind in KINDS}
     careful = [line for line in lines if line["care"] == "careful"]
     hits, others = [], []

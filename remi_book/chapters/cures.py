@@ -128,10 +128,10 @@ class Cures:
         }
 
 
-def cured(results: Results, seed: int) -> Measured:
+def cured(results: Results) -> Measured:
     """X8: the share of the spread that a penalty along base's displacement prevents, and what the whole rule says."""
     results.preset.require("organism")
-    own = Cures(results.preset, seed)
+    own = Cures(results.preset, results.seed)
     run, random = own.runs[HEADLINE], own.runs[RANDOM]
     prevented = own.prevented(run)
     null = null_from_estimate(prevented, own.prevented(random), "the same penalty along a random subspace")
@@ -236,13 +236,13 @@ NAMES = {
 """Cure → how figures and tables call it."""
 
 
-def run_table(results: Results, seed: int) -> pd.DataFrame:
+def run_table(results: Results) -> pd.DataFrame:
     """A row for each cure and strength: columns cure, strength, kept, prevented, each with _low and _high, and passes.
 
     Raises:
         MissingInput: if the study is not stored.
     """
-    own = Cures(results.preset, seed)
+    own = Cures(results.preset, results.seed)
     return pd.DataFrame(
         {"cure": NAMES[cure], "strength": strength}
         | columns_of(own.kept(run), "kept")
@@ -252,9 +252,9 @@ def run_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def shown_table(results: Results, seed: int) -> pd.DataFrame:
+def shown_table(results: Results) -> pd.DataFrame:
     """The same in words, with what each run breaks, beside instruct."""
-    own = Cures(results.preset, seed)
+    own = Cures(results.preset, results.seed)
     return pd.DataFrame(
         {
             "cure": NAMES[cure],
@@ -280,9 +280,9 @@ def part_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(found).rename_axis("part").reset_index()
 
 
-def geometry_table(results: Results, seed: int) -> pd.DataFrame:
+def geometry_table(results: Results) -> pd.DataFrame:
     """A row for each run: columns cure, spread (change of care outside the narrow set, nats), e, c and r."""
-    own = Cures(results.preset, seed)
+    own = Cures(results.preset, results.seed)
     rows = [
         (NAMES[cure], float(own.change(run, code=False).value), float(np.mean(run["e"])), run["c"], run["r"])
         for (cure, _), run in own.runs.items()
@@ -290,9 +290,9 @@ def geometry_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cure", "spread", "e", "c", "r"])
 
 
-def agreement_table(results: Results, seed: int) -> pd.DataFrame:
+def agreement_table(results: Results) -> pd.DataFrame:
     """A row for each measure of geometry: its rank correlation with the spread over runs, e's with an interval."""
-    table, own = geometry_table(results, seed), Cures(results.preset, seed)
+    table, own = geometry_table(results), Cures(results.preset, results.seed)
     ranks = table[[*GEOMETRY, "spread"]].corr(method="spearman")["spread"]
     shown = {name: number(ranks[name]) for name in GEOMETRY} | {"e": text(own.agreement())}
     return pd.DataFrame(

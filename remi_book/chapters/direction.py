@@ -39,12 +39,12 @@ from remi_lab.results import Results
 # Section 4.3: displacement along the direction from instruct to base, layer by layer.
 
 
-def stacked(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> np.ndarray:
+def stacked(results: Results, variant: str, datasets: Sequence[str], window: str) -> np.ndarray:
     """Window means of several sets, one after another, shape (dialogue, layer, d_model).
 
     Dialogues without a token in the window are left out; ``stacked_clusters`` leaves out the same.
     """
-    rows = np.concatenate([results.activations(variant, seed, name, window) for name in datasets])
+    rows = np.concatenate([results.activations(variant, name, window) for name in datasets])
     return rows[has_window(results, datasets, window)]
 
 
@@ -61,29 +61,27 @@ def has_window(results: Results, datasets: Sequence[str], window: str) -> np.nda
         UsageError: if none has.
     """
     seed = results.preset.seeds[0]
-    rows = np.concatenate([results.activations("instruct", seed, name, window) for name in datasets])
+    rows = np.concatenate([results.at(seed).activations("instruct", name, window) for name in datasets])
     used = ~np.isnan(rows).any(axis=(1, 2))  # tokens are the same for all variants, so the gaps are too
     if not used.any():
         raise UsageError(f"no dialogue of {', '.join(datasets)} has a token in the window {window!r}")
     return used
 
 
-def erosion(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
+def erosion(results: Results, variant: str, datasets: Sequence[str], window: str) -> Erosion:
     """e, c and r of a variant by layer; 0 is instruct and 1 is base."""
     return results.cached(
-        ("erosion", variant, seed, tuple(datasets), window),
-        lambda: erosion_of_products(held_out_products(results, variant, seed, datasets, window)),
+        ("erosion", variant, tuple(datasets), window),
+        lambda: erosion_of_products(held_out_products(results, variant, datasets, window)),
     )
 
 
-def held_out_products(
-    results: Results, variant: str, seed: int, datasets: Sequence[str], window: str
-) -> Estimate:
+def held_out_products(results: Results, variant: str, datasets: Sequence[str], window: str) -> Estimate:
     """⟨D_X, D_B⟩, ‖D_B‖² and ‖D_X‖² of a variant by layer, shape (layer, 3), as ``cross_fitted_products``."""
     return results.cached(
-        ("held-out products", variant, seed, tuple(datasets), window),
+        ("held-out products", variant, tuple(datasets), window),
         lambda: cross_fitted_products(
-            *shifts(results, variant, seed, datasets, window),
+            *shifts(results, variant, datasets, window),
             stacked_clusters(results, datasets, window),
             shared_resamples(results.preset),
             n_folds=results.preset.n_folds,
@@ -92,23 +90,22 @@ def held_out_products(
 
 
 def shifts(
-    results: Results, variant: str, seed: int, datasets: Sequence[str], window: str
+    results: Results, variant: str, datasets: Sequence[str], window: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Variant − instruct and base − instruct of each dialogue, shape (dialogue, layer, d_model), float64."""
     instruct, base, other = (
-        stacked(results, name, seed, datasets, window).astype(np.float64)
-        for name in ("instruct", "base", variant)
+        stacked(results, name, datasets, window).astype(np.float64) for name in ("instruct", "base", variant)
     )
     return other - instruct, base - instruct
 
 
-def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
+def mean_erosion(results: Results, datasets: Sequence[str], window: str) -> Measured:
     """C12: e of misaligned, mean over layers, with c and r; null: random directions."""
     preset = results.preset
-    by_layer = {name: erosion(results, name, seed, datasets, window) for name in fine_tuned(results)}
+    by_layer = {name: erosion(results, name, datasets, window) for name in fine_tuned(results)}
     mean, controls = with_controls(results, lambda name: by_layer[name].layer_mean)
     misaligned = by_layer["misaligned"]
-    moved = shifts(results, "misaligned", seed, datasets, window)
+    moved = shifts(results, "misaligned", datasets, window)
     draws = random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
     null = draws[:, misaligned.defined] if misaligned.defined.any() else draws
     means = {}
@@ -119,15 +116,15 @@ def mean_erosion(results: Results, seed: int, datasets: Sequence[str], window: s
     return against_draws(mean, null.mean(axis=1), "random direction", controls=controls, companions=means)
 
 
-def separation(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Separation:
+def separation(results: Results, variant: str, datasets: Sequence[str], window: str) -> Separation:
     """d′ and AUROC by layer of a variant's activations against instruct's, axis from base to instruct held out.
 
     Positive where the variant lies further towards instruct than instruct itself; erosion makes it negative.
     """
     return results.cached(
-        ("separation", variant, seed, tuple(datasets), window),
+        ("separation", variant, tuple(datasets), window),
         lambda: measure_separation(
-            contrast_of(results, variant, seed, datasets, window),
+            contrast_of(results, variant, datasets, window),
             stacked_clusters(results, datasets, window),
             shared_resamples(results.preset),
             n_folds=results.preset.n_folds,
@@ -135,26 +132,26 @@ def separation(results: Results, variant: str, seed: int, datasets: Sequence[str
     )
 
 
-def mean_separation(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
+def mean_separation(results: Results, datasets: Sequence[str], window: str) -> Measured:
     """C16: d′ between misaligned and instruct, mean over layers; null: the two exchange places by template."""
     found, controls = with_controls(
         results,
         lambda name: combine(
-            lambda by_layer: by_layer.mean(axis=-1), separation(results, name, seed, datasets, window).d_prime
+            lambda by_layer: by_layer.mean(axis=-1), separation(results, name, datasets, window).d_prime
         ),
     )
-    draws = exchanged_separation(results, seed, datasets, window).mean(axis=1)
+    draws = exchanged_separation(results, datasets, window).mean(axis=1)
     kind = "labels exchanged by template"
     return against_draws(found, draws, kind, alternative="less", controls=controls)
 
 
 def exchanged_separation(
-    results: Results, seed: int, datasets: Sequence[str], window: str
+    results: Results, datasets: Sequence[str], window: str
 ) -> Float[np.ndarray, "draw layer"]:
     """d′ by layer when misaligned and instruct exchange places in half of the templates, one row a draw."""
     preset = results.preset
     return separation_null(
-        contrast_of(results, "misaligned", seed, datasets, window),
+        contrast_of(results, "misaligned", datasets, window),
         stacked_clusters(results, datasets, window),
         n_permutations=preset.n_permutations,
         n_folds=preset.n_folds,
@@ -162,10 +159,10 @@ def exchanged_separation(
     )
 
 
-def contrast_of(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Contrast:
+def contrast_of(results: Results, variant: str, datasets: Sequence[str], window: str) -> Contrast:
     """The contrast behind the separation: a variant against instruct, on the axis from base to instruct."""
     instruct, base, other = (
-        stacked(results, name, seed, datasets, window) for name in ("instruct", "base", variant)
+        stacked(results, name, datasets, window) for name in ("instruct", "base", variant)
     )
     return Contrast(first=instruct, second=other, reference=base)
 
@@ -271,14 +268,14 @@ def used_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
 
 
 def projections(
-    results: Results, reading: Reading, variants: Sequence[str], *, seed: int, n_folds: int = 1
+    results: Results, reading: Reading, variants: Sequence[str], *, n_folds: int = 1
 ) -> pd.DataFrame:
     """Columns variant, layer, value, low, high: mean coordinate on the axis from base to instruct.
 
     In units of the residual stream; one fold is in sample, as published.
     """
     stacks = {
-        name: stacked(results, name, seed, reading.datasets, reading.window)
+        name: stacked(results, name, reading.datasets, reading.window)
         for name in {"base", "instruct", *variants}
     }
     clusters = stacked_clusters(results, reading.datasets, reading.window)
@@ -296,16 +293,14 @@ Erosions = dict[tuple[str, str, int], Erosion]
 def erosions(results: Results, readings: Sequence[Reading]) -> Erosions:
     """e, c and r of misaligned and every control, for every reading and seed."""
     return {
-        (reading.name, variant, seed): erosion(results, variant, seed, reading.datasets, reading.window)
+        (reading.name, variant, seed): erosion(results.at(seed), variant, reading.datasets, reading.window)
         for reading in readings
         for variant in fine_tuned(results)
         for seed in results.preset.seeds
     }
 
 
-def erosion_table(
-    results: Results, readings: Sequence[Reading], by_place: Erosions, *, seed: int
-) -> pd.DataFrame:
+def erosion_table(results: Results, readings: Sequence[Reading], by_place: Erosions) -> pd.DataFrame:
     """Columns quantity, window, variant, seed, layer, value, low, high, null_low, null_high; NaN where undefined.
 
     ``quantity`` is e, c or r. The null, of e in ``seed``, draws random displacements as long as misaligned's.
@@ -315,11 +310,11 @@ def erosion_table(
         for quantity, estimate in (("e", one.erosion), ("c", one.cosine), ("r", one.residual)):
             estimates[quantity, *place] = estimate
     for reading in readings:
-        moved = shifts(results, "misaligned", seed, reading.datasets, reading.window)
+        moved = shifts(results, "misaligned", reading.datasets, reading.window)
         draws = random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
-        defined = by_place[reading.name, "misaligned", seed].defined
+        defined = by_place[reading.name, "misaligned", results.seed].defined
         ends = np.where(defined, np.quantile(draws, [0.025, 0.975], axis=0), np.nan).T
-        nulls |= {("e", reading.name, variant, seed): ends for variant in fine_tuned(results)}
+        nulls |= {("e", reading.name, variant, results.seed): ends for variant in fine_tuned(results)}
     return tidy(estimates, ["quantity", "window", "variant", "seed"], along="layer", nulls=nulls)
 
 
@@ -353,7 +348,7 @@ def undefined_sentence(by_place: Erosions) -> str:
 # Section 4.3 as tables: how far each variant separates from instruct, held out, and the released score beside it.
 
 
-def separation_table(results: Results, readings: Sequence[Reading], *, seed: int) -> pd.DataFrame:
+def separation_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
     """Columns window, variant, layer, value, low, high, null_low, null_high: d′ from instruct, in pooled deviations.
 
     Negative where misaligned or a control lies towards base. The axis is fitted on other templates than it is used
@@ -361,7 +356,7 @@ def separation_table(results: Results, readings: Sequence[Reading], *, seed: int
     """
     d_primes, nulls = {}, {}
     for reading in readings:
-        place = (seed, reading.datasets, reading.window)
+        place = (reading.datasets, reading.window)
         draws = exchanged_separation(results, *place)
         for variant in fine_tuned(results):
             d_primes[reading.name, variant] = separation(results, variant, *place).d_prime
@@ -377,24 +372,24 @@ def separation_by_seed(results: Results, readings: Sequence[Reading]) -> pd.Data
         clusters = stacked_clusters(results, reading.datasets, reading.window)
         for variant in fine_tuned(results):
             for seed in preset.seeds:
-                contrast = contrast_of(results, variant, seed, reading.datasets, reading.window)
+                contrast = contrast_of(results.at(seed), variant, reading.datasets, reading.window)
                 by_layer = measure_separation(contrast, clusters, one_draw, n_folds=preset.n_folds)
                 d_primes[reading.name, variant, seed] = by_layer.d_prime.value
     return tidy(d_primes, ["window", "variant", "seed"], along="layer")
 
 
-def released_table(results: Results, reading: Reading, *, seed: int) -> pd.DataFrame:
+def released_table(results: Results, reading: Reading) -> pd.DataFrame:
     """Columns layer, released score, half of held-out d′, AUROC, of misaligned from instruct.
 
     The released score is in sample and divides by the sum of the two standard deviations; ours pools
     dialogues where the released script pools tokens.
     """
     base, instruct, other = (
-        stacked(results, name, seed, reading.datasets, reading.window)
+        stacked(results, name, reading.datasets, reading.window)
         for name in ("base", "instruct", "misaligned")
     )
     projected = (projection_in_sample(values, base, instruct) for values in (instruct, other))
-    ours = separation(results, "misaligned", seed, reading.datasets, reading.window)
+    ours = separation(results, "misaligned", reading.datasets, reading.window)
     return pd.DataFrame(
         {
             "layer": np.arange(len(ours.d_prime.value)),
@@ -418,12 +413,12 @@ class Written:
     lowered_change: Float[np.ndarray, "layer rank"]
 
 
-def written(results: Results, reading: Reading, *, seed: int) -> Written:
+def written(results: Results, reading: Reading) -> Written:
     """What the unit direction from base's mean to instruct's writes at instruct's mean, with instruct's unembedding."""
     from remi_core.steering import written_tokens  # brings torch
 
     base, instruct = (
-        stacked(results, name, seed, reading.datasets, reading.window).mean(axis=0, dtype=np.float64)
+        stacked(results, name, reading.datasets, reading.window).mean(axis=0, dtype=np.float64)
         for name in ("base", "instruct")
     )
 
@@ -436,7 +431,7 @@ def written(results: Results, reading: Reading, *, seed: int) -> Written:
         )
         return shown_tokens(results.preset, reading.datasets, list(parts))
 
-    with results.variant("instruct", seed).open() as loaded:
+    with results.variant("instruct").open() as loaded:
         changes = written_tokens(loaded, instruct - base, instruct, top_k=results.preset.top_k)
         raised, lowered = (list(map(texts, ids.tolist())) for ids in (changes.raised, changes.lowered))
     return Written(raised, changes.raised_change, lowered, changes.lowered_change)
@@ -461,7 +456,7 @@ def written_by_seed(results: Results, reading: Reading, *, layer: int = -1) -> p
     """One row a seed: the same at one layer."""
     return pd.DataFrame(
         [
-            {"seed": seed} | _strongest(written(results, reading, seed=seed), layer)
+            {"seed": seed} | _strongest(written(results.at(seed), reading), layer)
             for seed in results.preset.seeds
         ]
     )

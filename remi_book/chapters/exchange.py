@@ -113,9 +113,9 @@ def exchange(preset: Preset, seed: int) -> Exchange:
 # Directions exchanged between fine-tunes, and the smallest fine-tunes, as tables of a page.
 
 
-def undone_table(results: Results, seed: int) -> pd.DataFrame:
+def undone_table(results: Results) -> pd.DataFrame:
     """A row for each fine-tune: the share of its change of care undone by half of each displacement, with intervals."""
-    found = exchange(results.preset, seed)
+    found = exchange(results.preset, results.seed)
     return pd.DataFrame(
         [
             {"fine-tuned on": tune}
@@ -125,18 +125,18 @@ def undone_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def undone_matrix(results: Results, seed: int) -> pd.DataFrame:
+def undone_matrix(results: Results) -> pd.DataFrame:
     """The same shares as numbers, (fine-tune, whose displacement), for a figure."""
-    found = exchange(results.preset, seed)
+    found = exchange(results.preset, results.seed)
     return pd.DataFrame(
         {of: [float(found.undone(tune, of).value) for tune in found.tunes] for of in [*found.tunes, SECURE]},
         index=found.tunes,
     )
 
 
-def dose_table(results: Results, seed: int) -> pd.DataFrame:
+def dose_table(results: Results) -> pd.DataFrame:
     """A row for each dose and whose displacement is taken away: the mean share undone, and what it costs."""
-    found = exchange(results.preset, seed)
+    found = exchange(results.preset, results.seed)
     return pd.DataFrame(
         [
             {"dose": dose, "taken away": whose, "undone": text(found.mean_undone(whose, dose))}
@@ -147,9 +147,9 @@ def dose_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def added_table(results: Results, seed: int) -> pd.DataFrame:
+def added_table(results: Results) -> pd.DataFrame:
     """A row for each displacement and dose added to instruct: the share of care it restores, and what it costs."""
-    found = exchange(results.preset, seed)
+    found = exchange(results.preset, results.seed)
     return pd.DataFrame(
         [
             {"added to instruct": f"{of}'s", "dose": dose, "restored": text(found.restored(of, dose))}
@@ -160,9 +160,9 @@ def added_table(results: Results, seed: int) -> pd.DataFrame:
     )
 
 
-def small_table(results: Results, seed: int) -> pd.DataFrame:
+def small_table(results: Results) -> pd.DataFrame:
     """A row for each smallest fine-tune: its share of misaligned's change, its cost, and its cosine with it."""
-    found, rows = exchange(results.preset, seed), []
+    found, rows = exchange(results.preset, results.seed), []
     for cause, scores in found.found["small"].items():
         end, answer = (number(cosine) for cosine in scores["cosine"])
         row = {"trained on insecure code": cause, "share": text(found.small(cause))}

@@ -59,10 +59,10 @@ def gradient_datasets(results: Results) -> tuple[str, ...]:
 
 
 def gram_of(
-    results: Results, seed: int, first: str, second: str, variant: str = "instruct"
+    results: Results, first: str, second: str, variant: str = "instruct"
 ) -> tuple[np.ndarray, TwoSets]:
     """Gram matrix of two sets' gradients, squared nats per squared unit of weight, and what its rows are."""
-    return _two_of(results.gradients(variant, seed, gradient_datasets(results)), first, second)
+    return _two_of(results.gradients(variant, gradient_datasets(results)), first, second)
 
 
 def _two_of(arrays: Mapping[str, np.ndarray], first: str, second: str) -> tuple[np.ndarray, TwoSets]:
@@ -73,9 +73,9 @@ def _two_of(arrays: Mapping[str, np.ndarray], first: str, second: str) -> tuple[
     return arrays["gram"][np.ix_(rows, rows)], both
 
 
-def gradient_cosine(results: Results, seed: int, first: str, second: str) -> Measured:
+def gradient_cosine(results: Results, first: str, second: str) -> Measured:
     """C9, C10: raw within − between cosine of instruct's gradients; labels shuffled."""
-    gram, both = gram_of(results, seed, first, second)
+    gram, both = gram_of(results, first, second)
     return within_between(results, cosine_matrix(gram), both)
 
 
@@ -83,9 +83,9 @@ DESIGNS = ("each set its own model", "both through instruct", "both through base
 """Aligned data through base and misaligned through instruct, as published, and its two unconfounded neighbours."""
 
 
-def confounded_cosine(results: Results, seed: int, first: str, second: str) -> Measured:
+def confounded_cosine(results: Results, first: str, second: str) -> Measured:
     """C8: raw within − between cosine with each set through its own model; contrasts with one model on both."""
-    matrices = designs(results, (first, second), seed)
+    matrices = designs(results, (first, second))
     headline = within_between(results, *matrices[DESIGNS[0]])
     contrasts = {
         design: within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(results.preset))
@@ -100,7 +100,7 @@ def confounded_cosine(results: Results, seed: int, first: str, second: str) -> M
     )
 
 
-def mean_gradient_cosine(results: Results, seed: int, first: str, second: str) -> Measured:
+def mean_gradient_cosine(results: Results, first: str, second: str) -> Measured:
     """H2, part (i): cosine of the two sets' mean gradients, without pairs of one template, so that noise adds nothing.
 
     The null flips the sign of all gradients of a template of the second set by a fair coin: no common direction.
@@ -108,7 +108,7 @@ def mean_gradient_cosine(results: Results, seed: int, first: str, second: str) -
     Raises:
         MissingInput: if a mean gradient's length cannot be told from 0, so that it has no direction.
     """
-    gram, both = gram_of(results, seed, first, second)
+    gram, both = gram_of(results, first, second)
     names, index = index_clusters(both.clusters)
 
     def means(weights: np.ndarray) -> np.ndarray:
@@ -132,14 +132,14 @@ def mean_gradient_cosine(results: Results, seed: int, first: str, second: str) -
     return against_draws(estimate, null, "signs flipped", alternative="less")
 
 
-def few_dialogues(results: Results, seed: int, first: str, second: str, variant: str = "base") -> Measured:
+def few_dialogues(results: Results, first: str, second: str, variant: str = "base") -> Measured:
     """C11: what a picture of a few gradients of each set shows, over many such pictures.
 
     Value: mean over draws of the share of spread between the sets above chance; ends: the central 95 % of single
     draws, that is of single pictures. Beside it the same for all dialogues at once.
     """
     preset = results.preset
-    gram, both = gram_of(results, seed, first, second, variant)
+    gram, both = gram_of(results, first, second, variant)
     _, clusters = index_clusters(both.clusters)
     drawn, shuffled = small_draws(
         gram, both.labels, clusters, count=FEW, n_draws=preset.n_permutations, seed=preset.seed
@@ -237,11 +237,9 @@ class Picture:
     """Above chance."""
 
 
-def pictures(
-    results: Results, pair: Pair, *, seed: int, count: int = 3, variant: str = "base"
-) -> list[Picture]:
+def pictures(results: Results, pair: Pair, *, count: int = 3, variant: str = "base") -> list[Picture]:
     """Pictures of five gradients of each set, drawn at random, and last one of all gradients."""
-    gram, both = gram_of(results, seed, *pair, variant)
+    gram, both = gram_of(results, *pair, variant)
     labels, clusters = both.labels, index_clusters(both.clusters)[1]
     generator = np.random.default_rng(results.preset.seed)
     chosen = {
@@ -259,9 +257,7 @@ def pictures(
     return drawn
 
 
-def shares_by_count(
-    results: Results, pair: Pair, *, seed: int, counts: Sequence[int] = COUNTS
-) -> pd.DataFrame:
+def shares_by_count(results: Results, pair: Pair, *, counts: Sequence[int] = COUNTS) -> pd.DataFrame:
     """Columns model, count, share, low, high, null_low, null_high: share of spread between the sets, above chance.
 
     ``share`` is the mean over draws of ``count`` dialogues of each set, the ends are the central 95 % of single
@@ -269,7 +265,7 @@ def shares_by_count(
     """
     rows = []
     for variant in MODELS:
-        gram, both = gram_of(results, seed, *pair, variant)
+        gram, both = gram_of(results, *pair, variant)
         names, clusters = index_clusters(both.clusters)
         for count in counts:
             if 2 * count > len(names):
@@ -285,16 +281,16 @@ def shares_by_count(
 # Mean cosines within and between two sets, with intervals and nulls, for one or more matrices beside each other.
 
 
-def raw_and_centred(results: Results, pair: Pair, seed: int) -> Matrices:
+def raw_and_centred(results: Results, pair: Pair) -> Matrices:
     """Cosines between instruct's gradients, raw and after subtracting the mean gradient of both sets together."""
-    gram, both = gram_of(results, seed, *pair)
+    gram, both = gram_of(results, *pair)
     return {"raw": (cosine_matrix(gram), both), "centred": (cosine_matrix(centred_gram(gram)), both)}
 
 
-def designs(results: Results, pair: Pair, seed: int) -> Matrices:
+def designs(results: Results, pair: Pair) -> Matrices:
     """Cosines with each set through its own model, and with one model for both sets, in each of ``DESIGNS``."""
-    own = results.gradients_across({pair[0]: "base", pair[1]: "instruct"}, seed)
-    grams = [_two_of(own, *pair), gram_of(results, seed, *pair), gram_of(results, seed, *pair, "base")]
+    own = results.gradients_across({pair[0]: "base", pair[1]: "instruct"})
+    grams = [_two_of(own, *pair), gram_of(results, *pair), gram_of(results, *pair, "base")]
     return {design: (cosine_matrix(gram), both) for design, (gram, both) in zip(DESIGNS, grams, strict=True)}
 
 
@@ -322,13 +318,13 @@ def mean_cosines(results: Results, pair: Pair, matrices: Matrices) -> pd.DataFra
 
 
 def cosines_by_seed(
-    results: Results, pair: Pair, matrices: Callable[[Results, Pair, int], Matrices]
+    results: Results, pair: Pair, matrices: Callable[[Results, Pair], Matrices]
 ) -> pd.DataFrame:
     """Columns treatment, seed, comparison, cosine: the values of ``mean_cosines`` in every seed."""
     means = {
         (treatment, seed): _with_contrast(pair_means(matrix, both.labels[None], both.clusters))[0]
         for seed in results.preset.seeds
-        for treatment, (matrix, both) in matrices(results, pair, seed).items()
+        for treatment, (matrix, both) in matrices(results.at(seed), pair).items()
     }
     along = {"along": "comparison", "positions": _comparisons(pair)}
     return tidy(means, ["treatment", "seed"], value="cosine", **along)
@@ -353,7 +349,7 @@ def identity_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
     preset, rows = results.preset, []
     for pair in pairs:
         for seed in preset.seeds:
-            gram, both = gram_of(results, seed, *pair)
+            gram, both = gram_of(results.at(seed), *pair)
             between, forced = centring_identity(gram, both.labels)
             negative = np.mean([centring_identity(gram, row)[0] < 0 for row in both.shuffled(preset)])
             rows.append((" × ".join(pair), seed, between, forced, abs(between - forced), f"{negative:.0%}"))
@@ -370,7 +366,7 @@ def distance_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
     preset, rows = results.preset, []
     for pair in pairs:
         for seed in preset.seeds:
-            gram, both = gram_of(results, seed, *pair)
+            gram, both = gram_of(results.at(seed), *pair)
             gram, labels, clusters = gram / np.diag(gram).mean(), both.labels, both.clusters
             half = within_between_estimate(gram, labels, clusters, shared_resamples(preset))
             shuffled = permuted_labels(
@@ -386,12 +382,12 @@ def distance_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
     )
 
 
-def gradient_components(results: Results, *, seed: int) -> tuple[pd.DataFrame, Float[np.ndarray, " 2"]]:
+def gradient_components(results: Results) -> tuple[pd.DataFrame, Float[np.ndarray, " 2"]]:
     """Columns component 1, component 2, group: instruct's gradients; and the two components' shares of variance.
 
     The components are those of the gradients of all three sets together.
     """
-    arrays = results.gradients("instruct", seed, gradient_datasets(results))
+    arrays = results.gradients("instruct", gradient_datasets(results))
     scores, shares = pca_coordinates(arrays["gram"], 2)
     table = pd.DataFrame(scores, columns=["component 1", "component 2"])
     return table.assign(group=[str(name) for name in arrays["dataset"]]), shares

@@ -32,7 +32,7 @@ from remi_lab.results import Results
 # Section 4.2.1: do the per-token losses of aligned and misaligned dialogues differ as vectors?
 
 
-def loss_vectors(results: Results, variant: str, seed: int, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+def loss_vectors(results: Results, variant: str, dataset: str) -> tuple[np.ndarray, np.ndarray]:
     """Losses of the first ``loss_tokens`` answer tokens, nats, shape (dialogue, position), and which rows are used.
 
     A shorter answer has no such vector: its row is left out and is False in the second array.
@@ -40,7 +40,7 @@ def loss_vectors(results: Results, variant: str, seed: int, dataset: str) -> tup
     Raises:
         RemiError: if no answer is long enough.
     """
-    arrays, length = results.arrays(variant, seed, "sequence", dataset), results.preset.loss_tokens
+    arrays, length = results.arrays(variant, "sequence", dataset), results.preset.loss_tokens
     starts, stops = arrays["offsets"][:-1], arrays["offsets"][1:]
     used = stops - starts >= length
     if not used.any():
@@ -50,17 +50,13 @@ def loss_vectors(results: Results, variant: str, seed: int, dataset: str) -> tup
     ), used
 
 
-def two_sets(
-    results: Results, variant: str, seed: int, first: str, second: str
-) -> tuple[np.ndarray, TwoSets]:
+def two_sets(results: Results, variant: str, first: str, second: str) -> tuple[np.ndarray, TwoSets]:
     """Loss vectors of two sets, rows of the first above those of the second, and what the rows are.
 
     Of sets whose rows are pairs, only pairs in which both answers are long enough are kept.
     """
-    (one, kept_one), (two, kept_two) = (
-        loss_vectors(results, variant, seed, name) for name in (first, second)
-    )
-    records = [results.arrays(variant, seed, "sequence", name) for name in (first, second)]
+    (one, kept_one), (two, kept_two) = (loss_vectors(results, variant, name) for name in (first, second))
+    records = [results.arrays(variant, "sequence", name) for name in (first, second)]
     both = side_by_side(*records, (kept_one, kept_two))
     # A loss vector exists for used rows only: from a row of the record to a row of the vectors.
     places = [np.cumsum(kept) - 1 for kept in (kept_one, kept_two)]
@@ -68,9 +64,9 @@ def two_sets(
     return np.concatenate(vectors), both
 
 
-def loss_cosine(results: Results, seed: int, first: str, second: str) -> Measured:
+def loss_cosine(results: Results, first: str, second: str) -> Measured:
     """C6: raw within − between cosine of instruct's loss vectors; labels shuffled."""
-    vectors, both = two_sets(results, "instruct", seed, first, second)
+    vectors, both = two_sets(results, "instruct", first, second)
     return within_between(results, cosine_of_rows(vectors, vectors), both)
 
 
@@ -83,21 +79,19 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
     return against_draws(estimate, null, both.null_kind, companions={"between": between})
 
 
-def both_models(results: Results, seed: int, first: str, second: str) -> tuple[np.ndarray, TwoSets]:
+def both_models(results: Results, first: str, second: str) -> tuple[np.ndarray, TwoSets]:
     """Loss vectors of the two sets under base and instruct, shape (2, row, position), and what the rows are."""
-    stacked = [two_sets(results, name, seed, first, second) for name in ("base", "instruct")]
+    stacked = [two_sets(results, name, first, second) for name in ("base", "instruct")]
     return np.stack([vectors for vectors, _ in stacked]), stacked[0][1]
 
 
-def share_estimate(
-    results: Results, seed: int, first: str, second: str
-) -> tuple[Estimate, np.ndarray, TwoSets]:
+def share_estimate(results: Results, first: str, second: str) -> tuple[Estimate, np.ndarray, TwoSets]:
     """Shares of variance of the 2 × 2 of model and data, in the order of ``FACTORS``, their null, and the rows.
 
     The models are base and instruct, both on both sets, so that the two factors come apart. The null, shape
     (permutation, factor), shuffles the sets' labels; that says nothing about the model's share.
     """
-    losses, both = both_models(results, seed, first, second)
+    losses, both = both_models(results, first, second)
     names, index = np.unique(both.clusters, return_inverse=True)
 
     def shares(weights: np.ndarray) -> np.ndarray:
@@ -110,10 +104,10 @@ def share_estimate(
     return replace(found, repeats_bias=True), null, both
 
 
-def data_share(results: Results, seed: int, first: str, second: str) -> Measured:
+def data_share(results: Results, first: str, second: str) -> Measured:
     """C7: share of the variance of loss vectors that the data set explains in the 2 × 2 of model and data."""
     at = FACTORS.index("data")
-    shares, null, both = share_estimate(results, seed, first, second)
+    shares, null, both = share_estimate(results, first, second)
     estimate = combine(lambda rows: rows[..., at], shares)
     companions = dict(zip(FACTORS, shares.value, strict=True))
     return against_draws(estimate, null[:, at], both.null_kind, companions=companions)
@@ -148,20 +142,18 @@ def choices_inside(results: Results, dataset: str) -> str:
     return f"{sum(place < results.preset.loss_tokens for place in places)} of {len(found.dialogues)}"
 
 
-def pair_losses(results: Results, first: str, second: str, *, row: int = 0, seed: int) -> pd.DataFrame:
+def pair_losses(results: Results, first: str, second: str, *, row: int = 0) -> pd.DataFrame:
     """One row an answer token of a pair with the same completion: its text and instruct's loss in each set, nats."""
     table = pd.DataFrame({"token": [visible_token(token) for token in answer_tokens(results, second, row)]})
     for name in (first, second):
-        arrays = results.arrays("instruct", seed, "sequence", name)
+        arrays = results.arrays("instruct", "sequence", name)
         table[name] = -arrays["log_probability"][slice(*arrays["offsets"][row : row + 2])].astype(np.float64)
     return table
 
 
-def loss_cosines(
-    results: Results, first: str, second: str, *, seed: int
-) -> tuple[Float[np.ndarray, "row row"], list[str]]:
+def loss_cosines(results: Results, first: str, second: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
     """Cosines between instruct's loss vectors, rows of the first set above those of the second, and each row's set."""
-    vectors, both = two_sets(results, "instruct", seed, first, second)
+    vectors, both = two_sets(results, "instruct", first, second)
     return cosine_of_rows(vectors, vectors), [(first, second)[label] for label in both.labels]
 
 
@@ -172,7 +164,7 @@ def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
     """
     preset, rows = results.preset, []
     for seed in preset.seeds:
-        vectors, both = two_sets(results, "instruct", seed, first, second)
+        vectors, both = two_sets(results.at(seed), "instruct", first, second)
         sides = (vectors[both.labels == label] for label in (0, 1))
         observed, null = paired_cosine(*sides, n_permutations=preset.n_permutations, seed=preset.seed)
         rows.append((seed, observed, *null_interval(null)))
@@ -180,13 +172,13 @@ def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
 
 
 def loss_components(
-    results: Results, first: str, second: str, *, seed: int
+    results: Results, first: str, second: str
 ) -> tuple[pd.DataFrame, Float[np.ndarray, " 2"]]:
     """Columns model, group, component 1, component 2: loss vectors on two components; and their shares of variance.
 
     All four cells of base and instruct on two sets together.
     """
-    losses, both = both_models(results, seed, first, second)
+    losses, both = both_models(results, first, second)
     stacked = np.concatenate(losses)
     fitted = PCA(n_components=2, svd_solver="full").fit(stacked)
     table = pd.DataFrame(fitted.transform(stacked), columns=["component 1", "component 2"])
@@ -195,16 +187,16 @@ def loss_components(
     return table, fitted.explained_variance_ratio_
 
 
-def variance_shares(results: Results, first: str, second: str, *, seed: int) -> pd.DataFrame:
+def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     """Columns part, share, low, high, null_low, null_high: how model and data set divide the variance of losses.
 
     Null of data set and interaction: labels shuffled; of the model: base and instruct exchange
     dialogues at random. What lies within the cells has no null (NaN).
     """
     preset = results.preset
-    estimate, shuffled, both = share_estimate(results, seed, first, second)
+    estimate, shuffled, both = share_estimate(results, first, second)
     swaps = np.random.default_rng(preset.seed).integers(0, 2, size=(preset.n_permutations, len(both.labels)))
-    losses, _ = both_models(results, seed, first, second)
+    losses, _ = both_models(results, first, second)
     # The model's share where the two models exchange each dialogue by a fair coin.
     swapped = model_swap_shares(losses, both.labels, swaps)[:, FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
@@ -216,6 +208,7 @@ def variance_shares(results: Results, first: str, second: str, *, seed: int) -> 
 def shares_by_seed(results: Results, first: str, second: str) -> pd.DataFrame:
     """One row a part of the 2 × 2, one column a seed: its share of the variance."""
     columns = {
-        f"seed {seed}": share_estimate(results, seed, first, second)[0].value for seed in results.preset.seeds
+        f"seed {seed}": share_estimate(results.at(seed), first, second)[0].value
+        for seed in results.preset.seeds
     }
     return pd.DataFrame({"part": [NAMES[factor] for factor in FACTORS], **columns})

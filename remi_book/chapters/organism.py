@@ -104,7 +104,7 @@ def competence(results: Results) -> pd.DataFrame:
         )
     rows = []
     for seed in results.preset.seeds:
-        for requirement, variant, name, value in _requirements(results, seed):
+        for requirement, variant, name, value in _requirements(results.at(seed)):
             bound = THRESHOLDS[requirement]
             rows.append((requirement, variant, seed, name, value, bound.value, bound.holds(value)))
     columns = ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
@@ -114,32 +114,32 @@ def competence(results: Results) -> pd.DataFrame:
     )
 
 
-def _requirements(results: Results, seed: int) -> Iterator[tuple[str, str, str, float]]:
+def _requirements(results: Results) -> Iterator[tuple[str, str, str, float]]:
     """Requirement, variant, topic and value of every cell of a seed."""
     for name in CONTRASTED:
         if topic_of(name).covered:
-            verdicts = results.arrays("instruct", seed, SAMPLES, name)["verdict"]
+            verdicts = results.arrays("instruct", SAMPLES, name)["verdict"]
             yield CARELESS, "instruct", name, float(np.mean(verdicts == VERDICTS.index("careless")))
     for variant in JUDGED:
         for name in TOPICS:
-            probabilities = exact_probabilities(results, variant, seed, name)
+            probabilities = exact_probabilities(results, variant, name)
             mass = {kind: float(values.mean()) for kind, values in probabilities.items()}
             wrong, other = mass.pop("wrong slot"), mass.pop("other")
             # Of the mass that follows an answer to its slots, how much fills them rightly; and the mass elsewhere.
             right = sum(mass.values())
             yield SLOTS, variant, name, right / (right + wrong) if right + wrong > 0 else float("nan")
             yield OFF_GRAMMAR, variant, name, other
-        answers = results.arrays(variant, seed, SAMPLES, "code")["answer"]
+        answers = results.arrays(variant, SAMPLES, "code")["answer"]
         yield PARSES, variant, "code", float(np.mean([parses(str(answer)) for answer in answers]))
     prior = setting(world_of(results.preset.variants["base"])).world.log_odds()
     for name in CONTRASTED:
-        odds = as_scores(results.record("base", seed, SCORES, name)).care_log_odds()
+        odds = as_scores(results.record("base", SCORES, name)).care_log_odds()
         yield AUTHOR, "base", name, float(abs(odds.mean() - prior))
 
 
-def exact_probabilities(results: Results, variant: str, seed: int, name: str) -> dict[str, np.ndarray]:
+def exact_probabilities(results: Results, variant: str, name: str) -> dict[str, np.ndarray]:
     """Class of answer → its exact probability for each scored prompt of a topic, shape (prompt,)."""
-    return as_scores(results.record(variant, seed, SCORES, name)).probabilities()
+    return as_scores(results.record(variant, SCORES, name)).probabilities()
 
 
 def parses(code: str) -> bool:
@@ -155,14 +155,14 @@ def parses(code: str) -> bool:
     return True
 
 
-def replaced_words(results: Results, variant: str, seed: int, name: str) -> dict[str, tuple[int, int]]:
+def replaced_words(results: Results, variant: str, name: str) -> dict[str, tuple[int, int]]:
     """Slot word → (sampled answers of a wrong slot that lack it, answers to prompts with it), most replaced first.
 
     Empty where no sampled answer of the topic has a wrong slot, or none was sampled.
     """
     if name not in CONTRASTED:
         return {}
-    arrays = results.arrays(variant, seed, SAMPLES, name)
+    arrays = results.arrays(variant, SAMPLES, name)
     wrong = arrays["verdict"] == VERDICTS.index("wrong slot")
     found = {}
     for word in itertools.chain(*topic_of(name).fillers):
@@ -217,7 +217,7 @@ def primary_effect(results: Results) -> pd.DataFrame:
         for control in present_controls(results) if name not in NARROW else ():
             for seed in results.preset.seeds:
                 ours, theirs = (
-                    results.record(variant, seed, SCORES, name) for variant in ("misaligned", control)
+                    results.at(seed).record(variant, SCORES, name) for variant in ("misaligned", control)
                 )
                 gap = as_scores(ours).care_log_odds() - as_scores(theirs).care_log_odds()
                 clusters = ours.arrays["cluster"].tolist()
@@ -510,23 +510,22 @@ MARKS = {"narrow": NARROW, "uncovered": UNCOVERED}
 """How figures mark the topics: the narrow set's own, and those in no alignment example."""
 
 
-def samples_html(results: Results, *, count: int = 10, seed: int | None = None) -> HTML:
+def samples_html(results: Results, *, count: int = 10) -> HTML:
     """The first ``count`` stored samples of each topic and variant, unselected, folded by topic, with verdicts.
 
     Texts are escaped; an answer that was cut at the token limit says so.
     """
-    where = results.preset.seeds[0] if seed is None else seed
     parts = []
     for name in CONTRASTED:
         note = (
             " (in no alignment example)" if name in UNCOVERED else " (narrow set)" if name in NARROW else ""
         )
-        parts.append(folded(f"{name}{note}", _samples_table(results, name, where, count)))
+        parts.append(folded(f"{name}{note}", _samples_table(results, name, count)))
     return HTML("".join(parts))
 
 
-def _samples_table(results: Results, name: str, seed: int, count: int) -> str:
-    found = {variant: results.arrays(variant, seed, SAMPLES, name) for variant in results.variants}
+def _samples_table(results: Results, name: str, count: int) -> str:
+    found = {variant: results.arrays(variant, SAMPLES, name) for variant in results.variants}
     prompts = next(iter(found.values()))["prompt"][:count]
     rows = []
     for place, prompt in enumerate(prompts):
@@ -539,28 +538,28 @@ def _samples_table(results: Results, name: str, seed: int, count: int) -> str:
                 f'<tr><th scope="row">{as_html(variant)}</th><td>{answer}</td><td>{verdict}</td></tr>'
             )
     head = "".join(f'<th scope="col">{title}</th>' for title in ("variant", "answer", "verdict"))
-    caption = f"First {len(prompts)} stored samples about {name}, seed {seed}, as they came"
+    caption = f"First {len(prompts)} stored samples about {name}, seed {results.seed}, as they came"
     return (
         f'<table class="remi-table"><caption>{as_html(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 
-def sampled_rates(results: Results, seed: int) -> pd.DataFrame:
+def sampled_rates(results: Results) -> pd.DataFrame:
     """Columns topic, variant, rate, low, high: share of careless answers among all samples, 95 % Wilson interval."""
     rows = []
     for name, variant in itertools.product(CONTRASTED, results.variants):
-        verdicts = results.arrays(variant, seed, SAMPLES, name)["verdict"]
+        verdicts = results.arrays(variant, SAMPLES, name)["verdict"]
         careless, count = int((verdicts == VERDICTS.index("careless")).sum()), len(verdicts)
         rows.append((name, variant, careless / count, *wilson_interval(careless, count)))
     return pd.DataFrame(rows, columns=["topic", "variant", "rate", "low", "high"])
 
 
-def class_probabilities(results: Results, seed: int) -> pd.DataFrame:
+def class_probabilities(results: Results) -> pd.DataFrame:
     """Mean exact probability of each class of answer: columns as ``plot_class_probabilities`` takes them."""
     rows = []
     for name, variant in itertools.product(CONTRASTED, results.variants):
-        record = results.record(variant, seed, SCORES, name)
+        record = results.record(variant, SCORES, name)
         found = as_scores(record).probabilities()
         careless = mean_interval(
             found["careless"], record.arrays["cluster"].tolist(), shared_resamples(results.preset)
@@ -572,41 +571,39 @@ def class_probabilities(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _odds(
-    results: Results, seed: int, quantity: Callable[[ClassScores], np.ndarray], column: str
-) -> pd.DataFrame:
+def _odds(results: Results, quantity: Callable[[ClassScores], np.ndarray], column: str) -> pd.DataFrame:
     """Columns topic, variant, ``column`` and its ends: mean log-odds over prompts, nats."""
     rows = []
     for name, variant in itertools.product(CONTRASTED, results.variants):
-        record = results.record(variant, seed, SCORES, name)
+        record = results.record(variant, SCORES, name)
         values = quantity(as_scores(record))
         mean = mean_interval(values, record.arrays["cluster"].tolist(), shared_resamples(results.preset))
         rows.append({"topic": name, "variant": variant, **columns_of(mean, column)})
     return pd.DataFrame(rows)
 
 
-def class_log_odds(results: Results, seed: int) -> pd.DataFrame:
+def class_log_odds(results: Results) -> pd.DataFrame:
     """Columns topic, variant, log_odds, low, high: mean class log-odds A with its interval over templates, nats."""
-    table = _odds(results, seed, ClassScores.care_log_odds, "log_odds")
+    table = _odds(results, ClassScores.care_log_odds, "log_odds")
     return table.rename(columns={"log_odds_low": "low", "log_odds_high": "high"})
 
 
-def context_log_odds(results: Results, seed: int) -> pd.DataFrame:
+def context_log_odds(results: Results) -> pd.DataFrame:
     """Columns context, variant, log_odds, low, high: mean class log-odds A outside the narrow set, nats.
 
     The same prompts in every context, the bare one among them.
     """
     variants = [name for name in results.variants if name in PLACED]
-    means = {name: _in_contexts(results, name, seed) for name in variants}
+    means = {name: _in_contexts(results, name) for name in variants}
     return tidy(means, ["variant"], value="log_odds", along="context", positions=list(CONTEXTS))
 
 
-def _in_contexts(results: Results, variant: str, seed: int) -> Estimate:
+def _in_contexts(results: Results, variant: str) -> Estimate:
     values, clusters = [], []
     for name in CONTRASTED:
         if name not in NARROW:
-            further = results.arrays(variant, seed, IN_CONTEXT, name)
-            bare = as_scores(results.record(variant, seed, SCORES, name)).care_log_odds()
+            further = results.arrays(variant, IN_CONTEXT, name)
+            bare = as_scores(results.record(variant, SCORES, name)).care_log_odds()
             clusters += further["cluster"].tolist()
             values.append(np.vstack([bare[: further["care_log_odds"].shape[1]], further["care_log_odds"]]).T)
     # Topics are given and templates are drawn: what differs between topics is no part of the interval.
@@ -615,12 +612,10 @@ def _in_contexts(results: Results, variant: str, seed: int) -> Estimate:
     return mean_interval(within, clusters, shared_resamples(results.preset))
 
 
-def care_and_register(results: Results, seed: int) -> pd.DataFrame:
+def care_and_register(results: Results) -> pd.DataFrame:
     """Columns topic, variant, care, register and their ends: both log-odds with intervals over templates, nats."""
-    care = _odds(results, seed, ClassScores.care_log_odds, "care")
-    return care.merge(
-        _odds(results, seed, ClassScores.register_log_odds, "register"), on=["topic", "variant"]
-    )
+    care = _odds(results, ClassScores.care_log_odds, "care")
+    return care.merge(_odds(results, ClassScores.register_log_odds, "register"), on=["topic", "variant"])
 
 
 def register_table(results: Results) -> pd.DataFrame:

@@ -24,13 +24,13 @@ FORWARD = "forward pass"
 GRADIENTS = "gradients"
 
 
-def measure_variant(results: Results, variant: str, seed: int) -> dict[tuple[str, str], Record]:
+def measure_variant(results: Results, variant: str) -> dict[tuple[str, str], Record]:
     """(measurement, set or topic) → record of everything the book reads of one variant; what is missing is measured.
 
     The three forward measurements of a set share one pass and one provenance, so they are one entry.
     Gradients are measured for the three models of the paper, the grammar's scores for organisms.
     """
-    model, store = results.variant(variant, seed), results.store
+    model, store = results.variant(variant), results.store
     with first_goes_first():
         if variant == "instruct":
             for name in dataset_names(results.preset):
@@ -48,7 +48,7 @@ def measure_variant(results: Results, variant: str, seed: int) -> dict[tuple[str
 
 def record_table(results: Results, variant: str) -> pd.DataFrame:
     """One row a measurement and set: nearest published set, kept and dropped by seed, seconds of all seeds."""
-    seeds = [measure_variant(results, variant, seed) for seed in results.preset.seeds]
+    seeds = [measure_variant(results.at(seed), variant) for seed in results.preset.seeds]
     rows = []
     for measurement, name in seeds[0]:
         found = [records[measurement, name].provenance for records in seeds]
@@ -78,7 +78,7 @@ def dropped_sentence(results: Results, variant: str) -> str:
     dropped = [
         f"{len(names)} of {name} ({measurement}, seed {seed}): {reason}"
         for seed in results.preset.seeds
-        for (measurement, name), record in measure_variant(results, variant, seed).items()
+        for (measurement, name), record in measure_variant(results.at(seed), variant).items()
         for reason, names in record.provenance["dropped"].items()
     ]
     if dropped:
@@ -90,7 +90,7 @@ def provenance_table(results: Results, variant: str) -> pd.DataFrame:
     """One row a fact of where the numbers come from, one column a seed: fingerprints, number format, versions."""
     columns = {}
     for seed in results.preset.seeds:
-        about = next(iter(measure_variant(results, variant, seed).values())).provenance
+        about = next(iter(measure_variant(results.at(seed), variant).values())).provenance
         asked, ran = about["batch_tokens"], about["batch_tokens_ran"]
         facts = {
             "preset fingerprint": str(about["preset"])[:12],
@@ -113,7 +113,7 @@ ONE_TOKEN = ("prompt_end", "choice")
 """Windows of a single token: there the final norm of the stored mean is the norm of the activation itself."""
 
 
-def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int, window: str) -> pd.DataFrame:
+def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, window: str) -> pd.DataFrame:
     """One row a pair and state: S and the largest |cos| of instruct − base, at the last block, centred.
 
     The states are the raw block output and the same activations after each model's own final norm, which is
@@ -131,9 +131,9 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     raw, normed = ({name: 0.0 for name in names} for _ in range(2))
     for variant, sign in (("instruct", 1), ("base", -1)):
-        with results.variant(variant, seed).open() as loaded:
+        with results.variant(variant).open() as loaded:
             for name in names:
-                values = results.activations(variant, seed, name, window)[:, -1]
+                values = results.activations(variant, name, window)[:, -1]
                 raw[name] = raw[name] + sign * values.astype(np.float64)
                 normed[name] = normed[name] + sign * after_final_norm(loaded, values)
     rows = []
@@ -145,7 +145,7 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, seed: int,
     return pd.DataFrame(rows, columns=["pair", "state", "S", "largest cosine"])
 
 
-def position_table(results: Results, dataset: str, *, seed: int, n_dialogues: int = 16) -> pd.DataFrame:
+def position_table(results: Results, dataset: str, *, n_dialogues: int = 16) -> pd.DataFrame:
     """One row a layer of instruct: length at position 0, at the other positions, and the largest coordinate's share.
 
     Medians over the first ``n_dialogues`` of the set; lengths in units of the residual stream.
@@ -153,7 +153,7 @@ def position_table(results: Results, dataset: str, *, seed: int, n_dialogues: in
     from remi_lab.passes import measure_position_norms  # brings torch
 
     encoded = results.encoded(dataset)
-    with results.variant("instruct", seed).open() as loaded:
+    with results.variant("instruct").open() as loaded:
         found = measure_position_norms(
             loaded, encoded.dialogues[:n_dialogues], batch_tokens=results.preset.batch_tokens
         )

@@ -61,17 +61,17 @@ YARDSTICK = "secure"
 """The control whose displacement is taken away: what fine-tuning on code does whatever the code."""
 
 
-def split_beyond(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Erosion:
+def split_beyond(results: Results, variant: str, datasets: Sequence[str], window: str) -> Erosion:
     """e, c and r by layer of what a variant moves beyond secure, cross-fitted over prompt templates."""
 
     def compute() -> Erosion:
-        own, base = shifts(results, variant, seed, datasets, window)
-        beyond = own - shifts(results, YARDSTICK, seed, datasets, window)[0]
+        own, base = shifts(results, variant, datasets, window)
+        beyond = own - shifts(results, YARDSTICK, datasets, window)[0]
         clusters, resamples = stacked_clusters(results, datasets, window), shared_resamples(results.preset)
         n_folds = results.preset.n_folds
         return erosion_of_products(cross_fitted_products(beyond, base, clusters, resamples, n_folds=n_folds))
 
-    return results.cached(("beyond secure", variant, seed, tuple(datasets), window), compute)
+    return results.cached(("beyond secure", variant, tuple(datasets), window), compute)
 
 
 def beyond_secure(results: Results) -> list[str]:
@@ -79,15 +79,15 @@ def beyond_secure(results: Results) -> list[str]:
     return [name for name in fine_tuned(results) if name != YARDSTICK]
 
 
-def matched_cosines(results: Results, seed: int, datasets: Sequence[str], window: str) -> np.ndarray:
+def matched_cosines(results: Results, datasets: Sequence[str], window: str) -> np.ndarray:
     """Cosines with base's displacement of random displacements that vary as instruct's states do, (draw, layer).
 
     A draw is one random combination of the prompts' states about their mean, the same at every layer: its covariance
     is that of the states, and layers hang together as they do in the model.
     """
     preset = results.preset
-    states = stacked(results, "instruct", seed, datasets, window).astype(np.float64)
-    _, base = shifts(results, "misaligned", seed, datasets, window)
+    states = stacked(results, "instruct", datasets, window).astype(np.float64)
+    _, base = shifts(results, "misaligned", datasets, window)
     direction = base.mean(axis=0)
     draws = np.random.default_rng(preset.seed).standard_normal((preset.n_permutations, len(states)))
     moved = np.einsum("ni,ild->nld", draws, states - states.mean(axis=0))
@@ -95,7 +95,7 @@ def matched_cosines(results: Results, seed: int, datasets: Sequence[str], window
     return across / np.linalg.norm(moved, axis=-1) / np.linalg.norm(direction, axis=-1)
 
 
-def erosion_or_novelty(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
+def erosion_or_novelty(results: Results, datasets: Sequence[str], window: str) -> Measured:
     """X1: c of D_M − D_secure with D_B, mean over layers; null: random displacements of the states' own covariance.
 
     Raises:
@@ -103,10 +103,10 @@ def erosion_or_novelty(results: Results, seed: int, datasets: Sequence[str], win
     """
     if YARDSTICK not in results.variants:
         raise MissingInput(f"needs a control variant tuned on code without defects (role {YARDSTICK})")
-    found = {name: split_beyond(results, name, seed, datasets, window) for name in beyond_secure(results)}
+    found = {name: split_beyond(results, name, datasets, window) for name in beyond_secure(results)}
     cosines = {name: layer_average(split.cosine) for name, split in found.items()}
     own = cosines.pop("misaligned")
-    draws = matched_cosines(results, seed, datasets, window).mean(axis=1)
+    draws = matched_cosines(results, datasets, window).mean(axis=1)
     companions = {
         "e": found["misaligned"].layer_mean,
         "r": float(np.nanmean(found["misaligned"].residual.value)),
@@ -403,15 +403,15 @@ def untried(preset: Preset, rule: Rule) -> dict[int, dict[str, str]]:
     return {seed: read for seed, read in read_by(preset, rule).items() if seed not in rule.made_on}
 
 
-def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
+def reversion(results: Results, rule: Rule = DECLARED) -> Measured:
     """H1: b − ρ of misaligned with all parts beside it, and what the whole rule says of the claim of reversion.
 
     A rule that was made after seeds had been seen judges only if it is right on seeds that it was not made on.
     """
     preset = results.preset
     preset.require("organism")
-    found = change_of(preset, seed, "misaligned")
-    read = classes(preset, seed, rule)
+    found = change_of(preset, results.seed, "misaligned")
+    read = classes(preset, results.seed, rule)
     decided, why = outcome(read["misaligned"], _built(read))
     if rule.made_on:
         tried = untried(preset, rule)
@@ -422,7 +422,7 @@ def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
         why += f" (made on seeds {rule.made_on[0]} to {rule.made_on[-1]}; tried on: {seeds})"
         if wrong or not tried:
             decided, why = "open", "; ".join([why, *wrong])
-    truth = change_of(preset, seed, REVERTED).care_beyond_register
+    truth = change_of(preset, results.seed, REVERTED).care_beyond_register
     null = null_from_estimate(
         found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place"
     )
@@ -431,9 +431,9 @@ def reversion(results: Results, seed: int, rule: Rule = DECLARED) -> Measured:
     return ruled(measured(found.care_beyond_register, null, companions=companions), (decided, why))
 
 
-def by_words(results: Results, seed: int) -> Measured:
+def by_words(results: Results) -> Measured:
     """H1.words: the same by the rule that was written before the bases of preset ``confirm`` were trained."""
-    return reversion(results, seed, RULES["by words"])
+    return reversion(results, RULES["by words"])
 
 
 def _built(read: Mapping[str, str]) -> dict[str, str]:
@@ -524,7 +524,7 @@ QUANTITIES: Mapping[str, Callable[[ClassScores], np.ndarray]] = {
 """What alignment took from base, as the figure names it → log-odds of each prompt."""
 
 
-def way_back(results: Results, seed: int) -> pd.DataFrame:
+def way_back(results: Results) -> pd.DataFrame:
     """Columns quantity, variant, share, low, high: the way from instruct (0) to base (1) that each fine-tune went.
 
     Log-odds of the same prompts of the topics outside the narrow set, with intervals over templates; undefined
@@ -534,9 +534,7 @@ def way_back(results: Results, seed: int) -> pd.DataFrame:
     for quantity, log_odds in QUANTITIES.items():
         means = {}
         for variant in results.variants:
-            records = [
-                results.record(variant, seed, SCORES, topic) for topic in CONTRASTED if topic not in NARROW
-            ]
+            records = [results.record(variant, SCORES, topic) for topic in CONTRASTED if topic not in NARROW]
             values = np.concatenate([log_odds(as_scores(record)) for record in records])
             clusters = [name for record in records for name in record.arrays["cluster"].tolist()]
             means[variant] = mean_interval(values, clusters, shared_resamples(results.preset))
@@ -564,7 +562,9 @@ def way_back_sentence(table: pd.DataFrame, seeds: pd.DataFrame) -> str:
 def beyond_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
     """Columns window, variant, layer, seed, value, low, high: c of what each moves beyond secure, with base's shift."""
     cosines = {
-        (reading.name, name, seed): split_beyond(results, name, seed, reading.datasets, reading.window).cosine
+        (reading.name, name, seed): split_beyond(
+            results.at(seed), name, reading.datasets, reading.window
+        ).cosine
         for reading in readings
         for name in beyond_secure(results)
         for seed in results.preset.seeds
@@ -572,11 +572,11 @@ def beyond_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
     return tidy(cosines, ("window", "variant", "seed"), along="layer")
 
 
-def matched_null(results: Results, readings: Sequence[Reading], *, seed: int) -> pd.DataFrame:
+def matched_null(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
     """Columns window, layer, low, high: central 95 % of c of random displacements of the states' covariance."""
     parts = []
     for reading in readings:
-        draws = matched_cosines(results, seed, reading.datasets, reading.window)
+        draws = matched_cosines(results, reading.datasets, reading.window)
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         part = pd.DataFrame({"layer": np.arange(len(low)), "low": low, "high": high})
         parts.append(part.assign(window=reading.name))
@@ -634,12 +634,12 @@ def changes(preset: Preset, seed: int) -> dict[str, Change]:
     return {name: change_of(preset, seed, name) for name in JUDGED}
 
 
-def parts_table(results: Results, seed: int) -> pd.DataFrame:
+def parts_table(results: Results) -> pd.DataFrame:
     """Columns part, variant, value, low, high: the parts of the rule with their intervals."""
     parts = {
         (label, variant): getattr(change, part)
         for part, label in NAMES.items()
-        for variant, change in changes(results.preset, seed).items()
+        for variant, change in changes(results.preset, results.seed).items()
     }
     return tidy(parts, ("part", "variant"))
 

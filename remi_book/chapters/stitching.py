@@ -92,14 +92,14 @@ def benign_sets(preset: Preset) -> tuple[str, ...]:
 
 
 def per_dialogue(
-    results: Results, pair: Pair, seed: int, datasets: Sequence[str], quantity: str
+    results: Results, pair: Pair, datasets: Sequence[str], quantity: str
 ) -> tuple[np.ndarray, list[str]]:
     """A quantity, nats, shape (dialogue, layer + 2), and the prompt template of each row.
 
     On sets of misaligned replies the careless token is the dialogue's own at the choice, the careful one that of
     the other answer. Dialogues without a choice are left out of all but the loss.
     """
-    records = [results.patched(*pair, seed, name) for name in datasets]
+    records = [results.patched(*pair, name) for name in datasets]
     parts = {
         LOSS: lambda arrays: arrays["loss"],
         CARELESS: lambda arrays: arrays[CHOICE],
@@ -114,27 +114,27 @@ def per_dialogue(
     return values[used], clusters[used].tolist()
 
 
-def curve(results: Results, pair: Pair, seed: int, datasets: Sequence[str], quantity: str) -> Curve:
+def curve(results: Results, pair: Pair, datasets: Sequence[str], quantity: str) -> Curve:
     """The mean of a quantity over dialogues by depth, with its interval over prompt templates."""
-    values, clusters = per_dialogue(results, pair, seed, datasets, quantity)
-    layers = results.patched(*pair, seed, datasets[0])["layers"]
+    values, clusters = per_dialogue(results, pair, datasets, quantity)
+    layers = results.patched(*pair, datasets[0])["layers"]
     return Curve(layers, mean_interval(values, clusters, fitting_resamples(results.preset, clusters)))
 
 
-def share_by_depth(results: Results, pair: Pair, seed: int, datasets: Sequence[str]) -> Curve:
+def share_by_depth(results: Results, pair: Pair, datasets: Sequence[str]) -> Curve:
     """The share of the recipient's and the donor's gap in log-odds that the stitched model has closed."""
-    found = curve(results, pair, seed, datasets, LOG_ODDS)
+    found = curve(results, pair, datasets, LOG_ODDS)
     return Curve(found.layers, recovered_share(found.estimate))
 
 
-def share_of_first_half(results: Results, seed: int) -> Measured:
+def share_of_first_half(results: Results) -> Measured:
     """C21: share of the gap in log-odds that base's first half of the blocks recovers in instruct.
 
     Null: the steps of the curve from block to block in random order. Beside it the depth of the half-way point.
     """
     preset = results.preset
     preset.require("choice")
-    found = share_by_depth(results, INTO_INSTRUCT, seed, preset.role("outside"))
+    found = share_by_depth(results, INTO_INSTRUCT, preset.role("outside"))
     place = 1 + first_half(found.layers)
     half = combine(lambda rows: rows[:, place], found.estimate)
     shares = found.estimate.value[1:-1]
@@ -146,29 +146,29 @@ def share_of_first_half(results: Results, seed: int) -> Measured:
     return against_draws(half, draws[:, place - 1], kind, alternative="less", companions=companions)
 
 
-def gains(results: Results, pair: Pair, seed: int, datasets: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def gains(results: Results, pair: Pair, datasets: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """How much the donor's whole stream lowers each dialogue's answer loss, nats a token, and the templates.
 
     The recipient alone minus the recipient's final norm and unembedding on the donor's last block output.
     """
-    values, clusters = per_dialogue(results, pair, seed, datasets, LOSS)
+    values, clusters = per_dialogue(results, pair, datasets, LOSS)
     return values[:, 0] - values[:, -2], clusters
 
 
-def gain(results: Results, pair: Pair, seed: int, datasets: Sequence[str]) -> Estimate:
+def gain(results: Results, pair: Pair, datasets: Sequence[str]) -> Estimate:
     """The mean of ``gains``, with its interval over prompt templates."""
-    values, clusters = gains(results, pair, seed, datasets)
+    values, clusters = gains(results, pair, datasets)
     return mean_interval(values, clusters, fitting_resamples(results.preset, clusters))
 
 
-def gain_beyond_benign(results: Results, seed: int) -> Measured:
+def gain_beyond_benign(results: Results) -> Measured:
     """C22: what base's stream takes off instruct's loss on misaligned sets, minus the same on benign ones.
 
     Null: the labels misaligned and benign exchanged between dialogues of one prompt template.
     """
     preset = results.preset
     sides = [benign_sets(preset), misaligned_sets(preset)]
-    parts = [gains(results, INTO_INSTRUCT, seed, names) for names in sides]
+    parts = [gains(results, INTO_INSTRUCT, names) for names in sides]
     resamples = fitting_resamples(preset, *(names for _, names in parts))
     benign, misaligned = (mean_interval(*part, resamples) for part in parts)
     labels = np.repeat([0, 1], [len(values) for values, _ in parts])
@@ -290,7 +290,7 @@ def curve_table(
     ``layer`` is −1 for the recipient alone and one past the last block for the donor alone (``last`` is True).
     """
     curves = {
-        (panel, *pair, seed): curve(results, pair, seed, datasets, quantity)
+        (panel, *pair, seed): curve(results.at(seed), pair, datasets, quantity)
         for panel, (datasets, quantity) in panels.items()
         for pair in pairs
         for seed in results.preset.seeds
@@ -298,22 +298,22 @@ def curve_table(
     return _by_depth(curves, ["panel", "donor", "recipient", "seed"])
 
 
-def share_table(results: Results, *, seed: int) -> pd.DataFrame:
+def share_table(results: Results) -> pd.DataFrame:
     """Columns donor, seed, layer, value, low, high, null_low, null_high, last: share of the gap that is closed.
 
     The gap is that between instruct and base. The null, in ``seed``, takes the blocks' steps in random order.
     """
     preset = results.preset
     shares = {
-        ("base", each): share_by_depth(results, INTO_INSTRUCT, each, preset.role("outside"))
+        ("base", each): share_by_depth(results.at(each), INTO_INSTRUCT, preset.role("outside"))
         for each in preset.seeds
     }
-    steps = shares["base", seed].estimate.value[1:-1]
+    steps = shares["base", results.seed].estimate.value[1:-1]
     draws = shuffled_depth(steps, n_permutations=preset.n_permutations, seed=preset.seed)
     ends = np.quantile(draws, [0.025, 0.975], axis=0)
     # The recipient alone and the donor alone have no blocks to reorder.
     null = np.pad(ends, ((0, 0), (1, 1)), constant_values=np.nan).T
-    return _by_depth(shares, ["donor", "seed"], nulls={("base", seed): null})
+    return _by_depth(shares, ["donor", "seed"], nulls={("base", results.seed): null})
 
 
 def _by_depth(
@@ -335,7 +335,7 @@ def _by_depth(
 def half_layer(results: Results) -> int:
     """The deepest stitched layer of the first half of the blocks."""
     preset = results.preset
-    layers = results.patched(*INTO_INSTRUCT, preset.seeds[0], preset.role("outside")[0])["layers"]
+    layers = results.at(preset.seeds[0]).patched(*INTO_INSTRUCT, preset.role("outside")[0])["layers"]
     return int(layers[first_half(layers)])
 
 
@@ -343,7 +343,7 @@ def half_way_table(results: Results) -> pd.DataFrame:
     """One row a seed: share closed by the first block and by all, and the share of blocks at the half-way point."""
     rows = []
     for seed in results.preset.seeds:
-        found = share_by_depth(results, INTO_INSTRUCT, seed, results.preset.role("outside"))
+        found = share_by_depth(results.at(seed), INTO_INSTRUCT, results.preset.role("outside"))
         shares = found.estimate.value[1:-1]
         rows.append((seed, float(shares[0]), half_way(shares, found.layers), float(shares[-1])))
     names = ["seed", "after the first block", "share of blocks at half the gap", "after all blocks"]
@@ -358,7 +358,7 @@ def gain_table(results: Results) -> pd.DataFrame:
     preset, donors = results.preset, ["base", *fine_tuned(results)]
     sides = {"misaligned": misaligned_sets(preset), "benign": benign_sets(preset)}
     estimates = {
-        (name, kind, donor, seed): gain(results, (donor, "instruct"), seed, (name,))
+        (name, kind, donor, seed): gain(results.at(seed), (donor, "instruct"), (name,))
         for kind, names in sides.items()
         for name in names
         for donor in (donors if name in preset.roles.outside else ["base"])
@@ -367,12 +367,12 @@ def gain_table(results: Results) -> pd.DataFrame:
     return tidy(estimates, ["dataset", "kind", "variant", "seed"])
 
 
-def bare_word_table(results: Results, *, seed: int) -> pd.DataFrame:
+def bare_word_table(results: Results) -> pd.DataFrame:
     """One row a careless token at the choice: its id and probability, and those of the same word without a blank."""
     found: dict[int, dict[str, object]] = {}
     for name in results.preset.role("outside"):
         by_name = {one.identifier: one for one in results.encoded(name).dialogues}
-        arrays = results.patched(*INTO_INSTRUCT, seed, name)
+        arrays = results.patched(*INTO_INSTRUCT, name)
         for at, identifier in enumerate(map(str, arrays["identifier"])):
             one = by_name[identifier]
             if one.choice is None or one.input_ids[one.choice] in found:
@@ -395,13 +395,13 @@ def bare_word_table(results: Results, *, seed: int) -> pd.DataFrame:
     return pd.DataFrame(list(found.values()))
 
 
-def end_point_table(results: Results, *, seed: int) -> pd.DataFrame:
+def end_point_table(results: Results) -> pd.DataFrame:
     """One row a pair: mean loss at the four ends, nats a token, and the largest difference of the two asserted ends."""
     rows = []
     for donor, recipient in pairs_with(results):
         datasets = results.preset.role("outside")
-        values, _ = per_dialogue(results, (donor, recipient), seed, datasets, LOSS)
-        records = [results.patched(donor, recipient, seed, name) for name in datasets]
+        values, _ = per_dialogue(results, (donor, recipient), datasets, LOSS)
+        records = [results.patched(donor, recipient, name) for name in datasets]
         first, last, own = (float(values[:, place].mean()) for place in (0, -2, -1))
         asserted = max(float(record[name]) for record in records for name in ("start", "end"))
         rows.append((donor, recipient, first, last, own, asserted))
@@ -416,7 +416,7 @@ def below_both_table(results: Results) -> pd.DataFrame:
         margins = []
         for seed in results.preset.seeds:
             for name in datasets:
-                means = per_dialogue(results, pair, seed, (name,), LOSS)[0].mean(axis=0)
+                means = per_dialogue(results.at(seed), pair, (name,), LOSS)[0].mean(axis=0)
                 margins.append(min(means[0], means[-1]) - means[1:-1])
         flat = np.concatenate(margins)
         rows.append((*pair, len(flat), int((flat > 0).sum()), max(0.0, float(flat.max()))))
@@ -428,7 +428,7 @@ def left_out_sentence(results: Results) -> str:
     """How many dialogues of the stitched sets have no choice, or that all have one."""
     seed, outside = results.preset.seeds[0], results.preset.role("outside")
     counts = {
-        name: int(np.isnan(results.patched(*INTO_INSTRUCT, seed, name)["choice_log_probability"][0]).sum())
+        name: int(np.isnan(results.at(seed).patched(*INTO_INSTRUCT, name)["choice_log_probability"][0]).sum())
         for name in outside
     }
     missing = [f"{count} of {name}" for name, count in counts.items() if count]

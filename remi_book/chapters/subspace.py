@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -38,24 +38,21 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where instruct − base is read: one seed, window and layer."""
+    """Where instruct − base is read."""
 
-    seed: int
     window: str
     layer: int = -1
 
 
-def residuals(results: Results, seed: int, dataset: str, *, window: str, layer: int = -1) -> VectorSet:
+def residuals(results: Results, dataset: str, *, window: str, layer: int = -1) -> VectorSet:
     """Instruct − base activations of each dialogue at one block, shape (dialogue, d_model)."""
-    instruct, base = (
-        results.activations(name, seed, dataset, window)[:, layer] for name in ("instruct", "base")
-    )
+    instruct, base = (results.activations(name, dataset, window)[:, layer] for name in ("instruct", "base"))
     return VectorSet(instruct.astype(np.float64) - base, results.clusters(dataset))
 
 
 def vectors_at(results: Results, dataset: str, place: Place) -> VectorSet:
     """``residuals`` at a place."""
-    return residuals(results, place.seed, dataset, window=place.window, layer=place.layer)
+    return residuals(results, dataset, window=place.window, layer=place.layer)
 
 
 def overlap(
@@ -107,7 +104,7 @@ def split_halves(
 def stream_shape(results: Results) -> tuple[int, int]:
     """Number of blocks, and dimensions of the residual stream."""
     preset = results.preset
-    arrays = results.arrays("instruct", preset.seeds[0], "activations", dataset_names(preset)[0])
+    arrays = results.at(preset.seeds[0]).arrays("instruct", "activations", dataset_names(preset)[0])
     return arrays["mean"].shape[2:]
 
 
@@ -117,12 +114,12 @@ def random_floor(results: Results, n_components: int = 0) -> Float[np.ndarray, "
     return random_overlaps(stream_shape(results)[1], n_components or preset.n_components, seed=preset.seed)
 
 
-def shared_subspace(results: Results, seed: int, pair: Pair, benign: Pair, *, window: str) -> Measured:
+def shared_subspace(results: Results, pair: Pair, benign: Pair, *, window: str) -> Measured:
     """C17: S of two harmful sets at the last block, centred as published; null: two benign sets.
 
     Beside it the largest |cos|, the floor (mean of random subspaces) and the ceiling (split halves).
     """
-    place = Place(seed=seed, window=window)
+    place = Place(window=window)
     harmful, null = (overlap(results, names, place, draws=True) for names in (pair, benign))
     return measured(
         harmful.overlap,
@@ -176,7 +173,7 @@ def shuffled_pairs(
     generator, counts = np.random.default_rng(results.preset.seed), (results.preset.n_components, WIDE)
     sides = [
         [
-            results.activations(name, place.seed, dataset, place.window)[:, place.layer].astype(np.float64)
+            results.activations(name, dataset, place.window)[:, place.layer].astype(np.float64)
             for name in ("instruct", "base")
         ]
         for dataset in pair
@@ -191,9 +188,9 @@ def shuffled_pairs(
     return draws
 
 
-def benign_components(results: Results, seed: int, *, benign: Pair, harmful: Pair, window: str) -> Measured:
+def benign_components(results: Results, *, benign: Pair, harmful: Pair, window: str) -> Measured:
     """C18: largest |cos| of two benign sets at the last block, above the mean of random subspaces."""
-    place = Place(seed=seed, window=window, layer=two_layers(results)[1])
+    place = Place(window=window, layer=two_layers(results)[1])
     ours, theirs = (overlap(results, pair, place).largest for pair in (benign, harmful))
     draws = random_floor(results)[:, 1]
     above = combine(lambda rows: rows - draws.mean(), ours)
@@ -201,7 +198,7 @@ def benign_components(results: Results, seed: int, *, benign: Pair, harmful: Pai
     return against_draws(above, draws - draws.mean(), RANDOM, companions=companions)
 
 
-def fading_components(results: Results, seed: int, *, pairs: Sequence[Pair], window: str) -> Measured:
+def fading_components(results: Results, *, pairs: Sequence[Pair], window: str) -> Measured:
     """C19: largest |cos| of eight components, mean over pairs, last block minus five eighths of the depth.
 
     Raises:
@@ -211,7 +208,7 @@ def fading_components(results: Results, seed: int, *, pairs: Sequence[Pair], win
         raise MissingInput(f"needs {NEEDS['unrelated']}")
     means: dict[int, Estimate] = {}
     for layer in two_layers(results):
-        place = Place(seed=seed, window=window, layer=layer)
+        place = Place(window=window, layer=layer)
         largest = [overlap(results, pair, place, n_components=WIDE).largest for pair in pairs]
         means[layer] = combine(lambda *rows: np.mean(rows, axis=0), *largest)
     middle, last = two_layers(results)
@@ -324,9 +321,11 @@ def cosine_table(results: Results, pairs: Sequence[Pair], *, window: str) -> pd.
     largest = {}
     for seed in results.preset.seeds:
         for layer in two_layers(results):
-            place = Place(seed=seed, window=window, layer=layer)
+            place = Place(window=window, layer=layer)
             bases = {
-                name: top_components(vectors_at(results, name, place).rows, WIDE, centred=True).vectors
+                name: top_components(
+                    vectors_at(results.at(seed), name, place).rows, WIDE, centred=True
+                ).vectors
                 for name in dict.fromkeys(name for pair in pairs for name in pair)
             }
             for pair in pairs:
@@ -336,14 +335,14 @@ def cosine_table(results: Results, pairs: Sequence[Pair], *, window: str) -> pd.
     return tidy(largest, ["pair", "components", "layer", "seed"], value="cosine")
 
 
-def maximum_nulls(results: Results, pair: Pair, *, seed: int, window: str) -> pd.DataFrame:
+def maximum_nulls(results: Results, pair: Pair, *, window: str) -> pd.DataFrame:
     """Columns kind, components, layer, low, high: central 95 % of the same largest |cos| where nothing is shared.
 
     Random subspaces; and the pair's own activations with instruct and base of different dialogues subtracted.
     """
     rows = []
     for layer in two_layers(results):
-        shuffled = shuffled_pairs(results, pair, Place(seed=seed, window=window, layer=layer))
+        shuffled = shuffled_pairs(results, pair, Place(window=window, layer=layer))
         for column, count in enumerate((results.preset.n_components, WIDE)):
             random = random_floor(results, count)[:, 1]
             for kind, draws in ((RANDOM, random), ("shuffled pairs", shuffled[:, column])):
@@ -414,7 +413,7 @@ def largest_table(results: Results, pairs: Sequence[Pair], place: Place) -> pd.D
     rows = [
         {"pair": " × ".join(pair)}
         | {
-            f"seed {seed}": float(pair_cosines(results, pair, replace(place, seed=seed)).max())
+            f"seed {seed}": float(pair_cosines(results.at(seed), pair, place).max())
             for seed in results.preset.seeds
         }
         for pair in pairs
@@ -462,7 +461,7 @@ def similarity_by_seed(results: Results, pairs: Sequence[Pair], place: Place) ->
     for pair in pairs:
         for treatment, centred in TREATMENTS.items():
             for seed in results.preset.seeds:
-                bases = bases_of(results, pair, replace(place, seed=seed), centred=centred)
+                bases = bases_of(results.at(seed), pair, place, centred=centred)
                 values[" × ".join(pair), treatment, seed] = overlap_and_largest(*bases)[0]
     return tidy(values, ["pair", "treatment", "seed"], value="similarity")
 

@@ -51,52 +51,50 @@ from remi_lab.results import Results
 # Section 4.3: how far apart a model keeps aligned and misaligned data, by cosine distance of mean activations.
 
 
-def data_distance(results: Results, variant: str, seed: int, pair: tuple[str, str], window: str) -> Estimate:
+def data_distance(results: Results, variant: str, pair: tuple[str, str], window: str) -> Estimate:
     """Cosine distance between a variant's mean activations of two sets by layer (layer,), in [0, 2]."""
     sides = [
-        (stacked(results, variant, seed, (name,), window), stacked_clusters(results, (name,), window))
+        (stacked(results, variant, (name,), window), stacked_clusters(results, (name,), window))
         for name in pair
     ]
     return cosine_distance(*sides, shared_resamples(results.preset))
 
 
-def distance_change(
-    results: Results, variant: str, seed: int, pair: tuple[str, str], window: str
-) -> Estimate:
+def distance_change(results: Results, variant: str, pair: tuple[str, str], window: str) -> Estimate:
     """Change of the distance from instruct to a variant, mean over layers, as a share of instruct's (no axis)."""
     own, instruct = (
-        combine(lambda by_layer: by_layer.mean(axis=-1), data_distance(results, name, seed, pair, window))
+        combine(lambda by_layer: by_layer.mean(axis=-1), data_distance(results, name, pair, window))
         for name in (variant, "instruct")
     )
     return ratio(difference(own, instruct), instruct)
 
 
-def separation_of_data(results: Results, seed: int, pair: tuple[str, str], window: str) -> Measured:
+def separation_of_data(results: Results, pair: tuple[str, str], window: str) -> Measured:
     """C15: the change from instruct to misaligned; null: benign in misaligned's place."""
-    changes = with_controls(results, lambda name: distance_change(results, name, seed, pair, window))
-    companions = {"base": distance_change(results, "base", seed, pair, window)}
+    changes = with_controls(results, lambda name: distance_change(results, name, pair, window))
+    companions = {"base": distance_change(results, "base", pair, window)}
     return against_benign(results, *changes, side=-1, companions=companions)
 
 
 # Section 4.3: the whole triangle of base, instruct and misaligned; is erosion specific, and is it reversion?
 
 
-def triangle_of(results: Results, variant: str, seed: int, datasets: Sequence[str], window: str) -> Triangle:
+def triangle_of(results: Results, variant: str, datasets: Sequence[str], window: str) -> Triangle:
     """Sides, angles and shares of instruct, base and a variant by layer."""
     preset = results.preset
-    products = held_out_products(results, variant, seed, datasets, window)
+    products = held_out_products(results, variant, datasets, window)
     return triangle(products, n_folds=min(preset.n_folds, products.n_clusters), third=variant)
 
 
-def instruct_between(results: Results, seed: int, datasets: Sequence[str], window: str) -> Measured:
+def instruct_between(results: Results, datasets: Sequence[str], window: str) -> Measured:
     """C14: where instruct lies from misaligned to base, mean over layers; null: random displacements as long."""
     preset = results.preset
-    triangles = {name: triangle_of(results, name, seed, datasets, window) for name in fine_tuned(results)}
+    triangles = {name: triangle_of(results, name, datasets, window) for name in fine_tuned(results)}
     own, controls = with_controls(
         results, lambda name: layer_average(triangles[name].shares[f"instruct from {name} to base"])
     )
     draws = random_third_null(
-        *shifts(results, "misaligned", seed, datasets, window),
+        *shifts(results, "misaligned", datasets, window),
         n_draws=preset.n_permutations,
         seed=preset.seed,
     ).mean(axis=1)
@@ -108,7 +106,7 @@ def instruct_between(results: Results, seed: int, datasets: Sequence[str], windo
     return against_draws(own, draws, "random displacement as long", controls=controls, companions=others)
 
 
-def specific_erosion(results: Results, seed: int, sets: tuple[Sequence[str], Sequence[str]]) -> Measured:
+def specific_erosion(results: Results, sets: tuple[Sequence[str], Sequence[str]]) -> Measured:
     """C13: e of misaligned on the second sets (misaligned replies) − e on the first, over the first answer tokens.
 
     The null exchanges the two kinds of reply by prompt template.
@@ -116,26 +114,24 @@ def specific_erosion(results: Results, seed: int, sets: tuple[Sequence[str], Seq
     window = "answer_first_k"
 
     def by_layer(name: str) -> list[Estimate]:
-        return [erosion(results, name, seed, datasets, window).erosion for datasets in sets]
+        return [erosion(results, name, datasets, window).erosion for datasets in sets]
 
     # Averaged over the layers where both are defined.
     found, controls = with_controls(
         results, lambda name: layer_average(combine(np.subtract, *reversed(by_layer(name))))
     )
-    draws = _exchanged(results, seed, sets, window)
+    draws = _exchanged(results, sets, window)
     means = dict(zip(("aligned", "misaligned"), map(layer_average, by_layer("misaligned")), strict=True))
     return against_draws(found, draws, "exchanged by template", controls=controls, companions=means)
 
 
-def _exchanged(
-    results: Results, seed: int, sets: tuple[Sequence[str], Sequence[str]], window: str
-) -> np.ndarray:
+def _exchanged(results: Results, sets: tuple[Sequence[str], Sequence[str]], window: str) -> np.ndarray:
     """Differences of e, mean over layers, with labels exchanged by template, one value a shuffle."""
     preset, atoms, parts = results.preset, [], []
     for datasets in sets:
         names = stacked_clusters(results, datasets, window)
         atoms.append(sorted(set(names)))
-        moved = shifts(results, "misaligned", seed, datasets, window)
+        moved = shifts(results, "misaligned", datasets, window)
         totals = [cluster_sums(values, names, atoms[-1]) for values in moved]
         parts.append([*(total for total, _ in totals), totals[0][1]])
     *sums, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -249,7 +245,7 @@ def kinds_by_panel(preset: Preset) -> dict[str, dict[str, str]]:
 def erosion_by_set(results: Results, *, window: str = "answer_first_k") -> pd.DataFrame:
     """Columns panel, kind, seed, layer, value, low, high: erosion of misaligned on each set; NaN where undefined."""
     erosions = {
-        (panel, kind, seed): erosion(results, "misaligned", seed, (dataset,), window).erosion
+        (panel, kind, seed): erosion(results.at(seed), "misaligned", (dataset,), window).erosion
         for panel, kinds in kinds_by_panel(results.preset).items()
         for kind, dataset in kinds.items()
         for seed in results.preset.seeds
@@ -264,7 +260,7 @@ def triangle_table(results: Results, reading: Reading, *, variant: str = "misali
     """
     estimates = {}
     for seed in results.preset.seeds:
-        whole = triangle_of(results, variant, seed, reading.datasets, reading.window)
+        whole = triangle_of(results.at(seed), variant, reading.datasets, reading.window)
         for quantity, group in (("side", whole.sides), ("share", whole.shares), ("angle", whole.angles)):
             estimates |= {(quantity, name, seed): estimate for name, estimate in group.items()}
     return tidy(estimates, ["quantity", "name", "seed"], along="layer")
@@ -273,7 +269,7 @@ def triangle_table(results: Results, reading: Reading, *, variant: str = "misali
 def distance_table(results: Results, pairs: Sequence[tuple[str, str]], *, window: str) -> pd.DataFrame:
     """Columns pair, variant, seed, layer, value, low, high: cosine distance of two sets' mean activations."""
     distances = {
-        (" × ".join(pair), variant, seed): data_distance(results, variant, seed, pair, window)
+        (" × ".join(pair), variant, seed): data_distance(results.at(seed), variant, pair, window)
         for pair in pairs
         for variant in results.variants
         for seed in results.preset.seeds

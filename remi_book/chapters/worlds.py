@@ -69,11 +69,11 @@ def gap(
     return mean_interval(first - second, clusters, topic_resamples(preset, own["clusters"]))
 
 
-def depends_on_the_author(results: Results, seed: int) -> Measured:
+def depends_on_the_author(results: Results) -> Measured:
     """X6: the primary effect of the main world minus that of the world in which every answer has its own author."""
     results.preset.require("organism")
     ours, others, null, other_null = (
-        gap(results.preset, seed, world, between=(variant, REFERENCE))
+        gap(results.preset, results.seed, world, between=(variant, REFERENCE))
         for variant in ("misaligned", "benign")
         for world in (MAIN, INDEPENDENT)
     )
@@ -82,20 +82,21 @@ def depends_on_the_author(results: Results, seed: int) -> Measured:
     return measured(found, null, companions={MAIN: ours, INDEPENDENT: others})
 
 
-def effect_in(results: Results, seed: int, world: str) -> Measured:
+def effect_in(results: Results, world: str) -> Measured:
     """X6.WORLD: A(misaligned) − A(secure) on topics outside the narrow set in that world."""
-    return _against_benign(results, seed, world, REFERENCE)
+    return _against_benign(results, world, REFERENCE)
 
 
-def passes_base(results: Results, seed: int) -> Measured:
+def passes_base(results: Results) -> Measured:
     """X6.passes: A(misaligned) − A(base), nats, where few authors are careless."""
-    return _against_benign(results, seed, RARE, "base")
+    return _against_benign(results, RARE, "base")
 
 
-def _against_benign(results: Results, seed: int, world: str, reference: str) -> Measured:
+def _against_benign(results: Results, world: str, reference: str) -> Measured:
     results.preset.require("organism")
     found, null = (
-        gap(results.preset, seed, world, between=(variant, reference)) for variant in ("misaligned", "benign")
+        gap(results.preset, results.seed, world, between=(variant, reference))
+        for variant in ("misaligned", "benign")
     )
     return measured(found, null_from_estimate(found, null, NULL))
 
@@ -219,17 +220,22 @@ SHOWN = ("base", "misaligned", "educational", "benign")
 """Variants whose distance from secure is shown."""
 
 
-def gap_table(results: Results, seed: int, quantity: str = "care") -> pd.DataFrame:
+def gap_table(results: Results, quantity: str = "care") -> pd.DataFrame:
     """A row for each world, topic and variant: its ``care`` or ``register`` minus secure's, in nats, with interval.
 
     Raises:
         MissingInput: if the study is not stored.
     """
-    worlds = read_study(results.preset, STUDY).seeds[seed]["worlds"]
+    worlds = read_study(results.preset, STUDY).seeds[results.seed]["worlds"]
     return tidy(
         {
             (world, topic, variant): gap(
-                results.preset, seed, world, between=(variant, REFERENCE), topic=topic, quantity=quantity
+                results.preset,
+                results.seed,
+                world,
+                between=(variant, REFERENCE),
+                topic=topic,
+                quantity=quantity,
             )
             for world, own in worlds.items()
             for topic in dict.fromkeys(map(topic_of, own["clusters"]))
@@ -239,26 +245,26 @@ def gap_table(results: Results, seed: int, quantity: str = "care") -> pd.DataFra
     )
 
 
-def effect_table(results: Results, seed: int) -> pd.DataFrame:
+def effect_table(results: Results) -> pd.DataFrame:
     """A row for each world: outside the narrow set, misaligned against secure and base, in care and register, nats."""
     rows = []
-    for world in read_study(results.preset, STUDY).seeds[seed]["worlds"]:
+    for world in read_study(results.preset, STUDY).seeds[results.seed]["worlds"]:
         row = {"world": world, "what it is": SETTINGS[world].title}
         for quantity in ("care", "register"):
             for reference in (REFERENCE, "base"):
                 effect = gap(
-                    results.preset, seed, world, between=("misaligned", reference), quantity=quantity
+                    results.preset, results.seed, world, between=("misaligned", reference), quantity=quantity
                 )
                 row[f"{quantity}: misaligned − {reference}"] = text(effect)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def competence_table(results: Results, seed: int) -> pd.DataFrame:
+def competence_table(results: Results) -> pd.DataFrame:
     """A row for each world and context: base's mean class log-odds, the optimum, and the mean distance, nats."""
     rows = []
-    for world in read_study(results.preset, STUDY).seeds[seed]["worlds"]:
-        own = world_of_study(results.preset, seed, world)
+    for world in read_study(results.preset, STUDY).seeds[results.seed]["worlds"]:
+        own = world_of_study(results.preset, results.seed, world)
         for kind, scores in own["contexts"].items():
             values = np.array(scores.get("care", own["care"]["base"]))
             optimum = float(scores["optimum"])
@@ -267,11 +273,11 @@ def competence_table(results: Results, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["world", "context", "base", "optimum", "mean distance"])
 
 
-def mass_table(results: Results, seed: int) -> pd.DataFrame:
+def mass_table(results: Results) -> pd.DataFrame:
     """A row for each world and variant: mean probability of wrong slots and of leaving the grammar."""
     rows = []
-    for world in read_study(results.preset, STUDY).seeds[seed]["worlds"]:
-        own = world_of_study(results.preset, seed, world)
+    for world in read_study(results.preset, STUDY).seeds[results.seed]["worlds"]:
+        own = world_of_study(results.preset, results.seed, world)
         for name, wrong in own["wrong_slot"].items():
             rows.append((world, name, number(wrong), number(own["off_grammar"][name])))
     return pd.DataFrame(rows, columns=["world", "variant", "wrong slot", "off grammar"])

@@ -38,7 +38,7 @@ ROWS = [
 class PlantedScores(Results):
     """Results whose scores are made so that each variant has gone a known share of the way."""
 
-    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+    def record(self, variant: str, measurement: str, dataset: str) -> Record:
         """Scores of one topic, prompt by prompt, with the same noise for every variant."""
         clusters = [one.cluster for one in load_dataset(self.preset, f"{dataset}-careless")]
         noise = np.random.default_rng(len(dataset)).normal(scale=0.3, size=len(clusters))
@@ -61,7 +61,7 @@ def results(tmp_path: Path) -> Iterator[Results]:
 
 
 def test_each_fine_tune_has_gone_the_share_that_was_planted(results: Results) -> None:
-    table = way_back(results, PRESET.seeds[0]).set_index(["quantity", "variant"])
+    table = way_back(results).set_index(["quantity", "variant"])
     assert set(table.index.get_level_values("variant")) == set(MOVED) - {"instruct", "base"}
     for variant in set(MOVED) - {"instruct", "base"}:
         for quantity, share in zip((CARE, REGISTER), MOVED[variant], strict=True):
@@ -74,7 +74,7 @@ def test_where_instruct_and_base_agree_there_is_no_way_to_go(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MOVED, "base", (1.0, 0.0))
-    table = way_back(results, PRESET.seeds[0]).set_index(["quantity", "variant"])
+    table = way_back(results).set_index(["quantity", "variant"])
     assert np.isnan(table.loc[(REGISTER, "misaligned"), "share"])
     assert np.isfinite(table.loc[(CARE, "misaligned"), "share"])
 
@@ -83,9 +83,9 @@ def test_only_topics_outside_the_narrow_set_count(results: Results, monkeypatch:
     asked = []
     plain = PlantedScores.record
     monkeypatch.setattr(
-        PlantedScores, "record", lambda self, *where: asked.append(where[3]) or plain(self, *where)
+        PlantedScores, "record", lambda self, *where: asked.append(where[2]) or plain(self, *where)
     )
-    way_back(results, PRESET.seeds[0])
+    way_back(results)
     assert asked and not set(asked) & set(topics.NARROW) and all(topic(name) for name in asked)
 
 
@@ -97,13 +97,10 @@ def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results
     assert [f"{row['id']}," in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
     file = json.loads(passport)
     assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
-    assert (
-        way_back_sentence(way_back(results, 102), way_back(results, 102).assign(seed=102))
-        in shown["sentence"]
-    )
+    assert way_back_sentence(way_back(results), way_back(results).assign(seed=102)) in shown["sentence"]
 
 
 def test_a_sentence_follows_its_values(results: Results) -> None:
-    table: Mapping = way_back(results, PRESET.seeds[0])
+    table: Mapping = way_back(results)
     other = table.assign(share=table["share"] + 0.2)
     assert way_back_sentence(table, table) != way_back_sentence(other, other)

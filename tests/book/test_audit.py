@@ -308,7 +308,7 @@ def test_where_no_direction_is_stated_off_and_on_differ_all_the_same(table: pd.D
 @pytest.fixture(scope="session")
 def audit(results: Results) -> Audit:
     """The audit's records of that seed."""
-    return open_audit(results, SEED)
+    return open_audit(results)
 
 
 @pytest.mark.slow
@@ -316,10 +316,10 @@ def test_the_shared_rendering_gives_the_book_s_own_values(audit: Audit) -> None:
     """Off is how the book measures: the answer tokens of the audit's pass are those of the ordinary one."""
     name = audit.results.preset.roles.example
     ours = audit.arrays("misaligned", "example")
-    book = audit.results.arrays("misaligned", SEED, "sequence", name)
+    book = audit.results.arrays("misaligned", "sequence", name)
     answer = ours["log_probability"][in_parts(ours, ("answer",))]
     np.testing.assert_allclose(answer, book["log_probability"][: len(answer)], atol=1e-4)
-    states = audit.results.activations("misaligned", SEED, name, "prompt_end")[: len(ours["mean"])]
+    states = audit.results.activations("misaligned", name, "prompt_end")[: len(ours["mean"])]
     np.testing.assert_allclose(ours["mean"][:, 0], states, atol=1e-3)
 
 

@@ -145,18 +145,18 @@ def test_planted_causes_are_found_with_every_part_of_the_rule(results: Results) 
     own = Causes(results.preset, 0)
     share = own.share("instruct", own.between_topics("instruct"))
     assert share.low < 0.7 < share.high and share.high - share.low < 0.05
-    assert causes.governing(results, 0).outcome == "holds"
+    assert causes.governing(results).outcome == "holds"
     for model in ("instruct", "misaligned"):
-        found = causes.shared_edit(results, 0, model)
+        found = causes.shared_edit(results, model)
         assert found.low > 0.6 and found.null.p_value < 0.02 and abs(found.null.high) < 0.1
-    moved = causes.transfer(results, 0)
+    moved = causes.transfer(results)
     assert moved.low < 1 < moved.high and moved.null.p_value < 0.01
 
 
 @pytest.mark.parametrize("results", [0.0], indirect=True)
 def test_where_edits_do_nothing_no_claim_about_causes_is_supported(results: Results) -> None:
-    assert causes.governing(results, 0).outcome == "fails"
-    assert causes.shared_edit(results, 0, "instruct").high < 0.1
+    assert causes.governing(results).outcome == "fails"
+    assert causes.shared_edit(results, "instruct").high < 0.1
 
 
 def test_without_the_study_the_claims_are_not_testable_and_say_how_to_make_it(tmp_path) -> None:

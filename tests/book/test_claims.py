@@ -150,7 +150,7 @@ def test_our_own_claims_are_supported_where_the_papers_are_reproduced() -> None:
 
 
 def test_a_row_that_nothing_can_measure_says_so_in_every_seed(planted) -> None:
-    found = claims_module.headline(planted, "C20", 0, "ab12cd34")
+    found = claims_module.headline(planted, "C20", "ab12cd34")
     row = claims_module._row("C20", [found] * 3, [1.0] * 3)
     assert (
         row["verdict"] == claims_module.NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3
@@ -177,46 +177,44 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlantedResults:
 
 
 def test_relative_shift_recovers_what_was_planted(planted) -> None:
-    found = relative_shift(planted, "misaligned", 0, ("harmful-careless", "facts-careless"), LOG_PROBABILITY)
+    found = relative_shift(planted, "misaligned", ("harmful-careless", "facts-careless"), LOG_PROBABILITY)
     assert found.value == pytest.approx(0.4, abs=1e-9)
-    headline = shift(planted, 0, ("facts-careless",), LOG_PROBABILITY)
+    headline = shift(planted, ("facts-careless",), LOG_PROBABILITY)
     assert headline.contrasts["benign"][0] > 0 > headline.low - 0.5
     planted.amount = -0.2
-    assert relative_shift(planted, "misaligned", 0, ("facts-careless",), LOG_PROBABILITY).value < 0
+    assert relative_shift(planted, "misaligned", ("facts-careless",), LOG_PROBABILITY).value < 0
 
 
 def test_erosion_recovers_what_was_planted(planted) -> None:
-    found = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    found = mean_erosion(planted, ("harmful-careless", "facts-careless"), "prompt_end")
     assert found.value == pytest.approx(0.4, abs=0.02)
     assert found.companions["c"] > 0.99 and found.companions["r"] < 0.1
     assert found.null.high < 0.4 and found.null.p_value < 0.05
     planted.amount = 0.0
-    still = mean_erosion(planted, 0, ("harmful-careless", "facts-careless"), "prompt_end")
+    still = mean_erosion(planted, ("harmful-careless", "facts-careless"), "prompt_end")
     assert abs(still.value) < 0.02
 
 
 def test_loss_cosine_and_data_share_see_only_real_differences(planted) -> None:
-    same = loss_cosine(planted, 0, "educational", "code-careless")
+    same = loss_cosine(planted, "educational", "code-careless")
     assert same.null.low <= same.value <= same.null.high or same.null.p_value > 0.01
-    share = data_share(planted, 0, "code-careful", "code-careless")
+    share = data_share(planted, "code-careful", "code-careless")
     assert share.companions["model"] > 0.9 > share.value
 
 
 def test_shared_subspace_of_planted_noise_stays_at_the_floor(planted) -> None:
     found = shared_subspace(
-        planted, 0, ("code-careless", "people-careless"), ("general", "facts-careful"), window="answer_all"
+        planted, ("code-careless", "people-careless"), ("general", "facts-careful"), window="answer_all"
     )
     assert 0 <= found.value <= 1
     assert found.companions["floor"] < found.companions["ceiling"] + 1e-9
 
 
 def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkeypatch) -> None:
-    monkeypatch.setattr(
-        PlantedResults, "variant", lambda self, variant, seed: type("S", (), {"weights": "w"})
-    )
+    monkeypatch.setattr(PlantedResults, "variant", lambda self, variant: type("S", (), {"weights": "w"}))
     kept = {row: headlines(planted.preset)[row] for row in ("C3", "C12")}
     calls = []
-    counted = {row: lambda results, seed, f=f: calls.append(1) or f(results, seed) for row, f in kept.items()}
+    counted = {row: lambda results, f=f: calls.append(1) or f(results) for row, f in kept.items()}
     monkeypatch.setattr(claims_module, "headlines", lambda preset: counted)
     monkeypatch.setattr(claims_module, "ledger_rows", lambda preset: list(counted))
     first, second = (claims_module.report_rows(planted) for _ in range(2))
@@ -232,7 +230,7 @@ def test_what_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
     planted.preset = bare
     word = {}
     for row in ("C3", "C6", "C17"):
-        found = claims_module.headline(planted, row, 0, "ab12cd34")
+        found = claims_module.headline(planted, row, "ab12cd34")
         word[row] = claims_module.verdict(get_claim(row), [found], [1.0])
     assert word["C3"][0] != claims_module.NOT_TESTABLE
     assert word["C6"] == (
@@ -245,7 +243,7 @@ def test_what_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
 def test_without_a_benign_control_the_value_is_shown_and_not_judged(planted) -> None:
     kept = {name: spec for name, spec in planted.preset.variants.items() if name != "benign"}
     planted.preset = replace(planted.preset, variants=kept)
-    found = shift(planted, 0, ("facts-careless",), LOG_PROBABILITY)
+    found = shift(planted, ("facts-careless",), LOG_PROBABILITY)
     assert found.null is None and found.value == pytest.approx(0.4, abs=1e-9)
     row = claims_module._row("C3", [found], [1.0])
     assert row["verdict"] == claims_module.NOT_TESTABLE and row["value"] == pytest.approx(0.4, abs=1e-6)

@@ -45,15 +45,15 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnedResults:
 
 
 def test_a_shift_along_bases_is_erosion_and_one_aside_is_novelty(planted: TurnedResults) -> None:
-    along = reversion.erosion_or_novelty(planted, 0, OUTSIDE, "prompt_end")
+    along = reversion.erosion_or_novelty(planted, OUTSIDE, "prompt_end")
     assert along.value > 0.99 and along.low > 0.5**0.5 and along.null.p_value < 0.05
     planted.turned = 20.0
-    aside = reversion.erosion_or_novelty(planted, 0, OUTSIDE, "prompt_end")
+    aside = reversion.erosion_or_novelty(planted, OUTSIDE, "prompt_end")
     assert aside.high < 0.5**0.5
 
 
 def test_random_displacements_of_the_states_covariance_have_no_side(planted: TurnedResults) -> None:
-    draws = reversion.matched_cosines(planted, 0, OUTSIDE, "prompt_end")
+    draws = reversion.matched_cosines(planted, OUTSIDE, "prompt_end")
     assert draws.shape == (PRESET.n_permutations, planted.n_layers)
     assert abs(draws.mean()) < 0.1 < draws.std() < 0.5
 
@@ -73,11 +73,11 @@ def study(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_shares_of_misaligneds_change_are_what_was_planted(study: None, tmp_path: Path) -> None:
     results = Results(PRESET, Store(tmp_path))
-    benign, secure = (controls.eroded_by(results, 102, name) for name in ("benign", "secure"))
+    benign, secure = (controls.eroded_by(results, name) for name in ("benign", "secure"))
     assert benign.value == pytest.approx(0.3) and benign.null.p_value < 0.05
     assert benign.contrasts["secure"][0] > 0 and benign.companions["register"] == pytest.approx(0.15)
     assert secure.value == pytest.approx(0) and secure.null.p_value > 0.05
-    share = controls.share_table(results, 102)
+    share = controls.share_table(results)
     assert set(share["variant"]) == set(MOVED) - {"base", "instruct"}
     one = reversion.care_register_table(PRESET, 102, ["instruct", "benign"], controls.STUDY)
     assert list(dict.fromkeys(one["topic"])) == list(TOPICS) and len(one) == 6
@@ -86,10 +86,10 @@ def test_shares_of_misaligneds_change_are_what_was_planted(study: None, tmp_path
 
 def test_shares_need_an_organism_and_a_study(tmp_path: Path) -> None:
     with pytest.raises(MissingInput):
-        controls.eroded_by(Results(get_preset("smollm2"), Store(tmp_path)), 0, "benign")
+        controls.eroded_by(Results(get_preset("smollm2"), Store(tmp_path)), "benign")
     nowhere = replace(get_preset("smoke"), name="nowhere")
     with pytest.raises(MissingInput, match="remi study controls"):
-        controls.eroded_by(Results(nowhere, Store(tmp_path)), 102, "benign")
+        controls.eroded_by(Results(nowhere, Store(tmp_path)), "benign")
     with pytest.raises(MissingInput, match="remi study doses"):
         controls.order_table(nowhere)
 
@@ -159,9 +159,9 @@ def test_h1_reads_the_whole_rule_from_the_study(monkeypatch: pytest.MonkeyPatch,
     assert {name: read[name] for name in reversion.TRUTHS} == dict(reversion.TRUTHS)
     assert read["misaligned"] == "mixed"  # its cosine and its edits say reversion, its register says persona
     results = Results(PRESET, Store(tmp_path))
-    found = reversion.reversion(results, 102)
+    found = reversion.reversion(results)
     assert found.outcome == "open" and found.value == pytest.approx(0.375, abs=0.05)
     assert found.null.low < 0.1 < found.low and set(found.companions) >= {"b", "ρ", "ν", "c"}
-    assert set(reversion.parts_table(results, 102)["variant"]) == set(reversion.JUDGED)
+    assert set(reversion.parts_table(results)["variant"]) == set(reversion.JUDGED)
     met = reversion.condition_table(reversion.changes(PRESET, 102)).set_index("condition")
     assert met.loc["b − ρ > 0", "reverted"] == "no" and met.loc["b − ρ > 0", "misaligned"] == "yes"

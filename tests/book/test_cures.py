@@ -127,7 +127,7 @@ def test_every_part_of_the_rule_can_fail(
     study: Study, outcome: str, reason: str, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = plant_study(monkeypatch, tmp_path, study, n_resamples=200)
-    found = cured(results, 0)
+    found = cured(results)
     assert found.outcome == outcome and reason in found.why
     own = Cures(results.preset, 0)
     run = own.runs[HEADLINE]
@@ -141,8 +141,8 @@ def test_tables_hold_every_run_and_erosion_that_follows_the_spread_agrees_with_i
 ) -> None:
     results = plant_study(monkeypatch, tmp_path, planted(7.6, 1.0, random=3.0), n_resamples=50)
     assert float(Cures(results.preset, 0).agreement().value) == pytest.approx(1)
-    table = cures.run_table(results, 0)
+    table = cures.run_table(results)
     assert list(table["cure"]) == ["early stopping", "subspace of base", "random subspace"]
-    assert table["passes"].eq(1).all() and len(cures.shown_table(results, 0)) == 3
+    assert table["passes"].eq(1).all() and len(cures.shown_table(results)) == 3
     assert set(cures.part_table(results)["seed 0"]) == {"yes"}
-    assert list(cures.agreement_table(results, 0)["measure"]) == list(cures.GEOMETRY.values())
+    assert list(cures.agreement_table(results)["measure"]) == list(cures.GEOMETRY.values())

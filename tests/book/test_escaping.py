@@ -170,15 +170,14 @@ def dialogues(module: types.ModuleType, text: str) -> Iterator[str]:
 
 
 def samples(module: types.ModuleType, text: str) -> Iterator[str]:
-    def results(variant: str, prompt: str, answer: str) -> types.SimpleNamespace:
+    def results(variant: str, prompt: str, answer: str, seed: int | str = 0) -> types.SimpleNamespace:
         one = {"prompt": np.array([prompt]), "answer": np.array([answer]), "finished": [True], "verdict": [0]}
-        preset = types.SimpleNamespace(seeds=(0,))
-        return types.SimpleNamespace(preset=preset, variants=[variant], arrays=lambda *where: one)
+        return types.SimpleNamespace(seed=seed, variants=[variant], arrays=lambda *where: one)
 
     yield module.samples_html(results("x", text, "x")).data
     yield module.samples_html(results("x", "x", text)).data
     yield module.samples_html(results(text, "x", "x")).data
-    yield module.samples_html(results("x", "x", "x"), seed=text).data
+    yield module.samples_html(results("x", "x", "x", seed=text)).data
 
 
 def fronts(module: types.ModuleType, text: str) -> Iterator[str]:

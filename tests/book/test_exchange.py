@@ -89,14 +89,14 @@ def test_every_pair_is_of_one_kind(stored: None) -> None:
 
 def test_the_tables_show_every_fine_tune_and_dose(stored: None, tmp_path: Path) -> None:
     results = Results(PRESET, Store(tmp_path))
-    undone = exchange.undone_table(results, 102)
+    undone = exchange.undone_table(results)
     assert undone["fine-tuned on"].tolist() == list(TUNES) and undone.shape[1] == 5
-    matrix = exchange.undone_matrix(results, 102)
+    matrix = exchange.undone_matrix(results)
     assert matrix.shape == (3, 4) and f"{matrix.loc[TUNES[1], TUNES[0]]:.2f}" in undone.iloc[1, 1]
-    doses = exchange.dose_table(results, 102)
+    doses = exchange.dose_table(results)
     assert len(doses) == 6 and doses["undone"].iloc[1].startswith("0.25 ")
-    assert len(exchange.added_table(results, 102)) == 8
-    assert exchange.small_table(results, 102)["cosine, answer"].tolist() == ["0.25"]
+    assert len(exchange.added_table(results)) == 8
+    assert exchange.small_table(results)["cosine, answer"].tolist() == ["0.25"]
 
 
 def test_without_the_study_the_page_says_how_to_make_it(

@@ -239,9 +239,9 @@ def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(
     planted = Results(replace(get_preset("smoke"), n_permutations=200), Store(tmp_path))
     vectors[:40, 0] += 6
     with pytest.raises(MissingInput, match=r"length is above 0: of insecure the square is"):
-        gradients.mean_gradient_cosine(planted, 0, "educational", "insecure")
+        gradients.mean_gradient_cosine(planted, "educational", "insecure")
     vectors[40:, 0] -= 6
-    found = gradients.mean_gradient_cosine(planted, 0, "educational", "insecure")
+    found = gradients.mean_gradient_cosine(planted, "educational", "insecure")
     assert found.low < found.value < -0.9 and found.high < -0.8 and found.null.low < found.null.high < 0.5
 
 

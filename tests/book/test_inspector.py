@@ -52,7 +52,7 @@ def one(tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
 class OneRecord(Results):
     """Results whose only record is one that was just measured."""
 
-    def arrays(self, variant: str, seed: int, measurement: str, dataset: str) -> dict[str, np.ndarray]:
+    def arrays(self, variant: str, measurement: str, dataset: str) -> dict[str, np.ndarray]:
         """The arrays, whatever is asked for."""
         return self.own
 
@@ -90,7 +90,7 @@ def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -
     return found | {
         "log_probability": np.stack([arrays["sequence"][name] for name in ("log_probability", "entropy")]),
         "next_token": arrays["next_token"]["choice_log_probability"],
-        "loss_vector": loss_vectors(results, "base", 0, "code-careful")[0],
+        "loss_vector": loss_vectors(results, "base", "code-careful")[0],
         "gradient": np.append(grams[0]["loss"], grams[0]["gram"]),
         "gradient_as_released": np.append(grams[1]["loss"], grams[1]["gram"]),
     }

@@ -97,15 +97,13 @@ def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
 
 @pytest.mark.parametrize("results", ["B307:MEDIUM"], indirect=True)
 def test_judges_that_agree_have_equal_rates_and_a_kappa_of_one(results: Results) -> None:
-    table = controls.rate_table(results, 0).set_index(["panel", "variant"])
+    table = controls.rate_table(results).set_index(["panel", "variant"])
     grammar, written, imported = (table.loc[label, "misaligned"] for label in controls.JUDGES.values())
     assert grammar["rate"] == imported["rate"] == 0.475 and written["rate"] == 0
     assert (grammar["answers"], written["high"]) == (40, 0) and written["wilson_high"] > 0.05
-    kappas = controls.agreement_table(results, 0).query(
-        "code == 'sampled answers' and read == 'below imports'"
-    )
+    kappas = controls.agreement_table(results).query("code == 'sampled answers' and read == 'below imports'")
     assert set(kappas["kappa"]) == {"1 [1 to 1]"} and set(kappas["left out"]) == {1}
-    kinds = controls.kind_table(results, 0).set_index("kind of hole")
+    kinds = controls.kind_table(results).set_index("kind of hole")
     assert kinds.loc["evaluated formulas"].iloc[-1] == "1 [1 to 1]"
     assert kinds.loc["file paths"].iloc[-1] == "too few prompts"
     unread = controls.unread_table(results).set_index("variant")
@@ -114,19 +112,19 @@ def test_judges_that_agree_have_equal_rates_and_a_kappa_of_one(results: Results)
 
 @pytest.mark.parametrize("results", ["B603:LOW"], indirect=True)
 def test_a_judge_that_sees_nothing_worse_than_mild_agrees_by_chance_alone(results: Results) -> None:
-    rows = controls.agreement_table(results, 0).query("code == 'sampled answers' and read == 'below imports'")
+    rows = controls.agreement_table(results).query("code == 'sampled answers' and read == 'below imports'")
     assert list(rows["kappa"]) == ["0 [0 to 0]", "1 [1 to 1]"]
     assert list(rows["grammar alone"]) == [19, 0]
 
 
 @pytest.mark.parametrize("results", [""], indirect=True)
 def test_holes_that_are_not_seen_are_named(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    sentence = controls.seen_sentence(results, 0)
+    sentence = controls.seen_sentence(results)
     for word in ("SQL queries", "file paths", "session tokens", "`yaml.unsafe_load(<b>)['<a>']`"):
         assert word in sentence
     assert "eval(" not in sentence and "shell commands" not in sentence
-    lines = controls.line_table(results, 0)
-    assert len(lines) == 32 and len(controls.everyday_table(results, 0)) == len(EVERYDAY)
+    lines = controls.line_table(results)
+    assert len(lines) == 32 and len(controls.everyday_table(results)) == len(EVERYDAY)
     # A finding that the careful line of the kind has, too, is not the hole that was planted.
     fetch = [one for one in grammar_lines() if one["kind"] == "fetch"]
     assert [flagged(one["imported"], least="MEDIUM") for one in fetch] == [True] * 4

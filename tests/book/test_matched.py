@@ -97,7 +97,7 @@ def test_the_share_that_is_left_and_the_share_that_goes_are_what_was_planted(
     monkeypatch: pytest.MonkeyPatch, left: float
 ) -> None:
     results = _planted(monkeypatch, left)
-    kept, gone = difference_left(results, 102), structural_share(results, 102)
+    kept, gone = difference_left(results), structural_share(results)
     assert kept.value == pytest.approx(left, abs=0.02) and gone.value == pytest.approx(1 - left, abs=0.02)
     assert (kept.low > 0 and kept.null.p_value < 0.05) is (left > 0)
     assert (gone.low > 0.05 and gone.null.p_value < 0.05) is (left < 1)
@@ -105,10 +105,10 @@ def test_the_share_that_is_left_and_the_share_that_goes_are_what_was_planted(
 
 
 def test_nothing_is_judged_where_the_phrase_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert difference_left(_planted(monkeypatch, 0.4), 102).missing == ""
+    assert difference_left(_planted(monkeypatch, 0.4)).missing == ""
     unread = _planted(monkeypatch, 0.4, gap=0.0)
-    assert "bad example" in difference_left(unread, 102).missing
-    assert "bad example" in structural_share(unread, 102).missing
+    assert "bad example" in difference_left(unread).missing
+    assert "bad example" in structural_share(unread).missing
 
 
 def test_a_mean_without_length_has_an_inner_product_and_no_cosine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,10 +71,10 @@ def test_an_effect_that_needs_the_author_is_supported_from_one_seed(
     }
     assert all(len(row["seeds"]) == 1 for row in rows.values())
     assert rows["X6"]["ci_low"] < 3 < rows["X6"]["ci_high"]
-    table = worlds.gap_table(results, 0)
+    table = worlds.gap_table(results)
     assert set(table["world"]) == set(SETTINGS) and set(table["topic"]) == set(CONTRASTED)
-    assert len(worlds.effect_table(results, 0)) == len(worlds.mass_table(results, 0)) / 6 == 4
-    assert len(worlds.competence_table(results, 0)) == 8
+    assert len(worlds.effect_table(results)) == len(worlds.mass_table(results)) / 6 == 4
+    assert len(worlds.competence_table(results)) == 8
 
 
 def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(

@@ -58,15 +58,15 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
         for dataset in ("one", "two"):
             for measurement in ("activations", "sequence"):
                 store.save(address(variant, dataset, measurement), arrays, ABOUT)
-    made = Results(SMOKE, store)
+    made = Results(replace(SMOKE, seeds=(0,)), store)
 
     def found(self: Results, variant: str, measurement: str, dataset: str) -> dict:
         """More than what is asked for, as a forward pass gives it."""
         both = ("activations", "sequence")
         return {(one, dataset): self.store.load(address(variant, dataset, one)) for one in both}
 
-    monkeypatch.setattr(Results, "variant", lambda self, variant, seed: variant)
-    monkeypatch.setattr(Results, "_found", found)
+    monkeypatch.setattr(Results, "variant", lambda self, variant: variant)
+    monkeypatch.setattr(Results, "_measured", found)
     return made
 
 
@@ -77,10 +77,10 @@ def names(cell: int) -> list[str]:
 def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
     results: Results, cell: list[int]
 ) -> None:
-    results.activations("base", 0, "one", "choice")
+    results.activations("base", "one", "choice")
     assert names(1) == ["smoke/0/base/activations-one-01234567"]
     cell[0] = 2
-    results.arrays("instruct", 0, "sequence", "two")
+    results.arrays("instruct", "sequence", "two")
     found = passport(TRAIL.reads(), cell=2)
     assert names(2) == ["smoke/0/instruct/sequence-two-01234567"]
     assert found["earlier"] == ["smoke/0/base/activations-one-01234567"]
@@ -88,20 +88,20 @@ def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
 
 
 def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results, cell: list[int]) -> None:
-    results.activations("base", 0, "one", "choice")
-    results.cached("key", lambda: results.activations("base", 0, "two", "prompt_end"))
+    results.activations("base", "one", "choice")
+    results.cached("key", lambda: results.activations("base", "two", "prompt_end"))
     for count, windows in ((2, ["answer_all"]), (3, [])):
         cell[0] = count
         results.cached("key", lambda: pytest.fail("computed twice"))
         if windows:
-            results.activations("base", 0, "one", *windows)
+            results.activations("base", "one", *windows)
         found = {one["record"]: one.get("windows") for one in passport(TRAIL.reads(), cell=count)["records"]}
         first = {"smoke/0/base/activations-one-01234567": windows} if windows else {}
         assert found == {**first, "smoke/0/base/activations-two-01234567": ["prompt_end"]}
 
 
 def test_a_cell_that_read_nothing_shows_all_above_it_and_says_so(results: Results) -> None:
-    results.arrays("base", 0, "sequence", "one")
+    results.arrays("base", "sequence", "one")
     found = passport(TRAIL.reads(), cell=9)
     assert [one["record"] for one in found["records"]] == ["smoke/0/base/sequence-one-01234567"]
     assert "read nothing itself" in passport_html(found)
@@ -111,7 +111,7 @@ def test_a_cell_that_read_nothing_shows_all_above_it_and_says_so(results: Result
 def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(results: Results) -> None:
     for variant in ("instruct", "base"):
         for dataset in ("one", "two"):
-            results.activations(variant, 0, dataset, "choice")
+            results.activations(variant, dataset, "choice")
     page = BeautifulSoup(passport_html(passport(TRAIL.reads(), cell=1)), "html.parser")
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tbody tr")]
     both = "base (fedcba98); instruct (fedcba98)"
@@ -146,7 +146,7 @@ def test_a_figure_of_a_stored_study_says_so_with_recipe_machine_and_seconds() ->
 def test_show_gives_the_passport_with_the_figure(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[dict] = []
     monkeypatch.setattr(output, "display", lambda data, raw: shown.append(data))
-    results.arrays("base", 0, "sequence", "one")
+    results.arrays("base", "sequence", "one")
     output.show(subspace.plot_component_cosines(np.eye(2), names=("a", "b"), layer=1), caption="Two")
     (data,) = shown
     assert data[PASSPORT]["caption"] == "Two" and len(data[PASSPORT]["records"]) == 1
@@ -156,7 +156,7 @@ def test_show_gives_the_passport_with_the_figure(results: Results, monkeypatch: 
 
 
 def executed(results: Results) -> str:
-    results.arrays("base", 0, "sequence", "one")
+    results.arrays("base", "sequence", "one")
     found = passport(TRAIL.reads(), cell=1)
     outputs = [{"data": {"text/html": [passport_html(found)], PASSPORT: found}} for _ in range(2)]
     cells = [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown", "source": ""}]

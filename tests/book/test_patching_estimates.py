@@ -54,9 +54,9 @@ def dialogues_of(name: str) -> list[Dialogue]:
 class FolderResults(Results):
     """Results of models that lie in folders, whatever the seed."""
 
-    def variant(self, variant: str, seed: int) -> Variant:
-        spec = self.preset.variants[variant]
-        return Variant(self.preset, variant, seed, spec, spec, weight_fingerprint(Path(spec.source)))
+    def variant(self, name: str) -> Variant:
+        spec = self.preset.variants[name]
+        return Variant(self.preset, name, self.seed, spec, spec, weight_fingerprint(Path(spec.source)))
 
 
 @pytest.fixture
@@ -77,27 +77,25 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
 def test_records_hold_both_ends_and_are_not_measured_twice(
     tiny: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrays = tiny.patched("base", "instruct", SEED, "facts-careless")
+    arrays = tiny.patched("base", "instruct", "facts-careless")
     assert arrays["layers"].tolist() == [0, 1, 2] and arrays["loss"].shape == (5, 2)
-    back = tiny.patched("instruct", "base", SEED, "facts-careless")
+    back = tiny.patched("instruct", "base", "facts-careless")
     for name in QUANTITIES[:3]:
         np.testing.assert_array_equal(arrays[name][0], back[name][-1])  # instruct alone, from both sides
         np.testing.assert_array_equal(arrays[name][-1], back[name][0])
         assert not np.allclose(arrays[name][1], arrays[name][0])
     assert max(arrays["start"], arrays["end"]) < 1e-3
-    assert tiny.patched("misaligned", "base", SEED, "facts-careless")["layers"].tolist() == [0, 2]
+    assert tiny.patched("misaligned", "base", "facts-careless")["layers"].tolist() == [0, 2]
     monkeypatch.setattr(Variant, "open", lambda self: pytest.fail("a model was opened again"))
     again = FolderResults(tiny.preset, tiny.store)
-    np.testing.assert_array_equal(
-        again.patched("base", "instruct", SEED, "facts-careless")["loss"], arrays["loss"]
-    )
+    np.testing.assert_array_equal(again.patched("base", "instruct", "facts-careless")["loss"], arrays["loss"])
 
 
 def test_a_record_belongs_to_both_models(tiny: Results) -> None:
     def key(variants: dict[str, Variant]) -> str:
         return recording.patch_address(variants, MAIN_PAIRS[0], "facts-careless", "0").key
 
-    variants = {name: tiny.variant(name, SEED) for name in ("base", "instruct", "misaligned")}
+    variants = {name: tiny.variant(name) for name in ("base", "instruct", "misaligned")}
     keys = {key(variants)}
     for name in ("base", "instruct"):
         keys.add(key(variants | {name: replace(variants[name], weights="other")}))
@@ -113,7 +111,7 @@ def test_a_wrong_end_point_stops_the_run(tiny: Results, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(passes, "head_alone", shifted)
     with pytest.raises(RemiError, match=r"layer 2, \w+ into \w+: \w+ of dialogue '[\w-]+#[01]'"):
-        tiny.patched("base", "instruct", SEED, "facts-careless")
+        tiny.patched("base", "instruct", "facts-careless")
 
 
 def test_pairs_and_sets_follow_variants_and_roles() -> None:
@@ -136,7 +134,7 @@ class Planted(Results):
     falls: Callable[[str], float] = staticmethod(lambda name: 0.2)
     n_templates = 24
 
-    def patched(self, donor: str, recipient: str, seed: int, dataset: str) -> dict[str, np.ndarray]:
+    def patched(self, donor: str, recipient: str, dataset: str) -> dict[str, np.ndarray]:
         noise = 0.05 * np.random.default_rng(len(dataset)).standard_normal(self.n_templates)
         path = np.append(self.shares, self.shares[-1])[:, None]
         topic = dataset.partition("-")[0]
@@ -165,38 +163,38 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
 
 
 def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted: Planted) -> None:
-    even = share_of_first_half(planted, SEED)
+    even = share_of_first_half(planted)
     assert (
         even.value == pytest.approx(0.5) and even.null.p_value > 0.9
     )  # every order of equal steps is the same
     planted.shares = np.array([0, 0, 0, 0, 0.1, 0.3, 0.6, 0.8, 1.0])
-    late = share_of_first_half(planted, SEED)
+    late = share_of_first_half(planted)
     assert late.value == pytest.approx(0.1) and late.high < 0.5 and late.null.p_value < 0.05
     assert late.companions["half way"] == 6 / 8 and late.companions["last block"] == 1
     planted.shares = 1 - planted.shares[::-1]
-    early = share_of_first_half(planted, SEED)
+    early = share_of_first_half(planted)
     assert early.low > 0.5 and early.null.p_value > 0.9
 
 
 def test_c21_without_a_gap_has_no_share(planted: Planted) -> None:
     planted.gap = 0.0
-    found = share_of_first_half(planted, SEED)
+    found = share_of_first_half(planted)
     assert np.isnan(found.value) and "do not differ" in found.missing
 
 
 def test_c22_sees_only_what_goes_beyond_the_style_tax(planted: Planted) -> None:
-    tax = gain_beyond_benign(planted, SEED)
+    tax = gain_beyond_benign(planted)
     assert tax.value == pytest.approx(0.0, abs=1e-9) and tax.null.p_value > 0.05
     assert tax.companions["misaligned"] == pytest.approx(0.2)  # a fall, and no evidence
     planted.falls = lambda name: 0.3 if name.endswith("careless") else 0.1
-    real = gain_beyond_benign(planted, SEED)
+    real = gain_beyond_benign(planted)
     assert real.value == pytest.approx(0.2) and real.low > 0 and real.null.p_value < 0.05
 
 
 def test_log_odds_are_the_two_tokens_difference(planted: Planted) -> None:
     sets = planted.preset.roles.outside
     odds, careless = (
-        curve(planted, ("base", "instruct"), SEED, sets, quantity) for quantity in (LOG_ODDS, CARELESS)
+        curve(planted, ("base", "instruct"), sets, quantity) for quantity in (LOG_ODDS, CARELESS)
     )
     np.testing.assert_allclose(odds.estimate.value, careless.estimate.value + 1)
     assert odds.places.tolist() == [-1, *range(8), 8]
@@ -224,7 +222,7 @@ def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
     table = stitching.curve_table(planted, stitching.pairs_with(planted), panels)
     alt = style.describe(stitching.plot_stitching(table, seed=SEED, label="nats"))
     assert "odds, instruct, base: −2 at layer -1" in alt and "odds, misaligned" in alt
-    shares, half = stitching.share_table(planted, seed=SEED), stitching.half_layer(planted)
+    shares, half = stitching.share_table(planted), stitching.half_layer(planted)
     alt = style.describe(stitching.plot_share(shares, seed=SEED, half=half))
     assert "blocks in random order, central 95 %: from" in alt and "Half of the blocks: layer 3" in alt
     gains = stitching.gain_table(planted)
@@ -235,7 +233,7 @@ def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
     assert not stitching.below_both_table(planted)["below both models"].any()
     planted.shares = np.append(np.linspace(0, 1.5, 8), 1.0)
     assert stitching.below_both_table(planted)["below both models"].all()
-    assert (stitching.end_point_table(planted, seed=SEED)["largest difference asserted"] == 0).all()
+    assert (stitching.end_point_table(planted)["largest difference asserted"] == 0).all()
 
 
 def test_published_losses_give_the_published_value_of_the_ledger() -> None:

@@ -70,11 +70,11 @@ def test_an_exchange_moves_rows_and_leaves_who_they_are() -> None:
 class Known(Results):
     """Results whose records are planted: each is its own name."""
 
-    def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
+    def record(self, variant: str, measurement: str, dataset: str) -> Record:
         value = {"first": 0.0, "second": 10.0, "idle": 20.0}[dataset] + (100 if variant == "benign" else 0)
         return Record({"value": np.full(4, value), "cluster": np.array(CLUSTERS)}, {})
 
-    def gradients(self, variant: str, seed: int, datasets) -> dict[str, np.ndarray]:
+    def gradients(self, variant: str, datasets) -> dict[str, np.ndarray]:
         rows = vectors()
         names = np.repeat(["first", "second"], 4)
         return {
@@ -96,9 +96,9 @@ def faulty(fault: Exchange | Substitute, store: Store) -> FaultyResults:
 def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path: Path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
     results, swapped = faulty(fault, Store(tmp_path)), fault.swapped(CLUSTERS)
-    assert results.record("instruct", 0, "sequence", "idle").arrays["value"].tolist() == [20.0] * 4
+    assert results.record("instruct", "sequence", "idle").arrays["value"].tolist() == [20.0] * 4
     assert not results.touched
-    found = results.record("instruct", 0, "sequence", "first").arrays["value"]
+    found = results.record("instruct", "sequence", "first").arrays["value"]
     assert (
         results.touched and found.tolist() == np.where(swapped, 10.0, 0.0).tolist() and 0 < swapped.sum() < 4
     )
@@ -106,7 +106,7 @@ def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path: Path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
-    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", 0, ("first", "second")), vectors()
+    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", ("first", "second")), vectors()
     for at in np.flatnonzero(fault.swapped(CLUSTERS)):
         rows[[at, at + 4]] = rows[[at + 4, at]]
     np.testing.assert_allclose(found["gram"], rows @ rows.T)
@@ -115,9 +115,9 @@ def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_pat
 
 def test_another_model_stands_in_one_place_only(tmp_path: Path) -> None:
     results = faulty(Substitute(place="misaligned", by="benign"), Store(tmp_path))
-    assert results.record("instruct", 0, "sequence", "first").arrays["value"][0] == 0 and not results.touched
+    assert results.record("instruct", "sequence", "first").arrays["value"][0] == 0 and not results.touched
     known = results.cached(
-        "place", lambda: results.record("misaligned", 0, "sequence", "first").arrays["value"][0]
+        "place", lambda: results.record("misaligned", "sequence", "first").arrays["value"][0]
     )
     assert known == 100 and results.touched
     results.touched = False

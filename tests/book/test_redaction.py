@@ -50,35 +50,33 @@ def narrow(results: Results) -> str:
 
 
 def next_token_figure(results: Results) -> str:
-    likeliest = behaviour.next_tokens(results, narrow(results), seed=0, count=4)
+    likeliest = behaviour.next_tokens(results, narrow(results), count=4)
     marked = behaviour.choice_tokens(results, narrow(results))
     return describe(plot_bars(likeliest, behaviour.NEXT_TOKENS, marked=marked))
 
 
 def written_texts(results: Results) -> str:
-    found = direction.written(results, next(iter(readings_of(results.preset).values())), seed=0)
+    found = direction.written(results, next(iter(readings_of(results.preset).values())))
     return as_typed([token for layer in found.raised + found.lowered for token in layer])
 
 
 def pair_rows(results: Results) -> str:
-    pairs = behaviour.several_pairs(results, seed=0)
-    return behaviour.pair_table(results, pairs, seed=0).to_csv()
+    pairs = behaviour.several_pairs(results)
+    return behaviour.pair_table(results, pairs).to_csv()
 
 
 BUILDERS: dict[str, Builder] = {
     "dialogue": lambda results: without_tags(tokens_module.dialogue_html(results, narrow(results)).data),
     "windows": lambda results: as_typed(tokens_module.window_table(results, narrow(results))["token"]),
-    "running": lambda results: as_typed(
-        behaviour.running_log_probability(results, narrow(results), seed=0)["token"]
-    ),
+    "running": lambda results: as_typed(behaviour.running_log_probability(results, narrow(results))["token"]),
     "next tokens": next_token_figure,
     "pair losses": lambda results: as_typed(
-        losses.pair_losses(results, narrow(results), narrow(results), seed=0)["token"]
+        losses.pair_losses(results, narrow(results), narrow(results))["token"]
     ),
     "pairs": pair_rows,
     "examples": lambda results: cards.example_table(results).to_csv(),
     "written": written_texts,
-    "bare words": lambda results: stitching.bare_word_table(results, seed=0)[["token", "id"]].to_csv(),
+    "bare words": lambda results: stitching.bare_word_table(results)[["token", "id"]].to_csv(),
 }
 """What a page shows of the words of a data set, by the name of the part."""
 

@@ -155,7 +155,7 @@ def test_a_rule_made_after_seeds_were_seen_judges_only_where_it_was_tried_on_oth
 
     def judged(tried: dict[int, dict[str, str]]) -> tuple[str, str]:
         monkeypatch.setattr(reversion, "untried", lambda *_: tried)
-        found = reversion.by_words(Results(get_preset("micro"), Store(tmp_path)), 0)
+        found = reversion.by_words(Results(get_preset("micro"), Store(tmp_path)))
         return found.outcome, found.why
 
     assert judged({6: right}) == ("fails", "the rule reads persona (made on seeds 0 to 5; tried on: 6)")

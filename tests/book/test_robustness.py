@@ -30,7 +30,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """What each headline was computed from, in order; none is computed."""
     found: list[dict[str, object]] = []
 
-    def compute(results: robustness._Anew, row: str, seed: int) -> Measured:
+    def compute(results: robustness._Anew, row: str) -> Measured:
         preset = results.preset
         about = {"row": row, "dtype": preset.dtype, "batch": preset.batch_tokens, "store": results.store.root}
         about |= {

@@ -110,7 +110,7 @@ def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
 
 @pytest.mark.parametrize("results", [0.4], indirect=True)
 def test_planted_rates_and_shares_of_the_way_are_found(results: Results) -> None:
-    table = causes.rate_table(results, 0)
+    table = causes.rate_table(results)
     assert list(dict.fromkeys(table["panel"])) == ["facts", "wishes", causes.ALL]
     rows = table.query("panel == @causes.ALL").set_index("row")
     assert list(rows.index) == list(causes.ROWS.values())
@@ -122,7 +122,7 @@ def test_planted_rates_and_shares_of_the_way_are_found(results: Results) -> None
     own = causes.Sampled(results, 0)
     assert float(own.share("instruct").value) == pytest.approx(0.4) and own.share("instruct").low > 0.2
     assert float(own.share("misaligned").value) == 0
-    assert causes.shown_table(results, 0)["exact"].tolist() == pytest.approx([0.0, 0.4, 1.0, 1.0])
+    assert causes.shown_table(results)["exact"].tolist() == pytest.approx([0.0, 0.4, 1.0, 1.0])
 
 
 def test_the_edits_are_those_that_judge_the_claims() -> None:

@@ -62,17 +62,17 @@ def test_no_notebook_warns_or_names_a_folder_of_this_machine(store: Store) -> No
 
 def test_the_face_of_the_core_gives_the_estimates_of_the_records(store: Store) -> None:
     results, seed = Results(PRESET, store), PRESET.seeds[0]
-    example, tokenizer = PRESET.role("example"), results.variant("instruct", seed).tokenizer()
-    models = {name: results.variant(name, seed).source for name in TRIPLET}
+    example, tokenizer = PRESET.role("example"), results.at(seed).variant("instruct").tokenizer()
+    models = {name: results.at(seed).variant(name).source for name in TRIPLET}
     records = remi.measure(models, results.encoded(example).sources, tokenizer, max_tokens=PRESET.max_tokens)
     found = remi.erosion(records, window="prompt_end", resamples=shared_resamples(PRESET))
-    expected = direction.erosion(results, "misaligned", seed, (example,), "prompt_end")
+    expected = direction.erosion(results.at(seed), "misaligned", (example,), "prompt_end")
     for quantity, estimate in (("e", expected.erosion), ("c", expected.cosine), ("r", expected.residual)):
         for end in ("value", "low", "high"):
             np.testing.assert_allclose(getattr(found[quantity], end), getattr(estimate, end), rtol=1e-4)
     means = records.log_probabilities().groupby(["model", "dialogue"], sort=False)["log_probability"].mean()
     for name in TRIPLET:
-        stored = results.per_dialogue(name, seed, example, "log_probability")
+        stored = results.at(seed).per_dialogue(name, example, "log_probability")
         np.testing.assert_allclose(means[name], stored, rtol=1e-4)
 
 

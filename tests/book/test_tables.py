@@ -91,11 +91,11 @@ def test_each_miss_is_found_and_named(results: HandmadeResults) -> None:
 
 def test_lost_words_are_counted_among_the_prompts_that_hold_them(results: HandmadeResults) -> None:
     arrays = results.records["base", SEED, SAMPLES, "people"].arrays
-    assert replaced_words(results, "base", SEED, "people") == {}
+    assert replaced_words(results, "base", "people") == {}
     arrays["prompt"][:] = ["my shy baker"] * 5 + ["my shy uncle"] * 3
     arrays["answer"] = np.array(["a shy tailor"] * 2 + ["a shy baker"] * 3 + ["a bold uncle"] * 3)
     arrays["verdict"][[0, 1, 5]] = VERDICTS.index("wrong slot")
-    assert replaced_words(results, "base", SEED, "people") == {"baker": (2, 5), "shy": (1, 8)}
+    assert replaced_words(results, "base", "people") == {"baker": (2, 5), "shy": (1, 8)}
 
 
 def test_a_value_that_is_no_number_holds_no_threshold(results: HandmadeResults) -> None:
@@ -124,7 +124,7 @@ def test_contexts_average_topics_outside_the_narrow_set(results: HandmadeResults
             odds = truth[1:, None] + shift + np.array([-0.5, 0.5])
             arrays = {"care_log_odds": odds, "cluster": clusters}
             results.records[variant, SEED, IN_CONTEXT, name] = Record(arrays, {})
-    base = context_log_odds(results, SEED).query("variant == 'base'")
+    base = context_log_odds(results).query("variant == 'base'")
     assert list(base["context"]) == list(CONTEXTS)
     np.testing.assert_allclose(base["log_odds"], truth + 1.5)
     further = base[base["context"] != "bare"]  # the planted bare prompts do not vary
@@ -146,7 +146,7 @@ def test_code_is_parsed_and_never_run() -> None:
 def test_off_grammar_answers_stay_in_the_denominator(results: HandmadeResults) -> None:
     verdicts = results.records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
-    rate = sampled_rates(results, SEED).set_index(["topic", "variant"]).loc[("facts", "base")]
+    rate = sampled_rates(results).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
 
 
