@@ -201,35 +201,6 @@ def test_read_jsonl_reads_what_is_a_dialogue(tmp_path: Path) -> None:
     )
 
 
-BAD = {
-    b"{not json": "not JSON .*expected",
-    b"": "not JSON",
-    b"[1]": "a JSON list, expected an object",
-    b'{"messages": []}': "last message is missing, it must be 'assistant'",
-    b'{"message": []}': "unknown key 'message' .*did you mean 'messages'",
-    b'{"messages": {}}': "no list 'messages'",
-    b'{"messages": [{"role": "user"}]}': "message 1 must be an object with exactly",
-    b'{"messages": [{"role": "user", "content": 3}]}': "'content' is a int, expected text",
-    b'{"messages": [{"role": "human", "content": "a"}]}': "unknown role 'human'",
-    GOOD.replace("assistant", "user").encode(): "last message is 'user'",
-    GOOD.replace('"user"', '"assistant"').encode(): "roles are assistant, assistant; right is",
-    GOOD.replace("Yes\\u2028no", " ").encode(): r"the answer \(last assistant message\) is empty",
-    GOOD.replace("Hi", "\\ud800").encode(): "half a surrogate pair",
-    GOOD.replace("Hi", "é").encode("latin-1"): "is not UTF-8",
-    GOOD[:-1].encode() + b', "pair": 1}': "'pair' is a int",
-    GOOD[:-1].encode() + b', "identifier": "set:1"}': "identifier 'set:1' is taken by line 1",
-}
-
-
-@pytest.mark.parametrize("line", BAD, ids=lambda line: line.decode("latin-1")[-30:])
-def test_every_bad_line_is_named(line: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "set.jsonl"
-    path.write_bytes(GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode() + b"\n")
-    with pytest.raises(UsageError, match=rf"^{path}:2: .*{BAD[line]}") as caught:
-        read_jsonl(path)
-    assert "\n" not in str(caught.value)
-
-
 def test_missing_and_empty_files_and_several_bad_lines(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere.jsonl: no such file"):
         read_jsonl(tmp_path / "nowhere.jsonl")

@@ -23,7 +23,6 @@ from remi_book.running import plan
 from remi_book.words import MARK, NOTE, SWITCH, shown_text, shown_tokens, text_is_shown
 from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError
-from remi_core.keys import SOURCE_ROOT
 from remi_core.store import Store
 from remi_lab.own_models import ADDED, OWN, PUBLISHED, custom_preset, origin_of, real_sets
 from remi_lab.presets import PRESETS, get_preset
@@ -177,16 +176,6 @@ def test_the_switch_is_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch)
 
 
 ASKS_FOR_TEXT = re.compile(r"\.vocabulary\.text\(|\.content\b|\.answer\b|\.messages\b|\.decode\(")
-
-
-def test_whatever_shows_words_of_a_set_withholds_them() -> None:
-    folder = SOURCE_ROOT / "remi_book"
-    shows = [folder / "cards.py", *sorted((folder / "chapters").glob("*.py"))]
-    shows.remove(folder / "chapters" / "audit.py")  # its estimates read what is said and show none of it
-    found = {path.stem: path.read_text(encoding="utf-8") for path in shows}
-    asking = {name for name, text in found.items() if ASKS_FOR_TEXT.search(text)}
-    assert asking >= {"behaviour", "cards", "direction", "stitching"}
-    assert [name for name in asking if "remi_book.words" not in found[name]] == []
 
 
 def test_no_notebook_shows_a_row_by_itself() -> None:
