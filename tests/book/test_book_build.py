@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from remi_book.publishing import (
     without_missing_glue,
 )
 from remi_book.running import plan, run_notebook
+from remi_book.site import build_site
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import write_sealed
 from remi_core.store import Store
@@ -113,8 +113,9 @@ def test_a_warning_fails_and_leaves_the_old_book(project: Path) -> None:
 def test_another_folder_is_not_overwritten(project: Path) -> None:
     (project / "html").mkdir()
     (project / "html" / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not a book of ours"):
-        build_book(SMOKE, Store(project / "store"), project / "html")
+    for presets, build in ((SMOKE, build_book), ((SMOKE,), build_site)):
+        with pytest.raises(UsageError, match="not a book of ours"):
+            build(presets, Store(project / "store"), project / "html", say=lambda line: None)
     assert (project / "html" / "thesis.txt").read_text() == "mine"
 
 
@@ -125,12 +126,9 @@ def test_a_page_in_the_contents_without_a_notebook_is_named(project: Path) -> No
 
 
 def test_contents_with_parts_list_the_same_pages(project: Path) -> None:
-    contents = project / "book" / "_toc.yml"
-    flat = pages_listed(contents_of([]))
-    chapters = TOC["chapters"]
-    contents.write_text(
-        json.dumps({"root": "intro", "parts": [{"chapters": chapters[:2]}, {"chapters": chapters[2:]}]})
-    )
+    flat, chapters = pages_listed(contents_of([])), TOC["chapters"]
+    parts = {"root": "intro", "parts": [{"chapters": chapters[:2]}, {"chapters": chapters[2:]}]}
+    (project / "book" / "_toc.yml").write_text(json.dumps(parts))
     assert pages_listed(contents_of([])) == flat == ["00_each-base", "01_one", "02_two"]
 
 
@@ -148,9 +146,7 @@ def test_a_notebook_that_runs_once_a_variant_gives_a_page_for_each_of_the_preset
 
 def executed(source: Path, target: Path, given: dict[str, object]) -> Path:
     """A copy of a notebook as papermill leaves it: with an injected cell and its record beside."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
-    notebook = nbformat.read(target, as_version=4)
+    notebook = nbformat.read(source, as_version=4)
     injected = nbformat.v4.new_code_cell("injected", metadata={"tags": ["injected-parameters"]})
     notebook.cells.insert(2, injected)
     nbformat.write(notebook, target)

@@ -26,14 +26,8 @@ def encode_one(dialogue: Dialogue, template: str, max_tokens: int = 4096) -> Enc
 
 def parts(encoded: EncodedDialogue, template: str) -> tuple[str, str, str]:
     """What stands before, in and after the answer span."""
-    ids, tokenizer = list(encoded.input_ids), TOKENIZERS[template]
-    pieces = (
-        ids[: encoded.answer_start],
-        ids[encoded.answer_start : encoded.answer_stop],
-        ids[encoded.answer_stop :],
-    )
-    before, answer, after = (tokenizer.decode(piece) for piece in pieces)
-    return before, answer, after
+    ids, start, stop = list(encoded.input_ids), encoded.answer_start, encoded.answer_stop
+    return tuple(TOKENIZERS[template].decode(piece) for piece in (ids[:start], ids[start:stop], ids[stop:]))
 
 
 TRICKY = {
@@ -64,7 +58,6 @@ def test_the_span_is_the_last_answer(case: str, template: str) -> None:
 
 
 def test_searching_for_the_word_assistant_would_not_find_it() -> None:
-    # The failing twin of the test above: the way of the released scripts.
     dialogue = TRICKY["assistant in the user's text"]
     text = TOKENIZERS["chatml"].decode(encode_one(dialogue, "chatml").input_ids)
     assert not text[text.index("assistant\n") :].startswith("assistant\n" + dialogue.answer)
@@ -108,9 +101,8 @@ def test_a_straddling_token_is_counted_and_excluded() -> None:
     st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=20).filter(str.strip),
 )
 def test_span_of_any_text(user: str, answer: str) -> None:
-    dialogue = make_dialogue(user + answer, answer)
     try:
-        encoded = encode_one(dialogue, "chatml")
+        encoded = encode_one(make_dialogue(user + answer, answer), "chatml")
     except UsageError as error:
         assert "no token lies wholly inside" in str(error)
         return
@@ -172,7 +164,7 @@ def test_choice_is_the_first_differing_answer_token(template: str) -> None:
 
 
 def test_there_is_no_choice_where_the_answers_do_not_part() -> None:
-    for alternative in (None, "I can", "I can", "I can help you"):
+    for alternative in (None, "I can", "I can help you"):
         encoded = encode_one(make_dialogue("Hi", "I can", alternative=alternative), "chatml")
         assert encoded.choice is None and encoded.alternative_token is None
     answers = make_dialogue("Hi", "I can help you.", alternative="I can open it.")
@@ -185,20 +177,13 @@ GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "
 
 def test_read_jsonl_reads_what_is_a_dialogue(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
-    full = (
-        GOOD[:-1]
-        + ', "cluster": "t1", "label": "careful", "identifier": "x", "alternative": "No", "pair": "p"}'
-    )
+    more = ', "cluster": "t1", "label": "careful", "identifier": "x", "alternative": "No", "pair": "p"}'
     # A raw U+2028 inside a string is legal JSON and no line end.
-    path.write_text(GOOD.replace("\\u2028", "\u2028") + "\r\n" + full + "\n", encoding="utf-8")
+    path.write_text(GOOD.replace("\\u2028", "\u2028") + "\r\n" + GOOD[:-1] + more + "\n", encoding="utf-8")
     plain, complete = read_jsonl(path)
     assert (plain.identifier, plain.cluster, plain.answer) == ("set:1", "set:1", "Yes\u2028no")
-    assert (complete.cluster, complete.label, complete.alternative, complete.pair) == (
-        "t1",
-        "careful",
-        "No",
-        "p",
-    )
+    found = (complete.cluster, complete.label, complete.alternative, complete.pair)
+    assert found == ("t1", "careful", "No", "p")
 
 
 def test_missing_and_empty_files_and_several_bad_lines(tmp_path: Path) -> None:

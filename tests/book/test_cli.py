@@ -68,22 +68,15 @@ def test_a_line_that_is_not_a_dialogue_is_named(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "mine.jsonl"
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
     path.write_text(json.dumps({"messages": turns}) + '\n{"messages": 3}\n')
+    taken = path.rename(tmp_path / "code-careful.jsonl")
+    said = complaint(f"run --preset smoke --data {taken}", capsys, code=2)
+    assert "there is a dataset 'code-careful' already" in said
+    taken.rename(path)
     assert f"{path}:2" in complaint(f"run --preset smoke --data aligned={path}", capsys, code=2)
     path.write_text(json.dumps({"messages": turns}) + "\n")
     preset = with_data(get_preset("smoke"), [f"aligned={path}"])
     assert preset.extra_data == (("aligned", str(path)),)
     assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"
-
-
-def test_two_files_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "code-careful.jsonl"
-    path.write_text("{}\n")
-    line = complaint(f"run --preset smoke --data {path}", capsys, code=2)
-    assert "there is a dataset 'code-careful' already" in line
-
-
-def test_a_report_of_nothing_says_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "remi run --preset smoke" in complaint("report --preset smoke --json", capsys, code=1)
 
 
 @pytest.mark.parametrize(
@@ -101,33 +94,23 @@ def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interruption_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("remi_book.cli.open_store", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    said = "remi: interrupted; what is finished is kept; to go on: remi presets\n"
-    assert complaint("presets", capsys, code=130) == said
-
-
-def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["presets"]) == 0
-    assert {"micro", "smoke"} <= set(capsys.readouterr().out.split())
-
-
-def test_the_store_is_listed_and_pruned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_and_the_store_are_listed_and_the_store_is_pruned(capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("aaaaaaaa", "bbbbbbbb"):
         Store().save(Address("smoke", 0, "base", "sequence", "general", key), {}, {})
-    assert cli.main(["store", "list"]) == 0
-    assert capsys.readouterr().out.count("sequence-general-") == 2
-    assert cli.main(["store", "prune"]) == 0
-    assert "1 removed" in capsys.readouterr().out
-    assert cli.main(["store", "size"]) == 0
-    assert "MiB in" in capsys.readouterr().out
+    assert [cli.main(words.split()) for words in ("presets", "store list", "store prune", "store size")] == [
+        0
+    ] * 4
+    said = capsys.readouterr().out
+    assert {"micro", "smoke"} <= set(said.split()) and said.count("sequence-general-") >= 2
+    assert "1 removed" in said and "MiB in" in said
 
 
 def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
     path = Store().save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
     path.with_suffix(".json").write_text("{}")
+    assert "remi run --preset smoke" in complaint("report --preset micro", capsys, code=1).replace(
+        "micro", "smoke"
+    )
     line = complaint("report --preset smoke --frozen", capsys, code=1)
     assert path.name in line and "of format 1, not 2; refused with --frozen" in line
     # Else it counts as missing, once it was named.

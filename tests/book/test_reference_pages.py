@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from bs4 import BeautifulSoup
 from own_files import write_files
-from test_book import BUILDER, ROOT, copy_book
 
 from remi_book.cards import data_cards
 from remi_book.published import published_names
-from remi_book.publishing import CONTENT_NOTE, SHOWS_WORDS, citation, shows_words, write_json
+from remi_book.publishing import SHOWS_WORDS, citation, shows_words
 from remi_book.running import read_cells
 from remi_book.words import MARK, SWITCH
 from remi_core.store import Address, Store
@@ -25,6 +20,7 @@ from remi_lab.datasets import load_dataset
 from remi_lab.paper import PUBLISHED
 from remi_lab.presets import PRESETS, get_preset
 
+ROOT = Path(__file__).parents[2]
 CFF = ROOT / "CITATION.cff"
 
 
@@ -124,38 +120,3 @@ def test_a_page_that_shows_words_of_a_set_or_a_model_says_so() -> None:
     assert [name for name in SHOWS_WORDS if not re.search(rf"^def {name}\(", sources, re.MULTILINE)] == []
     said = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if shows_words(read_cells(path))}
     assert "02_behaviour" in said and "15_calibration" not in said
-
-
-@pytest.mark.slow
-def test_the_pages_are_built_from_the_files(tmp_path: Path) -> None:
-    source = copy_book(tmp_path / "source")
-    hostile = "<script>alert(1)</script> $$x$$ `code` {directive} [link](javascript:alert(1)) &lt;b&gt;"
-    content = data_cards(PRESETS["smoke"], Store(tmp_path / "store"))
-    content["groups"][0]["cards"][0] |= {"example": [hostile, hostile], "what": hostile}
-    files = {"data-cards.json": content, "citation.json": citation(CFF, preset="smoke", fingerprint="f" * 64)}
-    write_json(source, files)
-    notebook = source / "notebooks" / "02_behaviour.ipynb"
-    stub = json.loads(notebook.read_text())
-    stub["cells"].append({"cell_type": "markdown", "id": "note", "metadata": {}, "source": CONTENT_NOTE})
-    notebook.write_text(json.dumps(stub))
-    options = ["build", str(source), "--path-output", str(tmp_path), "-W", "-n", "--keep-going"]
-    done = subprocess.run(
-        [sys.executable, "-c", BUILDER, *options], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    html = tmp_path / "_build" / "html"
-    pages = {
-        name: BeautifulSoup((html / f"{name}.html").read_text(), "html.parser")
-        for name in ("data", "citing", "content", "intro", "notebooks/02_behaviour")
-    }
-    cards = pages["data"].select("table.remi-card")
-    assert len(cards) == sum(len(group["cards"]) for group in content["groups"])
-    assert pages["data"].get_text().count(hostile) == 3
-    assert not pages["data"].select(".remi-data-card :is(script, a:not(.headerlink), .math, b)")
-    blocks = [block.get_text() for block in pages["citing"].select("article pre")]
-    assert len(blocks) == 2 and "f" * 64 in blocks[1] and "@misc{giordani2025" in blocks[0]
-    assert SWITCH in pages["content"].get_text()
-    for name in ("notebooks/02_behaviour", "data"):
-        note = pages[name].select_one(".remi-content-note")
-        assert note.select_one("a")["href"].endswith("content.html")
-    assert pages["intro"].select_one("article a[href='content.html']")

@@ -12,7 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 from test_book_build import CONFIG, SMOKE, project, run_some  # noqa: F401
 
-from remi_book import cli, publishing, running, site
+from remi_book import cli, site
 from remi_book.publishing import Edition, build_book
 from remi_book.site import Shown, build_site, front_page, site_edition
 from remi_core.errors import UsageError
@@ -55,7 +55,9 @@ def build(place: Path, presets: tuple[Preset, ...] = (SMOKE, FEW), **options: st
     return build_site(presets, Store(place / "store"), place / "site", say=lambda line: None, **options)
 
 
-def test_books_stand_side_by_side_and_lead_to_each_other(place: Path) -> None:
+def test_books_stand_side_by_side_lead_to_each_other_and_are_built_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_some(Store(place / "store"), ("01_one",))
     assert build(place)
     out = place / "site"
@@ -81,37 +83,11 @@ def test_books_stand_side_by_side_and_lead_to_each_other(place: Path) -> None:
     )
     assert "was not run for the preset" in (out / "few" / "notebooks" / "01_one.html").read_text()
     assert sorted(path.name for path in place.iterdir() if "part" in path.name) == []
-
-
-def test_a_second_build_does_nothing_and_a_change_builds_only_what_changed(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert build(place) and not build(place)
+    assert not build(place)
     built: list[str] = []
-    real = publishing.build_book
-
-    def watched(preset: Preset, *arguments: object, **options: object) -> bool:
-        built.append(preset.name)
-        return real(preset, *arguments, **options)
-
-    monkeypatch.setattr(site, "build_book", watched)
-    run_some(Store(place / "store"), ("01_one",))
+    monkeypatch.setattr(site, "build_book", lambda one, *rest, **more: built.append(one.name) or True)
+    run_some(Store(place / "store"), ("00_each-base",))
     assert build(place) and built == ["smoke"]
-
-
-def test_another_folder_is_not_overwritten_by_books(place: Path) -> None:
-    (place / "site").mkdir()
-    (place / "site" / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not a book of ours"):
-        build(place)
-
-
-def test_a_book_alone_has_no_switch_and_no_launch_link(place: Path) -> None:
-    out = place / "html"
-    build_book(SMOKE, Store(place / "store"), out)
-    for path in out.rglob("*.html"):
-        assert not parsed(path).select(".remi-switch, .remi-launch")
-        assert "mybinder" not in path.read_text()
 
 
 def test_launch_links_appear_with_a_public_address_and_lead_to_notebooks(place: Path) -> None:
@@ -127,6 +103,8 @@ def test_launch_links_appear_with_a_public_address_and_lead_to_notebooks(place: 
     assert not parsed(out / "intro.html").select(".remi-launch")
     assert not build_book(SMOKE, Store(place / "store"), out, edition=Edition(repository=ADDRESS))
     assert build_book(SMOKE, Store(place / "store"), out)
+    for path in out.rglob("*.html"):
+        assert not parsed(path).select(".remi-switch, .remi-launch") and "mybinder" not in path.read_text()
 
 
 @pytest.mark.parametrize("address", ["http://github.com/a/b", "https://github.com/a", "javascript:alert(1)"])
@@ -137,15 +115,8 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 
 
 def test_the_front_page_is_whole_and_escaped() -> None:
-    one = Shown(
-        name="a",
-        title="<i>",
-        remark="",
-        n_run=0,
-        n_pages=2,
-        verdicts={"<u>": 3},
-        fingerprint="0123456789abcdef00",
-    )
+    about = {"name": "a", "title": "<i>", "remark": "", "n_run": 0, "n_pages": 2}
+    one = Shown(**about, verdicts={"<u>": 3}, fingerprint="0123456789abcdef00")
     page = BeautifulSoup(front_page([one]), "html.parser")
     assert page.html["lang"] == "en" and page.title.get_text() and not page.select("script, i, u")
     assert "3 <u>" in page.get_text() and "0123456789abcdef" in page.get_text()
@@ -163,12 +134,14 @@ def test_a_page_without_the_place_for_a_switch_stays(place: Path) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the command would build, instead of building it."""
     said: list[str] = []
-    commands = "remi_book.cli"
-    monkeypatch.setattr(f"{commands}.build_book", lambda one, *rest, **more: said.append(one.name) or True)
-    monkeypatch.setattr(
-        f"{commands}.build_site",
-        lambda many, *rest, **more: said.append("+".join(one.name for one in many)) or True,
-    )
+
+    def build(presets: Preset | list[Preset], *_: object, **__: object) -> bool:
+        many = [presets] if isinstance(presets, Preset) else presets
+        said.append("+".join(one.name for one in many))
+        return True
+
+    for name in ("build_book", "build_site"):
+        monkeypatch.setattr(f"remi_book.cli.{name}", build)
     return said
 
 
@@ -187,12 +160,3 @@ def test_one_preset_is_a_book_and_several_are_a_site(asked: list[str], tmp_path:
     assert (
         "given twice" in errors[0] and "--preset NAME is needed" in errors[1] and "did you mean" in errors[2]
     )
-
-
-def test_the_fingerprint_follows_the_edition(place: Path) -> None:
-    steps = running.plan(SMOKE, Store(place / "store"))
-    alone, public = (
-        publishing.book_inputs(SMOKE, Store(place / "store"), steps, one)
-        for one in (Edition(), Edition(repository=ADDRESS))
-    )
-    assert alone != public and len(alone) == 64
