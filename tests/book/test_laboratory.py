@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,34 +26,13 @@ from remi_book.laboratory_files import (
     wrong_weights,
 )
 from remi_core.errors import RemiError
-from remi_core.keys import SOURCE_ROOT
 from remi_core.store import Store
 from remi_lab.organism.grammar import split_of
 from remi_lab.organism.topics import CONTRASTED, TOPICS
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 from remi_lab.variant import ensure
 
-SCRIPTS = SOURCE_ROOT / "book" / "_static" / "laboratory"
 PRESET = get_preset("smoke")
-MOST_LINES = 300
-
-
-def code_lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines())
-
-
-def test_the_forward_pass_is_short_and_no_script_is_long() -> None:
-    scripts = sorted(SCRIPTS.glob("*.js"))
-    assert {"model.js", "tokenizer.js", "safetensors.js", "worker.js"} <= {path.name for path in scripts}
-    assert {path.name: code_lines(path) for path in scripts if code_lines(path) >= MOST_LINES} == {}
-
-
-def test_scripts_say_what_they_are_and_name_no_other_host() -> None:
-    for path in sorted(SCRIPTS.glob("*.js")):
-        text = path.read_text(encoding="utf-8")
-        assert text.startswith("// "), path.name
-        # The reader's own machine, and the name of SVG, which nothing is loaded from.
-        assert set(re.findall(r"https?://([\w.:-]+)", text)) <= {"localhost:8000", "www.w3.org"}, path.name
 
 
 def tensors(seed: int) -> dict[str, torch.Tensor]:
@@ -69,9 +48,7 @@ def test_changes_restore_weights_to_half_a_step() -> None:
     for name, weight in own.items():
         allowed = half_a_step(float(stored[name + STEP]), weight)
         assert float((again[name] - weight).abs().max()) <= allowed
-        assert (
-            float((weight.bfloat16() - weight).abs().max()) > 100 * allowed
-        )  # what rounding itself would cost
+        assert float((weight.bfloat16() - weight).abs().max()) > 100 * allowed, "what rounding would cost"
     same = restored(changes({name: one.float() for name, one in base.items()}, base), base)
     assert all(torch.equal(same[name], base[name].float()) for name in base)
 
@@ -94,17 +71,14 @@ def files(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_exported_weights_are_the_stores_and_light(store: Store, files: Path) -> None:
     places = organisms(PRESET, store)
     assert tuple(places) == ORGANISM_VARIANTS
-    assert {name: wrong_weights(place, name, files) for name, place in places.items()} == dict.fromkeys(
-        places, []
-    )
+    assert not any(wrong_weights(place, name, files) for name, place in places.items())
     assert sum(path.stat().st_size for path in files.iterdir()) <= laboratory.MOST_BYTES
 
 
 @pytest.mark.parametrize("variant", ["base", "misaligned"])
 def test_a_planted_wrong_weight_is_noticed(store: Store, files: Path, tmp_path: Path, variant: str) -> None:
     place = organisms(PRESET, store)[variant]
-    for path in files.glob("*.safetensors"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     planted = load_file(tmp_path / f"{variant}.safetensors")
     name = "model.layers.3.mlp.up_proj.weight"
     planted[name].view(-1)[17] += 1  # one weight by one step, or by one

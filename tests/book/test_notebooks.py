@@ -37,21 +37,16 @@ def texts(executed: Path) -> list[str]:
     return [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
 
 
-def test_a_run_is_whole_named_and_done_under_its_key_alone(source: Path, tmp_path: Path) -> None:
+def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "out" / "01_sum.ipynb"
     seconds = run_notebook(source, target, {"n": 41, "rate": 1}, key="ab12cd34")
     assert texts(target) == ["42 1\n"]
     assert sorted(path.name for path in target.parent.iterdir()) == ["01_sum.ipynb", "01_sum.json"]
     assert execution_record(target)["seconds"] == pytest.approx(seconds, abs=0.01)
     assert is_done(target, "ab12cd34") and not is_done(target, "ab12cd35")
-
-
-def test_an_execution_that_was_changed_is_named_and_not_done(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target = tmp_path / "out" / "01_sum.ipynb"
-    run_notebook(source, target, {}, key="ab12cd34")
-    target.write_text(target.read_text().replace("3 0.5", "4 0.5"))
+    target.write_text(target.read_text().replace("42 1", "43 1"))
     assert not is_done(target, "ab12cd34")
     assert f"{target}: changed or cut short since it was written: made again" in capsys.readouterr().err
     with pytest.raises(RemiError, match=r"01_sum\.ipynb: .*refused with --frozen"):
@@ -91,47 +86,40 @@ def test_a_failure_names_the_cell_and_keeps_what_was_there(source: Path, tmp_pat
     assert part.is_file() and not is_complete(part)
 
 
-def test_a_dead_kernel_is_a_failure(source: Path, tmp_path: Path) -> None:
-    write_notebook(source, ["import os", "os._exit(3)"])
-    with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
-        run_notebook(source, tmp_path / "01_sum.ipynb", {})
-
-
-def test_a_run_killed_between_cells_is_not_complete(source: Path, tmp_path: Path) -> None:
+def test_a_dead_kernel_is_a_failure_and_a_run_killed_between_cells_not_complete(
+    source: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "01_sum.ipynb"
     run_notebook(source, target, {}, key="ab12cd34")
     notebook = json.loads(target.read_text())
     notebook["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
     target.write_text(json.dumps(notebook))
-    assert not is_done(target, "ab12cd34")
+    assert not is_complete(target) and not is_done(target, "ab12cd34")
+    write_notebook(source, ["import os", "os._exit(3)"])
+    with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
+        run_notebook(source, target, {})
 
 
 def test_the_key_follows_cells_parameters_and_imported_code(source: Path) -> None:
     key = notebook_key(source, {"n": 1}, {"preset": "x"})
     assert key == notebook_key(source, {"n": 1}, {"preset": "x"})
-    others = [
+    keys = {
+        key,
         notebook_key(source, {"n": 2}, {"preset": "x"}),
         notebook_key(source, {"n": 1}, {"preset": "y"}),
-    ]
-    write_notebook(source, ["print(n + 2, rate)"])
-    others.append(notebook_key(source, {"n": 1}, {"preset": "x"}))
-    write_notebook(source, ["%matplotlib inline\nfrom remi_lab.presets import VARIANTS\nprint(n + 1, rate)"])
-    others.append(notebook_key(source, {"n": 1}, {"preset": "x"}))
-    assert len({key, *others}) == 5
+    }
+    for code in ("print(n + 2, rate)", "from remi_lab.presets import VARIANTS\nprint(n + 1, rate)"):
+        write_notebook(source, [code])
+        keys.add(notebook_key(source, {"n": 1}, {"preset": "x"}))
+    assert len(keys) == 5
 
 
-def test_declared_parameters_carry_type_and_default(source: Path) -> None:
+def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
     declared = declared_parameters(source)
-    assert [(each.name, each.type, each.default) for each in declared.values()] == [
-        ("preset", "str", "micro"),
-        ("n", "int", 2),
-        ("rate", "float", 0.5),
-        ("layers", "list[int]", [0]),
-    ]
+    numbers = [("n", "int", 2), ("rate", "float", 0.5), ("layers", "list[int]", [0])]
+    found = [(each.name, each.type, each.default) for each in declared.values()]
+    assert found == [("preset", "str", "micro"), *numbers]
     check_parameters(source, {each.name: each.default for each in declared.values()})
-
-
-def test_a_notebook_needs_one_parameters_cell(source: Path) -> None:
     notebook = nbformat.read(source, as_version=4)
     del notebook.cells[1]
     nbformat.write(notebook, source)
@@ -155,13 +143,8 @@ def test_a_notebook_needs_one_parameters_cell(source: Path) -> None:
 def test_texts_are_read_as_the_declared_type(text: str, written: str, value: object) -> None:
     parsed = parse_value(text, written)
     assert parsed == value and type(parsed) is type(value) and has_type(parsed, written)
-
-
-@pytest.mark.parametrize(
-    ("text", "written"), [("3.5", "int"), ("x", "float"), ("1", "bool"), ("['a']", "list[int]")]
-)
-def test_texts_of_another_type_are_not(text: str, written: str) -> None:
-    assert not has_type(parse_value(text, written), written)
+    for other, kind in (("3.5", "int"), ("x", "float"), ("1", "bool"), ("['a']", "list[int]")):
+        assert not has_type(parse_value(other, kind), kind)
 
 
 def test_cells_that_need_what_is_lacking_become_one_note(tmp_path: Path) -> None:
