@@ -14,7 +14,6 @@ from bs4 import BeautifulSoup
 pytestmark = pytest.mark.skipif(
     not (HTML / "intro.html").exists(), reason=f"no built book in {HTML}: run make book"
 )
-MOST_BYTES = 80_000_000
 
 
 @cache
@@ -57,7 +56,3 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     )
     found = list(broken_links([tmp_path / "a.html", tmp_path / "b.html"]))
     assert found == ["a.html: no place #there", "b.html: no file c.html"]
-
-
-def test_the_site_is_small_enough() -> None:
-    assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file()) <= MOST_BYTES

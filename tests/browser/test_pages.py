@@ -15,7 +15,6 @@ from browsing import (
     SIDEWAYS,
     Visit,
     access_faults,
-    playwright_api,
 )
 
 COUNT = "document.querySelectorAll('%s').length"
@@ -39,41 +38,26 @@ def page_names() -> list[str]:
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", page_names())
-def test_page_is_whole(
-    browser: playwright_api.Browser, address: str, name: str, scheme: str, viewport: dict[str, int]
-) -> None:
-    visit = Visit(address)
-    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
-        page = context.new_page()
-        visit.watch(page)
-        page.goto(address + name, wait_until="load")
-        page.wait_for_function(MATHS_READY, timeout=20_000)
-        page.wait_for_function(IDLE, timeout=60_000)
-        assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        for image in page.evaluate(IMAGES):
-            assert image["loaded"] and image["text"] and "_images/" not in image["text"], image
-        assert page.locator("mjx-merror").count() == 0
-        assert not page.evaluate(SIDEWAYS)
-        assert access_faults(page) == []
+def test_page_is_whole(reader, visit: Visit, name: str, scheme: str, viewport: dict[str, int]) -> None:
+    page = reader(name, viewport=viewport, color_scheme=scheme)
+    page.wait_for_function(MATHS_READY, timeout=20_000)
+    page.wait_for_function(IDLE, timeout=60_000)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    for image in page.evaluate(IMAGES):
+        assert image["loaded"] and image["text"] and "_images/" not in image["text"], image
+    assert page.locator("mjx-merror").count() == 0
+    assert not page.evaluate(SIDEWAYS)
+    assert access_faults(page) == []
     assert (visit.errors, visit.external, visit.failed) == ([], [], [])
 
 
-def test_search_finds_a_word_of_the_book(browser: playwright_api.Browser, address: str) -> None:
-    visit = Visit(address)
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = context.new_page()
-        visit.watch(page)
-        page.goto(address + "search.html?q=erosion")
-        page.wait_for_selector("#search-results li a", timeout=20_000)
-        assert page.locator("#search-results li a[href*='notation']").count() >= 1
+def test_search_finds_a_word_of_the_book_and_opens_with_the_keyboard(reader, visit: Visit) -> None:
+    page = reader("search.html?q=erosion")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    assert page.locator("#search-results li a[href*='notation']").count() >= 1
+    page = reader("intro.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("register")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
     assert (visit.errors, visit.external, visit.failed) == ([], [], [])
-
-
-def test_search_box_opens_with_the_keyboard(browser: playwright_api.Browser, address: str) -> None:
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = context.new_page()
-        page.goto(address + "intro.html", wait_until="load")
-        page.keyboard.press("Control+k")
-        page.keyboard.type("register")
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#search-results li a", timeout=20_000)

@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 
 from remi_book.cli import Command, StoreFolder, invoke, new_app, open_store, outcome
+from remi_book.publishing import DRILL
 from remi_core.errors import UsageError
 from remi_core.progress import print_line
+from remi_core.store import project_root
+from tests.drill import suite
 
 app = new_app()
 
@@ -23,10 +26,8 @@ def drill(
     store_folder: StoreFolder = None,
 ) -> int:
     """Kill runs, break disks, flip bits, end memory; write what held to stored/drill.json (half an hour)."""
-    from tests.drill import suite
-
     names = suite.chosen(only)
-    path = (out or suite.drill_path()).expanduser().resolve()
+    path = (out or project_root() / "stored" / DRILL).expanduser().resolve()
     if not path.parent.is_dir():
         raise UsageError(f"--out {out}: no folder {path.parent}")
     rows = suite.run_drills(names, open_store(store_folder), path, print_line)

@@ -28,13 +28,12 @@ def drill_disk(folder: Path, *, faults: Sequence[str] = FAULTS, every: int = 1) 
     breaker = Breaker(whole)
     n_steps = _counted(breaker, folder)
     expected = state_of(whole)
-    rows = []
+    rows, note = [], f"{n_steps} steps: making, opening, writing, flushing, renaming, removing"
     for fault in faults:
-        started, row = time.monotonic(), Row(f"disk: {fault} at every step of writing")
+        started, row = time.monotonic(), Row(f"disk: {fault} at every step of writing", note=note)
         for at in range(1, n_steps + 1, every):
             row.judge(_broken(folder, fault, at, expected))
         row.seconds = round(time.monotonic() - started, 1)
-        row.note = f"{n_steps} steps: making, opening, writing, flushing, renaming, removing"
         rows.append(row)
     return rows
 

@@ -56,13 +56,10 @@ def _judged(root: Path, path: Path, whole: dict[str, str]) -> tuple[str | None, 
     found = [place for place, _ in damages(root)]
     if not found:
         try:
-            return (
-                (None, True)
-                if state_of(root) == whole
-                else ("changed what is read, and was not found", False)
-            )
+            same = state_of(root) == whole
         except ValueError:
             return "not found, though it cannot be read", False
+        return (None, True) if same else ("changed what is read, and was not found", False)
     if not any(path.with_suffix("") == place.with_suffix("") or place in path.parents for place in found):
         return f"found elsewhere: {found[0]}", False
     if path.suffix == ".npz":

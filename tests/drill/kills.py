@@ -58,53 +58,36 @@ def drill_kills(victim: Victim, folder: Path, *, count: int, seed: int = 0) -> R
     return row
 
 
-def _started(victim: Victim, root: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        victim.words(root),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def run_through(victim: Victim, root: Path) -> float:
     """Seconds that the command took.
 
     Raises:
         RemiError: if it failed, with its last words.
     """
-    taken = _finished(victim, root)
-    if isinstance(taken, str):
-        raise RemiError(f"{victim.name}, unbroken, failed: {taken}")
-    return taken
-
-
-def _finished(victim: Victim, root: Path) -> float | str:
-    """Seconds that the command took, or what it said if it failed."""
     began = time.monotonic()
-    with _started(victim, root) as process:
-        said = process.communicate()[1]
-    return time.monotonic() - began if process.returncode == 0 else said.strip()[-300:]
+    done = subprocess.run(victim.words(root), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RemiError(f"{victim.name} failed: {done.stderr.strip()[-300:]}")
+    return time.monotonic() - began
 
 
 def _killed(victim: Victim, root: Path, after: float, *, alone: bool) -> bool:
     """Whether the command was still running when it was killed."""
-    with _started(victim, root) as process:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(victim.words(root), **quiet, start_new_session=True) as process:
         try:
             process.wait(after)
         except subprocess.TimeoutExpired:
             (os.kill if alone else os.killpg)(process.pid, signal.SIGKILL)
-        process.stderr.close()
     return process.returncode == -signal.SIGKILL
 
 
 def _gone_on(victim: Victim, root: Path, expected: dict[str, str]) -> str | None:
     """What was not as it should be after a kill, in words."""
-    broken = damages(root)
-    if broken:
+    if broken := damages(root):
         return f"damaged: {broken[0]}"
-    taken = _finished(victim, root)
-    if isinstance(taken, str):
-        return f"gone on with, it failed: {taken}"
+    try:
+        run_through(victim, root)
+    except RemiError as error:
+        return f"gone on with, {error}"
     return differences(victim.state(root), expected)

@@ -87,13 +87,15 @@ def drill_memory(preset: Preset, store: Store, folder: Path, *, dataset: str) ->
 
 def _differs(name: str, one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> str | None:
     for key, array in one.items():
-        if array.dtype.kind != "f":
-            if not np.array_equal(array, two[key]):
-                return f"{name}: {key} differs"
-            continue
-        limit = TOLERANCE * max(1.0, float(np.nanmax(np.abs(array), initial=0.0)))
-        if not np.allclose(array, two[key], rtol=0, atol=limit, equal_nan=True):
-            return f"{name}: {key} differs by {np.nanmax(np.abs(array - two[key])):.3g}"
+        real = array.dtype.kind == "f"
+        limit = TOLERANCE * max(1.0, float(np.nanmax(np.abs(array), initial=0.0))) if real else 0
+        same = (
+            np.allclose(array, two[key], rtol=0, atol=limit, equal_nan=True)
+            if real
+            else (array == two[key]).all()
+        )
+        if not same:
+            return f"{name}: {key} differs"
     return None
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import operator
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from functools import partial, reduce
 from pathlib import Path
 
-from remi_book.publishing import DRILL
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.files import written_whole
 from remi_core.keys import library_versions
 from remi_core.progress import Say, clock, machine
-from remi_core.store import Store, project_root
+from remi_core.store import Store
 from remi_lab.presets import get_preset
 from tests.drill.disk import drill_disk
 from tests.drill.flips import drill_flips
@@ -25,16 +22,6 @@ from tests.drill.rows import Row
 from tests.drill.victims import fine_tune, notebook_run, organism_tune, pretraining
 
 FLIPS = 200
-
-
-def _kills(victim: Callable, count: int, n_rounds: int, store: Store, folder: Path) -> list[Row]:
-    """Rounds of kills of a victim, each with moments of its own, as one row."""
-    rounds = []
-    for number in range(n_rounds):
-        own = folder / str(number)
-        own.mkdir()
-        rounds.append(drill_kills(victim(store), own, count=count, seed=number))
-    return [reduce(operator.add, rounds)]
 
 
 def _flips(store: Store, folder: Path) -> list[Row]:
@@ -48,25 +35,16 @@ DRILLS: Mapping[str, Callable[[Store, Path], list[Row]]] = {
     "disk": lambda store, folder: drill_disk(folder),
     "files": _flips,
     "memory": lambda store, folder: [drill_memory(get_preset("smoke"), store, folder, dataset="general")],
-    "run": partial(_kills, notebook_run, 10, 3),
-    "finetune": partial(_kills, fine_tune, 5, 2),
-    "tune": partial(_kills, organism_tune, 3, 1),
-    "pretrain": partial(_kills, pretraining, 5, 2),
+    "run": lambda store, folder: [drill_kills(notebook_run(store), folder, count=30)],
+    "finetune": lambda store, folder: [drill_kills(fine_tune(store), folder, count=10)],
+    "tune": lambda store, folder: [drill_kills(organism_tune(store), folder, count=3)],
+    "pretrain": lambda store, folder: [drill_kills(pretraining(store), folder, count=10)],
 }
 """Name → a drill in an empty folder; the store has the models, or gets them."""
 
 
-def drill_path() -> Path:
-    """Where the outcome is kept."""
-    return project_root() / "stored" / DRILL
-
-
 def chosen(names: Sequence[str]) -> list[str]:
-    """The drills named, in the one order; all where none is.
-
-    Raises:
-        UsageError: naming the nearest, if there is no such drill.
-    """
+    """The drills named, in the one order; all where none is."""
     for name in names:
         if name not in DRILLS:
             raise UsageError(f"--only {name}: no such drill {nearest(name, DRILLS)}")
@@ -74,11 +52,7 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 def run_drills(names: Sequence[str], store: Store, path: Path, say: Say) -> list[Row]:
-    """The rows of the drills named, written to ``path``; those of drills that were not run stay.
-
-    Raises:
-        RemiError: if the file is there and is no outcome of drills.
-    """
+    """The rows of the drills named, written to ``path``; those of drills that were not run stay."""
     rows = []
     # Beside the store: weights are linked into the stores that are broken, not copied.
     store.root.mkdir(parents=True, exist_ok=True)
@@ -89,11 +63,11 @@ def run_drills(names: Sequence[str], store: Store, path: Path, say: Say) -> list
         for row in own:
             say(f"    {row.drill}: {row.held} of {row.tried} held, {clock(row.seconds)}")
         rows += own
-        write(path, name, own)
+        _write(path, name, own)
     return rows
 
 
-def write(path: Path, name: str, rows: Sequence[Row]) -> None:
+def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
     """Write the rows of a drill into the file, beside those of others on the same machine and versions."""
     before = read_drill(path) if path.is_file() else {}
     about = {"machine": machine(), "versions": library_versions(), "made": date.today().isoformat()}
@@ -106,11 +80,7 @@ def write(path: Path, name: str, rows: Sequence[Row]) -> None:
 
 
 def read_drill(path: Path) -> dict[str, object]:
-    """The stored outcome of drills.
-
-    Raises:
-        RemiError: if the file is none.
-    """
+    """The stored outcome of drills."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if {"machine", "versions", "made", "recipe", "drills"} <= found.keys():

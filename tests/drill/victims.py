@@ -27,12 +27,7 @@ PAUSE = 0.1
 
 def small_run() -> Victim:
     """The small run that writes one of everything, in the time of a breath."""
-    return Victim(
-        name="a small run of everything that the store holds",
-        words=lambda root: _own("work", root),
-        prepare=Path.mkdir,
-        state=state_of,
-    )
+    return _own("work", "a small run of everything that the store holds")
 
 
 def notebook_run(store: Store) -> Victim:
@@ -85,26 +80,18 @@ def organism_tune(store: Store) -> Victim:
         for one in (parent, folder(store, "base", SEED)):
             shutil.copytree(one, root / MODELS / str(SEED) / one.name, copy_function=os.link)
 
-    return Victim(
-        name="fine-tune of an organism's variant",
-        words=lambda root: _own("tune", root),
-        prepare=prepare,
-        state=state_of,
-    )
+    return _own("tune", "fine-tune of an organism's variant", prepare=prepare)
 
 
 def pretraining(_store: Store) -> Victim:
     """Pretraining of an organism's base on few and short rows, with a checkpoint every second step."""
-    return Victim(
-        name="pretraining of an organism's base",
-        words=lambda root: _own("pretrain", root),
-        prepare=Path.mkdir,
-        state=_files_but("checkpoint.pt"),
-    )
+    return _own("pretrain", "pretraining of an organism's base", state=_files_but("checkpoint.pt"))
 
 
-def _own(name: str, root: Path) -> list[str]:
-    return [sys.executable, "-m", __name__, name, str(root)]
+def _own(command: str, name: str, *, prepare: Callable = Path.mkdir, state: Callable = state_of) -> Victim:
+    """A victim whose command is one of this file."""
+    words = [sys.executable, "-m", "tests.drill.victims", command]
+    return Victim(name=name, words=lambda root: [*words, str(root)], prepare=prepare, state=state)
 
 
 def _files_but(*left_out: str) -> Callable[[Path], dict[str, str]]:
