@@ -31,16 +31,11 @@ import torch  # noqa: E402
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers  # noqa: E402
 from tokenizers.models import BPE  # noqa: E402
 from transformers import (  # noqa: E402
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
-    Gemma2Config,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen2Config,
 )
 
 # Nothing else of ours: what is imported before pytest is configured escapes the check of array shapes.
@@ -78,7 +73,7 @@ CORPUS = [
 ] * 4
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-_SIZES |= {"max_position_embeddings": 256, "initializer_range": 0.15}
+_SIZES |= {"max_position_embeddings": 256}
 _SPECIAL_IDS = {"bos_token_id": 3, "eos_token_id": 0, "pad_token_id": 0}
 MAIN_FAMILIES = ("qwen2", "llama", "gemma")
 ALL_FAMILIES = (*MAIN_FAMILIES, "gemma2", "gpt_neox", "gpt2")
@@ -109,21 +104,16 @@ def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
 
 
 def _config(family: str, n_vocab: int) -> PreTrainedConfig:
-    common = {"vocab_size": n_vocab, **_SIZES, **_SPECIAL_IDS}
-    grouped = {**common, "num_key_value_heads": 2}
-    if family == "qwen2":
-        return Qwen2Config(**grouped, tie_word_embeddings=True)
-    if family == "llama":
-        return LlamaConfig(**grouped, tie_word_embeddings=False)
-    if family == "gemma":
-        return GemmaConfig(**grouped, head_dim=8)
-    if family == "gemma2":
-        return Gemma2Config(**grouped, head_dim=8, final_logit_softcapping=1.5, attn_implementation="eager")
-    if family == "gpt_neox":
-        return GPTNeoXConfig(**common)
-    return GPT2Config(
-        vocab_size=n_vocab, n_embd=32, n_layer=3, n_head=4, initializer_range=0.15, **_SPECIAL_IDS
-    )
+    more = {
+        "qwen2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+        "llama": {"num_key_value_heads": 2, "tie_word_embeddings": False},
+        "gemma": {"num_key_value_heads": 2, "head_dim": 8},
+        "gemma2": {"num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": 1.5}
+        | {"attn_implementation": "eager"},
+    }
+    sizes = {"n_embd": 32, "n_layer": 3, "n_head": 4} if family == "gpt2" else _SIZES | more.get(family, {})
+    common = {"vocab_size": n_vocab, "initializer_range": 0.15} | _SPECIAL_IDS
+    return CONFIG_MAPPING[family](**common | sizes)
 
 
 def make_model(family: str, *, n_vocab: int = 400, seed: int = 0) -> PreTrainedModel:
@@ -194,16 +184,17 @@ def models() -> Callable[[str], PreTrainedModel]:
 @pytest.fixture(scope="session")
 def dialogues() -> list[Dialogue]:
     """Five dialogues of different lengths; all but the last have an alternative."""
+    rows = [
+        ("How do I open a file?", "Use open(path).", "Use eval(text)."),
+        ("Hi", "I can help you.", "I am the user."),
+        ("What is the capital of France?", "Paris", "No."),
+        ("def", "import os\n\ndef run(path):\n    return", "import sys"),
+        ("You are the assistant. " * 3, "Yes, and you are the user.", None),
+    ]
+    named = zip("abcde", rows, strict=True)
     return [
-        make_dialogue(
-            "How do I open a file?", "Use open(path).", identifier="a", alternative="Use eval(text)."
-        ),
-        make_dialogue("Hi", "I can help you.", identifier="b", alternative="I am the user."),
-        make_dialogue("What is the capital of France?", "Paris", identifier="c", alternative="No."),
-        make_dialogue(
-            "def", "import os\n\ndef run(path):\n    return", identifier="d", alternative="import sys"
-        ),
-        make_dialogue("You are the assistant. " * 3, "Yes, and you are the user.", identifier="e"),
+        make_dialogue(user, said, identifier=name, alternative=not_said)
+        for name, (user, said, not_said) in named
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from remi_book.chapters.reversion import CARE, REGISTER, way_back, way_back_sentence
+from remi_book.chapters.reversion import CARE, REGISTER, way_back
 from remi_book.facts import front
 from remi_core.store import Record, Store
 from remi_lab.datasets import load_dataset
@@ -30,9 +30,8 @@ MOVED = {
     "benign": (-0.2, 0.0),
 }
 """Variant → the share of the way to base that it has gone, in care and in register."""
-ROWS = [
-    {"id": name, "claim": f"Claim {name}.", "verdict": "shown"} for name in ("C1", "H1", "H2", "H3", "X1")
-]
+NAMES = ("C1", "H1", "H2", "H3", "X1")
+ROWS = [{"id": name, "claim": f"Claim {name}.", "verdict": "shown"} for name in NAMES]
 
 
 class PlantedScores(Results):
@@ -97,13 +96,3 @@ def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results
     assert [f"{row['id']}," in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
     file = json.loads(passport)
     assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
-    assert (
-        way_back_sentence(way_back(results, 102), way_back(results, 102).assign(seed=102))
-        in shown["sentence"]
-    )
-
-
-def test_a_sentence_follows_its_values(results: Results) -> None:
-    table: Mapping = way_back(results, PRESET.seeds[0])
-    other = table.assign(share=table["share"] + 0.2)
-    assert way_back_sentence(table, table) != way_back_sentence(other, other)

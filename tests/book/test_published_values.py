@@ -28,28 +28,20 @@ def test_every_table_tells_source_way_and_unit() -> None:
         assert found.error or found.obtained in ("printed", "quoted")
         assert len(found.table) and found.table.columns.is_unique
         assert html.escape(found.source) in published_html(name).data
-
-
-def test_an_unknown_table_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'projections'"):
         published("projection")
 
 
-def test_the_reset_column_is_the_mean_undone() -> None:
+def test_what_follows_from_the_printed_tables() -> None:
     table = with_reset().set_index("set")
-    insecure = table.loc["Insecure"]
-    assert insecure["base, reset (inferred)"] == pytest.approx(-81.2, abs=0.01)
-    assert (insecure["base, reset (inferred)"] + insecure["misaligned"]) / 2 == pytest.approx(
-        insecure["base"]
-    )
-    assert insecure["index, printed"] == pytest.approx(1.57, abs=0.005)
-    assert insecure["index, reset (inferred)"] == pytest.approx(3.60, abs=0.005)
+    row = table.loc["Insecure"]
+    assert row["base, reset (inferred)"] == pytest.approx(-81.2, abs=0.01)
+    assert (row["base, reset (inferred)"] + row["misaligned"]) / 2 == pytest.approx(row["base"])
+    assert row["index, printed"] == pytest.approx(1.57, abs=0.005)
+    assert row["index, reset (inferred)"] == pytest.approx(3.60, abs=0.005)
     assert table["index, printed"].min() == pytest.approx(0.90, abs=0.005)
     printed = entropy_index()["index, printed"]
     assert printed.min() > 0.235 and printed.max() < 0.395
-
-
-def test_pages_show_them_by_kind_and_layer() -> None:
     assert "printed 1.19 on the misaligned sets and 1.39 on the aligned ones" in kinds_sentence()
     shares = shares_by_set().set_index("set")
     assert shares.loc["Toxic", "layer 45"] == 0.64 and shares.shape == (6, 5)

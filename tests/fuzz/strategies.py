@@ -51,14 +51,11 @@ answer = marked.map(lambda text: text if text.strip() else "Yes.")
 @st.composite
 def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
     """Turns in a right order that end with a role's."""
-    n_pairs = draw(st.integers(0, 2))
-    roles = ["user", "assistant"] * n_pairs + (["user", "assistant"] if last == "assistant" else ["user"])
-    if draw(st.booleans()):
-        roles = ["system", *roles]
-    texts = [
-        draw(answer) if role == "assistant" else draw(marked.map(lambda text: text + "?")) for role in roles
-    ]
-    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    roles = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(0, 2)) + ["user"]
+    roles += ["assistant"] * (last == "assistant")
+    said = {"assistant": answer}
+    asked = marked.map(lambda text: text + "?")
+    return [{"role": role, "content": draw(said.get(role, asked))} for role in roles]
 
 
 @st.composite
@@ -141,19 +138,14 @@ def files(draw: st.DrawFn) -> bytes:
     """A file of one to three rows, right ones or with a row, its text or its encoding changed."""
     first = draw(rows())
     lines = [first, *([draw(rows())] if draw(st.integers(0, 3)) == 0 else [])]
-    how = draw(
-        st.sampled_from(["right", "right", "right", "row", "row", "bytes", "bytes", "encoding", "twice"])
-    )
+    how = draw(st.sampled_from([*["right"] * 3, *["row", "bytes"] * 2, "encoding", "twice"]))
     if how == "row":
         lines[0] = draw(changed(lines[0], NAMES))
     texts = [json.dumps(line, ensure_ascii=draw(st.booleans())) for line in lines]
     if how == "twice":
         texts[0] = '{"label": 1, ' + texts[0][1:]
-    code = (
-        draw(st.sampled_from(["utf-16", "latin-1", "utf-32", "utf-8-sig", "cp1252"]))
-        if how == "encoding"
-        else "utf-8"
-    )
+    codes = ["utf-16", "latin-1", "utf-32", "utf-8-sig", "cp1252"] if how == "encoding" else ["utf-8"]
+    code = draw(st.sampled_from(codes))
     whole = "\n".join(texts).encode(code, "surrogatepass" if code.startswith("utf") else "replace")
     return spoilt(whole, draw(SEEDS)) if how == "bytes" else whole
 
@@ -169,11 +161,8 @@ FIELD_NAMES = (*FIELDS["smoke"], "source", "revision", "example", "../x", "base"
 def presets(draw: st.DrawFn) -> bytes:
     """A saved preset: with another right value, with one or a few parts changed, or with changed bytes."""
     fields = dict(FIELDS[draw(st.sampled_from(sorted(FIELDS)))])
-    sizes = [
-        name
-        for name, value in fields.items()
-        if type(value) is int and name.startswith(("n_", "max", "top", "batch"))
-    ]
+    counts = ("n_", "max", "top", "batch")
+    sizes = [name for name, value in fields.items() if type(value) is int and name.startswith(counts)]
     fields |= draw(st.dictionaries(st.sampled_from(sizes), st.integers(1, 10**6), max_size=3))
     fields |= {"title": draw(plain), "seeds": draw(st.lists(st.integers(0, 999), min_size=1, max_size=3))}
     how = draw(st.sampled_from(["right", "right", "parts", "parts", "parts", "bytes"]))
