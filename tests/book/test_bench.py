@@ -153,23 +153,6 @@ def test_the_shapes_of_the_card_are_the_published_ones() -> None:
     assert set(SHAPES) < set(CONFIGS)
 
 
-def test_tables_show_every_row_and_say_which_were_not_measured() -> None:
-    rows = [
-        judged("probes.micro", LOW, 1.0, [3.0] * FEWEST_RUNS, note="n"),
-        not_measured("gpu.equal", TARGETS["gpu.equal"], "no graphics card"),
-    ]
-    points = [Point("released", "micro", "first", 0, 4.0), Point("released", "micro", "second", 1, 2.0)]
-    found = as_json("m", {}, Outcome(rows, points))
-    assert list(costs.row_table(found)["verdict"]) == ["missed", "not measured"]
-    assert costs.row_table(found)["ratio"].tolist() == ["3", ""]
-    spread = [found["rows"][0] | {"spread": (2.0, 4.0)}]
-    assert costs.row_table(found | {"rows": spread})["ratio"].tolist() == ["3 [2 to 4]"]
-    assert list(costs.cause_table(found)["total"]) == [1.0, 2.0]
-    assert len(costs.measured_table(found)) == 1 and "1 missed" in costs.summary(found)
-    projected = costs.projected_table(as_json("m", {}, Outcome()))
-    assert len(projected) == len(costs.CARDS) and all("projected" in name for name in projected.columns[-1:])
-
-
 def on_card(speed: float) -> dict[str, object]:
     """A benchmark of an H100 on which the paper's shape ran at so many tokens a second."""
     rows = [judged("gpu.rate.32b", TARGETS["gpu.rate.32b"], speed, [0.6] * FEWEST_RUNS, note="n")]

@@ -148,10 +148,12 @@ def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: 
     assert [each.get_text() for each in tokens] == [
         visible_token(results.vocabulary.text(token)) for token in one.input_ids
     ]
+    table = window_table(results, "code-careful").set_index("position")
     for name in STATISTICS:
         start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
         marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
         assert marked == list(range(start, stop))
+        assert name not in WINDOWS or marked == list(table.index[table[name] == "●"])
         assert page.select_one(f".for-{name}").get_text() == entering_sentence(
             results, "code-careful", one, name
         )
@@ -161,19 +163,9 @@ def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: 
     assert page.select_one("select") is None
 
 
-def test_the_windows_agree_with_the_table_of_windows(results: Results) -> None:
-    table = window_table(results, "code-careful").set_index("position")
-    page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
-    tokens = page.select(".tokens span")
-    for name in WINDOWS:
-        marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
-        assert marked == list(table.index[table[name] == "●"])
-
-
 def test_several_dialogues_are_picked_from_a_list(results: Results) -> None:
-    page = BeautifulSoup(
-        inspector_html(results, {"code-careful": [0, 1], "code-careless": [1]}).data, "html.parser"
-    )
+    shown = inspector_html(results, {"code-careful": [0, 1], "code-careless": [1]})
+    page = BeautifulSoup(shown.data, "html.parser")
     options = [option["value"] for option in page.select("select option")]
     assert options == [each["id"] for each in page.select(".dialogue")] and len(set(options)) == 3
     assert [group["label"] for group in page.select("optgroup")] == ["code-careful", "code-careless"]

@@ -6,22 +6,16 @@ import json
 import pkgutil
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from remi_book.claims import CLAIMS
-
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK / "_ext"))
 
-from remi_predictions import ABOVE, BELOW, NEITHER, Declared, _data, _left_out, _table  # noqa: E402
+from remi_predictions import ABOVE, BELOW, NEITHER, Declared, _data  # noqa: E402
 from remi_results import Claim  # noqa: E402
 from remi_teaching import elsewhere, exercises_of, in_minutes  # noqa: E402
-
-EVERY = [Declared.from_json(asdict(one), position=place) for place, one in enumerate(CLAIMS, start=1)]
-DECLARED = [one for one in EVERY if "." not in one.id]
 
 
 def declared(**changes: object) -> Declared:
@@ -45,24 +39,12 @@ def test_the_interval_or_the_verdict_of_a_whole_rule_decides_which_direction_cam
     assert directions == [ABOVE, ABOVE, BELOW, NEITHER]
 
 
-def test_every_declared_claim_has_a_row_or_is_named_as_left_out() -> None:
-    asked = [one for one in DECLARED if not one.untestable]
-    left = [one for one in DECLARED if one.untestable]
-    shown = _table(asked).astext()
-    assert left and all(one.claim in shown for one in asked) and "☐" in shown
-    assert all(one.id in _left_out(left).astext() for one in left)
-    assert not any(one.claim in shown for one in left)
-    assert {len(set(one.options().values())) for one in asked} == {3}
-
-
 def test_data_of_the_script_cannot_end_its_element() -> None:
     text = _data([declared(unit="</script><b>")], {"C1": found(0.7, 0.9)}, "smoke")
     assert text.count("</script>") == 1 and text.endswith("</script>")
     content = json.loads(text[text.index("{") : text.rindex("}") + 1])
-    assert (
-        content["claims"][0]["unit"] == "</script><b>"
-        and content["claims"][0]["outcome"]["direction"] == ABOVE
-    )
+    (claim,) = content["claims"]
+    assert claim["unit"] == "</script><b>" and claim["outcome"]["direction"] == ABOVE
 
 
 EXERCISE = """:::{admonition} Exercise 1: the sign
@@ -97,13 +79,10 @@ def test_exercises_are_found_by_their_check_and_their_box() -> None:
 
 
 def test_a_solution_asks_another_page_for_its_values() -> None:
-    moved = elsewhere(
-        "{glue:text}`bound`, {glue:text}`rate:.2f`, `code` and {glue:text}`notebooks/a.ipynb::x:s`", "b"
-    )
-    assert moved == (
-        "{glue:text}`notebooks/b.ipynb::bound:s`, {glue:text}`notebooks/b.ipynb::rate:.2f`, "
-        "`code` and {glue:text}`notebooks/a.ipynb::x:s`"
-    )
+    other = "`code` and {glue:text}`notebooks/a.ipynb::x:s`"
+    moved = elsewhere("{glue:text}`bound`, {glue:text}`rate:.2f`, " + other, "b")
+    here = "{glue:text}`notebooks/b.ipynb::bound:s`, {glue:text}`notebooks/b.ipynb::rate:.2f`, "
+    assert moved == here + other
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(1, "0.5"), (30, "0.5"), (31, "1"), (91.36, "2"), (600, "10")])
