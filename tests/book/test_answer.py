@@ -1,4 +1,4 @@
-"""The figure of the front page: what comes back is told apart from what does not, with signs and scale as said."""
+"""What pages say first: the figure of the front page, with signs and scale as said, and whose numbers these are."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 from bs4 import BeautifulSoup
 
 from remi_book.chapters.reversion import CARE, REGISTER, way_back
-from remi_book.facts import front
+from remi_book.facts import OTHERWISE, facts, front, notices
+from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.datasets import load_dataset
 from remi_lab.organism import topics
 from remi_lab.organism.topics import topic
-from remi_lab.presets import get_preset
+from remi_lab.presets import NEEDS, DataRoles, get_preset
 from remi_lab.results import TRAIL, Results
 
 PRESET = replace(get_preset("smoke"), n_resamples=200)
@@ -96,3 +97,19 @@ def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results
     assert [f"{row['id']}," in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
     file = json.loads(passport)
     assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
+
+
+TRIPLET = {name: ModelSpec(source=f"models/{name}") for name in ("base", "instruct", "misaligned")}
+
+
+def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_path: Path) -> None:
+    roles = DataRoles(outside=("harmful-careless",))
+    mine = replace(
+        get_preset("smoke"), name="mine", variants=TRIPLET, roles=roles, remark="Tuned twice.", seeds=(0,)
+    )
+    lines = notices(mine, Store(tmp_path))
+    assert "preset 'mine'" in lines[0] and lines[1] == "Tuned twice."
+    assert NEEDS["framed"] in lines[2] and NEEDS["outside"] not in lines[2]
+    found = facts(mine, Store(tmp_path))
+    assert found["preset"] == "mine" and OTHERWISE in found
+    assert "organism.parameters" not in found

@@ -1,8 +1,11 @@
-"""The book's pages: executed ones as they ran, stubs for the others, a strict build, nothing built twice."""
+"""The book's pages: executed as they ran, stubs for the others, a strict build, several presets, one page."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,22 +15,26 @@ import yaml
 from bs4 import BeautifulSoup
 from notebook_files import write_notebook
 
-from remi_book import publishing
+from remi_book import cli, publishing, site
+from remi_book.cli import pdf_line
 from remi_book.publishing import (
     NOT_RUN,
+    Edition,
     build_book,
     contents_of,
+    one_page,
     page_text,
     pages_listed,
+    print_book,
     stub_text,
     without_missing_glue,
 )
 from remi_book.running import plan, run_notebook
-from remi_book.site import build_site
+from remi_book.site import Shown, build_site, front_page, site_edition
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import write_sealed
 from remi_core.store import Store
-from remi_lab.presets import ORGANISM_VARIANTS, TRIPLET, get_preset
+from remi_lab.presets import ORGANISM_VARIANTS, TRIPLET, Preset, get_preset
 
 SMOKE = get_preset("smoke")
 INTRO = """# Front page
@@ -180,3 +187,196 @@ def test_only_missing_values_are_replaced() -> None:
         == f"{{glue:text}}`notebooks/01_a.ipynb::x:.2f` {NOT_RUN} {{glue}}`z`"
     )
     assert without_missing_glue(text, set()) == text
+
+
+EXTENSION = Path(__file__).parents[2] / "book" / "_ext"
+sys.path.insert(0, str(EXTENSION))
+from remi_site import add_edition  # noqa: E402
+
+FEW = replace(
+    SMOKE, name="few", variants={name: SMOKE.variants[name] for name in TRIPLET}, remark="<b>few</b>"
+)
+ADDRESS = "https://github.com/owner/name"
+
+
+@pytest.fixture
+def place(project: Path) -> Path:
+    """The small project, its pages made with the book's own extension, its three notebooks once a variant."""
+    shutil.copytree(EXTENSION, project / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    config = CONFIG | {"sphinx": {"local_extensions": {"remi_pages": "_ext"}, "config": {"numfig": True}}}
+    (project / "book" / "_config.yml").write_text(json.dumps(config))
+    chapters = [{"file": f"notebooks/{name}"} for name in ("00_each", "01_one", "02_two")]
+    (project / "book" / "_toc.yml").write_text(
+        json.dumps({"format": "jb-book", "root": "intro", "chapters": chapters})
+    )
+    return project
+
+
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def switches(path: Path) -> dict[str, str]:
+    """Text of each link of the switch → where it leads; {} where there is no switch."""
+    return {link.get_text(): str(link["href"]) for link in parsed(path).select(".remi-switch a")}
+
+
+def build_both(place: Path, presets: tuple[Preset, ...] = (SMOKE, FEW), **options: str) -> bool:
+    return build_site(presets, Store(place / "store"), place / "site", say=lambda line: None, **options)
+
+
+def test_books_stand_side_by_side_lead_to_each_other_and_are_built_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_some(Store(place / "store"), ("01_one",))
+    assert build_both(place)
+    out = place / "site"
+    front = parsed(out / "index.html")
+    assert [link["href"] for link in front.select("li a")] == ["smoke/index.html", "few/index.html"]
+    assert "1 of 8 notebook pages run" in front.get_text() and "0 of 5 notebook pages run" in front.get_text()
+    assert "<b>few</b>" in front.get_text() and not front.select("li b")
+    for name in ("smoke", "few"):
+        pages = [path for path in (out / name).rglob("*.html") if "_static" not in path.parts]
+        assert len(pages) > 5
+        for path in pages:
+            if path.name == "index.html":
+                continue
+            links = switches(path)
+            assert list(links) == ["All presets", "smoke", "few"], path
+            assert all((path.parent / href).resolve().is_file() for href in links.values()), path
+            assert parsed(path).select_one(".remi-switch [aria-current]").get_text() == name
+    assert switches(out / "smoke" / "notebooks" / "01_one.html")["few"] == "../../few/notebooks/01_one.html"
+    lone = out / "smoke" / "notebooks" / "00_each-secure.html"
+    assert (
+        switches(lone)["few"] == "../../few/index.html"
+        and not (out / "few" / "notebooks" / lone.name).exists()
+    )
+    assert "was not run for the preset" in (out / "few" / "notebooks" / "01_one.html").read_text()
+    assert sorted(path.name for path in place.iterdir() if "part" in path.name) == []
+    assert not build_both(place)
+    built: list[str] = []
+    monkeypatch.setattr(site, "build_book", lambda one, *rest, **more: built.append(one.name) or True)
+    run_some(Store(place / "store"), ("00_each-base",))
+    assert build_both(place) and built == ["smoke"]
+
+
+def test_launch_links_appear_with_a_public_address_and_lead_to_notebooks(place: Path) -> None:
+    out = place / "html"
+    build_book(SMOKE, Store(place / "store"), out, edition=Edition(repository=ADDRESS))
+    for name, notebook in (("01_one", "01_one"), ("00_each-base", "00_each")):
+        run, source = parsed(out / "notebooks" / f"{name}.html").select(".remi-launch a")
+        assert (
+            run["href"] == f"https://mybinder.org/v2/gh/owner/name/HEAD?labpath=notebooks%2F{notebook}.ipynb"
+        )
+        assert (place / "notebooks" / f"{notebook}.ipynb").is_file()
+        assert source["href"] == ADDRESS
+    assert not parsed(out / "intro.html").select(".remi-launch")
+    assert not build_book(SMOKE, Store(place / "store"), out, edition=Edition(repository=ADDRESS))
+    assert build_book(SMOKE, Store(place / "store"), out)
+    for path in out.rglob("*.html"):
+        assert not parsed(path).select(".remi-switch, .remi-launch") and "mybinder" not in path.read_text()
+
+
+@pytest.mark.parametrize("address", ["http://github.com/a/b", "https://github.com/a", "javascript:alert(1)"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="expected https://github.com/OWNER/NAME"):
+        Edition(repository=address)
+    assert cli.main(["book", "--preset", "smoke", "--repository", address]) == 2
+
+
+def test_the_front_page_is_whole_and_escaped() -> None:
+    about = {"name": "a", "title": "<i>", "remark": "", "n_run": 0, "n_pages": 2}
+    one = Shown(**about, verdicts={"<u>": 3}, fingerprint="0123456789abcdef00")
+    page = BeautifulSoup(front_page([one]), "html.parser")
+    assert page.html["lang"] == "en" and page.title.get_text() and not page.select("script, i, u")
+    assert "3 <u>" in page.get_text() and "0123456789abcdef" in page.get_text()
+    assert "nothing was run" in front_page([replace(one, verdicts={})])
+
+
+def test_a_page_without_the_place_for_a_switch_stays(place: Path) -> None:
+    data = site_edition([SMOKE, FEW], Store(place / "store")).page_data("smoke") | {"notebooks": {}}
+    assert add_edition("<p>x</p>", data, "intro") == "<p>x</p>"
+    changed = add_edition('<div class="bd-article-container"></div>', data, "intro")
+    assert 'href="../few/intro.html"' in changed
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the command would build, instead of building it."""
+    said: list[str] = []
+
+    def build_none(presets: Preset | list[Preset], *_: object, **__: object) -> bool:
+        many = [presets] if isinstance(presets, Preset) else presets
+        said.append("+".join(one.name for one in many))
+        return True
+
+    for name in ("build_book", "build_site"):
+        monkeypatch.setattr(f"remi_book.cli.{name}", build_none)
+    return said
+
+
+def test_one_preset_is_a_book_and_several_are_a_site(asked: list[str], tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path / "html")]
+    assert cli.main(["book", "--preset", "smoke", *out]) == 0
+    assert cli.main(["book", "--preset", "micro", "--preset", "smollm2", *out]) == 0
+    assert asked == ["smoke", "micro+smollm2"]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"book of preset smoke built: {tmp_path / 'html' / 'index.html'}"
+    assert said[1].startswith("books of presets micro, smollm2 built: ")
+    assert cli.main(["book", "--preset", "smoke", "--preset", "smoke"]) == 2
+    assert cli.main(["book"]) == 2
+    assert cli.main(["book", "--preset", "smoke", "--preset", "smolm2"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert (
+        "given twice" in errors[0] and "--preset NAME is needed" in errors[1] and "did you mean" in errors[2]
+    )
+
+
+PAGE_TEXT = """<html><head><title>T</title></head><body>
+<nav class="bd-links"><a class="reference internal" href="notebooks/one.html">One</a>
+<a class="reference internal" href="two.html#part">Two</a></nav>
+<article class="bd-article"><h1 id="top">{title}<a class="headerlink" href="#top">#</a></h1>
+<script>alert(1)</script><input type="radio" name="pick" id="a"/><label for="a">x</label>{links}
+</article></body></html>"""
+LINKED = {
+    "intro.html": '<a href="notebooks/one.html#top">1</a><a href="https://example.org/two.html">out</a>',
+    "notebooks/one.html": '<a href="../two.html">2</a><img alt="x" src="../_images/x.svg"/>'
+    '<img alt="y" src="data:image/svg+xml;base64,AA=="/>',
+    "two.html": '<a href="#top">up</a><a href="data.json">file</a>',
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, links in LINKED.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(PAGE_TEXT.format(title=name, links=links))
+    (tmp_path / "elsewhere.html").write_text("not in the contents")
+    return tmp_path
+
+
+def test_pages_stand_in_order_with_names_and_links_of_their_own(folder: Path) -> None:
+    page = BeautifulSoup(one_page(folder), "html.parser")
+    assert [title.get_text() for title in page.select("h1")] == list(LINKED)
+    names = Counter(tag["id"] for tag in page.select("[id]"))
+    assert set(names.values()) == {1}
+    assert len({radio["name"] for radio in page.select("input")}) == len(LINKED)
+    assert all(label["for"] in names for label in page.select("label"))
+    links = [link["href"] for link in page.select("a")]
+    inner = [link[1:] for link in links if link.startswith("#")]
+    assert len(inner) == 3 and set(inner) <= set(names)
+    assert {"https://example.org/two.html", "data.json"} <= set(links)
+    assert [image["src"][:10] for image in page.select("img")] == ["_images/x.", "data:image"]
+    assert page.select("script, .headerlink, nav") == []
+
+
+def test_without_a_browser_that_prints_one_line_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "BROWSERS", ("false",))
+    with pytest.raises(RemiError, match="printed no PDF"):
+        print_book(folder)
+    monkeypatch.setattr(publishing.shutil, "which", lambda _: None)
+    assert print_book(folder) is None
+    assert pdf_line(folder).startswith("no PDF: none of false") and "\n" not in pdf_line(folder)
+    assert not list(folder.rglob("*.pdf")) and len(list(folder.iterdir())) == 4

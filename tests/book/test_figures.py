@@ -31,7 +31,6 @@ from remi_book.chapters import (
 from remi_book.figures import output, plots, style
 from remi_book.figures.plots import Layout
 from remi_book.figures.style import along, number
-from remi_core.errors import UsageError
 from remi_lab.presets import FURTHER, VARIANTS
 
 
@@ -172,13 +171,6 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         over_layers(quantity=["named", "code"]).rename(columns={"layer": "tokens"}),
         panels={"what base knows": ["named"], "effect": ["code"]},
         seed=0,
-    ),
-    "doses": lambda: controls.plot_tuning_doses(
-        over_layers(quantity=["care", "register"], variant=list(VARIANTS[2:4])).rename(
-            columns={"layer": "dose"}
-        ),
-        seed=0,
-        dose="steps",
     ),
     "way back": lambda: reversion.plot_way_back(
         over_layers("share", quantity=["care", "register"], variant=list(VARIANTS[2:6])).query(
@@ -344,17 +336,16 @@ def test_tokens_stay_apart() -> None:
 
 def test_wrong_use_is_one_clear_line() -> None:
     matrix, groups = cosines(3)
-    with pytest.raises(UsageError, match=r"What is shown: missing columns \['null_low', 'null_high'\]"):
-        dots(shown().drop(columns=["null_low", "null_high"]))
-    with pytest.raises(UsageError, match="no rows"):
-        plots.plot_curves(TABLE[:0], LAYOUT)
-    with pytest.raises(UsageError, match="2 rows for"):
-        dots(pd.concat([shown()] * 2))
-    with pytest.raises(UsageError, match="not adjacent"):
-        heat_maps(matrix, groups[::2] + groups[1::2])
-    with pytest.raises(UsageError, match="5 group labels"):
-        heat_maps(matrix, groups[:-1])
-    with pytest.raises(UsageError, match="instruct"):
-        style.look_of("instrct")
-    with pytest.raises(ValueError, match="no alternative text"):
-        style.describe(Figure())
+    for message, use in {
+        r"What is shown: missing columns \['null_low', 'null_high'\]": lambda: dots(
+            shown().drop(columns=["null_low", "null_high"])
+        ),
+        "no rows": lambda: plots.plot_curves(TABLE[:0], LAYOUT),
+        "2 rows for": lambda: dots(pd.concat([shown()] * 2)),
+        "not adjacent": lambda: heat_maps(matrix, groups[::2] + groups[1::2]),
+        "5 group labels": lambda: heat_maps(matrix, groups[:-1]),
+        "instruct": lambda: style.look_of("instrct"),
+        "no alternative text": lambda: style.describe(Figure()),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            use()

@@ -1,4 +1,4 @@
-"""One notebook: wrong parameters start no kernel, a failure is named and kept, only a whole run counts as done."""
+"""One notebook: wrong parameters start no kernel, a failure is named and kept, a whole run counts; the log of runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from notebook_files import write_notebook
 
 from remi_book import running
 from remi_book.running import (
+    RunLog,
     check_parameters,
     declared_parameters,
     execution_record,
     has_type,
     is_complete,
     is_done,
+    log_name,
     missing_lines,
     notebook_key,
     parse_value,
@@ -24,6 +26,7 @@ from remi_book.running import (
     run_notebook,
 )
 from remi_core.errors import RemiError, UsageError
+from remi_core.store import Store
 from remi_lab.presets import NEEDS
 
 
@@ -162,3 +165,36 @@ def test_cells_that_need_what_is_lacking_become_one_note(tmp_path: Path) -> None
         run_notebook(source, target, {}, lacking=("organism",))
     lines = missing_lines("01_sum", read_cells(source), ("framed",))
     assert lines == [f"01_sum: 2 figures or tables not shown, they need {NEEDS['framed']}"]
+
+
+def lines_of(log: RunLog) -> list[dict]:
+    return [json.loads(line) for line in log.path.read_text().splitlines()]
+
+
+def test_steps_and_their_outcomes_are_written_down(tmp_path: Path) -> None:
+    log = RunLog(Store(tmp_path).log_path("smoke", log_name()))
+    with pytest.raises(KeyboardInterrupt), log.run({"preset": "smoke"}):
+        with log.step("one", in_children=False):
+            pass
+        with pytest.raises(ValueError), log.step("two", in_children=True):
+            raise ValueError("of two\nlines")
+        raise KeyboardInterrupt
+    first, *steps, last = lines_of(log)
+    assert (first["event"], first["preset"], "torch" in first["versions"]) == ("run", "smoke", True)
+    assert [(row["event"], row["step"]) for row in steps] == [
+        ("start", "one"),
+        ("step", "one"),
+        ("start", "two"),
+        ("step", "two"),
+    ]
+    assert steps[1]["outcome"] == "done" and steps[1]["seconds"] >= 0 and steps[1]["peak_memory"] > 0
+    assert (steps[3]["outcome"], steps[3]["reason"]) == ("failed", "ValueError: of two lines")
+    assert (last["event"], last["outcome"]) == ("end", "interrupted")
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where a folder is wanted")
+    log = RunLog(tmp_path / "logs" / "one.jsonl")
+    with log.run({}), log.step("one", in_children=False):
+        pass
+    assert (tmp_path / "logs").read_text()

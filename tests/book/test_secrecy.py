@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,31 +26,26 @@ OUTSIDE = "192.0.2.1"
 """An address that no machine has, by RFC 5737."""
 TOKEN = "hf_" + "PlantedTokenOfNobody0123456789abc"
 PASSWORD = "planted-pass-0123456789"
-REFUSED = pytest.raises(RuntimeError, match="tests use no network but loopback")
 
 
-def test_no_test_speaks_to_another_machine() -> None:
-    with socket.socket() as one, REFUSED:
-        one.connect((OUTSIDE, 80))
-    with socket.socket() as one, REFUSED:
-        one.connect_ex((OUTSIDE, 80))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, REFUSED:
-        one.sendto(b"a", (OUTSIDE, 53))
-    with socket.socket() as one, REFUSED:
-        one.bind(("0.0.0.0", 0))
-    for ask in (lambda: socket.getaddrinfo("example.org", 443), lambda: socket.gethostbyname("example.org")):
-        with REFUSED:
-            ask()
-    with pytest.raises(RuntimeError, match="loopback"):
-        urllib.request.urlopen(f"http://{OUTSIDE}/", timeout=1)
-
-
-def test_this_machine_is_spoken_to_freely() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as one,
-    ):
-        assert one.getpeername()[0] == "127.0.0.1"
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda one: one.connect((OUTSIDE, 80)),
+        lambda one: one.connect_ex((OUTSIDE, 80)),
+        lambda one: one.sendto(b"a", (OUTSIDE, 53)),
+        lambda one: one.bind(("0.0.0.0", 0)),
+        lambda one: socket.getaddrinfo("example.org", 443),
+        lambda one: socket.gethostbyname("example.org"),
+        lambda one: urllib.request.urlopen(f"http://{OUTSIDE}/", timeout=1),
+    ],
+)
+def test_no_test_speaks_to_another_machine_but_freely_to_this_one(ask: Callable) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        with pytest.raises(RuntimeError, match="tests use no network but loopback"):
+            ask(one)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
 
 
 @pytest.mark.parametrize(("isolated", "expected"), [([], "loopback"), (["-I"], "timed out")])
@@ -103,16 +98,9 @@ def test_a_long_folder_for_temporary_files_is_no_reason_for_a_port(
 
 
 def environment(place: Path, **more: str) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "REMI_", "DO_NOT"))
-    }
-    own = {
-        "HOME": str(place),
-        "HF_HOME": str(place / "hf"),
-        "REMI_STORE": str(place / "store"),
-        "TMPDIR": "/tmp",
-    }
-    return kept | own | {"HF_TOKEN": TOKEN} | more
+    kept = {name: os.environ[name] for name in os.environ if not name.startswith(("HF_", "REMI_", "DO_NOT"))}
+    own = {"HOME": str(place), "HF_HOME": str(place / "hf"), "REMI_STORE": str(place / "store")}
+    return kept | own | {"TMPDIR": "/tmp", "HF_TOKEN": TOKEN} | more
 
 
 def test_no_telemetry(tmp_path: Path) -> None:
@@ -121,14 +109,13 @@ def test_no_telemetry(tmp_path: Path) -> None:
         "from transformers.utils.hub import http_user_agent\n"
         "print(constants.HF_HUB_DISABLE_TELEMETRY, http_user_agent())"
     )
-    shown = []
-    for one in (code, code.replace("import remi_core\n", "")):
-        done = subprocess.run(
-            [sys.executable, "-c", one], env=environment(tmp_path), capture_output=True, text=True, check=True
-        )
-        shown.append(done.stdout)
-    assert shown[0].startswith("True") and "telemetry/off" in shown[0]
-    assert shown[1].startswith("False"), "the failing twin: it would be sent"
+    options = {"env": environment(tmp_path), "capture_output": True, "text": True, "check": True}
+    ours, plain = (
+        subprocess.run([sys.executable, "-c", one], **options).stdout
+        for one in (code, code.replace("import remi_core\n", ""))
+    )
+    assert ours.startswith("True") and "telemetry/off" in ours
+    assert plain.startswith("False"), "the failing twin: it would be sent"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -171,12 +158,10 @@ def leaks(place: Path) -> list[str]:
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
 
 
-@pytest.mark.parametrize("address", ["plain", "with a password"])
-def test_a_token_that_the_hub_repeats_is_not_repeated(address: str, hub: str, tmp_path: Path) -> None:
-    endpoint = hub if address != "plain" else hub.replace(f"someone:{PASSWORD}@", "")
-    words = ["run", "--name", "mine", "--verbose"]
-    for role in ("base", "instruct", "misaligned"):
-        words += [f"--{role}", f"Some/{role}"]
+@pytest.mark.parametrize("password", ["", f"someone:{PASSWORD}@"])
+def test_a_token_that_the_hub_repeats_is_not_repeated(password: str, hub: str, tmp_path: Path) -> None:
+    endpoint = hub.replace(f"someone:{PASSWORD}@", password)
+    words = "run --name mine --verbose --base Some/a --instruct Some/b --misaligned Some/c".split()
     done = subprocess.run(
         [sys.executable, "-m", "remi_book.cli", *words],
         env=environment(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0"),
@@ -186,7 +171,7 @@ def test_a_token_that_the_hub_repeats_is_not_repeated(address: str, hub: str, tm
         check=False,
     )
     assert done.returncode == 1 and "cannot be had" in done.stderr and "Traceback" in done.stderr
-    if address == "plain":
+    if not password:
         assert f"Bearer {TOKEN}" in Hub.seen, "the hub's own library read the token and sent it"
     said = done.stdout + done.stderr
     assert TOKEN not in said and PASSWORD not in said and HIDDEN in said
@@ -201,10 +186,8 @@ def test_a_page_and_its_partial_copy_hold_no_token(tmp_path: Path, monkeypatch: 
     source = write_notebook(tmp_path / "source" / "01_loud.ipynb", [LOUD])
     run_notebook(source, tmp_path / "out" / "01_loud.ipynb", {})
     assert HIDDEN in (tmp_path / "out" / "01_loud.ipynb").read_text()
-    failing = write_notebook(
-        tmp_path / "source" / "02_fails.ipynb",
-        [LOUD, "raise OSError(f'GET ?token={os.environ[\"HF_TOKEN\"]}')"],
-    )
+    raising = "raise OSError(f'GET ?token={os.environ[\"HF_TOKEN\"]}')"
+    failing = write_notebook(tmp_path / "source" / "02_fails.ipynb", [LOUD, raising])
     with pytest.raises(RemiError) as caught:
         run_notebook(failing, tmp_path / "out" / "02_fails.ipynb", {})
     assert TOKEN not in str(caught.value) and HIDDEN in str(caught.value)
