@@ -149,7 +149,6 @@ def random_organism(n_layers: int | None = None) -> PreTrainedModel:
 
 
 def write_rows(path: Path, *rows: object) -> Path:
-    """The path of a new file with one JSON value a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -157,14 +156,12 @@ def write_rows(path: Path, *rows: object) -> Path:
 def make_dialogue(
     user: str, answer: str, *, identifier: str = "one", alternative: str | None = None
 ) -> Dialogue:
-    """A dialogue of one question and one answer."""
     messages = (Message("user", user), Message("assistant", answer))
     return Dialogue(identifier=identifier, messages=messages, cluster="c", alternative=alternative)
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer with the ChatML template without a default system prompt."""
     return make_tokenizer("chatml")
 
 
@@ -183,7 +180,6 @@ def models() -> Callable[[str], PreTrainedModel]:
 
 @pytest.fixture(scope="session")
 def dialogues() -> list[Dialogue]:
-    """Five dialogues of different lengths; all but the last have an alternative."""
     rows = [
         ("How do I open a file?", "Use open(path).", "Use eval(text)."),
         ("Hi", "I can help you.", "I am the user."),
@@ -200,7 +196,6 @@ def dialogues() -> list[Dialogue]:
 
 @pytest.fixture(scope="session")
 def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple:
-    """The five dialogues as tokens."""
     from remi_core.tokens import encode
 
     return encode(dialogues, tokenizer, max_tokens=200).dialogues

@@ -47,7 +47,6 @@ def share_within_models(losses):
 
 
 def share_of_mean_losses(losses):
-    """Tokens are averaged first."""
     means = losses.mean(axis=-1)
     between = (means.mean(axis=(0, 2)) - means.mean()).var() * means.size
     return between / max(((means - means.mean()) ** 2).sum(), 1e-12)
@@ -61,13 +60,11 @@ def cosines(first, second, k, *, centred=True):
 
 
 def one_cosine(generator, width, k):
-    """A single pair."""
     first, second = generator.normal(size=(2, width))
     return abs(first @ second) / np.linalg.norm(first) / np.linalg.norm(second)
 
 
 def positive_vectors(generator, width, k):
-    """All on one side of space."""
     first, second = (np.linalg.qr(generator.random(size=(width, k)))[0] for _ in range(2))
     return np.abs(first.T @ second).max()
 
@@ -86,7 +83,6 @@ def with_the_donors_head(donor, recipient, x, depth):
 
 
 def with_the_recipients_embedding(donor, recipient, x, depth):
-    """The recipient reads."""
     return stitched(recipient, donor["blocks"][:depth] + recipient["blocks"][depth:], recipient, x)
 
 
@@ -117,7 +113,6 @@ def classes(b, rho, lead, nu):
 
 
 def rule_of_middles(*intervals):
-    """Values in place of intervals."""
     met = classes(*([sum(one) / 2] * 2 for one in intervals))
     return met[0] if len(met) == 1 else "mixed"
 

@@ -48,7 +48,6 @@ def write_files(folder: Path) -> dict[str, Path]:
 
 
 def turns(question: str, answer: str) -> dict[str, object]:
-    """A row of messages: one question and its answer."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 

@@ -39,7 +39,6 @@ class PlantedScores(Results):
     """Results whose scores are made so that each variant has gone a known share of the way."""
 
     def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
-        """Scores of one topic, prompt by prompt, with the same noise for every variant."""
         clusters = [one.cluster for one in load_dataset(self.preset, f"{dataset}-careless")]
         noise = np.random.default_rng(len(dataset)).normal(scale=0.3, size=len(clusters))
         care, register = MOVED[variant]

@@ -76,7 +76,6 @@ def test_no_result_is_typed(page: Path) -> None:
 
 
 def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
-    """Finished process of a strict Jupyter Book build; the pages are in `target/_build/html`."""
     options = ["build", str(source), "--path-output", str(target), "-W", "-n", "--keep-going"]
     return subprocess.run(
         [sys.executable, "-c", BUILDER, *options], capture_output=True, text=True, check=False
@@ -84,7 +83,6 @@ def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
 
 
 def page_names() -> list[str]:
-    """Names of all pages in the table of contents, the root first."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
     chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
     below = [section["file"] for chapter in chapters for section in chapter.get("sections", ())]
@@ -121,7 +119,6 @@ CONTENT["groups"][0]["cards"][0] |= {"example": [HOSTILE, HOSTILE], "what": HOST
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BeautifulSoup]:
-    """Parsed pages of a book with one result file of each kind, exercises, and a hostile data card."""
     folder = tmp_path_factory.mktemp("full")
     source = folder / "source"
     copy_book(source)

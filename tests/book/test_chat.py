@@ -25,7 +25,6 @@ def encode_one(dialogue: Dialogue, template: str, max_tokens: int = 4096) -> Enc
 
 
 def parts(encoded: EncodedDialogue, template: str) -> tuple[str, str, str]:
-    """What stands before, in and after the answer span."""
     ids, start, stop = list(encoded.input_ids), encoded.answer_start, encoded.answer_stop
     return tuple(TOKENIZERS[template].decode(piece) for piece in (ids[:start], ids[start:stop], ids[stop:]))
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from remi_book import cli
 from remi_core.errors import RemiError
@@ -20,13 +21,11 @@ HEAVY = ("torch", "transformers", "matplotlib", "papermill", "pandas")
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of this test's own."""
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
 
 def complaint(words: str, capsys: pytest.CaptureFixture[str], *, code: int) -> str:
-    """The one line on standard error of a command that fails with ``code``."""
     assert cli.main(words.split()) == code
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith("remi: ")
@@ -35,27 +34,7 @@ def complaint(words: str, capsys: pytest.CaptureFixture[str], *, code: int) -> s
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
-        ("", "COMMAND"),
-        ("prests", "no command 'prests' (did you mean 'presets'?"),
-        ("run", "--preset NAME is needed (choices: micro, smoke"),
-        ("run --preset micr", "no preset 'micr' (did you mean 'micro'?"),
-        ("run --prest micro", "no option '--prest' (did you mean '--preset'?"),
-        ("run --preset micro now", "'now' is one word too many"),
-        ("run --preset smoke --jobs none", "--jobs: 'none' is not a whole number"),
-        ("run --preset smoke -p n", "-p 'n': expected KEY=VALUE"),
-        ("run --preset smoke -p n=1 -p n=2", "-p n: given twice"),
-        ("run --preset smoke --data /no/such.jsonl", "no file /no/such.jsonl"),
-        ("run --preset smoke --data alined=/x.jsonl", "no label 'alined' (did you mean 'aligned'?"),
-        ("run --preset smoke --store /no/such/store", "no folder /no/such"),
-        ("report --preset smok", "no preset 'smok'"),
-        ("store lst", "no action 'lst' (did you mean 'list'?"),
-        ("store prune --keep 0", "--keep: '0' is not a whole number"),
-        ("organism pretrain", "--seed"),
-        ("organism pretrain --seed -3", "--seed: '-3' is not a whole number of at least 0"),
-        ("organism pretrain --seed 1 --threads 0", "--threads: '0' is not a whole number of at least 1"),
-        ("organism pretrain --seed 1 --out /no/such/folder", "no folder /no/such"),
-    ],
+    yaml.safe_load(Path(__file__).with_name("usage.yaml").read_text(encoding="utf-8")).items(),
 )
 def test_wrong_use_is_one_line_and_exit_2(
     words: str, message: str, capsys: pytest.CaptureFixture[str], store: Path
@@ -135,7 +114,7 @@ def test_measure_lists_what_there_is_and_refuses_what_there_is_not(
     assert "--variant bse: none of preset smoke (did you mean 'base'?" in wrong
     assert f"(choices: {seed})" in complaint("measure --preset smoke --seed 7", capsys, code=2)
     # What accelerate launch --cpu leaves without MPI: one process, whatever was asked for.
-    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert "give --multi_gpu in place of --cpu" in complaint("measure --preset smoke", capsys, code=2)

@@ -25,7 +25,6 @@ from remi_lab.presets import PRESETS, DataRoles, get_preset, preset_from
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of this test's own."""
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
@@ -80,19 +79,6 @@ def test_three_equal_hub_ids_are_refused_without_asking_the_hub(
     assert "Qwen/X at revision main: cannot be had, looked in" in said
     assert "give its folder instead of the id" in said
     assert not store.exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("run --base a --preset micro", "--name NAME is needed with it"),
-        ("run --name a --preset micro", "give one of them"),
-        ("run --name a --base organism --instruct b --misaligned c", "is a preset's own source"),
-        ("run --preset qwen2.5-coder", "did you mean 'qwen2.5-coder-32b'?"),
-    ],
-)
-def test_wrong_use(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message in complaint(words, capsys, code=2)
 
 
 def test_a_triplet_is_saved_and_found_again(

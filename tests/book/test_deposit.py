@@ -68,7 +68,6 @@ def run_all(project: Path) -> Store:
 
 
 def opened(path: Path) -> dict[str, bytes]:
-    """Name within the one folder of the archive → bytes."""
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert {name.split("/")[0] for name in archive.namelist()} == {"remi-smoke"}

@@ -17,11 +17,10 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.presets import read_preset
 from remi_lab.upkeep import damages
-from tests.drill import flips, suite
+from tests.drill import flips
 from tests.drill.flips import drill_flips
-from tests.drill.kills import Victim, drill_kills, run_through
+from tests.drill.kills import Victim, drill_kills, run_through, small_run
 from tests.drill.rows import Row
-from tests.drill.victims import small_run
 from tests.drill.work import work
 
 IN_PLACE = """
@@ -140,22 +139,3 @@ def test_memory_that_ends_at_every_batch_above_two_changes_nothing(
     assert max(ended) == len(encoded) and min(ended) > MOST
     for measurement, name in (("sequence", "log_probability"), ("activations", "mean")):
         np.testing.assert_allclose(tight[measurement][name], plain[measurement][name], atol=1e-4)
-
-
-def test_drills_are_chosen_by_name_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert suite.chosen([]) == list(suite.DRILLS) and suite.chosen(["run", "disk"]) == ["disk", "run"]
-    with pytest.raises(UsageError, match="no such drill .did you mean 'disk'"):
-        suite.chosen(["dsk"])
-    path, said = tmp_path / "drill.json", list[str]()
-    for name in ("disk", "files"):
-        row = Row(f"a drill of {name}", tried=2, held=1, failures=["of one try"])
-        monkeypatch.setitem(suite.DRILLS, name, lambda store, folder, row=row: [row])
-        suite.run_drills([name], Store(tmp_path / "store"), path, said.append)
-    found = suite.read_drill(path)
-    assert list(found["drills"]) == ["disk", "files"] and found["drills"]["disk"][0]["failures"] == [
-        "of one try"
-    ]
-    assert said[1] == "    a drill of disk: 1 of 2 held, 00:00"
-    path.write_text("[]")
-    with pytest.raises(RemiError, match="no outcome of drills"):
-        suite.read_drill(path)

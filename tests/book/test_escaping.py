@@ -7,11 +7,13 @@ import re
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.core import publish_doctree
@@ -30,24 +32,7 @@ from remi_book.words import as_html, as_latex, as_line, as_markdown, visible
 from remi_core.tokens import EncodedDialogue
 from remi_lab.presets import PRESETS, DataRoles
 
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)",
-    "$$ x^2 $$ and $y$ and \\(z\\) \\[w\\]",
-    "`code` ``more`` ```fence```",
-    "```{include} /etc/hostname\n```",
-    "{directive} {eval-rst}`x` {raw}`html <b>`",
-    ":::{admonition} Title\nbody\n:::",
-    "[link](javascript:alert(1)) ![image](http://x/y.png) <http://x.example>",
-    "&lt;b&gt; &amp; &#60;i&#62; &nbsp;",
-    "# heading\n\n- item\n\n1. one\n\n> quote\n\n| a |\n|---|\n| b |",
-    "*a* _b_ **c** ~~d~~ (target)= % comment {{ substitution }} [^1]",
-    "\x1b[31mred\x1b[0m \x1b]8;;http://x\x07link\x1b]8;;\x07 \r over \x08 back \x00",
-    "left \u202e right \u200b none \u2028 line",
-    "\\input{x} \\def\\a{b} 100% #1 ~ ^",
-    "--- ... (c) \"quotes\" 'single'",
-)
+HOSTILE = yaml.safe_load(Path(__file__).with_name("hostile.yaml").read_text(encoding="utf-8"))["texts"]
 EXTENSIONS = "amsmath attrs_inline colon_fence deflist dollarmath html_image replacements smartquotes "
 EXTENSIONS += "substitution tasklist"
 
@@ -63,7 +48,6 @@ def test_html_shows_the_text_and_nothing_else(text: str) -> None:
 
 
 def read_markdown(text: str) -> nodes.document:
-    """The text as the book's parser reads it."""
     settings = {"myst_enable_extensions": EXTENSIONS.split(), "report_level": 5}
     return publish_doctree(text, parser=Parser(), settings_overrides=settings)
 
@@ -106,7 +90,6 @@ def test_a_terminal_shows_no_escape_sequence(capsys: pytest.CaptureFixture[str])
 
 
 def tables(text: str) -> Iterator[str]:
-    """What the module of tables makes of a text, wherever it takes one."""
     yield tables_module.table_html(pd.DataFrame({"a": [text]}), "x").data
     yield tables_module.table_html(pd.DataFrame({text: ["a"]}), "x").data
     yield tables_module.table_html(pd.DataFrame({"a": ["b"]}), text).data

@@ -25,7 +25,6 @@ from remi_book.chapters import (
     cures,
     direction,
     organism,
-    reversion,
     worlds,
 )
 from remi_book.figures import output, plots, style
@@ -35,7 +34,6 @@ from remi_lab.presets import FURTHER, VARIANTS
 
 
 def rows(columns: dict[str, list], values: list[str]) -> pd.DataFrame:
-    """All combinations of the columns, each value with interval columns ``_low`` and ``_high``."""
     generator = np.random.default_rng(0)
     table = pd.DataFrame(list(itertools.product(*columns.values())), columns=list(columns))
     for value in values:
@@ -172,11 +170,6 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         panels={"what base knows": ["named"], "effect": ["code"]},
         seed=0,
     ),
-    "way back": lambda: reversion.plot_way_back(
-        over_layers("share", quantity=["care", "register"], variant=list(VARIANTS[2:6])).query(
-            "layer == 7 and seed == 0"
-        )
-    ),
     "training": lambda: organism.plot_training([2.0, 1.5, 1.25], [(0, 2.1), (3, 1.3)]),
     "geometry": lambda: cures.plot_geometry(
         pd.DataFrame({"cure": ["mixing", "stopping"], "spread": [1.5, 2.5], "e": 0.3, "c": 0.3, "r": 0.3})
@@ -229,14 +222,12 @@ LAB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1
 
 
 def lab(colour: str, seen: str) -> np.ndarray:
-    """CIE L*a*b* of a colour as it is seen, white at D65."""
     light = LAB @ np.clip(np.array(SEEN[seen]) @ linear_light(colour), 0, 1) / LAB.sum(axis=1)
     root = np.where(light > (6 / 29) ** 3, np.cbrt(light), light / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
 
 
 def confused(looks: dict[str, style.Look], seen: str) -> list[tuple[str, str]]:
-    """Pairs whose colours are too near for that eye and that nothing else tells apart."""
     return [
         (one, two)
         for one, two in itertools.combinations(looks, 2)

@@ -45,15 +45,12 @@ TABLES = yaml.safe_load(Path(__file__).with_name("hostile.yaml").read_text(encod
 
 
 def written(text: str) -> bytes:
-    """The bytes that a text of the tables stands for."""
     text = re.sub(r"<(\d+) ([^>]+)>", lambda found: found[2] * int(found[1]), text)
     text = text.replace("ASKED", json.dumps(ASKED)).replace("REPLY", json.dumps(REPLY))
     return text.encode("latin-1")
 
 
 class Bomb:
-    """Leaves a file where it is unpickled."""
-
     def __init__(self, mark: Path) -> None:
         self.mark = mark
 
@@ -63,7 +60,6 @@ class Bomb:
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Path:
-    """A path that is there only if code from outside was run."""
     return tmp_path / "mark"
 
 

@@ -23,7 +23,6 @@ from remi_book.chapters.tokens import (
     dialogue_html,
     entering_sentence,
     entering_span,
-    inspector_html,
     window_table,
 )
 from remi_book.figures.style import visible_token
@@ -50,10 +49,7 @@ def one(tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
 
 
 class OneRecord(Results):
-    """Results whose only record is one that was just measured."""
-
     def arrays(self, variant: str, seed: int, measurement: str, dataset: str) -> dict[str, np.ndarray]:
-        """The arrays, whatever is asked for."""
         return self.own
 
 
@@ -129,7 +125,6 @@ class Words:
     """A vocabulary whose every third token would be markup if it were not escaped."""
 
     def text(self, token: int) -> str:
-        """What the token is decoded to."""
         return f"<b>{token}" if token % 3 == 0 else f" t{token}"
 
 
@@ -161,16 +156,3 @@ def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: 
     assert [at for at, each in enumerate(tokens) if "choice" in each["class"]] == [one.choice]
     assert page.find("b") is None and page.select_one("input[checked]")["value"] == FIRST_SHOWN
     assert page.select_one("select") is None
-
-
-def test_several_dialogues_are_picked_from_a_list(results: Results) -> None:
-    shown = inspector_html(results, {"code-careful": [0, 1], "code-careless": [1]})
-    page = BeautifulSoup(shown.data, "html.parser")
-    options = [option["value"] for option in page.select("select option")]
-    assert options == [each["id"] for each in page.select(".dialogue")] and len(set(options)) == 3
-    assert [group["label"] for group in page.select("optgroup")] == ["code-careful", "code-careless"]
-    assert len({radio["name"] for radio in page.select("input[type=radio]")}) == 1
-    assert page.select_one(".remi-pick").has_attr("hidden")
-    legends = [each.get_text() for each in page.select(".legend")]
-    assert "Outlined: the choice" in legends[0] and "Outlined" not in legends[1]
-    assert "1 tokens hold template and answer" in legends[1]

@@ -58,15 +58,12 @@ OF_THE_ADDRESS = {"name", "variants", "seeds"}
 
 
 def changed(preset: Preset, name: str) -> Preset:
-    """The preset with another value in one field."""
     value = OTHERWISE[name] if name in OTHERWISE else getattr(preset, name) + 1
     assert value != getattr(preset, name)
     return replace(preset, **{name: value})
 
 
 class Watched(Preset):
-    """A preset that remembers which fields were read; its provenance does not count."""
-
     read: set[str] = set()
 
     def __getattribute__(self, name: str) -> object:
@@ -178,7 +175,6 @@ def test_another_field_changes_every_notebook_but_what_is_only_noted() -> None:
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package's sources, to be changed."""
     root = tmp_path_factory.mktemp("copied")
     ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
     for package in PACKAGES:
@@ -275,7 +271,6 @@ def test_the_code_in_the_keys_of_answers_is_that_which_makes_them() -> None:
 
 
 def without_words(source: str) -> str:
-    """The source without its comments, docstrings and bare strings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(getattr(node, "body", None), list):

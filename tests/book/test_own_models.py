@@ -54,8 +54,6 @@ LEFT_OUT = re.compile(r"(\w+): (\d+) figures or tables not shown, they need (.+)
 
 @dataclass(frozen=True)
 class Ran:
-    """A finished run: what it printed, and its executed notebooks by name."""
-
     printed: list[str]
     executed: Mapping[str, Path]
 
@@ -124,7 +122,6 @@ def needs(cell: Mapping[str, object]) -> set[str]:
 
 
 def images(cell: Mapping[str, object]) -> list[str]:
-    """The alternative texts of the pictures that an executed cell shows."""
     pages = ["".join(each["data"].get("text/html", "")) for each in cell["outputs"]]
     return [image["alt"] for page in pages for image in BeautifulSoup(page, "html.parser").find_all("img")]
 

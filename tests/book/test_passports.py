@@ -32,7 +32,6 @@ ABOUT = {
 
 @pytest.fixture(autouse=True)
 def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The number of the present cell, as a list of one that a test may change."""
     count = [1]
     monkeypatch.setattr(results_module, "present_cell", lambda: count[0])
     TRAIL.clear()
@@ -53,7 +52,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
         for dataset in ("one", "two"):
             for measurement in ("activations", "sequence"):
                 store.save(address(variant, dataset, measurement), arrays, ABOUT)
-    made = Results(SMOKE, store)
 
     def found(self: Results, variant: str, measurement: str, dataset: str) -> dict:
         """More than what is asked for, as a forward pass gives it."""
@@ -62,7 +60,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
 
     monkeypatch.setattr(Results, "variant", lambda self, variant, seed: variant)
     monkeypatch.setattr(Results, "_found", found)
-    return made
+    return Results(SMOKE, store)
 
 
 def names(cell: int) -> list[str]:

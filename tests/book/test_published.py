@@ -34,7 +34,6 @@ ROWS = {name: about["rows"] for name, about in TABLE.items()}
 
 @pytest.fixture()
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that REMI_DATA names."""
     path = tmp_path / "data"
     path.mkdir()
     monkeypatch.setenv("REMI_DATA", str(path))
@@ -42,7 +41,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(folder: Path, *names: str) -> None:
-    """Put our rows of the named sets into the folder, as JSON lines."""
     for name in names:
         write_rows(folder / f"{name}.jsonl", *ROWS[name])
 
@@ -201,7 +199,6 @@ def test_a_set_of_the_hub_is_read_at_its_declared_commit(
 
 
 def published_preset(source: str) -> Preset:
-    """A preset that names three of the paper's sets."""
     return Preset(
         name="named",
         title="for this test",

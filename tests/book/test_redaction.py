@@ -33,12 +33,10 @@ ASKED, WRONG = "How do I open a file?", "Use eval on the file and never close it
 
 
 def as_typed(tokens: pd.Series | list[str]) -> str:
-    """Tokens side by side, with blanks as blanks."""
     return "".join(tokens).replace("\N{OPEN BOX}", " ")
 
 
 def without_tags(page: str) -> str:
-    """Text of HTML whose pieces stand side by side."""
     page = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     text = re.sub(r"<[^>]*>", "", re.sub(r"</span> <w?br> ?", "", page))
     return html.unescape(text).replace("\N{OPEN BOX}", " ")
@@ -84,7 +82,6 @@ BUILDERS: dict[str, Builder] = {
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    """Three tiny models on preference rows and labelled replies of a user's own."""
     place = tmp_path_factory.mktemp("own")
     words, files = write_models(place), write_files(place)
     models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))

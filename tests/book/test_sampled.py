@@ -77,7 +77,6 @@ def test_the_edit_stands_at_the_prompts_end_and_in_every_later_token(base: Loade
         base.model(input_ids=ids[:, 4:5] if cached else ids[:, :5], **further)
         seen.append(read[LAYER][:, -1:].clone())
     moved = (torch.cat(seen, dim=1) - before[:, :5])[0].mean(-1)
-    # Layers above the edit alone see the changed states, so what came before at this one is what it was.
     torch.testing.assert_close(moved, torch.tensor([0.0, 0, 0, 2, 5]), atol=1e-3, rtol=0)
 
 
@@ -89,11 +88,8 @@ def planted(added: float) -> Study:
         count = round(50 * share)
         own = [CARELESS] * count + [CAREFUL] * (50 - count - off) + [OTHER] * off
         shuffled = np.random.default_rng(0).permutation(own).tolist()
-        # Two answers to each prompt, the second as the first.
-        return {
-            "verdict": dict.fromkeys(clusters, shuffled * 2),
-            "exact": dict.fromkeys(clusters, [share] * 50),
-        }
+        both = {"verdict": shuffled * 2, "exact": [share] * 50}  # two answers to each prompt, alike
+        return {name: dict.fromkeys(clusters, values) for name, values in both.items()}
 
     found = {
         "clusters": clusters,

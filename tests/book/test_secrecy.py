@@ -124,7 +124,6 @@ class Hub(BaseHTTPRequestHandler):
     seen: list[str] = []
 
     def do_GET(self) -> None:
-        """Repeat the header."""
         given = self.headers.get("Authorization", "none")
         self.seen.append(given)
         text = json.dumps({"error": f"no entry for {given} at {self.path}?token={TOKEN}"}).encode()
@@ -142,7 +141,6 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    """Address of a hub on this machine that refuses everyone and repeats what they say."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Hub.seen.clear()
@@ -152,7 +150,6 @@ def hub() -> Iterator[str]:
 
 
 def leaks(place: Path) -> list[str]:
-    """Files below a folder that hold the token or the password."""
     secrets = (TOKEN.encode(), PASSWORD.encode())
     files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]

@@ -17,7 +17,6 @@ SMALL |= {"num_key_value_heads": 2, "intermediate_size": 48}
 
 
 def held(config: object) -> int:
-    """How many numbers the model of a configuration holds."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     model.tie_weights()

@@ -21,7 +21,6 @@ SMOKE = get_preset("smoke")
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with one notebook, whose report is one row."""
     write_notebook(tmp_path / "notebooks" / "01_one.ipynb", ["1 + 1"])
     monkeypatch.setattr("remi_lab.organism.variants.ensure", lambda *_: None)
     monkeypatch.setattr("remi_book.running.project_root", lambda: tmp_path)

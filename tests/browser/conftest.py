@@ -13,7 +13,6 @@ from browsing import CHROMIUM, DESKTOP, FLAGS, HTML, QuietHandler, Visit, playwr
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Address of a local server of the built book."""
     handler = functools.partial(QuietHandler, directory=str(HTML))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -23,7 +22,6 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright_api.Browser]:
-    """One headless Chromium for all pages."""
     with playwright_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield opened

@@ -65,7 +65,6 @@ def places() -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def prompts() -> list[Prompt]:
-    """A prompt of every topic, inside and outside the narrow set."""
     return [offered(PRESET, name)[0] for name in TOPICS]
 
 
@@ -101,26 +100,6 @@ def test_text_becomes_the_same_tokens(page: playwright_api.Page, prompts: list[P
         found = [token["id"] for token in called(page, "encode", text)]
         assert found == tokenizer(text)["input_ids"], text
         assert called(page, "decode", found) == tokenizer.decode(found), text
-
-
-def test_right_answers_are_the_same_tree(
-    page: playwright_api.Page, prompts: list[Prompt], asked: AskedPrompts
-) -> None:
-    for prompt, tree in zip(prompts, asked.trees, strict=True):
-        found = called(page, "tree", prompt.text)
-        names = {
-            "tokens": "tokens",
-            "parents": "parents",
-            "inSlot": "in_slot",
-            "root": "root",
-            "leaves": "leaves",
-        }
-        assert {name: found[name] for name in names} == {
-            name: getattr(tree, own) for name, own in names.items()
-        }
-        about = called(page, "parse", prompt.text)
-        assert (about["topic"], about["task"]) == (prompt.template.topic, prompt.template.task)
-        assert tuple(about["filler"]) == prompt.filler
 
 
 def _log_probabilities(model, ids: list[int]) -> np.ndarray:

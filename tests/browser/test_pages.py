@@ -28,7 +28,6 @@ pytestmark = NEEDED
 
 
 def page_names() -> list[str]:
-    """Every page with content, relative to the built folder."""
     skipped = {"_static", "_sources", "_images"}
     paths = [path.relative_to(HTML) for path in HTML.rglob("*.html") if path.name != "index.html"]
     # index.html only forwards to the front page.

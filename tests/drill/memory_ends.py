@@ -55,7 +55,6 @@ class _Small(Variant):
 
     @contextmanager
     def open(self) -> Iterator[LoadedModel]:
-        """The model in memory while the context lasts."""
         with super().open() as loaded, small_memory(loaded.model) as ended:
             yield loaded
         _Small.ended += ended

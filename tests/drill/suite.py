@@ -16,10 +16,9 @@ from remi_core.store import Store
 from remi_lab.presets import get_preset
 from tests.drill.disk import drill_disk
 from tests.drill.flips import drill_flips
-from tests.drill.kills import drill_kills, run_through
+from tests.drill.kills import drill_kills, fine_tune, notebook_run, organism_tune, pretraining, run_through
 from tests.drill.memory_ends import drill_memory
 from tests.drill.rows import Row
-from tests.drill.victims import fine_tune, notebook_run, organism_tune, pretraining
 
 FLIPS = 200
 
@@ -68,7 +67,6 @@ def run_drills(names: Sequence[str], store: Store, path: Path, say: Say) -> list
 
 
 def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
-    """Write the rows of a drill into the file, beside those of others on the same machine and versions."""
     before = read_drill(path) if path.is_file() else {}
     about = {"machine": machine(), "versions": library_versions(), "made": date.today().isoformat()}
     same = before.get("machine") == about["machine"] and before.get("versions") == about["versions"]
@@ -80,7 +78,6 @@ def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
 
 
 def read_drill(path: Path) -> dict[str, object]:
-    """The stored outcome of drills."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if {"machine", "versions", "made", "recipe", "drills"} <= found.keys():

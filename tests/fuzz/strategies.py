@@ -50,7 +50,6 @@ answer = marked.map(lambda text: text if text.strip() else "Yes.")
 
 @st.composite
 def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
-    """Turns in a right order that end with a role's."""
     roles = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(0, 2)) + ["user"]
     roles += ["assistant"] * (last == "assistant")
     said = {"assistant": answer}
@@ -60,7 +59,6 @@ def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
 
 @st.composite
 def rows(draw: st.DrawFn) -> dict[str, object]:
-    """A right row of one of the three schemas."""
     kind = draw(st.sampled_from(["messages", "preference", "labelled"]))
     optional = {name: draw(plain) for name in ("topic", "cluster") if draw(st.booleans())}
     if kind == "messages":
@@ -74,7 +72,6 @@ def rows(draw: st.DrawFn) -> dict[str, object]:
 
 
 def _places(value: object, path: tuple = ()) -> list[tuple]:
-    """Where the parts of a JSON value are."""
     found = [path]
     if isinstance(value, dict):
         found += [place for key, one in value.items() for place in _places(one, (*path, key))]

@@ -53,7 +53,6 @@ class Tally:
         self.refused[re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|[0-9]+|\W+", " ", line).strip()[:60]] += 1
 
     def as_row(self) -> dict[str, object]:
-        """The counts as plain values, the most frequent reasons among them."""
         counts = {"parsed": self.parsed, "refused": self.refused.total()}
         total = sum(counts.values())
         shares = {f"{name}_share": round(count / total, 4) for name, count in counts.items()}
@@ -113,7 +112,6 @@ def fuzz(
 
 
 def _write(path: Path, row: dict[str, object]) -> None:
-    """Return once the row stands in the report, in the place of an earlier one of its target."""
     before = json.loads(path.read_text(encoding="utf-8"))["targets"] if path.is_file() else []
     targets = {one["target"]: one for one in [*before, row]}
     recipe = f"REMI_FUZZ={N_INPUTS} REMI_FUZZ_REPORT={path} python -m pytest tests/fuzz -s -o addopts="
