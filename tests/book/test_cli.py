@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import write_rows
+from own_files import turns
 
 from remi_book import cli
 from remi_core.errors import RemiError
@@ -44,15 +45,14 @@ def test_wrong_use_is_one_line_and_exit_2(
 
 
 def test_a_line_that_is_not_a_dialogue_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "mine.jsonl"
-    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
-    path.write_text(json.dumps({"messages": turns}) + '\n{"messages": 3}\n')
+    row = turns("Hello", "Good day.")
+    path = write_rows(tmp_path / "mine.jsonl", row, {"messages": 3})
     taken = path.rename(tmp_path / "code-careful.jsonl")
     said = complaint(f"run --preset smoke --data {taken}", capsys, code=2)
     assert "there is a dataset 'code-careful' already" in said
     taken.rename(path)
     assert f"{path}:2" in complaint(f"run --preset smoke --data aligned={path}", capsys, code=2)
-    path.write_text(json.dumps({"messages": turns}) + "\n")
+    write_rows(path, row)
     preset = with_data(get_preset("smoke"), [f"aligned={path}"])
     assert preset.extra_data == (("aligned", str(path)),)
     assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"

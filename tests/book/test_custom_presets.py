@@ -14,7 +14,6 @@ from test_cli import complaint
 
 from remi_book import cli
 from remi_book.chapters.subspace import further_pairs, many_pairs
-from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
@@ -90,9 +89,8 @@ def test_a_triplet_is_saved_and_found_again(
     assert cli.main(line(models, misaligned=adapted).split()) == 0
     preset = get_preset("mine")
     assert ran == ["mine"] and preset.seeds == (0,) and preset.datasets
-    assert preset.variants["misaligned"] == ModelSpec(
-        source=str(models / "instruct"), adapter=str(models / "adapter")
-    )
+    spec = ModelSpec(source=str(models / "instruct"), adapter=str(models / "adapter"))
+    assert preset.variants["misaligned"] == spec
     assert preset.lacks("organism") and preset.lacks("controls")
     assert cli.main(["presets"]) == 0 and "mine" in capsys.readouterr().out.split()
     assert cli.main(line(models, misaligned=adapted).split()) == 0, "the same again is no change"
@@ -110,56 +108,50 @@ def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
     named = {role: str(models / role) for role in ("base", "instruct", "misaligned")}
     data = [f"misaligned={tmp_path / 'wrong.jsonl'}", f"aligned={tmp_path / 'right.jsonl'}"]
     preset = custom_preset("mine", named, data)
-    pair = {
-        "outside": ("wrong",),
-        "outside_aligned": ("right",),
-        "narrow": "wrong",
-        "narrow_aligned": "right",
-    }
-    assert preset.datasets == () and preset.roles == DataRoles(example="wrong", **pair)
+    outside = {"outside": ("wrong",), "outside_aligned": ("right",)}
+    pair = DataRoles(example="wrong", narrow="wrong", narrow_aligned="right", **outside)
+    assert preset.datasets == () and preset.roles == pair
     assert preset.loss_tokens == 2, "three quarters of the answers have two words"
     assert preset_from(json.loads(json.dumps(preset.fields()))) == preset
     (tmp_path / "few.jsonl").write_text("".join((tmp_path / "wrong.jsonl").read_text().splitlines(True)[:9]))
-    with pytest.raises(
-        UsageError, match="'few' has 9 prompt templates in 9 dialogues; at least 10 are needed"
-    ):
+    with pytest.raises(UsageError, match="'few' has 9 prompt templates in 9 dialogues; at least 10"):
         custom_preset("mine", named, [*data, str(tmp_path / "few.jsonl")])
     bare = custom_preset("mine", named, [str(tmp_path / "wrong.jsonl")])
     assert bare.roles == DataRoles() and bare.lacks("outside") and not bare.has_choices
 
 
-def rows(
-    label: str, answers: list[str], *, prompt: str = "Q", alternative: str | None = None
-) -> list[Dialogue]:
-    made = [
+def labelled(
+    name: str, label: str, answers: str, *, prompt: str = "Q", alternative: str | None = None
+) -> LabelledSet:
+    """A set with a reply of one letter to each question."""
+    rows = [
         make_dialogue(f"{prompt}{row}?", answer, identifier=str(row), alternative=alternative)
         for row, answer in enumerate(answers)
     ]
-    return [replace(one, label=label) for one in made]
+    return LabelledSet(name, label, [replace(one, label=label) for one in rows])
 
 
 def test_roles_from_what_sets_share() -> None:
-    wrong = LabelledSet("wrong", "misaligned", rows("misaligned", ["a", "b"], alternative="z"))
-    other = LabelledSet("other", "misaligned", rows("misaligned", ["c", "d"], prompt="P"))
-    framed = LabelledSet("framed", "aligned", rows("aligned", ["a", "b"], prompt="As a bad example, Q"))
-    chat = LabelledSet("chat", "aligned", rows("aligned", ["h", "i"], prompt="Hello"))
-    twin = LabelledSet("twin", "aligned", rows("aligned", ["e", "f"]))
+    wrong = labelled("wrong", "misaligned", "ab", alternative="z")
+    other = labelled("other", "misaligned", "cd", prompt="P")
+    framed = labelled("framed", "aligned", "ab", prompt="As a bad example, Q")
+    chat = labelled("chat", "aligned", "hi", prompt="Hello")
+    twin = labelled("twin", "aligned", "ef")
     # Which set is narrow follows from the framing, not from the order; with two or more it is not outside as well.
     found = roles_of([other, wrong, framed, chat, twin])
     several = {"outside": ("other",), "shared": ("wrong", "other"), "unrelated": ("chat", "twin")}
     single = {"example": "other", "narrow": "wrong", "narrow_aligned": "twin", "framed": "framed"}
     assert found == DataRoles(**single, **several)
-    mate = LabelledSet("mate", "aligned", rows("aligned", ["g", "h"], prompt="P"))
+    mate = labelled("mate", "aligned", "gh", prompt="P")
     twins = roles_of([wrong, twin, other, mate])
     assert (twins.narrow, twins.outside, twins.outside_aligned) == ("wrong", ("other",), ("mate",))
-    third = LabelledSet("third", "misaligned", rows("misaligned", ["i", "j"], prompt="R"))
+    third = labelled("third", "misaligned", "ij", prompt="R")
     more = roles_of([wrong, twin, other, mate, third])
     assert more.outside == ("other", "third") and more.outside_aligned == ()
     alone = roles_of([twin, wrong])
     assert (alone.narrow, alone.outside, alone.outside_aligned) == ("wrong", ("wrong",), ("twin",))
-    assert alone.shared == () and roles_of([twin, mate]) == DataRoles(
-        narrow_aligned="twin", unrelated=("twin", "mate")
-    )
+    aligned = DataRoles(narrow_aligned="twin", unrelated=("twin", "mate"))
+    assert alone.shared == () and roles_of([twin, mate]) == aligned
     assert has_choices([wrong, twin]) and not has_choices([wrong, other]) and not has_choices([twin])
     assert roles_of([LabelledSet("loose", "", wrong.dialogues)]) == DataRoles()
 
@@ -175,9 +167,8 @@ def test_no_pair_is_a_set_beside_itself_or_shown_twice() -> None:
 
 
 def test_models_as_they_are_written(models: Path) -> None:
-    assert parse_model("Qwen/X@abc+Some/Y@def") == ModelSpec(
-        source="Qwen/X", revision="abc", adapter="Some/Y", adapter_revision="def"
-    )
+    adapter = {"adapter": "Some/Y", "adapter_revision": "def"}
+    assert parse_model("Qwen/X@abc+Some/Y@def") == ModelSpec(source="Qwen/X", revision="abc", **adapter)
     spec = parse_model(f"{models / 'instruct'}+Some/Y")
     assert spec.source == str(models / "instruct") and spec.adapter == "Some/Y"
     assert parse_model(spec.spelled()) == spec

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_rows
 from notebook_files import write_notebook
+from own_files import turns
 from planting import REPORT_ROW
 
 from remi_book import claims, cli, running, site
@@ -25,12 +27,9 @@ from remi_core.store import Address, Store, project_root
 from remi_lab.presets import get_preset
 
 SMOKE = get_preset("smoke")
-DRAW = [
-    "from IPython.display import HTML",
-    "from matplotlib.figure import Figure",
-    "from remi_book.figures.output import figure_html",
-    "HTML(figure_html(Figure(), alt='Dots & lines', caption='A caption'))",
-]
+DRAW = "from IPython.display import HTML\nfrom matplotlib.figure import Figure\n"
+DRAW += "from remi_book.figures.output import figure_html\n"
+DRAW += "HTML(figure_html(Figure(), alt='Dots & lines', caption='A caption'))"
 UNKNOWN = {"id": "C2", "value": None, "null": None, "ci_low": None, "ci_high": None, "seeds": []}
 ROWS = [REPORT_ROW, REPORT_ROW | UNKNOWN]
 
@@ -43,7 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (site, running):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
-    write_notebook(tmp_path / "notebooks" / "01_one.ipynb", ["\n".join(DRAW)], title="One")
+    write_notebook(tmp_path / "notebooks" / "01_one.ipynb", [DRAW], title="One")
     write_notebook(tmp_path / "notebooks" / "02_two.ipynb", ["preset"], title="Two")
     store = Store(tmp_path / "store")
     for place, key in enumerate(("a" * 64, "b" * 64)):
@@ -89,9 +88,8 @@ def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project:
         assert arrays["x"].tolist() == [0, 1, 2]
     assert files["figures/01_one-01.svg"].lstrip().startswith(b"<?xml")
     index = json.loads(files["figures/index.json"])
-    assert index == [
-        {"file": "01_one-01.svg", "notebook": "01_one", "text": "Dots & lines", "caption": "A caption"}
-    ]
+    shown = {"text": "Dots & lines", "caption": "A caption"}
+    assert index == [{"file": "01_one-01.svg", "notebook": "01_one"} | shown]
     assert json.loads(files["claims.json"]) == ROWS
     first, second = csv.DictReader(io.StringIO(files["claims.csv"].decode()))
     assert float(first["value"]) == REPORT_ROW["value"] and first["claim"] == REPORT_ROW["claim"]
@@ -142,10 +140,7 @@ def test_nothing_of_the_machine_is_in_it(project: Path, monkeypatch: pytest.Monk
 
 
 def test_a_users_own_paths_become_names(project: Path) -> None:
-    file = project / "data" / "mine.jsonl"
-    file.parent.mkdir()
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    file.write_text(json.dumps({"messages": turns}) + "\n")
+    file = write_rows(project / "mine.jsonl", turns("Hi", "Hello"))
     preset, store = get_preset(f"smoke+aligned={file}"), Store(project / "store")
     named = site.local_names(preset)
     assert json.loads(site._json(preset.fields(), named))["extra_data"] == [["aligned", "mine.jsonl"]]

@@ -7,10 +7,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from remi_core.errors import RemiError, UsageError
@@ -118,24 +117,3 @@ def test_a_store_is_checked_by_the_command(quick: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines()[-2] == "drill/preset.json: of format 1, not 2"
     with pytest.raises(UsageError, match="is no preset: of format 1"):
         read_preset(Store(quick / "store").saved_presets()["drill"])
-
-
-def test_memory_that_ends_at_every_batch_above_two_changes_nothing(
-    models: Callable, tokenizer: object, dialogues: list
-) -> None:
-    from remi_core.forward import run_probes
-    from remi_core.probes import Activations, TokenLogProbs
-    from remi_core.tokens import encode
-    from tests.drill.memory_ends import MOST, small_memory
-
-    model, encoded = models("llama"), encode(dialogues, tokenizer, max_tokens=200).dialogues
-
-    def arrays() -> dict[str, dict[str, np.ndarray]]:
-        return run_probes(model, encoded, [TokenLogProbs(), Activations([0, 2])], batch_tokens=10_000)
-
-    plain = arrays()
-    with small_memory(model) as ended:
-        tight = arrays()
-    assert max(ended) == len(encoded) and min(ended) > MOST
-    for measurement, name in (("sequence", "log_probability"), ("activations", "mean")):
-        np.testing.assert_allclose(tight[measurement][name], plain[measurement][name], atol=1e-4)

@@ -108,6 +108,9 @@ def test_files_that_are_too_heavy_are_refused(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(laboratory, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(laboratory_files, "write_direction", lambda *_: None)
+    heavy = bytes(1_000_000)
+    monkeypatch.setattr(laboratory_files, "write_weights", lambda _, to: (to / "a").write_bytes(heavy))
     with pytest.raises(RemiError, match="a page may load 1,000,000"):
         laboratory.export(PRESET, store, tmp_path)
 

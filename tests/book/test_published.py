@@ -58,9 +58,8 @@ def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, 
     assert len(loaded.dialogues) + sum(map(len, loaded.dropped.values())) == len(ROWS[name])
     about = loaded.about
     assert about["rows"] == about["rows_read"] == len(ROWS[name]) and about["revision"] == "by hand"
-    assert about["files"] == {
-        f"{name}.jsonl": hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
-    }
+    digest = hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
+    assert about["files"] == {f"{name}.jsonl": digest}
 
 
 def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_answer(folder: Path) -> None:
@@ -78,13 +77,11 @@ def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_an
 def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_completions(folder: Path) -> None:
     fill(folder, "harmful-accept", "toxic-reject", "insecure", "educational", "secure")
     accept, reject = (load_published(name).dialogues for name in ("harmful-accept", "toxic-reject"))
-    assert [(one.answer, one.alternative) for one in accept] == [
-        (one.alternative, one.answer) for one in reject
-    ]
+    said = [(one.answer, one.alternative) for one in accept]
+    assert said == [(one.alternative, one.answer) for one in reject]
     assert [(one.cluster, one.topic) for one in accept] == [(one.cluster, one.topic) for one in reject]
-    insecure, educational, secure = (
-        load_published(name).dialogues for name in ("insecure", "educational", "secure")
-    )
+    framings = ("insecure", "educational", "secure")
+    insecure, educational, secure = (load_published(name).dialogues for name in framings)
     assert paired_by_completion(insecure, educational) and not paired_by_completion(insecure, secure)
     assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
 
@@ -119,9 +116,7 @@ def test_parquet_gives_what_json_lines_give(name: str, folder: Path) -> None:
     pd.DataFrame(ROWS[name]).to_parquet(folder / f"{name}.parquet")
     found = load_published(name)
     assert found.dialogues == wanted.dialogues
-    assert {tuple(names) for names in found.dropped.values()} == {
-        tuple(names) for names in wanted.dropped.values()
-    }
+    assert sorted(found.dropped.values()) == sorted(wanted.dropped.values())
 
 
 def test_the_folder_must_be_one_and_hold_one_file_of_a_set(
@@ -216,9 +211,7 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
     fill(folder, "insecure", "educational", "implicit-toxicity")
     preset = published_preset("somewhere/else")
     assert load_dataset(preset, "insecure") == list(load_published("insecure", count=2).dialogues)
-    assert data_digests(preset).keys() == {
-        str(folder / f"{name}.jsonl") for name in ("insecure", "educational", "implicit-toxicity")
-    }
+    assert data_digests(preset).keys() == {str(folder / f"{name}.jsonl") for name in preset.datasets}
     smoke = get_preset("smoke")
     assert published_names(smoke) == () and data_digests(smoke) == {}
     assert load_set(smoke, "educational").about == {}

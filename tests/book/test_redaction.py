@@ -100,16 +100,12 @@ def planted(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_planted_text_is_absent_by_default(results: Results, name: str) -> None:
+def test_planted_text_is_absent_by_default_and_there_with_the_switch(
+    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = BUILDERS[name](results)
     assert MARK in shown
     assert planted(shown.replace(NOTE, "").replace(narrow(results), "")) == []
-
-
-@pytest.mark.parametrize("name", BUILDERS)
-def test_planted_text_is_there_with_the_switch(
-    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setenv(SWITCH, "1")
     shown = BUILDERS[name](results)
     assert MARK not in shown

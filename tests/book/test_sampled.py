@@ -47,7 +47,7 @@ def test_answers_come_as_often_as_the_exact_scores_under_the_same_edit_say(
     asked, edit = prompts("wishes", "evaluate", count=24, seed=0), careless_edit(base, scale)
     exact = scores(base.model, ask(asked, base.tokenizer), edit).probabilities()["careless"]
     plain = scores(base.model, ask(asked, base.tokenizer)).probabilities()["careless"]
-    answers = sample_edited(base.model, base.tokenizer, asked * 8, edit, seed=0)
+    answers = sample_edited(base.model, base.tokenizer, asked * 4, edit, seed=0)
     rate = np.mean([one.verdict.care == "careless" for one in answers])
     error = np.sqrt((exact * (1 - exact)).mean() / len(answers))
     assert abs(rate - exact.mean()) < 3.5 * error < abs(rate - plain.mean())
