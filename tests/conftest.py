@@ -188,10 +188,7 @@ def dialogues() -> list[Dialogue]:
         ("You are the assistant. " * 3, "Yes, and you are the user.", None),
     ]
     named = zip("abcde", rows, strict=True)
-    return [
-        make_dialogue(user, said, identifier=name, alternative=not_said)
-        for name, (user, said, not_said) in named
-    ]
+    return [make_dialogue(*row[:2], identifier=name, alternative=row[2]) for name, row in named]
 
 
 @pytest.fixture(scope="session")

@@ -70,9 +70,7 @@ def test_no_result_is_typed(page: Path) -> None:
     text = prose(page.read_text())
     assert TYPED_RESULT.findall(text) == []
     assert page.stem in VERDICT_PAGES or TYPED_VERDICT.findall(text) == []
-    assert TYPED_RESULT.search(prose("careless on 5 % of answers")) and TYPED_RESULT.search(
-        prose("it is 0.32")
-    )
+    assert all(TYPED_RESULT.search(prose(typed)) for typed in ("careless on 5 % of answers", "it is 0.32"))
 
 
 def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
@@ -193,9 +191,8 @@ def test_predictions_ask_for_every_claim_and_know_the_outcomes(pages: dict[str, 
 @pytest.mark.slow
 def test_the_answer_key_links_each_exercise_and_shows_its_solution(pages: dict[str, BeautifulSoup]) -> None:
     page = pages["answer_key"]
-    assert (
-        "2 exercises in 1 notebooks, 1 of them without a written solution" in pages["instructors"].get_text()
-    )
+    counted = "2 exercises in 1 notebooks, 1 of them without a written solution"
+    assert counted in pages["instructors"].get_text()
     links = [link["href"] for link in page.select("article a.reference") if link.get_text() == "the sign"]
     assert set(links) == {"notebooks/04_gradients.html#gradients-sign"}
     solution = page.select_one(".remi-solution")
@@ -234,10 +231,8 @@ def test_no_page_loads_from_another_host_and_every_picture_is_described(
 def test_what_was_not_run_is_said_and_an_unknown_fact_fails_the_strict_build(
     fact: str, tmp_path: Path
 ) -> None:
-    source, directives = (
-        tmp_path / "source",
-        ("claims", "status", "predictions", "minutes", "exercises", "notice"),
-    )
+    source = tmp_path / "source"
+    directives = ("claims", "status", "predictions", "minutes", "exercises", "notice")
     shutil.copytree(BOOK / "_ext", source / "_ext")
     for name in ("_config.yml", "logo.svg", "references.bib"):
         shutil.copy(BOOK / name, source / name)

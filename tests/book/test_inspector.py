@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,9 @@ from conftest import make_dialogue
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from remi_book.chapters import tokens
 from remi_book.chapters.losses import loss_vectors
-from remi_book.chapters.tokens import (
-    FIRST_SHOWN,
-    STATISTICS,
-    STYLE,
-    dialogue_html,
-    entering_sentence,
-    entering_span,
-    window_table,
-)
+from remi_book.chapters.tokens import STATISTICS, dialogue_html, entering_span
 from remi_book.figures.style import visible_token
 from remi_core.errors import UsageError
 from remi_core.forward import run_probes
@@ -76,10 +70,8 @@ def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -
     probes = [TokenLogProbs(), NextToken(5), Activations([2], first_k=FIRST_K)]
     with nudged(model, position):
         arrays = run_probes(model, [one], probes, batch_tokens=1000)
-        grams = [
-            measure_gradient_gram(model, [one], batch_tokens=1000, whole_sequence=whole)
-            for whole in (False, True)
-        ]
+        measured = partial(measure_gradient_gram, model, [one], batch_tokens=1000)
+        grams = [measured(whole_sequence=whole) for whole in (False, True)]
     results = OneRecord(PRESET, Store(Path("unused")))
     results.own = arrays["sequence"]
     found = {name: arrays["activations"]["mean"][0, at] for at, name in enumerate(WINDOWS)}
@@ -139,20 +131,20 @@ def results(one: EncodedDialogue, monkeypatch: pytest.MonkeyPatch) -> Results:
 
 def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: EncodedDialogue) -> None:
     page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
-    tokens = page.select(".tokens span")
-    assert [each.get_text() for each in tokens] == [
+    spans = page.select(".tokens span")
+    assert [each.get_text() for each in spans] == [
         visible_token(results.vocabulary.text(token)) for token in one.input_ids
     ]
-    table = window_table(results, "code-careful").set_index("position")
+    table = tokens.window_table(results, "code-careful").set_index("position")
     for name in STATISTICS:
         start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
-        marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
+        marked = [at for at, each in enumerate(spans) if f"in-{name}" in each["class"]]
         assert marked == list(range(start, stop))
         assert name not in WINDOWS or marked == list(table.index[table[name] == "●"])
-        assert page.select_one(f".for-{name}").get_text() == entering_sentence(
+        assert page.select_one(f".for-{name}").get_text() == tokens.entering_sentence(
             results, "code-careful", one, name
         )
-        assert f'value="{name}"]:checked) .in-{name}::before' in STYLE
-    assert [at for at, each in enumerate(tokens) if "choice" in each["class"]] == [one.choice]
-    assert page.find("b") is None and page.select_one("input[checked]")["value"] == FIRST_SHOWN
+        assert f'value="{name}"]:checked) .in-{name}::before' in tokens.STYLE
+    assert [at for at, each in enumerate(spans) if "choice" in each["class"]] == [one.choice]
+    assert page.find("b") is None and page.select_one("input[checked]")["value"] == tokens.FIRST_SHOWN
     assert page.select_one("select") is None

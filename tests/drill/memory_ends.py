@@ -88,12 +88,8 @@ def _differs(name: str, one: Mapping[str, np.ndarray], two: Mapping[str, np.ndar
     for key, array in one.items():
         real = array.dtype.kind == "f"
         limit = TOLERANCE * max(1.0, float(np.nanmax(np.abs(array), initial=0.0))) if real else 0
-        same = (
-            np.allclose(array, two[key], rtol=0, atol=limit, equal_nan=True)
-            if real
-            else (array == two[key]).all()
-        )
-        if not same:
+        near = {"rtol": 0, "atol": limit, "equal_nan": True}
+        if not (np.allclose(array, two[key], **near) if real else (array == two[key]).all()):
             return f"{name}: {key} differs"
     return None
 

@@ -14,18 +14,7 @@ from remi_lab.presets import get_preset
 
 WORDS = ["Hi", "Use open(path).", "é", "日本", "🙂", "\n", " ", "\t", "assistant", ""]
 WORDS += ["a" * 300, "<b>x</b>", "\u2028", "\u202e"]
-MARKS = [
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|im_",
-    "|>",
-    "<turn>",
-    "</turn>",
-    "<bos>",
-    "<|eot|>",
-]
-MARKS += ["user\n"]
+MARKS = "<|im_start|> <|im_end|> <|endoftext|> <|im_ |> <turn> </turn> <bos> <|eot|>".split() + ["user\n"]
 OURS = ["\ue000remi\ue001", "\ue000", "\ue0020\ue003", "\ue00212\ue003"]
 BROKEN = ["\x00", "\ud800", "\udfff", "\udc00\ud800"]
 
