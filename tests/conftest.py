@@ -6,6 +6,8 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 # No network but loopback: in this process, and by the environment in every Python that a test starts.
@@ -146,6 +148,11 @@ def random_organism(n_layers: int | None = None) -> PreTrainedModel:
         config.num_hidden_layers, config.layer_types = n_layers, config.layer_types[:n_layers]
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def python(*words: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+    """A finished Python process, with what it said."""
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=check, **options)
 
 
 def write_rows(path: Path, *rows: object) -> Path:

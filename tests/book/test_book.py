@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from conftest import python
 from planting import REPORT_ROW
 
 from remi_book.cards import data_cards
@@ -74,10 +75,8 @@ def test_no_result_is_typed(page: Path) -> None:
 
 
 def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
-    options = ["build", str(source), "--path-output", str(target), "-W", "-n", "--keep-going"]
-    return subprocess.run(
-        [sys.executable, "-c", BUILDER, *options], capture_output=True, text=True, check=False
-    )
+    options = ["--path-output", str(target), "-W", "-n", "--keep-going"]
+    return python("-c", BUILDER, "build", str(source), *options, check=False)
 
 
 def page_names() -> list[str]:

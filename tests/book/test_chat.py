@@ -141,9 +141,8 @@ def test_what_cannot_be_used_is_counted_by_reason() -> None:
 
 def test_a_template_that_rewrites_the_answer_is_noticed() -> None:
     tokenizer = make_tokenizer("chatml")
-    tokenizer.chat_template = TEMPLATES["chatml"].replace(
-        "turn.content", "turn.content | replace('can', 'could')"
-    )
+    rewriting = "turn.content | replace('can', 'could')"
+    tokenizer.chat_template = TEMPLATES["chatml"].replace("turn.content", rewriting)
     with pytest.raises(UsageError, match="rewrites the answer"):
         encode([make_dialogue("Hi", "I can help.")], tokenizer, max_tokens=99)
     encode([make_dialogue("Hi", "I help.")], tokenizer, max_tokens=99)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_rows
+from conftest import python, write_rows
 from own_files import turns
 
 from remi_book import cli
@@ -100,8 +98,7 @@ def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[s
 def test_quick_commands_load_nothing_heavy(words: str) -> None:
     code = f"import sys; from remi_book.cli import main; main({words.split()!r}); "
     code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert python("-c", code).stdout.splitlines()[-1] == "[]"
 
 
 def test_measure_lists_what_there_is_and_refuses_what_there_is_not(

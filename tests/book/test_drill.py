@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import python
 from notebook_files import write_notebook
 
 from remi_core.errors import RemiError, UsageError
@@ -56,8 +57,7 @@ def quick(tmp_path: Path) -> Iterator[Path]:
 
 
 def rows_of(*words: str) -> list[Row]:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
-    return [Row(**row) for row in json.loads(done.stdout)]
+    return [Row(**row) for row in json.loads(python(*words).stdout)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the drill reads /proc")

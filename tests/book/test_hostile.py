@@ -7,8 +7,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import save_model
+from conftest import python, save_model
 from safetensors.torch import save_file
 from test_adapters import save_adapter
 
@@ -317,8 +315,7 @@ def test_the_code_would_run_if_it_were_let(copy: Path, mark: Path, tmp_path: Pat
     change(copy / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
     given = f"({str(copy)!r}, trust_remote_code=True)"
     code = f"import transformers; transformers.AutoConfig.from_pretrained{given}"
-    environment = os.environ | {"HF_HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    python("-c", code, env=os.environ | {"HF_HOME": str(tmp_path)})
     assert mark.is_dir()
 
 

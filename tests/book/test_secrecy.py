@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import python
 from notebook_files import write_notebook
 
 from remi_book import kernel, running
@@ -54,9 +53,7 @@ def test_processes_that_a_test_starts_are_guarded_too(isolated: list[str], expec
     if isolated:
         # The failing twin: without the environment the guard is not there. Nothing is sent: it is only looked for.
         code = "import sys; sys.exit('timed out' if 'sitecustomize' not in sys.modules else 'guarded')"
-    done = subprocess.run(
-        [sys.executable, *isolated, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = python(*isolated, "-c", code, check=False)
     assert done.returncode and expected in done.stderr
 
 
@@ -109,11 +106,8 @@ def test_no_telemetry(tmp_path: Path) -> None:
         "from transformers.utils.hub import http_user_agent\n"
         "print(constants.HF_HUB_DISABLE_TELEMETRY, http_user_agent())"
     )
-    options = {"env": environment(tmp_path), "capture_output": True, "text": True, "check": True}
-    ours, plain = (
-        subprocess.run([sys.executable, "-c", one], **options).stdout
-        for one in (code, code.replace("import remi_core\n", ""))
-    )
+    codes = (code, code.replace("import remi_core\n", ""))
+    ours, plain = (python("-c", one, env=environment(tmp_path)).stdout for one in codes)
     assert ours.startswith("True") and "telemetry/off" in ours
     assert plain.startswith("False"), "the failing twin: it would be sent"
 
@@ -159,14 +153,8 @@ def leaks(place: Path) -> list[str]:
 def test_a_token_that_the_hub_repeats_is_not_repeated(password: str, hub: str, tmp_path: Path) -> None:
     endpoint = hub.replace(f"someone:{PASSWORD}@", password)
     words = "run --name mine --verbose --base Some/a --instruct Some/b --misaligned Some/c".split()
-    done = subprocess.run(
-        [sys.executable, "-m", "remi_book.cli", *words],
-        env=environment(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0"),
-        cwd=SOURCE_ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    own = environment(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0")
+    done = python("-m", "remi_book.cli", *words, check=False, env=own, cwd=SOURCE_ROOT)
     assert done.returncode == 1 and "cannot be had" in done.stderr and "Traceback" in done.stderr
     if not password:
         assert f"Bearer {TOKEN}" in Hub.seen, "the hub's own library read the token and sent it"

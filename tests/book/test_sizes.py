@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from conftest import python
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from remi_lab.demands import GIGABYTE, config_of, demands_of, download_bytes, fitting_gpus, shape_of
@@ -83,8 +81,7 @@ def test_doctor_needs_neither_network_nor_torch() -> None:
         "import sys; from remi_book.cli import main; code = main(['doctor', '--preset', 'qwen2.5-coder-32b']); "
         "print([name for name in ('torch', 'transformers', 'pandas') if name in sys.modules], code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    lines = python("-c", code).stdout.splitlines()
     assert lines[-1].startswith("[] ")
     assert any("weights 65.5 GB in bfloat16" in line for line in lines)
     assert any("Qwen-Coder-Insecure is not pinned" in line for line in lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
 import sys
 import tomllib
 from importlib.metadata import distribution, packages_distributions
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from conftest import python
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -75,10 +75,7 @@ def test_only_what_measures_brings_torch() -> None:
         f"    found[name] = [heavy for heavy in {HEAVY!r} if heavy in sys.modules]\n"
         "print(json.dumps(found))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", watched], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    brought = json.loads(done.stdout.splitlines()[-1])
+    brought = json.loads(python("-c", watched, cwd=ROOT).stdout.splitlines()[-1])
     assert brought.pop("pass") == list(HEAVY), "a heavy import is seen"
     assert {name: heavy for name, heavy in brought.items() if heavy} == {}
 
@@ -100,17 +97,13 @@ def test_what_is_imported_is_declared() -> None:
     programs = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in MODULES}
     for name, code in (programs | CODE).items():
         assert provided(code) <= (product if name.startswith(PACKAGES) else declared), name
-    found = provided(
-        "import numpy, yaml\nimport requests as r\nfrom evil.x import y\nimport remi_lab.a, json"
-    )
-    assert found == {"numpy", "pyyaml", "requests", "evil"}
+    code = "import numpy, yaml\nimport requests as r\nfrom evil.x import y\nimport remi_lab.a, json"
+    assert provided(code) == {"numpy", "pyyaml", "requests", "evil"}
 
 
 def test_the_lock_pins_what_the_project_names_and_nothing_else() -> None:
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line[0] != "#"]
-    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == [], (
-        "no local version either"
-    )
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "no local version either"
     pins = {canonicalize_name(line.partition("==")[0]) for line in lines}
     assert len(pins) == len(lines)
 
