@@ -13,9 +13,8 @@ from pathlib import Path
 # No network but loopback: in this process, and by the environment in every Python that a test starts.
 GUARD = Path(__file__).parent / "loopback" / "sitecustomize.py"
 runpy.run_path(str(GUARD))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(GUARD.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-)
+PLACES = [str(GUARD.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+os.environ["PYTHONPATH"] = os.pathsep.join(PLACES)
 
 # Stores flush all that they write: in main memory, where there is room, no test waits for a disk.
 MEMORY = Path("/dev/shm")
@@ -89,18 +88,14 @@ def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
     backend = Tokenizer(BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
-    )
+    given = {"special_tokens": SPECIALS, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, **given)
     backend.train_from_iterator(CORPUS, trainer)
-    beginning = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", SPECIALS.index("<bos>"))]
-    )
+    first = [("<bos>", SPECIALS.index("<bos>"))]
+    beginning = processors.TemplateProcessing(single="<bos> $A", special_tokens=first)
     backend.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), beginning])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<bos>", eos_token="<|endoftext|>"
-    )
+    ends = {"bos_token": "<bos>", "eos_token": "<|endoftext|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **ends)
     tokenizer.chat_template = TEMPLATES[template]
     return tokenizer
 

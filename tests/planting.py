@@ -56,9 +56,8 @@ class PlantedResults(Results):
 
     def record(self, variant: str, seed: int, measurement: str, dataset: str) -> Record:
         n = self.n_templates * self.per_template
-        clusters = np.repeat(
-            [f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template
-        )
+        topic = dataset.partition("-")[0]
+        clusters = np.repeat([f"{topic}/{i}" for i in range(self.n_templates)], self.per_template)
         label = {"cluster": clusters, "pair": np.arange(n).astype(str)}
         return Record(self.planted_arrays(variant, measurement, dataset, n) | label, {})
 

@@ -103,9 +103,8 @@ TRIPLET = {name: ModelSpec(source=f"models/{name}") for name in ("base", "instru
 
 def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_path: Path) -> None:
     roles = DataRoles(outside=("harmful-careless",))
-    mine = replace(
-        get_preset("smoke"), name="mine", variants=TRIPLET, roles=roles, remark="Tuned twice.", seeds=(0,)
-    )
+    changes = {"name": "mine", "variants": TRIPLET, "remark": "Tuned twice.", "seeds": (0,)}
+    mine = replace(get_preset("smoke"), roles=roles, **changes)
     lines = notices(mine, Store(tmp_path))
     assert "preset 'mine'" in lines[0] and lines[1] == "Tuned twice."
     assert NEEDS["framed"] in lines[2] and NEEDS["outside"] not in lines[2]

@@ -59,9 +59,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (pages / "_config.yml").write_text(json.dumps(CONFIG))
     folder = tmp_path / "notebooks"
     write_notebook(folder / "00_each.ipynb", ["variant"], parameters=VARIANT, title="Each")
-    write_notebook(
-        folder / "01_one.ipynb", ["from myst_nb import glue", "glue('x', 0.25, display=False)"], title="One"
-    )
+    glued = ["from myst_nb import glue", "glue('x', 0.25, display=False)"]
+    write_notebook(folder / "01_one.ipynb", glued, title="One")
     two = write_notebook(folder / "02_two.ipynb", ["n"], title="Two")
     notebook = nbformat.read(two, as_version=4)
     notebook.cells[0]["source"] = "(two)=\n# Two"
@@ -177,9 +176,8 @@ def test_only_missing_values_are_replaced() -> None:
 EXTENSION = Path(__file__).parents[2] / "book" / "_ext"
 sys.path.insert(0, str(EXTENSION))
 
-FEW = replace(
-    SMOKE, name="few", variants={name: SMOKE.variants[name] for name in TRIPLET}, remark="<b>few</b>"
-)
+TRIO = {name: SMOKE.variants[name] for name in TRIPLET}
+FEW = replace(SMOKE, name="few", variants=TRIO, remark="<b>few</b>")
 ADDRESS = "https://github.com/owner/name"
 
 
@@ -190,9 +188,7 @@ def place(project: Path) -> Path:
     config = CONFIG | {"sphinx": {"local_extensions": {"remi_pages": "_ext"}, "config": {"numfig": True}}}
     (project / "book" / "_config.yml").write_text(json.dumps(config))
     chapters = [{"file": f"notebooks/{name}"} for name in ("00_each", "01_one", "02_two")]
-    (project / "book" / "_toc.yml").write_text(
-        json.dumps({"format": "jb-book", "root": "intro", "chapters": chapters})
-    )
+    (project / "book" / "_toc.yml").write_text(json.dumps(TOC | {"chapters": chapters}))
     return project
 
 
@@ -242,8 +238,8 @@ def test_books_stand_side_by_side_lead_to_each_other_and_are_built_once(
 
 
 def test_launch_links_appear_with_a_public_address_and_lead_to_notebooks(place: Path) -> None:
-    out = place / "html"
-    publishing.build_book(SMOKE, Store(place / "store"), out, edition=publishing.Edition(repository=ADDRESS))
+    out, store, public = place / "html", Store(place / "store"), publishing.Edition(repository=ADDRESS)
+    publishing.build_book(SMOKE, store, out, edition=public)
     for name, notebook in (("01_one", "01_one"), ("00_each-base", "00_each")):
         run, source = parsed(out / "notebooks" / f"{name}.html").select(".remi-launch a")
         path = f"owner/name/HEAD?labpath=notebooks%2F{notebook}.ipynb"
@@ -251,10 +247,8 @@ def test_launch_links_appear_with_a_public_address_and_lead_to_notebooks(place: 
         assert (place / "notebooks" / f"{notebook}.ipynb").is_file()
         assert source["href"] == ADDRESS
     assert not parsed(out / "intro.html").select(".remi-launch")
-    assert not publishing.build_book(
-        SMOKE, Store(place / "store"), out, edition=publishing.Edition(repository=ADDRESS)
-    )
-    assert publishing.build_book(SMOKE, Store(place / "store"), out)
+    assert not publishing.build_book(SMOKE, store, out, edition=public)
+    assert publishing.build_book(SMOKE, store, out)
     for path in out.rglob("*.html"):
         assert not parsed(path).select(".remi-switch, .remi-launch") and "mybinder" not in path.read_text()
 

@@ -21,7 +21,6 @@ from remi_book.chapters import (
     behaviour,
     calibration,
     causes,
-    controls,
     cures,
     direction,
     organism,
@@ -75,9 +74,8 @@ def dots(table: pd.DataFrame | None = None) -> Figure:
 
 
 def bars(tokens: list[str]) -> Figure:
-    table = pd.DataFrame(
-        {"variant": "base", "token": tokens, "probability": np.linspace(0.3, 0.1, len(tokens))}
-    )
+    shares = np.linspace(0.3, 0.1, len(tokens))
+    table = pd.DataFrame({"variant": "base", "token": tokens, "probability": shares})
     ends = table.assign(low=table["probability"] - 0.05, high=table["probability"] + 0.05)
     both = pd.concat([ends, ends.assign(variant="instruct")])
     return plots.plot_bars(both, Layout(about="Bars", columns="variant"), marked=[" kill"])
@@ -121,12 +119,6 @@ def over_layers(value: str = "value", **columns: list) -> pd.DataFrame:
     return table.rename(columns={f"{value}_low": "low", f"{value}_high": "high"})
 
 
-def rates() -> Figure:
-    table = over_layers("rate", panel=["facts", "all"], row=["instruct", "misaligned"]).query("layer == 7")
-    table = table.assign(variant=table["row"], wilson_low=table["low"], wilson_high=table["high"])
-    return controls.plot_rates(table, seed=0, label="share of careless answers")
-
-
 def kept_and_prevented() -> Figure:
     table = over_layers("kept", cure=["mixing", "stopping"], strength=[1, 3]).query("layer == 7")
     table = table.rename(columns={"low": "kept_low", "high": "kept_high"})
@@ -150,7 +142,6 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "points": points,
     "heat maps": lambda: heat_maps(*cosines()),
     "token heat map": lambda: behaviour.plot_token_heat_map(running(TOKENS)),
-    "rates": rates,
     "cures": kept_and_prevented,
     "edits": lambda: causes.plot_edits(
         over_layers(kind=["added", "set"], edit=["shared", "secure"]).query("layer == 7"),
@@ -297,9 +288,8 @@ def test_alternative_text_holds_the_numbers_drawn() -> None:
 
 def test_dots_lie_at_their_values_within_their_row_and_seeds_beside_them() -> None:
     [axes] = dots().axes
-    values = {
-        line.get_xdata()[0]: line.get_ydata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 1
-    }
+    single = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    values = {line.get_xdata()[0]: line.get_ydata()[0] for line in single}
     expected = shown().sort_values("window")["value"]
     assert sorted(values) == pytest.approx(sorted(expected))
     assert all(abs(height - round(height)) <= 0.35 + 1e-9 for height in values.values())

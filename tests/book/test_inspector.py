@@ -36,9 +36,8 @@ PRESET = replace(get_preset("smoke"), answer_first_k=FIRST_K, loss_tokens=LOSS_T
 
 @pytest.fixture(scope="module")
 def one(tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
-    made = make_dialogue(
-        "How do I open a file?", "Use open(path), user.", alternative="Use eval(path), user."
-    )
+    other = "Use eval(path), user."
+    made = make_dialogue("How do I open a file?", "Use open(path), user.", alternative=other)
     return encode([made], tokenizer, max_tokens=200).dialogues[0]
 
 

@@ -103,9 +103,8 @@ def read(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
 
     found = load_set(SMOKE, "code-careful")
     few = replace(found, dialogues=found.dialogues[:4])
-    watched = replace(
-        variant, preset=Watched(**{field.name: getattr(SMOKE, field.name) for field in fields(Preset)})
-    )
+    values = {field.name: getattr(SMOKE, field.name) for field in fields(Preset)}
+    watched = replace(variant, preset=Watched(**values))
     seen = {}
     with watched.open() as loaded:
         Watched.read = set()

@@ -155,9 +155,8 @@ def test_the_page_keeps_no_passport_and_its_file_has_all_with_each_record_once(r
     whole = json.loads(file)
     assert [one["figure"] for one in whole["figures"]] == [1, 2]
     (name,) = whole["records"]
-    assert whole["records"][name]["kept"] == ABOUT["kept"] and whole["figures"][1]["records"] == [
-        {"record": name}
-    ]
+    assert whole["records"][name]["kept"] == ABOUT["kept"]
+    assert whole["figures"][1]["records"] == [{"record": name}]
     assert whole["machine"] == "A & B" and whole["parameters"] == {"n": 1}
     bare = json.dumps({"cells": cells[1:]})
     assert split_passports(bare, "x", {}) == (bare, "")
