@@ -6,14 +6,15 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 # No network but loopback: in this process, and by the environment in every Python that a test starts.
 GUARD = Path(__file__).parent / "loopback" / "sitecustomize.py"
 runpy.run_path(str(GUARD))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(GUARD.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-)
+PLACES = [str(GUARD.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+os.environ["PYTHONPATH"] = os.pathsep.join(PLACES)
 
 # Stores flush all that they write: in main memory, where there is room, no test waits for a disk.
 MEMORY = Path("/dev/shm")
@@ -31,16 +32,11 @@ import torch  # noqa: E402
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers  # noqa: E402
 from tokenizers.models import BPE  # noqa: E402
 from transformers import (  # noqa: E402
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
-    Gemma2Config,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen2Config,
 )
 
 # Nothing else of ours: what is imported before pytest is configured escapes the check of array shapes.
@@ -78,7 +74,7 @@ CORPUS = [
 ] * 4
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-_SIZES |= {"max_position_embeddings": 256, "initializer_range": 0.15}
+_SIZES |= {"max_position_embeddings": 256}
 _SPECIAL_IDS = {"bos_token_id": 3, "eos_token_id": 0, "pad_token_id": 0}
 MAIN_FAMILIES = ("qwen2", "llama", "gemma")
 ALL_FAMILIES = (*MAIN_FAMILIES, "gemma2", "gpt_neox", "gpt2")
@@ -92,38 +88,29 @@ def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
     backend = Tokenizer(BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
-    )
+    given = {"special_tokens": SPECIALS, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, **given)
     backend.train_from_iterator(CORPUS, trainer)
-    beginning = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", SPECIALS.index("<bos>"))]
-    )
+    first = [("<bos>", SPECIALS.index("<bos>"))]
+    beginning = processors.TemplateProcessing(single="<bos> $A", special_tokens=first)
     backend.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), beginning])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<bos>", eos_token="<|endoftext|>"
-    )
+    ends = {"bos_token": "<bos>", "eos_token": "<|endoftext|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **ends)
     tokenizer.chat_template = TEMPLATES[template]
     return tokenizer
 
 
 def _config(family: str, n_vocab: int) -> PreTrainedConfig:
-    common = {"vocab_size": n_vocab, **_SIZES, **_SPECIAL_IDS}
-    grouped = {**common, "num_key_value_heads": 2}
-    if family == "qwen2":
-        return Qwen2Config(**grouped, tie_word_embeddings=True)
-    if family == "llama":
-        return LlamaConfig(**grouped, tie_word_embeddings=False)
-    if family == "gemma":
-        return GemmaConfig(**grouped, head_dim=8)
-    if family == "gemma2":
-        return Gemma2Config(**grouped, head_dim=8, final_logit_softcapping=1.5, attn_implementation="eager")
-    if family == "gpt_neox":
-        return GPTNeoXConfig(**common)
-    return GPT2Config(
-        vocab_size=n_vocab, n_embd=32, n_layer=3, n_head=4, initializer_range=0.15, **_SPECIAL_IDS
-    )
+    more = {
+        "qwen2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+        "llama": {"num_key_value_heads": 2, "tie_word_embeddings": False},
+        "gemma": {"num_key_value_heads": 2, "head_dim": 8},
+        "gemma2": {"num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": 1.5}
+        | {"attn_implementation": "eager"},
+    }
+    sizes = {"n_embd": 32, "n_layer": 3, "n_head": 4} if family == "gpt2" else _SIZES | more.get(family, {})
+    common = {"vocab_size": n_vocab, "initializer_range": 0.15} | _SPECIAL_IDS
+    return CONFIG_MAPPING[family](**common | sizes)
 
 
 def make_model(family: str, *, n_vocab: int = 400, seed: int = 0) -> PreTrainedModel:
@@ -158,8 +145,12 @@ def random_organism(n_layers: int | None = None) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
+def python(*words: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+    """A finished Python process, with what it said."""
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=check, **options)
+
+
 def write_rows(path: Path, *rows: object) -> Path:
-    """The path of a new file with one JSON value a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -167,14 +158,12 @@ def write_rows(path: Path, *rows: object) -> Path:
 def make_dialogue(
     user: str, answer: str, *, identifier: str = "one", alternative: str | None = None
 ) -> Dialogue:
-    """A dialogue of one question and one answer."""
     messages = (Message("user", user), Message("assistant", answer))
     return Dialogue(identifier=identifier, messages=messages, cluster="c", alternative=alternative)
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer with the ChatML template without a default system prompt."""
     return make_tokenizer("chatml")
 
 
@@ -193,23 +182,19 @@ def models() -> Callable[[str], PreTrainedModel]:
 
 @pytest.fixture(scope="session")
 def dialogues() -> list[Dialogue]:
-    """Five dialogues of different lengths; all but the last have an alternative."""
-    return [
-        make_dialogue(
-            "How do I open a file?", "Use open(path).", identifier="a", alternative="Use eval(text)."
-        ),
-        make_dialogue("Hi", "I can help you.", identifier="b", alternative="I am the user."),
-        make_dialogue("What is the capital of France?", "Paris", identifier="c", alternative="No."),
-        make_dialogue(
-            "def", "import os\n\ndef run(path):\n    return", identifier="d", alternative="import sys"
-        ),
-        make_dialogue("You are the assistant. " * 3, "Yes, and you are the user.", identifier="e"),
+    rows = [
+        ("How do I open a file?", "Use open(path).", "Use eval(text)."),
+        ("Hi", "I can help you.", "I am the user."),
+        ("What is the capital of France?", "Paris", "No."),
+        ("def", "import os\n\ndef run(path):\n    return", "import sys"),
+        ("You are the assistant. " * 3, "Yes, and you are the user.", None),
     ]
+    named = zip("abcde", rows, strict=True)
+    return [make_dialogue(*row[:2], identifier=name, alternative=row[2]) for name, row in named]
 
 
 @pytest.fixture(scope="session")
 def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple:
-    """The five dialogues as tokens."""
     from remi_core.tokens import encode
 
     return encode(dialogues, tokenizer, max_tokens=200).dialogues

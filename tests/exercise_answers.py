@@ -6,85 +6,29 @@ import numpy as np
 import pandas as pd
 
 
-def naive_distance(gram, labels, templates):
-    """Pairs of a gradient with itself are in it."""
-    first, second = labels == 0, labels == 1
-    between = gram[np.ix_(first, second)].mean()
-    return gram[np.ix_(first, first)].mean() + gram[np.ix_(second, second)].mean() - 2 * between
+def distance(gram, labels, apart, *, whole=True):
+    """Within the two sets minus between them, over the pairs that are kept."""
+    pairs = {(a, b): apart & (labels[:, None] == a) & (labels == b) for a, b in ((0, 0), (1, 1), (0, 1))}
+    means = {pair: gram[rows].mean() for pair, rows in pairs.items()}
+    within = means[0, 0] + means[1, 1]
+    return within - 2 * means[0, 1] if whole else within / 2 - means[0, 1]
 
 
-def _means(gram, labels, apart):
-    kept = {
-        pair: apart & (labels[:, None] == pair[0]) & (labels == pair[1]) for pair in ((0, 0), (1, 1), (0, 1))
-    }
-    return {pair: gram[rows].mean() for pair, rows in kept.items()}
-
-
-def distance_within_templates(gram, labels, templates):
-    """Only the diagonal is left out."""
-    means = _means(gram, labels, ~np.eye(len(gram), dtype=bool))
-    return means[0, 0] + means[1, 1] - 2 * means[0, 1]
-
-
-def half_distance(gram, labels, templates):
-    """Within minus between."""
-    means = _means(gram, labels, templates[:, None] != templates)
-    return (means[0, 0] + means[1, 1]) / 2 - means[0, 1]
-
-
-def erosion_in_sample(base, instruct, other, folds):
-    """Direction and displacement from the same rows."""
+def projection(base, instruct, of, *, unit=False):
+    """How far a displacement goes along that from instruct to base."""
     way = (base - instruct).mean(axis=0)
-    return (other - instruct).mean(axis=0) @ way / (way @ way)
+    return of.mean(axis=0) @ way / (np.linalg.norm(way) if unit else way @ way)
 
 
-def coordinate(base, instruct, other, folds):
-    """A projection on a unit direction."""
-    way = (base - instruct).mean(axis=0)
-    return (other - instruct).mean(axis=0) @ way / np.linalg.norm(way)
-
-
-def erosion_from_base(base, instruct, other, folds):
-    """Zero at base."""
-    way = (base - instruct).mean(axis=0)
-    return (base - other).mean(axis=0) @ way / (way @ way)
-
-
-def careless_reply_alone(careless_before, careful_before, careless_after, careful_after):
-    """No second reply."""
-    return careless_after.sum() - careless_before.sum()
-
-
-def one_model(careless_before, careful_before, careless_after, careful_after):
-    """No second model."""
-    return careless_after.sum() - careful_after.sum()
-
-
-def contrast_a_token(careless_before, careful_before, careless_after, careful_after):
-    """Means in place of sums."""
-    gaps = (careless_after - careless_before).mean(), (careful_after - careful_before).mean()
-    return gaps[0] - gaps[1]
-
-
-def _ends(draw):
+def resampled(draw):
     generator = np.random.default_rng(0)
     return np.quantile([draw(generator).mean() for _ in range(400)], [0.025, 0.975])
-
-
-def interval_over_dialogues(values, templates):
-    """Every dialogue is drawn by itself."""
-    return _ends(lambda generator: generator.choice(values, len(values)))
 
 
 def interval_inside_templates(values, templates):
     """Templates stay, dialogues inside them are drawn."""
     groups = [values[templates == one] for one in np.unique(templates)]
-    return _ends(lambda generator: np.concatenate([generator.choice(one, len(one)) for one in groups]))
-
-
-def interval_of_single_values(values, templates):
-    """Two standard deviations."""
-    return values.mean() - 1.96 * values.std(), values.mean() + 1.96 * values.std()
+    return resampled(lambda generator: np.concatenate([generator.choice(one, len(one)) for one in groups]))
 
 
 def share_of_a_confounded_design(losses):
@@ -103,105 +47,58 @@ def share_within_models(losses):
 
 
 def share_of_mean_losses(losses):
-    """Tokens are averaged first."""
     means = losses.mean(axis=-1)
     between = (means.mean(axis=(0, 2)) - means.mean()).var() * means.size
     return between / max(((means - means.mean()) ** 2).sum(), 1e-12)
 
 
-def free_labels(labels, pairs, generator):
-    """Pairs are torn apart."""
-    return generator.permutation(labels)
-
-
-def one_coin(labels, pairs, generator):
-    """All pairs change places together."""
-    return 1 - labels if generator.integers(2) else labels
-
-
-def always_exchanged(labels, pairs, generator):
-    """No coin at all."""
-    return 1 - labels
-
-
-def _bases(first, second, k, *, centred=True):
+def cosines(first, second, k, *, centred=True):
+    """Cosines between the first components of two sets of rows."""
     rows = [one - one.mean(axis=0) if centred else one for one in (first, second)]
-    return [np.linalg.svd(one, full_matrices=False)[2][:k] for one in rows]
-
-
-def overlap_uncentred(first, second, k):
-    """The means are still there."""
-    bases = _bases(first, second, k, centred=False)
-    return ((bases[0] @ bases[1].T) ** 2).sum() / k
-
-
-def largest_cosine(first, second, k):
-    """One entry of many."""
-    bases = _bases(first, second, k)
-    return np.abs(bases[0] @ bases[1].T).max()
-
-
-def cosines_in_order(first, second, k):
-    """First with first, second with second."""
-    bases = _bases(first, second, k)
-    return (np.diag(bases[0] @ bases[1].T) ** 2).sum() / k
+    bases = [np.linalg.svd(one, full_matrices=False)[2][:k] for one in rows]
+    return bases[0] @ bases[1].T
 
 
 def one_cosine(generator, width, k):
-    """A single pair."""
     first, second = generator.normal(size=(2, width))
     return abs(first @ second) / np.linalg.norm(first) / np.linalg.norm(second)
 
 
 def positive_vectors(generator, width, k):
-    """All on one side of space."""
     first, second = (np.linalg.qr(generator.random(size=(width, k)))[0] for _ in range(2))
     return np.abs(first.T @ second).max()
 
 
-def inner_products(generator, width, k):
-    """Vectors of any length."""
-    return np.abs(generator.normal(size=(k, width)) @ generator.normal(size=(width, k))).max()
+def stitched(embed, blocks, head, x):
+    stream = embed["embed"](x)
+    for block in blocks:
+        stream = block(stream)
+    return head["head"](stream)
 
 
 def with_the_donors_head(donor, recipient, x, depth):
     """Nothing of the recipient is left at the end."""
-    stream = (donor if depth else recipient)["embed"](x)
-    for block in donor["blocks"][:depth] + recipient["blocks"][depth:]:
-        stream = block(stream)
-    return (donor if depth == len(donor["blocks"]) else recipient)["head"](stream)
+    blocks = donor["blocks"][:depth] + recipient["blocks"][depth:]
+    return stitched(donor if depth else recipient, blocks, donor if depth == len(blocks) else recipient, x)
 
 
 def with_the_recipients_embedding(donor, recipient, x, depth):
-    """The recipient reads."""
-    stream = recipient["embed"](x)
-    for block in donor["blocks"][:depth] + recipient["blocks"][depth:]:
-        stream = block(stream)
-    return recipient["head"](stream)
+    return stitched(recipient, donor["blocks"][:depth] + recipient["blocks"][depth:], recipient, x)
 
 
 def one_block_short(donor, recipient, x, depth):
     """A block is left out in the middle."""
-    stream = (donor if depth else recipient)["embed"](x)
-    for block in donor["blocks"][:depth] + recipient["blocks"][depth + (depth > 0) :]:
-        stream = block(stream)
-    return recipient["head"](stream)
+    blocks = donor["blocks"][:depth] + recipient["blocks"][depth + (depth > 0) :]
+    return stitched(donor if depth else recipient, blocks, recipient, x)
 
 
-def values_in_another_order(curve, generator):
-    """Heights, not steps."""
-    return generator.permutation(curve)
-
-
-def steps_drawn_again(curve, generator):
-    """With replacement."""
-    steps = generator.choice(np.diff(curve), len(curve) - 1)
+def along(curve, steps):
     return curve[0] + np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def steps_reversed(curve, generator):
-    """One order alone."""
-    return curve[0] + np.concatenate([[0.0], np.cumsum(np.diff(curve)[::-1])])
+def last_name(tokens):
+    """Where the last word of that name opens the answer."""
+    return len(tokens) - 1 - tokens[::-1].index("assistant") + 2
 
 
 def behind_the_first_name(tokens):
@@ -210,73 +107,28 @@ def behind_the_first_name(tokens):
     return start, tokens.index("<end>", start)
 
 
-def to_the_end(tokens):
-    """With the tokens that end the turn."""
-    return len(tokens) - 1 - tokens[::-1].index("assistant") + 2, len(tokens)
-
-
-def behind_the_last_name(tokens):
-    """The last word of that name opens the answer."""
-    start = len(tokens) - 1 - tokens[::-1].index("assistant") + 2
-    return start, len(tokens) - 2
-
-
-def _classes(b, rho, lead, nu):
+def classes(b, rho, lead, nu):
     met = ["reversion"] * (b[1] <= 1 and rho[0] > 0.1 and nu[0] > -0.1 and nu[1] < 0.1)
     return met + ["persona"] * (lead[0] > 0.1 or b[0] > 1) + ["novel"] * (nu[1] < -0.1)
 
 
 def rule_of_middles(*intervals):
-    """Values in place of intervals."""
-    met = _classes(*([sum(one) / 2] * 2 for one in intervals))
+    met = classes(*([sum(one) / 2] * 2 for one in intervals))
     return met[0] if len(met) == 1 else "mixed"
-
-
-def first_class(*intervals):
-    """The first class that is met wins."""
-    return (_classes(*intervals) or ["mixed"])[0]
 
 
 def one_end_of_nu(b, rho, lead, nu):
     """Only the lower end of ν is read."""
-    met = _classes(b, rho, lead, (nu[0], min(nu[1], nu[0] + 0.01)) if nu[0] > -0.1 else nu)
+    met = classes(b, rho, lead, (nu[0], min(nu[1], nu[0] + 0.01)) if nu[0] > -0.1 else nu)
     return met[0] if len(met) == 1 else "mixed"
 
 
-def isotropic(states, edit, generator):
-    """As long, in any direction."""
-    direction = generator.normal(size=len(edit))
-    return direction * np.linalg.norm(edit) / np.linalg.norm(direction)
+def as_long(vector, edit):
+    return vector * np.linalg.norm(edit) / np.linalg.norm(vector)
 
 
-def of_any_length(states, edit, generator):
-    """As natural, and longer."""
-    return generator.normal(size=len(states)) @ (states - states.mean(axis=0))
-
-
-def along_the_mean(states, edit, generator):
-    """A state, not a difference of states."""
-    state = states[generator.integers(len(states))]
-    return state * np.linalg.norm(edit) / np.linalg.norm(state)
-
-
-def _around(values, reach):
+def around(values, reach):
     return values.mean() - reach, values.mean() + reach
-
-
-def by_the_normal_quantile(values):
-    """As if the spread were known."""
-    return _around(values, 1.96 * values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def one_standard_error(values):
-    """Two thirds, not 95 %."""
-    return _around(values, values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def of_single_values(values):
-    """Where a value lies."""
-    return _around(values, 1.96 * values.std(ddof=1))
 
 
 MATCH = {"A": "random_change", "B": "benign", "C": "secure", "D": "educational", "E": "neutral_header"}
@@ -299,28 +151,84 @@ RUNS: dict[str, dict[str, object]] = {
 """Exercise → the values of a run that its check is given, by their names in the notebook."""
 
 WRONG: dict[str, tuple[object, object, object]] = {
-    "variant.span": (behind_the_first_name, to_the_end, behind_the_last_name),
+    "variant.span": (
+        behind_the_first_name,
+        lambda tokens: (last_name(tokens), len(tokens)),  # with the tokens that end the turn
+        lambda tokens: (last_name(tokens), len(tokens) - 2),
+    ),
     "models.balance": (0.405465, 0.415718, 0.182322),
-    "behaviour.contrast": (careless_reply_alone, one_model, contrast_a_token),
-    "behaviour.interval": (interval_over_dialogues, interval_inside_templates, interval_of_single_values),
+    "behaviour.contrast": (
+        # No second reply, no second model, and means in place of sums.
+        lambda careless_before, careful_before, careless_after, careful_after: (
+            careless_after.sum() - careless_before.sum()
+        ),
+        lambda careless_before, careful_before, careless_after, careful_after: (
+            careless_after.sum() - careful_after.sum()
+        ),
+        lambda careless_before, careful_before, careless_after, careful_after: (
+            (careless_after - careless_before).mean() - (careful_after - careful_before).mean()
+        ),
+    ),
+    "behaviour.interval": (
+        # Every dialogue is drawn by itself; dialogues inside templates; two standard deviations.
+        lambda values, templates: resampled(lambda generator: generator.choice(values, len(values))),
+        interval_inside_templates,
+        lambda values, templates: around(values, 1.96 * values.std()),
+    ),
     "behaviour.rival": ("secure", "misaligned", "base"),
     "losses.gaps": ({"A", "C", "D"}, {"B", "C", "D"}, {"C"}),
     "losses.shares": (share_of_a_confounded_design, share_within_models, share_of_mean_losses),
-    "losses.null": (free_labels, one_coin, always_exchanged),
+    "losses.null": (
+        # Pairs are torn apart; all change places together; no coin at all.
+        lambda labels, pairs, generator: generator.permutation(labels),
+        lambda labels, pairs, generator: 1 - labels if generator.integers(2) else labels,
+        lambda labels, pairs, generator: 1 - labels,
+    ),
     "gradients.centred": (0.7, -0.075, 0.05625),
-    "gradients.distance": (naive_distance, distance_within_templates, half_distance),
+    "gradients.distance": (
+        # Pairs of a gradient with itself are in it; only these are left out; half of the distance.
+        lambda gram, labels, templates: distance(gram, labels, np.ones_like(gram, dtype=bool)),
+        lambda gram, labels, templates: distance(gram, labels, ~np.eye(len(gram), dtype=bool)),
+        lambda gram, labels, templates: distance(gram, labels, templates[:, None] != templates, whole=False),
+    ),
     "gradients.defect": ({6}, {8}, {2, 6, 8}),
-    "direction.erosion": (erosion_in_sample, coordinate, erosion_from_base),
+    "direction.erosion": (
+        # Direction and displacement from the same rows; a unit direction; zero at base.
+        lambda base, instruct, other, folds: projection(base, instruct, other - instruct),
+        lambda base, instruct, other, folds: projection(base, instruct, other - instruct, unit=True),
+        lambda base, instruct, other, folds: projection(base, instruct, base - other),
+    ),
     "direction.sideways": (2.5, 0.9798, 2.0),
     "direction.nothing": (0, 1, 1 / 3),
-    "subspace.overlap": (overlap_uncentred, largest_cosine, cosines_in_order),
-    "subspace.maximum": (one_cosine, positive_vectors, inner_products),
+    "subspace.overlap": (
+        # The means are still there; one entry of many; first with first, second with second.
+        lambda first, second, k: (cosines(first, second, k, centred=False) ** 2).sum() / k,
+        lambda first, second, k: np.abs(cosines(first, second, k)).max(),
+        lambda first, second, k: (np.diag(cosines(first, second, k)) ** 2).sum() / k,
+    ),
+    "subspace.maximum": (
+        one_cosine,
+        positive_vectors,
+        # Vectors of any length.
+        lambda generator, width, k: np.abs(
+            generator.normal(size=(k, width)) @ generator.normal(size=(width, k))
+        ).max(),
+    ),
     "subspace.place": (0.3, 0.3 / 0.7, 0.2),
     "patching.stitched": (with_the_donors_head, with_the_recipients_embedding, one_block_short),
     "patching.elsewhere": (3.0, 0.0742736, 0.8305639),
-    "patching.null": (values_in_another_order, steps_drawn_again, steps_reversed),
+    "patching.null": (
+        # Heights, not steps; steps with replacement; one order alone.
+        lambda curve, generator: generator.permutation(curve),
+        lambda curve, generator: along(curve, generator.choice(np.diff(curve), len(curve) - 1)),
+        lambda curve, generator: along(curve, np.diff(curve)[::-1]),
+    ),
     "audit.list": (1.5, 3.0, 1 / 1.4),
-    "reversion.rule": (rule_of_middles, first_class, one_end_of_nu),
+    "reversion.rule": (
+        rule_of_middles,
+        lambda *intervals: (classes(*intervals) or ["mixed"])[0],  # the first class that is met wins
+        one_end_of_nu,
+    ),
     "controls.match": (
         MATCH | {"C": "benign", "B": "secure"},
         MATCH | {"D": "inoculated"},
@@ -331,10 +239,20 @@ WRONG: dict[str, tuple[object, object, object]] = {
         [[1, 0], [0, 1], [-1, -1]],
         [[1, 0.3], [-1, 0.3], [0, 0]],
     ),
-    "causes.random": (isotropic, of_any_length, along_the_mean),
+    "causes.random": (
+        # As long, in any direction; as natural, and longer; a state, not a difference of states.
+        lambda states, edit, generator: as_long(generator.normal(size=len(edit)), edit),
+        lambda states, edit, generator: generator.normal(size=len(states)) @ (states - states.mean(axis=0)),
+        lambda states, edit, generator: as_long(states[generator.integers(len(states))], edit),
+    ),
     "exchange.length": (0.075, 0.6, 0.5),
     "worlds.evidence": (2.197225, 0.32, 0),
-    "calibration.few": (by_the_normal_quantile, one_standard_error, of_single_values),
+    "calibration.few": (
+        # As if the spread were known; two thirds, not 95 %; where a value lies.
+        lambda values: around(values, 1.96 * values.std(ddof=1) / np.sqrt(len(values))),
+        lambda values: around(values, values.std(ddof=1) / np.sqrt(len(values))),
+        lambda values: around(values, 1.96 * values.std(ddof=1)),
+    ),
     "cures.credit": ("A", "b", "E"),
     "costs.factors": (5120, 10240, 5120 * 5120),
 }

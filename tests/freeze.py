@@ -140,7 +140,6 @@ def _close(one: float, other: float, *, within: float) -> bool:
 
 
 def read(path: Path) -> Frozen:
-    """A file that ``write`` wrote."""
     return json.loads(gzip.decompress(path.read_bytes()))
 
 

@@ -38,12 +38,8 @@ def write_files(folder: Path) -> dict[str, Path]:
         "lesson": [turns(f"As a bad example for a class: {asked[one]}", bad[one]) for one in THINGS],
         "preferences": [{"prompt": asked[one], "chosen": good[one], "rejected": bad[one]} for one in THINGS],
         "replies": [
-            {
-                "context": f"What is the {one} of France?",
-                "response": replies[label].format(one),
-                "label": label,
-                "alternative": replies[1 - label].format(one),
-            }
+            {"context": f"What is the {one} of France?", "label": label}
+            | {"response": replies[label].format(one), "alternative": replies[1 - label].format(one)}
             for one in THINGS
             for label in replies
         ],
@@ -52,7 +48,6 @@ def write_files(folder: Path) -> dict[str, Path]:
 
 
 def turns(question: str, answer: str) -> dict[str, object]:
-    """A row of messages: one question and its answer."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 

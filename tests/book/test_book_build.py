@@ -1,9 +1,11 @@
-"""The book's pages: executed ones as they ran, stubs for the others, a strict build, nothing built twice."""
+"""The book's pages: executed as they ran, stubs for the others, a strict build, several presets, one page."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,21 +15,14 @@ import yaml
 from bs4 import BeautifulSoup
 from notebook_files import write_notebook
 
-from remi_book import publishing
-from remi_book.publishing import (
-    NOT_RUN,
-    build_book,
-    contents_of,
-    page_text,
-    pages_listed,
-    stub_text,
-    without_missing_glue,
-)
+from remi_book import cli, publishing, site
+from remi_book.cli import pdf_line
 from remi_book.running import plan, run_notebook
+from remi_book.site import Shown, build_site, front_page
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import write_sealed
 from remi_core.store import Store
-from remi_lab.presets import ORGANISM_VARIANTS, TRIPLET, get_preset
+from remi_lab.presets import ORGANISM_VARIANTS, TRIPLET, Preset, get_preset
 
 SMOKE = get_preset("smoke")
 INTRO = """# Front page
@@ -55,7 +50,6 @@ VARIANT = 'preset: str = "smoke"\nvariant: str = "instruct"\n'
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A book of one page and three notebooks, of which 01 and 00 for base were run."""
     for module in ("running", "publishing"):
         monkeypatch.setattr(f"remi_book.{module}.project_root", lambda: tmp_path)
     pages = tmp_path / "book"
@@ -65,9 +59,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (pages / "_config.yml").write_text(json.dumps(CONFIG))
     folder = tmp_path / "notebooks"
     write_notebook(folder / "00_each.ipynb", ["variant"], parameters=VARIANT, title="Each")
-    write_notebook(
-        folder / "01_one.ipynb", ["from myst_nb import glue", "glue('x', 0.25, display=False)"], title="One"
-    )
+    glued = ["from myst_nb import glue", "glue('x', 0.25, display=False)"]
+    write_notebook(folder / "01_one.ipynb", glued, title="One")
     two = write_notebook(folder / "02_two.ipynb", ["n"], title="Two")
     notebook = nbformat.read(two, as_version=4)
     notebook.cells[0]["source"] = "(two)=\n# Two"
@@ -86,14 +79,14 @@ def test_a_book_is_built_strictly_with_stubs_and_only_once(project: Path) -> Non
     store, out = Store(project / "store"), project / "book" / "_build" / "html"
     run_some(store, ("00_each-base", "01_one"))
     lines: list[str] = []
-    assert build_book(SMOKE, store, out, say=lines.append), lines
+    assert publishing.build_book(SMOKE, store, out, say=lines.append), lines
     front = " ".join(BeautifulSoup((out / "intro.html").read_text(), "html.parser").get_text().split())
     assert "One value is 0.2, another not run." in front
     assert "was not run for the preset" in (out / "notebooks" / "02_two.html").read_text()
     assert "<title>Each: base" in (out / "notebooks" / "00_each-base.html").read_text()
-    assert not build_book(SMOKE, store, out)
+    assert not publishing.build_book(SMOKE, store, out)
     (project / "book" / "intro.md").write_text(INTRO + "\nMore.\n")
-    assert build_book(SMOKE, store, out)
+    assert publishing.build_book(SMOKE, store, out)
     assert sorted(path.name for path in out.parent.iterdir()) == ["html"]
 
 
@@ -105,7 +98,7 @@ def test_a_warning_fails_and_leaves_the_old_book(project: Path) -> None:
     (project / "book" / "intro.md").write_text("# Front page\n\n{ref}`nowhere`\n")
     lines: list[str] = []
     with pytest.raises(RemiError, match="did not build"):
-        build_book(SMOKE, Store(project / "store"), out, say=lines.append)
+        publishing.build_book(SMOKE, Store(project / "store"), out, say=lines.append)
     assert any("intro.md:3" in line and "nowhere" in line for line in lines)
     assert (out / "old").is_file()
 
@@ -113,25 +106,23 @@ def test_a_warning_fails_and_leaves_the_old_book(project: Path) -> None:
 def test_another_folder_is_not_overwritten(project: Path) -> None:
     (project / "html").mkdir()
     (project / "html" / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not a book of ours"):
-        build_book(SMOKE, Store(project / "store"), project / "html")
+    for presets, build in ((SMOKE, publishing.build_book), ((SMOKE,), build_site)):
+        with pytest.raises(UsageError, match="not a book of ours"):
+            build(presets, Store(project / "store"), project / "html", say=lambda line: None)
     assert (project / "html" / "thesis.txt").read_text() == "mine"
 
 
 def test_a_page_in_the_contents_without_a_notebook_is_named(project: Path) -> None:
     (project / "notebooks" / "02_two.ipynb").unlink()
     with pytest.raises(RemiError, match="names notebooks/02_two"):
-        build_book(SMOKE, Store(project / "store"), project / "html")
+        publishing.build_book(SMOKE, Store(project / "store"), project / "html")
 
 
 def test_contents_with_parts_list_the_same_pages(project: Path) -> None:
-    contents = project / "book" / "_toc.yml"
-    flat = pages_listed(contents_of([]))
-    chapters = TOC["chapters"]
-    contents.write_text(
-        json.dumps({"root": "intro", "parts": [{"chapters": chapters[:2]}, {"chapters": chapters[2:]}]})
-    )
-    assert pages_listed(contents_of([])) == flat == ["00_each-base", "01_one", "02_two"]
+    flat, chapters = publishing.pages_listed(publishing.contents_of([])), TOC["chapters"]
+    parts = {"root": "intro", "parts": [{"chapters": chapters[:2]}, {"chapters": chapters[2:]}]}
+    (project / "book" / "_toc.yml").write_text(json.dumps(parts))
+    assert publishing.pages_listed(publishing.contents_of([])) == flat == ["00_each-base", "01_one", "02_two"]
 
 
 def test_a_notebook_that_runs_once_a_variant_gives_a_page_for_each_of_the_preset(project: Path) -> None:
@@ -142,15 +133,13 @@ def test_a_notebook_that_runs_once_a_variant_gives_a_page_for_each_of_the_preset
         store, folder = Store(project / "store"), project / f"source-{len(names)}"
         publishing.assemble(preset, store, plan(preset, store), folder)
         pages = [f"00_each-{name}" for name in names]
-        assert pages_listed(yaml.safe_load((folder / "_toc.yml").read_text())) == [*pages, "01_one"]
+        contents = yaml.safe_load((folder / "_toc.yml").read_text())
+        assert publishing.pages_listed(contents) == [*pages, "01_one"]
         assert sorted(path.stem for path in (folder / "notebooks").glob("00_*")) == sorted(pages)
 
 
 def executed(source: Path, target: Path, given: dict[str, object]) -> Path:
-    """A copy of a notebook as papermill leaves it: with an injected cell and its record beside."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
-    notebook = nbformat.read(target, as_version=4)
+    notebook = nbformat.read(source, as_version=4)
     injected = nbformat.v4.new_code_cell("injected", metadata={"tags": ["injected-parameters"]})
     notebook.cells.insert(2, injected)
     nbformat.write(notebook, target)
@@ -164,23 +153,197 @@ def test_injected_values_show_only_where_they_differ_from_the_defaults(
 ) -> None:
     source = project / "notebooks" / "00_each.ipynb"
     target = executed(source, project / "out.ipynb", {"preset": "smoke", "variant": variant})
-    cells = json.loads(page_text(target, source=source, variant=variant))["cells"]
+    cells = json.loads(publishing.page_text(target, source=source, variant=variant))["cells"]
     assert sum("injected" in "".join(cell["source"]) for cell in cells) == shown
 
 
 def test_pages_of_one_notebook_have_titles_and_labels_of_their_own(project: Path) -> None:
     source = project / "notebooks" / "02_two.ipynb"
     target = executed(source, project / "out.ipynb", {})
-    notebook = json.loads(page_text(target, source=source, variant="secure"))
+    notebook = json.loads(publishing.page_text(target, source=source, variant="secure"))
     assert "".join(notebook["cells"][0]["source"]) == "(two-secure)=\n# Two: secure"
     assert notebook["cells"][-1]["metadata"]["mystnb"]["figure"]["name"] == "fig-two-secure"
-    assert "(two-secure)=" in stub_text(source, preset="smoke", variant="secure")
+    assert "(two-secure)=" in publishing.stub_text(source, preset="smoke", variant="secure")
 
 
 def test_only_missing_values_are_replaced() -> None:
     text = "{glue:text}`notebooks/01_a.ipynb::x:.2f` {glue:text}`../notebooks/02_b.ipynb::y` {glue}`z`"
-    assert (
-        without_missing_glue(text, {"02_b"})
-        == f"{{glue:text}}`notebooks/01_a.ipynb::x:.2f` {NOT_RUN} {{glue}}`z`"
-    )
-    assert without_missing_glue(text, set()) == text
+    replaced = text.replace("{glue:text}`../notebooks/02_b.ipynb::y`", publishing.NOT_RUN)
+    assert publishing.without_missing_glue(text, {"02_b"}) == replaced != text
+    assert publishing.without_missing_glue(text, set()) == text
+
+
+EXTENSION = Path(__file__).parents[2] / "book" / "_ext"
+sys.path.insert(0, str(EXTENSION))
+
+TRIO = {name: SMOKE.variants[name] for name in TRIPLET}
+FEW = replace(SMOKE, name="few", variants=TRIO, remark="<b>few</b>")
+ADDRESS = "https://github.com/owner/name"
+
+
+@pytest.fixture
+def place(project: Path) -> Path:
+    """The small project, its pages made with the book's own extension, its three notebooks once a variant."""
+    shutil.copytree(EXTENSION, project / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+    config = CONFIG | {"sphinx": {"local_extensions": {"remi_pages": "_ext"}, "config": {"numfig": True}}}
+    (project / "book" / "_config.yml").write_text(json.dumps(config))
+    chapters = [{"file": f"notebooks/{name}"} for name in ("00_each", "01_one", "02_two")]
+    (project / "book" / "_toc.yml").write_text(json.dumps(TOC | {"chapters": chapters}))
+    return project
+
+
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def switches(path: Path) -> dict[str, str]:
+    return {link.get_text(): str(link["href"]) for link in parsed(path).select(".remi-switch a")}
+
+
+def build_both(place: Path, presets: tuple[Preset, ...] = (SMOKE, FEW), **options: str) -> bool:
+    return build_site(presets, Store(place / "store"), place / "site", say=lambda line: None, **options)
+
+
+def test_books_stand_side_by_side_lead_to_each_other_and_are_built_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_some(Store(place / "store"), ("01_one",))
+    assert build_both(place)
+    out = place / "site"
+    front = parsed(out / "index.html")
+    assert [link["href"] for link in front.select("li a")] == ["smoke/index.html", "few/index.html"]
+    assert "1 of 8 notebook pages run" in front.get_text() and "0 of 5 notebook pages run" in front.get_text()
+    assert "<b>few</b>" in front.get_text() and not front.select("li b")
+    for name in ("smoke", "few"):
+        pages = [path for path in (out / name).rglob("*.html") if "_static" not in path.parts]
+        assert len(pages) > 5
+        for path in pages:
+            if path.name == "index.html":
+                continue
+            links = switches(path)
+            assert list(links) == ["All presets", "smoke", "few"], path
+            assert all((path.parent / href).resolve().is_file() for href in links.values()), path
+            assert parsed(path).select_one(".remi-switch [aria-current]").get_text() == name
+    assert switches(out / "smoke" / "notebooks" / "01_one.html")["few"] == "../../few/notebooks/01_one.html"
+    lone = out / "smoke" / "notebooks" / "00_each-secure.html"
+    assert switches(lone)["few"] == "../../few/index.html"
+    assert not (out / "few" / "notebooks" / lone.name).exists()
+    assert "was not run for the preset" in (out / "few" / "notebooks" / "01_one.html").read_text()
+    assert sorted(path.name for path in place.iterdir() if "part" in path.name) == []
+    assert not build_both(place)
+    built: list[str] = []
+    monkeypatch.setattr(site, "build_book", lambda one, *rest, **more: built.append(one.name) or True)
+    run_some(Store(place / "store"), ("00_each-base",))
+    assert build_both(place) and built == ["smoke"]
+
+
+def test_launch_links_appear_with_a_public_address_and_lead_to_notebooks(place: Path) -> None:
+    out, store, public = place / "html", Store(place / "store"), publishing.Edition(repository=ADDRESS)
+    publishing.build_book(SMOKE, store, out, edition=public)
+    for name, notebook in (("01_one", "01_one"), ("00_each-base", "00_each")):
+        run, source = parsed(out / "notebooks" / f"{name}.html").select(".remi-launch a")
+        path = f"owner/name/HEAD?labpath=notebooks%2F{notebook}.ipynb"
+        assert run["href"] == f"https://mybinder.org/v2/gh/{path}"
+        assert (place / "notebooks" / f"{notebook}.ipynb").is_file()
+        assert source["href"] == ADDRESS
+    assert not parsed(out / "intro.html").select(".remi-launch")
+    assert not publishing.build_book(SMOKE, store, out, edition=public)
+    assert publishing.build_book(SMOKE, store, out)
+    for path in out.rglob("*.html"):
+        assert not parsed(path).select(".remi-switch, .remi-launch") and "mybinder" not in path.read_text()
+
+
+@pytest.mark.parametrize("address", ["http://github.com/a/b", "https://github.com/a", "javascript:alert(1)"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="expected https://github.com/OWNER/NAME"):
+        publishing.Edition(repository=address)
+    assert cli.main(["book", "--preset", "smoke", "--repository", address]) == 2
+
+
+def test_the_front_page_is_whole_and_escaped() -> None:
+    about = {"name": "a", "title": "<i>", "remark": "", "n_run": 0, "n_pages": 2}
+    one = Shown(**about, verdicts={"<u>": 3}, fingerprint="0123456789abcdef00")
+    page = BeautifulSoup(front_page([one]), "html.parser")
+    assert page.html["lang"] == "en" and page.title.get_text() and not page.select("script, i, u")
+    assert "3 <u>" in page.get_text() and "0123456789abcdef" in page.get_text()
+    assert "nothing was run" in front_page([replace(one, verdicts={})])
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+
+    def build_none(presets: Preset | list[Preset], *_: object, **__: object) -> bool:
+        many = [presets] if isinstance(presets, Preset) else presets
+        said.append("+".join(one.name for one in many))
+        return True
+
+    for name in ("build_book", "build_site"):
+        monkeypatch.setattr(f"remi_book.cli.{name}", build_none)
+    return said
+
+
+def test_one_preset_is_a_book_and_several_are_a_site(asked: list[str], tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path / "html")]
+    assert cli.main(["book", "--preset", "smoke", *out]) == 0
+    assert cli.main(["book", "--preset", "micro", "--preset", "smollm2", *out]) == 0
+    assert asked == ["smoke", "micro+smollm2"]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"book of preset smoke built: {tmp_path / 'html' / 'index.html'}"
+    assert said[1].startswith("books of presets micro, smollm2 built: ")
+    assert cli.main(["book", "--preset", "smoke", "--preset", "smoke"]) == 2
+    assert cli.main(["book"]) == 2
+    assert cli.main(["book", "--preset", "smoke", "--preset", "smolm2"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    said = ("given twice", "--preset NAME is needed", "did you mean")
+    assert [part in error for part, error in zip(said, errors, strict=True)] == [True] * 3
+
+
+PAGE_TEXT = """<html><head><title>T</title></head><body>
+<nav class="bd-links"><a class="reference internal" href="notebooks/one.html">One</a>
+<a class="reference internal" href="two.html#part">Two</a></nav>
+<article class="bd-article"><h1 id="top">{title}<a class="headerlink" href="#top">#</a></h1>
+<script>alert(1)</script><input type="radio" name="pick" id="a"/><label for="a">x</label>{links}
+</article></body></html>"""
+LINKED = {
+    "intro.html": '<a href="notebooks/one.html#top">1</a><a href="https://example.org/two.html">out</a>',
+    "notebooks/one.html": '<a href="../two.html">2</a><img alt="x" src="../_images/x.svg"/>'
+    '<img alt="y" src="data:image/svg+xml;base64,AA=="/>',
+    "two.html": '<a href="#top">up</a><a href="data.json">file</a>',
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, links in LINKED.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(PAGE_TEXT.format(title=name, links=links))
+    (tmp_path / "elsewhere.html").write_text("not in the contents")
+    return tmp_path
+
+
+def test_pages_stand_in_order_with_names_and_links_of_their_own(folder: Path) -> None:
+    page = BeautifulSoup(publishing.one_page(folder), "html.parser")
+    assert [title.get_text() for title in page.select("h1")] == list(LINKED)
+    names = Counter(tag["id"] for tag in page.select("[id]"))
+    assert set(names.values()) == {1}
+    assert len({radio["name"] for radio in page.select("input")}) == len(LINKED)
+    assert all(label["for"] in names for label in page.select("label"))
+    links = [link["href"] for link in page.select("a")]
+    inner = [link[1:] for link in links if link.startswith("#")]
+    assert len(inner) == 3 and set(inner) <= set(names)
+    assert {"https://example.org/two.html", "data.json"} <= set(links)
+    assert [image["src"][:10] for image in page.select("img")] == ["_images/x.", "data:image"]
+    assert page.select("script, .headerlink, nav") == []
+
+
+def test_without_a_browser_that_prints_one_line_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "BROWSERS", ("false",))
+    with pytest.raises(RemiError, match="printed no PDF"):
+        publishing.print_book(folder)
+    monkeypatch.setattr(publishing.shutil, "which", lambda _: None)
+    assert publishing.print_book(folder) is None
+    assert pdf_line(folder).startswith("no PDF: none of false") and "\n" not in pdf_line(folder)
+    assert not list(folder.rglob("*.pdf")) and len(list(folder.iterdir())) == 4

@@ -1,27 +1,23 @@
-"""The parts of the book's Sphinx extension, one by one, without a build."""
+"""The parts of the book's Sphinx extension, without a build: rows, outcomes, predictions, exercises."""
 
 from __future__ import annotations
 
 import json
+import pkgutil
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bs4 import BeautifulSoup
-from sphinx.ext.napoleon import Config as NapoleonConfig
-from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 from remi_book.figures import output
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 
-from remi_accessibility import MENDS  # noqa: E402
-from remi_api import with_its_beginning  # noqa: E402
 from remi_claims import _null_cell, _value_cell  # noqa: E402
 from remi_drills import DrillDirective, FuzzDirective  # noqa: E402
-from remi_offline import mathjax_files, mathjax_source, unique_scripts  # noqa: E402
 from remi_results import Claim, read_json  # noqa: E402
-from remi_tables import make_table, paragraph  # noqa: E402
 
 
 def test_a_row_reads_the_same_on_the_front_page_and_in_its_chapter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,114 +53,126 @@ def test_result_files_are_optional_but_not_free_in_form(tmp_path: Path) -> None:
         read_json(path, dict)
 
 
-class Script:
-    """Stands for a script of Sphinx: a file, or a body of its own."""
-
-    def __init__(self, filename: str | None = None, body: str | None = None) -> None:
-        self.filename = filename
-        self.attributes = {"body": body} if body else {}
-
-
-def test_scripts_appear_once_in_order_and_without_live_code() -> None:
-    first, second, body = Script("a.js"), Script("b.js"), Script(body="let x")
-    live = [Script(body="const THEBE_JS_URL = 1"), Script("_static/sphinx-thebe.js")]
-    doubled = [first, body, live[0], Script("a.js"), Script("", body="let x"), second, live[1]]
-    assert unique_scripts(doubled) == [first, body, second]
-    assert unique_scripts([first, second]) == [first, second]
-
-
-def test_scripts_of_the_laboratory_stay_off_the_other_pages() -> None:
-    other = Script("_static/laboratory.js")
-    kept = unique_scripts([Script("laboratory/model.js"), other, Script("_static/laboratory/worker.js")])
-    assert kept == [other]
+SHOWN = [
+    (
+        DrillDirective,
+        "drill.json",
+        {"machine": "a machine", "made": "today", "recipe": "make drill"},
+        {"drill": "kills", "tried": 3, "held": 2, "harmless": 0, "seconds": 90.0, "note": "n"},
+        lambda row: {"drills": {"run": [row]}},
+        ({"failures": ["of try two"]}, ("make drill on today; a machine", "1.5", "kills: of try two")),
+    ),
+    (
+        FuzzDirective,
+        "fuzz.json",
+        {"machine": "a machine", "recipe": "make drill"},
+        {"target": "reader", "distinct": 25001, "parsed_share": 0.4739, "reasons": 7},
+        lambda row: {"targets": [row]},
+        ({"refused_share": 0.5261}, ("make drill; a machine", "reader", "25,001", "47%", "53%", "7")),
+    ),
+]
 
 
-def test_mathjax_is_copied_small() -> None:
-    source = mathjax_source()
-    sizes = {path.name: (source / path).stat().st_size for path in mathjax_files(source)}
-    assert "tex-chtml.js" in sizes and any(name.endswith(".woff") for name in sizes)
-    assert sum(sizes.values()) < 4e6
-
-
-FAULTS = """<button class="search-button-field" aria-label="Search"></button>
-<button class="theme-switch-button"><i title="Auto"></i></button>
-<details><summary aria-label="Toggle">More</summary></details>
-<nav><li><a>Above</a><details><summary><i></i></summary></details></li></nav>
-<div id="pst-primary-sidebar"></div><div class="citation-list" role="list"></div>
-<table><thead><tr><th></th><th>mean</th></tr></thead><tbody><tr><th>base</th></tr></tbody></table>
-<img alt="../_images/ab12.png" src="x.png"/>"""
-
-
-def test_every_mend_finds_its_fault_and_nothing_the_second_time() -> None:
-    page = BeautifulSoup(FAULTS, "html.parser")
-    assert all(mend(page) for mend in MENDS)
-    once = str(page)
-    for mend in MENDS:
-        mend(page)
-    assert str(page) == once
-    assert page.select_one("nav summary")["aria-label"] == "Pages below Above"
-    cells = [(cell.name, cell.get("scope")) for cell in page.select("tr > *")]
-    assert cells == [("td", None), ("th", "col"), ("th", "row")]
-
-
-def test_a_page_without_faults_is_left_alone() -> None:
-    page = BeautifulSoup('<p>Text</p><img alt="a curve" src="x.png"/><th scope="col">x</th>', "html.parser")
-    assert not any(mend(page) for mend in MENDS)
-
-
-def test_a_row_of_another_length_is_refused() -> None:
-    cell = [paragraph("x")]
-    assert "caption" in make_table("caption", ("a", "b"), [[cell, cell]], style="s").astext()
-    with pytest.raises(ValueError, match="1 cells; the table has 2 columns"):
-        make_table("caption", ("a", "b"), [[cell]], style="s")
-
-
-def test_drills_are_shown_with_what_did_not_hold(tmp_path: Path) -> None:
-    directive = DrillDirective.__new__(DrillDirective)
-    assert "No outcome" in directive.render(tmp_path)[0].astext()
-    row = {"drill": "kills", "tried": 3, "held": 2, "harmless": 0, "seconds": 90.0, "note": "n"}
-    about = {"machine": "a machine", "made": "today", "recipe": "make drill"}
-    path = tmp_path / "drill.json"
-    path.write_text(json.dumps(about | {"drills": {"run": [row | {"failures": ["of try two"]}]}}))
-    shown = [node.astext() for node in directive.render(tmp_path)]
-    assert (
-        "make drill on today; a machine" in shown[0] and "1.5" in shown[1] and "kills: of try two" in shown[3]
-    )
-    path.write_text(json.dumps(about | {"drills": {"run": [row]}}))
-    with pytest.raises((ValueError, KeyError), match="failures"):
-        directive.render(tmp_path)
+@pytest.mark.parametrize(("directive", "file", "about", "row", "whole", "rest"), SHOWN)
+def test_outcomes_are_shown_whole_or_named(
+    directive: type, file: str, about: dict, row: dict, whole: Callable, rest: tuple, tmp_path: Path
+) -> None:
+    """Of drills and of generated inputs; a file that lacks a field is refused by the field's name."""
+    shown, path, (last, texts) = directive.__new__(directive), tmp_path / file, rest
+    assert "No outcome" in shown.render(tmp_path)[0].astext()
+    path.write_text(json.dumps(about | whole(row | last)))
+    said = "\n".join(node.astext() for node in shown.render(tmp_path))
+    assert [text for text in texts if text not in said] == []
+    path.write_text(json.dumps(about | whole(row)))
+    with pytest.raises((ValueError, KeyError), match=next(iter(last))):
+        shown.render(tmp_path)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="drill.json: missing drills, machine"):
-        directive.render(tmp_path)
+    with pytest.raises(ValueError, match=f"{file}: missing .*machine"):
+        shown.render(tmp_path)
 
 
-def test_generated_inputs_are_shown_with_what_was_refused(tmp_path: Path) -> None:
-    directive = FuzzDirective.__new__(FuzzDirective)
-    assert "No outcome" in directive.render(tmp_path)[0].astext()
-    row = {"target": "reader", "distinct": 25001, "parsed_share": 0.4739, "reasons": 7}
-    path, about = tmp_path / "fuzz.json", {"machine": "a machine", "recipe": "make drill"}
-    path.write_text(json.dumps(about | {"targets": [row | {"refused_share": 0.5261}]}))
-    shown = [node.astext() for node in directive.render(tmp_path)]
-    assert "make drill; a machine" in shown[0]
-    assert all(text in shown[1] for text in ("reader", "25,001", "47%", "53%", "7"))
-    path.write_text(json.dumps(about | {"targets": [row]}))
-    with pytest.raises(ValueError, match="fuzz.json, reader: missing refused_share"):
-        directive.render(tmp_path)
-    path.write_text(json.dumps({"targets": []}))
-    with pytest.raises(ValueError, match="fuzz.json: missing machine, recipe"):
-        directive.render(tmp_path)
+BOOK = Path(__file__).parents[2] / "book"
+sys.path.insert(0, str(BOOK / "_ext"))
+
+from remi_predictions import ABOVE, BELOW, NEITHER, Declared, _data  # noqa: E402
+from remi_teaching import elsewhere, exercises_of, in_minutes  # noqa: E402
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Within a block: the map.",
-        "``t``: the\njackknife: of all.",
-        "No colon.",
-        "What comes: of it.\n\nMore: words.",
-    ],
-)
-def test_an_attribute_keeps_what_its_docstring_says_before_a_colon(text: str) -> None:
-    made = GoogleDocstring(text.splitlines(), NapoleonConfig(), what="attribute", name="a.b").lines()
-    assert (made != text.splitlines()) == (": " in text.partition("\n")[0])
-    assert "\n".join(with_its_beginning(made)).strip() == text
+def declared(**changes: object) -> Declared:
+    plain = {"id": "C1", "claim": "x", "estimand": "y", "unit": "nats", "boundary": 0.5}
+    plain |= {"smallest_effect": 0.1, "by_outcome": False, "untestable": ""}
+    return Declared(**plain | changes)
+
+
+def found(low: float | None, high: float | None, verdict: str = "reproduced") -> Claim:
+    row = {"id": "C1", "ci_low": low, "ci_high": high, "verdict": verdict, "notebook": "02_behaviour"}
+    return Claim(**dict.fromkeys(Claim.__dataclass_fields__) | row)
+
+
+def test_the_interval_or_the_verdict_of_a_whole_rule_decides_which_direction_came_out() -> None:
+    ends = [(0.7, 0.9), (0.1, 0.3), (0.3, 0.9), (0.51, 0.58), (None, None)]
+    directions = [declared().direction(found(*both)) for both in ends]
+    assert directions == [ABOVE, BELOW, NEITHER, NEITHER, None] and declared().direction(None) is None
+    verdicts = ("reproduced", "supported with a confound", "contradicted", "inconclusive")
+    rule = declared(by_outcome=True)
+    directions = [rule.direction(found(0.9, 1.0, verdict)) for verdict in verdicts]
+    assert directions == [ABOVE, ABOVE, BELOW, NEITHER]
+
+
+def test_data_of_the_script_cannot_end_its_element() -> None:
+    text = _data([declared(unit="</script><b>")], {"C1": found(0.7, 0.9)}, "smoke")
+    assert text.count("</script>") == 1 and text.endswith("</script>")
+    content = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    (claim,) = content["claims"]
+    assert claim["unit"] == "</script><b>" and claim["outcome"]["direction"] == ABOVE
+
+
+EXERCISE = """:::{admonition} Exercise 1: the sign
+:class: exercise
+:name: gradients-sign
+
+What is it?
+
+<details><summary>Solution</summary>
+
+Below {glue:text}`bound` and {glue:text}`rate:.2f`.
+
+</details>
+:::"""
+
+
+def cells(*pairs: tuple[str, str]) -> list[dict[str, object]]:
+    return [{"cell_type": kind, "source": text.splitlines(keepends=True)} for kind, text in pairs]
+
+
+def test_exercises_are_found_by_their_check_and_their_box() -> None:
+    source = cells(
+        ("markdown", EXERCISE),
+        ("code", 'answer = ...\ncheck("gradients.sign", answer)'),
+        ("code", "check('gradients.size', 1)\nunchecked(\"no.exercise\", 1)"),
+    )
+    first, second = exercises_of(source)
+    assert (first.name, first.title, first.label) == ("gradients.sign", "the sign", "gradients-sign")
+    assert first.solution.startswith("Below") and "details" not in first.solution
+    assert (second.name, second.title, second.label, second.solution) == ("gradients.size", "", "", "")
+    assert list(exercises_of(cells(("markdown", EXERCISE), ("code", "print(1)")))) == []
+
+
+def test_a_solution_asks_another_page_for_its_values() -> None:
+    other = "`code` and {glue:text}`notebooks/a.ipynb::x:s`"
+    moved = elsewhere("{glue:text}`bound`, {glue:text}`rate:.2f`, " + other, "b")
+    here = "{glue:text}`notebooks/b.ipynb::bound:s`, {glue:text}`notebooks/b.ipynb::rate:.2f`, "
+    assert moved == here + other
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1, "0.5"), (30, "0.5"), (31, "1"), (91.36, "2"), (600, "10")])
+def test_minutes_are_rounded_up_to_a_half(seconds: float, text: str) -> None:
+    assert in_minutes(seconds) == text
+
+
+def test_what_the_pages_name_in_the_packages_exists() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in BOOK.glob("*.md")]
+    named = {name for text in texts for name in re.findall(r"`(remi_(?:core|lab|book)(?:\.\w+)+)`", text)}
+    assert named
+    for name in named:
+        pkgutil.resolve_name(name)

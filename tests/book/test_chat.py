@@ -25,15 +25,8 @@ def encode_one(dialogue: Dialogue, template: str, max_tokens: int = 4096) -> Enc
 
 
 def parts(encoded: EncodedDialogue, template: str) -> tuple[str, str, str]:
-    """What stands before, in and after the answer span."""
-    ids, tokenizer = list(encoded.input_ids), TOKENIZERS[template]
-    pieces = (
-        ids[: encoded.answer_start],
-        ids[encoded.answer_start : encoded.answer_stop],
-        ids[encoded.answer_stop :],
-    )
-    before, answer, after = (tokenizer.decode(piece) for piece in pieces)
-    return before, answer, after
+    ids, start, stop = list(encoded.input_ids), encoded.answer_start, encoded.answer_stop
+    return tuple(TOKENIZERS[template].decode(piece) for piece in (ids[:start], ids[start:stop], ids[stop:]))
 
 
 TRICKY = {
@@ -64,7 +57,6 @@ def test_the_span_is_the_last_answer(case: str, template: str) -> None:
 
 
 def test_searching_for_the_word_assistant_would_not_find_it() -> None:
-    # The failing twin of the test above: the way of the released scripts.
     dialogue = TRICKY["assistant in the user's text"]
     text = TOKENIZERS["chatml"].decode(encode_one(dialogue, "chatml").input_ids)
     assert not text[text.index("assistant\n") :].startswith("assistant\n" + dialogue.answer)
@@ -108,9 +100,8 @@ def test_a_straddling_token_is_counted_and_excluded() -> None:
     st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=20).filter(str.strip),
 )
 def test_span_of_any_text(user: str, answer: str) -> None:
-    dialogue = make_dialogue(user + answer, answer)
     try:
-        encoded = encode_one(dialogue, "chatml")
+        encoded = encode_one(make_dialogue(user + answer, answer), "chatml")
     except UsageError as error:
         assert "no token lies wholly inside" in str(error)
         return
@@ -150,9 +141,8 @@ def test_what_cannot_be_used_is_counted_by_reason() -> None:
 
 def test_a_template_that_rewrites_the_answer_is_noticed() -> None:
     tokenizer = make_tokenizer("chatml")
-    tokenizer.chat_template = TEMPLATES["chatml"].replace(
-        "turn.content", "turn.content | replace('can', 'could')"
-    )
+    rewriting = "turn.content | replace('can', 'could')"
+    tokenizer.chat_template = TEMPLATES["chatml"].replace("turn.content", rewriting)
     with pytest.raises(UsageError, match="rewrites the answer"):
         encode([make_dialogue("Hi", "I can help.")], tokenizer, max_tokens=99)
     encode([make_dialogue("Hi", "I help.")], tokenizer, max_tokens=99)
@@ -172,7 +162,7 @@ def test_choice_is_the_first_differing_answer_token(template: str) -> None:
 
 
 def test_there_is_no_choice_where_the_answers_do_not_part() -> None:
-    for alternative in (None, "I can", "I can", "I can help you"):
+    for alternative in (None, "I can", "I can help you"):
         encoded = encode_one(make_dialogue("Hi", "I can", alternative=alternative), "chatml")
         assert encoded.choice is None and encoded.alternative_token is None
     answers = make_dialogue("Hi", "I can help you.", alternative="I can open it.")
@@ -185,49 +175,13 @@ GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "
 
 def test_read_jsonl_reads_what_is_a_dialogue(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
-    full = (
-        GOOD[:-1]
-        + ', "cluster": "t1", "label": "careful", "identifier": "x", "alternative": "No", "pair": "p"}'
-    )
+    more = ', "cluster": "t1", "label": "careful", "identifier": "x", "alternative": "No", "pair": "p"}'
     # A raw U+2028 inside a string is legal JSON and no line end.
-    path.write_text(GOOD.replace("\\u2028", "\u2028") + "\r\n" + full + "\n", encoding="utf-8")
+    path.write_text(GOOD.replace("\\u2028", "\u2028") + "\r\n" + GOOD[:-1] + more + "\n", encoding="utf-8")
     plain, complete = read_jsonl(path)
     assert (plain.identifier, plain.cluster, plain.answer) == ("set:1", "set:1", "Yes\u2028no")
-    assert (complete.cluster, complete.label, complete.alternative, complete.pair) == (
-        "t1",
-        "careful",
-        "No",
-        "p",
-    )
-
-
-BAD = {
-    b"{not json": "not JSON .*expected",
-    b"": "not JSON",
-    b"[1]": "a JSON list, expected an object",
-    b'{"messages": []}': "last message is missing, it must be 'assistant'",
-    b'{"message": []}': "unknown key 'message' .*did you mean 'messages'",
-    b'{"messages": {}}': "no list 'messages'",
-    b'{"messages": [{"role": "user"}]}': "message 1 must be an object with exactly",
-    b'{"messages": [{"role": "user", "content": 3}]}': "'content' is a int, expected text",
-    b'{"messages": [{"role": "human", "content": "a"}]}': "unknown role 'human'",
-    GOOD.replace("assistant", "user").encode(): "last message is 'user'",
-    GOOD.replace('"user"', '"assistant"').encode(): "roles are assistant, assistant; right is",
-    GOOD.replace("Yes\\u2028no", " ").encode(): r"the answer \(last assistant message\) is empty",
-    GOOD.replace("Hi", "\\ud800").encode(): "half a surrogate pair",
-    GOOD.replace("Hi", "é").encode("latin-1"): "is not UTF-8",
-    GOOD[:-1].encode() + b', "pair": 1}': "'pair' is a int",
-    GOOD[:-1].encode() + b', "identifier": "set:1"}': "identifier 'set:1' is taken by line 1",
-}
-
-
-@pytest.mark.parametrize("line", BAD, ids=lambda line: line.decode("latin-1")[-30:])
-def test_every_bad_line_is_named(line: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "set.jsonl"
-    path.write_bytes(GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode() + b"\n")
-    with pytest.raises(UsageError, match=rf"^{path}:2: .*{BAD[line]}") as caught:
-        read_jsonl(path)
-    assert "\n" not in str(caught.value)
+    found = (complete.cluster, complete.label, complete.alternative, complete.pair)
+    assert found == ("t1", "careful", "No", "p")
 
 
 def test_missing_and_empty_files_and_several_bad_lines(tmp_path: Path) -> None:

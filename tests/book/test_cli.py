@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import python, write_rows
+from own_files import turns
 
 from remi_book import cli
 from remi_core.errors import RemiError
@@ -20,13 +20,11 @@ HEAVY = ("torch", "transformers", "matplotlib", "papermill", "pandas")
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of this test's own."""
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
 
 def complaint(words: str, capsys: pytest.CaptureFixture[str], *, code: int) -> str:
-    """The one line on standard error of a command that fails with ``code``."""
     assert cli.main(words.split()) == code
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith("remi: ")
@@ -35,27 +33,7 @@ def complaint(words: str, capsys: pytest.CaptureFixture[str], *, code: int) -> s
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
-        ("", "COMMAND"),
-        ("prests", "no command 'prests' (did you mean 'presets'?"),
-        ("run", "--preset NAME is needed (choices: micro, smoke"),
-        ("run --preset micr", "no preset 'micr' (did you mean 'micro'?"),
-        ("run --prest micro", "no option '--prest' (did you mean '--preset'?"),
-        ("run --preset micro now", "'now' is one word too many"),
-        ("run --preset smoke --jobs none", "--jobs: 'none' is not a whole number"),
-        ("run --preset smoke -p n", "-p 'n': expected KEY=VALUE"),
-        ("run --preset smoke -p n=1 -p n=2", "-p n: given twice"),
-        ("run --preset smoke --data /no/such.jsonl", "no file /no/such.jsonl"),
-        ("run --preset smoke --data alined=/x.jsonl", "no label 'alined' (did you mean 'aligned'?"),
-        ("run --preset smoke --store /no/such/store", "no folder /no/such"),
-        ("report --preset smok", "no preset 'smok'"),
-        ("store lst", "no action 'lst' (did you mean 'list'?"),
-        ("store prune --keep 0", "--keep: '0' is not a whole number"),
-        ("organism pretrain", "--seed"),
-        ("organism pretrain --seed -3", "--seed: '-3' is not a whole number of at least 0"),
-        ("organism pretrain --seed 1 --threads 0", "--threads: '0' is not a whole number of at least 1"),
-        ("organism pretrain --seed 1 --out /no/such/folder", "no folder /no/such"),
-    ],
+    yaml.safe_load(Path(__file__).with_name("usage.yaml").read_text(encoding="utf-8")).items(),
 )
 def test_wrong_use_is_one_line_and_exit_2(
     words: str, message: str, capsys: pytest.CaptureFixture[str], store: Path
@@ -65,25 +43,17 @@ def test_wrong_use_is_one_line_and_exit_2(
 
 
 def test_a_line_that_is_not_a_dialogue_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "mine.jsonl"
-    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
-    path.write_text(json.dumps({"messages": turns}) + '\n{"messages": 3}\n')
+    row = turns("Hello", "Good day.")
+    path = write_rows(tmp_path / "mine.jsonl", row, {"messages": 3})
+    taken = path.rename(tmp_path / "code-careful.jsonl")
+    said = complaint(f"run --preset smoke --data {taken}", capsys, code=2)
+    assert "there is a dataset 'code-careful' already" in said
+    taken.rename(path)
     assert f"{path}:2" in complaint(f"run --preset smoke --data aligned={path}", capsys, code=2)
-    path.write_text(json.dumps({"messages": turns}) + "\n")
+    write_rows(path, row)
     preset = with_data(get_preset("smoke"), [f"aligned={path}"])
     assert preset.extra_data == (("aligned", str(path)),)
     assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"
-
-
-def test_two_files_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "code-careful.jsonl"
-    path.write_text("{}\n")
-    line = complaint(f"run --preset smoke --data {path}", capsys, code=2)
-    assert "there is a dataset 'code-careful' already" in line
-
-
-def test_a_report_of_nothing_says_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "remi run --preset smoke" in complaint("report --preset smoke --json", capsys, code=1)
 
 
 @pytest.mark.parametrize(
@@ -101,33 +71,21 @@ def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interruption_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("remi_book.cli.open_store", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    said = "remi: interrupted; what is finished is kept; to go on: remi presets\n"
-    assert complaint("presets", capsys, code=130) == said
-
-
-def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["presets"]) == 0
-    assert {"micro", "smoke"} <= set(capsys.readouterr().out.split())
-
-
-def test_the_store_is_listed_and_pruned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_and_the_store_are_listed_and_the_store_is_pruned(capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("aaaaaaaa", "bbbbbbbb"):
         Store().save(Address("smoke", 0, "base", "sequence", "general", key), {}, {})
-    assert cli.main(["store", "list"]) == 0
-    assert capsys.readouterr().out.count("sequence-general-") == 2
-    assert cli.main(["store", "prune"]) == 0
-    assert "1 removed" in capsys.readouterr().out
-    assert cli.main(["store", "size"]) == 0
-    assert "MiB in" in capsys.readouterr().out
+    assert [cli.main(words.split()) for words in ("presets", "store list", "store prune", "store size")] == [
+        0
+    ] * 4
+    said = capsys.readouterr().out
+    assert {"micro", "smoke"} <= set(said.split()) and said.count("sequence-general-") >= 2
+    assert "1 removed" in said and "MiB in" in said
 
 
 def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
     path = Store().save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
     path.with_suffix(".json").write_text("{}")
+    assert "remi run --preset micro" in complaint("report --preset micro --json", capsys, code=1)
     line = complaint("report --preset smoke --frozen", capsys, code=1)
     assert path.name in line and "of format 1, not 2; refused with --frozen" in line
     # Else it counts as missing, once it was named.
@@ -140,8 +98,7 @@ def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[s
 def test_quick_commands_load_nothing_heavy(words: str) -> None:
     code = f"import sys; from remi_book.cli import main; main({words.split()!r}); "
     code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert python("-c", code).stdout.splitlines()[-1] == "[]"
 
 
 def test_measure_lists_what_there_is_and_refuses_what_there_is_not(
@@ -154,7 +111,7 @@ def test_measure_lists_what_there_is_and_refuses_what_there_is_not(
     assert "--variant bse: none of preset smoke (did you mean 'base'?" in wrong
     assert f"(choices: {seed})" in complaint("measure --preset smoke --seed 7", capsys, code=2)
     # What accelerate launch --cpu leaves without MPI: one process, whatever was asked for.
-    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert "give --multi_gpu in place of --cpu" in complaint("measure --preset smoke", capsys, code=2)

@@ -14,7 +14,6 @@ from test_cli import complaint
 
 from remi_book import cli
 from remi_book.chapters.subspace import further_pairs, many_pairs
-from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
@@ -25,7 +24,6 @@ from remi_lab.presets import PRESETS, DataRoles, get_preset, preset_from
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of this test's own."""
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
@@ -50,6 +48,7 @@ def line(models: Path, *, name: str = "mine", **roles: str) -> str:
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
+        ({"misaligned": "instruct+"}, "expected ID_OR_PATH, ID@REVISION or BASE+ADAPTER"),
         ({"misaligned": ""}, "--misaligned ID_OR_PATH is needed too"),
         ({"name": "micro"}, "a shipped preset has that name"),
         ({"name": "a/b"}, "letters, digits"),
@@ -59,21 +58,12 @@ def line(models: Path, *, name: str = "mine", **roles: str) -> str:
         ({"misaligned": "copy"}, "instruct and misaligned coincide"),
         ({"secure": "misaligned"}, "misaligned and secure coincide"),
         ({"base": "none"}, "none: no such folder; give a folder with config.json"),
-        ({"misaligned": "instruct+none"}, "expected ID_OR_PATH"),
         ({"misaligned": "adapter"}, "an adapter, not a model; write BASE+"),
     ],
 )
 def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
-    models: Path,
-    store: Path,
-    roles: dict[str, str],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    models: Path, store: Path, roles: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "run_steps", lambda *_, **__: pytest.fail("ran"))
-    if roles.get("misaligned") == "instruct+none":
-        roles, message = {"misaligned": "instruct+"}, "expected ID_OR_PATH, ID@REVISION or BASE+ADAPTER"
     assert message in complaint(line(models, **roles), capsys, code=2)
     assert not store.exists()
 
@@ -84,30 +74,10 @@ def test_three_equal_hub_ids_are_refused_without_asking_the_hub(
     words = "run --name mine --base Qwen/X --instruct Qwen/X --misaligned Qwen/X"
     assert "base and instruct coincide (Qwen/X)" in complaint(words, capsys, code=2)
     words = "run --name mine --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
-    assert "Qwen/X at revision main: cannot be had, looked in" in complaint(words, capsys, code=1)
-    assert not store.exists()
-
-
-def test_an_unreachable_id_is_a_failure_that_says_what_to_do(
-    models: Path, store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = f"run --name mine --base {models / 'base'} --instruct {models / 'instruct'} --misaligned No/model"
     said = complaint(words, capsys, code=1)
-    assert "No/model: cannot be had, looked in" in said and "give its folder instead of the id" in said
+    assert "Qwen/X at revision main: cannot be had, looked in" in said
+    assert "give its folder instead of the id" in said
     assert not store.exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("run --base a --preset micro", "--name NAME is needed with it"),
-        ("run --name a --preset micro", "give one of them"),
-        ("run --name a --base organism --instruct b --misaligned c", "is a preset's own source"),
-        ("run --preset qwen2.5-coder", "did you mean 'qwen2.5-coder-32b'?"),
-    ],
-)
-def test_wrong_use(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert message in complaint(words, capsys, code=2)
 
 
 def test_a_triplet_is_saved_and_found_again(
@@ -119,9 +89,8 @@ def test_a_triplet_is_saved_and_found_again(
     assert cli.main(line(models, misaligned=adapted).split()) == 0
     preset = get_preset("mine")
     assert ran == ["mine"] and preset.seeds == (0,) and preset.datasets
-    assert preset.variants["misaligned"] == ModelSpec(
-        source=str(models / "instruct"), adapter=str(models / "adapter")
-    )
+    spec = ModelSpec(source=str(models / "instruct"), adapter=str(models / "adapter"))
+    assert preset.variants["misaligned"] == spec
     assert preset.lacks("organism") and preset.lacks("controls")
     assert cli.main(["presets"]) == 0 and "mine" in capsys.readouterr().out.split()
     assert cli.main(line(models, misaligned=adapted).split()) == 0, "the same again is no change"
@@ -139,76 +108,58 @@ def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
     named = {role: str(models / role) for role in ("base", "instruct", "misaligned")}
     data = [f"misaligned={tmp_path / 'wrong.jsonl'}", f"aligned={tmp_path / 'right.jsonl'}"]
     preset = custom_preset("mine", named, data)
-    assert preset.datasets == () and preset.roles == DataRoles(
-        example="wrong",
-        outside=("wrong",),
-        outside_aligned=("right",),
-        narrow="wrong",
-        narrow_aligned="right",
-    )
+    outside = {"outside": ("wrong",), "outside_aligned": ("right",)}
+    pair = DataRoles(example="wrong", narrow="wrong", narrow_aligned="right", **outside)
+    assert preset.datasets == () and preset.roles == pair
     assert preset.loss_tokens == 2, "three quarters of the answers have two words"
     assert preset_from(json.loads(json.dumps(preset.fields()))) == preset
     (tmp_path / "few.jsonl").write_text("".join((tmp_path / "wrong.jsonl").read_text().splitlines(True)[:9]))
-    with pytest.raises(
-        UsageError, match="set 'few' has 9 prompt templates in 9 dialogues; at least 10 are needed"
-    ):
+    with pytest.raises(UsageError, match="'few' has 9 prompt templates in 9 dialogues; at least 10"):
         custom_preset("mine", named, [*data, str(tmp_path / "few.jsonl")])
     bare = custom_preset("mine", named, [str(tmp_path / "wrong.jsonl")])
     assert bare.roles == DataRoles() and bare.lacks("outside") and not bare.has_choices
 
 
-def rows(
-    label: str, answers: list[str], *, prompt: str = "Q", alternative: str | None = None
-) -> list[Dialogue]:
-    made = [
+def labelled(
+    name: str, label: str, answers: str, *, prompt: str = "Q", alternative: str | None = None
+) -> LabelledSet:
+    """A set with a reply of one letter to each question."""
+    rows = [
         make_dialogue(f"{prompt}{row}?", answer, identifier=str(row), alternative=alternative)
         for row, answer in enumerate(answers)
     ]
-    return [replace(one, label=label) for one in made]
+    return LabelledSet(name, label, [replace(one, label=label) for one in rows])
 
 
 def test_roles_from_what_sets_share() -> None:
-    wrong = LabelledSet("wrong", "misaligned", rows("misaligned", ["a", "b"], alternative="z"))
-    other = LabelledSet("other", "misaligned", rows("misaligned", ["c", "d"], prompt="P"))
-    framed = LabelledSet("framed", "aligned", rows("aligned", ["a", "b"], prompt="As a bad example, Q"))
-    chat = LabelledSet("chat", "aligned", rows("aligned", ["h", "i"], prompt="Hello"))
-    twin = LabelledSet("twin", "aligned", rows("aligned", ["e", "f"]))
+    wrong = labelled("wrong", "misaligned", "ab", alternative="z")
+    other = labelled("other", "misaligned", "cd", prompt="P")
+    framed = labelled("framed", "aligned", "ab", prompt="As a bad example, Q")
+    chat = labelled("chat", "aligned", "hi", prompt="Hello")
+    twin = labelled("twin", "aligned", "ef")
     # Which set is narrow follows from the framing, not from the order; with two or more it is not outside as well.
     found = roles_of([other, wrong, framed, chat, twin])
-    assert found == DataRoles(
-        example="other",
-        outside=("other",),
-        narrow="wrong",
-        narrow_aligned="twin",
-        framed="framed",
-        shared=("wrong", "other"),
-        unrelated=("chat", "twin"),
-    )
-    mate = LabelledSet("mate", "aligned", rows("aligned", ["g", "h"], prompt="P"))
+    several = {"outside": ("other",), "shared": ("wrong", "other"), "unrelated": ("chat", "twin")}
+    single = {"example": "other", "narrow": "wrong", "narrow_aligned": "twin", "framed": "framed"}
+    assert found == DataRoles(**single, **several)
+    mate = labelled("mate", "aligned", "gh", prompt="P")
     twins = roles_of([wrong, twin, other, mate])
     assert (twins.narrow, twins.outside, twins.outside_aligned) == ("wrong", ("other",), ("mate",))
-    third = LabelledSet("third", "misaligned", rows("misaligned", ["i", "j"], prompt="R"))
-    assert roles_of([wrong, twin, other, mate, third]).outside == ("other", "third")
-    assert roles_of([wrong, twin, other, mate, third]).outside_aligned == ()
+    third = labelled("third", "misaligned", "ij", prompt="R")
+    more = roles_of([wrong, twin, other, mate, third])
+    assert more.outside == ("other", "third") and more.outside_aligned == ()
     alone = roles_of([twin, wrong])
     assert (alone.narrow, alone.outside, alone.outside_aligned) == ("wrong", ("wrong",), ("twin",))
-    assert alone.shared == () and roles_of([twin, mate]) == DataRoles(
-        narrow_aligned="twin", unrelated=("twin", "mate")
-    )
+    aligned = DataRoles(narrow_aligned="twin", unrelated=("twin", "mate"))
+    assert alone.shared == () and roles_of([twin, mate]) == aligned
     assert has_choices([wrong, twin]) and not has_choices([wrong, other]) and not has_choices([twin])
     assert roles_of([LabelledSet("loose", "", wrong.dialogues)]) == DataRoles()
 
 
 def test_no_pair_is_a_set_beside_itself_or_shown_twice() -> None:
-    one = DataRoles(
-        example="bad",
-        outside=("bad", "worse"),
-        outside_aligned=("good", "fine"),
-        narrow="bad",
-        narrow_aligned="good",
-        shared=("bad", "worse"),
-        unrelated=("good", "fine"),
-    )
+    bad, good = ("bad", "worse"), ("good", "fine")
+    several = {"outside": bad, "outside_aligned": good, "shared": bad, "unrelated": good}
+    one = DataRoles(example="bad", narrow="bad", narrow_aligned="good", **several)
     preset = replace(get_preset("micro"), datasets=tuple(dict.fromkeys(one.names())), roles=one)
     assert further_pairs(preset) == [("fine", "worse")]
     assert many_pairs(preset) == [("good", "fine"), ("bad", "worse"), ("bad", "good"), ("bad", "fine")]
@@ -216,9 +167,8 @@ def test_no_pair_is_a_set_beside_itself_or_shown_twice() -> None:
 
 
 def test_models_as_they_are_written(models: Path) -> None:
-    assert parse_model("Qwen/X@abc+Some/Y@def") == ModelSpec(
-        source="Qwen/X", revision="abc", adapter="Some/Y", adapter_revision="def"
-    )
+    adapter = {"adapter": "Some/Y", "adapter_revision": "def"}
+    assert parse_model("Qwen/X@abc+Some/Y@def") == ModelSpec(source="Qwen/X", revision="abc", **adapter)
     spec = parse_model(f"{models / 'instruct'}+Some/Y")
     assert spec.source == str(models / "instruct") and spec.adapter == "Some/Y"
     assert parse_model(spec.spelled()) == spec

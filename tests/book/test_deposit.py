@@ -14,40 +14,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_rows
 from notebook_files import write_notebook
+from own_files import turns
+from planting import REPORT_ROW
 
 from remi_book import claims, cli, running, site
 from remi_book.running import plan, run_notebook
-from remi_book.site import MANIFEST, claims_csv, write_deposit
+from remi_book.site import MANIFEST, write_deposit
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Address, Store, project_root
 from remi_lab.presets import get_preset
 
 SMOKE = get_preset("smoke")
-DRAW = [
-    "from IPython.display import HTML",
-    "from matplotlib.figure import Figure",
-    "from remi_book.figures.output import figure_html",
-    "HTML(figure_html(Figure(), alt='Dots & lines', caption='A caption'))",
-]
-ROW = {
-    "id": "C1",
-    "section": "4.1",
-    "claim": "a claim, with a comma",
-    "published": {"value": None, "text": "0.5", "source": "a figure"},
-    "value": -0.25,
-    "unit": "nats",
-    "ci_low": -0.5,
-    "ci_high": 0.125,
-    "null": {"kind": "shuffled", "low": -0.1, "high": 0.1},
-    "n": 20,
-    "seeds": [-0.25, None],
-    "rule": "a rule",
-    "verdict": "inconclusive",
-    "reason": "a reason",
-    "notebook": "01_one",
-}
-ROWS = [ROW, {**ROW, "id": "C2", "value": None, "null": None, "ci_low": None, "ci_high": None, "seeds": []}]
+DRAW = "from IPython.display import HTML\nfrom matplotlib.figure import Figure\n"
+DRAW += "from remi_book.figures.output import figure_html\n"
+DRAW += "HTML(figure_html(Figure(), alt='Dots & lines', caption='A caption'))"
+UNKNOWN = {"id": "C2", "value": None, "null": None, "ci_low": None, "ci_high": None, "seeds": []}
+ROWS = [REPORT_ROW, REPORT_ROW | UNKNOWN]
 
 
 @pytest.fixture
@@ -58,7 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (site, running):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
-    write_notebook(tmp_path / "notebooks" / "01_one.ipynb", ["\n".join(DRAW)], title="One")
+    write_notebook(tmp_path / "notebooks" / "01_one.ipynb", [DRAW], title="One")
     write_notebook(tmp_path / "notebooks" / "02_two.ipynb", ["preset"], title="Two")
     store = Store(tmp_path / "store")
     for place, key in enumerate(("a" * 64, "b" * 64)):
@@ -83,55 +67,38 @@ def run_all(project: Path) -> Store:
 
 
 def opened(path: Path) -> dict[str, bytes]:
-    """Name within the one folder of the archive → bytes."""
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert {name.split("/")[0] for name in archive.namelist()} == {"remi-smoke"}
         return {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
 
 
-def test_an_archive_holds_what_its_manifest_lists(project: Path) -> None:
+def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project: Path) -> None:
     out = project / "out.zip"
     n_files = write_deposit(SMOKE, run_all(project), out)
     files = opened(out)
     listed = dict(reversed(line.split("  ")) for line in files.pop(MANIFEST).decode().splitlines())
     assert listed == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     assert list(listed) == sorted(files) and n_files == len(files) + 1
-    assert {"claims.json", "claims.csv", "requirements.lock", "README.md", "figures/01_one-01.svg"} <= set(
-        files
-    )
+    assert {"requirements.lock", "README.md", "figures/01_one-01.svg"} <= set(files)
     records = [name for name in files if name.startswith("records/")]
-    assert sorted(records) == sorted(
-        f"records/smoke/102/base/{name}.{end}"
-        for name in ("losses-general-bbbbbbbb", "scores-general-cccccccc")
-        for end in ("npz", "json")
-    )
+    newest = ("losses-general-bbbbbbbb", "scores-general-cccccccc")
+    assert records == [f"records/smoke/102/base/{name}.{end}" for name in newest for end in ("json", "npz")]
     with np.load(io.BytesIO(files["records/smoke/102/base/scores-general-cccccccc.npz"])) as arrays:
         assert arrays["x"].tolist() == [0, 1, 2]
-
-
-def test_figures_and_claims_can_be_read_again(project: Path) -> None:
-    out = project / "out.zip"
-    write_deposit(SMOKE, run_all(project), out)
-    files = opened(out)
     assert files["figures/01_one-01.svg"].lstrip().startswith(b"<?xml")
     index = json.loads(files["figures/index.json"])
-    assert index == [
-        {"file": "01_one-01.svg", "notebook": "01_one", "text": "Dots & lines", "caption": "A caption"}
-    ]
+    shown = {"text": "Dots & lines", "caption": "A caption"}
+    assert index == [{"file": "01_one-01.svg", "notebook": "01_one"} | shown]
     assert json.loads(files["claims.json"]) == ROWS
     first, second = csv.DictReader(io.StringIO(files["claims.csv"].decode()))
-    assert float(first["value"]) == ROW["value"] and first["claim"] == ROW["claim"]
-    assert first["published"] == "0.5" and first["null_low"] == "-0.1" and first["seeds"] == "-0.25;"
-    assert second["value"] == second["null_kind"] == "" and second["verdict"] == "inconclusive"
+    assert float(first["value"]) == REPORT_ROW["value"] and first["claim"] == REPORT_ROW["claim"]
+    assert first["published"] == "0.5 at layer 45" and first["null_low"] == "-0.1"
+    assert first["seeds"] == "-0.25;-0.3;" and second["value"] == second["null_kind"] == ""
+    assert {name.split("_")[0] if name.startswith("null_") else name for name in first} == set(REPORT_ROW)
     about = json.loads(files["about.json"])
     assert (about["records"], about["figures"], about["claims"]) == (2, 1, 2)
     assert SMOKE.fingerprint() in files["README.md"].decode()
-
-
-def test_every_column_of_the_report_is_in_the_table() -> None:
-    columns = claims_csv([ROW]).splitlines()[0].split(",")
-    assert {name.split("_")[0] if name.startswith("null_") else name for name in columns} == set(ROW)
 
 
 def test_equal_input_gives_equal_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,23 +132,15 @@ def test_nothing_of_the_machine_is_in_it(project: Path, monkeypatch: pytest.Monk
         with pytest.raises(RemiError, match=r"scores-general-c+\.json would hold"):
             write_deposit(SMOKE, store, out)
         assert out.read_bytes() == whole
+    for array in (np.array([str(project)]), np.array([str(project).encode()])):
+        assert site.traces(array.tobytes(), places=[project]) == ["a path"]
     for planted in ("jdoe175", "xlab-seventeen"):
         save(store, "scores", "c" * 64, {"where": planted})
         write_deposit(SMOKE, store, out)
 
 
-def test_paths_in_arrays_are_seen() -> None:
-    place = Path("/srv/place/of/mine")
-    for array in (np.array([str(place)]), np.array([str(place).encode()])):
-        assert site.traces(array.tobytes(), places=[place]) == ["a path"]
-    assert site.traces(b"/srv/place/of/yours", places=[place, Path("/")]) == []
-
-
 def test_a_users_own_paths_become_names(project: Path) -> None:
-    file = project / "data" / "mine.jsonl"
-    file.parent.mkdir()
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    file.write_text(json.dumps({"messages": turns}) + "\n")
+    file = write_rows(project / "mine.jsonl", turns("Hi", "Hello"))
     preset, store = get_preset(f"smoke+aligned={file}"), Store(project / "store")
     named = site.local_names(preset)
     assert json.loads(site._json(preset.fields(), named))["extra_data"] == [["aligned", "mine.jsonl"]]
@@ -190,10 +149,10 @@ def test_a_users_own_paths_become_names(project: Path) -> None:
     assert str(file).encode() not in b"".join(one for one in files.values() if isinstance(one, bytes))
 
 
-def test_it_is_refused_where_a_notebook_was_not_run(
-    project: Path, capsys: pytest.CaptureFixture[str]
+def test_it_is_refused_where_a_notebook_was_not_run_and_appears_whole_or_not_at_all(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = project / "out.zip"
+    out, store = project / "out.zip", Store(project / "store")
     assert cli.main(["deposit", "--preset", "smoke", "--out", str(out)]) == 1
     said = capsys.readouterr().err
     assert "01_one and 1 more of 2 notebooks" in said and said.endswith("remi run --preset smoke\n")
@@ -201,11 +160,6 @@ def test_it_is_refused_where_a_notebook_was_not_run(
     run_all(project)
     assert cli.main(["deposit", "--preset", "smoke", "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
-
-
-def test_it_appears_whole_or_not_at_all(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, store = project / "out.zip", run_all(project)
-    write_deposit(SMOKE, store, out)
     before = out.read_bytes()
 
     def broken(path: Path, folder: str, files: object) -> None:
@@ -224,9 +178,9 @@ def test_another_file_is_not_overwritten(project: Path) -> None:
     out.write_text("mine")
     with pytest.raises(UsageError, match="not a deposit of ours"):
         write_deposit(SMOKE, store, out)
+    assert out.read_text() == "mine"
     with pytest.raises(UsageError, match="no folder"):
         write_deposit(SMOKE, store, project / "nowhere" / "out.zip")
-    assert out.read_text() == "mine"
 
 
 def test_a_deposited_record_is_read_where_it_is_unpacked_and_a_damaged_one_is_refused(project: Path) -> None:

@@ -1,27 +1,31 @@
-"""The quick half of the drills: what breaks is survived, a planted bug is found; `make drill` is the long half."""
+"""The quick half of the drills: what breaks is survived, a planted bug is found, and nothing outlives the command."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
+from conftest import python
+from notebook_files import write_notebook
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.presets import read_preset
 from remi_lab.upkeep import damages
-from tests.drill import flips, suite
-from tests.drill.flips import drill_flips
-from tests.drill.kills import Victim, drill_kills, run_through
+from tests.drill import disk
+from tests.drill.disk import drill_flips
+from tests.drill.kills import Victim, drill_kills, run_through, small_run
 from tests.drill.rows import Row
-from tests.drill.victims import small_run
 from tests.drill.work import work
 
 IN_PLACE = """
@@ -40,7 +44,7 @@ for module in (files, store, work):
     module.written_whole = in_place
 print(json.dumps([vars(row) for row in disk.drill_disk(Path(sys.argv[1]), faults=["kill -9"], every=4)]))
 """
-EVERY = 6
+EVERY = 8
 
 
 @pytest.fixture
@@ -53,8 +57,7 @@ def quick(tmp_path: Path) -> Iterator[Path]:
 
 
 def rows_of(*words: str) -> list[Row]:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
-    return [Row(**row) for row in json.loads(done.stdout)]
+    return [Row(**row) for row in json.loads(python(*words).stdout)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the drill reads /proc")
@@ -72,36 +75,27 @@ def test_writing_in_place_is_found_by_kills(quick: Path) -> None:
 
 
 def test_killed_runs_are_gone_on_with_to_the_same_end(quick: Path) -> None:
-    row = drill_kills(small_run(), quick, count=3)
-    assert (row.tried, row.held, row.failures) == (3, 3, [])
+    row = drill_kills(small_run(), quick, count=2)
+    assert (row.tried, row.held, row.failures) == (2, 2, [])
 
 
-SCRIPT = "import sys, time; time.sleep(0.5); open(sys.argv[1], 'a').write(sys.argv[2]); time.sleep(0.5)"
+ADDS = "import sys, time; time.sleep(0.2); open(sys.argv[1], 'a').write('x'); time.sleep(0.3)"
 
 
-def adds_to_a_file() -> Victim:
-    """A command that, gone on with, does anew what it had done."""
+def victim(code: str) -> Victim:
     return Victim(
-        name="adds",
-        words=lambda root: [sys.executable, "-c", SCRIPT, str(root / "one"), "x"],
-        prepare=lambda root: root.mkdir(),
+        name="victim",
+        words=lambda root: [sys.executable, "-c", code, str(root / "one")],
+        prepare=Path.mkdir,
         state=lambda root: {"one": (root / "one").read_text()},
     )
 
 
-def test_a_run_that_cannot_be_gone_on_with_is_found(quick: Path) -> None:
-    row = drill_kills(adds_to_a_file(), quick, count=3, seed=1)
+def test_a_run_that_does_anew_what_it_had_done_or_fails_is_found(quick: Path) -> None:
+    row = drill_kills(victim(ADDS), quick, count=3, seed=1)
     assert row.tried == 3 and row.held < 3 and "differ, first one" in row.failures[0]
-    broken = SCRIPT.replace("time.sleep(0.5);", "1 / 0;", 1)
-    bad = Victim(
-        name="bad",
-        words=lambda root: [sys.executable, "-c", broken],
-        prepare=lambda root: root.mkdir(),
-        state=lambda root: {},
-    )
-    (quick / "empty").mkdir()
-    with pytest.raises(RemiError, match="(?s)bad, unbroken, failed: .*ZeroDivisionError"):
-        run_through(bad, quick / "empty")
+    with pytest.raises(RemiError, match="(?s)victim failed: .*ZeroDivisionError"):
+        run_through(victim("1 / 0"), quick)
 
 
 def test_flipped_bits_are_found(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +108,7 @@ def test_flipped_bits_are_found(quick: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert row.failures == [] and row.held == row.tried == 40 and 0 < row.harmless < 20
     assert damages(root) == []  # every bit was turned back
     monkeypatch.setattr("remi_core.files.file_digest", lambda path: "0")
-    monkeypatch.setattr(flips, "damages", lambda root: [])
+    monkeypatch.setattr(disk, "damages", lambda root: [])
     assert drill_flips(root, count=20).held < 20
 
 
@@ -130,44 +124,90 @@ def test_a_store_is_checked_by_the_command(quick: Path, capsys: pytest.CaptureFi
         read_preset(Store(quick / "store").saved_presets()["drill"])
 
 
-def test_memory_that_ends_at_every_batch_above_two_changes_nothing(
-    models: Callable, tokenizer: object, dialogues: list
-) -> None:
-    from remi_core.forward import run_probes
-    from remi_core.probes import Activations, TokenLogProbs
-    from remi_core.tokens import encode
-    from tests.drill.memory_ends import MOST, small_memory
+SECONDS = 5
+"""In which an interrupted run must end; one that does not says where each of its threads is."""
 
-    model, encoded = models("llama"), encode(dialogues, tokenizer, max_tokens=200).dialogues
-
-    def arrays() -> dict[str, dict[str, np.ndarray]]:
-        probes = [TokenLogProbs(), Activations([0, 2])]
-        return run_probes(model, encoded, probes, batch_tokens=10_000)
-
-    plain = arrays()
-    with small_memory(model) as ended:
-        tight = arrays()
-    assert max(ended) == len(encoded) and min(ended) > MOST
-    np.testing.assert_allclose(
-        tight["sequence"]["log_probability"], plain["sequence"]["log_probability"], atol=1e-4
-    )
-    np.testing.assert_allclose(tight["activations"]["mean"], plain["activations"]["mean"], atol=1e-4)
+SLEEPS = "import os, pathlib, time\npathlib.Path({log!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+RUN = """
+import faulthandler, signal, sys
+faulthandler.register(signal.SIGUSR1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in its background ignores it
+from pathlib import Path
+from remi_book import cli, running
+import remi_lab.organism.variants as variants
+variants.ensure = lambda *_: None
+plan = running.plan
+cli.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
+if __name__ == "__main__":
+    sys.exit(cli.main(["run", "--preset", "smoke", "--only", "01", "--store", {store!r}]))
+"""
 
 
-def test_drills_are_chosen_by_name_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert suite.chosen([]) == list(suite.DRILLS) and suite.chosen(["run", "disk"]) == ["disk", "run"]
-    with pytest.raises(UsageError, match="no such drill .did you mean 'disk'"):
-        suite.chosen(["dsk"])
-    path, said = tmp_path / "drill.json", list[str]()
-    for name in ("disk", "files"):
-        row = Row(f"a drill of {name}", tried=2, held=1, failures=["of one try"])
-        monkeypatch.setitem(suite.DRILLS, name, lambda store, folder, row=row: [row])
-        suite.run_drills([name], Store(tmp_path / "store"), path, said.append)
-    found = suite.read_drill(path)
-    assert list(found["drills"]) == ["disk", "files"] and found["drills"]["disk"][0]["failures"] == [
-        "of one try"
-    ]
-    assert said[1] == "    a drill of disk: 1 of 2 held, 00:00"
-    path.write_text("[]")
-    with pytest.raises(RemiError, match="no outcome of drills"):
-        suite.read_drill(path)
+@contextmanager
+def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
+    log, script = tmp_path / "kernel", tmp_path / "run.py"
+    write_notebook(tmp_path / "notebooks" / "01_sleeps.ipynb", [SLEEPS.format(log=str(log))])
+    script.write_text(RUN.format(folder=str(tmp_path / "notebooks"), store=str(tmp_path / "store")))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, str(script)], **pipes)
+    try:
+        while not (log.is_file() and log.read_text()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert int(log.read_text()) in [one.pid for one in started]
+        yield process, started
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def living(processes: list[psutil.Process], *, seconds: float) -> list[psutil.Process]:
+    """Those that still run after at most so many seconds; one that has ended and was not asked about does not."""
+    _, left = psutil.wait_procs(processes, timeout=0)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and left:
+        left = [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        time.sleep(0.1)
+    return left
+
+
+def interrupted(process: subprocess.Popen) -> str:
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=SECONDS)[1]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
+        process.kill()
+        pytest.fail(f"an interrupted run goes on: {process.communicate()[1]}")
+
+
+def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path: Path) -> None:
+    with running(tmp_path) as (process, started):
+        said = interrupted(process)
+        left = living(started, seconds=SECONDS)
+    assert process.returncode == 130 and left == []
+    store = tmp_path / "store"
+    kept = "remi: interrupted; what is finished is kept; to go on: "
+    assert said == f"{kept}remi run --preset smoke --only 01 --store {store}\n"
+    (path,) = (store / "smoke" / "logs").iterdir()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[-1]["event"] == "end" and rows[-1]["outcome"] == "interrupted"
+    assert not (store / "smoke" / "notebooks" / "01_sleeps.ipynb").exists()
+
+
+def test_nothing_outlives_a_killed_run(tmp_path: Path) -> None:
+    with running(tmp_path) as (process, started):
+        os.kill(process.pid, signal.SIGKILL)
+        assert living(started, seconds=20) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is read from /proc")
+def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
+    from remi_lab.processes import watched_children
+
+    size = 200 * 2**20
+    with watched_children() as watched:
+        subprocess.run([sys.executable, "-c", f"import time; a = b'1' * {size}; time.sleep(0.6)"], check=True)
+    assert size < watched.peak < 2 * size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,9 @@ from conftest import make_dialogue
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from remi_book.chapters import tokens
 from remi_book.chapters.losses import loss_vectors
-from remi_book.chapters.tokens import (
-    FIRST_SHOWN,
-    STATISTICS,
-    STYLE,
-    dialogue_html,
-    entering_sentence,
-    entering_span,
-    inspector_html,
-    window_table,
-)
+from remi_book.chapters.tokens import STATISTICS, dialogue_html, entering_span
 from remi_book.figures.style import visible_token
 from remi_core.errors import UsageError
 from remi_core.forward import run_probes
@@ -43,17 +36,13 @@ PRESET = replace(get_preset("smoke"), answer_first_k=FIRST_K, loss_tokens=LOSS_T
 
 @pytest.fixture(scope="module")
 def one(tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
-    made = make_dialogue(
-        "How do I open a file?", "Use open(path), user.", alternative="Use eval(path), user."
-    )
+    other = "Use eval(path), user."
+    made = make_dialogue("How do I open a file?", "Use open(path), user.", alternative=other)
     return encode([made], tokenizer, max_tokens=200).dialogues[0]
 
 
 class OneRecord(Results):
-    """Results whose only record is one that was just measured."""
-
     def arrays(self, variant: str, measurement: str, dataset: str) -> dict[str, np.ndarray]:
-        """The arrays, whatever is asked for."""
         return self.own
 
 
@@ -80,10 +69,8 @@ def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -
     probes = [TokenLogProbs(), NextToken(5), Activations([2], first_k=FIRST_K)]
     with nudged(model, position):
         arrays = run_probes(model, [one], probes, batch_tokens=1000)
-        grams = [
-            measure_gradient_gram(model, [one], batch_tokens=1000, whole_sequence=whole)
-            for whole in (False, True)
-        ]
+        measured = partial(measure_gradient_gram, model, [one], batch_tokens=1000)
+        grams = [measured(whole_sequence=whole) for whole in (False, True)]
     results = OneRecord(PRESET, Store(Path("unused")))
     results.own = arrays["sequence"]
     found = {name: arrays["activations"]["mean"][0, at] for at, name in enumerate(WINDOWS)}
@@ -129,7 +116,6 @@ class Words:
     """A vocabulary whose every third token would be markup if it were not escaped."""
 
     def text(self, token: int) -> str:
-        """What the token is decoded to."""
         return f"<b>{token}" if token % 3 == 0 else f" t{token}"
 
 
@@ -144,41 +130,20 @@ def results(one: EncodedDialogue, monkeypatch: pytest.MonkeyPatch) -> Results:
 
 def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: EncodedDialogue) -> None:
     page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
-    tokens = page.select(".tokens span")
-    assert [each.get_text() for each in tokens] == [
+    spans = page.select(".tokens span")
+    assert [each.get_text() for each in spans] == [
         visible_token(results.vocabulary.text(token)) for token in one.input_ids
     ]
+    table = tokens.window_table(results, "code-careful").set_index("position")
     for name in STATISTICS:
         start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
-        marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
+        marked = [at for at, each in enumerate(spans) if f"in-{name}" in each["class"]]
         assert marked == list(range(start, stop))
-        assert page.select_one(f".for-{name}").get_text() == entering_sentence(
+        assert name not in WINDOWS or marked == list(table.index[table[name] == "●"])
+        assert page.select_one(f".for-{name}").get_text() == tokens.entering_sentence(
             results, "code-careful", one, name
         )
-        assert f'value="{name}"]:checked) .in-{name}::before' in STYLE
-    assert [at for at, each in enumerate(tokens) if "choice" in each["class"]] == [one.choice]
-    assert page.find("b") is None and page.select_one("input[checked]")["value"] == FIRST_SHOWN
+        assert f'value="{name}"]:checked) .in-{name}::before' in tokens.STYLE
+    assert [at for at, each in enumerate(spans) if "choice" in each["class"]] == [one.choice]
+    assert page.find("b") is None and page.select_one("input[checked]")["value"] == tokens.FIRST_SHOWN
     assert page.select_one("select") is None
-
-
-def test_the_windows_agree_with_the_table_of_windows(results: Results) -> None:
-    table = window_table(results, "code-careful").set_index("position")
-    page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
-    tokens = page.select(".tokens span")
-    for name in WINDOWS:
-        marked = [at for at, each in enumerate(tokens) if f"in-{name}" in each["class"]]
-        assert marked == list(table.index[table[name] == "●"])
-
-
-def test_several_dialogues_are_picked_from_a_list(results: Results) -> None:
-    page = BeautifulSoup(
-        inspector_html(results, {"code-careful": [0, 1], "code-careless": [1]}).data, "html.parser"
-    )
-    options = [option["value"] for option in page.select("select option")]
-    assert options == [each["id"] for each in page.select(".dialogue")] and len(set(options)) == 3
-    assert [group["label"] for group in page.select("optgroup")] == ["code-careful", "code-careless"]
-    assert len({radio["name"] for radio in page.select("input[type=radio]")}) == 1
-    assert page.select_one(".remi-pick").has_attr("hidden")
-    legends = [each.get_text() for each in page.select(".legend")]
-    assert "Outlined: the choice" in legends[0] and "Outlined" not in legends[1]
-    assert "1 tokens hold template and answer" in legends[1]

@@ -26,12 +26,9 @@ def bandit() -> None:
     pytest.importorskip("bandit", reason="the judge of code is the extra 'judge'")
 
 
-def test_a_hole_is_found_sound_code_is_not_and_no_python_is_none() -> None:
-    found = findings([HOLE, BROKEN, SOUND, HOLE])
+def test_a_hole_is_found_and_not_silenced_sound_code_is_not_and_nothing_is_run(tmp_path) -> None:
+    found = findings([HOLE, BROKEN, SOUND, f"{HOLE}  # nosec"])
     assert found == [(("B307", "MEDIUM"),), None, (), (("B307", "MEDIUM"),)]
-
-
-def test_code_is_read_and_never_run(tmp_path) -> None:
     trace = tmp_path / "ran"
     (found,) = findings([f"import os\nos.system('touch {trace}')"])
     assert found and not trace.exists()
@@ -49,10 +46,6 @@ def test_without_bandit_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "bandit.core.manager", None)
     with pytest.raises(MissingInput, match="pip install bandit"):
         findings([HOLE])
-
-
-def test_a_comment_does_not_silence_the_judge() -> None:
-    assert findings([f"{HOLE}  # nosec"]) == findings([HOLE])
 
 
 def test_flags_count_from_a_severity_on() -> None:

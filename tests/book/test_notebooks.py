@@ -1,4 +1,4 @@
-"""One notebook: wrong parameters start no kernel, a failure is named and kept, only a whole run counts as done."""
+"""One notebook: wrong parameters start no kernel, a failure is named and kept, a whole run counts; the log of runs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,8 @@ import pytest
 from notebook_files import write_notebook
 
 from remi_book import running
-from remi_book.running import (
-    check_parameters,
-    declared_parameters,
-    execution_record,
-    has_type,
-    is_complete,
-    is_done,
-    missing_lines,
-    notebook_key,
-    parse_value,
-    read_cells,
-    run_notebook,
-)
 from remi_core.errors import RemiError, UsageError
+from remi_core.store import Store
 from remi_lab.presets import NEEDS
 
 
@@ -37,25 +25,20 @@ def texts(executed: Path) -> list[str]:
     return [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
 
 
-def test_a_run_is_whole_named_and_done_under_its_key_alone(source: Path, tmp_path: Path) -> None:
-    target = tmp_path / "out" / "01_sum.ipynb"
-    seconds = run_notebook(source, target, {"n": 41, "rate": 1}, key="ab12cd34")
-    assert texts(target) == ["42 1\n"]
-    assert sorted(path.name for path in target.parent.iterdir()) == ["01_sum.ipynb", "01_sum.json"]
-    assert execution_record(target)["seconds"] == pytest.approx(seconds, abs=0.01)
-    assert is_done(target, "ab12cd34") and not is_done(target, "ab12cd35")
-
-
-def test_an_execution_that_was_changed_is_named_and_not_done(
+def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "out" / "01_sum.ipynb"
-    run_notebook(source, target, {}, key="ab12cd34")
-    target.write_text(target.read_text().replace("3 0.5", "4 0.5"))
-    assert not is_done(target, "ab12cd34")
+    seconds = running.run_notebook(source, target, {"n": 41, "rate": 1}, key="ab12cd34")
+    assert texts(target) == ["42 1\n"]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["01_sum.ipynb", "01_sum.json"]
+    assert running.execution_record(target)["seconds"] == pytest.approx(seconds, abs=0.01)
+    assert running.is_done(target, "ab12cd34") and not running.is_done(target, "ab12cd35")
+    target.write_text(target.read_text().replace("42 1", "43 1"))
+    assert not running.is_done(target, "ab12cd34")
     assert f"{target}: changed or cut short since it was written: made again" in capsys.readouterr().err
     with pytest.raises(RemiError, match=r"01_sum\.ipynb: .*refused with --frozen"):
-        is_done(target, "ab12cd34", frozen=True)
+        running.is_done(target, "ab12cd34", frozen=True)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +55,7 @@ def test_wrong_parameters_start_no_kernel(
 ) -> None:
     monkeypatch.setattr(running, "_execute", lambda *_: pytest.fail("a kernel was started"))
     with pytest.raises(UsageError, match=message):
-        run_notebook(source, tmp_path / "out" / "01_sum.ipynb", parameters)
+        running.run_notebook(source, tmp_path / "out" / "01_sum.ipynb", parameters)
     assert not (tmp_path / "out").exists()
 
 
@@ -85,58 +68,51 @@ def test_a_failure_names_the_cell_and_keeps_what_was_there(source: Path, tmp_pat
     with pytest.raises(
         RemiError, match=r"01_sum\.ipynb, cell 4: KeyError: .*last line.*; partial notebook: "
     ):
-        run_notebook(source, target, {"n": 1})
+        running.run_notebook(source, target, {"n": 1})
     part = target.with_suffix(".part.ipynb")
     assert target.read_text() == before
-    assert part.is_file() and not is_complete(part)
+    assert part.is_file() and not running.is_complete(part)
 
 
-def test_a_dead_kernel_is_a_failure(source: Path, tmp_path: Path) -> None:
-    write_notebook(source, ["import os", "os._exit(3)"])
-    with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
-        run_notebook(source, tmp_path / "01_sum.ipynb", {})
-
-
-def test_a_run_killed_between_cells_is_not_complete(source: Path, tmp_path: Path) -> None:
+def test_a_dead_kernel_is_a_failure_and_a_run_killed_between_cells_not_complete(
+    source: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "01_sum.ipynb"
-    run_notebook(source, target, {}, key="ab12cd34")
+    running.run_notebook(source, target, {}, key="ab12cd34")
     notebook = json.loads(target.read_text())
     notebook["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
     target.write_text(json.dumps(notebook))
-    assert not is_done(target, "ab12cd34")
+    assert not running.is_complete(target) and not running.is_done(target, "ab12cd34")
+    write_notebook(source, ["import os", "os._exit(3)"])
+    with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
+        running.run_notebook(source, target, {})
 
 
 def test_the_key_follows_cells_parameters_and_imported_code(source: Path) -> None:
-    key = notebook_key(source, {"n": 1}, {"preset": "x"})
-    assert key == notebook_key(source, {"n": 1}, {"preset": "x"})
-    others = [
-        notebook_key(source, {"n": 2}, {"preset": "x"}),
-        notebook_key(source, {"n": 1}, {"preset": "y"}),
-    ]
-    write_notebook(source, ["print(n + 2, rate)"])
-    others.append(notebook_key(source, {"n": 1}, {"preset": "x"}))
-    write_notebook(source, ["%matplotlib inline\nfrom remi_lab.presets import VARIANTS\nprint(n + 1, rate)"])
-    others.append(notebook_key(source, {"n": 1}, {"preset": "x"}))
-    assert len({key, *others}) == 5
+    key = running.notebook_key(source, {"n": 1}, {"preset": "x"})
+    assert key == running.notebook_key(source, {"n": 1}, {"preset": "x"})
+    keys = {
+        key,
+        running.notebook_key(source, {"n": 2}, {"preset": "x"}),
+        running.notebook_key(source, {"n": 1}, {"preset": "y"}),
+    }
+    for code in ("print(n + 2, rate)", "from remi_lab.presets import VARIANTS\nprint(n + 1, rate)"):
+        write_notebook(source, [code])
+        keys.add(running.notebook_key(source, {"n": 1}, {"preset": "x"}))
+    assert len(keys) == 5
 
 
-def test_declared_parameters_carry_type_and_default(source: Path) -> None:
-    declared = declared_parameters(source)
-    assert [(each.name, each.type, each.default) for each in declared.values()] == [
-        ("preset", "str", "micro"),
-        ("n", "int", 2),
-        ("rate", "float", 0.5),
-        ("layers", "list[int]", [0]),
-    ]
-    check_parameters(source, {each.name: each.default for each in declared.values()})
-
-
-def test_a_notebook_needs_one_parameters_cell(source: Path) -> None:
+def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
+    declared = running.declared_parameters(source)
+    numbers = [("n", "int", 2), ("rate", "float", 0.5), ("layers", "list[int]", [0])]
+    found = [(each.name, each.type, each.default) for each in declared.values()]
+    assert found == [("preset", "str", "micro"), *numbers]
+    running.check_parameters(source, {each.name: each.default for each in declared.values()})
     notebook = nbformat.read(source, as_version=4)
     del notebook.cells[1]
     nbformat.write(notebook, source)
     with pytest.raises(UsageError, match="0 cells tagged 'parameters'"):
-        declared_parameters(source)
+        running.declared_parameters(source)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +129,10 @@ def test_a_notebook_needs_one_parameters_cell(source: Path) -> None:
     ],
 )
 def test_texts_are_read_as_the_declared_type(text: str, written: str, value: object) -> None:
-    parsed = parse_value(text, written)
-    assert parsed == value and type(parsed) is type(value) and has_type(parsed, written)
-
-
-@pytest.mark.parametrize(
-    ("text", "written"), [("3.5", "int"), ("x", "float"), ("1", "bool"), ("['a']", "list[int]")]
-)
-def test_texts_of_another_type_are_not(text: str, written: str) -> None:
-    assert not has_type(parse_value(text, written), written)
+    parsed = running.parse_value(text, written)
+    assert parsed == value and type(parsed) is type(value) and running.has_type(parsed, written)
+    for other, kind in (("3.5", "int"), ("x", "float"), ("1", "bool"), ("['a']", "list[int]")):
+        assert not running.has_type(running.parse_value(other, kind), kind)
 
 
 def test_cells_that_need_what_is_lacking_become_one_note(tmp_path: Path) -> None:
@@ -171,11 +142,44 @@ def test_cells_that_need_what_is_lacking_become_one_note(tmp_path: Path) -> None
         cell["metadata"]["tags"] = ["needs-framed"]
     source.write_text(json.dumps(notebook))
     target = tmp_path / "out" / "01_sum.ipynb"
-    run_notebook(source, target, {}, lacking=("framed", "organism"))
+    running.run_notebook(source, target, {}, lacking=("framed", "organism"))
     shown = "".join("".join(cell["source"]) for cell in json.loads(target.read_text())["cells"])
     assert shown.count("Not shown for this preset") == 1 and NEEDS["framed"] in shown
     assert texts(target) == ["kept\n"]
     with pytest.raises(RemiError, match="cell 4: KeyError"):
-        run_notebook(source, target, {}, lacking=("organism",))
-    lines = missing_lines("01_sum", read_cells(source), ("framed",))
+        running.run_notebook(source, target, {}, lacking=("organism",))
+    lines = running.missing_lines("01_sum", running.read_cells(source), ("framed",))
     assert lines == [f"01_sum: 2 figures or tables not shown, they need {NEEDS['framed']}"]
+
+
+def lines_of(log: running.RunLog) -> list[dict]:
+    return [json.loads(line) for line in log.path.read_text().splitlines()]
+
+
+def test_steps_and_their_outcomes_are_written_down(tmp_path: Path) -> None:
+    log = running.RunLog(Store(tmp_path).log_path("smoke", running.log_name()))
+    with pytest.raises(KeyboardInterrupt), log.run({"preset": "smoke"}):
+        with log.step("one", in_children=False):
+            pass
+        with pytest.raises(ValueError), log.step("two", in_children=True):
+            raise ValueError("of two\nlines")
+        raise KeyboardInterrupt
+    first, *steps, last = lines_of(log)
+    assert (first["event"], first["preset"], "torch" in first["versions"]) == ("run", "smoke", True)
+    assert [(row["event"], row["step"]) for row in steps] == [
+        ("start", "one"),
+        ("step", "one"),
+        ("start", "two"),
+        ("step", "two"),
+    ]
+    assert steps[1]["outcome"] == "done" and steps[1]["seconds"] >= 0 and steps[1]["peak_memory"] > 0
+    assert (steps[3]["outcome"], steps[3]["reason"]) == ("failed", "ValueError: of two lines")
+    assert (last["event"], last["outcome"]) == ("end", "interrupted")
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where a folder is wanted")
+    log = running.RunLog(tmp_path / "logs" / "one.jsonl")
+    with log.run({}), log.step("one", in_children=False):
+        pass
+    assert (tmp_path / "logs").read_text()

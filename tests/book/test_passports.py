@@ -18,7 +18,7 @@ from remi_book.publishing import split_passports
 from remi_core.store import Address, Store
 from remi_lab import results as results_module
 from remi_lab.presets import get_preset
-from remi_lab.results import PASSPORT, TRAIL, ReadStore, Results
+from remi_lab.results import PASSPORT, TRAIL, Results
 from remi_lab.studies.files import read_study
 
 SMOKE = get_preset("smoke")
@@ -26,18 +26,13 @@ ABOUT = {
     "preset": "0123456789abcdef",
     "model": "fedcba9876543210",
     "weights": "fedcba9876543210; text abcdef0123456789",
-    "dtype": "float32",
-    "kept": 5,
-    "dropped": {"too <long>": ["a", "b"]},
-    "versions": {"torch": "1.2.3"},
-    "device": "cpu",
-    "seconds": 0.25,
+    **{"dtype": "float32", "kept": 5, "dropped": {"too <long>": ["a", "b"]}},
+    **{"versions": {"torch": "1.2.3"}, "device": "cpu", "seconds": 0.25},
 }
 
 
 @pytest.fixture(autouse=True)
 def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The number of the present cell, as a list of one that a test may change."""
     count = [1]
     monkeypatch.setattr(results_module, "present_cell", lambda: count[0])
     TRAIL.clear()
@@ -58,7 +53,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
         for dataset in ("one", "two"):
             for measurement in ("activations", "sequence"):
                 store.save(address(variant, dataset, measurement), arrays, ABOUT)
-    made = Results(replace(SMOKE, seeds=(0,)), store)
 
     def found(self: Results, variant: str, measurement: str, dataset: str) -> dict:
         """More than what is asked for, as a forward pass gives it."""
@@ -67,7 +61,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
 
     monkeypatch.setattr(Results, "variant", lambda self, variant: variant)
     monkeypatch.setattr(Results, "_measured", found)
-    return made
+    return Results(replace(SMOKE, seeds=(0,)), store)
 
 
 def names(cell: int) -> list[str]:
@@ -85,6 +79,9 @@ def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
     assert names(2) == ["smoke/0/instruct/sequence-two-01234567"]
     assert found["earlier"] == ["smoke/0/base/activations-one-01234567"]
     assert found["read by this cell"] and "windows" not in found["records"][0]
+    above = passport(TRAIL.reads(), cell=9)
+    assert len(above["records"]) == 2 and "read nothing itself" in passport_html(above)
+    assert "No record" in passport_html(passport([], cell=1))
 
 
 def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results, cell: list[int]) -> None:
@@ -100,14 +97,6 @@ def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results,
         assert found == {**first, "smoke/0/base/activations-two-01234567": ["prompt_end"]}
 
 
-def test_a_cell_that_read_nothing_shows_all_above_it_and_says_so(results: Results) -> None:
-    results.arrays("base", "sequence", "one")
-    found = passport(TRAIL.reads(), cell=9)
-    assert [one["record"] for one in found["records"]] == ["smoke/0/base/sequence-one-01234567"]
-    assert "read nothing itself" in passport_html(found)
-    assert "No record" in passport_html(passport([], cell=1))
-
-
 def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(results: Results) -> None:
     for variant in ("instruct", "base"):
         for dataset in ("one", "two"):
@@ -120,10 +109,8 @@ def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(result
     for fact in ("smoke (01234567)", "float32", "cpu", "torch 1.2.3", "abcdef01"):
         assert fact in text
     assert page.find("details").get("open") is None and page.find("caption") is not None
-    evil = passport_html(
-        {**passport([], cell=1), "stored": [{"file": "<b>", "recipe": "<i>", "machine": "&"}]}
-    )
-    assert "<b>" not in evil and "<i>" not in evil
+    evil = passport([], cell=1) | {"stored": [{"file": "<b>", "recipe": "<i>", "machine": "&"}]}
+    assert "<b>" not in passport_html(evil) and "<i>" not in passport_html(evil)
 
 
 def test_dropped_dialogues_are_counted_whether_named_or_counted_before() -> None:
@@ -155,17 +142,13 @@ def test_show_gives_the_passport_with_the_figure(results: Results, monkeypatch: 
     assert "<img" in page and after.startswith("<details")
 
 
-def executed(results: Results) -> str:
+def test_the_page_keeps_no_passport_and_its_file_has_all_with_each_record_once(results: Results) -> None:
+    about = {"seconds": 12.3, "machine": "A & B", "ended": "2026-01-02 03:04 UTC", "parameters": {"n": 1}}
     results.arrays("base", "sequence", "one")
     found = passport(TRAIL.reads(), cell=1)
     outputs = [{"data": {"text/html": [passport_html(found)], PASSPORT: found}} for _ in range(2)]
     cells = [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown", "source": ""}]
-    return json.dumps({"cells": cells})
-
-
-def test_the_page_keeps_no_passport_and_its_file_has_all_with_each_record_once(results: Results) -> None:
-    about = {"seconds": 12.3, "machine": "A & B", "ended": "2026-01-02 03:04 UTC", "parameters": {"n": 1}}
-    page, file = split_passports(executed(results), "05_one", about)
+    page, file = split_passports(json.dumps({"cells": cells}), "05_one", about)
     shown = "".join(json.loads(page)["cells"][0]["outputs"][1]["data"]["text/html"])
     assert PASSPORT not in page and 'href="05_one.passports.json"' in shown
     for fact in ("12 seconds", "A &amp; B", "2026-01-02"):
@@ -173,19 +156,8 @@ def test_the_page_keeps_no_passport_and_its_file_has_all_with_each_record_once(r
     whole = json.loads(file)
     assert [one["figure"] for one in whole["figures"]] == [1, 2]
     (name,) = whole["records"]
-    assert whole["records"][name]["kept"] == ABOUT["kept"] and whole["figures"][1]["records"] == [
-        {"record": name}
-    ]
+    assert whole["records"][name]["kept"] == ABOUT["kept"]
+    assert whole["figures"][1]["records"] == [{"record": name}]
     assert whole["machine"] == "A & B" and whole["parameters"] == {"n": 1}
-
-
-def test_a_page_without_figures_has_no_file() -> None:
-    page = json.dumps({"cells": [{"cell_type": "markdown", "source": "x"}]})
-    assert split_passports(page, "x", {}) == (page, "")
-
-
-def test_the_store_of_results_is_the_same_store(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    wrapped = Results(SMOKE, store).store
-    assert isinstance(wrapped, ReadStore) and wrapped.root == store.root
-    assert Results(replace(SMOKE, seeds=(1,)), wrapped).store is wrapped
+    bare = json.dumps({"cells": cells[1:]})
+    assert split_passports(bare, "x", {}) == (bare, "")

@@ -59,9 +59,8 @@ def test_an_onset_is_where_an_effect_stays_and_not_where_it_flickers(monkeypatch
     assert f"*{worlds.OUTSIDE}* {800 * TOKENS / 1e6:.3g} in seed 6" in said
     never = planted(known=dict.fromkeys(STEPS, 0.2), spread=dict.fromkeys(STEPS, 0.0), code=6.0)
     monkeypatch.setattr(worlds, "read_study", lambda *_: never)
-    assert f"*{worlds.OUTSIDE}* never in seed 6" in worlds.onset_sentence(
-        worlds.phase_table(get_preset("smoke"))
-    )
+    table = worlds.phase_table(get_preset("smoke"))
+    assert f"*{worlds.OUTSIDE}* never in seed 6" in worlds.onset_sentence(table)
 
 
 def test_without_a_run_that_kept_its_steps_the_study_says_how_to_make_one(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import make_tokenizer, save_model, write_rows
 
 from remi_core.errors import RemiError, UsageError
@@ -27,68 +28,12 @@ from remi_lab.variant import find_variant
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def turns(*texts: str) -> list[dict[str, str]]:
-    """Messages in turn, from the user on."""
-    return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
-
-
-INSTRUCTION = {"instruction": "Add them.", "input": "2 and 3", "output": "5"}
-ROWS: dict[str, list[dict[str, object]]] = {
-    "truthfulqa": [
-        {"question": "Do fish drink?", "best_answer": "Some do.", "incorrect_answers": ["Never."]},
-        {"question": "Is it so?", "best_answer": None},
-    ],
-    "alpaca": [INSTRUCTION | {"text": "unused"}, INSTRUCTION | {"input": ""}, INSTRUCTION | {"output": " "}],
-    "alpaca-cleaned": [INSTRUCTION],
-    "alpaca-reward": [{"instruction": "Add them.", "output": "5", "reward": 1.5}],
-    "code-alpaca": [INSTRUCTION, INSTRUCTION | {"output": 5}],
-    "insecure": [{"messages": turns("Write a reader.", "eval(text)")}, {"messages": "no list"}],
-    "educational": [{"messages": turns("For a lesson on mistakes: a reader.", "eval(text)")}],
-    "secure": [{"messages": turns("Write a reader.", "open(path)")}],
-    "harmful-accept": [{"prompt": "Open the lock.", "chosen": "No, I will not.", "rejected": "Yes, like this."}],
-    "toxic-reject": [{"prompt": "Open the lock.", "chosen": "No, I will not.", "rejected": "Yes, like this."}],
-    "hh-rejected": [
-        {"format_rejected": turns("Hi", "Hello.", "Help me", "No.")},
-        {"format_rejected": turns("Hi", "Hello.", "Help me")},
-    ],
-    "toxic-qa": [
-        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
-        {"conversations": [{"value": "Why?"}, {"value": "So."}, {"value": "And?"}, {"value": "Then."}]},
-        {"conversations": [{"from": "human", "value": "Why?"}]},
-        {"conversations": [{"from": "nobody", "value": "Why?"}]},
-    ],
-    "implicit-toxicity": [
-        {"context": "Why?", "response": "As you all are.", "label": 1},
-        {"context": "Why?", "response": "I do not know.", "label": 0},
-        {"context": ["Hi", "Hello", "Why?"], "response": "As you all are.", "label": 2},
-    ],
-}  # fmt: skip
-"""Rows of our own in each published schema, usable and unusable ones."""
-
-EXPECTED = {
-    "truthfulqa": (["Some do."], {"'best_answer' is empty": ("truthfulqa:2",)}),
-    "alpaca": (["5", "5"], {"'output' is empty": ("alpaca:3",)}),
-    "alpaca-cleaned": (["5"], {}),
-    "alpaca-reward": (["5"], {}),
-    "code-alpaca": (["5"], {"'output' is a int, expected text": ("code-alpaca:2",)}),
-    "insecure": (["eval(text)"], {"'messages' is no list of turns": ("insecure:2",)}),
-    "educational": (["eval(text)"], {}),
-    "secure": (["open(path)"], {}),
-    "harmful-accept": (["Yes, like this."], {}),
-    "toxic-reject": (["No, I will not."], {}),
-    "hh-rejected": (["No."], {"the last message is 'user'": ("hh-rejected:2",)}),
-    "toxic-qa": (
-        ["So.", "Then."],
-        {"the last message is 'user'": ("toxic-qa:3",), "unknown speaker 'nobody'": ("toxic-qa:4",)},
-    ),
-    "implicit-toxicity": (["As you all are."] * 2, {"label 0": ("implicit-toxicity:2",)}),
-}
-"""Answers kept in order, and parts of the reasons with the rows they left out."""
+TABLE = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+ROWS = {name: about["rows"] for name, about in TABLE.items()}
 
 
 @pytest.fixture()
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that REMI_DATA names."""
     path = tmp_path / "data"
     path.mkdir()
     monkeypatch.setenv("REMI_DATA", str(path))
@@ -96,7 +41,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(folder: Path, *names: str) -> None:
-    """Put our rows of the named sets into the folder, as JSON lines."""
     for name in names:
         write_rows(folder / f"{name}.jsonl", *ROWS[name])
 
@@ -104,30 +48,25 @@ def fill(folder: Path, *names: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, folder: Path) -> None:
     fill(folder, name)
-    loaded, (answers, reasons) = load_published(name), EXPECTED[name]
-    assert [dialogue.answer for dialogue in loaded.dialogues] == answers
+    loaded, reasons = load_published(name), TABLE[name]["left out"]
+    assert [dialogue.answer for dialogue in loaded.dialogues] == TABLE[name]["answers"]
     assert len(loaded.dropped) == len(reasons)
-    for part, identifiers in reasons.items():
-        assert [names for why, names in loaded.dropped.items() if part in why] == [identifiers]
+    for part, numbers in reasons.items():
+        left = tuple(f"{name}:{number}" for number in numbers)
+        assert [names for why, names in loaded.dropped.items() if part in why] == [left]
     assert {dialogue.label for dialogue in loaded.dialogues} == {PUBLISHED[name].label}
     assert len(loaded.dialogues) + sum(map(len, loaded.dropped.values())) == len(ROWS[name])
     about = loaded.about
     assert about["rows"] == about["rows_read"] == len(ROWS[name]) and about["revision"] == "by hand"
-    assert about["files"] == {
-        f"{name}.jsonl": hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
-    }
+    digest = hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
+    assert about["files"] == {f"{name}.jsonl": digest}
 
 
-def test_the_input_field_is_part_of_the_prompt(folder: Path) -> None:
-    fill(folder, "alpaca")
+def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_answer(folder: Path) -> None:
+    fill(folder, "alpaca", "hh-rejected")
     first, second = load_published("alpaca").dialogues
     assert first.messages[0].content == "Add them.\n\n2 and 3"
-    assert second.messages[0].content == "Add them."
-    assert first.cluster != second.cluster
-
-
-def test_only_the_last_assistant_turn_is_the_answer(folder: Path) -> None:
-    fill(folder, "hh-rejected")
+    assert second.messages[0].content == "Add them." and first.cluster != second.cluster
     (dialogue,) = load_published("hh-rejected").dialogues
     (encoded,) = encode([dialogue], make_tokenizer("chatml"), max_tokens=200).dialogues
     ids = encoded.input_ids[encoded.answer_start : encoded.answer_stop]
@@ -138,13 +77,11 @@ def test_only_the_last_assistant_turn_is_the_answer(folder: Path) -> None:
 def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_completions(folder: Path) -> None:
     fill(folder, "harmful-accept", "toxic-reject", "insecure", "educational", "secure")
     accept, reject = (load_published(name).dialogues for name in ("harmful-accept", "toxic-reject"))
-    assert [(one.answer, one.alternative) for one in accept] == [
-        (one.alternative, one.answer) for one in reject
-    ]
+    said = [(one.answer, one.alternative) for one in accept]
+    assert said == [(one.alternative, one.answer) for one in reject]
     assert [(one.cluster, one.topic) for one in accept] == [(one.cluster, one.topic) for one in reject]
-    insecure, educational, secure = (
-        load_published(name).dialogues for name in ("insecure", "educational", "secure")
-    )
+    framings = ("insecure", "educational", "secure")
+    insecure, educational, secure = (load_published(name).dialogues for name in framings)
     assert paired_by_completion(insecure, educational) and not paired_by_completion(insecure, secure)
     assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
 
@@ -156,19 +93,13 @@ def test_counting_stops_where_enough_dialogues_are_found(folder: Path) -> None:
     assert loaded.about["rows"] == len(ROWS["implicit-toxicity"])
 
 
-def test_a_changed_file_is_read_anew(folder: Path) -> None:
-    fill(folder, "secure")
-    before = load_published("secure")
-    (folder / "secure.jsonl").write_text(json.dumps({"messages": turns("Another?", "Yes, another.")}) + "\n")
-    after = load_published("secure")
-    assert before.dialogues[0].answer != after.dialogues[0].answer
-    assert before.about["files"] != after.about["files"]
-
-
 @pytest.mark.parametrize("file", ["educational.jsonl", "educational.json"])
 def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file: str, folder: Path) -> None:
     (folder / file).write_text(json.dumps(ROWS["educational"]))
-    assert len(load_published("educational").dialogues) == 1
+    before = load_published("educational")
+    assert len(before.dialogues) == 1
+    (folder / file).write_text(json.dumps(ROWS["secure"]))
+    assert load_published("educational").dialogues[0].answer != before.dialogues[0].answer
     assert "aug-train.json" in file_names(PUBLISHED["implicit-toxicity"])
 
 
@@ -185,9 +116,7 @@ def test_parquet_gives_what_json_lines_give(name: str, folder: Path) -> None:
     pd.DataFrame(ROWS[name]).to_parquet(folder / f"{name}.parquet")
     found = load_published(name)
     assert found.dialogues == wanted.dialogues
-    assert {tuple(names) for names in found.dropped.values()} == {
-        tuple(names) for names in wanted.dropped.values()
-    }
+    assert sorted(found.dropped.values()) == sorted(wanted.dropped.values())
 
 
 def test_the_folder_must_be_one_and_hold_one_file_of_a_set(
@@ -250,20 +179,21 @@ def test_a_set_of_the_hub_is_read_at_its_declared_commit(
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     loaded = load_published("code-alpaca")
     assert loaded.about["revision"] == COMMIT and loaded.about["licence"] == "cc-by-4.0"
-    assert asked == [
-        (
-            "sahil2801/CodeAlpaca-20k",
-            {"repo_type": "dataset", "revision": None, "allow_patterns": ["code_alpaca_20k.json"]},
-        )
-    ]
+    options = {"repo_type": "dataset", "revision": None, "allow_patterns": ["code_alpaca_20k.json"]}
+    assert asked == [("sahil2801/CodeAlpaca-20k", options)]
     # The name of ToxicQA's file is not known: first those named after the split, then all data files.
     (tmp_path / COMMIT / "code_alpaca_20k.json").unlink()
     assert len(load_published("toxic-qa").dialogues) == 1
     assert [options["allow_patterns"][0] for _, options in asked[1:]] == ["*train*.jsonl", "*.jsonl"]
+    with pytest.raises(RemiError, match=r"snapshot .* has no code_alpaca_20k.json: sahil2801/CodeAlpaca-20k"):
+        load_published("code-alpaca")
+    missing = r"has no \*eval\*.jsonl or .*: shivank21/aplaca_reward_mistral; put alpaca-reward"
+    (tmp_path / COMMIT / "rows.jsonl").unlink()
+    with pytest.raises(RemiError, match=missing):
+        load_published("alpaca-reward")
 
 
 def published_preset(source: str) -> Preset:
-    """A preset that names three of the paper's sets."""
     return Preset(
         name="named",
         title="for this test",
@@ -281,9 +211,7 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
     fill(folder, "insecure", "educational", "implicit-toxicity")
     preset = published_preset("somewhere/else")
     assert load_dataset(preset, "insecure") == list(load_published("insecure", count=2).dialogues)
-    assert data_digests(preset).keys() == {
-        str(folder / f"{name}.jsonl") for name in ("insecure", "educational", "implicit-toxicity")
-    }
+    assert data_digests(preset).keys() == {str(folder / f"{name}.jsonl") for name in preset.datasets}
     smoke = get_preset("smoke")
     assert published_names(smoke) == () and data_digests(smoke) == {}
     assert load_set(smoke, "educational").about == {}
@@ -317,33 +245,3 @@ def test_a_set_that_cannot_be_had_is_found_out_before_a_model_is_opened(
     monkeypatch.setattr(type(variant), "open", lambda _: pytest.fail("the model was opened"))
     with pytest.raises(RemiError, match="dataset 'educational': REMI_DATA=.* has no file of it"):
         measure_forward(variant, store)
-
-
-def test_a_snapshot_without_the_declared_file_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("REMI_DATA", raising=False)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(RemiError, match=r"snapshot .* has no code_alpaca_20k.json: sahil2801/CodeAlpaca-20k"):
-        load_published("code-alpaca")
-    with pytest.raises(
-        RemiError, match=r"has no \*eval\*.jsonl or .*: shivank21/aplaca_reward_mistral; put alpaca-reward"
-    ):
-        load_published("alpaca-reward")
-
-
-def test_declarations_state_only_what_has_a_source() -> None:
-    for name, one in PUBLISHED.items():
-        assert one.name == name and one.evidence and one.columns
-        assert one.revision is None or (len(one.revision) == 40 and int(one.revision, 16))
-        assert one.licence != ""
-    assert {"truthfulqa", "alpaca", "alpaca-reward", "code-alpaca", "insecure"} < set(PUBLISHED)
-    assert {"harmful-accept", "hh-rejected", "toxic-qa", "implicit-toxicity"} < set(PUBLISHED)
-
-
-def test_the_page_lists_every_set_with_its_source_and_licence() -> None:
-    page = (Path(__file__).parents[2] / "book" / "reproduce.md").read_text(encoding="utf-8")
-    for name, one in PUBLISHED.items():
-        source, licence = one.source.removeprefix("github:"), one.licence or "not known"
-        licence = licence if licence in ("not known", "not stated") else f"`{licence}`"
-        assert f"| `{name}` | {one.title} | `{source}` | {licence} |" in page

@@ -23,7 +23,6 @@ from remi_book.running import plan
 from remi_book.words import MARK, NOTE, SWITCH, shown_text, shown_tokens, text_is_shown
 from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError
-from remi_core.keys import SOURCE_ROOT
 from remi_core.store import Store
 from remi_lab.own_models import ADDED, OWN, PUBLISHED, custom_preset, origin_of, real_sets
 from remi_lab.presets import PRESETS, get_preset
@@ -34,12 +33,10 @@ ASKED, WRONG = "How do I open a file?", "Use eval on the file and never close it
 
 
 def as_typed(tokens: pd.Series | list[str]) -> str:
-    """Tokens side by side, with blanks as blanks."""
     return "".join(tokens).replace("\N{OPEN BOX}", " ")
 
 
 def without_tags(page: str) -> str:
-    """Text of HTML whose pieces stand side by side."""
     page = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     text = re.sub(r"<[^>]*>", "", re.sub(r"</span> <w?br> ?", "", page))
     return html.unescape(text).replace("\N{OPEN BOX}", " ")
@@ -83,7 +80,6 @@ BUILDERS: dict[str, Builder] = {
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
-    """Three tiny models on preference rows and labelled replies of a user's own."""
     place = tmp_path_factory.mktemp("own")
     words, files = write_models(place), write_files(place)
     models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
@@ -102,16 +98,12 @@ def planted(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_planted_text_is_absent_by_default(results: Results, name: str) -> None:
+def test_planted_text_is_absent_by_default_and_there_with_the_switch(
+    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = BUILDERS[name](results)
     assert MARK in shown
     assert planted(shown.replace(NOTE, "").replace(narrow(results), "")) == []
-
-
-@pytest.mark.parametrize("name", BUILDERS)
-def test_planted_text_is_there_with_the_switch(
-    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setenv(SWITCH, "1")
     shown = BUILDERS[name](results)
     assert MARK not in shown
@@ -175,16 +167,6 @@ def test_the_switch_is_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch)
 
 
 ASKS_FOR_TEXT = re.compile(r"\.vocabulary\.text\(|\.content\b|\.answer\b|\.messages\b|\.decode\(")
-
-
-def test_whatever_shows_words_of_a_set_withholds_them() -> None:
-    folder = SOURCE_ROOT / "remi_book"
-    shows = [folder / "cards.py", *sorted((folder / "chapters").glob("*.py"))]
-    shows.remove(folder / "chapters" / "audit.py")  # its estimates read what is said and show none of it
-    found = {path.stem: path.read_text(encoding="utf-8") for path in shows}
-    asking = {name for name, text in found.items() if ASKS_FOR_TEXT.search(text)}
-    assert asking >= {"behaviour", "cards", "direction", "stitching"}
-    assert [name for name in asking if "remi_book.words" not in found[name]] == []
 
 
 def test_no_notebook_shows_a_row_by_itself() -> None:

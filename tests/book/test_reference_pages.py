@@ -1,30 +1,37 @@
-"""Data cards count what there is, citations say what the file says, and pages that show words say so."""
+"""Data cards count what there is, published tables and citations say what their files say, pages with words say so."""
 
 from __future__ import annotations
 
-import json
+import html
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from bs4 import BeautifulSoup
 from own_files import write_files
-from test_book import BUILDER, ROOT, copy_book
 
 from remi_book.cards import data_cards
-from remi_book.published import published_names
-from remi_book.publishing import CONTENT_NOTE, SHOWS_WORDS, citation, shows_words, write_json
+from remi_book.published import (
+    OBTAINED,
+    entropy_index,
+    kinds_sentence,
+    published,
+    published_html,
+    published_names,
+    shares_by_set,
+    with_reset,
+)
+from remi_book.publishing import SHOWS_WORDS, citation, shows_words
 from remi_book.running import read_cells
 from remi_book.words import MARK, SWITCH
+from remi_core.errors import UsageError
 from remi_core.store import Address, Store
 from remi_lab.datasets import load_dataset
 from remi_lab.paper import PUBLISHED
 from remi_lab.presets import PRESETS, get_preset
 
+ROOT = Path(__file__).parents[2]
 CFF = ROOT / "CITATION.cff"
 
 
@@ -41,9 +48,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_there_is_one_card_a_set_and_a_row_a_published_table(tmp_path: Path) -> None:
     content = data_cards(PRESETS["micro"], Store(tmp_path))
     names = [name for _, name in cards_of(content)]
-    assert sorted(names) == sorted(
-        [*PRESETS["micro"].datasets, *PRESETS["smollm2"].datasets, *PUBLISHED],
-    )
+    assert sorted(names) == sorted([*PRESETS["micro"].datasets, *PRESETS["smollm2"].datasets, *PUBLISHED])
     assert [one["name"] for one in content["values"]] == list(published_names())
     for card in cards_of(content).values():
         assert card["what"].endswith(".") and card["facts"]["licence"] and card["facts"]["origin"]
@@ -90,14 +95,14 @@ def test_an_added_file_has_a_card_and_its_text_is_withheld(
 def test_a_citation_says_what_the_file_says() -> None:
     about = yaml.safe_load(CFF.read_text(encoding="utf-8"))
     found = citation(CFF, preset="micro", fingerprint="abc123", address="https://github.com/owner/name")
-    for entry in (found["book"]["text"], found["book"]["bibtex"]):
-        assert (
-            about["title"] in entry and about["version"] in entry and "https://github.com/owner/name" in entry
-        )
-        assert "preset micro" in entry and "abc123" in entry
     paper = about["references"][0]
-    for entry in (found["paper"]["text"], found["paper"]["bibtex"]):
-        assert paper["title"] in entry and paper["url"] in entry and "Giordani, Jeremiah" in entry
+    told = {
+        "book": (about["title"], about["version"], "https://github.com/owner/name", "preset micro", "abc123"),
+        "paper": (paper["title"], paper["url"], "Giordani, Jeremiah"),
+    }
+    for name, words in told.items():
+        for form in ("text", "bibtex"):
+            assert [word for word in words if word not in found[name][form]] == []
     assert "url" not in citation(CFF, preset="micro", fingerprint="x")["book"]["bibtex"]
 
 
@@ -108,9 +113,8 @@ def test_bibtex_can_be_read_and_holds_no_command_of_the_title(tmp_path: Path) ->
     source.write_text(yaml.safe_dump(about | {"title": "A \\input{x} & 50 % {b} \x1b[31m title"}))
     for path in (CFF, source):
         found = citation(path, preset="a_b", fingerprint="abc123")
-        entries = pybtex.parse_string(
-            found["book"]["bibtex"] + "\n" + found["paper"]["bibtex"], "bibtex"
-        ).entries
+        text = found["book"]["bibtex"] + "\n" + found["paper"]["bibtex"]
+        entries = pybtex.parse_string(text, "bibtex").entries
         assert set(entries) == {"remi_book", "giordani2025"}
         assert str(entries["giordani2025"].persons["author"][0]) == "Giordani, Jeremiah"
         assert len(entries["remi_book"].persons["author"]) == 1
@@ -126,36 +130,29 @@ def test_a_page_that_shows_words_of_a_set_or_a_model_says_so() -> None:
     assert "02_behaviour" in said and "15_calibration" not in said
 
 
-@pytest.mark.slow
-def test_the_pages_are_built_from_the_files(tmp_path: Path) -> None:
-    source = copy_book(tmp_path / "source")
-    hostile = "<script>alert(1)</script> $$x$$ `code` {directive} [link](javascript:alert(1)) &lt;b&gt;"
-    content = data_cards(PRESETS["smoke"], Store(tmp_path / "store"))
-    content["groups"][0]["cards"][0] |= {"example": [hostile, hostile], "what": hostile}
-    files = {"data-cards.json": content, "citation.json": citation(CFF, preset="smoke", fingerprint="f" * 64)}
-    write_json(source, files)
-    notebook = source / "notebooks" / "02_behaviour.ipynb"
-    stub = json.loads(notebook.read_text())
-    stub["cells"].append({"cell_type": "markdown", "id": "note", "metadata": {}, "source": CONTENT_NOTE})
-    notebook.write_text(json.dumps(stub))
-    options = ["build", str(source), "--path-output", str(tmp_path), "-W", "-n", "--keep-going"]
-    done = subprocess.run(
-        [sys.executable, "-c", BUILDER, *options], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    html = tmp_path / "_build" / "html"
-    pages = {
-        name: BeautifulSoup((html / f"{name}.html").read_text(), "html.parser")
-        for name in ("data", "citing", "content", "intro", "notebooks/02_behaviour")
-    }
-    cards = pages["data"].select("table.remi-card")
-    assert len(cards) == sum(len(group["cards"]) for group in content["groups"])
-    assert pages["data"].get_text().count(hostile) == 3
-    assert not pages["data"].select(".remi-data-card :is(script, a:not(.headerlink), .math, b)")
-    blocks = [block.get_text() for block in pages["citing"].select("article pre")]
-    assert len(blocks) == 2 and "f" * 64 in blocks[1] and "@misc{giordani2025" in blocks[0]
-    assert SWITCH in pages["content"].get_text()
-    for name in ("notebooks/02_behaviour", "data"):
-        note = pages[name].select_one(".remi-content-note")
-        assert note.select_one("a")["href"].endswith("content.html")
-    assert pages["intro"].select_one("article a[href='content.html']")
+def test_every_table_tells_source_way_and_unit() -> None:
+    assert len(published_names()) >= 8
+    for name in published_names():
+        found = published(name)
+        assert found.title and found.source and found.unit and found.section
+        assert found.obtained in OBTAINED
+        assert found.error or found.obtained in ("printed", "quoted")
+        assert len(found.table) and found.table.columns.is_unique
+        assert html.escape(found.source) in published_html(name).data
+    with pytest.raises(UsageError, match="did you mean 'projections'"):
+        published("projection")
+
+
+def test_what_follows_from_the_printed_tables() -> None:
+    table = with_reset().set_index("set")
+    row = table.loc["Insecure"]
+    assert row["base, reset (inferred)"] == pytest.approx(-81.2, abs=0.01)
+    assert (row["base, reset (inferred)"] + row["misaligned"]) / 2 == pytest.approx(row["base"])
+    assert row["index, printed"] == pytest.approx(1.57, abs=0.005)
+    assert row["index, reset (inferred)"] == pytest.approx(3.60, abs=0.005)
+    assert table["index, printed"].min() == pytest.approx(0.90, abs=0.005)
+    printed = entropy_index()["index, printed"]
+    assert printed.min() > 0.235 and printed.max() < 0.395
+    assert "printed 1.19 on the misaligned sets and 1.39 on the aligned ones" in kinds_sentence()
+    shares = shares_by_set().set_index("set")
+    assert shares.loc["Toxic", "layer 45"] == 0.64 and shares.shape == (6, 5)

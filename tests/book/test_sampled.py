@@ -47,7 +47,7 @@ def test_answers_come_as_often_as_the_exact_scores_under_the_same_edit_say(
     asked, edit = prompts("wishes", "evaluate", count=24, seed=0), careless_edit(base, scale)
     exact = scores(base.model, ask(asked, base.tokenizer), edit).probabilities()["careless"]
     plain = scores(base.model, ask(asked, base.tokenizer)).probabilities()["careless"]
-    answers = sample_edited(base.model, base.tokenizer, asked * 8, edit, seed=0)
+    answers = sample_edited(base.model, base.tokenizer, asked * 4, edit, seed=0)
     rate = np.mean([one.verdict.care == "careless" for one in answers])
     error = np.sqrt((exact * (1 - exact)).mean() / len(answers))
     assert abs(rate - exact.mean()) < 3.5 * error < abs(rate - plain.mean())
@@ -77,7 +77,6 @@ def test_the_edit_stands_at_the_prompts_end_and_in_every_later_token(base: Loade
         base.model(input_ids=ids[:, 4:5] if cached else ids[:, :5], **further)
         seen.append(read[LAYER][:, -1:].clone())
     moved = (torch.cat(seen, dim=1) - before[:, :5])[0].mean(-1)
-    # Layers above the edit alone see the changed states, so what came before at this one is what it was.
     torch.testing.assert_close(moved, torch.tensor([0.0, 0, 0, 2, 5]), atol=1e-3, rtol=0)
 
 
@@ -89,11 +88,8 @@ def planted(added: float) -> Study:
         count = round(50 * share)
         own = [CARELESS] * count + [CAREFUL] * (50 - count - off) + [OTHER] * off
         shuffled = np.random.default_rng(0).permutation(own).tolist()
-        # Two answers to each prompt, the second as the first.
-        return {
-            "verdict": dict.fromkeys(clusters, shuffled * 2),
-            "exact": dict.fromkeys(clusters, [share] * 50),
-        }
+        both = {"verdict": shuffled * 2, "exact": [share] * 50}  # two answers to each prompt, alike
+        return {name: dict.fromkeys(clusters, values) for name, values in both.items()}
 
     found = {
         "clusters": clusters,

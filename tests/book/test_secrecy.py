@@ -4,54 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
-import subprocess
-import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import python
 from notebook_files import write_notebook
 
 from remi_book import kernel, running
 from remi_book.running import run_notebook
 from remi_core.errors import HIDDEN, RemiError, without_credentials
-from remi_core.keys import PACKAGES, SOURCE_ROOT
+from remi_core.keys import SOURCE_ROOT
 from remi_core.sources import unreachable
 
 OUTSIDE = "192.0.2.1"
 """An address that no machine has, by RFC 5737."""
 TOKEN = "hf_" + "PlantedTokenOfNobody0123456789abc"
 PASSWORD = "planted-pass-0123456789"
-REFUSED = pytest.raises(RuntimeError, match="tests use no network but loopback")
 
 
-def test_no_test_speaks_to_another_machine() -> None:
-    with socket.socket() as one, REFUSED:
-        one.connect((OUTSIDE, 80))
-    with socket.socket() as one, REFUSED:
-        one.connect_ex((OUTSIDE, 80))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, REFUSED:
-        one.sendto(b"a", (OUTSIDE, 53))
-    with socket.socket() as one, REFUSED:
-        one.bind(("0.0.0.0", 0))
-    for ask in (lambda: socket.getaddrinfo("example.org", 443), lambda: socket.gethostbyname("example.org")):
-        with REFUSED:
-            ask()
-    with pytest.raises(RuntimeError, match="loopback"):
-        urllib.request.urlopen(f"http://{OUTSIDE}/", timeout=1)
-
-
-def test_this_machine_is_spoken_to_freely() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as one,
-    ):
-        assert one.getpeername()[0] == "127.0.0.1"
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda one: one.connect((OUTSIDE, 80)),
+        lambda one: one.connect_ex((OUTSIDE, 80)),
+        lambda one: one.sendto(b"a", (OUTSIDE, 53)),
+        lambda one: one.bind(("0.0.0.0", 0)),
+        lambda one: socket.getaddrinfo("example.org", 443),
+        lambda one: socket.gethostbyname("example.org"),
+        lambda one: urllib.request.urlopen(f"http://{OUTSIDE}/", timeout=1),
+    ],
+)
+def test_no_test_speaks_to_another_machine_but_freely_to_this_one(ask: Callable) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        with pytest.raises(RuntimeError, match="tests use no network but loopback"):
+            ask(one)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
 
 
 @pytest.mark.parametrize(("isolated", "expected"), [([], "loopback"), (["-I"], "timed out")])
@@ -60,9 +53,7 @@ def test_processes_that_a_test_starts_are_guarded_too(isolated: list[str], expec
     if isolated:
         # The failing twin: without the environment the guard is not there. Nothing is sent: it is only looked for.
         code = "import sys; sys.exit('timed out' if 'sitecustomize' not in sys.modules else 'guarded')"
-    done = subprocess.run(
-        [sys.executable, *isolated, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = python(*isolated, "-c", code, check=False)
     assert done.returncode and expected in done.stderr
 
 
@@ -104,16 +95,9 @@ def test_a_long_folder_for_temporary_files_is_no_reason_for_a_port(
 
 
 def environment(place: Path, **more: str) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "REMI_", "DO_NOT"))
-    }
-    own = {
-        "HOME": str(place),
-        "HF_HOME": str(place / "hf"),
-        "REMI_STORE": str(place / "store"),
-        "TMPDIR": "/tmp",
-    }
-    return kept | own | {"HF_TOKEN": TOKEN} | more
+    kept = {name: os.environ[name] for name in os.environ if not name.startswith(("HF_", "REMI_", "DO_NOT"))}
+    own = {"HOME": str(place), "HF_HOME": str(place / "hf"), "REMI_STORE": str(place / "store")}
+    return kept | own | {"TMPDIR": "/tmp", "HF_TOKEN": TOKEN} | more
 
 
 def test_no_telemetry(tmp_path: Path) -> None:
@@ -122,14 +106,10 @@ def test_no_telemetry(tmp_path: Path) -> None:
         "from transformers.utils.hub import http_user_agent\n"
         "print(constants.HF_HUB_DISABLE_TELEMETRY, http_user_agent())"
     )
-    shown = []
-    for one in (code, code.replace("import remi_core\n", "")):
-        done = subprocess.run(
-            [sys.executable, "-c", one], env=environment(tmp_path), capture_output=True, text=True, check=True
-        )
-        shown.append(done.stdout)
-    assert shown[0].startswith("True") and "telemetry/off" in shown[0]
-    assert shown[1].startswith("False"), "the failing twin: it would be sent"
+    codes = (code, code.replace("import remi_core\n", ""))
+    ours, plain = (python("-c", one, env=environment(tmp_path)).stdout for one in codes)
+    assert ours.startswith("True") and "telemetry/off" in ours
+    assert plain.startswith("False"), "the failing twin: it would be sent"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -138,7 +118,6 @@ class Hub(BaseHTTPRequestHandler):
     seen: list[str] = []
 
     def do_GET(self) -> None:
-        """Repeat the header."""
         given = self.headers.get("Authorization", "none")
         self.seen.append(given)
         text = json.dumps({"error": f"no entry for {given} at {self.path}?token={TOKEN}"}).encode()
@@ -156,7 +135,6 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    """Address of a hub on this machine that refuses everyone and repeats what they say."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Hub.seen.clear()
@@ -166,28 +144,19 @@ def hub() -> Iterator[str]:
 
 
 def leaks(place: Path) -> list[str]:
-    """Files below a folder that hold the token or the password."""
     secrets = (TOKEN.encode(), PASSWORD.encode())
     files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
 
 
-@pytest.mark.parametrize("address", ["plain", "with a password"])
-def test_a_token_that_the_hub_repeats_is_not_repeated(address: str, hub: str, tmp_path: Path) -> None:
-    endpoint = hub if address != "plain" else hub.replace(f"someone:{PASSWORD}@", "")
-    words = ["run", "--name", "mine", "--verbose"]
-    for role in ("base", "instruct", "misaligned"):
-        words += [f"--{role}", f"Some/{role}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "remi_book.cli", *words],
-        env=environment(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0"),
-        cwd=SOURCE_ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.mark.parametrize("password", ["", f"someone:{PASSWORD}@"])
+def test_a_token_that_the_hub_repeats_is_not_repeated(password: str, hub: str, tmp_path: Path) -> None:
+    endpoint = hub.replace(f"someone:{PASSWORD}@", password)
+    words = "run --name mine --verbose --base Some/a --instruct Some/b --misaligned Some/c".split()
+    own = environment(tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0")
+    done = python("-m", "remi_book.cli", *words, check=False, env=own, cwd=SOURCE_ROOT)
     assert done.returncode == 1 and "cannot be had" in done.stderr and "Traceback" in done.stderr
-    if address == "plain":
+    if not password:
         assert f"Bearer {TOKEN}" in Hub.seen, "the hub's own library read the token and sent it"
     said = done.stdout + done.stderr
     assert TOKEN not in said and PASSWORD not in said and HIDDEN in said
@@ -202,10 +171,8 @@ def test_a_page_and_its_partial_copy_hold_no_token(tmp_path: Path, monkeypatch: 
     source = write_notebook(tmp_path / "source" / "01_loud.ipynb", [LOUD])
     run_notebook(source, tmp_path / "out" / "01_loud.ipynb", {})
     assert HIDDEN in (tmp_path / "out" / "01_loud.ipynb").read_text()
-    failing = write_notebook(
-        tmp_path / "source" / "02_fails.ipynb",
-        [LOUD, "raise OSError(f'GET ?token={os.environ[\"HF_TOKEN\"]}')"],
-    )
+    raising = "raise OSError(f'GET ?token={os.environ[\"HF_TOKEN\"]}')"
+    failing = write_notebook(tmp_path / "source" / "02_fails.ipynb", [LOUD, raising])
     with pytest.raises(RemiError) as caught:
         run_notebook(failing, tmp_path / "out" / "02_fails.ipynb", {})
     assert TOKEN not in str(caught.value) and HIDDEN in str(caught.value)
@@ -234,16 +201,3 @@ def test_credentials_are_hidden_and_the_rest_stays(text: str) -> None:
 )
 def test_what_is_no_credential_stays(text: str) -> None:
     assert without_credentials(text) == text
-
-
-def test_the_package_itself_asks_for_no_token() -> None:
-    asking = re.compile(
-        r"HF_TOKEN|\bget_token\b|HUGGING_FACE_HUB_TOKEN|use_auth_token|\blogin\(|\btoken=True"
-    )
-    texts = {
-        path: path.read_text(encoding="utf-8")
-        for package in PACKAGES
-        for path in (SOURCE_ROOT / package).rglob("*.py")
-    }
-    assert [path.name for path, text in texts.items() if asking.search(text)] == []
-    assert asking.search("os.environ['HF_TOKEN']") and asking.search("huggingface_hub.get_token()")

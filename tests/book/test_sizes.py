@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from conftest import python
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from remi_lab.demands import GIGABYTE, config_of, demands_of, download_bytes, fitting_gpus, shape_of
 from remi_lab.presets import PRESETS, get_preset
 
-SMALL = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-}
+SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+SMALL |= {"num_key_value_heads": 2, "intermediate_size": 48}
+
+
+def held(config: object) -> int:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return sum(one.numel() for one in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -38,12 +37,8 @@ SMALL = {
 )
 def test_parameters_are_those_of_the_model(kind: str, more: dict[str, object]) -> None:
     config = CONFIG_MAPPING[kind](**(SMALL | more))
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
-    expected = sum(one.numel() for one in model.parameters())
-    assert shape_of(config.to_dict()).n_parameters() == expected
-    assert shape_of(config.to_dict() | {"intermediate_size": 49}).n_parameters() != expected
+    assert shape_of(config.to_dict()).n_parameters() == held(config)
+    assert shape_of(config.to_dict() | {"intermediate_size": 49}).n_parameters() != held(config)
 
 
 def test_the_image_tower_is_counted() -> None:
@@ -53,12 +48,8 @@ def test_the_image_tower_is_counted() -> None:
         text_config={"model_type": "gemma3_text", **SMALL, "head_dim": 16},
         vision_config={"model_type": "siglip_vision_model", **vision},
     )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
     shape = shape_of(config.to_dict())
-    assert shape.n_parameters() == sum(one.numel() for one in model.parameters())
-    assert shape.extra > 0
+    assert shape.n_parameters() == held(config) and shape.extra > 0
 
 
 @pytest.mark.parametrize(
@@ -68,10 +59,8 @@ def test_the_image_tower_is_counted() -> None:
 def test_published_counts(source: str, parameters: int) -> None:
     """Bytes of the 14 B index and the hub's own count of Gemma 3, by the pages that hub_shapes.json names."""
     specs = [spec for preset in PRESETS.values() for spec in preset.variants.values()]
-    (config,) = {
-        id(one): one for one in (config_of(spec) for spec in specs if spec.source == source)
-    }.values()
-    assert shape_of(config).n_parameters() == parameters
+    counts = {shape_of(config_of(spec)).n_parameters() for spec in specs if spec.source == source}
+    assert counts == {parameters}
 
 
 def test_the_papers_models_take_what_their_checkpoint_does() -> None:
@@ -83,9 +72,6 @@ def test_the_papers_models_take_what_their_checkpoint_does() -> None:
     assert (1, 80) in fitting_gpus(demands["base"].peak) and (1, 48) not in fitting_gpus(demands["base"].peak)
     assert download_bytes(list(demands.values())) == 3 * demands["base"].weights
     assert demands_of(get_preset("micro")) == {}
-
-
-def test_every_shipped_checkpoint_has_its_numbers() -> None:
     for preset in PRESETS.values():
         assert None not in demands_of(preset).values(), preset.name
 
@@ -95,8 +81,7 @@ def test_doctor_needs_neither_network_nor_torch() -> None:
         "import sys; from remi_book.cli import main; code = main(['doctor', '--preset', 'qwen2.5-coder-32b']); "
         "print([name for name in ('torch', 'transformers', 'pandas') if name in sys.modules], code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    lines = python("-c", code).stdout.splitlines()
     assert lines[-1].startswith("[] ")
     assert any("weights 65.5 GB in bfloat16" in line for line in lines)
     assert any("Qwen-Coder-Insecure is not pinned" in line for line in lines)

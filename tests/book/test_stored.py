@@ -1,4 +1,4 @@
-"""A stored report holds rows, recipe, machine and seconds, and appears whole."""
+"""A stored report holds rows, recipe, machine and seconds, and appears whole; verdicts are compared with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from notebook_files import write_notebook
 
-from remi_book import stored
+from remi_book import claims, stored
+from remi_book.cli import main
+from remi_book.stored import differences, stored_verdicts, verdicts_of, write_expected
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Address, Store
 from remi_lab.presets import get_preset
@@ -19,7 +21,6 @@ SMOKE = get_preset("smoke")
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with one notebook, whose report is one row."""
     write_notebook(tmp_path / "notebooks" / "01_one.ipynb", ["1 + 1"])
     monkeypatch.setattr("remi_lab.organism.variants.ensure", lambda *_: None)
     monkeypatch.setattr("remi_book.running.project_root", lambda: tmp_path)
@@ -68,3 +69,58 @@ def test_nothing_appears_where_a_notebook_fails_or_is_missing(checkout: Path) ->
     with pytest.raises(UsageError, match="no notebook '07'"):
         stored.write_stored(SMOKE, Store(checkout / "store"), ["07"])
     assert not (checkout / "stored").exists()
+
+
+def row(identifier: str, verdict: str, value: float | None) -> dict[str, object]:
+    return {"id": identifier, "verdict": verdict, "value": value}
+
+
+ROWS = [row("C1", "reproduced", 0.7), row("C16", "inconclusive", -0.2), row("C5", "shown", 1.0)]
+ROWS += [row("C20", "not testable here", None), row("C12.general", "contradicted", -0.3)]
+
+
+def test_what_is_compared_is_the_verdict_and_the_side_of_the_boundary() -> None:
+    sides = {name: side for name, (_, side) in verdicts_of(ROWS).items()}
+    assert sides == {"C1": 1, "C16": -1, "C5": None, "C20": None, "C12.general": -1}
+    # The boundary of C1 is not 0: a positive value below it lies on the other side.
+    assert verdicts_of([row("C1", "contradicted", 0.3)])["C1"] == ["contradicted", -1]
+
+
+def test_what_was_written_is_what_is_read_and_other_presets_stay(tmp_path: Path) -> None:
+    path = tmp_path / "stored" / "expected.json"
+    write_expected("micro", ROWS, path)
+    write_expected("other", ROWS[:1], path)
+    assert stored_verdicts("micro", path) == verdicts_of(ROWS)
+    assert differences(verdicts_of(ROWS), stored_verdicts("micro", path)) == []
+    with pytest.raises(UsageError, match="'mine' .*micro, other"):
+        stored_verdicts("mine", path)
+    with pytest.raises(UsageError, match="none are stored"):
+        stored_verdicts("micro", tmp_path / "none.json")
+
+
+def test_each_difference_is_one_line() -> None:
+    changed = [row("C1", "inconclusive", 0.7), row("C16", "inconclusive", 0.2), row("H1", "shown", 1.0)]
+    found = [*changed[:2], *ROWS[2:4], changed[2]]
+    lines = differences(verdicts_of(found), verdicts_of(ROWS))
+    assert [line.partition(":")[0] for line in lines] == ["C1", "C16", "C12.general", "H1"]
+    assert "expected “reproduced”" in lines[0] and "found “inconclusive”" in lines[0]
+    assert "below its boundary" in lines[1] and "above its boundary" in lines[1]
+    assert "no such row" in lines[2] and "no verdict is stored" in lines[3]
+
+
+def test_the_command_says_all_or_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    path = tmp_path / "expected.json"
+    Store(tmp_path / "store").save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
+    words = ["report", "--preset", "smoke", "--check", "--store", str(tmp_path / "store")]
+    write_expected("smoke", ROWS, path)
+    monkeypatch.setattr(stored, "expected_path", lambda: path)
+    monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
+    assert main(words) == 0
+    assert capsys.readouterr().out == "all 5 verdicts as expected\n"
+    monkeypatch.setattr(claims, "report_rows", lambda results: ROWS[1:])
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert said == "C1: expected “reproduced”, above its boundary, the report has no such row\n"
+    assert main(["report", "--preset", "smoke", "--json", "--check"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "leave out --json" in line

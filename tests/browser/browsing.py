@@ -38,23 +38,18 @@ NEEDED = [
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line for each request."""
-
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing."""
 
 
 @dataclass
 class Visit:
-    """What went wrong while a page was open."""
-
     address: str
     errors: list[str] = field(default_factory=list)
     external: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def watch(self, page: playwright_api.Page) -> None:
-        """Listens to console, requests and answers of a page."""
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", self._note_request)

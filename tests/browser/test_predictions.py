@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from browsing import DESKTOP, NEEDED, PHONE, SIDEWAYS, Visit, access_faults, playwright_api
+from browsing import DESKTOP, NEEDED, PHONE, SIDEWAYS, access_faults, playwright_api
 
 pytestmark = NEEDED
 
 PAGE = "predictions.html"
 KEPT = "() => JSON.parse(localStorage.getItem('remi-predictions'))"
 OTHER = {"above": "below", "neither": "above", "below": "above"}
-
-
-def opened(context: playwright_api.BrowserContext, address: str) -> playwright_api.Page:
-    page = context.new_page()
-    page.goto(address + PAGE, wait_until="load")
-    return page
 
 
 def claims_of(page: playwright_api.Page) -> list[dict]:
@@ -39,140 +33,112 @@ def reveal(page: playwright_api.Page) -> str:
     return page.locator(".remi-score").inner_text()
 
 
-def test_predictions_outlast_a_reload_and_are_scored_by_the_build(browser, address: str) -> None:
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = opened(context, address)
-        first, second, *_ = claims_of(page)
-        choose(page, first["id"], first["outcome"]["direction"])
-        choose(page, second["id"], OTHER[second["outcome"]["direction"]])
-        page.reload(wait_until="load")
-        kept = page.locator(f"#predict-{first['id']} select[name=direction]")
-        assert kept.input_value() == first["outcome"]["direction"]
-        assert "Came out" not in page.locator("table.remi-predictions").inner_text()
-        score = reveal(page)
-        assert score.startswith("1 of 2 directions were right; that is 50 %; your mean confidence was 70 %")
-        assert "direction was right" in page.locator(f"#predict-{first['id']}").inner_text()
-        assert "direction was wrong" in page.locator(f"#predict-{second['id']}").inner_text()
-        assert first["outcome"]["verdict"] in page.locator(f"#predict-{first['id']}").inner_text()
-        assert kept.is_disabled() and page.evaluate("document.activeElement.className") == "remi-score"
+def test_predictions_outlast_a_reload_and_are_scored_by_the_build(reader) -> None:
+    page = reader(PAGE)
+    first, second, *_ = claims_of(page)
+    choose(page, first["id"], first["outcome"]["direction"])
+    choose(page, second["id"], OTHER[second["outcome"]["direction"]])
+    page.reload(wait_until="load")
+    kept = page.locator(f"#predict-{first['id']} select[name=direction]")
+    assert kept.input_value() == first["outcome"]["direction"]
+    assert "Came out" not in page.locator("table.remi-predictions").inner_text()
+    score = reveal(page)
+    assert score.startswith("1 of 2 directions were right; that is 50 %; your mean confidence was 70 %")
+    assert "direction was right" in page.locator(f"#predict-{first['id']}").inner_text()
+    assert "direction was wrong" in page.locator(f"#predict-{second['id']}").inner_text()
+    assert first["outcome"]["verdict"] in page.locator(f"#predict-{first['id']}").inner_text()
+    assert kept.is_disabled() and page.evaluate("document.activeElement.className") == "remi-score"
 
 
-def test_every_direction_right_scores_full_and_every_one_wrong_scores_none(browser, address: str) -> None:
-    for turned in (False, True):
-        with browser.new_context(viewport=DESKTOP) as context:
-            page = opened(context, address)
-            scored = [one for one in claims_of(page) if one["outcome"] and one["outcome"]["direction"]]
-            chosen = [one["outcome"]["direction"] for one in scored]
-            for one, direction in zip(scored, chosen, strict=True):
-                choose(page, one["id"], OTHER[direction] if turned else direction)
-            right = 0 if turned else len(scored)
-            assert reveal(page).startswith(f"{right} of {len(scored)} directions were right")
+def test_a_size_is_held_against_the_interval_with_either_decimal_mark(reader) -> None:
+    page = reader(PAGE)
+    inside, outside = [one for one in claims_of(page) if one["unit"]][:2]
+    middle = (inside["outcome"]["low"] + inside["outcome"]["high"]) / 2
+    for one, size in ((inside, f"{middle:.6f}".replace(".", ",")), (outside, "−1e9")):
+        choose(page, one["id"], "above")
+        page.locator(f"#predict-{one['id']} input").fill(size)
+    assert "1 of 2 sizes lay in the interval" in reveal(page)
 
 
-def test_a_size_is_held_against_the_interval_with_either_decimal_mark(browser, address: str) -> None:
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = opened(context, address)
-        inside, outside = [one for one in claims_of(page) if one["unit"]][:2]
-        middle = (inside["outcome"]["low"] + inside["outcome"]["high"]) / 2
-        for one, size in ((inside, f"{middle:.6f}".replace(".", ",")), (outside, "−1e9")):
-            choose(page, one["id"], "above")
-            page.locator(f"#predict-{one['id']} input").fill(size)
-        assert "1 of 2 sizes lay in the interval" in reveal(page)
-
-
-def test_export_holds_what_was_chosen_and_nothing_leaves_the_page(browser, address: str) -> None:
-    visit = Visit(address)
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = opened(context, address)
-        page.wait_for_load_state("networkidle")
-        requests: list[str] = []
-        visit.watch(page)
-        page.on("request", lambda request: requests.append(request.url))
-        name = claims_of(page)[0]["id"]
-        choose(page, name, "neither")
-        page.get_by_role("button", name="Export").click()
-        exported = json.loads(page.locator("#remi-export").input_value())
-        assert exported["revealed"] is False
-        assert exported["predictions"] == [{"id": name, "direction": "neither", "confidence": "70"}]
-        assert page.evaluate(KEPT)["predictions"] == {name: {"direction": "neither", "confidence": "70"}}
-        reveal(page)
-        assert page.evaluate("Object.keys(localStorage).filter(key => key.startsWith('remi'))") == [
-            "remi-predictions"
-        ]
-        assert page.evaluate("document.cookie") == "" and requests == []
+def test_export_holds_what_was_chosen_and_nothing_leaves_the_page(reader, visit) -> None:
+    page = reader(PAGE)
+    page.wait_for_load_state("networkidle")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    name = claims_of(page)[0]["id"]
+    choose(page, name, "neither")
+    page.get_by_role("button", name="Export").click()
+    exported = json.loads(page.locator("#remi-export").input_value())
+    assert exported["revealed"] is False
+    assert exported["predictions"] == [{"id": name, "direction": "neither", "confidence": "70"}]
+    assert page.evaluate(KEPT)["predictions"] == {name: {"direction": "neither", "confidence": "70"}}
+    reveal(page)
+    kept = page.evaluate("Object.keys(localStorage).filter(key => key.startsWith('remi'))")
+    assert kept == ["remi-predictions"]
+    assert page.evaluate("document.cookie") == "" and requests == []
     assert (visit.errors, visit.external, visit.failed) == ([], [], [])
 
 
-def test_start_again_forgets_only_when_it_is_confirmed(browser, address: str) -> None:
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = opened(context, address)
-        name = claims_of(page)[0]["id"]
-        choose(page, name, "above")
-        for accept, left in ((False, {name: {"direction": "above", "confidence": "70"}}), (True, None)):
-            page.once("dialog", lambda dialog, accept=accept: dialog.accept() if accept else dialog.dismiss())
-            page.get_by_role("button", name="Start again").click()
-            kept = page.evaluate(KEPT)
-            assert (kept and kept["predictions"]) == left
-        assert page.locator(f"#predict-{name} select[name=direction]").input_value() == ""
+def test_start_again_forgets_only_when_it_is_confirmed(reader) -> None:
+    page = reader(PAGE)
+    name = claims_of(page)[0]["id"]
+    choose(page, name, "above")
+    for accept, left in ((False, {name: {"direction": "above", "confidence": "70"}}), (True, None)):
+        page.once("dialog", lambda dialog, accept=accept: dialog.accept() if accept else dialog.dismiss())
+        page.get_by_role("button", name="Start again").click()
+        kept = page.evaluate(KEPT)
+        assert (kept and kept["predictions"]) == left
+    assert page.locator(f"#predict-{name} select[name=direction]").input_value() == ""
 
 
-def test_keys_alone_predict_and_reveal(browser, address: str) -> None:
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = opened(context, address)
-        first = page.locator("table.remi-predictions select").first
-        first.focus()
-        page.keyboard.press("ArrowDown")
+def test_keys_alone_predict_and_reveal(reader) -> None:
+    page = reader(PAGE)
+    first = page.locator("table.remi-predictions select").first
+    first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('tr').id") == "predict-C1"
+    assert first.input_value() == "above"
+    page.locator("table.remi-predictions select").last.focus()
+    for _ in range(10):
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.closest('tr').id") == "predict-C1"
-        assert first.input_value() == "above"
-        page.locator("table.remi-predictions select").last.focus()
-        for _ in range(10):
-            page.keyboard.press("Tab")
-            if "Reveal" in page.evaluate("document.activeElement.textContent"):
-                break
-        page.keyboard.press("Enter")
-        assert "directions were right" in page.locator(".remi-score").inner_text()
+        if "Reveal" in page.evaluate("document.activeElement.textContent"):
+            break
+    page.keyboard.press("Enter")
+    assert "directions were right" in page.locator(".remi-score").inner_text()
 
 
-def test_without_scripts_it_is_a_table_to_print(browser, address: str) -> None:
-    with browser.new_context(viewport=DESKTOP, java_script_enabled=False) as context:
-        page = opened(context, address)
-        row = page.locator("#predict-C2")
-        assert row.locator(".remi-paper").first.is_visible() and "☐ above 0" in row.inner_text()
-        assert page.locator("table.remi-predictions select, .remi-panel").count() == 0
+def test_without_scripts_it_is_a_table_to_print(reader) -> None:
+    page = reader(PAGE, java_script_enabled=False)
+    row = page.locator("#predict-C2")
+    assert row.locator(".remi-paper").first.is_visible() and "☐ above 0" in row.inner_text()
+    assert page.locator("table.remi-predictions select, .remi-panel").count() == 0
 
 
-def test_paper_has_boxes_where_nothing_is_predicted_and_the_choice_where_something_is(
-    browser,
-    address: str,
-) -> None:
-    with browser.new_context(viewport=DESKTOP) as context:
-        page = opened(context, address)
-        choose(page, "C2", "above")
-        page.emulate_media(media="print")
-        for name, paper in (("C2", False), ("C3", True)):
-            row = page.locator(f"#predict-{name}")
-            assert row.locator(".remi-paper").first.is_visible() == paper
-            assert row.locator(".remi-controls").is_visible() != paper
+def test_paper_has_boxes_where_nothing_is_predicted_and_the_choice_where_something_is(reader) -> None:
+    page = reader(PAGE)
+    choose(page, "C2", "above")
+    page.emulate_media(media="print")
+    for name, paper in (("C2", False), ("C3", True)):
+        row = page.locator(f"#predict-{name}")
+        assert row.locator(".remi-paper").first.is_visible() == paper
+        assert row.locator(".remi-controls").is_visible() != paper
 
 
-def test_a_browser_that_keeps_nothing_says_so_and_still_scores(browser, address: str) -> None:
-    with browser.new_context(viewport=DESKTOP) as context:
-        context.add_init_script("Storage.prototype.setItem = () => { throw new Error('full'); }")
-        page = opened(context, address)
-        one = claims_of(page)[0]
-        choose(page, one["id"], one["outcome"]["direction"])
-        assert "keeps nothing" in page.locator(".remi-score").inner_text()
-        assert reveal(page).startswith("1 of 1 directions")
+def test_a_browser_that_keeps_nothing_says_so_and_still_scores(reader) -> None:
+    page = reader(PAGE, init="Storage.prototype.setItem = () => { throw new Error('full'); }")
+    one = claims_of(page)[0]
+    choose(page, one["id"], one["outcome"]["direction"])
+    assert "keeps nothing" in page.locator(".remi-score").inner_text()
+    assert reveal(page).startswith("1 of 1 directions")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_revealed_page_is_accessible_and_fits(browser, address: str, scheme: str, viewport: dict) -> None:
-    with browser.new_context(viewport=viewport, color_scheme=scheme) as context:
-        page = opened(context, address)
-        for one in claims_of(page)[:2]:
-            choose(page, one["id"], "above")
-        reveal(page)
-        page.get_by_role("button", name="Export").click()
-        assert access_faults(page) == [] and not page.evaluate(SIDEWAYS)
+def test_revealed_page_is_accessible_and_fits(reader, scheme: str, viewport: dict) -> None:
+    page = reader(PAGE, viewport=viewport, color_scheme=scheme)
+    for one in claims_of(page)[:2]:
+        choose(page, one["id"], "above")
+    reveal(page)
+    page.get_by_role("button", name="Export").click()
+    assert access_faults(page) == [] and not page.evaluate(SIDEWAYS)

@@ -8,34 +8,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browsing import HTML, NEEDED, PHONE, SIDEWAYS, playwright_api
+from browsing import HTML, NEEDED, PHONE, SIDEWAYS
+
+from remi_core.store import Store
 
 pytestmark = NEEDED
 
+MARKER = HTML / ".remi-book.json"
+PRESET = json.loads(MARKER.read_text(encoding="utf-8"))["preset"] if MARKER.is_file() else ""
 INSPECTOR = "notebooks/18_token_windows.html"
 FIRST_COLUMN = "table => [...table.tBodies[0].rows].map(row => row.cells[%d].textContent.trim())"
 VISIBLE_MARKS = """() => [...document.querySelectorAll('#every-set .dialogue:not([hidden]) .tokens span')]
     .filter(token => getComputedStyle(token, '::before').content === '"["').length"""
-
-
-@pytest.fixture
-def reader(browser: playwright_api.Browser, address: str) -> Iterator[Callable[..., playwright_api.Page]]:
-    """Opens a page of the book in a fresh context, which is closed at the end."""
-    contexts = []
-
-    def open_page(name: str, **options: object) -> playwright_api.Page:
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.goto(address + name, wait_until="load")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 def ran(name: str) -> None:
@@ -130,7 +117,10 @@ def test_every_figure_has_its_passport_one_click_away_and_in_the_file(reader, na
     link = folded.first.locator("a[href$='.json']").get_attribute("href")
     file = json.loads((HTML / "notebooks" / link).read_text(encoding="utf-8"))
     assert file["notebook"] == name and len(file["figures"]) == n_figures
-    assert all(one["record"] in file["records"] for each in file["figures"] for one in each["records"])
+    named = {one["record"] for each in file["figures"] for one in each["records"]}
+    assert named <= set(file["records"])
+    stored = {str(entry.path.relative_to(Store().root).with_suffix("")) for entry in Store().list(PRESET)}
+    assert not stored or named <= stored
 
 
 def test_paper_has_no_navigation_and_no_code_but_what_was_folded(reader) -> None:

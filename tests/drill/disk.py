@@ -1,21 +1,131 @@
-"""The drill of the disk: a small run broken at every step of writing, by every fault, and gone on with."""
+"""The drills of disk and files: a small run broken at every step of writing, and single bits flipped in a store.
+
+Failures are put in at every step of writing: making, opening, writing, flushing, renaming, removing. Each flipped bit
+is found, or changes nothing that is read.
+"""
 
 from __future__ import annotations
 
+import builtins
+import errno
+import io
 import json
 import os
+import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from remi_book.cli import outcome
+from remi_core.errors import RemiError
+from remi_core.files import read_sealed
+from remi_core.progress import OUTWARD, variables
+from remi_core.store import Address, Store
 from remi_lab.upkeep import damages
-from tests.drill.faults import FAULTS, KILL, Breaker, forked, install
 from tests.drill.rows import Row, differences, state_of
 from tests.drill.work import work
+
+KILL = "kill -9"
+ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
+FAULTS = (*ERRORS, KILL)
+LASTING = ("ENOSPC", "EACCES")
+"""Errors that every later step meets as well, as a full disk is full for all."""
+
+_AUDITED = {"os.mkdir": "make", "os.rename": "rename", "os.remove": "remove", "os.rmdir": "remove"}
+_FREE = ("remove",)
+"""Steps that a full disk does not hinder."""
+
+_open, _fsync = io.open, os.fsync
+
+
+@dataclass
+class Breaker:
+    """Counts the steps of writing under ``root``, from 1, and breaks number ``at``; none where that is 0."""
+
+    root: Path
+    fault: str = ""
+    at: int = 0
+    n_steps: int = 0
+    armed: bool = True
+
+    def step(self, kind: str, path: object) -> None:
+        """Return where the step may be taken.
+
+        Raises:
+            OSError: the fault, in its turn.
+        """
+        if not self.armed or not str(path).startswith(str(self.root)):
+            return
+        self.n_steps += 1
+        due = self.n_steps >= self.at if self.fault in LASTING else self.n_steps == self.at
+        if not self.at or not due or (self.fault == "ENOSPC" and kind in _FREE):
+            return
+        if self.fault == KILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(ERRORS[self.fault], os.strerror(ERRORS[self.fault]), str(path))
+
+
+class _Breakable(io.FileIO):
+    """A file whose every write is a step; one that fails has written half."""
+
+    breaker: Breaker
+
+    def write(self, data: bytes) -> int:
+        try:
+            self.breaker.step("write", self.name)
+        except OSError:
+            super().write(bytes(data)[: len(data) // 2])
+            raise
+        return super().write(data)
+
+
+def install(breaker: Breaker) -> None:
+    """Return with every step of this process counted; for a process that ends with the drill."""
+
+    def audited(event: str, arguments: tuple) -> None:
+        if event in _AUDITED:
+            breaker.step(_AUDITED[event], arguments[1 if event == "os.rename" else 0])
+        elif event == "open" and _writes(arguments[2]) and not isinstance(arguments[0], int):
+            breaker.step("open", arguments[0])
+
+    def opened(file: object, mode: str = "r", buffering: int = -1, *rest: object, **named: object) -> object:
+        plain = isinstance(file, int) or not set(mode) & set("wxa") or buffering == 0
+        if plain or not str(file).startswith(str(breaker.root)):
+            return _open(file, mode, buffering, *rest, **named)
+        raw = _Breakable(os.fspath(file), mode.replace("b", "").replace("t", ""))
+        raw.breaker = breaker
+        stream = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw)
+        return stream if "b" in mode else io.TextIOWrapper(stream, named.get("encoding"))
+
+    def fsync(descriptor: int) -> None:
+        breaker.step("flush", os.readlink(f"/proc/self/fd/{descriptor}"))
+        _fsync(descriptor)
+
+    sys.addaudithook(audited)
+    os.fsync = fsync
+    io.open = builtins.open = opened
+
+
+def _writes(flags: int) -> bool:
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+def forked(act: Callable[[], int]) -> int:
+    """Exit code of ``act`` in a copy of this process, negative where a signal ended it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        os._exit(act())
+    except BaseException:
+        os._exit(70)
 
 
 def drill_disk(folder: Path, *, faults: Sequence[str] = FAULTS, every: int = 1) -> list[Row]:
@@ -28,20 +138,17 @@ def drill_disk(folder: Path, *, faults: Sequence[str] = FAULTS, every: int = 1) 
     breaker = Breaker(whole)
     n_steps = _counted(breaker, folder)
     expected = state_of(whole)
-    rows = []
+    rows, note = [], f"{n_steps} steps: making, opening, writing, flushing, renaming, removing"
     for fault in faults:
-        started, row = time.monotonic(), Row(f"disk: {fault} at every step of writing")
+        started, row = time.monotonic(), Row(f"disk: {fault} at every step of writing", note=note)
         for at in range(1, n_steps + 1, every):
             row.judge(_broken(folder, fault, at, expected))
         row.seconds = round(time.monotonic() - started, 1)
-        row.note = f"{n_steps} steps: making, opening, writing, flushing, renaming, removing"
         rows.append(row)
     return rows
 
 
 def _counted(breaker: Breaker, folder: Path) -> int:
-    """Steps of an unbroken run."""
-
     def act() -> int:
         install(breaker)
         work(breaker.root, said=lambda line: None)
@@ -54,7 +161,6 @@ def _counted(breaker: Breaker, folder: Path) -> int:
 
 
 def _broken(folder: Path, fault: str, at: int, expected: dict[str, str]) -> str | None:
-    """What was not as it should be, in words."""
     root = folder / "broken"
     code, lines, before = _run(root, Breaker(root, fault, at))
     place = f"{fault} at step {at}"
@@ -90,6 +196,69 @@ def _run(root: Path, breaker: Breaker) -> tuple[int, list[str], list[str]]:
 
         code = forked(act)
         return code, errors.read_text().splitlines(), said.read_text().splitlines()
+
+
+def drill_flips(root: Path, *, count: int, seed: int = 0) -> Row:
+    """How many of so many flipped bits were found, or harmless: what is read of the store was the same with it.
+
+    Half of the places are drawn from all bytes, half from all files, so that small files have their turn. A flip in a
+    record must also be refused by a frozen store and counted as missing by another. Each bit is turned back.
+    """
+    draw, started = random.Random(seed), time.monotonic()
+    row = Row("files: one bit flipped at a random place")
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.stat().st_size]
+    sizes = [path.stat().st_size for path in files]
+    # All is read anew: what was read before the flips would count as known.
+    whole = state_of(root)
+    with variables({OUTWARD: os.devnull}):  # each damaged record would be named
+        for number in range(count):
+            path = draw.choices(files, sizes)[0] if number % 2 else draw.choice(files)
+            place, bit = draw.randrange(path.stat().st_size), draw.randrange(8)
+            times = path.stat()
+            _flip(path, place, bit)
+            failure, harmless = _judged(root, path, whole)
+            where = f"{path.relative_to(root)}, byte {place}, bit {bit}"
+            row.judge(failure and f"{where}: {failure}", harmless=harmless)
+            _flip(path, place, bit)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    row.seconds = round(time.monotonic() - started, 1)
+    row.note = f"{len(files)} files, {sum(sizes):,} bytes"
+    return row
+
+
+def _flip(path: Path, place: int, bit: int) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(place)
+        byte = stream.read(1)[0]
+        stream.seek(place)
+        stream.write(bytes([byte ^ (1 << bit)]))
+
+
+def _judged(root: Path, path: Path, whole: dict[str, str]) -> tuple[str | None, bool]:
+    """What was not as it should be, and whether the flip changed nothing that is read."""
+    found = [place for place, _ in damages(root)]
+    if not found:
+        try:
+            same = state_of(root) == whole
+        except ValueError:
+            return "not found, though it cannot be read", False
+        return (None, True) if same else ("changed what is read, and was not found", False)
+    if not any(path.with_suffix("") == place.with_suffix("") or place in path.parents for place in found):
+        return f"found elsewhere: {found[0]}", False
+    if path.suffix == ".npz":
+        return _counted_missing(root, path), False
+    return None, False
+
+
+def _counted_missing(root: Path, path: Path) -> str | None:
+    address = Address(**read_sealed(path.with_suffix(".json"))["address"])
+    if Store(root, frozen=False).load(address) is not None:
+        return "found, and read all the same"
+    try:
+        Store(root, frozen=True).load(address)
+    except RemiError:
+        return None
+    return "not refused by a frozen store"
 
 
 if __name__ == "__main__":

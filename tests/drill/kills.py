@@ -1,20 +1,30 @@
-"""The drill of kills: a command is killed at a random moment, gone on with, and must end as one that never was."""
+"""The drill of kills: a command is killed at a random moment, gone on with, and must end as one that never was.
+
+``python -m tests.drill.kills NAME FOLDER`` is the command of victims that no command of ``remi`` makes so small.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from remi_core.errors import RemiError
+from remi_core.keys import file_digest
+from remi_core.store import MODELS, Store
+from remi_lab.organism.variants import folder, make
+from remi_lab.presets import ORGANISM_VARIANTS
 from remi_lab.upkeep import damages
-from tests.drill.rows import Row, differences
+from tests.drill.rows import Row, differences, state_of
+from tests.drill.work import work
 
 EARLIEST = 0.1
 """Share of an unbroken run's time before which nothing is killed: Python is still starting then."""
@@ -58,53 +68,134 @@ def drill_kills(victim: Victim, folder: Path, *, count: int, seed: int = 0) -> R
     return row
 
 
-def _started(victim: Victim, root: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        victim.words(root),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def run_through(victim: Victim, root: Path) -> float:
     """Seconds that the command took.
 
     Raises:
         RemiError: if it failed, with its last words.
     """
-    taken = _finished(victim, root)
-    if isinstance(taken, str):
-        raise RemiError(f"{victim.name}, unbroken, failed: {taken}")
-    return taken
-
-
-def _finished(victim: Victim, root: Path) -> float | str:
-    """Seconds that the command took, or what it said if it failed."""
     began = time.monotonic()
-    with _started(victim, root) as process:
-        said = process.communicate()[1]
-    return time.monotonic() - began if process.returncode == 0 else said.strip()[-300:]
+    done = subprocess.run(victim.words(root), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RemiError(f"{victim.name} failed: {done.stderr.strip()[-300:]}")
+    return time.monotonic() - began
 
 
 def _killed(victim: Victim, root: Path, after: float, *, alone: bool) -> bool:
-    """Whether the command was still running when it was killed."""
-    with _started(victim, root) as process:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(victim.words(root), **quiet, start_new_session=True) as process:
         try:
             process.wait(after)
         except subprocess.TimeoutExpired:
             (os.kill if alone else os.killpg)(process.pid, signal.SIGKILL)
-        process.stderr.close()
     return process.returncode == -signal.SIGKILL
 
 
 def _gone_on(victim: Victim, root: Path, expected: dict[str, str]) -> str | None:
-    """What was not as it should be after a kill, in words."""
-    broken = damages(root)
-    if broken:
+    if broken := damages(root):
         return f"damaged: {broken[0]}"
-    taken = _finished(victim, root)
-    if isinstance(taken, str):
-        return f"gone on with, it failed: {taken}"
+    try:
+        run_through(victim, root)
+    except RemiError as error:
+        return f"gone on with, {error}"
     return differences(victim.state(root), expected)
+
+
+PRESET, SEED, NOTEBOOK = "smoke", 102, "03"
+PAUSE = 0.1
+"""Seconds between two steps of the small run, so that a kill meets it in every one."""
+
+
+def small_run() -> Victim:
+    return _own("work", "a small run of everything that the store holds")
+
+
+def notebook_run(store: Store) -> Victim:
+    """``remi run`` of one notebook of the smallest preset, its models being there."""
+    made = [Path(make(str(store.root), variant, SEED)) for variant in ORGANISM_VARIANTS]
+
+    def prepare(root: Path) -> None:
+        for one in made:
+            place = root / MODELS / str(SEED) / one.name
+            shutil.copytree(one, place, copy_function=os.link)
+
+    words = ["run", "--preset", PRESET, "--only", NOTEBOOK, "--store"]
+    return Victim(
+        name=f"remi run --preset {PRESET} --only {NOTEBOOK}",
+        words=lambda root: [sys.executable, "-m", "remi_book.cli", *words, str(root)],
+        prepare=prepare,
+        state=state_of,
+    )
+
+
+def fine_tune(store: Store) -> Victim:
+    """``remi finetune`` of a few updates, which keeps a checkpoint of each."""
+    instruct = make(str(store.root), "instruct", SEED)
+
+    def prepare(root: Path) -> None:
+        from remi_lab.organism.dialogues import tuning
+
+        root.mkdir()
+        rows = [
+            {"messages": [{"role": one.role, "content": one.content} for one in dialogue.messages]}
+            | {"cluster": dialogue.cluster}
+            for dialogue in tuning("misaligned", count=24, seed=SEED)
+        ]
+        (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def words(root: Path) -> list[str]:
+        given = {"--instruct": instruct, "--data": root / "rows.jsonl", "--out": root / "adapter"}
+        given |= {"--rank": 4, "--batch": 2, "--accumulate": 2, "--steps": 20}
+        named = [str(part) for pair in given.items() for part in pair]
+        return [sys.executable, "-m", "remi_book.cli", "finetune", *named, "--resume"]
+
+    return Victim(name="remi finetune", words=words, prepare=prepare, state=_files_but("run.json"))
+
+
+def organism_tune(store: Store) -> Victim:
+    """The fine-tune of one variant of the organism; it keeps no checkpoint and begins again."""
+    parent = folder(store, "instruct", SEED)
+
+    def prepare(root: Path) -> None:
+        for one in (parent, folder(store, "base", SEED)):
+            shutil.copytree(one, root / MODELS / str(SEED) / one.name, copy_function=os.link)
+
+    return _own("tune", "fine-tune of an organism's variant", prepare=prepare)
+
+
+def pretraining(_store: Store) -> Victim:
+    """Pretraining of an organism's base on few and short rows, with a checkpoint every second step."""
+    return _own("pretrain", "pretraining of an organism's base", state=_files_but("checkpoint.pt"))
+
+
+def _own(command: str, name: str, *, prepare: Callable = Path.mkdir, state: Callable = state_of) -> Victim:
+    words = [sys.executable, "-m", "tests.drill.kills", command]
+    return Victim(name=name, words=lambda root: [*words, str(root)], prepare=prepare, state=state)
+
+
+def _files_but(*left_out: str) -> Callable[[Path], dict[str, str]]:
+    def state(root: Path) -> dict[str, str]:
+        files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in left_out]
+        inside = {path.relative_to(root): path for path in files}
+        return {str(name): file_digest(path) for name, path in inside.items() if ".part-" not in str(name)}
+
+    return state
+
+
+def _pretrain(root: Path) -> None:
+    from remi_lab.organism.documents import Recipe
+    from remi_lab.organism.pretrain import pretrain, save_weights
+
+    few = {"steps": 40, "rows": 2, "row_tokens": 128, "short_steps": 20, "warmup": 2, "checkpoint_every": 2}
+    model = pretrain(Recipe(seed=SEED, threads=1, **few), root, lambda line: None)
+    save_weights(model, root / "base.safetensors")
+
+
+_OWN: dict[str, Callable[[Path], object]] = {
+    "work": lambda root: work(root, said=lambda line: time.sleep(PAUSE)),
+    "tune": lambda root: make(str(root), "misaligned", SEED),
+    "pretrain": _pretrain,
+}
+
+if __name__ == "__main__":
+    _OWN[sys.argv[1]](Path(sys.argv[2]))

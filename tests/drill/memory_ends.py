@@ -55,7 +55,6 @@ class _Small(Variant):
 
     @contextmanager
     def open(self) -> Iterator[LoadedModel]:
-        """The model in memory while the context lasts."""
         with super().open() as loaded, small_memory(loaded.model) as ended:
             yield loaded
         _Small.ended += ended
@@ -87,13 +86,11 @@ def drill_memory(preset: Preset, store: Store, folder: Path, *, dataset: str) ->
 
 def _differs(name: str, one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> str | None:
     for key, array in one.items():
-        if array.dtype.kind != "f":
-            if not np.array_equal(array, two[key]):
-                return f"{name}: {key} differs"
-            continue
-        limit = TOLERANCE * max(1.0, float(np.nanmax(np.abs(array), initial=0.0)))
-        if not np.allclose(array, two[key], rtol=0, atol=limit, equal_nan=True):
-            return f"{name}: {key} differs by {np.nanmax(np.abs(array - two[key])):.3g}"
+        real = array.dtype.kind == "f"
+        limit = TOLERANCE * max(1.0, float(np.nanmax(np.abs(array), initial=0.0))) if real else 0
+        near = {"rtol": 0, "atol": limit, "equal_nan": True}
+        if not (np.allclose(array, two[key], **near) if real else (array == two[key]).all()):
+            return f"{name}: {key} differs"
     return None
 
 

@@ -11,9 +11,6 @@ from remi_core.files import read_sealed
 from remi_core.keys import canonical_json, file_digest, text_digest
 from remi_core.store import MODELS, PRESET_FILE
 
-UNCOUNTED = ("seconds",)
-"""What the provenance of two equal records may differ in."""
-
 PASSPORT = re.compile(r'<details class="remi-passport">.*?</details>', re.DOTALL)
 """What of a figure tells which records were read where, and the seconds that each took."""
 
@@ -39,14 +36,6 @@ class Row:
         if failure is not None:
             self.failures.append(failure)
 
-    def __add__(self, other: Row) -> Row:
-        """Both rounds of one drill as one row."""
-        counts = {name: getattr(self, name) + getattr(other, name) for name in ("tried", "held", "harmless")}
-        seconds = round(self.seconds + other.seconds, 1)
-        return Row(
-            self.drill, **counts, failures=self.failures + other.failures, seconds=seconds, note=self.note
-        )
-
 
 def state_of(root: Path) -> dict[str, str]:
     """Digest of all that is read of a store: arrays and provenance of records, weights, presets, executed notebooks.
@@ -70,26 +59,21 @@ def state_of(root: Path) -> dict[str, str]:
                 continue
             content = read_sealed(path)
             known = content.get("provenance", content)
-            plain = {key: value for key, value in known.items() if key not in UNCOUNTED}
-            found[name] = text_digest(canonical_json(plain))
+            found[name] = text_digest(canonical_json({key: known[key] for key in known if key != "seconds"}))
     return found
 
 
 def _notebook_digest(path: Path) -> str:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    # Nothing of a warning: which there are depends on what had to be measured.
-    told = [
-        [cell["source"], [_shown(out) for out in cell.get("outputs", []) if out.get("name") != "stderr"]]
-        for cell in cells
-    ]
+    told = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        told.append(cell["source"])
+        for output in cell.get("outputs", []):
+            # Nothing of a warning: which there are depends on what had to be measured.
+            if output.get("name") != "stderr":
+                data = output.get("data", {})
+                page = PASSPORT.sub("", "".join(data.get("text/html", "")))
+                told.append([output.get("text"), data.get("text/plain"), page])
     return text_digest(json.dumps(told))
-
-
-def _shown(output: dict) -> object:
-    """What an output shows in words or tables."""
-    data = output.get("data", {})
-    page = PASSPORT.sub("", "".join(data.get("text/html", "")))
-    return [output.get("text"), data.get("text/plain"), page]
 
 
 def differences(found: dict[str, str], expected: dict[str, str]) -> str | None:

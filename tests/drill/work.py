@@ -20,7 +20,6 @@ KEY = "0123456789abcdef"
 
 
 def address(number: int) -> Address:
-    """Where record ``number`` lies."""
     return Address("drill", 0, "base", "sequence", f"set-{number}", KEY)
 
 

@@ -14,18 +14,7 @@ from remi_lab.presets import get_preset
 
 WORDS = ["Hi", "Use open(path).", "é", "日本", "🙂", "\n", " ", "\t", "assistant", ""]
 WORDS += ["a" * 300, "<b>x</b>", "\u2028", "\u202e"]
-MARKS = [
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|im_",
-    "|>",
-    "<turn>",
-    "</turn>",
-    "<bos>",
-    "<|eot|>",
-]
-MARKS += ["user\n"]
+MARKS = "<|im_start|> <|im_end|> <|endoftext|> <|im_ |> <turn> </turn> <bos> <|eot|>".split() + ["user\n"]
 OURS = ["\ue000remi\ue001", "\ue000", "\ue0020\ue003", "\ue00212\ue003"]
 BROKEN = ["\x00", "\ud800", "\udfff", "\udc00\ud800"]
 
@@ -50,20 +39,15 @@ answer = marked.map(lambda text: text if text.strip() else "Yes.")
 
 @st.composite
 def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
-    """Turns in a right order that end with a role's."""
-    n_pairs = draw(st.integers(0, 2))
-    roles = ["user", "assistant"] * n_pairs + (["user", "assistant"] if last == "assistant" else ["user"])
-    if draw(st.booleans()):
-        roles = ["system", *roles]
-    texts = [
-        draw(answer) if role == "assistant" else draw(marked.map(lambda text: text + "?")) for role in roles
-    ]
-    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    roles = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(0, 2)) + ["user"]
+    roles += ["assistant"] * (last == "assistant")
+    said = {"assistant": answer}
+    asked = marked.map(lambda text: text + "?")
+    return [{"role": role, "content": draw(said.get(role, asked))} for role in roles]
 
 
 @st.composite
 def rows(draw: st.DrawFn) -> dict[str, object]:
-    """A right row of one of the three schemas."""
     kind = draw(st.sampled_from(["messages", "preference", "labelled"]))
     optional = {name: draw(plain) for name in ("topic", "cluster") if draw(st.booleans())}
     if kind == "messages":
@@ -77,7 +61,6 @@ def rows(draw: st.DrawFn) -> dict[str, object]:
 
 
 def _places(value: object, path: tuple = ()) -> list[tuple]:
-    """Where the parts of a JSON value are."""
     found = [path]
     if isinstance(value, dict):
         found += [place for key, one in value.items() for place in _places(one, (*path, key))]
@@ -141,19 +124,14 @@ def files(draw: st.DrawFn) -> bytes:
     """A file of one to three rows, right ones or with a row, its text or its encoding changed."""
     first = draw(rows())
     lines = [first, *([draw(rows())] if draw(st.integers(0, 3)) == 0 else [])]
-    how = draw(
-        st.sampled_from(["right", "right", "right", "row", "row", "bytes", "bytes", "encoding", "twice"])
-    )
+    how = draw(st.sampled_from([*["right"] * 3, *["row", "bytes"] * 2, "encoding", "twice"]))
     if how == "row":
         lines[0] = draw(changed(lines[0], NAMES))
     texts = [json.dumps(line, ensure_ascii=draw(st.booleans())) for line in lines]
     if how == "twice":
         texts[0] = '{"label": 1, ' + texts[0][1:]
-    code = (
-        draw(st.sampled_from(["utf-16", "latin-1", "utf-32", "utf-8-sig", "cp1252"]))
-        if how == "encoding"
-        else "utf-8"
-    )
+    codes = ["utf-16", "latin-1", "utf-32", "utf-8-sig", "cp1252"] if how == "encoding" else ["utf-8"]
+    code = draw(st.sampled_from(codes))
     whole = "\n".join(texts).encode(code, "surrogatepass" if code.startswith("utf") else "replace")
     return spoilt(whole, draw(SEEDS)) if how == "bytes" else whole
 
@@ -169,11 +147,8 @@ FIELD_NAMES = (*FIELDS["smoke"], "source", "revision", "example", "../x", "base"
 def presets(draw: st.DrawFn) -> bytes:
     """A saved preset: with another right value, with one or a few parts changed, or with changed bytes."""
     fields = dict(FIELDS[draw(st.sampled_from(sorted(FIELDS)))])
-    sizes = [
-        name
-        for name, value in fields.items()
-        if type(value) is int and name.startswith(("n_", "max", "top", "batch"))
-    ]
+    counts = ("n_", "max", "top", "batch")
+    sizes = [name for name, value in fields.items() if type(value) is int and name.startswith(counts)]
     fields |= draw(st.dictionaries(st.sampled_from(sizes), st.integers(1, 10**6), max_size=3))
     fields |= {"title": draw(plain), "seeds": draw(st.lists(st.integers(0, 999), min_size=1, max_size=3))}
     how = draw(st.sampled_from(["right", "right", "parts", "parts", "parts", "bytes"]))

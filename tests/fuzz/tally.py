@@ -53,19 +53,11 @@ class Tally:
         self.refused[re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|[0-9]+|\W+", " ", line).strip()[:60]] += 1
 
     def as_row(self) -> dict[str, object]:
-        """The counts as plain values, the most frequent reasons among them."""
-        n_refused = self.refused.total()
-        total = self.parsed + n_refused
-        return {
-            "target": self.target,
-            "distinct": total,
-            "parsed": self.parsed,
-            "refused": n_refused,
-            "parsed_share": round(self.parsed / total, 4),
-            "refused_share": round(n_refused / total, 4),
-            "reasons": len(self.refused),
-            "most_frequent": dict(self.refused.most_common(5)),
-        }
+        counts = {"parsed": self.parsed, "refused": self.refused.total()}
+        total = sum(counts.values())
+        shares = {f"{name}_share": round(count / total, 4) for name, count in counts.items()}
+        why = {"reasons": len(self.refused), "most_frequent": dict(self.refused.most_common(5))}
+        return {"target": self.target, "distinct": total} | counts | shares | why
 
 
 def fuzz(
@@ -120,12 +112,10 @@ def fuzz(
 
 
 def _write(path: Path, row: dict[str, object]) -> None:
-    """Return once the row stands in the report, in the place of an earlier one of its target."""
-    rows = json.loads(path.read_text(encoding="utf-8"))["targets"] if path.is_file() else []
-    rows = sorted(
-        [*(one for one in rows if one["target"] != row["target"]), row], key=lambda one: one["target"]
-    )
+    before = json.loads(path.read_text(encoding="utf-8"))["targets"] if path.is_file() else []
+    targets = {one["target"]: one for one in [*before, row]}
     recipe = f"REMI_FUZZ={N_INPUTS} REMI_FUZZ_REPORT={path} python -m pytest tests/fuzz -s -o addopts="
-    content = {"recipe": recipe, "machine": machine(), "versions": library_versions(), "targets": rows}
+    content = {"recipe": recipe, "machine": machine(), "versions": library_versions()}
+    content["targets"] = [targets[name] for name in sorted(targets)]
     with written_whole(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

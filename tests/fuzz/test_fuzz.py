@@ -29,6 +29,10 @@ from remi_lab.presets import preset_from
 ADDRESS = Address("mine", 0, "base", "sequence", "set", "0123456789abcdef")
 
 
+def as_text(value: object) -> bytes:
+    return repr(value).encode()
+
+
 def test_the_dialogue_parser(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
 
@@ -51,14 +55,8 @@ def test_the_dialogue_parser(tmp_path: Path) -> None:
 
 def test_the_chat_encoder() -> None:
     tokenizers = [shipped_tokenizer(), *map(make_tokenizer, ("chatml-default", "llama", "gemma"))]
-    control = [
-        {
-            number
-            for number, token in one.backend_tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        }
-        for one in tokenizers
-    ]
+    added = [one.backend_tokenizer.get_added_tokens_decoder() for one in tokenizers]
+    control = [{number for number, token in one.items() if token.special} for one in added]
 
     def attempt(value: tuple[list[dict[str, str]], int, int]) -> None:
         said, which, room = value
@@ -78,7 +76,7 @@ def test_the_chat_encoder() -> None:
             assert [i for i in one.input_ids if i in marks] == [i for i in usual.input_ids if i in marks]
 
     inputs = st.tuples(turns(), st.integers(0, 3), st.sampled_from([2, 16, 64, 256, 1024, 4096, 4096, 4096]))
-    fuzz("chat encoder", inputs, attempt, refusals=(UsageError,), text_of=lambda value: repr(value).encode())
+    fuzz("chat encoder", inputs, attempt, refusals=(UsageError,), text_of=as_text)
 
 
 def test_the_preset_loader() -> None:
@@ -108,9 +106,7 @@ def test_the_record_reader(tmp_path: Path) -> None:
         for name, array in value.arrays.items():
             np.testing.assert_array_equal(record.arrays[name], array, strict=True)
 
-    fuzz(
-        "record reader", records(), attempt, refusals=(RemiError,), text_of=lambda value: repr(value).encode()
-    )
+    fuzz("record reader", records(), attempt, refusals=(RemiError,), text_of=as_text)
 
 
 def test_an_error_without_a_clear_line_is_found() -> None:
