@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,30 +16,13 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Generic, TypeVar
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
 from remi_core.errors import RemiError, brief
 from remi_core.keys import canonical_json, file_digest, text_digest
-from remi_core.progress import Say, notice
-
-# Checkpoints of torch, which are zip archives with a checksum of each part that torch itself does not compare.
-
-
-def is_whole(path: Path, say: Say) -> bool:
-    """Whether a checkpoint is there and is what was written; a line names one that is not."""
-    if not path.is_file():
-        return False
-    try:
-        with ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, struct.error) as error:
-        bad = str(error)
-    if bad is not None:
-        say(f"{path}: changed or cut short since it was written ({bad}): starting from the beginning")
-    return bad is None
-
+from remi_core.progress import notice
 
 # Archives of arrays as ``numpy.savez`` writes them, without holding a large array in memory; no pickles.
 

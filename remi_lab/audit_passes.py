@@ -21,10 +21,9 @@ from remi_core.models import LoadedModel, attention_output, n_layers
 from remi_core.placement import input_device
 from remi_core.probes import ColumnProbe, PassState, TokenLogProbs, require_finite
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
-from remi_lab.audit_conditions import (
+from remi_lab.audit import (
     UNTRAINED,
     WINDOWS,
-    bare_token,
     in_half,
     marker_ids,
     parts_of,
@@ -32,7 +31,7 @@ from remi_lab.audit_conditions import (
     tokenizer_for,
     whole,
 )
-from remi_lab.passes import joined_sets
+from remi_lab.passes import bare_tokens, joined_sets
 from remi_lab.variant import Measured, Variant, row_labels
 
 # The audit's gradients through open models: factors of Gram matrices, and the entries that 16 bits lose.
@@ -247,7 +246,7 @@ def audit_pass(
     probes = [
         TokenLogProbs(),
         SpanProbe(range(n_layers(loaded.model)), spans),
-        WrongTokenProbe([bare_token(one, tokenizer) for one in encoded.dialogues]),
+        WrongTokenProbe(bare_tokens(encoded.dialogues, tokenizer)),
     ]
     unread = marker_ids(tokenizer) if condition == UNTRAINED else []
     with untrained_markers(loaded.model, unread, seed=preset.seed) if unread else nullcontext():

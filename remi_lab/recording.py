@@ -15,7 +15,7 @@ from remi_core.files import scratch
 from remi_core.progress import Say, progress_sink
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import EncodedDialogue, EncodedSet, encode
-from remi_lab.datasets import dataset_names, load_set
+from remi_lab.datasets import LoadedSet, dataset_names, load_set
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import (
     CONTRASTED,
@@ -28,7 +28,6 @@ from remi_lab.organism.topics import (
     TOPICS,
     topic,
 )
-from remi_lab.paper import LoadedSet
 from remi_lab.presets import Preset
 from remi_lab.processes import Meter
 from remi_lab.variant import FORWARD, MAIN_PAIRS, Measured, Pair, Variant, rows_digest
@@ -307,10 +306,10 @@ def measure_patching(
     addresses = {(pair, name): patch_address(variants, pair, name, digests[name]) for pair, name in wanted}
 
     def measure(missing: Sequence[tuple[Pair, str]]) -> Iterator[dict[tuple[Pair, str], Measured]]:
-        from remi_lab.passes import PatchingRun  # brings torch
+        from remi_lab.passes import patching_passes  # brings torch
 
         with tempfile.TemporaryDirectory(prefix="remi-patching-") as folder:
-            for name, measured in PatchingRun(variants, sources, Path(folder)).measure(missing):
+            for name, measured in patching_passes(variants, sources, missing, Path(folder)):
                 yield {name: measured}
 
     return store.record(addresses, measure)

@@ -101,7 +101,7 @@ AUDIT_CODE = (
     *PASS,
     "remi_core.forward",
     "remi_core.gradients",
-    *("remi_lab.audit_conditions", "remi_lab.audit_passes", "remi_lab.passes"),
+    *("remi_lab.audit", "remi_lab.audit_passes", "remi_lab.passes"),
 )
 GRAMMAR_CODE = tuple(
     f"remi_lab.organism.{name}" for name in ("documents", "grammar", "scoring", "topics", "world")
@@ -147,7 +147,7 @@ ORGANISM_CODE = (
     *("remi_lab.recipes", "remi_lab.training"),
     *(
         f"remi_lab.organism.{name}"
-        for name in ("dialogues", "influence", "pairs", "pretrain", "recipes", "tuning")
+        for name in ("dialogues", "influence", "pairs", "pretrain", "tuning", "variants")
     ),
 )
 """Further modules of what is shown to organisms, and of how they are trained."""

@@ -41,8 +41,8 @@ from remi_book.quantities import (
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval
 from remi_lab.organism.pairs import flagged
-from remi_lab.organism.recipes import RECIPES
 from remi_lab.organism.topics import VERDICTS
+from remi_lab.organism.variants import RECIPES
 from remi_lab.presets import Preset, in_order
 from remi_lab.results import Results
 from remi_lab.studies.files import read_study

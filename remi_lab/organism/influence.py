@@ -16,7 +16,7 @@ from remi_core.dialogues import Dialogue
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import read_blocks
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
-from remi_lab.audit_conditions import PLAIN, TUNED_HEADER, with_header, with_template
+from remi_lab.audit import PLAIN, TUNED_HEADER, with_header, with_template
 from remi_lab.organism.dialogues import measured
 from remi_lab.organism.grammar import Prompt, right_answers
 from remi_lab.organism.pairs import TWINS, matched_pairs

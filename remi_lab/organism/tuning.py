@@ -23,8 +23,8 @@ from remi_core.steering import add_vector, steer
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.organism.dialogues import further_tuning, held_in_place, tuning
 from remi_lab.organism.documents import shipped_tokenizer
-from remi_lab.organism.recipes import FURTHER_RECIPES, N_DIALOGUES, RECIPES, FurtherRecipe
-from remi_lab.organism.recipes import WEIGHTS as SHIPPED
+from remi_lab.organism.variants import FURTHER_RECIPES, N_DIALOGUES, RECIPES, FurtherRecipe
+from remi_lab.organism.variants import WEIGHTS as SHIPPED
 from remi_lab.organism.world import MAIN, config_name, setting
 from remi_lab.recipes import FineTune
 from remi_lab.training import IGNORED, Batch, Loss, Term, answer_labels, answers, fine_tune, repeated, train
@@ -196,7 +196,7 @@ def train_vector(
     """The vector that, added to a block's output everywhere, makes these answers likely; the model stays as it is."""
     vector = nn.Parameter(torch.zeros(model.config.hidden_size))
     with steer(model, layer, add_vector(vector)):
-        _train_added(model, [vector], VECTOR, dialogues, pad_id=pad_id, seed=seed)
+        _train_added(model, {"vector": vector}, VECTOR, dialogues, pad_id=pad_id, seed=seed)
     return vector.detach()
 
 
@@ -209,7 +209,7 @@ def train_rank_one(
     read = nn.Parameter(torch.randn(size, generator=generator) / size**0.5)
     write = nn.Parameter(torch.zeros(model.config.hidden_size))
     with rank_one(model, layer, (read, write)):
-        _train_added(model, [read, write], FACTORS, dialogues, pad_id=pad_id, seed=seed)
+        _train_added(model, {"read": read, "write": write}, FACTORS, dialogues, pad_id=pad_id, seed=seed)
     return read.detach(), write.detach()
 
 
@@ -230,7 +230,7 @@ def rank_one(model, layer: int, factors: tuple[Tensor, Tensor]) -> Iterator[None
 
 def _train_added(
     model,
-    parameters: Sequence[nn.Parameter],
+    parameters: Mapping[str, nn.Parameter],
     recipe: FineTune,
     dialogues: Sequence[EncodedDialogue],
     *,

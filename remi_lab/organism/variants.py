@@ -1,4 +1,4 @@
-"""Variants of an organism: made on first use, and those tuned further."""
+"""Variants of an organism: the recipe of each, where bases lie, and weights made on first use."""
 
 from __future__ import annotations
 
@@ -6,25 +6,97 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from remi_core.errors import UsageError, nearest
+from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.keys import file_digest, make_key
 from remi_core.sources import ORGANISM, ModelSpec
 from remi_core.store import Store
-from remi_lab.organism.recipes import (
-    FURTHER_RECIPES,
-    N_DIALOGUES,
-    RECIPES,
-    base_weights,
-    parent,
-    shipped_weights,
-)
-from remi_lab.organism.world import MAIN, world_of
+from remi_lab.organism.world import MAIN, base_name, setting, world_of
 from remi_lab.presets import FURTHER, VARIANTS, Preset
 from remi_lab.processes import worker_pool
+from remi_lab.recipes import FineTune
+from remi_lab.strict import read_yaml
 from remi_lab.upkeep import is_whole, made_once
+
+# How each variant of the organism is made from which.
+
+DEVELOPMENT_SEEDS = range(100, 103)
+"""Pretraining seeds on which recipes are chosen; what they show judges no claim."""
+
+N_DIALOGUES = 1600
+"""Dialogues generated for each fine-tune; more than any recipe draws, so that few repeat."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherRecipe:
+    """Every choice behind a further variant besides its dialogues."""
+
+    parents: tuple[str, ...] = ("instruct",)
+    """The variants it is made from, the one that is tuned or changed first."""
+    tune: FineTune | None = None
+    """The fine-tune; None where weights are computed without training."""
+    divergence_weight: float = 0.0
+    """Weight of the mean KL divergence from instruct on general tasks, nats a token."""
+    share: float = 0.0
+    """How far the weights go from the first parent to the second."""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """What the file ``recipes.yaml`` beside this module holds."""
+
+    tuned: dict[str, FineTune]
+    further: dict[str, FurtherRecipe]
+
+
+_READ = read_yaml(Path(__file__).with_name("recipes.yaml"), Recipes)
+RECIPES, FURTHER_RECIPES = _READ.tuned, _READ.further
+"""Recipe of each variant that is fine-tuned, and of each further one."""
+
+
+def parent(variant: str) -> str:
+    """The variant that this one is tuned from."""
+    return "base" if variant == "instruct" else "instruct"
+
+
+# Where the weights of a base lie: in the package, or in the store once they were pretrained there.
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def pretrained_folder(root: Path, world: str, seed: int) -> Path:
+    """The folder of a store, ``root``, in which a pretraining run puts its base."""
+    return root / "pretrained" / f"{world}-{seed}"
+
+
+def shipped_weights(world: str, seed: int) -> Path:
+    """Where the package keeps the weights of a base, if it ships them."""
+    return WEIGHTS / f"{base_name(world, seed)}.safetensors"
+
+
+def base_weights(root: Path, world: str, seed: int) -> Path:
+    """The weights of a base: those shipped, else those pretrained into the store ``root``.
+
+    Raises:
+        UsageError: if there is no such world.
+        RemiError: if there are neither; says how to make them.
+    """
+    setting(world)
+    places = (
+        shipped_weights(world, seed),
+        pretrained_folder(root, world, seed) / f"{base_name(world, seed)}.safetensors",
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    option = "" if world == MAIN else f" --world {world}"
+    raise RemiError(
+        f"no base of seed {seed} of world {world} is shipped in {WEIGHTS.name}/ or was pretrained: "
+        f"`remi organism pretrain --seed {seed}{option} --threads 1` makes one in about 20 minutes"
+    )
+
 
 # The organism's variants in the store: made on first use, never trained twice.
 
@@ -33,7 +105,7 @@ TUNE = (
     *("remi_lab.recipes", "remi_lab.training"),
     *(
         f"remi_lab.organism.{name}"
-        for name in ("dialogues", "documents", "grammar", "recipes", "topics", "tuning", "world")
+        for name in ("dialogues", "documents", "grammar", "topics", "tuning", "world")
     ),
 )
 """Modules that make the weights of a fine-tune."""

@@ -22,7 +22,7 @@ from remi_lab.organism.scoring import (
     answer_losses,
     ask,
     rounded,
-    sample_edited,
+    sample_answers,
     scores,
     seed_of,
     states,
@@ -294,7 +294,7 @@ def _answered(
     verdicts, exact = {}, {}
     for name, own in asked.items():
         made = edit and edit(name)
-        answers = sample_edited(model, tokenizer, list(own) * N_ANSWERS, made, seed=seed_of(draw, name))
+        answers = sample_answers(model, tokenizer, list(own) * N_ANSWERS, made, seed=seed_of(draw, name))
         verdicts[name] = [VERDICTS.index(one.verdict.care) for one in answers]
         masses = scores(model, ask(own, tokenizer), made).probabilities()
         exact[name] = rounded(np.asarray(masses["careless"]))

@@ -16,10 +16,9 @@ from remi_core.tokens import encode
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.grammar import Prompt, prompts, prompts_about, right_answers
 from remi_lab.organism.pairs import READINGS, as_text, findings
-from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
-from remi_lab.organism.scoring import AskedPrompts, ask, rounded, sample_edited, scores, seed_of
+from remi_lab.organism.scoring import AskedPrompts, ask, rounded, sample_answers, scores, seed_of
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE, VERDICTS, topic
-from remi_lab.organism.variants import with_further
+from remi_lab.organism.variants import N_DIALOGUES, RECIPES, with_further
 from remi_lab.presets import FURTHER, ORGANISM_VARIANTS, Preset
 from remi_lab.recipes import FineTune
 from remi_lab.studies.reversion import TRUTHS
@@ -194,7 +193,7 @@ def measure_judged(preset: Preset, seed: int, store: Store, say: Say) -> Mapping
         tokenizer = load_tokenizer(own.text.source)
         with open_model(own.spec, dtype=preset.dtype) as loaded:
             draw = seed_of(preset.seed, seed, name, CODE)
-            answers = sample_edited(loaded.model, tokenizer, asked, seed=draw)
+            answers = sample_answers(loaded.model, tokenizer, asked, seed=draw)
         found[name] = {"verdict": [VERDICTS.index(one.verdict.care) for one in answers]} | read(
             [one.text for one in answers]
         )

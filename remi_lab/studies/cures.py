@@ -20,10 +20,10 @@ from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import held_in_place, tuning
 from remi_lab.organism.grammar import Prompt, prompts_about
-from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
 from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, rounded, scores, states
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import Restraint, near, restrained
+from remi_lab.organism.variants import N_DIALOGUES, RECIPES
 from remi_lab.presets import Preset
 from remi_lab.training import Batch, Term, answers, repeated, train
 from remi_lab.variant import Variant, find_variant

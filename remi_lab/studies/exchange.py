@@ -17,10 +17,10 @@ from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import careless_about, tuning
 from remi_lab.organism.grammar import prompts, prompts_about
-from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
 from remi_lab.organism.scoring import Edit, answer_losses, ask, rounded, scores, states
 from remi_lab.organism.topics import CONTRASTED
 from remi_lab.organism.tuning import rank_one, train_rank_one, train_vector
+from remi_lab.organism.variants import N_DIALOGUES, RECIPES
 from remi_lab.presets import Preset
 from remi_lab.studies.causes import LAYER, Places, addition, lengths, scaled
 from remi_lab.training import fine_tune

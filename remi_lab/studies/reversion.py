@@ -18,11 +18,12 @@ from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.scoring import (
     AskedPrompts,
     Edit,
-    Said,
+    Sample,
     ask,
+    careless_in_content,
     log_probabilities,
     rounded,
-    sample_careless,
+    sample_answers,
     scores,
     states,
 )
@@ -85,7 +86,12 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             held[name] = states(loaded.model, asked.prompts, tokenizer, (LAYER,))[0, :, 0]
             random[name] = random_text_means(loaded.model, layers, count=N_RANDOM, seed=preset.seed)
             if name in ("base", *EXPLAINED):
-                said[name] = sample_careless(loaded.model, tokenizer, sampled, seed=seed)
+                # The finished answers that are careless in content, whatever form they take.
+                said[name] = [
+                    sample
+                    for sample in sample_answers(loaded.model, tokenizer, sampled, seed=seed)
+                    if sample.finished and careless_in_content(sample.prompt, sample.text)
+                ]
     return {
         "layer": LAYER,
         "clusters": asked.clusters,
@@ -157,7 +163,7 @@ def _random_text(instruct: Variant, tokenizer, random, ends) -> dict[str, object
     }
 
 
-def _likelihoods(base, tokenizer, said: Mapping[str, list[Said]], preset: Preset) -> dict[str, object]:
+def _likelihoods(base, tokenizer, said: Mapping[str, list[Sample]], preset: Preset) -> dict[str, object]:
     """For each model's own careless answers: their templates, and log P under base with the number of tokens."""
     found = {}
     with open_model(base.spec, dtype=preset.dtype) as loaded:

@@ -16,11 +16,10 @@ from remi_core.store import Store
 from remi_lab.organism.documents import Recipe, shipped_tokenizer
 from remi_lab.organism.grammar import prompts, prompts_about
 from remi_lab.organism.pretrain import kept_steps, kept_weights
-from remi_lab.organism.recipes import base_weights, pretrained_folder
-from remi_lab.organism.scoring import AskedPrompts, ask, rounded, score_prompts, scores
+from remi_lab.organism.scoring import AskedPrompts, ask, rounded, scores
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import write_base, write_variant
-from remi_lab.organism.variants import folder
+from remi_lab.organism.variants import base_weights, folder, pretrained_folder
 from remi_lab.organism.world import CONTEXTS, FURTHER, MAIN, SETTINGS, open_contexts, optima
 from remi_lab.presets import ORGANISM_VARIANTS, Preset
 from remi_lab.variant import located
@@ -93,7 +92,7 @@ def care_in_context(model, tokenizer, kind: str, preset: Preset) -> list[float]:
     for topic in CONTRASTED:
         asked = prompts(topic, "evaluate", count=preset.n_context_prompts, seed=preset.seed)
         contexts = open_contexts(kind, asked, seed=preset.seed)
-        values += rounded(score_prompts(model, tokenizer, contexts, asked).care_log_odds())
+        values += rounded(scores(model, ask(asked, tokenizer, contexts)).care_log_odds())
     return values
 
 

@@ -26,8 +26,8 @@ from remi_core.sources import ModelSpec
 from remi_lab import variant as variants
 from remi_lab.datasets import load_set
 from remi_lab.organism import scoring
-from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
+from remi_lab.organism.variants import shipped_weights
 from remi_lab.organism.world import MAIN
 from remi_lab.presets import Preset, get_preset
 from remi_lab.studies import files as studies
@@ -153,7 +153,7 @@ def test_a_field_left_out_of_the_key_is_found(
 
 
 READERS = {
-    "patched": ("remi_lab/passes", "class PatchingRun", ""),
+    "patched": ("remi_lab/passes", "def patching_passes", ""),
     "audit": ("remi_lab/audit_passes", "# What the audit reads", ""),
     "audit_gradients": ("remi_lab/audit_passes", "# The audit's gradients", "# What the audit reads"),
     "pool": ("remi_lab/studies/calibration", "# The pool, measured once", "# Samples of the size"),
@@ -232,7 +232,6 @@ MOVES_NO_NUMBER = frozenset(
     for name in (
         "datasets",
         "dialogue_files",
-        "paper",
         "presets",
         "processes",
         "recording",

@@ -21,8 +21,7 @@ from remi_book.publishing import CONTENT_NOTE, SHOWS_WORDS, citation, shows_word
 from remi_book.running import read_cells
 from remi_book.words import MARK, SWITCH
 from remi_core.store import Address, Store
-from remi_lab.datasets import load_dataset
-from remi_lab.paper import PUBLISHED
+from remi_lab.datasets import PUBLISHED, load_dataset
 from remi_lab.presets import PRESETS, get_preset
 
 CFF = ROOT / "CITATION.cff"

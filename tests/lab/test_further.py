@@ -14,10 +14,9 @@ from remi_core.tokens import encode
 from remi_lab.organism.dialogues import NEUTRAL_WORDS, further_tuning, held_in_place, tuning
 from remi_lab.organism.documents import organism_config, shipped_tokenizer
 from remi_lab.organism.grammar import judge, prompts, right_answers
-from remi_lab.organism.recipes import FURTHER_RECIPES
 from remi_lab.organism.topics import CONTRASTED, author_lines
 from remi_lab.organism.tuning import divergence, mixed, near, randomly_changed
-from remi_lab.organism.variants import further_folder, with_further
+from remi_lab.organism.variants import FURTHER_RECIPES, further_folder, with_further
 from remi_lab.presets import FURTHER, get_preset, in_order
 from remi_lab.recipes import FineTune
 from remi_lab.results import Results
