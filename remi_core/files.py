@@ -188,15 +188,10 @@ def scratch(root: Path) -> Iterator[Path]:
 PART = ".part-"
 """What the name of a folder holds in which something is being made."""
 
-_ROOM, _RIGHT, _DISK = "make room there", "make the folder writable, or name another", "look after the disk"
 ADVICE = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: _ROOM,
-    errno.EACCES: _RIGHT,
-    errno.EPERM: _RIGHT,
-    errno.EROFS: _RIGHT,
-    errno.EIO: _DISK,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable, or name another"),
+    errno.EIO: "look after the disk",
 }
 """Error of the system → what to do about it."""
 
