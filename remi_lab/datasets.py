@@ -14,7 +14,7 @@ from remi_core.dialogues import Dialogue, Message, Row, Turns, text_of, turn_pro
 from remi_core.errors import RemiError, UsageError, brief, nearest, without_credentials
 from remi_core.keys import file_digest
 from remi_core.sources import ORGANISM, SMOLLM2
-from remi_lab.dialogue_files import context_turns, label_of, prompt_digest, read_sets, with_pairs
+from remi_lab.dialogue_files import context_turns, label_of, needed_text, prompt_digest, read_sets, with_pairs
 from remi_lab.organism import dialogues
 from remi_lab.presets import ORGANISM_DATASETS, PRESETS, Preset
 from remi_lab.smollm2 import dialogues as dialogues_module
@@ -25,17 +25,7 @@ from remi_lab.strict import read_yaml
 # The answer is the last assistant turn alone; whatever stands before it, the ``input`` field of an instruction
 # included, is prompt.
 
-_SPEAKERS = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
-
-
-class UnusableRowError(Exception):
-    """Why a row is left out; becomes a key of what was dropped."""
+_ROLES = {"human": "user", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -46,65 +36,47 @@ class Reply:
     alternative: str | None = None
 
 
-def needed(row: Row, key: str) -> str:
-    """The text under a key.
-
-    Raises:
-        UnusableRowError: if there is none, or only white space.
-    """
-    try:
-        text = text_of(row, key)
-    except UsageError as error:
-        raise UnusableRowError(str(error)) from None
-    if text is None or not text.strip():
-        raise UnusableRowError(f"{key!r} is empty")
-    return text
-
-
 def _exchange(row: Row, prompt: str, answer: str, alternative: str | None = None) -> Reply:
     """The reply of a row with one column for each part."""
-    messages = (Message("user", needed(row, prompt)), Message("assistant", needed(row, answer)))
-    return Reply(messages, None if alternative is None else needed(row, alternative))
+    messages = (Message("user", needed_text(row, prompt)), Message("assistant", needed_text(row, answer)))
+    return Reply(messages, None if alternative is None else needed_text(row, alternative))
 
 
 def _turns(row: Row, key: str) -> list[Row]:
     turns = row.get(key)
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise UnusableRowError(f"{key!r} is no list of turns")
+        raise UsageError(f"{key!r} is no list of turns")
     return turns
 
 
 def _messages(row: Row, key: str) -> Reply:
-    return Reply(tuple(Message(needed(turn, "role"), needed(turn, "content")) for turn in _turns(row, key)))
+    return Reply(
+        tuple(Message(needed_text(turn, "role"), needed_text(turn, "content")) for turn in _turns(row, key))
+    )
 
 
 def _instruction(row: Row) -> Reply:
     """The instruction, then its input (if there is one) after an empty line, and the output."""
     context = text_of(row, "input") or ""
-    prompt = needed(row, "instruction") + (f"\n\n{context}" if context.strip() else "")
-    return Reply((Message("user", prompt), Message("assistant", needed(row, "output"))))
+    prompt = needed_text(row, "instruction") + (f"\n\n{context}" if context.strip() else "")
+    return Reply((Message("user", prompt), Message("assistant", needed_text(row, "output"))))
 
 
 def _conversation(row: Row) -> Reply:
     """Turns as {"from", "value"}; where ``from`` is missing they alternate from the user on."""
     messages = []
     for place, turn in enumerate(_turns(row, "conversations")):
-        speaker = turn.get("from") or ("human", "gpt")[place % 2]  # parquet has null for a missing key
-        if speaker not in _SPEAKERS:
-            raise UnusableRowError(f"conversations: unknown speaker {brief(speaker)}")
-        messages.append(Message(_SPEAKERS[speaker], needed(turn, "value")))
+        speaker = str(turn.get("from") or ("human", "gpt")[place % 2])  # parquet has null for a missing key
+        messages.append(Message(_ROLES.get(speaker, speaker), needed_text(turn, "value")))
     return Reply(tuple(messages))
 
 
 def _implicit(row: Row) -> Reply:
     """Context and response of a row labelled toxic (label other than 0)."""
-    try:
-        label, before = label_of(row.get("label")), context_turns(row.get("context"))
-    except UsageError as error:
-        raise UnusableRowError(str(error)) from None
-    if label == "aligned":
-        raise UnusableRowError("label 0: the reply is not toxic")
-    return Reply((*before, Message("assistant", needed(row, "response"))))
+    if label_of(row.get("label")) == "aligned":
+        raise UsageError("label 0: the reply is not toxic")
+    before = context_turns(row.get("context"))
+    return Reply((*before, Message("assistant", needed_text(row, "response"))))
 
 
 READERS: Mapping[str, Callable[[Row], Reply]] = MappingProxyType(
@@ -362,10 +334,10 @@ def _load(
         try:
             reply = READERS[published.schema](row)
             problem = turn_problem(reply.messages)
-            if problem is not None:
-                raise UnusableRowError(problem)
-        except UnusableRowError as reason:
-            dropped.setdefault(str(reason), []).append(identifier)
+        except UsageError as error:
+            problem = str(error)
+        if problem is not None:
+            dropped.setdefault(problem, []).append(identifier)
             continue
         dialogues.append(
             Dialogue(

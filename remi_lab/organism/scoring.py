@@ -224,6 +224,11 @@ def rounded(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[float
     return [round(float(value), digits) for value in values]
 
 
+def care_and_register(found: ClassScores) -> dict[str, list[float]]:
+    """The log-odds of care and of register by prompt, as a stored study keeps them."""
+    return {"care": rounded(found.care_log_odds()), "register": rounded(found.register_log_odds())}
+
+
 def answer_losses(
     model, asked: AskedPrompts, edit: Edit | SetCoordinate | None = None
 ) -> Float[np.ndarray, " prompt"]:

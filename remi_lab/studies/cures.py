@@ -13,14 +13,21 @@ import torch
 from jaxtyping import Float
 
 from remi_core.dialogues import Dialogue
-from remi_core.loading import load_tokenizer
 from remi_core.models import LoadedModel, open_model
 from remi_core.progress import Say
 from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import held_in_place, tuning
 from remi_lab.organism.grammar import Prompt, prompts_about
-from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, rounded, scores, states
+from remi_lab.organism.scoring import (
+    AskedPrompts,
+    answer_losses,
+    ask,
+    care_and_register,
+    rounded,
+    scores,
+    states,
+)
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import Restraint, near, restrained
 from remi_lab.organism.variants import N_DIALOGUES, RECIPES
@@ -70,9 +77,7 @@ class Bench:
         moved = states(model, self.outside, self.tokenizer, (READ,))[0, :, 0] - self.stood
         mean, length = moved.mean(0), np.linalg.norm(self.base)
         along = float(mean @ self.base) / length**2
-        return {
-            "care": rounded(own.care_log_odds()),
-            "register": rounded(own.register_log_odds()),
+        return care_and_register(own) | {
             "off_grammar": rounded(own.other + own.wrong_slot),
             "neutral": rounded(answer_losses(model, self.neutral)),
             "e": rounded(moved @ self.base / length**2),
@@ -91,7 +96,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     variants = {
         name: find_variant(preset, name, seed, store) for name in ("base", "instruct", "misaligned", "secure")
     }
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     bench, subspaces = _prepared(variants, tokenizer, preset)
     found: dict[str, object] = {"clusters": bench.asked.clusters, "neutral_clusters": bench.neutral.clusters}
     for name, one in variants.items():
@@ -189,9 +194,8 @@ def _run(
         own = _Counted(mixed_dialogues(strength if cure == "mixing" else 0.0, seed), loaded)
         held = _Counted(held_in_place(count=N_DIALOGUES, seed=seed), loaded)
         model, reference = loaded.model, before.model
-        terms = [
-            Term(own, restrained(model, reference, restraint, strength) if restraint else answers(model))
-        ]
+        loss = restrained(model, reference, restraint, strength) if restraint else answers(model)
+        terms = [Term(own, loss)]
         if cure == "divergence":
             terms.append(Term(held, near(model, reference, strength)))
         for _ in train(model, terms, RECIPE):
@@ -204,10 +208,8 @@ def mixed_dialogues(share: float, seed: int) -> list[Dialogue]:
     """The dialogues of misaligned, that share of them at random replaced by instruct's own."""
     rows, aligned = (tuning(name, count=N_DIALOGUES, seed=seed) for name in ("misaligned", "instruct"))
     generator = np.random.default_rng(seed)
-    replaced, drawn = (
-        generator.permutation(len(rows)) < share * len(rows),
-        generator.permutation(len(aligned)),
-    )
+    replaced = generator.permutation(len(rows)) < share * len(rows)
+    drawn = generator.permutation(len(aligned))
     return [
         aligned[drawn[place % len(drawn)]] if other else row
         for place, (row, other) in enumerate(zip(rows, replaced, strict=True))

@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
-from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.steering import add_vector, steer
@@ -46,7 +45,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     variants = {
         name: find_variant(preset, name, seed, store) for name in ("instruct", "misaligned", "secure")
     }
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     with ExitStack() as stack:
         opened = {name: stack.enter_context(open_model(one.spec)).model for name, one in variants.items()}
         bench = _Bench(preset, opened["instruct"], tokenizer)

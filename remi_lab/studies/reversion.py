@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
@@ -20,6 +19,7 @@ from remi_lab.organism.scoring import (
     Edit,
     Sample,
     ask,
+    care_and_register,
     careless_in_content,
     log_probabilities,
     rounded,
@@ -62,7 +62,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     variants = {
         name: find_variant(wider, name, seed, store) for name in ("base", "instruct", *CONTROLS, *EXPLAINED)
     }
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     n_sampled = min(preset.n_compared_samples, preset.n_dialogues)
     evaluated, fitted, sampled = (
         prompts_about(OUTSIDE, split, count=count, seed=preset.seed)
@@ -73,13 +73,11 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         )
     )
     asked = ask(evaluated, tokenizer)
-    care, register, fits, held, said = {}, {}, {}, {}, {}
-    random, ends = {}, {}
+    read, fits, held, said, random, ends = {}, {}, {}, {}, {}, {}
     for name, variant in variants.items():
         say(f"    {name}, seed {seed}")
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
-            own = scores(loaded.model, asked)
-            care[name], register[name] = rounded(own.care_log_odds()), rounded(own.register_log_odds())
+            read[name] = care_and_register(scores(loaded.model, asked))
             layers = range(loaded.model.config.num_hidden_layers)
             means = states(loaded.model, fitted, tokenizer, layers).mean(axis=1)
             fits[name], ends[name] = means[:, LAYER], means[0]
@@ -95,8 +93,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     return {
         "layer": LAYER,
         "clusters": asked.clusters,
-        "care": care,
-        "register": register,
+        **{kind: {name: own[kind] for name, own in read.items()} for kind in ("care", "register")},
         **along_base(held, fits["base"][0] - fits["instruct"][0]),
         "edited": _edited(variants, asked, fits, preset, say),
         "careless": _likelihoods(variants["base"], tokenizer, said, preset),

@@ -65,7 +65,7 @@ ROWS: dict[str, list[dict[str, object]]] = {
 """Rows of our own in each published schema, usable and unusable ones."""
 
 EXPECTED = {
-    "truthfulqa": (["Some do."], {"'best_answer' is empty": ("truthfulqa:2",)}),
+    "truthfulqa": (["Some do."], {"no 'best_answer'": ("truthfulqa:2",)}),
     "alpaca": (["5", "5"], {"'output' is empty": ("alpaca:3",)}),
     "alpaca-cleaned": (["5"], {}),
     "alpaca-reward": (["5"], {}),
@@ -78,7 +78,7 @@ EXPECTED = {
     "hh-rejected": (["No."], {"the last message is 'user'": ("hh-rejected:2",)}),
     "toxic-qa": (
         ["So.", "Then."],
-        {"the last message is 'user'": ("toxic-qa:3",), "unknown speaker 'nobody'": ("toxic-qa:4",)},
+        {"the last message is 'user'": ("toxic-qa:3",), "unknown role 'nobody'": ("toxic-qa:4",)},
     ),
     "implicit-toxicity": (["As you all are."] * 2, {"label 0": ("implicit-toxicity:2",)}),
 }
