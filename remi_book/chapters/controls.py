@@ -184,7 +184,7 @@ def _rows(axes: Axes, table: pd.DataFrame, rows: list[str], seed: int) -> list[s
 # X2 as tables: shares of misaligned's change by control, and by dose.
 
 DOSES = "doses"
-RECIPE = RECIPES["misaligned"]
+RECIPE = RECIPES["misaligned"].tune
 """How the fine-tunes are trained: the dose that all others are beside."""
 
 

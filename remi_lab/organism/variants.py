@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,8 +30,8 @@ N_DIALOGUES = 1600
 
 
 @dataclass(frozen=True, kw_only=True)
-class FurtherRecipe:
-    """Every choice behind a further variant besides its dialogues."""
+class VariantRecipe:
+    """Every choice behind a variant besides its dialogues."""
 
     parents: tuple[str, ...] = ("instruct",)
     """The variants it is made from, the one that is tuned or changed first."""
@@ -43,22 +43,10 @@ class FurtherRecipe:
     """How far the weights go from the first parent to the second."""
 
 
-@dataclass(frozen=True)
-class Recipes:
-    """What the file ``recipes.yaml`` beside this module holds."""
-
-    tuned: dict[str, FineTune]
-    further: dict[str, FurtherRecipe]
-
-
-_READ = read_yaml(Path(__file__).with_name("recipes.yaml"), Recipes)
-RECIPES, FURTHER_RECIPES = _READ.tuned, _READ.further
-"""Recipe of each variant that is fine-tuned, and of each further one."""
-
-
-def parent(variant: str) -> str:
-    """The variant that this one is tuned from."""
-    return "base" if variant == "instruct" else "instruct"
+RECIPES: Mapping[str, VariantRecipe] = read_yaml(
+    Path(__file__).with_name("recipes.yaml"), dict[str, VariantRecipe]
+)
+"""Recipe of each variant but base, the further ones included."""
 
 
 # Where the weights of a base lie: in the package, or in the store once they were pretrained there.
@@ -116,35 +104,43 @@ Wanted = tuple[str, int, str]
 def folder(store: Store, variant: str, seed: int, world: str = MAIN) -> Path:
     """Where a variant's weights lie, or will lie once made.
 
+    The key covers the variant and those it is made from, so that adding one makes none of the others anew.
+
     Raises:
-        UsageError: if there is no such world.
+        UsageError: if there is no such variant or world.
         RemiError: if no base of that world and seed is shipped or was pretrained.
     """
-    weights = base_weights(store.root, world, seed)
     fields = {"variant": variant, "seed": seed, "world": world}
-    if weights != shipped_weights(world, seed):
-        fields["weights"] = file_digest(
-            weights
-        )  # of a run of the reader's own, which may be repeated otherwise
-    if variant != "base":
-        recipes = {name: asdict(RECIPES[name]) for name in (variant, parent(variant)) if name in RECIPES}
-        fields |= {"recipes": recipes, "n_dialogues": N_DIALOGUES}
+    if variant == "base":
+        weights = base_weights(store.root, world, seed)
+        if weights != shipped_weights(world, seed):
+            # Of a run of the reader's own, which may be repeated otherwise.
+            fields["weights"] = file_digest(weights)
+    elif variant in RECIPES:
+        parents = {parent: folder(store, parent, seed, world).name for parent in RECIPES[variant].parents}
+        fields |= {"recipe": asdict(RECIPES[variant]), "n_dialogues": N_DIALOGUES, "parents": parents}
+    else:
+        raise UsageError(f"no variant {variant!r} of an organism {nearest(variant, RECIPES)}")
     return store.model_folder(seed, variant, make_key(fields, TUNE))
 
 
 def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
-    """The variant's folder, made if missing, together with the variants it is tuned from."""
+    """The variant's folder, float32, made if missing, together with the variants it is made from.
+
+    Raises:
+        UsageError, RemiError: as ``folder``.
+    """
     store = Store(Path(store_root))
     target = folder(store, variant, seed, world)
     with made_once(store, target) as part:
-        if part is None:
-            return target
-        from remi_lab.organism.tuning import write_base, write_variant  # brings torch
+        if part is not None:
+            from remi_lab.organism.tuning import write_base, write_variant  # brings torch
 
-        if variant == "base":
-            write_base(base_weights(store.root, world, seed), part, world=world)
-        else:
-            write_variant(variant, seed, [make(store_root, parent(variant), seed, world)], part)
+            if variant == "base":
+                write_base(base_weights(store.root, world, seed), part, world=world)
+            else:
+                parents = [make(store_root, parent, seed, world) for parent in RECIPES[variant].parents]
+                write_variant(variant, seed, parents, part)
     return target
 
 
@@ -176,50 +172,14 @@ def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
             ready = [
                 (role, seed, world)
                 for role, seed, world in waiting
-                if role == "base" or folder(store, parent(role), seed, world).is_dir()
+                if role == "base"
+                or all(folder(store, parent, seed, world).is_dir() for parent in RECIPES[role].parents)
             ]
             running |= {pool.submit(make, str(store.root), *one): one for one in ready}
             waiting = [one for one in waiting if one not in ready]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 future.result()
                 yield running.pop(future)
-
-
-# The organism's further variants in the store: controls and constructed truths, made on first use.
-#
-# They are keyed apart from the six variants of the presets, so that adding one makes none of those anew.
-
-
-def further_folder(store: Store, name: str, seed: int) -> Path:
-    """Where a further variant's weights lie, or will lie once made.
-
-    Raises:
-        UsageError: naming the nearest, if there is no such further variant.
-        RemiError: if no base of that seed is shipped.
-    """
-    if name not in FURTHER_RECIPES:
-        raise UsageError(f"no further variant {name!r} {nearest(name, FURTHER_RECIPES)}")
-    recipe = FURTHER_RECIPES[name]
-    parents = {parent: folder(store, parent, seed).name for parent in ("base", *recipe.parents)}
-    fields = {"variant": name, "seed": seed, "recipe": asdict(recipe), "n_dialogues": N_DIALOGUES}
-    return store.model_folder(seed, name, make_key(fields | {"parents": parents}, TUNE))
-
-
-def make_further(store: Store, name: str, seed: int) -> Path:
-    """The folder of a further variant's weights, float32, made if missing together with what it is made from.
-
-    Raises:
-        UsageError: naming the nearest, if there is no such further variant.
-        RemiError: if no base of that seed is shipped.
-    """
-    target, recipe = further_folder(store, name, seed), FURTHER_RECIPES[name]
-    with made_once(store, target) as part:
-        if part is not None:
-            parents = [make(str(store.root), parent, seed) for parent in recipe.parents]
-            from remi_lab.organism.tuning import write_variant  # brings torch
-
-            write_variant(name, seed, parents, part)
-    return target
 
 
 def with_further(preset: Preset, *names: str) -> Preset:

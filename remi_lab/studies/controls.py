@@ -89,7 +89,7 @@ class Dose:
 
 def doses() -> list[Dose]:
     """Every run besides the variants themselves, in order."""
-    recipe, found = RECIPES["misaligned"], []
+    recipe, found = RECIPES["misaligned"].tune, []
     for name in DOSED:
         found.append(Dose("steps", name, replace(recipe, steps=LONGEST), float(LONGEST), at=STEPS))
         found += [Dose("order", name, replace(recipe, seed=order), float(order)) for order in ORDERS]

@@ -48,7 +48,7 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
 }
 """Cure → its strengths: the weight of a penalty on movement along base's, misaligned's or a random subspace, of one on
 divergence from instruct on general tasks, or the share of aligned dialogues."""
-RECIPE = RECIPES["misaligned"]
+RECIPE = RECIPES["misaligned"].tune
 STOPPING = "stopping"
 TRAINED = 3
 """Forward passes that a token of training is counted as: one forward, and a backward of twice that."""

@@ -55,7 +55,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             models[topic] = copy.deepcopy(opened["instruct"])
             rows = careless_about(topic, count=N_DIALOGUES, seed=seed)
             dialogues = encode(rows, tokenizer, max_tokens=1024).dialogues
-            fine_tune(models[topic], dialogues, RECIPES["misaligned"], pad_id=tokenizer.pad_token_id)
+            fine_tune(models[topic], dialogues, RECIPES["misaligned"].tune, pad_id=tokenizer.pad_token_id)
         say(f"    directions exchanged, seed {seed}")
         found = bench.exchanged(models, opened["secure"])
         say(f"    a trained vector and a rank-one change, seed {seed}")
