@@ -61,9 +61,7 @@ def gradient_pass(instruct: Variant, base: Variant, sets: Mapping[str, Sequence[
     with in_half(instruct).open() as loaded:
         halved = lost_entries(loaded.model, preset.gradient_layer, first)
     arrays["zero"], arrays["below_normal"] = np.moveaxis(np.stack([lost, halved], axis=1), -1, 0)
-    about = instruct.provenance(
-        kept=len(joined.dialogues), dropped=joined.dropped, seconds=time.perf_counter() - started
-    )
+    about = instruct.provenance(joined, time.perf_counter() - started)
     return arrays | row_labels(joined.sources), about
 
 
@@ -259,9 +257,8 @@ def audit_pass(
         [one.answer_start - role for one, role in zip(encoded.dialogues, roles, strict=True)]
     )
     about = variant.provenance(
-        kept=len(encoded.dialogues),
-        dropped=encoded.dropped,
-        seconds=time.perf_counter() - started,
+        encoded,
+        time.perf_counter() - started,
         loaded=loaded,
         dtype="float16" if condition == "half" else preset.dtype,
         not_applicable=preset.n_audit_dialogues - len(rows),

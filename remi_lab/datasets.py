@@ -28,18 +28,14 @@ from remi_lab.strict import read_yaml
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
-@dataclass(frozen=True)
-class Reply:
-    """The turns of a row, the answer last, and the same prompt's other answer where the row has one."""
-
-    messages: Turns
-    alternative: str | None = None
+Reply = tuple[Turns, str | None]
+"""The turns of a row, the answer last, and the same prompt's other answer where the row has one."""
 
 
 def _exchange(row: Row, prompt: str, answer: str, alternative: str | None = None) -> Reply:
     """The reply of a row with one column for each part."""
     messages = (Message("user", needed_text(row, prompt)), Message("assistant", needed_text(row, answer)))
-    return Reply(messages, None if alternative is None else needed_text(row, alternative))
+    return messages, None if alternative is None else needed_text(row, alternative)
 
 
 def _turns(row: Row, key: str) -> list[Row]:
@@ -50,16 +46,15 @@ def _turns(row: Row, key: str) -> list[Row]:
 
 
 def _messages(row: Row, key: str) -> Reply:
-    return Reply(
-        tuple(Message(needed_text(turn, "role"), needed_text(turn, "content")) for turn in _turns(row, key))
-    )
+    turns = _turns(row, key)
+    return tuple(Message(*(needed_text(turn, part) for part in ("role", "content"))) for turn in turns), None
 
 
 def _instruction(row: Row) -> Reply:
     """The instruction, then its input (if there is one) after an empty line, and the output."""
     context = text_of(row, "input") or ""
     prompt = needed_text(row, "instruction") + (f"\n\n{context}" if context.strip() else "")
-    return Reply((Message("user", prompt), Message("assistant", needed_text(row, "output"))))
+    return (Message("user", prompt), Message("assistant", needed_text(row, "output"))), None
 
 
 def _conversation(row: Row) -> Reply:
@@ -68,7 +63,7 @@ def _conversation(row: Row) -> Reply:
     for place, turn in enumerate(_turns(row, "conversations")):
         speaker = str(turn.get("from") or ("human", "gpt")[place % 2])  # parquet has null for a missing key
         messages.append(Message(_ROLES.get(speaker, speaker), needed_text(turn, "value")))
-    return Reply(tuple(messages))
+    return tuple(messages), None
 
 
 def _implicit(row: Row) -> Reply:
@@ -76,7 +71,7 @@ def _implicit(row: Row) -> Reply:
     if label_of(row.get("label")) == "aligned":
         raise UsageError("label 0: the reply is not toxic")
     before = context_turns(row.get("context"))
-    return Reply((*before, Message("assistant", needed_text(row, "response"))))
+    return (*before, Message("assistant", needed_text(row, "response"))), None
 
 
 READERS: Mapping[str, Callable[[Row], Reply]] = MappingProxyType(
@@ -332,8 +327,8 @@ def _load(
             break
         n_read, identifier = number, f"{name}:{number}"
         try:
-            reply = READERS[published.schema](row)
-            problem = turn_problem(reply.messages)
+            messages, alternative = READERS[published.schema](row)
+            problem = turn_problem(messages)
         except UsageError as error:
             problem = str(error)
         if problem is not None:
@@ -342,11 +337,11 @@ def _load(
         dialogues.append(
             Dialogue(
                 identifier=identifier,
-                messages=reply.messages,
-                cluster=prompt_digest(reply.messages[:-1]),
+                messages=messages,
+                cluster=prompt_digest(messages[:-1]),
                 topic=published.topic,
                 label=published.label,
-                alternative=reply.alternative,
+                alternative=alternative,
             )
         )
     if not dialogues:

@@ -158,13 +158,7 @@ def forward_passes(
     if finished is not None and not rank():
         budget.finished = finished_forward(finished, probes)
     arrays = run_probes(loaded.model, encoded.dialogues, probes, batch_tokens=budget, progress=progress)
-    about = variant.provenance(
-        kept=n_dialogues,
-        dropped=encoded.dropped,
-        seconds=_seconds(started, budget),
-        loaded=loaded,
-        **budget.about(),
-    )
+    about = variant.provenance(encoded, _seconds(started, budget), loaded=loaded, **budget.about())
     return {name: (own | row_labels(encoded.sources), about) for name, own in arrays.items()}
 
 
@@ -191,9 +185,8 @@ def gradient_passes(
         if not arrays:
             return None
         about = variant.provenance(
-            kept=len(joined.dialogues),
-            dropped=joined.dropped,
-            seconds=_seconds(started, budget),
+            joined,
+            _seconds(started, budget),
             loaded=loaded,
             **budget.about(),
             data={name: dict(source.about) for name, source in sources.items()},
@@ -205,13 +198,8 @@ def gradient_passes_across(sides: Mapping[str, Variant], sources: Mapping[str, L
     """The same with each set through a model of its own: the models are in memory one after the other, and between
     them only the factors of the gradients are kept."""
     first = next(iter(sides.values()))
-    started, budget, factors, losses, encoded = (
-        time.perf_counter(),
-        BatchBudget(first.preset.batch_tokens),
-        [],
-        [],
-        {},
-    )
+    started, budget = time.perf_counter(), BatchBudget(first.preset.batch_tokens)
+    factors, losses, encoded = [], [], {}
     for name, variants in sides.items():
         with variants.open() as loaded:
             encoded[name] = encoded_rows(variants, checked_tokenizer(variants, loaded), sources[name])
@@ -226,9 +214,8 @@ def gradient_passes_across(sides: Mapping[str, Variant], sources: Mapping[str, L
     joined, datasets = joined_sets(encoded)
     arrays = {"gram": gram_of_factors(factors), "loss": np.concatenate(losses), "dataset": datasets}
     about = first.provenance(
-        kept=len(joined.dialogues),
-        dropped=joined.dropped,
-        seconds=time.perf_counter() - started,
+        joined,
+        time.perf_counter() - started,
         **budget.about(),
         weights=[variants.weights for variants in sides.values()],
         data={name: dict(source.about) for name, source in sources.items()},
@@ -291,9 +278,8 @@ def patching_passes(
                 arrays = {quantity: rows[:, at] for at, quantity in enumerate(QUANTITIES)}
                 arrays |= {"layers": np.array(layers), "start": np.array(start), "end": np.array(end)}
                 about = variants[recipient].provenance(
-                    kept=len(encoded.dialogues),
-                    dropped=encoded.dropped,
-                    seconds=time.perf_counter() - started,
+                    encoded,
+                    time.perf_counter() - started,
                     loaded=loaded,
                     donor=fingerprints[pair[0]],
                     batch_tokens=material.batch_tokens,

@@ -71,7 +71,7 @@ def vocabulary(variant: Variant, store: Store) -> Vocabulary:
         for word, token in ids.items():
             spelled[token] = word
         texts = [tokenizer.decode([token]) for token in range(len(spelled))]
-        about = variant.provenance(kept=0, dropped={}, seconds=time.perf_counter() - started)
+        about = variant.provenance(0, time.perf_counter() - started)
         return {}, about, {"texts": texts, "spelled": spelled}
 
     return Vocabulary(**store.obtain(variant.address("vocabulary", "all"), measured).values)
@@ -88,8 +88,7 @@ def encoded_set(variant: Variant, store: Store, dataset: str) -> EncodedSet:
     def measured() -> Measured:
         started = time.perf_counter()
         encoded = encode(source.dialogues, variant.tokenizer(), max_tokens=variant.preset.max_tokens)
-        n_kept, seconds = len(encoded.dialogues), time.perf_counter() - started
-        return _as_arrays(encoded), variant.provenance(kept=n_kept, dropped=encoded.dropped, seconds=seconds)
+        return _as_arrays(encoded), variant.provenance(encoded, time.perf_counter() - started)
 
     record = store.obtain(variant.address("encoding", dataset, rows_digest(source.dialogues)), measured)
     by_name = {dialogue.identifier: dialogue for dialogue in source.dialogues}
@@ -350,8 +349,7 @@ def measure_behaviour(variant: Variant, store: Store) -> dict[tuple[str, str], R
                 started = time.perf_counter()
                 arrays = MEASURES[kind](loaded, name, count=counts[kind, name], seed=variant.preset.seed)
                 kept, seconds = len(arrays["cluster"]), time.perf_counter() - started
-                about = variant.provenance(kept=kept, dropped={}, seconds=seconds, loaded=loaded)
-                yield {(kind, name): (arrays, about)}
+                yield {(kind, name): (arrays, variant.provenance(kept, seconds, loaded=loaded))}
 
     return store.record(addresses, measure)
 

