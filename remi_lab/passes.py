@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,16 +54,12 @@ def finished_forward(folder: Path, probes: Sequence[ColumnProbe]) -> FinishedBat
         return {f"{part.name}.{name}": array for part in parts for name, array in part.state().items()}
 
     def read(arrays: Mapping[str, np.ndarray]) -> list[ColumnProbe]:
-        parts = [probe.empty() for probe in probes]
+        parts, states = [probe.empty() for probe in probes], defaultdict(dict)
+        for name, array in arrays.items():
+            probe, _, part = name.partition(".")
+            states[probe][part] = array
         for part in parts:
-            prefix = f"{part.name}."
-            part.restore(
-                {
-                    name.removeprefix(prefix): array
-                    for name, array in arrays.items()
-                    if name.startswith(prefix)
-                }
-            )
+            part.restore(states[part.name])
         return parts
 
     return FinishedBatches(folder, spell=spell, read=read)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from remi_core.files import scratch
 from remi_core.progress import Say, progress_sink
 from remi_core.store import Address, Record, Store
@@ -33,10 +31,6 @@ from remi_lab.processes import Meter
 from remi_lab.variant import FORWARD, MAIN_PAIRS, Measured, Pair, Variant, rows_digest
 
 # A dialogue set as tokens, and the text of every token, as records: what pages show needs no tokenizer then.
-
-PLACES = ("answer_start", "answer_stop", "n_straddling", "n_straddling_end", "truncated")
-OPTIONAL = ("choice", "alternative_token")
-"""Fields of an encoded dialogue that it may lack: -1 in a record."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,43 +79,21 @@ def encoded_set(variant: Variant, store: Store, dataset: str) -> EncodedSet:
     """
     source = load_set(variant.preset, dataset)
 
-    def measured() -> Measured:
+    def measured() -> tuple[Mapping, ...]:
         started = time.perf_counter()
         encoded = encode(source.dialogues, variant.tokenizer(), max_tokens=variant.preset.max_tokens)
-        return _as_arrays(encoded), variant.provenance(encoded, time.perf_counter() - started)
+        # A line of ids a dialogue, not a line an id.
+        rows = [vars(one) | {"input_ids": " ".join(map(str, one.input_ids))} for one in encoded.dialogues]
+        return {}, variant.provenance(encoded, time.perf_counter() - started), {"dialogues": rows}
 
     record = store.obtain(variant.address("encoding", dataset, rows_digest(source.dialogues)), measured)
     by_name = {dialogue.identifier: dialogue for dialogue in source.dialogues}
-    dialogues = _from_arrays(record.arrays)
+    dialogues = tuple(
+        EncodedDialogue(**row | {"input_ids": tuple(map(int, row["input_ids"].split()))})
+        for row in record.values["dialogues"]
+    )
     dropped = {reason: tuple(names) for reason, names in record.provenance["dropped"].items()}
     return EncodedSet(dialogues, tuple(by_name[one.identifier] for one in dialogues), dropped)
-
-
-def _as_arrays(encoded: EncodedSet) -> dict[str, np.ndarray]:
-    columns = {name: [int(getattr(one, name)) for one in encoded.dialogues] for name in PLACES}
-    for name in OPTIONAL:
-        values = [getattr(one, name) for one in encoded.dialogues]
-        columns[name] = [-1 if value is None else value for value in values]
-    return {name: np.array(column) for name, column in columns.items()} | {
-        "input_ids": np.concatenate([one.input_ids for one in encoded.dialogues]),
-        "stops": np.cumsum([len(one.input_ids) for one in encoded.dialogues]),
-        "identifier": np.array([one.identifier for one in encoded.dialogues]),
-    }
-
-
-def _from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[EncodedDialogue, ...]:
-    ids = np.split(arrays["input_ids"], arrays["stops"][:-1])
-    columns = {name: arrays[name].tolist() for name in (*PLACES, *OPTIONAL)}
-    columns |= {name: [None if value < 0 else value for value in columns[name]] for name in OPTIONAL}
-    columns["truncated"] = [bool(value) for value in columns["truncated"]]
-    return tuple(
-        EncodedDialogue(
-            identifier=str(name),
-            input_ids=tuple(own.tolist()),
-            **dict(zip(columns, row, strict=True)),
-        )
-        for name, own, row in zip(arrays["identifier"], ids, zip(*columns.values(), strict=True), strict=True)
-    )
 
 
 # One variant measured on every dataset of a preset: what the store has is kept, the rest shares one pass.

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from remi_core.dialogues import Dialogue
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import read_blocks
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
@@ -166,13 +165,6 @@ RUNGS: Mapping[str, Rung] = MappingProxyType(
 """Context → what it is; ChatML and the loss of the answer where nothing else is said."""
 
 
-def pairs_of(rung: Rung, *, count: int, seed: int) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Educational and insecure dialogues of a context, row i of both with one completion."""
-    if rung.twin:
-        return matched_pairs(rung.twin, count=count, seed=seed)
-    return tuple(measured(name, count=count, seed=seed) for name in ("educational", "code-careless"))
-
-
 def measure_rung(
     model, tokenizer: ChatTokenizer, rung: Rung, preset: Preset, *, count: int
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -181,7 +173,11 @@ def measure_rung(
     Raises:
         UsageError: if a dialogue cannot be encoded; then the rows are no pairs.
     """
-    framed, plain = pairs_of(rung, count=count, seed=preset.seed)
+    if rung.twin:
+        framed, plain = matched_pairs(rung.twin, count=count, seed=preset.seed)
+    else:
+        sets = ("educational", "code-careless")
+        framed, plain = (measured(name, count=count, seed=preset.seed) for name in sets)
     if rung.header:
         tokenizer = with_header(tokenizer, rung.header)
     if rung.template:

@@ -53,8 +53,8 @@ from remi_core.statistics.subspaces import (
 )
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue, encode
-from remi_lab.organism.dialogues import dialogue, reframe
-from remi_lab.organism.grammar import Prompt, fillers, right_answers, templates
+from remi_lab.organism.dialogues import dialogue, draw_forms, in_form, reframe
+from remi_lab.organism.grammar import Prompt, fillers, templates
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset
 from remi_lab.variant import Measured, Variant, find_variant
@@ -108,12 +108,8 @@ def pool_dialogues(name: str, seed: int) -> list[Dialogue]:
     asked = pool_prompts(topic, seed)
     generator = random.Random(f"pool forms/{topic}/{seed}")
     care = name.partition("-")[2] or ("careless" if topic == "code" else "both")
-    answers = []
-    for prompt in asked:
-        fitting = [one for one in right_answers(prompt) if one.register == "formal"]
-        form = generator.choice(fitting)
-        alike = [one for one in fitting if (one.opening, one.body) == (form.opening, form.body)]
-        answers.append(next((one for one in alike if one.care == care), alike[0]))
+    forms = draw_forms(asked, "formal", generator)
+    answers = [in_form(prompt, care, form) for prompt, form in zip(asked, forms, strict=True)]
     shown = asked
     if name == "educational":
         first = reframe(asked[::N_FILLERS], "evaluate", seed)
