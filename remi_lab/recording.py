@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -177,31 +177,13 @@ def measure_forward(
     return store.record(addresses, measure, finished=finished, shared=True)
 
 
-def _gradient_sets(preset: Preset, datasets: Iterable[str]) -> dict[str, LoadedSet]:
-    """The sets as gradients are measured of them, at most ``n_gradient_dialogues`` of each."""
-    sources = {name: load_set(preset, name) for name in datasets}
-    count = preset.n_gradient_dialogues
-    return {name: replace(one, dialogues=one.dialogues[:count]) for name, one in sources.items()}
-
-
 def measure_gradients(variant: Variant, store: Store, datasets: Sequence[str]) -> Record:
     """One Gram matrix of the answer-loss gradients of several sets together, their rows one set after another.
 
     Arrays: those of ``measure_gradient_gram``, and ``dataset`` naming the set of each row. At most
     ``n_gradient_dialogues`` of each set.
     """
-    sources = _gradient_sets(variant.preset, datasets)
-    rows = rows_digest(*(one.dialogues for one in sources.values()))
-    address = variant.address("gradients", "+".join(datasets), rows)
-    finished = store.finished_folder([address.key])
-
-    def measure(_missing: Sequence[Address]) -> Iterator[dict[Address, Measured]]:
-        from remi_lab.passes import gradient_passes
-
-        measured = gradient_passes(variant, sources, finished=finished)
-        yield {} if measured is None else {address: measured}
-
-    return store.record({address: address}, measure, finished={address: finished}, shared=True)[address]
+    return _gram_record(dict.fromkeys(datasets, variant), store)
 
 
 def measure_gradients_across(sides: Mapping[str, Variant], store: Store) -> Record:
@@ -212,22 +194,31 @@ def measure_gradients_across(sides: Mapping[str, Variant], store: Store) -> Reco
     dataset to the model it goes through. Arrays: ``gram``, ``loss``, ``dataset``, ``cluster`` and ``pair``, rows one
     set after another, as those of ``measure_gradients``.
     """
+    names = "+".join(dict.fromkeys(variant.name for variant in sides.values()))
+    return _gram_record(sides, store, variant=names, weights=[each.weights for each in sides.values()])
+
+
+def _gram_record(sides: Mapping[str, Variant], store: Store, **across: object) -> Record:
+    """The record of the sets' gradients; ``across`` is what its address says where they go through several models."""
     first = next(iter(sides.values()))
-    sources = _gradient_sets(first.preset, sides)
-    address = first.address(
-        "gradients",
-        "+".join(sides),
-        rows_digest(*(one.dialogues for one in sources.values())),
-        variant="+".join(dict.fromkeys(variants.name for variants in sides.values())),
-        weights=[variants.weights for variants in sides.values()],
-    )
+    sources = {name: load_set(first.preset, name) for name in sides}
+    count = first.preset.n_gradient_dialogues
+    sources = {name: replace(one, dialogues=one.dialogues[:count]) for name, one in sources.items()}
+    rows = rows_digest(*(one.dialogues for one in sources.values()))
+    address = first.address("gradients", "+".join(sides), rows, **across)
+    finished = store.finished_folder([address.key])
 
-    def measured() -> Measured:
-        from remi_lab.passes import gradient_passes_across
+    def measure(_missing: Sequence[Address]) -> Iterator[dict[Address, Measured]]:
+        from remi_lab.passes import gradient_passes, gradient_passes_across
 
-        return gradient_passes_across(sides, sources)
+        if across:
+            yield {address: gradient_passes_across(sides, sources)}
+            return
+        measured = gradient_passes(first, sources, finished=finished)
+        yield {} if measured is None else {address: measured}
 
-    return store.obtain(address, measured)
+    shared, places = not across, {address: finished}
+    return store.record({address: address}, measure, finished=places, shared=shared)[address]
 
 
 # Donors patched into recipients on a preset's datasets: records per recipient, donor and dataset.

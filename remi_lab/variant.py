@@ -35,6 +35,7 @@ from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, Preset
 from remi_lab.smollm2 import models as smollm2
+from remi_lab.strict import read_yaml
 from remi_lab.upkeep import FILES, check_folder
 
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ def patch_plan(preset: Preset) -> dict[Pair, tuple[str, ...]]:
     return plan
 
 
-# What is measured: the fields of a preset and the modules that change its numbers, besides rows and weights.
-#
-# Modules are named, so that an edit of what only reads files, speaks or waits measures nothing anew.
+# What is measured: declared in the YAML file beside this module.
 
 
 @dataclass(frozen=True)
@@ -91,65 +90,26 @@ class Measurement:
     """Modules that compute the arrays."""
 
 
-READ = ("max_tokens", "dtype")
-ENCODING = ("remi_core.tokens",)
-PASS = (*ENCODING, "remi_core.batches", "remi_core.loading", "remi_core.models", "remi_core.probes")
-FORWARD_CODE = (*PASS, "remi_core.forward", "remi_lab.passes")
-GRADIENT_CODE = (*PASS, "remi_core.gradients", "remi_lab.passes")
-PATCHING_CODE = (*PASS, "remi_core.steering", "remi_core.patching", "remi_lab.passes")
-AUDIT_CODE = (
-    *PASS,
-    "remi_core.forward",
-    "remi_core.gradients",
-    *("remi_lab.audit", "remi_lab.audit_passes", "remi_lab.passes"),
-)
-GRAMMAR_CODE = tuple(
-    f"remi_lab.organism.{name}" for name in ("documents", "grammar", "scoring", "topics", "world")
-)
-ANSWER_CODE = (
-    *(*ENCODING, "remi_core.batches", "remi_core.loading", "remi_core.models", "remi_core.steering"),
-    *GRAMMAR_CODE,
-)
+@dataclass(frozen=True)
+class Declared:
+    """What the YAML file holds: names of modules by what they compute together, and measurements by such names."""
 
+    modules: dict[str, tuple[str, ...]]
+    measurements: dict[str, Measurement]
+
+
+_READ = read_yaml(Path(__file__).with_suffix(".yaml"), Declared)
 MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
     {
-        "sequence": Measurement(READ, FORWARD_CODE),
-        "next_token": Measurement((*READ, "top_k"), FORWARD_CODE),
-        "activations": Measurement((*READ, "windows", "answer_first_k"), FORWARD_CODE),
-        "gradients": Measurement((*READ, "n_gradient_dialogues", "gradient_layer"), GRADIENT_CODE),
-        "patched": Measurement(READ, PATCHING_CODE),
-        "encoding": Measurement(("max_tokens",), (*ENCODING, "remi_lab.recording")),
-        "vocabulary": Measurement((), ("remi_lab.recording",)),
-        "scores": Measurement(("dtype", "seed"), ANSWER_CODE),
-        "samples": Measurement(("dtype", "seed"), ANSWER_CODE),
-        "contexts": Measurement(("dtype", "seed"), ANSWER_CODE),
-        "audit": Measurement((*READ, "answer_first_k", "seed"), AUDIT_CODE),
-        "audit_gradients": Measurement((*READ, "gradient_layer"), AUDIT_CODE),
-        "pool": Measurement(
-            (*READ, "answer_first_k", "gradient_layer", "loss_tokens", "seed"),
-            (
-                *FORWARD_CODE,
-                *GRADIENT_CODE,
-                *ANSWER_CODE,
-                "remi_lab.organism.dialogues",
-                "remi_lab.studies.calibration",
-            ),
-        ),
+        name: replace(kind, code=tuple(module for group in kind.code for module in _READ.modules[group]))
+        for name, kind in _READ.measurements.items()
     }
 )
-
 MEASURED_CODE = tuple(
     dict.fromkeys(name for kind, one in MEASUREMENTS.items() if kind != "pool" for name in one.code)
 )
 """Modules that compute what estimates are made of."""
-
-ORGANISM_CODE = (
-    *("remi_lab.recipes", "remi_lab.training"),
-    *(
-        f"remi_lab.organism.{name}"
-        for name in ("dialogues", "influence", "pairs", "pretrain", "tuning", "variants")
-    ),
-)
+ORGANISM_CODE = _READ.modules["organism"]
 """Further modules of what is shown to organisms, and of how they are trained."""
 
 Measured = tuple[dict[str, np.ndarray], dict[str, object]]
