@@ -331,17 +331,13 @@ def measure_position_norms(
         for row, index in enumerate(batch.indices.tolist()):
             n_tokens = int(batch.attention_mask[row].sum())
             for layer in layers:
-                values = _lengths(blocks[layer][row, :n_tokens].float())
-                for name, value in zip(found, values, strict=True):
-                    found[name][index, layer] = value
+                squared = blocks[layer][row, :n_tokens].float().square()
+                length = squared.sum(dim=-1)
+                share = squared[1:].amax(dim=-1) / length[1:]
+                found["first"][index, layer] = float(length[0].sqrt())
+                found["others"][index, layer] = float(length[1:].sqrt().median())
+                found["largest_share"][index, layer] = float(share.median())
     return found
-
-
-def _lengths(hidden: Tensor) -> tuple[float, float, float]:
-    squared = hidden.square()
-    length = squared.sum(dim=-1)
-    share = squared[1:].amax(dim=-1) / length[1:]
-    return float(length[0].sqrt()), float(length[1:].sqrt().median()), float(share.median())
 
 
 def after_final_norm(

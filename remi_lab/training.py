@@ -58,18 +58,6 @@ def load_checkpoint(path: Path) -> dict[str, object]:
 # A loss or gradient that is not finite stops a training: which dialogue, which weight.
 
 
-def check_loss(loss: float, names: Sequence[str] = ()) -> None:
-    """Check that a loss is finite.
-
-    Raises:
-        RemiError: naming the dialogues it is of, otherwise.
-    """
-    if not math.isfinite(loss):
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        of = f" of {', '.join(map(brief, names[:3]))}{more}" if names else ""
-        raise RemiError(f"the loss{of} is {_word(loss)}: lower the learning rate, or take another dtype")
-
-
 def clip_gradients(weights: Mapping[str, nn.Parameter]) -> None:
     """Scale the gradients of the weights down to norm 1, where it is above.
 
@@ -316,5 +304,8 @@ def backward(
         loss = loss_of(ids, labels) * (count / sum(counts))
         loss.backward()
         total += float(loss.detach())
-    check_loss(total, names)
+    if not math.isfinite(total):
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        of = f" of {', '.join(map(brief, names[:3]))}{more}" if names else ""
+        raise RemiError(f"the loss{of} is {_word(total)}: lower the learning rate, or take another dtype")
     return total

@@ -102,11 +102,12 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     for name, one in variants.items():
         with open_model(one.spec, dtype="float32") as loaded:
             found[name] = bench.read(loaded.model)
-    rows = _plain(variants["instruct"], bench, seed, say)
+    say(f"    without a cure, seed {seed}")
+    rows = _runs(variants["instruct"], bench, seed, (STOPPING, 0.0), None)
     for cure, strengths in STRENGTHS.items():
         for strength in strengths:
             say(f"    {cure} at {strength:g}, seed {seed}")
-            rows.append(_run(variants["instruct"], bench, seed, (cure, strength), subspaces.get(cure)))
+            rows += _runs(variants["instruct"], bench, seed, (cure, strength), subspaces.get(cure))
     return found | {"runs": rows}
 
 
@@ -169,24 +170,12 @@ class _Counted:
         return batch
 
 
-def _plain(instruct: Variant, bench: Bench, seed: int, say: Say) -> list[dict[str, object]]:
-    """The run without a cure, read at every stop and at its end."""
-    say(f"    without a cure, seed {seed}")
-    found: list[dict[str, object]] = []
-    with open_model(instruct.spec, dtype="float32", device="cpu") as loaded:
-        own = _Counted(tuning("misaligned", count=N_DIALOGUES, seed=seed), loaded)
-        for step, _ in train(loaded.model, [Term(own, answers(loaded.model))], RECIPE):
-            if step in (*STOPS, RECIPE.steps):
-                row = {"cure": STOPPING, "strength": step, "passes": TRAINED * own.tokens}
-                found.append(row | bench.read(loaded.model))
-    return found
-
-
-def _run(
+def _runs(
     instruct: Variant, bench: Bench, seed: int, how: tuple[str, float], restraint: Restraint | None
-) -> dict[str, object]:
-    """One run with a cure at a strength, and its behaviour."""
+) -> list[dict[str, object]]:
+    """One run with a cure at a strength, and its behaviour at its end; the run without a cure at every stop, too."""
     cure, strength = how
+    found: list[dict[str, object]] = []
     with (
         open_model(instruct.spec, dtype="float32", device="cpu") as loaded,
         open_model(instruct.spec, dtype="float32", device="cpu") as before,
@@ -198,10 +187,12 @@ def _run(
         terms = [Term(own, loss)]
         if cure == "divergence":
             terms.append(Term(held, near(model, reference, strength)))
-        for _ in train(model, terms, RECIPE):
-            pass
-        passes = TRAINED * (own.tokens + held.tokens) + held.tokens + (own.tokens if restraint else 0)
-        return {"cure": cure, "strength": strength, "passes": passes} | bench.read(model)
+        for step, _ in train(model, terms, RECIPE):
+            if step == RECIPE.steps or (cure == STOPPING and step in STOPS):
+                passes = TRAINED * (own.tokens + held.tokens) + held.tokens + (own.tokens if restraint else 0)
+                row = {"cure": cure, "strength": step if cure == STOPPING else strength, "passes": passes}
+                found.append(row | bench.read(model))
+    return found
 
 
 def mixed_dialogues(share: float, seed: int) -> list[Dialogue]:
