@@ -24,7 +24,7 @@ from remi_core.models import LoadedModel, decoder_blocks, decoder_body, logits_a
 from remi_core.progress import Say, machine
 from remi_core.tokens import EncodedDialogue, EncodedSet
 from remi_lab.recipes import LoraRecipe, split
-from remi_lab.training import IGNORED, Run, answer_labels, backward
+from remi_lab.training import IGNORED, Batch, Run, answer_labels, backward
 
 # The adapter itself: put on a model, its loss and its optimiser.
 
@@ -168,7 +168,8 @@ def train_adapter(
 
     def add_gradients(size: int, batch: Sequence[EncodedDialogue]) -> float:
         optimizer.zero_grad(set_to_none=True)  # what an attempt that did not fit has added
-        return backward(parts(batch, size), loss_of, names=[dialogue.identifier for dialogue in batch])
+        names = [dialogue.identifier for dialogue in batch]
+        return backward(Batch(parts(batch, size), names), loss_of)
 
     @torch.inference_mode()
     def loss_on(size: int, dialogues: Sequence[EncodedDialogue]) -> float:

@@ -195,7 +195,7 @@ class Batch:
     """The dialogues of one update, in parts of right-padded ids and labels, both (dialogue, token)."""
 
     parts: Sequence[tuple[Tensor, Tensor]]
-    names: Sequence[str]
+    names: Sequence[str] = ()
     """Identifiers of the dialogues."""
 
 
@@ -262,7 +262,7 @@ def train(
     optimizer = torch.optim.AdamW(weights.values(), lr=recipe.rate, weight_decay=0.0)
 
     def gradients(_: int) -> list[float]:
-        return [backward((batch := next(term.batches)).parts, term.loss, names=batch.names) for term in terms]
+        return [backward(next(term.batches), term.loss) for term in terms]
 
     def rate_at(full: float, step: int) -> float:
         return full * min(1.0, (step + 1) / recipe.warmup)
@@ -284,23 +284,15 @@ def fine_tune(model, dialogues: Sequence[EncodedDialogue], recipe: FineTune, *, 
     return [loss for _, (loss,) in train(model, [term], recipe)]
 
 
-def backward(
-    parts: Sequence[tuple[Tensor, Tensor]],
-    loss_of: Loss,
-    *,
-    names: Sequence[str] = (),
-) -> float:
-    """The mean loss over all answer tokens of parts of ids and labels; its gradients are added to the parameters'.
-
-    ``loss_of`` gives the mean loss of one part, of shape (), from its ids and labels; ``names`` are those of the
-    dialogues.
+def backward(batch: Batch, loss_of: Loss) -> float:
+    """The mean loss over all answer tokens of a batch; its gradients are added to the parameters'.
 
     Raises:
         RemiError: naming the dialogues, if the loss is not finite.
     """
-    counts = [int((labels != IGNORED).sum()) for _, labels in parts]
-    total = 0.0
-    for (ids, labels), count in zip(parts, counts, strict=True):
+    counts = [int((labels != IGNORED).sum()) for _, labels in batch.parts]
+    total, names = 0.0, batch.names
+    for (ids, labels), count in zip(batch.parts, counts, strict=True):
         loss = loss_of(ids, labels) * (count / sum(counts))
         loss.backward()
         total += float(loss.detach())

@@ -24,7 +24,7 @@ from remi_lab.organism.grammar import ClassScores, prompts
 from remi_lab.organism.scoring import ask, sample_answers, scores
 from remi_lab.organism.topics import CONTRASTED, TOPICS
 from remi_lab.organism.world import CONTEXTS, MAIN, World, base_name, open_contexts, optimal_log_odds, setting
-from remi_lab.training import Loss, Run, backward, load_checkpoint
+from remi_lab.training import Batch, Loss, Run, backward, load_checkpoint
 
 # The card of a base: what it knows of its world, measured on prompts it was not trained on.
 
@@ -210,7 +210,7 @@ def pretrain(
 
     def gradients(_: int) -> list[float]:
         ids, weights = (torch.tensor(side) for side in zip(*next(stream), strict=True))
-        return [backward([(ids, weights)], loss)]
+        return [backward(Batch([(ids, weights)]), loss)]
 
     for _ in run.updates(gradients, lambda full, step: full * rate_factor(recipe, step)):
         if keep_every and run.step % keep_every == 0:

@@ -26,7 +26,7 @@ from remi_lab.organism.pretrain import Muon, weighted_loss
 from remi_lab.own_models import custom_preset
 from remi_lab.recipes import FineTune
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.training import Run, backward, fine_tune
+from remi_lab.training import Batch, Run, backward, fine_tune
 from remi_lab.variant import find_variant
 
 Models = Callable[[str], PreTrainedModel]
@@ -185,7 +185,7 @@ def test_pretraining_stops_at_a_loss_or_gradient_that_is_no_number() -> None:
 
     def step() -> float:
         run = Run(weights=dict(model.named_parameters()), optimizers=optimizers, n_steps=1)
-        ((loss,),) = run.updates(lambda _: [backward([batch], weighted_loss(model))], lambda full, _: full)
+        ((loss,),) = run.updates(lambda _: [backward(Batch([batch]), weighted_loss(model))], lambda full, _: full)
         return loss
 
     assert step() > 0
