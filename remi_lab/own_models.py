@@ -112,12 +112,15 @@ def with_data(preset: Preset, texts: Sequence[str]) -> Preset:
             raise UsageError(f"--data: {full}: a '+' in the path cannot be part of a preset's name")
         if not NAME_of_store.fullmatch(path.stem):
             raise UsageError(f"--data: {path}: a set is named after its file: letters, digits, . _ - only")
-        entries = [(part + PART if part else label, full) for part in read_sets(path, label=label)]
-        added = {entry_name(*entry) for entry in entries}
-        for name in sorted({path.stem, *added} & taken):
-            raise UsageError(f"--data: {path}: there is a dataset {name!r} already; rename the file")
-        taken |= added
-        extra += entries
+        if path.stem in taken:
+            raise UsageError(f"--data: {path}: there is a dataset {path.stem!r} already; rename the file")
+        for part in read_sets(path, label=label):
+            entry = (part + PART if part else label, full)
+            name = entry_name(*entry)
+            if name in taken:
+                raise UsageError(f"--data: {path}: there is a dataset {name!r} already; rename the file")
+            taken.add(name)
+            extra.append(entry)
     return replace(preset, extra_data=(*preset.extra_data, *extra))
 
 

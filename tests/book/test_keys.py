@@ -292,7 +292,8 @@ def test_a_module_that_is_forgotten_is_found() -> None:
 
 SHOWN = (
     *("remi_book.figures", "remi_book.tables", "remi_book.words"),
-    *("remi_lab.audit", "remi_lab.organism", "remi_lab.own_models", "remi_lab.smollm2", "remi_lab.studies"),
+    *("remi_lab.audit", "remi_lab.lora", "remi_lab.organism", "remi_lab.own_models"),
+    *("remi_lab.smollm2", "remi_lab.studies"),
 )
 """What headlines and studies import that shows numbers, or whose numbers their keys have as records and weights."""
 
