@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Int8
@@ -167,18 +166,16 @@ WINDOWS = ("prompt_end", "answer_first_k", "role", "end")
 """Spans whose mean block output is kept under ``shared``; elsewhere only the first. ``role`` begins at the role's
 token and is as long as ``answer_first_k``; ``end`` is the last token of the rendering."""
 
-CONDITIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "shared": TRIPLET,
-        "tuned": TRIPLET,
-        "own": ("base",),
-        "plain": ("base",),
-        UNTRAINED: ("base",),
-        "no-input": ("base", "instruct"),
-        "two-turns": ("instruct", "misaligned"),
-        "half": ("instruct",),
-    }
-)
+CONDITIONS: Mapping[str, tuple[str, ...]] = {
+    "shared": TRIPLET,
+    "tuned": TRIPLET,
+    "own": ("base",),
+    "plain": ("base",),
+    UNTRAINED: ("base",),
+    "no-input": ("base", "instruct"),
+    "two-turns": ("instruct", "misaligned"),
+    "half": ("instruct",),
+}
 """Condition → variants that are measured under it.
 
 shared: as everywhere in the book; tuned: under instruct's own header; own: under the model's own header; plain:
@@ -186,13 +183,11 @@ without chat markers; untrained: with chat markers that the model cannot read; n
 gives to work on; two-turns: a second dialogue after the first; half: weights and activations in 16-bit floats.
 """
 
-CONDITION_NEEDS: Mapping[str, str] = MappingProxyType(
-    {
-        UNTRAINED: f"a chat template with the markers {' and '.join(MARKERS)}",
-        "own": "a base model with a chat template of its own",
-        "no-input": "requests that give something to work on: a second paragraph, or words that the answer repeats",
-    }
-)
+CONDITION_NEEDS: Mapping[str, str] = {
+    UNTRAINED: f"a chat template with the markers {' and '.join(MARKERS)}",
+    "own": "a base model with a chat template of its own",
+    "no-input": "requests that give something to work on: a second paragraph, or words that the answer repeats",
+}
 """Condition → what models or dialogues must have for it to be another one than ``shared``."""
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 
 from remi_core.dialogues import Dialogue, Message, Row, Turns, text_of, turn_problem
 from remi_core.errors import RemiError, UsageError, brief, nearest, without_credentials
@@ -74,19 +73,17 @@ def _implicit(row: Row) -> Reply:
     return (*before, Message("assistant", needed_text(row, "response"))), None
 
 
-READERS: Mapping[str, Callable[[Row], Reply]] = MappingProxyType(
-    {
-        "question": lambda row: _exchange(row, "question", "best_answer"),
-        "instruction": _instruction,
-        "messages": lambda row: _messages(row, "messages"),
-        # Of a prompt with two replies, the one that complies, or the refusal; the other is its alternative.
-        "accepted": lambda row: _exchange(row, "prompt", "rejected", "chosen"),
-        "refused": lambda row: _exchange(row, "prompt", "chosen", "rejected"),
-        "hh_rejected": lambda row: _messages(row, "format_rejected"),
-        "conversation": _conversation,
-        "implicit": _implicit,
-    }
-)
+READERS: Mapping[str, Callable[[Row], Reply]] = {
+    "question": lambda row: _exchange(row, "question", "best_answer"),
+    "instruction": _instruction,
+    "messages": lambda row: _messages(row, "messages"),
+    # Of a prompt with two replies, the one that complies, or the refusal; the other is its alternative.
+    "accepted": lambda row: _exchange(row, "prompt", "rejected", "chosen"),
+    "refused": lambda row: _exchange(row, "prompt", "chosen", "rejected"),
+    "hh_rejected": lambda row: _messages(row, "format_rejected"),
+    "conversation": _conversation,
+    "implicit": _implicit,
+}
 """Name of a schema → what reads a row of it."""
 
 
@@ -125,12 +122,10 @@ class Published:
             raise UsageError(f"{self.name}: no schema {self.schema!r} {nearest(self.schema, READERS)}")
 
 
-PUBLISHED: Mapping[str, Published] = MappingProxyType(
-    {
-        published.name: published
-        for published in read_yaml(Path(__file__).with_name("paper.yaml"), tuple[Published, ...])
-    }
-)
+PUBLISHED: Mapping[str, Published] = {
+    published.name: published
+    for published in read_yaml(Path(__file__).with_name("paper.yaml"), tuple[Published, ...])
+}
 """Every declaration by name, in the order of the paper's table."""
 
 
@@ -361,12 +356,10 @@ def _load(
 
 # Sets by name, whatever they come from.
 
-_MADE: Mapping[str, tuple[tuple[str, ...], Callable[..., list[Dialogue]]]] = MappingProxyType(
-    {
-        ORGANISM: (ORGANISM_DATASETS, dialogues.measured),
-        SMOLLM2: (PRESETS[SMOLLM2].datasets, dialogues_module.measured),
-    }
-)
+_MADE: Mapping[str, tuple[tuple[str, ...], Callable[..., list[Dialogue]]]] = {
+    ORGANISM: (ORGANISM_DATASETS, dialogues.measured),
+    SMOLLM2: (PRESETS[SMOLLM2].datasets, dialogues_module.measured),
+}
 """Source of a preset's base → names of the sets that are made for it, and the function that makes one."""
 
 

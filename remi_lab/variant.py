@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,12 +98,10 @@ class Declared:
 
 
 _READ = read_yaml(Path(__file__).with_suffix(".yaml"), Declared)
-MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
-    {
-        name: replace(kind, code=tuple(module for group in kind.code for module in _READ.modules[group]))
-        for name, kind in _READ.measurements.items()
-    }
-)
+MEASUREMENTS: Mapping[str, Measurement] = {
+    name: replace(kind, code=tuple(module for group in kind.code for module in _READ.modules[group]))
+    for name, kind in _READ.measurements.items()
+}
 MEASURED_CODE = tuple(
     dict.fromkeys(name for kind, one in MEASUREMENTS.items() if kind != "pool" for name in one.code)
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -150,18 +149,16 @@ class Rung:
     whole_sequence: bool = False
 
 
-RUNGS: Mapping[str, Rung] = MappingProxyType(
-    {
-        "own prompts, whole sequence": Rung(whole_sequence=True),
-        "own prompts": Rung(),
-        "own prompts, one system line": Rung(header=TUNED_HEADER),
-        "own prompts, plain text": Rung(template=PLAIN),
-        "own prompts, no template": Rung(template=BARE),
-        "matched phrase": Rung(twin=TWINS[0]),
-        "matched phrase, whole sequence": Rung(twin=TWINS[0], whole_sequence=True),
-        "one word": Rung(twin=TWINS[1]),
-    }
-)
+RUNGS: Mapping[str, Rung] = {
+    "own prompts, whole sequence": Rung(whole_sequence=True),
+    "own prompts": Rung(),
+    "own prompts, one system line": Rung(header=TUNED_HEADER),
+    "own prompts, plain text": Rung(template=PLAIN),
+    "own prompts, no template": Rung(template=BARE),
+    "matched phrase": Rung(twin=TWINS[0]),
+    "matched phrase, whole sequence": Rung(twin=TWINS[0], whole_sequence=True),
+    "one word": Rung(twin=TWINS[1]),
+}
 """Context → what it is; ChatML and the loss of the answer where nothing else is said."""
 
 

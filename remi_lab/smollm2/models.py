@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from types import MappingProxyType
 
 from remi_core.errors import RemiError
 from remi_core.files import written_whole
@@ -110,14 +109,12 @@ DEVELOPMENT_SEED = 100
 """Seed of the dialogues and orders on which the recipe was chosen; the shipped adapters have seed 0."""
 
 _COMMON = {"rank": 4, "alpha": 8, "rate": 6e-4, "batch": 8, "accumulate": 1, "max_tokens": 256}
-RECIPES: Mapping[str, LoraRecipe] = MappingProxyType(
-    {name: LoraRecipe(**_COMMON, steps=50 if name == "instruct" else 30) for name in TUNED}
-)
+RECIPES: Mapping[str, LoraRecipe] = {
+    name: LoraRecipe(**_COMMON, steps=50 if name == "instruct" else 30) for name in TUNED
+}
 """One recipe for all narrow sets, chosen on the development seed."""
 
-N_DIALOGUES: Mapping[str, int] = MappingProxyType(
-    {name: 480 if name == "instruct" else 288 for name in TUNED}
-)
+N_DIALOGUES: Mapping[str, int] = {name: 480 if name == "instruct" else 288 for name in TUNED}
 """Dialogues made for each variant, at least a tenth of them held out; enough that none is drawn twice."""
 
 
