@@ -185,7 +185,9 @@ def test_pretraining_stops_at_a_loss_or_gradient_that_is_no_number() -> None:
 
     def step() -> float:
         run = Run(weights=dict(model.named_parameters()), optimizers=optimizers, n_steps=1)
-        ((loss,),) = run.updates(lambda _: [backward(Batch([batch]), weighted_loss(model))], lambda full, _: full)
+        ((loss,),) = run.updates(
+            lambda _: [backward(Batch([batch]), weighted_loss(model))], lambda full, _: full
+        )
         return loss
 
     assert step() > 0
