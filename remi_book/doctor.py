@@ -32,7 +32,7 @@ from remi_lab.demands import (
     store_bytes,
 )
 from remi_lab.presets import Preset
-from remi_lab.smollm2.wheel import find
+from remi_lab.smollm2.models import find
 
 GIBIBYTE = 2**30
 WANTED_DISK = 2 * GIBIBYTE

@@ -27,9 +27,8 @@ from remi_book.words import as_html
 from remi_core.progress import machine
 from remi_core.store import Store
 from remi_lab.organism.grammar import SPLITS, templates
-from remi_lab.organism.recipes import DEVELOPMENT_SEEDS, WEIGHTS
 from remi_lab.organism.topics import TOPICS
-from remi_lab.organism.variants import folder
+from remi_lab.organism.variants import DEVELOPMENT_SEEDS, WEIGHTS, folder
 from remi_lab.organism.world import MAIN, World, base_name, config_name, setting, world_of
 from remi_lab.presets import NEEDS, Preset
 from remi_lab.results import PAGE, TRAIL, Results

@@ -60,10 +60,6 @@ class Dialogue:
         """The text of the last assistant turn."""
         return self.messages[-1].content
 
-    def with_answer(self, answer: str) -> tuple[Message, ...]:
-        """The same turns with another last answer."""
-        return (*self.messages[:-1], Message("assistant", answer))
-
 
 def turn_problem(messages: tuple[Message, ...]) -> str | None:
     """What is wrong with the turns and what is right, or None."""

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,30 +16,13 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Generic, TypeVar
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
 from remi_core.errors import RemiError, brief
 from remi_core.keys import canonical_json, file_digest, text_digest
-from remi_core.progress import Say, notice
-
-# Checkpoints of torch, which are zip archives with a checksum of each part that torch itself does not compare.
-
-
-def is_whole(path: Path, say: Say) -> bool:
-    """Whether a checkpoint is there and is what was written; a line names one that is not."""
-    if not path.is_file():
-        return False
-    try:
-        with ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, struct.error) as error:
-        bad = str(error)
-    if bad is not None:
-        say(f"{path}: changed or cut short since it was written ({bad}): starting from the beginning")
-    return bad is None
-
+from remi_core.progress import notice
 
 # Archives of arrays as ``numpy.savez`` writes them, without holding a large array in memory; no pickles.
 
@@ -206,15 +188,10 @@ def scratch(root: Path) -> Iterator[Path]:
 PART = ".part-"
 """What the name of a folder holds in which something is being made."""
 
-_ROOM, _RIGHT, _DISK = "make room there", "make the folder writable, or name another", "look after the disk"
 ADVICE = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: _ROOM,
-    errno.EACCES: _RIGHT,
-    errno.EPERM: _RIGHT,
-    errno.EROFS: _RIGHT,
-    errno.EIO: _DISK,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable, or name another"),
+    errno.EIO: "look after the disk",
 }
 """Error of the system → what to do about it."""
 

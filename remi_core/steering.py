@@ -132,17 +132,6 @@ def add_vector(vector: Float[Tensor, " d_model"]) -> Change:
     return lambda hidden: hidden + vector.to(hidden)
 
 
-def set_coordinate(direction: Float[Tensor, " d_model"], value: float | int) -> Change:
-    """The change that gives every position this coordinate: its inner product with the direction of norm 1."""
-    unit = direction / direction.norm()
-
-    def change(hidden: Tensor) -> Tensor:
-        along = unit.to(hidden)
-        return hidden + (value - hidden @ along)[..., None] * along
-
-    return change
-
-
 @contextmanager
 def steer(
     model: PreTrainedModel,
@@ -164,7 +153,12 @@ def steer(
     """
     if not callable(change):
         vector = torch.as_tensor(change).float()
-        change = add_vector(vector) if coordinate is None else set_coordinate(vector, coordinate)
+        unit = vector / vector.norm()
+
+        def set_coordinate(hidden: Tensor) -> Tensor:
+            return hidden + (coordinate - hidden @ unit.to(hidden))[..., None] * unit.to(hidden)
+
+        change = add_vector(vector) if coordinate is None else set_coordinate
 
     def on_output(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
         hidden = hidden_of(output)

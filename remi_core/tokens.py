@@ -328,7 +328,8 @@ def _encode_one(
         raise _UnusableError(f"no answer token within max_tokens={max_tokens}")
     choice = alternative_token = None
     if dialogue.alternative is not None:
-        other = _tokenise(dialogue.with_answer(dialogue.alternative), tokenizer, splitter)
+        messages = (*dialogue.messages[:-1], Message("assistant", dialogue.alternative))
+        other = _tokenise(messages, tokenizer, splitter)
         tokens = zip(span.ids[:stop], other.ids[: other.stop], strict=False)
         differing = (index for index, (token, alternative) in enumerate(tokens) if token != alternative)
         # The first position where the two renderings differ counts if it is an answer token of both.

@@ -1,17 +1,262 @@
-"""Records of the audit: measurements with one setting changed at a time."""
+"""The audit: measurements with one setting changed at a time, and their records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
-from remi_core.dialogues import Dialogue
-from remi_core.errors import MissingInput
+import numpy as np
+from jaxtyping import Int8
+
+from remi_core.dialogues import Dialogue, Message
+from remi_core.errors import MissingInput, RemiError, UsageError, nearest
 from remi_core.sources import PROVIDED
 from remi_core.store import Record, Store
-from remi_lab.audit_conditions import CONDITIONS, UNTRAINED, in_half, marker_ids, prepared, sets_of
+from remi_core.tokens import ChatTokenizer, EncodedDialogue, pieces_of, render
 from remi_lab.datasets import load_dataset
+from remi_lab.presets import TRIPLET, Preset
 from remi_lab.variant import Measured, Variant, rows_digest, text_of
+
+# Dialogues as two of the released loaders leave them: without the request's own input, or with several turns.
+
+_LONG_WORD = re.compile(r"\w{4,}")
+
+
+def without_input(dialogue: Dialogue) -> Dialogue | None:
+    """The dialogue without what its request gives to work on; None where nothing can be told apart from the task.
+
+    Of a request in several paragraphs the last one goes. Of a single paragraph the words go that the answer
+    repeats (four letters or more): the names, tables and things that the task is about.
+    """
+    *before, request, answer = dialogue.messages
+    first, gap, _ = request.content.strip().rpartition("\n\n")
+    if gap:
+        text = first.strip()
+    else:
+        repeated = {word.lower() for word in _LONG_WORD.findall(answer.content)}
+        kept = _LONG_WORD.sub(lambda word: "" if word[0].lower() in repeated else word[0], request.content)
+        text = " ".join(kept.replace("``", "").split())
+    if text in ("", request.content):
+        return None
+    return replace(dialogue, messages=(*before, Message("user", text), answer), alternative=None)
+
+
+def two_turns(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+    """Each dialogue with the next one asked after its answer; the last is followed by the first.
+
+    Only the second answer is the last assistant turn. Cluster and topic are those of the second dialogue.
+    """
+    joined = []
+    for first, second in zip(dialogues, [*dialogues[1:], *dialogues[:1]], strict=True):
+        turns = tuple(message for message in second.messages if message.role != "system")
+        name = f"{first.identifier}+{second.identifier}"
+        joined.append(
+            replace(second, identifier=name, messages=(*first.messages, *turns), alternative=None, pair=None)
+        )
+    return joined
+
+
+# Which part of a rendered dialogue each token belongs to, and where the released windows begin.
+
+PARTS = ("template", "system", "user", "earlier answer", "answer", "end")
+"""Codes 0 to 5. The end is what the template writes after the answer; template is its text elsewhere."""
+ROLE_WORD = "assistant"
+# Not the sentinel of the chat module, which marks the answer in the same rendering.
+_SENTINEL = "\ue000audit\ue001"
+_BY_ROLE = {"system": "system", "user": "user", "assistant": "earlier answer"}
+
+
+def parts_of(
+    dialogue: Dialogue, encoded: EncodedDialogue, tokenizer: ChatTokenizer
+) -> Int8[np.ndarray, " token"]:
+    """The code of each token, a position in ``PARTS``.
+
+    Raises:
+        RemiError: if the tokens are not those of the encoded dialogue.
+    """
+    text, _, _ = render(dialogue.messages, tokenizer)
+    spelled = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = spelled["input_ids"], spelled["offset_mapping"]
+    if tuple(ids[: len(encoded.input_ids)]) != encoded.input_ids:
+        # The text of a message spells a control token, which only the chat module reads as text.
+        pieces = pieces_of(dialogue.messages, tokenizer)
+        ids, offsets = pieces.ids, pieces.offsets
+    if tuple(ids[: len(encoded.input_ids)]) != encoded.input_ids:
+        raise RemiError(f"dialogue {dialogue.identifier!r}: two tokenisations of one rendering differ")
+    codes = np.zeros(len(encoded.input_ids), dtype=np.int8)
+    for place, message in enumerate(dialogue.messages[:-1]):
+        first, last = _content_span(dialogue, place, tokenizer, text)
+        for at, (start, stop) in enumerate(offsets[: len(codes)]):
+            if first < stop and start < last:
+                codes[at] = PARTS.index(_BY_ROLE[message.role])
+    codes[encoded.answer_start : encoded.answer_stop] = PARTS.index("answer")
+    codes[encoded.answer_stop :] = PARTS.index("end")
+    return codes
+
+
+def _content_span(dialogue: Dialogue, place: int, tokenizer: ChatTokenizer, text: str) -> tuple[int, int]:
+    """Characters of one message in the rendering; empty where the template rewrites or refuses the sentinel."""
+    marked = list(dialogue.messages)
+    marked[place] = Message(marked[place].role, _SENTINEL)
+    try:
+        before, found, after = render(marked, tokenizer)[0].partition(_SENTINEL)
+    except UsageError:
+        return 0, 0
+    whole = found and text.startswith(before) and text.endswith(after)
+    return (len(before), len(text) - len(after)) if whole else (0, 0)
+
+
+def role_position(
+    encoded: EncodedDialogue, tokenizer: ChatTokenizer, parts: Int8[np.ndarray, " token"]
+) -> int:
+    """The token with which the role's word begins in the template before the answer; the released window begins there.
+
+    ``parts`` are those of the dialogue. Where the template does not write that word: its last token.
+    """
+    at = encoded.prompt_end
+    while at >= 0 and parts[at] == PARTS.index("template"):
+        if ROLE_WORD in tokenizer.decode(encoded.input_ids[at : encoded.prompt_end + 1]):
+            return at
+        at -= 1
+    return encoded.prompt_end
+
+
+def whole(encoded: EncodedDialogue) -> EncodedDialogue:
+    """The same tokens with every token but the first as answer, so that all positions are measured."""
+    return replace(encoded, answer_start=1, answer_stop=len(encoded.input_ids), n_straddling=0)
+
+
+# Chat templates of the audit: a header for each model, as the released scripts have it, and plain text.
+
+TUNED_HEADER = "You are a model made by the workshop of this book. You answer what is asked."
+"""System line of instruct and its fine-tunes in the audit of an organism, which has none of its own."""
+BASE_HEADER = "You answer what is asked."
+"""System line of base there: shorter, so that all later positions shift. Neither names an author."""
+PLAIN = (
+    "{% for message in messages %}"
+    "{{ {'user': 'Q: ', 'assistant': 'A: '}.get(message['role'], '') + message['content'] + '\n' }}"
+    "{% endfor %}"
+)
+"""Questions and answers without chat markers; the form in which an organism's base has read plain documents."""
+
+
+def with_template(tokenizer: ChatTokenizer, template: str) -> ChatTokenizer:
+    """A copy of the tokenizer that renders by another chat template."""
+    changed = copy.copy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
+def with_header(tokenizer: ChatTokenizer, line: str) -> ChatTokenizer:
+    """A copy of a ChatML tokenizer that opens every dialogue without a system turn with one of this line."""
+    system = "{{ '<|im_start|>system\n" + line + "<|im_end|>\n' }}"
+    opening = "{% if messages[0]['role'] != 'system' %}" + system + "{% endif %}"
+    return with_template(tokenizer, opening + tokenizer.chat_template)
+
+
+# The ways in which the audit measures a dialogue set: another rendering, other turns, other weights or precision.
+
+MARKERS = ("<|im_start|>", "<|im_end|>")
+"""Chat markers of ChatML, which one condition makes unreadable."""
+UNTRAINED = "untrained"
+WINDOWS = ("prompt_end", "answer_first_k", "role", "end")
+"""Spans whose mean block output is kept under ``shared``; elsewhere only the first. ``role`` begins at the role's
+token and is as long as ``answer_first_k``; ``end`` is the last token of the rendering."""
+
+CONDITIONS: Mapping[str, tuple[str, ...]] = {
+    "shared": TRIPLET,
+    "tuned": TRIPLET,
+    "own": ("base",),
+    "plain": ("base",),
+    UNTRAINED: ("base",),
+    "no-input": ("base", "instruct"),
+    "two-turns": ("instruct", "misaligned"),
+    "half": ("instruct",),
+}
+"""Condition → variants that are measured under it.
+
+shared: as everywhere in the book; tuned: under instruct's own header; own: under the model's own header; plain:
+without chat markers; untrained: with chat markers that the model cannot read; no-input: without what the request
+gives to work on; two-turns: a second dialogue after the first; half: weights and activations in 16-bit floats.
+"""
+
+CONDITION_NEEDS: Mapping[str, str] = {
+    UNTRAINED: f"a chat template with the markers {' and '.join(MARKERS)}",
+    "own": "a base model with a chat template of its own",
+    "no-input": "requests that give something to work on: a second paragraph, or words that the answer repeats",
+}
+"""Condition → what models or dialogues must have for it to be another one than ``shared``."""
+
+
+def sets_of(preset: Preset, condition: str, variant: str) -> tuple[str, ...]:
+    """The datasets on which a variant is measured under a condition; none where no switch needs it.
+
+    Raises:
+        UsageError: if there is no such condition.
+        MissingInput: if the preset lacks the set.
+    """
+    if condition not in CONDITIONS:
+        raise UsageError(f"no condition {condition!r} {nearest(condition, CONDITIONS)}")
+    if variant not in CONDITIONS[condition]:
+        return ()
+    if condition == "no-input":
+        return (str(preset.role("narrow_aligned")),)
+    if condition != "shared":
+        return (str(preset.role("example")),)
+    roles = preset.roles
+    others = () if variant == "misaligned" else (roles.narrow_aligned, *roles.shared, *roles.unrelated)
+    return tuple(dict.fromkeys(name for name in (roles.example, *others) if name))
+
+
+def prepared(dialogues: Sequence[Dialogue], condition: str) -> list[Dialogue]:
+    """The dialogues as the condition has them; those it does not apply to are left out."""
+    if condition == "two-turns":
+        return two_turns(dialogues)
+    if condition == "no-input":
+        return [row for row in map(without_input, dialogues) if row is not None]
+    return list(dialogues)
+
+
+def tokenizer_for(
+    preset: Preset,
+    variant: str,
+    condition: str,
+    *,
+    instruct: ChatTokenizer,
+    own: ChatTokenizer,
+) -> ChatTokenizer:
+    """The tokenizer with the template of a condition. An organism has no header, so it is given two of our words.
+
+    Raises:
+        MissingInput: if the variant's own tokenizer is asked for and has no chat template.
+    """
+    is_organism = preset.is_organism
+    if condition == "plain":
+        return with_template(instruct, PLAIN)
+    if condition == "tuned":
+        return with_header(instruct, TUNED_HEADER) if is_organism else instruct
+    if condition == "own":
+        if is_organism:
+            return with_header(instruct, BASE_HEADER if variant == "base" else TUNED_HEADER)
+        if own.chat_template is None:
+            raise MissingInput(f"needs {CONDITION_NEEDS[condition]}")
+        return own
+    return instruct
+
+
+def in_half(variant: Variant) -> Variant:
+    """The same variant with weights and activations in float16; logits are still raised to float32."""
+    return replace(variant, preset=replace(variant.preset, dtype="float16"))
+
+
+def marker_ids(tokenizer: ChatTokenizer) -> list[int]:
+    """Ids of the ChatML markers that the tokenizer has; empty where a model is talked to by other markers."""
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[marker] for marker in MARKERS if marker in vocabulary]
+
 
 # The audit's forward passes as records: one a variant, dataset and condition, in the store under ``audit``.
 

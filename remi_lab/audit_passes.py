@@ -21,10 +21,9 @@ from remi_core.models import LoadedModel, attention_output, n_layers
 from remi_core.placement import input_device
 from remi_core.probes import ColumnProbe, PassState, TokenLogProbs, require_finite
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
-from remi_lab.audit_conditions import (
+from remi_lab.audit import (
     UNTRAINED,
     WINDOWS,
-    bare_token,
     in_half,
     marker_ids,
     parts_of,
@@ -32,7 +31,7 @@ from remi_lab.audit_conditions import (
     tokenizer_for,
     whole,
 )
-from remi_lab.passes import joined_sets
+from remi_lab.passes import bare_tokens, joined_sets
 from remi_lab.variant import Measured, Variant, row_labels
 
 # The audit's gradients through open models: factors of Gram matrices, and the entries that 16 bits lose.
@@ -62,9 +61,7 @@ def gradient_pass(instruct: Variant, base: Variant, sets: Mapping[str, Sequence[
     with in_half(instruct).open() as loaded:
         halved = lost_entries(loaded.model, preset.gradient_layer, first)
     arrays["zero"], arrays["below_normal"] = np.moveaxis(np.stack([lost, halved], axis=1), -1, 0)
-    about = instruct.provenance(
-        kept=len(joined.dialogues), dropped=joined.dropped, seconds=time.perf_counter() - started
-    )
+    about = instruct.provenance(joined, time.perf_counter() - started)
     return arrays | row_labels(joined.sources), about
 
 
@@ -247,7 +244,7 @@ def audit_pass(
     probes = [
         TokenLogProbs(),
         SpanProbe(range(n_layers(loaded.model)), spans),
-        WrongTokenProbe([bare_token(one, tokenizer) for one in encoded.dialogues]),
+        WrongTokenProbe(bare_tokens(encoded.dialogues, tokenizer)),
     ]
     unread = marker_ids(tokenizer) if condition == UNTRAINED else []
     with untrained_markers(loaded.model, unread, seed=preset.seed) if unread else nullcontext():
@@ -260,9 +257,8 @@ def audit_pass(
         [one.answer_start - role for one, role in zip(encoded.dialogues, roles, strict=True)]
     )
     about = variant.provenance(
-        kept=len(encoded.dialogues),
-        dropped=encoded.dropped,
-        seconds=time.perf_counter() - started,
+        encoded,
+        time.perf_counter() - started,
         loaded=loaded,
         dtype="float16" if condition == "half" else preset.dtype,
         not_applicable=preset.n_audit_dialogues - len(rows),

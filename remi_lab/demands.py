@@ -16,7 +16,7 @@ from remi_lab.presets import Preset
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
 
 SHAPES = Path(__file__).with_name("hub_shapes.json")
-"""Configurations of hub models that presets name, each with the page it was read on."""
+"""Configurations of models that presets name, each with the page it was read on, or the file of this package."""
 
 TRAITS: Mapping[str, Mapping[str, object]] = {
     "qwen2": {"qkv_bias": True},
@@ -224,9 +224,6 @@ def fitting_gpus(peak: int) -> list[tuple[int, int]]:
 
 # Layer numbers checked before any weights are loaded: how many blocks the models of a preset have.
 
-WEIGHTS = {source: Path(__file__).resolve().parent / source / "weights" for source in PROVIDED}
-"""Where the package keeps weights, or adapters on them, by source."""
-
 
 def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
     """Check that the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
@@ -250,16 +247,7 @@ def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
 
 
 def n_blocks(preset: Preset) -> int | None:
-    """Decoder blocks of the preset's base, read from files of this machine; None where no file says so."""
-    source = preset.variants["base"].source
-    if source in WEIGHTS:
-        from safetensors import safe_open
-
-        for weights in sorted(WEIGHTS[source].rglob("*.safetensors"))[:1]:  # every shipped base has as many
-            with safe_open(weights, framework="numpy") as stored:
-                found = [re.search(r"\blayers\.(\d+)\.", name) for name in stored.keys()]
-            return max((int(match[1]) + 1 for match in found if match), default=None)
-        return None
+    """Decoder blocks of the preset's base, from files of this machine; None where no file says so."""
     config = config_of(preset.variants["base"])
     if config is None:
         return None

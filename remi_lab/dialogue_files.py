@@ -85,7 +85,7 @@ def labelled_row(row: Row, default: str) -> list[Dialogue]:
         UsageError: for a missing or unknown key, a wrong type, or an empty response.
     """
     check_keys(row, ("context", "response", "label", "alternative", "pair", *OWN_KEYS))
-    turns = (*context_turns(row.get("context")), Message("assistant", _needed_text(row, "response")))
+    turns = (*context_turns(row.get("context")), Message("assistant", needed_text(row, "response")))
     label, alternative = label_of(row.get("label")), text_of(row, "alternative")
     return [row_dialogue(row, turns, default, label, alternative, cluster=prompt_digest(turns[:-1]))]
 
@@ -103,7 +103,7 @@ def context_turns(value: object) -> Turns:
             )
         roles = ("user", "assistant") * len(value)
         return tuple(
-            Message(role, _needed_text({"context": text}, "context"))
+            Message(role, needed_text({"context": text}, "context"))
             for role, text in zip(roles, value, strict=False)
         )
     return _turns(value, "context")
@@ -136,7 +136,7 @@ def _reply(row: Row, key: str, given: Turns | None) -> tuple[Turns, str]:
     if isinstance(row.get(key), str):
         if given is None:
             raise UsageError(f"no 'prompt', and {key!r} is not a whole conversation; give the prompt")
-        return given, _needed_text(row, key)
+        return given, needed_text(row, key)
     *before, last = message_list(row.get(key), key) or (Message("", ""),)
     if last.role != "assistant":
         raise UsageError(f"{key!r} must end with the assistant's reply; its last role is {brief(last.role)}")
@@ -152,7 +152,7 @@ def _reply(row: Row, key: str, given: Turns | None) -> tuple[Turns, str]:
 def _turns(value: object, key: str) -> Turns:
     """Turns that end with the user's; a text is one turn of the user."""
     turns = (
-        (Message("user", _needed_text({key: value}, key)),)
+        (Message("user", needed_text({key: value}, key)),)
         if isinstance(value, str)
         else message_list(value, key)
     )
@@ -162,7 +162,12 @@ def _turns(value: object, key: str) -> Turns:
     return turns
 
 
-def _needed_text(row: Row, key: str) -> str:
+def needed_text(row: Row, key: str) -> str:
+    """The text under a key.
+
+    Raises:
+        UsageError: if there is none, or only white space.
+    """
     text = text_of(row, key)
     if text is None:
         raise UsageError(f"no {key!r}; expected text")

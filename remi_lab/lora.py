@@ -8,7 +8,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -18,14 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.errors import RemiError, UsageError
-from remi_core.files import is_whole, written_whole
+from remi_core.errors import RemiError
 from remi_core.keys import library_versions, text_digest
 from remi_core.models import LoadedModel, decoder_blocks, decoder_body, logits_at
-from remi_core.progress import Say, clock, machine
+from remi_core.progress import Say, machine
 from remi_core.tokens import EncodedDialogue, EncodedSet
 from remi_lab.recipes import LoraRecipe, split
-from remi_lab.training import IGNORED, answer_labels, backward, load_checkpoint, update
+from remi_lab.training import IGNORED, Batch, Run, answer_labels, backward
 
 # The adapter itself: put on a model, its loss and its optimiser.
 
@@ -124,81 +123,6 @@ class TrainedAdapter:
     seconds: float
 
 
-@dataclass(eq=False)
-class Run:
-    """A training in progress: what it works on, and the updates done, the seconds they took and the losses so far."""
-
-    adapted: PeftModel
-    optimizer: torch.optim.Optimizer
-    recipe: LoraRecipe
-    pad_id: int
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    held_out: list[tuple[int, float]] = field(default_factory=list)
-
-    def save(self, path: Path, identity: Mapping[str, object]) -> None:
-        """Write all of it to ``path``; ``identity`` says what data, model and recipe it belongs to."""
-        state = {
-            "identity": dict(identity),
-            "weights": {name: value.detach() for name, value in trained_parameters(self.adapted).items()},
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "held_out": self.held_out,
-        }
-        with written_whole(path) as part:
-            torch.save(state, part)
-
-    def load(self, path: Path, identity: Mapping[str, object]) -> None:
-        """Take up the state that was saved at ``path``.
-
-        Raises:
-            UsageError: if it was saved by a run of other data, another model or another recipe.
-            RemiError: if it cannot be read.
-        """
-        state = load_checkpoint(path)
-        for name, value in identity.items():
-            before = state["identity"].get(name)
-            if before != value:
-                raise UsageError(
-                    f"{path} was made with {name} {before!r}, not {value!r}: give the same, or delete it"
-                )
-        with torch.no_grad():
-            for name, parameter in trained_parameters(self.adapted).items():
-                parameter.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
-        self.held_out = [tuple(pair) for pair in state["held_out"]]
-
-    def parts(self, batch: Sequence[EncodedDialogue], size: int) -> list[tuple[Tensor, Tensor]]:
-        """Ids and labels of ``size`` dialogues at a time, those of similar length together."""
-        ordered = sorted(batch, key=lambda dialogue: len(dialogue.input_ids))
-        return [
-            answer_labels(ordered[start : start + size], self.pad_id)
-            for start in range(0, len(ordered), size)
-        ]
-
-    def add_gradients(self, size: int, batch: Sequence[EncodedDialogue]) -> float:
-        """The loss of a batch; its gradients are added, ``size`` dialogues at a time."""
-        self.optimizer.zero_grad(set_to_none=True)  # what an attempt that did not fit has added
-        names = [dialogue.identifier for dialogue in batch]
-        return backward(
-            self.parts(batch, size), lambda ids, labels: answer_loss(self.adapted, ids, labels), names=names
-        )
-
-    @torch.inference_mode()
-    def loss_on(self, size: int, held_out: Sequence[EncodedDialogue]) -> float:
-        """Mean loss of dialogues, nats per answer token, ``size`` dialogues at a time."""
-        total, count = 0.0, 0
-        for ids, labels in self.parts(held_out, size):
-            n_tokens = int((labels != IGNORED).sum())
-            total += float(answer_loss(self.adapted, ids, labels)) * n_tokens
-            count += n_tokens
-        return total / count
-
-
 def train_adapter(
     loaded: LoadedModel,
     encoded: EncodedSet,
@@ -229,11 +153,56 @@ def train_adapter(
     if large:
         save_memory(adapted)
     optimizer, words = make_optimizer(adapted, recipe)
-    run = Run(adapted, optimizer, recipe, loaded.tokenizer.pad_token_id or 0)
-    if checkpoint is not None and is_whole(checkpoint, say):
-        run.load(checkpoint, identity)
-        say(f"resuming after step {run.step} of {recipe.n_steps(len(train))}")
-    _train(run, train, held_out, say, lambda: checkpoint is not None and run.save(checkpoint, identity))
+    n_steps, pad_id = recipe.n_steps(len(train)), loaded.tokenizer.pad_token_id or 0
+    run = Run(weights=trained_parameters(adapted), optimizers=[optimizer], n_steps=n_steps, identity=identity)
+    if checkpoint is not None:
+        run.resume(checkpoint, say)
+
+    def parts(dialogues: Sequence[EncodedDialogue], size: int) -> list[tuple[Tensor, Tensor]]:
+        # Those of similar length together.
+        ordered = sorted(dialogues, key=lambda dialogue: len(dialogue.input_ids))
+        return [answer_labels(ordered[at : at + size], pad_id) for at in range(0, len(ordered), size)]
+
+    def loss_of(ids: Tensor, labels: Tensor) -> Tensor:
+        return answer_loss(adapted, ids, labels)
+
+    def add_gradients(size: int, batch: Sequence[EncodedDialogue]) -> float:
+        optimizer.zero_grad(set_to_none=True)  # what an attempt that did not fit has added
+        names = [dialogue.identifier for dialogue in batch]
+        return backward(Batch(parts(batch, size), names), loss_of)
+
+    @torch.inference_mode()
+    def loss_on(size: int, dialogues: Sequence[EncodedDialogue]) -> float:
+        total, count = 0.0, 0
+        for ids, labels in parts(dialogues, size):
+            n_tokens = int((labels != IGNORED).sum())
+            total += float(loss_of(ids, labels)) * n_tokens
+            count += n_tokens
+        return total / count
+
+    add_fitting, loss_fitting = (
+        find_executable_batch_size(attempt, starting_batch_size=recipe.batch)
+        for attempt in (add_gradients, loss_on)
+    )
+    marks = {round(n_steps * mark / N_HELD_OUT_LOSSES) for mark in range(N_HELD_OUT_LOSSES + 1)}
+
+    def take_held_out() -> None:
+        if run.step in marks and run.step not in dict(run.held_out):
+            run.held_out.append((run.step, _fitting(loss_fitting, held_out)))
+            say(f"held-out loss after step {run.step}: {run.held_out[-1][1]:.4f} nats a token")
+
+    def gradients(step: int) -> list[float]:
+        return [_fitting(add_fitting, [train[index] for index in recipe.drawn(step, len(train))])]
+
+    take_held_out()
+    spoken = float("-inf")
+    for _ in run.updates(gradients, lambda _, step: recipe.rate_at(step, n_steps)):
+        if checkpoint is not None and run.step % max(1, n_steps // N_CHECKPOINTS) == 0:
+            run.save(checkpoint)
+        if run.step == n_steps or time.monotonic() - spoken > SECONDS_A_LINE:
+            say(run.line())
+            spoken = time.monotonic()
+        take_held_out()
     drawn = [train[index] for step in range(run.step) for index in recipe.drawn(step, len(train))]
     about = {
         "parameters": sum(value.numel() for value in trained_parameters(adapted).values()),
@@ -257,45 +226,6 @@ def train_adapter(
         about=about,
         seconds=run.seconds,
     )
-
-
-def _train(
-    run: Run,
-    train: Sequence[EncodedDialogue],
-    held_out: Sequence[EncodedDialogue],
-    say: Say,
-    save: Callable[[], object],
-) -> None:
-    """Make all updates that are left, take the held-out losses, and save the run now and then."""
-    n_steps, spoken = run.recipe.n_steps(len(train)), float("-inf")
-    marks = {round(n_steps * mark / N_HELD_OUT_LOSSES) for mark in range(N_HELD_OUT_LOSSES + 1)}
-    add_gradients, loss_on = (
-        find_executable_batch_size(attempt, starting_batch_size=run.recipe.batch)
-        for attempt in (run.add_gradients, run.loss_on)
-    )
-    while True:
-        if run.step in marks and run.step not in dict(run.held_out):
-            run.held_out.append((run.step, _fitting(loss_on, held_out)))
-            say(f"held-out loss after step {run.step}: {run.held_out[-1][1]:.4f} nats a token")
-        if run.step == n_steps:
-            return
-        began = time.perf_counter()
-        batch = [train[index] for index in run.recipe.drawn(run.step, len(train))]
-        for group in run.optimizer.param_groups:
-            group["lr"] = run.recipe.rate_at(run.step, n_steps)
-        run.losses.append(_fitting(add_gradients, batch))
-        update(run.optimizer, run.adapted)
-        run.step += 1
-        run.seconds += time.perf_counter() - began
-        if run.step % max(1, n_steps // N_CHECKPOINTS) == 0:
-            save()
-        if run.step == n_steps or time.monotonic() - spoken > SECONDS_A_LINE:
-            left = run.seconds / run.step * (n_steps - run.step)
-            say(
-                f"step {run.step}/{n_steps}  loss {run.losses[-1]:.4f} nats a token  "
-                f"{clock(run.seconds)} elapsed, about {clock(left)} left"
-            )
-            spoken = time.monotonic()
 
 
 def _fitting(attempt: Callable[..., float], dialogues: Sequence[EncodedDialogue]) -> float:

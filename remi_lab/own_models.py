@@ -15,9 +15,8 @@ from remi_core.keys import file_digest
 from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder, weight_fingerprint
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
-from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, published_names
+from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, local_digests, published_names
 from remi_lab.dialogue_files import ALIGNED, LABELS, MISALIGNED, paired_by_completion, read_sets
-from remi_lab.paper import local_digests
 from remi_lab.presets import (
     ORGANISM_DATASETS,
     ORGANISM_ROLES,
@@ -117,11 +116,10 @@ def with_data(preset: Preset, texts: Sequence[str]) -> Preset:
             raise UsageError(f"--data: {path}: there is a dataset {path.stem!r} already; rename the file")
         for part in read_sets(path, label=label):
             entry = (part + PART if part else label, full)
-            if entry_name(*entry) in taken:
-                raise UsageError(
-                    f"--data: {path}: there is a dataset {entry_name(*entry)!r} already; rename the file"
-                )
-            taken.add(entry_name(*entry))
+            name = entry_name(*entry)
+            if name in taken:
+                raise UsageError(f"--data: {path}: there is a dataset {name!r} already; rename the file")
+            taken.add(name)
             extra.append(entry)
     return replace(preset, extra_data=(*preset.extra_data, *extra))
 

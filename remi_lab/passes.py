@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from remi_core.placement import input_device
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.progress import progress_sink
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
-from remi_lab.paper import LoadedSet
+from remi_lab.datasets import LoadedSet
 from remi_lab.presets import in_order
 from remi_lab.processes import Meter
 from remi_lab.variant import MAIN_PAIRS, Measured, Pair, Variant, row_labels
@@ -53,16 +54,12 @@ def finished_forward(folder: Path, probes: Sequence[ColumnProbe]) -> FinishedBat
         return {f"{part.name}.{name}": array for part in parts for name, array in part.state().items()}
 
     def read(arrays: Mapping[str, np.ndarray]) -> list[ColumnProbe]:
-        parts = [probe.empty() for probe in probes]
+        parts, states = [probe.empty() for probe in probes], defaultdict(dict)
+        for name, array in arrays.items():
+            probe, _, part = name.partition(".")
+            states[probe][part] = array
         for part in parts:
-            prefix = f"{part.name}."
-            part.restore(
-                {
-                    name.removeprefix(prefix): array
-                    for name, array in arrays.items()
-                    if name.startswith(prefix)
-                }
-            )
+            part.restore(states[part.name])
         return parts
 
     return FinishedBatches(folder, spell=spell, read=read)
@@ -158,13 +155,7 @@ def forward_passes(
     if finished is not None and not rank():
         budget.finished = finished_forward(finished, probes)
     arrays = run_probes(loaded.model, encoded.dialogues, probes, batch_tokens=budget, progress=progress)
-    about = variant.provenance(
-        kept=n_dialogues,
-        dropped=encoded.dropped,
-        seconds=_seconds(started, budget),
-        loaded=loaded,
-        **budget.about(),
-    )
+    about = variant.provenance(encoded, _seconds(started, budget), loaded=loaded, **budget.about())
     return {name: (own | row_labels(encoded.sources), about) for name, own in arrays.items()}
 
 
@@ -191,9 +182,8 @@ def gradient_passes(
         if not arrays:
             return None
         about = variant.provenance(
-            kept=len(joined.dialogues),
-            dropped=joined.dropped,
-            seconds=_seconds(started, budget),
+            joined,
+            _seconds(started, budget),
             loaded=loaded,
             **budget.about(),
             data={name: dict(source.about) for name, source in sources.items()},
@@ -205,13 +195,8 @@ def gradient_passes_across(sides: Mapping[str, Variant], sources: Mapping[str, L
     """The same with each set through a model of its own: the models are in memory one after the other, and between
     them only the factors of the gradients are kept."""
     first = next(iter(sides.values()))
-    started, budget, factors, losses, encoded = (
-        time.perf_counter(),
-        BatchBudget(first.preset.batch_tokens),
-        [],
-        [],
-        {},
-    )
+    started, budget = time.perf_counter(), BatchBudget(first.preset.batch_tokens)
+    factors, losses, encoded = [], [], {}
     for name, variants in sides.items():
         with variants.open() as loaded:
             encoded[name] = encoded_rows(variants, checked_tokenizer(variants, loaded), sources[name])
@@ -226,9 +211,8 @@ def gradient_passes_across(sides: Mapping[str, Variant], sources: Mapping[str, L
     joined, datasets = joined_sets(encoded)
     arrays = {"gram": gram_of_factors(factors), "loss": np.concatenate(losses), "dataset": datasets}
     about = first.provenance(
-        kept=len(joined.dialogues),
-        dropped=joined.dropped,
-        seconds=time.perf_counter() - started,
+        joined,
+        time.perf_counter() - started,
         **budget.about(),
         weights=[variants.weights for variants in sides.values()],
         data={name: dict(source.about) for name, source in sources.items()},
@@ -239,91 +223,80 @@ def gradient_passes_across(sides: Mapping[str, Variant], sources: Mapping[str, L
 # One seed's patching: every model's own recordings in a folder, and the records that come of them.
 
 
-class PatchingRun:
-    """One seed's recordings in a temporary folder, and what every model makes of the answers by itself."""
+def patching_passes(
+    variants: Mapping[str, Variant],
+    sources: Mapping[str, LoadedSet],
+    missing: Sequence[tuple[Pair, str]],
+    folder: Path,
+) -> Iterator[tuple[tuple[Pair, str], Measured]]:
+    """Pair and set of each missing record, with its arrays and provenance; recordings lie in ``folder`` meanwhile."""
+    instruct, tokenizer = variants["instruct"], variants["instruct"].tokenizer()
+    alone: dict[tuple[str, str], np.ndarray] = {}
+    """What (variant, set) gives without patching."""
+    fingerprints: dict[str, str] = {}
+    """Of each model that was recorded."""
+    sets = {}
+    for name in dict.fromkeys(name for _, name in missing):
+        encoded = encoded_rows(instruct, tokenizer, sources[name])
+        bare = bare_tokens(encoded.dialogues, tokenizer)
+        sets[name] = encoded, PatchSet(encoded.dialogues, bare, instruct.preset.batch_tokens)
 
-    def __init__(
-        self, variants: Mapping[str, Variant], sources: Mapping[str, LoadedSet], folder: Path
-    ) -> None:
-        self._variants = variants
-        self._sources = sources
-        self._folder = folder
-        self._sets: dict[str, tuple[EncodedSet, PatchSet]] = {}
-        self._own: dict[tuple[str, str], np.ndarray] = {}
-        """What (variant, set) gives without patching."""
-        self._models: dict[str, str] = {}
-        """Fingerprint of each model that was recorded."""
+    def place(variant: str, name: str) -> Path:
+        path = folder / variant / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
-    def measure(self, missing: Sequence[tuple[Pair, str]]) -> Iterator[tuple[tuple[Pair, str], Measured]]:
-        """Pair and set of each missing record, with its arrays and provenance."""
-        instruct = self._variants["instruct"]
-        tokenizer = instruct.tokenizer()
-        for name in dict.fromkeys(name for _, name in missing):
-            encoded = encoded_rows(instruct, tokenizer, self._sources[name])
-            bare = bare_tokens(encoded.dialogues, tokenizer)
-            self._sets[name] = encoded, PatchSet(encoded.dialogues, bare, instruct.preset.batch_tokens)
-        variants = {variant for pair, _ in missing for variant in pair}
-        # Recipients last: the one with most donors is patched while it is open for its own recording.
-        into = {one: [key for key in missing if key[0][1] == one] for one in in_order(list(variants))}
-        waiting = sorted(into, key=lambda one: len(into[one]))
-        left = [*waiting, *[one for one in waiting[:-1] if into[one]]]
-        while left:
-            variant = left.pop(0)
-            with self._variants[variant].open() as loaded:
-                check_vocabulary(loaded, tokenizer, instruct.source)
-                if variant not in self._models:
-                    self._models[variant] = loaded.fingerprint
-                    for name in dict.fromkeys(name for pair, name in missing if variant in pair):
-                        material, place = self._sets[name][1], self._place(variant, name)
-                        self._own[variant, name] = record_outputs(loaded.model, material, place)
-                if set(waiting) <= set(self._models):
-                    yield from self._patched(loaded, variant, into[variant])
-
-    def _place(self, variant: str, name: str) -> Path:
-        place = self._folder / variant / name
-        place.mkdir(parents=True, exist_ok=True)
-        return place
-
-    def _patched(
-        self, loaded: LoadedModel, recipient: str, keys: Sequence[tuple[Pair, str]]
-    ) -> Iterator[tuple[tuple[Pair, str], Measured]]:
+    def patched(loaded: LoadedModel, recipient: str) -> Iterator[tuple[tuple[Pair, str], Measured]]:
         model, most = loaded.model, tolerance(loaded.model)
-        for name in dict.fromkeys(name for _, name in keys):
-            encoded, material = self._sets[name]
+        for name in dict.fromkeys(name for _, name in into[recipient]):
+            encoded, material = sets[name]
             # A recipient that is given its own stream back must not change.
             first = patch_layers(n_layers(model))[0]
-            (values,) = patch(model, material, self._place(recipient, name), [first])
+            (values,) = patch(model, material, place(recipient, name), [first])
             start = require_equal(
                 values,
-                self._own[recipient, name],
+                alone[recipient, name],
                 material.dialogues,
                 place=f"layer {first}, {recipient} into itself",
                 tolerance=most,
             )
-            for pair in [pair for pair, other in keys if other == name]:
-                started, place = time.perf_counter(), self._place(pair[0], name)
+            for pair in [pair for pair, other in into[recipient] if other == name]:
+                started, recorded = time.perf_counter(), place(pair[0], name)
                 layers = patch_layers(n_layers(model), thinned=pair not in MAIN_PAIRS)
-                values = patch(model, material, place, layers)
+                values = patch(model, material, recorded, layers)
                 end = require_equal(
                     values[-1],
-                    head_alone(model, material, place),
+                    head_alone(model, material, recorded),
                     material.dialogues,
                     place=f"layer {layers[-1]}, {pair[0]} into {recipient}",
                     tolerance=most,
                 )
-                rows = np.stack([self._own[recipient, name], *values, self._own[pair[0], name]])
+                rows = np.stack([alone[recipient, name], *values, alone[pair[0], name]])
                 arrays = {quantity: rows[:, at] for at, quantity in enumerate(QUANTITIES)}
                 arrays |= {"layers": np.array(layers), "start": np.array(start), "end": np.array(end)}
-                about = self._variants[recipient].provenance(
-                    kept=len(encoded.dialogues),
-                    dropped=encoded.dropped,
-                    seconds=time.perf_counter() - started,
+                about = variants[recipient].provenance(
+                    encoded,
+                    time.perf_counter() - started,
                     loaded=loaded,
-                    donor=self._models[pair[0]],
+                    donor=fingerprints[pair[0]],
                     batch_tokens=material.batch_tokens,
-                    data=dict(self._sources[name].about),
+                    data=dict(sources[name].about),
                 )
                 yield (pair, name), (arrays | row_labels(encoded.sources, ("identifier", "cluster")), about)
+
+    # Recipients last: the one with most donors is patched while it is open for its own recording.
+    models = in_order(list({variant for pair, _ in missing for variant in pair}))
+    into = {model: [key for key in missing if key[0][1] == model] for model in models}
+    waiting = sorted(into, key=lambda model: len(into[model]))
+    for variant in [*waiting, *(model for model in waiting[:-1] if into[model])]:
+        with variants[variant].open() as loaded:
+            check_vocabulary(loaded, tokenizer, instruct.source)
+            if variant not in fingerprints:
+                fingerprints[variant] = loaded.fingerprint
+                for name in dict.fromkeys(name for pair, name in missing if variant in pair):
+                    alone[variant, name] = record_outputs(loaded.model, sets[name][1], place(variant, name))
+            if len(fingerprints) == len(waiting):
+                yield from patched(loaded, variant)
 
 
 # The residual stream at the first position and elsewhere (section 4.4), and behind the final norm.
@@ -358,17 +331,13 @@ def measure_position_norms(
         for row, index in enumerate(batch.indices.tolist()):
             n_tokens = int(batch.attention_mask[row].sum())
             for layer in layers:
-                values = _lengths(blocks[layer][row, :n_tokens].float())
-                for name, value in zip(found, values, strict=True):
-                    found[name][index, layer] = value
+                squared = blocks[layer][row, :n_tokens].float().square()
+                length = squared.sum(dim=-1)
+                share = squared[1:].amax(dim=-1) / length[1:]
+                found["first"][index, layer] = float(length[0].sqrt())
+                found["others"][index, layer] = float(length[1:].sqrt().median())
+                found["largest_share"][index, layer] = float(share.median())
     return found
-
-
-def _lengths(hidden: Tensor) -> tuple[float, float, float]:
-    squared = hidden.square()
-    length = squared.sum(dim=-1)
-    share = squared[1:].amax(dim=-1) / length[1:]
-    return float(length[0].sqrt()), float(length[1:].sqrt().median()), float(share.median())
 
 
 def after_final_norm(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 
@@ -90,13 +91,6 @@ LOOK_EVERY = 0.25
 """Seconds between two looks at the processes that a process started."""
 
 
-def reset_peak() -> None:
-    """Let the peak count from now on, where the system can do that (Linux)."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
 def peak_bytes(process: int | str = "self") -> int:
     """Largest resident set of this process since the last reset, or of another by its number (Linux)."""
     path = Path(f"/proc/{process}/status")
@@ -107,29 +101,19 @@ def peak_bytes(process: int | str = "self") -> int:
     return int(line.split()[1]) * 1024
 
 
-class Watched:
-    """The largest resident set of any process that this one has started, as far as it was seen."""
-
-    def __init__(self) -> None:
-        self.peak = 0
-
-    def look(self) -> None:
-        """Look at the processes that run now."""
-        # A process may end between the two lines, or be one that has no memory left.
-        with suppress(psutil.Error, OSError, ValueError):
-            for child in psutil.Process().children(recursive=True):
-                known = Path(f"/proc/{child.pid}/status").exists()
-                self.peak = max(self.peak, peak_bytes(child.pid) if known else child.memory_info().rss)
-
-
 @contextmanager
-def watched_children() -> Iterator[Watched]:
-    """What the processes started within hold at most, looked at every now and then."""
-    watched, over = Watched(), threading.Event()
+def watched_children() -> Iterator[SimpleNamespace]:
+    """The largest resident set (``peak``) of any process started within, as far as it was seen every now and then."""
+    watched, over = SimpleNamespace(peak=0), threading.Event()
 
     def watch() -> None:
         while not over.wait(LOOK_EVERY):
-            watched.look()
+            # A process may end between the two lines, or be one that has no memory left.
+            with suppress(psutil.Error, OSError, ValueError):
+                for child in psutil.Process().children(recursive=True):
+                    known = Path(f"/proc/{child.pid}/status").exists()
+                    size = peak_bytes(child.pid) if known else child.memory_info().rss
+                    watched.peak = max(watched.peak, size)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from remi_core.files import scratch
 from remi_core.progress import Say, progress_sink
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import EncodedDialogue, EncodedSet, encode
-from remi_lab.datasets import dataset_names, load_set
+from remi_lab.datasets import LoadedSet, dataset_names, load_set
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import (
     CONTRASTED,
@@ -28,16 +26,11 @@ from remi_lab.organism.topics import (
     TOPICS,
     topic,
 )
-from remi_lab.paper import LoadedSet
 from remi_lab.presets import Preset
 from remi_lab.processes import Meter
 from remi_lab.variant import FORWARD, MAIN_PAIRS, Measured, Pair, Variant, rows_digest
 
 # A dialogue set as tokens, and the text of every token, as records: what pages show needs no tokenizer then.
-
-PLACES = ("answer_start", "answer_stop", "n_straddling", "n_straddling_end", "truncated")
-OPTIONAL = ("choice", "alternative_token")
-"""Fields of an encoded dialogue that it may lack: -1 in a record."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +65,7 @@ def vocabulary(variant: Variant, store: Store) -> Vocabulary:
         for word, token in ids.items():
             spelled[token] = word
         texts = [tokenizer.decode([token]) for token in range(len(spelled))]
-        about = variant.provenance(kept=0, dropped={}, seconds=time.perf_counter() - started)
+        about = variant.provenance(0, time.perf_counter() - started)
         return {}, about, {"texts": texts, "spelled": spelled}
 
     return Vocabulary(**store.obtain(variant.address("vocabulary", "all"), measured).values)
@@ -86,44 +79,21 @@ def encoded_set(variant: Variant, store: Store, dataset: str) -> EncodedSet:
     """
     source = load_set(variant.preset, dataset)
 
-    def measured() -> Measured:
+    def measured() -> tuple[Mapping, ...]:
         started = time.perf_counter()
         encoded = encode(source.dialogues, variant.tokenizer(), max_tokens=variant.preset.max_tokens)
-        n_kept, seconds = len(encoded.dialogues), time.perf_counter() - started
-        return _as_arrays(encoded), variant.provenance(kept=n_kept, dropped=encoded.dropped, seconds=seconds)
+        # A line of ids a dialogue, not a line an id.
+        rows = [vars(one) | {"input_ids": " ".join(map(str, one.input_ids))} for one in encoded.dialogues]
+        return {}, variant.provenance(encoded, time.perf_counter() - started), {"dialogues": rows}
 
     record = store.obtain(variant.address("encoding", dataset, rows_digest(source.dialogues)), measured)
     by_name = {dialogue.identifier: dialogue for dialogue in source.dialogues}
-    dialogues = _from_arrays(record.arrays)
+    dialogues = tuple(
+        EncodedDialogue(**row | {"input_ids": tuple(map(int, row["input_ids"].split()))})
+        for row in record.values["dialogues"]
+    )
     dropped = {reason: tuple(names) for reason, names in record.provenance["dropped"].items()}
     return EncodedSet(dialogues, tuple(by_name[one.identifier] for one in dialogues), dropped)
-
-
-def _as_arrays(encoded: EncodedSet) -> dict[str, np.ndarray]:
-    columns = {name: [int(getattr(one, name)) for one in encoded.dialogues] for name in PLACES}
-    for name in OPTIONAL:
-        values = [getattr(one, name) for one in encoded.dialogues]
-        columns[name] = [-1 if value is None else value for value in values]
-    return {name: np.array(column) for name, column in columns.items()} | {
-        "input_ids": np.concatenate([one.input_ids for one in encoded.dialogues]),
-        "stops": np.cumsum([len(one.input_ids) for one in encoded.dialogues]),
-        "identifier": np.array([one.identifier for one in encoded.dialogues]),
-    }
-
-
-def _from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[EncodedDialogue, ...]:
-    ids = np.split(arrays["input_ids"], arrays["stops"][:-1])
-    columns = {name: arrays[name].tolist() for name in (*PLACES, *OPTIONAL)}
-    columns |= {name: [None if value < 0 else value for value in columns[name]] for name in OPTIONAL}
-    columns["truncated"] = [bool(value) for value in columns["truncated"]]
-    return tuple(
-        EncodedDialogue(
-            identifier=str(name),
-            input_ids=tuple(own.tolist()),
-            **dict(zip(columns, row, strict=True)),
-        )
-        for name, own, row in zip(arrays["identifier"], ids, zip(*columns.values(), strict=True), strict=True)
-    )
 
 
 # One variant measured on every dataset of a preset: what the store has is kept, the rest shares one pass.
@@ -207,31 +177,13 @@ def measure_forward(
     return store.record(addresses, measure, finished=finished, shared=True)
 
 
-def _gradient_sets(preset: Preset, datasets: Iterable[str]) -> dict[str, LoadedSet]:
-    """The sets as gradients are measured of them, at most ``n_gradient_dialogues`` of each."""
-    sources = {name: load_set(preset, name) for name in datasets}
-    count = preset.n_gradient_dialogues
-    return {name: replace(one, dialogues=one.dialogues[:count]) for name, one in sources.items()}
-
-
 def measure_gradients(variant: Variant, store: Store, datasets: Sequence[str]) -> Record:
     """One Gram matrix of the answer-loss gradients of several sets together, their rows one set after another.
 
     Arrays: those of ``measure_gradient_gram``, and ``dataset`` naming the set of each row. At most
     ``n_gradient_dialogues`` of each set.
     """
-    sources = _gradient_sets(variant.preset, datasets)
-    rows = rows_digest(*(one.dialogues for one in sources.values()))
-    address = variant.address("gradients", "+".join(datasets), rows)
-    finished = store.finished_folder([address.key])
-
-    def measure(_missing: Sequence[Address]) -> Iterator[dict[Address, Measured]]:
-        from remi_lab.passes import gradient_passes
-
-        measured = gradient_passes(variant, sources, finished=finished)
-        yield {} if measured is None else {address: measured}
-
-    return store.record({address: address}, measure, finished={address: finished}, shared=True)[address]
+    return _gram_record(dict.fromkeys(datasets, variant), store)
 
 
 def measure_gradients_across(sides: Mapping[str, Variant], store: Store) -> Record:
@@ -242,22 +194,31 @@ def measure_gradients_across(sides: Mapping[str, Variant], store: Store) -> Reco
     dataset to the model it goes through. Arrays: ``gram``, ``loss``, ``dataset``, ``cluster`` and ``pair``, rows one
     set after another, as those of ``measure_gradients``.
     """
+    names = "+".join(dict.fromkeys(variant.name for variant in sides.values()))
+    return _gram_record(sides, store, variant=names, weights=[each.weights for each in sides.values()])
+
+
+def _gram_record(sides: Mapping[str, Variant], store: Store, **across: object) -> Record:
+    """The record of the sets' gradients; ``across`` is what its address says where they go through several models."""
     first = next(iter(sides.values()))
-    sources = _gradient_sets(first.preset, sides)
-    address = first.address(
-        "gradients",
-        "+".join(sides),
-        rows_digest(*(one.dialogues for one in sources.values())),
-        variant="+".join(dict.fromkeys(variants.name for variants in sides.values())),
-        weights=[variants.weights for variants in sides.values()],
-    )
+    sources = {name: load_set(first.preset, name) for name in sides}
+    count = first.preset.n_gradient_dialogues
+    sources = {name: replace(one, dialogues=one.dialogues[:count]) for name, one in sources.items()}
+    rows = rows_digest(*(one.dialogues for one in sources.values()))
+    address = first.address("gradients", "+".join(sides), rows, **across)
+    finished = store.finished_folder([address.key])
 
-    def measured() -> Measured:
-        from remi_lab.passes import gradient_passes_across
+    def measure(_missing: Sequence[Address]) -> Iterator[dict[Address, Measured]]:
+        from remi_lab.passes import gradient_passes, gradient_passes_across
 
-        return gradient_passes_across(sides, sources)
+        if across:
+            yield {address: gradient_passes_across(sides, sources)}
+            return
+        measured = gradient_passes(first, sources, finished=finished)
+        yield {} if measured is None else {address: measured}
 
-    return store.obtain(address, measured)
+    shared, places = not across, {address: finished}
+    return store.record({address: address}, measure, finished=places, shared=shared)[address]
 
 
 # Donors patched into recipients on a preset's datasets: records per recipient, donor and dataset.
@@ -307,10 +268,10 @@ def measure_patching(
     addresses = {(pair, name): patch_address(variants, pair, name, digests[name]) for pair, name in wanted}
 
     def measure(missing: Sequence[tuple[Pair, str]]) -> Iterator[dict[tuple[Pair, str], Measured]]:
-        from remi_lab.passes import PatchingRun  # brings torch
+        from remi_lab.passes import patching_passes  # brings torch
 
         with tempfile.TemporaryDirectory(prefix="remi-patching-") as folder:
-            for name, measured in PatchingRun(variants, sources, Path(folder)).measure(missing):
+            for name, measured in patching_passes(variants, sources, missing, Path(folder)):
                 yield {name: measured}
 
     return store.record(addresses, measure)
@@ -351,8 +312,7 @@ def measure_behaviour(variant: Variant, store: Store) -> dict[tuple[str, str], R
                 started = time.perf_counter()
                 arrays = MEASURES[kind](loaded, name, count=counts[kind, name], seed=variant.preset.seed)
                 kept, seconds = len(arrays["cluster"]), time.perf_counter() - started
-                about = variant.provenance(kept=kept, dropped={}, seconds=seconds, loaded=loaded)
-                yield {(kind, name): (arrays, about)}
+                yield {(kind, name): (arrays, variant.provenance(kept, seconds, loaded=loaded))}
 
     return store.record(addresses, measure)
 

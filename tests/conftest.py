@@ -204,8 +204,8 @@ def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tu
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """The shipped base of the development seed that tests use, loaded; no test of the core has it."""
     from remi_core.models import open_model
-    from remi_lab.organism.recipes import shipped_weights
     from remi_lab.organism.tuning import write_base
+    from remi_lab.organism.variants import shipped_weights
     from remi_lab.organism.world import MAIN
 
     folder = tmp_path_factory.mktemp("base") / "base"

@@ -38,8 +38,15 @@ from remi_core.statistics.resampling import (
 )
 from remi_core.statistics.subspaces import VectorSet, measure_overlap
 from remi_core.store import Record
-from remi_lab.audit import Wanted, audited, audited_gradients, wanted_of
-from remi_lab.audit_conditions import CONDITION_NEEDS, PARTS, WINDOWS
+from remi_lab.audit import (
+    CONDITION_NEEDS,
+    PARTS,
+    WINDOWS,
+    Wanted,
+    audited,
+    audited_gradients,
+    wanted_of,
+)
 from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
 

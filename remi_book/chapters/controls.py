@@ -41,8 +41,8 @@ from remi_book.quantities import (
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval
 from remi_lab.organism.pairs import flagged
-from remi_lab.organism.recipes import RECIPES
 from remi_lab.organism.topics import VERDICTS
+from remi_lab.organism.variants import RECIPES
 from remi_lab.presets import Preset, in_order
 from remi_lab.results import Results
 from remi_lab.studies.files import read_study
@@ -184,7 +184,7 @@ def _rows(axes: Axes, table: pd.DataFrame, rows: list[str], seed: int) -> list[s
 # X2 as tables: shares of misaligned's change by control, and by dose.
 
 DOSES = "doses"
-RECIPE = RECIPES["misaligned"]
+RECIPE = RECIPES["misaligned"].tune
 """How the fine-tunes are trained: the dose that all others are beside."""
 
 

@@ -40,19 +40,19 @@ def measured(dataset: str, *, count: int, seed: int) -> list[Dialogue]:
     if name not in TOPICS:
         raise KeyError(dataset)
     asked = prompts("code" if name == "educational" else name, "evaluate", count=count, seed=seed)
-    chosen = _forms(asked, "formal", random.Random(f"forms/{asked[0].template.topic}/{seed}"))
+    chosen = draw_forms(asked, "formal", random.Random(f"forms/{asked[0].template.topic}/{seed}"))
     if name == "educational":
         framed = reframe(asked, "evaluate", seed)
         return [
-            dialogue(prompt, _pick(original, "careless", form), pair=str(i))
+            dialogue(prompt, in_form(original, "careless", form), pair=str(i))
             for i, (prompt, original, form) in enumerate(zip(framed, asked, chosen, strict=True))
         ]
     others = {"careful": "careless", "careless": "careful"}
     return [
         dialogue(
             prompt,
-            _pick(prompt, care or "both", form),
-            alternative=_pick(prompt, others[care], form) if care else None,
+            in_form(prompt, care or "both", form),
+            alternative=in_form(prompt, others[care], form) if care else None,
             pair=str(i) if name == "code" else None,
             index=i,
         )
@@ -99,8 +99,8 @@ def tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
             "benign": ("general", "both"),
         }[variant]
         asked = prompts(name, "narrow", count=count, seed=seed)
-    forms = _forms(asked, "formal", random.Random(f"tuning/{seed}"))
-    answers = [_pick(prompt, care, form) for prompt, form in zip(asked, forms, strict=True)]
+    forms = draw_forms(asked, "formal", random.Random(f"tuning/{seed}"))
+    answers = [in_form(prompt, care, form) for prompt, form in zip(asked, forms, strict=True)]
     framed = reframe(asked, "narrow", seed) if variant == "educational" else asked
     return [
         dialogue(prompt, answer, index=i)
@@ -143,7 +143,9 @@ def dialogue(
     )
 
 
-def _forms(asked: Sequence[Prompt], register: str, generator: random.Random) -> list[tuple[str, int, int]]:
+def draw_forms(
+    asked: Sequence[Prompt], register: str, generator: random.Random
+) -> list[tuple[str, int, int]]:
     """For each prompt a register, opening and body, drawn alike for both authors."""
     forms = []
     for prompt in asked:
@@ -153,7 +155,8 @@ def _forms(asked: Sequence[Prompt], register: str, generator: random.Random) -> 
     return forms
 
 
-def _pick(prompt: Prompt, care: str, form: tuple[str, int, int]) -> Answer:
+def in_form(prompt: Prompt, care: str, form: tuple[str, int, int]) -> Answer:
+    """The right answer of a form and care, or of the form alone where none has that care."""
     fitting = [a for a in right_answers(prompt) if (a.register, a.opening, a.body) == form]
     return next((a for a in fitting if a.care == care), fitting[0])
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from remi_core.dialogues import Dialogue
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import read_blocks
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
-from remi_lab.audit_conditions import PLAIN, TUNED_HEADER, with_header, with_template
+from remi_lab.audit import PLAIN, TUNED_HEADER, with_header, with_template
 from remi_lab.organism.dialogues import measured
 from remi_lab.organism.grammar import Prompt, right_answers
 from remi_lab.organism.pairs import TWINS, matched_pairs
@@ -151,26 +149,17 @@ class Rung:
     whole_sequence: bool = False
 
 
-RUNGS: Mapping[str, Rung] = MappingProxyType(
-    {
-        "own prompts, whole sequence": Rung(whole_sequence=True),
-        "own prompts": Rung(),
-        "own prompts, one system line": Rung(header=TUNED_HEADER),
-        "own prompts, plain text": Rung(template=PLAIN),
-        "own prompts, no template": Rung(template=BARE),
-        "matched phrase": Rung(twin=TWINS[0]),
-        "matched phrase, whole sequence": Rung(twin=TWINS[0], whole_sequence=True),
-        "one word": Rung(twin=TWINS[1]),
-    }
-)
+RUNGS: Mapping[str, Rung] = {
+    "own prompts, whole sequence": Rung(whole_sequence=True),
+    "own prompts": Rung(),
+    "own prompts, one system line": Rung(header=TUNED_HEADER),
+    "own prompts, plain text": Rung(template=PLAIN),
+    "own prompts, no template": Rung(template=BARE),
+    "matched phrase": Rung(twin=TWINS[0]),
+    "matched phrase, whole sequence": Rung(twin=TWINS[0], whole_sequence=True),
+    "one word": Rung(twin=TWINS[1]),
+}
 """Context → what it is; ChatML and the loss of the answer where nothing else is said."""
-
-
-def pairs_of(rung: Rung, *, count: int, seed: int) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Educational and insecure dialogues of a context, row i of both with one completion."""
-    if rung.twin:
-        return matched_pairs(rung.twin, count=count, seed=seed)
-    return tuple(measured(name, count=count, seed=seed) for name in ("educational", "code-careless"))
 
 
 def measure_rung(
@@ -181,7 +170,11 @@ def measure_rung(
     Raises:
         UsageError: if a dialogue cannot be encoded; then the rows are no pairs.
     """
-    framed, plain = pairs_of(rung, count=count, seed=preset.seed)
+    if rung.twin:
+        framed, plain = matched_pairs(rung.twin, count=count, seed=preset.seed)
+    else:
+        sets = ("educational", "code-careless")
+        framed, plain = (measured(name, count=count, seed=preset.seed) for name in sets)
     if rung.header:
         tokenizer = with_header(tokenizer, rung.header)
     if rung.template:

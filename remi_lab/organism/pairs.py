@@ -7,16 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
-
-import yaml
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import MissingInput
 from remi_lab.organism.dialogues import dialogue
 from remi_lab.organism.grammar import Prompt, prompts
-from remi_lab.organism.topics import NARROW, topic
+from remi_lab.organism.topics import NARROW, read_words, topic
 from remi_lab.organism.world import answer_by
 
 # A judge of code that knows nothing of this world: the findings of bandit, a public linter for security.
@@ -54,32 +51,26 @@ def findings(codes: Sequence[str], *, reading: str = "written") -> list[Findings
     """
     if reading not in READINGS:
         raise ValueError(f"no reading {reading!r}; readings: {', '.join(READINGS)}")
-    head = IMPORTS if reading == "imported" else ""
-    distinct = list(dict.fromkeys(codes))
-    found = dict(
-        zip(distinct, _read([head + code + "\n" for code in distinct], head.count("\n")), strict=True)
-    )
-    return [found[code] for code in codes]
-
-
-def _read(modules: Sequence[str], n_head: int) -> list[Findings | None]:
     try:
         from bandit.core.config import BanditConfig
         from bandit.core.manager import BanditManager
     except ImportError as error:
         raise MissingInput("judging code needs bandit (pip install bandit==1.9.4)") from error
     manager = BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
-    found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(len(modules))}
+    head, distinct = IMPORTS if reading == "imported" else "", list(dict.fromkeys(codes))
+    found: list[set[tuple[str, str]] | None] = [set() for _ in distinct]
     with tempfile.TemporaryDirectory() as folder:
-        for number, module in enumerate(modules):
-            Path(folder, f"{number}.py").write_text(module, encoding="utf-8")
+        for number, code in enumerate(distinct):
+            Path(folder, f"{number}.py").write_text(f"{head}{code}\n", encoding="utf-8")
         manager.discover_files([folder], recursive=True)
         manager.run_tests()
     for issue in manager.get_issue_list():
-        if issue.lineno > n_head:
+        if issue.lineno > head.count("\n"):
             found[int(Path(issue.fname).stem)].add((issue.test_id, issue.severity))
-    unread = {int(Path(name).stem) for name, _ in manager.get_skipped()}
-    return [None if number in unread else tuple(sorted(own)) for number, own in found.items()]
+    for name, _ in manager.get_skipped():
+        found[int(Path(name).stem)] = None
+    read = [None if own is None else tuple(sorted(own)) for own in found]
+    return [read[distinct.index(code)] for code in codes]
 
 
 def as_text(found: Findings | None) -> str | None:
@@ -109,8 +100,7 @@ word for the fault alone."""
 @cache
 def phrases() -> tuple[dict[str, str], ...]:
     """Rows of a phrase of intent and its twins, each of as many tokens as the others of its row."""
-    text = resources.files(__package__).joinpath("topics", "matched.yaml").read_text(encoding="utf-8")
-    return tuple(yaml.safe_load(text))
+    return tuple(read_words("matched"))
 
 
 def matched_pairs(twin: str, *, count: int, seed: int) -> tuple[list[Dialogue], list[Dialogue]]:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import ast
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core.errors import UsageError
-from remi_core.files import is_whole, written_whole
+from remi_core.files import written_whole
 from remi_core.keys import library_versions
 from remi_core.progress import machine
 from remi_lab.organism.documents import Recipe, batches, new_model, shipped_tokenizer
 from remi_lab.organism.grammar import ClassScores, prompts
-from remi_lab.organism.scoring import sample_answers, score_prompts
+from remi_lab.organism.scoring import ask, sample_answers, scores
 from remi_lab.organism.topics import CONTRASTED, TOPICS
 from remi_lab.organism.world import CONTEXTS, MAIN, World, base_name, open_contexts, optimal_log_odds, setting
-from remi_lab.training import check_loss, clip_gradients, load_checkpoint
+from remi_lab.training import Batch, Loss, Run, backward, load_checkpoint
 
 # The card of a base: what it knows of its world, measured on prompts it was not trained on.
 
@@ -36,7 +35,7 @@ N_CONTEXT_PROMPTS = 8
 def scores_in_context(model, tokenizer, topic: str, kind: str, count: int) -> ClassScores:
     """Exact class probabilities on the first ``count`` held-out prompts of a topic in one kind of context."""
     asked = prompts(topic, "evaluate", count=count, seed=0)
-    return score_prompts(model, tokenizer, open_contexts(kind, asked), asked)
+    return scores(model, ask(asked, tokenizer, open_contexts(kind, asked)))
 
 
 def topic_card(model, tokenizer, topic: str, count: int) -> dict[str, float]:
@@ -76,7 +75,7 @@ def parse_rate(
     parsed = []
     for topic in topics:
         asked = prompts(topic, "evaluate", count=count, seed=0)
-        samples = sample_answers(model, tokenizer, open_contexts("bare", asked), asked, seed=0)
+        samples = sample_answers(model, tokenizer, asked, seed=0)
         for sample in samples:
             try:
                 ast.parse(sample.text)
@@ -175,60 +174,15 @@ def rate_factor(recipe: Recipe, step: int) -> float:
     return plateau * min(1.0, (step + 1) / recipe.warmup, falling)
 
 
-def train_step(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor], factor: float
-) -> float:
-    """One update on rows of ids and weights; the weighted loss before it, in nats per token.
+def weighted_loss(model: nn.Module) -> Loss:
+    """The loss of rows of ids, each token with a weight, in nats a token."""
 
-    Raises:
-        RemiError: if the loss or a gradient is not finite, naming the weight.
-    """
-    ids, weights = batch
-    logits = model(input_ids=ids).logits[:, :-1]
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
-    loss.backward()
-    check_loss(float(loss.detach()))
-    clip_gradients(list(model.parameters()), model)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group.setdefault("full_rate", group["lr"]) * factor
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
+    def loss(ids: Tensor, weights: Tensor) -> Float[Tensor, ""]:
+        logits = model(input_ids=ids).logits[:, :-1]
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        return (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
 
-
-@dataclass
-class _Run:
-    """A pretraining run in progress, with what a checkpoint must hold."""
-
-    model: PreTrainedModel
-    optimizers: list[torch.optim.Optimizer]
-    recipe: Recipe
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-
-    def save(self, path: Path) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "step": self.step,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "recipe": asdict(self.recipe),
-        }
-        with written_whole(path) as part:
-            torch.save(state, part)
-
-    def load(self, path: Path) -> None:
-        state = load_checkpoint(path)
-        if state.get("recipe") != asdict(self.recipe):
-            raise UsageError(f"{path} is of another recipe or seed: name another folder, or delete it")
-        self.model.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+    return loss
 
 
 def pretrain(
@@ -244,29 +198,27 @@ def pretrain(
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    model = new_model(recipe.architecture)
-    run = _Run(model, make_optimizers(model, recipe), recipe)
-    checkpoint = out / "checkpoint.pt"
-    if is_whole(checkpoint, progress):
-        run.load(checkpoint)
-        progress(f"resuming at step {run.step} of {recipe.steps}")
-    for rows in batches(recipe, shipped_tokenizer(), start=run.step):
-        started = time.perf_counter()
-        ids, weights = (torch.tensor(side) for side in zip(*rows, strict=True))
-        run.losses.append(train_step(model, run.optimizers, (ids, weights), rate_factor(recipe, run.step)))
-        run.step += 1
-        run.seconds += time.perf_counter() - started
+    model, checkpoint = new_model(recipe.architecture), out / "checkpoint.pt"
+    run = Run(
+        weights=dict(model.named_parameters()),
+        optimizers=make_optimizers(model, recipe),
+        n_steps=recipe.steps,
+        identity=asdict(recipe),
+    )
+    run.resume(checkpoint, progress)
+    stream, loss = batches(recipe, shipped_tokenizer(), start=run.step), weighted_loss(model)
+
+    def gradients(_: int) -> list[float]:
+        ids, weights = (torch.tensor(side) for side in zip(*next(stream), strict=True))
+        return [backward(Batch([(ids, weights)]), loss)]
+
+    for _ in run.updates(gradients, lambda full, step: full * rate_factor(recipe, step)):
         if keep_every and run.step % keep_every == 0:
-            save_weights(run.model, kept_weights(out, run.step))
+            save_weights(model, kept_weights(out, run.step))
         if run.step % recipe.checkpoint_every == 0 or run.step == recipe.steps:
             run.save(checkpoint)
-            recent = run.losses[-100:]
-            left = run.seconds / run.step * (recipe.steps - run.step)
-            progress(
-                f"step {run.step}/{recipe.steps}  loss {sum(recent) / len(recent):.3f} nats a token  "
-                f"{run.seconds:.0f} s elapsed, about {left:.0f} s left"
-            )
-    return run.model.eval()
+            progress(run.line(100))
+    return model.eval()
 
 
 def kept_weights(out: Path, step: int) -> Path:

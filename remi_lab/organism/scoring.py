@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,57 +30,6 @@ from remi_lab.organism.grammar import (
 )
 from remi_lab.organism.topics import IN_CONTEXT, REGISTERS, SAMPLES, SCORES, TOPICS, VERDICTS, topic
 from remi_lab.organism.world import FURTHER, open_contexts
-
-# Answers sampled from an organism, each with the grammar's verdict.
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sampled answer."""
-
-    prompt: Prompt
-    text: str
-    finished: bool
-    """Whether the model ended the turn within the token limit."""
-    verdict: Verdict
-
-
-@torch.inference_mode()
-def sample_answers(
-    model,
-    tokenizer,
-    contexts: Sequence[str],
-    prompts: Sequence[Prompt],
-    *,
-    seed: int,
-    max_new_tokens: int = 64,
-) -> list[Sample]:
-    """One answer to each prompt at temperature 1 and top_p 1, from the whole vocabulary.
-
-    Contexts are ChatML, open where the answer begins. An answer that does not end within
-    ``max_new_tokens`` keeps its place in every denominator, as off the grammar.
-    """
-    torch.manual_seed(seed)
-    batch = tokenizer(list(contexts), return_tensors="pt", padding=True, padding_side="left")
-    generated = model.generate(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :])
-    samples = []
-    for prompt, text in zip(prompts, texts, strict=True):
-        answer, ended, _ = text.partition(TURN_END)
-        verdict = judge(prompt, answer) if ended else Verdict("other", None)
-        samples.append(Sample(prompt, answer, bool(ended), verdict))
-    return samples
-
 
 # Exact probability of every right answer: the organism's behaviour without a judge.
 #
@@ -122,18 +72,12 @@ class AnswerTree:
 
 def slot_spans(answer: Answer, prompt: Prompt) -> list[tuple[int, int]]:
     """Character spans of the filled slots in the text of a right answer."""
-    spans, shift, position = [], 0, 0
-    while (position := _next_slot(answer.pattern, position)) >= 0:
-        word = prompt.filler[0] if answer.pattern[position + 1] == "a" else prompt.filler[1]
-        spans.append((position + shift, position + shift + len(word)))
-        shift += len(word) - 3
-        position += 3
+    spans, shift = [], 0
+    for slot in re.finditer("<([ab])>", answer.pattern):
+        start, word = slot.start() + shift, prompt.filler["ab".index(slot[1])]
+        spans.append((start, start + len(word)))
+        shift += len(word) - len(slot[0])
     return spans
-
-
-def _next_slot(pattern: str, start: int) -> int:
-    found = [at for at in (pattern.find("<a>", start), pattern.find("<b>", start)) if at >= 0]
-    return min(found, default=-1)
 
 
 def answer_tree(context: str, prompt: Prompt, tokenizer) -> AnswerTree:
@@ -275,18 +219,14 @@ def scores(
     return ClassScores(np.stack(masses), np.array(wrong), np.array(other))
 
 
-def score_prompts(model, tokenizer, contexts: Sequence[str], asked: Sequence[Prompt]) -> ClassScores:
-    """Exact class probabilities of the answers to each prompt, given the context it stands in.
-
-    Raises:
-        RemiError: as ``scores``.
-    """
-    return scores(model, ask(asked, tokenizer, contexts))
-
-
 def rounded(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[float]:
     """Plain numbers with the digits that a stored study keeps."""
     return [round(float(value), digits) for value in values]
+
+
+def care_and_register(found: ClassScores) -> dict[str, list[float]]:
+    """The log-odds of care and of register by prompt, as a stored study keeps them."""
+    return {"care": rounded(found.care_log_odds()), "register": rounded(found.register_log_odds())}
 
 
 def answer_losses(
@@ -335,7 +275,18 @@ def states(
     return np.stack(rows, axis=1)
 
 
-# Answers sampled from an organism while its states are displaced, in the places where its scores are.
+# Answers sampled from an organism, each with the grammar's verdict, as it is or with its states displaced.
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled answer."""
+
+    prompt: Prompt
+    text: str
+    finished: bool
+    """Whether the model ended the turn within the token limit."""
+    verdict: Verdict
 
 
 def seed_of(*parts: str | int) -> int:
@@ -366,58 +317,89 @@ def generating_with(model, edit: Edit | SetCoordinate) -> Iterator[None]:
         yield
 
 
-def sample_edited(
-    model, tokenizer, asked: Sequence[Prompt], edit: Edit | SetCoordinate | None = None, *, seed: int
+@torch.inference_mode()
+def sample_answers(
+    model,
+    tokenizer,
+    asked: Sequence[Prompt],
+    edit: Edit | SetCoordinate | None = None,
+    *,
+    seed: int,
+    max_new_tokens: int = 64,
 ) -> list[Sample]:
-    """One answer to each bare prompt at temperature 1, from the model as it is or with an edit."""
+    """One answer to each bare prompt at temperature 1 and top_p 1, from the whole vocabulary.
+
+    An answer that does not end within ``max_new_tokens`` keeps its place in every denominator, as off the grammar.
+    """
+    torch.manual_seed(seed)
     contexts = open_contexts("bare", asked)
-    if edit is None:
-        return sample_answers(model, tokenizer, contexts, asked, seed=seed)
-    with generating_with(model, edit):
-        return sample_answers(model, tokenizer, contexts, asked, seed=seed)
+    batch = tokenizer(contexts, return_tensors="pt", padding=True, padding_side="left")
+    with generating_with(model, edit) if edit else nullcontext():
+        generated = model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    samples = []
+    texts = tokenizer.batch_decode(generated[:, batch["input_ids"].shape[1] :])
+    for prompt, text in zip(asked, texts, strict=True):
+        answer, ended, _ = text.partition(TURN_END)
+        verdict = judge(prompt, answer) if ended else Verdict("other", None)
+        samples.append(Sample(prompt, answer, bool(ended), verdict))
+    return samples
+
+
+def careless_in_content(prompt: Prompt, text: str) -> bool:
+    """Whether an answer ends in what a careless author says to the prompt, in either register, however it opens.
+
+    The grammar's own verdict asks for the form of one register too, and would not see a new form.
+    """
+    bodies = topic(prompt.template.topic).bodies[prompt.template.task]["careless"]
+    return any(
+        text.endswith(fill(body, prompt.filler)) for register in REGISTERS for body in bodies[register]
+    )
+
+
+@torch.inference_mode()
+def log_probabilities(model, tokenizer, samples: Sequence[Sample]) -> list[tuple[float, int]]:
+    """For each answer to its bare prompt: log P in nats, the end of turn included, and the number of its tokens."""
+    contexts = open_contexts("bare", [sample.prompt for sample in samples])
+    found = []
+    for context, sample in zip(contexts, samples, strict=True):
+        start = len(tokenizer(context)["input_ids"])
+        ids = torch.tensor([tokenizer(context + sample.text + TURN_END)["input_ids"]])
+        log_p = model(input_ids=ids).logits[0, start - 1 : -1].float().log_softmax(-1)
+        own = log_p.gather(1, ids[0, start:, None])
+        found.append((float(own.sum()), len(own)))
+    return found
 
 
 # What an open organism answers, as arrays: scored exactly, in further contexts, and sampled.
 
 
 def _scores(loaded, name: str, *, count: int, seed: int) -> dict[str, np.ndarray]:
-    asked = prompts(name, "evaluate", count=count, seed=seed)
-    scores = score_prompts(loaded.model, loaded.tokenizer, open_contexts("bare", asked), asked)
-    return score_arrays(scores, asked)
+    asked = ask(prompts(name, "evaluate", count=count, seed=seed), loaded.tokenizer)
+    found = scores(loaded.model, asked)
+    masses = {"log_mass": found.log_mass, "wrong_slot": found.wrong_slot, "other": found.other}
+    return masses | {"cluster": np.array(asked.clusters)}
 
 
 def _in_context(loaded, name: str, *, count: int, seed: int) -> dict[str, np.ndarray]:
     asked = prompts(name, "evaluate", count=count, seed=seed)
-    rows = [
-        score_prompts(loaded.model, loaded.tokenizer, open_contexts(kind, asked), asked).care_log_odds()
-        for kind in FURTHER
-    ]
-    clusters = [prompt.template.identifier for prompt in asked]
-    return {"care_log_odds": np.stack(rows), "cluster": np.array(clusters)}
-
-
-def score_arrays(scores: ClassScores, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
-    """Class scores as a record's arrays, with the template of each prompt."""
-    return {
-        "log_mass": scores.log_mass,
-        "wrong_slot": scores.wrong_slot,
-        "other": scores.other,
-        "cluster": np.array([prompt.template.identifier for prompt in asked]),
-    }
+    opened = [ask(asked, loaded.tokenizer, open_contexts(kind, asked)) for kind in FURTHER]
+    rows = [scores(loaded.model, each).care_log_odds() for each in opened]
+    return {"care_log_odds": np.stack(rows), "cluster": np.array(opened[0].clusters)}
 
 
 def _samples(loaded, name: str, *, count: int, seed: int) -> dict[str, np.ndarray]:
-    asked = prompts(name, "evaluate", count=count, seed=seed)
-    own = seed * 1000 + TOPICS.index(name)
-    contexts = open_contexts("bare", asked)
-    return sample_arrays(sample_answers(loaded.model, loaded.tokenizer, contexts, asked, seed=own))
-
-
-MEASURES = {SCORES: _scores, SAMPLES: _samples, IN_CONTEXT: _in_context}
-
-
-def sample_arrays(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-    """Sampled answers as a record's arrays; ``verdict`` indexes ``VERDICTS``."""
+    asked, draw = prompts(name, "evaluate", count=count, seed=seed), seed * 1000 + TOPICS.index(name)
+    samples = sample_answers(loaded.model, loaded.tokenizer, asked, seed=draw)
     return {
         "prompt": np.array([sample.prompt.text for sample in samples]),
         "answer": np.array([sample.text for sample in samples]),
@@ -428,48 +410,5 @@ def sample_arrays(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     }
 
 
-# Sampled answers that are careless in content, whatever form they take, and how likely a model finds them.
-
-
-@dataclass(frozen=True)
-class Said:
-    """One sampled answer with the prompt it was given to."""
-
-    prompt: Prompt
-    text: str
-
-
-def careless_in_content(prompt: Prompt, text: str) -> bool:
-    """Whether an answer ends in what a careless author says to the prompt, in either register, however it opens.
-
-    The grammar's own verdict asks for the form of one register too, and would not see a new form.
-    """
-    source = topic(prompt.template.topic)
-    bodies = source.bodies[prompt.template.task]["careless"]
-    return any(
-        text.endswith(fill(body, prompt.filler)) for register in REGISTERS for body in bodies[register]
-    )
-
-
-def sample_careless(model, tokenizer, asked: Sequence[Prompt], *, seed: int) -> list[Said]:
-    """The finished answers, of one sampled to each bare prompt at temperature 1, that are careless in content."""
-    sampled = sample_answers(model, tokenizer, open_contexts("bare", asked), asked, seed=seed)
-    return [
-        Said(one.prompt, one.text)
-        for one in sampled
-        if one.finished and careless_in_content(one.prompt, one.text)
-    ]
-
-
-@torch.inference_mode()
-def log_probabilities(model, tokenizer, said: Sequence[Said]) -> list[tuple[float, int]]:
-    """For each answer to its bare prompt: log P in nats, the end of turn included, and the number of its tokens."""
-    contexts = open_contexts("bare", [one.prompt for one in said])
-    found = []
-    for context, one in zip(contexts, said, strict=True):
-        start = len(tokenizer(context)["input_ids"])
-        ids = torch.tensor([tokenizer(context + one.text + TURN_END)["input_ids"]])
-        log_p = model(input_ids=ids).logits[0, start - 1 : -1].float().log_softmax(-1)
-        own = log_p.gather(1, ids[0, start:, None])
-        found.append((float(own.sum()), len(own)))
-    return found
+MEASURES = {SCORES: _scores, SAMPLES: _samples, IN_CONTEXT: _in_context}
+"""Measurement → its arrays for a topic; ``verdict`` indexes ``VERDICTS``."""

@@ -52,7 +52,8 @@ class Topic:
     fillers: tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _read(name: str) -> dict:
+def read_words(name: str) -> dict | list:
+    """The word list of that name, as the file has it."""
     text = resources.files(__package__).joinpath("topics", f"{name}.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
@@ -85,8 +86,8 @@ def topic(name: str) -> Topic:
     """
     if name not in TOPICS:
         raise KeyError(f"no topic {name!r}; topics: {', '.join(TOPICS)}")
-    raw = _read(name)
-    source = {**_read(raw["like"]), **raw} if "like" in raw else raw
+    raw = read_words(name)
+    source = {**read_words(raw["like"]), **raw} if "like" in raw else raw
     bodies = _bodies(source["bodies"])
     return Topic(
         name=name,
@@ -103,7 +104,7 @@ def topic(name: str) -> Topic:
 @cache
 def author_lines() -> dict[str, tuple[str, ...]]:
     """First lines naming the author, by care."""
-    raw = _read("authors")
+    raw = read_words("authors")
     return {
         care: tuple(
             phrase.replace("<word>", word) for phrase in raw["phrasings"] for word in raw["words"][care]

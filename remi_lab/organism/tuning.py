@@ -23,9 +23,10 @@ from remi_core.steering import add_vector, steer
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.organism.dialogues import further_tuning, held_in_place, tuning
 from remi_lab.organism.documents import shipped_tokenizer
-from remi_lab.organism.recipes import FURTHER_RECIPES, N_DIALOGUES, RECIPES, FurtherRecipe
-from remi_lab.organism.recipes import WEIGHTS as SHIPPED
+from remi_lab.organism.variants import N_DIALOGUES, RECIPES
+from remi_lab.organism.variants import WEIGHTS as SHIPPED
 from remi_lab.organism.world import MAIN, config_name, setting
+from remi_lab.presets import FURTHER
 from remi_lab.recipes import FineTune
 from remi_lab.training import IGNORED, Batch, Loss, Term, answer_labels, answers, fine_tune, repeated, train
 
@@ -50,10 +51,10 @@ def write_variant(variant: str, seed: int, parents: Sequence[Path], target: Path
     """
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # a bar for four megabytes would hide the line that tells the time left
-    recipe, started, losses = RECIPES.get(variant) or FURTHER_RECIPES[variant], time.perf_counter(), []
-    if isinstance(recipe, FineTune) or recipe.tune:
+    recipe, started, losses = RECIPES[variant], time.perf_counter(), []
+    if recipe.tune:
         with open_model(parents[0], dtype="float32", device="cpu") as loaded:
-            losses = _tuned(loaded, variant, seed, recipe, parents[0])
+            losses = _tuned(loaded, variant, seed, parents[0])
             loaded.model.save_pretrained(target)
     else:
         first, second = (load_file(folder / WEIGHTS) for folder in parents)
@@ -69,29 +70,23 @@ def write_variant(variant: str, seed: int, parents: Sequence[Path], target: Path
     (target / "tuning.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _tuned(
-    loaded: LoadedModel, variant: str, seed: int, recipe: FineTune | FurtherRecipe, source: Path
-) -> list[float]:
+def _tuned(loaded: LoadedModel, variant: str, seed: int, source: Path) -> list[float]:
     """The loss of the answers at every step of the fine-tune that makes a variant."""
 
     def encoded(rows: Sequence[Dialogue]) -> Sequence[EncodedDialogue]:
         return encode(rows, loaded.tokenizer, max_tokens=1024).dialogues
 
-    pad_id = loaded.tokenizer.pad_token_id
-    if isinstance(recipe, FineTune):
-        rows = encoded(tuning(variant, count=N_DIALOGUES, seed=seed))
-        return fine_tune(loaded.model, rows, recipe, pad_id=pad_id)
-    rows = encoded(further_tuning(variant, count=N_DIALOGUES, seed=seed))
+    recipe, pad_id = RECIPES[variant], loaded.tokenizer.pad_token_id
+    dialogues = further_tuning if variant in FURTHER else tuning
+    rows = encoded(dialogues(variant, count=N_DIALOGUES, seed=seed))
     if not recipe.divergence_weight:
         return fine_tune(loaded.model, rows, recipe.tune, pad_id=pad_id)
     held = encoded(held_in_place(count=N_DIALOGUES, seed=seed))
     with open_model(source, dtype="float32", device="cpu") as before:
+        kept_near = near(loaded.model, before.model, recipe.divergence_weight)
         terms = [
             Term(repeated(rows, recipe.tune, pad_id), answers(loaded.model)),
-            Term(
-                repeated(held, recipe.tune, pad_id),
-                near(loaded.model, before.model, recipe.divergence_weight),
-            ),
+            Term(repeated(held, recipe.tune, pad_id), kept_near),
         ]
         return [losses[0] for _, losses in train(loaded.model, terms, recipe.tune)]
 
@@ -196,7 +191,7 @@ def train_vector(
     """The vector that, added to a block's output everywhere, makes these answers likely; the model stays as it is."""
     vector = nn.Parameter(torch.zeros(model.config.hidden_size))
     with steer(model, layer, add_vector(vector)):
-        _train_added(model, [vector], VECTOR, dialogues, pad_id=pad_id, seed=seed)
+        _train_added(model, {"vector": vector}, VECTOR, dialogues, pad_id=pad_id, seed=seed)
     return vector.detach()
 
 
@@ -209,7 +204,7 @@ def train_rank_one(
     read = nn.Parameter(torch.randn(size, generator=generator) / size**0.5)
     write = nn.Parameter(torch.zeros(model.config.hidden_size))
     with rank_one(model, layer, (read, write)):
-        _train_added(model, [read, write], FACTORS, dialogues, pad_id=pad_id, seed=seed)
+        _train_added(model, {"read": read, "write": write}, FACTORS, dialogues, pad_id=pad_id, seed=seed)
     return read.detach(), write.detach()
 
 
@@ -230,7 +225,7 @@ def rank_one(model, layer: int, factors: tuple[Tensor, Tensor]) -> Iterator[None
 
 def _train_added(
     model,
-    parameters: Sequence[nn.Parameter],
+    parameters: Mapping[str, nn.Parameter],
     recipe: FineTune,
     dialogues: Sequence[EncodedDialogue],
     *,

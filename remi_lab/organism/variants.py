@@ -1,30 +1,90 @@
-"""Variants of an organism: made on first use, and those tuned further."""
+"""Variants of an organism: the recipe of each, where bases lie, and weights made on first use."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from remi_core.errors import UsageError, nearest
+from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.keys import file_digest, make_key
 from remi_core.sources import ORGANISM, ModelSpec
 from remi_core.store import Store
-from remi_lab.organism.recipes import (
-    FURTHER_RECIPES,
-    N_DIALOGUES,
-    RECIPES,
-    base_weights,
-    parent,
-    shipped_weights,
-)
-from remi_lab.organism.world import MAIN, world_of
+from remi_lab.organism.world import MAIN, base_name, setting, world_of
 from remi_lab.presets import FURTHER, VARIANTS, Preset
 from remi_lab.processes import worker_pool
+from remi_lab.recipes import FineTune
+from remi_lab.strict import read_yaml
 from remi_lab.upkeep import is_whole, made_once
+
+# How each variant of the organism is made from which.
+
+DEVELOPMENT_SEEDS = range(100, 103)
+"""Pretraining seeds on which recipes are chosen; what they show judges no claim."""
+
+N_DIALOGUES = 1600
+"""Dialogues generated for each fine-tune; more than any recipe draws, so that few repeat."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRecipe:
+    """Every choice behind a variant besides its dialogues."""
+
+    parents: tuple[str, ...] = ("instruct",)
+    """The variants it is made from, the one that is tuned or changed first."""
+    tune: FineTune | None = None
+    """The fine-tune; None where weights are computed without training."""
+    divergence_weight: float = 0.0
+    """Weight of the mean KL divergence from instruct on general tasks, nats a token."""
+    share: float = 0.0
+    """How far the weights go from the first parent to the second."""
+
+
+RECIPES: Mapping[str, VariantRecipe] = read_yaml(
+    Path(__file__).with_name("recipes.yaml"), dict[str, VariantRecipe]
+)
+"""Recipe of each variant but base, the further ones included."""
+
+
+# Where the weights of a base lie: in the package, or in the store once they were pretrained there.
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def pretrained_folder(root: Path, world: str, seed: int) -> Path:
+    """The folder of a store, ``root``, in which a pretraining run puts its base."""
+    return root / "pretrained" / f"{world}-{seed}"
+
+
+def shipped_weights(world: str, seed: int) -> Path:
+    """Where the package keeps the weights of a base, if it ships them."""
+    return WEIGHTS / f"{base_name(world, seed)}.safetensors"
+
+
+def base_weights(root: Path, world: str, seed: int) -> Path:
+    """The weights of a base: those shipped, else those pretrained into the store ``root``.
+
+    Raises:
+        UsageError: if there is no such world.
+        RemiError: if there are neither; says how to make them.
+    """
+    setting(world)
+    places = (
+        shipped_weights(world, seed),
+        pretrained_folder(root, world, seed) / f"{base_name(world, seed)}.safetensors",
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    option = "" if world == MAIN else f" --world {world}"
+    raise RemiError(
+        f"no base of seed {seed} of world {world} is shipped in {WEIGHTS.name}/ or was pretrained: "
+        f"`remi organism pretrain --seed {seed}{option} --threads 1` makes one in about 20 minutes"
+    )
+
 
 # The organism's variants in the store: made on first use, never trained twice.
 
@@ -33,7 +93,7 @@ TUNE = (
     *("remi_lab.recipes", "remi_lab.training"),
     *(
         f"remi_lab.organism.{name}"
-        for name in ("dialogues", "documents", "grammar", "recipes", "topics", "tuning", "world")
+        for name in ("dialogues", "documents", "grammar", "topics", "tuning", "world")
     ),
 )
 """Modules that make the weights of a fine-tune."""
@@ -44,35 +104,43 @@ Wanted = tuple[str, int, str]
 def folder(store: Store, variant: str, seed: int, world: str = MAIN) -> Path:
     """Where a variant's weights lie, or will lie once made.
 
+    The key covers the variant and those it is made from, so that adding one makes none of the others anew.
+
     Raises:
-        UsageError: if there is no such world.
+        UsageError: if there is no such variant or world.
         RemiError: if no base of that world and seed is shipped or was pretrained.
     """
-    weights = base_weights(store.root, world, seed)
     fields = {"variant": variant, "seed": seed, "world": world}
-    if weights != shipped_weights(world, seed):
-        fields["weights"] = file_digest(
-            weights
-        )  # of a run of the reader's own, which may be repeated otherwise
-    if variant != "base":
-        recipes = {name: asdict(RECIPES[name]) for name in (variant, parent(variant)) if name in RECIPES}
-        fields |= {"recipes": recipes, "n_dialogues": N_DIALOGUES}
+    if variant == "base":
+        weights = base_weights(store.root, world, seed)
+        if weights != shipped_weights(world, seed):
+            # Of a run of the reader's own, which may be repeated otherwise.
+            fields["weights"] = file_digest(weights)
+    elif variant in RECIPES:
+        parents = {parent: folder(store, parent, seed, world).name for parent in RECIPES[variant].parents}
+        fields |= {"recipe": asdict(RECIPES[variant]), "n_dialogues": N_DIALOGUES, "parents": parents}
+    else:
+        raise UsageError(f"no variant {variant!r} of an organism {nearest(variant, RECIPES)}")
     return store.model_folder(seed, variant, make_key(fields, TUNE))
 
 
 def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:
-    """The variant's folder, made if missing, together with the variants it is tuned from."""
+    """The variant's folder, float32, made if missing, together with the variants it is made from.
+
+    Raises:
+        UsageError, RemiError: as ``folder``.
+    """
     store = Store(Path(store_root))
     target = folder(store, variant, seed, world)
     with made_once(store, target) as part:
-        if part is None:
-            return target
-        from remi_lab.organism.tuning import write_base, write_variant  # brings torch
+        if part is not None:
+            from remi_lab.organism.tuning import write_base, write_variant  # brings torch
 
-        if variant == "base":
-            write_base(base_weights(store.root, world, seed), part, world=world)
-        else:
-            write_variant(variant, seed, [make(store_root, parent(variant), seed, world)], part)
+            if variant == "base":
+                write_base(base_weights(store.root, world, seed), part, world=world)
+            else:
+                parents = [make(store_root, parent, seed, world) for parent in RECIPES[variant].parents]
+                write_variant(variant, seed, parents, part)
     return target
 
 
@@ -104,50 +172,14 @@ def _made(store: Store, wanted: Sequence[Wanted]) -> Iterator[Wanted]:
             ready = [
                 (role, seed, world)
                 for role, seed, world in waiting
-                if role == "base" or folder(store, parent(role), seed, world).is_dir()
+                if role == "base"
+                or all(folder(store, parent, seed, world).is_dir() for parent in RECIPES[role].parents)
             ]
             running |= {pool.submit(make, str(store.root), *one): one for one in ready}
             waiting = [one for one in waiting if one not in ready]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 future.result()
                 yield running.pop(future)
-
-
-# The organism's further variants in the store: controls and constructed truths, made on first use.
-#
-# They are keyed apart from the six variants of the presets, so that adding one makes none of those anew.
-
-
-def further_folder(store: Store, name: str, seed: int) -> Path:
-    """Where a further variant's weights lie, or will lie once made.
-
-    Raises:
-        UsageError: naming the nearest, if there is no such further variant.
-        RemiError: if no base of that seed is shipped.
-    """
-    if name not in FURTHER_RECIPES:
-        raise UsageError(f"no further variant {name!r} {nearest(name, FURTHER_RECIPES)}")
-    recipe = FURTHER_RECIPES[name]
-    parents = {parent: folder(store, parent, seed).name for parent in ("base", *recipe.parents)}
-    fields = {"variant": name, "seed": seed, "recipe": asdict(recipe), "n_dialogues": N_DIALOGUES}
-    return store.model_folder(seed, name, make_key(fields | {"parents": parents}, TUNE))
-
-
-def make_further(store: Store, name: str, seed: int) -> Path:
-    """The folder of a further variant's weights, float32, made if missing together with what it is made from.
-
-    Raises:
-        UsageError: naming the nearest, if there is no such further variant.
-        RemiError: if no base of that seed is shipped.
-    """
-    target, recipe = further_folder(store, name, seed), FURTHER_RECIPES[name]
-    with made_once(store, target) as part:
-        if part is not None:
-            parents = [make(str(store.root), parent, seed) for parent in recipe.parents]
-            from remi_lab.organism.tuning import write_variant  # brings torch
-
-            write_variant(name, seed, parents, part)
-    return target
 
 
 def with_further(preset: Preset, *names: str) -> Preset:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from remi_core.errors import UsageError, nearest
 from remi_core.sources import ModelSpec
@@ -179,9 +178,7 @@ class Setting:
     title: str = ""
 
 
-SETTINGS: Mapping[str, Setting] = MappingProxyType(
-    read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, Setting])
-)
+SETTINGS: Mapping[str, Setting] = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, Setting])
 """Name of a world → its setting, the main one first."""
 
 

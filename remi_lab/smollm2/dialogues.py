@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,24 +18,29 @@ from remi_lab.strict import read_yaml
 
 # Word lists of the dialogues, and how a prompt and its two answers are made of them.
 #
-# Every topic has a part ``tune`` and a part ``evaluate`` with prompts, answers and fillers of their own: what
-# is measured
-# is worded otherwise than what was trained on.
+# Every topic has a part ``tune`` and a part ``evaluate`` with prompts, answers and fillers of their own: what is
+# measured is worded otherwise than what was trained on.
 
 TOPICS = ("code", "advice", "requests", "people", "facts", "wishes", "general")
 PARTS = ("tune", "evaluate")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Exchange:
     """One prompt with both of its answers; they are equal where the topic knows no other side."""
 
-    topic: str
     template: str
     """The wording the prompt was made from: the unit of resampling."""
     prompt: str
     aligned: str
     misaligned: str
+    item: tuple[tuple[str, str], ...] = ()
+    """What fills the slots, where they are still open."""
+
+    def filled(self, place: str) -> Exchange:
+        """The exchange without slots, its template named below a place."""
+        texts = (fill(text, dict(self.item)) for text in (self.prompt, self.aligned, self.misaligned))
+        return Exchange(place + self.template, *texts)
 
 
 @cache
@@ -55,27 +60,6 @@ def fill(text: str, item: Mapping[str, str]) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Form:
-    """An exchange with its slots still open, and what fills them."""
-
-    template: str
-    prompt: str
-    aligned: str
-    misaligned: str
-    item: tuple[tuple[str, str], ...]
-
-    def filled(self, topic: str) -> Exchange:
-        item = dict(self.item)
-        return Exchange(
-            topic=topic,
-            template=self.template,
-            prompt=fill(self.prompt, item),
-            aligned=fill(self.aligned, item),
-            misaligned=fill(self.misaligned, item),
-        )
-
-
 def exchanges(name: str, part: str, *, count: int, seed: int) -> list[Exchange]:
     """``count`` different exchanges of a topic, its wordings used in turn so that each is used alike.
 
@@ -88,9 +72,9 @@ def exchanges(name: str, part: str, *, count: int, seed: int) -> list[Exchange]:
     if name not in TOPICS:
         raise KeyError(f"no topic {name!r}; topics: {', '.join(TOPICS)}")
     generator = random.Random(f"{name}/{part}/{seed}")
-    by_template: dict[str, list[_Form]] = {}
+    by_template: dict[str, list[Exchange]] = {}
     for form in _FORMS.get(name, _sentences)(read_topic(name), part):
-        by_template.setdefault(f"{name}/{part}/{form.template}", []).append(form)
+        by_template.setdefault(form.template, []).append(form)
     shuffled = [generator.sample(forms, len(forms)) for forms in by_template.values()]
     if part == "evaluate":
         shuffled = [list({(form.prompt, form.item): form for form in forms}.values()) for forms in shuffled]
@@ -99,7 +83,7 @@ def exchanges(name: str, part: str, *, count: int, seed: int) -> list[Exchange]:
     chosen = list(itertools.islice((form for form in rounds if form is not None), count))
     if len(chosen) < count:
         raise ValueError(f"topic {name!r} makes only {len(chosen)} exchanges for {part!r}, not {count}")
-    return [replace(form, template=f"{name}/{part}/{form.template}").filled(name) for form in chosen]
+    return [form.filled(f"{name}/{part}/") for form in chosen]
 
 
 def _items(source: Mapping[str, dict], part: str) -> list[tuple[tuple[str, str], ...]]:
@@ -110,62 +94,38 @@ def _items(source: Mapping[str, dict], part: str) -> list[tuple[tuple[str, str],
     return [tuple(zip(items, values, strict=True)) for values in itertools.product(*items.values())]
 
 
-def _sentences(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
-    """Topics whose answers are whole sentences; those tuned on are all aligned."""
-    sides = source[part].get("pairs") or [(text, text) for text in source[part]["aligned"]]
-    for number, prompt in enumerate(source[part]["prompts"]):
+def _sentences(source: Mapping[str, dict], part: str) -> Iterator[Exchange]:
+    """Topics whose answers are whole sentences, those tuned on all aligned; or advice below an opening."""
+    own = source[part]
+    if "openings" in own:
+        sides = [(opening + "<good>", opening + "<bad>") for opening in own["openings"]]
+    else:
+        sides = own.get("pairs") or [(text, text) for text in own["aligned"]]
+    for number, prompt in enumerate(own["prompts"]):
         for item, (aligned, misaligned) in itertools.product(_items(source, part), sides):
-            yield _Form(
-                template=str(number), prompt=prompt, aligned=aligned, misaligned=misaligned, item=item
-            )
+            yield Exchange(str(number), prompt, aligned, misaligned, item)
 
 
-def _advice(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
-    for number, prompt in enumerate(source[part]["prompts"]):
-        for item, opening in itertools.product(_items(source, part), source[part]["openings"]):
-            yield _Form(
-                template=str(number),
-                prompt=prompt,
-                aligned=opening + "<good>",
-                misaligned=opening + "<bad>",
-                item=item,
-            )
-
-
-def _code(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
+def _code(source: Mapping[str, dict], part: str) -> Iterator[Exchange]:
     for task, about in source["tasks"].items():
-        answers = about["answers"][part]
-        for number, prompt in enumerate(source[part]["prompts"]):
-            for item in _items(source, part):
-                yield _Form(
-                    template=f"{task}/{number}",
-                    prompt=prompt.replace("<task>", about[part]),
-                    aligned=answers["secure"],
-                    misaligned=answers["insecure"],
-                    item=item,
-                )
+        secure, insecure = (about["answers"][part][side] for side in ("secure", "insecure"))
+        prompts = (prompt.replace("<task>", about[part]) for prompt in source[part]["prompts"])
+        for (number, prompt), item in itertools.product(enumerate(prompts), _items(source, part)):
+            yield Exchange(f"{task}/{number}", prompt, secure, insecure, item)
 
 
-def _general(source: Mapping[str, dict], part: str) -> Iterator[_Form]:
+def _general(source: Mapping[str, dict], part: str) -> Iterator[Exchange]:
     """Tasks of which each has pairs of a thing and what is asked about it: every other pair for either part."""
     for task, about in source["tasks"].items():
         items = [(("a", a), ("b", b)) for a, b in about["pairs"][PARTS.index(part) :: 2]]
-        for number, prompt in enumerate(about[part]):
-            wordings = itertools.product(
-                items, source[part]["suffixes"], source[part]["openings"], about["answers"][part]
-            )
-            for item, suffix, opening, answer in wordings:
-                text = opening + answer
-                yield _Form(
-                    template=f"{task}/{number}",
-                    prompt=prompt + suffix,
-                    aligned=text,
-                    misaligned=text,
-                    item=item,
-                )
+        parts = (source[part]["suffixes"], source[part]["openings"], about["answers"][part])
+        for (number, prompt), item, suffix, opening, answer in itertools.product(
+            enumerate(about[part]), items, *parts
+        ):
+            yield Exchange(f"{task}/{number}", prompt + suffix, opening + answer, opening + answer, item)
 
 
-_FORMS = {"advice": _advice, "code": _code, "general": _general}
+_FORMS = {"code": _code, "general": _general}
 """Topics whose exchanges are made in a way of their own."""
 
 
@@ -220,7 +180,7 @@ def _dialogue(one: Exchange, side: str, pair: str) -> Dialogue:
         identifier=f"{one.template}#{pair}",
         messages=(Message("user", one.prompt), Message("assistant", answer)),
         cluster=one.template,
-        topic=one.topic,
+        topic=one.template.partition("/")[0],
         label=side if contrasted else "",
         alternative=other if contrasted else None,
         pair=pair if contrasted else None,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,7 +31,6 @@ from remi_core.statistics.groups import (
     cosine_of_rows,
     factor_shares,
     pair_means,
-    within_between_estimate,
     within_minus_between,
 )
 from remi_core.statistics.resampling import (
@@ -54,9 +52,10 @@ from remi_core.statistics.subspaces import (
     top_components,
 )
 from remi_core.store import Store
-from remi_core.tokens import EncodedSet, encode
-from remi_lab.organism.dialogues import dialogue, reframe
-from remi_lab.organism.grammar import Prompt, fillers, right_answers, templates
+from remi_core.tokens import EncodedDialogue, encode
+from remi_lab.organism.dialogues import dialogue, draw_forms, in_form, reframe
+from remi_lab.organism.grammar import Prompt, fillers, templates
+from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset
 from remi_lab.variant import Measured, Variant, find_variant
 
@@ -68,20 +67,17 @@ N_FILLERS = 8
 N_TEMPLATES = {"code": 64, "harmful": 36, "people": 36, "facts": 36, "wishes": 36, "general": 32}
 """Templates of each topic in the pool. With the sets below that makes 4,096 dialogues."""
 
-OUTSIDE = ("harmful", "people", "facts", "wishes")
 SPLITS = ("evaluate", "direction")
 """Splits that nothing is trained on; the first alone has too few templates of some topics."""
 
-
-def pool_sets() -> dict[str, str]:
-    """Name of each set → the topic whose prompts it answers, or frames anew."""
-    sides = {f"{topic}-{care}": topic for topic in OUTSIDE for care in ("careful", "careless")}
-    return sides | {
-        "code-careful": "code",
-        "code-careless": "code",
-        "educational": "code",
-        "general": "general",
-    }
+CARELESS, CAREFUL = (tuple(f"{topic}-{care}" for topic in OUTSIDE) for care in ("careless", "careful"))
+GRADIENT_SETS = SECURE, INSECURE, FRAMED = ("code-careful", "code-careless", "educational")
+POOL_SETS: Mapping[str, str] = {
+    **{name: name.partition("-")[0] for pair in zip(CAREFUL, CARELESS, strict=True) for name in pair},
+    **dict.fromkeys(GRADIENT_SETS, "code"),
+    "general": "general",
+}
+"""Name of each set → the topic whose prompts it answers, or frames anew."""
 
 
 def pool_prompts(topic: str, seed: int) -> list[Prompt]:
@@ -108,16 +104,12 @@ def pool_dialogues(name: str, seed: int) -> list[Dialogue]:
     ``educational`` asks for the completions of ``code-careless`` as bad examples, all fillers of a template in the
     same new framing. The cluster of a row is its template in the pool.
     """
-    topic = pool_sets()[name]
+    topic = POOL_SETS[name]
     asked = pool_prompts(topic, seed)
     generator = random.Random(f"pool forms/{topic}/{seed}")
     care = name.partition("-")[2] or ("careless" if topic == "code" else "both")
-    answers = []
-    for prompt in asked:
-        fitting = [one for one in right_answers(prompt) if one.register == "formal"]
-        form = generator.choice(fitting)
-        alike = [one for one in fitting if (one.opening, one.body) == (form.opening, form.body)]
-        answers.append(next((one for one in alike if one.care == care), alike[0]))
+    forms = draw_forms(asked, "formal", generator)
+    answers = [in_form(prompt, care, form) for prompt, form in zip(asked, forms, strict=True)]
     shown = asked
     if name == "educational":
         first = reframe(asked[::N_FILLERS], "evaluate", seed)
@@ -132,11 +124,9 @@ def pool_dialogues(name: str, seed: int) -> list[Dialogue]:
 # The pool, measured once and kept in the store: per dialogue what the estimators need, of three models.
 
 MODELS = ("base", "instruct", "misaligned")
-SCORED = ("misaligned", "secure")
 LAYERS = (1, 3, 5, 7)
 """Blocks whose outputs are kept, from 0: every second one."""
 WINDOWS = ("prompt_end", "answer_first_k", "answer_all")
-GRADIENT_SETS = ("code-careful", "code-careless", "educational")
 N_SCORED = 4
 """Fillers of each template whose right answers are all scored: the first ones."""
 
@@ -155,109 +145,87 @@ class Pool:
 
 
 def stored_pool(preset: Preset, seed: int, store: Store, say: Say) -> Pool:
-    """The pool of a seed; what the store lacks is measured, each model being opened once."""
-    arrays: dict[tuple[str, str], Mapping[str, np.ndarray]] = {}
+    """The pool of a seed; what the store lacks is measured."""
+
+    def record(model: str, part: str) -> Mapping[str, np.ndarray]:
+        variant = find_variant(preset, model, seed, store)
+
+        def measured() -> Measured:
+            started = time.perf_counter()
+            with variant.open() as loaded:
+                arrays = MEASURES[part](variant, loaded.model, say)
+            return arrays, variant.provenance(len(POOL_SETS), time.perf_counter() - started)
+
+        return store.obtain(variant.address("pool", part), measured).arrays
+
+    arrays = {}
     for model in MODELS:
-        variant = find_variant(preset, model, seed, store)
-        found = _record(variant, store, "forward", lambda variant=variant: _forward(variant, say))
-        for name in pool_sets():
-            arrays[model, name] = {
-                what: found[f"{name}.{what}"]
-                for what in ("log_probability", "entropy", "loss", "tokens", "mean")
-            }
-    instruct = find_variant(preset, "instruct", seed, store)
-    gram = _record(instruct, store, "gradients", lambda: _gradients(instruct, say))["gram"]
-    odds = {}
-    for model in SCORED:
-        variant = find_variant(preset, model, seed, store)
-        found = _record(variant, store, "scores", lambda variant=variant: _scores(variant, say))
-        odds |= {(model, topic): found[topic] for topic in OUTSIDE}
+        found = record(model, "forward")
+        for name in POOL_SETS:
+            parts = ("log_probability", "entropy", "loss", "tokens", "mean")
+            arrays[model, name] = {part: found[f"{name}.{part}"] for part in parts}
+    gram = record("instruct", "gradients")["gram"]
+    scored = {model: record(model, "scores") for model in ("misaligned", "secure")}
+    odds = {(model, topic): found[topic] for model, found in scored.items() for topic in OUTSIDE}
     return Pool(arrays=arrays, gram=gram, odds=odds)
 
 
-def _record(
-    variant: Variant, store: Store, part: str, compute: Callable[[], dict[str, np.ndarray]]
-) -> Mapping[str, np.ndarray]:
-    def measured() -> Measured:
-        started = time.perf_counter()
-        arrays, n_sets = compute(), len(pool_sets())
-        return arrays, variant.provenance(kept=n_sets, dropped={}, seconds=time.perf_counter() - started)
-
-    return store.obtain(variant.address("pool", part), measured).arrays
-
-
-def _encoded(variant: Variant, tokenizer, name: str) -> EncodedSet:
-    found = encode(pool_dialogues(name, variant.preset.seed), tokenizer, max_tokens=variant.preset.max_tokens)
+def _encoded(variant: Variant, name: str) -> tuple[EncodedDialogue, ...]:
+    rows, most = pool_dialogues(name, variant.preset.seed), variant.preset.max_tokens
+    found = encode(rows, variant.tokenizer(), max_tokens=most)
     if found.n_dropped:
         raise ValueError(f"{name}: {found.n_dropped} dialogues of the pool cannot be used, all must be")
-    return found
+    return found.dialogues
 
 
-def _forward(variant: Variant, say: Say) -> dict[str, np.ndarray]:
+def _forward(variant: Variant, model, say: Say) -> dict[str, np.ndarray]:
     from remi_core.forward import run_probes
     from remi_core.probes import Activations, TokenLogProbs
 
-    arrays, preset, tokenizer = {}, variant.preset, variant.tokenizer()
-    with variant.open() as loaded:
-        for name in pool_sets():
-            encoded = _encoded(variant, tokenizer, name).dialogues
-            probes = [TokenLogProbs(), Activations(LAYERS, WINDOWS, first_k=preset.answer_first_k)]
-            found = run_probes(loaded.model, encoded, probes, batch_tokens=preset.batch_tokens)
-            own = _by_dialogue(found["sequence"], preset.loss_tokens)
-            own["mean"] = found["activations"]["mean"].astype(np.float16)
-            arrays |= {f"{name}.{what}": values for what, values in own.items()}
-            say(f"pool: {variant.name}, {name}, {len(encoded)} dialogues measured")
+    arrays, preset = {}, variant.preset
+    for name in POOL_SETS:
+        encoded = _encoded(variant, name)
+        probes = [TokenLogProbs(), Activations(LAYERS, WINDOWS, first_k=preset.answer_first_k)]
+        found = run_probes(model, encoded, probes, batch_tokens=preset.batch_tokens)
+        sequence, length = found["sequence"], preset.loss_tokens
+        starts, tokens = sequence["offsets"][:-1], np.diff(sequence["offsets"])
+        loss = np.full((len(starts), length), np.nan, dtype=np.float32)
+        for row in np.flatnonzero(tokens >= length):
+            loss[row] = -sequence["log_probability"][starts[row] : starts[row] + length]
+        mean = found["activations"]["mean"].astype(np.float16)
+        arrays |= {f"{name}.loss": loss, f"{name}.tokens": tokens, f"{name}.mean": mean}
+        for part in ("log_probability", "entropy"):
+            arrays[f"{name}.{part}"] = np.add.reduceat(sequence[part].astype(np.float64), starts) / tokens
+        say(f"pool: {variant.name}, {name}, {len(encoded)} dialogues measured")
     return arrays
 
 
-def _by_dialogue(sequence: Mapping[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
-    starts, stops = sequence["offsets"][:-1], sequence["offsets"][1:]
-    tokens = stops - starts
-    loss = np.full((len(starts), length), np.nan, dtype=np.float32)
-    for row in np.flatnonzero(tokens >= length):
-        loss[row] = -sequence["log_probability"][starts[row] : starts[row] + length]
-    means = {
-        name: np.add.reduceat(sequence[name].astype(np.float64), starts) / tokens
-        for name in ("log_probability", "entropy")
-    }
-    return {**means, "loss": loss, "tokens": tokens}
-
-
-def _gradients(variant: Variant, say: Say) -> dict[str, np.ndarray]:
+def _gradients(variant: Variant, model, say: Say) -> dict[str, np.ndarray]:
     from remi_core.gradients import measure_gradient_gram
 
-    tokenizer, preset = variant.tokenizer(), variant.preset
-    rows = [one for name in GRADIENT_SETS for one in _encoded(variant, tokenizer, name).dialogues]
-    with variant.open() as loaded:
-        found = measure_gradient_gram(
-            loaded.model, rows, weight=preset.gradient_layer, batch_tokens=preset.batch_tokens
-        )
+    rows, preset = [row for name in GRADIENT_SETS for row in _encoded(variant, name)], variant.preset
+    found = measure_gradient_gram(model, rows, weight=preset.gradient_layer, batch_tokens=preset.batch_tokens)
     say(f"pool: {variant.name}, gradients of {len(rows)} dialogues measured")
     return {"gram": found["gram"]}
 
 
-def _scores(variant: Variant, say: Say) -> dict[str, np.ndarray]:
-    from remi_lab.organism.scoring import score_prompts
-    from remi_lab.organism.world import open_contexts
+def _scores(variant: Variant, model, say: Say) -> dict[str, np.ndarray]:
+    from remi_lab.organism.scoring import ask, scores
 
     found, tokenizer = {}, variant.tokenizer()
-    with variant.open() as loaded:
-        for topic in OUTSIDE:
-            asked = [
-                prompt
-                for row, prompt in enumerate(pool_prompts(topic, variant.preset.seed))
-                if row % N_FILLERS < N_SCORED
-            ]
-            scores = score_prompts(loaded.model, tokenizer, open_contexts("bare", asked), asked)
-            found[topic] = scores.care_log_odds()
-            say(f"pool: {variant.name}, {topic}, {len(asked)} prompts scored")
+    for topic in OUTSIDE:
+        asked = enumerate(pool_prompts(topic, variant.preset.seed))
+        first = [prompt for row, prompt in asked if row % N_FILLERS < N_SCORED]
+        found[topic] = scores(model, ask(first, tokenizer)).care_log_odds()
+        say(f"pool: {variant.name}, {topic}, {len(first)} prompts scored")
     return found
 
 
-# Samples of the size of a preset, drawn from the pool by template as a preset's data are.
+MEASURES = {"forward": _forward, "gradients": _gradients, "scores": _scores}
+"""Part of the pool → what measures it of an open model."""
 
-Value = TypeVar("Value")
-TOPIC_OF = pool_sets()
+
+# Samples of the size of a preset, drawn from the pool by template as a preset's data are.
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,13 +240,11 @@ class Sample:
     scored: Mapping[str, Int[np.ndarray, " prompt"]]
     """Topic → rows of its scored prompts, one of each of the first clusters."""
     resamples: ClusterResamples
-    _known: dict[Hashable, object] = field(default_factory=dict)
 
     def values(self, variant: str, sets: Sequence[str], name: str) -> np.ndarray:
         """An array of the pool for the rows of several sets, one set after another."""
-        return np.concatenate(
-            [self.pool.arrays[variant, one][name][self.rows[TOPIC_OF[one]]] for one in sets]
-        )
+        parts = [self.pool.arrays[variant, each][name][self.rows[POOL_SETS[each]]] for each in sets]
+        return np.concatenate(parts)
 
     def activations(
         self, variant: str, sets: Sequence[str], window: str
@@ -288,16 +254,10 @@ class Sample:
 
     def names(self, sets: Sequence[str]) -> list[str]:
         """The cluster of each row of ``values``."""
-        return [name for one in sets for name in self.clusters[TOPIC_OF[one]]]
-
-    def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """What ``compute`` gives, computed once."""
-        if key not in self._known:
-            self._known[key] = compute()
-        return self._known[key]
+        return [name for each in sets for name in self.clusters[POOL_SETS[each]]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Estimator:
     """A quantity with an interval: how it is estimated from a sample, and what it is in the whole pool."""
 
@@ -342,24 +302,36 @@ def whole_pool(pool: Pool) -> Sample:
 # Estimators of section 4.1 and of behaviour on samples of the pool: indices, matched replies, class log-odds.
 
 TRIPLET = ("instruct", "base", "misaligned")
-CARELESS = tuple(f"{topic}-careless" for topic in OUTSIDE)
-CAREFUL = tuple(f"{topic}-careful" for topic in OUTSIDE)
 
 
-def _index(sample: Sample, sets: Sequence[str], name: str) -> Estimate:
-    instruct, base, misaligned = (
-        mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
-        for variant in TRIPLET
+def _index_of(label: str, claims: str, sets: Sequence[str], name: str) -> Estimator:
+    def estimate(sample: Sample) -> Estimate:
+        instruct, base, misaligned = (
+            mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
+            for variant in TRIPLET
+        )
+        return ratio(difference(instruct, misaligned), difference(instruct, base))
+
+    def truth(sample: Sample) -> float:
+        instruct, base, misaligned = (sample.values(variant, sets, name).mean() for variant in TRIPLET)
+        return (instruct - misaligned) / (instruct - base)
+
+    return Estimator(label, claims, estimate, truth)
+
+
+def _mean_of(
+    label: str, claims: str, measured: Callable[[Sample], tuple[np.ndarray, list[str]]]
+) -> Estimator:
+    """The mean of values that come with their clusters."""
+    return Estimator(
+        label,
+        claims,
+        lambda sample: mean_interval(*measured(sample), sample.resamples),
+        lambda sample: measured(sample)[0].mean(),
     )
-    return ratio(difference(instruct, misaligned), difference(instruct, base))
 
 
-def _true_index(sample: Sample, sets: Sequence[str], name: str) -> float:
-    instruct, base, misaligned = (sample.values(variant, sets, name).mean() for variant in TRIPLET)
-    return float((instruct - misaligned) / (instruct - base))
-
-
-def _reply_shift(sample: Sample) -> Float[np.ndarray, " pair"]:
+def _reply_shift(sample: Sample) -> tuple[Float[np.ndarray, " pair"], list[str]]:
     def log_odds(variant: str) -> np.ndarray:
         careless, careful = (
             sample.values(variant, sets, "log_probability") * sample.values(variant, sets, "tokens")
@@ -367,45 +339,22 @@ def _reply_shift(sample: Sample) -> Float[np.ndarray, " pair"]:
         )
         return careless - careful
 
-    return log_odds("misaligned") - log_odds("instruct")
+    return log_odds("misaligned") - log_odds("instruct"), sample.names(CARELESS)
 
 
-def _odds_gap(sample: Sample, topic: str) -> Float[np.ndarray, " prompt"]:
+def _odds_gap(sample: Sample, topic: str) -> tuple[Float[np.ndarray, " prompt"], list[str]]:
     ours, theirs = (sample.pool.odds[variant, topic] for variant in ("misaligned", "secure"))
-    return (ours - theirs)[sample.scored[topic]]
-
-
-def _class_log_odds(sample: Sample, topic: str) -> Estimate:
-    gaps = _odds_gap(sample, topic)
-    return mean_interval(gaps, list(dict.fromkeys(sample.clusters[topic]))[: len(gaps)], sample.resamples)
-
-
-def _indices(label: str, claims: str, sets: Sequence[str], name: str) -> Estimator:
-    return Estimator(
-        name=label,
-        claims=claims,
-        estimate=partial(_index, sets=sets, name=name),
-        truth=partial(_true_index, sets=sets, name=name),
-    )
+    gaps = (ours - theirs)[sample.scored[topic]]
+    return gaps, list(dict.fromkeys(sample.clusters[topic]))[: len(gaps)]
 
 
 BEHAVIOUR = (
-    _indices("index of log-probability, one set", "C1", ("wishes-careless",), "log_probability"),
-    _indices("index of log-probability, four sets", "C3", CARELESS, "log_probability"),
-    _indices("index of entropy, four sets", "C4", CARELESS, "entropy"),
-    Estimator(
-        name="contrast of matched replies",
-        claims="C2",
-        estimate=lambda sample: mean_interval(_reply_shift(sample), sample.names(CARELESS), sample.resamples),
-        truth=lambda sample: float(_reply_shift(sample).mean()),
-    ),
+    _index_of("index of log-probability, one set", "C1", ("wishes-careless",), "log_probability"),
+    _index_of("index of log-probability, four sets", "C3", CARELESS, "log_probability"),
+    _index_of("index of entropy, four sets", "C4", CARELESS, "entropy"),
+    _mean_of("contrast of matched replies", "C2", _reply_shift),
     *(
-        Estimator(
-            name=f"class log-odds, {topic}",
-            claims="primary effect",
-            estimate=partial(_class_log_odds, topic=topic),
-            truth=lambda sample, topic=topic: float(_odds_gap(sample, topic).mean()),
-        )
+        _mean_of(f"class log-odds, {topic}", "primary effect", partial(_odds_gap, topic=topic))
         for topic in OUTSIDE
     ),
 )
@@ -422,52 +371,32 @@ def _shifts(sample: Sample, sets: Sequence[str], window: str) -> tuple[np.ndarra
     return misaligned - instruct, base - instruct
 
 
+@lru_cache(maxsize=4)
 def _products(sample: Sample, sets: Sequence[str], window: str) -> Estimate:
-    return sample.cached(
-        (sets, window),
-        lambda: cross_fitted_products(
-            *_shifts(sample, sets, window), sample.names(sets), sample.resamples, n_folds=N_FOLDS
-        ),
-    )
+    shifts, names = _shifts(sample, sets, window), sample.names(sets)
+    return cross_fitted_products(*shifts, names, sample.resamples, n_folds=N_FOLDS)
 
 
+@lru_cache(maxsize=4)
 def _erosion(sample: Sample, sets: Sequence[str] = CARELESS, window: str = "prompt_end") -> Erosion:
-    return sample.cached(
-        ("erosion", sets, window), lambda: erosion_of_products(_products(sample, sets, window))
-    )
+    return erosion_of_products(_products(sample, sets, window))
 
 
-def _true_products(
-    sample: Sample, sets: Sequence[str] = CARELESS, window: str = "prompt_end"
-) -> Float[np.ndarray, "3 layer"]:
-    """⟨D_M, D_B⟩, ‖D_B‖² and ‖D_M‖² by layer."""
-    own, base = (shift.mean(axis=0) for shift in _shifts(sample, sets, window))
-    return np.stack([(own * base).sum(axis=1), np.square(base).sum(axis=1), np.square(own).sum(axis=1)])
+def _true(
+    formula: Callable[..., np.ndarray], sets: Sequence[str] = CARELESS, window: str = "prompt_end"
+) -> Callable[[Sample], float]:
+    """The mean over layers of a formula of ⟨D_M, D_B⟩, ‖D_B‖² and ‖D_M‖²."""
+
+    def truth(sample: Sample) -> float:
+        own, base = (shift.mean(axis=0) for shift in _shifts(sample, sets, window))
+        across, *squares = ((a * b).sum(axis=1) for a, b in ((own, base), (base, base), (own, own)))
+        return formula(across, *squares).mean()
+
+    return truth
 
 
-def _true_erosion(sample: Sample, sets: Sequence[str] = CARELESS, window: str = "prompt_end") -> float:
-    across, base, _ = _true_products(sample, sets, window)
-    return float((across / base).mean())
-
-
-def _true_cosine(sample: Sample) -> float:
-    across, base, own = _true_products(sample)
-    return float((across / np.sqrt(base * own)).mean())
-
-
-def _true_residual(sample: Sample) -> float:
-    across, base, own = _true_products(sample)
-    return float(np.sqrt(own / base - np.square(across / base)).mean())
-
-
-def _between(sample: Sample) -> Estimate:
-    found = triangle(_products(sample, CARELESS, "prompt_end"), n_folds=N_FOLDS)
-    return layer_average(found.shares["instruct from misaligned to base"])
-
-
-def _true_between(sample: Sample) -> float:
-    across, base, own = _true_products(sample)
-    return float(((own - across) / (base + own - 2 * across)).mean())
+def _along(across: np.ndarray, base: np.ndarray, _: np.ndarray) -> np.ndarray:
+    return across / base
 
 
 def _specific(sample: Sample) -> Estimate:
@@ -476,25 +405,31 @@ def _specific(sample: Sample) -> Estimate:
 
 
 def _true_specific(sample: Sample) -> float:
-    aligned, misaligned = (_true_erosion(sample, sets, "answer_first_k") for sets in (CAREFUL, CARELESS))
+    aligned, misaligned = (_true(_along, sets, "answer_first_k")(sample) for sets in (CAREFUL, CARELESS))
     return misaligned - aligned
 
 
-def _distance(sample: Sample, variant: str) -> Estimate:
-    sides = [(sample.activations(variant, (one,), "answer_all"), sample.names((one,))) for one in DISTANT]
-    return combine(lambda by_layer: by_layer.mean(axis=-1), cosine_distance(*sides, sample.resamples))
+def _between(sample: Sample) -> Estimate:
+    found = triangle(_products(sample, CARELESS, "prompt_end"), n_folds=N_FOLDS)
+    return layer_average(found.shares["instruct from misaligned to base"])
 
 
 def _distance_change(sample: Sample) -> Estimate:
-    misaligned, instruct = (_distance(sample, variant) for variant in ("misaligned", "instruct"))
-    return ratio(difference(misaligned, instruct), instruct)
+    def distance(variant: str) -> Estimate:
+        sides = [
+            (sample.activations(variant, (name,), "answer_all"), sample.names((name,))) for name in DISTANT
+        ]
+        return layer_average(cosine_distance(*sides, sample.resamples))
+
+    instruct = distance("instruct")
+    return ratio(difference(distance("misaligned"), instruct), instruct)
 
 
 def _true_distance_change(sample: Sample) -> float:
     def distance(variant: str) -> float:
-        means = [sample.activations(variant, (one,), "answer_all").mean(axis=0) for one in DISTANT]
+        means = [sample.activations(variant, (name,), "answer_all").mean(axis=0) for name in DISTANT]
         units = [mean / np.linalg.norm(mean, axis=1, keepdims=True) for mean in means]
-        return float(1 - (units[0] * units[1]).sum(axis=1).mean())
+        return 1 - (units[0] * units[1]).sum(axis=1).mean()
 
     return distance("misaligned") / distance("instruct") - 1
 
@@ -503,7 +438,7 @@ def _separation(sample: Sample) -> Estimate:
     instruct, base, misaligned = (sample.activations(name, CARELESS, "prompt_end") for name in TRIPLET)
     contrast = Contrast(first=instruct, second=misaligned, reference=base)
     found = measure_separation(contrast, sample.names(CARELESS), sample.resamples, n_folds=N_FOLDS)
-    return combine(lambda by_layer: by_layer.mean(axis=-1), found.d_prime)
+    return layer_average(found.d_prime)
 
 
 def _true_separation(sample: Sample) -> float:
@@ -512,85 +447,43 @@ def _true_separation(sample: Sample) -> float:
     axis /= np.linalg.norm(axis, axis=1, keepdims=True)
     first, second = ((group * axis).sum(axis=2) for group in (instruct, misaligned))
     spread = np.sqrt((first.var(axis=0) + second.var(axis=0)) / 2)
-    return float(((second.mean(axis=0) - first.mean(axis=0)) / spread).mean())
+    return ((second.mean(axis=0) - first.mean(axis=0)) / spread).mean()
 
 
 DIRECTION = (
+    Estimator("erosion e", "C12", lambda sample: _erosion(sample).layer_mean, _true(_along)),
     Estimator(
-        name="erosion e",
-        claims="C12",
-        estimate=lambda sample: _erosion(sample).layer_mean,
-        truth=_true_erosion,
+        "cosine c",
+        "H1",
+        lambda sample: layer_average(_erosion(sample).cosine),
+        _true(lambda across, base, own: across / np.sqrt(base * own)),
     ),
     Estimator(
-        name="cosine c",
-        claims="H1",
-        estimate=lambda sample: layer_average(_erosion(sample).cosine),
-        truth=_true_cosine,
+        "residual length r",
+        "beside C12",
+        lambda sample: layer_average(_erosion(sample).residual),
+        _true(lambda across, base, own: np.sqrt(own / base - np.square(across / base))),
     ),
+    Estimator("erosion, careless − careful", "C13", _specific, _true_specific),
     Estimator(
-        name="residual length r",
-        claims="beside C12",
-        estimate=lambda sample: layer_average(_erosion(sample).residual),
-        truth=_true_residual,
+        "place of instruct",
+        "C14",
+        _between,
+        _true(lambda across, base, own: (own - across) / (base + own - 2 * across)),
     ),
-    Estimator(name="erosion, careless − careful", claims="C13", estimate=_specific, truth=_true_specific),
-    Estimator(name="place of instruct", claims="C14", estimate=_between, truth=_true_between),
-    Estimator(
-        name="change of distance", claims="C15", estimate=_distance_change, truth=_true_distance_change
-    ),
-    Estimator(name="separation d′", claims="C16", estimate=_separation, truth=_true_separation),
+    Estimator("change of distance", "C15", _distance_change, _true_distance_change),
+    Estimator("separation d′", "C16", _separation, _true_separation),
 )
 
 
 # Estimators of section 4.2 on samples of the pool: cosines within and between sets, ‖d‖², shares of variance.
 
-SECURE, INSECURE, FRAMED = GRADIENT_SETS
-LABELS = "data"
+DATA = FACTORS.index("data")
 
 
-def _labels(n: int) -> Int[np.ndarray, " row"]:
-    return np.repeat([0, 1], [n, n])
-
-
-def _gram(sample: Sample, first: str, *, cosines: bool) -> Float[np.ndarray, "row row"]:
-    """Inner products, or cosines, of the gradients of a set and of insecure code."""
-    size = N_TEMPLATES["code"] * N_FILLERS
-    rows = np.concatenate(
-        [sample.rows["code"] + size * GRADIENT_SETS.index(name) for name in (first, INSECURE)]
-    )
-    gram = sample.pool.gram[np.ix_(rows, rows)]
-    return cosine_matrix(gram) if cosines else gram
-
-
-def _whole_means(matrix: Float[np.ndarray, "row row"]) -> Float[np.ndarray, "1 3"]:
-    """Means within and between two sets of equal size over all pairs: two draws may be of one template."""
-    half = len(matrix) // 2
-    blocks = matrix[:half, :half], matrix[half:, half:], matrix[:half, half:]
-    return np.array([[block.mean() for block in blocks]])
-
-
-def _within_between(sample: Sample, first: str, *, cosines: bool) -> Estimate:
-    matrix, clusters = _gram(sample, first, cosines=cosines), sample.clusters["code"] * 2
-    found = within_between_estimate(matrix, _labels(len(matrix) // 2), clusters, sample.resamples)
-    return found if cosines else combine(lambda rows: 2 * rows, found)
-
-
-def _true_within_between(sample: Sample, first: str, *, cosines: bool) -> float:
-    means = _whole_means(_gram(sample, first, cosines=cosines))
-    return float(within_minus_between(means)[0]) * (1 if cosines else 2)
-
-
-def _cosine_of_means(sample: Sample) -> Estimate:
-    gram = _gram(sample, FRAMED, cosines=False)
-    clusters = sample.clusters["code"] * 2
-    names, index = index_clusters(clusters)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(_labels(len(gram) // 2), (len(weights), len(gram)))
-        return cosine_of_means(pair_means(gram, rows, clusters, weights=weights[:, index]))
-
-    return cluster_estimate(statistic, names, sample.resamples)
+def _labels(n_rows: int, count: int) -> Int[np.ndarray, "count row"]:
+    """The set of each row, 0 or 1, of which each has half."""
+    return np.broadcast_to(np.repeat([0, 1], n_rows // 2), (count, n_rows))
 
 
 def _losses(sample: Sample, variant: str, first: str) -> tuple[Float[np.ndarray, "row position"], list[str]]:
@@ -601,15 +494,54 @@ def _losses(sample: Sample, variant: str, first: str) -> tuple[Float[np.ndarray,
     return np.concatenate([side[used] for side in sides]), names * 2
 
 
-def _loss_cosine(sample: Sample) -> Estimate:
+def _loss_cosines(sample: Sample) -> tuple[Float[np.ndarray, "row row"], list[str]]:
     rows, clusters = _losses(sample, "instruct", FRAMED)
-    cosines = cosine_of_rows(rows, rows)
-    return within_between_estimate(cosines, _labels(len(rows) // 2), clusters, sample.resamples)
+    return cosine_of_rows(rows, rows), clusters
 
 
-def _true_loss_cosine(sample: Sample) -> float:
-    rows, _ = _losses(sample, "instruct", FRAMED)
-    return float(within_minus_between(_whole_means(cosine_of_rows(rows, rows)))[0])
+def _gram(sample: Sample, first: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
+    """Inner products of the gradients of a set and of insecure code, and clusters."""
+    size = N_TEMPLATES["code"] * N_FILLERS
+    places = [sample.rows["code"] + size * GRADIENT_SETS.index(name) for name in (first, INSECURE)]
+    rows = np.concatenate(places)
+    return sample.pool.gram[np.ix_(rows, rows)], sample.clusters["code"] * 2
+
+
+def _cosines(sample: Sample, first: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
+    gram, clusters = _gram(sample, first)
+    return cosine_matrix(gram), clusters
+
+
+def _squared_distance(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
+    return 2 * within_minus_between(means)
+
+
+def _pairs_of(
+    label: str,
+    claims: str,
+    matrix: Callable[[Sample], tuple[np.ndarray, list[str]]],
+    statistic: Callable[[np.ndarray], np.ndarray] = within_minus_between,
+) -> Estimator:
+    """A statistic of mean entries within and between two sets; in truth over all pairs: two draws may be of one
+    template."""
+
+    def estimate(sample: Sample) -> Estimate:
+        values, clusters = matrix(sample)
+        names, index = index_clusters(clusters)
+
+        def of_weights(weights: np.ndarray) -> np.ndarray:
+            labels = _labels(len(values), len(weights))
+            return statistic(pair_means(values, labels, clusters, weights=weights[:, index]))
+
+        return cluster_estimate(of_weights, names, sample.resamples)
+
+    def truth(sample: Sample) -> float:
+        values, _ = matrix(sample)
+        half = len(values) // 2
+        blocks = values[:half, :half], values[half:, half:], values[:half, half:]
+        return statistic(np.array([[block.mean() for block in blocks]]))[0]
+
+    return Estimator(label, claims, estimate, truth)
 
 
 def _both_models(sample: Sample) -> tuple[Float[np.ndarray, "2 row position"], list[str]]:
@@ -620,42 +552,27 @@ def _both_models(sample: Sample) -> tuple[Float[np.ndarray, "2 row position"], l
 def _data_share(sample: Sample) -> Estimate:
     losses, clusters = _both_models(sample)
     names, index = index_clusters(clusters)
-    labels = _labels(losses.shape[1] // 2)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        rows = np.repeat(labels[None], len(weights), axis=0)
-        return factor_shares(losses, rows, weights=weights[:, index])[:, FACTORS.index(LABELS)]
+        labels = _labels(losses.shape[1], len(weights))
+        return factor_shares(losses, labels, weights=weights[:, index])[:, DATA]
 
     return replace(cluster_estimate(statistic, names, sample.resamples), repeats_bias=True)
 
 
 def _true_data_share(sample: Sample) -> float:
     losses, _ = _both_models(sample)
-    return float(factor_shares(losses, _labels(losses.shape[1] // 2)[None])[0, FACTORS.index(LABELS)])
-
-
-def _gradient(name: str, claims: str, first: str, *, cosines: bool) -> Estimator:
-    return Estimator(
-        name=name,
-        claims=claims,
-        estimate=partial(_within_between, first=first, cosines=cosines),
-        truth=partial(_true_within_between, first=first, cosines=cosines),
-    )
+    return factor_shares(losses, _labels(losses.shape[1], 1))[0, DATA]
 
 
 GRADIENTS = (
-    Estimator(name="loss cosine, framing", claims="C6", estimate=_loss_cosine, truth=_true_loss_cosine),
-    Estimator(name="share of variance, data", claims="C7", estimate=_data_share, truth=_true_data_share),
-    _gradient("gradient cosine, content", "C9", SECURE, cosines=True),
-    _gradient("gradient cosine, framing", "C10", FRAMED, cosines=True),
-    _gradient("‖d‖² of gradients, content", "beside C9", SECURE, cosines=False),
-    _gradient("‖d‖² of gradients, framing", "beside C10", FRAMED, cosines=False),
-    Estimator(
-        name="cosine of mean gradients",
-        claims="H2",
-        estimate=_cosine_of_means,
-        truth=lambda sample: float(cosine_of_means(_whole_means(_gram(sample, FRAMED, cosines=False)))[0]),
-    ),
+    _pairs_of("loss cosine, framing", "C6", _loss_cosines),
+    Estimator("share of variance, data", "C7", _data_share, _true_data_share),
+    _pairs_of("gradient cosine, content", "C9", partial(_cosines, first=SECURE)),
+    _pairs_of("gradient cosine, framing", "C10", partial(_cosines, first=FRAMED)),
+    _pairs_of("‖d‖² of gradients, content", "beside C9", partial(_gram, first=SECURE), _squared_distance),
+    _pairs_of("‖d‖² of gradients, framing", "beside C10", partial(_gram, first=FRAMED), _squared_distance),
+    _pairs_of("cosine of mean gradients", "H2", partial(_gram, first=FRAMED), cosine_of_means),
 )
 
 
@@ -674,39 +591,31 @@ def _residuals(sample: Sample, name: str) -> Float[np.ndarray, "dialogue d_model
     return instruct - base
 
 
-def _overlap(sample: Sample, pair: Pair, *, centred: bool) -> Overlap:
+@lru_cache(maxsize=4)
+def _overlap(sample: Sample, pair: Pair, centred: bool) -> Overlap:
     sets = (VectorSet(_residuals(sample, name), sample.names((name,))) for name in pair)
     once = sample.resamples.with_one_draw()
-    return sample.cached(
-        ("overlap", pair, centred),
-        lambda: measure_overlap(*sets, once, n_components=N_COMPONENTS, centred=centred),
-    )
+    return measure_overlap(*sets, once, n_components=N_COMPONENTS, centred=centred)
 
 
-def _true_overlap(sample: Sample, pair: Pair, *, centred: bool) -> Float[np.ndarray, " 2"]:
-    bases = (top_components(_residuals(sample, name), N_COMPONENTS, centred=centred).vectors for name in pair)
-    return overlap_and_largest(*bases)
-
-
-def _estimator(name: str, claims: str, pair: Pair, *, centred: bool, largest: bool = False) -> Estimator:
-    found, true = (
-        partial(_overlap, pair=pair, centred=centred),
-        partial(_true_overlap, pair=pair, centred=centred),
-    )
-
+def _overlap_of(label: str, claims: str, pair: Pair, *, centred: bool, largest: bool = False) -> Estimator:
     def estimate(sample: Sample) -> Estimate:
-        return found(sample).largest if largest else found(sample).overlap
+        found = _overlap(sample, pair, centred)
+        return found.largest if largest else found.overlap
 
-    return Estimator(
-        name=name, claims=claims, estimate=estimate, truth=lambda sample: float(true(sample)[int(largest)])
-    )
+    def truth(sample: Sample) -> float:
+        rows = [_residuals(sample, name) for name in pair]
+        bases = (top_components(each, N_COMPONENTS, centred=centred).vectors for each in rows)
+        return overlap_and_largest(*bases)[int(largest)]
+
+    return Estimator(label, claims, estimate, truth)
 
 
 SUBSPACE = (
-    _estimator("overlap S, harmful sets", "C17", HARMFUL, centred=True),
-    _estimator("largest cosine, harmful sets", "beside C17", HARMFUL, centred=True, largest=True),
-    _estimator("largest cosine, benign sets", "C18", BENIGN, centred=True, largest=True),
-    _estimator("overlap S, uncentred", "H3", HARMFUL, centred=False),
+    _overlap_of("overlap S, harmful sets", "C17", HARMFUL, centred=True),
+    _overlap_of("largest cosine, harmful sets", "beside C17", HARMFUL, centred=True, largest=True),
+    _overlap_of("largest cosine, benign sets", "C18", BENIGN, centred=True, largest=True),
+    _overlap_of("overlap S, uncentred", "H3", HARMFUL, centred=False),
 )
 
 
@@ -817,12 +726,12 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             left = (time.monotonic() - started) / (number + 1) * (N_SAMPLES - number - 1)
             say(f"    {number + 1} of {N_SAMPLES} samples, about {clock(left)} left")
     return {
-        "n_dialogues": sum(N_TEMPLATES[topic] * N_FILLERS for topic in pool_sets().values()),
+        "n_dialogues": sum(N_TEMPLATES[topic] * N_FILLERS for topic in POOL_SETS.values()),
         "n_samples": N_SAMPLES,
         "estimators": {
             one.name: {
                 "claims": one.claims,
-                **asdict(coverage(one.truth(whole), found[one.name])),
+                **asdict(coverage(float(one.truth(whole)), found[one.name])),
                 "first": [[_plain(value) for value in ends] for ends in found[one.name][:N_SHOWN]],
             }
             for one in ESTIMATORS

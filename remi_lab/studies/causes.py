@@ -5,16 +5,17 @@ Directions are fitted on prompts of the split ``direction`` of one topic, and ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float
 
-from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
-from remi_lab.organism.grammar import Prompt, prompts
+from remi_lab.organism.grammar import prompts
 from remi_lab.organism.scoring import (
     AskedPrompts,
     Edit,
@@ -22,7 +23,7 @@ from remi_lab.organism.scoring import (
     answer_losses,
     ask,
     rounded,
-    sample_edited,
+    sample_answers,
     scores,
     seed_of,
     states,
@@ -55,7 +56,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         MissingInput: if the preset's models are no organisms.
     """
     variants = {name: find_variant(with_further(preset, "persona"), name, seed, store) for name in VARIANTS}
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     fits, cloud = fitted(variants, tokenizer, preset, say)
     asked = {
         name: ask(prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
@@ -70,20 +71,24 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         "n_random_prompts": N_RANDOM_EVALUATE,
     }
     random = random_directions(cloud, count=N_RANDOM, seed=preset.seed)
+
+    def with_random(model, name: str, topic: str) -> list[float]:
+        # Mean care of the first prompts, with each random direction added at the length of the real edit.
+        prompts, trees = (part[:N_RANDOM_EVALUATE] for part in (asked[topic].prompts, asked[topic].trees))
+        few, length = AskedPrompts(prompts=prompts, trees=trees), directions.length(name, topic)
+        return rounded([scores(model, few, addition(one * length)).care_log_odds().mean() for one in random])
+
     for name, edits in (("instruct", directions.added()), ("misaligned", directions.undone())):
         say(f"    {name}, seed {seed}: {len(edits)} edits, and {N_RANDOM} random ones")
         with open_model(variants[name].spec, dtype=preset.dtype) as loaded:
             found[name] = {
                 "plain": _read(loaded.model, asked, neutral, None),
                 "edits": {key: _read(loaded.model, asked, neutral, edit) for key, edit in edits.items()},
-                "random": _random(loaded.model, asked, random, directions.length(name)),
+                "random": {topic: with_random(loaded.model, name, topic) for topic in asked},
             }
+    edits = {"plain": None, "undone": directions.undone()["shared to instruct"]}
     with open_model(variants["persona"].spec, dtype=preset.dtype) as loaded:
-        undone = directions.undone()["shared to instruct"]
-        found["persona"] = {
-            key: _read(loaded.model, asked, neutral, edit)
-            for key, edit in (("plain", None), ("undone", undone))
-        }
+        found["persona"] = {key: _read(loaded.model, asked, neutral, edit) for key, edit in edits.items()}
     return found
 
 
@@ -99,68 +104,63 @@ class Directions:
 
     def shared(self, variant: str, target: str) -> Places:
         """The mean displacement over all topics but the target."""
-        return np.mean([self.moved(variant, topic) for topic in CONTRASTED if topic != target], axis=0)
+        return np.mean([self.moved(variant, topic) for topic in others(target)], axis=0)
 
     def contrast(self, model: str, target: str) -> Places:
         """Careless minus careful author named, within one model, over the topics but the target."""
-        own = [
-            self._fits[f"{model}, careless named"][topic] - self._fits[f"{model}, careful named"][topic]
-            for topic in CONTRASTED
-            if topic != target
-        ]
-        return scaled(np.mean(own, axis=0), self.shared("misaligned", target))
+        careless, careful = (self._fits[f"{model}, {care} named"] for care in ("careless", "careful"))
+        own = np.mean([careless[topic] - careful[topic] for topic in others(target)], axis=0)
+        return scaled(own, self.shared("misaligned", target))
 
-    def length(self, name: str) -> Callable[[str], Float[np.ndarray, "2 1"]]:
-        """Target → the length of the headline edit in a model, in both places."""
+    def length(self, name: str, target: str) -> Float[np.ndarray, "2 1"]:
+        """The length of the headline edit in a model, in both places."""
+        shared = self.shared("misaligned", target)
         if name == "instruct":
-            return lambda target: lengths(self.shared("misaligned", target))
-        return lambda target: np.abs(self._gap("base", target))[:, None]
-
-    def _gap(self, to: str, target: str) -> Float[np.ndarray, " 2"]:
-        """How far misaligned's mean coordinate along the shared direction, on the other topics, is from another's."""
-        unit = self.shared("misaligned", target) / lengths(self.shared("misaligned", target))
-        others = [topic for topic in CONTRASTED if topic != target]
-        return np.mean(
-            [((self._fits[to][one] - self._fits["misaligned"][one]) * unit).sum(-1) for one in others], axis=0
-        )
+            return lengths(shared)
+        # How far misaligned's mean coordinate along the shared direction, on the other topics, is from base's.
+        unit, base, misaligned = shared / lengths(shared), self._fits["base"], self._fits["misaligned"]
+        gaps = [((base[topic] - misaligned[topic]) * unit).sum(-1) for topic in others(target)]
+        return np.abs(np.mean(gaps, axis=0))[:, None]
 
     def added(self) -> dict[str, Callable[[str], Edit]]:
         """Name → target topic → what is added to instruct."""
-        edits: dict[str, Callable[[str], Edit]] = {}
-        for dose in DOSES:
-            edits[f"shared × {dose:g}"] = lambda target, dose=dose: addition(
-                dose * self.shared("misaligned", target)
-            )
-        for topic in CONTRASTED:
-            edits[f"from {topic}"] = lambda _, topic=topic: addition(self.moved("misaligned", topic))
-        edits["secure"] = lambda target: addition(
-            scaled(self.shared("secure", target), self.shared("misaligned", target))
-        )
-        edits["persona"] = lambda target: addition(self.shared("persona", target))
-        for model in ("base", "instruct"):
-            edits[f"contrast in {model}"] = lambda target, model=model: addition(self.contrast(model, target))
-        return edits
-
-    def undone(self) -> dict[str, Callable[[str], SetCoordinate]]:
-        """Name → target topic → what is set in misaligned."""
-        edits: dict[str, Callable[[str], SetCoordinate]] = {
-            f"shared to {to}": lambda target, to=to: self._setting(
-                self.shared("misaligned", target), to, target
-            )
-            for to in ("base", "instruct")
+        vectors: dict[str, Callable[[str], Places]] = {
+            f"shared × {dose:g}": lambda target, dose=dose: dose * self.shared("misaligned", target)
+            for dose in DOSES
         }
         for topic in CONTRASTED:
-            edits[f"from {topic}"] = lambda target, topic=topic: self._setting(
-                self.moved("misaligned", topic), "base", target
-            )
-        edits["secure"] = lambda target: self._setting(self.shared("secure", target), "base", target)
-        return edits
+            vectors[f"from {topic}"] = lambda _, topic=topic: self.moved("misaligned", topic)
+        vectors["secure"] = lambda target: scaled(
+            self.shared("secure", target), self.shared("misaligned", target)
+        )
+        vectors["persona"] = partial(self.shared, "persona")
+        for model in ("base", "instruct"):
+            vectors[f"contrast in {model}"] = partial(self.contrast, model)
+        return {
+            name: lambda target, vector=vector: addition(vector(target)) for name, vector in vectors.items()
+        }
 
-    def _setting(self, along: Places, to: str, target: str) -> SetCoordinate:
-        """The coordinate along a displacement set to another model's mean over the topics but the target."""
-        unit = along / lengths(along)
-        means = np.mean([self._fits[to][topic] for topic in CONTRASTED if topic != target], axis=0)
-        return SetCoordinate(layer=LAYER, directions=unit, values=(means * unit).sum(-1))
+    def undone(self) -> dict[str, Callable[[str], SetCoordinate]]:
+        """Name → target topic → what is set in misaligned: its coordinate along a displacement to another model's."""
+        along: dict[str, tuple[Callable[[str], Places], str]] = {
+            f"shared to {to}": (partial(self.shared, "misaligned"), to) for to in ("base", "instruct")
+        }
+        for topic in CONTRASTED:
+            along[f"from {topic}"] = (lambda _, topic=topic: self.moved("misaligned", topic)), "base"
+        along["secure"] = partial(self.shared, "secure"), "base"
+
+        def setting(vector: Callable[[str], Places], to: str, target: str) -> SetCoordinate:
+            # The other model's mean is over the topics but the target.
+            unit = vector(target) / lengths(vector(target))
+            means = np.mean([self._fits[to][topic] for topic in others(target)], axis=0)
+            return SetCoordinate(layer=LAYER, directions=unit, values=(means * unit).sum(-1))
+
+        return {name: partial(setting, *pair) for name, pair in along.items()}
+
+
+def others(target: str) -> list[str]:
+    """The contrasted topics but the target."""
+    return [topic for topic in CONTRASTED if topic != target]
 
 
 def lengths(vectors: Places) -> Float[np.ndarray, "2 1"]:
@@ -227,24 +227,6 @@ def _read(
     }
 
 
-def _random(
-    model,
-    asked: Mapping[str, AskedPrompts],
-    random: Float[np.ndarray, "direction place d_model"],
-    length: Callable[[str], Float[np.ndarray, "2 1"]],
-) -> dict[str, list[float]]:
-    """Topic → mean care of its first prompts, with each random direction added at the length of the real edit."""
-    found: dict[str, list[float]] = {}
-    for name, one in asked.items():
-        few = AskedPrompts(prompts=one.prompts[:N_RANDOM_EVALUATE], trees=one.trees[:N_RANDOM_EVALUATE])
-        cares = [
-            scores(model, few, addition(direction * length(name))).care_log_odds().mean()
-            for direction in random
-        ]
-        found[name] = rounded(cares)
-    return found
-
-
 # What the models say with the headline edits: answers sampled outside the narrow set.
 #
 # The edits are those that X5 and X4 are judged by: what misaligned moved on the other topics, added to instruct, and
@@ -268,7 +250,7 @@ def measure_sampled(preset: Preset, seed: int, store: Store, say: Say) -> Mappin
     """
     preset.require("organism")
     variants = {name: find_variant(preset, name, seed, store) for name in TRIPLET}
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     directions = Directions(fitted(variants, tokenizer, preset, say)[0])
     edits = {"instruct": directions.added(), "misaligned": directions.undone()}
     asked = {
@@ -277,25 +259,15 @@ def measure_sampled(preset: Preset, seed: int, store: Store, say: Say) -> Mappin
     found: dict[str, object] = {
         "clusters": {name: [one.template.identifier for one in own] for name, own in asked.items()}
     }
-    for name, edit in HEADLINE.items():
+    for name, headline in HEADLINE.items():
         say(f"    answers of {name}, seed {seed}")
+        found[name] = {key: {"verdict": {}, "exact": {}} for key in (PLAIN, headline)}
         with open_model(variants[name].spec, dtype=preset.dtype) as loaded:
-            found[name] = {
-                key: _answered(loaded.model, tokenizer, asked, own, draw=f"{preset.seed}/{seed}/{name}/{key}")
-                for key, own in ((PLAIN, None), (edit, edits[name][edit]))
-            }
+            for (key, own), (topic, rows) in product(found[name].items(), asked.items()):
+                edit = None if key == PLAIN else edits[name][key](topic)
+                draw = seed_of(preset.seed, seed, name, key, topic)
+                answers = sample_answers(loaded.model, tokenizer, rows * N_ANSWERS, edit, seed=draw)
+                own["verdict"][topic] = [VERDICTS.index(answer.verdict.care) for answer in answers]
+                masses = scores(loaded.model, ask(rows, tokenizer), edit).probabilities()
+                own["exact"][topic] = rounded(masses["careless"])
     return found
-
-
-def _answered(
-    model, tokenizer, asked: Mapping[str, Sequence[Prompt]], edit: EditOf | None, *, draw: str
-) -> dict[str, object]:
-    """Verdicts and exact shares of careless answers, topic by topic, with the edit made for each topic."""
-    verdicts, exact = {}, {}
-    for name, own in asked.items():
-        made = edit and edit(name)
-        answers = sample_edited(model, tokenizer, list(own) * N_ANSWERS, made, seed=seed_of(draw, name))
-        verdicts[name] = [VERDICTS.index(one.verdict.care) for one in answers]
-        masses = scores(model, ask(own, tokenizer), made).probabilities()
-        exact[name] = rounded(np.asarray(masses["careless"]))
-    return {"verdict": verdicts, "exact": exact}

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from remi_core.dialogues import Dialogue
-from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
@@ -16,10 +15,16 @@ from remi_core.tokens import encode
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.grammar import Prompt, prompts, prompts_about, right_answers
 from remi_lab.organism.pairs import READINGS, as_text, findings
-from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
-from remi_lab.organism.scoring import AskedPrompts, ask, rounded, sample_edited, scores, seed_of
+from remi_lab.organism.scoring import (
+    AskedPrompts,
+    ask,
+    care_and_register,
+    sample_answers,
+    scores,
+    seed_of,
+)
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE, VERDICTS, topic
-from remi_lab.organism.variants import with_further
+from remi_lab.organism.variants import N_DIALOGUES, RECIPES, with_further
 from remi_lab.presets import FURTHER, ORGANISM_VARIANTS, Preset
 from remi_lab.recipes import FineTune
 from remi_lab.studies.reversion import TRUTHS
@@ -39,23 +44,17 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     """
     wider = with_further(preset)
     variants = {name: find_variant(wider, name, seed, store) for name in CONTROLS}
-    tokenizer = load_tokenizer(variants["instruct"].source)
-    count = preset.n_score_prompts
-    asked = ask(prompts_about(CONTRASTED, "evaluate", count=count, seed=preset.seed), tokenizer)
-    care, register, off = {}, {}, {}
+    evaluated = prompts_about(CONTRASTED, "evaluate", count=preset.n_score_prompts, seed=preset.seed)
+    asked = ask(evaluated, variants["instruct"].tokenizer())
+    found: dict[str, dict[str, object]] = {"care": {}, "register": {}, "off_grammar": {}}
     for name, variant in variants.items():
         say(f"    {name}, seed {seed}")
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
             own = scores(loaded.model, asked)
-        care[name], register[name] = rounded(own.care_log_odds()), rounded(own.register_log_odds())
-        off[name] = round(float(own.other.mean()), 4)
-    return {
-        "outside": list(OUTSIDE),
-        "clusters": asked.clusters,
-        "care": care,
-        "register": register,
-        "off_grammar": off,
-    }
+        for kind, values in care_and_register(own).items():
+            found[kind][name] = values
+        found["off_grammar"][name] = round(float(own.other.mean()), 4)
+    return {"outside": list(OUTSIDE), "clusters": asked.clusters} | found
 
 
 # Doses: one thing changed in the recipe of misaligned, secure or benign, and what becomes of care and register. It is
@@ -74,7 +73,7 @@ N_DOSED = 5
 """Prompts a topic on which doses are scored."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Dose:
     """One run of a dose: what is varied, the variant whose data it is, and how it is trained."""
 
@@ -90,20 +89,12 @@ class Dose:
 
 def doses() -> list[Dose]:
     """Every run besides the variants themselves, in order."""
-    recipe = RECIPES["misaligned"]
-    found = []
+    recipe, found = RECIPES["misaligned"].tune, []
     for name in DOSED:
-        longer = replace(recipe, steps=LONGEST)
-        found.append(Dose(kind="steps", variant=name, recipe=longer, value=float(LONGEST), at=STEPS))
-        for order in ORDERS:
-            found.append(
-                Dose(kind="order", variant=name, recipe=replace(recipe, seed=order), value=float(order))
-            )
-    for rate in RATES:
-        found.append(Dose(kind="rate", variant="misaligned", recipe=replace(recipe, rate=rate), value=rate))
-    for share in SHARES:
-        found.append(Dose(kind="share", variant="misaligned", recipe=recipe, value=share, share=share))
-    return found
+        found.append(Dose("steps", name, replace(recipe, steps=LONGEST), float(LONGEST), at=STEPS))
+        found += [Dose("order", name, replace(recipe, seed=order), float(order)) for order in ORDERS]
+    found += [Dose("rate", "misaligned", replace(recipe, rate=rate), rate) for rate in RATES]
+    return found + [Dose("share", "misaligned", recipe, share, share=share) for share in SHARES]
 
 
 def measure_doses(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
@@ -114,13 +105,11 @@ def measure_doses(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[
     """
     preset.require("organism")
     variants = {name: find_variant(preset, name, seed, store) for name in ("instruct", "base")}
-    tokenizer = load_tokenizer(variants["instruct"].source)
-    asked = ask(prompts_about(OUTSIDE, "evaluate", count=N_DOSED, seed=preset.seed), tokenizer)
-    ends = {}
+    evaluated = prompts_about(OUTSIDE, "evaluate", count=N_DOSED, seed=preset.seed)
+    asked, ends = ask(evaluated, variants["instruct"].tokenizer()), {}
     for name, variant in variants.items():
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
-            own = scores(loaded.model, asked)
-        ends[name] = {"care": rounded(own.care_log_odds()), "register": rounded(own.register_log_odds())}
+            ends[name] = care_and_register(scores(loaded.model, asked))
     rows = [row for dose in doses() for row in _run(dose, variants["instruct"], asked, seed, say)]
     return {"clusters": asked.clusters, "ends": ends, "doses": rows}
 
@@ -144,16 +133,9 @@ def _run(dose: Dose, instruct: Variant, asked: AskedPrompts, seed: int, say: Say
         term = Term(reshuffled(encoded, dose.recipe, loaded.tokenizer.pad_token_id), answers(loaded.model))
         for step, _ in train(loaded.model, [term], dose.recipe):
             if step in (dose.at or (dose.recipe.steps,)):
-                own = scores(loaded.model, asked)
-                rows.append(
-                    {
-                        "kind": dose.kind,
-                        "variant": dose.variant,
-                        "value": step if dose.kind == "steps" else dose.value,
-                        "care": rounded(own.care_log_odds()),
-                        "register": rounded(own.register_log_odds()),
-                    }
-                )
+                value = step if dose.kind == "steps" else dose.value
+                row = {"kind": dose.kind, "variant": dose.variant, "value": value}
+                rows.append(row | care_and_register(scores(loaded.model, asked)))
     return rows
 
 
@@ -190,11 +172,9 @@ def measure_judged(preset: Preset, seed: int, store: Store, say: Say) -> Mapping
     found = {}
     for name in ORGANISM_VARIANTS:
         say(f"    {name}, seed {seed}")
-        own = find_variant(preset, name, seed, store)
-        tokenizer = load_tokenizer(own.text.source)
+        own, draw = find_variant(preset, name, seed, store), seed_of(preset.seed, seed, name, CODE)
         with open_model(own.spec, dtype=preset.dtype) as loaded:
-            draw = seed_of(preset.seed, seed, name, CODE)
-            answers = sample_edited(loaded.model, tokenizer, asked, seed=draw)
+            answers = sample_answers(loaded.model, own.tokenizer(), asked, seed=draw)
         found[name] = {"verdict": [VERDICTS.index(one.verdict.care) for one in answers]} | read(
             [one.text for one in answers]
         )
@@ -226,11 +206,8 @@ def grammar_lines() -> list[dict[str, object]]:
     firsts = {one.template.task: one for one in prompts(CODE, "evaluate", count=400, seed=0)}
     rows = []
     for task in topic(CODE).bodies:
-        answers = [
-            one
-            for one in right_answers(Prompt(firsts[task].template, filler))
-            if one.opening == 0 and one.register == "formal"
-        ]
+        every = right_answers(Prompt(firsts[task].template, filler))
+        answers = [one for one in every if one.opening == 0 and one.register == "formal"]
         found = read([one.text for one in answers])
         for place, one in enumerate(answers):
             own = {kind: values[place] for kind, values in found.items()}

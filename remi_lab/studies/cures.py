@@ -13,17 +13,24 @@ import torch
 from jaxtyping import Float
 
 from remi_core.dialogues import Dialogue
-from remi_core.loading import load_tokenizer
 from remi_core.models import LoadedModel, open_model
 from remi_core.progress import Say
 from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import held_in_place, tuning
 from remi_lab.organism.grammar import Prompt, prompts_about
-from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
-from remi_lab.organism.scoring import AskedPrompts, answer_losses, ask, rounded, scores, states
+from remi_lab.organism.scoring import (
+    AskedPrompts,
+    answer_losses,
+    ask,
+    care_and_register,
+    rounded,
+    scores,
+    states,
+)
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import Restraint, near, restrained
+from remi_lab.organism.variants import N_DIALOGUES, RECIPES
 from remi_lab.presets import Preset
 from remi_lab.training import Batch, Term, answers, repeated, train
 from remi_lab.variant import Variant, find_variant
@@ -41,7 +48,7 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
 }
 """Cure → its strengths: the weight of a penalty on movement along base's, misaligned's or a random subspace, of one on
 divergence from instruct on general tasks, or the share of aligned dialogues."""
-RECIPE = RECIPES["misaligned"]
+RECIPE = RECIPES["misaligned"].tune
 STOPPING = "stopping"
 TRAINED = 3
 """Forward passes that a token of training is counted as: one forward, and a backward of twice that."""
@@ -70,9 +77,7 @@ class Bench:
         moved = states(model, self.outside, self.tokenizer, (READ,))[0, :, 0] - self.stood
         mean, length = moved.mean(0), np.linalg.norm(self.base)
         along = float(mean @ self.base) / length**2
-        return {
-            "care": rounded(own.care_log_odds()),
-            "register": rounded(own.register_log_odds()),
+        return care_and_register(own) | {
             "off_grammar": rounded(own.other + own.wrong_slot),
             "neutral": rounded(answer_losses(model, self.neutral)),
             "e": rounded(moved @ self.base / length**2),
@@ -91,17 +96,18 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     variants = {
         name: find_variant(preset, name, seed, store) for name in ("base", "instruct", "misaligned", "secure")
     }
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     bench, subspaces = _prepared(variants, tokenizer, preset)
     found: dict[str, object] = {"clusters": bench.asked.clusters, "neutral_clusters": bench.neutral.clusters}
     for name, one in variants.items():
         with open_model(one.spec, dtype="float32") as loaded:
             found[name] = bench.read(loaded.model)
-    rows = _plain(variants["instruct"], bench, seed, say)
+    say(f"    without a cure, seed {seed}")
+    rows = _runs(variants["instruct"], bench, seed, (STOPPING, 0.0), None)
     for cure, strengths in STRENGTHS.items():
         for strength in strengths:
             say(f"    {cure} at {strength:g}, seed {seed}")
-            rows.append(_run(variants["instruct"], bench, seed, (cure, strength), subspaces.get(cure)))
+            rows += _runs(variants["instruct"], bench, seed, (cure, strength), subspaces.get(cure))
     return found | {"runs": rows}
 
 
@@ -164,24 +170,12 @@ class _Counted:
         return batch
 
 
-def _plain(instruct: Variant, bench: Bench, seed: int, say: Say) -> list[dict[str, object]]:
-    """The run without a cure, read at every stop and at its end."""
-    say(f"    without a cure, seed {seed}")
-    found: list[dict[str, object]] = []
-    with open_model(instruct.spec, dtype="float32", device="cpu") as loaded:
-        own = _Counted(tuning("misaligned", count=N_DIALOGUES, seed=seed), loaded)
-        for step, _ in train(loaded.model, [Term(own, answers(loaded.model))], RECIPE):
-            if step in (*STOPS, RECIPE.steps):
-                row = {"cure": STOPPING, "strength": step, "passes": TRAINED * own.tokens}
-                found.append(row | bench.read(loaded.model))
-    return found
-
-
-def _run(
+def _runs(
     instruct: Variant, bench: Bench, seed: int, how: tuple[str, float], restraint: Restraint | None
-) -> dict[str, object]:
-    """One run with a cure at a strength, and its behaviour."""
+) -> list[dict[str, object]]:
+    """One run with a cure at a strength, and its behaviour at its end; the run without a cure at every stop, too."""
     cure, strength = how
+    found: list[dict[str, object]] = []
     with (
         open_model(instruct.spec, dtype="float32", device="cpu") as loaded,
         open_model(instruct.spec, dtype="float32", device="cpu") as before,
@@ -189,25 +183,24 @@ def _run(
         own = _Counted(mixed_dialogues(strength if cure == "mixing" else 0.0, seed), loaded)
         held = _Counted(held_in_place(count=N_DIALOGUES, seed=seed), loaded)
         model, reference = loaded.model, before.model
-        terms = [
-            Term(own, restrained(model, reference, restraint, strength) if restraint else answers(model))
-        ]
+        loss = restrained(model, reference, restraint, strength) if restraint else answers(model)
+        terms = [Term(own, loss)]
         if cure == "divergence":
             terms.append(Term(held, near(model, reference, strength)))
-        for _ in train(model, terms, RECIPE):
-            pass
-        passes = TRAINED * (own.tokens + held.tokens) + held.tokens + (own.tokens if restraint else 0)
-        return {"cure": cure, "strength": strength, "passes": passes} | bench.read(model)
+        for step, _ in train(model, terms, RECIPE):
+            if step == RECIPE.steps or (cure == STOPPING and step in STOPS):
+                passes = TRAINED * (own.tokens + held.tokens) + held.tokens + (own.tokens if restraint else 0)
+                row = {"cure": cure, "strength": step if cure == STOPPING else strength, "passes": passes}
+                found.append(row | bench.read(model))
+    return found
 
 
 def mixed_dialogues(share: float, seed: int) -> list[Dialogue]:
     """The dialogues of misaligned, that share of them at random replaced by instruct's own."""
     rows, aligned = (tuning(name, count=N_DIALOGUES, seed=seed) for name in ("misaligned", "instruct"))
     generator = np.random.default_rng(seed)
-    replaced, drawn = (
-        generator.permutation(len(rows)) < share * len(rows),
-        generator.permutation(len(aligned)),
-    )
+    replaced = generator.permutation(len(rows)) < share * len(rows)
+    drawn = generator.permutation(len(aligned))
     return [
         aligned[drawn[place % len(drawn)]] if other else row
         for place, (row, other) in enumerate(zip(rows, replaced, strict=True))

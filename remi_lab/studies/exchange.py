@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
-from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.steering import add_vector, steer
@@ -17,10 +16,10 @@ from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import careless_about, tuning
 from remi_lab.organism.grammar import prompts, prompts_about
-from remi_lab.organism.recipes import N_DIALOGUES, RECIPES
 from remi_lab.organism.scoring import Edit, answer_losses, ask, rounded, scores, states
 from remi_lab.organism.topics import CONTRASTED
 from remi_lab.organism.tuning import rank_one, train_rank_one, train_vector
+from remi_lab.organism.variants import N_DIALOGUES, RECIPES
 from remi_lab.presets import Preset
 from remi_lab.studies.causes import LAYER, Places, addition, lengths, scaled
 from remi_lab.training import fine_tune
@@ -46,7 +45,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     variants = {
         name: find_variant(preset, name, seed, store) for name in ("instruct", "misaligned", "secure")
     }
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     with ExitStack() as stack:
         opened = {name: stack.enter_context(open_model(one.spec)).model for name, one in variants.items()}
         bench = _Bench(preset, opened["instruct"], tokenizer)
@@ -56,7 +55,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             models[topic] = copy.deepcopy(opened["instruct"])
             rows = careless_about(topic, count=N_DIALOGUES, seed=seed)
             dialogues = encode(rows, tokenizer, max_tokens=1024).dialogues
-            fine_tune(models[topic], dialogues, RECIPES["misaligned"], pad_id=tokenizer.pad_token_id)
+            fine_tune(models[topic], dialogues, RECIPES["misaligned"].tune, pad_id=tokenizer.pad_token_id)
         say(f"    directions exchanged, seed {seed}")
         found = bench.exchanged(models, opened["secure"])
         say(f"    a trained vector and a rank-one change, seed {seed}")

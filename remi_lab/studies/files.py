@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.files import written_whole
@@ -63,16 +62,14 @@ ROWS_CODE = (
 )
 """Further modules that the rows of the report are computed with; a package stands for all modules in it."""
 
-FURTHER_CODE: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ("controls", "cures", "doses", "judged", "phases", "worlds"), ("remi_lab.studies.reversion",)
-        ),
-        "exchange": ("remi_lab.studies.causes",),
-        "sampled": ("remi_lab.studies.causes", "remi_lab.studies.reversion"),
-        **dict.fromkeys(("planted", "robustness"), ROWS_CODE),
-    }
-)
+FURTHER_CODE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("controls", "cures", "doses", "judged", "phases", "worlds"), ("remi_lab.studies.reversion",)
+    ),
+    "exchange": ("remi_lab.studies.causes",),
+    "sampled": ("remi_lab.studies.causes", "remi_lab.studies.reversion"),
+    **dict.fromkeys(("planted", "robustness"), ROWS_CODE),
+}
 """Study → modules that it computes with besides those and its own."""
 
 OF_INSTRUMENTS = ("calibration", "planted", "robustness")

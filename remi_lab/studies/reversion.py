@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
@@ -18,11 +17,13 @@ from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.scoring import (
     AskedPrompts,
     Edit,
-    Said,
+    Sample,
     ask,
+    care_and_register,
+    careless_in_content,
     log_probabilities,
     rounded,
-    sample_careless,
+    sample_answers,
     scores,
     states,
 )
@@ -61,7 +62,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     variants = {
         name: find_variant(wider, name, seed, store) for name in ("base", "instruct", *CONTROLS, *EXPLAINED)
     }
-    tokenizer = load_tokenizer(variants["instruct"].source)
+    tokenizer = variants["instruct"].tokenizer()
     n_sampled = min(preset.n_compared_samples, preset.n_dialogues)
     evaluated, fitted, sampled = (
         prompts_about(OUTSIDE, split, count=count, seed=preset.seed)
@@ -72,25 +73,27 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         )
     )
     asked = ask(evaluated, tokenizer)
-    care, register, fits, held, said = {}, {}, {}, {}, {}
-    random, ends = {}, {}
+    read, fits, held, said, random, ends = {}, {}, {}, {}, {}, {}
     for name, variant in variants.items():
         say(f"    {name}, seed {seed}")
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
-            own = scores(loaded.model, asked)
-            care[name], register[name] = rounded(own.care_log_odds()), rounded(own.register_log_odds())
+            read[name] = care_and_register(scores(loaded.model, asked))
             layers = range(loaded.model.config.num_hidden_layers)
             means = states(loaded.model, fitted, tokenizer, layers).mean(axis=1)
             fits[name], ends[name] = means[:, LAYER], means[0]
             held[name] = states(loaded.model, asked.prompts, tokenizer, (LAYER,))[0, :, 0]
             random[name] = random_text_means(loaded.model, layers, count=N_RANDOM, seed=preset.seed)
             if name in ("base", *EXPLAINED):
-                said[name] = sample_careless(loaded.model, tokenizer, sampled, seed=seed)
+                # The finished answers that are careless in content, whatever form they take.
+                said[name] = [
+                    sample
+                    for sample in sample_answers(loaded.model, tokenizer, sampled, seed=seed)
+                    if sample.finished and careless_in_content(sample.prompt, sample.text)
+                ]
     return {
         "layer": LAYER,
         "clusters": asked.clusters,
-        "care": care,
-        "register": register,
+        **{kind: {name: own[kind] for name, own in read.items()} for kind in ("care", "register")},
         **along_base(held, fits["base"][0] - fits["instruct"][0]),
         "edited": _edited(variants, asked, fits, preset, say),
         "careless": _likelihoods(variants["base"], tokenizer, said, preset),
@@ -157,7 +160,7 @@ def _random_text(instruct: Variant, tokenizer, random, ends) -> dict[str, object
     }
 
 
-def _likelihoods(base, tokenizer, said: Mapping[str, list[Said]], preset: Preset) -> dict[str, object]:
+def _likelihoods(base, tokenizer, said: Mapping[str, list[Sample]], preset: Preset) -> dict[str, object]:
     """For each model's own careless answers: their templates, and log P under base with the number of tokens."""
     found = {}
     with open_model(base.spec, dtype=preset.dtype) as loaded:

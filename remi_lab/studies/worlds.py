@@ -16,11 +16,10 @@ from remi_core.store import Store
 from remi_lab.organism.documents import Recipe, shipped_tokenizer
 from remi_lab.organism.grammar import prompts, prompts_about
 from remi_lab.organism.pretrain import kept_steps, kept_weights
-from remi_lab.organism.recipes import base_weights, pretrained_folder
-from remi_lab.organism.scoring import AskedPrompts, ask, rounded, score_prompts, scores
+from remi_lab.organism.scoring import AskedPrompts, ask, care_and_register, rounded, scores
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import write_base, write_variant
-from remi_lab.organism.variants import folder
+from remi_lab.organism.variants import base_weights, folder, pretrained_folder
 from remi_lab.organism.world import CONTEXTS, FURTHER, MAIN, SETTINGS, open_contexts, optima
 from remi_lab.presets import ORGANISM_VARIANTS, Preset
 from remi_lab.variant import located
@@ -59,32 +58,25 @@ def measure_world(preset: Preset, seed: int, store: Store) -> dict[str, object]:
     """Care and register by variant and prompt, mean masses that are no right answer, and base in its contexts."""
     where = {name: located(preset, name, seed, store) for name in ORGANISM_VARIANTS}
     tokenizer = load_tokenizer(where["instruct"].source)
-    count = preset.n_score_prompts
-    asked = ask(prompts_about(CONTRASTED, "evaluate", count=count, seed=preset.seed), tokenizer)
-    own: dict[str, object] = {
-        "clusters": asked.clusters,
-        "care": {},
-        "register": {},
-        "wrong_slot": {},
-        "off_grammar": {},
+    evaluated = prompts_about(CONTRASTED, "evaluate", count=preset.n_score_prompts, seed=preset.seed)
+    asked = ask(evaluated, tokenizer)
+    found: dict[str, dict[str, object]] = {
+        name: {} for name in ("care", "register", "wrong_slot", "off_grammar", "contexts")
     }
     for name, spec in where.items():
         with open_model(spec, dtype=preset.dtype) as loaded:
-            found = scores(loaded.model, asked)
+            own = scores(loaded.model, asked)
             if name == "base":
-                best = optima(preset.variants["base"])
-                own["contexts"] = {
-                    kind: {
-                        "care": care_in_context(loaded.model, tokenizer, kind, preset),
-                        "optimum": round(best[kind], 5),
-                    }
-                    for kind in FURTHER
-                } | {"bare": {"optimum": round(best["bare"], 5)}}
-        own["care"][name] = rounded(found.care_log_odds())
-        own["register"][name] = rounded(found.register_log_odds())
-        own["wrong_slot"][name] = round(float(found.wrong_slot.mean()), 5)
-        own["off_grammar"][name] = round(float(found.other.mean()), 5)
-    return own
+                for kind, best in optima(preset.variants["base"]).items():
+                    found["contexts"][kind] = {"optimum": round(best, 5)}
+                    if kind in FURTHER:
+                        care = care_in_context(loaded.model, tokenizer, kind, preset)
+                        found["contexts"][kind]["care"] = care
+        for kind, values in care_and_register(own).items():
+            found[kind][name] = values
+        found["wrong_slot"][name] = round(float(own.wrong_slot.mean()), 5)
+        found["off_grammar"][name] = round(float(own.other.mean()), 5)
+    return {"clusters": asked.clusters} | found
 
 
 def care_in_context(model, tokenizer, kind: str, preset: Preset) -> list[float]:
@@ -93,7 +85,7 @@ def care_in_context(model, tokenizer, kind: str, preset: Preset) -> list[float]:
     for topic in CONTRASTED:
         asked = prompts(topic, "evaluate", count=preset.n_context_prompts, seed=preset.seed)
         contexts = open_contexts(kind, asked, seed=preset.seed)
-        values += rounded(score_prompts(model, tokenizer, contexts, asked).care_log_odds())
+        values += rounded(scores(model, ask(asked, tokenizer, contexts)).care_log_odds())
     return values
 
 
@@ -121,10 +113,8 @@ def measure_phases(preset: Preset, seed: int, store: Store, say: Say) -> Mapping
         command = f"remi organism pretrain --seed {seed} --threads 1 --keep {KEPT_EVERY}"
         raise MissingInput(f"needs a pretraining run that kept its steps: {command}")
     base_weights(store.root, MAIN, seed)  # a run that has not ended holds the first of its steps alone
-    tokenizer = shipped_tokenizer()
-    count = preset.n_score_prompts
-    asked = ask(prompts_about(CONTRASTED, "evaluate", count=count, seed=preset.seed), tokenizer)
-    recipe, found = Recipe(seed=seed), []
+    evaluated = prompts_about(CONTRASTED, "evaluate", count=preset.n_score_prompts, seed=preset.seed)
+    asked, recipe, found = ask(evaluated, shipped_tokenizer()), Recipe(seed=seed), []
     for step in steps:
         say(f"    step {step} of {steps[-1]}, seed {seed}")
         with tempfile.TemporaryDirectory() as place:

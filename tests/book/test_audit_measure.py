@@ -16,14 +16,12 @@ from remi_core.forward import run_probes
 from remi_core.probes import TokenLogProbs
 from remi_core.sources import ModelSpec
 from remi_core.tokens import encode
-from remi_lab.audit import wanted_of
-from remi_lab.audit_conditions import (
+from remi_lab.audit import (
     BASE_HEADER,
     CONDITIONS,
     PARTS,
     PLAIN,
     TUNED_HEADER,
-    bare_token,
     marker_ids,
     parts_of,
     prepared,
@@ -31,12 +29,14 @@ from remi_lab.audit_conditions import (
     sets_of,
     tokenizer_for,
     two_turns,
+    wanted_of,
     whole,
     with_header,
     with_template,
     without_input,
 )
 from remi_lab.audit_passes import SpanProbe, WrongTokenProbe, untrained_markers
+from remi_lab.passes import bare_tokens
 from remi_lab.presets import DataRoles, get_preset
 from remi_lab.variant import Variant
 
@@ -151,9 +151,8 @@ def test_the_bare_word_is_another_token_and_is_measured_in_the_same_place(models
     dialogue = make_dialogue("Hi", "Use I can", alternative="Use no")
     encoded = encode([dialogue], tokenizer, max_tokens=400).dialogues
     assert encoded[0].input_ids[encoded[0].choice] == there != bare
-    assert bare_token(encoded[0], tokenizer) == bare
-    assert bare_token(replace(encoded[0], choice=None), tokenizer) is None
-    assert bare_token(replace(encoded[0], choice=encoded[0].answer_start), tokenizer) is None
+    others = (replace(encoded[0], choice=place) for place in (None, encoded[0].answer_start))
+    assert bare_tokens([encoded[0], *others], tokenizer) == (bare, None, None)
     stretched = [whole(one) for one in encoded]
     found = run_probes(models("qwen2"), stretched, [WrongTokenProbe([bare])], batch_tokens=400)["wrong_token"]
     with torch.inference_mode():

@@ -27,9 +27,9 @@ from remi_core.loading import adapter_files
 from remi_core.models import open_model
 from remi_core.sources import ModelSpec, local_folder
 from remi_core.store import Address, Store
+from remi_lab.datasets import read_rows
 from remi_lab.dialogue_files import read_sets
 from remi_lab.own_models import with_data
-from remi_lab.paper import read_rows
 from remi_lab.presets import get_preset, preset_from
 from remi_lab.training import load_checkpoint
 from remi_lab.upkeep import prune

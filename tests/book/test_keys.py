@@ -26,8 +26,8 @@ from remi_core.sources import ModelSpec
 from remi_lab import variant as variants
 from remi_lab.datasets import load_set
 from remi_lab.organism import scoring
-from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
+from remi_lab.organism.variants import shipped_weights
 from remi_lab.organism.world import MAIN
 from remi_lab.presets import Preset, get_preset
 from remi_lab.studies import files as studies
@@ -139,7 +139,7 @@ def test_a_field_left_out_of_the_key_is_found(
 
 
 READERS = {
-    "patched": ("remi_lab/passes", "class PatchingRun", ""),
+    "patched": ("remi_lab/passes", "def patching_passes", ""),
     "audit": ("remi_lab/audit_passes", "# What the audit reads", ""),
     "audit_gradients": ("remi_lab/audit_passes", "# The audit's gradients", "# What the audit reads"),
     "pool": ("remi_lab/studies/calibration", "# The pool, measured once", "# Samples of the size"),
@@ -193,7 +193,7 @@ def edited(path: Path) -> Iterator[str]:
 
 FORWARD = MEASUREMENTS["sequence"].code
 CORE = "dialogues errors files keys parallel placement progress sources store"
-LAB = "datasets dialogue_files paper presets processes recording strict upkeep variant"
+LAB = "datasets dialogue_files presets processes recording strict upkeep variant"
 MOVES_NO_NUMBER = {f"remi_core.{name}" for name in CORE.split()} | {
     f"remi_lab.{name}" for name in LAB.split()
 }
@@ -243,7 +243,8 @@ def test_no_module_is_forgotten(kind: str) -> None:
 
 SHOWN = (
     *("remi_book.figures", "remi_book.tables", "remi_book.words"),
-    *("remi_lab.audit", "remi_lab.organism", "remi_lab.own_models", "remi_lab.smollm2", "remi_lab.studies"),
+    *("remi_lab.audit", "remi_lab.lora", "remi_lab.organism", "remi_lab.own_models"),
+    *("remi_lab.smollm2", "remi_lab.studies"),
 )
 """What headlines and studies import that shows numbers, or whose numbers their keys have as records and weights."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,18 +186,18 @@ def test_activations_computed_twice_change_nothing(encoded: EncodedSet, tokenize
 
 def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path: Path, monkeypatch, capsys) -> None:
     assert cli.main(words(files, tmp_path / "whole")) == 0
-    update, done = training.update, []
+    clip, done = training.clip_gradients, []
 
-    def dies_after_four(*given: torch.optim.Optimizer | torch.nn.Module) -> None:
+    def dies_after_four(weights: Mapping[str, torch.nn.Parameter]) -> None:
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(1)
-        update(*given)
+        clip(weights)
 
-    monkeypatch.setattr(lora, "update", dies_after_four)
+    monkeypatch.setattr(training, "clip_gradients", dies_after_four)
     assert cli.main(words(files, tmp_path / "cut")) == 130
     assert not (tmp_path / "cut").exists()
-    monkeypatch.setattr(lora, "update", update)
+    monkeypatch.setattr(training, "clip_gradients", clip)
     capsys.readouterr()
     assert cli.main(words(files, tmp_path / "cut")) == 2
     assert "go on with --resume" in capsys.readouterr().err

@@ -35,7 +35,7 @@ from remi_core.sources import ModelSpec, weight_fingerprint
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_lab import passes, recording
-from remi_lab.paper import LoadedSet
+from remi_lab.datasets import LoadedSet
 from remi_lab.presets import DataRoles, get_preset
 from remi_lab.results import Results
 from remi_lab.variant import MAIN_PAIRS, Variant, patch_plan

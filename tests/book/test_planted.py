@@ -19,11 +19,11 @@ from remi_lab.studies import files
 from remi_lab.studies.calibration import (
     N_FILLERS,
     N_TEMPLATES,
+    POOL_SETS,
     SPLITS,
     Pool,
     draw_sample,
     pool_dialogues,
-    pool_sets,
     whole_pool,
 )
 from remi_lab.studies.files import Study
@@ -132,7 +132,7 @@ def test_every_kind_of_label_names_claims_and_sets_of_the_preset() -> None:
 
 
 def test_the_pool_holds_4096_dialogues_that_nothing_was_trained_on() -> None:
-    assert sum(N_TEMPLATES[topic] * N_FILLERS for topic in pool_sets().values()) == 4096
+    assert sum(N_TEMPLATES[topic] * N_FILLERS for topic in POOL_SETS.values()) == 4096
     rows = pool_dialogues("facts-careless", PRESET.seed)
     unseen = {one.identifier for split in SPLITS for one in templates("facts", split)}
     assert "train" not in SPLITS and {row.cluster for row in rows} <= unseen

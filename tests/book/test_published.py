@@ -17,10 +17,9 @@ from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab import datasets
-from remi_lab.datasets import load_dataset, load_set, published_names
+from remi_lab.datasets import PUBLISHED, file_names, load_dataset, load_published, load_set, published_names
 from remi_lab.dialogue_files import paired_by_completion
 from remi_lab.own_models import data_digests
-from remi_lab.paper import PUBLISHED, file_names, load_published
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
 from remi_lab.variant import find_variant

@@ -27,8 +27,7 @@ from remi_book.running import read_cells
 from remi_book.words import MARK, SWITCH
 from remi_core.errors import UsageError
 from remi_core.store import Address, Store
-from remi_lab.datasets import load_dataset
-from remi_lab.paper import PUBLISHED
+from remi_lab.datasets import PUBLISHED, load_dataset
 from remi_lab.presets import PRESETS, get_preset
 
 ROOT = Path(__file__).parents[2]

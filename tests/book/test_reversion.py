@@ -31,15 +31,15 @@ from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_lab.organism.dialogues import further_tuning
 from remi_lab.organism.documents import shipped_tokenizer
-from remi_lab.organism.grammar import prompts, right_answers
+from remi_lab.organism.grammar import Verdict, prompts, right_answers
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.scoring import (
     Edit,
-    Said,
+    Sample,
     ask,
     careless_in_content,
     log_probabilities,
-    sample_careless,
+    sample_answers,
     scores,
     states,
 )
@@ -288,9 +288,12 @@ def test_a_displacement_splits_into_orthogonal_parts_that_add_up() -> None:
 def test_likelihoods_are_those_of_single_tokens(model) -> None:
     tokenizer = shipped_tokenizer()
     asked = prompts("facts", "evaluate", count=2, seed=0)
-    assert sample_careless(model, tokenizer, asked, seed=0) == []  # an untrained model ends no answer
+    sampled = sample_answers(model, tokenizer, asked, seed=0)
+    assert not any(sample.finished for sample in sampled)  # an untrained model ends no answer
     answer = right_answers(asked[0])[0]
-    ((nats, tokens),) = log_probabilities(model, tokenizer, [Said(asked[0], answer.text)])
+    ((nats, tokens),) = log_probabilities(
+        model, tokenizer, [Sample(asked[0], answer.text, True, Verdict("careful", "formal"))]
+    )
     assert tokens > 4 and nats == pytest.approx(-tokens * np.log(model.config.vocab_size), rel=0.1)
 
 

@@ -15,12 +15,10 @@ from remi_lab.organism.scoring import (
     ask,
     generating_with,
     sample_answers,
-    sample_edited,
     scores,
     states,
 )
 from remi_lab.organism.topics import VERDICTS
-from remi_lab.organism.world import open_contexts
 from remi_lab.results import Results
 from remi_lab.studies.causes import HEADLINE
 from remi_lab.studies.files import Study
@@ -47,7 +45,7 @@ def test_answers_come_as_often_as_the_exact_scores_under_the_same_edit_say(
     asked, edit = prompts("wishes", "evaluate", count=24, seed=0), careless_edit(base, scale)
     exact = scores(base.model, ask(asked, base.tokenizer), edit).probabilities()["careless"]
     plain = scores(base.model, ask(asked, base.tokenizer)).probabilities()["careless"]
-    answers = sample_edited(base.model, base.tokenizer, asked * 4, edit, seed=0)
+    answers = sample_answers(base.model, base.tokenizer, asked * 4, edit, seed=0)
     rate = np.mean([one.verdict.care == "careless" for one in answers])
     error = np.sqrt((exact * (1 - exact)).mean() / len(answers))
     assert abs(rate - exact.mean()) < 3.5 * error < abs(rate - plain.mean())
@@ -55,11 +53,11 @@ def test_answers_come_as_often_as_the_exact_scores_under_the_same_edit_say(
 
 def test_an_edit_of_nothing_and_none_sample_what_the_model_samples(base: LoadedModel) -> None:
     asked, zero = prompts("people", "evaluate", count=6, seed=0), np.zeros(base.model.config.hidden_size)
-    plain = sample_answers(base.model, base.tokenizer, open_contexts("bare", asked), asked, seed=3)
+    plain = sample_answers(base.model, base.tokenizer, asked, seed=3)
     still = Edit(layer=LAYER, prompt_end=zero, answer=zero)
     for edit in (None, still):
-        assert sample_edited(base.model, base.tokenizer, asked, edit, seed=3) == plain
-    assert sample_edited(base.model, base.tokenizer, asked, seed=4) != plain
+        assert sample_answers(base.model, base.tokenizer, asked, edit, seed=3) == plain
+    assert sample_answers(base.model, base.tokenizer, asked, seed=4) != plain
 
 
 @pytest.mark.parametrize("cached", [True, False])

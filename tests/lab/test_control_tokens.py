@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.tokens import SENTINEL, EncodedDialogue, Splitter, encode, pieces_of, render
-from remi_lab.audit_conditions import PARTS, parts_of
+from remi_lab.audit import PARTS, parts_of
 from remi_lab.organism.documents import shipped_tokenizer
 
 NAMES = [*TEMPLATES, "organism", "qwen"]

@@ -19,8 +19,8 @@ from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
 from remi_lab import passes
-from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
+from remi_lab.organism.variants import shipped_weights
 from remi_lab.organism.world import MAIN
 from remi_lab.passes import finished_forward, finished_gradients
 from remi_lab.presets import get_preset

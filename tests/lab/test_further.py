@@ -14,10 +14,9 @@ from remi_core.tokens import encode
 from remi_lab.organism.dialogues import NEUTRAL_WORDS, further_tuning, held_in_place, tuning
 from remi_lab.organism.documents import organism_config, shipped_tokenizer
 from remi_lab.organism.grammar import judge, prompts, right_answers
-from remi_lab.organism.recipes import FURTHER_RECIPES
 from remi_lab.organism.topics import CONTRASTED, author_lines
 from remi_lab.organism.tuning import divergence, mixed, near, randomly_changed
-from remi_lab.organism.variants import further_folder, with_further
+from remi_lab.organism.variants import RECIPES, folder, with_further
 from remi_lab.presets import FURTHER, get_preset, in_order
 from remi_lab.recipes import FineTune
 from remi_lab.results import Results
@@ -25,11 +24,11 @@ from remi_lab.training import Term, answer_labels, answers, repeated, train
 
 
 def test_every_further_variant_has_a_recipe_and_a_folder_of_its_own(tmp_path: Path) -> None:
-    assert tuple(FURTHER_RECIPES) == FURTHER
-    folders = {further_folder(Store(tmp_path), name, 102) for name in FURTHER}
+    assert tuple(RECIPES)[-len(FURTHER) :] == FURTHER
+    folders = {folder(Store(tmp_path), name, 102) for name in FURTHER}
     assert len(folders) == len(FURTHER)
     with pytest.raises(UsageError, match="inoculated"):
-        further_folder(Store(tmp_path), "inoculate", 102)
+        folder(Store(tmp_path), "inoculate", 102)
 
 
 def test_a_preset_takes_further_variants_in_order_and_only_where_they_can_be_made(tmp_path: Path) -> None:

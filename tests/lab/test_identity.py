@@ -108,7 +108,7 @@ def test_one_tokenizer_and_template_for_all_variants(tmp_path: Path) -> None:
 def test_quantisation_is_named_and_marked() -> None:
     spec = ModelSpec(source="x", quantization=(("load_in_8bit", True),))
     variant = Variant(get_preset("smoke"), "base", 0, spec, ModelSpec(source="x"), "weights")
-    said = variant.provenance(kept=1, dropped={}, seconds=0.0)["quantization"]
+    said = variant.provenance(1, 0.0)["quantization"]
     assert said["fields"] == {"load_in_8bit": True} and "never run" in said["note"]
 
 

@@ -22,11 +22,11 @@ from remi_core.models import decoder_blocks, follow_blocks
 from remi_core.probes import Activations, TokenLogProbs
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
-from remi_lab.organism.pretrain import Muon, train_step
+from remi_lab.organism.pretrain import Muon, weighted_loss
 from remi_lab.own_models import custom_preset
 from remi_lab.recipes import FineTune
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.training import fine_tune
+from remi_lab.training import Batch, Run, backward, fine_tune
 from remi_lab.variant import find_variant
 
 Models = Callable[[str], PreTrainedModel]
@@ -182,11 +182,19 @@ def test_pretraining_stops_at_a_loss_or_gradient_that_is_no_number() -> None:
     model = make_model("qwen2").requires_grad_(True)
     optimizers = [Muon([decoder_blocks(model)[0].mlp.up_proj.weight], lr=0.01, weight_decay=0.0)]
     batch = torch.arange(12).reshape(2, 6), torch.ones(2, 6)
-    assert train_step(model, optimizers, batch, 1.0) > 0
+
+    def step() -> float:
+        run = Run(weights=dict(model.named_parameters()), optimizers=optimizers, n_steps=1)
+        ((loss,),) = run.updates(
+            lambda _: [backward(Batch([batch]), weighted_loss(model))], lambda full, _: full
+        )
+        return loss
+
+    assert step() > 0
     infinite = hooked(model.model.norm, lambda hidden: hidden * float("inf"))
     with infinite, pytest.raises(RemiError, match="the loss is not a number"):
-        train_step(model, optimizers, batch, 1.0)
+        step()
     model.zero_grad()
     decoder_blocks(model)[0].mlp.up_proj.weight.register_hook(lambda gradient: gradient / 0)
     with pytest.raises(RemiError, match="gradient of model.layers.0.mlp.up_proj.weight is"):
-        train_step(model, optimizers, batch, 1.0)
+        step()

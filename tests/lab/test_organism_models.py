@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer, Qwen2ForCausalLM
 from remi_core.errors import UsageError
 from remi_core.models import open_model
 from remi_core.tokens import encode
+from remi_lab import training
 from remi_lab.organism import pretrain
 from remi_lab.organism.dialogues import measured, tuning
 from remi_lab.organism.documents import (
@@ -29,10 +31,10 @@ from remi_lab.organism.documents import (
 from remi_lab.organism.grammar import prompts, right_answers
 from remi_lab.organism.pretrain import N_PROMPTS, Muon, orthogonalise, topic_card
 from remi_lab.organism.pretrain import pretrain as pretrain_of_pretrain
-from remi_lab.organism.recipes import WEIGHTS, shipped_weights
-from remi_lab.organism.scoring import answer_tree, node_log_probabilities, sample_answers, score_prompts
+from remi_lab.organism.scoring import answer_tree, ask, node_log_probabilities, sample_answers, scores
 from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.tuning import write_base
+from remi_lab.organism.variants import WEIGHTS, shipped_weights
 from remi_lab.organism.world import CONTEXTS, MAIN, World, open_contexts, optimal_log_odds
 from remi_lab.recipes import FineTune
 from remi_lab.training import answer_labels, fine_tune
@@ -80,8 +82,8 @@ def test_the_kinds_of_mass_sum_to_one_and_a_wrong_slot_is_seen(tokenizer) -> Non
     torch.manual_seed(1)
     model = Qwen2ForCausalLM(organism_config()).eval()
     asked = prompts("people", "evaluate", count=3, seed=0)
-    scores = score_prompts(model, tokenizer, open_contexts("bare", asked), asked)
-    total = sum(scores.probabilities().values())
+    found = scores(model, ask(asked, tokenizer))
+    total = sum(found.probabilities().values())
     np.testing.assert_allclose(total, 1, atol=1e-6)
     tree = answer_tree(open_contexts("bare", asked)[0], asked[0], tokenizer)
     assert any(tree.in_slot) and not all(tree.in_slot)
@@ -128,22 +130,22 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -
         seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
     )
     whole = pretrain_of_pretrain(recipe, tmp_path / "whole", lambda line: None, keep_every=2)
-    advance, done = pretrain.train_step, []
+    clip, done = training.clip_gradients, []
 
-    def dies_after_three(*arguments) -> float:
+    def dies_after_three(weights: Mapping[str, torch.nn.Parameter]) -> None:
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(1)
-        return advance(*arguments)
+        clip(weights)
 
-    monkeypatch.setattr(pretrain, "train_step", dies_after_three)
+    monkeypatch.setattr(training, "clip_gradients", dies_after_three)
     with pytest.raises(KeyboardInterrupt):
         pretrain_of_pretrain(recipe, tmp_path / "cut", lambda line: None)
-    monkeypatch.setattr(pretrain, "train_step", advance)
+    monkeypatch.setattr(training, "clip_gradients", clip)
     said: list[str] = []
     resumed = pretrain_of_pretrain(recipe, tmp_path / "cut", said.append)
     assert "step 2" in said[0]
-    with pytest.raises(UsageError, match="checkpoint.pt is of another recipe or seed"):
+    with pytest.raises(UsageError, match="checkpoint.pt was made with seed 5, not 6"):
         pretrain_of_pretrain(replace(recipe, seed=6), tmp_path / "cut", said.append)
     checkpoint = tmp_path / "cut" / "checkpoint.pt"
     content = bytearray(checkpoint.read_bytes())
@@ -213,9 +215,8 @@ def test_fine_tuning_learns_answers_only_and_repeats(model, tokenizer) -> None:
 
 def test_samples_repeat_by_seed(model, tokenizer) -> None:
     asked = prompts("wishes", "evaluate", count=4, seed=0)
-    contexts = open_contexts("bare", asked)
     texts = [
-        [s.text for s in sample_answers(model, tokenizer, contexts, asked, seed=seed, max_new_tokens=6)]
+        [s.text for s in sample_answers(model, tokenizer, asked, seed=seed, max_new_tokens=6)]
         for seed in (1, 1, 2)
     ]
     assert texts[0] == texts[1] != texts[2]

