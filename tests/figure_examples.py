@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from remi_book.chapters import calibration, contexts, controls, costs, cures, organism, reversion
 from remi_book.chapters import causes as causes_module
 from remi_book.chapters import worlds as worlds_module
+from remi_book.figures.plots import plot_rows
 from remi_lab.presets import VARIANTS
 
 LAYERS = list(range(8))
@@ -148,15 +149,20 @@ def row_examples() -> dict[str, Callable[[], Figure]]:
     care = plain(rows({"quantity": ["care", "register"], "variant": list(VARIANTS[2:6])}, ["share"]), "share")
     return {
         "training": lambda: organism.plot_training([2.0, 1.5, 1.25], [(0, 2.1), (3, 1.3)]),
-        "way back": lambda: reversion.plot_way_back(care),
+        "way back": lambda: plot_rows(care, reversion.WAY_BACK, by="quantity", value="share"),
         "beyond secure": lambda: reversion.plot_beyond(
             curves({"window": ["prompt_end"], "variant": list(VARIANTS[4:6])}),
             curves({"window": ["prompt_end"]}).query("seed == 1"),
             seed=0,
         ),
-        "parts of the rule": lambda: reversion.plot_change_parts(dots(["b", "c"]), seeds=dots(["b", "c"])),
-        "shares of controls": lambda: reversion.plot_control_shares(
-            dots(["care", "register"]), seeds=dots(["care", "register"])
+        "parts of the rule": lambda: plot_rows(
+            dots(["b", "c"]), reversion.CHANGE_PARTS, by="part", seeds=dots(["b", "c"])
+        ),
+        "shares of controls": lambda: plot_rows(
+            dots(["care", "register"]),
+            reversion.CONTROL_SHARES,
+            by="variant",
+            seeds=dots(["care", "register"]),
         ),
         "doses": lambda: controls.plot_tuning_doses(
             curves({"quantity": ["care", "register"], "variant": list(VARIANTS[2:4])}).rename(
