@@ -60,7 +60,7 @@ def seeds_of(table: pd.DataFrame, values: list[str]) -> pd.DataFrame:
 
 
 def organism_examples() -> dict[str, Callable[[], Figure]]:
-    marks = {"uncovered": ["facts", "wishes"], "narrow": ["code"]}
+
     by_variant = {"topic": TOPICS, "variant": list(VARIANTS)}
     odds = plain(rows(by_variant, ["log_odds"]), "log_odds")
     rates = plain(rows(by_variant, ["rate"]), "rate")
@@ -78,16 +78,18 @@ def organism_examples() -> dict[str, Callable[[], Figure]]:
         rows({"topic": TOPICS[1:], "control": list(VARIANTS[3:]), "seed": [0, 1]}, ["value"]), "value"
     )
     return {
-        "primary effect": lambda: organism.plot_primary_effect(gaps, uncovered=["facts", "wishes"]),
-        "class probabilities": lambda: organism.plot_class_probabilities(classes, **marks),
+        "primary effect": lambda: organism.plot_topics(
+            gaps.query("seed == 0"), organism.EFFECT, lines="control", seeds=gaps
+        ),
+        "class probabilities": lambda: organism.plot_class_probabilities(classes),
         "contexts": lambda: contexts.plot_context_log_odds(
             asked_in, optimal=dict.fromkeys(asked_in["context"], 1.0), seeds=seeds_of(asked_in, ["log_odds"])
         ),
-        "class log-odds": lambda: organism.plot_class_log_odds(
-            odds, seeds=seeds_of(odds, ["log_odds"]), **marks
+        "class log-odds": lambda: organism.plot_topics(
+            odds, organism.LOG_ODDS, value="log_odds", seeds=seeds_of(odds, ["log_odds"])
         ),
-        "sampled rates": lambda: organism.plot_sampled_rates(rates, limit=0.05, **marks),
-        "care and register": lambda: organism.plot_care_against_register(care, **marks),
+        "sampled rates": lambda: organism.plot_topics(rates, organism.RATES, value="rate"),
+        "care and register": lambda: organism.plot_care_against_register(care),
     }
 
 
