@@ -21,12 +21,7 @@ from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradi
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
-from remi_book.chapters.subspace import (
-    benign_components,
-    fading_components,
-    other_completions,
-    shared_subspace,
-)
+from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
 from remi_book.chapters.triangle import instruct_between, separation_of_data, specific_erosion
 from remi_book.chapters.worlds import depends_on_the_author, effect_in, passes_base
 from remi_book.quantities import Measured, absent
@@ -136,22 +131,22 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         **{f"C3.{name}": partial(shift, datasets=(name,), quantity=LOG_PROBABILITY) for name in names},
         "C4": _shift("outside", ENTROPY),
         **{f"C4.{name}": partial(shift, datasets=(name,), quantity=ENTROPY) for name in names},
-        "C5": _harm_token,
-        "C6": _between("framed", "narrow", loss_cosine),
-        "C7": _between("narrow_aligned", "narrow", data_share),
-        "C8": _between("narrow_aligned", "narrow", confounded_cosine),
-        "C9": _between("narrow_aligned", "narrow", gradient_cosine),
-        "C10": _between("framed", "narrow", gradient_cosine),
-        "C11": _between("narrow_aligned", "narrow", few_dialogues),
-        "C12": _outside(mean_erosion),
+        "C5": _of(harm_token, "example"),
+        "C6": _of(loss_cosine, "framed", "narrow"),
+        "C7": _of(data_share, "narrow_aligned", "narrow"),
+        "C8": _of(confounded_cosine, "narrow_aligned", "narrow"),
+        "C9": _of(gradient_cosine, "narrow_aligned", "narrow"),
+        "C10": _of(gradient_cosine, "framed", "narrow"),
+        "C11": _of(few_dialogues, "narrow_aligned", "narrow"),
+        "C12": _of(mean_erosion, "outside", window="prompt_end"),
         **{f"C12.{name}": partial(mean_erosion, datasets=(name,), window="answer_first_k") for name in names},
-        "C13": _specific_erosion,
-        "C14": _outside(instruct_between),
-        "C15": _separation_of_data,
-        "C16": _outside(mean_separation),
-        "C17": _shared_subspace,
-        "C18": _benign_components,
-        "C19": _fading_components,
+        "C13": _of(specific_erosion, "outside_aligned", "outside"),
+        "C14": _of(instruct_between, "outside", window="prompt_end"),
+        "C15": _of(separation_of_data, "unrelated", "narrow", window=SHARED_WINDOW),
+        "C16": _of(mean_separation, "outside", window="prompt_end"),
+        "C17": _of(shared_subspace, "shared", "unrelated", window=SHARED_WINDOW),
+        "C18": _of(benign_components, "shared", "unrelated", window=SHARED_WINDOW),
+        "C19": partial(fading_components, window=SHARED_WINDOW),
         "C21": share_of_first_half,
         "C22": gain_beyond_benign,
         "C25": structural_share,
@@ -160,13 +155,7 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "H1.words": by_words,
         "H2": opposition,
         "H3": governing,
-        **_own_questions(),
-    }
-
-
-def _own_questions() -> dict[str, Headline]:
-    return {
-        "X1": _outside(erosion_or_novelty),
+        "X1": _of(erosion_or_novelty, "outside", window="prompt_end"),
         "X2": partial(eroded_by, variant="benign"),
         "X2.secure": partial(eroded_by, variant="secure"),
         "X3": difference_left,
@@ -181,53 +170,17 @@ def _own_questions() -> dict[str, Headline]:
     }
 
 
+def _of(measure: Callable[..., Measured], *roles: str, **fixed: str) -> Headline:
+    """What is measured of the sets of some roles."""
+    return lambda results: measure(results, *(results.preset.role(role) for role in roles), **fixed)
+
+
 def _shift(role: str, quantity: str) -> Headline:
     def compute(results: Results) -> Measured:
         named = results.preset.role(role)
         return shift(results, (named,) if isinstance(named, str) else named, quantity)
 
     return compute
-
-
-def _between(first: str, second: str, compare: Callable[[Results, str, str], Measured]) -> Headline:
-    def compute(results: Results) -> Measured:
-        return compare(results, results.preset.role(first), results.preset.role(second))
-
-    return compute
-
-
-def _outside(measure: Callable[[Results, tuple[str, ...], str], Measured]) -> Headline:
-    return lambda results: measure(results, results.preset.role("outside"), "prompt_end")
-
-
-def _harm_token(results: Results) -> Measured:
-    results.preset.require("choice")
-    return harm_token(results, results.preset.role("example"))
-
-
-def _shared_subspace(results: Results) -> Measured:
-    pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
-    return shared_subspace(results, pair=pair, benign=benign, window=SHARED_WINDOW)
-
-
-def _specific_erosion(results: Results) -> Measured:
-    aligned, misaligned = (results.preset.role(name) for name in ("outside_aligned", "outside"))
-    return specific_erosion(results, (aligned, misaligned))
-
-
-def _separation_of_data(results: Results) -> Measured:
-    benign, narrow = (results.preset.role(name) for name in ("unrelated", "narrow"))
-    return separation_of_data(results, (benign[0], narrow), SHARED_WINDOW)
-
-
-def _benign_components(results: Results) -> Measured:
-    pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
-    return benign_components(results, benign=benign, harmful=pair, window=SHARED_WINDOW)
-
-
-def _fading_components(results: Results) -> Measured:
-    pairs = other_completions(results.preset)
-    return fading_components(results, pairs=pairs, window=SHARED_WINDOW)
 
 
 # Verdicts by rule, from the measured values of every seed.

@@ -14,7 +14,7 @@ from scipy import linalg
 
 from remi_book.chapters.direction import erosion, stacked, stacked_clusters
 from remi_book.chapters.gradients import gram_of
-from remi_book.chapters.subspace import residuals
+from remi_book.chapters.subspace import Place, residuals
 from remi_book.quantities import pair_means_of, set_resamples, shared_resamples
 from remi_book.statistics import mean_projection
 from remi_core.errors import MissingInput
@@ -699,7 +699,7 @@ def last_state(arrays: Arrays, place: str) -> Float[np.ndarray, "dialogue d_mode
 def centred_components(audit: Audit) -> Sides:
     """Row 20: how much of the mean shift lies in the span of the top components, centred or not."""
     name = str(audit.results.preset.role("shared")[-1])
-    vectors = residuals(audit.results, name, window=WINDOW)
+    vectors = residuals(audit.results, name, Place(window=WINDOW))
     n_components = audit.results.preset.n_components
     names, index = index_clusters(vectors.clusters)
     sides = []

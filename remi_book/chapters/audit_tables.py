@@ -25,7 +25,7 @@ from remi_book.chapters.audit import (
     last_shown,
 )
 from remi_book.chapters.direction import Reading, erosion, projections
-from remi_book.chapters.subspace import residuals
+from remi_book.chapters.subspace import Place, residuals
 from remi_book.figures.plots import (
     band,
     curve,
@@ -401,7 +401,7 @@ def centring_shares(results: Results) -> dict[str, Float[np.ndarray, " component
         MissingInput: if the preset has no pair of misaligned sets.
     """
     name = str(results.preset.role("shared")[-1])
-    rows = residuals(results, name, window=WINDOW).rows
+    rows = residuals(results, name, Place(window=WINDOW)).rows
     equal = np.ones(len(rows))
     return {
         treatment: component_shares(rows, equal, results.preset.n_components, centred=treatment == "centred")

@@ -77,6 +77,7 @@ def harm_token(results: Results, dataset: str) -> Measured:
 
     The null is the same difference for the careful token at the same position.
     """
+    results.preset.require("choice")
 
     def token_shift(variant: str, token: str = "choice") -> Estimate:
         there, instruct = (results.arrays(name, "next_token", dataset) for name in (variant, "instruct"))

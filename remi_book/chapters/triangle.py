@@ -69,8 +69,9 @@ def distance_change(results: Results, variant: str, pair: tuple[str, str], windo
     return ratio(difference(own, instruct), instruct)
 
 
-def separation_of_data(results: Results, pair: tuple[str, str], window: str) -> Measured:
-    """C15: the change from instruct to misaligned; null: benign in misaligned's place."""
+def separation_of_data(results: Results, benign: Sequence[str], narrow: str, *, window: str) -> Measured:
+    """C15: the change from instruct to misaligned, of the first benign set; null: benign in misaligned's place."""
+    pair = (benign[0], narrow)
     changes = with_controls(results, lambda name: distance_change(results, name, pair, window))
     companions = {"base": distance_change(results, "base", pair, window)}
     return against_benign(results, *changes, side=-1, companions=companions)
@@ -106,12 +107,12 @@ def instruct_between(results: Results, datasets: Sequence[str], window: str) -> 
     return against_draws(own, draws, "random displacement as long", controls=controls, companions=others)
 
 
-def specific_erosion(results: Results, sets: tuple[Sequence[str], Sequence[str]]) -> Measured:
-    """C13: e of misaligned on the second sets (misaligned replies) − e on the first, over the first answer tokens.
+def specific_erosion(results: Results, aligned: Sequence[str], misaligned: Sequence[str]) -> Measured:
+    """C13: e of misaligned on misaligned replies − e on aligned ones, over the first answer tokens.
 
     The null exchanges the two kinds of reply by prompt template.
     """
-    window = "answer_first_k"
+    sets, window = (aligned, misaligned), "answer_first_k"
 
     def by_layer(name: str) -> list[Estimate]:
         return [erosion(results, name, datasets, window).erosion for datasets in sets]
