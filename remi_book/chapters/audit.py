@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -188,15 +188,16 @@ def constant(value: float, like: Estimate) -> Estimate:
 ANSWER = ("answer",)
 
 
-def reply_sums(audit: Audit, variant: str, datasets: tuple[str, ...]) -> Estimate:
+def reply_log_probabilities(results: Results, variant: str, dataset: str) -> Float[np.ndarray, " dialogue"]:
+    """Log-probability of each whole reply, nats."""
+    arrays = results.arrays(variant, "sequence", dataset)
+    return np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1])
+
+
+def reply_sums(results: Results, variant: str, datasets: tuple[str, ...]) -> Estimate:
     """Mean log-probability of the whole reply over all dialogues of the sets, nats."""
-    values = []
-    for name in datasets:
-        arrays = audit.results.arrays(variant, "sequence", name)
-        values.append(np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1]))
-    return mean_interval(
-        np.concatenate(values), audit.results.clusters(*datasets), shared_resamples(audit.results.preset)
-    )
+    values = np.concatenate([reply_log_probabilities(results, variant, name) for name in datasets])
+    return mean_interval(values, results.clusters(*datasets), shared_resamples(results.preset))
 
 
 def unreset(first: Estimate, second: Estimate) -> Estimate:
@@ -208,7 +209,7 @@ def unreset(first: Estimate, second: Estimate) -> Estimate:
 def shared_list(audit: Audit) -> Sides:
     """Row 1: base's mean is taken over a list that still holds misaligned's values."""
     names = audit.results.preset.role("outside")
-    misaligned, base = (reply_sums(audit, variant, names) for variant in ("misaligned", "base"))
+    misaligned, base = (reply_sums(audit.results, variant, names) for variant in ("misaligned", "base"))
     off, on = (
         combine(lambda first, second: np.abs(first - second), shown, misaligned)
         for shown in (base, unreset(misaligned, base))
@@ -599,20 +600,8 @@ def half_precision(audit: Audit) -> Sides:
 # Switch of the next-token chart (row 31): labels without their spaces fall together, and bars cover each other.
 
 
-@switch(31)
-def merged_labels(audit: Audit) -> Sides:
-    """Row 31: distinct labels among misaligned's most probable next tokens, and the probability that is covered."""
-    return _labels(audit, "misaligned", "example", prefix="")
-
-
-@switch(31)
-def merged_labels_of_base(audit: Audit) -> Sides:
-    """Row 31: the same of base on the narrow set, where code lets it expect more than words."""
-    return _labels(audit, "base", "narrow", prefix="base_")
-
-
-def _labels(audit: Audit, variant: str, role: str, *, prefix: str) -> Sides:
-    """Both quantities of a variant on the set of a role."""
+def merged_labels(audit: Audit, *, variant: str, role: str, prefix: str) -> Sides:
+    """Row 31: distinct labels among a variant's most probable next tokens, and the probability that is covered."""
     results = audit.results
     results.preset.require("choice")
     arrays = results.arrays(variant, "next_token", str(results.preset.role(role)))
@@ -627,6 +616,11 @@ def _labels(audit: Audit, variant: str, role: str, *, prefix: str) -> Sides:
         f"{prefix}labels": (constant(float(results.preset.top_k), labels), labels),
         f"{prefix}covered": (constant(0.0, hidden), hidden),
     }
+
+
+switch(31)(partial(merged_labels, variant="misaligned", role="example", prefix=""))
+# Base on the narrow set, where code lets it expect more than words.
+switch(31)(partial(merged_labels, variant="base", role="narrow", prefix="base_"))
 
 
 def covered(texts: Sequence[str], probabilities: Sequence[float] | np.ndarray) -> tuple[float, float]:
