@@ -19,6 +19,7 @@ from remi_book.quantities import (
     above_chance,
     against_draws,
     draw_rows,
+    ends,
     flipped_between,
     shared_resamples,
     side_by_side,
@@ -87,17 +88,15 @@ def confounded_cosine(results: Results, first: str, second: str) -> Measured:
     """C8: raw within − between cosine with each set through its own model; contrasts with one model on both."""
     matrices = designs(results, (first, second))
     headline = within_between(results, *matrices[DESIGNS[0]])
-    contrasts = {
-        design: within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(results.preset))
-        for design, (cosines, both) in matrices.items()
-    }
-    own = contrasts.pop(DESIGNS[0])
-    gaps = {name: difference(own, other) for name, other in contrasts.items()}
-    return replace(
-        headline,
-        contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
-        companions=headline.companions | {name: float(other.value) for name, other in contrasts.items()},
+    published, *others = (
+        within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(results.preset))
+        for cosines, both in matrices.values()
     )
+    contrasts = {
+        name: ends(difference(published, other)) for name, other in zip(DESIGNS[1:], others, strict=True)
+    }
+    companions = {name: float(other.value) for name, other in zip(DESIGNS[1:], others, strict=True)}
+    return replace(headline, contrasts=contrasts, companions=headline.companions | companions)
 
 
 def mean_gradient_cosine(results: Results, first: str, second: str) -> Measured:
@@ -146,15 +145,9 @@ def few_dialogues(results: Results, first: str, second: str, variant: str = "bas
     )
     low, high = null_interval(drawn)
     value = float(drawn.mean())
-    everything = above_chance(gram, both.labels[None], n_components=3)
-    return Measured(
-        value=value,
-        low=low,
-        high=high,
-        null=against_null(value, shuffled, kind="labels shuffled, single draws"),
-        n=2 * FEW,
-        companions={"all dialogues": float(everything[0])},
-    )
+    null = against_null(value, shuffled, kind="labels shuffled, single draws")
+    companions = {"all dialogues": float(above_chance(gram, both.labels[None], n_components=3)[0])}
+    return Measured(value=value, low=low, high=high, null=null, n=2 * FEW, companions=companions)
 
 
 # Figures of section 4.2.2: cosines of gradients, their components, and pictures of few of them.
@@ -249,11 +242,9 @@ def pictures(results: Results, pair: Pair, *, count: int = 3, variant: str = "ba
     chosen[f"all, {(labels == 0).sum()} + {(labels == 1).sum()}"] = np.arange(len(labels))
     drawn = []
     for title, rows in chosen.items():
-        part = gram[np.ix_(rows, rows)]
+        part, groups = gram[np.ix_(rows, rows)], [pair[label] for label in labels[rows]]
         share = float(above_chance(part, labels[rows][None], n_components=3)[0])
-        drawn.append(
-            Picture(title, pca_coordinates(part, 3)[0], [pair[label] for label in labels[rows]], share)
-        )
+        drawn.append(Picture(title, pca_coordinates(part, 3)[0], groups, share))
     return drawn
 
 
@@ -374,9 +365,9 @@ def distance_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
             )
             null = squared_distance(pair_means(gram, shuffled, clusters))
             value = 2 * float(half.value)
-            found = against_null(value, null, kind="templates exchange labels")
-            ends = (2 * float(half.low), 2 * float(half.high), found.low, found.high, found.p_value)
-            rows.append((" × ".join(pair), seed, value, *ends))
+            result = against_null(value, null, kind="templates exchange labels")
+            interval = (2 * float(half.low), 2 * float(half.high), result.low, result.high)
+            rows.append((" × ".join(pair), seed, value, *interval, result.p_value))
     return pd.DataFrame(
         rows, columns=["pair", "seed", "distance", "low", "high", "null_low", "null_high", "p"]
     )
