@@ -55,9 +55,6 @@ class Measured:
     """Which part of that rule decided, in a few words."""
 
 
-OUTCOMES = ("holds", "fails", "open")
-
-
 def absent(missing: str) -> Measured:
     """A quantity that the preset has no data for; its value is not a number."""
     nan = float("nan")
@@ -303,10 +300,8 @@ def in_topics(clusters: Sequence[str], topics: Collection[str]) -> np.ndarray:
 
 def by_topic(clusters: Sequence[str]) -> dict[str, list[str]]:
     """Topic → the templates of its prompts, in the order met."""
-    topics: dict[str, list[str]] = {}
-    for name in clusters:
-        topics.setdefault(topic_of(name), []).append(name)
-    return topics
+    topics = dict.fromkeys(map(topic_of, clusters))
+    return {topic: [name for name in clusters if topic_of(name) == topic] for topic in topics}
 
 
 def topic_resamples(preset: Preset, clusters: Sequence[str]) -> ClusterResamples:
@@ -467,16 +462,14 @@ def draw_rows(
     Raises:
         ValueError: if there are not enough templates.
     """
-    taken: list[int] = []
-    used: set[int] = set()
+    taken: dict[int, int] = {}  # template → its row
     for label in (0, 1):
         for row in generator.permutation(np.flatnonzero(labels == label)).tolist():
-            if len(taken) < (label + 1) * count and int(clusters[row]) not in used:
-                used.add(int(clusters[row]))
-                taken.append(row)
+            if len(taken) < (label + 1) * count:
+                taken.setdefault(int(clusters[row]), row)
         if len(taken) < (label + 1) * count:
             raise ValueError(f"class {label} has fewer than {count} templates that the other did not take")
-    return np.array(taken)
+    return np.array(list(taken.values()))
 
 
 def flipped_between(
@@ -503,9 +496,8 @@ def agreement_cells(
     first: Bool[np.ndarray, " item"], second: Bool[np.ndarray, " item"]
 ) -> Float[np.ndarray, "item 4"]:
     """For each item a 1 in the cell that it falls into, in the order of ``CELLS``."""
-    return np.stack([first & second, first & ~second, ~first & second, ~first & ~second], axis=-1).astype(
-        np.float64
-    )
+    cells = np.stack([first & second, first & ~second, ~first & second, ~first & ~second], axis=-1)
+    return cells.astype(np.float64)
 
 
 def kappa(counts: Float[np.ndarray, "*rest 4"]) -> Float[np.ndarray, " *rest"]:

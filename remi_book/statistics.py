@@ -236,16 +236,6 @@ def paired_cosine(
 # Components.
 
 
-def component_cosines(
-    first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "other d_model"]
-) -> Float[np.ndarray, "component other"]:
-    """Absolute cosine of every pair of components, in [0, 1], as published: signs are arbitrary.
-
-    Source: Giordani (2025), section 4.4.1, figure 6.
-    """
-    return np.abs(first @ second.T)
-
-
 def participation_ratio(weights: Float[np.ndarray, " *rest n"]) -> Float[np.ndarray, " *rest"]:
     """How many entries carry the weight: (Σw)² / Σw², from 1 (one entry) to n (all equal).
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from remi_book.figures.plots import Layout, integer_ticks, plot_curves, plot_matrix, plot_rows, select
 from remi_book.figures.style import NULL_COLOUR, describe, styled, value_range, with_alt
 from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, shared_resamples
-from remi_book.statistics import component_cosines, participation_ratio
+from remi_book.statistics import participation_ratio
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, combine
@@ -386,8 +386,12 @@ def last_layer(results: Results) -> int:
 
 
 def pair_cosines(results: Results, pair: Pair, place: Place) -> Float[np.ndarray, "a b"]:
-    """Absolute cosines between the top components of two sets, centred as published, in [0, 1]."""
-    return component_cosines(*bases_of(results, pair, place))
+    """Absolute cosines between the top components of two sets, centred, in [0, 1]: signs are arbitrary.
+
+    Source: Giordani (2025), section 4.4.1, figure 6.
+    """
+    first, second = bases_of(results, pair, place)
+    return np.abs(first @ second.T)
 
 
 def largest_table(results: Results, pairs: Sequence[Pair], place: Place) -> pd.DataFrame:
