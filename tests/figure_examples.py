@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from remi_book.chapters import calibration, contexts, controls, costs, cures, organism, reversion
 from remi_book.chapters import causes as causes_module
 from remi_book.chapters import worlds as worlds_module
-from remi_book.figures.plots import plot_rows
+from remi_book.figures.plots import plot_matrix, plot_rows
 from remi_lab.presets import VARIANTS
 
 LAYERS = list(range(8))
@@ -96,7 +96,7 @@ def organism_examples() -> dict[str, Callable[[], Figure]]:
 def edit_examples() -> dict[str, Callable[[], Figure]]:
     """Name → figure of edits, other worlds and cures."""
     edits = curves({"kind": ["added", "set"], "edit": ["shared", "secure"]}).query("layer == 7")
-    bands = pd.DataFrame({"kind": ["added", "set"], "low": -0.2, "high": 0.3})
+    random = {"null_low": -0.2, "null_high": 0.3}
     doses = curves({}).rename(columns={"layer": "dose"}).assign(**{"off grammar": 0.01}).fillna(0.5)
     worlds = curves({"world": ["main", "rare"], "topic": ["code", "wishes"], "variant": list(VARIANTS[2:4])})
     runs = curves({"cure": ["mixing", "stopping"], "strength": [1, 3]}, "kept").query("layer == 7")
@@ -115,9 +115,11 @@ def edit_examples() -> dict[str, Callable[[], Figure]]:
     rates = rates.assign(variant=rates["row"], wilson_low=rates["low"], wilson_high=rates["high"])
     matrix = pd.DataFrame([[0.9, 0.2], [0.4, 0.7]], index=["code", "facts"], columns=["facts", "people"])
     return {
-        "edits": lambda: causes_module.plot_edits(edits, bands, seed=0),
-        "doses of an edit": lambda: causes_module.plot_doses(doses, (-0.2, 0.3), seed=0),
-        "transfer": lambda: causes_module.plot_transfer(matrix),
+        "edits": lambda: plot_rows(
+            edits.assign(**random).query("seed == 0"), causes_module.EDITS, by="edit", lines="", seeds=edits
+        ),
+        "doses of an edit": lambda: causes_module.plot_doses(doses.assign(**random), seed=0),
+        "transfer": lambda: plot_matrix(matrix, causes_module.TRANSFER, label=causes_module.SHARE),
         "worlds": lambda: worlds_module.plot_worlds(worlds.query("seed == 0 and layer == 7")),
         "cures": lambda: cures.plot_cures(runs.assign(**ends), seed=0, bounds=(0.8, 0.5)),
         "geometry": lambda: cures.plot_geometry(geometry),

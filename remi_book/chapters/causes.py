@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from remi_book.chapters.controls import rate_row
-from remi_book.figures.plots import Layout, mark_value, plot_curves, plot_matrix, plot_rows, select
+from remi_book.figures.plots import Layout, mark_value, plot_curves, select
 from remi_book.figures.style import styled, with_interval
 from remi_book.quantities import (
     Interval,
@@ -213,18 +213,13 @@ SHARE = "share of the way"
 
 
 @styled
-def plot_doses(table: pd.DataFrame, random: tuple[float, float], *, seed: int) -> Figure:
+def plot_doses(table: pd.DataFrame, *, seed: int) -> Figure:
     """Share of the way from instruct to misaligned, and off-grammar mass, by dose; dots are all seeds.
 
-    ``table`` has columns seed, dose, value, low, high, off grammar; ``random`` is the central 95 % of random
-    directions at dose one.
+    ``table`` is that of ``dose_table`` with a column seed.
     """
-    at_one = table["dose"] == 1
-    nulls = {
-        f"null_{end}": np.where(at_one, random[side], np.nan) for side, end in enumerate(("low", "high"))
-    }
     off = table.assign(value=table["off grammar"], low=np.nan, high=np.nan, null_low=np.nan, null_high=np.nan)
-    both = {SHARE: table.assign(**nulls), "rise of off-grammar mass": off}
+    both = {SHARE: table, "rise of off-grammar mass": off}
     tidied = pd.concat([part.assign(quantity=name) for name, part in both.items()], ignore_index=True)
     layout = Layout(
         about="Share of the way from instruct to misaligned by dose added, with intervals, and off-grammar mass",
@@ -242,35 +237,17 @@ def plot_doses(table: pd.DataFrame, random: tuple[float, float], *, seed: int) -
     return figure
 
 
-def plot_edits(table: pd.DataFrame, random: pd.DataFrame, *, seed: int) -> Figure:
-    """Share of the way by edit, panels for each kind of edit; the grey blocks are random directions.
-
-    ``table`` has columns seed, kind, edit, value, low, high; ``random`` has kind, low, high.
-    """
-    tidied = table.merge(random.rename(columns={"low": "null_low", "high": "null_high"}), on="kind")
-    layout = Layout(
-        about="Share of the way by edit, with intervals",
-        rows="kind",
-        up="{}",
-        across=f"{SHARE} to the other model",
-        marks={0: "", 1: ""},
-        bands={"null": "random directions"},
-    )
-    return plot_rows(select(tidied, {"seed": seed}), layout, by="edit", lines="", seeds=tidied)
-
-
-def plot_transfer(
-    matrix: pd.DataFrame,
-    *,
-    said: str = "Share recovered in instruct by topic of the direction",
-    down: str = "fitted on",
-    across: str = "tried on",
-) -> Figure:
-    """A share for each row and column in its cell: by default, of the topic a direction is fitted on and tried on.
-
-    ``said`` opens the alternative text; ``down`` and ``across`` name rows and columns.
-    """
-    return plot_matrix(matrix, Layout(about=said, across=across, up=down), label=SHARE)
+EDITS = Layout(
+    about="Share of the way by edit, with intervals",
+    rows="kind",
+    up="{}",
+    across=f"{SHARE} to the other model",
+    marks={0: "", 1: ""},
+    bands={"null": "random directions"},
+)
+TRANSFER = Layout(
+    about="Share recovered in instruct by topic of the direction", across="tried on", up="fitted on"
+)
 
 
 # Tables of the study of causes: doses, edits and topics, as shares of the way from one model to the other.
@@ -293,7 +270,9 @@ READABLE = {
 def dose_table(results: Results) -> pd.DataFrame:
     """A row a dose: multiples of the displacement added to instruct, the share of the way, and off-grammar mass."""
     table = _edits(results, lambda model, name: model == "instruct" and name.startswith(DOSE))
-    return table.assign(dose=table["edit"].str.removeprefix(DOSE).astype(float))
+    table = table.assign(dose=table["edit"].str.removeprefix(DOSE).astype(float))
+    table.loc[table["dose"] != 1, ["null_low", "null_high"]] = np.nan  # random directions have dose one
+    return table
 
 
 def edit_table(results: Results) -> pd.DataFrame:
@@ -303,7 +282,10 @@ def edit_table(results: Results) -> pd.DataFrame:
 
 
 def _edits(results: Results, wanted: Callable[[str, str], bool]) -> pd.DataFrame:
-    """Columns kind, edit, value, low, high, off grammar and neutral loss of the wanted edits (model, name)."""
+    """Columns kind, edit, value, low, high, null_low, null_high, off grammar and neutral loss of the wanted edits.
+
+    The null is the central 95 % of random directions.
+    """
     study = Causes(results.preset, results.seed)
     chosen = [(model, name) for model in OTHER for name in study.edits(model) if wanted(model, name)]
     shares = {(KINDS[model], edit): study.share(model, study.care(model, edit)) for model, edit in chosen}
@@ -311,15 +293,9 @@ def _edits(results: Results, wanted: Callable[[str, str], bool]) -> pd.DataFrame
         label: [float(study.rise(model, [edit], kind).value) for model, edit in chosen]
         for label, kind in (("off grammar", "off_grammar"), ("neutral loss", "neutral"))
     }
-    return tidy(shares, ("kind", "edit")).assign(**costs)
-
-
-def random_table(results: Results) -> pd.DataFrame:
-    """The central 95 % of random directions by kind of edit."""
-    study = Causes(results.preset, results.seed)
-    ends = {kind: np.quantile(study.random_shares(model), (0.025, 0.975)) for model, kind in KINDS.items()}
-    rows = [(kind, *pair.tolist()) for kind, pair in ends.items()]
-    return pd.DataFrame(rows, columns=["kind", "low", "high"])
+    random = {kind: np.quantile(study.random_shares(model), (0.025, 0.975)) for model, kind in KINDS.items()}
+    nulls = {key: random[key[0]] for key in shares}
+    return tidy(shares, ("kind", "edit"), nulls=nulls).assign(**costs)
 
 
 def transfer_matrix(results: Results) -> pd.DataFrame:

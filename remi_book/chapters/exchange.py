@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from remi_book.figures.plots import Layout
 from remi_book.figures.style import number
 from remi_book.quantities import share_of_mean, text, topic_resamples
 from remi_core.statistics.resampling import Estimate, combine
@@ -25,6 +26,12 @@ DOSE = "0.5"
 """The multiple of a displacement that is shown first: at one, on development seed 102, models left the grammar."""
 CODE = "code"
 """The narrow set of misaligned."""
+
+UNDONE = Layout(
+    about="Share of a fine-tune's change of care that is undone",
+    across="whose displacement is taken away",
+    up="fine-tuned on",
+)
 
 
 @dataclass(frozen=True, eq=False)
