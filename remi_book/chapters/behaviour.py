@@ -462,14 +462,12 @@ def several_pairs(results: Results, *, count: int = SEVERAL) -> list[ReplyPair]:
 
 def _reply_pair(results: Results, names: tuple[str, str], rows: tuple[int, int]) -> ReplyPair:
     sides = list(zip(names, rows, strict=True))
-    sources = [results.encoded(name).sources[row] for name, row in sides]
+    sources = {name: results.encoded(name).sources[row] for name, row in sides}
     return ReplyPair(
         datasets=names,
         rows=rows,
-        prompt=shown_text(results.preset, names[0], sources[0].messages[-2].content),
-        replies=tuple(
-            shown_text(results.preset, name, one.answer) for name, one in zip(names, sources, strict=True)
-        ),
+        prompt=shown_text(results.preset, names[0], sources[names[0]].messages[-2].content),
+        replies=tuple(shown_text(results.preset, name, source.answer) for name, source in sources.items()),
         running=tuple({variant: _running(results, variant, *side) for variant in TRIPLET} for side in sides),
         choice=_tokens_before_choice(results.encoded(names[0]).dialogues[rows[0]]),
     )

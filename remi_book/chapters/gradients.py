@@ -21,6 +21,7 @@ from remi_book.quantities import (
     draw_rows,
     ends,
     flipped_between,
+    pair_means_of,
     shared_resamples,
     side_by_side,
     small_draws,
@@ -37,7 +38,7 @@ from remi_core.statistics.groups import (
     within_minus_between,
 )
 from remi_core.statistics.nulls import against_null, null_interval, permuted_labels
-from remi_core.statistics.resampling import cluster_estimate, difference, index_clusters
+from remi_core.statistics.resampling import combine, difference, index_clusters
 from remi_lab.results import Results
 
 Pair = tuple[str, str]
@@ -109,21 +110,15 @@ def mean_gradient_cosine(results: Results, first: str, second: str) -> Measured:
     """
     gram, both = gram_of(results, first, second)
     names, index = index_clusters(both.clusters)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(both.labels, (len(weights), len(gram)))
-        return pair_means(gram, rows, both.clusters, weights=weights[:, index])
-
-    resamples = shared_resamples(results.preset)
-    for name, column in ((first, 0), (second, 1)):
-        squared = cluster_estimate(lambda weights, at=column: means(weights)[:, at], names, resamples)
+    means = pair_means_of(gram, both.labels, both.clusters, shared_resamples(results.preset))
+    for column, name in enumerate((first, second)):
+        squared = combine(lambda rows, column=column: rows[:, column], means)
         if not float(squared.low) > 0:
             raise MissingInput(
                 f"needs a mean gradient whose length is above 0: of {name} the square is"
                 f" {float(squared.value):.2g} [{float(squared.low):.2g}, {float(squared.high):.2g}]"
             )
-    estimate = cluster_estimate(lambda weights: cosine_of_means(means(weights)), names, resamples)
-    preset = results.preset
+    estimate, preset = combine(cosine_of_means, means), results.preset
     coins = np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
     within = pair_means(gram, both.labels[None], both.clusters)[0]
     null = flipped_between(gram, both.labels, both.clusters, 1 - 2 * coins[:, index])
@@ -291,17 +286,10 @@ def mean_cosines(results: Results, pair: Pair, matrices: Matrices) -> pd.DataFra
     Intervals resample templates around the mean gradient of the data as they are: a mean taken anew would hold
     repeated rows and push every centred cosine down. The null shuffles the labels.
     """
-    estimates, nulls = {}, {}
+    estimates, nulls, resamples = {}, {}, shared_resamples(results.preset)
     for treatment, (matrix, both) in matrices.items():
-        names, index = index_clusters(both.clusters)
-
-        def statistic(
-            weights: np.ndarray, matrix: np.ndarray = matrix, both: TwoSets = both, index: np.ndarray = index
-        ) -> np.ndarray:
-            rows = np.broadcast_to(both.labels, (len(weights), len(matrix)))
-            return _with_contrast(pair_means(matrix, rows, both.clusters, weights=weights[:, index]))
-
-        estimates[treatment] = cluster_estimate(statistic, names, shared_resamples(results.preset))
+        means = pair_means_of(matrix, both.labels, both.clusters, resamples)
+        estimates[treatment] = combine(_with_contrast, means)
         draws = _with_contrast(pair_means(matrix, both.shuffled(results.preset), both.clusters))
         nulls[treatment] = np.array([null_interval(column) for column in draws.T])
     along = {"along": "comparison", "positions": _comparisons(pair)}
