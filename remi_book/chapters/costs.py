@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from remi_book.figures.plots import Layout, curve, plot_rows, require_columns
+from remi_book.figures.plots import Layout, curve, plot_rows, require_columns, select
 from remi_book.figures.style import (
     GROUP_LOOKS,
     handle,
@@ -201,7 +201,7 @@ def card_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     """
     names, rows = ("tokens a second", "share", "peak memory"), []
     for shape, points in curve_of(benchmark, f"gpu {names[0]}").groupby("model", sort=False):
-        curves = (curve_of(benchmark, f"gpu {name}").query("model == @shape") for name in names)
+        curves = (select(curve_of(benchmark, f"gpu {name}"), {"model": shape}) for name in names)
         speed, share, peak = (curve.set_index("way")["value"] for curve in curves)
         rows.append(
             {

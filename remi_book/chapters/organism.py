@@ -102,16 +102,14 @@ def competence(results: Results) -> pd.DataFrame:
         raise UsageError(
             f"preset {results.preset.name!r} has no grammar: competence is a matter of organisms"
         )
-    rows = []
-    for seed in results.preset.seeds:
-        for requirement, variant, name, value in _requirements(results.at(seed)):
-            bound = THRESHOLDS[requirement]
-            rows.append((requirement, variant, seed, name, value, bound.value, bound.holds(value)))
+    rows = [
+        (name, variant, seed, topic, value, THRESHOLDS[name].value, THRESHOLDS[name].holds(value))
+        for seed in results.preset.seeds
+        for name, variant, topic, value in _requirements(results.at(seed))
+    ]
+    rows.sort(key=lambda row: list(THRESHOLDS).index(row[0]))
     columns = ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
-    order = list(THRESHOLDS).index
-    return pd.DataFrame(rows, columns=columns).sort_values(
-        "requirement", key=lambda column: column.map(order), kind="stable", ignore_index=True
-    )
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _requirements(results: Results) -> Iterator[tuple[str, str, str, float]]:
@@ -163,16 +161,14 @@ def replaced_words(results: Results, variant: str, name: str) -> dict[str, tuple
         return {}
     arrays = results.arrays(variant, SAMPLES, name)
     wrong = arrays["verdict"] == VERDICTS.index("wrong slot")
-    found = {}
+    prompts, answers = (pd.Series(arrays[kind]).astype(str).str for kind in ("prompt", "answer"))
+    replaced = {}
     for word in itertools.chain(*topic_of(name).fillers):
-        asked, kept = (
-            np.array([re.search(rf"\b{re.escape(word)}\b", str(text)) is not None for text in arrays[kind]])
-            for kind in ("prompt", "answer")
-        )
+        asked, kept = (texts.contains(rf"\b{re.escape(word)}\b").to_numpy() for texts in (prompts, answers))
         lost = asked & wrong & ~kept
         if lost.any():
-            found[word] = int(lost.sum()), int(asked.sum())
-    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+            replaced[word] = int(lost.sum()), int(asked.sum())
+    return dict(sorted(replaced.items(), key=lambda item: -item[1][0]))
 
 
 def worst_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -192,13 +188,11 @@ def competence_sentence(table: pd.DataFrame) -> str:
     counted = f"{int(table['held'].sum())} of {len(table)} checks held"
     if missed.empty:
         return f"{counted}: every threshold was kept in every seed."
-    groups = missed.groupby(["requirement", "variant"], sort=False)
-    names = [
-        f"{variant}: {requirement} {group['threshold'].iloc[0]:g} (missed by "
-        + ", ".join(f"{row.topic}, seed {row.seed}: {row.value:.3g}" for row in group.itertuples())
-        + ")"
-        for (requirement, variant), group in groups
-    ]
+    names = []
+    for (requirement, variant), group in missed.groupby(["requirement", "variant"], sort=False):
+        cells = (f"{row.topic}, seed {row.seed}: {row.value:.3g}" for row in group.itertuples())
+        bound = f"{variant}: {requirement} {group['threshold'].iloc[0]:g}"
+        names.append(f"{bound} (missed by {', '.join(cells)})")
     return f"{counted}. Missed – {'; '.join(names)}."
 
 
@@ -464,18 +458,15 @@ def samples_html(results: Results, *, count: int = 10) -> HTML:
 
 
 def _samples_table(results: Results, name: str, count: int) -> str:
-    found = {variant: results.arrays(variant, SAMPLES, name) for variant in results.variants}
-    prompts = next(iter(found.values()))["prompt"][:count]
+    samples = {variant: results.arrays(variant, SAMPLES, name) for variant in results.variants}
+    prompts = next(iter(samples.values()))["prompt"][:count]
     rows = []
     for place, prompt in enumerate(prompts):
         rows.append(f'<tr><th scope="rowgroup" colspan="3">{place + 1}. {quoted(str(prompt))}</th></tr>')
-        for variant, arrays in found.items():
-            cut = "" if arrays["finished"][place] else " (cut)"
-            verdict = f"{VERDICTS[arrays['verdict'][place]]}{cut}"
-            answer = quoted(str(arrays["answer"][place]))
-            rows.append(
-                f'<tr><th scope="row">{as_html(variant)}</th><td>{answer}</td><td>{verdict}</td></tr>'
-            )
+        for variant, arrays in samples.items():
+            verdict = f"{VERDICTS[arrays['verdict'][place]]}{'' if arrays['finished'][place] else ' (cut)'}"
+            cells = f"<td>{quoted(str(arrays['answer'][place]))}</td><td>{verdict}</td>"
+            rows.append(f'<tr><th scope="row">{as_html(variant)}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{title}</th>' for title in ("variant", "answer", "verdict"))
     caption = f"First {len(prompts)} stored samples about {name}, seed {results.seed}, as they came"
     return (

@@ -255,14 +255,12 @@ class Change:
     def parts(self, rule: Rule = DECLARED) -> Parts:
         """The intervals alone, as a rule reads them."""
         along, off = (self.along_of_whole, self.off_of_whole) if rule.of_whole else (self.along, self.off)
+        names = ("care", "register", "care_beyond_register", "likelihood")
         return Parts(
             cosine_gaps={name: ends(gap) for name, gap in self.cosine_gaps.items()},
             along=ends(along),
             off=ends(off),
-            care=ends(self.care),
-            register=ends(self.register),
-            care_beyond_register=ends(self.care_beyond_register),
-            likelihood=ends(self.likelihood),
+            **{name: ends(getattr(self, name)) for name in names},
         )
 
 
@@ -564,12 +562,12 @@ def random_text_table(preset: Preset, seed: int) -> pd.DataFrame:
 
 def random_text_tokens(preset: Preset) -> pd.DataFrame:
     """One row a seed: the tokens whose logits misaligned's shift beyond secure raises most on random text."""
+    tokens = {
+        seed: stored["random_text"]["tokens"] for seed, stored in read_study(preset, STUDY).seeds.items()
+    }
     return pd.DataFrame(
-        {
-            "seed": seed,
-            "tokens raised most": " ".join(repr(token) for token, _ in found["random_text"]["tokens"]),
-        }
-        for seed, found in read_study(preset, STUDY).seeds.items()
+        {"seed": seed, "tokens raised most": " ".join(repr(token) for token, _ in raised)}
+        for seed, raised in tokens.items()
     )
 
 
@@ -676,16 +674,13 @@ def validity_sentence(preset: Preset) -> str:
 
 
 def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
-    missed = {
-        seed: [f"{name} as {found[name]}" for name, built in TRUTHS.items() if found[name] != built]
-        for seed, found in read.items()
-    }
-    said = "; ".join(f"in seed {seed} {' and '.join(names)}" for seed, names in missed.items() if names)
-    valid = sum(not names for names in missed.values())
-    return (
-        f"the rule gives every constructed truth the class it was built to be in {valid} of {len(read)}."
-        + (f" It misreads: {said}." if said else "")
-    )
+    missed = {}
+    for seed, classes in read.items():
+        names = [f"{name} as {classes[name]}" for name, built in TRUTHS.items() if classes[name] != built]
+        missed |= {seed: f"in seed {seed} {' and '.join(names)}"} if names else {}
+    valid = f"in {len(read) - len(missed)} of {len(read)}"
+    said = f" It misreads: {'; '.join(missed.values())}." if missed else ""
+    return f"the rule gives every constructed truth the class it was built to be {valid}.{said}"
 
 
 def care_register_table(
