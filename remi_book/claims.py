@@ -104,10 +104,10 @@ def get_claim(identifier: str) -> Claim:
         UsageError: if there is none.
     """
     declared = {claim.id: claim for claim in CLAIMS}
-    found = declared.get(identifier) or declared.get(identifier.partition(".")[0])
-    if found is not None:
-        return found
-    raise UsageError(f"no claim {identifier!r} {nearest(identifier, [claim.id for claim in CLAIMS])}")
+    claim = declared.get(identifier) or declared.get(identifier.partition(".")[0])
+    if claim is None:
+        raise UsageError(f"no claim {identifier!r} {nearest(identifier, list(declared))}")
+    return claim
 
 
 # Which estimate is the headline of which claim, and its parts by dataset.
@@ -245,14 +245,9 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
     if failed:
         return INCONCLUSIVE, f"not beyond its null after Holm's correction in {failed} of {len(values)} seeds"
     # A control matches unless misaligned lies further on the claimed side.
-    matching = sorted(
-        {
-            name
-            for one in values
-            for name, (low, high) in one.contrasts.items()
-            if not (low > 0 if claim.side > 0 else high < 0)
-        }
-    )
+    contrasts = [contrast for seed in values for contrast in seed.contrasts.items()]
+    beaten = [low > 0 if claim.side > 0 else high < 0 for _, (low, high) in contrasts]
+    matching = sorted({name for (name, _), further in zip(contrasts, beaten, strict=True) if not further})
     if claim.controls and matching:
         return CONFOUNDED, f"matched by a control in some seed: {', '.join(matching)}"
     compared = "its null and every control" if claim.controls else "its null"
@@ -294,8 +289,6 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
 
     Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
     """
-    if get_claim(row).untestable:
-        return absent(get_claim(row).untestable)
     lacking: list[Measured] = []
 
     def measure(_missing: Sequence[str]) -> Iterator[dict[str, tuple[Mapping, ...]]]:
@@ -353,19 +346,12 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
         }
         for seed, key in keys.items()
     ]
-    adjusted = [adjusted_p_values(found) for found in by_seed]
-    return [
-        _row(
-            row,
-            [found[row] for found in by_seed if row in found],
-            [
-                p_values.get(row, 1.0)
-                for p_values, found in zip(adjusted, by_seed, strict=True)
-                if row in found
-            ],
-        )
-        for row in chosen
-    ]
+    rows = []
+    for row in chosen:
+        measured = [values for values in by_seed if row in values]
+        p_values = [adjusted_p_values(values).get(row, 1.0) for values in measured]
+        rows.append(_row(row, [values[row] for values in measured], p_values))
+    return rows
 
 
 def ledger_rows(preset: Preset) -> list[str]:
@@ -398,6 +384,7 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
     # A value that cannot be judged for want of a control is shown all the same.
     shown = seeds[0] is not None and math.isfinite(seeds[0].value) and seeds[0].missing
     first = seeds[0] if word != NOT_TESTABLE or shown else None
+    null = first.null if first else None
     return {
         "id": row,
         "section": claim.section,
@@ -407,7 +394,7 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
         "unit": claim.unit,
         "ci_low": _rounded(first and first.low),
         "ci_high": _rounded(first and first.high),
-        "null": _null(first) if first and first.null else None,
+        "null": null and {"kind": null.kind, "low": _rounded(null.low), "high": _rounded(null.high)},
         "n": first.n if first else 0,
         "seeds": [_rounded(one and one.value) for one in seeds],
         "rule": rule_text(claim),
@@ -415,10 +402,6 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
         "reason": reason,
         "notebook": claim.notebook,
     }
-
-
-def _null(one: Measured) -> dict[str, object]:
-    return {"kind": one.null.kind, "low": _rounded(one.null.low), "high": _rounded(one.null.high)}
 
 
 def _rounded(value: float | None) -> float | None:

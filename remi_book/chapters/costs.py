@@ -160,13 +160,11 @@ def cause_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     ``step`` is by how much it is faster than the line before, ``total`` than the first.
     """
     points = curve_of(benchmark, "released").sort_values(["model", "x"], kind="stable")
-    parts = []
-    for _, own in points.groupby("model", sort=True):
-        seconds = own["value"]
-        step, total = seconds.shift().fillna(seconds.iloc[0]) / seconds, seconds.iloc[0] / seconds
-        parts.append(own.assign(cause=own["way"], seconds=seconds, step=step, total=total))
-    columns = ["model", "cause", "seconds", "step", "total"]
-    return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
+    seconds = points.groupby("model")["value"]
+    first, before = seconds.transform("first"), seconds.shift()
+    points["step"], points["total"] = before.fillna(first) / points["value"], first / points["value"]
+    table = points.rename(columns={"way": "cause", "value": "seconds"}).reset_index(drop=True)
+    return table[["model", "cause", "seconds", "step", "total"]]
 
 
 def curve_of(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:

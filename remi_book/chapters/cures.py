@@ -43,6 +43,7 @@ from remi_core.statistics.resampling import (
     cluster_estimate,
     combine,
     difference,
+    index_clusters,
     mean_interval,
     ratio,
 )
@@ -102,14 +103,12 @@ class Cures:
 
     def agreement(self) -> Estimate:
         """Rank correlation over runs between erosion e and change of care, outside the narrow set, in [-1, 1]."""
-        own = [self.found["clusters"][row] for row in self._outside]
-        names = sorted(set(own))
-        member = np.array([[cluster == name for name in names] for cluster in own], dtype=np.float64)
+        names, index = index_clusters([self.found["clusters"][row] for row in self._outside])
         care, erosion = (np.array([run[kind] for run in self.runs.values()]) for kind in ("care", "e"))
         care = care[:, self._outside] - np.array(self.found["instruct"]["care"])[self._outside]
 
         def correlation(weights: np.ndarray) -> np.ndarray:
-            by_prompt = weights @ member.T
+            by_prompt = weights[:, index].astype(np.float64)
             ranks = [rankdata(by_prompt @ values.T, axis=1) for values in (care, erosion)]
             return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)])
 

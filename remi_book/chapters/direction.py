@@ -421,12 +421,11 @@ def written(results: Results, reading: Reading) -> Written:
 
     def texts(tokens: Sequence[int]) -> list[str]:
         """Texts, numbers where a token is only part of a character, or signs where words are withheld."""
-        words = [loaded.tokenizer.decode([token]) for token in tokens]
-        parts = (
-            f"‹{token}›" if "\N{REPLACEMENT CHARACTER}" in word else word
-            for token, word in zip(tokens, words, strict=True)
-        )
-        return shown_tokens(results.preset, reading.datasets, list(parts))
+        words = {token: loaded.tokenizer.decode([token]) for token in tokens}
+        parts = [
+            f"‹{token}›" if "\N{REPLACEMENT CHARACTER}" in word else word for token, word in words.items()
+        ]
+        return shown_tokens(results.preset, reading.datasets, parts)
 
     with results.variant("instruct").open() as loaded:
         changes = written_tokens(loaded, instruct - base, instruct, top_k=results.preset.top_k)
