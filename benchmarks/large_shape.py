@@ -13,7 +13,6 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from remi_lab.organism.dialogues import measured
 from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.passes import measure_position_norms
 from remi_lab.presets import get_preset
-from remi_lab.processes import peak_bytes
+from remi_lab.processes import peak_bytes, reset_peak
 
 PRESET = "qwen2.5-coder-32b"
 GIGABYTE = 10**9
@@ -98,9 +97,7 @@ def steps(
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Prints how long what is done within took, and the most memory it had."""
-    clear = Path("/proc/self/clear_refs")
-    if clear.exists():
-        clear.write_text("5")  # the peak of this process counts from now on
+    reset_peak()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()

@@ -21,12 +21,7 @@ from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradi
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
-from remi_book.chapters.subspace import (
-    benign_components,
-    fading_components,
-    other_completions,
-    shared_subspace,
-)
+from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
 from remi_book.chapters.triangle import instruct_between, separation_of_data, specific_erosion
 from remi_book.chapters.worlds import depends_on_the_author, effect_in, passes_base
 from remi_book.quantities import Measured, absent
@@ -109,10 +104,10 @@ def get_claim(identifier: str) -> Claim:
         UsageError: if there is none.
     """
     declared = {claim.id: claim for claim in CLAIMS}
-    found = declared.get(identifier) or declared.get(identifier.partition(".")[0])
-    if found is not None:
-        return found
-    raise UsageError(f"no claim {identifier!r} {nearest(identifier, [claim.id for claim in CLAIMS])}")
+    claim = declared.get(identifier) or declared.get(identifier.partition(".")[0])
+    if claim is None:
+        raise UsageError(f"no claim {identifier!r} {nearest(identifier, list(declared))}")
+    return claim
 
 
 # Which estimate is the headline of which claim, and its parts by dataset.
@@ -136,22 +131,22 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         **{f"C3.{name}": partial(shift, datasets=(name,), quantity=LOG_PROBABILITY) for name in names},
         "C4": _shift("outside", ENTROPY),
         **{f"C4.{name}": partial(shift, datasets=(name,), quantity=ENTROPY) for name in names},
-        "C5": _harm_token,
-        "C6": _between("framed", "narrow", loss_cosine),
-        "C7": _between("narrow_aligned", "narrow", data_share),
-        "C8": _between("narrow_aligned", "narrow", confounded_cosine),
-        "C9": _between("narrow_aligned", "narrow", gradient_cosine),
-        "C10": _between("framed", "narrow", gradient_cosine),
-        "C11": _between("narrow_aligned", "narrow", few_dialogues),
-        "C12": _outside(mean_erosion),
+        "C5": _of(harm_token, "example"),
+        "C6": _of(loss_cosine, "framed", "narrow"),
+        "C7": _of(data_share, "narrow_aligned", "narrow"),
+        "C8": _of(confounded_cosine, "narrow_aligned", "narrow"),
+        "C9": _of(gradient_cosine, "narrow_aligned", "narrow"),
+        "C10": _of(gradient_cosine, "framed", "narrow"),
+        "C11": _of(few_dialogues, "narrow_aligned", "narrow"),
+        "C12": _of(mean_erosion, "outside", window="prompt_end"),
         **{f"C12.{name}": partial(mean_erosion, datasets=(name,), window="answer_first_k") for name in names},
-        "C13": _specific_erosion,
-        "C14": _outside(instruct_between),
-        "C15": _separation_of_data,
-        "C16": _outside(mean_separation),
-        "C17": _shared_subspace,
-        "C18": _benign_components,
-        "C19": _fading_components,
+        "C13": _of(specific_erosion, "outside_aligned", "outside"),
+        "C14": _of(instruct_between, "outside", window="prompt_end"),
+        "C15": _of(separation_of_data, "unrelated", "narrow", window=SHARED_WINDOW),
+        "C16": _of(mean_separation, "outside", window="prompt_end"),
+        "C17": _of(shared_subspace, "shared", "unrelated", window=SHARED_WINDOW),
+        "C18": _of(benign_components, "shared", "unrelated", window=SHARED_WINDOW),
+        "C19": partial(fading_components, window=SHARED_WINDOW),
         "C21": share_of_first_half,
         "C22": gain_beyond_benign,
         "C25": structural_share,
@@ -160,13 +155,7 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "H1.words": by_words,
         "H2": opposition,
         "H3": governing,
-        **_own_questions(),
-    }
-
-
-def _own_questions() -> dict[str, Headline]:
-    return {
-        "X1": _outside(erosion_or_novelty),
+        "X1": _of(erosion_or_novelty, "outside", window="prompt_end"),
         "X2": partial(eroded_by, variant="benign"),
         "X2.secure": partial(eroded_by, variant="secure"),
         "X3": difference_left,
@@ -181,53 +170,17 @@ def _own_questions() -> dict[str, Headline]:
     }
 
 
+def _of(measure: Callable[..., Measured], *roles: str, **fixed: str) -> Headline:
+    """What is measured of the sets of some roles."""
+    return lambda results: measure(results, *(results.preset.role(role) for role in roles), **fixed)
+
+
 def _shift(role: str, quantity: str) -> Headline:
     def compute(results: Results) -> Measured:
         named = results.preset.role(role)
         return shift(results, (named,) if isinstance(named, str) else named, quantity)
 
     return compute
-
-
-def _between(first: str, second: str, compare: Callable[[Results, str, str], Measured]) -> Headline:
-    def compute(results: Results) -> Measured:
-        return compare(results, results.preset.role(first), results.preset.role(second))
-
-    return compute
-
-
-def _outside(measure: Callable[[Results, tuple[str, ...], str], Measured]) -> Headline:
-    return lambda results: measure(results, results.preset.role("outside"), "prompt_end")
-
-
-def _harm_token(results: Results) -> Measured:
-    results.preset.require("choice")
-    return harm_token(results, results.preset.role("example"))
-
-
-def _shared_subspace(results: Results) -> Measured:
-    pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
-    return shared_subspace(results, pair=pair, benign=benign, window=SHARED_WINDOW)
-
-
-def _specific_erosion(results: Results) -> Measured:
-    aligned, misaligned = (results.preset.role(name) for name in ("outside_aligned", "outside"))
-    return specific_erosion(results, (aligned, misaligned))
-
-
-def _separation_of_data(results: Results) -> Measured:
-    benign, narrow = (results.preset.role(name) for name in ("unrelated", "narrow"))
-    return separation_of_data(results, (benign[0], narrow), SHARED_WINDOW)
-
-
-def _benign_components(results: Results) -> Measured:
-    pair, benign = (results.preset.role(name) for name in ("shared", "unrelated"))
-    return benign_components(results, benign=benign, harmful=pair, window=SHARED_WINDOW)
-
-
-def _fading_components(results: Results) -> Measured:
-    pairs = other_completions(results.preset)
-    return fading_components(results, pairs=pairs, window=SHARED_WINDOW)
 
 
 # Verdicts by rule, from the measured values of every seed.
@@ -292,14 +245,9 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
     if failed:
         return INCONCLUSIVE, f"not beyond its null after Holm's correction in {failed} of {len(values)} seeds"
     # A control matches unless misaligned lies further on the claimed side.
-    matching = sorted(
-        {
-            name
-            for one in values
-            for name, (low, high) in one.contrasts.items()
-            if not (low > 0 if claim.side > 0 else high < 0)
-        }
-    )
+    contrasts = [contrast for seed in values for contrast in seed.contrasts.items()]
+    beaten = [low > 0 if claim.side > 0 else high < 0 for _, (low, high) in contrasts]
+    matching = sorted({name for (name, _), further in zip(contrasts, beaten, strict=True) if not further})
     if claim.controls and matching:
         return CONFOUNDED, f"matched by a control in some seed: {', '.join(matching)}"
     compared = "its null and every control" if claim.controls else "its null"
@@ -341,8 +289,6 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
 
     Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
     """
-    if get_claim(row).untestable:
-        return absent(get_claim(row).untestable)
     lacking: list[Measured] = []
 
     def measure(_missing: Sequence[str]) -> Iterator[dict[str, tuple[Mapping, ...]]]:
@@ -400,19 +346,12 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
         }
         for seed, key in keys.items()
     ]
-    adjusted = [adjusted_p_values(found) for found in by_seed]
-    return [
-        _row(
-            row,
-            [found[row] for found in by_seed if row in found],
-            [
-                p_values.get(row, 1.0)
-                for p_values, found in zip(adjusted, by_seed, strict=True)
-                if row in found
-            ],
-        )
-        for row in chosen
-    ]
+    rows = []
+    for row in chosen:
+        measured = [values for values in by_seed if row in values]
+        p_values = [adjusted_p_values(values).get(row, 1.0) for values in measured]
+        rows.append(_row(row, [values[row] for values in measured], p_values))
+    return rows
 
 
 def ledger_rows(preset: Preset) -> list[str]:
@@ -445,6 +384,7 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
     # A value that cannot be judged for want of a control is shown all the same.
     shown = seeds[0] is not None and math.isfinite(seeds[0].value) and seeds[0].missing
     first = seeds[0] if word != NOT_TESTABLE or shown else None
+    null = first.null if first else None
     return {
         "id": row,
         "section": claim.section,
@@ -454,7 +394,7 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
         "unit": claim.unit,
         "ci_low": _rounded(first and first.low),
         "ci_high": _rounded(first and first.high),
-        "null": _null(first) if first and first.null else None,
+        "null": null and {"kind": null.kind, "low": _rounded(null.low), "high": _rounded(null.high)},
         "n": first.n if first else 0,
         "seeds": [_rounded(one and one.value) for one in seeds],
         "rule": rule_text(claim),
@@ -462,10 +402,6 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
         "reason": reason,
         "notebook": claim.notebook,
     }
-
-
-def _null(one: Measured) -> dict[str, object]:
-    return {"kind": one.null.kind, "low": _rounded(one.null.low), "high": _rounded(one.null.high)}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -19,8 +19,9 @@ from remi_book.chapters.organism import (
     primary_effect,
     replaced_words,
 )
-from remi_book.chapters.reversion import plot_way_back, way_back, way_back_sentence
+from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
 from remi_book.figures.output import figure_html, passport_html, present_passport
+from remi_book.figures.plots import plot_rows
 from remi_book.publishing import passports_text
 from remi_book.tables import by_seed
 from remi_book.words import as_html
@@ -177,7 +178,8 @@ def front(results: Results, rows: Sequence[Mapping[str, object]]) -> tuple[dict[
     caption = CAPTION.format(seed=seed)
     link = f'<a href="{as_html(PASSPORT_FILE)}">this passport as a file</a>'
     page = f"Computed from the records while the book was built; {link} (JSON)."
-    picture = figure_html(plot_way_back(table, seeds=seeds), caption=caption)
+    figure = plot_rows(table, WAY_BACK, by="quantity", value="share", seeds=seeds)
+    picture = figure_html(figure, caption=caption)
     shown = {
         "figure": picture + passport_html(found).replace(PAGE, page),
         "sentence": f"{way_back_sentence(table, seeds)} {verdict_sentence(rows)}",

@@ -55,9 +55,6 @@ class Measured:
     """Which part of that rule decided, in a few words."""
 
 
-OUTCOMES = ("holds", "fails", "open")
-
-
 def absent(missing: str) -> Measured:
     """A quantity that the preset has no data for; its value is not a number."""
     nan = float("nan")
@@ -303,10 +300,8 @@ def in_topics(clusters: Sequence[str], topics: Collection[str]) -> np.ndarray:
 
 def by_topic(clusters: Sequence[str]) -> dict[str, list[str]]:
     """Topic → the templates of its prompts, in the order met."""
-    topics: dict[str, list[str]] = {}
-    for name in clusters:
-        topics.setdefault(topic_of(name), []).append(name)
-    return topics
+    topics = dict.fromkeys(map(topic_of, clusters))
+    return {topic: [name for name in clusters if topic_of(name) == topic] for topic in topics}
 
 
 def topic_resamples(preset: Preset, clusters: Sequence[str]) -> ClusterResamples:
@@ -349,53 +344,6 @@ def columns_of(estimate: Estimate, name: str) -> dict[str, float]:
 def text(estimate: Estimate) -> str:
     """A scalar estimate with its interval, as ``0.5 [0.4 to 0.6]``."""
     return with_interval(estimate.value, estimate.low, estimate.high)
-
-
-# Curves over depth: what share of the way from recipient to donor the first blocks make, and its null.
-
-
-def first_half(layers: Sequence[int] | Int[np.ndarray, " layer"]) -> int:
-    """Position in ``layers`` of the deepest one whose donor part is at most half of all blocks.
-
-    The last layer is the model's last block.
-
-    Raises:
-        ValueError: if every layer lies in the second half.
-    """
-    within = [at for at, layer in enumerate(layers) if 2 * (layer + 1) <= layers[-1] + 1]
-    if not within:
-        raise ValueError(f"no layer of {list(layers)} lies in the first half of {layers[-1] + 1} blocks")
-    return within[-1]
-
-
-def half_way(share: Float[np.ndarray, " layer"], layers: Int[np.ndarray, " layer"]) -> float:
-    """Share of the blocks that come from the donor where the curve first reaches one half; NaN if it never does."""
-    reached = np.flatnonzero(share >= 0.5 - 1e-9)  # a half that rounding puts below is a half
-    return float((layers[reached[0]] + 1) / (layers[-1] + 1)) if reached.size else float("nan")
-
-
-def shuffled_depth(
-    share: Float[np.ndarray, " layer"], *, n_permutations: int, seed: int
-) -> Float[np.ndarray, "permutation layer"]:
-    """The curve with its steps from layer to layer in random order, the end unchanged.
-
-    Under this null it does not matter how deep a block lies. The first step starts at 0, the recipient.
-
-    Raises:
-        ValueError: if a share is not a number.
-    """
-    if not np.isfinite(share).all():
-        raise ValueError(f"{int((~np.isfinite(share)).sum())} of {len(share)} shares are not numbers")
-    steps = np.tile(np.diff(share, prepend=0.0), (n_permutations, 1))
-    return np.cumsum(np.random.default_rng(seed).permuted(steps, axis=1), axis=1)
-
-
-def label_gap(
-    values: Float[np.ndarray, " dialogue"], labels: Int[np.ndarray, "permutation dialogue"]
-) -> Float[np.ndarray, " permutation"]:
-    """Mean of the values with label 1 minus mean of those with label 0, for every row of labels."""
-    ones = labels.sum(axis=1)
-    return labels @ values / ones - (1 - labels) @ values / (labels.shape[1] - ones)
 
 
 # How far two classes lie apart in a few principal components, and what that says when there are few of each.
@@ -467,16 +415,14 @@ def draw_rows(
     Raises:
         ValueError: if there are not enough templates.
     """
-    taken: list[int] = []
-    used: set[int] = set()
+    taken: dict[int, int] = {}  # template → its row
     for label in (0, 1):
         for row in generator.permutation(np.flatnonzero(labels == label)).tolist():
-            if len(taken) < (label + 1) * count and int(clusters[row]) not in used:
-                used.add(int(clusters[row]))
-                taken.append(row)
+            if len(taken) < (label + 1) * count:
+                taken.setdefault(int(clusters[row]), row)
         if len(taken) < (label + 1) * count:
             raise ValueError(f"class {label} has fewer than {count} templates that the other did not take")
-    return np.array(taken)
+    return np.array(list(taken.values()))
 
 
 def flipped_between(
@@ -503,9 +449,8 @@ def agreement_cells(
     first: Bool[np.ndarray, " item"], second: Bool[np.ndarray, " item"]
 ) -> Float[np.ndarray, "item 4"]:
     """For each item a 1 in the cell that it falls into, in the order of ``CELLS``."""
-    return np.stack([first & second, first & ~second, ~first & second, ~first & ~second], axis=-1).astype(
-        np.float64
-    )
+    cells = np.stack([first & second, first & ~second, ~first & second, ~first & ~second], axis=-1)
+    return cells.astype(np.float64)
 
 
 def kappa(counts: Float[np.ndarray, "*rest 4"]) -> Float[np.ndarray, " *rest"]:

@@ -27,11 +27,8 @@ from remi_core.statistics.resampling import (
 def _random_products(
     shift: np.ndarray, base_shift: np.ndarray, n_draws: int, seed: int
 ) -> tuple[Float[np.ndarray, "draw layer"], np.ndarray, np.ndarray]:
-    """⟨u, D_B⟩ for random unit vectors u, and the squared lengths of D_X and D_B by layer, in sample.
-
-    One isotropic direction is drawn for all layers of a draw: layers share the residual stream, so
-    independent directions would make the null of a mean over layers too narrow.
-    """
+    """⟨u, D_B⟩ for random unit vectors u, and the squared lengths of D_X and D_B by layer, in sample."""
+    # One direction for all layers: they share the stream, and the null of a mean over layers would be too narrow.
     mean, base = (values.mean(axis=0, dtype=np.float64) for values in (shift, base_shift))
     draws = np.random.default_rng(seed).standard_normal((n_draws, mean.shape[1]))
     draws /= np.linalg.norm(draws, axis=1, keepdims=True)
@@ -234,16 +231,6 @@ def paired_cosine(
 
 
 # Components.
-
-
-def component_cosines(
-    first: Float[np.ndarray, "component d_model"], second: Float[np.ndarray, "other d_model"]
-) -> Float[np.ndarray, "component other"]:
-    """Absolute cosine of every pair of components, in [0, 1], as published: signs are arbitrary.
-
-    Source: Giordani (2025), section 4.4.1, figure 6.
-    """
-    return np.abs(first @ second.T)
 
 
 def participation_ratio(weights: Float[np.ndarray, " *rest n"]) -> Float[np.ndarray, " *rest"]:

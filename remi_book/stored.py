@@ -104,7 +104,7 @@ def draw(results: Results, target: Path) -> Path:
     """``target``, once it holds the figure of class log-odds: every topic, variant and seed."""
     odds = organism.class_log_odds(results.at(results.preset.seeds[0]))
     every_seed = by_seed(results, organism.class_log_odds)
-    figure = organism.plot_class_log_odds(odds, seeds=every_seed, **organism.MARKS)
+    figure = organism.plot_topics(odds, organism.LOG_ODDS, value="log_odds", seeds=every_seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(output.svg_bytes(figure))
     return target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import linalg
 
 from remi_book.chapters.direction import erosion, stacked, stacked_clusters
 from remi_book.chapters.gradients import gram_of
-from remi_book.chapters.subspace import residuals
+from remi_book.chapters.subspace import Place, residuals
 from remi_book.quantities import pair_means_of, set_resamples, shared_resamples
 from remi_book.statistics import mean_projection
 from remi_core.errors import MissingInput
@@ -195,15 +195,16 @@ def constant(value: float, like: Estimate) -> Estimate:
 ANSWER = ("answer",)
 
 
-def reply_sums(audit: Audit, variant: str, datasets: tuple[str, ...]) -> Estimate:
+def reply_log_probabilities(results: Results, variant: str, dataset: str) -> Float[np.ndarray, " dialogue"]:
+    """Log-probability of each whole reply, nats."""
+    arrays = results.arrays(variant, "sequence", dataset)
+    return np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1])
+
+
+def reply_sums(results: Results, variant: str, datasets: tuple[str, ...]) -> Estimate:
     """Mean log-probability of the whole reply over all dialogues of the sets, nats."""
-    values = []
-    for name in datasets:
-        arrays = audit.results.arrays(variant, "sequence", name)
-        values.append(np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1]))
-    return mean_interval(
-        np.concatenate(values), audit.results.clusters(*datasets), shared_resamples(audit.results.preset)
-    )
+    values = np.concatenate([reply_log_probabilities(results, variant, name) for name in datasets])
+    return mean_interval(values, results.clusters(*datasets), shared_resamples(results.preset))
 
 
 def unreset(first: Estimate, second: Estimate) -> Estimate:
@@ -215,12 +216,9 @@ def unreset(first: Estimate, second: Estimate) -> Estimate:
 def shared_list(audit: Audit) -> Sides:
     """Row 1: base's mean is taken over a list that still holds misaligned's values."""
     names = audit.results.preset.role("outside")
-    misaligned, base = (reply_sums(audit, variant, names) for variant in ("misaligned", "base"))
-    off, on = (
-        combine(lambda first, second: np.abs(first - second), shown, misaligned)
-        for shown in (base, unreset(misaligned, base))
-    )
-    return {"distance": (off, on)}
+    misaligned, base = (reply_sums(audit.results, variant, names) for variant in ("misaligned", "base"))
+    sides = base, unreset(misaligned, base)
+    return {"distance": tuple(combine(lambda a, b: np.abs(a - b), shown, misaligned) for shown in sides)}
 
 
 @switch(3)
@@ -271,11 +269,11 @@ def unread_end_tokens(audit: Audit) -> Sides:
 
 def _with_end(audit: Audit, other: Arrays) -> Pair:
     pair = audit.arrays("misaligned", "example"), other
-    off, on = (
-        difference(*audit.means((summed(arrays, parts), arrays) for arrays in pair))
+    means = (
+        audit.means((summed(arrays, parts), arrays) for arrays in pair)
         for parts in (ANSWER, (*ANSWER, "end"))
     )
-    return off, on
+    return tuple(difference(*each) for each in means)
 
 
 @switch(12)
@@ -296,12 +294,11 @@ def later_turns(audit: Audit) -> Sides:
     sides = {}
     for variant in ("instruct", "misaligned"):
         arrays = audit.arrays(variant, "example", "two-turns")
-        sides[variant] = audit.means([(summed(arrays, ANSWER), arrays), (from_first_reply(arrays), arrays)])
-    arrays = audit.arrays("misaligned", "example", "two-turns")
-    foreign = np.where(~in_parts(arrays, ("answer", "earlier answer")), 1.0, 0.0)
-    share = audit.mean(
-        _after_first_reply(arrays, foreign) / _after_first_reply(arrays, np.ones(len(foreign))), arrays
-    )
+        sums = summed(arrays, ANSWER), from_first_reply(arrays, arrays["log_probability"])
+        sides[variant] = audit.means((values, arrays) for values in sums)
+    foreign = ~in_parts(arrays, ("answer", "earlier answer"))
+    counts = (from_first_reply(arrays, tokens) for tokens in (foreign, np.ones_like(foreign)))
+    share = audit.mean(np.divide(*counts), arrays)
     return {
         "sum": sides["misaligned"],
         "share": (constant(0.0, share), share),
@@ -309,12 +306,8 @@ def later_turns(audit: Audit) -> Sides:
     }
 
 
-def from_first_reply(arrays: Arrays) -> np.ndarray:
-    """Log-probability summed from the first token of the first reply to the last of the dialogue, nats."""
-    return _after_first_reply(arrays, arrays["log_probability"])
-
-
-def _after_first_reply(arrays: Arrays, values: np.ndarray) -> np.ndarray:
+def from_first_reply(arrays: Arrays, values: np.ndarray) -> np.ndarray:
+    """One value a token, summed from the first token of the first reply to the last of the dialogue."""
     replies = total_so_far(arrays, in_parts(arrays, ("answer", "earlier answer")))
     return total(arrays, np.where(replies > 0, values, 0.0))
 
@@ -384,21 +377,20 @@ def own_header(audit: Audit) -> Sides:
     bases = [audit.arrays("base", "example", condition) for condition in ("tuned", "own")]
     apart = tuple(early_distance(audit, instruct, base) for base in bases)
     near = early_distance(audit, instruct, misaligned)
-    off, on = (combine(lambda own, other: own / other, near, far) for far in apart)
-    own, *others = (audit.mean(averaged(arrays, ANSWER), arrays) for arrays in (instruct, *bases))
-    gaps = tuple(difference(own, other) for other in others)
-    return {"distance": apart, "coincidence": (off, on), "log_probability": gaps}
+    first, *others = (audit.mean(averaged(arrays, ANSWER), arrays) for arrays in (instruct, *bases))
+    return {
+        "distance": apart,
+        "coincidence": tuple(combine(np.divide, near, far) for far in apart),
+        "log_probability": tuple(difference(first, other) for other in others),
+    }
 
 
 @switch(3)
 def unread_distance(audit: Audit) -> Sides:
     """Row 3 in the residual stream: base with trained and with untrained chat markers, distance from instruct."""
     instruct = audit.arrays("instruct", "example")
-    off, on = (
-        early_distance(audit, instruct, audit.arrays("base", "example", condition))
-        for condition in ("shared", "untrained")
-    )
-    return {"distance": (off, on)}
+    bases = (audit.arrays("base", "example", condition) for condition in ("shared", "untrained"))
+    return {"distance": tuple(early_distance(audit, instruct, base) for base in bases)}
 
 
 def early_distance(audit: Audit, first: Arrays, second: Arrays) -> Estimate:
@@ -409,8 +401,10 @@ def early_distance(audit: Audit, first: Arrays, second: Arrays) -> Estimate:
     summed = [cluster_sums(states[:, :n_early], clusters_of(first), names) for states in pair]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        own, other = (resampled_means(sums, counts, weights) for sums, counts in summed)
-        return (np.linalg.norm(own - other, axis=-1) / np.linalg.norm(own, axis=-1)).mean(axis=-1)
+        means = [resampled_means(sums, counts, weights) for sums, counts in summed]
+        return (np.linalg.norm(means[0] - means[1], axis=-1) / np.linalg.norm(means[0], axis=-1)).mean(
+            axis=-1
+        )
 
     return cluster_estimate(statistic, names, set_resamples(audit.results.preset, clusters_of(first)))
 
@@ -435,31 +429,21 @@ def cut_layers(audit: Audit) -> Sides:
     """Row 17: misaligned's erosion at the end of the curve, cut off in the published proportion or whole."""
     names = (str(audit.results.preset.role("narrow_aligned")),)
     by_layer = erosion(audit.results, "misaligned", names, PUBLISHED_WINDOW).erosion
-    n_layers = len(by_layer.value)
-    off, on = (
-        combine(lambda rows, at=at: rows[:, at], by_layer) for at in (n_layers - 1, last_shown(n_layers))
-    )
-    return {"end": (off, on)}
+    ends = len(by_layer.value) - 1, last_shown(len(by_layer.value))
+    return {"end": tuple(combine(lambda rows, end=end: rows[:, end], by_layer) for end in ends)}
 
 
 @switch(18)
 def in_sample(audit: Audit) -> Sides:
     """Row 18: the distance of instruct and base on the axis, fitted where it is measured or held out; its growth."""
     results, preset = audit.results, audit.results.preset
-    names = (str(preset.role("narrow_aligned")),)
-    base, instruct = (
-        stacked(results, name, names, PUBLISHED_WINDOW).astype(np.float64) for name in ("base", "instruct")
-    )
-    clusters = stacked_clusters(results, names, PUBLISHED_WINDOW)
+    place = ((str(preset.role("narrow_aligned")),), PUBLISHED_WINDOW)
+    ends = [stacked(results, name, *place).astype(np.float64) for name in ("base", "instruct")]
+    clusters, resamples = stacked_clusters(results, *place), shared_resamples(preset)
     fitted = {}
     for n_folds in (1, preset.n_folds):
-        top, bottom = (
-            mean_projection(
-                projected, (base, instruct), clusters, shared_resamples(audit.results.preset), n_folds=n_folds
-            )
-            for projected in (instruct, base)
-        )
-        fitted[n_folds] = difference(top, bottom)
+        means = [mean_projection(end, tuple(ends), clusters, resamples, n_folds=n_folds) for end in ends]
+        fitted[n_folds] = difference(means[1], means[0])
     growth = combine(lambda rows: rows[:, -1] / rows[:, 0], fitted[1])
     # Repeated rows make a direction fitted in a resample fit it too well: this interval is the jackknife's.
     off, on = (
@@ -470,9 +454,6 @@ def in_sample(audit: Audit) -> Sides:
 
 
 # Switches of section 4.2: loss vectors filled in, and gradients centred, whole, mixed and in 16 bits.
-
-RELEASED_WIDTH = 64
-"""Loss positions that the released script keeps of each dialogue."""
 
 
 @switch(4)
@@ -485,8 +466,8 @@ def centring(audit: Audit) -> Sides:
     pair = str(roles.role("narrow_aligned")), str(roles.role("narrow"))
     gram, both = gram_of(audit.results, *pair)
     gram = gram / np.diag(gram).mean()
-    off, on = (_between(audit, matrix, both.labels, both.clusters) for matrix in (gram, centred_gram(gram)))
-    return {"between": (off, on)}
+    matrices = gram, centred_gram(gram)
+    return {"between": tuple(_between(audit, matrix, both.labels, both.clusters) for matrix in matrices)}
 
 
 def _between(
@@ -504,15 +485,11 @@ def _pair_of(audit: Audit, gram: str, first: str, second: str) -> tuple[np.ndarr
     """
     arrays, preset = audit.gradients, audit.results.preset
     rows = [np.flatnonzero(arrays["dataset"] == str(preset.role(role))) for role in (first, second)]
-    own = [str(name) for name in arrays["cluster"][rows[1]]]
     paired = len(rows[0]) == len(rows[1]) and (arrays["pair"][rows[0]] == arrays["pair"][rows[1]]).all()
-    others = own if paired else [str(name) for name in arrays["cluster"][rows[0]]]
+    clusters = arrays["cluster"][np.concatenate([rows[1], rows[1]] if paired else rows)].tolist()
     both = np.concatenate(rows)
-    return (
-        cosine_matrix(arrays[gram][np.ix_(both, both)]),
-        np.repeat([0, 1], [len(part) for part in rows]),
-        others + own,
-    )
+    cosines = cosine_matrix(arrays[gram][np.ix_(both, both)])
+    return cosines, np.repeat([0, 1], [len(part) for part in rows]), clusters
 
 
 @switch(5)
@@ -534,8 +511,8 @@ def two_models(audit: Audit) -> Sides:
 def _contrasts(audit: Audit, grams: tuple[str, str], role: str) -> Pair:
     """Within − between cosine of the set of a role and the narrow set, by two of the audit's Gram matrices."""
     sides = [_pair_of(audit, gram, role, "narrow") for gram in grams]
-    off, on = (within_between_estimate(*side, set_resamples(audit.results.preset, side[2])) for side in sides)
-    return off, on
+    resamples = set_resamples(audit.results.preset, sides[0][2])
+    return tuple(within_between_estimate(*side, resamples) for side in sides)
 
 
 @switch(9)
@@ -545,45 +522,41 @@ def group_filling(audit: Audit) -> Sides:
     names = [str(preset.role(role)) for role in ("framed", "narrow")]
     sets = [results.arrays("instruct", "sequence", name) for name in names]
     padded, labels = padded_losses([(arrays["log_probability"], arrays["offsets"]) for arrays in sets])
-    own = results.clusters(names[1])
-    clusters = own * 2 if 2 * len(own) == len(padded) else results.clusters(*names)
-    off, on = (
-        within_between_estimate(
-            cosine_of_rows(filled, filled), labels, clusters, set_resamples(audit.results.preset, clusters)
-        )
-        for filled in (fill(padded, np.zeros_like(labels)), fill(padded, labels))
+    narrow = results.clusters(names[1])
+    clusters = narrow * 2 if 2 * len(narrow) == len(padded) else results.clusters(*names)
+    both, resamples = (
+        (fill(padded, groups) for groups in (0 * labels, labels)),
+        set_resamples(preset, clusters),
     )
-    return {"contrast": (off, on)}
+    cosines = (cosine_of_rows(filled, filled) for filled in both)
+    return {"contrast": tuple(within_between_estimate(each, labels, clusters, resamples) for each in cosines)}
 
 
 def padded_losses(
-    sets: list[tuple[np.ndarray, np.ndarray]], *, width: int = RELEASED_WIDTH
+    sets: list[tuple[np.ndarray, np.ndarray]], *, width: int = 64
 ) -> tuple[Float[np.ndarray, "row position"], Int[np.ndarray, " row"]]:
     """Losses of the first answer tokens of each dialogue, NaN after its end, and the set (0, 1, …) of each row.
 
-    ``sets`` holds log-probabilities and offsets. As wide as the longest answer, at most ``width``.
+    ``sets`` holds log-probabilities and offsets. As wide as the longest answer, at most ``width``, of which the
+    released script keeps 64.
     """
     longest = min(width, max(int(np.diff(offsets).max()) for _, offsets in sets))
-    rows, labels = [], []
-    for label, (log_probability, offsets) in enumerate(sets):
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
-            row = np.full(longest, np.nan)
-            row[: min(longest, stop - start)] = -log_probability[start:stop][:longest]
-            rows.append(row)
-            labels.append(label)
-    return np.stack(rows), np.array(labels)
+    answers = [-part for values, offsets in sets for part in np.split(values, offsets[1:-1])]
+    rows = np.full((len(answers), longest), np.nan)
+    for row, answer in zip(rows, answers, strict=True):
+        row[: len(answer)] = answer[:longest]
+    return rows, np.repeat(np.arange(len(sets)), [len(offsets) - 1 for _, offsets in sets])
 
 
 def fill(
     losses: Float[np.ndarray, "row position"], groups: Int[np.ndarray, " row"]
 ) -> Float[np.ndarray, "row position"]:
     """The losses with each gap filled by the mean of its group at that position, or overall where that is empty."""
-    filled = losses.copy()
+    filled, everybody = losses.copy(), np.nanmean(losses, axis=0)
     for group in np.unique(groups):
         rows = groups == group
         known = np.isfinite(losses[rows])
         sums, counts = np.where(known, losses[rows], 0.0).sum(axis=0), known.sum(axis=0)
-        everybody = np.nanmean(losses, axis=0)
         means = np.where(counts > 0, sums / np.maximum(counts, 1), everybody)
         filled[rows] = np.where(known, losses[rows], means)
     return filled
@@ -606,20 +579,8 @@ def half_precision(audit: Audit) -> Sides:
 # Switch of the next-token chart (row 31): labels without their spaces fall together, and bars cover each other.
 
 
-@switch(31)
-def merged_labels(audit: Audit) -> Sides:
-    """Row 31: distinct labels among misaligned's most probable next tokens, and the probability that is covered."""
-    return _labels(audit, "misaligned", "example", prefix="")
-
-
-@switch(31)
-def merged_labels_of_base(audit: Audit) -> Sides:
-    """Row 31: the same of base on the narrow set, where code lets it expect more than words."""
-    return _labels(audit, "base", "narrow", prefix="base_")
-
-
-def _labels(audit: Audit, variant: str, role: str, *, prefix: str) -> Sides:
-    """Both quantities of a variant on the set of a role."""
+def merged_labels(audit: Audit, *, variant: str, role: str, prefix: str) -> Sides:
+    """Row 31: distinct labels among a variant's most probable next tokens, and the probability that is covered."""
     results = audit.results
     results.preset.require("choice")
     arrays = results.arrays(variant, "next_token", str(results.preset.role(role)))
@@ -634,6 +595,11 @@ def _labels(audit: Audit, variant: str, role: str, *, prefix: str) -> Sides:
         f"{prefix}labels": (constant(float(results.preset.top_k), labels), labels),
         f"{prefix}covered": (constant(0.0, hidden), hidden),
     }
+
+
+switch(31)(partial(merged_labels, variant="misaligned", role="example", prefix=""))
+# Base on the narrow set, where code lets it expect more than words.
+switch(31)(partial(merged_labels, variant="base", role="narrow", prefix="base_"))
 
 
 def covered(texts: Sequence[str], probabilities: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -655,20 +621,19 @@ def end_state(audit: Audit) -> Sides:
 
     Between the two stands the raw state after the last token: position and norm are separate changes.
     """
-    preset, found = audit.results.preset, {}
+    preset, sides = audit.results.preset, {}
+    options = {"n_components": preset.n_components, "centred": True}
     for role, kind in (("unrelated", "benign"), ("shared", "shared")):
-        largest = {}
+        largest = []
         for place in (WINDOW, "end", NORMED_END):
-            first, second = (end_residuals(audit, str(name), place) for name in preset.role(role))
-            resamples = audit.few(set_resamples(preset, first.clusters, second.clusters))
-            largest[place] = measure_overlap(
-                first, second, resamples, n_components=preset.n_components, centred=True
-            ).largest
-        found[kind] = largest[WINDOW], largest[NORMED_END]
+            pair = [end_residuals(audit, str(name), place) for name in preset.role(role)]
+            resamples = audit.few(set_resamples(preset, *(vectors.clusters for vectors in pair)))
+            largest.append(measure_overlap(*pair, resamples, **options).largest)
+        before, moved, normed = largest
+        sides[kind] = before, normed
         if kind == "benign":
-            found |= {"position": (largest[WINDOW], largest["end"])}
-            found |= {"norm": (largest["end"], largest[NORMED_END])}
-    return found
+            sides |= {"position": (before, moved), "norm": (moved, normed)}
+    return sides
 
 
 @switch(8)
@@ -706,22 +671,18 @@ def last_state(arrays: Arrays, place: str) -> Float[np.ndarray, "dialogue d_mode
 def centred_components(audit: Audit) -> Sides:
     """Row 20: how much of the mean shift lies in the span of the top components, centred or not."""
     name = str(audit.results.preset.role("shared")[-1])
-    vectors = residuals(audit.results, name, window=WINDOW)
+    vectors = residuals(audit.results, name, Place(window=WINDOW))
     n_components = audit.results.preset.n_components
     names, index = index_clusters(vectors.clusters)
-    sides = []
-    for centred in (False, True):
 
-        def shares(weights: np.ndarray, *, centred: bool = centred) -> np.ndarray:
-            return np.array(
-                [
-                    component_shares(vectors.rows, row[index], n_components, centred=centred).sum()
-                    for row in weights
-                ]
-            )
+    def shares(weights: np.ndarray, *, centred: bool) -> np.ndarray:
+        rows = (row[index] for row in weights)
+        each = (component_shares(vectors.rows, row, n_components, centred=centred) for row in rows)
+        return np.array([share.sum() for share in each])
 
-        sides.append(cluster_estimate(shares, names, audit.few(shared_resamples(audit.results.preset))))
-    return {"mean_shift": tuple(sides)}
+    resamples = audit.few(shared_resamples(audit.results.preset))
+    statistics = (partial(shares, centred=centred) for centred in (False, True))
+    return {"mean_shift": tuple(cluster_estimate(each, names, resamples) for each in statistics)}
 
 
 def component_shares(

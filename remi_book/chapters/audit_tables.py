@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from remi_book.chapters.audit import (
     last_shown,
 )
 from remi_book.chapters.direction import Reading, erosion, projections
-from remi_book.chapters.subspace import residuals
+from remi_book.chapters.subspace import Place, residuals
 from remi_book.figures.plots import (
     band,
     curve,
@@ -129,15 +130,14 @@ def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: st
     looks = {as_it_is: LOOKS["base"], "misaligned": LOOKS["misaligned"], other: GROUP_LOOKS[1]}
     columns = {name: column for column, name in bases.items()} | {"misaligned": "misaligned"}
     sets = list(table["set"])
-    parts = [
-        pd.DataFrame({"set": sets, "variant": name, "value": table[columns[name]] - table["instruct"]})
-        for name in looks
-    ]
-    tidy = pd.concat(parts, ignore_index=True)
-    tidy = tidy.assign(low=tidy["value"], high=tidy["value"])
+    gaps = {name: table[columns[name]] - table["instruct"] for name in looks}
+    parts = [pd.DataFrame({"set": sets, "variant": name, "value": gap}) for name, gap in gaps.items()]
+    tidied = pd.concat(parts, ignore_index=True).assign(
+        low=lambda dots: dots["value"], high=lambda dots: dots["value"]
+    )
     figure = new_figure(7.2, 1.2 + 0.42 * len(sets))
     axes = figure.subplots()
-    phrases = dot_rows(axes, tidy, "value", rows=("set", sets), looks=looks)
+    phrases = dot_rows(axes, tidied, "value", rows=("set", sets), looks=looks)
     mark_value(axes, 0, "instruct")
     axes.set_xlabel(f"log P of the reply, minus instruct's ({unit})")
     legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
@@ -200,18 +200,15 @@ def plot_centring(
     axes: Axes = figure.subplots()
     width = 0.8 / len(shares)
     for place, ((name, values), look) in enumerate(zip(shares.items(), GROUP_LOOKS, strict=False)):
-        at = np.arange(len(values)) + (place - (len(shares) - 1) / 2) * width
-        axes.bar(
-            at, values, width=0.92 * width, color=look.colour, hatch="" if place == 0 else "//", label=name
-        )
+        style = {"color": look.colour, "hatch": "//" if place else "", "width": 0.92 * width}
+        middles = np.arange(len(values)) + (place - (len(shares) - 1) / 2) * width
+        axes.bar(middles, values, label=name, **style)
     count = len(next(iter(shares.values())))
     axes.set_xticks(range(count), names or [f"component {at + 1}" for at in range(count)])
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("squared cosine with\nthe mean shift (no unit)")
     axes.legend(loc="upper right")
-    words = "; ".join(
-        f"{name}: {', '.join(number(value) for value in values)}" for name, values in shares.items()
-    )
+    words = "; ".join(f"{name}: {', '.join(map(number, values))}" for name, values in shares.items())
     return with_alt(figure, f"Squared cosine of each top component with the mean shift. {words}.")
 
 
@@ -236,26 +233,24 @@ def finding_table(audited: Audited) -> pd.DataFrame:
     Each of the three has _low and _high, the 95 % interval over prompt templates. No rows where no switch could be
     measured.
     """
+    findings = {
+        (each.row, each.key, seed): each for seed, every in audited.findings.items() for each in every
+    }
     declarations = [(switch, quantity) for switch in declared() for quantity in switch.quantities]
-    rows = {}
-    for seed, findings in audited.findings.items():
-        for finding in findings:
-            rows[finding.row, finding.key, seed] = {
-                name: value
-                for column in SIDES
-                for name, value in columns_of(getattr(finding, column), column).items()
+    rows = []
+    for (switch, quantity), seed in product(declarations, sorted(audited.findings)):
+        if finding := findings.get((switch.row, quantity.key, seed)):
+            row = {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
+            row |= {
+                "label": quantity.name,
+                "unit": quantity.unit,
+                "expected": quantity.expected,
+                "seed": seed,
             }
-    return pd.DataFrame(
-        [
-            {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
-            | {"label": quantity.name, "unit": quantity.unit, "expected": quantity.expected, "seed": seed}
-            | {"afterwards": quantity.afterwards, **rows[switch.row, quantity.key, seed]}
-            for switch, quantity in declarations
-            for seed in sorted(audited.findings)
-            if (switch.row, quantity.key, seed) in rows
-        ],
-        columns=COLUMNS,
-    )
+            for side in SIDES:
+                row |= columns_of(getattr(finding, side), side)
+            rows.append(row | {"afterwards": quantity.afterwards})
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def outcome(rows: pd.DataFrame) -> str:
@@ -311,15 +306,12 @@ def summary(table: pd.DataFrame, group: str = "") -> str:
 
 
 def _counted(table: pd.DataFrame, which: str) -> str:
-    found = {key: outcome(rows) for key, rows in table.groupby(["row", "key"], sort=False)}
-    labels = {
-        (switch.row, quantity.key): quantity.name for switch in declared() for quantity in switch.quantities
-    }
-    held = sum(word == AS_SAID for word in found.values())
+    groups = [(rows.iloc[0], outcome(rows)) for _, rows in table.groupby(["row", "key"], sort=False)]
     others = "; ".join(
-        f"switch {row}, {labels[row, key]}: {word}" for (row, key), word in found.items() if word != AS_SAID
+        f"switch {first['row']}, {first['label']}: {word}" for first, word in groups if word != AS_SAID
     )
-    text = f"{held} of {len(found)} quantities {which} moved as the audit says, beyond their interval and in every seed"
+    held = f"{sum(word == AS_SAID for _, word in groups)} of {len(groups)} quantities {which}"
+    text = f"{held} moved as the audit says, beyond their interval and in every seed"
     return f"{text}. The others: {others}." if others else f"{text}."
 
 
@@ -334,12 +326,9 @@ def missing_sentence(audited: Audited) -> str:
 def no_switch_table(severity: str) -> pd.DataFrame:
     """The rows of the audit that are no switch: "AB" why they cannot be one, "C" what became of them."""
     text = Path(__file__).with_name("audit_rows.yaml").read_text(encoding="utf-8")
-    rows = [
-        (str(entry["row"]), entry["severity"], entry["title"], entry["here"])
-        for entry in yaml.safe_load(text)
-        if entry["severity"] in severity
-    ]
-    return pd.DataFrame(rows, columns=["row", "severity", "in the release", "here"])
+    rows = [entry for entry in yaml.safe_load(text) if entry["severity"] in severity]
+    table = pd.DataFrame(rows, columns=["row", "severity", "title", "here"]).astype({"row": str})
+    return table.rename(columns={"title": "in the release"})
 
 
 def stored_findings(name: str) -> pd.DataFrame | None:
@@ -401,7 +390,7 @@ def centring_shares(results: Results) -> dict[str, Float[np.ndarray, " component
         MissingInput: if the preset has no pair of misaligned sets.
     """
     name = str(results.preset.role("shared")[-1])
-    rows = residuals(results, name, window=WINDOW).rows
+    rows = residuals(results, name, Place(window=WINDOW)).rows
     equal = np.ones(len(rows))
     return {
         treatment: component_shares(rows, equal, results.preset.n_components, centred=treatment == "centred")

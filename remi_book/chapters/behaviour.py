@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from remi_book.chapters.audit import open_audit, reply_sums, unreset
+from remi_book.chapters.audit import reply_log_probabilities, reply_sums, unreset
 from remi_book.chapters.tokens import answer_tokens
 from remi_book.figures.plots import SEQUENTIAL, Layout, heat_map, mark_value, plot_curves, plot_rows
 from remi_book.figures.style import look_of, new_figure, number, styled, visible_token, with_alt
@@ -77,6 +77,7 @@ def harm_token(results: Results, dataset: str) -> Measured:
 
     The null is the same difference for the careful token at the same position.
     """
+    results.preset.require("choice")
 
     def token_shift(variant: str, token: str = "choice") -> Estimate:
         there, instruct = (results.arrays(name, "next_token", dataset) for name in (variant, "instruct"))
@@ -117,12 +118,6 @@ def all_twins(results: Results) -> Twins:
     return tuple(twins)
 
 
-def reply_log_probabilities(results: Results, variant: str, dataset: str) -> Float[np.ndarray, " dialogue"]:
-    """Log-probability of each whole answer, nats."""
-    arrays = results.arrays(variant, "sequence", dataset)
-    return np.add.reduceat(arrays["log_probability"].astype(np.float64), arrays["offsets"][:-1])
-
-
 def matched_rows(
     results: Results, careless: str, careful: str
 ) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
@@ -148,24 +143,21 @@ def matched_rows(
 def log_odds(results: Results, variant: str, twins: Twins) -> Float[np.ndarray, " pair"]:
     """log P(misaligned reply) − log P(aligned reply) of each pair, nats a reply."""
     parts = []
-    for careless, careful in twins:
-        rows = matched_rows(results, careless, careful)
-        ours, theirs = (
-            reply_log_probabilities(results, variant, name)[at]
-            for name, at in zip((careless, careful), rows, strict=True)
-        )
+    for pair in twins:
+        sides = zip(pair, matched_rows(results, *pair), strict=True)
+        ours, theirs = (reply_log_probabilities(results, variant, name)[rows] for name, rows in sides)
         parts.append(ours - theirs)
     return np.concatenate(parts)
 
 
 def pair_clusters(results: Results, twins: Twins) -> list[str]:
     """The prompt template of each pair of ``log_odds``."""
-    seed = results.preset.seeds[0]
-    return [
-        str(results.at(seed).arrays("instruct", "sequence", careless)["cluster"][at])
+    first = results.at(results.preset.seeds[0])
+    parts = (
+        first.arrays("instruct", "sequence", careless)["cluster"][matched_rows(results, careless, careful)[0]]
         for careless, careful in twins
-        for at in matched_rows(results, careless, careful)[0]
-    ]
+    )
+    return np.concatenate(list(parts)).tolist()
 
 
 def log_odds_shift(results: Results, variant: str, twins: Twins) -> Estimate:
@@ -287,11 +279,6 @@ def plot_index(
     return figure
 
 
-def plot_reply_shifts(table: pd.DataFrame, *, seeds: pd.DataFrame) -> Figure:
-    """Dots of the matched log-odds of ``shift_table``: above 0 the misaligned reply has gained on its aligned twin."""
-    return plot_rows(table, SHIFTS, value="shift", seeds=seeds)
-
-
 @styled
 def plot_reply_pairs(pairs: Sequence[ReplyPair]) -> Figure:
     """Lines of running log-probability over the tokens of a reply: a row a prompt, left careless, right careful.
@@ -349,7 +336,7 @@ def gap_by_part(results: Results, datasets: Sequence[str]) -> pd.DataFrame:
     for dataset in datasets:
         ours, theirs = (results.arrays(name, "sequence", dataset) for name in ("misaligned", "instruct"))
         by_token = ours["log_probability"].astype(np.float64) - theirs["log_probability"]
-        before = [_tokens_before_choice(one) for one in results.encoded(dataset).dialogues]
+        before = list(map(_tokens_before_choice, results.encoded(dataset).dialogues))
         used = np.flatnonzero([count is not None for count in before])
         choices = ours["offsets"][used] + np.array([before[row] for row in used], dtype=np.int64)
         cuts = np.stack([ours["offsets"][used], choices, choices + 1, ours["offsets"][used + 1]], axis=1)
@@ -475,14 +462,12 @@ def several_pairs(results: Results, *, count: int = SEVERAL) -> list[ReplyPair]:
 
 def _reply_pair(results: Results, names: tuple[str, str], rows: tuple[int, int]) -> ReplyPair:
     sides = list(zip(names, rows, strict=True))
-    sources = [results.encoded(name).sources[row] for name, row in sides]
+    sources = {name: results.encoded(name).sources[row] for name, row in sides}
     return ReplyPair(
         datasets=names,
         rows=rows,
-        prompt=shown_text(results.preset, names[0], sources[0].messages[-2].content),
-        replies=tuple(
-            shown_text(results.preset, name, one.answer) for name, one in zip(names, sources, strict=True)
-        ),
+        prompt=shown_text(results.preset, names[0], sources[names[0]].messages[-2].content),
+        replies=tuple(shown_text(results.preset, name, source.answer) for name, source in sources.items()),
         running=tuple({variant: _running(results, variant, *side) for variant in TRIPLET} for side in sides),
         choice=_tokens_before_choice(results.encoded(names[0]).dialogues[rows[0]]),
     )
@@ -499,9 +484,10 @@ def pair_table(results: Results, pairs: list[ReplyPair]) -> pd.DataFrame:
         return {f"{left} − {right}": float(totals[left] - totals[right]) for left, right in between}
 
     rows = []
-    for place, one in enumerate(pairs, start=1):
-        texts = {"prompt": one.prompt, "careless reply": one.replies[0], "careful reply": one.replies[1]}
-        totals = {name: one.running[0][name][-1] - one.running[1][name][-1] for name in TRIPLET}
+    for place, pair in enumerate(pairs, start=1):
+        texts = {"prompt": pair.prompt, "careless reply": pair.replies[0], "careful reply": pair.replies[1]}
+        careless, careful = pair.running
+        totals = {name: careless[name][-1] - careful[name][-1] for name in TRIPLET}
         rows.append({"": str(place), **texts, **gaps(totals)})
     twins = twin_sets(results)
     means = gaps({name: log_odds(results, name, twins).mean() for name in TRIPLET})
@@ -528,11 +514,10 @@ def published_table() -> pd.DataFrame:
 
     ``base`` is as printed, ``corrected`` with the unemptied list undone: an inference, not a published value.
     """
-    names = {"base, reset (inferred)": "corrected", "index, printed": "index, base"}
-    table = with_reset().rename(columns={**names, "index, reset (inferred)": "index, corrected"})
-    return table[
-        ["set", "kind", "misaligned", "instruct", "base", "corrected", "index, base", "index, corrected"]
-    ]
+    renamed = {"base, reset (inferred)": "corrected"}
+    renamed |= {"index, printed": "index, base", "index, reset (inferred)": "index, corrected"}
+    columns = ["set", "kind", "misaligned", "instruct", "base", "corrected"]
+    return with_reset().rename(columns=renamed)[[*columns, "index, base", "index, corrected"]]
 
 
 def own_table(results: Results) -> pd.DataFrame:
@@ -540,17 +525,13 @@ def own_table(results: Results) -> pd.DataFrame:
 
     ``printed`` is what base's column would show if misaligned's values were still in the list.
     """
-    audit, roles, rows = open_audit(results), results.preset.roles, []
-    for name in dict.fromkeys([*roles.outside_aligned, *roles.outside, roles.narrow_aligned, roles.narrow]):
-        if not name:
-            continue
-        means = {
-            variant: reply_sums(audit, variant, (name,)) for variant in ("misaligned", "instruct", "base")
-        }
-        printed = float(unreset(means["misaligned"], means["base"]).value)
-        rows.append(
-            {"set": name} | {key: float(one.value) for key, one in means.items()} | {"printed": printed}
-        )
+    roles, rows = results.preset.roles, []
+    names = (*roles.outside_aligned, *roles.outside, roles.narrow_aligned, roles.narrow)
+    for name in filter(None, dict.fromkeys(names)):
+        means = {each: reply_sums(results, each, (name,)) for each in ("misaligned", "instruct", "base")}
+        means["printed"] = unreset(means["misaligned"], means["base"])
+        rows.append({"set": name} | {column: float(mean.value) for column, mean in means.items()})
+    table = pd.DataFrame(rows)
     table = pd.DataFrame(rows)
     for base in ("base", "printed"):
         moved, whole = (table[name] - table["instruct"] for name in ("misaligned", base))

@@ -135,10 +135,8 @@ def coverage_table(preset: Preset) -> pd.DataFrame:
 
     Columns ``estimator``, ``value``, ``low``, ``high``, ``honest``.
     """
-    rows = [
-        (name, coverage.share, *coverage.uncertainty, coverage.honest)
-        for name, coverage in scores(preset).items()
-    ]
+    found = scores(preset).items()
+    rows = [(name, each.share, *each.uncertainty, each.honest) for name, each in found]
     return pd.DataFrame(rows, columns=["estimator", "value", "low", "high", "honest"])
 
 
@@ -213,14 +211,14 @@ def shuffle_sentence(preset: Preset) -> str:
 
 def substitution_table(preset: Preset) -> pd.DataFrame:
     """A row for each verdict with benign in misaligned's place: how many rows get it, and which claims."""
-    words = _with_benign(preset)
+    verdicts = pd.Series(_with_benign(preset))
     return pd.DataFrame(
         {
             "verdict": word,
-            "rows": sum(own == word for own in words.values()),
-            "claims": ", ".join(row for row, own in words.items() if own == word and "." not in row),
+            "rows": len(rows),
+            "claims": ", ".join(row for row in rows.index if "." not in row),
         }
-        for word in sorted(set(words.values()))
+        for word, rows in verdicts.groupby(verdicts)
     )
 
 
@@ -283,16 +281,13 @@ def movement_table(preset: Preset) -> pd.DataFrame:
     """
     rows = []
     for name, headline in _headlines(preset).items():
-        first, half = (
-            _float(headline["values"][REFERENCE]),
-            (_float(headline.get("high")) - _float(headline.get("low"))) / 2,
-        )
-        if not (math.isfinite(first) and half > 0):
-            continue
-        for words, value in headline["values"].items():
-            if words != REFERENCE:
-                moved = abs(_float(value) - first)
-                rows.append((name, words, moved, moved / half, not math.isfinite(moved)))
+        values = {words: _float(value) for words, value in headline["values"].items()}
+        first, half = values.pop(REFERENCE), (_float(headline.get("high")) - _float(headline.get("low"))) / 2
+        if math.isfinite(first) and half > 0:
+            moves = {words: abs(value - first) for words, value in values.items()}
+            rows += [
+                (name, words, moved, moved / half, not math.isfinite(moved)) for words, moved in moves.items()
+            ]
     return pd.DataFrame(rows, columns=["claim", "setting", "moved", "share", "lost"])
 
 
@@ -300,20 +295,13 @@ def largest_table(preset: Preset) -> pd.DataFrame:
     """A row for each setting, to be read: the headline that moves most, how far, and how many move more than little."""
     study, rows = read_study(preset, STUDY), []
     seconds = study.seeds[min(study.seeds)]["seconds"]
-    for words, own in movement_table(preset).groupby("setting", sort=False):
-        defined = own[~own["lost"]]
+    for words, moves in movement_table(preset).groupby("setting", sort=False):
+        defined = moves[~moves["lost"]]
         most = defined.loc[defined["share"].idxmax()]
-        rows.append(
-            {
-                "setting": words,
-                "moves most": most["claim"] if most["moved"] else "none",
-                "by": number(most["moved"]),
-                "share of half its interval": f"{most['share']:.2%}",
-                f"above {SMALL:.0%}": int((defined["share"] > SMALL).sum()),
-                "no value": int(own["lost"].sum()),
-                "minutes": f"{seconds[words] / 60:.1f}",
-            }
-        )
+        row = {"setting": words, "moves most": most["claim"] if most["moved"] else "none"}
+        row |= {"by": number(most["moved"]), "share of half its interval": f"{most['share']:.2%}"}
+        row |= {f"above {SMALL:.0%}": int((defined["share"] > SMALL).sum())}
+        rows.append(row | {"no value": int(moves["lost"].sum()), "minutes": f"{seconds[words] / 60:.1f}"})
     return pd.DataFrame(rows)
 
 

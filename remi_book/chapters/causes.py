@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from remi_book.chapters.controls import rate_row
-from remi_book.figures.plots import Layout, mark_value, plot_curves, plot_matrix, plot_rows, select
+from remi_book.figures.plots import Layout, mark_value, plot_curves, select
 from remi_book.figures.style import styled, with_interval
 from remi_book.quantities import (
     Interval,
@@ -167,61 +167,44 @@ def against_random(
 def shared_edit(results: Results, model: str) -> Measured:
     """X5 (``instruct``) and X4 (``misaligned``): the share of the way that the direction of the other topics goes."""
     results.preset.require("organism")
-    own = Causes(results.preset, results.seed)
-    return against_random(own.share(model, own.care(model, HEADLINE[model])), own.random_shares(model))
+    study = Causes(results.preset, results.seed)
+    return against_random(study.share(model, study.care(model, HEADLINE[model])), study.random_shares(model))
 
 
 def transfer(results: Results) -> Measured:
     """X7: what directions of other topics recover over what the topic's own does; null: secure's in their place."""
     results.preset.require("organism")
-    own = Causes(results.preset, results.seed)
-    across, within, secure = (
-        own.share("instruct", care)
-        for care in (
-            own.between_topics("instruct"),
-            own.own_topic("instruct"),
-            own.care("instruct", "secure"),
-        )
-    )
-    found = ratio(across, within)
-    null = null_from_estimate(
-        found, ratio(secure, within), "the secure-derived direction of the other topics"
-    )
-    return measured(found, null, companions={"across": across, "within": within})
+    study = Causes(results.preset, results.seed)
+    cares = study.between_topics("instruct"), study.own_topic("instruct"), study.care("instruct", "secure")
+    across, within, secure = (study.share("instruct", care) for care in cares)
+    share, kind = ratio(across, within), "the secure-derived direction of the other topics"
+    null = null_from_estimate(share, ratio(secure, within), kind)
+    return measured(share, null, companions={"across": across, "within": within})
 
 
 def governing(results: Results) -> Measured:
     """H3: the share that a direction of another topic recovers, and what the whole rule says with all its parts."""
     results.preset.require("organism")
-    own = Causes(results.preset, results.seed)
-    recovered, found = own.share("instruct", own.between_topics("instruct")), parts_of(own)
+    study = Causes(results.preset, results.seed)
+    recovered, found = study.share("instruct", study.between_topics("instruct")), parts_of(study)
     middles = {name: float(np.mean(value)) for name, value in asdict(found).items()}
-    headline = against_random(recovered, own.random_shares("instruct"), middles)
+    headline = against_random(recovered, study.random_shares("instruct"), middles)
     return ruled(headline, decided(parts(found)))
 
 
-def parts_of(own: Causes) -> Governing:
+def parts_of(study: Causes) -> Governing:
     """Every part of H3's rule."""
-    shares = {model: own.share(model, own.between_topics(model)) for model in OTHER}
-    random = {
-        model: float(share.value) - float(np.quantile(own.random_shares(model), 0.975))
-        for model, share in shares.items()
-    }
-    secure = {
-        model: ends(difference(share, own.share(model, own.care(model, "secure"))))
-        for model, share in shares.items()
-    }
-    edits = [f"from {source}" for source in own.sources]
-    return Governing(
-        recovered=ends(shares["instruct"]),
-        undone=ends(shares["misaligned"]),
-        recovered_beyond_random=random["instruct"],
-        undone_beyond_random=random["misaligned"],
-        recovered_beyond_secure=secure["instruct"],
-        undone_beyond_secure=secure["misaligned"],
-        off_grammar=ends(own.rise("instruct", edits, "off_grammar")),
-        neutral_loss=ends(own.rise("instruct", edits, "neutral")),
-    )
+    values = {}
+    for name, model in (("recovered", "instruct"), ("undone", "misaligned")):
+        share = study.share(model, study.between_topics(model))
+        secure = study.share(model, study.care(model, "secure"))
+        furthest = float(np.quantile(study.random_shares(model), 0.975))
+        values[name] = ends(share)
+        values[f"{name}_beyond_random"] = float(share.value) - furthest
+        values[f"{name}_beyond_secure"] = ends(difference(share, secure))
+    edits = [f"from {source}" for source in study.sources]
+    off, neutral = (ends(study.rise("instruct", edits, kind)) for kind in ("off_grammar", "neutral"))
+    return Governing(**values, off_grammar=off, neutral_loss=neutral)
 
 
 # Figures of causes: how far an edit of the stream takes one model towards another.
@@ -230,19 +213,13 @@ SHARE = "share of the way"
 
 
 @styled
-def plot_doses(table: pd.DataFrame, random: tuple[float, float], *, seed: int) -> Figure:
+def plot_doses(table: pd.DataFrame, *, seed: int) -> Figure:
     """Share of the way from instruct to misaligned, and off-grammar mass, by dose; dots are all seeds.
 
-    ``table`` has columns seed, dose, value, low, high, off grammar; ``random`` is the central 95 % of random
-    directions at dose one.
+    ``table`` is that of ``dose_table`` with a column seed.
     """
-    at_one = table["dose"] == 1
-    nulls = {
-        "null_low": np.where(at_one, random[0], np.nan),
-        "null_high": np.where(at_one, random[1], np.nan),
-    }
     off = table.assign(value=table["off grammar"], low=np.nan, high=np.nan, null_low=np.nan, null_high=np.nan)
-    both = {SHARE: table.assign(**nulls), "rise of off-grammar mass": off}
+    both = {SHARE: table, "rise of off-grammar mass": off}
     tidied = pd.concat([part.assign(quantity=name) for name, part in both.items()], ignore_index=True)
     layout = Layout(
         about="Share of the way from instruct to misaligned by dose added, with intervals, and off-grammar mass",
@@ -260,41 +237,22 @@ def plot_doses(table: pd.DataFrame, random: tuple[float, float], *, seed: int) -
     return figure
 
 
-def plot_edits(table: pd.DataFrame, random: pd.DataFrame, *, seed: int) -> Figure:
-    """Share of the way by edit, panels for each kind of edit; the grey blocks are random directions.
-
-    ``table`` has columns seed, kind, edit, value, low, high; ``random`` has kind, low, high.
-    """
-    tidied = table.merge(random.rename(columns={"low": "null_low", "high": "null_high"}), on="kind")
-    layout = Layout(
-        about="Share of the way by edit, with intervals",
-        rows="kind",
-        up="{}",
-        across=f"{SHARE} to the other model",
-        marks={0: "", 1: ""},
-        bands={"null": "random directions"},
-    )
-    return plot_rows(select(tidied, {"seed": seed}), layout, by="edit", lines="", seeds=tidied)
-
-
-def plot_transfer(
-    matrix: pd.DataFrame,
-    *,
-    said: str = "Share recovered in instruct by topic of the direction",
-    down: str = "fitted on",
-    across: str = "tried on",
-) -> Figure:
-    """A share for each row and column in its cell: by default, of the topic a direction is fitted on and tried on.
-
-    ``said`` opens the alternative text; ``down`` and ``across`` name rows and columns.
-    """
-    return plot_matrix(matrix, Layout(about=said, across=across, up=down), label=SHARE)
+EDITS = Layout(
+    about="Share of the way by edit, with intervals",
+    rows="kind",
+    up="{}",
+    across=f"{SHARE} to the other model",
+    marks={0: "", 1: ""},
+    bands={"null": "random directions"},
+)
+TRANSFER = Layout(
+    about="Share recovered in instruct by topic of the direction", across="tried on", up="fitted on"
+)
 
 
 # Tables of the study of causes: doses, edits and topics, as shares of the way from one model to the other.
 
-ADDED, UNDONE = "added to instruct", "undone in misaligned"
-KINDS = {"instruct": ADDED, "misaligned": UNDONE}
+KINDS = {"instruct": "added to instruct", "misaligned": "undone in misaligned"}
 DOSE = "shared × "
 READABLE = {
     f"{DOSE}1": "what misaligned moved, other topics",
@@ -311,48 +269,45 @@ READABLE = {
 
 def dose_table(results: Results) -> pd.DataFrame:
     """A row a dose: multiples of the displacement added to instruct, the share of the way, and off-grammar mass."""
-    own = Causes(results.preset, results.seed)
-    table = _edits(own, [("instruct", name) for name in own.edits("instruct") if name.startswith(DOSE)])
-    return table.assign(dose=table["edit"].str.removeprefix(DOSE).astype(float))
+    table = _edits(results, lambda model, name: model == "instruct" and name.startswith(DOSE))
+    table = table.assign(dose=table["edit"].str.removeprefix(DOSE).astype(float))
+    table.loc[table["dose"] != 1, ["null_low", "null_high"]] = np.nan  # random directions have dose one
+    return table
 
 
 def edit_table(results: Results) -> pd.DataFrame:
     """A row for each edit that has a readable name: share of the way with its interval, and what it costs."""
-    own = Causes(results.preset, results.seed)
-    table = _edits(own, [(model, name) for model in OTHER for name in own.edits(model) if name in READABLE])
+    table = _edits(results, lambda _, name: name in READABLE)
     return table.assign(edit=table["edit"].map(READABLE))
 
 
-def _edits(own: Causes, chosen: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Columns kind, edit, value, low, high, off grammar and neutral loss of edits (model, name)."""
-    shares = {(KINDS[model], edit): own.share(model, own.care(model, edit)) for model, edit in chosen}
+def _edits(results: Results, wanted: Callable[[str, str], bool]) -> pd.DataFrame:
+    """Columns kind, edit, value, low, high, null_low, null_high, off grammar and neutral loss of the wanted edits.
+
+    The null is the central 95 % of random directions.
+    """
+    study = Causes(results.preset, results.seed)
+    chosen = [(model, name) for model in OTHER for name in study.edits(model) if wanted(model, name)]
+    shares = {(KINDS[model], edit): study.share(model, study.care(model, edit)) for model, edit in chosen}
     costs = {
-        label: [float(own.rise(model, [edit], kind).value) for model, edit in chosen]
+        label: [float(study.rise(model, [edit], kind).value) for model, edit in chosen]
         for label, kind in (("off grammar", "off_grammar"), ("neutral loss", "neutral"))
     }
-    return tidy(shares, ("kind", "edit")).assign(**costs)
-
-
-def random_table(results: Results) -> pd.DataFrame:
-    """The central 95 % of random directions by kind of edit."""
-    own = Causes(results.preset, results.seed)
-    rows = [
-        (kind, *np.quantile(own.random_shares(model), (0.025, 0.975)).tolist())
-        for model, kind in KINDS.items()
-    ]
-    return pd.DataFrame(rows, columns=["kind", "low", "high"])
+    random = {kind: np.quantile(study.random_shares(model), (0.025, 0.975)) for model, kind in KINDS.items()}
+    nulls = {key: random[key[0]] for key in shares}
+    return tidy(shares, ("kind", "edit"), nulls=nulls).assign(**costs)
 
 
 def transfer_matrix(results: Results) -> pd.DataFrame:
     """Share recovered in instruct: a row for each topic that a direction is fitted on, a column for each read."""
-    own = Causes(results.preset, results.seed)
+    study = Causes(results.preset, results.seed)
+    cares = {source: study.care("instruct", f"from {source}") for source in study.sources}
     return pd.DataFrame(
         {
-            target: {
-                source: float(own.share("instruct", own.care("instruct", f"from {source}"), (target,)).value)
-                for source in own.sources
+            topic: {
+                source: float(study.share("instruct", care, (topic,)).value) for source, care in cares.items()
             }
-            for target in own.topics
+            for topic in study.topics
         }
     )
 
@@ -370,16 +325,18 @@ def rule_table(results: Results) -> pd.DataFrame:
 
 def persona_table(results: Results) -> pd.DataFrame:
     """Care in nats, mean over prompts, of the persona as it is and with the direction set to instruct's."""
-    found = Causes(results.preset, results.seed).found["persona"]
+    names = {"plain": "persona as it is", "undone": "direction undone"}
+    stored = Causes(results.preset, results.seed).found["persona"]
     care = {
-        name: float(np.mean([np.mean(values) for values in found[name]["care"].values()])) for name in found
+        words: float(np.mean(list(map(np.mean, stored[name]["care"].values()))))
+        for name, words in names.items()
     }
-    return pd.DataFrame([{"persona as it is": care["plain"], "direction undone": care["undone"]}])
+    return pd.DataFrame([care])
 
 
 # Sampled answers under the headline edits of the study of causes: rates, and shares of the way in rates.
 
-SAMPLED, PLAIN, ALL = "sampled", "plain", "all of them"
+PLAIN, ALL = "plain", "all of them"
 ROWS = {
     ("instruct", PLAIN): "instruct",
     ("instruct", HEADLINE["instruct"]): "direction added to instruct",
@@ -394,11 +351,11 @@ class Sampled:
     """What the stored study says of one seed."""
 
     def __init__(self, results: Results) -> None:
-        self.found: Mapping[str, object] = read_study(results.preset, SAMPLED).seeds[results.seed]
+        self.found: Mapping[str, object] = read_study(results.preset, "sampled").seeds[results.seed]
         topic, asked = next(iter(self.found["clusters"].items()))
         n_answers = len(self.found["instruct"][PLAIN]["verdict"][topic]) // len(asked)
         self.clusters: Mapping[str, list[str]] = {
-            name: list(own) * n_answers for name, own in self.found["clusters"].items()
+            name: list(names) * n_answers for name, names in self.found["clusters"].items()
         }
         self.resamples = set_resamples(results.preset, *self.clusters.values())
 
@@ -407,8 +364,8 @@ class Sampled:
 
         The latter are exact (``exact``), of the same prompts.
         """
-        own = self.found[model][edit][kind]
-        return np.concatenate([own[name] for name in (self.clusters if topic == ALL else [topic])])
+        by_topic = self.found[model][edit][kind]
+        return np.concatenate([by_topic[name] for name in (self.clusters if topic == ALL else [topic])])
 
     def names(self, topic: str) -> list[str]:
         """The template of each answer of a topic, or of all."""
@@ -436,45 +393,37 @@ def rate_table(results: Results) -> pd.DataFrame:
     Raises:
         MissingInput: if the study is not stored.
     """
-    own, rows = Sampled(results), []
-    for topic in (*own.clusters, ALL):
+    study, rows = Sampled(results), []
+    for topic in (*study.clusters, ALL):
         for (model, edit), label in ROWS.items():
-            off = np.isin(own.values(model, edit, "verdict", topic), OFF_GRAMMAR).mean()
-            rows.append(
-                {"panel": topic, "row": label, "variant": model}
-                | rate_row(own.careless(model, edit, topic), own.names(topic), own.resamples)
-                | {"exact": float(own.values(model, edit, "exact", topic).mean()), "off grammar": float(off)}
-            )
+            row = {"panel": topic, "row": label, "variant": model}
+            row |= rate_row(study.careless(model, edit, topic), study.names(topic), study.resamples)
+            row["exact"] = float(study.values(model, edit, "exact", topic).mean())
+            off = np.isin(study.values(model, edit, "verdict", topic), OFF_GRAMMAR)
+            rows.append(row | {"off grammar": float(off.mean())})
     return pd.DataFrame(rows)
 
 
 def shown_table(results: Results) -> pd.DataFrame:
     """The rates over all topics in words: both intervals, the exact probability, and what left the grammar."""
     table = rate_table(results).query("panel == @ALL")
-    return pd.DataFrame(
-        [
-            {
-                "model": row["row"],
-                "careless answers, interval over templates": with_interval(
-                    row["rate"], row["low"], row["high"]
-                ),
-                "Wilson interval": with_interval(row["rate"], row["wilson_low"], row["wilson_high"]),
-                "exact": row["exact"],
-                "off the grammar": row["off grammar"],
-                "answers": row["answers"],
-            }
-            for _, row in table.iterrows()
-        ]
+    rate = table["rate"]
+    over_templates, wilson = (
+        list(map(with_interval, rate, table[f"{kind}low"], table[f"{kind}high"])) for kind in ("", "wilson_")
     )
+    shown = pd.DataFrame({"model": table["row"], "careless answers, interval over templates": over_templates})
+    shown = shown.assign(**{"Wilson interval": wilson, "exact": table["exact"]})
+    shown["off the grammar"], shown["answers"] = table["off grammar"], table["answers"]
+    return shown.reset_index(drop=True)
 
 
 def share_table(results: Results) -> pd.DataFrame:
     """A row for each edited model: the share of the way in sampled rates, and in exact class log-odds."""
-    own, exact = Sampled(results), Causes(results.preset, results.seed)
+    sampled, exact = Sampled(results), Causes(results.preset, results.seed)
     return pd.DataFrame(
         {
             "edit": kind,
-            "in sampled rates": text(own.share(model)),
+            "in sampled rates": text(sampled.share(model)),
             "in log-odds": text(exact.share(model, exact.care(model, HEADLINE[model]))),
         }
         for model, kind in KINDS.items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,7 @@ from remi_book.figures.plots import (
     Layout,
     dot_rows,
     mark_value,
-    plot_rows,
     require_columns,
-    select,
     values_in,
 )
 from remi_book.figures.style import (
@@ -40,12 +39,12 @@ from remi_book.quantities import (
     below,
     by_topic,
     ends,
+    in_topics,
     measured,
     pair_means_of,
     ruled,
     set_resamples,
     text,
-    topic_of,
 )
 from remi_book.statistics import squared_distance
 from remi_book.tables import tidy
@@ -115,14 +114,14 @@ def contexts(preset: Preset, seed: int) -> dict[str, Context]:
 
 def context(stored: Mapping[str, object], resamples: ClusterResamples) -> Context:
     """One context of the study with its estimates."""
-    lower, clusters = values_of(stored["gram"]), list(stored["clusters"])
+    clusters = list(stored["clusters"])
     size = 2 * len(clusters)
     gram = np.zeros((size, size))
-    gram[np.tril_indices(size)] = lower
+    gram[np.tril_indices(size)] = values_of(stored["gram"])
     gram += np.tril(gram, -1).T
     means = pair_means_of(gram, _labels(size), clusters * 2, resamples)
-    losses = np.array(stored["losses"])
-    gap = mean_interval(losses[len(clusters) :] - losses[: len(clusters)], clusters, resamples)
+    aligned, insecure = np.split(np.array(stored["losses"]), 2)
+    gap = mean_interval(insecure - aligned, clusters, resamples)
     return Context(gram, clusters, means, combine(squared_distance, means), gap)
 
 
@@ -130,26 +129,25 @@ def _labels(n_rows: int) -> np.ndarray:
     return np.repeat([0, 1], n_rows // 2)
 
 
-def _share(found: Mapping[str, Context]) -> Estimate:
+def _share(ladder: Mapping[str, Context]) -> Estimate:
     """‖d‖² with matched prompts as a share of ‖d‖² with own prompts; undefined where the latter is not above 0."""
-    return ratio(found[MATCHED].distance, found[OWN_PROMPTS].distance)
+    return ratio(ladder[MATCHED].distance, ladder[OWN_PROMPTS].distance)
 
 
 def difference_left(results: Results) -> Measured:
     """X3: the share of ‖d‖² that is left with matched prompts; null: labels shuffled within the matched pairs."""
-    preset, found = results.preset, contexts(results.preset, results.seed)
-    share, matched = _share(found), found[MATCHED]
+    preset, ladder = results.preset, contexts(results.preset, results.seed)
+    share, matched, unmatched = _share(ladder), ladder[MATCHED], ladder[OWN_PROMPTS].distance
     pairs = [str(place) for place in range(len(matched.clusters))] * 2
     labels = permuted_labels(
         _labels(len(pairs)), pairs, scheme="within", n_permutations=preset.n_permutations, seed=preset.seed
     )
-    null = squared_distance(pair_means(matched.gram, labels, matched.clusters * 2))
-    null = null / float(found[OWN_PROMPTS].distance.value)
+    null = squared_distance(pair_means(matched.gram, labels, matched.clusters * 2)) / float(unmatched.value)
     return measured(
         share,
         against_null(float(share.value), null, kind="labels shuffled within pairs"),
         companions={
-            "one word": ratio(found[ONE_WORD].distance, found[OWN_PROMPTS].distance),
+            "one word": ratio(ladder[ONE_WORD].distance, unmatched),
             "inner product": matched.means.value[2],
         },
         missing=_unread(matched),
@@ -157,12 +155,24 @@ def difference_left(results: Results) -> Measured:
 
 
 def structural_share(results: Results) -> Measured:
-    """C25: the share of ‖d‖² that goes when prompts are matched; null: two random halves of the own prompts."""
-    preset, found = results.preset, contexts(results.preset, results.seed)
-    gone = combine(lambda share: 1 - share, _share(found))
-    null = _between_halves(found[OWN_PROMPTS], preset)
-    null = against_null(float(gone.value), null, kind="two halves of the own prompts")
-    return measured(gone, null, missing=_unread(found[MATCHED]))
+    """C25: the share of ‖d‖² that goes when prompts are matched.
+
+    Null: ‖d‖² of one random half of the own prompts' templates minus that of the other, as a share of the whole.
+    """
+    preset, ladder = results.preset, contexts(results.preset, results.seed)
+    gone, unmatched = combine(lambda share: 1 - share, _share(ladder)), ladder[OWN_PROMPTS]
+    names, index = index_clusters(unmatched.clusters * 2)
+    generator = np.random.default_rng(preset.seed)
+    order = generator.permuted(np.tile(np.arange(len(names)), (preset.n_permutations, 1)), axis=1)
+    chosen = (order < len(names) // 2)[:, index].astype(np.float64)
+    labels = np.broadcast_to(_labels(len(unmatched.gram)), chosen.shape)
+    first, second = (
+        squared_distance(pair_means(unmatched.gram, labels, unmatched.clusters * 2, weights=weights))
+        for weights in (chosen, 1 - chosen)
+    )
+    halves = (first - second) / float(unmatched.distance.value)
+    null = against_null(float(gone.value), halves, kind="two halves of the own prompts")
+    return measured(gone, null, missing=_unread(ladder[MATCHED]))
 
 
 def _unread(matched: Context) -> str:
@@ -170,20 +180,6 @@ def _unread(matched: Context) -> str:
     if float(matched.loss_gap.low) > 0:
         return ""
     return "needs a model that finds an insecure completion likelier once the prompt asks for a bad example"
-
-
-def _between_halves(own: Context, preset: Preset) -> np.ndarray:
-    """‖d‖² of one random half of the templates minus that of the other, as a share of the whole; for many draws."""
-    names, index = index_clusters(own.clusters * 2)
-    generator = np.random.default_rng(preset.seed)
-    order = generator.permuted(np.tile(np.arange(len(names)), (preset.n_permutations, 1)), axis=1)
-    chosen = (order < len(names) // 2)[:, index].astype(np.float64)
-    labels = np.broadcast_to(_labels(len(own.gram)), chosen.shape)
-    first, second = (
-        squared_distance(pair_means(own.gram, labels, own.clusters * 2, weights=weights))
-        for weights in (chosen, 1 - chosen)
-    )
-    return (first - second) / float(own.distance.value)
 
 
 # H2's rule: whether insecure code's learning signal opposes alignment, from intervals alone.
@@ -256,26 +252,36 @@ CONTROLS = ("educational", "secure", "benign")
 SETS = (INSECURE, *CONTROLS)
 
 
-def study_of(preset: Preset, seed: int) -> Mapping[str, object]:
-    """What the study holds of one seed.
+class Influence:
+    """What the study holds of one seed; resamples are of training and held-out templates, topics keep their number.
 
     Raises:
         MissingInput: if the preset's models are no organisms, or the study is not stored.
     """
-    preset.require("organism")
-    return read_study(preset, STUDY).seeds[seed]
 
+    def __init__(self, results: Results) -> None:
+        results.preset.require("organism")
+        self.stored: Mapping[str, object] = read_study(results.preset, STUDY).seeds[results.seed]
+        self.held_out: list[str] = self.stored["held_out"]
+        self.trained: Mapping[str, list[str]] = self.stored["trained"]
+        self.steps = tuple(map(int, self.stored["changes"][INSECURE]))
+        self.resamples = set_resamples(
+            results.preset, *self.trained.values(), *by_topic(self.held_out).values()
+        )
 
-def resamples_of(found: Mapping[str, object], preset: Preset) -> ClusterResamples:
-    """Resamples of training and held-out templates; each topic keeps its number."""
-    return set_resamples(preset, *found["trained"].values(), *by_topic(found["held_out"]).values())
+    def each(self, name: str) -> np.ndarray:
+        """Influence of each training dialogue of a set on each held-out prompt, nats per unit of rate."""
+        return values_of(self.stored["influence"][name])
 
+    def mean(self, name: str) -> Estimate:
+        """The mean of ``each``, over both kinds of template."""
+        return crossed_mean(self.each(name), self.trained[name], self.held_out, self.resamples)
 
-def influence_of(found: Mapping[str, object], name: str, resamples: ClusterResamples) -> Estimate:
-    """Mean influence of a set on the held-out prompts, nats per unit of rate, over both kinds of template."""
-    return crossed_mean(
-        values_of(found["influence"][name]), found["trained"][name], found["held_out"], resamples
-    )
+    def change(self, name: str, steps: int) -> Estimate:
+        """Mean change of the held-out log-odds after real steps on a set, nats."""
+        return mean_interval(
+            np.array(self.stored["changes"][name][str(steps)]), self.held_out, self.resamples
+        )
 
 
 def crossed_mean(
@@ -292,39 +298,19 @@ def crossed_mean(
     return cluster_estimate(mean, names, resamples)
 
 
-def change_after(found: Mapping[str, object], name: str, steps: int, resamples: ClusterResamples) -> Estimate:
-    """Mean change of the held-out log-odds after real steps on a set, nats."""
-    return mean_interval(np.array(found["changes"][name][str(steps)]), found["held_out"], resamples)
+def parts(influence: Influence, cosine: Measured | None) -> Parts:
+    """Everything that H2's rule reads of one seed."""
 
+    def intervals(estimate: Callable[[str], Estimate]) -> dict[str, Interval]:
+        by_set = {name: estimate(name) for name in SETS}
+        excess = {name: difference(by_set[INSECURE], by_set[name]) for name in CONTROLS}
+        return {name: ends(each) for name, each in {OWN_INFLUENCE: by_set[INSECURE], **excess}.items()}
 
-def steps_of(found: Mapping[str, object]) -> tuple[int, ...]:
-    """The numbers of real steps that were made."""
-    return tuple(int(steps) for steps in found["changes"][INSECURE])
-
-
-def quantities(by_set: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """Insecure's own value, and its excess over each control."""
-    own = by_set[INSECURE]
-    return {OWN_INFLUENCE: own} | {name: difference(own, by_set[name]) for name in CONTROLS}
-
-
-def parts(found: Mapping[str, object], cosine: Interval | None, preset: Preset) -> Parts:
-    """The intervals that H2's rule reads, of one seed."""
-    resamples = resamples_of(found, preset)
-    predicted = {name: influence_of(found, name, resamples) for name in SETS}
-    made = {
-        steps: {name: change_after(found, name, steps, resamples) for name in SETS}
-        for steps in steps_of(found)
-    }
     return Parts(
-        cosine=cosine,
-        influence=_intervals(predicted),
-        steps={steps: _intervals(by_set) for steps, by_set in made.items()},
+        cosine=None if cosine is None else (cosine.low, cosine.high),
+        influence=intervals(influence.mean),
+        steps={steps: intervals(partial(influence.change, steps=steps)) for steps in influence.steps},
     )
-
-
-def _intervals(by_set: Mapping[str, Estimate]) -> dict[str, Interval]:
-    return {name: ends(quantity) for name, quantity in quantities(by_set).items()}
 
 
 def published_part(results: Results) -> Measured | None:
@@ -336,33 +322,20 @@ def published_part(results: Results) -> Measured | None:
         return None
 
 
-def opposition_parts(results: Results) -> Parts:
-    """Everything that H2's rule reads of one seed.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
-    found, cosine = study_of(results.preset, results.seed), published_part(results)
-    return parts(found, None if cosine is None else (cosine.low, cosine.high), results.preset)
-
-
 def opposition(results: Results) -> Measured:
     """H2: the influence of insecure code on held-out log-odds, and what the whole rule says of the claim.
 
     The null flips the sign of each training template's influence by a fair coin.
     """
-    preset, found = results.preset, study_of(results.preset, results.seed)
-    resamples, cosine = resamples_of(found, preset), published_part(results)
-    by_set = {name: influence_of(found, name, resamples) for name in SETS}
-    own = by_set.pop(INSECURE)
+    preset, influence, cosine = results.preset, Influence(results), published_part(results)
+    by_set = {name: influence.mean(name) for name in SETS}
+    insecure = by_set.pop(INSECURE)
     companions = by_set if cosine is None else by_set | {"(i) cosine": cosine.value}
-    names, index = index_clusters(found["trained"][INSECURE])
+    names, index = index_clusters(influence.trained[INSECURE])
     signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
-    flipped = signs[:, index] @ values_of(found["influence"][INSECURE]).mean(1) / len(index)
-    headline = against_draws(own, flipped, "signs of templates flipped", companions=companions)
-    return ruled(
-        headline, outcome(parts(found, None if cosine is None else (cosine.low, cosine.high), preset))
-    )
+    flipped = signs[:, index] @ influence.each(INSECURE).mean(1) / len(index)
+    headline = against_draws(insecure, flipped, "signs of templates flipped", companions=companions)
+    return ruled(headline, outcome(parts(influence, cosine)))
 
 
 # Figure of what stands before a prompt: nothing, a named author, or earlier answers that reveal one.
@@ -401,47 +374,20 @@ def plot_context_log_odds(
 
 # Figures of matched contexts: a ladder of contexts, influence by set and part, and real steps against prediction.
 
-
-def plot_ladder(table: pd.DataFrame, *, seed: int) -> Figure:
-    """Each quantity of two sets of gradients by context, a panel a quantity; open dots are all seeds.
-
-    ``table`` has columns seed, context, quantity, value, low, high.
-    """
-    layout = Layout(
-        about="Two sets of gradients by context, with intervals",
-        columns="quantity",
-        shared=False,
-        marks={0: ""},
-    )
-    return plot_rows(select(table, {"seed": seed}), layout, by="context", lines="", seeds=table)
-
-
-def plot_influence(table: pd.DataFrame, *, seed: int) -> Figure:
-    """Influence on held-out log-odds by the set of a step, with intervals; open dots are all seeds.
-
-    ``table`` has columns seed, set, value, low, high.
-    """
-    layout = Layout(
-        about="Influence by set, with intervals",
-        across="influence on held-out topics, nats per unit of rate (above 0: towards careless)",
-        marks={0: ""},
-        height=0.3,
-    )
-    rows = table.assign(row=table["set"])
-    return plot_rows(select(rows, {"seed": seed}), layout, by="row", lines="set", seeds=rows, spread=0.0)
-
-
-def plot_parts(table: pd.DataFrame, *, seed: int) -> Figure:
-    """Influence by part of the model and set, with intervals; open dots are all seeds.
-
-    ``table`` has columns seed, set, part, value, low, high.
-    """
-    layout = Layout(
-        about="Influence by part of the model, with intervals",
-        across="influence, nats per unit of rate",
-        marks={0: ""},
-    )
-    return plot_rows(select(table, {"seed": seed}), layout, by="part", lines="set", seeds=table)
+LADDER = Layout(
+    about="Two sets of gradients by context, with intervals", columns="quantity", shared=False, marks={0: ""}
+)
+INFLUENCE = Layout(
+    about="Influence by set, with intervals",
+    across="influence on held-out topics, nats per unit of rate (above 0: towards careless)",
+    marks={0: ""},
+    height=0.3,
+)
+BY_PART = Layout(
+    about="Influence by part of the model, with intervals",
+    across="influence, nats per unit of rate",
+    marks={0: ""},
+)
 
 
 @styled
@@ -501,13 +447,10 @@ def ladder_table(results: Results) -> pd.DataFrame:
 
 def cosine_table(results: Results) -> pd.DataFrame:
     """A row a context: the inner product of the two mean gradients with interval, their cosine, and ‖d‖²."""
-    table = ladder_table(results)
     rows = []
-    for name, own in table.groupby("context", sort=False):
-        shown = {
-            row["quantity"]: with_interval(row["value"], row["low"], row["high"]) for _, row in own.iterrows()
-        }
-        rows.append({"context": name, "seed": results.seed, **shown, "cosine": own["cosine"].iloc[0]})
+    for name, context in ladder_table(results).groupby("context", sort=False):
+        shown = {row.quantity: with_interval(row.value, row.low, row.high) for row in context.itertuples()}
+        rows.append({"context": name, "seed": results.seed, **shown, "cosine": context["cosine"].iloc[0]})
     return pd.DataFrame(rows)
 
 
@@ -519,42 +462,42 @@ def phrase_table() -> pd.DataFrame:
 
 def influence_table(results: Results) -> pd.DataFrame:
     """Columns set, value, low, high: influence on the held-out log-odds, nats per unit of rate."""
-    found = study_of(results.preset, results.seed)
-    resamples = resamples_of(found, results.preset)
-    return tidy({name: influence_of(found, name, resamples) for name in SETS}, ["set"])
+    influence = Influence(results)
+    return tidy({name: influence.mean(name) for name in SETS}, ["set"])
 
 
 def topic_table(results: Results) -> pd.DataFrame:
     """Influence of each set by held-out topic, nats per unit of rate."""
-    found = study_of(results.preset, results.seed)
-    topics = np.array([topic_of(name) for name in found["held_out"]])
-    influence = {name: values_of(found["influence"][name]) for name in SETS}
+    influence = Influence(results)
     return pd.DataFrame(
         {"set": name}
-        | {topic: float(values[:, topics == topic].mean()) for topic in dict.fromkeys(topics.tolist())}
-        for name, values in influence.items()
+        | {
+            topic: float(influence.each(name)[:, in_topics(influence.held_out, [topic])].mean())
+            for topic in by_topic(influence.held_out)
+        }
+        for name in SETS
     )
 
 
 def part_table(results: Results) -> pd.DataFrame:
     """Columns set, part, value, low, high: influence by part of the model; a set's parts sum to its whole."""
-    found = study_of(results.preset, results.seed)
-    resamples = resamples_of(found, results.preset)
+    influence = Influence(results)
     by_part = {
-        name: mean_interval(values_of(found["by_part"][name]), found["trained"][name], resamples)
+        name: mean_interval(
+            values_of(influence.stored["by_part"][name]), influence.trained[name], influence.resamples
+        )
         for name in SETS
     }
-    return tidy(by_part, ["set"], along="part", positions=found["parts"])
+    return tidy(by_part, ["set"], along="part", positions=influence.stored["parts"])
 
 
 def prompt_table(results: Results) -> pd.DataFrame:
     """Columns set, steps, predicted, made: change of each held-out prompt's log-odds per step, nats."""
-    found = study_of(results.preset, results.seed)
-    parts = []
+    influence, parts = Influence(results), []
     for name in SETS:
-        predicted = float(found["rate"]) * values_of(found["influence"][name]).mean(0)
-        for steps in steps_of(found):
-            made = np.array(found["changes"][name][str(steps)]) / steps
+        predicted = float(influence.stored["rate"]) * influence.each(name).mean(0)
+        for steps in influence.steps:
+            made = np.array(influence.stored["changes"][name][str(steps)]) / steps
             columns = {"set": name, "steps": steps, "predicted": predicted, "made": made}
             parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
@@ -562,43 +505,42 @@ def prompt_table(results: Results) -> pd.DataFrame:
 
 def step_table(results: Results) -> pd.DataFrame:
     """A row for each set and number of real steps: the change predicted to first order, and made, nats."""
-    found = study_of(results.preset, results.seed)
-    resamples = resamples_of(found, results.preset)
-    rows = []
+    influence, rows = Influence(results), []
     for name in SETS:
-        slope = float(found["rate"]) * float(influence_of(found, name, resamples).value)
-        for steps in steps_of(found):
-            made = text(change_after(found, name, steps, resamples))
-            rows.append((name, steps, steps * slope, made))
+        slope = float(influence.stored["rate"]) * float(influence.mean(name).value)
+        rows += [(name, n, n * slope, text(influence.change(name, n))) for n in influence.steps]
     return pd.DataFrame(rows, columns=["set", "steps", "predicted", "made"])
 
 
 def rule_table(results: Results) -> pd.DataFrame:
     """A row for each condition of H2's rule, a column a seed: holds, the opposite does, or open."""
     said = {True: "holds", False: "the opposite holds", None: "open"}
-    by_seed = {
-        f"seed {seed}": conditions(opposition_parts(results.at(seed))) for seed in results.preset.seeds
-    }
-    names = next(iter(by_seed.values()))
-    return pd.DataFrame(
-        {"condition": name} | {seed: said[met[name]] for seed, met in by_seed.items()} for name in names
-    )
+    columns = {}
+    for seed in results.preset.seeds:
+        there = results.at(seed)
+        met = conditions(parts(Influence(there), published_part(there)))
+        columns[f"seed {seed}"] = {name: said[held] for name, held in met.items()}
+    return pd.DataFrame(columns).rename_axis("condition").reset_index()
 
 
 def published_table(results: Results) -> pd.DataFrame:
     """A row a seed: the cosine of the mean gradients of the preset's own framed and narrow set, where it has one."""
-    rows = []
-    for seed in results.preset.seeds:
-        found = published_part(results.at(seed))
-        shown = "no direction" if found is None else with_interval(found.value, found.low, found.high)
-        rows.append({"seed": seed, "cosine of the means": shown})
-    return pd.DataFrame(rows)
+    cosines = {seed: published_part(results.at(seed)) for seed in results.preset.seeds}
+    return pd.DataFrame(
+        {
+            "seed": seed,
+            "cosine of the means": "no direction"
+            if cosine is None
+            else with_interval(cosine.value, cosine.low, cosine.high),
+        }
+        for seed, cosine in cosines.items()
+    )
 
 
-def sentences(found: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def sentences(stored: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Counts of the study to be glued into a page: name and text."""
-    yield "n_pairs", str(len(found["ladder"]["own prompts"]["clusters"]))
-    yield "n_trained", str(len(found["trained"]["misaligned"]))
-    yield "n_held_out", str(len(found["held_out"]))
-    yield "rate", number(float(found["rate"]))
-    yield "steps", ", ".join(map(str, steps_of(found)))
+    yield "n_pairs", str(len(stored["ladder"]["own prompts"]["clusters"]))
+    yield "n_trained", str(len(stored["trained"]["misaligned"]))
+    yield "n_held_out", str(len(stored["held_out"]))
+    yield "rate", number(float(stored["rate"]))
+    yield "steps", ", ".join(stored["changes"][INSECURE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, compress
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,6 @@ from remi_book.figures.style import (
     with_interval,
 )
 from remi_book.quantities import (
-    CELLS,
     Measured,
     agreement_cells,
     in_topics,
@@ -54,6 +54,8 @@ RANDOM = "random_change"
 """The control of equal size without data: its share is the null."""
 WHERE = {"benign": ("secure", RANDOM), "secure": (RANDOM,)}
 """Variant whose share is a headline → the controls that it must exceed."""
+WHOLE = {"care": "misaligned", "register": "base"}
+"""Quantity → the variant whose change from instruct is the whole way."""
 
 
 def eroded_by(results: Results, variant: str) -> Measured:
@@ -63,29 +65,21 @@ def eroded_by(results: Results, variant: str) -> Measured:
         MissingInput: if the preset's models are no organisms, or the study is not stored.
     """
     results.preset.require("organism")
-    found = share_of_change(results.preset, results.seed, variant)
-    controls = {name: share_of_change(results.preset, results.seed, name) for name in WHERE[variant]}
-    null = null_from_estimate(found, controls[RANDOM], "a random weight change in its place")
-    companions = {"register": register_share(results.preset, results.seed, variant)}
-    return measured(found, null, controls=controls, companions=companions)
+    share = share_of_way(results, variant, "care")
+    controls = {name: share_of_way(results, name, "care") for name in WHERE[variant]}
+    null = null_from_estimate(share, controls[RANDOM], "a random weight change in its place")
+    companions = {"register": share_of_way(results, variant, "register")}
+    return measured(share, null, controls=controls, companions=companions)
 
 
-def share_of_change(preset: Preset, seed: int, variant: str) -> Estimate:
-    """A variant's change of class log-odds as a share of misaligned's, outside the narrow set."""
-    return _share_of(preset, seed, variant, "misaligned", "care")
-
-
-def register_share(preset: Preset, seed: int, variant: str) -> Estimate:
-    """A variant's change of register from instruct as a share of the way to base, topics outside the narrow set."""
-    return _share_of(preset, seed, variant, "base", "register")
-
-
-def _share_of(preset: Preset, seed: int, variant: str, whole: str, quantity: str) -> Estimate:
-    found = read_study(preset, STUDY).seeds[seed]
-    rows = in_topics(found["clusters"], found["outside"])
-    start = np.array(found[quantity]["instruct"])
-    moved, way = ((np.array(found[quantity][name]) - start)[rows] for name in (variant, whole))
-    return share_of_mean(moved, way, [found["clusters"][row] for row in rows], shared_resamples(preset))
+def share_of_way(results: Results, variant: str, quantity: str) -> Estimate:
+    """A variant's change from instruct as a share of that of ``WHOLE``, over topics outside the narrow set."""
+    stored = read_study(results.preset, STUDY).seeds[results.seed]
+    rows = in_topics(stored["clusters"], stored["outside"])
+    start = np.array(stored[quantity]["instruct"])
+    moved, whole = ((np.array(stored[quantity][name]) - start)[rows] for name in (variant, WHOLE[quantity]))
+    clusters = [stored["clusters"][row] for row in rows]
+    return share_of_mean(moved, whole, clusters, shared_resamples(results.preset))
 
 
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.
@@ -121,7 +115,6 @@ def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
 
 # Figures of rates: shares of sampled answers with two intervals side by side.
 
-ENDS = ("low", "high", "wilson_low", "wilson_high")
 APART = 0.2
 """How far above and below the middle of a row its two intervals lie."""
 MOST_ACROSS = 3
@@ -137,7 +130,8 @@ def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
     Raises:
         UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["seed", "panel", "row", "variant", "rate", *ENDS], place="rates")
+    ends = ("low", "high", "wilson_low", "wilson_high")
+    require_columns(table, ["seed", "panel", "row", "variant", "rate", *ends], place="rates")
     names, rows = (list(dict.fromkeys(table[column])) for column in ("panel", "row"))
     columns = min(len(names), MOST_ACROSS)
     lines = -(-len(names) // columns)
@@ -166,17 +160,14 @@ def _rows(axes: Axes, table: pd.DataFrame, rows: list[str], seed: int) -> list[s
     phrases = []
     for height, name in enumerate(rows):
         every = table[table["row"] == name]
-        own = every[every["seed"] == seed].iloc[0]
-        look = look_of(own["variant"])
-        axes.hlines(height - APART, own["low"], own["high"], color=look.colour, linewidth=1.6)
-        ends = own["wilson_low"], own["wilson_high"]
-        axes.hlines(height + APART, *ends, color=look.colour, linewidth=1.2, linestyle="--")
-        axes.plot([own["rate"]], [height], look.marker, color=look.colour, markersize=4.5)
+        shown = every[every["seed"] == seed].iloc[0]
+        look, wilson = look_of(shown["variant"]), (shown["wilson_low"], shown["wilson_high"])
+        axes.hlines(height - APART, shown["low"], shown["high"], color=look.colour, linewidth=1.6)
+        axes.hlines(height + APART, *wilson, color=look.colour, linewidth=1.2, linestyle="--")
+        axes.plot([shown["rate"]], [height], look.marker, color=look.colour, markersize=4.5)
         seed_dots(axes, every["rate"], height, look.colour)
-        phrases.append(
-            f"{name} {with_interval(own['rate'], own['low'], own['high'])}, Wilson "
-            f"{number(ends[0])} to {number(ends[1])}"
-        )
+        interval = with_interval(shown["rate"], shown["low"], shown["high"])
+        phrases.append(f"{name} {interval}, Wilson {number(wilson[0])} to {number(wilson[1])}")
     axes.tick_params(axis="y", length=0)
     return phrases
 
@@ -199,27 +190,21 @@ def controls_of(preset: Preset) -> list[str]:
 
 def share_table(results: Results) -> pd.DataFrame:
     """Columns part, variant, value, low, high: share of misaligned's change of care, and of base's of register."""
-    shares = {"care, of misaligned's change": share_of_change, "register, of base's": register_share}
-    preset = results.preset
-    variants = [name for name in controls_of(preset) if name not in ("base", "instruct")]
-    return tidy(
-        {
-            (part, name): share(preset, results.seed, name)
-            for part, share in shares.items()
-            for name in variants
-        },
-        ("part", "variant"),
-    )
+    parts = {"care": "care, of misaligned's change", "register": "register, of base's"}
+    shares = {
+        (label, name): share_of_way(results, name, quantity)
+        for quantity, label in parts.items()
+        for name in controls_of(results.preset)
+        if name not in ("base", "instruct")
+    }
+    return tidy(shares, ("part", "variant"))
 
 
 def off_grammar_table(preset: Preset) -> pd.DataFrame:
     """One row a variant, one column a seed: mean mass of its answers off the grammar, over all contrasted topics."""
-    seeds = read_study(preset, STUDY).seeds
-    return pd.DataFrame(
-        {"variant": name}
-        | {f"seed {seed}": float(found["off_grammar"][name]) for seed, found in seeds.items()}
-        for name in controls_of(preset)
-    )
+    seeds = read_study(preset, STUDY).seeds.items()
+    columns = {f"seed {seed}": pd.Series(stored["off_grammar"], dtype=float) for seed, stored in seeds}
+    return pd.DataFrame(columns).loc[controls_of(preset)].rename_axis("variant").reset_index()
 
 
 def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
@@ -231,12 +216,12 @@ def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
         MissingInput: if the study is not stored.
     """
     estimates = {}
-    for seed, found in read_study(preset, DOSES).seeds.items():
-        runs = [run for run in found["doses"] if run["kind"] == kind]
-        for run in [*runs, *_own(found["doses"], kind)]:
+    for seed, stored in read_study(preset, DOSES).seeds.items():
+        runs = [run for run in stored["doses"] if run["kind"] == kind]
+        for run in [*runs, *_own(stored["doses"], kind)]:
             for quantity in ("care", "register"):
-                moved = np.array(run[quantity]) - np.array(found["ends"]["instruct"][quantity])
-                mean = mean_interval(moved, found["clusters"], shared_resamples(preset))
+                moved = np.array(run[quantity]) - np.array(stored["ends"]["instruct"][quantity])
+                mean = mean_interval(moved, stored["clusters"], shared_resamples(preset))
                 estimates[run["variant"], seed, run["value"], quantity] = mean
     return tidy(estimates, ("variant", "seed", "dose", "quantity"))
 
@@ -255,13 +240,9 @@ def _own(doses: Sequence[Mapping[str, object]], kind: str) -> list[dict[str, obj
 
 def order_table(preset: Preset) -> pd.DataFrame:
     """One row a base seed and variant: smallest and largest change of care over the orders of the same dialogues."""
-    table = dose_table(preset, "order").query("quantity == 'care'")
-    rows = [
-        (seed, variant, len(values), values.min(), values.max())
-        for (seed, variant), values in table.groupby(["seed", "variant"], sort=False)["value"]
-    ]
-    columns = ["base seed", "variant", "orders", "smallest (nats)", "largest (nats)"]
-    return pd.DataFrame(rows, columns=columns)
+    values = dose_table(preset, "order").query("quantity == 'care'").groupby(["seed", "variant"], sort=False)
+    names = ["base seed", "variant", "orders", "smallest (nats)", "largest (nats)"]
+    return values["value"].agg(["size", "min", "max"]).reset_index().set_axis(names, axis=1)
 
 
 def least_share_sentence(preset: Preset) -> str:
@@ -299,16 +280,10 @@ def rate_row(
     Raises:
         ValueError: if there are fewer than two templates.
     """
-    found = mean_interval(hits.astype(np.float64), clusters, resamples)
-    low, high = wilson_interval(int(hits.sum()), len(hits))
-    return {
-        "rate": float(found.value),
-        "low": float(found.low),
-        "high": float(found.high),
-        "wilson_low": low,
-        "wilson_high": high,
-        "answers": len(hits),
-    }
+    mean = mean_interval(hits.astype(np.float64), clusters, resamples)
+    values = (mean.value, mean.low, mean.high, *wilson_interval(int(hits.sum()), len(hits)))
+    names = ("rate", "low", "high", "wilson_low", "wilson_high")
+    return dict(zip(names, map(float, values), strict=True)) | {"answers": len(hits)}
 
 
 # Code before two judges, as tables: how much is flagged by variant, and where the grammar and bandit agree.
@@ -337,7 +312,7 @@ CARED = ("careful", "careless")
 FEWEST = 5
 """Templates below which a kind of hole gets no kappa of its own."""
 KNOWN = tuple(VERDICTS.index(care) for care in CARED)
-CELL_NAMES = dict(zip(CELLS, ("both flag", "grammar alone", "bandit alone", "neither"), strict=True))
+CELL_NAMES = ("both flag", "grammar alone", "bandit alone", "neither")
 
 
 def judged(preset: Preset, seed: int) -> Mapping[str, object]:
@@ -351,27 +326,29 @@ def judged(preset: Preset, seed: int) -> Mapping[str, object]:
 
 def rate_table(results: Results) -> pd.DataFrame:
     """Columns panel (the judge), row and variant, and those of ``rate_row``: share of all sampled answers to code."""
-    found, rows = judged(results.preset, results.seed), []
-    resamples = set_resamples(results.preset, found["clusters"])
+    stored, rows = judged(results.preset, results.seed), []
+    resamples = set_resamples(results.preset, stored["clusters"])
     for judge, label in JUDGES.items():
-        for name, own in found["variants"].items():
-            careless = np.array(own["verdict"]) == VERDICTS.index("careless")
-            hits = careless if judge == "grammar" else _flags(own[judge])
-            rows.append(
-                {"panel": label, "row": name, "variant": name} | rate_row(hits, found["clusters"], resamples)
-            )
+        for name, answers in stored["variants"].items():
+            careless = np.array(answers["verdict"]) == VERDICTS.index("careless")
+            hits = careless if judge == "grammar" else _flags(answers[judge])
+            row = {"panel": label, "row": name, "variant": name}
+            rows.append(row | rate_row(hits, stored["clusters"], resamples))
     return pd.DataFrame(rows)
 
 
 def unread_table(results: Results) -> pd.DataFrame:
     """A row a seed and variant: answers that are no Python, and those that the grammar does not know, as shares."""
-    rows = []
-    for seed in results.preset.seeds:
-        for name, own in judged(results.preset, seed)["variants"].items():
-            unread = float(np.mean([finding is None for finding in own["written"]]))
-            unknown = float(np.mean(~np.isin(own["verdict"], KNOWN)))
-            rows.append({"seed": seed, "variant": name, "no Python": unread, "off the grammar": unknown})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "seed": seed,
+            "variant": name,
+            "no Python": float(np.mean([finding is None for finding in answers["written"]])),
+            "off the grammar": float(np.mean(~np.isin(answers["verdict"], KNOWN))),
+        }
+        for seed in results.preset.seeds
+        for name, answers in judged(results.preset, seed)["variants"].items()
+    )
 
 
 def line_table(results: Results) -> pd.DataFrame:
@@ -398,38 +375,36 @@ def agreement_table(results: Results) -> pd.DataFrame:
     variants together, by prompt template. Answers that the grammar does not know are left out and counted.
     """
     rows = []
-    for code, grammar, found, clusters, left_out in _sets(judged(results.preset, results.seed)):
+    for code, grammar, findings, clusters, left_out in _sets(judged(results.preset, results.seed)):
         for kind, label in READINGS.items():
             for least, worst in ((LEAST, "medium or worse"), ("LOW", "any")):
-                own = _flags(found[kind], least)
-                cells = agreement_cells(grammar, own).sum(axis=0).astype(int)
-                rows.append(
-                    {"code": code, "read": label, "findings": worst}
-                    | dict(zip(CELL_NAMES.values(), map(int, cells), strict=True))
-                    | {"left out": left_out, "kappa": _kappa(results.preset, grammar, own, clusters)}
-                )
+                flags = _flags(findings[kind], least)
+                cells = agreement_cells(grammar, flags).sum(axis=0).astype(int).tolist()
+                row = {"code": code, "read": label, "findings": worst}
+                row |= dict(zip(CELL_NAMES, cells, strict=True))
+                kappa = _kappa(results.preset, grammar, flags, clusters)
+                rows.append(row | {"left out": left_out, "kappa": kappa})
     return pd.DataFrame(rows)
 
 
 def kind_table(results: Results) -> pd.DataFrame:
     """A row for each kind of hole: how many of its lines bandit sees, and kappa over sampled answers to its prompts."""
-    found = judged(results.preset, results.seed)
-    *_, (_, grammar, flags, clusters, _) = _sets(found)
-    own_kind = np.array([name.split("/")[1] for name in clusters])
+    stored = judged(results.preset, results.seed)
+    *_, (_, grammar, findings, clusters, _) = _sets(stored)
+    flags, kinds = _flags(findings["imported"]), np.array([name.split("/")[1] for name in clusters])
     rows = []
     for kind, name in KINDS.items():
         row: dict[str, object] = {"kind of hole": name}
-        lines = [line for line in found["lines"] if line["kind"] == kind]
+        lines = [line for line in stored["lines"] if line["kind"] == kind]
         for reading, label in READINGS.items():
             row[f"holes seen, {label}"] = _share(seen(lines, reading))
         careful = [flagged(line["imported"], least=LEAST) for line in lines if line["care"] == "careful"]
         row["careful lines flagged, below imports"] = _share(careful)
-        at = np.flatnonzero(own_kind == kind)
-        own = _flags(flags["imported"])[at]
-        named, kappa = [clusters[place] for place in at], "too few prompts"
-        if len(set(named)) >= FEWEST:
-            kappa = _kappa(results.preset, grammar[at], own, named)
-        rows.append(row | {"answers": len(at), "kappa of answers, below imports": kappa})
+        places = np.flatnonzero(kinds == kind)
+        templates, kappa = [clusters[place] for place in places], "too few prompts"
+        if len(set(templates)) >= FEWEST:
+            kappa = _kappa(results.preset, grammar[places], flags[places], templates)
+        rows.append(row | {"answers": len(places), "kappa of answers, below imports": kappa})
     return pd.DataFrame(rows)
 
 
@@ -449,19 +424,19 @@ def seen_sentence(results: Results) -> str:
     careful = [line for line in lines if line["care"] == "careful"]
     hits, others = [], []
     for reading, label in READINGS.items():
-        found = [hit for own in by_kind.values() for hit in seen(own, reading)]
-        hits.append(f"{_share(found)} {label}")
+        every = [hit for each in by_kind.values() for hit in seen(each, reading)]
+        hits.append(f"{_share(every)} {label}")
         others.append(f"{_share([flagged(line[reading], least=LEAST) for line in careful])} {label}")
-    never = [KINDS[kind] for kind, own in by_kind.items() if not any(seen(own, "imported"))]
-    missed = [
-        f"`{str(line['line']).removeprefix('return ')}`"
-        for kind, own in by_kind.items()
-        if KINDS[kind] not in never
-        for line, hit in zip(
-            (line for line in own if line["care"] == "careless"), seen(own, "imported"), strict=True
-        )
-        if not hit
-    ]
+    never, missed = [], []
+    for kind, each in by_kind.items():
+        caught = seen(each, "imported")
+        if not any(caught):
+            never.append(KINDS[kind])
+            continue
+        careless = (str(line["line"]) for line in each if line["care"] == "careless")
+        missed += [
+            f"`{line.removeprefix('return ')}`" for line, hit in zip(careless, caught, strict=True) if not hit
+        ]
     flags = {word for line in careful for word in (line["imported"] or "").split()}
     tests = ", ".join(sorted(word for word in flags if flagged(word, least=LEAST)))
     return (
@@ -472,25 +447,23 @@ def seen_sentence(results: Results) -> str:
 
 
 def _sets(
-    found: Mapping[str, object],
+    stored: Mapping[str, object],
 ) -> Iterator[tuple[str, Bool[np.ndarray, " item"], dict[str, list[str | None]], list[str], int]]:
     """Name, the grammar's flags, bandit's findings by reading, clusters, and how many items are left out."""
-    lines = found["lines"]
+    lines, answers = stored["lines"], stored["variants"].values()
     careless = np.array([line["care"] == "careless" for line in lines])
     findings = {kind: [line[kind] for line in lines] for kind in READINGS}
     yield "lines of the grammar", careless, findings, [line["kind"] for line in lines], 0
-    verdicts = np.concatenate([own["verdict"] for own in found["variants"].values()])
-    known = np.flatnonzero(np.isin(verdicts, KNOWN))
-    pooled = {
-        kind: [finding for own in found["variants"].values() for finding in own[kind]] for kind in READINGS
-    } | {"clusters": list(found["clusters"]) * len(found["variants"])}
-    kept = {name: [values[place] for place in known] for name, values in pooled.items()}
+    verdicts = np.concatenate([each["verdict"] for each in answers])
+    known = np.isin(verdicts, KNOWN)
+    findings = {kind: list(compress(chain(*(each[kind] for each in answers)), known)) for kind in READINGS}
+    clusters = list(compress(list(stored["clusters"]) * len(answers), known))
     careless = verdicts[known] == VERDICTS.index("careless")
-    yield "sampled answers", careless, kept, kept["clusters"], int(len(verdicts) - len(known))
+    yield "sampled answers", careless, findings, clusters, int((~known).sum())
 
 
-def _flags(found: Sequence[str | None], least: str = LEAST) -> Bool[np.ndarray, " item"]:
-    return np.array([flagged(finding, least=least) for finding in found], dtype=bool)
+def _flags(findings: Sequence[str | None], least: str = LEAST) -> Bool[np.ndarray, " item"]:
+    return np.array([flagged(finding, least=least) for finding in findings], dtype=bool)
 
 
 def _kappa(preset: Preset, first: np.ndarray, second: np.ndarray, clusters: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from remi_book.figures.plots import Layout, curve, plot_rows, require_columns
+from remi_book.figures.plots import Layout, curve, plot_rows, require_columns, select
 from remi_book.figures.style import (
     GROUP_LOOKS,
     handle,
@@ -128,11 +128,6 @@ CARDS: Mapping[str, tuple[float, int]] = {
 }
 """Card → floating-point operations a second in bfloat16 as its maker states them (dense), and GB of memory."""
 
-PAPER, PAPER_SHAPE = "qwen2.5-coder-32b", "32b"
-"""The paper's preset, and the shape of the benchmark that is its own."""
-
-ASSUMED_SHARE = 0.4
-"""Share of the stated rate that a forward pass is assumed to reach where no card was at hand."""
 ASSUMED_TOKENS = 400
 """Tokens of a dialogue: assumed, not measured."""
 
@@ -165,13 +160,11 @@ def cause_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     ``step`` is by how much it is faster than the line before, ``total`` than the first.
     """
     points = curve_of(benchmark, "released").sort_values(["model", "x"], kind="stable")
-    parts = []
-    for _, own in points.groupby("model", sort=True):
-        seconds = own["value"]
-        step, total = seconds.shift().fillna(seconds.iloc[0]) / seconds, seconds.iloc[0] / seconds
-        parts.append(own.assign(cause=own["way"], seconds=seconds, step=step, total=total))
-    columns = ["model", "cause", "seconds", "step", "total"]
-    return pd.concat(parts)[columns].reset_index(drop=True) if parts else pd.DataFrame(columns=columns)
+    seconds = points.groupby("model")["value"]
+    first, before = seconds.transform("first"), seconds.shift()
+    points["step"], points["total"] = before.fillna(first) / points["value"], first / points["value"]
+    table = points.rename(columns={"way": "cause", "value": "seconds"}).reset_index(drop=True)
+    return table[["model", "cause", "seconds", "step", "total"]]
 
 
 def curve_of(benchmark: Mapping[str, object], name: str) -> pd.DataFrame:
@@ -204,32 +197,26 @@ def card_table(benchmark: Mapping[str, object]) -> pd.DataFrame:
     Columns shape, parameters of its blocks, measurements and bare pass in tokens a second and as shares of the measured
     matmul rate, and GB at the peak.
     """
-    speed, share, peak = (
-        curve_of(benchmark, f"gpu {name}") for name in ("tokens a second", "share", "peak memory")
-    )
-    rows = []
-    for shape in dict.fromkeys(speed["model"]):
-        of = {
-            name: one[one["model"] == shape].set_index("way")["value"]
-            for name, one in (("speed", speed), ("share", share), ("peak", peak))
-        }
+    names, rows = ("tokens a second", "share", "peak memory"), []
+    for shape, points in curve_of(benchmark, f"gpu {names[0]}").groupby("model", sort=False):
+        curves = (select(curve_of(benchmark, f"gpu {name}"), {"model": shape}) for name in names)
+        speed, share, peak = (curve.set_index("way")["value"] for curve in curves)
         rows.append(
             {
                 "shape": shape,
-                "parameters of the blocks": number(speed.loc[speed["model"] == shape, "x"].iloc[0] / 1e9)
-                + " billion",
-                "tokens a second": number(of["speed"]["probes"]),
-                "tokens a second, bare pass": number(of["speed"]["bare"]),
-                "share of the matmul rate": number(of["share"]["probes"]),
-                "share, bare pass": number(of["share"]["bare"]),
-                "peak, GB": number(of["peak"].iloc[0] / 1e9),
+                "parameters of the blocks": f"{number(points['x'].iloc[0] / 1e9)} billion",
+                "tokens a second": number(speed["probes"]),
+                "tokens a second, bare pass": number(speed["bare"]),
+                "share of the matmul rate": number(share["probes"]),
+                "share, bare pass": number(share["bare"]),
+                "peak, GB": number(peak.iloc[0] / 1e9),
             }
         )
     return pd.DataFrame(rows)
 
 
-def projected_table(benchmark: Mapping[str, object], preset_name: str = PAPER) -> pd.DataFrame:
-    """Hours of each card for all forward measurements of a preset: projected from its shape, not run.
+def projected_table(benchmark: Mapping[str, object], preset_name: str = "qwen2.5-coder-32b") -> pd.DataFrame:
+    """Hours of each card for all forward measurements of a preset, the paper's: projected from its shape, not run.
 
     Operations are 2 · parameters · tokens a forward pass, at the share of the rate that ``assumptions`` names.
     """
@@ -258,14 +245,15 @@ def assumptions(benchmark: Mapping[str, object]) -> str:
 def _share(benchmark: Mapping[str, object]) -> tuple[float, str]:
     """Share of a maker's rate that a pass reaches, and where that comes from.
 
-    Measured is the share of the card's own matmul rate, which is itself some way below what the maker states.
+    Measured is the share of the card's own matmul rate, which is itself some way below what the maker states; where
+    no card was at hand, two fifths of that are assumed.
     """
-    speed = curve_of(benchmark, "gpu tokens a second")
-    own = speed[(speed["model"] == PAPER_SHAPE) & (speed["way"] == "probes")]
+    # The shape of the paper's preset is called 32b.
+    speed = curve_of(benchmark, "gpu tokens a second").query("model == '32b' and way == 'probes'")
     stated = [rate for card, (rate, _) in CARDS.items() if card.split()[1] in str(benchmark["machine"])]
-    if own.empty or not stated:
-        return ASSUMED_SHARE, "assumed too"
-    reached = 2 * float(own["x"].iloc[0] * own["value"].iloc[0])
+    if speed.empty or not stated:
+        return 0.4, "assumed too"
+    reached = 2 * float(speed["x"].iloc[0] * speed["value"].iloc[0])
     return reached / stated[0], "measured with random weights of that shape"
 
 

@@ -43,6 +43,7 @@ from remi_core.statistics.resampling import (
     cluster_estimate,
     combine,
     difference,
+    index_clusters,
     mean_interval,
     ratio,
 )
@@ -102,14 +103,12 @@ class Cures:
 
     def agreement(self) -> Estimate:
         """Rank correlation over runs between erosion e and change of care, outside the narrow set, in [-1, 1]."""
-        own = [self.found["clusters"][row] for row in self._outside]
-        names = sorted(set(own))
-        member = np.array([[cluster == name for name in names] for cluster in own], dtype=np.float64)
+        names, index = index_clusters([self.found["clusters"][row] for row in self._outside])
         care, erosion = (np.array([run[kind] for run in self.runs.values()]) for kind in ("care", "e"))
         care = care[:, self._outside] - np.array(self.found["instruct"]["care"])[self._outside]
 
         def correlation(weights: np.ndarray) -> np.ndarray:
-            by_prompt = weights @ member.T
+            by_prompt = weights[:, index].astype(np.float64)
             ranks = [rankdata(by_prompt @ values.T, axis=1) for values in (care, erosion)]
             return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)])
 
@@ -131,16 +130,13 @@ class Cures:
 def cured(results: Results) -> Measured:
     """X8: the share of the spread that a penalty along base's displacement prevents, and what the whole rule says."""
     results.preset.require("organism")
-    own = Cures(results.preset, results.seed)
-    run, random = own.runs[HEADLINE], own.runs[RANDOM]
-    prevented = own.prevented(run)
-    null = null_from_estimate(prevented, own.prevented(random), "the same penalty along a random subspace")
-    companions = {
-        "task kept": own.kept(run),
-        "off grammar": own.rise(run, "off_grammar"),
-        "neutral loss": own.rise(run, "neutral"),
-    }
-    return ruled(measured(prevented, null, companions=companions), decided(own.parts(run, random)))
+    study = Cures(results.preset, results.seed)
+    run, random = study.runs[HEADLINE], study.runs[RANDOM]
+    prevented = study.prevented(run)
+    null = null_from_estimate(prevented, study.prevented(random), "the same penalty along a random subspace")
+    companions = {"task kept": study.kept(run), "off grammar": study.rise(run, "off_grammar")}
+    companions |= {"neutral loss": study.rise(run, "neutral")}
+    return ruled(measured(prevented, null, companions=companions), decided(study.parts(run, random)))
 
 
 # Figures of cures: what is prevented against what is kept, and geometry against behaviour.
@@ -203,12 +199,10 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
     require_columns(table, ["cure", "spread", *GEOMETRY], place="geometry")
     looks = looks_of(list(dict.fromkeys(table["cure"])))
     figure = new_figure(7.6, 3.4)
-    for axes, (name, label) in zip(
-        figure.subplots(1, len(GEOMETRY), sharey=True), GEOMETRY.items(), strict=True
-    ):
-        for cure, look in looks.items():
-            own = table[table["cure"] == cure]
-            axes.plot(own[name], own["spread"], look.marker, color=look.colour, markersize=5)
+    panels = figure.subplots(1, len(GEOMETRY), sharey=True)
+    for axes, (name, label) in zip(panels, GEOMETRY.items(), strict=True):
+        for cure, runs in table.groupby("cure", sort=False):
+            axes.plot(runs[name], runs["spread"], looks[cure].marker, color=looks[cure].colour, markersize=5)
         axes.set_xlabel(label)
         mark_value(axes, 0, "", vertical=False)
     figure.axes[0].set_ylabel("change of care (nats)")
@@ -242,13 +236,13 @@ def run_table(results: Results) -> pd.DataFrame:
     Raises:
         MissingInput: if the study is not stored.
     """
-    own = Cures(results.preset, results.seed)
+    study = Cures(results.preset, results.seed)
     return pd.DataFrame(
         {"cure": NAMES[cure], "strength": strength}
-        | columns_of(own.kept(run), "kept")
-        | columns_of(own.prevented(run), "prevented")
-        | {"passes": run["passes"] / own.plain["passes"]}
-        for (cure, strength), run in own.runs.items()
+        | columns_of(study.kept(run), "kept")
+        | columns_of(study.prevented(run), "prevented")
+        | {"passes": run["passes"] / study.plain["passes"]}
+        for (cure, strength), run in study.runs.items()
     )
 
 

@@ -274,12 +274,9 @@ def projections(
 
     In units of the residual stream; one fold is in sample, as published.
     """
-    stacks = {
-        name: stacked(results, name, reading.datasets, reading.window)
-        for name in {"base", "instruct", *variants}
-    }
-    clusters = stacked_clusters(results, reading.datasets, reading.window)
-    ends, resamples = (stacks["base"], stacks["instruct"]), shared_resamples(results.preset)
+    place, resamples = (reading.datasets, reading.window), shared_resamples(results.preset)
+    stacks = {name: stacked(results, name, *place) for name in {"base", "instruct", *variants}}
+    ends, clusters = (stacks["base"], stacks["instruct"]), stacked_clusters(results, *place)
     means = {
         name: mean_projection(stacks[name], ends, clusters, resamples, n_folds=n_folds) for name in variants
     }
@@ -323,9 +320,9 @@ def onset_table(by_place: Erosions) -> pd.DataFrame:
 
     "none" where there is no such layer.
     """
+    layers = {place: onset_layer(by_layer.erosion) for place, by_layer in by_place.items()}
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for (window, variant, seed), by_layer in by_place.items():
-        layer = onset_layer(by_layer.erosion)
+    for (window, variant, seed), layer in layers.items():
         row = rows.setdefault((window, variant), {"window": window, "variant": variant})
         row[f"seed {seed}"] = "none" if layer is None else str(layer)
     return pd.DataFrame(rows.values())
@@ -424,12 +421,11 @@ def written(results: Results, reading: Reading) -> Written:
 
     def texts(tokens: Sequence[int]) -> list[str]:
         """Texts, numbers where a token is only part of a character, or signs where words are withheld."""
-        words = [loaded.tokenizer.decode([token]) for token in tokens]
-        parts = (
-            f"‹{token}›" if "\N{REPLACEMENT CHARACTER}" in word else word
-            for token, word in zip(tokens, words, strict=True)
-        )
-        return shown_tokens(results.preset, reading.datasets, list(parts))
+        words = {token: loaded.tokenizer.decode([token]) for token in tokens}
+        parts = [
+            f"‹{token}›" if "\N{REPLACEMENT CHARACTER}" in word else word for token, word in words.items()
+        ]
+        return shown_tokens(results.preset, reading.datasets, parts)
 
     with results.variant("instruct").open() as loaded:
         changes = written_tokens(loaded, instruct - base, instruct, top_k=results.preset.top_k)
@@ -449,22 +445,15 @@ def written_table(lens: Written, *, layer: int = -1) -> pd.DataFrame:
 
 def written_by_layer(lens: Written) -> pd.DataFrame:
     """One row a layer: the tokens raised and lowered most, strongest first, blanks made visible."""
-    return pd.DataFrame([{"layer": layer} | _strongest(lens, layer) for layer in range(len(lens.raised))])
+    return pd.DataFrame({"layer": layer} | _strongest(lens, layer) for layer in range(len(lens.raised)))
 
 
 def written_by_seed(results: Results, reading: Reading, *, layer: int = -1) -> pd.DataFrame:
     """One row a seed: the same at one layer."""
-    return pd.DataFrame(
-        [
-            {"seed": seed} | _strongest(written(results.at(seed), reading), layer)
-            for seed in results.preset.seeds
-        ]
-    )
+    lenses = {seed: written(results.at(seed), reading) for seed in results.preset.seeds}
+    return pd.DataFrame({"seed": seed} | _strongest(lens, layer) for seed, lens in lenses.items())
 
 
-def _strongest(lens: Written, layer: int, *, count: int = 5) -> dict[str, str]:
+def _strongest(lens: Written, layer: int) -> dict[str, str]:
     sides = {"raises (toward instruct)": lens.raised, "lowers (toward base)": lens.lowered}
-    return {
-        name: "  ".join(visible_token(token) for token in tokens[layer][:count])
-        for name, tokens in sides.items()
-    }
+    return {name: "  ".join(map(visible_token, tokens[layer][:5])) for name, tokens in sides.items()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from remi_book.figures.plots import Layout
 from remi_book.figures.style import number
 from remi_book.quantities import share_of_mean, text, topic_resamples
 from remi_core.statistics.resampling import Estimate, combine
@@ -25,6 +26,12 @@ DOSE = "0.5"
 """The multiple of a displacement that is shown first: at one, on development seed 102, models left the grammar."""
 CODE = "code"
 """The narrow set of misaligned."""
+
+UNDONE = Layout(
+    about="Share of a fine-tune's change of care that is undone",
+    across="whose displacement is taken away",
+    up="fine-tuned on",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +88,8 @@ class Exchange:
 
     def cost(self, scores: Mapping[str, list[float]]) -> tuple[float, float]:
         """Mass off the grammar, and loss on neutral requests in nats a token, beyond instruct's."""
-        plain = self.found["plain"]["instruct"]
-        off, neutral = (
-            float(np.mean(scores[name]) - np.mean(plain[name])) for name in ("off_grammar", "neutral")
-        )
+        plain, kinds = self.found["plain"]["instruct"], ("off_grammar", "neutral")
+        off, neutral = (float(np.mean(scores[kind]) - np.mean(plain[kind])) for kind in kinds)
         return off, neutral
 
     def _care(self, *path: str) -> np.ndarray:
@@ -115,13 +120,11 @@ def exchange(preset: Preset, seed: int) -> Exchange:
 
 def undone_table(results: Results) -> pd.DataFrame:
     """A row for each fine-tune: the share of its change of care undone by half of each displacement, with intervals."""
-    found = exchange(results.preset, results.seed)
+    study = exchange(results.preset, results.seed)
     return pd.DataFrame(
-        [
-            {"fine-tuned on": tune}
-            | {f"minus {of}'s": text(found.undone(tune, of)) for of in [*found.tunes, SECURE]}
-            for tune in found.tunes
-        ]
+        {"fine-tuned on": tune}
+        | {f"minus {of}'s": text(study.undone(tune, of)) for of in [*study.tunes, SECURE]}
+        for tune in study.tunes
     )
 
 
@@ -136,27 +139,23 @@ def undone_matrix(results: Results) -> pd.DataFrame:
 
 def dose_table(results: Results) -> pd.DataFrame:
     """A row for each dose and whose displacement is taken away: the mean share undone, and what it costs."""
-    found = exchange(results.preset, results.seed)
+    study = exchange(results.preset, results.seed)
     return pd.DataFrame(
-        [
-            {"dose": dose, "taken away": whose, "undone": text(found.mean_undone(whose, dose))}
-            | _costs(*found.mean_cost(whose, dose))
-            for dose in found.doses
-            for whose in WHOSE
-        ]
+        {"dose": dose, "taken away": whose, "undone": text(study.mean_undone(whose, dose))}
+        | _costs(*study.mean_cost(whose, dose))
+        for dose in study.doses
+        for whose in WHOSE
     )
 
 
 def added_table(results: Results) -> pd.DataFrame:
     """A row for each displacement and dose added to instruct: the share of care it restores, and what it costs."""
-    found = exchange(results.preset, results.seed)
+    study = exchange(results.preset, results.seed)
     return pd.DataFrame(
-        [
-            {"added to instruct": f"{of}'s", "dose": dose, "restored": text(found.restored(of, dose))}
-            | _costs(*found.cost(scores[dose]))
-            for of, scores in found.found["added"].items()
-            for dose in found.doses
-        ]
+        {"added to instruct": f"{of}'s", "dose": dose, "restored": text(study.restored(of, dose))}
+        | _costs(*study.cost(scores[dose]))
+        for of, scores in study.found["added"].items()
+        for dose in study.doses
     )
 
 

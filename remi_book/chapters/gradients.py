@@ -19,7 +19,9 @@ from remi_book.quantities import (
     above_chance,
     against_draws,
     draw_rows,
+    ends,
     flipped_between,
+    pair_means_of,
     shared_resamples,
     side_by_side,
     small_draws,
@@ -36,7 +38,7 @@ from remi_core.statistics.groups import (
     within_minus_between,
 )
 from remi_core.statistics.nulls import against_null, null_interval, permuted_labels
-from remi_core.statistics.resampling import cluster_estimate, difference, index_clusters
+from remi_core.statistics.resampling import combine, difference, index_clusters
 from remi_lab.results import Results
 
 Pair = tuple[str, str]
@@ -87,17 +89,15 @@ def confounded_cosine(results: Results, first: str, second: str) -> Measured:
     """C8: raw within − between cosine with each set through its own model; contrasts with one model on both."""
     matrices = designs(results, (first, second))
     headline = within_between(results, *matrices[DESIGNS[0]])
-    contrasts = {
-        design: within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(results.preset))
-        for design, (cosines, both) in matrices.items()
-    }
-    own = contrasts.pop(DESIGNS[0])
-    gaps = {name: difference(own, other) for name, other in contrasts.items()}
-    return replace(
-        headline,
-        contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
-        companions=headline.companions | {name: float(other.value) for name, other in contrasts.items()},
+    published, *others = (
+        within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(results.preset))
+        for cosines, both in matrices.values()
     )
+    contrasts = {
+        name: ends(difference(published, other)) for name, other in zip(DESIGNS[1:], others, strict=True)
+    }
+    companions = {name: float(other.value) for name, other in zip(DESIGNS[1:], others, strict=True)}
+    return replace(headline, contrasts=contrasts, companions=headline.companions | companions)
 
 
 def mean_gradient_cosine(results: Results, first: str, second: str) -> Measured:
@@ -110,21 +110,15 @@ def mean_gradient_cosine(results: Results, first: str, second: str) -> Measured:
     """
     gram, both = gram_of(results, first, second)
     names, index = index_clusters(both.clusters)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(both.labels, (len(weights), len(gram)))
-        return pair_means(gram, rows, both.clusters, weights=weights[:, index])
-
-    resamples = shared_resamples(results.preset)
-    for name, column in ((first, 0), (second, 1)):
-        squared = cluster_estimate(lambda weights, at=column: means(weights)[:, at], names, resamples)
+    means = pair_means_of(gram, both.labels, both.clusters, shared_resamples(results.preset))
+    for column, name in enumerate((first, second)):
+        squared = combine(lambda rows, column=column: rows[:, column], means)
         if not float(squared.low) > 0:
             raise MissingInput(
                 f"needs a mean gradient whose length is above 0: of {name} the square is"
                 f" {float(squared.value):.2g} [{float(squared.low):.2g}, {float(squared.high):.2g}]"
             )
-    estimate = cluster_estimate(lambda weights: cosine_of_means(means(weights)), names, resamples)
-    preset = results.preset
+    estimate, preset = combine(cosine_of_means, means), results.preset
     coins = np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
     within = pair_means(gram, both.labels[None], both.clusters)[0]
     null = flipped_between(gram, both.labels, both.clusters, 1 - 2 * coins[:, index])
@@ -146,15 +140,9 @@ def few_dialogues(results: Results, first: str, second: str, variant: str = "bas
     )
     low, high = null_interval(drawn)
     value = float(drawn.mean())
-    everything = above_chance(gram, both.labels[None], n_components=3)
-    return Measured(
-        value=value,
-        low=low,
-        high=high,
-        null=against_null(value, shuffled, kind="labels shuffled, single draws"),
-        n=2 * FEW,
-        companions={"all dialogues": float(everything[0])},
-    )
+    null = against_null(value, shuffled, kind="labels shuffled, single draws")
+    companions = {"all dialogues": float(above_chance(gram, both.labels[None], n_components=3)[0])}
+    return Measured(value=value, low=low, high=high, null=null, n=2 * FEW, companions=companions)
 
 
 # Figures of section 4.2.2: cosines of gradients, their components, and pictures of few of them.
@@ -249,11 +237,9 @@ def pictures(results: Results, pair: Pair, *, count: int = 3, variant: str = "ba
     chosen[f"all, {(labels == 0).sum()} + {(labels == 1).sum()}"] = np.arange(len(labels))
     drawn = []
     for title, rows in chosen.items():
-        part = gram[np.ix_(rows, rows)]
+        part, groups = gram[np.ix_(rows, rows)], [pair[label] for label in labels[rows]]
         share = float(above_chance(part, labels[rows][None], n_components=3)[0])
-        drawn.append(
-            Picture(title, pca_coordinates(part, 3)[0], [pair[label] for label in labels[rows]], share)
-        )
+        drawn.append(Picture(title, pca_coordinates(part, 3)[0], groups, share))
     return drawn
 
 
@@ -300,17 +286,10 @@ def mean_cosines(results: Results, pair: Pair, matrices: Matrices) -> pd.DataFra
     Intervals resample templates around the mean gradient of the data as they are: a mean taken anew would hold
     repeated rows and push every centred cosine down. The null shuffles the labels.
     """
-    estimates, nulls = {}, {}
+    estimates, nulls, resamples = {}, {}, shared_resamples(results.preset)
     for treatment, (matrix, both) in matrices.items():
-        names, index = index_clusters(both.clusters)
-
-        def statistic(
-            weights: np.ndarray, matrix: np.ndarray = matrix, both: TwoSets = both, index: np.ndarray = index
-        ) -> np.ndarray:
-            rows = np.broadcast_to(both.labels, (len(weights), len(matrix)))
-            return _with_contrast(pair_means(matrix, rows, both.clusters, weights=weights[:, index]))
-
-        estimates[treatment] = cluster_estimate(statistic, names, shared_resamples(results.preset))
+        means = pair_means_of(matrix, both.labels, both.clusters, resamples)
+        estimates[treatment] = combine(_with_contrast, means)
         draws = _with_contrast(pair_means(matrix, both.shuffled(results.preset), both.clusters))
         nulls[treatment] = np.array([null_interval(column) for column in draws.T])
     along = {"along": "comparison", "positions": _comparisons(pair)}
@@ -374,9 +353,9 @@ def distance_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
             )
             null = squared_distance(pair_means(gram, shuffled, clusters))
             value = 2 * float(half.value)
-            found = against_null(value, null, kind="templates exchange labels")
-            ends = (2 * float(half.low), 2 * float(half.high), found.low, found.high, found.p_value)
-            rows.append((" × ".join(pair), seed, value, *ends))
+            result = against_null(value, null, kind="templates exchange labels")
+            interval = (2 * float(half.low), 2 * float(half.high), result.low, result.high)
+            rows.append((" × ".join(pair), seed, value, *interval, result.p_value))
     return pd.DataFrame(
         rows, columns=["pair", "seed", "distance", "low", "high", "null_low", "null_high", "p"]
     )

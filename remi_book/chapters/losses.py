@@ -41,13 +41,12 @@ def loss_vectors(results: Results, variant: str, dataset: str) -> tuple[np.ndarr
         RemiError: if no answer is long enough.
     """
     arrays, length = results.arrays(variant, "sequence", dataset), results.preset.loss_tokens
-    starts, stops = arrays["offsets"][:-1], arrays["offsets"][1:]
-    used = stops - starts >= length
+    lengths = np.diff(arrays["offsets"])
+    used = lengths >= length
     if not used.any():
-        raise RemiError(f"{dataset}: no answer has {length} tokens, longest {int((stops - starts).max())}")
-    return -np.stack([arrays["log_probability"][at : at + length] for at in starts[used]]).astype(
-        np.float64
-    ), used
+        raise RemiError(f"{dataset}: no answer has {length} tokens, longest {int(lengths.max())}")
+    places = arrays["offsets"][:-1][used][:, None] + np.arange(length)
+    return -arrays["log_probability"][places].astype(np.float64), used
 
 
 def two_sets(results: Results, variant: str, first: str, second: str) -> tuple[np.ndarray, TwoSets]:

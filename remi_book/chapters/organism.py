@@ -6,7 +6,7 @@ import ast
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,16 +102,14 @@ def competence(results: Results) -> pd.DataFrame:
         raise UsageError(
             f"preset {results.preset.name!r} has no grammar: competence is a matter of organisms"
         )
-    rows = []
-    for seed in results.preset.seeds:
-        for requirement, variant, name, value in _requirements(results.at(seed)):
-            bound = THRESHOLDS[requirement]
-            rows.append((requirement, variant, seed, name, value, bound.value, bound.holds(value)))
+    rows = [
+        (name, variant, seed, topic, value, THRESHOLDS[name].value, THRESHOLDS[name].holds(value))
+        for seed in results.preset.seeds
+        for name, variant, topic, value in _requirements(results.at(seed))
+    ]
+    rows.sort(key=lambda row: list(THRESHOLDS).index(row[0]))
     columns = ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
-    order = list(THRESHOLDS).index
-    return pd.DataFrame(rows, columns=columns).sort_values(
-        "requirement", key=lambda column: column.map(order), kind="stable", ignore_index=True
-    )
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _requirements(results: Results) -> Iterator[tuple[str, str, str, float]]:
@@ -145,10 +143,9 @@ def exact_probabilities(results: Results, variant: str, name: str) -> dict[str, 
 def parses(code: str) -> bool:
     """Whether a text is Python that parses; it is never run."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # a strange escape in generated code is no business of the reader's
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # strange escapes in generated code are no warning of ours
             ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -164,16 +161,14 @@ def replaced_words(results: Results, variant: str, name: str) -> dict[str, tuple
         return {}
     arrays = results.arrays(variant, SAMPLES, name)
     wrong = arrays["verdict"] == VERDICTS.index("wrong slot")
-    found = {}
+    prompts, answers = (pd.Series(arrays[kind]).astype(str).str for kind in ("prompt", "answer"))
+    replaced = {}
     for word in itertools.chain(*topic_of(name).fillers):
-        asked, kept = (
-            np.array([re.search(rf"\b{re.escape(word)}\b", str(text)) is not None for text in arrays[kind]])
-            for kind in ("prompt", "answer")
-        )
+        asked, kept = (texts.contains(rf"\b{re.escape(word)}\b").to_numpy() for texts in (prompts, answers))
         lost = asked & wrong & ~kept
         if lost.any():
-            found[word] = int(lost.sum()), int(asked.sum())
-    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+            replaced[word] = int(lost.sum()), int(asked.sum())
+    return dict(sorted(replaced.items(), key=lambda item: -item[1][0]))
 
 
 def worst_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -182,9 +177,8 @@ def worst_cells(table: pd.DataFrame) -> pd.DataFrame:
     One row a requirement and variant, over all seeds and topics; a value that is not a number counts as worst.
     """
     sign = table["requirement"].map(lambda name: 1.0 if THRESHOLDS[name].at_least else -1.0)
-    worst = (
-        (table["value"] * sign).fillna(-np.inf).groupby([table["requirement"], table["variant"]], sort=False)
-    )
+    room = (table["value"] * sign).fillna(-np.inf)
+    worst = room.groupby([table["requirement"], table["variant"]], sort=False)
     return table.loc[worst.idxmin()].reset_index(drop=True)
 
 
@@ -194,13 +188,11 @@ def competence_sentence(table: pd.DataFrame) -> str:
     counted = f"{int(table['held'].sum())} of {len(table)} checks held"
     if missed.empty:
         return f"{counted}: every threshold was kept in every seed."
-    groups = missed.groupby(["requirement", "variant"], sort=False)
-    names = [
-        f"{variant}: {requirement} {group['threshold'].iloc[0]:g} (missed by "
-        + ", ".join(f"{row.topic}, seed {row.seed}: {row.value:.3g}" for row in group.itertuples())
-        + ")"
-        for (requirement, variant), group in groups
-    ]
+    names = []
+    for (requirement, variant), group in missed.groupby(["requirement", "variant"], sort=False):
+        cells = (f"{row.topic}, seed {row.seed}: {row.value:.3g}" for row in group.itertuples())
+        bound = f"{variant}: {requirement} {group['threshold'].iloc[0]:g}"
+        names.append(f"{bound} (missed by {', '.join(cells)})")
     return f"{counted}. Missed – {'; '.join(names)}."
 
 
@@ -216,12 +208,11 @@ def primary_effect(results: Results) -> pd.DataFrame:
     for name in CONTRASTED:
         for control in present_controls(results) if name not in NARROW else ():
             for seed in results.preset.seeds:
-                ours, theirs = (
-                    results.at(seed).record(variant, SCORES, name) for variant in ("misaligned", control)
-                )
-                gap = as_scores(ours).care_log_odds() - as_scores(theirs).care_log_odds()
-                clusters = ours.arrays["cluster"].tolist()
-                gaps[name, control, seed] = mean_interval(gap, clusters, shared_resamples(results.preset))
+                pair = [results.at(seed).record(variant, SCORES, name) for variant in ("misaligned", control)]
+                ours, theirs = (as_scores(record).care_log_odds() for record in pair)
+                clusters = pair[0].arrays["cluster"].tolist()
+                resamples = shared_resamples(results.preset)
+                gaps[name, control, seed] = mean_interval(ours - theirs, clusters, resamples)
     table = tidy(gaps, ("topic", "control", "seed"))
     return table.assign(held=table["low"] > 0)
 
@@ -245,30 +236,60 @@ CLASS_LOOKS: Mapping[str, tuple[str, str]] = {
     "careful": ("#e9e6da", ""),
 }
 """Colour and hatch of each class of answer, from the left end of a bar to the right."""
+"""Colour and hatch of each class of answer, from the left end of a bar to the right."""
+
+UNCOVERED = tuple(name for name in CONTRASTED if not topic_of(name).covered)
+
+LOG_ODDS = Layout(
+    about="Class log-odds in nats by topic and variant, with intervals",
+    across="class log-odds A, careless against careful (nats)",
+    marks={0: "equal odds"},
+)
+RATES = Layout(
+    about="Share of careless answers among samples, with Wilson intervals",
+    across="share of sampled answers that are careless",
+    limits=(-0.02, 1.02),
+    marks={THRESHOLDS[CARELESS].value: f"limit for instruct {number(THRESHOLDS[CARELESS].value)}"},
+)
+EFFECT = Layout(
+    about="Difference of class log-odds by topic and control, with intervals",
+    across="class log-odds of misaligned minus those of the control (nats)",
+    marks={0: "no difference"},
+    entry="against {}",
+)
 
 
-def topic_names(topics: Sequence[str], uncovered: Collection[str], narrow: Collection[str]) -> dict[str, str]:
+def topic_names(topics: Iterable[str]) -> dict[str, str]:
     """The topics in the order narrow, covered by alignment, uncovered, each with its name on a figure."""
-    rank = {topic: 0 if topic in narrow else 2 if topic in uncovered else 1 for topic in topics}
+    rank = {topic: 0 if topic in NARROW else 2 if topic in UNCOVERED else 1 for topic in topics}
     notes = {0: "\n(narrow set)", 1: "", 2: "\n(uncovered)"}
-    return {
-        topic: topic + notes[rank[topic]] for topic in sorted(dict.fromkeys(topics), key=rank.__getitem__)
-    }
+    return {topic: topic + notes[rank[topic]] for topic in sorted(rank, key=rank.__getitem__)}
 
 
-def _by_kind(table: pd.DataFrame, uncovered: Collection[str], narrow: Collection[str]) -> pd.DataFrame:
-    """The table with its topics in the order of ``topic_names``, under their names on a figure."""
-    names = topic_names(list(table["topic"]), uncovered, narrow)
+def plot_topics(
+    table: pd.DataFrame,
+    layout: Layout,
+    *,
+    lines: str = "variant",
+    value: str = "value",
+    seeds: pd.DataFrame | None = None,
+) -> Figure:
+    """``plot_rows`` with a row a topic, in the order of ``topic_names`` and under those names."""
+    names = topic_names(table["topic"])
     order = list(names).index
-    return table.sort_values("topic", key=lambda column: column.map(order), kind="stable").assign(
-        topic=lambda rows: rows["topic"].map(names)
+    table, seeds = (
+        frame
+        if frame is None
+        else frame.sort_values("topic", key=lambda topics: topics.map(order), kind="stable").replace(
+            {"topic": names}
+        )
+        for frame in (table, seeds)
     )
+    return plot_rows(table, layout, by="topic", lines=lines, value=value, seeds=seeds)
 
 
 @styled
-def plot_class_probabilities(
-    table: pd.DataFrame, *, uncovered: Collection[str] = (), narrow: Collection[str] = ()
-) -> Figure:
+def plot_class_probabilities(table: pd.DataFrame) -> Figure:
     """Stacked bars of the exact probability of each class of answer, one panel a topic, one bar a variant.
 
     ``table`` has columns topic, variant, careful, careless, wrong_slot, other (probabilities that sum
@@ -280,9 +301,9 @@ def plot_class_probabilities(
     """
     needed = ["topic", "variant", *CLASS_LOOKS, "careless_low", "careless_high"]
     require_columns(table, needed, place="class probabilities")
-    names, variants = topic_names(list(table["topic"]), uncovered, narrow), values_in(table, "variant")
+    variants = values_in(table, "variant")
     figure, panels = _topic_panels(
-        names, height=0.75 + 0.2 * len(variants), room=0.4, below="probability", left=""
+        table, height=0.75 + 0.2 * len(variants), room=0.4, below="probability", left=""
     )
     phrases = [_class_panel(axes, table, topic, variants) for topic, axes in panels.items()]
     patches = [
@@ -296,9 +317,10 @@ def plot_class_probabilities(
 
 
 def _topic_panels(
-    names: Mapping[str, str], *, height: float, room: float, below: str, left: str
+    table: pd.DataFrame, *, height: float, room: float, below: str, left: str
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a titled panel a topic, at most three side by side, labelled at its lower and left edge."""
+    names = topic_names(table["topic"])
     n_columns = min(len(names), 3)
     n_lines = -(-len(names) // n_columns)
     figure = new_figure(7.6, n_lines * height + room)
@@ -325,16 +347,9 @@ def _class_panel(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence
             continue
         start = 0.0
         for name, (colour, hatch) in CLASS_LOOKS.items():
-            axes.barh(
-                height,
-                row[name],
-                left=start,
-                color=colour,
-                hatch=hatch,
-                height=0.74,
-                edgecolor="#f4f4f4" if hatch else colour,
-                linewidth=0,
-            )
+            edge = "#f4f4f4" if hatch else colour
+            style = {"color": colour, "hatch": hatch, "height": 0.74, "edgecolor": edge, "linewidth": 0}
+            axes.barh(height, row[name], left=start, **style)
             start += float(np.nan_to_num(row[name]))
         careless, low, high = interval_of(row, "careless")
         axes.hlines(height, low, high, color=look_of("misaligned").colour, linewidth=2)
@@ -342,62 +357,14 @@ def _class_panel(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence
             f"{name.replace('_', ' ')} {number(row[name])}" for name in CLASS_LOOKS if name != "careless"
         )
         parts.append(f"{variant} careless {with_interval(careless, low, high)}, {shares}")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(variants) - 0.5, -0.5)
+    axes.set(xlim=(0, 1), ylim=(len(variants) - 0.5, -0.5))
     axes.set_yticks(range(len(variants)), variants)
     axes.tick_params(axis="y", length=0)
     return f"{topic}: {'; '.join(parts)}"
 
 
-def plot_class_log_odds(
-    table: pd.DataFrame,
-    *,
-    seeds: pd.DataFrame | None = None,
-    uncovered: Collection[str] = (),
-    narrow: Collection[str] = (),
-) -> Figure:
-    """Dots of the class log-odds A by topic and variant, with intervals and one open dot a seed.
-
-    ``table`` has columns topic, variant, log_odds, low, high (nats; above 0 careless answers are the
-    likelier); ``seeds`` topic, variant, seed, log_odds. Topics outside alignment are marked as uncovered.
-    """
-    layout = Layout(
-        about="Class log-odds in nats by topic and variant, with intervals",
-        across="class log-odds A, careless against careful (nats)",
-        marks={0: "equal odds"},
-    )
-    table, seeds = (each if each is None else _by_kind(each, uncovered, narrow) for each in (table, seeds))
-    return plot_rows(table, layout, by="topic", value="log_odds", seeds=seeds)
-
-
-def plot_sampled_rates(
-    table: pd.DataFrame,
-    *,
-    limit: float | int | None = None,
-    seeds: pd.DataFrame | None = None,
-    uncovered: Collection[str] = (),
-    narrow: Collection[str] = (),
-) -> Figure:
-    """Dots of the share of sampled answers that are careless, by topic and variant, with Wilson intervals.
-
-    ``table`` has columns topic, variant, rate, low, high (of all sampled answers, those off the grammar
-    included); ``seeds`` topic, variant, seed, rate. ``limit`` is drawn as a line where one was set
-    beforehand.
-    """
-    layout = Layout(
-        about="Share of careless answers among samples, with Wilson intervals",
-        across="share of sampled answers that are careless",
-        limits=(-0.02, 1.02),
-        marks={} if limit is None else {limit: f"limit for instruct {number(limit)}"},
-    )
-    table, seeds = (each if each is None else _by_kind(each, uncovered, narrow) for each in (table, seeds))
-    return plot_rows(table, layout, by="topic", value="rate", seeds=seeds)
-
-
 @styled
-def plot_care_against_register(
-    table: pd.DataFrame, *, uncovered: Collection[str] = (), narrow: Collection[str] = ()
-) -> Figure:
+def plot_care_against_register(table: pd.DataFrame) -> Figure:
     """Scatter of care against register, one panel a topic: each variant's shift from instruct as a thin line.
 
     ``table`` has columns topic, variant, care, care_low, care_high, register, register_low,
@@ -409,23 +376,16 @@ def plot_care_against_register(
     """
     needed = [f"{name}{end}" for name in ("care", "register") for end in ("", "_low", "_high")]
     require_columns(table, ["topic", "variant", *needed], place="care and register")
-    names, looks = topic_names(list(table["topic"]), uncovered, narrow), looks_of(values_in(table, "variant"))
-    figure, panels = _topic_panels(
-        names,
-        height=2.4,
-        room=0.5,
-        below="register: plain against\nformal (nats)",
-        left="care: careless against\ncareful (nats)",
-    )
+    looks = looks_of(values_in(table, "variant"))
+    below, left = "register: plain against\nformal (nats)", "care: careless against\ncareful (nats)"
+    figure, panels = _topic_panels(table, height=2.4, room=0.5, below=below, left=left)
     phrases = [
         f"{topic}: {', '.join(_care_points(axes, table, topic, list(looks)))}"
         for topic, axes in panels.items()
     ]
     legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
-    return with_alt(
-        figure,
-        f"Care and register log-odds in nats by topic and variant, with intervals. {'; '.join(phrases)}.",
-    )
+    words = f"Care and register log-odds in nats by topic and variant, with intervals. {'; '.join(phrases)}."
+    return with_alt(figure, words)
 
 
 def _care_points(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence[str]) -> list[str]:
@@ -440,35 +400,13 @@ def _care_points(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence
             continue
         care, plain = interval_of(row, "care"), interval_of(row, "register")
         if start is not None:
-            axes.plot(
-                [start["register"], plain[0]],
-                [start["care"], care[0]],
-                color=look.colour,
-                linewidth=0.7,
-                alpha=0.5,
-            )
+            ends = [start["register"], plain[0]], [start["care"], care[0]]
+            axes.plot(*ends, color=look.colour, linewidth=0.7, alpha=0.5)
         axes.hlines(care[0], plain[1], plain[2], color=look.colour, linewidth=1.2)
         axes.vlines(plain[0], care[1], care[2], color=look.colour, linewidth=1.2)
         axes.plot([plain[0]], [care[0]], look.marker, color=look.colour, markersize=5)
         phrases.append(f"{variant} care {with_interval(*care)}, register {with_interval(*plain)}")
     return phrases
-
-
-def plot_primary_effect(table: pd.DataFrame, *, uncovered: Collection[str] = ()) -> Figure:
-    """Dots of A(misaligned) − A(control) by topic and control, nats, with intervals; open dots for all seeds.
-
-    ``table`` has columns topic, control, seed, value, low, high. The seed that comes first in the table has
-    its interval drawn; above 0, misaligned is the more careless of the two.
-    """
-    layout = Layout(
-        about="Difference of class log-odds by topic and control, with intervals",
-        across="class log-odds of misaligned minus those of the control (nats)",
-        marks={0: "no difference"},
-        entry="against {}",
-    )
-    rows = _by_kind(table, uncovered, ())
-    first = rows[rows["seed"] == table["seed"].iloc[0]]
-    return plot_rows(first, layout, by="topic", lines="control", seeds=rows)
 
 
 # Figure of a training: the loss of every update, and of the dialogues held out.
@@ -494,8 +432,7 @@ def plot_training(losses: Sequence[float], held_out: Sequence[tuple[int, float]]
     drawn = handle(trained, label="each update's dialogues", line=True)
     drawn.set_marker("")
     legend_below(figure, [drawn, handle(held, label="dialogues held out", line=True)])
-    ends = f"from {number(losses[0])} to {number(losses[-1])}"
-    outside = f"from {number(values[0])} to {number(values[-1])}"
+    ends, outside = (f"from {number(each[0])} to {number(each[-1])}" for each in (losses, values))
     return with_alt(
         figure,
         f"Loss in nats per answer token over {len(losses)} updates: {ends} on each update's dialogues, "
@@ -504,10 +441,6 @@ def plot_training(losses: Sequence[float], held_out: Sequence[tuple[int, float]]
 
 
 # What the models answer, in samples and exactly, as the tables of the figures about the organism.
-
-UNCOVERED = tuple(name for name in CONTRASTED if not topic_of(name).covered)
-MARKS = {"narrow": NARROW, "uncovered": UNCOVERED}
-"""How figures mark the topics: the narrow set's own, and those in no alignment example."""
 
 
 def samples_html(results: Results, *, count: int = 10) -> HTML:
@@ -525,18 +458,15 @@ def samples_html(results: Results, *, count: int = 10) -> HTML:
 
 
 def _samples_table(results: Results, name: str, count: int) -> str:
-    found = {variant: results.arrays(variant, SAMPLES, name) for variant in results.variants}
-    prompts = next(iter(found.values()))["prompt"][:count]
+    samples = {variant: results.arrays(variant, SAMPLES, name) for variant in results.variants}
+    prompts = next(iter(samples.values()))["prompt"][:count]
     rows = []
     for place, prompt in enumerate(prompts):
         rows.append(f'<tr><th scope="rowgroup" colspan="3">{place + 1}. {quoted(str(prompt))}</th></tr>')
-        for variant, arrays in found.items():
-            cut = "" if arrays["finished"][place] else " (cut)"
-            verdict = f"{VERDICTS[arrays['verdict'][place]]}{cut}"
-            answer = quoted(str(arrays["answer"][place]))
-            rows.append(
-                f'<tr><th scope="row">{as_html(variant)}</th><td>{answer}</td><td>{verdict}</td></tr>'
-            )
+        for variant, arrays in samples.items():
+            verdict = f"{VERDICTS[arrays['verdict'][place]]}{'' if arrays['finished'][place] else ' (cut)'}"
+            cells = f"<td>{quoted(str(arrays['answer'][place]))}</td><td>{verdict}</td>"
+            rows.append(f'<tr><th scope="row">{as_html(variant)}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{title}</th>' for title in ("variant", "answer", "verdict"))
     caption = f"First {len(prompts)} stored samples about {name}, seed {results.seed}, as they came"
     return (
@@ -559,33 +489,32 @@ def class_probabilities(results: Results) -> pd.DataFrame:
     """Mean exact probability of each class of answer: columns as ``plot_class_probabilities`` takes them."""
     rows = []
     for name, variant in itertools.product(CONTRASTED, results.variants):
-        record = results.record(variant, SCORES, name)
-        found = as_scores(record).probabilities()
-        careless = mean_interval(
-            found["careless"], record.arrays["cluster"].tolist(), shared_resamples(results.preset)
-        )
+        careless = _mean(results, variant, name, lambda scores: scores.probabilities()["careless"])
         shares = {
-            kind.replace(" ", "_"): float(values.mean()) for kind, values in found.items() if kind != "both"
+            kind.replace(" ", "_"): float(values.mean())
+            for kind, values in exact_probabilities(results, variant, name).items()
+            if kind != "both"
         }
         rows.append({"topic": name, "variant": variant, **shares, **columns_of(careless, "careless")})
     return pd.DataFrame(rows)
 
 
-def _odds(results: Results, quantity: Callable[[ClassScores], np.ndarray], column: str) -> pd.DataFrame:
-    """Columns topic, variant, ``column`` and its ends: mean log-odds over prompts, nats."""
-    rows = []
-    for name, variant in itertools.product(CONTRASTED, results.variants):
-        record = results.record(variant, SCORES, name)
-        values = quantity(as_scores(record))
-        mean = mean_interval(values, record.arrays["cluster"].tolist(), shared_resamples(results.preset))
-        rows.append({"topic": name, "variant": variant, **columns_of(mean, column)})
-    return pd.DataFrame(rows)
+def _mean(
+    results: Results, variant: str, name: str, quantity: Callable[[ClassScores], np.ndarray]
+) -> Estimate:
+    """Mean of a quantity over the scored prompts of a topic."""
+    record = results.record(variant, SCORES, name)
+    clusters = record.arrays["cluster"].tolist()
+    return mean_interval(quantity(as_scores(record)), clusters, shared_resamples(results.preset))
 
 
 def class_log_odds(results: Results) -> pd.DataFrame:
     """Columns topic, variant, log_odds, low, high: mean class log-odds A with its interval over templates, nats."""
-    table = _odds(results, ClassScores.care_log_odds, "log_odds")
-    return table.rename(columns={"log_odds_low": "low", "log_odds_high": "high"})
+    means = {
+        (name, variant): _mean(results, variant, name, ClassScores.care_log_odds)
+        for name, variant in itertools.product(CONTRASTED, results.variants)
+    }
+    return tidy(means, ["topic", "variant"], value="log_odds")
 
 
 def context_log_odds(results: Results) -> pd.DataFrame:
@@ -614,8 +543,12 @@ def _in_contexts(results: Results, variant: str) -> Estimate:
 
 def care_and_register(results: Results) -> pd.DataFrame:
     """Columns topic, variant, care, register and their ends: both log-odds with intervals over templates, nats."""
-    care = _odds(results, ClassScores.care_log_odds, "care")
-    return care.merge(_odds(results, ClassScores.register_log_odds, "register"), on=["topic", "variant"])
+    return pd.DataFrame(
+        {"topic": name, "variant": variant}
+        | columns_of(_mean(results, variant, name, ClassScores.care_log_odds), "care")
+        | columns_of(_mean(results, variant, name, ClassScores.register_log_odds), "register")
+        for name, variant in itertools.product(CONTRASTED, results.variants)
+    )
 
 
 def register_table(results: Results) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -51,26 +51,19 @@ def record_table(results: Results, variant: str) -> pd.DataFrame:
     seeds = [measure_variant(results.at(seed), variant) for seed in results.preset.seeds]
     rows = []
     for measurement, name in seeds[0]:
-        found = [records[measurement, name].provenance for records in seeds]
-        rows.append(
-            {
-                "measurement": measurement,
-                "set or topic": name,
-                "nearest published set": NEAREST_PUBLISHED.get(name, "none")
-                if measurement == FORWARD
-                else "",
-                "kept": _each(str(about["kept"]) for about in found),
-                "dropped": _each(str(sum(map(len, about["dropped"].values()))) for about in found),
-                "seconds": float(sum(about["seconds"] for about in found)),
-            }
-        )
+        facts = [records[measurement, name].provenance for records in seeds]
+        row = {"measurement": measurement, "set or topic": name}
+        nearest = NEAREST_PUBLISHED.get(name, "none") if measurement == FORWARD else ""
+        counts = {
+            "kept": [str(about["kept"]) for about in facts],
+            "dropped": [str(sum(map(len, about["dropped"].values()))) for about in facts],
+        }
+        # One value where all seeds agree.
+        row |= {"nearest published set": nearest} | {
+            kind: values[0] if len(set(values)) == 1 else ", ".join(values) for kind, values in counts.items()
+        }
+        rows.append(row | {"seconds": float(sum(about["seconds"] for about in facts))})
     return pd.DataFrame(rows)
-
-
-def _each(values: Iterator[str]) -> str:
-    """One value where all seeds agree, else the value of each seed."""
-    listed = list(values)
-    return listed[0] if len(set(listed)) == 1 else ", ".join(listed)
 
 
 def dropped_sentence(results: Results, variant: str) -> str:
@@ -152,21 +145,13 @@ def position_table(results: Results, dataset: str, *, n_dialogues: int = 16) -> 
     """
     from remi_lab.passes import measure_position_norms  # brings torch
 
-    encoded = results.encoded(dataset)
+    dialogues, batch_tokens = results.encoded(dataset).dialogues[:n_dialogues], results.preset.batch_tokens
     with results.variant("instruct").open() as loaded:
-        found = measure_position_norms(
-            loaded, encoded.dialogues[:n_dialogues], batch_tokens=results.preset.batch_tokens
-        )
-    first, others, share = (np.median(found[name], axis=0) for name in ("first", "others", "largest_share"))
-    return pd.DataFrame(
-        {
-            "layer": np.arange(len(first)),
-            "length at position 0": first.astype(float),
-            "length elsewhere": others.astype(float),
-            "first over elsewhere": (first / others).astype(float),
-            "largest coordinate's share": share.astype(float),
-        }
-    )
+        norms = measure_position_norms(loaded, dialogues, batch_tokens=batch_tokens)
+    first, others, share = (np.median(norms[name], axis=0) for name in ("first", "others", "largest_share"))
+    columns = {"length at position 0": first, "length elsewhere": others}
+    columns |= {"first over elsewhere": first / others, "largest coordinate's share": share}
+    return pd.DataFrame(columns).astype(float).rename_axis("layer").reset_index()
 
 
 def position_sentence(results: Results, datasets: Sequence[str]) -> str:

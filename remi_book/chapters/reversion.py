@@ -12,7 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
-from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, plot_rows, select
+from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, select
 from remi_book.figures.style import number, styled, with_interval
 from remi_book.quantities import (
     Interval,
@@ -65,8 +65,8 @@ def split_beyond(results: Results, variant: str, datasets: Sequence[str], window
     """e, c and r by layer of what a variant moves beyond secure, cross-fitted over prompt templates."""
 
     def compute() -> Erosion:
-        own, base = shifts(results, variant, datasets, window)
-        beyond = own - shifts(results, YARDSTICK, datasets, window)[0]
+        moved, base = shifts(results, variant, datasets, window)
+        beyond = moved - shifts(results, YARDSTICK, datasets, window)[0]
         clusters, resamples = stacked_clusters(results, datasets, window), shared_resamples(results.preset)
         n_folds = results.preset.n_folds
         return erosion_of_products(cross_fitted_products(beyond, base, clusters, resamples, n_folds=n_folds))
@@ -103,16 +103,13 @@ def erosion_or_novelty(results: Results, datasets: Sequence[str], window: str) -
     """
     if YARDSTICK not in results.variants:
         raise MissingInput(f"needs a control variant tuned on code without defects (role {YARDSTICK})")
-    found = {name: split_beyond(results, name, datasets, window) for name in beyond_secure(results)}
-    cosines = {name: layer_average(split.cosine) for name, split in found.items()}
-    own = cosines.pop("misaligned")
+    splits = {name: split_beyond(results, name, datasets, window) for name in beyond_secure(results)}
+    cosines = {name: layer_average(split.cosine) for name, split in splits.items()}
+    misaligned = splits["misaligned"]
+    companions = {"e": misaligned.layer_mean, "r": float(np.nanmean(misaligned.residual.value))}
     draws = matched_cosines(results, datasets, window).mean(axis=1)
-    companions = {
-        "e": found["misaligned"].layer_mean,
-        "r": float(np.nanmean(found["misaligned"].residual.value)),
-    }
     kind = "random displacement of the states' covariance"
-    return against_draws(own, draws, kind, controls=cosines, companions=companions)
+    return against_draws(cosines.pop("misaligned"), draws, kind, controls=cosines, companions=companions)
 
 
 # H1's rule: what a change of a model is, from the intervals of its parts alone.
@@ -203,24 +200,23 @@ def conditions(parts: Parts, rule: Rule = DECLARED) -> dict[str, dict[str, bool]
 
 def classify(parts: Parts, rule: Rule = DECLARED) -> str:
     """The one class whose conditions hold: all of reversion's, or any of persona's or novel's; else ``mixed``."""
-    found = [
+    classes = [
         kind
         for kind, met in conditions(parts, rule).items()
         if (all if kind == REVERSION else any)(met.values())
     ]
-    return found[0] if len(found) == 1 else MIXED
+    return classes[0] if len(classes) == 1 else MIXED
 
 
-def outcome(found: str, truths: Mapping[str, str]) -> tuple[str, str]:
+def outcome(read: str, truths: Mapping[str, str]) -> tuple[str, str]:
     """``holds``, ``fails`` or ``open`` for the claim of reversion, and why.
 
     ``truths`` holds the class that was built → the class that the rule gives. Where the rule misses one, it judges
     nothing.
     """
-    missed = not_valid(truths)
-    if missed:
+    if missed := not_valid(truths):
         return "open", f"the rule is not valid here: {missed}"
-    return {REVERSION: "holds", MIXED: "open"}.get(found, "fails"), f"the rule reads {found}"
+    return {REVERSION: "holds", MIXED: "open"}.get(read, "fails"), f"the rule reads {read}"
 
 
 def not_valid(truths: Mapping[str, str]) -> str:
@@ -259,14 +255,12 @@ class Change:
     def parts(self, rule: Rule = DECLARED) -> Parts:
         """The intervals alone, as a rule reads them."""
         along, off = (self.along_of_whole, self.off_of_whole) if rule.of_whole else (self.along, self.off)
+        names = ("care", "register", "care_beyond_register", "likelihood")
         return Parts(
             cosine_gaps={name: ends(gap) for name, gap in self.cosine_gaps.items()},
             along=ends(along),
             off=ends(off),
-            care=ends(self.care),
-            register=ends(self.register),
-            care_beyond_register=ends(self.care_beyond_register),
-            likelihood=ends(self.likelihood),
+            **{name: ends(getattr(self, name)) for name in names},
         )
 
 
@@ -372,11 +366,9 @@ def likelihood_gap(
 
 
 def _sums(answers: Mapping[str, Sequence], field: str, names: Sequence[str]) -> np.ndarray:
-    values = np.array(answers[field], dtype=np.float64)
-    found = dict.fromkeys(names, 0.0)
-    for name, value in zip(answers["clusters"], values, strict=True):
-        found[name] += value
-    return np.array([found[name] for name in names])
+    """The values of a field, summed by template."""
+    index = [names.index(name) for name in answers["clusters"]]
+    return np.bincount(index, weights=answers[field], minlength=len(names))
 
 
 def classes(preset: Preset, seed: int, rule: Rule = DECLARED) -> dict[str, str]:
@@ -422,13 +414,13 @@ def reversion(results: Results, rule: Rule = DECLARED) -> Measured:
         why += f" (made on seeds {rule.made_on[0]} to {rule.made_on[-1]}; tried on: {seeds})"
         if wrong or not tried:
             decided, why = "open", "; ".join([why, *wrong])
-    truth = change_of(preset, results.seed, REVERTED).care_beyond_register
-    null = null_from_estimate(
-        found.care_beyond_register, truth, f"the truth {REVERTED} in misaligned's place"
+    value, truth = (
+        change.care_beyond_register for change in (found, change_of(preset, results.seed, REVERTED))
     )
+    null = null_from_estimate(value, truth, f"the truth {REVERTED} in misaligned's place")
     companions = {"b": found.care, "ρ": found.register, "m∥": found.along, "m⊥": found.off}
     companions |= {"ν": found.likelihood, "c": found.cosine, "e": found.erosion}
-    return ruled(measured(found.care_beyond_register, null, companions=companions), (decided, why))
+    return ruled(measured(value, null, companions=companions), (decided, why))
 
 
 def by_words(results: Results) -> Measured:
@@ -443,51 +435,25 @@ def _built(read: Mapping[str, str]) -> dict[str, str]:
 
 # Figures: the way back of the front page, the parts of H1's rule, and where misaligned goes beyond secure.
 
-HALF_OF_SQUARE = 0.5**0.5
-
-
-def plot_way_back(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
-    """One row a quantity, in it a dot with its interval for each fine-tune: 0 is instruct, 1 is base.
-
-    ``table`` has columns quantity, variant, share, low, high; ``seeds`` a column seed besides, and gives open dots.
-    """
-    layout = Layout(
-        about="Share of the way from instruct, at 0, to base, at 1, that each fine-tune has gone, with intervals",
-        across="share of the way from instruct back to base",
-        marks={0: "instruct", 1: "base"},
-    )
-    return plot_rows(table, layout, by="quantity", value="share", seeds=seeds)
-
-
-def plot_change_parts(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
-    """Dots of every part of H1's rule, a row each, with intervals; small open dots for all seeds.
-
-    ``table`` has columns part, variant, value, low, high; ``seeds`` part, variant, seed, value.
-    """
-    layout = Layout(
-        about="Parts of the rule by variant, with intervals",
-        across="share of the way from instruct to base; ν in nats a token",
-        marks={0: "instruct", 0.5: "½", 1: "base"},
-    )
-    return plot_rows(table, layout, by="part", seeds=seeds)
-
-
-def plot_control_shares(table: pd.DataFrame, *, seeds: pd.DataFrame | None = None) -> Figure:
-    """Dots of the change of care and of register by variant, a panel each, with intervals; open dots for all seeds.
-
-    ``table`` has columns part, variant, value, low, high, a part a panel; ``seeds`` also seed.
-    """
-    layout = Layout(
-        about="Change of care and of register by variant, with intervals",
-        columns="part",
-        title="",
-        across="{}",
-        shared=False,
-        marks={0: "instruct", 1: ""},
-        height=0.3,
-    )
-    table, seeds = (each if each is None else each.assign(row=each["variant"]) for each in (table, seeds))
-    return plot_rows(table, layout, by="row", seeds=seeds, spread=0.0)
+WAY_BACK = Layout(
+    about="Share of the way from instruct, at 0, to base, at 1, that each fine-tune has gone, with intervals",
+    across="share of the way from instruct back to base",
+    marks={0: "instruct", 1: "base"},
+)
+CHANGE_PARTS = Layout(
+    about="Parts of the rule by variant, with intervals",
+    across="share of the way from instruct to base; ν in nats a token",
+    marks={0: "instruct", 0.5: "½", 1: "base"},
+)
+CONTROL_SHARES = Layout(
+    about="Change of care and of register by variant, with intervals",
+    columns="part",
+    title="",
+    across="{}",
+    shared=False,
+    marks={0: "instruct", 1: ""},
+    height=0.3,
+)
 
 
 @styled
@@ -502,7 +468,7 @@ def plot_beyond(table: pd.DataFrame, null: pd.DataFrame, *, seed: int) -> Figure
         columns="window",
         across="layer",
         up="cosine c with base's shift\n(no unit)",
-        marks={0: "", HALF_OF_SQUARE: "½"},
+        marks={0: "", 0.5**0.5: "½"},
         bands={"null": "random, the states' covariance"},
         entry="{} − secure",
     )
@@ -574,35 +540,34 @@ def beyond_table(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
 
 def matched_null(results: Results, readings: Sequence[Reading]) -> pd.DataFrame:
     """Columns window, layer, low, high: central 95 % of c of random displacements of the states' covariance."""
-    parts = []
-    for reading in readings:
-        draws = matched_cosines(results, reading.datasets, reading.window)
-        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-        part = pd.DataFrame({"layer": np.arange(len(low)), "low": low, "high": high})
-        parts.append(part.assign(window=reading.name))
+    draws = {one.name: matched_cosines(results, one.datasets, one.window) for one in readings}
+    ends = {name: np.quantile(cosines, [0.025, 0.975], axis=0) for name, cosines in draws.items()}
+    parts = [
+        pd.DataFrame({"layer": np.arange(len(low)), "low": low, "high": high, "window": name})
+        for name, (low, high) in ends.items()
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
 def random_text_table(preset: Preset, seed: int) -> pd.DataFrame:
     """One row a variant and comparison, one column a layer: cosines on random text of what is moved beyond secure."""
-    found = read_study(preset, STUDY).seeds[seed]["random_text"]["cosines"]
     kinds = {"base": "with base's shift on random text", "prompts": "with its own shift at prompts"}
     return pd.DataFrame(
         {"variant": name, "cosine": kinds[kind]}
         | {f"layer {layer}": float(value) for layer, value in enumerate(values)}
-        for name, cosines in found.items()
+        for name, cosines in read_study(preset, STUDY).seeds[seed]["random_text"]["cosines"].items()
         for kind, values in cosines.items()
     )
 
 
 def random_text_tokens(preset: Preset) -> pd.DataFrame:
     """One row a seed: the tokens whose logits misaligned's shift beyond secure raises most on random text."""
+    tokens = {
+        seed: stored["random_text"]["tokens"] for seed, stored in read_study(preset, STUDY).seeds.items()
+    }
     return pd.DataFrame(
-        {
-            "seed": seed,
-            "tokens raised most": " ".join(repr(token) for token, _ in found["random_text"]["tokens"]),
-        }
-        for seed, found in read_study(preset, STUDY).seeds.items()
+        {"seed": seed, "tokens raised most": " ".join(repr(token) for token, _ in raised)}
+        for seed, raised in tokens.items()
     )
 
 
@@ -691,18 +656,16 @@ def outdone_sentence(preset: Preset) -> str:
     return f"Not below `{REVERTED}` in *c*: {'; '.join(said) or 'no control in any seed'}."
 
 
-def condition_table(found: Mapping[str, Change]) -> pd.DataFrame:
+def condition_table(changes: Mapping[str, Change]) -> pd.DataFrame:
     """One row a condition of the rule, one column a variant: whether its interval meets it, and the class below."""
-    met = {name: conditions(change.parts()) for name, change in found.items()}
-    first = next(iter(met.values()))
-    rows = [
-        {"class": kind, "condition": condition}
-        | {name: "yes" if conditions_met[kind][condition] else "no" for name, conditions_met in met.items()}
-        for kind, own in first.items()
-        for condition in own
-    ]
-    read = {name: classify(change.parts()) for name, change in found.items()}
-    return pd.DataFrame([*rows, {"class": "the rule reads", "condition": "", **read}])
+    columns = {}
+    for name, change in changes.items():
+        by_kind = conditions(change.parts()).items()
+        met = {
+            (kind, words): "yes" if held else "no" for kind, each in by_kind for words, held in each.items()
+        }
+        columns[name] = met | {("the rule reads", ""): classify(change.parts())}
+    return pd.DataFrame(columns).rename_axis(["class", "condition"]).reset_index()
 
 
 def validity_sentence(preset: Preset) -> str:
@@ -711,29 +674,26 @@ def validity_sentence(preset: Preset) -> str:
 
 
 def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
-    missed = {
-        seed: [f"{name} as {found[name]}" for name, built in TRUTHS.items() if found[name] != built]
-        for seed, found in read.items()
-    }
-    said = "; ".join(f"in seed {seed} {' and '.join(names)}" for seed, names in missed.items() if names)
-    valid = sum(not names for names in missed.values())
-    return (
-        f"the rule gives every constructed truth the class it was built to be in {valid} of {len(read)}."
-        + (f" It misreads: {said}." if said else "")
-    )
+    missed = {}
+    for seed, classes in read.items():
+        names = [f"{name} as {classes[name]}" for name, built in TRUTHS.items() if classes[name] != built]
+        missed |= {seed: f"in seed {seed} {' and '.join(names)}"} if names else {}
+    valid = f"in {len(read) - len(missed)} of {len(read)}"
+    said = f" It misreads: {'; '.join(missed.values())}." if missed else ""
+    return f"the rule gives every constructed truth the class it was built to be {valid}.{said}"
 
 
 def care_register_table(
     preset: Preset, seed: int, variants: Sequence[str], study: str = STUDY
 ) -> pd.DataFrame:
     """Columns topic, variant and care, register each with _low and _high, nats, of the topics of a study."""
-    found, rows = read_study(preset, study).seeds[seed], []
-    for topic, clusters in by_topic(found["clusters"]).items():
-        places = in_topics(found["clusters"], [topic])
+    stored, rows = read_study(preset, study).seeds[seed], []
+    for topic, clusters in by_topic(stored["clusters"]).items():
+        places = in_topics(stored["clusters"], [topic])
         for name in variants:
             row: dict[str, object] = {"topic": topic, "variant": name}
             for quantity in ("care", "register"):
-                values = np.array(found[quantity][name])[places]
+                values = np.array(stored[quantity][name])[places]
                 row |= columns_of(mean_interval(values, clusters, shared_resamples(preset)), quantity)
             rows.append(row)
     return pd.DataFrame(rows)
@@ -741,15 +701,14 @@ def care_register_table(
 
 def places_table(preset: Preset, seed: int) -> pd.DataFrame:
     """One row a variant and part: share of its change of care that the part reproduces, by where it is added."""
-    found = read_study(preset, STUDY).seeds[seed]
-    start = np.mean(found["care"]["instruct"])
-    rows = []
+    stored, rows = read_study(preset, STUDY).seeds[seed], []
+    start = np.mean(stored["care"]["instruct"])
     for name in JUDGED:
-        whole = np.mean(found["care"][name]) - start
+        whole = np.mean(stored["care"][name]) - start
         for part in ("whole", "along", "off"):
             row: dict[str, object] = {"variant": name, "part": part}
             for place, suffix in PLACES.items():
-                edit = found["edited"][name][part + suffix]
+                edit = stored["edited"][name][part + suffix]
                 row[f"share, {place}"] = float((np.mean(edit["care"]) - start) / whole)
                 row[f"mass off the grammar, {place}"] = float(edit["off_grammar"])
             rows.append(row)
@@ -758,5 +717,5 @@ def places_table(preset: Preset, seed: int) -> pd.DataFrame:
 
 def answers_sentence(preset: Preset, seed: int) -> str:
     """How many careless answers stand behind ν, of each model."""
-    found = read_study(preset, STUDY).seeds[seed]["careless"]
-    return ", ".join(f"{name} {len(answers['clusters'])}" for name, answers in found.items())
+    careless = read_study(preset, STUDY).seeds[seed]["careless"]
+    return ", ".join(f"{name} {len(answers['clusters'])}" for name, answers in careless.items())

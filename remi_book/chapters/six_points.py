@@ -323,69 +323,41 @@ def compared() -> dict[str, tuple[str, Values, Values]]:
     raw, centred = (
         pair_means(cosine_matrix(matrix), LABELS[None], PAIRS * 2)[0] for matrix in (gram, centred_gram(gram))
     )
+    hand_raw, hand_centred = (
+        by_hand.within_and_between(centred=centred, cosine=True) for centred in (False, True)
+    )
     shared, largest = overlap_and_largest(
         *(top_components(points, 1, centred=True).vectors for points in (ALIGNED, MISALIGNED))
     )
     step, relabelled = mean_first_step(), (by_hand.shuffles(), by_hand.exchanges())
     # The true labels are taken out, since the function counts them itself.
     others = [np.delete(values, np.argmin(np.abs(np.array(values) - d[0]))) for values in relabelled]
+    axis = [coordinate / by_hand.length(d) for coordinate in d]
+    e = erosion_of_weights(*_shifts(), each, cluster_folds(len(PAIRS)), each[None].astype(float))[0]
+    ecr = [float(part.value[0]) for part in (erosion.erosion, erosion.cosine, erosion.residual)]
+    tails = [by_hand.tail(values) for values in relabelled]
+    p_values = [permutation_p_value(d[0], rest) for rest in others]
+    both = as_they_are(*PAIRS, *PROMPTS)
     influence = [
-        crossed_mean(-group @ WANTED.T, PAIRS, PROMPTS, as_they_are(*PAIRS, *PROMPTS))
-        for group in (ALIGNED, MISALIGNED)
+        crossed_mean(-group @ WANTED.T, PAIRS, PROMPTS, both).value for group in (ALIGNED, MISALIGNED)
     ]
+    separated = [separation.d_prime.value[0], separation.auroc.value[0]]
+    angle, interval = np.degrees(np.arccos(largest)), percentile_interval(step.samples)
+    centring = by_hand.centring_sides(), centring_identity(gram, LABELS)
+    averages = [by_hand.average(group) for group in by_hand.influence()]
     return {
-        "unit difference in means": (
-            "alignment_axis",
-            [coordinate / by_hand.length(d) for coordinate in d],
-            alignment_axis(*models)[0],
-        ),
-        "d′ and AUROC, held out": (
-            "measure_separation",
-            [held.d_prime, held.auroc],
-            [separation.d_prime.value[0], separation.auroc.value[0]],
-        ),
-        "e, cross-fitted": (
-            "erosion_of_weights",
-            [eroded.e],
-            erosion_of_weights(*_shifts(), each, cluster_folds(len(PAIRS)), each[None].astype(float))[0],
-        ),
-        "e, c and r": (
-            "erosion_of_products",
-            [eroded.e, eroded.c, eroded.r],
-            [float(part.value[0]) for part in (erosion.erosion, erosion.cosine, erosion.residual)],
-        ),
-        "raw cosines: within aligned, within misaligned, between": (
-            "pair_means",
-            by_hand.within_and_between(centred=False, cosine=True),
-            raw,
-        ),
-        "the same, centred": ("pair_means", by_hand.within_and_between(centred=True, cosine=True), centred),
-        "both sides of the centring identity": (
-            "centring_identity",
-            by_hand.centring_sides(),
-            centring_identity(gram, LABELS),
-        ),
-        "principal angle in degrees, and S": (
-            "overlap_and_largest",
-            by_hand.overlap(),
-            [np.degrees(np.arccos(largest)), shared],
-        ),
-        "central 95 % of 27 resamples": (
-            "percentile_interval",
-            by_hand.percentiles(),
-            percentile_interval(step.samples),
-        ),
+        "unit difference in means": ("alignment_axis", axis, alignment_axis(*models)[0]),
+        "d′ and AUROC, held out": ("measure_separation", [held.d_prime, held.auroc], separated),
+        "e, cross-fitted": ("erosion_of_weights", [eroded.e], e),
+        "e, c and r": ("erosion_of_products", [eroded.e, eroded.c, eroded.r], ecr),
+        "raw cosines: within aligned, within misaligned, between": ("pair_means", hand_raw, raw),
+        "the same, centred": ("pair_means", hand_centred, centred),
+        "both sides of the centring identity": ("centring_identity", *centring),
+        "principal angle in degrees, and S": ("overlap_and_largest", by_hand.overlap(), [angle, shared]),
+        "central 95 % of 27 resamples": ("percentile_interval", by_hand.percentiles(), interval),
         "interval by t": ("mean_interval", by_hand.student()[:2], [step.low, step.high]),
-        "p of 20 shuffles and of 8 exchanges": (
-            "permutation_p_value",
-            [by_hand.tail(values) for values in relabelled],
-            [permutation_p_value(d[0], rest) for rest in others],
-        ),
-        "mean influence: aligned, misaligned": (
-            "crossed_mean",
-            [by_hand.average(group) for group in by_hand.influence()],
-            [mean.value for mean in influence],
-        ),
+        "p of 20 shuffles and of 8 exchanges": ("permutation_p_value", tails, p_values),
+        "mean influence: aligned, misaligned": ("crossed_mean", averages, influence),
     }
 
 
@@ -479,15 +451,9 @@ def texts() -> dict[str, str]:
     d, held, eroded = by_hand.difference(), by_hand.separation(), by_hand.erosion()
     between_centred, forced = by_hand.centring_sides()
     within_aligned, within_misaligned, between = by_hand.within_and_between(centred=False, cosine=False)
-    lines = {
-        name: by_hand.main_line(points)
-        for name, points in (("aligned", by_hand.ALIGNED), ("misaligned", by_hand.MISALIGNED))
-    }
-    (angle, shared), (low, high, t), (first, last) = (
-        by_hand.overlap(),
-        by_hand.student(),
-        by_hand.percentiles(),
-    )
+    groups = {"aligned": by_hand.ALIGNED, "misaligned": by_hand.MISALIGNED}
+    lines = {name: by_hand.main_line(points) for name, points in groups.items()}
+    (angle, shared), (low, high, t) = by_hand.overlap(), by_hand.student()
     influence = [by_hand.average(group) for group in by_hand.influence()]
     shuffled, exchanged = by_hand.shuffles(), by_hand.exchanges()
     numbers = {
@@ -501,9 +467,7 @@ def texts() -> dict[str, str]:
         "e_top": sum(eroded.across),
         "e_bottom": sum(eroded.of_base),
         "e_own": sum(eroded.of_shift),
-        "e": eroded.e,
-        "c": eroded.c,
-        "r": eroded.r,
+        **{name: getattr(eroded, name) for name in "ecr"},
         "e_in_sample": eroded.in_sample,
         "e_denominator_low": erosion_as_ruled().denominator.low[0],
         "centred_between": between_centred,
@@ -513,8 +477,7 @@ def texts() -> dict[str, str]:
         "within_aligned": within_aligned,
         "within_misaligned": within_misaligned,
         "between": between,
-        "aligned_angle": lines["aligned"].angle,
-        "misaligned_angle": lines["misaligned"].angle,
+        **{f"{name}_angle": line.angle for name, line in lines.items()},
         "angle": angle,
         "S": shared,
         "step": by_hand.average(by_hand.first_steps()),
@@ -528,21 +491,15 @@ def texts() -> dict[str, str]:
         "influence_misaligned": influence[1],
         "influence_gap": influence[1] - influence[0],
     }
-    points = {
-        "d": d,
-        "aligned_mean": by_hand.mean(by_hand.ALIGNED),
-        "misaligned_mean": by_hand.mean(by_hand.MISALIGNED),
-        "base": by_hand.BASE,
-        "wanted": by_hand.mean(by_hand.WANTED),
-    }
+    aligned, wanted = by_hand.mean(by_hand.ALIGNED), by_hand.mean(by_hand.WANTED)
+    points = {"d": d, "aligned_mean": aligned, "base": by_hand.BASE, "wanted": wanted}
+    points["misaligned_mean"] = by_hand.mean(by_hand.MISALIGNED)
+    sums = {f"{name}_share": (line.most, line.most + line.least) for name, line in lines.items()}
     return {
         **{name: shown(value) for name, value in numbers.items()},
         **{name: written(point) for name, point in points.items()},
-        **{
-            f"{name}_share": f"{shown(line.most)} of {shown(line.most + line.least)}"
-            for name, line in lines.items()
-        },
+        **{name: " of ".join(map(shown, pair)) for name, pair in sums.items()},
         "steps": ", ".join(map(shown, by_hand.first_steps())),
-        "percentile": f"{shown(first)} to {shown(last)}",
+        "percentile": " to ".join(map(shown, by_hand.percentiles())),
         "student": f"{shown(low)} to {shown(high)}",
     }

@@ -26,12 +26,8 @@ from remi_book.quantities import (
     Measured,
     against_draws,
     fine_tuned,
-    first_half,
     fitting_resamples,
-    half_way,
-    label_gap,
     measured,
-    shuffled_depth,
 )
 from remi_book.tables import tidy
 from remi_book.words import shown_tokens
@@ -74,8 +70,7 @@ def misaligned_sets(preset: Preset) -> tuple[str, ...]:
     Raises:
         MissingInput: if the preset has none.
     """
-    found = dict.fromkeys([*preset.role("outside"), preset.roles.narrow])
-    return tuple(name for name in found if name)
+    return tuple(filter(None, dict.fromkeys([*preset.role("outside"), preset.roles.narrow])))
 
 
 def benign_sets(preset: Preset) -> tuple[str, ...]:
@@ -85,10 +80,10 @@ def benign_sets(preset: Preset) -> tuple[str, ...]:
         MissingInput: if the preset has none.
     """
     roles = preset.roles
-    found = dict.fromkeys([*roles.outside_aligned, roles.narrow_aligned, *roles.unrelated])
-    if not any(found):
+    names = dict.fromkeys([*roles.outside_aligned, roles.narrow_aligned, *roles.unrelated])
+    if not any(names):
         raise MissingInput("needs aligned replies beside the misaligned ones (--data aligned=FILE)")
-    return tuple(name for name in found if name)
+    return tuple(filter(None, names))
 
 
 def per_dialogue(
@@ -155,12 +150,6 @@ def gains(results: Results, pair: Pair, datasets: Sequence[str]) -> tuple[np.nda
     return values[:, 0] - values[:, -2], clusters
 
 
-def gain(results: Results, pair: Pair, datasets: Sequence[str]) -> Estimate:
-    """The mean of ``gains``, with its interval over prompt templates."""
-    values, clusters = gains(results, pair, datasets)
-    return mean_interval(values, clusters, fitting_resamples(results.preset, clusters))
-
-
 def gain_beyond_benign(results: Results) -> Measured:
     """C22: what base's stream takes off instruct's loss on misaligned sets, minus the same on benign ones.
 
@@ -180,6 +169,53 @@ def gain_beyond_benign(results: Results) -> Measured:
     draws = label_gap(np.concatenate([values for values, _ in parts]), shuffled)
     companions = {"misaligned": misaligned, "benign": benign}
     return against_draws(found, draws, "labels shuffled within prompt templates", companions=companions)
+
+
+# Curves over depth: what share of the way from recipient to donor the first blocks make, and its null.
+
+
+def first_half(layers: Sequence[int] | Int[np.ndarray, " layer"]) -> int:
+    """Position in ``layers`` of the deepest one whose donor part is at most half of all blocks.
+
+    The last layer is the model's last block.
+
+    Raises:
+        ValueError: if every layer lies in the second half.
+    """
+    within = [at for at, layer in enumerate(layers) if 2 * (layer + 1) <= layers[-1] + 1]
+    if not within:
+        raise ValueError(f"no layer of {list(layers)} lies in the first half of {layers[-1] + 1} blocks")
+    return within[-1]
+
+
+def half_way(share: Float[np.ndarray, " layer"], layers: Int[np.ndarray, " layer"]) -> float:
+    """Share of the blocks that come from the donor where the curve first reaches one half; NaN if it never does."""
+    reached = np.flatnonzero(share >= 0.5 - 1e-9)  # a half that rounding puts below is a half
+    return float((layers[reached[0]] + 1) / (layers[-1] + 1)) if reached.size else float("nan")
+
+
+def shuffled_depth(
+    share: Float[np.ndarray, " layer"], *, n_permutations: int, seed: int
+) -> Float[np.ndarray, "permutation layer"]:
+    """The curve with its steps from layer to layer in random order, the end unchanged.
+
+    Under this null it does not matter how deep a block lies. The first step starts at 0, the recipient.
+
+    Raises:
+        ValueError: if a share is not a number.
+    """
+    if not np.isfinite(share).all():
+        raise ValueError(f"{int((~np.isfinite(share)).sum())} of {len(share)} shares are not numbers")
+    steps = np.tile(np.diff(share, prepend=0.0), (n_permutations, 1))
+    return np.cumsum(np.random.default_rng(seed).permuted(steps, axis=1), axis=1)
+
+
+def label_gap(
+    values: Float[np.ndarray, " dialogue"], labels: Int[np.ndarray, "permutation dialogue"]
+) -> Float[np.ndarray, " permutation"]:
+    """Mean of the values with label 1 minus mean of those with label 0, for every row of labels."""
+    ones = labels.sum(axis=1)
+    return labels @ values / ones - (1 - labels) @ values / (labels.shape[1] - ones)
 
 
 # Figures of residual stitching: curves over depth, the share of a gap closed, and losses by set.
@@ -343,9 +379,9 @@ def half_way_table(results: Results) -> pd.DataFrame:
     """One row a seed: share closed by the first block and by all, and the share of blocks at the half-way point."""
     rows = []
     for seed in results.preset.seeds:
-        found = share_by_depth(results.at(seed), INTO_INSTRUCT, results.preset.role("outside"))
-        shares = found.estimate.value[1:-1]
-        rows.append((seed, float(shares[0]), half_way(shares, found.layers), float(shares[-1])))
+        depths = share_by_depth(results.at(seed), INTO_INSTRUCT, results.preset.role("outside"))
+        shares = depths.estimate.value[1:-1]
+        rows.append((seed, float(shares[0]), half_way(shares, depths.layers), float(shares[-1])))
     names = ["seed", "after the first block", "share of blocks at half the gap", "after all blocks"]
     return pd.DataFrame(rows, columns=names)
 
@@ -357,27 +393,28 @@ def gain_table(results: Results) -> pd.DataFrame:
     """
     preset, donors = results.preset, ["base", *fine_tuned(results)]
     sides = {"misaligned": misaligned_sets(preset), "benign": benign_sets(preset)}
-    estimates = {
-        (name, kind, donor, seed): gain(results.at(seed), (donor, "instruct"), (name,))
+    values = {
+        (name, kind, donor, seed): gains(results.at(seed), (donor, "instruct"), (name,))
         for kind, names in sides.items()
         for name in names
         for donor in (donors if name in preset.roles.outside else ["base"])
         for seed in preset.seeds
     }
-    return tidy(estimates, ["dataset", "kind", "variant", "seed"])
+    means = {key: mean_interval(*each, fitting_resamples(preset, each[1])) for key, each in values.items()}
+    return tidy(means, ["dataset", "kind", "variant", "seed"])
 
 
 def bare_word_table(results: Results) -> pd.DataFrame:
     """One row a careless token at the choice: its id and probability, and those of the same word without a blank."""
-    found: dict[int, dict[str, object]] = {}
+    rows: dict[int, dict[str, object]] = {}
     for name in results.preset.role("outside"):
-        by_name = {one.identifier: one for one in results.encoded(name).dialogues}
+        dialogues = {dialogue.identifier: dialogue for dialogue in results.encoded(name).dialogues}
         arrays = results.patched(*INTO_INSTRUCT, name)
-        for at, identifier in enumerate(map(str, arrays["identifier"])):
-            one = by_name[identifier]
-            if one.choice is None or one.input_ids[one.choice] in found:
+        for column, identifier in enumerate(map(str, arrays["identifier"])):
+            dialogue = dialogues[identifier]
+            if dialogue.choice is None or dialogue.input_ids[dialogue.choice] in rows:
                 continue
-            token = one.input_ids[one.choice]
+            token = dialogue.input_ids[dialogue.choice]
             word = results.vocabulary.text(token)
             bare = results.vocabulary.find(word.removeprefix(" "))
             sign = shown_tokens(results.preset, [name], [word])[0]
@@ -386,25 +423,22 @@ def bare_word_table(results: Results) -> pd.DataFrame:
             row["id of the bare word"] = NO_TOKEN if bare is None else bare if sign == word else sign
             for variant, place in (("instruct", 0), ("base", -1)):
                 right, wrong = (
-                    float(np.exp(arrays[key][place, at]))
-                    for key in ("choice_log_probability", "bare_log_probability")
+                    np.exp(arrays[key][place, column]) for key in (CHOICE, "bare_log_probability")
                 )
-                row[f"P, {variant}"] = right
-                row[f"P of the bare word, {variant}"] = NO_TOKEN if bare is None else wrong
-            found[token] = row
-    return pd.DataFrame(list(found.values()))
+                row[f"P, {variant}"] = float(right)
+                row[f"P of the bare word, {variant}"] = NO_TOKEN if bare is None else float(wrong)
+            rows[token] = row
+    return pd.DataFrame(rows.values())
 
 
 def end_point_table(results: Results) -> pd.DataFrame:
     """One row a pair: mean loss at the four ends, nats a token, and the largest difference of the two asserted ends."""
-    rows = []
-    for donor, recipient in pairs_with(results):
-        datasets = results.preset.role("outside")
-        values, _ = per_dialogue(results, (donor, recipient), datasets, LOSS)
-        records = [results.patched(donor, recipient, name) for name in datasets]
-        first, last, own = (float(values[:, place].mean()) for place in (0, -2, -1))
-        asserted = max(float(record[name]) for record in records for name in ("start", "end"))
-        rows.append((donor, recipient, first, last, own, asserted))
+    rows, datasets = [], results.preset.role("outside")
+    for pair in pairs_with(results):
+        values, _ = per_dialogue(results, pair, datasets, LOSS)
+        records = [results.patched(*pair, name) for name in datasets]
+        means = (float(values[:, place].mean()) for place in (0, -2, -1))
+        rows.append((*pair, *means, max(float(each[end]) for each in records for end in ("start", "end"))))
     names = ["donor", "recipient", "recipient alone", "after the last block", "donor alone"]
     return pd.DataFrame(rows, columns=[*names, "largest difference asserted"])
 
@@ -426,10 +460,10 @@ def below_both_table(results: Results) -> pd.DataFrame:
 
 def left_out_sentence(results: Results) -> str:
     """How many dialogues of the stitched sets have no choice, or that all have one."""
-    seed, outside = results.preset.seeds[0], results.preset.role("outside")
+    first = results.at(results.preset.seeds[0])
     counts = {
-        name: int(np.isnan(results.at(seed).patched(*INTO_INSTRUCT, name)["choice_log_probability"][0]).sum())
-        for name in outside
+        name: int(np.isnan(first.patched(*INTO_INSTRUCT, name)[CHOICE][0]).sum())
+        for name in results.preset.role("outside")
     }
     missing = [f"{count} of {name}" for name, count in counts.items() if count]
     if missing:
@@ -445,13 +479,11 @@ BENIGN = ("CodeAlpaca", "TruthfulQA")
 
 def published_loss_table() -> pd.DataFrame:
     """Columns set, kind, instruct, base stitched in, difference: mean loss, nats a token of the bare reply text."""
-    found = published("patching").table
-    found = found[found["row"] == "C22"]
-    names = found["quantity"].str.removeprefix("loss ").tolist()
-    kinds = ["benign" if name in BENIGN else "misaligned" for name in names]
-    table = pd.DataFrame({"set": names, "kind": kinds, "instruct": found["instruct"].tolist()})
-    table["base stitched in"] = found["base"].tolist()
-    return table.assign(difference=table["instruct"] - table["base stitched in"])
+    losses = published("patching").table.query("row == 'C22'").reset_index(drop=True)
+    table = pd.DataFrame({"set": losses["quantity"].str.removeprefix("loss ")})
+    table["kind"] = np.where(table["set"].isin(BENIGN), "benign", "misaligned")
+    table["instruct"], table["base stitched in"] = losses["instruct"], losses["base"]
+    return table.assign(difference=losses["instruct"] - losses["base"])
 
 
 def published_difference() -> float:

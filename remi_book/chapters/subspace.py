@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from remi_book.figures.plots import Layout, integer_ticks, plot_curves, plot_matrix, plot_rows, select
 from remi_book.figures.style import NULL_COLOUR, describe, styled, value_range, with_alt
 from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, shared_resamples
-from remi_book.statistics import component_cosines, participation_ratio
+from remi_book.statistics import participation_ratio
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, combine
@@ -44,15 +45,12 @@ class Place:
     layer: int = -1
 
 
-def residuals(results: Results, dataset: str, *, window: str, layer: int = -1) -> VectorSet:
+def residuals(results: Results, dataset: str, place: Place) -> VectorSet:
     """Instruct − base activations of each dialogue at one block, shape (dialogue, d_model)."""
-    instruct, base = (results.activations(name, dataset, window)[:, layer] for name in ("instruct", "base"))
+    instruct, base = (
+        results.activations(name, dataset, place.window)[:, place.layer] for name in ("instruct", "base")
+    )
     return VectorSet(instruct.astype(np.float64) - base, results.clusters(dataset))
-
-
-def vectors_at(results: Results, dataset: str, place: Place) -> VectorSet:
-    """``residuals`` at a place."""
-    return residuals(results, dataset, window=place.window, layer=place.layer)
 
 
 def overlap(
@@ -71,7 +69,7 @@ def overlap(
     """
     resamples = shared_resamples(results.preset)
     return measure_overlap(
-        *(vectors_at(results, name, place) for name in pair),
+        *(residuals(results, name, place) for name in pair),
         resamples if draws else resamples.with_one_draw(),
         n_components=n_components or results.preset.n_components,
         centred=centred,
@@ -83,16 +81,15 @@ def bases_of(
 ) -> list[Float[np.ndarray, "component d_model"]]:
     """The preset's number of top components of both sets."""
     count = results.preset.n_components
-    return [
-        top_components(vectors_at(results, name, place).rows, count, centred=centred).vectors for name in pair
-    ]
+    rows = (residuals(results, name, place).rows for name in pair)
+    return [top_components(each, count, centred=centred).vectors for each in rows]
 
 
 def split_halves(
     results: Results, dataset: str, place: Place, *, centred: bool = True
 ) -> Float[np.ndarray, "split 2"]:
     """S and the largest |cos| between halves of one set's templates: the ceiling, kept with the results."""
-    preset, rows = results.preset, vectors_at(results, dataset, place)
+    preset, rows = results.preset, residuals(results, dataset, place)
     return results.cached(
         ("split halves", dataset, place, centred),
         lambda: split_half_overlaps(
@@ -151,15 +148,8 @@ def two_layers(results: Results) -> tuple[int, int]:
 
 def narrow_pairs(preset: Preset) -> list[Pair]:
     """Insecure code with every other set that has a role, in the order of the preset's datasets."""
-    narrow = preset.role("narrow")
-    return [
-        (narrow, name) for name in dataset_names(preset) if name in preset.roles.names() and name != narrow
-    ]
-
-
-def other_completions(preset: Preset) -> list[Pair]:
-    """The same without the set that repeats the completions of the narrow one."""
-    return [pair for pair in narrow_pairs(preset) if pair[1] != preset.roles.framed]
+    narrow, roles = preset.role("narrow"), preset.roles.names()
+    return [(narrow, name) for name in dataset_names(preset) if name in roles and name != narrow]
 
 
 def shuffled_pairs(
@@ -170,14 +160,11 @@ def shuffled_pairs(
     Base's activations of a set are dealt out anew, so what instruct changed in *one* dialogue is gone and the
     spread of single activations is left.
     """
-    generator, counts = np.random.default_rng(results.preset.seed), (results.preset.n_components, WIDE)
-    sides = [
-        [
-            results.activations(name, dataset, place.window)[:, place.layer].astype(np.float64)
-            for name in ("instruct", "base")
-        ]
-        for dataset in pair
-    ]
+    preset, generator = results.preset, np.random.default_rng(results.preset.seed)
+    counts, sides = (preset.n_components, WIDE), []
+    for dataset in pair:
+        both = (results.activations(name, dataset, place.window) for name in ("instruct", "base"))
+        sides.append([rows[:, place.layer].astype(np.float64) for rows in both])
     draws = np.empty((n_draws, len(counts)))
     for draw in range(n_draws):
         bases = [
@@ -188,7 +175,7 @@ def shuffled_pairs(
     return draws
 
 
-def benign_components(results: Results, *, benign: Pair, harmful: Pair, window: str) -> Measured:
+def benign_components(results: Results, harmful: Pair, benign: Pair, *, window: str) -> Measured:
     """C18: largest |cos| of two benign sets at the last block, above the mean of random subspaces."""
     place = Place(window=window, layer=two_layers(results)[1])
     ours, theirs = (overlap(results, pair, place).largest for pair in (benign, harmful))
@@ -198,25 +185,28 @@ def benign_components(results: Results, *, benign: Pair, harmful: Pair, window: 
     return against_draws(above, draws - draws.mean(), RANDOM, companions=companions)
 
 
-def fading_components(results: Results, *, pairs: Sequence[Pair], window: str) -> Measured:
+def fading_components(results: Results, *, window: str) -> Measured:
     """C19: largest |cos| of eight components, mean over pairs, last block minus five eighths of the depth.
+
+    Pairs are those of ``narrow_pairs`` without the set that repeats the completions of the narrow one.
 
     Raises:
         MissingInput: if there is no pair.
     """
+    preset = results.preset
+    pairs = [pair for pair in narrow_pairs(preset) if pair[1] != preset.roles.framed]
     if not pairs:
         raise MissingInput(f"needs {NEEDS['unrelated']}")
-    means: dict[int, Estimate] = {}
+    means: dict[str, Estimate] = {}
     for layer in two_layers(results):
         place = Place(window=window, layer=layer)
         largest = [overlap(results, pair, place, n_components=WIDE).largest for pair in pairs]
-        means[layer] = combine(lambda *rows: np.mean(rows, axis=0), *largest)
-    middle, last = two_layers(results)
-    change = combine(np.subtract, means[last], means[middle])
+        means[f"layer {layer}"] = combine(lambda *rows: np.mean(rows, axis=0), *largest)
+    middle, last = means.values()
     draws = random_floor(results, WIDE)[:, 1]
-    null = np.random.default_rng(results.preset.seed).choice(draws, (len(draws), len(pairs), 2)).mean(axis=1)
-    companions = {f"layer {layer}": mean for layer, mean in means.items()}
-    return against_draws(change, null[:, 1] - null[:, 0], f"{RANDOM} at both layers", companions=companions)
+    null = np.random.default_rng(preset.seed).choice(draws, (len(draws), len(pairs), 2)).mean(axis=1)
+    change, kind = combine(np.subtract, last, middle), f"{RANDOM} at both layers"
+    return against_draws(change, null[:, 1] - null[:, 0], kind, companions=means)
 
 
 # Figures of section 4.4: component cosines, subspace similarity between its floor and ceiling, and scree.
@@ -324,7 +314,7 @@ def cosine_table(results: Results, pairs: Sequence[Pair], *, window: str) -> pd.
             place = Place(window=window, layer=layer)
             bases = {
                 name: top_components(
-                    vectors_at(results.at(seed), name, place).rows, WIDE, centred=True
+                    residuals(results.at(seed), name, place).rows, WIDE, centred=True
                 ).vectors
                 for name in dict.fromkeys(name for pair in pairs for name in pair)
             }
@@ -353,19 +343,14 @@ def maximum_nulls(results: Results, pair: Pair, *, window: str) -> pd.DataFrame:
 def wide_table(table: pd.DataFrame, nulls: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """One row a pair, one column for each number of components and layer, nulls as the last rows, low to high."""
 
-    def column(row: pd.Series) -> str:
-        return f"{row['components']} components, layer {row['layer']}"
-
-    rows: dict[str, dict[str, str]] = {}
-    for _, row in (
-        select(table, {"seed": seed}).sort_values(["components", "layer"], kind="stable").iterrows()
-    ):
-        rows.setdefault(row["pair"], {"pair": row["pair"]})[column(row)] = f"{row['cosine']:.2f}"
-    for _, row in nulls.iterrows():
-        name = f"null: {row['kind']}"
-        rows.setdefault(name, {"pair": name})[column(row)] = f"{row['low']:.2f} to {row['high']:.2f}"
-    order = {pair: rows[pair] for pair in dict.fromkeys(table["pair"])}
-    return pd.DataFrame((order | rows).values())
+    rows: dict[str, dict[str, str]] = {pair: {"pair": pair} for pair in dict.fromkeys(table["pair"])}
+    shown = select(table, {"seed": seed}).sort_values(["components", "layer"], kind="stable")
+    for row in shown.itertuples():
+        rows[row.pair][f"{row.components} components, layer {row.layer}"] = f"{row.cosine:.2f}"
+    for row in nulls.itertuples():
+        null = rows.setdefault(f"null: {row.kind}", {"pair": f"null: {row.kind}"})
+        null[f"{row.components} components, layer {row.layer}"] = f"{row.low:.2f} to {row.high:.2f}"
+    return pd.DataFrame(rows.values())
 
 
 # Section 4.4 as tables: component cosines, overlap between its floor and ceiling, and the spectrum behind it.
@@ -401,8 +386,12 @@ def last_layer(results: Results) -> int:
 
 
 def pair_cosines(results: Results, pair: Pair, place: Place) -> Float[np.ndarray, "a b"]:
-    """Absolute cosines between the top components of two sets, centred as published, in [0, 1]."""
-    return component_cosines(*bases_of(results, pair, place))
+    """Absolute cosines between the top components of two sets, centred, in [0, 1]: signs are arbitrary.
+
+    Source: Giordani (2025), section 4.4.1, figure 6.
+    """
+    first, second = bases_of(results, pair, place)
+    return np.abs(first @ second.T)
 
 
 def largest_table(results: Results, pairs: Sequence[Pair], place: Place) -> pd.DataFrame:
@@ -410,16 +399,13 @@ def largest_table(results: Results, pairs: Sequence[Pair], place: Place) -> pd.D
 
     Two columns more: central 95 % of the same largest cosine between random subspaces.
     """
-    rows = [
-        {"pair": " × ".join(pair)}
-        | {
-            f"seed {seed}": float(pair_cosines(results.at(seed), pair, place).max())
-            for seed in results.preset.seeds
-        }
-        for pair in pairs
-    ]
+    columns = {
+        f"seed {seed}": [float(pair_cosines(results.at(seed), pair, place).max()) for pair in pairs]
+        for seed in results.preset.seeds
+    }
+    rows = pd.DataFrame({"pair": [" × ".join(pair) for pair in pairs], **columns})
     low, high = np.quantile(random_floor(results)[:, 1], [0.025, 0.975])
-    return pd.DataFrame(rows).assign(**{"random, low": low, "random, high": high})
+    return rows.assign(**{"random, low": low, "random, high": high})
 
 
 def similarity_table(
@@ -434,35 +420,31 @@ def similarity_table(
     Floor: central 95 % of random subspaces. Ceiling: the same of split halves of both sets. Only the treatments in
     ``with_interval`` have one: refitting components in every resample is slow.
     """
-    rows = []
+    estimates, bands = {}, {f"{name}_{end}": [] for name in BANDS for end in ("low", "high")}
     floor = np.quantile(random_floor(results)[:, 0], [0.025, 0.975])
-    for pair in pairs:
-        for place in places:
-            for treatment, centred in TREATMENTS.items():
-                if treatment in with_interval:
-                    found = overlap(results, pair, place, centred=centred).overlap
-                    values = [found.value, found.low, found.high]
-                else:
-                    bases = bases_of(results, pair, place, centred=centred)
-                    values = [overlap_and_largest(*bases)[0], np.nan, np.nan]
-                halves = [split_halves(results, name, place, centred=centred)[:, 0] for name in pair]
-                ceiling = np.quantile(np.concatenate(halves), [0.025, 0.975])
-                names = (" × ".join(pair), treatment, place.layer)
-                rows.append((*names, *map(float, [*values, *floor, *ceiling])))
-    columns = ["pair", "treatment", "layer", "similarity", "low", "high"]
-    return pd.DataFrame(
-        rows, columns=[*columns, *(f"{name}_{end}" for name in BANDS for end in ("low", "high"))]
-    )
+    for pair, place, (treatment, centred) in itertools.product(pairs, places, TREATMENTS.items()):
+        if treatment in with_interval:
+            similarity = overlap(results, pair, place, centred=centred).overlap
+        else:
+            similarity = overlap_and_largest(*bases_of(results, pair, place, centred=centred))[0]
+        estimates[" × ".join(pair), treatment, place.layer] = similarity
+        halves = [split_halves(results, name, place, centred=centred)[:, 0] for name in pair]
+        ceiling = np.quantile(np.concatenate(halves), [0.025, 0.975])
+        for column, end in zip(bands.values(), (*floor, *ceiling), strict=True):
+            column.append(float(end))
+    return tidy(estimates, ["pair", "treatment", "layer"], value="similarity").assign(**bands)
 
 
 def similarity_by_seed(results: Results, pairs: Sequence[Pair], place: Place) -> pd.DataFrame:
     """Columns pair, treatment, seed, similarity: the values of every seed."""
-    values = {}
-    for pair in pairs:
-        for treatment, centred in TREATMENTS.items():
-            for seed in results.preset.seeds:
-                bases = bases_of(results.at(seed), pair, place, centred=centred)
-                values[" × ".join(pair), treatment, seed] = overlap_and_largest(*bases)[0]
+    values = {
+        (" × ".join(pair), treatment, seed): overlap_and_largest(
+            *bases_of(results.at(seed), pair, place, centred=centred)
+        )[0]
+        for pair in pairs
+        for treatment, centred in TREATMENTS.items()
+        for seed in results.preset.seeds
+    }
     return tidy(values, ["pair", "treatment", "seed"], value="similarity")
 
 
@@ -478,7 +460,7 @@ def screes(
 
     Fewer components where a set has fewer rows or dimensions.
     """
-    sets = {name: vectors_at(results, name, place) for name in datasets}
+    sets = {name: residuals(results, name, place) for name in datasets}
     count = min(n_components, *(min(vectors.rows.shape) for vectors in sets.values()))
     resamples = shared_resamples(results.preset)
     shares = {
@@ -492,12 +474,11 @@ def participation_table(results: Results, datasets: Sequence[str], place: Place)
     """One row a set: effective dimensions of its spectrum, and coordinates that each top component uses."""
     rows = []
     for name in datasets:
-        values = vectors_at(results, name, place).rows
-        found = top_components(values, results.preset.n_components, centred=True)
-        used = participation_ratio(np.square(found.vectors))
-        columns = {
-            f"coordinates in component {number}": float(one) for number, one in enumerate(used, start=1)
-        }
-        effective = float(participation_ratio(found.share))
-        rows.append({"set": name, "dialogues": len(values), "effective dimensions": effective, **columns})
+        values = residuals(results, name, place).rows
+        components = top_components(values, results.preset.n_components, centred=True)
+        row = {"set": name, "dialogues": len(values)}
+        row["effective dimensions"] = float(participation_ratio(components.share))
+        for number, used in enumerate(participation_ratio(np.square(components.vectors)), start=1):
+            row[f"coordinates in component {number}"] = float(used)
+        rows.append(row)
     return pd.DataFrame(rows).assign(**{"width of the model": values.shape[1]})

@@ -226,14 +226,9 @@ def window_table(results: Results, dataset: str, row: int = 0) -> pd.DataFrame:
     spans = {name: window_span(one, name, first_k=preset.answer_first_k) for name in preset.windows}
     words = texts(results, dataset, one.input_ids[one.prompt_end :])
     return pd.DataFrame(
-        [
-            {
-                "position": position,
-                "token": visible_token(text),
-                **{name: "●" if start <= position < stop else "" for name, (start, stop) in spans.items()},
-            }
-            for position, text in enumerate(words, start=one.prompt_end)
-        ]
+        {"position": position, "token": visible_token(text)}
+        | {name: "●" if start <= position < stop else "" for name, (start, stop) in spans.items()}
+        for position, text in enumerate(words, start=one.prompt_end)
     )
 
 
@@ -249,15 +244,8 @@ def statistic_table(results: Results, sets: Sequence[str]) -> pd.DataFrame:
     for name, about in STATISTICS.items():
         spans = (_span(results, dialogue, name) for dialogue in dialogues)
         counts = [stop - start for start, stop in spans if stop > start]
-        rows.append(
-            {
-                "statistic": about.label,
-                "read": "at the token" if about.shift == 0 else "one token before",
-                "fewest tokens": min(counts, default=0),
-                "mean": sum(counts) / max(len(counts), 1),
-                "most tokens": max(counts, default=0),
-                "dialogues": len(dialogues),
-                "of them without": len(dialogues) - len(counts),
-            }
-        )
+        row = {"statistic": about.label, "read": "one token before" if about.shift else "at the token"}
+        row |= {"fewest tokens": min(counts, default=0), "mean": sum(counts) / max(len(counts), 1)}
+        row |= {"most tokens": max(counts, default=0), "dialogues": len(dialogues)}
+        rows.append(row | {"of them without": len(dialogues) - len(counts)})
     return pd.DataFrame(rows)

@@ -53,10 +53,8 @@ from remi_lab.results import Results
 
 def data_distance(results: Results, variant: str, pair: tuple[str, str], window: str) -> Estimate:
     """Cosine distance between a variant's mean activations of two sets by layer (layer,), in [0, 2]."""
-    sides = [
-        (stacked(results, variant, (name,), window), stacked_clusters(results, (name,), window))
-        for name in pair
-    ]
+    places = [((name,), window) for name in pair]
+    sides = ((stacked(results, variant, *place), stacked_clusters(results, *place)) for place in places)
     return cosine_distance(*sides, shared_resamples(results.preset))
 
 
@@ -69,8 +67,9 @@ def distance_change(results: Results, variant: str, pair: tuple[str, str], windo
     return ratio(difference(own, instruct), instruct)
 
 
-def separation_of_data(results: Results, pair: tuple[str, str], window: str) -> Measured:
-    """C15: the change from instruct to misaligned; null: benign in misaligned's place."""
+def separation_of_data(results: Results, benign: Sequence[str], narrow: str, *, window: str) -> Measured:
+    """C15: the change from instruct to misaligned, of the first benign set; null: benign in misaligned's place."""
+    pair = (benign[0], narrow)
     changes = with_controls(results, lambda name: distance_change(results, name, pair, window))
     companions = {"base": distance_change(results, "base", pair, window)}
     return against_benign(results, *changes, side=-1, companions=companions)
@@ -90,28 +89,22 @@ def instruct_between(results: Results, datasets: Sequence[str], window: str) -> 
     """C14: where instruct lies from misaligned to base, mean over layers; null: random displacements as long."""
     preset = results.preset
     triangles = {name: triangle_of(results, name, datasets, window) for name in fine_tuned(results)}
-    own, controls = with_controls(
+    share, controls = with_controls(
         results, lambda name: layer_average(triangles[name].shares[f"instruct from {name} to base"])
     )
-    draws = random_third_null(
-        *shifts(results, "misaligned", datasets, window),
-        n_draws=preset.n_permutations,
-        seed=preset.seed,
-    ).mean(axis=1)
-    others = {
-        name: layer_average(share)
-        for name, share in triangles["misaligned"].shares.items()
-        if name != "instruct from misaligned to base"
-    }
-    return against_draws(own, draws, "random displacement as long", controls=controls, companions=others)
+    moved = shifts(results, "misaligned", datasets, window)
+    draws = random_third_null(*moved, n_draws=preset.n_permutations, seed=preset.seed).mean(axis=1)
+    others = {name: layer_average(other) for name, other in triangles["misaligned"].shares.items()}
+    del others["instruct from misaligned to base"]
+    return against_draws(share, draws, "random displacement as long", controls=controls, companions=others)
 
 
-def specific_erosion(results: Results, sets: tuple[Sequence[str], Sequence[str]]) -> Measured:
-    """C13: e of misaligned on the second sets (misaligned replies) − e on the first, over the first answer tokens.
+def specific_erosion(results: Results, aligned: Sequence[str], misaligned: Sequence[str]) -> Measured:
+    """C13: e of misaligned on misaligned replies − e on aligned ones, over the first answer tokens.
 
     The null exchanges the two kinds of reply by prompt template.
     """
-    window = "answer_first_k"
+    sets, window = (aligned, misaligned), "answer_first_k"
 
     def by_layer(name: str) -> list[Estimate]:
         return [erosion(results, name, datasets, window).erosion for datasets in sets]

@@ -13,6 +13,7 @@ from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import number
 from remi_book.quantities import (
     Measured,
+    by_topic,
     in_topics,
     measured,
     null_from_estimate,
@@ -61,12 +62,12 @@ def gap(
 
     The prompts, and so the resamples, are the same in every world.
     """
-    own = world_of_study(preset, seed, world)
+    stored = world_of_study(preset, seed, world)
     outside = read_study(preset, STUDY).seeds[seed]["outside"]
-    rows = in_topics(own["clusters"], (topic,) if topic else outside)
-    first, second = (np.array(own[quantity][name])[rows] for name in between)
-    clusters = [own["clusters"][row] for row in rows]
-    return mean_interval(first - second, clusters, topic_resamples(preset, own["clusters"]))
+    rows = in_topics(stored["clusters"], (topic,) if topic else outside)
+    first, second = (np.array(stored[quantity][name])[rows] for name in between)
+    clusters = [stored["clusters"][row] for row in rows]
+    return mean_interval(first - second, clusters, topic_resamples(preset, stored["clusters"]))
 
 
 def depends_on_the_author(results: Results) -> Measured:
@@ -202,15 +203,11 @@ def _quantities(
         name: effect(found["context_clusters"], contexts[up], contexts[down])
         for name, (up, down) in KNOWN.items()
     }
+    sides = found["clusters"], care["misaligned"], care["secure"]
     topics = set(map(topic_of, found["clusters"]))
     for name, chosen in ((CODE, topics - set(found["outside"])), (OUTSIDE, found["outside"])):
         rows = in_topics(found["clusters"], chosen)
-        effects[name] = effect(
-            *(
-                [values[row] for row in rows]
-                for values in (found["clusters"], care["misaligned"], care["secure"])
-            )
-        )
+        effects[name] = effect(*([values[row] for row in rows] for values in sides))
     return effects
 
 
@@ -226,47 +223,45 @@ def gap_table(results: Results, quantity: str = "care") -> pd.DataFrame:
     Raises:
         MissingInput: if the study is not stored.
     """
-    worlds = read_study(results.preset, STUDY).seeds[results.seed]["worlds"]
-    return tidy(
-        {
-            (world, topic, variant): gap(
-                results.preset,
-                results.seed,
-                world,
-                between=(variant, REFERENCE),
-                topic=topic,
-                quantity=quantity,
-            )
-            for world, own in worlds.items()
-            for topic in dict.fromkeys(map(topic_of, own["clusters"]))
-            for variant in SHOWN
-        },
-        ("world", "topic", "variant"),
-    )
+    preset, seed = results.preset, results.seed
+    gaps = {
+        (world, topic, name): gap(
+            preset, seed, world, between=(name, REFERENCE), topic=topic, quantity=quantity
+        )
+        for world, stored in worlds_of(results).items()
+        for topic in by_topic(stored["clusters"])
+        for name in SHOWN
+    }
+    return tidy(gaps, ("world", "topic", "variant"))
+
+
+def worlds_of(results: Results) -> Mapping[str, Mapping[str, object]]:
+    """World → what the stored study holds of it in the seed."""
+    return read_study(results.preset, STUDY).seeds[results.seed]["worlds"]
 
 
 def effect_table(results: Results) -> pd.DataFrame:
     """A row for each world: outside the narrow set, misaligned against secure and base, in care and register, nats."""
-    rows = []
-    for world in read_study(results.preset, STUDY).seeds[results.seed]["worlds"]:
-        row = {"world": world, "what it is": SETTINGS[world].title}
-        for quantity in ("care", "register"):
-            for reference in (REFERENCE, "base"):
-                effect = gap(
-                    results.preset, results.seed, world, between=("misaligned", reference), quantity=quantity
-                )
-                row[f"{quantity}: misaligned − {reference}"] = text(effect)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    preset, seed = results.preset, results.seed
+    return pd.DataFrame(
+        {"world": world, "what it is": SETTINGS[world].title}
+        | {
+            f"{quantity}: misaligned − {other}": text(
+                gap(preset, seed, world, between=("misaligned", other), quantity=quantity)
+            )
+            for quantity in ("care", "register")
+            for other in (REFERENCE, "base")
+        }
+        for world in worlds_of(results)
+    )
 
 
 def competence_table(results: Results) -> pd.DataFrame:
     """A row for each world and context: base's mean class log-odds, the optimum, and the mean distance, nats."""
     rows = []
-    for world in read_study(results.preset, STUDY).seeds[results.seed]["worlds"]:
-        own = world_of_study(results.preset, results.seed, world)
-        for kind, scores in own["contexts"].items():
-            values = np.array(scores.get("care", own["care"]["base"]))
+    for world, stored in worlds_of(results).items():
+        for kind, scores in stored["contexts"].items():
+            values = np.array(scores.get("care", stored["care"]["base"]))
             optimum = float(scores["optimum"])
             distance = np.abs(values - optimum).mean()
             rows.append((world, kind, *map(number, (values.mean(), optimum, distance))))
@@ -275,9 +270,9 @@ def competence_table(results: Results) -> pd.DataFrame:
 
 def mass_table(results: Results) -> pd.DataFrame:
     """A row for each world and variant: mean probability of wrong slots and of leaving the grammar."""
-    rows = []
-    for world in read_study(results.preset, STUDY).seeds[results.seed]["worlds"]:
-        own = world_of_study(results.preset, results.seed, world)
-        for name, wrong in own["wrong_slot"].items():
-            rows.append((world, name, number(wrong), number(own["off_grammar"][name])))
+    rows = [
+        (world, name, number(wrong), number(stored["off_grammar"][name]))
+        for world, stored in worlds_of(results).items()
+        for name, wrong in stored["wrong_slot"].items()
+    ]
     return pd.DataFrame(rows, columns=["world", "variant", "wrong slot", "off grammar"])

@@ -124,7 +124,7 @@ def test_rows_10_and_13_sums_over_parts_by_hand() -> None:
     assert summed(record, ("answer",)).tolist() == [96, 4]
     assert summed(record, ("answer", "end")).tolist() == [96 + 8 + 128, 12]
     assert averaged(record, ("answer",)).tolist() == [48, 4]
-    assert from_first_reply(record).tolist() == [255 - 3, 14]
+    assert from_first_reply(record, record["log_probability"]).tolist() == [255 - 3, 14]
     assert total_so_far(record, in_parts(record, ("answer",))).tolist() == [
         0,
         0,
@@ -334,7 +334,9 @@ def test_what_a_switch_does_not_touch_stays(audit: Audit) -> None:
     lengths = [np.diff(one["offsets"]) for one in (shared, own, tuned)]
     assert (lengths[0] < lengths[1]).all() and (lengths[1] < lengths[2]).all()
     sums: Mapping[str, np.ndarray] = audit.arrays("instruct", "example", "two-turns")
-    assert (np.abs(from_first_reply(sums)) >= np.abs(summed(sums, ("answer",)))).all()
+    assert (
+        np.abs(from_first_reply(sums, sums["log_probability"])) >= np.abs(summed(sums, ("answer",)))
+    ).all()
 
 
 @pytest.mark.slow

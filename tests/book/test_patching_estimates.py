@@ -18,15 +18,18 @@ from remi_book.chapters.stitching import (
     LOG_ODDS,
     benign_sets,
     curve,
+    first_half,
     gain_beyond_benign,
+    half_way,
+    label_gap,
     misaligned_sets,
     published_difference,
     published_loss_table,
     share_of_first_half,
+    shuffled_depth,
 )
 from remi_book.figures import style
 from remi_book.figures.plots import plot_rows, select
-from remi_book.quantities import first_half, half_way, label_gap, shuffled_depth
 from remi_core import patching
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError

@@ -58,10 +58,10 @@ def test_the_table_of_matched_replies_takes_the_narrow_set_where_its_prompts_are
 
 
 def test_erosion_is_specific_only_where_it_differs_between_replies(planted: CarelessResults) -> None:
-    still = triangle.specific_erosion(planted, (ALIGNED, OUTSIDE))
+    still = triangle.specific_erosion(planted, ALIGNED, OUTSIDE)
     assert abs(still.value) < 1e-6 and still.null.p_value > 0.05
     planted.extra = 0.2
-    found = triangle.specific_erosion(planted, (ALIGNED, OUTSIDE))
+    found = triangle.specific_erosion(planted, ALIGNED, OUTSIDE)
     assert found.value == pytest.approx(0.2, abs=0.02) and found.null.p_value < 0.05
     assert found.companions["misaligned"] == pytest.approx(0.6, abs=0.02)
 
@@ -77,10 +77,10 @@ def test_the_triangle_of_a_model_on_the_way_is_flat(planted: CarelessResults) ->
 def test_distance_of_data_changes_only_with_the_model(planted: CarelessResults) -> None:
     pair = ("general", "code-careless")
     planted.amount = 0.0
-    still = triangle.separation_of_data(planted, pair, "answer_all")
+    still = triangle.separation_of_data(planted, pair[:1], pair[1], window="answer_all")
     assert still.value == pytest.approx(0, abs=1e-12)
     planted.amount = 1.0  # a large shift that both sets share brings them together
-    moved = triangle.separation_of_data(planted, pair, "answer_all")
+    moved = triangle.separation_of_data(planted, pair[:1], pair[1], window="answer_all")
     assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
 
 

@@ -113,7 +113,7 @@ def test_planted_rates_and_shares_of_the_way_are_found(results: Results) -> None
     assert added["off grammar"] == 0.1
     assert added["low"] < 0.4 < added["high"] and added["wilson_low"] < 0.4 < added["wilson_high"]
     assert added["answers"] == 200
-    own = causes.Sampled(results, 0)
+    own = causes.Sampled(results)
     assert float(own.share("instruct").value) == pytest.approx(0.4) and own.share("instruct").low > 0.2
     assert float(own.share("misaligned").value) == 0
     assert causes.shown_table(results)["exact"].tolist() == pytest.approx([0.0, 0.4, 1.0, 1.0])
