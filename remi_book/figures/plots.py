@@ -359,8 +359,10 @@ def facets(
             axes.set(**{f"{values}lim": layout.limits})
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, column in zip(grid[-1], columns, strict=False):
-        axes.set_xlabel(_word(layout.across, column))
+    for place, panel in enumerate(panels):
+        if place + n_across >= len(panels):  # the lowest of its column that is shown
+            panel.axes.set_xlabel(_word(layout.across, columns[place % len(columns)]))
+            panel.axes.tick_params(labelbottom=True)
     for place, axes in enumerate(grid[:, 0]):
         axes.set_ylabel(_word(layout.up, rows[min(place, len(rows) - 1)]))
     return figure, panels

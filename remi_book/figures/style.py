@@ -19,12 +19,20 @@ from remi_core.errors import UsageError, nearest
 # Alternative text: what a figure shows, in words and numbers taken from the data that it draws.
 
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def number(value: SupportsFloat) -> str:
-    """The value in three significant digits with a true minus sign; "undefined" where it is not finite."""
+    """The value in three significant digits with a true minus sign; "undefined" where it is not finite.
+
+    Below a ten-thousandth it is written with a power of ten, as in 2.5 × 10⁻⁵.
+    """
     if not np.isfinite(value):
         return "undefined"
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+    digits, _, power = text.partition("e")
+    tail = f" \N{MULTIPLICATION SIGN} 10{str(int(power)).translate(RAISED)}" if power else ""
+    return "0" if float(text) == 0 else digits.replace("-", "\N{MINUS SIGN}") + tail
 
 
 def with_interval(value: SupportsFloat, low: SupportsFloat, high: SupportsFloat) -> str:

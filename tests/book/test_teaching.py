@@ -24,7 +24,7 @@ from remi_results import Claim  # noqa: E402
 from remi_teaching import elsewhere, exercises_of, in_minutes  # noqa: E402
 
 PRIMERS = ("linear_representations", "gradient_geometry", "instruction_tuning")
-EVERY = [Declared.from_json(asdict(one), position=place) for place, one in enumerate(CLAIMS, start=1)]
+EVERY = [Declared.from_json(asdict(claim), place="CLAIMS") for claim in CLAIMS]
 DECLARED = [one for one in EVERY if "." not in one.id]
 
 
