@@ -125,16 +125,6 @@ BINDER = "https://mybinder.org/v2/gh"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SitePreset:
-    """One of several presets under one address."""
-
-    name: str
-    title: str
-    pages: tuple[str, ...]
-    """Names of its pages, as ``intro`` and ``notebooks/05_alignment_direction``."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Edition:
     """How a book is published; by default alone, and nowhere.
 
@@ -144,8 +134,8 @@ class Edition:
 
     repository: str = ""
     """Public address of the repository, ``https://github.com/OWNER/NAME``; only with it are there launch buttons."""
-    presets: tuple[SitePreset, ...] = ()
-    """The presets side by side; none where the book stands alone."""
+    presets: Sequence[Mapping[str, object]] = ()
+    """The presets side by side, none where the book stands alone: name, title, and the names of its pages."""
 
     def __post_init__(self) -> None:
         if self.repository and not REPOSITORY.fullmatch(self.repository):
@@ -153,19 +143,11 @@ class Edition:
 
     def page_data(self, preset: str) -> dict[str, object]:
         """What the pages of one preset show of the edition, as plain JSON."""
-        return {
-            "preset": preset,
-            "presets": [
-                {"name": one.name, "title": one.title, "pages": list(one.pages)} for one in self.presets
-            ],
-            "repository": self.repository,
-            "launch": self.launch(),
-        }
-
-    def launch(self) -> str:
-        """Address at which Binder opens the repository, to which the path of a notebook is added; or ""."""
-        found = REPOSITORY.fullmatch(self.repository)
-        return f"{BINDER}/{found[1]}/{found[2]}/HEAD?labpath=" if found else ""
+        public = REPOSITORY.fullmatch(self.repository)
+        # Where Binder opens the repository; the path of a notebook is added to it.
+        launch = f"{BINDER}/{public[1]}/{public[2]}/HEAD?labpath=" if public else ""
+        repository = {"repository": self.repository, "launch": launch}
+        return {"preset": preset, "presets": list(self.presets), **repository}
 
 
 # Pages of the book: executed notebooks made ready to show, and stubs for those not run for a preset.

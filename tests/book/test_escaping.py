@@ -184,8 +184,8 @@ def fronts(module: types.ModuleType, text: str) -> Iterator[str]:
     texts = ("name", "title", "remark", "fingerprint")
     plain = dict.fromkeys(texts, "x") | {"n_run": 0, "n_pages": 1, "verdicts": {}}
     for name in texts:
-        yield module.front_page([module.Shown(**plain | {name: text})])
-    yield module.front_page([module.Shown(**plain | {"verdicts": {text: 1}})])
+        yield module.front_page([plain | {name: text}])
+    yield module.front_page([plain | {"verdicts": {text: 1}}])
 
 
 BUILDERS: dict[types.ModuleType, Callable[[types.ModuleType, str], Iterator[str]]] = {

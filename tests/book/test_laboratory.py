@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from remi_book import laboratory
 from remi_book.laboratory import described, lacking, organisms
@@ -19,11 +21,8 @@ from remi_book.laboratory_files import (
     NAME,
     STEP,
     changes,
-    half_a_step,
     offered,
-    restored,
     shared,
-    wrong_weights,
 )
 from remi_core.errors import RemiError
 from remi_core.keys import SOURCE_ROOT
@@ -54,6 +53,37 @@ def test_scripts_say_what_they_are_and_name_no_other_host() -> None:
         assert text.startswith("// "), path.name
         # The reader's own machine, and the name of SVG, which nothing is loaded from.
         assert set(re.findall(r"https?://([\w.:-]+)", text)) <= {"localhost:8000", "www.w3.org"}, path.name
+
+
+def restored(changed: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, float32, that the page computes with: base's plus steps times their size."""
+    return {
+        name: base[name].float() + changed[name + STEP] * changed[name].float()
+        for name in changed
+        if not name.endswith(STEP)
+    }
+
+
+def wrong_weights(place: Path, variant: str, folder: Path) -> list[str]:
+    """Names of the tensors that an exported variant does not hold as the store's folder does, to half a step."""
+    stored, base = load_file(place / FILE), load_file(folder / "base.safetensors")
+    if variant == "base":
+        return [
+            name for name, weight in stored.items() if name not in base or not torch.equal(weight, base[name])
+        ]
+    changed = load_file(folder / f"{variant}.safetensors")
+    ours = restored(changed, base)
+    return [
+        name
+        for name, weight in stored.items()
+        if name not in ours
+        or float((ours[name] - weight).abs().max()) > half_a_step(float(changed[name + STEP]), weight)
+    ]
+
+
+def half_a_step(step: float, weight: Tensor) -> float:
+    """How far restored weights may lie from their own: half a step, and the rounding of sums to float32."""
+    return 0.5 * step + float(weight.abs().max()) * torch.finfo(torch.float32).eps
 
 
 def tensors(seed: int) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from test_book_build import CONFIG, SMOKE, project, run_some  # noqa: F401
 
 from remi_book import cli, publishing, running, site
 from remi_book.publishing import Edition, build_book
-from remi_book.site import Shown, build_site, front_page, site_edition
+from remi_book.site import build_site, front_page, site_edition
 from remi_core.errors import UsageError
 from remi_core.store import Store
 from remi_lab.presets import TRIPLET, Preset
@@ -137,7 +137,7 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 
 
 def test_the_front_page_is_whole_and_escaped() -> None:
-    one = Shown(
+    about = dict(
         name="a",
         title="<i>",
         remark="",
@@ -146,10 +146,10 @@ def test_the_front_page_is_whole_and_escaped() -> None:
         verdicts={"<u>": 3},
         fingerprint="0123456789abcdef00",
     )
-    page = BeautifulSoup(front_page([one]), "html.parser")
+    page = BeautifulSoup(front_page([about]), "html.parser")
     assert page.html["lang"] == "en" and page.title.get_text() and not page.select("script, i, u")
     assert "3 <u>" in page.get_text() and "0123456789abcdef" in page.get_text()
-    assert "nothing was run" in front_page([replace(one, verdicts={})])
+    assert "nothing was run" in front_page([about | {"verdicts": {}}])
 
 
 def test_a_page_without_the_place_for_a_switch_stays(place: Path) -> None:
