@@ -80,8 +80,11 @@ EXERCISES: Mapping[str, Exercise] = MappingProxyType(
 )
 """Name → exercise, in the order of the notebooks."""
 
-MISTAKES: Mapping[str, Mapping[str, str]] = MappingProxyType(_read("mistakes.yaml"))
-"""Name of an exercise → the mistakes that its check tells apart, and the message of each."""
+MISTAKES: Mapping[str, Mapping[str, str]] = MappingProxyType(_read("../mistakes.yaml"))
+"""Name of an exercise → the mistakes that its check tells apart, and the message of each.
+
+They lie outside this folder, whose files are part of the key of every page with an exercise.
+"""
 
 CHECKERS: dict[str, Callable[..., None]] = {}
 """Name → function of an answer and of the run's values; it returns for a right answer and raises ``NotYet`` else."""
