@@ -395,6 +395,11 @@ def run(
     return 0
 
 
+def told_on_output() -> AbstractContextManager[None]:
+    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
+    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})
+
+
 @command()
 def measure(
     preset_name: PresetName = None,
@@ -422,11 +427,11 @@ def measure(
         if seed not in preset.seeds:
             known = ", ".join(map(str, preset.seeds))
             raise UsageError(f"--seed {seed}: none of preset {preset.name} (choices: {known})")
-    named = [
-        variant for variant in in_order(list(preset.variants)) if variant in (variants or preset.variants)
-    ]
     chosen = [
-        (variant, seed) for variant in named for seed in preset.seeds if seed in (seeds or preset.seeds)
+        (variant, seed)
+        for variant in in_order([name for name in preset.variants if name in (variants or preset.variants)])
+        for seed in preset.seeds
+        if seed in (seeds or preset.seeds)
     ]
     if only_list:
         for variant, seed in chosen:
@@ -756,8 +761,3 @@ def drill(words: Words = ()) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def told_on_output() -> AbstractContextManager[None]:
-    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
-    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})

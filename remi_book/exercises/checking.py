@@ -68,7 +68,7 @@ class Verdict:
 
 
 def _read(name: str) -> dict[str, dict]:
-    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return yaml.safe_load(Path(__file__).parent.joinpath(name).read_text(encoding="utf-8"))
 
 
 EXERCISES: Mapping[str, Exercise] = MappingProxyType(

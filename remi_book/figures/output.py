@@ -194,7 +194,7 @@ class Shown:
         return self.bundle
 
 
-def shown(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> Shown:
+def shown(figure: Figure, *, caption: str | None = None) -> Shown:
     """The figure with its alternative text, its caption and its passport: what was read for it until now.
 
     Its form is HTML rather than an image because notebook and book take an image's alternative text
@@ -202,12 +202,12 @@ def shown(figure: Figure, *, alt: str | None = None, caption: str | None = None)
     The plain-text form is the alternative text.
 
     Raises:
-        ValueError: if no ``alt`` is given and the figure carries none.
+        ValueError: if the figure carries no alternative text.
     """
-    text, content = alt or describe(figure), present_passport()
-    page = figure_html(figure, alt=text, caption=caption) + passport_html(content)
+    content = present_passport()
+    page = figure_html(figure, caption=caption) + passport_html(content)
     about = {"caption": caption or "", "drawn": drawn(figure), **content}
-    return Shown({"text/html": page, "text/plain": text, PASSPORT: about})
+    return Shown({"text/html": page, "text/plain": describe(figure), PASSPORT: about})
 
 
 def drawn(figure: Figure) -> list[list[dict[str, object]]]:
@@ -247,13 +247,9 @@ def _points(artist: Artist) -> np.ndarray | None:
     return None
 
 
-def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
-    """Display what ``shown`` gives, anywhere in a cell.
-
-    Raises:
-        ValueError: if no ``alt`` is given and the figure carries none.
-    """
-    display(dict(shown(figure, alt=alt, caption=caption).bundle), raw=True)
+def show(figure: Figure, *, caption: str | None = None) -> None:
+    """Display what ``shown`` gives, anywhere in a cell."""
+    display(dict(shown(figure, caption=caption).bundle), raw=True)
 
 
 # Values handed from code to prose, so that no number in the text is typed.

@@ -15,7 +15,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from remi_book.claims import CLAIMS
-from remi_book.publishing import NOT_RUN_PICTURE, stub_text, without_missing_glue
+from remi_book.publishing import stub_text, without_missing_glue
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
@@ -115,9 +115,7 @@ def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
 
 def copy_book(target: Path) -> Path:
     """Folder with the book's sources and a stub for every notebook, as for a preset of which nothing was run."""
-    shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__", "notebooks"))
-    (target / "notebooks").mkdir()
-    (target / "notebooks" / "not-run.svg").write_text(NOT_RUN_PICTURE)
+    shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__"))
     notebooks = [name for name in toc_files() if name.startswith("notebooks/")]
     for name in notebooks:
         (target / f"{name}.ipynb").write_text(stub_text(ROOT / f"{name}.ipynb", preset="smoke"))
