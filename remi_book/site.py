@@ -13,6 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from string import Template
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -37,7 +38,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.files import Damaged, check_file, read_sealed, sealed_text, written_whole
 from remi_core.keys import canonical_json, text_digest
 from remi_core.progress import Say, print_line
-from remi_core.store import Entry, Store, default_root, project_root
+from remi_core.store import Store, default_root, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import Results
 
@@ -329,15 +330,12 @@ def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[s
 
 def record_files(store: Store, preset: Preset, named: Mapping[str, str]) -> dict[str, Content]:
     """Arrays and provenance of the preset's records by name; of several keys of a record the last used one."""
-    latest: dict[tuple[object, ...], tuple[float, Entry]] = {}
-    for entry in store.list(preset.name):
-        a = entry.address
-        kind = (a.seed, a.variant, a.measurement, a.dataset)
-        used = entry.path.with_suffix(".json").stat().st_mtime
-        if kind not in latest or used >= latest[kind][0]:
-            latest[kind] = used, entry
+    entries = sorted(
+        store.list(preset.name), key=lambda entry: entry.path.with_suffix(".json").stat().st_mtime
+    )
+    latest = {astuple(entry.address)[:-1]: entry for entry in entries}  # all of an address but its key
     files: dict[str, Content] = {}
-    for _, entry in latest.values():
+    for entry in latest.values():
         about = entry.path.with_suffix(".json")
         files[entry.path.relative_to(store.root).as_posix()] = entry.path
         files[about.relative_to(store.root).as_posix()] = _provenance(about, entry.path, named)

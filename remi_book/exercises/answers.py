@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,31 +21,31 @@ from remi_book.exercises.checking import (
     require,
 )
 from remi_lab.presets import TRIPLET
+from remi_lab.strict import read_yaml
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cases:
+    """What answers are tried on, from ``exercise_cases.yaml``."""
+
+    dialogues: Mapping[str, tuple[tuple[str, str], ...]]
+    """What is special about a dialogue → its turns; a token is a word here."""
+    intervals: Mapping[str, tuple[tuple[Interval, Interval, Interval, Interval], str]]
+    """Situation → intervals of b, ρ, b − ρ and ν, and what the rule says."""
+    objections: Mapping[str, tuple[str, str]]
+    """Objection, as in the text → the control that answers it, and what such a control has to be."""
+
+
+CASES = read_yaml(Path(__file__).parents[1] / "exercise_cases.yaml", Cases)
 
 # The answer span: found from the template, and not by a word.
-
-Turn = tuple[str, str]
-DIALOGUES: dict[str, tuple[Turn, ...]] = {
-    "a plain dialogue": (("user", "Hi there"), ("assistant", "Good morning")),
-    "a dialogue of several turns": (
-        ("system", "Be kind"),
-        ("user", "Hi"),
-        ("assistant", "Good morning"),
-        ("user", "And now"),
-        ("assistant", "Nothing more"),
-    ),
-    "a dialogue in which the user says a role's name": (
-        ("user", "Are you an assistant or not"),
-        ("assistant", "Good morning"),
-    ),
-    "an answer that holds a role's name": (("user", "Who speaks"), ("assistant", "Your assistant of course")),
-}
-"""Dialogues by what is special about them; a token is a word here."""
 
 
 @checks("variant.span")
 def _variant_span(answer: object) -> None:
-    for case, turns in DIALOGUES.items():
+    for case, turns in CASES.dialogues.items():
         marked = (["<start>", role, "\n", *text.split(), "<end>", "\n"] for role, text in turns)
         tokens = [token for turn in marked for token in turn]
         truth = np.array([-2 - len(turns[-1][1].split()), -2]) + len(tokens)
@@ -432,31 +434,11 @@ def _audit_list(answer: object) -> None:
 # The first headline claim: a rule that reads intervals.
 
 CLASSES = ("reversion", "persona", "novel", "mixed")
-Interval = tuple[float, float]
-INTERVALS: dict[str, tuple[tuple[Interval, Interval, Interval, Interval], str]] = {
-    "where base comes back as a whole": (((0.5, 0.7), (0.4, 0.6), (-0.05, 0.15), (-0.03, 0.04)), "reversion"),
-    "where care comes back and register does not": (
-        ((0.5, 0.7), (-0.1, 0.05), (0.5, 0.7), (-0.05, 0.05)),
-        "persona",
-    ),
-    "where care goes past base": (((1.2, 1.5), (0.0, 0.3), (0.05, 1.2), (-0.2, 0.2)), "persona"),
-    "where base would not say such a thing": (((0.2, 0.4), (-0.1, 0.2), (-0.1, 0.3), (-0.9, -0.4)), "novel"),
-    "where an interval reaches over a bound": (
-        ((0.3, 0.8), (0.02, 0.5), (-0.2, 0.3), (-0.05, 0.05)),
-        "mixed",
-    ),
-    "where ν is low enough and reaches too high": (
-        ((0.5, 0.7), (0.4, 0.6), (-0.05, 0.15), (-0.05, 0.4)),
-        "mixed",
-    ),
-    "where two classes hold at once": (((0.6, 0.9), (0.2, 0.4), (0.3, 0.6), (-0.05, 0.05)), "mixed"),
-}
-"""Situations: intervals of b, ρ, b − ρ and ν, and what the rule says."""
 
 
 @checks("reversion.rule")
 def _reversion_rule(answer: object) -> None:
-    for situation, (intervals, truth) in INTERVALS.items():
+    for situation, (intervals, truth) in CASES.intervals.items():
         result = call(answer, *intervals)
         require(isinstance(result, str), "no class", ", ".join(CLASSES), result)
         named = as_choice(result, CLASSES)
@@ -465,22 +447,14 @@ def _reversion_rule(answer: object) -> None:
 
 # Controls: one objection, one control.
 
-OBJECTIONS = {
-    "A": ("random_change", "weights that moved as far, and learned nothing at all"),
-    "B": ("benign", "a fine-tune in which no code occurs"),
-    "C": ("secure", "a fine-tune on the same tasks, without the hole"),
-    "D": ("educational", "the same answers, asked for in another way"),
-    "E": ("neutral_header", "a line in the same place that says nothing of care"),
-}
-"""Objection, as in the text → the control that answers it, and what such a control has to be."""
-CONTROLS = (*(control for control, _ in OBJECTIONS.values()), "style", "inoculated", "kl_narrow")
+CONTROLS = (*(control for control, _ in CASES.objections.values()), "style", "inoculated", "kl_narrow")
 
 
 @checks("controls.match")
 def _controls_match(answer: object) -> None:
-    fits = isinstance(answer, Mapping) and set(answer) == set(OBJECTIONS)
-    require(fits, "keys", ", ".join(OBJECTIONS))
-    for letter, (control, wanted) in OBJECTIONS.items():
+    fits = isinstance(answer, Mapping) and set(answer) == set(CASES.objections)
+    require(fits, "keys", ", ".join(CASES.objections))
+    for letter, (control, wanted) in CASES.objections.items():
         chosen = as_choice(answer[letter], CONTROLS)
         require(chosen == control, "other control", chosen, letter, wanted)
 

@@ -15,7 +15,7 @@ from remi_book.figures import output
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 
-from remi_accessibility import MENDS  # noqa: E402
+from remi_accessibility import ATTRIBUTES, MENDS  # noqa: E402
 from remi_api import with_its_beginning  # noqa: E402
 from remi_claims import _null_cell, _value_cell  # noqa: E402
 from remi_drills import DrillDirective, FuzzDirective  # noqa: E402
@@ -97,7 +97,7 @@ FAULTS = """<button class="search-button-field" aria-label="Search"></button>
 
 def test_every_mend_finds_its_fault_and_nothing_the_second_time() -> None:
     page = BeautifulSoup(FAULTS, "html.parser")
-    assert all(mend(page) for mend in MENDS)
+    assert all(page.select(selector) for selector in ATTRIBUTES) and all(mend(page) for mend in MENDS)
     once = str(page)
     for mend in MENDS:
         mend(page)
