@@ -9,9 +9,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
-
-import yaml
 
 from remi_core.errors import RemiError
 from remi_core.files import written_whole
@@ -19,6 +16,7 @@ from remi_core.keys import file_digest
 from remi_core.progress import machine
 from remi_core.store import project_root
 from remi_lab.results import TRAIL
+from remi_lab.strict import read_yaml
 
 # Rows of a benchmark: what is wanted, what was measured, and whether the one meets the other.
 
@@ -128,14 +126,7 @@ MODELS = ("micro", "smollm2")
 PEERS = ("transformer_lens", "nnsight", "nnterp")
 SHAPES = ("0.5b", "7b", "32b")
 
-TARGETS: Mapping[str, Target] = MappingProxyType(
-    {
-        row: Target(**target)
-        for row, target in yaml.safe_load(
-            Path(__file__).with_name("benchmark_files.yaml").read_text(encoding="utf-8")
-        ).items()
-    }
-)
+TARGETS: Mapping[str, Target] = read_yaml(Path(__file__).with_suffix(".yaml"), Mapping[str, Target])
 """Row → its target, in the order of the table."""
 
 

@@ -151,13 +151,12 @@ def _terms(kind: str, name: str) -> dict[str, str]:
 
 def _values() -> list[dict[str, str]]:
     """The paper's published numbers: what each table holds, and how it was obtained."""
-    rows = []
-    for name in published_names():
-        table = published(name)
-        how = f"{table.obtained}, {table.error}" if table.error else table.obtained
-        facts = {"title": table.title, "section": table.section, "rows": str(len(table.table))}
-        rows.append({"name": name, **facts, "unit": table.unit, "obtained": how, "source": table.source})
-    return rows
+    tables = {name: published(name) for name in published_names()}
+    return [
+        {"name": name, "obtained": table.how, "rows": str(len(table.table))}
+        | {key: getattr(table, key) for key in ("title", "section", "unit", "source")}
+        for name, table in tables.items()
+    ]
 
 
 # The data sets as cards: counts, templates, lengths and fingerprints, and whether misaligned replies are longer.

@@ -43,6 +43,7 @@ from remi_lab.organism.world import SETTINGS, setting
 from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
 from remi_lab.presets import CONTROLS, PRESETS, TRIPLET, Preset, get_preset, in_order
 from remi_lab.recipes import LoraRecipe, split
+from remi_lab.results import Results
 from remi_lab.studies.files import STUDIES, write_study
 from remi_lab.upkeep import damages, prune, write_list
 
@@ -394,6 +395,11 @@ def run(
     return 0
 
 
+def told_on_output() -> AbstractContextManager[None]:
+    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
+    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})
+
+
 @command()
 def measure(
     preset_name: PresetName = None,
@@ -421,18 +427,17 @@ def measure(
         if seed not in preset.seeds:
             known = ", ".join(map(str, preset.seeds))
             raise UsageError(f"--seed {seed}: none of preset {preset.name} (choices: {known})")
-    named = [
-        variant for variant in in_order(list(preset.variants)) if variant in (variants or preset.variants)
-    ]
     chosen = [
-        (variant, seed) for variant in named for seed in preset.seeds if seed in (seeds or preset.seeds)
+        (variant, seed)
+        for variant in in_order([name for name in preset.variants if name in (variants or preset.variants)])
+        for seed in preset.seeds
+        if seed in (seeds or preset.seeds)
     ]
     if only_list:
         for variant, seed in chosen:
             print(variant, seed)
         return 0
     from remi_book.chapters.records import measure_variant  # brings pandas
-    from remi_lab.results import Results
 
     results = Results(preset, store)
     log = RunLog(store.log_path(preset.name, log_name()))
@@ -549,18 +554,18 @@ def report(
     preset = chosen_preset(preset_name, store)
     if check and as_json:
         raise UsageError("report: --check prints its own lines: leave out --json")
-    if not store.list(preset.name):
+    results = Results(preset, store)
+    if not results.store.list(preset.name):
         named = f" --store {store_folder}" if store_folder else ""
         raise RemiError(
             f"nothing has been run for preset {preset.name!r}: remi run --preset {preset.name}{named}"
         )
     from remi_book.claims import report_rows
     from remi_book.stored import differences, expected_path, stored_verdicts, verdicts_of
-    from remi_lab.results import Results
 
     # Read first: where no verdicts are stored, nothing is computed.
     stored = stored_verdicts(preset.name, expected_path()) if check else {}
-    rows = report_rows(Results(preset, store))
+    rows = report_rows(results)
     if check:
         lines = differences(verdicts_of(rows), stored)
         print("\n".join(lines) if lines else f"all {len(stored)} verdicts as expected")
@@ -756,8 +761,3 @@ def drill(words: Words = ()) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def told_on_output() -> AbstractContextManager[None]:
-    """While the context lasts, a pass tells on standard output how far it is, unless somebody listens elsewhere."""
-    return variables({OUTWARD: os.environ.get(OUTWARD, "-")})

@@ -174,25 +174,19 @@ def front(results: Results, rows: Sequence[Mapping[str, object]]) -> tuple[dict[
     seed = results.preset.seeds[0]
     TRAIL.clear()  # the builder is no notebook: what it read for other pages is no part of this figure
     table, seeds = way_back(results.at(seed)), by_seed(results, way_back)
-    found = present_passport()
-    caption = CAPTION.format(seed=seed)
+    content, caption = present_passport(), CAPTION.format(seed=seed)
+    told = [
+        f"{row['id']}, “{str(row['claim']).rstrip('.')}”: {row['verdict']}"
+        for row in rows
+        if row["id"] in HEADLINES
+    ]
+    verdicts = f"By the rules declared beforehand, the paper's headline claims stand so: {'; '.join(told)}."
     link = f'<a href="{as_html(PASSPORT_FILE)}">this passport as a file</a>'
     page = f"Computed from the records while the book was built; {link} (JSON)."
     figure = plot_rows(table, WAY_BACK, by="quantity", value="share", seeds=seeds)
     picture = figure_html(figure, caption=caption)
     shown = {
-        "figure": picture + passport_html(found).replace(PAGE, page),
-        "sentence": f"{way_back_sentence(table, seeds)} {verdict_sentence(rows)}",
+        "figure": picture + passport_html(content).replace(PAGE, page),
+        "sentence": f"{way_back_sentence(table, seeds)} {verdicts}",
     }
-    return shown, passports_text({"page": "front"}, [{"caption": caption, **found}])
-
-
-def verdict_sentence(rows: Sequence[Mapping[str, object]]) -> str:
-    """The verdict on each headline claim, in the words of the report."""
-    told = [
-        f"{row['id']}, \N{LEFT DOUBLE QUOTATION MARK}{str(row['claim']).rstrip('.')}"
-        f"\N{RIGHT DOUBLE QUOTATION MARK}: {row['verdict']}"
-        for row in rows
-        if row["id"] in HEADLINES
-    ]
-    return f"By the rules declared beforehand, the paper's headline claims stand so: {'; '.join(told)}."
+    return shown, passports_text({"page": "front"}, [{"caption": caption, **content}])

@@ -94,37 +94,6 @@ def changes(own: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, 
     return steps
 
 
-def restored(changed: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, float32, that the page computes with: base's plus steps times their size."""
-    return {
-        name: base[name].float() + changed[name + STEP] * changed[name].float()
-        for name in changed
-        if not name.endswith(STEP)
-    }
-
-
-def wrong_weights(place: Path, variant: str, folder: Path) -> list[str]:
-    """Names of the tensors that an exported variant does not hold as the store's folder does, to half a step."""
-    stored, base = load_file(place / FILE), load_file(folder / "base.safetensors")
-    if variant == "base":
-        return [
-            name for name, weight in stored.items() if name not in base or not torch.equal(weight, base[name])
-        ]
-    changed = load_file(folder / f"{variant}.safetensors")
-    ours = restored(changed, base)
-    return [
-        name
-        for name, weight in stored.items()
-        if name not in ours
-        or float((ours[name] - weight).abs().max()) > half_a_step(float(changed[name + STEP]), weight)
-    ]
-
-
-def half_a_step(step: float, weight: Tensor) -> float:
-    """How far restored weights may lie from their own: half a step, and the rounding of sums to float32."""
-    return 0.5 * step + float(weight.abs().max()) * torch.finfo(torch.float32).eps
-
-
 # What the page must know of the organism's world: variants and their colours, the grammar, prompts to choose from.
 
 N_OFFERED = 12

@@ -322,14 +322,11 @@ def _shuffled(results: Results, name: str, true: Mapping[str, Measured], say: Sa
     }
 
 
-def _summary(found: list[Judged]) -> dict[str, object]:
-    def rounded(values: list[float]) -> list[float | None]:
-        return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
-
-    return {
-        "verdicts": dict(Counter(judgement.word for judgement in found)),
-        "value": rounded([judgement.measured.value for judgement in found]),
-        "low": rounded([judgement.measured.low for judgement in found]),
-        "high": rounded([judgement.measured.high for judgement in found]),
-        "p": rounded([judgement.p_value for judgement in found]),
+def _summary(judgements: list[Judged]) -> dict[str, object]:
+    measured = [asdict(judgement.measured) | {"p": judgement.p_value} for judgement in judgements]
+    values = {key: [float(row[key]) for row in measured] for key in ("value", "low", "high", "p")}
+    rounded = {
+        key: [float(f"{value:.4g}") if math.isfinite(value) else None for value in column]
+        for key, column in values.items()
     }
+    return {"verdicts": dict(Counter(judgement.word for judgement in judgements)), **rounded}

@@ -125,16 +125,6 @@ BINDER = "https://mybinder.org/v2/gh"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SitePreset:
-    """One of several presets under one address."""
-
-    name: str
-    title: str
-    pages: tuple[str, ...]
-    """Names of its pages, as ``intro`` and ``notebooks/05_alignment_direction``."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Edition:
     """How a book is published; by default alone, and nowhere.
 
@@ -144,8 +134,8 @@ class Edition:
 
     repository: str = ""
     """Public address of the repository, ``https://github.com/OWNER/NAME``; only with it are there launch buttons."""
-    presets: tuple[SitePreset, ...] = ()
-    """The presets side by side; none where the book stands alone."""
+    presets: Sequence[Mapping[str, object]] = ()
+    """The presets side by side, none where the book stands alone: name, title, and the names of its pages."""
 
     def __post_init__(self) -> None:
         if self.repository and not REPOSITORY.fullmatch(self.repository):
@@ -153,19 +143,11 @@ class Edition:
 
     def page_data(self, preset: str) -> dict[str, object]:
         """What the pages of one preset show of the edition, as plain JSON."""
-        return {
-            "preset": preset,
-            "presets": [
-                {"name": one.name, "title": one.title, "pages": list(one.pages)} for one in self.presets
-            ],
-            "repository": self.repository,
-            "launch": self.launch(),
-        }
-
-    def launch(self) -> str:
-        """Address at which Binder opens the repository, to which the path of a notebook is added; or ""."""
-        found = REPOSITORY.fullmatch(self.repository)
-        return f"{BINDER}/{found[1]}/{found[2]}/HEAD?labpath=" if found else ""
+        public = REPOSITORY.fullmatch(self.repository)
+        # Where Binder opens the repository; the path of a notebook is added to it.
+        launch = f"{BINDER}/{public[1]}/{public[2]}/HEAD?labpath=" if public else ""
+        repository = {"repository": self.repository, "launch": launch}
+        return {"preset": preset, "presets": list(self.presets), **repository}
 
 
 # Pages of the book: executed notebooks made ready to show, and stubs for those not run for a preset.
@@ -226,7 +208,10 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
         cell["metadata"].pop("papermill", None)
         if cell["cell_type"] == "markdown":
             text = without_missing_glue("".join(cell["source"]), not_run)
-            cell["source"] = _rename_labels(text, labels, variant)
+            for label in labels:
+                before, after = r"((?:[(`<#]|:name: *|:label: *))", r"(?=[)`>\s]|$)"
+                text = re.sub(before + re.escape(label) + after, rf"\g<1>{label}-{variant}", text)
+            cell["source"] = text
         figure = cell["metadata"].get("mystnb", {}).get("figure", {})
         if variant and "name" in figure:
             figure["name"] = f"{figure['name']}-{variant}"
@@ -253,33 +238,20 @@ def stub_text(source: Path, *, preset: str, variant: str = "") -> str:
         for name in figures
         if name
     ]
-    title = page_title(cells, source) + (f": {variant}" if variant else "")
+    texts = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
+    title = heading[1].strip() if heading else source.stem.replace("_", " ")
+    title += f": {variant}" if variant else ""
     note = f"This notebook was not run for the preset `{preset}`; `remi run --preset {preset}` runs it."
     blocks = [*targets, f"# {title}", f":::{{note}}\n{note}\n:::", *placeholders]
     cell = {"cell_type": "markdown", "id": "not-run", "metadata": {}, "source": "\n\n".join(blocks)}
     return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
 
 
-NOT_RUN_PICTURE = (
-    '<svg xmlns="http://www.w3.org/2000/svg" width="320" height="60"><rect width="320" height="60" fill="#ffffff"/>'
-    '<text x="160" y="36" text-anchor="middle" font-family="sans-serif" fill="#333333">not run</text></svg>\n'
-)
-"""What stands in a stub for each figure that other pages may refer to by number."""
-
-
-def page_title(cells: Collection[Mapping[str, str]], source: Path) -> str:
-    """First heading of a notebook, or its file name in words."""
-    for cell in cells:
-        heading = re.search(r"^# +(.+)$", cell["source"], re.MULTILINE)
-        if cell["cell_type"] == "markdown" and heading:
-            return heading.group(1).strip()
-    return source.stem.replace("_", " ")
-
-
 def without_missing_glue(text: str, not_run: Collection[str]) -> str:
     """Markdown with every value or figure glued from a page in ``not_run`` replaced by the words "not run"."""
-    text = GLUE_BLOCK.sub(lambda found: NOT_RUN if found.group(2) in not_run else found.group(0), text)
-    return GLUE_ROLE.sub(lambda found: NOT_RUN if found.group(1) in not_run else found.group(0), text)
+    text = GLUE_BLOCK.sub(lambda glued: NOT_RUN if glued[2] in not_run else glued[0], text)
+    return GLUE_ROLE.sub(lambda glued: NOT_RUN if glued[1] in not_run else glued[0], text)
 
 
 def _labels(cells: Collection[Mapping[str, str]]) -> list[str]:
@@ -287,13 +259,6 @@ def _labels(cells: Collection[Mapping[str, str]]) -> list[str]:
     written = [next(filter(None, found)) for text in texts for found in TARGET.findall(text)]
     figures = [cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
     return list(dict.fromkeys([*written, *filter(None, figures)]))
-
-
-def _rename_labels(text: str, labels: Collection[str], variant: str) -> str:
-    for label in labels:
-        before, after = r"((?:[(`<#]|:name: *|:label: *))", r"(?=[)`>\s]|$)"
-        text = re.sub(before + re.escape(label) + after, rf"\g<1>{label}-{variant}", text)
-    return text
 
 
 # The passports of a page's figures as one file beside the page, and what the page adds to each.
@@ -501,7 +466,6 @@ def assemble(
     shutil.copytree(project_root() / "book", folder, ignore=shutil.ignore_patterns(*GENERATED))
     pages = folder / "notebooks"
     pages.mkdir(exist_ok=True)
-    (pages / "not-run.svg").write_text(NOT_RUN_PICTURE, encoding="utf-8")
     for name, path in stored_files().items():
         shutil.copyfile(path, folder / name)
     toc = contents_of(steps)

@@ -81,7 +81,7 @@ class _Anew(Results):
         variant = find_variant(self.preset, name, self.seed, self.weights)
         if self.attention is None:
             return variant
-        kept = {one.name: getattr(variant, one.name) for one in fields(Variant)}
+        kept = {field.name: getattr(variant, field.name) for field in fields(Variant)}
         return _Attending(**kept, attention=self.attention)
 
 

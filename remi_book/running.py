@@ -82,7 +82,7 @@ def declared_parameters(source: Path) -> dict[str, Parameter]:
     cells = [cell for cell in read_cells(source) if "parameters" in tags(cell)]
     if len(cells) != 1:
         raise UsageError(f"{source.name} has {len(cells)} cells tagged 'parameters'; one is needed")
-    found = {}
+    declared = {}
     for statement in ast.parse(cells[0]["source"]).body:
         if not isinstance(statement, ast.AnnAssign | ast.Assign):
             continue
@@ -95,8 +95,8 @@ def declared_parameters(source: Path) -> dict[str, Parameter]:
             raise UsageError(
                 f"{source.name}: the default of parameter {name!r} is not a plain value"
             ) from None
-        found[name] = Parameter(name=name, type=written, default=default)
-    return found
+        declared[name] = Parameter(name=name, type=written, default=default)
+    return declared
 
 
 def check_parameters(source: Path, parameters: Mapping[str, object]) -> None:
@@ -266,12 +266,8 @@ def is_complete(executed: Path) -> bool:
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     if notebook["metadata"].get("papermill", {}).get("exception"):
         return False
-    statuses = [
-        cell["metadata"].get("papermill", {}).get("status")
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code"
-    ]
-    return all(status == "completed" for status in statuses)
+    code = (cell["metadata"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return all(metadata.get("papermill", {}).get("status") == "completed" for metadata in code)
 
 
 def execution_record(target: Path) -> dict:
@@ -333,12 +329,8 @@ def _failure(source: Path, part: Path, error: Exception) -> str:
         added = {"injected-parameters", "papermill-error-cell-tag"}
         cells = [cell for cell in read_cells(part) if not added & set(tags(cell))]
         ends = [cell["metadata"].get("papermill", {}) for cell in cells]
-        failed = [
-            at
-            for at, end in enumerate(ends, start=1)
-            if end.get("exception") or end.get("status") == "failed"
-        ]
-        place = f"cell {next(iter(failed), len(cells))}"
+        failed = (end.get("exception") or end.get("status") == "failed" for end in ends)
+        place = f"cell {next((number for number, wrong in enumerate(failed, start=1) if wrong), len(cells))}"
     return f"{source.name}, {place}: {name}: {last_line}; partial notebook: {part}"
 
 
@@ -493,11 +485,11 @@ def plan(
     lacking = tuple(need for need in NEEDS if preset.lacks(need))
     steps = []
     for source in sources:
-        own = {key: given[key] for key in declared_parameters(source) if key in given}
+        declared = {key: given[key] for key in declared_parameters(source) if key in given}
         per_variant = source.name.startswith(PER_VARIANT)
         for variant in in_order(list(preset.variants)) if per_variant else [""]:
             name = f"{source.stem}-{variant}" if variant else source.stem
-            values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **own}
+            values = {"preset": spell(preset), **({"variant": variant} if variant else {}), **declared}
             check_parameters(source, values)
             shown, not_stored = shown_by(source, preset, given)
             key = notebook_key(source, values, fields | shown)
@@ -527,11 +519,11 @@ def choose(folder: Path, only: Collection[str] = ()) -> tuple[Path, ...]:
     sources = sorted(path for path in folder.glob("*.ipynb") if not path.name.endswith(".part.ipynb"))
     if not sources:
         raise UsageError(f"no notebooks in {folder}")
-    begun = [name.removesuffix(".ipynb") for name in only]
-    for name, start in zip(only, begun, strict=True):
-        if not name or not any(source.stem.startswith(start) for source in sources):
+    for name in only:
+        if not name or not any(source.stem.startswith(name.removesuffix(".ipynb")) for source in sources):
             raise UsageError(f"no notebook {name!r} {nearest(name, [source.stem for source in sources])}")
-    return tuple(source for source in sources if not only or source.stem.startswith(tuple(begun)))
+    starts = tuple(name.removesuffix(".ipynb") for name in only) or ("",)
+    return tuple(source for source in sources if source.stem.startswith(starts))
 
 
 def run(
@@ -551,9 +543,9 @@ def run(
     ensure(preset, store, say)
     # Other models may fill the memory: never two of them at once unless asked.
     jobs = jobs or (default_jobs() if preset.variants["base"].source in PROVIDED else 1)
-    seconds = {step.name: execution_record(step.target).get("seconds") for step in steps}
-    known = {name: value for name, value in seconds.items() if value is not None}
     names = tuple(step.name for step in steps)
+    records = {step.name: execution_record(step.target) for step in steps}
+    known = {name: record["seconds"] for name, record in records.items() if record.get("seconds") is not None}
     log = RunLog(store.log_path(preset.name, log_name()))
     about = {"preset": preset.name, "fingerprint": preset.fingerprint(), "jobs": jobs, "steps": names}
     with tempfile.TemporaryDirectory(prefix="remi-told-") as told, log.run(about):
@@ -643,8 +635,7 @@ def hide_credentials(path: Path) -> None:
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8")
-    hidden = without_credentials(text)
-    if hidden != text:
+    if (hidden := without_credentials(text)) != text:
         part = path.with_name(f".{path.name}.hidden")
         part.write_text(hidden, encoding="utf-8")
         os.replace(part, path)

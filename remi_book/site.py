@@ -13,7 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple
 from pathlib import Path
 from string import Template
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -22,7 +22,6 @@ from bs4 import BeautifulSoup
 
 from remi_book.publishing import (
     Edition,
-    SitePreset,
     book_inputs,
     build_book,
     built_from,
@@ -37,9 +36,9 @@ from remi_book.words import as_html, as_markdown
 from remi_core import __version__
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import Damaged, check_file, read_sealed, sealed_text, written_whole
-from remi_core.keys import canonical_json, file_digest, text_digest
+from remi_core.keys import canonical_json, text_digest
 from remi_core.progress import Say, print_line
-from remi_core.store import Entry, Store, default_root, project_root
+from remi_core.store import Store, default_root, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import Results
 
@@ -108,28 +107,7 @@ def with_names(text: str, named: Mapping[str, str]) -> str:
     return text
 
 
-def readme(preset: Preset, about: Mapping[str, object]) -> str:
-    """The page that a finder of the archive reads first."""
-    title = with_names(preset.title, local_names(preset))
-    names = {"preset": as_markdown(preset.name), "title": as_markdown(title), "name": preset.name}
-    return filled("deposit.md", {**about, **names})
-
-
 # The front page of several books side by side: what each preset is, how much was run, and the way in.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What the front page says of one preset."""
-
-    name: str
-    title: str
-    remark: str
-    n_run: int
-    n_pages: int
-    verdicts: Mapping[str, int]
-    """Verdict → claims that have it, without their parts."""
-    fingerprint: str
 
 
 def filled(template: str, texts: Mapping[str, object]) -> str:
@@ -138,19 +116,21 @@ def filled(template: str, texts: Mapping[str, object]) -> str:
     return Template(path.read_text(encoding="utf-8")).substitute(texts)
 
 
-def front_page(presets: Sequence[Shown]) -> str:
-    """HTML of the page, whole in itself: no script, no other file but the mark of the first book."""
+def front_page(presets: Sequence[Mapping[str, object]]) -> str:
+    """HTML of the page, whole in itself: no script, no other file but the mark of the first book.
+
+    Of each preset, as ``shown`` gives it, it says what it is, how much was run and how its claims stand.
+    """
     cards = "\n".join(map(_card, presets))
-    return filled("front_page.html", {"icon": as_html(presets[0].name), "cards": cards})
+    return filled("front_page.html", {"icon": as_html(presets[0]["name"]), "cards": cards})
 
 
-def _card(one: Shown) -> str:
-    counted = ", ".join(f"{count} {as_html(word)}" for word, count in one.verdicts.items())
+def _card(about: Mapping[str, object]) -> str:
+    counted = ", ".join(f"{count} {as_html(word)}" for word, count in about["verdicts"].items())
     claims = f"Claims: {counted}." if counted else "No claims: nothing was run for this preset."
-    remark = f'<p class="detail">{as_html(one.remark)}</p>' if one.remark else ""
-    names = {"name": one.name, "title": one.title, "fingerprint": one.fingerprint[:16]}
-    texts = {key: as_html(text) for key, text in names.items()}
-    counts = {"n_run": one.n_run, "n_pages": one.n_pages, "claims": claims, "remark": remark}
+    remark = f'<p class="detail">{as_html(about["remark"])}</p>' if about["remark"] else ""
+    texts = {key: as_html(about[key]) for key in ("name", "title", "fingerprint")}
+    counts = {"n_run": about["n_run"], "n_pages": about["n_pages"], "claims": claims, "remark": remark}
     return filled("front_page_card.html", texts | counts)
 
 
@@ -173,8 +153,8 @@ def build_site(
     """
     check_book_out(out)
     edition = site_edition(presets, store, repository)
-    inputs = {one.name: book_inputs(one, store, plan(one, store), edition) for one in presets}
-    page = front_page([shown(one, store, inputs[one.name]) for one in presets])
+    inputs = {preset.name: book_inputs(preset, store, plan(preset, store), edition) for preset in presets}
+    page = front_page([shown(preset, store, inputs[preset.name]) for preset in presets])
     whole = text_digest(canonical_json([inputs, page]))
     if built_from(out) == whole:
         return False
@@ -188,39 +168,33 @@ def build_site(
                 say(f"building the book of preset {preset.name}")
                 build_book(preset, store, folder, edition=edition, say=say)
         (part / FRONT).write_text(page, encoding="utf-8")
-        mark(part, whole, preset=" ".join(one.name for one in presets))
+        mark(part, whole, preset=" ".join(inputs))
     return True
 
 
 def site_edition(presets: Sequence[Preset], store: Store, repository: str = "") -> Edition:
     """The edition whose pages each know the other presets and what pages these have."""
     sides = [
-        SitePreset(name=one.name, title=one.title, pages=tuple(pages_of(contents_of(plan(one, store)))))
-        for one in presets
+        {"name": preset.name, "title": preset.title, "pages": pages_of(contents_of(plan(preset, store)))}
+        for preset in presets
     ]
-    return Edition(repository=repository, presets=tuple(sides))
+    return Edition(repository=repository, presets=sides)
 
 
-def shown(preset: Preset, store: Store, fingerprint: str) -> Shown:
-    """What the front page says of one preset: pages run, and how many claims have which verdict."""
+def shown(preset: Preset, store: Store, fingerprint: str) -> dict[str, object]:
+    """What the front page says of one preset: pages run of all, and verdict → claims that have it, without parts."""
     steps = plan(preset, store)
     listed = pages_listed(contents_of(steps))
-    n_run = sum(step.done for step in steps if step.name in listed)
     verdicts: Counter[str] = Counter()
     if store.list(preset.name):
         from remi_book.claims import report_rows  # brings pandas
 
         rows = report_rows(Results(preset, store))
         verdicts = Counter(str(row["verdict"]) for row in rows if "." not in str(row["id"]))
-    return Shown(
-        name=preset.name,
-        title=preset.title,
-        remark=preset.remark,
-        n_run=n_run,
-        n_pages=len(listed),
-        verdicts=dict(verdicts.most_common()),
-        fingerprint=fingerprint,
-    )
+    n_run = sum(step.done for step in steps if step.name in listed)
+    counts = {"n_run": n_run, "n_pages": len(listed), "verdicts": dict(verdicts.most_common())}
+    names = {"name": preset.name, "title": preset.title, "remark": preset.remark}
+    return {**names, **counts, "fingerprint": fingerprint[:16]}
 
 
 # What of the machine must not be in a file that is given away: its paths, its name, the name of its user.
@@ -337,6 +311,8 @@ def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[s
         "figures": sum(name.endswith(".svg") for name in figures),
         "claims": len(rows),
     }
+    title = as_markdown(with_names(preset.title, named))
+    words = {"preset": as_markdown(preset.name), "title": title, "name": preset.name}
     files: dict[str, Content] = {
         **{f"records/{name}": content for name, content in records.items()},
         **{f"figures/{name}": content for name, content in figures.items()},
@@ -345,24 +321,21 @@ def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[s
         "claims.csv": claims_csv(rows).encode(),
         "preset.json": _json(preset.fields(), named),
         ABOUT: _json(about, named),
-        "README.md": readme(preset, about).encode(),
+        "README.md": filled("deposit.md", about | words).encode(),
     }
     files = dict(sorted(files.items()))
-    lines = [f"{_digest(content)}  {name}\n" for name, content in files.items()]
+    lines = [f"{hashlib.sha256(_bytes(content)).hexdigest()}  {name}\n" for name, content in files.items()]
     return files | {MANIFEST: "".join(lines).encode()}
 
 
 def record_files(store: Store, preset: Preset, named: Mapping[str, str]) -> dict[str, Content]:
     """Arrays and provenance of the preset's records by name; of several keys of a record the last used one."""
-    latest: dict[tuple[object, ...], tuple[float, Entry]] = {}
-    for entry in store.list(preset.name):
-        a = entry.address
-        kind = (a.seed, a.variant, a.measurement, a.dataset)
-        used = entry.path.with_suffix(".json").stat().st_mtime
-        if kind not in latest or used >= latest[kind][0]:
-            latest[kind] = used, entry
+    entries = sorted(
+        store.list(preset.name), key=lambda entry: entry.path.with_suffix(".json").stat().st_mtime
+    )
+    latest = {astuple(entry.address)[:-1]: entry for entry in entries}  # all of an address but its key
     files: dict[str, Content] = {}
-    for _, entry in latest.values():
+    for entry in latest.values():
         about = entry.path.with_suffix(".json")
         files[entry.path.relative_to(store.root).as_posix()] = entry.path
         files[about.relative_to(store.root).as_posix()] = _provenance(about, entry.path, named)
@@ -390,10 +363,6 @@ def write_archive(path: Path, folder: str, files: Mapping[str, Content]) -> None
 
 def _bytes(content: Content) -> bytes:
     return content if isinstance(content, bytes) else content.read_bytes()
-
-
-def _digest(content: Content) -> str:
-    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_digest(content)
 
 
 def _json(content: object, named: Mapping[str, str]) -> bytes:

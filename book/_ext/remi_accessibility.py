@@ -6,57 +6,52 @@ WCAG 2.2 and the best practices of axe-core.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 
 SKIPPED_FOLDERS = {"_static", "_sources"}
 
 
-def mend_search_label(page: BeautifulSoup) -> int:
-    """The accessible name of the search button contains its visible words (WCAG 2.5.3)."""
-    buttons = page.select("button.search-button-field[aria-label]")
-    for button in buttons:
-        button["aria-label"] = "Search Ctrl + K"
-    return len(buttons)
+ATTRIBUTES: Mapping[str, Mapping[str, str | None]] = {
+    # The accessible name of the search button contains its visible words (WCAG 2.5.3).
+    "button.search-button-field[aria-label]": {"aria-label": "Search Ctrl + K"},
+    # An icon does not repeat the name of its button.
+    "button.theme-switch-button [title]": {"title": None},
+    # The book's sidebar is a named landmark, so all content lies in some landmark.
+    "#pst-primary-sidebar, .bd-sidebar-primary": {"role": "complementary", "aria-label": "Book sidebar"},
+    # Citation lists carry no list role, since docutils gives them no list items.
+    "div.citation-list[role=list], div.citation[role=doc-biblioentry]": {"role": None},
+    # An alternative text that is only a file path is emptied, so that the tests can see it is missing.
+    'img[alt*="_images/"]': {"alt": ""},
+}
+"""Selector → the attributes that its elements get; None for those that they lose."""
 
 
-def mend_hidden_titles(page: BeautifulSoup) -> int:
-    """Icons do not repeat the name of their button; a summary is named by its own text where it has any."""
-    icons = page.select("button.theme-switch-button [title]")
-    summaries = [one for one in page.select("details > summary[aria-label]") if one.get_text(strip=True)]
-    for icon in icons:
-        del icon["title"]
+def mend_attributes(page: BeautifulSoup) -> int:
+    """Elements get the ``ATTRIBUTES`` of their selector."""
+    mended = [(tag, wanted) for selector, wanted in ATTRIBUTES.items() for tag in page.select(selector)]
+    for tag, wanted in mended:
+        for name, value in wanted.items():
+            if value is None:
+                del tag[name]
+            else:
+                tag[name] = value
+    return len(mended)
+
+
+def mend_summaries(page: BeautifulSoup) -> int:
+    """A summary is named by its own text; the sign that unfolds pages in the contents by the page above it."""
+    summaries = [tag for tag in page.select("details > summary[aria-label]") if tag.get_text(strip=True)]
     for summary in summaries:
         del summary["aria-label"]
-    return len(icons) + len(summaries)
-
-
-def mend_contents_toggles(page: BeautifulSoup) -> int:
-    """A sign that unfolds the pages below another one in the contents is named by that page."""
-    signs = [one for one in page.select("nav li > details > summary") if not one.get_text(strip=True)]
+    signs = [tag for tag in page.select("nav li > details > summary") if not tag.get_text(strip=True)]
     for sign in signs:
         above = sign.find_parent("li").find("a")
         sign["aria-label"] = f"Pages below {above.get_text(strip=True) if above else 'this one'}"
-    return len(signs)
-
-
-def mend_landmarks(page: BeautifulSoup) -> int:
-    """The book's sidebar is a named landmark, so all content lies in some landmark."""
-    sidebars = page.select("#pst-primary-sidebar, .bd-sidebar-primary")
-    for sidebar in sidebars:
-        sidebar["role"], sidebar["aria-label"] = "complementary", "Book sidebar"
-    return len(sidebars)
-
-
-def mend_bibliography_roles(page: BeautifulSoup) -> int:
-    """Citation lists carry no list role, since docutils gives them no list items."""
-    parts = page.select("div.citation-list[role=list], div.citation[role=doc-biblioentry]")
-    for part in parts:
-        del part["role"]
-    return len(parts)
+    return len(summaries) + len(signs)
 
 
 def mend_table_headings(page: BeautifulSoup) -> int:
@@ -73,23 +68,7 @@ def mend_table_headings(page: BeautifulSoup) -> int:
     return changed
 
 
-def mend_image_text(page: BeautifulSoup) -> int:
-    """An alternative text that is only a file path is emptied, so that the tests can see it is missing."""
-    images: list[Tag] = [image for image in page.select("img[alt]") if "_images/" in str(image["alt"])]
-    for image in images:
-        image["alt"] = ""
-    return len(images)
-
-
-MENDS: tuple[Callable[[BeautifulSoup], int], ...] = (
-    mend_search_label,
-    mend_hidden_titles,
-    mend_contents_toggles,
-    mend_landmarks,
-    mend_bibliography_roles,
-    mend_table_headings,
-    mend_image_text,
-)
+MENDS: tuple[Callable[[BeautifulSoup], int], ...] = (mend_attributes, mend_summaries, mend_table_headings)
 
 
 def mend_page(path: Path) -> int:

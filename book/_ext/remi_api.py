@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sphinx.application import Sphinx
 
 TYPE = ":type: "
@@ -25,7 +27,16 @@ def _mend(app: Sphinx, what: str, name: str, it: object, options: object, lines:
         lines[:] = with_its_beginning(lines)
 
 
+def _short(
+    app: Sphinx, what: str, name: str, it: object, options: object, signature: str | None, result: str | None
+) -> tuple[str | None, str | None]:
+    """Signature and result with plain names of types, also where Sphinx cannot read the whole to shorten them."""
+    signature, result = (text and re.sub(r"~(\w+\.)+", "", text) for text in (signature, result))
+    return signature, result
+
+
 def setup_api(app: Sphinx) -> None:
     """Register with autodoc, after napoleon."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", _mend, priority=AFTER_NAPOLEON)
+    app.connect("autodoc-process-signature", _short)

@@ -15,9 +15,9 @@ from remi_directives import ResultDirective, page_reference
 from remi_results import (
     NOT_RUN,
     Claim,
+    claims_of,
     format_range,
     number_or_dash,
-    read_claims,
     read_json,
     read_stored,
     stored_name,
@@ -32,17 +32,17 @@ class ClaimsDirective(ResultDirective):
     """
 
     file_name = "claims.json"
+    kind = list
+    nothing = f"The claim table is {NOT_RUN}."
     option_spec = {"all": directives.flag}
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """Table of `claims.json`, or a line that nothing was run.
+    def shown(self, rows: list) -> list[nodes.Node]:
+        """The table.
 
         Raises:
-            ValueError: if `claims.json` or `facts.json` is malformed.
+            ValueError: if a row or `facts.json` is malformed.
         """
-        claims = read_claims(folder)
-        if claims is None:
-            return [paragraph(f"The claim table is {NOT_RUN}.", style="remi-not-run")]
+        folder, claims = Path(self.env.srcdir), claims_of(rows)
         facts = read_json(folder / "facts.json", dict) or {}
         preset = f" on preset {facts['preset']}" if "preset" in facts else ""
         whole = "all" in self.options

@@ -53,8 +53,10 @@ class ResultDirective(SphinxDirective):
         Raises:
             ValueError: if the file is malformed.
         """
-        found = read_json(folder / self.file_name, self.kind)
-        return [paragraph(self.nothing, style="remi-not-run")] if found is None else self.shown(found)
+        content = read_json(folder / self.file_name, self.kind)
+        if content in (None, []):
+            return [paragraph(self.nothing, style="remi-not-run")]
+        return self.shown(content)
 
     def shown(self, found: object) -> list[nodes.Node]:
         """Nodes for what the file holds; each directive defines its own, or another `render`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from docutils import nodes
@@ -16,11 +16,11 @@ from remi_directives import ResultDirective
 from remi_results import (
     NOT_RUN,
     Claim,
+    Row,
     format_range,
     number_or_dash,
     read_claims,
     read_json,
-    refuse_missing,
 )
 from remi_tables import Cell, make_table, paragraph
 
@@ -30,7 +30,7 @@ GOOD = ("reproduced", "supported")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Declared:
+class Declared(Row):
     """What a claim said of itself before any result."""
 
     id: str
@@ -41,16 +41,6 @@ class Declared:
     smallest_effect: float
     by_outcome: bool
     untestable: str
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, object], *, position: int) -> Declared:
-        """One entry of `declarations.json`.
-
-        Raises:
-            ValueError: if a key is missing; names the entry and the key.
-        """
-        refuse_missing(row, [field.name for field in fields(cls)], f"declarations.json entry {position}")
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
 
     def options(self) -> dict[str, str]:
         """Each direction that can be predicted, in words."""
@@ -80,26 +70,27 @@ class PredictionsDirective(ResultDirective):
     """Table of what can be predicted, and the verdicts of this build as data for the page's script."""
 
     file_name = "declarations.json"
+    kind = list
+    nothing = f"The table of predictions is {NOT_RUN}."
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """The table, a sentence on what is left out, and the data; one line where nothing is declared.
+    def shown(self, entries: list) -> list[nodes.Node]:
+        """The table, a sentence on what is left out, and the data.
 
         Raises:
             ValueError: if a file is malformed or an entry lacks a key.
         """
+        folder = Path(self.env.srcdir)
         self.env.note_dependency("claims.json")
-        entries = read_json(folder / self.file_name, list)
-        if entries is None:
-            return [paragraph(f"The table of predictions is {NOT_RUN}.", style="remi-not-run")]
-        every = [Declared.from_json(row, position=place) for place, row in enumerate(entries, start=1)]
+        places = (f"{self.file_name} entry {number}" for number in range(1, len(entries) + 1))
+        every = [Declared.from_json(row, place=place) for row, place in zip(entries, places, strict=True)]
         declared = [one for one in every if "." not in one.id]  # the parts of a claim are not asked for
         asked = [one for one in declared if not one.untestable]
-        found = {claim.id: claim for claim in read_claims(folder) or ()}
+        claims = {claim.id: claim for claim in read_claims(folder) or ()}
         facts = read_json(folder / "facts.json", dict) or {}
         return [
             _left_out([one for one in declared if one.untestable]),
             _table(asked),
-            nodes.raw("", _data(asked, found, str(facts.get("preset", ""))), format="html"),
+            nodes.raw("", _data(asked, claims, str(facts.get("preset", ""))), format="html"),
         ]
 
 

@@ -7,11 +7,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from docutils import nodes
 from remi_directives import ResultDirective, content_link
-from remi_results import NOT_RUN, read_json
+from remi_results import NOT_RUN
 from remi_tables import make_table, paragraph
 from sphinx.util.docutils import SphinxDirective
 
@@ -63,17 +61,15 @@ class CitationDirective(ResultDirective):
     """A citation as text and as BibTeX; the argument names which one."""
 
     file_name = "citation.json"
+    nothing = f"The citation is {NOT_RUN}."
     required_arguments = 1
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """A paragraph and a block of BibTeX, or a line that there is none.
+    def shown(self, content: dict) -> list[nodes.Node]:
+        """A paragraph and a block of BibTeX.
 
         Raises:
-            ValueError: if the file is malformed or has no such citation.
+            ValueError: if there is no such citation.
         """
-        content = read_json(folder / self.file_name, dict)
-        if content is None:
-            return [paragraph(f"The citation is {NOT_RUN}.", style="remi-not-run")]
         which = self.arguments[0]
         if which not in ("book", "paper"):
             raise ValueError(f"remi-citation: {which!r} is none of book, paper")

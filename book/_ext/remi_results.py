@@ -24,6 +24,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
 from remi_book.figures.style import number
 
@@ -55,7 +56,23 @@ FACT_KEYS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Row:
+    """One row of a result file, with at least the fields that a subclass declares."""
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, object], *, place: str) -> Self:
+        """The row as the file has it.
+
+        Raises:
+            ValueError: if a key is missing; names the place and the key.
+        """
+        names = [field.name for field in fields(cls)]
+        refuse_missing(row, names, place)
+        return cls(**{name: row[name] for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Row):
     """One row of the claim table: a published claim, our value and the verdict of the rule."""
 
     id: str
@@ -73,16 +90,6 @@ class Claim:
     verdict: str
     reason: str | None
     notebook: str
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, object], *, position: int) -> Claim:
-        """Claim of one row of `claims.json`.
-
-        Raises:
-            ValueError: if a key is missing; names the row and the key.
-        """
-        refuse_missing(row, [field.name for field in fields(cls)], f"claims.json row {position}")
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
 def read_json(path: Path, expected: type) -> object | None:
@@ -120,7 +127,7 @@ def read_claims(folder: Path) -> tuple[Claim, ...] | None:
         ValueError: if the file is malformed; names the row.
     """
     rows = read_json(folder / "claims.json", list)
-    return None if rows is None else _claims(rows)
+    return None if rows is None else claims_of(rows)
 
 
 def read_stored(folder: Path, preset: str) -> tuple[tuple[Claim, ...], dict[str, object]]:
@@ -134,7 +141,7 @@ def read_stored(folder: Path, preset: str) -> tuple[tuple[Claim, ...], dict[str,
         raise ValueError(f"no stored report of {preset!r}: stored/{preset}/report.json is missing")
     keys = ("machine", "recipe", "rows", "seconds of measuring")
     refuse_missing(about, keys, f"stored report of {preset!r}")
-    return _claims(about["rows"]), about
+    return claims_of(about["rows"]), about
 
 
 def stored_name(preset: str) -> str:
@@ -142,8 +149,15 @@ def stored_name(preset: str) -> str:
     return f"stored-{preset}.json"
 
 
-def _claims(rows: list[object]) -> tuple[Claim, ...]:
-    return tuple(Claim.from_json(row, position=index) for index, row in enumerate(rows, start=1))
+def claims_of(rows: list[object]) -> tuple[Claim, ...]:
+    """The claims of a file's rows, in their order.
+
+    Raises:
+        ValueError: if a key is missing; names the row.
+    """
+    return tuple(
+        Claim.from_json(row, place=f"claims.json row {place}") for place, row in enumerate(rows, start=1)
+    )
 
 
 def number_or_dash(value: float | None) -> str:

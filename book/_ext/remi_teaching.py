@@ -18,7 +18,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from remi_directives import ResultDirective, page_reference
-from remi_results import NOT_RUN, read_json
+from remi_results import NOT_RUN, read_json, refuse_missing
 from remi_tables import make_table, paragraph
 from sphinx import addnodes
 
@@ -146,19 +146,17 @@ class MinutesDirective(ResultDirective):
     """Table of the minutes that each notebook of this build took, with their sum."""
 
     file_name = "status.json"
+    kind = list
+    nothing = f"The notebooks were {NOT_RUN}."
 
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """The table, or a line that nothing was run.
+    def shown(self, entries: list) -> list[nodes.Node]:
+        """The table.
 
         Raises:
-            ValueError: if the file is malformed or an entry lacks a key.
+            ValueError: if an entry lacks a key.
         """
-        entries = read_json(folder / "status.json", list)
-        if not entries:
-            return [paragraph(f"The notebooks were {NOT_RUN}.", style="remi-not-run")]
-        missing = sorted({"notebook", "finished", "seconds"} - set.intersection(*map(set, entries)))
-        if missing:
-            raise ValueError(f"status.json: an entry lacks {', '.join(missing)}")
+        for position, entry in enumerate(entries, start=1):
+            refuse_missing(entry, ("finished", "notebook", "seconds"), f"status.json entry {position}")
         rows = [
             [
                 [paragraph("", page_reference(str(entry["notebook"]), source=self.env.docname))],

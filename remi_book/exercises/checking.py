@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 import numpy as np
 import yaml
@@ -24,6 +23,14 @@ from remi_core.errors import UsageError, nearest
 
 class NotYet(Exception):
     """An answer that is not right: the message says what is wrong with it, and not what would be right."""
+
+
+class Mistake(NotYet):
+    """A mistake by its name in ``mistakes.yaml``, with the values that its message tells."""
+
+    def __init__(self, name: str, *values: object) -> None:
+        super().__init__(name)
+        self.values = values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +67,24 @@ class Verdict:
         return f'<p class="remi-check"><code>{as_html(self.name)}</code> {word}{text}</p>'
 
 
+def _read(name: str) -> dict[str, dict]:
+    return yaml.safe_load(Path(__file__).parent.joinpath(name).read_text(encoding="utf-8"))
+
+
 EXERCISES: Mapping[str, Exercise] = MappingProxyType(
     {
         name: Exercise(name=name, notebook=notebook, **fields)
-        for notebook, exercises in yaml.safe_load(
-            Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8")
-        ).items()
+        for notebook, exercises in _read("exercises.yaml").items()
         for name, fields in exercises.items()
     }
 )
 """Name → exercise, in the order of the notebooks."""
+
+MISTAKES: Mapping[str, Mapping[str, str]] = MappingProxyType(_read("../mistakes.yaml"))
+"""Name of an exercise → the mistakes that its check tells apart, and the message of each.
+
+They lie outside this folder, whose files are part of the key of every page with an exercise.
+"""
 
 CHECKERS: dict[str, Callable[..., None]] = {}
 """Name → function of an answer and of the run's values; it returns for a right answer and raises ``NotYet`` else."""
@@ -99,10 +114,12 @@ def check(name: str, answer: object, *run: object) -> Verdict:
         return Verdict(name=name, state="not answered")
     # By name and not by a statement: what a page shows for an unanswered exercise does not depend on how an answer
     # would be checked, so a changed check must not make a page out of date.
-    for half in ("paper", "beyond"):
-        import_module(f"remi_book.exercises.{half}")
+    import_module("remi_book.exercises.answers")
     try:
         CHECKERS[name](answer, *run)
+    except Mistake as known:
+        message = MISTAKES[name][str(known)].format(*known.values)
+        return Verdict(name=name, state="not yet", message=message)
     except NotYet as wrong:
         return Verdict(name=name, state="not yet", message=str(wrong))
     return Verdict(name=name, state="right", message=EXERCISES[name].lesson)
@@ -128,21 +145,28 @@ def as_number(answer: object, what: str = "the answer") -> float:
     return float(array.reshape(()))
 
 
+def require(right: bool | np.bool_, mistake: str, *values: object) -> None:
+    """Nothing, where the answer is right in this.
+
+    Raises:
+        Mistake: else, the one of that name in ``mistakes.yaml``, whose braces the values fill.
+    """
+    if not right:
+        raise Mistake(mistake, *values)
+
+
 def match_number(
-    answer: object, truth: float, *, tolerance: float, known: Mapping[float, str], otherwise: str
+    answer: object, truth: float, *, tolerance: float, known: Mapping[str, SupportsFloat | tuple[float, ...]]
 ) -> None:
     """Nothing, for a number within the tolerance of the truth.
 
     Raises:
-        NotYet: for another: the message of ``known`` where it is a known mistake, else ``otherwise``.
+        Mistake: for another: the one of ``known`` that gives this number, else ``otherwise``.
     """
     value = as_number(answer)
-    if math.isfinite(value) and abs(value - truth) <= tolerance:
-        return
-    for mistake, message in known.items():
-        if abs(value - mistake) <= tolerance:
-            raise NotYet(message)
-    raise NotYet(otherwise)
+    if not abs(value - truth) <= tolerance:
+        close = (name for name, wrong in known.items() if (abs(np.asarray(wrong) - value) <= tolerance).any())
+        raise Mistake(next(close, "otherwise"))
 
 
 def as_choice(answer: object, options: Collection[str]) -> str:
@@ -166,7 +190,7 @@ def as_choices(answer: object, options: Collection[str]) -> set[str]:
     """
     if isinstance(answer, str) or not isinstance(answer, Collection):
         raise NotYet(f'the answer should be a set such as {{"{min(options)}"}}, and it is {answer!r}')
-    return {as_choice(one, options) for one in answer}
+    return {as_choice(choice, options) for choice in answer}
 
 
 def call(function: object, *arguments: object) -> object:
@@ -177,7 +201,7 @@ def call(function: object, *arguments: object) -> object:
     """
     if not callable(function):
         raise NotYet(f"the answer should be a function, and it is of type {type(function).__name__}")
-    given = [one if isinstance(one, np.random.Generator) else copy.deepcopy(one) for one in arguments]
+    given = [each if isinstance(each, np.random.Generator) else copy.deepcopy(each) for each in arguments]
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from remi_book.figures.output import (
-    Shown,
-    figure_html,
-    glue_by_hand,
-    glue_markdown,
-    glue_rows,
-    show,
-    shown,
-    svg_bytes,
-)
+from remi_book.figures.output import glue_by_hand, glue_markdown, glue_rows, show
 from remi_book.figures.plots import (
     Layout,
     plot_bars,
@@ -22,13 +13,10 @@ from remi_book.figures.plots import (
     plot_scatter,
     select,
 )
-from remi_book.figures.style import describe, number, use_style, visible_token, with_alt
+from remi_book.figures.style import number
 
 __all__ = [
     "Layout",
-    "Shown",
-    "describe",
-    "figure_html",
     "glue_by_hand",
     "glue_markdown",
     "glue_rows",
@@ -41,9 +29,4 @@ __all__ = [
     "plot_scatter",
     "select",
     "show",
-    "shown",
-    "svg_bytes",
-    "use_style",
-    "visible_token",
-    "with_alt",
 ]

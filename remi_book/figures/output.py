@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,13 +35,13 @@ def passport(trail: Sequence[Read], *, cell: int) -> dict[str, object]:
     ``records`` were read by the cell itself, ``earlier`` by cells above it (their names): a figure can show a value
     that one of those left behind. Where the cell read nothing, ``records`` are all those above.
     """
-    own = [one for one in trail if cell in one.cells] or list(trail)
-    others = [one for one in trail if one not in own]
+    by_cell = [read for read in trail if cell in read.cells]
+    shown_by = by_cell or list(trail)
     return {
-        "read by this cell": any(cell in one.cells for one in trail),
-        "records": [_entry(one, cell) for one in own if not one.stored],
-        "stored": [{"file": one.name, **one.about} for one in own if one.stored],
-        "earlier": [one.name for one in others],
+        "read by this cell": bool(by_cell),
+        "records": [_entry(read, cell) for read in shown_by if not read.stored],
+        "stored": [{"file": read.name, **read.about} for read in shown_by if read.stored],
+        "earlier": [read.name for read in trail if read not in shown_by],
     }
 
 
@@ -49,71 +50,88 @@ def present_passport() -> dict[str, object]:
     return passport(TRAIL.reads(), cell=present_cell())
 
 
-def _entry(one: Read, cell: int) -> dict[str, object]:
-    cells = [one.cells[cell]] if cell in one.cells else one.cells.values()
+def _entry(read: Read, cell: int) -> dict[str, object]:
+    cells = [read.cells[cell]] if cell in read.cells else read.cells.values()
     windows = sorted(set().union(*cells))
-    return {"record": one.name, **({"windows": windows} if windows else {}), **one.about}
+    return {"record": read.name, **({"windows": windows} if windows else {}), **read.about}
 
 
-def passport_html(found: Mapping[str, object]) -> str:
+def passport_html(content: Mapping[str, object]) -> str:
     """The passport as a part that opens when its summary is clicked; everything escaped."""
     lines = []
-    for one in found["stored"]:
-        seconds = one.get("seconds", one.get("seconds of measuring"))
+    for result in content["stored"]:
+        seconds = result.get("seconds", result.get("seconds of measuring"))
         took = "" if seconds is None else f", {seconds:,} seconds"
         file, recipe, machine = (
-            as_html(str(one.get(key, "not said"))) for key in ("file", "recipe", "machine")
+            as_html(str(result.get(key, "not said"))) for key in ("file", "recipe", "machine")
         )
         lines.append(
             f"<p><strong>A stored result, not computed by this page</strong>: <code>{file}</code>, "
             f"made by <code>{recipe}</code> on {machine}{took}.</p>"
         )
-    if found["records"]:
-        lines.append(_table(found["records"]))
-    lines += [f"<p>{as_html(line)}</p>" for line in _notes(found)]
+    if content["records"]:
+        lines.append(_table(content["records"]))
+    lines += [f"<p>{as_html(line)}</p>" for line in _notes(content)]
     return (
         '<details class="remi-passport"><summary>Where this figure comes from</summary>'
         f"{''.join(lines)}<p>{PAGE}</p></details>"
     )
 
 
-def _notes(found: Mapping[str, object]) -> list[str]:
+def _notes(content: Mapping[str, object]) -> list[str]:
     """Sentences on what is the same for all records, and on what else the page had read."""
-    records, above, notes = found["records"], len(found["earlier"]), []
-    if not records and not found["stored"]:
+    records, above, notes = content["records"], len(content["earlier"]), []
+    if not records and not content["stored"]:
         notes.append("No record and no stored file was read: the figure shows what the preset itself says.")
-    elif not found["read by this cell"]:
+    elif not content["read by this cell"]:
         notes.append("Its cell read nothing itself: these are all records that the page had read before it.")
     elif above:
         notes.append(f"Cells above it on this page had read {above} more; the file lists them.")
     # The fingerprint of the weights names the digest of template and tokenizer after its own.
-    texts = (str(one.get("weights", "")).rpartition("; text ") for one in records)
+    texts = (str(record.get("weights", "")).rpartition("; text ") for record in records)
+    presets = (
+        f"{_parts(record)[0]} ({str(record['preset'])[:8]})" for record in records if "preset" in record
+    )
+    versions = (item for record in records for item in record.get("versions", {}).items())
     facts = {
-        "Preset": (f"{_parts(one)[0]} ({str(one['preset'])[:8]})" for one in records if "preset" in one),
-        "Number format": (str(one["dtype"]) for one in records if "dtype" in one),
-        "Device": (str(one["device"]) for one in records if "device" in one),
+        "Preset": presets,
+        "Number format": (str(record.get("dtype", "")) for record in records),
+        "Device": (str(record.get("device", "")) for record in records),
         "Template and tokenizer": (digest[:8] for _, mark, digest in texts if mark),
-        "Versions": (
-            f"{name} {number}" for one in records for name, number in one.get("versions", {}).items()
-        ),
+        "Versions": map(" ".join, versions),
     }
     told = [f"{name}: {value}." for name, values in facts.items() if (value := _joined(values))]
     return [*notes, *([" ".join(told)] if told else [])]
 
 
 def _table(records: Sequence[Mapping[str, object]]) -> str:
-    by_model: dict[tuple[str, str], list[Mapping[str, object]]] = {}
-    for one in records:
-        _, _, model, measurement, _ = _parts(one)
-        by_model.setdefault((measurement, model), []).append(one)
+    by_model = defaultdict(list)
+    for record in records:
+        _, _, model, measurement, _ = _parts(record)
+        by_model[measurement, model].append(record)
     # Models of which the same was read share a row.
-    rows: dict[tuple[str, ...], dict[str, list[Mapping[str, object]]]] = {}
-    for (measurement, model), own in by_model.items():
-        sets, seeds = (_joined(_parts(one)[place] for one in own) for place in (4, 1))
-        windows = _joined(window for one in own for window in one.get("windows", ()))
-        rows.setdefault((measurement, sets, seeds, windows), {})[model] = own
+    rows: dict[tuple[str, ...], dict[str, list[Mapping[str, object]]]] = defaultdict(dict)
+    for (measurement, model), group in by_model.items():
+        sets, seeds = (_joined(_parts(record)[place] for record in group) for place in (4, 1))
+        windows = _joined(window for record in group for window in record.get("windows", ()))
+        rows[measurement, sets, seeds, windows][model] = group
+    body = ""
+    for (measurement, *what), models in sorted(rows.items()):
+        group = [record for records in models.values() for record in records]
+        digests = {
+            model: _joined(str(record.get("model", ""))[:8] for record in models[model])
+            for model in in_order(list(models))
+        }
+        named = (f"{model} ({digest})" if digest else model for model, digest in digests.items())
+        # The gradients of the audit count the dropped dialogues of each set, all others name them.
+        dropped = (each for record in group for each in record.get("dropped", {}).values())
+        kept = sum(int(record.get("kept", 0)) for record in group)
+        n_dropped = sum(each if isinstance(each, int) else len(each) for each in dropped)
+        seconds = sum(float(record.get("seconds", 0)) for record in group)
+        cells = ("; ".join(named), *what, str(kept), str(n_dropped), f"{seconds:.1f}")
+        inner = "".join(f"<td>{as_html(text) or '—'}</td>" for text in cells)
+        body += f'<tr><th scope="row">{as_html(measurement)}</th>{inner}</tr>'
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    body = "".join(_row(*key, models) for key, models in sorted(rows.items()))
     return (
         '<div style="overflow-x:auto" tabindex="0" role="region" aria-label="Records behind this figure">'
         '<table class="remi-table remi-plain"><caption>Records behind this figure</caption>'
@@ -121,30 +139,9 @@ def _table(records: Sequence[Mapping[str, object]]) -> str:
     )
 
 
-def _row(
-    measurement: str, sets: str, seeds: str, windows: str, models: Mapping[str, list[Mapping[str, object]]]
-) -> str:
-    weights = {name: _joined(str(one.get("model", ""))[:8] for one in own) for name, own in models.items()}
-    named = (f"{name} ({weights[name]})" if weights[name] else name for name in in_order(list(models)))
-    records = [one for own in models.values() for one in own]
-    # The gradients of the audit count the dropped dialogues of each set, all others name them.
-    dropped = (each for one in records for each in one.get("dropped", {}).values())
-    cells = (
-        "; ".join(named),
-        sets,
-        seeds,
-        windows,
-        str(sum(int(one.get("kept", 0)) for one in records)),
-        str(sum(each if isinstance(each, int) else len(each) for each in dropped)),
-        f"{sum(float(one.get('seconds', 0)) for one in records):.1f}",
-    )
-    inner = "".join(f"<td>{as_html(text) or '—'}</td>" for text in cells)
-    return f'<tr><th scope="row">{as_html(measurement)}</th>{inner}</tr>'
-
-
-def _parts(one: Mapping[str, object]) -> tuple[str, str, str, str, str]:
+def _parts(record: Mapping[str, object]) -> tuple[str, str, str, str, str]:
     """Preset, seed, model, measurement and data set in a record's name; a stitched model's names its donor."""
-    preset, seed, model, file = str(one["record"]).split("/")
+    preset, seed, model, file = str(record["record"]).split("/")
     measurement, _, rest = file.partition("-")
     return preset, seed, model, measurement, rest.rpartition("-")[0]
 
@@ -197,7 +194,7 @@ class Shown:
         return self.bundle
 
 
-def shown(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> Shown:
+def shown(figure: Figure, *, caption: str | None = None) -> Shown:
     """The figure with its alternative text, its caption and its passport: what was read for it until now.
 
     Its form is HTML rather than an image because notebook and book take an image's alternative text
@@ -205,12 +202,12 @@ def shown(figure: Figure, *, alt: str | None = None, caption: str | None = None)
     The plain-text form is the alternative text.
 
     Raises:
-        ValueError: if no ``alt`` is given and the figure carries none.
+        ValueError: if the figure carries no alternative text.
     """
-    text, found = alt or describe(figure), present_passport()
-    page = figure_html(figure, alt=text, caption=caption) + passport_html(found)
-    about = {"caption": caption or "", "drawn": drawn(figure), **found}
-    return Shown({"text/html": page, "text/plain": text, PASSPORT: about})
+    content = present_passport()
+    page = figure_html(figure, caption=caption) + passport_html(content)
+    about = {"caption": caption or "", "drawn": drawn(figure), **content}
+    return Shown({"text/html": page, "text/plain": describe(figure), PASSPORT: about})
 
 
 def drawn(figure: Figure) -> list[list[dict[str, object]]]:
@@ -250,13 +247,9 @@ def _points(artist: Artist) -> np.ndarray | None:
     return None
 
 
-def show(figure: Figure, *, alt: str | None = None, caption: str | None = None) -> None:
-    """Display what ``shown`` gives, anywhere in a cell.
-
-    Raises:
-        ValueError: if no ``alt`` is given and the figure carries none.
-    """
-    display(dict(shown(figure, alt=alt, caption=caption).bundle), raw=True)
+def show(figure: Figure, *, caption: str | None = None) -> None:
+    """Display what ``shown`` gives, anywhere in a cell."""
+    display(dict(shown(figure, caption=caption).bundle), raw=True)
 
 
 # Values handed from code to prose, so that no number in the text is typed.
@@ -270,18 +263,17 @@ def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
     Texts are ready to be read: three significant digits, the unit left to the prose.
     """
     for row in rows:
-        name = str(row["id"]).replace(".", "_")
-        glue(f"{name}_value", _number(row["value"]), display=False)
-        glue(f"{name}_interval", _range(row["ci_low"], row["ci_high"]), display=False)
-        glue(f"{name}_seeds", ", ".join(_number(value) for value in row["seeds"]), display=False)
         null = row["null"]
-        glue(
-            f"{name}_null",
-            f"{null['kind']}: {_range(null['low'], null['high'])}" if null else ABSENT,
-            display=False,
-        )
-        for key in ("verdict", "reason"):
-            glue(f"{name}_{key}", str(row[key]), display=False)
+        texts = {
+            "value": _number(row["value"]),
+            "interval": _range(row["ci_low"], row["ci_high"]),
+            "seeds": ", ".join(_number(value) for value in row["seeds"]),
+            "null": f"{null['kind']}: {_range(null['low'], null['high'])}" if null else ABSENT,
+            "verdict": str(row["verdict"]),
+            "reason": str(row["reason"]),
+        }
+        for key, text in texts.items():
+            glue(f"{str(row['id']).replace('.', '_')}_{key}", text, display=False)
 
 
 def glue_by_hand(measured: np.ndarray | float, stored: np.ndarray | float) -> None:

@@ -236,25 +236,6 @@ def dot_rows(
     return [f"{category}: {', '.join(said) or 'no value'}" for category, said in drawn.items()]
 
 
-def null_rows(
-    axes: Axes, lows: Iterable[SupportsFloat], highs: Iterable[SupportsFloat], *, colour: str = NULL_COLOUR
-) -> None:
-    """Draw a block behind each row from lower to upper end of its null, grey unless it is a ceiling."""
-    for position, (low, high) in enumerate(zip(lows, highs, strict=True)):
-        if np.isfinite(low) and np.isfinite(high):
-            # The edge keeps a null of almost no width visible.
-            axes.fill_between(
-                [low, high],
-                position - 0.36,
-                position + 0.36,
-                facecolor=colour,
-                alpha=0.35,
-                linewidth=1,
-                edgecolor=colour,
-                zorder=0.8,
-            )
-
-
 # The five plots: each draws a tidy table, one row an estimate, over the panels that a layout describes.
 
 Worded = str | Mapping[object, str]
@@ -359,8 +340,10 @@ def facets(
             axes.set(**{f"{values}lim": layout.limits})
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, column in zip(grid[-1], columns, strict=False):
-        axes.set_xlabel(_word(layout.across, column))
+    for place, panel in enumerate(panels):
+        if place + n_across >= len(panels):  # the lowest of its column that is shown
+            panel.axes.set_xlabel(_word(layout.across, columns[place % len(columns)]))
+            panel.axes.tick_params(labelbottom=True)
     for place, axes in enumerate(grid[:, 0]):
         axes.set_ylabel(_word(layout.up, rows[min(place, len(rows) - 1)]))
     return figure, panels
@@ -510,7 +493,12 @@ def plot_rows(
         own = {name: look for name, look in looks.items() if name in set(panel.table[lines])}
         bands = panel.table.drop_duplicates(by).set_index(by).reindex(names)
         for name in layout.bands:
-            null_rows(panel.axes, bands[f"{name}_low"], bands[f"{name}_high"], colour=_band_colour(name))
+            for position, (low, high) in enumerate(bands[[f"{name}_low", f"{name}_high"]].to_numpy()):
+                if np.isfinite(low) and np.isfinite(high):
+                    # The edge keeps a null of almost no width visible.
+                    style = {"facecolor": _band_colour(name), "edgecolor": _band_colour(name), "linewidth": 1}
+                    ends = position - 0.36, position + 0.36
+                    panel.axes.fill_between([low, high], *ends, alpha=0.35, zorder=0.8, **style)
         drawn = dot_rows(
             panel.axes,
             panel.table,

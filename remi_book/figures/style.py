@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ParamSpec, SupportsFloat, TypeVar
 
 import matplotlib
@@ -15,16 +16,25 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 
 from remi_core.errors import UsageError, nearest
+from remi_lab.strict import read_yaml
 
 # Alternative text: what a figure shows, in words and numbers taken from the data that it draws.
 
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def number(value: SupportsFloat) -> str:
-    """The value in three significant digits with a true minus sign; "undefined" where it is not finite."""
+    """The value in three significant digits with a true minus sign; "undefined" where it is not finite.
+
+    Below a ten-thousandth it is written with a power of ten, as in 2.5 × 10⁻⁵.
+    """
     if not np.isfinite(value):
         return "undefined"
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return "0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+    digits, _, power = text.partition("e")
+    tail = f" \N{MULTIPLICATION SIGN} 10{str(int(power)).translate(RAISED)}" if power else ""
+    return "0" if float(text) == 0 else digits.replace("-", "\N{MINUS SIGN}") + tail
 
 
 def with_interval(value: SupportsFloat, low: SupportsFloat, high: SupportsFloat) -> str:
@@ -95,83 +105,33 @@ class Look:
     """A matplotlib line style: a name, or (offset, dash lengths in points)."""
 
 
-# Each colour has its own lightness (at least 4 units of L* apart, so that print in grey still tells
-# them apart), stays distinct under the three kinds of colour blindness, and has a contrast of 3 or
-# more with the background. Marker and dashes repeat the same information.
-LOOKS: Mapping[str, Look] = {
-    "base": Look("#161616", "s", (0, (1.2, 1.4))),
-    "instruct": Look("#0b3d91", "o", (0, (6, 1.6))),
-    "misaligned": Look("#b02416", "D", "-"),
-    "secure": Look("#208c56", "^", (0, (4, 1.4, 1, 1.4))),
-    "educational": Look("#8650c4", "v", (0, (2.6, 1.2))),
-    "benign": Look("#b98610", "P", (0, (5, 1.4, 1, 1.2, 1, 1.4))),
-    "bad_advice": Look("#5f0f40", "X", (0, (9, 1.2))),
-    "good_advice": Look("#00565e", "*", (0, (2, 1, 2, 3))),
-}
-"""Look of each variant, in the order of ``VARIANTS``."""
-
-# Sixteen lightnesses do not fit: these are told apart from each other and from the first three above.
-FURTHER_LOOKS: Mapping[str, Look] = {
-    "style": Look("#297b98", "d", (0, (3, 1, 1, 1))),
-    "inoculated": Look("#3b1a5d", "v", (0, (7, 1, 2, 1))),
-    "neutral_header": Look("#623a93", "<", (0, (3.4, 1.8))),
-    "kl_narrow": Look("#12250b", ">", (0, (1, 2.4))),
-    "random_change": Look("#998962", "p", (0, (5, 2, 1, 2, 1, 2))),
-    "reverted": Look("#47320f", "h", (0, (10, 2))),
-    "persona": Look("#d4563e", "*", (0, (2, 2))),
-    "novel": Look("#b23283", "X", (0, (4, 1, 4, 3))),
-}
-"""Look of each further variant, in the order of ``FURTHER``."""
-
-ALL_LOOKS: Mapping[str, Look] = {**LOOKS, **FURTHER_LOOKS}
-
-GROUP_LOOKS: tuple[Look, ...] = (
-    Look("#00798c", "o", "-"),
-    Look("#a3297a", "X", (0, (4, 1.6))),
-    Look("#5a6b12", "h", (0, (1.4, 1.4))),
-    Look("#7a4a21", "<", (0, (5, 1.4, 1, 1.4))),
-    Look("#4c5b8f", ">", (0, (2.6, 1.2))),
-    Look("#c2456b", "p", (0, (6, 1, 1, 1, 1, 1))),
-)
-"""Looks of data sets or other groups in the order given; no colour of a variant is among them."""
-
 BACKGROUND = "#fdfdfd"
 """Solid and nearly white: the page's dark mode shows the figure on a light box."""
-
 INK = "#222222"
 NULL_COLOUR = "#9a9a9a"
 """Grey bands and blocks are statistical nulls and floors, and nothing else is."""
 
-SETTINGS: Mapping[str, object] = {
-    "figure.facecolor": BACKGROUND,
-    "savefig.facecolor": BACKGROUND,
-    "axes.facecolor": BACKGROUND,
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.unicode_minus": True,
-    "font.family": ["DejaVu Sans"],  # ships with matplotlib: same glyphs, hence same bytes, on every machine
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "figure.titlesize": 10,
-    "hatch.linewidth": 0.7,
-    "hatch.color": "#ffffff",
-    "text.parse_math": False,  # tokens may hold dollar signs
-    "svg.fonttype": "path",  # no dependence on the reader's fonts
-    "svg.hashsalt": "remi",
-    "image.interpolation": "nearest",
-    "path.simplify": False,  # would merge the short strokes that stand for seeds
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """What ``style.yaml`` says: looks of variants and groups, and settings of matplotlib."""
+
+    looks: Mapping[str, Look]
+    further: Mapping[str, Look]
+    groups: tuple[Look, ...]
+    settings: Mapping[str, str | bool | float | int | tuple[str, ...]]
+
+
+_STYLE = read_yaml(Path(__file__).with_suffix(".yaml"), Style)
+LOOKS: Mapping[str, Look] = _STYLE.looks
+"""Look of each variant, in the order of ``VARIANTS``."""
+FURTHER_LOOKS: Mapping[str, Look] = _STYLE.further
+"""Look of each further variant, in the order of ``FURTHER``."""
+ALL_LOOKS: Mapping[str, Look] = {**LOOKS, **FURTHER_LOOKS}
+GROUP_LOOKS: tuple[Look, ...] = _STYLE.groups
+"""Looks of data sets or other groups in the order given; no colour of a variant is among them."""
+FACES = ("figure.facecolor", "savefig.facecolor", "axes.facecolor")
+SETTINGS: Mapping[str, object] = {**_STYLE.settings, **dict.fromkeys(FACES, BACKGROUND)}
 
 
 def use_style() -> None:

@@ -38,8 +38,12 @@ class PublishedTable:
     @property
     def caption(self) -> str:
         """Title, unit, how the numbers were obtained and their source, for a table's caption."""
-        how = f"{self.obtained}, {self.error}" if self.error else self.obtained
-        return f"Published – {self.title}; {self.unit}; {how}; {self.source}"
+        return f"Published – {self.title}; {self.unit}; {self.how}; {self.source}"
+
+    @property
+    def how(self) -> str:
+        """How the numbers were obtained, and how far they may be off."""
+        return f"{self.obtained}, {self.error}" if self.error else self.obtained
 
 
 def published_names() -> tuple[str, ...]:

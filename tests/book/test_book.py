@@ -20,7 +20,6 @@ from remi_book.cards import data_cards
 from remi_book.claims import CLAIMS
 from remi_book.publishing import (
     CONTENT_NOTE,
-    NOT_RUN_PICTURE,
     citation,
     stub_text,
     without_missing_glue,
@@ -88,9 +87,7 @@ def page_names() -> list[str]:
 
 def copy_book(target: Path) -> None:
     """Copy the book's sources, with a stub for every notebook, as for a preset of which nothing was run."""
-    shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__", "notebooks"))
-    (target / "notebooks").mkdir()
-    (target / "notebooks" / "not-run.svg").write_text(NOT_RUN_PICTURE)
+    shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__"))
     notebooks = [name for name in page_names() if name.startswith("notebooks/")]
     for name in notebooks:
         (target / f"{name}.ipynb").write_text(stub_text(ROOT / f"{name}.ipynb", preset="smoke"))

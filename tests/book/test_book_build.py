@@ -18,7 +18,7 @@ from notebook_files import write_notebook
 from remi_book import cli, publishing, site
 from remi_book.cli import pdf_line
 from remi_book.running import plan, run_notebook
-from remi_book.site import Shown, build_site, front_page
+from remi_book.site import build_site, front_page
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import write_sealed
 from remi_core.store import Store
@@ -262,11 +262,11 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 
 def test_the_front_page_is_whole_and_escaped() -> None:
     about = {"name": "a", "title": "<i>", "remark": "", "n_run": 0, "n_pages": 2}
-    one = Shown(**about, verdicts={"<u>": 3}, fingerprint="0123456789abcdef00")
+    one = about | {"verdicts": {"<u>": 3}, "fingerprint": "0123456789abcdef00"}
     page = BeautifulSoup(front_page([one]), "html.parser")
     assert page.html["lang"] == "en" and page.title.get_text() and not page.select("script, i, u")
     assert "3 <u>" in page.get_text() and "0123456789abcdef" in page.get_text()
-    assert "nothing was run" in front_page([replace(one, verdicts={})])
+    assert "nothing was run" in front_page([one | {"verdicts": {}}])
 
 
 @pytest.fixture

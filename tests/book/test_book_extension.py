@@ -28,7 +28,7 @@ def test_a_row_reads_the_same_on_the_front_page_and_in_its_chapter(monkeypatch: 
         row = dict.fromkeys(Claim.__dataclass_fields__, "") | {"id": "C1", "value": value, "null": null}
         row |= {"ci_low": value, "ci_high": value * 2, "seeds": [value, value / 7], "n": None}
         output.glue_rows([row])
-        claim = Claim.from_json(row, position=1)
+        claim = Claim.from_json(row, place="row 1")
         shown, interval, seeds = (node.astext() for node in _value_cell(claim))
         assert shown == glued["C1_value"] and interval == f"95 % interval {glued['C1_interval']}"
         assert seeds.removeprefix("by seed: ").split("; ") == glued["C1_seeds"].split(", ")
@@ -37,9 +37,9 @@ def test_a_row_reads_the_same_on_the_front_page_and_in_its_chapter(monkeypatch: 
 
 def test_a_claim_without_a_key_is_refused_by_name() -> None:
     row = dict.fromkeys(Claim.__dataclass_fields__, 1)
-    assert Claim.from_json(row, position=1).id == 1
+    assert Claim.from_json(row, place="row 1").id == 1
     with pytest.raises(ValueError, match="row 3: missing verdict"):
-        Claim.from_json({key: 1 for key in row if key != "verdict"}, position=3)
+        Claim.from_json({key: 1 for key in row if key != "verdict"}, place="claims.json row 3")
 
 
 def test_result_files_are_optional_but_not_free_in_form(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def fronts(text: str) -> Iterator[str]:
     texts = ("name", "title", "remark", "fingerprint")
     plain = dict.fromkeys(texts, "x") | {"n_run": 0, "n_pages": 1, "verdicts": {}}
     for name in texts:
-        yield site.front_page([site.Shown(**plain | {name: text})])
-    yield site.front_page([site.Shown(**plain | {"verdicts": {text: 1}})])
+        yield site.front_page([plain | {name: text}])
+    yield site.front_page([plain | {"verdicts": {text: 1}}])
 
 
 BUILDERS = (tables, pictures, dialogues, samples, fronts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from functools import lru_cache
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from exercise_answers import RUNS, WRONG
 
-from remi_book.exercises import paper
+from remi_book.exercises import answers
 from remi_book.exercises.checking import (
     CHECKERS,
     EXERCISES,
+    MISTAKES,
     NotYet,
     as_choices,
     as_number,
@@ -109,6 +111,19 @@ def test_every_exercise_is_checked_by_one_function() -> None:
     assert set(CHECKERS) == set(EXERCISES)
 
 
+def test_every_mistake_that_a_check_names_has_a_message_and_every_message_a_check() -> None:
+    assert set(MISTAKES) == set(EXERCISES)
+    for name, checker in CHECKERS.items():
+        nodes = list(ast.walk(ast.parse(inspect.getsource(checker))))
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "require"]
+        required = {
+            ast.literal_eval(call.args[1]) for call in calls if isinstance(call.args[1], ast.Constant)
+        }
+        words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        computed = {mistake for mistake in MISTAKES[name] if re.fullmatch(r"[A-E1-7]|otherwise", mistake)}
+        assert required <= set(MISTAKES[name]) <= words | computed, name
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_solution_of_the_page_is_right(name: str) -> None:
     verdict = check(name, solution(name), *run_of(name))
@@ -185,4 +200,4 @@ def test_no_measurement_and_no_page_depends_on_how_answers_are_checked() -> None
     )
     assert [name for name in covered if name.startswith("remi_book.exercises")] == []
     cell = direct_imports(ast.parse("from remi_book.exercises import check"))
-    assert paper.__name__ not in imported_modules(cell)
+    assert answers.__name__ not in imported_modules(cell)

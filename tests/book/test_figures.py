@@ -330,3 +330,27 @@ def test_wrong_use_is_one_clear_line() -> None:
     }.items():
         with pytest.raises(ValueError, match=message):
             use()
+
+
+def test_a_row_named_by_its_own_line_has_one_dot_in_its_middle_and_is_named_once() -> None:
+    figure = EXAMPLES["a row each"]()
+    for axes in figure.axes:
+        dots = [float(line.get_ydata()[0]) for line in axes.lines if len(line.get_ydata()) == 1]
+        assert dots == list(range(len(VARIANTS)))
+    assert "base: base" not in style.describe(figure) and "base: " in style.describe(figure)
+    text = style.describe(EXAMPLES["dots"]())
+    assert "base: " not in text and "base " in text
+
+
+def test_the_lowest_panel_shown_in_a_column_names_its_axis() -> None:
+    table = pd.concat([TABLE.assign(panel=name) for name in "abc"]).query("seed == 0")
+    *shown_panels, hidden = plots.plot_curves(
+        table.query("window == 'a'"), replace(LAYOUT, columns="panel", wrap=2)
+    ).axes
+    assert [axes.get_xlabel() for axes in shown_panels] == ["", "layer", "layer"] and not hidden.get_visible()
+    assert shown_panels[1].xaxis.get_tick_params()["labelbottom"]
+
+
+def test_a_small_number_is_written_with_a_power_of_ten() -> None:
+    written = {2.5e-5: "2.5 × 10⁻⁵", -3e-12: "−3 × 10⁻¹²", 0.00012345: "0.000123", 0.0: "0", -150.4: "−150"}
+    assert {value: number(value) for value in written} == written
