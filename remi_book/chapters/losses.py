@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 
 from remi_book.chapters.tokens import answer_tokens
 from remi_book.figures.plots import Layout
@@ -179,6 +178,10 @@ def loss_components(
     """
     losses, both = both_models(results, first, second)
     stacked = np.concatenate(losses)
+    from sklearn.decomposition import (
+        PCA,  # every notebook reads this module, and one needs what takes so long to import
+    )
+
     fitted = PCA(n_components=2, svd_solver="full").fit(stacked)
     table = pd.DataFrame(fitted.transform(stacked), columns=["component 1", "component 2"])
     table["model"] = np.repeat(["base", "instruct"], len(both.labels))
