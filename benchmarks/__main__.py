@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import rows
 from benchmarks.suite import Setting, chosen, run_suite
-from remi_book import benchmark_files
 from remi_book.cli import Command, Positive, StoreFolder, invoke, new_app, open_store, outcome
 from remi_core.errors import UsageError
 
@@ -31,13 +31,13 @@ def bench(
 ) -> int:
     """Measure what the measurements cost, and write benchmarks/bench-MACHINE.json."""
     cases = chosen(only)
-    path = (out or benchmark_files.bench_path()).expanduser().resolve()
+    path = (out or rows.bench_path()).expanduser().resolve()
     if out is not None and not path.parent.is_dir():
         raise UsageError(f"--out {out}: no folder {path.parent}")
     measured = run_suite(
         Setting(open_store(store_folder), runs), cases, partial(print, file=sys.stderr, flush=True)
     )
-    benchmark_files.write(measured, path)
+    rows.write(measured, path)
     # A target that is missed is a row and no failure.
     print(json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) if as_json else table(measured))
     return 0

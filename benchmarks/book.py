@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.processes import Setting
-from remi_book.benchmark_files import TARGETS, Outcome, judged
+from benchmarks.rows import TARGETS, Outcome, judged
 from remi_core.errors import RemiError
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from benchmarks.explicit import explicit_gram
 from benchmarks.processes import Setting, added_peak, ask, interpreter_with
 from benchmarks.released import Protocol, departures, released
+from benchmarks.rows import PEERS, TARGETS, Outcome, Point, Row, judged, not_measured
 from benchmarks.timing import interleaved, seconds_of
 from benchmarks.ways import bare, bare_full, gram, largest_difference, probes
 from benchmarks.workload import Workload, opened
-from remi_book.benchmark_files import PEERS, TARGETS, Outcome, Point, Row, judged, not_measured
 from remi_core.errors import RemiError
 from remi_core.gradients import Factors, gradient_factors, gram_of_factors
 

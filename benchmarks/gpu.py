@@ -17,10 +17,10 @@ from benchmarks.explicit import explicit_gram
 from benchmarks.growth import matmul_rate
 from benchmarks.processes import Setting
 from benchmarks.released import Protocol, released
+from benchmarks.rows import SHAPES, TARGETS, Outcome, Point, Row, judged, not_measured
 from benchmarks.timing import Timed, interleaved
 from benchmarks.ways import bare, gram, largest_difference, probes
 from benchmarks.workload import Workload, random_dialogue
-from remi_book.benchmark_files import SHAPES, TARGETS, Outcome, Point, Row, judged, not_measured
 from remi_lab.presets import get_preset
 
 HALF_TOLERANCE = 0.1

@@ -7,10 +7,10 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.processes import Setting, ask
+from benchmarks.rows import TARGETS, Outcome, Point, judged
 from benchmarks.timing import seconds_of
 from benchmarks.ways import bare, gram, probes
 from benchmarks.workload import Workload, opened, random_dialogue
-from remi_book.benchmark_files import TARGETS, Outcome, Point, judged
 from remi_core.gradients import gradient_factors, gram_by_slices, measure_gradient_gram
 
 FEW, MANY = 100, 10_000

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 from benchmarks.processes import Setting
-from remi_book.benchmark_files import MODELS, TARGETS, Outcome, as_json, not_measured, this_machine
+from benchmarks.rows import MODELS, TARGETS, Outcome, as_json, not_measured, this_machine
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.keys import library_versions
 from remi_core.progress import print_line

@@ -13,15 +13,12 @@ from conftest import make_model
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks import __main__ as bench
-from benchmarks import suite
+from benchmarks import rows, suite
 from benchmarks.explicit import explicit_gram
 from benchmarks.gpu import CONFIGS, shaped
 from benchmarks.processes import Setting
 from benchmarks.released import Protocol, departures, released
-from benchmarks.ways import bare, gram, largest_difference, probes
-from benchmarks.workload import Workload
-from remi_book import benchmark_files
-from remi_book.benchmark_files import (
+from benchmarks.rows import (
     FEWEST_RUNS,
     SHAPES,
     TARGETS,
@@ -32,6 +29,9 @@ from remi_book.benchmark_files import (
     judged,
     not_measured,
 )
+from benchmarks.ways import bare, gram, largest_difference, probes
+from benchmarks.workload import Workload
+from remi_book import benchmark_files
 from remi_book.chapters import costs
 from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
@@ -107,10 +107,10 @@ def test_the_json_keeps_its_contract_and_what_was_not_run_again() -> None:
     json.dumps(first, allow_nan=False)
     missing = not_measured("gpu.equal", TARGETS["gpu.equal"], "no graphics card")
     second = as_json("m", {"torch": "1"}, Outcome([missing]))
-    both = benchmark_files.merged(second, first)
+    both = rows.merged(second, first)
     assert [one["name"] for one in both["rows"]] == ["probes.micro", "gpu.equal"]
     assert both["points"] == first["points"] and missing.met is None and "no graphics card" in missing.note
-    assert benchmark_files.merged(second | {"versions": {"torch": "2"}}, first)["rows"] == second["rows"]
+    assert rows.merged(second | {"versions": {"torch": "2"}}, first)["rows"] == second["rows"]
 
 
 def test_the_newest_file_is_shown_and_a_file_that_is_none_is_named(tmp_path: Path) -> None:
