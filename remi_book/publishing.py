@@ -466,6 +466,8 @@ def assemble(
     shutil.copytree(project_root() / "book", folder, ignore=shutil.ignore_patterns(*GENERATED))
     pages = folder / "notebooks"
     pages.mkdir(exist_ok=True)
+    # What stands in a stub for each figure that other pages may refer to by number.
+    shutil.copy(Path(__file__).parent / "templates" / "not-run.svg", pages)
     for name, path in stored_files().items():
         shutil.copyfile(path, folder / name)
     toc = contents_of(steps)
