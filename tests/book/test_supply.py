@@ -35,6 +35,16 @@ MODULES = [path for place in PLACES for path in (ROOT / place).rglob("*.py")]
 OWN = {*PACKAGES, *PLACES} | {name for path in MODULES for name in (path.stem, path.parent.name)}
 BESIDE_THE_LOCK = {"pyarrow", "dashscope"}
 """Pinned in the Makefile, for tests that are skipped without them."""
+NOT_IMPORTED = {
+    "transformers": {"gguf", "jinja2"},  # it reads GGUF files and chat templates with them
+    "book/_config.yml": {"sphinx-book-theme", "sphinx-exercise", "sphinxcontrib-bibtex"},
+    "book/_ext/remi_offline.py": {"sphinx-mathjax-offline"},  # its files are copied
+    "commands": {"import-linter", "jupyter-book", "nbstripout", "pytest-xdist", "ruff"},
+    "addopts": {"beartype"},
+    "pandas": {"pyarrow"},  # it reads parquet with it
+    "tests/browser": {"axe-playwright-python", "playwright"},  # imported where there is a browser
+}
+"""What uses a declared package without importing it under a name of its own."""
 PROVIDERS = packages_distributions()
 (WORKFLOW,) = (ROOT / ".github" / "workflows").glob("*.yml")
 BINDER = ROOT / ".binder"
@@ -91,12 +101,15 @@ def provided(code: str) -> set[str]:
     return {canonicalize_name(each) for name in outside for each in PROVIDERS.get(name, [name])[:1]}
 
 
-def test_what_is_imported_is_declared() -> None:
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     product = set(map(canonicalize_name, [*PROJECT["dependencies"], *EXTRAS["judge"], *EXTRAS["published"]]))
     declared = product | set(map(canonicalize_name, sum(EXTRAS.values(), []))) | BESIDE_THE_LOCK
     programs = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in MODULES}
-    for name, code in (programs | CODE).items():
-        assert provided(code) <= (product if name.startswith(PACKAGES) else declared), name
+    used = {name: provided(code) for name, code in (programs | CODE).items()}
+    for name, brought in used.items():
+        assert brought <= (product if name.startswith(PACKAGES) else declared), name
+    unused = declared - BESIDE_THE_LOCK - set().union(*used.values())
+    assert unused == set().union(*NOT_IMPORTED.values()) - BESIDE_THE_LOCK, "or imported, and listed as not"
     code = "import numpy, yaml\nimport requests as r\nfrom evil.x import y\nimport remi_lab.a, json"
     assert provided(code) == {"numpy", "pyyaml", "requests", "evil"}
 
