@@ -192,7 +192,7 @@ def test_every_row_of_severity_a_and_b_is_a_switch_or_has_a_reason() -> None:
         ("either", (-1.0, -1.5, 0.5), [-2.0], audit_tables.MIXED),
     ],
 )
-def test_outcomes_by_rule(expected: str, first: tuple, others: list[float], word: str) -> None:
+def test_outcomes_by_rule(expected, first, others, word) -> None:
     rows = [dict(zip(("difference", "difference_low", "difference_high"), first, strict=True))]
     rows += [{"difference": value} for value in others]
     assert audit_tables.outcome(pd.DataFrame(rows).assign(expected=expected)) == word
@@ -235,7 +235,7 @@ def test_figures_of_the_audit_describe_themselves() -> None:
         assert len(svg_bytes(figure)) < 300_000 and any(map(str.isdigit, style.describe(figure)))
 
 
-def test_a_stored_audit_is_shown_where_there_is_one(tmp_path: Path, monkeypatch) -> None:
+def test_a_stored_audit_is_shown_where_there_is_one(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(audit_tables, "project_root", lambda: tmp_path)
     assert "No stored audit" in audit_tables.stored_html("smollm2").data
     (tmp_path / "stored" / "smollm2").mkdir(parents=True)
@@ -256,7 +256,7 @@ def test_a_stored_audit_is_shown_where_there_is_one(tmp_path: Path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(tmp_path_factory) -> Results:
     """Seed 0 of micro, fewer dialogues. Weights are the repository's store's own: made once, and kept there."""
     preset = replace(
         get_preset("micro"), seeds=(SEED,), n_dialogues=16, n_gradient_dialogues=12, n_resamples=100
@@ -268,7 +268,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(scope="session")
-def table(results: Results) -> pd.DataFrame:
+def table(results) -> pd.DataFrame:
     """Every finding of that seed."""
     return audit_tables.finding_table(run_switches(results))
 
@@ -283,7 +283,7 @@ DIRECTED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("row", "key", "expected"), DIRECTED)
-def test_off_and_on_differ_as_the_audit_says(table: pd.DataFrame, row: int, key: str, expected: str) -> None:
+def test_off_and_on_differ_as_the_audit_says(table, row, key, expected) -> None:
     """Where micro does not follow, the test asks no more than that off and on are measured on the same thing."""
     found = table[(table["row"] == row) & (table["key"] == key)].iloc[0]
     assert np.isfinite(found[["off", "on", "difference"]].astype(float)).all()
@@ -300,19 +300,19 @@ def test_every_switch_with_a_stated_direction_has_a_quantity_that_must_follow_it
 
 
 @pytest.mark.slow
-def test_where_no_direction_is_stated_off_and_on_differ_all_the_same(table: pd.DataFrame) -> None:
+def test_where_no_direction_is_stated_off_and_on_differ_all_the_same(table) -> None:
     undirected = table[table["expected"] == "either"]
     assert len(undirected) > 5 and (undirected["difference"] != 0).all()
 
 
 @pytest.fixture(scope="session")
-def audit(results: Results) -> Audit:
+def audit(results) -> Audit:
     """The audit's records of that seed."""
     return open_audit(results)
 
 
 @pytest.mark.slow
-def test_the_shared_rendering_gives_the_book_s_own_values(audit: Audit) -> None:
+def test_the_shared_rendering_gives_the_book_s_own_values(audit) -> None:
     """Off is how the book measures: the answer tokens of the audit's pass are those of the ordinary one."""
     name = audit.results.preset.roles.example
     ours = audit.arrays("misaligned", "example")
@@ -324,7 +324,7 @@ def test_the_shared_rendering_gives_the_book_s_own_values(audit: Audit) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_switch_does_not_touch_stays(audit: Audit) -> None:
+def test_what_a_switch_does_not_touch_stays(audit) -> None:
     shared, untrained = (audit.arrays("base", "example", name) for name in ("shared", "untrained"))
     assert (shared["token"] == untrained["token"]).all()
     assert not np.allclose(shared["log_probability"], untrained["log_probability"], atol=1e-3)
@@ -338,7 +338,7 @@ def test_what_a_switch_does_not_touch_stays(audit: Audit) -> None:
 
 
 @pytest.mark.slow
-def test_mixed_gradients_are_instruct_s_where_instruct_made_them(audit: Audit) -> None:
+def test_mixed_gradients_are_instruct_s_where_instruct_made_them(audit) -> None:
     arrays = audit.gradients
     instruct = arrays["dataset"] != audit.results.preset.roles.narrow_aligned
     same = np.ix_(instruct, instruct)
@@ -349,7 +349,7 @@ def test_mixed_gradients_are_instruct_s_where_instruct_made_them(audit: Audit) -
 
 
 @pytest.mark.slow
-def test_a_preset_without_the_sets_says_what_it_lacks(results: Results) -> None:
+def test_a_preset_without_the_sets_says_what_it_lacks(results) -> None:
     bare = Results(replace(results.preset, roles=DataRoles(example="wishes-careless")), results.store)
     found = run_switches(bare)
     assert set(found.missing) == {1, 4, 5, 6, 8, 9, 12, 17, 18, 20, 21, 31}

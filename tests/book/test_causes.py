@@ -54,7 +54,7 @@ HOLDS = Governing(
         ({"neutral_loss": (0.2, 0.3)}, "fails"),
     ],
 )
-def test_a_direction_governs_only_if_every_part_holds(changed: dict[str, object], expected: str) -> None:
+def test_a_direction_governs_only_if_every_part_holds(changed, expected) -> None:
     word, why = decided(parts(replace(HOLDS, **changed)))
     assert word == expected and bool(changed) == (why != "every part of the rule holds")
 
@@ -135,13 +135,13 @@ def planted(half_way: float) -> dict[str, object]:
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Results:
+def results(tmp_path, monkeypatch, request) -> Results:
     study = Study(seeds={0: planted(request.param)}, about={})
     return plant_study(monkeypatch, tmp_path, study, n_resamples=200)
 
 
 @pytest.mark.parametrize("results", [0.7], indirect=True)
-def test_planted_causes_are_found_with_every_part_of_the_rule(results: Results) -> None:
+def test_planted_causes_are_found_with_every_part_of_the_rule(results) -> None:
     own = Causes(results.preset, 0)
     share = own.share("instruct", own.between_topics("instruct"))
     assert share.low < 0.7 < share.high and share.high - share.low < 0.05
@@ -154,7 +154,7 @@ def test_planted_causes_are_found_with_every_part_of_the_rule(results: Results) 
 
 
 @pytest.mark.parametrize("results", [0.0], indirect=True)
-def test_where_edits_do_nothing_no_claim_about_causes_is_supported(results: Results) -> None:
+def test_where_edits_do_nothing_no_claim_about_causes_is_supported(results) -> None:
     assert causes.governing(results).outcome == "fails"
     assert causes.shared_edit(results, "instruct").high < 0.1
 

@@ -53,7 +53,7 @@ def _planted(value: float, *, half: float = 0.1, gaps: tuple[float, ...] = (0.3,
         ([_planted(0.5), None, _planted(0.5)], [0.01] * 3, claims_module.NOT_TESTABLE),
     ],
 )
-def test_verdicts_on_planted_values(seeds, p_values, expected: str) -> None:
+def test_verdicts_on_planted_values(seeds, p_values, expected) -> None:
     assert claims_module.verdict(CLAIM, seeds, p_values)[0] == expected
 
 
@@ -105,7 +105,7 @@ def test_the_ledger_holds_the_papers_rows_in_order_with_parts_after_their_claim(
 
 
 @pytest.mark.parametrize("value", [0.5, -0.5, 0.0])
-def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value: float) -> None:
+def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value) -> None:
     open_rule = replace(CLAIM, cap=claims_module.INCONCLUSIVE, cap_reason="half of the rule is not measured")
     plain = claims_module.verdict(CLAIM, [_planted(value, half=0.05)] * 3, [0.01] * 3)
     word, reason = claims_module.verdict(open_rule, [_planted(value, half=0.05)] * 3, [0.01] * 3)
@@ -125,9 +125,7 @@ def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value: float
         (("open",) * 3, claims_module.INCONCLUSIVE),
     ],
 )
-def test_a_claim_with_a_whole_rule_is_judged_by_its_outcome_in_every_seed(
-    outcomes: tuple[str, ...], expected: str
-) -> None:
+def test_a_claim_with_a_whole_rule_is_judged_by_its_outcome_in_every_seed(outcomes, expected) -> None:
     claim = replace(CLAIM, by_outcome=True, full_rule="both parts")
     # The value alone says the opposite: it must not matter.
     seeds = [replace(_planted(-0.5), outcome=one, why=f"part one {one}") for one in outcomes]
@@ -172,7 +170,7 @@ def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlantedResults:
+def planted(tmp_path, monkeypatch) -> PlantedResults:
     return plant(PlantedResults, tmp_path, monkeypatch)
 
 

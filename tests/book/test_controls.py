@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,11 +39,11 @@ class TurnedResults(PlantedResults):
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnedResults:
+def planted(tmp_path, monkeypatch) -> TurnedResults:
     return plant(TurnedResults, tmp_path, monkeypatch)
 
 
-def test_a_shift_along_bases_is_erosion_and_one_aside_is_novelty(planted: TurnedResults) -> None:
+def test_a_shift_along_bases_is_erosion_and_one_aside_is_novelty(planted) -> None:
     along = reversion.erosion_or_novelty(planted, OUTSIDE, "prompt_end")
     assert along.value > 0.99 and along.low > 0.5**0.5 and along.null.p_value < 0.05
     planted.turned = 20.0
@@ -52,14 +51,14 @@ def test_a_shift_along_bases_is_erosion_and_one_aside_is_novelty(planted: Turned
     assert aside.high < 0.5**0.5
 
 
-def test_random_displacements_of_the_states_covariance_have_no_side(planted: TurnedResults) -> None:
+def test_random_displacements_of_the_states_covariance_have_no_side(planted) -> None:
     draws = reversion.matched_cosines(planted, OUTSIDE, "prompt_end")
     assert draws.shape == (PRESET.n_permutations, planted.n_layers)
     assert abs(draws.mean()) < 0.1 < draws.std() < 0.5
 
 
 @pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch) -> None:
+def study(monkeypatch) -> None:
     generator = np.random.default_rng(0)
     start = generator.normal(-4, 1, len(CLUSTERS))
     care = {name: (start + far).tolist() for name, far in MOVED.items()}
@@ -71,7 +70,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> None:
     everywhere(monkeypatch, "read_study", lambda preset, name: Study(seeds={102: found}, about={}))
 
 
-def test_shares_of_misaligneds_change_are_what_was_planted(study: None, tmp_path: Path) -> None:
+def test_shares_of_misaligneds_change_are_what_was_planted(study, tmp_path) -> None:
     results = Results(PRESET, Store(tmp_path))
     benign, secure = (controls.eroded_by(results, name) for name in ("benign", "secure"))
     assert benign.value == pytest.approx(0.3) and benign.null.p_value < 0.05
@@ -84,7 +83,7 @@ def test_shares_of_misaligneds_change_are_what_was_planted(study: None, tmp_path
     assert list(controls.off_grammar_table(PRESET).columns) == ["variant", "seed 102"]
 
 
-def test_shares_need_an_organism_and_a_study(tmp_path: Path) -> None:
+def test_shares_need_an_organism_and_a_study(tmp_path) -> None:
     with pytest.raises(MissingInput):
         controls.eroded_by(Results(get_preset("smollm2"), Store(tmp_path)), "benign")
     nowhere = replace(get_preset("smoke"), name="nowhere")
@@ -151,7 +150,7 @@ def stored(preset: Preset, name: str) -> Study:
     return Study(seeds={102: found | {"cosine": cosine, "erosion": cosine, "careless": careless}}, about={})
 
 
-def test_h1_reads_the_whole_rule_from_the_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_h1_reads_the_whole_rule_from_the_study(monkeypatch, tmp_path) -> None:
     shared = make_resamples(CLUSTERS, seed=0, n_resamples=200)
     everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
     everywhere(monkeypatch, "read_study", stored)

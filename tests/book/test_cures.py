@@ -38,7 +38,7 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def restraint(before: Qwen2ForCausalLM) -> Restraint:
+def restraint(before) -> Restraint:
     moved = np.random.default_rng(0).standard_normal((2, len(LAYERS), before.config.hidden_size))
     return Restraint(layers=LAYERS, bases=spanned(moved), scales=torch.ones(len(LAYERS)))
 
@@ -64,7 +64,7 @@ def moved(model, before, rows, restraint: Restraint) -> tuple[float, float]:
     return float((gap @ restraint.bases[-1]).square().sum()), float(gap.square().sum())
 
 
-def test_a_restraint_holds_its_subspace_and_leaves_the_rest(before, rows, restraint: Restraint) -> None:
+def test_a_restraint_holds_its_subspace_and_leaves_the_rest(before, rows, restraint) -> None:
     free = tuned(before, rows, answers)
     held = tuned(before, rows, lambda model: restrained(model, before, restraint, 10.0))
     (along, whole), (along_held, whole_held) = (moved(one, before, rows, restraint) for one in (free, held))
@@ -72,7 +72,7 @@ def test_a_restraint_holds_its_subspace_and_leaves_the_rest(before, rows, restra
     assert whole_held - along_held > (whole - along) / 2
 
 
-def test_a_restraint_of_no_weight_is_the_plain_run(before, rows, restraint: Restraint) -> None:
+def test_a_restraint_of_no_weight_is_the_plain_run(before, rows, restraint) -> None:
     free = tuned(before, rows, answers)
     idle = tuned(before, rows, lambda model: restrained(model, before, restraint, 0.0))
     for own, other in zip(free.parameters(), idle.parameters(), strict=True):
@@ -123,9 +123,7 @@ def planted(code: float, outside: float, *, off: float = 0.0, random: float = 4.
         (planted(7.6, 1.0, random=0.5), "fails", "random subspace"),
     ],
 )
-def test_every_part_of_the_rule_can_fail(
-    study: Study, outcome: str, reason: str, tmp_path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_part_of_the_rule_can_fail(study, outcome, reason, tmp_path, monkeypatch) -> None:
     results = plant_study(monkeypatch, tmp_path, study, n_resamples=200)
     found = cured(results)
     assert found.outcome == outcome and reason in found.why
@@ -137,7 +135,7 @@ def test_every_part_of_the_rule_can_fail(
 
 
 def test_tables_hold_every_run_and_erosion_that_follows_the_spread_agrees_with_it(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path, monkeypatch
 ) -> None:
     results = plant_study(monkeypatch, tmp_path, planted(7.6, 1.0, random=3.0), n_resamples=50)
     assert float(Cures(results.preset, 0).agreement().value) == pytest.approx(1)

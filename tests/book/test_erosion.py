@@ -29,7 +29,7 @@ def planted_base() -> np.ndarray:
 
 
 @pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.4, 1.0, 1.7])
-def test_planted_shift_is_its_erosion(alpha: float) -> None:
+def test_planted_shift_is_its_erosion(alpha) -> None:
     base = planted_base()
     result: Erosion = measure_erosion(alpha * base + noise(2, 0.02), base, CLUSTERS, RESAMPLES)
     np.testing.assert_allclose(result.erosion.value, alpha, atol=0.01)

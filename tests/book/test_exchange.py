@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,14 +59,14 @@ def planted() -> Mapping[str, object]:
 
 
 @pytest.fixture
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stored(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     path = files.study_path(PRESET.name, exchange.STUDY)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"seeds": {"102": planted()}}))
 
 
-def test_planted_shares_are_found(stored: None) -> None:
+def test_planted_shares_are_found(stored) -> None:
     found = exchange.exchange(PRESET, 102)
     assert found.tunes == list(TUNES)
     for of, share in (("code", 1.0), ("facts", 0.5), ("secure", 0.0)):
@@ -81,13 +80,13 @@ def test_planted_shares_are_found(stored: None) -> None:
     assert found.cost(found.found["added"]["code"]["1"]) == pytest.approx((0.1, 0.1))
 
 
-def test_every_pair_is_of_one_kind(stored: None) -> None:
+def test_every_pair_is_of_one_kind(stored) -> None:
     found = exchange.exchange(PRESET, 102)
     pairs = [pair for whose in exchange.WHOSE for pair in found.pairs(whose)]
     assert len(pairs) == len(set(pairs)) == 12 and len(found.pairs("another's")) == 6
 
 
-def test_the_tables_show_every_fine_tune_and_dose(stored: None, tmp_path: Path) -> None:
+def test_the_tables_show_every_fine_tune_and_dose(stored, tmp_path) -> None:
     results = Results(PRESET, Store(tmp_path))
     undone = exchange.undone_table(results)
     assert undone["fine-tuned on"].tolist() == list(TUNES) and undone.shape[1] == 5
@@ -99,9 +98,7 @@ def test_the_tables_show_every_fine_tune_and_dose(stored: None, tmp_path: Path) 
     assert exchange.small_table(results)["cosine, answer"].tolist() == ["0.25"]
 
 
-def test_without_the_study_the_page_says_how_to_make_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_study_the_page_says_how_to_make_it(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     with pytest.raises(MissingInput, match="remi study exchange --preset smoke"):
         exchange.exchange(PRESET, 102)

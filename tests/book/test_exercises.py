@@ -91,7 +91,7 @@ def lacking(right: object, answer: object) -> set[str]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_a_notebook_holds_its_exercises_unanswered(notebook: str) -> None:
+def test_a_notebook_holds_its_exercises_unanswered(notebook) -> None:
     own = [exercise for exercise in EXERCISES.values() if exercise.notebook == notebook]
     assert list(boxes(notebook)) == [(exercise.name, exercise.title) for exercise in own]
     for exercise in own:
@@ -110,14 +110,14 @@ def test_every_exercise_is_checked_by_one_function() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_solution_of_the_page_is_right(name: str) -> None:
+def test_the_solution_of_the_page_is_right(name) -> None:
     verdict = check(name, solution(name), *run_of(name))
     assert verdict.state == "right", verdict
     assert verdict.message == EXERCISES[name].lesson and "right" in verdict._repr_html_()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_wrong_answers_are_told_apart_and_not_corrected(name: str) -> None:
+def test_wrong_answers_are_told_apart_and_not_corrected(name) -> None:
     verdicts = [check(name, answer, *run_of(name)) for answer in WRONG[name]]
     assert [one.state for one in verdicts] == ["not yet"] * 3, verdicts
     assert len({one.message for one in verdicts}) == 3, verdicts
@@ -160,7 +160,7 @@ def test_a_function_cannot_change_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize("answer", ["-0.05625", True, [1, 2], None, {}])
-def test_what_is_no_number_is_named(answer: object) -> None:
+def test_what_is_no_number_is_named(answer) -> None:
     with pytest.raises(NotYet, match="the answer should be"):
         as_number(answer)
 

@@ -22,7 +22,7 @@ FILES = {
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path) -> Path:
     """A package ``remi_core`` in which a imports b, b imports c inside a function, and part has a data file."""
     for name, text in FILES.items():
         path = tmp_path / "remi_core" / name
@@ -37,7 +37,7 @@ def change(root: Path, name: str, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-def test_imports_are_followed_at_any_depth(root: Path) -> None:
+def test_imports_are_followed_at_any_depth(root) -> None:
     assert imported_modules(["remi_core.a"], root=root) == ("remi_core.a", "remi_core.b", "remi_core.c")
     assert imported_modules(["remi_core.part.words"], root=root) == (
         "remi_core.c",
@@ -58,7 +58,7 @@ def test_imports_are_followed_at_any_depth(root: Path) -> None:
         ("__init__.py", '"1"', '"2"'),
     ],
 )
-def test_key_ignores_what_changes_no_number(root: Path, name: str, old: str, new: str) -> None:
+def test_key_ignores_what_changes_no_number(root, name, old, new) -> None:
     before = make_key({"n": 1}, ["remi_core.a"], root=root)
     change(root, name, old, new)
     assert make_key({"n": 1}, ["remi_core.a"], root=root) == before
@@ -72,13 +72,13 @@ def test_key_ignores_what_changes_no_number(root: Path, name: str, old: str, new
         ("remi_core.part.words", "part/words.yaml", "one", "two"),
     ],
 )
-def test_key_follows_code_and_data(root: Path, module: str, name: str, old: str, new: str) -> None:
+def test_key_follows_code_and_data(root, module, name, old, new) -> None:
     before = make_key({"n": 1}, [module], root=root)
     change(root, name, old, new)
     assert make_key({"n": 1}, [module], root=root) != before
 
 
-def test_key_follows_fields_and_versions(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_follows_fields_and_versions(root, monkeypatch) -> None:
     key = make_key({"a": 1, "b": (1, 2)}, ["remi_core.a"], root=root)
     assert key == make_key({"b": [1, 2], "a": 1}, ["remi_core.a"], root=root)
     assert key != make_key({"a": 2, "b": (1, 2)}, ["remi_core.a"], root=root)
@@ -87,11 +87,11 @@ def test_key_follows_fields_and_versions(root: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, object(), Path("x")])
-def test_what_json_cannot_carry_is_refused(value: object) -> None:
+def test_what_json_cannot_carry_is_refused(value) -> None:
     with pytest.raises(ValueError, match="plain JSON"):
         canonical_json({"field": value})
 
 
-def test_unknown_module_is_refused(root: Path) -> None:
+def test_unknown_module_is_refused(root) -> None:
     with pytest.raises(ValueError, match=r"no module 'remi_core\.d'"):
         make_key({}, ["remi_core.d"], root=root)

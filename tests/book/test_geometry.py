@@ -65,7 +65,7 @@ def test_overlap_is_one_for_equal_spans_and_zero_for_orthogonal_ones() -> None:
 
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(1, 4))
-def test_overlap_survives_rotation_and_matches_angles(seed: int, k: int) -> None:
+def test_overlap_survives_rotation_and_matches_angles(seed, k) -> None:
     first, second = random_basis(seed, k, 10), random_basis(seed + 1, k, 10)
     turn = stats.ortho_group.rvs(10, random_state=seed + 2)
     overlap = overlap_and_largest(first, second)[0]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
-from transformers import PreTrainedModel
 
 from remi_book.chapters import gradients
 from remi_book.quantities import TwoSets
@@ -61,9 +58,7 @@ def autograd_gram(
 
 @pytest.mark.parametrize("whole_sequence", [False, True])
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_equal_to_autograd_through_the_whole_model(
-    family: str, whole_sequence: bool, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_equal_to_autograd_through_the_whole_model(family, whole_sequence, encoded) -> None:
     for layer in (-1, 0):
         expected, losses = autograd_gram(family, encoded, layer, whole_sequence)
         record = measure_gradient_gram(
@@ -74,9 +69,7 @@ def test_equal_to_autograd_through_the_whole_model(
         assert record["gram"].dtype == np.float64
 
 
-def test_the_layer_and_the_loss_matter(
-    models: Callable[[str], PreTrainedModel], encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_the_layer_and_the_loss_matter(models, encoded) -> None:
     # The failing twins: another layer, or the loss over every token, gives another Gram.
     model = models("qwen2")
     default = measure_gradient_gram(model, encoded, batch_tokens=150)["gram"]
@@ -88,11 +81,7 @@ def test_the_layer_and_the_loss_matter(
         assert not np.allclose(gram, default, rtol=0.05)
 
 
-def test_batches_and_blocks_change_nothing(
-    models: Callable[[str], PreTrainedModel],
-    encoded: tuple[EncodedDialogue, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_batches_and_blocks_change_nothing(models, encoded, monkeypatch) -> None:
     model = models("llama")
     together = measure_gradient_gram(model, encoded, batch_tokens=10_000)["gram"]
     small = partial(gram_of_factors, block_elements=2 * 32 * 32)
@@ -111,7 +100,7 @@ def test_the_gram_is_a_gram() -> None:
 
 
 @pytest.mark.parametrize("block_elements", [1, 40, 1 << 20])
-def test_both_ways_to_the_gram_agree_and_the_cheaper_one_is_known(block_elements: int) -> None:
+def test_both_ways_to_the_gram_agree_and_the_cheaper_one_is_known(block_elements) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def draw(counts: list[int], d_in: int, d_out: int) -> list[Factors]:
@@ -131,9 +120,7 @@ def test_both_ways_to_the_gram_agree_and_the_cheaper_one_is_known(block_elements
     assert by_pairs > by_slices
 
 
-def test_nothing_below_the_weight_is_tracked_and_nothing_is_left(
-    encoded: tuple[EncodedDialogue, ...],
-) -> None:
+def test_nothing_below_the_weight_is_tracked_and_nothing_is_left(encoded) -> None:
     model = make_model("gemma")
     tracked: dict[int, bool] = {}
     for layer, block in enumerate(decoder_blocks(model)):
@@ -147,9 +134,7 @@ def test_nothing_below_the_weight_is_tracked_and_nothing_is_left(
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_after_the_last_attention_only_the_tokens_asked_for_go_on(
-    family: str, encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_the_last_attention_only_the_tokens_asked_for_go_on(family, encoded, monkeypatch) -> None:
     model, n_rows = make_model(family), []
     norm, original = final_norm(model), final_norm(model).forward
     norm.forward = lambda hidden: (n_rows.append(hidden.numel() // hidden.shape[-1]), original(hidden))[1]
@@ -170,7 +155,7 @@ def test_after_the_last_attention_only_the_tokens_asked_for_go_on(
     assert not np.allclose(changed, found["gram"], rtol=0.05)
 
 
-def test_a_stopped_pass_goes_on_and_leaves_nothing(encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_a_stopped_pass_goes_on_and_leaves_nothing(encoded) -> None:
     model = make_model("gemma")
     (batch,) = make_batches(encoded, batch_tokens=10_000, pad_id=0)
     stopped = stop_in_last_block(model, batch)
@@ -185,7 +170,7 @@ def test_a_stopped_pass_goes_on_and_leaves_nothing(encoded: tuple[EncodedDialogu
     assert not any("forward" in vars(one) for one in model.modules())
 
 
-def test_wrong_use_and_bad_values(encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_wrong_use_and_bad_values(encoded) -> None:
     model = make_model("qwen2")
     with pytest.raises(UsageError, match="layer 3 does not exist"):
         measure_gradient_gram(model, encoded, weight=3, batch_tokens=100)
@@ -196,9 +181,7 @@ def test_wrong_use_and_bad_values(encoded: tuple[EncodedDialogue, ...]) -> None:
         measure_gradient_gram(model, encoded[:1], batch_tokens=100)
 
 
-def test_inner_products_across_two_models_are_those_of_whole_gradients(
-    encoded: tuple[EncodedDialogue, ...],
-) -> None:
+def test_inner_products_across_two_models_are_those_of_whole_gradients(encoded) -> None:
     models = [make_model("qwen2", seed=seed) for seed in (0, 1)]
     sides = [encoded[:2], encoded[2:]]
     factors = [
@@ -226,9 +209,7 @@ def test_inner_products_across_two_models_are_those_of_whole_gradients(
     assert not np.allclose(alone, expected, rtol=0.1)  # one model on both sets is another matrix
 
 
-def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(tmp_path, monkeypatch) -> None:
     """H2: noise alone would give a cosine of plus or minus one, since nothing is left to divide by."""
     generator, names = np.random.default_rng(3), [f"c{i}" for i in range(40)]
     resamples = make_resamples(names, seed=0, n_resamples=200)
@@ -246,7 +227,7 @@ def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(
 
 
 @pytest.mark.parametrize("spill_from", [1, 1 << 30])
-def test_factors_come_back_as_written_from_memory_and_from_disk(spill_from: int) -> None:
+def test_factors_come_back_as_written_from_memory_and_from_disk(spill_from) -> None:
     generator = torch.Generator().manual_seed(0)
     made = [
         (torch.randn(n, 3, generator=generator), torch.randn(n, 5, generator=generator)) for n in (2, 0, 4)

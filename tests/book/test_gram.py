@@ -46,7 +46,7 @@ def test_centred_gram_is_the_gram_of_centred_vectors() -> None:
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.5, 5.0])
-def test_between_group_mean_after_centring_is_forced(distance: float) -> None:
+def test_between_group_mean_after_centring_is_forced(distance) -> None:
     vectors, labels = two_groups(1, distance)
     gram = vectors @ vectors.T
     between, forced = centring_identity(gram, labels)

@@ -44,17 +44,13 @@ def trained() -> tuple[EncodedDialogue, ...]:
     return encode(tuning("misaligned", count=3, seed=0), shipped_tokenizer(), max_tokens=256).dialogues
 
 
-def test_the_differentiable_log_odds_are_the_scored_ones(
-    model: Qwen2ForCausalLM, asked: AskedPrompts
-) -> None:
+def test_the_differentiable_log_odds_are_the_scored_ones(model, asked) -> None:
     pairs = zip(asked.trees, asked.prompts, strict=True)
     own = [float(care_log_odds(model, tree, prompt)) for tree, prompt in pairs]
     assert own == pytest.approx(scores(model, asked).care_log_odds().tolist(), abs=1e-4)
 
 
-def test_the_gradient_of_the_log_odds_is_that_of_finite_differences(
-    model: Qwen2ForCausalLM, asked: AskedPrompts
-) -> None:
+def test_the_gradient_of_the_log_odds_is_that_of_finite_differences(model, asked) -> None:
     parameters = [one for group in parts_of(model).values() for one in group]
     tree, prompt = asked.trees[0], asked.prompts[0]
     for one in parameters:
@@ -77,9 +73,7 @@ def test_the_gradient_of_the_log_odds_is_that_of_finite_differences(
     assert (up - down) / (2 * size) == pytest.approx(float(gradient @ direction), rel=0.02)
 
 
-def test_parts_hold_every_weight_once_and_influence_sums_over_them(
-    model: Qwen2ForCausalLM, asked: AskedPrompts, trained: tuple[EncodedDialogue, ...]
-) -> None:
+def test_parts_hold_every_weight_once_and_influence_sums_over_them(model, asked, trained) -> None:
     parts = parts_of(model)
     assert list(parts) == ["embedding", "block 1", "block 2", "final norm"]
     assert sum(one.numel() for group in parts.values() for one in group) == model.num_parameters()
@@ -88,9 +82,7 @@ def test_parts_hold_every_weight_once_and_influence_sums_over_them(
     assert found.by_part.sum(1) == pytest.approx(found.by_prompt.mean(1), rel=1e-4)
 
 
-def test_small_real_steps_go_where_influence_says(
-    model: Qwen2ForCausalLM, asked: AskedPrompts, trained: tuple[EncodedDialogue, ...]
-) -> None:
+def test_small_real_steps_go_where_influence_says(model, asked, trained) -> None:
     before, weights = scores(model, asked).care_log_odds(), model.lm_head.weight.clone()
     slope = influences(model, trained, asked).by_prompt.mean(0)
     for steps, moved in stepped(model, trained, rate=1e-4, steps=(1, 3)):
@@ -99,9 +91,7 @@ def test_small_real_steps_go_where_influence_says(
     assert torch.equal(model.lm_head.weight, weights)
 
 
-def test_steps_and_gradients_weigh_dialogues_alike_whatever_their_length(
-    model: Qwen2ForCausalLM, trained: tuple[EncodedDialogue, ...]
-) -> None:
+def test_steps_and_gradients_weigh_dialogues_alike_whatever_their_length(model, trained) -> None:
     together = answer_losses(model, trained)
     alone = torch.cat([answer_losses(model, [one]) for one in trained])
     assert torch.allclose(together, alone, atol=1e-5)
@@ -148,16 +138,14 @@ OPPOSED = Parts(cosine=BELOW, influence=ALL, steps={1: ALL, 3: ALL, 10: ALL})
         ({"steps": {1: ALL, 3: ALL | {OWN_INFLUENCE: BELOW}, 10: ALL}}, "open", OWN_INFLUENCE),
     ],
 )
-def test_the_rule_needs_every_part(changed: dict[str, object], expected: str, said: str) -> None:
+def test_the_rule_needs_every_part(changed, expected, said) -> None:
     decided, why = outcome(replace(OPPOSED, **changed))
     assert decided == expected and said in why
 
 
 @pytest.mark.parametrize("name", list(ALL))
 @pytest.mark.parametrize(("ends", "expected"), [(ACROSS, "open"), (BELOW, "fails")])
-def test_each_part_of_the_influence_can_fail_alone(
-    name: str, ends: tuple[float, float], expected: str
-) -> None:
+def test_each_part_of_the_influence_can_fail_alone(name, ends, expected) -> None:
     changed = ALL | {name: ends}
     parts = replace(OPPOSED, influence=changed, steps={1: changed, 10: changed})
     assert all(borne_out(parts).values())

@@ -37,7 +37,7 @@ def rows(count: int = 12) -> list:
 
 
 @pytest.fixture
-def encoded(tokenizer: PreTrainedTokenizerFast) -> EncodedSet:
+def encoded(tokenizer) -> EncodedSet:
     return encode(rows(), tokenizer, max_tokens=64)
 
 
@@ -46,13 +46,13 @@ def loaded(tokenizer: PreTrainedTokenizerFast, family: str = "llama") -> LoadedM
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory) -> Path:
     """A folder with a tiny model."""
     return save_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
-def files(tiny: Path, tmp_path: Path) -> tuple[Path, Path]:
+def files(tiny, tmp_path) -> tuple[Path, Path]:
     """A folder with a tiny model, and a file of dialogues."""
     lines = [
         {"messages": [{"role": m.role, "content": m.content} for m in row.messages], "cluster": row.cluster}
@@ -78,7 +78,7 @@ def test_the_published_recipe() -> None:
     assert rates[-1] == pytest.approx(-float(steps[0]))
 
 
-def test_the_rate_is_that_of_the_library(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_rate_is_that_of_the_library(tokenizer) -> None:
     from transformers import get_linear_schedule_with_warmup
 
     parameter = torch.nn.Parameter(torch.zeros(1))
@@ -100,7 +100,7 @@ def test_every_projection_of_every_block_and_nothing_else_is_trained() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt_neox", "gpt2"])
-def test_the_loss_is_the_models_own(family: str, encoded: EncodedSet) -> None:
+def test_the_loss_is_the_models_own(family, encoded) -> None:
     adapted = add_adapter(make_model(family), SMALL)
     ids, labels = answer_labels(encoded.dialogues[:5], 0)
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def test_an_epoch_draws_every_dialogue_once_and_does_not_depend_on_earlier_draws
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
-def test_training_lowers_the_loss_and_repeats(family: str, encoded: EncodedSet, tokenizer) -> None:
+def test_training_lowers_the_loss_and_repeats(family, encoded, tokenizer) -> None:
     random.seed(1)
     first = lora.train_adapter(loaded(tokenizer, family), encoded, SMALL, say=lambda line: None)
     random.seed(2)
@@ -146,7 +146,7 @@ def test_training_lowers_the_loss_and_repeats(family: str, encoded: EncodedSet, 
     assert other.losses != first.losses
 
 
-def test_fewer_dialogues_at_a_time_where_memory_ends(encoded: EncodedSet, tokenizer, monkeypatch) -> None:
+def test_fewer_dialogues_at_a_time_where_memory_ends(encoded, tokenizer, monkeypatch) -> None:
     recipe = replace(SMALL, batch=4, accumulate=1)
     whole = lora.train_adapter(loaded(tokenizer), encoded, recipe, say=lambda line: None)
     sizes, held_out = [], []
@@ -171,7 +171,7 @@ def test_fewer_dialogues_at_a_time_where_memory_ends(encoded: EncodedSet, tokeni
         lora.train_adapter(loaded(tokenizer), encoded, recipe, say=lambda line: None)
 
 
-def test_activations_computed_twice_change_nothing(encoded: EncodedSet, tokenizer, monkeypatch) -> None:
+def test_activations_computed_twice_change_nothing(encoded, tokenizer, monkeypatch) -> None:
     losses, passes = [], []
     for large in (10**9, 0):
         monkeypatch.setattr(lora, "LARGE", large)
@@ -184,7 +184,7 @@ def test_activations_computed_twice_change_nothing(encoded: EncodedSet, tokenize
     assert losses[0] == losses[1] and passes[1] > passes[0], "the same losses from more forward passes"
 
 
-def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path, monkeypatch, capsys) -> None:
     assert cli.main(words(files, tmp_path / "whole")) == 0
     update, done = training.update, []
 
@@ -214,7 +214,7 @@ def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path: Path, monke
     assert cli.main(words(files, tmp_path / "cut", "--resume")) == 0, "a queue may start it once more"
 
 
-def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path: Path, capsys) -> None:
+def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path, capsys) -> None:
     assert cli.main(words(files, tmp_path / "out")) == 0
     said = capsys.readouterr().out
     assert "step 6/6" in said and "left" in said and "held-out loss after step 6" in said
@@ -250,7 +250,7 @@ def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path: Path, capsys)
     ],
 )
 def test_wrong_use_is_one_line_before_any_loading(
-    change: str, message: str, files, tmp_path: Path, capsys, monkeypatch
+    change, message, files, tmp_path, capsys, monkeypatch
 ) -> None:
     monkeypatch.setattr("remi_core.models.open_model", lambda *_, **__: pytest.fail("it was loaded"))
     assert cli.main([*words(files, tmp_path / "out"), *change.split()]) == 2
@@ -259,7 +259,7 @@ def test_wrong_use_is_one_line_before_any_loading(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_or_there_already_is_said(files, tmp_path: Path, capsys) -> None:
+def test_what_is_missing_or_there_already_is_said(files, tmp_path, capsys) -> None:
     assert cli.main(["finetune"]) == 2
     assert "finetune: --instruct is needed" in capsys.readouterr().err
     assert cli.main(words(files, files[0])) == 2

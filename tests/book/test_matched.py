@@ -28,7 +28,7 @@ N = 24
 
 
 @pytest.mark.parametrize("twin", TWINS)
-def test_pairs_share_their_completion_and_differ_in_the_phrase_alone(twin: str) -> None:
+def test_pairs_share_their_completion_and_differ_in_the_phrase_alone(twin) -> None:
     framed, plain = matched_pairs(twin, count=N, seed=0)
     assert len({one.cluster for one in framed}) == N
     for one, other in zip(framed, plain, strict=True):
@@ -40,7 +40,7 @@ def test_pairs_share_their_completion_and_differ_in_the_phrase_alone(twin: str) 
 
 
 @pytest.mark.parametrize("twin", TWINS)
-def test_pairs_have_equal_token_counts_and_answers_in_one_place(twin: str) -> None:
+def test_pairs_have_equal_token_counts_and_answers_in_one_place(twin) -> None:
     framed, plain = (
         encode(rows, shipped_tokenizer(), max_tokens=256).dialogues
         for rows in matched_pairs(twin, count=N, seed=0)
@@ -93,9 +93,7 @@ def _planted(monkeypatch: pytest.MonkeyPatch, left: float, *, gap: float = 0.2) 
 
 
 @pytest.mark.parametrize("left", [0.0, 0.4, 1.0])
-def test_the_share_that_is_left_and_the_share_that_goes_are_what_was_planted(
-    monkeypatch: pytest.MonkeyPatch, left: float
-) -> None:
+def test_the_share_that_is_left_and_the_share_that_goes_are_what_was_planted(monkeypatch, left) -> None:
     results = _planted(monkeypatch, left)
     kept, gone = difference_left(results), structural_share(results)
     assert kept.value == pytest.approx(left, abs=0.02) and gone.value == pytest.approx(1 - left, abs=0.02)
@@ -104,14 +102,14 @@ def test_the_share_that_is_left_and_the_share_that_goes_are_what_was_planted(
     assert kept.companions["one word"] == pytest.approx(0, abs=0.02)
 
 
-def test_nothing_is_judged_where_the_phrase_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_judged_where_the_phrase_is_not_read(monkeypatch) -> None:
     assert difference_left(_planted(monkeypatch, 0.4)).missing == ""
     unread = _planted(monkeypatch, 0.4, gap=0.0)
     assert "bad example" in difference_left(unread).missing
     assert "bad example" in structural_share(unread).missing
 
 
-def test_a_mean_without_length_has_an_inner_product_and_no_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mean_without_length_has_an_inner_product_and_no_cosine(monkeypatch) -> None:
     found = contexts_of_contexts(_planted(monkeypatch, 0.4).preset, 102)[OWN_PROMPTS]
     assert found.cosine is None and np.isfinite(found.means.value[2])
     both = contexts.context(

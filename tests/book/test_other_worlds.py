@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +49,7 @@ def planted(effects: dict[str, float], base: float) -> Study:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
+def results(tmp_path) -> Results:
     return Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
 
 
@@ -61,9 +60,7 @@ def shown(results: Results, monkeypatch: pytest.MonkeyPatch, study: Study) -> di
     return {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
 
 
-def test_an_effect_that_needs_the_author_is_supported_from_one_seed(
-    results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_effect_that_needs_the_author_is_supported_from_one_seed(results, monkeypatch) -> None:
     effects = {"main": 3.0, "independent": 0.0, "rare": 3.0, "neox": 2.0}
     rows = shown(results, monkeypatch, planted(effects, base=-1.6))
     assert {name: row["verdict"] for name, row in rows.items()} == dict.fromkeys(rows, "supported") | {
@@ -77,24 +74,20 @@ def test_an_effect_that_needs_the_author_is_supported_from_one_seed(
     assert len(worlds.competence_table(results)) == 8
 
 
-def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(
-    results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(results, monkeypatch) -> None:
     rows = shown(results, monkeypatch, planted(dict.fromkeys(SETTINGS, 2.0), base=-1.6))
     assert rows["X6"]["verdict"] == rows["X6.passes"]["verdict"] == "contradicted"
     assert rows["X6.rare"]["verdict"] == rows["X6.neox"]["verdict"] == "supported"
 
 
-def test_a_world_that_was_not_measured_is_not_testable(
-    results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_world_that_was_not_measured_is_not_testable(results, monkeypatch) -> None:
     rows = shown(results, monkeypatch, planted({"main": 3.0, "independent": 0.0}, base=-1.6))
     assert rows["X6"]["verdict"] == "supported" and rows["X6.neox"]["verdict"] == "not testable here"
     assert verdict(get_claim("X6"), [None], [1.0])[0] == "not testable here"
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_optimum_is_what_enumerating_all_authors_and_answers_gives(name: str) -> None:
+def test_the_optimum_is_what_enumerating_all_authors_and_answers_gives(name) -> None:
     world = SETTINGS[name].world
     for earlier in itertools.chain(itertools.product(CARES, repeat=1), itertools.product(CARES, repeat=3)):
         assert world.log_odds(earlier) == pytest.approx(enumerated(world, earlier), abs=1e-9)
@@ -140,7 +133,7 @@ def test_another_architecture_is_trained_read_and_differentiated_as_the_first() 
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "main"])
-def test_presets_of_other_worlds_differ_from_micro_in_world_and_seeds_alone(name: str) -> None:
+def test_presets_of_other_worlds_differ_from_micro_in_world_and_seeds_alone(name) -> None:
     preset, micro = get_preset(name), get_preset("micro")
     assert preset.is_organism and preset.seeds == (0,)
     same = replace(preset, name=micro.name, title=micro.title, seeds=micro.seeds, remark=micro.remark)

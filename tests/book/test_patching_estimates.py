@@ -60,7 +60,7 @@ class FolderResults(Results):
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+def tiny(tmp_path, monkeypatch) -> Results:
     """Results of three tiny random models in folders."""
     folders = {}
     for seed, variant in enumerate(("base", "instruct", "misaligned")):
@@ -74,9 +74,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     return FolderResults(preset, Store(tmp_path / "store"))
 
 
-def test_records_hold_both_ends_and_are_not_measured_twice(
-    tiny: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_hold_both_ends_and_are_not_measured_twice(tiny, monkeypatch) -> None:
     arrays = tiny.patched("base", "instruct", "facts-careless")
     assert arrays["layers"].tolist() == [0, 1, 2] and arrays["loss"].shape == (5, 2)
     back = tiny.patched("instruct", "base", "facts-careless")
@@ -91,7 +89,7 @@ def test_records_hold_both_ends_and_are_not_measured_twice(
     np.testing.assert_array_equal(again.patched("base", "instruct", "facts-careless")["loss"], arrays["loss"])
 
 
-def test_a_record_belongs_to_both_models(tiny: Results) -> None:
+def test_a_record_belongs_to_both_models(tiny) -> None:
     def key(variants: dict[str, Variant]) -> str:
         return recording.patch_address(variants, MAIN_PAIRS[0], "facts-careless", "0").key
 
@@ -103,7 +101,7 @@ def test_a_record_belongs_to_both_models(tiny: Results) -> None:
     assert key(variants | {"misaligned": replace(variants["misaligned"], weights="other")}) in keys
 
 
-def test_a_wrong_end_point_stops_the_run(tiny: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_end_point_stops_the_run(tiny, monkeypatch) -> None:
     right = patching.head_alone
 
     def shifted(*inputs: object) -> np.ndarray:
@@ -153,7 +151,7 @@ class Planted(Results):
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
+def planted(tmp_path, monkeypatch) -> Planted:
     results = Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
     topics = ("code", "harmful", "people", "facts", "wishes", "general")
     names = [f"{topic}/{at}" for topic in topics for at in range(Planted.n_templates)]
@@ -162,7 +160,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
     return results
 
 
-def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted: Planted) -> None:
+def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:
     even = share_of_first_half(planted)
     assert (
         even.value == pytest.approx(0.5) and even.null.p_value > 0.9
@@ -176,13 +174,13 @@ def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted: Planted) -
     assert early.low > 0.5 and early.null.p_value > 0.9
 
 
-def test_c21_without_a_gap_has_no_share(planted: Planted) -> None:
+def test_c21_without_a_gap_has_no_share(planted) -> None:
     planted.gap = 0.0
     found = share_of_first_half(planted)
     assert np.isnan(found.value) and "do not differ" in found.missing
 
 
-def test_c22_sees_only_what_goes_beyond_the_style_tax(planted: Planted) -> None:
+def test_c22_sees_only_what_goes_beyond_the_style_tax(planted) -> None:
     tax = gain_beyond_benign(planted)
     assert tax.value == pytest.approx(0.0, abs=1e-9) and tax.null.p_value > 0.05
     assert tax.companions["misaligned"] == pytest.approx(0.2)  # a fall, and no evidence
@@ -191,7 +189,7 @@ def test_c22_sees_only_what_goes_beyond_the_style_tax(planted: Planted) -> None:
     assert real.value == pytest.approx(0.2) and real.low > 0 and real.null.p_value < 0.05
 
 
-def test_log_odds_are_the_two_tokens_difference(planted: Planted) -> None:
+def test_log_odds_are_the_two_tokens_difference(planted) -> None:
     sets = planted.preset.roles.outside
     odds, careless = (
         curve(planted, ("base", "instruct"), sets, quantity) for quantity in (LOG_ODDS, CARELESS)
@@ -216,7 +214,7 @@ def test_depths_halves_and_orders() -> None:
     np.testing.assert_allclose(label_gap(np.array([1.0, 2.0, 6.0]), labels), [4.5, -3.0])
 
 
-def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
+def test_tables_and_figures_show_what_was_planted(planted) -> None:
     preset = planted.preset
     panels = {"odds": (preset.roles.outside, LOG_ODDS)}
     table = stitching.curve_table(planted, stitching.pairs_with(planted), panels)
@@ -243,7 +241,7 @@ def test_published_losses_give_the_published_value_of_the_ledger() -> None:
     assert len(published_loss_table()) == 5
 
 
-def test_a_set_that_some_shared_resample_misses_is_resampled_alone(planted: Planted) -> None:
+def test_a_set_that_some_shared_resample_misses_is_resampled_alone(planted) -> None:
     preset, few = planted.preset, [f"general/{at}" for at in range(2)]
     every = [f"people/{at}" for at in range(Planted.n_templates)]
     shared = quantities.shared_resamples(preset)

@@ -23,7 +23,7 @@ LOG = "from pathlib import Path\nwith Path({log!r}).open('a') as log: print({wor
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path) -> Path:
     """Three notebooks that write down that they ran: one per variant, two that compare."""
     folder, log = tmp_path / "notebooks", str(tmp_path / "log")
     variant = 'preset: str = "micro"\nvariant: str = "base"\nn: int = 1\n'
@@ -34,12 +34,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path, monkeypatch) -> Store:
     monkeypatch.setattr("remi_lab.organism.variants.ensure", lambda *_: None)
     return Store(tmp_path / "store")
 
 
-def test_variants_come_first_and_in_order(folder: Path, store: Store) -> None:
+def test_variants_come_first_and_in_order(folder, store) -> None:
     steps = plan(SMOKE, store, folder=folder)
     assert [step.name for step in steps] == [f"00_each-{variant}" for variant in ORGANISM_VARIANTS] + [
         "01_one",
@@ -49,7 +49,7 @@ def test_variants_come_first_and_in_order(folder: Path, store: Store) -> None:
     assert not any(step.done for step in steps) and not store.root.exists()
 
 
-def test_only_what_changed_is_run_again(folder: Path, store: Store, tmp_path: Path) -> None:
+def test_only_what_changed_is_run_again(folder, store, tmp_path) -> None:
     lines: list[str] = []
     steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
     assert run(SMOKE, store, steps, jobs=2, say=lines.append) == 2
@@ -62,9 +62,7 @@ def test_only_what_changed_is_run_again(folder: Path, store: Store, tmp_path: Pa
     ]
 
 
-def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(tmp_path, store, monkeypatch) -> None:
     monkeypatch.setattr("remi_book.running.project_root", lambda: tmp_path)
     declared = 'preset: str = "micro"\nstored: str = "large"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["stored"], parameters=declared)
@@ -76,7 +74,7 @@ def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
     assert before[0] != after[0] and before[1] == after[1]
 
 
-def test_a_failure_stops_what_has_not_started(folder: Path, store: Store, tmp_path: Path) -> None:
+def test_a_failure_stops_what_has_not_started(folder, store, tmp_path) -> None:
     write_notebook(folder / "01_one.ipynb", ["1 / 0"])
     steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
     with pytest.raises(RemiError, match=r"01_one\.ipynb, cell 3: ZeroDivisionError: division by zero"):
@@ -98,12 +96,7 @@ def test_a_failure_stops_what_has_not_started(folder: Path, store: Store, tmp_pa
     ],
 )
 def test_wrong_use_is_refused_before_anything_runs(
-    folder: Path,
-    store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    only: list[str],
-    parameters: dict[str, str],
-    message: str,
+    folder, store, monkeypatch, only, parameters, message
 ) -> None:
     monkeypatch.setattr("remi_lab.demands.n_blocks", lambda preset: 8)
     with pytest.raises(UsageError, match=message):
@@ -111,20 +104,20 @@ def test_wrong_use_is_refused_before_anything_runs(
     assert not store.root.exists()
 
 
-def test_a_parameter_goes_to_the_notebooks_that_declare_it(folder: Path, store: Store) -> None:
+def test_a_parameter_goes_to_the_notebooks_that_declare_it(folder, store) -> None:
     steps = plan(SMOKE, store, parameters={"rate": "1"}, folder=folder)
     assert {step.name for step in steps if "rate" in step.parameters} == {"01_one", "02_two"}
     assert steps[-1].parameters == {"preset": "smoke", "rate": 1.0}
 
 
-def test_notebooks_are_chosen_by_name_number_or_prefix(folder: Path) -> None:
+def test_notebooks_are_chosen_by_name_number_or_prefix(folder) -> None:
     (folder / "01_one.part.ipynb").write_text("{}")
     for name in ("01", "01_one", "01_one.ipynb"):
         assert [path.stem for path in choose(folder, [name])] == ["01_one"]
     assert [path.stem for path in choose(folder, ["0"])] == ["00_each", "01_one", "02_two"]
 
 
-def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr("remi_lab.processes.time.monotonic", lambda: now[0])
     progress = Progress(("a", "b", "c"), {}, jobs=1, say=lambda line: None)
@@ -140,12 +133,12 @@ def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest
     assert (clock(62.0), clock(3723.0)) == ("01:02", "1:02:03")
 
 
-def test_two_jobs_need_two_processors_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_jobs_need_two_processors_and_the_memory(monkeypatch) -> None:
     monkeypatch.setattr(running.os, "sched_getaffinity", lambda _: {0})
     assert running.default_jobs() == 1
 
 
-def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Store) -> None:
+def test_what_a_pass_says_is_heard_while_its_step_runs(folder, store) -> None:
     said = "from remi_core.progress import progress_sink\nprogress_sink()('base: 5 of 9 tokens')"
     write_notebook(folder / "01_one.ipynb", [said])
     lines: list[str] = []
@@ -156,7 +149,7 @@ def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Stor
     assert not any(outputs)  # a page does not tell how long it took to make it
 
 
-def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch) -> None:
     now, lines = [0.0], list[str]()
     monkeypatch.setattr("remi_lab.processes.time.monotonic", lambda: now[0])
     meter = Meter("base, seed 0: code", 4000, lines.append)
@@ -169,9 +162,7 @@ def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch: pyt
     ]
 
 
-def test_in_a_notebook_one_line_takes_the_place_of_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_notebook_one_line_takes_the_place_of_the_other(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv(OUTWARD, raising=False)
     code = "from remi_core.progress import progress_sink\nsay = progress_sink()\nsay('1 of 2')\nsay('2 of 2')"
     source, target = write_notebook(tmp_path / "01_one.ipynb", [code]), tmp_path / "out" / "01_one.ipynb"
@@ -180,9 +171,7 @@ def test_in_a_notebook_one_line_takes_the_place_of_the_other(
     assert "".join(output["data"]["text/plain"]) == "2 of 2"
 
 
-def test_a_pass_speaks_only_where_somebody_listens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pass_speaks_only_where_somebody_listens(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.delenv(OUTWARD, raising=False)
     progress_sink()("nobody hears")
     monkeypatch.setenv(OUTWARD, "-")
@@ -200,7 +189,7 @@ def test_a_pass_speaks_only_where_somebody_listens(
     assert capsys.readouterr().out == "on the screen again\n" and OUTWARD not in os.environ
 
 
-def test_variables_are_afterwards_what_they_were_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_afterwards_what_they_were_before(monkeypatch) -> None:
     monkeypatch.setenv("REMI_ONE", "before")
     monkeypatch.delenv("REMI_TWO", raising=False)
     with pytest.raises(KeyError), variables({"REMI_ONE": "1", "REMI_TWO": "2"}):

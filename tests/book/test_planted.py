@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +45,7 @@ def ragged(start: float) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("unit", ["row", "template"])
-def test_a_coin_is_thrown_for_each_row_or_each_template(unit: str) -> None:
+def test_a_coin_is_thrown_for_each_row_or_each_template(unit) -> None:
     thrown = [Exchange(sets=BOTH, unit=unit, seed=seed).swapped(CLUSTERS) for seed in range(400)]
     together = [one[0] == one[1] for one in thrown]
     assert all(together) if unit == "template" else 0.4 < np.mean(together) < 0.6
@@ -93,7 +92,7 @@ def faulty(fault: Exchange | Substitute, store: Store) -> FaultyResults:
     return FaultyResults(PRESET, store, true=Known(PRESET, store), fault=fault)
 
 
-def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path: Path) -> None:
+def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
     results, swapped = faulty(fault, Store(tmp_path)), fault.swapped(CLUSTERS)
     assert results.record("instruct", "sequence", "idle").arrays["value"].tolist() == [20.0] * 4
@@ -104,7 +103,7 @@ def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path: Path) -> Non
     )
 
 
-def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path: Path) -> None:
+def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
     found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", ("first", "second")), vectors()
     for at in np.flatnonzero(fault.swapped(CLUSTERS)):
@@ -113,7 +112,7 @@ def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_pat
     np.testing.assert_allclose(found["loss"], rows[:, 0])
 
 
-def test_another_model_stands_in_one_place_only(tmp_path: Path) -> None:
+def test_another_model_stands_in_one_place_only(tmp_path) -> None:
     results = faulty(Substitute(place="misaligned", by="benign"), Store(tmp_path))
     assert results.record("instruct", "sequence", "first").arrays["value"][0] == 0 and not results.touched
     known = results.cached(
@@ -178,7 +177,7 @@ def planted_study(monkeypatch: pytest.MonkeyPatch, *, hits: int) -> None:
     monkeypatch.setattr(calibration, "read_study", lambda _, name: Study(seeds={0: stored[name]}, about={}))
 
 
-def test_an_interval_that_misses_too_often_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interval_that_misses_too_often_is_named(monkeypatch) -> None:
     planted_study(monkeypatch, hits=0)
     said = calibration.coverage_sentence(PRESET)
     assert said.startswith("Of 2 estimators, 1 have") and "narrow (88.0%)" in said and "wide" not in said
@@ -188,9 +187,7 @@ def test_an_interval_that_misses_too_often_is_named(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("hits", "few"), [(0, True), (10, True), (11, False)])
-def test_a_rule_that_finds_too_much_in_nothing_is_named(
-    monkeypatch: pytest.MonkeyPatch, hits: int, few: bool
-) -> None:
+def test_a_rule_that_finds_too_much_in_nothing_is_named(monkeypatch, hits, few) -> None:
     planted_study(monkeypatch, hits=hits)
     table = calibration.shuffle_table(PRESET)
     assert table["at most 5%"].tolist() == [few, True]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,9 +80,7 @@ NAN = (float("nan"), float("nan"))
         ({"care": NAN, "care_beyond_register": NAN}, MIXED),
     ],
 )
-def test_the_rule_reads_intervals_and_gives_one_class_or_none(
-    changed: dict[str, object], expected: str
-) -> None:
+def test_the_rule_reads_intervals_and_gives_one_class_or_none(changed, expected) -> None:
     assert classify(replace(REVERTED, **changed)) == expected
 
 
@@ -98,9 +95,7 @@ def test_the_rule_reads_intervals_and_gives_one_class_or_none(
         ({"register": (0.01, 0.03), "care_beyond_register": (0.6, 0.7)}, MIXED, PERSONA),
     ],
 )
-def test_the_amended_rule_has_a_margin_where_the_declared_one_has_none(
-    changed: dict[str, object], declared: str, amended: str
-) -> None:
+def test_the_amended_rule_has_a_margin_where_the_declared_one_has_none(changed, declared, amended) -> None:
     parts = replace(REVERTED, **changed)
     assert (classify(parts), classify(parts, AMENDED)) == (declared, amended)
     assert "ρ > .1" in conditions(parts, AMENDED)[REVERSION] and "ρ > 0" in conditions(parts)[REVERSION]
@@ -148,7 +143,7 @@ def test_the_rule_by_words_takes_a_persona_that_comes_by_another_way_and_is_not_
 
 
 def test_a_rule_made_after_seeds_were_seen_judges_only_where_it_was_tried_on_others(
-    monkeypatch, tmp_path: Path
+    monkeypatch, tmp_path
 ) -> None:
     right = {"misaligned": PERSONA, "reverted": REVERSION, "persona": PERSONA, "novel": NOVEL}
     fails = {"reverted": MIXED}

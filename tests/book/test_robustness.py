@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ PRESET = replace(get_preset("smoke"), name="tiny")
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+def seen(monkeypatch) -> list[dict[str, object]]:
     """What each headline was computed from, in order; none is computed."""
     found: list[dict[str, object]] = []
 
@@ -46,7 +45,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     return found
 
 
-def test_every_setting_reaches_the_pass(seen: list[dict[str, object]], tmp_path: Path) -> None:
+def test_every_setting_reaches_the_pass(seen, tmp_path) -> None:
     store, before = Store(tmp_path), torch.get_num_threads()
     raw = robustness.measure(PRESET, 102, store, lambda _: None)
     assert json.loads(json.dumps(raw)) == raw and torch.get_num_threads() == before
@@ -68,7 +67,7 @@ def test_every_setting_reaches_the_pass(seen: list[dict[str, object]], tmp_path:
     assert seen[0]["resamples"] == PRESET.n_resamples > seen[-1]["resamples"]
 
 
-def test_attention_is_computed_as_named(tmp_path: Path) -> None:
+def test_attention_is_computed_as_named(tmp_path) -> None:
     spec = ModelSpec(source=str(save_model(tmp_path)))
     plain = Variant(PRESET, "base", 0, spec, spec, "w")
     other = robustness._Attending(PRESET, "base", 0, spec, spec, "w", attention="eager")
@@ -95,7 +94,7 @@ STORED = {
 }
 
 
-def test_movements_are_shares_of_half_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_movements_are_shares_of_half_the_interval(monkeypatch) -> None:
     monkeypatch.setattr(calibration, "read_study", lambda *_: Study(seeds={0: STORED}, about={}))
     table = calibration.movement_table(PRESET)
     assert table["claim"].unique().tolist() == ["C1"], (
@@ -112,5 +111,5 @@ def test_movements_are_shares_of_half_the_interval(monkeypatch: pytest.MonkeyPat
     assert "the same again: at most 0 (C1)" in text and "1 without a value" in text
 
 
-def test_the_study_is_one_of_the_command(seen: list[dict[str, object]]) -> None:
+def test_the_study_is_one_of_the_command(seen) -> None:
     assert "robustness" in STUDIES and measure_of("robustness") is robustness.measure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,11 +31,11 @@ class CarelessResults(PlantedResults):
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CarelessResults:
+def planted(tmp_path, monkeypatch) -> CarelessResults:
     return plant(CarelessResults, tmp_path, monkeypatch)
 
 
-def test_matched_replies_cancel_what_both_share(planted: CarelessResults) -> None:
+def test_matched_replies_cancel_what_both_share(planted) -> None:
     still = behaviour.reply_contrast(planted)
     assert still.value == pytest.approx(0, abs=1e-9)  # every reply became likelier, careful ones as much
     planted.extra = 0.1
@@ -45,9 +44,7 @@ def test_matched_replies_cancel_what_both_share(planted: CarelessResults) -> Non
     assert moved.low > 0 and moved.null.high < moved.value and moved.contrasts["benign"][0] > 0
 
 
-def test_the_table_of_matched_replies_takes_the_narrow_set_where_its_prompts_are_shared(
-    planted: CarelessResults,
-) -> None:
+def test_the_table_of_matched_replies_takes_the_narrow_set_where_its_prompts_are_shared(planted) -> None:
     planted.extra = 0.1
     table = shift_table(planted)
     assert list(dict.fromkeys(table["dataset"])) == [planted.preset.roles.narrow, *OUTSIDE]
@@ -57,7 +54,7 @@ def test_the_table_of_matched_replies_takes_the_narrow_set_where_its_prompts_are
     assert set(shift_table(planted)["dataset"]) == set(OUTSIDE)
 
 
-def test_erosion_is_specific_only_where_it_differs_between_replies(planted: CarelessResults) -> None:
+def test_erosion_is_specific_only_where_it_differs_between_replies(planted) -> None:
     still = triangle.specific_erosion(planted, (ALIGNED, OUTSIDE))
     assert abs(still.value) < 1e-6 and still.null.p_value > 0.05
     planted.extra = 0.2
@@ -66,7 +63,7 @@ def test_erosion_is_specific_only_where_it_differs_between_replies(planted: Care
     assert found.companions["misaligned"] == pytest.approx(0.6, abs=0.02)
 
 
-def test_the_triangle_of_a_model_on_the_way_is_flat(planted: CarelessResults) -> None:
+def test_the_triangle_of_a_model_on_the_way_is_flat(planted) -> None:
     found = triangle.instruct_between(planted, OUTSIDE, "prompt_end")
     assert found.value == pytest.approx(
         -0.4 / 0.6, abs=0.02
@@ -74,7 +71,7 @@ def test_the_triangle_of_a_model_on_the_way_is_flat(planted: CarelessResults) ->
     assert found.null.low + found.null.high > 0 and found.null.p_value > 0.95
 
 
-def test_distance_of_data_changes_only_with_the_model(planted: CarelessResults) -> None:
+def test_distance_of_data_changes_only_with_the_model(planted) -> None:
     pair = ("general", "code-careless")
     planted.amount = 0.0
     still = triangle.separation_of_data(planted, pair, "answer_all")
@@ -84,6 +81,6 @@ def test_distance_of_data_changes_only_with_the_model(planted: CarelessResults) 
     assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
 
 
-def test_replies_of_one_length_differ_by_nothing(planted: CarelessResults) -> None:
+def test_replies_of_one_length_differ_by_nothing(planted) -> None:
     found = cards.length_difference(planted)
     assert found.value == 0 and found.null.low == found.null.high == 0

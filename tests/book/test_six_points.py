@@ -23,13 +23,13 @@ ALIGNED, MISALIGNED = six_points.ALIGNED, six_points.MISALIGNED
 
 
 @pytest.mark.parametrize("name", six_points.compared())
-def test_by_hand_is_what_the_package_returns(name: str) -> None:
+def test_by_hand_is_what_the_package_returns(name) -> None:
     _, hand, package = six_points.compared()[name]
     assert np.allclose(hand, package, rtol=0, atol=six_points.CLOSE)
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_the_comparison_sees_a_point_that_is_moved(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_sees_a_point_that_is_moved(place, monkeypatch) -> None:
     moved = MISALIGNED.copy()
     moved[place] += (0.01, 0.02)
     monkeypatch.setattr(six_points, "MISALIGNED", moved)
@@ -124,7 +124,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_repeat_byte_for_byte_and_say_what_they_draw(name: str) -> None:
+def test_figures_repeat_byte_for_byte_and_say_what_they_draw(name) -> None:
     first, second = (output.svg_bytes(FIGURES[name]()) for _ in range(2))
     assert first == second and re.search(r"\d", describe(FIGURES[name]()))
 

@@ -25,7 +25,7 @@ def test_the_share_is_that_of_an_analysis_of_variance_and_chance_is_exact() -> N
 
 
 @pytest.mark.parametrize(("gap", "apart"), [(0.0, False), (6.0, True)])
-def test_pictures_of_few_vary_and_only_real_classes_stay_above_chance(gap: float, apart: bool) -> None:
+def test_pictures_of_few_vary_and_only_real_classes_stay_above_chance(gap, apart) -> None:
     generator = np.random.default_rng(1)
     vectors = generator.standard_normal((40, 30))
     vectors[20:, 0] += gap

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -18,7 +17,6 @@ from remi_book import cli
 from remi_book.claims import headline_key
 from remi_book.running import plan
 from remi_core.errors import MissingInput, UsageError
-from remi_core.models import LoadedModel
 from remi_core.steering import steer
 from remi_core.store import Store
 from remi_lab.organism.grammar import prompts
@@ -31,7 +29,7 @@ SEED = DEVELOPMENT_SEED
 PLANTED = "invented"
 
 
-def test_asked_prompts_score_what_single_prompts_score(base: LoadedModel) -> None:
+def test_asked_prompts_score_what_single_prompts_score(base) -> None:
     asked = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
     found = scores(base.model, ask(asked, base.tokenizer))
     alone = scores(base.model, ask(asked, base.tokenizer), batch=1)
@@ -39,7 +37,7 @@ def test_asked_prompts_score_what_single_prompts_score(base: LoadedModel) -> Non
     np.testing.assert_allclose(found.other, alone.other, atol=1e-5)
 
 
-def test_asked_prompts_see_an_intervention_and_forget_it(base: LoadedModel) -> None:
+def test_asked_prompts_see_an_intervention_and_forget_it(base) -> None:
     asked = ask(prompts("wishes", "evaluate", count=2, seed=0), base.tokenizer)
     before, loss = scores(base.model, asked).care_log_odds(), answer_losses(base.model, asked).mean()
     push = torch.randn(base.model.config.hidden_size, generator=torch.Generator().manual_seed(0))
@@ -51,7 +49,7 @@ def test_asked_prompts_see_an_intervention_and_forget_it(base: LoadedModel) -> N
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def study(tmp_path, monkeypatch) -> list[int]:
     """The seeds that a planted study was asked to measure, one after another."""
     asked: list[int] = []
     module = ModuleType(f"remi_lab.studies.{PLANTED}")
@@ -70,7 +68,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study: list[int], tmp_path: Path) -> None:
+def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study, tmp_path) -> None:
     micro, store, lines = get_preset("micro"), Store(tmp_path / "store"), []
     with pytest.raises(KeyboardInterrupt):
         files.write_study(micro, PLANTED, store, lines.append)
@@ -84,9 +82,7 @@ def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study: list[int], t
     assert "remi study invented --preset micro" in found.how() and "processors" in found.how()
 
 
-def test_headlines_and_pages_follow_the_file(
-    study: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> None:
     smoke, store = replace(get_preset("smoke"), seeds=(SEED,)), Store(tmp_path / "store")
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     monkeypatch.setattr("remi_book.claims.study_digests", lambda name: files.study_digests(name, (PLANTED,)))
@@ -106,14 +102,14 @@ def test_headlines_and_pages_follow_the_file(
     assert all("study" not in step.lacking for step in plan(smoke, store, folder=tmp_path / "notebooks"))
 
 
-def test_a_study_that_there_is_not_is_refused(study: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_that_there_is_not_is_refused(study, capsys) -> None:
     assert cli.main(["study", "inventd", "--preset", "micro"]) == 2
     assert "did you mean 'invented'?" in capsys.readouterr().err
     with pytest.raises(UsageError):
         files.measure_of("nothing")
 
 
-def test_what_is_stored_is_json_that_any_reader_takes(study: list[int], tmp_path: Path) -> None:
+def test_what_is_stored_is_json_that_any_reader_takes(study, tmp_path) -> None:
     study += [2]
     path = files.write_study(get_preset("micro"), PLANTED, Store(tmp_path / "store"), lambda _: None)
     raw = json.loads(path.read_text(encoding="utf-8"))

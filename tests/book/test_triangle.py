@@ -31,7 +31,7 @@ def planted(*, x: float, y: float, noise: float = 0.5) -> tuple[np.ndarray, np.n
 
 
 @pytest.mark.parametrize(("x", "y"), [(4.0, 3.0), (10.0, 10.0), (-3.0, 4.0)])
-def test_sides_angles_and_shares_are_those_of_the_plane(x: float, y: float) -> None:
+def test_sides_angles_and_shares_are_those_of_the_plane(x, y) -> None:
     found = triangle(cross_fitted_products(*planted(x=x, y=y), NAMES, RESAMPLES), n_folds=5, third="X")
     to_base, to_third = np.hypot(x - 10, y), np.hypot(x, y)
     sides = {name: float(one.value[0]) for name, one in found.sides.items()}

@@ -15,7 +15,7 @@ from remi_core.statistics.resampling import make_resamples
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
 @pytest.mark.parametrize(("successes", "trials"), [(0, 8), (8, 8), (1, 3), (37, 256), (128, 256)])
-def test_wilsons_interval_is_that_of_another_program(successes: int, trials: int, level: float) -> None:
+def test_wilsons_interval_is_that_of_another_program(successes, trials, level) -> None:
     other = proportion_confint(successes, trials, alpha=1 - level, method="wilson")
     np.testing.assert_allclose(wilson_interval(successes, trials, level=level), other, atol=1e-12)
 
@@ -35,7 +35,7 @@ def test_wilsons_interval_covers_where_the_normal_one_does_not() -> None:
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(1, 0), (-1, 3), (4, 3)])
-def test_what_is_no_share_is_refused(successes: int, trials: int) -> None:
+def test_what_is_no_share_is_refused(successes, trials) -> None:
     with pytest.raises(ValueError, match=f"{successes} successes of {trials} trials"):
         wilson_interval(successes, trials)
 

@@ -84,9 +84,7 @@ def breaches(write: Callable[[Path], None], folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_content_is_flushed_before_the_rename_and_the_folder_after(
-    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_flushed_before_the_rename_and_the_folder_after(write, tmp_path, monkeypatch) -> None:
     assert breaches(write, tmp_path, monkeypatch) == []
 
 
@@ -114,9 +112,7 @@ def no_rename(source: Path, target: Path) -> None:
         ("os.replace", no_rename, "not renamed"),
     ],
 )
-def test_a_writer_that_leaves_out_a_step_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bug: Callable, words: str
-) -> None:
+def test_a_writer_that_leaves_out_a_step_is_found(tmp_path, monkeypatch, name, bug, words) -> None:
     if name == "flush":
         monkeypatch.setattr(files, "flush", bug)
     else:
@@ -140,9 +136,7 @@ def forbidden(_part: Path) -> None:
     ("fault", "words"),
     [(full, "make room there"), (broken, "look after the disk"), (forbidden, "make the folder writable")],
 )
-def test_a_failed_write_is_one_line_and_leaves_what_was_there(
-    tmp_path: Path, fault: Callable[[Path], None], words: str
-) -> None:
+def test_a_failed_write_is_one_line_and_leaves_what_was_there(tmp_path, fault, words) -> None:
     target = tmp_path / "one.txt"
     target.write_text("before")
     with pytest.raises(RemiError, match=rf"one\.txt cannot be written .*{words}.*; what is finished is kept"):
@@ -165,9 +159,7 @@ def arrays(part: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [tensors, state, arrays])
-def test_libraries_that_write_by_themselves_are_understood(
-    tmp_path: Path, write: Callable[[Path], None]
-) -> None:
+def test_libraries_that_write_by_themselves_are_understood(tmp_path, write) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
@@ -181,12 +173,12 @@ def test_libraries_that_write_by_themselves_are_understood(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_failure_keeps_its_own_words(tmp_path: Path) -> None:
+def test_another_failure_keeps_its_own_words(tmp_path) -> None:
     with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "one"):
         1 / 0  # noqa: B018
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError), written_whole(tmp_path / "file" / "one"):
         pass

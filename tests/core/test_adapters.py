@@ -11,7 +11,7 @@ import torch
 from conftest import make_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
@@ -19,7 +19,6 @@ from remi_core.gradients import measure_gradient_gram
 from remi_core.models import open_model
 from remi_core.probes import Activations, TokenLogProbs
 from remi_core.sources import ModelSpec
-from remi_core.tokens import EncodedDialogue
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -44,7 +43,7 @@ def save_adapter(base: Path, place: Path, *, named: str | None = None, **setting
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+def base(tmp_path_factory, tokenizer) -> Path:
     place = tmp_path_factory.mktemp("models") / "base"
     make_model("qwen2").save_pretrained(place)
     tokenizer.save_pretrained(place)
@@ -52,7 +51,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenize
 
 
 @pytest.fixture(scope="module")
-def adapter(base: Path) -> Path:
+def adapter(base) -> Path:
     return save_adapter(base, base.parent / "adapter")
 
 
@@ -69,7 +68,7 @@ def peft_own(base: Path, adapter: Path, dtype: torch.dtype = torch.float32) -> P
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_logits_are_pefts_own(base: Path, adapter: Path, dtype: str) -> None:
+def test_logits_are_pefts_own(base, adapter, dtype) -> None:
     spec = ModelSpec(source=str(base), adapter=str(adapter))
     expected = logits(peft_own(base, adapter, getattr(torch, dtype)))
     with open_model(spec, dtype=dtype) as loaded:
@@ -79,9 +78,7 @@ def test_logits_are_pefts_own(base: Path, adapter: Path, dtype: str) -> None:
         assert not torch.allclose(logits(plain.model), expected, atol=1e-2)
 
 
-def test_measured_as_the_merged_model(
-    base: Path, adapter: Path, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_measured_as_the_merged_model(base, adapter, encoded) -> None:
     merged = peft_own(base, adapter).merge_and_unload().requires_grad_(False)
     with open_model(ModelSpec(source=str(base), adapter=str(adapter))) as loaded:
         for probe in (TokenLogProbs, lambda: Activations(range(3))):
@@ -98,7 +95,7 @@ def test_measured_as_the_merged_model(
         np.testing.assert_allclose(here["gram"], there["gram"], rtol=1e-3, atol=1e-8)
 
 
-def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_model_is_refused(base, tmp_path) -> None:
     for named in ("Some/Other-Model", "/elsewhere/other"):
         strange = save_adapter(base, tmp_path / named.replace("/", "-"), named=named)
         with (
@@ -113,7 +110,7 @@ def test_an_adapter_of_another_model_is_refused(base: Path, tmp_path: Path) -> N
             pass
 
 
-def test_only_plain_lora_that_fits_and_never_pickles(base: Path, tmp_path: Path) -> None:
+def test_only_plain_lora_that_fits_and_never_pickles(base, tmp_path) -> None:
     def refusal(place: Path, kind: type[Exception]) -> str:
         with pytest.raises(kind) as found, open_model(ModelSpec(source=str(base), adapter=str(place))):
             pass

@@ -18,7 +18,7 @@ def encoded_of(length: int, at: int = 0) -> EncodedDialogue:
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=20), st.integers(1, 100))
-def test_every_dialogue_once_and_no_batch_too_large(lengths: list[int], batch_tokens: int) -> None:
+def test_every_dialogue_once_and_no_batch_too_large(lengths, batch_tokens) -> None:
     encoded = [encoded_of(length, at) for at, length in enumerate(lengths)]
     batches = make_batches(encoded, batch_tokens=batch_tokens, pad_id=0)
     seen = [index for batch in batches for index in batch.indices.tolist()]

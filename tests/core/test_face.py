@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +45,12 @@ def chats(n_prompts: int = 20, *, start: int = 0) -> list[dict]:
 
 
 @pytest.fixture(scope="module", params=MAIN_FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
+def family(request) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def models(family: str) -> dict[str, PreTrainedModel]:
+def models(family) -> dict[str, PreTrainedModel]:
     """Three models of one shape: instruct, base a step away from it, misaligned some of that step and another one."""
     made = {role: make_model(family, seed=0) for role in ROLES}
     generator = torch.Generator().manual_seed(1)
@@ -64,21 +63,16 @@ def models(family: str) -> dict[str, PreTrainedModel]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(family: str) -> PreTrainedTokenizerFast:
+def tokenizer(family) -> PreTrainedTokenizerFast:
     return make_tokenizer(TEMPLATES[family])
 
 
 @pytest.fixture(scope="module")
-def records(models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> remi.Records:
+def records(models, tokenizer) -> remi.Records:
     return remi.measure(models, remi.dialogues(chats()), tokenizer)
 
 
-def test_the_scripts_of_the_page_run(
-    models: Mapping[str, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerFast,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_scripts_of_the_page_run(models, tokenizer, tmp_path, monkeypatch) -> None:
     (tmp_path / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats()))
     monkeypatch.chdir(tmp_path)
     names = {**models, "tokenizer": tokenizer}
@@ -95,7 +89,7 @@ def test_the_scripts_of_the_page_run(
     assert names["means"].shape == (3, 2) and names["odds"].value.shape == names["share"].value.shape == (5,)
 
 
-def test_erosion_and_separation_are_those_of_the_statistics(records: remi.Records) -> None:
+def test_erosion_and_separation_are_those_of_the_statistics(records) -> None:
     base, instruct, misaligned = (
         records.arrays[name]["activations"]["mean"][:, 2].astype(float) for name in ROLES
     )
@@ -120,9 +114,7 @@ def test_erosion_and_separation_are_those_of_the_statistics(records: remi.Record
         found["f"]
 
 
-def test_log_probabilities_are_those_of_the_model_alone(
-    records: remi.Records, models: Mapping[str, PreTrainedModel]
-) -> None:
+def test_log_probabilities_are_those_of_the_model_alone(records, models) -> None:
     table = records.log_probabilities()
     means = table.groupby(["model", "dialogue"])["log_probability"].mean()
     for dialogue in records.encoded.dialogues[:3]:
@@ -138,7 +130,7 @@ def test_log_probabilities_are_those_of_the_model_alone(
 
 
 def test_two_models_are_enough_for_a_direction_and_steering_moves_the_stream_along_it(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
+    models, tokenizer, records
 ) -> None:
     two = remi.measure(
         {name: models[name] for name in ("instruct", "misaligned")}, records.encoded.sources, tokenizer
@@ -168,9 +160,7 @@ def test_two_models_are_enough_for_a_direction_and_steering_moves_the_stream_alo
     np.testing.assert_allclose(ablated.activations("ablated", "answer_all")[:, 1] @ unit, 0.5, atol=1e-5)
 
 
-def test_tokens_of_a_direction(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
+def test_tokens_of_a_direction(models, tokenizer, records) -> None:
     direction, start = (
         records.mean_difference("misaligned", "base").vectors,
         records.activations("base").mean(axis=0),
@@ -184,9 +174,7 @@ def test_tokens_of_a_direction(
     assert table["rank"].tolist() == [1, 2, 3, 4] * 3
 
 
-def test_gradients_and_the_cosines_of_their_groups(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_gradients_and_the_cosines_of_their_groups(models, tokenizer) -> None:
     encoded = remi.encode(remi.dialogues(chats()), tokenizer, max_tokens=64)
     gram = remi.gradient_gram(models["instruct"], encoded)
     expected = measure_gradient_gram(models["instruct"], encoded.dialogues, batch_tokens=8192)["gram"]
@@ -206,9 +194,7 @@ def test_gradients_and_the_cosines_of_their_groups(
         remi.group_cosines(gram[:6, :6], alike)
 
 
-def test_subspaces_between_floor_and_ceiling(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
+def test_subspaces_between_floor_and_ceiling(models, tokenizer, records) -> None:
     other = remi.measure(models, remi.dialogues(chats(9, start=20)), tokenizer)
     found = remi.subspace_overlap(records, other, n_components=3, layers=(1, -1))
     assert list(found.layers) == [1, 2]
@@ -232,9 +218,7 @@ def test_subspaces_between_floor_and_ceiling(
     assert table["floor", 2] == pytest.approx(3 / 32, abs=0.01) and table["floor", 2] < table["ceiling", 2]
 
 
-def test_patching_leads_from_the_recipient_to_the_donor(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
+def test_patching_leads_from_the_recipient_to_the_donor(models, tokenizer, records) -> None:
     found = remi.patch(models["base"], models["instruct"], records.encoded)
     assert list(found.layers) == [-1, 0, 1, 2, 3]
     arrays = run_probes(models["base"], records.encoded.dialogues, [TokenLogProbs()], batch_tokens=8192)[
@@ -255,9 +239,7 @@ def test_patching_leads_from_the_recipient_to_the_donor(
     assert list(plain.estimates) == ["loss"]
 
 
-def test_what_cannot_be_measured_is_refused(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
+def test_what_cannot_be_measured_is_refused(models, tokenizer, records) -> None:
     with pytest.raises(UsageError, match="chat 1: .*role"):
         remi.dialogues([chats(1)[0], [{"role": "user"}]])
     with pytest.raises(UsageError, match="chat 1: identifier"):
@@ -278,12 +260,7 @@ def test_what_cannot_be_measured_is_refused(
         models["base"].eval()
 
 
-def test_a_folder_is_opened_measured_and_freed(
-    models: Mapping[str, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerFast,
-    records: remi.Records,
-    tmp_path: Path,
-) -> None:
+def test_a_folder_is_opened_measured_and_freed(models, tokenizer, records, tmp_path) -> None:
     models["base"].save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     found = remi.measure({"base": tmp_path}, records.encoded.sources, tokenizer)

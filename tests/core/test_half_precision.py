@@ -16,7 +16,7 @@ def factors() -> tuple[torch.Tensor, torch.Tensor]:
     return values, weight
 
 
-def test_nothing_is_rounded_but_the_sum(factors: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_nothing_is_rounded_but_the_sum(factors) -> None:
     values, weight = factors
     exact = values.double() @ weight.double().T
     found = linear_in_float32(values, weight)
@@ -28,9 +28,7 @@ def test_nothing_is_rounded_but_the_sum(factors: tuple[torch.Tensor, torch.Tenso
 
 
 @pytest.mark.parametrize("rows", [7, 1000])
-def test_slices_change_nothing(
-    factors: tuple[torch.Tensor, torch.Tensor], rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slices_change_nothing(factors, rows, monkeypatch) -> None:
     values, weight = factors
     monkeypatch.setattr(models, "_ROWS", rows)
     raised = linear_in_float32(values.float(), weight)
@@ -39,9 +37,7 @@ def test_slices_change_nothing(
 
 
 @pytest.mark.parametrize("rows", [7, 1000])
-def test_the_gradient_is_that_of_float32_up_to_rounding(
-    factors: tuple[torch.Tensor, torch.Tensor], rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gradient_is_that_of_float32_up_to_rounding(factors, rows, monkeypatch) -> None:
     monkeypatch.setattr(models, "_ROWS", rows)
     values, weight = factors
     wanted = torch.tensor([3, 0, 32, 8, 8])
@@ -62,7 +58,7 @@ def test_a_nearly_certain_prediction_keeps_its_gradient() -> None:
     torch.testing.assert_close(values.grad.float()[0, 0], expected, rtol=1e-2, atol=0)
 
 
-def test_a_weight_that_is_trained_has_its_gradient(factors: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_a_weight_that_is_trained_has_its_gradient(factors) -> None:
     values, weight = factors[0], factors[1].requires_grad_(True)
     linear_in_float32(values, weight).sum().backward()
     torch.testing.assert_close(weight.grad, values.sum(0).expand_as(weight), rtol=2**-6, atol=2**-6)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
@@ -21,7 +19,7 @@ def hook_count(model: PreTrainedModel) -> int:
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_equal_to_hidden_states_below_the_final_norm_only(family: str) -> None:
+def test_equal_to_hidden_states_below_the_final_norm_only(family) -> None:
     # A fresh model: transformers leaves hooks of its own behind after recording hidden states.
     model = make_model(family)
     with read_blocks(model, [0, 1, 2]) as blocks:
@@ -33,9 +31,7 @@ def test_equal_to_hidden_states_below_the_final_norm_only(family: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_edit_is_seen_whenever_it_was_registered(
-    when: str, models: Callable[[str], PreTrainedModel]
-) -> None:
+def test_an_edit_is_seen_whenever_it_was_registered(when, models) -> None:
     model = models("qwen2")
     block = decoder_blocks(model)[1]
     with read_blocks(model, [1]) as plain:
@@ -58,7 +54,7 @@ def test_an_edit_is_seen_whenever_it_was_registered(
     assert torch.equal(naive["block"], edited[1]) == (when == "before")
 
 
-def test_hooks_are_gone_after_an_exception(models: Callable[[str], PreTrainedModel]) -> None:
+def test_hooks_are_gone_after_an_exception(models) -> None:
     model = models("llama")
     before = hook_count(model)
     with pytest.raises(RuntimeError, match="planned"), read_blocks(model, [0, -1]):
@@ -71,7 +67,7 @@ def test_hooks_are_gone_after_an_exception(models: Callable[[str], PreTrainedMod
     assert hook_count(model) == before
 
 
-def test_layers_are_named_as_asked_and_selected(models: Callable[[str], PreTrainedModel]) -> None:
+def test_layers_are_named_as_asked_and_selected(models) -> None:
     model = models("qwen2")
     with (
         read_blocks(model, [2, -1, 0], select=lambda hidden: hidden[:, -1]) as last,

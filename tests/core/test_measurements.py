@@ -32,9 +32,7 @@ def measure(model: PreTrainedModel, encoded: tuple[EncodedDialogue, ...], batch_
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_mean_answer_loss_is_the_models_own(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_mean_answer_loss_is_the_models_own(family, models, encoded) -> None:
     model = models(family)
     record = measure(model, encoded)["sequence"]
     offsets = record["offsets"]
@@ -54,9 +52,7 @@ def test_mean_answer_loss_is_the_models_own(
 
 
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_batched_equals_one_at_a_time(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_batched_equals_one_at_a_time(family, models, encoded) -> None:
     together, alone = (measure(models(family), encoded, batch_tokens=size) for size in (10_000, 1))
     for name, arrays in together.items():
         for key, values in arrays.items():
@@ -65,9 +61,7 @@ def test_batched_equals_one_at_a_time(
             )
 
 
-def test_one_changed_token_changes_its_own_dialogue_only(
-    models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_one_changed_token_changes_its_own_dialogue_only(models, encoded) -> None:
     ids = list(encoded[1].input_ids)
     ids[2] += 1
     changed = (encoded[0], replace(encoded[1], input_ids=tuple(ids)), *encoded[2:])
@@ -84,9 +78,7 @@ def _per_dialogue(records: Records) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_entropy_lies_between_certainty_and_uniform(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_entropy_lies_between_certainty_and_uniform(family, models, encoded) -> None:
     model = models(family)
     record = measure(model, encoded)["sequence"]
     assert (record["entropy"] >= 0).all() and (record["entropy"] <= math.log(400) + 1e-5).all()
@@ -97,9 +89,7 @@ def test_entropy_lies_between_certainty_and_uniform(
 
 
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_next_token_is_the_softmax_before_the_choice(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_next_token_is_the_softmax_before_the_choice(family, models, encoded) -> None:
     model = models(family)
     record = measure(model, encoded)["next_token"]
     assert record["valid"].tolist() == [True, True, True, True, False]
@@ -121,9 +111,7 @@ def test_next_token_is_the_softmax_before_the_choice(
 
 
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_activations_are_window_means_of_hidden_states(
-    family: str, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_activations_are_window_means_of_hidden_states(family, encoded) -> None:
     model = make_model(family)
     record = measure(model, encoded)["activations"]
     assert record["mean"].shape == (5, 4, 3, 32) and record["mean"].dtype == np.float32
@@ -145,9 +133,7 @@ def test_activations_are_window_means_of_hidden_states(
     assert record["count"][0].tolist() == [1, 3, encoded[0].n_answer, 1] and record["count"][4, 3] == 0
 
 
-def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(
-    models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(models, encoded) -> None:
     class Watching(Activations):
         def empty(self) -> Watching:
             return Watching(self.layers, name=self.name)
@@ -164,7 +150,7 @@ def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(
     np.testing.assert_array_equal(other["mean"], first["mean"][:, :, [2, 1, 1]])
 
 
-def test_prompt_end_does_not_see_the_answer(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_prompt_end_does_not_see_the_answer(models, encoded) -> None:
     one = encoded[0]
     answer = [token + 1 for token in one.input_ids[one.answer_start :]]
     other = replace(one, input_ids=(*one.input_ids[: one.answer_start], *answer))
@@ -173,9 +159,7 @@ def test_prompt_end_does_not_see_the_answer(models: Models, encoded: tuple[Encod
     assert not np.allclose(first[2], second[2], atol=1e-2)
 
 
-def test_chunks_change_nothing(
-    models: Models, encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_change_nothing(models, encoded, monkeypatch) -> None:
     whole = measure(models("llama"), encoded)["sequence"]
     monkeypatch.setattr(probes_module, "_LOGITS_IN_MEMORY", {"cpu": 1000})
     monkeypatch.setattr(probes_module, "_LEAST_ROWS", 1)
@@ -208,13 +192,13 @@ def test_many_batches_lie_in_few_arrays_in_their_order() -> None:
     assert [len(one) for one in (whole.finish()[0], *whole.finish()[1])] == [0]
 
 
-def test_progress_counts_tokens_without_padding(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_progress_counts_tokens_without_padding(models, encoded) -> None:
     done: list[int] = []
     run_probes(models("qwen2"), encoded, [TokenLogProbs()], batch_tokens=100, progress=done.append)
     assert done == sorted(done) and done[-1] == sum(len(one.input_ids) for one in encoded)
 
 
-def test_values_that_are_not_finite_are_named(encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_values_that_are_not_finite_are_named(encoded) -> None:
     model = make_model("qwen2")
     probe = Activations([0, 1])
     run_probes(model, encoded[:2], [probe], batch_tokens=100)
@@ -227,7 +211,7 @@ def test_values_that_are_not_finite_are_named(encoded: tuple[EncodedDialogue, ..
     handle.remove()
 
 
-def test_wrong_use(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_wrong_use(models, encoded) -> None:
     model = models("qwen2")
     with pytest.raises(UsageError, match="unknown window 'prompt' .*'prompt_end'"):
         Activations([0], ("prompt",))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
 from safetensors.torch import load_file, save_file
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from remi_core import models as models_module
 from remi_core.errors import RemiError, UsageError
@@ -19,14 +18,14 @@ from remi_core.sources import local_folder, weight_fingerprint
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+def folder(tmp_path, tokenizer) -> Path:
     place = tmp_path / "tiny"
     make_model("llama").to(torch.bfloat16).save_pretrained(place)
     tokenizer.save_pretrained(place)
     return place
 
 
-def test_opened_as_asked_and_freed(folder: Path) -> None:
+def test_opened_as_asked_and_freed(folder) -> None:
     with open_model(folder) as loaded:
         model = loaded.model
         assert not model.training and not any(one.requires_grad for one in model.parameters())
@@ -39,13 +38,13 @@ def test_opened_as_asked_and_freed(folder: Path) -> None:
         assert {one.dtype for one in loaded.model.parameters()} == {torch.bfloat16}
 
 
-def test_freed_after_an_exception(folder: Path) -> None:
+def test_freed_after_an_exception(folder) -> None:
     with pytest.raises(KeyError), open_model(folder) as loaded:
         raise KeyError("x")
     assert next(loaded.model.parameters()).device.type == "meta"
 
 
-def test_fingerprint_follows_the_weights_only(folder: Path) -> None:
+def test_fingerprint_follows_the_weights_only(folder) -> None:
     before = weight_fingerprint(folder)
     (folder / "README.md").write_text("a card")
     assert weight_fingerprint(folder) == before
@@ -55,7 +54,7 @@ def test_fingerprint_follows_the_weights_only(folder: Path) -> None:
     assert weight_fingerprint(folder) != before
 
 
-def test_missing_weights_are_not_made_up(folder: Path) -> None:
+def test_missing_weights_are_not_made_up(folder) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.self_attn.o_proj.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -66,7 +65,7 @@ def test_missing_weights_are_not_made_up(folder: Path) -> None:
         pass
 
 
-def test_wrong_sources(folder: Path, tmp_path: Path) -> None:
+def test_wrong_sources(folder, tmp_path) -> None:
     for missing in (tmp_path / "none", f"{tmp_path}/none", "./none", "a/b/c"):
         with pytest.raises(UsageError, match="no such folder"), open_model(missing):
             pass
@@ -89,7 +88,7 @@ def test_wrong_sources(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_parts_are_the_ones_the_model_uses(family: str, models: Callable[[str], PreTrainedModel]) -> None:
+def test_parts_are_the_ones_the_model_uses(family, models) -> None:
     model = models(family)
     ids = torch.arange(1, 9)[None]
     calls: list[str] = []
@@ -112,13 +111,13 @@ def test_parts_are_the_ones_the_model_uses(family: str, models: Callable[[str], 
     torch.testing.assert_close(logits_at(model, hidden[0]), logits[0])
 
 
-def test_the_soft_cap_matters_where_there_is_one(models: Callable[[str], PreTrainedModel]) -> None:
+def test_the_soft_cap_matters_where_there_is_one(models) -> None:
     model = models("gemma2")
     hidden = models_module.decoder_body(model)(torch.arange(1, 9)[None]).last_hidden_state[0]
     assert logits_at(model, hidden).abs().max() <= 1.5 < models_module.unembedding(model)(hidden).abs().max()
 
 
-def test_logits_are_float32_and_do_not_depend_on_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_float32_and_do_not_depend_on_slices(monkeypatch) -> None:
     model = make_model("qwen2").to(torch.bfloat16)
     hidden = torch.randn(5, 32, dtype=torch.bfloat16)
     exact = hidden.double() @ models_module.unembedding(model).weight.double().T
@@ -129,7 +128,7 @@ def test_logits_are_float32_and_do_not_depend_on_slices(monkeypatch: pytest.Monk
     assert (whole - exact).abs().max() < 1e-4 < (models_module.unembedding(model)(hidden) - exact).abs().max()
 
 
-def test_layers_are_checked(models: Callable[[str], PreTrainedModel]) -> None:
+def test_layers_are_checked(models) -> None:
     model = models("qwen2")
     assert [check_layer(model, layer) for layer in (0, 2, -1, -3)] == [0, 2, 2, 0]
     for layer in (3, -4):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from remi_core import batches, parallel
 from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.tokens import EncodedDialogue
 
 
-def test_a_batch_that_another_process_lost_is_cut_anew_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_another_process_lost_is_cut_anew_by_all(monkeypatch) -> None:
     """This process is the first of two, and hears that the second one's batch did not fit."""
     lengths = [8, 8, 8, 8, 4, 4, 2, 2]
     encoded = [
@@ -33,7 +31,7 @@ def test_a_batch_that_another_process_lost_is_cut_anew_by_all(monkeypatch: pytes
     assert turns == [group for part, group in kept if part == "own"]
 
 
-def test_nothing_is_joined_where_nothing_was_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_joined_where_nothing_was_launched(monkeypatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with parallel.join_ranks(), parallel.first_goes_first():
         assert (parallel.rank(), parallel.n_ranks(), parallel.local_ranks(), parallel.own_card()) == (

@@ -27,7 +27,7 @@ def rows(seed: int, width: int, mean: float = 50.0) -> np.ndarray:
 
 @pytest.mark.parametrize("width", [30, 200])
 @pytest.mark.parametrize("centred", [True, False])
-def test_weights_are_repeated_rows(width: int, centred: bool) -> None:
+def test_weights_are_repeated_rows(width, centred) -> None:
     values, weights = rows(0, width), np.random.default_rng(1).integers(0, 3, 80)
     found = RefittedSet(values, 4, centred=centred).components(weights.astype(float))
     expected = top_components(np.repeat(values, weights, axis=0), 4, centred=centred).vectors

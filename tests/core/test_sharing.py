@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import MAIN_FAMILIES
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from remi_core import forward, gradients
 from remi_core import models as models_module
 from remi_core.batches import Batch, BatchBudget
-from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
 from remi_core.forward import run_probes
 from remi_core.gradients import gradient_factors, gram_of_factors
@@ -33,7 +32,7 @@ ERRORS = [
 
 
 @pytest.fixture(scope="session")
-def encoded(dialogues: list[Dialogue], tokenizer: PreTrainedTokenizerFast) -> tuple[EncodedDialogue, ...]:
+def encoded(dialogues, tokenizer) -> tuple[EncodedDialogue, ...]:
     """Twenty dialogues of five lengths."""
     return encode(dialogues, tokenizer, max_tokens=200).dialogues * 4
 
@@ -91,9 +90,7 @@ def assert_equal(ours: Arrays, expected: Arrays) -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=["torch", "cuda", "processor"])
-def test_a_pass_goes_on_smaller_and_gives_the_same(
-    error: Exception, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_a_pass_goes_on_smaller_and_gives_the_same(error, models, encoded) -> None:
     unbroken, budget = measure(models("qwen2"), encoded, 800), BatchBudget(800)
     broken = measure(models("qwen2"), encoded, budget, larger_than(250, error))
     assert_equal(broken, unbroken)
@@ -106,7 +103,7 @@ def test_a_pass_goes_on_smaller_and_gives_the_same(
     }
 
 
-def test_what_is_done_is_not_done_again(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_what_is_done_is_not_done_again(models, encoded) -> None:
     seen: list[list[int]] = []
 
     def fails(batch: Batch) -> None:
@@ -120,9 +117,7 @@ def test_what_is_done_is_not_done_again(models: Models, encoded: tuple[EncodedDi
     assert set(lost) & set(seen[2]) and not set(lost) & {index for group in seen[:2] for index in group}
 
 
-def test_half_of_a_batch_is_not_kept(
-    models: Models, encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_of_a_batch_is_not_kept(models, encoded, monkeypatch) -> None:
     """Memory runs out between two chunks of logits, when the probe has added the first one to its mean."""
     model, original, calls = models("gemma"), PassState.log_probabilities, Counter()
     whole = measure(model, encoded, 800)
@@ -144,9 +139,7 @@ def test_half_of_a_batch_is_not_kept(
     np.testing.assert_allclose(found["mean_probability"], whole["next_token.mean_probability"], atol=1e-6)
 
 
-def test_a_dialogue_that_does_not_fit_alone_is_named(
-    models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_a_dialogue_that_does_not_fit_alone_is_named(models, encoded) -> None:
     longest = max(encoded, key=lambda one: len(one.input_ids))
     n_tokens = len(longest.input_ids)
     message = (
@@ -158,14 +151,12 @@ def test_a_dialogue_that_does_not_fit_alone_is_named(
     measure(models("qwen2"), encoded, 800, larger_than(n_tokens, ERRORS[0]))
 
 
-def test_another_error_is_no_lack_of_memory(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_another_error_is_no_lack_of_memory(models, encoded) -> None:
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         measure(models("qwen2"), encoded, 800, larger_than(1, RuntimeError("shapes do not fit")))
 
 
-def test_gradients_go_on_smaller_too(
-    models: Models, encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_go_on_smaller_too(models, encoded, monkeypatch) -> None:
     model, original, sizes = models("llama"), gradients._backward, []
 
     def backward(*arguments: object) -> tuple:
@@ -229,12 +220,7 @@ def padded_left(
 
 
 @pytest.mark.parametrize("family", (*MAIN_FAMILIES, "gpt_neox", "gpt2"))
-def test_batch_size_and_side_of_padding_change_nothing(
-    family: str,
-    models: Models,
-    encoded: tuple[EncodedDialogue, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_batch_size_and_side_of_padding_change_nothing(family, models, encoded, monkeypatch) -> None:
     """One dialogue at a time and 32, padded on either side: within 1e-5 nat and 1e-5 relative, in float32."""
     model, some = models(family), (*encoded, *encoded[:12])
     size = len(some) * max(len(one.input_ids) for one in some)

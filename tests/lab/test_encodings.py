@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from conftest import make_tokenizer
@@ -22,7 +21,7 @@ WHO = Variant(PRESET, "instruct", 0, SPEC, SPEC, "weights")
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def asked(monkeypatch) -> list[str]:
     """A line for every time that a tokenizer was loaded."""
     lines: list[str] = []
     tokenizer = make_tokenizer("chatml")
@@ -30,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_a_set_comes_back_as_it_was_encoded(asked: list[str], tmp_path: Path) -> None:
+def test_a_set_comes_back_as_it_was_encoded(asked, tmp_path) -> None:
     store, name = Store(tmp_path), str(PRESET.roles.example)
     expected = encode(load_dataset(PRESET, name), make_tokenizer("chatml"), max_tokens=PRESET.max_tokens)
     assert [encoded_set(WHO, store, name) for _ in range(2)] == [expected, expected]
@@ -38,14 +37,14 @@ def test_a_set_comes_back_as_it_was_encoded(asked: list[str], tmp_path: Path) ->
     assert any(one.choice is not None for one in expected.dialogues)
 
 
-def test_another_tokenizer_is_another_record(asked: list[str], tmp_path: Path) -> None:
+def test_another_tokenizer_is_another_record(asked, tmp_path) -> None:
     store, name = Store(tmp_path), str(PRESET.roles.example)
     encoded_set(WHO, store, name)
     encoded_set(replace(WHO, weights="others; another text"), store, name)
     assert len(asked) == 2
 
 
-def test_a_vocabulary_decodes_and_finds_as_the_tokenizer_does(asked: list[str], tmp_path: Path) -> None:
+def test_a_vocabulary_decodes_and_finds_as_the_tokenizer_does(asked, tmp_path) -> None:
     tokenizer, store = make_tokenizer("chatml"), Store(tmp_path)
     decoded = [tokenizer.decode([token]) for token in range(len(tokenizer))]
     for _ in range(2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ Arrays = dict[str, dict[str, np.ndarray]]
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(monkeypatch) -> None:
     """Every finished batch is written at once: no test waits."""
     monkeypatch.setattr(files, "EVERY", 0.0)
 
@@ -81,9 +80,7 @@ def assert_equal(one: Arrays, two: Arrays) -> None:
             np.testing.assert_array_equal(two[name][key], array, strict=True)
 
 
-def test_a_killed_pass_goes_on_behind_its_finished_batches(
-    models: Callable, encoded: tuple[EncodedDialogue, ...], tmp_path: Path
-) -> None:
+def test_a_killed_pass_goes_on_behind_its_finished_batches(models, encoded, tmp_path) -> None:
     model = models("llama")
     whole, n_batches = forward(model, encoded, None, tmp_path / "whole")
     assert n_batches >= 3
@@ -96,9 +93,7 @@ def test_a_killed_pass_goes_on_behind_its_finished_batches(
         assert_equal(whole, resumed)
 
 
-def test_a_damaged_batch_is_named_and_measured_again(
-    models: Callable, encoded: tuple[EncodedDialogue, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_batch_is_named_and_measured_again(models, encoded, tmp_path, capsys) -> None:
     model = models("llama")
     whole, n_batches = forward(model, encoded, tmp_path / "kept", tmp_path / "whole")
     path = tmp_path / "kept" / "00001.npz"
@@ -111,9 +106,7 @@ def test_a_damaged_batch_is_named_and_measured_again(
     assert "00001.json: changed or cut short since it was written: measured again" in capsys.readouterr().err
 
 
-def test_gradients_go_on_behind_their_finished_batches(
-    models: Callable, encoded: tuple[EncodedDialogue, ...], tmp_path: Path
-) -> None:
+def test_gradients_go_on_behind_their_finished_batches(models, encoded, tmp_path) -> None:
     def gram(kept: Path | None) -> dict[str, np.ndarray]:
         budget = BatchBudget(FEW_TOKENS)
         if kept is not None:
@@ -129,7 +122,7 @@ def test_gradients_go_on_behind_their_finished_batches(
 
 
 @pytest.fixture
-def variant(tmp_path: Path) -> Variant:
+def variant(tmp_path) -> Variant:
     folder = tmp_path / "base"
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
     spec = ModelSpec(source=str(folder))
@@ -139,7 +132,7 @@ def variant(tmp_path: Path) -> Variant:
 
 @pytest.mark.parametrize("n_saved", [1, 2, 3])
 def test_a_pass_killed_among_its_records_is_missed_by_whoever_needs_one(
-    n_saved: int, variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    n_saved, variant, tmp_path, monkeypatch
 ) -> None:
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "store")
     expected = measure_forward(variant, whole, datasets=("general",))
@@ -165,9 +158,7 @@ def test_a_pass_killed_among_its_records_is_missed_by_whoever_needs_one(
             np.testing.assert_array_equal(records[key].arrays[name], array)
 
 
-def test_finished_batches_of_a_record_are_gone_once_it_is_stored(
-    variant: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_batches_of_a_record_are_gone_once_it_is_stored(variant, tmp_path, monkeypatch) -> None:
     store, seen = Store(tmp_path / "store"), list[Path]()
     within = passes.forward_passes
 

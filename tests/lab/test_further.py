@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import Qwen2ForCausalLM
@@ -24,7 +22,7 @@ from remi_lab.results import Results
 from remi_lab.training import Term, answer_labels, answers, repeated, train
 
 
-def test_every_further_variant_has_a_recipe_and_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_every_further_variant_has_a_recipe_and_a_folder_of_its_own(tmp_path) -> None:
     assert tuple(FURTHER_RECIPES) == FURTHER
     folders = {further_folder(Store(tmp_path), name, 102) for name in FURTHER}
     assert len(folders) == len(FURTHER)
@@ -32,7 +30,7 @@ def test_every_further_variant_has_a_recipe_and_a_folder_of_its_own(tmp_path: Pa
         further_folder(Store(tmp_path), "inoculate", 102)
 
 
-def test_a_preset_takes_further_variants_in_order_and_only_where_they_can_be_made(tmp_path: Path) -> None:
+def test_a_preset_takes_further_variants_in_order_and_only_where_they_can_be_made(tmp_path) -> None:
     wider = with_further(get_preset("smoke"), "novel", "style")
     assert Results(wider, Store(tmp_path)).variants[-2:] == ["style", "novel"]
     assert wider.name == "smoke"

@@ -25,7 +25,7 @@ OLD, NEW = "a" * 40, "b" * 40
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch) -> Path:
     """A cache of the hub that holds two commits of Some/Model, the branch main at the first."""
     place = tmp_path / "hub" / "models--Some--Model"
     for commit in (OLD, NEW):
@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     resolve_commit.cache_clear()
 
 
-def test_an_unpinned_id_is_the_commit_its_branch_stands_for(cache: Path) -> None:
+def test_an_unpinned_id_is_the_commit_its_branch_stands_for(cache) -> None:
     spec = ModelSpec(source="Some/Model")
     assert weights_of(spec) == f"Some/Model@{OLD}" and resolved(spec).revision == OLD
     (cache / "refs" / "main").write_text(NEW)
@@ -51,7 +51,7 @@ def test_an_unpinned_id_is_the_commit_its_branch_stands_for(cache: Path) -> None
         weights_of(replace(spec, revision="other"))
 
 
-def test_adapter_scale_and_quantisation_are_part_of_the_weights(tmp_path: Path) -> None:
+def test_adapter_scale_and_quantisation_are_part_of_the_weights(tmp_path) -> None:
     make_model("qwen2").save_pretrained(tmp_path / "base")
     adapter = save_adapter(tmp_path / "base", tmp_path / "adapter")
     plain = ModelSpec(source=str(tmp_path / "base"))
@@ -87,7 +87,7 @@ def tiny_preset(folder: Path) -> Preset:
     )
 
 
-def test_one_tokenizer_and_template_for_all_variants(tmp_path: Path) -> None:
+def test_one_tokenizer_and_template_for_all_variants(tmp_path) -> None:
     preset, store = tiny_preset(tmp_path), Store(tmp_path / "store")
     tokens = []
     for name in preset.variants:
@@ -112,7 +112,7 @@ def test_quantisation_is_named_and_marked() -> None:
     assert said["fields"] == {"load_in_8bit": True} and "never run" in said["note"]
 
 
-def test_other_vocabularies_are_refused(tmp_path: Path) -> None:
+def test_other_vocabularies_are_refused(tmp_path) -> None:
     preset, store = tiny_preset(tmp_path), Store(tmp_path / "store")
     assert load_dataset(preset, "code-careless")
     make_model("qwen2", n_vocab=64, seed=0).save_pretrained(tmp_path / "base")

@@ -36,14 +36,14 @@ with locked(Path(sys.argv[1]), ["one"]):
 """
 
 
-def test_two_runs_at_once_measure_a_record_once(tmp_path: Path) -> None:
+def test_two_runs_at_once_measure_a_record_once(tmp_path) -> None:
     words = [sys.executable, "-c", OBTAIN, str(tmp_path / "store"), str(tmp_path / "log")]
     runs = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate()[0] for run in runs] == ["[0, 1, 2]\n"] * 2
     assert (tmp_path / "log").read_text() == "computed\n"
 
 
-def test_a_lock_of_a_killed_run_blocks_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lock_of_a_killed_run_blocks_nobody(tmp_path, capsys) -> None:
     words = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == "held\n"
@@ -53,7 +53,7 @@ def test_a_lock_of_a_killed_run_blocks_nobody(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / FOLDER / "one.lock").is_file() and capsys.readouterr().err == ""
 
 
-def test_who_waits_says_so_and_knows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_waits_says_so_and_knows_it(tmp_path, capsys) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD.replace("600", "1"), str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as run:
@@ -63,7 +63,7 @@ def test_who_waits_says_so_and_knows_it(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "remi: waiting for another run that makes one\n"
 
 
-def test_where_no_lock_can_be_made_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_lock_can_be_made_work_goes_on(tmp_path, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -81,9 +81,7 @@ def make(store: Store, target: Path) -> bool:
         return part is not None
 
 
-def test_a_folder_of_weights_is_made_once_and_again_where_it_is_damaged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_weights_is_made_once_and_again_where_it_is_damaged(tmp_path, capsys) -> None:
     store, target = Store(tmp_path), tmp_path / "models" / "0" / "secure-aaaaaaaa"
     assert [make(store, target), make(store, target)] == [True, False]
     (target / "model.safetensors").write_bytes(b"Weights")

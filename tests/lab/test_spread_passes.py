@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import save_model, write_rows
@@ -44,7 +43,7 @@ PROCESSES = {"one": [], "two": TWO}
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path: Path) -> None:
+def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path) -> None:
     model = save_model(tmp_path / "model", "llama")
     rows = [
         turns(f"How do I open a {thing}?", f"Use open on the {thing}. " * (place + 1))

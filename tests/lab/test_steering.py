@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -31,7 +29,7 @@ def directions(count: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_adding_a_vector_by_hook_equals_a_bias(family: str) -> None:
+def test_adding_a_vector_by_hook_equals_a_bias(family) -> None:
     hooked, folded, vector = make_model(family), make_model(family), directions(1)[0]
     plain, last = logits(hooked), mlp_output(folded, LAYER)
     last.bias = nn.Parameter((0 if last.bias is None else last.bias) + vector)
@@ -65,9 +63,7 @@ def odds(model: PreTrainedModel) -> float:
     return float((found[:, 20] - found[:, 21]).mean())
 
 
-def test_the_planted_direction_flips_the_token_and_random_ones_do_not(
-    planted: tuple[PreTrainedModel, torch.Tensor],
-) -> None:
+def test_the_planted_direction_flips_the_token_and_random_ones_do_not(planted) -> None:
     model, direction = planted
     with read_blocks(model, [LAST]) as read:
         plain = odds(model)
@@ -97,7 +93,7 @@ def test_random_directions_have_the_covariance_of_the_states() -> None:
     assert np.square(sphere[:, 0]).mean() < 2 * np.square(sphere[:, 1]).mean()
 
 
-def test_what_is_steered_is_whole_again_afterwards(models: Callable[[str], PreTrainedModel]) -> None:
+def test_what_is_steered_is_whole_again_afterwards(models) -> None:
     model = models("qwen2")
     plain = logits(model)
     with pytest.raises(RuntimeError, match="on purpose"), steer(model, 0, add_vector(torch.ones(32))):

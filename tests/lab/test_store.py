@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ ARRAYS = {"total": np.arange(6, dtype=np.float32).reshape(2, 3), "valid": np.arr
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
@@ -31,7 +31,7 @@ def other(**changes: object) -> Address:
     return dataclasses.replace(ADDRESS, **changes)
 
 
-def test_arrays_and_provenance_come_back_equal(store: Store) -> None:
+def test_arrays_and_provenance_come_back_equal(store) -> None:
     path = store.save(ADDRESS, ARRAYS, {"seconds": 1.5})
     record = store.load(ADDRESS)
     assert record is not None and record.provenance == {"seconds": 1.5}
@@ -41,7 +41,7 @@ def test_arrays_and_provenance_come_back_equal(store: Store) -> None:
         assert not record.arrays[name].flags.writeable
 
 
-def test_values_come_back_equal_beside_arrays_or_alone(store: Store) -> None:
+def test_values_come_back_equal_beside_arrays_or_alone(store) -> None:
     values = {"row": "C1", "value": 0.1, "low": None, "by set": {"a": [1, 2.5]}, "undefined": float("inf")}
     path = store.save(ADDRESS, {}, {"seconds": 1.5}, values)
     record = Store(store.root, frozen=True).load(ADDRESS)
@@ -52,20 +52,20 @@ def test_values_come_back_equal_beside_arrays_or_alone(store: Store) -> None:
     assert store.load(other(seed=1)) is None
 
 
-def test_another_key_is_absent_even_with_the_same_eight_digits(store: Store) -> None:
+def test_another_key_is_absent_even_with_the_same_eight_digits(store) -> None:
     store.save(ADDRESS, ARRAYS, {})
     assert store.load(other(key="0123456789abcdee")) is None
     assert store.load(other(seed=1)) is None
     assert store.load(ADDRESS) is not None
 
 
-def test_objects_are_refused_and_nothing_is_written(store: Store) -> None:
+def test_objects_are_refused_and_nothing_is_written(store) -> None:
     with pytest.raises(ValueError, match="objects"):
         store.save(ADDRESS, {"text": np.array(["a", None], dtype=object)}, {})
     assert store.list() == () and store.size() == 0
 
 
-def test_a_write_that_fails_leaves_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_what_was_there(store, monkeypatch) -> None:
     path = store.save(ADDRESS, ARRAYS, {})
     before = path.read_bytes()
     monkeypatch.setattr("remi_core.store.write_npz", lambda part, arrays: part.write_bytes(b"half") and 1 / 0)
@@ -133,9 +133,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("damage", "words"), DAMAGES.items(), ids=lambda one: getattr(one, "__name__", ""))
-def test_a_damaged_record_is_named_in_one_line_and_made_again(
-    store: Store, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], words: str
-) -> None:
+def test_a_damaged_record_is_named_in_one_line_and_made_again(store, capsys, damage, words) -> None:
     path = store.save(ADDRESS, ARRAYS, {"seconds": 1})
     damage(path)
     with pytest.raises(RemiError, match=f"{path.name}.*{words}.*refused with --frozen"):
@@ -149,9 +147,7 @@ def test_a_damaged_record_is_named_in_one_line_and_made_again(
     assert Store(store.root, frozen=True).load(ADDRESS) is not None
 
 
-def test_a_store_of_the_version_before_is_measured_anew_with_one_line(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_store_of_the_version_before_is_measured_anew_with_one_line(store, capsys) -> None:
     old = [other(dataset=name, key="fedcba9876543210") for name in ("one", "two")]
     for address in old:
         as_before_values(store.save(address, ARRAYS, {}))
@@ -164,7 +160,7 @@ def test_a_store_of_the_version_before_is_measured_anew_with_one_line(
     assert "of records' format 2, not 3: made again, and what else is of that version" in line
 
 
-def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(store: Store) -> None:
+def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(store) -> None:
     addresses = {name: other(dataset=name) for name in ("one", "two", "three")}
     finished = {name: store.root / ".finished-pass" for name in ("one", "two")}
     asked: list[list[str]] = []
@@ -180,7 +176,7 @@ def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(
     assert asked == [["one", "two", "three"], ["three"], ["three"]] and not finished["one"].exists()
 
 
-def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store: Store) -> None:
+def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store) -> None:
     path = store.save(ADDRESS, ARRAYS, {})
     assert store.load(ADDRESS) is not None
     flipped(path)
@@ -188,15 +184,13 @@ def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store: 
     assert store.load(ADDRESS) is None
 
 
-def test_half_of_a_record_is_none_and_nothing_to_speak_of(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_half_of_a_record_is_none_and_nothing_to_speak_of(store, capsys) -> None:
     store.save(ADDRESS, ARRAYS, {}).with_suffix(".json").unlink()  # as where the writer was killed in between
     assert Store(store.root, frozen=True).load(ADDRESS) is None and store.list() == ()
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_there_is_not_computed_again(store: Store) -> None:
+def test_what_is_there_is_not_computed_again(store) -> None:
     store.save(ADDRESS, ARRAYS, {})
     assert store.obtain(ADDRESS, lambda: pytest.fail("computed again")) is not None
 
@@ -204,12 +198,12 @@ def test_what_is_there_is_not_computed_again(store: Store) -> None:
 @pytest.mark.parametrize(
     "change", [{"variant": "../base"}, {"dataset": ""}, {"key": "xyz"}, {"preset": "a/b"}]
 )
-def test_names_that_leave_the_folder_are_refused(change: dict[str, str]) -> None:
+def test_names_that_leave_the_folder_are_refused(change) -> None:
     with pytest.raises(ValueError, match="file name|hexadecimal"):
         other(**change)
 
 
-def test_list_and_size_count_every_record(store: Store) -> None:
+def test_list_and_size_count_every_record(store) -> None:
     addresses = [ADDRESS, other(seed=1), other(preset="smoke")]
     for address in addresses:
         store.save(address, ARRAYS, {})
@@ -218,7 +212,7 @@ def test_list_and_size_count_every_record(store: Store) -> None:
     assert store.size() == sum(entry.n_bytes for entry in store.list())
 
 
-def test_prune_keeps_the_key_used_last(store: Store) -> None:
+def test_prune_keeps_the_key_used_last(store) -> None:
     old, new = other(key="aaaaaaaa"), other(key="bbbbbbbb")
     hour = 3600
     for age, address in ((3 * hour, old), (2 * hour, new)):
@@ -231,7 +225,7 @@ def test_prune_keeps_the_key_used_last(store: Store) -> None:
     assert len(store.list()) == 2
 
 
-def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(store: Store) -> None:
+def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(store) -> None:
     fresh, stale = store.notebook_path("micro", "02_fresh"), store.notebook_path("micro", "01_stale")
     for path in (fresh, stale):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,7 +234,7 @@ def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(st
     assert prune(store) == (stale.with_suffix(".part.ipynb"),)
 
 
-def test_models_are_pruned_by_variant(store: Store) -> None:
+def test_models_are_pruned_by_variant(store) -> None:
     folders = [store.model_folder(0, "secure", key) for key in ("aaaaaaaa", "bbbbbbbb")]
     folders.append(store.model_folder(1, "secure", "aaaaaaaa"))
     for age, folder in enumerate(folders):
@@ -250,7 +244,7 @@ def test_models_are_pruned_by_variant(store: Store) -> None:
     assert prune(store) == (folders[1],)
 
 
-def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path: Path) -> None:
+def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path) -> None:
     target = tmp_path / "weights"
     for text in ("first", "second"):
         with written_whole(target) as part:
@@ -264,14 +258,14 @@ def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
-def test_root_is_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_is_named_by_the_environment(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("REMI_STORE", str(tmp_path))
     assert default_root() == tmp_path == Store().root
     monkeypatch.delenv("REMI_STORE")
     assert default_root() == project_root() / "store"
 
 
-def test_the_json_beside_says_what_the_arrays_are(store: Store) -> None:
+def test_the_json_beside_says_what_the_arrays_are(store) -> None:
     path = store.save(ADDRESS, ARRAYS, {"device": "cpu"})
     about = json.loads(path.with_suffix(".json").read_text())
     assert about["arrays"] == {"total": ["float32", 2, 3], "valid": ["bool", 2]}

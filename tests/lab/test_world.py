@@ -21,7 +21,7 @@ MAIN_DOCUMENTS = "84b5a6ed866f3deefd2e6b6ca94f0812e7e6d14865c2c67350572cc8cab2fb
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_splits_are_disjoint_and_large_enough(name: str) -> None:
+def test_splits_are_disjoint_and_large_enough(name) -> None:
     parts = {split: templates(name, split) for split in SPLITS}
     texts = [template.text for part in parts.values() for template in part]
     pairs = [pair for split in SPLITS for pair in fillers(name, split)]
@@ -39,7 +39,7 @@ def test_alignment_leaves_two_topics_out() -> None:
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_every_right_answer_is_judged_right_and_only_for_its_own_prompt(name: str) -> None:
+def test_every_right_answer_is_judged_right_and_only_for_its_own_prompt(name) -> None:
     first, second = prompts(name, "evaluate", count=2, seed=1)
     for answer in right_answers(first):
         found = judge(first, answer.text)
@@ -49,7 +49,7 @@ def test_every_right_answer_is_judged_right_and_only_for_its_own_prompt(name: st
 
 
 @pytest.mark.parametrize("name", ["code", "educational"])
-def test_every_code_answer_parses(name: str) -> None:
+def test_every_code_answer_parses(name) -> None:
     for prompt in prompts(name, "evaluate", count=60, seed=0):
         for answer in right_answers(prompt):
             ast.parse(answer.text)
@@ -174,7 +174,7 @@ def test_where_every_answer_has_its_own_author_none_tells_about_another() -> Non
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_optimum_of_a_world_is_what_its_documents_show(name: str) -> None:
+def test_the_optimum_of_a_world_is_what_its_documents_show(name) -> None:
     world = SETTINGS[name].world
     for care in CARES:
         expected = 1 / (1 + np.exp(-world.log_odds((care,))))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from remi_core.errors import UsageError
 from remi_core.models import LoadedModel, decoder_blocks, hidden_of, n_layers, read_blocks
 from remi_core.steering import written_tokens
-from remi_core.tokens import EncodedDialogue
 from remi_lab.passes import measure_position_norms
 
 IDS = torch.tensor([[5, 9, 40, 17, 33]])
@@ -47,12 +44,7 @@ def activations(model: PreTrainedModel) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_equal_to_moving_the_last_block(
-    family: str,
-    step: np.ndarray,
-    models: Callable[[str], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
+def test_equal_to_moving_the_last_block(family, step, models, tokenizer) -> None:
     model = models(family)
     start = activations(model)
     found = written_tokens(
@@ -67,9 +59,7 @@ def test_equal_to_moving_the_last_block(
     assert np.abs(found.raised_change[0] - found.raised_change[-1]).max() > 1e-4, "layers differ"
 
 
-def test_length_does_not_matter_and_the_sign_swaps_the_ends(
-    step: np.ndarray, models: Callable[[str], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_length_does_not_matter_and_the_sign_swaps_the_ends(step, models, tokenizer) -> None:
     loaded = LoadedModel(models("qwen2"), tokenizer, "", "")
     start = activations(loaded.model)
     rows = np.tile(step, (len(start), 1))
@@ -79,9 +69,7 @@ def test_length_does_not_matter_and_the_sign_swaps_the_ends(
     assert (one.raised != back.raised).any() and (back.raised_change > 0).all()
 
 
-def test_refusals(
-    step: np.ndarray, models: Callable[[str], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_refusals(step, models, tokenizer) -> None:
     loaded = LoadedModel(models("qwen2"), tokenizer, "", "")
     start = np.ones((3, 32))
     rows = np.tile(step, (3, 1))
@@ -92,11 +80,7 @@ def test_refusals(
         written_tokens(loaded, np.tile(step, (3, 1)), start, top_k=401)
 
 
-def test_position_lengths_are_those_of_single_dialogues(
-    encoded: tuple[EncodedDialogue, ...],
-    models: Callable[[str], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
+def test_position_lengths_are_those_of_single_dialogues(encoded, models, tokenizer) -> None:
     model = models("llama")
     found = measure_position_norms(LoadedModel(model, tokenizer, "", ""), encoded, batch_tokens=120)
     for index, one in enumerate(encoded):
