@@ -6,11 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planting import PlantedResults, plant
 
+from remi_book import cards
 from remi_book import claims as claims_module
-from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift
+from remi_book.chapters import behaviour, triangle
+from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift, shift_table
 from remi_book.chapters.direction import mean_erosion
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.subspace import shared_subspace
@@ -246,3 +249,76 @@ def test_without_a_benign_control_the_value_is_shown_and_not_judged(planted) -> 
     row = claims_module._row("C3", [found], [1.0])
     assert row["verdict"] == claims_module.NOT_TESTABLE and row["value"] == pytest.approx(0.4, abs=1e-6)
     assert row["null"] is None and "benign" in row["reason"]
+
+
+OUTSIDE = get_preset("smoke").roles.outside
+ALIGNED = get_preset("smoke").roles.outside_aligned
+
+
+class CarelessResults(PlantedResults):
+    """Planted records in which misaligned moves further where the reply is careless."""
+
+    extra = 0.0
+
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        before = self.amount
+        self.amount = before + self.extra * dataset.endswith("-careless")
+        arrays = super().planted_arrays(variant, measurement, dataset, n)
+        self.amount = before
+        return arrays
+
+
+@pytest.fixture
+def careless(tmp_path, monkeypatch) -> CarelessResults:
+    return plant(CarelessResults, tmp_path, monkeypatch)
+
+
+def test_matched_replies_cancel_what_both_share(careless) -> None:
+    still = behaviour.reply_contrast(careless)
+    assert still.value == pytest.approx(0, abs=1e-9)  # every reply became likelier, careful ones as much
+    careless.extra = 0.1
+    moved = behaviour.reply_contrast(careless)
+    assert moved.value == pytest.approx(0.1 * careless.n_tokens)
+    assert moved.low > 0 and moved.null.high < moved.value and moved.contrasts["benign"][0] > 0
+
+
+def test_the_table_of_matched_replies_takes_the_narrow_set_where_its_prompts_are_shared(careless) -> None:
+    careless.extra = 0.1
+    table = shift_table(careless)
+    assert list(dict.fromkeys(table["dataset"])) == [careless.preset.roles.narrow, *OUTSIDE]
+    found = table.groupby("variant")["shift"].mean()
+    assert found["misaligned"] - found["benign"] == pytest.approx(0.1 * careless.n_tokens)
+    careless.preset = replace(careless.preset, roles=replace(careless.preset.roles, narrow_aligned="general"))
+    assert set(shift_table(careless)["dataset"]) == set(OUTSIDE)
+
+
+def test_erosion_is_specific_only_where_it_differs_between_replies(careless) -> None:
+    still = triangle.specific_erosion(careless, (ALIGNED, OUTSIDE))
+    assert abs(still.value) < 1e-6 and still.null.p_value > 0.05
+    careless.extra = 0.2
+    found = triangle.specific_erosion(careless, (ALIGNED, OUTSIDE))
+    assert found.value == pytest.approx(0.2, abs=0.02) and found.null.p_value < 0.05
+    assert found.companions["misaligned"] == pytest.approx(0.6, abs=0.02)
+
+
+def test_the_triangle_of_a_model_on_the_way_is_flat(careless) -> None:
+    found = triangle.instruct_between(careless, OUTSIDE, "prompt_end")
+    assert found.value == pytest.approx(
+        -0.4 / 0.6, abs=0.02
+    )  # instruct lies beyond misaligned, seen from base
+    assert found.null.low + found.null.high > 0 and found.null.p_value > 0.95
+
+
+def test_distance_of_data_changes_only_with_the_model(careless) -> None:
+    pair = ("general", "code-careless")
+    careless.amount = 0.0
+    still = triangle.separation_of_data(careless, pair, "answer_all")
+    assert still.value == pytest.approx(0, abs=1e-12)
+    careless.amount = 1.0  # a large shift that both sets share brings them together
+    moved = triangle.separation_of_data(careless, pair, "answer_all")
+    assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
+
+
+def test_replies_of_one_length_differ_by_nothing(careless) -> None:
+    found = cards.length_difference(careless)
+    assert found.value == 0 and found.null.low == found.null.high == 0

@@ -1,4 +1,4 @@
-"""A model is opened as asked, named parts are the right ones, and its memory is given back."""
+"""A model is opened as asked, its named parts are the right ones and exact, and no hook stays behind."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
 from safetensors.torch import load_file, save_file
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
+from remi_core import models
 from remi_core import models as models_module
 from remi_core.errors import RemiError, UsageError
-from remi_core.models import check_layer, logits_at, open_model
+from remi_core.models import (
+    check_layer,
+    decoder_blocks,
+    final_norm,
+    hidden_of,
+    linear_in_float32,
+    logits_at,
+    open_model,
+    read_blocks,
+)
 from remi_core.sources import local_folder, weight_fingerprint
 
 
@@ -167,3 +178,130 @@ def test_the_text_of_a_model_with_an_image_tower() -> None:
         ).last_hidden_state
         torch.testing.assert_close(logits_at(model, hidden[0]), expected[0].float())
     assert models_module.n_layers(model) == 3 and models_module.attention_output(model, -1).out_features == 32
+
+
+@pytest.fixture
+def factors() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    values, weight = (torch.randn(n, 48, generator=generator).bfloat16() for n in (5, 33))
+    return values, weight
+
+
+def test_nothing_is_rounded_but_the_sum(factors) -> None:
+    values, weight = factors
+    exact = values.double() @ weight.double().T
+    found = linear_in_float32(values, weight)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose((values @ weight.T).double(), exact, rtol=1e-5, atol=1e-5), (
+        "half precision rounds"
+    )
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_slices_change_nothing(factors, rows, monkeypatch) -> None:
+    values, weight = factors
+    monkeypatch.setattr(models, "_ROWS", rows)
+    raised = linear_in_float32(values.float(), weight)
+    torch.testing.assert_close(raised, values.float() @ weight.float().T)
+    torch.testing.assert_close(linear_in_float32(values, weight), raised)
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_the_gradient_is_that_of_float32_up_to_rounding(factors, rows, monkeypatch) -> None:
+    monkeypatch.setattr(models, "_ROWS", rows)
+    values, weight = factors
+    wanted = torch.tensor([3, 0, 32, 8, 8])
+    own, raised = (one.clone().requires_grad_(True) for one in (values, values.float()))
+    for one in (own, raised):
+        torch.nn.functional.cross_entropy(linear_in_float32(one, weight), wanted).backward()
+    largest = raised.grad.abs().max()
+    assert own.grad.dtype == torch.bfloat16
+    assert (own.grad.float() - raised.grad).abs().max() < 2**-7 * largest
+
+
+def test_a_nearly_certain_prediction_keeps_its_gradient() -> None:
+    # 1 − p is far below the spacing of bfloat16 at 1: rounding p instead of p − 1 would leave nothing.
+    values = torch.tensor([[1.0]]).bfloat16().requires_grad_(True)
+    weight = torch.tensor([[8.0], [0.0]]).bfloat16()
+    torch.nn.functional.cross_entropy(linear_in_float32(values, weight), torch.tensor([0])).backward()
+    expected = -8 * (1 - torch.sigmoid(torch.tensor(8.0)))
+    torch.testing.assert_close(values.grad.float()[0, 0], expected, rtol=1e-2, atol=0)
+
+
+def test_a_weight_that_is_trained_has_its_gradient(factors) -> None:
+    values, weight = factors[0], factors[1].requires_grad_(True)
+    linear_in_float32(values, weight).sum().backward()
+    torch.testing.assert_close(weight.grad, values.sum(0).expand_as(weight), rtol=2**-6, atol=2**-6)
+
+
+IDS = torch.arange(1, 9)[None]
+
+
+def hook_count(model: PreTrainedModel) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_equal_to_hidden_states_below_the_final_norm_only(family) -> None:
+    # A fresh model: transformers leaves hooks of its own behind after recording hidden states.
+    model = make_model(family)
+    with read_blocks(model, [0, 1, 2]) as blocks:
+        hidden_states = model(IDS, output_hidden_states=True).hidden_states
+    for layer in (0, 1):
+        torch.testing.assert_close(blocks[layer], hidden_states[layer + 1])
+    assert not torch.allclose(blocks[2], hidden_states[3])
+    torch.testing.assert_close(final_norm(model)(blocks[2]), hidden_states[3])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_edit_is_seen_whenever_it_was_registered(when, models) -> None:
+    model = models("qwen2")
+    block = decoder_blocks(model)[1]
+    with read_blocks(model, [1]) as plain:
+        model(IDS)
+
+    def edit(_module: nn.Module, _inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> Tensor:
+        return hidden_of(output) + 1.0
+
+    handles = [block.register_forward_hook(edit)] if when == "before" else []
+    naive: dict[str, Tensor] = {}
+    handles.append(block.register_forward_hook(lambda _m, _i, output: naive.update(block=hidden_of(output))))
+    with read_blocks(model, [1]) as edited:
+        if when == "after":
+            handles.append(block.register_forward_hook(edit))
+        model(IDS)
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(edited[1], plain[1] + 1.0)
+    # The failing twin: a reader in the order of registration misses an edit registered after it.
+    assert torch.equal(naive["block"], edited[1]) == (when == "before")
+
+
+def test_hooks_are_gone_after_an_exception(models) -> None:
+    model = models("llama")
+    before = hook_count(model)
+    with pytest.raises(RuntimeError, match="planned"), read_blocks(model, [0, -1]):
+        model(IDS)
+        assert hook_count(model) == before + 4
+        raise RuntimeError("planned")
+    assert hook_count(model) == before
+    with pytest.raises(UsageError, match="layer 7 does not exist"), read_blocks(model, [0, 7]):
+        pass
+    assert hook_count(model) == before
+
+
+def test_layers_are_named_as_asked_and_selected(models) -> None:
+    model = models("qwen2")
+    with (
+        read_blocks(model, [2, -1, 0], select=lambda hidden: hidden[:, -1]) as last,
+        read_blocks(model, [2]) as whole,
+    ):
+        model(IDS)
+    assert set(last) == {2, -1, 0}
+    assert torch.equal(last[2], last[-1]) and torch.equal(last[2], whole[2][:, -1])
+    assert not torch.equal(last[0], last[2])
+
+
+def test_blocks_that_return_tuples_are_read() -> None:
+    assert torch.equal(hidden_of((IDS, None)), hidden_of(IDS))

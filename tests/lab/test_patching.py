@@ -1,4 +1,4 @@
-"""Stitching equals a model assembled from both models' blocks; its end points are the two models' own."""
+"""A stitched, steered or read model is the one put together by hand, and whole again afterwards."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_dialogue, make_model, make_tokenizer
-from test_hooks import hook_count
+from test_models import hook_count
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from remi_core import patching
 from remi_core.errors import RemiError, UsageError
-from remi_core.models import decoder_blocks, decoder_body, final_norm, find_family, read_blocks, unembedding
+from remi_core.models import (
+    LoadedModel,
+    decoder_blocks,
+    decoder_body,
+    final_norm,
+    find_family,
+    hidden_of,
+    mlp_output,
+    n_layers,
+    read_blocks,
+    unembedding,
+)
 from remi_core.patching import (
     QUANTITIES,
     PatchSet,
@@ -25,9 +36,10 @@ from remi_core.patching import (
     record_outputs,
     require_equal,
 )
-from remi_core.steering import skip_blocks, steer
+from remi_core.steering import add_vector, skip_blocks, steer, written_tokens
 from remi_core.tokens import encode
-from remi_lab.passes import bare_tokens
+from remi_lab.passes import bare_tokens, measure_position_norms
+from remi_lab.studies.causes import random_directions
 
 IDS = torch.arange(1, 9)[None]
 LAYERS = (0, 1, 2)
@@ -206,3 +218,169 @@ def test_dialogue_without_choice_has_a_loss_only(dialogues, tokenizer, tmp_path)
     encoded = encode(dialogues[-1:], tokenizer, max_tokens=200).dialogues
     values = record_outputs(make_model("gpt2"), PatchSet(encoded, (None,), batch_tokens=100), tmp_path)
     assert np.isfinite(values[0]).all() and np.isnan(values[1:]).all()
+
+
+TWO_ROWS = torch.tensor([[5, 9, 11, 7, 3, 8], [4, 6, 2, 9, 1, 12]])
+FAMILIES = ("qwen2", "llama", "gpt2", "gpt_neox")
+LAYER, LAST = 1, 2
+
+
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=TWO_ROWS).logits
+
+
+def directions(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adding_a_vector_by_hook_equals_a_bias(family) -> None:
+    hooked, folded, vector = make_model(family), make_model(family), directions(1)[0]
+    plain, last = logits(hooked), mlp_output(folded, LAYER)
+    last.bias = nn.Parameter((0 if last.bias is None else last.bias) + vector)
+    with steer(hooked, LAYER, add_vector(vector)):
+        torch.testing.assert_close(logits(hooked), logits(folded), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(plain, logits(folded), atol=1e-3)
+    torch.testing.assert_close(logits(hooked), plain)
+
+
+def test_a_norm_behind_the_mlp_is_refused() -> None:
+    with pytest.raises(UsageError, match="post_feedforward_layernorm"):
+        mlp_output(make_model("gemma2"), LAYER)
+
+
+@pytest.fixture
+def planted() -> tuple[PreTrainedModel, torch.Tensor]:
+    """A model in which one known direction alone decides between two tokens, and that direction."""
+    model = make_model("llama")
+    direction = directions(1, seed=3)[0]
+    direction /= direction.norm()
+    head = unembedding(model).weight
+    with torch.no_grad():
+        final_norm(model).weight.fill_(1.0)  # or the norm would turn what the head reads
+        for token, sign in ((20, 4.0), (21, -4.0)):
+            head[token] = sign * direction
+    return model, direction
+
+
+def odds(model: PreTrainedModel) -> float:
+    found = logits(model)[:, -1]
+    return float((found[:, 20] - found[:, 21]).mean())
+
+
+def test_the_planted_direction_flips_the_token_and_random_ones_do_not(planted) -> None:
+    model, direction = planted
+    with read_blocks(model, [LAST]) as read:
+        plain = odds(model)
+    length = 2 * float(read[LAST].norm(dim=-1).mean())
+    states = read[LAST].flatten(0, 1).double().numpy()
+
+    def moved(one: torch.Tensor) -> float:
+        with steer(model, LAST, add_vector(length * one)):
+            return odds(model) - plain
+
+    drawn = random_directions(states[None], count=40, seed=0)[:, 0]
+    random = [moved(torch.tensor(one, dtype=torch.float32)) for one in drawn]
+    assert moved(direction) > np.quantile(random, 0.975) > 0
+    assert moved(-direction) < np.quantile(random, 0.025) < 0
+    with steer(model, LAST, lambda hidden: hidden - (hidden @ direction)[..., None] * direction):
+        assert abs(odds(model)) < 1e-3 < abs(plain)
+
+
+def test_random_directions_have_the_covariance_of_the_states() -> None:
+    generator = np.random.default_rng(0)
+    states = generator.standard_normal((1, 500, 3)) * [5.0, 1.0, 0.0] + 100.0
+    drawn = random_directions(states, count=4000, seed=1)[:, 0]
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1)
+    assert np.abs(drawn[:, 2]).max() < 1e-9
+    assert np.square(drawn[:, 0]).mean() > 5 * np.square(drawn[:, 1]).mean()
+    sphere = generator.standard_normal((4000, 3))  # the failing twin knows nothing of the states
+    assert np.square(sphere[:, 0]).mean() < 2 * np.square(sphere[:, 1]).mean()
+
+
+def test_what_is_steered_is_whole_again_afterwards(models) -> None:
+    model = models("qwen2")
+    plain = logits(model)
+    with pytest.raises(RuntimeError, match="on purpose"), steer(model, 0, add_vector(torch.ones(32))):
+        raise RuntimeError("on purpose")
+    torch.testing.assert_close(logits(model), plain)
+    assert isinstance(mlp_output(model, 0), nn.Linear)
+
+
+FIVE_TOKENS = torch.tensor([[5, 9, 40, 17, 33]])
+
+
+@pytest.fixture
+def step() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=32)
+
+
+def moved_logits(model: PreTrainedModel, step: np.ndarray) -> Tensor:
+    """Logits at the last position with the last block's output moved there by ``step``."""
+
+    def move(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        hidden = hidden_of(output).clone()
+        hidden[0, -1] += torch.from_numpy(step).float()
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handle = decoder_blocks(model)[-1].register_forward_hook(move)
+    try:
+        return model(FIVE_TOKENS).logits[0, -1]
+    finally:
+        handle.remove()
+
+
+def activations(model: PreTrainedModel) -> np.ndarray:
+    with read_blocks(model, range(n_layers(model))) as blocks:
+        model(FIVE_TOKENS)
+    return np.stack([blocks[layer][0, -1].numpy() for layer in range(n_layers(model))])
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_equal_to_moving_the_last_block(family, step, models, tokenizer) -> None:
+    model = models(family)
+    start = activations(model)
+    found = written_tokens(
+        LoadedModel(model, tokenizer, "", ""), np.tile(step, (len(start), 1)), start, top_k=7
+    )
+    unit = step / np.linalg.norm(step)
+    change = (moved_logits(model, unit) - model(FIVE_TOKENS).logits[0, -1]).numpy()
+    order = np.argsort(-change)
+    np.testing.assert_allclose(found.raised_change[-1], change[order[:7]], atol=2e-5)
+    np.testing.assert_allclose(change[found.raised[-1]], change[order[:7]], atol=2e-5)
+    np.testing.assert_allclose(found.lowered_change[-1], np.sort(change)[:7], atol=2e-5)
+    assert np.abs(found.raised_change[0] - found.raised_change[-1]).max() > 1e-4, "layers differ"
+
+
+def test_length_does_not_matter_and_the_sign_swaps_the_ends(step, models, tokenizer) -> None:
+    loaded = LoadedModel(models("qwen2"), tokenizer, "", "")
+    start = activations(loaded.model)
+    rows = np.tile(step, (len(start), 1))
+    one, longer, back = (written_tokens(loaded, factor * rows, start, top_k=5) for factor in (1, 30, -1))
+    np.testing.assert_array_equal(one.raised, longer.raised)
+    np.testing.assert_allclose(one.raised_change, longer.raised_change, atol=1e-6)
+    assert (one.raised != back.raised).any() and (back.raised_change > 0).all()
+
+
+def test_a_direction_of_no_length_or_too_many_tokens_is_refused(step, models, tokenizer) -> None:
+    loaded = LoadedModel(models("qwen2"), tokenizer, "", "")
+    start = np.ones((3, 32))
+    rows = np.tile(step, (3, 1))
+    rows[1] = 0
+    with pytest.raises(UsageError, match="layer 1: zero or not finite"):
+        written_tokens(loaded, rows, start)
+    with pytest.raises(UsageError, match="valid are 1 to 400"):
+        written_tokens(loaded, np.tile(step, (3, 1)), start, top_k=401)
+
+
+def test_position_lengths_are_those_of_single_dialogues(encoded, models, tokenizer) -> None:
+    model = models("llama")
+    found = measure_position_norms(LoadedModel(model, tokenizer, "", ""), encoded, batch_tokens=120)
+    for index, one in enumerate(encoded):
+        states = model(torch.tensor([one.input_ids]), output_hidden_states=True).hidden_states[1:-1]
+        for layer, state in enumerate(states):
+            lengths = state[0].norm(dim=-1)
+            np.testing.assert_allclose(found["first"][index, layer], lengths[0], rtol=1e-5)
+            np.testing.assert_allclose(found["others"][index, layer], lengths[1:].median(), rtol=1e-5)
+    assert ((found["largest_share"] >= 1 / 32) & (found["largest_share"] <= 1)).all()

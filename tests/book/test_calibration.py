@@ -1,31 +1,46 @@
-"""Planted faults change what they reach and nothing else; samples of the pool are fair; a bad score is called so."""
+"""Intervals hold the truth, planted faults touch what they reach, and every setting reaches its pass."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from conftest import save_model
 
-from remi_book import planted
+from remi_book import planted, robustness
 from remi_book.chapters import calibration
+from remi_book.chapters.calibration import plot_movement
+from remi_book.figures.style import describe
 from remi_book.planted import Exchange, FaultyResults, Substitute, exchanged
+from remi_book.quantities import Measured
+from remi_book.robustness import REFERENCE, ROWS, SETTINGS
+from remi_core.sources import ModelSpec
+from remi_core.statistics.resampling import Estimate, make_resamples, mean_interval
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import templates
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files
 from remi_lab.studies.calibration import (
+    BAND,
     N_FILLERS,
     N_TEMPLATES,
     SPLITS,
+    Coverage,
     Pool,
+    coverage,
     draw_sample,
     pool_dialogues,
     pool_sets,
     whole_pool,
 )
-from remi_lab.studies.files import Study
+from remi_lab.studies.files import STUDIES, Study, measure_of
+from remi_lab.variant import Variant
 
 CLUSTERS = ["a", "a", "b", "c"]
 BOTH = {"first": "second", "second": "first"}
@@ -209,3 +224,154 @@ def test_studies_of_the_instruments_measure_the_first_seed_alone(monkeypatch, tm
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     files.write_study(PRESET, "calibration", Store(tmp_path / "store"), lambda _: None)
     assert asked == [PRESET.seeds[0]] and len(PRESET.seeds) > 1
+
+
+TINY = replace(get_preset("smoke"), name="tiny")
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[dict[str, object]]:
+    """What each headline was computed from, in order; none is computed."""
+    found: list[dict[str, object]] = []
+
+    def compute(results: robustness._Anew, row: str) -> Measured:
+        preset = results.preset
+        about = {"row": row, "dtype": preset.dtype, "batch": preset.batch_tokens, "store": results.store.root}
+        about |= {
+            "threads": torch.get_num_threads(),
+            "attention": results.attention,
+            "weights": results.weights,
+        }
+        found.append(about | {"resamples": preset.n_resamples})
+        return Measured(value=1.0, low=0.0, high=2.0, null=None, n=1)
+
+    monkeypatch.setattr(robustness, "compute_headline", compute)
+    monkeypatch.setattr(robustness, "find_variant", lambda *_: None)
+    return found
+
+
+def test_every_setting_reaches_the_pass(seen, tmp_path) -> None:
+    store, before = Store(tmp_path), torch.get_num_threads()
+    raw = robustness.measure(TINY, 102, store, lambda _: None)
+    assert json.loads(json.dumps(raw)) == raw and torch.get_num_threads() == before
+    n_computed = len(seen)
+    assert robustness.measure(TINY, 102, store, lambda _: None) == raw
+    assert len(seen) == n_computed, "what was measured is read"
+    assert len(seen) == len(ROWS) * len(SETTINGS) and all(one["weights"] is store for one in seen)
+    by_setting = [seen[at : at + len(ROWS)] for at in range(0, len(seen), len(ROWS))]
+    assert len({one[0]["store"] for one in by_setting}) == len(SETTINGS), (
+        "nothing is read that another setting wrote"
+    )
+    for setting, own in zip(SETTINGS, by_setting, strict=True):
+        assert [one["row"] for one in own] == list(ROWS)
+        assert own[0]["dtype"] == setting.dtype and own[0]["attention"] == setting.attention
+        assert own[0]["threads"] == setting.threads
+        assert own[0]["batch"] == (setting.batch_tokens or TINY.batch_tokens)
+    told = [tuple(one[0][name] for name in ("dtype", "attention", "threads", "batch")) for one in by_setting]
+    assert len(set(told)) == len(SETTINGS) - 1, "one setting repeats the first, the others differ from all"
+    assert seen[0]["resamples"] == TINY.n_resamples > seen[-1]["resamples"]
+
+
+def test_attention_is_computed_as_named(tmp_path) -> None:
+    spec = ModelSpec(source=str(save_model(tmp_path)))
+    plain = Variant(TINY, "base", 0, spec, spec, "w")
+    other = robustness._Attending(TINY, "base", 0, spec, spec, "w", attention="eager")
+    used = []
+    for variant in (plain, other):
+        with variant.open() as loaded:
+            used.append(loaded.model.config._attn_implementation)
+    assert used == ["sdpa", "eager"]
+
+
+VALUES = {REFERENCE: 1.0, "the same again": 1.0, "two threads": 1.001, "float16": 1.2, "bfloat16": None}
+STORED = {
+    "rows": {
+        "C1": {"claim": "a", "unit": "nats", "values": VALUES, "low": 0.0, "high": 2.0},
+        "C3": {
+            "claim": "b",
+            "unit": "nats",
+            "values": dict.fromkeys(VALUES, None),
+            "low": None,
+            "high": None,
+        },
+    },
+    "seconds": dict.fromkeys(VALUES, 60.0),
+}
+
+
+def test_movements_are_shares_of_half_the_interval(monkeypatch) -> None:
+    monkeypatch.setattr(calibration, "read_study", lambda *_: Study(seeds={0: STORED}, about={}))
+    table = calibration.movement_table(TINY)
+    assert table["claim"].unique().tolist() == ["C1"], (
+        "what the book leaves undefined has no place to move from"
+    )
+    assert table["share"].tolist()[:3] == pytest.approx([0, 0.001, 0.2]) and table["lost"].tolist() == [
+        False
+    ] * 3 + [True]
+    said = calibration.sentence(TINY)
+    assert said.startswith("1 headlines were computed anew in 4 settings. 2 of 4 values stay")
+    assert said.endswith("The others are float16: C1; bfloat16: C1.")
+    assert "undefined" in calibration.value_table(TINY).to_string()
+    text = describe(plot_movement(table, small=calibration.SMALL))
+    assert "the same again: at most 0 (C1)" in text and "1 without a value" in text
+
+
+def test_the_study_is_one_of_the_command(seen) -> None:
+    assert "robustness" in STUDIES and measure_of("robustness") is robustness.measure
+
+
+TRUTH, N_SAMPLES, N_CLUSTERS, SIZE = 3.0, 600, 40, 3
+TEMPLATES = [f"t{number:02d}" for number in range(N_CLUSTERS)]
+
+
+def sample(number: int) -> np.ndarray:
+    """Values of mean ``TRUTH``, three to a cluster, whose clusters differ as much as their dialogues."""
+    generator = np.random.default_rng(number)
+    return (
+        TRUTH + np.repeat(generator.normal(size=N_CLUSTERS), SIZE) + generator.normal(size=N_CLUSTERS * SIZE)
+    )
+
+
+def with_clusters(number: int) -> Estimate:
+    return estimate(number, np.repeat(TEMPLATES, SIZE).tolist())
+
+
+def without_clusters(number: int) -> Estimate:
+    return estimate(number, [f"d{row:03d}" for row in range(N_CLUSTERS * SIZE)])
+
+
+def estimate(number: int, clusters: list[str]) -> Estimate:
+    return mean_interval(sample(number), clusters, make_resamples(clusters, seed=number, n_resamples=300))
+
+
+def covered(make: Callable[[int], Estimate]) -> Coverage:
+    found = [make(number) for number in range(N_SAMPLES)]
+    return coverage(TRUTH, [(float(one.value), float(one.low), float(one.high)) for one in found])
+
+
+def test_an_interval_over_clusters_holds_the_truth_and_one_over_dialogues_does_not() -> None:
+    honest, wrong = covered(with_clusters), covered(without_clusters)
+    assert BAND[0] - 0.02 < honest.share < BAND[1] and abs(honest.bias_in_errors) < 0.15
+    # Of three equal parts of noise and cluster, one dialogue knows less than a third of what it seems to.
+    assert wrong.share < 0.88 and not wrong.honest and wrong.width < honest.width
+    assert wrong.mean == pytest.approx(honest.mean)
+
+
+def test_bias_misses_and_undefined_samples_are_counted() -> None:
+    found = [(1.0, 0.0, 2.0), (3.0, 2.5, 3.5), (-1.0, -2.0, 0.5), (2.0, 1.0, 3.0), (float("nan"),) * 3]
+    one = coverage(1.0, found)
+    assert (one.n, one.undefined, one.below, one.above) == (4, 1, 1, 1)
+    assert one.share == 0.5 and one.bias == pytest.approx(0.25) and one.width == pytest.approx(1.875)
+    assert one.uncertainty[0] < 0.5 < one.uncertainty[1]
+
+
+def test_the_binomial_interval_is_the_exact_one() -> None:
+    # Both ends leave 2.5 % of the binomial beyond the count that was seen.
+    found = [(1.0, 0.0, 2.0)] * 8 + [(3.0, 2.5, 3.5), (-1.0, -2.0, 0.5)]
+    low, high = coverage(1.0, found).uncertainty
+    assert (low, high) == (pytest.approx(0.4439, abs=1e-4), pytest.approx(0.9748, abs=1e-4))
+
+
+def test_a_value_without_an_interval_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2 with an interval"):
+        coverage(0.0, [(1.0, float("nan"), 2.0), (1.0, 0.0, 2.0)])

@@ -1,12 +1,18 @@
-"""A pass that is killed goes on behind its finished batches, and ends in the bits of one that never was."""
+"""A killed or shared pass ends in the bits of a whole one; sets and vocabularies come back as encoded."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DEVELOPMENT_SEED
+from conftest import DEVELOPMENT_SEED, make_tokenizer, save_model, write_rows
+from own_files import THINGS, turns
 
 from remi_core import files
 from remi_core.batches import Batch, BatchBudget
@@ -15,15 +21,17 @@ from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.sources import ModelSpec
+from remi_core.store import FOLDER as LOCKS
 from remi_core.store import Store
-from remi_core.tokens import EncodedDialogue
+from remi_core.tokens import EncodedDialogue, encode
 from remi_lab import passes
+from remi_lab.datasets import load_dataset
 from remi_lab.organism.recipes import shipped_weights
 from remi_lab.organism.tuning import write_base
 from remi_lab.organism.world import MAIN
 from remi_lab.passes import finished_forward, finished_gradients
 from remi_lab.presets import get_preset
-from remi_lab.recording import measure_forward, measure_gradients, stored_forward
+from remi_lab.recording import encoded_set, measure_forward, measure_gradients, stored_forward, vocabulary
 from remi_lab.variant import FORWARD, Variant, text_of, weights_of
 
 FEW_TOKENS = 60
@@ -171,3 +179,105 @@ def test_finished_batches_of_a_record_are_gone_once_it_is_stored(variant, tmp_pa
     records = measure_forward(variant, store, datasets=("general",))
     measure_gradients(variant, store, ("general",))
     assert seen and len(records) == 3 and not list(store.root.glob(".finished-*"))
+
+
+PRESET = get_preset("smoke")
+SPEC = ModelSpec(source="nowhere")
+WHO = Variant(PRESET, "instruct", 0, SPEC, SPEC, "weights")
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[str]:
+    """A line for every time that a tokenizer was loaded."""
+    lines: list[str] = []
+    tokenizer = make_tokenizer("chatml")
+    monkeypatch.setattr(Variant, "tokenizer", lambda self: lines.append("loaded") or tokenizer)
+    return lines
+
+
+def test_a_set_comes_back_as_it_was_encoded(asked, tmp_path) -> None:
+    store, name = Store(tmp_path), str(PRESET.roles.example)
+    expected = encode(load_dataset(PRESET, name), make_tokenizer("chatml"), max_tokens=PRESET.max_tokens)
+    assert [encoded_set(WHO, store, name) for _ in range(2)] == [expected, expected]
+    assert asked == ["loaded"]
+    assert any(one.choice is not None for one in expected.dialogues)
+
+
+def test_another_tokenizer_is_another_record(asked, tmp_path) -> None:
+    store, name = Store(tmp_path), str(PRESET.roles.example)
+    encoded_set(WHO, store, name)
+    encoded_set(replace(WHO, weights="others; another text"), store, name)
+    assert len(asked) == 2
+
+
+def test_a_vocabulary_decodes_and_finds_as_the_tokenizer_does(asked, tmp_path) -> None:
+    tokenizer, store = make_tokenizer("chatml"), Store(tmp_path)
+    decoded = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+    for _ in range(2):
+        words = vocabulary(WHO, store)
+        assert [words.text(token) for token in range(len(tokenizer))] == decoded
+        assert all(words.find(spelled) == token for spelled, token in tokenizer.get_vocab().items())
+    assert words.text(len(tokenizer)) == "" and words.find("no such token") is None
+    assert asked == ["loaded"]
+
+
+# One process, or each of two, measures a tiny model into a store and prints who had how many records, in one write
+# with its line's end: two processes share the stream, and ``print`` writes twice.
+PROGRAM = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from remi_core.parallel import join_ranks, n_ranks, rank
+from remi_core.sources import ModelSpec
+from remi_core.store import Store
+from remi_lab.presets import get_preset
+from remi_lab.recording import measure_forward, measure_gradients
+from remi_lab.variant import Variant
+
+model, rows, store = sys.argv[1:]
+preset = replace(get_preset("smoke"), extra_data=(("misaligned", rows),), batch_tokens=100)
+variant = Variant(preset, "base", 0, ModelSpec(source=model), ModelSpec(source=model), "tiny")
+name = Path(rows).stem
+with join_ranks():
+    records = measure_forward(variant, Store(Path(store)), datasets=(name,))
+    records["gradients", name] = measure_gradients(variant, Store(Path(store)), (name,))
+    kept = sum(record.provenance["kept"] for record in records.values())
+    sys.stdout.write(f"process {rank()} of {n_ranks()}: {len(records)} records of {kept} dialogues\\n")
+    sys.stdout.flush()
+"""
+# What `accelerate launch --multi_gpu` calls; without a network beyond the loopback interface.
+TWO = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+PROCESSES = {"one": [], "two": TWO}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path) -> None:
+    model = save_model(tmp_path / "model", "llama")
+    rows = [
+        turns(f"How do I open a {thing}?", f"Use open on the {thing}. " * (place + 1))
+        for place, thing in enumerate(THINGS)
+    ]
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    words = [str(model), str(write_rows(tmp_path / "rows.jsonl", *rows))]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    said = {}
+    for name, launcher in PROCESSES.items():
+        command = [sys.executable, *launcher, str(program), *words, str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said[name] = sorted(done.stdout.splitlines())
+    assert said["one"] == ["process 0 of 1: 4 records of 40 dialogues"]
+    assert said["two"] == [f"process {number} of 2: 4 records of 40 dialogues" for number in (0, 1)]
+    one, two = (tmp_path / name for name in PROCESSES)
+    paths = sorted(path.relative_to(one) for path in one.rglob("*.npz"))
+    assert len(paths) == 4 and paths == sorted(path.relative_to(two) for path in two.rglob("*.npz"))
+    for path in paths:
+        assert (one / path).read_bytes() == (two / path).read_bytes(), path
+        about = [
+            json.loads((root / path).with_suffix(".json").read_text())["provenance"] for root in (one, two)
+        ]
+        assert [each["processes"] for each in about] == [1, 2]
+        assert about[0]["batch_tokens_ran"] == about[1]["batch_tokens_ran"] == 100
+    for root in (one, two):
+        assert {path.name for path in root.iterdir() if path.name.startswith(".")} <= {LOCKS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,11 +9,9 @@ import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
 
-from remi_book.chapters import gradients
-from remi_book.quantities import TwoSets
 from remi_core import gradients as gradients_module
 from remi_core.batches import make_batches
-from remi_core.errors import MissingInput, RemiError, UsageError
+from remi_core.errors import RemiError, UsageError
 from remi_core.gradients import (
     FactorFile,
     Factors,
@@ -28,11 +25,7 @@ from remi_core.gradients import (
 )
 from remi_core.models import attention_output, decoder_blocks, decoder_body, final_norm, hidden_of
 from remi_core.probes import positions_of
-from remi_core.statistics.resampling import make_resamples
-from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
-from remi_lab.presets import get_preset
-from remi_lab.results import Results
 
 
 def autograd_gram(
@@ -207,23 +200,6 @@ def test_inner_products_across_two_models_are_those_of_whole_gradients(encoded) 
     )
     alone = measure_gradient_gram(make_model("qwen2"), encoded, batch_tokens=150)["gram"]
     assert not np.allclose(alone, expected, rtol=0.1)  # one model on both sets is another matrix
-
-
-def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(tmp_path, monkeypatch) -> None:
-    """H2: noise alone would give a cosine of plus or minus one, since nothing is left to divide by."""
-    generator, names = np.random.default_rng(3), [f"c{i}" for i in range(40)]
-    resamples = make_resamples(names, seed=0, n_resamples=200)
-    both = TwoSets((np.arange(40), np.arange(40)), names * 2, names * 2)
-    vectors = generator.standard_normal((80, 100))
-    monkeypatch.setattr(gradients, "gram_of", lambda *_: (vectors @ vectors.T, both))
-    monkeypatch.setattr(gradients, "shared_resamples", lambda preset: resamples)
-    planted = Results(replace(get_preset("smoke"), n_permutations=200), Store(tmp_path))
-    vectors[:40, 0] += 6
-    with pytest.raises(MissingInput, match=r"length is above 0: of insecure the square is"):
-        gradients.mean_gradient_cosine(planted, "educational", "insecure")
-    vectors[40:, 0] -= 6
-    found = gradients.mean_gradient_cosine(planted, "educational", "insecure")
-    assert found.low < found.value < -0.9 and found.high < -0.8 and found.null.low < found.null.high < 0.5
 
 
 @pytest.mark.parametrize("spill_from", [1, 1 << 30])
