@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
+from transformers import PreTrainedModel
 
 from remi_core import gradients as gradients_module
 from remi_core.batches import make_batches
@@ -25,39 +26,37 @@ from remi_core.gradients import (
 )
 from remi_core.models import attention_output, decoder_blocks, decoder_body, final_norm, hidden_of
 from remi_core.probes import positions_of
-from remi_core.tokens import EncodedDialogue
 
 
-def autograd_gram(
-    family: str, encoded: tuple[EncodedDialogue, ...], layer: int, whole_sequence: bool
-) -> tuple[np.ndarray, list[float]]:
-    """The same by the model's own loss and a stack of whole gradients, one dialogue at a time."""
-    model = make_model(family).requires_grad_(True)
-    weight = attention_output(model, layer).weight
+def autograd(model: PreTrainedModel, encoded, layer: int, whole_sequence: bool = False) -> tuple:
+    """Whole gradients by the model's own loss, one dialogue at a time, and the losses."""
+    weight = attention_output(model.requires_grad_(True), layer).weight
     rows, losses = [], []
     for one in encoded:
         ids = torch.tensor([one.input_ids])
         labels = ids.clone()
         if not whole_sequence:
-            labels[0, : one.answer_start] = -100
-            labels[0, one.answer_stop :] = -100
+            labels[0, : one.answer_start] = labels[0, one.answer_stop :] = -100
         loss = model(ids, labels=labels).loss
-        (gradient,) = torch.autograd.grad(loss, weight)
-        rows.append(gradient.double().flatten())
+        rows.append(torch.autograd.grad(loss, weight)[0].double().flatten())
         losses.append(loss.item())
-    stacked = torch.stack(rows)
-    return (stacked @ stacked.T).numpy(), losses
+    return torch.stack(rows), losses
+
+
+def assert_gram(found: np.ndarray, rows: torch.Tensor) -> None:
+    expected = (rows @ rows.T).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("whole_sequence", [False, True])
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_equal_to_autograd_through_the_whole_model(family, whole_sequence, encoded) -> None:
     for layer in (-1, 0):
-        expected, losses = autograd_gram(family, encoded, layer, whole_sequence)
+        rows, losses = autograd(make_model(family), encoded, layer, whole_sequence)
         record = measure_gradient_gram(
             make_model(family), encoded, weight=layer, batch_tokens=150, whole_sequence=whole_sequence
         )
-        np.testing.assert_allclose(record["gram"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+        assert_gram(record["gram"], rows)
         np.testing.assert_allclose(record["loss"], losses, rtol=1e-5)
         assert record["gram"].dtype == np.float64
 
@@ -83,30 +82,23 @@ def test_batches_and_blocks_change_nothing(models, encoded, monkeypatch) -> None
     np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5 * together.max())
 
 
-def test_the_gram_is_a_gram() -> None:
-    generator = torch.Generator().manual_seed(0)
-    factors = [tuple(torch.randn(n, d, generator=generator) for d in (3, 4)) for n in (2, 5, 1)]
-    gram = gram_of_factors(factors)
-    pairwise = [[((a @ b.T) * (left @ right.T)).sum().item() for b, right in factors] for a, left in factors]
-    np.testing.assert_allclose(gram, pairwise, rtol=1e-5)
-    assert np.linalg.eigvalsh(gram).min() > -1e-6 * gram.max() and np.array_equal(gram, gram.T)
+def draw(counts: list[int], d_in: int, d_out: int) -> list[Factors]:
+    generator = torch.Generator().manual_seed(1)
+    return [tuple(torch.randn(n, d, generator=generator) for d in (d_in, d_out)) for n in counts]
 
 
 @pytest.mark.parametrize("block_elements", [1, 40, 1 << 20])
-def test_both_ways_to_the_gram_agree_and_the_cheaper_one_is_known(block_elements) -> None:
-    generator = torch.Generator().manual_seed(1)
-
-    def draw(counts: list[int], d_in: int, d_out: int) -> list[Factors]:
-        return [tuple(torch.randn(n, d, generator=generator) for d in (d_in, d_out)) for n in counts]
-
-    long = draw([9, 4, 0, 12], 5, 7)
-    stack = torch.stack([(delta.double().T @ a.double()).flatten() for a, delta in long])
-    for way in (gram_by_slices, gram_by_token_pairs):
-        np.testing.assert_allclose(
-            way(long, block_elements=block_elements), stack @ stack.T, rtol=1e-4, atol=1e-4
-        )
-    wrong = gram_by_slices([(a, delta.flip(0)) for a, delta in long])
+@pytest.mark.parametrize("way", [gram_by_slices, gram_by_token_pairs, gram_of_factors])
+def test_every_way_to_the_gram_is_the_gram_of_whole_gradients(way, block_elements) -> None:
+    factors = draw([9, 4, 0, 12], 5, 7)
+    stack = torch.stack([(delta.double().T @ a.double()).flatten() for a, delta in factors])
+    found = way(factors, block_elements=block_elements)
+    np.testing.assert_allclose(found, stack @ stack.T, rtol=1e-4, atol=1e-4)
+    wrong = way([(a, delta.flip(0)) for a, delta in factors], block_elements=block_elements)
     assert not np.allclose(wrong, stack @ stack.T, rtol=1e-2), "which token goes with which matters"
+
+
+def test_the_cheaper_way_is_known() -> None:
     by_pairs, by_slices = operations(draw([1, 2], 300, 400))
     assert by_pairs < by_slices, "few tokens of wide vectors: the matrices would be large"
     by_pairs, by_slices = operations(draw([200, 100], 5, 7))
@@ -114,8 +106,7 @@ def test_both_ways_to_the_gram_agree_and_the_cheaper_one_is_known(block_elements
 
 
 def test_nothing_below_the_weight_is_tracked_and_nothing_is_left(encoded) -> None:
-    model = make_model("gemma")
-    tracked: dict[int, bool] = {}
+    model, tracked = make_model("gemma"), {}
     for layer, block in enumerate(decoder_blocks(model)):
         block.register_forward_hook(
             lambda _m, _i, output, layer=layer: tracked.update({layer: hidden_of(output).requires_grad})
@@ -175,55 +166,28 @@ def test_wrong_use_and_bad_values(encoded) -> None:
 
 
 def test_inner_products_across_two_models_are_those_of_whole_gradients(encoded) -> None:
-    models = [make_model("qwen2", seed=seed) for seed in (0, 1)]
-    sides = [encoded[:2], encoded[2:]]
-    factors = [
-        one
-        for model, side in zip(models, sides, strict=True)
-        for one in gradient_factors(model, side, weight=-1, batch_tokens=150)[0]
+    sides = [
+        (make_model("qwen2", seed=seed), encoded[part])
+        for seed, part in enumerate((slice(2), slice(2, None)))
     ]
-    rows = []
-    for model, side in zip(models, sides, strict=True):
-        model.requires_grad_(True)
-        for one in side:
-            labels = torch.full((1, len(one.input_ids)), -100)
-            labels[0, one.answer_start : one.answer_stop] = torch.tensor(one.input_ids)[
-                one.answer_start : one.answer_stop
-            ]
-            loss = model(torch.tensor([one.input_ids]), labels=labels).loss
-            (gradient,) = torch.autograd.grad(loss, attention_output(model, -1).weight)
-            rows.append(gradient.double().flatten())
-    stacked = torch.stack(rows)
-    expected = (stacked @ stacked.T).numpy()
-    np.testing.assert_allclose(
-        gram_of_factors(factors), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
-    )
+    factors = [
+        one for model, side in sides for one in gradient_factors(model, side, weight=-1, batch_tokens=150)[0]
+    ]
+    rows = torch.cat([autograd(model, side, -1)[0] for model, side in sides])
+    assert_gram(gram_of_factors(factors), rows)
     alone = measure_gradient_gram(make_model("qwen2"), encoded, batch_tokens=150)["gram"]
-    assert not np.allclose(alone, expected, rtol=0.1)  # one model on both sets is another matrix
+    assert not np.allclose(alone, rows @ rows.T, rtol=0.1)  # one model on both sets is another matrix
 
 
 @pytest.mark.parametrize("spill_from", [1, 1 << 30])
 def test_factors_come_back_as_written_from_memory_and_from_disk(spill_from) -> None:
-    generator = torch.Generator().manual_seed(0)
-    made = [
-        (torch.randn(n, 3, generator=generator), torch.randn(n, 5, generator=generator)) for n in (2, 0, 4)
-    ]
-    file = FactorFile(3, spill_from=spill_from)
+    made, file = draw([2, 0, 4], 3, 5), FactorFile(3, spill_from=spill_from)
+    with pytest.raises(KeyError, match="dialogue 1 of 3"):
+        file[1]
     for index in (2, 0, 1):
         file.write(index, made[index])
     for index, own in enumerate(file):
         assert all(torch.equal(*pair) for pair in zip(own, made[index], strict=True))
     assert torch.equal(file[1:][1][0], made[2][0])
+    assert (file.n_tokens, operations(file)) == (6, operations(made))
     np.testing.assert_array_equal(gram_of_factors(file), gram_of_factors(made))
-
-
-def test_factors_that_were_never_written_are_missed() -> None:
-    with pytest.raises(KeyError, match="dialogue 1 of 2"):
-        FactorFile(2)[1]
-
-
-def test_a_file_knows_its_tokens_without_being_read() -> None:
-    file = FactorFile(2, spill_from=1)
-    for index, n in enumerate((2, 3)):
-        file.write(index, (torch.ones(n, 3), torch.ones(n, 5)))
-    assert (file.n_tokens, operations(file)) == (5, operations(list(file)))

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from remi_core import models
 from remi_core import models as models_module
 from remi_core.errors import RemiError, UsageError
 from remi_core.models import (
@@ -27,6 +26,10 @@ from remi_core.models import (
 )
 from remi_core.sources import local_folder, weight_fingerprint
 
+IDS = torch.arange(1, 9)[None]
+GENERATOR = torch.Generator().manual_seed(0)
+VALUES, WEIGHT = (torch.randn(n, 48, generator=GENERATOR).bfloat16() for n in (5, 33))
+
 
 @pytest.fixture
 def folder(tmp_path, tokenizer) -> Path:
@@ -36,23 +39,19 @@ def folder(tmp_path, tokenizer) -> Path:
     return place
 
 
-def test_opened_as_asked_and_freed(folder) -> None:
-    with open_model(folder) as loaded:
+def test_opened_as_asked_and_freed_after_an_exception_too(folder) -> None:
+    with pytest.raises(KeyError), open_model(folder) as loaded:
         model = loaded.model
         assert not model.training and not any(one.requires_grad for one in model.parameters())
         # The checkpoint is bfloat16: its dtype is not taken over unasked.
         assert {one.dtype for one in model.parameters()} == {torch.float32}
         assert loaded.fingerprint == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         assert loaded.tokenizer.chat_template
+        raise KeyError("x")
     assert {one.device.type for one in model.parameters()} == {"meta"}
     with open_model(str(folder), dtype="bfloat16", device="cpu") as loaded:
         assert {one.dtype for one in loaded.model.parameters()} == {torch.bfloat16}
-
-
-def test_freed_after_an_exception(folder) -> None:
-    with pytest.raises(KeyError), open_model(folder) as loaded:
-        raise KeyError("x")
-    assert next(loaded.model.parameters()).device.type == "meta"
+    assert {one.device.type for one in loaded.model.parameters()} == {"meta"}
 
 
 def test_fingerprint_follows_the_weights_only(folder) -> None:
@@ -77,54 +76,49 @@ def test_missing_weights_are_not_made_up(folder) -> None:
 
 
 def test_wrong_sources(folder, tmp_path) -> None:
-    for missing in (tmp_path / "none", f"{tmp_path}/none", "./none", "a/b/c"):
-        with pytest.raises(UsageError, match="no such folder"), open_model(missing):
+    missing = [
+        (place, "no such folder") for place in (tmp_path / "none", f"{tmp_path}/none", "./none", "a/b/c")
+    ]
+    wrong = (tmp_path, r"not a model folder; it needs config.json and \*.safetensors")
+    for source, message in (*missing, wrong):
+        with pytest.raises(UsageError, match=message), open_model(source):
             pass
-    with pytest.raises(UsageError, match=r"not a model folder; it needs config.json and \*.safetensors"):
-        local_folder(tmp_path)
-    with (
-        pytest.raises(UsageError, match="unknown dtype 'float3' .*'float32'"),
-        open_model(folder, dtype="float3"),
+    for options, message in (
+        ({"dtype": "float3"}, "unknown dtype 'float3' .*'float32'"),
+        ({"device": "abacus"}, "unknown device"),
     ):
-        pass
-    with pytest.raises(UsageError, match="unknown device"), open_model(folder, device="abacus"):
-        pass
-    assert local_folder("Some/Model") is None
-    with pytest.raises(
-        RemiError, match="Nobody-Here/no-model.*cannot be had, looked in .*give its folder"
-    ) as caught:
-        with open_model("Nobody-Here/no-model"):
+        with pytest.raises(UsageError, match=message), open_model(folder, **options):
             pass
+    assert local_folder("Some/Model") is None
+    elsewhere = "Nobody-Here/no-model.*cannot be had, looked in .*give its folder"
+    with pytest.raises(RemiError, match=elsewhere) as caught, open_model("Nobody-Here/no-model"):
+        pass
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_parts_are_the_ones_the_model_uses(family, models) -> None:
-    model = models(family)
-    ids = torch.arange(1, 9)[None]
-    calls: list[str] = []
+    model, calls = models(family), list[str]()
     watched = {
-        "norm": models_module.final_norm(model),
-        "block": models_module.decoder_blocks(model)[-1],
+        "norm": final_norm(model),
+        "block": decoder_blocks(model)[-1],
         "attention": models_module.attention_output(model, -1),
         "head": models_module.unembedding(model),
     }
-    handles = [
-        module.register_forward_hook(lambda *_, name=name: calls.append(name))
-        for name, module in watched.items()
+    hooks = [
+        part.register_forward_hook(lambda *_, name=name: calls.append(name)) for name, part in watched.items()
     ]
-    logits = model(ids).logits
-    for handle in handles:
-        handle.remove()
-    assert calls == ["attention", "block", "norm", "head"]
-    assert models_module.n_layers(model) == 3
-    hidden = models_module.decoder_body(model)(ids).last_hidden_state
+    logits = model(IDS).logits
+    for hook in hooks:
+        hook.remove()
+    assert calls == ["attention", "block", "norm", "head"] and models_module.n_layers(model) == 3
+    hidden = models_module.decoder_body(model)(IDS).last_hidden_state
     torch.testing.assert_close(logits_at(model, hidden[0]), logits[0])
 
 
 def test_the_soft_cap_matters_where_there_is_one(models) -> None:
     model = models("gemma2")
-    hidden = models_module.decoder_body(model)(torch.arange(1, 9)[None]).last_hidden_state[0]
+    hidden = models_module.decoder_body(model)(IDS).last_hidden_state[0]
     assert logits_at(model, hidden).abs().max() <= 1.5 < models_module.unembedding(model)(hidden).abs().max()
 
 
@@ -180,44 +174,25 @@ def test_the_text_of_a_model_with_an_image_tower() -> None:
     assert models_module.n_layers(model) == 3 and models_module.attention_output(model, -1).out_features == 32
 
 
-@pytest.fixture
-def factors() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    values, weight = (torch.randn(n, 48, generator=generator).bfloat16() for n in (5, 33))
-    return values, weight
-
-
-def test_nothing_is_rounded_but_the_sum(factors) -> None:
-    values, weight = factors
-    exact = values.double() @ weight.double().T
-    found = linear_in_float32(values, weight)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose((values @ weight.T).double(), exact, rtol=1e-5, atol=1e-5), (
-        "half precision rounds"
-    )
+def test_nothing_is_rounded_but_the_sum() -> None:
+    exact = VALUES.double() @ WEIGHT.double().T
+    for values in (VALUES, VALUES.float()):
+        found = linear_in_float32(values, WEIGHT)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    half = (VALUES @ WEIGHT.T).double()
+    assert not torch.allclose(half, exact, rtol=1e-5, atol=1e-5), "half precision rounds"
 
 
 @pytest.mark.parametrize("rows", [7, 1000])
-def test_slices_change_nothing(factors, rows, monkeypatch) -> None:
-    values, weight = factors
-    monkeypatch.setattr(models, "_ROWS", rows)
-    raised = linear_in_float32(values.float(), weight)
-    torch.testing.assert_close(raised, values.float() @ weight.float().T)
-    torch.testing.assert_close(linear_in_float32(values, weight), raised)
-
-
-@pytest.mark.parametrize("rows", [7, 1000])
-def test_the_gradient_is_that_of_float32_up_to_rounding(factors, rows, monkeypatch) -> None:
-    monkeypatch.setattr(models, "_ROWS", rows)
-    values, weight = factors
-    wanted = torch.tensor([3, 0, 32, 8, 8])
-    own, raised = (one.clone().requires_grad_(True) for one in (values, values.float()))
+def test_the_gradient_is_that_of_float32_up_to_rounding(rows, monkeypatch) -> None:
+    monkeypatch.setattr(models_module, "_ROWS", rows)
+    own, raised = (one.clone().requires_grad_(True) for one in (VALUES, VALUES.float()))
     for one in (own, raised):
-        torch.nn.functional.cross_entropy(linear_in_float32(one, weight), wanted).backward()
-    largest = raised.grad.abs().max()
+        wanted = torch.tensor([3, 0, 32, 8, 8])
+        torch.nn.functional.cross_entropy(linear_in_float32(one, WEIGHT), wanted).backward()
     assert own.grad.dtype == torch.bfloat16
-    assert (own.grad.float() - raised.grad).abs().max() < 2**-7 * largest
+    assert (own.grad.float() - raised.grad).abs().max() < 2**-7 * raised.grad.abs().max()
 
 
 def test_a_nearly_certain_prediction_keeps_its_gradient() -> None:
@@ -229,13 +204,10 @@ def test_a_nearly_certain_prediction_keeps_its_gradient() -> None:
     torch.testing.assert_close(values.grad.float()[0, 0], expected, rtol=1e-2, atol=0)
 
 
-def test_a_weight_that_is_trained_has_its_gradient(factors) -> None:
-    values, weight = factors[0], factors[1].requires_grad_(True)
-    linear_in_float32(values, weight).sum().backward()
-    torch.testing.assert_close(weight.grad, values.sum(0).expand_as(weight), rtol=2**-6, atol=2**-6)
-
-
-IDS = torch.arange(1, 9)[None]
+def test_a_weight_that_is_trained_has_its_gradient() -> None:
+    weight = WEIGHT.clone().requires_grad_(True)
+    linear_in_float32(VALUES, weight).sum().backward()
+    torch.testing.assert_close(weight.grad, VALUES.sum(0).expand_as(weight), rtol=2**-6, atol=2**-6)
 
 
 def hook_count(model: PreTrainedModel) -> int:
@@ -298,10 +270,6 @@ def test_layers_are_named_as_asked_and_selected(models) -> None:
         read_blocks(model, [2]) as whole,
     ):
         model(IDS)
-    assert set(last) == {2, -1, 0}
+    assert set(last) == {2, -1, 0} and torch.equal(hidden_of((IDS, None)), hidden_of(IDS))
     assert torch.equal(last[2], last[-1]) and torch.equal(last[2], whole[2][:, -1])
     assert not torch.equal(last[0], last[2])
-
-
-def test_blocks_that_return_tuples_are_read() -> None:
-    assert torch.equal(hidden_of((IDS, None)), hidden_of(IDS))
