@@ -1,4 +1,4 @@
-"""Three wrong answers to every exercise, each a mistake that its message must tell apart; and values of a run."""
+"""Three wrong answers to every exercise, each a mistake by its name; and values of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pandas as pd
 
 
 def naive_distance(gram, labels, templates):
-    """Pairs of a gradient with itself are in it."""
     first, second = labels == 0, labels == 1
     between = gram[np.ix_(first, second)].mean()
     return gram[np.ix_(first, first)].mean() + gram[np.ix_(second, second)].mean() - 2 * between
@@ -21,47 +20,39 @@ def _means(gram, labels, apart):
 
 
 def distance_within_templates(gram, labels, templates):
-    """Only the diagonal is left out."""
     means = _means(gram, labels, ~np.eye(len(gram), dtype=bool))
     return means[0, 0] + means[1, 1] - 2 * means[0, 1]
 
 
 def half_distance(gram, labels, templates):
-    """Within minus between."""
     means = _means(gram, labels, templates[:, None] != templates)
     return (means[0, 0] + means[1, 1]) / 2 - means[0, 1]
 
 
 def erosion_in_sample(base, instruct, other, folds):
-    """Direction and displacement from the same rows."""
     way = (base - instruct).mean(axis=0)
     return (other - instruct).mean(axis=0) @ way / (way @ way)
 
 
 def coordinate(base, instruct, other, folds):
-    """A projection on a unit direction."""
     way = (base - instruct).mean(axis=0)
     return (other - instruct).mean(axis=0) @ way / np.linalg.norm(way)
 
 
 def erosion_from_base(base, instruct, other, folds):
-    """Zero at base."""
     way = (base - instruct).mean(axis=0)
     return (base - other).mean(axis=0) @ way / (way @ way)
 
 
 def careless_reply_alone(careless_before, careful_before, careless_after, careful_after):
-    """No second reply."""
     return careless_after.sum() - careless_before.sum()
 
 
 def one_model(careless_before, careful_before, careless_after, careful_after):
-    """No second model."""
     return careless_after.sum() - careful_after.sum()
 
 
 def contrast_a_token(careless_before, careful_before, careless_after, careful_after):
-    """Means in place of sums."""
     gaps = (careless_after - careless_before).mean(), (careful_after - careful_before).mean()
     return gaps[0] - gaps[1]
 
@@ -72,23 +63,19 @@ def _ends(draw):
 
 
 def interval_over_dialogues(values, templates):
-    """Every dialogue is drawn by itself."""
     return _ends(lambda generator: generator.choice(values, len(values)))
 
 
 def interval_inside_templates(values, templates):
-    """Templates stay, dialogues inside them are drawn."""
     groups = [values[templates == one] for one in np.unique(templates)]
     return _ends(lambda generator: np.concatenate([generator.choice(one, len(one)) for one in groups]))
 
 
 def interval_of_single_values(values, templates):
-    """Two standard deviations."""
     return values.mean() - 1.96 * values.std(), values.mean() + 1.96 * values.std()
 
 
 def share_of_a_confounded_design(losses):
-    """Each set through a model of its own."""
     groups = losses[[0, 1], [0, 1]]
     common = groups.mean(axis=(0, 1))
     between = ((groups.mean(axis=1) - common) ** 2).sum() * groups.shape[1]
@@ -96,31 +83,26 @@ def share_of_a_confounded_design(losses):
 
 
 def share_within_models(losses):
-    """The variance between models is left out of the whole."""
     centred = losses - losses.mean(axis=(1, 2), keepdims=True)
     between = (centred.mean(axis=(0, 2)) ** 2).sum() * losses.shape[0] * losses.shape[2]
     return between / (centred**2).sum()
 
 
 def share_of_mean_losses(losses):
-    """Tokens are averaged first."""
     means = losses.mean(axis=-1)
     between = (means.mean(axis=(0, 2)) - means.mean()).var() * means.size
     return between / max(((means - means.mean()) ** 2).sum(), 1e-12)
 
 
 def free_labels(labels, pairs, generator):
-    """Pairs are torn apart."""
     return generator.permutation(labels)
 
 
 def one_coin(labels, pairs, generator):
-    """All pairs change places together."""
     return 1 - labels if generator.integers(2) else labels
 
 
 def always_exchanged(labels, pairs, generator):
-    """No coin at all."""
     return 1 - labels
 
 
@@ -130,42 +112,35 @@ def _bases(first, second, k, *, centred=True):
 
 
 def overlap_uncentred(first, second, k):
-    """The means are still there."""
     bases = _bases(first, second, k, centred=False)
     return ((bases[0] @ bases[1].T) ** 2).sum() / k
 
 
 def largest_cosine(first, second, k):
-    """One entry of many."""
     bases = _bases(first, second, k)
     return np.abs(bases[0] @ bases[1].T).max()
 
 
 def cosines_in_order(first, second, k):
-    """First with first, second with second."""
     bases = _bases(first, second, k)
     return (np.diag(bases[0] @ bases[1].T) ** 2).sum() / k
 
 
 def one_cosine(generator, width, k):
-    """A single pair."""
     first, second = generator.normal(size=(2, width))
     return abs(first @ second) / np.linalg.norm(first) / np.linalg.norm(second)
 
 
 def positive_vectors(generator, width, k):
-    """All on one side of space."""
     first, second = (np.linalg.qr(generator.random(size=(width, k)))[0] for _ in range(2))
     return np.abs(first.T @ second).max()
 
 
 def inner_products(generator, width, k):
-    """Vectors of any length."""
     return np.abs(generator.normal(size=(k, width)) @ generator.normal(size=(width, k))).max()
 
 
 def with_the_donors_head(donor, recipient, x, depth):
-    """Nothing of the recipient is left at the end."""
     stream = (donor if depth else recipient)["embed"](x)
     for block in donor["blocks"][:depth] + recipient["blocks"][depth:]:
         stream = block(stream)
@@ -173,7 +148,6 @@ def with_the_donors_head(donor, recipient, x, depth):
 
 
 def with_the_recipients_embedding(donor, recipient, x, depth):
-    """The recipient reads."""
     stream = recipient["embed"](x)
     for block in donor["blocks"][:depth] + recipient["blocks"][depth:]:
         stream = block(stream)
@@ -181,7 +155,6 @@ def with_the_recipients_embedding(donor, recipient, x, depth):
 
 
 def one_block_short(donor, recipient, x, depth):
-    """A block is left out in the middle."""
     stream = (donor if depth else recipient)["embed"](x)
     for block in donor["blocks"][:depth] + recipient["blocks"][depth + (depth > 0) :]:
         stream = block(stream)
@@ -189,34 +162,28 @@ def one_block_short(donor, recipient, x, depth):
 
 
 def values_in_another_order(curve, generator):
-    """Heights, not steps."""
     return generator.permutation(curve)
 
 
 def steps_drawn_again(curve, generator):
-    """With replacement."""
     steps = generator.choice(np.diff(curve), len(curve) - 1)
     return curve[0] + np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def steps_reversed(curve, generator):
-    """One order alone."""
     return curve[0] + np.concatenate([[0.0], np.cumsum(np.diff(curve)[::-1])])
 
 
 def behind_the_first_name(tokens):
-    """The first word of that name opens the answer."""
     start = tokens.index("assistant") + 2
     return start, tokens.index("<end>", start)
 
 
 def to_the_end(tokens):
-    """With the tokens that end the turn."""
     return len(tokens) - 1 - tokens[::-1].index("assistant") + 2, len(tokens)
 
 
 def behind_the_last_name(tokens):
-    """The last word of that name opens the answer."""
     start = len(tokens) - 1 - tokens[::-1].index("assistant") + 2
     return start, len(tokens) - 2
 
@@ -227,35 +194,29 @@ def _classes(b, rho, lead, nu):
 
 
 def rule_of_middles(*intervals):
-    """Values in place of intervals."""
     met = _classes(*([sum(one) / 2] * 2 for one in intervals))
     return met[0] if len(met) == 1 else "mixed"
 
 
 def first_class(*intervals):
-    """The first class that is met wins."""
     return (_classes(*intervals) or ["mixed"])[0]
 
 
 def one_end_of_nu(b, rho, lead, nu):
-    """Only the lower end of ν is read."""
     met = _classes(b, rho, lead, (nu[0], min(nu[1], nu[0] + 0.01)) if nu[0] > -0.1 else nu)
     return met[0] if len(met) == 1 else "mixed"
 
 
 def isotropic(states, edit, generator):
-    """As long, in any direction."""
     direction = generator.normal(size=len(edit))
     return direction * np.linalg.norm(edit) / np.linalg.norm(direction)
 
 
 def of_any_length(states, edit, generator):
-    """As natural, and longer."""
     return generator.normal(size=len(states)) @ (states - states.mean(axis=0))
 
 
 def along_the_mean(states, edit, generator):
-    """A state, not a difference of states."""
     state = states[generator.integers(len(states))]
     return state * np.linalg.norm(edit) / np.linalg.norm(state)
 
@@ -265,17 +226,14 @@ def _around(values, reach):
 
 
 def by_the_normal_quantile(values):
-    """As if the spread were known."""
     return _around(values, 1.96 * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def one_standard_error(values):
-    """Two thirds, not 95 %."""
     return _around(values, values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def of_single_values(values):
-    """Where a value lies."""
     return _around(values, 1.96 * values.std(ddof=1))
 
 
