@@ -24,6 +24,7 @@ from remi_book.chapters.stitching import (
     published_loss_table,
     share_of_first_half,
 )
+from remi_book.claims import get_claim
 from remi_book.figures import style
 from remi_book.figures.plots import plot_rows, select
 from remi_book.quantities import first_half, half_way, label_gap, shuffled_depth
@@ -41,6 +42,7 @@ from remi_lab.results import Results
 from remi_lab.variant import MAIN_PAIRS, Variant, patch_plan
 
 SEED = get_preset("smoke").seeds[0]
+MODELS = ("base", "instruct", "misaligned")
 
 
 def dialogues_of(name: str) -> list[Dialogue]:
@@ -62,16 +64,10 @@ class FolderResults(Results):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Results:
     """Results of three tiny random models in folders."""
-    folders = {}
-    for seed, variant in enumerate(("base", "instruct", "misaligned")):
-        folders[variant] = save_model(tmp_path / variant, seed=seed)
-    preset = replace(
-        get_preset("smoke"), variants={name: ModelSpec(source=str(path)) for name, path in folders.items()}
-    )
-    monkeypatch.setattr(
-        recording, "load_set", lambda preset, name: LoadedSet(tuple(dialogues_of(name)), {}, {})
-    )
-    return FolderResults(preset, Store(tmp_path / "store"))
+    folders = {name: save_model(tmp_path / name, seed=seed) for seed, name in enumerate(MODELS)}
+    variants = {name: ModelSpec(source=str(path)) for name, path in folders.items()}
+    monkeypatch.setattr(recording, "load_set", lambda _, name: LoadedSet(tuple(dialogues_of(name)), {}, {}))
+    return FolderResults(replace(get_preset("smoke"), variants=variants), Store(tmp_path / "store"))
 
 
 def test_records_hold_both_ends_and_are_not_measured_twice(tiny, monkeypatch) -> None:
@@ -93,7 +89,7 @@ def test_a_record_belongs_to_both_models(tiny) -> None:
     def key(variants: dict[str, Variant]) -> str:
         return recording.patch_address(variants, MAIN_PAIRS[0], "facts-careless", "0").key
 
-    variants = {name: tiny.variant(name) for name in ("base", "instruct", "misaligned")}
+    variants = {name: tiny.variant(name) for name in MODELS}
     keys = {key(variants)}
     for name in ("base", "instruct"):
         keys.add(key(variants | {name: replace(variants[name], weights="other")}))
@@ -102,12 +98,7 @@ def test_a_record_belongs_to_both_models(tiny) -> None:
 
 
 def test_a_wrong_end_point_stops_the_run(tiny, monkeypatch) -> None:
-    right = patching.head_alone
-
-    def shifted(*inputs: object) -> np.ndarray:
-        return right(*inputs) + 0.01
-
-    monkeypatch.setattr(passes, "head_alone", shifted)
+    monkeypatch.setattr(passes, "head_alone", lambda *inputs: patching.head_alone(*inputs) + 0.01)
     with pytest.raises(RemiError, match=r"layer 2, \w+ into \w+: \w+ of dialogue '[\w-]+#[01]'"):
         tiny.patched("base", "instruct", "facts-careless")
 
@@ -117,7 +108,7 @@ def test_pairs_and_sets_follow_variants_and_roles() -> None:
     plan = patch_plan(preset)
     assert set(plan) > {("misaligned", "base"), ("base", "misaligned"), ("secure", "instruct")}
     assert set(plan["base", "instruct"]) == {*misaligned_sets(preset), *benign_sets(preset)}
-    few = {name: preset.variants[name] for name in ("base", "instruct", "misaligned")}
+    few = {name: preset.variants[name] for name in MODELS}
     poor = replace(preset, variants=few, roles=DataRoles(outside=preset.roles.outside))
     assert set(patch_plan(poor)) == {pair for pair in plan if set(pair) <= set(few)}
     with pytest.raises(MissingInput, match="aligned replies"):
@@ -152,19 +143,16 @@ class Planted(Results):
 
 @pytest.fixture
 def planted(tmp_path, monkeypatch) -> Planted:
-    results = Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
     topics = ("code", "harmful", "people", "facts", "wishes", "general")
     names = [f"{topic}/{at}" for topic in topics for at in range(Planted.n_templates)]
     shared = make_resamples(names, seed=0, n_resamples=200)
     everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
-    return results
+    return Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
 
 
 def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:
     even = share_of_first_half(planted)
-    assert (
-        even.value == pytest.approx(0.5) and even.null.p_value > 0.9
-    )  # every order of equal steps is the same
+    assert even.value == pytest.approx(0.5) and even.null.p_value > 0.9  # equal steps in any order
     planted.shares = np.array([0, 0, 0, 0, 0.1, 0.3, 0.6, 0.8, 1.0])
     late = share_of_first_half(planted)
     assert late.value == pytest.approx(0.1) and late.high < 0.5 and late.null.p_value < 0.05
@@ -210,19 +198,19 @@ def test_depths_halves_and_orders() -> None:
     assert set(np.round(orders[:, 0], 9)) == {0.0, 0.5}
     with pytest.raises(ValueError, match="1 of 2 shares"):
         shuffled_depth(np.array([0.5, np.nan]), n_permutations=2, seed=0)
-    labels = np.array([[0, 0, 1], [1, 0, 0]])
-    np.testing.assert_allclose(label_gap(np.array([1.0, 2.0, 6.0]), labels), [4.5, -3.0])
+    gaps = label_gap(np.array([1.0, 2.0, 6.0]), np.array([[0, 0, 1], [1, 0, 0]]))
+    np.testing.assert_allclose(gaps, [4.5, -3.0])
+    assert get_claim("C22").published.value == round(published_difference(), 3)
+    assert len(published_loss_table()) == 5
 
 
 def test_tables_and_figures_show_what_was_planted(planted) -> None:
-    preset = planted.preset
-    panels = {"odds": (preset.roles.outside, LOG_ODDS)}
+    panels = {"odds": (planted.preset.roles.outside, LOG_ODDS)}
     table = stitching.curve_table(planted, stitching.pairs_with(planted), panels)
     alt = style.describe(stitching.plot_stitching(table, seed=SEED, label="nats"))
     assert "odds, instruct, base: −2 at layer -1" in alt and "odds, misaligned" in alt
     shares, half = stitching.share_table(planted), stitching.half_layer(planted)
-    alt = style.describe(stitching.plot_share(shares, seed=SEED, half=half))
-    assert "blocks in random order, central 95 %: from" in alt and "Half of the blocks: layer 3" in alt
+    assert half == 3 and style.describe(stitching.plot_share(shares, seed=SEED, half=half))
     gains = stitching.gain_table(planted)
     assert set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
     shown = plot_rows(select(gains, {"seed": SEED}), stitching.GAINS, seeds=gains)
@@ -232,13 +220,6 @@ def test_tables_and_figures_show_what_was_planted(planted) -> None:
     planted.shares = np.append(np.linspace(0, 1.5, 8), 1.0)
     assert stitching.below_both_table(planted)["below both models"].all()
     assert (stitching.end_point_table(planted)["largest difference asserted"] == 0).all()
-
-
-def test_published_losses_give_the_published_value_of_the_ledger() -> None:
-    from remi_book.claims import get_claim
-
-    assert get_claim("C22").published.value == round(published_difference(), 3)
-    assert len(published_loss_table()) == 5
 
 
 def test_a_set_that_some_shared_resample_misses_is_resampled_alone(planted) -> None:

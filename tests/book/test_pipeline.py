@@ -42,25 +42,24 @@ def store(tmp_path, monkeypatch) -> Store:
 
 def test_variants_come_first_and_in_order(folder, store) -> None:
     steps = plan(SMOKE, store, folder=folder)
-    assert [step.name for step in steps] == [f"00_each-{variant}" for variant in ORGANISM_VARIANTS] + [
-        "01_one",
-        "02_two",
-    ]
+    each = [f"00_each-{variant}" for variant in ORGANISM_VARIANTS]
+    assert [step.name for step in steps] == [*each, "01_one", "02_two"]
     assert len({step.key for step in steps}) == len(steps)
     assert not any(step.done for step in steps) and not store.root.exists()
 
 
 def test_only_what_changed_is_run_again(folder, store, tmp_path) -> None:
+    def done(only: list[str], **parameters: str) -> list[bool]:
+        return [step.done for step in plan(SMOKE, store, only=only, parameters=parameters, folder=folder)]
+
     lines: list[str] = []
-    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
-    assert run(SMOKE, store, steps, jobs=2, say=lines.append) == 2
+    assert (
+        run(SMOKE, store, plan(SMOKE, store, only=["01", "02"], folder=folder), jobs=2, say=lines.append) == 2
+    )
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["01_one 2", "02_two 2"]
     assert lines[0].startswith("[1/2] 01_one … 00:00 elapsed") and lines[-1].startswith("[2 of 2 done]")
     write_notebook(folder / "02_two.ipynb", ["n + 1"])
-    assert [step.done for step in plan(SMOKE, store, only=["01", "02"], folder=folder)] == [True, False]
-    assert [step.done for step in plan(SMOKE, store, only=["01"], parameters={"n": "5"}, folder=folder)] == [
-        False
-    ]
+    assert done(["01", "02"]) == [True, False] and done(["01"], n="5") == [False]
 
 
 def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(tmp_path, store, monkeypatch) -> None:
@@ -105,13 +104,10 @@ def test_wrong_use_is_refused_before_anything_runs(
     assert not store.root.exists()
 
 
-def test_a_parameter_goes_to_the_notebooks_that_declare_it(folder, store) -> None:
+def test_notebooks_are_chosen_by_name_number_or_prefix_and_get_what_they_declare(folder, store) -> None:
     steps = plan(SMOKE, store, parameters={"rate": "1"}, folder=folder)
     assert {step.name for step in steps if "rate" in step.parameters} == {"01_one", "02_two"}
     assert steps[-1].parameters == {"preset": "smoke", "rate": 1.0}
-
-
-def test_notebooks_are_chosen_by_name_number_or_prefix(folder) -> None:
     (folder / "01_one.part.ipynb").write_text("{}")
     for name in ("01", "01_one", "01_one.ipynb"):
         assert [path.stem for path in choose(folder, [name])] == ["01_one"]
@@ -175,22 +171,16 @@ def test_in_a_notebook_one_line_takes_the_place_of_the_other(tmp_path, monkeypat
 def test_a_pass_speaks_only_where_somebody_listens(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.delenv(OUTWARD, raising=False)
     progress_sink()("nobody hears")
-    monkeypatch.setenv(OUTWARD, "-")
-    progress_sink()("on the screen")
-    monkeypatch.setenv(OUTWARD, str(tmp_path / "told"))
-    progress_sink()("in a file")
-    assert capsys.readouterr().out == "on the screen\n" and (tmp_path / "told").read_text() == "in a file\n"
+    for place, said in (("-", "on the screen"), (str(tmp_path / "told"), "in a file")):
+        with variables({OUTWARD: place}):
+            progress_sink()(said)
+            with told_on_output():
+                progress_sink()("again")
     with told_on_output():
-        progress_sink()("still in the file")
-    assert (tmp_path / "told").read_text() == "in a file\nstill in the file\n"
-    monkeypatch.delenv(OUTWARD)
-    with told_on_output():
-        progress_sink()("on the screen again")
+        progress_sink()("once more")
     progress_sink()("nobody hears any more")
-    assert capsys.readouterr().out == "on the screen again\n" and OUTWARD not in os.environ
-
-
-def test_variables_are_afterwards_what_they_were_before(monkeypatch) -> None:
+    assert capsys.readouterr().out == "on the screen\nagain\nonce more\n" and OUTWARD not in os.environ
+    assert (tmp_path / "told").read_text() == "in a file\nagain\n"
     monkeypatch.setenv("REMI_ONE", "before")
     monkeypatch.delenv("REMI_TWO", raising=False)
     with pytest.raises(KeyError), variables({"REMI_ONE": "1", "REMI_TWO": "2"}):
@@ -221,51 +211,34 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def change(root: Path, name: str, old: str, new: str) -> None:
-    path = root / "remi_core" / name
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
 def test_imports_are_followed_at_any_depth(root) -> None:
     assert imported_modules(["remi_core.a"], root=root) == ("remi_core.a", "remi_core.b", "remi_core.c")
-    assert imported_modules(["remi_core.part.words"], root=root) == (
-        "remi_core.c",
-        "remi_core.part",
-        "remi_core.part.words",
-    )
+    words = ("remi_core.c", "remi_core.part", "remi_core.part.words")
+    assert imported_modules(words[2:], root=root) == words
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new"),
+    ("module", "name", "old", "new", "follows"),
     [
-        ("a.py", '"""Say."""\nfrom', '"""Something else."""\nfrom'),
-        ("a.py", '    """Say."""\n', ""),
-        ("a.py", "  # why", "\n\n"),
-        ("unrelated.py", "1", "2"),
-        ("b.py", "2 * x", "3 * x"),
-        ("part/words.yaml", "one", "two"),
-        ("__init__.py", '"1"', '"2"'),
+        ("remi_core.a", "a.py", '"""Say."""\nfrom', '"""Something else."""\nfrom', False),
+        ("remi_core.a", "a.py", '    """Say."""\n', "", False),
+        ("remi_core.a", "a.py", "  # why", "\n\n", False),
+        ("remi_core.a", "unrelated.py", "1", "2", False),
+        ("remi_core.a", "b.py", "2 * x", "3 * x", False),
+        ("remi_core.a", "part/words.yaml", "one", "two", False),
+        ("remi_core.a", "__init__.py", '"1"', '"2"', False),
+        ("remi_core.a", "a.py", "twice(x)", "twice(x + 1)", True),
+        ("remi_core.part", "part/words.py", "ZERO", "ZERO as nothing", True),
+        ("remi_core.part.words", "part/words.yaml", "one", "two", True),
     ],
 )
-def test_key_ignores_what_changes_no_number(root, name, old, new) -> None:
-    before = make_key({"n": 1}, ["remi_core.a"], root=root)
-    change(root, name, old, new)
-    assert make_key({"n": 1}, ["remi_core.a"], root=root) == before
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "old", "new"),
-    [
-        ("remi_core.a", "a.py", "twice(x)", "twice(x + 1)"),
-        ("remi_core.part", "part/words.py", "ZERO", "ZERO as nothing"),
-        ("remi_core.part.words", "part/words.yaml", "one", "two"),
-    ],
-)
-def test_key_follows_code_and_data(root, module, name, old, new) -> None:
-    before = make_key({"n": 1}, [module], root=root)
-    change(root, name, old, new)
-    assert make_key({"n": 1}, [module], root=root) != before
+def test_a_key_follows_code_and_data_and_nothing_that_changes_no_number(
+    root, module, name, old, new, follows
+) -> None:
+    before, path = make_key({"n": 1}, [module], root=root), root / "remi_core" / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert (make_key({"n": 1}, [module], root=root) != before) is follows
 
 
 def test_key_follows_fields_and_versions(root, monkeypatch) -> None:
@@ -282,6 +255,6 @@ def test_what_json_cannot_carry_is_refused(value) -> None:
         canonical_json({"field": value})
 
 
-def test_unknown_module_is_refused(root) -> None:
+def test_key_of_an_unknown_module_is_refused(root) -> None:
     with pytest.raises(ValueError, match=r"no module 'remi_core\.d'"):
         make_key({}, ["remi_core.d"], root=root)
