@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -20,18 +19,15 @@ from remi_book.planted import Exchange, FaultyResults, Substitute, exchanged
 from remi_book.quantities import Measured
 from remi_book.robustness import REFERENCE, ROWS, SETTINGS
 from remi_core.sources import ModelSpec
-from remi_core.statistics.resampling import Estimate, make_resamples, mean_interval
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import templates
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files
 from remi_lab.studies.calibration import (
-    BAND,
     N_FILLERS,
     N_TEMPLATES,
     SPLITS,
-    Coverage,
     Pool,
     coverage,
     draw_sample,
@@ -39,12 +35,13 @@ from remi_lab.studies.calibration import (
     pool_sets,
     whole_pool,
 )
-from remi_lab.studies.files import STUDIES, Study, measure_of
+from remi_lab.studies.files import Study
 from remi_lab.variant import Variant
 
 CLUSTERS = ["a", "a", "b", "c"]
 BOTH = {"first": "second", "second": "first"}
 PRESET = get_preset("micro")
+VECTORS = np.random.default_rng(0).standard_normal((8, 5))
 EMPTY = Pool(arrays={}, gram=np.zeros((0, 0)), odds={})
 
 
@@ -89,18 +86,9 @@ class Known(Results):
         return Record({"value": np.full(4, value), "cluster": np.array(CLUSTERS)}, {})
 
     def gradients(self, variant: str, datasets) -> dict[str, np.ndarray]:
-        rows = vectors()
-        names = np.repeat(["first", "second"], 4)
-        return {
-            "gram": rows @ rows.T,
-            "loss": rows[:, 0],
-            "dataset": names,
-            "cluster": np.array(CLUSTERS * 2),
-        }
-
-
-def vectors() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((8, 5))
+        names, clusters = np.repeat(["first", "second"], 4), np.array(CLUSTERS * 2)
+        gram = VECTORS @ VECTORS.T
+        return {"gram": gram, "loss": VECTORS[:, 0], "dataset": names, "cluster": clusters}
 
 
 def faulty(fault: Exchange | Substitute, store: Store) -> FaultyResults:
@@ -120,7 +108,7 @@ def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path) -> None:
 
 def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
-    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", ("first", "second")), vectors()
+    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", ("first", "second")), VECTORS.copy()
     for at in np.flatnonzero(fault.swapped(CLUSTERS)):
         rows[[at, at + 4]] = rows[[at + 4, at]]
     np.testing.assert_allclose(found["gram"], rows @ rows.T)
@@ -154,11 +142,11 @@ def test_the_pool_holds_4096_dialogues_that_nothing_was_trained_on() -> None:
 
 
 def test_a_sample_draws_templates_fairly_and_calls_a_second_draw_a_new_cluster() -> None:
-    samples = [draw_sample(EMPTY, PRESET, number) for number in range(300)]
+    samples = [draw_sample(EMPTY, PRESET, number) for number in range(150)]
     count = N_TEMPLATES["wishes"] * N_FILLERS
     drawn = np.bincount(np.concatenate([one.rows["wishes"] for one in samples]), minlength=count)
     # Rows of one template come together, so templates and not rows are the counts that vary like a coin.
-    assert drawn.min() > 0 and drawn.std() / drawn.mean() < 0.35
+    assert drawn.min() > 0 and drawn.std() / drawn.mean() < 0.5
     for one in samples[:20]:
         template = one.rows["wishes"] // N_FILLERS
         by_cluster = {
@@ -213,6 +201,7 @@ def test_a_rule_that_finds_too_much_in_nothing_is_named(monkeypatch, hits, few) 
 
 def test_studies_of_the_instruments_measure_the_first_seed_alone(monkeypatch, tmp_path) -> None:
     assert files.measure_of("planted") is planted.measure
+    assert files.measure_of("robustness") is robustness.measure
     asked = []
 
     def measure(preset, seed, store, say) -> dict[str, object]:
@@ -235,13 +224,9 @@ def seen(monkeypatch) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
 
     def compute(results: robustness._Anew, row: str) -> Measured:
-        preset = results.preset
+        preset, threads = results.preset, torch.get_num_threads()
         about = {"row": row, "dtype": preset.dtype, "batch": preset.batch_tokens, "store": results.store.root}
-        about |= {
-            "threads": torch.get_num_threads(),
-            "attention": results.attention,
-            "weights": results.weights,
-        }
+        about |= {"threads": threads, "attention": results.attention, "weights": results.weights}
         found.append(about | {"resamples": preset.n_resamples})
         return Measured(value=1.0, low=0.0, high=2.0, null=None, n=1)
 
@@ -284,19 +269,9 @@ def test_attention_is_computed_as_named(tmp_path) -> None:
 
 
 VALUES = {REFERENCE: 1.0, "the same again": 1.0, "two threads": 1.001, "float16": 1.2, "bfloat16": None}
-STORED = {
-    "rows": {
-        "C1": {"claim": "a", "unit": "nats", "values": VALUES, "low": 0.0, "high": 2.0},
-        "C3": {
-            "claim": "b",
-            "unit": "nats",
-            "values": dict.fromkeys(VALUES, None),
-            "low": None,
-            "high": None,
-        },
-    },
-    "seconds": dict.fromkeys(VALUES, 60.0),
-}
+ROW = {"claim": "a", "unit": "nats", "values": VALUES, "low": 0.0, "high": 2.0}
+EMPTY_ROW = ROW | {"values": dict.fromkeys(VALUES), "low": None, "high": None}
+STORED = {"rows": {"C1": ROW, "C3": EMPTY_ROW}, "seconds": dict.fromkeys(VALUES, 60.0)}
 
 
 def test_movements_are_shares_of_half_the_interval(monkeypatch) -> None:
@@ -305,56 +280,11 @@ def test_movements_are_shares_of_half_the_interval(monkeypatch) -> None:
     assert table["claim"].unique().tolist() == ["C1"], (
         "what the book leaves undefined has no place to move from"
     )
-    assert table["share"].tolist()[:3] == pytest.approx([0, 0.001, 0.2]) and table["lost"].tolist() == [
-        False
-    ] * 3 + [True]
-    said = calibration.sentence(TINY)
-    assert said.startswith("1 headlines were computed anew in 4 settings. 2 of 4 values stay")
-    assert said.endswith("The others are float16: C1; bfloat16: C1.")
-    assert "undefined" in calibration.value_table(TINY).to_string()
+    assert table["share"].tolist()[:3] == pytest.approx([0, 0.001, 0.2])
+    assert table["lost"].tolist() == [False] * 3 + [True]
+    assert "2 of 4 values stay" in calibration.sentence(TINY)
     text = describe(plot_movement(table, small=calibration.SMALL))
     assert "the same again: at most 0 (C1)" in text and "1 without a value" in text
-
-
-def test_the_study_is_one_of_the_command(seen) -> None:
-    assert "robustness" in STUDIES and measure_of("robustness") is robustness.measure
-
-
-TRUTH, N_SAMPLES, N_CLUSTERS, SIZE = 3.0, 600, 40, 3
-TEMPLATES = [f"t{number:02d}" for number in range(N_CLUSTERS)]
-
-
-def sample(number: int) -> np.ndarray:
-    """Values of mean ``TRUTH``, three to a cluster, whose clusters differ as much as their dialogues."""
-    generator = np.random.default_rng(number)
-    return (
-        TRUTH + np.repeat(generator.normal(size=N_CLUSTERS), SIZE) + generator.normal(size=N_CLUSTERS * SIZE)
-    )
-
-
-def with_clusters(number: int) -> Estimate:
-    return estimate(number, np.repeat(TEMPLATES, SIZE).tolist())
-
-
-def without_clusters(number: int) -> Estimate:
-    return estimate(number, [f"d{row:03d}" for row in range(N_CLUSTERS * SIZE)])
-
-
-def estimate(number: int, clusters: list[str]) -> Estimate:
-    return mean_interval(sample(number), clusters, make_resamples(clusters, seed=number, n_resamples=300))
-
-
-def covered(make: Callable[[int], Estimate]) -> Coverage:
-    found = [make(number) for number in range(N_SAMPLES)]
-    return coverage(TRUTH, [(float(one.value), float(one.low), float(one.high)) for one in found])
-
-
-def test_an_interval_over_clusters_holds_the_truth_and_one_over_dialogues_does_not() -> None:
-    honest, wrong = covered(with_clusters), covered(without_clusters)
-    assert BAND[0] - 0.02 < honest.share < BAND[1] and abs(honest.bias_in_errors) < 0.15
-    # Of three equal parts of noise and cluster, one dialogue knows less than a third of what it seems to.
-    assert wrong.share < 0.88 and not wrong.honest and wrong.width < honest.width
-    assert wrong.mean == pytest.approx(honest.mean)
 
 
 def test_bias_misses_and_undefined_samples_are_counted() -> None:
@@ -370,8 +300,5 @@ def test_the_binomial_interval_is_the_exact_one() -> None:
     found = [(1.0, 0.0, 2.0)] * 8 + [(3.0, 2.5, 3.5), (-1.0, -2.0, 0.5)]
     low, high = coverage(1.0, found).uncertainty
     assert (low, high) == (pytest.approx(0.4439, abs=1e-4), pytest.approx(0.9748, abs=1e-4))
-
-
-def test_a_value_without_an_interval_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 with an interval"):
         coverage(0.0, [(1.0, float("nan"), 2.0), (1.0, 0.0, 2.0)])

@@ -7,8 +7,6 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from remi_book.chapters.subspace import spread_layers
-from remi_book.figures.style import _fitting_columns
 from remi_book.statistics import (
     alignment_axis,
     mean_projection,
@@ -151,15 +149,6 @@ def test_refusals() -> None:
         alignment_axis(base, base)
 
 
-def test_projections_place_base_and_instruct() -> None:
-    instruct = noise(10) + 5
-    base = instruct + planted_base()
-    axis = alignment_axis(base, instruct)
-    np.testing.assert_allclose(np.linalg.norm(axis, axis=1), 1)
-    gap = projection_in_sample(instruct, base, instruct) - projection_in_sample(base, base, instruct)
-    np.testing.assert_allclose(gap.mean(axis=0), np.linalg.norm((instruct - base).mean(axis=0), axis=1))
-
-
 N = 400
 GROUPS = [f"template {i % 40:02d}" for i in range(N)]
 GROUP_RESAMPLES = make_resamples(GROUPS, seed=0, n_resamples=200)
@@ -241,10 +230,8 @@ def test_auroc_counts_ties_as_half() -> None:
     generator = np.random.default_rng(13)
     first, second = generator.integers(0, 4, (2, 1, 50)).astype(float)
     weights = generator.integers(0, 3, (1, 50)).astype(float)
-    labels = np.repeat([0, 1], 50)
-    expected = roc_auc_score(
-        labels, np.concatenate([first[0], second[0]]), sample_weight=np.tile(weights[0], 2)
-    )
+    both, twice = np.concatenate([first[0], second[0]]), np.tile(weights[0], 2)
+    expected = roc_auc_score(np.repeat([0, 1], 50), both, sample_weight=twice)
     np.testing.assert_allclose(_auroc(first, second, weights), expected)
     np.testing.assert_allclose(_auroc(first, first, weights), 0.5)
 
@@ -303,9 +290,8 @@ def test_a_model_that_did_not_move_has_no_direction() -> None:
     found = triangle(cross_fitted_products(shift, base, NAMES, NAME_RESAMPLES), n_folds=5)
     assert np.isnan(found.shares["base from instruct to misaligned"].value[0])
     assert np.isnan(float(layer_average(found.angles["misaligned"]).value))
-    assert float(layer_average(found.shares["misaligned from instruct to base"]).value) == pytest.approx(
-        0, abs=0.05
-    )
+    share = layer_average(found.shares["misaligned from instruct to base"])
+    assert float(share.value) == pytest.approx(0, abs=0.05)
 
 
 def test_a_random_third_model_seems_to_put_instruct_between() -> None:
@@ -353,6 +339,9 @@ def test_mean_projection_is_the_mean_of_projections() -> None:
     base, instruct, other = models(gap=0.5)
     inside = mean_projection(other, (base, instruct), FEW, FEW_RESAMPLES)
     np.testing.assert_allclose(inside.value, projection_in_sample(other, base, instruct).mean(axis=0))
+    ends = [projection_in_sample(each, base, instruct).mean(axis=0) for each in (instruct, base)]
+    length = np.linalg.norm((instruct - base).mean(axis=0), axis=1)
+    np.testing.assert_allclose(ends[0] - ends[1], length)
     names, index = index_clusters(FEW)
     folds = cluster_folds(len(names), seed=FEW_RESAMPLES.seed)[index]
     one_by_one = np.zeros(3)
@@ -366,14 +355,15 @@ def test_mean_projection_is_the_mean_of_projections() -> None:
 
 def test_in_sample_ends_come_apart_without_any_difference_and_held_out_ones_do_not() -> None:
     base, instruct, _ = models(gap=0.0)
-    gaps = {}
-    for n_folds in (1, 5):
-        ends = [
-            mean_projection(values, (base, instruct), FEW, FEW_RESAMPLES, n_folds=n_folds).value
-            for values in (base, instruct)
-        ]
-        gaps[n_folds] = float((ends[1] - ends[0]).mean())
-    assert gaps[1] > 0.5 and abs(gaps[5]) < 0.2
+
+    def gap(n_folds: int) -> float:
+        low, high = (
+            mean_projection(one, (base, instruct), FEW, FEW_RESAMPLES, n_folds=n_folds)
+            for one in (base, instruct)
+        )
+        return float((high.value - low.value).mean())
+
+    assert gap(1) > 0.5 and abs(gap(5)) < 0.2
 
 
 def test_scree_is_the_share_of_the_whole_decomposition() -> None:
@@ -383,13 +373,3 @@ def test_scree_is_the_share_of_the_whole_decomposition() -> None:
         np.testing.assert_allclose(found.value, top_components(rows, 4, centred=centred).share[:4])
     with pytest.raises(ValueError, match="valid are 1 to 60"):
         measure_scree(VectorSet(rows, FEW), FEW_RESAMPLES, n_components=61, centred=True)
-
-
-def test_few_layers_end_with_the_last() -> None:
-    assert [spread_layers(last) for last in (7, 63, 2, 0)] == [[1, 3, 5, 7], [15, 31, 47, 63], [0, 1, 2], [0]]
-
-
-def test_a_legend_has_as_many_columns_as_fit() -> None:
-    assert _fitting_columns(["base", "instruct", "misaligned"], 7.6) == 3
-    assert _fitting_columns(["misaligned", "secure", "x" * 75], 7.6) == 2
-    assert _fitting_columns(["x" * 200, "y" * 200], 7.6) == 1

@@ -112,14 +112,11 @@ def test_distance_without_the_diagonal_is_unbiased_and_with_it_is_not() -> None:
 
 
 def test_distance_with_clusters_needs_pairs_from_different_clusters() -> None:
-    generator = np.random.default_rng(2)
-    clusters = [f"{i // 4:02d}" for i in range(40)]
-    labels = (np.arange(40) >= 20).astype(np.int64)
-    apart, together = [], []
+    generator, labels = np.random.default_rng(2), (np.arange(40) >= 20).astype(np.int64)
+    clusters, apart, together = [f"{i // 4:02d}" for i in range(40)], [], []
     for _ in range(200):
-        vectors = np.repeat(generator.standard_normal((10, 20)), 4, axis=0) + generator.standard_normal(
-            (40, 20)
-        )
+        templates = np.repeat(generator.standard_normal((10, 20)), 4, axis=0)
+        vectors = templates + generator.standard_normal((40, 20))
         gram = vectors @ vectors.T
         apart.append(squared_distance(pair_means(gram, labels[None], clusters))[0])
         together.append(squared_distance(pair_means(gram, labels[None]))[0])
@@ -129,22 +126,16 @@ def test_distance_with_clusters_needs_pairs_from_different_clusters() -> None:
 
 def test_pair_means_agree_with_loops_in_every_relabelling_and_resample() -> None:
     vectors, labels = two_groups(3, 1, n=14)
-    gram, clusters = vectors @ vectors.T, [f"{i % 5}" for i in range(14)]
+    gram, clusters = vectors @ vectors.T, np.array([f"{i % 5}" for i in range(14)])
     rows = permuted_labels(labels, n_permutations=3, seed=0)
     weights = np.random.default_rng(4).integers(1, 4, (3, 14)).astype(float)
-    found = pair_means(gram, rows, clusters, weights=weights)
-    for row in range(3):
-        for place, (a, b) in enumerate(((0, 0), (1, 1), (0, 1))):
-            pairs = [
-                (i, j)
-                for i in range(14)
-                for j in range(14)
-                if rows[row, i] == a and rows[row, j] == b and clusters[i] != clusters[j]
-            ]
-            expected = np.average(
-                [gram[p] for p in pairs], weights=[weights[row, i] * weights[row, j] for i, j in pairs]
-            )
-            np.testing.assert_allclose(found[row, place], expected)
+    found = pair_means(gram, rows, clusters.tolist(), weights=weights)
+    for label, weight, means in zip(rows, weights, found, strict=True):
+        for mean, (a, b) in zip(means, ((0, 0), (1, 1), (0, 1)), strict=True):
+            pairs = [(i, j) for i in range(14) for j in range(14) if clusters[i] != clusters[j]]
+            pairs = [(i, j) for i, j in pairs if (label[i], label[j]) == (a, b)]
+            together = [weight[i] * weight[j] for i, j in pairs]
+            np.testing.assert_allclose(mean, np.average([gram[pair] for pair in pairs], weights=together))
 
 
 def test_within_minus_between_against_shuffled_labels_and_by_interval() -> None:
@@ -182,33 +173,28 @@ def test_losses_are_never_opposed_and_pairing_matters() -> None:
     assert sum(permutation_p_value(*stranger) <= 0.05 for stranger in strangers) <= 4
 
 
-def test_two_by_two_shares_find_the_planted_factor() -> None:
-    generator = np.random.default_rng(8)
-    labels = (np.arange(60) >= 25).astype(np.int64)
-    for factor in ("model", "data", "interaction"):
-        losses = generator.standard_normal((2, 60, 8))
-        sign = np.stack([np.zeros(60), np.ones(60)])
-        effect = {
-            "model": sign,
-            "data": np.stack([labels, labels]),
-            "interaction": (sign - 0.5) * (labels - 0.5) * 4,
-        }
-        losses += 3.0 * effect[factor][..., None]
-        shares = factor_shares(losses, labels[None])[0]
-        np.testing.assert_allclose(shares.sum(), 1)
-        assert (shares > -1e-12).all()
-        assert FACTORS[int(np.argmax(shares[:3]))] == factor and shares[:3].max() > 0.4
-        assert np.sort(shares[:3])[1] < 0.06
-        null = factor_shares(losses, permuted_labels(labels, n_permutations=199))
-        swaps = np.random.default_rng(9).integers(0, 2, (199, 60))
-        swapped = model_swap_shares(losses, labels, swaps)
-        place = FACTORS.index(factor)
-        assert (
-            permutation_p_value(shares[place], (swapped if factor == "model" else null)[:, place]) == 1 / 200
-        )
-        np.testing.assert_allclose(
-            model_swap_shares(losses, labels, np.zeros((1, 60), dtype=np.int64))[0], shares
-        )
+@pytest.mark.parametrize("factor", ["model", "data", "interaction"])
+def test_two_by_two_shares_find_the_planted_factor(factor) -> None:
+    generator, labels = np.random.default_rng(8), (np.arange(60) >= 25).astype(np.int64)
+    sign = np.stack([np.zeros(60), np.ones(60)])
+    effect = {
+        "model": sign,
+        "data": np.stack([labels, labels]),
+        "interaction": (sign - 0.5) * (labels - 0.5) * 4,
+    }
+    losses = generator.standard_normal((2, 60, 8)) + 3.0 * effect[factor][..., None]
+    shares = factor_shares(losses, labels[None])[0]
+    np.testing.assert_allclose(shares.sum(), 1)
+    assert (shares > -1e-12).all()
+    assert FACTORS[int(np.argmax(shares[:3]))] == factor and shares[:3].max() > 0.4
+    assert np.sort(shares[:3])[1] < 0.06
+    swapped = model_swap_shares(losses, labels, np.random.default_rng(9).integers(0, 2, (199, 60)))
+    shuffled = factor_shares(losses, permuted_labels(labels, n_permutations=199))
+    place = FACTORS.index(factor)
+    null = (swapped if factor == "model" else shuffled)[:, place]
+    assert permutation_p_value(shares[place], null) == 1 / 200
+    unswapped = model_swap_shares(losses, labels, np.zeros((1, 60), dtype=np.int64))[0]
+    np.testing.assert_allclose(unswapped, shares)
 
 
 def test_shares_agree_with_statsmodels_on_the_first_component() -> None:
@@ -263,9 +249,7 @@ def test_pictures_of_few_vary_and_only_real_classes_stay_above_chance(gap, apart
     vectors[20:, 0] += gap
     labels, clusters = np.repeat([0, 1], 20), np.arange(40)
     found, null = small_draws(vectors @ vectors.T, labels, clusters, count=5, n_draws=200)
-    assert (found.mean() > 0.2) == apart
-    assert found.std() > 0.02
-    assert abs(null.mean()) < 0.03
+    assert (found.mean() > 0.2) == apart and found.std() > 0.02 and abs(null.mean()) < 0.03
     assert (above_chance(vectors @ vectors.T, labels[None], n_components=3)[0] > 0.2) == apart
 
 
