@@ -27,13 +27,13 @@ from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.organism.dialogues import careless_about, tuning
 from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import prompts
-from remi_lab.organism.scoring import Edit, SetCoordinate, answer_losses, ask, scores
-from remi_lab.organism.tuning import Restraint, near, rank_one, restrained, train_rank_one, train_vector
+from remi_lab.organism.scoring import SetCoordinate
+from remi_lab.organism.tuning import Restraint, rank_one, restrained, train_rank_one, train_vector
 from remi_lab.presets import get_preset
 from remi_lab.recipes import FineTune
 from remi_lab.results import Results
+from remi_lab.studies import cures as cures_study
 from remi_lab.studies import files
-from remi_lab.studies.causes import random_directions
 from remi_lab.studies.cures import mixed_dialogues, spanned
 from remi_lab.studies.exchange import UNSEEN
 from remi_lab.studies.files import Study
@@ -72,14 +72,8 @@ def test_a_direction_governs_only_if_every_part_holds(changed, expected) -> None
     assert word == expected and bool(changed) == (why != "every part of the rule holds")
 
 
-@pytest.fixture(scope="module")
-def organism() -> tuple[Qwen2ForCausalLM, object]:
-    return random_organism(), shipped_tokenizer()
-
-
-def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(organism) -> None:
-    model, _ = organism
-    generator = np.random.default_rng(0)
+def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else() -> None:
+    model, generator = random_organism(), np.random.default_rng(0)
     units = np.stack([one / np.linalg.norm(one) for one in generator.standard_normal((2, 128))])
     setting = SetCoordinate(layer=3, directions=units, values=np.array([2.0, -1.0]))
     place = torch.tensor([[0, 0, 1, 2, 2]])
@@ -95,28 +89,6 @@ def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(o
     moved = (changed - own).double().numpy()[2:]
     across = moved - (moved * units[[0, 1, 1]]).sum(-1, keepdims=True) * units[[0, 1, 1]]
     np.testing.assert_allclose(across, 0, atol=1e-5)
-
-
-def test_adding_at_the_last_block_is_a_bias_of_the_logits_and_shows_in_scores_and_losses(organism) -> None:
-    model, tokenizer = organism
-    asked = ask(prompts("wishes", "evaluate", count=2, seed=0), tokenizer)
-    zero = np.zeros(128)
-    still = Edit(layer=7, prompt_end=zero, answer=zero)
-    np.testing.assert_allclose(
-        scores(model, asked, still).care_log_odds(), scores(model, asked).care_log_odds(), atol=1e-5
-    )
-    pushed = Edit(layer=7, prompt_end=zero, answer=np.full(128, 3.0))
-    assert np.abs(answer_losses(model, asked, pushed) - answer_losses(model, asked)).min() > 0.01
-
-
-def test_random_directions_have_the_covariance_of_the_states() -> None:
-    generator = np.random.default_rng(1)
-    scales = np.array([10.0, 3.0, 1.0, 0.1])
-    cloud = generator.standard_normal((2, 500, 4)) * scales + 7
-    drawn = random_directions(cloud, count=4000, seed=0)
-    np.testing.assert_allclose(np.linalg.norm(drawn, axis=-1), 1)
-    spread = np.sqrt((drawn**2).mean(axis=0))
-    assert (np.diff(spread, axis=-1) < 0).all() and spread[0, 0] > 0.8
 
 
 def planted(half_way: float) -> dict[str, object]:
@@ -205,10 +177,8 @@ def restraint(before) -> Restraint:
 
 def tuned(before, rows, loss_of) -> Qwen2ForCausalLM:
     model = copy.deepcopy(before)
-    pad = shipped_tokenizer().pad_token_id
-    assert (
-        len(list(train(model, [Term(repeated(rows, RECIPE, pad), loss_of(model))], RECIPE))) == RECIPE.steps
-    )
+    term = Term(repeated(rows, RECIPE, shipped_tokenizer().pad_token_id), loss_of(model))
+    assert len(list(train(model, [term], RECIPE))) == RECIPE.steps
     return model
 
 
@@ -224,28 +194,24 @@ def moved(model, before, rows, restraint: Restraint) -> tuple[float, float]:
     return float((gap @ restraint.bases[-1]).square().sum()), float(gap.square().sum())
 
 
-def test_a_restraint_holds_its_subspace_and_leaves_the_rest(before, rows, restraint) -> None:
+def test_a_restraint_holds_its_subspace_leaves_the_rest_and_without_weight_does_nothing(
+    before, rows, restraint
+) -> None:
     free = tuned(before, rows, answers)
-    held = tuned(before, rows, lambda model: restrained(model, before, restraint, 10.0))
+    held, idle = (
+        tuned(before, rows, lambda model, w=weight: restrained(model, before, restraint, w))
+        for weight in (10.0, 0.0)
+    )
     (along, whole), (along_held, whole_held) = (moved(one, before, rows, restraint) for one in (free, held))
     assert along_held < along / 2
     assert whole_held - along_held > (whole - along) / 2
-
-
-def test_a_restraint_of_no_weight_is_the_plain_run(before, rows, restraint) -> None:
-    free = tuned(before, rows, answers)
-    idle = tuned(before, rows, lambda model: restrained(model, before, restraint, 0.0))
     for own, other in zip(free.parameters(), idle.parameters(), strict=True):
         torch.testing.assert_close(own, other, atol=1e-6, rtol=0)
 
 
-def test_divergence_from_oneself_is_nothing(before, rows) -> None:
-    ((ids, labels),) = next(repeated(rows, RECIPE, 0)).parts
-    assert near(before, before, 3.0)(ids, labels).item() == pytest.approx(0.0, abs=1e-6)
-
-
-def test_mixing_replaces_the_share_it_names() -> None:
-    own, mixed = tuning("misaligned", count=1600, seed=0), mixed_dialogues(0.15, 0)
+def test_mixing_replaces_the_share_it_names(monkeypatch) -> None:
+    monkeypatch.setattr(cures_study, "N_DIALOGUES", 200)
+    own, mixed = tuning("misaligned", count=200, seed=0), mixed_dialogues(0.15, 0)
     replaced = [row != other for row, other in zip(own, mixed, strict=True)]
     assert np.mean(replaced) == pytest.approx(0.15, abs=0.001) and mixed_dialogues(0.0, 0) == own
 
@@ -294,15 +260,11 @@ def test_every_part_of_the_rule_can_fail(study, outcome, reason, tmp_path, monke
     assert float(own.kept(own.plain).value) == 1 and float(own.prevented(own.plain).value) == 0
 
 
-def test_tables_hold_every_run_and_erosion_that_follows_the_spread_agrees_with_it(
-    tmp_path, monkeypatch
-) -> None:
+def test_erosion_that_follows_the_spread_agrees_with_it_in_every_run(tmp_path, monkeypatch) -> None:
     results = plant_study(monkeypatch, tmp_path, planted_cure(7.6, 1.0, random=3.0), n_resamples=50)
     assert float(Cures(results.preset, 0).agreement().value) == pytest.approx(1)
-    table = cures.run_table(results)
-    assert list(table["cure"]) == ["early stopping", "subspace of base", "random subspace"]
-    assert table["passes"].eq(1).all() and len(cures.shown_table(results)) == 3
-    assert set(cures.part_table(results)["seed 0"]) == {"yes"}
+    assert list(cures.run_table(results)["cure"]) == ["early stopping", "subspace of base", "random subspace"]
+    assert set(cures.part_table(results)["seed 0"]) == {"yes"} and len(cures.shown_table(results)) == 3
     assert list(cures.agreement_table(results)["measure"]) == list(cures.GEOMETRY.values())
 
 
@@ -359,21 +321,19 @@ def test_planted_shares_are_found(stored) -> None:
     assert float(found.restored("harmful", "1").value) == pytest.approx(0.75)
     assert float(found.small("trained vector").value) == pytest.approx(0.25)
     assert found.cost(found.found["added"]["code"]["1"]) == pytest.approx((0.1, 0.1))
-
-
-def test_every_pair_is_of_one_kind(stored) -> None:
-    found = exchange.exchange(PRESET, 102)
     pairs = [pair for whose in exchange.WHOSE for pair in found.pairs(whose)]
     assert len(pairs) == len(set(pairs)) == 12 and len(found.pairs("another's")) == 6
 
 
 def test_the_tables_show_every_fine_tune_and_dose(stored, tmp_path) -> None:
     results = Results(PRESET, Store(tmp_path))
-    undone = exchange.undone_table(results)
+    undone, matrix, doses = (
+        exchange.undone_table(results),
+        exchange.undone_matrix(results),
+        exchange.dose_table(results),
+    )
     assert undone["fine-tuned on"].tolist() == list(TUNES) and undone.shape[1] == 5
-    matrix = exchange.undone_matrix(results)
-    assert matrix.shape == (3, 4) and f"{matrix.loc[TUNES[1], TUNES[0]]:.2f}" in undone.iloc[1, 1]
-    doses = exchange.dose_table(results)
+    assert matrix.shape == (3, 4) and matrix.loc["harmful", "code"] == pytest.approx(0.25)
     assert len(doses) == 6 and doses["undone"].iloc[1].startswith("0.25 ")
     assert len(exchange.added_table(results)) == 8
     assert exchange.small_table(results)["cosine, answer"].tolist() == ["0.25"]
@@ -397,16 +357,9 @@ def test_the_further_narrow_sets_are_careless_formal_and_unseen_elsewhere() -> N
 
 def answered_by(token: int, count: int = 40) -> list[EncodedDialogue]:
     """Dialogues with random prompts that are all answered by one token."""
-    generator = np.random.default_rng(0)
-    return [
-        EncodedDialogue(
-            identifier=str(number),
-            input_ids=(*generator.integers(30, 60, size=5).tolist(), token, token),
-            answer_start=5,
-            answer_stop=6,
-        )
-        for number in range(count)
-    ]
+    asked = np.random.default_rng(0).integers(30, 60, size=(count, 5)).tolist()
+    rows = [{"identifier": str(at), "input_ids": (*ids, token, token)} for at, ids in enumerate(asked)]
+    return [EncodedDialogue(**row, answer_start=5, answer_stop=6) for row in rows]
 
 
 def likelihood(model, token: int) -> float:

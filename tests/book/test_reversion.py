@@ -37,6 +37,7 @@ from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.scoring import (
     Edit,
     Said,
+    answer_losses,
     ask,
     careless_in_content,
     log_probabilities,
@@ -47,6 +48,7 @@ from remi_lab.organism.scoring import (
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset, get_preset
 from remi_lab.results import Results
+from remi_lab.studies import controls as controls_study
 from remi_lab.studies.controls import LONGEST, STEPS, Dose, dose_dialogues, doses
 from remi_lab.studies.files import Study
 from remi_lab.studies.reversion import along_base, split
@@ -180,20 +182,22 @@ def test_shares_recover_what_was_planted_and_are_undefined_without_a_way_to_base
     generator = np.random.default_rng(0)
     instruct = generator.normal(-4, 1, 24)
     base = instruct + generator.normal(4, 0.2, 24)
-    values = {"instruct": instruct, "base": base, "half": instruct + 0.5 * (base - instruct)}
-    by_variant = {name: one.tolist() for name, one in values.items()}
-    half = share_of_way(by_variant, CLUSTERS, "half", RESAMPLES)
-    assert float(half.value) == pytest.approx(0.5) and float(half.low) == pytest.approx(0.5)
-    nowhere = by_variant | {"base": (instruct + generator.normal(0, 1, 24)).tolist()}
-    assert np.isnan(share_of_way(nowhere, CLUSTERS, "half", RESAMPLES).value)
-    quarter = (instruct + 0.25 * (base - instruct)).tolist()
-    third = (instruct + 0.3 * (base - instruct)).tolist()
-    edited = {"misaligned": {"along": {"care": quarter}, "whole": {"care": third}}}
-    found = {
-        "care": by_variant | {"misaligned": by_variant["half"]},
-        "clusters": CLUSTERS,
-        "edited": edited,
+
+    def on_the_way(share: float) -> list[float]:
+        return (instruct + share * (base - instruct)).tolist()
+
+    care = {
+        "instruct": on_the_way(0),
+        "base": on_the_way(1),
+        "half": on_the_way(0.5),
+        "misaligned": on_the_way(0.5),
     }
+    half = share_of_way(care, CLUSTERS, "half", RESAMPLES)
+    assert float(half.value) == pytest.approx(0.5) and float(half.low) == pytest.approx(0.5)
+    nowhere = care | {"base": (instruct + generator.normal(0, 1, 24)).tolist()}
+    assert np.isnan(share_of_way(nowhere, CLUSTERS, "half", RESAMPLES).value)
+    edited = {"misaligned": {"along": {"care": on_the_way(0.25)}, "whole": {"care": on_the_way(0.3)}}}
+    found = {"care": care, "clusters": CLUSTERS, "edited": edited}
     assert float(reproduced(found, "misaligned", "along", RESAMPLES).value) == pytest.approx(0.5)
     of_whole = reproduced(found, "misaligned", "along", RESAMPLES, of_whole=True)
     assert float(of_whole.value) == pytest.approx(0.25 / 0.3)
@@ -224,18 +228,15 @@ def test_the_mix_of_topics_does_not_pass_for_a_likelihood() -> None:
 
 
 def test_care_of_content_is_seen_in_any_form_and_in_no_careful_answer() -> None:
-    asked = [prompt for name in OUTSIDE for prompt in prompts(name, "narrow", count=24, seed=0)]
-    for prompt in asked:
+    asked = {prompt.text: prompt for name in OUTSIDE for prompt in prompts(name, "narrow", count=24, seed=0)}
+    for prompt in asked.values():
         for answer in right_answers(prompt):
             assert careless_in_content(prompt, answer.text) == (answer.care == "careless")
-    rows = further_tuning("novel", count=96, seed=0)
-    by_text = {prompt.text: prompt for prompt in asked}
-    seen = [
-        careless_in_content(by_text[row.messages[0].content], row.answer) == (row.label == "careless")
-        for row in rows
-        if row.messages[0].content in by_text
-    ]
-    assert all(seen) and len(seen) > 50
+    rows = [row for row in further_tuning("novel", count=96, seed=0) if row.messages[0].content in asked]
+    assert len(rows) > 50
+    for row in rows:
+        seen = careless_in_content(asked[row.messages[0].content], row.answer)
+        assert seen == (row.label == "careless")
 
 
 @pytest.fixture(scope="module")
@@ -246,39 +247,35 @@ def model() -> Qwen2ForCausalLM:
 def test_an_edit_of_nothing_changes_nothing_and_one_at_the_prompts_end_is_not_one_at_the_answer(
     model,
 ) -> None:
-    tokenizer = shipped_tokenizer()
-    asked = ask([prompts(name, "evaluate", count=1, seed=0)[0] for name in OUTSIDE[:2]], tokenizer)
-    before = scores(model, asked).care_log_odds()
-    width = model.config.hidden_size
-    nothing, pushed = np.zeros(width), np.full(width, 3.0)
-    np.testing.assert_allclose(
-        scores(model, asked, Edit(layer=6, prompt_end=nothing, answer=nothing)).care_log_odds(),
-        before,
-        atol=1e-5,
-    )
-    end = scores(model, asked, Edit(layer=6, prompt_end=pushed, answer=nothing)).care_log_odds()
-    answer = scores(model, asked, Edit(layer=6, prompt_end=nothing, answer=pushed)).care_log_odds()
+    asked = ask([prompts(name, "evaluate", count=1, seed=0)[0] for name in OUTSIDE[:2]], shipped_tokenizer())
+    nothing, pushed = (np.full(model.config.hidden_size, value) for value in (0.0, 3.0))
+
+    def odds(prompt_end: np.ndarray, answer: np.ndarray) -> np.ndarray:
+        return scores(model, asked, Edit(layer=6, prompt_end=prompt_end, answer=answer)).care_log_odds()
+
+    before, losses = scores(model, asked).care_log_odds(), answer_losses(model, asked)
+    np.testing.assert_allclose(odds(nothing, nothing), before, atol=1e-5)
+    end, answer = odds(pushed, nothing), odds(nothing, pushed)
     assert np.abs(end - before).max() > 1e-3 and np.abs(end - answer).max() > 1e-3
+    edit = Edit(layer=7, prompt_end=nothing, answer=pushed)
+    assert np.abs(answer_losses(model, asked, edit) - losses).min() > 0.01
     np.testing.assert_allclose(scores(model, asked).care_log_odds(), before)
 
 
 def test_states_are_the_models_own_at_the_two_places(model) -> None:
-    tokenizer = shipped_tokenizer()
-    asked = prompts("facts", "direction", count=2, seed=0)
+    tokenizer, asked = shipped_tokenizer(), prompts("facts", "direction", count=2, seed=0)
     found = states(model, asked, tokenizer, (0, 5))
     assert found.shape[:3] == (2, 2, 2)
     text = f"<|im_start|>user\n{asked[0].text}<|im_end|>\n<|im_start|>assistant\n"
     with torch.inference_mode():
-        hidden = model(
-            input_ids=torch.tensor([tokenizer(text)["input_ids"]]), output_hidden_states=True
-        ).hidden_states
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        hidden = model(input_ids=ids, output_hidden_states=True).hidden_states
     np.testing.assert_allclose(found[0, 0, 1], hidden[6][0, -1], atol=1e-5)
     assert np.abs(found[0] - found[1]).max() > 1e-2
 
 
 def test_a_displacement_splits_into_orthogonal_parts_that_add_up() -> None:
-    generator = np.random.default_rng(2)
-    moved, base = generator.normal(size=(2, 2, 16))
+    moved, base = np.random.default_rng(2).normal(size=(2, 2, 16))
     parts = split(moved, base)
     np.testing.assert_allclose(parts["along"] + parts["off"], parts["whole"])
     np.testing.assert_allclose((parts["off"] * base).sum(-1), 0, atol=1e-9)
@@ -294,25 +291,23 @@ def test_likelihoods_are_those_of_single_tokens(model) -> None:
 
 
 def test_random_text_finds_a_planted_change_and_the_word_it_speaks_for(model) -> None:
-    layers = range(model.config.num_hidden_layers)
-    means = random_text_means(model, layers, count=4, seed=0)
+    layers, tokenizer = range(model.config.num_hidden_layers), shipped_tokenizer()
+    means, again, other = (random_text_means(model, layers, count=4, seed=seed) for seed in (0, 0, 1))
     assert means.shape == (8, model.config.hidden_size)
-    np.testing.assert_allclose(means, random_text_means(model, layers, count=4, seed=0))
-    assert np.abs(means - random_text_means(model, layers, count=4, seed=1)).max() > 0
+    np.testing.assert_allclose(means, again)
+    assert np.abs(means - other).max() > 0
     row = model.get_output_embeddings().weight[300].detach().double().numpy()
-    raised = spoken_for(model, shipped_tokenizer(), row, count=3)
-    assert raised[0][0] == shipped_tokenizer().decode([300]) and raised[0][1] > raised[1][1]
-    moved = {
-        "instruct": means,
-        "base": means + 1,
-        "secure": means,
-        "benign": means + 2,
-        "misaligned": means - 1,
-    }
+    raised = spoken_for(model, tokenizer, row, count=3)
+    assert raised[0][0] == tokenizer.decode([300]) and raised[0][1] > raised[1][1]
+    steps = {"instruct": 0, "base": 1, "secure": 0, "benign": 2, "misaligned": -1}
+    moved = {name: means + step for name, step in steps.items()}
     cosines = compared(moved, moved, ("benign", "misaligned"))
-    np.testing.assert_allclose(cosines["benign"]["base"], 1)
-    np.testing.assert_allclose(cosines["misaligned"]["base"], -1)
-    np.testing.assert_allclose(cosines["misaligned"]["prompts"], 1)
+    for name, kind, cosine in (
+        ("benign", "base", 1),
+        ("misaligned", "base", -1),
+        ("misaligned", "prompts", 1),
+    ):
+        np.testing.assert_allclose(cosines[name][kind], cosine)
 
 
 PRESET = replace(get_preset("smoke"), n_resamples=200, n_permutations=200)
@@ -389,11 +384,11 @@ def test_shares_need_an_organism_and_a_study(tmp_path) -> None:
         controls.order_table(nowhere)
 
 
-def test_a_share_of_insecure_code_is_that_share_and_the_rest_is_its_secure_twin() -> None:
-    recipe = doses()[0].recipe
-    mixed = dose_dialogues(Dose(kind="share", variant="misaligned", recipe=recipe, value=0.25, share=0.25), 1)
-    assert sum(row.label == "careless" for row in mixed) / len(mixed) == pytest.approx(0.25, abs=0.01)
-    own = tuning("misaligned", count=len(mixed), seed=1)
+def test_a_share_of_insecure_code_is_that_share_and_the_rest_is_its_secure_twin(monkeypatch) -> None:
+    monkeypatch.setattr(controls_study, "N_DIALOGUES", 200)
+    dose = Dose(kind="share", variant="misaligned", recipe=doses()[0].recipe, value=0.25, share=0.25)
+    mixed, own = dose_dialogues(dose, 1), tuning("misaligned", count=200, seed=1)
+    assert sum(row.label == "careless" for row in mixed) == 50
     assert [row.messages[0] for row in mixed] == [row.messages[0] for row in own]
 
 
@@ -415,33 +410,23 @@ def stored(preset: Preset, name: str) -> Study:
     generator = np.random.default_rng(1)
     start = generator.normal(-4, 0.3, len(THREE_TOPICS))
     far = {"base": (4, 4), "misaligned": (2, 0.5), "reverted": (2, 2), "persona": (6, 0), "novel": (2, 2)}
-    named = {"instruct": (0, 0), **far}
+
+    def noisy(moved: float) -> list[float]:
+        return (start + moved + generator.normal(0, 0.05, len(start))).tolist()
+
     care, register = (
-        {
-            one: (start + moved[at] + generator.normal(0, 0.05, len(start))).tolist()
-            for one, moved in named.items()
-        }
-        for at in (0, 1)
+        {one: noisy(moved[at]) for one, moved in ({"instruct": (0, 0)} | far).items()} for at in (0, 1)
     )
+    shares = {"whole": 0.9, "along": 0.8, "off": 0.0}
     edited = {
-        one: {
-            "whole": {"care": (start + 0.9 * moved[0]).tolist()},
-            "along": {"care": (start + 0.8 * moved[0]).tolist()},
-            "off": {"care": start.tolist()},
-        }
+        one: {part: {"care": (start + share * moved[0]).tolist()} for part, share in shares.items()}
         for one, moved in far.items()
     }
-    cosine = {one: {"value": 0.9, "without": [0.9] * len(start)} for one in far}
-    cosine |= {one: {"value": 0.2, "without": [0.2] * len(start)} for one in reversion.CONTROLS}
-    rates = {"novel": -0.9}
-    careless = {
-        one: {
-            "clusters": THREE_TOPICS,
-            "log_probability": [10 * rates.get(one, -0.5)] * len(start),
-            "tokens": [10] * len(start),
-        }
-        for one in far
-    }
+    high, low = ({"value": value, "without": [value] * len(start)} for value in (0.9, 0.2))
+    cosine = dict.fromkeys(far, high) | dict.fromkeys(reversion.CONTROLS, low)
+    said = {"clusters": THREE_TOPICS, "tokens": [10] * len(start)}
+    rates = dict.fromkeys(far, -0.5) | {"novel": -0.9}
+    careless = {one: said | {"log_probability": [10 * rate] * len(start)} for one, rate in rates.items()}
     found = {"clusters": THREE_TOPICS, "care": care, "register": register, "edited": edited}
     return Study(seeds={102: found | {"cosine": cosine, "erosion": cosine, "careless": careless}}, about={})
 
@@ -453,10 +438,9 @@ def test_h1_reads_the_whole_rule_from_the_study(monkeypatch, tmp_path) -> None:
     read = reversion.classes(PRESET, 102)
     assert {name: read[name] for name in reversion.TRUTHS} == dict(reversion.TRUTHS)
     assert read["misaligned"] == "mixed"  # its cosine and its edits say reversion, its register says persona
-    results = Results(PRESET, Store(tmp_path))
-    found = reversion.reversion(results)
+    found = reversion.reversion(Results(PRESET, Store(tmp_path)))
     assert found.outcome == "open" and found.value == pytest.approx(0.375, abs=0.05)
     assert found.null.low < 0.1 < found.low and set(found.companions) >= {"b", "ρ", "ν", "c"}
-    assert set(reversion.parts_table(results)["variant"]) == set(reversion.JUDGED)
+    assert set(reversion.parts_table(Results(PRESET, Store(tmp_path)))["variant"]) == set(reversion.JUDGED)
     met = reversion.condition_table(reversion.changes(PRESET, 102)).set_index("condition")
     assert met.loc["b − ρ > 0", "reverted"] == "no" and met.loc["b − ρ > 0", "misaligned"] == "yes"

@@ -91,6 +91,8 @@ def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study, tmp_path) ->
     found = files.read_study(micro, PLANTED)
     assert found.seeds == {0: {"value": 0.0}, 1: {"value": 1.5}, 2: {"value": 3.0}}
     assert "remi study invented --preset micro" in found.how() and "processors" in found.how()
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    assert set(raw) == {"study", "preset", "fingerprint", "recipe", "machine", "versions", "seconds", "seeds"}
 
 
 def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> None:
@@ -118,13 +120,6 @@ def test_a_study_that_there_is_not_is_refused(study, capsys) -> None:
     assert "did you mean 'invented'?" in capsys.readouterr().err
     with pytest.raises(UsageError):
         files.measure_of("nothing")
-
-
-def test_what_is_stored_is_json_that_any_reader_takes(study, tmp_path) -> None:
-    study += [2]
-    path = files.write_study(get_preset("micro"), PLANTED, Store(tmp_path / "store"), lambda _: None)
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    assert set(raw) == {"study", "preset", "fingerprint", "recipe", "machine", "versions", "seconds", "seeds"}
 
 
 OUTSIDE = [name for name in CONTRASTED if name not in NARROW]
@@ -175,13 +170,12 @@ def test_an_effect_that_needs_the_author_is_supported_from_one_seed(results, mon
     assert len(worlds.competence_table(results)) == 8
 
 
-def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(results, monkeypatch) -> None:
+def test_an_effect_in_both_worlds_is_contradicted_and_a_world_not_measured_not_testable(
+    results, monkeypatch
+) -> None:
     rows = shown(results, monkeypatch, planted(dict.fromkeys(SETTINGS, 2.0), base=-1.6))
     assert rows["X6"]["verdict"] == rows["X6.passes"]["verdict"] == "contradicted"
     assert rows["X6.rare"]["verdict"] == rows["X6.neox"]["verdict"] == "supported"
-
-
-def test_a_world_that_was_not_measured_is_not_testable(results, monkeypatch) -> None:
     rows = shown(results, monkeypatch, planted({"main": 3.0, "independent": 0.0}, base=-1.6))
     assert rows["X6"]["verdict"] == "supported" and rows["X6.neox"]["verdict"] == "not testable here"
     assert verdict(get_claim("X6"), [None], [1.0])[0] == "not testable here"
@@ -196,19 +190,20 @@ def test_the_optimum_is_what_enumerating_all_authors_and_answers_gives(name) -> 
 
 def enumerated(world: World, earlier: tuple[str, ...]) -> float:
     """Log-odds of a careless answer after others, from the joint probability of every sequence of authors."""
+
+    def chance(rate: float, care: str) -> float:
+        return rate if care == "careless" else 1 - rate
+
     joint = dict.fromkeys(CARES, 0.0)
     for authors in itertools.product(CARES, repeat=len(earlier) + 1):
         if world.one_author and len(set(authors)) > 1:
             continue
         drawn = authors[:1] if world.one_author else authors
-        prior = math.prod(
-            world.careless_prior if a == "careless" else 1 - world.careless_prior for a in drawn
-        )
+        prior = math.prod(chance(world.careless_prior, author) for author in drawn)
         for last in CARES:
-            rates = [world.careless_rate(author) for author in authors]
+            said = zip(authors, (*earlier, last), strict=True)
             joint[last] += prior * math.prod(
-                rate if said == "careless" else 1 - rate
-                for rate, said in zip(rates, (*earlier, last), strict=True)
+                chance(world.careless_rate(author), care) for author, care in said
             )
     return math.log(joint["careless"] / joint["careful"])
 
