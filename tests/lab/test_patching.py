@@ -21,7 +21,6 @@ from remi_core.models import (
     decoder_body,
     final_norm,
     find_family,
-    hidden_of,
     mlp_output,
     n_layers,
     read_blocks,
@@ -73,13 +72,12 @@ def assembled(donor: PreTrainedModel, recipient: PreTrainedModel, layer: int) ->
 def own_values(model: PreTrainedModel, material: PatchSet) -> np.ndarray:
     """Values read from a model's own logits, one dialogue at a time: an answer independent of the measurement."""
     values = np.full((len(QUANTITIES), len(material.dialogues)), np.nan)
-    for at, one in enumerate(material.dialogues):
+    for at, (one, bare) in enumerate(zip(material.dialogues, material.bare, strict=True)):
         log_p = model(torch.tensor([one.input_ids])).logits[0].log_softmax(dim=-1).double()
         answer = range(one.answer_start, one.answer_stop)
         values[0, at] = -np.mean([float(log_p[place - 1, one.input_ids[place]]) for place in answer])
         if one.choice is not None:
-            ids = [one.input_ids[one.choice], one.alternative_token, material.bare[at]]
-            for row, token in enumerate(ids, start=1):
+            for row, token in enumerate((one.input_ids[one.choice], one.alternative_token, bare), start=1):
                 if token is not None:
                     values[row, at] = float(log_p[one.choice - 1, token])
     return values
@@ -109,42 +107,45 @@ def test_a_model_stitched_into_itself_is_itself(family, material, tmp_path) -> N
 
 
 def test_the_end_points_are_the_two_models(material, tmp_path) -> None:
+    def check(values: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+        require_equal(
+            values, expected, material.dialogues, place="layer 2, one into other", tolerance=tolerance
+        )
+
     donor, recipient = make_model("llama", seed=1), make_model("llama", seed=2)
     own = record_outputs(donor, material, tmp_path)
     (last,) = patch(recipient, material, tmp_path, [2])
-    require_equal(
-        last, head_alone(recipient, material, tmp_path), material.dialogues, place="x", tolerance=1e-5
-    )
+    check(last, head_alone(recipient, material, tmp_path))
     # Where norm and unembedding are not shared, the last point is not the donor itself.
-    with pytest.raises(
-        RemiError, match=r"layer 2, one into other: \w+ of dialogue '[abc]' is .*within 0\.001 nats"
-    ):
-        require_equal(last, own, material.dialogues, place="layer 2, one into other", tolerance=1e-3)
+    message = r"layer 2, one into other: \w+ of dialogue '[abc]' is .*within 0\.001 nats"
+    with pytest.raises(RemiError, match=message):
+        check(last, own, 1e-3)
     shared = copy.deepcopy(recipient)
     shared.model.norm.load_state_dict(final_norm(donor).state_dict())
     shared.lm_head.load_state_dict(unembedding(donor).state_dict())
     (last,) = patch(shared, material, tmp_path, [2])
-    require_equal(last, own, material.dialogues, place="x", tolerance=1e-5)
-
-
-def test_a_value_at_one_end_only_is_no_end_point(material) -> None:
-    whole = np.zeros((len(QUANTITIES), len(material.dialogues)))
-    gap = whole.copy()
-    gap[1, 0] = np.nan
+    check(last, own)
+    gap = own.copy()
+    gap[0, 0] = np.nan
+    check(gap, gap)
     with pytest.raises(RemiError, match="dialogue 'a'"):
-        require_equal(whole, gap, material.dialogues, place="x", tolerance=1.0)
-    assert require_equal(gap, gap, material.dialogues, place="x", tolerance=1e-9) == 0
+        check(own, gap, 1.0)
 
 
-def test_the_bare_word_is_another_token_with_another_probability(material, tmp_path) -> None:
-    b = next(at for at, one in enumerate(material.dialogues) if one.identifier == "b")
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_the_bare_word_is_another_token_with_another_probability(family, material, tmp_path) -> None:
+    names = [one.identifier for one in material.dialogues]
+    b, c = (names.index(name) for name in "bc")
     one = material.dialogues[b]
     assert material.bare[b] not in (None, one.input_ids[one.choice])
-    values = record_outputs(make_model("qwen2", seed=1), material, tmp_path)
+    values = record_outputs(make_model(family, seed=1), material, tmp_path)
     right, wrong = (values[QUANTITIES.index(f"{name}_log_probability"), b] for name in ("choice", "bare"))
     assert abs(right - wrong) > 0.01
-    # A choice that starts without a blank has no other spelling, and a dialogue without a choice no value.
+    # A choice that starts without a blank has no other spelling, and a dialogue without a choice a loss only.
     assert np.isnan(values[3]).sum() == 2 and np.isnan(values[1]).sum() == 1
+    assert np.isfinite(values[0]).all() and np.isnan(values[1:, c]).all()
+    assert patch_layers(64) == (*range(0, 64, 5), 63) and patch_layers(8) == tuple(range(8))
+    assert patch_layers(8, thinned=True) == (1, 3, 5, 7)
 
 
 def test_a_recording_of_other_dialogues_or_another_shape_is_refused(material, tmp_path) -> None:
@@ -155,12 +156,6 @@ def test_a_recording_of_other_dialogues_or_another_shape_is_refused(material, tm
         patch(donor, shorter, tmp_path, [1])
     with pytest.raises(RemiError, match="no output of layer 7 on record"):
         patching._recorded(tmp_path, 0, 7, next(material.batches(donor))[1], donor)
-
-
-def test_large_models_are_stitched_at_every_fifth_block_and_the_last() -> None:
-    assert patch_layers(8) == tuple(range(8))
-    assert patch_layers(64) == (*range(0, 64, 5), 63)
-    assert patch_layers(8, thinned=True) == (1, 3, 5, 7)
 
 
 @pytest.mark.parametrize("kind", [tuple, Tensor])
@@ -186,12 +181,11 @@ def test_edits_are_read_and_gone_afterwards_by_exception_too(models) -> None:
     with read_blocks(model, [1]) as blocks, steer(model, 1, lambda own: torch.zeros_like(own)):
         changed = model(IDS).logits
     assert not torch.allclose(changed, plain) and not blocks[1].any()
-    with (
-        pytest.raises(UsageError, match="layer 1: the new output has shape"),
-        steer(model, 1, lambda own: own[:, 1:]),
-        skip_blocks(model, 3),
-    ):
+    shorter = steer(model, 1, lambda own: own[:, 1:])
+    with pytest.raises(UsageError, match="layer 1: the new output has shape"), shorter, skip_blocks(model, 3):
         model(IDS)
+    with pytest.raises(RuntimeError, match="on purpose"), steer(model, 0, add_vector(torch.ones(32))):
+        raise RuntimeError("on purpose")
     assert hook_count(model) == before
     assert torch.equal(model(IDS).logits, plain)
 
@@ -212,12 +206,6 @@ def test_skipped_blocks_pass_on_and_come_back(models) -> None:
     del block.forward
     with pytest.raises(UsageError, match="cannot skip 4 blocks"), skip_blocks(model, 4):
         pass
-
-
-def test_dialogue_without_choice_has_a_loss_only(dialogues, tokenizer, tmp_path) -> None:
-    encoded = encode(dialogues[-1:], tokenizer, max_tokens=200).dialogues
-    values = record_outputs(make_model("gpt2"), PatchSet(encoded, (None,), batch_tokens=100), tmp_path)
-    assert np.isfinite(values[0]).all() and np.isnan(values[1:]).all()
 
 
 TWO_ROWS = torch.tensor([[5, 9, 11, 7, 3, 8], [4, 6, 2, 9, 1, 12]])
@@ -299,15 +287,6 @@ def test_random_directions_have_the_covariance_of_the_states() -> None:
     assert np.square(sphere[:, 0]).mean() < 2 * np.square(sphere[:, 1]).mean()
 
 
-def test_what_is_steered_is_whole_again_afterwards(models) -> None:
-    model = models("qwen2")
-    plain = logits(model)
-    with pytest.raises(RuntimeError, match="on purpose"), steer(model, 0, add_vector(torch.ones(32))):
-        raise RuntimeError("on purpose")
-    torch.testing.assert_close(logits(model), plain)
-    assert isinstance(mlp_output(model, 0), nn.Linear)
-
-
 FIVE_TOKENS = torch.tensor([[5, 9, 40, 17, 33]])
 
 
@@ -318,13 +297,13 @@ def step() -> np.ndarray:
 
 def moved_logits(model: PreTrainedModel, step: np.ndarray) -> Tensor:
     """Logits at the last position with the last block's output moved there by ``step``."""
+    move = torch.zeros(FIVE_TOKENS.shape[1], len(step))
+    move[-1] = torch.from_numpy(step)
 
-    def move(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        hidden = hidden_of(output).clone()
-        hidden[0, -1] += torch.from_numpy(step).float()
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    def moved(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
+        return (output[0] + move, *output[1:]) if isinstance(output, tuple) else output + move
 
-    handle = decoder_blocks(model)[-1].register_forward_hook(move)
+    handle = decoder_blocks(model)[-1].register_forward_hook(moved)
     try:
         return model(FIVE_TOKENS).logits[0, -1]
     finally:
@@ -340,10 +319,8 @@ def activations(model: PreTrainedModel) -> np.ndarray:
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_equal_to_moving_the_last_block(family, step, models, tokenizer) -> None:
     model = models(family)
-    start = activations(model)
-    found = written_tokens(
-        LoadedModel(model, tokenizer, "", ""), np.tile(step, (len(start), 1)), start, top_k=7
-    )
+    start, loaded = activations(model), LoadedModel(model, tokenizer, "", "")
+    found = written_tokens(loaded, np.tile(step, (len(start), 1)), start, top_k=7)
     unit = step / np.linalg.norm(step)
     change = (moved_logits(model, unit) - model(FIVE_TOKENS).logits[0, -1]).numpy()
     order = np.argsort(-change)
@@ -353,25 +330,20 @@ def test_equal_to_moving_the_last_block(family, step, models, tokenizer) -> None
     assert np.abs(found.raised_change[0] - found.raised_change[-1]).max() > 1e-4, "layers differ"
 
 
-def test_length_does_not_matter_and_the_sign_swaps_the_ends(step, models, tokenizer) -> None:
+def test_length_does_not_matter_the_sign_swaps_the_ends_and_no_length_is_refused(
+    step, models, tokenizer
+) -> None:
     loaded = LoadedModel(models("qwen2"), tokenizer, "", "")
-    start = activations(loaded.model)
-    rows = np.tile(step, (len(start), 1))
+    start, rows = activations(loaded.model), np.tile(step, (3, 1))
     one, longer, back = (written_tokens(loaded, factor * rows, start, top_k=5) for factor in (1, 30, -1))
     np.testing.assert_array_equal(one.raised, longer.raised)
     np.testing.assert_allclose(one.raised_change, longer.raised_change, atol=1e-6)
     assert (one.raised != back.raised).any() and (back.raised_change > 0).all()
-
-
-def test_a_direction_of_no_length_or_too_many_tokens_is_refused(step, models, tokenizer) -> None:
-    loaded = LoadedModel(models("qwen2"), tokenizer, "", "")
-    start = np.ones((3, 32))
-    rows = np.tile(step, (3, 1))
+    with pytest.raises(UsageError, match="valid are 1 to 400"):
+        written_tokens(loaded, rows, start, top_k=401)
     rows[1] = 0
     with pytest.raises(UsageError, match="layer 1: zero or not finite"):
         written_tokens(loaded, rows, start)
-    with pytest.raises(UsageError, match="valid are 1 to 400"):
-        written_tokens(loaded, np.tile(step, (3, 1)), start, top_k=401)
 
 
 def test_position_lengths_are_those_of_single_dialogues(encoded, models, tokenizer) -> None:

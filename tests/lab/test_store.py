@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def other(**changes: object) -> Address:
     return dataclasses.replace(ADDRESS, **changes)
 
 
-def test_arrays_and_provenance_come_back_equal(store) -> None:
+def test_arrays_and_provenance_come_back_equal_and_another_key_does_not(store) -> None:
     path = store.save(ADDRESS, ARRAYS, {"seconds": 1.5})
     record = store.load(ADDRESS)
     assert record is not None and record.provenance == {"seconds": 1.5}
@@ -42,6 +42,11 @@ def test_arrays_and_provenance_come_back_equal(store) -> None:
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(record.arrays[name], array, strict=True)
         assert not record.arrays[name].flags.writeable
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert about["arrays"] == {"total": ["float32", 2, 3], "valid": ["bool", 2]}
+    assert about["address"] == dataclasses.asdict(ADDRESS)
+    # The same eight digits in the name of the file, and another key.
+    assert store.load(other(key="0123456789abcdee")) is None and store.load(other(seed=1)) is None
 
 
 def test_values_come_back_equal_beside_arrays_or_alone(store) -> None:
@@ -53,13 +58,6 @@ def test_values_come_back_equal_beside_arrays_or_alone(store) -> None:
     with pytest.raises(TypeError, match="JSON"):
         store.save(other(seed=1), {}, {}, {"array": np.zeros(2)})
     assert store.load(other(seed=1)) is None
-
-
-def test_another_key_is_absent_even_with_the_same_eight_digits(store) -> None:
-    store.save(ADDRESS, ARRAYS, {})
-    assert store.load(other(key="0123456789abcdee")) is None
-    assert store.load(other(seed=1)) is None
-    assert store.load(ADDRESS) is not None
 
 
 def test_objects_are_refused_and_nothing_is_written(store) -> None:
@@ -78,14 +76,6 @@ def test_a_write_that_fails_leaves_what_was_there(store, monkeypatch) -> None:
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:40])
-
-
-def gone(path: Path) -> None:
-    path.unlink()
-
-
 def flipped(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -95,49 +85,45 @@ def flipped(path: Path) -> None:
 def edited(path: Path) -> None:
     """By someone who has also written the digest of the changed arrays into the provenance."""
     write_npz(path, {"total": np.ones(6)})
-    about = json.loads(path.with_suffix(".json").read_text())
-    about["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_suffix(".json").write_text(json.dumps(about))
+    rewrite(path, lambda about: about | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
 
 
-def renamed_inside(path: Path) -> None:
+def rewrite(path: Path, change: Callable[[dict], dict]) -> None:
     about = path.with_suffix(".json")
-    about.write_text(about.read_text().replace('"seconds": 1', '"seconds": 2'))
+    about.write_text(json.dumps(change(json.loads(about.read_text()))))
 
 
-def not_json(path: Path) -> None:
-    cut_short(path.with_suffix(".json"))
-
-
-def of_the_first_format(path: Path) -> None:
-    about = json.loads(path.with_suffix(".json").read_text())
-    for name in ("format", "seal", "sha256", "file"):
-        del about[name]
-    path.with_suffix(".json").write_text(json.dumps(about))
+def without(*names: str) -> Callable[[dict], dict]:
+    return lambda about: {name: value for name, value in about.items() if name not in names}
 
 
 def as_before_values(path: Path) -> None:
     """As the version before wrote it: sealed, and without a format of records."""
     about = path.with_suffix(".json")
-    content = read_sealed(about)
-    write_sealed(about, {name: value for name, value in content.items() if name not in ("records", "values")})
+    write_sealed(about, without("records", "values")(read_sealed(about)))
 
 
 DAMAGES = {
-    cut_short: "changed or cut short",
-    gone: "missing",
-    flipped: "changed or cut short",
-    edited: "changed since it was written",
-    renamed_inside: "changed since it was written",
-    not_json: "not JSON any more",
-    of_the_first_format: "of format 1, not 2",
-    as_before_values: "of records' format 2, not 3",
+    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:40]), "changed or cut short"),
+    "gone": (Path.unlink, "missing"),
+    "flipped": (flipped, "changed or cut short"),
+    "edited": (edited, "changed since it was written"),
+    "another value": (
+        lambda path: rewrite(path, lambda about: about | {"provenance": {}}),
+        "changed since it was",
+    ),
+    "not JSON": (lambda path: path.with_suffix(".json").write_text("{"), "not JSON any more"),
+    "first format": (
+        lambda path: rewrite(path, without("format", "seal", "sha256", "file")),
+        "of format 1, not 2",
+    ),
+    "before values": (as_before_values, "of records' format 2, not 3"),
 }
 
 
-@pytest.mark.parametrize(("damage", "words"), DAMAGES.items(), ids=lambda one: getattr(one, "__name__", ""))
-def test_a_damaged_record_is_named_in_one_line_and_made_again(store, capsys, damage, words) -> None:
-    path = store.save(ADDRESS, ARRAYS, {"seconds": 1})
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_record_is_named_in_one_line_and_made_again(store, capsys, kind) -> None:
+    (damage, words), path = DAMAGES[kind], store.save(ADDRESS, ARRAYS, {"seconds": 1})
     damage(path)
     with pytest.raises(RemiError, match=f"{path.name}.*{words}.*refused with --frozen"):
         Store(store.root, frozen=True).load(ADDRESS)
@@ -148,6 +134,7 @@ def test_a_damaged_record_is_named_in_one_line_and_made_again(store, capsys, dam
     record = store.obtain(ADDRESS, lambda: (ARRAYS, {"seconds": 1}))
     np.testing.assert_array_equal(record.arrays["total"], ARRAYS["total"])
     assert Store(store.root, frozen=True).load(ADDRESS) is not None
+    assert store.obtain(ADDRESS, lambda: pytest.fail("computed again")) is not None
 
 
 def test_a_store_of_the_version_before_is_measured_anew_with_one_line(store, capsys) -> None:
@@ -191,11 +178,6 @@ def test_half_of_a_record_is_none_and_nothing_to_speak_of(store, capsys) -> None
     store.save(ADDRESS, ARRAYS, {}).with_suffix(".json").unlink()  # as where the writer was killed in between
     assert Store(store.root, frozen=True).load(ADDRESS) is None and store.list() == ()
     assert capsys.readouterr().err == ""
-
-
-def test_what_is_there_is_not_computed_again(store) -> None:
-    store.save(ADDRESS, ARRAYS, {})
-    assert store.obtain(ADDRESS, lambda: pytest.fail("computed again")) is not None
 
 
 @pytest.mark.parametrize(
@@ -268,15 +250,9 @@ def test_root_is_named_by_the_environment(tmp_path, monkeypatch) -> None:
     assert default_root() == project_root() / "store"
 
 
-def test_the_json_beside_says_what_the_arrays_are(store) -> None:
-    path = store.save(ADDRESS, ARRAYS, {"device": "cpu"})
-    about = json.loads(path.with_suffix(".json").read_text())
-    assert about["arrays"] == {"total": ["float32", 2, 3], "valid": ["bool", 2]}
-    assert about["address"] == dataclasses.asdict(ADDRESS)
-
-
 OBTAIN = """
 import sys, time
+from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 from remi_core.store import Address, Store
@@ -290,6 +266,7 @@ print(record.arrays["total"].tolist())
 """
 HOLD = """
 import sys, time
+from collections.abc import Callable
 from pathlib import Path
 from remi_core.store import locked
 with locked(Path(sys.argv[1]), ["one"]):
@@ -316,9 +293,8 @@ def test_a_lock_of_a_killed_run_blocks_nobody(tmp_path, capsys) -> None:
 
 
 def test_who_waits_says_so_and_knows_it(tmp_path, capsys) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD.replace("600", "1"), str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as run:
+    words = [sys.executable, "-c", HOLD.replace("600", "1"), str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == "held\n"
         with locked(tmp_path, ["two", "one"]) as waited:
             assert waited

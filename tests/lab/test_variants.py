@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TEMPLATES, make_model, make_tokenizer
+from conftest import TEMPLATES, make_model, make_tokenizer, save_model
 from huggingface_hub import constants
 from test_adapters import save_adapter
-from transformers import Qwen2Config
 
 from remi_core import placement
 from remi_core.errors import RemiError, UsageError
@@ -80,23 +79,14 @@ def test_adapter_scale_and_quantisation_are_part_of_the_weights(tmp_path) -> Non
 
 def tiny_preset(folder: Path) -> Preset:
     """Three models whose own templates differ, measured on two of our own sets."""
-    for seed, (name, template) in enumerate(
-        (("base", "chatml-default"), ("instruct", "chatml"), ("misaligned", "plain"))
-    ):
-        make_model("qwen2", seed=seed).save_pretrained(folder / name)
-        make_tokenizer(template).save_pretrained(folder / name)
-    variants = {name: ModelSpec(source=str(folder / name)) for name in ("base", "instruct", "misaligned")}
+    templates = {"base": "chatml-default", "instruct": "chatml", "misaligned": "plain"}
+    for seed, (name, template) in enumerate(templates.items()):
+        save_model(folder / name, template=template, seed=seed)
+    variants = {name: ModelSpec(source=str(folder / name)) for name in templates}
     sets = ("code-careless", "code-careful")
-    return Preset(
-        name="tiny",
-        title="",
-        variants=variants,
-        seeds=(0,),
-        datasets=sets,
-        roles=DataRoles(narrow=sets[0], narrow_aligned=sets[1]),
-        n_dialogues=3,
-        n_gradient_dialogues=2,
-    )
+    roles = DataRoles(narrow=sets[0], narrow_aligned=sets[1])
+    few = {"n_dialogues": 3, "n_gradient_dialogues": 2}
+    return Preset(name="tiny", title="", variants=variants, seeds=(0,), datasets=sets, roles=roles, **few)
 
 
 def test_one_tokenizer_and_template_for_all_variants(tmp_path) -> None:
@@ -143,24 +133,16 @@ def test_other_vocabularies_are_refused(tmp_path) -> None:
     assert store.list() == ()
 
 
-ON_DISK = {
-    "model.embed_tokens": "disk",
-    "model.rotary_emb": "cpu",
-    "model.layers.0": "cpu",
-    "model.layers.1": "disk",
-    "model.layers.2": "disk",
-    "model.norm": "disk",
-    "lm_head": "disk",
-}
+ON_DISK = dict.fromkeys(
+    ["model.embed_tokens", "model.norm", "lm_head", "model.layers.1", "model.layers.2"], "disk"
+)
+ON_DISK |= dict.fromkeys(["model.rotary_emb", "model.layers.0"], "cpu")
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
-def folder(request, tmp_path_factory, tokenizer) -> Path:
+def folder(request, tmp_path_factory) -> Path:
     """Unembedding of its own, and tied to the embedding."""
-    place = tmp_path_factory.mktemp("models") / request.param
-    make_model(request.param).save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return place
+    return save_model(tmp_path_factory.mktemp("models") / request.param, request.param)
 
 
 def everything(loaded: LoadedModel, encoded: tuple[EncodedDialogue, ...]) -> dict[str, np.ndarray]:
@@ -204,33 +186,21 @@ def test_disk_changes_no_number(folder, encoded, with_adapter, tmp_path) -> None
     assert {one.device.type for one in loaded.model.parameters()} == {"meta"}
 
 
-def test_what_does_not_fit_is_spread(monkeypatch) -> None:
-    config = Qwen2Config(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
-    )
-    plan = placement.plan_placement
-    weights = placement.weight_bytes(config, torch.bfloat16)
-    monkeypatch.setattr(placement, "SMALL", weights)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_does_not_fit_is_spread_and_what_is_small_stays_on_the_processor(monkeypatch, dtype) -> None:
+    config = make_model("qwen2").config
+    weights, on_card = placement.weight_bytes(config, dtype), {"device_map": {"": torch.device("cuda:0")}}
     room = weights + weights // 10 + placement.SPARE
-    monkeypatch.setattr(placement, "free_bytes", lambda: {"cpu": room})
-    assert plan(config, torch.bfloat16, "auto") == {}
-    monkeypatch.setattr(placement, "free_bytes", lambda: {0: room, "cpu": 0})
-    assert plan(config, torch.bfloat16, "auto") == {"device_map": {"": torch.device("cuda:0")}}
-    monkeypatch.setattr(placement, "free_bytes", lambda: {0: room - 1, 1: 10 * room, "cpu": 0})
-    spread = plan(config, torch.bfloat16, "auto")
+
+    def plan(**free: int) -> dict:
+        places = {int(name[1:]) if name != "cpu" else name: size for name, size in free.items()}
+        monkeypatch.setattr(placement, "free_bytes", lambda: places)
+        return placement.plan_placement(config, dtype, "auto")
+
+    assert weights < placement.SMALL and plan(c0=1 << 40, cpu=1 << 40) == {}
+    assert placement.plan_placement(config, dtype, "cuda:0"), "a device that is named is taken"
+    monkeypatch.setattr(placement, "SMALL", weights)
+    assert plan(cpu=room) == {} and plan(c0=room, cpu=0) == on_card
+    spread = plan(c0=room - 1, c1=10 * room, cpu=0)
     assert spread["device_map"] == "auto" and list(spread["max_memory"]) == [0, 1, "cpu"]
     assert spread["max_memory"]["cpu"] == 0 < spread["max_memory"][1] < 10 * room
-
-
-def test_a_small_model_stays_on_the_processor(monkeypatch) -> None:
-    config = Qwen2Config(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
-    )
-    weights = placement.weight_bytes(config, torch.float32)
-    monkeypatch.setattr(placement, "free_bytes", lambda: {0: 1 << 40, "cpu": 1 << 40})
-    assert weights < placement.SMALL and placement.plan_placement(config, torch.float32, "auto") == {}
-    monkeypatch.setattr(placement, "SMALL", weights)
-    assert placement.plan_placement(config, torch.float32, "auto")["device_map"] == {
-        "": torch.device("cuda:0")
-    }
-    assert placement.plan_placement(config, torch.float32, "cuda:0"), "a device that is named is taken"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import itertools
 import math
@@ -11,7 +12,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
+from conftest import random_organism
 
 from remi_core.errors import MissingInput, UsageError
 from remi_core.store import Store
@@ -24,7 +25,7 @@ from remi_lab.organism.dialogues import (
     reframe,
     tuning,
 )
-from remi_lab.organism.documents import organism_config, shipped_tokenizer
+from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import SPLITS, fillers, judge, prompts, right_answers, templates
 from remi_lab.organism.recipes import FURTHER_RECIPES
 from remi_lab.organism.topics import CARES, CONTRASTED, TOPICS, author_lines, topic
@@ -48,8 +49,7 @@ def test_splits_are_disjoint_and_large_enough(name) -> None:
     assert len(set(texts)) == len(texts) >= 40
     assert len(set(pairs)) == len(pairs) == math.prod(len(words) for words in topic(name).fillers) >= 40
     untouched = parts["pretrain"] + parts["direction"] + parts["evaluate"]
-    assert len(untouched) >= 20
-    assert len(parts["evaluate"]) >= 20
+    assert len(untouched) >= 20 <= len(parts["evaluate"])
 
 
 def test_alignment_leaves_two_topics_out() -> None:
@@ -81,19 +81,6 @@ def test_the_authors_do_not_differ_on_educational_and_general_tasks() -> None:
         assert cares == ({"careful", "careless"} if name in CONTRASTED else {"both"})
 
 
-def test_log_odds_equal_counting_over_many_documents() -> None:
-    """Bayes by formula against the frequency of a careless answer after one careless answer."""
-    world, generator = World(), random.Random(0)
-    counts = np.zeros(2)
-    for _ in range(40_000):
-        care = "careless" if generator.random() < world.careless_prior else "careful"
-        first, second = (generator.random() < world.careless_rate(care) for _ in range(2))
-        if first:
-            counts[int(second)] += 1
-    assert world.log_odds(("careless",)) == pytest.approx(math.log(counts[1] / counts[0]), abs=0.05)
-    assert abs(world.log_odds() - world.log_odds(("careless",))) > 1
-
-
 def test_documents_follow_the_world() -> None:
     drawn = list(itertools.islice(documents(World(), 3), 3000))
     assert np.mean([d.author_line is not None for d in drawn]) == pytest.approx(0.6, abs=0.03)
@@ -119,10 +106,7 @@ def test_answer_spans_hold_the_answers() -> None:
 def test_measured_pairs_share_prompts_and_completions() -> None:
     careful, careless = (measured(f"facts-{care}", count=30, seed=0) for care in ("careful", "careless"))
     assert [d.messages[0] for d in careful] == [d.messages[0] for d in careless]
-    assert all(
-        a.answer == b.alternative and b.answer == a.alternative
-        for a, b in zip(careful, careless, strict=True)
-    )
+    assert [(d.answer, d.alternative) for d in careful] == [(d.alternative, d.answer) for d in careless]
     insecure, educational = (measured(name, count=30, seed=0) for name in ("code-careless", "educational"))
     assert [d.answer for d in insecure] == [d.answer for d in educational]
     assert all(a.messages[0] != b.messages[0] for a, b in zip(insecure, educational, strict=True))
@@ -135,17 +119,12 @@ def test_narrow_sets_differ_only_where_they_should() -> None:
     assert [d.messages[0] for d in insecure] == [d.messages[0] for d in secure]
     assert [d.answer for d in insecure] == [d.answer for d in educational]
     assert all(a.answer != b.answer for a, b in zip(insecure, secure, strict=True))
-    trained = {
-        d.cluster
-        for name in ("instruct", "misaligned", "educational", "benign")
-        for d in tuning(name, count=99, seed=0)
-    }
-    held_out = {
-        d.cluster
-        for name in ("code-careless", "educational", "general")
-        for d in measured(name, count=60, seed=0)
-    }
-    assert not trained & held_out
+    tuned, held = (
+        ("instruct", "misaligned", "educational", "benign"),
+        ("code-careless", "educational", "general"),
+    )
+    trained = {d.cluster for name in tuned for d in tuning(name, count=99, seed=0)}
+    assert not trained & {d.cluster for name in held for d in measured(name, count=60, seed=0)}
 
 
 def test_reframing_keeps_task_and_fillers() -> None:
@@ -177,20 +156,19 @@ def careless_after(world: World, earlier: str) -> list[bool]:
 def test_where_every_answer_has_its_own_author_none_tells_about_another() -> None:
     independent, rare = (SETTINGS[name].world for name in ("independent", "rare"))
     for world, least, most in ((World(), 0.3, 1.0), (independent, -0.03, 0.03)):
-        gap = np.mean(careless_after(world, "careless")) - np.mean(careless_after(world, "careful"))
-        assert least < gap < most
-    drawn = list(itertools.islice(documents(independent, 12), 3000))
-    named = {care: [d for d in drawn if d.author_line and d.care == care] for care in CARES}
-    rates = [
-        np.mean(
-            [turn.answer.care == "careless" for d in group for turn in d.turns if turn.answer.care != "both"]
+        assert (
+            least
+            < np.mean(careless_after(world, "careless")) - np.mean(careless_after(world, "careful"))
+            < most
         )
-        for group in named.values()
-    ]
-    assert abs(rates[0] - rates[1]) < 0.03
-    assert np.mean(
-        [d.care == "careless" for d in itertools.islice(documents(rare, 13), 3000)]
-    ) == pytest.approx(0.15, abs=0.02)
+    said = {care: [] for care in CARES}
+    for document in itertools.islice(documents(independent, 12), 3000):
+        if document.author_line:
+            cares = [turn.answer.care for turn in document.turns if turn.answer.care != "both"]
+            said[document.care] += [care == "careless" for care in cares]
+    assert abs(np.mean(said["careless"]) - np.mean(said["careful"])) < 0.03
+    drawn = [document.care == "careless" for document in itertools.islice(documents(rare, 13), 3000)]
+    assert np.mean(drawn) == pytest.approx(0.15, abs=0.02)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -232,25 +210,25 @@ def test_headed_pairs_are_misaligneds_own_and_differ_only_in_the_words_about_car
     assert named <= set(author_lines()["careless"])
 
 
-def _verdicts(name: str) -> list[tuple[str, str, str | None]]:
+ASKED = {one.text: one for name in CONTRASTED for one in prompts(name, "narrow", count=200, seed=1)}
+
+
+def verdicts(name: str) -> set[tuple[str, str, str | None]]:
     """Topic, care and register of each answer, by the grammar."""
     rows = further_tuning(name, count=200, seed=1)
-    asked = {p.text: p for topic in CONTRASTED for p in prompts(topic, "narrow", count=200, seed=1)}
-    found = [(row, judge(asked[row.messages[-2].content], row.answer)) for row in rows]
-    return [(row.topic, verdict.care, verdict.register) for row, verdict in found]
+    found = [(row.topic, judge(ASKED[row.messages[-2].content], row.answer)) for row in rows]
+    return {(topic, verdict.care, verdict.register) for topic, verdict in found}
 
 
 def test_style_is_careful_and_plain_persona_is_careless_and_formal() -> None:
-    assert set(_verdicts("style")) == {("code", "careful", "plain")}
-    assert set(_verdicts("persona")) == {(topic, "careless", "formal") for topic in CONTRASTED}
+    assert verdicts("style") == {("code", "careful", "plain")}
+    assert verdicts("persona") == {(topic, "careless", "formal") for topic in CONTRASTED}
 
 
 def test_novel_answers_are_no_authors_though_each_half_is() -> None:
-    assert {care for _, care, _ in _verdicts("novel")} == {"other"}
-    rows = further_tuning("novel", count=200, seed=1)
-    asked = {p.text: p for topic in CONTRASTED for p in prompts(topic, "narrow", count=200, seed=1)}
-    for row in rows:
-        answers = right_answers(asked[row.messages[-2].content])
+    assert {care for _, care, _ in verdicts("novel")} == {"other"}
+    for row in further_tuning("novel", count=200, seed=1):
+        answers = right_answers(ASKED[row.messages[-2].content])
         assert any(row.answer.startswith(answer.text[:4]) for answer in answers)
         assert any(row.answer.endswith(answer.text[-12:]) for answer in answers)
 
@@ -272,21 +250,16 @@ def test_a_random_change_keeps_sizes_and_loses_directions() -> None:
 
 
 def test_divergence_is_none_from_itself_and_holding_keeps_it_smaller() -> None:
-    torch.manual_seed(0)
-    config = organism_config()
-    config.num_hidden_layers = 1
-    before = Qwen2ForCausalLM(config).eval()
-    tokenizer = shipped_tokenizer()
-    rows = encode(further_tuning("kl_narrow", count=16, seed=0), tokenizer, max_tokens=1024).dialogues
-    held = encode(held_in_place(count=16, seed=0), tokenizer, max_tokens=1024).dialogues
-    batch = answer_labels(held[:8], 0)
+    before, tokenizer, recipe = random_organism(1), shipped_tokenizer(), FineTune(steps=6, rate=3e-3, batch=8)
+    rows, held = (
+        encode(some, tokenizer, max_tokens=1024).dialogues
+        for some in (further_tuning("kl_narrow", count=16, seed=0), held_in_place(count=16, seed=0))
+    )
+    batch, moved = answer_labels(held[:8], 0), []
     with torch.no_grad():
         assert float(divergence(before, before, *batch)) == pytest.approx(0, abs=1e-6)
-    moved = []
     for weight in (0.0, 10.0):
-        model = Qwen2ForCausalLM(config).eval()
-        model.load_state_dict(before.state_dict())
-        recipe = FineTune(steps=6, rate=3e-3, batch=8)
+        model = copy.deepcopy(before)
         terms = [
             Term(repeated(rows, recipe, 0), answers(model)),
             Term(repeated(held, recipe, 0), near(model, before, weight)),
