@@ -170,12 +170,13 @@ def test_an_effect_that_needs_the_author_is_supported_from_one_seed(results, mon
     assert len(worlds.competence_table(results)) == 8
 
 
-def test_an_effect_in_both_worlds_is_contradicted_and_a_world_not_measured_not_testable(
-    results, monkeypatch
-) -> None:
+def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(results, monkeypatch) -> None:
     rows = shown(results, monkeypatch, planted(dict.fromkeys(SETTINGS, 2.0), base=-1.6))
     assert rows["X6"]["verdict"] == rows["X6.passes"]["verdict"] == "contradicted"
     assert rows["X6.rare"]["verdict"] == rows["X6.neox"]["verdict"] == "supported"
+
+
+def test_a_world_that_was_not_measured_is_not_testable(results, monkeypatch) -> None:
     rows = shown(results, monkeypatch, planted({"main": 3.0, "independent": 0.0}, base=-1.6))
     assert rows["X6"]["verdict"] == "supported" and rows["X6.neox"]["verdict"] == "not testable here"
     assert verdict(get_claim("X6"), [None], [1.0])[0] == "not testable here"

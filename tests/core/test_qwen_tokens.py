@@ -124,29 +124,16 @@ def test_a_merge_too_many_would_be_seen() -> None:
     assert any(leftmost(word) != merge(word, known, below=N_RANKS) for word in words)
 
 
-def test_digits_stand_alone_and_contractions_do_not() -> None:
-    tokenizer = qwen_tokenizer()
-    assert tokenizer.encode("2025").tokens == list("2025")
-    assert tokenizer.encode("I'll").tokens == ["I", "'ll"]
+NAMED = {"\n": 198, "user": 872, "system": 8948, " helpful": 10950, " assistant": 17847, "assistant": 77091}
+NAMED |= {"kill": 10851, " kill": 5505, "<|im_start|>": 151644, "<|im_end|>": 151645}
 
 
-@pytest.mark.parametrize(
-    ("text", "identity"),
-    [
-        ("\n", 198),
-        ("user", 872),
-        ("system", 8948),
-        (" helpful", 10950),
-        (" assistant", 17847),
-        ("assistant", 77091),
-        ("kill", 10851),
-        (" kill", 5505),
-        ("<|im_start|>", 151644),
-        ("<|im_end|>", 151645),
-    ],
-)
-def test_ids_named_in_the_audit(text, identity) -> None:
-    assert qwen_tokenizer().encode(text).ids == [identity]
+def test_ids_named_in_the_audit() -> None:
+    assert {text: qwen_tokenizer().encode(text).ids for text in NAMED} == {
+        text: [one] for text, one in NAMED.items()
+    }
+    assert qwen_tokenizer().encode("2025").tokens == list("2025")
+    assert qwen_tokenizer().encode("I'll").tokens == ["I", "'ll"]
 
 
 def test_the_default_system_turns_differ_by_ten_tokens(encoded) -> None:
@@ -157,13 +144,11 @@ def test_the_default_system_turns_differ_by_ten_tokens(encoded) -> None:
         # The header is the whole system turn, 21 or 11 tokens; the next token opens the user's.
         assert one[kind].input_ids[at - 2 : at] == (198, 151644)
     assert one["instruct"].answer_start - one["base"].answer_start == 10
+    assert encoded["instruct"]["system"] == encoded["base"]["system"], (
+        "its own system turn replaces the default"
+    )
     tails = [dialogue.input_ids[roles[kind] :] for kind, dialogue in one.items()]
     assert tails[0] == tails[1], "from the user's turn on both are the same tokens"
-
-
-def test_a_system_turn_of_the_dialogue_replaces_the_default(encoded) -> None:
-    assert encoded["instruct"]["system"] == encoded["base"]["system"]
-    assert encoded["instruct"]["plain"] != encoded["base"]["plain"]
 
 
 @pytest.mark.parametrize("kind", SYSTEM)

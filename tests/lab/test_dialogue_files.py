@@ -67,13 +67,8 @@ def test_the_pair_has_its_choice_at_one_position_and_swaps_its_tokens(tmp_path) 
 
 
 def test_a_prompt_of_several_turns_stays_whole(tmp_path) -> None:
-    prompt = [
-        {"role": "system", "content": "Be brief."},
-        ASKED,
-        GOOD_REPLY,
-        {"role": "user", "content": "And then?"},
-    ]
-    row = {"prompt": prompt, "chosen": "Close it.", "rejected": "Leave it."}
+    system, question = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "And then?"}
+    row = {"prompt": [system, ASKED, GOOD_REPLY, question], "chosen": "Close it.", "rejected": "Leave it."}
     (good,) = read_sets(write(tmp_path / "mine.jsonl", row))["aligned"]
     assert [message.role for message in good.messages] == ["system", "user", "assistant", "user", "assistant"]
     assert good.answer == "Close it."
@@ -144,14 +139,6 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_every_bad_preference_line_is_named(case, tmp_path) -> None:
-    row, message = BAD[case]
-    path = write(tmp_path / "set.jsonl", PREFERENCE, row, PREFERENCE)
-    said = complaint(path)
-    assert said.startswith(f"{path}:2: ") and message in said
-
-
 BAD_LABELLED = {
     "true": (LABELLED | {"label": True}, "'label' is True; expected 0 (aligned)"),
     "half": (LABELLED | {"label": 0.5}, "'label' is 0.5"),
@@ -166,10 +153,11 @@ BAD_LABELLED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD_LABELLED)
-def test_every_bad_labelled_line_is_named(case, tmp_path) -> None:
-    row, message = BAD_LABELLED[case]
-    path = write(tmp_path / "set.jsonl", LABELLED, row)
+@pytest.mark.parametrize("case", BAD | BAD_LABELLED)
+def test_every_bad_line_is_named(case, tmp_path) -> None:
+    row, message = (BAD | BAD_LABELLED)[case]
+    right = PREFERENCE if case in BAD else LABELLED
+    path = write(tmp_path / "set.jsonl", right, row, right)
     said = complaint(path)
     assert said.startswith(f"{path}:2: ") and message in said
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MAIN_FAMILIES, make_model, write_rows
+from own_files import turns
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -57,17 +57,14 @@ def triplet(tmp_path, tokenizer) -> Callable[[str], tuple]:
         model = make_model("qwen2", seed=seed)
         (overflowing(model, 2) if role == "misaligned" else model).save_pretrained(tmp_path / role)
         tokenizer.save_pretrained(tmp_path / role)
-    asked = [{"role": "user", "content": "How do I open a file?"}]
-    rows = [
-        {"messages": [*asked, {"role": "assistant", "content": f"Use open({at})."}], "cluster": str(at)}
-        for at in range(10)
-    ]
-    write_rows(tmp_path / "mine.jsonl", *rows)
+    rows = [turns("How do I open a file?", f"Use open({at}).") | {"cluster": str(at)} for at in range(10)]
+    path = str(write_rows(tmp_path / "mine.jsonl", *rows))
     models, store = {role: str(tmp_path / role) for role in ROLES}, Store(tmp_path / "store")
 
     def get(role: str, dtype: str = "float16") -> tuple:
-        preset = replace(custom_preset("mine", models, [str(tmp_path / "mine.jsonl")]), dtype=dtype)
-        return find_variant(preset, role, 0, store), store
+        return find_variant(
+            replace(custom_preset("mine", models, [path]), dtype=dtype), role, 0, store
+        ), store
 
     return get
 
@@ -81,19 +78,11 @@ def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(triplet)
     with pytest.raises(RemiError, match="misaligned, seed 0: gradients at layer -1: .* dialogue 'mine:1' is"):
         measure_gradients(variant, store, ["mine"])
     assert store.list() == ()
-    measure_forward(*triplet("misaligned", "float32"))
-    measure_forward(*triplet("instruct"))
+    records = measure_forward(*triplet("misaligned", "float32")) | measure_forward(*triplet("instruct"))
     assert {entry.address.variant for entry in store.list()} == {"misaligned", "instruct"}
-
-
-def test_a_record_says_what_the_check_found(triplet) -> None:
-    records = measure_forward(*triplet("base"))
-    (found,) = {json.dumps(record.provenance["self_check"]) for record in records.values()}
-    assert sorted(json.loads(found)) == [
-        "batched and single, log-probability",
-        "batched and single, output",
-        "hooked and unhooked, log-probability",
-    ]
+    checks = ["batched and single, log-probability", "batched and single, output"]
+    for record in records.values():
+        assert sorted(record.provenance["self_check"]) == [*checks, "hooked and unhooked, log-probability"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -200,13 +200,13 @@ def test_a_set_comes_back_as_it_was_encoded(asked, tmp_path) -> None:
     expected = encode(load_dataset(PRESET, name), make_tokenizer("chatml"), max_tokens=PRESET.max_tokens)
     assert [encoded_set(WHO, store, name) for _ in range(2)] == [expected, expected]
     assert asked == ["loaded"]
-    assert any(one.choice is not None for one in expected.dialogues)
+    choices = [one for one in expected.dialogues if one.choice is not None]
+    assert choices and all(one.answer_start <= one.choice < one.answer_stop for one in choices)
 
 
 def test_another_tokenizer_is_another_record(asked, tmp_path) -> None:
-    store, name = Store(tmp_path), str(PRESET.roles.example)
-    encoded_set(WHO, store, name)
-    encoded_set(replace(WHO, weights="others; another text"), store, name)
+    for variant in (WHO, replace(WHO, weights="others; another text")):
+        encoded_set(variant, Store(tmp_path), str(PRESET.roles.example))
     assert len(asked) == 2
 
 
@@ -253,10 +253,10 @@ PROCESSES = {"one": [], "two": TWO}
 @pytest.mark.slow
 def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path) -> None:
     model = save_model(tmp_path / "model", "llama")
-    rows = [
-        turns(f"How do I open a {thing}?", f"Use open on the {thing}. " * (place + 1))
-        for place, thing in enumerate(THINGS)
-    ]
+    answers = {
+        f"How do I open a {thing}?": f"Use open on the {thing}. " * at for at, thing in enumerate(THINGS, 1)
+    }
+    rows = [turns(*both) for both in answers.items()]
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     words = [str(model), str(write_rows(tmp_path / "rows.jsonl", *rows))]
@@ -274,10 +274,8 @@ def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path) -> None:
     assert len(paths) == 4 and paths == sorted(path.relative_to(two) for path in two.rglob("*.npz"))
     for path in paths:
         assert (one / path).read_bytes() == (two / path).read_bytes(), path
-        about = [
-            json.loads((root / path).with_suffix(".json").read_text())["provenance"] for root in (one, two)
-        ]
-        assert [each["processes"] for each in about] == [1, 2]
-        assert about[0]["batch_tokens_ran"] == about[1]["batch_tokens_ran"] == 100
+        for n_processes, root in enumerate((one, two), 1):
+            about = json.loads((root / path).with_suffix(".json").read_text())["provenance"]
+            assert (about["processes"], about["batch_tokens_ran"]) == (n_processes, 100)
     for root in (one, two):
         assert {path.name for path in root.iterdir() if path.name.startswith(".")} <= {LOCKS}

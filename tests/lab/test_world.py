@@ -179,6 +179,10 @@ def test_the_optimum_of_a_world_is_what_its_documents_show(name) -> None:
         assert np.mean(careless_after(world, care)) == pytest.approx(expected, abs=0.04)
     if not world.one_author:
         assert {optimal_log_odds(kind, world) for kind in CONTEXTS} == {world.log_odds()}
+    else:
+        kinds = ("careful named", "after careful", "bare", "after careless", "careless named")
+        assert (np.diff([optimal_log_odds(kind, world) for kind in kinds]) > 0).all()
+        assert optimal_log_odds("plain text", world) == optimal_log_odds("bare", world)
 
 
 def test_every_further_variant_has_a_recipe_and_a_folder_of_its_own(tmp_path) -> None:
