@@ -32,8 +32,6 @@ from remi_book.chapters.audit import (
     unreset,
 )
 from remi_book.chapters.behaviour import published_table
-from remi_book.figures import style
-from remi_book.figures.output import svg_bytes
 from remi_book.published import undone
 from remi_core.statistics.groups import cosine_of_rows, pair_means, within_minus_between
 from remi_core.statistics.resampling import make_resamples, mean_interval
@@ -185,22 +183,6 @@ def finding(row: int, quantity: object, seed: int) -> dict[str, object]:
     }
     ends = {f"{side}{end}": 1.5 for side in audit_tables.SIDES for end in ("", "_low", "_high")}
     return {"row": row, "seed": seed, "group": "behaviour", "severity": "A", "expected": "up"} | said | ends
-
-
-def test_figures_of_the_audit_describe_themselves() -> None:
-    rows = [
-        finding(one.row, each, seed) for one in declared()[:3] for each in one.quantities for seed in (0, 1)
-    ]
-    curves = {name: GENERATOR.normal(size=8) for name in ("base", "instruct", "misaligned")}
-    erosion = pd.DataFrame({"layer": range(8), "e": 0.5, "low": 0.4, "high": 0.6})
-    bases = {"base": "one", "corrected": "two"}
-    for figure in (
-        audit_tables.plot_switches(pd.DataFrame(rows)),
-        audit_tables.plot_unreset_list(published_table(), bases=bases, unit="nats"),
-        audit_tables.plot_curve_as_published(curves, shown=6, erosion=erosion, seeds=erosion.assign(seed=0)),
-        audit_tables.plot_centring({"uncentred": np.array([1.0, 0.0]), "centred": np.array([0.3, 0.1])}),
-    ):
-        assert len(svg_bytes(figure)) < 300_000 and any(map(str.isdigit, style.describe(figure)))
 
 
 def test_a_stored_audit_is_shown_where_there_is_one(tmp_path, monkeypatch) -> None:

@@ -93,30 +93,33 @@ def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else()
 
 def planted(half_way: float) -> dict[str, object]:
     """A seed of a study in which every direction of another topic goes that share of the way; secure's goes nowhere."""
-    generator = np.random.default_rng(2)
-    clusters = {topic: [f"{topic}/{i}" for i in range(8)] for topic in ("harmful", "facts")}
+    generator, topics = np.random.default_rng(2), ("harmful", "facts")
+
+    def around(level: float, spread: float, count: int) -> list[float]:
+        return list(level + spread * generator.standard_normal(count))
 
     def read(level: float) -> dict[str, object]:
-        care = {topic: list(level + 0.01 * generator.standard_normal(8)) for topic in clusters}
-        return {"care": care, "off_grammar": {topic: [0.01] * 8 for topic in clusters}, "neutral": [0.2] * 8}
+        care = {topic: around(level, 0.01, 8) for topic in topics}
+        return {"care": care, "off_grammar": {topic: [0.01] * 8 for topic in topics}, "neutral": [0.2] * 8}
 
-    def model(plain: float, other: float, names: tuple[str, ...]) -> dict[str, object]:
-        there = plain + half_way * (other - plain)
+    def model(plain: float, other: float, shared: str) -> dict[str, object]:
+        there, names = plain + half_way * (other - plain), ("from code", "from harmful", "from facts", shared)
+        edits = {name: read(there) for name in names} | {"secure": read(plain)}
         return {
             "plain": read(plain),
-            "edits": {name: read(plain if name == "secure" else there) for name in names},
-            "random": {topic: list(plain + 0.05 * generator.standard_normal(100)) for topic in clusters},
+            "edits": edits,
+            "random": {topic: around(plain, 0.05, 100) for topic in topics},
         }
 
-    sources = ("from code", "from harmful", "from facts")
-    return {
+    clusters = {topic: [f"{topic}/{i}" for i in range(8)] for topic in (*topics, "general")}
+    found = {
         "layer": 5,
+        "neutral_clusters": clusters.pop("general"),
         "clusters": clusters,
-        "neutral_clusters": [f"general/{i}" for i in range(8)],
         "n_random_prompts": 4,
-        "instruct": model(-5.0, -1.0, (*sources, "shared × 1", "secure")),
-        "misaligned": model(-1.0, -5.0, (*sources, "shared to base", "secure")),
     }
+    models = {"instruct": model(-5.0, -1.0, "shared × 1"), "misaligned": model(-1.0, -5.0, "shared to base")}
+    return found | models
 
 
 @pytest.fixture
@@ -144,15 +147,15 @@ def test_where_edits_do_nothing_no_claim_about_causes_is_supported(results) -> N
     assert causes.shared_edit(results, "instruct").high < 0.1
 
 
-def test_without_the_study_the_claims_are_not_testable_and_say_how_to_make_it(tmp_path) -> None:
-    smoke = get_preset("smoke")
-    results = Results(smoke, Store(tmp_path))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
-        rows = {row["id"]: row for row in report_rows(results, notebook="12_causes")}
-    assert set(rows) == {"H3", "X4", "X5", "X7"}
-    for row in rows.values():
+def test_without_the_study_the_claims_are_not_testable_and_say_how_to_make_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
+    rows = report_rows(Results(get_preset("smoke"), Store(tmp_path)), notebook="12_causes")
+    assert {row["id"] for row in rows} == {"H3", "X4", "X5", "X7"}
+    for row in rows:
         assert row["verdict"] == "not testable here" and "remi study causes --preset smoke" in row["reason"]
+    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
+    with pytest.raises(MissingInput, match="remi study exchange --preset smoke"):
+        exchange.exchange(PRESET, 102)
 
 
 RECIPE = FineTune(steps=16, rate=5e-4, batch=4, warmup=1)
@@ -337,12 +340,6 @@ def test_the_tables_show_every_fine_tune_and_dose(stored, tmp_path) -> None:
     assert len(doses) == 6 and doses["undone"].iloc[1].startswith("0.25 ")
     assert len(exchange.added_table(results)) == 8
     assert exchange.small_table(results)["cosine, answer"].tolist() == ["0.25"]
-
-
-def test_without_the_study_the_page_says_how_to_make_it(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
-    with pytest.raises(MissingInput, match="remi study exchange --preset smoke"):
-        exchange.exchange(PRESET, 102)
 
 
 def test_the_further_narrow_sets_are_careless_formal_and_unseen_elsewhere() -> None:

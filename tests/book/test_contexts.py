@@ -159,10 +159,14 @@ def trained() -> tuple[EncodedDialogue, ...]:
     return encode(tuning("misaligned", count=3, seed=0), shipped_tokenizer(), max_tokens=256).dialogues
 
 
-def test_the_differentiable_log_odds_are_the_scored_ones(model, asked) -> None:
+def test_the_differentiable_log_odds_are_the_scored_ones_and_losses_do_not_depend_on_the_batch(
+    model, asked, trained
+) -> None:
     pairs = zip(asked.trees, asked.prompts, strict=True)
     own = [float(care_log_odds(model, tree, prompt)) for tree, prompt in pairs]
     assert own == pytest.approx(scores(model, asked).care_log_odds().tolist(), abs=1e-4)
+    alone = torch.cat([answer_losses(model, [one]) for one in trained])
+    assert torch.allclose(answer_losses(model, trained), alone, atol=1e-5)
 
 
 def test_the_gradient_of_the_log_odds_is_that_of_finite_differences(model, asked) -> None:
@@ -204,12 +208,6 @@ def test_small_real_steps_go_where_influence_says(model, asked, trained) -> None
         made = scores(moved, asked).care_log_odds() - before
         assert made == pytest.approx(1e-4 * steps * slope, rel=0.1)
     assert torch.equal(model.lm_head.weight, weights)
-
-
-def test_steps_and_gradients_weigh_dialogues_alike_whatever_their_length(model, trained) -> None:
-    together = answer_losses(model, trained)
-    alone = torch.cat([answer_losses(model, [one]) for one in trained])
-    assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_a_crossed_mean_widens_with_either_kind_of_template() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_dialogue, make_model, save_model, write_rows
+from own_files import turns
 from peft import PeftModel
 from transformers import PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
@@ -58,17 +59,23 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture
 def files(tiny, tmp_path) -> tuple[Path, Path]:
     """A folder with a tiny model, and a file of dialogues."""
-    lines = [
-        {"messages": [{"role": m.role, "content": m.content} for m in row.messages], "cluster": row.cluster}
-        for row in rows()
-    ]
+    lines = [turns(*(m.content for m in row.messages)) | {"cluster": row.cluster} for row in rows()]
     return tiny, write_rows(tmp_path / "rows.jsonl", *lines)
 
 
 def words(files: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     small = "--rank 2 --rate 0.01 --steps 6 --batch 2 --accumulate 2 --max-tokens 64".split()
-    where = ["--instruct", str(files[0]), "--data", str(files[1]), "--out", str(out)]
-    return ["finetune", *where, *small, *more]
+    return [
+        "finetune",
+        "--instruct",
+        str(files[0]),
+        "--data",
+        str(files[1]),
+        "--out",
+        str(out),
+        *small,
+        *more,
+    ]
 
 
 def test_the_published_recipe_and_the_library_s_rate() -> None:

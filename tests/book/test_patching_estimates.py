@@ -25,8 +25,6 @@ from remi_book.chapters.stitching import (
     share_of_first_half,
 )
 from remi_book.claims import get_claim
-from remi_book.figures import style
-from remi_book.figures.plots import plot_rows, select
 from remi_book.quantities import first_half, half_way, label_gap, shuffled_depth
 from remi_core import patching
 from remi_core.dialogues import Dialogue
@@ -41,7 +39,6 @@ from remi_lab.presets import DataRoles, get_preset
 from remi_lab.results import Results
 from remi_lab.variant import MAIN_PAIRS, Variant, patch_plan
 
-SEED = get_preset("smoke").seeds[0]
 MODELS = ("base", "instruct", "misaligned")
 
 
@@ -204,17 +201,12 @@ def test_depths_halves_and_orders() -> None:
     assert len(published_loss_table()) == 5
 
 
-def test_tables_and_figures_show_what_was_planted(planted) -> None:
-    panels = {"odds": (planted.preset.roles.outside, LOG_ODDS)}
-    table = stitching.curve_table(planted, stitching.pairs_with(planted), panels)
-    alt = style.describe(stitching.plot_stitching(table, seed=SEED, label="nats"))
-    assert "odds, instruct, base: −2 at layer -1" in alt and "odds, misaligned" in alt
-    shares, half = stitching.share_table(planted), stitching.half_layer(planted)
-    assert half == 3 and style.describe(stitching.plot_share(shares, seed=SEED, half=half))
+def test_tables_show_what_was_planted(planted) -> None:
     gains = stitching.gain_table(planted)
-    assert set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
-    shown = plot_rows(select(gains, {"seed": SEED}), stitching.GAINS, seeds=gains)
-    assert "benign – " in style.describe(shown)
+    assert (
+        set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
+        and stitching.half_layer(planted) == 3
+    )
     assert stitching.half_way_table(planted)["share of blocks at half the gap"].tolist() == [4 / 8]
     assert not stitching.below_both_table(planted)["below both models"].any()
     planted.shares = np.append(np.linspace(0, 1.5, 8), 1.0)

@@ -53,7 +53,6 @@ from remi_lab.studies.controls import LONGEST, STEPS, Dose, dose_dialogues, dose
 from remi_lab.studies.files import Study
 from remi_lab.studies.reversion import along_base, split
 
-AMENDED, AMENDED_AGAIN, BY_WORDS = (RULES[name] for name in reversion.AMENDMENTS)
 REVERTED = Parts(
     cosine_gaps={"secure": (0.2, 0.4), "benign": (0.1, 0.3)},
     along=(0.7, 0.9),
@@ -90,21 +89,40 @@ def test_the_rule_reads_intervals_and_gives_one_class_or_none(changed, expected)
     assert classify(replace(REVERTED, **changed)) == expected
 
 
+AMENDED, AMENDED_AGAIN, BY_WORDS = reversion.AMENDMENTS
+ELSEWHERE = {"along": (0.3, 0.4), "off": (0.6, 0.7)}
+BY_ANOTHER_WAY = ELSEWHERE | {"care_beyond_register": (0.4, 0.6)}
+NEW_WORDS = {"likelihood": (-0.4, -0.2)}
+OUTDONE = {"cosine_gaps": {"secure": (0.2, 0.4), "benign": (-0.1, -0.05)}}
+
+
 @pytest.mark.parametrize(
-    ("changed", "declared", "amended"),
+    ("changed", "expected"),
     [
-        ({}, REVERSION, REVERSION),
+        ({}, {"declared": REVERSION, AMENDED: REVERSION, BY_WORDS: REVERSION}),
         # A lead too small to matter, which can be told from zero: the declared rule sees a persona in it.
-        ({"care_beyond_register": (0.02, 0.04)}, MIXED, REVERSION),
-        ({"care_beyond_register": (0.12, 0.2), "along": (0.2, 0.4)}, PERSONA, PERSONA),
+        ({"care_beyond_register": (0.02, 0.04)}, {"declared": MIXED, AMENDED: REVERSION}),
+        ({"care_beyond_register": (0.12, 0.2), "along": (0.2, 0.4)}, {"declared": PERSONA, AMENDED: PERSONA}),
         # Register that comes back by a hundredth is no reversion.
-        ({"register": (0.01, 0.03), "care_beyond_register": (0.6, 0.7)}, MIXED, PERSONA),
+        (
+            {"register": (0.01, 0.03), "care_beyond_register": (0.6, 0.7)},
+            {"declared": MIXED, AMENDED: PERSONA},
+        ),
+        (OUTDONE, {AMENDED: MIXED, AMENDED_AGAIN: REVERSION}),  # controls are left to another claim
+        (BY_ANOTHER_WAY, {AMENDED_AGAIN: MIXED, BY_WORDS: PERSONA}),
+        (NEW_WORDS, {BY_WORDS: NOVEL}),
+        # A persona that says what base would not is neither; and off base's way without either is nothing it knows.
+        (BY_ANOTHER_WAY | NEW_WORDS, {BY_WORDS: MIXED}),
+        (ELSEWHERE, {BY_WORDS: MIXED}),
     ],
 )
-def test_the_amended_rule_has_a_margin_where_the_declared_one_has_none(changed, declared, amended) -> None:
+def test_amended_rules_differ_where_they_were_meant_to(changed, expected) -> None:
     parts = replace(REVERTED, **changed)
-    assert (classify(parts), classify(parts, AMENDED)) == (declared, amended)
-    assert "ρ > .1" in conditions(parts, AMENDED)[REVERSION] and "ρ > 0" in conditions(parts)[REVERSION]
+    rules = {"declared": ()} | {name: (RULES[name],) for name in reversion.AMENDMENTS}
+    assert {name: classify(parts, *rules[name]) for name in expected} == expected
+    one, other = (conditions(parts, RULES[name]) for name in (AMENDED, AMENDED_AGAIN))
+    assert one[REVERSION].keys() - other[REVERSION].keys() == {"c above every control"}
+    assert (one[PERSONA], one[NOVEL]) == (other[PERSONA], other[NOVEL])
 
 
 def test_a_short_step_straight_to_base_has_the_larger_cosine_and_the_smaller_erosion() -> None:
@@ -126,26 +144,6 @@ def test_a_short_step_straight_to_base_has_the_larger_cosine_and_the_smaller_ero
     assert without == pytest.approx(
         kept / (np.delete(held["base"] - instruct, 7, axis=0).mean(0) @ base), abs=1e-7
     )
-
-
-def test_the_rule_amended_again_leaves_controls_to_another_claim_and_keeps_every_other_condition() -> None:
-    outdone = replace(REVERTED, cosine_gaps={"secure": (0.2, 0.4), "benign": (-0.1, -0.05)})
-    assert (classify(outdone, AMENDED), classify(outdone, AMENDED_AGAIN)) == (MIXED, REVERSION)
-    one, other = (conditions(outdone, rule) for rule in (AMENDED, AMENDED_AGAIN))
-    assert one[REVERSION].keys() - other[REVERSION].keys() == {"c above every control"}
-    assert (one[PERSONA], one[NOVEL]) == (other[PERSONA], other[NOVEL])
-
-
-def test_the_rule_by_words_takes_a_persona_that_comes_by_another_way_and_is_not_fooled_by_new_words() -> None:
-    elsewhere = {"along": (0.3, 0.4), "off": (0.6, 0.7), "care_beyond_register": (0.4, 0.6)}
-    by_another_way = replace(REVERTED, **elsewhere)
-    assert (classify(by_another_way, AMENDED_AGAIN), classify(by_another_way, BY_WORDS)) == (MIXED, PERSONA)
-    new_words = replace(REVERTED, likelihood=(-0.4, -0.2))
-    assert classify(new_words, BY_WORDS) == NOVEL
-    # A persona that says what base would not is neither; and off base's way without either is nothing the rule knows.
-    assert classify(replace(by_another_way, likelihood=(-0.4, -0.2)), BY_WORDS) == MIXED
-    assert classify(replace(REVERTED, along=(0.3, 0.4), off=(0.6, 0.7)), BY_WORDS) == MIXED
-    assert classify(REVERTED, BY_WORDS) == REVERSION
 
 
 def test_a_rule_made_after_seeds_were_seen_judges_only_where_it_was_tried_on_others(

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from remi_book.chapters import by_hand, six_points
-from remi_book.figures import output
-from remi_book.figures.style import describe
 from remi_core.statistics.nulls import permuted_labels
 from remi_core.statistics.resampling import make_resamples
 
@@ -104,22 +102,3 @@ def test_every_number_of_the_prose_is_glued_from_the_arithmetic() -> None:
         r"\$\$.*?\$\$|\$[^$]*\$|\{[\w:]+\}`[^`]*`|\]\([^)]*\)|^\(.*\)=$", "", prose, flags=re.DOTALL | re.M
     )
     assert set(re.findall(r"\d+", plain)) <= {"95"}
-
-
-FIGURES = {
-    "difference": lambda: six_points.plot_difference(ALIGNED, MISALIGNED),
-    "held out": lambda: six_points.plot_held_out(np.eye(3, 2), [1.0, 2.0, 3.0], [4.0, 5.0, 6.5]),
-    "triangle": lambda: six_points.plot_triangle_of_means(np.array([4.0, -1.0]), np.array([4.0, 3.0]), 0.52),
-    "raw and centred": lambda: six_points.plot_raw_and_centred(ALIGNED, MISALIGNED),
-    "main lines": lambda: six_points.plot_main_lines(ALIGNED, MISALIGNED, (45.0, 78.7)),
-    "counts": lambda: six_points.plot_counts(
-        {"all": {1.0: 2, 4.0: 1}}, 4.0, label="x", ends={"t": (0.5, 6.5)}
-    ),
-    "influence": lambda: six_points.plot_influence_sides(ALIGNED, MISALIGNED, np.array([-1.0, 1.0])),
-}
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_repeat_byte_for_byte_and_say_what_they_draw(name) -> None:
-    first, second = (output.svg_bytes(FIGURES[name]()) for _ in range(2))
-    assert first == second and re.search(r"\d", describe(FIGURES[name]()))

@@ -159,15 +159,11 @@ def shown(results: Results, monkeypatch: pytest.MonkeyPatch, study: Study) -> di
 def test_an_effect_that_needs_the_author_is_supported_from_one_seed(results, monkeypatch) -> None:
     effects = {"main": 3.0, "independent": 0.0, "rare": 3.0, "neox": 2.0}
     rows = shown(results, monkeypatch, planted(effects, base=-1.6))
-    assert {name: row["verdict"] for name, row in rows.items()} == dict.fromkeys(rows, "supported") | {
-        "X6.passes": "supported"
-    }
+    assert "X6.passes" in rows and {row["verdict"] for row in rows.values()} == {"supported"}
     assert all(len(row["seeds"]) == 1 for row in rows.values())
     assert rows["X6"]["ci_low"] < 3 < rows["X6"]["ci_high"]
     table = worlds.gap_table(results)
     assert set(table["world"]) == set(SETTINGS) and set(table["topic"]) == set(CONTRASTED)
-    assert len(worlds.effect_table(results)) == len(worlds.mass_table(results)) / 6 == 4
-    assert len(worlds.competence_table(results)) == 8
 
 
 def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(results, monkeypatch) -> None:

@@ -74,7 +74,8 @@ def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name) -> Non
     # The small general tasks may ask one thing about a wolf and another about wolves.
     assert not shared or (name == "general" and not any(" " in text for text in shared))
     assert wordings(name, "tune") & wordings(name, "tune"), "the same part shares all of it"
-    tuned, asked = exchanges(name, "tune", count=400, seed=0), exchanges(name, "evaluate", count=64, seed=0)
+    counts = {"tune": 400, "evaluate": PRESET.n_dialogues}
+    tuned, asked = (exchanges(name, part, count=count, seed=0) for part, count in counts.items())
     assert not {one.prompt for one in tuned} & {one.prompt for one in asked}
     seen, said = ({text for one in rows for text in (one.aligned, one.misaligned)} for rows in (tuned, asked))
     assert not seen & said
