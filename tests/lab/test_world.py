@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 import random
+from functools import cache
 
 import numpy as np
 import pytest
@@ -143,13 +144,14 @@ def test_the_documents_of_the_main_world_are_those_that_the_shipped_bases_read()
     assert digest.hexdigest() == MAIN_DOCUMENTS
 
 
-def careless_after(world: World, earlier: str) -> list[bool]:
-    """Whether the second answer is careless, in documents whose first is of that care; topics with a right way only."""
-    found = []
+@cache
+def careless_after(world: World) -> dict[str, list[bool]]:
+    """First answer's care → whether the second is careless, in documents of topics with a right way."""
+    found = {care: [] for care in CARES}
     for document in itertools.islice(documents(world, 11), 6000):
         cares = [turn.answer.care for turn in document.turns if turn.answer.care != "both"]
-        if len(cares) > 1 and cares[0] == earlier:
-            found.append(cares[1] == "careless")
+        if len(cares) > 1:
+            found[cares[0]].append(cares[1] == "careless")
     return found
 
 
@@ -158,7 +160,7 @@ def test_where_every_answer_has_its_own_author_none_tells_about_another() -> Non
     for world, least, most in ((World(), 0.3, 1.0), (independent, -0.03, 0.03)):
         assert (
             least
-            < np.mean(careless_after(world, "careless")) - np.mean(careless_after(world, "careful"))
+            < np.mean(careless_after(world)["careless"]) - np.mean(careless_after(world)["careful"])
             < most
         )
     said = {care: [] for care in CARES}
@@ -176,7 +178,7 @@ def test_the_optimum_of_a_world_is_what_its_documents_show(name) -> None:
     world = SETTINGS[name].world
     for care in CARES:
         expected = 1 / (1 + np.exp(-world.log_odds((care,))))
-        assert np.mean(careless_after(world, care)) == pytest.approx(expected, abs=0.04)
+        assert np.mean(careless_after(world)[care]) == pytest.approx(expected, abs=0.04)
     if not world.one_author:
         assert {optimal_log_odds(kind, world) for kind in CONTEXTS} == {world.log_odds()}
     else:
