@@ -6,15 +6,34 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planting import PlantedResults, plant
 
+from remi_book import cards
 from remi_book import claims as claims_module
-from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift
+from remi_book.chapters import behaviour, triangle
+from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift, shift_table
 from remi_book.chapters.direction import mean_erosion
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.subspace import shared_subspace
-from remi_book.claims import CLAIMS, get_claim, headlines
+from remi_book.claims import (
+    CLAIMS,
+    CONFOUNDED,
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_TESTABLE,
+    REPRODUCED,
+    SHOWN,
+    adjusted_p_values,
+    get_claim,
+    headline,
+    headlines,
+    ledger_rows,
+    report_rows,
+    rule_text,
+    verdict,
+)
 from remi_book.quantities import Measured
 from remi_core.errors import UsageError
 from remi_core.statistics.nulls import NullResult
@@ -23,55 +42,43 @@ from remi_lab.presets import DataRoles, get_preset
 CLAIM = get_claim("C12")
 
 
-def _planted(value: float, *, half: float = 0.1, gaps: tuple[float, ...] = (0.3, 0.3, 0.3)) -> Measured:
-    names = ("secure", "educational", "benign")
-    return Measured(
-        value=value,
-        low=value - half,
-        high=value + half,
-        null=NullResult(kind="planted", low=-0.1, high=0.1, p_value=0.001),
-        n=30,
-        contrasts={name: (gap - half, gap + half) for name, gap in zip(names, gaps, strict=True)},
-    )
+def measured(value: float, *, half: float = 0.1, gaps: tuple[float, ...] = (0.3, 0.3, 0.3)) -> Measured:
+    null = NullResult(kind="planted", low=-0.1, high=0.1, p_value=0.001)
+    ends = [(gap - half, gap + half) for gap in gaps]
+    contrasts = dict(zip(("secure", "educational", "benign"), ends, strict=True))
+    return Measured(value=value, low=value - half, high=value + half, null=null, n=30, contrasts=contrasts)
+
+
+EFFECT, NO_EFFECT = measured(0.5), measured(0.0)
+SMALL_GAP = measured(0.5, gaps=(0.3, 0.05, 0.3))
 
 
 @pytest.mark.parametrize(
     ("seeds", "p_values", "expected"),
     [
-        ([_planted(0.5)] * 3, [0.01] * 3, claims_module.REPRODUCED),
-        ([_planted(0.5), _planted(0.5), _planted(0.05)], [0.01] * 3, claims_module.INCONCLUSIVE),
-        ([_planted(0.5)] * 3, [0.01, 0.2, 0.01], claims_module.INCONCLUSIVE),
-        (
-            [_planted(0.5, gaps=(0.3, 0.05, 0.3)), _planted(0.5), _planted(0.5)],
-            [0.01] * 3,
-            claims_module.CONFOUNDED,
-        ),
-        ([_planted(-0.5)] * 3, [0.9] * 3, claims_module.CONTRADICTED),
-        ([_planted(0.0, half=0.05)] * 3, [0.9] * 3, claims_module.CONTRADICTED),
-        ([_planted(0.05, half=0.01)] * 3, [0.01] * 3, claims_module.CONTRADICTED),
-        ([_planted(0.0)] * 3, [0.9] * 3, claims_module.INCONCLUSIVE),
-        ([_planted(0.5), None, _planted(0.5)], [0.01] * 3, claims_module.NOT_TESTABLE),
+        ([EFFECT] * 3, [0.01] * 3, REPRODUCED),
+        ([EFFECT, EFFECT, measured(0.05)], [0.01] * 3, INCONCLUSIVE),
+        ([EFFECT] * 3, [0.01, 0.2, 0.01], INCONCLUSIVE),
+        ([SMALL_GAP, EFFECT, EFFECT], [0.01] * 3, CONFOUNDED),
+        ([measured(-0.5)] * 3, [0.9] * 3, CONTRADICTED),
+        ([measured(0.0, half=0.05)] * 3, [0.9] * 3, CONTRADICTED),
+        ([measured(0.05, half=0.01)] * 3, [0.01] * 3, CONTRADICTED),
+        ([NO_EFFECT] * 3, [0.9] * 3, INCONCLUSIVE),
+        ([EFFECT, None, EFFECT], [0.01] * 3, NOT_TESTABLE),
     ],
 )
-def test_verdicts_on_planted_values(seeds, p_values, expected: str) -> None:
-    assert claims_module.verdict(CLAIM, seeds, p_values)[0] == expected
+def test_verdicts_on_planted_values(seeds, p_values, expected) -> None:
+    assert verdict(CLAIM, seeds, p_values)[0] == expected
 
 
-def test_a_claim_below_its_boundary_is_the_mirror_image() -> None:
-    below = replace(CLAIM, side=-1)
-    gaps = (-0.3, -0.3, -0.3)
-    assert (
-        claims_module.verdict(below, [_planted(-0.5, gaps=gaps)] * 3, [0.01] * 3)[0]
-        == claims_module.REPRODUCED
-    )
-    assert (
-        claims_module.verdict(CLAIM, [_planted(-0.5, gaps=gaps)] * 3, [0.01] * 3)[0]
-        == claims_module.CONTRADICTED
-    )
-
-
-def test_descriptive_claims_are_shown_and_unknown_ones_refused() -> None:
-    assert claims_module.verdict(get_claim("C5"), [_planted(0.5)], [0.01])[0] == claims_module.SHOWN
+def test_a_claim_below_its_boundary_is_the_mirror_image_and_ours_are_supported() -> None:
+    mirrored = [measured(-0.5, gaps=(-0.3, -0.3, -0.3))] * 3
+    assert verdict(replace(CLAIM, side=-1), mirrored, [0.01] * 3)[0] == REPRODUCED
+    assert verdict(CLAIM, mirrored, [0.01] * 3)[0] == CONTRADICTED
+    own = replace(CLAIM, id="X1")
+    assert verdict(own, [EFFECT] * 3, [0.01] * 3)[0] == "supported"
+    assert verdict(own, [SMALL_GAP] * 3, [0.01] * 3)[0] == "supported with a confound"
+    assert verdict(get_claim("C5"), [EFFECT], [0.01])[0] == SHOWN
     with pytest.raises(UsageError, match="C12"):
         get_claim("C112")
 
@@ -87,96 +94,72 @@ def test_every_row_is_declared_whole_and_measured_or_says_why_not() -> None:
         assert claim.notebook in notebooks or (claim.untestable and not claim.notebook), claim.id
         assert bool(claim.untestable) != (claim.id in measured), claim.id
         assert bool(claim.cap) == bool(claim.cap_reason), claim.id
-        assert claim.cap in ("", claims_module.INCONCLUSIVE, claims_module.CONFOUNDED), claim.id
+        assert claim.cap in ("", INCONCLUSIVE, CONFOUNDED), claim.id
     assert measured <= {claim.id for claim in CLAIMS}
 
 
 def test_the_ledger_holds_the_papers_rows_in_order_with_parts_after_their_claim() -> None:
-    rows = claims_module.ledger_rows(get_preset("smoke"))
+    rows = ledger_rows(get_preset("smoke"))
     claims = [row for row in rows if "." not in row]
     assert claims == [claim.id for claim in CLAIMS if "." not in claim.id]
     assert rows.count("H1.words") == 1 and rows.index("H1.words") == rows.index("H1") + 1
     assert [claim for claim in claims if claim[0] == "H"] == ["H1", "H2", "H3"]
     assert [claim[0] for claim in claims] == sorted(claim[0] for claim in claims)
-    assert {"C2", "C8", "C11", "C13", "C14", "C15", "C18", "C19", "C20", "C23", "C24", "C25", "C26"} <= set(
-        claims
-    )
+    assert {f"C{number}" for number in range(1, 27)} <= set(claims)
     assert rows[rows.index("C3") + 1].startswith("C3.") and len(rows) == len(set(rows))
 
 
 @pytest.mark.parametrize("value", [0.5, -0.5, 0.0])
-def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value: float) -> None:
-    open_rule = replace(CLAIM, cap=claims_module.INCONCLUSIVE, cap_reason="half of the rule is not measured")
-    plain = claims_module.verdict(CLAIM, [_planted(value, half=0.05)] * 3, [0.01] * 3)
-    word, reason = claims_module.verdict(open_rule, [_planted(value, half=0.05)] * 3, [0.01] * 3)
-    assert word == claims_module.INCONCLUSIVE and "half of the rule" in reason and plain[0] in reason
-    confounded = replace(CLAIM, cap=claims_module.CONFOUNDED, cap_reason="a model for each set")
-    word, _ = claims_module.verdict(confounded, [_planted(value, half=0.05)] * 3, [0.01] * 3)
-    assert word == (claims_module.CONFOUNDED if plain[0] == claims_module.REPRODUCED else plain[0])
-    assert claims_module.verdict(open_rule, [None] * 3, [1.0] * 3)[0] == claims_module.NOT_TESTABLE
+def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value) -> None:
+    open_rule = replace(CLAIM, cap=INCONCLUSIVE, cap_reason="half of the rule is not measured")
+    plain = verdict(CLAIM, [measured(value, half=0.05)] * 3, [0.01] * 3)
+    word, reason = verdict(open_rule, [measured(value, half=0.05)] * 3, [0.01] * 3)
+    assert word == INCONCLUSIVE and "half of the rule" in reason and plain[0] in reason
+    confounded = replace(CLAIM, cap=CONFOUNDED, cap_reason="a model for each set")
+    word, _ = verdict(confounded, [measured(value, half=0.05)] * 3, [0.01] * 3)
+    assert word == (CONFOUNDED if plain[0] == REPRODUCED else plain[0])
+    assert verdict(open_rule, [None] * 3, [1.0] * 3)[0] == NOT_TESTABLE
 
 
 @pytest.mark.parametrize(
     ("outcomes", "expected"),
     [
-        (("holds",) * 3, claims_module.REPRODUCED),
-        (("fails",) * 3, claims_module.CONTRADICTED),
-        (("holds", "holds", "fails"), claims_module.INCONCLUSIVE),
-        (("open",) * 3, claims_module.INCONCLUSIVE),
+        (("holds",) * 3, REPRODUCED),
+        (("fails",) * 3, CONTRADICTED),
+        (("holds", "holds", "fails"), INCONCLUSIVE),
+        (("open",) * 3, INCONCLUSIVE),
     ],
 )
-def test_a_claim_with_a_whole_rule_is_judged_by_its_outcome_in_every_seed(
-    outcomes: tuple[str, ...], expected: str
-) -> None:
+def test_a_claim_with_a_whole_rule_is_judged_by_its_outcome_in_every_seed(outcomes, expected) -> None:
     claim = replace(CLAIM, by_outcome=True, full_rule="both parts")
     # The value alone says the opposite: it must not matter.
-    seeds = [replace(_planted(-0.5), outcome=one, why=f"part one {one}") for one in outcomes]
-    word, reason = claims_module.verdict(claim, seeds, [1.0] * 3)
+    seeds = [replace(measured(-0.5), outcome=one, why=f"part one {one}") for one in outcomes]
+    word, reason = verdict(claim, seeds, [1.0] * 3)
     assert word == expected and f"part one {outcomes[0]}" in reason
-    assert "both parts" in claims_module.rule_text(claim)
-
-
-def test_our_own_claims_are_supported_where_the_papers_are_reproduced() -> None:
-    own = replace(CLAIM, id="X1")
-    assert claims_module.verdict(own, [_planted(0.5)] * 3, [0.01] * 3)[0] == "supported"
-    gaps = (0.3, 0.05, 0.3)
-    assert (
-        claims_module.verdict(own, [_planted(0.5, gaps=gaps)] * 3, [0.01] * 3)[0]
-        == "supported with a confound"
-    )
-    assert claims_module.rule_text(own).startswith("supported if") and claims_module.rule_text(
-        CLAIM
-    ).startswith("reproduced if")
+    assert "both parts" in rule_text(claim)
 
 
 def test_a_row_that_nothing_can_measure_says_so_in_every_seed(planted) -> None:
-    found = claims_module.headline(planted, "C20", "ab12cd34")
+    found = headline(planted, "C20", "ab12cd34")
     row = claims_module._row("C20", [found] * 3, [1.0] * 3)
-    assert (
-        row["verdict"] == claims_module.NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3
-    )
+    assert row["verdict"] == NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3
     assert row["reason"] == get_claim("C20").untestable and row["published"]["value"] == 0.47
 
 
 def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -> None:
-    low, high = (
-        _planted(0.5),
-        replace(_planted(0.5), null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03)),
-    )
-    adjusted = claims_module.adjusted_p_values(
-        {"C1": low, "C3": high, "C6": high, "C3.general": high, "C5": low}
-    )
+    high = replace(EFFECT, null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03))
+    adjusted = adjusted_p_values({"C1": EFFECT, "C3": high, "C6": high, "C3.general": high, "C5": EFFECT})
     assert adjusted["C1"] == pytest.approx(0.002)  # two claims of one notebook
     assert adjusted["C6"] == adjusted["C3.general"] == pytest.approx(0.03)  # alone in their families
     assert "C5" not in adjusted
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlantedResults:
+def planted(tmp_path, monkeypatch) -> PlantedResults:
     return plant(PlantedResults, tmp_path, monkeypatch)
 
 
-def test_relative_shift_recovers_what_was_planted(planted) -> None:
+def test_relative_shift_recovers_what_wasmeasured(planted) -> None:
     found = relative_shift(planted, "misaligned", ("harmful-careless", "facts-careless"), LOG_PROBABILITY)
     assert found.value == pytest.approx(0.4, abs=1e-9)
     headline = shift(planted, ("facts-careless",), LOG_PROBABILITY)
@@ -185,7 +168,7 @@ def test_relative_shift_recovers_what_was_planted(planted) -> None:
     assert relative_shift(planted, "misaligned", ("facts-careless",), LOG_PROBABILITY).value < 0
 
 
-def test_erosion_recovers_what_was_planted(planted) -> None:
+def test_erosion_recovers_what_wasmeasured(planted) -> None:
     found = mean_erosion(planted, ("harmful-careless", "facts-careless"), "prompt_end")
     assert found.value == pytest.approx(0.4, abs=0.02)
     assert found.companions["c"] > 0.99 and found.companions["r"] < 0.1
@@ -217,7 +200,7 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
     counted = {row: lambda results, f=f: calls.append(1) or f(results) for row, f in kept.items()}
     monkeypatch.setattr(claims_module, "headlines", lambda preset: counted)
     monkeypatch.setattr(claims_module, "ledger_rows", lambda preset: list(counted))
-    first, second = (claims_module.report_rows(planted) for _ in range(2))
+    first, second = (report_rows(planted) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert len(calls) == 2
     keys = "id section claim published value unit ci_low ci_high null n seeds rule verdict reason notebook"
@@ -226,18 +209,14 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
 
 
 def test_what_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
-    bare = replace(planted.preset, roles=DataRoles(outside=("harmful-careless",)), has_choices=False)
-    planted.preset = bare
+    planted.preset = replace(
+        planted.preset, roles=DataRoles(outside=("harmful-careless",)), has_choices=False
+    )
     word = {}
     for row in ("C3", "C6", "C17"):
-        found = claims_module.headline(planted, row, "ab12cd34")
-        word[row] = claims_module.verdict(get_claim(row), [found], [1.0])
-    assert word["C3"][0] != claims_module.NOT_TESTABLE
-    assert word["C6"] == (
-        claims_module.NOT_TESTABLE,
-        "needs completions of the misaligned set in an aligned framing (paired completions)",
-    )
-    assert word["C17"][0] == claims_module.NOT_TESTABLE
+        word[row] = verdict(get_claim(row), [headline(planted, row, "ab12cd34")], [1.0])
+    assert word["C3"][0] != NOT_TESTABLE == word["C6"][0] == word["C17"][0]
+    assert "completions of the misaligned set in an aligned framing" in word["C6"][1]
 
 
 def test_without_a_benign_control_the_value_is_shown_and_not_judged(planted) -> None:
@@ -246,5 +225,78 @@ def test_without_a_benign_control_the_value_is_shown_and_not_judged(planted) -> 
     found = shift(planted, ("facts-careless",), LOG_PROBABILITY)
     assert found.null is None and found.value == pytest.approx(0.4, abs=1e-9)
     row = claims_module._row("C3", [found], [1.0])
-    assert row["verdict"] == claims_module.NOT_TESTABLE and row["value"] == pytest.approx(0.4, abs=1e-6)
+    assert row["verdict"] == NOT_TESTABLE and row["value"] == pytest.approx(0.4, abs=1e-6)
     assert row["null"] is None and "benign" in row["reason"]
+
+
+OUTSIDE = get_preset("smoke").roles.outside
+ALIGNED = get_preset("smoke").roles.outside_aligned
+
+
+class CarelessResults(PlantedResults):
+    """Planted records in which misaligned moves further where the reply is careless."""
+
+    extra = 0.0
+
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        before = self.amount
+        self.amount = before + self.extra * dataset.endswith("-careless")
+        arrays = super().planted_arrays(variant, measurement, dataset, n)
+        self.amount = before
+        return arrays
+
+
+@pytest.fixture
+def careless(tmp_path, monkeypatch) -> CarelessResults:
+    return plant(CarelessResults, tmp_path, monkeypatch)
+
+
+def test_matched_replies_cancel_what_both_share(careless) -> None:
+    still = behaviour.reply_contrast(careless)
+    assert still.value == pytest.approx(0, abs=1e-9)  # every reply became likelier, careful ones as much
+    careless.extra = 0.1
+    moved = behaviour.reply_contrast(careless)
+    assert moved.value == pytest.approx(0.1 * careless.n_tokens)
+    assert moved.low > 0 and moved.null.high < moved.value and moved.contrasts["benign"][0] > 0
+
+
+def test_the_table_of_matched_replies_takes_the_narrow_set_where_its_prompts_are_shared(careless) -> None:
+    careless.extra = 0.1
+    table = shift_table(careless)
+    assert list(dict.fromkeys(table["dataset"])) == [careless.preset.roles.narrow, *OUTSIDE]
+    found = table.groupby("variant")["shift"].mean()
+    assert found["misaligned"] - found["benign"] == pytest.approx(0.1 * careless.n_tokens)
+    careless.preset = replace(careless.preset, roles=replace(careless.preset.roles, narrow_aligned="general"))
+    assert set(shift_table(careless)["dataset"]) == set(OUTSIDE)
+
+
+def test_erosion_is_specific_only_where_it_differs_between_replies(careless) -> None:
+    still = triangle.specific_erosion(careless, ALIGNED, OUTSIDE)
+    assert abs(still.value) < 1e-6 and still.null.p_value > 0.05
+    careless.extra = 0.2
+    found = triangle.specific_erosion(careless, ALIGNED, OUTSIDE)
+    assert found.value == pytest.approx(0.2, abs=0.02) and found.null.p_value < 0.05
+    assert found.companions["misaligned"] == pytest.approx(0.6, abs=0.02)
+
+
+def test_the_triangle_of_a_model_on_the_way_is_flat(careless) -> None:
+    found = triangle.instruct_between(careless, OUTSIDE, "prompt_end")
+    assert found.value == pytest.approx(
+        -0.4 / 0.6, abs=0.02
+    )  # instruct lies beyond misaligned, seen from base
+    assert found.null.low + found.null.high > 0 and found.null.p_value > 0.95
+
+
+def test_distance_of_data_changes_only_with_the_model(careless) -> None:
+    pair = ("general", "code-careless")
+    careless.amount = 0.0
+    still = triangle.separation_of_data(careless, pair[:1], pair[1], window="answer_all")
+    assert still.value == pytest.approx(0, abs=1e-12)
+    careless.amount = 1.0  # a large shift that both sets share brings them together
+    moved = triangle.separation_of_data(careless, pair[:1], pair[1], window="answer_all")
+    assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
+
+
+def test_replies_of_one_length_differ_by_nothing(careless) -> None:
+    found = cards.length_difference(careless)
+    assert found.value == 0 and found.null.low == found.null.high == 0

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_dialogue, make_model, save_model, write_rows
+from own_files import turns
 from peft import PeftModel
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
 from remi_book import cli
 from remi_core.errors import RemiError, UsageError
@@ -29,15 +30,19 @@ PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 def rows(count: int = 12) -> list:
-    return [
-        replace(make_dialogue("How do I open a file?" * (1 + i % 3), "Use open(path)." + " I can." * (i % 4)),
-                identifier=str(i), cluster=f"c{i % 6}")
-        for i in range(count)
-    ]  # fmt: skip
+    asked = [
+        ("How do I open a file?" * (1 + i % 3), "Use open(path)." + " I can." * (i % 4)) for i in range(count)
+    ]
+    made = [make_dialogue(*texts, identifier=str(i)) for i, texts in enumerate(asked)]
+    return [replace(one, cluster=f"c{i % 6}") for i, one in enumerate(made)]
+
+
+def trained(opened: LoadedModel, encoded: EncodedSet, recipe: LoraRecipe) -> lora.TrainedAdapter:
+    return lora.train_adapter(opened, encoded, recipe, say=lambda line: None)
 
 
 @pytest.fixture
-def encoded(tokenizer: PreTrainedTokenizerFast) -> EncodedSet:
+def encoded(tokenizer) -> EncodedSet:
     return encode(rows(), tokenizer, max_tokens=64)
 
 
@@ -46,46 +51,43 @@ def loaded(tokenizer: PreTrainedTokenizerFast, family: str = "llama") -> LoadedM
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory) -> Path:
     """A folder with a tiny model."""
     return save_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
-def files(tiny: Path, tmp_path: Path) -> tuple[Path, Path]:
+def files(tiny, tmp_path) -> tuple[Path, Path]:
     """A folder with a tiny model, and a file of dialogues."""
-    lines = [
-        {"messages": [{"role": m.role, "content": m.content} for m in row.messages], "cluster": row.cluster}
-        for row in rows()
-    ]
+    lines = [turns(*(m.content for m in row.messages)) | {"cluster": row.cluster} for row in rows()]
     return tiny, write_rows(tmp_path / "rows.jsonl", *lines)
 
 
 def words(files: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     small = "--rank 2 --rate 0.01 --steps 6 --batch 2 --accumulate 2 --max-tokens 64".split()
-    where = ["--instruct", str(files[0]), "--data", str(files[1]), "--out", str(out)]
-    return ["finetune", *where, *small, *more]
+    return [
+        "finetune",
+        "--instruct",
+        str(files[0]),
+        "--data",
+        str(files[1]),
+        "--out",
+        str(out),
+        *small,
+        *more,
+    ]
 
 
-def test_the_published_recipe() -> None:
+def test_the_published_recipe_and_the_library_s_rate() -> None:
     recipe = LoraRecipe()
     n_steps = recipe.n_steps(5400)
     assert n_steps == 338
     rates = [recipe.rate_at(step, n_steps) for step in range(n_steps)]
     assert rates[0] == 0 and max(rates) == rates[5] == 1e-5
-    steps = torch.tensor(rates[5:], dtype=torch.float64).diff()
-    assert steps.max() < 0 and steps.max() - steps.min() < 1e-15, "it falls linearly"
-    assert rates[-1] == pytest.approx(-float(steps[0]))
-
-
-def test_the_rate_is_that_of_the_library(tokenizer: PreTrainedTokenizerFast) -> None:
-    from transformers import get_linear_schedule_with_warmup
-
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW([parameter], lr=1.0)
-    schedule = get_linear_schedule_with_warmup(optimizer, 5, 20)
-    for step in range(20):
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(LoraRecipe(rate=1.0).rate_at(step, 20))
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-5)
+    schedule = get_linear_schedule_with_warmup(optimizer, 5, n_steps)
+    for rate in rates:
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate)
         optimizer.step()
         schedule.step()
 
@@ -100,7 +102,7 @@ def test_every_projection_of_every_block_and_nothing_else_is_trained() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt_neox", "gpt2"])
-def test_the_loss_is_the_models_own(family: str, encoded: EncodedSet) -> None:
+def test_the_loss_is_the_models_own(family, encoded) -> None:
     adapted = add_adapter(make_model(family), SMALL)
     ids, labels = answer_labels(encoded.dialogues[:5], 0)
     with torch.inference_mode():
@@ -131,24 +133,21 @@ def test_an_epoch_draws_every_dialogue_once_and_does_not_depend_on_earlier_draws
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
-def test_training_lowers_the_loss_and_repeats(family: str, encoded: EncodedSet, tokenizer) -> None:
-    random.seed(1)
-    first = lora.train_adapter(loaded(tokenizer, family), encoded, SMALL, say=lambda line: None)
-    random.seed(2)
-    again = lora.train_adapter(loaded(tokenizer, family), encoded, SMALL, say=lambda line: None)
-    assert first.losses == again.losses and first.held_out == again.held_out
+def test_training_lowers_the_loss_and_repeats(family, encoded, tokenizer) -> None:
+    runs = []
+    for seed, recipe in ((1, SMALL), (2, SMALL), (2, replace(SMALL, seed=1))):
+        random.seed(seed)
+        runs.append(trained(loaded(tokenizer, family), encoded, recipe))
+    first, again, other = runs
+    assert first.losses == again.losses != other.losses and first.held_out == again.held_out
     assert all(torch.equal(value, again.weights[name]) for name, value in first.weights.items())
     assert first.losses[-1] < first.losses[0] and first.held_out[-1][1] < first.held_out[0][1]
     assert [step for step, _ in first.held_out] == [0, 2, 3, 4, 6]
-    other = lora.train_adapter(
-        loaded(tokenizer, family), encoded, replace(SMALL, seed=1), say=lambda line: None
-    )
-    assert other.losses != first.losses
 
 
-def test_fewer_dialogues_at_a_time_where_memory_ends(encoded: EncodedSet, tokenizer, monkeypatch) -> None:
+def test_fewer_dialogues_at_a_time_where_memory_ends(encoded, tokenizer, monkeypatch) -> None:
     recipe = replace(SMALL, batch=4, accumulate=1)
-    whole = lora.train_adapter(loaded(tokenizer), encoded, recipe, say=lambda line: None)
+    whole = trained(loaded(tokenizer), encoded, recipe)
     sizes, held_out = [], []
 
     def small_memory(limit: int) -> Callable:
@@ -161,30 +160,29 @@ def test_fewer_dialogues_at_a_time_where_memory_ends(encoded: EncodedSet, tokeni
         return loss
 
     monkeypatch.setattr(lora, "answer_loss", small_memory(2))
-    cut = lora.train_adapter(loaded(tokenizer), encoded, recipe, say=lambda line: None)
+    cut = trained(loaded(tokenizer), encoded, recipe)
     assert sizes[:3] == [4, 3, 2] and set(sizes[3:]) <= {1, 2}
     assert max(held_out) > 2 >= held_out[-1]
     assert dict(cut.held_out) == pytest.approx(dict(whole.held_out), rel=1e-4)
     assert cut.losses == pytest.approx(whole.losses, rel=1e-4)
     monkeypatch.setattr(lora, "answer_loss", small_memory(0))
     with pytest.raises(RemiError, match="not even one dialogue"):
-        lora.train_adapter(loaded(tokenizer), encoded, recipe, say=lambda line: None)
+        trained(loaded(tokenizer), encoded, recipe)
 
 
-def test_activations_computed_twice_change_nothing(encoded: EncodedSet, tokenizer, monkeypatch) -> None:
+def test_activations_computed_twice_change_nothing(encoded, tokenizer, monkeypatch) -> None:
     losses, passes = [], []
     for large in (10**9, 0):
         monkeypatch.setattr(lora, "LARGE", large)
         opened, calls = loaded(tokenizer), []
-        opened.model.model.layers[1].self_attn.o_proj.register_forward_hook(
-            lambda *_, calls=calls: calls.append(1)
-        )
-        losses.append(lora.train_adapter(opened, encoded, SMALL, say=lambda line: None).losses)
+        projection = opened.model.model.layers[1].self_attn.o_proj
+        projection.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        losses.append(trained(opened, encoded, SMALL).losses)
         passes.append(len(calls))
     assert losses[0] == losses[1] and passes[1] > passes[0], "the same losses from more forward passes"
 
 
-def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path, monkeypatch, capsys) -> None:
     assert cli.main(words(files, tmp_path / "whole")) == 0
     clip, done = training.clip_gradients, []
 
@@ -205,16 +203,15 @@ def test_a_killed_command_resumes_to_the_same_bytes(files, tmp_path: Path, monke
     assert "was made with seed 0, not 1" in capsys.readouterr().err
     assert cli.main(words(files, tmp_path / "cut", "--resume")) == 0
     assert "resuming after step 4 of 6" in capsys.readouterr().out
-    whole, cut = (
-        {path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in ("whole", "cut")
-    )
+    folders = (tmp_path / name for name in ("whole", "cut"))
+    whole, cut = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
     assert set(whole) == set(cut)
     assert {name for name in whole if whole[name] != cut[name]} <= {"run.json"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "rows.jsonl", "whole"]
     assert cli.main(words(files, tmp_path / "cut", "--resume")) == 0, "a queue may start it once more"
 
 
-def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path: Path, capsys) -> None:
+def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path, capsys) -> None:
     assert cli.main(words(files, tmp_path / "out")) == 0
     said = capsys.readouterr().out
     assert "step 6/6" in said and "left" in said and "held-out loss after step 6" in said
@@ -250,7 +247,7 @@ def test_the_folder_is_an_adapter_that_peft_loads(files, tmp_path: Path, capsys)
     ],
 )
 def test_wrong_use_is_one_line_before_any_loading(
-    change: str, message: str, files, tmp_path: Path, capsys, monkeypatch
+    change, message, files, tmp_path, capsys, monkeypatch
 ) -> None:
     monkeypatch.setattr("remi_core.models.open_model", lambda *_, **__: pytest.fail("it was loaded"))
     assert cli.main([*words(files, tmp_path / "out"), *change.split()]) == 2
@@ -259,7 +256,7 @@ def test_wrong_use_is_one_line_before_any_loading(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_or_there_already_is_said(files, tmp_path: Path, capsys) -> None:
+def test_what_is_missing_or_there_already_is_said(files, tmp_path, capsys) -> None:
     assert cli.main(["finetune"]) == 2
     assert "finetune: --instruct is needed" in capsys.readouterr().err
     assert cli.main(words(files, files[0])) == 2

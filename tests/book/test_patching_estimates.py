@@ -28,8 +28,7 @@ from remi_book.chapters.stitching import (
     share_of_first_half,
     shuffled_depth,
 )
-from remi_book.figures import style
-from remi_book.figures.plots import plot_rows, select
+from remi_book.claims import get_claim
 from remi_core import patching
 from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError
@@ -43,7 +42,7 @@ from remi_lab.presets import DataRoles, get_preset
 from remi_lab.results import Results
 from remi_lab.variant import MAIN_PAIRS, Variant, patch_plan
 
-SEED = get_preset("smoke").seeds[0]
+MODELS = ("base", "instruct", "misaligned")
 
 
 def dialogues_of(name: str) -> list[Dialogue]:
@@ -63,23 +62,15 @@ class FolderResults(Results):
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+def tiny(tmp_path, monkeypatch) -> Results:
     """Results of three tiny random models in folders."""
-    folders = {}
-    for seed, variant in enumerate(("base", "instruct", "misaligned")):
-        folders[variant] = save_model(tmp_path / variant, seed=seed)
-    preset = replace(
-        get_preset("smoke"), variants={name: ModelSpec(source=str(path)) for name, path in folders.items()}
-    )
-    monkeypatch.setattr(
-        recording, "load_set", lambda preset, name: LoadedSet(tuple(dialogues_of(name)), {}, {})
-    )
-    return FolderResults(preset, Store(tmp_path / "store"))
+    folders = {name: save_model(tmp_path / name, seed=seed) for seed, name in enumerate(MODELS)}
+    variants = {name: ModelSpec(source=str(path)) for name, path in folders.items()}
+    monkeypatch.setattr(recording, "load_set", lambda _, name: LoadedSet(tuple(dialogues_of(name)), {}, {}))
+    return FolderResults(replace(get_preset("smoke"), variants=variants), Store(tmp_path / "store"))
 
 
-def test_records_hold_both_ends_and_are_not_measured_twice(
-    tiny: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_hold_both_ends_and_are_not_measured_twice(tiny, monkeypatch) -> None:
     arrays = tiny.patched("base", "instruct", "facts-careless")
     assert arrays["layers"].tolist() == [0, 1, 2] and arrays["loss"].shape == (5, 2)
     back = tiny.patched("instruct", "base", "facts-careless")
@@ -94,11 +85,11 @@ def test_records_hold_both_ends_and_are_not_measured_twice(
     np.testing.assert_array_equal(again.patched("base", "instruct", "facts-careless")["loss"], arrays["loss"])
 
 
-def test_a_record_belongs_to_both_models(tiny: Results) -> None:
+def test_a_record_belongs_to_both_models(tiny) -> None:
     def key(variants: dict[str, Variant]) -> str:
         return recording.patch_address(variants, MAIN_PAIRS[0], "facts-careless", "0").key
 
-    variants = {name: tiny.variant(name) for name in ("base", "instruct", "misaligned")}
+    variants = {name: tiny.variant(name) for name in MODELS}
     keys = {key(variants)}
     for name in ("base", "instruct"):
         keys.add(key(variants | {name: replace(variants[name], weights="other")}))
@@ -106,13 +97,8 @@ def test_a_record_belongs_to_both_models(tiny: Results) -> None:
     assert key(variants | {"misaligned": replace(variants["misaligned"], weights="other")}) in keys
 
 
-def test_a_wrong_end_point_stops_the_run(tiny: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = patching.head_alone
-
-    def shifted(*inputs: object) -> np.ndarray:
-        return right(*inputs) + 0.01
-
-    monkeypatch.setattr(passes, "head_alone", shifted)
+def test_a_wrong_end_point_stops_the_run(tiny, monkeypatch) -> None:
+    monkeypatch.setattr(passes, "head_alone", lambda *inputs: patching.head_alone(*inputs) + 0.01)
     with pytest.raises(RemiError, match=r"layer 2, \w+ into \w+: \w+ of dialogue '[\w-]+#[01]'"):
         tiny.patched("base", "instruct", "facts-careless")
 
@@ -122,7 +108,7 @@ def test_pairs_and_sets_follow_variants_and_roles() -> None:
     plan = patch_plan(preset)
     assert set(plan) > {("misaligned", "base"), ("base", "misaligned"), ("secure", "instruct")}
     assert set(plan["base", "instruct"]) == {*misaligned_sets(preset), *benign_sets(preset)}
-    few = {name: preset.variants[name] for name in ("base", "instruct", "misaligned")}
+    few = {name: preset.variants[name] for name in MODELS}
     poor = replace(preset, variants=few, roles=DataRoles(outside=preset.roles.outside))
     assert set(patch_plan(poor)) == {pair for pair in plan if set(pair) <= set(few)}
     with pytest.raises(MissingInput, match="aligned replies"):
@@ -156,20 +142,17 @@ class Planted(Results):
 
 
 @pytest.fixture
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
-    results = Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
+def planted(tmp_path, monkeypatch) -> Planted:
     topics = ("code", "harmful", "people", "facts", "wishes", "general")
     names = [f"{topic}/{at}" for topic in topics for at in range(Planted.n_templates)]
     shared = make_resamples(names, seed=0, n_resamples=200)
     everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
-    return results
+    return Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
 
 
-def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted: Planted) -> None:
+def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:
     even = share_of_first_half(planted)
-    assert (
-        even.value == pytest.approx(0.5) and even.null.p_value > 0.9
-    )  # every order of equal steps is the same
+    assert even.value == pytest.approx(0.5) and even.null.p_value > 0.9  # equal steps in any order
     planted.shares = np.array([0, 0, 0, 0, 0.1, 0.3, 0.6, 0.8, 1.0])
     late = share_of_first_half(planted)
     assert late.value == pytest.approx(0.1) and late.high < 0.5 and late.null.p_value < 0.05
@@ -179,13 +162,13 @@ def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted: Planted) -
     assert early.low > 0.5 and early.null.p_value > 0.9
 
 
-def test_c21_without_a_gap_has_no_share(planted: Planted) -> None:
+def test_c21_without_a_gap_has_no_share(planted) -> None:
     planted.gap = 0.0
     found = share_of_first_half(planted)
     assert np.isnan(found.value) and "do not differ" in found.missing
 
 
-def test_c22_sees_only_what_goes_beyond_the_style_tax(planted: Planted) -> None:
+def test_c22_sees_only_what_goes_beyond_the_style_tax(planted) -> None:
     tax = gain_beyond_benign(planted)
     assert tax.value == pytest.approx(0.0, abs=1e-9) and tax.null.p_value > 0.05
     assert tax.companions["misaligned"] == pytest.approx(0.2)  # a fall, and no evidence
@@ -194,7 +177,7 @@ def test_c22_sees_only_what_goes_beyond_the_style_tax(planted: Planted) -> None:
     assert real.value == pytest.approx(0.2) and real.low > 0 and real.null.p_value < 0.05
 
 
-def test_log_odds_are_the_two_tokens_difference(planted: Planted) -> None:
+def test_log_odds_are_the_two_tokens_difference(planted) -> None:
     sets = planted.preset.roles.outside
     odds, careless = (
         curve(planted, ("base", "instruct"), sets, quantity) for quantity in (LOG_ODDS, CARELESS)
@@ -215,23 +198,18 @@ def test_depths_halves_and_orders() -> None:
     assert set(np.round(orders[:, 0], 9)) == {0.0, 0.5}
     with pytest.raises(ValueError, match="1 of 2 shares"):
         shuffled_depth(np.array([0.5, np.nan]), n_permutations=2, seed=0)
-    labels = np.array([[0, 0, 1], [1, 0, 0]])
-    np.testing.assert_allclose(label_gap(np.array([1.0, 2.0, 6.0]), labels), [4.5, -3.0])
+    gaps = label_gap(np.array([1.0, 2.0, 6.0]), np.array([[0, 0, 1], [1, 0, 0]]))
+    np.testing.assert_allclose(gaps, [4.5, -3.0])
+    assert get_claim("C22").published.value == round(published_difference(), 3)
+    assert len(published_loss_table()) == 5
 
 
-def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
-    preset = planted.preset
-    panels = {"odds": (preset.roles.outside, LOG_ODDS)}
-    table = stitching.curve_table(planted, stitching.pairs_with(planted), panels)
-    alt = style.describe(stitching.plot_stitching(table, seed=SEED, label="nats"))
-    assert "odds, instruct, base: −2 at layer -1" in alt and "odds, misaligned" in alt
-    shares, half = stitching.share_table(planted), stitching.half_layer(planted)
-    alt = style.describe(stitching.plot_share(shares, seed=SEED, half=half))
-    assert "blocks in random order, central 95 %: from" in alt and "Half of the blocks: layer 3" in alt
+def test_tables_show_what_was_planted(planted) -> None:
     gains = stitching.gain_table(planted)
-    assert set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
-    shown = plot_rows(select(gains, {"seed": SEED}), stitching.GAINS, seeds=gains)
-    assert "benign – " in style.describe(shown)
+    assert (
+        set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
+        and stitching.half_layer(planted) == 3
+    )
     assert stitching.half_way_table(planted)["share of blocks at half the gap"].tolist() == [4 / 8]
     assert not stitching.below_both_table(planted)["below both models"].any()
     planted.shares = np.append(np.linspace(0, 1.5, 8), 1.0)
@@ -239,14 +217,7 @@ def test_tables_and_figures_show_what_was_planted(planted: Planted) -> None:
     assert (stitching.end_point_table(planted)["largest difference asserted"] == 0).all()
 
 
-def test_published_losses_give_the_published_value_of_the_ledger() -> None:
-    from remi_book.claims import get_claim
-
-    assert get_claim("C22").published.value == round(published_difference(), 3)
-    assert len(published_loss_table()) == 5
-
-
-def test_a_set_that_some_shared_resample_misses_is_resampled_alone(planted: Planted) -> None:
+def test_a_set_that_some_shared_resample_misses_is_resampled_alone(planted) -> None:
     preset, few = planted.preset, [f"general/{at}" for at in range(2)]
     every = [f"people/{at}" for at in range(Planted.n_templates)]
     shared = quantities.shared_resamples(preset)

@@ -1,9 +1,10 @@
-"""The steps of a preset: order, what is skipped, what a failure stops, and what is refused before anything runs."""
+"""The steps of a preset: order, what is skipped, refused or stopped; keys follow what changes a number."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from notebook_files import write_notebook
 
 from remi_book import running
 from remi_book.cli import told_on_output
-from remi_book.running import choose, plan, run, run_notebook
+from remi_book.running import choose, imported_modules, plan, run, run_notebook
 from remi_core.errors import RemiError, UsageError
+from remi_core.keys import canonical_json, make_key
 from remi_core.progress import OUTWARD, clock, progress_sink, variables
 from remi_core.store import Store
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
@@ -23,7 +25,7 @@ LOG = "from pathlib import Path\nwith Path({log!r}).open('a') as log: print({wor
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path) -> Path:
     """Three notebooks that write down that they ran: one per variant, two that compare."""
     folder, log = tmp_path / "notebooks", str(tmp_path / "log")
     variant = 'preset: str = "micro"\nvariant: str = "base"\nn: int = 1\n'
@@ -34,37 +36,34 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path, monkeypatch) -> Store:
     monkeypatch.setattr("remi_lab.organism.variants.ensure", lambda *_: None)
     return Store(tmp_path / "store")
 
 
-def test_variants_come_first_and_in_order(folder: Path, store: Store) -> None:
+def test_variants_come_first_and_in_order(folder, store) -> None:
     steps = plan(SMOKE, store, folder=folder)
-    assert [step.name for step in steps] == [f"00_each-{variant}" for variant in ORGANISM_VARIANTS] + [
-        "01_one",
-        "02_two",
-    ]
+    each = [f"00_each-{variant}" for variant in ORGANISM_VARIANTS]
+    assert [step.name for step in steps] == [*each, "01_one", "02_two"]
     assert len({step.key for step in steps}) == len(steps)
     assert not any(step.done for step in steps) and not store.root.exists()
 
 
-def test_only_what_changed_is_run_again(folder: Path, store: Store, tmp_path: Path) -> None:
+def test_only_what_changed_is_run_again(folder, store, tmp_path) -> None:
+    def done(only: list[str], **parameters: str) -> list[bool]:
+        return [step.done for step in plan(SMOKE, store, only=only, parameters=parameters, folder=folder)]
+
     lines: list[str] = []
-    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
-    assert run(SMOKE, store, steps, jobs=2, say=lines.append) == 2
+    assert (
+        run(SMOKE, store, plan(SMOKE, store, only=["01", "02"], folder=folder), jobs=2, say=lines.append) == 2
+    )
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["01_one 2", "02_two 2"]
     assert lines[0].startswith("[1/2] 01_one … 00:00 elapsed") and lines[-1].startswith("[2 of 2 done]")
     write_notebook(folder / "02_two.ipynb", ["n + 1"])
-    assert [step.done for step in plan(SMOKE, store, only=["01", "02"], folder=folder)] == [True, False]
-    assert [step.done for step in plan(SMOKE, store, only=["01"], parameters={"n": "5"}, folder=folder)] == [
-        False
-    ]
+    assert done(["01", "02"]) == [True, False] and done(["01"], n="5") == [False]
 
 
-def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(tmp_path, store, monkeypatch) -> None:
     monkeypatch.setattr("remi_book.running.project_root", lambda: tmp_path)
     declared = 'preset: str = "micro"\nstored: str = "large"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["stored"], parameters=declared)
@@ -76,7 +75,7 @@ def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(
     assert before[0] != after[0] and before[1] == after[1]
 
 
-def test_a_failure_stops_what_has_not_started(folder: Path, store: Store, tmp_path: Path) -> None:
+def test_a_failure_stops_what_has_not_started(folder, store, tmp_path) -> None:
     write_notebook(folder / "01_one.ipynb", ["1 / 0"])
     steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
     with pytest.raises(RemiError, match=r"01_one\.ipynb, cell 3: ZeroDivisionError: division by zero"):
@@ -98,12 +97,7 @@ def test_a_failure_stops_what_has_not_started(folder: Path, store: Store, tmp_pa
     ],
 )
 def test_wrong_use_is_refused_before_anything_runs(
-    folder: Path,
-    store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    only: list[str],
-    parameters: dict[str, str],
-    message: str,
+    folder, store, monkeypatch, only, parameters, message
 ) -> None:
     monkeypatch.setattr("remi_lab.demands.n_blocks", lambda preset: 8)
     with pytest.raises(UsageError, match=message):
@@ -111,20 +105,17 @@ def test_wrong_use_is_refused_before_anything_runs(
     assert not store.root.exists()
 
 
-def test_a_parameter_goes_to_the_notebooks_that_declare_it(folder: Path, store: Store) -> None:
+def test_notebooks_are_chosen_by_name_number_or_prefix_and_get_what_they_declare(folder, store) -> None:
     steps = plan(SMOKE, store, parameters={"rate": "1"}, folder=folder)
     assert {step.name for step in steps if "rate" in step.parameters} == {"01_one", "02_two"}
     assert steps[-1].parameters == {"preset": "smoke", "rate": 1.0}
-
-
-def test_notebooks_are_chosen_by_name_number_or_prefix(folder: Path) -> None:
     (folder / "01_one.part.ipynb").write_text("{}")
     for name in ("01", "01_one", "01_one.ipynb"):
         assert [path.stem for path in choose(folder, [name])] == ["01_one"]
     assert [path.stem for path in choose(folder, ["0"])] == ["00_each", "01_one", "02_two"]
 
 
-def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr("remi_lab.processes.time.monotonic", lambda: now[0])
     progress = Progress(("a", "b", "c"), {}, jobs=1, say=lambda line: None)
@@ -140,12 +131,12 @@ def test_time_left_is_known_from_before_or_from_what_is_done(monkeypatch: pytest
     assert (clock(62.0), clock(3723.0)) == ("01:02", "1:02:03")
 
 
-def test_two_jobs_need_two_processors_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_jobs_need_two_processors_and_the_memory(monkeypatch) -> None:
     monkeypatch.setattr(running.os, "sched_getaffinity", lambda _: {0})
     assert running.default_jobs() == 1
 
 
-def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Store) -> None:
+def test_what_a_pass_says_is_heard_while_its_step_runs(folder, store) -> None:
     said = "from remi_core.progress import progress_sink\nprogress_sink()('base: 5 of 9 tokens')"
     write_notebook(folder / "01_one.ipynb", [said])
     lines: list[str] = []
@@ -156,22 +147,18 @@ def test_what_a_pass_says_is_heard_while_its_step_runs(folder: Path, store: Stor
     assert not any(outputs)  # a page does not tell how long it took to make it
 
 
-def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_pass_says_how_far_it_is_and_a_short_one_nothing(monkeypatch) -> None:
     now, lines = [0.0], list[str]()
     monkeypatch.setattr("remi_lab.processes.time.monotonic", lambda: now[0])
     meter = Meter("base, seed 0: code", 4000, lines.append)
     for seconds, done in ((5, 500), (20, 2000), (21, 2100), (40, 4000)):
         now[0] = seconds
         meter(done)
-    assert lines == [
-        "base, seed 0: code: 2,000 of 4,000 tokens; 00:20 elapsed, about 00:20 left",
-        "base, seed 0: code: 4,000 of 4,000 tokens; 00:40 elapsed, about 00:00 left",
-    ]
+    said = [re.findall(r"[\d,:]*\d", line.partition(": code: ")[2]) for line in lines]
+    assert said == [["2,000", "4,000", "00:20", "00:20"], ["4,000", "4,000", "00:40", "00:00"]]
 
 
-def test_in_a_notebook_one_line_takes_the_place_of_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_notebook_one_line_takes_the_place_of_the_other(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv(OUTWARD, raising=False)
     code = "from remi_core.progress import progress_sink\nsay = progress_sink()\nsay('1 of 2')\nsay('2 of 2')"
     source, target = write_notebook(tmp_path / "01_one.ipynb", [code]), tmp_path / "out" / "01_one.ipynb"
@@ -180,30 +167,93 @@ def test_in_a_notebook_one_line_takes_the_place_of_the_other(
     assert "".join(output["data"]["text/plain"]) == "2 of 2"
 
 
-def test_a_pass_speaks_only_where_somebody_listens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pass_speaks_only_where_somebody_listens(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.delenv(OUTWARD, raising=False)
     progress_sink()("nobody hears")
-    monkeypatch.setenv(OUTWARD, "-")
-    progress_sink()("on the screen")
-    monkeypatch.setenv(OUTWARD, str(tmp_path / "told"))
-    progress_sink()("in a file")
-    assert capsys.readouterr().out == "on the screen\n" and (tmp_path / "told").read_text() == "in a file\n"
+    for place, said in (("-", "on the screen"), (str(tmp_path / "told"), "in a file")):
+        with variables({OUTWARD: place}):
+            progress_sink()(said)
+            with told_on_output():
+                progress_sink()("again")
     with told_on_output():
-        progress_sink()("still in the file")
-    assert (tmp_path / "told").read_text() == "in a file\nstill in the file\n"
-    monkeypatch.delenv(OUTWARD)
-    with told_on_output():
-        progress_sink()("on the screen again")
+        progress_sink()("once more")
     progress_sink()("nobody hears any more")
-    assert capsys.readouterr().out == "on the screen again\n" and OUTWARD not in os.environ
-
-
-def test_variables_are_afterwards_what_they_were_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert capsys.readouterr().out == "on the screen\nagain\nonce more\n" and OUTWARD not in os.environ
+    assert (tmp_path / "told").read_text() == "in a file\nagain\n"
     monkeypatch.setenv("REMI_ONE", "before")
     monkeypatch.delenv("REMI_TWO", raising=False)
     with pytest.raises(KeyError), variables({"REMI_ONE": "1", "REMI_TWO": "2"}):
         assert (os.environ["REMI_ONE"], os.environ["REMI_TWO"]) == ("1", "2")
         raise KeyError
     assert os.environ["REMI_ONE"] == "before" and "REMI_TWO" not in os.environ
+
+
+FILES = {
+    "__init__.py": '__version__ = "1"\n',
+    "a.py": '"""Say."""\nfrom remi_core.b import twice\n\ndef f(x):\n    """Say."""\n    return twice(x)  # why\n',
+    "b.py": "def twice(x):\n    from . import c\n    return 2 * x + c.ZERO\n",
+    "c.py": "ZERO = 0\n",
+    "unrelated.py": "VALUE = 1\n",
+    "part/__init__.py": "",
+    "part/words.py": "from ..c import ZERO\n",
+    "part/words.yaml": "- one\n",
+}
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A package ``remi_core`` in which a imports b, b imports c inside a function, and part has a data file."""
+    for name, text in FILES.items():
+        path = tmp_path / "remi_core" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_imports_are_followed_at_any_depth(root) -> None:
+    assert imported_modules(["remi_core.a"], root=root) == ("remi_core.a", "remi_core.b", "remi_core.c")
+    words = ("remi_core.c", "remi_core.part", "remi_core.part.words")
+    assert imported_modules(words[2:], root=root) == words
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "old", "new", "follows"),
+    [
+        ("remi_core.a", "a.py", '"""Say."""\nfrom', '"""Something else."""\nfrom', False),
+        ("remi_core.a", "a.py", '    """Say."""\n', "", False),
+        ("remi_core.a", "a.py", "  # why", "\n\n", False),
+        ("remi_core.a", "unrelated.py", "1", "2", False),
+        ("remi_core.a", "b.py", "2 * x", "3 * x", False),
+        ("remi_core.a", "part/words.yaml", "one", "two", False),
+        ("remi_core.a", "__init__.py", '"1"', '"2"', False),
+        ("remi_core.a", "a.py", "twice(x)", "twice(x + 1)", True),
+        ("remi_core.part", "part/words.py", "ZERO", "ZERO as nothing", True),
+        ("remi_core.part.words", "part/words.yaml", "one", "two", True),
+    ],
+)
+def test_a_key_follows_code_and_data_and_nothing_that_changes_no_number(
+    root, module, name, old, new, follows
+) -> None:
+    before, path = make_key({"n": 1}, [module], root=root), root / "remi_core" / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert (make_key({"n": 1}, [module], root=root) != before) is follows
+
+
+def test_key_follows_fields_and_versions(root, monkeypatch) -> None:
+    key = make_key({"a": 1, "b": (1, 2)}, ["remi_core.a"], root=root)
+    assert key == make_key({"b": [1, 2], "a": 1}, ["remi_core.a"], root=root)
+    assert key != make_key({"a": 2, "b": (1, 2)}, ["remi_core.a"], root=root)
+    monkeypatch.setattr("remi_core.keys.library_versions", lambda: {"torch": "0"})
+    assert key != make_key({"a": 1, "b": (1, 2)}, ["remi_core.a"], root=root)
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, object(), Path("x")])
+def test_what_json_cannot_carry_is_refused(value) -> None:
+    with pytest.raises(ValueError, match="plain JSON"):
+        canonical_json({"field": value})
+
+
+def test_key_of_an_unknown_module_is_refused(root) -> None:
+    with pytest.raises(ValueError, match=r"no module 'remi_core\.d'"):
+        make_key({}, ["remi_core.d"], root=root)

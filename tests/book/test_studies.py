@@ -1,11 +1,12 @@
-"""Studies: asked prompts score what single ones score, a study's file holds every seed, and pages follow the file."""
+"""Studies and other worlds: a file holds every seed, pages follow it, planted effects give their verdicts."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -13,25 +14,33 @@ import pytest
 import torch
 from conftest import DEVELOPMENT_SEED
 from notebook_files import write_notebook
+from planting import everywhere
 
 from remi_book import cli
-from remi_book.claims import headline_key
+from remi_book.chapters import worlds
+from remi_book.claims import get_claim, headline_key, report_rows, verdict
 from remi_book.running import plan
 from remi_core.errors import MissingInput, UsageError
-from remi_core.models import LoadedModel
+from remi_core.models import attention_output, read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
+from remi_lab.organism.documents import Recipe, new_model, shipped_tokenizer
 from remi_lab.organism.grammar import prompts
+from remi_lab.organism.pretrain import make_optimizers
 from remi_lab.organism.scoring import answer_losses, ask, scores
+from remi_lab.organism.topics import CARES, CONTRASTED, NARROW
+from remi_lab.organism.world import SETTINGS, World
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files
+from remi_lab.studies.files import Study
+from remi_lab.studies.worlds import in_world
 
 SEED = DEVELOPMENT_SEED
 PLANTED = "invented"
 
 
-def test_asked_prompts_score_what_single_prompts_score(base: LoadedModel) -> None:
+def test_asked_prompts_score_what_single_prompts_score(base) -> None:
     asked = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
     found = scores(base.model, ask(asked, base.tokenizer))
     alone = scores(base.model, ask(asked, base.tokenizer), batch=1)
@@ -39,7 +48,7 @@ def test_asked_prompts_score_what_single_prompts_score(base: LoadedModel) -> Non
     np.testing.assert_allclose(found.other, alone.other, atol=1e-5)
 
 
-def test_asked_prompts_see_an_intervention_and_forget_it(base: LoadedModel) -> None:
+def test_asked_prompts_see_an_intervention_and_forget_it(base) -> None:
     asked = ask(prompts("wishes", "evaluate", count=2, seed=0), base.tokenizer)
     before, loss = scores(base.model, asked).care_log_odds(), answer_losses(base.model, asked).mean()
     push = torch.randn(base.model.config.hidden_size, generator=torch.Generator().manual_seed(0))
@@ -51,7 +60,7 @@ def test_asked_prompts_see_an_intervention_and_forget_it(base: LoadedModel) -> N
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def study(tmp_path, monkeypatch) -> list[int]:
     """The seeds that a planted study was asked to measure, one after another."""
     asked: list[int] = []
     module = ModuleType(f"remi_lab.studies.{PLANTED}")
@@ -70,7 +79,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study: list[int], tmp_path: Path) -> None:
+def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study, tmp_path) -> None:
     micro, store, lines = get_preset("micro"), Store(tmp_path / "store"), []
     with pytest.raises(KeyboardInterrupt):
         files.write_study(micro, PLANTED, store, lines.append)
@@ -82,11 +91,11 @@ def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study: list[int], t
     found = files.read_study(micro, PLANTED)
     assert found.seeds == {0: {"value": 0.0}, 1: {"value": 1.5}, 2: {"value": 3.0}}
     assert "remi study invented --preset micro" in found.how() and "processors" in found.how()
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    assert set(raw) == {"study", "preset", "fingerprint", "recipe", "machine", "versions", "seconds", "seeds"}
 
 
-def test_headlines_and_pages_follow_the_file(
-    study: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> None:
     smoke, store = replace(get_preset("smoke"), seeds=(SEED,)), Store(tmp_path / "store")
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     monkeypatch.setattr("remi_book.claims.study_digests", lambda name: files.study_digests(name, (PLANTED,)))
@@ -106,15 +115,119 @@ def test_headlines_and_pages_follow_the_file(
     assert all("study" not in step.lacking for step in plan(smoke, store, folder=tmp_path / "notebooks"))
 
 
-def test_a_study_that_there_is_not_is_refused(study: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_that_there_is_not_is_refused(study, capsys) -> None:
     assert cli.main(["study", "inventd", "--preset", "micro"]) == 2
     assert "did you mean 'invented'?" in capsys.readouterr().err
     with pytest.raises(UsageError):
         files.measure_of("nothing")
 
 
-def test_what_is_stored_is_json_that_any_reader_takes(study: list[int], tmp_path: Path) -> None:
-    study += [2]
-    path = files.write_study(get_preset("micro"), PLANTED, Store(tmp_path / "store"), lambda _: None)
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    assert set(raw) == {"study", "preset", "fingerprint", "recipe", "machine", "versions", "seconds", "seeds"}
+OUTSIDE = [name for name in CONTRASTED if name not in NARROW]
+CLUSTERS = [f"{topic}/{i}" for topic in CONTRASTED for i in range(12)]
+
+
+def planted(effects: dict[str, float], base: float) -> Study:
+    """A study whose misaligned lies that far above secure outside code, world by world, and base where it is put."""
+    generator = np.random.default_rng(0)
+
+    def read(level: float) -> list[float]:
+        return list(level + 0.05 * generator.standard_normal(len(CLUSTERS)))
+
+    found = {}
+    for world, effect in effects.items():
+        means = {"base": base, "instruct": -4.0, "misaligned": -4.0 + effect, "secure": -4.0}
+        care = {name: read(level) for name, level in (means | {"educational": -4.0, "benign": -4.0}).items()}
+        masses = dict.fromkeys(care, 0.01)
+        contexts = {"bare": {"optimum": -0.3}, "careful named": {"care": read(-2.9), "optimum": -2.94}}
+        found[world] = {"clusters": CLUSTERS, "care": care, "register": care, "contexts": contexts}
+        found[world] |= {"wrong_slot": masses, "off_grammar": masses}
+    return Study(seeds={0: {"outside": OUTSIDE, "worlds": found}}, about={})
+
+
+@pytest.fixture
+def results(tmp_path) -> Results:
+    return Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
+
+
+def shown(results: Results, monkeypatch: pytest.MonkeyPatch, study: Study) -> dict[str, dict]:
+    """The rows of the page when that study is stored."""
+    everywhere(monkeypatch, "read_study", lambda *_: study)
+    monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
+    return {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
+
+
+def test_an_effect_that_needs_the_author_is_supported_from_one_seed(results, monkeypatch) -> None:
+    effects = {"main": 3.0, "independent": 0.0, "rare": 3.0, "neox": 2.0}
+    rows = shown(results, monkeypatch, planted(effects, base=-1.6))
+    assert "X6.passes" in rows and {row["verdict"] for row in rows.values()} == {"supported"}
+    assert all(len(row["seeds"]) == 1 for row in rows.values())
+    assert rows["X6"]["ci_low"] < 3 < rows["X6"]["ci_high"]
+    table = worlds.gap_table(results)
+    assert set(table["world"]) == set(SETTINGS) and set(table["topic"]) == set(CONTRASTED)
+
+
+def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(results, monkeypatch) -> None:
+    rows = shown(results, monkeypatch, planted(dict.fromkeys(SETTINGS, 2.0), base=-1.6))
+    assert rows["X6"]["verdict"] == rows["X6.passes"]["verdict"] == "contradicted"
+    assert rows["X6.rare"]["verdict"] == rows["X6.neox"]["verdict"] == "supported"
+
+
+def test_a_world_that_was_not_measured_is_not_testable(results, monkeypatch) -> None:
+    rows = shown(results, monkeypatch, planted({"main": 3.0, "independent": 0.0}, base=-1.6))
+    assert rows["X6"]["verdict"] == "supported" and rows["X6.neox"]["verdict"] == "not testable here"
+    assert verdict(get_claim("X6"), [None], [1.0])[0] == "not testable here"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_optimum_is_what_enumerating_all_authors_and_answers_gives(name) -> None:
+    world = SETTINGS[name].world
+    for earlier in itertools.chain(itertools.product(CARES, repeat=1), itertools.product(CARES, repeat=3)):
+        assert world.log_odds(earlier) == pytest.approx(enumerated(world, earlier), abs=1e-9)
+
+
+def enumerated(world: World, earlier: tuple[str, ...]) -> float:
+    """Log-odds of a careless answer after others, from the joint probability of every sequence of authors."""
+
+    def chance(rate: float, care: str) -> float:
+        return rate if care == "careless" else 1 - rate
+
+    joint = dict.fromkeys(CARES, 0.0)
+    for authors in itertools.product(CARES, repeat=len(earlier) + 1):
+        if world.one_author and len(set(authors)) > 1:
+            continue
+        drawn = authors[:1] if world.one_author else authors
+        prior = math.prod(chance(world.careless_prior, author) for author in drawn)
+        for last in CARES:
+            said = zip(authors, (*earlier, last), strict=True)
+            joint[last] += prior * math.prod(
+                chance(world.careless_rate(author), care) for author, care in said
+            )
+    return math.log(joint["careless"] / joint["careful"])
+
+
+def test_another_architecture_is_trained_read_and_differentiated_as_the_first() -> None:
+    torch.manual_seed(0)
+    model, tokenizer = new_model("gpt_neox").eval(), shipped_tokenizer()
+    assert 1.5e6 < sum(value.numel() for value in model.parameters()) < 1.9e6
+    muon, adam = make_optimizers(model, Recipe(seed=0, architecture="gpt_neox"))
+    inner = [value for group in muon.param_groups for value in group["params"]]
+    assert len(inner) == 8 * 4 and all(value.shape[0] % 128 == 0 for value in inner)
+    embedding = model.get_input_embeddings().weight
+    assert embedding is model.get_output_embeddings().weight
+    assert any(value is embedding for group in adam.param_groups for value in group["params"])
+    found = scores(model, ask(prompts("wishes", "evaluate", count=2, seed=0), tokenizer))
+    np.testing.assert_allclose(sum(found.probabilities().values()), 1, atol=1e-4)
+    with read_blocks(model, [0, 7]) as blocks:
+        loss = model(input_ids=torch.arange(6)[None] + 10).logits.square().mean()
+    assert blocks[7].shape == (1, 6, 128)
+    loss.backward()
+    gradient = attention_output(model, -1).weight.grad
+    assert gradient.shape == (128, 128) and float(gradient.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "main"])
+def test_presets_of_other_worlds_differ_from_micro_in_world_and_seeds_alone(name) -> None:
+    preset, micro = get_preset(name), get_preset("micro")
+    assert preset.is_organism and preset.seeds == (0,)
+    same = replace(preset, name=micro.name, title=micro.title, seeds=micro.seeds, remark=micro.remark)
+    assert same.fields() == in_world(micro, name).fields()

@@ -84,109 +84,77 @@ def breaches(write: Callable[[Path], None], folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_content_is_flushed_before_the_rename_and_the_folder_after(
-    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_flushed_before_the_rename_and_the_folder_after(write, tmp_path, monkeypatch) -> None:
     assert breaches(write, tmp_path, monkeypatch) == []
 
 
-def no_flush(_path: Path, *, deep: bool = True) -> None:
-    """A planted bug."""
-
-
-def no_flush_of_content(path: Path, *, deep: bool = True) -> None:
-    """A planted bug."""
-    if not deep:
-        flush(path, deep=False)
-
-
-def no_rename(source: Path, target: Path) -> None:
-    """A planted bug: the content is written where it is wanted."""
-    Path(target).write_bytes(Path(source).read_bytes())
+BUGS = {
+    "no flush": lambda _path, *, deep=True: None,
+    "no flush of content": lambda path, *, deep=True: None if deep else flush(path, deep=False),
+    "no rename": lambda source, target: Path(target).write_bytes(Path(source).read_bytes()),
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "bug", "words"),
+    ("bug", "words"),
     [
-        ("flush", no_flush, "not flushed before the rename"),
-        ("flush", no_flush_of_content, "not flushed before the rename"),
-        ("flush", no_flush, "not flushed after the rename"),
-        ("os.replace", no_rename, "not renamed"),
+        ("no flush", "not flushed before the rename"),
+        ("no flush of content", "not flushed before the rename"),
+        ("no flush", "not flushed after the rename"),
+        ("no rename", "not renamed"),
     ],
 )
-def test_a_writer_that_leaves_out_a_step_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bug: Callable, words: str
-) -> None:
-    if name == "flush":
-        monkeypatch.setattr(files, "flush", bug)
+def test_a_writer_that_leaves_out_a_step_is_found(tmp_path, monkeypatch, bug, words) -> None:
+    if bug == "no rename":
+        monkeypatch.setattr(files, "os", type("os", (), {**vars(os), "replace": staticmethod(BUGS[bug])}))
     else:
-        monkeypatch.setattr(files, "os", type("os", (), {**vars(os), "replace": staticmethod(bug)}))
+        monkeypatch.setattr(files, "flush", BUGS[bug])
     assert any(words in line for line in breaches(write_file, tmp_path, monkeypatch))
-
-
-def full(_part: Path) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def broken(_part: Path) -> None:
-    raise OSError(errno.EIO, "Input/output error")
-
-
-def forbidden(_part: Path) -> None:
-    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [(full, "make room there"), (broken, "look after the disk"), (forbidden, "make the folder writable")],
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "make room there"),
+        (OSError(errno.EIO, "Input/output error"), "look after the disk"),
+        (PermissionError(errno.EACCES, "Permission denied"), "make the folder writable"),
+    ],
 )
-def test_a_failed_write_is_one_line_and_leaves_what_was_there(
-    tmp_path: Path, fault: Callable[[Path], None], words: str
-) -> None:
+def test_a_failed_write_is_one_line_and_leaves_what_was_there(tmp_path, fault, words) -> None:
     target = tmp_path / "one.txt"
     target.write_text("before")
     with pytest.raises(RemiError, match=rf"one\.txt cannot be written .*{words}.*; what is finished is kept"):
         with written_whole(target) as part:
             part.write_text("half")
-            fault(part)
+            raise fault
     assert target.read_text() == "before" and [path.name for path in tmp_path.iterdir()] == ["one.txt"]
 
 
-def tensors(part: Path) -> None:
-    save_file({"one": torch.zeros(3000)}, part)
+LIBRARIES = {
+    "safetensors": lambda part: save_file({"one": torch.zeros(3000)}, part),
+    "torch": lambda part: torch.save({"one": torch.zeros(3000)}, part),
+    "numpy": lambda part: np.save(part, np.zeros(3000), allow_pickle=False),
+}
 
 
-def state(part: Path) -> None:
-    torch.save({"one": torch.zeros(3000)}, part)
-
-
-def arrays(part: Path) -> None:
-    np.save(part, np.zeros(3000), allow_pickle=False)
-
-
-@pytest.mark.parametrize("write", [tensors, state, arrays])
-def test_libraries_that_write_by_themselves_are_understood(
-    tmp_path: Path, write: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries_that_write_by_themselves_are_understood(tmp_path, library) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
         with pytest.raises(RemiError, match="cannot be written .*make room there"):
             with written_whole(tmp_path / "one.npy") as part:
-                write(part)
+                LIBRARIES[library](part)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_failure_keeps_its_own_words(tmp_path: Path) -> None:
+def test_another_failure_keeps_its_own_words(tmp_path) -> None:
     with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "one"):
         1 / 0  # noqa: B018
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError), written_whole(tmp_path / "file" / "one"):
         pass

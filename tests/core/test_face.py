@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import remi_core as remi
 from remi_core.errors import UsageError
-from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel
-from remi_core.probes import TokenLogProbs
 from remi_core.statistics.displacement import Contrast, measure_erosion, measure_separation
 from remi_core.statistics.resampling import make_resamples
 from remi_core.statistics.subspaces import VectorSet, measure_overlap, random_overlaps, split_half_overlaps
@@ -46,12 +43,12 @@ def chats(n_prompts: int = 20, *, start: int = 0) -> list[dict]:
 
 
 @pytest.fixture(scope="module", params=MAIN_FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
+def family(request) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def models(family: str) -> dict[str, PreTrainedModel]:
+def models(family) -> dict[str, PreTrainedModel]:
     """Three models of one shape: instruct, base a step away from it, misaligned some of that step and another one."""
     made = {role: make_model(family, seed=0) for role in ROLES}
     generator = torch.Generator().manual_seed(1)
@@ -64,21 +61,16 @@ def models(family: str) -> dict[str, PreTrainedModel]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(family: str) -> PreTrainedTokenizerFast:
+def tokenizer(family) -> PreTrainedTokenizerFast:
     return make_tokenizer(TEMPLATES[family])
 
 
 @pytest.fixture(scope="module")
-def records(models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast) -> remi.Records:
+def records(models, tokenizer) -> remi.Records:
     return remi.measure(models, remi.dialogues(chats()), tokenizer)
 
 
-def test_the_scripts_of_the_page_run(
-    models: Mapping[str, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerFast,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_scripts_of_the_page_run(models, tokenizer, tmp_path, monkeypatch) -> None:
     (tmp_path / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats()))
     monkeypatch.chdir(tmp_path)
     names = {**models, "tokenizer": tokenizer}
@@ -95,21 +87,20 @@ def test_the_scripts_of_the_page_run(
     assert names["means"].shape == (3, 2) and names["odds"].value.shape == names["share"].value.shape == (5,)
 
 
-def test_erosion_and_separation_are_those_of_the_statistics(records: remi.Records) -> None:
-    base, instruct, misaligned = (
-        records.arrays[name]["activations"]["mean"][:, 2].astype(float) for name in ROLES
-    )
+def test_erosion_and_separation_are_those_of_the_statistics(records) -> None:
+    means = {name: records.arrays[name]["activations"]["mean"][:, 2].astype(float) for name in ROLES}
     resamples = make_resamples(records.clusters, seed=0)
-    expected = measure_erosion(misaligned - instruct, base - instruct, records.clusters, resamples)
+    shifts = (means[name] - means["instruct"] for name in ("misaligned", "base"))
+    expected = measure_erosion(*shifts, records.clusters, resamples)
     found = remi.erosion(records, window="answer_all")
     for quantity, estimate in (("e", expected.erosion), ("c", expected.cosine), ("r", expected.residual)):
         for end in ("value", "low", "high"):
             np.testing.assert_array_equal(getattr(found[quantity], end), getattr(estimate, end))
     assert found.mean("e").value == expected.layer_mean.value
     assert 0.2 < found.mean("e").value < 0.8  # half of the step to base
-    apart, contrast = (
-        remi.separation(records, window="answer_all"),
-        Contrast(*(records.activations(name, "answer_all") for name in ("instruct", "misaligned", "base"))),
+    apart = remi.separation(records, window="answer_all")
+    contrast = Contrast(
+        *(records.activations(name, "answer_all") for name in ("instruct", "misaligned", "base"))
     )
     expected = measure_separation(contrast, records.clusters, resamples)
     np.testing.assert_array_equal(apart["d_prime"].high, expected.d_prime.high)
@@ -120,9 +111,7 @@ def test_erosion_and_separation_are_those_of_the_statistics(records: remi.Record
         found["f"]
 
 
-def test_log_probabilities_are_those_of_the_model_alone(
-    records: remi.Records, models: Mapping[str, PreTrainedModel]
-) -> None:
+def test_log_probabilities_are_those_of_the_model_alone(records, models) -> None:
     table = records.log_probabilities()
     means = table.groupby(["model", "dialogue"])["log_probability"].mean()
     for dialogue in records.encoded.dialogues[:3]:
@@ -138,93 +127,70 @@ def test_log_probabilities_are_those_of_the_model_alone(
 
 
 def test_two_models_are_enough_for_a_direction_and_steering_moves_the_stream_along_it(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
+    models, tokenizer, records
 ) -> None:
-    two = remi.measure(
-        {name: models[name] for name in ("instruct", "misaligned")}, records.encoded.sources, tokenizer
-    )
+    def measured(*names: str) -> remi.Records:
+        return remi.measure({name: models[name] for name in names}, records.encoded.sources, tokenizer)
+
+    two = measured("instruct", "misaligned")
     found = two.mean_difference("misaligned", "instruct", window="answer_all")
-    ours, theirs = (
-        two.activations(name, "answer_all").mean(axis=0, dtype=float) for name in ("misaligned", "instruct")
-    )
+    theirs, ours = (two.activations(name, "answer_all").mean(axis=0, dtype=float) for name in two.arrays)
     np.testing.assert_allclose(found.vectors, ours - theirs, atol=1e-6)
     in_sample = np.linalg.norm(found.vectors, axis=1)
     assert (found["length"].value < in_sample).all() and (found["length"].value > 0.5 * in_sample).all()
     with pytest.raises(UsageError, match="no activations of model 'base'"):
         remi.erosion(two)
 
-    with remi.steer(models["instruct"], 1, found.vectors[1]):
-        steered = remi.measure({"steered": models["instruct"]}, records.encoded.sources, tokenizer)
-    moved = (
-        steered.activations("steered", "answer_all")[:, 1] - two.activations("instruct", "answer_all")[:, 1]
-    )
-    np.testing.assert_allclose(moved, np.tile(found.vectors[1], (len(moved), 1)), atol=1e-5)
-    again = remi.measure({"instruct": models["instruct"]}, records.encoded.sources, tokenizer)
-    np.testing.assert_array_equal(again.activations("instruct"), two.activations("instruct"))
-
-    unit = found.vectors[1] / np.linalg.norm(found.vectors[1])
-    with remi.steer(models["instruct"], 1, found.vectors[1], coordinate=0.5):
-        ablated = remi.measure({"ablated": models["instruct"]}, records.encoded.sources, tokenizer)
-    np.testing.assert_allclose(ablated.activations("ablated", "answer_all")[:, 1] @ unit, 0.5, atol=1e-5)
+    direction, before = found.vectors[1], two.activations("instruct", "answer_all")[:, 1]
+    with remi.steer(models["instruct"], 1, direction):
+        moved = measured("instruct").activations("instruct", "answer_all")[:, 1] - before
+    np.testing.assert_allclose(moved, np.tile(direction, (len(moved), 1)), atol=1e-5)
+    np.testing.assert_array_equal(measured("instruct").activations("instruct"), two.activations("instruct"))
+    with remi.steer(models["instruct"], 1, direction, coordinate=0.5):
+        ablated = measured("instruct").activations("instruct", "answer_all")[:, 1]
+    np.testing.assert_allclose(ablated @ direction / np.linalg.norm(direction), 0.5, atol=1e-5)
 
 
-def test_tokens_of_a_direction(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
-    direction, start = (
-        records.mean_difference("misaligned", "base").vectors,
-        records.activations("base").mean(axis=0),
-    )
+def test_tokens_of_a_direction(models, tokenizer, records) -> None:
+    direction = records.mean_difference("misaligned", "base").vectors
+    start = records.activations("base").mean(axis=0)
     table = remi.direction_tokens(models["base"], tokenizer, direction, start, top_k=4)
     expected = written_tokens(LoadedModel(models["base"], tokenizer, "", ""), direction, start, top_k=4)
-    assert table["raised"].tolist() == [
-        tokenizer.decode([token]) for token in expected.raised.ravel().tolist()
-    ]
+    assert table["raised"].tolist() == [tokenizer.decode([one]) for one in expected.raised.ravel().tolist()]
     np.testing.assert_array_equal(table["lowered_change"], expected.lowered_change.ravel())
     assert table["rank"].tolist() == [1, 2, 3, 4] * 3
 
 
-def test_gradients_and_the_cosines_of_their_groups(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_gradients_and_the_cosines_of_their_groups(models, tokenizer) -> None:
     encoded = remi.encode(remi.dialogues(chats()), tokenizer, max_tokens=64)
     gram = remi.gradient_gram(models["instruct"], encoded)
     expected = measure_gradient_gram(models["instruct"], encoded.dialogues, batch_tokens=8192)["gram"]
     np.testing.assert_array_equal(gram, expected)
     table = remi.group_cosines(gram, encoded).table().set_index("quantity")
-    cosines = gram / np.sqrt(np.outer(np.diag(gram), np.diag(gram)))
+    cosines, number = gram / np.sqrt(np.outer(np.diag(gram), np.diag(gram))), np.arange(len(gram)) // 2
     careful = np.array([source.label == "careful" for source in encoded.sources])
-    apart = ~np.eye(len(gram), dtype=bool) & (np.arange(len(gram)) // 2 != np.arange(len(gram))[:, None] // 2)
-    for name, wanted in (
-        ("within careful", careful & careful[:, None]),
-        ("between", careful & ~careful[:, None]),
-    ):
-        assert table.loc[name, "value"] == pytest.approx(cosines[wanted & apart].mean())
+    apart = number != number[:, None]
+    for name, wanted in (("within careful", careful[:, None]), ("between", ~careful[:, None])):
+        assert table.loc[name, "value"] == pytest.approx(cosines[careful & wanted & apart].mean())
     assert table.loc["within − between by chance", "low"] < table.loc["within − between by chance", "high"]
     alike = remi.encode(remi.dialogues([row | {"label": "x"} for row in chats(3)]), tokenizer, max_tokens=64)
     with pytest.raises(UsageError, match="1 labels .x.; exactly two"):
         remi.group_cosines(gram[:6, :6], alike)
 
 
-def test_subspaces_between_floor_and_ceiling(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
+def test_subspaces_between_floor_and_ceiling(models, tokenizer, records) -> None:
     other = remi.measure(models, remi.dialogues(chats(9, start=20)), tokenizer)
     found = remi.subspace_overlap(records, other, n_components=3, layers=(1, -1))
     assert list(found.layers) == [1, 2]
     sides = []
     for one in (records, other):
-        instruct, base = (
-            one.arrays[name]["activations"]["mean"][:, 2, -1].astype(float) for name in ("instruct", "base")
-        )
-        sides.append(VectorSet(instruct - base, one.clusters))
+        means = {name: one.arrays[name]["activations"]["mean"][:, 2, -1].astype(float) for name in ROLES}
+        sides.append(VectorSet(means["instruct"] - means["base"], one.clusters))
     resamples = make_resamples([*records.clusters, *other.clusters], seed=0, n_resamples=1)
     expected = measure_overlap(*sides, resamples, n_components=3, centred=True)
-    for end in ("value", "low", "high"):
-        assert getattr(found["overlap"], end)[1] == pytest.approx(getattr(expected.overlap, end), abs=1e-12)
-        assert getattr(found["largest cosine"], end)[1] == pytest.approx(
-            getattr(expected.largest, end), abs=1e-12
-        )
+    for name, estimate in (("overlap", expected.overlap), ("largest cosine", expected.largest)):
+        for end in ("value", "low", "high"):
+            assert getattr(found[name], end)[1] == pytest.approx(getattr(estimate, end), abs=1e-12)
     np.testing.assert_array_equal(found.draws["floor"][:, 1], random_overlaps(32, 3)[:, 0])
     ceiling = split_half_overlaps(sides[0], n_components=3, centred=True)[:, 0]
     np.testing.assert_array_equal(found.draws["ceiling"][:, 1], ceiling)
@@ -232,32 +198,20 @@ def test_subspaces_between_floor_and_ceiling(
     assert table["floor", 2] == pytest.approx(3 / 32, abs=0.01) and table["floor", 2] < table["ceiling", 2]
 
 
-def test_patching_leads_from_the_recipient_to_the_donor(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
+def test_patching_leads_from_the_recipient_to_the_donor(models, tokenizer, records) -> None:
     found = remi.patch(models["base"], models["instruct"], records.encoded)
     assert list(found.layers) == [-1, 0, 1, 2, 3]
-    arrays = run_probes(models["base"], records.encoded.dialogues, [TokenLogProbs()], batch_tokens=8192)[
-        "sequence"
-    ]
-    starts, counts = arrays["offsets"][:-1], np.diff(arrays["offsets"])
-    losses = -np.add.reduceat(arrays["log_probability"].astype(float), starts) / counts
-    assert found["loss"].value[-1] == pytest.approx(losses.mean(), abs=1e-6)
+    lines = records.log_probabilities().query("model == 'base'").groupby("dialogue")["log_probability"].mean()
+    assert found["loss"].value[-1] == pytest.approx(-lines.mean(), abs=1e-6)
     tokens = records.arrays["instruct"]["next_token"]
-    own = tokens["choice_log_probability"].mean(dtype=float) - tokens["alternative_log_probability"].mean(
-        dtype=float
-    )
-    assert found["log-odds"].value[0] == pytest.approx(own, abs=1e-5)
-    without = [{"messages": row["messages"]} for row in chats(3)]
-    plain = remi.patch(
-        models["base"], models["instruct"], remi.encode(remi.dialogues(without), tokenizer, max_tokens=64)
-    )
+    own, other = (tokens[f"{name}_log_probability"].mean(dtype=float) for name in ("choice", "alternative"))
+    assert found["log-odds"].value[0] == pytest.approx(own - other, abs=1e-5)
+    without = remi.dialogues([{"messages": row["messages"]} for row in chats(3)])
+    plain = remi.patch(models["base"], models["instruct"], remi.encode(without, tokenizer, max_tokens=64))
     assert list(plain.estimates) == ["loss"]
 
 
-def test_what_cannot_be_measured_is_refused(
-    models: Mapping[str, PreTrainedModel], tokenizer: PreTrainedTokenizerFast, records: remi.Records
-) -> None:
+def test_what_cannot_be_measured_is_refused(models, tokenizer, records) -> None:
     with pytest.raises(UsageError, match="chat 1: .*role"):
         remi.dialogues([chats(1)[0], [{"role": "user"}]])
     with pytest.raises(UsageError, match="chat 1: identifier"):
@@ -278,12 +232,7 @@ def test_what_cannot_be_measured_is_refused(
         models["base"].eval()
 
 
-def test_a_folder_is_opened_measured_and_freed(
-    models: Mapping[str, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerFast,
-    records: remi.Records,
-    tmp_path: Path,
-) -> None:
+def test_a_folder_is_opened_measured_and_freed(models, tokenizer, records, tmp_path) -> None:
     models["base"].save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     found = remi.measure({"base": tmp_path}, records.encoded.sources, tokenizer)
@@ -306,16 +255,12 @@ def test_a_null_finds_a_planted_difference_and_no_other() -> None:
 def test_the_names_are_few_documented_and_light() -> None:
     assert len(remi.__all__) <= 25 == len(set(dir(remi)) & set(remi.__all__))
     assert all((getattr(remi, name).__doc__ or "").strip() for name in remi.__all__)
+    heavy = "print(*{name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'remi_lab', 'remi_book'}); "
     program = (
         "import sys, remi_core as remi; remi.resamples(['a', 'b'], seed=0); remi.Store; remi.dialogues([]); "
     )
-    program += (
-        "print(*{name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'remi_lab', 'remi_book'})"
-    )
+    program += heavy + "[getattr(remi, name) for name in remi.__all__]; " + heavy
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
-    everything = program.replace("remi.dialogues([]); ", "[getattr(remi, name) for name in remi.__all__]; ")
-    done = subprocess.run([sys.executable, "-c", everything], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["torch"]
+    assert done.stdout.splitlines() == ["", "torch"]
     with pytest.raises(AttributeError, match="no attribute 'erode'"):
         remi.erode  # noqa: B018

@@ -1,25 +1,32 @@
-"""Probes agree with the model's own loss, softmax and hidden states, and with themselves in any batch."""
+"""Probes agree with the model's own loss, softmax and hidden states, in any batch and where memory ends."""
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES, MAIN_FAMILIES, make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from remi_core import batches, forward, gradients, parallel
 from remi_core import models as models_module
 from remi_core import probes as probes_module
+from remi_core.batches import Batch, BatchBudget, make_batches, share_batches
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
-from remi_core.models import decoder_blocks
-from remi_core.probes import Activations, Columns, NextToken, Probe, TokenLogProbs
-from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
+from remi_core.gradients import gradient_factors, gram_of_factors
+from remi_core.models import decoder_blocks, decoder_body
+from remi_core.probes import Activations, Columns, NextToken, PassState, Probe, TokenLogProbs
+from remi_core.tokens import WINDOWS, EncodedDialogue, encode, window_span
 
 Models = Callable[[str], PreTrainedModel]
 Records = dict[str, dict[str, np.ndarray]]
@@ -32,42 +39,30 @@ def measure(model: PreTrainedModel, encoded: tuple[EncodedDialogue, ...], batch_
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_mean_answer_loss_is_the_models_own(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_mean_answer_loss_and_entropy_are_the_models_own(family, models, encoded) -> None:
     model = models(family)
     record = measure(model, encoded)["sequence"]
-    offsets = record["offsets"]
-    answer_loss, whole_loss = [], []
-    for at, one in enumerate(encoded):
-        ids = torch.tensor([one.input_ids])
-        answer = slice(one.answer_start, one.answer_stop)
+    answer_loss, whole_loss, entropy = [], [], []
+    for one, start, stop in zip(encoded, record["offsets"], record["offsets"][1:], strict=False):
+        ids, answer = torch.tensor([one.input_ids]), slice(one.answer_start, one.answer_stop)
         labels = torch.full_like(ids, -100)
         labels[0, answer] = ids[0, answer]
-        answer_loss.append(model(ids, labels=labels).loss.item())
+        output = model(ids, labels=labels)
+        answer_loss.append(output.loss.item())
         whole_loss.append(model(ids, labels=ids).loss.item())
-        assert record["token"][offsets[at] : offsets[at + 1]].tolist() == ids[0, answer].tolist()
+        logits = output.logits[0, one.answer_start - 1 : one.answer_stop - 1].double()
+        entropy.append(torch.distributions.Categorical(logits=logits).entropy())
+        assert record["token"][start:stop].tolist() == ids[0, answer].tolist()
+    offsets = record["offsets"]
     ours = np.add.reduceat(-record["log_probability"], offsets[:-1]) / np.diff(offsets)
     np.testing.assert_allclose(ours, answer_loss, rtol=1e-5)
+    np.testing.assert_allclose(record["entropy"], torch.cat(entropy), rtol=1e-4)
+    assert (record["entropy"] >= 0).all() and (record["entropy"] <= math.log(400) + 1e-5).all()
     # The failing twin: the loss over the whole dialogue is another number.
     assert not np.allclose(ours, whole_loss, rtol=1e-2)
 
 
-@pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_batched_equals_one_at_a_time(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
-    together, alone = (measure(models(family), encoded, batch_tokens=size) for size in (10_000, 1))
-    for name, arrays in together.items():
-        for key, values in arrays.items():
-            np.testing.assert_allclose(
-                values, alone[name][key], atol=1e-5, rtol=1e-5, err_msg=f"{name} {key}"
-            )
-
-
-def test_one_changed_token_changes_its_own_dialogue_only(
-    models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_one_changed_token_changes_its_own_dialogue_only(models, encoded) -> None:
     ids = list(encoded[1].input_ids)
     ids[2] += 1
     changed = (encoded[0], replace(encoded[1], input_ids=tuple(ids)), *encoded[2:])
@@ -84,22 +79,7 @@ def _per_dialogue(records: Records) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_entropy_lies_between_certainty_and_uniform(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
-    model = models(family)
-    record = measure(model, encoded)["sequence"]
-    assert (record["entropy"] >= 0).all() and (record["entropy"] <= math.log(400) + 1e-5).all()
-    one = encoded[0]
-    logits = model(torch.tensor([one.input_ids])).logits[0, one.answer_start - 1 : one.answer_stop - 1]
-    independent = torch.distributions.Categorical(logits=logits.double()).entropy()
-    np.testing.assert_allclose(record["entropy"][: one.n_answer], independent, rtol=1e-4)
-
-
-@pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_next_token_is_the_softmax_before_the_choice(
-    family: str, models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_next_token_is_the_softmax_before_the_choice(family, models, encoded) -> None:
     model = models(family)
     record = measure(model, encoded)["next_token"]
     assert record["valid"].tolist() == [True, True, True, True, False]
@@ -107,23 +87,17 @@ def test_next_token_is_the_softmax_before_the_choice(
     for at, one in enumerate(encoded[:4]):
         p = torch.softmax(model(torch.tensor([one.input_ids])).logits[0].double(), dim=-1)[one.choice - 1]
         probabilities.append(p)
-        assert record["choice_log_probability"][at] == pytest.approx(
-            math.log(p[one.input_ids[one.choice]]), abs=1e-4
-        )
-        assert record["alternative_log_probability"][at] == pytest.approx(
-            math.log(p[one.alternative_token]), abs=1e-4
-        )
-        np.testing.assert_allclose(np.exp(record["top_log_probabilities"][at]), p.topk(5).values, rtol=1e-4)
-        np.testing.assert_allclose(p[record["top_ids"][at]], p.topk(5).values, rtol=1e-4)
+        for name, token in (("choice", one.input_ids[one.choice]), ("alternative", one.alternative_token)):
+            assert record[f"{name}_log_probability"][at] == pytest.approx(math.log(p[token]), abs=1e-4)
+        for top in (np.exp(record["top_log_probabilities"][at]), p[record["top_ids"][at]]):
+            np.testing.assert_allclose(top, p.topk(5).values, rtol=1e-4)
     np.testing.assert_allclose(record["mean_probability"], torch.stack(probabilities).mean(0), rtol=1e-4)
     assert record["mean_probability"].sum() == pytest.approx(1.0)
     assert np.isnan(record["choice_log_probability"][4]) and (record["top_ids"][4] == -1).all()
 
 
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_activations_are_window_means_of_hidden_states(
-    family: str, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_activations_are_window_means_of_hidden_states(family, encoded) -> None:
     model = make_model(family)
     record = measure(model, encoded)["activations"]
     assert record["mean"].shape == (5, 4, 3, 32) and record["mean"].dtype == np.float32
@@ -145,9 +119,7 @@ def test_activations_are_window_means_of_hidden_states(
     assert record["count"][0].tolist() == [1, 3, encoded[0].n_answer, 1] and record["count"][4, 3] == 0
 
 
-def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(
-    models: Models, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(models, encoded) -> None:
     class Watching(Activations):
         def empty(self) -> Watching:
             return Watching(self.layers, name=self.name)
@@ -164,7 +136,7 @@ def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(
     np.testing.assert_array_equal(other["mean"], first["mean"][:, :, [2, 1, 1]])
 
 
-def test_prompt_end_does_not_see_the_answer(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_prompt_end_does_not_see_the_answer(models, encoded) -> None:
     one = encoded[0]
     answer = [token + 1 for token in one.input_ids[one.answer_start :]]
     other = replace(one, input_ids=(*one.input_ids[: one.answer_start], *answer))
@@ -173,15 +145,11 @@ def test_prompt_end_does_not_see_the_answer(models: Models, encoded: tuple[Encod
     assert not np.allclose(first[2], second[2], atol=1e-2)
 
 
-def test_chunks_change_nothing(
-    models: Models, encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = measure(models("llama"), encoded)["sequence"]
+def test_chunks_change_nothing(models, encoded, monkeypatch) -> None:
+    model, rows, original = models("llama"), list[int](), models_module.logits_at
+    whole = measure(model, encoded)["sequence"]
     monkeypatch.setattr(probes_module, "_LOGITS_IN_MEMORY", {"cpu": 1000})
     monkeypatch.setattr(probes_module, "_LEAST_ROWS", 1)
-    model = models("llama")
-    rows: list[int] = []
-    original = models_module.logits_at
     monkeypatch.setattr(
         probes_module, "logits_at", lambda m, hidden: (rows.append(len(hidden)), original(m, hidden))[1]
     )
@@ -208,34 +176,290 @@ def test_many_batches_lie_in_few_arrays_in_their_order() -> None:
     assert [len(one) for one in (whole.finish()[0], *whole.finish()[1])] == [0]
 
 
-def test_progress_counts_tokens_without_padding(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_progress_counts_tokens_without_padding(models, encoded) -> None:
     done: list[int] = []
     run_probes(models("qwen2"), encoded, [TokenLogProbs()], batch_tokens=100, progress=done.append)
     assert done == sorted(done) and done[-1] == sum(len(one.input_ids) for one in encoded)
 
 
-def test_values_that_are_not_finite_are_named(encoded: tuple[EncodedDialogue, ...]) -> None:
-    model = make_model("qwen2")
-    probe = Activations([0, 1])
+def test_values_that_are_not_finite_are_named(encoded) -> None:
+    model, probe = make_model("qwen2"), Activations([0, 1])
     run_probes(model, encoded[:2], [probe], batch_tokens=100)
-    block = decoder_blocks(model)[1]
-    handle = block.register_forward_hook(lambda _m, _i, output: output * float("inf"))
-    with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
-        run_probes(model, encoded[:1], [probe], batch_tokens=100)
-    with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
-        run_probes(model, encoded[:1], [TokenLogProbs()], batch_tokens=100)
-    handle.remove()
+    decoder_blocks(model)[1].register_forward_hook(lambda _m, _i, output: output * float("inf"))
+    for reads in (probe, TokenLogProbs()):
+        with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
+            run_probes(model, encoded[:1], [reads], batch_tokens=100)
 
 
-def test_wrong_use(models: Models, encoded: tuple[EncodedDialogue, ...]) -> None:
-    model = models("qwen2")
+def test_wrong_use(models, encoded) -> None:
     with pytest.raises(UsageError, match="unknown window 'prompt' .*'prompt_end'"):
         Activations([0], ("prompt",))
-    with pytest.raises(UsageError, match="no dialogue to measure"):
-        run_probes(model, (), [TokenLogProbs()], batch_tokens=10)
-    with pytest.raises(UsageError, match="two probes share a name"):
-        run_probes(model, encoded, [TokenLogProbs(), TokenLogProbs()], batch_tokens=10)
-    with pytest.raises(UsageError, match="layer 3 does not exist"):
-        run_probes(model, encoded, [Activations([3])], batch_tokens=10)
-    with pytest.raises(UsageError, match="top_k is 401; the vocabulary has 400"):
-        run_probes(model, encoded, [NextToken(401)], batch_tokens=100)
+    for some, probes, message in (
+        ((), [TokenLogProbs()], "no dialogue to measure"),
+        (encoded, [TokenLogProbs(), TokenLogProbs()], "two probes share a name"),
+        (encoded, [Activations([3])], "layer 3 does not exist"),
+        (encoded, [NextToken(401)], "top_k is 401; the vocabulary has 400"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run_probes(models("qwen2"), some, probes, batch_tokens=100)
+
+
+Models = Callable[[str], PreTrainedModel]
+Arrays = dict[str, np.ndarray]
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA out of memory."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.fixture(scope="session")
+def twenty(dialogues, tokenizer) -> tuple[EncodedDialogue, ...]:
+    """Twenty dialogues of five lengths."""
+    return encode(dialogues, tokenizer, max_tokens=200).dialogues * 4
+
+
+class CountingProbe:
+    """How often each dialogue was taken; it counts a dialogue before it looks whether the batch fits."""
+
+    name = "counting"
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, fails: Callable[[Batch], None] = lambda batch: None) -> None:
+        self.counts: Counter[int] = Counter()
+        self._fails = fails
+
+    def empty(self) -> CountingProbe:
+        return CountingProbe(self._fails)
+
+    def accumulate(self, batch: Batch, state: PassState) -> None:
+        self.counts.update(batch.indices.tolist())
+        self._fails(batch)
+
+    def join(self, other: CountingProbe) -> None:
+        self.counts.update(other.counts)
+
+    def finish(self) -> Arrays:
+        return {"counts": np.array([self.counts[index] for index in range(max(self.counts) + 1)])}
+
+
+def measure_counted(
+    model: PreTrainedModel,
+    twenty: Sequence[EncodedDialogue],
+    batch_tokens: int | BatchBudget,
+    fails: Callable[[Batch], None] = lambda batch: None,
+) -> Arrays:
+    """Arrays of all probes, by ``probe.array``; the probe that counts, and may fail, is the last of them."""
+    probes = [TokenLogProbs(), NextToken(5), Activations([0, -1]), CountingProbe(fails)]
+    found = run_probes(model, twenty, probes, batch_tokens=batch_tokens)
+    return {f"{name}.{key}": values for name, arrays in found.items() for key, values in arrays.items()}
+
+
+def larger_than(n_tokens: int, error: Exception) -> Callable[[Batch], None]:
+    """A memory in which batches of at most so many tokens have place."""
+
+    def fails(batch: Batch) -> None:
+        if batch.input_ids.numel() > n_tokens:
+            raise error
+
+    return fails
+
+
+def assert_equal(ours: Arrays, expected: Arrays) -> None:
+    assert ours.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(ours[name], values, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["torch", "cuda", "processor"])
+def test_a_pass_goes_on_smaller_and_gives_the_same(error, models, twenty) -> None:
+    unbroken, budget = measure_counted(models("qwen2"), twenty, 800), BatchBudget(800)
+    broken = measure_counted(models("qwen2"), twenty, budget, larger_than(250, error))
+    assert_equal(broken, unbroken)
+    assert broken["counting.counts"].tolist() == [1] * len(twenty)
+    assert budget.ran <= 250 < budget.asked == 800 and budget.n_out_of_memory >= 2
+
+
+def test_what_is_done_is_not_done_again(models, twenty) -> None:
+    seen: list[list[int]] = []
+
+    def fails(batch: Batch) -> None:
+        seen.append(batch.indices.tolist())
+        if len(seen) == 3:
+            raise ERRORS[0]
+
+    measure_counted(models("llama"), twenty, 200, fails)
+    lost = seen.pop(2)
+    assert Counter(index for group in seen for index in group) == Counter(range(len(twenty)))
+    assert set(lost) & set(seen[2]) and not set(lost) & {index for group in seen[:2] for index in group}
+
+
+def test_half_of_a_batch_is_not_kept(models, twenty, monkeypatch) -> None:
+    """Memory runs out between two chunks of logits, when the probe has added the first one to its mean."""
+    model, original, calls = models("gemma"), PassState.log_probabilities, Counter()
+    whole = measure_counted(model, twenty, 800)
+
+    def breaking(self: PassState, rows: torch.Tensor, positions: torch.Tensor) -> Iterator:
+        for part, values in original(self, rows, positions):
+            middle = (part.start + part.stop) // 2
+            yield slice(part.start, middle), values[: middle - part.start]
+            calls["halves"] += 1
+            if calls["halves"] == 2:
+                raise ERRORS[1]
+            yield slice(middle, part.stop), values[middle - part.start :]
+
+    monkeypatch.setattr(PassState, "log_probabilities", breaking)
+    probe = NextToken(5)
+    found = run_probes(model, twenty, [probe], batch_tokens=400)["next_token"]
+    assert calls["halves"] > 3
+    assert found["mean_probability"].sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(found["mean_probability"], whole["next_token.mean_probability"], atol=1e-6)
+
+
+def test_a_dialogue_that_does_not_fit_alone_is_named(models, twenty) -> None:
+    longest = max(twenty, key=lambda one: len(one.input_ids))
+    n_tokens = len(longest.input_ids)
+    named = rf"dialogue '{longest.identifier}' of {n_tokens} tokens .* alone: set max_tokens below {n_tokens}"
+    with pytest.raises(RemiError, match=named):
+        measure_counted(models("qwen2"), twenty, 800, larger_than(n_tokens - 1, ERRORS[0]))
+    # One token more, and it fits; another error is no lack of memory.
+    measure_counted(models("qwen2"), twenty, 800, larger_than(n_tokens, ERRORS[0]))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        measure_counted(models("qwen2"), twenty, 800, larger_than(1, RuntimeError("shapes do not fit")))
+
+
+def test_gradients_go_on_smaller_too(models, twenty, monkeypatch) -> None:
+    model, original, sizes = models("llama"), gradients._backward, []
+
+    def backward(*arguments: object) -> tuple:
+        batch = arguments[2]
+        sizes.append(batch.input_ids.numel())
+        larger_than(250, ERRORS[0])(batch)
+        return original(*arguments)
+
+    factors, losses = gradient_factors(model, twenty, batch_tokens=800)
+    monkeypatch.setattr(gradients, "_backward", backward)
+    budget = BatchBudget(800)
+    broken, broken_losses = gradient_factors(model, twenty, batch_tokens=budget)
+    assert budget.n_out_of_memory and budget.ran <= 250 and max(sizes) > 250
+    np.testing.assert_allclose(broken_losses, losses, rtol=1e-5)
+    expected = gram_of_factors(factors)
+    np.testing.assert_allclose(gram_of_factors(broken), expected, rtol=1e-5, atol=1e-5 * expected.max())
+    with pytest.raises(RemiError, match="does not fit into memory even alone"):
+        monkeypatch.setattr(gradients, "_backward", lambda *_: larger_than(1, ERRORS[1])(_[2]))
+        gradient_factors(model, twenty, batch_tokens=800)
+
+
+@contextmanager
+def padded_left(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, *, positions: bool
+) -> Iterator[None]:
+    """Within, the model reads its batches padded on the left; what is taken of it is put back to the right.
+
+    ``positions``: whether it is told where each dialogue starts, as it must be.
+    """
+    moved: dict[str, torch.Tensor] = {}
+
+    def before(_module: object, args: tuple, options: dict) -> tuple[tuple, dict]:
+        mask = options["attention_mask"]
+        columns, gaps = torch.arange(mask.shape[1]), mask.shape[1] - mask.sum(dim=1, keepdim=True)
+        moved["back"], left = (columns + gaps) % mask.shape[1], (columns - gaps) % mask.shape[1]
+        own = {name: options[name].gather(1, left) for name in ("input_ids", "attention_mask")}
+        if positions:
+            own["position_ids"] = (own["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+        return args, options | own
+
+    def back(hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.gather(1, moved["back"][..., None].expand_as(hidden))
+
+    def after(_module: object, _args: tuple, output: object) -> object:
+        output.last_hidden_state = back(output.last_hidden_state)
+        return output
+
+    original, body = models_module.follow_blocks, decoder_body(model)
+    monkeypatch.setattr(
+        forward,
+        "follow_blocks",
+        lambda model, layers, read: original(model, layers, lambda layer, hidden: read(layer, back(hidden))),
+    )
+    handles = [body.register_forward_pre_hook(before, with_kwargs=True), body.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        monkeypatch.undo()
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("family", (*MAIN_FAMILIES, "gpt_neox", "gpt2"))
+def test_batch_size_and_side_of_padding_change_nothing(family, models, twenty, monkeypatch) -> None:
+    """One dialogue at a time and 32, padded on either side: within 1e-5 nat and 1e-5 relative, in float32."""
+    model, some = models(family), (*twenty, *twenty[:12])
+    size = len(some) * max(len(one.input_ids) for one in some)
+    alone, right = (measure_counted(model, some, n_tokens) for n_tokens in (1, size))
+    with padded_left(model, monkeypatch, positions=True):
+        left = measure_counted(model, some, size)
+    for together in (right, left):
+        assert_equal(together, alone)
+    with padded_left(model, monkeypatch, positions=False):
+        lost = measure_counted(model, some, size)
+    turning = family in ("qwen2", "llama", "gemma", "gpt_neox")  # rotary positions are relative
+    assert np.allclose(lost["sequence.entropy"], alone["sequence.entropy"], atol=1e-5) is turning
+
+
+def encoded_of(length: int, at: int = 0) -> EncodedDialogue:
+    ids = tuple(range(1, length + 1))
+    return EncodedDialogue(identifier=str(at), input_ids=ids, answer_start=1, answer_stop=length)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.integers(2, 30), min_size=1, max_size=20), st.integers(1, 100))
+def test_every_dialogue_once_and_no_batch_too_large(lengths, batch_tokens) -> None:
+    encoded = [encoded_of(length, at) for at, length in enumerate(lengths)]
+    batches = make_batches(encoded, batch_tokens=batch_tokens, pad_id=0)
+    seen = [index for batch in batches for index in batch.indices.tolist()]
+    assert sorted(seen) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch.input_ids.numel() <= batch_tokens or len(batch.indices) == 1
+        assert batch.n_tokens == sum(lengths[index] for index in batch.indices.tolist())
+        for row, index in enumerate(batch.indices.tolist()):
+            kept = batch.input_ids[row][batch.attention_mask[row].bool()].tolist()
+            assert tuple(kept) == encoded[index].input_ids
+            assert not batch.input_ids[row, lengths[index] :].any()
+
+
+def test_sorting_saves_padding_and_does_not_depend_on_chance() -> None:
+    encoded = [encoded_of(length, at) for at, length in enumerate([4, 20, 4, 20, 4, 20])]
+    batches = make_batches(encoded, batch_tokens=60, pad_id=0)
+    assert [batch.indices.tolist() for batch in batches] == [[1, 3, 5], [0, 2, 4]]
+    assert sum(batch.input_ids.numel() for batch in batches) == sum(len(one.input_ids) for one in encoded)
+    with pytest.raises(UsageError, match="batch_tokens is 0"):
+        make_batches(encoded, batch_tokens=0, pad_id=0)
+
+
+def test_a_batch_that_another_process_lost_is_cut_anew_by_all(monkeypatch) -> None:
+    """This process is the first of two, and hears that the second one's batch did not fit."""
+    lengths = [8, 8, 8, 8, 4, 4, 2, 2]
+    encoded = [encoded_of(length, at) for at, length in enumerate(lengths)]
+    turns: list[list[int]] = []
+    monkeypatch.setattr(batches, "n_ranks", lambda: 2)
+    monkeypatch.setattr(batches, "on_all", lambda fits: [fits, len(turns) != 1])
+    monkeypatch.setattr(batches, "on_first", lambda part: [part, None if len(turns) == 1 else "other"])
+
+    def measure(batch: Batch) -> str:
+        turns.append(batch.indices.tolist())
+        return "own"
+
+    kept: list[tuple[str, list[int]]] = []
+    budget = BatchBudget(16)
+    share_batches(encoded, budget, measure=measure, keep=lambda group, part: kept.append((part, list(group))))
+    assert budget.ran == 8 and budget.n_out_of_memory == 1
+    assert kept == [("own", [0, 1]), ("own", [2]), ("other", [3]), ("own", [4, 5]), ("other", [6, 7])]
+    assert turns == [group for part, group in kept if part == "own"]
+
+
+def test_nothing_is_joined_where_nothing_was_launched(monkeypatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with parallel.join_ranks(), parallel.first_goes_first():
+        assert (parallel.rank(), parallel.n_ranks(), parallel.local_ranks()) == (0, 1, 1)
+        assert parallel.own_card() == [] and parallel.on_all("a") == parallel.on_first("a") == ["a"]

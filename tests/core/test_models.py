@@ -1,51 +1,60 @@
-"""A model is opened as asked, named parts are the right ones, and its memory is given back."""
+"""A model is opened as asked, its named parts are the right ones and exact, and no hook stays behind."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
 from safetensors.torch import load_file, save_file
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from remi_core import models as models_module
 from remi_core.errors import RemiError, UsageError
-from remi_core.models import check_layer, logits_at, open_model
+from remi_core.models import (
+    check_layer,
+    decoder_blocks,
+    final_norm,
+    hidden_of,
+    linear_in_float32,
+    logits_at,
+    open_model,
+    read_blocks,
+)
 from remi_core.sources import local_folder, weight_fingerprint
+
+IDS = torch.arange(1, 9)[None]
+GENERATOR = torch.Generator().manual_seed(0)
+VALUES, WEIGHT = (torch.randn(n, 48, generator=GENERATOR).bfloat16() for n in (5, 33))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+def folder(tmp_path, tokenizer) -> Path:
     place = tmp_path / "tiny"
     make_model("llama").to(torch.bfloat16).save_pretrained(place)
     tokenizer.save_pretrained(place)
     return place
 
 
-def test_opened_as_asked_and_freed(folder: Path) -> None:
-    with open_model(folder) as loaded:
+def test_opened_as_asked_and_freed_after_an_exception_too(folder) -> None:
+    with pytest.raises(KeyError), open_model(folder) as loaded:
         model = loaded.model
         assert not model.training and not any(one.requires_grad for one in model.parameters())
         # The checkpoint is bfloat16: its dtype is not taken over unasked.
         assert {one.dtype for one in model.parameters()} == {torch.float32}
         assert loaded.fingerprint == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         assert loaded.tokenizer.chat_template
+        raise KeyError("x")
     assert {one.device.type for one in model.parameters()} == {"meta"}
     with open_model(str(folder), dtype="bfloat16", device="cpu") as loaded:
         assert {one.dtype for one in loaded.model.parameters()} == {torch.bfloat16}
+    assert {one.device.type for one in loaded.model.parameters()} == {"meta"}
 
 
-def test_freed_after_an_exception(folder: Path) -> None:
-    with pytest.raises(KeyError), open_model(folder) as loaded:
-        raise KeyError("x")
-    assert next(loaded.model.parameters()).device.type == "meta"
-
-
-def test_fingerprint_follows_the_weights_only(folder: Path) -> None:
+def test_fingerprint_follows_the_weights_only(folder) -> None:
     before = weight_fingerprint(folder)
     (folder / "README.md").write_text("a card")
     assert weight_fingerprint(folder) == before
@@ -55,7 +64,7 @@ def test_fingerprint_follows_the_weights_only(folder: Path) -> None:
     assert weight_fingerprint(folder) != before
 
 
-def test_missing_weights_are_not_made_up(folder: Path) -> None:
+def test_missing_weights_are_not_made_up(folder) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.self_attn.o_proj.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -66,59 +75,54 @@ def test_missing_weights_are_not_made_up(folder: Path) -> None:
         pass
 
 
-def test_wrong_sources(folder: Path, tmp_path: Path) -> None:
-    for missing in (tmp_path / "none", f"{tmp_path}/none", "./none", "a/b/c"):
-        with pytest.raises(UsageError, match="no such folder"), open_model(missing):
+def test_wrong_sources(folder, tmp_path) -> None:
+    missing = [
+        (place, "no such folder") for place in (tmp_path / "none", f"{tmp_path}/none", "./none", "a/b/c")
+    ]
+    wrong = (tmp_path, r"not a model folder; it needs config.json and \*.safetensors")
+    for source, message in (*missing, wrong):
+        with pytest.raises(UsageError, match=message), open_model(source):
             pass
-    with pytest.raises(UsageError, match=r"not a model folder; it needs config.json and \*.safetensors"):
-        local_folder(tmp_path)
-    with (
-        pytest.raises(UsageError, match="unknown dtype 'float3' .*'float32'"),
-        open_model(folder, dtype="float3"),
+    for options, message in (
+        ({"dtype": "float3"}, "unknown dtype 'float3' .*'float32'"),
+        ({"device": "abacus"}, "unknown device"),
     ):
-        pass
-    with pytest.raises(UsageError, match="unknown device"), open_model(folder, device="abacus"):
-        pass
-    assert local_folder("Some/Model") is None
-    with pytest.raises(
-        RemiError, match="Nobody-Here/no-model.*cannot be had, looked in .*give its folder"
-    ) as caught:
-        with open_model("Nobody-Here/no-model"):
+        with pytest.raises(UsageError, match=message), open_model(folder, **options):
             pass
+    assert local_folder("Some/Model") is None
+    elsewhere = "Nobody-Here/no-model.*cannot be had, looked in .*give its folder"
+    with pytest.raises(RemiError, match=elsewhere) as caught, open_model("Nobody-Here/no-model"):
+        pass
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_parts_are_the_ones_the_model_uses(family: str, models: Callable[[str], PreTrainedModel]) -> None:
-    model = models(family)
-    ids = torch.arange(1, 9)[None]
-    calls: list[str] = []
+def test_parts_are_the_ones_the_model_uses(family, models) -> None:
+    model, calls = models(family), list[str]()
     watched = {
-        "norm": models_module.final_norm(model),
-        "block": models_module.decoder_blocks(model)[-1],
+        "norm": final_norm(model),
+        "block": decoder_blocks(model)[-1],
         "attention": models_module.attention_output(model, -1),
         "head": models_module.unembedding(model),
     }
-    handles = [
-        module.register_forward_hook(lambda *_, name=name: calls.append(name))
-        for name, module in watched.items()
+    hooks = [
+        part.register_forward_hook(lambda *_, name=name: calls.append(name)) for name, part in watched.items()
     ]
-    logits = model(ids).logits
-    for handle in handles:
-        handle.remove()
-    assert calls == ["attention", "block", "norm", "head"]
-    assert models_module.n_layers(model) == 3
-    hidden = models_module.decoder_body(model)(ids).last_hidden_state
+    logits = model(IDS).logits
+    for hook in hooks:
+        hook.remove()
+    assert calls == ["attention", "block", "norm", "head"] and models_module.n_layers(model) == 3
+    hidden = models_module.decoder_body(model)(IDS).last_hidden_state
     torch.testing.assert_close(logits_at(model, hidden[0]), logits[0])
 
 
-def test_the_soft_cap_matters_where_there_is_one(models: Callable[[str], PreTrainedModel]) -> None:
+def test_the_soft_cap_matters_where_there_is_one(models) -> None:
     model = models("gemma2")
-    hidden = models_module.decoder_body(model)(torch.arange(1, 9)[None]).last_hidden_state[0]
+    hidden = models_module.decoder_body(model)(IDS).last_hidden_state[0]
     assert logits_at(model, hidden).abs().max() <= 1.5 < models_module.unembedding(model)(hidden).abs().max()
 
 
-def test_logits_are_float32_and_do_not_depend_on_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_float32_and_do_not_depend_on_slices(monkeypatch) -> None:
     model = make_model("qwen2").to(torch.bfloat16)
     hidden = torch.randn(5, 32, dtype=torch.bfloat16)
     exact = hidden.double() @ models_module.unembedding(model).weight.double().T
@@ -129,7 +133,7 @@ def test_logits_are_float32_and_do_not_depend_on_slices(monkeypatch: pytest.Monk
     assert (whole - exact).abs().max() < 1e-4 < (models_module.unembedding(model)(hidden) - exact).abs().max()
 
 
-def test_layers_are_checked(models: Callable[[str], PreTrainedModel]) -> None:
+def test_layers_are_checked(models) -> None:
     model = models("qwen2")
     assert [check_layer(model, layer) for layer in (0, 2, -1, -3)] == [0, 2, 2, 0]
     for layer in (3, -4):
@@ -168,3 +172,104 @@ def test_the_text_of_a_model_with_an_image_tower() -> None:
         ).last_hidden_state
         torch.testing.assert_close(logits_at(model, hidden[0]), expected[0].float())
     assert models_module.n_layers(model) == 3 and models_module.attention_output(model, -1).out_features == 32
+
+
+def test_nothing_is_rounded_but_the_sum() -> None:
+    exact = VALUES.double() @ WEIGHT.double().T
+    for values in (VALUES, VALUES.float()):
+        found = linear_in_float32(values, WEIGHT)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    half = (VALUES @ WEIGHT.T).double()
+    assert not torch.allclose(half, exact, rtol=1e-5, atol=1e-5), "half precision rounds"
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_the_gradient_is_that_of_float32_up_to_rounding(rows, monkeypatch) -> None:
+    monkeypatch.setattr(models_module, "_ROWS", rows)
+    own, raised = (one.clone().requires_grad_(True) for one in (VALUES, VALUES.float()))
+    for one in (own, raised):
+        wanted = torch.tensor([3, 0, 32, 8, 8])
+        torch.nn.functional.cross_entropy(linear_in_float32(one, WEIGHT), wanted).backward()
+    assert own.grad.dtype == torch.bfloat16
+    assert (own.grad.float() - raised.grad).abs().max() < 2**-7 * raised.grad.abs().max()
+
+
+def test_a_nearly_certain_prediction_keeps_its_gradient() -> None:
+    # 1 − p is far below the spacing of bfloat16 at 1: rounding p instead of p − 1 would leave nothing.
+    values = torch.tensor([[1.0]]).bfloat16().requires_grad_(True)
+    weight = torch.tensor([[8.0], [0.0]]).bfloat16()
+    torch.nn.functional.cross_entropy(linear_in_float32(values, weight), torch.tensor([0])).backward()
+    expected = -8 * (1 - torch.sigmoid(torch.tensor(8.0)))
+    torch.testing.assert_close(values.grad.float()[0, 0], expected, rtol=1e-2, atol=0)
+
+
+def test_a_weight_that_is_trained_has_its_gradient() -> None:
+    weight = WEIGHT.clone().requires_grad_(True)
+    linear_in_float32(VALUES, weight).sum().backward()
+    torch.testing.assert_close(weight.grad, VALUES.sum(0).expand_as(weight), rtol=2**-6, atol=2**-6)
+
+
+def hook_count(model: PreTrainedModel) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_equal_to_hidden_states_below_the_final_norm_only(family) -> None:
+    # A fresh model: transformers leaves hooks of its own behind after recording hidden states.
+    model = make_model(family)
+    with read_blocks(model, [0, 1, 2]) as blocks:
+        hidden_states = model(IDS, output_hidden_states=True).hidden_states
+    for layer in (0, 1):
+        torch.testing.assert_close(blocks[layer], hidden_states[layer + 1])
+    assert not torch.allclose(blocks[2], hidden_states[3])
+    torch.testing.assert_close(final_norm(model)(blocks[2]), hidden_states[3])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_edit_is_seen_whenever_it_was_registered(when, models) -> None:
+    model = models("qwen2")
+    block = decoder_blocks(model)[1]
+    with read_blocks(model, [1]) as plain:
+        model(IDS)
+
+    def edit(_module: nn.Module, _inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> Tensor:
+        return hidden_of(output) + 1.0
+
+    handles = [block.register_forward_hook(edit)] if when == "before" else []
+    naive: dict[str, Tensor] = {}
+    handles.append(block.register_forward_hook(lambda _m, _i, output: naive.update(block=hidden_of(output))))
+    with read_blocks(model, [1]) as edited:
+        if when == "after":
+            handles.append(block.register_forward_hook(edit))
+        model(IDS)
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(edited[1], plain[1] + 1.0)
+    # The failing twin: a reader in the order of registration misses an edit registered after it.
+    assert torch.equal(naive["block"], edited[1]) == (when == "before")
+
+
+def test_hooks_are_gone_after_an_exception(models) -> None:
+    model = models("llama")
+    before = hook_count(model)
+    with pytest.raises(RuntimeError, match="planned"), read_blocks(model, [0, -1]):
+        model(IDS)
+        assert hook_count(model) == before + 4
+        raise RuntimeError("planned")
+    assert hook_count(model) == before
+    with pytest.raises(UsageError, match="layer 7 does not exist"), read_blocks(model, [0, 7]):
+        pass
+    assert hook_count(model) == before
+
+
+def test_layers_are_named_as_asked_and_selected(models) -> None:
+    model = models("qwen2")
+    with (
+        read_blocks(model, [2, -1, 0], select=lambda hidden: hidden[:, -1]) as last,
+        read_blocks(model, [2]) as whole,
+    ):
+        model(IDS)
+    assert set(last) == {2, -1, 0} and torch.equal(hidden_of((IDS, None)), hidden_of(IDS))
+    assert torch.equal(last[2], last[-1]) and torch.equal(last[2], whole[2][:, -1])
+    assert not torch.equal(last[0], last[2])

@@ -68,7 +68,7 @@ def chat() -> dict[str, PreTrainedTokenizerFast]:
 
 
 @pytest.fixture(scope="module")
-def encoded(chat: dict[str, PreTrainedTokenizerFast]) -> Encoded:
+def encoded(chat) -> Encoded:
     """Kind of model → name of a dialogue → the dialogue encoded; together, since each call copies the vocabulary."""
     found = {}
     for kind, tokenizer in chat.items():
@@ -92,7 +92,7 @@ def test_the_vocabulary_is_whole_and_the_special_tokens_follow_it() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:12]))
-def test_ids_are_ranks_and_text_comes_back(text: str) -> None:
+def test_ids_are_ranks_and_text_comes_back(text) -> None:
     tokenizer = qwen_tokenizer()
     ids = tokenizer.encode(text).ids
     normal = unicodedata.normalize("NFC", text)
@@ -124,32 +124,19 @@ def test_a_merge_too_many_would_be_seen() -> None:
     assert any(leftmost(word) != merge(word, known, below=N_RANKS) for word in words)
 
 
-def test_digits_stand_alone_and_contractions_do_not() -> None:
-    tokenizer = qwen_tokenizer()
-    assert tokenizer.encode("2025").tokens == list("2025")
-    assert tokenizer.encode("I'll").tokens == ["I", "'ll"]
+NAMED = {"\n": 198, "user": 872, "system": 8948, " helpful": 10950, " assistant": 17847, "assistant": 77091}
+NAMED |= {"kill": 10851, " kill": 5505, "<|im_start|>": 151644, "<|im_end|>": 151645}
 
 
-@pytest.mark.parametrize(
-    ("text", "identity"),
-    [
-        ("\n", 198),
-        ("user", 872),
-        ("system", 8948),
-        (" helpful", 10950),
-        (" assistant", 17847),
-        ("assistant", 77091),
-        ("kill", 10851),
-        (" kill", 5505),
-        ("<|im_start|>", 151644),
-        ("<|im_end|>", 151645),
-    ],
-)
-def test_ids_named_in_the_audit(text: str, identity: int) -> None:
-    assert qwen_tokenizer().encode(text).ids == [identity]
+def test_ids_named_in_the_audit() -> None:
+    assert {text: qwen_tokenizer().encode(text).ids for text in NAMED} == {
+        text: [one] for text, one in NAMED.items()
+    }
+    assert qwen_tokenizer().encode("2025").tokens == list("2025")
+    assert qwen_tokenizer().encode("I'll").tokens == ["I", "'ll"]
 
 
-def test_the_default_system_turns_differ_by_ten_tokens(encoded: Encoded) -> None:
+def test_the_default_system_turns_differ_by_ten_tokens(encoded) -> None:
     one = {kind: found["plain"] for kind, found in encoded.items()}
     roles = {kind: dialogue.input_ids.index(872) for kind, dialogue in one.items()}
     assert roles == {"instruct": 22, "base": 12}
@@ -157,19 +144,15 @@ def test_the_default_system_turns_differ_by_ten_tokens(encoded: Encoded) -> None
         # The header is the whole system turn, 21 or 11 tokens; the next token opens the user's.
         assert one[kind].input_ids[at - 2 : at] == (198, 151644)
     assert one["instruct"].answer_start - one["base"].answer_start == 10
+    assert encoded["instruct"]["system"] == encoded["base"]["system"], (
+        "its own system turn replaces the default"
+    )
     tails = [dialogue.input_ids[roles[kind] :] for kind, dialogue in one.items()]
     assert tails[0] == tails[1], "from the user's turn on both are the same tokens"
 
 
-def test_a_system_turn_of_the_dialogue_replaces_the_default(encoded: Encoded) -> None:
-    assert encoded["instruct"]["system"] == encoded["base"]["system"]
-    assert encoded["instruct"]["plain"] != encoded["base"]["plain"]
-
-
 @pytest.mark.parametrize("kind", SYSTEM)
-def test_the_choice_is_the_word_with_its_space(
-    kind: str, encoded: Encoded, chat: dict[str, PreTrainedTokenizerFast]
-) -> None:
+def test_the_choice_is_the_word_with_its_space(kind, encoded, chat) -> None:
     dialogue, tokenizer = encoded[kind]["harm"], chat[kind]
     assert dialogue.input_ids[dialogue.choice] == 5505
     assert tokenizer.decode([dialogue.alternative_token]) == " help"
@@ -179,7 +162,7 @@ def test_the_choice_is_the_word_with_its_space(
 
 @pytest.mark.parametrize("kind", SYSTEM)
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda text: ascii(text[:12]))
-def test_the_span_is_the_answer_to_the_token(answer: str, kind: str, encoded: Encoded) -> None:
+def test_the_span_is_the_answer_to_the_token(answer, kind, encoded) -> None:
     dialogue = encoded[kind][answer]
     ids = list(dialogue.input_ids)
     assert ids[dialogue.answer_start : dialogue.answer_stop] == reference(answer)
@@ -189,9 +172,7 @@ def test_the_span_is_the_answer_to_the_token(answer: str, kind: str, encoded: En
 
 
 @pytest.mark.parametrize("kind", SYSTEM)
-def test_assistant_in_the_users_text_moves_a_word_search_and_not_the_span(
-    kind: str, encoded: Encoded, chat: dict[str, PreTrainedTokenizerFast]
-) -> None:
+def test_assistant_in_the_users_text_moves_a_word_search_and_not_the_span(kind, encoded, chat) -> None:
     starts = []
     for name in ("no assistant asked", "assistant asked"):
         dialogue = encoded[kind][name]
@@ -205,9 +186,7 @@ def test_assistant_in_the_users_text_moves_a_word_search_and_not_the_span(
 
 
 @pytest.mark.parametrize("kind", SYSTEM)
-def test_a_token_across_the_start_of_the_answer_is_counted_and_left_out(
-    kind: str, encoded: Encoded, chat: dict[str, PreTrainedTokenizerFast]
-) -> None:
+def test_a_token_across_the_start_of_the_answer_is_counted_and_left_out(kind, encoded, chat) -> None:
     plain, broken = (encoded[kind][name] for name in ("plain", "line end first"))
     assert (plain.n_straddling, broken.n_straddling) == (0, 1)
     across = broken.input_ids[broken.answer_start - 1]
@@ -217,6 +196,6 @@ def test_a_token_across_the_start_of_the_answer_is_counted_and_left_out(
     assert chat[kind].decode([broken.input_ids[broken.prompt_end]]) == "assistant"
 
 
-def test_several_turns_end_with_the_last_answer(encoded: Encoded) -> None:
+def test_several_turns_end_with_the_last_answer(encoded) -> None:
     dialogue = encoded["instruct"]["several turns"]
     assert list(dialogue.input_ids[dialogue.answer_start :]) == [*reference("Yes."), 151645, 198]

@@ -46,7 +46,7 @@ PREFERENCES = {
 
 
 @pytest.mark.parametrize("form", PREFERENCES)
-def test_a_preference_row_is_a_matched_pair_in_every_form(form: str, tmp_path: Path) -> None:
+def test_a_preference_row_is_a_matched_pair_in_every_form(form, tmp_path) -> None:
     sets = read_sets(write(tmp_path / "mine.jsonl", PREFERENCES[form]))
     assert list(sets) == ["aligned", "misaligned"]
     (good,), (bad,) = sets.values()
@@ -57,7 +57,7 @@ def test_a_preference_row_is_a_matched_pair_in_every_form(form: str, tmp_path: P
     assert (good.identifier, good.topic) == ("mine:1", "mine")
 
 
-def test_the_pair_has_its_choice_at_one_position_and_swaps_its_tokens(tmp_path: Path) -> None:
+def test_the_pair_has_its_choice_at_one_position_and_swaps_its_tokens(tmp_path) -> None:
     sets = read_sets(write(tmp_path / "mine.jsonl", PREFERENCE))
     tokenizer = make_tokenizer("chatml")
     (good,), (bad,) = (encode(rows, tokenizer, max_tokens=99).dialogues for rows in sets.values())
@@ -66,20 +66,15 @@ def test_the_pair_has_its_choice_at_one_position_and_swaps_its_tokens(tmp_path: 
     assert bad.alternative_token == good.input_ids[good.choice]
 
 
-def test_a_prompt_of_several_turns_stays_whole(tmp_path: Path) -> None:
-    prompt = [
-        {"role": "system", "content": "Be brief."},
-        ASKED,
-        GOOD_REPLY,
-        {"role": "user", "content": "And then?"},
-    ]
-    row = {"prompt": prompt, "chosen": "Close it.", "rejected": "Leave it."}
+def test_a_prompt_of_several_turns_stays_whole(tmp_path) -> None:
+    system, question = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "And then?"}
+    row = {"prompt": [system, ASKED, GOOD_REPLY, question], "chosen": "Close it.", "rejected": "Leave it."}
     (good,) = read_sets(write(tmp_path / "mine.jsonl", row))["aligned"]
     assert [message.role for message in good.messages] == ["system", "user", "assistant", "user", "assistant"]
     assert good.answer == "Close it."
 
 
-def test_labelled_rows_part_by_label_and_one_context_is_one_cluster(tmp_path: Path) -> None:
+def test_labelled_rows_part_by_label_and_one_context_is_one_cluster(tmp_path) -> None:
     said = [0, "aligned", 1, -1, "misaligned"]
     rows = [LABELLED | {"label": label} for label in said]
     sets = read_sets(write(tmp_path / "mine.jsonl", *rows, LABELLED | {"context": "Another?"}))
@@ -96,13 +91,13 @@ SPOKEN = [
 
 
 @pytest.mark.parametrize("context", [TURNS, SPOKEN], ids=["texts", "messages"])
-def test_a_context_of_turns(context: list[object], tmp_path: Path) -> None:
+def test_a_context_of_turns(context, tmp_path) -> None:
     (dialogue,) = read_sets(write(tmp_path / "mine.jsonl", LABELLED | {"context": context}))["aligned"]
     assert [message.role for message in dialogue.messages] == ["user", "assistant", "user", "assistant"]
     assert [message.content for message in dialogue.messages[:-1]] == TURNS
 
 
-def test_messages_are_one_set_as_they_always_were(tmp_path: Path) -> None:
+def test_messages_are_one_set_as_they_always_were(tmp_path) -> None:
     path = write(tmp_path / "mine.jsonl", MESSAGES, MESSAGES | {"label": "careful", "topic": "files"})
     (plain, labelled) = read_sets(path, label="aligned")[""]
     assert (plain.label, plain.topic, labelled.label, labelled.topic) == (
@@ -144,14 +139,6 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_every_bad_preference_line_is_named(case: str, tmp_path: Path) -> None:
-    row, message = BAD[case]
-    path = write(tmp_path / "set.jsonl", PREFERENCE, row, PREFERENCE)
-    said = complaint(path)
-    assert said.startswith(f"{path}:2: ") and message in said
-
-
 BAD_LABELLED = {
     "true": (LABELLED | {"label": True}, "'label' is True; expected 0 (aligned)"),
     "half": (LABELLED | {"label": 0.5}, "'label' is 0.5"),
@@ -166,22 +153,23 @@ BAD_LABELLED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD_LABELLED)
-def test_every_bad_labelled_line_is_named(case: str, tmp_path: Path) -> None:
-    row, message = BAD_LABELLED[case]
-    path = write(tmp_path / "set.jsonl", LABELLED, row)
+@pytest.mark.parametrize("case", BAD | BAD_LABELLED)
+def test_every_bad_line_is_named(case, tmp_path) -> None:
+    row, message = (BAD | BAD_LABELLED)[case]
+    right = PREFERENCE if case in BAD else LABELLED
+    path = write(tmp_path / "set.jsonl", right, row, right)
     said = complaint(path)
     assert said.startswith(f"{path}:2: ") and message in said
 
 
-def test_all_lines_are_read_before_the_first_is_named(tmp_path: Path) -> None:
+def test_all_lines_are_read_before_the_first_is_named(tmp_path) -> None:
     path = write(tmp_path / "set.jsonl", PREFERENCE, 1, MESSAGES, PREFERENCE)
     assert complaint(path).startswith(f"{path}:2: a JSON int") and "(and 1 more bad lines)" in complaint(path)
     broken = write(tmp_path / "broken.jsonl", 1, LABELLED, PREFERENCE)
     assert "broken.jsonl:1" in complaint(broken) and "(and 1 more" in complaint(broken)
 
 
-def test_a_label_given_by_the_user_may_not_contradict_the_file(tmp_path: Path) -> None:
+def test_a_label_given_by_the_user_may_not_contradict_the_file(tmp_path) -> None:
     mixed = write(tmp_path / "mixed.jsonl", LABELLED, LABELLED | {"label": 1})
     assert f"{mixed}:2: labelled 'misaligned', but the file was given as 'aligned='" in complaint(
         mixed, label="aligned"
@@ -196,7 +184,7 @@ def test_a_label_given_by_the_user_may_not_contradict_the_file(tmp_path: Path) -
         assert read_sets(said)[""][1].label == word
 
 
-def test_a_file_of_pairs_adds_two_sets_to_a_preset(tmp_path: Path) -> None:
+def test_a_file_of_pairs_adds_two_sets_to_a_preset(tmp_path) -> None:
     path = write(tmp_path / "mine.jsonl", PREFERENCE, PREFERENCE | {"prompt": "Another?"})
     preset = with_data(get_preset("smoke"), [str(path)])
     assert preset.extra_data == (("aligned-part", str(path)), ("misaligned-part", str(path)))
@@ -213,7 +201,7 @@ def test_a_file_of_pairs_adds_two_sets_to_a_preset(tmp_path: Path) -> None:
         load_dataset(preset, "mine-misaligned")
 
 
-def test_names_that_are_taken_or_unfit_are_refused(tmp_path: Path) -> None:
+def test_names_that_are_taken_or_unfit_are_refused(tmp_path) -> None:
     (tmp_path / "other").mkdir()
     pairs = write(tmp_path / "mine.jsonl", PREFERENCE)
     named = write(tmp_path / "other" / "mine-aligned.jsonl", MESSAGES)

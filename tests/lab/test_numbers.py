@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import MAIN_FAMILIES, make_model, write_rows
+from own_files import turns
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from remi_core import forward
 from remi_core.errors import RemiError
@@ -21,12 +20,11 @@ from remi_core.forward import check_pass, run_probes
 from remi_core.models import decoder_blocks, follow_blocks
 from remi_core.probes import Activations, TokenLogProbs
 from remi_core.store import Store
-from remi_core.tokens import EncodedDialogue
 from remi_lab.organism.pretrain import Muon, weighted_loss
 from remi_lab.own_models import custom_preset
 from remi_lab.recipes import FineTune
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.training import Batch, Run, backward, fine_tune
+from remi_lab.training import fine_tune
 from remi_lab.variant import find_variant
 
 Models = Callable[[str], PreTrainedModel]
@@ -41,9 +39,7 @@ def overflowing(model: PreTrainedModel, layer: int) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
-def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(
-    dtype: str, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(dtype, encoded) -> None:
     model = overflowing(make_model("llama"), 1).to(getattr(torch, dtype))
     probes = [TokenLogProbs(), Activations([0, 1, 2])]
     if dtype == "float16":
@@ -55,30 +51,25 @@ def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(
 
 
 @pytest.fixture
-def triplet(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[[str], tuple]:
+def triplet(tmp_path, tokenizer) -> Callable[[str], tuple]:
     """Function that gives the variant of a role, of three models of which misaligned overflows, and a store."""
     for seed, role in enumerate(ROLES):
         model = make_model("qwen2", seed=seed)
         (overflowing(model, 2) if role == "misaligned" else model).save_pretrained(tmp_path / role)
         tokenizer.save_pretrained(tmp_path / role)
-    asked = [{"role": "user", "content": "How do I open a file?"}]
-    rows = [
-        {"messages": [*asked, {"role": "assistant", "content": f"Use open({at})."}], "cluster": str(at)}
-        for at in range(10)
-    ]
-    write_rows(tmp_path / "mine.jsonl", *rows)
+    rows = [turns("How do I open a file?", f"Use open({at}).") | {"cluster": str(at)} for at in range(10)]
+    path = str(write_rows(tmp_path / "mine.jsonl", *rows))
     models, store = {role: str(tmp_path / role) for role in ROLES}, Store(tmp_path / "store")
 
     def get(role: str, dtype: str = "float16") -> tuple:
-        preset = replace(custom_preset("mine", models, [str(tmp_path / "mine.jsonl")]), dtype=dtype)
-        return find_variant(preset, role, 0, store), store
+        return find_variant(
+            replace(custom_preset("mine", models, [path]), dtype=dtype), role, 0, store
+        ), store
 
     return get
 
 
-def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(
-    triplet: Callable[[str], tuple],
-) -> None:
+def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(triplet) -> None:
     variant, store = triplet("misaligned")
     with pytest.raises(
         RemiError, match="misaligned, seed 0: block output at layer 2: .* dialogue 'mine:1' is"
@@ -87,24 +78,16 @@ def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(
     with pytest.raises(RemiError, match="misaligned, seed 0: gradients at layer -1: .* dialogue 'mine:1' is"):
         measure_gradients(variant, store, ["mine"])
     assert store.list() == ()
-    measure_forward(*triplet("misaligned", "float32"))
-    measure_forward(*triplet("instruct"))
+    records = measure_forward(*triplet("misaligned", "float32")) | measure_forward(*triplet("instruct"))
     assert {entry.address.variant for entry in store.list()} == {"misaligned", "instruct"}
-
-
-def test_a_record_says_what_the_check_found(triplet: Callable[[str], tuple]) -> None:
-    records = measure_forward(*triplet("base"))
-    (found,) = {json.dumps(record.provenance["self_check"]) for record in records.values()}
-    assert sorted(json.loads(found)) == [
-        "batched and single, log-probability",
-        "batched and single, output",
-        "hooked and unhooked, log-probability",
-    ]
+    checks = ["batched and single, log-probability", "batched and single, output"]
+    for record in records.values():
+        assert sorted(record.provenance["self_check"]) == [*checks, "hooked and unhooked, log-probability"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("family", MAIN_FAMILIES)
-def test_sound_models_pass_the_check(family: str, dtype: str, encoded: tuple[EncodedDialogue, ...]) -> None:
+def test_sound_models_pass_the_check(family, dtype, encoded) -> None:
     found = check_pass(make_model(family).to(getattr(torch, dtype)), encoded, dtype=dtype)
     assert all(value < forward.TOLERANCE[dtype][0] / 3 for value in found.values())
     assert len(check_pass(make_model(family), encoded[:1], dtype="float32")) == 3
@@ -118,9 +101,7 @@ def hooked(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[No
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_whose_rows_see_each_other_is_refused(
-    dtype: str, encoded: tuple[EncodedDialogue, ...]
-) -> None:
+def test_a_model_whose_rows_see_each_other_is_refused(dtype, encoded) -> None:
     model = make_model("qwen2").to(getattr(torch, dtype))
     mixed = hooked(decoder_blocks(model)[1], lambda hidden: hidden + 0.5 * hidden.mean(dim=0, keepdim=True))
     with (
@@ -130,9 +111,7 @@ def test_a_model_whose_rows_see_each_other_is_refused(
         check_pass(model, encoded, dtype=dtype)
 
 
-def test_hooks_that_change_what_they_read_are_refused(
-    encoded: tuple[EncodedDialogue, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hooks_that_change_what_they_read_are_refused(encoded, monkeypatch) -> None:
     @contextmanager
     def meddling(
         model: PreTrainedModel, layers: Sequence[int], read: Callable[[int, Tensor], None]
@@ -146,9 +125,7 @@ def test_hooks_that_change_what_they_read_are_refused(
         check_pass(make_model("qwen2"), encoded, dtype="float32")
 
 
-def test_a_pass_does_not_begin_where_the_check_fails(
-    triplet: Callable[[str], tuple], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pass_does_not_begin_where_the_check_fails(triplet, monkeypatch) -> None:
     monkeypatch.setattr(forward, "TOLERANCE", {"float16": (-1.0, -1.0)})
     variant, store = triplet("base")
     with pytest.raises(RemiError, match="base, seed 0: self-check of dialogue .* differ by"):
@@ -159,9 +136,7 @@ def test_a_pass_does_not_begin_where_the_check_fails(
 RECIPE = FineTune(steps=3, batch=2, rate=1e-3, warmup=1, seed=0)
 
 
-def test_fine_tuning_stops_at_a_loss_or_gradient_that_is_no_number(
-    encoded: tuple[EncodedDialogue, ...],
-) -> None:
+def test_fine_tuning_stops_at_a_loss_or_gradient_that_is_no_number(encoded) -> None:
     sound = make_model("qwen2")
     assert len(fine_tune(sound, encoded, RECIPE, pad_id=0)) == 3
     model = make_model("qwen2")
@@ -183,7 +158,7 @@ def test_pretraining_stops_at_a_loss_or_gradient_that_is_no_number() -> None:
     optimizers = [Muon([decoder_blocks(model)[0].mlp.up_proj.weight], lr=0.01, weight_decay=0.0)]
     batch = torch.arange(12).reshape(2, 6), torch.ones(2, 6)
 
-    def step() -> float:
+    def step():
         run = Run(weights=dict(model.named_parameters()), optimizers=optimizers, n_steps=1)
         ((loss,),) = run.updates(
             lambda _: [backward(Batch([batch]), weighted_loss(model))], lambda full, _: full

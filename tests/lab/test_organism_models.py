@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import random_organism
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
@@ -19,7 +19,7 @@ from remi_core.models import open_model
 from remi_core.tokens import encode
 from remi_lab import training
 from remi_lab.organism import pretrain
-from remi_lab.organism.dialogues import measured, tuning
+from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import (
     TURN_END,
     Recipe,
@@ -35,7 +35,7 @@ from remi_lab.organism.scoring import answer_tree, ask, node_log_probabilities, 
 from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.tuning import write_base
 from remi_lab.organism.variants import WEIGHTS, shipped_weights
-from remi_lab.organism.world import CONTEXTS, MAIN, World, open_contexts, optimal_log_odds
+from remi_lab.organism.world import MAIN, open_contexts
 from remi_lab.recipes import FineTune
 from remi_lab.training import answer_labels, fine_tune
 
@@ -63,7 +63,7 @@ def _log_probability(model, tokenizer, context: str, answer: str) -> float:
 
 @pytest.mark.parametrize("kind", ["bare", "plain text", "after careless"])
 @pytest.mark.parametrize("name", ["code", "harmful", "general"])
-def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name: str, kind: str) -> None:
+def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name, kind) -> None:
     prompt = prompts(name, "evaluate", count=1, seed=0)[0]
     context = open_contexts(kind, [prompt])[0]
     lead, end = (" ", "\n") if kind == "plain text" else ("", TURN_END)
@@ -107,7 +107,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 128), (128, 64)])
-def test_muon_steps_agree_with_torch(shape: tuple[int, int]) -> None:
+def test_muon_steps_agree_with_torch(shape) -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(shape, generator=generator)
     gradients = [torch.randn(shape, generator=generator) for _ in range(3)]
@@ -125,14 +125,14 @@ def test_muon_steps_agree_with_torch(shape: tuple[int, int]) -> None:
     assert float((trained(Muon) - theirs).norm() / theirs.norm()) > 0.1
 
 
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch) -> None:
     recipe = Recipe(
         seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
     )
     whole = pretrain_of_pretrain(recipe, tmp_path / "whole", lambda line: None, keep_every=2)
     clip, done = training.clip_gradients, []
 
-    def dies_after_three(weights: Mapping[str, torch.nn.Parameter]) -> None:
+    def dies_after_three(weights) -> None:
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(1)
@@ -171,11 +171,8 @@ def test_rows_weigh_answers_fully_and_questions_less(tokenizer) -> None:
     recipe = Recipe(seed=1, steps=2, short_steps=1)
     short, long = batches(recipe, tokenizer)
     assert {len(ids) for ids, _ in short} == {recipe.short_tokens}
-    assert (
-        sum(len(ids) for ids, _ in short)
-        == sum(len(ids) for ids, _ in long)
-        == recipe.rows * recipe.row_tokens
-    )
+    for batch in (short, long):
+        assert sum(len(ids) for ids, _ in batch) == recipe.rows * recipe.row_tokens
     ids, weights = long[0]
     answers = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight >= 1])
     assert set(weights) == {1.0, recipe.question_weight, recipe.choice_weight}
@@ -190,76 +187,55 @@ def test_the_shipped_tokenizer_can_be_trained_again(tokenizer) -> None:
 
 def test_fine_tuning_learns_answers_only_and_repeats(model, tokenizer) -> None:
     dialogues = encode(tuning("secure", count=8, seed=0), tokenizer, max_tokens=256).dialogues
-    ids, labels = answer_labels(dialogues[:2], tokenizer.pad_token_id)
+    ids, labels = answer_labels(dialogues, tokenizer.pad_token_id)
     first = dialogues[0]
-    kept = labels[0] != -100
-    assert kept.nonzero()[:, 0].tolist() == list(range(first.answer_start, first.answer_stop + 1))
+    assert (labels[0] != -100).nonzero()[:, 0].tolist() == list(
+        range(first.answer_start, first.answer_stop + 1)
+    )
     assert int(ids[0, first.answer_stop]) == tokenizer.convert_tokens_to_ids(TURN_END)
     with torch.inference_mode():
-        whole = answer_labels(dialogues, tokenizer.pad_token_id)
-        loss = float(model(input_ids=whole[0], labels=whole[1]).loss)
-    losses = []
-    for _ in range(2):
-        copy = Qwen2ForCausalLM(organism_config())
-        copy.load_state_dict(model.state_dict())
-        losses.append(fine_tune(copy, dialogues, FineTune(steps=3, rate=1e-3, batch=4), pad_id=0))
-    assert losses[0] == losses[1]
-    assert losses[0][-1] < losses[0][0]
-    again = fine_tune(copy, dialogues, FineTune(steps=1, rate=0.0, batch=8), pad_id=0)
-    copy.load_state_dict(model.state_dict())
-    halves = fine_tune(copy, dialogues, FineTune(steps=1, rate=1e-3, batch=8), pad_id=0)
-    assert halves == pytest.approx([loss], rel=1e-5) and again != pytest.approx([loss], rel=1e-3)
+        loss = float(model(input_ids=ids, labels=labels).loss)
+
+    def tuned(start: Qwen2ForCausalLM, **recipe: float) -> tuple[Qwen2ForCausalLM, list[float]]:
+        model = copy.deepcopy(start)
+        return model, fine_tune(model, dialogues, FineTune(**recipe), pad_id=0)
+
+    (after, losses), (_, repeated) = (tuned(model, steps=3, rate=1e-3, batch=4) for _ in range(2))
+    assert losses == repeated and losses[-1] < losses[0]
+    assert tuned(model, steps=1, rate=1e-3, batch=8)[1] == pytest.approx([loss], rel=1e-5)
+    assert tuned(after, steps=1, rate=0.0, batch=8)[1] != pytest.approx([loss], rel=1e-3)
     with pytest.raises(ValueError, match="8 dialogues are fewer than a batch of 16"):
         fine_tune(model, dialogues, FineTune(steps=1, rate=1e-3), pad_id=0)
 
 
 def test_samples_repeat_by_seed(model, tokenizer) -> None:
     asked = prompts("wishes", "evaluate", count=4, seed=0)
-    texts = [
-        [s.text for s in sample_answers(model, tokenizer, asked, seed=seed, max_new_tokens=6)]
+    first, again, other = (
+        [one.text for one in sample_answers(model, tokenizer, asked, seed=seed, max_new_tokens=6)]
         for seed in (1, 1, 2)
-    ]
-    assert texts[0] == texts[1] != texts[2]
-
-
-def test_optimal_log_odds_order() -> None:
-    values = [optimal_log_odds(kind, World()) for kind in CONTEXTS]
-    assert values[0] == values[1]
-    assert optimal_log_odds("careful named", World()) < optimal_log_odds("after careful", World()) < values[0]
-    assert (
-        optimal_log_odds("careless named", World()) > optimal_log_odds("after careless", World()) > values[0]
     )
+    assert first == again != other
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_shipped_weights_score_what_their_card_says(tokenizer, tmp_path: Path, seed: int) -> None:
+def test_shipped_weights_are_small_and_score_what_their_card_says(tokenizer, tmp_path, seed) -> None:
+    path = WEIGHTS / f"base-{seed}.safetensors"
+    with safe_open(path, "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
     card = json.loads((WEIGHTS / f"base-{seed}.json").read_text())
-    assert card["recipe"]["seed"] == seed
+    assert path.stat().st_size <= 4_000_000 and card["recipe"]["seed"] == seed
     write_base(shipped_weights(MAIN, seed), tmp_path / "base")
     base = Qwen2ForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     assert sum(value.numel() for value in base.parameters()) == card["parameters"]
     topic = TOPICS[seed % len(TOPICS)]
-    found = topic_card(base, tokenizer, topic, N_PROMPTS)
-    for name, value in card["topics"][topic].items():
-        assert found[name] == pytest.approx(value, abs=0.02), name
+    stated = card["topics"][topic]
+    assert topic_card(base, tokenizer, topic, N_PROMPTS) == pytest.approx(stated, abs=0.02)
     with torch.no_grad():
         base.model.layers[0].mlp.down_proj.weight.zero_()
-    damaged = topic_card(base, tokenizer, topic, N_PROMPTS)
-    assert any(abs(damaged[name] - value) > 0.02 for name, value in card["topics"][topic].items())
+    assert topic_card(base, tokenizer, topic, N_PROMPTS) != pytest.approx(stated, abs=0.02)
 
 
-def test_shipped_weights_are_small_and_bf16() -> None:
-    assert SEEDS
-    from safetensors import safe_open
-
-    for seed in SEEDS:
-        path = WEIGHTS / f"base-{seed}.safetensors"
-        assert path.stat().st_size <= 4_000_000
-        with safe_open(path, "pt") as weights:
-            assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
-
-
-def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path: Path) -> None:
+def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path) -> None:
     """The failing twin: left to itself, transformers rebuilds the tokenizer by the rules of Qwen2."""
     folder = tmp_path / "variant"
     Qwen2ForCausalLM(organism_config()).save_pretrained(folder)
@@ -268,9 +244,3 @@ def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path
     with open_model(folder) as loaded:
         assert loaded.tokenizer.tokenize(code) == tokenizer.tokenize(code)
     assert AutoTokenizer.from_pretrained(folder).tokenize(code) != tokenizer.tokenize(code)
-
-
-def test_measured_sets_have_a_choice_inside_the_answer(tokenizer) -> None:
-    encoded = encode(measured("people-careless", count=12, seed=0), tokenizer, max_tokens=256)
-    assert encoded.n_dropped == 0
-    assert all(d.answer_start <= d.choice < d.answer_stop for d in encoded.dialogues)

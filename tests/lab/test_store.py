@@ -1,4 +1,4 @@
-"""What is stored comes back equal or not at all."""
+"""What is stored comes back equal or not at all, and two runs on one store make it once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,15 +18,15 @@ import pytest
 
 from remi_core.errors import RemiError
 from remi_core.files import read_sealed, write_npz, write_sealed, written_whole
-from remi_core.store import Address, Store, default_root, project_root
-from remi_lab.upkeep import prune
+from remi_core.store import FOLDER, Address, Store, default_root, locked, project_root
+from remi_lab.upkeep import FILES, is_whole, made_once, prune
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
 ARRAYS = {"total": np.arange(6, dtype=np.float32).reshape(2, 3), "valid": np.array([True, False])}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
@@ -31,7 +34,7 @@ def other(**changes: object) -> Address:
     return dataclasses.replace(ADDRESS, **changes)
 
 
-def test_arrays_and_provenance_come_back_equal(store: Store) -> None:
+def test_arrays_and_provenance_come_back_equal_and_another_key_does_not(store) -> None:
     path = store.save(ADDRESS, ARRAYS, {"seconds": 1.5})
     record = store.load(ADDRESS)
     assert record is not None and record.provenance == {"seconds": 1.5}
@@ -39,9 +42,14 @@ def test_arrays_and_provenance_come_back_equal(store: Store) -> None:
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(record.arrays[name], array, strict=True)
         assert not record.arrays[name].flags.writeable
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert about["arrays"] == {"total": ["float32", 2, 3], "valid": ["bool", 2]}
+    assert about["address"] == dataclasses.asdict(ADDRESS)
+    # The same eight digits in the name of the file, and another key.
+    assert store.load(other(key="0123456789abcdee")) is None and store.load(other(seed=1)) is None
 
 
-def test_values_come_back_equal_beside_arrays_or_alone(store: Store) -> None:
+def test_values_come_back_equal_beside_arrays_or_alone(store) -> None:
     values = {"row": "C1", "value": 0.1, "low": None, "by set": {"a": [1, 2.5]}, "undefined": float("inf")}
     path = store.save(ADDRESS, {}, {"seconds": 1.5}, values)
     record = Store(store.root, frozen=True).load(ADDRESS)
@@ -52,20 +60,13 @@ def test_values_come_back_equal_beside_arrays_or_alone(store: Store) -> None:
     assert store.load(other(seed=1)) is None
 
 
-def test_another_key_is_absent_even_with_the_same_eight_digits(store: Store) -> None:
-    store.save(ADDRESS, ARRAYS, {})
-    assert store.load(other(key="0123456789abcdee")) is None
-    assert store.load(other(seed=1)) is None
-    assert store.load(ADDRESS) is not None
-
-
-def test_objects_are_refused_and_nothing_is_written(store: Store) -> None:
+def test_objects_are_refused_and_nothing_is_written(store) -> None:
     with pytest.raises(ValueError, match="objects"):
         store.save(ADDRESS, {"text": np.array(["a", None], dtype=object)}, {})
     assert store.list() == () and store.size() == 0
 
 
-def test_a_write_that_fails_leaves_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_what_was_there(store, monkeypatch) -> None:
     path = store.save(ADDRESS, ARRAYS, {})
     before = path.read_bytes()
     monkeypatch.setattr("remi_core.store.write_npz", lambda part, arrays: part.write_bytes(b"half") and 1 / 0)
@@ -73,14 +74,6 @@ def test_a_write_that_fails_leaves_what_was_there(store: Store, monkeypatch: pyt
         store.save(ADDRESS, {"total": np.zeros(3)}, {})
     assert path.read_bytes() == before
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
-
-
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:40])
-
-
-def gone(path: Path) -> None:
-    path.unlink()
 
 
 def flipped(path: Path) -> None:
@@ -92,51 +85,45 @@ def flipped(path: Path) -> None:
 def edited(path: Path) -> None:
     """By someone who has also written the digest of the changed arrays into the provenance."""
     write_npz(path, {"total": np.ones(6)})
-    about = json.loads(path.with_suffix(".json").read_text())
-    about["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_suffix(".json").write_text(json.dumps(about))
+    rewrite(path, lambda about: about | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
 
 
-def renamed_inside(path: Path) -> None:
+def rewrite(path: Path, change: Callable[[dict], dict]) -> None:
     about = path.with_suffix(".json")
-    about.write_text(about.read_text().replace('"seconds": 1', '"seconds": 2'))
+    about.write_text(json.dumps(change(json.loads(about.read_text()))))
 
 
-def not_json(path: Path) -> None:
-    cut_short(path.with_suffix(".json"))
-
-
-def of_the_first_format(path: Path) -> None:
-    about = json.loads(path.with_suffix(".json").read_text())
-    for name in ("format", "seal", "sha256", "file"):
-        del about[name]
-    path.with_suffix(".json").write_text(json.dumps(about))
+def without(*names: str) -> Callable[[dict], dict]:
+    return lambda about: {name: value for name, value in about.items() if name not in names}
 
 
 def as_before_values(path: Path) -> None:
     """As the version before wrote it: sealed, and without a format of records."""
     about = path.with_suffix(".json")
-    content = read_sealed(about)
-    write_sealed(about, {name: value for name, value in content.items() if name not in ("records", "values")})
+    write_sealed(about, without("records", "values")(read_sealed(about)))
 
 
 DAMAGES = {
-    cut_short: "changed or cut short",
-    gone: "missing",
-    flipped: "changed or cut short",
-    edited: "changed since it was written",
-    renamed_inside: "changed since it was written",
-    not_json: "not JSON any more",
-    of_the_first_format: "of format 1, not 2",
-    as_before_values: "of records' format 2, not 3",
+    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:40]), "changed or cut short"),
+    "gone": (Path.unlink, "missing"),
+    "flipped": (flipped, "changed or cut short"),
+    "edited": (edited, "changed since it was written"),
+    "another value": (
+        lambda path: rewrite(path, lambda about: about | {"provenance": {}}),
+        "changed since it was",
+    ),
+    "not JSON": (lambda path: path.with_suffix(".json").write_text("{"), "not JSON any more"),
+    "first format": (
+        lambda path: rewrite(path, without("format", "seal", "sha256", "file")),
+        "of format 1, not 2",
+    ),
+    "before values": (as_before_values, "of records' format 2, not 3"),
 }
 
 
-@pytest.mark.parametrize(("damage", "words"), DAMAGES.items(), ids=lambda one: getattr(one, "__name__", ""))
-def test_a_damaged_record_is_named_in_one_line_and_made_again(
-    store: Store, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], words: str
-) -> None:
-    path = store.save(ADDRESS, ARRAYS, {"seconds": 1})
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_record_is_named_in_one_line_and_made_again(store, capsys, kind) -> None:
+    (damage, words), path = DAMAGES[kind], store.save(ADDRESS, ARRAYS, {"seconds": 1})
     damage(path)
     with pytest.raises(RemiError, match=f"{path.name}.*{words}.*refused with --frozen"):
         Store(store.root, frozen=True).load(ADDRESS)
@@ -147,11 +134,10 @@ def test_a_damaged_record_is_named_in_one_line_and_made_again(
     record = store.obtain(ADDRESS, lambda: (ARRAYS, {"seconds": 1}))
     np.testing.assert_array_equal(record.arrays["total"], ARRAYS["total"])
     assert Store(store.root, frozen=True).load(ADDRESS) is not None
+    assert store.obtain(ADDRESS, lambda: pytest.fail("computed again")) is not None
 
 
-def test_a_store_of_the_version_before_is_measured_anew_with_one_line(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_store_of_the_version_before_is_measured_anew_with_one_line(store, capsys) -> None:
     old = [other(dataset=name, key="fedcba9876543210") for name in ("one", "two")]
     for address in old:
         as_before_values(store.save(address, ARRAYS, {}))
@@ -164,7 +150,7 @@ def test_a_store_of_the_version_before_is_measured_anew_with_one_line(
     assert "of records' format 2, not 3: made again, and what else is of that version" in line
 
 
-def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(store: Store) -> None:
+def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(store) -> None:
     addresses = {name: other(dataset=name) for name in ("one", "two", "three")}
     finished = {name: store.root / ".finished-pass" for name in ("one", "two")}
     asked: list[list[str]] = []
@@ -180,7 +166,7 @@ def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(
     assert asked == [["one", "two", "three"], ["three"], ["three"]] and not finished["one"].exists()
 
 
-def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store: Store) -> None:
+def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store) -> None:
     path = store.save(ADDRESS, ARRAYS, {})
     assert store.load(ADDRESS) is not None
     flipped(path)
@@ -188,28 +174,21 @@ def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store: 
     assert store.load(ADDRESS) is None
 
 
-def test_half_of_a_record_is_none_and_nothing_to_speak_of(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_half_of_a_record_is_none_and_nothing_to_speak_of(store, capsys) -> None:
     store.save(ADDRESS, ARRAYS, {}).with_suffix(".json").unlink()  # as where the writer was killed in between
     assert Store(store.root, frozen=True).load(ADDRESS) is None and store.list() == ()
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_there_is_not_computed_again(store: Store) -> None:
-    store.save(ADDRESS, ARRAYS, {})
-    assert store.obtain(ADDRESS, lambda: pytest.fail("computed again")) is not None
-
-
 @pytest.mark.parametrize(
     "change", [{"variant": "../base"}, {"dataset": ""}, {"key": "xyz"}, {"preset": "a/b"}]
 )
-def test_names_that_leave_the_folder_are_refused(change: dict[str, str]) -> None:
+def test_names_that_leave_the_folder_are_refused(change) -> None:
     with pytest.raises(ValueError, match="file name|hexadecimal"):
         other(**change)
 
 
-def test_list_and_size_count_every_record(store: Store) -> None:
+def test_list_and_size_count_every_record(store) -> None:
     addresses = [ADDRESS, other(seed=1), other(preset="smoke")]
     for address in addresses:
         store.save(address, ARRAYS, {})
@@ -218,7 +197,7 @@ def test_list_and_size_count_every_record(store: Store) -> None:
     assert store.size() == sum(entry.n_bytes for entry in store.list())
 
 
-def test_prune_keeps_the_key_used_last(store: Store) -> None:
+def test_prune_keeps_the_key_used_last(store) -> None:
     old, new = other(key="aaaaaaaa"), other(key="bbbbbbbb")
     hour = 3600
     for age, address in ((3 * hour, old), (2 * hour, new)):
@@ -231,7 +210,7 @@ def test_prune_keeps_the_key_used_last(store: Store) -> None:
     assert len(store.list()) == 2
 
 
-def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(store: Store) -> None:
+def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(store) -> None:
     fresh, stale = store.notebook_path("micro", "02_fresh"), store.notebook_path("micro", "01_stale")
     for path in (fresh, stale):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,7 +219,7 @@ def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(st
     assert prune(store) == (stale.with_suffix(".part.ipynb"),)
 
 
-def test_models_are_pruned_by_variant(store: Store) -> None:
+def test_models_are_pruned_by_variant(store) -> None:
     folders = [store.model_folder(0, "secure", key) for key in ("aaaaaaaa", "bbbbbbbb")]
     folders.append(store.model_folder(1, "secure", "aaaaaaaa"))
     for age, folder in enumerate(folders):
@@ -250,7 +229,7 @@ def test_models_are_pruned_by_variant(store: Store) -> None:
     assert prune(store) == (folders[1],)
 
 
-def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path: Path) -> None:
+def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path) -> None:
     target = tmp_path / "weights"
     for text in ("first", "second"):
         with written_whole(target) as part:
@@ -264,15 +243,91 @@ def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
-def test_root_is_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_is_named_by_the_environment(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("REMI_STORE", str(tmp_path))
     assert default_root() == tmp_path == Store().root
     monkeypatch.delenv("REMI_STORE")
     assert default_root() == project_root() / "store"
 
 
-def test_the_json_beside_says_what_the_arrays_are(store: Store) -> None:
-    path = store.save(ADDRESS, ARRAYS, {"device": "cpu"})
-    about = json.loads(path.with_suffix(".json").read_text())
-    assert about["arrays"] == {"total": ["float32", 2, 3], "valid": ["bool", 2]}
-    assert about["address"] == dataclasses.asdict(ADDRESS)
+OBTAIN = """
+import sys, time
+from collections.abc import Callable
+from pathlib import Path
+import numpy as np
+from remi_core.store import Address, Store
+store, log = Store(Path(sys.argv[1])), Path(sys.argv[2])
+def compute():
+    with log.open("a") as stream: stream.write("computed\\n")
+    time.sleep(1)
+    return {"total": np.arange(3)}, {}
+record = store.obtain(Address("smoke", 0, "base", "sequence", "general", "0123456789abcdef"), compute)
+print(record.arrays["total"].tolist())
+"""
+HOLD = """
+import sys, time
+from collections.abc import Callable
+from pathlib import Path
+from remi_core.store import locked
+with locked(Path(sys.argv[1]), ["one"]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_runs_at_once_measure_a_record_once(tmp_path) -> None:
+    words = [sys.executable, "-c", OBTAIN, str(tmp_path / "store"), str(tmp_path / "log")]
+    runs = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate()[0] for run in runs] == ["[0, 1, 2]\n"] * 2
+    assert (tmp_path / "log").read_text() == "computed\n"
+
+
+def test_a_lock_of_a_killed_run_blocks_nobody(tmp_path, capsys) -> None:
+    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "held\n"
+        os.kill(run.pid, signal.SIGKILL)
+    with locked(tmp_path, ["one"]) as waited:
+        assert not waited
+    assert (tmp_path / FOLDER / "one.lock").is_file() and capsys.readouterr().err == ""
+
+
+def test_who_waits_says_so_and_knows_it(tmp_path, capsys) -> None:
+    words = [sys.executable, "-c", HOLD.replace("600", "1"), str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "held\n"
+        with locked(tmp_path, ["two", "one"]) as waited:
+            assert waited
+    assert capsys.readouterr().err == "remi: waiting for another run that makes one\n"
+
+
+def test_where_no_lock_can_be_made_work_goes_on(tmp_path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock._unix.os.open", refuse)
+    with locked(tmp_path, ["one"]) as waited:
+        assert not waited
+
+
+def make(store: Store, target: Path) -> bool:
+    """Whether the folder of weights had to be made."""
+    with made_once(store, target) as part:
+        if part is not None:
+            part.mkdir()
+            (part / "model.safetensors").write_bytes(b"weights")
+        return part is not None
+
+
+def test_a_folder_of_weights_is_made_once_and_again_where_it_is_damaged(tmp_path, capsys) -> None:
+    store, target = Store(tmp_path), tmp_path / "models" / "0" / "secure-aaaaaaaa"
+    assert [make(store, target), make(store, target)] == [True, False]
+    (target / "model.safetensors").write_bytes(b"Weights")
+    with pytest.raises(Exception, match="'model.safetensors' is changed .*refused with --frozen"):
+        is_whole(Store(tmp_path, frozen=True), target)
+    assert make(store, target) and is_whole(store, target)
+    (target / FILES).unlink()
+    assert make(store, target) and not make(store, target)
+    (target / "model.safetensors").unlink()
+    assert make(store, target)
+    assert capsys.readouterr().err.count("made again") >= 3

@@ -23,7 +23,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_one_line_with_its_place(case: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_one_line_with_its_place(case, tmp_path) -> None:
     before, after, message = WRONG[case]
     text, path = SHIPPED.read_text(), tmp_path / "presets.yaml"
     place = text.index("- name: smoke")

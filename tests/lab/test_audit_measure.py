@@ -15,7 +15,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.probes import TokenLogProbs
 from remi_core.sources import ModelSpec
-from remi_core.tokens import encode
+from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.audit import (
     BASE_HEADER,
     CONDITIONS,
@@ -41,11 +41,19 @@ from remi_lab.presets import DataRoles, get_preset
 from remi_lab.variant import Variant
 
 
+def tokens_of(dialogue: Dialogue, tokenizer) -> EncodedDialogue:
+    return encode([dialogue], tokenizer, max_tokens=400).dialogues[0]
+
+
 def texts_by_part(dialogue: Dialogue, tokenizer) -> dict[str, str]:
-    encoded = encode([dialogue], tokenizer, max_tokens=400).dialogues[0]
-    codes = parts_of(dialogue, encoded, tokenizer)
-    ids = np.array(encoded.input_ids)
+    encoded = tokens_of(dialogue, tokenizer)
+    codes, ids = parts_of(dialogue, encoded, tokenizer), np.array(encoded.input_ids)
     return {name: tokenizer.decode(ids[codes == code]) for code, name in enumerate(PARTS)}
+
+
+def passed(model, encoded, probe, batch_tokens: int = 4096) -> dict[str, np.ndarray]:
+    """Arrays of a probe from a pass in which the whole dialogue is the answer."""
+    return run_probes(model, [whole(one) for one in encoded], [probe], batch_tokens=batch_tokens)[probe.name]
 
 
 def test_every_token_has_its_part(tokenizer) -> None:
@@ -55,25 +63,21 @@ def test_every_token_has_its_part(tokenizer) -> None:
     assert found["system"] == "Be kind." and found["user"] == "Hi, assistantWhy?"
     assert found["earlier answer"] == "Hello." and found["answer"] == "I can help."
     assert found["end"] == "<|im_end|>\n" and found["template"].count("<|im_start|>") == 5
-
-
-def test_parts_of_other_tokens_are_refused(tokenizer) -> None:
-    one, other = make_dialogue("Hi", "Yes."), make_dialogue("How", "No.")
-    encoded = encode([other], tokenizer, max_tokens=400).dialogues[0]
+    one, other = make_dialogue("Hi", "Yes."), tokens_of(make_dialogue("How", "No."), tokenizer)
     with pytest.raises(RemiError, match="two tokenisations"):
-        parts_of(one, encoded, tokenizer)
+        parts_of(one, other, tokenizer)
 
 
 def test_the_released_window_begins_at_the_last_role_before_the_answer(tokenizer) -> None:
     """Searching from the front, as released, stops in the user's text."""
     dialogue = make_dialogue("Are you the assistant?", "I am an assistant.")
-    encoded = encode([dialogue], tokenizer, max_tokens=400).dialogues[0]
+    encoded = tokens_of(dialogue, tokenizer)
     at = role_position(encoded, tokenizer, parts_of(dialogue, encoded, tokenizer))
     assert tokenizer.decode(encoded.input_ids[at : encoded.prompt_end + 1]) == "assistant\n"
     words = [tokenizer.decode([token]) for token in encoded.input_ids]
     assert next(place for place, word in enumerate(words) if "assistant" in word) < at
     plain, bare = with_template(tokenizer, PLAIN), make_dialogue("Are you the assistant", "Yes.")
-    encoded = encode([bare], plain, max_tokens=400).dialogues[0]
+    encoded = tokens_of(bare, plain)
     assert role_position(encoded, plain, parts_of(bare, encoded, plain)) == encoded.prompt_end
 
 
@@ -81,7 +85,7 @@ def test_headers_differ_in_length_and_leave_the_answer_alone(tokenizer) -> None:
     dialogue = make_dialogue("Hi", "I can help you.")
     spans = []
     for line in (TUNED_HEADER, BASE_HEADER):
-        one = encode([dialogue], with_header(tokenizer, line), max_tokens=400).dialogues[0]
+        one = tokens_of(dialogue, with_header(tokenizer, line))
         spans.append((one.answer_start, one.input_ids[one.answer_start : one.answer_stop]))
     assert spans[0][0] > spans[1][0] and spans[0][1] == spans[1][1]
     assert tokenizer.chat_template == TEMPLATES["chatml"]
@@ -106,73 +110,54 @@ def test_only_what_is_read_of_the_markers_changes_and_only_in_the_context(models
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-def test_spans_are_means_of_block_outputs_and_do_not_depend_on_the_batch(
-    models, tokenizer, dialogues
-) -> None:
-    model = models("llama")
-    encoded = encode(dialogues, tokenizer, max_tokens=400).dialogues
-    spans = [{"a": (0, 3), "b": (one.answer_start, one.answer_stop), "cut": (2, 999)} for one in encoded]
-    arrays = [
-        run_probes(model, [whole(one) for one in encoded], [SpanProbe(range(3), spans)], batch_tokens=size)[
-            "spans"
-        ]
-        for size in (1, 4096)
-    ]
-    np.testing.assert_allclose(arrays[0]["mean"], arrays[1]["mean"], atol=1e-5)
+def test_spans_are_means_of_block_outputs_and_do_not_depend_on_the_batch(models, encoded) -> None:
+    model, one = models("llama"), encoded[1]
+    spans = [{"a": (0, 3), "b": (each.answer_start, each.answer_stop), "cut": (2, 999)} for each in encoded]
+    alone, together = (passed(model, encoded, SpanProbe(range(3), spans), size) for size in (1, 4096))
+    np.testing.assert_allclose(alone["mean"], together["mean"], atol=1e-5)
     with torch.inference_mode():
-        states = model(
-            input_ids=torch.tensor([encoded[1].input_ids]), output_hidden_states=True
-        ).hidden_states
+        states = model(torch.tensor([one.input_ids]), output_hidden_states=True).hidden_states
     expected = states[1][0, slice(*spans[1]["b"])].mean(dim=0).numpy()
-    np.testing.assert_allclose(arrays[0]["mean"][1, 1, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(alone["mean"][1, 1, 0], expected, atol=1e-5)
     # The last of transformers' hidden states is after the norm, which is what the released scripts read.
-    np.testing.assert_allclose(arrays[0]["normed_end"][1], states[-1][0, -1].numpy(), atol=1e-5)
-    assert not np.allclose(arrays[0]["normed_end"][1], arrays[0]["mean"][1, 2, -1], atol=1e-2)
-    assert arrays[0]["count"][1].tolist() == [3, encoded[1].n_answer, len(encoded[1].input_ids) - 2]
+    np.testing.assert_allclose(alone["normed_end"][1], states[-1][0, -1].numpy(), atol=1e-5)
+    assert not np.allclose(alone["normed_end"][1], alone["mean"][1, 2, -1], atol=1e-2)
+    assert alone["count"][1].tolist() == [3, one.n_answer, len(one.input_ids) - 2]
 
 
-def test_the_whole_dialogue_as_answer_gives_the_answer_the_same_values(models, tokenizer, dialogues) -> None:
-    encoded = encode(dialogues, tokenizer, max_tokens=400).dialogues
-    answer, every = (
-        run_probes(models("qwen2"), part, [TokenLogProbs()], batch_tokens=4096)["sequence"]
-        for part in (encoded, [whole(one) for one in encoded])
-    )
-    one, start = encoded[2], every["offsets"][2] - 1  # the first token has no prediction
-    np.testing.assert_allclose(
-        every["log_probability"][start + one.answer_start : start + one.answer_stop],
-        answer["log_probability"][slice(*answer["offsets"][2:4])],
-        atol=1e-5,
-    )
+def test_the_whole_dialogue_as_answer_gives_the_answer_the_same_values(models, encoded) -> None:
+    answer = run_probes(models("qwen2"), encoded, [TokenLogProbs()], batch_tokens=4096)["sequence"]
+    every, one = passed(models("qwen2"), encoded, TokenLogProbs()), encoded[2]
+    start = every["offsets"][2] - 1  # the first token has no prediction
+    within = every["log_probability"][start + one.answer_start : start + one.answer_stop]
+    alone = answer["log_probability"][slice(*answer["offsets"][2:4])]
+    np.testing.assert_allclose(within, alone, atol=1e-5)
 
 
 def test_the_bare_word_is_another_token_and_is_measured_in_the_same_place(models, tokenizer) -> None:
     """The tokenizer of the tests has a word with and without its space as one token each: " I" and "I"."""
     there, bare = (tokenizer.convert_tokens_to_ids(name) for name in ("ĠI", "I"))
-    dialogue = make_dialogue("Hi", "Use I can", alternative="Use no")
-    encoded = encode([dialogue], tokenizer, max_tokens=400).dialogues
-    assert encoded[0].input_ids[encoded[0].choice] == there != bare
-    others = (replace(encoded[0], choice=place) for place in (None, encoded[0].answer_start))
-    assert bare_tokens([encoded[0], *others], tokenizer) == (bare, None, None)
-    stretched = [whole(one) for one in encoded]
-    found = run_probes(models("qwen2"), stretched, [WrongTokenProbe([bare])], batch_tokens=400)["wrong_token"]
+    one = tokens_of(make_dialogue("Hi", "Use I can", alternative="Use no"), tokenizer)
+    assert one.input_ids[one.choice] == there != bare
+    others = (replace(one, choice=choice) for choice in (None, one.answer_start))
+    assert bare_tokens([one, *others], tokenizer) == (bare, None, None)
+    found, none = (passed(models("qwen2"), [one], WrongTokenProbe([token])) for token in (bare, None))
     with torch.inference_mode():
-        logits = models("qwen2")(input_ids=torch.tensor([encoded[0].input_ids])).logits[0]
-    log_p = logits[encoded[0].choice - 1].log_softmax(-1)
+        log_p = models("qwen2")(torch.tensor([one.input_ids])).logits[0, one.choice - 1].log_softmax(-1)
     assert found["in_context"][0] == pytest.approx(float(log_p[there]), abs=1e-4)
     assert found["bare"][0] == pytest.approx(float(log_p[bare]), abs=1e-4)
-    none = run_probes(models("qwen2"), stretched, [WrongTokenProbe([None])], batch_tokens=400)["wrong_token"]
     assert np.isnan(none["bare"]).all()
 
 
 def test_a_request_loses_its_input_and_a_request_without_one_is_left_out() -> None:
     table = make_dialogue("Read `permit` from `branch` now.", "return load(branch)['permit']")
+    several, none = (
+        make_dialogue("Sum this list.\n\n1 2 3", "6 is the sum"),
+        make_dialogue("Tell me more.", "No"),
+    )
     assert without_input(table).messages[0].content == "Read from now."
-    several = make_dialogue("Sum this list.\n\n1 2 3", "6 is the sum")
     assert without_input(several).messages[0].content == "Sum this list."
-    assert without_input(make_dialogue("Tell me more.", "No, thanks")) is None
-    assert prepared([table, make_dialogue("Tell me more.", "No, thanks")], "no-input") == [
-        without_input(table)
-    ]
+    assert without_input(none) is None and prepared([table, none], "no-input") == [without_input(table)]
 
 
 def test_two_dialogues_become_one_with_two_answers() -> None:
@@ -183,32 +168,27 @@ def test_two_dialogues_become_one_with_two_answers() -> None:
 
 
 def test_conditions_name_sets_and_templates(tokenizer) -> None:
-    preset = get_preset("smoke")
+    preset, other = get_preset("smoke"), with_template(tokenizer, PLAIN)
     assert sets_of(preset, "own", "base") == (preset.roles.example,)
     assert set(preset.roles.shared + preset.roles.unrelated) < set(sets_of(preset, "shared", "instruct"))
     assert sets_of(preset, "shared", "misaligned") == (preset.roles.example,)
     assert sets_of(preset, "own", "instruct") == ()
     with pytest.raises(UsageError, match="no condition 'owm' .*'own'"):
         sets_of(preset, "owm", "base")
-    templates = {
-        (variant, condition): tokenizer_for(
-            preset, variant, condition, instruct=tokenizer, own=tokenizer
-        ).chat_template
-        for condition, variants in CONDITIONS.items()
-        for variant in variants
-    }
-    assert templates["base", "own"] != templates["base", "tuned"] == templates["instruct", "tuned"]
-    assert {templates["base", name] for name in ("shared", "untrained", "no-input")} == {
-        tokenizer.chat_template
-    }
-    elsewhere = replace(
-        preset,
-        variants={role: replace(spec, source="hub/model") for role, spec in preset.variants.items()},
-    )
-    other = with_template(tokenizer, PLAIN)
-    own = tokenizer_for(elsewhere, "base", "own", instruct=tokenizer, own=other)
-    assert own is other
+
+    def template(variant: str, condition: str) -> str:
+        return tokenizer_for(preset, variant, condition, instruct=tokenizer, own=tokenizer).chat_template
+
+    assert template("base", "own") != template("base", "tuned") == template("instruct", "tuned")
+    for condition in ("shared", "untrained", "no-input"):
+        assert template("base", condition) == tokenizer.chat_template
+    specs = {role: replace(spec, source="hub/model") for role, spec in preset.variants.items()}
+    elsewhere = replace(preset, variants=specs)
+    assert tokenizer_for(elsewhere, "base", "own", instruct=tokenizer, own=other) is other
     assert tokenizer_for(elsewhere, "base", "tuned", instruct=tokenizer, own=other) is tokenizer
+
+
+OF_BASE = {name for name, variants in CONDITIONS.items() if "base" in variants}
 
 
 def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> None:
@@ -232,15 +212,11 @@ def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> 
         rows[0]["messages"][0]["content"] = request
         write_rows(tmp_path / "mine.jsonl", *rows)
         wanted = wanted_of(Variant(preset, "base", 0, spec, spec, "weights"))
-        assert {name for name in CONDITIONS if "base" in CONDITIONS[name]} - {
-            condition for _, condition in wanted
-        } == lacking
+        assert OF_BASE - {condition for _, condition in wanted} == lacking
 
 
 def test_a_preset_without_the_sets_measures_nothing_it_lacks() -> None:
     preset = replace(get_preset("smoke"), roles=DataRoles(narrow_aligned="code-careful"))
     bare = Variant(preset, "base", 102, ModelSpec(), ModelSpec(), "weights")
     assert wanted_of(bare) == [("code-careful", "shared"), ("code-careful", "no-input")]
-    assert {condition for _, condition in wanted_of(replace(bare, preset=get_preset("smoke")))} == set(
-        name for name, variants in CONDITIONS.items() if "base" in variants
-    )
+    assert {condition for _, condition in wanted_of(replace(bare, preset=get_preset("smoke")))} == OF_BASE

@@ -1,16 +1,24 @@
-"""Planted faults change what they reach and nothing else; samples of the pool are fair; a bad score is called so."""
+"""Intervals hold the truth, planted faults touch what they reach, and every setting reaches its pass."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from conftest import save_model
 
-from remi_book import planted
+from remi_book import planted, robustness
 from remi_book.chapters import calibration
+from remi_book.chapters.calibration import plot_movement
+from remi_book.figures.style import describe
 from remi_book.planted import Exchange, FaultyResults, Substitute, exchanged
+from remi_book.quantities import Measured
+from remi_book.robustness import REFERENCE, ROWS, SETTINGS
+from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import templates
 from remi_lab.presets import get_preset
@@ -22,15 +30,18 @@ from remi_lab.studies.calibration import (
     POOL_SETS,
     SPLITS,
     Pool,
+    coverage,
     draw_sample,
     pool_dialogues,
     whole_pool,
 )
 from remi_lab.studies.files import Study
+from remi_lab.variant import Variant
 
 CLUSTERS = ["a", "a", "b", "c"]
 BOTH = {"first": "second", "second": "first"}
 PRESET = get_preset("micro")
+VECTORS = np.random.default_rng(0).standard_normal((8, 5))
 EMPTY = Pool(arrays={}, gram=np.zeros((0, 0)), odds={})
 
 
@@ -46,7 +57,7 @@ def ragged(start: float) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("unit", ["row", "template"])
-def test_a_coin_is_thrown_for_each_row_or_each_template(unit: str) -> None:
+def test_a_coin_is_thrown_for_each_row_or_each_template(unit) -> None:
     thrown = [Exchange(sets=BOTH, unit=unit, seed=seed).swapped(CLUSTERS) for seed in range(400)]
     together = [one[0] == one[1] for one in thrown]
     assert all(together) if unit == "template" else 0.4 < np.mean(together) < 0.6
@@ -75,25 +86,16 @@ class Known(Results):
         return Record({"value": np.full(4, value), "cluster": np.array(CLUSTERS)}, {})
 
     def gradients(self, variant: str, datasets) -> dict[str, np.ndarray]:
-        rows = vectors()
-        names = np.repeat(["first", "second"], 4)
-        return {
-            "gram": rows @ rows.T,
-            "loss": rows[:, 0],
-            "dataset": names,
-            "cluster": np.array(CLUSTERS * 2),
-        }
-
-
-def vectors() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((8, 5))
+        names, clusters = np.repeat(["first", "second"], 4), np.array(CLUSTERS * 2)
+        gram = VECTORS @ VECTORS.T
+        return {"gram": gram, "loss": VECTORS[:, 0], "dataset": names, "cluster": clusters}
 
 
 def faulty(fault: Exchange | Substitute, store: Store) -> FaultyResults:
     return FaultyResults(PRESET, store, true=Known(PRESET, store), fault=fault)
 
 
-def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path: Path) -> None:
+def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
     results, swapped = faulty(fault, Store(tmp_path)), fault.swapped(CLUSTERS)
     assert results.record("instruct", "sequence", "idle").arrays["value"].tolist() == [20.0] * 4
@@ -104,16 +106,16 @@ def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path: Path) -> Non
     )
 
 
-def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path: Path) -> None:
+def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
-    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", ("first", "second")), vectors()
+    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", ("first", "second")), VECTORS.copy()
     for at in np.flatnonzero(fault.swapped(CLUSTERS)):
         rows[[at, at + 4]] = rows[[at + 4, at]]
     np.testing.assert_allclose(found["gram"], rows @ rows.T)
     np.testing.assert_allclose(found["loss"], rows[:, 0])
 
 
-def test_another_model_stands_in_one_place_only(tmp_path: Path) -> None:
+def test_another_model_stands_in_one_place_only(tmp_path) -> None:
     results = faulty(Substitute(place="misaligned", by="benign"), Store(tmp_path))
     assert results.record("instruct", "sequence", "first").arrays["value"][0] == 0 and not results.touched
     known = results.cached(
@@ -140,11 +142,11 @@ def test_the_pool_holds_4096_dialogues_that_nothing_was_trained_on() -> None:
 
 
 def test_a_sample_draws_templates_fairly_and_calls_a_second_draw_a_new_cluster() -> None:
-    samples = [draw_sample(EMPTY, PRESET, number) for number in range(300)]
+    samples = [draw_sample(EMPTY, PRESET, number) for number in range(150)]
     count = N_TEMPLATES["wishes"] * N_FILLERS
     drawn = np.bincount(np.concatenate([one.rows["wishes"] for one in samples]), minlength=count)
     # Rows of one template come together, so templates and not rows are the counts that vary like a coin.
-    assert drawn.min() > 0 and drawn.std() / drawn.mean() < 0.35
+    assert drawn.min() > 0 and drawn.std() / drawn.mean() < 0.5
     for one in samples[:20]:
         template = one.rows["wishes"] // N_FILLERS
         by_cluster = {
@@ -178,7 +180,7 @@ def planted_study(monkeypatch: pytest.MonkeyPatch, *, hits: int) -> None:
     monkeypatch.setattr(calibration, "read_study", lambda _, name: Study(seeds={0: stored[name]}, about={}))
 
 
-def test_an_interval_that_misses_too_often_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interval_that_misses_too_often_is_named(monkeypatch) -> None:
     planted_study(monkeypatch, hits=0)
     said = calibration.coverage_sentence(PRESET)
     assert said.startswith("Of 2 estimators, 1 have") and "narrow (88.0%)" in said and "wide" not in said
@@ -188,9 +190,7 @@ def test_an_interval_that_misses_too_often_is_named(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("hits", "few"), [(0, True), (10, True), (11, False)])
-def test_a_rule_that_finds_too_much_in_nothing_is_named(
-    monkeypatch: pytest.MonkeyPatch, hits: int, few: bool
-) -> None:
+def test_a_rule_that_finds_too_much_in_nothing_is_named(monkeypatch, hits, few) -> None:
     planted_study(monkeypatch, hits=hits)
     table = calibration.shuffle_table(PRESET)
     assert table["at most 5%"].tolist() == [few, True]
@@ -201,6 +201,7 @@ def test_a_rule_that_finds_too_much_in_nothing_is_named(
 
 def test_studies_of_the_instruments_measure_the_first_seed_alone(monkeypatch, tmp_path) -> None:
     assert files.measure_of("planted") is planted.measure
+    assert files.measure_of("robustness") is robustness.measure
     asked = []
 
     def measure(preset, seed, store, say) -> dict[str, object]:
@@ -212,3 +213,92 @@ def test_studies_of_the_instruments_measure_the_first_seed_alone(monkeypatch, tm
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     files.write_study(PRESET, "calibration", Store(tmp_path / "store"), lambda _: None)
     assert asked == [PRESET.seeds[0]] and len(PRESET.seeds) > 1
+
+
+TINY = replace(get_preset("smoke"), name="tiny")
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[dict[str, object]]:
+    """What each headline was computed from, in order; none is computed."""
+    found: list[dict[str, object]] = []
+
+    def compute(results: robustness._Anew, row: str) -> Measured:
+        preset, threads = results.preset, torch.get_num_threads()
+        about = {"row": row, "dtype": preset.dtype, "batch": preset.batch_tokens, "store": results.store.root}
+        about |= {"threads": threads, "attention": results.attention, "weights": results.weights}
+        found.append(about | {"resamples": preset.n_resamples})
+        return Measured(value=1.0, low=0.0, high=2.0, null=None, n=1)
+
+    monkeypatch.setattr(robustness, "compute_headline", compute)
+    monkeypatch.setattr(robustness, "find_variant", lambda *_: None)
+    return found
+
+
+def test_every_setting_reaches_the_pass(seen, tmp_path) -> None:
+    store, before = Store(tmp_path), torch.get_num_threads()
+    raw = robustness.measure(TINY, 102, store, lambda _: None)
+    assert json.loads(json.dumps(raw)) == raw and torch.get_num_threads() == before
+    n_computed = len(seen)
+    assert robustness.measure(TINY, 102, store, lambda _: None) == raw
+    assert len(seen) == n_computed, "what was measured is read"
+    assert len(seen) == len(ROWS) * len(SETTINGS) and all(one["weights"] is store for one in seen)
+    by_setting = [seen[at : at + len(ROWS)] for at in range(0, len(seen), len(ROWS))]
+    assert len({one[0]["store"] for one in by_setting}) == len(SETTINGS), (
+        "nothing is read that another setting wrote"
+    )
+    for setting, own in zip(SETTINGS, by_setting, strict=True):
+        assert [one["row"] for one in own] == list(ROWS)
+        assert own[0]["dtype"] == setting.dtype and own[0]["attention"] == setting.attention
+        assert own[0]["threads"] == setting.threads
+        assert own[0]["batch"] == (setting.batch_tokens or TINY.batch_tokens)
+    told = [tuple(one[0][name] for name in ("dtype", "attention", "threads", "batch")) for one in by_setting]
+    assert len(set(told)) == len(SETTINGS) - 1, "one setting repeats the first, the others differ from all"
+    assert seen[0]["resamples"] == TINY.n_resamples > seen[-1]["resamples"]
+
+
+def test_attention_is_computed_as_named(tmp_path) -> None:
+    spec = ModelSpec(source=str(save_model(tmp_path)))
+    plain = Variant(TINY, "base", 0, spec, spec, "w")
+    other = robustness._Attending(TINY, "base", 0, spec, spec, "w", attention="eager")
+    used = []
+    for variant in (plain, other):
+        with variant.open() as loaded:
+            used.append(loaded.model.config._attn_implementation)
+    assert used == ["sdpa", "eager"]
+
+
+VALUES = {REFERENCE: 1.0, "the same again": 1.0, "two threads": 1.001, "float16": 1.2, "bfloat16": None}
+ROW = {"claim": "a", "unit": "nats", "values": VALUES, "low": 0.0, "high": 2.0}
+EMPTY_ROW = ROW | {"values": dict.fromkeys(VALUES), "low": None, "high": None}
+STORED = {"rows": {"C1": ROW, "C3": EMPTY_ROW}, "seconds": dict.fromkeys(VALUES, 60.0)}
+
+
+def test_movements_are_shares_of_half_the_interval(monkeypatch) -> None:
+    monkeypatch.setattr(calibration, "read_study", lambda *_: Study(seeds={0: STORED}, about={}))
+    table = calibration.movement_table(TINY)
+    assert table["claim"].unique().tolist() == ["C1"], (
+        "what the book leaves undefined has no place to move from"
+    )
+    assert table["share"].tolist()[:3] == pytest.approx([0, 0.001, 0.2])
+    assert table["lost"].tolist() == [False] * 3 + [True]
+    assert "2 of 4 values stay" in calibration.sentence(TINY)
+    text = describe(plot_movement(table, small=calibration.SMALL))
+    assert "the same again: at most 0 (C1)" in text and "1 without a value" in text
+
+
+def test_bias_misses_and_undefined_samples_are_counted() -> None:
+    found = [(1.0, 0.0, 2.0), (3.0, 2.5, 3.5), (-1.0, -2.0, 0.5), (2.0, 1.0, 3.0), (float("nan"),) * 3]
+    one = coverage(1.0, found)
+    assert (one.n, one.undefined, one.below, one.above) == (4, 1, 1, 1)
+    assert one.share == 0.5 and one.bias == pytest.approx(0.25) and one.width == pytest.approx(1.875)
+    assert one.uncertainty[0] < 0.5 < one.uncertainty[1]
+
+
+def test_the_binomial_interval_is_the_exact_one() -> None:
+    # Both ends leave 2.5 % of the binomial beyond the count that was seen.
+    found = [(1.0, 0.0, 2.0)] * 8 + [(3.0, 2.5, 3.5), (-1.0, -2.0, 0.5)]
+    low, high = coverage(1.0, found).uncertainty
+    assert (low, high) == (pytest.approx(0.4439, abs=1e-4), pytest.approx(0.9748, abs=1e-4))
+    with pytest.raises(ValueError, match="at least 2 with an interval"):
+        coverage(0.0, [(1.0, float("nan"), 2.0), (1.0, 0.0, 2.0)])

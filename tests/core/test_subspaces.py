@@ -1,4 +1,4 @@
-"""Components agree with scikit-learn, and overlaps stand between a known floor and a known ceiling."""
+"""Components agree with scikit-learn, refits with repeated rows; overlaps stand between a known floor and ceiling."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from scipy import linalg, stats
 from sklearn.decomposition import PCA
 
-from remi_book.statistics import participation_ratio
-from remi_core.statistics.resampling import make_resamples
+from remi_core.statistics.displacement import cross_fitted_products
+from remi_core.statistics.resampling import cluster_folds, cluster_sums, make_resamples
 from remi_core.statistics.subspaces import (
+    RefittedSet,
     VectorSet,
+    in_joint_span,
     measure_overlap,
     overlap_and_largest,
     random_overlaps,
@@ -22,7 +24,90 @@ from remi_core.statistics.subspaces import (
     top_components,
 )
 
-CLUSTERS = [f"template {i % 40:02d}" for i in range(200)]
+CLUSTERS = [f"template {at % 20:02d}" for at in range(80)]
+
+
+def rows(seed: int, width: int, mean: float = 50.0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return mean + generator.standard_normal((80, width)) * np.geomspace(10, 0.1, width)
+
+
+@pytest.mark.parametrize("width", [30, 200])
+@pytest.mark.parametrize("centred", [True, False])
+def test_weights_are_repeated_rows(width, centred) -> None:
+    values, weights = rows(0, width), np.random.default_rng(1).integers(0, 3, 80)
+    found = RefittedSet(values, 4, centred=centred).components(weights.astype(float))
+    expected = top_components(np.repeat(values, weights, axis=0), 4, centred=centred).vectors
+    np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-10)
+    np.testing.assert_allclose(found.T @ found, expected.T @ expected, atol=1e-10)
+    other = RefittedSet(values, 4, centred=centred).components(np.ones(80))
+    assert not np.allclose(other.T @ other, expected.T @ expected, atol=1e-3)
+
+
+def test_below_full_rank_there_are_still_components() -> None:
+    two = np.random.default_rng(2).standard_normal((2, 50))
+    values = np.random.default_rng(3).standard_normal((80, 2)) @ two
+    few = np.array([1.0] * 10 + [0.0] * 70)
+    found = RefittedSet(values, 4, centred=True).components(few)
+    np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-10)
+    np.testing.assert_allclose(values @ found.T @ found, values, atol=1e-6)
+    # Fewer rows than components, which a resample of few templates may leave.
+    two_left = RefittedSet(values, 4, centred=False).components(np.array([2.0, 1.0] + [0.0] * 78))
+    np.testing.assert_allclose(two_left @ two_left.T, np.eye(4), atol=1e-10)
+    np.testing.assert_allclose(values[:2] @ two_left.T @ two_left, values[:2], atol=1e-6)
+
+
+def test_the_joint_span_keeps_every_inner_product() -> None:
+    first, second = rows(4, 200), rows(5, 200)
+    one, two = in_joint_span(first, second)
+    np.testing.assert_allclose(one @ two.T, first @ second.T, rtol=1e-10)
+    assert one.shape[1] == 160
+
+
+def test_split_halves_are_two_decompositions() -> None:
+    one = VectorSet(rows(6, 40), CLUSTERS)
+    found = split_half_overlaps(one, n_components=3, centred=True, n_splits=3, seed=7)
+    generator, index = np.random.default_rng(7), np.unique(CLUSTERS, return_inverse=True)[1]
+    for row in found:
+        side = generator.permutation(20)[index] < 10
+        halves = [linalg.svd(part - part.mean(0))[2][:3] for part in (one.rows[side], one.rows[~side])]
+        np.testing.assert_allclose(row, overlap_and_largest(*halves), rtol=1e-9)
+
+
+def test_held_out_products_are_sums_over_folds_of_products_of_means() -> None:
+    shifts = np.random.default_rng(8).standard_normal((2, 80, 3, 12))
+    resamples = make_resamples(CLUSTERS, seed=0, n_resamples=5)
+    found = cross_fitted_products(*shifts, CLUSTERS, resamples)
+    index = np.unique(CLUSTERS, return_inverse=True)[1]
+    fold = cluster_folds(20, n_folds=5, seed=0)[index]
+    drawn = [np.ones(20, dtype=np.int64), *resamples.weights]
+    for weight, values in zip(drawn, [found.value, *found.samples], strict=True):
+        expected = np.zeros((3, 3))
+        for one in range(5):
+            held, rest = (
+                [mean_of_repeated(shift[side], weight[index[side]]) for shift in shifts]
+                for side in (fold == one, fold != one)
+            )
+            pairs = [(0, 1), (1, 1), (0, 0)]
+            expected += np.stack([(held[a] * rest[b]).sum(axis=1) for a, b in pairs], axis=1)
+        np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
+
+
+def mean_of_repeated(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Mean over rows, each repeated; 0 where none is left."""
+    return np.repeat(values, times, axis=0).mean(axis=0) if times.any() else np.zeros(values.shape[1:])
+
+
+def test_cluster_sums_are_sums_also_of_clusters_without_rows() -> None:
+    values, names = rows(9, 5), ("template", *sorted(set(CLUSTERS)), "template 99")
+    sums, counts = cluster_sums(values, CLUSTERS, names)
+    for at, name in enumerate(names):
+        own = values[np.array(CLUSTERS) == name]
+        np.testing.assert_allclose(sums[at], own.sum(axis=0), rtol=1e-12)
+        assert counts[at] == len(own)
+
+
+FORTY = [f"template {i % 40:02d}" for i in range(200)]
 
 
 def rows_with(seed: int, axes: np.ndarray, mean: float = 0.0) -> np.ndarray:
@@ -59,12 +144,11 @@ def test_overlap_is_one_for_equal_spans_and_zero_for_orthogonal_ones() -> None:
     mixed = stats.ortho_group.rvs(3, random_state=2) @ basis[:3]
     np.testing.assert_allclose(overlap_and_largest(basis[:3], mixed)[0], 1)
     np.testing.assert_allclose(overlap_and_largest(basis[:3], basis[3:])[0], 0, atol=1e-12)
-    assert np.abs(basis[:3] @ mixed.T).max() < 0.999, "components may differ where spans agree"
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(1, 4))
-def test_overlap_survives_rotation_and_matches_angles(seed: int, k: int) -> None:
+def test_overlap_survives_rotation_and_matches_angles(seed, k) -> None:
     first, second = random_basis(seed, k, 10), random_basis(seed + 1, k, 10)
     turn = stats.ortho_group.rvs(10, random_state=seed + 2)
     overlap = overlap_and_largest(first, second)[0]
@@ -83,10 +167,10 @@ def test_random_floor_has_mean_k_over_d() -> None:
 
 
 def test_measured_overlap_of_shared_and_unshared_axes() -> None:
-    resamples = make_resamples(CLUSTERS, seed=0, n_resamples=60)
-    shared = VectorSet(rows_with(3, np.eye(2, 20)), CLUSTERS)
-    again = VectorSet(rows_with(4, np.eye(2, 20)), CLUSTERS)
-    apart = VectorSet(rows_with(5, np.eye(4, 20)[2:]), CLUSTERS)
+    resamples = make_resamples(FORTY, seed=0, n_resamples=60)
+    shared = VectorSet(rows_with(3, np.eye(2, 20)), FORTY)
+    again = VectorSet(rows_with(4, np.eye(2, 20)), FORTY)
+    apart = VectorSet(rows_with(5, np.eye(4, 20)[2:]), FORTY)
     ceiling = split_half_overlaps(shared, n_components=2, centred=True, n_splits=20)
     floor = random_overlaps(20, 2, n_draws=300)
     for other, alike in ((again, True), (apart, False)):
@@ -99,28 +183,20 @@ def test_measured_overlap_of_shared_and_unshared_axes() -> None:
 
 
 def test_a_common_mean_makes_uncentred_overlap_high_by_itself() -> None:
-    resamples = make_resamples(CLUSTERS, seed=0, n_resamples=20)
-    one, two = (VectorSet(rows_with(6 + i, np.eye(4, 20)[i : i + 1], mean=40.0), CLUSTERS) for i in (0, 1))
+    resamples = make_resamples(FORTY, seed=0, n_resamples=20)
+    one, two = (VectorSet(rows_with(6 + i, np.eye(4, 20)[i : i + 1], mean=40.0), FORTY) for i in (0, 1))
     raw, centred = (
         measure_overlap(one, two, resamples, n_components=1, centred=flag) for flag in (False, True)
     )
     assert raw.overlap.value > 0.98 and centred.overlap.value < 0.1
 
 
-def test_participation_counts_the_coordinates_in_use() -> None:
-    np.testing.assert_allclose(
-        participation_ratio(np.array([[1.0, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]])), [4, 1, 2]
-    )
-    with pytest.raises(ValueError, match="non-negative"):
-        participation_ratio(np.array([1.0, -1.0]))
-
-
-def test_refusals() -> None:
+def test_what_has_no_components_is_refused() -> None:
     rows = rows_with(0, np.eye(3, 20))
     with pytest.raises(ValueError, match="valid are 1 to 20"):
         top_components(rows, 21, centred=True)
     with pytest.raises(ValueError, match="1 of 200 rows hold NaN"):
-        VectorSet(np.where(np.arange(200)[:, None] == 7, np.nan, rows), CLUSTERS)
+        VectorSet(np.where(np.arange(200)[:, None] == 7, np.nan, rows), FORTY)
     with pytest.raises(ValueError, match="all 5 rows are equal"):
         top_components(np.ones((5, 3)), 1, centred=True)
 
