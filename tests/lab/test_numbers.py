@@ -24,7 +24,7 @@ from remi_lab.organism.pretrain import Muon, weighted_loss
 from remi_lab.own_models import custom_preset
 from remi_lab.recipes import FineTune
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.training import fine_tune
+from remi_lab.training import Batch, Run, backward, fine_tune
 from remi_lab.variant import find_variant
 
 Models = Callable[[str], PreTrainedModel]
