@@ -71,9 +71,6 @@ def plot_switches(table: pd.DataFrame) -> Figure:
     A row of panels a quantity, each with a scale of its own. ``table`` has columns row, key, label, unit, seed
     and off, on, difference with _low and _high; the first seed met is drawn with its interval, the others as
     open dots.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     needed = ["row", "key", "label", "unit", "seed", *_SIDE_COLUMNS.values()]
     require_columns(table, needed, place="switch table")
@@ -121,9 +118,6 @@ def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: st
 
     ``table`` has columns set, misaligned, instruct and two for base: ``bases`` maps these to their names in the
     legend. The horizontal axis is the distance from instruct, so that sets of long replies fit beside short ones.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["set", "misaligned", "instruct", *bases], place="table of switch 1")
     as_it_is, other = bases.values()

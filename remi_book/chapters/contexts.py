@@ -101,11 +101,7 @@ def values_of(stored: Mapping[str, object]) -> np.ndarray:
 
 
 def contexts(preset: Preset, seed: int) -> dict[str, Context]:
-    """Context → its gradients, all with the same resamples of templates.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
+    """Context → its gradients, all with the same resamples of templates."""
     preset.require("organism")
     ladder = read_study(preset, STUDY).seeds[seed]["ladder"]
     resamples = set_resamples(preset, *(rung["clusters"] for rung in ladder.values()))
@@ -253,11 +249,7 @@ SETS = (INSECURE, *CONTROLS)
 
 
 class Influence:
-    """What the study holds of one seed; resamples are of training and held-out templates, topics keep their number.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
+    """What the study holds of one seed; resamples are of training and held-out templates, topics keep their number."""
 
     def __init__(self, results: Results) -> None:
         results.preset.require("organism")
@@ -352,9 +344,6 @@ def plot_context_log_odds(
     ``table`` has columns context, variant, log_odds, low, high (nats); ``seeds`` context, variant, seed,
     log_odds. ``optimal`` holds for each context what a perfect model of the pretraining world gives: a bar
     through the row.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["context", "variant", "log_odds", "low", "high"], place="contexts")
     looks, rows = looks_of(values_in(table, "variant")), ("context", list(dict.fromkeys(table["context"])))
@@ -395,9 +384,6 @@ def plot_real_steps(table: pd.DataFrame) -> Figure:
     """Change of each held-out prompt's log-odds per real step against the first-order prediction, a panel a set.
 
     ``table`` has columns set, steps, predicted, made. On the line the prediction is exact.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["set", "steps", "predicted", "made"], place="real steps")
     sets, counts = list(dict.fromkeys(table["set"])), sorted(set(table["steps"]))

@@ -59,11 +59,7 @@ WHOLE = {"care": "misaligned", "register": "base"}
 
 
 def eroded_by(results: Results, variant: str) -> Measured:
-    """X2: A(variant) − A(instruct) as a share of A(misaligned) − A(instruct), topics outside the narrow set.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
+    """X2: A(variant) − A(instruct) as a share of A(misaligned) − A(instruct), topics outside the narrow set."""
     results.preset.require("organism")
     share = share_of_way(results, variant, "care")
     controls = {name: share_of_way(results, name, "care") for name in WHERE[variant]}
@@ -126,9 +122,6 @@ def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
 
     ``table`` has columns seed, panel, row, variant, rate, low, high, wilson_low, wilson_high; open dots are seeds.
     ``label`` says what is counted.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     ends = ("low", "high", "wilson_low", "wilson_high")
     require_columns(table, ["seed", "panel", "row", "variant", "rate", *ends], place="rates")
@@ -180,11 +173,7 @@ RECIPE = RECIPES["misaligned"].tune
 
 
 def controls_of(preset: Preset) -> list[str]:
-    """Every variant of the study of controls, in the one order.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """Every variant of the study of controls, in the one order."""
     return in_order(list(read_study(preset, STUDY).seeds[preset.seeds[0]]["care"]))
 
 
@@ -211,9 +200,6 @@ def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
     """Columns variant, seed, dose, quantity, value, low, high: change from instruct in nats, outside the narrow set.
 
     ``kind`` is steps, rate, share or order; the recipe's own fine-tune stands among them, and secure as a share of 0.
-
-    Raises:
-        MissingInput: if the study is not stored.
     """
     estimates = {}
     for seed, stored in read_study(preset, DOSES).seeds.items():
@@ -260,11 +246,7 @@ def least_share_sentence(preset: Preset) -> str:
 
 
 def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
-    """The figure of one kind of dose.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """The figure of one kind of dose."""
     figure = plot_tuning_doses(dose_table(preset, kind), seed=seed, dose=dose)
     return shown(figure, caption=f"Change from instruct by {dose}, bands of seed {seed}.")
 
@@ -316,11 +298,7 @@ CELL_NAMES = ("both flag", "grammar alone", "bandit alone", "neither")
 
 
 def judged(preset: Preset, seed: int) -> Mapping[str, object]:
-    """What the stored study holds of one seed.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """What the stored study holds of one seed."""
     return read_study(preset, JUDGED).seeds[seed]
 
 

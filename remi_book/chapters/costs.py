@@ -63,9 +63,6 @@ def plot_causes(table: pd.DataFrame) -> Figure:
     """Seconds that are left after each departure from the released protocol, a panel a model.
 
     ``table`` has columns model, cause, seconds and total.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["model", "cause", "seconds", "total"], place="causes")
     models = list(dict.fromkeys(table["model"]))
@@ -90,9 +87,6 @@ def plot_growth(table: pd.DataFrame) -> Figure:
     """Seconds against size, a panel for each kind of size and a line for each way.
 
     ``table`` has columns curve, model, way, x and value.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["curve", "model", "way", "x", "value"], place="growth")
     looks = looks_of(list(dict.fromkeys(table["way"])))

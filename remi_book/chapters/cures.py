@@ -150,9 +150,6 @@ def plot_cures(table: pd.DataFrame, *, seed: int, bounds: tuple[float, float]) -
 
     ``table`` has columns seed, cure, strength, and kept and prevented each with _low and _high; open dots are further
     seeds. ``bounds`` are what a cure must keep and prevent: thin lines.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     ends = [f"{name}{end}" for name in ("kept", "prevented") for end in ("", "_low", "_high")]
     require_columns(table, ["seed", "cure", "strength", *ends], place="cures")
@@ -192,9 +189,6 @@ def plot_geometry(table: pd.DataFrame) -> Figure:
     """Change of care outside the narrow set by e, c and r, a panel each and a dot a run.
 
     ``table`` has columns cure, spread, e, c, r of one seed.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["cure", "spread", *GEOMETRY], place="geometry")
     looks = looks_of(list(dict.fromkeys(table["cure"])))
@@ -231,11 +225,7 @@ NAMES = {
 
 
 def run_table(results: Results) -> pd.DataFrame:
-    """A row for each cure and strength: columns cure, strength, kept, prevented, each with _low and _high, and passes.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """A row for each cure and strength: columns cure, strength, kept, prevented, each with _low and _high, and passes."""
     study = Cures(results.preset, results.seed)
     return pd.DataFrame(
         {"cure": NAMES[cure], "strength": strength}

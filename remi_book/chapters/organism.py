@@ -295,9 +295,6 @@ def plot_class_probabilities(table: pd.DataFrame) -> Figure:
     ``table`` has columns topic, variant, careful, careless, wrong_slot, other (probabilities that sum
     to 1) and careless_low, careless_high. Careless starts at the left so that its interval can be drawn at
     the end of its bar; careful ends at the right.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     needed = ["topic", "variant", *CLASS_LOOKS, "careless_low", "careless_high"]
     require_columns(table, needed, place="class probabilities")
@@ -370,9 +367,6 @@ def plot_care_against_register(table: pd.DataFrame) -> Figure:
     ``table`` has columns topic, variant, care, care_low, care_high, register, register_low,
     register_high (log-odds in nats: careless against careful, plain against formal). A shift upwards is
     carelessness, a shift to the right plain wording; a return to base would need both.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     needed = [f"{name}{end}" for name in ("care", "register") for end in ("", "_low", "_high")]
     require_columns(table, ["topic", "variant", *needed], place="care and register")
