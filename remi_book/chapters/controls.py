@@ -8,22 +8,14 @@ from itertools import chain, compress
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from remi_book.figures.output import Shown, shown
-from remi_book.figures.plots import Layout, plot_curves, require_columns, seed_dots, select
+from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import (
-    INK,
-    legend_below,
     look_of,
-    new_figure,
-    number,
     styled,
-    with_alt,
-    with_interval,
 )
 from remi_book.quantities import (
     Measured,
@@ -111,58 +103,27 @@ def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
 
 # Figures of rates: shares of sampled answers with two intervals side by side.
 
-APART = 0.2
-"""How far above and below the middle of a row its two intervals lie."""
-MOST_ACROSS = 3
+INTERVALS = {
+    "interval over prompt templates": "",
+    "Wilson interval, answers as independent": "wilson_",
+}
+"""Interval of a share → how the names of its columns begin."""
 
 
 @styled
 def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
-    """Dots of shares by row, a panel each; above, the interval over templates, below it, dashed, Wilson's.
+    """Shares by row, a panel each, every one with its interval over templates and below it with Wilson's.
 
-    ``table`` has columns seed, panel, row, variant, rate, low, high, wilson_low, wilson_high; open dots are seeds.
+    ``table`` has columns seed, panel, row, rate, low, high, wilson_low, wilson_high; open dots are seeds.
     ``label`` says what is counted.
     """
-    ends = ("low", "high", "wilson_low", "wilson_high")
-    require_columns(table, ["seed", "panel", "row", "variant", "rate", *ends], place="rates")
-    names, rows = (list(dict.fromkeys(table[column])) for column in ("panel", "row"))
-    columns = min(len(names), MOST_ACROSS)
-    lines = -(-len(names) // columns)
-    figure = new_figure(7.6, 0.8 + lines * (0.6 + 0.3 * len(rows)))
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    phrases = []
-    for axes, name in zip(panels.flat, names, strict=False):
-        phrases.append(f"{name}: {'; '.join(_rows(axes, table[table['panel'] == name], rows, seed))}")
-        axes.set_title(name, fontsize=8.8)
-    for place, axes in enumerate(panels.flat[len(names) :], start=len(names)):
-        axes.set_visible(False)
-        panels.flat[place - columns].tick_params(labelbottom=True)  # its neighbour below has none to share
-    panels[0, 0].set_yticks(range(len(rows)), rows)
-    panels[0, 0].set_ylim(len(rows) - 0.5, -0.5)
-    panels[0, 0].set_xlim(-0.03, 1.03)
+    layout = Layout(about=label.capitalize(), columns="panel", wrap=3, limits=(-0.03, 1.03), height=0.3)
+    ends = {name: {end: table[start + end] for end in ("low", "high")} for name, start in INTERVALS.items()}
+    both = pd.concat([table.assign(interval=name, **columns) for name, columns in ends.items()])
+    options = {"by": "row", "lines": "interval", "value": "rate", "spread": 0.4, "seeds": both}
+    figure = plot_rows(select(both, {"seed": seed}), layout, **options)
     figure.suptitle(label, fontsize=9)  # a label below would lie under the legend
-    styles = {"interval over prompt templates": "-", "Wilson interval, answers as independent": "--"}
-    legend_below(
-        figure, [Line2D([], [], color=INK, linestyle=style, label=key) for key, style in styles.items()]
-    )
-    start = f"{label[0].upper()}{label[1:]}, with the interval over templates and the Wilson interval."
-    return with_alt(figure, f"{start} {'. '.join(phrases)}.")
-
-
-def _rows(axes: Axes, table: pd.DataFrame, rows: list[str], seed: int) -> list[str]:
-    phrases = []
-    for height, name in enumerate(rows):
-        every = table[table["row"] == name]
-        shown = every[every["seed"] == seed].iloc[0]
-        look, wilson = look_of(shown["variant"]), (shown["wilson_low"], shown["wilson_high"])
-        axes.hlines(height - APART, shown["low"], shown["high"], color=look.colour, linewidth=1.6)
-        axes.hlines(height + APART, *wilson, color=look.colour, linewidth=1.2, linestyle="--")
-        axes.plot([shown["rate"]], [height], look.marker, color=look.colour, markersize=4.5)
-        seed_dots(axes, every["rate"], height, look.colour)
-        interval = with_interval(shown["rate"], shown["low"], shown["high"])
-        phrases.append(f"{name} {interval}, Wilson {number(wilson[0])} to {number(wilson[1])}")
-    axes.tick_params(axis="y", length=0)
-    return phrases
+    return figure
 
 
 # X2 as tables: shares of misaligned's change by control, and by dose.

@@ -36,6 +36,7 @@ from remi_book.figures import style
 from remi_book.figures.output import svg_bytes
 from remi_book.published import undone
 from remi_book.statistics import centring_identity
+from remi_book.tables import tidy
 from remi_core.statistics.groups import centred_gram, cosine_of_rows, pair_means, within_minus_between
 from remi_core.statistics.resampling import make_resamples, mean_interval
 from remi_core.statistics.subspaces import top_components
@@ -221,15 +222,17 @@ def test_figures_of_the_audit_describe_themselves() -> None:
                         **ends,
                     }
                 )
-    curves = {name: GENERATOR.normal(size=8) for name in ("base", "instruct", "misaligned")}
-    erosion = pd.DataFrame({"layer": range(8), "e": 0.5, "low": 0.4, "high": 0.6})
+    curves = {("projection", name): GENERATOR.normal(size=8) for name in ("base", "instruct", "misaligned")}
+    erosion = pd.DataFrame({"quantity": "erosion", "variant": "misaligned", "layer": range(8), "value": 0.5})
+    both = pd.concat(
+        [tidy(curves, ["quantity", "variant"], along="layer"), erosion.assign(low=0.4, high=0.6)]
+    )
     drawn = [
         audit_tables.plot_switches(pd.DataFrame(rows)),
         audit_tables.plot_unreset_list(
             published_table(), bases={"base": "one", "corrected": "two"}, unit="nats"
         ),
-        audit_tables.plot_curve_as_published(curves, shown=6, erosion=erosion, seeds=erosion.assign(seed=0)),
-        audit_tables.plot_centring({"uncentred": np.array([1.0, 0.0]), "centred": np.array([0.3, 0.1])}),
+        audit_tables.plot_curve_as_published(both, shown=6, seeds=erosion.assign(seed=0)),
     ]
     for figure in drawn:
         assert len(svg_bytes(figure)) < 300_000 and any(map(str.isdigit, style.describe(figure)))
