@@ -50,6 +50,7 @@ from remi_book.figures.style import (
 from remi_book.quantities import columns_of
 from remi_book.tables import table_html, tidy
 from remi_book.words import as_html
+from remi_core.statistics.resampling import difference
 from remi_core.store import project_root
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import TRAIL, Results
@@ -193,13 +194,11 @@ def finding_table(audited: Audited) -> pd.DataFrame:
     Each of the three has _low and _high, the 95 % interval over prompt templates. No rows where no switch could be
     measured.
     """
-    findings = {
-        (each.row, each.key, seed): each for seed, every in audited.findings.items() for each in every
-    }
+    seeds = sorted({seed for *_, seed in audited.findings})
     declarations = [(switch, quantity) for switch in declared() for quantity in switch.quantities]
     rows = []
-    for (switch, quantity), seed in product(declarations, sorted(audited.findings)):
-        if finding := findings.get((switch.row, quantity.key, seed)):
+    for (switch, quantity), seed in product(declarations, seeds):
+        if pair := audited.findings.get((switch.row, quantity.key, seed)):
             row = {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
             row |= {
                 "label": quantity.name,
@@ -207,8 +206,8 @@ def finding_table(audited: Audited) -> pd.DataFrame:
                 "expected": quantity.expected,
                 "seed": seed,
             }
-            for side in SIDES:
-                row |= columns_of(getattr(finding, side), side)
+            for side, estimate in zip(SIDES, (*pair, difference(*reversed(pair))), strict=True):
+                row |= columns_of(estimate, side)
             rows.append(row | {"afterwards": quantity.afterwards})
     return pd.DataFrame(rows, columns=COLUMNS)
 
