@@ -582,8 +582,8 @@ def plot_points(
     """Points on two axes, a panel for each facet and a look for each of ``lines``, with both intervals if known.
 
     ``table`` has the facets of the layout, ``lines`` and both ``axes``, perhaps with _low and _high; ``seeds``, open
-    dots, the same without ends. ``joined`` draws lines through the points in the order of the table. Panels have one
-    horizontal axis where the layout shares the vertical one.
+    dots, the same without ends. ``joined`` draws lines through the points in the order of the table. Panels share
+    their horizontal axis where the layout shares the vertical one and all have one label.
 
     Raises:
         UsageError: if a column is missing or the table is empty.
@@ -617,7 +617,8 @@ def plot_points(
                     " and ".join(f"{column} {with_interval(*interval_of(row, column))}" for column in axes)
                     for _, row in rows.iterrows()
                 ]
-            phrases.append(f"{panel.name or 'all'}, {name}: {'; '.join(parts)}")
+            title = ", ".join(filter(None, (panel.name, str(name))))
+            phrases.append(f"{title}: {'; '.join(parts)}")
     return finish(figure, layout, looks, phrases, line=joined)
 
 
