@@ -61,23 +61,6 @@ GRADIENT_ROLES = ("narrow_aligned", "narrow", "framed")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Finding:
-    """A scalar quantity with a defect switched off and on, with intervals over prompt templates."""
-
-    row: int
-    """Row of the audit table."""
-    key: str
-    """Which of the row's declared quantities."""
-    off: Estimate
-    on: Estimate
-
-    @property
-    def difference(self) -> Estimate:
-        """On minus off, resample by resample."""
-        return difference(self.on, self.off)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Audit:
     """The results of one seed with the audit's own records."""
 
@@ -751,25 +734,22 @@ def declared() -> tuple[Switch, ...]:
 class Audited:
     """The findings of every seed."""
 
-    findings: Mapping[int, tuple[Finding, ...]]
-    """Seed → findings, in the order of the rows."""
+    findings: Mapping[tuple[int, str, int], Pair]
+    """Row of the audit table, key of its quantity, seed → the quantity with the defect off, and on."""
     missing: Mapping[int, str] = field(default_factory=dict)
     """Row → what the preset lacks to switch it, or a part of it."""
 
 
 def run_switches(results: Results) -> Audited:
     """Every finding in every seed; what is missing in the store is measured first."""
-    found: dict[int, tuple[Finding, ...]] = {}
+    findings: dict[tuple[int, str, int], Pair] = {}
     missing: dict[int, str] = {}
+    computations = [(row, compute) for row, parts in sorted(SWITCHES.items()) for compute in parts]
     for seed in results.preset.seeds:
-        audit, of_seed = open_audit(results.at(seed)), []
-        for row, computations in sorted(SWITCHES.items()):
-            for compute in computations:
-                try:
-                    sides = compute(audit)
-                except MissingInput as error:
-                    missing[row] = str(error)
-                else:
-                    of_seed += [Finding(row=row, key=key, off=off, on=on) for key, (off, on) in sides.items()]
-        found[seed] = tuple(of_seed)
-    return Audited(findings=found, missing=missing)
+        audit = open_audit(results.at(seed))
+        for row, compute in computations:
+            try:
+                findings |= {(row, key, seed): pair for key, pair in compute(audit).items()}
+            except MissingInput as error:
+                missing[row] = str(error)
+    return Audited(findings=findings, missing=missing)

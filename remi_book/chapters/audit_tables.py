@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import yaml
 from IPython.display import HTML
-from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -28,11 +26,10 @@ from remi_book.chapters.audit import (
 from remi_book.chapters.direction import Reading, erosion, projections
 from remi_book.chapters.subspace import Place, residuals
 from remi_book.figures.plots import (
-    band,
-    curve,
+    Layout,
     dot_rows,
-    integer_ticks,
     mark_value,
+    plot_curves,
     require_columns,
     seed_dots,
     select,
@@ -41,10 +38,9 @@ from remi_book.figures.style import (
     GROUP_LOOKS,
     LOOKS,
     Look,
-    along,
+    describe,
     handle,
     legend_below,
-    looks_of,
     new_figure,
     number,
     styled,
@@ -54,6 +50,7 @@ from remi_book.figures.style import (
 from remi_book.quantities import columns_of
 from remi_book.tables import table_html, tidy
 from remi_book.words import as_html
+from remi_core.statistics.resampling import difference
 from remi_core.store import project_root
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import TRAIL, Results
@@ -71,9 +68,6 @@ def plot_switches(table: pd.DataFrame) -> Figure:
     A row of panels a quantity, each with a scale of its own. ``table`` has columns row, key, label, unit, seed
     and off, on, difference with _low and _high; the first seed met is drawn with its interval, the others as
     open dots.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     needed = ["row", "key", "label", "unit", "seed", *_SIDE_COLUMNS.values()]
     require_columns(table, needed, place="switch table")
@@ -121,20 +115,13 @@ def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: st
 
     ``table`` has columns set, misaligned, instruct and two for base: ``bases`` maps these to their names in the
     legend. The horizontal axis is the distance from instruct, so that sets of long replies fit beside short ones.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["set", "misaligned", "instruct", *bases], place="table of switch 1")
     as_it_is, other = bases.values()
     looks = {as_it_is: LOOKS["base"], "misaligned": LOOKS["misaligned"], other: GROUP_LOOKS[1]}
-    columns = {name: column for column, name in bases.items()} | {"misaligned": "misaligned"}
     sets = list(table["set"])
-    gaps = {name: table[columns[name]] - table["instruct"] for name in looks}
-    parts = [pd.DataFrame({"set": sets, "variant": name, "value": gap}) for name, gap in gaps.items()]
-    tidied = pd.concat(parts, ignore_index=True).assign(
-        low=lambda dots: dots["value"], high=lambda dots: dots["value"]
-    )
+    gaps = table[[*bases, "misaligned"]].sub(table["instruct"], axis=0).rename(columns=dict(bases))
+    tidied = gaps.assign(set=sets).melt("set", var_name="variant")
     figure = new_figure(7.2, 1.2 + 0.42 * len(sets))
     axes = figure.subplots()
     phrases = dot_rows(axes, tidied, "value", rows=("set", sets), looks=looks)
@@ -146,70 +133,44 @@ def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: st
     )
 
 
+AS_PUBLISHED = Layout(
+    about="Mean projections by layer, in sample, and erosion e of misaligned, held out",
+    columns="quantity",
+    title={
+        "projection": "mean projection, in sample\n(units of the residual stream)",
+        "erosion": "erosion e, held out (no unit)",
+    },
+    across="layer (shaded: cut off)",
+    shared=False,
+    height=2.2,
+)
+
+
 @styled
-def plot_curve_as_published(
-    curves: Mapping[str, Float[np.ndarray, " layer"]],
-    *,
-    shown: int,
-    erosion: pd.DataFrame,
-    seeds: pd.DataFrame | None = None,
-) -> Figure:
+def plot_curve_as_published(table: pd.DataFrame, *, shown: int, seeds: pd.DataFrame | None = None) -> Figure:
     """Two panels by layer: projections in sample and without a scale, and erosion e held out; layers cut off marked.
 
-    ``curves`` holds mean projections by variant in units of the residual stream; ``shown`` is the last layer of a
-    curve cut off in the published proportion. ``erosion`` has columns layer, e, low, high of misaligned, and
-    ``seeds`` layer, seed, e.
+    ``table`` has columns quantity, variant, layer, value, low, high, and ``seeds`` the same without ends; ``shown`` is
+    the last layer of a curve cut off in the published proportion.
     """
-    figure = new_figure(7.6, 3.5)
-    left, right = figure.subplots(1, 2)
-    looks = looks_of(list(curves))
-    layers = np.arange(len(next(iter(curves.values()))))
-    for name, look in looks.items():
-        curve(left, layers, curves[name], look)
-    look = LOOKS["misaligned"]
-    band(right, erosion["layer"].to_numpy(), erosion[["low", "high"]].to_numpy(), look.colour)
-    if seeds is not None:
-        right.scatter(seeds["layer"], seeds["e"], s=8, color=look.colour, alpha=0.5, linewidths=0)
-    curve(right, erosion["layer"].to_numpy(), erosion["e"].to_numpy(), look)
-    mark_value(right, 0, "instruct", vertical=False)
-    mark_value(right, 1, "base", vertical=False)
-    left.set_ylabel("mean projection, in sample\n(units of the residual stream)")
-    right.set_ylabel("erosion e, held out (no unit)")
-    for axes in (left, right):
-        axes.axvspan(shown + 0.5, layers[-1] + 0.5, color="#dddddd", alpha=0.6, zorder=0.1, linewidth=0)
-        integer_ticks(axes, layers)
-        axes.set_xlabel("layer (shaded: cut off)")
-    legend_below(figure, [handle(look, label=name, line=True) for name, look in looks.items()])
-    words = "; ".join(f"{name} {along(curves[name], layers)}" for name in looks)
-    return with_alt(
-        figure,
-        f"Left: mean projections by layer, in sample: {words}. Right: erosion e of misaligned, held out: "
-        f"{along(erosion['e'].to_numpy(), layers)}. Layers after {shown} are shaded as cut off.",
-    )
+    figure = plot_curves(table, AS_PUBLISHED, seeds=seeds)
+    for axes in figure.axes:
+        axes.axvspan(
+            shown + 0.5, table["layer"].max() + 0.5, color="#dddddd", alpha=0.6, zorder=0.1, linewidth=0
+        )
+    for value, meaning in enumerate(("instruct", "base")):
+        mark_value(figure.axes[1], value, meaning, vertical=False)
+    return with_alt(figure, f"{describe(figure)} Layers after {shown} are shaded as cut off.")
 
 
-@styled
-def plot_centring(
-    shares: Mapping[str, Float[np.ndarray, " component"]], *, names: Sequence[str] = ()
-) -> Figure:
-    """Bars of the squared cosine between the mean shift and each top component, by treatment.
-
-    ``shares`` maps "uncentred" and "centred" to values in [0, 1].
-    """
-    figure = new_figure(6.4, 2.7)
-    axes: Axes = figure.subplots()
-    width = 0.8 / len(shares)
-    for place, ((name, values), look) in enumerate(zip(shares.items(), GROUP_LOOKS, strict=False)):
-        style = {"color": look.colour, "hatch": "//" if place else "", "width": 0.92 * width}
-        middles = np.arange(len(values)) + (place - (len(shares) - 1) / 2) * width
-        axes.bar(middles, values, label=name, **style)
-    count = len(next(iter(shares.values())))
-    axes.set_xticks(range(count), names or [f"component {at + 1}" for at in range(count)])
-    axes.set_ylim(0, 1.05)
-    axes.set_ylabel("squared cosine with\nthe mean shift (no unit)")
-    axes.legend(loc="upper right")
-    words = "; ".join(f"{name}: {', '.join(map(number, values))}" for name, values in shares.items())
-    return with_alt(figure, f"Squared cosine of each top component with the mean shift. {words}.")
+CENTRING = Layout(
+    about="Squared cosine of each top component with the mean shift",
+    columns="treatment",
+    across="squared cosine with\nthe mean shift (no unit)",
+    up="component",
+    limits=(0, 1.05),
+    width=6.4,
+)
 
 
 # The audit as tables: every switch off and on, which way it moved, and the rows that are no switch.
@@ -233,13 +194,11 @@ def finding_table(audited: Audited) -> pd.DataFrame:
     Each of the three has _low and _high, the 95 % interval over prompt templates. No rows where no switch could be
     measured.
     """
-    findings = {
-        (each.row, each.key, seed): each for seed, every in audited.findings.items() for each in every
-    }
+    seeds = sorted({seed for *_, seed in audited.findings})
     declarations = [(switch, quantity) for switch in declared() for quantity in switch.quantities]
     rows = []
-    for (switch, quantity), seed in product(declarations, sorted(audited.findings)):
-        if finding := findings.get((switch.row, quantity.key, seed)):
+    for (switch, quantity), seed in product(declarations, seeds):
+        if pair := audited.findings.get((switch.row, quantity.key, seed)):
             row = {"row": switch.row, "key": quantity.key, "group": switch.group, "severity": switch.severity}
             row |= {
                 "label": quantity.name,
@@ -247,8 +206,8 @@ def finding_table(audited: Audited) -> pd.DataFrame:
                 "expected": quantity.expected,
                 "seed": seed,
             }
-            for side in SIDES:
-                row |= columns_of(getattr(finding, side), side)
+            for side, estimate in zip(SIDES, (*pair, difference(*reversed(pair))), strict=True):
+                row |= columns_of(estimate, side)
             rows.append(row | {"afterwards": quantity.afterwards})
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -362,7 +321,7 @@ def audited_sets(preset: Preset) -> int:
 # What the special figures of the audit draw: the published curve beside erosion, and the mean in the components.
 
 
-def published_curves(results: Results) -> dict[str, object]:
+def published_curves(results: Results) -> dict[str, pd.DataFrame | int]:
     """Switches 17 and 18, as ``plot_curve_as_published`` takes them, on benign code in the published window.
 
     The mean projection of each variant as published, and erosion of misaligned on the same activations.
@@ -372,27 +331,32 @@ def published_curves(results: Results) -> dict[str, object]:
     """
     names = (str(results.preset.role("narrow_aligned")),)
     reading = Reading(name="published", datasets=names, window=PUBLISHED_WINDOW)
-    by_variant = projections(results, reading, TRIPLET).groupby("variant", sort=False)["value"]
-    means = {name: values.to_numpy() for name, values in by_variant}
+    means = projections(results, reading, TRIPLET).drop(columns=["low", "high"])
     by_seed = {
-        each: erosion(results.at(each), "misaligned", names, PUBLISHED_WINDOW).erosion
+        ("erosion", "misaligned", each): erosion(
+            results.at(each), "misaligned", names, PUBLISHED_WINDOW
+        ).erosion
         for each in results.preset.seeds
     }
-    table = tidy(by_seed, ["seed"], along="layer", value="e")
-    first, last = select(table, {"seed": results.seed}).reset_index(drop=True), last_shown(len(means["base"]))
-    return {"curves": means, "shown": last, "erosion": first, "seeds": table}
+    seeds = tidy(by_seed, ["quantity", "variant", "seed"], along="layer")
+    table = pd.concat([means.assign(quantity="projection"), select(seeds, {"seed": results.seed})])
+    return {"table": table, "shown": last_shown(int(means["layer"].max()) + 1), "seeds": seeds}
 
 
-def centring_shares(results: Results) -> dict[str, Float[np.ndarray, " component"]]:
-    """Switch 20: squared cosine of the mean shift with each top component, uncentred and centred, in [0, 1].
+def centring_shares(results: Results) -> pd.DataFrame:
+    """Switch 20: columns treatment, component, share: squared cosine of each top component with the mean shift.
+
+    Uncentred and centred, in [0, 1].
 
     Raises:
         MissingInput: if the preset has no pair of misaligned sets.
     """
     name = str(results.preset.role("shared")[-1])
     rows = residuals(results, name, Place(window=WINDOW)).rows
-    equal = np.ones(len(rows))
-    return {
-        treatment: component_shares(rows, equal, results.preset.n_components, centred=treatment == "centred")
+    equal, count = np.ones(len(rows)), results.preset.n_components
+    shares = {
+        treatment: component_shares(rows, equal, count, centred=treatment == "centred")
         for treatment in ("uncentred", "centred")
     }
+    positions = list(map(str, range(1, count + 1)))
+    return tidy(shares, ["treatment"], value="share", along="component", positions=positions)

@@ -532,7 +532,6 @@ def own_table(results: Results) -> pd.DataFrame:
         means["printed"] = unreset(means["misaligned"], means["base"])
         rows.append({"set": name} | {column: float(mean.value) for column, mean in means.items()})
     table = pd.DataFrame(rows)
-    table = pd.DataFrame(rows)
     for base in ("base", "printed"):
         moved, whole = (table[name] - table["instruct"] for name in ("misaligned", base))
         table[f"index, {base}"] = moved / whole

@@ -45,9 +45,6 @@ def plot_intervals(table: pd.DataFrame, *, truth: float, label: str) -> Figure:
     """Intervals of one estimator, a line a sample, sorted by value; those that miss the truth are red and broken.
 
     ``table`` has columns value, low, high, holds.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["value", "low", "high", "holds"], place="intervals")
     figure = new_figure(7.6, 3.2)
@@ -78,9 +75,6 @@ def plot_movement(table: pd.DataFrame, *, small: float) -> Figure:
     """How far every headline moves in every setting, as a share of half its interval; left of the line is small.
 
     ``table`` has columns claim, setting, share; what has no share is not drawn and is named in the text.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["claim", "setting", "share"], place="movement")
     settings = list(dict.fromkeys(table["setting"]))
@@ -119,11 +113,7 @@ MOST = 0.05
 
 
 def scores(preset: Preset) -> dict[str, Coverage]:
-    """Estimator → its coverage, from the stored study.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """Estimator → its coverage, from the stored study."""
     return {
         name: Coverage(**{field: found[field] for field in Coverage.__dataclass_fields__})
         for name, found in _stored(preset, CALIBRATION)["estimators"].items()
@@ -259,11 +249,7 @@ SMALL = 0.05
 
 
 def value_table(preset: Preset) -> pd.DataFrame:
-    """A row for each headline, to be read: its interval as the book has it, and its value in every setting.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """A row for each headline, to be read: its interval as the book has it, and its value in every setting."""
     rows = []
     for name, headline in _headlines(preset).items():
         values = headline["values"]

@@ -389,9 +389,6 @@ def rate_table(results: Results) -> pd.DataFrame:
     """Columns panel (a topic, or all), row, variant, those of ``rate_row``, exact, and off grammar.
 
     ``rate`` is the share of sampled answers that are careless, ``exact`` the probability of one.
-
-    Raises:
-        MissingInput: if the study is not stored.
     """
     study, rows = Sampled(results), []
     for topic in (*study.clusters, ALL):

@@ -9,25 +9,18 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from remi_book.chapters.gradients import mean_gradient_cosine
 from remi_book.figures.plots import (
     Layout,
-    dot_rows,
-    mark_value,
-    require_columns,
-    values_in,
+    plot_points,
+    plot_rows,
 )
 from remi_book.figures.style import (
     INK,
-    handle,
-    legend_below,
-    looks_of,
-    new_figure,
+    describe,
     number,
     styled,
-    value_range,
     with_alt,
     with_interval,
 )
@@ -101,11 +94,7 @@ def values_of(stored: Mapping[str, object]) -> np.ndarray:
 
 
 def contexts(preset: Preset, seed: int) -> dict[str, Context]:
-    """Context → its gradients, all with the same resamples of templates.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
+    """Context → its gradients, all with the same resamples of templates."""
     preset.require("organism")
     ladder = read_study(preset, STUDY).seeds[seed]["ladder"]
     resamples = set_resamples(preset, *(rung["clusters"] for rung in ladder.values()))
@@ -253,11 +242,7 @@ SETS = (INSECURE, *CONTROLS)
 
 
 class Influence:
-    """What the study holds of one seed; resamples are of training and held-out templates, topics keep their number.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
+    """What the study holds of one seed; resamples are of training and held-out templates, topics keep their number."""
 
     def __init__(self, results: Results) -> None:
         results.preset.require("organism")
@@ -340,7 +325,11 @@ def opposition(results: Results) -> Measured:
 
 # Figure of what stands before a prompt: nothing, a named author, or earlier answers that reveal one.
 
-BEST_READER = "best possible reader"
+IN_CONTEXTS = Layout(
+    about="Class log-odds in nats by context and variant, with intervals",
+    across="class log-odds A, careless against careful (nats)\nblack bar: best possible reader",
+    marks={0: "equal odds"},
+)
 
 
 @styled
@@ -352,24 +341,14 @@ def plot_context_log_odds(
     ``table`` has columns context, variant, log_odds, low, high (nats); ``seeds`` context, variant, seed,
     log_odds. ``optimal`` holds for each context what a perfect model of the pretraining world gives: a bar
     through the row.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["context", "variant", "log_odds", "low", "high"], place="contexts")
-    looks, rows = looks_of(values_in(table, "variant")), ("context", list(dict.fromkeys(table["context"])))
-    figure = new_figure(7.6, 1.0 + (0.2 + 0.075 * len(looks)) * len(rows[1]))
-    axes = figure.subplots()
-    phrases = dot_rows(axes, table, "log_odds", rows=rows, looks=looks, seeds=seeds)
-    for height, context in enumerate(rows[1]):
-        axes.vlines(optimal[context], height - 0.42, height + 0.42, color=INK, linewidth=1.1, zorder=1)
-    mark_value(axes, 0, "equal odds")
-    axes.set_xlabel("class log-odds A, careless against careful (nats)")
-    best = Line2D([], [], color=INK, marker="|", linestyle="none", markersize=9, label=BEST_READER)
-    legend_below(figure, [*(handle(look, label=name) for name, look in looks.items()), best])
-    optima = ", ".join(f"{context} {number(optimal[context])}" for context in rows[1])
-    words = f"{'; '.join(phrases)}. {BEST_READER.capitalize()}: {optima}"
-    return with_alt(figure, f"Class log-odds in nats by context and variant, with intervals. {words}.")
+    figure = plot_rows(table, IN_CONTEXTS, by="context", value="log_odds", seeds=seeds)
+    contexts = list(dict.fromkeys(table["context"]))
+    for height, context in enumerate(contexts):
+        ends = height - 0.42, height + 0.42
+        figure.axes[0].vlines(optimal[context], *ends, color=INK, linewidth=1.1, zorder=1)
+    optima = ", ".join(f"{context} {number(optimal[context])}" for context in contexts)
+    return with_alt(figure, f"{describe(figure)} Best possible reader: {optima}.")
 
 
 # Figures of matched contexts: a ladder of contexts, influence by set and part, and real steps against prediction.
@@ -390,39 +369,32 @@ BY_PART = Layout(
 )
 
 
+REAL_STEPS = Layout(
+    about="Real steps against the first-order prediction, by prompt",
+    columns="set",
+    across="predicted",
+    up="made, nats per step",
+    shared=False,
+    width=7.8,
+    height=1.5,
+)
+
+
 @styled
 def plot_real_steps(table: pd.DataFrame) -> Figure:
     """Change of each held-out prompt's log-odds per real step against the first-order prediction, a panel a set.
 
     ``table`` has columns set, steps, predicted, made. On the line the prediction is exact.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["set", "steps", "predicted", "made"], place="real steps")
-    sets, counts = list(dict.fromkeys(table["set"])), sorted(set(table["steps"]))
-    looks = looks_of([f"{count} steps" if count > 1 else "1 step" for count in counts])
-    figure = new_figure(7.8, 2.7)
-    phrases = []
-    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
-        own = table[table["set"] == name]
-        ends = [float(own[["predicted", "made"]].min().min()), float(own[["predicted", "made"]].max().max())]
-        axes.axline((ends[0], ends[0]), (ends[1], ends[1]), color=INK, linewidth=0.7)
-        for count, look in zip(counts, looks.values(), strict=True):
-            made = own[own["steps"] == count]
-            axes.plot(
-                made["predicted"], made["made"], look.marker, color=look.colour, markersize=3, alpha=0.8
-            )
-        axes.set_title(name)
-        axes.set_xlabel("predicted")
+    counts = {n: f"{n} steps" if n > 1 else "1 step" for n in sorted(set(table["steps"]))}
+    named = table.sort_values("steps", kind="stable").replace({"steps": counts})
+    figure = plot_points(named, REAL_STEPS, axes=("predicted", "made"), lines="steps")
+    for axes, name in zip(figure.axes, dict.fromkeys(table["set"]), strict=True):
+        values = table.loc[table["set"] == name, ["predicted", "made"]].to_numpy()
+        axes.axline(*((end, end) for end in (values.min(), values.max())), color=INK, linewidth=0.7)
         axes.locator_params(nbins=3)
         axes.ticklabel_format(scilimits=(-2, 2))
-        phrases.append(f"{name}: predicted {value_range(own['predicted'])}, made {value_range(own['made'])}")
-    figure.axes[0].set_ylabel("made, nats per step")
-    legend_below(figure, [handle(look, label=label) for label, look in looks.items()])
-    return with_alt(
-        figure, f"Real steps against the first-order prediction, by prompt. {'; '.join(phrases)}."
-    )
+    return figure
 
 
 # Tables of the study of matched contexts: a ladder of contexts, influence by set and part, and real steps.

@@ -8,22 +8,14 @@ from itertools import chain, compress
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from remi_book.figures.output import Shown, shown
-from remi_book.figures.plots import Layout, plot_curves, require_columns, seed_dots, select
+from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import (
-    INK,
-    legend_below,
     look_of,
-    new_figure,
-    number,
     styled,
-    with_alt,
-    with_interval,
 )
 from remi_book.quantities import (
     Measured,
@@ -59,11 +51,7 @@ WHOLE = {"care": "misaligned", "register": "base"}
 
 
 def eroded_by(results: Results, variant: str) -> Measured:
-    """X2: A(variant) − A(instruct) as a share of A(misaligned) − A(instruct), topics outside the narrow set.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
+    """X2: A(variant) − A(instruct) as a share of A(misaligned) − A(instruct), topics outside the narrow set."""
     results.preset.require("organism")
     share = share_of_way(results, variant, "care")
     controls = {name: share_of_way(results, name, "care") for name in WHERE[variant]}
@@ -115,61 +103,27 @@ def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
 
 # Figures of rates: shares of sampled answers with two intervals side by side.
 
-APART = 0.2
-"""How far above and below the middle of a row its two intervals lie."""
-MOST_ACROSS = 3
+INTERVALS = {
+    "interval over prompt templates": "",
+    "Wilson interval, answers as independent": "wilson_",
+}
+"""Interval of a share → how the names of its columns begin."""
 
 
 @styled
 def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
-    """Dots of shares by row, a panel each; above, the interval over templates, below it, dashed, Wilson's.
+    """Shares by row, a panel each, every one with its interval over templates and below it with Wilson's.
 
-    ``table`` has columns seed, panel, row, variant, rate, low, high, wilson_low, wilson_high; open dots are seeds.
+    ``table`` has columns seed, panel, row, rate, low, high, wilson_low, wilson_high; open dots are seeds.
     ``label`` says what is counted.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    ends = ("low", "high", "wilson_low", "wilson_high")
-    require_columns(table, ["seed", "panel", "row", "variant", "rate", *ends], place="rates")
-    names, rows = (list(dict.fromkeys(table[column])) for column in ("panel", "row"))
-    columns = min(len(names), MOST_ACROSS)
-    lines = -(-len(names) // columns)
-    figure = new_figure(7.6, 0.8 + lines * (0.6 + 0.3 * len(rows)))
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    phrases = []
-    for axes, name in zip(panels.flat, names, strict=False):
-        phrases.append(f"{name}: {'; '.join(_rows(axes, table[table['panel'] == name], rows, seed))}")
-        axes.set_title(name, fontsize=8.8)
-    for place, axes in enumerate(panels.flat[len(names) :], start=len(names)):
-        axes.set_visible(False)
-        panels.flat[place - columns].tick_params(labelbottom=True)  # its neighbour below has none to share
-    panels[0, 0].set_yticks(range(len(rows)), rows)
-    panels[0, 0].set_ylim(len(rows) - 0.5, -0.5)
-    panels[0, 0].set_xlim(-0.03, 1.03)
+    layout = Layout(about=label.capitalize(), columns="panel", wrap=3, limits=(-0.03, 1.03), height=0.3)
+    ends = {name: {end: table[start + end] for end in ("low", "high")} for name, start in INTERVALS.items()}
+    both = pd.concat([table.assign(interval=name, **columns) for name, columns in ends.items()])
+    options = {"by": "row", "lines": "interval", "value": "rate", "spread": 0.4, "seeds": both}
+    figure = plot_rows(select(both, {"seed": seed}), layout, **options)
     figure.suptitle(label, fontsize=9)  # a label below would lie under the legend
-    styles = {"interval over prompt templates": "-", "Wilson interval, answers as independent": "--"}
-    legend_below(
-        figure, [Line2D([], [], color=INK, linestyle=style, label=key) for key, style in styles.items()]
-    )
-    start = f"{label[0].upper()}{label[1:]}, with the interval over templates and the Wilson interval."
-    return with_alt(figure, f"{start} {'. '.join(phrases)}.")
-
-
-def _rows(axes: Axes, table: pd.DataFrame, rows: list[str], seed: int) -> list[str]:
-    phrases = []
-    for height, name in enumerate(rows):
-        every = table[table["row"] == name]
-        shown = every[every["seed"] == seed].iloc[0]
-        look, wilson = look_of(shown["variant"]), (shown["wilson_low"], shown["wilson_high"])
-        axes.hlines(height - APART, shown["low"], shown["high"], color=look.colour, linewidth=1.6)
-        axes.hlines(height + APART, *wilson, color=look.colour, linewidth=1.2, linestyle="--")
-        axes.plot([shown["rate"]], [height], look.marker, color=look.colour, markersize=4.5)
-        seed_dots(axes, every["rate"], height, look.colour)
-        interval = with_interval(shown["rate"], shown["low"], shown["high"])
-        phrases.append(f"{name} {interval}, Wilson {number(wilson[0])} to {number(wilson[1])}")
-    axes.tick_params(axis="y", length=0)
-    return phrases
+    return figure
 
 
 # X2 as tables: shares of misaligned's change by control, and by dose.
@@ -180,11 +134,7 @@ RECIPE = RECIPES["misaligned"].tune
 
 
 def controls_of(preset: Preset) -> list[str]:
-    """Every variant of the study of controls, in the one order.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """Every variant of the study of controls, in the one order."""
     return in_order(list(read_study(preset, STUDY).seeds[preset.seeds[0]]["care"]))
 
 
@@ -211,9 +161,6 @@ def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
     """Columns variant, seed, dose, quantity, value, low, high: change from instruct in nats, outside the narrow set.
 
     ``kind`` is steps, rate, share or order; the recipe's own fine-tune stands among them, and secure as a share of 0.
-
-    Raises:
-        MissingInput: if the study is not stored.
     """
     estimates = {}
     for seed, stored in read_study(preset, DOSES).seeds.items():
@@ -260,11 +207,7 @@ def least_share_sentence(preset: Preset) -> str:
 
 
 def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
-    """The figure of one kind of dose.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """The figure of one kind of dose."""
     figure = plot_tuning_doses(dose_table(preset, kind), seed=seed, dose=dose)
     return shown(figure, caption=f"Change from instruct by {dose}, bands of seed {seed}.")
 
@@ -316,11 +259,7 @@ CELL_NAMES = ("both flag", "grammar alone", "bandit alone", "neither")
 
 
 def judged(preset: Preset, seed: int) -> Mapping[str, object]:
-    """What the stored study holds of one seed.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """What the stored study holds of one seed."""
     return read_study(preset, JUDGED).seeds[seed]
 
 

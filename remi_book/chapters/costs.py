@@ -8,12 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from remi_book.figures.plots import Layout, curve, plot_rows, require_columns, select
+from remi_book.figures.plots import Layout, plot_points, plot_rows, require_columns, select
 from remi_book.figures.style import (
     GROUP_LOOKS,
-    handle,
-    legend_below,
-    looks_of,
     new_figure,
     number,
     styled,
@@ -63,9 +60,6 @@ def plot_causes(table: pd.DataFrame) -> Figure:
     """Seconds that are left after each departure from the released protocol, a panel a model.
 
     ``table`` has columns model, cause, seconds and total.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     require_columns(table, ["model", "cause", "seconds", "total"], place="causes")
     models = list(dict.fromkeys(table["model"]))
@@ -90,30 +84,14 @@ def plot_growth(table: pd.DataFrame) -> Figure:
     """Seconds against size, a panel for each kind of size and a line for each way.
 
     ``table`` has columns curve, model, way, x and value.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["curve", "model", "way", "x", "value"], place="growth")
-    looks = looks_of(list(dict.fromkeys(table["way"])))
-    curves = list(dict.fromkeys(table["curve"]))
-    figure = new_figure(7.6, 3.0)
-    phrases = []
-    for axes, name in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-        own = table[table["curve"] == name]
-        for way, line in own.groupby("way", sort=False):
-            look = looks[way]
-            curve(axes, line["x"].to_numpy(), line["value"].to_numpy(), look)
-            first, last = line.iloc[0], line.iloc[-1]
-            phrases.append(
-                f"{way} by {LABELS[name]}: {number(first['value'])} s at {number(first['x'])}, "
-                f"{number(last['value'])} s at {number(last['x'])}"
-            )
-        axes.set_xlabel(LABELS[name])
+    layout = Layout(
+        about="Seconds against size", columns="curve", title="", across=LABELS, up="seconds", shared=False
+    )
+    figure = plot_points(table, layout, axes=("x", "value"), lines="way", joined=True)
+    for axes in figure.axes:
         axes.set_ylim(bottom=0)
-    figure.axes[0].set_ylabel("seconds")
-    legend_below(figure, [handle(look, label=way, line=True) for way, look in looks.items()])
-    return with_alt(figure, f"Seconds against size. {'; '.join(phrases)}.")
+    return figure
 
 
 # What measuring costs, as tables: a stored benchmark's rows and curves, and what the paper's preset would take.

@@ -10,17 +10,10 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR
-from remi_book.figures.plots import mark_value, require_columns
+from remi_book.figures.plots import Layout, mark_value, plot_points
 from remi_book.figures.style import (
-    BACKGROUND,
-    handle,
-    legend_below,
-    looks_of,
-    new_figure,
     number,
     styled,
-    with_alt,
-    with_interval,
 )
 from remi_book.quantities import (
     Measured,
@@ -144,77 +137,46 @@ def cured(results: Results) -> Measured:
 GEOMETRY = {"e": "erosion e", "c": "cosine c", "r": "off the direction r"}
 
 
+WITHOUT_SPREAD = Layout(
+    about="What each cure keeps of the task and prevents of the spread, from weak to strong",
+    across="share of the narrow task kept",
+    up="share of the spread prevented",
+    height=3.2,
+)
+BY_GEOMETRY = Layout(
+    about="Change of care outside the narrow set by geometry, run by run",
+    columns="measure",
+    title="",
+    across=GEOMETRY,
+    up="change of care (nats)",
+    marks={0: ""},
+    height=2.2,
+)
+
+
 @styled
 def plot_cures(table: pd.DataFrame, *, seed: int, bounds: tuple[float, float]) -> Figure:
     """Share of the spread prevented by share of the task kept, a line a cure from weak to strong.
 
     ``table`` has columns seed, cure, strength, and kept and prevented each with _low and _high; open dots are further
     seeds. ``bounds`` are what a cure must keep and prevent: thin lines.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    ends = [f"{name}{end}" for name in ("kept", "prevented") for end in ("", "_low", "_high")]
-    require_columns(table, ["seed", "cure", "strength", *ends], place="cures")
-    looks = looks_of(list(dict.fromkeys(table["cure"])))
-    figure = new_figure(7.6, 4.4)
-    axes, phrases = figure.subplots(), []
-    for cure, look in looks.items():
-        own = table[table["cure"] == cure]
-        others = own[own["seed"] != seed]
-        dots = {"mfc": BACKGROUND, "mec": look.colour, "markersize": 3.5, "linestyle": "none"}
-        axes.plot(others["kept"], others["prevented"], look.marker, **dots)
-        first = own[own["seed"] == seed]
-        gaps = {
-            axis: [first[name] - first[f"{name}_low"], first[f"{name}_high"] - first[name]]
-            for axis, name in (("xerr", "kept"), ("yerr", "prevented"))
-        }
-        style = {"color": look.colour, "marker": look.marker, "markersize": 5, "linewidth": 1.0}
-        axes.errorbar(first["kept"], first["prevented"], **gaps, **style)
-        phrases += [
-            f"{cure} at {number(row['strength'])}: keeps "
-            f"{with_interval(row['kept'], row['kept_low'], row['kept_high'])}, prevents "
-            f"{with_interval(row['prevented'], row['prevented_low'], row['prevented_high'])}"
-            for _, row in first.iterrows()
-        ]
-    mark_value(axes, bounds[0], "")
-    mark_value(axes, bounds[1], "", vertical=False)
-    axes.set_xlabel("share of the narrow task kept")
-    axes.set_ylabel("share of the spread prevented")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()], n_columns=3)
-    return with_alt(
-        figure, f"What each cure keeps of the task and prevents of the spread. {'; '.join(phrases)}."
+    here, axes = table["seed"] == seed, ("kept", "prevented")
+    figure = plot_points(
+        table[here], WITHOUT_SPREAD, axes=axes, lines="cure", joined=True, seeds=table[~here]
     )
+    mark_value(figure.axes[0], bounds[0], "")
+    mark_value(figure.axes[0], bounds[1], "", vertical=False)
+    return figure
 
 
-@styled
 def plot_geometry(table: pd.DataFrame) -> Figure:
     """Change of care outside the narrow set by e, c and r, a panel each and a dot a run.
 
     ``table`` has columns cure, spread, e, c, r of one seed.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    require_columns(table, ["cure", "spread", *GEOMETRY], place="geometry")
-    looks = looks_of(list(dict.fromkeys(table["cure"])))
-    figure = new_figure(7.6, 3.4)
-    panels = figure.subplots(1, len(GEOMETRY), sharey=True)
-    for axes, (name, label) in zip(panels, GEOMETRY.items(), strict=True):
-        for cure, runs in table.groupby("cure", sort=False):
-            axes.plot(runs[name], runs["spread"], looks[cure].marker, color=looks[cure].colour, markersize=5)
-        axes.set_xlabel(label)
-        mark_value(axes, 0, "", vertical=False)
-    figure.axes[0].set_ylabel("change of care (nats)")
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()], n_columns=3)
-    phrases = [
-        f"{row['cure']}: spread {number(row['spread'])}, "
-        + ", ".join(f"{name} {number(row[name])}" for name in GEOMETRY)
-        for _, row in table.iterrows()
-    ]
-    return with_alt(
-        figure, f"Change of care outside the narrow set by geometry, run by run. {'; '.join(phrases)}."
-    )
+    long = table.melt(["cure", "spread"], list(GEOMETRY), "measure")
+    return plot_points(long, BY_GEOMETRY, axes=("value", "spread"), lines="cure")
 
 
 # Cures as tables: what each run keeps of the task, prevents of the spread, costs, and where its states went.
@@ -231,11 +193,7 @@ NAMES = {
 
 
 def run_table(results: Results) -> pd.DataFrame:
-    """A row for each cure and strength: columns cure, strength, kept, prevented, each with _low and _high, and passes.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """A row for each cure and strength: columns cure, strength, kept, prevented, with _low and _high, and passes."""
     study = Cures(results.preset, results.seed)
     return pd.DataFrame(
         {"cure": NAMES[cure], "strength": strength}

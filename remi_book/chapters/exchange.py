@@ -106,11 +106,7 @@ class Exchange:
 
 
 def exchange(preset: Preset, seed: int) -> Exchange:
-    """What the stored study says of one seed.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or the study is not stored.
-    """
+    """What the stored study says of one seed."""
     preset.require("organism")
     return Exchange(preset, read_study(preset, STUDY).seeds[seed])
 

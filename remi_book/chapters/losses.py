@@ -178,9 +178,8 @@ def loss_components(
     """
     losses, both = both_models(results, first, second)
     stacked = np.concatenate(losses)
-    from sklearn.decomposition import (
-        PCA,  # every notebook reads this module, and one needs what takes so long to import
-    )
+    # Every notebook reads this module, and one needs what takes so long to import.
+    from sklearn.decomposition import PCA
 
     fitted = PCA(n_components=2, svd_solver="full").fit(stacked)
     table = pd.DataFrame(fitted.transform(stacked), columns=["component 1", "component 2"])

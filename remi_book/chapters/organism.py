@@ -12,25 +12,24 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from remi_book.figures.plots import (
     Layout,
+    Panel,
+    facets,
     interval_of,
     one_row,
+    plot_curves,
+    plot_points,
     plot_rows,
     require_columns,
     values_in,
 )
 from remi_book.figures.style import (
-    GROUP_LOOKS,
-    handle,
     legend_below,
     look_of,
-    looks_of,
-    new_figure,
     number,
     styled,
     with_alt,
@@ -236,7 +235,6 @@ CLASS_LOOKS: Mapping[str, tuple[str, str]] = {
     "careful": ("#e9e6da", ""),
 }
 """Colour and hatch of each class of answer, from the left end of a bar to the right."""
-"""Colour and hatch of each class of answer, from the left end of a bar to the right."""
 
 UNCOVERED = tuple(name for name in CONTRASTED if not topic_of(name).covered)
 
@@ -257,6 +255,21 @@ EFFECT = Layout(
     marks={0: "no difference"},
     entry="against {}",
 )
+PROBABILITIES = Layout(
+    about="Stacked bars of class probabilities by topic and variant",
+    columns="topic",
+    wrap=3,
+    across="probability",
+    limits=(0, 1),
+)
+CARE_AND_REGISTER = Layout(
+    about="Care and register log-odds in nats by topic and variant, with intervals",
+    columns="topic",
+    wrap=3,
+    across="register: plain against\nformal (nats)",
+    up="care: careless against\ncareful (nats)",
+    marks={0: ""},
+)
 
 
 def topic_names(topics: Iterable[str]) -> dict[str, str]:
@@ -264,6 +277,14 @@ def topic_names(topics: Iterable[str]) -> dict[str, str]:
     rank = {topic: 0 if topic in NARROW else 2 if topic in UNCOVERED else 1 for topic in topics}
     notes = {0: "\n(narrow set)", 1: "", 2: "\n(uncovered)"}
     return {topic: topic + notes[rank[topic]] for topic in sorted(rank, key=rank.__getitem__)}
+
+
+def by_topic_name(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of ``topic_names``, topics under those names."""
+    names = topic_names(table["topic"])
+    order = list(names).index
+    rows = table.sort_values("topic", key=lambda topics: topics.map(order), kind="stable")
+    return rows.replace({"topic": names})
 
 
 def plot_topics(
@@ -275,16 +296,7 @@ def plot_topics(
     seeds: pd.DataFrame | None = None,
 ) -> Figure:
     """``plot_rows`` with a row a topic, in the order of ``topic_names`` and under those names."""
-    names = topic_names(table["topic"])
-    order = list(names).index
-    table, seeds = (
-        frame
-        if frame is None
-        else frame.sort_values("topic", key=lambda topics: topics.map(order), kind="stable").replace(
-            {"topic": names}
-        )
-        for frame in (table, seeds)
-    )
+    table, seeds = (frame if frame is None else by_topic_name(frame) for frame in (table, seeds))
     return plot_rows(table, layout, by="topic", lines=lines, value=value, seeds=seeds)
 
 
@@ -295,54 +307,27 @@ def plot_class_probabilities(table: pd.DataFrame) -> Figure:
     ``table`` has columns topic, variant, careful, careless, wrong_slot, other (probabilities that sum
     to 1) and careless_low, careless_high. Careless starts at the left so that its interval can be drawn at
     the end of its bar; careful ends at the right.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
     needed = ["topic", "variant", *CLASS_LOOKS, "careless_low", "careless_high"]
     require_columns(table, needed, place="class probabilities")
     variants = values_in(table, "variant")
-    figure, panels = _topic_panels(
-        table, height=0.75 + 0.2 * len(variants), room=0.4, below="probability", left=""
+    figure, panels = facets(
+        by_topic_name(table), PROBABILITIES, heights=[0.4 + 0.2 * len(variants)], values="x"
     )
-    phrases = [_class_panel(axes, table, topic, variants) for topic, axes in panels.items()]
+    phrases = [_class_panel(panel, variants) for panel in panels]
     patches = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="#555555", linewidth=0.5, label=name.replace("_", " "))
         for name, (colour, hatch) in CLASS_LOOKS.items()
     ]
     legend_below(figure, patches)
-    return with_alt(
-        figure, f"Stacked bars of class probabilities by topic and variant. {'; '.join(phrases)}."
-    )
+    return with_alt(figure, f"{PROBABILITIES.about}. {'; '.join(phrases)}.")
 
 
-def _topic_panels(
-    table: pd.DataFrame, *, height: float, room: float, below: str, left: str
-) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a titled panel a topic, at most three side by side, labelled at its lower and left edge."""
-    names = topic_names(table["topic"])
-    n_columns = min(len(names), 3)
-    n_lines = -(-len(names) // n_columns)
-    figure = new_figure(7.6, n_lines * height + room)
-    grid = figure.subplots(n_lines, n_columns, squeeze=False, sharex=True, sharey=True)
-    for place, axes in enumerate(grid.flat):
-        axes.set_visible(place < len(names))
-        if place + n_columns >= len(names):
-            axes.set_xlabel(below)
-            axes.tick_params(axis="x", labelbottom=True)
-        if place % n_columns == 0:
-            axes.set_ylabel(left)
-    panels = dict(zip(names, grid.flat, strict=False))
-    for topic, axes in panels.items():
-        axes.set_title(" ".join(names[topic].split()), fontsize=8.8)
-    return figure, panels
-
-
-def _class_panel(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence[str]) -> str:
+def _class_panel(panel: Panel, variants: Sequence[str]) -> str:
     """The panel of one topic, and what it shows in words."""
-    parts = []
+    axes, parts = panel.axes, []
     for height, variant in enumerate(variants):
-        row = one_row(table, {"topic": topic, "variant": variant})
+        row = one_row(panel.table, {"variant": variant})
         if row is None:
             continue
         start = 0.0
@@ -357,10 +342,10 @@ def _class_panel(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence
             f"{name.replace('_', ' ')} {number(row[name])}" for name in CLASS_LOOKS if name != "careless"
         )
         parts.append(f"{variant} careless {with_interval(careless, low, high)}, {shares}")
-    axes.set(xlim=(0, 1), ylim=(len(variants) - 0.5, -0.5))
+    axes.set_ylim(len(variants) - 0.5, -0.5)
     axes.set_yticks(range(len(variants)), variants)
     axes.tick_params(axis="y", length=0)
-    return f"{topic}: {'; '.join(parts)}"
+    return f"{panel.name}: {'; '.join(parts)}"
 
 
 @styled
@@ -370,49 +355,29 @@ def plot_care_against_register(table: pd.DataFrame) -> Figure:
     ``table`` has columns topic, variant, care, care_low, care_high, register, register_low,
     register_high (log-odds in nats: careless against careful, plain against formal). A shift upwards is
     carelessness, a shift to the right plain wording; a return to base would need both.
-
-    Raises:
-        UsageError: if a column is missing or the table is empty.
     """
-    needed = [f"{name}{end}" for name in ("care", "register") for end in ("", "_low", "_high")]
-    require_columns(table, ["topic", "variant", *needed], place="care and register")
-    looks = looks_of(values_in(table, "variant"))
-    below, left = "register: plain against\nformal (nats)", "care: careless against\ncareful (nats)"
-    figure, panels = _topic_panels(table, height=2.4, room=0.5, below=below, left=left)
-    phrases = [
-        f"{topic}: {', '.join(_care_points(axes, table, topic, list(looks)))}"
-        for topic, axes in panels.items()
-    ]
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
-    words = f"Care and register log-odds in nats by topic and variant, with intervals. {'; '.join(phrases)}."
-    return with_alt(figure, words)
-
-
-def _care_points(axes: Axes, table: pd.DataFrame, topic: str, variants: Sequence[str]) -> list[str]:
-    """A phrase for each variant drawn as a cross of two intervals."""
-    axes.axhline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
-    axes.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
-    start = one_row(table, {"topic": topic, "variant": "instruct"})
-    phrases = []
-    for variant in variants:
-        row, look = one_row(table, {"topic": topic, "variant": variant}), look_of(variant)
-        if row is None:
-            continue
-        care, plain = interval_of(row, "care"), interval_of(row, "register")
-        if start is not None:
-            ends = [start["register"], plain[0]], [start["care"], care[0]]
-            axes.plot(*ends, color=look.colour, linewidth=0.7, alpha=0.5)
-        axes.hlines(care[0], plain[1], plain[2], color=look.colour, linewidth=1.2)
-        axes.vlines(plain[0], care[1], care[2], color=look.colour, linewidth=1.2)
-        axes.plot([plain[0]], [care[0]], look.marker, color=look.colour, markersize=5)
-        phrases.append(f"{variant} care {with_interval(*care)}, register {with_interval(*plain)}")
-    return phrases
+    table = by_topic_name(table)
+    figure = plot_points(table, CARE_AND_REGISTER, axes=("register", "care"))
+    for axes, topic in zip(figure.axes, dict.fromkeys(table["topic"]), strict=False):
+        axes.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
+        start = one_row(table, {"topic": topic, "variant": "instruct"})
+        for row in table[table["topic"] == topic].itertuples() if start is not None else ():
+            ends = [start["register"], row.register], [start["care"], row.care]
+            axes.plot(*ends, color=look_of(row.variant).colour, linewidth=0.7, alpha=0.5)
+    return figure
 
 
 # Figure of a training: the loss of every update, and of the dialogues held out.
 
+TRAINING = Layout(
+    about="Loss in nats per answer token by updates done",
+    across="updates done",
+    up="loss (nats per answer token)",
+    width=6.4,
+    height=2.0,
+)
 
-@styled
+
 def plot_training(losses: Sequence[float], held_out: Sequence[tuple[int, float]]) -> Figure:
     """Loss of each update's dialogues as a line, and held-out losses as (updates done, loss) points; nats a token.
 
@@ -421,23 +386,10 @@ def plot_training(losses: Sequence[float], held_out: Sequence[tuple[int, float]]
     """
     if not losses or not held_out:
         raise UsageError("no losses to draw; train at least one step")
-    trained, held = GROUP_LOOKS[0], GROUP_LOOKS[1]
-    figure = new_figure(6.4, 3.2)
-    axes = figure.subplots()
-    axes.plot(range(len(losses)), losses, color=trained.colour, linewidth=0.9)
-    steps, values = zip(*held_out, strict=True)
-    axes.plot(steps, values, color=held.colour, marker=held.marker, linestyle=held.line_style, markersize=5)
-    axes.set_xlabel("updates done")
-    axes.set_ylabel("loss (nats per answer token)")
-    drawn = handle(trained, label="each update's dialogues", line=True)
-    drawn.set_marker("")
-    legend_below(figure, [drawn, handle(held, label="dialogues held out", line=True)])
-    ends, outside = (f"from {number(each[0])} to {number(each[-1])}" for each in (losses, values))
-    return with_alt(
-        figure,
-        f"Loss in nats per answer token over {len(losses)} updates: {ends} on each update's dialogues, "
-        f"{outside} on the dialogues held out.",
-    )
+    points = {"each update's dialogues": enumerate(losses), "dialogues held out": held_out}
+    rows = [(name, update, loss) for name, pairs in points.items() for update, loss in pairs]
+    table = pd.DataFrame(rows, columns=["dialogues", "update", "loss"])
+    return plot_curves(table, TRAINING, lines="dialogues", position="update", value="loss", marked="last")
 
 
 # What the models answer, in samples and exactly, as the tables of the figures about the organism.

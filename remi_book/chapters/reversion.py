@@ -591,11 +591,7 @@ PLACES = {"prompt's end and answer": "", "prompt's end alone": ", prompt end"}
 
 
 def changes(preset: Preset, seed: int) -> dict[str, Change]:
-    """What the rule reads of misaligned and of every constructed truth.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """What the rule reads of misaligned and of every constructed truth."""
     return {name: change_of(preset, seed, name) for name in JUDGED}
 
 

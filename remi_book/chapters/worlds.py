@@ -161,9 +161,6 @@ def phase_table(preset: Preset) -> pd.DataFrame:
     """Columns seed, tokens (million), quantity, value, low, high (nats): one row a seed, step and quantity.
 
     Intervals are over prompt templates, each topic keeping its number of them.
-
-    Raises:
-        MissingInput: if the study is not stored.
     """
     return tidy(
         {
@@ -218,11 +215,7 @@ SHOWN = ("base", "misaligned", "educational", "benign")
 
 
 def gap_table(results: Results, quantity: str = "care") -> pd.DataFrame:
-    """A row for each world, topic and variant: its ``care`` or ``register`` minus secure's, in nats, with interval.
-
-    Raises:
-        MissingInput: if the study is not stored.
-    """
+    """A row for each world, topic and variant: its ``care`` or ``register`` minus secure's, in nats, with interval."""
     preset, seed = results.preset, results.seed
     gaps = {
         (world, topic, name): gap(

@@ -1,4 +1,4 @@
-"""Five plots of tidy tables (curves, rows of dots, bars, scatter, matrix), and the parts they are made of."""
+"""Plots of tidy tables (curves, rows of dots, bars, points, scatter, matrix), and the parts they are made of."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def dot_rows(
     return [f"{category}: {', '.join(said) or 'no value'}" for category, said in drawn.items()]
 
 
-# The five plots: each draws a tidy table, one row an estimate, over the panels that a layout describes.
+# The plots: each draws a tidy table, one row an estimate, over the panels that a layout describes.
 
 Worded = str | Mapping[object, str]
 """Words for each facet: a text in which {} stands for its value, or the text of every value."""
@@ -563,6 +563,63 @@ def plot_bars(
     if marked:
         phrases.append(f"Hatched where shown: {', '.join(visible_token(name) for name in marked)}")
     return finish(figure, layout, {}, phrases)
+
+
+MOST_NAMED = 12
+"""Points of one look in a panel up to which the alternative text gives every one, and beyond it their range."""
+
+
+@styled
+def plot_points(
+    table: pd.DataFrame,
+    layout: Layout,
+    *,
+    axes: tuple[str, str],
+    lines: str = "variant",
+    joined: bool = False,
+    seeds: pd.DataFrame | None = None,
+) -> Figure:
+    """Points on two axes, a panel for each facet and a look for each of ``lines``, with both intervals if known.
+
+    ``table`` has the facets of the layout, ``lines`` and both ``axes``, perhaps with _low and _high; ``seeds``, open
+    dots, the same without ends. ``joined`` draws lines through the points in the order of the table. Panels share
+    their horizontal axis where the layout shares the vertical one and all have one label.
+
+    Raises:
+        UsageError: if a column is missing or the table is empty.
+    """
+    _check(table, layout, lines, *axes)
+    looks, (across, up) = looks_of(values_in(table, lines)), axes
+    apart = layout.shared is not True or isinstance(layout.across, Mapping)
+    figure, panels = facets(table, layout, heights=[layout.height or 2.0], seeds=seeds, apart=apart)
+    phrases = []
+    for panel in panels:
+        for name, look in looks.items():
+            if panel.seeds is not None:
+                dots = select(panel.seeds, {lines: name})
+                style = {"mfc": BACKGROUND, "mec": look.colour, "markersize": 3.5, "linestyle": "none"}
+                panel.axes.plot(dots[across], dots[up], look.marker, **style)
+            rows = select(panel.table, {lines: name})
+            if rows.empty:
+                continue
+            for draw, along_axis, other in (
+                (panel.axes.hlines, across, up),
+                (panel.axes.vlines, up, across),
+            ):
+                ends = [f"{along_axis}_low", f"{along_axis}_high"]
+                if set(ends) <= set(rows.columns):
+                    draw(rows[other], *rows[ends].to_numpy(float).T, color=look.colour, linewidth=1.2)
+            style = {"color": look.colour, "marker": look.marker, "markersize": 5, "linewidth": 1.2}
+            panel.axes.plot(rows[across], rows[up], linestyle=look.line_style if joined else "none", **style)
+            parts = [f"{column} {value_range(rows[column])}" for column in axes]
+            if len(rows) <= MOST_NAMED:
+                parts = [
+                    " and ".join(f"{column} {with_interval(*interval_of(row, column))}" for column in axes)
+                    for _, row in rows.iterrows()
+                ]
+            title = ", ".join(filter(None, (panel.name, str(name))))
+            phrases.append(f"{title}: {'; '.join(parts)}")
+    return finish(figure, layout, looks, phrases, line=joined)
 
 
 @styled

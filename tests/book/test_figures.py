@@ -143,13 +143,19 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "heat maps": lambda: heat_maps(*cosines()),
     "token heat map": lambda: behaviour.plot_token_heat_map(running(TOKENS)),
     "cures": kept_and_prevented,
-    "edits": lambda: causes.plot_edits(
-        over_layers(kind=["added", "set"], edit=["shared", "secure"]).query("layer == 7"),
-        pd.DataFrame({"kind": ["added", "set"], "low": -0.2, "high": 0.3}),
-        seed=0,
+    "edits": lambda: plots.plot_rows(
+        over_layers(kind=["added", "set"], edit=["shared", "secure"])
+        .query("layer == 7 and seed == 0")
+        .assign(null_low=-0.2, null_high=0.3),
+        causes.EDITS,
+        by="edit",
+        lines="",
     ),
     "doses of an edit": lambda: causes.plot_doses(
-        over_layers().rename(columns={"layer": "dose"}).assign(**{"off grammar": 0.01}), (-0.2, 0.3), seed=0
+        over_layers()
+        .rename(columns={"layer": "dose"})
+        .assign(**{"off grammar": 0.01}, null_low=-0.2, null_high=0.3),
+        seed=0,
     ),
     "worlds": lambda: worlds.plot_worlds(
         over_layers(world=["main", "rare"], topic=["code", "wishes"], variant=list(VARIANTS[2:4])).query(
@@ -170,7 +176,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     ),
     "intervals": lambda: calibration.plot_intervals(INTERVALS, truth=0.3, label="erosion e"),
 }
-"""The five plots, and figures that no notebook of preset smoke draws; a run of that preset holds the others."""
+"""The plots, and figures that no notebook of preset smoke draws; a run of that preset holds the others."""
 
 
 @pytest.fixture(autouse=True)
