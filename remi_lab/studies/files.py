@@ -27,6 +27,7 @@ class Declared:
     module: str = ""
     code: tuple[str, ...] = ()
     of_instruments: bool = False
+    needs: tuple[str, ...] = ("organism",)
 
 
 _READ = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, Declared])
@@ -119,6 +120,8 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
         ValueError: if a value is no plain JSON, or non-finite.
     """
     measure, seeds, seconds = measure_of(name), dict[str, object](), 0.0
+    for need in STUDIES[name].needs:
+        preset.require(need)
     chosen = preset.seeds[:1] if STUDIES[name].of_instruments else preset.seeds
     for number, seed in enumerate(chosen, start=1):
         say(f"[{number}/{len(chosen)}] study {name} of preset {preset.name}, seed {seed}")
