@@ -390,19 +390,14 @@ def measure(
     """Measure variants of a preset into the store; with `accelerate launch`, by several processes together."""
     store = open_store(store_folder, frozen=frozen)
     preset = chosen_preset(preset_name, store)
-    for variant in variants:
-        if variant not in preset.variants:
-            known = nearest(variant, preset.variants)
-            raise UsageError(f"--variant {variant}: none of preset {preset.name} {known}")
-    for seed in seeds:
-        if seed not in preset.seeds:
-            known = ", ".join(map(str, preset.seeds))
-            raise UsageError(f"--seed {seed}: none of preset {preset.name} (choices: {known})")
+    for option, given, known in (("variant", variants, preset.variants), ("seed", seeds, preset.seeds)):
+        for value in given:
+            if value not in known:
+                choices = nearest(str(value), [str(name) for name in known])
+                raise UsageError(f"--{option} {value}: none of preset {preset.name} {choices}")
+    wanted = in_order(list(variants or preset.variants))
     chosen = [
-        (variant, seed)
-        for variant in in_order([name for name in preset.variants if name in (variants or preset.variants)])
-        for seed in preset.seeds
-        if seed in (seeds or preset.seeds)
+        (variant, seed) for variant in wanted for seed in preset.seeds if seed in (seeds or preset.seeds)
     ]
     if only_list:
         for variant, seed in chosen:
