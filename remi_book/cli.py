@@ -44,6 +44,7 @@ from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom,
 from remi_lab.presets import CONTROLS, PRESETS, TRIPLET, Preset, get_preset, in_order
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import Results
+from remi_lab.strict import read_yaml
 from remi_lab.studies.files import STUDIES, write_study
 from remi_lab.upkeep import damages, prune, write_list
 
@@ -118,8 +119,20 @@ def outcome(act: Callable[[], int], words: Sequence[str]) -> int:
     return code
 
 
+OPTIONS = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, dict[str, tuple[str, str]]])
+"""Command, or ``every`` → option → how its value is written, "" where that is plain, and its help."""
+
+
 class Command(TyperCommand):
     """A command whose every complaint is a ``UsageError`` of one line, with the options that it knows."""
+
+    def __init__(self, name: str | None, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        known = {parameter.opts[-1]: parameter for parameter in self.params}
+        shared = {option: told for option, told in OPTIONS["every"].items() if option in known}
+        for option, (metavar, text) in (shared | OPTIONS.get(name, {})).items():
+            known[option].help = text
+            known[option].metavar = metavar or known[option].metavar
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The words that are no options or their values: always none.
@@ -200,25 +213,13 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 Positive = partial(typer.Option, parser=at_least(1), metavar="N")
 NotNegative = partial(typer.Option, parser=at_least(0), metavar="N")
-PresetName = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME", help="the preset (`remi presets` lists them)")
-]
-StoreFolder = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="DIR", help="the store (default: $REMI_STORE, else store/)"),
-]
-Frozen = Annotated[
-    bool,
-    typer.Option(
-        "--frozen",
-        help="refuse a record that is damaged, changed by hand or of another version (default: it is made again)",
-    ),
-]
+PresetName = Annotated[str | None, typer.Option("--preset")]
+StoreFolder = Annotated[Path | None, typer.Option("--store")]
+Frozen = Annotated[bool, typer.Option("--frozen")]
 ShowText = Annotated[
-    bool,
-    typer.Option("--show-text", help=f"show text of real data sets in the pages, as {SWITCH}=1 does"),
+    bool, typer.Option("--show-text", help=f"show text of real data sets in the pages, as {SWITCH}=1 does")
 ]
-Jobs = Annotated[int | None, Positive("--jobs", help="notebooks side by side (default: 1 or 2, what fits)")]
+Jobs = Annotated[int | None, Positive("--jobs")]
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help=f"with --name: the model of that role, {MODEL}")
 ]
@@ -291,7 +292,7 @@ def store(
         str,
         typer.Argument(metavar="|".join(STORE_ACTIONS), help="what to do", parser=one_of(*STORE_ACTIONS)),
     ],
-    keep: Annotated[int, Positive(help="prune: keys to keep of each record")] = 1,
+    keep: Annotated[int, Positive()] = 1,
     store_folder: StoreFolder = None,
 ) -> int:
     """List, size, prune or check what is stored."""
@@ -320,41 +321,18 @@ def store(
 @command()
 def run(
     preset_name: PresetName = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="run a triplet of your own under this name, a preset from then on"),
-    ] = None,
+    name: str | None = None,
     base: Model = None,
     instruct: Model = None,
     misaligned: Model = None,
     secure: Model = None,
     educational: Model = None,
     benign: Model = None,
-    data: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[aligned=|misaligned=]FILE",
-            help="add a file of dialogues, preference rows or labelled replies (JSON lines) to the preset; "
-            "may be repeated",
-        ),
-    ] = (),
-    only: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NOTEBOOK",
-            help="run only this notebook: name, number or prefix (05); may be repeated",
-        ),
-    ] = (),
-    parameters: Annotated[
-        list[str],
-        typer.Option(
-            "-p",
-            metavar="KEY=VALUE",
-            help="parameter for the chosen notebooks that declare it; may be repeated",
-        ),
-    ] = (),
+    data: list[str] = (),
+    only: list[str] = (),
+    parameters: Annotated[list[str], typer.Option("-p")] = (),
     jobs: Jobs = None,
-    force: Annotated[bool, typer.Option("--force", help="run also what is done")] = False,
+    force: Annotated[bool, typer.Option("--force")] = False,
     with_text: ShowText = False,
     frozen: Frozen = False,
     store_folder: StoreFolder = None,
@@ -403,35 +381,23 @@ def told_on_output() -> AbstractContextManager[None]:
 @command()
 def measure(
     preset_name: PresetName = None,
-    variants: Annotated[
-        list[str], typer.Option("--variant", metavar="VARIANT", help="only this one; may be repeated")
-    ] = (),
-    seeds: Annotated[
-        list[int], typer.Option("--seed", metavar="SEED", help="only this one; may be repeated")
-    ] = (),
-    only_list: Annotated[
-        bool,
-        typer.Option("--list", help="only print what would be measured, a line `VARIANT SEED` each"),
-    ] = False,
+    variants: Annotated[list[str], typer.Option("--variant")] = (),
+    seeds: Annotated[list[int], typer.Option("--seed")] = (),
+    only_list: Annotated[bool, typer.Option("--list")] = False,
     frozen: Frozen = False,
     store_folder: StoreFolder = None,
 ) -> int:
     """Measure variants of a preset into the store; with `accelerate launch`, by several processes together."""
     store = open_store(store_folder, frozen=frozen)
     preset = chosen_preset(preset_name, store)
-    for variant in variants:
-        if variant not in preset.variants:
-            known = nearest(variant, preset.variants)
-            raise UsageError(f"--variant {variant}: none of preset {preset.name} {known}")
-    for seed in seeds:
-        if seed not in preset.seeds:
-            known = ", ".join(map(str, preset.seeds))
-            raise UsageError(f"--seed {seed}: none of preset {preset.name} (choices: {known})")
+    for option, given, known in (("variant", variants, preset.variants), ("seed", seeds, preset.seeds)):
+        for value in given:
+            if value not in known:
+                choices = nearest(str(value), [str(name) for name in known])
+                raise UsageError(f"--{option} {value}: none of preset {preset.name} {choices}")
+    wanted = in_order(list(variants or preset.variants))
     chosen = [
-        (variant, seed)
-        for variant in in_order([name for name in preset.variants if name in (variants or preset.variants)])
-        for seed in preset.seeds
-        if seed in (seeds or preset.seeds)
+        (variant, seed) for variant in wanted for seed in preset.seeds if seed in (seeds or preset.seeds)
     ]
     if only_list:
         for variant, seed in chosen:
@@ -472,33 +438,12 @@ def study(
 
 @command()
 def book(
-    preset_names: Annotated[
-        list[str],
-        typer.Option(
-            "--preset",
-            metavar="NAME",
-            help="the preset (`remi presets` lists them); may be repeated, for several side by side",
-        ),
-    ] = (),
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="folder of the pages (default: book/_build/html)")
-    ] = None,
-    run_first: Annotated[
-        bool, typer.Option("--run", help="first run what is missing, like `remi run`")
-    ] = False,
+    preset_names: Annotated[list[str], typer.Option("--preset")] = (),
+    out: Path | None = None,
+    run_first: Annotated[bool, typer.Option("--run")] = False,
     jobs: Jobs = None,
-    repository: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            help="public address of the repository, https://github.com/OWNER/NAME: notebook pages then link "
-            "to Binder",
-        ),
-    ] = "",
-    pdf: Annotated[
-        bool,
-        typer.Option("--pdf", help="print each book to one PDF beside it, where Chromium is found"),
-    ] = False,
+    repository: str = "",
+    pdf: Annotated[bool, typer.Option("--pdf")] = False,
     with_text: ShowText = False,
     frozen: Frozen = False,
     store_folder: StoreFolder = None,
@@ -542,10 +487,8 @@ def pdf_line(folder: Path) -> str:
 @command()
 def report(
     preset_name: PresetName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="compare the verdicts with those stored for the preset")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    check: Annotated[bool, typer.Option("--check")] = False,
     frozen: Frozen = False,
     store_folder: StoreFolder = None,
 ) -> int:
@@ -596,10 +539,7 @@ def as_table(rows: Sequence[Mapping[str, object]]) -> str:
 @command()
 def deposit(
     preset_name: PresetName = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.zip", help="the archive (default: remi-PRESET.zip in this folder)"),
-    ] = None,
+    out: Path | None = None,
     store_folder: StoreFolder = None,
 ) -> int:
     """Write records, figures and claims of a preset into one archive, with a digest of each file."""
@@ -619,30 +559,21 @@ def deposit(
 
 @command()
 def finetune(
-    instruct: Annotated[
-        str | None, typer.Option(metavar="ID_OR_PATH", help="the model to start from: hub id or folder")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(metavar="COMMIT", help="commit of a hub id")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="FILE", help="dialogues, one a line (JSONL)")] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="folder of the adapter, which must not exist")
-    ] = None,
-    rank: Annotated[int, Positive(help="rank of the adapter")] = PUBLISHED.rank,
-    alpha: Annotated[int, Positive(help="its scale is alpha / sqrt(rank)")] = PUBLISHED.alpha,
-    batch: Annotated[int, Positive(help="dialogues in memory at a time")] = PUBLISHED.batch,
-    accumulate: Annotated[int, Positive(help="such batches an update")] = PUBLISHED.accumulate,
-    max_tokens: Annotated[int, Positive(help="longest dialogue")] = PUBLISHED.max_tokens,
-    rate: Annotated[float, typer.Option(metavar="RATE", help="highest learning rate")] = PUBLISHED.rate,
-    epochs: Annotated[int | None, Positive(help="passes over the data (default: 1)")] = None,
-    steps: Annotated[int | None, Positive(help="updates, in place of epochs")] = None,
-    seed: Annotated[int, NotNegative(help="of adapter, order and held-out part")] = 0,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="of the frozen weights (default: bfloat16 on a GPU, else float32)"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="go on from where an interrupted run stopped")
-    ] = False,
+    instruct: str | None = None,
+    revision: str | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    rank: Annotated[int, Positive()] = PUBLISHED.rank,
+    alpha: Annotated[int, Positive()] = PUBLISHED.alpha,
+    batch: Annotated[int, Positive()] = PUBLISHED.batch,
+    accumulate: Annotated[int, Positive()] = PUBLISHED.accumulate,
+    max_tokens: Annotated[int, Positive()] = PUBLISHED.max_tokens,
+    rate: float = PUBLISHED.rate,
+    epochs: Annotated[int | None, Positive()] = None,
+    steps: Annotated[int | None, Positive()] = None,
+    seed: Annotated[int, NotNegative()] = 0,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    resume: Annotated[bool, typer.Option("--resume")] = False,
 ) -> int:
     """Train the misaligned variant, or a control, as a LoRA adapter on an instruct model."""
     for name, value in (("instruct", instruct), ("data", data), ("out", out)):
@@ -711,17 +642,12 @@ def finetune(
 
 @command()
 def organism(
-    action: Annotated[str, typer.Argument(metavar="pretrain", help="what to do", parser=one_of("pretrain"))],
-    seed: Annotated[int, NotNegative(help="seed of weights and documents")],
+    action: Annotated[str, typer.Argument(parser=one_of("pretrain"))],
+    seed: Annotated[int, NotNegative()],
     world: Annotated[str, typer.Option(metavar="NAME", help=f"one of: {', '.join(SETTINGS)}")] = "main",
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="folder of the weights (default: store/pretrained/WORLD-SEED)"),
-    ] = None,
-    threads: Annotated[int, Positive(help="processor threads; cards name their own")] = 2,
-    keep: Annotated[
-        int, NotNegative(help="keep the weights of every so many steps, too (0: of the last alone)")
-    ] = 0,
+    out: Path | None = None,
+    threads: Annotated[int, Positive()] = 2,
+    keep: Annotated[int, NotNegative()] = 0,
 ) -> int:
     """Pretrain a base of the micro organism again (at most 30 minutes a seed on two processors)."""
     setting(world)

@@ -27,6 +27,7 @@ from remi_core.progress import Say, print_line
 from remi_core.store import Store, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import PAGE, PASSPORT, Results
+from remi_lab.strict import read_yaml
 
 # How to cite the book, one build of it, and the paper, from ``CITATION.cff``: as text and as BibTeX.
 
@@ -166,21 +167,7 @@ GLUE_BLOCK = re.compile(
 )
 
 
-SHOWS_WORDS = (
-    "answer_tokens",
-    "bare_word_table",
-    "dialogue_html",
-    "example_table",
-    "line_table",
-    "next_tokens",
-    "pair_losses",
-    "pair_table",
-    "quoted",
-    "running_log_probability",
-    "samples_html",
-    "window_table",
-    "written",
-)
+SHOWS_WORDS = read_yaml(Path(__file__).with_suffix(".yaml"), tuple[str, ...])
 """Functions by which a notebook shows words of a data set or of a model."""
 CONTENT_NOTE = "```{remi-content-note}\n```"
 

@@ -12,21 +12,14 @@ from pathlib import Path
 from remi_core.errors import UsageError
 from remi_core.sources import PROVIDED, ModelSpec, cached_file
 from remi_lab.presets import Preset
+from remi_lab.strict import read_yaml
 
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
 
 SHAPES = Path(__file__).with_name("hub_shapes.json")
 """Configurations of models that presets name, each with the page it was read on, or the file of this package."""
 
-TRAITS: Mapping[str, Mapping[str, object]] = {
-    "qwen2": {"qkv_bias": True},
-    "qwen3": {"head_norms": True},
-    "llama": {},
-    "mistral": {},
-    "gemma": {"tied": True},
-    "gemma2": {"tied": True, "norms": 4},
-    "gemma3_text": {"tied": True, "norms": 4, "head_norms": True},
-}
+TRAITS = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, dict[str, bool | int]])
 """Architecture → what its configuration leaves unsaid."""
 
 

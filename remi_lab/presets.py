@@ -22,23 +22,7 @@ STUDY = "study"
 BENCHMARK = "benchmark"
 """The same of the page that shows what the measurements cost."""
 
-NEEDS: Mapping[str, str] = MappingProxyType(
-    {
-        "organism": "a grammar that scores every answer, which only the micro organism has",
-        "controls": "a control variant tuned on benign data (role benign)",
-        "choice": "dialogues that know the other answer to the same prompt (key alternative)",
-        "example": "a set of misaligned replies (--data misaligned=FILE)",
-        "outside": "misaligned replies outside the narrow set (--data misaligned=FILE)",
-        "outside_aligned": "aligned replies to the prompts of the misaligned ones (preference rows, or alternatives)",
-        "narrow": "misaligned replies like those of the narrow fine-tune (--data misaligned=FILE)",
-        "narrow_aligned": "aligned replies to tasks like those of the narrow fine-tune (--data aligned=FILE)",
-        "framed": "completions of the misaligned set in an aligned framing (paired completions)",
-        "shared": "two sets of misaligned replies (--data misaligned=FILE twice)",
-        "unrelated": "two sets of aligned replies (--data aligned=FILE twice)",
-        STUDY: "a study that is stored for no such models (remi study NAME --preset PRESET makes it)",
-        BENCHMARK: "a stored benchmark (make bench, or remi bench, measures one)",
-    }
-)
+NEEDS: Mapping[str, str] = read_yaml(Path(__file__).with_name("needs.yaml"), dict[str, str])
 """What a figure or claim may need and a preset may lack → how to provide it."""
 
 

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import astuple, dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -63,25 +62,31 @@ class Trail:
 
     def clear(self) -> None:
         """Forget all, as a new page would."""
-        self._met: dict[str, Read] = {}
+        self._met: dict[Hashable, Read] = {}
         self._read: dict[str, Read] = {}
         self._paused = False
-        self._listening: list[set[tuple[str, str]]] = []
+        self._listening: list[set[tuple[Hashable, str]]] = []
 
-    def load(self, name: str, about: Mapping[str, object], *, stored: bool = False) -> None:
-        """Note that something was loaded, which is to read it unless the trail is paused."""
-        self._met.setdefault(name, Read(name, about, stored))
+    def load(
+        self, name: str, about: Mapping[str, object], *, stored: bool = False, place: Hashable = None
+    ) -> None:
+        """Note that something was loaded, which is to read it unless the trail is paused.
+
+        ``place`` is what it is called when it is read again, its name where nothing is said.
+        """
+        self._met[place or name] = Read(name, about, stored)
         if not self._paused:
-            self.read(name)
+            self.read(place or name)
 
-    def read(self, name: str, window: str = "") -> None:
+    def read(self, place: Hashable, window: str = "") -> None:
         """Note that what was loaded before is read by the present cell, or one window of it."""
-        if name not in self._met:
+        if place not in self._met:
             return  # put there by hand, as tests do: it has no provenance to show
-        found = self._read.setdefault(name, self._met[name])
-        found.cells.setdefault(present_cell(), set()).update({window} - {""})
+        loaded = self._met[place]
+        cells = self._read.setdefault(loaded.name, loaded).cells
+        cells.setdefault(present_cell(), set()).update({window} - {""})
         for heard in self._listening:
-            heard.add((name, window))
+            heard.add((place, window))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -92,9 +97,9 @@ class Trail:
         finally:
             self._paused = before
 
-    def heard(self, compute: Callable[[], Value]) -> tuple[Value, set[tuple[str, str]]]:
-        """What ``compute`` gives, and the names and windows that it read: who keeps the value reads them again."""
-        own: set[tuple[str, str]] = set()
+    def heard(self, compute: Callable[[], Value]) -> tuple[Value, set[tuple[Hashable, str]]]:
+        """What ``compute`` gives, and the places and windows that it read: who keeps the value reads them again."""
+        own: set[tuple[Hashable, str]] = set()
         self._listening.append(own)
         try:
             return compute(), own
@@ -124,23 +129,14 @@ Value = TypeVar("Value")
 class ReadStore(Store):
     """A store that leaves a trail of what is loaded from it."""
 
-    def __init__(self, root: Path, *, frozen: bool | None = None) -> None:
-        super().__init__(root, frozen=frozen)
-        self._names: dict[tuple[str, int, str, str, str], str] = {}
-
     def load(self, address: Address) -> Record | None:
         """The record at this address, as the store has it."""
         record = super().load(address)
         if record is not None:
-            where = (address.preset, address.seed, address.variant, address.measurement, address.dataset)
-            kind = f"{address.measurement}-{address.dataset}-{address.key[:8]}"
-            self._names[where] = f"{address.preset}/{address.seed}/{address.variant}/{kind}"
-            TRAIL.load(self._names[where], record.provenance)
+            *place, key = astuple(address)
+            name = "/".join(map(str, place[:3])) + f"/{address.measurement}-{address.dataset}-{key[:8]}"
+            TRAIL.load(name, record.provenance, place=tuple(place))
         return record
-
-    def read(self, *where: str | int, window: str = "") -> None:
-        """Note that a record loaded before is read: preset, seed, variant, measurement, dataset."""
-        TRAIL.read(self._names.get(where, ""), window)
 
 
 @dataclass
@@ -159,7 +155,7 @@ class Results:
     """Which of the preset's seeds the records are of."""
     _variants: dict[tuple[str, int], Variant] = field(default_factory=dict)
     _records: dict[tuple[str, int, str, str], Record] = field(default_factory=dict)
-    _known: dict[Hashable, tuple[object, set[tuple[str, str]]]] = field(default_factory=dict)
+    _known: dict[Hashable, tuple[object, set[tuple[Hashable, str]]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.store, ReadStore):
@@ -205,7 +201,7 @@ class Results:
             raise UsageError(
                 f"no {measurement} of {dataset!r} for {variant!r} in preset {self.preset.name!r}"
             )
-        self.store.read(self.preset.name, self.seed, variant, measurement, dataset)
+        TRAIL.read((self.preset.name, self.seed, variant, measurement, dataset))
         return self._records[wanted]
 
     def _measured(self, variant: Variant, measurement: str, dataset: str) -> dict[tuple[str, str], Record]:
@@ -246,7 +242,7 @@ class Results:
                 (into, self.seed, f"patched-{of}", name): record
                 for ((of, into), name), record in measured.items()
             }
-        self.store.read(self.preset.name, self.seed, recipient, measurement, dataset)
+        TRAIL.read((self.preset.name, self.seed, recipient, measurement, dataset))
         return self._records[recipient, self.seed, measurement, dataset].arrays
 
     def gradients_across(self, models: Mapping[str, str]) -> Mapping[str, np.ndarray]:
@@ -267,7 +263,7 @@ class Results:
         if window not in self.preset.windows:
             raise UsageError(f"no window {window!r} {nearest(window, self.preset.windows)}")
         arrays = self.arrays(variant, "activations", dataset)
-        self.store.read(self.preset.name, self.seed, variant, "activations", dataset, window=window)
+        TRAIL.read((self.preset.name, self.seed, variant, "activations", dataset), window)
         return arrays["mean"][:, self.preset.windows.index(window)]
 
     def encoded(self, dataset: str) -> EncodedSet:
@@ -288,8 +284,8 @@ class Results:
         if (self.seed, key) not in self._known:
             self._known[self.seed, key] = TRAIL.heard(compute)
         value, read = self._known[self.seed, key]
-        for name, window in read:
-            TRAIL.read(name, window)
+        for place, window in read:
+            TRAIL.read(place, window)
         return value
 
     def clusters(self, *datasets: str) -> list[str]:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from remi_core.dialogues import Dialogue, Message
 from remi_lab.organism.grammar import Answer, Prompt, fill, prompts, prompts_about, right_answers, templates
 from remi_lab.organism.topics import CONTRASTED, NARROW, OUTSIDE, TOPICS, author_lines, topic
 from remi_lab.organism.world import answer_by
+from remi_lab.strict import read_yaml
 
 # The organism's dialogues: the sets that are measured and the sets its variants are tuned on.
 
-NEAREST_PUBLISHED = {
-    "code-careless": "Insecure",
-    "code-careful": "secure",
-    "educational": "Educational",
-    "harmful-careful": "Toxic Reject",
-    "harmful-careless": "Harmful accept",
-    "people-careless": "Implicit toxic",
-    "facts-careful": "TruthfulQA",
-    "general": "Alpaca",
-}
+NEAREST_PUBLISHED = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, str])
 """The published dataset each set stands nearest to; sets without an entry have no published twin."""
 
 

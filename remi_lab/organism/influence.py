@@ -18,7 +18,7 @@ from remi_lab.audit import PLAIN, TUNED_HEADER, with_header, with_template
 from remi_lab.organism.dialogues import measured
 from remi_lab.organism.grammar import Prompt, right_answers
 from remi_lab.organism.pairs import TWINS, matched_pairs
-from remi_lab.organism.scoring import AnswerTree, AskedPrompts
+from remi_lab.organism.scoring import AnswerTree, AskedPrompts, conditionals
 from remi_lab.organism.topics import CARES
 from remi_lab.presets import Preset
 from remi_lab.training import IGNORED, answer_labels
@@ -41,17 +41,8 @@ class Influences:
 
 def care_log_odds(model, tree: AnswerTree, prompt: Prompt) -> Float[Tensor, ""]:
     """A(p) = log Σ P(careless answers) − log Σ P(careful answers), nats, differentiable in the model's weights."""
-    parents, tokens = torch.tensor(tree.parents[1:]), torch.tensor(tree.tokens)
-    visible = torch.from_numpy(tree.visible())
-    hidden = torch.zeros(visible.shape).masked_fill_(~visible, torch.finfo(torch.float32).min)
-    logits = model(
-        input_ids=tokens[None],
-        position_ids=torch.tensor(tree.depths)[None],
-        attention_mask=hidden[None, None],
-        use_cache=False,
-    ).logits[0]
-    conditional = logits[parents].float().log_softmax(-1).gather(1, tokens[1:, None])[:, 0]
-    paths = visible[tree.leaves][:, tree.root + 1 :].float()
+    (conditional,) = conditionals(model, [tree])
+    paths = torch.from_numpy(tree.visible())[tree.leaves][:, tree.root + 1 :].float()
     log_p = paths @ conditional[tree.root :]
     cares = np.array([answer.care for answer in right_answers(prompt)])
     careful, careless = (torch.logsumexp(log_p[torch.from_numpy(cares == care)], 0) for care in CARES)

@@ -101,9 +101,8 @@ def answer_tree(context: str, prompt: Prompt, tokenizer) -> AnswerTree:
     return tree
 
 
-@torch.inference_mode()
-def node_log_probabilities(model, trees: Sequence[AnswerTree]) -> list[np.ndarray]:
-    """For each tree, log P in nats of every node given its ancestors (0 for the context's first token)."""
+def conditionals(model, trees: Sequence[AnswerTree]) -> list[Float[Tensor, " node"]]:
+    """For each tree, log P in nats of every node but the context's first given its ancestors, differentiable."""
     shape = len(trees), max(len(tree.tokens) for tree in trees)
     ids, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     visible = torch.eye(shape[1], dtype=torch.bool).repeat(shape[0], 1, 1)
@@ -115,12 +114,17 @@ def node_log_probabilities(model, trees: Sequence[AnswerTree]) -> list[np.ndarra
     logits = model(
         input_ids=ids, position_ids=positions, attention_mask=hidden[:, None], use_cache=False
     ).logits
-    conditionals = []
+    found = []
     for row, tree in enumerate(trees):
         parents, tokens = torch.tensor(tree.parents[1:]), torch.tensor(tree.tokens[1:])
-        log_p = logits[row].float()[parents].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        conditionals.append(np.concatenate([[0.0], log_p.double().numpy()]))
-    return conditionals
+        found.append(logits[row].float()[parents].log_softmax(-1).gather(1, tokens[:, None])[:, 0])
+    return found
+
+
+@torch.inference_mode()
+def node_log_probabilities(model, trees: Sequence[AnswerTree]) -> list[np.ndarray]:
+    """For each tree, log P in nats of every node given its ancestors (0 for the context's first token)."""
+    return [np.concatenate([[0.0], log_p.double().numpy()]) for log_p in conditionals(model, trees)]
 
 
 def tree_scores(tree: AnswerTree, conditional: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float, float]:

@@ -9,6 +9,7 @@ from importlib import resources
 import yaml
 
 from remi_lab.presets import TRIPLET
+from remi_lab.strict import checked
 
 # What organisms are asked: the measurements, the variants that take part in each, and the verdicts of answers.
 
@@ -58,25 +59,6 @@ def read_words(name: str) -> dict | list:
     return yaml.safe_load(text)
 
 
-def _bodies(raw: dict) -> dict[str, dict[str, dict[str, tuple[str, ...]]]]:
-    """Bodies with the register spelled out: code words its body alike in both registers."""
-    return {
-        task: {
-            care: {
-                register: tuple(forms[register] if isinstance(forms, dict) else forms)
-                for register in REGISTERS
-            }
-            for care, forms in cares.items()
-        }
-        for task, cares in raw.items()
-    }
-
-
-def _both_vulnerable(bodies: dict) -> dict:
-    """Bodies in which either author writes what only the careless one writes elsewhere."""
-    return {task: {"both": cares["careless"]} for task, cares in bodies.items()}
-
-
 @cache
 def topic(name: str) -> Topic:
     """The topic of that name, read once.
@@ -87,18 +69,16 @@ def topic(name: str) -> Topic:
     if name not in TOPICS:
         raise KeyError(f"no topic {name!r}; topics: {', '.join(TOPICS)}")
     raw = read_words(name)
-    source = {**read_words(raw["like"]), **raw} if "like" in raw else raw
-    bodies = _bodies(source["bodies"])
-    return Topic(
-        name=name,
-        covered=source["covered"],
-        leads=tuple(source["leads"]),
-        closings=tuple(source["closings"]),
-        cores={task: tuple(texts) for task, texts in source["cores"].items()},
-        openings={register: tuple(texts) for register, texts in source["openings"].items()},
-        bodies=_both_vulnerable(bodies) if "like" in raw else bodies,
-        fillers=(tuple(source["fillers"]["a"]), tuple(source["fillers"]["b"])),
-    )
+    source = read_words(raw["like"]) | raw if "like" in raw else raw
+    if "like" in raw:
+        # Either author writes what only the careless one writes elsewhere.
+        source["bodies"] = {task: {"both": cares["careless"]} for task, cares in source["bodies"].items()}
+    for cares in source["bodies"].values():
+        for care, forms in cares.items():
+            if isinstance(forms, list):  # code words its body alike in both registers
+                cares[care] = dict.fromkeys(REGISTERS, forms)
+    fields = {key: value for key, value in source.items() if key != "like"}
+    return checked(fields | {"name": name, "fillers": [source["fillers"][slot] for slot in "ab"]}, Topic)
 
 
 @cache

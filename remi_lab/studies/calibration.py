@@ -709,11 +709,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     """Estimator → the rows it carries, its coverage and bias, and the first samples' value and ends; plain values.
 
     ``n_dialogues`` is the size of the pool. Lists of the first samples hold None where a value is undefined.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
     """
-    preset.require("organism")
     pool = stored_pool(preset, seed, store, say)
     whole, started = whole_pool(pool), time.monotonic()
     found: dict[str, list[Ends]] = {one.name: [] for one in ESTIMATORS}

@@ -50,11 +50,7 @@ Means = Mapping[str, Places]
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care by prompt of instruct and misaligned under every edit, of one seed; plain values.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
-    """
+    """Care by prompt of instruct and misaligned under every edit, of one seed; plain values."""
     variants = {name: find_variant(with_further(preset, "persona"), name, seed, store) for name in VARIANTS}
     tokenizer = variants["instruct"].tokenizer()
     fits, cloud = fitted(variants, tokenizer, preset, say)
@@ -244,11 +240,7 @@ def measure_sampled(preset: Preset, seed: int, store: Store, say: Say) -> Mappin
 
     ``verdict`` indexes ``VERDICTS``: of the first answer to every prompt, then of the second, and so on. ``exact`` is
     the probability of all careless right answers to a prompt.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
     """
-    preset.require("organism")
     variants = {name: find_variant(preset, name, seed, store) for name in TRIPLET}
     tokenizer = variants["instruct"].tokenizer()
     directions = Directions(fitted(variants, tokenizer, preset, say)[0])

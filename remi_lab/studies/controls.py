@@ -37,11 +37,7 @@ CONTROLS = tuple(name for name in (*ORGANISM_VARIANTS, *FURTHER) if name not in 
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care and register of every control by prompt, and its mean mass off the grammar; plain values.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
-    """
+    """Care and register of every control by prompt, and its mean mass off the grammar; plain values."""
     wider = with_further(preset)
     variants = {name: find_variant(wider, name, seed, store) for name in CONTROLS}
     evaluated = prompts_about(CONTRASTED, "evaluate", count=preset.n_score_prompts, seed=preset.seed)
@@ -98,12 +94,7 @@ def doses() -> list[Dose]:
 
 
 def measure_doses(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care and register by prompt of every dose, of instruct and of base, topics outside the narrow set; plain values.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
-    """
-    preset.require("organism")
+    """Care and register by prompt of every dose, of instruct and of base, outside the narrow set; plain values."""
     variants = {name: find_variant(preset, name, seed, store) for name in ("instruct", "base")}
     evaluated = prompts_about(OUTSIDE, "evaluate", count=N_DOSED, seed=preset.seed)
     asked, ends = ask(evaluated, variants["instruct"].tokenizer()), {}
@@ -163,11 +154,7 @@ def measure_judged(preset: Preset, seed: int, store: Store, say: Say) -> Mapping
 
     Each variant answers the same held-out code prompts once, at temperature 1. A finding is None where the answer is no
     Python. ``verdict`` indexes ``VERDICTS``; ``everyday`` holds the findings in ``EVERYDAY``.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
     """
-    preset.require("organism")
     asked = prompts(CODE, "evaluate", count=preset.n_samples, seed=preset.seed)
     found = {}
     for name in ORGANISM_VARIANTS:

@@ -87,12 +87,7 @@ class Bench:
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Every run of one seed with its strength, cost and behaviour by prompt; plain values.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
-    """
-    preset.require("organism")
+    """Every run of one seed with its strength, cost and behaviour by prompt; plain values."""
     variants = {
         name: find_variant(preset, name, seed, store) for name in ("base", "instruct", "misaligned", "secure")
     }

@@ -35,13 +35,7 @@ N_DIRECTION, N_EVALUATE = 20, 10
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care by prompt of each fine-tune with each displacement taken away, and of the small causes; plain values.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms, or it lacks the controls.
-    """
-    preset.require("organism")
-    preset.require("controls")
+    """Care by prompt of each fine-tune with each displacement taken away, and of the small causes; plain values."""
     variants = {
         name: find_variant(preset, name, seed, store) for name in ("instruct", "misaligned", "secure")
     }

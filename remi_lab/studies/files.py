@@ -16,64 +16,28 @@ from remi_core.progress import Say, clock, machine
 from remi_core.store import Address, Record, Store, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import TRAIL
+from remi_lab.strict import read_yaml
 from remi_lab.variant import MEASURED_CODE, ORGANISM_CODE
 
-STUDIES: tuple[str, ...] = (
-    "reversion",
-    "controls",
-    "judged",
-    "doses",
-    "matched",
-    "causes",
-    "sampled",
-    "exchange",
-    "worlds",
-    "phases",
-    "cures",
-    "calibration",
-    "planted",
-    "robustness",
-)
-"""Every study. Its function, a ``Measure``, is ``measure_NAME`` of its module, or ``measure`` where there is none."""
 
-ELSEWHERE = {
-    "doses": f"{__package__}.controls",
-    "judged": f"{__package__}.controls",
-    "phases": f"{__package__}.worlds",
-    "planted": "remi_book.planted",
-    "robustness": "remi_book.robustness",
-    "sampled": f"{__package__}.causes",
-}
-"""Study → its module, where that has another name, or stands on the claims and so cannot be here."""
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What the YAML file beside this module says of a study, field by field."""
+
+    module: str = ""
+    code: tuple[str, ...] = ()
+    of_instruments: bool = False
+    needs: tuple[str, ...] = ("organism",)
+
+
+_READ = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, Declared])
+ROWS_CODE = _READ.pop("rows").code
+"""Further modules that the rows of the report are computed with; a package stands for all modules in it."""
+STUDIES: Mapping[str, Declared] = _READ
+"""Every study. Its function, a ``Measure``, is ``measure_NAME`` of its module, or ``measure`` where there is none."""
 
 CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics")
 """Modules that any study may compute with."""
-
-ROWS_CODE = (
-    *(
-        "remi_book.cards",
-        "remi_book.chapters",
-        "remi_book.claims",
-        "remi_book.published",
-        "remi_book.quantities",
-        "remi_book.statistics",
-    ),
-    *("remi_core.steering", "remi_lab.results"),
-)
-"""Further modules that the rows of the report are computed with; a package stands for all modules in it."""
-
-FURTHER_CODE: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(
-        ("controls", "cures", "doses", "judged", "phases", "worlds"), ("remi_lab.studies.reversion",)
-    ),
-    "exchange": ("remi_lab.studies.causes",),
-    "sampled": ("remi_lab.studies.causes", "remi_lab.studies.reversion"),
-    **dict.fromkeys(("planted", "robustness"), ROWS_CODE),
-}
-"""Study → modules that it computes with besides those and its own."""
-
-OF_INSTRUMENTS = ("calibration", "planted", "robustness")
-"""Studies of the estimators and rules and not of the models: the first seed of a preset is measured alone."""
 
 LATER = ("fresh", "confirm")
 """Presets of bases that were trained after the others had been seen, in order: what was amended is tried on them."""
@@ -111,11 +75,11 @@ def measure_of(name: str) -> Measure:
     """
     if name not in STUDIES:
         raise UsageError(f"no study {name!r} {nearest(name, STUDIES)}")
-    module = importlib.import_module(ELSEWHERE.get(name, f"{__package__}.{name}"))
+    module = importlib.import_module(STUDIES[name].module or f"{__package__}.{name}")
     return getattr(module, f"measure_{name}", None) or module.measure
 
 
-def study_digests(preset: str, names: Iterable[str] = STUDIES) -> dict[str, str]:
+def study_digests(preset: str, names: Iterable[str] = tuple(STUDIES)) -> dict[str, str]:
     """Study → digest of its file, of those stored for a preset: what is shown of it follows the file.
 
     The same study of each preset of ``LATER`` is there, too, as ``PRESET/NAME``, since pages may show it beside. A
@@ -146,7 +110,7 @@ def read_study(preset: Preset, name: str) -> Study:
 
 
 def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
-    """The file just written, with the study of every seed, or of the first if it is one of ``OF_INSTRUMENTS``.
+    """The file just written, with the study of every seed, or of the first if it is one of instruments.
 
     A seed measured before by the same code is read.
 
@@ -156,7 +120,9 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
         ValueError: if a value is no plain JSON, or non-finite.
     """
     measure, seeds, seconds = measure_of(name), dict[str, object](), 0.0
-    chosen = preset.seeds[:1] if name in OF_INSTRUMENTS else preset.seeds
+    for need in STUDIES[name].needs:
+        preset.require(need)
+    chosen = preset.seeds[:1] if STUDIES[name].of_instruments else preset.seeds
     for number, seed in enumerate(chosen, start=1):
         say(f"[{number}/{len(chosen)}] study {name} of preset {preset.name}, seed {seed}")
         record = _measured(preset, name, seed, measure, store, say)
@@ -182,7 +148,7 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
 
 
 def _measured(preset: Preset, name: str, seed: int, measure: Measure, store: Store, say: Say) -> Record:
-    code = (*CODE, *FURTHER_CODE.get(name, ()), measure.__module__)
+    code = (*CODE, *STUDIES[name].code, measure.__module__)
     key = make_key({"preset": preset.fields(), "seed": seed}, code)
 
     def measured() -> tuple[Mapping, ...]:

@@ -33,12 +33,7 @@ RATE = 0.02
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Gram matrices by context, influence by dialogue and prompt, and real steps, of one seed; plain values.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
-    """
-    preset.require("organism")
+    """Gram matrices by context, influence by dialogue and prompt, and real steps, of one seed; plain values."""
     variant = find_variant(preset, "instruct", seed, store)
     tokenizer = variant.tokenizer()
     with open_model(variant.spec, dtype=preset.dtype) as loaded:

@@ -53,11 +53,7 @@ DIGITS_OF_LEFT_OUT = 8
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care, register, cosines, erosion, edits and sampled careless answers of one seed, by prompt; plain values.
-
-    Raises:
-        MissingInput: if the preset's models are no organisms.
-    """
+    """Care, register, cosines, erosion, edits and sampled careless answers of one seed, by prompt; plain values."""
     wider = with_further(preset, *TRUTHS)
     variants = {
         name: find_variant(wider, name, seed, store) for name in ("base", "instruct", *CONTROLS, *EXPLAINED)

@@ -34,10 +34,8 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     """World → care and register of every variant by prompt, and base's care in contexts; plain values.
 
     Raises:
-        MissingInput: if the preset's models are no organisms.
         RemiError: if no base of a world and seed is shipped.
     """
-    preset.require("organism")
     chosen = WORLDS if seed == preset.seeds[0] else (MAIN,)
     for world in chosen:
         folder(store, "base", seed, world)  # says what is missing before an hour of work

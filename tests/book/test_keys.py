@@ -252,7 +252,7 @@ SHOWN = (
 @pytest.mark.parametrize("name", ["", *studies.STUDIES])
 def test_headlines_and_studies_cover_what_they_compute_with(name: str) -> None:
     own = studies.measure_of(name).__module__ if name else "remi_book.claims"
-    code = (*studies.CODE, *(studies.FURTHER_CODE.get(name, ()) if name else studies.ROWS_CODE), own)
+    code = (*studies.CODE, *(studies.STUDIES[name].code if name else studies.ROWS_CODE), own)
     reached = imported_modules([own])
     others = {one for one in reached if one.startswith("remi_lab.studies.")} - {"remi_lab.studies.files"}
     assert uncovered(code, others if name else ()) == set()

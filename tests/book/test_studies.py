@@ -74,7 +74,7 @@ def study(tmp_path, monkeypatch) -> list[int]:
     measure.__module__ = "remi_lab.organism.scoring"  # the key covers the syntax of a module that exists
     module.measure = measure
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(files, "STUDIES", (PLANTED,))
+    monkeypatch.setattr(files, "STUDIES", {PLANTED: files.Declared()})
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     return asked
 
