@@ -87,7 +87,9 @@ def page_names() -> list[str]:
 
 def copy_book(target: Path) -> None:
     """Copy the book's sources, with a stub for every notebook, as for a preset of which nothing was run."""
-    shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__"))
+    shutil.copytree(BOOK, target, ignore=shutil.ignore_patterns("_build", "__pycache__", "notebooks"))
+    (target / "notebooks").mkdir()
+    shutil.copy(ROOT / "remi_book" / "templates" / "not-run.svg", target / "notebooks")
     notebooks = [name for name in page_names() if name.startswith("notebooks/")]
     for name in notebooks:
         (target / f"{name}.ipynb").write_text(stub_text(ROOT / f"{name}.ipynb", preset="smoke"))
