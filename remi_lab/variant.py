@@ -112,7 +112,8 @@ ORGANISM_CODE = _READ.modules["organism"]
 Measured = tuple[dict[str, np.ndarray], dict[str, object]]
 """Arrays of a record, and its provenance."""
 
-FORWARD = ("sequence", "next_token", "activations")
+FORWARD = tuple(name for name, kind in _READ.measurements.items() if kind.code == ("pass", "forward"))
+"""What one forward pass over a set measures."""
 
 
 def rows_digest(*sets: Sequence[Dialogue]) -> str:
