@@ -117,7 +117,10 @@ def plot_rates(table: pd.DataFrame, *, seed: int, label: str) -> Figure:
     ``table`` has columns seed, panel, row, rate, low, high, wilson_low, wilson_high; open dots are seeds.
     ``label`` says what is counted.
     """
-    layout = Layout(about=label.capitalize(), columns="panel", wrap=3, limits=(-0.03, 1.03), height=0.3)
+    titles = {panel: panel.replace(", ", ",\n") for panel in table["panel"].unique()}
+    layout = Layout(
+        about=label.capitalize(), columns="panel", wrap=3, title=titles, limits=(-0.03, 1.03), height=0.3
+    )
     ends = {name: {end: table[start + end] for end in ("low", "high")} for name, start in INTERVALS.items()}
     both = pd.concat([table.assign(interval=name, **columns) for name, columns in ends.items()])
     options = {"by": "row", "lines": "interval", "value": "rate", "spread": 0.4, "seeds": both}
