@@ -346,11 +346,12 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
         }
         for seed, key in keys.items()
     ]
+    adjusted = [adjusted_p_values(values) for values in by_seed]
     rows = []
     for row in chosen:
-        measured = [values for values in by_seed if row in values]
-        p_values = [adjusted_p_values(values).get(row, 1.0) for values in measured]
-        rows.append(_row(row, [values[row] for values in measured], p_values))
+        seeds = [place for place, values in enumerate(by_seed) if row in values]
+        p_values = [adjusted[place].get(row, 1.0) for place in seeds]
+        rows.append(_row(row, [by_seed[place][row] for place in seeds], p_values))
     return rows
 
 

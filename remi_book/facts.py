@@ -52,9 +52,9 @@ UNTRAINED = ("direction", "evaluate")
 def facts(preset: Preset, store: Store) -> dict[str, str]:
     """Fact key → text, for every key the pages may show; no facts of trained weights where there is no organism."""
     results = Results(preset, store)
-    name = world_of(preset.variants["base"]) if results.is_organism else MAIN
+    name = world_of(preset.variants["base"]) if results.preset.is_organism else MAIN
     general = {"preset": preset.name, "machine": machine(), **_world_facts(setting(name).world)}
-    if not results.is_organism:
+    if not results.preset.is_organism:
         return general | {OTHERWISE: "(of the micro organism, not of this preset)"}
     paths = [WEIGHTS / f"{base_name(name, seed)}.json" for seed in preset.seeds]
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
@@ -69,7 +69,7 @@ def facts(preset: Preset, store: Store) -> dict[str, str]:
 def notices(preset: Preset, store: Store) -> list[str]:
     """What to know before any result: requirements of the organism that a seed misses, or what other models lack."""
     results = Results(preset, store)
-    if not results.is_organism:
+    if not results.preset.is_organism:
         lacking = [text for need, text in NEEDS.items() if preset.lacks(need) and need != "organism"]
         lines = [
             f"This book was built for preset {preset.name!r}: {preset.title}. "

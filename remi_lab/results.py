@@ -177,11 +177,6 @@ class Results:
         """The preset's variants, in the one order."""
         return in_order(list(self.preset.variants))
 
-    @property
-    def is_organism(self) -> bool:
-        """Whether answers can be scored exactly by the grammar."""
-        return self.preset.is_organism
-
     def variant(self, name: str) -> Variant:
         """A variant, and where its weights lie."""
         if name not in self.preset.variants:

@@ -97,7 +97,7 @@ def competence(results: Results) -> pd.DataFrame:
     Raises:
         UsageError: if the preset's models are not organisms, whose answers no grammar can judge.
     """
-    if not results.is_organism:
+    if not results.preset.is_organism:
         raise UsageError(
             f"preset {results.preset.name!r} has no grammar: competence is a matter of organisms"
         )

@@ -37,7 +37,7 @@ def measure_variant(results: Results, variant: str) -> dict[tuple[str, str], Rec
                 results.encoded(name)
     forward = measure_forward(model, store)
     records = {(FORWARD, name): forward["sequence", name] for name in dataset_names(results.preset)}
-    if results.is_organism:
+    if results.preset.is_organism:
         with first_goes_first():
             records |= measure_behaviour(model, store)
     sets = gradient_datasets(results)
