@@ -4,7 +4,6 @@ Each is fed the model that we loaded, so that no hub is asked; what it reads goe
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -17,11 +16,6 @@ from remi_core.probes import Activations, PassState, positions_of
 
 Reader = Callable[[Batch], Sequence[Tensor]]
 """Block outputs (dialogue, token, d_model) of a batch, first layer to last."""
-
-
-def importable(peer: str) -> bool:
-    """Whether this interpreter has a peer; nothing is imported."""
-    return importlib.util.find_spec(peer) is not None
 
 
 def peer_activations(workload: Workload, reader: Reader) -> Arrays:

@@ -134,17 +134,6 @@ FACES = ("figure.facecolor", "savefig.facecolor", "axes.facecolor")
 SETTINGS: Mapping[str, object] = {**_STYLE.settings, **dict.fromkeys(FACES, BACKGROUND)}
 
 
-def use_style() -> None:
-    """Set the book's matplotlib settings, and SVG output where a notebook kernel runs."""
-    matplotlib.rcParams.update(SETTINGS)
-    from IPython import get_ipython
-
-    if get_ipython() is not None:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-        set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
-
-
 def styled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """The same function, run with the book's settings and leaving the caller's matplotlib settings alone."""
 
