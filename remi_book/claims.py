@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import resources
 
@@ -30,8 +30,8 @@ from remi_core.keys import make_key
 from remi_core.statistics.nulls import NullResult, holm
 from remi_core.store import Address
 from remi_lab.datasets import dataset_names
-from remi_lab.presets import Preset
-from remi_lab.results import Results
+from remi_lab.presets import NEEDS, Preset, in_order
+from remi_lab.results import TRAIL, Results, models_of
 from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
 
 # What each claim predicts, declared before the results that judge it.
@@ -216,9 +216,9 @@ def is_own(claim: Claim) -> bool:
 
 
 def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> tuple[str, str]:
-    missing = [one.missing for one in seeds if one is not None and one.missing]
+    missing = next(filter(None, (_lacking(claim, each) for each in seeds)), "")
     if missing:
-        return NOT_TESTABLE, missing[0]
+        return NOT_TESTABLE, missing
     values = [one for one in seeds if one is not None and math.isfinite(one.value)]
     if len(values) < len(seeds) or not values:
         return NOT_TESTABLE, f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
@@ -254,6 +254,14 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
     return REPRODUCED, f"beyond the boundary and {compared} in every seed"
 
 
+def _lacking(claim: Claim, seed: Measured | None) -> str:
+    """What a verdict needs and one seed lacks; a value that some control must differ from needs one."""
+    if seed is None or seed.missing:
+        return seed.missing if seed else ""
+    compared = claim.controls and not claim.by_outcome and not claim.descriptive
+    return f"needs {NEEDS['controls']}" if compared and not seed.contrasts else ""
+
+
 def rule_text(claim: Claim) -> str:
     """The rule of a claim in words."""
     if claim.untestable:
@@ -280,6 +288,7 @@ def _good(claim: Claim) -> str:
 
 # Rows of the report: computed once, kept in the store, the same bytes for the same results.
 
+STAND_IN = "here “base” is instruct with an adapter, and stands in for the model before its alignment"
 HEADLINE_CODE = (*CODE, *ROWS_CODE)
 """Modules that a headline is computed with."""
 
@@ -304,7 +313,8 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
         return lacking[0]
     gaps = {name: tuple(gap) for name, gap in record.values["contrasts"].items()}
     null = record.values["null"] and NullResult(**record.values["null"])
-    measured = Measured(**{**record.values, "null": null, "contrasts": gaps})
+    models = tuple(record.values["models"])
+    measured = Measured(**{**record.values, "null": null, "contrasts": gaps, "models": models})
     return measured if math.isfinite(measured.value) else None
 
 
@@ -313,12 +323,14 @@ def compute_headline(results: Results, row: str) -> Measured:
 
     Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
     """
-    if get_claim(row).untestable:
-        return absent(get_claim(row).untestable)
+    claim = get_claim(row)
+    if claim.untestable:
+        return absent(claim.untestable)
     try:
-        return headlines(results.preset)[row](results)
+        computed, read = TRAIL.heard(lambda: headlines(results.preset)[row](results))
     except MissingInput as missing:
         return absent(str(missing))
+    return replace(computed, models=tuple(in_order([name for place, _ in read for name in models_of(place)])))
 
 
 def headline_key(results: Results) -> str:
@@ -351,7 +363,10 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
     for row in chosen:
         seeds = [place for place, values in enumerate(by_seed) if row in values]
         p_values = [adjusted[place].get(row, 1.0) for place in seeds]
-        rows.append(_row(row, [by_seed[place][row] for place in seeds], p_values))
+        measured = [by_seed[place][row] for place in seeds]
+        rows.append(_row(row, measured, p_values))
+        if preset.has_stand_in and any(each is not None and "base" in each.models for each in measured):
+            rows[-1]["reason"] += f"; {STAND_IN}"
     return rows
 
 
@@ -383,7 +398,7 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
     claim = get_claim(row)
     word, reason = verdict(claim, seeds, p_values)
     # A value that cannot be judged for want of a control is shown all the same.
-    shown = seeds[0] is not None and math.isfinite(seeds[0].value) and seeds[0].missing
+    shown = seeds[0] is not None and math.isfinite(seeds[0].value) and _lacking(claim, seeds[0])
     first = seeds[0] if word != NOT_TESTABLE or shown else None
     null = first.null if first else None
     return {

@@ -53,6 +53,8 @@ class Measured:
     """For a claim judged by a whole rule (``by_outcome``): ``holds``, ``fails`` or ``open`` in this seed."""
     why: str = ""
     """Which part of that rule decided, in a few words."""
+    models: tuple[str, ...] = ()
+    """The variants whose records it was computed from, in the one order."""
 
 
 def absent(missing: str) -> Measured:

@@ -435,10 +435,16 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
         if name in published_names(preset):
             return load_published(name, count=preset.n_dialogues)
         # Any other model can be shown the organism's sets.
-        names, measured = _MADE.get(preset.variants["base"].source, _MADE[ORGANISM])
+        names, measured = _MADE.get(preset.variants["instruct"].source, _MADE[ORGANISM])
         if name in names:
             return _made_set(measured, name, preset.n_dialogues, preset.seed)
     raise UsageError(f"preset {preset.name!r} has no dataset {name!r} {nearest(name, dataset_names(preset))}")
+
+
+def same_prompts(preset: Preset, first: str, second: str) -> bool:
+    """Whether row i of both sets answers the same prompt, for every i."""
+    asked = [[row.messages[:-1] for row in load_dataset(preset, name)] for name in (first, second)]
+    return asked[0] == asked[1]
 
 
 @lru_cache(maxsize=64)

@@ -50,10 +50,9 @@ def roles_of(sets: Sequence[LabelledSet]) -> DataRoles:
 
     ``narrow`` is the misaligned set whose completions an aligned one repeats, row by row (``framed``); where there is
     none, the first misaligned one. ``outside`` are the other misaligned sets, and narrow itself only where it is
-    alone; the first of them is ``example``. Narrow with the first of the others is ``shared``. Of the aligned sets
-    but ``framed`` the first is ``narrow_aligned``, rather the one with narrow's prompts, and the first two are
-    ``unrelated``. Where every set of ``outside`` has an aligned one of the same prompts, row by row, these are
-    ``outside_aligned``.
+    alone; the first of them is ``example``. Narrow with the first of the others is ``shared``. The aligned set with
+    narrow's prompts, row by row, is ``narrow_aligned``; where every set of ``outside`` has such a twin, these are
+    ``outside_aligned``. The first two aligned sets but ``framed`` are ``unrelated``.
     """
     misaligned = [labelled for labelled in sets if labelled.label == MISALIGNED]
     aligned = [labelled for labelled in sets if labelled.label == ALIGNED]
@@ -69,7 +68,7 @@ def roles_of(sets: Sequence[LabelledSet]) -> DataRoles:
         return next((other for other in benign if other.prompts == labelled.prompts), None)
 
     twins = [twin(labelled) for labelled in outside]
-    tasks = next(filter(None, [narrow and twin(narrow), *benign]), None)
+    tasks = narrow and twin(narrow)
     return DataRoles(
         example=outside[0].name if outside else "",
         outside=tuple(labelled.name for labelled in outside),

@@ -196,6 +196,13 @@ class Preset:
         """Whether these are organisms, of whatever world: their answers are scored exactly by a grammar."""
         return self.variants["base"].source == ORGANISM
 
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether what is called base is instruct with an adapter, so no model from before the alignment."""
+        base, instruct = self.variants["base"], self.variants["instruct"]
+        same = (base.source, base.revision) == (instruct.source, instruct.revision)
+        return same and base.adapter is not None
+
     def lacks(self, need: str) -> bool:
         """Whether the preset cannot provide what a figure or claim needs, a key of ``NEEDS``."""
         if need == "organism":

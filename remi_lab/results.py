@@ -121,6 +121,15 @@ TRAIL = Trail()
 """The trail of this process."""
 
 
+def models_of(place: Hashable) -> tuple[str, ...]:
+    """The variants that a place of the trail holds something of; none for a stored file."""
+    if isinstance(place, str):
+        return ()
+    _, _, variant, measurement, _ = place
+    kind, _, donor = measurement.partition("-")
+    return (*variant.split("+"), *([donor] if kind == "patched" else ()))
+
+
 # What statistics and notebooks read: arrays by variant, seed and dataset, measured when they are missing.
 
 Value = TypeVar("Value")

@@ -38,7 +38,7 @@ from remi_core.statistics.resampling import (
     ratio,
 )
 from remi_core.tokens import EncodedDialogue
-from remi_lab.datasets import dataset_names, load_dataset
+from remi_lab.datasets import dataset_names, same_prompts
 from remi_lab.presets import TRIPLET, in_order
 from remi_lab.results import Results
 
@@ -111,10 +111,8 @@ def all_twins(results: Results) -> Twins:
     """The twins outside the narrow set, and the narrow set with its aligned one where both have the same prompts."""
     preset, twins = results.preset, list(twin_sets(results))
     narrow = (preset.roles.narrow, preset.roles.narrow_aligned)
-    if all(narrow) and narrow not in twins:
-        asked = [[row.messages[:-1] for row in load_dataset(preset, name)] for name in narrow]
-        if asked[0] == asked[1]:
-            twins.insert(0, narrow)
+    if all(narrow) and narrow not in twins and same_prompts(preset, *narrow):
+        twins.insert(0, narrow)
     return tuple(twins)
 
 

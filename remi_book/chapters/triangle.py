@@ -45,6 +45,7 @@ from remi_core.statistics.displacement import (
     triangle,
 )
 from remi_core.statistics.resampling import Estimate, cluster_folds, cluster_sums, combine, difference, ratio
+from remi_lab.datasets import same_prompts
 from remi_lab.presets import Preset
 from remi_lab.results import Results
 
@@ -221,18 +222,17 @@ def plot_data_distances(table: pd.DataFrame, *, seed: int) -> Figure:
 
 
 def kinds_by_panel(preset: Preset) -> dict[str, dict[str, str]]:
-    """Panel → kind of reply → dataset: a panel for each misaligned set with its aligned twin, then benign ones."""
-    roles = preset.roles
-    pairs = [(name, roles.twin(name)) for name in roles.outside]
-    pairs.append((roles.narrow, roles.narrow_aligned))
-    panels = {
-        careless.removesuffix("-careless"): {"misaligned replies": careless, "aligned replies": careful}
-        for careless, careful in pairs
-        if careless and careful
-    }
+    """Panel → kind of reply → dataset: a panel for each misaligned set, with its aligned twin where it has one whose
+    prompts are the same, then one for each further aligned set."""
+    roles, panels = preset.roles, {}
+    narrow = [(roles.narrow, roles.narrow_aligned)] if roles.narrow else []
+    for careless, careful in [*((name, roles.twin(name)) for name in roles.outside), *narrow]:
+        panel = panels.setdefault(careless.removesuffix("-careless"), {"misaligned replies": careless})
+        if careful and same_prompts(preset, careless, careful):
+            panel["aligned replies"] = careful
     used = {name for panel in panels.values() for name in panel.values()}
-    benign = [name for name in roles.unrelated if name not in used]
-    return panels | {name: {"aligned replies": name} for name in benign}
+    aligned = [name for name in (roles.narrow_aligned, *roles.unrelated) if name and name not in used]
+    return panels | {name: {"aligned replies": name} for name in aligned}
 
 
 def erosion_by_set(results: Results, *, window: str = "answer_first_k") -> pd.DataFrame:

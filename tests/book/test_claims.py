@@ -65,6 +65,7 @@ SMALL_GAP = measured(0.5, gaps=(0.3, 0.05, 0.3))
         ([measured(0.05, half=0.01)] * 3, [0.01] * 3, CONTRADICTED),
         ([NO_EFFECT] * 3, [0.9] * 3, INCONCLUSIVE),
         ([EFFECT, None, EFFECT], [0.01] * 3, NOT_TESTABLE),
+        ([replace(EFFECT, contrasts={})] * 3, [0.01] * 3, NOT_TESTABLE),
     ],
 )
 def test_verdicts_on_planted_values(seeds, p_values, expected) -> None:

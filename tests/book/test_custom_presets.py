@@ -150,7 +150,7 @@ def test_roles_from_what_sets_share() -> None:
     assert more.outside == ("other", "third") and more.outside_aligned == ()
     alone = roles_of([twin, wrong])
     assert (alone.narrow, alone.outside, alone.outside_aligned) == ("wrong", ("wrong",), ("twin",))
-    aligned = DataRoles(narrow_aligned="twin", unrelated=("twin", "mate"))
+    aligned = DataRoles(unrelated=("twin", "mate"))
     assert alone.shared == () and roles_of([twin, mate]) == aligned
     assert has_choices([wrong, twin]) and not has_choices([wrong, other]) and not has_choices([twin])
     assert roles_of([LabelledSet("loose", "", wrong.dialogues)]) == DataRoles()
