@@ -125,7 +125,7 @@ def _source(kind: str, name: str, preset: Preset) -> tuple[Preset, bool]:
     """The preset by which a set is counted, and whether that is the one of this book."""
     if kind == "added":
         return preset, True
-    ours = (preset.variants["base"].source == SMOLLM2) == (kind == SMOLLM2)
+    ours = (preset.variants["instruct"].source == SMOLLM2) == (kind == SMOLLM2)
     if ours and name in preset.datasets and origin_of(preset, name) == OWN:
         return preset, True
     return PRESETS[MADE_FOR[kind]], False

@@ -30,8 +30,9 @@ from remi_core.keys import make_key
 from remi_core.statistics.nulls import NullResult, holm
 from remi_core.store import Address
 from remi_lab.datasets import dataset_names
+from remi_lab.own_models import spell
 from remi_lab.presets import NEEDS, Preset, in_order
-from remi_lab.results import TRAIL, Results, models_of
+from remi_lab.results import HEADLINE, TRAIL, NotMeasured, Results, models_of
 from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
 
 # What each claim predicts, declared before the results that judge it.
@@ -193,6 +194,8 @@ CONTRADICTED = "contradicted"
 INCONCLUSIVE = "inconclusive"
 NOT_TESTABLE = "not testable here"
 SHOWN = "shown"
+NOT_MEASURED = "not measured"
+"""In place of a verdict where the records are not there and nothing may be measured."""
 SIGNIFICANCE = 0.05
 
 
@@ -205,7 +208,7 @@ def verdict(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[f
     word, reason = _uncapped(claim, seeds, p_values)
     # A verdict says at most what the declaration allows.
     exceeds = claim.cap == INCONCLUSIVE or (claim.cap == CONFOUNDED and word == REPRODUCED)
-    if word not in (NOT_TESTABLE, SHOWN) and exceeds:
+    if word not in (NOT_TESTABLE, NOT_MEASURED, SHOWN) and exceeds:
         word, reason = claim.cap, f"{claim.cap_reason}; the part measured here reads “{word}”: {reason}"
     return (word.replace(REPRODUCED, SUPPORTED) if is_own(claim) else word), reason
 
@@ -216,6 +219,9 @@ def is_own(claim: Claim) -> bool:
 
 
 def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> tuple[str, str]:
+    unmeasured = [each.missing for each in seeds if each is not None and each.outcome == NOT_MEASURED]
+    if unmeasured:
+        return NOT_MEASURED, unmeasured[0]
     missing = next(filter(None, (_lacking(claim, each) for each in seeds)), "")
     if missing:
         return NOT_TESTABLE, missing
@@ -307,8 +313,11 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
         else:
             yield {row: ({}, {"row": row}, asdict(computed))}
 
-    address = Address(results.preset.name, results.seed, "all", "headline", row, key)
-    record = results.store.record({row: address}, measure).get(row)
+    address = Address(results.preset.name, results.seed, "all", HEADLINE, row, key)
+    try:
+        record = results.store.record({row: address}, measure).get(row)
+    except NotMeasured:
+        return _unmeasured(results, row)
     if record is None:
         return lacking[0]
     gaps = {name: tuple(gap) for name, gap in record.values["contrasts"].items()}
@@ -316,6 +325,13 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
     models = tuple(record.values["models"])
     measured = Measured(**{**record.values, "null": null, "contrasts": gaps, "models": models})
     return measured if math.isfinite(measured.value) else None
+
+
+def _unmeasured(results: Results, row: str) -> Measured:
+    """Stands for a headline that nothing was measured for yet; its reason is the command that does it."""
+    notebook = get_claim(row).notebook.partition("_")[0]
+    command = f"remi run --preset {spell(results.preset)} --only {notebook}"
+    return replace(absent(command), outcome=NOT_MEASURED)
 
 
 def compute_headline(results: Results, row: str) -> Measured:
@@ -345,18 +361,17 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
     """One row for each claim and part, in ledger order, with value, interval, null and verdict.
 
     With ``notebook`` only the rows that notebook answers for. What was measured before is read; what is
-    missing is measured. Nothing in a row depends on time, path or machine.
+    missing is measured, or the row is ``NOT_MEASURED`` where the results do not measure. Nothing in a row depends on
+    time or machine.
     """
     preset = results.preset
     chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
-    keys = {seed: headline_key(results.at(seed)) for seed in preset.seeds}
     by_seed = [
-        {
-            row: headline(results.at(seed), row, key)
-            for row in chosen
-            if seed == preset.seeds[0] or not get_claim(row).once
-        }
-        for seed, key in keys.items()
+        headlines_of(
+            results.at(seed),
+            [row for row in chosen if seed == preset.seeds[0] or not get_claim(row).once],
+        )
+        for seed in preset.seeds
     ]
     adjusted = [adjusted_p_values(values) for values in by_seed]
     rows = []
@@ -368,6 +383,15 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
         if preset.has_stand_in and any(each is not None and "base" in each.models for each in measured):
             rows[-1]["reason"] += f"; {STAND_IN}"
     return rows
+
+
+def headlines_of(results: Results, rows: Sequence[str]) -> dict[str, Measured | None]:
+    """Row → its headline in one seed, as ``headline`` gives it."""
+    try:
+        key = headline_key(results)
+    except NotMeasured:
+        return {row: _unmeasured(results, row) for row in rows}
+    return {row: headline(results, row, key) for row in rows}
 
 
 def ledger_rows(preset: Preset) -> list[str]:
@@ -399,7 +423,7 @@ def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) 
     word, reason = verdict(claim, seeds, p_values)
     # A value that cannot be judged for want of a control is shown all the same.
     shown = seeds[0] is not None and math.isfinite(seeds[0].value) and _lacking(claim, seeds[0])
-    first = seeds[0] if word != NOT_TESTABLE or shown else None
+    first = seeds[0] if word not in (NOT_TESTABLE, NOT_MEASURED) or shown else None
     null = first.null if first else None
     return {
         "id": row,

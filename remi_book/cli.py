@@ -25,7 +25,7 @@ from typer.core import TyperCommand
 
 from remi_book.doctor import findings_of
 from remi_book.publishing import Edition, build_book, default_out
-from remi_book.running import RunLog, log_name, missing_lines, plan, read_cells
+from remi_book.running import RunLog, choose, log_name, missing_lines, plan, read_cells
 from remi_book.running import run as run_steps
 from remi_book.site import build_site
 from remi_book.words import SWITCH, as_line, show_text
@@ -41,7 +41,7 @@ from remi_core.store import Store, locked, project_root
 from remi_lab.organism.variants import pretrained_folder
 from remi_lab.organism.world import SETTINGS, setting
 from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
-from remi_lab.presets import CONTROLS, PRESETS, TRIPLET, Preset, get_preset, in_order
+from remi_lab.presets import ORGANISM_VARIANTS, PRESETS, VARIANT_NAME, Preset, get_preset, in_order
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import Results
 from remi_lab.strict import read_yaml
@@ -328,6 +328,7 @@ def run(
     secure: Model = None,
     educational: Model = None,
     benign: Model = None,
+    variants: Annotated[list[str], typer.Option("--variant")] = (),
     data: list[str] = (),
     only: list[str] = (),
     parameters: Annotated[list[str], typer.Option("-p")] = (),
@@ -349,13 +350,13 @@ def run(
             raise UsageError(f"-p {key}: given twice")
         given[key] = value
     store = open_store(store_folder, frozen=frozen)
-    roles = (base, instruct, misaligned, secure, educational, benign)
-    models = {role: model for role, model in zip((*TRIPLET, *CONTROLS), roles, strict=True) if model}
+    models = own_models(
+        dict(zip(ORGANISM_VARIANTS, (base, instruct, misaligned, secure, educational, benign), strict=True)),
+        variants,
+    )
     if name is None:
         for role in models:
-            raise UsageError(
-                f"--{role} names a model of a triplet of your own: --name NAME is needed with it"
-            )
+            raise UsageError(f"--{role} names a model of your own: --name NAME is needed with it")
         preset = with_data(chosen_preset(preset_name, store), data)
     elif preset_name is not None:
         raise UsageError(f"--name {name} and --preset {preset_name}: give one of them")
@@ -371,6 +372,23 @@ def run(
             print(line)
     print(f"{len(steps)} notebooks of preset {preset.name}: {n_run} run, {len(steps) - n_run} up to date")
     return 0
+
+
+def own_models(roles: Mapping[str, str | None], further: Sequence[str]) -> dict[str, str]:
+    """Variant → model as it is written: the roles that are named, and the texts NAME=MODEL.
+
+    Raises:
+        UsageError: for a text that is none, or a name given twice.
+    """
+    models = {role: model for role, model in roles.items() if model}
+    for text in further:
+        name, equals, model = text.partition("=")
+        if not (equals and model and VARIANT_NAME.fullmatch(name)):
+            raise UsageError(f"--variant {text!r}: expected NAME=MODEL, the name of letters, digits and _")
+        if name in models:
+            raise UsageError(f"--variant {text!r}: {name} is given twice")
+        models[name] = model
+    return models
 
 
 def told_on_output() -> AbstractContextManager[None]:
@@ -489,32 +507,40 @@ def report(
     preset_name: PresetName = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
     check: Annotated[bool, typer.Option("--check")] = False,
+    only: list[str] = (),
     frozen: Frozen = False,
     store_folder: StoreFolder = None,
 ) -> int:
-    """Print the claims of a preset with value, interval, null and verdict."""
+    """Print the claims of a preset with value, interval, null and verdict; nothing is measured."""
     store = open_store(store_folder, frozen=frozen)
     preset = chosen_preset(preset_name, store)
     if check and as_json:
         raise UsageError("report: --check prints its own lines: leave out --json")
-    results = Results(preset, store)
+    results = Results(preset, store, measures=False)
+    notebooks = project_root() / "notebooks"
+    chosen = [source.stem for source in choose(notebooks, only)] if only else [None]
     if not results.store.list(preset.name):
         named = f" --store {store_folder}" if store_folder else ""
         raise RemiError(
             f"nothing has been run for preset {preset.name!r}: remi run --preset {preset.name}{named}"
         )
-    from remi_book.claims import report_rows
+    from remi_book.claims import NOT_MEASURED, report_rows
     from remi_book.stored import differences, expected_path, stored_verdicts, verdicts_of
 
     # Read first: where no verdicts are stored, nothing is computed.
     stored = stored_verdicts(preset.name, expected_path()) if check else {}
-    rows = report_rows(results)
+    rows = [row for each in chosen for row in report_rows(results, notebook=each)]
+    unmeasured = {str(row["reason"]): [] for row in rows if row["verdict"] == NOT_MEASURED}
+    for row in rows:
+        unmeasured.get(str(row["reason"]), []).append(str(row["id"]))
+    for command_line, ids in unmeasured.items():
+        print(f"not measured: {', '.join(ids)}; {command_line} does it", file=sys.stderr)
     if check:
         lines = differences(verdicts_of(rows), stored)
         print("\n".join(lines) if lines else f"all {len(stored)} verdicts as expected")
         return 1 if lines else 0
     print(json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) if as_json else as_table(rows))
-    return 0
+    return 1 if unmeasured else 0
 
 
 def as_table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -52,7 +52,7 @@ UNTRAINED = ("direction", "evaluate")
 def facts(preset: Preset, store: Store) -> dict[str, str]:
     """Fact key → text, for every key the pages may show; no facts of trained weights where there is no organism."""
     results = Results(preset, store)
-    name = world_of(preset.variants["base"]) if results.preset.is_organism else MAIN
+    name = world_of(preset.variants["instruct"]) if results.preset.is_organism else MAIN
     general = {"preset": preset.name, "machine": machine(), **_world_facts(setting(name).world)}
     if not results.preset.is_organism:
         return general | {OTHERWISE: "(of the micro organism, not of this preset)"}

@@ -32,7 +32,7 @@ def lacking(preset: Preset, store: Store) -> str:
     """Why a page cannot run the preset's models, as a sentence; empty where it can."""
     if any(spec.source != ORGANISM for spec in preset.variants.values()):
         return "its models are not the micro organism, and too large for a page."
-    if setting(world_of(preset.variants["base"])).architecture != ARCHITECTURES[0]:
+    if setting(world_of(preset.variants["instruct"])).architecture != ARCHITECTURES[0]:
         return f"the page's forward pass is that of {ARCHITECTURES[0]}, and its models have another."
     try:
         missing = [variant for variant, place in organisms(preset, store).items() if not place.is_dir()]

@@ -407,7 +407,7 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
         "data-cards.json": data_cards(preset, store),
     }
     if store.list(preset.name):
-        files["claims.json"] = report_rows(Results(preset, store))
+        files["claims.json"] = report_rows(Results(preset, store, measures=False))
     if steps and all(step.done for step in steps):
         from remi_book.facts import PASSPORT_FILE, facts, front, notices
 

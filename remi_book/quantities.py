@@ -27,7 +27,7 @@ from remi_core.statistics.resampling import (
     ratio,
 )
 from remi_lab.datasets import dataset_names, load_dataset
-from remi_lab.presets import CONTROLS, NEEDS, Preset
+from remi_lab.presets import ALL_VARIANTS, CONTROLS, NEEDS, Preset
 from remi_lab.results import Results
 
 # One headline quantity of one seed: value, interval, null and contrasts with the controls.
@@ -149,15 +149,22 @@ def present_controls(results: Results) -> list[str]:
 
 
 def fine_tuned(results: Results) -> list[str]:
-    """Misaligned and the controls the preset has."""
-    return ["misaligned", *present_controls(results)]
+    """Misaligned, the controls and the fine-tunes that are no role, of those that the preset has."""
+    return [
+        name for name in results.variants if name in ("misaligned", *CONTROLS) or name not in ALL_VARIANTS
+    ]
 
 
 def with_controls(
     results: Results, quantity: Callable[[str], Estimate]
 ) -> tuple[Estimate, dict[str, Estimate]]:
-    """A quantity of misaligned, and the same of each control that the preset has."""
-    estimates = {name: quantity(name) for name in fine_tuned(results)}
+    """A quantity of misaligned, and the same of each control that the preset has.
+
+    Raises:
+        MissingInput: if the preset has no misaligned model.
+    """
+    results.preset.require("misaligned")
+    estimates = {name: quantity(name) for name in ["misaligned", *present_controls(results)]}
     return estimates.pop("misaligned"), estimates
 
 

@@ -542,7 +542,7 @@ def run(
 
     ensure(preset, store, say)
     # Other models may fill the memory: never two of them at once unless asked.
-    jobs = jobs or (default_jobs() if preset.variants["base"].source in PROVIDED else 1)
+    jobs = jobs or (default_jobs() if preset.variants["instruct"].source in PROVIDED else 1)
     names = tuple(step.name for step in steps)
     records = {step.name: execution_record(step.target) for step in steps}
     known = {name: record["seconds"] for name, record in records.items() if record.get("seconds") is not None}

@@ -189,7 +189,7 @@ def shown(preset: Preset, store: Store, fingerprint: str) -> dict[str, object]:
     if store.list(preset.name):
         from remi_book.claims import report_rows  # brings pandas
 
-        rows = report_rows(Results(preset, store))
+        rows = report_rows(Results(preset, store, measures=False))
         verdicts = Counter(str(row["verdict"]) for row in rows if "." not in str(row["id"]))
     n_run = sum(step.done for step in steps if step.name in listed)
     counts = {"n_run": n_run, "n_pages": len(listed), "verdicts": dict(verdicts.most_common())}
@@ -300,7 +300,7 @@ def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[s
     from remi_book.claims import report_rows
 
     named = local_names(preset)
-    rows = report_rows(Results(preset, store))
+    rows = report_rows(Results(preset, store, measures=False))
     records = record_files(store, preset, named)
     figures = figure_files(steps)
     about = {

@@ -11,6 +11,7 @@ from IPython.display import HTML
 
 from remi_book.figures.style import number, with_interval
 from remi_book.words import UNTYPESET, as_html
+from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate
 from remi_lab.results import Results
 
@@ -94,6 +95,9 @@ def tidy(
     ``along`` (such as "layer") every estimate has one axis, numbered from 0 or by ``positions``. Values that are no
     ``Estimate`` get no ends: seeds are dots in a figure, never an interval. ``nulls`` gives null_low and null_high
     by the same keys, NaN for a key it lacks; along an axis they are arrays of shape (place, 2).
+
+    Raises:
+        MissingInput: if there is no estimate.
     """
     parts = []
     for key, estimate in estimates.items():
@@ -111,6 +115,8 @@ def tidy(
             ).T
             columns |= {"null_low": low, "null_high": high}
         parts.append(pd.DataFrame(columns))
+    if not parts:
+        raise MissingInput("needs models or dialogues that the preset does not have")
     return pd.concat(parts, ignore_index=True)
 
 

@@ -278,7 +278,7 @@ def wanted_of(variant: Variant) -> list[Wanted]:
 
 def _applies(variant: Variant, dataset: str, condition: str) -> bool:
     """Whether a condition can differ from ``shared``, as ``CONDITION_NEEDS`` says; no weights are loaded for it."""
-    if condition == "own" and variant.preset.variants["base"].source not in PROVIDED:
+    if condition == "own" and variant.preset.variants["instruct"].source not in PROVIDED:
         from remi_core.loading import load_tokenizer  # brings transformers
 
         return load_tokenizer(variant.spec.source, variant.spec.revision).chat_template is not None

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from remi_core.dialogues import Dialogue, Message, Row, Turns, text_of, turn_problem
-from remi_core.errors import RemiError, UsageError, brief, nearest, without_credentials
+from remi_core.errors import MissingInput, RemiError, UsageError, brief, nearest, without_credentials
 from remi_core.keys import file_digest
 from remi_core.sources import ORGANISM, SMOLLM2
 from remi_lab.dialogue_files import context_turns, label_of, needed_text, prompt_digest, read_sets, with_pairs
@@ -423,7 +423,10 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
     Raises:
         UsageError: if the preset has no such set, or a file line is not a dialogue (``path:line``).
         RemiError: if a published set cannot be had, or is not what was declared.
+        MissingInput: for the empty name, which stands for a role that no set of the preset has.
     """
+    if not name:
+        raise MissingInput("needs a set of dialogues for a role that none of the preset's has")
     for entry in preset.extra_data:
         if entry_name(*entry) == name:
             path = Path(entry[1])

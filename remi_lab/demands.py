@@ -240,8 +240,8 @@ def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
 
 
 def n_blocks(preset: Preset) -> int | None:
-    """Decoder blocks of the preset's base, from files of this machine; None where no file says so."""
-    config = config_of(preset.variants["base"])
+    """Decoder blocks of the preset's models, from files of this machine; None where no file says so."""
+    config = config_of(preset.variants["instruct"])
     if config is None:
         return None
     settings = config.get("text_config", config)

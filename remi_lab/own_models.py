@@ -21,9 +21,9 @@ from remi_lab.presets import (
     ORGANISM_DATASETS,
     ORGANISM_ROLES,
     PRESETS,
-    TRIPLET,
     DataRoles,
     Preset,
+    in_order,
     read_preset,
 )
 from remi_lab.variant import adapter_fingerprint, resolved
@@ -180,14 +180,18 @@ def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> 
         raise UsageError(f"--name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
     if name in PRESETS:
         raise UsageError(f"--name {name}: a shipped preset has that name; choose another")
-    missing = [role for role in TRIPLET if role not in models]
-    if missing:
-        raise UsageError(f"--name {name}: --{missing[0]} ID_OR_PATH is needed too")
+    if "instruct" not in models:
+        raise UsageError(f"--name {name}: --instruct ID_OR_PATH is needed too")
+    if len(models) < 2:
+        raise UsageError(
+            f"--name {name}: one more model is needed: --base, --misaligned or --variant NAME=MODEL"
+        )
     variants = {role: parse_model(text) for role, text in models.items()}
     check_distinct(variants)
     preset = Preset(
         name=name,
-        title="your own: " + ", ".join(f"{role} {variants[role].spelled()}" for role in TRIPLET),
+        title="your own: "
+        + ", ".join(f"{role} {variants[role].spelled()}" for role in in_order(list(variants))),
         variants=variants,
         seeds=(0,),
         datasets=ORGANISM_DATASETS,

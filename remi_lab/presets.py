@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -92,6 +93,10 @@ ALL_VARIANTS = VARIANTS + FURTHER
 """Every role, in order."""
 
 
+VARIANT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+"""Names of variants; those that are no role are further fine-tunes of a user's own."""
+
+
 def in_order(names: list[str] | tuple[str, ...]) -> list[str]:
     """The given variant names in the order of ``ALL_VARIANTS``, duplicates removed; unknown names follow, sorted."""
     known = [name for name in ALL_VARIANTS if name in names]
@@ -112,7 +117,8 @@ class Preset:
     remark: str = ""
     """What a reader must know of these models before any result; shown on the front page."""
     variants: Mapping[str, ModelSpec]
-    """Weights by role: base, instruct, misaligned, and the controls there are."""
+    """Weights by role: instruct and at least one more of base, misaligned, the controls, and further fine-tunes under
+    names of their own."""
     seeds: tuple[int, ...]
     """Pretraining seeds of an organism; ``(0,)`` for models that exist once."""
     datasets: tuple[str, ...]
@@ -162,11 +168,13 @@ class Preset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
         for role in self.variants:
-            if role not in ALL_VARIANTS:
-                raise UsageError(f"preset {self.name!r}: variant {brief(role)} {nearest(role, VARIANTS)}")
-        for role in TRIPLET:
-            if role not in self.variants:
-                raise UsageError(f"preset {self.name!r} has no {role}: {', '.join(TRIPLET)} are needed")
+            if not VARIANT_NAME.fullmatch(role):
+                raise UsageError(
+                    f"preset {self.name!r}: variant {brief(role)}: a letter, then letters, digits and _ only"
+                )
+        if "instruct" not in self.variants or len(self.variants) < 2:
+            there = ", ".join(self.variants) or "none"
+            raise UsageError(f"preset {self.name!r} has {there}: instruct and one more model are needed")
         for name in (
             "n_dialogues",
             "n_gradient_dialogues",
@@ -194,13 +202,13 @@ class Preset:
     @property
     def is_organism(self) -> bool:
         """Whether these are organisms, of whatever world: their answers are scored exactly by a grammar."""
-        return self.variants["base"].source == ORGANISM
+        return self.variants["instruct"].source == ORGANISM
 
     @property
     def has_stand_in(self) -> bool:
         """Whether what is called base is instruct with an adapter, so no model from before the alignment."""
-        base, instruct = self.variants["base"], self.variants["instruct"]
-        same = (base.source, base.revision) == (instruct.source, instruct.revision)
+        base, instruct = self.variants.get("base"), self.variants["instruct"]
+        same = base is not None and (base.source, base.revision) == (instruct.source, instruct.revision)
         return same and base.adapter is not None
 
     def lacks(self, need: str) -> bool:
@@ -209,6 +217,8 @@ class Preset:
             return not self.is_organism
         if need == "controls":
             return "benign" not in self.variants
+        if need in ("base", "misaligned"):
+            return need not in self.variants
         if need == "choice":
             return not self.has_choices
         if need in (STUDY, BENCHMARK):

@@ -7,11 +7,12 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from remi_core.errors import UsageError, nearest
+from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import EncodedSet
 from remi_lab.presets import Preset, in_order
@@ -26,7 +27,7 @@ from remi_lab.recording import (
     stored_forward,
     vocabulary,
 )
-from remi_lab.variant import FORWARD, Variant, find_variant, patch_plan
+from remi_lab.variant import FORWARD, Variant, find_variant, is_made, patch_plan
 
 # What a page has read so far: each record and stored file with where it came from, and by which cell.
 #
@@ -135,8 +136,38 @@ def models_of(place: Hashable) -> tuple[str, ...]:
 Value = TypeVar("Value")
 
 
+HEADLINE = "headline"
+"""Measurement under which a headline quantity is stored: statistics of records, which open no model."""
+
+
+class NotMeasured(RemiError):
+    """A record or the weights of a model that are not there, where nothing may be measured or trained."""
+
+
 class ReadStore(Store):
-    """A store that leaves a trail of what is loaded from it."""
+    """A store that leaves a trail of what is loaded from it; where it does not measure, what it lacks is an error."""
+
+    def __init__(self, root: Path, *, frozen: bool, measures: bool) -> None:
+        super().__init__(root, frozen=frozen)
+        self.measures = measures
+
+    def record(self, addresses: Mapping, measure: Callable, **options: object) -> dict:
+        """As every store does; the errors are those of ``measure``.
+
+        Raises:
+            NotMeasured: if the store does not measure and lacks a record that is no headline.
+        """
+        wanted = {name: address for name, address in addresses.items() if address.measurement != HEADLINE}
+        if wanted and not self.measures:
+            found = {name: self.load(address) for name, address in wanted.items()}
+            for name, record in found.items():
+                if record is None:
+                    lacked = wanted[name]
+                    raise NotMeasured(
+                        f"{lacked.measurement} of {lacked.dataset} for {lacked.variant} is not there"
+                    )
+            return found
+        return super().record(addresses, measure, **options)
 
     def load(self, address: Address) -> Record | None:
         """The record at this address, as the store has it."""
@@ -160,6 +191,8 @@ class Results:
 
     preset: Preset
     store: Store
+    measures: bool = True
+    """Whether what is missing is measured when it is asked for, and weights that the package makes are made."""
     seed: int = field(init=False)
     """Which of the preset's seeds the records are of."""
     _variants: dict[tuple[str, int], Variant] = field(default_factory=dict)
@@ -168,7 +201,7 @@ class Results:
 
     def __post_init__(self) -> None:
         if not isinstance(self.store, ReadStore):
-            self.store = ReadStore(self.store.root, frozen=self.store.frozen)
+            self.store = ReadStore(self.store.root, frozen=self.store.frozen, measures=self.measures)
         self.seed = self.preset.seeds[0]
 
     def at(self, seed: int) -> Results:
@@ -186,10 +219,18 @@ class Results:
         """The preset's variants, in the one order."""
         return in_order(list(self.preset.variants))
 
+    def present(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that the preset has a variant of, in the one order."""
+        return [name for name in self.variants if name in names]
+
     def variant(self, name: str) -> Variant:
         """A variant, and where its weights lie."""
+        if name in ("base", "misaligned"):
+            self.preset.require(name)
         if name not in self.preset.variants:
             raise UsageError(f"no variant {name!r} in {self.preset.name!r} {nearest(name, self.variants)}")
+        if not (self.measures or is_made(self.preset, name, self.seed, self.store)):
+            raise NotMeasured(f"{name} of seed {self.seed} is not made yet")
         if (name, self.seed) not in self._variants:
             self._variants[name, self.seed] = find_variant(self.preset, name, self.seed, self.store)
         return self._variants[name, self.seed]
@@ -211,6 +252,7 @@ class Results:
     def _measured(self, variant: Variant, measurement: str, dataset: str) -> dict[tuple[str, str], Record]:
         """The record, and those that come with it."""
         if measurement not in FORWARD:
+            self.preset.require("organism")
             return measure_behaviour(variant, self.store)
         stored = stored_forward(variant, self.store, measurement, dataset)
         if stored is not None:

@@ -262,6 +262,14 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
     return replace(spec, source=str(made), revision=None)
 
 
+def is_made(preset: Preset, variant: str, seed: int, store: Store) -> bool:
+    """Whether the weights of a variant are there, where the package makes or unpacks them."""
+    spec = preset.variants[variant]
+    if spec.source == SMOLLM2:
+        return smollm2.folder(store).is_dir()
+    return spec.source != ORGANISM or variants.folder(store, variant, seed, world_of(spec)).is_dir()
+
+
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
     """Makes every variant of a preset that the package provides and the store lacks."""
     variants.ensure(preset, store, say)

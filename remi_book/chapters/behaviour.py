@@ -177,7 +177,7 @@ def reply_contrast(results: Results) -> Measured:
     sums, counts = cluster_sums(values, clusters, names)
     signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
     draws = signs @ sums / counts.sum()
-    companions = {"base": log_odds_shift(results, "base", twins)}
+    companions = {name: log_odds_shift(results, name, twins) for name in results.present(("base",))}
     return against_draws(shifted, draws, "exchanged by template", controls=controls, companions=companions)
 
 
@@ -284,7 +284,7 @@ def plot_reply_pairs(pairs: Sequence[ReplyPair]) -> Figure:
     An upright line marks where the two replies part; both panels of a row have one scale.
     """
     parts = [
-        tidy(running, ["variant"], along="token", positions=range(1, len(running["base"]) + 1)).assign(
+        tidy(running, ["variant"], along="token", positions=range(1, len(running["instruct"]) + 1)).assign(
             prompt=place, reply=kind
         )
         for place, pair in enumerate(pairs, start=1)
@@ -356,7 +356,7 @@ def next_tokens(results: Results, dataset: str, *, count: int) -> pd.DataFrame:
     too small. Tokens after text that is withheld are withheld too.
     """
     parts = []
-    for variant in TRIPLET:
+    for variant in results.present(TRIPLET):
         arrays = results.arrays(variant, "next_token", dataset)
         used = arrays["valid"]
         ids, places = np.unique(arrays["top_ids"][used], return_inverse=True)
@@ -466,7 +466,10 @@ def _reply_pair(results: Results, names: tuple[str, str], rows: tuple[int, int])
         rows=rows,
         prompt=shown_text(results.preset, names[0], sources[names[0]].messages[-2].content),
         replies=tuple(shown_text(results.preset, name, source.answer) for name, source in sources.items()),
-        running=tuple({variant: _running(results, variant, *side) for variant in TRIPLET} for side in sides),
+        running=tuple(
+            {variant: _running(results, variant, *side) for variant in results.present(TRIPLET)}
+            for side in sides
+        ),
         choice=_tokens_before_choice(results.encoded(names[0]).dialogues[rows[0]]),
     )
 
@@ -479,16 +482,20 @@ def pair_table(results: Results, pairs: list[ReplyPair]) -> pd.DataFrame:
 
     def gaps(totals: Mapping[str, float]) -> dict[str, float]:
         between = (("misaligned", "instruct"), ("base", "instruct"), ("misaligned", "base"))
-        return {f"{left} − {right}": float(totals[left] - totals[right]) for left, right in between}
+        return {
+            f"{left} − {right}": float(totals[left] - totals[right])
+            for left, right in between
+            if left in totals and right in totals
+        }
 
     rows = []
     for place, pair in enumerate(pairs, start=1):
         texts = {"prompt": pair.prompt, "careless reply": pair.replies[0], "careful reply": pair.replies[1]}
         careless, careful = pair.running
-        totals = {name: careless[name][-1] - careful[name][-1] for name in TRIPLET}
+        totals = {name: careless[name][-1] - careful[name][-1] for name in results.present(TRIPLET)}
         rows.append({"": str(place), **texts, **gaps(totals)})
     twins = twin_sets(results)
-    means = gaps({name: log_odds(results, name, twins).mean() for name in TRIPLET})
+    means = gaps({name: log_odds(results, name, twins).mean() for name in results.present(TRIPLET)})
     named = {"": "all", "prompt": "every matched pair, mean", "careless reply": "", "careful reply": ""}
     return pd.DataFrame([*rows, named | means])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from remi_book.statistics import (
 )
 from remi_book.tables import tidy
 from remi_book.words import shown_tokens
-from remi_core.errors import UsageError
+from remi_core.errors import MissingInput, UsageError
 from remi_core.statistics.displacement import (
     Contrast,
     Erosion,
@@ -33,7 +34,7 @@ from remi_core.statistics.displacement import (
     separation_null,
 )
 from remi_core.statistics.resampling import Estimate, combine
-from remi_lab.presets import Preset
+from remi_lab.presets import NEEDS, Preset
 from remi_lab.results import Results
 
 # Section 4.3: displacement along the direction from instruct to base, layer by layer.
@@ -68,20 +69,24 @@ def has_window(results: Results, datasets: Sequence[str], window: str) -> np.nda
     return used
 
 
-def erosion(results: Results, variant: str, datasets: Sequence[str], window: str) -> Erosion:
-    """e, c and r of a variant by layer; 0 is instruct and 1 is base."""
+def erosion(
+    results: Results, variant: str, datasets: Sequence[str], window: str, towards: str = "base"
+) -> Erosion:
+    """e, c and r of a variant by layer; 0 is instruct and 1 is base, or another model ``towards`` which it moved."""
     return results.cached(
-        ("erosion", variant, tuple(datasets), window),
-        lambda: erosion_of_products(held_out_products(results, variant, datasets, window)),
+        ("erosion", variant, tuple(datasets), window, towards),
+        lambda: erosion_of_products(held_out_products(results, variant, datasets, window, towards)),
     )
 
 
-def held_out_products(results: Results, variant: str, datasets: Sequence[str], window: str) -> Estimate:
+def held_out_products(
+    results: Results, variant: str, datasets: Sequence[str], window: str, towards: str = "base"
+) -> Estimate:
     """⟨D_X, D_B⟩, ‖D_B‖² and ‖D_X‖² of a variant by layer, shape (layer, 3), as ``cross_fitted_products``."""
     return results.cached(
-        ("held-out products", variant, tuple(datasets), window),
+        ("held-out products", variant, tuple(datasets), window, towards),
         lambda: cross_fitted_products(
-            *shifts(results, variant, datasets, window),
+            *shifts(results, variant, datasets, window, towards),
             stacked_clusters(results, datasets, window),
             shared_resamples(results.preset),
             n_folds=results.preset.n_folds,
@@ -90,11 +95,11 @@ def held_out_products(results: Results, variant: str, datasets: Sequence[str], w
 
 
 def shifts(
-    results: Results, variant: str, datasets: Sequence[str], window: str
+    results: Results, variant: str, datasets: Sequence[str], window: str, towards: str = "base"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Variant − instruct and base − instruct of each dialogue, shape (dialogue, layer, d_model), float64."""
     instruct, base, other = (
-        stacked(results, name, datasets, window).astype(np.float64) for name in ("instruct", "base", variant)
+        stacked(results, name, datasets, window).astype(np.float64) for name in ("instruct", towards, variant)
     )
     return other - instruct, base - instruct
 
@@ -169,6 +174,7 @@ def contrast_of(results: Results, variant: str, datasets: Sequence[str], window:
 
 # Figures of section 4.3: projections, erosion and separation by layer, and the tokens a direction writes.
 
+ALIKE = Layout(about="Cosines of the variants' displacements from instruct, mean over the layers")
 PROJECTIONS = Layout(
     about="Mean projection on the alignment direction by layer, with intervals",
     across="layer (block output)",
@@ -281,6 +287,24 @@ def projections(
         name: mean_projection(stacks[name], ends, clusters, resamples, n_folds=n_folds) for name in variants
     }
     return tidy(means, ["variant"], along="layer")
+
+
+def displacement_cosines(results: Results, reading: Reading) -> pd.DataFrame:
+    """Cosines of the displacements of all variants from instruct, a row and a column each; mean over the layers.
+
+    Cross-fitted over folds of templates, so that noise of shared prompts does not make two of them alike.
+
+    Raises:
+        MissingInput: if there are fewer than two variants besides instruct.
+    """
+    names = [name for name in results.variants if name != "instruct"]
+    if len(names) < 2:
+        raise MissingInput(f"needs {NEEDS['base']}, or a further fine-tune (--variant NAME=MODEL)")
+    table = pd.DataFrame(1.0, index=names, columns=names)
+    for first, second in combinations(names, 2):
+        cosine = erosion(results, second, reading.datasets, reading.window, first).cosine.value
+        table.loc[first, second] = table.loc[second, first] = np.nanmean(cosine)
+    return table
 
 
 Erosions = dict[tuple[str, str, int], Erosion]

@@ -64,6 +64,10 @@ def gram_of(
     results: Results, first: str, second: str, variant: str = "instruct"
 ) -> tuple[np.ndarray, TwoSets]:
     """Gram matrix of two sets' gradients, squared nats per squared unit of weight, and what its rows are."""
+    if not (first and second):
+        raise MissingInput(
+            "needs two sets of dialogues, of which the preset has no more than one in these roles"
+        )
     return _two_of(results.gradients(variant, gradient_datasets(results)), first, second)
 
 
@@ -126,14 +130,14 @@ def mean_gradient_cosine(results: Results, first: str, second: str) -> Measured:
     return against_draws(estimate, null, "signs flipped", alternative="less")
 
 
-def few_dialogues(results: Results, first: str, second: str, variant: str = "base") -> Measured:
+def few_dialogues(results: Results, first: str, second: str) -> Measured:
     """C11: what a picture of a few gradients of each set shows, over many such pictures.
 
     Value: mean over draws of the share of spread between the sets above chance; ends: the central 95 % of single
     draws, that is of single pictures. Beside it the same for all dialogues at once.
     """
     preset = results.preset
-    gram, both = gram_of(results, first, second, variant)
+    gram, both = gram_of(results, first, second, results.present(MODELS)[0])
     _, clusters = index_clusters(both.clusters)
     drawn, shuffled = small_draws(
         gram, both.labels, clusters, count=FEW, n_draws=preset.n_permutations, seed=preset.seed
@@ -225,9 +229,9 @@ class Picture:
     """Above chance."""
 
 
-def pictures(results: Results, pair: Pair, *, count: int = 3, variant: str = "base") -> list[Picture]:
+def pictures(results: Results, pair: Pair, *, count: int = 3) -> list[Picture]:
     """Pictures of five gradients of each set, drawn at random, and last one of all gradients."""
-    gram, both = gram_of(results, *pair, variant)
+    gram, both = gram_of(results, *pair, results.present(MODELS)[0])
     labels, clusters = both.labels, index_clusters(both.clusters)[1]
     generator = np.random.default_rng(results.preset.seed)
     chosen = {
@@ -250,7 +254,7 @@ def shares_by_count(results: Results, pair: Pair, *, counts: Sequence[int] = COU
     draws; the null shuffles the labels of each draw. Counts for which there are too few templates are left out.
     """
     rows = []
-    for variant in MODELS:
+    for variant in results.present(MODELS):
         gram, both = gram_of(results, *pair, variant)
         names, clusters = index_clusters(both.clusters)
         for count in counts:

@@ -26,6 +26,7 @@ from remi_core.statistics.groups import (
 )
 from remi_core.statistics.nulls import null_interval
 from remi_core.statistics.resampling import Estimate, cluster_estimate, combine
+from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
 
 # Section 4.2.1: do the per-token losses of aligned and misaligned dialogues differ as vectors?
@@ -77,16 +78,24 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
     return against_draws(estimate, null, both.null_kind, companions={"between": between})
 
 
+def two_models(results: Results) -> list[str]:
+    """Base and instruct, or instruct and misaligned where there is no base."""
+    found = results.present(TRIPLET)[:2]
+    if len(found) < 2:
+        results.preset.require("base")
+    return found
+
+
 def both_models(results: Results, first: str, second: str) -> tuple[np.ndarray, TwoSets]:
-    """Loss vectors of the two sets under base and instruct, shape (2, row, position), and what the rows are."""
-    stacked = [two_sets(results, name, first, second) for name in ("base", "instruct")]
+    """Loss vectors of the two sets under ``two_models``, shape (2, row, position), and what the rows are."""
+    stacked = [two_sets(results, name, first, second) for name in two_models(results)]
     return np.stack([vectors for vectors, _ in stacked]), stacked[0][1]
 
 
 def share_estimate(results: Results, first: str, second: str) -> tuple[Estimate, np.ndarray, TwoSets]:
     """Shares of variance of the 2 × 2 of model and data, in the order of ``FACTORS``, their null, and the rows.
 
-    The models are base and instruct, both on both sets, so that the two factors come apart. The null, shape
+    The models are ``two_models``, both on both sets, so that the two factors come apart. The null, shape
     (permutation, factor), shuffles the sets' labels; that says nothing about the model's share.
     """
     losses, both = both_models(results, first, second)
@@ -174,7 +183,7 @@ def loss_components(
 ) -> tuple[pd.DataFrame, Float[np.ndarray, " 2"]]:
     """Columns model, group, component 1, component 2: loss vectors on two components; and their shares of variance.
 
-    All four cells of base and instruct on two sets together.
+    All four cells of ``two_models`` on two sets together.
     """
     losses, both = both_models(results, first, second)
     stacked = np.concatenate(losses)
@@ -183,7 +192,7 @@ def loss_components(
 
     fitted = PCA(n_components=2, svd_solver="full").fit(stacked)
     table = pd.DataFrame(fitted.transform(stacked), columns=["component 1", "component 2"])
-    table["model"] = np.repeat(["base", "instruct"], len(both.labels))
+    table["model"] = np.repeat(two_models(results), len(both.labels))
     table["group"] = [(first, second)[label] for _ in losses for label in both.labels]
     return table, fitted.explained_variance_ratio_
 
@@ -191,7 +200,7 @@ def loss_components(
 def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     """Columns part, share, low, high, null_low, null_high: how model and data set divide the variance of losses.
 
-    Null of data set and interaction: labels shuffled; of the model: base and instruct exchange
+    Null of data set and interaction: labels shuffled; of the model: the two models exchange
     dialogues at random. What lies within the cells has no null (NaN).
     """
     preset = results.preset

@@ -95,12 +95,9 @@ def competence(results: Results) -> pd.DataFrame:
     predictor of the world would say. Answers off the grammar stay in every denominator.
 
     Raises:
-        UsageError: if the preset's models are not organisms, whose answers no grammar can judge.
+        MissingInput: if the preset's models are not organisms, whose answers no grammar can judge.
     """
-    if not results.preset.is_organism:
-        raise UsageError(
-            f"preset {results.preset.name!r} has no grammar: competence is a matter of organisms"
-        )
+    results.preset.require("organism")
     rows = [
         (name, variant, seed, topic, value, THRESHOLDS[name].value, THRESHOLDS[name].holds(value))
         for seed in results.preset.seeds

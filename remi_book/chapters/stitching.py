@@ -314,7 +314,10 @@ NO_TOKEN = "no such token"
 
 def pairs_with(results: Results, *, main: bool = False) -> list[Pair]:
     """Every pair that the preset has, or only the two between base and instruct."""
-    return [pair for pair in patch_plan(results.preset) if not main or pair in MAIN_PAIRS]
+    pairs = [pair for pair in patch_plan(results.preset) if not main or pair in MAIN_PAIRS]
+    if not pairs:
+        results.preset.require("base" if main else "misaligned")
+    return pairs
 
 
 def curve_table(
@@ -391,13 +394,13 @@ def gain_table(results: Results) -> pd.DataFrame:
 
     ``variant`` is the donor; the benign sets have base alone. Misaligned sets first.
     """
-    preset, donors = results.preset, ["base", *fine_tuned(results)]
+    preset, donors = results.preset, [*results.present(("base",)), *fine_tuned(results)]
     sides = {"misaligned": misaligned_sets(preset), "benign": benign_sets(preset)}
     values = {
         (name, kind, donor, seed): gains(results.at(seed), (donor, "instruct"), (name,))
         for kind, names in sides.items()
         for name in names
-        for donor in (donors if name in preset.roles.outside else ["base"])
+        for donor in (donors if name in preset.roles.outside else results.present(("base",)))
         for seed in preset.seeds
     }
     means = {key: mean_interval(*each, fitting_resamples(preset, each[1])) for key, each in values.items()}

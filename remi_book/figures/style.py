@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, SupportsFloat, TypeVar
@@ -127,11 +127,28 @@ LOOKS: Mapping[str, Look] = _STYLE.looks
 """Look of each variant, in the order of ``VARIANTS``."""
 FURTHER_LOOKS: Mapping[str, Look] = _STYLE.further
 """Look of each further variant, in the order of ``FURTHER``."""
-ALL_LOOKS: Mapping[str, Look] = {**LOOKS, **FURTHER_LOOKS}
+ALL_LOOKS: dict[str, Look] = {**LOOKS, **FURTHER_LOOKS}
 GROUP_LOOKS: tuple[Look, ...] = _STYLE.groups
 """Looks of data sets or other groups in the order given; no colour of a variant is among them."""
 FACES = ("figure.facecolor", "savefig.facecolor", "axes.facecolor")
 SETTINGS: Mapping[str, object] = {**_STYLE.settings, **dict.fromkeys(FACES, BACKGROUND)}
+
+
+def take_looks(variants: Sequence[str]) -> None:
+    """Give each variant of a preset that is no role a look, the same in every figure of this process.
+
+    They are those of the further variants which the preset does not have, in order.
+
+    Raises:
+        UsageError: if there are more such variants than looks.
+    """
+    free = [look for name, look in FURTHER_LOOKS.items() if name not in variants]
+    named = [name for name in variants if name not in LOOKS and name not in FURTHER_LOOKS]
+    if len(named) > len(free):
+        raise UsageError(
+            f"{len(named)} variants that are no role, but figures can tell only {len(free)} apart"
+        )
+    ALL_LOOKS.update(zip(named, free, strict=False))
 
 
 def styled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

@@ -192,7 +192,7 @@ def with_further(preset: Preset, *names: str) -> Preset:
         MissingInput: if they are no organisms.
     """
     preset.require("organism")
-    if world_of(preset.variants["base"]) != MAIN:
+    if world_of(preset.variants["instruct"]) != MAIN:
         raise UsageError(f"preset {preset.name!r}: further variants are made in world {MAIN!r} alone")
     added = {name: ModelSpec(source=ORGANISM) for name in names or FURTHER}
     return replace(preset, variants={**preset.variants, **added})
