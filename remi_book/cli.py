@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import traceback
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from typer.core import TyperCommand
 
 from remi_book.doctor import findings_of
 from remi_book.publishing import Edition, build_book, default_out
-from remi_book.running import RunLog, choose, log_name, missing_lines, plan, read_cells
+from remi_book.running import RunLog, choose, log_name, missing_lines, plan
 from remi_book.running import run as run_steps
 from remi_book.site import build_site
 from remi_book.words import SWITCH, as_line, show_text
@@ -220,6 +221,7 @@ ShowText = Annotated[
     bool, typer.Option("--show-text", help=f"show text of real data sets in the pages, as {SWITCH}=1 does")
 ]
 Jobs = Annotated[int | None, Positive("--jobs")]
+Dtype = Literal["float32", "bfloat16", "float16"] | None
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help=f"with --name: the model of that role, {MODEL}")
 ]
@@ -332,6 +334,12 @@ def run(
     data: list[str] = (),
     only: list[str] = (),
     parameters: Annotated[list[str], typer.Option("-p")] = (),
+    dtype: Dtype = None,
+    batch_tokens: Annotated[int | None, Positive()] = None,
+    max_tokens: Annotated[int | None, Positive()] = None,
+    max_dialogues: Annotated[int | None, Positive()] = None,
+    layer: int | None = None,
+    resamples: Annotated[int | None, Positive()] = None,
     jobs: Jobs = None,
     force: Annotated[bool, typer.Option("--force")] = False,
     with_text: ShowText = False,
@@ -354,21 +362,32 @@ def run(
         dict(zip(ORGANISM_VARIANTS, (base, instruct, misaligned, secure, educational, benign), strict=True)),
         variants,
     )
+    sizes: dict[str, dict[str, str | int | None]] = {
+        "dtype": {"dtype": dtype},
+        "batch-tokens": {"batch_tokens": batch_tokens},
+        "max-tokens": {"max_tokens": max_tokens},
+        "max-dialogues": {"n_dialogues": max_dialogues, "n_gradient_dialogues": max_dialogues},
+        "layer": {"gradient_layer": layer},
+        "resamples": {"n_resamples": resamples},
+    }
     if name is None:
         for role in models:
             raise UsageError(f"--{role} names a model of your own: --name NAME is needed with it")
+        for option, fields in sizes.items():
+            if any(value is not None for value in fields.values()):
+                raise UsageError(f"--{option} goes with --name: a preset that is there is not changed")
         preset = with_data(chosen_preset(preset_name, store), data)
     elif preset_name is not None:
         raise UsageError(f"--name {name} and --preset {preset_name}: give one of them")
     else:
-        preset = custom_preset(name, models, data)
+        preset = custom_preset(name, models, data, dict(ChainMap(*sizes.values())))
     steps = plan(preset, store, only=only, parameters=given)
     check_models(preset)
     if name is not None:
         save_custom(preset, store)
     n_run = run_steps(preset, store, [step for step in steps if force or not step.done], jobs=jobs)
     for step in steps:
-        for line in missing_lines(step.name, read_cells(step.source), step.lacking):
+        for line in missing_lines(step):
             print(line)
     print(f"{len(steps)} notebooks of preset {preset.name}: {n_run} run, {len(steps) - n_run} up to date")
     return 0
@@ -598,7 +617,7 @@ def finetune(
     epochs: Annotated[int | None, Positive()] = None,
     steps: Annotated[int | None, Positive()] = None,
     seed: Annotated[int, NotNegative()] = 0,
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    dtype: Dtype = None,
     resume: Annotated[bool, typer.Option("--resume")] = False,
 ) -> int:
     """Train the misaligned variant, or a control, as a LoRA adapter on an instruct model."""

@@ -11,7 +11,7 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 
 from remi_book.figures.style import take_looks
-from remi_book.running import has_type
+from remi_book.running import NOTES, has_type
 from remi_book.words import as_html, as_line
 from remi_core.errors import MissingInput, RemiError, UsageError, nearest, without_credentials
 from remi_core.store import Store
@@ -20,8 +20,6 @@ from remi_lab.results import Results
 
 INJECTED = "# Parameters"
 """How the cell begins that papermill puts behind the notebook's own parameters."""
-NOTES = "remi_note"
-"""Key of an output's metadata that holds what the cell's figure or table needs."""
 
 
 def open_results(preset: object) -> Results:

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -145,6 +146,8 @@ def parse_value(text: str, written: str) -> object:
 # Cells of a notebook that need what a preset may lack (tag ``needs-WORD``), left out with a note where it does.
 
 PREFIX = "needs-"
+ONLY, NOT = "only-", "not-"
+"""Tags of prose that is shown only where the preset has, or lacks, what the word names: no note stands in its place."""
 
 
 def unmet(cell: Mapping[str, object], lacking: Collection[str]) -> tuple[str, ...]:
@@ -153,11 +156,23 @@ def unmet(cell: Mapping[str, object], lacking: Collection[str]) -> tuple[str, ..
     return tuple(need for need in NEEDS if need in wanted and need in lacking)
 
 
+def is_hidden(cell: Mapping[str, object], lacking: Collection[str]) -> bool:
+    """Whether a cell is about what the preset lacks (``only-WORD``), or about presets that lack it (``not-WORD``)."""
+    return any(
+        (tag.startswith(ONLY) and tag.removeprefix(ONLY) in lacking)
+        or (tag.startswith(NOT) and tag.removeprefix(NOT) not in lacking)
+        for tag in tags(cell)
+    )
+
+
 def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
     """The cells, each run of those with the same unmet need replaced by one note that says what is needed.
 
-    The number of cells stays, so that a failing cell is still named by its place in the source.
+    Prose that is hidden leaves nothing. The number of cells stays, so that a failing cell is still named by its place
+    in the source.
     """
+    empty = {"cell_type": "markdown", "metadata": {}, "source": ""}
+    cells = [empty | {"id": cell["id"]} if is_hidden(cell, lacking) else cell for cell in cells]
     kept: list[dict] = []
     for needs, group in groupby(cells, key=lambda cell: unmet(cell, lacking)):
         if not needs:
@@ -171,13 +186,23 @@ def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
     return kept
 
 
-def missing_lines(name: str, cells: Collection[Mapping[str, object]], lacking: Collection[str]) -> list[str]:
+NOTES = "remi_note"
+"""Key of an output's metadata that holds what a cell needed and the preset lacks, where only its code found out."""
+
+
+def missing_lines(step: Step) -> list[str]:
     """One line for each thing that a notebook's cells need and the preset lacks, with how many cells it costs."""
-    needs = [need for cell in cells if cell["cell_type"] == "code" for need in unmet(cell, lacking)]
+    cells = [cell for cell in read_cells(step.source) if cell["cell_type"] == "code"]
+    needs = [NEEDS[need] for cell in cells for need in unmet(cell, step.lacking)]
+    needs += [
+        str(output["metadata"][NOTES]).removeprefix("needs ")
+        for cell in (read_cells(step.target) if step.target.is_file() else ())
+        for output in cell.get("outputs", ())
+        if NOTES in output.get("metadata", {})
+    ]
     return [
-        f"{name}: {needs.count(need)} figures or tables not shown, they need {NEEDS[need]}"
-        for need in NEEDS
-        if need in needs
+        f"{step.name}: {count} figures or tables not shown, they need {need}"
+        for need, count in Counter(needs).items()
     ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError, nearest
@@ -166,15 +167,29 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REVISED = re.compile(r"(?P<source>[^@]+)@(?P<revision>\w[\w.-]*)", re.ASCII)
 
 
-def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> Preset:
-    """The preset of a triplet, with controls if any are named; nothing is loaded, written or asked of the hub.
+def best_dtype() -> str:
+    """``bfloat16`` where a graphics card or the processor has units for it, else ``float32``, which is then faster."""
+    import torch
 
-    ``models`` are texts by role as ``parse_model`` takes them; ``data`` are texts of ``--data``. With data, its sets
-    are the preset's, and their labels give the roles; without, our own dialogues of the micro organism are used.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if torch.cuda.is_available() or native else "float32"
+
+
+def custom_preset(
+    name: str,
+    models: Mapping[str, str],
+    data: Sequence[str],
+    sizes: Mapping[str, object] = MappingProxyType({}),
+) -> Preset:
+    """The preset of a user's own models; nothing is loaded, written or asked of the hub.
+
+    ``models`` are texts by variant as ``parse_model`` takes them: instruct and at least one more. ``data`` are texts
+    of ``--data``. With data, its sets are the preset's, and their labels give the roles; without, our own dialogues
+    of the micro organism are used. ``sizes`` are further fields of the preset; the dtype is otherwise ``best_dtype``.
 
     Raises:
-        UsageError: if the name cannot be used or is a shipped preset's, a model of the triplet is not named or its
-            folder is missing, two models coincide, or a data file is not what it should be or too small.
+        UsageError: if the name cannot be used or is a shipped preset's, a model is not named or its folder is
+            missing, two models coincide, or a data file is not what it should be or too small.
     """
     if not NAME.fullmatch(name) or name == MODELS:
         raise UsageError(f"--name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
@@ -196,14 +211,20 @@ def custom_preset(name: str, models: Mapping[str, str], data: Sequence[str]) -> 
         seeds=(0,),
         datasets=ORGANISM_DATASETS,
         roles=ORGANISM_ROLES,
-        dtype="bfloat16",
+        dtype=str(sizes.get("dtype") or best_dtype()),
     )
+    sizes = {field: value for field, value in sizes.items() if value is not None}
     if not data:
-        return preset
-    sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048}
+        return replace(preset, **sizes)
+    sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048} | sizes
     given = with_data(replace(preset, datasets=(), roles=DataRoles(), **sizes), data)
     sets = [labelled(given, dataset) for dataset in dataset_names(given)]
     for each in sets:
+        if not each.label:
+            raise UsageError(
+                f"--data: set {each.name!r} says of no reply whether it is aligned: write aligned=FILE or "
+                "misaligned=FILE"
+            )
         count = len({row.cluster for row in each.dialogues})
         if count < FEWEST_TEMPLATES:
             raise UsageError(
