@@ -191,6 +191,12 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
     if all(declared.get(name) == value for name, value in given.items()):
         notebook["cells"] = [cell for cell in notebook["cells"] if "injected-parameters" not in tags(cell)]
     labels = _labels(read_cells(source)) if variant else []
+    # What was hidden for this preset left an empty cell.
+    notebook["cells"] = [
+        cell
+        for cell in notebook["cells"]
+        if cell["cell_type"] != "markdown" or "".join(cell["source"]).strip()
+    ]
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
         if cell["cell_type"] == "markdown":
@@ -210,7 +216,7 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
             break
     if shows_words(read_cells(source)):
         note = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": CONTENT_NOTE}
-        notebook["cells"].insert(1, note)
+        notebook["cells"].insert(1, note)  # behind the title
     return json.dumps(notebook, indent=1, sort_keys=True)
 
 

@@ -187,6 +187,7 @@ def against_benign(
 # Two sets side by side: which rows belong together, and how labels are shuffled where some do and where none do.
 
 WITHIN, BY_TEMPLATE = "labels shuffled within pairs", "labels shuffled by template"
+SHUFFLED = "labels shuffled "
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +209,11 @@ class TwoSets:
     def null_kind(self) -> str:
         """What the null of ``shuffled`` does, in words."""
         return WITHIN if self.pairs else BY_TEMPLATE
+
+    @property
+    def exchanged(self) -> str:
+        """The same without its subject, for a sentence that has one: ``within pairs`` or ``by template``."""
+        return self.null_kind.removeprefix(SHUFFLED)
 
     def shuffled(self, preset: Preset) -> Int[np.ndarray, "permutation row"]:
         """The labels exchanged within pairs; without pairs, whole prompt templates change their label.

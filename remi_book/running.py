@@ -168,21 +168,22 @@ def is_hidden(cell: Mapping[str, object], lacking: Collection[str]) -> bool:
 def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
     """The cells, each run of those with the same unmet need replaced by one note that says what is needed.
 
-    Prose that is hidden leaves nothing. The number of cells stays, so that a failing cell is still named by its place
-    in the source.
+    Prose that is hidden leaves nothing, and parts no run. The number of cells stays, so that a failing cell is still
+    named by its place in the source.
     """
-    empty = {"cell_type": "markdown", "metadata": {}, "source": ""}
-    cells = [empty | {"id": cell["id"]} if is_hidden(cell, lacking) else cell for cell in cells]
     kept: list[dict] = []
-    for needs, group in groupby(cells, key=lambda cell: unmet(cell, lacking)):
-        if not needs:
-            kept += group
+    before: tuple[str, ...] = ()
+    for cell in cells:
+        told = {"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": ""}
+        if is_hidden(cell, lacking):
+            kept.append(told)
             continue
-        wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
-        note = f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
-        for position, cell in enumerate(group):
-            text = note if position == 0 else ""
-            kept.append({"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": text})
+        needs = unmet(cell, lacking)
+        if needs and needs != before:
+            wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
+            told["source"] = f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
+        kept.append(told if needs else cell)
+        before = needs
     return kept
 
 

@@ -105,7 +105,8 @@ class Trail:
         try:
             return compute(), own
         finally:
-            self._listening.remove(own)
+            # Not by ``remove``: a listener inside another may have heard the same.
+            self._listening = [each for each in self._listening if each is not own]
 
     def reads(self) -> list[Read]:
         """All that was read."""

@@ -47,11 +47,13 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
+from remi_book.named_sets import counted
 from remi_book.quantities import columns_of
 from remi_book.tables import table_html, tidy
 from remi_book.words import as_html
 from remi_core.statistics.resampling import difference
 from remi_core.store import project_root
+from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import TRAIL, Results
 
@@ -313,9 +315,10 @@ def stored_html(name: str) -> HTML:
     return table_html(pd.concat(parts, ignore_index=True), f"Stored result, not computed here: {name}")
 
 
-def audited_sets(preset: Preset) -> int:
-    """Dialogues a set in the audit: as many as the set has, at most ``n_audit_dialogues``."""
-    return min(preset.n_audit_dialogues, preset.n_dialogues)
+def audited_sets(preset: Preset) -> str:
+    """Dialogues of each set in the audit, in words: as many as the set has, at most ``n_audit_dialogues``."""
+    sizes = [len(load_dataset(preset, name)) for name in dataset_names(preset)]
+    return counted([min(size, preset.n_audit_dialogues) for size in sizes], each="of each set")
 
 
 # What the special figures of the audit draw: the published curve beside erosion, and the mean in the components.

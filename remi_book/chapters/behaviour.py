@@ -311,6 +311,12 @@ def plot_reply_pairs(pairs: Sequence[ReplyPair]) -> Figure:
 PARTS = ("before the choice", "at the choice", "after the choice")
 
 
+def shown_models(results: Results) -> list[str]:
+    """The three models of the paper that the preset has; where misaligned is none of them, every fine-tune too."""
+    found = results.present(TRIPLET)
+    return found if "misaligned" in found else found + fine_tuned(results)
+
+
 def _running(results: Results, variant: str, dataset: str, row: int) -> Float[np.ndarray, " token"]:
     """Log-probability of one answer up to and with each of its tokens, nats."""
     arrays = results.arrays(variant, "sequence", dataset)
@@ -351,12 +357,12 @@ def _tokens_before_choice(dialogue: EncodedDialogue) -> int | None:
 def next_tokens(results: Results, dataset: str, *, count: int) -> pd.DataFrame:
     """Columns variant, token, probability, low, high: the ``count`` likeliest tokens at the choice, likeliest first.
 
-    Means over the prompts that have a choice, with intervals over templates, for the three models of the paper. A
+    Means over the prompts that have a choice, with intervals over templates, for ``shown_models``. A
     token outside a prompt's stored list of likeliest tokens counts as probability 0 there, so a mean may be slightly
     too small. Tokens after text that is withheld are withheld too.
     """
     parts = []
-    for variant in results.present(TRIPLET):
+    for variant in shown_models(results):
         arrays = results.arrays(variant, "next_token", dataset)
         used = arrays["valid"]
         ids, places = np.unique(arrays["top_ids"][used], return_inverse=True)
@@ -467,7 +473,7 @@ def _reply_pair(results: Results, names: tuple[str, str], rows: tuple[int, int])
         prompt=shown_text(results.preset, names[0], sources[names[0]].messages[-2].content),
         replies=tuple(shown_text(results.preset, name, source.answer) for name, source in sources.items()),
         running=tuple(
-            {variant: _running(results, variant, *side) for variant in results.present(TRIPLET)}
+            {variant: _running(results, variant, *side) for variant in shown_models(results)}
             for side in sides
         ),
         choice=_tokens_before_choice(results.encoded(names[0]).dialogues[rows[0]]),
@@ -481,7 +487,8 @@ def pair_table(results: Results, pairs: list[ReplyPair]) -> pd.DataFrame:
     """
 
     def gaps(totals: Mapping[str, float]) -> dict[str, float]:
-        between = (("misaligned", "instruct"), ("base", "instruct"), ("misaligned", "base"))
+        between = [("misaligned", "instruct"), ("base", "instruct"), ("misaligned", "base")]
+        between += [(name, "instruct") for name in totals if name not in TRIPLET]
         return {
             f"{left} − {right}": float(totals[left] - totals[right])
             for left, right in between
@@ -492,10 +499,10 @@ def pair_table(results: Results, pairs: list[ReplyPair]) -> pd.DataFrame:
     for place, pair in enumerate(pairs, start=1):
         texts = {"prompt": pair.prompt, "careless reply": pair.replies[0], "careful reply": pair.replies[1]}
         careless, careful = pair.running
-        totals = {name: careless[name][-1] - careful[name][-1] for name in results.present(TRIPLET)}
+        totals = {name: careless[name][-1] - careful[name][-1] for name in shown_models(results)}
         rows.append({"": str(place), **texts, **gaps(totals)})
     twins = twin_sets(results)
-    means = gaps({name: log_odds(results, name, twins).mean() for name in results.present(TRIPLET)})
+    means = gaps({name: log_odds(results, name, twins).mean() for name in shown_models(results)})
     named = {"": "all", "prompt": "every matched pair, mean", "careless reply": "", "careful reply": ""}
     return pd.DataFrame([*rows, named | means])
 

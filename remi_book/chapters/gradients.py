@@ -39,6 +39,7 @@ from remi_core.statistics.groups import (
 )
 from remi_core.statistics.nulls import against_null, null_interval, permuted_labels
 from remi_core.statistics.resampling import combine, difference, index_clusters
+from remi_lab.presets import NEEDS
 from remi_lab.results import Results
 
 Pair = tuple[str, str]
@@ -231,7 +232,7 @@ class Picture:
 
 def pictures(results: Results, pair: Pair, *, count: int = 3) -> list[Picture]:
     """Pictures of five gradients of each set, drawn at random, and last one of all gradients."""
-    gram, both = gram_of(results, *pair, results.present(MODELS)[0])
+    gram, both = gram_of(results, *pair, model_of_pictures(results))
     labels, clusters = both.labels, index_clusters(both.clusters)[1]
     generator = np.random.default_rng(results.preset.seed)
     chosen = {
@@ -324,11 +325,42 @@ def _with_contrast(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, "row 
 # Section 4.2.2 as tables: the centring identity, the distance tested, and components.
 
 
+def exchanged(results: Results, pairs: Sequence[Pair]) -> str:
+    """How the labels of each pair are exchanged in the null: ``within pairs``, ``by template``, or which of them where.
+
+    Raises:
+        MissingInput: if there is no pair.
+    """
+    _required(pairs)
+    found = {" × ".join(pair): gram_of(results, *pair)[1].exchanged for pair in pairs}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return " and ".join(f"{kind} ({pair})" for pair, kind in found.items())
+
+
+def counts_by_set(results: Results) -> dict[str, int]:
+    """Set → how many of its dialogues have a gradient."""
+    datasets = gradient_datasets(results)
+    of_row = list(map(str, results.gradients("instruct", datasets)["dataset"]))
+    return {name: of_row.count(name) for name in datasets}
+
+
+def model_of_pictures(results: Results) -> str:
+    """The model whose gradients the pictures of few of them show: base as published, or instruct without one."""
+    return results.present(MODELS)[0]
+
+
+def _required(pairs: Sequence[Pair]) -> None:
+    if not pairs:
+        raise MissingInput(f"needs {NEEDS['narrow_aligned']}")
+
+
 def identity_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
     """One row a pair and seed: the two sides of the centring identity and their difference, squared-gradient units.
 
     The last column is the share of shuffled labellings whose centred between-group mean is below 0.
     """
+    _required(pairs)
     preset, rows = results.preset, []
     for pair in pairs:
         for seed in preset.seeds:
@@ -346,6 +378,7 @@ def distance_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
     Columns pair, seed, distance, low, high, null_low, null_high, p. Templates exchange their labels whole, both
     sets of a template together, so the null keeps what dialogues of one template share.
     """
+    _required(pairs)
     preset, rows = results.preset, []
     for pair in pairs:
         for seed in preset.seeds:

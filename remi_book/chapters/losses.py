@@ -142,6 +142,11 @@ SHARES = Layout(
 NAMES = {"model": "model", "data": "data set", "interaction": "interaction", "residual": "within cells"}
 
 
+def exchanged(results: Results, first: str, second: str) -> str:
+    """How the labels of two sets are exchanged in the null: ``within pairs`` or ``by template``."""
+    return two_sets(results, "instruct", first, second)[1].exchanged
+
+
 def choices_inside(results: Results, dataset: str) -> str:
     """How many dialogues reach, within a loss vector, the token that tells careful from careless: ``12 of 64``."""
     found = results.encoded(dataset)

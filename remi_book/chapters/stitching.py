@@ -448,11 +448,11 @@ def end_point_table(results: Results) -> pd.DataFrame:
 
 def below_both_table(results: Results) -> pd.DataFrame:
     """One row a pair, over all seeds and its sets: stitched mean losses that lie below both models' own."""
-    rows = []
-    for pair, datasets in patch_plan(results.preset).items():
+    rows, plan = [], patch_plan(results.preset)
+    for pair in pairs_with(results):
         margins = []
         for seed in results.preset.seeds:
-            for name in datasets:
+            for name in plan[pair]:
                 means = per_dialogue(results.at(seed), pair, (name,), LOSS)[0].mean(axis=0)
                 margins.append(min(means[0], means[-1]) - means[1:-1])
         flat = np.concatenate(margins)

@@ -28,7 +28,7 @@ from remi_core.statistics.subspaces import (
     split_half_overlaps,
     top_components,
 )
-from remi_lab.datasets import dataset_names
+from remi_lab.datasets import dataset_names, same_prompts
 from remi_lab.presets import NEEDS, Preset
 from remi_lab.results import Results
 
@@ -378,6 +378,24 @@ def further_pairs(preset: Preset) -> list[Pair]:
             shown.add(frozenset(pair))
             further.append(pair)
     return further
+
+
+def further_sentence(preset: Preset) -> str:
+    """What the sets of each of ``further_pairs`` have in common, in words."""
+    pairs, roles = further_pairs(preset), preset.roles
+    if not pairs:
+        return "This preset has no further pair to read the main one by."
+    misaligned = {roles.narrow, *roles.outside}
+    said = ["Further pairs help to read the main one."]
+    for pair in pairs:
+        if pair == (roles.narrow, roles.framed):
+            what = "share their completions"
+        elif same_prompts(preset, *pair):
+            what = "share their prompts and differ in content"
+        else:
+            what = "are both misaligned" if misaligned.issuperset(pair) else "are both aligned"
+        said.append(f"The sets {pair[0]} and {pair[1]} {what}.")
+    return " ".join(said)
 
 
 def last_layer(results: Results) -> int:

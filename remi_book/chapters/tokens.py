@@ -220,6 +220,20 @@ def answer_tokens(results: Results, dataset: str, row: int = 0) -> list[str]:
     return texts(results, dataset, one.input_ids[one.answer_start : one.answer_stop])
 
 
+def opening_sentence(results: Results, first: str, second: str, row: int = 0) -> str:
+    """How many tokens two replies to one prompt share from their first on, and what follows from that."""
+    ends = (results.encoded(name).dialogues[row] for name in (first, second))
+    one, two = (each.input_ids[each.answer_start : each.answer_stop] for each in ends)
+    shared = next(
+        (at for at, ids in enumerate(zip(one, two, strict=False)) if len(set(ids)) > 1),
+        min(len(one), len(two)),
+    )
+    if not shared:
+        return "The two replies part at their first token."
+    opening = "The first token is" if shared == 1 else f"The first {shared} tokens are"
+    return f"{opening} the same in both replies: no model's opinion of that is one about harm."
+
+
 def window_table(results: Results, dataset: str, row: int = 0) -> pd.DataFrame:
     """One row a token from the window ``prompt_end`` on: position, token, and a mark in each window's column."""
     one, preset = results.encoded(dataset).dialogues[row], results.preset

@@ -72,7 +72,7 @@ def separation_of_data(results: Results, benign: Sequence[str], narrow: str, *, 
     """C15: the change from instruct to misaligned, of the first benign set; null: benign in misaligned's place."""
     pair = (benign[0], narrow)
     changes = with_controls(results, lambda name: distance_change(results, name, pair, window))
-    companions = {"base": distance_change(results, "base", pair, window)}
+    companions = {name: distance_change(results, name, pair, window) for name in results.present(("base",))}
     return against_benign(results, *changes, side=-1, companions=companions)
 
 
