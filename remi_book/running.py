@@ -166,24 +166,24 @@ def is_hidden(cell: Mapping[str, object], lacking: Collection[str]) -> bool:
 
 
 def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
-    """The cells, each run of those with the same unmet need replaced by one note that says what is needed.
+    """The cells, those with an unmet need replaced by a note that says what is needed.
 
-    Prose that is hidden leaves nothing, and parts no run. The number of cells stays, so that a failing cell is still
-    named by its place in the source.
+    A note that would say no more than those right before it is left out, and prose that is hidden leaves nothing. The
+    number of cells stays, so that a failing cell is still named by its place in the source.
     """
     kept: list[dict] = []
-    before: tuple[str, ...] = ()
+    noted: set[str] = set()
     for cell in cells:
         told = {"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": ""}
         if is_hidden(cell, lacking):
             kept.append(told)
             continue
         needs = unmet(cell, lacking)
-        if needs and needs != before:
+        if not noted.issuperset(needs):
             wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
             told["source"] = f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
         kept.append(told if needs else cell)
-        before = needs
+        noted = noted.union(needs) if needs else set()
     return kept
 
 

@@ -79,11 +79,9 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
 
 
 def two_models(results: Results) -> list[str]:
-    """Base and instruct, or instruct and misaligned where there is no base."""
-    found = results.present(TRIPLET)[:2]
-    if len(found) < 2:
-        results.preset.require("base")
-    return found
+    """Base and instruct; without a base instruct and misaligned, or else another variant."""
+    others = [name for name in results.variants if name not in TRIPLET]
+    return [*results.present(TRIPLET), *others][:2]
 
 
 def both_models(results: Results, first: str, second: str) -> tuple[np.ndarray, TwoSets]:
