@@ -471,7 +471,8 @@ def left_out_sentence(results: Results) -> str:
     missing = [f"{count} of {name}" for name, count in counts.items() if count]
     if missing:
         return f"Left out for want of a choice: {'; '.join(missing)}."
-    return f"Every dialogue of the {len(counts)} sets has a choice; none is left out."
+    sets = f"the {len(counts)} sets" if len(counts) > 1 else "the set"
+    return f"Every dialogue of {sets} has a choice; none is left out."
 
 
 # What the paper's released pictures of stitching show, as far as they can be read.
