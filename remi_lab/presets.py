@@ -223,6 +223,8 @@ class Preset:
             return not self.has_choices
         if need in (STUDY, BENCHMARK):
             return False
+        if need == "compared":
+            return not (self.roles.narrow and (self.roles.narrow_aligned or self.roles.framed))
         return not getattr(self.roles, need)
 
     def role(self, need: str) -> str | tuple[str, ...]:

@@ -39,7 +39,6 @@ from remi_core.statistics.groups import (
 )
 from remi_core.statistics.nulls import against_null, null_interval, permuted_labels
 from remi_core.statistics.resampling import combine, difference, index_clusters
-from remi_lab.presets import NEEDS
 from remi_lab.results import Results
 
 Pair = tuple[str, str]
@@ -326,12 +325,7 @@ def _with_contrast(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, "row 
 
 
 def exchanged(results: Results, pairs: Sequence[Pair]) -> str:
-    """How the labels of each pair are exchanged in the null: ``within pairs``, ``by template``, or which of them where.
-
-    Raises:
-        MissingInput: if there is no pair.
-    """
-    _required(pairs)
+    """How the labels are exchanged in the null: ``within pairs`` or ``by template``, or which of them for which pair."""
     found = {" × ".join(pair): gram_of(results, *pair)[1].exchanged for pair in pairs}
     if len(set(found.values())) == 1:
         return next(iter(found.values()))
@@ -350,17 +344,11 @@ def model_of_pictures(results: Results) -> str:
     return results.present(MODELS)[0]
 
 
-def _required(pairs: Sequence[Pair]) -> None:
-    if not pairs:
-        raise MissingInput(f"needs {NEEDS['narrow_aligned']}")
-
-
 def identity_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
     """One row a pair and seed: the two sides of the centring identity and their difference, squared-gradient units.
 
     The last column is the share of shuffled labellings whose centred between-group mean is below 0.
     """
-    _required(pairs)
     preset, rows = results.preset, []
     for pair in pairs:
         for seed in preset.seeds:
@@ -378,7 +366,6 @@ def distance_table(results: Results, pairs: Sequence[Pair]) -> pd.DataFrame:
     Columns pair, seed, distance, low, high, null_low, null_high, p. Templates exchange their labels whole, both
     sets of a template together, so the null keeps what dialogues of one template share.
     """
-    _required(pairs)
     preset, rows = results.preset, []
     for pair in pairs:
         for seed in preset.seeds:
