@@ -325,7 +325,7 @@ def _with_contrast(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, "row 
 
 
 def exchanged(results: Results, pairs: Sequence[Pair]) -> str:
-    """How the labels are exchanged in the null: ``within pairs`` or ``by template``, or which of them for which pair."""
+    """How labels are exchanged in the null: ``within pairs`` or ``by template``, or which of them for which pair."""
     found = {" × ".join(pair): gram_of(results, *pair)[1].exchanged for pair in pairs}
     if len(set(found.values())) == 1:
         return next(iter(found.values()))
