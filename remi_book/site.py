@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from string import Template
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from bs4 import BeautifulSoup
@@ -26,13 +25,14 @@ from remi_book.publishing import (
     build_book,
     built_from,
     contents_of,
+    filled,
     mark,
     pages_listed,
     pages_of,
 )
 from remi_book.publishing import check_out as check_book_out
 from remi_book.running import Step, plan, read_cells
-from remi_book.words import as_html, as_markdown
+from remi_book.words import as_html, as_markdown, local_names, with_names
 from remi_core import __version__
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import Damaged, check_file, read_sealed, sealed_text, written_whole
@@ -93,27 +93,7 @@ def claims_csv(rows: Sequence[Mapping[str, object]]) -> str:
     return target.getvalue()
 
 
-def local_names(preset: Preset) -> dict[str, str]:
-    """Each local path that the preset names → its last part, longest path first."""
-    models = [path for spec in preset.variants.values() for path in (spec.source, spec.adapter) if path]
-    paths = [path for path in (*models, *(path for _, path in preset.extra_data)) if Path(path).is_absolute()]
-    return {path: Path(path).name for path in sorted(set(paths), key=len, reverse=True)}
-
-
-def with_names(text: str, named: Mapping[str, str]) -> str:
-    """The text with each local path replaced by its name."""
-    for path, name in named.items():
-        text = text.replace(path, name)
-    return text
-
-
 # The front page of several books side by side: what each preset is, how much was run, and the way in.
-
-
-def filled(template: str, texts: Mapping[str, object]) -> str:
-    """The text of a file in ``templates/`` with each ``$name`` replaced."""
-    path = Path(__file__).parent / "templates" / template
-    return Template(path.read_text(encoding="utf-8")).substitute(texts)
 
 
 def front_page(presets: Sequence[Mapping[str, object]]) -> str:
@@ -175,7 +155,11 @@ def build_site(
 def site_edition(presets: Sequence[Preset], store: Store, repository: str = "") -> Edition:
     """The edition whose pages each know the other presets and what pages these have."""
     sides = [
-        {"name": preset.name, "title": preset.title, "pages": pages_of(contents_of(plan(preset, store)))}
+        {
+            "name": preset.name,
+            "title": preset.title,
+            "pages": pages_of(contents_of(preset, plan(preset, store))),
+        }
         for preset in presets
     ]
     return Edition(repository=repository, presets=sides)
@@ -184,7 +168,7 @@ def site_edition(presets: Sequence[Preset], store: Store, repository: str = "") 
 def shown(preset: Preset, store: Store, fingerprint: str) -> dict[str, object]:
     """What the front page says of one preset: pages run of all, and verdict → claims that have it, without parts."""
     steps = plan(preset, store)
-    listed = pages_listed(contents_of(steps))
+    listed = pages_listed(contents_of(preset, steps))
     verdicts: Counter[str] = Counter()
     if store.list(preset.name):
         from remi_book.claims import report_rows  # brings pandas
