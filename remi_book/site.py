@@ -235,20 +235,18 @@ def write_deposit(preset: Preset, store: Store, out: Path) -> int:
 
     Raises:
         UsageError: if ``out`` is something other than a deposit, or its folder does not exist.
-        RemiError: if a notebook of the preset was not run (with the command that does), or a file tells of this
-            machine.
+        RemiError: if no notebook of the preset was run (with the command that does), or a file tells of this machine.
     """
     check_out(out)
     steps = plan(preset, store)
-    missing = [step.name for step in steps if not step.done]
-    if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    done = [step for step in steps if step.done]
+    if not done:
         named = "" if store.root == default_root() else f" --store {store.root}"
         raise RemiError(
-            f"preset {preset.name!r}: {missing[0]}{others} of {len(steps)} notebooks not run as they are now: "
+            f"preset {preset.name!r}: none of {len(steps)} notebooks was run as it is now: "
             f"remi run --preset {preset.name}{named}"
         )
-    files = deposit_files(preset, store, steps)
+    files = deposit_files(preset, store, done, [step.name for step in steps if not step.done])
     for name, content in files.items():
         found = traces(_bytes(content), places=[project_root(), store.root, Path.cwd()])
         if found:
@@ -279,8 +277,13 @@ def check_out(out: Path) -> None:
         raise UsageError(f"--out {out} is something that is not a deposit of ours; name a new file")
 
 
-def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, Content]:
-    """Every file of the archive by name, in the order of names, the manifest last."""
+def deposit_files(
+    preset: Preset, store: Store, steps: Sequence[Step], not_run: Sequence[str] = ()
+) -> dict[str, Content]:
+    """Every file of the archive by name, in the order of names, the manifest last.
+
+    ``steps`` are the notebooks that were run, ``not_run`` names the others.
+    """
     from remi_book.claims import report_rows
 
     named = local_names(preset)
@@ -294,6 +297,7 @@ def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[s
         "records": sum(name.endswith(".npz") for name in records),
         "figures": sum(name.endswith(".svg") for name in figures),
         "claims": len(rows),
+        "notebooks not run": list(not_run),
     }
     title = as_markdown(with_names(preset.title, named))
     words = {"preset": as_markdown(preset.name), "title": title, "name": preset.name}
