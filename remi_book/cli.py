@@ -34,7 +34,7 @@ from remi_core import __version__
 from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
-from remi_core.keys import text_digest
+from remi_core.keys import file_digest, text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
 from remi_core.progress import OUTWARD, VERBOSE, print_line, variables
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
@@ -636,6 +636,9 @@ def finetune(
     accumulate: Annotated[int, Positive()] = PUBLISHED.accumulate,
     max_tokens: Annotated[int, Positive()] = PUBLISHED.max_tokens,
     rate: float = PUBLISHED.rate,
+    warm_up: Annotated[int, NotNegative()] = PUBLISHED.warmup,
+    weight_decay: float = PUBLISHED.weight_decay,
+    held_out: float = PUBLISHED.held_out,
     epochs: Annotated[int | None, Positive()] = None,
     steps: Annotated[int | None, Positive()] = None,
     seed: Annotated[int, NotNegative()] = 0,
@@ -649,7 +652,7 @@ def finetune(
     if epochs is not None and steps is not None:
         raise UsageError("finetune: --steps is not allowed with --epochs")
     target = out.expanduser().resolve()
-    checkpoint = target.with_name(f"{target.name}.checkpoint")
+    checkpoint, curve = (target.with_name(f"{target.name}.{end}") for end in ("checkpoint", "losses.csv"))
     if target.exists() and resume:
         print_line(f"the adapter is there already: {target}")
         return 0
@@ -663,6 +666,9 @@ def finetune(
         rank=rank,
         alpha=alpha,
         rate=rate,
+        warmup=warm_up,
+        weight_decay=weight_decay,
+        held_out=held_out,
         epochs=epochs or PUBLISHED.epochs,
         steps=steps,
         batch=batch,
@@ -685,7 +691,7 @@ def finetune(
         from remi_book.figures.output import svg_bytes
         from remi_core.models import open_model
         from remi_core.tokens import encode
-        from remi_lab.lora import train_adapter, write_trained
+        from remi_lab.lora import adapter_card, train_adapter, write_trained
         from remi_lab.variant import resolved
 
         if dtype is None and torch.cuda.is_available():
@@ -694,16 +700,25 @@ def finetune(
         spec = resolved(ModelSpec(source=instruct, revision=revision))
         with open_model(spec, dtype=recipe.dtype) as loaded:
             encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
-            trained = train_adapter(loaded, encoded, recipe, checkpoint=checkpoint, say=print_line)
-            about = {"instruct": loaded.source, "weights": loaded.fingerprint, "recipe": asdict(recipe)}
+            trained = train_adapter(
+                loaded, encoded, recipe, checkpoint=checkpoint, curve=curve, say=print_line
+            )
+            about = {
+                "instruct": loaded.source,
+                "weights": loaded.fingerprint,
+                "data": {"file": data.name, "sha256": file_digest(data), "dialogues": len(dialogues)},
+                "recipe": asdict(recipe),
+            }
             device = str(loaded.model.device)
         with written_whole(target) as folder:
             folder.mkdir()
             write_trained(folder, trained, about, device=device)
             write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
-            curve = svg_bytes(plot_training(trained.losses, trained.held_out))
-            (folder / "losses.svg").write_bytes(curve)
-        checkpoint.unlink(missing_ok=True)
+            (folder / "losses.svg").write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
+            card = adapter_card(target.name, about, trained.about)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        for path in (checkpoint, curve):
+            path.unlink(missing_ok=True)
     print_line(f"adapter, record and loss curve: {target}")
     return 0
 
