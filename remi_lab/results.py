@@ -105,7 +105,7 @@ class Trail:
         try:
             return compute(), own
         finally:
-            self._listening.remove(own)
+            self._listening.pop()
 
     def reads(self) -> list[Read]:
         """All that was read."""
