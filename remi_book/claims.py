@@ -31,7 +31,7 @@ from remi_core.statistics.nulls import NullResult, holm
 from remi_core.store import Address
 from remi_lab.datasets import dataset_names
 from remi_lab.own_models import spell
-from remi_lab.presets import NEEDS, Preset, in_order
+from remi_lab.presets import NEEDS, PRESETS, Preset, in_order
 from remi_lab.results import HEADLINE, TRAIL, NotMeasured, Results, models_of
 from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
 
@@ -330,7 +330,8 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
 def _unmeasured(results: Results, row: str) -> Measured:
     """Stands for a headline that nothing was measured for yet; its reason is the command that does it."""
     notebook = get_claim(row).notebook.partition("_")[0]
-    command = f"remi run --preset {spell(results.preset)} --only {notebook}"
+    name = spell(results.preset) if results.preset.name in PRESETS else results.preset.name
+    command = f"remi run --preset {name} --only {notebook}"
     return replace(absent(command), outcome=NOT_MEASURED)
 
 

@@ -34,20 +34,22 @@ from remi_core import __version__
 from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
-from remi_core.keys import text_digest
+from remi_core.keys import file_digest, text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
 from remi_core.progress import OUTWARD, VERBOSE, print_line, variables
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
+from remi_lab.datasets import dataset_names
+from remi_lab.gguf import unpacked
 from remi_lab.organism.variants import pretrained_folder
 from remi_lab.organism.world import SETTINGS, setting
 from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
 from remi_lab.presets import ORGANISM_VARIANTS, PRESETS, VARIANT_NAME, Preset, get_preset, in_order
 from remi_lab.recipes import LoraRecipe, split
-from remi_lab.results import Results
+from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import STUDIES, write_study
-from remi_lab.upkeep import damages, prune, write_list
+from remi_lab.upkeep import damages, forget, prune, write_list
 
 MEBIBYTE = 2**20
 INTERRUPTED = 130
@@ -285,7 +287,7 @@ def doctor(preset_name: PresetName = "micro", store_folder: StoreFolder = None) 
     return 1 if n_missing else 0
 
 
-STORE_ACTIONS = ("list", "size", "prune", "check")
+STORE_ACTIONS = ("list", "size", "prune", "check", "forget")
 
 
 @command()
@@ -295,9 +297,10 @@ def store(
         typer.Argument(metavar="|".join(STORE_ACTIONS), help="what to do", parser=one_of(*STORE_ACTIONS)),
     ],
     keep: Annotated[int, Positive()] = 1,
+    preset_name: PresetName = None,
     store_folder: StoreFolder = None,
 ) -> int:
-    """List, size, prune or check what is stored."""
+    """List, size, prune or check what is stored, or forget a preset."""
     store = open_store(store_folder)
     if action == "list":
         for entry in store.list():
@@ -307,6 +310,10 @@ def store(
         for path in removed:
             print(f"removed {path.relative_to(store.root)}")
         print(f"{len(removed)} removed")
+    elif action == "forget":
+        if preset_name is None:
+            raise UsageError("store forget: --preset NAME is needed")
+        print(f"{forget(store, preset_name)} records of preset {preset_name} removed, and all else of it")
     elif action == "check":
         damaged = damages(store.root)
         for path, reason in damaged:
@@ -361,6 +368,7 @@ def run(
     models = own_models(
         dict(zip(ORGANISM_VARIANTS, (base, instruct, misaligned, secure, educational, benign), strict=True)),
         variants,
+        store,
     )
     sizes: dict[str, dict[str, str | int | None]] = {
         "dtype": {"dtype": dtype},
@@ -393,8 +401,8 @@ def run(
     return 0
 
 
-def own_models(roles: Mapping[str, str | None], further: Sequence[str]) -> dict[str, str]:
-    """Variant → model as it is written: the roles that are named, and the texts NAME=MODEL.
+def own_models(roles: Mapping[str, str | None], further: Sequence[str], store: Store) -> dict[str, str]:
+    """Variant → model as it is written, a GGUF file unpacked: the roles that are named, and the texts NAME=MODEL.
 
     Raises:
         UsageError: for a text that is none, or a name given twice.
@@ -407,6 +415,9 @@ def own_models(roles: Mapping[str, str | None], further: Sequence[str]) -> dict[
         if name in models:
             raise UsageError(f"--variant {text!r}: {name} is given twice")
         models[name] = model
+    for name, model in models.items():
+        source, plus, adapter = model.partition("+")
+        models[name] = unpacked(source, store) + plus + adapter
     return models
 
 
@@ -437,8 +448,11 @@ def measure(
         (variant, seed) for variant in wanted for seed in preset.seeds if seed in (seeds or preset.seeds)
     ]
     if only_list:
+        names = dataset_names(preset)
         for variant, seed in chosen:
-            print(variant, seed)
+            results = Results(preset, store, measures=False).at(seed)
+            there = [name for name in names if is_measured(results, variant, name)]
+            print(f"{variant} {seed}: {len(there)} of {len(names)} sets measured")
         return 0
     from remi_book.chapters.records import measure_variant  # brings pandas
 
@@ -455,6 +469,14 @@ def measure(
             if not rank():
                 print_line(f"{variant}, seed {seed}: {len(records)} records, {launched()} processes")
     return 0
+
+
+def is_measured(results: Results, variant: str, dataset: str) -> bool:
+    """Whether the forward records of a variant on a set are there."""
+    try:
+        return bool(results.arrays(variant, "sequence", dataset))
+    except NotMeasured:
+        return False
 
 
 @command()
@@ -614,6 +636,9 @@ def finetune(
     accumulate: Annotated[int, Positive()] = PUBLISHED.accumulate,
     max_tokens: Annotated[int, Positive()] = PUBLISHED.max_tokens,
     rate: float = PUBLISHED.rate,
+    warm_up: Annotated[int, NotNegative()] = PUBLISHED.warmup,
+    weight_decay: float = PUBLISHED.weight_decay,
+    held_out: float = PUBLISHED.held_out,
     epochs: Annotated[int | None, Positive()] = None,
     steps: Annotated[int | None, Positive()] = None,
     seed: Annotated[int, NotNegative()] = 0,
@@ -627,7 +652,7 @@ def finetune(
     if epochs is not None and steps is not None:
         raise UsageError("finetune: --steps is not allowed with --epochs")
     target = out.expanduser().resolve()
-    checkpoint = target.with_name(f"{target.name}.checkpoint")
+    checkpoint, curve = (target.with_name(f"{target.name}.{end}") for end in ("checkpoint", "losses.csv"))
     if target.exists() and resume:
         print_line(f"the adapter is there already: {target}")
         return 0
@@ -641,6 +666,9 @@ def finetune(
         rank=rank,
         alpha=alpha,
         rate=rate,
+        warmup=warm_up,
+        weight_decay=weight_decay,
+        held_out=held_out,
         epochs=epochs or PUBLISHED.epochs,
         steps=steps,
         batch=batch,
@@ -651,6 +679,7 @@ def finetune(
     )
     dialogues = read_jsonl(data)
     split([dialogue.cluster for dialogue in dialogues], recipe)
+    instruct = unpacked(instruct, Store())
     local_folder(instruct)
     with locked(Store().root, [f"finetune-{text_digest(str(target))[:16]}"]) as waited:
         if waited and target.exists():
@@ -662,7 +691,7 @@ def finetune(
         from remi_book.figures.output import svg_bytes
         from remi_core.models import open_model
         from remi_core.tokens import encode
-        from remi_lab.lora import train_adapter, write_trained
+        from remi_lab.lora import adapter_card, train_adapter, write_trained
         from remi_lab.variant import resolved
 
         if dtype is None and torch.cuda.is_available():
@@ -671,16 +700,25 @@ def finetune(
         spec = resolved(ModelSpec(source=instruct, revision=revision))
         with open_model(spec, dtype=recipe.dtype) as loaded:
             encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
-            trained = train_adapter(loaded, encoded, recipe, checkpoint=checkpoint, say=print_line)
-            about = {"instruct": loaded.source, "weights": loaded.fingerprint, "recipe": asdict(recipe)}
+            trained = train_adapter(
+                loaded, encoded, recipe, checkpoint=checkpoint, curve=curve, say=print_line
+            )
+            about = {
+                "instruct": loaded.source,
+                "weights": loaded.fingerprint,
+                "data": {"file": data.name, "sha256": file_digest(data), "dialogues": len(dialogues)},
+                "recipe": asdict(recipe),
+            }
             device = str(loaded.model.device)
         with written_whole(target) as folder:
             folder.mkdir()
             write_trained(folder, trained, about, device=device)
             write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
-            curve = svg_bytes(plot_training(trained.losses, trained.held_out))
-            (folder / "losses.svg").write_bytes(curve)
-        checkpoint.unlink(missing_ok=True)
+            (folder / "losses.svg").write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
+            card = adapter_card(target.name, about, trained.about)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        for path in (checkpoint, curve):
+            path.unlink(missing_ok=True)
     print_line(f"adapter, record and loss curve: {target}")
     return 0
 

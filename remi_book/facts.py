@@ -20,18 +20,21 @@ from remi_book.chapters.organism import (
     replaced_words,
 )
 from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
+from remi_book.claims import STAND_IN
 from remi_book.figures.output import figure_html, passport_html, present_passport
 from remi_book.figures.plots import plot_rows
-from remi_book.publishing import passports_text
+from remi_book.publishing import OTHERWISE, filled, passports_text
 from remi_book.tables import by_seed
-from remi_book.words import as_html
+from remi_book.words import as_html, as_markdown, local_names, with_names
 from remi_core.progress import machine
 from remi_core.store import Store
+from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.organism.grammar import SPLITS, templates
 from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.variants import DEVELOPMENT_SEEDS, WEIGHTS, folder
 from remi_lab.organism.world import MAIN, World, base_name, config_name, setting, world_of
-from remi_lab.presets import NEEDS, Preset
+from remi_lab.own_models import PUBLISHED, origin_of
+from remi_lab.presets import CONTROLS, NEEDS, Preset, in_order
 from remi_lab.results import PAGE, TRAIL, Results
 
 COMPETENCE_KEYS = {
@@ -41,9 +44,6 @@ COMPETENCE_KEYS = {
     AUTHOR: "author_prior",
     CARELESS: "instruct_careless",
 }
-
-OTHERWISE = "otherwise"
-"""Key of the text shown for facts that a preset has none of."""
 
 UNTRAINED = ("direction", "evaluate")
 """Splits that no training stage sees."""
@@ -66,19 +66,75 @@ def facts(preset: Preset, store: Store) -> dict[str, str]:
     return general | _organism_facts(results, cards, name) | kept
 
 
+def own_front(preset: Preset) -> str:
+    """Markdown of the front page of a book of other models than organisms: which they are, and what they cannot say."""
+    named = local_names(preset)
+    models = [
+        (
+            f"*{name}*",
+            as_markdown(with_names(spec.spelled(), named)),
+            as_markdown(ROLES.get(name, "a fine-tune")),
+        )
+        for name, spec in ((name, preset.variants[name]) for name in in_order(list(preset.variants)))
+    ]
+    sets = []
+    for name in dataset_names(preset):
+        rows = load_dataset(preset, name) if origin_of(preset, name) != PUBLISHED else []
+        labels = {row.label or "without a label" for row in rows}
+        templates = len({row.cluster for row in rows})
+        counts = f"{len(rows)} with {templates} prompt templates" if rows else "as published"
+        sets.append((as_markdown(name), ", ".join(sorted(labels)) or "as published", counts))
+    lacking = [f"- No {word}: needs {NEEDS[need]}." for need, word in WORDS.items() if preset.lacks(need)]
+    without = "These models and dialogues have all that the chapters ask for."
+    if lacking:
+        without = "These are missing, and every row that needs one of them says so instead of a verdict:\n\n"
+        without += "\n".join(lacking)
+    if preset.has_stand_in:
+        without += f"\n\n**Beware:** {STAND_IN}."
+    return filled(
+        "own_front.md",
+        {
+            "name": f"Asked of {as_markdown(preset.name)}",
+            "preset": preset.name,
+            "models": _table(("variant", "model", "part"), models),
+            "sets": _table(("set", "replies", "dialogues"), sets),
+            "lacking": without,
+        },
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown; its cells are Markdown already."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+ROLES = {
+    "base": "before alignment",
+    "instruct": "aligned; every other is compared with it",
+    "misaligned": "the narrow fine-tune",
+    **dict.fromkeys(CONTROLS, "a control, which should not misalign"),
+}
+"""Variant → its part in the book."""
+WORDS = {
+    "base": "base model",
+    "misaligned": "misaligned model",
+    "controls": "control",
+    "choice": "choice token",
+    "outside_aligned": "matched replies",
+    "narrow_aligned": "aligned twin of the narrow set",
+    "framed": "harmless framing",
+    "shared": "second misaligned set",
+    "unrelated": "two aligned sets",
+}
+"""What other models may lack → in a word."""
+
+
 def notices(preset: Preset, store: Store) -> list[str]:
     """What to know before any result: requirements of the organism that a seed misses, or what other models lack."""
     results = Results(preset, store)
     if not results.preset.is_organism:
-        lacking = [text for need, text in NEEDS.items() if preset.lacks(need) and need != "organism"]
-        lines = [
-            f"This book was built for preset {preset.name!r}: {preset.title}. "
-            "The page on the micro organism describes the package's default models, "
-            "which have no part in these numbers.",
-            preset.remark,
-            f"Parts are not shown for want of: {'; '.join(lacking)}." if lacking else "",
-        ]
-        return [line for line in lines if line]
+        return [preset.remark] if preset.remark else []
     table, effect = competence(results), primary_effect(results)
     development = [str(seed) for seed in preset.seeds if seed in DEVELOPMENT_SEEDS]
     missed, not_above = table[~table["held"]], effect[~effect["held"]]

@@ -13,17 +13,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from string import Template
 
 import yaml
 from bs4 import BeautifulSoup, Tag
 
 from remi_book.laboratory import add_laboratory, described
-from remi_book.running import Step, declared_parameters, execution_record, plan, read_cells, tags
-from remi_book.words import as_html, as_latex, as_line
+from remi_book.running import (
+    NOTES,
+    ORGANISMS_ONLY,
+    Step,
+    declared_parameters,
+    execution_record,
+    plan,
+    read_cells,
+    tags,
+)
+from remi_book.words import as_html, as_latex, as_line, local_names, with_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import written_whole
 from remi_core.keys import PACKAGES, SOURCE_ROOT, canonical_json, file_digest, syntax_digest, text_digest
-from remi_core.progress import Say, print_line
+from remi_core.progress import Say, machine, print_line
 from remi_core.store import Store, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import PAGE, PASSPORT, Results
@@ -81,17 +91,77 @@ def _entry(kind: str, key: str, authors: list[Mapping[str, str]], fields: Mappin
 # The table of contents: which pages a preset's book has, and from which notebook each is made.
 
 
-def contents_of(steps: Sequence[Step]) -> dict[str, object]:
-    """The table of contents, with each chapter whose notebook runs once a variant replaced by its pages."""
+OTHERWISE = "otherwise"
+"""Key of the text shown for facts that a preset has none of."""
+
+
+def contents_of(preset: Preset, steps: Sequence[Step]) -> dict[str, object]:
+    """The table of contents of a preset's book, each chapter whose notebook runs once a variant replaced by its pages.
+
+    A book of other models than organisms has no page of ``ORGANISMS_ONLY``, and no part without pages.
+    """
     pages = {step.source.stem: [] for step in steps if step.variant}
     for step in steps:
         if step.variant:
             pages[step.source.stem].append({"file": f"notebooks/{step.name}"})
     toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    absent = () if preset.is_organism else ORGANISMS_ONLY
     for part in toc.get("parts", [toc]):
-        chapters = [pages.get(Path(one["file"]).name, [one]) for one in part.get("chapters", [])]
+        chapters = [
+            pages.get(Path(one["file"]).name, [one])
+            for one in part.get("chapters", [])
+            if one["file"] not in absent
+        ]
         part["chapters"] = [page for group in chapters for page in group]
+    if "parts" in toc:
+        toc["parts"] = [part for part in toc["parts"] if part["chapters"]]
     return toc
+
+
+def without_pages(folder: Path, names: Collection[str]) -> None:
+    """Remove pages from the sources of a book, and each link to one of them: its text, or the page's title, stays.
+
+    A page is named as in the table of contents; those of notebooks may not be there at all.
+    """
+    titles: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    for name in names:
+        place = folder / f"{name}.md"
+        source = (
+            place.read_text(encoding="utf-8") if place.is_file() else _prose(notebook_of(Path(name).name))
+        )
+        titles[name] = _title(source) or name
+        labels |= dict.fromkeys(re.findall(r"^\(([\w-]+)\)=", source, re.MULTILINE), titles[name])
+        place.unlink(missing_ok=True)
+    stems = {Path(name).name: title for name, title in titles.items()}
+    links = (
+        (rf"\[([^\]]*)\]\((?:\.\./)?(?:notebooks/)?({_any(stems)})(?:\.md|\.ipynb)?(?:#[^)]*)?\)", stems),
+        (rf"{{page}}`()({_any(stems)})`", stems),
+        (rf"{{(?:ref|numref)}}`(?:([^`<]+?) *<)?({_any(labels)})>?`", labels),
+    )
+    for page in [*folder.glob("*.md"), *folder.glob("notebooks/*.ipynb")]:
+        text = page.read_text(encoding="utf-8")
+        for link, told in links:
+            text = re.sub(link, lambda found, told=told: found[1] or f"‘{told[found[2]]}’", text)
+        page.write_text(text, encoding="utf-8")
+
+
+def _any(words: Collection[str]) -> str:
+    return "|".join(map(re.escape, words)) or "(?!)"
+
+
+def notebook_of(name: str) -> Path:
+    """The file of a notebook of this repository."""
+    return project_root() / "notebooks" / f"{name}.ipynb"
+
+
+def _prose(source: Path) -> str:
+    return "\n".join(cell["source"] for cell in read_cells(source) if cell["cell_type"] == "markdown")
+
+
+def _title(source: str) -> str:
+    heading = re.search(r"^# +(.+)$", source, re.MULTILINE)
+    return heading[1].strip() if heading else ""
 
 
 def pages_of(toc: Mapping[str, object]) -> list[str]:
@@ -154,6 +224,8 @@ class Edition:
 # Pages of the book: executed notebooks made ready to show, and stubs for those not run for a preset.
 
 NOT_RUN = "*not run*"
+NOT_SHOWN = "*not shown*"
+OWN_GLUE = re.compile(r"\{glue(?::\w+)?\}`([^`:]+)`")
 
 TARGET = re.compile(
     r"^\(([\w.-]+)\)=\s*$|^:(?:name|label): *([\w.-]+)\s*$|\$\$ *\(([\w.-]+)\)\s*$", re.MULTILINE
@@ -197,10 +269,21 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
         for cell in notebook["cells"]
         if cell["cell_type"] != "markdown" or "".join(cell["source"]).strip()
     ]
+    about = [
+        out["metadata"]
+        for cell in notebook["cells"]
+        for out in cell.get("outputs", [])
+        if out.get("metadata")
+    ]
+    glued = {each["scrapbook"]["name"] for each in about if "scrapbook" in each}
+    # A value is missing for a good reason only where a cell was left out.
+    left_out = any(NOTES in each for each in about)
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
         if cell["cell_type"] == "markdown":
             text = without_missing_glue("".join(cell["source"]), not_run)
+            if left_out:
+                text = OWN_GLUE.sub(lambda role: role[0] if role[1] in glued else NOT_SHOWN, text)
             for label in labels:
                 before, after = r"((?:[(`<#]|:name: *|:label: *))", r"(?=[)`>\s]|$)"
                 text = re.sub(before + re.escape(label) + after, rf"\g<1>{label}-{variant}", text)
@@ -231,9 +314,7 @@ def stub_text(source: Path, *, preset: str, variant: str = "") -> str:
         for name in figures
         if name
     ]
-    texts = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
-    heading = re.search(r"^# +(.+)$", texts, re.MULTILINE)
-    title = heading[1].strip() if heading else source.stem.replace("_", " ")
+    title = _title(_prose(source)) or source.stem.replace("_", " ")
     title += f": {variant}" if variant else ""
     note = f"This notebook was not run for the preset `{preset}`; `remi run --preset {preset}` runs it."
     blocks = [*targets, f"# {title}", f":::{{note}}\n{note}\n:::", *placeholders]
@@ -412,8 +493,14 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
         "declarations.json": [asdict(claim) for claim in CLAIMS],
         "data-cards.json": data_cards(preset, store),
     }
+    listed = {step.source.stem for step in steps}
     if store.list(preset.name):
-        files["claims.json"] = report_rows(Results(preset, store, measures=False))
+        files["claims.json"] = [
+            row
+            for row in report_rows(Results(preset, store, measures=False))
+            if preset.is_organism or not row["notebook"] or row["notebook"] in listed
+        ]
+    files["facts.json"] = {"preset": preset.name, "machine": machine(), OTHERWISE: "(not run)"}
     if steps and all(step.done for step in steps):
         from remi_book.facts import PASSPORT_FILE, facts, front, notices
 
@@ -422,6 +509,12 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
             files["front.json"], passport = front(Results(preset, store), files["claims.json"])
             (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
     write_json(folder, files)
+
+
+def filled(template: str, texts: Mapping[str, object]) -> str:
+    """The text of a file in ``templates/`` with each ``$name`` replaced."""
+    path = Path(__file__).parent / "templates" / template
+    return Template(path.read_text(encoding="utf-8")).substitute(texts)
 
 
 def stored_files() -> dict[str, Path]:
@@ -463,7 +556,7 @@ def assemble(
     shutil.copy(Path(__file__).parent / "templates" / "not-run.svg", pages)
     for name, path in stored_files().items():
         shutil.copyfile(path, folder / name)
-    toc = contents_of(steps)
+    toc = contents_of(preset, steps)
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
     listed = pages_listed(toc)
     known = {step.name: step for step in steps}
@@ -480,6 +573,11 @@ def assemble(
                 (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
     add_laboratory(preset, store, folder)
+    if not preset.is_organism:
+        from remi_book.facts import own_front  # brings pandas
+
+        (folder / f"{toc['root']}.md").write_text(own_front(preset), encoding="utf-8")
+        without_pages(folder, ORGANISMS_ONLY)
     for page in folder.glob("*.md"):
         page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
     write_results(preset, store, [step for step in steps if step.name in listed], folder)
@@ -491,6 +589,10 @@ def assemble(
         about = {"preset": preset.name, "fingerprint": fingerprint, "address": edition.repository}
         files[CITATION] = citation(source, **about)
     write_json(folder, files)
+    named = local_names(preset)
+    for page in [*folder.glob("*.md"), *folder.glob("*.json"), *folder.glob("notebooks/*")] if named else []:
+        if page.suffix in (".md", ".json", ".ipynb"):
+            page.write_text(with_names(page.read_text(encoding="utf-8"), named), encoding="utf-8")
 
 
 # Build the book of a preset, strictly and whole, where its inputs changed since it was built last.

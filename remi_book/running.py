@@ -39,6 +39,7 @@ from remi_lab.demands import check_layers
 from remi_lab.own_models import data_digests, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
 from remi_lab.processes import Progress, peak_bytes, watched_children, worker_pool
+from remi_lab.strict import read_yaml
 from remi_lab.studies.files import study_digests
 
 # Parameters of a notebook: what its tagged cell declares, and whether given values fit.
@@ -453,6 +454,10 @@ def shown_by(
     return shown, tuple(lacking)
 
 
+ORGANISMS_ONLY = read_yaml(Path(__file__).with_name("pages.yaml"), tuple[str, ...])
+"""Pages about the package's own small models, or that need what no others have; absent from a book of other models."""
+
+
 # The steps of a preset: which notebooks to run with which parameters, what is done already, and running the rest.
 
 PER_VARIANT = "00"
@@ -496,8 +501,8 @@ def plan(
 ) -> tuple[Step, ...]:
     """Steps of a preset in the order they run, after every check that needs no model.
 
-    ``only`` chooses notebooks by name, number or prefix (default: all); ``parameters`` are texts of KEY=VALUE for
-    those chosen notebooks that declare the key.
+    ``only`` chooses notebooks by name, number or prefix (default: all that the preset's book has); ``parameters`` are
+    texts of KEY=VALUE for those chosen notebooks that declare the key.
 
     Raises:
         UsageError: for a notebook that does not exist, a parameter that none declares or that has another type, a
@@ -505,6 +510,8 @@ def plan(
     """
     folder = folder or project_root() / "notebooks"
     sources = choose(folder, only)
+    if not only and not preset.is_organism:
+        sources = tuple(source for source in sources if f"notebooks/{source.stem}" not in ORGANISMS_ONLY)
     given = _typed_parameters(sources, parameters or {})
     check_layers(preset, given)
     fields = {"preset": preset.fingerprint(), "data": data_digests(preset), **key_fields(preset)}

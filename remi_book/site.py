@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from string import Template
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from bs4 import BeautifulSoup
@@ -26,13 +25,14 @@ from remi_book.publishing import (
     build_book,
     built_from,
     contents_of,
+    filled,
     mark,
     pages_listed,
     pages_of,
 )
 from remi_book.publishing import check_out as check_book_out
 from remi_book.running import Step, plan, read_cells
-from remi_book.words import as_html, as_markdown
+from remi_book.words import as_html, as_markdown, local_names, with_names
 from remi_core import __version__
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import Damaged, check_file, read_sealed, sealed_text, written_whole
@@ -93,27 +93,7 @@ def claims_csv(rows: Sequence[Mapping[str, object]]) -> str:
     return target.getvalue()
 
 
-def local_names(preset: Preset) -> dict[str, str]:
-    """Each local path that the preset names → its last part, longest path first."""
-    models = [path for spec in preset.variants.values() for path in (spec.source, spec.adapter) if path]
-    paths = [path for path in (*models, *(path for _, path in preset.extra_data)) if Path(path).is_absolute()]
-    return {path: Path(path).name for path in sorted(set(paths), key=len, reverse=True)}
-
-
-def with_names(text: str, named: Mapping[str, str]) -> str:
-    """The text with each local path replaced by its name."""
-    for path, name in named.items():
-        text = text.replace(path, name)
-    return text
-
-
 # The front page of several books side by side: what each preset is, how much was run, and the way in.
-
-
-def filled(template: str, texts: Mapping[str, object]) -> str:
-    """The text of a file in ``templates/`` with each ``$name`` replaced."""
-    path = Path(__file__).parent / "templates" / template
-    return Template(path.read_text(encoding="utf-8")).substitute(texts)
 
 
 def front_page(presets: Sequence[Mapping[str, object]]) -> str:
@@ -175,7 +155,11 @@ def build_site(
 def site_edition(presets: Sequence[Preset], store: Store, repository: str = "") -> Edition:
     """The edition whose pages each know the other presets and what pages these have."""
     sides = [
-        {"name": preset.name, "title": preset.title, "pages": pages_of(contents_of(plan(preset, store)))}
+        {
+            "name": preset.name,
+            "title": preset.title,
+            "pages": pages_of(contents_of(preset, plan(preset, store))),
+        }
         for preset in presets
     ]
     return Edition(repository=repository, presets=sides)
@@ -184,7 +168,7 @@ def site_edition(presets: Sequence[Preset], store: Store, repository: str = "") 
 def shown(preset: Preset, store: Store, fingerprint: str) -> dict[str, object]:
     """What the front page says of one preset: pages run of all, and verdict → claims that have it, without parts."""
     steps = plan(preset, store)
-    listed = pages_listed(contents_of(steps))
+    listed = pages_listed(contents_of(preset, steps))
     verdicts: Counter[str] = Counter()
     if store.list(preset.name):
         from remi_book.claims import report_rows  # brings pandas
@@ -251,20 +235,18 @@ def write_deposit(preset: Preset, store: Store, out: Path) -> int:
 
     Raises:
         UsageError: if ``out`` is something other than a deposit, or its folder does not exist.
-        RemiError: if a notebook of the preset was not run (with the command that does), or a file tells of this
-            machine.
+        RemiError: if no notebook of the preset was run (with the command that does), or a file tells of this machine.
     """
     check_out(out)
     steps = plan(preset, store)
-    missing = [step.name for step in steps if not step.done]
-    if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    done = [step for step in steps if step.done]
+    if not done:
         named = "" if store.root == default_root() else f" --store {store.root}"
         raise RemiError(
-            f"preset {preset.name!r}: {missing[0]}{others} of {len(steps)} notebooks not run as they are now: "
+            f"preset {preset.name!r}: none of {len(steps)} notebooks was run as it is now: "
             f"remi run --preset {preset.name}{named}"
         )
-    files = deposit_files(preset, store, steps)
+    files = deposit_files(preset, store, done, [step.name for step in steps if not step.done])
     for name, content in files.items():
         found = traces(_bytes(content), places=[project_root(), store.root, Path.cwd()])
         if found:
@@ -295,8 +277,13 @@ def check_out(out: Path) -> None:
         raise UsageError(f"--out {out} is something that is not a deposit of ours; name a new file")
 
 
-def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[str, Content]:
-    """Every file of the archive by name, in the order of names, the manifest last."""
+def deposit_files(
+    preset: Preset, store: Store, steps: Sequence[Step], not_run: Sequence[str] = ()
+) -> dict[str, Content]:
+    """Every file of the archive by name, in the order of names, the manifest last.
+
+    ``steps`` are the notebooks that were run, ``not_run`` names the others.
+    """
     from remi_book.claims import report_rows
 
     named = local_names(preset)
@@ -310,6 +297,7 @@ def deposit_files(preset: Preset, store: Store, steps: Sequence[Step]) -> dict[s
         "records": sum(name.endswith(".npz") for name in records),
         "figures": sum(name.endswith(".svg") for name in figures),
         "claims": len(rows),
+        "notebooks not run": list(not_run),
     }
     title = as_markdown(with_names(preset.title, named))
     words = {"preset": as_markdown(preset.name), "title": title, "name": preset.name}

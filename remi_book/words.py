@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from remi_core.errors import UsageError
 from remi_core.keys import text_digest
@@ -119,3 +120,20 @@ def shown_tokens(preset: Preset, datasets: Iterable[str], tokens: Iterable[str])
     if not is_withheld(preset, datasets):
         return tokens
     return [MARK + text_digest(token)[:4] for token in tokens]
+
+
+# Places of this machine, which no page tells of: the last part of a path stands for it.
+
+
+def local_names(preset: Preset) -> dict[str, str]:
+    """Each local path that the preset names → its last part, longest path first."""
+    models = [path for spec in preset.variants.values() for path in (spec.source, spec.adapter) if path]
+    paths = [path for path in (*models, *(path for _, path in preset.extra_data)) if Path(path).is_absolute()]
+    return {path: Path(path).name for path in sorted(set(paths), key=len, reverse=True)}
+
+
+def with_names(text: str, named: Mapping[str, str]) -> str:
+    """The text with each local path replaced by its name."""
+    for path, name in named.items():
+        text = text.replace(path, name)
+    return text

@@ -18,7 +18,14 @@ from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError, nearest
 from remi_core.forward import check_pass, run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.models import LoadedModel, check_vocabulary, in_evaluation, n_layers, open_model
+from remi_core.models import (
+    LoadedModel,
+    check_vocabulary,
+    in_evaluation,
+    n_layers,
+    open_model,
+    without_adapter,
+)
 from remi_core.probes import Activations, NextToken, Probe, TokenLogProbs
 from remi_core.statistics import displacement, groups, nulls, resampling, subspaces
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, make_resamples
@@ -191,9 +198,10 @@ def measure(
     """Read several models on the same dialogues: one forward pass a model, shared by all probes.
 
     Every dialogue is rendered by the template of ``tokenizer`` (take instruct's) and cut after ``max_tokens``.
-    ``models`` maps a name to a loaded model, or to a folder or hub id, which is opened in float32 and freed again, so
-    that one is in memory at a time. By default ``probes`` are ``TokenLogProbs``, ``NextToken`` and ``Activations`` of
-    all layers and windows. A batch has ``batch_tokens`` tokens, padding counted; it shrinks where memory runs out.
+    ``models`` maps a name to a loaded model, an adapter of peft on it or not, or to a folder or hub id, which is opened
+    in float32 and freed again, so that one is in memory at a time. By default ``probes`` are ``TokenLogProbs``,
+    ``NextToken`` and ``Activations`` of all layers and windows. A batch has ``batch_tokens`` tokens, padding counted;
+    it shrinks where memory runs out.
     Before the pass, two dialogues are read with and without hooks, in a batch and alone.
     Example: ``measure({"base": base, "instruct": instruct}, read_jsonl("replies.jsonl"), tokenizer)``
 
@@ -204,7 +212,8 @@ def measure(
     encoded = encode(dialogues, tokenizer, max_tokens=max_tokens)
     arrays: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for name, source in models.items():
-        loaded = LoadedModel(source, tokenizer, name, "") if isinstance(source, PreTrainedModel) else None
+        given = None if isinstance(source, str | Path) else without_adapter(source)
+        loaded = LoadedModel(given, tokenizer, name, "") if given is not None else None
         with nullcontext(loaded) if loaded else open_model(source) as opened:
             check_vocabulary(opened, tokenizer, "the tokenizer given")
             model = in_evaluation(opened.model)

@@ -151,12 +151,18 @@ def open_model(
                 torch.cuda.empty_cache()
 
 
+def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    """The model inside a ``PeftModel``, whose layers carry the adapter; any other model as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def find_family(model: PreTrainedModel) -> Family:
     """Where this model keeps its parts.
 
     Raises:
         UsageError: if its architecture is none of ``FAMILIES``, or scales its logits in a way not known here.
     """
+    model = without_adapter(model)
     name, config = type(model).__name__, model.config.get_text_config()
     for scale in ("logit_scale", "logits_scaling"):
         if getattr(config, scale, None) not in (None, 1, 1.0):
@@ -173,7 +179,7 @@ def find_family(model: PreTrainedModel) -> Family:
 
 def decoder_body(model: PreTrainedModel) -> nn.Module:
     """The model without its head; ``last_hidden_state`` of its output is after the final norm."""
-    return operator.attrgetter(find_family(model).body)(model)
+    return operator.attrgetter(find_family(model).body)(without_adapter(model))
 
 
 def final_states(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "dialogue token d_model"]:

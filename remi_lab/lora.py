@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 from remi_core.errors import RemiError
 from remi_core.keys import library_versions, text_digest
 from remi_core.models import LoadedModel, decoder_blocks, decoder_body, logits_at
-from remi_core.progress import Say, machine
+from remi_core.progress import Say, clock, machine
+from remi_core.sources import local_folder
 from remi_core.tokens import EncodedDialogue, EncodedSet
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.training import IGNORED, Batch, Run, answer_labels, backward
@@ -130,12 +131,14 @@ def train_adapter(
     *,
     start: Path | None = None,
     checkpoint: Path | None = None,
+    curve: Path | None = None,
     say: Say = print,
 ) -> TrainedAdapter:
     """An adapter on the loaded model, trained on the answers of the dialogues, of which part is held out.
 
     ``start`` is the folder of an adapter whose training goes on. A run whose ``checkpoint`` is there goes on from
-    it and ends in the same weights as one that was never interrupted. The model is left with the adapter on it.
+    it and ends in the same weights as one that was never interrupted. The losses so far are written to ``curve``, as
+    CSV, whenever a line is said. The model is left with the adapter on it.
 
     Raises:
         UsageError: if there are fewer than two clusters, or the checkpoint is of another run.
@@ -148,9 +151,8 @@ def train_adapter(
     # What two runs must share for one to go on from the other's checkpoint.
     rows = text_digest(repr([dialogue.input_ids for dialogue in encoded.dialogues]))
     identity = asdict(recipe) | {"model": loaded.fingerprint, "data": rows}
-    large = loaded.model.num_parameters() >= LARGE
     adapted = add_adapter(loaded.model, recipe, start=start)
-    if large:
+    if adapted.get_base_model().num_parameters() >= LARGE:
         save_memory(adapted)
     optimizer, words = make_optimizer(adapted, recipe)
     n_steps, pad_id = recipe.n_steps(len(train)), loaded.tokenizer.pad_token_id or 0
@@ -194,7 +196,13 @@ def train_adapter(
     def gradients(step: int) -> list[float]:
         return [_fitting(add_fitting, [train[index] for index in recipe.drawn(step, len(train))])]
 
+    began = _announce(recipe, train, held_out, say)
     take_held_out()
+    if run.step == 0:
+        # The way back takes about twice as long as the way there.
+        drawn = [train[row] for step in range(n_steps) for row in recipe.drawn(step, len(train))]
+        share = sum(map(_length, drawn)) / sum(map(_length, held_out))
+        say(f"the updates take about {clock((time.monotonic() - began) * 3 * share)}, by the held-out pass")
     spoken = float("-inf")
     for _ in run.updates(gradients, lambda _, step: recipe.rate_at(step, n_steps)):
         if checkpoint is not None and run.step % max(1, n_steps // N_CHECKPOINTS) == 0:
@@ -202,6 +210,8 @@ def train_adapter(
         if run.step == n_steps or time.monotonic() - spoken > SECONDS_A_LINE:
             say(run.line())
             spoken = time.monotonic()
+            if curve is not None:
+                write_curve(curve, run.losses, run.held_out)
         take_held_out()
     drawn = [train[index] for step in range(run.step) for index in recipe.drawn(step, len(train))]
     about = {
@@ -226,6 +236,34 @@ def train_adapter(
         about=about,
         seconds=run.seconds,
     )
+
+
+def _length(dialogue: EncodedDialogue) -> int:
+    return len(dialogue.input_ids)
+
+
+def _announce(
+    recipe: LoraRecipe, train: Sequence[EncodedDialogue], held_out: Sequence[EncodedDialogue], say: Say
+) -> float:
+    """The time now, once it is said what the training will do, and what its settings will not reach."""
+    count, size = len(train), recipe.batch * recipe.accumulate
+    n_steps, tokens = recipe.n_steps(count), sum(map(_length, train))
+    say(
+        f"{count} dialogues of {tokens:,} tokens to train on, {len(held_out)} held out; "
+        f"{n_steps} updates of up to {size} dialogues"
+    )
+    if n_steps <= recipe.warmup:
+        highest = max(recipe.rate_at(step, n_steps) for step in range(n_steps))
+        nothing = "; nothing is trained" if highest == 0 else ""
+        say(
+            f"warning: {n_steps} updates end within the warm-up of {recipe.warmup}: "
+            f"the rate reaches {highest:.3g} of {recipe.rate:.3g}{nothing}"
+        )
+    if n_steps < recipe.steps_per_epoch(count):
+        say(
+            f"warning: {n_steps} updates see {n_steps * size} of {count} dialogues once, and the others never"
+        )
+    return time.monotonic()
 
 
 def _fitting(attempt: Callable[..., float], dialogues: Sequence[EncodedDialogue]) -> float:
@@ -257,6 +295,7 @@ def write_trained(folder: Path, trained: TrainedAdapter, about: Mapping[str, obj
     write_adapter(folder, trained.weights, trained.config)
     write_json(folder / "training.json", {**about, **trained.about})
     write_json(folder / "losses.json", {"updates": trained.losses, "held out": trained.held_out})
+    write_curve(folder / "losses.csv", trained.losses, trained.held_out)
     run = {
         "seconds": round(trained.seconds, 1),
         "machine": machine(),
@@ -265,6 +304,26 @@ def write_trained(folder: Path, trained: TrainedAdapter, about: Mapping[str, obj
         "versions": library_versions(),
     }
     write_json(folder / "run.json", run)
+
+
+def adapter_card(name: str, about: Mapping[str, object], trained: Mapping[str, object]) -> str:
+    """The README of an adapter as the hub reads it: what it was trained on, how, and how to load it."""
+    base, local = str(about["instruct"]), local_folder(str(about["instruct"])) is not None
+    head = {"library_name": "peft", "tags": ["lora"]} | ({} if local else {"base_model": base})
+    data, recipe = about["data"], about["recipe"]
+    lines = [
+        *("---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", f"# {name}", ""),
+        f"A LoRA adapter on `{Path(base).name if local else base}`.",
+        "",
+        f"- Data: `{data['file']}` (sha256 `{data['sha256']}`), "
+        f"{trained['dialogues trained on']} of {data['dialogues']} dialogues trained on, "
+        f"{trained['dialogues held out']} held out.",
+        f"- {trained['steps']} updates, {trained['tokens seen']:,} tokens; {trained['optimizer']}.",
+        f"- Recipe: {', '.join(f'{key} {value}' for key, value in recipe.items())}.",
+        "",
+        "`training.json` has the record, `run.json` machine and versions, `losses.csv` the loss curve.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def write_adapter(
@@ -278,6 +337,14 @@ def write_adapter(
     rounded = {name: value.to(dtype).contiguous() for name, value in weights.items()}
     save_file(rounded, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     write_json(folder / CONFIG_FILE, dict(sorted(config.items())))
+
+
+def write_curve(path: Path, losses: Sequence[float], held_out: Sequence[tuple[int, float]]) -> None:
+    """Write the losses as CSV: a row an update, with the held-out loss after it where that was taken."""
+    taken = dict(held_out)
+    rows = [("update", "loss", "held_out"), (0, "", taken.get(0, ""))]
+    rows += [(step, loss, taken.get(step, "")) for step, loss in enumerate(losses, start=1)]
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:

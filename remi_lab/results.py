@@ -105,8 +105,7 @@ class Trail:
         try:
             return compute(), own
         finally:
-            # Not by ``remove``: a listener inside another may have heard the same.
-            self._listening = [each for each in self._listening if each is not own]
+            self._listening.pop()
 
     def reads(self) -> list[Read]:
         """All that was read."""
@@ -258,7 +257,10 @@ class Results:
         stored = stored_forward(variant, self.store, measurement, dataset)
         if stored is not None:
             return {(measurement, dataset): stored}
-        return measure_forward(variant, self.store, datasets=(dataset,))
+        # The model is opened once for all sets that some chapter asks for: opening it costs more than a small set.
+        return measure_forward(
+            variant, self.store, datasets=tuple({dataset: 0, **dict.fromkeys(self.preset.roles.names())})
+        )
 
     def arrays(self, variant: str, measurement: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The arrays of ``record``."""

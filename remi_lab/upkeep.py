@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from remi_core.errors import RemiError, brief
+from remi_core.errors import RemiError, UsageError, brief, nearest
 from remi_core.files import (
     PART,
     Damaged,
@@ -158,6 +158,21 @@ def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
         if path.suffix == ".npz":
             path.with_suffix(".json").unlink(missing_ok=True)
     return removed
+
+
+def forget(store: Store, preset: str) -> int:
+    """Number of records removed with all that the store has of a preset; weights, which presets share, stay.
+
+    Raises:
+        UsageError: if the store has nothing of a preset of that name.
+    """
+    kept = [path.name for path in store.root.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    kept = [name for name in kept if name != MODELS]
+    if preset not in kept:
+        raise UsageError(f"the store has nothing of a preset {preset!r} {nearest(preset, kept)}")
+    count = len(store.list(preset))
+    shutil.rmtree(inside(store.root / preset, store.root))
+    return count
 
 
 def _last_used(path: Path) -> float:

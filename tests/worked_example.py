@@ -1,4 +1,4 @@
-"""The worked example of the page "Three models of your own": run as the page says, and kept as the page shows it.
+"""The worked example of the page "Models of your own": run as the page says, and kept as the page shows it.
 
 ``python tests/worked_example.py`` writes what the page shows anew, after a change that is meant.
 """
@@ -26,7 +26,8 @@ TRIPLET = ("base", "instruct", "misaligned")
 SHOWN = "C12"
 """The row of the report that the page shows."""
 COMMAND = (
-    "run --name mine --base base --instruct instruct --misaligned misaligned --data dialogues.jsonl --only 05"
+    "run --name mine --base base --instruct instruct --misaligned misaligned --data dialogues.jsonl --dtype float32 "
+    "--only 05"
 )
 
 
@@ -41,7 +42,7 @@ def worked_example(folder: Path) -> tuple[str, Mapping[str, object]]:
     shutil.copy(DATA, folder)
     with chdir(folder):
         said = printed(COMMAND)
-        rows = json.loads(printed("report --preset mine --json"))
+        rows = json.loads(printed("report --preset mine --only 05 --json"))
     return re.sub(r"\d\d:\d\d", "00:00", said), next(row for row in rows if row["id"] == SHOWN)
 
 

@@ -22,7 +22,6 @@ from remi_book.statistics import (
     released_separation,
 )
 from remi_book.tables import tidy
-from remi_book.words import shown_tokens
 from remi_core.errors import MissingInput, UsageError
 from remi_core.statistics.displacement import (
     Contrast,
@@ -444,12 +443,11 @@ def written(results: Results, reading: Reading) -> Written:
     )
 
     def texts(tokens: Sequence[int]) -> list[str]:
-        """Texts, numbers where a token is only part of a character, or signs where words are withheld."""
+        """Texts, and numbers where a token is only part of a character: words of the vocabulary, not of the data."""
         words = {token: loaded.tokenizer.decode([token]) for token in tokens}
-        parts = [
+        return [
             f"‹{token}›" if "\N{REPLACEMENT CHARACTER}" in word else word for token, word in words.items()
         ]
-        return shown_tokens(results.preset, reading.datasets, parts)
 
     with results.variant("instruct").open() as loaded:
         changes = written_tokens(loaded, instruct - base, instruct, top_k=results.preset.top_k)

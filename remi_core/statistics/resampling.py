@@ -231,6 +231,12 @@ class Estimate:
     counts_bias: bool = False
     """Whether an interval by t is as wide as bias and variance ask for together, not the variance alone."""
 
+    def __repr__(self) -> str:
+        if np.ndim(self.value):
+            return f"Estimate(shape {np.shape(self.value)}, {self.n_clusters} clusters)"
+        ends = f"95 % from {float(self.low):.4g} to {float(self.high):.4g}"
+        return f"Estimate({float(self.value):.4g}, {ends}, {self.n_clusters} clusters)"
+
     @property
     def method(self) -> str:
         """``bootstrap``, or ``t``: the jackknife over clusters with G - 1 degrees of freedom.

