@@ -91,15 +91,11 @@ def test_measured_as_the_merged_model(base, adapter, encoded) -> None:
 
 def test_an_adapter_of_another_model_is_refused(base, tmp_path) -> None:
     # A folder fetched by hand has the name of the id, and an adapter that names nothing claims nothing.
-    for number, (named, fits) in enumerate(
-        [("Some/Other-Model", 0), ("/elsewhere/other", 0), ("Some/Base", 1), ("/elsewhere/base", 1), ("", 1)]
-    ):
-        adapter = save_adapter(base, tmp_path / str(number), named=named)
+    fits = dict.fromkeys(("Some/Base", "/elsewhere/base", ""), True)
+    for named, right in (fits | dict.fromkeys(("Some/Other-Model", "/elsewhere/other"), False)).items():
+        spec = ModelSpec(source=str(base), adapter=str(save_adapter(base, tmp_path / "one", named=named)))
         refused = pytest.raises(UsageError, match=f"belongs to {named}, not to .*base")
-        with (
-            nullcontext() if fits else refused,
-            open_model(ModelSpec(source=str(base), adapter=str(adapter))),
-        ):
+        with nullcontext() if right else refused, open_model(spec):
             pass
 
 
