@@ -65,8 +65,8 @@ def test_a_large_array_is_read_from_disk_and_equal(tmp_path, monkeypatch) -> Non
 
 def test_a_probe_with_a_file_gives_its_means_from_there(tmp_path, models, encoded) -> None:
     """Nothing of them stays in memory; the arrays are those of a probe without a file."""
-    files = (None, RowFile(tmp_path / "means.npy", len(encoded)))
-    probes = [Activations([0, 2], name=str(at), file=file) for at, file in enumerate(files)]
+    kept = (None, RowFile(tmp_path / "means.npy", len(encoded)))
+    probes = [Activations([0, 2], name=str(at), file=file) for at, file in enumerate(kept)]
     memory, mapped = run_probes(models("llama"), encoded, probes, batch_tokens=100).values()
     for name, array in memory.items():
         np.testing.assert_array_equal(mapped[name], array)
