@@ -26,8 +26,7 @@ WRONG = {
 def test_what_is_wrong_is_one_line_with_its_place(case, tmp_path) -> None:
     before, after, message = WRONG[case]
     text, path = SHIPPED.read_text(), tmp_path / "presets.yaml"
-    place = text.index("- name: smoke")
-    start = text.index(before, place)
+    start = text.index(before, place := text.index("- name: smoke"))
     path.write_text(text[:start] + after + text[start + len(before) :])
     with pytest.raises(UsageError, match=message) as caught:
         read_yaml(path, tuple[Preset, ...])
