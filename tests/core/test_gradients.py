@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 from conftest import ALL_FAMILIES, make_model
 from transformers import PreTrainedModel
 
-from remi_core import gradients as gradients_module
 from remi_core.batches import make_batches
 from remi_core.errors import RemiError, UsageError
 from remi_core.gradients import (
@@ -63,15 +60,6 @@ def test_equal_to_autograd_through_the_whole_model(family, encoded) -> None:
     assert not any(np.allclose(found[0], other, rtol=0.05) for other in found[1:])
     default = measure_gradient_gram(make_model(family), encoded, batch_tokens=150)["gram"]
     np.testing.assert_array_equal(default, found[0])
-
-
-def test_batches_and_blocks_change_nothing(models, encoded, monkeypatch) -> None:
-    model = models("llama")
-    together = measure_gradient_gram(model, encoded, batch_tokens=10_000)["gram"]
-    small = partial(gram_of_factors, block_elements=2 * 32 * 32)
-    monkeypatch.setattr(gradients_module, "gram_of_factors", small)
-    alone = measure_gradient_gram(model, encoded, batch_tokens=1)["gram"]
-    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5 * together.max())
 
 
 def draw(counts: list[int], d_in: int, d_out: int) -> list[Factors]:

@@ -14,8 +14,6 @@ import sys
 
 CONNECTING = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind")
 NAMING = ("socket.getaddrinfo", "socket.gethostbyname")
-
-
 BESIDE_THE_CORE = ("remi_lab", "remi_book")
 
 
@@ -39,13 +37,13 @@ def refuse(event: str, arguments: tuple) -> None:
     Raises:
         OutsideError: otherwise.
     """
-    if event in CONNECTING:
-        address = arguments[1]
-        inet = arguments[0].family in (socket.AF_INET, socket.AF_INET6)
-        if inet and isinstance(address, tuple) and not is_here(address[0]):
-            raise OutsideError(f"{event} {address}: tests use no network but loopback")
-    if event in NAMING and not is_here(arguments[0]):
-        raise OutsideError(f"{event} {arguments[0]!r}: tests use no network but loopback")
+    place = None
+    if event in CONNECTING and arguments[0].family in (socket.AF_INET, socket.AF_INET6):
+        place = arguments[1][0] if isinstance(arguments[1], tuple) else None
+    elif event in NAMING:
+        place = arguments[0]
+    if not is_here(place):
+        raise OutsideError(f"{event} {place!r}: tests use no network but loopback")
 
 
 sys.addaudithook(refuse)
