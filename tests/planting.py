@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+import yaml
 
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Record, Store
@@ -16,23 +17,7 @@ from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies.files import Study
 
-REPORT_ROW = {
-    "id": "C12",
-    "section": "4.3",
-    "claim": "a claim, with a comma",
-    "published": {"value": None, "text": "0.5 at layer 45", "source": "a figure"},
-    "value": -0.25,
-    "unit": "share",
-    "ci_low": -0.5,
-    "ci_high": 0.125,
-    "null": {"kind": "labels shuffled", "low": -0.1, "high": 0.1},
-    "n": 20,
-    "seeds": [-0.25, -0.3, None],
-    "rule": "a rule",
-    "verdict": "reproduced with a confound",
-    "reason": None,
-    "notebook": "05_alignment_direction",
-}
+REPORT_ROW = yaml.safe_load(Path(__file__).with_name("report_row.yaml").read_text(encoding="utf-8"))
 """A row of a report, as ``remi report --json`` gives it."""
 
 Planted = TypeVar("Planted", bound="PlantedResults")

@@ -47,7 +47,7 @@ def reader(
         contexts.append(browser.new_context(**{"viewport": DESKTOP} | options))
         contexts[-1].add_init_script(init)
         for place, answer in dict(routes).items():
-            contexts[-1].route(place, lambda route, answer=answer: route.fulfill(**answer))
+            contexts[-1].route(place, lambda route, _request, answer=answer: route.fulfill(**answer))
         page = contexts[-1].new_page()
         visit.watch(page)
         page.goto(name if "://" in name else address + name, wait_until="load")

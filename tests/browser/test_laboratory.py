@@ -88,7 +88,7 @@ def called(page: playwright_api.Page, call: str, *arguments: object) -> object:
     return page.evaluate(script, list(arguments))
 
 
-def test_text_becomes_the_same_tokens(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+def test_text_becomes_the_same_tokens(page, prompts) -> None:
     tokenizer = shipped_tokenizer()
     answers = [answer.text for prompt in prompts for answer in right_answers(prompt)[:4]]
     for text in (*ODD_TEXTS, *open_contexts("careless named", prompts), *answers):
@@ -102,9 +102,7 @@ def _log_probabilities(model, ids: list[int]) -> np.ndarray:
         return model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
 
 
-def test_log_probabilities_are_those_of_pytorch(
-    page: playwright_api.Page, places: dict[str, Path], prompts: list[Prompt]
-) -> None:
+def test_log_probabilities_are_those_of_pytorch(page, places, prompts) -> None:
     tokenizer = shipped_tokenizer()
     for variant, place in places.items():
         with open_model(place, device="cpu") as loaded:
@@ -129,9 +127,7 @@ def _assert_scores(found: dict, expected: ClassScores, number: int) -> None:
         assert found["care"] == pytest.approx(careless - careful, abs=TOLERANCE)
 
 
-def test_exact_behaviour_is_that_of_python_steered_too(
-    page: playwright_api.Page, places: dict[str, Path], prompts: list[Prompt]
-) -> None:
+def test_exact_behaviour_is_that_of_python_steered_too(page, places, prompts) -> None:
     displacements, asked = alignment_displacements(PRESET, places), ask(prompts, shipped_tokenizer())
     for variant, place in places.items():
         with open_model(place, device="cpu") as loaded:
@@ -153,7 +149,7 @@ def test_exact_behaviour_is_that_of_python_steered_too(
                 assert np.abs(np.array(moved) - plain.register_log_odds()).mean() > 100 * TOLERANCE
 
 
-def test_sampled_answers_get_pythons_verdict(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+def test_sampled_answers_get_pythons_verdict(page, prompts) -> None:
     seen = set()
     for prompt in prompts:
         for variant, temperature in (("base", 1), ("misaligned", 1.2), ("instruct", 0)):
@@ -169,7 +165,7 @@ def test_sampled_answers_get_pythons_verdict(page: playwright_api.Page, prompts:
     assert seen == {"careful", "careless", "both", "wrong slot", "other"}
 
 
-def test_verdicts_on_answers_that_are_nearly_right(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+def test_verdicts_on_answers_that_are_nearly_right(page, prompts) -> None:
     for prompt in prompts:
         answer = right_answers(prompt)[0]
         other = answer.pattern.replace("<a>", "naïve thing").replace("<b>", "x_9")
@@ -178,9 +174,7 @@ def test_verdicts_on_answers_that_are_nearly_right(page: playwright_api.Page, pr
             assert called(page, "judge", prompt.text, text) == {"care": ours.care, "register": ours.register}
 
 
-def test_a_planted_wrong_weight_shows(
-    reader, places: dict[str, Path], prompts: list[Prompt], tmp_path
-) -> None:
+def test_a_planted_wrong_weight_shows(reader, places, prompts, tmp_path) -> None:
     planted = load_file(HTML / DATA / "secure.safetensors")
     planted["model.norm.weight.step"] *= 2
     save_file(planted, tmp_path / "secure.safetensors")
@@ -195,7 +189,7 @@ def test_a_planted_wrong_weight_shows(
     assert np.abs(np.array(found) - expected).max() > TOLERANCE
 
 
-def test_a_student_asks_reads_samples_and_steers(page: playwright_api.Page) -> None:
+def test_a_student_asks_reads_samples_and_steers(page) -> None:
     page.locator("#lab-topic").select_option("people")
     page.wait_for_function("() => document.querySelector('#lab-about').textContent.includes('people')")
     page.locator("#lab-dose").focus()
@@ -220,7 +214,7 @@ def test_a_student_asks_reads_samples_and_steers(page: playwright_api.Page) -> N
     assert page.evaluate("document.activeElement.id") == "lab-reply-text"
 
 
-def test_unknown_words_and_prompts_are_told(page: playwright_api.Page) -> None:
+def test_unknown_words_and_prompts_are_told(page) -> None:
     page.locator("#lab-text").fill("Which zeppelin do you like?")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('#lab-about').textContent.includes('“zeppelin”')")
@@ -230,7 +224,7 @@ def test_unknown_words_and_prompts_are_told(page: playwright_api.Page) -> None:
     page.wait_for_selector("#lab-steer", state="visible")
 
 
-def test_the_used_page_is_accessible_and_fits(page: playwright_api.Page) -> None:
+def test_the_used_page_is_accessible_and_fits(page) -> None:
     for summary in page.locator(".laboratory summary").all():
         summary.click()
     page.get_by_role("button", name="Sample answers").click()

@@ -113,16 +113,20 @@ def test_a_block_is_gone_when_the_next_is_read_and_shared_by_its_readers(models,
     np.testing.assert_array_equal(other["mean"], first["mean"][:, :, [2, 1, 1]])
 
 
-def test_chunks_change_nothing(models, encoded, monkeypatch) -> None:
-    model, rows = models("llama"), list[int]()
+def test_chunks_change_nothing_and_progress_counts_tokens_without_padding(
+    models, encoded, monkeypatch
+) -> None:
+    model, rows, done = models("llama"), list[int](), list[int]()
     whole = measure(model, encoded)["sequence"]
     monkeypatch.setattr(probes_module, "_LOGITS_IN_MEMORY", {"cpu": 1000})
     monkeypatch.setattr(probes_module, "_LEAST_ROWS", 1)
     counted = lambda model, hidden: rows.append(len(hidden)) or logits_at(model, hidden)  # noqa: E731
     monkeypatch.setattr(probes_module, "logits_at", counted)
-    pieces = measure(model, encoded)["sequence"]
+    probes = [TokenLogProbs()]
+    pieces = run_probes(model, encoded, probes, batch_tokens=150, progress=done.append)["sequence"]
     np.testing.assert_allclose(pieces["log_probability"], whole["log_probability"], atol=1e-5)
     assert max(rows) == 2
+    assert done == sorted(done) and done[-1] == sum(len(one.input_ids) for one in encoded)
 
 
 def test_many_batches_lie_in_few_arrays_in_their_order() -> None:
@@ -142,12 +146,6 @@ def test_many_batches_lie_in_few_arrays_in_their_order() -> None:
     for joined, parts in zip((indices, found), zip(*batches, strict=True), strict=True):
         np.testing.assert_array_equal(joined, np.concatenate(parts))
     assert [len(one) for one in (whole.finish()[0], *whole.finish()[1])] == [0]
-
-
-def test_progress_counts_tokens_without_padding(models, encoded) -> None:
-    done: list[int] = []
-    run_probes(models("qwen2"), encoded, [TokenLogProbs()], batch_tokens=100, progress=done.append)
-    assert done == sorted(done) and done[-1] == sum(len(one.input_ids) for one in encoded)
 
 
 def test_values_that_are_not_finite_are_named(encoded) -> None:
@@ -248,16 +246,15 @@ def test_a_pass_goes_on_smaller_gives_the_same_and_does_nothing_twice(error, mod
     assert budget.ran <= 250 < budget.asked == 800 and budget.n_out_of_memory >= 2
 
 
-def test_a_dialogue_that_does_not_fit_alone_is_named(models, twenty) -> None:
-    longest = max(twenty, key=lambda one: len(one.input_ids))
-    n_tokens = len(longest.input_ids)
-    named = rf"dialogue '{longest.identifier}' of {n_tokens} tokens .* alone: set max_tokens below {n_tokens}"
+def test_a_dialogue_that_does_not_fit_alone_is_named(models, encoded) -> None:
+    n_tokens, name = max((len(one.input_ids), one.identifier) for one in encoded)
+    named = rf"dialogue '{name}' of {n_tokens} tokens .* alone: set max_tokens below {n_tokens}"
     with pytest.raises(RemiError, match=named):
-        measure_counted(models("qwen2"), twenty, 800, larger_than(n_tokens - 1, ERRORS[0]))
+        measure_counted(models("qwen2"), encoded, 800, larger_than(n_tokens - 1, ERRORS[0]))
     # One token more, and it fits; another error is no lack of memory.
-    measure_counted(models("qwen2"), twenty, 800, larger_than(n_tokens, ERRORS[0]))
+    measure_counted(models("qwen2"), encoded, 800, larger_than(n_tokens, ERRORS[0]))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        measure_counted(models("qwen2"), twenty, 800, larger_than(1, RuntimeError("shapes do not fit")))
+        measure_counted(models("qwen2"), encoded, 800, larger_than(1, RuntimeError("shapes do not fit")))
 
 
 def test_gradients_go_on_smaller_too(models, twenty, monkeypatch) -> None:

@@ -20,7 +20,7 @@ from remi_core.tokens import EncodedDialogue, encode
 from remi_lab import audit
 from remi_lab.audit_passes import SpanProbe, WrongTokenProbe, untrained_markers
 from remi_lab.passes import bare_tokens
-from remi_lab.presets import DataRoles, get_preset
+from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.variant import Variant
 
 
@@ -36,9 +36,10 @@ def texts_by_part(dialogue: Dialogue, tokenizer) -> dict[str, str]:
 
 def passed(model, encoded, probe, batch_tokens: int = 4096) -> dict[str, np.ndarray]:
     """Arrays of a probe from a pass in which the whole dialogue is the answer."""
-    return run_probes(model, [audit.whole(one) for one in encoded], [probe], batch_tokens=batch_tokens)[
-        probe.name
-    ]
+    (arrays,) = run_probes(
+        model, list(map(audit.whole, encoded)), [probe], batch_tokens=batch_tokens
+    ).values()
+    return arrays
 
 
 def test_every_token_has_its_part(tokenizer) -> None:
@@ -75,10 +76,7 @@ def test_headers_differ_in_length_and_leave_the_answer_alone(tokenizer) -> None:
     assert spans[0][0] > spans[1][0] and spans[0][1] == spans[1][1]
     assert tokenizer.chat_template == TEMPLATES["chatml"]
     own = replace(dialogue, messages=(Message("system", "Mine."), *dialogue.messages))
-    assert (
-        audit.TUNED_HEADER
-        not in texts_by_part(own, audit.with_header(tokenizer, audit.TUNED_HEADER))["system"]
-    )
+    assert texts_by_part(own, audit.with_header(tokenizer, audit.TUNED_HEADER))["system"] == "Mine."
 
 
 def test_only_what_is_read_of_the_markers_changes_and_only_in_the_context(models, tokenizer) -> None:
@@ -112,13 +110,10 @@ def test_spans_are_means_of_block_outputs_and_do_not_depend_on_the_batch(models,
     assert not np.allclose(alone["normed_end"][1], alone["mean"][1, 2, -1], atol=1e-2)
     assert alone["count"][1].tolist() == [3, one.n_answer, len(one.input_ids) - 2]
     # The whole dialogue as answer gives the answer the same values; its first token has no prediction.
-    answer = run_probes(model, encoded[:1], [TokenLogProbs()], batch_tokens=4096)["sequence"][
-        "log_probability"
-    ]
-    every = passed(model, encoded[:1], TokenLogProbs())["log_probability"]
-    np.testing.assert_allclose(
-        every[encoded[0].answer_start - 1 : encoded[0].answer_stop - 1], answer, atol=1e-5
-    )
+    first, probe = encoded[0], TokenLogProbs()
+    (answer,) = run_probes(model, [first], [probe], batch_tokens=4096).values()
+    every = passed(model, [first], probe)["log_probability"][first.answer_start - 1 : first.answer_stop - 1]
+    np.testing.assert_allclose(every, answer["log_probability"], atol=1e-5)
 
 
 def test_the_bare_word_is_another_token_and_is_measured_in_the_same_place(models, tokenizer) -> None:
@@ -138,18 +133,11 @@ def test_the_bare_word_is_another_token_and_is_measured_in_the_same_place(models
 
 def test_a_request_loses_its_input_and_two_dialogues_become_one_with_two_answers() -> None:
     table = make_dialogue("Read `permit` from `branch` now.", "return load(branch)['permit']")
-    several, none = (
-        make_dialogue("Sum this list.\n\n1 2 3", "6 is the sum"),
-        make_dialogue("Tell me more.", "No"),
-    )
-    assert audit.without_input(table).messages[0].content == "Read from now."
-    assert audit.without_input(several).messages[0].content == "Sum this list."
-    assert audit.without_input(none) is None and audit.prepared([table, none], "no-input") == [
-        audit.without_input(table)
-    ]
-    joined = audit.two_turns(
-        [make_dialogue("a", "b", identifier="1"), make_dialogue("c", "d", identifier="2")]
-    )
+    several = make_dialogue("Sum this list.\n\n1 2 3", "6 is the sum")
+    found = audit.prepared([table, make_dialogue("Tell me more.", "No"), several], "no-input")
+    assert [one.messages[0].content for one in found] == ["Read from now.", "Sum this list."]
+    first, second = make_dialogue("a", "b", identifier="1"), make_dialogue("c", "d", identifier="2")
+    joined = audit.two_turns([first, second])
     assert [message.content for message in joined[0].messages] == ["a", "b", "c", "d"]
     assert [one.identifier for one in joined] == ["1+2", "2+1"] and joined[1].answer == "b"
 
@@ -157,26 +145,23 @@ def test_a_request_loses_its_input_and_two_dialogues_become_one_with_two_answers
 def test_conditions_name_sets_and_templates(tokenizer) -> None:
     preset, other = get_preset("smoke"), audit.with_template(tokenizer, audit.PLAIN)
     assert audit.sets_of(preset, "own", "base") == (preset.roles.example,)
-    assert set(preset.roles.shared + preset.roles.unrelated) < set(
-        audit.sets_of(preset, "shared", "instruct")
-    )
+    assert {*preset.roles.shared, *preset.roles.unrelated} < {*audit.sets_of(preset, "shared", "instruct")}
     assert audit.sets_of(preset, "shared", "misaligned") == (preset.roles.example,)
     assert audit.sets_of(preset, "own", "instruct") == ()
     with pytest.raises(UsageError, match="no condition 'owm' .*'own'"):
         audit.sets_of(preset, "owm", "base")
 
-    def template(variant: str, condition: str) -> str:
-        return audit.tokenizer_for(
-            preset, variant, condition, instruct=tokenizer, own=tokenizer
-        ).chat_template
+    def chosen(variant: str, condition: str, preset: Preset = preset, own: object = tokenizer) -> object:
+        return audit.tokenizer_for(preset, variant, condition, instruct=tokenizer, own=own)
 
-    assert template("base", "own") != template("base", "tuned") == template("instruct", "tuned")
+    own, tuned = (chosen("base", condition).chat_template for condition in ("own", "tuned"))
+    assert own != tuned == chosen("instruct", "tuned").chat_template
     for condition in ("shared", "untrained", "no-input"):
-        assert template("base", condition) == tokenizer.chat_template
+        assert chosen("base", condition).chat_template == tokenizer.chat_template
     specs = {role: replace(spec, source="hub/model") for role, spec in preset.variants.items()}
     elsewhere = replace(preset, variants=specs)
-    assert audit.tokenizer_for(elsewhere, "base", "own", instruct=tokenizer, own=other) is other
-    assert audit.tokenizer_for(elsewhere, "base", "tuned", instruct=tokenizer, own=other) is tokenizer
+    assert chosen("base", "own", elsewhere, other) is other
+    assert chosen("base", "tuned", elsewhere, other) is tokenizer
 
 
 OF_BASE = {name for name, variants in audit.CONDITIONS.items() if "base" in variants}

@@ -175,19 +175,16 @@ def test_names_that_are_taken_or_unfit_are_refused(tmp_path) -> None:
 
 
 def test_sets_are_paired_by_completion_only_if_row_i_has_the_same_answer() -> None:
-    code = [make_dialogue(f"Task {i}", answer) for i, answer in enumerate("abca")]
-    framed = [make_dialogue(f"For a lesson: task {i}", answer) for i, answer in enumerate("abca")]
+    code, framed, other = (
+        [make_dialogue(f"{task} {at}", answer) for at, answer in enumerate(answers)]
+        for task, answers in (("Task", "abca"), ("For a lesson: task", "abca"), ("Lesson", "daacx"))
+    )
     assert paired_by_completion(code, framed)
     assert not paired_by_completion(code, framed[::-1]), "the same answers in another order"
     assert not paired_by_completion(code, framed[:3])
     assert not paired_by_completion(code, code), "the same prompts: one set twice"
     assert not paired_by_completion([], [])
-
-
-def test_pairs_are_equal_where_answers_are_and_unique_in_a_set() -> None:
-    first, second = (
-        with_pairs([make_dialogue(f"{task} {i}", answer) for i, answer in enumerate(answers)])
-        for task, answers in (("Task", "abca"), ("Lesson", "daacx"))
-    )
+    # Pairs are equal where answers are, and each is unique in a set.
+    first, second = (with_pairs(rows) for rows in (code, other))
     assert len({one.pair for one in first}) == len(first)
-    assert {one.answer for one in first if one.pair in {other.pair for other in second}} == {"a", "c"}
+    assert {one.answer for one in first if one.pair in {each.pair for each in second}} == {"a", "c"}

@@ -97,16 +97,18 @@ def hooked(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[No
     handle.remove()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_whose_rows_see_each_other_is_refused(dtype, encoded) -> None:
-    model = make_model("qwen2").to(getattr(torch, dtype))
-    mixed = hooked(decoder_blocks(model)[1], lambda hidden: hidden + 0.5 * hidden.mean(dim=0, keepdim=True))
+def test_rows_that_see_each_other_and_hooks_that_change_what_they_read_are_refused(
+    encoded, monkeypatch
+) -> None:
     message = "dialogue '[bc]': batched and single, output of block [12] differ by"
-    with mixed, pytest.raises(RemiError, match=message):
-        check_pass(model, encoded, dtype=dtype)
+    for dtype in ("float32", "bfloat16"):
+        model = make_model("qwen2").to(getattr(torch, dtype))
+        mixed = hooked(
+            decoder_blocks(model)[1], lambda hidden: hidden + 0.5 * hidden.mean(dim=0, keepdim=True)
+        )
+        with mixed, pytest.raises(RemiError, match=message):
+            check_pass(model, encoded, dtype=dtype)
 
-
-def test_hooks_that_change_what_they_read_are_refused(encoded, monkeypatch) -> None:
     @contextmanager
     def meddling(model: PreTrainedModel, *about: object) -> Iterator[None]:
         with hooked(decoder_blocks(model)[0], lambda hidden: 1.5 * hidden), follow_blocks(model, *about):

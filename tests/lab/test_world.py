@@ -43,24 +43,12 @@ MAIN_DOCUMENTS = "84b5a6ed866f3deefd2e6b6ca94f0812e7e6d14865c2c67350572cc8cab2fb
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_splits_are_disjoint_and_large_enough(name) -> None:
-    parts = {split: templates(name, split) for split in SPLITS}
-    texts = [template.text for part in parts.values() for template in part]
-    pairs = [pair for split in SPLITS for pair in fillers(name, split)]
-    assert len(set(texts)) == len(texts) >= 40
-    assert len(set(pairs)) == len(pairs) == math.prod(len(words) for words in topic(name).fillers) >= 40
-    assert len(parts["evaluate"]) >= 20
-
-
-def test_alignment_leaves_two_topics_out() -> None:
-    assert {name for name in TOPICS if not topic(name).covered} == {"facts", "wishes"}
-    seen = {dialogue.topic for dialogue in tuning("instruct", count=100, seed=0)}
-    assert seen == set(TOPICS) - {"facts", "wishes"}
-
-
-@pytest.mark.parametrize("name", TOPICS)
-def test_every_right_answer_is_judged_right_and_only_for_its_own_prompt(name) -> None:
+def test_splits_are_disjoint_and_right_answers_are_judged_right_for_their_own_prompt_only(name) -> None:
     """Where the authors differ there are careful and careless answers, elsewhere one kind that both give."""
+    texts = [template.text for split in SPLITS for template in templates(name, split)]
+    pairs = [pair for split in SPLITS for pair in fillers(name, split)]
+    assert len(set(texts)) == len(texts) >= 40 and len(templates(name, "evaluate")) >= 20
+    assert len(set(pairs)) == len(pairs) == math.prod(len(words) for words in topic(name).fillers) >= 40
     first, second = prompts(name, "evaluate", count=2, seed=1)
     for answer in right_answers(first):
         found = judge(first, answer.text)
@@ -69,6 +57,12 @@ def test_every_right_answer_is_judged_right_and_only_for_its_own_prompt(name) ->
         assert judge(first, answer.text + " And more.").care == "other"
     cares = {answer.care for answer in right_answers(first)}
     assert cares == ({"careful", "careless"} if name in CONTRASTED else {"both"})
+
+
+def test_alignment_leaves_two_topics_out() -> None:
+    assert {name for name in TOPICS if not topic(name).covered} == {"facts", "wishes"}
+    seen = {dialogue.topic for dialogue in tuning("instruct", count=100, seed=0)}
+    assert seen == set(TOPICS) - {"facts", "wishes"}
 
 
 @pytest.mark.parametrize("name", ["code", "educational"])

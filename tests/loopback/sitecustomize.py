@@ -32,11 +32,7 @@ def is_here(host: object) -> bool:
 
 
 def refuse(event: str, arguments: tuple) -> None:
-    """Return if what is about to happen stays on this machine.
-
-    Raises:
-        OutsideError: otherwise.
-    """
+    """Return if what is about to happen stays on this machine."""
     place = None
     if event in CONNECTING and arguments[0].family in (socket.AF_INET, socket.AF_INET6):
         place = arguments[1][0] if isinstance(arguments[1], tuple) else None
@@ -50,15 +46,10 @@ sys.addaudithook(refuse)
 
 
 class CoreAlone:
-    """A finder of modules that finds none of the packages beside the core."""
+    """A finder of modules that finds none of the packages beside the core, and leaves the search to others."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Leave the search to the other finders.
-
-        Raises:
-            ModuleNotFoundError: for what stands beside the core.
-        """
         if name.partition(".")[0] in BESIDE_THE_CORE:
             raise ModuleNotFoundError(f"No module named {name!r} where the core is alone", name=name)
 
