@@ -18,7 +18,6 @@ from remi_lab.results import Results
 from remi_lab.studies.files import Study
 
 REPORT_ROW = yaml.safe_load(Path(__file__).with_name("report_row.yaml").read_text(encoding="utf-8"))
-"""A row of a report, as ``remi report --json`` gives it."""
 
 Planted = TypeVar("Planted", bound="PlantedResults")
 

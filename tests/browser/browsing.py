@@ -66,6 +66,7 @@ def faults_in_every_look(page: playwright_api.Page) -> list[str]:
         page.wait_for_function(f"() => document.documentElement.dataset.theme === '{scheme}'")
         for size in (DESKTOP, PHONE):
             page.set_viewport_size(size)
+            page.wait_for_timeout(500)  # a little later the theme looks anew which parts scroll
             page.evaluate(SETTLED)
             look = f"{scheme}, {size['width']} px"
             broken = axe.Axe().run(page, options=AXE_OPTIONS).response["violations"]

@@ -27,8 +27,7 @@ from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.world import open_contexts
 from remi_lab.presets import Preset, get_preset
 
-TOLERANCE = 1e-3
-"""Nats."""
+TOLERANCE = 1e-3  # nats
 
 EDITS = ({"layer": 5, "dose": -1, "place": "both"}, {"layer": 2, "dose": 1.5, "place": "end"})
 ODD_TEXTS = (
@@ -149,29 +148,24 @@ def test_exact_behaviour_is_that_of_python_steered_too(page, places, prompts) ->
                 assert np.abs(np.array(moved) - plain.register_log_odds()).mean() > 100 * TOLERANCE
 
 
-def test_sampled_answers_get_pythons_verdict(page, prompts) -> None:
+def test_sampled_answers_and_nearly_right_ones_get_pythons_verdict(page, prompts) -> None:
     seen = set()
     for prompt in prompts:
         for variant, temperature in (("base", 1), ("misaligned", 1.2), ("instruct", 0)):
             options = {"count": 4, "temperature": temperature, "seed": 3}
-            found = called(page, "sample", variant, prompt.text, options)
-            again = called(page, "sample", variant, prompt.text, options)
+            found, again = (called(page, "sample", variant, prompt.text, options) for _ in range(2))
             assert [one["text"] for one in found] == [one["text"] for one in again]
             for one in found:
                 ours = judge(prompt, one["text"])
                 expected = (ours.care, ours.register) if one["finished"] else ("other", None)
                 assert (one["verdict"]["care"], one["verdict"]["register"]) == expected, one["text"]
                 seen.add(ours.care)
-    assert seen == {"careful", "careless", "both", "wrong slot", "other"}
-
-
-def test_verdicts_on_answers_that_are_nearly_right(page, prompts) -> None:
-    for prompt in prompts:
         answer = right_answers(prompt)[0]
         other = answer.pattern.replace("<a>", "naïve thing").replace("<b>", "x_9")
         for text in (answer.text, other, answer.text + " ", other + "?", other.replace("x_9", "x-9"), ""):
             ours = judge(prompt, text)
             assert called(page, "judge", prompt.text, text) == {"care": ours.care, "register": ours.register}
+    assert seen == {"careful", "careless", "both", "wrong slot", "other"}
 
 
 def test_a_planted_wrong_weight_shows(reader, places, prompts, tmp_path) -> None:

@@ -16,10 +16,11 @@ from bs4 import BeautifulSoup
 
 COUNT = "document.querySelectorAll('%s').length"
 MATHS_READY = f"() => {COUNT % 'mjx-container'} >= {COUNT % '.math'}"
-IMAGES = """() => [...document.querySelectorAll('article img')].map(image => {
+IMAGES = """() => Promise.all([...document.querySelectorAll('article img')].map(async image => {
     image.loading = 'eager';
-    return {source: image.src, text: image.alt, loaded: image.complete && image.naturalWidth > 0};
-})"""
+    await image.decode().catch(() => null);
+    return {source: image.src, text: image.alt, loaded: image.naturalWidth > 0};
+}))"""
 
 pytestmark = NEEDED
 

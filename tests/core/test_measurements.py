@@ -148,18 +148,10 @@ def test_many_batches_lie_in_few_arrays_in_their_order() -> None:
     assert [len(one) for one in (whole.finish()[0], *whole.finish()[1])] == [0]
 
 
-def test_values_that_are_not_finite_are_named(encoded) -> None:
-    model, probe = make_model("qwen2"), Activations([0, 1])
-    run_probes(model, encoded[:2], [probe], batch_tokens=100)
-    decoder_blocks(model)[1].register_forward_hook(lambda _m, _i, output: output * float("inf"))
-    for reads in (probe, TokenLogProbs()):
-        with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
-            run_probes(model, encoded[:1], [reads], batch_tokens=100)
-
-
-def test_wrong_use(models, encoded) -> None:
+def test_wrong_use_and_values_that_are_not_finite_are_named(encoded) -> None:
     with pytest.raises(UsageError, match="unknown window 'prompt' .*'prompt_end'"):
         Activations([0], ("prompt",))
+    model, probe = make_model("qwen2"), Activations([0, 1])
     for some, probes, message in (
         ((), [TokenLogProbs()], "no dialogue to measure"),
         (encoded, [TokenLogProbs(), TokenLogProbs()], "two probes share a name"),
@@ -167,7 +159,12 @@ def test_wrong_use(models, encoded) -> None:
         (encoded, [NextToken(401)], "top_k is 401; the vocabulary has 400"),
     ):
         with pytest.raises(UsageError, match=message):
-            run_probes(models("qwen2"), some, probes, batch_tokens=100)
+            run_probes(model, some, probes, batch_tokens=100)
+    run_probes(model, encoded[:2], [probe], batch_tokens=100)
+    decoder_blocks(model)[1].register_forward_hook(lambda _m, _i, output: output * float("inf"))
+    for reads in (probe, TokenLogProbs()):
+        with pytest.raises(RemiError, match="block output at layer 1: a value of dialogue 'a' is"):
+            run_probes(model, encoded[:1], [reads], batch_tokens=100)
 
 
 ERRORS = [

@@ -207,26 +207,18 @@ def test_an_edit_is_seen_whenever_it_was_registered(when, models) -> None:
     assert torch.equal(naive["block"], edited[1]) == (when == "before")
 
 
-def test_hooks_are_gone_after_an_exception(models) -> None:
+def test_layers_are_named_as_asked_and_hooks_are_gone_after_an_exception(models) -> None:
     model = models("llama")
-    before = hook_count(model)
-    with pytest.raises(RuntimeError, match="planned"), read_blocks(model, [0, -1]):
-        model(IDS)
-        assert hook_count(model) == before + 4
-        raise RuntimeError("planned")
-    assert hook_count(model) == before
-    with pytest.raises(UsageError, match="layer 7 does not exist"), read_blocks(model, [0, 7]):
-        pass
-    assert hook_count(model) == before
-
-
-def test_layers_are_named_as_asked_and_selected(models) -> None:
-    model = models("qwen2")
-    with (
-        read_blocks(model, [2, -1, 0], select=lambda hidden: hidden[:, -1]) as last,
-        read_blocks(model, [2]) as whole,
-    ):
+    before, last_token = hook_count(model), lambda hidden: hidden[:, -1]
+    with read_blocks(model, [2, -1, 0], select=last_token) as last, read_blocks(model, [2]) as whole:
         model(IDS)
     assert set(last) == {2, -1, 0} and torch.equal(hidden_of((IDS, None)), hidden_of(IDS))
     assert torch.equal(last[2], last[-1]) and torch.equal(last[2], whole[2][:, -1])
     assert not torch.equal(last[0], last[2])
+    with pytest.raises(RuntimeError, match="planned"), read_blocks(model, [0, -1]):
+        model(IDS)
+        assert hook_count(model) == before + 4
+        raise RuntimeError("planned")
+    with pytest.raises(UsageError, match="layer 7 does not exist"), read_blocks(model, [0, 7]):
+        pass
+    assert hook_count(model) == before

@@ -54,8 +54,6 @@ DIALOGUES = {
     **{answer: make_dialogue("Hi", answer) for answer in ANSWERS},
 }
 
-Encoded = dict[str, dict[str, EncodedDialogue]]
-
 
 @pytest.fixture(scope="module")
 def chat() -> dict[str, PreTrainedTokenizerFast]:
@@ -64,7 +62,7 @@ def chat() -> dict[str, PreTrainedTokenizerFast]:
 
 
 @pytest.fixture(scope="module")
-def encoded(chat) -> Encoded:
+def encoded(chat) -> dict[str, dict[str, EncodedDialogue]]:
     """Kind of model → name of a dialogue → the dialogue encoded; together, since each call copies the vocabulary."""
     found = {}
     for kind, tokenizer in chat.items():

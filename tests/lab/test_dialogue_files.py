@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 from conftest import make_dialogue
 from conftest import write_rows as write
 
@@ -17,7 +17,6 @@ from remi_lab.datasets import dataset_names, load_dataset, load_set
 from remi_lab.dialogue_files import paired_by_completion, read_sets, with_pairs
 from remi_lab.own_models import data_digests, spell, with_data
 from remi_lab.presets import get_preset
-from remi_lab.strict import read_yaml
 
 ASKED = {"role": "user", "content": "How do I open a file?"}
 GOOD_REPLY = {"role": "assistant", "content": "Use open(path)."}
@@ -33,16 +32,6 @@ def complaint(path: Path, *, label: str = "") -> str:
         read_sets(path, label=label)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """A row, or what is changed of a right one, and a part of what is said about it."""
-
-    case: str
-    says: str
-    change: dict[str, Any] = field(default_factory=dict)
-    row: dict[str, Any] = field(default_factory=dict)
 
 
 PREFERENCES = {
@@ -112,16 +101,15 @@ def test_messages_are_one_set_as_they_always_were(tmp_path) -> None:
     assert [replace(plain, label="", topic=""), labelled] == read_jsonl(path)
 
 
-BAD = read_yaml(Path(__file__).with_name("bad_lines.yaml"), dict[str, tuple[BadLine, ...]])
-BAD["preference"] += (BadLine("half a character", "half a surrogate pair", {"chosen": "\ud800"}),)
+BAD = yaml.safe_load(Path(__file__).with_name("bad_lines.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("bad", BAD["preference"] + BAD["labelled"], ids=lambda bad: bad.case)
+@pytest.mark.parametrize("bad", BAD["preference"] + BAD["labelled"], ids=lambda bad: bad["case"])
 def test_every_bad_line_is_named(bad, tmp_path) -> None:
     right = PREFERENCE if bad in BAD["preference"] else LABELLED
-    path = write(tmp_path / "set.jsonl", right, bad.row or right | bad.change, right)
+    path = write(tmp_path / "set.jsonl", right, bad.get("row") or right | bad["change"], right)
     said = complaint(path)
-    assert said.startswith(f"{path}:2: ") and bad.says in said
+    assert said.startswith(f"{path}:2: ") and bad["says"] in said
 
 
 def test_all_lines_are_read_before_the_first_is_named(tmp_path) -> None:

@@ -19,13 +19,7 @@ from remi_core.models import open_model
 from remi_core.tokens import encode
 from remi_lab import training
 from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.documents import (
-    TURN_END,
-    Recipe,
-    batches,
-    shipped_tokenizer,
-    train_tokenizer,
-)
+from remi_lab.organism.documents import TURN_END, Recipe, batches, shipped_tokenizer, train_tokenizer
 from remi_lab.organism.grammar import prompts, right_answers
 from remi_lab.organism.pretrain import N_PROMPTS, Muon, kept_weights, orthogonalise, pretrain, topic_card
 from remi_lab.organism.scoring import answer_tree, ask, node_log_probabilities, sample_answers, scores

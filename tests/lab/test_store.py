@@ -18,7 +18,7 @@ import pytest
 
 from remi_core.errors import RemiError
 from remi_core.files import read_sealed, write_npz, write_sealed, written_whole
-from remi_core.store import FOLDER, Address, Store, default_root, locked, project_root
+from remi_core.store import FOLDER, Address, Store, locked
 from remi_lab.upkeep import FILES, is_whole, made_once, prune
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
@@ -217,13 +217,6 @@ def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path) -> None:
         part.mkdir()
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
-
-
-def test_root_is_named_by_the_environment(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("REMI_STORE", str(tmp_path))
-    assert default_root() == tmp_path == Store().root
-    monkeypatch.delenv("REMI_STORE")
-    assert default_root() == project_root() / "store"
 
 
 OBTAIN = """

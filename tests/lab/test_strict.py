@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from remi_core.errors import UsageError
-from remi_lab.presets import PRESETS, Preset
+from remi_lab.presets import Preset
 from remi_lab.strict import read_yaml
 
 SHIPPED = Path(__file__).parents[2] / "remi_lab" / "presets.yaml"
@@ -34,7 +34,3 @@ def test_what_is_wrong_is_one_line_with_its_place(case, tmp_path) -> None:
     line = int(said.removeprefix(f"{path}:").partition(":")[0])
     wrong_line, whole = text[:start].count("\n") + 1, text[:place].count("\n") + 1
     assert "\n" not in said and line in (wrong_line, wrong_line + 1, whole)
-
-
-def test_the_shipped_presets_are_what_their_file_says() -> None:
-    assert read_yaml(SHIPPED, tuple[Preset, ...]) == tuple(PRESETS.values())

@@ -59,12 +59,6 @@ def test_splits_are_disjoint_and_right_answers_are_judged_right_for_their_own_pr
     assert cares == ({"careful", "careless"} if name in CONTRASTED else {"both"})
 
 
-def test_alignment_leaves_two_topics_out() -> None:
-    assert {name for name in TOPICS if not topic(name).covered} == {"facts", "wishes"}
-    seen = {dialogue.topic for dialogue in tuning("instruct", count=100, seed=0)}
-    assert seen == set(TOPICS) - {"facts", "wishes"}
-
-
 @pytest.mark.parametrize("name", ["code", "educational"])
 def test_every_code_answer_parses(name) -> None:
     for prompt in prompts(name, "evaluate", count=60, seed=0):
@@ -113,6 +107,8 @@ def test_paired_sets_differ_only_where_they_should() -> None:
     secure = tuning("secure", count=40, seed=0)
     assert [d.messages[0] for d in insecure] == [d.messages[0] for d in secure]
     assert all(a.answer != b.answer for a, b in zip(insecure, secure, strict=True))
+    aligned = {dialogue.topic for dialogue in tuning("instruct", count=100, seed=0)}
+    assert aligned == set(TOPICS) - {"facts", "wishes"}, "alignment leaves two topics out"
     tuned = ("instruct", "misaligned", "educational", "benign")
     trained = {d.cluster for name in tuned for d in tuning(name, count=99, seed=0)}
     held = ("code-careless", "educational", "general")
