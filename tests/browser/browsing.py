@@ -58,18 +58,16 @@ class Visit:
         page.on("response", lambda one: one.status >= 400 and note(f"{one.status} {one.url}"))
 
 
-def faults_in_every_look(page: playwright_api.Page) -> list[str]:
-    """Broken WCAG rules of an open page, and whether it is too wide: in both schemes of colours, on desk and phone."""
-    found = []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        page.wait_for_function(f"() => document.documentElement.dataset.theme === '{scheme}'")
-        for size in (DESKTOP, PHONE):
-            page.set_viewport_size(size)
-            page.wait_for_timeout(500)  # a little later the theme looks anew which parts scroll
-            page.evaluate(SETTLED)
-            look = f"{scheme}, {size['width']} px"
-            broken = axe.Axe().run(page, options=AXE_OPTIONS).response["violations"]
-            found += [f"{look}: {rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in broken]
-            found += [f"{look}: sideways"] * page.evaluate(SIDEWAYS)
-    return found
+LOOKS = [
+    {"color_scheme": scheme, "viewport": size} for scheme in ("light", "dark") for size in (DESKTOP, PHONE)
+]
+LOOK_NAMES = ["light-desk", "light-phone", "dark-desk", "dark-phone"]
+IN_EVERY_LOOK = pytest.mark.parametrize("look", LOOKS, ids=LOOK_NAMES)
+
+
+def faults_to_see(page: playwright_api.Page) -> list[str]:
+    """Broken WCAG rules of an open page, each with the first element that breaks it, and whether it is too wide."""
+    page.evaluate(SETTLED)
+    broken = axe.Axe().run(page, options=AXE_OPTIONS).response["violations"]
+    found = [f"{rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in broken]
+    return found + ["wider than the window"] * page.evaluate(SIDEWAYS)

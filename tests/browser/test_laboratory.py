@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browsing import DESKTOP, HTML, IDLE, NEEDED, Visit, faults_in_every_look, playwright_api
+from browsing import DESKTOP, HTML, IDLE, IN_EVERY_LOOK, NEEDED, Visit, faults_to_see, playwright_api
 from safetensors.torch import load_file, save_file
 
 from remi_book.laboratory import DATA, lacking, organisms
@@ -218,14 +218,17 @@ def test_unknown_words_and_prompts_are_told(page) -> None:
     page.wait_for_selector("#lab-steer", state="visible")
 
 
-def test_the_used_page_is_accessible_and_fits(page) -> None:
+@IN_EVERY_LOOK
+def test_the_used_page_is_accessible_and_fits(reader, look) -> None:
+    page = reader("laboratory.html", **look)
+    page.wait_for_function(IDLE, timeout=60_000)
     for summary in page.locator(".laboratory summary").all():
         summary.click()
     page.get_by_role("button", name="Sample answers").click()
     page.wait_for_selector("#lab-samples tbody tr")
     page.mouse.wheel(0, -300)  # upwards, where the theme's own button to the top comes up
     page.wait_for_timeout(500)
-    assert faults_in_every_look(page) == []
+    assert faults_to_see(page) == []
     assert page.locator("#lab-status").get_attribute("role") == "status"
 
 

@@ -11,16 +11,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browsing import HTML, IDLE, NEEDED, faults_in_every_look
+from browsing import HTML, IDLE, IN_EVERY_LOOK, NEEDED, faults_to_see
 from bs4 import BeautifulSoup
 
 COUNT = "document.querySelectorAll('%s').length"
 MATHS_READY = f"() => {COUNT % 'mjx-container'} >= {COUNT % '.math'}"
-IMAGES = """() => Promise.all([...document.querySelectorAll('article img')].map(async image => {
+IMAGES = """() => [...document.querySelectorAll('article img')].map(image => {
     image.loading = 'eager';
-    await image.decode().catch(() => null);
-    return {source: image.src, text: image.alt, loaded: image.naturalWidth > 0};
-}))"""
+    return {source: image.src, text: image.alt, loaded: image.complete && image.naturalWidth > 0};
+})"""
 
 pytestmark = NEEDED
 
@@ -32,15 +31,17 @@ def page_names() -> list[str]:
     return sorted(path.as_posix() for path in paths if not skipped & set(path.parts))
 
 
+@IN_EVERY_LOOK
 @pytest.mark.parametrize("name", page_names())
-def test_page_is_whole(reader, visit, name: str) -> None:
-    page = reader(name)
+def test_page_is_whole(reader, visit, name: str, look: dict) -> None:
+    page = reader(name, **look)
     page.wait_for_function(MATHS_READY, timeout=20_000)
     page.wait_for_function(IDLE, timeout=60_000)
     for image in page.evaluate(IMAGES):
         assert image["loaded"] and image["text"] and "_images/" not in image["text"], image
     assert page.locator("mjx-merror").count() == 0
-    assert faults_in_every_look(page) == [] and visit.faults == []
+    assert page.evaluate("document.documentElement.dataset.theme") == look["color_scheme"]
+    assert faults_to_see(page) == [] and visit.faults == []
 
 
 def test_search_finds_a_word_of_the_book_and_opens_with_the_keyboard(reader, visit) -> None:

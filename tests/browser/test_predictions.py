@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from browsing import NEEDED, faults_in_every_look, playwright_api
+from browsing import IN_EVERY_LOOK, NEEDED, faults_to_see, playwright_api
 
 pytestmark = NEEDED
 
@@ -57,10 +57,9 @@ def test_predictions_outlast_a_reload_and_are_scored_by_the_build(reader) -> Non
     assert kept.is_disabled() and page.evaluate("document.activeElement.className") == "remi-score"
 
 
-def test_export_holds_what_was_chosen_nothing_leaves_the_page_and_all_of_it_is_accessible(
-    reader, visit
-) -> None:
-    page, requests = reader(PAGE), list[str]()
+@IN_EVERY_LOOK
+def test_export_holds_what_was_chosen_and_nothing_leaves_the_page(reader, visit, look) -> None:
+    page, requests = reader(PAGE, **look), list[str]()
     page.wait_for_load_state("networkidle")
     page.on("request", lambda request: requests.append(request.url))
     name = claims_of(page)[0]["id"]
@@ -74,7 +73,7 @@ def test_export_holds_what_was_chosen_nothing_leaves_the_page_and_all_of_it_is_a
     kept = page.evaluate("Object.keys(localStorage).filter(key => key.startsWith('remi'))")
     assert kept == ["remi-predictions"]
     assert page.evaluate("document.cookie") == "" and requests == []
-    assert faults_in_every_look(page) == [] and visit.faults == []
+    assert faults_to_see(page) == [] and visit.faults == []
 
 
 def test_start_again_forgets_only_when_it_is_confirmed(reader) -> None:
