@@ -21,14 +21,12 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 PACKAGE, VERSION = "dashscope", "2.0.2"
 HOW = f"exact Qwen tokens need `pip install --no-deps {PACKAGE}=={VERSION}`, which `make test` does where it can"
 N_RANKS = 151_643
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-"""Tokens that follow the vocabulary, in the order of their ids."""
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")  # they follow the vocabulary, in this order
 
-SYSTEM = {
+SYSTEM = {  # default system prompt of the instruct models and of the base models
     "instruct": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
     "base": "You are a helpful assistant.",
 }
-"""Default system prompt of the instruct models and of the base models."""
 
 
 def template(system: str) -> str:

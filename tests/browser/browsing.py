@@ -59,10 +59,9 @@ class Visit:
 
 
 LOOKS = [
-    {"color_scheme": scheme, "viewport": size} for scheme in ("light", "dark") for size in (DESKTOP, PHONE)
+    dict(color_scheme=scheme, viewport=size) for scheme in ("light", "dark") for size in (DESKTOP, PHONE)
 ]
-LOOK_NAMES = ["light-desk", "light-phone", "dark-desk", "dark-phone"]
-IN_EVERY_LOOK = pytest.mark.parametrize("look", LOOKS, ids=LOOK_NAMES)
+IN_EVERY_LOOK = pytest.mark.parametrize("look", LOOKS)
 
 
 def faults_to_see(page: playwright_api.Page) -> list[str]:

@@ -135,6 +135,9 @@ def test_a_recording_of_other_dialogues_or_another_shape_is_refused(material, tm
     shorter = replace(material, dialogues=material.dialogues[1:], bare=material.bare[1:])
     with pytest.raises(RemiError, match="layer 1 has shape"):
         patch(donor, shorter, tmp_path, [1])
+    decoder_body(donor).layers.append(decoder_blocks(donor)[0])
+    with pytest.raises(RemiError, match="no output of layer 3 on record"):
+        patch(donor, material, tmp_path, [3])
 
 
 @pytest.mark.parametrize("kind", [tuple, Tensor])
