@@ -48,7 +48,7 @@ def encoded(dialogue: Dialogue, tokenizer: PreTrainedTokenizerFast) -> EncodedDi
 
 
 def marks(ids: Iterable[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    return [one for one in ids if one in control_ids(tokenizer)]
+    return list(filter(control_ids(tokenizer).__contains__, ids))
 
 
 @pytest.mark.parametrize("name", NAMES)
