@@ -52,7 +52,8 @@ def tiny(tmp_path, monkeypatch) -> Results:
     folders = {name: save_model(tmp_path / name, seed=seed) for seed, name in enumerate(MODELS)}
     variants = {name: ModelSpec(source=str(path)) for name, path in folders.items()}
     monkeypatch.setattr(recording, "load_set", two_dialogues)
-    return FolderResults(replace(get_preset("smoke"), variants=variants), Store(tmp_path / "store"))
+    changed = {"variants": variants, "roles": DataRoles(outside=("facts-careless", "wishes-careless"))}
+    return FolderResults(replace(get_preset("smoke"), **changed), Store(tmp_path / "store"))
 
 
 def test_records_hold_both_ends_and_are_not_measured_twice(tiny, monkeypatch) -> None:
