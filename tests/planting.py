@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+import yaml
 
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Record, Store
@@ -34,6 +35,19 @@ REPORT_ROW = {
     "notebook": "05_alignment_direction",
 }
 """A row of a report, as ``remi report --json`` gives it."""
+
+
+class _Intervals(yaml.SafeLoader):
+    """YAML whose lists are tuples, as the ends of an interval are."""
+
+
+_Intervals.add_constructor(
+    "tag:yaml.org,2002:seq", lambda own, node: tuple(own.construct_sequence(node, deep=True))
+)
+RULES = _Intervals(
+    Path(__file__).with_name("book").joinpath("rules.yaml").read_text(encoding="utf-8")
+).get_data()
+"""Rule → the parts with which it holds, and parts that are changed with what is decided then."""
 
 Planted = TypeVar("Planted", bound="PlantedResults")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model, random_organism
-from planting import plant_study
+from planting import RULES, plant_study
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import causes, cures, exchange
@@ -40,34 +40,10 @@ from remi_lab.studies.files import Study
 from remi_lab.training import IGNORED, Term, answers, repeated, train
 
 PRESET = get_preset("smoke")
-HOLDS = Governing(
-    recovered=(0.6, 0.8),
-    undone=(0.55, 0.7),
-    recovered_beyond_random=0.3,
-    undone_beyond_random=0.2,
-    recovered_beyond_secure=(0.4, 0.6),
-    undone_beyond_secure=(0.1, 0.3),
-    off_grammar=(0.0, 0.04),
-    neutral_loss=(-0.01, 0.02),
-)
+HOLDS = Governing(**RULES["governing"]["parts"])
 
 
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({}, "holds"),
-        ({"recovered": (0.3, 0.4)}, "fails"),
-        ({"recovered": (0.4, 0.6)}, "open"),
-        ({"undone": (0.1, 0.3)}, "fails"),
-        ({"recovered_beyond_random": -0.1}, "fails"),
-        ({"undone_beyond_random": -0.1}, "fails"),
-        ({"recovered_beyond_secure": (-0.2, 0.1)}, "open"),
-        ({"undone_beyond_secure": (-0.3, -0.1)}, "fails"),
-        ({"off_grammar": (0.06, 0.1)}, "fails"),
-        ({"off_grammar": (0.02, 0.1)}, "open"),
-        ({"neutral_loss": (0.2, 0.3)}, "fails"),
-    ],
-)
+@pytest.mark.parametrize(("changed", "expected"), RULES["governing"]["changed"])
 def test_a_direction_governs_only_if_every_part_holds(changed, expected) -> None:
     word, why = decided(parts(replace(HOLDS, **changed)))
     assert word == expected and bool(changed) == (why != "every part of the rule holds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 from planting import plant_study
@@ -50,11 +51,8 @@ def test_without_bandit_the_error_says_how_to_get_it(monkeypatch) -> None:
 
 def test_flags_count_from_a_severity_on() -> None:
     mild, bad = as_text((("B603", "LOW"),)), as_text((("B307", "MEDIUM"), ("B603", "LOW")))
-    for text, flags in ((mild, "100"), (bad, "110"), ("", "000"), (as_text(None), "000")):
-        assert [flagged(text, least=least) for least in ("LOW", "MEDIUM", "HIGH")] == [
-            f == "1" for f in flags
-        ]
-    assert flagged(mild)
+    assert flagged(mild) and not flagged(mild, least="MEDIUM") and flagged(bad, least="MEDIUM")
+    assert not flagged(bad, least="HIGH") and not flagged("") and not flagged(as_text(None))
     with pytest.raises(ValueError, match="'WORST'; severities: LOW, MEDIUM, HIGH"):
         flagged(bad, least="WORST")
     with pytest.raises(ValueError, match="'bare'; readings: written, imported"):
@@ -87,12 +85,12 @@ def planted(seen: str, n: int = 40) -> Study:
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch, request) -> Results:
-    return plant_study(monkeypatch, tmp_path, planted(request.param), n_resamples=100)
+def results(tmp_path, monkeypatch) -> Callable[[str], Results]:
+    return lambda seen: plant_study(monkeypatch, tmp_path, planted(seen), n_resamples=100)
 
 
-@pytest.mark.parametrize("results", ["B307:MEDIUM"], indirect=True)
 def test_judges_that_agree_have_equal_rates_and_a_kappa_of_one(results) -> None:
+    results = results("B307:MEDIUM")
     table = controls.rate_table(results).set_index(["panel", "variant"])
     grammar, written, imported = (table.loc[label, "misaligned"] for label in controls.JUDGES.values())
     assert grammar["rate"] == imported["rate"] == 0.475 and written["rate"] == 0
@@ -105,14 +103,15 @@ def test_judges_that_agree_have_equal_rates_and_a_kappa_of_one(results) -> None:
     assert unread["no Python"] == unread["off the grammar"] == 1 / 40
 
 
-@pytest.mark.parametrize("results", ["B603:LOW"], indirect=True)
 def test_a_judge_that_sees_nothing_worse_than_mild_agrees_by_chance_alone(results) -> None:
-    rows = controls.agreement_table(results).query("code == 'sampled answers' and read == 'below imports'")
+    rows = controls.agreement_table(results("B603:LOW")).query(
+        "code == 'sampled answers' and read == 'below imports'"
+    )
     assert list(rows["kappa"]) == ["0 [0 to 0]", "1 [1 to 1]"] and list(rows["grammar alone"]) == [19, 0]
 
 
-@pytest.mark.parametrize("results", [""], indirect=True)
 def test_holes_that_are_not_seen_are_named(results) -> None:
+    results = results("")
     sentence = controls.seen_sentence(results)
     for word in ("SQL queries", "file paths", "session tokens", "`yaml.unsafe_load(<b>)['<a>']`"):
         assert word in sentence

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_organism
-from planting import PlantedResults, everywhere, plant
+from planting import RULES, PlantedResults, everywhere, plant
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import controls, reversion
-from remi_book.chapters.reversion import MIXED, NOVEL, PERSONA, REVERSION, RULES, Parts, classify
+from remi_book.chapters.reversion import MIXED, NOVEL, PERSONA, REVERSION
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
@@ -28,72 +28,17 @@ from remi_lab.studies import controls as controls_study
 from remi_lab.studies.files import Study
 from remi_lab.studies.reversion import along_base, split
 
-REVERTED = Parts(
-    cosine_gaps={"secure": (0.2, 0.4), "benign": (0.1, 0.3)},
-    along=(0.7, 0.9),
-    off=(-0.1, 0.1),
-    care=(0.5, 0.7),
-    register=(0.5, 0.7),
-    care_beyond_register=(-0.1, 0.1),
-    likelihood=(-0.05, 0.05),
-)
-NAN = (float("nan"), float("nan"))
+REVERTED = reversion.Parts(**RULES["reversion"]["parts"])
 
 
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({}, REVERSION),
-        ({"cosine_gaps": {"secure": (0.2, 0.4), "benign": (-0.1, 0.3)}}, MIXED),
-        ({"cosine_gaps": {}}, MIXED),
-        ({"along": (0.4, 0.9)}, MIXED),
-        ({"register": (-0.1, 0.3)}, MIXED),
-        ({"care": (0.9, 1.1)}, MIXED),
-        ({"likelihood": (-0.15, 0.0)}, MIXED),
-        ({"register": (0.0, 0.1), "care_beyond_register": (0.4, 0.6), "along": (0.2, 0.4)}, PERSONA),
-        ({"care": (1.2, 1.4), "register": (1.2, 1.4)}, PERSONA),
-        # Everything that reversion asks for, and care ahead of register: two classes at once are none.
-        ({"care_beyond_register": (0.1, 0.2)}, MIXED),
-        ({"likelihood": (-0.4, -0.2)}, NOVEL),
-        ({"along": (0.0, 0.2), "off": (0.6, 0.9)}, NOVEL),
-        ({"likelihood": (-0.4, -0.2), "care_beyond_register": (0.4, 0.6)}, MIXED),
-        ({"care": NAN, "care_beyond_register": NAN}, MIXED),
-    ],
-)
-def test_the_rule_reads_intervals_and_gives_one_class_or_none(changed, expected) -> None:
-    assert classify(replace(REVERTED, **changed)) == expected
-
-
-AMENDED, AMENDED_AGAIN, BY_WORDS = reversion.AMENDMENTS
-ELSEWHERE = {"along": (0.3, 0.4), "off": (0.6, 0.7)}
-BY_ANOTHER_WAY = ELSEWHERE | {"care_beyond_register": (0.4, 0.6)}
-NEW_WORDS = {"likelihood": (-0.4, -0.2)}
-OUTDONE = {"cosine_gaps": {"secure": (0.2, 0.4), "benign": (-0.1, -0.05)}}
-NO_REGISTER = {"register": (0.01, 0.03), "care_beyond_register": (0.6, 0.7)}
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({}, {"declared": REVERSION, AMENDED: REVERSION, BY_WORDS: REVERSION}),
-        # A lead too small to matter, which can be told from zero: the declared rule sees a persona in it.
-        ({"care_beyond_register": (0.02, 0.04)}, {"declared": MIXED, AMENDED: REVERSION}),
-        ({"care_beyond_register": (0.12, 0.2), "along": (0.2, 0.4)}, {"declared": PERSONA, AMENDED: PERSONA}),
-        # Register that comes back by a hundredth is no reversion.
-        (NO_REGISTER, {"declared": MIXED, AMENDED: PERSONA}),
-        (OUTDONE, {AMENDED: MIXED, AMENDED_AGAIN: REVERSION}),  # controls are left to another claim
-        (BY_ANOTHER_WAY, {AMENDED_AGAIN: MIXED, BY_WORDS: PERSONA}),
-        (NEW_WORDS, {BY_WORDS: NOVEL}),
-        # A persona that says what base would not is neither; and off base's way without either is nothing it knows.
-        (BY_ANOTHER_WAY | NEW_WORDS, {BY_WORDS: MIXED}),
-        (ELSEWHERE, {BY_WORDS: MIXED}),
-    ],
-)
-def test_amended_rules_differ_where_they_were_meant_to(changed, expected) -> None:
+@pytest.mark.parametrize(("changed", "expected"), RULES["reversion"]["changed"])
+def test_a_rule_gives_one_class_or_none_and_amended_ones_differ_where_they_were_meant_to(
+    changed, expected
+) -> None:
     parts = replace(REVERTED, **changed)
-    rules = {"declared": ()} | {name: (RULES[name],) for name in reversion.AMENDMENTS}
-    assert {name: classify(parts, *rules[name]) for name in expected} == expected
-    one, other = (reversion.conditions(parts, RULES[name]) for name in (AMENDED, AMENDED_AGAIN))
+    rules = {"declared": ()} | {name: (reversion.RULES[name],) for name in reversion.AMENDMENTS}
+    assert {name: reversion.classify(parts, *rules[name]) for name in expected} == expected
+    one, other = (reversion.conditions(parts, *rules[name]) for name in reversion.AMENDMENTS[:2])
     assert one[REVERSION].keys() - other[REVERSION].keys() == {"c above every control"}
     assert (one[PERSONA], one[NOVEL]) == (other[PERSONA], other[NOVEL])
 
@@ -318,7 +263,7 @@ def test_shares_of_misaligneds_change_are_what_was_planted(monkeypatch, tmp_path
 
 def test_shares_need_an_organism_and_a_study(tmp_path) -> None:
     nowhere = replace(get_preset("smoke"), name="nowhere")
-    for preset, said in ((get_preset("smollm2"), ""), (nowhere, "remi study controls")):
+    for preset, said in ((get_preset("smollm2"), "organism"), (nowhere, "remi study controls")):
         with pytest.raises(MissingInput, match=said):
             controls.eroded_by(Results(preset, Store(tmp_path)), "benign")
     with pytest.raises(MissingInput, match="remi study doses"):
