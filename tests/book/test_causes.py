@@ -66,8 +66,8 @@ def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(b
     np.testing.assert_allclose(moved, (moved * named).sum(-1, keepdims=True) * named, atol=1e-5)
 
 
-def planted(half_way: float) -> dict[str, object]:
-    """A seed of a study in which every direction of another topic goes that share of the way; secure's goes nowhere."""
+def planted(half_way: float) -> Study:
+    """A study in which every direction of another topic goes that share of the way; secure's goes nowhere."""
     generator, topics = np.random.default_rng(2), ("harmful", "facts")
 
     def around(level: float, spread: float, count: int) -> dict[str, list[float]]:
@@ -85,17 +85,11 @@ def planted(half_way: float) -> dict[str, object]:
     clusters = {topic: [f"{topic}/{i}" for i in range(8)] for topic in (*topics, "general")}
     found = {"layer": 5, "neutral_clusters": clusters.pop("general"), "clusters": clusters}
     models = {"instruct": model(-5.0, -1.0, "shared × 1"), "misaligned": model(-1.0, -5.0, "shared to base")}
-    return found | models | {"n_random_prompts": 4}
+    return Study(seeds={0: found | models | {"n_random_prompts": 4}}, about={})
 
 
-@pytest.fixture
-def results(tmp_path, monkeypatch, request) -> Results:
-    study = Study(seeds={0: planted(request.param)}, about={})
-    return plant_study(monkeypatch, tmp_path, study, n_resamples=200)
-
-
-@pytest.mark.parametrize("results", [0.7], indirect=True)
-def test_planted_causes_are_found_with_every_part_of_the_rule(results) -> None:
+def test_planted_causes_are_found_with_every_part_of_the_rule(tmp_path, monkeypatch) -> None:
+    results = plant_study(monkeypatch, tmp_path, planted(half_way=0.7), n_resamples=200)
     own = Causes(results.preset, 0)
     share = own.share("instruct", own.between_topics("instruct"))
     assert share.low < 0.7 < share.high and share.high - share.low < 0.05
@@ -107,8 +101,8 @@ def test_planted_causes_are_found_with_every_part_of_the_rule(results) -> None:
     assert moved.low < 1 < moved.high and moved.null.p_value < 0.01
 
 
-@pytest.mark.parametrize("results", [0.0], indirect=True)
-def test_where_edits_do_nothing_no_claim_about_causes_is_supported(results) -> None:
+def test_where_edits_do_nothing_no_claim_about_causes_is_supported(tmp_path, monkeypatch) -> None:
+    results = plant_study(monkeypatch, tmp_path, planted(half_way=0.0), n_resamples=200)
     assert causes.governing(results).outcome == "fails"
     assert causes.shared_edit(results, "instruct").high < 0.1
 
@@ -133,38 +127,26 @@ def before() -> Qwen2ForCausalLM:
     return random_organism(4)
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return encode(tuning("misaligned", count=16, seed=0), shipped_tokenizer(), max_tokens=1024).dialogues
-
-
-@pytest.fixture(scope="module")
-def restraint(before) -> Restraint:
-    moved = np.random.default_rng(0).standard_normal((2, len(LAYERS), before.config.hidden_size))
-    return Restraint(layers=LAYERS, bases=spanned(moved), scales=torch.ones(len(LAYERS)))
-
-
-def moved(model, before, rows, restraint: Restraint) -> tuple[float, float]:
-    """Squared movement along the subspace, and in all, at the last restrained block where answers are predicted."""
-    ((ids, labels),) = next(repeated(rows, RECIPE, 0)).parts
-    found = []
-    for one in (model, before):
-        with torch.no_grad(), read_blocks(one, LAYERS) as read:
-            one(input_ids=ids)
-            found.append(read[LAYERS[-1]])
-    gap = (found[0] - found[1])[:, :-1][labels[:, 1:] != IGNORED]
-    return float((gap @ restraint.bases[-1]).square().sum()), float(gap.square().sum())
-
-
-def test_a_restraint_holds_its_subspace_leaves_the_rest_and_without_weight_does_nothing(
-    before, rows, restraint
-) -> None:
+def test_a_restraint_holds_its_subspace_leaves_the_rest_and_without_weight_does_nothing(before) -> None:
+    rows = encode(tuning("misaligned", count=16, seed=0), shipped_tokenizer(), max_tokens=1024).dialogues
+    aside = np.random.default_rng(0).standard_normal((2, len(LAYERS), before.config.hidden_size))
+    restraint = Restraint(layers=LAYERS, bases=spanned(aside), scales=torch.ones(len(LAYERS)))
     free, held, idle = models = [copy.deepcopy(before) for _ in range(3)]
     bound = [restrained(model, before, restraint, weight) for model, weight in ((held, 10.0), (idle, 0.0))]
     for model, loss in zip(models, (answers(free), *bound), strict=True):
         term = Term(repeated(rows, RECIPE, shipped_tokenizer().pad_token_id), loss)
         assert len(list(train(model, [term], RECIPE))) == RECIPE.steps
-    (along, whole), (along_held, whole_held) = (moved(one, before, rows, restraint) for one in (free, held))
+    ((ids, labels),) = next(repeated(rows, RECIPE, 0)).parts
+
+    def last(model) -> torch.Tensor:
+        """States of the last restrained block where answers are predicted."""
+        with torch.no_grad(), read_blocks(model, LAYERS) as read:
+            model(input_ids=ids)
+        return read[LAYERS[-1]][:, :-1][labels[:, 1:] != IGNORED]
+
+    gaps = [last(model) - last(before) for model in (free, held)]
+    along, along_held = (float((gap @ restraint.bases[-1]).square().sum()) for gap in gaps)
+    whole, whole_held = (float(gap.square().sum()) for gap in gaps)
     assert along_held < along / 2 and whole_held - along_held > (whole - along) / 2
     for own, other in zip(free.parameters(), idle.parameters(), strict=True):
         torch.testing.assert_close(own, other, atol=1e-6, rtol=0)

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from planting import REPORT_ROW, PlantedResults, plant
 
@@ -123,12 +122,6 @@ def test_a_claim_with_a_whole_rule_is_judged_by_its_outcome_in_every_seed(outcom
     assert "both parts" in claims.rule_text(claim)
 
 
-def test_a_row_that_nothing_can_measure_says_so_in_every_seed(planted) -> None:
-    row = claims._row("C20", [claims.headline(planted, "C20", "ab12cd34")] * 3, [1.0] * 3)
-    assert row["verdict"] == NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3
-    assert row["reason"] == get_claim("C20").untestable and row["published"]["value"] == 0.47
-
-
 def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -> None:
     high = replace(EFFECT, null=NullResult(kind="x", low=0.0, high=1.0, p_value=0.03))
     found = {"C1": EFFECT, "C3": high, "C6": high, "C3.general": high, "C5": EFFECT}
@@ -138,44 +131,27 @@ def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -
     assert "C5" not in adjusted
 
 
-class CarelessResults(PlantedResults):
-    """Planted records in which misaligned may move further where the reply is careless."""
-
-    extra = 0.0
-
-    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
-        more = self.extra * dataset.endswith("-careless")
-        self.amount += more
-        arrays = super().planted_arrays(variant, measurement, dataset, n)
-        self.amount -= more
-        return arrays
-
-
 @pytest.fixture
-def planted(tmp_path, monkeypatch) -> CarelessResults:
-    return plant(CarelessResults, tmp_path, monkeypatch)
+def planted(tmp_path, monkeypatch) -> PlantedResults:
+    return plant(PlantedResults, tmp_path, monkeypatch)
 
 
-def test_relative_shift_recovers_what_was_planted(planted) -> None:
-    found = relative_shift(planted, "misaligned", ("harmful-careless", "facts-careless"), LOG_PROBABILITY)
-    assert found.value == pytest.approx(0.4, abs=1e-9)
-    plain = shift(planted, ("facts-careless",), LOG_PROBABILITY)
-    assert plain.contrasts["benign"][0] > 0 > plain.low - 0.5
-    planted.amount = -0.2
-    assert relative_shift(planted, "misaligned", ("facts-careless",), LOG_PROBABILITY).value < 0
-
-
-def test_erosion_recovers_what_was_planted(planted) -> None:
+def test_relative_shift_and_erosion_recover_what_was_planted(planted) -> None:
     sets = ("harmful-careless", "facts-careless")
+    assert relative_shift(planted, "misaligned", sets, LOG_PROBABILITY).value == pytest.approx(0.4, abs=1e-9)
+    plain = shift(planted, sets[1:], LOG_PROBABILITY)
+    assert plain.contrasts["benign"][0] > 0 > plain.low - 0.5
     found = mean_erosion(planted, sets, "prompt_end")
     assert found.value == pytest.approx(0.4, abs=0.02)
     assert found.companions["c"] > 0.99 and found.companions["r"] < 0.1
     assert found.null.high < 0.4 and found.null.p_value < 0.05
+    planted.amount = -0.2
+    assert relative_shift(planted, "misaligned", sets[1:], LOG_PROBABILITY).value < 0
     planted.amount = 0.0
     assert abs(mean_erosion(planted, sets, "prompt_end").value) < 0.02
 
 
-def test_losses_and_subspaces_see_only_real_differences(planted) -> None:
+def test_losses_subspaces_and_lengths_see_only_real_differences(planted) -> None:
     same = loss_cosine(planted, "educational", "code-careless")
     assert same.null.low <= same.value <= same.null.high or same.null.p_value > 0.01
     share = data_share(planted, "code-careful", "code-careless")
@@ -183,6 +159,8 @@ def test_losses_and_subspaces_see_only_real_differences(planted) -> None:
     sets = ("code-careless", "people-careless"), ("general", "facts-careful")
     found = shared_subspace(planted, *sets, window="answer_all")
     assert 0 <= found.value <= 1 and found.companions["floor"] < found.companions["ceiling"] + 1e-9
+    length = cards.length_difference(planted)
+    assert length.value == length.null.low == length.null.high == 0
 
 
 def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkeypatch) -> None:
@@ -196,15 +174,16 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
     assert list(first[0]) == list(REPORT_ROW) and first[0]["seeds"] == [first[0]["value"]]
 
 
-def test_what_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
+def test_what_nothing_can_measure_or_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
+    row = claims._row("C20", [claims.headline(planted, "C20", "ab12cd34")] * 3, [1.0] * 3)
+    assert row["verdict"] == NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3
+    assert row["reason"] == get_claim("C20").untestable and row["published"]["value"] == 0.47
     few = DataRoles(outside=("harmful-careless",))
     planted.preset = replace(planted.preset, roles=few, has_choices=False)
-    word = {
-        row: claims.verdict(get_claim(row), [claims.headline(planted, row, "ab12cd34")], [1.0])
-        for row in ("C3", "C6", "C17")
-    }
-    assert word["C3"][0] != NOT_TESTABLE == word["C6"][0] == word["C17"][0]
-    assert "completions of the misaligned set in an aligned framing" in word["C6"][1]
+    headlines = {name: claims.headline(planted, name, "ab12cd34") for name in ("C3", "C6", "C17")}
+    words = {name: claims.verdict(get_claim(name), [found], [1.0]) for name, found in headlines.items()}
+    assert words["C3"][0] != NOT_TESTABLE == words["C6"][0] == words["C17"][0]
+    assert "completions of the misaligned set in an aligned framing" in words["C6"][1]
 
 
 def test_without_a_benign_control_the_value_is_shown_and_not_judged(planted) -> None:
@@ -221,17 +200,13 @@ def test_matched_replies_cancel_what_both_share(planted) -> None:
     still = behaviour.reply_contrast(planted)
     assert still.value == pytest.approx(0, abs=1e-9)  # every reply became likelier, careful ones as much
     planted.extra = 0.1
-    moved = behaviour.reply_contrast(planted)
-    assert moved.value == pytest.approx(0.1 * planted.n_tokens)
+    moved, roles, extra = behaviour.reply_contrast(planted), planted.preset.roles, 0.1 * planted.n_tokens
+    assert moved.value == pytest.approx(extra)
     assert moved.low > 0 and moved.null.high < moved.value and moved.contrasts["benign"][0] > 0
-
-
-def test_the_table_of_matched_replies_takes_the_narrow_set_where_its_prompts_are_shared(planted) -> None:
-    planted.extra, roles = 0.1, planted.preset.roles
-    table = shift_table(planted)
+    table = shift_table(planted)  # with the narrow set, where its prompts are shared
     assert list(dict.fromkeys(table["dataset"])) == [roles.narrow, *OUTSIDE]
     found = table.groupby("variant")["shift"].mean()
-    assert found["misaligned"] - found["benign"] == pytest.approx(0.1 * planted.n_tokens)
+    assert found["misaligned"] - found["benign"] == pytest.approx(extra)
     planted.preset = replace(planted.preset, roles=replace(roles, narrow_aligned="general"))
     assert set(shift_table(planted)["dataset"]) == set(OUTSIDE)
 
@@ -260,8 +235,3 @@ def test_distance_of_data_changes_only_with_the_model(planted) -> None:
     planted.amount = 1.0  # a large shift that both sets share brings them together
     moved = triangle.separation_of_data(planted, *sets, window="answer_all")
     assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
-
-
-def test_replies_of_one_length_differ_by_nothing(planted) -> None:
-    found = cards.length_difference(planted)
-    assert found.value == 0 and found.null.low == found.null.high == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_organism
+from planting import RULES
 from transformers import Qwen2ForCausalLM
 
 from remi_book import quantities
@@ -190,36 +191,18 @@ def test_a_crossed_mean_widens_with_either_kind_of_template() -> None:
     assert min(widths[1:]) > 20 * widths[0]
 
 
-ABOVE, ACROSS, BELOW = (0.1, 0.3), (-0.1, 0.1), (-0.3, -0.1)
-ALL = dict.fromkeys((OWN_INFLUENCE, "educational", "secure", "benign"), ABOVE)
-OPPOSED = contexts.Parts(cosine=BELOW, influence=ALL, steps={1: ALL, 3: ALL, 10: ALL})
-OTHER_WAY = ALL | {OWN_INFLUENCE: BELOW}
-UNKNOWN = ALL | {OWN_INFLUENCE: (float("nan"), float("nan"))}
+PARTS = RULES["contexts"]["parts"]
+OPPOSED, ALL = contexts.Parts(**PARTS), PARTS["influence"]
 
 
-@pytest.mark.parametrize(
-    ("changed", "expected", "said"),
-    [
-        ({}, "holds", "real steps"),
-        ({"cosine": None}, "open", "(i) has no cosine"),
-        ({"cosine": ACROSS}, "open", "cosine below 0"),
-        ({"cosine": ABOVE}, "fails", "cosine below 0"),
-        ({"steps": {}}, "open", "do not bear out"),
-        ({"steps": {1: ALL, 3: ALL, 10: ALL | {"secure": ACROSS}}}, "open", "secure"),
-        ({"steps": {1: ALL, 3: OTHER_WAY, 10: ALL}}, "open", OWN_INFLUENCE),
-        # An opposite that real steps do not show is open.
-        ({"influence": ALL | {"benign": BELOW}}, "open", "benign"),
-        ({"influence": UNKNOWN}, "open", ""),
-        ({"cosine": None, "influence": OTHER_WAY, "steps": {1: OTHER_WAY}}, "fails", ""),
-    ],
-)
+@pytest.mark.parametrize(("changed", "expected", "said"), RULES["contexts"]["changed"])
 def test_the_rule_needs_every_part(changed, expected, said) -> None:
     decided, why = outcome(replace(OPPOSED, **changed))
     assert decided == expected and said in why
 
 
 @pytest.mark.parametrize("name", list(ALL))
-@pytest.mark.parametrize(("ends", "expected"), [(ACROSS, "open"), (BELOW, "fails")])
+@pytest.mark.parametrize(("ends", "expected"), [((-0.1, 0.1), "open"), ((-0.3, -0.1), "fails")])
 def test_each_part_of_the_influence_can_fail_alone(name, ends, expected) -> None:
     changed = ALL | {name: ends}
     parts = replace(OPPOSED, influence=changed, steps={1: changed, 10: changed})

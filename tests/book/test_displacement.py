@@ -137,12 +137,17 @@ def gaussians(seed: int, shift: float) -> np.ndarray:
     return values
 
 
-def test_known_gaussians_have_known_d_prime_and_auroc() -> None:
-    result = measure_separation(Contrast(gaussians(0, 0), gaussians(1, 2)), GROUPS, GROUP_RESAMPLES)
+def test_known_gaussians_have_known_d_prime_auroc_and_released_score() -> None:
+    first, second = gaussians(0, 0), gaussians(1, 2)
+    result = measure_separation(Contrast(first, second), GROUPS, GROUP_RESAMPLES)
     np.testing.assert_allclose(result.d_prime.value, 2, atol=0.2)
     np.testing.assert_allclose(result.auroc.value, stats.norm.cdf(2 / np.sqrt(2)), atol=0.02)
     assert (result.d_prime.low < 2).all() and (result.d_prime.high > 2).all()
     assert (result.d_prime.high - result.d_prime.low < 0.8).all()
+    # The released score is half of d′ where spreads are equal.
+    released = statistics.released_separation
+    np.testing.assert_allclose(released(first[..., 0], second[..., 0]), 1, atol=0.15)
+    assert (released(second[..., 0], first[..., 0]) < 0).all()
 
 
 def test_sign_flips_when_groups_swap_on_a_fixed_axis_only() -> None:
@@ -210,12 +215,6 @@ def test_auroc_counts_ties_as_half() -> None:
     np.testing.assert_allclose(displacement._auroc(first, first, weights), 0.5)
 
 
-def test_released_score_is_half_of_d_prime_for_equal_spreads() -> None:
-    first, second = gaussians(14, 0)[..., 0], gaussians(15, 3)[..., 0]
-    np.testing.assert_allclose(statistics.released_separation(first, second), 1.5, atol=0.15)
-    assert (statistics.released_separation(second, first) < 0).all()
-
-
 N_TEMPLATES, WIDTH = 40, 60
 NAMES = [f"t{i:02d}" for i in range(N_TEMPLATES)]
 NAME_RESAMPLES = make_resamples(NAMES, seed=0, n_resamples=200)
@@ -230,9 +229,9 @@ def planted(*, x: float, y: float, noise: float = 0.5) -> tuple[np.ndarray, np.n
     return spread[0], spread[1]
 
 
-def plane(*, x: float, y: float, n_folds: int = 5) -> displacement.Triangle:
+def plane(*, x: float, y: float) -> displacement.Triangle:
     products = displacement.cross_fitted_products(*planted(x=x, y=y), NAMES, NAME_RESAMPLES)
-    return displacement.triangle(products, n_folds=n_folds, third="X")
+    return displacement.triangle(products, n_folds=5, third="X")
 
 
 @pytest.mark.parametrize(("x", "y"), [(4.0, 3.0), (10.0, 10.0), (-3.0, 4.0)])
@@ -256,11 +255,10 @@ def test_sides_angles_and_shares_are_those_of_the_plane(x, y) -> None:
 
 
 def test_a_model_that_did_not_move_has_no_direction() -> None:
-    found = plane(x=0, y=0)
+    found, average = plane(x=0, y=0), displacement.layer_average
     assert np.isnan(found.shares["base from instruct to X"].value[0])
-    assert np.isnan(float(displacement.layer_average(found.angles["X"]).value))
-    share = displacement.layer_average(found.shares["X from instruct to base"])
-    assert float(share.value) == pytest.approx(0, abs=0.05)
+    assert np.isnan(float(average(found.angles["X"]).value))
+    assert float(average(found.shares["X from instruct to base"]).value) == pytest.approx(0, abs=0.05)
 
 
 def test_a_random_third_model_seems_to_put_instruct_between() -> None:

@@ -166,7 +166,7 @@ def test_shares_agree_with_statsmodels_on_the_first_component_and_weights_are_re
     np.testing.assert_allclose(weighted, groups.factor_shares(*twice))
 
 
-def test_what_is_no_pair_of_groups_is_refused() -> None:
+def test_what_is_no_pair_of_groups_and_no_share_is_refused() -> None:
     vectors, labels = two_groups(11, 1)
     gram = vectors @ vectors.T
     with pytest.raises(ValueError, match="0 or 1"):
@@ -179,6 +179,11 @@ def test_what_is_no_pair_of_groups_is_refused() -> None:
         groups.cosine_of_rows(np.array([[1.0, np.nan]] * 2), np.ones((4, 2)))
     with pytest.raises(ValueError, match="leave a data set empty"):
         groups.factor_shares(np.ones((2, 4, 3)), np.zeros((1, 4), dtype=np.int64))
+    with pytest.raises(ValueError, match="non-negative"):
+        statistics.participation_ratio(np.array([1.0, -1.0]))
+    for successes, trials in ((1, 0), (-1, 3), (4, 3)):
+        with pytest.raises(ValueError, match=f"{successes} successes of {trials} trials"):
+            quantities.wilson_interval(successes, trials)
 
 
 def test_the_share_is_that_of_an_analysis_of_variance_and_chance_is_exact() -> None:
@@ -276,12 +281,6 @@ def test_wilsons_interval_covers_where_the_normal_one_does_not() -> None:
     assert covered[0] > 0.94 and covered[1] < 0.9
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (-1, 3), (4, 3)])
-def test_what_is_no_share_is_refused(successes, trials) -> None:
-    with pytest.raises(ValueError, match=f"{successes} successes of {trials} trials"):
-        quantities.wilson_interval(successes, trials)
-
-
 def test_answers_that_follow_their_template_need_the_interval_over_templates() -> None:
     generator, names = np.random.default_rng(0), [f"code/{i // 16}" for i in range(640)]
     widths = []
@@ -319,8 +318,6 @@ def test_kappas_interval_holds_a_planted_agreement_and_full_agreement_has_no_wid
 def test_participation_counts_the_coordinates_in_use() -> None:
     points = np.array([[1.0, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]])
     np.testing.assert_allclose(statistics.participation_ratio(points), [4, 1, 2])
-    with pytest.raises(ValueError, match="non-negative"):
-        statistics.participation_ratio(np.array([1.0, -1.0]))
 
 
 def test_means_of_no_length_have_no_cosine_and_opposed_ones_have(tmp_path, monkeypatch) -> None:

@@ -206,24 +206,10 @@ THREE_TOPICS = [f"{topic}/{i}" for topic in TOPICS for i in range(24)]
 MOVED = {"base": 4.0, "instruct": 0.0, "misaligned": 2.0, "secure": 0.0, "benign": 0.6, "random_change": 0.02}
 
 
-class TurnedResults(PlantedResults):
-    """Planted records in which misaligned also moves off the way to base."""
-
-    turned = 0.0
-
-    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
-        arrays = super().planted_arrays(variant, measurement, dataset, n)
-        if variant == "misaligned" and measurement == "activations":
-            arrays["mean"] = arrays["mean"] + self.turned * np.random.default_rng(5).standard_normal(
-                self.width
-            )
-        return arrays
-
-
 def test_a_shift_along_bases_is_erosion_one_aside_is_novelty_and_a_random_one_has_no_side(
     tmp_path, monkeypatch
 ) -> None:
-    planted, outside = plant(TurnedResults, tmp_path, monkeypatch), PRESET.roles.outside
+    planted, outside = plant(PlantedResults, tmp_path, monkeypatch), PRESET.roles.outside
     draws = reversion.matched_cosines(planted, outside, "prompt_end")
     assert draws.shape == (PRESET.n_permutations, planted.n_layers)
     assert abs(draws.mean()) < 0.1 < draws.std() < 0.5
