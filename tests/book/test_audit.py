@@ -34,23 +34,17 @@ DIRECTED = {key: expected for key, expected in DECLARED.items() if expected != "
 
 
 def test_row_1_the_second_mean_of_an_unemptied_list_is_the_mean_of_both() -> None:
-    values, printed = {"misaligned": [1.0, 3.0], "base": [5.0, 7.0], "instruct": [9.0, 11.0]}, {}
-    kept: list[float] = []
-    for name, own in values.items():
-        kept += own
-        printed[name] = np.mean(kept)
+    values = {"misaligned": [1.0, 3.0], "base": [5.0, 7.0], "instruct": [9.0, 11.0]}
+    kept = np.concatenate(list(values.values()))
+    printed = {name: kept[: 2 * at].mean() for at, name in enumerate(values, start=1)}
     resamples = make_resamples(["a", "b"], seed=0, n_resamples=5)
     means = {name: mean_interval(np.array(own), ["a", "b"], resamples) for name, own in values.items()}
     assert float(audit.unreset(means["misaligned"], means["base"]).value) == printed["base"]
     assert undone(printed["base"], printed["misaligned"]) == np.mean(values["base"])
     # Of a third model in the same run it would not be the mean of two: the reading is that instruct ran alone.
     assert float(audit.unreset(means["base"], means["instruct"]).value) != printed["instruct"]
-
-
-def test_row_1_the_published_table_undone() -> None:
     table = published_table().set_index("set")
-    assert len(table) == 9
-    assert table.loc["Insecure", "corrected"] == pytest.approx(-81.2, abs=0.05)
+    assert len(table) == 9 and table.loc["Insecure", "corrected"] == pytest.approx(-81.2, abs=0.05)
     assert table.loc["Toxic QA", "index, corrected"] == pytest.approx(0.81, abs=0.005)
 
 

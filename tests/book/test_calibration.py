@@ -74,25 +74,19 @@ class Known(Results):
         return arrays | {"dataset": np.repeat(["first", "second"], 4)}
 
 
-ROWS_EXCHANGED = Exchange(sets=BOTH, unit="row", seed=1)
-
-
 def faulty(fault: Exchange | Substitute, store: Store) -> FaultyResults:
     return FaultyResults(PRESET, store, true=Known(PRESET, store), fault=fault)
 
 
-def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path) -> None:
-    results, swapped = faulty(ROWS_EXCHANGED, Store(tmp_path)), ROWS_EXCHANGED.swapped(CLUSTERS)
+def test_an_exchange_touches_what_it_reaches_and_nothing_else(tmp_path) -> None:
+    fault = Exchange(sets=BOTH, unit="row", seed=1)
+    results, swapped, rows = faulty(fault, Store(tmp_path)), fault.swapped(CLUSTERS), VECTORS.copy()
     for name, values, touched in (("idle", np.full(4, 20.0), False), ("first", swapped * 10.0, True)):
         found = results.record("instruct", "sequence", name).arrays["value"]
         assert found.tolist() == values.tolist() and results.touched == touched
     assert 0 < swapped.sum() < 4
-
-
-def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path) -> None:
-    found = faulty(ROWS_EXCHANGED, Store(tmp_path)).gradients("instruct", ("first", "second"))
-    at = np.flatnonzero(ROWS_EXCHANGED.swapped(CLUSTERS))
-    rows = VECTORS.copy()
+    # A Gram matrix is that of exchanged gradients.
+    found, at = results.gradients("instruct", ("first", "second")), np.flatnonzero(swapped)
     rows[np.r_[at, at + 4]] = rows[np.r_[at + 4, at]]
     np.testing.assert_allclose(found["gram"], rows @ rows.T)
     np.testing.assert_allclose(found["loss"], rows[:, 0])
@@ -250,17 +244,14 @@ def test_movements_are_shares_of_half_the_interval(monkeypatch) -> None:
     assert "the same again: at most 0 (C1)" in text and "1 without a value" in text
 
 
-def test_bias_misses_and_undefined_samples_are_counted() -> None:
-    found = [(1.0, 0.0, 2.0), (3.0, 2.5, 3.5), (-1.0, -2.0, 0.5), (2.0, 1.0, 3.0), (float("nan"),) * 3]
-    one = coverage(1.0, found)
+def test_bias_misses_and_undefined_samples_are_counted_and_the_binomial_interval_is_exact() -> None:
+    inside, above, below, undefined = (1.0, 0.0, 2.0), (3.0, 2.5, 3.5), (-1.0, -2.0, 0.5), (float("nan"),) * 3
+    one = coverage(1.0, [inside, above, below, (2.0, 1.0, 3.0), undefined])
     assert (one.n, one.undefined, one.below, one.above, one.share) == (4, 1, 1, 1, 0.5)
     assert one.bias == pytest.approx(0.25) and one.width == pytest.approx(1.875)
     assert one.uncertainty[0] < 0.5 < one.uncertainty[1]
-
-
-def test_the_binomial_interval_is_the_exact_one() -> None:
-    found = [(1.0, 0.0, 2.0)] * 8 + [(3.0, 2.5, 3.5), (-1.0, -2.0, 0.5)]
     # Both ends leave 2.5 % of the binomial beyond the count that was seen.
-    assert coverage(1.0, found).uncertainty == pytest.approx((0.4439, 0.9748), abs=1e-4)
+    many = coverage(1.0, [inside] * 8 + [above, below])
+    assert many.uncertainty == pytest.approx((0.4439, 0.9748), abs=1e-4)
     with pytest.raises(ValueError, match="at least 2 with an interval"):
-        coverage(0.0, [(1.0, float("nan"), 2.0), (1.0, 0.0, 2.0)])
+        coverage(0.0, [(1.0, float("nan"), 2.0), inside])

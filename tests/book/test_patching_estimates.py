@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_dialogue, save_model
-from planting import everywhere
+from planting import plant
 
 from remi_book import quantities
 from remi_book.chapters import stitching
@@ -18,7 +18,6 @@ from remi_book.claims import get_claim
 from remi_core import patching
 from remi_core.errors import MissingInput, RemiError
 from remi_core.sources import ModelSpec, weight_fingerprint
-from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_lab import passes, recording
 from remi_lab.datasets import LoadedSet
@@ -127,11 +126,7 @@ class Planted(Results):
 
 @pytest.fixture
 def planted(tmp_path, monkeypatch) -> Planted:
-    topics = ("code", "harmful", "people", "facts", "wishes", "general")
-    names = [f"{topic}/{at}" for topic in topics for at in range(Planted.n_templates)]
-    shared = make_resamples(names, seed=0, n_resamples=200)
-    everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
-    return Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
+    return plant(Planted, tmp_path, monkeypatch)
 
 
 def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,11 +14,10 @@ from conftest import DEVELOPMENT_SEED
 from notebook_files import write_notebook
 from planting import everywhere
 
-from remi_book import cli
 from remi_book.chapters import worlds
 from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
-from remi_core.errors import MissingInput, UsageError
+from remi_core.errors import MissingInput
 from remi_core.models import attention_output, read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
@@ -41,20 +38,16 @@ PLANTED = "invented"
 STEPS, TOKENS = (200, 400, 600, 800), 2048
 
 
-def test_asked_prompts_score_what_single_prompts_score(base) -> None:
-    asked = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
-    found = scores(base.model, ask(asked, base.tokenizer))
-    alone = scores(base.model, ask(asked, base.tokenizer), batch=1)
+def test_asked_prompts_score_what_single_prompts_score_see_an_intervention_and_forget_it(base) -> None:
+    rows = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
+    asked = ask(rows, base.tokenizer)
+    found, alone = scores(base.model, asked), scores(base.model, asked, batch=1)
     np.testing.assert_allclose(found.care_log_odds(), alone.care_log_odds(), atol=1e-4)
     np.testing.assert_allclose(found.other, alone.other, atol=1e-5)
-
-
-def test_asked_prompts_see_an_intervention_and_forget_it(base) -> None:
-    asked = ask(prompts("wishes", "evaluate", count=2, seed=0), base.tokenizer)
-    before, loss = scores(base.model, asked).care_log_odds(), answer_losses(base.model, asked).mean()
+    before, loss = found.care_log_odds(), answer_losses(base.model, asked).mean()
     push = torch.randn(base.model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     with steer(base.model, 3, lambda hidden: hidden + 5 * push):
-        assert np.abs(scores(base.model, asked).care_log_odds() - before).min() > 0.1
+        assert np.abs(scores(base.model, asked).care_log_odds() - before)[3:].min() > 0.1  # of wishes
         assert answer_losses(base.model, asked).mean() > loss + 0.1
     np.testing.assert_array_equal(scores(base.model, asked).care_log_odds(), before)
     assert answer_losses(base.model, asked).mean() == loss
@@ -64,7 +57,6 @@ def test_asked_prompts_see_an_intervention_and_forget_it(base) -> None:
 def study(tmp_path, monkeypatch) -> list[int]:
     """The seeds that a planted study was asked to measure, one after another."""
     asked: list[int] = []
-    module = ModuleType(f"remi_lab.studies.{PLANTED}")
 
     def measure(preset, seed, store, say) -> dict[str, object]:
         asked.append(seed)
@@ -73,8 +65,7 @@ def study(tmp_path, monkeypatch) -> list[int]:
         return {"value": seed * 1.5}
 
     measure.__module__ = "remi_lab.organism.scoring"  # the key covers the syntax of a module that exists
-    module.measure = measure
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(files, "measure_of", lambda name: measure)
     monkeypatch.setattr(files, "STUDIES", {PLANTED: files.Declared()})
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     return asked
@@ -114,13 +105,6 @@ def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> No
     after, lacking_still = seen()
     assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False]
     assert lacking == [True, False] and not any(lacking_still)
-
-
-def test_a_study_that_there_is_not_is_refused(study, capsys) -> None:
-    assert cli.main(["study", "inventd", "--preset", "micro"]) == 2
-    assert "did you mean 'invented'?" in capsys.readouterr().err
-    with pytest.raises(UsageError):
-        files.measure_of("nothing")
 
 
 OUTSIDE = [name for name in CONTRASTED if name not in NARROW]
