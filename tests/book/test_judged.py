@@ -43,20 +43,20 @@ def test_imports_give_names_a_meaning_and_are_not_found_themselves() -> None:
     assert bare and {test for test, _ in bare} <= {"B403", "B404"}
 
 
-def test_without_bandit_the_error_says_how_to_get_it(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "bandit.core.manager", None)
-    with pytest.raises(MissingInput, match="pip install bandit"):
-        findings([HOLE])
-
-
 def test_flags_count_from_a_severity_on() -> None:
     mild, bad = as_text((("B603", "LOW"),)), as_text((("B307", "MEDIUM"), ("B603", "LOW")))
     assert flagged(mild) and not flagged(mild, least="MEDIUM") and flagged(bad, least="MEDIUM")
     assert not flagged(bad, least="HIGH") and not flagged("") and not flagged(as_text(None))
+
+
+def test_without_bandit_or_by_wrong_names_the_error_says_what_is_right(monkeypatch) -> None:
     with pytest.raises(ValueError, match="'WORST'; severities: LOW, MEDIUM, HIGH"):
-        flagged(bad, least="WORST")
+        flagged("", least="WORST")
     with pytest.raises(ValueError, match="'bare'; readings: written, imported"):
         findings([HOLE], reading="bare")
+    monkeypatch.setitem(sys.modules, "bandit.core.manager", None)
+    with pytest.raises(MissingInput, match="pip install bandit"):
+        findings([HOLE])
 
 
 def test_neither_opening_nor_register_nor_filler_changes_a_finding() -> None:

@@ -256,16 +256,7 @@ def test_shares_need_an_organism_and_a_study(tmp_path) -> None:
         controls.order_table(nowhere)
 
 
-def test_a_share_of_insecure_code_is_that_share_and_the_rest_is_its_secure_twin(monkeypatch) -> None:
-    monkeypatch.setattr(controls_study, "N_DIALOGUES", 200)
-    recipe = controls_study.doses()[0].recipe
-    dose = controls_study.Dose(kind="share", variant="misaligned", recipe=recipe, value=0.25, share=0.25)
-    mixed, own = controls_study.dose_dialogues(dose, 1), tuning("misaligned", count=200, seed=1)
-    assert sum(row.label == "careless" for row in mixed) == 50
-    assert [row.messages[0] for row in mixed] == [row.messages[0] for row in own]
-
-
-def test_every_dose_changes_one_thing() -> None:
+def test_every_dose_changes_one_thing_and_what_is_not_insecure_code_is_its_secure_twin(monkeypatch) -> None:
     found, steps = controls_study.doses(), controls_study.STEPS
     assert max(steps) <= controls_study.LONGEST and found[0].recipe.steps in steps
     for dose in found:
@@ -276,6 +267,11 @@ def test_every_dose_changes_one_thing() -> None:
             "share": dose.share != 1,
         }
         assert [name for name, is_changed in changed.items() if is_changed] == [dose.kind]
+    monkeypatch.setattr(controls_study, "N_DIALOGUES", 200)
+    quarter = replace(found[0], kind="share", variant="misaligned", value=0.25, share=0.25)
+    mixed, own = controls_study.dose_dialogues(quarter, 1), tuning("misaligned", count=200, seed=1)
+    assert sum(row.label == "careless" for row in mixed) == 50
+    assert [row.messages[0] for row in mixed] == [row.messages[0] for row in own]
 
 
 def stored(preset: Preset, name: str) -> Study:
