@@ -106,6 +106,7 @@ def test_another_model_stands_in_one_place_only(tmp_path) -> None:
 
 
 def test_every_kind_of_label_names_claims_and_sets_of_the_preset() -> None:
+    assert files.measure_of("planted") is planted.measure
     for kind in planted.kinds(PRESET, 0).values():
         assert kind.claims and set(kind.fault.sets) <= set(PRESET.datasets)
         assert all(kind.fault.sets[second] == first for first, second in kind.fault.sets.items())
@@ -171,22 +172,6 @@ def test_a_rule_that_finds_too_much_in_nothing_is_named(monkeypatch, hits, few) 
         assert f"C9, {hits / 200:.1%}" in calibration.shuffle_sentence(PRESET)
 
 
-def test_studies_of_the_instruments_measure_the_first_seed_alone(monkeypatch, tmp_path) -> None:
-    assert files.measure_of("planted") is planted.measure
-    assert files.measure_of("robustness") is robustness.measure
-    asked = []
-
-    def measure(preset, seed, store, say) -> dict[str, object]:
-        asked.append(seed)
-        return {"value": 1}
-
-    measure.__module__ = "remi_lab.organism.scoring"
-    monkeypatch.setattr(files, "measure_of", lambda name: measure)
-    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
-    files.write_study(PRESET, "calibration", Store(tmp_path / "store"), lambda _: None)
-    assert asked == [PRESET.seeds[0]] and len(PRESET.seeds) > 1
-
-
 TINY = replace(get_preset("smoke"), name="tiny")
 
 
@@ -203,6 +188,7 @@ def test_every_setting_reaches_the_pass_and_what_was_measured_is_read(monkeypatc
 
     monkeypatch.setattr(robustness, "compute_headline", compute)
     monkeypatch.setattr(robustness, "find_variant", lambda *_: None)
+    assert files.measure_of("robustness") is robustness.measure
     raw = robustness.measure(TINY, 102, store, lambda _: None)
     assert json.loads(json.dumps(raw)) == raw and torch.get_num_threads() == before
     assert robustness.measure(TINY, 102, store, lambda _: None) == raw

@@ -66,7 +66,7 @@ def study(tmp_path, monkeypatch) -> list[int]:
 
     measure.__module__ = "remi_lab.organism.scoring"  # the key covers the syntax of a module that exists
     monkeypatch.setattr(files, "measure_of", lambda name: measure)
-    monkeypatch.setattr(files, "STUDIES", {PLANTED: files.Declared()})
+    monkeypatch.setattr(files, "STUDIES", files.STUDIES | {PLANTED: files.Declared()})
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     return asked
 
@@ -85,6 +85,11 @@ def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study, tmp_path) ->
     assert "remi study invented --preset micro" in found.how() and "processors" in found.how()
     keys = "study preset fingerprint recipe machine versions seconds seeds"
     assert set(json.loads(path.read_text(encoding="utf-8"))) == set(keys.split())
+
+
+def test_studies_of_the_instruments_measure_the_first_seed_alone(study, tmp_path) -> None:
+    files.write_study(get_preset("micro"), "calibration", Store(tmp_path / "store"), lambda _: None)
+    assert study == [0]
 
 
 def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> None:
