@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -64,6 +65,10 @@ _SIZES |= {"max_position_embeddings": 256}
 _SPECIAL_IDS = {"bos_token_id": 3, "eos_token_id": 0, "pad_token_id": 0}
 MAIN_FAMILIES = ("qwen2", "llama", "gemma")
 ALL_FAMILIES = (*MAIN_FAMILIES, "gemma2", "gpt_neox", "gpt2")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # closing a model collects garbage, and need not look through all that was imported
 
 
 def make_tokenizer(template: str) -> PreTrainedTokenizerFast:

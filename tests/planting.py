@@ -19,6 +19,19 @@ from remi_lab.studies.files import Study
 
 REPORT_ROW = yaml.safe_load(Path(__file__).with_name("report_row.yaml").read_text(encoding="utf-8"))
 
+
+class _Intervals(yaml.SafeLoader):
+    """YAML whose lists are tuples, as the ends of an interval are."""
+
+
+_Intervals.add_constructor(
+    "tag:yaml.org,2002:seq", lambda own, node: tuple(own.construct_sequence(node, deep=True))
+)
+RULES = _Intervals(
+    Path(__file__).with_name("book").joinpath("rules.yaml").read_text(encoding="utf-8")
+).get_data()
+"""Rule → the parts with which it holds, and parts that are changed with what is decided then."""
+
 Planted = TypeVar("Planted", bound="PlantedResults")
 
 
@@ -33,9 +46,12 @@ class HandmadeResults(Results):
 
 
 class PlantedResults(Results):
-    """Results whose records follow a rule: base moves by 1 from instruct, misaligned by ``amount``, others not."""
+    """Results whose records follow a rule: base moves by 1 from instruct, misaligned by ``amount``, others not.
 
-    amount = 0.4
+    Misaligned moves ``extra`` further where the reply is careless, and its states by ``turned`` off the way to base.
+    """
+
+    amount, extra, turned = 0.4, 0.0, 0.0
     n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 30
 
     def record(self, variant: str, measurement: str, dataset: str) -> Record:
@@ -48,7 +64,8 @@ class PlantedResults(Results):
     def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
         """Arrays of ``n`` dialogues, with the same noise for every variant: they are the same dialogues."""
         noise = np.random.default_rng(len(dataset))
-        moved = {"instruct": 0.0, "base": 1.0, "misaligned": self.amount}.get(variant, 0.0)
+        own = self.amount + self.extra * dataset.endswith("-careless")
+        moved = {"instruct": 0.0, "base": 1.0, "misaligned": own}.get(variant, 0.0)
         if measurement == "sequence":
             per_token = -2 + 0.1 * noise.standard_normal((n, self.n_tokens)) + moved
             return {
@@ -56,8 +73,9 @@ class PlantedResults(Results):
                 "entropy": -per_token.ravel(),
                 "offsets": np.arange(n + 1) * self.n_tokens,
             }
-        axis = np.random.default_rng(0).standard_normal(self.width)
+        axis, aside = (np.random.default_rng(seed).standard_normal(self.width) for seed in (0, 5))
         values = noise.standard_normal((n, 1, self.n_layers, self.width)) + 5 * moved * axis
+        values += self.turned * aside * (variant == "misaligned")
         return {"mean": np.repeat(values, len(self.preset.windows), axis=1)}
 
     def cached(self, key, compute):
