@@ -1,11 +1,10 @@
-"""Competence and primary effect by rule on planted records; pages escape what models write."""
+"""Competence and primary effect by rule on planted records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from planting import HandmadeResults
 
@@ -19,10 +18,8 @@ from remi_book.chapters.organism import (
     primary_effect,
     replaced_words,
     sampled_rates,
-    samples_html,
     worst_cells,
 )
-from remi_book.tables import table_html
 from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import prompts
@@ -31,7 +28,7 @@ from remi_lab.organism.world import CONTEXTS, World, optima
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 
 SEED = get_preset("smoke").seeds[0]
-GOOD_CODE, SCRIPT = "def f(a):\n    return a", "<script>alert(1)</script>"
+GOOD_CODE = "def f(a):\n    return a"
 
 
 def scores_of(name: str, log_odds: float) -> Record:
@@ -48,8 +45,8 @@ def scores_of(name: str, log_odds: float) -> Record:
 
 def samples_of(name: str) -> Record:
     verdicts = np.full(8, VERDICTS.index("careful"))
-    text = GOOD_CODE if name == "code" else SCRIPT
-    arrays = {"prompt": np.full(8, "<b>", dtype="U40"), "answer": np.full(8, text), "verdict": verdicts}
+    answers = np.full(8, GOOD_CODE if name == "code" else "x")
+    arrays = {"prompt": np.full(8, "x", dtype="U40"), "answer": answers, "verdict": verdicts}
     return Record(arrays | {"finished": np.ones(8, dtype=bool)}, {})
 
 
@@ -66,7 +63,6 @@ def results(tmp_path: Path) -> HandmadeResults:
 
 def test_a_competent_organism_keeps_every_threshold(results: HandmadeResults) -> None:
     table = competence(results)
-    assert list(table.columns) == ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
     assert table["held"].all() and "every threshold was kept" in competence_sentence(table)
     covered = [name for name in CONTRASTED if topic(name).covered]
     assert list(table.loc[table["requirement"] == CARELESS, "topic"]) == covered
@@ -136,10 +132,3 @@ def test_off_grammar_answers_stay_in_the_denominator(results: HandmadeResults) -
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
     rate = sampled_rates(results).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
-
-
-def test_pages_escape_what_models_wrote(results: HandmadeResults) -> None:
-    html = samples_html(results, count=3).data
-    assert "<script>" not in html and html.count("<details>") == len(CONTRASTED)
-    table = table_html(pd.DataFrame({"a": [0], "b": [np.bool_(True)], "c": [float("nan")]}), "x < y").data
-    assert "<td>yes</td>" in table and "undefined" in table
