@@ -69,6 +69,10 @@ def positive_vectors(generator, width, k):
     return np.abs(first.T @ second).max()
 
 
+def vectors_of_any_length(generator, width, k):
+    return np.abs(generator.normal(size=(k, width)) @ generator.normal(size=(width, k))).max()
+
+
 def stitched(embed, blocks, head, x):
     stream = embed["embed"](x)
     for block in blocks:
@@ -140,14 +144,9 @@ INDEX = pd.DataFrame(
     ],
     columns=["dataset", "variant", "index"],
 )
-OVERLAP = pd.Series(
-    {"similarity": 0.3, "floor_low": 0.05, "floor_high": 0.15, "ceiling_low": 0.6, "ceiling_high": 0.8}
-)
+OVERLAP = {"similarity": 0.3, "floor_low": 0.05, "floor_high": 0.15, "ceiling_low": 0.6, "ceiling_high": 0.8}
 
-RUNS: dict[str, dict[str, object]] = {
-    "behaviour.rival": {"likely": INDEX},
-    "subspace.place": {"main": OVERLAP},
-}
+RUNS = {"behaviour.rival": {"likely": INDEX}, "subspace.place": {"main": pd.Series(OVERLAP)}}
 """Exercise → the values of a run that its check is given, by their names in the notebook."""
 
 WRONG: dict[str, tuple[object, object, object]] = {
@@ -159,15 +158,9 @@ WRONG: dict[str, tuple[object, object, object]] = {
     "models.balance": (0.405465, 0.415718, 0.182322),
     "behaviour.contrast": (
         # No second reply, no second model, and means in place of sums.
-        lambda careless_before, careful_before, careless_after, careful_after: (
-            careless_after.sum() - careless_before.sum()
-        ),
-        lambda careless_before, careful_before, careless_after, careful_after: (
-            careless_after.sum() - careful_after.sum()
-        ),
-        lambda careless_before, careful_before, careless_after, careful_after: (
-            (careless_after - careless_before).mean() - (careful_after - careful_before).mean()
-        ),
+        lambda before, _, after, __: after.sum() - before.sum(),
+        lambda _, __, careless, careful: careless.sum() - careful.sum(),
+        lambda *four: (four[2] - four[0]).mean() - (four[3] - four[1]).mean(),
     ),
     "behaviour.interval": (
         # Every dialogue is drawn by itself; dialogues inside templates; two standard deviations.
@@ -206,14 +199,7 @@ WRONG: dict[str, tuple[object, object, object]] = {
         lambda first, second, k: np.abs(cosines(first, second, k)).max(),
         lambda first, second, k: (np.diag(cosines(first, second, k)) ** 2).sum() / k,
     ),
-    "subspace.maximum": (
-        one_cosine,
-        positive_vectors,
-        # Vectors of any length.
-        lambda generator, width, k: np.abs(
-            generator.normal(size=(k, width)) @ generator.normal(size=(width, k))
-        ).max(),
-    ),
+    "subspace.maximum": (one_cosine, positive_vectors, vectors_of_any_length),
     "subspace.place": (0.3, 0.3 / 0.7, 0.2),
     "patching.stitched": (with_the_donors_head, with_the_recipients_embedding, one_block_short),
     "patching.elsewhere": (3.0, 0.0742736, 0.8305639),
