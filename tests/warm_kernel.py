@@ -21,15 +21,8 @@ from remi_lab.results import TRAIL
 def execute_here(source: Path, part: Path, parameters: Mapping[str, object], *_: object) -> None:
     """Stands in for that of ``remi_book.running``: papermill all the same, but no kernel is started."""
     papermill_engines.register("warm", WarmEngine)
-    papermill.execute_notebook(
-        str(source),
-        str(part),
-        parameters=dict(parameters),
-        engine_name="warm",
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-    )
+    options = {"engine_name": "warm", "kernel_name": "python3", "language": "python", "progress_bar": False}
+    papermill.execute_notebook(str(source), str(part), parameters=dict(parameters), **options)
 
 
 class WarmEngine(Engine):
@@ -39,7 +32,6 @@ class WarmEngine(Engine):
     def execute_managed_notebook(
         cls, nb_man: NotebookExecutionManager, kernel_name: str, **_: object
     ) -> None:
-        """Return once every cell is done; the error of the first that fails is raised."""
         main = sys.modules["__main__"]
         try:
             cls._run(nb_man)
@@ -78,10 +70,9 @@ class OneProcess(ProcessPoolExecutor):
     """Stands in for a pool of processes: what is submitted is done at once, here."""
 
     def __init__(self, *_: object, **__: object) -> None:
-        pass
+        """Starts nothing."""
 
-    def shutdown(self, *_: object, **__: object) -> None:
-        """Nothing was started."""
+    shutdown = __init__
 
     def submit(self, work: Callable[..., float], *arguments: object, **options: object) -> Future[float]:
         future: Future[float] = Future()

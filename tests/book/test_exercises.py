@@ -149,7 +149,7 @@ def test_what_is_no_answer_is_named_and_a_function_cannot_change_what_it_is_give
             ("the answer should be", partial(as_number, answer))
             for answer in ("-0.05625", True, [1, 2], None, {})
         ),
-        *(("", partial(as_choices, answer, ["1", "2"])) for answer in ("1", 1, {3})),
+        *(("the answer should be", partial(as_choices, answer, ["1", "2"])) for answer in ("1", 1, {3})),
     ]:
         with pytest.raises(NotYet, match=message):
             use()
