@@ -32,28 +32,28 @@ See {ref}`two`, {numref}`fig-two` and {doc}`notebooks/00_each-base`.
 :doc: notebooks/02_two.ipynb
 ```
 """
-TOC = {
-    "format": "jb-book",
-    "root": "intro",
-    "chapters": [{"file": f"notebooks/{name}"} for name in ("00_each-base", "01_one", "02_two")],
-}
+CHAPTERS = [{"file": f"notebooks/{name}"} for name in ("00_each", "01_one", "02_two")]
 CONFIG = {
     "title": "Test",
     "only_build_toc_files": True,
     "execute": {"execute_notebooks": "off"},
-    "sphinx": {"config": {"numfig": True}},
+    "sphinx": {"local_extensions": {"remi_pages": "_ext"}, "config": {"numfig": True}},
 }
+EXTENSION = Path(__file__).parents[2] / "book" / "_ext"
 VARIANT = 'preset: str = "smoke"\nvariant: str = "instruct"\n'
+FEW = replace(SMOKE, name="few", variants={name: SMOKE.variants[name] for name in TRIPLET})
+ADDRESS = "https://github.com/owner/name"
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small project whose pages are made with the book's own extension, the first notebook once a variant."""
     for module in ("running", "publishing"):
         monkeypatch.setattr(f"remi_book.{module}.project_root", lambda: tmp_path)
     pages = tmp_path / "book"
-    pages.mkdir()
+    shutil.copytree(EXTENSION, pages / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
     (pages / "intro.md").write_text(INTRO)
-    (pages / "_toc.yml").write_text(json.dumps(TOC))
+    (pages / "_toc.yml").write_text(json.dumps({"format": "jb-book", "root": "intro", "chapters": CHAPTERS}))
     (pages / "_config.yml").write_text(json.dumps(CONFIG))
     folder = tmp_path / "notebooks"
     write_notebook(folder / "00_each.ipynb", ["variant"], parameters=VARIANT, title="Each")
@@ -71,19 +71,6 @@ def run_some(store: Store, names: tuple[str, ...]) -> None:
     for step in plan(SMOKE, store):
         if step.name in names:
             run_notebook(step.source, step.target, dict(step.parameters), key=step.key)
-
-
-def test_a_book_is_built_strictly_with_stubs_and_only_once(project: Path) -> None:
-    store, out = Store(project / "store"), project / "book" / "_build" / "html"
-    run_some(store, ("00_each-base", "01_one"))
-    lines: list[str] = []
-    assert publishing.build_book(SMOKE, store, out, say=lines.append), lines
-    front = " ".join(BeautifulSoup((out / "intro.html").read_text(), "html.parser").get_text().split())
-    assert "One value is 0.2, another not run." in front
-    assert "was not run for the preset" in (out / "notebooks" / "02_two.html").read_text()
-    assert "<title>Each: base" in (out / "notebooks" / "00_each-base.html").read_text()
-    assert not publishing.build_book(SMOKE, store, out)
-    assert sorted(path.name for path in out.parent.iterdir()) == ["html"]
 
 
 def test_a_warning_fails_and_leaves_the_old_book(project: Path) -> None:
@@ -136,24 +123,6 @@ def test_values_show_only_where_they_differ_and_a_variants_page_has_names_of_its
     assert "(two-secure)=" in publishing.stub_text(source, preset="smoke", variant="secure")
 
 
-EXTENSION = Path(__file__).parents[2] / "book" / "_ext"
-
-TRIO = {name: SMOKE.variants[name] for name in TRIPLET}
-FEW = replace(SMOKE, name="few", variants=TRIO)
-ADDRESS = "https://github.com/owner/name"
-
-
-@pytest.fixture
-def place(project: Path) -> Path:
-    """The small project, its pages made with the book's own extension, its three notebooks once a variant."""
-    shutil.copytree(EXTENSION, project / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    config = CONFIG | {"sphinx": {"local_extensions": {"remi_pages": "_ext"}, "config": {"numfig": True}}}
-    (project / "book" / "_config.yml").write_text(json.dumps(config))
-    chapters = [{"file": f"notebooks/{name}"} for name in ("00_each", "01_one", "02_two")]
-    (project / "book" / "_toc.yml").write_text(json.dumps(TOC | {"chapters": chapters}))
-    return project
-
-
 def parsed(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
@@ -162,20 +131,24 @@ def switches(path: Path) -> dict[str, str]:
     return {link.get_text(): str(link["href"]) for link in parsed(path).select(".remi-switch a")}
 
 
-def build_both(place: Path, repository: str = ADDRESS) -> bool:
-    store = Store(place / "store")
-    return build_site((SMOKE, FEW), store, place / "site", repository=repository, say=lambda line: None)
+def build_both(project: Path, repository: str = ADDRESS) -> bool:
+    store = Store(project / "store")
+    return build_site((SMOKE, FEW), store, project / "site", repository=repository, say=lambda line: None)
 
 
-def test_books_stand_side_by_side_lead_to_each_other_and_to_notebooks_and_are_built_once(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_books_are_built_strictly_with_stubs_and_once_and_lead_to_each_other_and_to_notebooks(
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_some(Store(place / "store"), ("01_one",))
-    assert build_both(place)
-    out = place / "site"
+    run_some(Store(project / "store"), ("00_each-base", "01_one"))
+    assert build_both(project)
+    out = project / "site"
     front = parsed(out / "index.html")
     assert [link["href"] for link in front.select("li a")] == ["smoke/index.html", "few/index.html"]
-    assert "1 of 8 notebook pages run" in front.get_text() and "0 of 5 notebook pages run" in front.get_text()
+    assert "2 of 8 notebook pages run" in front.get_text() and "0 of 5 notebook pages run" in front.get_text()
+    intro = " ".join(parsed(out / "smoke" / "intro.html").get_text().split())
+    assert "One value is 0.2, another not run." in intro
+    assert "was not run for the preset" in (out / "smoke" / "notebooks" / "02_two.html").read_text()
+    assert "<title>Each: base" in (out / "smoke" / "notebooks" / "00_each-base.html").read_text()
     for name in ("smoke", "few"):
         for path in (out / name).glob("**/[0i]*.html"):
             if path.name != "index.html":
@@ -190,15 +163,15 @@ def test_books_stand_side_by_side_lead_to_each_other_and_to_notebooks_and_are_bu
         run, source = parsed(out / "few" / "notebooks" / f"{name}.html").select(".remi-launch a")
         path = f"owner/name/HEAD?labpath=notebooks%2F{notebook}.ipynb"
         assert run["href"] == f"https://mybinder.org/v2/gh/{path}" and source["href"] == ADDRESS
-    assert sorted(path.name for path in place.iterdir() if "part" in path.name) == []
-    assert not build_both(place)
+    assert sorted(path.name for path in project.iterdir() if "part" in path.name) == []
+    assert not build_both(project)
     built: list[str] = []
     monkeypatch.setattr(site, "build_book", lambda one, *rest, **more: built.append(one.name) or True)
-    run_some(Store(place / "store"), ("00_each-base",))
-    assert build_both(place) and built == ["smoke"]
-    assert build_both(place, repository="") and built == ["smoke", "smoke", "few"]
-    (place / "book" / "intro.md").write_text(INTRO + "\nMore.\n")
-    assert build_both(place) and built[3:] == ["smoke", "few"]
+    run_some(Store(project / "store"), ("00_each-instruct",))
+    assert build_both(project) and built == ["smoke"]
+    assert build_both(project, repository="") and built == ["smoke", "smoke", "few"]
+    (project / "book" / "intro.md").write_text(INTRO + "\nMore.\n")
+    assert build_both(project) and built[3:] == ["smoke", "few"]
 
 
 @pytest.mark.parametrize("address", ["http://github.com/a/b", "https://github.com/a", "javascript:alert(1)"])
@@ -250,10 +223,8 @@ def test_pages_stand_in_order_with_names_and_links_of_their_own(folder: Path) ->
     page = BeautifulSoup(publishing.one_page(folder), "html.parser")
     assert [title.get_text() for title in page.select("h1")] == list(LINKED)
     names = Counter(tag["id"] for tag in page.select("[id]"))
-    assert set(names.values()) == {1} and len({radio["name"] for radio in page.select("input")}) == len(
-        LINKED
-    )
-    assert all(label["for"] in names for label in page.select("label"))
+    assert set(names.values()) == {1} and {label["for"] for label in page.select("label")} <= set(names)
+    assert len({radio["name"] for radio in page.select("input")}) == len(LINKED)
     links = [link["href"] for link in page.select("a")]
     inner = [link[1:] for link in links if link.startswith("#")]
     assert len(inner) == 3 and set(inner) <= set(names)
@@ -262,9 +233,7 @@ def test_pages_stand_in_order_with_names_and_links_of_their_own(folder: Path) ->
     assert page.select("script, .headerlink, nav") == []
 
 
-def test_without_a_browser_that_prints_one_line_says_so(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_browser_that_prints_one_line_says_so(folder: Path, monkeypatch) -> None:
     monkeypatch.setattr(publishing, "BROWSERS", ("false",))
     with pytest.raises(RemiError, match="printed no PDF"):
         publishing.print_book(folder)

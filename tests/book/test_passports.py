@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from remi_lab.presets import get_preset
 from remi_lab.results import PASSPORT, TRAIL, Results
 from remi_lab.studies.files import read_study
 
-SMOKE = get_preset("smoke")
+SMOKE, KEY = get_preset("smoke"), "0123456789abcdef"
 ABOUT = {
     "preset": "0123456789abcdef",
     "model": "fedcba9876543210",
@@ -40,61 +41,55 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     TRAIL.clear()
 
 
-def address(variant: str, dataset: str, measurement: str = "activations") -> Address:
-    return Address("smoke", 0, variant, measurement, dataset, "0123456789abcdef")
-
-
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     """Results of a store with the records of two variants and two sets, read without any model."""
-    store = Store(tmp_path)
+    store, both = Store(tmp_path), ("activations", "sequence")
     arrays = {"mean": np.zeros((2, len(SMOKE.windows), 3, 4), np.float32), "offsets": np.array([0, 2])}
-    for variant in ("base", "instruct"):
-        for dataset in ("one", "two"):
-            for measurement in ("activations", "sequence"):
-                store.save(address(variant, dataset, measurement), arrays, ABOUT)
+    for place in itertools.product(("base", "instruct"), both, ("one", "two")):
+        store.save(Address("smoke", 0, *place, KEY), arrays, ABOUT)
 
     def found(self: Results, variant: str, measurement: str, dataset: str) -> dict:
         """More than what is asked for, as a forward pass gives it."""
-        both = ("activations", "sequence")
-        return {(one, dataset): self.store.load(address(variant, dataset, one)) for one in both}
+        load = self.store.load
+        return {(one, dataset): load(Address("smoke", 0, variant, one, dataset, KEY)) for one in both}
 
     monkeypatch.setattr(Results, "variant", lambda self, variant: variant)
     monkeypatch.setattr(Results, "_measured", found)
     return Results(replace(SMOKE, seeds=(0,)), store)
 
 
-def names(cell: int) -> list[str]:
-    return [one["record"] for one in passport(TRAIL.reads(), cell=cell)["records"]]
+ONE, TWO = (f"smoke/0/base/activations-{dataset}-01234567" for dataset in ("one", "two"))
+
+
+def names(cell: int) -> dict[str, list[str]]:
+    """Record in the passport of a cell → the windows that were read of it."""
+    found = passport(TRAIL.reads(), cell=cell)
+    return {one["record"]: one.get("windows", []) for one in found["records"]}
 
 
 def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
     results: Results, cell: list[int]
 ) -> None:
     results.activations("base", "one", "choice")
-    assert names(1) == ["smoke/0/base/activations-one-01234567"]
+    assert names(1) == {ONE: ["choice"]}
     cell[0] = 2
     results.arrays("instruct", "sequence", "two")
+    assert names(2) == {"smoke/0/instruct/sequence-two-01234567": []}
     found = passport(TRAIL.reads(), cell=2)
-    assert names(2) == ["smoke/0/instruct/sequence-two-01234567"]
-    assert found["earlier"] == ["smoke/0/base/activations-one-01234567"]
-    assert found["read by this cell"] and "windows" not in found["records"][0]
-    assert len(passport(TRAIL.reads(), cell=9)["records"]) == 2, (
-        "a cell that read nothing shows what is above"
-    )
+    assert found["earlier"] == [ONE] and found["read by this cell"]
+    # A cell that read nothing shows what is above.
+    assert len(names(9)) == 2
 
 
 def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results, cell: list[int]) -> None:
     results.activations("base", "one", "choice")
     results.cached("key", lambda: results.activations("base", "two", "prompt_end"))
-    for count, windows in ((2, ["answer_all"]), (3, [])):
-        cell[0] = count
+    for cell[0] in (2, 3):
         results.cached("key", lambda: pytest.fail("computed twice"))
-        if windows:
-            results.activations("base", "one", *windows)
-        found = {one["record"]: one.get("windows") for one in passport(TRAIL.reads(), cell=count)["records"]}
-        first = {"smoke/0/base/activations-one-01234567": windows} if windows else {}
-        assert found == {**first, "smoke/0/base/activations-two-01234567": ["prompt_end"]}
+    results.activations("base", "one", "answer_all")
+    assert names(2) == {TWO: ["prompt_end"]}
+    assert names(3) == {TWO: ["prompt_end"], ONE: ["answer_all"]}
 
 
 def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(results: Results) -> None:
@@ -117,7 +112,7 @@ def test_a_figure_of_a_stored_study_says_so_with_recipe_machine_and_seconds() ->
     assert [one["file"] for one in found["stored"]] == ["stored/micro/cures.json"] and not found["records"]
     text = BeautifulSoup(passport_html(found), "html.parser").get_text()
     assert "stored result" in text and f"{study.about['seconds']:,} seconds" in text
-    assert str(study.about["recipe"]) in text and str(study.about["machine"]) in text
+    assert study.about["recipe"] in text and study.about["machine"] in text
 
 
 def test_the_page_keeps_no_passport_and_its_file_has_all_with_each_record_once(results: Results) -> None:
