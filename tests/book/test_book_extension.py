@@ -13,7 +13,7 @@ import pytest
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK / "_ext"))
 
-from remi_drills import DrillDirective, FuzzDirective  # noqa: E402
+from remi_drills import KEYS, DrillDirective, FuzzDirective  # noqa: E402
 from remi_predictions import ABOVE, BELOW, NEITHER, Declared, _data  # noqa: E402
 from remi_results import Claim, read_json  # noqa: E402
 from remi_teaching import elsewhere  # noqa: E402
@@ -51,16 +51,10 @@ def test_no_outcome_is_said_and_one_that_lacks_a_field_is_refused(
             shown.render(tmp_path)
 
 
-def test_what_did_not_hold_is_listed(tmp_path: Path) -> None:
-    row = {"drill": "kills", "tried": 3, "held": 2, "harmless": 0, "seconds": 90.0, "note": ""}
-    about = {
-        "machine": "m",
-        "made": "today",
-        "recipe": "r",
-        "drills": {"run": [row | {"failures": ["of try 2"]}]},
-    }
-    (tmp_path / "drill.json").write_text(json.dumps(about))
-    shown = DrillDirective.__new__(DrillDirective).render(tmp_path)
+def test_a_drill_that_did_not_hold_is_listed() -> None:
+    row = dict.fromkeys(KEYS, 0) | {"drill": "kills", "failures": ["of try 2"]}
+    about = {"machine": "m", "made": "today", "recipe": "r", "drills": {"run": [row]}}
+    shown = DrillDirective.__new__(DrillDirective).shown(about)
     assert "kills: of try 2" in "\n".join(node.astext() for node in shown)
 
 

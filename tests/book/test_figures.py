@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,13 +94,12 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "dots": dots,
     "bars": lambda: bars(TOKENS[:7]),
     "points": lambda: plots.plot_scatter(
-        pd.DataFrame(
-            np.random.default_rng(5).normal(size=(40, 2)), columns=["component 1", "component 2"]
-        ).assign(model=["base", "instruct"] * 20, group=["code"] * 20 + ["framed"] * 20),
-        Layout(about="Scatter", across="component 1 ({} of variance)", up="component 2 ({} of variance)"),
+        TABLE,
+        Layout(about="Scatter", across="first ({} of variance)", up="second ({} of variance)"),
+        axes=("value", "value_low"),
         shares=(0.3, 0.2),
-        colours="model",
-        hollow="group",
+        colours="variant",
+        hollow="window",
     ),
     "heat maps": lambda: heat_maps(*cosines()),
     "token heat map": lambda: behaviour.plot_token_heat_map(
@@ -154,42 +153,38 @@ def test_every_figure_says_what_it_shows_in_few_bytes_always_the_same(
         assert output.svg_bytes(EXAMPLES[name]()) == content != output.svg_bytes(Figure())
 
 
-def linear_light(colour: str) -> np.ndarray:
-    channels = np.array(to_rgb(colour))
-    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-
-
 SEEN = yaml.safe_load(Path(__file__).with_name("colour_vision.yaml").read_text(encoding="utf-8"))
+LAB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 LEAST_DISTANCE = 8
 """CIE 1976 colour difference that is seen at a glance between marks that are not side by side."""
-LAB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
 
 def lab(colour: str, seen: str) -> np.ndarray:
-    light = LAB @ np.clip(np.array(SEEN[seen]) @ linear_light(colour), 0, 1) / LAB.sum(axis=1)
+    channels = np.array(to_rgb(colour))
+    light = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    light = LAB @ np.clip(np.array(SEEN[seen]) @ light, 0, 1) / LAB.sum(axis=1)
     root = np.where(light > (6 / 29) ** 3, np.cbrt(light), light / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
 
 
-def confused(looks: dict[str, style.Look], seen: str) -> list[tuple[str, str]]:
+def confused(looks: Iterable[style.Look], seen: str) -> list[tuple[str, str]]:
     return [
-        (one, two)
+        (one.colour, two.colour)
         for one, two in itertools.combinations(looks, 2)
-        if np.linalg.norm(lab(looks[one].colour, seen) - lab(looks[two].colour, seen)) < LEAST_DISTANCE
-        and (looks[one].marker == looks[two].marker or looks[one].line_style == looks[two].line_style)
+        if np.linalg.norm(lab(one.colour, seen) - lab(two.colour, seen)) < LEAST_DISTANCE
+        and (one.marker == two.marker or one.line_style == two.line_style)
     ]
 
 
 @pytest.mark.parametrize("seen", SEEN)
 def test_what_is_drawn_together_stays_apart_for_every_eye_and_in_grey(seen: str) -> None:
-    groups = {str(place): look for place, look in enumerate(style.GROUP_LOOKS)}
-    for looks in (style.LOOKS, style.FURTHER_LOOKS, style.ALL_LOOKS, groups):
-        assert confused(dict(looks), seen) == []
+    for looks in (style.ALL_LOOKS.values(), style.GROUP_LOOKS):
+        assert confused(looks, seen) == []
     # The paper's three and the controls do not even need marker or dashes.
     main = [lab(style.LOOKS[name].colour, seen) for name in VARIANTS[:6]]
     nearest = min(np.linalg.norm(one - two) for one, two in itertools.combinations(main, 2))
     assert nearest >= (4 if seen == "grey" else LEAST_DISTANCE)
-    pair = {name: style.Look(colour, "o", "-") for name, colour in (("red", "#782020"), ("green", "#504820"))}
+    pair = [style.Look(colour, "o", "-") for colour in ("#782020", "#504820")]  # red and green
     assert (confused(pair, seen) == []) is (seen not in ("deuteranopia", "grey"))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from conftest import make_dialogue
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_book.chapters import tokens
@@ -23,8 +22,8 @@ from remi_book.figures.style import visible_token
 from remi_core.errors import UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.models import decoder_blocks
 from remi_core.probes import Activations, NextToken, TokenLogProbs
+from remi_core.steering import steer
 from remi_core.store import Store
 from remi_core.tokens import WINDOWS, EncodedDialogue, EncodedSet, encode
 from remi_lab.presets import get_preset
@@ -46,31 +45,12 @@ class OneRecord(Results):
         return self.own
 
 
-@contextmanager
-def nudged(model: PreTrainedModel, position: int | None) -> Iterator[None]:
-    """The last block puts out something else at one position, and so do the predictions made from there."""
-
-    def change(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        hidden = output[0] if isinstance(output, tuple) else output
-        hidden = hidden.clone()
-        if position is not None:
-            hidden[:, position] += torch.linspace(-2, 2, hidden.shape[-1])
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    handle = decoder_blocks(model)[-1].register_forward_hook(change)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -> dict[str, np.ndarray]:
-    """Statistic → its value for the dialogue, as the code of the book measures it, one position nudged."""
+def values(model: PreTrainedModel, one: EncodedDialogue) -> dict[str, np.ndarray]:
+    """Statistic → its value for the dialogue, as the code of the book measures it."""
     probes = [TokenLogProbs(), NextToken(5), Activations([2], first_k=FIRST_K)]
-    with nudged(model, position):
-        arrays = run_probes(model, [one], probes, batch_tokens=1000)
-        measured = partial(measure_gradient_gram, model, [one], batch_tokens=1000)
-        grams = [measured(whole_sequence=whole) for whole in (False, True)]
+    arrays = run_probes(model, [one], probes, batch_tokens=1000)
+    measured = partial(measure_gradient_gram, model, [one], batch_tokens=1000)
+    grams = [measured(whole_sequence=whole) for whole in (False, True)]
     results = OneRecord(PRESET, Store(Path("unused")))
     results.own = arrays["sequence"]
     found = {name: arrays["activations"]["mean"][0, at] for at, name in enumerate(WINDOWS)}
@@ -87,12 +67,20 @@ def test_a_statistic_changes_exactly_with_the_tokens_that_are_marked(
     models: Callable[[str], PreTrainedModel], one: EncodedDialogue
 ) -> None:
     model, n_tokens = models("llama"), len(one.input_ids)
-    before = values(model, one, None)
+    before = values(model, one)
     changed = {name: set() for name in before}
-    for position in range(n_tokens):
-        for name, value in values(model, one, position).items():
-            if not np.array_equal(value, before[name]):
-                changed[name].add(position)
+
+    def nudged(hidden: Tensor) -> Tensor:
+        hidden = hidden.clone()
+        hidden[:, position] += torch.linspace(-2, 2, hidden.shape[-1])
+        return hidden
+
+    # At one position the last block puts out something else, and so do the predictions made from there.
+    with steer(model, model.config.num_hidden_layers - 1, nudged):
+        for position in range(n_tokens):
+            for name, value in values(model, one).items():
+                if not np.array_equal(value, before[name]):
+                    changed[name].add(position)
     assert set(changed) == set(STATISTICS)
     for name, positions in changed.items():
         start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)

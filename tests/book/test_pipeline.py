@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from notebook_files import write_notebook
 
 from remi_book.cli import told_on_output
-from remi_book.running import choose, imported_modules, plan, run
+from remi_book.running import choose, imported_modules, plan, read_cells, run
 from remi_core.errors import RemiError, UsageError
 from remi_core.keys import canonical_json, make_key
 from remi_core.progress import OUTWARD, clock, progress_sink, variables
@@ -54,15 +53,20 @@ def test_variants_come_first_and_notebooks_are_chosen_by_name_number_or_prefix(f
     assert [path.stem for path in choose(folder, ["0"])] == ["00_each", "01_one", "02_two"]
 
 
-def test_only_what_changed_is_run_again(folder, store, tmp_path) -> None:
+def test_only_what_changed_is_run_again_and_what_a_pass_says_is_heard(folder, store, tmp_path) -> None:
     def done(only: list[str], **parameters: str) -> list[bool]:
         return [step.done for step in plan(SMOKE, store, only=only, parameters=parameters, folder=folder)]
 
-    lines: list[str] = []
-    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
+    said = "from remi_core.progress import progress_sink\nprogress_sink()('base: 5 of 9 tokens')"
+    logged = LOG.format(log=str(tmp_path / "log"), words="'01_one', n")
+    write_notebook(folder / "01_one.ipynb", [said, logged])
+    steps, lines = plan(SMOKE, store, only=["01", "02"], folder=folder), list[str]()
     assert run(SMOKE, store, steps, jobs=2, say=lines.append) == 2
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["01_one 2", "02_two 2"]
     assert lines[0].startswith("[1/2] 01_one … 00:00 elapsed") and lines[-1].startswith("[2 of 2 done]")
+    # What is said is no output: a page does not tell how long it took to make it.
+    assert any(line.startswith("    base: 5 of 9 tokens") for line in lines)
+    assert not any(cell.get("outputs") for step in steps for cell in read_cells(step.target))
     write_notebook(folder / "02_two.ipynb", ["n + 1"])
     assert done(["01", "02"]) == [True, False] and done(["01"], n="5") == [False]
 
@@ -77,14 +81,6 @@ def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(tmp_path, stor
     (tmp_path / "stored" / "large" / "audit.json").write_text("{}")
     after = [step.key for step in plan(SMOKE, store)]
     assert before[0] != after[0] and before[1] == after[1]
-
-
-def test_a_failure_stops_what_has_not_started(folder, store, tmp_path) -> None:
-    write_notebook(folder / "01_one.ipynb", ["1 / 0"])
-    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
-    with pytest.raises(RemiError, match=r"01_one\.ipynb, cell 3: ZeroDivisionError: division by zero"):
-        run(SMOKE, store, steps, jobs=1, say=lambda line: None)
-    assert not (tmp_path / "log").exists()
 
 
 @pytest.mark.parametrize(
@@ -109,15 +105,12 @@ def test_wrong_use_is_refused_before_anything_runs(
     assert not store.root.exists()
 
 
-def test_what_a_pass_says_is_heard_while_its_step_runs(folder, store) -> None:
-    said = "from remi_core.progress import progress_sink\nprogress_sink()('base: 5 of 9 tokens')"
-    write_notebook(folder / "01_one.ipynb", [said])
-    lines: list[str] = []
-    run(SMOKE, store, plan(SMOKE, store, only=["01"], folder=folder), jobs=1, say=lines.append)
-    assert [line.split(" …")[0] for line in lines[:2]] == ["[1/1] 01_one", "    base: 5 of 9 tokens"]
-    (executed,) = store.root.rglob("01_one.ipynb")
-    outputs = [cell.get("outputs") for cell in json.loads(executed.read_text())["cells"]]
-    assert not any(outputs)  # a page does not tell how long it took to make it
+def test_a_failure_stops_what_has_not_started(folder, store, tmp_path) -> None:
+    write_notebook(folder / "01_one.ipynb", ["1 / 0"])
+    steps = plan(SMOKE, store, only=["01", "02"], folder=folder)
+    with pytest.raises(RemiError, match=r"01_one\.ipynb, cell 3: ZeroDivisionError: division by zero"):
+        run(SMOKE, store, steps, jobs=1, say=lambda line: None)
+    assert not (tmp_path / "log").exists()
 
 
 def test_time_left_is_known_from_before_or_from_what_is_done_and_a_short_pass_says_nothing(
@@ -186,10 +179,15 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def test_imports_are_followed_at_any_depth(root) -> None:
+def test_imports_are_followed_at_any_depth_and_no_key_is_made_of_what_it_cannot_hold(root) -> None:
     assert imported_modules(["remi_core.a"], root=root) == ("remi_core.a", "remi_core.b", "remi_core.c")
     words = ("remi_core.c", "remi_core.part", "remi_core.part.words")
     assert imported_modules(words[2:], root=root) == words
+    for value in (float("nan"), {1, 2}, object(), Path("x")):
+        with pytest.raises(ValueError, match="plain JSON"):
+            canonical_json({"field": value})
+    with pytest.raises(ValueError, match=r"no module 'remi_core\.d'"):
+        make_key({}, ["remi_core.d"], root=root)
 
 
 @pytest.mark.parametrize(
@@ -208,11 +206,3 @@ def test_a_key_follows_the_code_and_data_of_its_modules_alone(root, module, name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert (make_key({"n": 1}, [module], root=root) != before) is follows
-
-
-def test_no_key_is_made_of_what_json_cannot_carry_or_of_an_unknown_module(root) -> None:
-    for value in (float("nan"), {1, 2}, object(), Path("x")):
-        with pytest.raises(ValueError, match="plain JSON"):
-            canonical_json({"field": value})
-    with pytest.raises(ValueError, match=r"no module 'remi_core\.d'"):
-        make_key({}, ["remi_core.d"], root=root)

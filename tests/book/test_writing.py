@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,10 +93,7 @@ def test_a_writer_that_leaves_out_a_step_is_found(tmp_path, monkeypatch) -> None
     monkeypatch.setattr(files, "flush", lambda path, *, deep=True: None if deep else flush(path, deep=False))
     assert breaches(write_file, tmp_path, monkeypatch) == [before]
     (tmp_path / "one.txt").unlink()
-    in_place = {
-        "replace": staticmethod(lambda source, target: Path(target).write_bytes(Path(source).read_bytes()))
-    }
-    monkeypatch.setattr(files, "os", type("os", (), {**vars(os), **in_place}))
+    monkeypatch.setattr(files, "os", types.SimpleNamespace(**{**vars(os), "replace": shutil.copyfile}))
     assert breaches(write_file, tmp_path, monkeypatch) == ["not renamed"]
 
 
@@ -109,6 +108,11 @@ def test_a_failed_write_is_one_line_and_leaves_what_was_there(tmp_path, code) ->
     with pytest.raises(RemiError, match=message), written_whole(target) as part:
         part.write_text("half")
         raise OSError(getattr(errno, code), "it failed")
+    # Another failure keeps its own words.
+    with pytest.raises(ZeroDivisionError), written_whole(target):
+        1 / 0  # noqa: B018
+    with pytest.raises(FileExistsError), written_whole(target / "one"):
+        pass
     assert target.read_text() == "before" and [path.name for path in tmp_path.iterdir()] == ["one.txt"]
 
 
@@ -132,11 +136,3 @@ def test_libraries_that_write_by_themselves_are_understood(tmp_path, library) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         signal.signal(signal.SIGXFSZ, before)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_another_failure_keeps_its_own_words(tmp_path) -> None:
-    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "one"):
-        1 / 0  # noqa: B018
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError), written_whole(tmp_path / "file" / "one"):
-        pass
