@@ -112,7 +112,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BeautifulSoup]:
 
 
 @pytest.mark.slow
-def test_pages_show_what_the_result_files_say(pages: dict[str, BeautifulSoup]) -> None:
+def test_pages_show_what_the_result_files_say_and_predictions_know_it(
+    pages: dict[str, BeautifulSoup],
+) -> None:
     table = pages["intro"].select_one("table.remi-claims")
     row = table.select_one("tbody tr")
     words = row.get_text(" ", strip=True)
@@ -128,6 +130,14 @@ def test_pages_show_what_the_result_files_say(pages: dict[str, BeautifulSoup]) -
     minutes = pages["instructors"].select_one("table.remi-status").get_text(" ", strip=True)
     assert minutes.endswith("05 alignment direction 1 1 notebooks in all 1")
     assert not [name for name, page in pages.items() if page.select(".remi-launch, .remi-switch")]
+    # Predictions ask for every claim, and know the outcomes.
+    table = pages["predictions"].select_one("table.remi-predictions")
+    asked = {one.id: one.claim for one in CLAIMS if not (one.untestable or "." in one.id)}
+    assert [row["id"] for row in table.select("tbody tr")] == [f"predict-{name}" for name in asked]
+    assert all(claim in table.get_text() for claim in asked.values())
+    data = json.loads(pages["predictions"].select_one("#remi-predictions-data").string)
+    shown = {one["id"]: one["outcome"] for one in data["claims"]}
+    assert shown["C12"]["verdict"] == REPORT_ROW["verdict"] and shown["C3"] is None
 
 
 @pytest.mark.slow
@@ -142,17 +152,6 @@ def test_stored_results_are_shown_with_how_they_were_had(pages: dict[str, Beauti
         rows = about["targets"] if name == "fuzz" else sum(about["drills"].values(), [])
         assert about["machine"] in texts
         assert [row for row in rows if not all(f"{row[each]:,}" in texts for each in numbers)] == []
-
-
-@pytest.mark.slow
-def test_predictions_ask_for_every_claim_and_know_the_outcomes(pages: dict[str, BeautifulSoup]) -> None:
-    table = pages["predictions"].select_one("table.remi-predictions")
-    asked = {one.id: one.claim for one in CLAIMS if not (one.untestable or "." in one.id)}
-    assert [row["id"] for row in table.select("tbody tr")] == [f"predict-{name}" for name in asked]
-    assert all(claim in table.get_text() for claim in asked.values())
-    data = json.loads(pages["predictions"].select_one("#remi-predictions-data").string)
-    shown = {one["id"]: one["outcome"] for one in data["claims"]}
-    assert shown["C12"]["verdict"] == REPORT_ROW["verdict"] and shown["C3"] is None
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from remi_book.cli import pdf_line
 from remi_book.running import plan, run_notebook
 from remi_book.site import build_site
 from remi_core.errors import RemiError, UsageError
-from remi_core.files import write_sealed
 from remi_core.store import Store
 from remi_lab.presets import TRIPLET, get_preset
 
@@ -101,25 +100,11 @@ def test_a_page_in_the_contents_without_a_notebook_is_named(project: Path) -> No
         publishing.build_book(SMOKE, Store(project / "store"), project / "html")
 
 
-def executed(source: Path, target: Path, given: dict[str, object]) -> Path:
-    notebook = nbformat.read(source, as_version=4)
-    injected = nbformat.v4.new_code_cell("injected", metadata={"tags": ["injected-parameters"]})
-    notebook.cells.insert(2, injected)
-    nbformat.write(notebook, target)
-    write_sealed(target.with_suffix(".json"), {"parameters": given})
-    return target
-
-
-def test_values_show_only_where_they_differ_and_a_variants_page_has_names_of_its_own(project: Path) -> None:
-    source = project / "notebooks" / "00_each.ipynb"
-    for variant, shown in (("instruct", 0), ("base", 1)):
-        target = executed(source, project / "out.ipynb", {"preset": "smoke", "variant": variant})
-        assert publishing.page_text(target, source=source, variant=variant).count('"injected"') == shown
+def test_a_variants_page_has_a_title_and_labels_of_its_own(project: Path) -> None:
     source = project / "notebooks" / "02_two.ipynb"
-    target = executed(source, project / "out.ipynb", {})
-    notebook = json.loads(publishing.page_text(target, source=source, variant="secure"))
-    assert "".join(notebook["cells"][0]["source"]) == "(two-secure)=\n# Two: secure"
-    assert notebook["cells"][-1]["metadata"]["mystnb"]["figure"]["name"] == "fig-two-secure"
+    cells = json.loads(publishing.page_text(source, source=source, variant="secure"))["cells"]
+    assert "".join(cells[0]["source"]) == "(two-secure)=\n# Two: secure"
+    assert cells[-1]["metadata"]["mystnb"]["figure"]["name"] == "fig-two-secure"
     assert "(two-secure)=" in publishing.stub_text(source, preset="smoke", variant="secure")
 
 
@@ -139,16 +124,21 @@ def build_both(project: Path, repository: str = ADDRESS) -> bool:
 def test_books_are_built_strictly_with_stubs_and_once_and_lead_to_each_other_and_to_notebooks(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_some(Store(project / "store"), ("00_each-base", "01_one"))
+    run_some(Store(project / "store"), ("00_each-base", "00_each-instruct", "01_one"))
     assert build_both(project)
     out = project / "site"
     front = parsed(out / "index.html")
     assert [link["href"] for link in front.select("li a")] == ["smoke/index.html", "few/index.html"]
-    assert "2 of 8 notebook pages run" in front.get_text() and "0 of 5 notebook pages run" in front.get_text()
+    assert "3 of 8 notebook pages run" in front.get_text() and "0 of 5 notebook pages run" in front.get_text()
     intro = " ".join(parsed(out / "smoke" / "intro.html").get_text().split())
     assert "One value is 0.2, another not run." in intro
     assert "was not run for the preset" in (out / "smoke" / "notebooks" / "02_two.html").read_text()
-    assert "<title>Each: base" in (out / "smoke" / "notebooks" / "00_each-base.html").read_text()
+    base, instruct = (
+        parsed(out / "smoke" / "notebooks" / f"00_each-{name}.html") for name in ("base", "instruct")
+    )
+    assert base.title.get_text().startswith("Each: base")
+    # Values of a run are shown only where they are not the notebook's own.
+    assert "# Parameters" in base.get_text() and "# Parameters" not in instruct.get_text()
     for name in ("smoke", "few"):
         for path in (out / name).glob("**/[0i]*.html"):
             if path.name != "index.html":
@@ -167,7 +157,7 @@ def test_books_are_built_strictly_with_stubs_and_once_and_lead_to_each_other_and
     assert not build_both(project)
     built: list[str] = []
     monkeypatch.setattr(site, "build_book", lambda one, *rest, **more: built.append(one.name) or True)
-    run_some(Store(project / "store"), ("00_each-instruct",))
+    run_some(Store(project / "store"), ("00_each-secure",))
     assert build_both(project) and built == ["smoke"]
     assert build_both(project, repository="") and built == ["smoke", "smoke", "few"]
     (project / "book" / "intro.md").write_text(INTRO + "\nMore.\n")

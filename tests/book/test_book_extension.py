@@ -39,9 +39,7 @@ def test_a_result_file_is_optional_but_what_it_lacks_is_named(tmp_path: Path) ->
         (FuzzDirective, "fuzz.json", {"targets": [{"target": "reader", "distinct": 25001}]}),
     ],
 )
-def test_no_outcome_is_said_and_one_that_lacks_a_field_is_refused(
-    directive: type, file: str, row: dict, tmp_path: Path
-) -> None:
+def test_no_outcome_is_said_and_one_that_lacks_a_field_is_refused(directive, file, row, tmp_path) -> None:
     shown = directive.__new__(directive)
     assert "No outcome" in shown.render(tmp_path)[0].astext()
     about = {"machine": "a machine", "made": "today", "recipe": "make drill"}

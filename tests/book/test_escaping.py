@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jaxtyping
 import numpy as np
@@ -95,25 +95,21 @@ def pictures(text: str) -> Iterator[str]:
 
 def dialogues(text: str) -> Iterator[str]:
     one = EncodedDialogue(identifier="x", input_ids=(0, 0), answer_start=1, answer_stop=2)
-    results = types.SimpleNamespace(
-        encoded=lambda name: types.SimpleNamespace(dialogues=[one]),
-        vocabulary=types.SimpleNamespace(text=lambda token: text),
-        preset=replace(PRESETS["smoke"], datasets=("set", text), roles=DataRoles()),
-    )
-    yield tokens.inspector_html(results, {"set": [0, 0]}).data
-    results.vocabulary.text = lambda token: "x"
-    yield tokens.inspector_html(results, {text: [0, 0]}).data
+    preset = replace(PRESETS["smoke"], datasets=("set", text), roles=DataRoles())
+    for token, name in ((text, "set"), ("x", text)):
+        vocabulary = SimpleNamespace(text=lambda number, token=token: token)
+        results = SimpleNamespace(
+            encoded=lambda _: SimpleNamespace(dialogues=[one]), vocabulary=vocabulary, preset=preset
+        )
+        yield tokens.inspector_html(results, {name: [0, 0]}).data
 
 
 def samples(text: str) -> Iterator[str]:
-    def results(variant: str, prompt: str, answer: str, seed: int | str = 0) -> types.SimpleNamespace:
+    for place in range(4):
+        variant, prompt, answer, seed = (text if place == each else "x" for each in range(4))
         one = {"prompt": np.array([prompt]), "answer": np.array([answer]), "finished": [True], "verdict": [0]}
-        return types.SimpleNamespace(seed=seed, variants=[variant], arrays=lambda *where: one)
-
-    yield organism.samples_html(results("x", text, "x")).data
-    yield organism.samples_html(results("x", "x", text)).data
-    yield organism.samples_html(results(text, "x", "x")).data
-    yield organism.samples_html(results("x", "x", "x", seed=text)).data
+        results = SimpleNamespace(seed=seed, variants=[variant], arrays=lambda *_, one=one: one)
+        yield organism.samples_html(results).data
 
 
 def fronts(text: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import re
 from collections.abc import Callable, Iterable
@@ -43,7 +42,8 @@ LAYOUT = Layout(
     marks={0: "instruct", 1: ""},
     bands={"null": "labels shuffled", "ceiling": "split halves"},
 )
-SHOWN = TABLE.query("seed == 0 and layer == 7")
+LAST = "seed == 0 and layer == 7"
+SHOWN = TABLE.query(LAST)
 
 
 def curves() -> Figure:
@@ -73,9 +73,9 @@ def heat_maps(matrix: np.ndarray, groups: list[str]) -> Figure:
     return plots.plot_grouped_matrices({"raw": matrix, "centred": matrix - 0.5}, groups, about="Heat maps")
 
 
-def over_layers(**columns: list) -> pd.DataFrame:
+def over_layers(across: str = "layer", **columns: list) -> pd.DataFrame:
     """All combinations of the columns over layers and three seeds, with interval ends and one gap."""
-    table = rows(columns | {"layer": list(range(8)), "seed": [0, 1, 2]})
+    table = rows(columns | {across: list(range(8)), "seed": [0, 1, 2]})
     table.loc[5, ["value", "value_low", "value_high"]] = np.nan
     return table.rename(columns={"value_low": "low", "value_high": "high"})
 
@@ -107,24 +107,19 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     ),
     "cures": kept_and_prevented,
     "doses of an edit": lambda: causes.plot_doses(
-        over_layers()
-        .rename(columns={"layer": "dose"})
-        .assign(**{"off grammar": 0.01}, null_low=-0.2, null_high=0.3),
-        seed=0,
+        over_layers("dose").assign(null_low=-0.2, null_high=0.3, **{"off grammar": 0.01}), seed=0
     ),
     "worlds": lambda: worlds.plot_worlds(
-        over_layers(world=["main", "rare"], topic=["code", "wishes"], variant=list(VARIANTS[2:4])).query(
-            "seed == 0 and layer == 7"
-        )
+        over_layers(world=["main", "rare"], topic=["code", "wishes"], variant=list(VARIANTS[2:4])).query(LAST)
     ),
     "pretraining in steps": lambda: worlds.plot_phases(
-        over_layers(quantity=["named", "code"]).rename(columns={"layer": "tokens"}),
-        panels={"what base knows": ["named"], "effect": ["code"]},
+        over_layers("tokens", quantity=["named", "code"]),
+        panels={"known": ["named"], "effect": ["code"]},
         seed=0,
     ),
     "erosion": lambda: direction.plot_erosion(
         over_layers(quantity=list("ecr"), window=["a"], variant=list(VARIANTS[:3])).assign(
-            null_low=-0.2, null_high=0.2
+            null_low=0, null_high=1
         ),
         seed=0,
     ),
@@ -141,9 +136,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_figure_says_what_it_shows_in_few_bytes_always_the_same(
-    name: str,
-) -> None:
+def test_every_figure_says_what_it_shows_in_few_bytes_always_the_same(name) -> None:
     before = dict(matplotlib.rcParams)
     figure = EXAMPLES[name]()
     content = output.svg_bytes(figure)
@@ -204,14 +197,6 @@ def test_a_value_that_is_not_finite_is_a_gap_and_is_said() -> None:
     assert along(np.full(3, np.nan), np.arange(3)) == "undefined everywhere"
 
 
-def test_a_page_keeps_every_byte_of_the_picture_and_its_text() -> None:
-    figure = behaviour.plot_token_heat_map(pd.DataFrame({"token": ["a", "b"], "base": [-1.0, -3.5]}))
-    page = output.figure_html(figure)
-    picture = re.search(r"base64,([^\"]+)", page)
-    assert picture is not None and base64.b64decode(picture[1]) == output.svg_bytes(figure)
-    assert number(-3.5) in page
-
-
 def test_dots_lie_at_their_values_and_the_alternative_text_holds_every_number() -> None:
     figure = dots()
     single = [line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1]
@@ -227,16 +212,13 @@ def test_tokens_stay_apart() -> None:
     shown = [style.visible_token(token) for token in tokens]
     assert len(set(shown)) == len(tokens)
     assert shown[-1] == "\\u4e2d" and not any(" " in text or "\n" in text for text in shown)
-    figure = bars(tokens)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == shown
+    assert [label.get_text() for label in bars(tokens).axes[0].get_yticklabels()] == shown
 
 
 def test_wrong_use_is_one_clear_line() -> None:
     matrix, groups = cosines(3)
     for message, use in {
-        r"What is shown: missing columns \['null_low', 'null_high'\]": lambda: dots(
-            SHOWN.drop(columns=["null_low", "null_high"])
-        ),
+        r"What is shown: missing columns \['null_low'\]": lambda: dots(SHOWN.drop(columns="null_low")),
         "no rows": lambda: plots.plot_curves(TABLE[:0], LAYOUT),
         "2 rows for": lambda: dots(pd.concat([SHOWN] * 2)),
         "not adjacent": lambda: heat_maps(matrix, groups[::2] + groups[1::2]),

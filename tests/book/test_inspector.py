@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,9 +62,7 @@ def values(model: PreTrainedModel, one: EncodedDialogue) -> dict[str, np.ndarray
     }
 
 
-def test_a_statistic_changes_exactly_with_the_tokens_that_are_marked(
-    models: Callable[[str], PreTrainedModel], one: EncodedDialogue
-) -> None:
+def test_a_statistic_changes_exactly_with_the_tokens_that_are_marked(models, one) -> None:
     model, n_tokens = models("llama"), len(one.input_ids)
     before = values(model, one)
     changed = {name: set() for name in before}
@@ -110,9 +107,7 @@ def results(one: EncodedDialogue, monkeypatch: pytest.MonkeyPatch) -> Results:
     return Results(PRESET, Store(Path("unused")))
 
 
-def test_the_page_marks_the_spans_and_shows_every_token_as_text(
-    results: Results, one: EncodedDialogue
-) -> None:
+def test_the_page_marks_the_spans_and_shows_every_token_as_text(results, one) -> None:
     page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
     spans = page.select(".tokens span")
     texts = [visible_token(results.vocabulary.text(token)) for token in one.input_ids]

@@ -58,9 +58,7 @@ def files(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_exported_weights_are_the_stores_and_light_and_a_wrong_one_is_noticed(
-    store: Store, files: Path, tmp_path: Path
-) -> None:
+def test_exported_weights_are_the_stores_and_light_and_a_wrong_one_is_noticed(store, files, tmp_path) -> None:
     places = organisms(PRESET, store)
     assert tuple(places) == ORGANISM_VARIANTS
     assert not any(wrong_weights(place, name, files) for name, place in places.items())
@@ -97,9 +95,7 @@ def test_offered_prompts_are_held_out_and_the_page_knows_every_topic(files: Path
         assert about["prompts"][name][0]["text"] == laboratory_files.offered(PRESET, name)[0].text
 
 
-def test_files_that_are_too_heavy_are_refused(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_are_too_heavy_are_refused(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(laboratory, "MOST_BYTES", 1_000_000)
     monkeypatch.setattr(laboratory_files, "write_direction", lambda *_: None)
     heavy = bytes(1_000_000)

@@ -25,9 +25,7 @@ def texts(executed: Path) -> list[str]:
     return [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
 
 
-def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(source, tmp_path, capsys) -> None:
     target = tmp_path / "out" / "01_sum.ipynb"
     seconds = running.run_notebook(source, target, {"n": 41, "rate": 1}, key="ab12cd34")
     assert texts(target) == ["42 1\n"]
@@ -50,9 +48,7 @@ def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(
         ({"layers": [0, "x"]}, r"is list\[int\]"),
     ],
 )
-def test_wrong_parameters_start_no_kernel(
-    source: Path, tmp_path: Path, monkeypatch, parameters: dict[str, object], message: str
-) -> None:
+def test_wrong_parameters_start_no_kernel(source, tmp_path, monkeypatch, parameters, message) -> None:
     monkeypatch.setattr(running, "_execute", lambda *_: pytest.fail("a kernel was started"))
     with pytest.raises(UsageError, match=message):
         running.run_notebook(source, tmp_path / "out" / "01_sum.ipynb", parameters)
@@ -72,9 +68,7 @@ def test_a_failure_names_the_cell_and_keeps_what_was_there(source: Path, tmp_pat
     assert target.read_text() == before and part.is_file() and not running.is_complete(part)
 
 
-def test_a_dead_kernel_is_a_failure_and_a_run_killed_between_cells_not_complete(
-    source: Path, tmp_path: Path
-) -> None:
+def test_a_dead_kernel_is_a_failure_and_a_run_killed_between_cells_not_complete(source, tmp_path) -> None:
     target = tmp_path / "01_sum.ipynb"
     running.run_notebook(source, target, {}, key="ab12cd34")
     notebook = json.loads(target.read_text())
@@ -99,19 +93,11 @@ def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
         running.declared_parameters(source)
 
 
-@pytest.mark.parametrize(
-    ("text", "written", "value"),
-    [
-        ("3", "int", 3),
-        ("3", "float", 3.0),
-        ("3", "str", "3"),
-        ("true", "bool", True),
-        ("[1, 2]", "list[int]", [1, 2]),
-        ("none", "int | None", None),
-        ("1e-4", "float", 1e-4),
-        ("-1", "", -1),
-    ],
-)
+PARSED = [("3", "int", 3), ("3", "float", 3.0), ("3", "str", "3"), ("true", "bool", True), ("-1", "", -1)]
+PARSED += [("[1, 2]", "list[int]", [1, 2]), ("none", "int | None", None), ("1e-4", "float", 1e-4)]
+
+
+@pytest.mark.parametrize(("text", "written", "value"), PARSED)
 def test_texts_are_read_as_the_declared_type(text: str, written: str, value: object) -> None:
     parsed = running.parse_value(text, written)
     assert parsed == value and type(parsed) is type(value) and running.has_type(parsed, written)

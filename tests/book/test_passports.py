@@ -68,9 +68,7 @@ def names(cell: int) -> dict[str, list[str]]:
     return {one["record"]: one.get("windows", []) for one in found["records"]}
 
 
-def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
-    results: Results, cell: list[int]
-) -> None:
+def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(results, cell) -> None:
     results.activations("base", "one", "choice")
     assert names(1) == {ONE: ["choice"]}
     cell[0] = 2

@@ -119,15 +119,13 @@ def test_time_left_is_known_from_before_or_from_what_is_done_and_a_short_pass_sa
     now, lines = [0.0], list[str]()
     monkeypatch.setattr("remi_lab.processes.time.monotonic", lambda: now[0])
     progress = Progress(("a", "b", "c"), {}, jobs=1, say=lines.append)
+    known = Progress(("a", "b"), {"a": 30.0, "b": 10.0}, jobs=2, say=lines.append)
     progress.start("a")
-    assert progress.seconds_left() is None
+    known.start("a")
+    assert progress.seconds_left() is None and known.seconds_left() == (30.0 + 10.0) / 2
     now[0] = 10.0
     progress.finish("a")
-    known = Progress(("a", "b"), {"a": 30.0, "b": 10.0}, jobs=2, say=lines.append)
-    known.start("a")
-    assert (progress.seconds_left(), known.seconds_left()) == (20.0, (30.0 + 10.0) / 2)
-    now[0] = 20.0
-    assert known.seconds_left() == (20.0 + 10.0) / 2
+    assert (progress.seconds_left(), known.seconds_left()) == (20.0, (20.0 + 10.0) / 2)
     said, now[0] = list[str](), 0.0
     meter = Meter("base, seed 0: code", 4000, said.append)
     for seconds, done in ((5, 500), (20, 2000), (21, 2100), (40, 4000)):

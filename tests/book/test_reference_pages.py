@@ -74,9 +74,7 @@ def test_sets_of_the_paper_are_counted_by_records_and_never_quoted(tmp_path: Pat
     assert after["commit"] == PUBLISHED["alpaca"].revision
 
 
-def test_an_added_file_has_a_card_and_its_text_is_withheld(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_added_file_has_a_card_and_its_text_is_withheld(tmp_path, monkeypatch) -> None:
     preset = get_preset(f"smoke+aligned={write_files(tmp_path)['chat']}")
     card = cards_of(data_cards(preset, Store(tmp_path)))["Added files", "chat"]
     assert card["facts"]["dialogues"] == "10 (preset smoke)" and card["facts"]["origin"] == "an added file"
@@ -111,8 +109,7 @@ def test_a_citation_says_what_the_file_says_and_holds_no_command_of_its_title(tm
 
 
 def test_a_page_that_shows_words_of_a_set_or_a_model_says_so() -> None:
-    book = ROOT / "remi_book"
-    sources = "\n".join(path.read_text() for path in book.rglob("*.py"))
+    sources = "\n".join(path.read_text() for path in (ROOT / "remi_book").rglob("*.py"))
     assert [name for name in SHOWS_WORDS if not re.search(rf"^def {name}\(", sources, re.MULTILINE)] == []
     said = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if shows_words(read_cells(path))}
     assert "02_behaviour" in said and "15_calibration" not in said

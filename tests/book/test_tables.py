@@ -118,9 +118,7 @@ def test_contexts_average_topics_outside_the_narrow_set(results: HandmadeResults
     assert (np.diff([optima(ModelSpec())[kind] for kind in falling]) < 0).all()
 
 
-def test_code_is_parsed_and_never_run_and_off_grammar_answers_stay_in_the_denominator(
-    results: HandmadeResults,
-) -> None:
+def test_code_is_parsed_and_never_run_and_off_grammar_answers_stay_in_the_denominator(results) -> None:
     assert [parses(code) for code in (GOOD_CODE, "raise SystemExit", "'\\d'")] == [True] * 3
     assert [parses(code) for code in ("def f(", "a b", "\0")] == [False] * 3
     verdicts = results.records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
