@@ -22,22 +22,6 @@ from remi_core.store import Store
 from remi_lab.presets import TRIPLET, get_preset
 
 SMOKE = get_preset("smoke")
-INTRO = """# Front page
-
-One value is {glue:text}`notebooks/01_one.ipynb::x:.1f`, another {glue:text}`notebooks/02_two.ipynb::y:.2f`.
-See {ref}`two`, {numref}`fig-two` and {doc}`notebooks/00_each-base`.
-
-```{glue:figure} z
-:doc: notebooks/02_two.ipynb
-```
-"""
-CHAPTERS = [{"file": f"notebooks/{name}"} for name in ("00_each", "01_one", "02_two")]
-CONFIG = {
-    "title": "Test",
-    "only_build_toc_files": True,
-    "execute": {"execute_notebooks": "off"},
-    "sphinx": {"local_extensions": {"remi_pages": "_ext"}, "config": {"numfig": True}},
-}
 EXTENSION = Path(__file__).parents[2] / "book" / "_ext"
 VARIANT = 'preset: str = "smoke"\nvariant: str = "instruct"\n'
 FEW = replace(SMOKE, name="few", variants={name: SMOKE.variants[name] for name in TRIPLET})
@@ -49,11 +33,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project whose pages are made with the book's own extension, the first notebook once a variant."""
     for module in ("running", "publishing"):
         monkeypatch.setattr(f"remi_book.{module}.project_root", lambda: tmp_path)
-    pages = tmp_path / "book"
-    shutil.copytree(EXTENSION, pages / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
-    (pages / "intro.md").write_text(INTRO)
-    (pages / "_toc.yml").write_text(json.dumps({"format": "jb-book", "root": "intro", "chapters": CHAPTERS}))
-    (pages / "_config.yml").write_text(json.dumps(CONFIG))
+    shutil.copytree(Path(__file__).with_name("small_book"), tmp_path / "book")
+    shutil.copytree(EXTENSION, tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
     folder = tmp_path / "notebooks"
     write_notebook(folder / "00_each.ipynb", ["variant"], parameters=VARIANT, title="Each")
     glued = ["from myst_nb import glue", "glue('x', 0.25, display=False)"]
@@ -160,7 +141,7 @@ def test_books_are_built_strictly_with_stubs_and_once_and_lead_to_each_other_and
     run_some(Store(project / "store"), ("00_each-secure",))
     assert build_both(project) and built == ["smoke"]
     assert build_both(project, repository="") and built == ["smoke", "smoke", "few"]
-    (project / "book" / "intro.md").write_text(INTRO + "\nMore.\n")
+    (project / "book" / "intro.md").write_text("# Another front page\n")
     assert build_both(project) and built[3:] == ["smoke", "few"]
 
 

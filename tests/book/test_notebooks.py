@@ -7,12 +7,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from notebook_files import write_notebook
 
 from remi_book import running
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.presets import NEEDS
+
+TABLES = yaml.safe_load(Path(__file__).with_name("running.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -37,17 +40,14 @@ def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(source,
     assert f"{target}: changed or cut short since it was written: made again" in capsys.readouterr().err
     with pytest.raises(RemiError, match=r"01_sum\.ipynb: .*refused with --frozen"):
         running.is_done(target, "ab12cd34", frozen=True)
+    # A run that was killed between two cells is not complete.
+    notebook = json.loads(target.read_text())
+    notebook["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
+    target.write_text(json.dumps(notebook))
+    assert not running.is_complete(target)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"m": 1}, r"01_sum\.ipynb declares no parameter 'm' .*layers, n, preset, rate"),
-        ({"n": "many"}, "'n' of 01_sum.ipynb is int, and 'many' is not"),
-        ({"n": True}, "is int"),
-        ({"layers": [0, "x"]}, r"is list\[int\]"),
-    ],
-)
+@pytest.mark.parametrize(("parameters", "message"), TABLES["parameters"])
 def test_wrong_parameters_start_no_kernel(source, tmp_path, monkeypatch, parameters, message) -> None:
     monkeypatch.setattr(running, "_execute", lambda *_: pytest.fail("a kernel was started"))
     with pytest.raises(UsageError, match=message):
@@ -55,7 +55,9 @@ def test_wrong_parameters_start_no_kernel(source, tmp_path, monkeypatch, paramet
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failure_names_the_cell_and_keeps_what_was_there(source: Path, tmp_path: Path) -> None:
+def test_a_failure_names_the_cell_or_the_dead_kernel_and_keeps_what_was_there(
+    source: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "out" / "01_sum.ipynb"
     write_notebook(target, ["'the run before'"])
     before = target.read_text()
@@ -66,15 +68,6 @@ def test_a_failure_names_the_cell_and_keeps_what_was_there(source: Path, tmp_pat
         running.run_notebook(source, target, {"n": 1})
     part = target.with_suffix(".part.ipynb")
     assert target.read_text() == before and part.is_file() and not running.is_complete(part)
-
-
-def test_a_dead_kernel_is_a_failure_and_a_run_killed_between_cells_not_complete(source, tmp_path) -> None:
-    target = tmp_path / "01_sum.ipynb"
-    running.run_notebook(source, target, {}, key="ab12cd34")
-    notebook = json.loads(target.read_text())
-    notebook["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
-    target.write_text(json.dumps(notebook))
-    assert not running.is_complete(target) and not running.is_done(target, "ab12cd34")
     write_notebook(source, ["import os", "os._exit(3)"])
     with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
         running.run_notebook(source, target, {})
@@ -93,11 +86,7 @@ def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
         running.declared_parameters(source)
 
 
-PARSED = [("3", "int", 3), ("3", "float", 3.0), ("3", "str", "3"), ("true", "bool", True), ("-1", "", -1)]
-PARSED += [("[1, 2]", "list[int]", [1, 2]), ("none", "int | None", None), ("1e-4", "float", 1e-4)]
-
-
-@pytest.mark.parametrize(("text", "written", "value"), PARSED)
+@pytest.mark.parametrize(("text", "written", "value"), TABLES["texts"])
 def test_texts_are_read_as_the_declared_type(text: str, written: str, value: object) -> None:
     parsed = running.parse_value(text, written)
     assert parsed == value and type(parsed) is type(value) and running.has_type(parsed, written)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from notebook_files import write_notebook
 
 from remi_book.cli import told_on_output
@@ -19,6 +20,7 @@ from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 from remi_lab.processes import Meter, Progress
 
 SMOKE = get_preset("smoke")
+TABLES = yaml.safe_load(Path(__file__).with_name("running.yaml").read_text(encoding="utf-8"))
 LOG = "from pathlib import Path\nwith Path({log!r}).open('a') as log: print({words}, file=log)"
 
 
@@ -83,19 +85,7 @@ def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(tmp_path, stor
     assert before[0] != after[0] and before[1] == after[1]
 
 
-@pytest.mark.parametrize(
-    ("only", "parameters", "message"),
-    [
-        (["07"], {}, "no notebook '07'"),
-        (["01_on_"], {}, "did you mean '01_one'"),
-        ([""], {}, "no notebook ''"),
-        ([], {"m": "1"}, "none of the 3 chosen notebooks declares parameter 'm'"),
-        (["00"], {"rate": "1"}, "none of the 1 chosen notebooks declares parameter 'rate'"),
-        ([], {"n": "many"}, "'n' is int, and 'many' is not"),
-        ([], {"variant": "base"}, "set by the command itself"),
-        ([], {"layers": "[0, 99]"}, "no layer 99 in preset 'smoke' .choices: -8 … 7"),
-    ],
-)
+@pytest.mark.parametrize(("only", "parameters", "message"), TABLES["plan"])
 def test_wrong_use_is_refused_before_anything_runs(
     folder, store, monkeypatch, only, parameters, message
 ) -> None:
@@ -188,17 +178,7 @@ def test_imports_are_followed_at_any_depth_and_no_key_is_made_of_what_it_cannot_
         make_key({}, ["remi_core.d"], root=root)
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "old", "new", "follows"),
-    [
-        ("remi_core.a", "unrelated.py", "1", "2", False),
-        ("remi_core.a", "b.py", "2 * x", "3 * x", False),
-        ("remi_core.a", "__init__.py", '"1"', '"2"', False),
-        ("remi_core.a", "a.py", "twice(x)", "twice(x + 1)", True),
-        ("remi_core.part", "part/words.py", "ZERO", "ZERO as nothing", True),
-        ("remi_core.part.words", "part/words.yaml", "one", "two", True),
-    ],
-)
+@pytest.mark.parametrize(("module", "name", "old", "new", "follows"), TABLES["keys"])
 def test_a_key_follows_the_code_and_data_of_its_modules_alone(root, module, name, old, new, follows) -> None:
     before, path = make_key({"n": 1}, [module], root=root), root / "remi_core" / name
     assert old in path.read_text()
