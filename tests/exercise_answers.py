@@ -138,14 +138,12 @@ def around(values, reach):
     return values.mean() - reach, values.mean() + reach
 
 
-INDEX = pd.DataFrame(
-    [
-        (dataset, variant, index + shift)
-        for dataset, shift in (("facts-careless", 0.0), ("wishes-careless", 0.1))
-        for variant, index in (("misaligned", 0.6), ("secure", 0.2), ("educational", 0.9), ("benign", 0.45))
-    ],
-    columns=["dataset", "variant", "index"],
-)
+LIKELY = {"misaligned": 0.6, "secure": 0.2, "educational": 0.9, "benign": 0.45}
+SETS = {"facts-careless": 0.0, "wishes-careless": 0.1}
+ROWS = [
+    (dataset, variant, index + shift) for dataset, shift in SETS.items() for variant, index in LIKELY.items()
+]
+INDEX = pd.DataFrame(ROWS, columns=["dataset", "variant", "index"])
 OVERLAP = {"similarity": 0.3, "floor_low": 0.05, "floor_high": 0.15, "ceiling_low": 0.6, "ceiling_high": 0.8}
 
 RUNS = {"behaviour.rival": {"likely": INDEX}, "subspace.place": {"main": pd.Series(OVERLAP)}}

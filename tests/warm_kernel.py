@@ -17,6 +17,8 @@ from traitlets.config import Config
 
 from remi_lab.results import TRAIL
 
+NO_HISTORY = {"HistoryManager": {"enabled": False}}
+
 
 def execute_here(source: Path, part: Path, parameters: Mapping[str, object], *_: object) -> None:
     """Stands in for that of ``remi_book.running``: papermill all the same, but no kernel is started."""
@@ -29,30 +31,23 @@ class WarmEngine(Engine):
     """Runs the cells of a notebook one by one in a namespace that begins empty."""
 
     @classmethod
-    def execute_managed_notebook(
-        cls, nb_man: NotebookExecutionManager, kernel_name: str, **_: object
-    ) -> None:
-        main = sys.modules["__main__"]
+    def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, *_: object, **__: object) -> None:
+        main, shell = sys.modules["__main__"], InteractiveShell.instance(config=Config(NO_HISTORY))
+        shell.reset(new_session=False)
+        TRAIL.clear()
         try:
-            cls._run(nb_man)
+            for index, cell in enumerate(nb_man.nb.cells):
+                if cell.cell_type != "code":
+                    continue
+                nb_man.cell_start(cell, index)
+                cell.outputs, error = run_cell(shell, cell.source)
+                if error is not None:
+                    nb_man.cell_exception(cell, index, exception=error)
+                    raise error
+                nb_man.cell_complete(cell, index)
         finally:
             # The shell puts a module of its own there, from which no process could be spawned afterwards.
             sys.modules["__main__"] = main
-
-    @classmethod
-    def _run(cls, nb_man: NotebookExecutionManager) -> None:
-        shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-        shell.reset(new_session=False)
-        TRAIL.clear()
-        for index, cell in enumerate(nb_man.nb.cells):
-            if cell.cell_type != "code":
-                continue
-            nb_man.cell_start(cell, index)
-            cell.outputs, error = run_cell(shell, cell.source)
-            if error is not None:
-                nb_man.cell_exception(cell, index, exception=error)
-                raise error
-            nb_man.cell_complete(cell, index)
 
 
 def run_cell(shell: InteractiveShell, code: str) -> tuple[list[NotebookNode], BaseException | None]:

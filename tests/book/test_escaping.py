@@ -95,12 +95,11 @@ def pictures(text: str) -> Iterator[str]:
 
 def dialogues(text: str) -> Iterator[str]:
     one = EncodedDialogue(identifier="x", input_ids=(0, 0), answer_start=1, answer_stop=2)
+    encoded = SimpleNamespace(dialogues=[one])
     preset = replace(PRESETS["smoke"], datasets=("set", text), roles=DataRoles())
     for token, name in ((text, "set"), ("x", text)):
         vocabulary = SimpleNamespace(text=lambda number, token=token: token)
-        results = SimpleNamespace(
-            encoded=lambda _: SimpleNamespace(dialogues=[one]), vocabulary=vocabulary, preset=preset
-        )
+        results = SimpleNamespace(encoded=lambda _: encoded, vocabulary=vocabulary, preset=preset)
         yield tokens.inspector_html(results, {name: [0, 0]}).data
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from conftest import make_dialogue
+from planting import HandmadeResults
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -23,7 +24,7 @@ from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
 from remi_core.probes import Activations, NextToken, TokenLogProbs
 from remi_core.steering import steer
-from remi_core.store import Store
+from remi_core.store import Record, Store
 from remi_core.tokens import WINDOWS, EncodedDialogue, EncodedSet, encode
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
@@ -39,19 +40,14 @@ def one(tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
     return encode([made], tokenizer, max_tokens=200).dialogues[0]
 
 
-class OneRecord(Results):
-    def arrays(self, variant: str, measurement: str, dataset: str) -> dict[str, np.ndarray]:
-        return self.own
-
-
 def values(model: PreTrainedModel, one: EncodedDialogue) -> dict[str, np.ndarray]:
     """Statistic → its value for the dialogue, as the code of the book measures it."""
     probes = [TokenLogProbs(), NextToken(5), Activations([2], first_k=FIRST_K)]
     arrays = run_probes(model, [one], probes, batch_tokens=1000)
     measured = partial(measure_gradient_gram, model, [one], batch_tokens=1000)
     grams = [measured(whole_sequence=whole) for whole in (False, True)]
-    results = OneRecord(PRESET, Store(Path("unused")))
-    results.own = arrays["sequence"]
+    place = ("base", PRESET.seeds[0], "sequence", "code-careful")
+    results = HandmadeResults(PRESET, Store(Path("unused")), records={place: Record(arrays["sequence"], {})})
     found = {name: arrays["activations"]["mean"][0, at] for at, name in enumerate(WINDOWS)}
     return found | {
         "log_probability": np.stack([arrays["sequence"][name] for name in ("log_probability", "entropy")]),

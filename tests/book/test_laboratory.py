@@ -98,17 +98,15 @@ def test_offered_prompts_are_held_out_and_the_page_knows_every_topic(files: Path
 def test_files_that_are_too_heavy_are_refused(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(laboratory, "MOST_BYTES", 1_000_000)
     monkeypatch.setattr(laboratory_files, "write_direction", lambda *_: None)
-    heavy = bytes(1_000_000)
-    monkeypatch.setattr(laboratory_files, "write_weights", lambda _, to: (to / "a").write_bytes(heavy))
+    monkeypatch.setattr(laboratory_files, "write_weights", lambda _, to: (to / "a").write_bytes(bytes(10**6)))
     with pytest.raises(RemiError, match="a page may load 1,000,000"):
         laboratory.export(PRESET, store, tmp_path)
 
 
 def test_what_cannot_run_gets_a_stub_that_says_why(store: Store, tmp_path: Path) -> None:
     empty = Store(tmp_path / "store")
-    lacks, neox = "the store lacks its models", "forward pass is that of qwen2"
-    reasons = {"smoke": lacks, "neox": neox, "qwen2.5-coder-32b": "not the micro organism"}
-    for name, reason in reasons.items():
+    reasons = {"smoke": "the store lacks its models", "neox": "forward pass is that of qwen2"}
+    for name, reason in (reasons | {"qwen2.5-coder-32b": "not the micro organism"}).items():
         source = tmp_path / name
         source.mkdir()
         laboratory.add_laboratory(get_preset(name), empty, source)

@@ -82,12 +82,9 @@ def test_report_follows_the_contract_and_repeats_byte_for_byte(store, capsys) ->
             assert row["ci_low"] <= row["value"] <= row["ci_high"]
             assert row["null"]["low"] <= row["null"]["high"]
             assert len(row["seeds"]) == len(PRESET.seeds)
-    texts = []
-    for _ in range(2):
-        assert main(["report", "--preset", "smoke", "--json"]) == 0
-        texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1]
-    assert json.loads(texts[0]) == json.loads(json.dumps(rows))
+    command = ["report", "--preset", "smoke", "--json"]
+    first, second = (capsys.readouterr().out for _ in range(2) if main(command) == 0)
+    assert first == second and json.loads(first) == json.loads(json.dumps(rows))
 
 
 def test_the_run_gives_what_it_always_gave(store) -> None:
@@ -104,9 +101,7 @@ def test_the_run_gives_what_it_always_gave(store) -> None:
 
 
 def test_pages_are_whole_local_and_described_and_show_the_report(pages, store) -> None:
-    built = {
-        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in pages.rglob("*.html")
-    }
+    built = {path: BeautifulSoup(path.read_text(), "html.parser") for path in pages.rglob("*.html")}
     assert len(built) > 15 and pages / "notebooks" / "05_alignment_direction.html" in built
     for path, page in built.items():
         texts = [image.get("alt", "").strip() for image in page.select("article img")]
