@@ -70,6 +70,8 @@ def test_exported_weights_are_the_stores_and_light_and_a_wrong_one_is_noticed(st
         planted[name].view(-1)[17] += 1  # one weight by one step, or by one
         save_file(planted, tmp_path / f"{variant}.safetensors")
         assert wrong_weights(places[variant], variant, tmp_path) == [name]
+    same = laboratory_files.changes(*[load_file(places["base"] / FILE)] * 2)
+    assert not any(change.any() for name, change in same.items() if not name.endswith(STEP))
 
 
 def test_the_direction_is_instruct_minus_base_and_leaves_the_target_out(store: Store, files: Path) -> None:

@@ -73,7 +73,9 @@ def test_only_what_changed_is_run_again_and_what_a_pass_says_is_heard(folder, st
     assert done(["01", "02"]) == [True, False] and done(["01"], n="5") == [False]
 
 
-def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(tmp_path, store, monkeypatch) -> None:
+def test_stored_results_that_a_notebook_shows_and_code_are_part_of_its_key(
+    tmp_path, store, monkeypatch
+) -> None:
     monkeypatch.setattr("remi_book.running.project_root", lambda: tmp_path)
     declared = 'preset: str = "micro"\nstored: str = "large"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["stored"], parameters=declared)
@@ -83,6 +85,9 @@ def test_a_stored_result_that_a_notebook_shows_is_part_of_its_key(tmp_path, stor
     (tmp_path / "stored" / "large" / "audit.json").write_text("{}")
     after = [step.key for step in plan(SMOKE, store)]
     assert before[0] != after[0] and before[1] == after[1]
+    # So is the code that its cells import.
+    monkeypatch.setattr("remi_book.running.imported_modules", lambda names: ("remi_core.store",))
+    assert not {step.key for step in plan(SMOKE, store)} & {*after}
 
 
 @pytest.mark.parametrize(("only", "parameters", "message"), TABLES["plan"])

@@ -27,9 +27,8 @@ pytestmark = pytest.mark.slow
 PRESET = get_preset("smoke")
 FROZEN = project_root() / "stored" / "frozen-smoke.gz"
 """What a run of the preset gives, written by `python tests/freeze.py smoke stored/frozen-smoke.gz`."""
-CONTRACT = {
-    f"{kind}{number}" for kind, last in (("C", 26), ("H", 3), ("X", 8)) for number in range(1, last + 1)
-}
+KINDS = (("C", 26), ("H", 3), ("X", 8))
+CONTRACT = {f"{kind}{number}" for kind, last in KINDS for number in range(1, last + 1)}
 
 
 @pytest.fixture(scope="module")

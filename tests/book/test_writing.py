@@ -46,9 +46,6 @@ def move_notebook(folder: Path) -> None:
     moved_whole(folder / "x.part.ipynb", folder / "x.ipynb")
 
 
-WRITERS = (write_record, write_file, write_folder, move_notebook)
-
-
 def breaches(write: Callable[[Path], None], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a writer does against the order: content flushed, then renamed, then the folder's list flushed."""
     events: list[tuple] = []
@@ -81,7 +78,7 @@ def breaches(write: Callable[[Path], None], folder: Path, monkeypatch: pytest.Mo
     return found if renames or found else ["nothing written"]
 
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("write", [write_record, write_file, write_folder, move_notebook])
 def test_content_is_flushed_before_the_rename_and_the_folder_after(write, tmp_path, monkeypatch) -> None:
     assert breaches(write, tmp_path, monkeypatch) == []
 
