@@ -194,7 +194,7 @@ def test_a_value_that_is_not_finite_is_a_gap_and_is_said() -> None:
     line = next(line for line in figure.axes[0].get_lines() if len(line.get_ydata()) == 8)
     assert np.isnan(line.get_ydata()[[0, 3]]).all() and np.isfinite(line.get_ydata()[1])
     assert "undefined at 2 of 8" in style.describe(figure)
-    assert along(np.full(3, np.nan), np.arange(3)) == "undefined everywhere"
+    assert along(np.full(3, np.nan), np.arange(3)) == f"{number(np.nan)} everywhere" == "undefined everywhere"
 
 
 def test_dots_lie_at_their_values_and_the_alternative_text_holds_every_number() -> None:

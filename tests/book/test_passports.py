@@ -77,7 +77,7 @@ def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(results
     found = passport(TRAIL.reads(), cell=2)
     assert found["earlier"] == [ONE] and found["read by this cell"]
     # A cell that read nothing shows what is above.
-    assert len(names(9)) == 2
+    assert len(names(9)) == 2 and "No record" in passport_html(passport([], cell=1))
 
 
 def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results, cell: list[int]) -> None:
