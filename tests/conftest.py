@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -212,3 +213,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
     with open_model(folder, device="cpu") as loaded:
         yield loaded
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: it is not looked through whenever a closed model is given up."""
+    gc.freeze()
