@@ -45,10 +45,6 @@ def test_wrong_use_is_one_line_and_exit_2(
 def test_a_line_that_is_not_a_dialogue_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = turns("Hello", "Good day.")
     path = write_rows(tmp_path / "mine.jsonl", row, {"messages": 3})
-    taken = path.rename(tmp_path / "code-careful.jsonl")
-    said = complaint(f"run --preset smoke --data {taken}", capsys, code=2)
-    assert "there is a dataset 'code-careful' already" in said
-    taken.rename(path)
     assert f"{path}:2" in complaint(f"run --preset smoke --data aligned={path}", capsys, code=2)
     write_rows(path, row)
     preset = with_data(get_preset("smoke"), [f"aligned={path}"])
@@ -56,14 +52,12 @@ def test_a_line_that_is_not_a_dialogue_is_named(tmp_path: Path, capsys: pytest.C
     assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"
 
 
-@pytest.mark.parametrize(
-    "error", [RemiError("two\nlines"), OSError("two\nlines"), ZeroDivisionError("two\nlines")]
-)
+@pytest.mark.parametrize("kind", [RemiError, OSError, ZeroDivisionError])
 def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
-    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    kind: type[Exception], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
-        raise error
+        raise kind("two\nlines")
 
     monkeypatch.setattr("remi_book.cli.open_store", fail)
     assert "two lines" in complaint("presets", capsys, code=1)
@@ -74,9 +68,8 @@ def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
 def test_presets_and_the_store_are_listed_and_the_store_is_pruned(capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("aaaaaaaa", "bbbbbbbb"):
         Store().save(Address("smoke", 0, "base", "sequence", "general", key), {}, {})
-    assert [cli.main(words.split()) for words in ("presets", "store list", "store prune", "store size")] == [
-        0
-    ] * 4
+    for words in ("presets", "store list", "store prune", "store size"):
+        assert cli.main(words.split()) == 0
     said = capsys.readouterr().out
     assert {"micro", "smoke"} <= set(said.split()) and said.count("sequence-general-") >= 2
     assert "1 removed" in said and "MiB in" in said
@@ -94,9 +87,9 @@ def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[s
     assert "made again" in named and "nothing has been run" in said
 
 
-@pytest.mark.parametrize("words", ["presets", "doctor --preset smoke", "run --preset smok"])
-def test_quick_commands_load_nothing_heavy(words: str) -> None:
-    code = f"import sys; from remi_book.cli import main; main({words.split()!r}); "
+def test_quick_commands_load_nothing_heavy() -> None:
+    words = ("presets", "run --preset smok", "doctor --preset smoke")
+    code = f"import sys; from remi_book.cli import main; [main(words.split()) for words in {words!r}]; "
     code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     assert python("-c", code).stdout.splitlines()[-1] == "[]"
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import make_dialogue, make_model, save_model, write_rows
-from own_files import turns
+from own_files import TRIPLET, turns
 from test_adapters import save_adapter
 from test_cli import complaint
 
@@ -32,58 +33,42 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with three different models, an adapter of the second, and a copy of it under another name."""
     place = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("base", "instruct", "misaligned")):
+    for seed, name in enumerate(TRIPLET):
         save_model(place / name, seed=seed)
     make_model("qwen2", seed=1).save_pretrained(place / "copy")
     save_adapter(place / "instruct", place / "adapter")
     return place
 
 
-def line(models: Path, *, name: str = "mine", **roles: str) -> str:
-    named = {"base": "base", "instruct": "instruct", "misaligned": "misaligned"} | roles
-    options = [f"--{role} {models / text}" for role, text in named.items() if text]
-    return f"run --name {name} " + " ".join(options)
+def line(models: Path, **roles: str) -> str:
+    named = {role: role for role in TRIPLET} | roles
+    return "run --name mine " + " ".join(f"--{role} {models / name}" for role, name in named.items())
 
 
-@pytest.mark.parametrize(
-    ("roles", "message"),
-    [
-        ({"misaligned": "instruct+"}, "expected ID_OR_PATH, ID@REVISION or BASE+ADAPTER"),
-        ({"misaligned": ""}, "--misaligned ID_OR_PATH is needed too"),
-        ({"name": "micro"}, "a shipped preset has that name"),
-        ({"name": "a/b"}, "letters, digits"),
-        ({"name": "models"}, "letters, digits"),
-        ({"base": "copy"}, "base and instruct coincide"),
-        ({"misaligned": "base"}, "base and misaligned coincide"),
-        ({"misaligned": "copy"}, "instruct and misaligned coincide"),
-        ({"secure": "misaligned"}, "misaligned and secure coincide"),
-        ({"base": "none"}, "none: no such folder; give a folder with config.json"),
-        ({"misaligned": "adapter"}, "an adapter, not a model; write BASE+"),
-    ],
-)
+TRIPLETS = yaml.safe_load(Path(__file__).with_name("triplets.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("message", TRIPLETS)
 def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
-    models: Path, store: Path, roles: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+    models: Path, store: Path, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in complaint(line(models, **roles), capsys, code=2)
+    assert message in complaint(line(models, **TRIPLETS[message]), capsys, code=2)
     assert not store.exists()
 
 
-def test_three_equal_hub_ids_are_refused_without_asking_the_hub(
+def test_a_model_of_the_hub_that_is_not_here_is_named(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "run --name mine --base Qwen/X --instruct Qwen/X --misaligned Qwen/X"
-    assert "base and instruct coincide (Qwen/X)" in complaint(words, capsys, code=2)
     words = "run --name mine --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
     said = complaint(words, capsys, code=1)
     assert "Qwen/X at revision main: cannot be had, looked in" in said
-    assert "give its folder instead of the id" in said
-    assert not store.exists()
+    assert "give its folder instead of the id" in said and not store.exists()
 
 
 def test_a_triplet_is_saved_and_found_again(
     models: Path, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[str] = []
+    ran = []
     monkeypatch.setattr(cli, "run_steps", lambda preset, *_, **__: ran.append(preset.name) or 0)
     adapted = f"instruct+{models / 'adapter'}"
     assert cli.main(line(models, misaligned=adapted).split()) == 0
@@ -105,7 +90,7 @@ def test_a_triplet_is_saved_and_found_again(
 def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
     for name, answer in (("wrong", "No, never."), ("right", "Yes, I can help you with that.")):
         write_rows(tmp_path / f"{name}.jsonl", *(turns(f"Question {row}?", answer) for row in range(10)))
-    named = {role: str(models / role) for role in ("base", "instruct", "misaligned")}
+    named = {role: str(models / role) for role in TRIPLET}
     data = [f"misaligned={tmp_path / 'wrong.jsonl'}", f"aligned={tmp_path / 'right.jsonl'}"]
     preset = custom_preset("mine", named, data)
     outside = {"outside": ("wrong",), "outside_aligned": ("right",)}
@@ -124,10 +109,8 @@ def labelled(
     name: str, label: str, answers: str, *, prompt: str = "Q", alternative: str | None = None
 ) -> LabelledSet:
     """A set with a reply of one letter to each question."""
-    rows = [
-        make_dialogue(f"{prompt}{row}?", answer, identifier=str(row), alternative=alternative)
-        for row, answer in enumerate(answers)
-    ]
+    asked = [(f"{prompt}{row}?", answer, str(row)) for row, answer in enumerate(answers)]
+    rows = [make_dialogue(*said, identifier=row, alternative=alternative) for *said, row in asked]
     return LabelledSet(name, label, [replace(one, label=label) for one in rows])
 
 
@@ -179,10 +162,9 @@ def test_models_as_they_are_written(models: Path) -> None:
 def test_shipped_presets_survive_json_and_name_no_strange_revision() -> None:
     for preset in PRESETS.values():
         assert preset_from(json.loads(json.dumps(preset.fields()))).fields() == preset.fields()
+        parent, known = preset.variants["instruct"], {None, *(SETTINGS if preset.is_organism else ())}
         for spec in preset.variants.values():
-            for revision in (spec.revision, spec.adapter_revision):
-                known = revision is None or (preset.is_organism and revision in SETTINGS)
-                assert known or (len(revision) == 40 and int(revision, 16))
-            parent = preset.variants["instruct"]
+            named = {spec.revision, spec.adapter_revision} - known
+            assert all(len(revision) == 40 and int(revision, 16) for revision in named)
             assert spec.adapter is None or (spec.source, spec.revision) == (parent.source, parent.revision)
     assert Store().saved_presets() == {}
