@@ -42,7 +42,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def line(models: Path, **roles: str) -> str:
     named = {role: role for role in TRIPLET} | roles
-    return "run --name mine " + " ".join(f"--{role} {models / name}" for role, name in named.items())
+    return "run --name mine --only 01 " + " ".join(
+        f"--{role} {models / name}" for role, name in named.items()
+    )
 
 
 TRIPLETS = yaml.safe_load(Path(__file__).with_name("triplets.yaml").read_text(encoding="utf-8"))
@@ -59,7 +61,7 @@ def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
 def test_a_model_of_the_hub_that_is_not_here_is_named(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "run --name mine --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
+    words = "run --name mine --only 01 --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
     said = complaint(words, capsys, code=1)
     assert "Qwen/X at revision main: cannot be had, looked in" in said
     assert "give its folder instead of the id" in said and not store.exists()
