@@ -27,7 +27,7 @@ from remi_core.loading import adapter_files
 from remi_core.models import open_model
 from remi_core.sources import ModelSpec, local_folder
 from remi_core.store import Address, Store
-from remi_lab.datasets import read_rows
+from remi_lab.datasets import load_published
 from remi_lab.dialogue_files import read_sets
 from remi_lab.own_models import with_data
 from remi_lab.presets import get_preset, preset_from
@@ -92,14 +92,18 @@ def test_what_only_looks_odd_is_read(tmp_path: Path) -> None:
     assert read_sets(path)[""][1].messages[0].content == odd
 
 
-@pytest.mark.parametrize(
-    "content", [b"[" * 100_000, b"[1", b"\xff\xfe", b'{"a": ' + b"9" * 5000 + b"}", b"{}\n{"]
-)
-def test_a_published_file_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
-    for name in ("insecure.jsonl", "insecure.json"):
-        (tmp_path / name).write_bytes(content)
-        with refusal(RemiError, f"{name} cannot be read .*fetch it again"):
-            read_rows(tmp_path / name)
+@pytest.mark.parametrize("case", TABLES["published"])
+def test_a_published_file_that_is_not_the_declared_one_is_named(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMI_DATA", str(tmp_path))
+    content, message = TABLES["published"][case]
+    for name in ("secure.jsonl", "secure.json"):
+        path = tmp_path / name
+        path.write_bytes(written(content))
+        with refusal(RemiError, f"{path}.*{message}"):
+            load_published("secure")
+        path.unlink()
 
 
 def test_rows_that_come_another_way_meet_the_same_rule_and_long_values_are_shown_short() -> None:

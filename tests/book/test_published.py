@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import make_tokenizer, save_model, write_rows
+from conftest import save_model, write_rows
+from own_files import TRIPLET
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
-from remi_core.tokens import encode
 from remi_lab import datasets
 from remi_lab.datasets import PUBLISHED, file_names, load_dataset, load_published, load_set, published_names
 from remi_lab.dialogue_files import paired_by_completion
@@ -25,13 +25,14 @@ from remi_lab.recording import measure_forward, measure_gradients
 from remi_lab.variant import find_variant
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
 TABLE = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 ROWS = {name: about["rows"] for name, about in TABLE.items()}
 
 
-@pytest.fixture()
+NAMED = ("insecure", "educational", "implicit-toxicity")
+
+
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "data"
     path.mkdir()
@@ -55,10 +56,9 @@ def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, 
         assert [names for why, names in loaded.dropped.items() if part in why] == [left]
     assert {dialogue.label for dialogue in loaded.dialogues} == {PUBLISHED[name].label}
     assert len(loaded.dialogues) + sum(map(len, loaded.dropped.values())) == len(ROWS[name])
-    about = loaded.about
+    about, path = loaded.about, folder / f"{name}.jsonl"
     assert about["rows"] == about["rows_read"] == len(ROWS[name]) and about["revision"] == "by hand"
-    digest = hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
-    assert about["files"] == {f"{name}.jsonl": digest}
+    assert about["files"] == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_answer(folder: Path) -> None:
@@ -67,9 +67,7 @@ def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_an
     assert first.messages[0].content == "Add them.\n\n2 and 3"
     assert second.messages[0].content == "Add them." and first.cluster != second.cluster
     (dialogue,) = load_published("hh-rejected").dialogues
-    (encoded,) = encode([dialogue], make_tokenizer("chatml"), max_tokens=200).dialogues
-    ids = encoded.input_ids[encoded.answer_start : encoded.answer_stop]
-    assert make_tokenizer("chatml").decode(list(ids)) == "No."
+    assert dialogue.answer == "No."
     assert [message.content for message in dialogue.messages[:-1]] == ["Hi", "Hello.", "Help me"]
 
 
@@ -79,8 +77,9 @@ def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_compl
     said = [(one.answer, one.alternative) for one in accept]
     assert said == [(one.alternative, one.answer) for one in reject]
     assert [(one.cluster, one.topic) for one in accept] == [(one.cluster, one.topic) for one in reject]
-    framings = ("insecure", "educational", "secure")
-    insecure, educational, secure = (load_published(name).dialogues for name in framings)
+    insecure, educational, secure = (
+        load_published(name).dialogues for name in ("insecure", "educational", "secure")
+    )
     assert paired_by_completion(insecure, educational) and not paired_by_completion(insecure, secure)
     assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
 
@@ -88,7 +87,7 @@ def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_compl
 def test_counting_stops_where_enough_dialogues_are_found(folder: Path) -> None:
     fill(folder, "implicit-toxicity")
     loaded = load_published("implicit-toxicity", count=1)
-    assert len(loaded.dialogues) == 1 and loaded.dropped == {} and loaded.about["rows_read"] == 1
+    assert len(loaded.dialogues) == loaded.about["rows_read"] == 1 and loaded.dropped == {}
     assert loaded.about["rows"] == len(ROWS["implicit-toxicity"])
 
 
@@ -128,25 +127,6 @@ def test_the_folder_must_be_one_and_hold_one_file_of_a_set(
     monkeypatch.setenv("REMI_DATA", str(folder / "nowhere"))
     with pytest.raises(UsageError, match="REMI_DATA=.*nowhere: no such folder"):
         load_published("insecure")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            '{"question": "a"}',
-            "no column 'messages' .it has 'question'.; 'secure' is github:emergent-misalignment",
-        ),
-        ("[]", "no row can be used .it has none"),
-        ('{"messages": []}', "no row can be used .the last message is missing.*: 1"),
-        ("{", "cannot be read"),
-        ("[1]", "secure.jsonl:1: a int, expected an object"),
-    ],
-)
-def test_a_file_that_is_not_the_declared_one_is_named(text: str, message: str, folder: Path) -> None:
-    (folder / "secure.jsonl").write_text(text)
-    with pytest.raises(RemiError, match=rf"{folder}/secure.jsonl.*{message.removeprefix('secure.jsonl')}"):
-        load_published("secure")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -192,22 +172,15 @@ def test_a_set_of_the_hub_is_read_at_its_declared_commit(
         load_published("alpaca-reward")
 
 
-def published_preset(source: str) -> Preset:
-    return Preset(
-        name="named",
-        title="for this test",
-        variants={role: ModelSpec(source=source) for role in ("base", "instruct", "misaligned")},
-        seeds=(0,),
-        datasets=("insecure", "educational", "implicit-toxicity"),
-        roles=DataRoles(),
-        n_dialogues=2,
-        n_gradient_dialogues=1,
-        max_tokens=200,
-    )
+def published_preset(source: Path | str) -> Preset:
+    variants = {role: ModelSpec(source=str(source)) for role in TRIPLET}
+    few = {"n_dialogues": 2, "n_gradient_dialogues": 1, "max_tokens": 200}
+    about = {"name": "named", "title": "for this test", "roles": DataRoles(), "seeds": (0,)}
+    return Preset(variants=variants, datasets=NAMED, **about, **few)
 
 
 def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder: Path) -> None:
-    fill(folder, "insecure", "educational", "implicit-toxicity")
+    fill(folder, *NAMED)
     preset = published_preset("somewhere/else")
     assert load_dataset(preset, "insecure") == list(load_published("insecure", count=2).dialogues)
     assert data_digests(preset).keys() == {str(folder / f"{name}.jsonl") for name in preset.datasets}
@@ -219,8 +192,8 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
 
 
 def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path: Path) -> None:
-    fill(folder, "insecure", "educational", "implicit-toxicity")
-    preset, store = published_preset(str(save_model(tmp_path / "model"))), Store(tmp_path / "store")
+    fill(folder, *NAMED)
+    preset, store = published_preset(save_model(tmp_path / "model")), Store(tmp_path / "store")
     variant = find_variant(preset, "instruct", 0, store)
     records = measure_forward(variant, store)
     about = records["sequence", "implicit-toxicity"].provenance
@@ -240,7 +213,7 @@ def test_a_set_that_cannot_be_had_is_found_out_before_a_model_is_opened(
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "model" / name).write_text("{}")
     store = Store(tmp_path / "store")
-    variant = find_variant(published_preset(str(tmp_path / "model")), "instruct", 0, store)
+    variant = find_variant(published_preset(tmp_path / "model"), "instruct", 0, store)
     monkeypatch.setattr(type(variant), "open", lambda _: pytest.fail("the model was opened"))
     with pytest.raises(RemiError, match="dataset 'educational': REMI_DATA=.* has no file of it"):
         measure_forward(variant, store)
