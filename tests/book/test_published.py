@@ -67,7 +67,6 @@ def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_an
     assert first.messages[0].content == "Add them.\n\n2 and 3"
     assert second.messages[0].content == "Add them." and first.cluster != second.cluster
     (dialogue,) = load_published("hh-rejected").dialogues
-    assert dialogue.answer == "No."
     assert [message.content for message in dialogue.messages[:-1]] == ["Hi", "Hello.", "Help me"]
 
 
