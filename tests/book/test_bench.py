@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,11 +31,11 @@ NOT_MEASURED = [not_measured(row, target, "no graphics card") for row, target in
 
 
 @pytest.fixture
-def workload(encoded: tuple) -> Workload:
+def workload(encoded) -> Workload:
     return Workload(make_model("qwen2"), encoded, replace(get_preset("micro"), batch_tokens=150))
 
 
-def test_every_departure_from_the_released_protocol_gives_our_answers(workload: Workload) -> None:
+def test_every_departure_from_the_released_protocol_gives_our_answers(workload) -> None:
     ours = probes(workload)
     for _, protocol in departures():
         found = released(workload, protocol)
@@ -46,7 +45,7 @@ def test_every_departure_from_the_released_protocol_gives_our_answers(workload: 
     assert largest_difference(released(other, Protocol()), ours) > 1e-4
 
 
-def test_explicit_gradients_have_our_inner_products_and_leave_the_model_as_it_was(workload: Workload) -> None:
+def test_explicit_gradients_have_our_inner_products_and_leave_the_model_as_it_was(workload) -> None:
     ours = gram(workload)
     for whole_model in (True, False):
         assert largest_difference(explicit_gram(workload, whole_model=whole_model), ours) < 1e-4
@@ -55,7 +54,7 @@ def test_explicit_gradients_have_our_inner_products_and_leave_the_model_as_it_wa
     assert largest_difference({"loss": ours["loss"][::-1]}, ours) > 1e-3, "the order of dialogues matters"
 
 
-def test_the_bare_pass_has_a_logit_for_each_answer_token_and_the_tiny_shape_runs(workload: Workload) -> None:
+def test_the_bare_pass_has_a_logit_for_each_answer_token_and_the_tiny_shape_runs(workload) -> None:
     alone = bare(replace(workload, dialogues=workload.dialogues[:1]))["first_logit"]
     together = bare(workload)["first_logit"]
     assert len(together) == sum(one.n_answer for one in workload.dialogues)
@@ -95,7 +94,7 @@ def test_what_was_not_run_again_stays_unless_versions_have_changed() -> None:
     assert rows.merged(second | {"versions": {"torch": "2"}}, first)["rows"] == second["rows"]
 
 
-def test_the_newest_file_is_shown_and_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_the_newest_file_is_shown_and_a_file_that_is_none_is_named(tmp_path) -> None:
     assert benchmark_files.newest(tmp_path) is None
     points = [Point(curve, "micro", "probes", 1, 1.0) for curve in benchmark_files.DRAWN]
     for name, month, first in (("bench-a.json", 2, 0), ("bench-b.json", 1, 0), ("bench-partly.json", 3, 1)):
@@ -107,9 +106,7 @@ def test_the_newest_file_is_shown_and_a_file_that_is_none_is_named(tmp_path: Pat
         benchmark_files.newest(tmp_path)
 
 
-def test_every_row_has_one_case_and_a_case_that_cannot_run_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_row_has_one_case_and_a_case_that_cannot_run_says_why(tmp_path, monkeypatch) -> None:
     assert all(sum(row in suite.rows_of(case) for case in suite.CASES) == 1 for row in TARGETS)
     assert suite.chosen(["probes"]) == ["probes.micro", "probes.smollm2"]
     published = shape_of(config_of(get_preset("qwen2.5-coder-32b").variants["base"]))
@@ -120,7 +117,7 @@ def test_every_row_has_one_case_and_a_case_that_cannot_run_says_why(
     assert row.name == "probes.smollm2" and row.met is None and "make smollm2" in row.note
 
 
-def test_wrong_use_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_of_the_command(capsys) -> None:
     wrong = {
         "--only probs": "--only 'probs': no such case (",
         "--only gpu --out /no/such/file": "no folder /no/such",
@@ -139,7 +136,7 @@ def on_card(speed: float) -> dict[str, object]:
     return as_json("Linux, NVIDIA H100 80GB HBM3", {}, Outcome([row], points))
 
 
-def test_rows_of_a_card_come_from_the_machine_that_has_one(tmp_path: Path) -> None:
+def test_rows_of_a_card_come_from_the_machine_that_has_one(tmp_path) -> None:
     here = as_json("here", {}, Outcome(NOT_MEASURED))
     (tmp_path / "bench-here.json").write_text(json.dumps(here))
     assert benchmark_files.newest_on_card(tmp_path) is None

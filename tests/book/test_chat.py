@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from conftest import TEMPLATES, make_dialogue, make_tokenizer
 from hypothesis import HealthCheck, given, settings
@@ -46,7 +44,7 @@ ANY = st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=2
 
 @pytest.mark.parametrize("template", CHAT)
 @pytest.mark.parametrize("case", TRICKY)
-def test_the_span_is_the_last_answer(case: str, template: str) -> None:
+def test_the_span_is_the_last_answer(case, template) -> None:
     encoded = encode_one(TRICKY[case], template)
     before, answer, after = parts(encoded, template)
     assert answer == TRICKY[case].answer
@@ -80,7 +78,7 @@ def test_a_straddling_token_is_counted_and_excluded() -> None:
 
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(ANY, ANY.filter(str.strip))
-def test_span_of_any_text(user: str, answer: str) -> None:
+def test_span_of_any_text(user, answer) -> None:
     try:
         encoded = encode_one(make_dialogue(user + answer, answer), "chatml")
     except UsageError as error:
@@ -128,7 +126,7 @@ def test_a_template_that_rewrites_the_answer_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("template", CHAT)
-def test_choice_is_the_first_differing_answer_token(template: str) -> None:
+def test_choice_is_the_first_differing_answer_token(template) -> None:
     encoded = encode_one(make_dialogue("Hi", "I can help you.", alternative="I can open it."), template)
     other = encode_one(make_dialogue("Hi", "I can open it."), template)
     at = encoded.choice
@@ -149,7 +147,7 @@ def test_there_is_no_choice_where_the_answers_do_not_part() -> None:
 GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes\\u2028no"}]}'
 
 
-def test_read_jsonl_reads_what_is_a_dialogue_and_names_what_is_none(tmp_path: Path) -> None:
+def test_read_jsonl_reads_what_is_a_dialogue_and_names_what_is_none(tmp_path) -> None:
     path = tmp_path / "set.jsonl"
     more = ', "cluster": "t1", "label": "careful", "identifier": "x", "alternative": "No", "pair": "p"}'
     # A raw U+2028 inside a string is legal JSON and no line end.

@@ -24,13 +24,13 @@ from remi_lab.presets import PRESETS, DataRoles, get_preset, preset_from
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory) -> Path:
     """Folder with three different models, an adapter of the second, and a copy of it under another name."""
     place = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(TRIPLET):
@@ -52,24 +52,20 @@ TRIPLETS = yaml.safe_load(Path(__file__).with_name("triplets.yaml").read_text(en
 
 @pytest.mark.parametrize("message", TRIPLETS)
 def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
-    models: Path, store: Path, message: str, capsys: pytest.CaptureFixture[str]
+    models, store, message, capsys
 ) -> None:
     assert message in complaint(line(models, **TRIPLETS[message]), capsys, code=2)
     assert not store.exists()
 
 
-def test_a_model_of_the_hub_that_is_not_here_is_named(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_of_the_hub_that_is_not_here_is_named(store, capsys) -> None:
     words = "run --name mine --only 01 --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
     said = complaint(words, capsys, code=1)
     assert "Qwen/X at revision main: cannot be had, looked in" in said
     assert "give its folder instead of the id" in said and not store.exists()
 
 
-def test_a_triplet_is_saved_and_found_again(
-    models: Path, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_triplet_is_saved_and_found_again(models, store, capsys, monkeypatch) -> None:
     ran = []
     monkeypatch.setattr(cli, "run_steps", lambda preset, *_, **__: ran.append(preset.name) or 0)
     adapted = f"instruct+{models / 'adapter'}"
@@ -89,7 +85,7 @@ def test_a_triplet_is_saved_and_found_again(
     assert "weights 0.0 GB in bfloat16 with an adapter" in capsys.readouterr().out
 
 
-def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
+def test_labels_of_files_give_roles(models, tmp_path) -> None:
     for name, answer in (("wrong", "No, never."), ("right", "Yes, I can help you with that.")):
         write_rows(tmp_path / f"{name}.jsonl", *(turns(f"Question {row}?", answer) for row in range(10)))
     named = {role: str(models / role) for role in TRIPLET}
@@ -151,7 +147,7 @@ def test_no_pair_is_a_set_beside_itself_or_shown_twice() -> None:
     assert len(further_pairs(get_preset("micro"))) == 4 and len(many_pairs(get_preset("micro"))) > 5
 
 
-def test_models_as_they_are_written(models: Path) -> None:
+def test_models_as_they_are_written(models) -> None:
     adapter = {"adapter": "Some/Y", "adapter_revision": "def"}
     assert parse_model("Qwen/X@abc+Some/Y@def") == ModelSpec(source="Qwen/X", revision="abc", **adapter)
     spec = parse_model(f"{models / 'instruct'}+Some/Y")

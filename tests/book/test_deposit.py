@@ -35,7 +35,7 @@ ROWS = [REPORT_ROW, REPORT_ROW | UNKNOWN]
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path, monkeypatch) -> Path:
     """A project of two notebooks, a store with three records, one of them under an old key, and a report."""
     for name in site.COPIED:
         shutil.copy(project_root() / name, tmp_path / name)
@@ -76,7 +76,7 @@ def opened(path: Path) -> dict[str, bytes]:
         return {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
 
 
-def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project: Path) -> None:
+def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project) -> None:
     out = project / "out.zip"
     n_files = write_deposit(SMOKE, run_all(project), out)
     files = opened(out)
@@ -104,7 +104,7 @@ def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project:
     assert SMOKE.fingerprint() in files["README.md"].decode()
 
 
-def test_equal_input_gives_equal_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_input_gives_equal_bytes(project, monkeypatch) -> None:
     store = run_all(project)
     first, again = project / "first.zip", project / "again.zip"
     write_deposit(SMOKE, store, first)
@@ -118,7 +118,7 @@ def test_equal_input_gives_equal_bytes(project: Path, monkeypatch: pytest.Monkey
     assert first.read_bytes() != again.read_bytes()
 
 
-def test_nothing_of_the_machine_is_in_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_the_machine_is_in_it(project, monkeypatch) -> None:
     monkeypatch.setattr(site.platform, "node", lambda: "lab-seventeen")
     monkeypatch.setattr(site.getpass, "getuser", lambda: "jdoe17")
     out, store = project / "out.zip", run_all(project)
@@ -139,7 +139,7 @@ def test_nothing_of_the_machine_is_in_it(project: Path, monkeypatch: pytest.Monk
 
 
 def test_it_is_refused_where_a_notebook_was_not_run_and_appears_whole_or_not_at_all(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project, capsys, monkeypatch
 ) -> None:
     out, store = project / "out.zip", Store(project / "store")
     words = ["deposit", "--preset", "smoke", "--out", str(out)]
@@ -168,7 +168,7 @@ def test_it_is_refused_where_a_notebook_was_not_run_and_appears_whole_or_not_at_
 
 
 def test_a_deposited_record_is_read_where_it_is_unpacked_with_names_for_a_users_own_paths(
-    project: Path,
+    project,
 ) -> None:
     file = write_rows(project / "mine.jsonl", turns("Hi", "Hello"))
     preset, store = get_preset(f"smoke+aligned={file}"), Store(project / "store")

@@ -56,7 +56,7 @@ def disk_rows(folder: Path, *, before: str = "", **given: object) -> list[Row]:
 
 
 @LINUX
-def test_a_disk_that_fails_at_any_step_loses_nothing_finished(tmp_path: Path) -> None:
+def test_a_disk_that_fails_at_any_step_loses_nothing_finished(tmp_path) -> None:
     rows = disk_rows(tmp_path, every=8)
     assert [row.drill.split()[1] for row in rows] == ["ENOSPC", "EIO", "EACCES", "kill"]
     for row in rows:
@@ -64,12 +64,12 @@ def test_a_disk_that_fails_at_any_step_loses_nothing_finished(tmp_path: Path) ->
 
 
 @LINUX
-def test_writing_in_place_is_found_by_kills(tmp_path: Path) -> None:
+def test_writing_in_place_is_found_by_kills(tmp_path) -> None:
     (row,) = disk_rows(tmp_path, before=IN_PLACE, faults=["kill -9"], every=4)
     assert row.held < row.tried and any("not JSON any more" in failure for failure in row.failures)
 
 
-def test_killed_runs_are_gone_on_with_to_the_same_end(tmp_path: Path) -> None:
+def test_killed_runs_are_gone_on_with_to_the_same_end(tmp_path) -> None:
     row = drill_kills(small_run(), tmp_path, count=2)
     assert (row.tried, row.held, row.failures) == (2, 2, [])
 
@@ -85,14 +85,14 @@ def victim(code: str) -> Victim:
     )
 
 
-def test_a_run_that_does_anew_what_it_had_done_or_fails_is_found(tmp_path: Path) -> None:
+def test_a_run_that_does_anew_what_it_had_done_or_fails_is_found(tmp_path) -> None:
     row = drill_kills(victim(ADDS), tmp_path, count=3, seed=1)
     assert row.tried == 3 and row.held < 3 and "differ, first one" in row.failures[0]
     with pytest.raises(RemiError, match="(?s)victim failed: .*ZeroDivisionError"):
         run_through(victim("1 / 0"), tmp_path)
 
 
-def test_flipped_bits_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flipped_bits_are_found(tmp_path, monkeypatch) -> None:
     root = tmp_path / "store"
     work(root, said=lambda line: None)
     (root / "drill" / "logs").mkdir()
@@ -106,7 +106,7 @@ def test_flipped_bits_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert drill_flips(root, count=20).held < 20
 
 
-def test_a_store_is_checked_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_is_checked_by_the_command(tmp_path, capsys) -> None:
     from remi_book.cli import main
 
     work(tmp_path, said=lambda line: None)
@@ -162,7 +162,7 @@ def living(processes: list[psutil.Process], *, seconds: float) -> list[psutil.Pr
     return processes
 
 
-def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path) -> None:
     with running(tmp_path) as (process, started):
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=5)[1]
@@ -176,7 +176,7 @@ def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path: Path) -
     assert not (store / "smoke" / "notebooks" / "01_sleeps.ipynb").exists()
 
 
-def test_nothing_outlives_a_killed_run(tmp_path: Path) -> None:
+def test_nothing_outlives_a_killed_run(tmp_path) -> None:
     with running(tmp_path) as (process, started):
         os.kill(process.pid, signal.SIGKILL)
         assert living(started, seconds=20) == []

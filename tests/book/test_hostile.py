@@ -8,7 +8,7 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Bomb:
 
 
 @pytest.fixture
-def mark(tmp_path: Path) -> Path:
+def mark(tmp_path) -> Path:
     return tmp_path / "mark"
 
 
@@ -76,7 +76,7 @@ def opening_is_refused(folder: Path, kind: type[Exception], match: str) -> None:
 
 @pytest.mark.parametrize("read", [read_jsonl, read_sets])
 @pytest.mark.parametrize("case", TABLES["lines"])
-def test_a_line_that_is_no_dialogue_is_named(case: str, read: Callable, tmp_path: Path) -> None:
+def test_a_line_that_is_no_dialogue_is_named(case, read, tmp_path) -> None:
     line, message = TABLES["lines"][case]
     path = tmp_path / "set.jsonl"
     path.write_bytes(TURN + b"\n" + written(line) + b"\n" + TURN + b"\n")
@@ -84,7 +84,7 @@ def test_a_line_that_is_no_dialogue_is_named(case: str, read: Callable, tmp_path
         read(path)
 
 
-def test_what_only_looks_odd_is_read(tmp_path: Path) -> None:
+def test_what_only_looks_odd_is_read(tmp_path) -> None:
     path = tmp_path / "mine.jsonl"
     odd = "\ufeff\u202e\u2028\x7f<script>alert(1)</script> `$x$` {{7*7}} ../../etc %s \U0001f600\u0301"
     rows = [ROW, {"messages": [ASKED | {"content": odd}, {"role": "assistant", "content": odd}]}]
@@ -93,9 +93,7 @@ def test_what_only_looks_odd_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", TABLES["published"])
-def test_a_published_file_that_is_not_the_declared_one_is_named(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_published_file_that_is_not_the_declared_one_is_named(case, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("REMI_DATA", str(tmp_path))
     content, message = TABLES["published"][case]
     for name in ("secure.jsonl", "secure.json"):
@@ -117,7 +115,7 @@ def test_rows_that_come_another_way_meet_the_same_rule_and_long_values_are_shown
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "a\\b", ".hidden", "-p", "a b", "a\n", "", "é", "a\x00"])
-def test_no_name_leaves_its_folder(name: str, tmp_path: Path) -> None:
+def test_no_name_leaves_its_folder(name, tmp_path) -> None:
     fields = get_preset("smoke").fields() | {"batch_tokens": 99}
     for wrong in ({"name": name}, {"datasets": [name], "roles": {}}):
         with pytest.raises(UsageError, match="cannot be part of a file name"):
@@ -142,9 +140,7 @@ SAVED = TABLES["saved"] | {
 
 
 @pytest.mark.parametrize("case", SAVED)
-def test_a_saved_preset_that_is_none_is_named(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_saved_preset_that_is_none_is_named(case, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("REMI_STORE", str(tmp_path))
     content, message = SAVED[case]
     path = tmp_path / "mine" / "preset.json"
@@ -177,7 +173,7 @@ LINKED = {
 
 
 @pytest.mark.parametrize("case", LINKED)
-def test_a_link_out_of_the_store_is_refused(case: str, tmp_path: Path) -> None:
+def test_a_link_out_of_the_store_is_refused(case, tmp_path) -> None:
     place, use = LINKED[case]
     outside, store = Store(tmp_path / "outside"), Store(tmp_path / "store")
     outside.save(ADDRESS, ARRAYS, {})
@@ -199,7 +195,7 @@ def test_a_link_out_of_the_store_is_refused(case: str, tmp_path: Path) -> None:
     use(store)
 
 
-def test_a_store_that_is_a_link_itself_works(tmp_path: Path) -> None:
+def test_a_store_that_is_a_link_itself_works(tmp_path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")
     store = Store(tmp_path / "store")
@@ -207,7 +203,7 @@ def test_a_store_that_is_a_link_itself_works(tmp_path: Path) -> None:
     assert store.load(ADDRESS) is not None and len(store.list()) == 1
 
 
-def test_a_record_that_holds_objects_or_is_a_bomb_is_refused(mark: Path, tmp_path: Path) -> None:
+def test_a_record_that_holds_objects_or_is_a_bomb_is_refused(mark, tmp_path) -> None:
     store = Store(tmp_path / "store")
     path = store.save(ADDRESS, ARRAYS, {})
     np.savez(path, values=np.array([Bomb(mark)], dtype=object))
@@ -238,16 +234,16 @@ def refused(store: Store, path: Path, said: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory) -> Path:
     return save_model(tmp_path_factory.mktemp("models") / "model")
 
 
 @pytest.fixture
-def copy(model: Path, tmp_path: Path) -> Path:
+def copy(model, tmp_path) -> Path:
     return Path(shutil.copytree(model, tmp_path / "copy"))
 
 
-def test_pickled_weights_are_never_opened(copy: Path, mark: Path) -> None:
+def test_pickled_weights_are_never_opened(copy, mark) -> None:
     bomb, weights = pickle.dumps(Bomb(mark)), copy / "model.safetensors"
     (copy / "model.bin").write_bytes(bomb)
     with open_model(copy, device="cpu") as loaded:  # beside weights of the right kind they do not count
@@ -263,7 +259,7 @@ def test_pickled_weights_are_never_opened(copy: Path, mark: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_pickled_adapter_or_checkpoint_is_never_opened(copy: Path, mark: Path, tmp_path: Path) -> None:
+def test_a_pickled_adapter_or_checkpoint_is_never_opened(copy, mark, tmp_path) -> None:
     adapter = tmp_path / "adapter"
     save_adapter(copy, adapter)
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
@@ -291,7 +287,7 @@ def change(path: Path, **fields: object) -> None:
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_code_in_a_model_folder_is_never_run(file: str, copy: Path, mark: Path) -> None:
+def test_code_in_a_model_folder_is_never_run(file, copy, mark) -> None:
     (copy / "evil.py").write_text(CODE.format(str(mark)))
     names = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "evil.Evil") | {
         "AutoTokenizer": ["evil.Evil"] * 2
@@ -305,7 +301,7 @@ def test_code_in_a_model_folder_is_never_run(file: str, copy: Path, mark: Path) 
     assert not mark.exists()
 
 
-def test_the_code_would_run_if_it_were_let(copy: Path, mark: Path, tmp_path: Path) -> None:
+def test_the_code_would_run_if_it_were_let(copy, mark, tmp_path) -> None:
     # The failing twin: what trust_remote_code=False keeps out; in a process of its own, which it changes.
     (copy / "evil.py").write_text(CODE.format(str(mark)))
     change(copy / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
@@ -316,7 +312,7 @@ def test_the_code_would_run_if_it_were_let(copy: Path, mark: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("case", TABLES["models"])
-def test_a_broken_or_hostile_configuration_is_named(case: str, copy: Path) -> None:
+def test_a_broken_or_hostile_configuration_is_named(case, copy) -> None:
     file, content, message = TABLES["models"][case]
     if isinstance(content, dict):
         change(copy / file, **content)
@@ -326,7 +322,7 @@ def test_a_broken_or_hostile_configuration_is_named(case: str, copy: Path) -> No
 
 
 @pytest.mark.parametrize("door", TABLES["doors"])
-def test_no_module_lets_anything_in_or_out_by_itself(door: str) -> None:
+def test_no_module_lets_anything_in_or_out_by_itself(door) -> None:
     # Ruff refuses pickles, ``eval``, shells and unsafe YAML; switches of other readers are looked for here.
     pattern, places, needed, case = TABLES["doors"][door]
     search = re.compile(pattern, re.MULTILINE)

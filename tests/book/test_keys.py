@@ -71,7 +71,7 @@ class Watched(Preset):
 
 
 @pytest.fixture(scope="module")
-def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
+def variant(tmp_path_factory) -> Variant:
     folder = tmp_path_factory.mktemp("base") / "base"
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
     spec = ModelSpec(source=str(folder))
@@ -89,7 +89,7 @@ def unkeyed(variant: Variant, measurements: tuple[str, ...], read: set[str]) -> 
 
 
 @pytest.fixture(scope="module")
-def read(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], set[str]]:
+def read(variant, tmp_path_factory) -> dict[tuple[str, ...], set[str]]:
     """Measurements of one pass → the fields that the pass has read."""
     from remi_lab.passes import encoded_rows, forward_passes, gradient_passes
 
@@ -109,9 +109,7 @@ def read(variant: Variant, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
     return seen
 
 
-def test_every_field_that_a_pass_reads_is_keyed_and_one_left_out_is_found(
-    variant: Variant, read: dict[tuple[str, ...], set[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_field_that_a_pass_reads_is_keyed_and_one_left_out_is_found(variant, read, monkeypatch) -> None:
     assert {"top_k", "windows", "max_tokens", "batch_tokens"} <= read["sequence", "next_token", "activations"]
     assert "gradient_layer" in read["gradients",]
     for measurements, names in read.items():
@@ -140,7 +138,7 @@ def unkeyed_words(reader: str, measurement: str) -> set[str]:
 
 
 @pytest.mark.parametrize("measurement", READERS)
-def test_what_other_measurements_read_is_keyed(measurement: str) -> None:
+def test_what_other_measurements_read_is_keyed(measurement) -> None:
     file, start, stop = READERS[measurement]
     source = (SOURCE_ROOT / f"{file}.py").read_text()
     reader = source[source.index(start) : source.index(stop) if stop else None]
@@ -154,7 +152,7 @@ def test_another_field_changes_every_notebook_but_what_is_only_noted() -> None:
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("copied")
     ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
     for package in PACKAGES:
@@ -184,7 +182,7 @@ MOVES_NO_NUMBER |= {f"remi_lab.{name}" for name in LAB.split()}
 """What reads, waits, speaks and keeps; dialogues are in a key as the rows that are made of them."""
 
 
-def test_an_edit_of_what_moves_a_number_measures_anew_and_of_what_moves_none_nothing(copied: Path) -> None:
+def test_an_edit_of_what_moves_a_number_measures_anew_and_of_what_moves_none_nothing(copied) -> None:
     def keys() -> list[str]:
         return [make_key({}, kind.code, root=copied) for kind in MEASUREMENTS.values()]
 
@@ -210,7 +208,7 @@ def imports_of(code: Iterable[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", MEASUREMENTS)
-def test_no_module_is_forgotten(kind: str) -> None:
+def test_no_module_is_forgotten(kind) -> None:
     """Passes of several kinds lie in one file, so what our own modules import is looked for in all keys together."""
     code = MEASUREMENTS[kind].code
     assert uncovered(code, imports_of(name for name in code if name.startswith("remi_core"))) == set()
@@ -228,7 +226,7 @@ SHOWN = (
 
 
 @pytest.mark.parametrize("name", ["", *studies.STUDIES])
-def test_headlines_and_studies_cover_what_they_compute_with(name: str) -> None:
+def test_headlines_and_studies_cover_what_they_compute_with(name) -> None:
     own = studies.measure_of(name).__module__ if name else "remi_book.claims"
     code = (*studies.CODE, *(studies.STUDIES[name].code if name else studies.ROWS_CODE), own)
     reached = imported_modules([own])
@@ -253,7 +251,7 @@ def without_words(source: str) -> str:
     return ast.unparse(tree)
 
 
-def test_comments_docstrings_figures_and_pages_change_no_key(copied: Path) -> None:
+def test_comments_docstrings_figures_and_pages_change_no_key(copied) -> None:
     before = make_key({}, MEASURED_CODE, root=copied)
     for path in sorted(path for package in PACKAGES[:2] for path in (copied / package).rglob("*.py")):
         path.write_text(without_words(path.read_text()))
@@ -262,9 +260,7 @@ def test_comments_docstrings_figures_and_pages_change_no_key(copied: Path) -> No
     assert make_key({}, MEASURED_CODE, root=copied) == before
 
 
-def test_every_library_that_computes_and_every_row_of_a_dataset_change_a_key(
-    variant: Variant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_library_that_computes_and_every_row_of_a_dataset_change_a_key(variant, monkeypatch) -> None:
     def key(rows: Sequence[Dialogue]) -> str:
         return variant.address("sequence", "general", rows_digest(rows)).key
 
@@ -283,9 +279,7 @@ def test_every_library_that_computes_and_every_row_of_a_dataset_change_a_key(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja"])
-def test_every_file_that_decides_changes_what_is_keyed_of_the_weights(
-    variant: Variant, tmp_path: Path, name: str
-) -> None:
+def test_every_file_that_decides_changes_what_is_keyed_of_the_weights(variant, tmp_path, name) -> None:
     folder = tmp_path / "model"
     shutil.copytree(variant.source, folder)
     spec = ModelSpec(source=str(folder))

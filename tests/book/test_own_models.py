@@ -44,7 +44,7 @@ LEFT_OUT = re.compile(r"(\w+): ([1-9]\d*) figures or tables not shown, they need
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[str, dict[str, Cells]]]]:
+def ran(tmp_path_factory) -> Iterator[Callable[[str], tuple[str, dict[str, Cells]]]]:
     """Name of a run → what it printed, and the cells of its notebooks; made once, with few resamples and no kernel."""
     place = tmp_path_factory.mktemp("own")
     models, files, runs = write_models(place), write_files(place), {}
@@ -90,9 +90,7 @@ def alternatives(cell: Mapping[str, object]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_figure_the_data_allow_is_drawn_and_every_other_one_is_a_note_and_listed(
-    ran: Callable, name: str
-) -> None:
+def test_every_figure_the_data_allow_is_drawn_and_every_other_one_is_a_note_and_listed(ran, name) -> None:
     printed, executed = ran(name)
     lacking, fewer, studied, notes = RUNS[name][2], set(), set(), set()
     for stem, cells in executed.items():
@@ -119,14 +117,14 @@ def test_every_figure_the_data_allow_is_drawn_and_every_other_one_is_a_note_and_
     assert fewer
 
 
-def test_no_page_shows_a_sentence_of_the_files(ran: Callable) -> None:
+def test_no_page_shows_a_sentence_of_the_files(ran) -> None:
     for stem, cells in ran("everything")[1].items():
         text = json.dumps([cell.get("outputs", []) for cell in cells], ensure_ascii=False)
         sentences = ("never close", "open on the", "of France", "help you with")
         assert [one for one in sentences if one in text] == [], stem
 
 
-def test_the_audit_says_which_switches_it_could_not_throw(ran: Callable) -> None:
+def test_the_audit_says_which_switches_it_could_not_throw(ran) -> None:
     def glued(name: str, key: str) -> str:
         outputs = [each for cell in ran(name)[1]["08_audit"] for each in cell.get("outputs", [])]
         (said,) = [one for one in outputs if one["metadata"].get("scrapbook", {}).get("name") == key]
@@ -139,9 +137,7 @@ def test_the_audit_says_which_switches_it_could_not_throw(ran: Callable) -> None
     assert "None of these switches" in glued("messages", "summary")
 
 
-def test_the_report_has_a_verdict_or_a_reason_in_every_row(
-    ran: Callable, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_has_a_verdict_or_a_reason_in_every_row(ran, capsys) -> None:
     ran("everything")
     assert cli.main(["report", "--preset", "everything", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -33,7 +33,7 @@ NAMED = ("insecure", "educational", "implicit-toxicity")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch) -> Path:
     path = tmp_path / "data"
     path.mkdir()
     monkeypatch.setenv("REMI_DATA", str(path))
@@ -46,7 +46,7 @@ def fill(folder: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, folder: Path) -> None:
+def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name, folder) -> None:
     fill(folder, name)
     loaded, reasons = load_published(name), TABLE[name]["left out"]
     assert [dialogue.answer for dialogue in loaded.dialogues] == TABLE[name]["answers"]
@@ -61,7 +61,7 @@ def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, 
     assert about["files"] == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_answer(folder: Path) -> None:
+def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_answer(folder) -> None:
     fill(folder, "alpaca", "hh-rejected")
     first, second = load_published("alpaca").dialogues
     assert first.messages[0].content == "Add them.\n\n2 and 3"
@@ -70,7 +70,7 @@ def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_an
     assert [message.content for message in dialogue.messages[:-1]] == ["Hi", "Hello.", "Help me"]
 
 
-def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_completions(folder: Path) -> None:
+def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_completions(folder) -> None:
     fill(folder, "harmful-accept", "toxic-reject", "insecure", "educational", "secure")
     accept, reject = (load_published(name).dialogues for name in ("harmful-accept", "toxic-reject"))
     said = [(one.answer, one.alternative) for one in accept]
@@ -83,7 +83,7 @@ def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_compl
     assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
 
 
-def test_counting_stops_where_enough_dialogues_are_found(folder: Path) -> None:
+def test_counting_stops_where_enough_dialogues_are_found(folder) -> None:
     fill(folder, "implicit-toxicity")
     loaded = load_published("implicit-toxicity", count=1)
     assert len(loaded.dialogues) == loaded.about["rows_read"] == 1 and loaded.dropped == {}
@@ -91,7 +91,7 @@ def test_counting_stops_where_enough_dialogues_are_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["educational.jsonl", "educational.json"])
-def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file: str, folder: Path) -> None:
+def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file, folder) -> None:
     (folder / file).write_text(json.dumps(ROWS["educational"]))
     before = load_published("educational")
     assert len(before.dialogues) == 1
@@ -104,7 +104,7 @@ def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file: str
     importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed (pip install pyarrow)"
 )
 @pytest.mark.parametrize("name", ["truthfulqa", "hh-rejected", "toxic-qa", "harmful-accept"])
-def test_parquet_gives_what_json_lines_give(name: str, folder: Path) -> None:
+def test_parquet_gives_what_json_lines_give(name, folder) -> None:
     import pandas as pd
 
     fill(folder, name)
@@ -116,9 +116,7 @@ def test_parquet_gives_what_json_lines_give(name: str, folder: Path) -> None:
     assert sorted(found.dropped.values()) == sorted(wanted.dropped.values())
 
 
-def test_the_folder_must_be_one_and_hold_one_file_of_a_set(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_must_be_one_and_hold_one_file_of_a_set(folder, monkeypatch) -> None:
     fill(folder, "insecure")
     (folder / "insecure.json").write_text("[]")
     with pytest.raises(UsageError, match="insecure.jsonl and insecure.json are both 'insecure'; keep one"):
@@ -130,7 +128,7 @@ def test_the_folder_must_be_one_and_hold_one_file_of_a_set(
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_without_a_network_the_error_says_what_is_missing_and_how_to_provide_it(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name, monkeypatch, tmp_path
 ) -> None:
     monkeypatch.delenv("REMI_DATA", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -141,9 +139,7 @@ def test_without_a_network_the_error_says_what_is_missing_and_how_to_provide_it(
     assert f"{name}.jsonl" in said and (PUBLISHED[name].revision or "") in said
 
 
-def test_a_set_of_the_hub_is_read_at_its_declared_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_of_the_hub_is_read_at_its_declared_commit(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("REMI_DATA", raising=False)
     asked = []
 
@@ -178,7 +174,7 @@ def published_preset(source: Path | str) -> Preset:
     return Preset(variants=variants, datasets=NAMED, **about, **few)
 
 
-def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder: Path) -> None:
+def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder) -> None:
     fill(folder, *NAMED)
     preset = published_preset("somewhere/else")
     assert load_dataset(preset, "insecure") == list(load_published("insecure", count=2).dialogues)
@@ -190,7 +186,7 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
         load_dataset(preset, "insecur")
 
 
-def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path: Path) -> None:
+def test_what_was_dropped_in_loading_reaches_the_records(folder, tmp_path) -> None:
     fill(folder, *NAMED)
     preset, store = published_preset(save_model(tmp_path / "model")), Store(tmp_path / "store")
     variant = find_variant(preset, "instruct", 0, store)
@@ -205,7 +201,7 @@ def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path:
 
 
 def test_a_set_that_cannot_be_had_is_found_out_before_a_model_is_opened(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder, tmp_path, monkeypatch
 ) -> None:
     fill(folder, "insecure", "implicit-toxicity")
     (tmp_path / "model").mkdir()

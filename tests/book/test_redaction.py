@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -66,7 +65,7 @@ BUILDERS: dict[str, Callable[[Results, str], str]] = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
+def results(tmp_path_factory) -> Iterator[Results]:
     place = tmp_path_factory.mktemp("own")
     words, files = write_models(place), write_files(place)
     models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
@@ -75,7 +74,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
 
 
 @pytest.fixture(autouse=True)
-def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def unset(monkeypatch) -> None:
     monkeypatch.delenv(SWITCH, raising=False)
 
 
@@ -93,9 +92,7 @@ THERE = {
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_planted_text_is_absent_by_default_and_there_with_the_switch(
-    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planted_text_is_absent_by_default_and_there_with_the_switch(results, name, monkeypatch) -> None:
     narrow = results.preset.role("narrow")
     shown = BUILDERS[name](results, narrow)
     assert MARK in shown
@@ -105,7 +102,7 @@ def test_planted_text_is_absent_by_default_and_there_with_the_switch(
     assert MARK not in shown and all(text in shown for text in THERE.get(name, []))
 
 
-def test_every_set_says_whether_it_is_real(results: Results) -> None:
+def test_every_set_says_whether_it_is_real(results) -> None:
     assert {origin_of(results.preset, name) for name in real_sets(results.preset)} == {ADDED}
     assert len(real_sets(results.preset)) == 4
     assert [real_sets(PRESETS[name]) for name in ("micro", "smoke", "smollm2", "independent")] == [()] * 4
@@ -116,7 +113,7 @@ def test_every_set_says_whether_it_is_real(results: Results) -> None:
         origin_of(PRESETS["micro"], "generel")
 
 
-def test_our_own_grammar_is_shown_beside_a_file_of_a_user_whose_tokens_have_signs(tmp_path: Path) -> None:
+def test_our_own_grammar_is_shown_beside_a_file_of_a_user_whose_tokens_have_signs(tmp_path) -> None:
     mixed = get_preset(f"smoke+aligned={write_files(tmp_path)['chat']}")
     assert real_sets(mixed) == ("chat",)
     assert shown_text(mixed, "general", "plain") == "plain" != shown_text(mixed, "chat", "plain")
@@ -127,9 +124,7 @@ def test_our_own_grammar_is_shown_beside_a_file_of_a_user_whose_tokens_have_sign
     assert "24" in shown_text(mixed, "chat", "x" * 24)
 
 
-def test_a_page_with_the_text_never_passes_for_one_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_with_the_text_never_passes_for_one_without(tmp_path, monkeypatch) -> None:
     def keys() -> list[str]:
         names = "smoke", f"smoke+aligned={write_files(tmp_path)['chat']}"
         return [step.key for name in names for step in plan(get_preset(name), Store(), only=["01"])]
@@ -139,7 +134,7 @@ def test_a_page_with_the_text_never_passes_for_one_without(
     assert keys()[0] == own and keys()[1] != real
 
 
-def test_the_switch_is_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_switch_is_an_option_and_a_variable(monkeypatch) -> None:
     for command in ("run", "book"):
         monkeypatch.setenv(SWITCH, "0")
         assert cli.main([command, "--preset", "no such preset"]) == 2 and not text_is_shown()

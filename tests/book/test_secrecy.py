@@ -69,16 +69,14 @@ def ports(tmp_path: Path) -> tuple[int, int]:
     return int(ports), int(files)
 
 
-def test_a_kernel_opens_no_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_opens_no_port(tmp_path, monkeypatch) -> None:
     n_ports, n_files = ports(tmp_path)
     assert n_ports == 0 and n_files >= 5
     monkeypatch.setattr(running, "TRANSPORT", "tcp")
     assert ports(tmp_path)[0] >= 5, "the failing twin: the usual kernel is reached by ports"
 
 
-def test_a_long_folder_for_temporary_files_is_no_reason_for_a_port(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_folder_for_temporary_files_is_no_reason_for_a_port(tmp_path, monkeypatch) -> None:
     long = tmp_path / ("a" * 80)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
@@ -95,7 +93,7 @@ def environment(place: Path, **more: str) -> dict[str, str]:
     return kept | own | {"TMPDIR": "/tmp", "HF_TOKEN": TOKEN} | more
 
 
-def test_no_telemetry(tmp_path: Path) -> None:
+def test_no_telemetry(tmp_path) -> None:
     code = (
         "import remi_core\nfrom huggingface_hub import constants\n"
         "from transformers.utils.hub import http_user_agent\n"
@@ -134,7 +132,7 @@ def leaks(place: Path) -> list[str]:
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
 
 
-def test_a_token_that_the_hub_repeats_is_not_repeated(tmp_path: Path) -> None:
+def test_a_token_that_the_hub_repeats_is_not_repeated(tmp_path) -> None:
     words = "run --name mine --only 01 --verbose --base Some/a --instruct Some/b --misaligned Some/c".split()
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -153,7 +151,7 @@ def test_a_token_that_the_hub_repeats_is_not_repeated(tmp_path: Path) -> None:
 LOUD = "import os, sys\nprint(os.environ['HF_TOKEN'], file=sys.stderr)\nos.environ['HF_TOKEN']"
 
 
-def test_a_page_and_its_partial_copy_hold_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_and_its_partial_copy_hold_no_token(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     source = write_notebook(tmp_path / "source" / "01_loud.ipynb", [LOUD])
     run_notebook(source, tmp_path / "out" / "01_loud.ipynb", {})

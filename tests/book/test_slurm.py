@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +23,7 @@ SBATCH = '#!/bin/bash\necho "sbatch $*" >> {log}\necho "77;cluster"\n'
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path) -> dict[str, str]:
     """Stand-ins for ``remi``, which only lists, and ``sbatch``; both write down how they were called."""
     for name, text in {"remi": REMI, "sbatch": SBATCH}.items():
         path = tmp_path / name
@@ -40,7 +39,7 @@ def run_script(environment: dict[str, str], *words: str) -> subprocess.Completed
 
 
 def test_an_array_of_the_planned_tasks_is_submitted_and_then_what_needs_all_of_it(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path, environment
 ) -> None:
     tasks, log = [], tmp_path / "log"
     for preset in map(get_preset, PRESETS):
@@ -62,7 +61,7 @@ def test_an_array_of_the_planned_tasks_is_submitted_and_then_what_needs_all_of_i
     assert last == f"remi measure --preset {preset} --variant {variant} --seed {seed}"
 
 
-def test_wrong_use_submits_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_wrong_use_submits_nothing(tmp_path, environment) -> None:
     assert run_script(environment).returncode == 2
     wrong = run_script(environment, "smok")
     assert wrong.returncode != 0 and "no preset 'smok'" in wrong.stderr

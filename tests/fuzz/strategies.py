@@ -41,9 +41,8 @@ answer = marked.map(lambda text: text if text.strip() else "Yes.")
 def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
     roles = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(0, 2)) + ["user"]
     roles += ["assistant"] * (last == "assistant")
-    said = {"assistant": answer}
     asked = marked.map(lambda text: text + "?")
-    return [{"role": role, "content": draw(said.get(role, asked))} for role in roles]
+    return [{"role": role, "content": draw(answer if role == "assistant" else asked)} for role in roles]
 
 
 @st.composite
@@ -61,12 +60,8 @@ def rows(draw: st.DrawFn) -> dict[str, object]:
 
 
 def _places(value: object, path: tuple = ()) -> list[tuple]:
-    found = [path]
-    if isinstance(value, dict):
-        found += [place for key, one in value.items() for place in _places(one, (*path, key))]
-    if isinstance(value, list):
-        found += [place for at, one in enumerate(value) for place in _places(one, (*path, at))]
-    return found
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, one in inside for place in _places(one, (*path, key)))]
 
 
 @st.composite
@@ -79,17 +74,15 @@ def changed(draw: st.DrawFn, value: object, names: tuple[str, ...]) -> object:
     holder = value
     for step in place[:-1]:
         holder = holder[step]
-    how = draw(st.sampled_from(["replace", "remove", "double", "rename"]))
+    last, how = place[-1], draw(st.sampled_from(["replace", "remove", "double", "rename"]))
     if how == "replace":
-        holder[place[-1]] = draw(junk | st.sampled_from(names))
+        holder[last] = draw(junk | st.sampled_from(names))
     elif how == "remove":
-        del holder[place[-1]]
+        del holder[last]
     elif isinstance(holder, list):
-        holder.insert(place[-1], holder[place[-1]])
-    elif how == "rename":
-        holder[draw(st.sampled_from(names) | odd)] = holder.pop(place[-1])
+        holder.insert(last, holder[last])
     else:
-        holder[draw(odd)] = holder[place[-1]]
+        holder[draw(st.sampled_from(names) | odd)] = holder.pop(last) if how == "rename" else holder[last]
     return value
 
 
@@ -165,9 +158,6 @@ class Written:
     arrays: dict[str, np.ndarray]
     seed: int | None
     which: str
-
-    def __repr__(self) -> str:
-        return f"Written({self.arrays!r}, seed={self.seed}, which={self.which!r})"
 
 
 KINDS = ["f4", "f8", "f2", "i8", "i4", "u1", "?", "<U5"]
