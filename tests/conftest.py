@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import yaml  # noqa: E402
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers  # noqa: E402
 from tokenizers.models import BPE  # noqa: E402
 from transformers import (  # noqa: E402
@@ -44,6 +45,8 @@ from transformers import (  # noqa: E402
 from remi_core.dialogues import Dialogue, Message  # noqa: E402
 
 DEVELOPMENT_SEED = 102
+PROGRAMS = yaml.safe_load((Path(__file__).parent / "book" / "programs.yaml").read_text(encoding="utf-8"))
+"""Programs that tests start, by name."""
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>"]
 SPECIALS += ["<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>"]

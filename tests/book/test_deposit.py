@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_rows
+from conftest import PROGRAMS, write_rows
 from notebook_files import write_notebook
 from own_files import turns
 from planting import REPORT_ROW
@@ -27,9 +27,6 @@ from remi_core.store import Address, Store, project_root
 from remi_lab.presets import get_preset
 
 SMOKE = get_preset("smoke")
-DRAW = "from IPython.display import HTML\nfrom matplotlib.figure import Figure\n"
-DRAW += "from remi_book.figures.output import figure_html\n"
-DRAW += "HTML(figure_html(Figure(), alt='Dots & lines', caption='A caption'))"
 UNKNOWN = {"id": "C2", "value": None, "null": None, "ci_low": None, "ci_high": None, "seeds": []}
 ROWS = [REPORT_ROW, REPORT_ROW | UNKNOWN]
 
@@ -42,7 +39,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for module in (site, running):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
-    write_notebook(tmp_path / "notebooks" / "01_one.ipynb", [DRAW], title="One")
+    write_notebook(tmp_path / "notebooks" / "01_one.ipynb", [PROGRAMS["figure"]], title="One")
     write_notebook(tmp_path / "notebooks" / "02_two.ipynb", ["preset"], title="Two")
     store = Store(tmp_path / "store")
     for seconds, key in enumerate("ab"):

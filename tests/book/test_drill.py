@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import python
+from conftest import PROGRAMS, python
 from notebook_files import write_notebook
 
 from remi_core.errors import RemiError, UsageError
@@ -28,30 +28,11 @@ from tests.drill.rows import Row
 from tests.drill.work import work
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is read")
-IN_PLACE = """
-from contextlib import contextmanager
-from remi_core import files, store
-from tests.drill import work
-
-@contextmanager
-def in_place(target):
-    target.parent.mkdir(parents=True, exist_ok=True)
-    yield target
-
-for module in (files, store, work):
-    module.written_whole = in_place
-"""
-DRILL = """
-import json, pathlib, sys
-from tests.drill.disk import drill_disk
-rows = drill_disk(pathlib.Path(sys.argv[1]), **json.loads(sys.argv[2]))
-print(json.dumps([vars(row) for row in rows]))
-"""
 
 
 def disk_rows(folder: Path, *, before: str = "", **given: object) -> list[Row]:
     """Rows of the drill of the disk in a process of its own, which it leaves broken."""
-    found = python("-c", before + DRILL, str(folder), json.dumps(given)).stdout
+    found = python("-c", before + PROGRAMS["drill of the disk"], str(folder), json.dumps(given)).stdout
     return [Row(**row) for row in json.loads(found)]
 
 
@@ -65,7 +46,7 @@ def test_a_disk_that_fails_at_any_step_loses_nothing_finished(tmp_path) -> None:
 
 @LINUX
 def test_writing_in_place_is_found_by_kills(tmp_path) -> None:
-    (row,) = disk_rows(tmp_path, before=IN_PLACE, faults=["kill -9"], every=4)
+    (row,) = disk_rows(tmp_path, before=PROGRAMS["in place"], faults=["kill -9"], every=4)
     assert row.held < row.tried and any("not JSON any more" in failure for failure in row.failures)
 
 
@@ -118,27 +99,14 @@ def test_a_store_is_checked_by_the_command(tmp_path, capsys) -> None:
         read_preset(Store(tmp_path).saved_presets()["drill"])
 
 
-SLEEPS = "import os, pathlib, time\npathlib.Path({log!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
-RUN = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in its background ignores it
-from pathlib import Path
-from remi_book import cli, running
-import remi_lab.organism.variants as variants
-variants.ensure = lambda *_: None
-plan = running.plan
-cli.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
-if __name__ == "__main__":
-    sys.exit(cli.main(["run", "--preset", "smoke", "--only", "01", "--store", {store!r}]))
-"""
-
-
 @contextmanager
 def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
     """A run whose notebook sleeps, and the processes that it has started."""
     log, script = tmp_path / "kernel", tmp_path / "run.py"
-    write_notebook(tmp_path / "notebooks" / "01_sleeps.ipynb", [SLEEPS.format(log=str(log))])
-    script.write_text(RUN.format(folder=str(tmp_path / "notebooks"), store=str(tmp_path / "store")))
+    write_notebook(tmp_path / "notebooks" / "01_sleeps.ipynb", [PROGRAMS["sleeps"].format(log=str(log))])
+    script.write_text(
+        PROGRAMS["run"].format(folder=str(tmp_path / "notebooks"), store=str(tmp_path / "store"))
+    )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, str(script)], **pipes)
     try:

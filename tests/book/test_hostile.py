@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import python, save_model
+from conftest import PROGRAMS, make_dialogue, python, save_model
 from test_adapters import save_adapter
 
 from remi_book import cli
-from remi_core.dialogues import Dialogue, Message, read_jsonl, turn_problem
-from remi_core.errors import RemiError, UsageError, brief
+from remi_core.dialogues import read_jsonl
+from remi_core.errors import RemiError, UsageError
 from remi_core.files import read_sealed, sealed_text
 from remi_core.keys import SOURCE_ROOT, file_digest
 from remi_core.loading import adapter_files
@@ -104,14 +104,11 @@ def test_a_published_file_that_is_not_the_declared_one_is_named(case, tmp_path, 
         path.unlink()
 
 
-def test_rows_that_come_another_way_meet_the_same_rule_and_long_values_are_shown_short() -> None:
+def test_rows_that_come_another_way_meet_the_same_rule() -> None:
     for text, said in (("a\x00", "null character"), ("\ud800", "half a surrogate pair")):
-        assert said in turn_problem((Message("user", text), Message("assistant", "Yes.")))
-        with refusal(UsageError, said):
-            Dialogue(
-                identifier="a", cluster="a", messages=(Message("user", "Hi"), Message("assistant", text))
-            )
-    assert brief("a" * 10**6) == "'" + "a" * 39 + "…" + "a" * 39 + "'" and brief("a") == "'a'"
+        for words in (("Hi", text), (text, "Yes.")):
+            with pytest.raises(UsageError, match=said):
+                make_dialogue(*words)
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "a\\b", ".hidden", "-p", "a b", "a\n", "", "é", "a\x00"])
@@ -278,17 +275,13 @@ def test_a_pickled_adapter_or_checkpoint_is_never_opened(copy, mark, tmp_path) -
     assert mark.is_dir(), "the failing twin: a bomb goes off where it is opened"
 
 
-CODE = "from pathlib import Path\nPath({!r}).mkdir()\nfrom transformers import Qwen2Config\n"
-CODE += "class Evil(Qwen2Config):\n    pass\n"
-
-
 def change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 def test_code_in_a_model_folder_is_never_run(file, copy, mark) -> None:
-    (copy / "evil.py").write_text(CODE.format(str(mark)))
+    (copy / "evil.py").write_text(PROGRAMS["hostile configuration"].format(str(mark)))
     names = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "evil.Evil") | {
         "AutoTokenizer": ["evil.Evil"] * 2
     }
@@ -303,7 +296,7 @@ def test_code_in_a_model_folder_is_never_run(file, copy, mark) -> None:
 
 def test_the_code_would_run_if_it_were_let(copy, mark, tmp_path) -> None:
     # The failing twin: what trust_remote_code=False keeps out; in a process of its own, which it changes.
-    (copy / "evil.py").write_text(CODE.format(str(mark)))
+    (copy / "evil.py").write_text(PROGRAMS["hostile configuration"].format(str(mark)))
     change(copy / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
     given = f"({str(copy)!r}, trust_remote_code=True)"
     code = f"import transformers; transformers.AutoConfig.from_pretrained{given}"

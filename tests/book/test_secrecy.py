@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import python
+from conftest import PROGRAMS, python
 from notebook_files import write_notebook
 
 from remi_book import kernel, running
@@ -53,16 +53,9 @@ def test_processes_that_a_test_starts_are_guarded_too() -> None:
     assert python("-I", "-c", "import sys; print('sitecustomize' in sys.modules)").stdout == "False\n"
 
 
-PORTS = """import os, psutil
-parent = psutil.Process(os.getppid())
-every = [*parent.net_connections("inet"), *psutil.Process().net_connections("inet")]
-files = psutil.Process().net_connections("unix")
-print("ports", len(every), "files", sum("remi-" in one.laddr for one in files))"""
-
-
 def ports(tmp_path: Path) -> tuple[int, int]:
     """Internet sockets of a kernel and of who runs it, seen from its cell, and its sockets that are files."""
-    source = write_notebook(tmp_path / "01_ports.ipynb", [PORTS])
+    source = write_notebook(tmp_path / "01_ports.ipynb", [PROGRAMS["ports"]])
     run_notebook(source, tmp_path / "out" / "01_ports.ipynb", {})
     text = (tmp_path / "out" / "01_ports.ipynb").read_text()
     _, ports, _, files = text[text.index("ports ") :].partition("\\n")[0].split()
@@ -94,11 +87,7 @@ def environment(place: Path, **more: str) -> dict[str, str]:
 
 
 def test_no_telemetry(tmp_path) -> None:
-    code = (
-        "import remi_core\nfrom huggingface_hub import constants\n"
-        "from transformers.utils.hub import http_user_agent\n"
-        "print(constants.HF_HUB_DISABLE_TELEMETRY, http_user_agent())"
-    )
+    code = PROGRAMS["telemetry"]
     codes = (code, code.replace("import remi_core\n", ""))
     ours, plain = (python("-c", one, env=environment(tmp_path)).stdout for one in codes)
     assert ours.startswith("True") and "telemetry/off" in ours

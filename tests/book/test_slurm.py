@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import PROGRAMS
 
 from remi_book.running import plan
 from remi_core.keys import SOURCE_ROOT
@@ -15,19 +16,14 @@ from remi_lab.presets import get_preset
 
 SCRIPT = SOURCE_ROOT / "scripts" / "slurm.sh"
 PRESETS = ("smoke", "micro")
-REMI = """#!/bin/bash
-echo "remi $*" >> {log}
-case "$*" in *--list) exec {python} -m remi_book.cli "$@" ;; esac
-"""
-SBATCH = '#!/bin/bash\necho "sbatch $*" >> {log}\necho "77;cluster"\n'
 
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
     """Stand-ins for ``remi``, which only lists, and ``sbatch``; both write down how they were called."""
-    for name, text in {"remi": REMI, "sbatch": SBATCH}.items():
+    for name in ("remi", "sbatch"):
         path = tmp_path / name
-        path.write_text(text.format(log=tmp_path / "log", python=sys.executable))
+        path.write_text(PROGRAMS[name].format(log=tmp_path / "log", python=sys.executable))
         path.chmod(0o755)
     own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(SOURCE_ROOT)}
     return os.environ | own | {"REMI_STORE": str(tmp_path / "store"), "REMI_SBATCH": "--gres=gpu:1 --mem=96G"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
-from conftest import python
+from conftest import PROGRAMS, python
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -24,10 +24,6 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").glob("*.ipynb") if ".part." not in path.name)
 MOST_CELL_LINES = 12
 HEAVY = ("torch", "transformers")
-PROGRAMS = {
-    "run": "import remi_book.cli, remi_book.running, remi_lab.variant",
-    "pass": "import remi_lab.passes",
-}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PACKAGES = ("remi_core", "remi_lab", "remi_book")
@@ -66,23 +62,15 @@ def test_notebooks_are_clean(path) -> None:
 
 
 HEAVY = ("torch", "transformers")
-PROGRAMS = {
-    "run": "import remi_book.cli, remi_book.running, remi_lab.variant",
-    "pass": "import remi_lab.passes",
-}
-WATCHED = """import json, sys
-found = {{}}
-for name, program in {programs!r}.items():
-    exec(program, {{}})
-    found[name] = [heavy for heavy in {heavy!r} if heavy in sys.modules]
-print(json.dumps(found))"""
 
 
 def test_only_what_measures_brings_torch() -> None:
     """One process imports what each notebook imports, then what a run's main process and at last a pass do."""
     imports = {name: "\n".join(map(ast.unparse, imports_of(code))) for name, code in CODE.items()}
     assert all(imports.values())
-    watched = WATCHED.format(programs=imports | PROGRAMS, heavy=HEAVY)
+    imports["run"] = "import remi_book.cli, remi_book.running, remi_lab.variant"
+    imports["pass"] = "import remi_lab.passes"
+    watched = PROGRAMS["imports"].format(programs=imports, heavy=HEAVY)
     brought = json.loads(python("-c", watched, cwd=ROOT).stdout.splitlines()[-1])
     assert brought.pop("pass") == list(HEAVY), "a heavy import is seen"
     assert {name: heavy for name, heavy in brought.items() if heavy} == {}
