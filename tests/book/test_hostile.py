@@ -115,7 +115,7 @@ def test_rows_that_come_another_way_meet_the_same_rule() -> None:
 def test_no_name_leaves_its_folder(name, tmp_path) -> None:
     fields = get_preset("smoke").fields() | {"batch_tokens": 99}
     for wrong in ({"name": name}, {"datasets": [name], "roles": {}}):
-        with pytest.raises(UsageError, match="cannot be part of a file name"):
+        with refusal(UsageError, "cannot be part of a file name"):
             preset_from(fields | wrong)
     (tmp_path / "..jsonl").write_bytes(TURN)
     with refusal(UsageError, "a set is named after its file"):
@@ -148,7 +148,7 @@ def test_a_saved_preset_that_is_none_is_named(case, tmp_path, monkeypatch, capsy
         assert get_preset("mine").name == "mine"
         content = sealed_text({"fields": whole | content})
     path.write_bytes(written(content))
-    with pytest.raises(UsageError, match=f"^{path} is no preset: .*{message}.*; delete it"):
+    with refusal(UsageError, f"^{path} is no preset: .*{message}.*; delete it"):
         get_preset("mine")
     assert cli.main(["report", "--preset", "mine"]) == 2 and str(path) in capsys.readouterr().err
 
@@ -178,12 +178,11 @@ def test_a_link_out_of_the_store_is_refused(case, tmp_path) -> None:
     for folder in ("mine/notebooks", "mine/logs", ".locks", "models/0/secure-aaaaaaaa"):
         (outside.root / folder).mkdir(parents=True)
     (store.root / place).parent.mkdir(parents=True)
-    before = sorted(path for path in outside.root.rglob("*"))
+    before = sorted(outside.root.rglob("*"))
     (store.root / place).symlink_to(outside.root / place)
-    if place.endswith(".npz"):
-        shutil.copy((outside.root / place).with_suffix(".json"), (store.root / place).parent)
-    elif place.startswith("mine/0/base/"):
-        shutil.copy((outside.root / place).with_suffix(".npz"), (store.root / place).parent)
+    if place.startswith("mine/0/base/"):
+        other = ".json" if place.endswith(".npz") else ".npz"
+        shutil.copy((outside.root / place).with_suffix(other), (store.root / place).parent)
     with refusal(RemiError, f"leads out of the store, to {outside.root}"):
         use(store)
     assert sorted(outside.root.rglob("*")) == before
@@ -192,17 +191,14 @@ def test_a_link_out_of_the_store_is_refused(case, tmp_path) -> None:
     use(store)
 
 
-def test_a_store_that_is_a_link_itself_works(tmp_path) -> None:
+def test_a_record_that_holds_objects_or_is_a_bomb_is_refused_in_a_store_that_is_a_link(
+    mark, tmp_path
+) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")
     store = Store(tmp_path / "store")
-    store.save(ADDRESS, ARRAYS, {})
-    assert store.load(ADDRESS) is not None and len(store.list()) == 1
-
-
-def test_a_record_that_holds_objects_or_is_a_bomb_is_refused(mark, tmp_path) -> None:
-    store = Store(tmp_path / "store")
     path = store.save(ADDRESS, ARRAYS, {})
+    assert store.load(ADDRESS) is not None and len(store.list()) == 1
     np.savez(path, values=np.array([Bomb(mark)], dtype=object))
     refused(store, path, "ValueError: Object arrays cannot be loaded")
     np.savez_compressed(path, values=np.zeros(10_000_000))
@@ -268,7 +264,7 @@ def test_a_pickled_adapter_or_checkpoint_is_never_opened(copy, mark, tmp_path) -
         adapter_files(spec)
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(pickle.dumps(Bomb(mark)))
-    with pytest.raises(RemiError, match="checkpoint.pt: no checkpoint that can be read .*; delete it"):
+    with refusal(RemiError, "checkpoint.pt: no checkpoint that can be read .*; delete it"):
         load_checkpoint(checkpoint)
     assert not mark.exists()
     pickle.loads(checkpoint.read_bytes())
@@ -279,28 +275,20 @@ def change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_code_in_a_model_folder_is_never_run(file, copy, mark) -> None:
+def test_code_in_a_model_folder_is_never_run(copy, mark, tmp_path) -> None:
     (copy / "evil.py").write_text(PROGRAMS["hostile configuration"].format(str(mark)))
-    names = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "evil.Evil") | {
-        "AutoTokenizer": ["evil.Evil"] * 2
-    }
-    change(copy / file, auto_map=names)
+    names = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "evil.Evil")
+    for file in ("config.json", "tokenizer_config.json"):
+        change(copy / file, auto_map=names | {"AutoTokenizer": ["evil.Evil"] * 2})
     with open_model(copy, device="cpu") as loaded:  # a known architecture is read by the code of transformers
         assert type(loaded.model).__module__.startswith("transformers.")
         assert type(loaded.tokenizer).__module__.startswith("transformers.")
-    change(copy / "config.json", model_type="evil", auto_map=names)
+    change(copy / "config.json", model_type="evil")
     opening_is_refused(copy, UsageError, "names code of its own .auto_map., which is never run")
     assert not mark.exists()
-
-
-def test_the_code_would_run_if_it_were_let(copy, mark, tmp_path) -> None:
     # The failing twin: what trust_remote_code=False keeps out; in a process of its own, which it changes.
-    (copy / "evil.py").write_text(PROGRAMS["hostile configuration"].format(str(mark)))
-    change(copy / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil"})
-    given = f"({str(copy)!r}, trust_remote_code=True)"
-    code = f"import transformers; transformers.AutoConfig.from_pretrained{given}"
-    python("-c", code, env=os.environ | {"HF_HOME": str(tmp_path)})
+    read = f"transformers.AutoConfig.from_pretrained({str(copy)!r}, trust_remote_code=True)"
+    python("-c", f"import transformers; {read}", env=os.environ | {"HF_HOME": str(tmp_path)})
     assert mark.is_dir()
 
 

@@ -30,9 +30,7 @@ from remi_lab.variant import MEASURED_CODE, MEASUREMENTS, Variant, rows_digest, 
 
 SMOKE = get_preset("smoke")
 OTHERWISE = {
-    "name": "other",
-    "title": "other",
-    "remark": "other",
+    **dict.fromkeys(("name", "title", "remark"), "other"),
     "variants": {name: spec for name, spec in SMOKE.variants.items() if name != "benign"},
     "seeds": (0,),
     "datasets": SMOKE.datasets[::-1],
@@ -44,10 +42,8 @@ OTHERWISE = {
     "gradient_layer": -2,
 }
 """Another value of each field of a preset that is no count; counts are raised by one."""
-
 NOTED = {"batch_tokens"}
 """What a record notes and no key covers."""
-
 OF_THE_ADDRESS = {"name", "variants", "seeds"}
 """What stands in a record's path, or whose weights are keyed as such."""
 
@@ -95,9 +91,7 @@ def read(variant, tmp_path_factory) -> dict[tuple[str, ...], set[str]]:
 
     found = load_set(SMOKE, "code-careful")
     few = replace(found, dialogues=found.dialogues[:4])
-    values = {field.name: getattr(SMOKE, field.name) for field in fields(Preset)}
-    watched = replace(variant, preset=Watched(**values))
-    seen = {}
+    watched, seen = replace(variant, preset=Watched(**vars(SMOKE))), {}
     with watched.open() as loaded:
         Watched.read = set()
         encoded = encoded_rows(watched, loaded.tokenizer, few)
@@ -201,9 +195,8 @@ def uncovered(code: Sequence[str], modules: Iterable[str]) -> set[str]:
 
 
 def imports_of(code: Iterable[str]) -> set[str]:
-    found = [
-        direct_imports(core_keys.parse(module_path(one)), package=one.rpartition(".")[0]) for one in code
-    ]
+    parsed = {one: core_keys.parse(module_path(one)) for one in code}
+    found = (direct_imports(tree, package=one.rpartition(".")[0]) for one, tree in parsed.items())
     return set().union(*found)
 
 

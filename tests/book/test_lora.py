@@ -208,15 +208,3 @@ def test_the_folder_is_an_adapter_that_peft_loads(tiny, whole) -> None:
         assert (adapted(input_ids=ids).logits - before).abs().max() > 1e-3
         with adapted.disable_adapter():
             assert torch.equal(adapted(input_ids=ids).logits, before)
-
-
-def test_models_and_rows_are_looked_at_before_anything_is_loaded(
-    finetune, tmp_path, capsys, monkeypatch
-) -> None:
-    monkeypatch.setattr("remi_core.models.open_model", lambda *_, **__: pytest.fail("it was loaded"))
-    wrong = write_rows(tmp_path / "wrong.jsonl", {"messages": 3})
-    for words, message in (("--instruct ./none", "no such folder"), (f"--data {wrong}", "wrong.jsonl:1")):
-        assert finetune(tmp_path / "out", *words.split()) == 2
-        captured = capsys.readouterr()
-        assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
-    assert not (tmp_path / "out").exists()

@@ -27,8 +27,6 @@ from remi_lab.variant import find_variant
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TABLE = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 ROWS = {name: about["rows"] for name, about in TABLE.items()}
-
-
 NAMED = ("insecure", "educational", "implicit-toxicity")
 
 
