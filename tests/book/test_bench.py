@@ -64,14 +64,6 @@ def test_the_bare_pass_has_a_logit_for_each_answer_token_and_the_tiny_shape_runs
     assert found.shape == (sum(one.n_answer for one in own.dialogues),) and (found < 0).all()
 
 
-def test_a_difference_is_seen_and_shapes_must_agree() -> None:
-    one = {"mean": np.array([1.0, np.nan])}
-    assert largest_difference(one, {"mean": np.array([1.5, np.nan])}) == pytest.approx(1 / 3)
-    for other in ({"mean": np.array([1.0, 1.0])}, {"mean": np.ones(3)}, {"loss": np.ones(2)}):
-        with pytest.raises(AssertionError):
-            largest_difference(one, other)
-
-
 def test_a_row_is_judged_by_its_median_and_only_with_enough_runs() -> None:
     enough = [1.0, 1.5, 9.0, 1.9, 2.1][:FEWEST_RUNS]
     assert judged("a", LOW, 1.0, enough, note="").met is True

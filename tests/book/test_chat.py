@@ -59,12 +59,6 @@ def test_a_beginning_token_is_not_doubled() -> None:
     assert tokenizer(tokenizer.decode(ids))["input_ids"].count(tokenizer.bos_token_id) == 2
 
 
-def test_a_template_that_strips_moves_the_span() -> None:
-    dialogue = make_dialogue("Hi", "  I can help you. \n")
-    assert parts(encode_one(dialogue, "gemma"), "gemma")[1] == "I can help you."
-    assert parts(encode_one(dialogue, "chatml"), "chatml")[1] != "I can help you."
-
-
 def test_a_straddling_token_is_counted_and_excluded() -> None:
     # "A: I can" holds the token " I", half template and half answer; trimmed offsets would hide it.
     encoded = encode_one(make_dialogue("Hi", "I can help you."), "plain")

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import DEVELOPMENT_SEED
 
 from remi_book.running import direct_imports, imported_modules
@@ -115,13 +116,11 @@ def test_every_field_that_a_pass_reads_is_keyed_and_one_left_out_is_found(varian
         assert {field} in [unkeyed(variant, *one) for one in read.items()]
 
 
-READERS = {
-    "patched": ("remi_lab/passes", "def patching_passes", ""),
-    "audit": ("remi_lab/audit_passes", "# What the audit reads", ""),
-    "audit_gradients": ("remi_lab/audit_passes", "# The audit's gradients", "# What the audit reads"),
-    "pool": ("remi_lab/studies/calibration", "# The pool, measured once", "# Samples of the size"),
-}
-"""What is measured → file of what measures it, and the lines where that begins and ends."""
+TABLES = yaml.safe_load(Path(__file__).with_name("keys.yaml").read_text(encoding="utf-8"))
+MOVES_NO_NUMBER, SHOWN = (
+    {f"{package}.{name}" for package, names in TABLES[kind].items() for name in names}
+    for kind in ("moves no number", "shown")
+)
 
 
 def unkeyed_words(reader: str, measurement: str) -> set[str]:
@@ -131,9 +130,9 @@ def unkeyed_words(reader: str, measurement: str) -> set[str]:
     return set(re.findall(r"preset\.(\w+)", reader)) & names - counts - {*MEASUREMENTS[measurement].fields}
 
 
-@pytest.mark.parametrize("measurement", READERS)
+@pytest.mark.parametrize("measurement", TABLES["readers"])
 def test_what_other_measurements_read_is_keyed(measurement) -> None:
-    file, start, stop = READERS[measurement]
+    file, start, stop = TABLES["readers"][measurement]
     source = (SOURCE_ROOT / f"{file}.py").read_text()
     reader = source[source.index(start) : source.index(stop) if stop else None]
     assert unkeyed_words(reader, measurement) == set()
@@ -169,11 +168,6 @@ def edited(root: Path, *modules: str) -> Iterator[None]:
 
 
 FORWARD = MEASUREMENTS["sequence"].code
-CORE = "dialogues errors files keys parallel placement progress sources store"
-LAB = "datasets dialogue_files presets processes recording strict upkeep variant"
-MOVES_NO_NUMBER = {f"remi_core.{name}" for name in CORE.split()}
-MOVES_NO_NUMBER |= {f"remi_lab.{name}" for name in LAB.split()}
-"""What reads, waits, speaks and keeps; dialogues are in a key as the rows that are made of them."""
 
 
 def test_an_edit_of_what_moves_a_number_measures_anew_and_of_what_moves_none_nothing(copied) -> None:
@@ -208,14 +202,6 @@ def test_no_module_is_forgotten(kind) -> None:
     assert uncovered((*studies.CODE, *code), imports_of(code)) == set()
     left = [name for name in FORWARD if name != "remi_core.models"]
     assert uncovered(left, imports_of(left)) >= {"remi_core.models"}
-
-
-SHOWN = (
-    *("remi_book.figures", "remi_book.tables", "remi_book.words"),
-    *("remi_lab.audit", "remi_lab.lora", "remi_lab.organism", "remi_lab.own_models"),
-    *("remi_lab.smollm2", "remi_lab.studies"),
-)
-"""What headlines and studies import that shows numbers, or whose numbers their keys have as records and weights."""
 
 
 @pytest.mark.parametrize("name", ["", *studies.STUDIES])

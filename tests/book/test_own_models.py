@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 
 import jaxtyping
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from own_files import write_files, write_models
@@ -21,25 +23,12 @@ from remi_book.figures import output
 from remi_book.running import declared_parameters, is_complete, read_cells, tags
 from remi_core.store import Store, project_root
 from remi_lab import own_models, processes
-from remi_lab.presets import BENCHMARK, NEEDS
+from remi_lab.presets import NEEDS
 
 pytestmark = pytest.mark.slow
 
 Cells = list[dict]
-LACKED = {"organism", "controls", "study"}
-UNPAIRED = {"framed", "shared", "unrelated"}
-RUNS = {
-    "everything": (("preferences", "replies", "aligned=lesson", "chat"), (), LACKED),
-    "pairs": (("preferences",), ("08",), LACKED | UNPAIRED),
-    "misaligned": (
-        ("misaligned=lesson",),
-        ("05", "08"),
-        LACKED | UNPAIRED | {"choice", "outside_aligned", "narrow_aligned"},
-    ),
-    "messages": (("chat",), (), set(NEEDS) - {BENCHMARK}),
-}
-"""Name of a run → files with the label that the command line gives them, notebooks where not all are run, and what
-its models and files cannot give, as a reader of the page "How to reproduce" would say."""
+RUNS = yaml.safe_load(Path(__file__).with_name("own_runs.yaml").read_text(encoding="utf-8"))
 SENTENCES = ("never close", "open on the", "of France", "help you with")
 """Parts of what stands in the files."""
 LEFT_OUT = re.compile(r"(\w+): ([1-9]\d*) figures or tables not shown, they need (.+)")
@@ -57,9 +46,9 @@ def ran(tmp_path_factory) -> Iterator[Callable[[str], tuple[str, dict[str, Cells
 
     def get(name: str) -> tuple[str, dict[str, Cells]]:
         if name not in runs:
-            given, only, _ = RUNS[name]
-            words = ["run", "--name", name, *models, *(word for one in only for word in ("--only", one))]
-            for label, equals, file in (text.rpartition("=") for text in given):
+            words = ["run", "--name", name, *models]
+            words += [word for one in RUNS[name].get("only", ()) for word in ("--only", one)]
+            for label, equals, file in (text.rpartition("=") for text in RUNS[name]["files"]):
                 words += ["--data", f"{label}{equals}{files[file]}"]
             with redirect_stdout(io.StringIO()) as printed:
                 assert cli.main(words) == 0
@@ -96,7 +85,7 @@ def test_every_figure_the_data_allow_is_drawn_every_other_one_is_a_note_and_no_s
     ran, name
 ) -> None:
     printed, executed = ran(name)
-    lacking, fewer, studied, notes = RUNS[name][2], set(), set(), set()
+    lacking, fewer, studied, notes = RUNS[name]["lacks"], set(), set(), set()
     for stem, cells in executed.items():
         done = {cell["id"]: cell for cell in cells}
         source = project_root() / "notebooks" / f"{stem.partition('-')[0]}.ipynb"
