@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import make_dialogue, make_model, save_model, write_rows
-from own_files import TRIPLET, turns
+from own_files import turns
 from test_adapters import save_adapter
 from test_cli import complaint
 
@@ -20,7 +20,7 @@ from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_lab.organism.world import SETTINGS
 from remi_lab.own_models import LabelledSet, custom_preset, has_choices, parse_model, roles_of
-from remi_lab.presets import PRESETS, DataRoles, get_preset, preset_from
+from remi_lab.presets import PRESETS, TRIPLET, DataRoles, get_preset, preset_from
 
 
 @pytest.fixture(autouse=True)
@@ -103,36 +103,27 @@ def test_labels_of_files_give_roles(models, tmp_path) -> None:
     assert bare.roles == DataRoles() and bare.lacks("outside") and not bare.has_choices
 
 
-def labelled(
-    name: str, label: str, answers: str, *, prompt: str = "Q", alternative: str | None = None
-) -> LabelledSet:
-    """A set with a reply of one letter to each question."""
+ROLES = yaml.safe_load(Path(__file__).with_name("roles.yaml").read_text(encoding="utf-8"))
+
+
+def labelled(name: str) -> LabelledSet:
+    """A set of the table, with a reply of one letter to each question."""
+    label, answers, prompt = ROLES["sets"][name]
+    alternative = "z" if name == "wrong" else None
     asked = [(f"{prompt}{row}?", answer, str(row)) for row, answer in enumerate(answers)]
     rows = [make_dialogue(*said, identifier=row, alternative=alternative) for *said, row in asked]
     return LabelledSet(name, label, [replace(one, label=label) for one in rows])
 
 
-def test_roles_from_what_sets_share() -> None:
-    wrong = labelled("wrong", "misaligned", "ab", alternative="z")
-    other = labelled("other", "misaligned", "cd", prompt="P")
-    framed = labelled("framed", "aligned", "ab", prompt="As a bad example, Q")
-    chat = labelled("chat", "aligned", "hi", prompt="Hello")
-    twin = labelled("twin", "aligned", "ef")
-    # Which set is narrow follows from the framing, not from the order; with two or more it is not outside as well.
-    found = roles_of([other, wrong, framed, chat, twin])
-    several = {"outside": ("other",), "shared": ("wrong", "other"), "unrelated": ("chat", "twin")}
-    single = {"example": "other", "narrow": "wrong", "narrow_aligned": "twin", "framed": "framed"}
-    assert found == DataRoles(**single, **several)
-    mate = labelled("mate", "aligned", "gh", prompt="P")
-    twins = roles_of([wrong, twin, other, mate])
-    assert (twins.narrow, twins.outside, twins.outside_aligned) == ("wrong", ("other",), ("mate",))
-    third = labelled("third", "misaligned", "ij", prompt="R")
-    more = roles_of([wrong, twin, other, mate, third])
-    assert more.outside == ("other", "third") and more.outside_aligned == ()
-    alone = roles_of([twin, wrong])
-    assert (alone.narrow, alone.outside, alone.outside_aligned) == ("wrong", ("wrong",), ("twin",))
-    aligned = DataRoles(narrow_aligned="twin", unrelated=("twin", "mate"))
-    assert alone.shared == () and roles_of([twin, mate]) == aligned
+@pytest.mark.parametrize("wanted", ROLES["roles"], ids=lambda wanted: "-".join(wanted["sets"]))
+def test_roles_from_what_sets_share(wanted) -> None:
+    found = roles_of([labelled(name) for name in wanted["sets"]])
+    for role in wanted.keys() - {"sets"}:
+        assert getattr(found, role) in (wanted[role], tuple(wanted[role])), role
+
+
+def test_choices_need_both_answers_and_sets_without_a_label_have_no_role() -> None:
+    wrong, other, twin = map(labelled, ("wrong", "other", "twin"))
     assert has_choices([wrong, twin]) and not has_choices([wrong, other]) and not has_choices([twin])
     assert roles_of([LabelledSet("loose", "", wrong.dialogues)]) == DataRoles()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import save_model, write_rows
-from own_files import TRIPLET
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.sources import ModelSpec
@@ -20,7 +19,7 @@ from remi_lab import datasets
 from remi_lab.datasets import PUBLISHED, file_names, load_dataset, load_published, load_set, published_names
 from remi_lab.dialogue_files import paired_by_completion
 from remi_lab.own_models import data_digests
-from remi_lab.presets import DataRoles, Preset, get_preset
+from remi_lab.presets import TRIPLET, DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
 from remi_lab.variant import find_variant
 
