@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def project(tmp_path, monkeypatch) -> Path:
     write_notebook(tmp_path / "notebooks" / "02_two.ipynb", ["preset"], title="Two")
     store = Store(tmp_path / "store")
     for seconds, key in enumerate("ab"):
-        path = save(store, {"seconds": 1.5}, measurement="losses", key=key * 64)
+        path = save(store, {"seconds": 1.5}, replace(SAVED, measurement="losses", key=key * 64))
         for half in (path, path.with_suffix(".json")):
             os.utime(half, (seconds, seconds))
     save(store, {"device": "cpu"})
@@ -52,10 +53,10 @@ def project(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def save(
-    store: Store, provenance: dict[str, object], *, measurement: str = "scores", key: str = "c" * 64
-) -> Path:
-    address = Address("smoke", 102, "base", measurement, "general", key)
+SAVED = Address("smoke", 102, "base", "scores", "general", "c" * 64)
+
+
+def save(store: Store, provenance: dict[str, object], address: Address = SAVED) -> Path:
     return store.save(address, {"x": np.arange(3.0), "name": np.array(["general#1"])}, provenance)
 
 
@@ -66,17 +67,15 @@ def run_all(project: Path) -> Store:
     return store
 
 
-def opened(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as archive:
+def test_an_archive_holds_what_its_manifest_lists_and_equal_input_gives_equal_bytes(
+    project, monkeypatch
+) -> None:
+    out, again, store = project / "out.zip", project / "again.zip", run_all(project)
+    n_files = write_deposit(SMOKE, store, out)
+    with zipfile.ZipFile(out) as archive:
         assert archive.testzip() is None
         assert {name.split("/")[0] for name in archive.namelist()} == {"remi-smoke"}
-        return {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
-
-
-def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project) -> None:
-    out = project / "out.zip"
-    n_files = write_deposit(SMOKE, run_all(project), out)
-    files = opened(out)
+        files = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
     listed = dict(reversed(line.split("  ")) for line in files.pop(MANIFEST).decode().splitlines())
     assert listed == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     assert list(listed) == sorted(files) and n_files == len(files) + 1
@@ -87,10 +86,8 @@ def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project)
     with np.load(io.BytesIO(files["records/smoke/102/base/scores-general-cccccccc.npz"])) as arrays:
         assert arrays["x"].tolist() == [0, 1, 2]
     assert files["figures/01_one-01.svg"].lstrip().startswith(b"<?xml")
-    index = json.loads(files["figures/index.json"])
-    assert [(one["file"], one["text"], one["caption"]) for one in index] == [
-        ("01_one-01.svg", "Dots & lines", "A caption")
-    ]
+    (shown,) = json.loads(files["figures/index.json"])
+    assert list(shown.values()) == ["01_one-01.svg", "01_one", "Dots & lines", "A caption"]
     assert json.loads(files["claims.json"]) == ROWS
     first, second = csv.DictReader(io.StringIO(files["claims.csv"].decode()))
     assert float(first["value"]) == REPORT_ROW["value"] and first["claim"] == REPORT_ROW["claim"]
@@ -99,20 +96,14 @@ def test_an_archive_holds_what_its_manifest_lists_and_can_be_read_again(project)
     about = json.loads(files["about.json"])
     assert (about["records"], about["figures"], about["claims"]) == (2, 1, 2)
     assert SMOKE.fingerprint() in files["README.md"].decode()
-
-
-def test_equal_input_gives_equal_bytes(project, monkeypatch) -> None:
-    store = run_all(project)
-    first, again = project / "first.zip", project / "again.zip"
-    write_deposit(SMOKE, store, first)
     copied = Store(project / "elsewhere" / "copy")
     shutil.copytree(store.root, copied.root)
     monkeypatch.setattr("time.time", lambda: 2e9)
     write_deposit(SMOKE, copied, again)
-    assert first.read_bytes() == again.read_bytes()
+    assert out.read_bytes() == again.read_bytes()
     save(store, {"device": "cuda"})
     write_deposit(SMOKE, store, again)
-    assert first.read_bytes() != again.read_bytes()
+    assert out.read_bytes() != again.read_bytes()
 
 
 def test_nothing_of_the_machine_is_in_it(project, monkeypatch) -> None:
@@ -164,9 +155,7 @@ def test_it_is_refused_where_a_notebook_was_not_run_and_appears_whole_or_not_at_
     assert (project / "thesis.zip").read_text() == "mine"
 
 
-def test_a_deposited_record_is_read_where_it_is_unpacked_with_names_for_a_users_own_paths(
-    project,
-) -> None:
+def test_a_deposited_record_is_read_where_it_is_unpacked_and_names_no_path_of_a_user(project) -> None:
     file = write_rows(project / "mine.jsonl", turns("Hi", "Hello"))
     preset, store = get_preset(f"smoke+aligned={file}"), Store(project / "store")
     named, copied = site.local_names(preset), Store(project / "copy", frozen=True)
@@ -177,12 +166,9 @@ def test_a_deposited_record_is_read_where_it_is_unpacked_with_names_for_a_users_
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         assert str(file).encode() not in place.read_bytes()
-    found = copied.load(Address("smoke", 102, "base", "scores", "general", "c" * 64))
-    assert found.provenance == {"data": {"mine.jsonl": "a digest"}} and found.arrays["x"].tolist() == [
-        0,
-        1,
-        2,
-    ]
+    found = copied.load(SAVED)
+    assert found.provenance == {"data": {"mine.jsonl": "a digest"}}
+    assert found.arrays["x"].tolist() == [0, 1, 2]
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RemiError, match=f"{path.name}: changed or cut short .*run again"):
         site.record_files(store, preset, {})
