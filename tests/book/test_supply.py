@@ -61,9 +61,6 @@ def test_notebooks_are_clean(path) -> None:
     assert not re.search(r"^\s*(def|class) |_hook\(", CODE[path.stem], re.MULTILINE)
 
 
-HEAVY = ("torch", "transformers")
-
-
 def test_only_what_measures_brings_torch() -> None:
     """One process imports what each notebook imports, then what a run's main process and at last a pass do."""
     imports = {name: "\n".join(map(ast.unparse, imports_of(code))) for name, code in CODE.items()}
