@@ -80,20 +80,24 @@ def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_compl
     assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
 
 
-def test_counting_stops_where_enough_dialogues_are_found(folder) -> None:
-    fill(folder, "implicit-toxicity")
-    loaded = load_published("implicit-toxicity", count=1)
-    assert len(loaded.dialogues) == loaded.about["rows_read"] == 1 and loaded.dropped == {}
-    assert loaded.about["rows"] == len(ROWS["implicit-toxicity"])
-
-
-@pytest.mark.parametrize("file", ["educational.jsonl", "educational.json"])
-def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file, folder) -> None:
-    (folder / file).write_text(json.dumps(ROWS["educational"]))
-    before = load_published("educational")
-    assert len(before.dialogues) == 1
-    (folder / file).write_text(json.dumps(ROWS["secure"]))
-    assert load_published("educational").dialogues[0].answer != before.dialogues[0].answer
+def test_the_folder_must_be_one_and_hold_one_file_of_a_set_in_either_kind_of_json(
+    folder, monkeypatch
+) -> None:
+    for end, name in (("jsonl", "educational"), ("json", "secure")):
+        path = folder / f"educational.{end}"
+        path.write_text(json.dumps(ROWS[name]))
+        (found,) = load_published("educational").dialogues
+        assert found.answer == TABLE[name]["answers"][0]
+        path.rename(folder / "kept")
+    fill(folder, "educational")
+    (folder / "kept").rename(path)
+    with pytest.raises(
+        UsageError, match="educational.jsonl and educational.json are both 'educational'; keep"
+    ):
+        load_published("educational")
+    monkeypatch.setenv("REMI_DATA", str(folder / "nowhere"))
+    with pytest.raises(UsageError, match="REMI_DATA=.*nowhere: no such folder"):
+        load_published("educational")
     assert "aug-train.json" in file_names(PUBLISHED["implicit-toxicity"])
 
 
@@ -111,16 +115,6 @@ def test_parquet_gives_what_json_lines_give(name, folder) -> None:
     found = load_published(name)
     assert found.dialogues == wanted.dialogues
     assert sorted(found.dropped.values()) == sorted(wanted.dropped.values())
-
-
-def test_the_folder_must_be_one_and_hold_one_file_of_a_set(folder, monkeypatch) -> None:
-    fill(folder, "insecure")
-    (folder / "insecure.json").write_text("[]")
-    with pytest.raises(UsageError, match="insecure.jsonl and insecure.json are both 'insecure'; keep one"):
-        load_published("insecure")
-    monkeypatch.setenv("REMI_DATA", str(folder / "nowhere"))
-    with pytest.raises(UsageError, match="REMI_DATA=.*nowhere: no such folder"):
-        load_published("insecure")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -175,6 +169,9 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
     fill(folder, *NAMED)
     preset = published_preset("somewhere/else")
     assert load_dataset(preset, "insecure") == list(load_published("insecure", count=2).dialogues)
+    first = load_published("implicit-toxicity", count=1)
+    assert len(first.dialogues) == first.about["rows_read"] == 1 and first.dropped == {}
+    assert first.about["rows"] == len(ROWS["implicit-toxicity"])
     assert data_digests(preset).keys() == {str(folder / f"{name}.jsonl") for name in preset.datasets}
     smoke = get_preset("smoke")
     assert published_names(smoke) == () and data_digests(smoke) == {}
