@@ -42,18 +42,14 @@ def models(tmp_path_factory) -> Path:
 
 def line(models: Path, **roles: str) -> str:
     named = {role: role for role in TRIPLET} | roles
-    return "run --name mine --only 01 " + " ".join(
-        f"--{role} {models / name}" for role, name in named.items()
-    )
+    return " ".join(["run --name mine --only 01", *(f"--{role} {models / named[role]}" for role in named)])
 
 
 TRIPLETS = yaml.safe_load(Path(__file__).with_name("triplets.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("message", TRIPLETS)
-def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
-    models, store, message, capsys
-) -> None:
+def test_wrong_triplets_are_refused_before_anything_is_written(models, store, message, capsys) -> None:
     assert message in complaint(line(models, **TRIPLETS[message]), capsys, code=2)
     assert not store.exists()
 

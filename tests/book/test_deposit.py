@@ -67,9 +67,7 @@ def run_all(project: Path) -> Store:
     return store
 
 
-def test_an_archive_holds_what_its_manifest_lists_and_equal_input_gives_equal_bytes(
-    project, monkeypatch
-) -> None:
+def test_an_archive_holds_what_it_lists_and_equal_input_gives_equal_bytes(project, monkeypatch) -> None:
     out, again, store = project / "out.zip", project / "again.zip", run_all(project)
     n_files = write_deposit(SMOKE, store, out)
     with zipfile.ZipFile(out) as archive:
@@ -126,9 +124,7 @@ def test_nothing_of_the_machine_is_in_it(project, monkeypatch) -> None:
         write_deposit(SMOKE, store, out)
 
 
-def test_it_is_refused_where_a_notebook_was_not_run_and_appears_whole_or_not_at_all(
-    project, capsys, monkeypatch
-) -> None:
+def test_a_deposit_of_what_was_run_appears_whole_or_not_at_all(project, capsys, monkeypatch) -> None:
     out, store = project / "out.zip", Store(project / "store")
     words = ["deposit", "--preset", "smoke", "--out", str(out)]
     assert cli.main(words) == 1

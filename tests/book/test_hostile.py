@@ -189,9 +189,7 @@ def test_a_link_out_of_the_store_is_refused(case, tmp_path) -> None:
     use(store)
 
 
-def test_a_record_that_holds_objects_or_is_a_bomb_is_refused_in_a_store_that_is_a_link(
-    mark, tmp_path
-) -> None:
+def test_a_record_of_objects_or_a_bomb_is_refused_in_a_linked_store_too(mark, tmp_path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")
     store = Store(tmp_path / "store")

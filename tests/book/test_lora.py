@@ -105,7 +105,7 @@ def test_whole_clusters_are_held_out_and_an_epoch_draws_every_other_dialogue_onc
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
-def test_training_lowers_the_loss_and_repeats_also_with_activations_computed_twice(
+def test_training_repeats_also_with_activations_computed_twice(
     family, encoded, tokenizer, monkeypatch
 ) -> None:
     runs, passes = [], []

@@ -81,9 +81,7 @@ def alternatives(cell: Mapping[str, object]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_figure_the_data_allow_is_drawn_every_other_one_is_a_note_and_no_sentence_is_shown(
-    ran, name
-) -> None:
+def test_every_figure_the_data_allow_is_drawn_and_no_sentence_is_shown(ran, name) -> None:
     printed, executed = ran(name)
     lacking, fewer, studied, notes = RUNS[name]["lacks"], set(), set(), set()
     for stem, cells in executed.items():

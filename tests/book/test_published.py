@@ -80,9 +80,7 @@ def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_compl
     assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
 
 
-def test_the_folder_must_be_one_and_hold_one_file_of_a_set_in_either_kind_of_json(
-    folder, monkeypatch
-) -> None:
+def test_the_folder_holds_one_file_of_a_set_in_either_kind_of_json(folder, monkeypatch) -> None:
     for end, name in (("jsonl", "educational"), ("json", "secure")):
         path = folder / f"educational.{end}"
         path.write_text(json.dumps(ROWS[name]))
@@ -118,9 +116,7 @@ def test_parquet_gives_what_json_lines_give(name, folder) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_without_a_network_the_error_says_what_is_missing_and_how_to_provide_it(
-    name, monkeypatch, tmp_path
-) -> None:
+def test_without_a_network_it_is_said_how_to_provide_a_set(name, monkeypatch, tmp_path) -> None:
     monkeypatch.delenv("REMI_DATA", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(RemiError) as caught:
@@ -194,9 +190,7 @@ def test_what_was_dropped_in_loading_reaches_the_records(folder, tmp_path) -> No
     assert datasets.load_set(replace(preset, n_dialogues=1), "insecure").dropped == {}
 
 
-def test_a_set_that_cannot_be_had_is_found_out_before_a_model_is_opened(
-    folder, tmp_path, monkeypatch
-) -> None:
+def test_a_set_that_is_missing_is_found_before_a_model_is_opened(folder, tmp_path, monkeypatch) -> None:
     fill(folder, "insecure", "implicit-toxicity")
     (tmp_path / "model").mkdir()
     for name in ("config.json", "model.safetensors"):

@@ -34,9 +34,7 @@ def run_script(environment: dict[str, str], *words: str) -> subprocess.Completed
     return subprocess.run(command, env=environment, cwd=SOURCE_ROOT, capture_output=True, text=True)
 
 
-def test_an_array_of_the_planned_tasks_is_submitted_and_then_what_needs_all_of_it(
-    tmp_path, environment
-) -> None:
+def test_the_planned_tasks_are_an_array_and_what_needs_them_follows(tmp_path, environment) -> None:
     tasks, log = [], tmp_path / "log"
     for preset in map(get_preset, PRESETS):
         steps = plan(preset, Store(tmp_path / "store"), only=["00"])
