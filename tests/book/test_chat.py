@@ -121,21 +121,20 @@ def test_a_template_that_rewrites_the_answer_is_noticed() -> None:
 
 @pytest.mark.parametrize("template", CHAT)
 def test_choice_is_the_first_differing_answer_token(template) -> None:
-    encoded = encode_one(make_dialogue("Hi", "I can help you.", alternative="I can open it."), template)
+    answers = make_dialogue("Hi", "I can help you.", alternative="I can open it.")
+    encoded = encode_one(answers, template)
     other = encode_one(make_dialogue("Hi", "I can open it."), template)
     at = encoded.choice
     assert encoded.input_ids[:at] == other.input_ids[:at] and encoded.input_ids[at] != other.input_ids[at]
     assert encoded.alternative_token == other.input_ids[at]
     assert encoded.answer_start < at < encoded.answer_stop
+    assert encode_one(answers, template, max_tokens=at).choice is None
 
 
 def test_there_is_no_choice_where_the_answers_do_not_part() -> None:
     for alternative in (None, "I can", "I can help you"):
         encoded = encode_one(make_dialogue("Hi", "I can", alternative=alternative), "chatml")
         assert encoded.choice is None and encoded.alternative_token is None
-    answers = make_dialogue("Hi", "I can help you.", alternative="I can open it.")
-    whole = encode_one(answers, "chatml")
-    assert encode_one(answers, "chatml", max_tokens=whole.choice).choice is None
 
 
 GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes\\u2028no"}]}'

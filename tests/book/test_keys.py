@@ -85,8 +85,7 @@ def unkeyed(variant: Variant, measurements: tuple[str, ...], read: set[str]) -> 
     return {name for name in read - NOTED if keys(changed(SMOKE, name)) == keys(SMOKE)}
 
 
-@pytest.fixture(scope="module")
-def read(variant, tmp_path_factory) -> dict[tuple[str, ...], set[str]]:
+def fields_read(variant: Variant, folder: Path) -> dict[tuple[str, ...], set[str]]:
     """Measurements of one pass → the fields that the pass has read."""
     from remi_lab.passes import encoded_rows, forward_passes, gradient_passes
 
@@ -96,7 +95,7 @@ def read(variant, tmp_path_factory) -> dict[tuple[str, ...], set[str]]:
     with watched.open() as loaded:
         Watched.read = set()
         encoded = encoded_rows(watched, loaded.tokenizer, few)
-        forward_passes(watched, loaded, encoded, folder=tmp_path_factory.mktemp("rows"))
+        forward_passes(watched, loaded, encoded, folder=folder)
         seen["sequence", "next_token", "activations"] = set(Watched.read)
     Watched.read = set()
     gradient_passes(watched, {"code-careful": few})
@@ -104,7 +103,10 @@ def read(variant, tmp_path_factory) -> dict[tuple[str, ...], set[str]]:
     return seen
 
 
-def test_every_field_that_a_pass_reads_is_keyed_and_one_left_out_is_found(variant, read, monkeypatch) -> None:
+def test_every_field_that_a_pass_reads_is_keyed_and_one_left_out_is_found(
+    variant, tmp_path, monkeypatch
+) -> None:
+    read = fields_read(variant, tmp_path)
     assert {"top_k", "windows", "max_tokens", "batch_tokens"} <= read["sequence", "next_token", "activations"]
     assert "gradient_layer" in read["gradients",]
     for measurements, names in read.items():

@@ -116,10 +116,9 @@ def test_the_audit_says_which_switches_it_could_not_throw(ran) -> None:
         (said,) = [one for one in outputs if one["metadata"].get("scrapbook", {}).get("name") == key]
         return next(text for kind, text in said["data"].items() if kind.endswith("text/plain"))
 
-    assert "2 needs a base model with a chat template of its own" in glued("everything", "missing")
-    assert NEEDS["framed"] not in glued("everything", "missing") and NEEDS["framed"] in glued(
-        "pairs", "missing"
-    )
+    everything, pairs = glued("everything", "missing"), glued("pairs", "missing")
+    assert "2 needs a base model with a chat template of its own" in everything
+    assert NEEDS["framed"] not in everything and NEEDS["framed"] in pairs
     assert "None of these switches" in glued("messages", "summary")
 
 
