@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -151,25 +150,16 @@ def presets(draw: st.DrawFn) -> bytes:
     return spoilt(text, draw(SEEDS)) if how == "bytes" else text
 
 
-@dataclass(frozen=True, eq=False)
-class Written:
-    """Arrays of a record, and what is done to the bytes of its two files afterwards: nothing where it is None."""
-
-    arrays: dict[str, np.ndarray]
-    seed: int | None
-    which: str
-
-
 KINDS = ["f4", "f8", "f2", "i8", "i4", "u1", "?", "<U5"]
 SHAPES = [(), (0,), (1,), (5,), (2, 3), (0, 4), (3, 1, 2), (4, 4, 4)]
 
 
 @st.composite
-def records(draw: st.DrawFn) -> Written:
-    """A record of a few small arrays, half of them damaged afterwards."""
+def records(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], int | None, str]:
+    """A few small arrays, and what is done to the bytes of one of a record's files afterwards: nothing for None."""
     made = {}
     for name in draw(st.lists(st.sampled_from(["mean", "count", "valid", "token"]), min_size=1, unique=True)):
         kind, shape = np.dtype(draw(st.sampled_from(KINDS))), draw(st.sampled_from(SHAPES))
         filled = random.Random(draw(SEEDS)).choices(range(2), k=math.prod(shape))
         made[name] = np.array(filled).reshape(shape).astype(kind)
-    return Written(made, draw(st.none() | SEEDS), draw(st.sampled_from([".npz", ".json"])))
+    return (made, draw(st.none() | SEEDS), draw(st.sampled_from([".npz", ".json"])))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import make_tokenizer
 from hypothesis import strategies as st
-from strategies import Written, files, presets, records, spoilt, turns
+from strategies import files, presets, records, spoilt, turns
 from tally import fuzz, reason
 
 from remi_core.dialogues import Dialogue, Message, json_object
@@ -93,17 +93,18 @@ def test_the_preset_loader() -> None:
 def test_the_record_reader(tmp_path) -> None:
     store, ticks = Store(tmp_path), itertools.count(1)
 
-    def attempt(value: Written) -> None:
-        path = store.save(ADDRESS, value.arrays, {"kept": 1})
-        if value.seed is not None:
-            file = path.with_suffix(value.which)
-            file.write_bytes(spoilt(file.read_bytes(), value.seed))
+    def attempt(value: tuple[dict[str, np.ndarray], int | None, str]) -> None:
+        arrays, seed, which = value
+        path = store.save(ADDRESS, arrays, {"kept": 1})
+        if seed is not None:
+            file = path.with_suffix(which)
+            file.write_bytes(spoilt(file.read_bytes(), seed))
             os.utime(file, ns=(next(ticks), next(ticks)))  # a digest is read again when the time has changed
         record = store.load(ADDRESS)
         if record is None:
             raise RemiError("not the record of this address")
-        assert record.arrays.keys() == value.arrays.keys()
-        for name, array in value.arrays.items():
+        assert record.arrays.keys() == arrays.keys()
+        for name, array in arrays.items():
             np.testing.assert_array_equal(record.arrays[name], array, strict=True)
 
     fuzz("record reader", records(), attempt, refusals=(RemiError,), text_of=as_text)
