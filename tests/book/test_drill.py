@@ -130,10 +130,21 @@ def living(processes: list[psutil.Process], *, seconds: float) -> list[psutil.Pr
     return processes
 
 
+def interrupted(process: subprocess.Popen) -> str:
+    """What an interrupted run says; one that does not end says where each of its threads is."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=5)[1]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
+        process.kill()
+        pytest.fail(f"an interrupted run goes on: {process.communicate()[1]}")
+
+
 def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path) -> None:
     with running(tmp_path) as (process, started):
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=5)[1]
+        said = interrupted(process)
         assert process.returncode == 130 and living(started, seconds=5) == []
     store = tmp_path / "store"
     kept = "remi: interrupted; what is finished is kept; to go on: "
