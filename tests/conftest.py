@@ -46,6 +46,8 @@ from transformers import (  # noqa: E402
 from remi_core.dialogues import Dialogue, Message  # noqa: E402
 
 DEVELOPMENT_SEED = 102
+PROGRAMS = yaml.safe_load((Path(__file__).parent / "book" / "programs.yaml").read_text(encoding="utf-8"))
+"""Programs that tests start, by name."""
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>"]
 SPECIALS += ["<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>"]
@@ -194,3 +196,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
     with open_model(folder, device="cpu") as loaded:
         yield loaded
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: it is not looked through whenever a closed model is given up."""
+    gc.freeze()
