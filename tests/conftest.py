@@ -69,10 +69,6 @@ MAIN_FAMILIES = ("qwen2", "llama", "gemma")
 ALL_FAMILIES = (*MAIN_FAMILIES, "gemma2", "gpt_neox", "gpt2")
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()  # closing a model collects garbage, and need not look through all that was imported
-
-
 def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on a few lines, with one of ``TEMPLATES``.
 
