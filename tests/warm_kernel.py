@@ -1,23 +1,33 @@
-"""Notebooks run in this process, where everything heavy is imported already: a kernel of its own costs seconds each."""
+"""Notebooks written by tests, and run in this process: a kernel of its own costs seconds each."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
+import nbformat
 import papermill
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from nbformat import NotebookNode
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
 from remi_lab.results import TRAIL
 
 NO_HISTORY = {"HistoryManager": {"enabled": False}}
+PARAMETERS = 'preset: str = "micro"  # preset\nn: int = 2\nrate: float = 0.5\nlayers: list[int] = [0]\n'
+
+
+def write_notebook(path: Path, code: Sequence[str], *, parameters=PARAMETERS, title="A test") -> Path:
+    """The path of a new notebook: a title, one parameters cell, then the code cells."""
+    cells = [new_markdown_cell(f"# {title}"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    notebook = new_notebook(cells=[*cells, *map(new_code_cell, code)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
 
 
 def execute_here(source: Path, part: Path, parameters: Mapping[str, object], *_: object) -> None:
@@ -50,7 +60,7 @@ class WarmEngine(Engine):
             sys.modules["__main__"] = main
 
 
-def run_cell(shell: InteractiveShell, code: str) -> tuple[list[NotebookNode], BaseException | None]:
+def run_cell(shell: InteractiveShell, code: str) -> tuple[list[nbformat.NotebookNode], BaseException | None]:
     """What a cell displays, its last value included, and the error it ends with, if any."""
     with capture_output() as captured:
         done = shell.run_cell(code, store_history=False)

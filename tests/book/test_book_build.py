@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from notebook_files import write_notebook
+from warm_kernel import write_notebook
 
 from remi_book import cli, publishing, site
 from remi_book.cli import pdf_line

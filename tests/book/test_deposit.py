@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import PROGRAMS, write_rows
-from notebook_files import write_notebook
 from own_files import turns
 from planting import REPORT_ROW
-from warm_kernel import execute_here
+from warm_kernel import execute_here, write_notebook
 
 from remi_book import claims, cli, running, site
 from remi_book.running import plan, run_notebook

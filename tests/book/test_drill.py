@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import PROGRAMS, python
-from notebook_files import write_notebook
+from warm_kernel import write_notebook
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store

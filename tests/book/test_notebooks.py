@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from notebook_files import write_notebook
+from warm_kernel import write_notebook
 
 from remi_book import running
 from remi_core.errors import RemiError, UsageError

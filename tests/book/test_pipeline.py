@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from notebook_files import write_notebook
+from warm_kernel import write_notebook
 
 from remi_book.cli import told_on_output
 from remi_book.running import choose, imported_modules, plan, read_cells, run

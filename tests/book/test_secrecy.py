@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROGRAMS, python
-from notebook_files import write_notebook
+from warm_kernel import write_notebook
 
 from remi_book import kernel, running
 from remi_book.running import run_notebook

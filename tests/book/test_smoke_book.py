@@ -26,7 +26,7 @@ from remi_lab.results import Results
 pytestmark = pytest.mark.slow
 PRESET = get_preset("smoke")
 FROZEN = project_root() / "stored" / "frozen-smoke.gz"
-"""What a run of the preset gives, written by `python tests/freeze.py smoke stored/frozen-smoke.gz`."""
+"""What a run of the preset gives, written by `python scripts/freeze.py smoke stored/frozen-smoke.gz`."""
 KINDS = (("C", 26), ("H", 3), ("X", 8))
 CONTRACT = {f"{kind}{number}" for kind, last in KINDS for number in range(1, last + 1)}
 

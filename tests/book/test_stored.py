@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from notebook_files import write_notebook
+from warm_kernel import write_notebook
 
 from remi_book import claims, stored
 from remi_book.cli import main

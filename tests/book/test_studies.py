@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEVELOPMENT_SEED
-from notebook_files import write_notebook
 from planting import everywhere
+from warm_kernel import write_notebook
 
 from remi_book.chapters import worlds
 from remi_book.claims import headline_key, report_rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from remi_core.errors import UsageError
 from remi_lab.presets import Preset
@@ -12,14 +13,7 @@ from remi_lab.strict import read_yaml
 
 SHIPPED = Path(__file__).parents[2] / "remi_lab" / "presets.yaml"
 
-WRONG = {
-    "a name": ("  seeds: [102]", "  n_sample: [102]", "there is no 1.n_sample .did you mean 'n_samples'"),
-    "a type": ("  n_samples: 8", "  n_samples: '8'", "1.n_samples is '8', expected a valid integer"),
-    "a part": ("  variants: *organism", "  variants: []", "1.variants is .., expected an object"),
-    "a number that is too small": ("  n_resamples: 100", "  n_resamples: 0", "n_resamples is 0, it must be"),
-    "a missing name": ("  seeds: [102]", "", "1.seeds is missing"),
-    "YAML": ("  seeds: [102]", "  seeds: [102", "expected"),
-}  # fmt: skip
+WRONG = yaml.safe_load(Path(__file__).with_name("strict.yaml").read_text())
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -1,7 +1,7 @@
 """What a change of the code must not move: report rows, records, glued values, tables, and the data of every figure.
 
-``python tests/freeze.py smoke OUT.gz`` writes what the store holds of a preset that was run; ``python tests/freeze.py
-BEFORE.gz AFTER.gz`` compares two such files to the last digit, and ends with 1 and a line for each difference.
+``python scripts/freeze.py smoke OUT.gz`` writes what the store holds of a preset that was run; with BEFORE.gz
+AFTER.gz in their place it compares two such files to the last digit, and ends with 1 and a line for each difference.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ def _close(one: float, other: float, *, within: float) -> bool:
 
 
 def read(path: Path) -> Frozen:
+    """What was written to a file."""
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
