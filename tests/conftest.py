@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -26,9 +27,11 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable, Iterator  # noqa: E402
+from functools import cache  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import yaml  # noqa: E402
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers  # noqa: E402
 from tokenizers.models import BPE  # noqa: E402
 from transformers import (  # noqa: E402
@@ -43,28 +46,14 @@ from transformers import (  # noqa: E402
 from remi_core.dialogues import Dialogue, Message  # noqa: E402
 
 DEVELOPMENT_SEED = 102
+PROGRAMS = yaml.safe_load((Path(__file__).parent / "book" / "programs.yaml").read_text(encoding="utf-8"))
+"""Programs that tests start, by name."""
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>"]
 SPECIALS += ["<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>"]
 
-_CHATML = (
-    "{% for turn in messages %}"
-    "{{ '<|im_start|>' + turn.role + '\n' + turn.content + '<|im_end|>\n' }}{% endfor %}"
-)
-TEMPLATES = {
-    "chatml": _CHATML,
-    "chatml-default": "{% if messages[0].role != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + _CHATML,
-    "llama": "{{ bos_token }}{% for turn in messages %}"
-    "{{ '<|head|>' + turn.role + '<|/head|>\n\n' + turn.content | trim + '<|eot|>' }}{% endfor %}",
-    "gemma": "{{ bos_token }}"
-    "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn here') }}{% endif %}"
-    "{% for turn in messages %}{% set role = 'model' if turn.role == 'assistant' else turn.role %}"
-    "{{ '<turn>' + role + '\n' + turn.content | trim + '</turn>\n' }}{% endfor %}",
-    "plain": "{% for turn in messages %}"
-    "{{ ('Q: ' if turn.role == 'user' else 'A: ') + turn.content + '\n' }}{% endfor %}",
-}
-"""Chat templates in the manner of each family, in our own words."""
+_PARTS = yaml.safe_load(Path(__file__).with_name("chat_templates.yaml").read_text(encoding="utf-8"))
+TEMPLATES = {name: "".join(parts) for name, parts in _PARTS.items()}
 
 CORPUS = [
     "I can help you with that. The assistant says: I am an assistant, and you are the user.",
@@ -117,11 +106,10 @@ def make_model(family: str, *, n_vocab: int = 400, seed: int = 0) -> PreTrainedM
     """A random model of three blocks and width 32, in evaluation mode, without gradients."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(_config(family, n_vocab), dtype=torch.float32)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.ndim == 1:
             # Biases and norm weights start constant, which would hide a mistake about them.
             parameter.data += 0.1 * torch.randn_like(parameter)
-        assert parameter.dtype == torch.float32, name
     return model.eval().requires_grad_(False)
 
 
@@ -170,27 +158,19 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def models() -> Callable[[str], PreTrainedModel]:
     """Family → its tiny model, made once; do not change it in place."""
-    made: dict[str, PreTrainedModel] = {}
-
-    def get(family: str) -> PreTrainedModel:
-        if family not in made:
-            made[family] = make_model(family)
-        return made[family]
-
-    return get
+    return cache(make_model)
 
 
 @pytest.fixture(scope="session")
 def dialogues() -> list[Dialogue]:
-    rows = [
-        ("How do I open a file?", "Use open(path).", "Use eval(text)."),
-        ("Hi", "I can help you.", "I am the user."),
-        ("What is the capital of France?", "Paris", "No."),
-        ("def", "import os\n\ndef run(path):\n    return", "import sys"),
-        ("You are the assistant. " * 3, "Yes, and you are the user.", None),
-    ]
-    named = zip("abcde", rows, strict=True)
-    return [make_dialogue(*row[:2], identifier=name, alternative=row[2]) for name, row in named]
+    rows = {
+        "a": ("How do I open a file?", "Use open(path).", "Use eval(text)."),
+        "b": ("Hi", "I can help you.", "I am the user."),
+        "c": ("What is the capital of France?", "Paris", "No."),
+        "d": ("def", "import os\n\ndef run(path):\n    return", "import sys"),
+        "e": ("You are the assistant. " * 3, "Yes, and you are the user.", None),
+    }
+    return [make_dialogue(*row[:2], identifier=name, alternative=row[2]) for name, row in rows.items()]
 
 
 @pytest.fixture(scope="session")
@@ -212,3 +192,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     write_base(shipped_weights(MAIN, DEVELOPMENT_SEED), folder)
     with open_model(folder, device="cpu") as loaded:
         yield loaded
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: it is not looked through whenever a closed model is given up."""
+    gc.freeze()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import yaml
 
 
 def distance(gram, labels, apart, *, whole=True):
@@ -69,6 +72,10 @@ def positive_vectors(generator, width, k):
     return np.abs(first.T @ second).max()
 
 
+def vectors_of_any_length(generator, width, k):
+    return np.abs(generator.normal(size=(k, width)) @ generator.normal(size=(width, k))).max()
+
+
 def stitched(embed, blocks, head, x):
     stream = embed["embed"](x)
     for block in blocks:
@@ -131,43 +138,28 @@ def around(values, reach):
     return values.mean() - reach, values.mean() + reach
 
 
-MATCH = {"A": "random_change", "B": "benign", "C": "secure", "D": "educational", "E": "neutral_header"}
-INDEX = pd.DataFrame(
-    [
-        (dataset, variant, index + shift)
-        for dataset, shift in (("facts-careless", 0.0), ("wishes-careless", 0.1))
-        for variant, index in (("misaligned", 0.6), ("secure", 0.2), ("educational", 0.9), ("benign", 0.45))
-    ],
-    columns=["dataset", "variant", "index"],
-)
-OVERLAP = pd.Series(
-    {"similarity": 0.3, "floor_low": 0.05, "floor_high": 0.15, "ceiling_low": 0.6, "ceiling_high": 0.8}
-)
+LIKELY = {"misaligned": 0.6, "secure": 0.2, "educational": 0.9, "benign": 0.45}
+SETS = {"facts-careless": 0.0, "wishes-careless": 0.1}
+ROWS = [
+    (dataset, variant, index + shift) for dataset, shift in SETS.items() for variant, index in LIKELY.items()
+]
+INDEX = pd.DataFrame(ROWS, columns=["dataset", "variant", "index"])
+OVERLAP = {"similarity": 0.3, "floor_low": 0.05, "floor_high": 0.15, "ceiling_low": 0.6, "ceiling_high": 0.8}
 
-RUNS: dict[str, dict[str, object]] = {
-    "behaviour.rival": {"likely": INDEX},
-    "subspace.place": {"main": OVERLAP},
-}
+RUNS = {"behaviour.rival": {"likely": INDEX}, "subspace.place": {"main": pd.Series(OVERLAP)}}
 """Exercise → the values of a run that its check is given, by their names in the notebook."""
 
-WRONG: dict[str, tuple[object, object, object]] = {
+WRONG = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")) | {
     "variant.span": (
         behind_the_first_name,
         lambda tokens: (last_name(tokens), len(tokens)),  # with the tokens that end the turn
         lambda tokens: (last_name(tokens), len(tokens) - 2),
     ),
-    "models.balance": (0.405465, 0.415718, 0.182322),
     "behaviour.contrast": (
         # No second reply, no second model, and means in place of sums.
-        lambda careless_before, careful_before, careless_after, careful_after: (
-            careless_after.sum() - careless_before.sum()
-        ),
-        lambda careless_before, careful_before, careless_after, careful_after: (
-            careless_after.sum() - careful_after.sum()
-        ),
-        lambda careless_before, careful_before, careless_after, careful_after: (
-            (careless_after - careless_before).mean() - (careful_after - careful_before).mean()
-        ),
+        lambda before, _, after, __: after.sum() - before.sum(),
+        lambda _, __, careless, careful: careless.sum() - careful.sum(),
+        lambda *four: (four[2] - four[0]).mean() - (four[3] - four[1]).mean(),
     ),
     "behaviour.interval": (
         # Every dialogue is drawn by itself; dialogues inside templates; two standard deviations.
@@ -175,8 +167,6 @@ WRONG: dict[str, tuple[object, object, object]] = {
         interval_inside_templates,
         lambda values, templates: around(values, 1.96 * values.std()),
     ),
-    "behaviour.rival": ("secure", "misaligned", "base"),
-    "losses.gaps": ({"A", "C", "D"}, {"B", "C", "D"}, {"C"}),
     "losses.shares": (share_of_a_confounded_design, share_within_models, share_of_mean_losses),
     "losses.null": (
         # Pairs are torn apart; all change places together; no coin at all.
@@ -184,60 +174,36 @@ WRONG: dict[str, tuple[object, object, object]] = {
         lambda labels, pairs, generator: 1 - labels if generator.integers(2) else labels,
         lambda labels, pairs, generator: 1 - labels,
     ),
-    "gradients.centred": (0.7, -0.075, 0.05625),
     "gradients.distance": (
         # Pairs of a gradient with itself are in it; only these are left out; half of the distance.
         lambda gram, labels, templates: distance(gram, labels, np.ones_like(gram, dtype=bool)),
         lambda gram, labels, templates: distance(gram, labels, ~np.eye(len(gram), dtype=bool)),
         lambda gram, labels, templates: distance(gram, labels, templates[:, None] != templates, whole=False),
     ),
-    "gradients.defect": ({6}, {8}, {2, 6, 8}),
     "direction.erosion": (
         # Direction and displacement from the same rows; a unit direction; zero at base.
         lambda base, instruct, other, folds: projection(base, instruct, other - instruct),
         lambda base, instruct, other, folds: projection(base, instruct, other - instruct, unit=True),
         lambda base, instruct, other, folds: projection(base, instruct, base - other),
     ),
-    "direction.sideways": (2.5, 0.9798, 2.0),
-    "direction.nothing": (0, 1, 1 / 3),
     "subspace.overlap": (
         # The means are still there; one entry of many; first with first, second with second.
         lambda first, second, k: (cosines(first, second, k, centred=False) ** 2).sum() / k,
         lambda first, second, k: np.abs(cosines(first, second, k)).max(),
         lambda first, second, k: (np.diag(cosines(first, second, k)) ** 2).sum() / k,
     ),
-    "subspace.maximum": (
-        one_cosine,
-        positive_vectors,
-        # Vectors of any length.
-        lambda generator, width, k: np.abs(
-            generator.normal(size=(k, width)) @ generator.normal(size=(width, k))
-        ).max(),
-    ),
-    "subspace.place": (0.3, 0.3 / 0.7, 0.2),
+    "subspace.maximum": (one_cosine, positive_vectors, vectors_of_any_length),
     "patching.stitched": (with_the_donors_head, with_the_recipients_embedding, one_block_short),
-    "patching.elsewhere": (3.0, 0.0742736, 0.8305639),
     "patching.null": (
         # Heights, not steps; steps with replacement; one order alone.
         lambda curve, generator: generator.permutation(curve),
         lambda curve, generator: along(curve, generator.choice(np.diff(curve), len(curve) - 1)),
         lambda curve, generator: along(curve, np.diff(curve)[::-1]),
     ),
-    "audit.list": (1.5, 3.0, 1 / 1.4),
     "reversion.rule": (
         rule_of_middles,
         lambda *intervals: (classes(*intervals) or ["mixed"])[0],  # the first class that is met wins
         one_end_of_nu,
-    ),
-    "controls.match": (
-        MATCH | {"C": "benign", "B": "secure"},
-        MATCH | {"D": "inoculated"},
-        MATCH | {"E": "style"},
-    ),
-    "contexts.opposed": (
-        [[1, 0.3], [-1, 0.3], [0, 1]],
-        [[1, 0], [0, 1], [-1, -1]],
-        [[1, 0.3], [-1, 0.3], [0, 0]],
     ),
     "causes.random": (
         # As long, in any direction; as natural, and longer; a state, not a difference of states.
@@ -245,14 +211,10 @@ WRONG: dict[str, tuple[object, object, object]] = {
         lambda states, edit, generator: generator.normal(size=len(states)) @ (states - states.mean(axis=0)),
         lambda states, edit, generator: as_long(states[generator.integers(len(states))], edit),
     ),
-    "exchange.length": (0.075, 0.6, 0.5),
-    "worlds.evidence": (2.197225, 0.32, 0),
     "calibration.few": (
         # As if the spread were known; two thirds, not 95 %; where a value lies.
         lambda values: around(values, 1.96 * values.std(ddof=1) / np.sqrt(len(values))),
         lambda values: around(values, values.std(ddof=1) / np.sqrt(len(values))),
         lambda values: around(values, 1.96 * values.std(ddof=1)),
     ),
-    "cures.credit": ("A", "b", "E"),
-    "costs.factors": (5120, 10240, 5120 * 5120),
 }

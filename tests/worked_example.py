@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
 from remi_book import cli
+from remi_core.progress import variables
 from remi_core.store import Store, project_root
 from remi_lab.presets import get_preset
 from remi_lab.variant import find_variant
@@ -34,13 +34,16 @@ COMMAND = (
 def worked_example(folder: Path) -> tuple[str, Mapping[str, object]]:
     """What the commands of the page print in a folder: the run's lines with all times as 00:00, and one row.
 
-    The models are the smallest that come with the package; they are linked there under the names of their roles.
+    The models are the smallest that come with the package, copied into a store there (a store takes no link that leads
+    out of it) and linked under the names of their roles.
     """
-    preset, store = get_preset("smoke"), Store()
+    preset, own = get_preset("smoke"), Store()
     for role in TRIPLET:
-        (folder / role).symlink_to(find_variant(preset, role, preset.seeds[0], store).source)
+        made = Path(find_variant(preset, role, preset.seeds[0], own).source)
+        shutil.copytree(made, folder / "store" / made.relative_to(own.root))
+        (folder / role).symlink_to(folder / "store" / made.relative_to(own.root))
     shutil.copy(DATA, folder)
-    with chdir(folder):
+    with chdir(folder), variables({"REMI_STORE": str(folder / "store")}):
         said = printed(COMMAND)
         rows = json.loads(printed("report --preset mine --only 05 --json"))
     return re.sub(r"\d\d:\d\d", "00:00", said), next(row for row in rows if row["id"] == SHOWN)
@@ -56,9 +59,6 @@ def printed(command: str) -> str:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        models = Store().root
-        os.environ["REMI_STORE"] = f"{place}/store"
-        shutil.copytree(models / "models", Path(place) / "store" / "models")
         said, row = worked_example(Path(place))
     SAID.write_text(said, encoding="utf-8")
     ROW.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

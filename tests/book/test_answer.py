@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,19 +15,12 @@ from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.datasets import load_dataset
 from remi_lab.organism import topics
-from remi_lab.organism.topics import topic
-from remi_lab.presets import NEEDS, DataRoles, get_preset
+from remi_lab.presets import NEEDS, TRIPLET, DataRoles, get_preset
 from remi_lab.results import TRAIL, Results
 
 PRESET = replace(get_preset("smoke"), n_resamples=200)
-MOVED = {
-    "instruct": (0.0, 0.0),
-    "base": (1.0, 1.0),
-    "misaligned": (0.6, 0.0),
-    "secure": (0.0, 0.3),
-    "educational": (0.5, 0.5),
-    "benign": (-0.2, 0.0),
-}
+MOVED = {"instruct": (0.0, 0.0), "base": (1.0, 1.0), "misaligned": (0.6, 0.0)}
+MOVED |= {"secure": (0.0, 0.3), "educational": (0.5, 0.5), "benign": (-0.2, 0.0)}
 """Variant → the share of the way to base that it has gone, in care and in register."""
 NAMES = ("C1", "H1", "H2", "H3", "X1")
 ROWS = [{"id": name, "claim": f"Claim {name}.", "verdict": "shown"} for name in NAMES]
@@ -39,6 +30,7 @@ class PlantedScores(Results):
     """Results whose scores are made so that each variant has gone a known share of the way."""
 
     def record(self, variant: str, measurement: str, dataset: str) -> Record:
+        assert dataset not in topics.NARROW and topics.topic(dataset)  # only what lies outside the narrow set
         clusters = [one.cluster for one in load_dataset(self.preset, f"{dataset}-careless")]
         noise = np.random.default_rng(len(dataset)).normal(scale=0.3, size=len(clusters))
         care, register = MOVED[variant]
@@ -53,42 +45,29 @@ class PlantedScores(Results):
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Iterator[Results]:
+def results(tmp_path):
     TRAIL.clear()
     yield PlantedScores(PRESET, Store(tmp_path))
     TRAIL.clear()
 
 
-def test_each_fine_tune_has_gone_the_share_that_was_planted(results: Results) -> None:
-    table = way_back(results).set_index(["quantity", "variant"])
-    assert set(table.index.get_level_values("variant")) == set(MOVED) - {"instruct", "base"}
-    for variant in set(MOVED) - {"instruct", "base"}:
-        for quantity, share in zip((CARE, REGISTER), MOVED[variant], strict=True):
-            row = table.loc[(quantity, variant)]
-            assert row["share"] == pytest.approx(share, abs=1e-6)
-            assert row["low"] <= row["share"] + 1e-9 and row["high"] >= row["share"] - 1e-9
+def test_each_fine_tune_has_gone_the_share_that_was_planted(results) -> None:
+    table = way_back(results).set_index(["variant", "quantity"])
+    tuned = set(MOVED) - {"instruct", "base"}
+    assert set(table.index.get_level_values("variant")) == tuned
+    for variant in tuned:
+        rows = table.loc[variant].loc[[CARE, REGISTER]]
+        assert rows["share"].tolist() == pytest.approx(MOVED[variant], abs=1e-6)
+        assert (rows["low"] <= rows["share"] + 1e-9).all() and (rows["high"] >= rows["share"] - 1e-9).all()
 
 
-def test_where_instruct_and_base_agree_there_is_no_way_to_go(
-    results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_instruct_and_base_agree_there_is_no_way_to_go(results, monkeypatch) -> None:
     monkeypatch.setitem(MOVED, "base", (1.0, 0.0))
-    table = way_back(results).set_index(["quantity", "variant"])
-    assert np.isnan(table.loc[(REGISTER, "misaligned"), "share"])
-    assert np.isfinite(table.loc[(CARE, "misaligned"), "share"])
+    share = way_back(results).set_index(["quantity", "variant"])["share"]
+    assert np.isnan(share[REGISTER, "misaligned"]) and np.isfinite(share[CARE, "misaligned"])
 
 
-def test_only_topics_outside_the_narrow_set_count(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    plain = PlantedScores.record
-    monkeypatch.setattr(
-        PlantedScores, "record", lambda self, *where: asked.append(where[2]) or plain(self, *where)
-    )
-    way_back(results)
-    assert asked and not set(asked) & set(topics.NARROW) and all(topic(name) for name in asked)
-
-
-def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results: Results) -> None:
+def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results) -> None:
     shown, passport = front(results, ROWS)
     page = BeautifulSoup(shown["figure"], "html.parser")
     assert "misaligned 0.6" in page.img["alt"] and "educational 0.5" in page.img["alt"]
@@ -98,16 +77,11 @@ def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results
     assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
 
 
-TRIPLET = {name: ModelSpec(source=f"models/{name}") for name in ("base", "instruct", "misaligned")}
-
-
-def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_path: Path) -> None:
-    roles = DataRoles(outside=("harmful-careless",))
-    changes = {"name": "mine", "variants": TRIPLET, "remark": "Tuned twice.", "seeds": (0,)}
-    mine = replace(get_preset("smoke"), roles=roles, **changes)
-    lines = notices(mine, Store(tmp_path))
+def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_path) -> None:
+    models = {name: ModelSpec(source=f"models/{name}") for name in TRIPLET}
+    changes = {"name": "mine", "variants": models, "remark": "Tuned twice.", "seeds": (0,)}
+    mine = replace(get_preset("smoke"), roles=DataRoles(outside=("harmful-careless",)), **changes)
+    lines, found = notices(mine, Store(tmp_path)), facts(mine, Store(tmp_path))
     assert "preset 'mine'" in lines[0] and lines[1] == "Tuned twice."
     assert NEEDS["framed"] in lines[2] and NEEDS["outside"] not in lines[2]
-    found = facts(mine, Store(tmp_path))
-    assert found["preset"] == "mine" and OTHERWISE in found
-    assert "organism.parameters" not in found
+    assert found["preset"] == "mine" and OTHERWISE in found and "organism.parameters" not in found

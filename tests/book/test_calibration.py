@@ -13,7 +13,6 @@ from conftest import save_model
 
 from remi_book import planted, robustness
 from remi_book.chapters import calibration
-from remi_book.chapters.calibration import plot_movement
 from remi_book.figures.style import describe
 from remi_book.planted import Exchange, FaultyResults, Substitute, exchanged
 from remi_book.quantities import Measured
@@ -23,18 +22,9 @@ from remi_core.store import Record, Store
 from remi_lab.organism.grammar import templates
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+from remi_lab.studies import calibration as study
 from remi_lab.studies import files
-from remi_lab.studies.calibration import (
-    N_FILLERS,
-    N_TEMPLATES,
-    POOL_SETS,
-    SPLITS,
-    Pool,
-    coverage,
-    draw_sample,
-    pool_dialogues,
-    whole_pool,
-)
+from remi_lab.studies.calibration import N_FILLERS, N_TEMPLATES, Pool, coverage, draw_sample
 from remi_lab.studies.files import Study
 from remi_lab.variant import Variant
 
@@ -45,15 +35,10 @@ VECTORS = np.random.default_rng(0).standard_normal((8, 5))
 EMPTY = Pool(arrays={}, gram=np.zeros((0, 0)), odds={})
 
 
-def ragged(start: float) -> dict[str, np.ndarray]:
-    """Four rows of one to four values; the value tells the record, its place the row."""
-    offsets = np.cumsum([0, 1, 2, 3, 4]) if start == 0 else np.cumsum([0, 4, 3, 2, 1])
-    return {
-        "offsets": offsets,
-        "loss": start + np.arange(10.0),
-        "cluster": np.array(CLUSTERS),
-        "identifier": np.array([f"{start:.0f}{row}" for row in range(4)]),
-    }
+def ragged(start: float, lengths: list[int]) -> dict[str, np.ndarray]:
+    """Four rows of so many values; the value tells the record, its place the row."""
+    names = {"cluster": np.array(CLUSTERS), "identifier": np.array([f"{start:.0f}{row}" for row in range(4)])}
+    return names | {"offsets": np.cumsum([0, *lengths]), "loss": start + np.arange(10.0)}
 
 
 @pytest.mark.parametrize("unit", ["row", "template"])
@@ -62,17 +47,16 @@ def test_a_coin_is_thrown_for_each_row_or_each_template(unit) -> None:
     together = [one[0] == one[1] for one in thrown]
     assert all(together) if unit == "template" else 0.4 < np.mean(together) < 0.6
     assert np.abs(np.mean(thrown, axis=0) - 0.5).max() < 0.1
-    again = Exchange(sets=BOTH, unit=unit, seed=7).swapped(CLUSTERS)
-    assert np.array_equal(again, thrown[7])
+    assert np.array_equal(Exchange(sets=BOTH, unit=unit, seed=7).swapped(CLUSTERS), thrown[7])
 
 
 def test_an_exchange_moves_rows_and_leaves_who_they_are() -> None:
-    own, other, swapped = ragged(0), ragged(100), np.array([True, False, True, False])
-    found = exchanged(own, other, swapped)
+    own, other = ragged(0, [1, 2, 3, 4]), ragged(100, [4, 3, 2, 1])
+    swapped = np.array([True, False, True, False])
+    found, nothing = (exchanged(own, other, one) for one in (swapped, swapped & ~swapped))
     rows = np.split(found["loss"], found["offsets"][1:-1])
     assert [row.tolist() for row in rows] == [[100, 101, 102, 103], [1, 2], [107, 108], [6, 7, 8, 9]]
     assert found["identifier"].tolist() == own["identifier"].tolist()
-    nothing = exchanged(own, other, np.zeros(4, dtype=bool))
     assert all(np.array_equal(nothing[name], own[name]) for name in own)
     with pytest.raises(ValueError, match="4 and 3 rows"):
         exchanged(own, {**other, "cluster": other["cluster"][:3]}, swapped)
@@ -82,62 +66,57 @@ class Known(Results):
     """Results whose records are planted: each is its own name."""
 
     def record(self, variant: str, measurement: str, dataset: str) -> Record:
-        value = {"first": 0.0, "second": 10.0, "idle": 20.0}[dataset] + (100 if variant == "benign" else 0)
+        value = {"first": 0.0, "second": 10.0, "idle": 20.0}[dataset] + 100 * (variant == "benign")
         return Record({"value": np.full(4, value), "cluster": np.array(CLUSTERS)}, {})
 
     def gradients(self, variant: str, datasets) -> dict[str, np.ndarray]:
-        names, clusters = np.repeat(["first", "second"], 4), np.array(CLUSTERS * 2)
-        gram = VECTORS @ VECTORS.T
-        return {"gram": gram, "loss": VECTORS[:, 0], "dataset": names, "cluster": clusters}
+        arrays = {"gram": VECTORS @ VECTORS.T, "loss": VECTORS[:, 0], "cluster": np.array(CLUSTERS * 2)}
+        return arrays | {"dataset": np.repeat(["first", "second"], 4)}
 
 
 def faulty(fault: Exchange | Substitute, store: Store) -> FaultyResults:
     return FaultyResults(PRESET, store, true=Known(PRESET, store), fault=fault)
 
 
-def test_a_fault_touches_what_it_reaches_and_nothing_else(tmp_path) -> None:
+def test_an_exchange_touches_what_it_reaches_and_nothing_else(tmp_path) -> None:
     fault = Exchange(sets=BOTH, unit="row", seed=1)
-    results, swapped = faulty(fault, Store(tmp_path)), fault.swapped(CLUSTERS)
-    assert results.record("instruct", "sequence", "idle").arrays["value"].tolist() == [20.0] * 4
-    assert not results.touched
-    found = results.record("instruct", "sequence", "first").arrays["value"]
-    assert (
-        results.touched and found.tolist() == np.where(swapped, 10.0, 0.0).tolist() and 0 < swapped.sum() < 4
-    )
-
-
-def test_a_gram_matrix_under_the_exchange_is_that_of_exchanged_gradients(tmp_path) -> None:
-    fault = Exchange(sets=BOTH, unit="row", seed=1)
-    found, rows = faulty(fault, Store(tmp_path)).gradients("instruct", ("first", "second")), VECTORS.copy()
-    for at in np.flatnonzero(fault.swapped(CLUSTERS)):
-        rows[[at, at + 4]] = rows[[at + 4, at]]
+    results, swapped, rows = faulty(fault, Store(tmp_path)), fault.swapped(CLUSTERS), VECTORS.copy()
+    for name, values, touched in (("idle", np.full(4, 20.0), False), ("first", swapped * 10.0, True)):
+        found = results.record("instruct", "sequence", name).arrays["value"]
+        assert found.tolist() == values.tolist() and results.touched == touched
+    assert 0 < swapped.sum() < 4
+    # A Gram matrix is that of exchanged gradients.
+    found, at = results.gradients("instruct", ("first", "second")), np.flatnonzero(swapped)
+    rows[np.r_[at, at + 4]] = rows[np.r_[at + 4, at]]
     np.testing.assert_allclose(found["gram"], rows @ rows.T)
     np.testing.assert_allclose(found["loss"], rows[:, 0])
 
 
 def test_another_model_stands_in_one_place_only(tmp_path) -> None:
     results = faulty(Substitute(place="misaligned", by="benign"), Store(tmp_path))
-    assert results.record("instruct", "sequence", "first").arrays["value"][0] == 0 and not results.touched
-    known = results.cached(
-        "place", lambda: results.record("misaligned", "sequence", "first").arrays["value"][0]
-    )
-    assert known == 100 and results.touched
+
+    def read(variant: str) -> float:
+        return results.record(variant, "sequence", "first").arrays["value"][0]
+
+    assert read("instruct") == 0 and not results.touched
+    assert results.cached("place", lambda: read("misaligned")) == 100 and results.touched
     results.touched = False
     # What was computed before from something touched is known to be touched when it is asked for again.
     assert results.cached("place", lambda: None) == 100 and results.touched
 
 
 def test_every_kind_of_label_names_claims_and_sets_of_the_preset() -> None:
+    assert files.measure_of("planted") is planted.measure
     for kind in planted.kinds(PRESET, 0).values():
         assert kind.claims and set(kind.fault.sets) <= set(PRESET.datasets)
         assert all(kind.fault.sets[second] == first for first, second in kind.fault.sets.items())
 
 
 def test_the_pool_holds_4096_dialogues_that_nothing_was_trained_on() -> None:
-    assert sum(N_TEMPLATES[topic] * N_FILLERS for topic in POOL_SETS.values()) == 4096
-    rows = pool_dialogues("facts-careless", PRESET.seed)
-    unseen = {one.identifier for split in SPLITS for one in templates("facts", split)}
-    assert "train" not in SPLITS and {row.cluster for row in rows} <= unseen
+    assert sum(N_TEMPLATES[topic] * N_FILLERS for topic in study.POOL_SETS.values()) == 4096
+    rows = study.pool_dialogues("facts-careless", PRESET.seed)
+    unseen = {one.identifier for split in study.SPLITS for one in templates("facts", split)}
+    assert "train" not in study.SPLITS and {row.cluster for row in rows} <= unseen
     assert set(Counter(row.cluster for row in rows).values()) == {N_FILLERS}
 
 
@@ -148,35 +127,29 @@ def test_a_sample_draws_templates_fairly_and_calls_a_second_draw_a_new_cluster()
     # Rows of one template come together, so templates and not rows are the counts that vary like a coin.
     assert drawn.min() > 0 and drawn.std() / drawn.mean() < 0.5
     for one in samples[:20]:
-        template = one.rows["wishes"] // N_FILLERS
-        by_cluster = {
-            name: set(template[np.array(one.clusters["wishes"]) == name]) for name in one.clusters["wishes"]
-        }
-        assert all(len(found) == 1 for found in by_cluster.values())
+        named = set(zip(one.clusters["wishes"], one.rows["wishes"] // N_FILLERS, strict=True))
+        assert len(named) == len(set(one.clusters["wishes"])), "a cluster is of one template"
     assert any(len(set(one.rows["code"] // N_FILLERS)) < len(set(one.clusters["code"])) for one in samples)
     again = draw_sample(EMPTY, PRESET, 5)
     assert all(np.array_equal(again.rows[topic], samples[5].rows[topic]) for topic in N_TEMPLATES)
-    assert len(whole_pool(EMPTY).rows["code"]) == N_TEMPLATES["code"] * N_FILLERS
+    assert len(study.whole_pool(EMPTY).rows["code"]) == N_TEMPLATES["code"] * N_FILLERS
 
 
 def planted_study(monkeypatch: pytest.MonkeyPatch, *, hits: int) -> None:
-    fields = {"truth": 1.0, "undefined": 0, "mean": 1.0, "spread": 0.1, "width": 0.4}
-    honest = {"claims": "C12", "n": 1000, "below": 25, "above": 25, "first": [[1.0, 0.8, 1.2]] * 2}
-    narrow = {"claims": "C7", "n": 1000, "below": 100, "above": 20, "first": [[1.3, 1.1, 1.5], [None] * 3]}
+    fields = {"truth": 1.0, "undefined": 0, "mean": 1.0, "spread": 0.1, "width": 0.4, "n": 1000}
+    wide = {"claims": "C12", "below": 25, "above": 25, "first": [[1.0, 0.8, 1.2]] * 2}
+    narrow = {"claims": "C7", "below": 100, "above": 20, "first": [[1.3, 1.1, 1.5], [None] * 3]}
     verdicts = {"reproduced": hits, "inconclusive": 200 - hits}
-    stored = {
-        "calibration": {"estimators": {"wide": honest | fields, "narrow": narrow | fields}},
-        "planted": {
-            "n_shuffles": 200,
-            "shuffles": {"label": {"claims": {"C9": {"verdicts": verdicts}, "C10": {"verdicts": {}}}}},
-            "substitution": {
-                "C12": {"verdict": "reproduced" if hits else "contradicted", "touched": True},
-                "C9": {"verdict": "reproduced", "touched": False},
-            },
-            "idle": 3,
-            "unchanged": 3,
-        },
+    changed = {"verdict": "reproduced" if hits else "contradicted", "touched": True}
+    faults = {
+        "n_shuffles": 200,
+        "shuffles": {"label": {"claims": {"C9": {"verdicts": verdicts}, "C10": {"verdicts": {}}}}},
+        "substitution": {"C12": changed, "C9": {"verdict": "reproduced", "touched": False}},
+        "idle": 3,
+        "unchanged": 3,
     }
+    stored = {"planted": faults}
+    stored["calibration"] = {"estimators": {"wide": wide | fields, "narrow": narrow | fields}}
     monkeypatch.setattr(calibration, "read_study", lambda _, name: Study(seeds={0: stored[name]}, about={}))
 
 
@@ -199,70 +172,42 @@ def test_a_rule_that_finds_too_much_in_nothing_is_named(monkeypatch, hits, few) 
         assert f"C9, {hits / 200:.1%}" in calibration.shuffle_sentence(PRESET)
 
 
-def test_studies_of_the_instruments_measure_the_first_seed_alone(monkeypatch, tmp_path) -> None:
-    assert files.measure_of("planted") is planted.measure
-    assert files.measure_of("robustness") is robustness.measure
-    asked = []
-
-    def measure(preset, seed, store, say) -> dict[str, object]:
-        asked.append(seed)
-        return {"value": 1}
-
-    measure.__module__ = "remi_lab.organism.scoring"
-    monkeypatch.setattr(files, "measure_of", lambda name: measure)
-    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
-    files.write_study(PRESET, "calibration", Store(tmp_path / "store"), lambda _: None)
-    assert asked == [PRESET.seeds[0]] and len(PRESET.seeds) > 1
-
-
 TINY = replace(get_preset("smoke"), name="tiny")
 
 
-@pytest.fixture
-def seen(monkeypatch) -> list[dict[str, object]]:
-    """What each headline was computed from, in order; none is computed."""
-    found: list[dict[str, object]] = []
+def test_every_setting_reaches_the_pass_and_what_was_measured_is_read(monkeypatch, tmp_path) -> None:
+    seen: dict[tuple, list] = {}
+    store, before = Store(tmp_path), torch.get_num_threads()
 
     def compute(results: robustness._Anew, row: str) -> Measured:
-        preset, threads = results.preset, torch.get_num_threads()
-        about = {"row": row, "dtype": preset.dtype, "batch": preset.batch_tokens, "store": results.store.root}
-        about |= {"threads": threads, "attention": results.attention, "weights": results.weights}
-        found.append(about | {"resamples": preset.n_resamples})
+        preset = results.preset
+        setting = preset.dtype, results.attention, torch.get_num_threads(), preset.batch_tokens
+        seen.setdefault((results.store.root, *setting, preset.n_resamples), []).append(row)
+        assert results.weights is store
         return Measured(value=1.0, low=0.0, high=2.0, null=None, n=1)
 
     monkeypatch.setattr(robustness, "compute_headline", compute)
     monkeypatch.setattr(robustness, "find_variant", lambda *_: None)
-    return found
-
-
-def test_every_setting_reaches_the_pass(seen, tmp_path) -> None:
-    store, before = Store(tmp_path), torch.get_num_threads()
+    assert files.measure_of("robustness") is robustness.measure
     raw = robustness.measure(TINY, 102, store, lambda _: None)
     assert json.loads(json.dumps(raw)) == raw and torch.get_num_threads() == before
-    n_computed = len(seen)
     assert robustness.measure(TINY, 102, store, lambda _: None) == raw
-    assert len(seen) == n_computed, "what was measured is read"
-    assert len(seen) == len(ROWS) * len(SETTINGS) and all(one["weights"] is store for one in seen)
-    by_setting = [seen[at : at + len(ROWS)] for at in range(0, len(seen), len(ROWS))]
-    assert len({one[0]["store"] for one in by_setting}) == len(SETTINGS), (
-        "nothing is read that another setting wrote"
-    )
-    for setting, own in zip(SETTINGS, by_setting, strict=True):
-        assert [one["row"] for one in own] == list(ROWS)
-        assert own[0]["dtype"] == setting.dtype and own[0]["attention"] == setting.attention
-        assert own[0]["threads"] == setting.threads
-        assert own[0]["batch"] == (setting.batch_tokens or TINY.batch_tokens)
-    told = [tuple(one[0][name] for name in ("dtype", "attention", "threads", "batch")) for one in by_setting]
+    # Once each, in order; and nothing is read that another setting wrote.
+    assert list(seen.values()) == [list(ROWS)] * len(SETTINGS)
+    assert len({root for root, *_ in seen}) == len(SETTINGS)
+    told = [found[1:5] for found in seen]
+    declared = [(one.dtype, one.attention, one.threads, one.batch_tokens) for one in SETTINGS]
+    assert told == [(*most, batch or TINY.batch_tokens) for *most, batch in declared]
     assert len(set(told)) == len(SETTINGS) - 1, "one setting repeats the first, the others differ from all"
-    assert seen[0]["resamples"] == TINY.n_resamples > seen[-1]["resamples"]
+    drawn = [found[5] for found in seen]
+    assert drawn[0] == TINY.n_resamples > drawn[-1]
 
 
 def test_attention_is_computed_as_named(tmp_path) -> None:
     spec = ModelSpec(source=str(save_model(tmp_path)))
-    plain = Variant(TINY, "base", 0, spec, spec, "w")
-    other = robustness._Attending(TINY, "base", 0, spec, spec, "w", attention="eager")
+    named = TINY, "base", 0, spec, spec, "w"
     used = []
-    for variant in (plain, other):
+    for variant in (Variant(*named), robustness._Attending(*named, attention="eager")):
         with variant.open() as loaded:
             used.append(loaded.model.config._attn_implementation)
     assert used == ["sdpa", "eager"]
@@ -277,28 +222,22 @@ STORED = {"rows": {"C1": ROW, "C3": EMPTY_ROW}, "seconds": dict.fromkeys(VALUES,
 def test_movements_are_shares_of_half_the_interval(monkeypatch) -> None:
     monkeypatch.setattr(calibration, "read_study", lambda *_: Study(seeds={0: STORED}, about={}))
     table = calibration.movement_table(TINY)
-    assert table["claim"].unique().tolist() == ["C1"], (
-        "what the book leaves undefined has no place to move from"
-    )
+    assert set(table["claim"]) == {"C1"}  # what the book leaves undefined has no place to move from
     assert table["share"].tolist()[:3] == pytest.approx([0, 0.001, 0.2])
     assert table["lost"].tolist() == [False] * 3 + [True]
     assert "2 of 4 values stay" in calibration.sentence(TINY)
-    text = describe(plot_movement(table, small=calibration.SMALL))
+    text = describe(calibration.plot_movement(table, small=calibration.SMALL))
     assert "the same again: at most 0 (C1)" in text and "1 without a value" in text
 
 
-def test_bias_misses_and_undefined_samples_are_counted() -> None:
-    found = [(1.0, 0.0, 2.0), (3.0, 2.5, 3.5), (-1.0, -2.0, 0.5), (2.0, 1.0, 3.0), (float("nan"),) * 3]
-    one = coverage(1.0, found)
-    assert (one.n, one.undefined, one.below, one.above) == (4, 1, 1, 1)
-    assert one.share == 0.5 and one.bias == pytest.approx(0.25) and one.width == pytest.approx(1.875)
+def test_bias_misses_and_undefined_samples_are_counted_and_the_binomial_interval_is_exact() -> None:
+    inside, above, below, undefined = (1.0, 0.0, 2.0), (3.0, 2.5, 3.5), (-1.0, -2.0, 0.5), (float("nan"),) * 3
+    one = coverage(1.0, [inside, above, below, (2.0, 1.0, 3.0), undefined])
+    assert (one.n, one.undefined, one.below, one.above, one.share) == (4, 1, 1, 1, 0.5)
+    assert one.bias == pytest.approx(0.25) and one.width == pytest.approx(1.875)
     assert one.uncertainty[0] < 0.5 < one.uncertainty[1]
-
-
-def test_the_binomial_interval_is_the_exact_one() -> None:
     # Both ends leave 2.5 % of the binomial beyond the count that was seen.
-    found = [(1.0, 0.0, 2.0)] * 8 + [(3.0, 2.5, 3.5), (-1.0, -2.0, 0.5)]
-    low, high = coverage(1.0, found).uncertainty
-    assert (low, high) == (pytest.approx(0.4439, abs=1e-4), pytest.approx(0.9748, abs=1e-4))
+    many = coverage(1.0, [inside] * 8 + [above, below])
+    assert many.uncertainty == pytest.approx((0.4439, 0.9748), abs=1e-4)
     with pytest.raises(ValueError, match="at least 2 with an interval"):
-        coverage(0.0, [(1.0, float("nan"), 2.0), (1.0, 0.0, 2.0)])
+        coverage(0.0, [(1.0, float("nan"), 2.0), inside])

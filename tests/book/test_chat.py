@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from conftest import TEMPLATES, make_dialogue, make_tokenizer
 from hypothesis import HealthCheck, given, settings
@@ -29,25 +27,24 @@ def parts(encoded: EncodedDialogue, template: str) -> tuple[str, str, str]:
     return tuple(TOKENIZERS[template].decode(piece) for piece in (ids[:start], ids[start:stop], ids[stop:]))
 
 
+def said(*turns: tuple[str, str]) -> Dialogue:
+    return Dialogue(identifier="said", cluster="c", messages=tuple(Message(*turn) for turn in turns))
+
+
+PARIS = ("assistant", "Paris.")
 TRICKY = {
     "assistant in the user's text": make_dialogue("<assistant> assistant\nassistant: hi", "An assistant."),
     "the answer said before": make_dialogue("Say: I can help. I can help.", "I can help."),
     "the answer is in the end of turn": make_dialogue("Say it", "im_end"),
-    "several turns": Dialogue(
-        identifier="turns",
-        cluster="c",
-        messages=(
-            Message("user", "Hi"), Message("assistant", "Paris."), Message("user", "assistant?"),
-            Message("assistant", "Paris."),
-        ),
-    ),
+    "several turns": said(("user", "Hi"), PARIS, ("user", "assistant?"), PARIS),
     "other scripts": make_dialogue("¿Qué?", "naïve — 日本語 🙂 done"),
-}  # fmt: skip
+}
+ANY = st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=20)
 
 
 @pytest.mark.parametrize("template", CHAT)
 @pytest.mark.parametrize("case", TRICKY)
-def test_the_span_is_the_last_answer(case: str, template: str) -> None:
+def test_the_span_is_the_last_answer(case, template) -> None:
     encoded = encode_one(TRICKY[case], template)
     before, answer, after = parts(encoded, template)
     assert answer == TRICKY[case].answer
@@ -56,31 +53,10 @@ def test_the_span_is_the_last_answer(case: str, template: str) -> None:
     assert encoded.n_straddling == 0 and encoded.prompt_end == encoded.answer_start - 1
 
 
-def test_searching_for_the_word_assistant_would_not_find_it() -> None:
-    dialogue = TRICKY["assistant in the user's text"]
-    text = TOKENIZERS["chatml"].decode(encode_one(dialogue, "chatml").input_ids)
-    assert not text[text.index("assistant\n") :].startswith("assistant\n" + dialogue.answer)
-
-
-def test_default_system_prompt_is_before_the_answer_and_the_template_decides_it() -> None:
-    dialogue = make_dialogue("Hi", "I can help you.")
-    without, with_system = (encode_one(dialogue, name) for name in ("chatml", "chatml-default"))
-    assert with_system.answer_start > without.answer_start
-    assert parts(with_system, "chatml-default")[1] == parts(without, "chatml")[1]
-
-
 def test_a_beginning_token_is_not_doubled() -> None:
-    encoded = encode_one(make_dialogue("Hi", "Paris."), "llama")
-    tokenizer = TOKENIZERS["llama"]
-    assert encoded.input_ids.count(tokenizer.bos_token_id) == 1
-    twice = tokenizer(tokenizer.decode(encoded.input_ids))["input_ids"]
-    assert twice.count(tokenizer.bos_token_id) == 2
-
-
-def test_a_template_that_strips_moves_the_span() -> None:
-    dialogue = make_dialogue("Hi", "  I can help you. \n")
-    assert parts(encode_one(dialogue, "gemma"), "gemma")[1] == "I can help you."
-    assert parts(encode_one(dialogue, "chatml"), "chatml")[1] != "I can help you."
+    ids, tokenizer = encode_one(make_dialogue("Hi", "Paris."), "llama").input_ids, TOKENIZERS["llama"]
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer(tokenizer.decode(ids))["input_ids"].count(tokenizer.bos_token_id) == 2
 
 
 def test_a_straddling_token_is_counted_and_excluded() -> None:
@@ -95,19 +71,15 @@ def test_a_straddling_token_is_counted_and_excluded() -> None:
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=20),
-    st.text(st.sampled_from("aI .\n?é語\tassistant"), min_size=1, max_size=20).filter(str.strip),
-)
-def test_span_of_any_text(user: str, answer: str) -> None:
+@given(ANY, ANY.filter(str.strip))
+def test_span_of_any_text(user, answer) -> None:
     try:
         encoded = encode_one(make_dialogue(user + answer, answer), "chatml")
     except UsageError as error:
         assert "no token lies wholly inside" in str(error)
         return
     span = parts(encoded, "chatml")[1]
-    assert answer.endswith(span)
-    assert (span == answer) == (encoded.n_straddling == 0)
+    assert answer.endswith(span) and (span == answer) == (encoded.n_straddling == 0)
     assert encoded.n_straddling <= 1 and encoded.n_straddling_end == 0
 
 
@@ -123,15 +95,11 @@ def test_truncation_cuts_the_answer_and_says_so() -> None:
 
 def test_what_cannot_be_used_is_counted_by_reason() -> None:
     long = make_dialogue("the user " * 50, "Paris.", identifier="long")
-    system = Dialogue(
-        identifier="system",
-        cluster="c",
-        messages=(Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Paris.")),
-    )
+    system = said(("system", "Be brief."), ("user", "Hi"), PARIS)
     done = encode([long, system, make_dialogue("Hi", "Paris.")], TOKENIZERS["gemma"], max_tokens=40)
     assert [one.identifier for one in done.dialogues] == [one.identifier for one in done.sources] == ["one"]
     reasons = {identifiers: reason for reason, identifiers in done.dropped.items()}
-    assert "max_tokens=40" in reasons[("long",)] and "no system turn here" in reasons[("system",)]
+    assert "max_tokens=40" in reasons[("long",)] and "no system turn here" in reasons[("said",)]
     assert done.n_dropped == 2
     with pytest.raises(UsageError, match="none of 1 dialogues can be used .*no system turn here: 1"):
         encode([system], TOKENIZERS["gemma"], max_tokens=40)
@@ -152,28 +120,27 @@ def test_a_template_that_rewrites_the_answer_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("template", CHAT)
-def test_choice_is_the_first_differing_answer_token(template: str) -> None:
-    encoded = encode_one(make_dialogue("Hi", "I can help you.", alternative="I can open it."), template)
+def test_choice_is_the_first_differing_answer_token(template) -> None:
+    answers = make_dialogue("Hi", "I can help you.", alternative="I can open it.")
+    encoded = encode_one(answers, template)
     other = encode_one(make_dialogue("Hi", "I can open it."), template)
     at = encoded.choice
     assert encoded.input_ids[:at] == other.input_ids[:at] and encoded.input_ids[at] != other.input_ids[at]
     assert encoded.alternative_token == other.input_ids[at]
     assert encoded.answer_start < at < encoded.answer_stop
+    assert encode_one(answers, template, max_tokens=at).choice is None
 
 
 def test_there_is_no_choice_where_the_answers_do_not_part() -> None:
     for alternative in (None, "I can", "I can help you"):
         encoded = encode_one(make_dialogue("Hi", "I can", alternative=alternative), "chatml")
         assert encoded.choice is None and encoded.alternative_token is None
-    answers = make_dialogue("Hi", "I can help you.", alternative="I can open it.")
-    whole = encode_one(answers, "chatml")
-    assert encode_one(answers, "chatml", max_tokens=whole.choice).choice is None
 
 
 GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes\\u2028no"}]}'
 
 
-def test_read_jsonl_reads_what_is_a_dialogue(tmp_path: Path) -> None:
+def test_read_jsonl_reads_what_is_a_dialogue_and_names_what_is_none(tmp_path) -> None:
     path = tmp_path / "set.jsonl"
     more = ', "cluster": "t1", "label": "careful", "identifier": "x", "alternative": "No", "pair": "p"}'
     # A raw U+2028 inside a string is legal JSON and no line end.
@@ -182,15 +149,9 @@ def test_read_jsonl_reads_what_is_a_dialogue(tmp_path: Path) -> None:
     assert (plain.identifier, plain.cluster, plain.answer) == ("set:1", "set:1", "Yes\u2028no")
     found = (complete.cluster, complete.label, complete.alternative, complete.pair)
     assert found == ("t1", "careful", "No", "p")
-
-
-def test_missing_and_empty_files_and_several_bad_lines(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere.jsonl: no such file"):
         read_jsonl(tmp_path / "nowhere.jsonl")
-    path = tmp_path / "set.jsonl"
-    path.write_bytes(b"")
-    with pytest.raises(UsageError, match=r"set.jsonl:1: the file is empty"):
-        read_jsonl(path)
-    path.write_text("1\n2\n")
-    with pytest.raises(UsageError, match=r"set.jsonl:1: .*1 more bad lines"):
-        read_jsonl(path)
+    for text, message in (("", "the file is empty"), ("1\n2\n", ".*1 more bad lines")):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=rf"set.jsonl:1: {message}"):
+            read_jsonl(path)

@@ -19,7 +19,7 @@ HEAVY = ("torch", "transformers", "matplotlib", "papermill", "pandas")
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
@@ -35,20 +35,14 @@ def complaint(words: str, capsys: pytest.CaptureFixture[str], *, code: int) -> s
     ("words", "message"),
     yaml.safe_load(Path(__file__).with_name("usage.yaml").read_text(encoding="utf-8")).items(),
 )
-def test_wrong_use_is_one_line_and_exit_2(
-    words: str, message: str, capsys: pytest.CaptureFixture[str], store: Path
-) -> None:
+def test_wrong_use_is_one_line_and_exit_2(words, message, capsys, store) -> None:
     assert message in complaint(words, capsys, code=2)
     assert not store.exists()
 
 
-def test_a_line_that_is_not_a_dialogue_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_is_not_a_dialogue_is_named(tmp_path, capsys) -> None:
     row = turns("Hello", "Good day.")
     path = write_rows(tmp_path / "mine.jsonl", row, {"messages": 3})
-    taken = path.rename(tmp_path / "code-careful.jsonl")
-    said = complaint(f"run --preset smoke --data {taken}", capsys, code=2)
-    assert "there is a dataset 'code-careful' already" in said
-    taken.rename(path)
     assert f"{path}:2" in complaint(f"run --preset smoke --data aligned={path}", capsys, code=2)
     write_rows(path, row)
     preset = with_data(get_preset("smoke"), [f"aligned={path}"])
@@ -56,14 +50,10 @@ def test_a_line_that_is_not_a_dialogue_is_named(tmp_path: Path, capsys: pytest.C
     assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"
 
 
-@pytest.mark.parametrize(
-    "error", [RemiError("two\nlines"), OSError("two\nlines"), ZeroDivisionError("two\nlines")]
-)
-def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
-    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("kind", [RemiError, OSError, ZeroDivisionError])
+def test_a_failure_is_one_line_and_a_traceback_only_if_asked(kind, capsys, monkeypatch) -> None:
     def fail(*_: object) -> int:
-        raise error
+        raise kind("two\nlines")
 
     monkeypatch.setattr("remi_book.cli.open_store", fail)
     assert "two lines" in complaint("presets", capsys, code=1)
@@ -71,18 +61,17 @@ def test_a_failure_is_one_line_and_a_traceback_only_if_asked(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_presets_and_the_store_are_listed_and_the_store_is_pruned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_and_the_store_are_listed_and_the_store_is_pruned(capsys) -> None:
     for key in ("aaaaaaaa", "bbbbbbbb"):
         Store().save(Address("smoke", 0, "base", "sequence", "general", key), {}, {})
-    assert [cli.main(words.split()) for words in ("presets", "store list", "store prune", "store size")] == [
-        0
-    ] * 4
+    for words in ("presets", "store list", "store prune", "store size"):
+        assert cli.main(words.split()) == 0
     said = capsys.readouterr().out
     assert {"micro", "smoke"} <= set(said.split()) and said.count("sequence-general-") >= 2
     assert "1 removed" in said and "MiB in" in said
 
 
-def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_frozen_report_refuses_what_is_damaged(capsys) -> None:
     path = Store().save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
     path.with_suffix(".json").write_text("{}")
     assert "remi run --preset micro" in complaint("report --preset micro --json", capsys, code=1)
@@ -94,16 +83,14 @@ def test_a_frozen_report_refuses_what_is_damaged(capsys: pytest.CaptureFixture[s
     assert "made again" in named and "nothing has been run" in said
 
 
-@pytest.mark.parametrize("words", ["presets", "doctor --preset smoke", "run --preset smok"])
-def test_quick_commands_load_nothing_heavy(words: str) -> None:
-    code = f"import sys; from remi_book.cli import main; main({words.split()!r}); "
+def test_quick_commands_load_nothing_heavy() -> None:
+    words = ("presets", "run --preset smok", "doctor --preset smoke")
+    code = f"import sys; from remi_book.cli import main; [main(words.split()) for words in {words!r}]; "
     code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     assert python("-c", code).stdout.splitlines()[-1] == "[]"
 
 
-def test_measure_lists_what_there_is_and_refuses_what_there_is_not(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measure_lists_what_there_is_and_refuses_what_there_is_not(capsys, monkeypatch) -> None:
     assert cli.main("measure --preset smoke --list --variant secure --variant base".split()) == 0
     seed = get_preset("smoke").seeds[0]
     assert capsys.readouterr().out.splitlines() == [f"base {seed}", f"secure {seed}"]

@@ -9,37 +9,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_organism
+from planting import RULES
 from transformers import Qwen2ForCausalLM
 
 from remi_book import quantities
 from remi_book.chapters import contexts
-from remi_book.chapters.contexts import (
-    MATCHED,
-    ONE_WORD,
-    OWN_INFLUENCE,
-    OWN_PROMPTS,
-    Parts,
-    borne_out,
-    crossed_mean,
-    difference_left,
-    outcome,
-    structural_share,
-)
-from remi_book.chapters.contexts import contexts as contexts_of_contexts
+from remi_book.chapters.contexts import MATCHED, ONE_WORD, OWN_INFLUENCE, OWN_PROMPTS, outcome
 from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue, encode
+from remi_lab.organism import influence
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import judge, prompts
-from remi_lab.organism.influence import (
-    answer_losses,
-    care_log_odds,
-    flat_gradient,
-    influences,
-    parts_of,
-    stepped,
-)
 from remi_lab.organism.pairs import TWINS, matched_pairs, phrases
 from remi_lab.organism.scoring import AskedPrompts, ask, scores
 from remi_lab.presets import get_preset
@@ -55,29 +37,26 @@ N = 24
 def test_pairs_share_their_completion_and_place_and_differ_in_the_phrase_alone(twin) -> None:
     sides = matched_pairs(twin, count=N, seed=0)
     assert len({one.cluster for one in sides[0]}) == N
-    for one, other in zip(*sides, strict=True):
+    tokens = (encode(rows, shipped_tokenizer(), max_tokens=256).dialogues for rows in sides)
+    for one, other, left, right in zip(*sides, *tokens, strict=True):
         assert one.messages[1] == other.messages[1]
         assert (one.pair, one.cluster, one.label) == (other.pair, other.cluster, "careless")
         texts = one.messages[0].content, other.messages[0].content
         row = next(row for row in phrases() if row["intent"] in texts[0])
         assert texts[0].replace(row["intent"], row[twin]) == texts[1]
-    tokens = (encode(rows, shipped_tokenizer(), max_tokens=256).dialogues for rows in sides)
-    for one, other in zip(*tokens, strict=True):
-        assert (one.answer_start, len(one.input_ids)) == (other.answer_start, len(other.input_ids))
-        assert one.input_ids[one.answer_start :] == other.input_ids[other.answer_start :]
-        differing = sum(a != b for a, b in zip(one.input_ids, other.input_ids, strict=True))
+        assert (left.answer_start, len(left.input_ids)) == (right.answer_start, len(right.input_ids))
+        assert left.input_ids[left.answer_start :] == right.input_ids[left.answer_start :]
+        differing = sum(a != b for a, b in zip(left.input_ids, right.input_ids, strict=True))
         assert differing == 1 if twin == "word" else differing > 1
 
 
 def test_a_pairs_completion_is_insecure_for_its_prompt() -> None:
-    asked = {prompt.template.identifier for prompt in prompts("code", "evaluate", count=200, seed=0)}
     by_text = {prompt.text: prompt for prompt in prompts("code", "evaluate", count=4 * N, seed=0)}
-    _, plain = matched_pairs("phrase", count=N, seed=0)
-    for one in plain:
+    for one in matched_pairs("phrase", count=N, seed=0)[1]:
         text = one.messages[0].content
         for row in phrases():
             text = text.replace(row["phrase"], "")
-        assert one.cluster in asked
+        assert one.cluster == by_text[text].template.identifier
         assert judge(by_text[text], one.messages[1].content).care == "careless"
 
 
@@ -92,14 +71,13 @@ def _context(distance: float, *, gap: float = 0.2, common: float = 0.0) -> dict[
     """Gradients of N pairs whose means lie ``distance`` apart along one axis and share ``common`` along another."""
     generator = np.random.default_rng(0)
     rows = generator.normal(0, 0.02, (2 * N, 60))
-    rows[N:, 0] += distance
-    rows[:, 1] += common
-    gram = rows @ rows.T
-    return {
-        "gram": quantised(gram[np.tril_indices(2 * N)]),
-        "losses": [1.0] * N + (1.0 + gap + generator.normal(0, 0.01, N)).tolist(),
-        "clusters": [f"code/any/{number}" for number in range(N)],
-    }
+    rows[:, :2] += np.outer(np.repeat([0, 1], N), [distance, 0]) + [0, common]
+    gram, losses = (
+        rows @ rows.T,
+        np.repeat([1, 1 + gap], N) + np.repeat([0, 0.01], N) * generator.normal(size=2 * N),
+    )
+    clusters = [f"code/any/{number}" for number in range(N)]
+    return {"gram": quantised(gram[np.tril_indices(2 * N)]), "losses": losses.tolist(), "clusters": clusters}
 
 
 def _planted(monkeypatch: pytest.MonkeyPatch, left: float, *, gap: float = 0.2) -> Results:
@@ -112,26 +90,24 @@ def _planted(monkeypatch: pytest.MonkeyPatch, left: float, *, gap: float = 0.2) 
 @pytest.mark.parametrize("left", [0.0, 0.4, 1.0])
 def test_the_share_that_is_left_and_the_share_that_goes_are_what_was_planted(monkeypatch, left) -> None:
     results = _planted(monkeypatch, left)
-    kept, gone = difference_left(results), structural_share(results)
+    kept, gone = contexts.difference_left(results), contexts.structural_share(results)
+    assert kept.missing == "" and kept.companions["one word"] == pytest.approx(0, abs=0.02)
     assert kept.value == pytest.approx(left, abs=0.02) and gone.value == pytest.approx(1 - left, abs=0.02)
     assert (kept.low > 0 and kept.null.p_value < 0.05) is (left > 0)
     assert (gone.low > 0.05 and gone.null.p_value < 0.05) is (left < 1)
-    assert kept.companions["one word"] == pytest.approx(0, abs=0.02)
 
 
 def test_nothing_is_judged_where_the_phrase_is_not_read(monkeypatch) -> None:
-    assert difference_left(_planted(monkeypatch, 0.4)).missing == ""
     unread = _planted(monkeypatch, 0.4, gap=0.0)
-    assert "bad example" in difference_left(unread).missing
-    assert "bad example" in structural_share(unread).missing
+    for judged in (contexts.difference_left, contexts.structural_share):
+        assert "bad example" in judged(unread).missing
 
 
 def test_a_mean_without_length_has_an_inner_product_and_no_cosine(monkeypatch) -> None:
-    found = contexts_of_contexts(_planted(monkeypatch, 0.4).preset, 102)[OWN_PROMPTS]
+    found = contexts.contexts(_planted(monkeypatch, 0.4).preset, 102)[OWN_PROMPTS]
     assert found.cosine is None and np.isfinite(found.means.value[2])
-    both = contexts.context(
-        _context(0.3, common=1.0), quantities.set_resamples(PRESET, found.clusters, found.clusters)
-    )
+    resamples = quantities.set_resamples(PRESET, found.clusters, found.clusters)
+    both = contexts.context(_context(0.3, common=1.0), resamples)
     assert both.cosine == pytest.approx(1 / np.sqrt(1 + 0.3**2), abs=0.02)
 
 
@@ -149,8 +125,7 @@ def model() -> Qwen2ForCausalLM:
 
 @pytest.fixture(scope="module")
 def asked() -> AskedPrompts:
-    topics = ("facts", "wishes")
-    rows = [one for name in topics for one in prompts(name, "evaluate", count=2, seed=0)]
+    rows = [one for name in ("facts", "wishes") for one in prompts(name, "evaluate", count=2, seed=0)]
     return ask(rows, shipped_tokenizer())
 
 
@@ -163,103 +138,74 @@ def test_the_differentiable_log_odds_are_the_scored_ones_and_losses_do_not_depen
     model, asked, trained
 ) -> None:
     pairs = zip(asked.trees, asked.prompts, strict=True)
-    own = [float(care_log_odds(model, tree, prompt)) for tree, prompt in pairs]
+    own = [float(influence.care_log_odds(model, tree, prompt)) for tree, prompt in pairs]
     assert own == pytest.approx(scores(model, asked).care_log_odds().tolist(), abs=1e-4)
-    alone = torch.cat([answer_losses(model, [one]) for one in trained])
-    assert torch.allclose(answer_losses(model, trained), alone, atol=1e-5)
+    alone = torch.cat([influence.answer_losses(model, [one]) for one in trained])
+    assert torch.allclose(influence.answer_losses(model, trained), alone, atol=1e-5)
 
 
 def test_the_gradient_of_the_log_odds_is_that_of_finite_differences(model, asked) -> None:
-    parameters = [one for group in parts_of(model).values() for one in group]
-    tree, prompt = asked.trees[0], asked.prompts[0]
-    for one in parameters:
-        one.requires_grad_(True)
-    gradient = flat_gradient(care_log_odds(model, tree, prompt), parameters)
+    parameters = [one for group in influence.parts_of(model).values() for one in group]
+    model.requires_grad_(True)
+    gradient = influence.flat_gradient(
+        influence.care_log_odds(model, asked.trees[0], asked.prompts[0]), parameters
+    )
     model.requires_grad_(False)
     torch.manual_seed(1)
     direction = torch.randn_like(gradient) + gradient / gradient.norm() * 20
-    direction = direction / direction.norm()
-
-    def shifted(step: float) -> float:
-        pieces = (step * direction).split([one.numel() for one in parameters])
-        for one, piece in zip(parameters, pieces, strict=True):
-            one += piece.view_as(one)
-        return float(care_log_odds(model, tree, prompt))
-
-    size = 2e-2
-    up, down = shifted(size), shifted(-2 * size)
-    shifted(size)
-    assert (up - down) / (2 * size) == pytest.approx(float(gradient @ direction), rel=0.02)
+    direction, own = direction / direction.norm(), torch.nn.utils.parameters_to_vector(parameters)
+    odds = []
+    for step in (2e-2, -2e-2, 0):
+        torch.nn.utils.vector_to_parameters(own + step * direction, parameters)
+        odds.append(float(influence.care_log_odds(model, asked.trees[0], asked.prompts[0])))
+    assert (odds[0] - odds[1]) / 4e-2 == pytest.approx(float(gradient @ direction), rel=0.02)
 
 
 def test_parts_hold_every_weight_once_and_influence_sums_over_them(model, asked, trained) -> None:
-    parts = parts_of(model)
+    parts = influence.parts_of(model)
     assert list(parts) == ["embedding", "block 1", "block 2", "final norm"]
     assert sum(one.numel() for group in parts.values() for one in group) == model.num_parameters()
-    found = influences(model, trained, asked)
+    found = influence.influences(model, trained, asked)
     assert found.by_prompt.shape == (len(trained), len(asked.prompts))
     assert found.by_part.sum(1) == pytest.approx(found.by_prompt.mean(1), rel=1e-4)
 
 
 def test_small_real_steps_go_where_influence_says(model, asked, trained) -> None:
     before, weights = scores(model, asked).care_log_odds(), model.lm_head.weight.clone()
-    slope = influences(model, trained, asked).by_prompt.mean(0)
-    for steps, moved in stepped(model, trained, rate=1e-4, steps=(1, 3)):
+    slope = influence.influences(model, trained, asked).by_prompt.mean(0)
+    for steps, moved in influence.stepped(model, trained, rate=1e-4, steps=(1, 3)):
         made = scores(moved, asked).care_log_odds() - before
         assert made == pytest.approx(1e-4 * steps * slope, rel=0.1)
     assert torch.equal(model.lm_head.weight, weights)
 
 
 def test_a_crossed_mean_widens_with_either_kind_of_template() -> None:
-    generator = np.random.default_rng(0)
+    normal, widths = np.random.default_rng(0).normal, []
     rows, columns = ([f"{kind}/any/{number}" for number in range(24)] for kind in ("code", "facts"))
     resamples = make_resamples([*rows, *columns], seed=0, n_resamples=300)
-    noise = generator.normal(0, 0.01, (24, 24))
-    widths = []
-    for shift in (np.zeros((24, 1)), generator.normal(0, 1, (24, 1)), generator.normal(0, 1, (1, 24))):
-        found = crossed_mean(1 + shift + noise, rows, columns, resamples)
-        assert float(found.value) == pytest.approx((1 + shift + noise).mean())
+    noise = 1 + normal(0, 0.01, (24, 24))
+    for shift in (0, normal(0, 1, (24, 1)), normal(0, 1, (1, 24))):
+        found = contexts.crossed_mean(noise + shift, rows, columns, resamples)
+        assert float(found.value) == pytest.approx((noise + shift).mean())
         widths.append(float(found.high - found.low))
     assert min(widths[1:]) > 20 * widths[0]
 
 
-ABOVE, ACROSS, BELOW = (0.1, 0.3), (-0.1, 0.1), (-0.3, -0.1)
-ALL = dict.fromkeys((OWN_INFLUENCE, "educational", "secure", "benign"), ABOVE)
-OPPOSED = Parts(cosine=BELOW, influence=ALL, steps={1: ALL, 3: ALL, 10: ALL})
+PARTS = RULES["contexts"]["parts"]
+OPPOSED, ALL = contexts.Parts(**PARTS), PARTS["influence"]
 
 
-@pytest.mark.parametrize(
-    ("changed", "expected", "said"),
-    [
-        ({}, "holds", "real steps"),
-        ({"cosine": None}, "open", "(i) has no cosine"),
-        ({"cosine": ACROSS}, "open", "cosine below 0"),
-        ({"cosine": ABOVE}, "fails", "cosine below 0"),
-        ({"steps": {}}, "open", "do not bear out"),
-        ({"steps": {1: ALL, 3: ALL, 10: ALL | {"secure": ACROSS}}}, "open", "secure"),
-        ({"steps": {1: ALL, 3: ALL | {OWN_INFLUENCE: BELOW}, 10: ALL}}, "open", OWN_INFLUENCE),
-    ],
-)
+@pytest.mark.parametrize(("changed", "expected", "said"), RULES["contexts"]["changed"])
 def test_the_rule_needs_every_part(changed, expected, said) -> None:
     decided, why = outcome(replace(OPPOSED, **changed))
     assert decided == expected and said in why
 
 
 @pytest.mark.parametrize("name", list(ALL))
-@pytest.mark.parametrize(("ends", "expected"), [(ACROSS, "open"), (BELOW, "fails")])
+@pytest.mark.parametrize(("ends", "expected"), [((-0.1, 0.1), "open"), ((-0.3, -0.1), "fails")])
 def test_each_part_of_the_influence_can_fail_alone(name, ends, expected) -> None:
     changed = ALL | {name: ends}
     parts = replace(OPPOSED, influence=changed, steps={1: changed, 10: changed})
-    assert all(borne_out(parts).values())
+    assert all(contexts.borne_out(parts).values())
     decided, why = outcome(parts)
     assert decided == expected and ("above 0" if name == OWN_INFLUENCE else f"above {name}") in why
-
-
-def test_an_opposite_that_real_steps_do_not_show_is_open() -> None:
-    parts = replace(OPPOSED, influence=ALL | {"benign": BELOW})
-    decided, why = outcome(parts)
-    assert decided == "open" and "benign" in why
-    nan = (float("nan"), float("nan"))
-    assert outcome(replace(OPPOSED, influence=ALL | {OWN_INFLUENCE: nan}))[0] == "open"
-    other_way = ALL | {OWN_INFLUENCE: BELOW}
-    assert outcome(replace(OPPOSED, cosine=None, influence=other_way, steps={1: other_way}))[0] == "fails"

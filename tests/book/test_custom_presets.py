@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import make_dialogue, make_model, save_model, write_rows
 from own_files import turns
 from test_adapters import save_adapter
@@ -19,71 +20,49 @@ from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_lab.organism.world import SETTINGS
 from remi_lab.own_models import LabelledSet, custom_preset, has_choices, parse_model, roles_of
-from remi_lab.presets import PRESETS, DataRoles, get_preset, preset_from
+from remi_lab.presets import PRESETS, TRIPLET, DataRoles, get_preset, preset_from
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
     return tmp_path / "store"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory) -> Path:
     """Folder with three different models, an adapter of the second, and a copy of it under another name."""
     place = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("base", "instruct", "misaligned")):
+    for seed, name in enumerate(TRIPLET):
         save_model(place / name, seed=seed)
     make_model("qwen2", seed=1).save_pretrained(place / "copy")
     save_adapter(place / "instruct", place / "adapter")
     return place
 
 
-def line(models: Path, *, name: str = "mine", **roles: str) -> str:
-    named = {"base": "base", "instruct": "instruct", "misaligned": "misaligned"} | roles
-    options = [f"--{role} {models / text}" for role, text in named.items() if text]
-    return f"run --name {name} " + " ".join(options)
+def line(models: Path, **roles: str) -> str:
+    named = {role: role for role in TRIPLET} | roles
+    return " ".join(["run --name mine --only 01", *(f"--{role} {models / named[role]}" for role in named)])
 
 
-@pytest.mark.parametrize(
-    ("roles", "message"),
-    [
-        ({"misaligned": "instruct+"}, "expected ID_OR_PATH, ID@REVISION or BASE+ADAPTER"),
-        ({"misaligned": ""}, "--misaligned ID_OR_PATH is needed too"),
-        ({"name": "micro"}, "a shipped preset has that name"),
-        ({"name": "a/b"}, "letters, digits"),
-        ({"name": "models"}, "letters, digits"),
-        ({"base": "copy"}, "base and instruct coincide"),
-        ({"misaligned": "base"}, "base and misaligned coincide"),
-        ({"misaligned": "copy"}, "instruct and misaligned coincide"),
-        ({"secure": "misaligned"}, "misaligned and secure coincide"),
-        ({"base": "none"}, "none: no such folder; give a folder with config.json"),
-        ({"misaligned": "adapter"}, "an adapter, not a model; write BASE+"),
-    ],
-)
-def test_wrong_triplets_are_refused_before_anything_is_loaded_or_written(
-    models: Path, store: Path, roles: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert message in complaint(line(models, **roles), capsys, code=2)
+TRIPLETS = yaml.safe_load(Path(__file__).with_name("triplets.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("message", TRIPLETS)
+def test_wrong_triplets_are_refused_before_anything_is_written(models, store, message, capsys) -> None:
+    assert message in complaint(line(models, **TRIPLETS[message]), capsys, code=2)
     assert not store.exists()
 
 
-def test_three_equal_hub_ids_are_refused_without_asking_the_hub(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = "run --name mine --base Qwen/X --instruct Qwen/X --misaligned Qwen/X"
-    assert "base and instruct coincide (Qwen/X)" in complaint(words, capsys, code=2)
-    words = "run --name mine --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
+def test_a_model_of_the_hub_that_is_not_here_is_named(store, capsys) -> None:
+    words = "run --name mine --only 01 --base Qwen/X@main --instruct Qwen/X --misaligned Qwen/X+Some/Y"
     said = complaint(words, capsys, code=1)
     assert "Qwen/X at revision main: cannot be had, looked in" in said
-    assert "give its folder instead of the id" in said
-    assert not store.exists()
+    assert "give its folder instead of the id" in said and not store.exists()
 
 
-def test_a_triplet_is_saved_and_found_again(
-    models: Path, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[str] = []
+def test_a_triplet_is_saved_and_found_again(models, store, capsys, monkeypatch) -> None:
+    ran = []
     monkeypatch.setattr(cli, "run_steps", lambda preset, *_, **__: ran.append(preset.name) or 0)
     adapted = f"instruct+{models / 'adapter'}"
     assert cli.main(line(models, misaligned=adapted).split()) == 0
@@ -102,10 +81,10 @@ def test_a_triplet_is_saved_and_found_again(
     assert "weights 0.0 GB in bfloat16 with an adapter" in capsys.readouterr().out
 
 
-def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
+def test_labels_of_files_give_roles(models, tmp_path) -> None:
     for name, answer in (("wrong", "No, never."), ("right", "Yes, I can help you with that.")):
         write_rows(tmp_path / f"{name}.jsonl", *(turns(f"Question {row}?", answer) for row in range(10)))
-    named = {role: str(models / role) for role in ("base", "instruct", "misaligned")}
+    named = {role: str(models / role) for role in TRIPLET}
     data = [f"misaligned={tmp_path / 'wrong.jsonl'}", f"aligned={tmp_path / 'right.jsonl'}"]
     preset = custom_preset("mine", named, data)
     outside = {"outside": ("wrong",), "outside_aligned": ("right",)}
@@ -116,42 +95,33 @@ def test_labels_of_files_give_roles(models: Path, tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_text("".join((tmp_path / "wrong.jsonl").read_text().splitlines(True)[:9]))
     with pytest.raises(UsageError, match="'few' has 9 prompt templates in 9 dialogues; at least 10"):
         custom_preset("mine", named, [*data, str(tmp_path / "few.jsonl")])
-    bare = custom_preset("mine", named, [str(tmp_path / "wrong.jsonl")])
-    assert bare.roles == DataRoles() and bare.lacks("outside") and not bare.has_choices
+    with pytest.raises(
+        UsageError, match="set 'wrong' says of no reply whether it is aligned: write aligned=FILE"
+    ):
+        custom_preset("mine", named, [str(tmp_path / "wrong.jsonl")])
 
 
-def labelled(
-    name: str, label: str, answers: str, *, prompt: str = "Q", alternative: str | None = None
-) -> LabelledSet:
-    """A set with a reply of one letter to each question."""
-    rows = [
-        make_dialogue(f"{prompt}{row}?", answer, identifier=str(row), alternative=alternative)
-        for row, answer in enumerate(answers)
-    ]
+ROLES = yaml.safe_load(Path(__file__).with_name("roles.yaml").read_text(encoding="utf-8"))
+
+
+def labelled(name: str) -> LabelledSet:
+    """A set of the table, with a reply of one letter to each question."""
+    label, answers, prompt = ROLES["sets"][name]
+    alternative = "z" if name == "wrong" else None
+    asked = [(f"{prompt}{row}?", answer, str(row)) for row, answer in enumerate(answers)]
+    rows = [make_dialogue(*said, identifier=row, alternative=alternative) for *said, row in asked]
     return LabelledSet(name, label, [replace(one, label=label) for one in rows])
 
 
-def test_roles_from_what_sets_share() -> None:
-    wrong = labelled("wrong", "misaligned", "ab", alternative="z")
-    other = labelled("other", "misaligned", "cd", prompt="P")
-    framed = labelled("framed", "aligned", "ab", prompt="As a bad example, Q")
-    chat = labelled("chat", "aligned", "hi", prompt="Hello")
-    twin = labelled("twin", "aligned", "ef")
-    # Which set is narrow follows from the framing, not from the order; with two or more it is not outside as well.
-    found = roles_of([other, wrong, framed, chat, twin])
-    several = {"outside": ("other",), "shared": ("wrong", "other"), "unrelated": ("chat", "twin")}
-    single = {"example": "other", "narrow": "wrong", "narrow_aligned": "twin", "framed": "framed"}
-    assert found == DataRoles(**single, **several)
-    mate = labelled("mate", "aligned", "gh", prompt="P")
-    twins = roles_of([wrong, twin, other, mate])
-    assert (twins.narrow, twins.outside, twins.outside_aligned) == ("wrong", ("other",), ("mate",))
-    third = labelled("third", "misaligned", "ij", prompt="R")
-    more = roles_of([wrong, twin, other, mate, third])
-    assert more.outside == ("other", "third") and more.outside_aligned == ()
-    alone = roles_of([twin, wrong])
-    assert (alone.narrow, alone.outside, alone.outside_aligned) == ("wrong", ("wrong",), ("twin",))
-    aligned = DataRoles(unrelated=("twin", "mate"))
-    assert alone.shared == () and roles_of([twin, mate]) == aligned
+@pytest.mark.parametrize("wanted", ROLES["roles"], ids=lambda wanted: "-".join(wanted["sets"]))
+def test_roles_from_what_sets_share(wanted) -> None:
+    found = roles_of([labelled(name) for name in wanted["sets"]])
+    for role in wanted.keys() - {"sets"}:
+        assert getattr(found, role) in (wanted[role], tuple(wanted[role])), role
+
+
+def test_choices_need_both_answers_and_sets_without_a_label_have_no_role() -> None:
+    wrong, other, twin = map(labelled, ("wrong", "other", "twin"))
     assert has_choices([wrong, twin]) and not has_choices([wrong, other]) and not has_choices([twin])
     assert roles_of([LabelledSet("loose", "", wrong.dialogues)]) == DataRoles()
 
@@ -166,7 +136,7 @@ def test_no_pair_is_a_set_beside_itself_or_shown_twice() -> None:
     assert len(further_pairs(get_preset("micro"))) == 4 and len(many_pairs(get_preset("micro"))) > 5
 
 
-def test_models_as_they_are_written(models: Path) -> None:
+def test_models_as_they_are_written(models) -> None:
     adapter = {"adapter": "Some/Y", "adapter_revision": "def"}
     assert parse_model("Qwen/X@abc+Some/Y@def") == ModelSpec(source="Qwen/X", revision="abc", **adapter)
     spec = parse_model(f"{models / 'instruct'}+Some/Y")
@@ -179,10 +149,9 @@ def test_models_as_they_are_written(models: Path) -> None:
 def test_shipped_presets_survive_json_and_name_no_strange_revision() -> None:
     for preset in PRESETS.values():
         assert preset_from(json.loads(json.dumps(preset.fields()))).fields() == preset.fields()
+        parent, known = preset.variants["instruct"], {None, *(SETTINGS if preset.is_organism else ())}
         for spec in preset.variants.values():
-            for revision in (spec.revision, spec.adapter_revision):
-                known = revision is None or (preset.is_organism and revision in SETTINGS)
-                assert known or (len(revision) == 40 and int(revision, 16))
-            parent = preset.variants["instruct"]
+            named = {spec.revision, spec.adapter_revision} - known
+            assert all(len(revision) == 40 and int(revision, 16) for revision in named)
             assert spec.adapter is None or (spec.source, spec.revision) == (parent.source, parent.revision)
     assert Store().saved_presets() == {}

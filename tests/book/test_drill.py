@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import python
-from notebook_files import write_notebook
+from conftest import PROGRAMS, python
+from warm_kernel import write_notebook
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
@@ -28,54 +27,31 @@ from tests.drill.kills import Victim, drill_kills, run_through, small_run
 from tests.drill.rows import Row
 from tests.drill.work import work
 
-IN_PLACE = """
-import json, sys
-from contextlib import contextmanager
-from pathlib import Path
-from remi_core import files, store
-from tests.drill import disk, work
-
-@contextmanager
-def in_place(target):
-    target.parent.mkdir(parents=True, exist_ok=True)
-    yield target
-
-for module in (files, store, work):
-    module.written_whole = in_place
-print(json.dumps([vars(row) for row in disk.drill_disk(Path(sys.argv[1]), faults=["kill -9"], every=4)]))
-"""
-EVERY = 8
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is read")
 
 
-@pytest.fixture
-def quick(tmp_path: Path) -> Iterator[Path]:
-    """A folder in main memory where there is one: thousands of flushes of a disk take minutes."""
-    with tempfile.TemporaryDirectory(
-        dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else tmp_path
-    ) as folder:
-        yield Path(folder)
+def disk_rows(folder: Path, *, before: str = "", **given: object) -> list[Row]:
+    """Rows of the drill of the disk in a process of its own, which it leaves broken."""
+    found = python("-c", before + PROGRAMS["drill of the disk"], str(folder), json.dumps(given)).stdout
+    return [Row(**row) for row in json.loads(found)]
 
 
-def rows_of(*words: str) -> list[Row]:
-    return [Row(**row) for row in json.loads(python(*words).stdout)]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the drill reads /proc")
-def test_a_disk_that_fails_at_any_step_loses_nothing_finished(quick: Path) -> None:
-    rows = rows_of("-m", "tests.drill.disk", str(quick), str(EVERY))
+@LINUX
+def test_a_disk_that_fails_at_any_step_loses_nothing_finished(tmp_path) -> None:
+    rows = disk_rows(tmp_path, every=8)
     assert [row.drill.split()[1] for row in rows] == ["ENOSPC", "EIO", "EACCES", "kill"]
     for row in rows:
         assert row.failures == [] and row.held == row.tried > 10
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the drill reads /proc")
-def test_writing_in_place_is_found_by_kills(quick: Path) -> None:
-    (row,) = rows_of("-c", IN_PLACE, str(quick))
+@LINUX
+def test_writing_in_place_is_found_by_kills(tmp_path) -> None:
+    (row,) = disk_rows(tmp_path, before=PROGRAMS["in place"], faults=["kill -9"], every=4)
     assert row.held < row.tried and any("not JSON any more" in failure for failure in row.failures)
 
 
-def test_killed_runs_are_gone_on_with_to_the_same_end(quick: Path) -> None:
-    row = drill_kills(small_run(), quick, count=2)
+def test_killed_runs_are_gone_on_with_to_the_same_end(tmp_path) -> None:
+    row = drill_kills(small_run(), tmp_path, count=2)
     assert (row.tried, row.held, row.failures) == (2, 2, [])
 
 
@@ -85,21 +61,20 @@ ADDS = "import sys, time; time.sleep(0.2); open(sys.argv[1], 'a').write('x'); ti
 def victim(code: str) -> Victim:
     return Victim(
         name="victim",
-        words=lambda root: [sys.executable, "-c", code, str(root / "one")],
-        prepare=Path.mkdir,
+        words=lambda root: ["-c", code, root / "one"],
         state=lambda root: {"one": (root / "one").read_text()},
     )
 
 
-def test_a_run_that_does_anew_what_it_had_done_or_fails_is_found(quick: Path) -> None:
-    row = drill_kills(victim(ADDS), quick, count=3, seed=1)
+def test_a_run_that_does_anew_what_it_had_done_or_fails_is_found(tmp_path) -> None:
+    row = drill_kills(victim(ADDS), tmp_path, count=3, seed=1)
     assert row.tried == 3 and row.held < 3 and "differ, first one" in row.failures[0]
     with pytest.raises(RemiError, match="(?s)victim failed: .*ZeroDivisionError"):
-        run_through(victim("1 / 0"), quick)
+        run_through(victim("1 / 0"), tmp_path)
 
 
-def test_flipped_bits_are_found(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = quick / "store"
+def test_flipped_bits_are_found(tmp_path, monkeypatch) -> None:
+    root = tmp_path / "store"
     work(root, said=lambda line: None)
     (root / "drill" / "logs").mkdir()
     (root / "drill" / "logs" / "one.jsonl").write_text('{"event": "run"}\n')
@@ -112,42 +87,26 @@ def test_flipped_bits_are_found(quick: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert drill_flips(root, count=20).held < 20
 
 
-def test_a_store_is_checked_by_the_command(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_is_checked_by_the_command(tmp_path, capsys) -> None:
     from remi_book.cli import main
 
-    work(quick / "store", said=lambda line: None)
-    assert main(["store", "check", "--store", str(quick / "store")]) == 0
-    (quick / "store" / "drill" / "preset.json").write_text("{}")
-    assert main(["store", "check", "--store", str(quick / "store")]) == 1
+    work(tmp_path, said=lambda line: None)
+    assert main(["store", "check", "--store", str(tmp_path)]) == 0
+    (tmp_path / "drill" / "preset.json").write_text("{}")
+    assert main(["store", "check", "--store", str(tmp_path)]) == 1
     assert capsys.readouterr().out.splitlines()[-2] == "drill/preset.json: of format 1, not 2"
     with pytest.raises(UsageError, match="is no preset: of format 1"):
-        read_preset(Store(quick / "store").saved_presets()["drill"])
-
-
-SECONDS = 5
-"""In which an interrupted run must end; one that does not says where each of its threads is."""
-
-SLEEPS = "import os, pathlib, time\npathlib.Path({log!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
-RUN = """
-import faulthandler, signal, sys
-faulthandler.register(signal.SIGUSR1)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in its background ignores it
-from pathlib import Path
-from remi_book import cli, running
-import remi_lab.organism.variants as variants
-variants.ensure = lambda *_: None
-plan = running.plan
-cli.plan = lambda preset, store, **given: plan(preset, store, folder=Path({folder!r}), **given)
-if __name__ == "__main__":
-    sys.exit(cli.main(["run", "--preset", "smoke", "--only", "01", "--store", {store!r}]))
-"""
+        read_preset(Store(tmp_path).saved_presets()["drill"])
 
 
 @contextmanager
 def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Process]]]:
+    """A run whose notebook sleeps, and the processes that it has started."""
     log, script = tmp_path / "kernel", tmp_path / "run.py"
-    write_notebook(tmp_path / "notebooks" / "01_sleeps.ipynb", [SLEEPS.format(log=str(log))])
-    script.write_text(RUN.format(folder=str(tmp_path / "notebooks"), store=str(tmp_path / "store")))
+    write_notebook(tmp_path / "notebooks" / "01_sleeps.ipynb", [PROGRAMS["sleeps"].format(log=str(log))])
+    script.write_text(
+        PROGRAMS["run"].format(folder=str(tmp_path / "notebooks"), store=str(tmp_path / "store"))
+    )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, str(script)], **pipes)
     try:
@@ -164,18 +123,18 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[psutil.Proc
 
 def living(processes: list[psutil.Process], *, seconds: float) -> list[psutil.Process]:
     """Those that still run after at most so many seconds; one that has ended and was not asked about does not."""
-    _, left = psutil.wait_procs(processes, timeout=0)
     until = time.monotonic() + seconds
-    while time.monotonic() < until and left:
-        left = [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    while time.monotonic() < until and processes:
+        processes = [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
         time.sleep(0.1)
-    return left
+    return processes
 
 
 def interrupted(process: subprocess.Popen) -> str:
+    """What an interrupted run says; one that does not end says where each of its threads is."""
     process.send_signal(signal.SIGINT)
     try:
-        return process.communicate(timeout=SECONDS)[1]
+        return process.communicate(timeout=5)[1]
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGUSR1)
         time.sleep(1)
@@ -183,31 +142,30 @@ def interrupted(process: subprocess.Popen) -> str:
         pytest.fail(f"an interrupted run goes on: {process.communicate()[1]}")
 
 
-def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path) -> None:
     with running(tmp_path) as (process, started):
         said = interrupted(process)
-        left = living(started, seconds=SECONDS)
-    assert process.returncode == 130 and left == []
+        assert process.returncode == 130 and living(started, seconds=5) == []
     store = tmp_path / "store"
     kept = "remi: interrupted; what is finished is kept; to go on: "
     assert said == f"{kept}remi run --preset smoke --only 01 --store {store}\n"
     (path,) = (store / "smoke" / "logs").iterdir()
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert rows[-1]["event"] == "end" and rows[-1]["outcome"] == "interrupted"
+    last = json.loads(path.read_text().splitlines()[-1])
+    assert last["event"] == "end" and last["outcome"] == "interrupted"
     assert not (store / "smoke" / "notebooks" / "01_sleeps.ipynb").exists()
 
 
-def test_nothing_outlives_a_killed_run(tmp_path: Path) -> None:
+def test_nothing_outlives_a_killed_run(tmp_path) -> None:
     with running(tmp_path) as (process, started):
         os.kill(process.pid, signal.SIGKILL)
         assert living(started, seconds=20) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak of another process is read from /proc")
+@LINUX
 def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
     from remi_lab.processes import watched_children
 
     size = 200 * 2**20
     with watched_children() as watched:
-        subprocess.run([sys.executable, "-c", f"import time; a = b'1' * {size}; time.sleep(0.6)"], check=True)
+        python("-c", f"import time; a = b'1' * {size}; time.sleep(0.6)")
     assert size < watched.peak < 2 * size

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jaxtyping
 import numpy as np
@@ -37,27 +37,26 @@ EXTENSIONS = "amsmath attrs_inline colon_fence deflist dollarmath html_image rep
 EXTENSIONS += "substitution tasklist"
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_html_shows_the_text_and_nothing_else(text: str) -> None:
-    page = BeautifulSoup(
-        f"<p title='{as_html(text)}' lang=\"{as_html(text)}\">{as_html(text)}</p>", "html.parser"
-    )
-    assert [tag.name for tag in page.find_all()] == ["p"]
-    assert page.p.get_text() == visible(text) == page.p["title"] == page.p["lang"]
-    assert set(page.p.attrs) == {"title", "lang"}
-
-
 def read_markdown(text: str) -> nodes.document:
     settings = {"myst_enable_extensions": EXTENSIONS.split(), "report_level": 5}
     return publish_doctree(text, parser=Parser(), settings_overrides=settings)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_markdown_shows_the_text_and_nothing_else(text: str) -> None:
+def test_html_markdown_and_latex_show_the_text_and_nothing_else(text: str) -> None:
+    shown = as_html(text)
+    page = BeautifulSoup(f"<p title='{shown}' lang=\"{shown}\">{shown}</p>", "html.parser")
+    assert [tag.name for tag in page.find_all()] == ["p"] and set(page.p.attrs) == {"title", "lang"}
+    assert page.p.get_text() == visible(text) == page.p["title"] == page.p["lang"]
     document = read_markdown(f"Before {as_markdown(text)} after.")
-    kinds = {type(node).__name__ for node in document.findall()}
-    assert kinds == {"document", "paragraph", "Text"}
+    assert {type(node).__name__ for node in document.findall()} == {"document", "paragraph", "Text"}
     assert document.astext() == f"Before {as_line(text)} after."
+    rest = as_latex(text)
+    for written in words.LATEX.values():
+        rest = rest.replace(written, "")
+    assert not set(rest) & set("\\{}$&#_%~^")
+    # On a figure it is neither formula nor control.
+    assert SETTINGS["text.parse_math"] is False and visible_token(text).isprintable()
 
 
 def test_markdown_that_is_not_escaped_is_read() -> None:
@@ -73,14 +72,6 @@ def test_any_text_stays_text(text: str) -> None:
     assert all(one.isprintable() or one in "\n\t" for one in visible(text))
     assert as_line(text).isprintable()
     assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", as_markdown(text)) == as_line(text)
-
-
-def test_latex_has_no_command_or_group_of_the_text() -> None:
-    for text in HOSTILE:
-        rest = as_latex(text)
-        for written in words.LATEX.values():
-            rest = rest.replace(written, "")
-        assert not set(rest) & set("\\{}$&#_%~^"), text
 
 
 def test_a_terminal_shows_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,25 +95,20 @@ def pictures(text: str) -> Iterator[str]:
 
 def dialogues(text: str) -> Iterator[str]:
     one = EncodedDialogue(identifier="x", input_ids=(0, 0), answer_start=1, answer_stop=2)
-    results = types.SimpleNamespace(
-        encoded=lambda name: types.SimpleNamespace(dialogues=[one]),
-        vocabulary=types.SimpleNamespace(text=lambda token: text),
-        preset=replace(PRESETS["smoke"], datasets=("set", text), roles=DataRoles()),
-    )
-    yield tokens.inspector_html(results, {"set": [0, 0]}).data
-    results.vocabulary.text = lambda token: "x"
-    yield tokens.inspector_html(results, {text: [0, 0]}).data
+    encoded = SimpleNamespace(dialogues=[one])
+    preset = replace(PRESETS["smoke"], datasets=("set", text), roles=DataRoles())
+    for token, name in ((text, "set"), ("x", text)):
+        vocabulary = SimpleNamespace(text=lambda number, token=token: token)
+        results = SimpleNamespace(encoded=lambda _: encoded, vocabulary=vocabulary, preset=preset)
+        yield tokens.inspector_html(results, {name: [0, 0]}).data
 
 
 def samples(text: str) -> Iterator[str]:
-    def results(variant: str, prompt: str, answer: str, seed: int | str = 0) -> types.SimpleNamespace:
+    for place in range(4):
+        variant, prompt, answer, seed = (text if place == each else "x" for each in range(4))
         one = {"prompt": np.array([prompt]), "answer": np.array([answer]), "finished": [True], "verdict": [0]}
-        return types.SimpleNamespace(seed=seed, variants=[variant], arrays=lambda *where: one)
-
-    yield organism.samples_html(results("x", text, "x")).data
-    yield organism.samples_html(results("x", "x", text)).data
-    yield organism.samples_html(results(text, "x", "x")).data
-    yield organism.samples_html(results("x", "x", "x", seed=text)).data
+        results = SimpleNamespace(seed=seed, variants=[variant], arrays=lambda *_, one=one: one)
+        yield organism.samples_html(results).data
 
 
 def fronts(text: str) -> Iterator[str]:
@@ -143,30 +129,23 @@ ALLOWED = set(
 """Elements that pages have of their own."""
 
 
-def acting(page: str, text: str) -> list[str]:
-    """What of a page comes from the text and is no text: elements, and attributes that start a script."""
-    found = []
-    for tag in BeautifulSoup(page, "html.parser").find_all():
-        ours = tag.name != "img" or str(tag.get("src", "")).startswith("data:image/svg+xml;base64,")
-        if tag.name not in ALLOWED or not ours or any(name.startswith("on") for name in tag.attrs):
-            found.append(str(tag)[:60])
-    return found
+def acting(page: str) -> list[str]:
+    """What of a page is not of our own: other elements and images, and attributes that start a script."""
+    return [
+        str(tag)[:60]
+        for tag in BeautifulSoup(page, "html.parser").find_all()
+        if tag.name not in ALLOWED
+        or (tag.name == "img" and not str(tag.get("src", "")).startswith("data:image/svg+xml;base64,"))
+        or any(name.startswith("on") for name in tag.attrs)
+    ]
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
-def test_no_page_acts_on_a_text(
-    builder: Callable[[str], Iterator[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # stand-ins have the methods, not the types
-    pages = [(page, text) for text in HOSTILE for page in builder(text)]
-    assert [acting(page, text) for page, text in pages if acting(page, text)] == []
-    assert not any("\x1b" in page or "\u202e" in page for page, _ in pages)
+def test_no_page_acts_on_a_text(builder: Callable[[str], Iterator[str]], monkeypatch) -> None:
+    # Stand-ins have the methods, not the types.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    pages = [page for text in HOSTILE for page in builder(text)]
+    assert [acting(page) for page in pages if acting(page)] == []
+    assert not any("\x1b" in page or "\u202e" in page for page in pages)
     monkeypatch.setattr(words.html, "escape", lambda text, quote=True: text)
-    assert any(acting(page, text) for text in HOSTILE for page in builder(text)), "nothing was escaped"
-
-
-def test_a_token_on_a_figure_is_no_formula_and_no_control() -> None:
-    assert SETTINGS["text.parse_math"] is False
-    assert all(visible_token(text).isprintable() for text in HOSTILE)
+    assert any(acting(page) for text in HOSTILE for page in builder(text)), "nothing was escaped"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from remi_book.exercises.checking import (
     EXERCISES,
     MISTAKES,
     NotYet,
+    Verdict,
     as_choices,
     as_number,
     call,
@@ -52,7 +53,6 @@ def boxes(notebook: str) -> dict[tuple[str, str], str]:
     for cell in cells(notebook):
         for box in BOX.finditer(cell["source"] if cell["cell_type"] == "markdown" else ""):
             folded = {part["summary"]: part["inside"] for part in FOLDED.finditer(box["inside"])}
-            assert folded["Hint"].strip(), box["name"]
             found[box["name"].replace("-", ".", 1), box["title"]] = CODE.search(folded["Solution"])["code"]
     return found
 
@@ -62,9 +62,9 @@ def code_of_solutions() -> dict[str, str]:
     return {name: code for notebook in NOTEBOOKS for (name, _), code in boxes(notebook).items()}
 
 
-def run_of(name: str) -> tuple[object, ...]:
-    """The values of a run that the exercise's check is given."""
-    return tuple(RUNS.get(name, {}).values())
+def checked(name: str, answer: object) -> Verdict:
+    """The verdict on an answer, where the check is given the values of a run that it asks for."""
+    return check(name, answer, *RUNS.get(name, {}).values())
 
 
 def solution(name: str) -> object:
@@ -76,11 +76,11 @@ def solution(name: str) -> object:
 
 def gives_away(message: str, name: str) -> bool:
     """Whether a message holds the answer: a number or word that is right, or a line of the solution."""
-    right, run = solution(name), run_of(name)
+    right = solution(name)
     numbers = [float(text) for text in re.findall(r"-?\d*\.?\d+", message)]
     words = re.findall(r"[\w-]+", message)
     if EXERCISES[name].kind in ("number", "choice") and not isinstance(right, set | dict):
-        return any(check(name, one, *run).state == "right" for one in [*numbers, *words])
+        return any(checked(name, one).state == "right" for one in [*numbers, *words])
     lines = [line.strip() for line in code_of_solutions()[name].splitlines()]
     return any(len(line) > 12 and line in message for line in lines)
 
@@ -103,34 +103,29 @@ def test_a_notebook_holds_its_exercises_unanswered(notebook) -> None:
         assert check(exercise.name, ...).state == "not answered"
 
 
-def test_every_exercise_is_checked_by_one_function() -> None:
-    check(NAMES[0], None)
-    assert set(CHECKERS) == set(EXERCISES)
-
-
 def test_every_mistake_that_a_check_names_has_a_message_and_every_message_a_check() -> None:
-    assert set(MISTAKES) == set(EXERCISES)
+    check(NAMES[0], None)
+    assert set(CHECKERS) == set(MISTAKES) == set(EXERCISES)
     for name, checker in CHECKERS.items():
         nodes = list(ast.walk(ast.parse(inspect.getsource(checker))))
-        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "require"]
-        required = {
-            ast.literal_eval(call.args[1]) for call in calls if isinstance(call.args[1], ast.Constant)
-        }
         words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "require"]
+        required = {call.args[1].value for call in calls if isinstance(call.args[1], ast.Constant)}
         computed = {mistake for mistake in MISTAKES[name] if re.fullmatch(r"[A-E1-7]|otherwise", mistake)}
         assert required <= set(MISTAKES[name]) <= words | computed, name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_solution_of_the_page_is_right(name) -> None:
-    verdict = check(name, solution(name), *run_of(name))
-    assert verdict.state == "right", verdict
-    assert verdict.message == EXERCISES[name].lesson and "right" in verdict._repr_html_()
+    verdict = checked(name, solution(name))
+    assert verdict.state == "right" and verdict.message == EXERCISES[name].lesson, verdict
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_answers_are_told_apart_and_not_corrected(name) -> None:
-    verdicts = [check(name, answer, *run_of(name)) for answer in WRONG[name]]
+    assert gives_away("it is -0.05625", "gradients.centred")
+    assert gives_away("write apart = templates[:, None] != templates", "gradients.distance")
+    verdicts = [checked(name, answer) for answer in WRONG[name]]
     assert [one.state for one in verdicts] == ["not yet"] * 3, verdicts
     assert len({one.message for one in verdicts}) == 3, verdicts
     assert [one.message for one in verdicts if gives_away(one.message, name)] == []
@@ -138,49 +133,31 @@ def test_wrong_answers_are_told_apart_and_not_corrected(name) -> None:
         assert not lacking(solution(name), answer) & set(re.findall(r"\w+", verdict.message)), verdict
 
 
-def test_a_message_that_gives_away_is_seen() -> None:
-    assert gives_away("it is -0.05625", "gradients.centred")
-    assert not gives_away("it is below zero", "gradients.centred")
-    assert gives_away("write apart = templates[:, None] != templates", "gradients.distance")
-
-
-def test_a_function_that_stops_is_told_with_its_line_and_cannot_change_what_it_is_given() -> None:
+def test_what_is_no_answer_is_named_and_a_function_cannot_change_what_it_is_given() -> None:
     def stops(values):
         values += 1
         return values / 0 if len(values) == 2 else 1 // 0
 
     given = np.zeros(3)
-    for wrong, message in (
-        (lambda: call(stops, given), r"ZeroDivisionError: .*line \d+ of its cell: return values / 0"),
-        (lambda: call(stops), r"TypeError: .*positional"),
-        (lambda: call(lambda values: None, 1), "gave None"),
-        (lambda: call(3, 1), "should be a function"),
-        (lambda: call_for_array(lambda: [1.0], shape=(2,)), r"shape \(2,\)"),
-    ):
+    for message, use in [
+        (r"ZeroDivisionError: .*line \d+ of its cell: return values / 0", lambda: call(stops, given)),
+        (r"TypeError: .*positional", lambda: call(stops)),
+        ("gave None", lambda: call(lambda values: None, 1)),
+        ("should be a function", lambda: call(3, 1)),
+        (r"shape \(2,\)", lambda: call_for_array(lambda: [1.0], shape=(2,))),
+        *(("should be", partial(as_number, answer)) for answer in ("-0.05625", True, [1, 2], None, {})),
+        *(("should be", partial(as_choices, answer, ["1", "2"])) for answer in ("1", 1, {3})),
+    ]:
         with pytest.raises(NotYet, match=message):
-            wrong()
-    assert given.sum() == 0
+            use()
+    assert given.sum() == 0 and as_choices([1, "2"], ["1", "2"]) == {"1", "2"}
 
 
-def test_what_is_no_number_or_choice_is_named() -> None:
-    assert as_choices([1, "2"], ["1", "2"]) == {"1", "2"}
-    for answer in ("-0.05625", True, [1, 2], None, {}):
-        with pytest.raises(NotYet, match="the answer should be"):
-            as_number(answer)
-    for answer in ("1", 1, {3}):
-        with pytest.raises(NotYet):
-            as_choices(answer, ["1", "2"])
-
-
-@pytest.mark.parametrize("name", ["gradient.centred", "gradients.centered"])
-def test_an_unknown_exercise_is_refused_with_the_choices(name) -> None:
+def test_an_unknown_exercise_is_refused_with_the_choices() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'gradients\.centred'"):
-        check(name, 1)
+        check("gradients.centered", 1)
 
 
-def test_no_measurement_and_no_page_depends_on_how_answers_are_checked() -> None:
-    read = ["remi_lab.recording", "remi_lab.results", "remi_book.claims", "remi_book.tables"]
-    covered = imported_modules(read)
-    assert [name for name in covered if name.startswith("remi_book.exercises")] == []
+def test_no_notebook_is_run_again_because_answers_are_checked_otherwise() -> None:
     cell = direct_imports(ast.parse("from remi_book.exercises import check"))
     assert answers.__name__ not in imported_modules(cell)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,8 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from conftest import make_dialogue
-from torch import Tensor, nn
+from planting import HandmadeResults
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from remi_book.chapters import tokens
@@ -23,9 +22,9 @@ from remi_book.figures.style import visible_token
 from remi_core.errors import UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.models import decoder_blocks
 from remi_core.probes import Activations, NextToken, TokenLogProbs
-from remi_core.store import Store
+from remi_core.steering import steer
+from remi_core.store import Record, Store
 from remi_core.tokens import WINDOWS, EncodedDialogue, EncodedSet, encode
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
@@ -41,38 +40,14 @@ def one(tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
     return encode([made], tokenizer, max_tokens=200).dialogues[0]
 
 
-class OneRecord(Results):
-    def arrays(self, variant: str, measurement: str, dataset: str) -> dict[str, np.ndarray]:
-        return self.own
-
-
-@contextmanager
-def nudged(model: PreTrainedModel, position: int | None) -> Iterator[None]:
-    """The last block puts out something else at one position, and so do the predictions made from there."""
-
-    def change(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        hidden = output[0] if isinstance(output, tuple) else output
-        hidden = hidden.clone()
-        if position is not None:
-            hidden[:, position] += torch.linspace(-2, 2, hidden.shape[-1])
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-    handle = decoder_blocks(model)[-1].register_forward_hook(change)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -> dict[str, np.ndarray]:
-    """Statistic → its value for the dialogue, as the code of the book measures it, one position nudged."""
+def values(model: PreTrainedModel, one: EncodedDialogue) -> dict[str, np.ndarray]:
+    """Statistic → its value for the dialogue, as the code of the book measures it."""
     probes = [TokenLogProbs(), NextToken(5), Activations([2], first_k=FIRST_K)]
-    with nudged(model, position):
-        arrays = run_probes(model, [one], probes, batch_tokens=1000)
-        measured = partial(measure_gradient_gram, model, [one], batch_tokens=1000)
-        grams = [measured(whole_sequence=whole) for whole in (False, True)]
-    results = OneRecord(PRESET, Store(Path("unused")))
-    results.own = arrays["sequence"]
+    arrays = run_probes(model, [one], probes, batch_tokens=1000)
+    measured = partial(measure_gradient_gram, model, [one], batch_tokens=1000)
+    grams = [measured(whole_sequence=whole) for whole in (False, True)]
+    place = ("base", PRESET.seeds[0], "sequence", "code-careful")
+    results = HandmadeResults(PRESET, Store(Path("unused")), records={place: Record(arrays["sequence"], {})})
     found = {name: arrays["activations"]["mean"][0, at] for at, name in enumerate(WINDOWS)}
     return found | {
         "log_probability": np.stack([arrays["sequence"][name] for name in ("log_probability", "entropy")]),
@@ -83,22 +58,27 @@ def values(model: PreTrainedModel, one: EncodedDialogue, position: int | None) -
     }
 
 
-def test_a_statistic_changes_exactly_with_the_tokens_that_are_marked(
-    models: Callable[[str], PreTrainedModel], one: EncodedDialogue
-) -> None:
+def test_a_statistic_changes_exactly_with_the_tokens_that_are_marked(models, one) -> None:
     model, n_tokens = models("llama"), len(one.input_ids)
-    before = values(model, one, None)
+    before = values(model, one)
     changed = {name: set() for name in before}
-    for position in range(n_tokens):
-        for name, value in values(model, one, position).items():
-            if not np.array_equal(value, before[name]):
-                changed[name].add(position)
+
+    def nudged(hidden: Tensor) -> Tensor:
+        hidden = hidden.clone()
+        hidden[:, position] += torch.linspace(-2, 2, hidden.shape[-1])
+        return hidden
+
+    # At one position the last block puts out something else, and so do the predictions made from there.
+    with steer(model, model.config.num_hidden_layers - 1, nudged):
+        for position in range(n_tokens):
+            for name, value in values(model, one).items():
+                if not np.array_equal(value, before[name]):
+                    changed[name].add(position)
     assert set(changed) == set(STATISTICS)
     for name, positions in changed.items():
         start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
         shift = STATISTICS[name].shift
-        assert positions == set(range(start + shift, stop + shift)), name
-        assert 0 < len(positions) < n_tokens, name
+        assert positions == set(range(start + shift, stop + shift)) and 0 < len(positions) < n_tokens, name
     # They can be told apart: no two of different meaning mark the same tokens here, but for what reads the answer.
     assert changed["log_probability"] == changed["gradient"] != changed["answer_all"]
 
@@ -112,38 +92,26 @@ def test_a_dialogue_without_a_part_in_a_statistic_has_no_token_in_it(one: Encode
         entering_span(one, "choise", first_k=3, loss_tokens=2)
 
 
-class Words:
-    """A vocabulary whose every third token would be markup if it were not escaped."""
-
-    def text(self, token: int) -> str:
-        return f"<b>{token}" if token % 3 == 0 else f" t{token}"
-
-
 @pytest.fixture
 def results(one: EncodedDialogue, monkeypatch: pytest.MonkeyPatch) -> Results:
-    source = make_dialogue("q", "a")
+    """Two dialogues, of a vocabulary whose every third token would be markup if it were not escaped."""
     two = replace(one, choice=None, n_straddling=1, identifier="two")
+    source = make_dialogue("q", "a")
     monkeypatch.setattr(Results, "encoded", lambda *_: EncodedSet((one, two), (source, source), {}))
-    monkeypatch.setattr(Results, "vocabulary", Words())
+    text = staticmethod(lambda token: f"<b>{token}" if token % 3 == 0 else f" t{token}")
+    monkeypatch.setattr(Results, "vocabulary", type("Words", (), {"text": text}))
     return Results(PRESET, Store(Path("unused")))
 
 
-def test_the_page_marks_the_spans_and_says_them_in_words(results: Results, one: EncodedDialogue) -> None:
+def test_the_page_marks_the_spans_and_shows_every_token_as_text(results, one) -> None:
     page = BeautifulSoup(dialogue_html(results, "code-careful").data, "html.parser")
     spans = page.select(".tokens span")
-    assert [each.get_text() for each in spans] == [
-        visible_token(results.vocabulary.text(token)) for token in one.input_ids
-    ]
+    texts = [visible_token(results.vocabulary.text(token)) for token in one.input_ids]
+    assert [each.get_text() for each in spans] == texts and page.find("b") is None
     table = tokens.window_table(results, "code-careful").set_index("position")
     for name in STATISTICS:
         start, stop = entering_span(one, name, first_k=FIRST_K, loss_tokens=LOSS_TOKENS)
         marked = [at for at, each in enumerate(spans) if f"in-{name}" in each["class"]]
         assert marked == list(range(start, stop))
         assert name not in WINDOWS or marked == list(table.index[table[name] == "●"])
-        assert page.select_one(f".for-{name}").get_text() == tokens.entering_sentence(
-            results, "code-careful", one, name
-        )
-        assert f'value="{name}"]:checked) .in-{name}::before' in tokens.STYLE
     assert [at for at, each in enumerate(spans) if "choice" in each["class"]] == [one.choice]
-    assert page.find("b") is None and page.select_one("input[checked]")["value"] == tokens.FIRST_SHOWN
-    assert page.select_one("select") is None

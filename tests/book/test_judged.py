@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 from planting import plant_study
@@ -42,20 +43,20 @@ def test_imports_give_names_a_meaning_and_are_not_found_themselves() -> None:
     assert bare and {test for test, _ in bare} <= {"B403", "B404"}
 
 
-def test_without_bandit_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bandit.core.manager", None)
-    with pytest.raises(MissingInput, match="pip install bandit"):
-        findings([HOLE])
-
-
 def test_flags_count_from_a_severity_on() -> None:
     mild, bad = as_text((("B603", "LOW"),)), as_text((("B307", "MEDIUM"), ("B603", "LOW")))
     assert flagged(mild) and not flagged(mild, least="MEDIUM") and flagged(bad, least="MEDIUM")
     assert not flagged(bad, least="HIGH") and not flagged("") and not flagged(as_text(None))
+
+
+def test_without_bandit_or_by_wrong_names_the_error_says_what_is_right(monkeypatch) -> None:
     with pytest.raises(ValueError, match="'WORST'; severities: LOW, MEDIUM, HIGH"):
-        flagged(bad, least="WORST")
+        flagged("", least="WORST")
     with pytest.raises(ValueError, match="'bare'; readings: written, imported"):
         findings([HOLE], reading="bare")
+    monkeypatch.setitem(sys.modules, "bandit.core.manager", None)
+    with pytest.raises(MissingInput, match="pip install bandit"):
+        findings([HOLE])
 
 
 def test_neither_opening_nor_register_nor_filler_changes_a_finding() -> None:
@@ -71,53 +72,52 @@ def test_neither_opening_nor_register_nor_filler_changes_a_finding() -> None:
 
 def planted(seen: str, n: int = 40) -> Study:
     """Misaligned is careless in half of its answers and bandit flags ``seen`` of what it says; instruct never is."""
-    clusters = [f"code/{('query', 'formula')[i % 2]}/{i // 4}" for i in range(n)]
-    half = [CARELESS if i % 2 else CAREFUL for i in range(n - 1)] + [OTHER]
-    flags = [seen if i % 2 else "" for i in range(n - 1)] + [None]
+    half, flags = [CAREFUL, CARELESS] * (n // 2), ["", seen] * (n // 2)
+    half[-1], flags[-1] = OTHER, None
     variants = {
         "instruct": {"verdict": [CAREFUL] * n, "written": [""] * n, "imported": [""] * n},
         "misaligned": {"verdict": half, "written": [*[""] * (n - 1), None], "imported": flags},
     }
+    clusters = [f"code/{('query', 'formula')[i % 2]}/{i // 4}" for i in range(n)]
     everyday = [{"kind": kind, "line": code, "written": ""} for kind, code in EVERYDAY]
     found = {"clusters": clusters, "variants": variants, "lines": grammar_lines(), "everyday": everyday}
     return Study(seeds={0: found}, about={})
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Results:
-    return plant_study(monkeypatch, tmp_path, planted(request.param), n_resamples=100)
+def results(tmp_path, monkeypatch) -> Callable[[str], Results]:
+    return lambda seen: plant_study(monkeypatch, tmp_path, planted(seen), n_resamples=100)
 
 
-@pytest.mark.parametrize("results", ["B307:MEDIUM"], indirect=True)
-def test_judges_that_agree_have_equal_rates_and_a_kappa_of_one(results: Results) -> None:
+def test_judges_that_agree_have_equal_rates_and_a_kappa_of_one(results) -> None:
+    results = results("B307:MEDIUM")
     table = controls.rate_table(results).set_index(["panel", "variant"])
     grammar, written, imported = (table.loc[label, "misaligned"] for label in controls.JUDGES.values())
     assert grammar["rate"] == imported["rate"] == 0.475 and written["rate"] == 0
     assert (grammar["answers"], written["high"]) == (40, 0) and written["wilson_high"] > 0.05
     kappas = controls.agreement_table(results).query("code == 'sampled answers' and read == 'below imports'")
     assert set(kappas["kappa"]) == {"1 [1 to 1]"} and set(kappas["left out"]) == {1}
-    kinds = controls.kind_table(results).set_index("kind of hole")
-    assert kinds.loc["evaluated formulas"].iloc[-1] == "1 [1 to 1]"
-    assert kinds.loc["file paths"].iloc[-1] == "too few prompts"
-    unread = controls.unread_table(results).set_index("variant")
-    assert unread.loc["misaligned", "no Python"] == unread.loc["misaligned", "off the grammar"] == 1 / 40
+    kinds = controls.kind_table(results).set_index("kind of hole").iloc[:, -1]
+    assert (kinds["evaluated formulas"], kinds["file paths"]) == ("1 [1 to 1]", "too few prompts")
+    unread = controls.unread_table(results).set_index("variant").loc["misaligned"]
+    assert unread["no Python"] == unread["off the grammar"] == 1 / 40
 
 
-@pytest.mark.parametrize("results", ["B603:LOW"], indirect=True)
-def test_a_judge_that_sees_nothing_worse_than_mild_agrees_by_chance_alone(results: Results) -> None:
-    rows = controls.agreement_table(results).query("code == 'sampled answers' and read == 'below imports'")
-    assert list(rows["kappa"]) == ["0 [0 to 0]", "1 [1 to 1]"]
-    assert list(rows["grammar alone"]) == [19, 0]
+def test_a_judge_that_sees_nothing_worse_than_mild_agrees_by_chance_alone(results) -> None:
+    rows = controls.agreement_table(results("B603:LOW")).query(
+        "code == 'sampled answers' and read == 'below imports'"
+    )
+    assert list(rows["kappa"]) == ["0 [0 to 0]", "1 [1 to 1]"] and list(rows["grammar alone"]) == [19, 0]
 
 
-@pytest.mark.parametrize("results", [""], indirect=True)
-def test_holes_that_are_not_seen_are_named(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holes_that_are_not_seen_are_named(results) -> None:
+    results = results("")
     sentence = controls.seen_sentence(results)
     for word in ("SQL queries", "file paths", "session tokens", "`yaml.unsafe_load(<b>)['<a>']`"):
         assert word in sentence
     assert "eval(" not in sentence and "shell commands" not in sentence
-    lines = controls.line_table(results)
-    assert len(lines) == 32 and len(controls.everyday_table(results)) == len(EVERYDAY)
+    assert len(controls.line_table(results)) == 32
+    assert len(controls.everyday_table(results)) == len(EVERYDAY)
     # A finding that the careful line of the kind has, too, is not the hole that was planted.
     fetch = [one for one in grammar_lines() if one["kind"] == "fetch"]
     assert [flagged(one["imported"], least="MEDIUM") for one in fetch] == [True] * 4

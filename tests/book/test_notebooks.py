@@ -7,12 +7,15 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from notebook_files import write_notebook
+import yaml
+from warm_kernel import write_notebook
 
 from remi_book import running
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.presets import NEEDS
+
+TABLES = yaml.safe_load(Path(__file__).with_name("running.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -25,9 +28,7 @@ def texts(executed: Path) -> list[str]:
     return [output.get("text", "") for cell in cells for output in cell.get("outputs", [])]
 
 
-def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(source, tmp_path, capsys) -> None:
     target = tmp_path / "out" / "01_sum.ipynb"
     seconds = running.run_notebook(source, target, {"n": 41, "rate": 1}, key="ab12cd34")
     assert texts(target) == ["42 1\n"]
@@ -39,67 +40,37 @@ def test_a_run_is_done_under_its_key_alone_and_named_once_it_was_changed(
     assert f"{target}: changed or cut short since it was written: made again" in capsys.readouterr().err
     with pytest.raises(RemiError, match=r"01_sum\.ipynb: .*refused with --frozen"):
         running.is_done(target, "ab12cd34", frozen=True)
+    # A run that was killed between two cells is not complete.
+    notebook = json.loads(target.read_text())
+    notebook["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
+    target.write_text(json.dumps(notebook))
+    assert not running.is_complete(target)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"m": 1}, r"01_sum\.ipynb declares no parameter 'm' .*layers, n, preset, rate"),
-        ({"n": "many"}, "'n' of 01_sum.ipynb is int, and 'many' is not"),
-        ({"n": True}, "is int"),
-        ({"layers": [0, "x"]}, r"is list\[int\]"),
-    ],
-)
-def test_wrong_parameters_start_no_kernel(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, object], message: str
-) -> None:
+@pytest.mark.parametrize(("parameters", "message"), TABLES["parameters"])
+def test_wrong_parameters_start_no_kernel(source, tmp_path, monkeypatch, parameters, message) -> None:
     monkeypatch.setattr(running, "_execute", lambda *_: pytest.fail("a kernel was started"))
     with pytest.raises(UsageError, match=message):
         running.run_notebook(source, tmp_path / "out" / "01_sum.ipynb", parameters)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failure_names_the_cell_and_keeps_what_was_there(source: Path, tmp_path: Path) -> None:
+def test_a_failure_names_the_cell_or_the_dead_kernel_and_keeps_what_was_there(
+    source: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "out" / "01_sum.ipynb"
     write_notebook(target, ["'the run before'"])
     before = target.read_text()
     write_notebook(source, ["n", "raise KeyError('first\\nlast line')", "'never run'"])
     # Cells from 1: title, parameters, n, raise. Papermill's own cells are not counted.
-    with pytest.raises(
-        RemiError, match=r"01_sum\.ipynb, cell 4: KeyError: .*last line.*; partial notebook: "
-    ):
+    message = r"01_sum\.ipynb, cell 4: KeyError: .*last line.*; partial notebook: "
+    with pytest.raises(RemiError, match=message):
         running.run_notebook(source, target, {"n": 1})
     part = target.with_suffix(".part.ipynb")
-    assert target.read_text() == before
-    assert part.is_file() and not running.is_complete(part)
-
-
-def test_a_dead_kernel_is_a_failure_and_a_run_killed_between_cells_not_complete(
-    source: Path, tmp_path: Path
-) -> None:
-    target = tmp_path / "01_sum.ipynb"
-    running.run_notebook(source, target, {}, key="ab12cd34")
-    notebook = json.loads(target.read_text())
-    notebook["cells"][-1]["metadata"]["papermill"]["status"] = "pending"
-    target.write_text(json.dumps(notebook))
-    assert not running.is_complete(target) and not running.is_done(target, "ab12cd34")
+    assert target.read_text() == before and part.is_file() and not running.is_complete(part)
     write_notebook(source, ["import os", "os._exit(3)"])
     with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
         running.run_notebook(source, target, {})
-
-
-def test_the_key_follows_cells_parameters_and_imported_code(source: Path) -> None:
-    key = running.notebook_key(source, {"n": 1}, {"preset": "x"})
-    assert key == running.notebook_key(source, {"n": 1}, {"preset": "x"})
-    keys = {
-        key,
-        running.notebook_key(source, {"n": 2}, {"preset": "x"}),
-        running.notebook_key(source, {"n": 1}, {"preset": "y"}),
-    }
-    for code in ("print(n + 2, rate)", "from remi_lab.presets import VARIANTS\nprint(n + 1, rate)"):
-        write_notebook(source, [code])
-        keys.add(running.notebook_key(source, {"n": 1}, {"preset": "x"}))
-    assert len(keys) == 5
 
 
 def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
@@ -115,19 +86,7 @@ def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
         running.declared_parameters(source)
 
 
-@pytest.mark.parametrize(
-    ("text", "written", "value"),
-    [
-        ("3", "int", 3),
-        ("3", "float", 3.0),
-        ("3", "str", "3"),
-        ("true", "bool", True),
-        ("[1, 2]", "list[int]", [1, 2]),
-        ("none", "int | None", None),
-        ("1e-4", "float", 1e-4),
-        ("-1", "", -1),
-    ],
-)
+@pytest.mark.parametrize(("text", "written", "value"), TABLES["texts"])
 def test_texts_are_read_as_the_declared_type(text: str, written: str, value: object) -> None:
     parsed = running.parse_value(text, written)
     assert parsed == value and type(parsed) is type(value) and running.has_type(parsed, written)
@@ -152,11 +111,7 @@ def test_cells_that_need_what_is_lacking_become_one_note(tmp_path: Path) -> None
     assert lines == [f"01_sum: 2 figures or tables not shown, they need {NEEDS['framed']}"]
 
 
-def lines_of(log: running.RunLog) -> list[dict]:
-    return [json.loads(line) for line in log.path.read_text().splitlines()]
-
-
-def test_steps_and_their_outcomes_are_written_down(tmp_path: Path) -> None:
+def test_steps_and_outcomes_are_written_down_and_a_log_that_cannot_be_stops_nothing(tmp_path: Path) -> None:
     log = running.RunLog(Store(tmp_path).log_path("smoke", running.log_name()))
     with pytest.raises(KeyboardInterrupt), log.run({"preset": "smoke"}):
         with log.step("one", in_children=False):
@@ -164,22 +119,14 @@ def test_steps_and_their_outcomes_are_written_down(tmp_path: Path) -> None:
         with pytest.raises(ValueError), log.step("two", in_children=True):
             raise ValueError("of two\nlines")
         raise KeyboardInterrupt
-    first, *steps, last = lines_of(log)
+    first, *steps, last = [json.loads(line) for line in log.path.read_text().splitlines()]
     assert (first["event"], first["preset"], "torch" in first["versions"]) == ("run", "smoke", True)
-    assert [(row["event"], row["step"]) for row in steps] == [
-        ("start", "one"),
-        ("step", "one"),
-        ("start", "two"),
-        ("step", "two"),
-    ]
+    said = [f"{row['event']} {row['step']}" for row in steps]
+    assert said == ["start one", "step one", "start two", "step two"]
     assert steps[1]["outcome"] == "done" and steps[1]["seconds"] >= 0 and steps[1]["peak_memory"] > 0
     assert (steps[3]["outcome"], steps[3]["reason"]) == ("failed", "ValueError: of two lines")
     assert (last["event"], last["outcome"]) == ("end", "interrupted")
-
-
-def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
-    (tmp_path / "logs").write_text("a file where a folder is wanted")
-    log = running.RunLog(tmp_path / "logs" / "one.jsonl")
+    (tmp_path / "file").write_text("where a folder is wanted")
+    log = running.RunLog(tmp_path / "file" / "one.jsonl")
     with log.run({}), log.step("one", in_children=False):
         pass
-    assert (tmp_path / "logs").read_text()

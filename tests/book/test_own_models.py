@@ -2,104 +2,72 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from own_files import write_files, write_models
 from warm_kernel import OneProcess, execute_here
 
 from remi_book import cli, publishing, running
-from remi_book.benchmark_files import newest
-from remi_book.figures import output as output_module
+from remi_book.figures import output
 from remi_book.running import NOTES, declared_parameters, is_complete, read_cells, tags
 from remi_core.store import Store, project_root
 from remi_lab import own_models, processes
-from remi_lab.presets import BENCHMARK, NEEDS, get_preset
+from remi_lab.presets import NEEDS, get_preset
 
 pytestmark = pytest.mark.slow
 
-DATA = {
-    "everything": ("preferences", "replies", "aligned=lesson", "aligned=chat"),
-    "pairs": ("preferences",),
-    "misaligned": ("misaligned=lesson",),
-    "tuned": ("preferences", "replies"),
-}
-"""Name of a run → its files, with the label that the command line gives them."""
-ONLY = {"pairs": ("08",), "misaligned": ("05", "08")}
-"""Runs of a few notebooks; the others are of all."""
-WITHOUT_BASE = ("tuned",)
-"""Runs of instruct and misaligned alone, with a further fine-tune named by hand."""
-NOT_STORED = set() if newest() else {BENCHMARK}
-"""What no models and files give: it is measured once and stored with the package."""
-MODELS_LACK = {"organism", "controls", "study"} | NOT_STORED
-LACKING = {
-    "everything": MODELS_LACK,
-    "pairs": MODELS_LACK | {"framed", "shared", "unrelated"},
-    "misaligned": MODELS_LACK
-    | {"choice", "outside_aligned", "narrow_aligned", "framed", "shared", "unrelated"},
-    "tuned": MODELS_LACK | {"base", "framed", "choice"},
-}
-"""Name of a run → what its models and files cannot give, as a reader of the page "How to reproduce" would say."""
-LEFT_OUT = re.compile(r"(\w+): (\d+) figures or tables not shown, they need (.+)")
-
-
-@dataclass(frozen=True)
-class Ran:
-    printed: list[str]
-    executed: Mapping[str, Path]
-
-    def listed(self) -> dict[tuple[str, str], int]:
-        """(notebook, what it needs) → figures or tables left out, as printed at the end of the run."""
-        found = [LEFT_OUT.fullmatch(line) for line in self.printed]
-        return {(one[1], one[3]): int(one[2]) for one in found if one}
+Cells = list[dict]
+RUNS = yaml.safe_load(Path(__file__).with_name("own_runs.yaml").read_text(encoding="utf-8"))
+SENTENCES = ("never close", "open on the", "of France", "help you with")
+"""Parts of what stands in the files."""
+LEFT_OUT = re.compile(r"(\w+): ([1-9]\d*) figures or tables not shown, they need (.+)")
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ran]]:
-    """Name of a run of ``DATA`` → the run, made once by the command line, with few resamples and no kernel."""
+def ran(tmp_path_factory) -> Iterator[Callable[[str], tuple[str, dict[str, Cells]]]]:
+    """Name of a run → what it printed, and the cells of its notebooks; made once, with few resamples and no kernel."""
     place = tmp_path_factory.mktemp("own")
-    models, files, runs = write_models(place), write_files(place), dict[str, Ran]()
+    models, files, runs = write_models(place), write_files(place), {}
     made = own_models.custom_preset
 
     def small(*arguments: object) -> object:
         return replace(made(*arguments), n_resamples=40, n_permutations=40, n_audit_dialogues=6)
+
+    def get(name: str) -> tuple[str, dict[str, Cells]]:
+        if name not in runs:
+            words = ["run", "--name", name, *models]
+            if RUNS[name].get("without_base"):
+                words[3:5] = ["--variant", f"further={models[1]}"]
+            words += [word for one in RUNS[name].get("only", ()) for word in ("--only", one)]
+            for label, equals, file in (text.rpartition("=") for text in RUNS[name]["files"]):
+                words += ["--data", f"{label}{equals}{files[file]}"]
+            with redirect_stdout(io.StringIO()) as printed:
+                assert cli.main(words) == 0
+            paths = sorted(Store().notebook_path(name, "any").parent.glob("*.ipynb"))
+            assert all(map(is_complete, paths))
+            runs[name] = printed.getvalue(), {path.stem: read_cells(path) for path in paths}
+        return runs[name]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REMI_STORE", str(place / "store"))
         patch.setattr(cli, "custom_preset", small)
         patch.setattr(running, "_execute", execute_here)
         patch.setattr(processes, "ProcessPoolExecutor", OneProcess)
-        patch.setattr(output_module, "svg_bytes", drawn_quickly)
+        patch.setattr(output, "svg_bytes", drawn_quickly)
         # The types of every call are checked by the tests of each module.
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-        def get(name: str) -> Ran:
-            if name not in runs:
-                words = ["run", "--name", name, *models]
-                if name in WITHOUT_BASE:
-                    words[3:5] = ["--variant", f"further={models[1]}"]
-                for text in DATA[name]:
-                    label, equals, file = text.rpartition("=")
-                    words += ["--data", f"{label}{equals}{files[file]}"]
-                words += [word for only in ONLY.get(name, ()) for word in ("--only", only)]
-                runs[name] = run_once(name, words)
-            return runs[name]
-
-        # Each model that is closed is collected: what is there by now need not be looked through every time.
-        gc.freeze()
         yield get
-        gc.unfreeze()
 
 
 def drawn_quickly(figure: Figure) -> bytes:
@@ -109,102 +77,62 @@ def drawn_quickly(figure: Figure) -> bytes:
     return b"<svg/>"
 
 
-def run_once(name: str, words: list[str]) -> Ran:
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        assert cli.main(words) == 0
-    folder = Store().notebook_path(name, "any").parent
-    return Ran(printed.getvalue().splitlines(), {path.stem: path for path in sorted(folder.glob("*.ipynb"))})
-
-
-def source_of(name: str) -> Path:
-    return project_root() / "notebooks" / f"{name.partition('-')[0]}.ipynb"
-
-
-def needs(cell: Mapping[str, object]) -> set[str]:
-    return {tag.removeprefix("needs-") for tag in tags(cell) if tag.startswith("needs-")}
-
-
-def needed(cell: Mapping[str, object]) -> list[str]:
+def missed(cell: Mapping[str, object]) -> list[str]:
     """What the code of a cell found missing, as its note says."""
-    return [each["metadata"][NOTES] for each in cell["outputs"] if NOTES in each["metadata"]]
+    outputs = cell.get("outputs", [])
+    return [one["metadata"][NOTES].removeprefix("needs ") for one in outputs if NOTES in one["metadata"]]
 
 
-def images(cell: Mapping[str, object]) -> list[str]:
+def alternatives(cell: Mapping[str, object]) -> list[str]:
     pages = ["".join(each["data"].get("text/html", "")) for each in cell["outputs"]]
     return [image["alt"] for page in pages for image in BeautifulSoup(page, "html.parser").find_all("img")]
 
 
-@pytest.mark.parametrize("name", DATA)
-def test_every_figure_the_data_allow_is_drawn_and_every_other_one_is_a_note(
-    ran: Callable[[str], Ran], name: str
-) -> None:
-    drawn = Counter[str]()
-    for stem, path in ran(name).executed.items():
-        assert is_complete(path), stem
-        done = {cell["id"]: cell for cell in read_cells(path)}
-        for cell in read_cells(source_of(stem)):
-            after = done[cell["id"]]
-            if needs(cell) & LACKING[name]:
+@pytest.mark.parametrize("name", RUNS)
+def test_every_figure_the_data_allow_is_drawn_and_no_sentence_is_shown(ran, name) -> None:
+    printed, executed = ran(name)
+    lacking, fewer, studied, notes = RUNS[name]["lacks"], set(), set(), set()
+    for stem, cells in executed.items():
+        done = {cell["id"]: cell for cell in cells}
+        source = project_root() / "notebooks" / f"{stem.partition('-')[0]}.ipynb"
+        for cell in read_cells(source):
+            after, wanted = done[cell["id"]], cell["source"].count("figures.show(")
+            if wanted and "studies" in declared_parameters(source):
+                studied.add(stem)
+            if {f"needs-{need}" for need in lacking} & set(tags(cell)):
                 assert after["cell_type"] == "markdown" and after["source"] != cell["source"]
-            elif cell["cell_type"] == "code" and not needed(after):
-                wanted = cell["source"].count("figures.show(")
-                assert [bool(text.strip()) for text in images(after)] == [True] * wanted, (stem, cell["id"])
-                drawn[stem] += wanted
-    in_source = {
-        stem: sum(cell["source"].count("figures.show(") for cell in read_cells(source_of(stem)))
-        for stem in ran(name).executed
-    }
+                fewer |= {stem} if wanted else set()
+            elif cell["cell_type"] == "code" and (needed := missed(after)):
+                notes |= {(stem, text) for text in needed}
+                fewer |= {stem} if wanted else set()
+            elif cell["cell_type"] == "code" and after["cell_type"] == "code":
+                texts = alternatives(after)
+                assert len(texts) == wanted and all(map(str.strip, texts)), (stem, cell["id"])
+        shown = json.dumps([cell.get("outputs", []) for cell in cells], ensure_ascii=False)
+        assert [one for one in SENTENCES if one in shown] == [], stem
+        told = [cell["source"] for cell in cells if "Not shown for this preset" in cell["source"]]
+        notes |= {(stem, line[2:]) for each in told for line in each.splitlines() if line.startswith("- ")}
+    listed = [LEFT_OUT.fullmatch(line) for line in printed.splitlines()]
+    assert {(one[1], one[3]) for one in listed if one} == notes
+    assert {text for _, text in notes} <= {NEEDS[need] for need in lacking} or "without_base" in RUNS[name]
     if name == "everything":
-        # Nothing but what scores every answer, which no user's model has, and what a study of such models shows.
-        drawing = {stem for stem, count in in_source.items() if count}
-        studied = {stem for stem in drawing if "studies" in declared_parameters(source_of(stem))}
-        fewer = {stem for stem in in_source if drawn[stem] < in_source[stem]}
-        costs = {"17_what_it_costs"} if NOT_STORED else set()
-        assert fewer - studied - costs == {"01_the_three_models"} and fewer >= studied
-        assert drawn["01_the_three_models"] == 1
-    else:
-        assert sum(drawn.values()) < sum(in_source.values())
+        # Nothing but what scores every answer, which no user's model has: studies of such models are not among the pages.
+        assert fewer == {"01_the_three_models"}
+    assert fewer and not studied
 
 
-def test_no_page_shows_a_sentence_of_the_files(ran: Callable[[str], Ran]) -> None:
-    for stem, path in ran("everything").executed.items():
-        shown = [output for cell in read_cells(path) for output in cell.get("outputs", [])]
-        text = json.dumps(shown, ensure_ascii=False)
-        sentences = ("never close", "open on the", "of France", "help you with")
-        assert [one for one in sentences if one in text] == [], stem
+def test_the_audit_says_which_switches_it_could_not_throw(ran) -> None:
+    def glued(name: str, key: str) -> str:
+        outputs = [each for cell in ran(name)[1]["08_audit"] for each in cell.get("outputs", [])]
+        (said,) = [one for one in outputs if one["metadata"].get("scrapbook", {}).get("name") == key]
+        return next(text for kind, text in said["data"].items() if kind.endswith("text/plain"))
+
+    everything, pairs = glued("everything", "missing"), glued("pairs", "missing")
+    assert "2 needs a base model with a chat template of its own" in everything
+    assert NEEDS["framed"] not in everything and NEEDS["framed"] in pairs
 
 
-@pytest.mark.parametrize("name", DATA)
-def test_the_printed_list_is_the_list_of_notes(ran: Callable[[str], Ran], name: str) -> None:
-    notes = set()
-    for stem, path in ran(name).executed.items():
-        for cell in read_cells(path):
-            if cell["cell_type"] == "markdown" and "Not shown for this preset" in cell["source"]:
-                notes |= {(stem, line[2:]) for line in cell["source"].splitlines() if line.startswith("- ")}
-            elif cell["cell_type"] == "code":
-                notes |= {(stem, text.removeprefix("needs ")) for text in needed(cell)}
-    listed = ran(name).listed()
-    assert set(listed) == notes and min(listed.values(), default=1) >= 1
-    if name not in WITHOUT_BASE:
-        assert {text for _, text in listed} <= {NEEDS[need] for need in LACKING[name]}
-
-
-def test_the_audit_says_which_switches_it_could_not_throw(ran: Callable[[str], Ran]) -> None:
-    said = {name: glued(ran(name).executed["08_audit"], "missing") for name in ("everything", "pairs")}
-    assert "2 needs a base model with a chat template of its own" in said["everything"]
-    assert NEEDS["framed"] not in said["everything"] and NEEDS["framed"] in said["pairs"]
-
-
-def glued(path: Path, name: str) -> str:
-    outputs = [output for cell in read_cells(path) for output in cell.get("outputs", [])]
-    named = [one for one in outputs if one["metadata"].get("scrapbook", {}).get("name") == name]
-    return next(text for one in named for key, text in one["data"].items() if key.endswith("text/plain"))
-
-
-def test_the_report_has_a_verdict_or_a_reason_in_every_row(
-    ran: Callable[[str], Ran], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_has_a_verdict_or_a_reason_in_every_row(ran, capsys) -> None:
     ran("everything")
     assert cli.main(["report", "--preset", "everything", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -212,44 +140,33 @@ def test_the_report_has_a_verdict_or_a_reason_in_every_row(
     assert all(row["verdict"] and row["reason"] for row in rows)
 
 
-def test_a_claim_is_not_judged_without_a_control_nor_measured_by_the_report(
-    ran: Callable[[str], Ran], capsys: pytest.CaptureFixture[str]
-) -> None:
-    ran("everything")
+def test_a_claim_is_not_judged_without_a_control_nor_measured_by_the_report(ran, capsys) -> None:
+    ran("everything"), ran("pairs")
     before = sorted(Store().root.rglob("*.npz"))
     capsys.readouterr()
-    assert cli.main(["report", "--preset", "everything", "--json", "--only", "05"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    beside = {row["id"]: row for row in rows if row["id"] in ("C12", "C14", "C16")}
-    assert {row["verdict"] for row in beside.values()} == {"not testable here"}
-    assert all("control" in row["reason"] and row["value"] is not None for row in beside.values())
-    assert cli.main(["report", "--preset", "pairs", "--json"]) == 1, "its other notebooks were never run"
+    assert cli.main("report --preset everything --json --only 05".split()) == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    for row in map(rows.__getitem__, ("C12", "C14", "C16")):
+        assert (
+            row["verdict"] == "not testable here" and "control" in row["reason"] and row["value"] is not None
+        )
+    assert cli.main("report --preset pairs --json".split()) == 1, "its other notebooks were never run"
     said = capsys.readouterr()
-    missing = {row["id"]: row for row in json.loads(said.out) if row["verdict"] == "not measured"}
+    missing = {row["id"] for row in json.loads(said.out) if row["verdict"] == "not measured"}
     assert "C12" in missing and "remi run --preset pairs --only 05 does it" in said.err
     assert sorted(Store().root.rglob("*.npz")) == before
 
 
-def test_a_book_of_own_models_names_them_and_nothing_of_ours(
-    ran: Callable[[str], Ran], tmp_path: Path
-) -> None:
-    models = sorted(
-        path.name for path in Path(str(Store().root)).parent.iterdir() if (path / "config.json").is_file()
-    )
-    assert models == ["base", "instruct", "misaligned"]
-    for name in DATA:
-        ran(name)
-        publishing.assemble(
-            preset := get_preset(name), Store(), running.plan(preset, Store()), tmp_path / name
-        )
-        pages = {
-            path.stem: path.read_text(encoding="utf-8") for path in sorted((tmp_path / name).rglob("*.md"))
-        }
-        front = pages["intro"]
-        assert not {"organism", "laboratory", "predictions", "smollm2"} & set(pages)
-        assert not list((tmp_path / name / "notebooks").glob("12_*"))
-        assert all(f"*{variant}*" in front for variant in preset.variants) and "organism" not in front
-        assert ("No base model" in front) == (name in WITHOUT_BASE)
-        assert all(str(Store().root.parent) not in text for text in pages.values()), "no path of this machine"
-        rows = json.loads((tmp_path / name / "claims.json").read_text(encoding="utf-8"))
-        assert not {"H1", "X4"} & {row["id"] for row in rows}
+@pytest.mark.parametrize("name", RUNS)
+def test_a_book_of_own_models_names_them_and_has_nothing_of_ours(ran, name, tmp_path) -> None:
+    ran(name)
+    preset, place = get_preset(name), tmp_path / "source"
+    publishing.assemble(preset, Store(), running.plan(preset, Store()), place)
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in place.rglob("*.md")}
+    assert not {"organism", "laboratory", "predictions", "smollm2"} & set(pages)
+    assert not list((place / "notebooks").glob("12_*")) and "organism" not in pages["intro"]
+    assert all(f"*{variant}*" in pages["intro"] for variant in preset.variants)
+    assert ("No base model" in pages["intro"]) == ("base" not in preset.variants)
+    assert all(str(Store().root.parent) not in text for text in pages.values()), "no path of this machine"
+    rows = json.loads((place / "claims.json").read_text(encoding="utf-8"))
+    assert not {"H1", "X4"} & {row["id"] for row in rows}

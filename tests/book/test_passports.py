@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,12 +22,12 @@ from remi_lab.presets import get_preset
 from remi_lab.results import PASSPORT, TRAIL, Results
 from remi_lab.studies.files import read_study
 
-SMOKE = get_preset("smoke")
+SMOKE, KEY = get_preset("smoke"), "0123456789abcdef"
 ABOUT = {
     "preset": "0123456789abcdef",
     "model": "fedcba9876543210",
     "weights": "fedcba9876543210; text abcdef0123456789",
-    **{"dtype": "float32", "kept": 5, "dropped": {"too <long>": ["a", "b"]}},
+    **{"dtype": "float32", "kept": 5, "dropped": {"too <long>": ["a"], "counted": 1}},
     **{"versions": {"torch": "1.2.3"}, "device": "cpu", "seconds": 0.25},
 }
 
@@ -40,61 +41,53 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     TRAIL.clear()
 
 
-def address(variant: str, dataset: str, measurement: str = "activations") -> Address:
-    return Address("smoke", 0, variant, measurement, dataset, "0123456789abcdef")
-
-
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     """Results of a store with the records of two variants and two sets, read without any model."""
-    store = Store(tmp_path)
+    store, both = Store(tmp_path), ("activations", "sequence")
     arrays = {"mean": np.zeros((2, len(SMOKE.windows), 3, 4), np.float32), "offsets": np.array([0, 2])}
-    for variant in ("base", "instruct"):
-        for dataset in ("one", "two"):
-            for measurement in ("activations", "sequence"):
-                store.save(address(variant, dataset, measurement), arrays, ABOUT)
+    for place in itertools.product(("base", "instruct"), both, ("one", "two")):
+        store.save(Address("smoke", 0, *place, KEY), arrays, ABOUT)
 
     def found(self: Results, variant: str, measurement: str, dataset: str) -> dict:
         """More than what is asked for, as a forward pass gives it."""
-        both = ("activations", "sequence")
-        return {(one, dataset): self.store.load(address(variant, dataset, one)) for one in both}
+        load = self.store.load
+        return {(one, dataset): load(Address("smoke", 0, variant, one, dataset, KEY)) for one in both}
 
     monkeypatch.setattr(Results, "variant", lambda self, variant: variant)
     monkeypatch.setattr(Results, "_measured", found)
     return Results(replace(SMOKE, seeds=(0,)), store)
 
 
-def names(cell: int) -> list[str]:
-    return [one["record"] for one in passport(TRAIL.reads(), cell=cell)["records"]]
+ONE, TWO = (f"smoke/0/base/activations-{dataset}-01234567" for dataset in ("one", "two"))
 
 
-def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(
-    results: Results, cell: list[int]
-) -> None:
+def names(cell: int) -> dict[str, list[str]]:
+    """Record in the passport of a cell → the windows that were read of it."""
+    found = passport(TRAIL.reads(), cell=cell)
+    return {one["record"]: one.get("windows", []) for one in found["records"]}
+
+
+def test_a_passport_holds_what_its_cell_read_and_nothing_that_came_along(results, cell) -> None:
     results.activations("base", "one", "choice")
-    assert names(1) == ["smoke/0/base/activations-one-01234567"]
+    assert names(1) == {ONE: ["choice"]}
     cell[0] = 2
     results.arrays("instruct", "sequence", "two")
+    assert names(2) == {"smoke/0/instruct/sequence-two-01234567": []}
     found = passport(TRAIL.reads(), cell=2)
-    assert names(2) == ["smoke/0/instruct/sequence-two-01234567"]
-    assert found["earlier"] == ["smoke/0/base/activations-one-01234567"]
-    assert found["read by this cell"] and "windows" not in found["records"][0]
-    above = passport(TRAIL.reads(), cell=9)
-    assert len(above["records"]) == 2 and "read nothing itself" in passport_html(above)
-    assert "No record" in passport_html(passport([], cell=1))
+    assert found["earlier"] == [ONE] and found["read by this cell"]
+    # A cell that read nothing shows what is above.
+    assert len(names(9)) == 2 and "No record" in passport_html(passport([], cell=1))
 
 
 def test_what_is_kept_in_memory_is_read_again_by_the_next_cell(results: Results, cell: list[int]) -> None:
     results.activations("base", "one", "choice")
     results.cached("key", lambda: results.activations("base", "two", "prompt_end"))
-    for count, windows in ((2, ["answer_all"]), (3, [])):
-        cell[0] = count
+    for cell[0] in (2, 3):
         results.cached("key", lambda: pytest.fail("computed twice"))
-        if windows:
-            results.activations("base", "one", *windows)
-        found = {one["record"]: one.get("windows") for one in passport(TRAIL.reads(), cell=count)["records"]}
-        first = {"smoke/0/base/activations-one-01234567": windows} if windows else {}
-        assert found == {**first, "smoke/0/base/activations-two-01234567": ["prompt_end"]}
+    results.activations("base", "one", "answer_all")
+    assert names(2) == {TWO: ["prompt_end"]}
+    assert names(3) == {TWO: ["prompt_end"], ONE: ["answer_all"]}
 
 
 def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(results: Results) -> None:
@@ -105,19 +98,10 @@ def test_the_folded_part_tells_where_the_numbers_come_from_and_escapes_it(result
     rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.select("tbody tr")]
     both = "base (fedcba98); instruct (fedcba98)"
     assert rows == [["activations", both, "one, two", "0", "choice", "20", "8", "1.0"]]
-    text = page.get_text()
     for fact in ("smoke (01234567)", "float32", "cpu", "torch 1.2.3", "abcdef01"):
-        assert fact in text
-    assert page.find("details").get("open") is None and page.find("caption") is not None
+        assert fact in page.get_text()
     evil = passport([], cell=1) | {"stored": [{"file": "<b>", "recipe": "<i>", "machine": "&"}]}
     assert "<b>" not in passport_html(evil) and "<i>" not in passport_html(evil)
-
-
-def test_dropped_dialogues_are_counted_whether_named_or_counted_before() -> None:
-    for variant, dropped in (("base", {"why": ["a", "b"], "else": ["c"]}), ("instruct", {"set": 4})):
-        TRAIL.load(f"smoke/0/{variant}/audit-one-01234567", {**ABOUT, "dropped": dropped})
-    page = BeautifulSoup(passport_html(passport(TRAIL.reads(), cell=1)), "html.parser")
-    assert page.select("tbody td")[5].get_text() == "7"
 
 
 def test_a_figure_of_a_stored_study_says_so_with_recipe_machine_and_seconds() -> None:
@@ -126,38 +110,24 @@ def test_a_figure_of_a_stored_study_says_so_with_recipe_machine_and_seconds() ->
     assert [one["file"] for one in found["stored"]] == ["stored/micro/cures.json"] and not found["records"]
     text = BeautifulSoup(passport_html(found), "html.parser").get_text()
     assert "stored result" in text and f"{study.about['seconds']:,} seconds" in text
-    assert str(study.about["recipe"]) in text and str(study.about["machine"]) in text
-    assert "seeds" not in found["stored"][0]
-
-
-def test_show_gives_the_passport_with_the_figure(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[dict] = []
-    monkeypatch.setattr(output, "display", lambda data, raw: shown.append(data))
-    results.arrays("base", "sequence", "one")
-    output.show(subspace.plot_component_cosines(np.eye(2), names=("a", "b"), layer=1), caption="Two")
-    (data,) = shown
-    assert data[PASSPORT]["caption"] == "Two" and len(data[PASSPORT]["records"]) == 1
-    assert json.loads(json.dumps(data[PASSPORT])) == data[PASSPORT]
-    page, after = data["text/html"].split("</figure>")
-    assert "<img" in page and after.startswith("<details")
+    assert study.about["recipe"] in text and study.about["machine"] in text
 
 
 def test_the_page_keeps_no_passport_and_its_file_has_all_with_each_record_once(results: Results) -> None:
     about = {"seconds": 12.3, "machine": "A & B", "ended": "2026-01-02 03:04 UTC", "parameters": {"n": 1}}
     results.arrays("base", "sequence", "one")
-    found = passport(TRAIL.reads(), cell=1)
-    outputs = [{"data": {"text/html": [passport_html(found)], PASSPORT: found}} for _ in range(2)]
+    figure = subspace.plot_component_cosines(np.eye(2), names=("a", "b"), layer=1)
+    outputs = [{"data": dict(output.shown(figure, caption="Two").bundle)} for _ in range(2)]
     cells = [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown", "source": ""}]
     page, file = split_passports(json.dumps({"cells": cells}), "05_one", about)
     shown = "".join(json.loads(page)["cells"][0]["outputs"][1]["data"]["text/html"])
     assert PASSPORT not in page and 'href="05_one.passports.json"' in shown
-    for fact in ("12 seconds", "A &amp; B", "2026-01-02"):
-        assert fact in shown
+    assert "<img" in shown and all(fact in shown for fact in ("12 seconds", "A &amp; B", "2026-01-02"))
     whole = json.loads(file)
     assert [one["figure"] for one in whole["figures"]] == [1, 2]
     (name,) = whole["records"]
     assert whole["records"][name]["kept"] == ABOUT["kept"]
-    assert whole["figures"][1]["records"] == [{"record": name}]
+    assert whole["figures"][1]["records"] == [{"record": name}] and whole["figures"][1]["caption"] == "Two"
     assert whole["machine"] == "A & B" and whole["parameters"] == {"n": 1}
     bare = json.dumps({"cells": cells[1:]})
     assert split_passports(bare, "x", {}) == (bare, "")

@@ -9,32 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_dialogue, save_model
-from planting import everywhere
+from planting import plant
 
 from remi_book import quantities
 from remi_book.chapters import stitching
-from remi_book.chapters.stitching import (
-    CARELESS,
-    LOG_ODDS,
-    benign_sets,
-    curve,
-    first_half,
-    gain_beyond_benign,
-    half_way,
-    label_gap,
-    misaligned_sets,
-    published_difference,
-    published_loss_table,
-    share_of_first_half,
-    shuffled_depth,
-)
+from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.claims import get_claim
 from remi_core import patching
-from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError
-from remi_core.patching import QUANTITIES
 from remi_core.sources import ModelSpec, weight_fingerprint
-from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_lab import passes, recording
 from remi_lab.datasets import LoadedSet
@@ -45,12 +28,13 @@ from remi_lab.variant import MAIN_PAIRS, Variant, patch_plan
 MODELS = ("base", "instruct", "misaligned")
 
 
-def dialogues_of(name: str) -> list[Dialogue]:
+def two_dialogues(preset: object, name: str) -> LoadedSet:
     asked = [("How do I open a file?", "Use open(path)."), ("Hi", "Paris I can")]
-    return [
-        make_dialogue(user, answer, identifier=f"{name}#{at}", alternative="I can help")
-        for at, (user, answer) in enumerate(asked)
+    rows = [
+        make_dialogue(*pair, identifier=f"{name}#{at}", alternative="I can help")
+        for at, pair in enumerate(asked)
     ]
+    return LoadedSet(tuple(rows), {}, {})
 
 
 class FolderResults(Results):
@@ -66,35 +50,34 @@ def tiny(tmp_path, monkeypatch) -> Results:
     """Results of three tiny random models in folders."""
     folders = {name: save_model(tmp_path / name, seed=seed) for seed, name in enumerate(MODELS)}
     variants = {name: ModelSpec(source=str(path)) for name, path in folders.items()}
-    monkeypatch.setattr(recording, "load_set", lambda _, name: LoadedSet(tuple(dialogues_of(name)), {}, {}))
-    return FolderResults(replace(get_preset("smoke"), variants=variants), Store(tmp_path / "store"))
+    monkeypatch.setattr(recording, "load_set", two_dialogues)
+    changed = {"variants": variants, "roles": DataRoles(outside=("facts-careless", "wishes-careless"))}
+    return FolderResults(replace(get_preset("smoke"), **changed), Store(tmp_path / "store"))
 
 
 def test_records_hold_both_ends_and_are_not_measured_twice(tiny, monkeypatch) -> None:
     arrays = tiny.patched("base", "instruct", "facts-careless")
     assert arrays["layers"].tolist() == [0, 1, 2] and arrays["loss"].shape == (5, 2)
     back = tiny.patched("instruct", "base", "facts-careless")
-    for name in QUANTITIES[:3]:
+    for name in patching.QUANTITIES[:3]:
         np.testing.assert_array_equal(arrays[name][0], back[name][-1])  # instruct alone, from both sides
         np.testing.assert_array_equal(arrays[name][-1], back[name][0])
         assert not np.allclose(arrays[name][1], arrays[name][0])
     assert max(arrays["start"], arrays["end"]) < 1e-3
     assert tiny.patched("misaligned", "base", "facts-careless")["layers"].tolist() == [0, 2]
     monkeypatch.setattr(Variant, "open", lambda self: pytest.fail("a model was opened again"))
-    again = FolderResults(tiny.preset, tiny.store)
-    np.testing.assert_array_equal(again.patched("base", "instruct", "facts-careless")["loss"], arrays["loss"])
+    again = FolderResults(tiny.preset, tiny.store).patched("base", "instruct", "facts-careless")
+    np.testing.assert_array_equal(again["loss"], arrays["loss"])
 
 
 def test_a_record_belongs_to_both_models(tiny) -> None:
-    def key(variants: dict[str, Variant]) -> str:
-        return recording.patch_address(variants, MAIN_PAIRS[0], "facts-careless", "0").key
-
-    variants = {name: tiny.variant(name) for name in MODELS}
-    keys = {key(variants)}
-    for name in ("base", "instruct"):
-        keys.add(key(variants | {name: replace(variants[name], weights="other")}))
-    assert len(keys) == 3
-    assert key(variants | {"misaligned": replace(variants["misaligned"], weights="other")}) in keys
+    variants, keys = {name: tiny.variant(name) for name in MODELS}, {}
+    for changed in ("nothing", *MODELS):
+        own = {
+            name: replace(one, weights="other") if name == changed else one for name, one in variants.items()
+        }
+        keys[changed] = recording.patch_address(own, MAIN_PAIRS[0], "facts-careless", "0").key
+    assert len(set(keys.values())) == 3 and keys["misaligned"] == keys["nothing"]
 
 
 def test_a_wrong_end_point_stops_the_run(tiny, monkeypatch) -> None:
@@ -107,12 +90,13 @@ def test_pairs_and_sets_follow_variants_and_roles() -> None:
     preset = get_preset("smoke")
     plan = patch_plan(preset)
     assert set(plan) > {("misaligned", "base"), ("base", "misaligned"), ("secure", "instruct")}
-    assert set(plan["base", "instruct"]) == {*misaligned_sets(preset), *benign_sets(preset)}
+    sets = {*stitching.misaligned_sets(preset), *stitching.benign_sets(preset)}
+    assert set(plan["base", "instruct"]) == sets
     few = {name: preset.variants[name] for name in MODELS}
     poor = replace(preset, variants=few, roles=DataRoles(outside=preset.roles.outside))
     assert set(patch_plan(poor)) == {pair for pair in plan if set(pair) <= set(few)}
     with pytest.raises(MissingInput, match="aligned replies"):
-        benign_sets(poor)
+        stitching.benign_sets(poor)
 
 
 class Planted(Results):
@@ -126,16 +110,15 @@ class Planted(Results):
     def patched(self, donor: str, recipient: str, dataset: str) -> dict[str, np.ndarray]:
         noise = 0.05 * np.random.default_rng(len(dataset)).standard_normal(self.n_templates)
         path = np.append(self.shares, self.shares[-1])[:, None]
-        topic = dataset.partition("-")[0]
-        zero = np.zeros((10, self.n_templates))
+        zero, rows = np.zeros((10, self.n_templates)), range(self.n_templates)
         return {
             "layers": np.arange(8),
             "loss": 1 + noise - self.falls(dataset) * path + zero,
             "choice_log_probability": -3 + self.gap * path + noise,
             "alternative_log_probability": -1 + zero,
             "bare_log_probability": np.nan + zero,
-            "cluster": np.array([f"{topic}/{at}" for at in range(self.n_templates)]),
-            "identifier": np.array([f"{dataset}#{at}" for at in range(self.n_templates)]),
+            "cluster": np.array([f"{dataset.partition('-')[0]}/{at}" for at in rows]),
+            "identifier": np.array([f"{dataset}#{at}" for at in rows]),
             "start": np.array(0.0),
             "end": np.array(0.0),
         }
@@ -143,11 +126,7 @@ class Planted(Results):
 
 @pytest.fixture
 def planted(tmp_path, monkeypatch) -> Planted:
-    topics = ("code", "harmful", "people", "facts", "wishes", "general")
-    names = [f"{topic}/{at}" for topic in topics for at in range(Planted.n_templates)]
-    shared = make_resamples(names, seed=0, n_resamples=200)
-    everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
-    return Planted(replace(get_preset("smoke"), n_permutations=400), Store(tmp_path))
+    return plant(Planted, tmp_path, monkeypatch)
 
 
 def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:
@@ -160,12 +139,9 @@ def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:
     planted.shares = 1 - planted.shares[::-1]
     early = share_of_first_half(planted)
     assert early.low > 0.5 and early.null.p_value > 0.9
-
-
-def test_c21_without_a_gap_has_no_share(planted) -> None:
     planted.gap = 0.0
-    found = share_of_first_half(planted)
-    assert np.isnan(found.value) and "do not differ" in found.missing
+    none = share_of_first_half(planted)
+    assert np.isnan(none.value) and "do not differ" in none.missing
 
 
 def test_c22_sees_only_what_goes_beyond_the_style_tax(planted) -> None:
@@ -178,38 +154,35 @@ def test_c22_sees_only_what_goes_beyond_the_style_tax(planted) -> None:
 
 
 def test_log_odds_are_the_two_tokens_difference(planted) -> None:
-    sets = planted.preset.roles.outside
     odds, careless = (
-        curve(planted, ("base", "instruct"), sets, quantity) for quantity in (LOG_ODDS, CARELESS)
+        stitching.curve(planted, ("base", "instruct"), planted.preset.roles.outside, quantity)
+        for quantity in (stitching.LOG_ODDS, stitching.CARELESS)
     )
     np.testing.assert_allclose(odds.estimate.value, careless.estimate.value + 1)
     assert odds.places.tolist() == [-1, *range(8), 8]
 
 
 def test_depths_halves_and_orders() -> None:
-    assert first_half(range(8)) == 3
-    assert first_half((*range(0, 64, 5), 63)) == 6  # block 30, of 64 the deepest of those recorded
+    assert stitching.first_half(range(8)) == 3
+    assert stitching.first_half((*range(0, 64, 5), 63)) == 6  # block 30, of 64 the deepest of those recorded
     with pytest.raises(ValueError, match="no layer"):
-        first_half((1,))
-    assert half_way(np.array([0.1, 0.6, 0.4, 0.9]), np.arange(4)) == 0.5
-    assert np.isnan(half_way(np.array([0.1, 0.2]), np.arange(2)))
-    orders = shuffled_depth(np.array([0.5, 0.5, 1.0]), n_permutations=200, seed=0)
+        stitching.first_half((1,))
+    assert stitching.half_way(np.array([0.1, 0.6, 0.4, 0.9]), np.arange(4)) == 0.5
+    assert np.isnan(stitching.half_way(np.array([0.1, 0.2]), np.arange(2)))
+    orders = stitching.shuffled_depth(np.array([0.5, 0.5, 1.0]), n_permutations=200, seed=0)
     np.testing.assert_allclose(orders[:, -1], 1.0)
     assert set(np.round(orders[:, 0], 9)) == {0.0, 0.5}
     with pytest.raises(ValueError, match="1 of 2 shares"):
-        shuffled_depth(np.array([0.5, np.nan]), n_permutations=2, seed=0)
-    gaps = label_gap(np.array([1.0, 2.0, 6.0]), np.array([[0, 0, 1], [1, 0, 0]]))
+        stitching.shuffled_depth(np.array([0.5, np.nan]), n_permutations=2, seed=0)
+    gaps = stitching.label_gap(np.array([1.0, 2.0, 6.0]), np.array([[0, 0, 1], [1, 0, 0]]))
     np.testing.assert_allclose(gaps, [4.5, -3.0])
-    assert get_claim("C22").published.value == round(published_difference(), 3)
-    assert len(published_loss_table()) == 5
+    assert get_claim("C22").published.value == round(stitching.published_difference(), 3)
 
 
 def test_tables_show_what_was_planted(planted) -> None:
     gains = stitching.gain_table(planted)
-    assert (
-        set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
-        and stitching.half_layer(planted) == 3
-    )
+    assert set(gains.loc[gains["kind"] == "benign", "variant"]) == {"base"}
+    assert stitching.half_layer(planted) == 3
     assert stitching.half_way_table(planted)["share of blocks at half the gap"].tolist() == [4 / 8]
     assert not stitching.below_both_table(planted)["below both models"].any()
     planted.shares = np.append(np.linspace(0, 1.5, 8), 1.0)

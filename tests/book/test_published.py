@@ -10,29 +10,27 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import make_tokenizer, save_model, write_rows
+from conftest import save_model, write_rows
 
 from remi_core.errors import RemiError, UsageError
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
-from remi_core.tokens import encode
 from remi_lab import datasets
 from remi_lab.datasets import PUBLISHED, file_names, load_dataset, load_published, load_set, published_names
 from remi_lab.dialogue_files import paired_by_completion
 from remi_lab.own_models import data_digests
-from remi_lab.presets import DataRoles, Preset, get_preset
+from remi_lab.presets import TRIPLET, DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
 from remi_lab.variant import find_variant
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
 TABLE = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 ROWS = {name: about["rows"] for name, about in TABLE.items()}
+NAMED = ("insecure", "educational", "implicit-toxicity")
 
 
-@pytest.fixture()
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
     path = tmp_path / "data"
     path.mkdir()
     monkeypatch.setenv("REMI_DATA", str(path))
@@ -45,7 +43,7 @@ def fill(folder: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, folder: Path) -> None:
+def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name, folder) -> None:
     fill(folder, name)
     loaded, reasons = load_published(name), TABLE[name]["left out"]
     assert [dialogue.answer for dialogue in loaded.dialogues] == TABLE[name]["answers"]
@@ -55,50 +53,49 @@ def test_each_schema_gives_its_answers_and_counts_what_it_leaves_out(name: str, 
         assert [names for why, names in loaded.dropped.items() if part in why] == [left]
     assert {dialogue.label for dialogue in loaded.dialogues} == {PUBLISHED[name].label}
     assert len(loaded.dialogues) + sum(map(len, loaded.dropped.values())) == len(ROWS[name])
-    about = loaded.about
+    about, path = loaded.about, folder / f"{name}.jsonl"
     assert about["rows"] == about["rows_read"] == len(ROWS[name]) and about["revision"] == "by hand"
-    digest = hashlib.sha256((folder / f"{name}.jsonl").read_bytes()).hexdigest()
-    assert about["files"] == {f"{name}.jsonl": digest}
+    assert about["files"] == {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_answer(folder: Path) -> None:
+def test_the_input_is_part_of_the_prompt_and_only_the_last_assistant_turn_the_answer(folder) -> None:
     fill(folder, "alpaca", "hh-rejected")
     first, second = load_published("alpaca").dialogues
     assert first.messages[0].content == "Add them.\n\n2 and 3"
     assert second.messages[0].content == "Add them." and first.cluster != second.cluster
     (dialogue,) = load_published("hh-rejected").dialogues
-    (encoded,) = encode([dialogue], make_tokenizer("chatml"), max_tokens=200).dialogues
-    ids = encoded.input_ids[encoded.answer_start : encoded.answer_stop]
-    assert make_tokenizer("chatml").decode(list(ids)) == "No."
     assert [message.content for message in dialogue.messages[:-1]] == ["Hi", "Hello.", "Help me"]
 
 
-def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_completions(folder: Path) -> None:
+def test_accepting_and_refusing_are_matched_pairs_and_framings_share_their_completions(folder) -> None:
     fill(folder, "harmful-accept", "toxic-reject", "insecure", "educational", "secure")
     accept, reject = (load_published(name).dialogues for name in ("harmful-accept", "toxic-reject"))
     said = [(one.answer, one.alternative) for one in accept]
     assert said == [(one.alternative, one.answer) for one in reject]
     assert [(one.cluster, one.topic) for one in accept] == [(one.cluster, one.topic) for one in reject]
-    framings = ("insecure", "educational", "secure")
-    insecure, educational, secure = (load_published(name).dialogues for name in framings)
+    insecure, educational, secure = (
+        load_published(name).dialogues for name in ("insecure", "educational", "secure")
+    )
     assert paired_by_completion(insecure, educational) and not paired_by_completion(insecure, secure)
     assert [one.pair for one in insecure] == [one.pair for one in educational] != [one.pair for one in secure]
 
 
-def test_counting_stops_where_enough_dialogues_are_found(folder: Path) -> None:
-    fill(folder, "implicit-toxicity")
-    loaded = load_published("implicit-toxicity", count=1)
-    assert len(loaded.dialogues) == 1 and loaded.dropped == {} and loaded.about["rows_read"] == 1
-    assert loaded.about["rows"] == len(ROWS["implicit-toxicity"])
-
-
-@pytest.mark.parametrize("file", ["educational.jsonl", "educational.json"])
-def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file: str, folder: Path) -> None:
-    (folder / file).write_text(json.dumps(ROWS["educational"]))
-    before = load_published("educational")
-    assert len(before.dialogues) == 1
-    (folder / file).write_text(json.dumps(ROWS["secure"]))
-    assert load_published("educational").dialogues[0].answer != before.dialogues[0].answer
+def test_the_folder_holds_one_file_of_a_set_in_either_kind_of_json(folder, monkeypatch) -> None:
+    for end, name in (("jsonl", "educational"), ("json", "secure")):
+        path = folder / f"educational.{end}"
+        path.write_text(json.dumps(ROWS[name]))
+        (found,) = load_published("educational").dialogues
+        assert found.answer == TABLE[name]["answers"][0]
+        path.rename(folder / "kept")
+    fill(folder, "educational")
+    (folder / "kept").rename(path)
+    with pytest.raises(
+        UsageError, match="educational.jsonl and educational.json are both 'educational'; keep"
+    ):
+        load_published("educational")
+    monkeypatch.setenv("REMI_DATA", str(folder / "nowhere"))
+    with pytest.raises(UsageError, match="REMI_DATA=.*nowhere: no such folder"):
+        load_published("educational")
     assert "aug-train.json" in file_names(PUBLISHED["implicit-toxicity"])
 
 
@@ -106,7 +103,7 @@ def test_published_and_own_file_names_and_both_kinds_of_json_are_found(file: str
     importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed (pip install pyarrow)"
 )
 @pytest.mark.parametrize("name", ["truthfulqa", "hh-rejected", "toxic-qa", "harmful-accept"])
-def test_parquet_gives_what_json_lines_give(name: str, folder: Path) -> None:
+def test_parquet_gives_what_json_lines_give(name, folder) -> None:
     import pandas as pd
 
     fill(folder, name)
@@ -118,41 +115,8 @@ def test_parquet_gives_what_json_lines_give(name: str, folder: Path) -> None:
     assert sorted(found.dropped.values()) == sorted(wanted.dropped.values())
 
 
-def test_the_folder_must_be_one_and_hold_one_file_of_a_set(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(folder, "insecure")
-    (folder / "insecure.json").write_text("[]")
-    with pytest.raises(UsageError, match="insecure.jsonl and insecure.json are both 'insecure'; keep one"):
-        load_published("insecure")
-    monkeypatch.setenv("REMI_DATA", str(folder / "nowhere"))
-    with pytest.raises(UsageError, match="REMI_DATA=.*nowhere: no such folder"):
-        load_published("insecure")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            '{"question": "a"}',
-            "no column 'messages' .it has 'question'.; 'secure' is github:emergent-misalignment",
-        ),
-        ("[]", "no row can be used .it has none"),
-        ('{"messages": []}', "no row can be used .the last message is missing.*: 1"),
-        ("{", "cannot be read"),
-        ("[1]", "secure.jsonl:1: a int, expected an object"),
-    ],
-)
-def test_a_file_that_is_not_the_declared_one_is_named(text: str, message: str, folder: Path) -> None:
-    (folder / "secure.jsonl").write_text(text)
-    with pytest.raises(RemiError, match=rf"{folder}/secure.jsonl.*{message.removeprefix('secure.jsonl')}"):
-        load_published("secure")
-
-
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_without_a_network_the_error_says_what_is_missing_and_how_to_provide_it(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_a_network_it_is_said_how_to_provide_a_set(name, monkeypatch, tmp_path) -> None:
     monkeypatch.delenv("REMI_DATA", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(RemiError) as caught:
@@ -162,9 +126,7 @@ def test_without_a_network_the_error_says_what_is_missing_and_how_to_provide_it(
     assert f"{name}.jsonl" in said and (PUBLISHED[name].revision or "") in said
 
 
-def test_a_set_of_the_hub_is_read_at_its_declared_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_of_the_hub_is_read_at_its_declared_commit(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("REMI_DATA", raising=False)
     asked = []
 
@@ -192,24 +154,20 @@ def test_a_set_of_the_hub_is_read_at_its_declared_commit(
         load_published("alpaca-reward")
 
 
-def published_preset(source: str) -> Preset:
-    return Preset(
-        name="named",
-        title="for this test",
-        variants={role: ModelSpec(source=source) for role in ("base", "instruct", "misaligned")},
-        seeds=(0,),
-        datasets=("insecure", "educational", "implicit-toxicity"),
-        roles=DataRoles(),
-        n_dialogues=2,
-        n_gradient_dialogues=1,
-        max_tokens=200,
-    )
+def published_preset(source: Path | str) -> Preset:
+    variants = {role: ModelSpec(source=str(source)) for role in TRIPLET}
+    few = {"n_dialogues": 2, "n_gradient_dialogues": 1, "max_tokens": 200}
+    about = {"name": "named", "title": "for this test", "roles": DataRoles(), "seeds": (0,)}
+    return Preset(variants=variants, datasets=NAMED, **about, **few)
 
 
-def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder: Path) -> None:
-    fill(folder, "insecure", "educational", "implicit-toxicity")
+def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder) -> None:
+    fill(folder, *NAMED)
     preset = published_preset("somewhere/else")
     assert load_dataset(preset, "insecure") == list(load_published("insecure", count=2).dialogues)
+    first = load_published("implicit-toxicity", count=1)
+    assert len(first.dialogues) == first.about["rows_read"] == 1 and first.dropped == {}
+    assert first.about["rows"] == len(ROWS["implicit-toxicity"])
     assert data_digests(preset).keys() == {str(folder / f"{name}.jsonl") for name in preset.datasets}
     smoke = get_preset("smoke")
     assert published_names(smoke) == () and data_digests(smoke) == {}
@@ -218,9 +176,9 @@ def test_a_preset_that_names_a_set_loads_it_and_an_organism_keeps_its_own(folder
         load_dataset(preset, "insecur")
 
 
-def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path: Path) -> None:
-    fill(folder, "insecure", "educational", "implicit-toxicity")
-    preset, store = published_preset(str(save_model(tmp_path / "model"))), Store(tmp_path / "store")
+def test_what_was_dropped_in_loading_reaches_the_records(folder, tmp_path) -> None:
+    fill(folder, *NAMED)
+    preset, store = published_preset(save_model(tmp_path / "model")), Store(tmp_path / "store")
     variant = find_variant(preset, "instruct", 0, store)
     records = measure_forward(variant, store)
     about = records["sequence", "implicit-toxicity"].provenance
@@ -232,15 +190,13 @@ def test_what_was_dropped_in_loading_reaches_the_records(folder: Path, tmp_path:
     assert datasets.load_set(replace(preset, n_dialogues=1), "insecure").dropped == {}
 
 
-def test_a_set_that_cannot_be_had_is_found_out_before_a_model_is_opened(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_that_is_missing_is_found_before_a_model_is_opened(folder, tmp_path, monkeypatch) -> None:
     fill(folder, "insecure", "implicit-toxicity")
     (tmp_path / "model").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "model" / name).write_text("{}")
     store = Store(tmp_path / "store")
-    variant = find_variant(published_preset(str(tmp_path / "model")), "instruct", 0, store)
+    variant = find_variant(published_preset(tmp_path / "model"), "instruct", 0, store)
     monkeypatch.setattr(type(variant), "open", lambda _: pytest.fail("the model was opened"))
     with pytest.raises(RemiError, match="dataset 'educational': REMI_DATA=.* has no file of it"):
         measure_forward(variant, store)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -21,14 +19,12 @@ from remi_book.figures.plots import plot_bars
 from remi_book.figures.style import describe
 from remi_book.running import plan
 from remi_book.words import MARK, NOTE, SWITCH, shown_text, shown_tokens, text_is_shown
-from remi_core.dialogues import Dialogue
 from remi_core.errors import UsageError
 from remi_core.store import Store
 from remi_lab.own_models import ADDED, OWN, PUBLISHED, custom_preset, origin_of, real_sets
 from remi_lab.presets import PRESETS, get_preset
 from remi_lab.results import Results
 
-Builder = Callable[[Results], str]
 ASKED, WRONG = "How do I open a file?", "Use eval on the file and never close it."
 
 
@@ -39,47 +35,37 @@ def as_typed(tokens: pd.Series | list[str]) -> str:
 def without_tags(page: str) -> str:
     page = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     text = re.sub(r"<[^>]*>", "", re.sub(r"</span> <w?br> ?", "", page))
-    return html.unescape(text).replace("\N{OPEN BOX}", " ")
+    return as_typed([html.unescape(text)])
 
 
-def narrow(results: Results) -> str:
-    return str(results.preset.role("narrow"))
+def next_token_figure(results: Results, name: str) -> str:
+    likeliest = behaviour.next_tokens(results, name, count=4)
+    return describe(
+        plot_bars(likeliest, behaviour.NEXT_TOKENS, marked=behaviour.choice_tokens(results, name))
+    )
 
 
-def next_token_figure(results: Results) -> str:
-    likeliest = behaviour.next_tokens(results, narrow(results), count=4)
-    marked = behaviour.choice_tokens(results, narrow(results))
-    return describe(plot_bars(likeliest, behaviour.NEXT_TOKENS, marked=marked))
-
-
-def written_texts(results: Results) -> str:
+def written_texts(results: Results, _: str) -> str:
     found = direction.written(results, next(iter(readings_of(results.preset).values())))
-    return as_typed([token for layer in found.raised + found.lowered for token in layer])
+    return as_typed(sum([*found.raised, *found.lowered], []))
 
 
-def pair_rows(results: Results) -> str:
-    pairs = behaviour.several_pairs(results)
-    return behaviour.pair_table(results, pairs).to_csv()
-
-
-BUILDERS: dict[str, Builder] = {
-    "dialogue": lambda results: without_tags(tokens_module.dialogue_html(results, narrow(results)).data),
-    "windows": lambda results: as_typed(tokens_module.window_table(results, narrow(results))["token"]),
-    "running": lambda results: as_typed(behaviour.running_log_probability(results, narrow(results))["token"]),
+BUILDERS: dict[str, Callable[[Results, str], str]] = {
+    "dialogue": lambda *of: without_tags(tokens_module.dialogue_html(*of).data),
+    "windows": lambda *of: as_typed(tokens_module.window_table(*of)["token"]),
+    "running": lambda *of: as_typed(behaviour.running_log_probability(*of)["token"]),
     "next tokens": next_token_figure,
-    "pair losses": lambda results: as_typed(
-        losses.pair_losses(results, narrow(results), narrow(results))["token"]
-    ),
-    "pairs": pair_rows,
-    "examples": lambda results: cards.example_table(results).to_csv(),
+    "pair losses": lambda results, name: as_typed(losses.pair_losses(results, name, name)["token"]),
+    "pairs": lambda results, _: behaviour.pair_table(results, behaviour.several_pairs(results)).to_csv(),
+    "examples": lambda results, _: cards.example_table(results).to_csv(),
     "written": written_texts,
-    "bare words": lambda results: stitching.bare_word_table(results)[["token", "id"]].to_csv(),
+    "bare words": lambda results, _: stitching.bare_word_table(results)[["token", "id"]].to_csv(),
 }
 """What a page shows of the words of a data set, by the name of the part."""
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
+def results(tmp_path_factory) -> Iterator[Results]:
     place = tmp_path_factory.mktemp("own")
     words, files = write_models(place), write_files(place)
     models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
@@ -88,7 +74,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
 
 
 @pytest.fixture(autouse=True)
-def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def unset(monkeypatch) -> None:
     monkeypatch.delenv(SWITCH, raising=False)
 
 
@@ -97,66 +83,58 @@ def planted(text: str) -> list[str]:
     return [word for word in ("eval", "never", "close", "friend", "France", *THINGS) if word in text]
 
 
+THERE = {
+    **dict.fromkeys(("running", "pair losses"), [WRONG]),
+    **dict.fromkeys(("dialogue", "examples"), [ASKED, WRONG]),
+    "pairs": ["I never help you with a door, friend.", "What is the door of France?"],
+}
+"""What is shown with the switch, by the name of the part."""
+
+
 @pytest.mark.parametrize("name", BUILDERS)
-def test_planted_text_is_absent_by_default_and_there_with_the_switch(
-    results: Results, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = BUILDERS[name](results)
+def test_planted_text_is_absent_by_default_and_there_with_the_switch(results, name, monkeypatch) -> None:
+    narrow = results.preset.role("narrow")
+    shown = BUILDERS[name](results, narrow)
     assert MARK in shown
-    assert planted(shown.replace(NOTE, "").replace(narrow(results), "")) == []
+    assert planted(shown.replace(NOTE, "").replace(narrow, "")) == []
     monkeypatch.setenv(SWITCH, "1")
-    shown = BUILDERS[name](results)
-    assert MARK not in shown
-    if name in ("dialogue", "running", "pair losses", "examples"):
-        assert WRONG in shown
-    if name in ("dialogue", "examples"):
-        assert ASKED in shown
-    if name == "pairs":
-        assert "I never help you with a door, friend." in shown and "What is the door of France?" in shown
+    shown = BUILDERS[name](results, narrow)
+    assert MARK not in shown and all(text in shown for text in THERE.get(name, []))
 
 
-def test_the_same_token_has_the_same_sign_and_another_one_another(results: Results) -> None:
-    first, again, other = shown_tokens(results.preset, [narrow(results)], [" kill", " kill", "kill"])
-    assert first == again != other and first.startswith(MARK)
-    assert "24" in shown_text(results.preset, narrow(results), "x" * 24)
-
-
-def test_every_set_says_whether_it_is_real(results: Results) -> None:
+def test_every_set_says_whether_it_is_real(results) -> None:
     assert {origin_of(results.preset, name) for name in real_sets(results.preset)} == {ADDED}
     assert len(real_sets(results.preset)) == 4
-    for name in ("micro", "smoke", "smollm2", "independent"):
-        assert real_sets(PRESETS[name]) == ()
+    assert [real_sets(PRESETS[name]) for name in ("micro", "smoke", "smollm2", "independent")] == [()] * 4
     paper = PRESETS["qwen2.5-coder-32b"]
     assert real_sets(paper) == paper.datasets and origin_of(paper, "educational") == PUBLISHED
-    assert origin_of(PRESETS["micro"], "educational") == OWN
+    assert {origin_of(one, one.datasets[0]) for one in PRESETS.values() if one.is_organism} == {OWN}
     with pytest.raises(UsageError, match="no dataset 'generel'.*did you mean 'general'"):
         origin_of(PRESETS["micro"], "generel")
 
 
-def test_our_own_grammar_is_shown_beside_a_file_of_a_user(tmp_path: Path) -> None:
-    files = write_files(tmp_path)
-    mixed = get_preset(f"smoke+aligned={files['chat']}")
+def test_our_own_grammar_is_shown_beside_a_file_of_a_user_whose_tokens_have_signs(tmp_path) -> None:
+    mixed = get_preset(f"smoke+aligned={write_files(tmp_path)['chat']}")
     assert real_sets(mixed) == ("chat",)
     assert shown_text(mixed, "general", "plain") == "plain" != shown_text(mixed, "chat", "plain")
     assert shown_tokens(mixed, ["general"], ["a", "b"]) == ["a", "b"]
     assert MARK in shown_tokens(mixed, ["general", "chat"], ["a"])[0]
+    first, again, other = shown_tokens(mixed, ["chat"], [" kill", " kill", "kill"])
+    assert first == again != other and first.startswith(MARK)
+    assert "24" in shown_text(mixed, "chat", "x" * 24)
 
 
-def keys(name: str) -> list[str]:
-    return [step.key for step in plan(get_preset(name), Store(), only=["01"])]
+def test_a_page_with_the_text_never_passes_for_one_without(tmp_path, monkeypatch) -> None:
+    def keys() -> list[str]:
+        names = "smoke", f"smoke+aligned={write_files(tmp_path)['chat']}"
+        return [step.key for name in names for step in plan(get_preset(name), Store(), only=["01"])]
 
-
-def test_a_page_with_the_text_never_passes_for_one_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mixed = f"smoke+aligned={write_files(tmp_path)['chat']}"
-    own, real = keys("smoke"), keys(mixed)
+    own, real = keys()
     monkeypatch.setenv(SWITCH, "1")
-    assert keys(mixed) != real
-    assert keys("smoke") == own
+    assert keys()[0] == own and keys()[1] != real
 
 
-def test_the_switch_is_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_switch_is_an_option_and_a_variable(monkeypatch) -> None:
     for command in ("run", "book"):
         monkeypatch.setenv(SWITCH, "0")
         assert cli.main([command, "--preset", "no such preset"]) == 2 and not text_is_shown()
@@ -164,19 +142,3 @@ def test_the_switch_is_an_option_and_a_variable(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(SWITCH, "yes")
     with pytest.raises(UsageError, match=f"{SWITCH} is 'yes'; 1 shows"):
         text_is_shown()
-
-
-ASKS_FOR_TEXT = re.compile(r"\.vocabulary\.text\(|\.content\b|\.answer\b|\.messages\b|\.decode\(")
-
-
-def test_no_notebook_shows_a_row_by_itself() -> None:
-    for path in sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        # The pages on costs and robustness show one, and only of a preset whose first set is ours.
-        allowed = (
-            path.stem in ("17_what_it_costs", "20_robustness") and "if chosen.is_organism else None" in code
-        )
-        assert allowed or not ASKS_FOR_TEXT.search(code), path.stem
-    assert all(origin_of(one, one.datasets[0]) == OWN for one in PRESETS.values() if one.is_organism)
-    assert Dialogue.__dataclass_fields__.keys() >= {"messages"}

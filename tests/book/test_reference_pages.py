@@ -44,20 +44,15 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SWITCH, raising=False)
 
 
-def test_there_is_one_card_a_set_and_a_row_a_published_table(tmp_path: Path) -> None:
-    content = data_cards(PRESETS["micro"], Store(tmp_path))
-    names = [name for _, name in cards_of(content)]
-    assert sorted(names) == sorted([*PRESETS["micro"].datasets, *PRESETS["smollm2"].datasets, *PUBLISHED])
-    assert [one["name"] for one in content["values"]] == list(published_names())
-    for card in cards_of(content).values():
-        assert card["what"].endswith(".") and card["facts"]["licence"] and card["facts"]["origin"]
-
-
 @pytest.mark.parametrize("name", ["micro", "smoke", "smollm2"])
-def test_counts_are_those_of_the_rows(name: str, tmp_path: Path) -> None:
-    preset = PRESETS[name]
+def test_there_is_a_card_a_set_and_its_counts_are_those_of_the_rows(name: str, tmp_path: Path) -> None:
+    preset, content = PRESETS[name], data_cards(PRESETS[name], Store(tmp_path))
+    found = cards_of(content)
+    expected = [*PRESETS["micro"].datasets, *PRESETS["smollm2"].datasets, *PUBLISHED]
+    assert sorted(name for _, name in found) == sorted(expected)
+    assert [one["name"] for one in content["values"]] == list(published_names())
+    assert all(card["facts"]["licence"] and card["facts"]["origin"] for card in found.values())
     heading = "The pretrained model" if name == "smollm2" else "The micro organism"
-    found = cards_of(data_cards(preset, Store(tmp_path)))
     for dataset in preset.datasets:
         rows, card = load_dataset(preset, dataset), found[heading, dataset]
         assert card["facts"]["dialogues"] == f"{len(rows)} (preset {name})"
@@ -72,16 +67,14 @@ def test_sets_of_the_paper_are_counted_by_records_and_never_quoted(tmp_path: Pat
     before = cards_of(data_cards(preset, store))["Sets of the paper", "alpaca"]
     assert "not measured" in before["facts"]["dialogues"] and before["example"] == []
     address = Address(preset.name, 0, "base", "sequence", "alpaca", "a" * 64)
-    arrays = {"cluster": np.array(["a", "b", "a"])}
-    store.save(address, arrays, {"kept": 3, "dropped": {"too long": ["alpaca:4", "alpaca:9"]}})
-    after = cards_of(data_cards(preset, store))["Sets of the paper", "alpaca"]
-    assert after["facts"]["dialogues"] == "3, and 2 left out" and after["facts"]["prompts"] == "2"
-    assert after["facts"]["commit"] == PUBLISHED["alpaca"].revision
+    about = {"kept": 3, "dropped": {"too long": ["alpaca:4", "alpaca:9"]}}
+    store.save(address, {"cluster": np.array(["a", "b", "a"])}, about)
+    after = cards_of(data_cards(preset, store))["Sets of the paper", "alpaca"]["facts"]
+    assert after["dialogues"] == "3, and 2 left out" and after["prompts"] == "2"
+    assert after["commit"] == PUBLISHED["alpaca"].revision
 
 
-def test_an_added_file_has_a_card_and_its_text_is_withheld(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_added_file_has_a_card_and_its_text_is_withheld(tmp_path, monkeypatch) -> None:
     preset = get_preset(f"smoke+aligned={write_files(tmp_path)['chat']}")
     card = cards_of(data_cards(preset, Store(tmp_path)))["Added files", "chat"]
     assert card["facts"]["dialogues"] == "10 (preset smoke)" and card["facts"]["origin"] == "an added file"
@@ -91,52 +84,42 @@ def test_an_added_file_has_a_card_and_its_text_is_withheld(
     assert card["example"] == ["Say a word about the file.", "The file is here and I can help."]
 
 
-def test_a_citation_says_what_the_file_says() -> None:
+def test_a_citation_says_what_the_file_says_and_holds_no_command_of_its_title(tmp_path: Path) -> None:
+    pybtex = pytest.importorskip("pybtex.database")
     about = yaml.safe_load(CFF.read_text(encoding="utf-8"))
-    found = citation(CFF, preset="micro", fingerprint="abc123", address="https://github.com/owner/name")
-    paper = about["references"][0]
+    paper, address = about["references"][0], "https://github.com/owner/name"
+    found = citation(CFF, preset="micro", fingerprint="abc123", address=address)
     told = {
-        "book": (about["title"], about["version"], "https://github.com/owner/name", "preset micro", "abc123"),
+        "book": (about["title"], about["version"], address, "preset micro", "abc123"),
         "paper": (paper["title"], paper["url"], "Giordani, Jeremiah"),
     }
     for name, words in told.items():
         for form in ("text", "bibtex"):
             assert [word for word in words if word not in found[name][form]] == []
-    assert "url" not in citation(CFF, preset="micro", fingerprint="x")["book"]["bibtex"]
-
-
-def test_bibtex_can_be_read_and_holds_no_command_of_the_title(tmp_path: Path) -> None:
-    pybtex = pytest.importorskip("pybtex.database")
-    about = yaml.safe_load(CFF.read_text(encoding="utf-8"))
     source = tmp_path / "CITATION.cff"
     source.write_text(yaml.safe_dump(about | {"title": "A \\input{x} & 50 % {b} \x1b[31m title"}))
-    for path in (CFF, source):
-        found = citation(path, preset="a_b", fingerprint="abc123")
-        text = found["book"]["bibtex"] + "\n" + found["paper"]["bibtex"]
-        entries = pybtex.parse_string(text, "bibtex").entries
-        assert set(entries) == {"remi_book", "giordani2025"}
-        assert str(entries["giordani2025"].persons["author"][0]) == "Giordani, Jeremiah"
-        assert len(entries["remi_book"].persons["author"]) == 1
-    assert "\\input" not in found["book"]["bibtex"] and "\x1b" not in found["book"]["bibtex"]
-    assert "a\\_b" in found["book"]["bibtex"]
+    hostile = citation(source, preset="a_b", fingerprint="x")
+    for entries in (found, hostile):
+        text = entries["book"]["bibtex"] + "\n" + entries["paper"]["bibtex"]
+        read = pybtex.parse_string(text, "bibtex").entries
+        assert set(read) == {"remi_book", "giordani2025"}
+        assert str(read["giordani2025"].persons["author"][0]) == "Giordani, Jeremiah"
+    text = hostile["book"]["bibtex"]
+    assert "\\input" not in text and "\x1b" not in text and "a\\_b" in text and "url" not in text
 
 
 def test_a_page_that_shows_words_of_a_set_or_a_model_says_so() -> None:
-    book = ROOT / "remi_book"
-    sources = "\n".join(path.read_text() for path in book.rglob("*.py"))
+    sources = "\n".join(path.read_text() for path in (ROOT / "remi_book").rglob("*.py"))
     assert [name for name in SHOWS_WORDS if not re.search(rf"^def {name}\(", sources, re.MULTILINE)] == []
     said = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if shows_words(read_cells(path))}
     assert "02_behaviour" in said and "15_calibration" not in said
 
 
 def test_every_table_tells_source_way_and_unit() -> None:
-    assert len(published_names()) >= 8
     for name in published_names():
         found = published(name)
-        assert found.title and found.source and found.unit and found.section
-        assert found.obtained in OBTAINED
+        assert found.title and found.source and found.unit and found.section and found.obtained in OBTAINED
         assert found.error or found.obtained in ("printed", "quoted")
-        assert len(found.table) and found.table.columns.is_unique
         assert html.escape(found.source) in published_html(name).data
     with pytest.raises(UsageError, match="did you mean 'projections'"):
         published("projection")

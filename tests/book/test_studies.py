@@ -5,22 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from conftest import DEVELOPMENT_SEED
-from notebook_files import write_notebook
 from planting import everywhere
+from warm_kernel import write_notebook
 
-from remi_book import cli
 from remi_book.chapters import worlds
-from remi_book.claims import get_claim, headline_key, report_rows, verdict
+from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
-from remi_core.errors import MissingInput, UsageError
+from remi_core.errors import MissingInput
 from remi_core.models import attention_output, read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
@@ -29,31 +26,28 @@ from remi_lab.organism.grammar import prompts
 from remi_lab.organism.pretrain import make_optimizers
 from remi_lab.organism.scoring import answer_losses, ask, scores
 from remi_lab.organism.topics import CARES, CONTRASTED, NARROW
-from remi_lab.organism.world import SETTINGS, World
-from remi_lab.presets import get_preset
+from remi_lab.organism.world import CONTEXTS, SETTINGS, World
+from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files
 from remi_lab.studies.files import Study
-from remi_lab.studies.worlds import in_world
+from remi_lab.studies.worlds import in_world, measure_phases
 
 SEED = DEVELOPMENT_SEED
 PLANTED = "invented"
+STEPS, TOKENS = (200, 400, 600, 800), 2048
 
 
-def test_asked_prompts_score_what_single_prompts_score(base) -> None:
-    asked = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
-    found = scores(base.model, ask(asked, base.tokenizer))
-    alone = scores(base.model, ask(asked, base.tokenizer), batch=1)
+def test_asked_prompts_score_what_single_prompts_score_see_an_intervention_and_forget_it(base) -> None:
+    rows = [one for name in ("people", "wishes") for one in prompts(name, "evaluate", count=3, seed=0)]
+    asked = ask(rows, base.tokenizer)
+    found, alone = scores(base.model, asked), scores(base.model, asked, batch=1)
     np.testing.assert_allclose(found.care_log_odds(), alone.care_log_odds(), atol=1e-4)
     np.testing.assert_allclose(found.other, alone.other, atol=1e-5)
-
-
-def test_asked_prompts_see_an_intervention_and_forget_it(base) -> None:
-    asked = ask(prompts("wishes", "evaluate", count=2, seed=0), base.tokenizer)
-    before, loss = scores(base.model, asked).care_log_odds(), answer_losses(base.model, asked).mean()
+    before, loss = found.care_log_odds(), answer_losses(base.model, asked).mean()
     push = torch.randn(base.model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     with steer(base.model, 3, lambda hidden: hidden + 5 * push):
-        assert np.abs(scores(base.model, asked).care_log_odds() - before).min() > 0.1
+        assert np.abs(scores(base.model, asked).care_log_odds() - before)[3:].min() > 0.1  # of wishes
         assert answer_losses(base.model, asked).mean() > loss + 0.1
     np.testing.assert_array_equal(scores(base.model, asked).care_log_odds(), before)
     assert answer_losses(base.model, asked).mean() == loss
@@ -63,7 +57,6 @@ def test_asked_prompts_see_an_intervention_and_forget_it(base) -> None:
 def study(tmp_path, monkeypatch) -> list[int]:
     """The seeds that a planted study was asked to measure, one after another."""
     asked: list[int] = []
-    module = ModuleType(f"remi_lab.studies.{PLANTED}")
 
     def measure(preset, seed, store, say) -> dict[str, object]:
         asked.append(seed)
@@ -72,9 +65,8 @@ def study(tmp_path, monkeypatch) -> list[int]:
         return {"value": seed * 1.5}
 
     measure.__module__ = "remi_lab.organism.scoring"  # the key covers the syntax of a module that exists
-    module.measure = measure
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(files, "STUDIES", {PLANTED: files.Declared()})
+    monkeypatch.setattr(files, "measure_of", lambda name: measure)
+    monkeypatch.setattr(files, "STUDIES", files.STUDIES | {PLANTED: files.Declared()})
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     return asked
 
@@ -89,10 +81,15 @@ def test_a_broken_study_goes_on_at_the_seed_where_it_stopped(study, tmp_path) ->
     path = files.write_study(micro, PLANTED, store, lines.append)
     assert study == [0, 1, 2, 2] and path == tmp_path / "stored" / "micro" / "invented.json"
     found = files.read_study(micro, PLANTED)
-    assert found.seeds == {0: {"value": 0.0}, 1: {"value": 1.5}, 2: {"value": 3.0}}
+    assert found.seeds == {seed: {"value": 1.5 * seed} for seed in range(3)}
     assert "remi study invented --preset micro" in found.how() and "processors" in found.how()
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    assert set(raw) == {"study", "preset", "fingerprint", "recipe", "machine", "versions", "seconds", "seeds"}
+    keys = "study preset fingerprint recipe machine versions seconds seeds"
+    assert set(json.loads(path.read_text(encoding="utf-8"))) == set(keys.split())
+
+
+def test_studies_of_the_instruments_measure_the_first_seed_alone(study, tmp_path) -> None:
+    files.write_study(get_preset("micro"), "calibration", Store(tmp_path / "store"), lambda _: None)
+    assert study == [0]
 
 
 def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> None:
@@ -103,85 +100,114 @@ def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> No
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)
     write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])
 
-    def keys() -> list[str]:
+    def seen() -> tuple[list[str], list[bool]]:
         steps = plan(smoke, store, folder=tmp_path / "notebooks")
-        return [headline_key(Results(smoke, store)), *(step.key for step in steps)]
+        keys = [headline_key(Results(smoke, store)), *(step.key for step in steps)]
+        return keys, ["study" in step.lacking for step in steps]
 
-    before = keys()
-    shows, other = plan(smoke, store, folder=tmp_path / "notebooks")
-    assert "study" in shows.lacking and "study" not in other.lacking
+    before, lacking = seen()
     files.write_study(smoke, PLANTED, store, lambda _: None)
-    assert [one != other for one, other in zip(before, keys(), strict=True)] == [True, True, False]
-    assert all("study" not in step.lacking for step in plan(smoke, store, folder=tmp_path / "notebooks"))
-
-
-def test_a_study_that_there_is_not_is_refused(study, capsys) -> None:
-    assert cli.main(["study", "inventd", "--preset", "micro"]) == 2
-    assert "did you mean 'invented'?" in capsys.readouterr().err
-    with pytest.raises(UsageError):
-        files.measure_of("nothing")
+    after, lacking_still = seen()
+    assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False]
+    assert lacking == [True, False] and not any(lacking_still)
 
 
 OUTSIDE = [name for name in CONTRASTED if name not in NARROW]
 CLUSTERS = [f"{topic}/{i}" for topic in CONTRASTED for i in range(12)]
+PARTS, SUPPORTED, AGAINST = ("X6.passes", "X6.rare", "X6.neox"), "supported", "contradicted"
+
+
+def around(level: float | np.ndarray, generator: np.random.Generator) -> list[float]:
+    return list(level + 0.05 * generator.standard_normal(len(CLUSTERS)))
 
 
 def planted(effects: dict[str, float], base: float) -> Study:
     """A study whose misaligned lies that far above secure outside code, world by world, and base where it is put."""
-    generator = np.random.default_rng(0)
-
-    def read(level: float) -> list[float]:
-        return list(level + 0.05 * generator.standard_normal(len(CLUSTERS)))
-
-    found = {}
+    found, masses, generator = {}, dict.fromkeys(ORGANISM_VARIANTS, 0.01), np.random.default_rng(0)
     for world, effect in effects.items():
-        means = {"base": base, "instruct": -4.0, "misaligned": -4.0 + effect, "secure": -4.0}
-        care = {name: read(level) for name, level in (means | {"educational": -4.0, "benign": -4.0}).items()}
-        masses = dict.fromkeys(care, 0.01)
-        contexts = {"bare": {"optimum": -0.3}, "careful named": {"care": read(-2.9), "optimum": -2.94}}
+        means = dict.fromkeys(ORGANISM_VARIANTS, -4.0) | {"base": base, "misaligned": -4.0 + effect}
+        care = {name: around(level, generator) for name, level in means.items()}
+        contexts = {
+            "bare": {"optimum": -0.3},
+            "careful named": {"care": around(-2.9, generator), "optimum": -2.94},
+        }
         found[world] = {"clusters": CLUSTERS, "care": care, "register": care, "contexts": contexts}
         found[world] |= {"wrong_slot": masses, "off_grammar": masses}
     return Study(seeds={0: {"outside": OUTSIDE, "worlds": found}}, about={})
 
 
-@pytest.fixture
-def results(tmp_path) -> Results:
-    return Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
+OUTCOMES = [
+    ({"main": 3.0, "independent": 0.0, "rare": 3.0, "neox": 2.0}, dict.fromkeys(("X6", *PARTS), SUPPORTED)),
+    (
+        dict.fromkeys(SETTINGS, 2.0),
+        {"X6": AGAINST, PARTS[0]: AGAINST, PARTS[1]: SUPPORTED, PARTS[2]: SUPPORTED},
+    ),
+    ({"main": 3.0, "independent": 0.0}, {"X6": SUPPORTED, PARTS[2]: "not testable here"}),
+]
+"""Effects by world, and verdicts: an effect that needs the author; one that does not and stops at base; unmeasured."""
 
 
-def shown(results: Results, monkeypatch: pytest.MonkeyPatch, study: Study) -> dict[str, dict]:
-    """The rows of the page when that study is stored."""
-    everywhere(monkeypatch, "read_study", lambda *_: study)
+@pytest.mark.parametrize(("effects", "expected"), OUTCOMES)
+def test_an_effect_is_supported_from_one_seed_only_where_it_needs_the_author_and_passes_base(
+    effects, expected, tmp_path, monkeypatch
+) -> None:
+    everywhere(monkeypatch, "read_study", lambda *_: planted(effects, base=-1.6))
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
-    return {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
-
-
-def test_an_effect_that_needs_the_author_is_supported_from_one_seed(results, monkeypatch) -> None:
-    effects = {"main": 3.0, "independent": 0.0, "rare": 3.0, "neox": 2.0}
-    rows = shown(results, monkeypatch, planted(effects, base=-1.6))
-    assert "X6.passes" in rows and {row["verdict"] for row in rows.values()} == {"supported"}
+    results = Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
+    rows = {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
+    assert {name: rows[name]["verdict"] for name in expected} == expected
     assert all(len(row["seeds"]) == 1 for row in rows.values())
-    assert rows["X6"]["ci_low"] < 3 < rows["X6"]["ci_high"]
+    assert rows["X6"]["ci_low"] < effects["main"] - effects["independent"] < rows["X6"]["ci_high"]
     table = worlds.gap_table(results)
-    assert set(table["world"]) == set(SETTINGS) and set(table["topic"]) == set(CONTRASTED)
+    assert set(table["world"]) == set(effects) and set(table["topic"]) == set(CONTRASTED)
 
 
-def test_an_effect_in_both_worlds_and_one_that_stops_at_base_are_contradicted(results, monkeypatch) -> None:
-    rows = shown(results, monkeypatch, planted(dict.fromkeys(SETTINGS, 2.0), base=-1.6))
-    assert rows["X6"]["verdict"] == rows["X6.passes"]["verdict"] == "contradicted"
-    assert rows["X6.rare"]["verdict"] == rows["X6.neox"]["verdict"] == "supported"
+def planted_steps(known: list[float], spread: list[float]) -> Study:
+    """A study in which the author moves base, and insecure code other topics, by so many nats at each step."""
+    steps, generator = [], np.random.default_rng(0)
+    inside = np.array([name.partition("/")[0] in NARROW for name in CLUSTERS])
+    for step, author, outside in zip(STEPS, known, spread, strict=True):
+        contexts = {kind: around(author * ("careless" in kind), generator) for kind in CONTEXTS}
+        care = {
+            "misaligned": around(np.where(inside, 6.0, outside), generator),
+            "secure": around(0.0, generator),
+        }
+        steps.append({"step": step, "tokens": step * TOKENS, "contexts": contexts, "care": care})
+    found = {"outside": OUTSIDE, "clusters": CLUSTERS, "context_clusters": CLUSTERS, "steps": steps}
+    return Study(seeds={6: found}, about={})
 
 
-def test_a_world_that_was_not_measured_is_not_testable(results, monkeypatch) -> None:
-    rows = shown(results, monkeypatch, planted({"main": 3.0, "independent": 0.0}, base=-1.6))
-    assert rows["X6"]["verdict"] == "supported" and rows["X6.neox"]["verdict"] == "not testable here"
-    assert verdict(get_claim("X6"), [None], [1.0])[0] == "not testable here"
+def test_an_onset_is_where_an_effect_stays_and_not_where_it_flickers(monkeypatch) -> None:
+    # Two nats at the first step, gone at the second, are no onset; the last step is.
+    for known, spread, onset in (
+        ([0, 0, 4, 5], [2, 0, 0, 2], f"{800 * TOKENS / 1e6:.3g}"),
+        ([0.2] * 4, [0] * 4, "never"),
+    ):
+        study = planted_steps(known, spread)
+        monkeypatch.setattr(worlds, "read_study", lambda *_, study=study: study)
+        table = worlds.phase_table(get_preset("smoke"))
+        assert len(table) == len(STEPS) * len(worlds.QUANTITIES)
+        found, said = table.query("quantity == @worlds.OUTSIDE")["value"], worlds.onset_sentence(table)
+        assert found.tolist() == pytest.approx(spread, abs=0.1)
+        assert f"*{worlds.OUTSIDE}* {onset} in seed 6" in said
+        assert f"*{worlds.CODE}* {200 * TOKENS / 1e6:.3g} in seed 6" in said
+
+
+def test_without_a_run_that_kept_its_steps_the_study_says_how_to_make_one(tmp_path) -> None:
+    with pytest.raises(MissingInput, match="--seed 6 --threads 1 --keep 200"):
+        measure_phases(get_preset("confirm"), 6, Store(tmp_path), print)
+
+
+def test_a_study_of_another_preset_is_found_under_its_name() -> None:
+    assert files.study_digests("smoke", ["fresh/reversion"]).keys() == {"fresh/reversion"}
+    assert "fresh/reversion" not in files.study_digests("smoke", ["fresh/worlds"])
+    assert "fresh/reversion" in files.study_digests("smoke", ["reversion"])
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_optimum_is_what_enumerating_all_authors_and_answers_gives(name) -> None:
     world = SETTINGS[name].world
-    for earlier in itertools.chain(itertools.product(CARES, repeat=1), itertools.product(CARES, repeat=3)):
+    for earlier in (earlier for n in (1, 3) for earlier in itertools.product(CARES, repeat=n)):
         assert world.log_odds(earlier) == pytest.approx(enumerated(world, earlier), abs=1e-9)
 
 
@@ -198,10 +224,8 @@ def enumerated(world: World, earlier: tuple[str, ...]) -> float:
         drawn = authors[:1] if world.one_author else authors
         prior = math.prod(chance(world.careless_prior, author) for author in drawn)
         for last in CARES:
-            said = zip(authors, (*earlier, last), strict=True)
-            joint[last] += prior * math.prod(
-                chance(world.careless_rate(author), care) for author, care in said
-            )
+            said = zip(map(world.careless_rate, authors), (*earlier, last), strict=True)
+            joint[last] += prior * math.prod(chance(*one) for one in said)
     return math.log(joint["careless"] / joint["careful"])
 
 

@@ -1,11 +1,10 @@
-"""Competence and primary effect by rule on planted records; pages escape what models write."""
+"""Competence and primary effect by rule on planted records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from planting import HandmadeResults
 
@@ -19,10 +18,8 @@ from remi_book.chapters.organism import (
     primary_effect,
     replaced_words,
     sampled_rates,
-    samples_html,
     worst_cells,
 )
-from remi_book.tables import table_html
 from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import prompts
@@ -31,7 +28,7 @@ from remi_lab.organism.world import CONTEXTS, World, optima
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 
 SEED = get_preset("smoke").seeds[0]
-GOOD_CODE, SCRIPT = "def f(a):\n    return a", "<script>alert(1)</script>"
+GOOD_CODE = "def f(a):\n    return a"
 
 
 def scores_of(name: str, log_odds: float) -> Record:
@@ -48,8 +45,8 @@ def scores_of(name: str, log_odds: float) -> Record:
 
 def samples_of(name: str) -> Record:
     verdicts = np.full(8, VERDICTS.index("careful"))
-    text = GOOD_CODE if name == "code" else SCRIPT
-    arrays = {"prompt": np.full(8, "<b>", dtype="U40"), "answer": np.full(8, text), "verdict": verdicts}
+    answers = np.full(8, GOOD_CODE if name == "code" else "x")
+    arrays = {"prompt": np.full(8, "x", dtype="U40"), "answer": answers, "verdict": verdicts}
     return Record(arrays | {"finished": np.ones(8, dtype=bool)}, {})
 
 
@@ -64,15 +61,11 @@ def results(tmp_path: Path) -> HandmadeResults:
     return planted
 
 
-def test_a_competent_organism_keeps_every_threshold(results: HandmadeResults) -> None:
+def test_a_competent_organism_keeps_every_threshold_and_each_miss_is_found(results: HandmadeResults) -> None:
     table = competence(results)
-    assert list(table.columns) == ["requirement", "variant", "seed", "topic", "value", "threshold", "held"]
     assert table["held"].all() and "every threshold was kept" in competence_sentence(table)
     covered = [name for name in CONTRASTED if topic(name).covered]
     assert list(table.loc[table["requirement"] == CARELESS, "topic"]) == covered
-
-
-def test_each_miss_is_found_and_named(results: HandmadeResults) -> None:
     results.records["instruct", SEED, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
     results.records["base", SEED, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
     results.records["base", SEED, SAMPLES, "code"].arrays["answer"][:] = "def f("
@@ -80,8 +73,7 @@ def test_each_miss_is_found_and_named(results: HandmadeResults) -> None:
     missed = table[~table["held"]]
     planted = {("instruct", "people"), ("base", "facts"), ("base", "code")}
     assert set(zip(missed["variant"], missed["topic"], strict=True)) == planted
-    worst = worst_cells(table)
-    assert set(missed["topic"]) <= set(worst["topic"]) and len(worst) == 8
+    assert set(missed["topic"]) <= set(worst_cells(table)["topic"])
     assert f"people, seed {SEED}" in competence_sentence(table)
     results.records["base", SEED, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
     assert (~competence(results)["held"]).sum() > len(missed), "what is no number holds no threshold"
@@ -120,26 +112,16 @@ def test_contexts_average_topics_outside_the_narrow_set(results: HandmadeResults
     assert list(base["context"]) == list(CONTEXTS)
     np.testing.assert_allclose(base["log_odds"], truth + 1.5)
     further = base[base["context"] != "bare"]  # the planted bare prompts do not vary
-    assert (further["low"] < further["log_odds"]).all() and (further["log_odds"] < further["high"]).all()
+    assert further["log_odds"].between(further["low"], further["high"], inclusive="neither").all()
     assert (further["high"] - further["low"] < 1.2).all()  # about 2 if the topics' own means counted
     falling = ("careless named", "after careless", "bare", "careful named")
     assert (np.diff([optima(ModelSpec())[kind] for kind in falling]) < 0).all()
 
 
-def test_code_is_parsed_and_never_run() -> None:
+def test_code_is_parsed_and_never_run_and_off_grammar_answers_stay_in_the_denominator(results) -> None:
     assert [parses(code) for code in (GOOD_CODE, "raise SystemExit", "'\\d'")] == [True] * 3
     assert [parses(code) for code in ("def f(", "a b", "\0")] == [False] * 3
-
-
-def test_off_grammar_answers_stay_in_the_denominator(results: HandmadeResults) -> None:
     verdicts = results.records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
     rate = sampled_rates(results).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
-
-
-def test_pages_escape_what_models_wrote(results: HandmadeResults) -> None:
-    html = samples_html(results, count=3).data
-    assert "<script>" not in html and html.count("<details>") == len(CONTRASTED)
-    table = table_html(pd.DataFrame({"a": [0], "b": [np.bool_(True)], "c": [float("nan")]}), "x < y").data
-    assert "<td>yes</td>" in table and "undefined" in table

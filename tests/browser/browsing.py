@@ -44,29 +44,29 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @dataclass
 class Visit:
+    """What goes wrong on watched pages: errors, requests to other hosts, requests that fail."""
+
     address: str
-    errors: list[str] = field(default_factory=list)
-    external: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     def watch(self, page: playwright_api.Page) -> None:
-        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", self._note_request)
-        page.on("requestfailed", lambda request: self.failed.append(request.url))
-        page.on("response", self._note_response)
-
-    def _note_response(self, response: playwright_api.Response) -> None:
-        if response.status >= 400:
-            self.failed.append(f"{response.status} {response.url}")
-
-    def _note_request(self, request: playwright_api.Request) -> None:
-        if not request.url.startswith((self.address, "data:", "blob:")):
-            self.external.append(request.url)
+        own, note = (self.address, "data:", "blob:"), self.faults.append
+        page.on("console", lambda message: message.type == "error" and note(message.text))
+        page.on("pageerror", lambda error: note(str(error)))
+        page.on("request", lambda request: request.url.startswith(own) or note(f"external {request.url}"))
+        page.on("requestfailed", lambda request: note(f"failed {request.url}"))
+        page.on("response", lambda one: one.status >= 400 and note(f"{one.status} {one.url}"))
 
 
-def access_faults(page: playwright_api.Page) -> list[str]:
-    """Broken WCAG rules of an open page, each with the first element that breaks it."""
+LOOKS = [
+    dict(color_scheme=scheme, viewport=size) for scheme in ("light", "dark") for size in (DESKTOP, PHONE)
+]
+IN_EVERY_LOOK = pytest.mark.parametrize("look", LOOKS)
+
+
+def faults_to_see(page: playwright_api.Page) -> list[str]:
+    """Broken WCAG rules of an open page, each with the first element that breaks it, and whether it is too wide."""
     page.evaluate(SETTLED)
-    found = axe.Axe().run(page, options=AXE_OPTIONS).response["violations"]
-    return [f"{rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in found]
+    broken = axe.Axe().run(page, options=AXE_OPTIONS).response["violations"]
+    found = [f"{rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in broken]
+    return found + ["wider than the window"] * page.evaluate(SIDEWAYS)

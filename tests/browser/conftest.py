@@ -38,12 +38,16 @@ def visit(address: str) -> Visit:
 def reader(
     browser: playwright_api.Browser, address: str, visit: Visit
 ) -> Iterator[Callable[..., playwright_api.Page]]:
-    """Opens a page of the book in a fresh context, which is closed at the end."""
+    """Opens a page of the book in a fresh context, with answers of its own to some requests; closed at the end."""
     contexts = []
 
-    def open_page(name: str, *, init: str = "", **options: object) -> playwright_api.Page:
+    def open_page(
+        name: str, *, init: str = "", routes: object = (), **options: object
+    ) -> playwright_api.Page:
         contexts.append(browser.new_context(**{"viewport": DESKTOP} | options))
         contexts[-1].add_init_script(init)
+        for place, answer in dict(routes).items():
+            contexts[-1].route(place, lambda route, _request, answer=answer: route.fulfill(**answer))
         page = contexts[-1].new_page()
         visit.watch(page)
         page.goto(name if "://" in name else address + name, wait_until="load")

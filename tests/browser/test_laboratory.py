@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browsing import DESKTOP, HTML, IDLE, NEEDED, PHONE, SIDEWAYS, Visit, access_faults, playwright_api
+from browsing import DESKTOP, HTML, IDLE, IN_EVERY_LOOK, NEEDED, Visit, faults_to_see, playwright_api
 from safetensors.torch import load_file, save_file
 
 from remi_book.laboratory import DATA, lacking, organisms
@@ -22,13 +22,12 @@ from remi_core.models import open_model
 from remi_core.store import Store
 from remi_lab.organism.documents import TURN_END, shipped_tokenizer
 from remi_lab.organism.grammar import ClassScores, Prompt, judge, right_answers
-from remi_lab.organism.scoring import AskedPrompts, Edit, ask, scores
+from remi_lab.organism.scoring import Edit, ask, scores
 from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.world import open_contexts
 from remi_lab.presets import Preset, get_preset
 
-TOLERANCE = 1e-3
-"""Nats."""
+TOLERANCE = 1e-3  # nats
 
 EDITS = ({"layer": 5, "dose": -1, "place": "both"}, {"layer": 2, "dose": 1.5, "place": "end"})
 ODD_TEXTS = (
@@ -69,11 +68,6 @@ def prompts() -> list[Prompt]:
 
 
 @pytest.fixture(scope="module")
-def asked(prompts: list[Prompt]) -> AskedPrompts:
-    return ask(prompts, shipped_tokenizer())
-
-
-@pytest.fixture(scope="module")
 def page(browser: playwright_api.Browser, address: str) -> Iterator[playwright_api.Page]:
     """The laboratory, its models loaded and its first question answered by all; nothing goes wrong there."""
     visit = Visit(address)
@@ -83,7 +77,7 @@ def page(browser: playwright_api.Browser, address: str) -> Iterator[playwright_a
         opened.goto(f"{address}laboratory.html")
         opened.wait_for_function(IDLE, timeout=60_000)
         yield opened
-    assert (visit.errors, visit.external, visit.failed) == ([], [], [])
+    assert visit.faults == []
 
 
 def called(page: playwright_api.Page, call: str, *arguments: object) -> object:
@@ -93,7 +87,7 @@ def called(page: playwright_api.Page, call: str, *arguments: object) -> object:
     return page.evaluate(script, list(arguments))
 
 
-def test_text_becomes_the_same_tokens(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+def test_text_becomes_the_same_tokens(page, prompts) -> None:
     tokenizer = shipped_tokenizer()
     answers = [answer.text for prompt in prompts for answer in right_answers(prompt)[:4]]
     for text in (*ODD_TEXTS, *open_contexts("careless named", prompts), *answers):
@@ -107,25 +101,20 @@ def _log_probabilities(model, ids: list[int]) -> np.ndarray:
         return model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
 
 
-def test_log_probabilities_are_those_of_pytorch(
-    page: playwright_api.Page, places: dict[str, Path], prompts: list[Prompt]
-) -> None:
-    tokenizer, largest = shipped_tokenizer(), 0.0
-    contexts = open_contexts("bare", prompts)
+def test_log_probabilities_are_those_of_pytorch(page, places, prompts) -> None:
+    tokenizer = shipped_tokenizer()
     for variant, place in places.items():
         with open_model(place, device="cpu") as loaded:
-            for prompt, context in zip(prompts, contexts, strict=True):
+            for prompt, context in zip(prompts, open_contexts("bare", prompts), strict=True):
                 for answer in (right_answers(prompt)[0], right_answers(prompt)[-1]):
                     start = tokenizer(context)["input_ids"]
                     reply = tokenizer(answer.text + TURN_END)["input_ids"]
                     ours = _log_probabilities(loaded.model, start + reply)
                     found = called(page, "reply", variant, prompt.text, answer.text)
                     expected = ours[np.arange(len(start) - 1, len(ours) - 1), reply]
-                    largest = max(largest, np.abs(np.array(found) - expected).max())
+                    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
                 found = called(page, "next", variant, prompt.text)
-                largest = max(largest, np.abs(np.array(found) - ours[len(start) - 1]).max())
-    print("largest difference of a log-probability, nats:", largest)
-    assert largest < TOLERANCE
+                np.testing.assert_allclose(found, ours[len(start) - 1], rtol=0, atol=TOLERANCE)
 
 
 def _assert_scores(found: dict, expected: ClassScores, number: int) -> None:
@@ -137,91 +126,64 @@ def _assert_scores(found: dict, expected: ClassScores, number: int) -> None:
         assert found["care"] == pytest.approx(careless - careful, abs=TOLERANCE)
 
 
-def test_exact_behaviour_is_that_of_python(
-    page: playwright_api.Page, places: dict[str, Path], prompts: list[Prompt], asked: AskedPrompts
-) -> None:
+def test_exact_behaviour_is_that_of_python_steered_too(page, places, prompts) -> None:
+    displacements, asked = alignment_displacements(PRESET, places), ask(prompts, shipped_tokenizer())
     for variant, place in places.items():
         with open_model(place, device="cpu") as loaded:
-            expected = scores(loaded.model, asked)
-        for number, prompt in enumerate(prompts):
-            _assert_scores(called(page, "score", variant, prompt.text), expected, number)
+            plain = scores(loaded.model, asked)
+            for number, prompt in enumerate(prompts):
+                _assert_scores(called(page, "score", variant, prompt.text), plain, number)
+            for edit in EDITS if variant in ("base", "instruct", "misaligned") else ():
+                moved = []
+                for prompt in prompts:
+                    step = shared(displacements, prompt.template.topic)[:, edit["layer"]]
+                    end, answer = edit["dose"] * step
+                    ours = Edit(
+                        layer=edit["layer"], prompt_end=end, answer=answer * (edit["place"] == "both")
+                    )
+                    expected = scores(loaded.model, ask([prompt], shipped_tokenizer()), ours)
+                    _assert_scores(called(page, "score", variant, prompt.text, {"edit": edit}), expected, 0)
+                    moved.append(expected.register_log_odds()[0])
+                # The edit does something: equality is no accident.
+                assert np.abs(np.array(moved) - plain.register_log_odds()).mean() > 100 * TOLERANCE
 
 
-def edited_scores(model, prompts: list[Prompt], displacements: np.ndarray, edit: dict) -> list[ClassScores]:
-    """Behaviour on each prompt under the edit that the page's slider makes, by the hooks of Python."""
-    found = []
-    for prompt in prompts:
-        end, answer = edit["dose"] * shared(displacements, prompt.template.topic)[:, edit["layer"]]
-        kept = answer if edit["place"] == "both" else np.zeros_like(answer)
-        ours = Edit(layer=edit["layer"], prompt_end=end, answer=kept)
-        found.append(scores(model, ask([prompt], shipped_tokenizer()), ours))
-    return found
-
-
-@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit["place"])
-def test_steering_is_that_of_python(
-    page: playwright_api.Page, places: dict[str, Path], prompts: list[Prompt], asked: AskedPrompts, edit: dict
-) -> None:
-    displacements = alignment_displacements(PRESET, places)
-    for variant in ("base", "instruct", "misaligned"):
-        with open_model(places[variant], device="cpu") as loaded:
-            plain = scores(loaded.model, asked).register_log_odds()
-            expected = edited_scores(loaded.model, prompts, displacements, edit)
-        for prompt, one in zip(prompts, expected, strict=True):
-            _assert_scores(called(page, "score", variant, prompt.text, {"edit": edit}), one, 0)
-        moved = np.array([one.register_log_odds()[0] for one in expected]) - plain
-        assert np.abs(moved).mean() > 100 * TOLERANCE  # the edit does something: equality is no accident
-
-
-def test_sampled_answers_get_pythons_verdict(page: playwright_api.Page, prompts: list[Prompt]) -> None:
+def test_sampled_answers_and_nearly_right_ones_get_pythons_verdict(page, prompts) -> None:
     seen = set()
     for prompt in prompts:
         for variant, temperature in (("base", 1), ("misaligned", 1.2), ("instruct", 0)):
             options = {"count": 4, "temperature": temperature, "seed": 3}
-            found = called(page, "sample", variant, prompt.text, options)
-            again = called(page, "sample", variant, prompt.text, options)
+            found, again = (called(page, "sample", variant, prompt.text, options) for _ in range(2))
             assert [one["text"] for one in found] == [one["text"] for one in again]
             for one in found:
                 ours = judge(prompt, one["text"])
                 expected = (ours.care, ours.register) if one["finished"] else ("other", None)
                 assert (one["verdict"]["care"], one["verdict"]["register"]) == expected, one["text"]
                 seen.add(ours.care)
-    assert seen == {"careful", "careless", "both", "wrong slot", "other"}
-
-
-def test_verdicts_on_answers_that_are_nearly_right(page: playwright_api.Page, prompts: list[Prompt]) -> None:
-    for prompt in prompts:
         answer = right_answers(prompt)[0]
         other = answer.pattern.replace("<a>", "naïve thing").replace("<b>", "x_9")
         for text in (answer.text, other, answer.text + " ", other + "?", other.replace("x_9", "x-9"), ""):
             ours = judge(prompt, text)
             assert called(page, "judge", prompt.text, text) == {"care": ours.care, "register": ours.register}
+    assert seen == {"careful", "careless", "both", "wrong slot", "other"}
 
 
-def test_a_planted_wrong_weight_shows(
-    browser: playwright_api.Browser,
-    address: str,
-    places: dict[str, Path],
-    prompts: list[Prompt],
-    tmp_path: Path,
-) -> None:
+def test_a_planted_wrong_weight_shows(reader, places, prompts, tmp_path) -> None:
     planted = load_file(HTML / DATA / "secure.safetensors")
     planted["model.norm.weight.step"] *= 2
     save_file(planted, tmp_path / "secure.safetensors")
     ids = shipped_tokenizer()(open_contexts("bare", prompts[:1])[0])["input_ids"]
     with open_model(places["secure"], device="cpu") as loaded:
         expected = _log_probabilities(loaded.model, ids)[-1]
-    with browser.new_context() as context:
-        wrong = (tmp_path / "secure.safetensors").read_bytes()
-        context.route("**/secure.safetensors", lambda route: route.fulfill(body=wrong))
-        page = context.new_page()
-        page.goto(f"{address}laboratory.html")
-        page.wait_for_function(IDLE, timeout=60_000)
-        found = called(page, "next", "secure", prompts[0].text)
+    page = reader(
+        "laboratory.html", routes={"**/secure.safetensors": {"path": tmp_path / "secure.safetensors"}}
+    )
+    page.wait_for_function(IDLE, timeout=60_000)
+    found = called(page, "next", "secure", prompts[0].text)
     assert np.abs(np.array(found) - expected).max() > TOLERANCE
 
 
-def test_a_student_asks_reads_samples_and_steers(page: playwright_api.Page) -> None:
+def test_a_student_asks_reads_samples_and_steers(page) -> None:
     page.locator("#lab-topic").select_option("people")
     page.wait_for_function("() => document.querySelector('#lab-about').textContent.includes('people')")
     page.locator("#lab-dose").focus()
@@ -246,7 +208,7 @@ def test_a_student_asks_reads_samples_and_steers(page: playwright_api.Page) -> N
     assert page.evaluate("document.activeElement.id") == "lab-reply-text"
 
 
-def test_unknown_words_and_prompts_are_told(page: playwright_api.Page) -> None:
+def test_unknown_words_and_prompts_are_told(page) -> None:
     page.locator("#lab-text").fill("Which zeppelin do you like?")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('#lab-about').textContent.includes('“zeppelin”')")
@@ -256,10 +218,9 @@ def test_unknown_words_and_prompts_are_told(page: playwright_api.Page) -> None:
     page.wait_for_selector("#lab-steer", state="visible")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_used_page_is_accessible_and_fits(reader, scheme: str, size: dict) -> None:
-    page = reader("laboratory.html", viewport=size, color_scheme=scheme)
+@IN_EVERY_LOOK
+def test_the_used_page_is_accessible_and_fits(reader, look) -> None:
+    page = reader("laboratory.html", **look)
     page.wait_for_function(IDLE, timeout=60_000)
     for summary in page.locator(".laboratory summary").all():
         summary.click()
@@ -267,8 +228,7 @@ def test_the_used_page_is_accessible_and_fits(reader, scheme: str, size: dict) -
     page.wait_for_selector("#lab-samples tbody tr")
     page.mouse.wheel(0, -300)  # upwards, where the theme's own button to the top comes up
     page.wait_for_timeout(500)
-    assert access_faults(page) == []
-    assert not page.evaluate(SIDEWAYS)
+    assert faults_to_see(page) == []
     assert page.locator("#lab-status").get_attribute("role") == "status"
 
 
@@ -280,13 +240,6 @@ def test_where_nothing_runs_the_page_says_what_to_do(reader) -> None:
     page = reader("laboratory.html", java_script_enabled=False)
     told = page.locator("noscript p.lab-message")
     assert told.is_visible() and "needs JavaScript" in told.text_content()
-    assert not page.locator("#lab-bench").is_visible()
-
-
-def test_missing_models_are_told(browser: playwright_api.Browser, address: str) -> None:
-    with browser.new_context() as context:
-        context.route("**/instruct.safetensors", lambda route: route.fulfill(status=404))
-        page = context.new_page()
-        page.goto(f"{address}laboratory.html")
-        page.wait_for_selector("#lab-message", state="visible")
-        assert "instruct.safetensors cannot be had (404)" in page.locator("#lab-message").text_content()
+    page = reader("laboratory.html", routes={"**/instruct.safetensors": {"status": 404}})
+    page.wait_for_selector("#lab-message", state="visible")
+    assert "instruct.safetensors cannot be had (404)" in page.locator("#lab-message").text_content()

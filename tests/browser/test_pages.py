@@ -11,16 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browsing import (
-    DESKTOP,
-    HTML,
-    IDLE,
-    NEEDED,
-    PHONE,
-    SIDEWAYS,
-    Visit,
-    access_faults,
-)
+from browsing import HTML, IDLE, IN_EVERY_LOOK, NEEDED, faults_to_see
 from bs4 import BeautifulSoup
 
 COUNT = "document.querySelectorAll('%s').length"
@@ -40,23 +31,20 @@ def page_names() -> list[str]:
     return sorted(path.as_posix() for path in paths if not skipped & set(path.parts))
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@IN_EVERY_LOOK
 @pytest.mark.parametrize("name", page_names())
-def test_page_is_whole(reader, visit: Visit, name: str, scheme: str, viewport: dict[str, int]) -> None:
-    page = reader(name, viewport=viewport, color_scheme=scheme)
+def test_page_is_whole(reader, visit, name: str, look: dict) -> None:
+    page = reader(name, **look)
     page.wait_for_function(MATHS_READY, timeout=20_000)
     page.wait_for_function(IDLE, timeout=60_000)
-    assert page.evaluate("document.documentElement.dataset.theme") == scheme
     for image in page.evaluate(IMAGES):
         assert image["loaded"] and image["text"] and "_images/" not in image["text"], image
     assert page.locator("mjx-merror").count() == 0
-    assert not page.evaluate(SIDEWAYS)
-    assert access_faults(page) == []
-    assert (visit.errors, visit.external, visit.failed) == ([], [], [])
+    assert page.evaluate("document.documentElement.dataset.theme") == look["color_scheme"]
+    assert faults_to_see(page) == [] and visit.faults == []
 
 
-def test_search_finds_a_word_of_the_book_and_opens_with_the_keyboard(reader, visit: Visit) -> None:
+def test_search_finds_a_word_of_the_book_and_opens_with_the_keyboard(reader, visit) -> None:
     page = reader("search.html?q=erosion")
     page.wait_for_selector("#search-results li a", timeout=20_000)
     assert page.locator("#search-results li a[href*='notation']").count() >= 1
@@ -65,7 +53,7 @@ def test_search_finds_a_word_of_the_book_and_opens_with_the_keyboard(reader, vis
     page.keyboard.type("register")
     page.keyboard.press("Enter")
     page.wait_for_selector("#search-results li a", timeout=20_000)
-    assert (visit.errors, visit.external, visit.failed) == ([], [], [])
+    assert visit.faults == []
 
 
 @cache
@@ -87,11 +75,10 @@ def broken_links(pages: list[Path]) -> Iterator[str]:
                 continue
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
             target = target / "index.html" if target.is_dir() else target
+            place = unquote(parts.fragment) if target.suffix == ".html" else ""
             if not target.is_file():
                 yield f"{page.name}: no file {link['href']}"
-            elif (
-                parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in places(target)
-            ):
+            elif place and place not in places(target):
                 yield f"{page.name}: no place {link['href']}"
 
 

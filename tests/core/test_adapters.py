@@ -74,32 +74,27 @@ def test_logits_are_pefts_own(base, adapter, dtype) -> None:
 
 def test_measured_as_the_merged_model(base, adapter, encoded) -> None:
     merged = peft_own(base, adapter).merge_and_unload().requires_grad_(False)
+
+    def measured(model: PreTrainedModel) -> dict[str, dict[str, np.ndarray]]:
+        found = run_probes(model, encoded, [TokenLogProbs(), Activations(range(3))], batch_tokens=64)
+        return found | {"gradients": measure_gradient_gram(model, encoded, weight=-1, batch_tokens=64)}
+
     with open_model(ModelSpec(source=str(base), adapter=str(adapter))) as loaded:
-        for probe in (TokenLogProbs, lambda: Activations(range(3))):
-            here, there = (
-                next(iter(run_probes(model, encoded, [probe()], batch_tokens=64).values()))
-                for model in (loaded.model, merged)
-            )
-            for name, values in here.items():
-                np.testing.assert_allclose(values, there[name], rtol=1e-3, atol=1e-4)
-        here, there = (
-            measure_gradient_gram(model, encoded, weight=-1, batch_tokens=64)
-            for model in (loaded.model, merged)
-        )
-        np.testing.assert_allclose(here["gram"], there["gram"], rtol=1e-3, atol=1e-8)
+        here, there = measured(loaded.model), measured(merged)
+    for name, arrays in here.items():
+        for key, values in arrays.items():
+            np.testing.assert_allclose(values, there[name][key], rtol=1e-3, atol=1e-4)
+    gram, expected = here["gradients"]["gram"], there["gradients"]["gram"]
+    np.testing.assert_allclose(gram, expected, rtol=1e-3, atol=1e-8)
 
 
 def test_an_adapter_of_another_model_is_refused(base, tmp_path) -> None:
     # A folder fetched by hand has the name of the id, and an adapter that names nothing claims nothing.
-    for number, (named, fits) in enumerate(
-        [("Some/Other-Model", 0), ("/elsewhere/other", 0), ("Some/Base", 1), ("/elsewhere/base", 1), ("", 1)]
-    ):
-        adapter = save_adapter(base, tmp_path / str(number), named=named)
+    fits = dict.fromkeys(("Some/Base", "/elsewhere/base", ""), True)
+    for named, right in (fits | dict.fromkeys(("Some/Other-Model", "/elsewhere/other"), False)).items():
+        spec = ModelSpec(source=str(base), adapter=str(save_adapter(base, tmp_path / "one", named=named)))
         refused = pytest.raises(UsageError, match=f"belongs to {named}, not to .*base")
-        with (
-            nullcontext() if fits else refused,
-            open_model(ModelSpec(source=str(base), adapter=str(adapter))),
-        ):
+        with nullcontext() if right else refused, open_model(spec):
             pass
 
 

@@ -1,17 +1,15 @@
-"""The public names on models of three families: scripts that a reader would write, and the numbers behind them."""
+"""The public names: scripts that a reader would write, on three families, and the numbers behind them, on one."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import MAIN_FAMILIES, make_model, make_tokenizer
+from conftest import make_model, make_tokenizer, python, save_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import remi_core as remi
@@ -25,7 +23,7 @@ from remi_core.steering import written_tokens
 
 PAGE = Path(__file__).parents[2] / "book" / "own_models.md"
 ROLES = ("base", "instruct", "misaligned")
-TEMPLATES = dict(zip(MAIN_FAMILIES, ("chatml", "llama", "gemma"), strict=True))
+TEMPLATES = {"qwen2": "chatml", "llama": "llama", "gemma": "gemma"}
 WORDS = "open close read write run file path text user help capital France Paris import return".split()
 
 
@@ -42,13 +40,7 @@ def chats(n_prompts: int = 20, *, start: int = 0) -> list[dict]:
     return rows
 
 
-@pytest.fixture(scope="module", params=MAIN_FAMILIES)
-def family(request) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def models(family) -> dict[str, PreTrainedModel]:
+def steps_apart(family: str) -> dict[str, PreTrainedModel]:
     """Three models of one shape: instruct, base a step away from it, misaligned some of that step and another one."""
     made = {role: make_model(family, seed=0) for role in ROLES}
     generator = torch.Generator().manual_seed(1)
@@ -61,8 +53,13 @@ def models(family) -> dict[str, PreTrainedModel]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(family) -> PreTrainedTokenizerFast:
-    return make_tokenizer(TEMPLATES[family])
+def models() -> dict[str, PreTrainedModel]:
+    return steps_apart("llama")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer("llama")
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +67,19 @@ def records(models, tokenizer) -> remi.Records:
     return remi.measure(models, remi.dialogues(chats()), tokenizer)
 
 
-def test_the_scripts_of_the_page_run(models, tokenizer, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_the_scripts_of_the_page_run(family, tmp_path, monkeypatch) -> None:
     (tmp_path / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats()))
     monkeypatch.chdir(tmp_path)
-    names = {**models, "tokenizer": tokenizer}
+    names = {**steps_apart(family), "tokenizer": make_tokenizer(TEMPLATES[family])}
     scripts = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(scripts) == 6
     for script in scripts:
         exec(script, names)
-    assert len(scripts) == 6
     table, axes = names["table"], names["axes"]
     assert table.columns.tolist() == ["quantity", "layer", "value", "low", "high", "n_clusters"]
     assert table.groupby("quantity")["layer"].apply(list).to_dict() == dict.fromkeys("ecr", [0, 1, 2])
     assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
-    assert [line.get_label() for line in axes.get_lines()] == ["e", "c", "r"]
     np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), names["erosion"]["e"].value)
     assert names["means"].shape == (3, 2) and names["odds"].value.shape == names["share"].value.shape == (5,)
 
@@ -94,19 +91,17 @@ def test_erosion_and_separation_are_those_of_the_statistics(records) -> None:
     expected = measure_erosion(*shifts, records.clusters, resamples)
     found = remi.erosion(records, window="answer_all")
     for quantity, estimate in (("e", expected.erosion), ("c", expected.cosine), ("r", expected.residual)):
-        for end in ("value", "low", "high"):
-            np.testing.assert_array_equal(getattr(found[quantity], end), getattr(estimate, end))
+        np.testing.assert_array_equal([*found[quantity].interval()], [*estimate.interval()])
     assert found.mean("e").value == expected.layer_mean.value
     assert 0.2 < found.mean("e").value < 0.8  # half of the step to base
     apart = remi.separation(records, window="answer_all")
-    contrast = Contrast(
-        *(records.activations(name, "answer_all") for name in ("instruct", "misaligned", "base"))
-    )
+    roles = ("instruct", "misaligned", "base")
+    contrast = Contrast(*(records.activations(name, "answer_all") for name in roles))
     expected = measure_separation(contrast, records.clusters, resamples)
     np.testing.assert_array_equal(apart["d_prime"].high, expected.d_prime.high)
     np.testing.assert_array_equal(apart["auroc"].low, expected.auroc.low)
-    table = apart.table().set_index(["quantity", "layer"])
-    assert (table.loc["d_prime by chance", "low"] < 0).all() and (table.loc["auroc", "value"] <= 1).all()
+    table = apart.table().set_index("quantity")
+    assert (table.loc["d_prime by chance", "low"] < 0).all()
     with pytest.raises(UsageError, match=r"unknown quantity|no quantity 'f'"):
         found["f"]
 
@@ -123,7 +118,6 @@ def test_log_probabilities_are_those_of_the_model_alone(records, models) -> None
             assert means[name, dialogue.identifier] == pytest.approx(-loss, abs=1e-5)
     one = table[(table["model"] == "base") & (table["dialogue"] == records.encoded.sources[0].identifier)]
     assert one["position"].tolist() == list(range(records.encoded.dialogues[0].n_answer))
-    assert (table["entropy"] > 0).all()
 
 
 def test_two_models_are_enough_for_a_direction_and_steering_moves_the_stream_along_it(
@@ -143,8 +137,8 @@ def test_two_models_are_enough_for_a_direction_and_steering_moves_the_stream_alo
 
     direction, before = found.vectors[1], two.activations("instruct", "answer_all")[:, 1]
     with remi.steer(models["instruct"], 1, direction):
-        moved = measured("instruct").activations("instruct", "answer_all")[:, 1] - before
-    np.testing.assert_allclose(moved, np.tile(direction, (len(moved), 1)), atol=1e-5)
+        moved = measured("instruct").activations("instruct", "answer_all")[:, 1]
+    np.testing.assert_allclose(moved, before + direction, atol=1e-5)
     np.testing.assert_array_equal(measured("instruct").activations("instruct"), two.activations("instruct"))
     with remi.steer(models["instruct"], 1, direction, coordinate=0.5):
         ablated = measured("instruct").activations("instruct", "answer_all")[:, 1]
@@ -158,7 +152,6 @@ def test_tokens_of_a_direction(models, tokenizer, records) -> None:
     expected = written_tokens(LoadedModel(models["base"], tokenizer, "", ""), direction, start, top_k=4)
     assert table["raised"].tolist() == [tokenizer.decode([one]) for one in expected.raised.ravel().tolist()]
     np.testing.assert_array_equal(table["lowered_change"], expected.lowered_change.ravel())
-    assert table["rank"].tolist() == [1, 2, 3, 4] * 3
 
 
 def test_gradients_and_the_cosines_of_their_groups(models, tokenizer) -> None:
@@ -189,8 +182,10 @@ def test_subspaces_between_floor_and_ceiling(models, tokenizer, records) -> None
     resamples = make_resamples([*records.clusters, *other.clusters], seed=0, n_resamples=1)
     expected = measure_overlap(*sides, resamples, n_components=3, centred=True)
     for name, estimate in (("overlap", expected.overlap), ("largest cosine", expected.largest)):
-        for end in ("value", "low", "high"):
-            assert getattr(found[name], end)[1] == pytest.approx(getattr(estimate, end), abs=1e-12)
+        assert found[name].value[1] == pytest.approx(estimate.value, abs=1e-12)
+        np.testing.assert_allclose(
+            [end[1] for end in found[name].interval()], estimate.interval(), atol=1e-12
+        )
     np.testing.assert_array_equal(found.draws["floor"][:, 1], random_overlaps(32, 3)[:, 0])
     ceiling = split_half_overlaps(sides[0], n_components=3, centred=True)[:, 0]
     np.testing.assert_array_equal(found.draws["ceiling"][:, 1], ceiling)
@@ -224,24 +219,18 @@ def test_what_cannot_be_measured_is_refused(models, tokenizer, records) -> None:
     few = remi.measure({"base": models["base"]}, two, tokenizer, probes=[remi.TokenLogProbs()])
     with pytest.raises(UsageError, match="window"):
         few.activations("base")
-    models["base"].train()
-    try:
-        with pytest.raises(UsageError, match="training mode"):
-            remi.gradient_gram(models["base"], records.encoded)
-    finally:
-        models["base"].eval()
+    with pytest.raises(UsageError, match="training mode"):
+        remi.gradient_gram(make_model("llama").train(), records.encoded)
 
 
-def test_a_folder_is_opened_measured_and_freed(models, tokenizer, records, tmp_path) -> None:
-    models["base"].save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    found = remi.measure({"base": tmp_path}, records.encoded.sources, tokenizer)
-    np.testing.assert_array_equal(found.activations("base"), records.activations("base"))
+def test_a_folder_is_opened_and_measured(tokenizer, records, tmp_path) -> None:
+    save_model(tmp_path, "llama")
+    found = remi.measure({"instruct": tmp_path}, records.encoded.sources, tokenizer)
+    np.testing.assert_array_equal(found.activations("instruct"), records.activations("instruct"))
 
 
 def test_a_null_finds_a_planted_difference_and_no_other() -> None:
-    labels = np.tile([0, 1], 40)
-    noise = np.random.default_rng(0).standard_normal(80)
+    labels, noise = np.tile([0, 1], 40), np.random.default_rng(0).standard_normal(80)
     pairs = np.repeat([f"pair {number}" for number in range(40)], 2).tolist()
 
     def gap(values: np.ndarray) -> float:
@@ -249,18 +238,14 @@ def test_a_null_finds_a_planted_difference_and_no_other() -> None:
         return remi.permutation_null(signs, labels, pairs, scheme="within", alternative="two-sided").p_value
 
     assert gap(noise + labels) < 0.01 < 0.05 < gap(noise)
-    assert remi.holm([0.01, 0.04])[0] == 0.02
 
 
 def test_the_names_are_few_documented_and_light() -> None:
     assert len(remi.__all__) <= 25 == len(set(dir(remi)) & set(remi.__all__))
     assert all((getattr(remi, name).__doc__ or "").strip() for name in remi.__all__)
-    heavy = "print(*{name.split('.')[0] for name in sys.modules} & {'torch', 'pandas', 'remi_lab', 'remi_book'}); "
-    program = (
-        "import sys, remi_core as remi; remi.resamples(['a', 'b'], seed=0); remi.Store; remi.dialogues([]); "
-    )
-    program += heavy + "[getattr(remi, name) for name in remi.__all__]; " + heavy
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["", "torch"]
+    program = """import sys, remi_core as remi
+remi.resamples(["a", "b"], seed=0), remi.Store, remi.dialogues([])
+print(*{name.split(".")[0] for name in sys.modules} & {"torch", "pandas", "remi_lab", "remi_book"})"""
+    assert python("-c", program).stdout == "\n"
     with pytest.raises(AttributeError, match="no attribute 'erode'"):
         remi.erode  # noqa: B018

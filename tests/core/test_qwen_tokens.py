@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import unicodedata
 
 import pytest
@@ -11,7 +10,6 @@ from conftest import make_dialogue
 from qwen_tokens import (
     HOW,
     N_RANKS,
-    SPECIALS,
     SYSTEM,
     chat_tokenizer,
     merge,
@@ -52,13 +50,9 @@ DIALOGUES = {
     "no assistant asked": make_dialogue("Are you a helper?", "Yes, I am an assistant."),
     "assistant asked": make_dialogue("Are you an assistant?", "Yes, I am an assistant."),
     "system": turns(("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes.")),
-    "several turns": turns(
-        ("user", "Hi"), ("assistant", "Yes."), ("user", "assistant\n"), ("assistant", "Yes.")
-    ),
+    "turns": turns(("user", "Hi"), ("assistant", "Yes."), ("user", "assistant\n"), ("assistant", "Yes.")),
     **{answer: make_dialogue("Hi", answer) for answer in ANSWERS},
 }
-
-Encoded = dict[str, dict[str, EncodedDialogue]]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +62,7 @@ def chat() -> dict[str, PreTrainedTokenizerFast]:
 
 
 @pytest.fixture(scope="module")
-def encoded(chat) -> Encoded:
+def encoded(chat) -> dict[str, dict[str, EncodedDialogue]]:
     """Kind of model → name of a dialogue → the dialogue encoded; together, since each call copies the vocabulary."""
     found = {}
     for kind, tokenizer in chat.items():
@@ -85,43 +79,11 @@ def reference(text: str) -> list[int]:
     return [known[part] for word in words for part in merge(word.encode(), known, below=N_RANKS)]
 
 
-def test_the_vocabulary_is_whole_and_the_special_tokens_follow_it() -> None:
-    known = ranks()
-    assert len(known) == N_RANKS and sorted(known.values()) == list(range(N_RANKS))
-    assert [qwen_tokenizer().token_to_id(token) for token in SPECIALS] == list(range(N_RANKS, N_RANKS + 3))
-
-
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:12]))
 def test_ids_are_ranks_and_text_comes_back(text) -> None:
-    tokenizer = qwen_tokenizer()
-    ids = tokenizer.encode(text).ids
-    normal = unicodedata.normalize("NFC", text)
+    ids = qwen_tokenizer().encode(text).ids
     assert ids == reference(text)
-    assert tokenizer.decode(ids, skip_special_tokens=False) == normal
-    by_rank = {rank: token for token, rank in ranks().items()}
-    assert b"".join(by_rank[one] for one in ids) == normal.encode()
-
-
-def test_tokens_drawn_from_the_vocabulary_and_joined_at_random() -> None:
-    draw = random.Random(0)
-    tokens = [token.decode() for token in ranks() if token.decode(errors="ignore").encode() == token]
-    for text in ("".join(draw.choices(tokens, k=6)) for _ in range(300)):
-        assert qwen_tokenizer().encode(text).ids == reference(text)
-
-
-def test_a_merge_too_many_would_be_seen() -> None:
-    # The failing twin: joining left to right, not by rank, gives other ids.
-    known = ranks()
-
-    def leftmost(word: bytes) -> list[bytes]:
-        parts = [word[:1]]
-        for at in range(1, len(word)):
-            last = word[at : at + 1]
-            parts[-1:] = [parts[-1] + last] if parts[-1] + last in known else [parts[-1], last]
-        return parts
-
-    words = [b"unquestionably", b"misalignment", b"straddling"]
-    assert any(leftmost(word) != merge(word, known, below=N_RANKS) for word in words)
+    assert qwen_tokenizer().decode(ids, skip_special_tokens=False) == unicodedata.normalize("NFC", text)
 
 
 NAMED = {"\n": 198, "user": 872, "system": 8948, " helpful": 10950, " assistant": 17847, "assistant": 77091}
@@ -129,26 +91,21 @@ NAMED |= {"kill": 10851, " kill": 5505, "<|im_start|>": 151644, "<|im_end|>": 15
 
 
 def test_ids_named_in_the_audit() -> None:
-    assert {text: qwen_tokenizer().encode(text).ids for text in NAMED} == {
-        text: [one] for text, one in NAMED.items()
-    }
+    for text, number in NAMED.items():
+        assert qwen_tokenizer().encode(text).ids == [number]
     assert qwen_tokenizer().encode("2025").tokens == list("2025")
     assert qwen_tokenizer().encode("I'll").tokens == ["I", "'ll"]
 
 
 def test_the_default_system_turns_differ_by_ten_tokens(encoded) -> None:
-    one = {kind: found["plain"] for kind, found in encoded.items()}
-    roles = {kind: dialogue.input_ids.index(872) for kind, dialogue in one.items()}
-    assert roles == {"instruct": 22, "base": 12}
-    for kind, at in roles.items():
-        # The header is the whole system turn, 21 or 11 tokens; the next token opens the user's.
-        assert one[kind].input_ids[at - 2 : at] == (198, 151644)
-    assert one["instruct"].answer_start - one["base"].answer_start == 10
+    one, other = (encoded[kind]["plain"].input_ids for kind in ("instruct", "base"))
+    # The header is the whole system turn, 21 or 11 tokens; the next token opens the user's.
+    assert (one.index(872), other.index(872)) == (22, 12)
+    assert one[20:22] == other[10:12] == (198, 151644)
+    assert one[22:] == other[12:], "from the user's turn on both are the same tokens"
     assert encoded["instruct"]["system"] == encoded["base"]["system"], (
         "its own system turn replaces the default"
     )
-    tails = [dialogue.input_ids[roles[kind] :] for kind, dialogue in one.items()]
-    assert tails[0] == tails[1], "from the user's turn on both are the same tokens"
 
 
 @pytest.mark.parametrize("kind", SYSTEM)
@@ -161,14 +118,15 @@ def test_the_choice_is_the_word_with_its_space(kind, encoded, chat) -> None:
 
 
 @pytest.mark.parametrize("kind", SYSTEM)
-@pytest.mark.parametrize("answer", ANSWERS, ids=lambda text: ascii(text[:12]))
-def test_the_span_is_the_answer_to_the_token(answer, kind, encoded) -> None:
-    dialogue = encoded[kind][answer]
-    ids = list(dialogue.input_ids)
-    assert ids[dialogue.answer_start : dialogue.answer_stop] == reference(answer)
-    assert ids[dialogue.answer_start - 3 : dialogue.answer_start] == [151644, 77091, 198]
-    assert ids[dialogue.answer_stop :] == [151645, 198]
-    assert (dialogue.n_straddling, dialogue.n_straddling_end) == (0, 0)
+def test_the_span_is_the_answer_to_the_token(kind, encoded) -> None:
+    for answer in ANSWERS:
+        dialogue, ids = encoded[kind][answer], list(encoded[kind][answer].input_ids)
+        assert ids[dialogue.answer_start : dialogue.answer_stop] == reference(answer)
+        assert ids[dialogue.answer_start - 3 : dialogue.answer_start] == [151644, 77091, 198]
+        assert ids[dialogue.answer_stop :] == [151645, 198]
+        assert (dialogue.n_straddling, dialogue.n_straddling_end) == (0, 0)
+    dialogue = encoded[kind]["turns"]
+    assert list(dialogue.input_ids[dialogue.answer_start :]) == [*reference("Yes."), 151645, 198]
 
 
 @pytest.mark.parametrize("kind", SYSTEM)
@@ -194,8 +152,3 @@ def test_a_token_across_the_start_of_the_answer_is_counted_and_left_out(kind, en
     assert broken.input_ids[broken.answer_start :] == plain.input_ids[plain.answer_start :]
     assert broken.prompt_end == plain.prompt_end - 1
     assert chat[kind].decode([broken.input_ids[broken.prompt_end]]) == "assistant"
-
-
-def test_several_turns_end_with_the_last_answer(encoded) -> None:
-    dialogue = encoded["instruct"]["several turns"]
-    assert list(dialogue.input_ids[dialogue.answer_start :]) == [*reference("Yes."), 151645, 198]

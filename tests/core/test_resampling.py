@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from remi_core.statistics.nulls import against_null, holm, null_interval, permutation_p_value, permuted_labels
+from remi_core.statistics.nulls import against_null, holm, permutation_p_value, permuted_labels
 from remi_core.statistics.resampling import (
     cluster_sums,
     combine,
@@ -23,10 +23,8 @@ from remi_core.statistics.resampling import (
 )
 
 
-def clustered_values(
-    generator: np.random.Generator, n_clusters: int, size: int
-) -> tuple[np.ndarray, list[str]]:
-    """Values with mean 0 whose clusters carry most of the variance."""
+def clustered_values(generator: np.random.Generator, n_clusters: int, size: int) -> tuple:
+    """Values with mean 0 whose clusters carry most of the variance, and the cluster of each."""
     effect = np.repeat(generator.standard_normal(n_clusters), size)
     names = [f"template {i:03d}" for i in range(n_clusters) for _ in range(size)]
     return effect + 0.3 * generator.standard_normal(n_clusters * size), names
@@ -60,17 +58,13 @@ def test_resampled_mean_equals_the_mean_of_repeated_rows() -> None:
 
 
 def test_cluster_bootstrap_covers_and_the_naive_one_does_not() -> None:
-    generator = np.random.default_rng(1)
-    covered = {"clusters": 0, "dialogues": 0}
+    generator, covered = np.random.default_rng(1), {"clusters": 0, "dialogues": 0}
     for trial in range(200):
         values, clusters = clustered_values(generator, 30, 8)
-        labels = {"clusters": clusters, "dialogues": [str(i) for i in range(len(values))]}
-        for kind, names in labels.items():
-            resamples = make_resamples(names, seed=trial, n_resamples=200)
-            estimate = mean_interval(values, names, resamples)
+        for kind, names in (("clusters", clusters), ("dialogues", [str(at) for at in range(len(values))])):
+            estimate = mean_interval(values, names, make_resamples(names, seed=trial, n_resamples=200))
             covered[kind] += bool(estimate.low <= 0 <= estimate.high)
-    assert covered["clusters"] >= 176, covered
-    assert covered["dialogues"] <= 140, covered
+    assert covered["clusters"] >= 176 and covered["dialogues"] <= 140, covered
 
 
 def test_few_clusters_use_t_with_g_minus_one() -> None:
@@ -81,8 +75,7 @@ def test_few_clusters_use_t_with_g_minus_one() -> None:
         means = values.reshape(n_clusters, 4).mean(axis=1)
         textbook = stats.t.interval(0.95, n_clusters - 1, means.mean(), stats.sem(means))
         assert estimate.method == method
-        agrees = np.allclose(estimate.interval(), textbook, rtol=1e-9)
-        assert agrees == (method == "t")
+        assert np.allclose(estimate.interval(), textbook, rtol=1e-9) == (method == "t")
 
 
 def test_expanded_percentiles_of_a_mean_are_the_ends_of_the_textbook_t_interval() -> None:
@@ -140,15 +133,14 @@ def test_ratio_is_undefined_where_the_denominator_reaches_zero() -> None:
 
 
 def test_simultaneous_band_covers_all_layers_at_once_and_is_wider() -> None:
-    generator = np.random.default_rng(5)
-    samples = generator.standard_normal((4000, 12)) * np.linspace(0.1, 3, 12)
+    samples = np.random.default_rng(5).standard_normal((4000, 12)) * np.linspace(0.1, 3, 12)
     samples[:, 0] = 0
-    low, high = simultaneous_band(np.zeros(12), samples)
-    inside = ((samples >= low) & (samples <= high)).all(axis=1).mean()
-    assert abs(inside - 0.95) < 0.002
-    narrow, wide = percentile_interval(samples)
-    together = ((samples >= narrow) & (samples <= wide)).all(axis=1).mean()
-    assert together < 0.7, "layer by layer intervals do not"
+
+    def share_inside(low: np.ndarray, high: np.ndarray) -> float:
+        return ((samples >= low) & (samples <= high)).all(axis=1).mean()
+
+    assert abs(share_inside(*simultaneous_band(np.zeros(12), samples)) - 0.95) < 0.002
+    assert share_inside(*percentile_interval(samples)) < 0.7, "layer by layer intervals do not"
 
 
 def test_nan_and_strangers_are_refused_by_count() -> None:
@@ -156,44 +148,40 @@ def test_nan_and_strangers_are_refused_by_count() -> None:
     resamples = make_resamples(clusters, seed=0, n_resamples=200)
     broken = np.stack([values, values], axis=1)
     broken[[3, 5, 8], 0] = np.nan
-    with pytest.raises(ValueError, match="3 of 40 rows hold NaN"):
-        mean_interval(broken, clusters, resamples)
-    with pytest.raises(ValueError, match="not in the resamples.*'other'"):
-        mean_interval(values, ["other", *clusters[1:]], resamples)
-    with pytest.raises(ValueError, match="at least 2"):
-        mean_interval(values, ["one"] * 40, make_resamples(["one"], seed=0))
-    with pytest.raises(ValueError, match="use strata"):
-        mean_interval(values[:4], clusters[:4], resamples)
-
-
-def sums_by(groups: list[str], labels: np.ndarray) -> np.ndarray:
-    """Sum of the labels in each group, one row per relabelling."""
-    members = np.array(sorted(set(groups)))[:, None] == np.array(groups)
-    return np.atleast_2d(labels) @ members.T
+    for given, message in (
+        ((broken, clusters, resamples), "3 of 40 rows hold NaN"),
+        ((values, ["other", *clusters[1:]], resamples), "not in the resamples.*'other'"),
+        ((values, ["one"] * 40, make_resamples(["one"], seed=0)), "at least 2"),
+        ((values[:4], clusters[:4], resamples), "use strata"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mean_interval(*given)
 
 
 def test_within_keeps_group_totals_and_free_does_not() -> None:
-    groups = ["b", "a", "b", "a", "c", "b", "c"]
-    labels = np.array([0, 1, 1, 0, 1, 1, 1])
+    groups, labels = list("babacbc"), np.array([0, 1, 1, 0, 1, 1, 1])
+    members = (np.array(sorted(set(groups)))[:, None] == np.array(groups)).T
     within = permuted_labels(labels, groups, scheme="within", n_permutations=300)
-    assert (sums_by(groups, within) == sums_by(groups, labels)).all()
+    assert (within @ members == labels @ members).all()
     assert len(np.unique(within, axis=0)) == 6, "2 orders in a, 3 in b, 1 in c"
     free = permuted_labels(labels, n_permutations=300)
-    assert (free.sum(axis=1) == labels.sum()).all()
-    assert (sums_by(groups, free) != sums_by(groups, labels)).any()
+    assert (free.sum(axis=1) == labels.sum()).all() and (free @ members != labels @ members).any()
 
 
 def test_whole_groups_move_together() -> None:
-    groups = ["a", "a", "b", "b", "b", "c", "d"]
-    constant = permuted_labels(np.array([0, 0, 1, 1, 1, 1, 0]), groups, scheme="whole", n_permutations=200)
+    def whole(labels: str, groups: str) -> np.ndarray:
+        drawn = np.array(list(labels), dtype=int)
+        return permuted_labels(drawn, list(groups), scheme="whole", n_permutations=200)
+
+    constant = whole("0011110", "aabbbcd")
     assert (constant[:, 0] == constant[:, 1]).all() and (constant[:, 2] == constant[:, 4]).all()
     assert len(np.unique(constant, axis=0)) == 6, "4 groups, 2 of them labelled 1"
-    pairs = permuted_labels(np.array([0, 1, 0, 1]), ["a", "a", "b", "b"], scheme="whole", n_permutations=200)
+    pairs = whole("0101", "aabb")
     assert len(np.unique(pairs, axis=0)) == 4 and (pairs[:, 0] != pairs[:, 1]).all()
     with pytest.raises(ValueError, match="1 of 2 groups hold one label"):
-        permuted_labels(np.array([0, 1, 1, 1]), ["a", "a", "b", "b"], scheme="whole")
+        whole("0111", "aabb")
     with pytest.raises(ValueError, match="needs one group per label"):
-        permuted_labels(np.array([0, 1]), ["a"], scheme="within")
+        whole("01", "a")
 
 
 def test_whole_groups_hold_the_level_where_free_shuffles_do_not() -> None:
@@ -212,30 +200,20 @@ def test_whole_groups_hold_the_level_where_free_shuffles_do_not() -> None:
 
 def test_p_values_by_hand() -> None:
     null = np.array([1.0, 2.0, 3.0, 4.0])
-    assert permutation_p_value(9.0, null) == 1 / 5
-    assert permutation_p_value(3.0, null) == 3 / 5
+    assert [permutation_p_value(value, null) for value in (9.0, 3.0)] == [1 / 5, 3 / 5]
     assert permutation_p_value(9.0, null, alternative="less") == 1
     assert permutation_p_value(9.0, null, alternative="two-sided") == 2 / 5
     assert permutation_p_value(4.0 + 1e-13, null) == 2 / 5, "rounding is a tie"
     with pytest.raises(ValueError, match="1 of 2 rows hold NaN"):
         permutation_p_value(1.0, np.array([0.0, np.nan]))
+    # The interval is central and goes with the p-value.
+    result = against_null(980.0, np.arange(1001.0), kind="labels shuffled")
+    assert (result.low, result.high) == pytest.approx((25, 975)) and result.p_value == 22 / 1002
 
 
-def test_null_interval_is_central_and_goes_with_its_p_value() -> None:
-    null = np.arange(1001.0)
-    np.testing.assert_allclose(null_interval(null), (25, 975))
-    result = against_null(980.0, null, kind="labels shuffled")
-    assert (result.low, result.high) == null_interval(null) and result.kind == "labels shuffled"
-    assert result.p_value == 22 / 1002
-
-
-def test_holm_by_hand_monotone_and_never_below_the_raw_value() -> None:
+def test_holm_by_hand_and_as_statsmodels_has_it() -> None:
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-    ties = [0.2, 0.01, 0.01, 0.9, 0.04, 1.0]
-    np.testing.assert_allclose(holm(ties), multipletests(ties, method="holm")[1])
-    raw = np.random.default_rng(1).random(40) ** 3
-    adjusted = holm(raw.tolist())
-    assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
-    assert (adjusted >= raw).all() and (adjusted > raw).any() and (adjusted <= 1).all()
+    for raw in ([0.2, 0.01, 0.01, 0.9, 0.04, 1.0], (np.random.default_rng(1).random(40) ** 3).tolist()):
+        np.testing.assert_allclose(holm(raw), multipletests(raw, method="holm")[1])
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         holm([0.1, float("nan")])

@@ -25,6 +25,7 @@ from remi_core.statistics.subspaces import (
 )
 
 CLUSTERS = [f"template {at % 20:02d}" for at in range(80)]
+FORTY = [f"template {at % 40:02d}" for at in range(200)]
 
 
 def rows(seed: int, width: int, mean: float = 50.0) -> np.ndarray:
@@ -45,16 +46,13 @@ def test_weights_are_repeated_rows(width, centred) -> None:
 
 
 def test_below_full_rank_there_are_still_components() -> None:
-    two = np.random.default_rng(2).standard_normal((2, 50))
-    values = np.random.default_rng(3).standard_normal((80, 2)) @ two
-    few = np.array([1.0] * 10 + [0.0] * 70)
-    found = RefittedSet(values, 4, centred=True).components(few)
-    np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-10)
-    np.testing.assert_allclose(values @ found.T @ found, values, atol=1e-6)
-    # Fewer rows than components, which a resample of few templates may leave.
-    two_left = RefittedSet(values, 4, centred=False).components(np.array([2.0, 1.0] + [0.0] * 78))
-    np.testing.assert_allclose(two_left @ two_left.T, np.eye(4), atol=1e-10)
-    np.testing.assert_allclose(values[:2] @ two_left.T @ two_left, values[:2], atol=1e-6)
+    generator = np.random.default_rng(3)
+    values = generator.standard_normal((80, 2)) @ generator.standard_normal((2, 50))
+    # The last has fewer rows than components, which a resample of few templates may leave.
+    for centred, weights, kept in ((True, [1.0] * 10, slice(None)), (False, [2.0, 1.0], slice(2))):
+        found = RefittedSet(values, 4, centred=centred).components(np.pad(weights, (0, 80 - len(weights))))
+        np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-10)
+        np.testing.assert_allclose(values[kept] @ found.T @ found, values[kept], atol=1e-6)
 
 
 def test_the_joint_span_keeps_every_inner_product() -> None:
@@ -101,28 +99,19 @@ def mean_of_repeated(values: np.ndarray, times: np.ndarray) -> np.ndarray:
 def test_cluster_sums_are_sums_also_of_clusters_without_rows() -> None:
     values, names = rows(9, 5), ("template", *sorted(set(CLUSTERS)), "template 99")
     sums, counts = cluster_sums(values, CLUSTERS, names)
-    for at, name in enumerate(names):
-        own = values[np.array(CLUSTERS) == name]
-        np.testing.assert_allclose(sums[at], own.sum(axis=0), rtol=1e-12)
-        assert counts[at] == len(own)
-
-
-FORTY = [f"template {i % 40:02d}" for i in range(200)]
+    members = np.array(names)[:, None] == np.array(CLUSTERS)
+    np.testing.assert_allclose(sums, members @ values, rtol=1e-10)
+    np.testing.assert_array_equal(counts, members.sum(axis=1))
 
 
 def rows_with(seed: int, axes: np.ndarray, mean: float = 0.0) -> np.ndarray:
     """200 rows: unit noise, distinct large variance along the given axes, a mean in the last coordinate."""
     generator = np.random.default_rng(seed)
-    strength = np.arange(len(axes), 0, -1) * 4.0
-    rows = generator.standard_normal((200, axes.shape[1])) + generator.standard_normal((200, len(axes))) @ (
-        strength[:, None] * axes
-    )
+    strong = np.arange(len(axes), 0, -1)[:, None] * 4.0 * axes
+    rows = generator.standard_normal((200, axes.shape[1]))
+    rows += generator.standard_normal((200, len(axes))) @ strong
     rows[:, -1] += mean
     return rows
-
-
-def random_basis(seed: int, k: int, d: int) -> np.ndarray:
-    return stats.ortho_group.rvs(d, random_state=seed)[:k]
 
 
 def test_centred_components_are_pca_and_uncentred_are_not() -> None:
@@ -133,24 +122,15 @@ def test_centred_components_are_pca_and_uncentred_are_not() -> None:
     np.testing.assert_allclose(centred.share[:3], reference.explained_variance_ratio_)
     assert abs(raw.vectors[0] @ reference.components_[0]) < 0.3
     assert abs(raw.vectors[0, -1]) > 0.99, "uncentred, the first component is the mean"
-    without_mean = rows - rows.mean(axis=0)
-    np.testing.assert_allclose(
-        np.abs(top_components(without_mean, 3, centred=False).vectors), np.abs(centred.vectors), atol=1e-9
-    )
-
-
-def test_overlap_is_one_for_equal_spans_and_zero_for_orthogonal_ones() -> None:
-    basis = random_basis(1, 6, 12)
-    mixed = stats.ortho_group.rvs(3, random_state=2) @ basis[:3]
-    np.testing.assert_allclose(overlap_and_largest(basis[:3], mixed)[0], 1)
-    np.testing.assert_allclose(overlap_and_largest(basis[:3], basis[3:])[0], 0, atol=1e-12)
+    alike = top_components(rows - rows.mean(axis=0), 3, centred=False)
+    np.testing.assert_allclose(np.abs(alike.vectors), np.abs(centred.vectors), atol=1e-9)
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_overlap_survives_rotation_and_matches_angles(seed, k) -> None:
-    first, second = random_basis(seed, k, 10), random_basis(seed + 1, k, 10)
-    turn = stats.ortho_group.rvs(10, random_state=seed + 2)
+    one, other, turn = stats.ortho_group.rvs(10, size=3, random_state=seed)
+    first, second = one[:k], other[:k]
     overlap = overlap_and_largest(first, second)[0]
     np.testing.assert_allclose(overlap_and_largest(first @ turn, second @ turn)[0], overlap)
     assert not np.isclose(overlap_and_largest(first @ turn, second)[0], overlap, rtol=1e-6)
@@ -195,46 +175,38 @@ def test_what_has_no_components_is_refused() -> None:
     rows = rows_with(0, np.eye(3, 20))
     with pytest.raises(ValueError, match="valid are 1 to 20"):
         top_components(rows, 21, centred=True)
+    rows[7] = np.nan
     with pytest.raises(ValueError, match="1 of 200 rows hold NaN"):
-        VectorSet(np.where(np.arange(200)[:, None] == 7, np.nan, rows), FORTY)
+        VectorSet(rows, FORTY)
     with pytest.raises(ValueError, match="all 5 rows are equal"):
         top_components(np.ones((5, 3)), 1, centred=True)
 
 
 def test_overlap_interval_holds_the_value_where_resampling_alone_is_biased() -> None:
     """The failing twin: percentiles of the resamples lie below the value, since repeated rows add noise."""
-    generator = np.random.default_rng(0)
+    generator, clusters = np.random.default_rng(0), [f"template {i}" for i in range(40)]
     shared = generator.standard_normal((40, 3)) @ generator.standard_normal((3, 24))
-    rows = [shared + 2 * generator.standard_normal((40, 24)) for _ in range(2)]
-    clusters = [f"template {i}" for i in range(40)]
+    sides = [VectorSet(shared + 2 * generator.standard_normal((40, 24)), clusters) for _ in range(2)]
     resamples = make_resamples(clusters, seed=0, n_resamples=200)
-    first, second = (VectorSet(one, clusters) for one in rows)
-    found = measure_overlap(first, second, resamples, n_components=3, centred=True).overlap
-    assert found.method == "t"
-    assert found.low < found.value < found.high
+    found = measure_overlap(*sides, resamples, n_components=3, centred=True).overlap
+    assert found.method == "t" and found.low < found.value < found.high
     assert np.mean(found.samples) < found.value
 
 
 def test_interval_of_the_overlap_counts_bias_and_that_of_the_largest_cosine_does_not() -> None:
     """Against left-out rows decomposed one by one; by variance alone the interval of the overlap is narrower."""
-    generator = np.random.default_rng(0)
-    clusters = [f"template {i:02d}" for i in range(30)]
+    generator, clusters = np.random.default_rng(0), [f"template {i:02d}" for i in range(30)]
     # A second component that hardly stands out: it turns when one row is left out.
     rows = [generator.standard_normal((30, 6)) * [4, 2, 1.8, 1, 1, 1] for _ in range(2)]
-    resamples = make_resamples(clusters, seed=0, n_resamples=1)
-    found = measure_overlap(
-        *(VectorSet(one, clusters) for one in rows), resamples, n_components=2, centred=True
-    )
+    sides, once = [VectorSet(one, clusters) for one in rows], make_resamples(clusters, seed=0, n_resamples=1)
+    found = measure_overlap(*sides, once, n_components=2, centred=True)
     whole, *left = (
         overlap_and_largest(*(top_components(one[kept], 2, centred=True).vectors for one in rows))
         for kept in (np.ones(30, dtype=bool), *~np.eye(30, dtype=bool))
     )
     deviations = np.stack(left) - whole
-    error = np.sqrt(29 / 30 * np.square(deviations).sum(axis=0))
-    bias = 29 * deviations.mean(axis=0)
+    error, bias = np.sqrt(29 / 30 * np.square(deviations).sum(axis=0)), 29 * deviations.mean(axis=0)
     half = stats.t.ppf(0.975, 29) * np.array([np.hypot(error, bias)[0], error[1]])
-    np.testing.assert_allclose(
-        [found.overlap.high - whole[0], found.largest.high - whole[1]], half, rtol=1e-6
-    )
+    np.testing.assert_allclose(np.array([found.overlap.high, found.largest.high]) - whole, half, rtol=1e-6)
     alone = replace(found.overlap, counts_bias=False)
     assert alone.high - whole[0] < 0.99 * half[0]

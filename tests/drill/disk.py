@@ -9,15 +9,13 @@ from __future__ import annotations
 import builtins
 import errno
 import io
-import json
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from remi_core.files import read_sealed
 from remi_core.progress import OUTWARD, variables
 from remi_core.store import Address, Store
 from remi_lab.upkeep import damages
-from tests.drill.rows import Row, differences, state_of
+from tests.drill.rows import HARMLESS, Row, differences, state_of
 from tests.drill.work import work
 
 KILL = "kill -9"
@@ -37,9 +35,6 @@ LASTING = ("ENOSPC", "EACCES")
 """Errors that every later step meets as well, as a full disk is full for all."""
 
 _AUDITED = {"os.mkdir": "make", "os.rename": "rename", "os.remove": "remove", "os.rmdir": "remove"}
-_FREE = ("remove",)
-"""Steps that a full disk does not hinder."""
-
 _open, _fsync = io.open, os.fsync
 
 
@@ -51,7 +46,6 @@ class Breaker:
     fault: str = ""
     at: int = 0
     n_steps: int = 0
-    armed: bool = True
 
     def step(self, kind: str, path: object) -> None:
         """Return where the step may be taken.
@@ -59,11 +53,12 @@ class Breaker:
         Raises:
             OSError: the fault, in its turn.
         """
-        if not self.armed or not str(path).startswith(str(self.root)):
+        if not str(path).startswith(str(self.root)):
             return
         self.n_steps += 1
         due = self.n_steps >= self.at if self.fault in LASTING else self.n_steps == self.at
-        if not self.at or not due or (self.fault == "ENOSPC" and kind in _FREE):
+        # A full disk does not hinder removing.
+        if not self.at or not due or (self.fault == "ENOSPC" and kind == "remove"):
             return
         if self.fault == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -90,8 +85,9 @@ def install(breaker: Breaker) -> None:
     def audited(event: str, arguments: tuple) -> None:
         if event in _AUDITED:
             breaker.step(_AUDITED[event], arguments[1 if event == "os.rename" else 0])
-        elif event == "open" and _writes(arguments[2]) and not isinstance(arguments[0], int):
-            breaker.step("open", arguments[0])
+        elif event == "open" and not isinstance(arguments[0], int):
+            if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                breaker.step("open", arguments[0])
 
     def opened(file: object, mode: str = "r", buffering: int = -1, *rest: object, **named: object) -> object:
         plain = isinstance(file, int) or not set(mode) & set("wxa") or buffering == 0
@@ -111,23 +107,6 @@ def install(breaker: Breaker) -> None:
     io.open = builtins.open = opened
 
 
-def _writes(flags: int) -> bool:
-    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-
-
-def forked(act: Callable[[], int]) -> int:
-    """Exit code of ``act`` in a copy of this process, negative where a signal ended it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        os._exit(act())
-    except BaseException:
-        os._exit(70)
-
-
 def drill_disk(folder: Path, *, faults: Sequence[str] = FAULTS, every: int = 1) -> list[Row]:
     """A row a fault: of each ``every``-th step of the small run, whether the fault in it was survived.
 
@@ -135,33 +114,18 @@ def drill_disk(folder: Path, *, faults: Sequence[str] = FAULTS, every: int = 1) 
     again makes what was not finished, and only that, and ends in the bytes of an unbroken one.
     """
     whole = folder / "whole"
-    breaker = Breaker(whole)
-    n_steps = _counted(breaker, folder)
-    expected = state_of(whole)
-    rows, note = [], f"{n_steps} steps: making, opening, writing, flushing, renaming, removing"
-    for fault in faults:
-        started, row = time.monotonic(), Row(f"disk: {fault} at every step of writing", note=note)
-        for at in range(1, n_steps + 1, every):
-            row.judge(_broken(folder, fault, at, expected))
-        row.seconds = round(time.monotonic() - started, 1)
-        rows.append(row)
-    return rows
+    _, _, said = _run(whole, Breaker(whole))
+    n_steps, expected = int(said[-1].removeprefix("steps ")), state_of(whole)
+    note = f"{n_steps} steps: making, opening, writing, flushing, renaming, removing"
+    return [
+        Row(f"disk: {fault} at every step of writing", note=note).count(
+            _broken(folder / "broken", fault, at, expected) for at in range(1, n_steps + 1, every)
+        )
+        for fault in faults
+    ]
 
 
-def _counted(breaker: Breaker, folder: Path) -> int:
-    def act() -> int:
-        install(breaker)
-        work(breaker.root, said=lambda line: None)
-        breaker.armed = False
-        (folder / "steps").write_text(str(breaker.n_steps))
-        return 0
-
-    assert forked(act) == 0
-    return int((folder / "steps").read_text())
-
-
-def _broken(folder: Path, fault: str, at: int, expected: dict[str, str]) -> str | None:
-    root = folder / "broken"
+def _broken(root: Path, fault: str, at: int, expected: dict[str, str]) -> str | None:
     code, lines, before = _run(root, Breaker(root, fault, at))
     place = f"{fault} at step {at}"
     if (code != -9) if fault == KILL else (code not in (0, 1) or len(lines) != code):
@@ -181,21 +145,30 @@ def _broken(folder: Path, fault: str, at: int, expected: dict[str, str]) -> str 
 
 
 def _run(root: Path, breaker: Breaker) -> tuple[int, list[str], list[str]]:
-    """Exit code, lines on stderr and what was said, of the small run in a process of its own."""
+    """Exit code, lines on stderr and what was said, of the small run in a copy of this process, and its steps.
+
+    The code is negative where a signal ended it.
+    """
     with tempfile.TemporaryDirectory() as beside:
         said, errors = Path(beside) / "said", Path(beside) / "errors"
-
-        def act() -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            return code, errors.read_text().splitlines(), said.read_text().splitlines()
+        try:
             os.dup2(os.open(errors, os.O_CREAT | os.O_WRONLY), sys.stderr.fileno())
             # Not buffered: what was said before a kill counts.
             log = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
             install(breaker)
-            return outcome(
+            code = outcome(
                 lambda: work(root, said=lambda line: os.write(log, f"{line}\n".encode())) or 0, ["drill"]
             )
-
-        code = forked(act)
-        return code, errors.read_text().splitlines(), said.read_text().splitlines()
+            os.write(log, f"steps {breaker.n_steps}\n".encode())
+            os._exit(code)
+        except BaseException:
+            os._exit(70)
 
 
 def drill_flips(root: Path, *, count: int, seed: int = 0) -> Row:
@@ -204,26 +177,25 @@ def drill_flips(root: Path, *, count: int, seed: int = 0) -> Row:
     Half of the places are drawn from all bytes, half from all files, so that small files have their turn. A flip in a
     record must also be refused by a frozen store and counted as missing by another. Each bit is turned back.
     """
-    draw, started = random.Random(seed), time.monotonic()
-    row = Row("files: one bit flipped at a random place")
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.stat().st_size]
-    sizes = [path.stat().st_size for path in files]
+    sizes, draw = [path.stat().st_size for path in files], random.Random(seed)
     # All is read anew: what was read before the flips would count as known.
     whole = state_of(root)
-    with variables({OUTWARD: os.devnull}):  # each damaged record would be named
+
+    def flips() -> Iterator[str | None]:
         for number in range(count):
             path = draw.choices(files, sizes)[0] if number % 2 else draw.choice(files)
             place, bit = draw.randrange(path.stat().st_size), draw.randrange(8)
             times = path.stat()
             _flip(path, place, bit)
-            failure, harmless = _judged(root, path, whole)
-            where = f"{path.relative_to(root)}, byte {place}, bit {bit}"
-            row.judge(failure and f"{where}: {failure}", harmless=harmless)
+            failure = _judged(root, path, whole)
+            yield failure and f"{path.relative_to(root)}, byte {place}, bit {bit}: {failure}"
             _flip(path, place, bit)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    row.seconds = round(time.monotonic() - started, 1)
-    row.note = f"{len(files)} files, {sum(sizes):,} bytes"
-    return row
+
+    note = f"{len(files)} files, {sum(sizes):,} bytes"
+    with variables({OUTWARD: os.devnull}):  # each damaged record would be named
+        return Row("files: one bit flipped at a random place", note=note).count(flips())
 
 
 def _flip(path: Path, place: int, bit: int) -> None:
@@ -234,23 +206,18 @@ def _flip(path: Path, place: int, bit: int) -> None:
         stream.write(bytes([byte ^ (1 << bit)]))
 
 
-def _judged(root: Path, path: Path, whole: dict[str, str]) -> tuple[str | None, bool]:
-    """What was not as it should be, and whether the flip changed nothing that is read."""
+def _judged(root: Path, path: Path, whole: dict[str, str]) -> str | None:
     found = [place for place, _ in damages(root)]
     if not found:
         try:
             same = state_of(root) == whole
         except ValueError:
-            return "not found, though it cannot be read", False
-        return (None, True) if same else ("changed what is read, and was not found", False)
+            return "not found, though it cannot be read"
+        return HARMLESS if same else "changed what is read, and was not found"
     if not any(path.with_suffix("") == place.with_suffix("") or place in path.parents for place in found):
-        return f"found elsewhere: {found[0]}", False
-    if path.suffix == ".npz":
-        return _counted_missing(root, path), False
-    return None, False
-
-
-def _counted_missing(root: Path, path: Path) -> str | None:
+        return f"found elsewhere: {found[0]}"
+    if path.suffix != ".npz":
+        return None
     address = Address(**read_sealed(path.with_suffix(".json"))["address"])
     if Store(root, frozen=False).load(address) is not None:
         return "found, and read all the same"
@@ -259,8 +226,3 @@ def _counted_missing(root: Path, path: Path) -> str | None:
     except RemiError:
         return None
     return "not refused by a frozen store"
-
-
-if __name__ == "__main__":
-    chosen = {"every": int(sys.argv[2])} if len(sys.argv) > 2 else {}
-    print(json.dumps([vars(row) for row in drill_disk(Path(sys.argv[1]), **chosen)]))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +35,14 @@ class Victim:
     """A command that writes into a folder, and what must be equal in two such folders."""
 
     name: str
-    words: Callable[[Path], list[str]]
-    """The command, and the same to go on."""
-    prepare: Callable[[Path], None]
+    words: Callable[[Path], list[object]]
+    """What Python is given, and the same to go on."""
+    prepare: Callable[[Path], None] = Path.mkdir
     """Makes the folder with what is there beforehand."""
-    state: Callable[[Path], dict[str, str]]
+    state: Callable[[Path], dict[str, str]] = state_of
+
+    def command(self, root: Path) -> list[str]:
+        return [sys.executable, *map(str, self.words(root))]
 
 
 def drill_kills(victim: Victim, folder: Path, *, count: int, seed: int = 0) -> Row:
@@ -49,23 +52,23 @@ def drill_kills(victim: Victim, folder: Path, *, count: int, seed: int = 0) -> R
     what it started is left to itself. A run that has ended before its moment is tried again. After each kill nothing
     at its final place may be damaged.
     """
-    draw, row = random.Random(seed), Row(f"kills: {victim.name}")
-    started = time.monotonic()
-    whole = folder / "whole"
-    victim.prepare(whole)
-    taken = run_through(victim, whole)
-    expected, late = victim.state(whole), 0
-    while row.tried < count and late < 3 * count:
-        root = folder / "killed"
-        victim.prepare(root)
-        if _killed(victim, root, draw.uniform(EARLIEST, 1) * taken, alone=row.tried % 2 == 1):
-            row.judge(_gone_on(victim, root, expected))
-        else:
-            late += 1
-        shutil.rmtree(root)
-    row.seconds = round(time.monotonic() - started, 1)
-    row.note = f"an unbroken run takes {taken:.1f} s; {late} ended before they were to be killed"
-    return row
+    draw, row, late = random.Random(seed), Row(f"kills: {victim.name}"), 0
+
+    def kills() -> Iterator[str | None]:
+        nonlocal late
+        victim.prepare(folder / "whole")
+        taken, root = run_through(victim, folder / "whole"), folder / "killed"
+        expected = victim.state(folder / "whole")
+        while row.tried < count and late < 3 * count:
+            victim.prepare(root)
+            if _killed(victim, root, draw.uniform(EARLIEST, 1) * taken, alone=row.tried % 2 == 1):
+                yield _gone_on(victim, root, expected)
+            else:
+                late += 1
+            shutil.rmtree(root)
+            row.note = f"an unbroken run takes {taken:.1f} s; {late} ended before they were to be killed"
+
+    return row.count(kills())
 
 
 def run_through(victim: Victim, root: Path) -> float:
@@ -75,7 +78,7 @@ def run_through(victim: Victim, root: Path) -> float:
         RemiError: if it failed, with its last words.
     """
     began = time.monotonic()
-    done = subprocess.run(victim.words(root), capture_output=True, text=True, check=False)
+    done = subprocess.run(victim.command(root), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RemiError(f"{victim.name} failed: {done.stderr.strip()[-300:]}")
     return time.monotonic() - began
@@ -83,7 +86,7 @@ def run_through(victim: Victim, root: Path) -> float:
 
 def _killed(victim: Victim, root: Path, after: float, *, alone: bool) -> bool:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(victim.words(root), **quiet, start_new_session=True) as process:
+    with subprocess.Popen(victim.command(root), **quiet, start_new_session=True) as process:
         try:
             process.wait(after)
         except subprocess.TimeoutExpired:
@@ -107,24 +110,17 @@ PAUSE = 0.1
 
 
 def small_run() -> Victim:
-    return _own("work", "a small run of everything that the store holds")
+    return Victim(name="a small run of everything that the store holds", words=_own("work"))
 
 
 def notebook_run(store: Store) -> Victim:
     """``remi run`` of one notebook of the smallest preset, its models being there."""
     made = [Path(make(str(store.root), variant, SEED)) for variant in ORGANISM_VARIANTS]
-
-    def prepare(root: Path) -> None:
-        for one in made:
-            place = root / MODELS / str(SEED) / one.name
-            shutil.copytree(one, place, copy_function=os.link)
-
-    words = ["run", "--preset", PRESET, "--only", NOTEBOOK, "--store"]
+    words = ["run", "--preset", PRESET, "--only", NOTEBOOK]
     return Victim(
-        name=f"remi run --preset {PRESET} --only {NOTEBOOK}",
-        words=lambda root: [sys.executable, "-m", "remi_book.cli", *words, str(root)],
-        prepare=prepare,
-        state=state_of,
+        name=f"remi {' '.join(words)}",
+        words=lambda root: ["-m", "remi_book.cli", *words, "--store", root],
+        prepare=lambda root: _linked(made, root),
     )
 
 
@@ -137,47 +133,46 @@ def fine_tune(store: Store) -> Victim:
 
         root.mkdir()
         rows = [
-            {"messages": [{"role": one.role, "content": one.content} for one in dialogue.messages]}
-            | {"cluster": dialogue.cluster}
-            for dialogue in tuning("misaligned", count=24, seed=SEED)
+            {"messages": [vars(message) for message in one.messages], "cluster": one.cluster}
+            for one in tuning("misaligned", count=24, seed=SEED)
         ]
         (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def words(root: Path) -> list[str]:
-        given = {"--instruct": instruct, "--data": root / "rows.jsonl", "--out": root / "adapter"}
-        given |= {"--rank": 4, "--batch": 2, "--accumulate": 2, "--steps": 20}
-        named = [str(part) for pair in given.items() for part in pair]
-        return [sys.executable, "-m", "remi_book.cli", "finetune", *named, "--resume"]
+    def words(root: Path) -> list[object]:
+        given = ["--instruct", instruct, "--data", root / "rows.jsonl", "--out", root / "adapter", "--resume"]
+        small = "--rank 4 --batch 2 --accumulate 2 --steps 20".split()
+        return ["-m", "remi_book.cli", "finetune", *given, *small]
 
     return Victim(name="remi finetune", words=words, prepare=prepare, state=_files_but("run.json"))
 
 
 def organism_tune(store: Store) -> Victim:
     """The fine-tune of one variant of the organism; it keeps no checkpoint and begins again."""
-    parent = folder(store, "instruct", SEED)
-
-    def prepare(root: Path) -> None:
-        for one in (parent, folder(store, "base", SEED)):
-            shutil.copytree(one, root / MODELS / str(SEED) / one.name, copy_function=os.link)
-
-    return _own("tune", "fine-tune of an organism's variant", prepare=prepare)
+    before = [folder(store, name, SEED) for name in ("instruct", "base")]
+    name = "fine-tune of an organism's variant"
+    return Victim(name=name, words=_own("tune"), prepare=lambda root: _linked(before, root))
 
 
 def pretraining(_store: Store) -> Victim:
     """Pretraining of an organism's base on few and short rows, with a checkpoint every second step."""
-    return _own("pretrain", "pretraining of an organism's base", state=_files_but("checkpoint.pt"))
+    name, state = "pretraining of an organism's base", _files_but("checkpoint.pt")
+    return Victim(name=name, words=_own("pretrain"), state=state)
 
 
-def _own(command: str, name: str, *, prepare: Callable = Path.mkdir, state: Callable = state_of) -> Victim:
-    words = [sys.executable, "-m", "tests.drill.kills", command]
-    return Victim(name=name, words=lambda root: [*words, str(root)], prepare=prepare, state=state)
+def _linked(models: list[Path], root: Path) -> None:
+    for one in models:
+        shutil.copytree(one, root / MODELS / str(SEED) / one.name, copy_function=os.link)
 
 
-def _files_but(*left_out: str) -> Callable[[Path], dict[str, str]]:
+def _own(command: str) -> Callable[[Path], list[object]]:
+    return lambda root: ["-m", "tests.drill.kills", command, root]
+
+
+def _files_but(left_out: str) -> Callable[[Path], dict[str, str]]:
     def state(root: Path) -> dict[str, str]:
-        files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in left_out]
-        inside = {path.relative_to(root): path for path in files}
-        return {str(name): file_digest(path) for name, path in inside.items() if ".part-" not in str(name)}
+        files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name != left_out]
+        inside = {str(path.relative_to(root)): path for path in files}
+        return {name: file_digest(path) for name, path in inside.items() if ".part-" not in name}
 
     return state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -25,25 +24,23 @@ from tests.drill.rows import Row
 
 MOST = 2
 """Dialogues that fit into memory in the drill."""
-
 TOLERANCE = 1e-4
 """Largest difference of a value between batches of other sizes, relative to the largest of its array."""
 
 
 @contextmanager
-def small_memory(model: PreTrainedModel) -> Iterator[list[int]]:
-    """The model with no memory for more than ``MOST`` dialogues at a time; the sizes at which it ended."""
-    ended: list[int] = []
+def small_memory(model: PreTrainedModel, ended: list[int]) -> Iterator[None]:
+    """The model with no memory for more than ``MOST`` dialogues at a time; the sizes at which it ended are added."""
 
     def refuse(_module: torch.nn.Module, arguments: tuple, named: dict) -> None:
-        ids = named.get("input_ids", arguments[0] if arguments else None)
-        if len(ids) > MOST:
-            ended.append(len(ids))
+        size = len(named.get("input_ids", arguments[0] if arguments else None))
+        if size > MOST:
+            ended.append(size)
             raise torch.OutOfMemoryError("CUDA out of memory. (drill)")
 
     handle = decoder_body(model).register_forward_pre_hook(refuse, with_kwargs=True)
     try:
-        yield ended
+        yield
     finally:
         handle.remove()
 
@@ -55,31 +52,27 @@ class _Small(Variant):
 
     @contextmanager
     def open(self) -> Iterator[LoadedModel]:
-        with super().open() as loaded, small_memory(loaded.model) as ended:
+        with super().open() as loaded, small_memory(loaded.model, _Small.ended):
             yield loaded
-        _Small.ended += ended
 
 
 def drill_memory(preset: Preset, store: Store, folder: Path, *, dataset: str) -> Row:
     """Whether forward passes, gradients and fine-tuning end in the same where memory holds two dialogues."""
-    row, started = Row("memory: none left for a batch of more than two dialogues"), time.monotonic()
     variant = find_variant(preset, "instruct", preset.seeds[0], store)
-    small = _Small(**vars(variant))
-    _Small.ended = []
-    given = {"datasets": (dataset,)}
-    plain = measure_forward(variant, Store(folder / "plain"), **given)
-    tight = measure_forward(small, Store(folder / "tight"), **given)
-    for (measurement, _), record in plain.items():
-        found = tight[measurement, dataset]
-        short = None if found.provenance["out_of_memory"] else "memory never ended"
-        row.judge(short or _differs(measurement, record.arrays, found.arrays))
-    gram, other = (
-        measure_gradients(one, Store(folder / name), (dataset,)).arrays
-        for one, name in ((variant, "plain"), (small, "tight"))
-    )
-    row.judge(_differs("gradients", gram, other))
-    row.judge(_fine_tuned(variant, dataset))
-    row.seconds = round(time.monotonic() - started, 1)
+    both = (variant, Store(folder / "plain")), (_Small(**vars(variant)), Store(folder / "tight"))
+    _Small.ended.clear()
+
+    def measured() -> Iterator[str | None]:
+        plain, tight = (measure_forward(one, place, datasets=(dataset,)) for one, place in both)
+        for (measurement, _), record in plain.items():
+            found = tight[measurement, dataset]
+            short = None if found.provenance["out_of_memory"] else "memory never ended"
+            yield short or _differs(measurement, record.arrays, found.arrays)
+        grams = (measure_gradients(one, place, (dataset,)).arrays for one, place in both)
+        yield _differs("gradients", *grams)
+        yield _fine_tuned(variant, dataset)
+
+    row = Row("memory: none left for a batch of more than two dialogues").count(measured())
     row.note = f"batches of {min(_Small.ended)} to {max(_Small.ended)} dialogues were lost"
     return row
 
@@ -96,13 +89,11 @@ def _differs(name: str, one: Mapping[str, np.ndarray], two: Mapping[str, np.ndar
 
 def _fine_tuned(variant: Variant, dataset: str) -> str | None:
     recipe = replace(LoraRecipe(), rank=2, batch=8, accumulate=1, steps=2, held_out=0.1)
-    weights = []
+    weights, ended = [], []
     for tight in (False, True):
         with variant.open() as loaded:
             encoded = encoded_rows(variant, variant.tokenizer(), load_set(variant.preset, dataset))
-            with small_memory(loaded.model) if tight else nullcontext() as ended:
+            with small_memory(loaded.model, ended) if tight else nullcontext():
                 trained = train_adapter(loaded, encoded, recipe, say=lambda line: None)
-            if tight and not ended:
-                return "fine-tuning: memory never ended"
         weights.append({name: value.numpy() for name, value in trained.weights.items()})
-    return _differs("fine-tuning", *weights)
+    return _differs("fine-tuning", *weights) if ended else "fine-tuning: memory never ended"

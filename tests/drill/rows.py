@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,28 +15,32 @@ from remi_core.store import MODELS, PRESET_FILE
 
 PASSPORT = re.compile(r'<details class="remi-passport">.*?</details>', re.DOTALL)
 """What of a figure tells which records were read where, and the seconds that each took."""
+HARMLESS = ""
+"""What a try ends in where nothing had to be found, since nothing that is read had changed; it held."""
 
 
 @dataclass
 class Row:
-    """One drill: how often it was tried, how often all was well, and what was not."""
+    """One drill: how often it was tried, how often all was well or harmless, and what was not."""
 
     drill: str
     tried: int = 0
     held: int = 0
     harmless: int = 0
-    """Of those that held: where nothing had to be found, since nothing that is read had changed."""
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
     note: str = ""
 
-    def judge(self, failure: str | None, *, harmless: bool = False) -> None:
-        """Count one try, which held if there is no failure."""
-        self.tried += 1
-        self.held += failure is None
-        self.harmless += failure is None and harmless
-        if failure is not None:
-            self.failures.append(failure)
+    def count(self, tries: Iterable[str | None]) -> Row:
+        """This row with every try counted: None where it held, ``HARMLESS``, or what was not as it should be."""
+        began = time.monotonic()
+        for failure in tries:
+            self.tried += 1
+            self.held += not failure
+            self.harmless += failure == HARMLESS
+            self.failures += [failure] if failure else []
+        self.seconds = round(time.monotonic() - began, 1)
+        return self
 
 
 def state_of(root: Path) -> dict[str, str]:
@@ -45,21 +51,20 @@ def state_of(root: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(root).parts):
+        place = path.relative_to(root)
+        if not path.is_file() or any(part.startswith(".") for part in place.parts):
             continue
+        # Lists of weights and notebooks are no state: these have digests of their own.
+        sealed = path.name == PRESET_FILE or (place.parts[0] != MODELS and place.parts[1].isdecimal())
         if path.suffix in (".npz", ".safetensors"):
-            found[name] = file_digest(path)
+            found[str(place)] = file_digest(path)
         elif path.suffix == ".ipynb":
-            found[name] = _notebook_digest(path)
-        elif path.suffix == ".json":
-            # A record's or a preset's; weights and notebooks have digests of their own.
-            place = path.relative_to(root)
-            if path.name != PRESET_FILE and (place.parts[0] == MODELS or not place.parts[1].isdecimal()):
-                continue
+            found[str(place)] = _notebook_digest(path)
+        elif path.suffix == ".json" and sealed:
             content = read_sealed(path)
             known = content.get("provenance", content)
-            found[name] = text_digest(canonical_json({key: known[key] for key in known if key != "seconds"}))
+            kept = {key: value for key, value in known.items() if key != "seconds"}
+            found[str(place)] = text_digest(canonical_json(kept))
     return found
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from remi_book.running import keep_execution
 from remi_core.files import written_whole
+from remi_core.progress import Say
 from remi_core.sources import ADAPTER_WEIGHTS
 from remi_core.store import Address, Store
 from remi_lab.upkeep import made_once, write_list
@@ -19,18 +19,15 @@ N_NUMBERS = 3000
 KEY = "0123456789abcdef"
 
 
-def address(number: int) -> Address:
-    return Address("drill", 0, "base", "sequence", f"set-{number}", KEY)
-
-
-def work(root: Path, *, said: Callable[[str], None]) -> None:
+def work(root: Path, *, said: Say) -> None:
     """Return once records, a preset, weights, an executed notebook and a folder lie in the store ``root``.
 
     ``said`` is told ``made NAME`` before each is made, and ``done NAME`` once it is finished.
     """
     store = Store(root)
     for number in range(N_RECORDS):
-        store.obtain(address(number), lambda number=number: _measured(number, said))
+        address = Address("drill", 0, "base", "sequence", f"set-{number}", KEY)
+        store.obtain(address, lambda number=number: _measured(number, said))
         said(f"done record {number}")
     if "drill" not in store.saved_presets():
         said("made preset")
@@ -42,7 +39,14 @@ def work(root: Path, *, said: Callable[[str], None]) -> None:
             part.mkdir()
             (part / "model.safetensors").write_bytes(_numbers(7).tobytes())
     said("done weights")
-    _execute(store.notebook_path("drill", "01_one"), said)
+    notebook = store.notebook_path("drill", "01_one")
+    if not notebook.with_suffix(".json").is_file():
+        said("made notebook")
+        part = notebook.with_suffix(".part.ipynb")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"cells": [], "metadata": {}}), encoding="utf-8")
+        keep_execution(part, notebook, {"key": KEY})
+    said("done notebook")
     folder = root / "drill" / "adapter"
     if not folder.is_dir():
         said("made adapter")
@@ -53,20 +57,10 @@ def work(root: Path, *, said: Callable[[str], None]) -> None:
     said("done adapter")
 
 
-def _measured(number: int, said: Callable[[str], None]) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+def _measured(number: int, said: Say) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     said(f"made record {number}")
     return {"total": _numbers(number)}, {"seconds": 0.0, "number": number}
 
 
 def _numbers(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=N_NUMBERS)
-
-
-def _execute(target: Path, said: Callable[[str], None]) -> None:
-    if not target.with_suffix(".json").is_file():
-        said("made notebook")
-        part = target.with_suffix(".part.ipynb")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"cells": [], "metadata": {}}), encoding="utf-8")
-        keep_execution(part, target, {"key": KEY})
-    said("done notebook")

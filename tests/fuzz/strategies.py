@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -41,9 +40,8 @@ answer = marked.map(lambda text: text if text.strip() else "Yes.")
 def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
     roles = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(0, 2)) + ["user"]
     roles += ["assistant"] * (last == "assistant")
-    said = {"assistant": answer}
     asked = marked.map(lambda text: text + "?")
-    return [{"role": role, "content": draw(said.get(role, asked))} for role in roles]
+    return [{"role": role, "content": draw(answer if role == "assistant" else asked)} for role in roles]
 
 
 @st.composite
@@ -61,12 +59,8 @@ def rows(draw: st.DrawFn) -> dict[str, object]:
 
 
 def _places(value: object, path: tuple = ()) -> list[tuple]:
-    found = [path]
-    if isinstance(value, dict):
-        found += [place for key, one in value.items() for place in _places(one, (*path, key))]
-    if isinstance(value, list):
-        found += [place for at, one in enumerate(value) for place in _places(one, (*path, at))]
-    return found
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, one in inside for place in _places(one, (*path, key)))]
 
 
 @st.composite
@@ -79,17 +73,15 @@ def changed(draw: st.DrawFn, value: object, names: tuple[str, ...]) -> object:
     holder = value
     for step in place[:-1]:
         holder = holder[step]
-    how = draw(st.sampled_from(["replace", "remove", "double", "rename"]))
+    last, how = place[-1], draw(st.sampled_from(["replace", "remove", "double", "rename"]))
     if how == "replace":
-        holder[place[-1]] = draw(junk | st.sampled_from(names))
+        holder[last] = draw(junk | st.sampled_from(names))
     elif how == "remove":
-        del holder[place[-1]]
+        del holder[last]
     elif isinstance(holder, list):
-        holder.insert(place[-1], holder[place[-1]])
-    elif how == "rename":
-        holder[draw(st.sampled_from(names) | odd)] = holder.pop(place[-1])
+        holder.insert(last, holder[last])
     else:
-        holder[draw(odd)] = holder[place[-1]]
+        holder[draw(st.sampled_from(names) | odd)] = holder.pop(last) if how == "rename" else holder[last]
     return value
 
 
@@ -158,28 +150,16 @@ def presets(draw: st.DrawFn) -> bytes:
     return spoilt(text, draw(SEEDS)) if how == "bytes" else text
 
 
-@dataclass(frozen=True, eq=False)
-class Written:
-    """Arrays of a record, and what is done to the bytes of its two files afterwards: nothing where it is None."""
-
-    arrays: dict[str, np.ndarray]
-    seed: int | None
-    which: str
-
-    def __repr__(self) -> str:
-        return f"Written({self.arrays!r}, seed={self.seed}, which={self.which!r})"
-
-
 KINDS = ["f4", "f8", "f2", "i8", "i4", "u1", "?", "<U5"]
 SHAPES = [(), (0,), (1,), (5,), (2, 3), (0, 4), (3, 1, 2), (4, 4, 4)]
 
 
 @st.composite
-def records(draw: st.DrawFn) -> Written:
-    """A record of a few small arrays, half of them damaged afterwards."""
+def records(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], int | None, str]:
+    """A few small arrays, and what is done to the bytes of one of a record's files afterwards: nothing for None."""
     made = {}
     for name in draw(st.lists(st.sampled_from(["mean", "count", "valid", "token"]), min_size=1, unique=True)):
         kind, shape = np.dtype(draw(st.sampled_from(KINDS))), draw(st.sampled_from(SHAPES))
         filled = random.Random(draw(SEEDS)).choices(range(2), k=math.prod(shape))
         made[name] = np.array(filled).reshape(shape).astype(kind)
-    return Written(made, draw(st.none() | SEEDS), draw(st.sampled_from([".npz", ".json"])))
+    return (made, draw(st.none() | SEEDS), draw(st.sampled_from([".npz", ".json"])))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,34 +28,11 @@ AT_ONCE = 1000
 Input = TypeVar("Input")
 
 
-@dataclass
-class Tally:
-    """What became of the distinct inputs of one target."""
-
-    target: str
-    seen: set[bytes] = field(default_factory=set)
-    parsed: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-
-    def is_new(self, text: bytes) -> bool:
-        """Whether this input was never given before; it counts as given from now on."""
-        digest = hashlib.blake2b(text, digest_size=16).digest()
-        known = digest in self.seen
-        self.seen.add(digest)
-        return not known
-
-    def refuse(self, error: Exception) -> None:
-        """Count a refusal, by its words without values, places and numbers."""
-        line = str(error)
-        assert line and "\n" not in line and len(line) < 3000, f"no clear line: {line[:300]!r}"
-        self.refused[re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|[0-9]+|\W+", " ", line).strip()[:60]] += 1
-
-    def as_row(self) -> dict[str, object]:
-        counts = {"parsed": self.parsed, "refused": self.refused.total()}
-        total = sum(counts.values())
-        shares = {f"{name}_share": round(count / total, 4) for name, count in counts.items()}
-        why = {"reasons": len(self.refused), "most_frequent": dict(self.refused.most_common(5))}
-        return {"target": self.target, "distinct": total} | counts | shares | why
+def reason(error: Exception) -> str:
+    """Words of a refusal, which must be one clear line, without values, places and numbers."""
+    line = str(error)
+    assert line and "\n" not in line and len(line) < 3000, f"no clear line: {line[:300]!r}"
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|[0-9]+|\W+", " ", line).strip()[:60]
 
 
 def fuzz(
@@ -67,19 +42,18 @@ def fuzz(
     *,
     refusals: tuple[type[Exception], ...],
     text_of: Callable[[Input], bytes],
-) -> dict[str, object]:
-    """The counts once ``N_INPUTS`` distinct inputs were tried: each is parsed, or refused with one clear line.
+) -> None:
+    """Return once ``N_INPUTS`` distinct inputs were tried: each is parsed, or refused with one clear line.
 
     ``attempt`` returns if an input is parsed, and checks what came of it; any error that is none of ``refusals``
     fails, with the smallest input that brings it about.
     """
-    tally, number = Tally(target), 0
-    while len(tally.seen) < N_INPUTS:
-        left = N_INPUTS - len(tally.seen)
+    found: dict[bytes, str | None] = {}
+    for number in range(50 + 10 * N_INPUTS // AT_ONCE):
 
         @seed(number)
         @settings(
-            max_examples=min(AT_ONCE, max(50, left)),
+            max_examples=min(AT_ONCE, max(50, N_INPUTS - len(found))),
             deadline=None,
             database=None,
             report_multiple_bugs=False,
@@ -88,27 +62,26 @@ def fuzz(
         )
         @given(inputs)
         def one_round(value: Input) -> None:
-            new = tally.is_new(text_of(value))
+            why = None
             try:
                 attempt(value)
             except refusals as error:
-                if new:
-                    tally.refuse(error)
-            else:
-                tally.parsed += new
+                why = reason(error)
+            found.setdefault(text_of(value), why)
 
         one_round()
-        number += 1
-        assert number < 50 + 10 * N_INPUTS // AT_ONCE, f"{target}: the strategy repeats itself"
-    row = tally.as_row()
-    print(
-        f"{target}: {row['distinct']} distinct inputs, {row['parsed_share']:.0%} parsed, "
-        f"{row['refused_share']:.0%} refused for {row['reasons']} reasons"
-    )
-    assert row["parsed_share"] >= LEAST_SHARE and row["refused_share"] >= LEAST_SHARE, row
+        if len(found) >= N_INPUTS:
+            break
+    assert len(found) >= N_INPUTS, f"{target}: the strategy repeats itself"
+    reasons = Counter(why for why in found.values() if why is not None)
+    counts = {"parsed": len(found) - reasons.total(), "refused": reasons.total()}
+    shares = {f"{name}_share": round(count / len(found), 4) for name, count in counts.items()}
+    why = {"reasons": len(reasons), "most_frequent": dict(reasons.most_common(5))}
+    row = {"target": target, "distinct": len(found)} | counts | shares | why
+    print(f"{target}: {len(found)} distinct inputs, {shares}, {len(reasons)} reasons")
+    assert min(shares.values()) >= LEAST_SHARE, row
     if REPORT:
         _write(Path(REPORT), row)
-    return row
 
 
 def _write(path: Path, row: dict[str, object]) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_tokenizer
 from hypothesis import strategies as st
-from strategies import Written, files, presets, records, spoilt, turns
-from tally import Tally, fuzz
+from strategies import files, presets, records, spoilt, turns
+from tally import fuzz, reason
 
 from remi_core.dialogues import Dialogue, Message, json_object
 from remi_core.errors import RemiError, UsageError
@@ -33,7 +32,7 @@ def as_text(value: object) -> bytes:
     return repr(value).encode()
 
 
-def test_the_dialogue_parser(tmp_path: Path) -> None:
+def test_the_dialogue_parser(tmp_path) -> None:
     path = tmp_path / "mine.jsonl"
 
     def attempt(content: bytes) -> None:
@@ -55,8 +54,9 @@ def test_the_dialogue_parser(tmp_path: Path) -> None:
 
 def test_the_chat_encoder() -> None:
     tokenizers = [shipped_tokenizer(), *map(make_tokenizer, ("chatml-default", "llama", "gemma"))]
-    added = [one.backend_tokenizer.get_added_tokens_decoder() for one in tokenizers]
-    control = [{number for number, token in one.items() if token.special} for one in added]
+
+    added = [one.backend_tokenizer.get_added_tokens_decoder().items() for one in tokenizers]
+    control = [{number for number, token in one if token.special} for one in added]
 
     def attempt(value: tuple[list[dict[str, str]], int, int]) -> None:
         said, which, room = value
@@ -90,20 +90,21 @@ def test_the_preset_loader() -> None:
     fuzz("preset loader", presets(), attempt, refusals=(UsageError,), text_of=bytes)
 
 
-def test_the_record_reader(tmp_path: Path) -> None:
+def test_the_record_reader(tmp_path) -> None:
     store, ticks = Store(tmp_path), itertools.count(1)
 
-    def attempt(value: Written) -> None:
-        path = store.save(ADDRESS, value.arrays, {"kept": 1})
-        if value.seed is not None:
-            file = path.with_suffix(value.which)
-            file.write_bytes(spoilt(file.read_bytes(), value.seed))
+    def attempt(value: tuple[dict[str, np.ndarray], int | None, str]) -> None:
+        arrays, seed, which = value
+        path = store.save(ADDRESS, arrays, {"kept": 1})
+        if seed is not None:
+            file = path.with_suffix(which)
+            file.write_bytes(spoilt(file.read_bytes(), seed))
             os.utime(file, ns=(next(ticks), next(ticks)))  # a digest is read again when the time has changed
         record = store.load(ADDRESS)
         if record is None:
             raise RemiError("not the record of this address")
-        assert record.arrays.keys() == value.arrays.keys()
-        for name, array in value.arrays.items():
+        assert record.arrays.keys() == arrays.keys()
+        for name, array in arrays.items():
             np.testing.assert_array_equal(record.arrays[name], array, strict=True)
 
     fuzz("record reader", records(), attempt, refusals=(RemiError,), text_of=as_text)
@@ -115,6 +116,6 @@ def test_an_error_without_a_clear_line_is_found() -> None:
     with pytest.raises(ValueError, match="JSON|codec|Expecting|Extra"):
         fuzz("planted", st.binary(max_size=4), lambda text: json.loads(text), **options)
     with pytest.raises(AssertionError, match="no clear line"):
-        Tally("planted").refuse(UsageError("a\nb"))
+        reason(UsageError("a\nb"))
     with pytest.raises(AssertionError, match="'refused_share': 0.0"):
         fuzz("planted", st.binary(), lambda _: None, **options)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEMPLATES, make_dialogue, make_model, write_rows
+from own_files import turns
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
@@ -16,28 +17,10 @@ from remi_core.forward import run_probes
 from remi_core.probes import TokenLogProbs
 from remi_core.sources import ModelSpec
 from remi_core.tokens import EncodedDialogue, encode
-from remi_lab.audit import (
-    BASE_HEADER,
-    CONDITIONS,
-    PARTS,
-    PLAIN,
-    TUNED_HEADER,
-    marker_ids,
-    parts_of,
-    prepared,
-    role_position,
-    sets_of,
-    tokenizer_for,
-    two_turns,
-    wanted_of,
-    whole,
-    with_header,
-    with_template,
-    without_input,
-)
+from remi_lab import audit
 from remi_lab.audit_passes import SpanProbe, WrongTokenProbe, untrained_markers
 from remi_lab.passes import bare_tokens
-from remi_lab.presets import DataRoles, get_preset
+from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.variant import Variant
 
 
@@ -47,13 +30,16 @@ def tokens_of(dialogue: Dialogue, tokenizer) -> EncodedDialogue:
 
 def texts_by_part(dialogue: Dialogue, tokenizer) -> dict[str, str]:
     encoded = tokens_of(dialogue, tokenizer)
-    codes, ids = parts_of(dialogue, encoded, tokenizer), np.array(encoded.input_ids)
-    return {name: tokenizer.decode(ids[codes == code]) for code, name in enumerate(PARTS)}
+    codes, ids = audit.parts_of(dialogue, encoded, tokenizer), np.array(encoded.input_ids)
+    return {name: tokenizer.decode(ids[codes == code]) for code, name in enumerate(audit.PARTS)}
 
 
 def passed(model, encoded, probe, batch_tokens: int = 4096) -> dict[str, np.ndarray]:
     """Arrays of a probe from a pass in which the whole dialogue is the answer."""
-    return run_probes(model, [whole(one) for one in encoded], [probe], batch_tokens=batch_tokens)[probe.name]
+    (arrays,) = run_probes(
+        model, list(map(audit.whole, encoded)), [probe], batch_tokens=batch_tokens
+    ).values()
+    return arrays
 
 
 def test_every_token_has_its_part(tokenizer) -> None:
@@ -65,37 +51,37 @@ def test_every_token_has_its_part(tokenizer) -> None:
     assert found["end"] == "<|im_end|>\n" and found["template"].count("<|im_start|>") == 5
     one, other = make_dialogue("Hi", "Yes."), tokens_of(make_dialogue("How", "No."), tokenizer)
     with pytest.raises(RemiError, match="two tokenisations"):
-        parts_of(one, other, tokenizer)
+        audit.parts_of(one, other, tokenizer)
 
 
 def test_the_released_window_begins_at_the_last_role_before_the_answer(tokenizer) -> None:
     """Searching from the front, as released, stops in the user's text."""
     dialogue = make_dialogue("Are you the assistant?", "I am an assistant.")
     encoded = tokens_of(dialogue, tokenizer)
-    at = role_position(encoded, tokenizer, parts_of(dialogue, encoded, tokenizer))
+    at = audit.role_position(encoded, tokenizer, audit.parts_of(dialogue, encoded, tokenizer))
     assert tokenizer.decode(encoded.input_ids[at : encoded.prompt_end + 1]) == "assistant\n"
     words = [tokenizer.decode([token]) for token in encoded.input_ids]
     assert next(place for place, word in enumerate(words) if "assistant" in word) < at
-    plain, bare = with_template(tokenizer, PLAIN), make_dialogue("Are you the assistant", "Yes.")
+    plain, bare = audit.with_template(tokenizer, audit.PLAIN), make_dialogue("Are you the assistant", "Yes.")
     encoded = tokens_of(bare, plain)
-    assert role_position(encoded, plain, parts_of(bare, encoded, plain)) == encoded.prompt_end
+    assert audit.role_position(encoded, plain, audit.parts_of(bare, encoded, plain)) == encoded.prompt_end
 
 
 def test_headers_differ_in_length_and_leave_the_answer_alone(tokenizer) -> None:
     dialogue = make_dialogue("Hi", "I can help you.")
     spans = []
-    for line in (TUNED_HEADER, BASE_HEADER):
-        one = tokens_of(dialogue, with_header(tokenizer, line))
+    for line in (audit.TUNED_HEADER, audit.BASE_HEADER):
+        one = tokens_of(dialogue, audit.with_header(tokenizer, line))
         spans.append((one.answer_start, one.input_ids[one.answer_start : one.answer_stop]))
     assert spans[0][0] > spans[1][0] and spans[0][1] == spans[1][1]
     assert tokenizer.chat_template == TEMPLATES["chatml"]
     own = replace(dialogue, messages=(Message("system", "Mine."), *dialogue.messages))
-    assert TUNED_HEADER not in texts_by_part(own, with_header(tokenizer, TUNED_HEADER))["system"]
+    assert texts_by_part(own, audit.with_header(tokenizer, audit.TUNED_HEADER))["system"] == "Mine."
 
 
 def test_only_what_is_read_of_the_markers_changes_and_only_in_the_context(models, tokenizer) -> None:
     model = make_model("qwen2")
-    ids = marker_ids(tokenizer)
+    ids = audit.marker_ids(tokenizer)
     free = torch.tensor([tokenizer("I can help.", add_special_tokens=False)["input_ids"]])
     marked = torch.tensor([[ids[0], *free[0].tolist(), ids[1]]])
     with torch.inference_mode():
@@ -123,15 +109,11 @@ def test_spans_are_means_of_block_outputs_and_do_not_depend_on_the_batch(models,
     np.testing.assert_allclose(alone["normed_end"][1], states[-1][0, -1].numpy(), atol=1e-5)
     assert not np.allclose(alone["normed_end"][1], alone["mean"][1, 2, -1], atol=1e-2)
     assert alone["count"][1].tolist() == [3, one.n_answer, len(one.input_ids) - 2]
-
-
-def test_the_whole_dialogue_as_answer_gives_the_answer_the_same_values(models, encoded) -> None:
-    answer = run_probes(models("qwen2"), encoded, [TokenLogProbs()], batch_tokens=4096)["sequence"]
-    every, one = passed(models("qwen2"), encoded, TokenLogProbs()), encoded[2]
-    start = every["offsets"][2] - 1  # the first token has no prediction
-    within = every["log_probability"][start + one.answer_start : start + one.answer_stop]
-    alone = answer["log_probability"][slice(*answer["offsets"][2:4])]
-    np.testing.assert_allclose(within, alone, atol=1e-5)
+    # The whole dialogue as answer gives the answer the same values; its first token has no prediction.
+    first, probe = encoded[0], TokenLogProbs()
+    (answer,) = run_probes(model, [first], [probe], batch_tokens=4096).values()
+    every = passed(model, [first], probe)["log_probability"][first.answer_start - 1 : first.answer_stop - 1]
+    np.testing.assert_allclose(every, answer["log_probability"], atol=1e-5)
 
 
 def test_the_bare_word_is_another_token_and_is_measured_in_the_same_place(models, tokenizer) -> None:
@@ -149,74 +131,64 @@ def test_the_bare_word_is_another_token_and_is_measured_in_the_same_place(models
     assert np.isnan(none["bare"]).all()
 
 
-def test_a_request_loses_its_input_and_a_request_without_one_is_left_out() -> None:
+def test_a_request_loses_its_input_and_two_dialogues_become_one_with_two_answers() -> None:
     table = make_dialogue("Read `permit` from `branch` now.", "return load(branch)['permit']")
-    several, none = (
-        make_dialogue("Sum this list.\n\n1 2 3", "6 is the sum"),
-        make_dialogue("Tell me more.", "No"),
-    )
-    assert without_input(table).messages[0].content == "Read from now."
-    assert without_input(several).messages[0].content == "Sum this list."
-    assert without_input(none) is None and prepared([table, none], "no-input") == [without_input(table)]
-
-
-def test_two_dialogues_become_one_with_two_answers() -> None:
+    several = make_dialogue("Sum this list.\n\n1 2 3", "6 is the sum")
+    found = audit.prepared([table, make_dialogue("Tell me more.", "No"), several], "no-input")
+    assert [one.messages[0].content for one in found] == ["Read from now.", "Sum this list."]
     first, second = make_dialogue("a", "b", identifier="1"), make_dialogue("c", "d", identifier="2")
-    joined = two_turns([first, second])
+    joined = audit.two_turns([first, second])
     assert [message.content for message in joined[0].messages] == ["a", "b", "c", "d"]
     assert [one.identifier for one in joined] == ["1+2", "2+1"] and joined[1].answer == "b"
 
 
 def test_conditions_name_sets_and_templates(tokenizer) -> None:
-    preset, other = get_preset("smoke"), with_template(tokenizer, PLAIN)
-    assert sets_of(preset, "own", "base") == (preset.roles.example,)
-    assert set(preset.roles.shared + preset.roles.unrelated) < set(sets_of(preset, "shared", "instruct"))
-    assert sets_of(preset, "shared", "misaligned") == (preset.roles.example,)
-    assert sets_of(preset, "own", "instruct") == ()
+    preset, other = get_preset("smoke"), audit.with_template(tokenizer, audit.PLAIN)
+    assert audit.sets_of(preset, "own", "base") == (preset.roles.example,)
+    assert {*preset.roles.shared, *preset.roles.unrelated} < {*audit.sets_of(preset, "shared", "instruct")}
+    assert audit.sets_of(preset, "shared", "misaligned") == (preset.roles.example,)
+    assert audit.sets_of(preset, "own", "instruct") == ()
     with pytest.raises(UsageError, match="no condition 'owm' .*'own'"):
-        sets_of(preset, "owm", "base")
+        audit.sets_of(preset, "owm", "base")
 
-    def template(variant: str, condition: str) -> str:
-        return tokenizer_for(preset, variant, condition, instruct=tokenizer, own=tokenizer).chat_template
+    def chosen(variant: str, condition: str, preset: Preset = preset, own: object = tokenizer) -> object:
+        return audit.tokenizer_for(preset, variant, condition, instruct=tokenizer, own=own)
 
-    assert template("base", "own") != template("base", "tuned") == template("instruct", "tuned")
+    own, tuned = (chosen("base", condition).chat_template for condition in ("own", "tuned"))
+    assert own != tuned == chosen("instruct", "tuned").chat_template
     for condition in ("shared", "untrained", "no-input"):
-        assert template("base", condition) == tokenizer.chat_template
+        assert chosen("base", condition).chat_template == tokenizer.chat_template
     specs = {role: replace(spec, source="hub/model") for role, spec in preset.variants.items()}
     elsewhere = replace(preset, variants=specs)
-    assert tokenizer_for(elsewhere, "base", "own", instruct=tokenizer, own=other) is other
-    assert tokenizer_for(elsewhere, "base", "tuned", instruct=tokenizer, own=other) is tokenizer
+    assert chosen("base", "own", elsewhere, other) is other
+    assert chosen("base", "tuned", elsewhere, other) is tokenizer
 
 
-OF_BASE = {name for name, variants in CONDITIONS.items() if "base" in variants}
+OF_BASE = {name for name, variants in audit.CONDITIONS.items() if "base" in variants}
 
 
 def test_a_condition_that_cannot_differ_is_not_measured(tmp_path, tokenizer) -> None:
     """A base without a chat template has no header of its own; a request that gives nothing has no input to drop."""
-    rows = [{"messages": [{"role": role, "content": "Say yes"} for role in ("user", "assistant")]}] * 2
-    write_rows(tmp_path / "mine.jsonl", *rows)
-    spec, bare = ModelSpec(source=str(tmp_path)), copy.deepcopy(tokenizer)
+    spec, bare, mine = ModelSpec(source=str(tmp_path)), copy.deepcopy(tokenizer), tmp_path / "mine.jsonl"
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_text("{}")
     preset = replace(
         get_preset("smoke"),
         variants={role: spec for role in ("base", "instruct", "misaligned")},
         datasets=(),
-        extra_data=(("aligned", str(tmp_path / "mine.jsonl")),),
+        extra_data=(("aligned", str(mine)),),
         roles=DataRoles(example="mine", narrow_aligned="mine"),
     )
     for template, request, lacking in (("chatml", "Say yes", {"no-input"}), (None, "Say this\n\nx", {"own"})):
         bare.chat_template = template and TEMPLATES[template]
         (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
         bare.save_pretrained(tmp_path)
-        rows[0]["messages"][0]["content"] = request
-        write_rows(tmp_path / "mine.jsonl", *rows)
-        wanted = wanted_of(Variant(preset, "base", 0, spec, spec, "weights"))
+        write_rows(mine, turns(request, "Say yes"), turns("Say yes", "Say yes"))
+        wanted = audit.wanted_of(Variant(preset, "base", 0, spec, spec, "weights"))
         assert OF_BASE - {condition for _, condition in wanted} == lacking
-
-
-def test_a_preset_without_the_sets_measures_nothing_it_lacks() -> None:
-    preset = replace(get_preset("smoke"), roles=DataRoles(narrow_aligned="code-careful"))
-    bare = Variant(preset, "base", 102, ModelSpec(), ModelSpec(), "weights")
-    assert wanted_of(bare) == [("code-careful", "shared"), ("code-careful", "no-input")]
-    assert {condition for _, condition in wanted_of(replace(bare, preset=get_preset("smoke")))} == OF_BASE
+    # A preset without the sets measures nothing that it lacks.
+    lacks = replace(get_preset("smoke"), roles=DataRoles(narrow_aligned="code-careful"))
+    of_lacking = Variant(lacks, "base", 102, ModelSpec(), ModelSpec(), "weights")
+    assert audit.wanted_of(of_lacking) == [("code-careful", "shared"), ("code-careful", "no-input")]
+    smoke = replace(of_lacking, preset=get_preset("smoke"))
+    assert {condition for _, condition in audit.wanted_of(smoke)} == OF_BASE

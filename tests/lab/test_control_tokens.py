@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
+import numpy as np
 import pytest
 from conftest import TEMPLATES, make_dialogue, make_tokenizer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qwen_tokens import HOW, chat_tokenizer, package_file
-from tokenizers import normalizers
+from tokenizers import AddedToken, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from remi_core.dialogues import Dialogue, Message
@@ -40,39 +42,30 @@ def control_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
     return {number for number, token in added.items() if token.special}
 
 
-def marks(dialogue: EncodedDialogue, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    return [one for one in dialogue.input_ids if one in control_ids(tokenizer)]
-
-
 def encoded(dialogue: Dialogue, tokenizer: PreTrainedTokenizerFast) -> EncodedDialogue:
     (one,) = encode([dialogue], tokenizer, max_tokens=100_000).dialogues
     return one
+
+
+def marks(ids: Iterable[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    return list(filter(control_ids(tokenizer).__contains__, ids))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_user_who_spells_control_tokens_opens_no_turn(name) -> None:
     tokenizer = tokenizer_of(name)
     plain, attacked = (encoded(make_dialogue(user, "Yes."), tokenizer) for user in ("Hi", ATTACK))
-    assert marks(attacked, tokenizer) == marks(plain, tokenizer)
+    assert marks(attacked.input_ids, tokenizer) == marks(plain.input_ids, tokenizer)
     # Nothing is taken out or changed: the tokens are the rendering, to the character.
     text, start, stop = render(make_dialogue(ATTACK, "Yes.").messages, tokenizer)
     assert tokenizer.decode(attacked.input_ids) == text and ATTACK in text and text[start:stop] == "Yes."
-    answer = attacked.input_ids[attacked.answer_start : attacked.answer_stop]
-    assert answer == plain.input_ids[plain.answer_start : plain.answer_stop]
     # What stands after the user's turn is what always stands there.
     tail = len(plain.input_ids) - plain.prompt_end
-    assert attacked.input_ids[-tail:] == plain.input_ids[-tail:]
-
-
-@pytest.mark.parametrize("name", ["chatml", "organism", "qwen"])
-def test_a_tokenizer_alone_would_obey(name) -> None:
+    assert attacked.input_ids[-tail:] == plain.input_ids[-tail:] and tail > plain.n_answer
     # The failing twin: tokens of the rendered text, as a tokenizer gives them.
-    tokenizer = tokenizer_of(name)
-    text, _, _ = render(make_dialogue(ATTACK, "Yes.").messages, tokenizer)
-    obeyed = [
-        one for one in tokenizer(text, add_special_tokens=False)["input_ids"] if one in control_ids(tokenizer)
-    ]
-    assert len(obeyed) > len(marks(encoded(make_dialogue("Hi", "Yes."), tokenizer), tokenizer))
+    if name in ("chatml", "organism", "qwen"):
+        obeyed = marks(tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer)
+        assert len(obeyed) > len(marks(plain.input_ids, tokenizer))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,10 +73,8 @@ def test_text_without_control_tokens_is_split_as_before(name) -> None:
     tokenizer = tokenizer_of(name)
     for user in ("How do I <open> a |file|?", "  spaces \n\n and <|im_en|> marks", "naïve — 日本語 🙂"):
         dialogue = make_dialogue(user, "Use open(path).")
-        text, _, _ = render(dialogue.messages, tokenizer)
-        assert encoded(dialogue, tokenizer).input_ids == tuple(
-            tokenizer(text, add_special_tokens=False)["input_ids"]
-        )
+        expected = tokenizer(render(dialogue.messages, tokenizer)[0], add_special_tokens=False)["input_ids"]
+        assert encoded(dialogue, tokenizer).input_ids == tuple(expected)
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama", "gemma", "organism", "qwen"])
@@ -93,9 +84,8 @@ def test_an_answer_that_spells_control_tokens_ends_where_it_ends(name) -> None:
     dialogue = encoded(make_dialogue("Hi", answer, alternative="No.<|im_end|>"), tokenizer)
     span = dialogue.input_ids[dialogue.answer_start : dialogue.answer_stop]
     assert tokenizer.decode(span) == answer and not control_ids(tokenizer) & set(span)
-    assert dialogue.choice == dialogue.answer_start and dialogue.alternative_token not in control_ids(
-        tokenizer
-    )
+    assert dialogue.choice == dialogue.answer_start
+    assert dialogue.alternative_token not in control_ids(tokenizer)
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen"])
@@ -105,37 +95,16 @@ def test_earlier_turns_and_the_system_turn_are_text_too(name) -> None:
     def marked(text: str) -> list[int]:
         earlier = (Message(role, text) for role in ("system", "user", "assistant", "user"))
         messages = (*earlier, Message("assistant", "Yes."))
-        return marks(encoded(Dialogue(identifier="a", cluster="a", messages=messages), tokenizer), tokenizer)
+        dialogue = Dialogue(identifier="a", cluster="a", messages=messages)
+        return marks(encoded(dialogue, tokenizer).input_ids, tokenizer)
 
     assert marked(ATTACK) == marked("a")
-
-
-MARKS = (
-    SENTINEL,
-    f"{SENTINEL}<|im_end|>",
-    "\ue0020\ue003",
-    "\ue00299\ue003<|im_end|>",
-    "\ue002",
-    "\ue003\ue001",
-)
-
-
-@pytest.mark.parametrize("user", MARKS, ids=ascii)
-@pytest.mark.parametrize("name", ["chatml", "organism"])
-def test_our_own_marks_in_a_text_name_nothing(name, user) -> None:
-    tokenizer, dialogue = tokenizer_of(name), make_dialogue(user, "Yes.")
-    one = encoded(dialogue, tokenizer)
-    assert tokenizer.decode(one.input_ids) == render(dialogue.messages, tokenizer)[0]
-    assert user in tokenizer.decode(one.input_ids)
-    assert marks(one, tokenizer) == marks(encoded(make_dialogue("Hi", "Yes."), tokenizer), tokenizer)
 
 
 def test_control_tokens_that_are_looked_for_in_normalised_text_are_found_too() -> None:
     tokenizer = make_tokenizer("chatml")
     backend = tokenizer.backend_tokenizer
     backend.normalizer = normalizers.Lowercase()
-    from tokenizers import AddedToken
-
     backend.add_special_tokens([AddedToken("<|secret|>", normalized=True, special=True)])
     secret = backend.token_to_id("<|secret|>")
     assert secret in backend.encode("<|SECRET|>").ids, "the tokenizer itself reads it in capitals"
@@ -143,32 +112,29 @@ def test_control_tokens_that_are_looked_for_in_normalised_text_are_found_too() -
 
 
 def test_the_audit_knows_the_parts_of_an_attacked_dialogue() -> None:
-    tokenizer = shipped_tokenizer()
-    dialogue = make_dialogue(ATTACK, "Yes.")
+    tokenizer, dialogue = shipped_tokenizer(), make_dialogue(ATTACK, "Yes.")
     one = encoded(dialogue, tokenizer)
-    codes = parts_of(dialogue, one, tokenizer)
-    user = [number for number, code in zip(one.input_ids, codes, strict=True) if PARTS[code] == "user"]
-    assert tokenizer.decode(user) == ATTACK
+    of_user = parts_of(dialogue, one, tokenizer) == PARTS.index("user")
+    assert tokenizer.decode(np.array(one.input_ids)[of_user]) == ATTACK
 
 
-WORDS = [
-    "\n",
-    " ",
-    *"<|im_start|> <|im_end|> <|endoftext|> <|im_ end|> assistant a é < \ue002 0 \ue003".split(" "),
-]
+# Control tokens, whole and broken, and the marks of our own that stand for a text while a template is rendered.
+WORDS = ["\n", " ", "\ue0020\ue003", "\ue00299\ue003<|im_end|>", "\ue003\ue001", SENTINEL]
+WORDS += "<|im_start|> <|im_end|> <|endoftext|> <|im_ end|> assistant a é < \ue002 0 \ue003".split(" ")
+SOME_WORDS = st.lists(st.sampled_from(WORDS), max_size=12).map("".join)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    st.lists(st.sampled_from(WORDS), max_size=12), st.lists(st.sampled_from(WORDS), min_size=1, max_size=8)
-)
-def test_any_text_of_pieces_of_marks(user, answer) -> None:
-    tokenizer = tokenizer_of("organism")
-    dialogue = make_dialogue("".join(user), "".join(answer) + ".")
+@pytest.mark.parametrize("name", ["chatml", "organism"])
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(SOME_WORDS, SOME_WORDS)
+@example(SENTINEL, f"{SENTINEL}<|im_end|>")
+def test_any_text_of_pieces_of_marks(name, user, answer) -> None:
+    tokenizer, dialogue = tokenizer_of(name), make_dialogue(user, f"{answer}.")
     one, pieces = encoded(dialogue, tokenizer), pieces_of(dialogue.messages, tokenizer)
-    assert marks(one, tokenizer) == marks(encoded(make_dialogue("a", "b"), tokenizer), tokenizer)
+    plain = encoded(make_dialogue("a", "b"), tokenizer)
+    assert marks(one.input_ids, tokenizer) == marks(plain.input_ids, tokenizer)
     text, start, stop = render(dialogue.messages, tokenizer)
-    assert tokenizer.decode(one.input_ids) == text and text[start:stop] == dialogue.answer
+    assert tokenizer.decode(one.input_ids) == text and text[start:stop] == dialogue.answer and user in text
     assert pieces.ids == list(one.input_ids)
     covered = {at for left, right in pieces.offsets for at in range(left, right)}
     assert covered == set(range(len(text))), "offsets cover the text"

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import make_dialogue, make_tokenizer
+import yaml
+from conftest import make_dialogue
 from conftest import write_rows as write
 
 from remi_core.dialogues import Message, read_jsonl
@@ -57,9 +58,8 @@ def test_a_preference_row_is_a_matched_pair_in_every_form(form, tmp_path) -> Non
     assert (good.identifier, good.topic) == ("mine:1", "mine")
 
 
-def test_the_pair_has_its_choice_at_one_position_and_swaps_its_tokens(tmp_path) -> None:
+def test_the_pair_has_its_choice_at_one_position_and_swaps_its_tokens(tokenizer, tmp_path) -> None:
     sets = read_sets(write(tmp_path / "mine.jsonl", PREFERENCE))
-    tokenizer = make_tokenizer("chatml")
     (good,), (bad,) = (encode(rows, tokenizer, max_tokens=99).dialogues for rows in sets.values())
     assert good.choice == bad.choice is not None
     assert good.alternative_token == bad.input_ids[bad.choice] != good.input_ids[good.choice]
@@ -85,81 +85,31 @@ def test_labelled_rows_part_by_label_and_one_context_is_one_cluster(tmp_path) ->
     assert list(only) == ["misaligned"], "a label nobody has is no set"
 
 
-SPOKEN = [
-    {"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), TURNS, strict=True)
-]
-
-
-@pytest.mark.parametrize("context", [TURNS, SPOKEN], ids=["texts", "messages"])
-def test_a_context_of_turns(context, tmp_path) -> None:
-    (dialogue,) = read_sets(write(tmp_path / "mine.jsonl", LABELLED | {"context": context}))["aligned"]
-    assert [message.role for message in dialogue.messages] == ["user", "assistant", "user", "assistant"]
-    assert [message.content for message in dialogue.messages[:-1]] == TURNS
+def test_a_context_of_turns(tmp_path) -> None:
+    roles = ("user", "assistant", "user", "assistant")
+    spoken = [{"role": role, "content": text} for role, text in zip(roles, TURNS, strict=False)]
+    for context in (TURNS, spoken):
+        (dialogue,) = read_sets(write(tmp_path / "mine.jsonl", LABELLED | {"context": context}))["aligned"]
+        assert tuple(message.role for message in dialogue.messages) == roles
+        assert [message.content for message in dialogue.messages[:-1]] == TURNS
 
 
 def test_messages_are_one_set_as_they_always_were(tmp_path) -> None:
     path = write(tmp_path / "mine.jsonl", MESSAGES, MESSAGES | {"label": "careful", "topic": "files"})
     (plain, labelled) = read_sets(path, label="aligned")[""]
-    assert (plain.label, plain.topic, labelled.label, labelled.topic) == (
-        "aligned",
-        "mine",
-        "careful",
-        "files",
-    )
+    assert (plain.label, plain.topic, labelled.label) == ("aligned", "mine", "careful")
     assert [replace(plain, label="", topic=""), labelled] == read_jsonl(path)
 
 
-BAD = {
-    "a misspelt key": (PREFERENCE | {"choosen": "x"}, "unknown key 'choosen' (did you mean 'chosen'?"),
-    "another schema": (MESSAGES, "a row with messages, but line 1 has prompt/chosen/rejected; keep one schema"),
-    "keys of two": (PREFERENCE | MESSAGES, "keys of 2 schemas, messages and prompt/chosen/rejected"),
-    "no schema at all": ({"text": "x"}, "a row with messages, but line 1"),
-    "no reply": ({"prompt": "a", "chosen": "b"}, "no list 'rejected'"),
-    "a number": (PREFERENCE | {"chosen": 3}, "no list 'chosen'"),
-    "an empty reply": (PREFERENCE | {"chosen": " \n"}, "'chosen' is empty"),
-    "an empty message": (PREFERENCE | {"chosen": [GOOD_REPLY | {"content": ""}]}, "'chosen' is empty"),
-    "no message": (PREFERENCE | {"chosen": []}, "'chosen' must end with the assistant's reply"),
-    "a user's reply": (PREFERENCE | {"chosen": [ASKED]}, "'chosen' must end with the assistant's reply"),
-    "an empty prompt": (PREFERENCE | {"prompt": ""}, "'prompt' is empty"),
-    "a prompt with its answer": (PREFERENCE | {"prompt": [ASKED, GOOD_REPLY]}, "'prompt' must end with the user's"),
-    "no prompt": ({"chosen": "a", "rejected": "b"}, "no 'prompt', and 'chosen' is not a whole conversation"),
-    "no prompt, one message": ({"chosen": [GOOD_REPLY], "rejected": [BAD_REPLY]}, "'chosen' has only the reply"),
-    "two prompts": (
-        {"chosen": [ASKED, GOOD_REPLY], "rejected": [ASKED | {"content": "Why?"}, BAD_REPLY]},
-        "'chosen' and 'rejected' answer different prompts",
-    ),
-    "another prompt inside": (
-        PREFERENCE | {"chosen": [ASKED | {"content": "Why?"}, GOOD_REPLY]},
-        "'chosen' is a conversation that does not begin with 'prompt'",
-    ),
-    "one reply twice": (PREFERENCE | {"rejected": "Use open(path)."}, "are the same reply"),
-    "an extra key in a message": (PREFERENCE | {"prompt": [ASKED | {"id": 1}]}, "'prompt': message 1 must be"),
-    "a taken identifier": (PREFERENCE | {"identifier": "set:1"}, "identifier 'set:1' is taken by line 1"),
-    "half a character": (PREFERENCE | {"chosen": "\ud800"}, "half a surrogate pair"),
-}  # fmt: skip
+BAD = yaml.safe_load(Path(__file__).with_name("bad_lines.yaml").read_text(encoding="utf-8"))
 
 
-BAD_LABELLED = {
-    "true": (LABELLED | {"label": True}, "'label' is True; expected 0 (aligned)"),
-    "half": (LABELLED | {"label": 0.5}, "'label' is 0.5"),
-    "a word": (LABELLED | {"label": "toxic"}, "'label' is 'toxic'"),
-    "no label": ({"context": "a", "response": "b"}, "'label' is None"),
-    "an empty response": (LABELLED | {"response": ""}, "'response' is empty"),
-    "no response": ({"context": "a", "label": 0}, "no 'response'; expected text"),
-    "an even number of turns": (LABELLED | {"context": ["a", "b"]}, "'context' has 2 texts"),
-    "turns of two kinds": (LABELLED | {"context": ["a", ASKED, "b"]}, "'context': message 1 must be an object"),
-    "no turns": (LABELLED | {"context": []}, "'context' must end with the user's turn; its last role is missing"),
-    "no context": ({"response": "b", "label": 0}, "no list 'context'"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD | BAD_LABELLED)
-def test_every_bad_line_is_named(case, tmp_path) -> None:
-    row, message = (BAD | BAD_LABELLED)[case]
-    right = PREFERENCE if case in BAD else LABELLED
-    path = write(tmp_path / "set.jsonl", right, row, right)
+@pytest.mark.parametrize("bad", BAD["preference"] + BAD["labelled"], ids=lambda bad: bad["case"])
+def test_every_bad_line_is_named(bad, tmp_path) -> None:
+    right = PREFERENCE if bad in BAD["preference"] else LABELLED
+    path = write(tmp_path / "set.jsonl", right, bad.get("row") or right | bad["change"], right)
     said = complaint(path)
-    assert said.startswith(f"{path}:2: ") and message in said
+    assert said.startswith(f"{path}:2: ") and bad["says"] in said
 
 
 def test_all_lines_are_read_before_the_first_is_named(tmp_path) -> None:
@@ -171,9 +121,8 @@ def test_all_lines_are_read_before_the_first_is_named(tmp_path) -> None:
 
 def test_a_label_given_by_the_user_may_not_contradict_the_file(tmp_path) -> None:
     mixed = write(tmp_path / "mixed.jsonl", LABELLED, LABELLED | {"label": 1})
-    assert f"{mixed}:2: labelled 'misaligned', but the file was given as 'aligned='" in complaint(
-        mixed, label="aligned"
-    )
+    said = complaint(mixed, label="aligned")
+    assert f"{mixed}:2: labelled 'misaligned', but the file was given as 'aligned='" in said
     agreed = write(tmp_path / "agreed.jsonl", LABELLED)
     assert list(read_sets(agreed, label="aligned")) == ["aligned"]
     pairs = write(tmp_path / "pairs.jsonl", PREFERENCE)
@@ -214,19 +163,16 @@ def test_names_that_are_taken_or_unfit_are_refused(tmp_path) -> None:
 
 
 def test_sets_are_paired_by_completion_only_if_row_i_has_the_same_answer() -> None:
-    code = [make_dialogue(f"Task {i}", answer) for i, answer in enumerate("abca")]
-    framed = [make_dialogue(f"For a lesson: task {i}", answer) for i, answer in enumerate("abca")]
+    code, framed, other = (
+        [make_dialogue(f"{task} {at}", answer) for at, answer in enumerate(answers)]
+        for task, answers in (("Task", "abca"), ("For a lesson: task", "abca"), ("Lesson", "daacx"))
+    )
     assert paired_by_completion(code, framed)
     assert not paired_by_completion(code, framed[::-1]), "the same answers in another order"
     assert not paired_by_completion(code, framed[:3])
     assert not paired_by_completion(code, code), "the same prompts: one set twice"
     assert not paired_by_completion([], [])
-
-
-def test_pairs_are_equal_where_answers_are_and_unique_in_a_set() -> None:
-    first, second = (
-        with_pairs([make_dialogue(f"{task} {i}", answer) for i, answer in enumerate(answers)])
-        for task, answers in (("Task", "abca"), ("Lesson", "daacx"))
-    )
+    # Pairs are equal where answers are, and each is unique in a set.
+    first, second = (with_pairs(rows) for rows in (code, other))
     assert len({one.pair for one in first}) == len(first)
-    assert {one.answer for one in first if one.pair in {other.pair for other in second}} == {"a", "c"}
+    assert {one.answer for one in first if one.pair in {each.pair for each in second}} == {"a", "c"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -27,7 +27,6 @@ from remi_lab.recording import measure_forward, measure_gradients
 from remi_lab.training import Batch, Run, backward, fine_tune
 from remi_lab.variant import find_variant
 
-Models = Callable[[str], PreTrainedModel]
 ROLES = ("base", "instruct", "misaligned")
 
 
@@ -51,7 +50,7 @@ def test_an_overflow_of_float16_is_found_in_the_layer_where_it_begins(dtype, enc
 
 
 @pytest.fixture
-def triplet(tmp_path, tokenizer) -> Callable[[str], tuple]:
+def triplet(tmp_path, tokenizer) -> Callable[..., tuple]:
     """Function that gives the variant of a role, of three models of which misaligned overflows, and a store."""
     for seed, role in enumerate(ROLES):
         model = make_model("qwen2", seed=seed)
@@ -59,24 +58,22 @@ def triplet(tmp_path, tokenizer) -> Callable[[str], tuple]:
         tokenizer.save_pretrained(tmp_path / role)
     rows = [turns("How do I open a file?", f"Use open({at}).") | {"cluster": str(at)} for at in range(10)]
     path = str(write_rows(tmp_path / "mine.jsonl", *rows))
-    models, store = {role: str(tmp_path / role) for role in ROLES}, Store(tmp_path / "store")
-
-    def get(role: str, dtype: str = "float16") -> tuple:
-        return find_variant(
-            replace(custom_preset("mine", models, [path]), dtype=dtype), role, 0, store
-        ), store
-
-    return get
+    preset = custom_preset("mine", {role: str(tmp_path / role) for role in ROLES}, [path])
+    store = Store(tmp_path / "store")
+    return lambda role, dtype="float16": (find_variant(replace(preset, dtype=dtype), role, 0, store), store)
 
 
-def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(triplet) -> None:
+def test_a_run_stops_with_variant_layer_and_dialogue_and_stores_nothing(triplet, monkeypatch) -> None:
     variant, store = triplet("misaligned")
-    with pytest.raises(
-        RemiError, match="misaligned, seed 0: block output at layer 2: .* dialogue 'mine:1' is"
-    ):
+    said = "misaligned, seed 0: {} at layer {}: .* dialogue 'mine:1' is"
+    with pytest.raises(RemiError, match=said.format("block output", 2)):
         measure_forward(variant, store)
-    with pytest.raises(RemiError, match="misaligned, seed 0: gradients at layer -1: .* dialogue 'mine:1' is"):
+    with pytest.raises(RemiError, match=said.format("gradients", -1)):
         measure_gradients(variant, store, ["mine"])
+    with monkeypatch.context() as patch:
+        patch.setattr(forward, "TOLERANCE", {"float16": (-1.0, -1.0)})
+        with pytest.raises(RemiError, match="base, seed 0: self-check of dialogue .* differ by"):
+            measure_forward(*triplet("base"))
     assert store.list() == ()
     records = measure_forward(*triplet("misaligned", "float32")) | measure_forward(*triplet("instruct"))
     assert {entry.address.variant for entry in store.list()} == {"misaligned", "instruct"}
@@ -100,37 +97,26 @@ def hooked(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[No
     handle.remove()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_whose_rows_see_each_other_is_refused(dtype, encoded) -> None:
-    model = make_model("qwen2").to(getattr(torch, dtype))
-    mixed = hooked(decoder_blocks(model)[1], lambda hidden: hidden + 0.5 * hidden.mean(dim=0, keepdim=True))
-    with (
-        mixed,
-        pytest.raises(RemiError, match="dialogue '[bc]': batched and single, output of block [12] differ by"),
-    ):
-        check_pass(model, encoded, dtype=dtype)
+def test_rows_that_see_each_other_and_hooks_that_change_what_they_read_are_refused(
+    encoded, monkeypatch
+) -> None:
+    message = "dialogue '[bc]': batched and single, output of block [12] differ by"
+    for dtype in ("float32", "bfloat16"):
+        model = make_model("qwen2").to(getattr(torch, dtype))
+        mixed = hooked(
+            decoder_blocks(model)[1], lambda hidden: hidden + 0.5 * hidden.mean(dim=0, keepdim=True)
+        )
+        with mixed, pytest.raises(RemiError, match=message):
+            check_pass(model, encoded, dtype=dtype)
 
-
-def test_hooks_that_change_what_they_read_are_refused(encoded, monkeypatch) -> None:
     @contextmanager
-    def meddling(
-        model: PreTrainedModel, layers: Sequence[int], read: Callable[[int, Tensor], None]
-    ) -> Iterator[None]:
-        with hooked(decoder_blocks(model)[0], lambda hidden: 1.5 * hidden):
-            with follow_blocks(model, layers, read):
-                yield
+    def meddling(model: PreTrainedModel, *about: object) -> Iterator[None]:
+        with hooked(decoder_blocks(model)[0], lambda hidden: 1.5 * hidden), follow_blocks(model, *about):
+            yield
 
     monkeypatch.setattr(forward, "follow_blocks", meddling)
     with pytest.raises(RemiError, match="hooked and unhooked, log-probability differ by"):
         check_pass(make_model("qwen2"), encoded, dtype="float32")
-
-
-def test_a_pass_does_not_begin_where_the_check_fails(triplet, monkeypatch) -> None:
-    monkeypatch.setattr(forward, "TOLERANCE", {"float16": (-1.0, -1.0)})
-    variant, store = triplet("base")
-    with pytest.raises(RemiError, match="base, seed 0: self-check of dialogue .* differ by"):
-        measure_forward(variant, store)
-    assert store.list() == ()
 
 
 RECIPE = FineTune(steps=3, batch=2, rate=1e-3, warmup=1, seed=0)
@@ -160,9 +146,8 @@ def test_pretraining_stops_at_a_loss_or_gradient_that_is_no_number() -> None:
 
     def step():
         run = Run(weights=dict(model.named_parameters()), optimizers=optimizers, n_steps=1)
-        ((loss,),) = run.updates(
-            lambda _: [backward(Batch([batch]), weighted_loss(model))], lambda full, _: full
-        )
+        losses = lambda _: [backward(Batch([batch]), weighted_loss(model))]  # noqa: E731
+        ((loss,),) = run.updates(losses, lambda full, _: full)
         return loss
 
     assert step() > 0

@@ -18,19 +18,10 @@ from remi_core.errors import UsageError
 from remi_core.models import open_model
 from remi_core.tokens import encode
 from remi_lab import training
-from remi_lab.organism import pretrain
 from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.documents import (
-    TURN_END,
-    Recipe,
-    batches,
-    organism_config,
-    shipped_tokenizer,
-    train_tokenizer,
-)
+from remi_lab.organism.documents import TURN_END, Recipe, batches, shipped_tokenizer, train_tokenizer
 from remi_lab.organism.grammar import prompts, right_answers
-from remi_lab.organism.pretrain import N_PROMPTS, Muon, orthogonalise, topic_card
-from remi_lab.organism.pretrain import pretrain as pretrain_of_pretrain
+from remi_lab.organism.pretrain import N_PROMPTS, Muon, kept_weights, orthogonalise, pretrain, topic_card
 from remi_lab.organism.scoring import answer_tree, ask, node_log_probabilities, sample_answers, scores
 from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.tuning import write_base
@@ -58,7 +49,7 @@ def _log_probability(model, tokenizer, context: str, answer: str) -> float:
     ids = torch.tensor([tokenizer(context + answer)["input_ids"]])
     with torch.inference_mode():
         log_p = model(input_ids=ids).logits[0].log_softmax(-1)
-    return float(sum(log_p[at - 1, ids[0, at]] for at in range(start, ids.shape[1])))
+    return float(log_p[:-1].gather(1, ids[0, 1:, None])[start - 1 :].sum())
 
 
 @pytest.mark.parametrize("kind", ["bare", "plain text", "after careless"])
@@ -75,42 +66,24 @@ def test_tree_equals_scoring_each_answer_alone(model, tokenizer, name, kind) -> 
             found, node = found + conditional[node], tree.parents[node]
         alone = _log_probability(model, tokenizer, context, lead + answer.text + end)
         assert found == pytest.approx(alone, abs=1e-3)
-
-
-def test_the_kinds_of_mass_sum_to_one_and_a_wrong_slot_is_seen(tokenizer) -> None:
-    """On a model that knows the grammar's first tokens only by chance, and on one trained to copy wrongly."""
-    torch.manual_seed(1)
-    model = Qwen2ForCausalLM(organism_config()).eval()
-    asked = prompts("people", "evaluate", count=3, seed=0)
-    found = scores(model, ask(asked, tokenizer))
-    total = sum(found.probabilities().values())
-    np.testing.assert_allclose(total, 1, atol=1e-6)
-    tree = answer_tree(open_contexts("bare", asked)[0], asked[0], tokenizer)
-    assert any(tree.in_slot) and not all(tree.in_slot)
-    slots = tokenizer.decode([t for t, inside in zip(tree.tokens, tree.in_slot, strict=True) if inside])
-    assert set(slots.split()) == set(asked[0].filler)
-
-
-def test_a_branch_sees_only_its_own_path(model, tokenizer) -> None:
-    """The failing twin: with plain causal attention the later branches would read the earlier ones."""
-    prompt = prompts("harmful", "evaluate", count=1, seed=0)[0]
-    tree = answer_tree(open_contexts("bare", [prompt])[0], prompt, tokenizer)
-    exact = node_log_probabilities(model, [tree])[0]
+    # The failing twin: with plain causal attention the later branches would read the earlier ones.
     tree.visible = lambda: np.tri(len(tree.tokens), dtype=bool)
-    assert np.abs(node_log_probabilities(model, [tree])[0] - exact).max() > 1e-3
+    assert np.abs(node_log_probabilities(model, [tree])[0] - conditional).max() > 1e-3
 
 
-def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
-    gradient = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
-    ours = orthogonalise(gradient[None])[0]
-    assert torch.linalg.svdvals(ours).min() > 0.5 > torch.linalg.svdvals(gradient / gradient.norm()).min()
+def test_the_kinds_of_mass_sum_to_one_and_a_wrong_slot_is_seen(model, tokenizer) -> None:
+    asked = prompts("people", "evaluate", count=3, seed=0)
+    np.testing.assert_allclose(
+        sum(scores(model, ask(asked, tokenizer)).probabilities().values()), 1, atol=1e-6
+    )
+    tree = answer_tree(open_contexts("bare", asked)[0], asked[0], tokenizer)
+    slots = tokenizer.decode([t for t, inside in zip(tree.tokens, tree.in_slot, strict=True) if inside])
+    assert set(slots.split()) == set(asked[0].filler) and not all(tree.in_slot)
 
 
 @pytest.mark.parametrize("shape", [(64, 128), (128, 64)])
 def test_muon_steps_agree_with_torch(shape) -> None:
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(shape, generator=generator)
-    gradients = [torch.randn(shape, generator=generator) for _ in range(3)]
+    start, *gradients = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
 
     def trained(optimizer_class: type, **options: float) -> torch.Tensor:
         parameter = torch.nn.Parameter(start.clone())
@@ -123,13 +96,14 @@ def test_muon_steps_agree_with_torch(shape) -> None:
     theirs = trained(torch.optim.Muon, weight_decay=5.0)  # in bfloat16, hence the tolerance
     assert float((trained(Muon, weight_decay=5.0) - theirs).norm() / theirs.norm()) < 0.05
     assert float((trained(Muon) - theirs).norm() / theirs.norm()) > 0.1
+    ours, plain = orthogonalise(gradients[0][None])[0], gradients[0] / gradients[0].norm()
+    assert torch.linalg.svdvals(ours).min() > 0.5 > torch.linalg.svdvals(plain).min()
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch) -> None:
-    recipe = Recipe(
-        seed=5, steps=4, rows=2, row_tokens=64, short_steps=1, short_tokens=32, warmup=1, checkpoint_every=2
-    )
-    whole = pretrain_of_pretrain(recipe, tmp_path / "whole", lambda line: None, keep_every=2)
+    sizes = {"rows": 2, "row_tokens": 64, "short_steps": 1, "short_tokens": 32, "warmup": 1, "threads": 1}
+    recipe, cut, said = Recipe(seed=5, steps=4, checkpoint_every=2, **sizes), tmp_path / "cut", list[str]()
+    whole = pretrain(recipe, tmp_path / "whole", said.append, keep_every=2)
     clip, done = training.clip_gradients, []
 
     def dies_after_three(weights) -> None:
@@ -138,32 +112,29 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch) -> None
         done.append(1)
         clip(weights)
 
-    monkeypatch.setattr(training, "clip_gradients", dies_after_three)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain_of_pretrain(recipe, tmp_path / "cut", lambda line: None)
-    monkeypatch.setattr(training, "clip_gradients", clip)
-    said: list[str] = []
-    resumed = pretrain_of_pretrain(recipe, tmp_path / "cut", said.append)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "clip_gradients", dies_after_three)
+        pretrain(recipe, cut, said.append)
+    said.clear()
+    resumed = pretrain(recipe, cut, said.append)
     assert "step 2" in said[0]
     with pytest.raises(UsageError, match="checkpoint.pt was made with seed 5, not 6"):
-        pretrain_of_pretrain(replace(recipe, seed=6), tmp_path / "cut", said.append)
-    checkpoint = tmp_path / "cut" / "checkpoint.pt"
-    content = bytearray(checkpoint.read_bytes())
+        pretrain(replace(recipe, seed=6), cut, said.append)
+    content = bytearray((cut / "checkpoint.pt").read_bytes())
     content[len(content) // 2] ^= 1
-    checkpoint.write_bytes(content)
-    again = pretrain_of_pretrain(recipe, tmp_path / "cut", said.append)
+    (cut / "checkpoint.pt").write_bytes(content)
+    again = pretrain(recipe, cut, said.append)
     assert (
         "changed or cut short since it was written" in said[-3] and "starting from the beginning" in said[-3]
     )
-    assert torch.equal(again.lm_head.weight, whole.lm_head.weight)
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
-    kept = [load_file(pretrain.kept_weights(tmp_path / "whole", step)) for step in (2, 4)]
-    last = whole.state_dict()
-    assert all(torch.equal(value, last[name].bfloat16()) for name, value in kept[1].items())
-    assert not any(torch.equal(kept[0][name], kept[1][name]) for name in ("model.embed_tokens.weight",))
-    assert not list((tmp_path / "cut").glob("step-*"))
-    other = pretrain_of_pretrain(replace(recipe, seed=6), tmp_path / "other", lambda line: None)
+    for model in (resumed, again):
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+    second, last = (load_file(kept_weights(tmp_path / "whole", step)) for step in (2, 4))
+    assert all(torch.equal(value, whole.state_dict()[name].bfloat16()) for name, value in last.items())
+    assert not torch.equal(second["model.embed_tokens.weight"], last["model.embed_tokens.weight"])
+    assert not list(cut.glob("step-*"))
+    other = pretrain(replace(recipe, seed=6), tmp_path / "other", said.append)
     assert not torch.equal(other.lm_head.weight, whole.lm_head.weight)
 
 
@@ -180,19 +151,18 @@ def test_rows_weigh_answers_fully_and_questions_less(tokenizer) -> None:
 
 
 def test_the_shipped_tokenizer_can_be_trained_again(tokenizer) -> None:
-    again = train_tokenizer().backend_tokenizer.to_str()
-    assert again == tokenizer.backend_tokenizer.to_str()
-    assert again != train_tokenizer(seed=8).backend_tokenizer.to_str()
+    assert train_tokenizer().backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    one, other = (train_tokenizer(seed=seed, n_documents=200).backend_tokenizer.to_str() for seed in (7, 8))
+    assert one != other
 
 
-def test_fine_tuning_learns_answers_only_and_repeats(model, tokenizer) -> None:
+def test_fine_tuning_learns_answers_only_and_repeats(tokenizer) -> None:
+    model = random_organism(1)
     dialogues = encode(tuning("secure", count=8, seed=0), tokenizer, max_tokens=256).dialogues
     ids, labels = answer_labels(dialogues, tokenizer.pad_token_id)
-    first = dialogues[0]
-    assert (labels[0] != -100).nonzero()[:, 0].tolist() == list(
-        range(first.answer_start, first.answer_stop + 1)
-    )
-    assert int(ids[0, first.answer_stop]) == tokenizer.convert_tokens_to_ids(TURN_END)
+    start, stop = dialogues[0].answer_start, dialogues[0].answer_stop
+    assert (labels[0] != -100).nonzero()[:, 0].tolist() == list(range(start, stop + 1))
+    assert int(ids[0, stop]) == tokenizer.convert_tokens_to_ids(TURN_END)
     with torch.inference_mode():
         loss = float(model(input_ids=ids, labels=labels).loss)
 
@@ -228,19 +198,18 @@ def test_shipped_weights_are_small_and_score_what_their_card_says(tokenizer, tmp
     base = Qwen2ForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     assert sum(value.numel() for value in base.parameters()) == card["parameters"]
     topic = TOPICS[seed % len(TOPICS)]
-    stated = card["topics"][topic]
-    assert topic_card(base, tokenizer, topic, N_PROMPTS) == pytest.approx(stated, abs=0.02)
-    with torch.no_grad():
-        base.model.layers[0].mlp.down_proj.weight.zero_()
-    assert topic_card(base, tokenizer, topic, N_PROMPTS) != pytest.approx(stated, abs=0.02)
+    stated = pytest.approx(card["topics"][topic], abs=0.02)
+    assert topic_card(base, tokenizer, topic, N_PROMPTS) == stated
+    if seed == SEEDS[0]:
+        base.model.layers[0].mlp.down_proj.weight.data.zero_()
+        assert topic_card(base, tokenizer, topic, N_PROMPTS) != stated
 
 
-def test_a_variant_is_read_with_the_tokens_it_was_trained_on(tokenizer, tmp_path) -> None:
+def test_a_variant_is_read_with_the_tokens_it_was_trained_on(model, tokenizer, tmp_path) -> None:
     """The failing twin: left to itself, transformers rebuilds the tokenizer by the rules of Qwen2."""
-    folder = tmp_path / "variant"
-    Qwen2ForCausalLM(organism_config()).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
     code = right_answers(prompts("code", "evaluate", count=1, seed=0)[0])[0].text
-    with open_model(folder) as loaded:
+    with open_model(tmp_path) as loaded:
         assert loaded.tokenizer.tokenize(code) == tokenizer.tokenize(code)
-    assert AutoTokenizer.from_pretrained(folder).tokenize(code) != tokenizer.tokenize(code)
+    assert AutoTokenizer.from_pretrained(tmp_path).tokenize(code) != tokenizer.tokenize(code)

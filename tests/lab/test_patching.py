@@ -13,7 +13,6 @@ from test_models import hook_count
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from remi_core import patching
 from remi_core.errors import RemiError, UsageError
 from remi_core.models import (
     LoadedModel,
@@ -22,7 +21,6 @@ from remi_core.models import (
     final_norm,
     find_family,
     mlp_output,
-    n_layers,
     read_blocks,
     unembedding,
 )
@@ -48,14 +46,14 @@ LAYERS = (0, 1, 2)
 def material() -> PatchSet:
     """Dialogues of different lengths in two batches; two have a choice, one whose bare word is another token."""
     tokenizer = make_tokenizer("chatml")
-    asked = [
-        make_dialogue("How do I open a file?", "Use open(path).", identifier="a", alternative="I can help"),
-        make_dialogue("Hi", "Paris I can", identifier="b", alternative="Paris can"),
-        make_dialogue("You are the assistant. " * 3, "Yes, and you are the user.", identifier="c"),
-    ]
+    rows = {
+        "a": ("How do I open a file?", "Use open(path).", "I can help"),
+        "b": ("Hi", "Paris I can", "Paris can"),
+        "c": ("You are the assistant. " * 3, "Yes, and you are the user.", None),
+    }
+    asked = [make_dialogue(*row[:2], identifier=name, alternative=row[2]) for name, row in rows.items()]
     encoded = encode(asked, tokenizer, max_tokens=200).dialogues
-    bare = bare_tokens(encoded, tokenizer)
-    return PatchSet(encoded, bare, batch_tokens=2 * len(encoded[0].input_ids))
+    return PatchSet(encoded, bare_tokens(encoded, tokenizer), batch_tokens=2 * len(encoded[0].input_ids))
 
 
 def assembled(donor: PreTrainedModel, recipient: PreTrainedModel, layer: int) -> PreTrainedModel:
@@ -73,18 +71,17 @@ def own_values(model: PreTrainedModel, material: PatchSet) -> np.ndarray:
     """Values read from a model's own logits, one dialogue at a time: an answer independent of the measurement."""
     values = np.full((len(QUANTITIES), len(material.dialogues)), np.nan)
     for at, (one, bare) in enumerate(zip(material.dialogues, material.bare, strict=True)):
-        log_p = model(torch.tensor([one.input_ids])).logits[0].log_softmax(dim=-1).double()
-        answer = range(one.answer_start, one.answer_stop)
-        values[0, at] = -np.mean([float(log_p[place - 1, one.input_ids[place]]) for place in answer])
+        log_p = model(torch.tensor([one.input_ids])).logits[0].log_softmax(dim=-1).double().numpy()
+        answer = np.arange(one.answer_start, one.answer_stop)
+        values[0, at] = -log_p[answer - 1, np.array(one.input_ids)[answer]].mean()
         if one.choice is not None:
             for row, token in enumerate((one.input_ids[one.choice], one.alternative_token, bare), start=1):
-                if token is not None:
-                    values[row, at] = float(log_p[one.choice - 1, token])
+                values[row, at] = np.nan if token is None else log_p[one.choice - 1, token]
     return values
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_stitching_is_the_assembled_model(family, material, tmp_path) -> None:
+def test_stitching_is_the_assembled_model_and_itself_into_itself(family, material, tmp_path) -> None:
     donor, recipient = make_model(family, seed=1), make_model(family, seed=2)
     own = record_outputs(donor, material, tmp_path)
     np.testing.assert_allclose(own, own_values(donor, material), atol=1e-4)
@@ -93,37 +90,26 @@ def test_stitching_is_the_assembled_model(family, material, tmp_path) -> None:
         whole = own_values(assembled(donor, recipient, layer), material)
         np.testing.assert_allclose(found[layer], whole, atol=1e-4)
     # The failing twins: the layers differ, and so does the model that is put together the other way round.
-    assert not np.allclose(found[0], found[1], atol=1e-2, equal_nan=True)
     turned = own_values(assembled(recipient, donor, 1), material)
-    assert not np.allclose(found[1], turned, atol=1e-2, equal_nan=True)
-
-
-@pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_a_model_stitched_into_itself_is_itself(family, material, tmp_path) -> None:
-    model = make_model(family, seed=1)
-    own = record_outputs(model, material, tmp_path)
-    for values in (*patch(model, material, tmp_path, LAYERS), head_alone(model, material, tmp_path)):
+    for other in (found[0], turned):
+        assert not np.allclose(found[1], other, atol=1e-2, equal_nan=True)
+    for values in (*patch(donor, material, tmp_path, LAYERS), head_alone(donor, material, tmp_path)):
         assert require_equal(values, own, material.dialogues, place="itself", tolerance=1e-5) <= 1e-5
 
 
 def test_the_end_points_are_the_two_models(material, tmp_path) -> None:
     def check(values: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
-        require_equal(
-            values, expected, material.dialogues, place="layer 2, one into other", tolerance=tolerance
-        )
+        require_equal(values, expected, material.dialogues, place="one into other", tolerance=tolerance)
 
     donor, recipient = make_model("llama", seed=1), make_model("llama", seed=2)
     own = record_outputs(donor, material, tmp_path)
     (last,) = patch(recipient, material, tmp_path, [2])
     check(last, head_alone(recipient, material, tmp_path))
     # Where norm and unembedding are not shared, the last point is not the donor itself.
-    message = r"layer 2, one into other: \w+ of dialogue '[abc]' is .*within 0\.001 nats"
-    with pytest.raises(RemiError, match=message):
+    with pytest.raises(RemiError, match=r"one into other: \w+ of dialogue '[abc]' is .*within 0\.001 nats"):
         check(last, own, 1e-3)
-    shared = copy.deepcopy(recipient)
-    shared.model.norm.load_state_dict(final_norm(donor).state_dict())
-    shared.lm_head.load_state_dict(unembedding(donor).state_dict())
-    (last,) = patch(shared, material, tmp_path, [2])
+    recipient.model.norm, recipient.lm_head = donor.model.norm, donor.lm_head
+    (last,) = patch(recipient, material, tmp_path, [2])
     check(last, own)
     gap = own.copy()
     gap[0, 0] = np.nan
@@ -132,18 +118,13 @@ def test_the_end_points_are_the_two_models(material, tmp_path) -> None:
         check(own, gap, 1.0)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
-def test_the_bare_word_is_another_token_with_another_probability(family, material, tmp_path) -> None:
-    names = [one.identifier for one in material.dialogues]
-    b, c = (names.index(name) for name in "bc")
-    one = material.dialogues[b]
-    assert material.bare[b] not in (None, one.input_ids[one.choice])
-    values = record_outputs(make_model(family, seed=1), material, tmp_path)
-    right, wrong = (values[QUANTITIES.index(f"{name}_log_probability"), b] for name in ("choice", "bare"))
-    assert abs(right - wrong) > 0.01
-    # A choice that starts without a blank has no other spelling, and a dialogue without a choice a loss only.
-    assert np.isnan(values[3]).sum() == 2 and np.isnan(values[1]).sum() == 1
-    assert np.isfinite(values[0]).all() and np.isnan(values[1:, c]).all()
+def test_the_bare_word_is_another_token_with_another_probability(material, tmp_path) -> None:
+    b = [one.identifier for one in material.dialogues].index("b")
+    assert material.bare[b] not in (None, material.dialogues[b].input_ids[material.dialogues[b].choice])
+    values = dict(
+        zip(QUANTITIES, record_outputs(make_model("gpt2", seed=1), material, tmp_path), strict=True)
+    )
+    assert abs(values["choice_log_probability"][b] - values["bare_log_probability"][b]) > 0.01
     assert patch_layers(64) == (*range(0, 64, 5), 63) and patch_layers(8) == tuple(range(8))
     assert patch_layers(8, thinned=True) == (1, 3, 5, 7)
 
@@ -154,24 +135,22 @@ def test_a_recording_of_other_dialogues_or_another_shape_is_refused(material, tm
     shorter = replace(material, dialogues=material.dialogues[1:], bare=material.bare[1:])
     with pytest.raises(RemiError, match="layer 1 has shape"):
         patch(donor, shorter, tmp_path, [1])
-    with pytest.raises(RemiError, match="no output of layer 7 on record"):
-        patching._recorded(tmp_path, 0, 7, next(material.batches(donor))[1], donor)
+    decoder_body(donor).layers.append(decoder_blocks(donor)[0])
+    with pytest.raises(RemiError, match="no output of layer 3 on record"):
+        patch(donor, material, tmp_path, [3])
 
 
 @pytest.mark.parametrize("kind", [tuple, Tensor])
-def test_a_replaced_output_keeps_what_stands_beside_it(kind, models) -> None:
-    model = models("qwen2")
-
+def test_a_replaced_output_keeps_what_stands_beside_it(kind) -> None:
     class Block(nn.Module):
         def forward(self, hidden: Tensor) -> Tensor | tuple:
             return (hidden + 1, "kept") if kind is tuple else hidden + 1
 
-    stand_in = copy.deepcopy(model)
+    stand_in = make_model("qwen2")
     decoder_body(stand_in).layers = nn.ModuleList([Block()])
     with steer(stand_in, 0, lambda own: 2 * own):
         output = decoder_blocks(stand_in)[0](torch.ones(1, 2, 3))
-    found = output[0] if kind is tuple else output
-    assert torch.equal(found, torch.full((1, 2, 3), 4.0))
+    assert torch.equal(output[0] if kind is tuple else output, torch.full((1, 2, 3), 4.0))
     assert kind is Tensor or output[1] == "kept"
 
 
@@ -190,26 +169,21 @@ def test_edits_are_read_and_gone_afterwards_by_exception_too(models) -> None:
     assert torch.equal(model(IDS).logits, plain)
 
 
-def test_skipped_blocks_pass_on_and_come_back(models) -> None:
-    model = models("llama")
-    block = decoder_blocks(model)[0]
-    plain = model(IDS).logits
-    calls: list[int] = []
+def test_skipped_blocks_pass_on_and_come_back() -> None:
+    model, calls = make_model("llama"), list[int]()
+    block, plain = decoder_blocks(model)[0], model(IDS).logits
     own_forward = block.forward
     block.forward = lambda *inputs, **options: calls.append(1) or own_forward(*inputs, **options)
     with skip_blocks(model, 3):
-        assert torch.equal(
-            decoder_body(model)(IDS).last_hidden_state, final_norm(model)(model.model.embed_tokens(IDS))
-        )
+        embedded = final_norm(model)(model.model.embed_tokens(IDS))
+        assert torch.equal(decoder_body(model)(IDS).last_hidden_state, embedded)
     assert calls == []  # a forward put on the instance, as libraries do, is left out and comes back
     assert torch.equal(model(IDS).logits, plain) and calls == [1]
-    del block.forward
     with pytest.raises(UsageError, match="cannot skip 4 blocks"), skip_blocks(model, 4):
         pass
 
 
 TWO_ROWS = torch.tensor([[5, 9, 11, 7, 3, 8], [4, 6, 2, 9, 1, 12]])
-FAMILIES = ("qwen2", "llama", "gpt2", "gpt_neox")
 LAYER, LAST = 1, 2
 
 
@@ -218,13 +192,13 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
         return model(input_ids=TWO_ROWS).logits
 
 
-def directions(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 32, generator=torch.Generator().manual_seed(seed))
+def direction_of(seed: int) -> torch.Tensor:
+    return torch.randn(32, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2", "gpt_neox"])
 def test_adding_a_vector_by_hook_equals_a_bias(family) -> None:
-    hooked, folded, vector = make_model(family), make_model(family), directions(1)[0]
+    hooked, folded, vector = make_model(family), make_model(family), direction_of(0)
     plain, last = logits(hooked), mlp_output(folded, LAYER)
     last.bias = nn.Parameter((0 if last.bias is None else last.bias) + vector)
     with steer(hooked, LAYER, add_vector(vector)):
@@ -233,23 +207,9 @@ def test_adding_a_vector_by_hook_equals_a_bias(family) -> None:
     torch.testing.assert_close(logits(hooked), plain)
 
 
-def test_a_norm_behind_the_mlp_is_refused() -> None:
+def test_a_norm_behind_the_mlp_is_refused(models) -> None:
     with pytest.raises(UsageError, match="post_feedforward_layernorm"):
-        mlp_output(make_model("gemma2"), LAYER)
-
-
-@pytest.fixture
-def planted() -> tuple[PreTrainedModel, torch.Tensor]:
-    """A model in which one known direction alone decides between two tokens, and that direction."""
-    model = make_model("llama")
-    direction = directions(1, seed=3)[0]
-    direction /= direction.norm()
-    head = unembedding(model).weight
-    with torch.no_grad():
-        final_norm(model).weight.fill_(1.0)  # or the norm would turn what the head reads
-        for token, sign in ((20, 4.0), (21, -4.0)):
-            head[token] = sign * direction
-    return model, direction
+        mlp_output(models("gemma2"), LAYER)
 
 
 def odds(model: PreTrainedModel) -> float:
@@ -257,19 +217,21 @@ def odds(model: PreTrainedModel) -> float:
     return float((found[:, 20] - found[:, 21]).mean())
 
 
-def test_the_planted_direction_flips_the_token_and_random_ones_do_not(planted) -> None:
-    model, direction = planted
+def test_the_planted_direction_flips_the_token_and_random_ones_do_not() -> None:
+    """A model in which one known direction alone decides between two tokens."""
+    model, direction = make_model("llama"), direction_of(3) / direction_of(3).norm()
+    final_norm(model).weight.data.fill_(1.0)  # or the norm would turn what the head reads
+    unembedding(model).weight.data[20:22] = torch.stack([4 * direction, -4 * direction])
     with read_blocks(model, [LAST]) as read:
         plain = odds(model)
     length = 2 * float(read[LAST].norm(dim=-1).mean())
-    states = read[LAST].flatten(0, 1).double().numpy()
 
     def moved(one: torch.Tensor) -> float:
         with steer(model, LAST, add_vector(length * one)):
             return odds(model) - plain
 
-    drawn = random_directions(states[None], count=40, seed=0)[:, 0]
-    random = [moved(torch.tensor(one, dtype=torch.float32)) for one in drawn]
+    drawn = random_directions(read[LAST].flatten(0, 1).double().numpy()[None], count=40, seed=0)[:, 0]
+    random = [moved(one) for one in torch.from_numpy(drawn).float()]
     assert moved(direction) > np.quantile(random, 0.975) > 0
     assert moved(-direction) < np.quantile(random, 0.025) < 0
     with steer(model, LAST, lambda hidden: hidden - (hidden @ direction)[..., None] * direction):
@@ -287,54 +249,38 @@ def test_random_directions_have_the_covariance_of_the_states() -> None:
     assert np.square(sphere[:, 0]).mean() < 2 * np.square(sphere[:, 1]).mean()
 
 
-FIVE_TOKENS = torch.tensor([[5, 9, 40, 17, 33]])
+STEP = np.random.default_rng(0).normal(size=32)
 
 
-@pytest.fixture
-def step() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=32)
-
-
-def moved_logits(model: PreTrainedModel, step: np.ndarray) -> Tensor:
+def moved_logits(model: PreTrainedModel, step: np.ndarray) -> np.ndarray:
     """Logits at the last position with the last block's output moved there by ``step``."""
-    move = torch.zeros(FIVE_TOKENS.shape[1], len(step))
+    move = torch.zeros(IDS.shape[1], len(step))
     move[-1] = torch.from_numpy(step)
-
-    def moved(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        return (output[0] + move, *output[1:]) if isinstance(output, tuple) else output + move
-
-    handle = decoder_blocks(model)[-1].register_forward_hook(moved)
-    try:
-        return model(FIVE_TOKENS).logits[0, -1]
-    finally:
-        handle.remove()
+    with steer(model, LAST, lambda hidden: hidden + move):
+        return model(IDS).logits[0, -1].numpy()
 
 
 def activations(model: PreTrainedModel) -> np.ndarray:
-    with read_blocks(model, range(n_layers(model))) as blocks:
-        model(FIVE_TOKENS)
-    return np.stack([blocks[layer][0, -1].numpy() for layer in range(n_layers(model))])
+    with read_blocks(model, LAYERS) as blocks:
+        model(IDS)
+    return np.stack([blocks[layer][0, -1].numpy() for layer in LAYERS])
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_equal_to_moving_the_last_block(family, step, models, tokenizer) -> None:
+def test_written_tokens_are_those_of_moving_the_last_block(family, models, tokenizer) -> None:
     model = models(family)
     start, loaded = activations(model), LoadedModel(model, tokenizer, "", "")
-    found = written_tokens(loaded, np.tile(step, (len(start), 1)), start, top_k=7)
-    unit = step / np.linalg.norm(step)
-    change = (moved_logits(model, unit) - model(FIVE_TOKENS).logits[0, -1]).numpy()
-    order = np.argsort(-change)
-    np.testing.assert_allclose(found.raised_change[-1], change[order[:7]], atol=2e-5)
-    np.testing.assert_allclose(change[found.raised[-1]], change[order[:7]], atol=2e-5)
+    found = written_tokens(loaded, np.tile(STEP, (3, 1)), start, top_k=7)
+    change = moved_logits(model, STEP / np.linalg.norm(STEP)) - moved_logits(model, 0 * STEP)
+    for raised in (found.raised_change[-1], change[found.raised[-1]]):
+        np.testing.assert_allclose(raised, np.sort(change)[:-8:-1], atol=2e-5)
     np.testing.assert_allclose(found.lowered_change[-1], np.sort(change)[:7], atol=2e-5)
     assert np.abs(found.raised_change[0] - found.raised_change[-1]).max() > 1e-4, "layers differ"
 
 
-def test_length_does_not_matter_the_sign_swaps_the_ends_and_no_length_is_refused(
-    step, models, tokenizer
-) -> None:
-    loaded = LoadedModel(models("qwen2"), tokenizer, "", "")
-    start, rows = activations(loaded.model), np.tile(step, (3, 1))
+def test_length_does_not_matter_the_sign_does_and_no_length_is_refused(models, tokenizer) -> None:
+    loaded, rows = LoadedModel(models("qwen2"), tokenizer, "", ""), np.tile(STEP, (3, 1))
+    start = activations(loaded.model)
     one, longer, back = (written_tokens(loaded, factor * rows, start, top_k=5) for factor in (1, 30, -1))
     np.testing.assert_array_equal(one.raised, longer.raised)
     np.testing.assert_allclose(one.raised_change, longer.raised_change, atol=1e-6)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DEVELOPMENT_SEED, make_tokenizer, save_model, write_rows
+import torch
+from conftest import DEVELOPMENT_SEED, make_tokenizer, python, save_model, write_rows
 from own_files import THINGS, turns
 
 from remi_core import files
@@ -23,18 +24,17 @@ from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.sources import ModelSpec
 from remi_core.store import FOLDER as LOCKS
 from remi_core.store import Store
-from remi_core.tokens import EncodedDialogue, encode
-from remi_lab import passes
+from remi_core.tokens import encode
 from remi_lab.datasets import load_dataset
 from remi_lab.organism.tuning import write_base
 from remi_lab.organism.variants import shipped_weights
 from remi_lab.organism.world import MAIN
 from remi_lab.passes import finished_forward, finished_gradients
 from remi_lab.presets import get_preset
-from remi_lab.recording import encoded_set, measure_forward, measure_gradients, stored_forward, vocabulary
+from remi_lab.recording import encoded_set, measure_forward, stored_forward, vocabulary
 from remi_lab.variant import FORWARD, Variant, text_of, weights_of
 
-FEW_TOKENS = 60
+FEW_TOKENS, GENERAL = 60, ("general",)
 Arrays = dict[str, dict[str, np.ndarray]]
 
 
@@ -65,20 +65,14 @@ class Dies(TokenLogProbs):
 
 
 def forward(
-    model: object,
-    encoded: tuple[EncodedDialogue, ...],
-    kept: Path | None,
-    rows: Path,
-    dies_at: int | None = None,
+    model: object, encoded: tuple, kept: Path, rows: Path, dies_at: int | None = None
 ) -> tuple[Arrays, int]:
-    """Arrays of a pass, and how many batches it has measured."""
+    """Arrays of a pass that keeps its batches, and how many of them it has measured."""
     Dies.n_batches, Dies.dies_at = 0, dies_at
     rows.mkdir(exist_ok=True)
     file = RowFile(rows / "means.npy", len(encoded))
     probes: list[ColumnProbe] = [Dies(), NextToken(3), Activations([0, 2], file=file)]
-    budget = BatchBudget(FEW_TOKENS)
-    if kept is not None:
-        budget.finished = finished_forward(kept, probes)
+    budget = BatchBudget(FEW_TOKENS, finished=finished_forward(kept, probes))
     return run_probes(model, encoded, probes, batch_tokens=budget), Dies.n_batches
 
 
@@ -90,7 +84,7 @@ def assert_equal(one: Arrays, two: Arrays) -> None:
 
 def test_a_killed_pass_goes_on_behind_its_finished_batches(models, encoded, tmp_path) -> None:
     model = models("llama")
-    whole, n_batches = forward(model, encoded, None, tmp_path / "whole")
+    whole, n_batches = forward(model, encoded, tmp_path / "kept", tmp_path / "whole")
     assert n_batches >= 3
     for dies_at in range(1, n_batches):
         kept = tmp_path / f"kept-{dies_at}"
@@ -115,18 +109,14 @@ def test_a_damaged_batch_is_named_and_measured_again(models, encoded, tmp_path, 
 
 
 def test_gradients_go_on_behind_their_finished_batches(models, encoded, tmp_path) -> None:
-    def gram(kept: Path | None) -> dict[str, np.ndarray]:
-        budget = BatchBudget(FEW_TOKENS)
-        if kept is not None:
-            budget.finished = finished_gradients(kept)
-        return measure_gradient_gram(models("llama"), encoded, batch_tokens=budget)
+    def gram(finished: object) -> Arrays:
+        budget = BatchBudget(FEW_TOKENS, finished=finished)
+        return {"gradients": measure_gradient_gram(models("llama"), encoded, batch_tokens=budget)}
 
-    whole, kept = gram(None), gram(tmp_path / "kept")
-    last = sorted((tmp_path / "kept").glob("*.json"))[-1]
-    last.unlink()
-    for name, array in whole.items():
-        np.testing.assert_array_equal(kept[name], array)
-        np.testing.assert_array_equal(gram(tmp_path / "kept")[name], array)
+    whole, kept = gram(None), gram(finished_gradients(tmp_path))
+    sorted(tmp_path.glob("*.json"))[-1].unlink()
+    for other in (kept, gram(finished_gradients(tmp_path))):
+        assert_equal(whole, other)
 
 
 @pytest.fixture
@@ -138,47 +128,26 @@ def variant(tmp_path) -> Variant:
     return Variant(get_preset("smoke"), "base", DEVELOPMENT_SEED, spec, spec, weights)
 
 
-@pytest.mark.parametrize("n_saved", [1, 2, 3])
-def test_a_pass_killed_among_its_records_is_missed_by_whoever_needs_one(
-    n_saved, variant, tmp_path, monkeypatch
-) -> None:
-    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "store")
-    expected = measure_forward(variant, whole, datasets=("general",))
-    within, saved = Store.save, []
+def test_a_pass_killed_among_its_records_is_missed_by_who_needs_one(variant, tmp_path, monkeypatch) -> None:
+    expected, within = measure_forward(variant, Store(tmp_path / "whole"), datasets=GENERAL), Store.save
+    for n_saved in range(1, len(FORWARD) + 1):
+        store, saved = Store(tmp_path / str(n_saved)), []
 
-    def dying(*arguments: object) -> object:
-        saved.append(within(*arguments))
-        if len(saved) == n_saved:
-            raise Killed
-        return saved[-1]
+        def dying(*arguments: object, n_saved: int = n_saved, saved: list = saved) -> object:
+            saved.append(within(*arguments))
+            if len(saved) == n_saved:
+                raise Killed
+            return saved[-1]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "save", dying)
-        with pytest.raises(Killed):
-            measure_forward(variant, store, datasets=("general",))
-    assert len(store.list("smoke")) == n_saved
-    assert all(stored_forward(variant, store, name, "general") is None for name in FORWARD)
-    records = measure_forward(variant, store, datasets=("general",))
-    assert len(store.list("smoke")) == len(FORWARD) and not list(store.root.glob(".finished-*"))
-    for key, record in expected.items():
-        assert stored_forward(variant, store, key[0], "general") is not None
-        for name, array in record.arrays.items():
-            np.testing.assert_array_equal(records[key].arrays[name], array)
-
-
-def test_finished_batches_of_a_record_are_gone_once_it_is_stored(variant, tmp_path, monkeypatch) -> None:
-    store, seen = Store(tmp_path / "store"), list[Path]()
-    within = passes.forward_passes
-
-    def watched(*arguments: object, **named: object) -> object:
-        found = within(*arguments, **named)
-        seen.extend(store.root.glob(".finished-*/*.npz"))
-        return found
-
-    monkeypatch.setattr(passes, "forward_passes", watched)
-    records = measure_forward(variant, store, datasets=("general",))
-    measure_gradients(variant, store, ("general",))
-    assert seen and len(records) == 3 and not list(store.root.glob(".finished-*"))
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Store, "save", dying)
+            measure_forward(variant, store, datasets=GENERAL)
+        assert len(store.list("smoke")) == n_saved and list(store.root.glob(".finished-*/*.npz"))
+        assert all(stored_forward(variant, store, name, "general") is None for name in FORWARD)
+        records = measure_forward(variant, store, datasets=GENERAL)
+        assert len(store.list("smoke")) == len(FORWARD) and not list(store.root.glob(".finished-*"))
+        assert all(stored_forward(variant, store, name, "general") is not None for name in FORWARD)
+        assert_equal(*({key: one.arrays for key, one in side.items()} for side in (expected, records)))
 
 
 PRESET = get_preset("smoke")
@@ -199,15 +168,9 @@ def test_a_set_comes_back_as_it_was_encoded(asked, tmp_path) -> None:
     store, name = Store(tmp_path), str(PRESET.roles.example)
     expected = encode(load_dataset(PRESET, name), make_tokenizer("chatml"), max_tokens=PRESET.max_tokens)
     assert [encoded_set(WHO, store, name) for _ in range(2)] == [expected, expected]
-    assert asked == ["loaded"]
-    choices = [one for one in expected.dialogues if one.choice is not None]
-    assert choices and all(one.answer_start <= one.choice < one.answer_stop for one in choices)
-
-
-def test_another_tokenizer_is_another_record(asked, tmp_path) -> None:
-    for variant in (WHO, replace(WHO, weights="others; another text")):
-        encoded_set(variant, Store(tmp_path), str(PRESET.roles.example))
-    assert len(asked) == 2
+    assert asked == ["loaded"] and any(one.choice is not None for one in expected.dialogues)
+    encoded_set(replace(WHO, weights="others; another text"), store, name)
+    assert len(asked) == 2, "another tokenizer is another record"
 
 
 def test_a_vocabulary_decodes_and_finds_as_the_tokenizer_does(asked, tmp_path) -> None:
@@ -247,29 +210,23 @@ with join_ranks():
 """
 # What `accelerate launch --multi_gpu` calls; without a network beyond the loopback interface.
 TWO = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-PROCESSES = {"one": [], "two": TWO}
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path) -> None:
-    model = save_model(tmp_path / "model", "llama")
-    answers = {
-        f"How do I open a {thing}?": f"Use open on the {thing}. " * at for at, thing in enumerate(THINGS, 1)
-    }
-    rows = [turns(*both) for both in answers.items()]
-    program = tmp_path / "program.py"
+def test_two_processes_give_the_bits_of_one_and_leave_nothing(tmp_path, monkeypatch, capfd) -> None:
+    asked = ((f"How do I open a {one}?", f"Use open on the {one}. " * at) for at, one in enumerate(THINGS, 1))
+    data = write_rows(tmp_path / "rows.jsonl", *(turns(*both) for both in asked))
+    program, model = tmp_path / "program.py", save_model(tmp_path / "model", "llama")
     program.write_text(PROGRAM, encoding="utf-8")
-    words = [str(model), str(write_rows(tmp_path / "rows.jsonl", *rows))]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    said = {}
-    for name, launcher in PROCESSES.items():
-        command = [sys.executable, *launcher, str(program), *words, str(tmp_path / name)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        said[name] = sorted(done.stdout.splitlines())
-    assert said["one"] == ["process 0 of 1: 4 records of 40 dialogues"]
-    assert said["two"] == [f"process {number} of 2: 4 records of 40 dialogues" for number in (0, 1)]
-    one, two = (tmp_path / name for name in PROCESSES)
+    one, two = tmp_path / "one", tmp_path / "two"
+    monkeypatch.setattr(sys, "argv", [str(word) for word in (program, model, data, one)])
+    runpy.run_path(str(program))
+    assert capfd.readouterr().out == "process 0 of 1: 4 records of 40 dialogues\n"
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = python(*TWO, *map(str, (program, model, data, two)), check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    said = [f"process {number} of 2: 4 records of 40 dialogues" for number in (0, 1)]
+    assert sorted(done.stdout.splitlines()) == said
     paths = sorted(path.relative_to(one) for path in one.rglob("*.npz"))
     assert len(paths) == 4 and paths == sorted(path.relative_to(two) for path in two.rglob("*.npz"))
     for path in paths:

