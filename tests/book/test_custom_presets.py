@@ -94,7 +94,7 @@ def test_labels_of_files_give_roles(models, tmp_path) -> None:
     assert preset_from(json.loads(json.dumps(preset.fields()))) == preset
     (tmp_path / "few.jsonl").write_text("".join((tmp_path / "wrong.jsonl").read_text().splitlines(True)[:9]))
     with pytest.raises(UsageError, match="'few' has 9 prompt templates in 9 dialogues; at least 10"):
-        custom_preset("mine", named, [*data, str(tmp_path / "few.jsonl")])
+        custom_preset("mine", named, [*data, f"aligned={tmp_path / 'few.jsonl'}"])
     with pytest.raises(
         UsageError, match="set 'wrong' says of no reply whether it is aligned: write aligned=FILE"
     ):

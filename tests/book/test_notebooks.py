@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import papermill
 import pytest
 import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from papermill.exceptions import PapermillExecutionError
 from warm_kernel import write_notebook
 
 from remi_book import running
@@ -107,7 +112,8 @@ def test_cells_that_need_what_is_lacking_become_one_note(tmp_path: Path) -> None
     assert texts(target) == ["kept\n"]
     with pytest.raises(RemiError, match="cell 4: KeyError"):
         running.run_notebook(source, target, {}, lacking=("organism",))
-    lines = running.missing_lines("01_sum", running.read_cells(source), ("framed",))
+    step = SimpleNamespace(name="01_sum", source=source, target=target, lacking=("framed",))
+    lines = running.missing_lines(step)
     assert lines == [f"01_sum: 2 figures or tables not shown, they need {NEEDS['framed']}"]
 
 
@@ -130,3 +136,50 @@ def test_steps_and_outcomes_are_written_down_and_a_log_that_cannot_be_stops_noth
     log = running.RunLog(tmp_path / "file" / "one.jsonl")
     with log.run({}), log.step("one", in_children=False):
         pass
+
+
+def by_papermill(source: Path, target: Path) -> None:
+    papermill.execute_notebook(str(source), str(target), kernel_name="python3", progress_bar=False)
+
+
+def by_nbclient(source: Path, target: Path) -> None:
+    notebook = nbformat.read(source, as_version=4)
+    NotebookClient(notebook, kernel_name="python3").execute()
+    nbformat.write(notebook, target)
+
+
+OPENED = "from remi_book.notebook import open_results\nresults = open_results('smoke')"
+
+
+@pytest.mark.parametrize("execute", [by_papermill, by_nbclient])
+def test_by_every_route_a_missing_input_is_a_note_and_so_is_what_hangs_on_it(tmp_path, execute) -> None:
+    raised = (
+        "from remi_core.errors import MissingInput\nif n:\n    raise MissingInput('needs a thing')\nmade = 1"
+    )
+    cells = [OPENED, raised, "made + 1", "'kept'", "made = 2", "made"]
+    target = tmp_path / "done.ipynb"
+    execute(write_notebook(tmp_path / "01_sum.ipynb", cells), target)
+    outputs = [cell["outputs"] for cell in running.read_cells(target) if cell["cell_type"] == "code"][1:]
+    notes = [[one["metadata"].get(running.NOTES) for one in each] for each in outputs]
+    assert notes == [[], ["needs a thing"], ["needs a thing"], [None], [], [None]]
+    assert [one["data"]["text/plain"] for each in outputs[3:] for one in each] == [["'kept'"], ["2"]]
+
+
+def test_an_error_that_is_none_of_ours_still_ends_a_notebook(tmp_path) -> None:
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        by_nbclient(write_notebook(tmp_path / "01_sum.ipynb", [OPENED, "1 / 0"]), tmp_path / "done.ipynb")
+
+
+WRONG = [
+    ({"prest": 1}, "no parameter 'prest' in this notebook .did you mean 'preset'"),
+    ({"n": "2"}, "'n' is int, and '2' is not"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG)
+def test_a_wrong_parameter_ends_papermill_in_the_first_cell_with_one_line(tmp_path, wrong, said) -> None:
+    source = write_notebook(tmp_path / "01_sum.ipynb", [OPENED, "print('later')"])
+    options = {"kernel_name": "python3", "language": "python", "progress_bar": False}
+    with pytest.raises(PapermillExecutionError, match=said) as caught:
+        papermill.execute_notebook(str(source), str(tmp_path / "done.ipynb"), wrong, **options)
+    assert "Traceback" not in str(caught.value)
