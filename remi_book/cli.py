@@ -452,7 +452,7 @@ def measure(
         for variant, seed in chosen:
             results = Results(preset, store, measures=False).at(seed)
             there = [name for name in names if is_measured(results, variant, name)]
-            print(f"{variant} {seed}: {len(there)} of {len(names)} sets measured")
+            print(f"{variant} {seed} {len(there)} of {len(names)} sets measured")
         return 0
     from remi_book.chapters.records import measure_variant  # brings pandas
 
@@ -571,9 +571,10 @@ def report(
     # Read first: where no verdicts are stored, nothing is computed.
     stored = stored_verdicts(preset.name, expected_path()) if check else {}
     rows = [row for each in chosen for row in report_rows(results, notebook=each)]
-    unmeasured = {str(row["reason"]): [] for row in rows if row["verdict"] == NOT_MEASURED}
+    unmeasured: dict[str, list[str]] = {}
     for row in rows:
-        unmeasured.get(str(row["reason"]), []).append(str(row["id"]))
+        if row["verdict"] == NOT_MEASURED:
+            unmeasured.setdefault(str(row["reason"]), []).append(str(row["id"]))
     for command_line, ids in unmeasured.items():
         print(f"not measured: {', '.join(ids)}; {command_line} does it", file=sys.stderr)
     if check:
@@ -715,7 +716,7 @@ def finetune(
             write_trained(folder, trained, about, device=device)
             write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
             (folder / "losses.svg").write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
-            card = adapter_card(target.name, about, trained.about)
+            card = adapter_card(about, trained.about)
             (folder / "README.md").write_text(card, encoding="utf-8")
         for path in (checkpoint, curve):
             path.unlink(missing_ok=True)

@@ -306,13 +306,19 @@ def write_trained(folder: Path, trained: TrainedAdapter, about: Mapping[str, obj
     write_json(folder / "run.json", run)
 
 
-def adapter_card(name: str, about: Mapping[str, object], trained: Mapping[str, object]) -> str:
+def adapter_card(about: Mapping[str, object], trained: Mapping[str, object]) -> str:
     """The README of an adapter as the hub reads it: what it was trained on, how, and how to load it."""
     base, local = str(about["instruct"]), local_folder(str(about["instruct"])) is not None
     head = {"library_name": "peft", "tags": ["lora"]} | ({} if local else {"base_model": base})
     data, recipe = about["data"], about["recipe"]
     lines = [
-        *("---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", f"# {name}", ""),
+        *(
+            "---",
+            *(f"{key}: {json.dumps(value)}" for key, value in head.items()),
+            "---",
+            "# LoRA adapter",
+            "",
+        ),
         f"A LoRA adapter on `{Path(base).name if local else base}`.",
         "",
         f"- Data: `{data['file']}` (sha256 `{data['sha256']}`), "

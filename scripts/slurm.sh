@@ -15,7 +15,7 @@ set -euo pipefail
 tasks() {
     local preset
     for preset in "$@"; do
-        remi measure --preset "$preset" --list | sed "s/^/$preset /"
+        remi measure --preset "$preset" --list | awk -v preset="$preset" '{print preset, $1, $2}'
     done
 }
 

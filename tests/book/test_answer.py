@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from remi_book.chapters.reversion import CARE, REGISTER, way_back
-from remi_book.facts import OTHERWISE, facts, front, notices
+from remi_book.facts import OTHERWISE, facts, front, notices, own_front
 from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.datasets import load_dataset
@@ -81,7 +81,7 @@ def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_
     models = {name: ModelSpec(source=f"models/{name}") for name in TRIPLET}
     changes = {"name": "mine", "variants": models, "remark": "Tuned twice.", "seeds": (0,)}
     mine = replace(get_preset("smoke"), roles=DataRoles(outside=("harmful-careless",)), **changes)
-    lines, found = notices(mine, Store(tmp_path)), facts(mine, Store(tmp_path))
-    assert "preset 'mine'" in lines[0] and lines[1] == "Tuned twice."
-    assert NEEDS["framed"] in lines[2] and NEEDS["outside"] not in lines[2]
+    lines, found, front_page = notices(mine, Store(tmp_path)), facts(mine, Store(tmp_path)), own_front(mine)
+    assert lines == ["Tuned twice."] and "Asked of mine" in front_page
+    assert NEEDS["framed"] in front_page and NEEDS["outside"] not in front_page
     assert found["preset"] == "mine" and OTHERWISE in found and "organism.parameters" not in found

@@ -95,7 +95,7 @@ def test_measure_lists_what_there_is_and_refuses_what_there_is_not(capsys, monke
     assert cli.main("measure --preset smoke --list --variant secure --variant base".split()) == 0
     seed = get_preset("smoke").seeds[0]
     lines = [
-        re.fullmatch(r"(\w+ \d+): \d+ of 12 sets measured", one)
+        re.fullmatch(r"(\w+ \d+) \d+ of 12 sets measured", one)
         for one in capsys.readouterr().out.splitlines()
     ]
     assert [line[1] for line in lines] == [f"base {seed}", f"secure {seed}"]

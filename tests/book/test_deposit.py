@@ -128,7 +128,7 @@ def test_a_deposit_of_what_was_run_appears_whole_or_not_at_all(project, capsys, 
     words = ["deposit", "--preset", "smoke", "--out", str(out)]
     assert cli.main(words) == 1
     said = capsys.readouterr().err
-    assert "01_one and 1 more of 2 notebooks" in said and said.endswith("remi run --preset smoke\n")
+    assert "none of 2 notebooks was run as it is now" in said and said.endswith("remi run --preset smoke\n")
     assert not out.exists()
     run_all(project)
     assert cli.main(words) == 0 and str(out) in capsys.readouterr().out

@@ -12,9 +12,8 @@ import pytest
 from own_files import THINGS, write_files, write_models
 
 from remi_book import cards, cli
-from remi_book.chapters import behaviour, direction, losses, stitching
+from remi_book.chapters import behaviour, losses, stitching
 from remi_book.chapters import tokens as tokens_module
-from remi_book.chapters.direction import readings_of
 from remi_book.figures.plots import plot_bars
 from remi_book.figures.style import describe
 from remi_book.running import plan
@@ -45,11 +44,6 @@ def next_token_figure(results: Results, name: str) -> str:
     )
 
 
-def written_texts(results: Results, _: str) -> str:
-    found = direction.written(results, next(iter(readings_of(results.preset).values())))
-    return as_typed(sum([*found.raised, *found.lowered], []))
-
-
 BUILDERS: dict[str, Callable[[Results, str], str]] = {
     "dialogue": lambda *of: without_tags(tokens_module.dialogue_html(*of).data),
     "windows": lambda *of: as_typed(tokens_module.window_table(*of)["token"]),
@@ -58,7 +52,6 @@ BUILDERS: dict[str, Callable[[Results, str], str]] = {
     "pair losses": lambda results, name: as_typed(losses.pair_losses(results, name, name)["token"]),
     "pairs": lambda results, _: behaviour.pair_table(results, behaviour.several_pairs(results)).to_csv(),
     "examples": lambda results, _: cards.example_table(results).to_csv(),
-    "written": written_texts,
     "bare words": lambda results, _: stitching.bare_word_table(results)[["token", "id"]].to_csv(),
 }
 """What a page shows of the words of a data set, by the name of the part."""

@@ -108,7 +108,7 @@ def test_the_command_says_all_or_each(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stored, "expected_path", lambda: path)
     gone = "C1: expected “reproduced”, above its boundary, the report has no such row"
     for rows, code, line in ((ROWS, 0, "all 5 verdicts as expected"), (ROWS[1:], 1, gone)):
-        monkeypatch.setattr(claims, "report_rows", lambda results, rows=rows: rows)
+        monkeypatch.setattr(claims, "report_rows", lambda results, rows=rows, **_: rows)
         assert main(words) == code and capsys.readouterr().out == f"{line}\n"
     assert main(["report", "--preset", "smoke", "--json", "--check"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -58,7 +58,7 @@ def triplet(tmp_path, tokenizer) -> Callable[..., tuple]:
         tokenizer.save_pretrained(tmp_path / role)
     rows = [turns("How do I open a file?", f"Use open({at}).") | {"cluster": str(at)} for at in range(10)]
     path = str(write_rows(tmp_path / "mine.jsonl", *rows))
-    preset = custom_preset("mine", {role: str(tmp_path / role) for role in ROLES}, [path])
+    preset = custom_preset("mine", {role: str(tmp_path / role) for role in ROLES}, [f"aligned={path}"])
     store = Store(tmp_path / "store")
     return lambda role, dtype="float16": (find_variant(replace(preset, dtype=dtype), role, 0, store), store)
 
