@@ -50,4 +50,5 @@ def nearest(value: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = difflib.get_close_matches(value, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"({hint}choices: {', '.join(known)})"
+    # A name from a file may hold a line end.
+    return f"({hint}choices: {', '.join(name if name.isprintable() else brief(name) for name in known)})"
