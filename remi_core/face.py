@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core import patching
@@ -187,7 +188,7 @@ class Records:
 
 
 def measure(
-    models: Mapping[str, PreTrainedModel | str | Path],
+    models: Mapping[str, nn.Module | str | Path],
     dialogues: Sequence[Dialogue],
     tokenizer: PreTrainedTokenizerBase,
     *,

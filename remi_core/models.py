@@ -151,7 +151,7 @@ def open_model(
                 torch.cuda.empty_cache()
 
 
-def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
+def without_adapter(model: nn.Module) -> PreTrainedModel:
     """The model inside a ``PeftModel``, whose layers carry the adapter; any other model as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

@@ -53,7 +53,7 @@ def unpacked(source: str, store: Store) -> str:
             notice(f"unpacking {path} into the store, once")
             try:
                 write_model(path, part)
-            except (ValueError, KeyError, NotImplementedError, OSError) as error:
+            except (ValueError, KeyError, RuntimeError, OSError) as error:
                 raise RemiError(f"{path}: transformers cannot read this GGUF file: {error}") from error
     return str(target)
 

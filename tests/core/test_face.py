@@ -229,6 +229,20 @@ def test_a_folder_is_opened_and_measured(tokenizer, records, tmp_path) -> None:
     np.testing.assert_array_equal(found.activations("instruct"), records.activations("instruct"))
 
 
+def test_a_model_with_an_adapter_on_it_is_measured_as_the_merged_one(tokenizer) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj", "o_proj"], init_lora_weights=False)
+    adapted = get_peft_model(make_model("llama", seed=0), config).eval()
+    found = [
+        remi.measure({"tuned": model}, remi.dialogues(chats(10)), tokenizer).log_probabilities()
+        for model in (make_model("llama", seed=0), adapted, adapted.merge_and_unload().eval())
+    ]
+    plain, unmerged, merged = (each["log_probability"].to_numpy() for each in found)
+    np.testing.assert_allclose(unmerged, merged, atol=1e-5)
+    assert np.abs(unmerged - plain).max() > 0.1
+
+
 def test_a_null_finds_a_planted_difference_and_no_other() -> None:
     labels, noise = np.tile([0, 1], 40), np.random.default_rng(0).standard_normal(80)
     pairs = np.repeat([f"pair {number}" for number in range(40)], 2).tolist()

@@ -74,7 +74,7 @@ def test_few_clusters_use_t_with_g_minus_one() -> None:
         estimate = mean_interval(values, clusters, make_resamples(clusters, seed=0))
         means = values.reshape(n_clusters, 4).mean(axis=1)
         textbook = stats.t.interval(0.95, n_clusters - 1, means.mean(), stats.sem(means))
-        assert estimate.method == method
+        assert estimate.method == method and f", {n_clusters} clusters)" in repr(estimate)
         assert np.allclose(estimate.interval(), textbook, rtol=1e-9) == (method == "t")
 
 

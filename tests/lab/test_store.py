@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from remi_core.errors import RemiError
+from remi_core.errors import RemiError, UsageError
 from remi_core.files import read_sealed, write_npz, write_sealed, written_whole
-from remi_core.store import FOLDER, Address, Store, locked
-from remi_lab.upkeep import FILES, is_whole, made_once, prune
+from remi_core.store import FOLDER, MODELS, Address, Store, locked
+from remi_lab.upkeep import FILES, forget, is_whole, made_once, prune
 
 ADDRESS = Address("micro", 0, "base", "sequence", "code-careful", "0123456789abcdef")
 ARRAYS = {"total": np.arange(6, dtype=np.float32).reshape(2, 3), "valid": np.array([True, False])}
@@ -187,6 +187,17 @@ def test_prune_keeps_the_key_used_last(store) -> None:
     assert len(prune(store)) == 1
     assert store.load(old) is not None and store.load(new) is None
     assert len(store.list()) == 3
+
+
+def test_forget_removes_a_preset_whole_and_nothing_else(store) -> None:
+    for address in (other(), other(preset="smoke"), other(preset="smoke", dataset="general")):
+        store.save(address, ARRAYS, {})
+    (store.root / MODELS / "0").mkdir(parents=True)
+    assert forget(store, "smoke") == 2 and not (store.root / "smoke").exists()
+    assert store.load(other()) is not None and (store.root / MODELS).is_dir()
+    for name in ("smoke", MODELS, "..", ".locks"):
+        with pytest.raises(UsageError, match="nothing of a preset"):
+            forget(store, name)
 
 
 def test_prune_removes_what_was_left_unfinished_and_models_by_variant(store) -> None:
