@@ -268,7 +268,7 @@ def presets(store_folder: StoreFolder = None) -> int:
     width = max(len(preset.name) for preset in listed)
     for preset in listed:
         seeds = ", ".join(map(str, preset.seeds))
-        sizes = f"seeds: {seeds}; {preset.n_dialogues} dialogues a dataset"
+        sizes = f"seeds: {seeds}; at most {preset.n_dialogues} dialogues a set"
         print(f"{preset.name:<{width}}  {preset.title}")
         print(f"{'':<{width}}  variants: {', '.join(preset.variants)}; {sizes}")
     return 0
