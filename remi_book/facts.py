@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -84,7 +85,9 @@ def own_front(preset: Preset) -> str:
         templates = len({row.cluster for row in rows})
         counts = f"{len(rows)} with {templates} prompt templates" if rows else "as published"
         sets.append((as_markdown(name), ", ".join(sorted(labels)) or "as published", counts))
-    lacking = [f"- No {word}: needs {NEEDS[need]}." for need, word in WORDS.items() if preset.lacks(need)]
+    # Two hyphens in prose become a dash.
+    wanted = {need: re.sub(r"\((--[^)]*)\)", r"(`\1`)", text) for need, text in NEEDS.items()}
+    lacking = [f"- No {word}: needs {wanted[need]}." for need, word in WORDS.items() if preset.lacks(need)]
     without = "These models and dialogues have all that the chapters ask for."
     if lacking:
         without = "These are missing, and every row that needs one of them says so instead of a verdict:\n\n"
