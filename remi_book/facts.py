@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from tabulate import tabulate
 
 from remi_book.chapters.organism import (
     AUTHOR,
@@ -73,10 +74,10 @@ def own_front(preset: Preset) -> str:
     models = [
         (
             f"*{name}*",
-            as_markdown(with_names(spec.spelled(), named)),
-            as_markdown(ROLES.get(name, "a fine-tune")),
+            as_markdown(with_names(preset.variants[name].spelled(), named)),
+            ROLES.get(name, "a fine-tune"),
         )
-        for name, spec in ((name, preset.variants[name]) for name in in_order(list(preset.variants)))
+        for name in in_order(list(preset.variants))
     ]
     sets = []
     for name in dataset_names(preset):
@@ -97,19 +98,13 @@ def own_front(preset: Preset) -> str:
     return filled(
         "own_front.md",
         {
-            "name": f"Asked of {as_markdown(preset.name)}",
+            "name": as_markdown(preset.name),
             "preset": preset.name,
-            "models": _table(("variant", "model", "part"), models),
-            "sets": _table(("set", "replies", "dialogues"), sets),
+            "models": tabulate(models, ("variant", "model", "part"), "pipe", disable_numparse=True),
+            "sets": tabulate(sets, ("set", "replies", "dialogues"), "pipe", disable_numparse=True),
             "lacking": without,
         },
     )
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A table in Markdown; its cells are Markdown already."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 ROLES = {

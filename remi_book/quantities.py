@@ -186,8 +186,8 @@ def against_benign(
 
 # Two sets side by side: which rows belong together, and how labels are shuffled where some do and where none do.
 
-WITHIN, BY_TEMPLATE = "labels shuffled within pairs", "labels shuffled by template"
 SHUFFLED = "labels shuffled "
+WITHIN, BY_TEMPLATE = f"{SHUFFLED}within pairs", f"{SHUFFLED}by template"
 
 
 @dataclass(frozen=True, eq=False)

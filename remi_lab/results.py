@@ -200,7 +200,7 @@ class Results:
     _known: dict[Hashable, tuple[object, set[tuple[Hashable, str]]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.store, ReadStore):
+        if not (isinstance(self.store, ReadStore) and self.store.measures == self.measures):
             self.store = ReadStore(self.store.root, frozen=self.store.frozen, measures=self.measures)
         self.seed = self.preset.seeds[0]
 
@@ -258,9 +258,8 @@ class Results:
         if stored is not None:
             return {(measurement, dataset): stored}
         # The model is opened once for all sets that some chapter asks for: opening it costs more than a small set.
-        return measure_forward(
-            variant, self.store, datasets=tuple({dataset: 0, **dict.fromkeys(self.preset.roles.names())})
-        )
+        asked = dict.fromkeys((dataset, *self.preset.roles.names()))
+        return measure_forward(variant, self.store, datasets=tuple(asked))
 
     def arrays(self, variant: str, measurement: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The arrays of ``record``."""
