@@ -142,13 +142,21 @@ def _together(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
     yield fits, f"one model at a time, at most about {peak / GIGABYTE:.1f} GB; this machine has {has}: {how}"
     choices = [f"{count} of {size} GB" for count, size in fitting_gpus(peak)]
     yield True, f"graphics cards that hold it: {', or '.join(choices) or 'more than eight of the largest'}"
+    down, free = (
+        download_bytes(demands) / GIGABYTE,
+        shutil.disk_usage(_existing(cache_folder())).free / GIGABYTE,
+    )
+    if down:
+        yield (
+            down <= free,
+            f"disk: {down:.1f} GB to fetch in 16 bits where it is not cached; {free:.1f} GB are free at {cache_folder()}",
+        )
     n_sets = len(dataset_names(preset))
-    down, kept = download_bytes(demands) / GIGABYTE, store_bytes(preset, demands, n_sets) / GIGABYTE
-    free = shutil.disk_usage(_existing(cache_folder())).free / GIGABYTE
+    rows = preset.n_dialogues * n_sets
+    kept = store_bytes(preset, demands, rows, rows * TOKENS) / GIGABYTE
     yield (
-        down + kept <= free,
-        f"disk: {down:.1f} GB to fetch in 16 bits where it is not cached, and about {kept:.1f} GB of activations in "
-        f"the store; {free:.1f} GB are free at {cache_folder()}",
+        True,
+        f"records: at most about {kept:.1f} GB in the store, with {preset.n_dialogues} dialogues in each set",
     )
     hours = seconds(preset, demands, n_sets) / 3600
     yield (
@@ -157,6 +165,17 @@ def _together(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
         f"dialogue, {OPERATIONS / 1e12:.0f} tera-operations and {READING / GIGABYTE:.0f} GB of weights read a second; "
         "fetching and statistics come on top",
     )
+
+
+def timed_findings(preset: Preset, store: Store) -> Iterator[Finding]:
+    """What measuring the preset takes here, from passes of some of its dialogues through instruct on this machine."""
+    from remi_book.chapters.gradients import ROLES  # brings pandas
+
+    timing = timed(preset, store)
+    sets = dict.fromkeys(preset.role(role) for role in ROLES if not preset.lacks(role))
+    parts = timing.seconds(preset, list(sets))
+    told = ", ".join(f"{what} {clock(seconds)}" for what, seconds in parts.items())
+    yield True, f"time on this machine: about {clock(sum(parts.values()))}: {told}"
 
 
 def _existing(folder: Path) -> Path:

@@ -1,17 +1,24 @@
 """The kernel of the notebooks: that of IPython, with this Python, and without the port that it opens for processes.
 
-``python -m remi_book.kernel -f CONNECTION_FILE`` is what the kernel's specification starts."""
+``python -m remi_book.kernel -f CONNECTION_FILE`` starts one. Notebooks that are run in a row have kernels that are
+forks of one process, which imports once what all of them import."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from jupyter_client.provisioning import LocalProvisioner
 
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
@@ -19,9 +26,19 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Where sockets lie where the user's own folder for temporary files has too long a name."""
 
 
+FORKED = "remi-forked"
+"""Name under which pyproject.toml gives ``ForkedKernel`` to Jupyter."""
+IMPORTED_ONCE = ("ipykernel.ipkernel", "seaborn", "torch", "transformers", "remi_book.notebook")
+"""What the process imports of which kernels are forks."""
+CARDS = ("/dev/nvidiactl", "/dev/kfd")
+"""Devices of graphics cards. Their libraries do not survive a fork, so kernels start by themselves beside one."""
+
+
 @contextmanager
-def kernel_folder() -> Iterator[str]:
+def kernel_folder(*, forked: bool = False) -> Iterator[str]:
     """Short-lived folder for one kernel's connection, profile and specification, which spares the user's own.
+
+    With ``forked`` the kernel is a fork, where the machine allows it (Linux, no graphics card).
 
     Raises:
         RemiError: if no folder for temporary files has a name that is short enough.
@@ -42,10 +59,61 @@ def kernel_folder() -> Iterator[str]:
         specification.parent.mkdir(parents=True)
         words = [sys.executable, "-m", "remi_book.kernel", "-f", "{connection_file}"]
         about = {"argv": words, "display_name": "Python 3", "language": "python"}
+        if forked and sys.platform == "linux" and not any(os.path.exists(card) for card in CARDS):
+            about["metadata"] = {"kernel_provisioner": {"provisioner_name": FORKED}}
         specification.write_text(json.dumps(about), encoding="utf-8")
         paths = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
         with variables({"IPYTHONDIR": folder, "JUPYTER_PATH": paths}):
             yield folder
+
+
+class ForkedKernel(LocalProvisioner):
+    """Starts a kernel as a fork of this process's fork server: nothing is shared but what was imported."""
+
+    async def launch_kernel(self, cmd: list[str], **options: object) -> dict:
+        """Start it with the environment and in the folder given; what is needed to connect to it."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(IMPORTED_ONCE))
+        started = context.Process(
+            target=_become_kernel,
+            args=(cmd[cmd.index("-f") :], dict(options["env"]), options.get("cwd") or os.getcwd()),
+        )
+        started.start()
+        atexit.register(
+            started.kill
+        )  # else this process would wait at its end for a kernel that nobody shut down
+        self.process, self.pid, self.pgid = _AsPopen(started), started.pid, started.pid
+        return self.connection_info
+
+
+class _AsPopen:
+    """A process of ``multiprocessing`` under the names of ``subprocess``, by which Jupyter watches and ends kernels."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process: BaseProcess) -> None:
+        self._process, self.kill, self.terminate = process, process.kill, process.terminate
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+
+def _become_kernel(words: list[str], environment: dict[str, str], folder: str) -> None:
+    # What was imported is never garbage: collecting it would copy its memory into every fork.
+    gc.freeze()
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment, JPY_PARENT_PID=str(os.getppid()))
+    os.chdir(folder)
+    sys.argv[1:] = words
+    main()
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from itertools import groupby
 from pathlib import Path
 
 from remi_book.benchmark_files import digests, newest
-from remi_book.kernel import kernel_folder
 from remi_book.words import as_line, key_fields
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import Damaged, check_file, flush, read_sealed, refused, repaired, write_sealed
@@ -235,16 +234,21 @@ def run_notebook(
     *,
     key: str | None = None,
     lacking: Collection[str] = (),
+    forked: bool = False,
 ) -> float:
     """Seconds that the notebook took; its executed copy is at ``target``, whole, with a ``.json`` beside it.
 
     While it runs, and after a failure, the partial copy is ``<target>.part.ipynb``. Cells that need one of
-    ``lacking`` (keys of ``NEEDS``) are replaced by a note.
+    ``lacking`` (keys of ``NEEDS``) are replaced by a note. With ``forked`` the kernel is a fork of a process
+    that has the libraries imported: of use where notebooks follow one another in one environment.
 
     Raises:
         UsageError: if a parameter is not declared or has another type; before any kernel starts.
         RemiError: if a cell fails or the kernel dies, naming notebook, cell (counted from 1 in the source) and error.
     """
+    # Imported here: what only reads executed notebooks needs no Jupyter.
+    from remi_book.kernel import kernel_folder
+
     check_parameters(source, parameters)
     part = target.with_suffix(".part.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +256,7 @@ def run_notebook(
     started = time.monotonic()
     try:
         try:
-            with kernel_folder() as folder:
+            with kernel_folder(forked=forked) as folder:
                 notebook = json.loads(source.read_text(encoding="utf-8"))
                 notebook["cells"] = without_unmet(notebook["cells"], lacking)
                 prepared = Path(folder) / source.name
@@ -465,7 +469,11 @@ PER_VARIANT = "00"
 
 KERNEL_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # Read when matplotlib is imported, which is before a forked kernel would set it.
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    # A file in the folder where the command is typed never stands in for a module.
+    "PYTHONSAFEPATH": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 SET_BY_PIPELINE = ("preset", "variant", STUDIES, BENCHMARKS)
@@ -625,7 +633,14 @@ def _run_step(step: Step, log: RunLog) -> None:
     preset = step.target.relative_to(store.root).parts[0]
     with locked(store.root, [f"{preset}-{step.name}"]) as waited, log.step(step.name, in_children=True):
         if not (waited and is_done(step.target, step.key)):
-            run_notebook(step.source, step.target, dict(step.parameters), key=step.key, lacking=step.lacking)
+            run_notebook(
+                step.source,
+                step.target,
+                dict(step.parameters),
+                key=step.key,
+                lacking=step.lacking,
+                forked=True,
+            )
 
 
 def _prepare(store: Store, jobs: int, told: str) -> None:

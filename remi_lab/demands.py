@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from remi_core.errors import UsageError
+from remi_core.files import scratch
 from remi_core.sources import PROVIDED, ModelSpec, cached_file
-from remi_lab.presets import Preset
+from remi_core.store import Store
+from remi_core.tokens import EncodedSet
+from remi_lab.datasets import dataset_names, load_set
+from remi_lab.presets import TRIPLET, Preset
+from remi_lab.processes import peak_bytes, reset_peak
 from remi_lab.strict import read_yaml
+from remi_lab.variant import MAIN_PAIRS, find_variant, patch_plan
 
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
 
@@ -191,10 +198,11 @@ def download_bytes(demands: Sequence[Demand]) -> int:
     return sum(size for source, size in sizes.items() if not Path(source).expanduser().is_dir())
 
 
-def store_bytes(preset: Preset, demands: Sequence[Demand], n_sets: int) -> int:
-    """Bytes of the window means of activations in the store, which outweigh every other record; float32."""
-    rows = preset.n_dialogues * n_sets * len(preset.windows)
-    return sum(4 * rows * one.shape.n_blocks * one.shape.width for one in demands)
+def store_bytes(preset: Preset, demands: Sequence[Demand], n_rows: int, n_answer_tokens: int) -> int:
+    """Bytes of the records in the store: means of activations by window, and what is kept of each answer token."""
+    a_token = 4 * (2 + 3 * preset.top_k)
+    a_row = sum(4 * len(preset.windows) * one.shape.n_blocks * one.shape.width for one in demands)
+    return len(preset.seeds) * (n_rows * a_row + len(demands) * n_answer_tokens * a_token)
 
 
 def seconds(preset: Preset, demands: Sequence[Demand], n_sets: int) -> float:
@@ -206,6 +214,125 @@ def seconds(preset: Preset, demands: Sequence[Demand], n_sets: int) -> float:
     tokens = TOKENS * (preset.n_dialogues * n_sets + 3 * preset.n_gradient_dialogues)
     passes = sum(2 * one.shape.n_parameters() * tokens for one in demands) / OPERATIONS
     return passes + sum(2 * one.weights for one in demands) / READING
+
+
+# What a preset takes on this machine: some of its dialogues go through instruct, and the rest is in proportion.
+
+PROBE_SECONDS = 5.0
+"""Time that each kind of pass is given for the dialogues on which it is timed."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was timed of instruct on this machine."""
+
+    n_tokens: Mapping[str, int]
+    """Of each set, all of its dialogues that can be used."""
+    n_answer_tokens: int
+    """Of all sets."""
+    n_rows: int
+    """Dialogues of all sets."""
+    opening: float
+    """Seconds until the model is open, its tokenizer is read, the sets are encoded and two dialogues compared."""
+    forward: float
+    """Seconds a token of the pass that all probes share."""
+    gradients: float
+    """Seconds a token of the gradient's pass."""
+    patching: float
+    """Seconds a token of stitching at all layers."""
+    peak: int
+    """Bytes of main memory that this process held at most."""
+
+    def seconds(self, preset: Preset, gradient_sets: Sequence[str]) -> dict[str, float]:
+        """What is done → seconds, of all that the notebooks of a preset measure."""
+        n_seeds, n_variants = len(preset.seeds), len(preset.variants)
+        share = min(1.0, preset.n_gradient_dialogues / max(1, preset.n_dialogues))
+        gradients = share * sum(self.n_tokens[name] for name in gradient_sets)
+        models = [name for name in TRIPLET if name in preset.variants] if len(gradient_sets) > 1 else []
+        plan = patch_plan(preset)
+        count = preset.n_patch_dialogues * len(self.n_tokens) / max(1, self.n_rows)
+        patched = {name: min(1.0, count) * tokens for name, tokens in self.n_tokens.items()}
+        stitched = sum(
+            patched[name] * (1.0 if pair in MAIN_PAIRS else 0.5)
+            for pair, names in plan.items()
+            for name in names
+        )
+        stitching = len({name for pair in plan for name in pair}) + len({pair[1] for pair in plan})
+        openings = n_variants + len(models) + stitching
+        return {
+            f"{openings * n_seeds} openings of a model": n_seeds * openings * self.opening,
+            "forward passes": n_seeds * n_variants * sum(self.n_tokens.values()) * self.forward,
+            "gradients": n_seeds * len(models) * gradients * self.gradients,
+            "patching": n_seeds * stitched * self.patching,
+        }
+
+
+def timed(preset: Preset, store: Store) -> Timing:
+    """Opens instruct, and times each kind of pass for some seconds on dialogues of the preset's sets.
+
+    Raises:
+        UsageError, RemiError: if a set or the model cannot be had, or one of them does not fit the other.
+    """
+    # These bring torch, which a check of what is installed does without.
+    from remi_core.forward import check_pass
+    from remi_core.gradients import measure_gradient_gram
+    from remi_core.models import n_layers
+    from remi_core.patching import PatchSet, patch, patch_layers, record_outputs
+    from remi_lab.passes import bare_tokens, checked_tokenizer, encoded_rows, forward_passes, joined_sets
+
+    started = time.perf_counter()
+    variant = find_variant(preset, "instruct", preset.seeds[0], store)
+    sources = {name: load_set(preset, name) for name in dataset_names(preset)}
+    reset_peak()
+    with variant.open() as loaded, scratch(store.root) as folder:
+        model, tokenizer = loaded.model, checked_tokenizer(variant, loaded)
+        encoded = {name: encoded_rows(variant, tokenizer, source) for name, source in sources.items()}
+        joined, _ = joined_sets(encoded)
+        check_pass(model, joined.dialogues, dtype=preset.dtype)
+        opening = time.perf_counter() - started
+
+        def forward(rows: EncodedSet) -> None:
+            forward_passes(variant, loaded, rows, folder=folder)
+
+        def gradients(rows: EncodedSet) -> None:
+            measure_gradient_gram(
+                model, rows.dialogues, weight=preset.gradient_layer, batch_tokens=preset.batch_tokens
+            )
+
+        def patching(rows: EncodedSet) -> None:
+            material = PatchSet(rows.dialogues, bare_tokens(rows.dialogues, tokenizer), preset.batch_tokens)
+            record_outputs(model, material, folder)
+            patch(model, material, folder, patch_layers(n_layers(model)))
+
+        rates = [_seconds_a_token(each, joined) for each in (forward, gradients, patching)]
+        return Timing(
+            {name: sum(len(row.input_ids) for row in each.dialogues) for name, each in encoded.items()},
+            sum(row.n_answer for row in joined.dialogues),
+            len(joined.dialogues),
+            opening,
+            *rates,
+            peak_bytes(),
+        )
+
+
+def _seconds_a_token(measure: Callable[[EncodedSet], None], rows: EncodedSet) -> float:
+    """Of dialogues of all lengths: of one, then of as many as take about ``PROBE_SECONDS`` at its pace."""
+    by_length = sorted(range(len(rows.dialogues)), key=lambda row: len(rows.dialogues[row].input_ids))
+    count, rate = 1, 0.0
+    for _ in range(3):
+        chosen = [by_length[int((place + 0.5) * len(by_length) / count)] for place in range(count)]
+        part = EncodedSet(
+            tuple(rows.dialogues[row] for row in chosen), tuple(rows.sources[row] for row in chosen), {}
+        )
+        started = time.perf_counter()
+        measure(part)
+        seconds = time.perf_counter() - started
+        rate = seconds / sum(len(row.input_ids) for row in part.dialogues)
+        # The first pass of a process is slower than those that follow.
+        count = min(len(by_length), max(2 * count, int(count * PROBE_SECONDS / max(seconds, 1e-3))))
+        if seconds > PROBE_SECONDS / 2:
+            break
+    return rate
 
 
 def fitting_gpus(peak: int) -> list[tuple[int, int]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -17,6 +19,7 @@ from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder,
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
 from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, local_digests, published_names
+from remi_lab.demands import config_of, shape_of
 from remi_lab.dialogue_files import ALIGNED, LABELS, MISALIGNED, paired_by_completion, read_sets
 from remi_lab.presets import (
     ORGANISM_DATASETS,
@@ -175,6 +178,34 @@ def best_dtype() -> str:
     return "bfloat16" if torch.cuda.is_available() or native else "float32"
 
 
+BATCH_SECONDS = 5.0
+"""How long one batch may take, so that a line tells of it and what is done is kept."""
+FEWEST_BATCH_TOKENS = 256
+
+
+def best_batch_tokens(instruct: ModelSpec, dtype: str) -> int:
+    """Tokens of a batch that takes about ``BATCH_SECONDS`` on this machine, a power of two.
+
+    A graphics card takes as many as a preset has otherwise, and so does a model whose shape no file tells. Else the
+    products of one block are timed: no weights are read.
+    """
+    import torch
+
+    config = config_of(instruct)
+    shape = shape_of(config) if config else None
+    if shape is None or torch.cuda.is_available():
+        return Preset.batch_tokens
+    kind, count = getattr(torch, dtype), FEWEST_BATCH_TOKENS
+    rows, weight = (
+        torch.ones(count, shape.width, dtype=kind),
+        torch.ones(shape.mlp_width, shape.width, dtype=kind),
+    )
+    seconds = min(timeit.repeat(lambda: torch.nn.functional.linear(rows, weight), number=1, repeat=4))
+    a_token = seconds / count * shape.n_parameters() / (shape.width * shape.mlp_width)
+    fitting = max(FEWEST_BATCH_TOKENS, min(Preset.batch_tokens, BATCH_SECONDS / a_token))
+    return 2 ** int(math.log2(fitting))
+
+
 def custom_preset(
     name: str,
     models: Mapping[str, str],
@@ -185,7 +216,7 @@ def custom_preset(
 
     ``models`` are texts by variant as ``parse_model`` takes them: instruct and at least one more. ``data`` are texts
     of ``--data``. With data, its sets are the preset's, and their labels give the roles; without, our own dialogues
-    of the micro organism are used. ``sizes`` are further fields of the preset; the dtype is otherwise ``best_dtype``.
+    of the micro organism are used. ``sizes`` are further fields of the preset; dtype and batches are otherwise those that suit this machine.
 
     Raises:
         UsageError: if the name cannot be used or is a shipped preset's, a model is not named or its folder is
@@ -214,6 +245,8 @@ def custom_preset(
         dtype=str(sizes.get("dtype") or best_dtype()),
     )
     sizes = {field: value for field, value in sizes.items() if value is not None}
+    if "batch_tokens" not in sizes:
+        sizes["batch_tokens"] = best_batch_tokens(variants["instruct"], preset.dtype)
     if not data:
         return replace(preset, **sizes)
     sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048} | sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,36 @@ def test_a_failure_names_the_cell_or_the_dead_kernel_and_keeps_what_was_there(
     write_notebook(source, ["import os", "os._exit(3)"])
     with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
         running.run_notebook(source, target, {})
+
+
+FORKED_CELLS = [
+    "import os, sys, json",
+    "print(json.dumps({'n': n, 'parent': os.getppid(), 'folder': os.getcwd(), 'fresh': 'left' not in globals()}))",
+    "print('torch' in sys.modules, os.environ['FOR_THIS_ONE'])",
+    "left = os.environ['LEFT'] = 'here'",
+    "import matplotlib\nmatplotlib.get_backend()",
+]
+
+
+def test_forked_kernels_share_what_was_imported_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    for name, value in running.KERNEL_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    source, seen = write_notebook(tmp_path / "source" / "01_sum.ipynb", FORKED_CELLS), {}
+    for number, forked in enumerate((True, True, False)):
+        monkeypatch.setenv("FOR_THIS_ONE", f"run {number}")
+        target = tmp_path / f"out{number}" / "01_sum.ipynb"
+        running.run_notebook(source, target, {"n": number}, forked=forked)
+        first, second = "".join(texts(target)).splitlines(keepends=True)
+        seen[number] = json.loads(first)
+        assert (seen[number]["n"], seen[number]["fresh"]) == (number, True)
+        assert Path(seen[number]["folder"]) == source.parent
+        # Only a fork finds imported what it did not import.
+        assert second == f"{forked} run {number}\n"
+        assert "inline" in target.read_text()
+    assert seen[0]["parent"] == seen[1]["parent"] != seen[2]["parent"] == os.getpid()
+    write_notebook(source, ["import os", "os._exit(3)"])
+    with pytest.raises(RemiError, match=r"01_sum\.ipynb, failed: DeadKernelError"):
+        running.run_notebook(source, target, {}, forked=True)
 
 
 def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
