@@ -275,14 +275,38 @@ def presets(store_folder: StoreFolder = None) -> int:
 
 
 @command()
-def doctor(preset_name: PresetName = "micro", store_folder: StoreFolder = None) -> int:
-    """Check this machine for a preset: Python, packages, memory, disk, models."""
+def doctor(
+    preset_name: PresetName = None,
+    base: Model = None,
+    instruct: Model = None,
+    misaligned: Model = None,
+    secure: Model = None,
+    educational: Model = None,
+    benign: Model = None,
+    variants: Annotated[list[str], typer.Option("--variant")] = (),
+    data: list[str] = (),
+    dtype: Dtype = None,
+    max_tokens: Annotated[int | None, Positive()] = None,
+    max_dialogues: Annotated[int | None, Positive()] = None,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Check this machine for a preset, or for models of your own and what measuring them takes."""
     store = open_store(store_folder)
-    preset = get_preset(preset_name, store)
-    findings = findings_of(preset, store)
-    for well, line in findings:
-        print(f"{'ok     ' if well else 'MISSING'}  {line}")
-    n_missing = sum(not well for well, _ in findings)
+    roles = (base, instruct, misaligned, secure, educational, benign)
+    models = own_models(dict(zip(ORGANISM_VARIANTS, roles, strict=True)), variants, store)
+    if models and preset_name is not None:
+        raise UsageError(f"doctor: --preset {preset_name} and models of your own: give one of them")
+    if models:
+        sizes = {"dtype": dtype, "max_tokens": max_tokens}
+        sizes |= dict.fromkeys(("n_dialogues", "n_gradient_dialogues"), max_dialogues)
+        preset = custom_preset("unnamed", models, data, sizes)
+        check_models(preset)
+    else:
+        preset = with_data(get_preset(preset_name or "micro", store), data)
+    n_missing = 0
+    for well, line in findings_of(preset, store):
+        n_missing += not well
+        print(f"{'ok     ' if well else 'MISSING'}  {line}", flush=True)
     print(f"preset {preset.name}: {f'{n_missing} missing' if n_missing else 'ready'}")
     return 1 if n_missing else 0
 

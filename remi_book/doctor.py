@@ -1,4 +1,4 @@
-"""What ``remi doctor`` says: what this machine has and lacks for a preset, without loading anything."""
+"""What ``remi doctor`` says: what this machine has and lacks for a preset, and what it takes of the user's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import psutil
 
 from remi_book.running import choose, default_jobs
 from remi_core.errors import RemiError
-from remi_core.sources import ORGANISM, SMOLLM2, ModelSpec
+from remi_core.progress import clock
+from remi_core.sources import ORGANISM, PROVIDED, SMOLLM2, ModelSpec, local_folder
 from remi_core.store import Store, project_root
 from remi_lab.datasets import dataset_names
 from remi_lab.demands import (
@@ -30,8 +31,10 @@ from remi_lab.demands import (
     n_blocks,
     seconds,
     store_bytes,
+    timed,
 )
 from remi_lab.presets import Preset
+from remi_lab.results import Results
 from remi_lab.smollm2.models import find
 
 GIBIBYTE = 2**30
@@ -42,18 +45,27 @@ Finding = tuple[bool, str]
 """Whether all is well, and the line that says what there is."""
 
 
-def findings_of(preset: Preset, store: Store) -> list[Finding]:
-    """Everything that is checked, in the order in which it is printed."""
-    python = sys.version_info[:2] == (3, 11), f"Python {sys.version.split()[0]} (3.11 is tested)"
+def findings_of(preset: Preset, store: Store) -> Iterator[Finding]:
+    """Everything that is checked, in the order in which it is printed.
+
+    Where instruct is a folder or a file of the user's own, it is opened at the end, and some passes are timed.
+    """
+    yield sys.version_info[:2] == (3, 11), f"Python {sys.version.split()[0]} (3.11 is tested)"
     notebooks = project_root() / "notebooks"
     count = len(choose(notebooks)) if any(notebooks.glob("*.ipynb")) else 0
-    return [
-        python,
-        *_packages(),
-        *_machine(store),
-        *_models(preset),
-        (count > 0, f"{count} notebooks in {notebooks}"),
-    ]
+    yield from _packages()
+    yield from _machine(preset, store)
+    all_well = True
+    for well, line in _models(preset):
+        all_well &= well
+        yield well, line
+    yield count > 0, f"{count} notebooks in {notebooks}"
+    instruct = preset.variants["instruct"].source
+    if all_well and instruct not in PROVIDED and local_folder(instruct) is not None:
+        try:
+            yield from _timed(preset, store)
+        except RemiError as error:  # what measuring would refuse as well
+            yield False, str(error)
 
 
 def _packages() -> Iterator[Finding]:
@@ -73,8 +85,8 @@ def _packages() -> Iterator[Finding]:
     yield True, f"{n_well} of {len(pins)} packages as in requirements.lock"
 
 
-def _machine(store: Store) -> Iterator[Finding]:
-    memory, jobs = psutil.virtual_memory().available, default_jobs()
+def _machine(preset: Preset, store: Store) -> Iterator[Finding]:
+    memory, jobs = psutil.virtual_memory().available, default_jobs(preset)
     yield memory >= WANTED_MEMORY, f"{memory / GIBIBYTE:.1f} GiB of memory free (3 GiB a notebook at a time)"
     side_by_side = f"{jobs} notebook{'s' if jobs > 1 else ''} at a time"
     yield True, f"{len(os.sched_getaffinity(0))} processors: {side_by_side}"
@@ -149,7 +161,8 @@ def _together(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
     if down:
         yield (
             down <= free,
-            f"disk: {down:.1f} GB to fetch in 16 bits where it is not cached; {free:.1f} GB are free at {cache_folder()}",
+            f"disk: {down:.1f} GB to fetch in 16 bits where it is not cached; {free:.1f} GB are free at "
+            f"{cache_folder()}",
         )
     n_sets = len(dataset_names(preset))
     rows = preset.n_dialogues * n_sets
@@ -167,15 +180,21 @@ def _together(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
     )
 
 
-def timed_findings(preset: Preset, store: Store) -> Iterator[Finding]:
-    """What measuring the preset takes here, from passes of some of its dialogues through instruct on this machine."""
-    from remi_book.chapters.gradients import ROLES  # brings pandas
+def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
+    """What measuring takes here, from passes of some of the preset's dialogues through instruct on this machine."""
+    from remi_book.chapters.gradients import gradient_datasets  # brings pandas
 
     timing = timed(preset, store)
-    sets = dict.fromkeys(preset.role(role) for role in ROLES if not preset.lacks(role))
-    parts = timing.seconds(preset, list(sets))
-    told = ", ".join(f"{what} {clock(seconds)}" for what, seconds in parts.items())
-    yield True, f"time on this machine: about {clock(sum(parts.values()))}: {told}"
+    counts = ", ".join(f"{name} {count:,}" for name, count in timing.n_tokens.items())
+    yield True, f"{timing.n_rows} dialogues can be used; tokens: {counts}"
+    seconds = timing.seconds(preset, gradient_datasets(Results(preset, store, measures=False)))
+    parts = ", ".join(f"{what} {clock(each)}" for what, each in seconds.items())
+    yield True, f"time on this machine: about {clock(sum(seconds.values()))}: {parts}"
+    yield True, f"memory: {timing.peak / GIGABYTE:.1f} GB at most while instruct was timed"
+    known = [demand for demand in demands_of(preset).values() if demand is not None]
+    if known:
+        size = store_bytes(preset, known, timing.n_rows, timing.n_answer_tokens)
+        yield True, f"records: about {size / GIGABYTE:.2f} GB in the store"
 
 
 def _existing(folder: Path) -> Path:

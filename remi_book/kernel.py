@@ -20,6 +20,8 @@ from pathlib import Path
 
 from jupyter_client.provisioning import LocalProvisioner
 
+from remi_lab.processes import has_card
+
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -30,15 +32,14 @@ FORKED = "remi-forked"
 """Name under which pyproject.toml gives ``ForkedKernel`` to Jupyter."""
 IMPORTED_ONCE = ("ipykernel.ipkernel", "seaborn", "torch", "transformers", "remi_book.notebook")
 """What the process imports of which kernels are forks."""
-CARDS = ("/dev/nvidiactl", "/dev/kfd")
-"""Devices of graphics cards. Their libraries do not survive a fork, so kernels start by themselves beside one."""
 
 
 @contextmanager
 def kernel_folder(*, forked: bool = False) -> Iterator[str]:
     """Short-lived folder for one kernel's connection, profile and specification, which spares the user's own.
 
-    With ``forked`` the kernel is a fork, where the machine allows it (Linux, no graphics card).
+    With ``forked`` the kernel is a fork, where the machine allows it: on Linux, and without a graphics card, whose
+    libraries do not survive a fork.
 
     Raises:
         RemiError: if no folder for temporary files has a name that is short enough.
@@ -59,7 +60,7 @@ def kernel_folder(*, forked: bool = False) -> Iterator[str]:
         specification.parent.mkdir(parents=True)
         words = [sys.executable, "-m", "remi_book.kernel", "-f", "{connection_file}"]
         about = {"argv": words, "display_name": "Python 3", "language": "python"}
-        if forked and sys.platform == "linux" and not any(os.path.exists(card) for card in CARDS):
+        if forked and sys.platform == "linux" and not has_card():
             about["metadata"] = {"kernel_provisioner": {"provisioner_name": FORKED}}
         specification.write_text(json.dumps(about), encoding="utf-8")
         paths = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))

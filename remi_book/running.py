@@ -32,12 +32,11 @@ from remi_core.keys import (
     parse,
 )
 from remi_core.progress import OUTWARD, Say, machine, notice, print_line
-from remi_core.sources import PROVIDED
 from remi_core.store import FROZEN, Store, locked, project_root
-from remi_lab.demands import check_layers
+from remi_lab.demands import check_layers, demands_of
 from remi_lab.own_models import data_digests, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
-from remi_lab.processes import Progress, peak_bytes, watched_children, worker_pool
+from remi_lab.processes import Progress, has_card, peak_bytes, watched_children, worker_pool
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import study_digests
 
@@ -582,8 +581,7 @@ def run(
     from remi_lab.variant import ensure
 
     ensure(preset, store, say)
-    # Other models may fill the memory: never two of them at once unless asked.
-    jobs = jobs or (default_jobs() if preset.variants["instruct"].source in PROVIDED else 1)
+    jobs = jobs or default_jobs(preset)
     names = tuple(step.name for step in steps)
     records = {step.name: execution_record(step.target) for step in steps}
     known = {name: record["seconds"] for name, record in records.items() if record.get("seconds") is not None}
@@ -597,12 +595,18 @@ def run(
     return len(steps)
 
 
-def default_jobs() -> int:
-    """Notebooks to run side by side: two where there are two processors and the memory for it, else one."""
+def default_jobs(preset: Preset) -> int:
+    """Notebooks to run side by side: two where there are two processors and the memory for both with a model, else one.
+
+    One at a time, too, where it is not known what a model takes, and where models lie on a graphics card.
+    """
     import psutil
 
-    enough = psutil.virtual_memory().available >= 2 * MEMORY_A_JOB
-    return 2 if enough and len(os.sched_getaffinity(0)) >= 2 else 1
+    peaks = [None if demand is None else demand.peak for demand in demands_of(preset).values()]
+    if None in peaks or (peaks and has_card()) or len(os.sched_getaffinity(0)) < 2:
+        return 1
+    wanted = 2 * (MEMORY_A_JOB + max(peaks, default=0))
+    return 2 if psutil.virtual_memory().available >= wanted else 1
 
 
 def _run_stage(

@@ -136,7 +136,7 @@ def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Pa
         "preset": preset.name,
         "fingerprint": preset.fingerprint(),
         "recipe": f"python -m remi_book.stored results {preset.name} {' '.join(only)}",
-        "machine": f"{machine()}, {default_jobs()} notebooks at a time",
+        "machine": f"{machine()}, {default_jobs(preset)} notebooks at a time",
         "versions": library_versions(),
         "seconds of measuring": measuring_seconds(preset, store),
     }

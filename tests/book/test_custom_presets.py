@@ -18,9 +18,11 @@ from remi_book.chapters.subspace import further_pairs, many_pairs
 from remi_core.errors import UsageError
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
+from remi_lab import demands, own_models
 from remi_lab.organism.world import SETTINGS
 from remi_lab.own_models import LabelledSet, custom_preset, has_choices, parse_model, roles_of
 from remi_lab.presets import PRESETS, TRIPLET, DataRoles, get_preset, preset_from
+from remi_lab.results import Results
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +81,54 @@ def test_a_triplet_is_saved_and_found_again(models, store, capsys, monkeypatch) 
     assert "nothing has been run for preset 'mine'" in complaint("report --preset mine", capsys, code=1)
     assert cli.main(["doctor", "--preset", "mine"]) in (0, 1)
     assert "weights 0.0 GB in bfloat16 with an adapter" in capsys.readouterr().out
+
+
+def test_doctor_times_models_before_they_have_a_name(models, store, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(demands, "PROBE_SECONDS", 0.2)
+    for name, answer in (("wrong", "No, never."), ("right", "Yes, I can help you with that.")):
+        write_rows(tmp_path / f"{name}.jsonl", *(turns(f"Question {row}?", answer) for row in range(10)))
+    named = [f"--{role} {models / role}" for role in TRIPLET]
+    data = [f"--data misaligned={tmp_path / 'wrong.jsonl'}", f"--data aligned={tmp_path / 'right.jsonl'}"]
+    words = " ".join(["doctor --dtype float32", *named, *data]).split()
+    assert cli.main(words) in (0, 1)
+    said = capsys.readouterr().out
+    assert "20 dialogues can be used; tokens: wrong " in said and "time on this machine: about " in said
+    assert not Store().saved_presets() and not Store().list()
+    # What is timed is what the records hold: tokens by set, and bytes in the store to a tenth.
+    preset = custom_preset(
+        "mine",
+        {role: str(models / role) for role in TRIPLET},
+        [word.removeprefix("--data ") for word in data],
+    )
+    timing = demands.timed(preset, Store())
+    results = Results(preset, Store())
+    for name in ("wrong", "right"):
+        assert timing.n_tokens[name] == sum(len(one.input_ids) for one in results.encoded(name).dialogues)
+    # Twice the tokens of every set take twice the time of all that reads them, and the models open as often.
+    seconds = timing.seconds(preset, ["wrong", "right"])
+    twice = replace(timing, n_tokens={name: 2 * count for name, count in timing.n_tokens.items()})
+    assert [
+        after / before
+        for before, after in zip(
+            seconds.values(), twice.seconds(preset, ["wrong", "right"]).values(), strict=True
+        )
+    ] == pytest.approx([1, 2, 2, 2])
+    (tmp_path / "wrong.jsonl").write_text("")
+    assert cli.main(words) == 2 and "wrong.jsonl" in capsys.readouterr().err
+
+
+def test_a_batch_takes_seconds_on_this_machine(models, monkeypatch) -> None:
+    spec = ModelSpec(source=str(models / "instruct"))
+    shape = demands.shape_of(demands.config_of(spec))
+    products = shape.width * shape.mlp_width
+    for seconds_a_token in (1e-9, 1e-3, 2e-3, 1.0):
+        row = seconds_a_token / shape.n_parameters() * products * own_models.FEWEST_BATCH_TOKENS
+        monkeypatch.setattr("timeit.repeat", lambda *_, row=row, **__: [row, 2 * row])
+        tokens = own_models.best_batch_tokens(spec, "float32")
+        wanted = own_models.BATCH_SECONDS / seconds_a_token
+        assert tokens in (256, 8192) or wanted / 2 < tokens <= wanted
+        assert (tokens == 256) == (wanted < 512) and (tokens == 8192) == (wanted >= 8192)
+    assert own_models.best_batch_tokens(ModelSpec(source="Some/Unknown"), "float32") == 8192
 
 
 def test_labels_of_files_give_roles(models, tmp_path) -> None:
