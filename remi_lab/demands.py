@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from remi_core.errors import UsageError
-from remi_core.sources import PROVIDED, ModelSpec, cached_file
+from remi_core.sources import PROVIDED, ModelSpec
 from remi_lab.presets import Preset
 from remi_lab.strict import read_yaml
+from remi_lab.variant import cached_file
 
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
 
