@@ -13,7 +13,6 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -44,7 +43,15 @@ from remi_lab.gguf import unpacked
 from remi_lab.organism.variants import pretrained_folder
 from remi_lab.organism.world import SETTINGS, setting
 from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
-from remi_lab.presets import ORGANISM_VARIANTS, PRESETS, VARIANT_NAME, Preset, get_preset, in_order
+from remi_lab.presets import (
+    ORGANISM_VARIANTS,
+    PRESETS,
+    VARIANT_NAME,
+    Preset,
+    get_preset,
+    in_order,
+    read_preset,
+)
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml
@@ -299,7 +306,8 @@ def doctor(
     if models:
         sizes = {"dtype": dtype, "max_tokens": max_tokens}
         sizes |= dict.fromkeys(("n_dialogues", "n_gradient_dialogues"), max_dialogues)
-        preset = custom_preset("unnamed", models, data, sizes)
+        given = {field: value for field, value in sizes.items() if value is not None}
+        preset = custom_preset("unnamed", models, data, given)
         check_models(preset)
     else:
         preset = with_data(get_preset(preset_name or "micro", store), data)
@@ -394,25 +402,30 @@ def run(
         variants,
         store,
     )
-    sizes: dict[str, dict[str, str | int | None]] = {
-        "dtype": {"dtype": dtype},
-        "batch-tokens": {"batch_tokens": batch_tokens},
-        "max-tokens": {"max_tokens": max_tokens},
-        "max-dialogues": {"n_dialogues": max_dialogues, "n_gradient_dialogues": max_dialogues},
-        "layer": {"gradient_layer": layer},
-        "resamples": {"n_resamples": resamples},
+    # Option → its value, and the fields of the preset that it sets.
+    sizes = {
+        "--dtype": (dtype, "dtype"),
+        "--batch-tokens": (batch_tokens, "batch_tokens"),
+        "--max-tokens": (max_tokens, "max_tokens"),
+        "--max-dialogues": (max_dialogues, "n_dialogues", "n_gradient_dialogues"),
+        "--layer": (layer, "gradient_layer"),
+        "--resamples": (resamples, "n_resamples"),
     }
+    chosen = [(option, size) for option, size in sizes.items() if size[0] is not None]
     if name is None:
         for role in models:
             raise UsageError(f"--{role} names a model of your own: --name NAME is needed with it")
-        for option, fields in sizes.items():
-            if any(value is not None for value in fields.values()):
-                raise UsageError(f"--{option} goes with --name: a preset that is there is not changed")
+        for option, _ in chosen:
+            raise UsageError(f"{option} goes with --name: a preset that is there is not changed")
         preset = with_data(chosen_preset(preset_name, store), data)
     elif preset_name is not None:
         raise UsageError(f"--name {name} and --preset {preset_name}: give one of them")
     else:
-        preset = custom_preset(name, models, data, dict(ChainMap(*sizes.values())))
+        saved = store.saved_presets().get(name)
+        # Batches that suited the machine when the name was given: others would change the last bits.
+        fields = {} if saved is None else {"batch_tokens": read_preset(saved).batch_tokens}
+        fields |= {field: value for _, (value, *names) in chosen for field in names}
+        preset = custom_preset(name, models, data, fields)
     steps = plan(preset, store, only=only, parameters=given)
     check_models(preset)
     if name is not None:

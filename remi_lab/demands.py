@@ -13,14 +13,14 @@ from pathlib import Path
 
 from remi_core.errors import UsageError
 from remi_core.files import scratch
-from remi_core.sources import PROVIDED, ModelSpec, cached_file
+from remi_core.sources import PROVIDED, ModelSpec
 from remi_core.store import Store
 from remi_core.tokens import EncodedSet
 from remi_lab.datasets import dataset_names, load_set
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.processes import peak_bytes, reset_peak
 from remi_lab.strict import read_yaml
-from remi_lab.variant import MAIN_PAIRS, find_variant, patch_plan
+from remi_lab.variant import MAIN_PAIRS, cached_file, find_variant, patch_plan
 
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
 

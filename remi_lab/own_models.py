@@ -245,12 +245,11 @@ def custom_preset(
         roles=ORGANISM_ROLES,
         dtype=str(sizes.get("dtype") or best_dtype()),
     )
-    sizes = {field: value for field, value in sizes.items() if value is not None}
     if "batch_tokens" not in sizes:
-        sizes["batch_tokens"] = best_batch_tokens(variants["instruct"], preset.dtype)
+        sizes = {**sizes, "batch_tokens": best_batch_tokens(variants["instruct"], preset.dtype)}
     if not data:
         return replace(preset, **sizes)
-    sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048} | sizes
+    sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048, **sizes}
     given = with_data(replace(preset, datasets=(), roles=DataRoles(), **sizes), data)
     sets = [labelled(given, dataset) for dataset in dataset_names(given)]
     for each in sets:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,7 @@ from remi_core.sources import (
     ModelSpec,
     adapter_folder,
     local_folder,
-    resolve_commit,
+    unreachable,
     weight_fingerprint,
 )
 from remi_core.store import Address, Store
@@ -285,6 +287,42 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
 
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """What decides, in a model's folder, how text becomes tokens."""
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SECONDS = 20
+"""How long the hub may take to answer before what is cached is used."""
+
+
+@lru_cache(maxsize=64)
+def resolve_commit(source: str, revision: str | None = None) -> str:
+    """The full commit of a repository's revision (None: its main branch), asked once a process.
+
+    The hub is asked first, so that a moved branch is seen; without a network, what was fetched last counts.
+
+    Raises:
+        RemiError: if neither the hub nor the cache knows; names the id, where it was looked for, and the mend.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().model_info(source, revision=revision, timeout=SECONDS).sha
+    except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors
+        for name in ("config.json", "adapter_config.json"):
+            cached = cached_file(source, name, revision)
+            if cached is not None:
+                return cached.parent.name
+        raise unreachable(source, revision, error) from error
+
+
+def cached_file(source: str, name: str, revision: str | None = None) -> Path | None:
+    """A file of a repository where it was fetched before, else None; no network is used."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(source, name, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def resolved(spec: ModelSpec) -> ModelSpec:

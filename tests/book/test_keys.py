@@ -191,7 +191,7 @@ def uncovered(code: Sequence[str], modules: Iterable[str]) -> set[str]:
 
 
 def imports_of(code: Iterable[str]) -> set[str]:
-    parsed = {one: core_keys.parse(module_path(one)) for one in code}
+    parsed = {one: ast.parse(module_path(one).read_text(encoding="utf-8")) for one in code}
     found = (direct_imports(tree, package=one.rpartition(".")[0]) for one, tree in parsed.items())
     return set().union(*found)
 

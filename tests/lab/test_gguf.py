@@ -12,8 +12,10 @@ from conftest import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from remi_core.errors import RemiError, UsageError
+from remi_core.models import open_model
+from remi_core.sources import find_gguf, local_folder
 from remi_core.store import Store
-from remi_lab.gguf import find_gguf, unpacked
+from remi_lab.gguf import unpacked
 
 BLOCK = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
 BLOCK |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
@@ -71,6 +73,26 @@ def test_weights_and_words_of_the_file_are_those_of_the_folder_and_it_is_made_on
     assert AutoTokenizer.from_pretrained(folder).encode(text) == tokenizer.encode(
         text, add_special_tokens=False
     )
+
+
+def test_the_core_opens_the_file_itself_and_unpacks_it_once(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
+    model, tokenizer = make_model("qwen2", seed=3), make_tokenizer("chatml")
+    write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
+    for source in (tmp_path / "tiny.gguf", str(tmp_path)):
+        with open_model(source, device="cpu") as loaded:
+            found = loaded.model.state_dict()
+            assert all(
+                torch.equal(found[name], one.bfloat16().float()) for name, one in model.state_dict().items()
+            )
+            assert loaded.tokenizer.get_vocab() == tokenizer.get_vocab()
+            assert loaded.fingerprint
+    assert capsys.readouterr().err.count("unpacking") == 1
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.gguf").write_bytes(bytes(64))
+    with pytest.raises(RemiError, match=r"a\.gguf: transformers cannot read this GGUF file"):
+        local_folder(tmp_path / "bad")
+    assert len(list((tmp_path / "store" / ".gguf").iterdir())) == 1, "nothing half made is left"
 
 
 def test_what_is_no_such_file_is_left_alone_or_refused(tmp_path) -> None:

@@ -21,14 +21,14 @@ from remi_core.gradients import measure_gradient_gram
 from remi_core.models import LoadedModel, open_model
 from remi_core.patching import PatchSet, head_alone, patch, record_outputs
 from remi_core.probes import Activations, NextToken, TokenLogProbs
-from remi_core.sources import ModelSpec, resolve_commit
+from remi_core.sources import ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
 from remi_lab.passes import bare_tokens, measure_position_norms
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.variant import Variant, describe_placement, find_variant, resolved, weights_of
+from remi_lab.variant import Variant, describe_placement, find_variant, resolve_commit, resolved, weights_of
 
 OLD, NEW = "a" * 40, "b" * 40
 
