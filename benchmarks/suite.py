@@ -25,6 +25,7 @@ CASES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "growth.micro": ("growth", "growth_case"),
         "gpu": ("gpu", "gpu_case"),
         "book.micro": ("book", "book_case"),
+        **{f"doctor.{size}": ("doctor", "doctor_case") for size in ("3m", "30m", "120m")},
     }
 )
 """Case → module and function; a case has the rows whose names start as its own does."""

@@ -30,7 +30,7 @@ from remi_core.keys import make_key
 from remi_core.statistics.nulls import NullResult, holm
 from remi_core.store import Address
 from remi_lab.datasets import dataset_names
-from remi_lab.own_models import spell
+from remi_lab.own_models import data_digests, spell
 from remi_lab.presets import NEEDS, PRESETS, Preset, in_order
 from remi_lab.results import HEADLINE, TRAIL, NotMeasured, Results, models_of
 from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
@@ -351,10 +351,13 @@ def compute_headline(results: Results, row: str) -> Measured:
 
 
 def headline_key(results: Results) -> str:
-    """Everything that changes a headline of one seed: preset, weights, stored studies, and the code behind it."""
-    weights = {name: results.variant(name).weights for name in results.variants}
-    studies = study_digests(results.preset.name)
-    fields = {"preset": results.preset.fields(), "weights": weights, "studies": studies}
+    """Everything that changes a headline of one seed: preset, weights, data, stored studies, the code behind it."""
+    fields = {
+        "preset": results.preset.fields(),
+        "weights": {name: results.variant(name).weights for name in results.variants},
+        "data": data_digests(results.preset),
+        "studies": study_digests(results.preset.name),
+    }
     return make_key(fields, HEADLINE_CODE)
 
 

@@ -28,7 +28,7 @@ from remi_book.publishing import Edition, build_book, default_out
 from remi_book.running import RunLog, choose, log_name, missing_lines, plan
 from remi_book.running import run as run_steps
 from remi_book.site import build_site
-from remi_book.words import SWITCH, as_line, show_text
+from remi_book.words import SWITCH, as_line, show_text, visible
 from remi_core import __version__
 from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
@@ -276,8 +276,8 @@ def presets(store_folder: StoreFolder = None) -> int:
     for preset in listed:
         seeds = ", ".join(map(str, preset.seeds))
         sizes = f"seeds: {seeds}; at most {preset.n_dialogues} dialogues a set"
-        print(f"{preset.name:<{width}}  {preset.title}")
-        print(f"{'':<{width}}  variants: {', '.join(preset.variants)}; {sizes}")
+        print(visible(f"{preset.name:<{width}}  {preset.title}"))
+        print(visible(f"{'':<{width}}  variants: {', '.join(preset.variants)}; {sizes}"))
     return 0
 
 
@@ -314,7 +314,7 @@ def doctor(
     n_missing = 0
     for well, line in findings_of(preset, store):
         n_missing += not well
-        print(f"{'ok     ' if well else 'MISSING'}  {line}", flush=True)
+        print(visible(f"{'ok     ' if well else 'MISSING'}  {line}"), flush=True)
     print(f"preset {preset.name}: {f'{n_missing} missing' if n_missing else 'ready'}")
     return 1 if n_missing else 0
 
@@ -329,19 +329,22 @@ def store(
         typer.Argument(metavar="|".join(STORE_ACTIONS), help="what to do", parser=one_of(*STORE_ACTIONS)),
     ],
     keep: Annotated[int, Positive()] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     preset_name: PresetName = None,
     store_folder: StoreFolder = None,
 ) -> int:
     """List, size, prune or check what is stored, or forget a preset."""
     store = open_store(store_folder)
+    if not store.root.is_dir() and (action == "check" or store_folder is not None):
+        raise UsageError(f"store {action}: there is no store at {store.root}")
     if action == "list":
         for entry in store.list():
-            print(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}")
+            print(visible(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}"))
     elif action == "prune":
-        removed = prune(store, keep)
+        removed, did = prune(store, keep, dry_run=dry_run), "would be removed" if dry_run else "removed"
         for path in removed:
-            print(f"removed {path.relative_to(store.root)}")
-        print(f"{len(removed)} removed")
+            print(visible(f"{did} {path.relative_to(store.root)}"))
+        print(f"{len(removed)} {did}")
     elif action == "forget":
         if preset_name is None:
             raise UsageError("store forget: --preset NAME is needed")
@@ -352,7 +355,7 @@ def store(
             print(as_line(f"{path.relative_to(store.root)}: {reason}"))
         print(f"{len(damaged)} damaged; the next run that needs one makes it again")
         return 1 if damaged else 0
-    print(f"{store.size() / MEBIBYTE:.1f} MiB in {store.root}")
+    print(visible(f"{store.size() / MEBIBYTE:.1f} MiB in {store.root}"))
     return 0
 
 

@@ -190,11 +190,11 @@ def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
     seconds = timing.seconds(preset, gradient_datasets(Results(preset, store, measures=False)))
     parts = ", ".join(f"{what} {clock(each)}" for what, each in seconds.items())
     yield True, f"time on this machine: about {clock(sum(seconds.values()))}: {parts}"
-    yield True, f"memory: {timing.peak / GIGABYTE:.1f} GB at most while instruct was timed"
+    yield True, f"memory: {timing.peak / GIGABYTE:.2f} GB at most while instruct was timed"
     known = [demand for demand in demands_of(preset).values() if demand is not None]
     if known:
         size = store_bytes(preset, known, timing.n_rows, timing.n_answer_tokens)
-        yield True, f"records: about {size / GIGABYTE:.2f} GB in the store"
+        yield True, f"records: about {size / GIGABYTE:.3f} GB in the store"
 
 
 def _existing(folder: Path) -> Path:

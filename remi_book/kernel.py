@@ -22,6 +22,9 @@ from jupyter_client.provisioning import LocalProvisioner
 
 from remi_lab.processes import has_card
 
+# Said at an import, with a path of this machine in it; there are no bars that widgets would draw.
+warnings.filterwarnings("ignore", "IProgress not found")
+
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -30,7 +33,14 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 FORKED = "remi-forked"
 """Name under which pyproject.toml gives ``ForkedKernel`` to Jupyter."""
-IMPORTED_ONCE = ("ipykernel.ipkernel", "seaborn", "torch", "transformers", "remi_book.notebook")
+IMPORTED_ONCE = (
+    "remi_book.kernel",
+    "ipykernel.ipkernel",
+    "seaborn",
+    "torch",
+    "transformers",
+    "remi_book.notebook",
+)
 """What the process imports of which kernels are forks."""
 
 
@@ -122,8 +132,6 @@ def main() -> None:
     # The working folder comes first otherwise, and a file in it could stand in for a module.
     if Path(sys.path[0]) == Path.cwd():
         del sys.path[0]
-    # Said once a notebook, with a path of this machine in it; there are no bars that widgets would draw.
-    warnings.filterwarnings("ignore", "IProgress not found")
     from ipykernel import kernelapp
     from ipykernel.iostream import IOPubThread
 

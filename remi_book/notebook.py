@@ -12,7 +12,7 @@ from IPython.display import HTML, display
 
 from remi_book.figures.style import take_looks
 from remi_book.running import NOTES, has_type
-from remi_book.words import as_html, as_line
+from remi_book.words import as_html, as_line, forget_signs
 from remi_core.errors import MissingInput, RemiError, UsageError, nearest, without_credentials
 from remi_core.store import Store
 from remi_lab.presets import get_preset
@@ -42,6 +42,7 @@ def open_results(preset: object) -> Results:
         )
     results = Results(get_preset(preset), Store())
     take_looks(results.variants)
+    forget_signs()
     return results
 
 

@@ -33,7 +33,7 @@ from remi_core.keys import (
 from remi_core.progress import OUTWARD, Say, machine, notice, print_line
 from remi_core.store import FROZEN, Store, locked, project_root
 from remi_lab.demands import check_layers, demands_of
-from remi_lab.own_models import data_digests, spell
+from remi_lab.own_models import data_digests, folder_fingerprints, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
 from remi_lab.processes import Progress, has_card, peak_bytes, watched_children, worker_pool
 from remi_lab.strict import read_yaml
@@ -520,7 +520,12 @@ def plan(
         sources = tuple(source for source in sources if f"notebooks/{source.stem}" not in ORGANISMS_ONLY)
     given = _typed_parameters(sources, parameters or {})
     check_layers(preset, given)
-    fields = {"preset": preset.fingerprint(), "data": data_digests(preset), **key_fields(preset)}
+    fields = {
+        "preset": preset.fingerprint(),
+        "data": data_digests(preset),
+        "models": folder_fingerprints(preset),
+        **key_fields(preset),
+    }
     lacking = tuple(need for need in NEEDS if preset.lacks(need))
     steps = []
     for source in sources:

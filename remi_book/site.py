@@ -13,7 +13,9 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -38,9 +40,10 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.files import Damaged, check_file, read_sealed, sealed_text, written_whole
 from remi_core.keys import canonical_json, text_digest
 from remi_core.progress import Say, print_line
-from remi_core.store import Store, default_root, project_root
+from remi_core.store import Address, Store, default_root, project_root
 from remi_lab.presets import Preset
-from remi_lab.results import Results
+from remi_lab.results import NotMeasured, Results
+from remi_lab.variant import patch_plan
 
 # The figures of executed notebooks as files: pictures as they were drawn, with their texts in one index.
 
@@ -317,17 +320,48 @@ def deposit_files(
 
 
 def record_files(store: Store, preset: Preset, named: Mapping[str, str]) -> dict[str, Content]:
-    """Arrays and provenance of the preset's records by name; of several keys of a record the last used one."""
+    """Arrays and provenance of the preset's records by name.
+
+    Of several keys of a record it is that of the present weights, data and code; where no page asks for the record, the
+    last used one.
+    """
     entries = sorted(
         store.list(preset.name), key=lambda entry: entry.path.with_suffix(".json").stat().st_mtime
     )
-    latest = {astuple(entry.address)[:-1]: entry for entry in entries}  # all of an address but its key
+    present = present_addresses(Results(preset, store, measures=False))
+    chosen = {astuple(address)[:-1]: address for address in present}  # all of an address but its key
+    latest = {
+        astuple(entry.address)[:-1]: entry
+        for entry in entries
+        if chosen.get(astuple(entry.address)[:-1], entry.address) == entry.address
+    }
     files: dict[str, Content] = {}
     for entry in latest.values():
         about = entry.path.with_suffix(".json")
         files[entry.path.relative_to(store.root).as_posix()] = entry.path
         files[about.relative_to(store.root).as_posix()] = _provenance(about, entry.path, named)
     return files
+
+
+def present_addresses(results: Results) -> set[Address]:
+    """Where the records lie, under their present keys, of which tables, figures and claims are made."""
+    from remi_book.chapters.records import measure_variant  # these bring pandas
+    from remi_book.claims import headlines_of, ledger_rows
+
+    for seed in results.preset.seeds:
+        here = results.at(seed)
+        for ask in (
+            *(partial(measure_variant, here, variant) for variant in results.variants),
+            *(
+                partial(here.patched, *pair, name)
+                for pair, names in patch_plan(results.preset).items()
+                for name in names
+            ),
+            partial(headlines_of, here, ledger_rows(results.preset)),
+        ):
+            with suppress(NotMeasured):
+                ask()
+    return results.store.asked
 
 
 def _provenance(about: Path, arrays: Path, named: Mapping[str, str]) -> bytes:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from remi_core.errors import UsageError
-from remi_core.keys import text_digest
 from remi_lab.own_models import REAL, origin_of, real_sets
 from remi_lab.presets import Preset
 
@@ -115,11 +114,22 @@ def shown_text(preset: Preset, dataset: str, text: str) -> str:
 
 
 def shown_tokens(preset: Preset, datasets: Iterable[str], tokens: Iterable[str]) -> list[str]:
-    """Tokens of the sets, or in place of each a sign that is the same for the same token."""
+    """Tokens of the sets, or in place of each a sign that is the same for the same token in one process.
+
+    Signs are numbers in the order of first appearance: a digest of a token could be looked up in any vocabulary.
+    """
     tokens = list(tokens)
     if not is_withheld(preset, datasets):
         return tokens
-    return [MARK + text_digest(token)[:4] for token in tokens]
+    return [f"{MARK}{_SIGNS.setdefault(token, len(_SIGNS) + 1)}" for token in tokens]
+
+
+_SIGNS: dict[str, int] = {}
+
+
+def forget_signs() -> None:
+    """Number withheld tokens from 1 again, as every page does."""
+    _SIGNS.clear()
 
 
 # Places of this machine, which no page tells of: the last part of a path stands for it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import re
@@ -166,7 +167,8 @@ def scratch(root: Path) -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     for left in root.glob(f"{PREFIX}*{LOCK}"):
         with left.open("a") as held:
-            with suppress(BlockingIOError):
+            # Held by a process that lives, or on a file system without locks, where nobody can tell.
+            with suppress(OSError):
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink(missing_ok=True)
@@ -174,7 +176,8 @@ def scratch(root: Path) -> Iterator[Path]:
     number, name = tempfile.mkstemp(dir=root, prefix=PREFIX, suffix=LOCK)
     folder = Path(name).with_suffix("")
     with os.fdopen(number, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         folder.mkdir()
         try:
             yield folder
@@ -212,8 +215,17 @@ def written_whole(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}{PART}*"):
+            if is_left(left):
+                shutil.rmtree(left, ignore_errors=True)
         made_in = {"dir": target.parent, "prefix": f".{target.name}{PART}"}
-        with tempfile.TemporaryDirectory(**made_in, ignore_cleanup_errors=True) as folder:
+        with (
+            tempfile.TemporaryDirectory(**made_in, ignore_cleanup_errors=True) as folder,
+            _opened(Path(folder)) as held,
+        ):
+            # Others see by it that a process works here; the system lets go of it with the process.
+            with suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_SH)
             part = Path(folder) / target.name
             yield part
             flush(part)
@@ -226,6 +238,34 @@ def written_whole(target: Path) -> Iterator[Path]:
         if reason is None:
             raise
         raise RemiError(f"{target} cannot be written ({reason}; what is finished is kept)") from error
+
+
+LEFT_AFTER = 60
+"""Seconds after which a folder that nobody holds is not one that was just made."""
+_UNLOCKED_AFTER = 24 * 3600
+"""The same, of the last change in it, where the file system has no locks to ask."""
+
+
+def is_left(part: Path) -> bool:
+    """Whether a folder of ``written_whole`` was left behind by a process that is gone."""
+    age = time.time() - part.stat().st_mtime
+    with _opened(part) as folder:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return age > _UNLOCKED_AFTER
+    return age > LEFT_AFTER
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def flush(path: Path, *, deep: bool = True) -> None:

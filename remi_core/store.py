@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -134,12 +135,16 @@ def locked(root: Path, names: Iterable[str]) -> Iterator[bool]:
                 path = inside(root / FOLDER / f"{name}.lock", root)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(path)
-                try:
-                    held.enter_context(lock.acquire(blocking=False))
-                except Timeout:
-                    waited = True
-                    notice(f"waiting for another run that makes {name}")
-                    held.enter_context(lock.acquire())
+                with warnings.catch_warnings():
+                    warnings.simplefilter(
+                        "ignore"
+                    )  # of a file system without locks: there the file itself is one
+                    try:
+                        held.enter_context(lock.acquire(blocking=False))
+                    except Timeout:
+                        waited = True
+                        notice(f"waiting for another run that makes {name} (its lock: {path})")
+                        held.enter_context(lock.acquire())
             except OSError as error:
                 if error.errno not in ADVICE:
                     raise
@@ -261,7 +266,9 @@ class Store:
         """
         records = {name: self.load(address) for name, address in addresses.items()}
         missing = [name for name, record in records.items() if record is None]
-        with self.locked(addresses[name] for name in missing if not (shared and rank())):
+        taken = {addresses[name] for name in missing if not (shared and rank())}
+        folders = {finished[name].name for name in missing if name in finished and not (shared and rank())}
+        with self.locked(taken), locked(self.root, folders):
             records |= {name: self.load(addresses[name]) for name in missing}
             missing = [name for name in missing if records[name] is None]
             missing = on_all(missing)[0] if shared else missing

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError, nearest
 from remi_core.keys import file_digest
-from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder, weight_fingerprint
+from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
 from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, local_digests, published_names
@@ -30,7 +30,7 @@ from remi_lab.presets import (
     in_order,
     read_preset,
 )
-from remi_lab.variant import adapter_fingerprint, resolved
+from remi_lab.variant import adapter_fingerprint, model_fingerprint, resolved, text_of
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
 
@@ -144,6 +144,23 @@ def data_digests(preset: Preset) -> dict[str, str]:
             raise UsageError(f"preset {preset.name!r}: no data file {path}")
         digests[path] = file_digest(Path(path))
     return digests
+
+
+def folder_fingerprints(preset: Preset) -> dict[str, str]:
+    """Fingerprint of each model and adapter that is a folder of the user's own, by variant: it may change unseen.
+
+    Raises:
+        UsageError: for a folder that is missing or holds no model.
+    """
+    found = {}
+    for role, spec in preset.variants.items():
+        folder = None if spec.source in PROVIDED else local_folder(spec.source)
+        adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+        parts = [f"{model_fingerprint(folder)} {text_of(spec)}"] if folder else []
+        parts += [adapter_fingerprint(adapter)] if adapter else []
+        if parts:
+            found[role] = " + ".join(parts)
+    return found
 
 
 def _split(text: str) -> tuple[str, Path]:
@@ -384,7 +401,7 @@ def check_distinct(variants: Mapping[str, ModelSpec]) -> None:
             folder = local_folder(spec.source)
             adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
             known[role] = (
-                weight_fingerprint(folder) if folder else (spec.source, spec.revision),
+                model_fingerprint(folder) if folder else (spec.source, spec.revision),
                 adapter_fingerprint(adapter) if adapter else (spec.adapter, spec.adapter_revision),
             )
     for first, second in combinations(known, 2):

@@ -150,6 +150,8 @@ class ReadStore(Store):
     def __init__(self, root: Path, *, frozen: bool, measures: bool) -> None:
         super().__init__(root, frozen=frozen)
         self.measures = measures
+        self.asked: set[Address] = set()
+        """Every record that was asked for, whether it is there or not."""
 
     def record(self, addresses: Mapping, measure: Callable, **options: object) -> dict:
         """As every store does; the errors are those of ``measure``.
@@ -171,6 +173,7 @@ class ReadStore(Store):
 
     def load(self, address: Address) -> Record | None:
         """The record at this address, as the store has it."""
+        self.asked.add(address)
         record = super().load(address)
         if record is not None:
             *place, key = astuple(address)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from remi_core.errors import RemiError, UsageError, brief, nearest
 from remi_core.files import (
     PART,
     Damaged,
     check_file,
+    is_left,
     read_sealed,
     repaired,
     sealed_text,
@@ -21,7 +25,7 @@ from remi_core.files import (
 )
 from remi_core.keys import file_digest
 from remi_core.progress import notice
-from remi_core.store import FINISHED, MODELS, Store, inside, locked
+from remi_core.store import FINISHED, FOLDER, MODELS, NOTEBOOKS, Store, inside, locked
 
 FILES = "files.json"
 """The list, in the folder itself."""
@@ -91,6 +95,10 @@ def check_folder(folder: Path) -> None:
             raise Damaged(f"{brief(name)} is {error}") from None
 
 
+_LEFTOVER = re.compile(rf"\..+{re.escape(PART)}[a-z0-9_]{{8}}")
+"""Names of folders in which a file or folder is made; no name that a user may choose begins with a point."""
+
+
 def damages(root: Path) -> list[tuple[Path, str]]:
     """Each file or folder of weights under ``root`` that is damaged, and what is wrong with it; sorted by path.
 
@@ -112,7 +120,8 @@ def damages(root: Path) -> list[tuple[Path, str]]:
                 check_file(path.with_name(str(about["file"])), about.get("sha256"))
         except (OSError, ValueError) as error:
             found.append((path, str(error)))
-    listed = {path.parent for path in root.rglob(FILES) if PART not in str(path.relative_to(root))}
+    listed = {path.parent for path in root.rglob(FILES)}
+    listed = {one for one in listed if not any(map(_LEFTOVER.fullmatch, one.relative_to(root).parts))}
     for folder in sorted({*root.glob(f"{MODELS}/*/[!.]*"), *listed}):
         try:
             check_folder(folder)
@@ -125,39 +134,59 @@ UNFINISHED_AFTER = 3600
 """Seconds after which what is unfinished and was not touched counts as left behind."""
 
 
-def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
-    """Paths removed: all but the ``keep`` last used keys of each record and model, and what was left unfinished.
+def prune(store: Store, keep: int = 1, *, dry_run: bool = False) -> tuple[Path, ...]:
+    """Paths removed, or that would be: all but the ``keep`` last used keys of each record and model, and leftovers.
 
-    Executed notebooks stay, and so does anything unfinished that was touched within the hour (it may be being
-    written). What is removed is computed again when it is asked for.
+    Leftovers are what a process that is gone was making. Executed notebooks stay, and so does what a live run holds or
+    touched within the hour. What is removed is computed again when it is asked for.
+
+    Raises:
+        RemiError: if something cannot be removed, with the number of those that were.
     """
     groups: dict[tuple[object, ...], list[Path]] = {}
     for entry in store.list():
         a = entry.address
         groups.setdefault((a.preset, a.seed, a.variant, a.measurement, a.dataset), []).append(entry.path)
-    for folder in store.root.glob(f"{MODELS}/*/*-*"):
+    for folder in store.root.glob(f"{MODELS}/*/[!.]*-*"):
         groups.setdefault((folder.parent, folder.name.rpartition("-")[0]), []).append(folder)
     old = [path for paths in groups.values() for path in sorted(paths, key=_last_used, reverse=True)[keep:]]
-    halves = [path for path in store.root.glob("*/*/*/*.npz") if not path.with_suffix(".json").is_file()]
+    # Leftover → the lock that a run holds which goes on with it.
+    left = {path: "" for path in store.root.glob("*/*/*/*.npz") if not path.with_suffix(".json").is_file()}
+    left |= {path: path.name for path in store.root.glob(f"{FINISHED}*")}
+    left |= {
+        path: f"{path.parent.parent.name}-{path.name.removesuffix('.part.ipynb')}"
+        for path in store.root.glob(f"*/{NOTEBOOKS}/*.part.ipynb")
+    }
     hour_ago = time.time() - UNFINISHED_AFTER
-    unfinished = [
-        path
-        for path in (
-            *store.root.rglob(f"*{PART.rstrip('-')}*"),
-            *store.root.glob(f"{FINISHED}*"),
-            *halves,
-        )
-        if path.exists() and path.stat().st_mtime < hour_ago
+    dead = [path for path, lock in left.items() if path.stat().st_mtime < hour_ago and _is_free(store, lock)]
+    dead += [
+        path for path in store.root.rglob(f".*{PART}*") if _LEFTOVER.fullmatch(path.name) and is_left(path)
     ]
-    removed = tuple(inside(path, store.root) for path in sorted({*old, *unfinished}))
-    for path in removed:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        path.unlink(missing_ok=True)
-        if path.suffix == ".npz":
-            path.with_suffix(".json").unlink(missing_ok=True)
-    return removed
+    chosen = tuple(inside(path, store.root) for path in sorted({*old, *dead}))
+    for count, path in enumerate(() if dry_run else chosen):
+        try:
+            for one in (path, path.with_suffix(".json")) if path.suffix == ".npz" else (path,):
+                if one.is_dir():
+                    shutil.rmtree(one)
+                elif one.exists():
+                    one.unlink()
+        except OSError as error:
+            raise RemiError(
+                f"{count} of {len(chosen)} removed; {path} cannot be removed: {error.strerror}"
+            ) from error
+    return chosen
+
+
+def _is_free(store: Store, lock: str) -> bool:
+    """Whether no run holds the lock of that name; one without a name nobody holds."""
+    path = store.root / FOLDER / f"{lock}.lock"
+    if not path.exists():
+        return True
+    try:
+        with FileLock(path).acquire(blocking=False):
+            return True
+    except Timeout:
+        return False
 
 
 def forget(store: Store, preset: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ import numpy as np
 from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
 from remi_core.files import Damaged
-from remi_core.keys import library_versions, make_key, text_digest
+from remi_core.keys import file_digest, library_versions, make_key, text_digest
 from remi_core.parallel import n_ranks
 from remi_core.sources import (
     ADAPTER_FILE,
@@ -285,8 +284,28 @@ def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> 
 
 # Which weights a variant has, as text for keys and records.
 
-TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-"""What decides, in a model's folder, how text becomes tokens."""
+TEXT_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""What decides, in a model's folder, how text becomes tokens, besides further templates."""
+CONFIGURATION = ("config.json", "generation_config.json")
+"""What decides, in a model's folder, what its weights compute."""
+NO_NUMBERS = (
+    "transformers_version",
+    "_name_or_path",
+    "peft_version",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+)
+"""Fields of configurations that say where a model comes from, and change nothing that it computes."""
 
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -348,7 +367,7 @@ def weights_of(spec: ModelSpec) -> str:
     """
     spec = resolved(spec)
     folder = local_folder(spec.source)
-    parts = [weight_fingerprint(folder) if folder else f"{spec.source}@{spec.revision}"]
+    parts = [model_fingerprint(folder) if folder else f"{spec.source}@{spec.revision}"]
     if spec.adapter is not None:
         adapter = adapter_folder(spec.adapter)
         named = f"{spec.adapter}@{spec.adapter_revision}"
@@ -363,15 +382,37 @@ def text_of(spec: ModelSpec) -> str:
     folder = local_folder(spec.source)
     if folder is None:
         return f"{spec.source}@{resolve_commit(spec.source, spec.revision)}"
-    texts = [(folder / name).read_text(encoding="utf-8") for name in TEXT_FILES if (folder / name).is_file()]
-    return hashlib.sha256("".join(texts).encode()).hexdigest()
+    templates = sorted(path.relative_to(folder).as_posix() for path in folder.glob("**/*.jinja"))
+    files = {
+        name: file_digest(folder / name) for name in (*TEXT_FILES, *templates) if (folder / name).is_file()
+    }
+    return text_digest(json.dumps(files, sort_keys=True))
+
+
+def model_fingerprint(folder: Path) -> str:
+    """Of the weights, and of the configurations that say what they compute."""
+    files = [folder / name for name in CONFIGURATION if (folder / name).is_file()]
+    return f"{weight_fingerprint(folder)} {text_digest(json.dumps(list(map(_settings, files))))[:16]}"
 
 
 def adapter_fingerprint(folder: Path) -> str:
-    """Of the weights and of the configuration, which scales them."""
-    settings = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-    scales = {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora", "alpha_pattern")}
-    return f"{weight_fingerprint(folder)} {json.dumps(scales, sort_keys=True)}"
+    """Of the weights, and of all settings that say where they are put and how they are scaled."""
+    return f"{weight_fingerprint(folder)} {text_digest(json.dumps(_settings(folder / ADAPTER_FILE)))[:16]}"
+
+
+def _settings(path: Path) -> object:
+    """What a configuration says that changes a number, whatever the order in which it stands there; its own text where
+    it is none, which loading will refuse."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        fields = json.loads(text)
+        return sorted(
+            (name, json.dumps(value, sort_keys=True))
+            for name, value in fields.items()
+            if name not in NO_NUMBERS
+        )
+    except (AttributeError, ValueError):
+        return text
 
 
 def describe_placement(model: PreTrainedModel) -> str:

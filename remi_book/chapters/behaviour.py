@@ -384,8 +384,9 @@ def next_tokens(results: Results, dataset: str, *, count: int) -> pd.DataFrame:
 def choice_tokens(results: Results, dataset: str) -> list[str]:
     """The texts of the tokens that the set's own answers have at the choice."""
     encoded = results.encoded(dataset).dialogues
-    ids = {one.input_ids[one.choice] for one in encoded if one.choice is not None}
-    return shown_tokens(results.preset, [dataset], sorted(results.vocabulary.text(token) for token in ids))
+    ids = dict.fromkeys(one.input_ids[one.choice] for one in encoded if one.choice is not None)
+    # Sorted afterwards: the order of signs that stand for sorted texts would tell of the texts.
+    return sorted(shown_tokens(results.preset, [dataset], map(results.vocabulary.text, ids)))
 
 
 def dataset_table(results: Results) -> pd.DataFrame:

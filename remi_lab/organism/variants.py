@@ -121,7 +121,9 @@ def folder(store: Store, variant: str, seed: int, world: str = MAIN) -> Path:
         fields |= {"recipe": asdict(RECIPES[variant]), "n_dialogues": N_DIALOGUES, "parents": parents}
     else:
         raise UsageError(f"no variant {variant!r} of an organism {nearest(variant, RECIPES)}")
-    return store.model_folder(seed, variant, make_key(fields, TUNE))
+    # Worlds are told apart in the name, so that a prune for one leaves the weights of the others.
+    name = variant if world == MAIN else f"{variant}-{world}"
+    return store.model_folder(seed, name, make_key(fields, TUNE))
 
 
 def make(store_root: str, variant: str, seed: int, world: str = MAIN) -> Path:

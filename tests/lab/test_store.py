@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from remi_core.errors import RemiError, UsageError
-from remi_core.files import read_sealed, write_npz, write_sealed, written_whole
+from remi_core.files import PART, is_left, read_sealed, scratch, write_npz, write_sealed, written_whole
 from remi_core.store import FOLDER, MODELS, Address, Store, locked
 from remi_lab.upkeep import FILES, forget, is_whole, made_once, prune
 
@@ -200,20 +201,84 @@ def test_forget_removes_a_preset_whole_and_nothing_else(store) -> None:
             forget(store, name)
 
 
-def test_prune_removes_what_was_left_unfinished_and_models_by_variant(store) -> None:
+def test_prune_removes_what_was_left_unfinished_and_models_by_variant_and_world(store) -> None:
     stale, fresh = (store.notebook_path("micro", name).with_suffix(".part.ipynb") for name in ("a", "b"))
     for path in (stale, fresh):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     aged(stale, 10_000)
+    with locked(store.root, ["micro-a"]):
+        assert prune(store) == (), "what a run holds stays, however old"
+    assert prune(store, dry_run=True) == (stale,) and stale.exists()
     assert prune(store) == (stale,), "what is being written stays"
-    folders = [store.model_folder(0, "secure", key) for key in ("aaaaaaaa", "bbbbbbbb")]
+    names = [("secure", "aaaaaaaa"), ("secure", "bbbbbbbb"), ("secure-rare", "cccccccc")]
+    folders = [store.model_folder(0, *name) for name in names]
     folders.append(store.model_folder(1, "secure", "aaaaaaaa"))
     for age, folder in enumerate(folders):
         with written_whole(folder) as part:
             part.mkdir()
         aged(folder, age)
     assert prune(store) == (folders[1],)
+
+
+def test_prune_takes_no_name_of_the_users_for_a_leftover_and_nothing_that_is_held(store, tmp_path) -> None:
+    """Presets, sets and locks of any name stay; a folder that a live process fills stays, however old it looks."""
+    for name in ("study.part2", "x.part-12345678", "a.part.ipynb"):
+        store.save(other(preset=name, dataset=f"{name}.part1"), ARRAYS, {})
+        store.save_preset(name, {"name": name})
+        with locked(store.root, [f"{name}-05"]):
+            pass
+    everything = sorted(store.root.rglob("*"))
+    for path in everything:
+        aged(path, 10)
+    assert prune(store) == () and sorted(store.root.rglob("*")) == everything
+    with made_once(store, store.model_folder(0, "base", "00000000")) as part:
+        part.mkdir()
+        aged(part.parent, 10)
+        assert prune(store) == () and part.is_dir()
+        (part / "weights").write_text("w")
+    left = tmp_path / "store" / MODELS / "0" / f".base-11111111{PART}abcdefgh"
+    left.mkdir()
+    assert prune(store) == (), "made just now, perhaps not held yet"
+    aged(left, 10)
+    assert prune(store) == (left,) and not left.exists()
+
+
+def test_what_a_killed_process_left_beside_a_file_goes_with_the_next_that_writes_it(tmp_path) -> None:
+    target = tmp_path / "deposit[1].zip"
+    dead, other_file = tmp_path / f".deposit[1].zip{PART}abcdefgh", tmp_path / f".deposit1.zip{PART}abcdefgh"
+    for folder in (dead, other_file):
+        folder.mkdir()
+        aged(folder, 10)
+    with written_whole(target) as part, written_whole(target) as second:
+        part.write_text("one")
+        second.write_text("two")
+        assert not dead.exists() and other_file.exists()
+    assert target.read_text() == "one"
+
+
+def test_a_file_system_without_locks_stops_nothing(store, monkeypatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with scratch(store.root) as folder, written_whole(folder / "file") as part:
+        part.write_text("whole")
+        assert is_left(part.parent) is False
+        aged(part.parent, 48)
+        assert is_left(part.parent), "the failing twin: nobody can tell, and it is two days old"
+        aged(part.parent, 0)
+
+
+def test_prune_says_what_it_could_not_remove(store, monkeypatch) -> None:
+    for hours, key in ((3, "aaaaaaaa"), (2, "bbbbbbbb")):
+        aged(store.save(other(key=key), ARRAYS, {}), hours)
+    monkeypatch.setattr(
+        Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only"))
+    )
+    with pytest.raises(RemiError, match=r"0 of 1 removed; .* cannot be removed: read-only"):
+        prune(store)
+    assert len(store.list()) == 2
 
 
 def test_written_whole_replaces_a_folder_only_at_the_end(tmp_path) -> None:
@@ -277,7 +342,7 @@ def test_who_waits_says_so_and_a_lock_of_a_killed_run_blocks_nobody(tmp_path, ca
     assert (tmp_path / FOLDER / "one.lock").is_file() and capsys.readouterr().err == ""
     with held(tmp_path, 1), locked(tmp_path, ["two", "one"]) as waited:
         assert waited
-    assert capsys.readouterr().err == "remi: waiting for another run that makes one\n"
+    assert capsys.readouterr().err.startswith("remi: waiting for another run that makes one (its lock: ")
 
 
 def test_where_no_lock_can_be_made_work_goes_on(tmp_path, monkeypatch) -> None:
