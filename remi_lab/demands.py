@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from remi_core.errors import UsageError
+from remi_core.errors import UsageError, brief
 from remi_core.files import scratch
 from remi_core.sources import PROVIDED, ModelSpec
 from remi_core.store import Store
@@ -72,11 +72,19 @@ class Shape:
 
 
 def shape_of(config: Mapping[str, object]) -> Shape | None:
-    """The shape that a model's ``config.json`` describes; None for an architecture that is not in ``TRAITS``."""
+    """The shape that a model's ``config.json`` describes; None for an architecture that is not in ``TRAITS``.
+
+    Raises:
+        UsageError: if a number that decides the shape is missing, or is no whole number above 0.
+    """
     text = config.get("text_config", config)
-    traits = TRAITS.get(text.get("model_type"))
+    traits = TRAITS.get(text.get("model_type")) if isinstance(text, Mapping) else None
     if traits is None:
         return None
+    for name in SIZES:
+        value = text.get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} is {brief(value)}; expected a whole number above 0")
     width, heads = text["hidden_size"], text["num_attention_heads"]
     bias = bool(text.get("attention_bias", False))
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
@@ -99,6 +107,10 @@ def shape_of(config: Mapping[str, object]) -> Shape | None:
     )
 
 
+SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size")
+"""What every configuration says of its shape."""
+
+
 def _image_tower(config: Mapping[str, object], width: int) -> int:
     """Parameters of the image tower of Gemma 3 (SigLIP without a head) and of its map to the text's width."""
     own, inner, side = config["hidden_size"], config["intermediate_size"], config["patch_size"]
@@ -112,13 +124,23 @@ def config_of(spec: ModelSpec) -> Mapping[str, object] | None:
     """The configuration of a model: its folder's, the cached one of a hub id, or one that ships; None if unknown.
 
     No network is used.
+
+    Raises:
+        UsageError: naming the file, if it is no JSON object or does not describe a model that there can be.
     """
     folder = Path(spec.source).expanduser()
     found = (
         folder / "config.json" if folder.is_dir() else cached_file(spec.source, "config.json", spec.revision)
     )
     if found is not None and found.is_file():
-        return json.loads(found.read_text(encoding="utf-8"))
+        try:
+            config = json.loads(found.read_text(encoding="utf-8"))
+            if not isinstance(config, dict):
+                raise UsageError(f"it holds {brief(config)}; expected an object")
+            shape_of(config)
+        except (UsageError, ValueError, RecursionError) as error:
+            raise UsageError(f"{found}: {error}") from None
+        return config
     return _shipped().get(spec.source, {}).get("config")
 
 
