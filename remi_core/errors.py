@@ -12,12 +12,14 @@ from collections.abc import Iterable
 HIDDEN = "[hidden]"
 _SECRET = re.compile(
     r"\bhf_(?:[A-Za-z0-9]{16,}|(?:oauth|jwt)_[A-Za-z0-9._-]{8,})"  # a token of the hub
-    r"|(?<=://)[^\s/@:'\"\\]+:[^\s/@'\"\\]+(?=@)"  # name and password in an address
+    r"|\b(?:gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,})"  # tokens of GitHub
+    r"|(?<=://)[^\s/@:'\"\\]*:[^\s/@'\"\\]+(?=@)"  # name and password in an address
+    r"|(?<=://)[^\s/@:'\"\\]*:(?!\d+/)[^\s'\"\\]+(?=@[\w-]+\.\w)"  # a password with a slash or an @
+    r"|(?<=://)[^\s/@:'\"\\]+(?=@)"  # a token in the place of a name
     r"|(?<=Bearer )[^\s'\"\\,;]+"
     r"|(?<=Basic )[A-Za-z0-9+/]{8,}={0,2}"
-    r"|(?<=[?&]token=)[^\s&'\"\\]+"
-    r"|(?<=[?&]access_token=)[^\s&'\"\\]+"
-    r"|(?<=[?&]X-Amz-Signature=)[^\s&'\"\\]+",
+    r"|(?:(?<=[?&]sig=)|(?<=[?&]token=)|(?<=[?&]Signature=)|(?<=[?&]access_token=)|(?<=[?&]X-Amz-Signature=)"
+    r"|(?<=[?&]X-Amz-Credential=)|(?<=[?&]X-Amz-Security-Token=))[^\s&'\"\\]+",
 )
 
 

@@ -54,7 +54,10 @@
     });
   }
 
-  function quoted(text) {
+  // A spreadsheet would run a text that begins so as a formula; a number with its sign is none.
+  function quoted(value) {
+    const isFormula = /^[=+\-@\t\r]/.test(value) && !/^[+-]?[\d.,]+(e[+-]?\d+)?$/i.test(value);
+    const text = isFormula ? `'${value}` : value;
     return /[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
   }
 

@@ -159,10 +159,13 @@ def test_a_page_and_its_partial_copy_hold_no_token(tmp_path, monkeypatch) -> Non
 def test_credentials_are_hidden_and_the_rest_stays() -> None:
     basic = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
     for text in (f"Authorization: Bearer {TOKEN}", f"'{TOKEN}'", f"https://user:{PASSWORD}@host/x", basic,
-                 f"?a=1&token={PASSWORD}&b=2", f"Bearer {PASSWORD}", f"hf_oauth_{PASSWORD}"):  # fmt: skip
+                 f"?a=1&token={PASSWORD}&b=2", f"Bearer {PASSWORD}", f"hf_oauth_{PASSWORD}",
+                 f"https://{PASSWORD}@host/x.git", f"https://:{PASSWORD}@host", f"https://me:a/{PASSWORD}@host.org",
+                 f"https://me:{PASSWORD}@ss@host.org/x", "ghp_Planted0123456789ab", "github_pat_Planted0123456789ab",
+                 f"?X-Amz-Security-Token={PASSWORD}", f"&sig={PASSWORD}&b=2", f"?Signature={PASSWORD}"):  # fmt: skip
         hidden = without_credentials(f"before {text} after")
         assert HIDDEN in hidden and hidden.startswith("before ") and hidden.endswith(" after")
-        assert not any(secret in hidden for secret in (TOKEN, PASSWORD, "QWxh"))
+        assert not any(secret in hidden for secret in (TOKEN, PASSWORD, "QWxh", "Planted"))
         assert TOKEN not in str(unreachable("Some/x", None, OSError(text)))
-    for text in "hf_hub_download|the hf_home folder|a token=5|https://host/x@y|a:b@c|12:30@x".split("|"):
+    for text in "hf_hub_download|the hf_home folder|a token=5|https://host/x@y|a:b@c|12:30@x|https://host:80/a@b.org".split("|"):
         assert without_credentials(text) == text
