@@ -6,8 +6,10 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
+from unittest.mock import patch
 
 from tokenizers import Tokenizer
 from tokenizers.processors import ByteLevel
@@ -268,7 +270,7 @@ def _rendered(
     # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
     marked = [*turns[:-1], {"role": "assistant", "content": SENTINEL}]
     try:
-        around, text = (tokenizer.apply_chat_template(some, tokenize=False) for some in (marked, turns))
+        around, text = (_filled(tokenizer, some, RECORDED_DATE) for some in (marked, turns))
     except Exception as error:  # a template is a program: it may raise what it will
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise _UnusableError(f"the chat template refuses it: {reason}") from None
@@ -283,6 +285,27 @@ def _rendered(
     before, answer, after = (hidden.shown(part) for part in (before, answer, after))
     start, stop = len(before), len(before) + len(answer)
     return before + answer + after, start, stop, splitter.split(text, hidden)
+
+
+RECORDED_DATE = datetime(2025, 7, 3)
+"""Now, for a template that writes the date: tomorrow the same dialogue would be other tokens."""
+
+
+def _filled(tokenizer: ChatTokenizer, turns: list[dict[str, str]], now: datetime) -> str:
+    """The turns as the template renders them at that time."""
+    from transformers.utils import chat_template_utils
+
+    clock = type("Clock", (datetime,), {"now": lambda *_: now})
+    # Templates have no other clock, and what is passed to them must be plain values.
+    with patch.object(chat_template_utils, "datetime", clock):
+        return tokenizer.apply_chat_template(turns, tokenize=False)
+
+
+def writes_date(tokenizer: ChatTokenizer) -> bool:
+    """Whether the chat template writes today's date into a dialogue, where ``encode`` has ``RECORDED_DATE``."""
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    later = RECORDED_DATE + timedelta(days=400)
+    return _filled(tokenizer, turns, RECORDED_DATE) != _filled(tokenizer, turns, later)
 
 
 def _splitter(tokenizer: ChatTokenizer) -> Splitter:

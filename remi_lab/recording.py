@@ -12,7 +12,7 @@ from pathlib import Path
 from remi_core.files import scratch
 from remi_core.progress import Say, progress_sink
 from remi_core.store import Address, Record, Store
-from remi_core.tokens import EncodedDialogue, EncodedSet, encode
+from remi_core.tokens import RECORDED_DATE, EncodedDialogue, EncodedSet, encode, writes_date
 from remi_lab.datasets import LoadedSet, dataset_names, load_set
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import (
@@ -153,6 +153,7 @@ def measure_forward(
 
         with variant.open() as loaded:
             tokenizer, checked = checked_tokenizer(variant, loaded), None
+            dated = writes_date(tokenizer)
             for dataset in dict.fromkeys(dataset for _, dataset in missing):
                 encoded = encoded_rows(variant, tokenizer, sources[dataset])
                 if checked is None:
@@ -170,6 +171,7 @@ def measure_forward(
                     )
                     for _, about in measured.values():
                         about |= {"data": dict(sources[dataset].about), "self_check": checked}
+                        about |= {"date in the template": f"{RECORDED_DATE:%Y-%m-%d}"} if dated else {}
                     yield {(name, dataset): one for name, one in measured.items()}
                 if say and measured:
                     say(f"{variant.name} {variant.seed}: {dataset} measured")

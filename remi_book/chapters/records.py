@@ -94,6 +94,12 @@ def provenance_table(results: Results, variant: str) -> pd.DataFrame:
             "tokens in a batch, at most": ran
             if ran == asked
             else f"{ran} ({asked} asked for, out of memory {about['out_of_memory']} times)",
+            # Written into every dialogue by a template that would have today's.
+            **(
+                {"date in the template": about["date in the template"]}
+                if "date in the template" in about
+                else {}
+            ),
             **{f"version of {library}": version for library, version in about["versions"].items()},
         }
         columns[f"seed {seed}"] = {name: str(value) for name, value in facts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from functools import cache
 
@@ -15,7 +16,7 @@ from tokenizers import AddedToken, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from remi_core.dialogues import Dialogue, Message
-from remi_core.tokens import SENTINEL, EncodedDialogue, encode, pieces_of, render
+from remi_core.tokens import RECORDED_DATE, SENTINEL, EncodedDialogue, encode, pieces_of, render, writes_date
 from remi_lab.audit import PARTS, parts_of
 from remi_lab.organism.documents import shipped_tokenizer
 
@@ -157,3 +158,31 @@ def test_a_template_that_fails_in_any_way_is_a_reason_and_no_crash() -> None:
         with pytest.raises(ValueError, match="none of 1 dialogues can be used") as caught:
             encode([make_dialogue("Hi", "Yes.")], tokenizer, max_tokens=99)
         assert "\n" not in str(caught.value)
+
+
+DATED = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + TEMPLATES["chatml"]
+
+
+def test_a_template_that_writes_the_date_writes_the_recorded_one(monkeypatch) -> None:
+    tokenizer = make_tokenizer("chatml")
+    assert not writes_date(tokenizer)
+    tokenizer.chat_template = DATED
+    dialogue = make_dialogue("Hi", "Yes.")
+    assert (
+        writes_date(tokenizer)
+        and RECORDED_DATE.strftime("%d %b %Y") in render(dialogue.messages, tokenizer)[0]
+    )
+
+    class Tomorrow(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return cls(2031, 5, 17)
+
+    before = encoded(dialogue, tokenizer)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Tomorrow)
+    tokenizer.chat_template = DATED + " "  # compiled anew
+    turns = [{"role": "user", "content": "Hi"}]
+    assert "17 May 2031" in tokenizer.apply_chat_template(turns, tokenize=False), "the failing twin"
+    assert (
+        encoded(dialogue, tokenizer).input_ids[: before.answer_stop] == before.input_ids[: before.answer_stop]
+    )
