@@ -28,14 +28,14 @@ from remi_book.publishing import Edition, build_book, default_out
 from remi_book.running import RunLog, choose, log_name, missing_lines, plan
 from remi_book.running import run as run_steps
 from remi_book.site import build_site
-from remi_book.words import SWITCH, as_line, show_text, visible
+from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
 from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
 from remi_core.keys import file_digest, text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
-from remi_core.progress import OUTWARD, VERBOSE, print_line, variables
+from remi_core.progress import OUTWARD, VERBOSE, print_line, variables, visible
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
 from remi_lab.datasets import dataset_names

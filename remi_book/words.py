@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from remi_core.errors import UsageError
+from remi_core.progress import visible
 from remi_lab.own_models import REAL, origin_of, real_sets
 from remi_lab.presets import Preset
 
@@ -16,9 +17,6 @@ from remi_lab.presets import Preset
 #
 # Whoever wrote a text must not be able to change the page, the terminal or the file that shows it. No other module
 # escapes by itself, and `tests/test_escaping.py` holds them to it.
-
-KEPT = "\n\t"
-"""Characters that do not print and stay all the same: the texts are code, too."""
 
 UNTYPESET = "tex2jax_ignore mathjax_ignore"
 """CSS classes under which no viewer of pages or notebooks reads dollar signs as mathematics."""
@@ -34,17 +32,6 @@ LATEX = {
     "^": r"\textasciicircum{}",
     **{character: f"\\{character}" for character in "$&#_%"},
 }
-
-
-def visible(text: str) -> str:
-    """The text with every character that does not print, other than line ends and tabs, written as its code.
-
-    So no escape sequence colours a terminal or a page, and no mark of direction turns a line around.
-    """
-    return "".join(
-        one if one in KEPT or one.isprintable() else one.encode("unicode_escape").decode("ascii")
-        for one in text
-    )
 
 
 def as_line(text: str) -> str:

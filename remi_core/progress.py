@@ -34,9 +34,24 @@ Say = Callable[[str], None]
 """Where a line of progress goes; ``print_line`` on a command line."""
 
 
+KEPT = "\n\t"
+"""Characters that do not print and stay all the same: the texts are code, too."""
+
+
+def visible(text: str) -> str:
+    """The text with every character that does not print, other than line ends and tabs, written as its code.
+
+    So no escape sequence colours a terminal or a page, and no mark of direction turns a line around.
+    """
+    return "".join(
+        one if one in KEPT or one.isprintable() else one.encode("unicode_escape").decode("ascii")
+        for one in text
+    )
+
+
 def print_line(line: str) -> None:
     """Print the line to standard output, at once also where that is a file or a pipe."""
-    print(line, flush=True)
+    print(visible(line), flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -87,7 +102,7 @@ def notice(line: str) -> None:
     if OUTWARD in os.environ:
         progress_sink()(line)
     else:
-        print(f"remi: {line}", file=sys.stderr, flush=True)
+        print(visible(f"remi: {line}"), file=sys.stderr, flush=True)
 
 
 VERBOSE = "REMI_VERBOSE"

@@ -271,7 +271,8 @@ class Timing:
         n_seeds, n_variants = len(preset.seeds), len(preset.variants)
         share = min(1.0, preset.n_gradient_dialogues / max(1, preset.n_dialogues))
         gradients = share * sum(self.n_tokens[name] for name in gradient_sets)
-        models = [name for name in TRIPLET if name in preset.variants] if len(gradient_sets) > 1 else []
+        # One set is compared with none: then the page shows the gradients of instruct alone.
+        models = [name for name in TRIPLET if name in preset.variants] if len(gradient_sets) > 1 else ["instruct"]
         plan = patch_plan(preset)
         count = preset.n_patch_dialogues * len(self.n_tokens) / max(1, self.n_rows)
         patched = {name: min(1.0, count) * tokens for name, tokens in self.n_tokens.items()}

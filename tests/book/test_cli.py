@@ -72,6 +72,28 @@ def test_presets_and_the_store_are_listed_and_the_store_is_pruned(capsys) -> Non
     assert "1 removed" in said and "MiB in" in said
 
 
+def test_names_in_a_store_of_somebody_elses_do_not_act_on_the_terminal(capsys) -> None:
+    store, bad = Store(), "x\x1b[31m\x1b]0;pwn\x07"
+    path = store.save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
+    path.rename(path.with_name(f"{bad}.npz"))
+    path.with_suffix(".json").rename(path.with_name(f"{bad}.json"))
+    store.save_preset(
+        "mine", get_preset("smoke").fields() | {"name": "mine", "title": bad, "batch_tokens": 8}
+    )
+    for words in ("presets", "store list", "store prune", "store size", "doctor --preset mine"):
+        assert cli.main(words.split()) in (0, 1)
+        said = capsys.readouterr()
+        assert "\x1b" not in said.out + said.err and "\x07" not in said.out + said.err, words
+
+
+def test_a_place_that_is_no_store_is_not_said_to_be_whole(tmp_path, capsys) -> None:
+    for words in ("check", "list", "size", "prune"):
+        assert "there is no store at" in complaint(
+            f"store {words} --store {tmp_path / 'nothere'}", capsys, code=2
+        )
+    assert cli.main(["store", "check", "--store", str(tmp_path)]) == 0
+
+
 def test_a_frozen_report_refuses_what_is_damaged(capsys) -> None:
     path = Store().save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
     path.with_suffix(".json").write_text("{}")

@@ -28,7 +28,8 @@ from remi_book.chapters import organism, tokens
 from remi_book.cli import main
 from remi_book.figures import output
 from remi_book.figures.style import SETTINGS, visible_token
-from remi_book.words import as_html, as_latex, as_line, as_markdown, visible
+from remi_book.words import as_html, as_latex, as_line, as_markdown
+from remi_core.progress import visible
 from remi_core.tokens import EncodedDialogue
 from remi_lab.presets import PRESETS, DataRoles
 

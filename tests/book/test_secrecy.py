@@ -167,5 +167,7 @@ def test_credentials_are_hidden_and_the_rest_stays() -> None:
         assert HIDDEN in hidden and hidden.startswith("before ") and hidden.endswith(" after")
         assert not any(secret in hidden for secret in (TOKEN, PASSWORD, "QWxh", "Planted"))
         assert TOKEN not in str(unreachable("Some/x", None, OSError(text)))
-    for text in "hf_hub_download|the hf_home folder|a token=5|https://host/x@y|a:b@c|12:30@x|https://host:80/a@b.org".split("|"):
+    for text in "hf_hub_download|the hf_home folder|a token=5|https://host/x@y|a:b@c|12:30@x|https://host:80/a@b.org".split(
+        "|"
+    ):
         assert without_credentials(text) == text

@@ -56,7 +56,9 @@ def test_the_download_is_the_table_with_every_cell_quoted_right(reader, tmp_path
     page = reader("ledger.html")
     # A cell that a spreadsheet would run, and a number that it must still read as one.
     for place, text in ((0, "=1+1"), (1, "-0.5e-3")):
-        page.locator("table.remi-claims tbody td").nth(place).evaluate("(cell, text) => cell.textContent = text", text)
+        page.locator("table.remi-claims tbody td").nth(place).evaluate(
+            "(cell, text) => cell.textContent = text", text
+        )
     with page.expect_download() as waiting:
         page.locator("button.remi-csv").first.click()
     path = tmp_path / "table.csv"
