@@ -338,7 +338,8 @@ def _unmeasured(results: Results, row: str) -> Measured:
 def compute_headline(results: Results, row: str) -> Measured:
     """The headline of one row and seed as these results give it, nothing read from the store or kept there.
 
-    Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
+    Where models or dialogues leave the statistic without a value, or the preset lacks what it needs, or nothing can be
+    measured for the row, its ``missing`` says so.
     """
     claim = get_claim(row)
     if claim.untestable:
@@ -347,6 +348,9 @@ def compute_headline(results: Results, row: str) -> Measured:
         computed, read = TRAIL.heard(lambda: headlines(results.preset)[row](results))
     except MissingInput as missing:
         return absent(str(missing))
+    except ValueError as degenerate:
+        # Models that are equal, or answers that never differ, leave some statistics without a value, not all.
+        return absent(f"cannot be computed for {row}, seed {results.seed}: {degenerate}")
     return replace(computed, models=tuple(in_order([name for place, _ in read for name in models_of(place)])))
 
 
