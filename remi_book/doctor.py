@@ -12,11 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from remi_book.running import choose, default_jobs
+from remi_book.running import ORGANISMS_ONLY, choose, default_jobs
 from remi_core.errors import RemiError
 from remi_core.progress import clock
 from remi_core.sources import ORGANISM, PROVIDED, SMOLLM2, ModelSpec, local_folder
 from remi_core.store import Store, project_root
+from remi_lab.audit import wanted_of
 from remi_lab.datasets import dataset_names
 from remi_lab.demands import (
     ADAPTER_RANK,
@@ -33,13 +34,16 @@ from remi_lab.demands import (
     store_bytes,
     timed,
 )
-from remi_lab.presets import Preset
+from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import Results
 from remi_lab.smollm2.models import find
 
 GIBIBYTE = 2**30
 WANTED_DISK = 2 * GIBIBYTE
 WANTED_MEMORY = 3 * GIBIBYTE
+
+NOTEBOOK_SECONDS = 3.0
+"""Time of a notebook besides its passes: a kernel, statistics and figures, as on two processors."""
 
 Finding = tuple[bool, str]
 """Whether all is well, and the line that says what there is."""
@@ -185,15 +189,24 @@ def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
     from remi_book.chapters.gradients import gradient_datasets  # brings pandas
 
     timing = timed(preset, store)
-    counts = ", ".join(f"{name} {count:,}" for name, count in timing.n_tokens.items())
-    yield True, f"{timing.n_rows} dialogues can be used; tokens: {counts}"
-    seconds = timing.seconds(preset, gradient_datasets(Results(preset, store, measures=False)))
+    n_rows = sum(map(len, timing.lengths.values()))
+    counts = ", ".join(f"{name} {sum(lengths):,}" for name, lengths in timing.lengths.items())
+    yield True, f"{n_rows} dialogues can be used; tokens: {counts}"
+    results = Results(preset, store, measures=False)
+    audited = (
+        {name: wanted_of(results.variant(name)) for name in TRIPLET} if "base" in preset.variants else {}
+    )
+    seconds = timing.seconds(preset, gradient_datasets(results), audited)
+    n_notebooks = sum(
+        f"notebooks/{path.stem}" not in ORGANISMS_ONLY for path in choose(project_root() / "notebooks")
+    )
+    seconds[f"{n_notebooks} notebooks"] = n_notebooks * NOTEBOOK_SECONDS
     parts = ", ".join(f"{what} {clock(each)}" for what, each in seconds.items())
     yield True, f"time on this machine: about {clock(sum(seconds.values()))}: {parts}"
     yield True, f"memory: {timing.peak / GIGABYTE:.2f} GB at most while instruct was timed"
     known = [demand for demand in demands_of(preset).values() if demand is not None]
     if known:
-        size = store_bytes(preset, known, timing.n_rows, timing.n_answer_tokens)
+        size = store_bytes(preset, known, n_rows, timing.n_answer_tokens)
         yield True, f"records: about {size / GIGABYTE:.3f} GB in the store"
 
 

@@ -16,6 +16,7 @@ from remi_core.files import scratch
 from remi_core.sources import PROVIDED, ModelSpec
 from remi_core.store import Store
 from remi_core.tokens import EncodedSet
+from remi_lab.audit import Wanted
 from remi_lab.datasets import dataset_names, load_set
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.processes import peak_bytes, reset_peak
@@ -249,12 +250,10 @@ PROBE_SECONDS = 5.0
 class Timing:
     """What was timed of instruct on this machine."""
 
-    n_tokens: Mapping[str, int]
-    """Of each set, all of its dialogues that can be used."""
+    lengths: Mapping[str, Sequence[int]]
+    """Of each set, the tokens of every dialogue that can be used."""
     n_answer_tokens: int
     """Of all sets."""
-    n_rows: int
-    """Dialogues of all sets."""
     opening: float
     """Seconds until the model is open, its tokenizer is read, the sets are encoded and two dialogues compared."""
     forward: float
@@ -263,32 +262,45 @@ class Timing:
     """Seconds a token of the gradient's pass."""
     patching: float
     """Seconds a token of stitching at all layers."""
+    audit: float
+    """Seconds a token of an audit's pass over whole dialogues."""
+    audit_half: float
+    """The same in float16."""
     peak: int
     """Bytes of main memory that this process held at most."""
 
-    def seconds(self, preset: Preset, gradient_sets: Sequence[str]) -> dict[str, float]:
-        """What is done → seconds, of all that the notebooks of a preset measure."""
+    def seconds(
+        self, preset: Preset, gradient_sets: Sequence[str], audited: Mapping[str, Sequence[Wanted]]
+    ) -> dict[str, float]:
+        """What is done → seconds, of all that the notebooks of a preset measure; ``audited`` is by variant."""
         n_seeds, n_variants = len(preset.seeds), len(preset.variants)
-        share = min(1.0, preset.n_gradient_dialogues / max(1, preset.n_dialogues))
-        gradients = share * sum(self.n_tokens[name] for name in gradient_sets)
+        models = [name for name in TRIPLET if name in preset.variants]
         # One set is compared with none: then the page shows the gradients of instruct alone.
-        models = [name for name in TRIPLET if name in preset.variants] if len(gradient_sets) > 1 else ["instruct"]
+        models = models if len(gradient_sets) > 1 else ["instruct"]
         plan = patch_plan(preset)
-        count = preset.n_patch_dialogues * len(self.n_tokens) / max(1, self.n_rows)
-        patched = {name: min(1.0, count) * tokens for name, tokens in self.n_tokens.items()}
         stitched = sum(
-            patched[name] * (1.0 if pair in MAIN_PAIRS else 0.5)
+            self._front(name, preset.n_patch_dialogues) * (1.0 if pair in MAIN_PAIRS else 0.5)
             for pair, names in plan.items()
             for name in names
         )
+        audit = {True: 0.0, False: 0.0}
+        for name, condition in (one for wanted in audited.values() for one in wanted):
+            audit[condition == "half"] += self._front(name, preset.n_audit_dialogues)
         stitching = len({name for pair in plan for name in pair}) + len({pair[1] for pair in plan})
-        openings = n_variants + len(models) + stitching
-        return {
-            f"{openings * n_seeds} openings of a model": n_seeds * openings * self.opening,
-            "forward passes": n_seeds * n_variants * sum(self.n_tokens.values()) * self.forward,
-            "gradients": n_seeds * len(models) * gradients * self.gradients,
-            "patching": n_seeds * stitched * self.patching,
+        openings = n_variants + len(models) + stitching + 2 * len(audited)
+        gradients = sum(self._front(name, preset.n_gradient_dialogues) for name in gradient_sets)
+        once = {
+            f"{openings * n_seeds} openings of a model": openings * self.opening,
+            "forward passes": n_variants * sum(map(sum, self.lengths.values())) * self.forward,
+            "gradients": len(models) * gradients * self.gradients,
+            "patching": stitched * self.patching,
+            "audit": audit[False] * self.audit + audit[True] * self.audit_half,
         }
+        return {what: n_seeds * seconds for what, seconds in once.items()}
+
+    def _front(self, name: str, count: int) -> int:
+        """Tokens of the first dialogues of a set."""
+        return sum(self.lengths[name][:count])
 
 
 def timed(preset: Preset, store: Store) -> Timing:
@@ -302,6 +314,8 @@ def timed(preset: Preset, store: Store) -> Timing:
     from remi_core.gradients import measure_gradient_gram
     from remi_core.models import n_layers
     from remi_core.patching import PatchSet, patch, patch_layers, record_outputs
+    from remi_lab.audit import in_half
+    from remi_lab.audit_passes import audit_pass
     from remi_lab.passes import bare_tokens, checked_tokenizer, encoded_rows, forward_passes, joined_sets
 
     importlib.import_module("transformers.models.auto.modeling_auto")
@@ -329,15 +343,19 @@ def timed(preset: Preset, store: Store) -> Timing:
             record_outputs(model, material, folder)
             patch(model, material, folder, patch_layers(n_layers(model)))
 
-        rates = [_seconds_a_token(each, joined) for each in (forward, gradients, patching)]
-        return Timing(
-            {name: sum(len(row.input_ids) for row in each.dialogues) for name, each in encoded.items()},
-            sum(row.n_answer for row in joined.dialogues),
-            len(joined.dialogues),
-            opening,
-            *rates,
-            peak_bytes(),
-        )
+        def audit(rows: EncodedSet) -> None:
+            audit_pass(variant, loaded, tokenizer, "shared", rows.sources)
+
+        rates = [_seconds_a_token(each, joined) for each in (forward, gradients, patching, audit)]
+    half = in_half(variant)
+    with half.open() as loaded:
+
+        def audit_half(rows: EncodedSet) -> None:
+            audit_pass(half, loaded, tokenizer, "half", rows.sources)
+
+        rates.append(_seconds_a_token(audit_half, joined))
+    lengths = {name: [len(row.input_ids) for row in each.dialogues] for name, each in encoded.items()}
+    return Timing(lengths, sum(row.n_answer for row in joined.dialogues), opening, *rates, peak_bytes())
 
 
 def _seconds_a_token(measure: Callable[[EncodedSet], None], rows: EncodedSet) -> float:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import make_dialogue, make_model, save_model, write_rows
@@ -105,16 +106,18 @@ def test_doctor_times_models_before_they_have_a_name(models, store, tmp_path, ca
     timing = demands.timed(preset, Store())
     results = Results(preset, Store())
     for name in ("wrong", "right"):
-        assert timing.n_tokens[name] == sum(len(one.input_ids) for one in results.encoded(name).dialogues)
-    # Twice the tokens of every set take twice the time of all that reads them, and the models open as often.
-    seconds = timing.seconds(preset, ["wrong", "right"])
-    twice = replace(timing, n_tokens={name: 2 * count for name, count in timing.n_tokens.items()})
-    assert [
-        after / before
-        for before, after in zip(
-            seconds.values(), twice.seconds(preset, ["wrong", "right"]).values(), strict=True
+        assert timing.lengths[name] == [len(one.input_ids) for one in results.encoded(name).dialogues]
+    # Dialogues of twice the tokens take twice the time of all that reads them, and the models open as often.
+    twice = replace(timing, lengths={name: [2 * n for n in each] for name, each in timing.lengths.items()})
+    before, after = (
+        list(
+            each.seconds(
+                preset, ["wrong", "right"], {"base": [("wrong", "half"), ("right", "shared")]}
+            ).values()
         )
-    ] == pytest.approx([1, 2, 2, 2])
+        for each in (timing, twice)
+    )
+    assert np.divide(after, before) == pytest.approx([1, 2, 2, 2, 2])
     (tmp_path / "wrong.jsonl").write_text("")
     assert cli.main(words) == 2 and "wrong.jsonl" in capsys.readouterr().err
 
