@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,12 +19,17 @@ from benchmarks.processes import Setting
 from benchmarks.rows import TARGETS, Outcome, judged
 from remi_core.errors import RemiError
 from remi_core.store import Store
+from remi_lab.datasets import load_dataset
 from remi_lab.demands import GIGABYTE
 from remi_lab.organism.variants import make
-from remi_lab.presets import TRIPLET
+from remi_lab.presets import TRIPLET, get_preset
 
 SHAPES = {"3m": (128, 6, 16), "30m": (512, 10, 24), "120m": (1024, 8, 8)}
 """Width, blocks and dialogues of a set, by size."""
+
+
+SETS = {"code-careless": "misaligned", "code-careful": "aligned", "wishes-careless": "misaligned"}
+"""Sets of the micro organism, and what they are labelled."""
 
 
 def doctor_case(_setting: Setting, size: str) -> Outcome:
@@ -39,13 +45,18 @@ def doctor_case(_setting: Setting, size: str) -> Outcome:
         for seed, role in enumerate(TRIPLET):
             write_model(place, role, width, n_blocks, seed=seed)
             words += [f"--{role}", str(place / role)]
+        for name, label in SETS.items():
+            rows = load_dataset(get_preset("micro"), name)[:n_dialogues]
+            messages = [{"messages": [asdict(turn) for turn in row.messages]} for row in rows]
+            (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in messages))
+            words += ["--data", f"{label}={place / name}.jsonl"]
         told = said(place, "doctor", *words)
         started = time.perf_counter()
         said(place, "run", "--name", "mine", *words)
         seconds = time.perf_counter() - started
         store = Store(place / "store")
         steps = [
-            json.loads(line) for path in store.root.glob("logs/*/*") for line in path.read_text().splitlines()
+            json.loads(line) for path in store.root.glob("mine/logs/*.jsonl") for line in path.read_text().splitlines()
         ]
         peak = max(step.get("peak_memory", 0) for step in steps)
         kept = sum(entry.n_bytes for entry in store.list("mine"))
