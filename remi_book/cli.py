@@ -35,7 +35,7 @@ from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
 from remi_core.keys import file_digest, text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
-from remi_core.progress import OUTWARD, VERBOSE, print_line, variables
+from remi_core.progress import OUTWARD, VERBOSE, notice, print_line, variables
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
 from remi_lab.datasets import dataset_names
@@ -571,7 +571,7 @@ def report(
 
     # Read first: where no verdicts are stored, nothing is computed.
     stored = stored_verdicts(preset.name, expected_path()) if check else {}
-    rows = [row for each in chosen for row in report_rows(results, notebook=each)]
+    rows = [row for each in chosen for row in report_rows(results, notebook=each, say=notice)]
     unmeasured: dict[str, list[str]] = {}
     for row in rows:
         if row["verdict"] == NOT_MEASURED:
