@@ -623,6 +623,31 @@ def deposit(
     return 0
 
 
+@command()
+def export(
+    preset_name: PresetName = None,
+    form: Annotated[Literal["csv", "parquet"], typer.Option("--format")] = "csv",
+    out: Path | None = None,
+    with_text: ShowText = False,
+    frozen: Frozen = False,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Write tables and records of a preset as files for R, Stata or pandas; nothing is measured."""
+    if with_text:
+        show_text()
+    store = open_store(store_folder, frozen=frozen)
+    preset = chosen_preset(preset_name, store)
+    target = (out or Path(f"remi-{preset.name}")).expanduser().resolve()
+    from remi_book.exporting import MISSING, write_export
+
+    n_files, missing = write_export(preset, store, target, form=form)
+    print(f"export of preset {preset.name}: {n_files} tables: {target}")
+    if missing:
+        them = f"{len(missing)} notebooks or records are not there, and named in {MISSING}"
+        print(f"{them}; remi run --preset {preset.name} makes them", file=sys.stderr)
+    return 0
+
+
 # Making models: a LoRA adapter of a user's own, a base of the organism.
 
 

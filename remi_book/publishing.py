@@ -282,6 +282,8 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
     left_out = any(NOTES in each for each in about)
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop(TABLE, None)
         if cell["cell_type"] == "markdown":
             text = without_missing_glue("".join(cell["source"]), not_run)
             if left_out:
@@ -640,16 +642,14 @@ def build_book(
     return True
 
 
-def check_out(out: Path) -> None:
-    """Check that a book can be written to a folder.
+def check_out(out: Path, *, marker: str = MARKER, what: str = "a book of ours") -> None:
+    """Check that a book, or what else has a file of the name ``marker``, can be written to a folder.
 
     Raises:
-        UsageError: if ``out`` is there and is neither a book of ours nor an empty folder.
+        UsageError: if ``out`` is there and is neither ``what`` it should be nor an empty folder.
     """
-    if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"--out {out} holds something that is not a book of ours; name an empty or new folder"
-        )
+    if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} holds something that is not {what}; name an empty or new folder")
 
 
 def built_from(out: Path) -> str | None:

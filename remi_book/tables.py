@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import SupportsFloat
 
@@ -13,7 +14,7 @@ from remi_book.figures.style import number, with_interval
 from remi_book.words import UNTYPESET, as_html
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate
-from remi_lab.results import Results
+from remi_lab.results import TABLE, Results
 
 # Rows of the report as a table on a notebook's page.
 
@@ -45,18 +46,34 @@ def _verdict_row(row: Mapping[str, object]) -> dict[str, str]:
 WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
-def table_html(table: pd.DataFrame, caption: str) -> HTML:
-    """The table as HTML: floats in three significant digits, booleans as yes and no, everything escaped."""
+class Table(HTML):
+    """A table as the last value of a notebook cell displays it: its HTML, and its numbers for ``remi export``."""
+
+    def __init__(self, page: str, table: pd.DataFrame, caption: str) -> None:
+        super().__init__(page)
+        rows = [list(map(_plain, row)) for row in table.itertuples(index=False)]
+        self.content = {"caption": caption, "columns": list(map(str, table.columns)), "rows": rows}
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Mapping[str, object]:
+        return {"text/html": self.data, TABLE: self.content}
+
+
+def table_html(table: pd.DataFrame, caption: str, *, fold: str = "") -> Table:
+    """The table as HTML: floats in three significant digits, booleans as yes and no, everything escaped.
+
+    With ``fold`` it opens when that summary is clicked.
+    """
     head = "".join(f'<th scope="col">{_shown(name)}</th>' for name in table.columns)
     body = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
         for first, *others in (map(_shown, row) for row in table.itertuples(index=False))
     )
-    return HTML(
+    page = (
         f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{as_html(caption)}">'
         f'<table class="remi-table {UNTYPESET}"><caption>{as_html(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+    return Table(folded(fold, page) if fold else page, table, caption)
 
 
 def folded(summary: str, inside: str) -> str:
@@ -67,6 +84,14 @@ def folded(summary: str, inside: str) -> str:
 def quoted(text: str) -> str:
     """A text of a model as HTML: escaped, line ends kept, long words broken."""
     return f'<span class="{UNTYPESET}" style="font-family:monospace;{WRAPPED}">{as_html(text)}</span>'
+
+
+def _plain(value: object) -> str | float | bool | None:
+    """A cell as JSON holds it: null where it is not finite."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _shown(value: object) -> str:
