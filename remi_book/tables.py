@@ -86,7 +86,7 @@ def quoted(text: str) -> str:
     return f'<span class="{UNTYPESET}" style="font-family:monospace;{WRAPPED}">{as_html(text)}</span>'
 
 
-def _plain(value: object) -> str | float | bool | None:
+def _plain(value: object) -> str | int | float | bool | None:
     """A cell as JSON holds it: null where it is not finite."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float):
