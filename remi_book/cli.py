@@ -219,7 +219,7 @@ PresetName = Annotated[str | None, typer.Option("--preset")]
 StoreFolder = Annotated[Path | None, typer.Option("--store")]
 Frozen = Annotated[bool, typer.Option("--frozen")]
 ShowText = Annotated[
-    bool, typer.Option("--show-text", help=f"show text of real data sets in the pages, as {SWITCH}=1 does")
+    bool, typer.Option("--show-text", help=f"show text of real data sets, as {SWITCH}=1 does")
 ]
 Jobs = Annotated[int | None, Positive("--jobs")]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
