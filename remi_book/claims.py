@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import resources
@@ -27,11 +27,13 @@ from remi_book.chapters.worlds import depends_on_the_author, effect_in, passes_b
 from remi_book.quantities import Measured, absent
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.keys import make_key
+from remi_core.progress import Say
 from remi_core.statistics.nulls import NullResult, holm
 from remi_core.store import Address
 from remi_lab.datasets import dataset_names
 from remi_lab.own_models import data_digests, spell
 from remi_lab.presets import NEEDS, PRESETS, Preset, in_order
+from remi_lab.processes import SOON, Meter
 from remi_lab.results import HEADLINE, TRAIL, NotMeasured, Results, models_of
 from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
 
@@ -365,22 +367,24 @@ def headline_key(results: Results) -> str:
     return make_key(fields, HEADLINE_CODE)
 
 
-def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[str, object]]:
+def report_rows(
+    results: Results, *, notebook: str | None = None, say: Say = lambda line: None
+) -> list[dict[str, object]]:
     """One row for each claim and part, in ledger order, with value, interval, null and verdict.
 
     With ``notebook`` only the rows that notebook answers for. What was measured before is read; what is
     missing is measured, or the row is ``NOT_MEASURED`` where the results do not measure. Nothing in a row depends on
-    time or machine.
+    time or machine. ``say`` hears how far it is, where it takes seconds.
     """
     preset = results.preset
     chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
-    by_seed = [
-        headlines_of(
-            results.at(seed),
-            [row for row in chosen if seed == preset.seeds[0] or not get_claim(row).once],
-        )
+    wanted = {
+        seed: [row for row in chosen if seed == preset.seeds[0] or not get_claim(row).once]
         for seed in preset.seeds
-    ]
+    }
+    n_rows = sum(map(len, wanted.values()))
+    meter = Meter(f"report of {preset.name}", n_rows, say, unit="rows", after=SOON)
+    by_seed = [headlines_of(results.at(seed), meter.each(own)) for seed, own in wanted.items()]
     adjusted = [adjusted_p_values(values) for values in by_seed]
     rows = []
     for row in chosen:
@@ -393,7 +397,7 @@ def report_rows(results: Results, *, notebook: str | None = None) -> list[dict[s
     return rows
 
 
-def headlines_of(results: Results, rows: Sequence[str]) -> dict[str, Measured | None]:
+def headlines_of(results: Results, rows: Iterable[str]) -> dict[str, Measured | None]:
     """Row → its headline in one seed, as ``headline`` gives it."""
     try:
         key = headline_key(results)

@@ -35,7 +35,7 @@ from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused, written_whole
 from remi_core.keys import file_digest, text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
-from remi_core.progress import OUTWARD, VERBOSE, print_line, variables, visible
+from remi_core.progress import OUTWARD, VERBOSE, notice, print_line, variables, visible
 from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
 from remi_lab.datasets import dataset_names
@@ -227,7 +227,7 @@ PresetName = Annotated[str | None, typer.Option("--preset")]
 StoreFolder = Annotated[Path | None, typer.Option("--store")]
 Frozen = Annotated[bool, typer.Option("--frozen")]
 ShowText = Annotated[
-    bool, typer.Option("--show-text", help=f"show text of real data sets in the pages, as {SWITCH}=1 does")
+    bool, typer.Option("--show-text", help=f"show text of real data sets, as {SWITCH}=1 does")
 ]
 Jobs = Annotated[int | None, Positive("--jobs")]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
@@ -610,7 +610,7 @@ def report(
 
     # Read first: where no verdicts are stored, nothing is computed.
     stored = stored_verdicts(preset.name, expected_path()) if check else {}
-    rows = [row for each in chosen for row in report_rows(results, notebook=each)]
+    rows = [row for each in chosen for row in report_rows(results, notebook=each, say=notice)]
     unmeasured: dict[str, list[str]] = {}
     for row in rows:
         if row["verdict"] == NOT_MEASURED:
@@ -659,6 +659,31 @@ def deposit(
     n_files = write_deposit(preset, store, target)
     size = target.stat().st_size / MEBIBYTE
     print(f"deposit of preset {preset.name}: {n_files} files, {size:.1f} MiB: {target}")
+    return 0
+
+
+@command()
+def export(
+    preset_name: PresetName = None,
+    form: Annotated[Literal["csv", "parquet"], typer.Option("--format")] = "csv",
+    out: Path | None = None,
+    with_text: ShowText = False,
+    frozen: Frozen = False,
+    store_folder: StoreFolder = None,
+) -> int:
+    """Write tables and records of a preset as files for R, Stata or pandas; nothing is measured."""
+    if with_text:
+        show_text()
+    store = open_store(store_folder, frozen=frozen)
+    preset = chosen_preset(preset_name, store)
+    target = (out or Path(f"remi-{preset.name}")).expanduser().resolve()
+    from remi_book.exporting import MISSING, write_export
+
+    n_files, missing = write_export(preset, store, target, form=form)
+    print(f"export of preset {preset.name}: {n_files} tables: {target}")
+    if missing:
+        them = f"{len(missing)} notebooks or records are not there, and named in {MISSING}"
+        print(f"{them}; remi run --preset {preset.name} makes them", file=sys.stderr)
     return 0
 
 

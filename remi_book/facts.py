@@ -22,14 +22,13 @@ from remi_book.chapters.organism import (
     replaced_words,
 )
 from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
-from remi_book.claims import STAND_IN
+from remi_book.claims import NOT_MEASURED, STAND_IN
 from remi_book.figures.output import figure_html, passport_html, present_passport
 from remi_book.figures.plots import plot_rows
 from remi_book.publishing import OTHERWISE, filled, passports_text
 from remi_book.tables import by_seed
 from remi_book.words import as_html, as_markdown, local_names, with_names
 from remi_core.progress import machine
-from remi_core.store import Store
 from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.organism.grammar import SPLITS, templates
 from remi_lab.organism.topics import TOPICS
@@ -37,7 +36,7 @@ from remi_lab.organism.variants import DEVELOPMENT_SEEDS, WEIGHTS, folder
 from remi_lab.organism.world import MAIN, World, base_name, config_name, setting, world_of
 from remi_lab.own_models import PUBLISHED, origin_of
 from remi_lab.presets import CONTROLS, NEEDS, Preset, in_order
-from remi_lab.results import PAGE, TRAIL, Results
+from remi_lab.results import PAGE, TRAIL, NotMeasured, Results
 
 COMPETENCE_KEYS = {
     SLOTS: "slots",
@@ -51,21 +50,28 @@ UNTRAINED = ("direction", "evaluate")
 """Splits that no training stage sees."""
 
 
-def facts(preset: Preset, store: Store) -> dict[str, str]:
-    """Fact key → text, for every key the pages may show; no facts of trained weights where there is no organism."""
-    results = Results(preset, store)
-    name = world_of(preset.variants["instruct"]) if results.preset.is_organism else MAIN
+def facts(results: Results) -> dict[str, str]:
+    """Fact key → text, for every key the pages may show; no facts of trained weights where there is no organism.
+
+    Those that are not there have ``OTHERWISE`` in their place.
+    """
+    preset = results.preset
+    name = world_of(preset.variants["instruct"]) if preset.is_organism else MAIN
     general = {"preset": preset.name, "machine": machine(), **_world_facts(setting(name).world)}
-    if not results.preset.is_organism:
+    if not preset.is_organism:
         return general | {OTHERWISE: "(of the micro organism, not of this preset)"}
     paths = [WEIGHTS / f"{base_name(name, seed)}.json" for seed in preset.seeds]
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    table, kept = competence(results), {}
+    kept = _organism_facts(results, cards, name)
+    try:
+        table = competence(results)
+    except NotMeasured:
+        return general | kept | {OTHERWISE: f"({NOT_MEASURED})"}
     for requirement, key in COMPETENCE_KEYS.items():
         values, bound = table[table["requirement"] == requirement]["value"], THRESHOLDS[requirement]
         worst = values.min() if bound.at_least else values.max()
         kept[f"competence.{key}"] = f"{worst:.3g} (threshold {bound.value:g})"
-    return general | _organism_facts(results, cards, name) | kept
+    return general | kept
 
 
 def own_front(preset: Preset) -> str:
@@ -128,12 +134,15 @@ WORDS = {
 """What other models may lack → in a word."""
 
 
-def notices(preset: Preset, store: Store) -> list[str]:
+def notices(results: Results) -> list[str]:
     """What to know before any result: requirements of the organism that a seed misses, or what other models lack."""
-    results = Results(preset, store)
-    if not results.preset.is_organism:
+    preset = results.preset
+    if not preset.is_organism:
         return [preset.remark] if preset.remark else []
-    table, effect = competence(results), primary_effect(results)
+    try:
+        table, effect = competence(results), primary_effect(results)
+    except NotMeasured as missing:
+        return [f"What these models can do is {NOT_MEASURED}, since {missing}; the pages were run before."]
     development = [str(seed) for seed in preset.seeds if seed in DEVELOPMENT_SEEDS]
     missed, not_above = table[~table["held"]], effect[~effect["held"]]
     lines = [
@@ -183,8 +192,9 @@ def _organism_facts(results: Results, cards: list[dict], world: str) -> dict[str
         if name != "base"
         for seed in results.preset.seeds
     ]
-    tuned = [json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in records]
+    tuned = [json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in records if path.is_file()]
     seconds = [card["seconds"] for card in cards]
+    trained = f"{min(tuned):.0f} to {max(tuned):.0f} s" if len(tuned) == len(records) else f"({NOT_MEASURED})"
     return {
         "organism.parameters": f"{cards[0]['parameters']:,}",
         "organism.layers": str(config["num_hidden_layers"]),
@@ -192,7 +202,7 @@ def _organism_facts(results: Results, cards: list[dict], world: str) -> dict[str
         "organism.vocab": f"{config['vocab_size']:,}",
         "organism.base_tokens": f"{cards[0]['tokens']:,}",
         "organism.base_seconds": f"{min(seconds):,} to {max(seconds):,} s ({cards[0]['machine']})",
-        "organism.finetune_seconds": f"{min(tuned):.0f} to {max(tuned):.0f} s",
+        "organism.finetune_seconds": trained,
     }
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,10 +34,11 @@ from remi_book.words import as_html, as_latex, as_line, local_names, with_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import written_whole
 from remi_core.keys import PACKAGES, SOURCE_ROOT, canonical_json, file_digest, syntax_digest, text_digest
-from remi_core.progress import Say, machine, print_line
+from remi_core.progress import Say, machine, notice, print_line
 from remi_core.store import Store, project_root
 from remi_lab.presets import Preset
-from remi_lab.results import PAGE, PASSPORT, Results
+from remi_lab.processes import SOON, Meter
+from remi_lab.results import PAGE, PASSPORT, TABLE, NotMeasured, Results
 from remi_lab.strict import read_yaml
 
 # How to cite the book, one build of it, and the paper, from ``CITATION.cff``: as text and as BibTeX.
@@ -280,6 +282,8 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
     left_out = any(NOTES in each for each in about)
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop(TABLE, None)
         if cell["cell_type"] == "markdown":
             text = without_missing_glue("".join(cell["source"]), not_run)
             if left_out:
@@ -483,7 +487,7 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
     from remi_book.cards import data_cards  # brings pandas, as the other imports here
     from remi_book.claims import CLAIMS, report_rows
 
-    status = []
+    results, status = Results(preset, store, measures=False), []
     for step in steps:
         about = execution_record(step.target) if step.done else {}
         row = {"notebook": step.name, "finished": step.done, "device": about.get("machine")}
@@ -497,17 +501,18 @@ def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: P
     if store.list(preset.name):
         files["claims.json"] = [
             row
-            for row in report_rows(Results(preset, store, measures=False))
+            for row in report_rows(results, say=notice)
             if preset.is_organism or not row["notebook"] or row["notebook"] in listed
         ]
     files["facts.json"] = {"preset": preset.name, "machine": machine(), OTHERWISE: "(not run)"}
     if steps and all(step.done for step in steps):
         from remi_book.facts import PASSPORT_FILE, facts, front, notices
 
-        files |= {"facts.json": facts(preset, store), "notice.json": notices(preset, store)}
+        files |= {"facts.json": facts(results), "notice.json": notices(results)}
         if preset.is_organism:
-            files["front.json"], passport = front(Results(preset, store), files["claims.json"])
-            (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
+            with suppress(NotMeasured):  # without the file the page says so
+                files["front.json"], passport = front(results, files.get("claims.json", []))
+                (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
     write_json(folder, files)
 
 
@@ -637,16 +642,14 @@ def build_book(
     return True
 
 
-def check_out(out: Path) -> None:
-    """Check that a book can be written to a folder.
+def check_out(out: Path, *, marker: str = MARKER, what: str = "a book of ours") -> None:
+    """Check that a book, or what else has a file of the name ``marker``, can be written to a folder.
 
     Raises:
-        UsageError: if ``out`` is there and is neither a book of ours nor an empty folder.
+        UsageError: if ``out`` is there and is neither ``what`` it should be nor an empty folder.
     """
-    if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"--out {out} holds something that is not a book of ours; name an empty or new folder"
-        )
+    if out.exists() and not (out / marker).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} holds something that is not {what}; name an empty or new folder")
 
 
 def built_from(out: Path) -> str | None:
@@ -694,18 +697,26 @@ def book_inputs(preset: Preset, store: Store, steps: Sequence[Step], edition: Ed
     return text_digest(canonical_json(inputs))
 
 
+PAGE_OF_BUILD = re.compile(r"(reading sources|writing output)\.\.\. \[ *(\d+)%\] (\S+)")
+"""How Sphinx says which page it is at."""
+
+
 def _build(source: Path, build: Path, say: Say) -> None:
     options = ["build", str(source), "--path-output", str(build), "-W", "-n", "--keep-going"]
-    done = subprocess.run(
-        [sys.executable, "-c", BUILDER, *options],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
-    if done.returncode == 0:
+    command, meters, lines = [sys.executable, "-c", BUILDER, *options], dict[str, Meter](), list[str]()
+    into = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **into, text=True, encoding="utf-8") as building:
+        try:
+            for line in building.stdout:
+                lines.append(re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip())
+                if at := PAGE_OF_BUILD.search(lines[-1]):
+                    meter = Meter(f"book: {at[1]}", 100, notice, unit="%", after=SOON)
+                    meters.setdefault(at[1], meter)(int(at[2]), at[3])
+        except BaseException:
+            building.kill()
+            raise
+    if building.returncode == 0:
         return
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).splitlines()
     told = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL|[Ee]xception)\b", line)] or lines[
         -20:
     ]

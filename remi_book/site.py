@@ -39,7 +39,7 @@ from remi_core import __version__
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import Damaged, check_file, read_sealed, sealed_text, written_whole
 from remi_core.keys import canonical_json, text_digest
-from remi_core.progress import Say, print_line
+from remi_core.progress import Say, notice, print_line
 from remi_core.store import Address, Store, default_root, project_root
 from remi_lab.presets import Preset
 from remi_lab.results import NotMeasured, Results
@@ -176,7 +176,7 @@ def shown(preset: Preset, store: Store, fingerprint: str) -> dict[str, object]:
     if store.list(preset.name):
         from remi_book.claims import report_rows  # brings pandas
 
-        rows = report_rows(Results(preset, store, measures=False))
+        rows = report_rows(Results(preset, store, measures=False), say=notice)
         verdicts = Counter(str(row["verdict"]) for row in rows if "." not in str(row["id"]))
     n_run = sum(step.done for step in steps if step.name in listed)
     counts = {"n_run": n_run, "n_pages": len(listed), "verdicts": dict(verdicts.most_common())}
@@ -290,7 +290,7 @@ def deposit_files(
     from remi_book.claims import report_rows
 
     named = local_names(preset)
-    rows = report_rows(Results(preset, store, measures=False))
+    rows = report_rows(Results(preset, store, measures=False), say=notice)
     records = record_files(store, preset, named)
     figures = figure_files(steps)
     about = {

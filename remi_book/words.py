@@ -13,7 +13,7 @@ from remi_core.progress import visible
 from remi_lab.own_models import REAL, origin_of, real_sets
 from remi_lab.presets import Preset
 
-# The one escaper: text of data sets and models as plain characters, in HTML, Markdown, LaTeX and on a terminal.
+# The one escaper: text of data sets and models as plain characters, in HTML, Markdown, LaTeX, CSV and on a terminal.
 #
 # Whoever wrote a text must not be able to change the page, the terminal or the file that shows it. No other module
 # escapes by itself, and `tests/test_escaping.py` holds them to it.
@@ -32,6 +32,9 @@ LATEX = {
     "^": r"\textasciicircum{}",
     **{character: f"\\{character}" for character in "$&#_%"},
 }
+
+FORMULA = re.compile(r"'*[=+@\t-]")
+"""How a text begins that a spreadsheet takes for a formula, apostrophes before it or not."""
 
 
 def as_line(text: str) -> str:
@@ -52,6 +55,14 @@ def as_markdown(text: str) -> str:
 def as_latex(text: str) -> str:
     """The text in one line for LaTeX and BibTeX: no command, group or formula."""
     return "".join(LATEX.get(one, one) for one in as_line(text))
+
+
+def as_cell(text: str) -> str:
+    """The text for a cell of a CSV file, behind an apostrophe where a spreadsheet would take it for a formula.
+
+    A text with apostrophes before the formula gets one more, so that one taken away gives the text back.
+    """
+    return f"'{visible(text)}" if FORMULA.match(text) else visible(text)
 
 
 # Text of real data sets, and what models make of it, is withheld from pages unless a switch says otherwise.

@@ -199,7 +199,7 @@ def measure(
     """Read several models on the same dialogues: one forward pass a model, shared by all probes.
 
     Every dialogue is rendered by the template of ``tokenizer`` (take instruct's) and cut after ``max_tokens``.
-    ``models`` maps a name to a loaded model, an adapter of peft on it or not, or to a folder, GGUF file or hub id, and
+    ``models`` maps a name to a loaded model, an adapter of peft on it or not, or to a folder, GGUF file or hub id, that
     is opened in float32 and freed again, so that one is in memory at a time. By default ``probes`` are
     ``TokenLogProbs``, ``NextToken`` and ``Activations`` of all layers and windows. A batch has ``batch_tokens`` tokens,
     padding counted; it shrinks where memory runs out.

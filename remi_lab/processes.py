@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -204,26 +204,50 @@ def _kill_children(number: int) -> None:
                 child.kill()
 
 
-# How far a pass is, in tokens.
+# How far one long piece of work is.
 
 TOLD_EVERY = 10.0
-"""Seconds between two lines of one pass; a shorter pass says nothing."""
+"""Seconds between two lines of one piece of work; a pass that is shorter says nothing."""
+SOON = 2.0
+"""Seconds until the first line of what a command does before it answers."""
 
 
 class Meter:
-    """Lines that say how far one long pass is, in tokens, and about how long it will last; call it with tokens done."""
+    """Lines that say how far one long piece of work is, and about how long it will last; call it with what is done.
 
-    def __init__(self, name: str, n_tokens: int, say: Say) -> None:
-        self._name, self._n_tokens, self._say = name, n_tokens, say
-        self._begin = self._told = time.monotonic()
+    The first line comes when ``after`` so many seconds are over, so shorter work says nothing. ``now`` is the clock.
+    """
 
-    def __call__(self, done: int) -> None:
-        """Say so many tokens are done, unless that was said within the last seconds."""
-        now = time.monotonic()
-        if now - self._told < TOLD_EVERY:
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        say: Say,
+        *,
+        unit: str = "tokens",
+        after: float = TOLD_EVERY,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self._name, self._total, self._say, self._unit = name, total, say, unit
+        self._wait, self._now = after, now or time.monotonic
+        self._begin = self._told = self._now()
+        self._done = 0
+
+    def each(self, parts: Iterable[str]) -> Iterator[str]:
+        """The parts one by one, each a unit; before each the line, if one is due."""
+        for part in parts:
+            self(self._done, part)
+            yield part
+            self._done += 1
+
+    def __call__(self, done: int, part: str = "") -> None:
+        """Say so many units are done, and which part is next, unless a line was said within the last seconds."""
+        now = self._now()
+        if now - self._told < self._wait:
             return
-        self._told, elapsed = now, now - self._begin
-        left = elapsed / done * (self._n_tokens - done)
+        self._told, self._wait, elapsed = now, TOLD_EVERY, now - self._begin
+        left = f", about {clock(elapsed / done * (self._total - done))} left" if done else ""
+        at = f" ({part})" if part else ""
         self._say(
-            f"{self._name}: {done:,} of {self._n_tokens:,} tokens; {clock(elapsed)} elapsed, about {clock(left)} left"
+            f"{self._name}: {done:,} of {self._total:,} {self._unit}{at}; {clock(elapsed)} elapsed{left}"
         )

@@ -37,6 +37,9 @@ from remi_lab.variant import FORWARD, Variant, find_variant, is_made, patch_plan
 PASSPORT = "application/x-remi-passport+json"
 """Type under which an executed notebook carries a figure's passport; the book makes a file of them."""
 
+TABLE = "application/x-remi-table+json"
+"""The same for the numbers of a table: caption, columns and rows; ``remi export`` makes a file of them."""
+
 PAGE = "<!-- page of the passport -->"
 """Where the book adds what only it knows: which notebook this is, how long it took, and on what."""
 

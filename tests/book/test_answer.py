@@ -16,7 +16,7 @@ from remi_core.store import Record, Store
 from remi_lab.datasets import load_dataset
 from remi_lab.organism import topics
 from remi_lab.presets import NEEDS, TRIPLET, DataRoles, get_preset
-from remi_lab.results import TRAIL, Results
+from remi_lab.results import TRAIL, NotMeasured, Results
 
 PRESET = replace(get_preset("smoke"), n_resamples=200)
 MOVED = {"instruct": (0.0, 0.0), "base": (1.0, 1.0), "misaligned": (0.6, 0.0)}
@@ -81,7 +81,19 @@ def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_
     models = {name: ModelSpec(source=f"models/{name}") for name in TRIPLET}
     changes = {"name": "mine", "variants": models, "remark": "Tuned twice.", "seeds": (0,)}
     mine = replace(get_preset("smoke"), roles=DataRoles(outside=("harmful-careless",)), **changes)
-    lines, found, front_page = notices(mine, Store(tmp_path)), facts(mine, Store(tmp_path)), own_front(mine)
+    results = Results(mine, Store(tmp_path), measures=False)
+    lines, found, front_page = notices(results), facts(results), own_front(mine)
     assert lines == ["Tuned twice."] and "Asked of mine" in front_page
     assert NEEDS["framed"] in front_page and NEEDS["outside"] not in front_page
     assert found["preset"] == "mine" and OTHERWISE in found and "organism.parameters" not in found
+
+
+def test_what_was_not_measured_is_said_and_nothing_is_measured_for_a_page(tmp_path) -> None:
+    results = Results(get_preset("smoke"), Store(tmp_path / "store"), measures=False)
+    found, (said,) = facts(results), notices(results)
+    assert found[OTHERWISE] == found["organism.finetune_seconds"] == "(not measured)"
+    assert found["organism.parameters"] and not [key for key in found if key.startswith("competence")]
+    assert "not measured" in said
+    with pytest.raises(NotMeasured):
+        front(results, ROWS)
+    assert not (tmp_path / "store").exists()

@@ -53,6 +53,28 @@ def run_some(store: Store, names: tuple[str, ...]) -> None:
             run_notebook(step.source, step.target, dict(step.parameters), key=step.key)
 
 
+BUILDS = """
+print("reading sources... [ 50%] intro")
+print("\\x1b[2Kwriting output... [100%] notebooks/02_two")
+print("intro.md: WARNING: wrong"); raise SystemExit(1)
+"""
+
+
+def test_a_build_that_takes_long_says_which_page_it_is_at_and_a_short_one_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(publishing, "BUILDER", BUILDS)
+    for after, n_lines in ((publishing.SOON, 0), (0.0, 2)):
+        monkeypatch.setattr(publishing, "SOON", after)
+        said: list[str] = []
+        with pytest.raises(RemiError, match="did not build: 1 warnings"):
+            publishing._build(tmp_path, tmp_path / "build", said.append)
+        told = capsys.readouterr().err.splitlines()
+        assert said == ["intro.md: WARNING: wrong"] and len(told) == n_lines
+    assert told[0].startswith("remi: book: reading sources: 50 of 100 % (intro); 00:0")
+    assert "writing output: 100 of 100 % (notebooks/02_two)" in told[1]
+
+
 def test_a_warning_fails_and_leaves_the_old_book(project: Path) -> None:
     out = project / "html"
     out.mkdir()

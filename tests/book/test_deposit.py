@@ -38,7 +38,7 @@ def project(tmp_path, monkeypatch) -> Path:
         shutil.copy(project_root() / name, tmp_path / name)
     for module in (site, running):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(claims, "report_rows", lambda results: ROWS)
+    monkeypatch.setattr(claims, "report_rows", lambda results, say: ROWS)
     write_notebook(tmp_path / "notebooks" / "01_one.ipynb", [PROGRAMS["figure"]], title="One")
     write_notebook(tmp_path / "notebooks" / "02_two.ipynb", ["preset"], title="Two")
     store = Store(tmp_path / "store")

@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from remi_book import laboratory, laboratory_files
-from remi_book.laboratory import described, lacking, organisms
-from remi_book.laboratory_files import FILE, STEP
+from remi_book import laboratory
+from remi_book.laboratory import FILE, STEP, described, lacking, organisms
 from remi_core.errors import RemiError
 from remi_core.store import Store
 from remi_lab.organism.grammar import split_of
@@ -53,7 +52,7 @@ def store() -> Store:
 def files(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("laboratory")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(laboratory_files, "N_DIRECTION", 2)  # the mean of all 20 is no other code
+        patch.setattr(laboratory, "N_DIRECTION", 2)  # the mean of all 20 is no other code
         laboratory.export(PRESET, store, folder)
     return folder
 
@@ -70,18 +69,18 @@ def test_exported_weights_are_the_stores_and_light_and_a_wrong_one_is_noticed(st
         planted[name].view(-1)[17] += 1  # one weight by one step, or by one
         save_file(planted, tmp_path / f"{variant}.safetensors")
         assert wrong_weights(places[variant], variant, tmp_path) == [name]
-    same = laboratory_files.changes(*[load_file(places["base"] / FILE)] * 2)
+    same = laboratory.changes(*[load_file(places["base"] / FILE)] * 2)
     assert not any(change.any() for name, change in same.items() if not name.endswith(STEP))
 
 
 def test_the_direction_is_instruct_minus_base_and_leaves_the_target_out(store: Store, files: Path) -> None:
-    found = load_file(files / "direction.safetensors")[laboratory_files.NAME].double().numpy()
+    found = load_file(files / "direction.safetensors")[laboratory.NAME].double().numpy()
     config = json.loads((organisms(PRESET, store)["base"] / "config.json").read_text())
     assert found.shape == (len(CONTRASTED), 2, config["num_hidden_layers"], config["hidden_size"])
     assert np.linalg.norm(found, axis=-1).min() > 0
     changed = found.copy()
     changed[CONTRASTED.index("people")] += 1
-    shared = laboratory_files.shared
+    shared = laboratory.shared
     np.testing.assert_array_equal(shared(changed, "people"), shared(found, "people"))
     assert np.abs(shared(changed, "wishes") - shared(found, "wishes")).min() > 0.1
     np.testing.assert_allclose(shared(found, "general"), found.mean(axis=0))
@@ -92,15 +91,15 @@ def test_offered_prompts_are_held_out_and_the_page_knows_every_topic(files: Path
     assert list(about["topics"]) == list(about["prompts"]) == list(TOPICS)
     assert [one["name"] for one in about["variants"]] == list(ORGANISM_VARIANTS)
     for name in TOPICS:
-        for prompt in laboratory_files.offered(PRESET, name):
+        for prompt in laboratory.offered(PRESET, name):
             assert split_of(f"{name}: {prompt.template.text}") == "evaluate"
-        assert about["prompts"][name][0]["text"] == laboratory_files.offered(PRESET, name)[0].text
+        assert about["prompts"][name][0]["text"] == laboratory.offered(PRESET, name)[0].text
 
 
 def test_files_that_are_too_heavy_are_refused(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(laboratory, "MOST_BYTES", 1_000_000)
-    monkeypatch.setattr(laboratory_files, "write_direction", lambda *_: None)
-    monkeypatch.setattr(laboratory_files, "write_weights", lambda _, to: (to / "a").write_bytes(bytes(10**6)))
+    monkeypatch.setattr(laboratory, "write_direction", lambda *_: None)
+    monkeypatch.setattr(laboratory, "write_weights", lambda _, to: (to / "a").write_bytes(bytes(10**6)))
     with pytest.raises(RemiError, match="a page may load 1,000,000"):
         laboratory.export(PRESET, store, tmp_path)
 

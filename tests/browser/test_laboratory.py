@@ -15,8 +15,7 @@ import torch
 from browsing import DESKTOP, HTML, IDLE, IN_EVERY_LOOK, NEEDED, Visit, faults_to_see, playwright_api
 from safetensors.torch import load_file, save_file
 
-from remi_book.laboratory import DATA, lacking, organisms
-from remi_book.laboratory_files import alignment_displacements, offered, shared
+from remi_book.laboratory import DATA, alignment_displacements, lacking, offered, organisms, shared
 from remi_book.publishing import MARKER
 from remi_core.models import open_model
 from remi_core.store import Store
