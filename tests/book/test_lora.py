@@ -306,6 +306,15 @@ def test_events_without_their_package_are_refused_in_one_line(
     assert capsys.readouterr().err.endswith("pip install tensorboard\n")
 
 
+def test_what_fails_in_another_process_fails_here(encoded, monkeypatch) -> None:
+    asked = []
+    assert lora._losses(lambda own, of: asked.append(of) or len(own) / 24, encoded.dialogues) == [0.5]
+    assert asked == [int((answer_labels(encoded.dialogues, 0)[1] != training.IGNORED).sum())]
+    monkeypatch.setattr(lora, "on_all", lambda found: [found, RemiError("of the second")])
+    with pytest.raises(RemiError, match="of the second"):
+        lora._losses(lambda own, of: 1.0, encoded.dialogues)
+
+
 @pytest.mark.slow
 def test_two_processes_end_where_one_does_also_after_an_interruption(words, finetune, tmp_path) -> None:
     # Of ten dialogues every fourth update has one alone, and then the second process none.
