@@ -46,6 +46,13 @@ def _beside(folder: Path, name: str) -> Path:
     return folder.with_name(f"{folder.name}.{name}")
 
 
+def curve_svg(losses: Sequence[float], held_out: Sequence[tuple[int, float]], *, seed: int) -> bytes:
+    """The figure of a training with a title, since no caption stands below a file."""
+    figure = plot_training(losses, held_out)
+    figure.axes[0].set_title(f"LoRA fine-tune, seed {seed}: loss on answers only")
+    return svg_bytes(figure)
+
+
 @contextmanager
 def curve_on_disk(recipe: LoraRecipe, folder: Path, *, tensorboard: bool) -> Iterator[Callable[[Run], None]]:
     """What writes the losses of a run so far: as CSV at each call, and as a figure about as often as checkpoints are.
@@ -66,7 +73,7 @@ def curve_on_disk(recipe: LoraRecipe, folder: Path, *, tensorboard: bool) -> Ite
         write_curve(_beside(folder, CURVE), run.losses, run.held_out)
         # Drawing takes as long as many updates of a small model.
         if run.step == run.n_steps or run.step - drawn >= run.n_steps / N_CHECKPOINTS:
-            _beside(folder, FIGURE).write_bytes(svg_bytes(plot_training(run.losses, run.held_out)))
+            _beside(folder, FIGURE).write_bytes(curve_svg(run.losses, run.held_out, seed=recipe.seed))
             drawn = run.step
         if writer is not None:
             for step in range(told, run.step):
@@ -140,7 +147,7 @@ def train_adapters(
             part.mkdir()
             write_trained(part, trained, about, device=device)
             write_list(part, [ADAPTER_FILE, ADAPTER_WEIGHTS])
-            (part / FIGURE).write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
+            (part / FIGURE).write_bytes(curve_svg(trained.losses, trained.held_out, seed=recipe.seed))
             (part / "README.md").write_text(adapter_card(about, trained.about), encoding="utf-8")
             for events in _beside(folder, EVENTS).glob("*"):
                 # torch puts the machine's name into the file's.
