@@ -55,9 +55,8 @@ def doctor_case(_setting: Setting, size: str) -> Outcome:
         said(place, "run", "--name", "mine", *words)
         seconds = time.perf_counter() - started
         store = Store(place / "store")
-        steps = [
-            json.loads(line) for path in store.root.glob("mine/logs/*.jsonl") for line in path.read_text().splitlines()
-        ]
+        logs = [path.read_text() for path in store.root.glob("mine/logs/*.jsonl")]
+        steps = [json.loads(line) for line in "".join(logs).splitlines()]
         peak = max(step.get("peak_memory", 0) for step in steps)
         kept = sum(entry.n_bytes for entry in store.list("mine"))
     minutes, rest = re.search(r"time on this machine: about (\d+):(\d+):", told).groups()

@@ -10,13 +10,15 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,11 +34,11 @@ from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
 from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
-from remi_core.files import refused, written_whole
-from remi_core.keys import file_digest, text_digest
+from remi_core.files import refused
+from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
 from remi_core.progress import OUTWARD, VERBOSE, notice, print_line, variables, visible
-from remi_core.sources import ADAPTER_FILE, ADAPTER_WEIGHTS, ModelSpec, local_folder
+from remi_core.sources import ADAPTER_FILE, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
 from remi_lab.datasets import dataset_names
 from remi_lab.gguf import unpacked
@@ -56,7 +58,7 @@ from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import STUDIES, write_study
-from remi_lab.upkeep import damages, forget, prune, write_list
+from remi_lab.upkeep import damages, forget, prune
 
 MEBIBYTE = 2**20
 INTERRUPTED = 130
@@ -79,6 +81,18 @@ def main(words: Sequence[str] | None = None) -> int:
             raise UsageError(f"no command {words[0]!r} {nearest(words[0], known)}")
         return invoke(app, "remi", words)
 
+    # What batch systems send, and a terminal that is closed, end a command as Ctrl-C does.
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def end(*_: object) -> None:
+        # Once: a cluster's scheduler may tell the launcher and each process, and the last line is still to be said.
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    with suppress(ValueError):  # in another thread than the main one, where nothing can be caught
+        for number in ends:
+            signal.signal(number, end)
     return outcome(act, words)
 
 
@@ -113,9 +127,13 @@ def outcome(act: Callable[[], int], words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as error:
+        number = os.environ.get("RANK")  # of one that was launched with others: the first speaks
+        if number not in (None, "0"):
+            return INTERRUPTED
         # The same words again go on, with ``--resume`` where a command must be told so.
         again = [*words, *(["--resume"] if words[:1] == ["finetune"] and "--resume" not in words else [])]
-        resuming = f"what is finished is kept; to go on: {shlex.join(['remi', *again])}"
+        begin = "remi" if number is None else "accelerate launch … -m remi_book.cli"
+        resuming = f"what is finished is kept; to go on: {begin} {shlex.join(again)}"
         failure, code, line = error, INTERRUPTED, f"interrupted; {resuming}"
     except (UsageError, RemiError) as error:
         failure, code, line = error, 2 if isinstance(error, UsageError) else 1, str(error)
@@ -698,6 +716,7 @@ def finetune(
     out: Path | None = None,
     rank: Annotated[int, Positive()] = PUBLISHED.rank,
     alpha: Annotated[int, Positive()] = PUBLISHED.alpha,
+    targets: Annotated[list[str], typer.Option("--target")] = (),
     batch: Annotated[int, Positive()] = PUBLISHED.batch,
     accumulate: Annotated[int, Positive()] = PUBLISHED.accumulate,
     max_tokens: Annotated[int, Positive()] = PUBLISHED.max_tokens,
@@ -707,30 +726,26 @@ def finetune(
     held_out: float = PUBLISHED.held_out,
     epochs: Annotated[int | None, Positive()] = None,
     steps: Annotated[int | None, Positive()] = None,
-    seed: Annotated[int, NotNegative()] = 0,
+    seeds: Annotated[list[int], NotNegative("--seed")] = (PUBLISHED.seed,),
     dtype: Dtype = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard")] = False,
     resume: Annotated[bool, typer.Option("--resume")] = False,
 ) -> int:
-    """Train the misaligned variant, or a control, as a LoRA adapter on an instruct model."""
+    """Train the misaligned variant, or a control, as a LoRA adapter; with `accelerate launch`, by several processes."""
     for name, value in (("instruct", instruct), ("data", data), ("out", out)):
         if value is None:
             raise UsageError(f"finetune: --{name} is needed")
     if epochs is not None and steps is not None:
         raise UsageError("finetune: --steps is not allowed with --epochs")
-    target = out.expanduser().resolve()
-    checkpoint, curve = (target.with_name(f"{target.name}.{end}") for end in ("checkpoint", "losses.csv"))
-    if target.exists() and resume:
-        print_line(f"the adapter is there already: {target}")
-        return 0
-    if target.exists():
-        raise UsageError(f"--out {target}: it exists; choose another folder or remove it")
-    if not target.parent.is_dir():
-        raise UsageError(f"--out {target}: no folder {target.parent}")
-    if checkpoint.exists() and not resume:
-        raise UsageError(f"{checkpoint} is of an interrupted run: go on with --resume, or delete it")
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise UsageError(f"finetune: --seed {seed} is given twice")
+    if tensorboard and find_spec("tensorboard") is None:
+        raise UsageError("finetune: --tensorboard needs a package that is missing: pip install tensorboard")
     recipe = LoraRecipe(
         rank=rank,
         alpha=alpha,
+        targets=tuple(sorted(set(targets))),
         rate=rate,
         warmup=warm_up,
         weight_decay=weight_decay,
@@ -740,53 +755,45 @@ def finetune(
         batch=batch,
         accumulate=accumulate,
         max_tokens=max_tokens,
-        seed=seed,
         dtype=dtype or PUBLISHED.dtype,
     )
+    folders = adapter_folders(out.expanduser().resolve(), seeds, resume=resume)
     dialogues = read_jsonl(data)
     split([dialogue.cluster for dialogue in dialogues], recipe)
     instruct = unpacked(instruct, Store())
     local_folder(instruct)
-    with locked(Store().root, [f"finetune-{text_digest(str(target))[:16]}"]) as waited:
-        if waited and target.exists():
-            print_line(f"adapter, record and loss curve: {target}")
-            return 0
-        import torch  # these bring seconds, which a wrong option should not cost
+    import torch  # these bring seconds, which a wrong option should not cost
 
-        from remi_book.chapters.organism import plot_training
-        from remi_book.figures.output import svg_bytes
-        from remi_core.models import open_model
-        from remi_core.tokens import encode
-        from remi_lab.lora import adapter_card, train_adapter, write_trained
-        from remi_lab.variant import resolved
+    from remi_book.finetuning import train_adapters
 
-        if dtype is None and torch.cuda.is_available():
-            recipe = replace(recipe, dtype="bfloat16")
-        print_line(f"loading {instruct} in {recipe.dtype}")
-        spec = resolved(ModelSpec(source=instruct, revision=revision))
-        with open_model(spec, dtype=recipe.dtype) as loaded:
-            encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
-            trained = train_adapter(
-                loaded, encoded, recipe, checkpoint=checkpoint, curve=curve, say=print_line
-            )
-            about = {
-                "instruct": loaded.source,
-                "weights": loaded.fingerprint,
-                "data": {"file": data.name, "sha256": file_digest(data), "dialogues": len(dialogues)},
-                "recipe": asdict(recipe),
-            }
-            device = str(loaded.model.device)
-        with written_whole(target) as folder:
-            folder.mkdir()
-            write_trained(folder, trained, about, device=device)
-            write_list(folder, [ADAPTER_FILE, ADAPTER_WEIGHTS])
-            (folder / "losses.svg").write_bytes(svg_bytes(plot_training(trained.losses, trained.held_out)))
-            card = adapter_card(about, trained.about)
-            (folder / "README.md").write_text(card, encoding="utf-8")
-        for path in (checkpoint, curve):
-            path.unlink(missing_ok=True)
-    print_line(f"adapter, record and loss curve: {target}")
+    if dtype is None and torch.cuda.is_available():
+        recipe = replace(recipe, dtype="bfloat16")
+    runs = {folder: replace(recipe, seed=seed) for folder, seed in zip(folders, seeds, strict=True)}
+    with join_ranks():
+        model = ModelSpec(source=instruct, revision=revision)
+        train_adapters(model, (data, dialogues), runs, tensorboard=tensorboard)
     return 0
+
+
+def adapter_folders(out: Path, seeds: Sequence[int], *, resume: bool) -> list[Path]:
+    """Where the adapter of each seed belongs: the folder itself for one, a folder in it for each of several.
+
+    Raises:
+        UsageError: if something is there already that is not to be gone on with, or there is no place for it.
+    """
+    alone = len(seeds) == 1
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: no folder {out.parent}")
+    if out.exists() and not resume:
+        going_on = "" if alone else ", or go on with --resume"
+        raise UsageError(f"--out {out}: it exists; choose another folder or remove it{going_on}")
+    if out.exists() and (out / ADAPTER_FILE).is_file() != alone:
+        kind = "no adapter" if alone else "the adapter of one seed"
+        raise UsageError(f"--out {out}: it is {kind}; choose another folder")
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if alone and checkpoint.exists() and not resume:
+        raise UsageError(f"{checkpoint} is of an interrupted run: go on with --resume, or delete it")
+    return [out] if alone else [out / f"seed-{seed}" for seed in seeds]
 
 
 @command()

@@ -15,12 +15,14 @@ import torch
 from accelerate.utils import find_executable_batch_size
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from remi_core.errors import RemiError
+from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.keys import library_versions, text_digest
 from remi_core.models import LoadedModel, decoder_blocks, decoder_body, logits_at
+from remi_core.parallel import PATIENCE, n_ranks, on_all, rank
 from remi_core.progress import Say, clock, machine
 from remi_core.sources import local_folder
 from remi_core.tokens import EncodedDialogue, EncodedSet
@@ -30,11 +32,33 @@ from remi_lab.training import IGNORED, Batch, Run, answer_labels, backward
 # The adapter itself: put on a model, its loss and its optimiser.
 
 
+def check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Check that each target is the name of linear maps of the model, or the last parts of such names.
+
+    Raises:
+        UsageError: for one that is not, naming the nearest; the unembedding is none.
+    """
+    head = model.get_output_embeddings()
+    linear = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear | Conv1D) and part is not head
+    ]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
+            known = {name.rpartition(".")[2] for name in linear}
+            raise UsageError(f"no target {target!r} in a {type(model).__name__} {nearest(target, known)}")
+
+
 def add_adapter(model: PreTrainedModel, recipe: LoraRecipe, *, start: Path | None = None) -> PeftModel:
-    """The model with an adapter on every linear map of its blocks, ready to train, all else frozen.
+    """The model with an adapter on the recipe's linear maps of its blocks, ready to train, all else frozen.
 
     The adapter is new and changes nothing yet, or is the one in the folder ``start``, whose training goes on.
+
+    Raises:
+        UsageError: if the recipe names a target that the model does not have.
     """
+    check_targets(model, recipe.targets)
     with warnings.catch_warnings():
         # peft asks transformers for an attribute under its old name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -48,7 +72,7 @@ def add_adapter(model: PreTrainedModel, recipe: LoraRecipe, *, start: Path | Non
                 use_rslora=True,
                 lora_dropout=0.0,
                 bias="none",
-                target_modules="all-linear",
+                target_modules=list(recipe.targets) or "all-linear",
                 task_type="CAUSAL_LM",
             )
             adapted = get_peft_model(model, config)
@@ -131,19 +155,27 @@ def train_adapter(
     *,
     start: Path | None = None,
     checkpoint: Path | None = None,
-    curve: Path | None = None,
+    watch: Callable[[Run], None] | None = None,
     say: Say = print,
 ) -> TrainedAdapter:
     """An adapter on the loaded model, trained on the answers of the dialogues, of which part is held out.
 
     ``start`` is the folder of an adapter whose training goes on. A run whose ``checkpoint`` is there goes on from
-    it and ends in the same weights as one that was never interrupted. The losses so far are written to ``curve``, as
-    CSV, whenever a line is said. The model is left with the adapter on it.
+    it and ends in the same weights as one that was never interrupted. ``watch`` is given the run when it goes on and
+    whenever a line is said. The model is left with the adapter on it.
+
+    The processes of a launch each take a part of the dialogues of every update, and add their gradients up: all end
+    with the weights of one process, to rounding. The first alone speaks, watches and keeps the checkpoint.
 
     Raises:
-        UsageError: if there are fewer than two clusters, or the checkpoint is of another run.
-        RemiError: if not even one dialogue at a time fits into memory, or a loss or gradient is not finite.
+        UsageError: if there are fewer than two clusters, the model lacks a target, or the checkpoint is of another
+            run.
+        RemiError: if not even one dialogue at a time fits into memory, or a loss or gradient is not finite, in any
+            process; or if the processes found different checkpoints.
     """
+    if rank():
+        say, watch = (lambda line: None), None
+    group = distributed.new_group(backend="gloo", timeout=PATIENCE) if n_ranks() > 1 else None
     train, held_out = (
         [encoded.dialogues[index] for index in part]
         for part in split([source.cluster for source in encoded.sources], recipe)
@@ -155,46 +187,31 @@ def train_adapter(
     if adapted.get_base_model().num_parameters() >= LARGE:
         save_memory(adapted)
     optimizer, words = make_optimizer(adapted, recipe)
-    n_steps, pad_id = recipe.n_steps(len(train)), loaded.tokenizer.pad_token_id or 0
+    n_steps = recipe.n_steps(len(train))
     run = Run(weights=trained_parameters(adapted), optimizers=[optimizer], n_steps=n_steps, identity=identity)
     if checkpoint is not None:
         run.resume(checkpoint, say)
-
-    def parts(dialogues: Sequence[EncodedDialogue], size: int) -> list[tuple[Tensor, Tensor]]:
-        # Those of similar length together.
-        ordered = sorted(dialogues, key=lambda dialogue: len(dialogue.input_ids))
-        return [answer_labels(ordered[at : at + size], pad_id) for at in range(0, len(ordered), size)]
-
-    def loss_of(ids: Tensor, labels: Tensor) -> Tensor:
-        return answer_loss(adapted, ids, labels)
-
-    def add_gradients(size: int, batch: Sequence[EncodedDialogue]) -> float:
-        optimizer.zero_grad(set_to_none=True)  # what an attempt that did not fit has added
-        names = [dialogue.identifier for dialogue in batch]
-        return backward(Batch(parts(batch, size), names), loss_of)
-
-    @torch.inference_mode()
-    def loss_on(size: int, dialogues: Sequence[EncodedDialogue]) -> float:
-        total, count = 0.0, 0
-        for ids, labels in parts(dialogues, size):
-            n_tokens = int((labels != IGNORED).sum())
-            total += float(loss_of(ids, labels)) * n_tokens
-            count += n_tokens
-        return total / count
-
-    add_fitting, loss_fitting = (
-        find_executable_batch_size(attempt, starting_batch_size=recipe.batch)
-        for attempt in (add_gradients, loss_on)
-    )
+        if len(found := set(on_all(run.step))) > 1:
+            raise RemiError(
+                f"{checkpoint}: the processes found steps {sorted(found)}: all must see one folder"
+            )
+        if watch is not None and run.step:
+            watch(run)
+    add_gradients, loss_on = _attempts(adapted, optimizer, recipe, loaded.tokenizer.pad_token_id or 0)
     marks = {round(n_steps * mark / N_HELD_OUT_LOSSES) for mark in range(N_HELD_OUT_LOSSES + 1)}
 
     def take_held_out() -> None:
         if run.step in marks and run.step not in dict(run.held_out):
-            run.held_out.append((run.step, _fitting(loss_fitting, held_out)))
+            run.held_out.append((run.step, sum(_losses(loss_on, held_out))))
             say(f"held-out loss after step {run.step}: {run.held_out[-1][1]:.4f} nats a token")
 
     def gradients(step: int) -> list[float]:
-        return [_fitting(add_fitting, [train[index] for index in recipe.drawn(step, len(train))])]
+        losses = _losses(add_gradients, [train[index] for index in recipe.drawn(step, len(train))])
+        for weight in run.weights.values() if group is not None else ():
+            if weight.grad is None:  # of a process that had none of the dialogues
+                weight.grad = torch.zeros_like(weight)
+            distributed.all_reduce(weight.grad, group=group)
+        return losses
 
     began = _announce(recipe, train, held_out, say)
     take_held_out()
@@ -205,14 +222,14 @@ def train_adapter(
         say(f"the updates take about {clock((time.monotonic() - began) * 3 * share)}, by the held-out pass")
     spoken = float("-inf")
     for _ in run.updates(gradients, lambda _, step: recipe.rate_at(step, n_steps)):
-        if checkpoint is not None and run.step % max(1, n_steps // N_CHECKPOINTS) == 0:
+        take_held_out()
+        if checkpoint is not None and not rank() and run.step % max(1, n_steps // N_CHECKPOINTS) == 0:
             run.save(checkpoint)
         if run.step == n_steps or time.monotonic() - spoken > SECONDS_A_LINE:
             say(run.line())
             spoken = time.monotonic()
-            if curve is not None:
-                write_curve(curve, run.losses, run.held_out)
-        take_held_out()
+            if watch is not None:
+                watch(run)
     drawn = [train[index] for step in range(run.step) for index in recipe.drawn(step, len(train))]
     about = {
         "parameters": sum(value.numel() for value in trained_parameters(adapted).values()),
@@ -266,18 +283,66 @@ def _announce(
     return time.monotonic()
 
 
-def _fitting(attempt: Callable[..., float], dialogues: Sequence[EncodedDialogue]) -> float:
-    """What the attempt gives with as many dialogues at a time as fit into memory.
+Attempt = Callable[[Sequence[EncodedDialogue], int], float]
+"""Dialogues and a number of answer tokens → the dialogues' part of the mean loss over so many."""
+
+
+def _attempts(
+    adapted: PeftModel, optimizer: torch.optim.Optimizer, recipe: LoraRecipe, pad_id: int
+) -> tuple[Attempt, Attempt]:
+    """What adds the gradients of a loss, and what gives the loss alone, with as many dialogues at a time as fit."""
+
+    def parts(dialogues: Sequence[EncodedDialogue], size: int) -> list[tuple[Tensor, Tensor]]:
+        # Those of similar length together.
+        ordered = sorted(dialogues, key=_length)
+        return [answer_labels(ordered[at : at + size], pad_id) for at in range(0, len(ordered), size)]
+
+    def add_gradients(size: int, dialogues: Sequence[EncodedDialogue], of: int) -> float:
+        optimizer.zero_grad(set_to_none=True)  # what an attempt that did not fit has added
+        names, share = [dialogue.identifier for dialogue in dialogues], _n_learned(dialogues) / of
+        batch = Batch(parts(dialogues, size), names)
+        return backward(batch, lambda ids, labels: answer_loss(adapted, ids, labels) * share)
+
+    @torch.inference_mode()
+    def loss_on(size: int, dialogues: Sequence[EncodedDialogue], of: int) -> float:
+        total = 0.0
+        for ids, labels in parts(dialogues, size):
+            total += float(answer_loss(adapted, ids, labels)) * int((labels != IGNORED).sum())
+        return total / of
+
+    add_fitting, loss_fitting = (
+        find_executable_batch_size(attempt, starting_batch_size=recipe.batch)
+        for attempt in (add_gradients, loss_on)
+    )
+    return add_fitting, loss_fitting
+
+
+def _n_learned(dialogues: Sequence[EncodedDialogue]) -> int:
+    return sum(int((answer_labels([each], 0)[1] != IGNORED).sum()) for each in dialogues)
+
+
+def _losses(attempt: Attempt, dialogues: Sequence[EncodedDialogue]) -> list[float]:
+    """The part of each process in the dialogues' mean loss.
 
     Raises:
-        RemiError: if not even one does.
+        RemiError: if not even one dialogue fits into memory, or what the attempt raises: in every process, so that none
+            waits for another.
     """
+    # Of every length as many as any other process has.
+    own = sorted(dialogues, key=_length)[rank() :: n_ranks()]
     try:
-        return attempt(dialogues)
+        found: float | RemiError = attempt(own, _n_learned(dialogues)) if own else 0.0
+    except RemiError as error:
+        found = error
     except RuntimeError as error:
         if "No executable batch size" not in str(error):
             raise
-        raise RemiError("not even one dialogue at a time fits into memory: lower --max-tokens") from error
+        found = RemiError("not even one dialogue at a time fits into memory: lower --max-tokens")
+    losses = on_all(found)
+    for each in losses:
+        if isinstance(each, RemiError):
+            raise each
+    return losses
 
 
 # The files of a trained adapter: weights and settings as peft reads them, the record, and how long it took.
@@ -300,6 +365,7 @@ def write_trained(folder: Path, trained: TrainedAdapter, about: Mapping[str, obj
         "seconds": round(trained.seconds, 1),
         "machine": machine(),
         "device": device,
+        "processes": n_ranks(),
         "threads": torch.get_num_threads(),
         "versions": library_versions(),
     }
@@ -310,7 +376,8 @@ def adapter_card(about: Mapping[str, object], trained: Mapping[str, object]) -> 
     """The README of an adapter as the hub reads it: what it was trained on, how, and how to load it."""
     base, local = str(about["instruct"]), local_folder(str(about["instruct"])) is not None
     head = {"library_name": "peft", "tags": ["lora"]} | ({} if local else {"base_model": base})
-    data, recipe = about["data"], about["recipe"]
+    data, recipe = about["data"], dict(about["recipe"])
+    recipe["targets"] = " ".join(recipe["targets"]) or "all linear maps"
     lines = [
         *(
             "---",
@@ -327,7 +394,7 @@ def adapter_card(about: Mapping[str, object], trained: Mapping[str, object]) -> 
         f"- {trained['steps']} updates, {trained['tokens seen']:,} tokens; {trained['optimizer']}.",
         f"- Recipe: {', '.join(f'{key} {value}' for key, value in recipe.items())}.",
         "",
-        "`training.json` has the record, `run.json` machine and versions, `losses.csv` the loss curve.",
+        "`training.json` has the record, `run.json` machine and versions, `losses.csv` and `.svg` the loss curve.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -33,6 +33,8 @@ class LoraRecipe:
     rank: int = 32
     alpha: int = 64
     """Rank-stabilised: the adapter's part is scaled by alpha / sqrt(rank)."""
+    targets: tuple[str, ...] = ()
+    """Linear maps that get an adapter, by the last parts of their names (q_proj); all of every block where none."""
     rate: float = 1e-5
     """Highest learning rate: reached after ``warmup`` steps, then falling linearly to zero."""
     epochs: int = 1
@@ -59,8 +61,10 @@ class LoraRecipe:
             raise UsageError(f"{wrong[0]} is {getattr(self, wrong[0])}, it must be at least 1")
         if self.max_tokens < 2:
             raise UsageError(f"max_tokens is {self.max_tokens}, it must be at least 2")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise UsageError(f"rate is {self.rate}, it must be above 0")
+        if not 0 < self.rate <= 1:
+            raise UsageError(f"rate is {self.rate}, it must be above 0 and at most 1")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UsageError(f"weight_decay is {self.weight_decay}, it must be 0 or above")
         if not 0 < self.held_out < 1:
             raise UsageError(f"held_out is {self.held_out}, it must lie between 0 and 1")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import random
+import re
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -13,10 +16,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_dialogue, make_model, save_model, write_rows
+from conftest import PROGRAMS, make_dialogue, make_model, python, save_model, write_rows
 from own_files import turns
 from peft import PeftModel
 from test_adapters import TARGETS
+from test_recording import TWO
 from transformers import PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
 from remi_book import cli
@@ -74,6 +78,23 @@ def test_every_projection_of_every_block_and_nothing_else_is_trained() -> None:
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in weights} == set(TARGETS)
     assert len(weights) == 2 * 7 * 3 and {value.dtype for value in weights.values()} == {torch.float32}
     assert adapted.base_model.model.model.layers[0].mlp.up_proj.scaling["default"] == 8 / math.sqrt(4)
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "wrong"),
+    [
+        ("llama", ("mlp.up_proj", "q_proj"), "lm_head"),
+        ("gpt2", ("c_attn",), "wte"),
+        ("gpt_neox", ("dense",), ""),
+    ],
+)
+def test_the_maps_that_are_named_are_trained_and_what_is_none_is_refused(family, targets, wrong) -> None:
+    weights = trained_parameters(add_adapter(make_model(family), replace(SMALL, targets=targets)))
+    ends = {name.split(".lora_")[0].rpartition(".")[2] for name in weights}
+    assert ends == {target.rpartition(".")[2] for target in targets}
+    for each in (wrong, f"x{targets[0]}", targets[0][1:], "mlp"):
+        with pytest.raises(UsageError, match=rf"no target '{each}' in a \w+ \(.*choices: "):
+            add_adapter(make_model(family), replace(SMALL, targets=(*targets, each)))
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt_neox", "gpt2"])
@@ -153,11 +174,16 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finetune(tiny) -> Finetune:
-    """Exit code of ``remi finetune`` of the tiny model, into a folder and with more words."""
+def words(tiny) -> list[str]:
+    """``finetune`` with all that it needs but a folder."""
     lines = [turns(*(one.content for one in each.messages)) | {"cluster": each.cluster} for each in ROWS]
     given = f"--instruct {tiny} --data {write_rows(tiny.parent / 'rows.jsonl', *lines)} --rank 2 --rate 0.01"
-    words = ["finetune", *given.split(), *"--steps 6 --batch 2 --accumulate 2 --max-tokens 64".split()]
+    return ["finetune", *given.split(), *"--steps 6 --batch 2 --accumulate 2 --max-tokens 64".split()]
+
+
+@pytest.fixture(scope="module")
+def finetune(words) -> Finetune:
+    """Exit code of ``remi finetune`` of the tiny model, into a folder and with more words."""
     return lambda out, *more: cli.main([*words, "--out", str(out), *more])
 
 
@@ -170,28 +196,156 @@ def whole(finetune, tmp_path_factory) -> tuple[Path, str]:
     return folder, said.getvalue()
 
 
-def test_a_killed_command_resumes_to_the_same_bytes(whole, finetune, tmp_path, monkeypatch, capsys) -> None:
-    clip, done, out = training.clip_gradients, [], tmp_path / "cut"
+@pytest.fixture
+def end_after(monkeypatch) -> Callable[[int], None]:
+    """Lets the system end the command after so many updates from then on."""
+    clip = training.clip_gradients
 
-    def dies_after_four(weights: Mapping[str, torch.nn.Parameter]) -> None:
-        if len(done) == 4:
-            raise KeyboardInterrupt
-        done.append(1)
-        clip(weights)
+    def ends_after(count: int) -> None:
+        def ending(weights: Mapping[str, torch.nn.Parameter]) -> None:
+            nonlocal count
+            if count == 0:
+                monkeypatch.setattr(training, "clip_gradients", clip)
+                os.kill(os.getpid(), signal.SIGTERM)
+            count -= 1
+            clip(weights)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "clip_gradients", dies_after_four)
-        assert finetune(out) == 130
-    assert not out.exists() and "interrupted" in capsys.readouterr().err
+        monkeypatch.setattr(training, "clip_gradients", ending)
+
+    return ends_after
+
+
+def differing(one: Path, other: Path) -> set[str]:
+    """Names of the files that two folders do not share."""
+    both = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (one, other)]
+    return {name for name in set().union(*both) if both[0].get(name) != both[1].get(name)}
+
+
+def test_a_command_that_was_ended_resumes_to_the_same_bytes(
+    whole, finetune, tmp_path, end_after, capsys
+) -> None:
+    out = tmp_path / "cut"
+    end_after(4)
+    assert finetune(out) == 130 and not out.exists()
+    assert re.search(rf"to go on: remi finetune .*--out {out} --resume\n$", capsys.readouterr().err)
+    assert (tmp_path / "cut.losses.csv").read_text().splitlines()[2].startswith("1,")
+    assert (tmp_path / "cut.losses.svg").read_bytes().startswith(b"<?xml")
     assert finetune(out) == 2 and "go on with --resume" in capsys.readouterr().err
-    assert finetune(out, "--seed", "1", "--resume") == 2
-    assert "was made with seed 0, not 1" in capsys.readouterr().err
+    for option, before in (("--seed 1", "seed 0, not 1"), ("--target q_proj", "targets (), not ('q_proj',)")):
+        assert finetune(out, *option.split(), "--resume") == 2
+        assert f"was made with {before}" in capsys.readouterr().err
     assert finetune(out, "--resume") == 0 and "resuming after step 4 of 6" in capsys.readouterr().out
-    wanted, found = ({path.name: path.read_bytes() for path in one.iterdir()} for one in (whole[0], out))
-    assert wanted.keys() == found.keys() and list(tmp_path.iterdir()) == [out]
-    assert {name for name in wanted if wanted[name] != found[name]} <= {"run.json"}
+    assert list(tmp_path.iterdir()) == [out] and differing(whole[0], out) <= {"run.json"}
     assert finetune(out, "--resume") == 0, "a queue may start it once more"
     assert finetune(out) == 2 and "it exists" in capsys.readouterr().err
+
+
+def test_several_seeds_are_runs_of_one_seed_and_go_on(whole, finetune, tmp_path, end_after, capsys) -> None:
+    out, both = tmp_path / "seeds", "--seed 0 --seed 1".split()
+    end_after(8)
+    assert finetune(out, *both) == 130 and [path.name for path in out.glob("seed-?")] == ["seed-0"]
+    assert "[2/2] seed 1" in capsys.readouterr().out
+    assert finetune(out, *both) == 2 and "or go on with --resume" in capsys.readouterr().err
+    assert finetune(out, "--resume") == 2 and "it is no adapter" in capsys.readouterr().err
+    assert finetune(whole[0], *both, "--resume") == 2 and "of one seed" in capsys.readouterr().err
+    assert finetune(out, *both, "--resume") == 0
+    said = capsys.readouterr().out
+    assert f"there already: {out / 'seed-0'}" in said and "resuming after step 2 of 6" in said
+    assert sorted(path.name for path in out.iterdir()) == ["seed-0", "seed-1"]
+    assert differing(whole[0], out / "seed-0") <= {"run.json"}
+    assert {"losses.csv", "training.json"} <= differing(whole[0], out / "seed-1")
+    for seed, line in enumerate(said.splitlines()[-2:]):
+        losses = json.loads((out / f"seed-{seed}" / "losses.json").read_text())
+        for loss in (losses["held out"][0][1], losses["held out"][-1][1], losses["updates"][-1]):
+            assert line.startswith(f"seed {seed}: ") and f"{loss:.4f}" in line
+
+
+def test_targets_are_recorded_and_what_cannot_be_trained_is_refused_before_loading(
+    finetune, tmp_path, capsys
+) -> None:
+    out = tmp_path / "out"
+    wrong = {"--target q_prj": "did you mean 'q_proj'?", "--max-tokens 3": "none of 12"}
+    for option, message in wrong.items():
+        assert finetune(out, *option.split()) == 2
+        said = capsys.readouterr()
+        assert message in said.err and "loading" not in said.out
+    assert finetune(out, "--target", "v_proj", "--target", "q_proj", "--steps", "1") == 0
+    assert "loading" in capsys.readouterr().out
+    about, config = (
+        json.loads((out / name).read_text()) for name in ("training.json", "adapter_config.json")
+    )
+    assert about["recipe"]["targets"] == config["target_modules"] == ["q_proj", "v_proj"]
+    assert "targets q_proj v_proj" in (out / "README.md").read_text()
+
+
+def test_events_are_the_losses_of_the_whole_run(finetune, tmp_path, end_after) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "out"
+    end_after(4)
+    assert finetune(out, "--tensorboard") == 130 and list((tmp_path / "out.tensorboard").iterdir())
+    assert finetune(out, "--tensorboard", "--resume") == 0 and list(tmp_path.iterdir()) == [out]
+    read = event_accumulator.EventAccumulator(str(out / "tensorboard"))
+    read.Reload()
+    found = {tag: [(one.step, one.value) for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    losses = json.loads((out / "losses.json").read_text())
+    recipe = replace(SMALL, warmup=LoraRecipe.warmup)
+    updates = list(enumerate(losses["updates"], start=1))
+    wanted = {"loss/update": updates, "loss/held_out": losses["held out"]}
+    wanted["rate"] = [(step, recipe.rate_at(step - 1, 6)) for step, _ in updates]
+    assert found.keys() == wanted.keys()
+    for tag, pairs in wanted.items():
+        assert [step for step, _ in found[tag]] == [step for step, _ in pairs]
+        assert [value for _, value in found[tag]] == pytest.approx([value for _, value in pairs], rel=1e-6)
+
+
+def test_events_without_their_package_are_refused_in_one_line(
+    finetune, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert finetune(tmp_path / "out", "--tensorboard") == 2
+    assert capsys.readouterr().err.endswith("pip install tensorboard\n")
+
+
+def test_what_fails_in_another_process_fails_here(encoded, monkeypatch) -> None:
+    asked = []
+    assert lora._losses(lambda own, of: asked.append(of) or len(own) / 24, encoded.dialogues) == [0.5]
+    assert asked == [int((answer_labels(encoded.dialogues, 0)[1] != training.IGNORED).sum())]
+    monkeypatch.setattr(lora, "on_all", lambda found: [found, RemiError("of the second")])
+    with pytest.raises(RemiError, match="of the second"):
+        lora._losses(lambda own, of: 1.0, encoded.dialogues)
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does_also_after_an_interruption(words, finetune, tmp_path) -> None:
+    # Of ten dialogues every fourth update has one alone, and then the second process none.
+    options, program = "--batch 3 --accumulate 1".split(), tmp_path / "program.py"
+    program.write_text(PROGRAMS["fine-tune"], encoding="utf-8")
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+
+    def two(how: str, out: Path, *more: str) -> tuple[int, str, str]:
+        line = [*TWO, str(program), how, *words, *options, "--out", str(out), *more]
+        done = python(*line, check=False, env=environment)
+        return done.returncode, done.stdout, done.stderr
+
+    def losses(out: Path) -> list[float]:
+        read = json.loads((out / "losses.json").read_text())
+        return [*read["updates"], *(loss for _, loss in read["held out"])]
+
+    one, both, lost = (tmp_path / name for name in ("one", "both", "lost"))
+    assert finetune(one, *options) == 0
+    code, _, failed = two("cut", both)
+    assert code and failed.count("to go on: accelerate launch … -m remi_book.cli finetune") == 1
+    code, said, failed = two("whole", both, "--resume")
+    assert code == 0, failed
+    for line in ("loading", "resuming after step 4 of 6", "step 6/6", "loss curve: "):
+        assert said.count(line) == 1
+    assert losses(both) == pytest.approx(losses(one), rel=1e-5)
+    rounded = {f"losses.{end}" for end in ("json", "csv", "svg")} | {lora.WEIGHTS_FILE, "files.json"}
+    assert differing(one, both) <= {"run.json", *rounded}
+    assert [json.loads((out / "run.json").read_text())["processes"] for out in (one, both)] == [1, 2]
+    assert two("lost", lost)[0] == 0
+    assert losses(lost)[:2] == pytest.approx(losses(one)[:2], rel=1e-5), "no rate yet"
+    assert losses(lost)[5] != pytest.approx(losses(one)[5], rel=1e-3)
 
 
 def test_the_folder_is_an_adapter_that_peft_loads(tiny, whole) -> None:
