@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import jaxtyping
@@ -16,6 +17,7 @@ import yaml
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from own_files import write_files, write_models
+from own_pages import ABOUT_NO_MODEL, captions, prose, untrue
 from warm_kernel import OneProcess, execute_here
 
 from remi_book import cli, publishing, running
@@ -168,5 +170,9 @@ def test_a_book_of_own_models_names_them_and_has_nothing_of_ours(ran, name, tmp_
     assert all(f"*{variant}*" in pages["intro"] for variant in preset.variants)
     assert ("No base model" in pages["intro"]) == ("base" not in preset.variants)
     assert all(str(Store().root.parent) not in text for text in pages.values()), "no path of this machine"
+    for path in sorted((place / "notebooks").glob("*.ipynb")):
+        cells = read_cells(path) if path.stem != ABOUT_NO_MODEL else []
+        assert untrue(preset, chain(prose(cells), captions(cells))) == [], path.stem
+    assert untrue(preset, iter(pages["intro"].splitlines())) == []
     rows = json.loads((place / "claims.json").read_text(encoding="utf-8"))
     assert not {"H1", "X4"} & {row["id"] for row in rows}
