@@ -30,12 +30,13 @@ from remi_book.running import (
     read_cells,
     tags,
 )
-from remi_book.words import as_html, as_latex, as_line, local_names, with_names
+from remi_book.words import as_html, as_latex, as_line, is_withheld, local_names, with_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import written_whole
 from remi_core.keys import PACKAGES, SOURCE_ROOT, canonical_json, file_digest, syntax_digest, text_digest
 from remi_core.progress import Say, machine, print_line
 from remi_core.store import Store, project_root
+from remi_lab.datasets import dataset_names
 from remi_lab.presets import NEEDS, Preset
 from remi_lab.results import PAGE, PASSPORT, Results
 from remi_lab.strict import read_yaml
@@ -266,11 +267,18 @@ def shows_words(cells: Collection[Mapping[str, str]]) -> bool:
     return any(cell["cell_type"] == "code" and called.search(cell["source"]) for cell in cells)
 
 
-def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Collection[str] = ()) -> str:
+def page_text(
+    executed: Path,
+    *,
+    source: Path,
+    variant: str = "",
+    not_run: Collection[str] = (),
+    note: str = CONTENT_NOTE,
+) -> str:
     """JSON text of an executed notebook as a page: no run times, no injected cell that repeats the defaults.
 
     With a ``variant``, one notebook gives several pages: its title and labels then end in the variant's name.
-    ``not_run`` names the pages whose glued values are missing.
+    ``not_run`` names the pages whose glued values are missing; ``note`` stands on a page that shows words.
     """
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     notebook["metadata"].pop("papermill", None)
@@ -314,8 +322,8 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
         if cell["source"] != text:
             break
     if shows_words(read_cells(source)):
-        note = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": CONTENT_NOTE}
-        notebook["cells"].insert(1, note)  # behind the title
+        told = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": note}
+        notebook["cells"].insert(1, told)  # behind the title
     return json.dumps(notebook, indent=1, sort_keys=True)
 
 
@@ -583,20 +591,23 @@ def assemble(
     known = {step.name: step for step in steps}
     not_run = {name for name in listed if name not in known or not known[name].done}
     lacking = [need for need in NEEDS if preset.lacks(need)]
+    own = not preset.is_organism and is_withheld(preset, dataset_names(preset))
+    note = CONTENT_NOTE.replace("\n", "\n:withheld:\n") if own else CONTENT_NOTE
     for name in listed:
         source, variant = source_of(name)
         if name in not_run:
             text = stub_text(source, preset=preset.name, variant=variant, lacking=lacking)
         else:
             target = known[name].target
-            text = page_text(target, source=source, variant=variant, not_run=not_run)
+            text = page_text(target, source=source, variant=variant, not_run=not_run, note=note)
             text, passports = split_passports(text, name, execution_record(target))
             if passports:
                 (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
     add_laboratory(preset, store, folder)
     for page in folder.glob("*.md"):
-        page.write_text(without_hidden(page.read_text(encoding="utf-8"), lacking), encoding="utf-8")
+        text = without_hidden(page.read_text(encoding="utf-8"), lacking)
+        page.write_text(text.replace(CONTENT_NOTE, note), encoding="utf-8")
     if not preset.is_organism:
         from remi_book.facts import own_front  # brings pandas
 

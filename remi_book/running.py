@@ -181,7 +181,7 @@ def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
             continue
         needs = unmet(cell, lacking)
         if not noted.issuperset(needs):
-            wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
+            wanted = "\n".join(f"- {NEEDS[need]}" for need in needs).replace("--", r"\-\-")  # else a dash
             told["source"] = f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
         kept.append(told if needs else cell)
         noted = noted.union(needs) if needs else set()
