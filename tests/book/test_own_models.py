@@ -113,7 +113,7 @@ def test_every_figure_the_data_allow_is_drawn_and_no_sentence_is_shown(ran, name
         shown = json.dumps([cell.get("outputs", []) for cell in cells], ensure_ascii=False)
         assert [one for one in SENTENCES if one in shown] == [], stem
         told = [cell["source"] for cell in cells if "Not shown for this preset" in cell["source"]]
-        lines = [line.replace("\\-", "-") for each in told for line in each.splitlines()]
+        lines = [line.replace("`", "") for each in told for line in each.splitlines()]
         notes |= {(stem, line[2:]) for line in lines if line.startswith("- ")}
     listed = [LEFT_OUT.fullmatch(line) for line in printed.splitlines()]
     assert {(one[1], one[3]) for one in listed if one} == notes
