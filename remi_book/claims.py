@@ -227,7 +227,7 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return NOT_TESTABLE, missing
     values = [one for one in seeds if one is not None and math.isfinite(one.value)]
     if len(values) < len(seeds) or not values:
-        return NOT_TESTABLE, f"undefined{_in_seeds(len(seeds) - len(values), len(seeds))}"
+        return NOT_TESTABLE, f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
     if claim.descriptive:
         return SHOWN, "a descriptive figure, not judged"
     if claim.by_outcome:
@@ -246,12 +246,10 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return CONTRADICTED, f"every seed's interval lies on the other side of {edge:g}"
     beyond = sum(low > 0 for low, _ in ends)
     if beyond < len(ends):
-        if len(values) == 1:
-            return INCONCLUSIVE, "the interval does not lie on the claimed side as a whole"
-        return INCONCLUSIVE, f"the interval lies on the claimed side{_in_seeds(beyond, len(values))}"
+        return INCONCLUSIVE, f"the interval lies on the claimed side in {beyond} of {len(values)} seeds"
     failed = sum(p >= SIGNIFICANCE for p in p_values)
     if failed:
-        return INCONCLUSIVE, f"not beyond its null after Holm's correction{_in_seeds(failed, len(values))}"
+        return INCONCLUSIVE, f"not beyond its null after Holm's correction in {failed} of {len(values)} seeds"
     # A control matches unless misaligned lies further on the claimed side.
     contrasts = [contrast for seed in values for contrast in seed.contrasts.items()]
     beaten = [low > 0 if claim.side > 0 else high < 0 for _, (low, high) in contrasts]
@@ -260,11 +258,6 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return CONFOUNDED, f"matched by a control in some seed: {', '.join(matching)}"
     compared = "its null and every control" if claim.controls else "its null"
     return REPRODUCED, f"beyond the boundary and {compared} in every seed"
-
-
-def _in_seeds(count: int, total: int) -> str:
-    """In how many seeds something is so; nothing where there is one alone."""
-    return f" in {count} of {total} seeds" if total > 1 else ""
 
 
 def _lacking(claim: Claim, seed: Measured | None) -> str:
