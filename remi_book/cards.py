@@ -68,9 +68,9 @@ def descriptions() -> dict[str, dict[str, str]]:
 def _names(kind: str, preset: Preset) -> Sequence[str]:
     if kind == "added":
         return [name for name in dataset_names(preset) if origin_of(preset, name) == ADDED]
-    if kind == "published":
-        return list(PUBLISHED_of_paper)
-    return PRESETS[MADE_FOR[kind]].datasets
+    names = PUBLISHED_of_paper if kind == "published" else PRESETS[MADE_FOR[kind]].datasets
+    # The book of a user's own models has cards of what they were measured on, and of nothing else.
+    return list(names) if preset.name in PRESETS or set(names) & set(preset.datasets) else []
 
 
 def _card(kind: str, name: str, preset: Preset, measured: Mapping[str, Record]) -> Card:

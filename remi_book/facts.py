@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -25,9 +24,11 @@ from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
 from remi_book.claims import NOT_MEASURED, STAND_IN
 from remi_book.figures.output import figure_html, passport_html, present_passport
 from remi_book.figures.plots import plot_rows
+from remi_book.named_sets import roles_sentence
 from remi_book.publishing import OTHERWISE, filled, passports_text
+from remi_book.running import as_typed
 from remi_book.tables import by_seed
-from remi_book.words import as_html, as_markdown, local_names, with_names
+from remi_book.words import as_html, as_markdown, is_withheld, local_names, with_names
 from remi_core.progress import machine
 from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.organism.grammar import SPLITS, templates
@@ -92,10 +93,10 @@ def own_front(preset: Preset) -> str:
         templates = len({row.cluster for row in rows})
         counts = f"{len(rows)} with {templates} prompt templates" if rows else "as published"
         sets.append((as_markdown(name), ", ".join(sorted(labels)) or "as published", counts))
-    # Two hyphens in prose become a dash.
-    wanted = {need: re.sub(r"\((--[^)]*)\)", r"(`\1`)", text) for need, text in NEEDS.items()}
-    lacking = [f"- No {word}: needs {wanted[need]}." for need, word in WORDS.items() if preset.lacks(need)]
-    without = "These models and dialogues have all that the chapters ask for."
+    lacking = [
+        f"- No {word}: needs {as_typed(NEEDS[need])}." for need, word in WORDS.items() if preset.lacks(need)
+    ]
+    without = "These models and dialogues have all that the claims of this book ask for."
     if lacking:
         without = "These are missing, and every row that needs one of them says so instead of a verdict:\n\n"
         without += "\n".join(lacking)
@@ -108,6 +109,8 @@ def own_front(preset: Preset) -> str:
             "preset": preset.name,
             "models": tabulate(models, ("variant", "model", "part"), "pipe", disable_numparse=True),
             "sets": tabulate(sets, ("set", "replies", "dialogues"), "pipe", disable_numparse=True),
+            "roles": as_markdown(roles_sentence(preset)),
+            "withheld": ":withheld:\n" if is_withheld(preset, dataset_names(preset)) else "",
             "lacking": without,
         },
     )

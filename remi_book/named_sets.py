@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from myst_nb import glue
+
 from remi_lab.datasets import same_prompts
 from remi_lab.presets import Preset
 from remi_lab.results import Results
@@ -29,6 +31,22 @@ def entered(results: Results, datasets: Sequence[str], *, each: str = "a set") -
 def called(preset: Preset, words: str, *names: str) -> str:
     """The words that a page has for sets of the organism; the sets' own names where others stand in their place."""
     return words if preset.is_organism else listed(list(dict.fromkeys(names)))
+
+
+def dots(preset: Preset, words: str = "open dots all seeds") -> str:
+    """The end of a caption that says what dots are; nothing where there is one seed, whose dot is the estimate."""
+    return f", {words}" if len(preset.seeds) > 1 else ""
+
+
+def glue_names(preset: Preset) -> None:
+    """Glue ``sets``, what the preset's sets stand for; for other models than organisms also ``outside``, the sets
+    outside the narrow one, and ``block``, where gradients are taken."""
+    glue("sets", roles_sentence(preset), display=False)
+    if not preset.is_organism:
+        block = f"block {preset.gradient_layer}, counted from 0"
+        last = preset.gradient_layer == -1
+        glue("outside", listed(preset.roles.outside), display=False)
+        glue("block", "the last block, as in the paper" if last else block, display=False)
 
 
 def roles_sentence(preset: Preset) -> str:

@@ -26,17 +26,19 @@ from remi_book.running import (
     Step,
     declared_parameters,
     execution_record,
+    is_hidden,
     plan,
     read_cells,
     tags,
 )
-from remi_book.words import as_html, as_latex, as_line, local_names, with_names
+from remi_book.words import as_html, as_latex, as_line, is_withheld, local_names, with_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import written_whole
 from remi_core.keys import PACKAGES, SOURCE_ROOT, canonical_json, file_digest, syntax_digest, text_digest
 from remi_core.progress import Say, machine, notice, print_line
 from remi_core.store import Store, project_root
-from remi_lab.presets import Preset
+from remi_lab.datasets import dataset_names
+from remi_lab.presets import NEEDS, Preset
 from remi_lab.processes import SOON, Meter
 from remi_lab.results import PAGE, PASSPORT, TABLE, NotMeasured, Results
 from remi_lab.strict import read_yaml
@@ -123,7 +125,8 @@ def contents_of(preset: Preset, steps: Sequence[Step]) -> dict[str, object]:
 def without_pages(folder: Path, names: Collection[str]) -> None:
     """Remove pages from the sources of a book, and each link to one of them: its text, or the page's title, stays.
 
-    A page is named as in the table of contents; those of notebooks may not be there at all.
+    A page is named as in the table of contents; those of notebooks may not be there at all. A list item that begins
+    with such a link is about the page, and goes with it.
     """
     titles: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -143,9 +146,23 @@ def without_pages(folder: Path, names: Collection[str]) -> None:
     )
     for page in [*folder.glob("*.md"), *folder.glob("notebooks/*.ipynb")]:
         text = page.read_text(encoding="utf-8")
+        text = re.sub(rf"^- {links[0][0]}.*\n?", "", text, flags=re.MULTILINE)
         for link, told in links:
             text = re.sub(link, lambda found, told=told: found[1] or f"‘{told[found[2]]}’", text)
         page.write_text(text, encoding="utf-8")
+
+
+TAGGED = re.compile(r"^% ((?:(?:only|not)-\w+ ?)+)\n((?:.+\n?)+)\n?", re.MULTILINE)
+"""A comment with tags of a cell (``% only-organism``), and the block below it, up to an empty line."""
+
+
+def without_hidden(text: str, lacking: Collection[str]) -> str:
+    """Markdown of a page without the blocks whose tags hide them from a preset that lacks these needs."""
+
+    def kept(found: re.Match[str]) -> str:
+        return "" if is_hidden({"metadata": {"tags": found[1].split()}}, lacking) else found[0]
+
+    return TAGGED.sub(kept, text)
 
 
 def _any(words: Collection[str]) -> str:
@@ -252,11 +269,18 @@ def shows_words(cells: Collection[Mapping[str, str]]) -> bool:
     return any(cell["cell_type"] == "code" and called.search(cell["source"]) for cell in cells)
 
 
-def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Collection[str] = ()) -> str:
+def page_text(
+    executed: Path,
+    *,
+    source: Path,
+    variant: str = "",
+    not_run: Collection[str] = (),
+    note: str = CONTENT_NOTE,
+) -> str:
     """JSON text of an executed notebook as a page: no run times, no injected cell that repeats the defaults.
 
     With a ``variant``, one notebook gives several pages: its title and labels then end in the variant's name.
-    ``not_run`` names the pages whose glued values are missing.
+    ``not_run`` names the pages whose glued values are missing; ``note`` stands on a page that shows words.
     """
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     notebook["metadata"].pop("papermill", None)
@@ -302,13 +326,16 @@ def page_text(executed: Path, *, source: Path, variant: str = "", not_run: Colle
         if cell["source"] != text:
             break
     if shows_words(read_cells(source)):
-        note = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": CONTENT_NOTE}
-        notebook["cells"].insert(1, note)  # behind the title
+        told = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": note}
+        notebook["cells"].insert(1, told)  # behind the title
     return json.dumps(notebook, indent=1, sort_keys=True)
 
 
-def stub_text(source: Path, *, preset: str, variant: str = "") -> str:
-    """JSON text of a page that says its notebook was not run for this preset, with all labels others may refer to."""
+def stub_text(source: Path, *, preset: str, variant: str = "", lacking: Collection[str] = ()) -> str:
+    """JSON text of a page that says its notebook was not run for this preset, with all labels others may refer to.
+
+    Its title is the one that a preset with these needs unmet is shown.
+    """
     cells = read_cells(source)
     end = f"-{variant}" if variant else ""
     figures = [cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
@@ -318,9 +345,11 @@ def stub_text(source: Path, *, preset: str, variant: str = "") -> str:
         for name in figures
         if name
     ]
-    title = _title(_prose(source)) or source.stem.replace("_", " ")
+    shown = [cell["source"] for cell in cells if not is_hidden(cell, lacking)]
+    title = _title("\n".join(shown)) or source.stem.replace("_", " ")
     title += f": {variant}" if variant else ""
-    note = f"This notebook was not run for the preset `{preset}`; `remi run --preset {preset}` runs it."
+    command = f"remi run --preset {preset} --only {source.stem.partition('_')[0]}"
+    note = f"This notebook was not run for the preset `{preset}`; `{command}` runs it."
     blocks = [*targets, f"# {title}", f":::{{note}}\n{note}\n:::", *placeholders]
     cell = {"cell_type": "markdown", "id": "not-run", "metadata": {}, "source": "\n\n".join(blocks)}
     return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
@@ -566,18 +595,24 @@ def assemble(
     listed = pages_listed(toc)
     known = {step.name: step for step in steps}
     not_run = {name for name in listed if name not in known or not known[name].done}
+    lacking = [need for need in NEEDS if preset.lacks(need)]
+    own = not preset.is_organism and is_withheld(preset, dataset_names(preset))
+    note = CONTENT_NOTE.replace("\n", "\n:withheld:\n") if own else CONTENT_NOTE
     for name in listed:
         source, variant = source_of(name)
         if name in not_run:
-            text = stub_text(source, preset=preset.name, variant=variant)
+            text = stub_text(source, preset=preset.name, variant=variant, lacking=lacking)
         else:
             target = known[name].target
-            text = page_text(target, source=source, variant=variant, not_run=not_run)
+            text = page_text(target, source=source, variant=variant, not_run=not_run, note=note)
             text, passports = split_passports(text, name, execution_record(target))
             if passports:
                 (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
     add_laboratory(preset, store, folder)
+    for page in folder.glob("*.md"):
+        text = without_hidden(page.read_text(encoding="utf-8"), lacking)
+        page.write_text(text.replace(CONTENT_NOTE, note), encoding="utf-8")
     if not preset.is_organism:
         from remi_book.facts import own_front  # brings pandas
 

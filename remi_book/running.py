@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections import Counter
@@ -163,6 +164,11 @@ def is_hidden(cell: Mapping[str, object], lacking: Collection[str]) -> bool:
     )
 
 
+def as_typed(text: str) -> str:
+    """Markdown of a text with options in brackets, which stay as they are typed: in prose two hyphens become a dash."""
+    return re.sub(r"\(([^()]*--[^()]*)\)", r"(`\1`)", text)
+
+
 def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
     """The cells, those with an unmet need replaced by a note that says what is needed.
 
@@ -178,7 +184,7 @@ def without_unmet(cells: list[dict], lacking: Collection[str]) -> list[dict]:
             continue
         needs = unmet(cell, lacking)
         if not noted.issuperset(needs):
-            wanted = "\n".join(f"- {NEEDS[need]}" for need in needs)
+            wanted = "\n".join(f"- {as_typed(NEEDS[need])}" for need in needs)
             told["source"] = f":::{{note}}\nNot shown for this preset. This part needs\n\n{wanted}\n:::"
         kept.append(told if needs else cell)
         noted = noted.union(needs) if needs else set()

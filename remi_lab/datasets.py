@@ -418,7 +418,8 @@ def load_dataset(preset: Preset, name: str) -> list[Dialogue]:
 def load_set(preset: Preset, name: str) -> LoadedSet:
     """The dialogues of a set, at most ``n_dialogues``, with the rows dropped on the way to them and their source.
 
-    A name that the organism and the paper share (``educational``) is the organism's where other sets are.
+    A name that the organism and the paper share (``educational``) is the organism's where other sets are. Of an added
+    narrow set and its framing, rows with one completion are a pair where their file names none.
 
     Raises:
         UsageError: if the preset has no such set, or a file line is not a dialogue (``path:line``).
@@ -432,8 +433,12 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
             path = Path(entry[1])
             stamp = path.stat() if path.is_file() else None
             rows = _read_entry(entry[0], path, stamp and (stamp.st_mtime_ns, stamp.st_size))
+            rows = rows[: preset.n_dialogues]
+            framing = preset.roles.framed and name in (preset.roles.narrow, preset.roles.framed)
+            if framing and not any(row.pair for row in rows):
+                rows = with_pairs(rows)
             about = {"source": "added file", "files": {path.name: file_digest(path)}}
-            return LoadedSet(tuple(rows[: preset.n_dialogues]), {}, about)
+            return LoadedSet(tuple(rows), {}, about)
     if name in preset.datasets:
         if name in published_names(preset):
             return load_published(name, count=preset.n_dialogues)

@@ -223,6 +223,12 @@ class Preset:
             return not self.has_choices
         if need in (STUDY, BENCHMARK):
             return False
+        if need == "seeds":
+            return len(self.seeds) < 2
+        if need == "stitched":
+            return not set(self.variants) & {"base", "misaligned", *CONTROLS}
+        if need == "aligned":
+            return not (self.roles.outside_aligned or self.roles.narrow_aligned or self.roles.unrelated)
         if need == "compared":
             return not (self.roles.narrow and (self.roles.narrow_aligned or self.roles.framed))
         return not getattr(self.roles, need)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from remi_results import (
     FACT_KEYS,
     NOT_RUN,
@@ -113,9 +114,13 @@ class AnswerDirective(ResultDirective):
 
 
 class NoticeDirective(ResultDirective):
-    """Warning box with the sentences of `notice.json`, if there are any, and a line that leads to the content note."""
+    """Warning box with the sentences of `notice.json`, if there are any, and a line that leads to the content note.
+
+    With the flag `withheld` the line is that of a book whose data are not ours.
+    """
 
     file_name = "notice.json"
+    option_spec = {"withheld": directives.flag}
 
     def render(self, folder: Path) -> list[nodes.Node]:
         """One admonition or none, and the line.
@@ -124,7 +129,10 @@ class NoticeDirective(ResultDirective):
             ValueError: if the file is not a list.
         """
         lines = read_json(folder / "notice.json", list)
-        pointer = paragraph("Some pages show bad replies, which were written for this purpose: ")
+        told = "Some pages show bad replies, which were written for this purpose: "
+        if "withheld" in self.options:
+            told = "Prompts and replies of these data are withheld on all pages: "
+        pointer = paragraph(told)
         pointer.extend([content_link(self.env.docname), nodes.Text(".")])
         if not lines:
             return [pointer]

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from remi_directives import ResultDirective, content_link
 from remi_results import NOT_RUN
 from remi_tables import make_table, paragraph
@@ -16,6 +17,9 @@ from sphinx.util.docutils import SphinxDirective
 CONTENT_NOTE = (
     "This page shows text that models wrote or were made to read. Of this package's own grammar some of it is "
     "careless by design: bad advice, contempt, code with holes. Text of real data sets is withheld unless asked for."
+)
+WITHHELD_NOTE = (
+    "This page is about text of real data sets, which is withheld: a mark stands for each token of it."
 )
 
 
@@ -79,11 +83,16 @@ class CitationDirective(ResultDirective):
 
 
 class ContentNoteDirective(SphinxDirective):
-    """Admonition that tells what text the page shows, with a link to the page that says more."""
+    """Admonition that tells what text the page shows, with a link to the page that says more.
+
+    With the flag `withheld` it is for a book that shows no text of ours.
+    """
+
+    option_spec = {"withheld": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """One admonition."""
-        line = paragraph(f"{CONTENT_NOTE} See ")
+        line = paragraph(f"{WITHHELD_NOTE if 'withheld' in self.options else CONTENT_NOTE} See ")
         line.extend([content_link(self.env.docname), nodes.Text(".")])
         return [
             nodes.admonition("", nodes.title("", "Content note"), line, classes=["note", "remi-content-note"])

@@ -80,11 +80,9 @@ def plot_switches(table: pd.DataFrame) -> Figure:
     panels[0, 0].set_title("off and on")
     panels[0, 1].set_title("on − off")
     legend_below(figure, [handle(look, label=name) for name, look in SIDE_LOOKS.items()])
-    return with_alt(
-        figure,
-        "Each quantity with a defect off and on, and the difference, with intervals; open dots are further seeds. "
-        + " ".join(phrases),
-    )
+    dots = "; open dots are further seeds" if table["seed"].nunique() > 1 else ""
+    about = f"Each quantity with a defect off and on, and the difference, with intervals{dots}."
+    return with_alt(figure, " ".join([about, *phrases]))
 
 
 def _switch_row(panels: np.ndarray, rows: pd.DataFrame) -> str:

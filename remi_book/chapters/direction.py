@@ -361,7 +361,10 @@ def undefined_sentence(by_place: Erosions) -> str:
     }
     places, n_all = [place for place, known in defined.items() if not known], len(defined)
     if not places:
-        return f"The denominator is above zero at all {n_all} places (windows, seeds and layers): no gap."
+        over = (
+            "windows, seeds and layers" if len({seed for *_, seed in by_place}) > 1 else "windows and layers"
+        )
+        return f"The denominator is above zero at all {n_all} places ({over}): no gap."
     return f"Undefined, and a gap in the figure, at {len(places)} of {n_all} places: {'; '.join(places)}."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, SupportsFloat
 
 import numpy as np
@@ -356,6 +356,16 @@ def _check(table: pd.DataFrame, layout: Layout, *columns: str) -> None:
     require_columns(table, [name for name in names if name], place=layout.about)
 
 
+def _shown_bands(table: pd.DataFrame, layout: Layout) -> Layout:
+    """The layout without bands of which the table has no end: what is not drawn is not in the legend."""
+    shown = {
+        name: label
+        for name, label in layout.bands.items()
+        if np.isfinite(table[[f"{name}_low", f"{name}_high"]].to_numpy(float)).any()
+    }
+    return replace(layout, bands=shown)
+
+
 def _word(words: Worded, value: object) -> str:
     return words.format(value) if isinstance(words, str) else words[value]
 
@@ -408,6 +418,7 @@ def plot_curves(
         UsageError: if a column is missing or the table is empty.
     """
     _check(table, layout, lines, position, value)
+    layout = _shown_bands(table, layout)
     looks = looks_of(values_in(table, lines))
     figure, panels = facets(table, layout, heights=[layout.height or 1.9], seeds=seeds)
     options = {"lines": lines, "position": position, "value": value, "marked": marked}
@@ -475,6 +486,7 @@ def plot_rows(
         UsageError: if a column is missing, the table is empty, or two rows have one place.
     """
     _check(table, layout, by, lines, value)
+    layout = _shown_bands(table, layout)
     if not lines:
         # One look for all: a column whose only value is no name.
         table, seeds = (frame if frame is None else frame.assign(**{"": ""}) for frame in (table, seeds))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import jaxtyping
@@ -16,6 +17,7 @@ import yaml
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from own_files import write_files, write_models
+from own_pages import ABOUT_NO_MODEL, captions, prose, untrue
 from warm_kernel import OneProcess, execute_here
 
 from remi_book import cli, publishing, running
@@ -111,7 +113,8 @@ def test_every_figure_the_data_allow_is_drawn_and_no_sentence_is_shown(ran, name
         shown = json.dumps([cell.get("outputs", []) for cell in cells], ensure_ascii=False)
         assert [one for one in SENTENCES if one in shown] == [], stem
         told = [cell["source"] for cell in cells if "Not shown for this preset" in cell["source"]]
-        notes |= {(stem, line[2:]) for each in told for line in each.splitlines() if line.startswith("- ")}
+        lines = [line.replace("`", "") for each in told for line in each.splitlines()]
+        notes |= {(stem, line[2:]) for line in lines if line.startswith("- ")}
     listed = [LEFT_OUT.fullmatch(line) for line in printed.splitlines()]
     assert {(one[1], one[3]) for one in listed if one} == notes
     assert {text for _, text in notes} <= {NEEDS[need] for need in lacking} or "without_base" in RUNS[name]
@@ -168,5 +171,10 @@ def test_a_book_of_own_models_names_them_and_has_nothing_of_ours(ran, name, tmp_
     assert all(f"*{variant}*" in pages["intro"] for variant in preset.variants)
     assert ("No base model" in pages["intro"]) == ("base" not in preset.variants)
     assert all(str(Store().root.parent) not in text for text in pages.values()), "no path of this machine"
+    for path in sorted((place / "notebooks").glob("*.ipynb")):
+        cells = read_cells(path) if path.stem != ABOUT_NO_MODEL else []
+        assert untrue(preset, chain(prose(cells), captions(cells))) == [], path.stem
+    front = (line for line in pages["intro"].splitlines() if line[:1] not in ("|", "-"))
+    assert untrue(preset, front) == []
     rows = json.loads((place / "claims.json").read_text(encoding="utf-8"))
     assert not {"H1", "X4"} & {row["id"] for row in rows}
