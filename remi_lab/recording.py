@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from remi_core.files import scratch
-from remi_core.progress import Say, progress_sink
+from remi_core.progress import progress_sink
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import EncodedDialogue, EncodedSet, encode
 from remi_lab.datasets import LoadedSet, dataset_names, load_set
@@ -19,7 +19,7 @@ from remi_lab.organism.topics import (
     CONTRASTED,
     IN_CONTEXT,
     JUDGED,
-    NARROW,
+    OUTSIDE,
     PLACED,
     SAMPLES,
     SCORES,
@@ -131,9 +131,7 @@ def stored_forward(variant: Variant, store: Store, measurement: str, dataset: st
     return None if finished[name].is_dir() else store.load(addresses[name])
 
 
-def measure_forward(
-    variant: Variant, store: Store, *, datasets: Sequence[str] = (), say: Say | None = None
-) -> dict[Forward, Record]:
+def measure_forward(variant: Variant, store: Store, *, datasets: Sequence[str] = ()) -> dict[Forward, Record]:
     """(measurement, dataset) → record of every forward measurement, the missing ones measured in one pass a set.
 
     The model is loaded only if something is missing. Where ``accelerate launch`` started several processes (see
@@ -171,8 +169,6 @@ def measure_forward(
                     for _, about in measured.values():
                         about |= {"data": dict(sources[dataset].about), "self_check": checked}
                     yield {(name, dataset): one for name, one in measured.items()}
-                if say and measured:
-                    say(f"{variant.name} {variant.seed}: {dataset} measured")
 
     return store.record(addresses, measure, finished=finished, shared=True)
 
@@ -244,9 +240,7 @@ def patch_address(variants: Mapping[str, Variant], pair: Pair, dataset: str, row
 
 
 def measure_patching(
-    variants: Mapping[str, Variant],
-    store: Store,
-    plan: Mapping[Pair, tuple[str, ...]],
+    variants: Mapping[str, Variant], store: Store, plan: Mapping[Pair, tuple[str, ...]]
 ) -> dict[tuple[Pair, str], Record]:
     """(pair, dataset) → record, what the store lacks measured first; ``variants`` are one seed's variants by name.
 
@@ -296,7 +290,7 @@ def measure_behaviour(variant: Variant, store: Store) -> dict[tuple[str, str], R
     trained on.
     """
     scored = TOPICS if variant.name in JUDGED else CONTRASTED
-    outside = [name for name in CONTRASTED if name not in NARROW and variant.name in PLACED]
+    outside = OUTSIDE if variant.name in PLACED else ()
     counts = {(SCORES, name): variant.preset.n_score_prompts for name in scored}
     counts |= {(SAMPLES, name): n_samples(variant.preset, variant.name, name) for name in CONTRASTED}
     counts |= {(IN_CONTEXT, name): variant.preset.n_context_prompts for name in outside}
