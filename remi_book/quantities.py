@@ -13,13 +13,14 @@ from scipy import stats
 
 from remi_book.figures.style import with_interval
 from remi_book.statistics import pca_coordinates
-from remi_core.statistics.groups import SquareMatrix, pair_means
+from remi_core.statistics.groups import SquareMatrix, pair_means_estimate, within_minus_between
 from remi_core.statistics.nulls import Alternative, NullResult, against_null, permuted_labels
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
     cluster_estimate,
     cluster_sums,
+    combine,
     difference,
     index_clusters,
     make_resamples,
@@ -331,20 +332,14 @@ def share_of_mean(
     return ratio(*(mean_interval(values, clusters, resamples) for values in (moved, whole)))
 
 
-def pair_means_of(
-    matrix: Float[np.ndarray, "row row"],
+def within_between_estimate(
+    matrix: SquareMatrix,
     labels: Int[np.ndarray, " row"],
     clusters: Sequence[str],
     resamples: ClusterResamples,
 ) -> Estimate:
-    """Mean entry within the first group, within the second and between them, pairs of one template left out."""
-    names, index = index_clusters(clusters)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), len(labels)))
-        return pair_means(matrix, rows, clusters, weights=weights[:, index])
-
-    return cluster_estimate(means, names, resamples)
+    """Within − between with its interval over templates; twice it is ‖d‖² if the entries are inner products."""
+    return combine(within_minus_between, pair_means_estimate(matrix, labels, clusters, resamples))
 
 
 # Estimates as columns and texts of a table.

@@ -344,18 +344,13 @@ def group_cosines(gram: Gram, encoded: EncodedSet, *, layer: int = -1, resamples
     if len(names) != 2:
         raise UsageError(f"{len(names)} labels ({', '.join(names)}); exactly two are needed")
     clusters, pairs = ([getattr(one, name) for one in encoded.sources] for name in ("cluster", "pair"))
-    cosines, (prompts, index) = groups.cosine_matrix(gram), resampling.index_clusters(clusters)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), len(labels)))
-        found = groups.pair_means(cosines, rows, clusters, weights=weights[:, index])
-        return np.concatenate([found, groups.within_minus_between(found)[:, None]], axis=1)
-
-    whole = resampling.cluster_estimate(means, prompts, resamples or make_resamples(clusters, seed=0))
-    quantities = (f"within {names[0]}", f"within {names[1]}", "between", "within − between")
+    cosines, resamples = groups.cosine_matrix(gram), resamples or make_resamples(clusters, seed=0)
+    means = groups.pair_means_estimate(cosines, labels, clusters, resamples)
+    quantities = (f"within {names[0]}", f"within {names[1]}", "between")
     estimates = {
-        name: combine(lambda rows, at=at: rows[:, [at]], whole) for at, name in enumerate(quantities)
+        name: combine(lambda rows, at=at: rows[:, [at]], means) for at, name in enumerate(quantities)
     }
+    estimates["within − between"] = combine(lambda rows: groups.within_minus_between(rows)[:, None], means)
     scheme, units = ("within", pairs) if all(pairs) else ("whole", clusters)
     shuffled = nulls.permuted_labels(labels, units, scheme=scheme)
     null = groups.within_minus_between(groups.pair_means(cosines, shuffled, clusters))[:, None]

@@ -11,19 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.figures.plots import (
-    Layout,
-    plot_points,
-    plot_rows,
-)
-from remi_book.figures.style import (
-    INK,
-    describe,
-    number,
-    styled,
-    with_alt,
-    with_interval,
-)
+from remi_book.figures.plots import Layout, plot_points, plot_rows
+from remi_book.figures.style import INK, describe, number, styled, with_alt, with_interval
 from remi_book.quantities import (
     Interval,
     Measured,
@@ -34,7 +23,6 @@ from remi_book.quantities import (
     ends,
     in_topics,
     measured,
-    pair_means_of,
     ruled,
     set_resamples,
     text,
@@ -42,7 +30,7 @@ from remi_book.quantities import (
 from remi_book.statistics import squared_distance
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
-from remi_core.statistics.groups import cosine_of_means, pair_means
+from remi_core.statistics.groups import cosine_of_means, pair_means, pair_means_estimate
 from remi_core.statistics.nulls import against_null, permuted_labels
 from remi_core.statistics.resampling import (
     ClusterResamples,
@@ -108,7 +96,7 @@ def context(stored: Mapping[str, object], resamples: ClusterResamples) -> Contex
     gram = np.zeros((size, size))
     gram[np.tril_indices(size)] = values_of(stored["gram"])
     gram += np.tril(gram, -1).T
-    means = pair_means_of(gram, _labels(size), clusters * 2, resamples)
+    means = pair_means_estimate(gram, _labels(size), clusters * 2, resamples)
     aligned, insecure = np.split(np.array(stored["losses"]), 2)
     gap = mean_interval(insecure - aligned, clusters, resamples)
     return Context(gram, clusters, means, combine(squared_distance, means), gap)

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from remi_book.chapters.tokens import answer_tokens
 from remi_book.figures.plots import Layout
 from remi_book.figures.style import visible_token
-from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
+from remi_book.quantities import (
+    Measured,
+    TwoSets,
+    against_draws,
+    shared_resamples,
+    side_by_side,
+    within_between_estimate,
+)
 from remi_book.statistics import paired_cosine
 from remi_book.tables import tidy
 from remi_core.errors import RemiError
@@ -21,7 +28,6 @@ from remi_core.statistics.groups import (
     factor_shares,
     model_swap_shares,
     pair_means,
-    within_between_estimate,
     within_minus_between,
 )
 from remi_core.statistics.nulls import null_interval
@@ -152,12 +158,12 @@ def choices_inside(results: Results, dataset: str) -> str:
     return f"{sum(place < results.preset.loss_tokens for place in places)} of {len(found.dialogues)}"
 
 
-def pair_losses(results: Results, first: str, second: str, *, row: int = 0) -> pd.DataFrame:
-    """One row an answer token of a pair with the same completion: its text and instruct's loss in each set, nats."""
-    table = pd.DataFrame({"token": [visible_token(token) for token in answer_tokens(results, second, row)]})
+def pair_losses(results: Results, first: str, second: str) -> pd.DataFrame:
+    """One row a token of the first pair's shared completion: its text and instruct's loss in each set, nats."""
+    table = pd.DataFrame({"token": [visible_token(token) for token in answer_tokens(results, second)]})
     for name in (first, second):
         arrays = results.arrays("instruct", "sequence", name)
-        table[name] = -arrays["log_probability"][slice(*arrays["offsets"][row : row + 2])].astype(np.float64)
+        table[name] = -arrays["log_probability"][slice(*arrays["offsets"][:2])].astype(np.float64)
     return table
 
 

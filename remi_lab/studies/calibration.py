@@ -30,7 +30,7 @@ from remi_core.statistics.groups import (
     cosine_of_means,
     cosine_of_rows,
     factor_shares,
-    pair_means,
+    pair_means_estimate,
     within_minus_between,
 )
 from remi_core.statistics.resampling import (
@@ -527,13 +527,8 @@ def _pairs_of(
 
     def estimate(sample: Sample) -> Estimate:
         values, clusters = matrix(sample)
-        names, index = index_clusters(clusters)
-
-        def of_weights(weights: np.ndarray) -> np.ndarray:
-            labels = _labels(len(values), len(weights))
-            return statistic(pair_means(values, labels, clusters, weights=weights[:, index]))
-
-        return cluster_estimate(of_weights, names, sample.resamples)
+        labels = np.repeat([0, 1], len(values) // 2)
+        return combine(statistic, pair_means_estimate(values, labels, clusters, sample.resamples))
 
     def truth(sample: Sample) -> float:
         values, _ = matrix(sample)

@@ -12,7 +12,13 @@ from remi_book import statistics
 from remi_core.statistics import displacement, subspaces
 from remi_core.statistics.displacement import Contrast, measure_erosion, measure_separation
 from remi_core.statistics.nulls import against_null
-from remi_core.statistics.resampling import cluster_folds, cluster_sums, index_clusters, make_resamples
+from remi_core.statistics.resampling import (
+    cluster_folds,
+    cluster_sums,
+    index_clusters,
+    make_resamples,
+    percentile_interval,
+)
 
 N_CLUSTERS, SIZE, LAYERS, D_MODEL = 30, 6, 4, 64
 CLUSTERS = [f"template {i:02d}" for i in range(N_CLUSTERS) for _ in range(SIZE)]
@@ -103,6 +109,17 @@ def test_onset_is_the_planted_layer() -> None:
     assert statistics.onset_layer(erosion) == 2 and statistics.onset_layer(erosion, boundary=0.9) is None
 
 
+def test_simultaneous_band_covers_all_layers_at_once_and_is_wider() -> None:
+    samples = np.random.default_rng(5).standard_normal((4000, 12)) * np.linspace(0.1, 3, 12)
+    samples[:, 0] = 0
+
+    def share_inside(low: np.ndarray, high: np.ndarray) -> float:
+        return ((samples >= low) & (samples <= high)).all(axis=1).mean()
+
+    assert abs(share_inside(*statistics.simultaneous_band(np.zeros(12), samples)) - 0.95) < 0.002
+    assert share_inside(*percentile_interval(samples)) < 0.7, "layer by layer intervals do not"
+
+
 def test_what_is_broken_or_has_no_direction_is_refused() -> None:
     base, group, vectors = planted_base(), gaussians(0, 0), subspaces.VectorSet(np.ones((60, 9)), FEW)
     with pytest.raises(ValueError, match="1 of 180 rows hold NaN"):
@@ -120,7 +137,7 @@ def test_what_is_broken_or_has_no_direction_is_refused() -> None:
     with pytest.raises(ValueError, match="1 of 400 rows hold NaN"):
         measure_separation(Contrast(broken, gaussians(1, 0)), GROUPS, GROUP_RESAMPLES)
     with pytest.raises(ValueError, match="valid are 1 to 9"):
-        subspaces.measure_scree(vectors, FEW_RESAMPLES, n_components=61, centred=True)
+        statistics.measure_scree(vectors, FEW_RESAMPLES, n_components=61, centred=True)
 
 
 N = 400
@@ -328,5 +345,5 @@ def test_in_sample_ends_come_apart_without_any_difference_and_held_out_ones_do_n
 def test_scree_is_the_share_of_the_whole_decomposition(centred) -> None:
     rows = np.random.default_rng(1).normal(size=(60, 128)) * np.geomspace(5, 0.1, 128) + 3
     vectors = subspaces.VectorSet(rows, FEW)
-    found = subspaces.measure_scree(vectors, FEW_RESAMPLES, n_components=4, centred=centred)
+    found = statistics.measure_scree(vectors, FEW_RESAMPLES, n_components=4, centred=centred)
     np.testing.assert_allclose(found.value, subspaces.top_components(rows, 4, centred=centred).share[:4])
