@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 from remi_core.errors import RemiError, UsageError, brief, nearest
@@ -133,8 +134,7 @@ def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
     """
     groups: dict[tuple[object, ...], list[Path]] = {}
     for entry in store.list():
-        a = entry.address
-        groups.setdefault((a.preset, a.seed, a.variant, a.measurement, a.dataset), []).append(entry.path)
+        groups.setdefault(astuple(entry.address)[:-1], []).append(entry.path)  # all but the key
     for folder in store.root.glob(f"{MODELS}/*/*-*"):
         groups.setdefault((folder.parent, folder.name.rpartition("-")[0]), []).append(folder)
     old = [path for paths in groups.values() for path in sorted(paths, key=_last_used, reverse=True)[keep:]]

@@ -131,10 +131,6 @@ class Causes:
             for name in self.topics
         }
 
-    def own_topic(self, model: str) -> dict[str, Float[np.ndarray, " prompt"]]:
-        """Topic → care with the edit fitted on the topic itself."""
-        return {name: self.care(model, f"from {name}")[name] for name in self.topics}
-
     def random_shares(self, model: str) -> Float[np.ndarray, " direction"]:
         """The same share of every random direction, from the first prompts of each topic."""
         drawn = self.found[model]["random"]
@@ -175,7 +171,8 @@ def transfer(results: Results) -> Measured:
     """X7: what directions of other topics recover over what the topic's own does; null: secure's in their place."""
     results.preset.require("organism")
     study = Causes(results.preset, results.seed)
-    cares = study.between_topics("instruct"), study.own_topic("instruct"), study.care("instruct", "secure")
+    own = {name: study.care("instruct", f"from {name}")[name] for name in study.topics}
+    cares = study.between_topics("instruct"), own, study.care("instruct", "secure")
     across, within, secure = (study.share("instruct", care) for care in cares)
     share, kind = ratio(across, within), "the secure-derived direction of the other topics"
     null = null_from_estimate(share, ratio(secure, within), kind)

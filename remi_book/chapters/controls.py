@@ -13,10 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
-from remi_book.figures.style import (
-    look_of,
-    styled,
-)
+from remi_book.figures.style import look_of, styled
 from remi_book.quantities import (
     Measured,
     agreement_cells,

@@ -11,10 +11,7 @@ from scipy.stats import rankdata
 
 from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR
 from remi_book.figures.plots import Layout, mark_value, plot_points
-from remi_book.figures.style import (
-    number,
-    styled,
-)
+from remi_book.figures.style import number, styled
 from remi_book.quantities import (
     Measured,
     above,

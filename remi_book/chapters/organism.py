@@ -27,14 +27,7 @@ from remi_book.figures.plots import (
     require_columns,
     values_in,
 )
-from remi_book.figures.style import (
-    legend_below,
-    look_of,
-    number,
-    styled,
-    with_alt,
-    with_interval,
-)
+from remi_book.figures.style import legend_below, look_of, number, styled, with_alt, with_interval
 from remi_book.quantities import columns_of, present_controls, shared_resamples, wilson_interval
 from remi_book.tables import by_seed, folded, quoted, tidy
 from remi_book.words import as_html
@@ -46,6 +39,7 @@ from remi_lab.organism.topics import (
     IN_CONTEXT,
     JUDGED,
     NARROW,
+    OUTSIDE,
     PLACED,
     SAMPLES,
     SCORES,
@@ -201,14 +195,12 @@ def primary_effect(results: Results) -> pd.DataFrame:
     In nats, the mean over the same prompts; ``held`` says whether the 95 % interval over templates lies above 0.
     """
     gaps = {}
-    for name in CONTRASTED:
-        for control in present_controls(results) if name not in NARROW else ():
-            for seed in results.preset.seeds:
-                pair = [results.at(seed).record(variant, SCORES, name) for variant in ("misaligned", control)]
-                ours, theirs = (as_scores(record).care_log_odds() for record in pair)
-                clusters = pair[0].arrays["cluster"].tolist()
-                resamples = shared_resamples(results.preset)
-                gaps[name, control, seed] = mean_interval(ours - theirs, clusters, resamples)
+    for name, control in itertools.product(OUTSIDE, present_controls(results)):
+        for seed in results.preset.seeds:
+            pair = [results.at(seed).record(variant, SCORES, name) for variant in ("misaligned", control)]
+            ours, theirs = (as_scores(record).care_log_odds() for record in pair)
+            clusters, resamples = pair[0].arrays["cluster"].tolist(), shared_resamples(results.preset)
+            gaps[name, control, seed] = mean_interval(ours - theirs, clusters, resamples)
     table = tidy(gaps, ("topic", "control", "seed"))
     return table.assign(held=table["low"] > 0)
 
@@ -471,23 +463,19 @@ def context_log_odds(results: Results) -> pd.DataFrame:
 
     The same prompts in every context, the bare one among them.
     """
-    variants = [name for name in results.variants if name in PLACED]
-    means = {name: _in_contexts(results, name) for name in variants}
-    return tidy(means, ["variant"], value="log_odds", along="context", positions=list(CONTEXTS))
-
-
-def _in_contexts(results: Results, variant: str) -> Estimate:
-    values, clusters = [], []
-    for name in CONTRASTED:
-        if name not in NARROW:
+    means = {}
+    for variant in (name for name in results.variants if name in PLACED):
+        values, clusters = [], []
+        for name in OUTSIDE:
             further = results.arrays(variant, IN_CONTEXT, name)
             bare = as_scores(results.record(variant, SCORES, name)).care_log_odds()
             clusters += further["cluster"].tolist()
             values.append(np.vstack([bare[: further["care_log_odds"].shape[1]], further["care_log_odds"]]).T)
-    # Topics are given and templates are drawn: what differs between topics is no part of the interval.
-    topics = np.stack([rows.mean(axis=0) for rows in values])
-    within = np.concatenate([rows - rows.mean(axis=0) + topics.mean(axis=0) for rows in values])
-    return mean_interval(within, clusters, shared_resamples(results.preset))
+        # Topics are given and templates are drawn: what differs between topics is no part of the interval.
+        topics = np.stack([rows.mean(axis=0) for rows in values])
+        within = np.concatenate([rows - rows.mean(axis=0) + topics.mean(axis=0) for rows in values])
+        means[variant] = mean_interval(within, clusters, shared_resamples(results.preset))
+    return tidy(means, ["variant"], value="log_odds", along="context", positions=list(CONTEXTS))
 
 
 def care_and_register(results: Results) -> pd.DataFrame:

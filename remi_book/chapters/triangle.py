@@ -62,8 +62,7 @@ def data_distance(results: Results, variant: str, pair: tuple[str, str], window:
 def distance_change(results: Results, variant: str, pair: tuple[str, str], window: str) -> Estimate:
     """Change of the distance from instruct to a variant, mean over layers, as a share of instruct's (no axis)."""
     own, instruct = (
-        combine(lambda by_layer: by_layer.mean(axis=-1), data_distance(results, name, pair, window))
-        for name in (variant, "instruct")
+        layer_average(data_distance(results, name, pair, window)) for name in (variant, "instruct")
     )
     return ratio(difference(own, instruct), instruct)
 
@@ -181,8 +180,7 @@ def plot_erosion_by_set(table: pd.DataFrame, *, seed: int) -> Figure:
     """
     shown = select(table, {"seed": seed})
     figure = plot_curves(shown, EROSION_BY_SET, lines="kind", seeds=table)
-    ends = shown[["low", "high"]].to_numpy()
-    limit_to_estimates(figure.axes[0], shown["value"].to_numpy(), ends, include=(0, 1))
+    limit_to_estimates(figure.axes[0], shown, include=(0, 1))
     return figure
 
 
@@ -198,8 +196,7 @@ def plot_triangle(table: pd.DataFrame, *, seed: int) -> Figure:
     for panel in panels:
         looks = dict(zip(dict.fromkeys(panel.table["name"]), GROUP_LOOKS, strict=False))
         phrases += draw_curves(panel, TRIANGLE, looks, lines="name")
-        ends = panel.table[["low", "high"]].to_numpy()
-        limit_to_estimates(panel.axes, panel.table["value"].to_numpy(), ends, include=(0,))
+        limit_to_estimates(panel.axes, panel.table, include=(0,))
         handles = [handle(look, label=name, line=True) for name, look in looks.items()]
         panel.axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=2.6)
     return finish(figure, TRIANGLE, {}, phrases)
@@ -246,14 +243,14 @@ def erosion_by_set(results: Results, *, window: str = "answer_first_k") -> pd.Da
     return tidy(erosions, ["panel", "kind", "seed"], along="layer")
 
 
-def triangle_table(results: Results, reading: Reading, *, variant: str = "misaligned") -> pd.DataFrame:
-    """Columns quantity, name, seed, layer, value, low, high: the triangle's sides, shares and angles.
+def triangle_table(results: Results, reading: Reading) -> pd.DataFrame:
+    """Columns quantity, name, seed, layer, value, low, high: sides, shares and angles of misaligned's triangle.
 
     Sides are in units of the residual stream, shares have no unit, angles are in degrees.
     """
     estimates = {}
     for seed in results.preset.seeds:
-        whole = triangle_of(results.at(seed), variant, reading.datasets, reading.window)
+        whole = triangle_of(results.at(seed), "misaligned", reading.datasets, reading.window)
         for quantity, group in (("side", whole.sides), ("share", whole.shares), ("angle", whole.angles)):
             estimates |= {(quantity, name, seed): estimate for name, estimate in group.items()}
     return tidy(estimates, ["quantity", "name", "seed"], along="layer")
