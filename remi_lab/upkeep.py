@@ -9,17 +9,8 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
+from remi_core import files
 from remi_core.errors import RemiError, UsageError, brief, nearest
-from remi_core.files import (
-    PART,
-    Damaged,
-    check_file,
-    read_sealed,
-    repaired,
-    sealed_text,
-    touched,
-    written_whole,
-)
 from remi_core.keys import file_digest
 from remi_core.progress import notice
 from remi_core.store import FINISHED, MODELS, Store, inside, locked
@@ -44,7 +35,7 @@ def made_once(store: Store, target: Path) -> Iterator[Path | None]:
             return
         if target.is_dir():
             shutil.rmtree(target)
-        with written_whole(target) as part:
+        with files.written_whole(target) as part:
             yield part
             write_list(part, sorted(one.name for one in part.iterdir() if one.is_file()))
 
@@ -52,7 +43,7 @@ def made_once(store: Store, target: Path) -> Iterator[Path | None]:
 def write_list(folder: Path, names: Iterable[str]) -> None:
     """Write the folder's list of these files, with their digests, into it."""
     digests = {name: file_digest(folder / name) for name in names}
-    (folder / FILES).write_text(sealed_text({"files": digests}), encoding="utf-8")
+    (folder / FILES).write_text(files.sealed_text({"files": digests}), encoding="utf-8")
 
 
 def is_whole(store: Store, target: Path) -> bool:
@@ -65,10 +56,10 @@ def is_whole(store: Store, target: Path) -> bool:
         return False
     try:
         check_folder(target)
-    except (OSError, Damaged) as error:
-        notice(repaired(target, error, frozen=store.frozen))
+    except (OSError, files.Damaged) as error:
+        notice(files.repaired(target, error, frozen=store.frozen))
         return False
-    touched(target / FILES)
+    files.touched(target / FILES)
     return True
 
 
@@ -79,17 +70,17 @@ def check_folder(folder: Path) -> None:
         Damaged: naming the first that is not; also where there is no list.
     """
     if not (folder / FILES).is_file():
-        raise Damaged(f"without {FILES}, so of an earlier version or never finished")
-    listed = read_sealed(folder / FILES).get("files")
+        raise files.Damaged(f"without {FILES}, so of an earlier version or never finished")
+    listed = files.read_sealed(folder / FILES).get("files")
     if not isinstance(listed, dict):
-        raise Damaged(f"without files in its {FILES}")
+        raise files.Damaged(f"without files in its {FILES}")
     for name, digest in listed.items():
         try:
-            check_file(inside(folder / name, folder), digest)
+            files.check_file(inside(folder / name, folder), digest)
         except RemiError:
-            raise Damaged(f"{brief(name)} leads out of it") from None
-        except Damaged as error:
-            raise Damaged(f"{brief(name)} is {error}") from None
+            raise files.Damaged(f"{brief(name)} leads out of it") from None
+        except files.Damaged as error:
+            raise files.Damaged(f"{brief(name)} is {error}") from None
 
 
 def damages(root: Path) -> list[tuple[Path, str]]:
@@ -108,16 +99,16 @@ def damages(root: Path) -> list[tuple[Path, str]]:
         ):
             continue
         try:
-            about = read_sealed(path)
+            about = files.read_sealed(path)
             if "file" in about:
-                check_file(path.with_name(str(about["file"])), about.get("sha256"))
+                files.check_file(path.with_name(str(about["file"])), about.get("sha256"))
         except (OSError, ValueError) as error:
             found.append((path, str(error)))
-    listed = {path.parent for path in root.rglob(FILES) if PART not in str(path.relative_to(root))}
+    listed = {path.parent for path in root.rglob(FILES) if files.PART not in str(path.relative_to(root))}
     for folder in sorted({*root.glob(f"{MODELS}/*/[!.]*"), *listed}):
         try:
             check_folder(folder)
-        except (OSError, Damaged) as error:
+        except (OSError, files.Damaged) as error:
             found.append((folder, str(error)))
     return found
 
@@ -143,7 +134,7 @@ def prune(store: Store, keep: int = 1) -> tuple[Path, ...]:
     unfinished = [
         path
         for path in (
-            *store.root.rglob(f"*{PART.rstrip('-')}*"),
+            *store.root.rglob(f"*{files.PART.rstrip('-')}*"),
             *store.root.glob(f"{FINISHED}*"),
             *halves,
         )

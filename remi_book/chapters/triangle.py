@@ -16,15 +16,7 @@ from remi_book.chapters.direction import (
     stacked,
     stacked_clusters,
 )
-from remi_book.figures.plots import (
-    Layout,
-    draw_curves,
-    facets,
-    finish,
-    limit_to_estimates,
-    plot_curves,
-    select,
-)
+from remi_book.figures import plots
 from remi_book.figures.style import GROUP_LOOKS, handle, styled
 from remi_book.quantities import (
     Measured,
@@ -141,7 +133,7 @@ def _exchanged(results: Results, sets: tuple[Sequence[str], Sequence[str]], wind
 
 # Figures of curves over layers, a panel a group of curves: erosion set by set, the triangle, distances of data.
 
-EROSION_BY_SET = Layout(
+EROSION_BY_SET = plots.Layout(
     about="Erosion of misaligned by layer and data set; 0 is instruct and 1 is base",
     columns="panel",
     wrap=4,
@@ -149,7 +141,7 @@ EROSION_BY_SET = Layout(
     up="erosion e\n(no unit)",
     marks={0: "", 1: ""},
 )
-TRIANGLE = Layout(
+TRIANGLE = plots.Layout(
     about="The triangle of three models by layer",
     rows="quantity",
     across="layer",
@@ -161,7 +153,7 @@ TRIANGLE = Layout(
     shared="row",
     height=2.0,
 )
-DISTANCES = Layout(
+DISTANCES = plots.Layout(
     about="Cosine distance between data sets by layer and variant",
     columns="pair",
     across="layer",
@@ -178,9 +170,9 @@ def plot_erosion_by_set(table: pd.DataFrame, *, seed: int) -> Figure:
 
     Source: Giordani (2025), section 4.3, one figure a set.
     """
-    shown = select(table, {"seed": seed})
-    figure = plot_curves(shown, EROSION_BY_SET, lines="kind", seeds=table)
-    limit_to_estimates(figure.axes[0], shown, include=(0, 1))
+    shown = plots.select(table, {"seed": seed})
+    figure = plots.plot_curves(shown, EROSION_BY_SET, lines="kind", seeds=table)
+    plots.limit_to_estimates(figure.axes[0], shown, include=(0, 1))
     return figure
 
 
@@ -191,15 +183,15 @@ def plot_triangle(table: pd.DataFrame, *, seed: int) -> Figure:
     ``table`` is that of ``triangle_table``. Looks are those of groups, never of variants: a line stands for two
     models or more.
     """
-    figure, panels = facets(select(table, {"seed": seed}), TRIANGLE, heights=[2.0], seeds=table)
+    figure, panels = plots.facets(plots.select(table, {"seed": seed}), TRIANGLE, heights=[2.0], seeds=table)
     phrases = []
     for panel in panels:
         looks = dict(zip(dict.fromkeys(panel.table["name"]), GROUP_LOOKS, strict=False))
-        phrases += draw_curves(panel, TRIANGLE, looks, lines="name")
-        limit_to_estimates(panel.axes, panel.table, include=(0,))
+        phrases += plots.draw_curves(panel, TRIANGLE, looks, lines="name")
+        plots.limit_to_estimates(panel.axes, panel.table, include=(0,))
         handles = [handle(look, label=name, line=True) for name, look in looks.items()]
         panel.axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=2.6)
-    return finish(figure, TRIANGLE, {}, phrases)
+    return plots.finish(figure, TRIANGLE, {}, phrases)
 
 
 def plot_data_distances(table: pd.DataFrame, *, seed: int) -> Figure:
@@ -209,7 +201,7 @@ def plot_data_distances(table: pd.DataFrame, *, seed: int) -> Figure:
 
     Source: Giordani (2025), section 4.3, activation separation.
     """
-    figure = plot_curves(select(table, {"seed": seed}), DISTANCES, seeds=table)
+    figure = plots.plot_curves(plots.select(table, {"seed": seed}), DISTANCES, seeds=table)
     for axes in figure.axes:
         axes.set_ylim(bottom=0)
     return figure
