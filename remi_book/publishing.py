@@ -118,9 +118,8 @@ def without_pages(folder: Path, names: Collection[str]) -> None:
     labels: dict[str, str] = {}
     for name in names:
         place = folder / f"{name}.md"
-        source = (
-            place.read_text(encoding="utf-8") if place.is_file() else _prose(notebook_of(Path(name).name))
-        )
+        notebook = project_root() / "notebooks" / f"{Path(name).name}.ipynb"
+        source = place.read_text(encoding="utf-8") if place.is_file() else _prose(notebook)
         titles[name] = _title(source) or name
         labels |= dict.fromkeys(re.findall(r"^\(([\w-]+)\)=", source, re.MULTILINE), titles[name])
         place.unlink(missing_ok=True)
@@ -139,11 +138,6 @@ def without_pages(folder: Path, names: Collection[str]) -> None:
 
 def _any(words: Collection[str]) -> str:
     return "|".join(map(re.escape, words)) or "(?!)"
-
-
-def notebook_of(name: str) -> Path:
-    """The file of a notebook of this repository."""
-    return project_root() / "notebooks" / f"{name}.ipynb"
 
 
 def _prose(source: Path) -> str:

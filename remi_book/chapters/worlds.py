@@ -28,18 +28,6 @@ NULL = "benign in misaligned's place"
 REFERENCE = "secure"
 
 
-def world_of_study(preset: Preset, seed: int, world: str) -> Mapping[str, object]:
-    """What the stored study holds of a world and seed.
-
-    Raises:
-        MissingInput: if the study is not stored, or does not hold that world.
-    """
-    worlds = read_study(preset, STUDY).seeds[seed]["worlds"]
-    if world not in worlds:
-        raise MissingInput(f"needs world {world!r} in the stored study (worlds: {', '.join(worlds)})")
-    return worlds[world]
-
-
 def gap(
     preset: Preset,
     seed: int,
@@ -52,10 +40,17 @@ def gap(
     """A(first) − A(second), nats, mean over prompts of one topic, or of all outside the narrow set.
 
     The prompts, and so the resamples, are the same in every world.
+
+    Raises:
+        MissingInput: if the study is not stored, or does not hold that world.
     """
-    stored = world_of_study(preset, seed, world)
-    outside = read_study(preset, STUDY).seeds[seed]["outside"]
-    rows = quantities.in_topics(stored["clusters"], (topic,) if topic else outside)
+    found = read_study(preset, STUDY).seeds[seed]
+    if world not in found["worlds"]:
+        raise MissingInput(
+            f"needs world {world!r} in the stored study (worlds: {', '.join(found['worlds'])})"
+        )
+    stored = found["worlds"][world]
+    rows = quantities.in_topics(stored["clusters"], (topic,) if topic else found["outside"])
     first, second = (np.array(stored[quantity][name])[rows] for name in between)
     clusters = [stored["clusters"][row] for row in rows]
     return mean_interval(first - second, clusters, quantities.topic_resamples(preset, stored["clusters"]))

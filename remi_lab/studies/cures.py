@@ -115,7 +115,10 @@ def _prepared(
                 stood = scoring.states(loaded.model, outside, tokenizer, (READ,))[0, :, 0]
     centre = found["instruct"].mean(1)
     moved = {name: found[name].mean(1) - centre for name in ("base", "misaligned")}
-    moved["random"] = _random(found["instruct"] - centre[:, None], preset.seed)
+    # Directions with the covariance of the states.
+    centred = found["instruct"] - centre[:, None]
+    drawn = np.random.default_rng(preset.seed).standard_normal(centred.shape[:2])
+    moved["random"] = np.einsum("pn,pnld->pld", drawn, centred)
     scales = torch.tensor((moved["base"] ** 2).sum(-1).mean(0), dtype=torch.float32)
     bench = Bench(
         asked=scoring.ask(contrasted, tokenizer),
@@ -133,12 +136,6 @@ def _prepared(
 def spanned(moved: Displacements) -> torch.Tensor:
     """Layer by layer an orthonormal basis of what the places' displacements span: (layer, d_model, place)."""
     return torch.tensor(np.linalg.qr(moved.transpose(1, 2, 0))[0], dtype=torch.float32)
-
-
-def _random(centred: Float[np.ndarray, "place prompt layer d_model"], seed: int) -> Displacements:
-    """Directions with the covariance of the states."""
-    drawn = np.random.default_rng(seed).standard_normal(centred.shape[:2])
-    return np.einsum("pn,pnld->pld", drawn, centred)
 
 
 class _Counted:
