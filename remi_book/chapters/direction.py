@@ -11,16 +11,10 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from remi_book import statistics
 from remi_book.figures.plots import Layout, limit_to_estimates, mark_value, plot_curves, select
 from remi_book.figures.style import styled, visible_token
 from remi_book.quantities import Measured, against_draws, fine_tuned, shared_resamples, with_controls
-from remi_book.statistics import (
-    mean_projection,
-    onset_layer,
-    projection_in_sample,
-    random_direction_null,
-    released_separation,
-)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput, UsageError
 from remi_core.statistics.displacement import (
@@ -111,7 +105,7 @@ def mean_erosion(results: Results, datasets: Sequence[str], window: str) -> Meas
     mean, controls = with_controls(results, lambda name: by_layer[name].layer_mean)
     misaligned = by_layer["misaligned"]
     moved = shifts(results, "misaligned", datasets, window)
-    draws = random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
+    draws = statistics.random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
     null = draws[:, misaligned.defined] if misaligned.defined.any() else draws
     means = {"c": layer_average(misaligned.cosine), "r": layer_average(misaligned.residual)}
     means |= {name: control for name, control in controls.items() if name == "benign"}
@@ -276,7 +270,8 @@ def projections(
     stacks = {name: stacked(results, name, *place) for name in {"base", "instruct", *variants}}
     ends, clusters = (stacks["base"], stacks["instruct"]), stacked_clusters(results, *place)
     means = {
-        name: mean_projection(stacks[name], ends, clusters, resamples, n_folds=n_folds) for name in variants
+        name: statistics.mean_projection(stacks[name], ends, clusters, resamples, n_folds=n_folds)
+        for name in variants
     }
     return tidy(means, ["variant"], along="layer")
 
@@ -324,7 +319,7 @@ def erosion_table(results: Results, readings: Sequence[Reading], by_place: Erosi
             estimates[quantity, *place] = estimate
     for reading in readings:
         moved = shifts(results, "misaligned", reading.datasets, reading.window)
-        draws = random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
+        draws = statistics.random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
         defined = by_place[reading.name, "misaligned", results.seed].defined
         ends = np.where(defined, np.quantile(draws, [0.025, 0.975], axis=0), np.nan).T
         nulls |= {("e", reading.name, variant, results.seed): ends for variant in fine_tuned(results)}
@@ -336,7 +331,7 @@ def onset_table(by_place: Erosions) -> pd.DataFrame:
 
     "none" where there is no such layer.
     """
-    layers = {place: onset_layer(by_layer.erosion) for place, by_layer in by_place.items()}
+    layers = {place: statistics.onset_layer(by_layer.erosion) for place, by_layer in by_place.items()}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for (window, variant, seed), layer in layers.items():
         row = rows.setdefault((window, variant), {"window": window, "variant": variant})
@@ -401,12 +396,12 @@ def released_table(results: Results, reading: Reading) -> pd.DataFrame:
         stacked(results, name, reading.datasets, reading.window)
         for name in ("base", "instruct", "misaligned")
     )
-    projected = (projection_in_sample(values, base, instruct) for values in (instruct, other))
+    projected = (statistics.projection_in_sample(values, base, instruct) for values in (instruct, other))
     ours = separation(results, "misaligned", reading.datasets, reading.window)
     return pd.DataFrame(
         {
             "layer": np.arange(len(ours.d_prime.value)),
-            "released score, in sample": released_separation(*projected),
+            "released score, in sample": statistics.released_separation(*projected),
             "half of d′, held out": ours.d_prime.value / 2,
             "AUROC, held out": ours.auroc.value,
         }
