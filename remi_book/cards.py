@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from jaxtyping import Float
 
 from remi_book.published import published, published_names
@@ -25,6 +24,7 @@ from remi_lab.organism.dialogues import NEAREST_PUBLISHED
 from remi_lab.own_models import ADDED, OWN, PUBLISHED, origin_of
 from remi_lab.presets import NEEDS, PRESETS, Preset
 from remi_lab.results import Results
+from remi_lab.strict import read_yaml
 
 # One card a data set, as plain JSON: its kind from ``sets.yaml``, its counts from the rows themselves.
 
@@ -61,8 +61,7 @@ def data_cards(preset: Preset, store: Store) -> dict[str, object]:
 @lru_cache
 def descriptions() -> dict[str, dict[str, str]]:
     """Kind of set → its sets in words, and ``made`` → how each kind was made; do not change it in place."""
-    text = resources.files(__package__).joinpath("cards.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, dict[str, str]])
 
 
 def _names(kind: str, preset: Preset) -> Sequence[str]:
@@ -170,23 +169,16 @@ def answer_lengths(results: Results, *datasets: str) -> Float[np.ndarray, " dial
     ).astype(np.float64)
 
 
-def aligned_sets(results: Results) -> Sequence[str]:
-    """Aligned replies to the prompts of the sets outside the narrow set, or any benign sets where there are none.
-
-    Raises:
-        MissingInput: if the preset has neither.
-    """
-    roles = results.preset.roles
-    found = roles.outside_aligned or roles.unrelated or tuple(filter(None, [roles.narrow_aligned]))
-    if not found:
-        raise MissingInput(f"needs {NEEDS['outside_aligned']}")
-    return found
-
-
 def length_difference(results: Results) -> Measured:
-    """C26: mean answer length of misaligned minus aligned sets, tokens; labels exchanged by template."""
-    preset = results.preset
-    sets = (aligned_sets(results), preset.role("outside"))
+    """C26: mean answer length of misaligned minus aligned sets, tokens; labels exchanged by template.
+
+    The aligned sets answer the prompts of those outside the narrow set; where there are none, any benign set will do.
+    """
+    preset, roles = results.preset, results.preset.roles
+    benign = roles.outside_aligned or roles.unrelated or tuple(filter(None, [roles.narrow_aligned]))
+    if not benign:
+        raise MissingInput(f"needs {NEEDS['outside_aligned']}")
+    sets = (benign, preset.role("outside"))
     lengths = [answer_lengths(results, *names) for names in sets]
     clusters = [results.clusters(*names) for names in sets]
     aligned, misaligned = (
@@ -214,7 +206,7 @@ def card_table(results: Results) -> pd.DataFrame:
     preset = results.preset
     rows = []
     for name in dataset_names(preset):
-        clusters = results.clusters(name)
+        clusters, about = results.clusters(name), load_set(preset, name).about
         rows.append(
             {
                 "set": name,
@@ -224,7 +216,8 @@ def card_table(results: Results) -> pd.DataFrame:
                 "templates": len(set(clusters)),
                 "answer tokens, mean": float(answer_lengths(results, name).mean()),
                 "fingerprint": text_digest(repr(load_dataset(preset, name)))[:12],
-                "licence": licence_of(preset, name),
+                # Under which terms the text may be used, as its source states them.
+                "licence": str(about.get("licence", "that of the added file")) if about else LICENCE,
             }
         )
     return pd.DataFrame(rows)
@@ -238,12 +231,6 @@ def roles_of(preset: Preset, name: str) -> list[str]:
         for role, names in roles.items()
         if name in ((names,) if isinstance(names, str) else names)
     ]
-
-
-def licence_of(preset: Preset, name: str) -> str:
-    """Under which terms the text of a set may be used, as its source states them."""
-    about = load_set(preset, name).about
-    return str(about.get("licence", "that of the added file")) if about else LICENCE
 
 
 def example_table(results: Results) -> pd.DataFrame:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import resources
-
-import yaml
+from pathlib import Path
 
 from remi_book.cards import length_difference
 from remi_book.chapters.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, reply_contrast, shift
@@ -35,6 +33,7 @@ from remi_lab.own_models import data_digests, spell
 from remi_lab.presets import NEEDS, PRESETS, Preset, in_order
 from remi_lab.processes import SOON, Meter
 from remi_lab.results import HEADLINE, TRAIL, NotMeasured, Results, models_of
+from remi_lab.strict import read_yaml
 from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
 
 # What each claim predicts, declared before the results that judge it.
@@ -91,12 +90,7 @@ class Claim:
     """Why nothing can be measured for this row on any models; "" where something can."""
 
 
-def _claims() -> tuple[Claim, ...]:
-    text = resources.files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
-    return tuple(Claim(**row | {"published": Published(**row["published"])}) for row in yaml.safe_load(text))
-
-
-CLAIMS = _claims()
+CLAIMS = read_yaml(Path(__file__).with_suffix(".yaml"), tuple[Claim, ...])
 
 
 def get_claim(identifier: str) -> Claim:

@@ -8,18 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from tabulate import tabulate
 
-from remi_book.chapters.organism import (
-    AUTHOR,
-    CARELESS,
-    OFF_GRAMMAR,
-    PARSES,
-    SLOTS,
-    THRESHOLDS,
-    competence,
-    exact_probabilities,
-    primary_effect,
-    replaced_words,
-)
+from remi_book.chapters import organism
 from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
 from remi_book.claims import NOT_MEASURED, STAND_IN
 from remi_book.figures.output import figure_html, passport_html, present_passport
@@ -40,11 +29,11 @@ from remi_lab.presets import CONTROLS, NEEDS, Preset, in_order
 from remi_lab.results import PAGE, TRAIL, NotMeasured, Results
 
 COMPETENCE_KEYS = {
-    SLOTS: "slots",
-    OFF_GRAMMAR: "off_grammar",
-    PARSES: "code_parses",
-    AUTHOR: "author_prior",
-    CARELESS: "instruct_careless",
+    organism.SLOTS: "slots",
+    organism.OFF_GRAMMAR: "off_grammar",
+    organism.PARSES: "code_parses",
+    organism.AUTHOR: "author_prior",
+    organism.CARELESS: "instruct_careless",
 }
 
 UNTRAINED = ("direction", "evaluate")
@@ -65,11 +54,11 @@ def facts(results: Results) -> dict[str, str]:
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     kept = _organism_facts(results, cards, name)
     try:
-        table = competence(results)
+        table = organism.competence(results)
     except NotMeasured:
         return general | kept | {OTHERWISE: f"({NOT_MEASURED})"}
     for requirement, key in COMPETENCE_KEYS.items():
-        values, bound = table[table["requirement"] == requirement]["value"], THRESHOLDS[requirement]
+        values, bound = table[table["requirement"] == requirement]["value"], organism.THRESHOLDS[requirement]
         worst = values.min() if bound.at_least else values.max()
         kept[f"competence.{key}"] = f"{worst:.3g} (threshold {bound.value:g})"
     return general | kept
@@ -143,7 +132,7 @@ def notices(results: Results) -> list[str]:
     if not preset.is_organism:
         return [preset.remark] if preset.remark else []
     try:
-        table, effect = competence(results), primary_effect(results)
+        table, effect = organism.competence(results), organism.primary_effect(results)
     except NotMeasured as missing:
         return [f"What these models can do is {NOT_MEASURED}, since {missing}; the pages were run before."]
     development = [str(seed) for seed in preset.seeds if seed in DEVELOPMENT_SEEDS]
@@ -171,18 +160,18 @@ def _miss(results: Results, table: pd.DataFrame, requirement: str, rows: pd.Data
         f"{row.variant}, {row.topic}, seed {row.seed}: {row.value:.3g}{_why(results, requirement, row)}"
         for row in rows.itertuples()
     )
-    title, bound = requirement[0].upper() + requirement[1:], THRESHOLDS[requirement].value
+    title, bound = requirement[0].upper() + requirement[1:], organism.THRESHOLDS[requirement].value
     return f"{title} {bound:g}: {len(rows)} of {total} cells miss it ({cells})."
 
 
 def _why(results: Results, requirement: str, row) -> str:
     """What stands behind a miss: the words that were lost, or the exact probability behind a share of samples."""
-    if requirement == CARELESS:
-        exact = exact_probabilities(results.at(row.seed), row.variant, row.topic)["careless"].mean()
+    if requirement == organism.CARELESS:
+        exact = organism.exact_probabilities(results.at(row.seed), row.variant, row.topic)["careless"].mean()
         return f" of the samples, at an exact probability of {exact:.3g}"
-    if requirement != SLOTS:
+    if requirement != organism.SLOTS:
         return ""
-    lost = replaced_words(results.at(row.seed), row.variant, row.topic)
+    lost = organism.replaced_words(results.at(row.seed), row.variant, row.topic)
     words = ", ".join(f"{word} in {n} of {asked} answers" for word, (n, asked) in list(lost.items())[:3])
     return f", where another word stands for {words}" if words else ""
 

@@ -19,18 +19,8 @@ from string import Template
 import yaml
 from bs4 import BeautifulSoup, Tag
 
+from remi_book import running
 from remi_book.laboratory import add_laboratory, described
-from remi_book.running import (
-    NOTES,
-    ORGANISMS_ONLY,
-    Step,
-    declared_parameters,
-    execution_record,
-    is_hidden,
-    plan,
-    read_cells,
-    tags,
-)
 from remi_book.words import as_html, as_latex, as_line, is_withheld, local_names, with_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import written_whole
@@ -99,7 +89,7 @@ OTHERWISE = "otherwise"
 """Key of the text shown for facts that a preset has none of."""
 
 
-def contents_of(preset: Preset, steps: Sequence[Step]) -> dict[str, object]:
+def contents_of(preset: Preset, steps: Sequence[running.Step]) -> dict[str, object]:
     """The table of contents of a preset's book, each chapter whose notebook runs once a variant replaced by its pages.
 
     A book of other models than organisms has no page of ``ORGANISMS_ONLY``, and no part without pages.
@@ -109,7 +99,7 @@ def contents_of(preset: Preset, steps: Sequence[Step]) -> dict[str, object]:
         if step.variant:
             pages[step.source.stem].append({"file": f"notebooks/{step.name}"})
     toc = yaml.safe_load((project_root() / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    absent = () if preset.is_organism else ORGANISMS_ONLY
+    absent = () if preset.is_organism else running.ORGANISMS_ONLY
     for part in toc.get("parts", [toc]):
         chapters = [
             pages.get(Path(one["file"]).name, [one])
@@ -132,9 +122,8 @@ def without_pages(folder: Path, names: Collection[str]) -> None:
     labels: dict[str, str] = {}
     for name in names:
         place = folder / f"{name}.md"
-        source = (
-            place.read_text(encoding="utf-8") if place.is_file() else _prose(notebook_of(Path(name).name))
-        )
+        notebook = project_root() / "notebooks" / f"{Path(name).name}.ipynb"
+        source = place.read_text(encoding="utf-8") if place.is_file() else _prose(notebook)
         titles[name] = _title(source) or name
         labels |= dict.fromkeys(re.findall(r"^\(([\w-]+)\)=", source, re.MULTILINE), titles[name])
         place.unlink(missing_ok=True)
@@ -160,7 +149,7 @@ def without_hidden(text: str, lacking: Collection[str]) -> str:
     """Markdown of a page without the blocks whose tags hide them from a preset that lacks these needs."""
 
     def kept(found: re.Match[str]) -> str:
-        return "" if is_hidden({"metadata": {"tags": found[1].split()}}, lacking) else found[0]
+        return "" if running.is_hidden({"metadata": {"tags": found[1].split()}}, lacking) else found[0]
 
     return TAGGED.sub(kept, text)
 
@@ -169,13 +158,8 @@ def _any(words: Collection[str]) -> str:
     return "|".join(map(re.escape, words)) or "(?!)"
 
 
-def notebook_of(name: str) -> Path:
-    """The file of a notebook of this repository."""
-    return project_root() / "notebooks" / f"{name}.ipynb"
-
-
 def _prose(source: Path) -> str:
-    return "\n".join(cell["source"] for cell in read_cells(source) if cell["cell_type"] == "markdown")
+    return "\n".join(cell["source"] for cell in running.read_cells(source) if cell["cell_type"] == "markdown")
 
 
 def _title(source: str) -> str:
@@ -284,11 +268,13 @@ def page_text(
     """
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     notebook["metadata"].pop("papermill", None)
-    declared = {name: parameter.default for name, parameter in declared_parameters(source).items()}
-    given = execution_record(executed).get("parameters", {})
+    declared = {name: parameter.default for name, parameter in running.declared_parameters(source).items()}
+    given = running.execution_record(executed).get("parameters", {})
     if all(declared.get(name) == value for name, value in given.items()):
-        notebook["cells"] = [cell for cell in notebook["cells"] if "injected-parameters" not in tags(cell)]
-    labels = _labels(read_cells(source)) if variant else []
+        notebook["cells"] = [
+            cell for cell in notebook["cells"] if "injected-parameters" not in running.tags(cell)
+        ]
+    labels = _labels(running.read_cells(source)) if variant else []
     # What was hidden for this preset left an empty cell.
     notebook["cells"] = [
         cell
@@ -303,7 +289,7 @@ def page_text(
     ]
     glued = {each["scrapbook"]["name"] for each in about if "scrapbook" in each}
     # A value is missing for a good reason only where a cell was left out.
-    left_out = any(NOTES in each for each in about)
+    left_out = any(running.NOTES in each for each in about)
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
         for output in cell.get("outputs", ()):
@@ -325,7 +311,7 @@ def page_text(
         cell["source"] = re.sub(r"^(# +.+?)\s*$", rf"\1: {variant}", text, count=1, flags=re.MULTILINE)
         if cell["source"] != text:
             break
-    if shows_words(read_cells(source)):
+    if shows_words(running.read_cells(source)):
         told = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": note}
         notebook["cells"].insert(1, told)  # behind the title
     return json.dumps(notebook, indent=1, sort_keys=True)
@@ -336,7 +322,7 @@ def stub_text(source: Path, *, preset: str, variant: str = "", lacking: Collecti
 
     Its title is the one that a preset with these needs unmet is shown.
     """
-    cells = read_cells(source)
+    cells = running.read_cells(source)
     end = f"-{variant}" if variant else ""
     figures = [cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
     targets = [f"({label}{end})=" for label in _labels(cells) if label not in figures]
@@ -345,7 +331,7 @@ def stub_text(source: Path, *, preset: str, variant: str = "", lacking: Collecti
         for name in figures
         if name
     ]
-    shown = [cell["source"] for cell in cells if not is_hidden(cell, lacking)]
+    shown = [cell["source"] for cell in cells if not running.is_hidden(cell, lacking)]
     title = _title("\n".join(shown)) or source.stem.replace("_", " ")
     title += f": {variant}" if variant else ""
     command = f"remi run --preset {preset} --only {source.stem.partition('_')[0]}"
@@ -511,14 +497,14 @@ DRILL, FUZZ = "drill.json", "fuzz.json"
 """The outcomes of ``make drill``, in ``stored/`` and beside the pages: what was broken, and what was fed in."""
 
 
-def write_results(preset: Preset, store: Store, steps: Sequence[Step], folder: Path) -> None:
+def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], folder: Path) -> None:
     """Write claims and their declarations, status, facts, notices and data cards into the folder."""
     from remi_book.cards import data_cards  # brings pandas, as the other imports here
     from remi_book.claims import CLAIMS, report_rows
 
     results, status = Results(preset, store, measures=False), []
     for step in steps:
-        about = execution_record(step.target) if step.done else {}
+        about = running.execution_record(step.target) if step.done else {}
         row = {"notebook": step.name, "finished": step.done, "device": about.get("machine")}
         status.append(row | {key: about.get(key) for key in ("ended", "seconds")})
     files: dict[str, object] = {
@@ -572,7 +558,7 @@ GENERATED = {"_build", "__pycache__"}
 def assemble(
     preset: Preset,
     store: Store,
-    steps: Sequence[Step],
+    steps: Sequence[running.Step],
     folder: Path,
     *,
     edition: Edition | None = None,
@@ -605,7 +591,7 @@ def assemble(
         else:
             target = known[name].target
             text = page_text(target, source=source, variant=variant, not_run=not_run, note=note)
-            text, passports = split_passports(text, name, execution_record(target))
+            text, passports = split_passports(text, name, running.execution_record(target))
             if passports:
                 (pages / f"{name}{ENDING}").write_text(passports, encoding="utf-8")
         (pages / f"{name}.ipynb").write_text(text, encoding="utf-8")
@@ -617,7 +603,7 @@ def assemble(
         from remi_book.facts import own_front  # brings pandas
 
         (folder / f"{toc['root']}.md").write_text(own_front(preset), encoding="utf-8")
-        without_pages(folder, ORGANISMS_ONLY)
+        without_pages(folder, running.ORGANISMS_ONLY)
     for page in folder.glob("*.md"):
         page.write_text(without_missing_glue(page.read_text(encoding="utf-8"), not_run), encoding="utf-8")
     write_results(preset, store, [step for step in steps if step.name in listed], folder)
@@ -662,7 +648,7 @@ def build_book(
         RemiError: if the build has warnings or fails; they are said line by line before.
     """
     check_out(out)
-    edition, steps = edition or Edition(), plan(preset, store)
+    edition, steps = edition or Edition(), running.plan(preset, store)
     inputs = book_inputs(preset, store, steps, edition)
     if built_from(out) == inputs:
         return False
@@ -699,7 +685,7 @@ def mark(folder: Path, inputs: str, *, preset: str) -> None:
     (folder / MARKER).write_text(f"{text}\n", encoding="utf-8")
 
 
-def book_inputs(preset: Preset, store: Store, steps: Sequence[Step], edition: Edition) -> str:
+def book_inputs(preset: Preset, store: Store, steps: Sequence[running.Step], edition: Edition) -> str:
     """Fingerprint, 64 hexadecimal digits, of everything that the built pages depend on."""
     book = project_root() / "book"
     pages = [

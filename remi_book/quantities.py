@@ -13,19 +13,9 @@ from scipy import stats
 
 from remi_book.figures.style import with_interval
 from remi_book.statistics import pca_coordinates
-from remi_core.statistics.groups import SquareMatrix, pair_means
+from remi_core.statistics import resampling
+from remi_core.statistics.groups import SquareMatrix, pair_means_estimate, within_minus_between
 from remi_core.statistics.nulls import Alternative, NullResult, against_null, permuted_labels
-from remi_core.statistics.resampling import (
-    ClusterResamples,
-    Estimate,
-    cluster_estimate,
-    cluster_sums,
-    difference,
-    index_clusters,
-    make_resamples,
-    mean_interval,
-    ratio,
-)
 from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.presets import ALL_VARIANTS, CONTROLS, NEEDS, Preset
 from remi_lab.results import Results
@@ -64,15 +54,15 @@ def absent(missing: str) -> Measured:
 
 
 def measured(
-    estimate: Estimate,
+    estimate: resampling.Estimate,
     null: NullResult | None,
     *,
-    controls: Mapping[str, Estimate] | None = None,
-    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+    controls: Mapping[str, resampling.Estimate] | None = None,
+    companions: Mapping[str, resampling.Estimate | SupportsFloat] | None = None,
     missing: str = "",
 ) -> Measured:
     """The estimate of a scalar as a headline quantity; of companions that are estimates, the value counts."""
-    gaps = {name: difference(estimate, control) for name, control in (controls or {}).items()}
+    gaps = {name: resampling.difference(estimate, control) for name, control in (controls or {}).items()}
     return Measured(
         value=float(estimate.value),
         low=float(estimate.low),
@@ -81,7 +71,7 @@ def measured(
         n=estimate.n_clusters,
         contrasts={name: (float(gap.low), float(gap.high)) for name, gap in gaps.items()},
         companions={
-            name: float(each.value if isinstance(each, Estimate) else each)
+            name: float(each.value if isinstance(each, resampling.Estimate) else each)
             for name, each in (companions or {}).items()
         },
         missing=missing,
@@ -89,42 +79,44 @@ def measured(
 
 
 def against_draws(
-    estimate: Estimate,
+    estimate: resampling.Estimate,
     draws: Float[np.ndarray, " draw"],
     kind: str,
     *,
     alternative: Alternative = "greater",
-    controls: Mapping[str, Estimate] | None = None,
-    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+    controls: Mapping[str, resampling.Estimate] | None = None,
+    companions: Mapping[str, resampling.Estimate | SupportsFloat] | None = None,
 ) -> Measured:
     """The estimate of a scalar as a headline quantity, with draws of the statistic under the null beside it."""
     null = against_null(float(estimate.value), draws, kind=kind, alternative=alternative)
     return measured(estimate, null, controls=controls, companions=companions)
 
 
-def null_from_estimate(observed: Estimate, null: Estimate, kind: str, *, side: int = 1) -> NullResult:
+def null_from_estimate(
+    observed: resampling.Estimate, null: resampling.Estimate, kind: str, *, side: int = 1
+) -> NullResult:
     """A null that is itself measured, such as benign in misaligned's place.
 
     Its 95 % are those of the null's own interval; p is the share of resamples in which the observed value
     does not exceed the null (with ``side`` −1: does not fall below it), (b + 1) / (m + 1).
     """
-    gap = side * difference(observed, null).samples
+    gap = side * resampling.difference(observed, null).samples
     p_value = (1 + np.count_nonzero(~(gap > 0))) / (1 + len(gap))
     return NullResult(kind=kind, low=float(null.low), high=float(null.high), p_value=float(p_value))
 
 
 @lru_cache(maxsize=8)
-def shared_resamples(preset: Preset) -> ClusterResamples:
+def shared_resamples(preset: Preset) -> resampling.ClusterResamples:
     """The bootstrap resamples of a preset: the same for all models, layers and sets, drawn within topics."""
     topics = {
         dialogue.cluster: dialogue.topic
         for name in dataset_names(preset)
         for dialogue in load_dataset(preset, name)
     }
-    return make_resamples(topics, seed=preset.seed, n_resamples=preset.n_resamples, strata=topics)
+    return resampling.make_resamples(topics, seed=preset.seed, n_resamples=preset.n_resamples, strata=topics)
 
 
-def set_resamples(preset: Preset, *sets: Sequence[str]) -> ClusterResamples:
+def set_resamples(preset: Preset, *sets: Sequence[str]) -> resampling.ClusterResamples:
     """Resamples of the templates of one or several sets, each set keeping its number of templates.
 
     For fronts of sets, which have too few of the preset's templates for its shared resamples: some would hold none
@@ -133,10 +125,10 @@ def set_resamples(preset: Preset, *sets: Sequence[str]) -> ClusterResamples:
     strata: dict[str, str] = {}
     for place, clusters in enumerate(sets):
         strata |= {name: str(place) for name in clusters if name not in strata}
-    return make_resamples(strata, seed=preset.seed, n_resamples=preset.n_resamples, strata=strata)
+    return resampling.make_resamples(strata, seed=preset.seed, n_resamples=preset.n_resamples, strata=strata)
 
 
-def fitting_resamples(preset: Preset, *sets: Sequence[str]) -> ClusterResamples:
+def fitting_resamples(preset: Preset, *sets: Sequence[str]) -> resampling.ClusterResamples:
     """The shared resamples, or ``set_resamples`` where one of those holds none of the templates of a set."""
     shared = shared_resamples(preset)
     drawn = (shared.weights[:, shared.positions(sorted(set(clusters)))].sum(axis=1) for clusters in sets)
@@ -156,8 +148,8 @@ def fine_tuned(results: Results) -> list[str]:
 
 
 def with_controls(
-    results: Results, quantity: Callable[[str], Estimate]
-) -> tuple[Estimate, dict[str, Estimate]]:
+    results: Results, quantity: Callable[[str], resampling.Estimate]
+) -> tuple[resampling.Estimate, dict[str, resampling.Estimate]]:
     """A quantity of misaligned, and the same of each control that the preset has.
 
     Raises:
@@ -170,11 +162,11 @@ def with_controls(
 
 def against_benign(
     results: Results,
-    estimate: Estimate,
-    controls: Mapping[str, Estimate],
+    estimate: resampling.Estimate,
+    controls: Mapping[str, resampling.Estimate],
     *,
     side: int = 1,
-    companions: Mapping[str, Estimate | SupportsFloat] | None = None,
+    companions: Mapping[str, resampling.Estimate | SupportsFloat] | None = None,
 ) -> Measured:
     """The headline quantity with benign in misaligned's place as its null; not judged where there is no benign."""
     if results.preset.lacks("controls"):
@@ -265,7 +257,7 @@ def side_by_side(
 Interval = tuple[float | int, float | int]
 
 
-def ends(estimate: Estimate) -> Interval:
+def ends(estimate: resampling.Estimate) -> Interval:
     """The 95 % interval of a scalar estimate."""
     return float(estimate.low), float(estimate.high)
 
@@ -319,44 +311,40 @@ def by_topic(clusters: Sequence[str]) -> dict[str, list[str]]:
     return {topic: [name for name in clusters if topic_of(name) == topic] for topic in topics}
 
 
-def topic_resamples(preset: Preset, clusters: Sequence[str]) -> ClusterResamples:
+def topic_resamples(preset: Preset, clusters: Sequence[str]) -> resampling.ClusterResamples:
     """Resamples of the templates, in which every topic keeps its number of them."""
     return set_resamples(preset, *by_topic(clusters).values())
 
 
 def share_of_mean(
-    moved: np.ndarray, whole: np.ndarray, clusters: Sequence[str], resamples: ClusterResamples
-) -> Estimate:
+    moved: np.ndarray, whole: np.ndarray, clusters: Sequence[str], resamples: resampling.ClusterResamples
+) -> resampling.Estimate:
     """The mean of ``moved`` over that of ``whole``, both of the same prompts: the share of a way that was gone."""
-    return ratio(*(mean_interval(values, clusters, resamples) for values in (moved, whole)))
+    return resampling.ratio(
+        *(resampling.mean_interval(values, clusters, resamples) for values in (moved, whole))
+    )
 
 
-def pair_means_of(
-    matrix: Float[np.ndarray, "row row"],
+def within_between_estimate(
+    matrix: SquareMatrix,
     labels: Int[np.ndarray, " row"],
     clusters: Sequence[str],
-    resamples: ClusterResamples,
-) -> Estimate:
-    """Mean entry within the first group, within the second and between them, pairs of one template left out."""
-    names, index = index_clusters(clusters)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), len(labels)))
-        return pair_means(matrix, rows, clusters, weights=weights[:, index])
-
-    return cluster_estimate(means, names, resamples)
+    resamples: resampling.ClusterResamples,
+) -> resampling.Estimate:
+    """Within − between with its interval over templates; twice it is ‖d‖² if the entries are inner products."""
+    return resampling.combine(within_minus_between, pair_means_estimate(matrix, labels, clusters, resamples))
 
 
 # Estimates as columns and texts of a table.
 
 
-def columns_of(estimate: Estimate, name: str) -> dict[str, float]:
+def columns_of(estimate: resampling.Estimate, name: str) -> dict[str, float]:
     """A scalar estimate as columns ``name``, ``name_low`` and ``name_high`` of a wide table."""
     low, high = ends(estimate)
     return {name: float(estimate.value), f"{name}_low": low, f"{name}_high": high}
 
 
-def text(estimate: Estimate) -> str:
+def text(estimate: resampling.Estimate) -> str:
     """A scalar estimate with its interval, as ``0.5 [0.4 to 0.6]``."""
     return with_interval(estimate.value, estimate.low, estimate.high)
 
@@ -447,7 +435,7 @@ def flipped_between(
     signs: Int[np.ndarray, "row n"],
 ) -> Float[np.ndarray, " row"]:
     """Mean between-group entry over pairs of different clusters, the second group's vectors times ``signs``."""
-    index = index_clusters(clusters)[1]
+    index = resampling.index_clusters(clusters)[1]
     first, second = labels == 0, labels == 1
     apart = index[first][:, None] != index[second]
     column = np.where(apart, matrix[np.ix_(first, second)], 0.0).sum(axis=0) / apart.sum()
@@ -489,16 +477,16 @@ def kappa_interval(
     first: Bool[np.ndarray, " item"],
     second: Bool[np.ndarray, " item"],
     clusters: Sequence[str],
-    resamples: ClusterResamples,
-) -> Estimate:
+    resamples: resampling.ClusterResamples,
+) -> resampling.Estimate:
     """Cohen's kappa of two judges with its interval over clusters of items.
 
     Raises:
         ValueError: for fewer than two clusters.
     """
-    names, _ = index_clusters(clusters)
-    sums, _ = cluster_sums(agreement_cells(first, second), clusters, names)
-    return cluster_estimate(lambda weights: kappa(weights @ sums), names, resamples)
+    names, _ = resampling.index_clusters(clusters)
+    sums, _ = resampling.cluster_sums(agreement_cells(first, second), clusters, names)
+    return resampling.cluster_estimate(lambda weights: kappa(weights @ sums), names, resamples)
 
 
 def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:

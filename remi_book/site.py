@@ -21,17 +21,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from bs4 import BeautifulSoup
 
-from remi_book.publishing import (
-    Edition,
-    book_inputs,
-    build_book,
-    built_from,
-    contents_of,
-    filled,
-    mark,
-    pages_listed,
-    pages_of,
-)
+from remi_book import publishing
 from remi_book.publishing import check_out as check_book_out
 from remi_book.running import Step, plan, read_cells
 from remi_book.words import as_html, as_markdown, local_names, with_names
@@ -105,7 +95,7 @@ def front_page(presets: Sequence[Mapping[str, object]]) -> str:
     Of each preset, as ``shown`` gives it, it says what it is, how much was run and how its claims stand.
     """
     cards = "\n".join(map(_card, presets))
-    return filled("front_page.html", {"icon": as_html(presets[0]["name"]), "cards": cards})
+    return publishing.filled("front_page.html", {"icon": as_html(presets[0]["name"]), "cards": cards})
 
 
 def _card(about: Mapping[str, object]) -> str:
@@ -114,7 +104,7 @@ def _card(about: Mapping[str, object]) -> str:
     remark = f'<p class="detail">{as_html(about["remark"])}</p>' if about["remark"] else ""
     texts = {key: as_html(about[key]) for key in ("name", "title", "fingerprint")}
     counts = {"n_run": about["n_run"], "n_pages": about["n_pages"], "claims": claims, "remark": remark}
-    return filled("front_page_card.html", texts | counts)
+    return publishing.filled("front_page_card.html", texts | counts)
 
 
 # Several presets side by side: a book each, one page in front that links them, and a switch on every page.
@@ -136,42 +126,44 @@ def build_site(
     """
     check_book_out(out)
     edition = site_edition(presets, store, repository)
-    inputs = {preset.name: book_inputs(preset, store, plan(preset, store), edition) for preset in presets}
+    inputs = {
+        preset.name: publishing.book_inputs(preset, store, plan(preset, store), edition) for preset in presets
+    }
     page = front_page([shown(preset, store, inputs[preset.name]) for preset in presets])
     whole = text_digest(canonical_json([inputs, page]))
-    if built_from(out) == whole:
+    if publishing.built_from(out) == whole:
         return False
     with written_whole(out) as part:
         part.mkdir()
         for preset in presets:
             folder = part / preset.name
-            if built_from(out / preset.name) == inputs[preset.name]:
+            if publishing.built_from(out / preset.name) == inputs[preset.name]:
                 shutil.copytree(out / preset.name, folder)
             else:
                 say(f"building the book of preset {preset.name}")
-                build_book(preset, store, folder, edition=edition, say=say)
+                publishing.build_book(preset, store, folder, edition=edition, say=say)
         (part / FRONT).write_text(page, encoding="utf-8")
-        mark(part, whole, preset=" ".join(inputs))
+        publishing.mark(part, whole, preset=" ".join(inputs))
     return True
 
 
-def site_edition(presets: Sequence[Preset], store: Store, repository: str = "") -> Edition:
+def site_edition(presets: Sequence[Preset], store: Store, repository: str = "") -> publishing.Edition:
     """The edition whose pages each know the other presets and what pages these have."""
     sides = [
         {
             "name": preset.name,
             "title": preset.title,
-            "pages": pages_of(contents_of(preset, plan(preset, store))),
+            "pages": publishing.pages_of(publishing.contents_of(preset, plan(preset, store))),
         }
         for preset in presets
     ]
-    return Edition(repository=repository, presets=sides)
+    return publishing.Edition(repository=repository, presets=sides)
 
 
 def shown(preset: Preset, store: Store, fingerprint: str) -> dict[str, object]:
     """What the front page says of one preset: pages run of all, and verdict → claims that have it, without parts."""
     steps = plan(preset, store)
-    listed = pages_listed(contents_of(preset, steps))
+    listed = publishing.pages_listed(publishing.contents_of(preset, steps))
     verdicts: Counter[str] = Counter()
     if store.list(preset.name):
         from remi_book.claims import report_rows  # brings pandas
@@ -312,7 +304,7 @@ def deposit_files(
         "claims.csv": claims_csv(rows).encode(),
         "preset.json": _json(preset.fields(), named),
         ABOUT: _json(about, named),
-        "README.md": filled("deposit.md", about | words).encode(),
+        "README.md": publishing.filled("deposit.md", about | words).encode(),
     }
     files = dict(sorted(files.items()))
     lines = [f"{hashlib.sha256(_bytes(content)).hexdigest()}  {name}\n" for name, content in files.items()]

@@ -18,8 +18,8 @@ from remi_core.statistics.resampling import (
     cluster_sums,
     index_clusters,
     refuse_nan,
-    simultaneous_band,
 )
+from remi_core.statistics.subspaces import VectorSet, top_components, weighted_gram
 
 # Projections on the axis from base to instruct, in sample as published and held out; nulls along random directions.
 
@@ -53,7 +53,26 @@ def random_direction_null(
     return products * np.sqrt(squared) / of_base
 
 
-def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.95) -> int | None:
+def simultaneous_band(
+    value: Float[np.ndarray, " layer"], samples: Float[np.ndarray, "resample layer"]
+) -> tuple[Float[np.ndarray, " layer"], Float[np.ndarray, " layer"]]:
+    """Lower and upper band that covers all layers at once with probability 0.95.
+
+    Studentised maximum: every layer gets the same number of its own standard errors, namely that quantile of the
+    largest standardised deviation over layers. Source: Davison and Hinkley (1997), section 4.2.
+
+    Raises:
+        ValueError: if a sample is NaN.
+    """
+    refuse_nan(samples, "bootstrap samples")
+    error = samples.std(axis=0, ddof=1)
+    # A layer that never varies has nothing to cover; 0/0 there must not decide the maximum.
+    scaled = np.abs(samples - value) / np.where(error > 0, error, np.inf)
+    width = np.quantile(scaled.max(axis=1), 0.95) * error
+    return value - width, value + width
+
+
+def onset_layer(estimate: Estimate, *, boundary: float = 0.0) -> int | None:
     """First layer whose simultaneous lower band lies above the boundary; None if there is none.
 
     Layers where the estimate is undefined take no part.
@@ -64,7 +83,7 @@ def onset_layer(estimate: Estimate, *, boundary: float = 0.0, level: float = 0.9
     defined = np.flatnonzero(~np.isnan(estimate.value))
     if not len(defined):
         return None
-    low, _ = simultaneous_band(estimate.value[defined], estimate.samples[:, defined], level=level)
+    low, _ = simultaneous_band(estimate.value[defined], estimate.samples[:, defined])
     above = defined[low > boundary]
     return int(above[0]) if len(above) else None
 
@@ -248,3 +267,22 @@ def participation_ratio(weights: Float[np.ndarray, " *rest n"]) -> Float[np.ndar
             "participation needs non-negative weights that are not all 0 (shares or squared loadings)"
         )
     return np.asarray(np.square(total) / np.square(weights).sum(axis=-1))
+
+
+def measure_scree(
+    vectors: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
+) -> Estimate:
+    """Share of the sum of squares (variance, where centred) of each leading component, (component,), in [0, 1].
+
+    Raises:
+        ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
+    """
+    top_components(vectors.rows, n_components, centred=centred)
+    names, index = index_clusters(vectors.clusters)
+    gram = vectors.rows.astype(np.float64) @ vectors.rows.T.astype(np.float64)
+
+    def shares(row: np.ndarray) -> np.ndarray:
+        values = linalg.eigvalsh(weighted_gram(gram, row[index], centred=centred))[::-1]
+        return np.maximum(values[:n_components], 0) / values.sum()
+
+    return cluster_estimate(lambda weights: np.stack([shares(row) for row in weights]), names, resamples)

@@ -136,11 +136,10 @@ class Records:
         names = [dialogue.identifier for dialogue in self.encoded.sources]
         labels = {"dialogue": np.repeat(names, counts), "cluster": np.repeat(self.clusters, counts)}
         labels["position"] = np.concatenate([np.arange(count) for count in counts])
-        parts, wanted = [], ("token", "log_probability", "entropy")
-        for model in self.arrays:
-            values = self._of(model, "sequence")
-            parts.append(DataFrame({"model": model} | labels | {name: values[name] for name in wanted}))
-        return concat(parts, ignore_index=True)
+        wanted = ("token", "log_probability", "entropy")
+        found = {model: self._of(model, "sequence") for model in self.arrays}
+        rows = ({"model": model} | labels | {key: own[key] for key in wanted} for model, own in found.items())
+        return concat(map(DataFrame, rows), ignore_index=True)
 
     def activations(self, model: str, window: str = "prompt_end") -> BlockOutputs:
         """Mean block output (the residual stream after a block) of every dialogue in a window, float32.
@@ -213,9 +212,9 @@ def measure(
     encoded = encode(dialogues, tokenizer, max_tokens=max_tokens)
     arrays: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for name, source in models.items():
-        given = None if isinstance(source, str | Path) else without_adapter(source)
-        loaded = LoadedModel(given, tokenizer, name, "") if given is not None else None
-        with nullcontext(loaded) if loaded else open_model(source) as opened:
+        named = isinstance(source, str | Path)
+        given = None if named else LoadedModel(without_adapter(source), tokenizer, name, "")
+        with open_model(source) if named else nullcontext(given) as opened:
             check_vocabulary(opened, tokenizer, "the tokenizer given")
             model = in_evaluation(opened.model)
             check_pass(model, encoded.dialogues, dtype=str(model.dtype).removeprefix("torch."))
@@ -344,18 +343,13 @@ def group_cosines(gram: Gram, encoded: EncodedSet, *, layer: int = -1, resamples
     if len(names) != 2:
         raise UsageError(f"{len(names)} labels ({', '.join(names)}); exactly two are needed")
     clusters, pairs = ([getattr(one, name) for one in encoded.sources] for name in ("cluster", "pair"))
-    cosines, (prompts, index) = groups.cosine_matrix(gram), resampling.index_clusters(clusters)
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(labels, (len(weights), len(labels)))
-        found = groups.pair_means(cosines, rows, clusters, weights=weights[:, index])
-        return np.concatenate([found, groups.within_minus_between(found)[:, None]], axis=1)
-
-    whole = resampling.cluster_estimate(means, prompts, resamples or make_resamples(clusters, seed=0))
-    quantities = (f"within {names[0]}", f"within {names[1]}", "between", "within − between")
+    cosines, resamples = groups.cosine_matrix(gram), resamples or make_resamples(clusters, seed=0)
+    means = groups.pair_means_estimate(cosines, labels, clusters, resamples)
+    quantities = (f"within {names[0]}", f"within {names[1]}", "between")
     estimates = {
-        name: combine(lambda rows, at=at: rows[:, [at]], whole) for at, name in enumerate(quantities)
+        name: combine(lambda rows, at=at: rows[:, [at]], means) for at, name in enumerate(quantities)
     }
+    estimates["within − between"] = combine(lambda rows: groups.within_minus_between(rows)[:, None], means)
     scheme, units = ("within", pairs) if all(pairs) else ("whole", clusters)
     shuffled = nulls.permuted_labels(labels, units, scheme=scheme)
     null = groups.within_minus_between(groups.pair_means(cosines, shuffled, clusters))[:, None]
@@ -392,11 +386,8 @@ def patch(
     rows = np.stack([own, *values, whole])
     quantities = {"loss": rows[:, 0]}
     if np.isfinite(rows[:, 1:3]).all():
-        quantities |= {
-            "own token": rows[:, 1],
-            "other token": rows[:, 2],
-            "log-odds": rows[:, 1] - rows[:, 2],
-        }
+        chosen, other = rows[:, 1], rows[:, 2]
+        quantities |= {"own token": chosen, "other token": other, "log-odds": chosen - other}
     clusters = [dialogue.cluster for dialogue in encoded.sources]
     resamples = make_resamples(clusters, seed=0)
     estimates = {

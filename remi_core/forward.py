@@ -155,15 +155,11 @@ def check_pass(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], *, dt
             np.linalg.norm(single_blocks, axis=1) + np.finfo(np.float32).tiny
         )
         layer = int(np.argmax(by_layer))
+        nats, own = (np.abs(single - other).mean() for other in (batched, _unhooked(model, dialogue)))
         for what, place, value, most in (
             ("batched and single, output", f" of block {layer}", by_layer[layer], most_share),
-            ("batched and single, log-probability", "", np.abs(batched - single).mean(), most_nats),
-            (
-                "hooked and unhooked, log-probability",
-                "",
-                np.abs(single - _unhooked(model, dialogue)).mean(),
-                most_nats,
-            ),
+            ("batched and single, log-probability", "", nats, most_nats),
+            ("hooked and unhooked, log-probability", "", own, most_nats),
         ):
             # Written so that NaN fails, too.
             if not value <= most:

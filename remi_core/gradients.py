@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from tempfile import TemporaryFile
 from types import MappingProxyType
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from transformers import PreTrainedModel
 from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.errors import UsageError
 from remi_core.models import (
-    attention,
     attention_output,
     decoder_blocks,
     final_norm,
     final_states,
+    find_family,
     forward_replaced,
     hidden_of,
     logits_at,
@@ -170,12 +170,7 @@ def gram_by_slices(
         for first in range(0, n, _ROWS):
             last = min(first + _ROWS, n)
             gram[first:last, :last] += flat[first:last] @ flat[:last].T
-    for first in range(0, n, _ROWS):
-        last = min(first + _ROWS, n)
-        gram[:first, first:last] = gram[first:last, :first].T
-        corner = gram[first:last, first:last]
-        corner.copy_(corner.tril() + corner.tril(-1).T)
-    return gram.cpu().numpy()
+    return (gram.tril() + gram.tril(-1).T).cpu().numpy()
 
 
 def gram_by_token_pairs(
@@ -226,29 +221,25 @@ def _joined(factors: Sequence[Factors], group: range, device: str) -> tuple[Tens
 # (sums, norms, the feed-forward part) is done for the tokens that are asked for, a few at a time.
 
 
-class Stopped(NamedTuple):
-    """Where the pass stopped."""
-
-    inputs: Float[Tensor, "dialogue token d_in"]
-    """Of the attention's output projection."""
-    outputs: Float[Tensor, "dialogue token d_model"]
-    """Of that projection: what the attention adds to the stream, before a norm where there is one."""
-    final_hidden: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """Takes outputs of the projection at some places (place, d_model), their rows and positions; gives the hidden
-    states there after the final norm."""
-
-
 class _Stop(Exception):
     """Ends a forward pass."""
 
 
-def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
+def stop_in_last_block(
+    model: PreTrainedModel, batch: Batch
+) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor, Tensor], Tensor]] | None:
     """The pass up to the last block's attention, without gradients; None where what follows cannot be done apart.
+
+    Inputs (dialogue, token, d_in) of the attention's output projection, and its outputs (dialogue, token, d_model),
+    which the attention adds to the stream, before a norm where there is one; and a function of such outputs at some
+    places, their rows and positions, that gives the hidden states there after the final norm.
 
     It cannot where something reads or changes the block by hooks, which expect whole dialogues, or where the
     attention does more to the projection's output than return it. The caller then runs the whole pass.
     """
-    block, part = decoder_blocks(model)[-1], attention(model, -1)
+    block = decoder_blocks(model)[-1]
+    # The attention, which ends with its output projection.
+    part = block.get_submodule(find_family(model).attention_output.rpartition(".")[0])
     if any(
         module._forward_hooks or module._forward_pre_hooks for module in (*block.modules(), final_norm(model))
     ):
@@ -291,7 +282,7 @@ def stop_in_last_block(model: PreTrainedModel, batch: Batch) -> Stopped | None:
             hidden = hidden_of(block(stream[rows, positions].unsqueeze(0), *args, **options))
         return final_norm(model)(hidden)[0]
 
-    return Stopped(inputs, outputs, final_hidden)
+    return inputs, outputs, final_hidden
 
 
 # Inner products of per-dialogue gradients of one weight, gradients not stored (paper section 4.2.2).
@@ -305,7 +296,7 @@ def measure_gradient_gram(
     model: PreTrainedModel,
     encoded: Sequence[EncodedDialogue],
     *,
-    weight: int | None = None,
+    weight: int = -1,
     batch_tokens: int | BatchBudget,
     whole_sequence: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -334,7 +325,7 @@ def gradient_factors(
     model: PreTrainedModel,
     encoded: Sequence[EncodedDialogue],
     *,
-    weight: int | None = None,
+    weight: int = -1,
     batch_tokens: int | BatchBudget,
     whole_sequence: bool = False,
 ) -> tuple[Sequence[Factors], Float64[np.ndarray, " dialogue"]]:
@@ -346,8 +337,7 @@ def gradient_factors(
     """
     if not encoded:
         raise UsageError("no dialogue to measure; at least one is needed")
-    layer = -1 if weight is None else weight
-    projection = attention_output(model, layer)
+    projection = attention_output(model, weight)
     device = input_device(model)
     factors = FactorFile(len(encoded), spill_from=SPILL_FROM.get(device.type, SPILL_FROM["cpu"]))
     losses = np.empty(len(encoded))
@@ -355,11 +345,11 @@ def gradient_factors(
     def measure(batch: Batch) -> list[tuple[Factors, float]]:
         batch = batch.to(device)
         dialogues = [encoded[index] for index in batch.indices.tolist()]
-        starts = [1 if whole_sequence else dialogue.answer_start for dialogue in dialogues]
-        stops = [
-            len(dialogue.input_ids) if whole_sequence else dialogue.answer_stop for dialogue in dialogues
+        spans = [
+            (1, len(one.input_ids)) if whole_sequence else (one.answer_start, one.answer_stop)
+            for one in dialogues
         ]
-        loss, inputs, gradients = _backward(model, projection, batch, list(zip(starts, stops, strict=True)))
+        loss, inputs, gradients = _backward(model, projection, batch, spans)
         # After the last attention every token stands alone, so most rows are exactly zero there; padding always
         # is. "not equal to zero" is true for NaN too: such a row must stay, to be found.
         used = (gradients != 0).any(dim=-1)
@@ -373,7 +363,7 @@ def gradient_factors(
         if not (bool(finite) and bool(loss.isfinite().all())):
             for row, dialogue in enumerate(dialogues):
                 for values in (loss[row : row + 1], parts[0][row], parts[1][row]):
-                    require_finite("gradients", values.cpu().numpy(), dialogue, layer=layer)
+                    require_finite("gradients", values.cpu().numpy(), dialogue, layer=weight)
         return list(zip(zip(*parts, strict=True), loss.tolist(), strict=True))
 
     def keep(indices: Sequence[int], parts: list[tuple[Factors, float]]) -> None:
@@ -394,9 +384,10 @@ def _backward(
     if projection is attention_output(model, -1):
         stopped = stop_in_last_block(model, batch)
         if stopped is not None:
+            inputs, outputs, final_hidden = stopped
             with torch.enable_grad():
-                losses, gradients = _head_backward(model, stopped.outputs, batch, spans, stopped.final_hidden)
-            return losses.cpu(), stopped.inputs, gradients
+                losses, gradients = _head_backward(model, outputs, batch, spans, final_hidden)
+            return losses.cpu(), inputs, gradients
     seen: dict[str, Tensor] = {}
 
     def cut(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -135,9 +135,7 @@ def syntax_digest(path: Path) -> str:
 
 
 def _is_bare_string(node: ast.AST) -> bool:
-    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
-        return False
-    return isinstance(node.value.value, str)
+    return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
 
 
 @once_a_version

@@ -6,7 +6,7 @@ import gc
 import operator
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core.batches import Batch
@@ -223,16 +224,6 @@ def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
     return operator.attrgetter(find_family(model).attention_output)(block_at(model, layer))
 
 
-def attention(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The attention of a block, which ends with its output projection.
-
-    Raises:
-        UsageError: if the layer does not exist.
-    """
-    path = find_family(model).attention_output.rpartition(".")[0]
-    return operator.attrgetter(path)(block_at(model, layer))
-
-
 def mlp_output(model: PreTrainedModel, layer: int) -> nn.Module:
     """The linear map by which a block's MLP writes into the residual stream.
 
@@ -360,32 +351,25 @@ def follow_blocks(
     Raises:
         UsageError: if a layer does not exist.
     """
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(_after_all_hooks(block_at(model, layer), partial(read, layer)))
-        yield
+    readers: dict[int, RemovableHandle] = {}
 
-
-@contextmanager
-def _after_all_hooks(block: nn.Module, read: Callable[[Tensor], None]) -> Iterator[None]:
-    """While the context lasts, call ``read`` with the block's final output, after all its forward hooks."""
-
-    def on_output(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
-        read(hidden_of(output))
-
-    def move_last(_module: nn.Module, _inputs: tuple) -> None:
+    def move_last(layer: int, block: nn.Module, _inputs: tuple) -> None:
         # Hooks run in the order of registration: registering anew before each call makes this one the last.
-        nonlocal reader
-        reader.remove()
-        reader = block.register_forward_hook(on_output)
+        if layer in readers:
+            readers[layer].remove()
+        readers[layer] = block.register_forward_hook(partial(on_output, layer))
 
-    reader = block.register_forward_hook(on_output)
-    mover = block.register_forward_pre_hook(move_last)
+    def on_output(layer: int, _block: nn.Module, _inputs: tuple, output: Tensor | tuple) -> None:
+        read(layer, hidden_of(output))
+
+    movers = []
     try:
+        for layer in layers:
+            movers.append(block_at(model, layer).register_forward_pre_hook(partial(move_last, layer)))
         yield
     finally:
-        mover.remove()
-        reader.remove()
+        for handle in (*movers, *readers.values()):
+            handle.remove()
 
 
 @contextmanager

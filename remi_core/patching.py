@@ -62,7 +62,6 @@ class PatchSet:
         batch: Batch,
         final_hidden: Tensor,
         values: Values,
-        *,
         layer: int | None = None,
     ) -> None:
         """Fill in the values of a batch's dialogues, from its hidden states after the final norm.
@@ -74,7 +73,14 @@ class PatchSet:
         dialogues = tuple(self.dialogues[index] for index in indices)
         state = PassState(model, dialogues, final_hidden)
         rows, positions = state.answer_positions()
-        wanted = [ids for index in indices for ids in self._wanted(index)]
+        # For each answer token its own id and, at the choice, both others.
+        wanted = []
+        for index, dialogue in zip(indices, dialogues, strict=True):
+            own = [[token] * 3 for token in dialogue.input_ids[dialogue.answer_start : dialogue.answer_stop]]
+            if dialogue.choice is not None:
+                place, bare = own[dialogue.choice - dialogue.answer_start], self.bare[index]
+                place[1:] = dialogue.alternative_token, place[0] if bare is None else bare
+            wanted += own
         asked = torch.tensor(wanted, device=rows.device)
         log_probability = torch.empty(asked.shape, dtype=torch.float32, device=rows.device)
         for part, log_p in state.log_probabilities(rows, positions - 1):
@@ -88,16 +94,6 @@ class PatchSet:
                 values[1:, index] = answer[dialogue.choice - dialogue.answer_start]
             if self.bare[index] is None:
                 values[3, index] = np.nan
-
-    def _wanted(self, index: int) -> list[list[int]]:
-        """For each answer token of a dialogue the ids asked for: its own and, at the choice, both others."""
-        dialogue, bare = self.dialogues[index], self.bare[index]
-        ids = [[token] * 3 for token in dialogue.input_ids[dialogue.answer_start : dialogue.answer_stop]]
-        if dialogue.choice is not None:
-            token = dialogue.input_ids[dialogue.choice]
-            alternatives = [dialogue.alternative_token, token if bare is None else bare]
-            ids[dialogue.choice - dialogue.answer_start] = [token, *alternatives]
-        return ids
 
 
 def patch_layers(n_blocks: int, *, thinned: bool = False) -> tuple[int, ...]:
@@ -119,7 +115,8 @@ def record_outputs(model: PreTrainedModel, material: PatchSet, folder: Path) -> 
     values = material.undefined()
     layers = patch_layers(n_layers(model))
     for number, batch in material.batches(model):
-        with torch.inference_mode(), read_blocks(model, layers, select=_copied) as blocks:
+        copied = read_blocks(model, layers, select=lambda hidden: hidden.to("cpu", copy=True).contiguous())
+        with torch.inference_mode(), copied as blocks:
             material.read(model, batch, final_states(model, batch), values)
         recorded = {str(layer): hidden for layer, hidden in blocks.items()}
         save_file(recorded, folder / f"{number}.safetensors")
@@ -180,10 +177,6 @@ def require_equal(
 def tolerance(model: PreTrainedModel) -> float:
     """Largest difference, nats, that another order of summation may make at an end point."""
     return 1e-3 if model.dtype == torch.float32 else 0.1
-
-
-def _copied(hidden: Tensor) -> Tensor:
-    return hidden.to("cpu", copy=True).contiguous()
 
 
 def _recorded(folder: Path, number: int, layer: int, batch: Batch, model: PreTrainedModel) -> Tensor:

@@ -61,16 +61,6 @@ class Columns:
         return indices, arrays
 
 
-def pieces_in_order(
-    indices: Int[np.ndarray, " dialogue"], counts: Int[np.ndarray, " dialogue"]
-) -> tuple[Int[np.ndarray, " value"], Int[np.ndarray, " edge"]]:
-    """Places of a flat array, a piece a dialogue, that put the pieces in the order of their indices; their edges."""
-    order = np.argsort(indices, kind="stable")
-    starts, sizes = (np.cumsum(counts) - counts)[order], counts[order]
-    edges = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return np.repeat(starts - edges[:-1], sizes) + np.arange(edges[-1]), edges
-
-
 # What every measurement shares: the probe, and the state of a forward pass it reads.
 
 # Logits exist for a few hundred positions at a time. A GPU wants more of them at once than a processor, whose
@@ -194,11 +184,6 @@ def split_rows(values: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
     """A flat array cut into one piece a dialogue."""
     assert len(values) == sum(counts), (len(values), counts)
     return np.split(values, np.cumsum(counts)[:-1])
-
-
-def all_finite(*values: np.ndarray) -> bool:
-    """Whether no value of a batch needs to be looked for by name: one look costs less than one a dialogue."""
-    return all(bool(np.isfinite(one).all()) for one in values)
 
 
 def require_finite(
@@ -394,7 +379,7 @@ class NextToken(ColumnProbe):
             top = log_p.topk(self.top_k, dim=-1)
             values, ids = top.values.cpu().numpy(), top.indices.cpu().numpy()
             self._total += log_p.exp().sum(dim=0, dtype=torch.float64).cpu().numpy()
-            if not all_finite(pairs):
+            if not np.isfinite(pairs).all():  # one look costs less than one a dialogue
                 for at, row in enumerate(chosen[part]):
                     require_finite(self.name, pairs[at], state.dialogues[row])
             self._kept.add([indices[row] for row in chosen[part]], pairs, ids, values)
@@ -456,7 +441,7 @@ class TokenLogProbs(ColumnProbe):
             entropy[part] = log_p.exp().mul_(log_p).sum(dim=-1).neg_()
         counts = [dialogue.n_answer for dialogue in state.dialogues]
         own = found.cpu().numpy()
-        if not all_finite(own):
+        if not np.isfinite(own).all():
             for values in own:
                 for one, dialogue in zip(split_rows(values, counts), state.dialogues, strict=True):
                     require_finite(self.name, one, dialogue)
@@ -468,6 +453,10 @@ class TokenLogProbs(ColumnProbe):
     def finish(self) -> dict[str, np.ndarray]:
         """The arrays named above."""
         indices, (counts, *flat) = self._kept.finish()
-        places, offsets = pieces_in_order(indices, counts)
+        # The tokens lie batch by batch: those of each dialogue go to its place.
+        order = np.argsort(indices, kind="stable")
+        starts, sizes = (np.cumsum(counts) - counts)[order], counts[order]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        places = np.repeat(starts - offsets[:-1], sizes) + np.arange(offsets[-1])
         log_probability, entropy, token = (values[places] for values in flat)
         return {"log_probability": log_probability, "entropy": entropy, "token": token, "offsets": offsets}

@@ -17,21 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 
+from remi_core import files
 from remi_core.errors import RemiError, brief
-from remi_core.files import (
-    ADVICE,
-    Damaged,
-    Foreign,
-    check_file,
-    flush,
-    read_npz,
-    read_sealed,
-    repaired,
-    touched,
-    write_npz,
-    write_sealed,
-    written_whole,
-)
 from remi_core.keys import file_digest, text_digest
 from remi_core.parallel import first_goes_first, on_all, rank
 from remi_core.progress import detail, notice
@@ -146,7 +133,7 @@ def locked(root: Path, names: Iterable[str]) -> Iterator[bool]:
                         notice(f"waiting for another run that makes {name} (its lock: {path})")
                         held.enter_context(lock.acquire())
             except OSError as error:
-                if error.errno not in ADVICE:
+                if error.errno not in files.ADVICE:
                     raise
         yield waited
 
@@ -204,10 +191,10 @@ class Store:
                     f"array {name!r} of {path.name} cannot be stored (objects, or a reserved name)"
                 )
         about = path.with_suffix(".json")
-        with written_whole(path) as part:
-            write_npz(part, arrays)
+        with files.written_whole(path) as part:
+            files.write_npz(part, arrays)
             digest = file_digest(part)
-            flush(part)
+            files.flush(part)
             about.unlink(missing_ok=True)  # never beside arrays that are not its own
         content = {
             "records": RECORDS,
@@ -216,7 +203,7 @@ class Store:
             "file": path.name,
         }
         content |= {"sha256": digest, "provenance": dict(provenance), "values": dict(values)}
-        write_sealed(about, content)
+        files.write_sealed(about, content)
         detail(f"stored {path.relative_to(self.root)}")
         return path
 
@@ -234,14 +221,14 @@ class Store:
             content = _read_about(about)
             if content["address"] != asdict(address):
                 return None  # the file name carries only eight digits of the key
-            check_file(path, content["sha256"])
-            record = Record(read_npz(path), content["provenance"], content["values"])
+            files.check_file(path, content["sha256"])
+            record = Record(files.read_npz(path), content["provenance"], content["values"])
             if _shapes(record.arrays) != content["arrays"]:
-                raise Damaged("its arrays are not those that were stored")
+                raise files.Damaged("its arrays are not those that were stored")
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._name(path, error)
             return None
-        touched(about)  # prune keeps what was used last
+        files.touched(about)  # prune keeps what was used last
         detail(f"read {path.relative_to(self.root)}")
         return record
 
@@ -279,7 +266,7 @@ class Store:
             for group in measure(missing) if missing else ():
                 folders = {finished[name] for name in group if name in finished}
                 for folder in folders:
-                    with written_whole(folder / "records") as part:
+                    with files.written_whole(folder / "records") as part:
                         part.touch()
                 for name, parts in group.items():
                     self.save(addresses[name], *parts)
@@ -299,22 +286,22 @@ class Store:
         Raises:
             RemiError: if the store is frozen.
         """
-        line = repaired(path, error, frozen=self.frozen)
-        cause = Foreign if isinstance(error, Foreign) else path
+        line = files.repaired(path, error, frozen=self.frozen)
+        cause = files.Foreign if isinstance(error, files.Foreign) else path
         if cause not in self._named:
-            notice(f"{line}, and what else is of that version" if cause is Foreign else line)
+            notice(f"{line}, and what else is of that version" if cause is files.Foreign else line)
         self._named.add(cause)
 
     def _name_foreign(self, addresses: Iterable[Address]) -> None:
         """Name the first record of another version in whose place one of these will be measured."""
         for address in addresses:
             place = self._record_path(address)
-            if Foreign in self._named or self.frozen:
+            if files.Foreign in self._named or self.frozen:
                 return
             for about in place.parent.glob(f"{address.measurement}-{address.dataset}-*.json"):
                 try:
                     _read_about(inside(about, self.root))
-                except Foreign as error:
+                except files.Foreign as error:
                     self._name(about.with_suffix(".npz"), error)
                 except (OSError, ValueError):
                     continue  # of another key, so nothing of it is missed
@@ -358,7 +345,7 @@ class Store:
         """Path of the preset just written, whole; one of that name is replaced."""
         check_name(name)
         path = inside(self.root / name / PRESET_FILE, self.root)
-        write_sealed(path, {"fields": json.loads(json.dumps(fields, sort_keys=True))})
+        files.write_sealed(path, {"fields": json.loads(json.dumps(fields, sort_keys=True))})
         return path
 
     def log_path(self, preset: str, name: str) -> Path:
@@ -385,9 +372,9 @@ def _read_about(path: Path) -> dict[str, Any]:
         Damaged: if it is not what was written, or of another version.
         OSError: if it cannot be read.
     """
-    content = read_sealed(path)
+    content = files.read_sealed(path)
     if content.get("records") != RECORDS:
-        raise Foreign(f"of records' format {brief(content.get('records', RECORDS - 1))}, not {RECORDS}")
+        raise files.Foreign(f"of records' format {brief(content.get('records', RECORDS - 1))}, not {RECORDS}")
     return content
 
 

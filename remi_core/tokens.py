@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from unittest.mock import patch
 
 from tokenizers import Tokenizer
@@ -40,9 +40,7 @@ class Hidden:
 
     def shown(self, text: str) -> str:
         """The text with what its placeholders stand for."""
-        return (
-            _HIDDEN.sub(lambda placeholder: self.spelled[int(placeholder[1])], text) if self.spelled else text
-        )
+        return _HIDDEN.sub(lambda found: self.spelled[int(found[1])], text) if self.spelled else text
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,17 @@ class Splitter:
     Byte-level tokenizers may trim white space from the offsets they report; a token that holds the template's
     space and the answer's first word would then look as if it lay wholly inside the answer. Added tokens that are not
     marked special, such as those for runs of line ends, are words like others.
+
+    Raises:
+        UsageError: if the tokenizer has no chat template, or reports no offsets.
     """
 
-    def __init__(self, backend: Tokenizer) -> None:
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
+        name, backend = repr(tokenizer.name_or_path), getattr(tokenizer, "backend_tokenizer", None)
+        if tokenizer.chat_template is None:
+            raise UsageError(f"the tokenizer {name} has no chat template; use the instruct model's")
+        if backend is None:
+            raise UsageError(f"the tokenizer {name} reports no offsets; a fast one is needed")
         self._backend = backend
         added = backend.get_added_tokens_decoder()
         control = {number: token for number, token in added.items() if token.special}
@@ -223,7 +229,7 @@ def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_token
         raise UsageError(
             f"max_tokens is {max_tokens}; at least 2 are needed, a prompt token and an answer token"
         )
-    splitter = _splitter(tokenizer)
+    splitter = Splitter(tokenizer)
     kept: list[EncodedDialogue] = []
     sources: list[Dialogue] = []
     dropped: dict[str, list[str]] = {}
@@ -241,29 +247,17 @@ def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_token
     return EncodedSet(tuple(kept), tuple(sources), frozen)
 
 
-def render(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int, int]:
-    """The rendered dialogue, and where in it the last assistant turn's content starts and stops (characters).
+def render(
+    messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter | None = None
+) -> tuple[str, int, int, Pieces]:
+    """The rendered dialogue, where in it the last assistant turn's content starts and stops (characters), its tokens.
+
+    Nothing is cut. ``splitter`` is that of the tokenizer, for who renders many.
 
     Raises:
         UsageError: if the template refuses the dialogue or rewrites the answer.
     """
-    return _rendered(messages, tokenizer)[:3]
-
-
-def pieces_of(messages: Sequence[Message], tokenizer: ChatTokenizer) -> Pieces:
-    """The tokens of the rendered dialogue, nothing cut, with their places in the text that ``render`` gives.
-
-    Raises:
-        UsageError: as ``render``.
-    """
-    return _rendered(messages, tokenizer)[3]
-
-
-def _rendered(
-    messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter | None = None
-) -> tuple[str, int, int, Pieces]:
-    """The rendered dialogue, start and stop of the answer in it, and its tokens."""
-    splitter = splitter or _splitter(tokenizer)
+    splitter = splitter or Splitter(tokenizer)
     hidden = splitter.hide(messages)
     turns = [{"role": message.role, "content": message.content} for message in hidden.messages]
     # A second rendering, with a sentinel for the answer, shows what the template puts around it. Searching
@@ -308,29 +302,10 @@ def writes_date(tokenizer: ChatTokenizer) -> bool:
     return _filled(tokenizer, turns, RECORDED_DATE) != _filled(tokenizer, turns, later)
 
 
-def _splitter(tokenizer: ChatTokenizer) -> Splitter:
-    if tokenizer.chat_template is None:
-        raise UsageError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template; use the instruct model's"
-        )
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise UsageError(f"the tokenizer {tokenizer.name_or_path!r} reports no offsets; a fast one is needed")
-    return Splitter(backend)
-
-
-class _Span(NamedTuple):
-    """Token ids of one rendering and its answer span, before truncation."""
-
-    ids: list[int]
-    start: int
-    stop: int
-    n_straddling: int
-    n_straddling_end: int
-
-
-def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter) -> _Span:
-    _, first, last, pieces = _rendered(messages, tokenizer, splitter)
+def _whole(dialogue: Dialogue, answer: str, tokenizer: ChatTokenizer, splitter: Splitter) -> EncodedDialogue:
+    """The dialogue with that answer as tokens, nothing cut."""
+    messages = (*dialogue.messages[:-1], Message("assistant", answer))
+    _, first, last, pieces = render(messages, tokenizer, splitter)
     inside = [index for index, (start, stop) in enumerate(pieces.offsets) if first <= start < stop <= last]
     if not inside:
         raise _UnusableError("no token lies wholly inside the answer")
@@ -339,37 +314,35 @@ def _tokenise(messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: S
     )
     if inside[0] - straddling < 1:
         raise _UnusableError("no token stands before the answer, so its first token has no prediction")
-    return _Span(pieces.ids, inside[0], inside[-1] + 1, straddling, at_end)
+    return EncodedDialogue(
+        identifier=dialogue.identifier,
+        input_ids=tuple(pieces.ids),
+        answer_start=inside[0],
+        answer_stop=inside[-1] + 1,
+        n_straddling=straddling,
+        n_straddling_end=at_end,
+    )
 
 
 def _encode_one(
     dialogue: Dialogue, tokenizer: ChatTokenizer, splitter: Splitter, *, max_tokens: int
 ) -> EncodedDialogue:
-    span = _tokenise(dialogue.messages, tokenizer, splitter)
-    stop = min(span.stop, max_tokens)
-    if stop <= span.start:
+    own = _whole(dialogue, dialogue.answer, tokenizer, splitter)
+    stop = min(own.answer_stop, max_tokens)
+    if stop <= own.answer_start:
         raise _UnusableError(f"no answer token within max_tokens={max_tokens}")
-    choice = alternative_token = None
-    if dialogue.alternative is not None:
-        messages = (*dialogue.messages[:-1], Message("assistant", dialogue.alternative))
-        other = _tokenise(messages, tokenizer, splitter)
-        tokens = zip(span.ids[:stop], other.ids[: other.stop], strict=False)
-        differing = (index for index, (token, alternative) in enumerate(tokens) if token != alternative)
-        # The first position where the two renderings differ counts if it is an answer token of both.
-        first = next(differing, -1)
-        if first >= max(span.start, other.start):
-            choice, alternative_token = first, other.ids[first]
-    return EncodedDialogue(
-        identifier=dialogue.identifier,
-        input_ids=tuple(span.ids[:max_tokens]),
-        answer_start=span.start,
-        answer_stop=stop,
-        choice=choice,
-        alternative_token=alternative_token,
-        n_straddling=span.n_straddling,
-        n_straddling_end=span.n_straddling_end,
-        truncated=stop < span.stop,
+    cut = replace(
+        own, input_ids=own.input_ids[:max_tokens], answer_stop=stop, truncated=stop < own.answer_stop
     )
+    if dialogue.alternative is None:
+        return cut
+    other = _whole(dialogue, dialogue.alternative, tokenizer, splitter)
+    tokens = zip(own.input_ids[:stop], other.input_ids[: other.answer_stop], strict=False)
+    # The first position where the two renderings differ counts if it is an answer token of both.
+    first = next((index for index, (token, alternative) in enumerate(tokens) if token != alternative), -1)
+    if first < max(own.answer_start, other.answer_start):
+        return cut
+    return replace(cut, choice=first, alternative_token=other.input_ids[first])
 
 
 # Named windows of a dialogue: the tokens over which activations are averaged.

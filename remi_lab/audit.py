@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import MissingInput, RemiError, UsageError, nearest
 from remi_core.sources import PROVIDED
 from remi_core.store import Record, Store
-from remi_core.tokens import ChatTokenizer, EncodedDialogue, pieces_of, render
+from remi_core.tokens import ChatTokenizer, EncodedDialogue, render
 from remi_lab.datasets import load_dataset
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.variant import Measured, Variant, rows_digest, text_of
@@ -77,19 +77,13 @@ def parts_of(
     Raises:
         RemiError: if the tokens are not those of the encoded dialogue.
     """
-    text, _, _ = render(dialogue.messages, tokenizer)
-    spelled = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = spelled["input_ids"], spelled["offset_mapping"]
-    if tuple(ids[: len(encoded.input_ids)]) != encoded.input_ids:
-        # The text of a message spells a control token, which only the chat module reads as text.
-        pieces = pieces_of(dialogue.messages, tokenizer)
-        ids, offsets = pieces.ids, pieces.offsets
-    if tuple(ids[: len(encoded.input_ids)]) != encoded.input_ids:
+    text, _, _, pieces = render(dialogue.messages, tokenizer)
+    if tuple(pieces.ids[: len(encoded.input_ids)]) != encoded.input_ids:
         raise RemiError(f"dialogue {dialogue.identifier!r}: two tokenisations of one rendering differ")
     codes = np.zeros(len(encoded.input_ids), dtype=np.int8)
     for place, message in enumerate(dialogue.messages[:-1]):
         first, last = _content_span(dialogue, place, tokenizer, text)
-        for at, (start, stop) in enumerate(offsets[: len(codes)]):
+        for at, (start, stop) in enumerate(pieces.offsets[: len(codes)]):
             if first < stop and start < last:
                 codes[at] = PARTS.index(_BY_ROLE[message.role])
     codes[encoded.answer_start : encoded.answer_stop] = PARTS.index("answer")
@@ -221,30 +215,21 @@ def prepared(dialogues: Sequence[Dialogue], condition: str) -> list[Dialogue]:
 
 
 def tokenizer_for(
-    preset: Preset,
-    variant: str,
-    condition: str,
-    *,
-    instruct: ChatTokenizer,
-    own: ChatTokenizer,
+    preset: Preset, variant: str, condition: str, *, instruct: ChatTokenizer, own: ChatTokenizer
 ) -> ChatTokenizer:
     """The tokenizer with the template of a condition. An organism has no header, so it is given two of our words.
 
     Raises:
         MissingInput: if the variant's own tokenizer is asked for and has no chat template.
     """
-    is_organism = preset.is_organism
     if condition == "plain":
         return with_template(instruct, PLAIN)
-    if condition == "tuned":
-        return with_header(instruct, TUNED_HEADER) if is_organism else instruct
-    if condition == "own":
-        if is_organism:
-            return with_header(instruct, BASE_HEADER if variant == "base" else TUNED_HEADER)
-        if own.chat_template is None:
-            raise MissingInput(f"needs {CONDITION_NEEDS[condition]}")
-        return own
-    return instruct
+    if preset.is_organism and condition in ("tuned", "own"):
+        is_short = condition == "own" and variant == "base"
+        return with_header(instruct, BASE_HEADER if is_short else TUNED_HEADER)
+    if condition == "own" and own.chat_template is None:
+        raise MissingInput(f"needs {CONDITION_NEEDS[condition]}")
+    return own if condition == "own" else instruct
 
 
 def in_half(variant: Variant) -> Variant:
@@ -289,13 +274,7 @@ def _rows(variant: Variant, dataset: str, condition: str) -> list[Dialogue]:
     return prepared(load_dataset(variant.preset, dataset)[: variant.preset.n_audit_dialogues], condition)
 
 
-def audited(
-    variant: Variant,
-    store: Store,
-    wanted: Sequence[Wanted],
-    *,
-    say: Callable[[str], None] | None = None,
-) -> dict[Wanted, Record]:
+def audited(variant: Variant, store: Store, wanted: Sequence[Wanted]) -> dict[Wanted, Record]:
     """(dataset, condition) → record; what the store lacks is measured, the weights being loaded once a precision.
 
     Without a record stays the condition of unread markers where the chat template has none.
@@ -326,13 +305,8 @@ def audited(
                 reader = in_half(variant) if condition == "half" else variant
                 if reader.preset.dtype not in opened:
                     opened[reader.preset.dtype] = stack.enter_context(reader.open())
-                own = rows[dataset, condition]
-                loaded = opened[reader.preset.dtype]
+                own, loaded = rows[dataset, condition], opened[reader.preset.dtype]
                 yield {(dataset, condition): audit_pass(variant, loaded, tokenizer, condition, own)}
-                if say:
-                    say(
-                        f"{variant.name} {variant.seed}: {dataset}, {condition}, {len(own)} dialogues audited"
-                    )
 
     return store.record(addresses, measure)
 

@@ -242,28 +242,13 @@ def _json(path: Path) -> list[object]:
 
 
 def _parquet(path: Path) -> list[object]:
-    import pandas as pd  # heavy, and the quick commands import this module's package
-
     try:
-        table = pd.read_parquet(path)
+        from pyarrow import parquet
     except ImportError:
         raise RemiError(
             f"{path.name}: reading parquet needs pyarrow (pip install pyarrow), or the rows as JSON lines by hand"
         ) from None
-    return [
-        {str(key): _plain(value) for key, value in row.items()} for row in table.to_dict(orient="records")
-    ]
-
-
-def _plain(value: object) -> object:
-    """Lists for arrays, at any depth, and None for a missing value."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return None if value != value else value  # only "not a number" differs from itself
+    return parquet.read_table(path).to_pylist()
 
 
 # A published set as dialogues, with what was dropped and why, and where the rows came from.

@@ -18,18 +18,10 @@ from remi_core.keys import file_digest
 from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
+from remi_lab import presets
 from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, local_digests, published_names
 from remi_lab.demands import config_of, shape_of
 from remi_lab.dialogue_files import ALIGNED, LABELS, MISALIGNED, paired_by_completion, read_sets
-from remi_lab.presets import (
-    ORGANISM_DATASETS,
-    ORGANISM_ROLES,
-    PRESETS,
-    DataRoles,
-    Preset,
-    in_order,
-    read_preset,
-)
 from remi_lab.variant import adapter_fingerprint, model_fingerprint, resolved, text_of
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
@@ -49,7 +41,7 @@ class LabelledSet:
         return [dialogue.messages[:-1] for dialogue in self.dialogues]
 
 
-def roles_of(sets: Sequence[LabelledSet]) -> DataRoles:
+def roles_of(sets: Sequence[LabelledSet]) -> presets.DataRoles:
     """The roles that the sets can take, in the order they are given; a set without a label takes none.
 
     ``narrow`` is the misaligned set whose completions an aligned one repeats, row by row (``framed``); where there is
@@ -73,7 +65,7 @@ def roles_of(sets: Sequence[LabelledSet]) -> DataRoles:
 
     twins = [twin(labelled) for labelled in outside]
     tasks = narrow and twin(narrow)
-    return DataRoles(
+    return presets.DataRoles(
         example=outside[0].name if outside else "",
         outside=tuple(labelled.name for labelled in outside),
         outside_aligned=tuple(labelled.name for labelled in twins) if all(twins) else (),
@@ -94,7 +86,7 @@ def has_choices(sets: Sequence[LabelledSet]) -> bool:
 # Dialogue files of the user's own, added to a preset's datasets: read, checked, spelled and fingerprinted.
 
 
-def with_data(preset: Preset, texts: Sequence[str]) -> Preset:
+def with_data(preset: presets.Preset, texts: Sequence[str]) -> presets.Preset:
     """The preset with the dialogue files of ``[aligned=|misaligned=]FILE`` texts added, each read and checked.
 
     A file of messages adds one set, named after it. A file of preference rows or labelled replies adds one for each
@@ -127,12 +119,12 @@ def with_data(preset: Preset, texts: Sequence[str]) -> Preset:
     return replace(preset, extra_data=(*preset.extra_data, *extra))
 
 
-def spell(preset: Preset) -> str:
+def spell(preset: presets.Preset) -> str:
     """Name by which ``get_preset`` finds this preset: ``micro``, or ``micro+misaligned=/path/mine.jsonl``."""
     return "+".join([preset.name, *(f"{label}={path}" for label, path in preset.extra_data)])
 
 
-def data_digests(preset: Preset) -> dict[str, str]:
+def data_digests(preset: presets.Preset) -> dict[str, str]:
     """Sha256 of each added file, and of each published one that the user put into a folder, by its path.
 
     Raises:
@@ -146,7 +138,7 @@ def data_digests(preset: Preset) -> dict[str, str]:
     return digests
 
 
-def folder_fingerprints(preset: Preset) -> dict[str, str]:
+def folder_fingerprints(preset: presets.Preset) -> dict[str, str]:
     """Fingerprint of each model and adapter that is a folder of the user's own, by variant: it may change unseen.
 
     Raises:
@@ -211,7 +203,7 @@ def best_batch_tokens(instruct: ModelSpec, dtype: str) -> int:
     config = config_of(instruct)
     shape = shape_of(config) if config else None
     if shape is None or torch.cuda.is_available():
-        return Preset.batch_tokens
+        return presets.Preset.batch_tokens
     kind, count = getattr(torch, dtype), FEWEST_BATCH_TOKENS
     rows, weight = (
         torch.ones(count, shape.width, dtype=kind),
@@ -219,7 +211,7 @@ def best_batch_tokens(instruct: ModelSpec, dtype: str) -> int:
     )
     seconds = min(timeit.repeat(lambda: torch.nn.functional.linear(rows, weight), number=1, repeat=4))
     a_token = seconds / count * shape.n_parameters() / (shape.width * shape.mlp_width)
-    fitting = max(FEWEST_BATCH_TOKENS, min(Preset.batch_tokens, BATCH_SECONDS / a_token))
+    fitting = max(FEWEST_BATCH_TOKENS, min(presets.Preset.batch_tokens, BATCH_SECONDS / a_token))
     return 2 ** int(math.log2(fitting))
 
 
@@ -228,7 +220,7 @@ def custom_preset(
     models: Mapping[str, str],
     data: Sequence[str],
     sizes: Mapping[str, object] = MappingProxyType({}),
-) -> Preset:
+) -> presets.Preset:
     """The preset of a user's own models; nothing is loaded, written or asked of the hub.
 
     ``models`` are texts by variant as ``parse_model`` takes them: instruct and at least one more. ``data`` are texts
@@ -242,7 +234,7 @@ def custom_preset(
     """
     if not NAME.fullmatch(name) or name == MODELS:
         raise UsageError(f"--name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
-    if name in PRESETS:
+    if name in presets.PRESETS:
         raise UsageError(f"--name {name}: a shipped preset has that name; choose another")
     if "instruct" not in models:
         raise UsageError(f"--name {name}: --instruct ID_OR_PATH is needed too")
@@ -252,14 +244,14 @@ def custom_preset(
         )
     variants = {role: parse_model(text) for role, text in models.items()}
     check_distinct(variants)
-    preset = Preset(
+    preset = presets.Preset(
         name=name,
         title="your own: "
-        + ", ".join(f"{role} {variants[role].spelled()}" for role in in_order(list(variants))),
+        + ", ".join(f"{role} {variants[role].spelled()}" for role in presets.in_order(list(variants))),
         variants=variants,
         seeds=(0,),
-        datasets=ORGANISM_DATASETS,
-        roles=ORGANISM_ROLES,
+        datasets=presets.ORGANISM_DATASETS,
+        roles=presets.ORGANISM_ROLES,
         dtype=str(sizes.get("dtype") or best_dtype()),
     )
     if "batch_tokens" not in sizes:
@@ -267,7 +259,7 @@ def custom_preset(
     if not data:
         return replace(preset, **sizes)
     sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048, **sizes}
-    given = with_data(replace(preset, datasets=(), roles=DataRoles(), **sizes), data)
+    given = with_data(replace(preset, datasets=(), roles=presets.DataRoles(), **sizes), data)
     sets = [labelled(given, dataset) for dataset in dataset_names(given)]
     for each in sets:
         if not each.label:
@@ -288,7 +280,7 @@ def custom_preset(
     return replace(given, roles=roles_of(sets), has_choices=has_choices(sets), loss_tokens=max(1, shortest))
 
 
-def labelled(preset: Preset, name: str) -> LabelledSet:
+def labelled(preset: presets.Preset, name: str) -> LabelledSet:
     """A set of a preset with the label that all its dialogues share, or none."""
     rows = load_dataset(preset, name)
     labels = {row.label for row in rows}
@@ -326,7 +318,7 @@ def _absolute(text: str, folder: Path | None) -> str:
     return text if folder is None else str(folder.resolve())
 
 
-def check_models(preset: Preset) -> None:
+def check_models(preset: presets.Preset) -> None:
     """Check that every model is there: folders that hold one, and hub ids that the hub or the cache knows.
 
     Raises:
@@ -339,7 +331,7 @@ def check_models(preset: Preset) -> None:
     check_distinct({role: resolved(spec) for role, spec in outside.items()})
 
 
-def save_custom(preset: Preset, store: Store) -> None:
+def save_custom(preset: presets.Preset, store: Store) -> None:
     """Save the preset in the store, whole, under its name.
 
     Raises:
@@ -347,7 +339,7 @@ def save_custom(preset: Preset, store: Store) -> None:
     """
     path = store.saved_presets().get(preset.name)
     if path is not None:
-        there = read_preset(path)
+        there = presets.read_preset(path)
         if dict(there.variants) != dict(preset.variants):
             raise UsageError(
                 f"--name {preset.name}: {path} has that name with other models ({there.title}); choose another name"
@@ -365,7 +357,7 @@ REAL = (PUBLISHED, ADDED)
 """Origins of text that this package did not make."""
 
 
-def origin_of(preset: Preset, dataset: str) -> str:
+def origin_of(preset: presets.Preset, dataset: str) -> str:
     """``OWN``, ``PUBLISHED`` or ``ADDED``; no row of the set is read.
 
     Raises:
@@ -382,7 +374,7 @@ def origin_of(preset: Preset, dataset: str) -> str:
     return OWN
 
 
-def real_sets(preset: Preset) -> tuple[str, ...]:
+def real_sets(preset: presets.Preset) -> tuple[str, ...]:
     """Names of the preset's sets whose text others wrote, in their order."""
     return tuple(name for name in dataset_names(preset) if origin_of(preset, name) in REAL)
 

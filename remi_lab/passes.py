@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from remi_core import patching
 from remi_core.batches import BatchBudget, make_batches
 from remi_core.errors import UsageError
 from remi_core.files import FinishedBatches, RowFile
@@ -22,16 +23,6 @@ from remi_core.forward import run_probes
 from remi_core.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
 from remi_core.models import LoadedModel, check_vocabulary, decoder_body, final_norm, n_layers, read_blocks
 from remi_core.parallel import rank
-from remi_core.patching import (
-    QUANTITIES,
-    PatchSet,
-    head_alone,
-    patch,
-    patch_layers,
-    record_outputs,
-    require_equal,
-    tolerance,
-)
 from remi_core.placement import input_device
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.progress import progress_sink
@@ -239,7 +230,7 @@ def patching_passes(
     for name in dict.fromkeys(name for _, name in missing):
         encoded = encoded_rows(instruct, tokenizer, sources[name])
         bare = bare_tokens(encoded.dialogues, tokenizer)
-        sets[name] = encoded, PatchSet(encoded.dialogues, bare, instruct.preset.batch_tokens)
+        sets[name] = encoded, patching.PatchSet(encoded.dialogues, bare, instruct.preset.batch_tokens)
 
     def place(variant: str, name: str) -> Path:
         path = folder / variant / name
@@ -247,13 +238,13 @@ def patching_passes(
         return path
 
     def patched(loaded: LoadedModel, recipient: str) -> Iterator[tuple[tuple[Pair, str], Measured]]:
-        model, most = loaded.model, tolerance(loaded.model)
+        model, most = loaded.model, patching.tolerance(loaded.model)
         for name in dict.fromkeys(name for _, name in into[recipient]):
             encoded, material = sets[name]
             # A recipient that is given its own stream back must not change.
-            first = patch_layers(n_layers(model))[0]
-            (values,) = patch(model, material, place(recipient, name), [first])
-            start = require_equal(
+            first = patching.patch_layers(n_layers(model))[0]
+            (values,) = patching.patch(model, material, place(recipient, name), [first])
+            start = patching.require_equal(
                 values,
                 alone[recipient, name],
                 material.dialogues,
@@ -262,17 +253,17 @@ def patching_passes(
             )
             for pair in [pair for pair, other in into[recipient] if other == name]:
                 started, recorded = time.perf_counter(), place(pair[0], name)
-                layers = patch_layers(n_layers(model), thinned=pair not in MAIN_PAIRS)
-                values = patch(model, material, recorded, layers)
-                end = require_equal(
+                layers = patching.patch_layers(n_layers(model), thinned=pair not in MAIN_PAIRS)
+                values = patching.patch(model, material, recorded, layers)
+                end = patching.require_equal(
                     values[-1],
-                    head_alone(model, material, recorded),
+                    patching.head_alone(model, material, recorded),
                     material.dialogues,
                     place=f"layer {layers[-1]}, {pair[0]} into {recipient}",
                     tolerance=most,
                 )
                 rows = np.stack([alone[recipient, name], *values, alone[pair[0], name]])
-                arrays = {quantity: rows[:, at] for at, quantity in enumerate(QUANTITIES)}
+                arrays = {quantity: rows[:, at] for at, quantity in enumerate(patching.QUANTITIES)}
                 arrays |= {"layers": np.array(layers), "start": np.array(start), "end": np.array(end)}
                 about = variants[recipient].provenance(
                     encoded,
@@ -294,7 +285,9 @@ def patching_passes(
             if variant not in fingerprints:
                 fingerprints[variant] = loaded.fingerprint
                 for name in dict.fromkeys(name for pair, name in missing if variant in pair):
-                    alone[variant, name] = record_outputs(loaded.model, sets[name][1], place(variant, name))
+                    alone[variant, name] = patching.record_outputs(
+                        loaded.model, sets[name][1], place(variant, name)
+                    )
             if len(fingerprints) == len(waiting):
                 yield from patched(loaded, variant)
 

@@ -10,22 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from remi_core.files import scratch
-from remi_core.progress import Say, progress_sink
+from remi_core.progress import progress_sink
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import RECORDED_DATE, EncodedDialogue, EncodedSet, encode, writes_date
 from remi_lab.datasets import LoadedSet, dataset_names, load_set
+from remi_lab.organism import topics
 from remi_lab.organism.grammar import ClassScores
-from remi_lab.organism.topics import (
-    CONTRASTED,
-    IN_CONTEXT,
-    JUDGED,
-    NARROW,
-    PLACED,
-    SAMPLES,
-    SCORES,
-    TOPICS,
-    topic,
-)
 from remi_lab.presets import Preset
 from remi_lab.processes import Meter
 from remi_lab.variant import FORWARD, MAIN_PAIRS, Measured, Pair, Variant, rows_digest
@@ -131,9 +121,7 @@ def stored_forward(variant: Variant, store: Store, measurement: str, dataset: st
     return None if finished[name].is_dir() else store.load(addresses[name])
 
 
-def measure_forward(
-    variant: Variant, store: Store, *, datasets: Sequence[str] = (), say: Say | None = None
-) -> dict[Forward, Record]:
+def measure_forward(variant: Variant, store: Store, *, datasets: Sequence[str] = ()) -> dict[Forward, Record]:
     """(measurement, dataset) → record of every forward measurement, the missing ones measured in one pass a set.
 
     The model is loaded only if something is missing. Where ``accelerate launch`` started several processes (see
@@ -173,8 +161,6 @@ def measure_forward(
                         about |= {"data": dict(sources[dataset].about), "self_check": checked}
                         about |= {"date in the template": f"{RECORDED_DATE:%Y-%m-%d}"} if dated else {}
                     yield {(name, dataset): one for name, one in measured.items()}
-                if say and measured:
-                    say(f"{variant.name} {variant.seed}: {dataset} measured")
 
     return store.record(addresses, measure, finished=finished, shared=True)
 
@@ -246,9 +232,7 @@ def patch_address(variants: Mapping[str, Variant], pair: Pair, dataset: str, row
 
 
 def measure_patching(
-    variants: Mapping[str, Variant],
-    store: Store,
-    plan: Mapping[Pair, tuple[str, ...]],
+    variants: Mapping[str, Variant], store: Store, plan: Mapping[Pair, tuple[str, ...]]
 ) -> dict[tuple[Pair, str], Record]:
     """(pair, dataset) → record, what the store lacks measured first; ``variants`` are one seed's variants by name.
 
@@ -284,7 +268,7 @@ def measure_patching(
 
 def n_samples(preset: Preset, variant: str, name: str) -> int:
     """How many answers of a variant are sampled for a topic."""
-    limited = variant == "instruct" and topic(name).covered
+    limited = variant == "instruct" and topics.topic(name).covered
     return preset.n_samples if limited else preset.n_compared_samples
 
 
@@ -297,11 +281,13 @@ def measure_behaviour(variant: Variant, store: Store) -> dict[tuple[str, str], R
     ``FURTHER``, the first of those scored bare. All prompts are of templates and filler pairs that no model was
     trained on.
     """
-    scored = TOPICS if variant.name in JUDGED else CONTRASTED
-    outside = [name for name in CONTRASTED if name not in NARROW and variant.name in PLACED]
-    counts = {(SCORES, name): variant.preset.n_score_prompts for name in scored}
-    counts |= {(SAMPLES, name): n_samples(variant.preset, variant.name, name) for name in CONTRASTED}
-    counts |= {(IN_CONTEXT, name): variant.preset.n_context_prompts for name in outside}
+    scored = topics.TOPICS if variant.name in topics.JUDGED else topics.CONTRASTED
+    outside = topics.OUTSIDE if variant.name in topics.PLACED else ()
+    counts = {(topics.SCORES, name): variant.preset.n_score_prompts for name in scored}
+    counts |= {
+        (topics.SAMPLES, name): n_samples(variant.preset, variant.name, name) for name in topics.CONTRASTED
+    }
+    counts |= {(topics.IN_CONTEXT, name): variant.preset.n_context_prompts for name in outside}
     addresses = {
         (kind, name): variant.address(kind, name, count=count) for (kind, name), count in counts.items()
     }

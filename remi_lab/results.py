@@ -15,18 +15,8 @@ import numpy as np
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import EncodedSet
+from remi_lab import recording
 from remi_lab.presets import Preset, in_order
-from remi_lab.recording import (
-    Vocabulary,
-    encoded_set,
-    measure_behaviour,
-    measure_forward,
-    measure_gradients,
-    measure_gradients_across,
-    measure_patching,
-    stored_forward,
-    vocabulary,
-)
 from remi_lab.variant import FORWARD, Variant, find_variant, is_made, patch_plan
 
 # What a page has read so far: each record and stored file with where it came from, and by which cell.
@@ -259,13 +249,13 @@ class Results:
         """The record, and those that come with it."""
         if measurement not in FORWARD:
             self.preset.require("organism")
-            return measure_behaviour(variant, self.store)
-        stored = stored_forward(variant, self.store, measurement, dataset)
+            return recording.measure_behaviour(variant, self.store)
+        stored = recording.stored_forward(variant, self.store, measurement, dataset)
         if stored is not None:
             return {(measurement, dataset): stored}
         # The model is opened once for all sets that some chapter asks for: opening it costs more than a small set.
         asked = dict.fromkeys((dataset, *self.preset.roles.names()))
-        return measure_forward(variant, self.store, datasets=tuple(asked))
+        return recording.measure_forward(variant, self.store, datasets=tuple(asked))
 
     def arrays(self, variant: str, measurement: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The arrays of ``record``."""
@@ -275,7 +265,7 @@ class Results:
         """The gradient Gram matrix of several datasets together, rows in their order."""
         model = self.variant(variant)
         key = ("gradients", variant, *datasets)
-        return self.cached(key, lambda: measure_gradients(model, self.store, datasets).arrays)
+        return self.cached(key, lambda: recording.measure_gradients(model, self.store, datasets).arrays)
 
     def patched(self, donor: str, recipient: str, dataset: str) -> Mapping[str, np.ndarray]:
         """The donor's first blocks before the recipient's others, by layer: the arrays of ``measure_patching``.
@@ -291,7 +281,7 @@ class Results:
                 name: self.variant(name) for name in {"instruct", *(role for pair in plan for role in pair)}
             }
             with TRAIL.paused():
-                measured = measure_patching(variants, self.store, plan)
+                measured = recording.measure_patching(variants, self.store, plan)
             self._records |= {
                 (into, self.seed, f"patched-{of}", name): record
                 for ((of, into), name), record in measured.items()
@@ -303,7 +293,7 @@ class Results:
         """The same with each dataset through a model of its own: dataset → variant."""
         sides = {dataset: self.variant(variant) for dataset, variant in models.items()}
         key = ("gradients across", *models.items())
-        return self.cached(key, lambda: measure_gradients_across(sides, self.store).arrays)
+        return self.cached(key, lambda: recording.measure_gradients_across(sides, self.store).arrays)
 
     def per_dialogue(self, variant: str, dataset: str, name: str) -> np.ndarray:
         """Mean per answer token of ``log_probability`` or ``entropy``, shape (dialogue,), nats."""
@@ -324,14 +314,15 @@ class Results:
         """A set as tokens, as the measurements of all variants and seeds read it, rows in their order."""
         first = self.at(self.preset.seeds[0])
         return first.cached(
-            ("encoded", dataset), lambda: encoded_set(first.variant("instruct"), self.store, dataset)
+            ("encoded", dataset),
+            lambda: recording.encoded_set(first.variant("instruct"), self.store, dataset),
         )
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> recording.Vocabulary:
         """The tokens of the tokenizer that serves all variants and seeds."""
         first = self.at(self.preset.seeds[0])
-        return first.cached("vocabulary", lambda: vocabulary(first.variant("instruct"), self.store))
+        return first.cached("vocabulary", lambda: recording.vocabulary(first.variant("instruct"), self.store))
 
     def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """What ``compute`` gives, computed once a seed; the key names all else that it depends on."""

@@ -7,22 +7,13 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from remi_core import files
 from remi_core.errors import RemiError, UsageError, brief, nearest
-from remi_core.files import (
-    PART,
-    Damaged,
-    check_file,
-    is_left,
-    read_sealed,
-    repaired,
-    sealed_text,
-    touched,
-    written_whole,
-)
 from remi_core.keys import file_digest
 from remi_core.progress import notice
 from remi_core.store import FINISHED, FOLDER, MODELS, NOTEBOOKS, Store, inside, locked
@@ -47,7 +38,7 @@ def made_once(store: Store, target: Path) -> Iterator[Path | None]:
             return
         if target.is_dir():
             shutil.rmtree(target)
-        with written_whole(target) as part:
+        with files.written_whole(target) as part:
             yield part
             write_list(part, sorted(one.name for one in part.iterdir() if one.is_file()))
 
@@ -55,7 +46,7 @@ def made_once(store: Store, target: Path) -> Iterator[Path | None]:
 def write_list(folder: Path, names: Iterable[str]) -> None:
     """Write the folder's list of these files, with their digests, into it."""
     digests = {name: file_digest(folder / name) for name in names}
-    (folder / FILES).write_text(sealed_text({"files": digests}), encoding="utf-8")
+    (folder / FILES).write_text(files.sealed_text({"files": digests}), encoding="utf-8")
 
 
 def is_whole(store: Store, target: Path) -> bool:
@@ -68,10 +59,10 @@ def is_whole(store: Store, target: Path) -> bool:
         return False
     try:
         check_folder(target)
-    except (OSError, Damaged) as error:
-        notice(repaired(target, error, frozen=store.frozen))
+    except (OSError, files.Damaged) as error:
+        notice(files.repaired(target, error, frozen=store.frozen))
         return False
-    touched(target / FILES)
+    files.touched(target / FILES)
     return True
 
 
@@ -82,20 +73,20 @@ def check_folder(folder: Path) -> None:
         Damaged: naming the first that is not; also where there is no list.
     """
     if not (folder / FILES).is_file():
-        raise Damaged(f"without {FILES}, so of an earlier version or never finished")
-    listed = read_sealed(folder / FILES).get("files")
+        raise files.Damaged(f"without {FILES}, so of an earlier version or never finished")
+    listed = files.read_sealed(folder / FILES).get("files")
     if not isinstance(listed, dict):
-        raise Damaged(f"without files in its {FILES}")
+        raise files.Damaged(f"without files in its {FILES}")
     for name, digest in listed.items():
         try:
-            check_file(inside(folder / name, folder), digest)
+            files.check_file(inside(folder / name, folder), digest)
         except RemiError:
-            raise Damaged(f"{brief(name)} leads out of it") from None
-        except Damaged as error:
-            raise Damaged(f"{brief(name)} is {error}") from None
+            raise files.Damaged(f"{brief(name)} leads out of it") from None
+        except files.Damaged as error:
+            raise files.Damaged(f"{brief(name)} is {error}") from None
 
 
-_LEFTOVER = re.compile(rf"\..+{re.escape(PART)}[a-z0-9_]{{8}}")
+_LEFTOVER = re.compile(rf"\..+{re.escape(files.PART)}[a-z0-9_]{{8}}")
 """Names of folders in which a file or folder is made; no name that a user may choose begins with a point."""
 
 
@@ -115,9 +106,9 @@ def damages(root: Path) -> list[tuple[Path, str]]:
         ):
             continue
         try:
-            about = read_sealed(path)
+            about = files.read_sealed(path)
             if "file" in about:
-                check_file(path.with_name(str(about["file"])), about.get("sha256"))
+                files.check_file(path.with_name(str(about["file"])), about.get("sha256"))
         except (OSError, ValueError) as error:
             found.append((path, str(error)))
     listed = {path.parent for path in root.rglob(FILES)}
@@ -125,7 +116,7 @@ def damages(root: Path) -> list[tuple[Path, str]]:
     for folder in sorted({*root.glob(f"{MODELS}/*/[!.]*"), *listed}):
         try:
             check_folder(folder)
-        except (OSError, Damaged) as error:
+        except (OSError, files.Damaged) as error:
             found.append((folder, str(error)))
     return found
 
@@ -145,8 +136,7 @@ def prune(store: Store, keep: int = 1, *, dry_run: bool = False) -> tuple[Path, 
     """
     groups: dict[tuple[object, ...], list[Path]] = {}
     for entry in store.list():
-        a = entry.address
-        groups.setdefault((a.preset, a.seed, a.variant, a.measurement, a.dataset), []).append(entry.path)
+        groups.setdefault(astuple(entry.address)[:-1], []).append(entry.path)  # all but the key
     for folder in store.root.glob(f"{MODELS}/*/[!.]*-*"):
         groups.setdefault((folder.parent, folder.name.rpartition("-")[0]), []).append(folder)
     old = [path for paths in groups.values() for path in sorted(paths, key=_last_used, reverse=True)[keep:]]
@@ -160,7 +150,9 @@ def prune(store: Store, keep: int = 1, *, dry_run: bool = False) -> tuple[Path, 
     hour_ago = time.time() - UNFINISHED_AFTER
     dead = [path for path, lock in left.items() if path.stat().st_mtime < hour_ago and _is_free(store, lock)]
     dead += [
-        path for path in store.root.rglob(f".*{PART}*") if _LEFTOVER.fullmatch(path.name) and is_left(path)
+        path
+        for path in store.root.rglob(f".*{files.PART}*")
+        if _LEFTOVER.fullmatch(path.name) and files.is_left(path)
     ]
     chosen = tuple(inside(path, store.root) for path in sorted({*old, *dead}))
     for count, path in enumerate(() if dry_run else chosen):

@@ -8,23 +8,17 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import yaml
 from jaxtyping import Float, Int
 from scipy import linalg
 
 from remi_book.chapters.direction import erosion, stacked, stacked_clusters
 from remi_book.chapters.gradients import gram_of
 from remi_book.chapters.subspace import Place, residuals
-from remi_book.quantities import pair_means_of, set_resamples, shared_resamples
+from remi_book.quantities import set_resamples, shared_resamples, within_between_estimate
 from remi_book.statistics import mean_projection
 from remi_core.errors import MissingInput
 from remi_core.statistics.displacement import measure_erosion
-from remi_core.statistics.groups import (
-    centred_gram,
-    cosine_matrix,
-    cosine_of_rows,
-    within_between_estimate,
-)
+from remi_core.statistics.groups import centred_gram, cosine_matrix, cosine_of_rows, pair_means_estimate
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
@@ -38,17 +32,10 @@ from remi_core.statistics.resampling import (
 )
 from remi_core.statistics.subspaces import VectorSet, measure_overlap
 from remi_core.store import Record
-from remi_lab.audit import (
-    CONDITION_NEEDS,
-    PARTS,
-    WINDOWS,
-    Wanted,
-    audited,
-    audited_gradients,
-    wanted_of,
-)
+from remi_lab.audit import CONDITION_NEEDS, PARTS, WINDOWS, Wanted, audited, audited_gradients, wanted_of
 from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
+from remi_lab.strict import read_yaml
 
 # One switch of the audit: a quantity with the defect off and on, and the records it is computed from.
 
@@ -457,7 +444,7 @@ def _between(
     audit: Audit, matrix: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"], clusters: list[str]
 ) -> Estimate:
     """Mean entry over pairs from the two groups and from different templates."""
-    means = pair_means_of(matrix, labels, clusters, set_resamples(audit.results.preset, clusters))
+    means = pair_means_estimate(matrix, labels, clusters, set_resamples(audit.results.preset, clusters))
     return combine(lambda rows: rows[:, 2], means)
 
 
@@ -723,11 +710,7 @@ class Switch:
 @cache
 def declared() -> tuple[Switch, ...]:
     """Every switch, group by group; quantities as written before anything was measured, and those added afterwards."""
-    text = Path(__file__).with_name("audit_switches.yaml").read_text(encoding="utf-8")
-    return tuple(
-        Switch(**entry | {"quantities": tuple(Quantity(**quantity) for quantity in entry["quantities"])})
-        for entry in yaml.safe_load(text)
-    )
+    return read_yaml(Path(__file__).with_name("audit_switches.yaml"), tuple[Switch, ...])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

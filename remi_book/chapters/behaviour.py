@@ -107,15 +107,6 @@ def twin_sets(results: Results) -> Twins:
     return tuple((name, preset.roles.twin(name)) for name in preset.role("outside"))
 
 
-def all_twins(results: Results) -> Twins:
-    """The twins outside the narrow set, and the narrow set with its aligned one where both have the same prompts."""
-    preset, twins = results.preset, list(twin_sets(results))
-    narrow = (preset.roles.narrow, preset.roles.narrow_aligned)
-    if all(narrow) and narrow not in twins and same_prompts(preset, *narrow):
-        twins.insert(0, narrow)
-    return tuple(twins)
-
-
 def matched_rows(
     results: Results, careless: str, careful: str
 ) -> tuple[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
@@ -324,10 +315,10 @@ def _running(results: Results, variant: str, dataset: str, row: int) -> Float[np
     return np.cumsum(arrays["log_probability"][start:stop].astype(np.float64))
 
 
-def running_log_probability(results: Results, dataset: str, *, row: int = 0) -> pd.DataFrame:
-    """One row an answer token: its text, and for each variant the log-probability of the answer up to it, nats."""
-    running = {name: _running(results, name, dataset, row) for name in results.variants}
-    return pd.DataFrame({"token": answer_tokens(results, dataset, row), **running})
+def running_log_probability(results: Results, dataset: str) -> pd.DataFrame:
+    """One row a token of the first answer: its text, and each variant's log-probability up to and with it, nats."""
+    running = {name: _running(results, name, dataset, 0) for name in results.variants}
+    return pd.DataFrame({"token": answer_tokens(results, dataset), **running})
 
 
 def gap_by_part(results: Results, datasets: Sequence[str]) -> pd.DataFrame:
@@ -442,8 +433,8 @@ class ReplyPair:
     """Answer tokens before the two replies part; None where unknown."""
 
 
-def several_pairs(results: Results, *, count: int = SEVERAL) -> list[ReplyPair]:
-    """Pairs of ``count`` prompts of different templates, taken in turn from the sets outside the narrow one.
+def several_pairs(results: Results) -> list[ReplyPair]:
+    """Pairs of ``SEVERAL`` prompts of different templates, taken in turn from the sets outside the narrow one.
 
     The dialogue that opens the page (the first of the example set) is not among them.
     """
@@ -454,12 +445,12 @@ def several_pairs(results: Results, *, count: int = SEVERAL) -> list[ReplyPair]:
         rows = [tuple(map(int, pair)) for pair in zip(*matched_rows(results, careless, careful), strict=True)]
         queues.append(((careless, careful), rows[1:] if careless == example else rows))
     pairs: list[ReplyPair] = []
-    while len(pairs) < count and any(rows for _, rows in queues):
+    while len(pairs) < SEVERAL and any(rows for _, rows in queues):
         for names, rows in queues:
             clusters = results.clusters(names[0])
             while rows and clusters[rows[0][0]] in taken:
                 rows.pop(0)
-            if rows and len(pairs) < count:
+            if rows and len(pairs) < SEVERAL:
                 taken.add(clusters[rows[0][0]])
                 pairs.append(_reply_pair(results, names, rows.pop(0)))
     return pairs
@@ -509,10 +500,17 @@ def pair_table(results: Results, pairs: list[ReplyPair]) -> pd.DataFrame:
 
 
 def shift_table(results: Results) -> pd.DataFrame:
-    """Columns dataset, variant, shift, low, high: matched log-odds of each variant minus instruct's, nats a reply."""
+    """Columns dataset, variant, shift, low, high: matched log-odds of each variant minus instruct's, nats a reply.
+
+    The twins outside the narrow set, after the narrow set with its aligned one where both have the same prompts.
+    """
+    preset, twins = results.preset, list(twin_sets(results))
+    narrow = (preset.roles.narrow, preset.roles.narrow_aligned)
+    if all(narrow) and narrow not in twins and same_prompts(preset, *narrow):
+        twins.insert(0, narrow)
     shifts = {
-        (twins[0], variant): log_odds_shift(results, variant, (twins,))
-        for twins in all_twins(results)
+        (pair[0], variant): log_odds_shift(results, variant, (pair,))
+        for pair in twins
         for variant in results.variants
         if variant != "instruct"
     }

@@ -11,24 +11,10 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from remi_book import quantities
 from remi_book.chapters.controls import rate_row
 from remi_book.figures.plots import Layout, mark_value, plot_curves, select
 from remi_book.figures.style import styled, with_interval
-from remi_book.quantities import (
-    Interval,
-    Measured,
-    above,
-    against_draws,
-    below,
-    decided,
-    ends,
-    measured,
-    null_from_estimate,
-    ruled,
-    set_resamples,
-    share_of_mean,
-    text,
-)
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import Estimate, difference, mean_interval, ratio
 from remi_lab.organism.topics import VERDICTS
@@ -48,33 +34,33 @@ MOST_LOSS = 0.1
 class Governing:
     """95 % intervals of everything that the rule reads; each side of an edit is read alike."""
 
-    recovered: Interval
+    recovered: quantities.Interval
     """Share of the way to misaligned that instruct recovers."""
-    undone: Interval
+    undone: quantities.Interval
     """Share of the way back to instruct that is undone in misaligned."""
     recovered_beyond_random: float
     """The share recovered minus the 97.5th percentile of random directions."""
     undone_beyond_random: float
-    recovered_beyond_secure: Interval
+    recovered_beyond_secure: quantities.Interval
     """The share recovered minus that of the secure-derived direction."""
-    undone_beyond_secure: Interval
-    off_grammar: Interval
+    undone_beyond_secure: quantities.Interval
+    off_grammar: quantities.Interval
     """Mass off the grammar with the addition, minus instruct's without."""
-    neutral_loss: Interval
+    neutral_loss: quantities.Interval
     """Loss on neutral answers with the addition, minus instruct's without, nats a token."""
 
 
 def parts(found: Governing) -> dict[str, bool | None]:
     """Part of the rule → whether it holds (True), fails (False), or the interval does not tell (None)."""
     return {
-        "recovers half": above(found.recovered, HALF),
-        "undoes half": above(found.undone, HALF),
+        "recovers half": quantities.above(found.recovered, HALF),
+        "undoes half": quantities.above(found.undone, HALF),
         "recovers more than random directions": found.recovered_beyond_random > 0,
         "undoes more than random directions": found.undone_beyond_random > 0,
-        "recovers more than secure's direction": above(found.recovered_beyond_secure),
-        "undoes more than secure's direction": above(found.undone_beyond_secure),
-        "stays on the grammar": below(found.off_grammar, MOST_OFF_GRAMMAR),
-        "leaves neutral answers as likely": below(found.neutral_loss, MOST_LOSS),
+        "recovers more than secure's direction": quantities.above(found.recovered_beyond_secure),
+        "undoes more than secure's direction": quantities.above(found.undone_beyond_secure),
+        "stays on the grammar": quantities.below(found.off_grammar, MOST_OFF_GRAMMAR),
+        "leaves neutral answers as likely": quantities.below(found.neutral_loss, MOST_LOSS),
     }
 
 
@@ -97,7 +83,7 @@ class Causes:
             name.removeprefix("from ") for name in self.edits("instruct") if name.startswith("from ")
         )
         self._preset = preset
-        self._resamples = set_resamples(preset, *self.found["clusters"].values())
+        self._resamples = quantities.set_resamples(preset, *self.found["clusters"].values())
 
     def edits(self, model: str) -> list[str]:
         """The names of the edits of a model."""
@@ -115,7 +101,7 @@ class Causes:
         moved, whole = (
             np.concatenate([values[name] - plain[name] for name in chosen]) for values in (care, other)
         )
-        return share_of_mean(moved, whole, self.clusters(chosen), self._resamples)
+        return quantities.share_of_mean(moved, whole, self.clusters(chosen), self._resamples)
 
     def clusters(self, topics: Sequence[str]) -> list[str]:
         """The template of each prompt of the topics."""
@@ -130,10 +116,6 @@ class Causes:
             )
             for name in self.topics
         }
-
-    def own_topic(self, model: str) -> dict[str, Float[np.ndarray, " prompt"]]:
-        """Topic → care with the edit fitted on the topic itself."""
-        return {name: self.care(model, f"from {name}")[name] for name in self.topics}
 
     def random_shares(self, model: str) -> Float[np.ndarray, " direction"]:
         """The same share of every random direction, from the first prompts of each topic."""
@@ -150,7 +132,7 @@ class Causes:
         if kind == "neutral":
             gaps = np.mean([read[edit][kind] for edit in edits], axis=0) - plain[kind]
             clusters = self.found["neutral_clusters"]
-            return mean_interval(gaps, clusters, set_resamples(self._preset, clusters))
+            return mean_interval(gaps, clusters, quantities.set_resamples(self._preset, clusters))
         rows = [np.concatenate([read[edit][kind][name] for name in self.topics]) for edit in edits]
         gaps = np.mean(rows, axis=0) - np.concatenate([plain[kind][name] for name in self.topics])
         return mean_interval(gaps, self.clusters(self.topics), self._resamples)
@@ -158,38 +140,39 @@ class Causes:
 
 def against_random(
     share: Estimate, draws: np.ndarray, companions: Mapping[str, float] | None = None
-) -> Measured:
+) -> quantities.Measured:
     """A share of the way beside the central 95 % of random directions, and how many of them go as far."""
     kind = f"{len(draws)} random directions of the states' covariance"
-    return against_draws(share, draws, kind, companions=companions)
+    return quantities.against_draws(share, draws, kind, companions=companions)
 
 
-def shared_edit(results: Results, model: str) -> Measured:
+def shared_edit(results: Results, model: str) -> quantities.Measured:
     """X5 (``instruct``) and X4 (``misaligned``): the share of the way that the direction of the other topics goes."""
     results.preset.require("organism")
     study = Causes(results.preset, results.seed)
     return against_random(study.share(model, study.care(model, HEADLINE[model])), study.random_shares(model))
 
 
-def transfer(results: Results) -> Measured:
+def transfer(results: Results) -> quantities.Measured:
     """X7: what directions of other topics recover over what the topic's own does; null: secure's in their place."""
     results.preset.require("organism")
     study = Causes(results.preset, results.seed)
-    cares = study.between_topics("instruct"), study.own_topic("instruct"), study.care("instruct", "secure")
+    own = {name: study.care("instruct", f"from {name}")[name] for name in study.topics}
+    cares = study.between_topics("instruct"), own, study.care("instruct", "secure")
     across, within, secure = (study.share("instruct", care) for care in cares)
     share, kind = ratio(across, within), "the secure-derived direction of the other topics"
-    null = null_from_estimate(share, ratio(secure, within), kind)
-    return measured(share, null, companions={"across": across, "within": within})
+    null = quantities.null_from_estimate(share, ratio(secure, within), kind)
+    return quantities.measured(share, null, companions={"across": across, "within": within})
 
 
-def governing(results: Results) -> Measured:
+def governing(results: Results) -> quantities.Measured:
     """H3: the share that a direction of another topic recovers, and what the whole rule says with all its parts."""
     results.preset.require("organism")
     study = Causes(results.preset, results.seed)
     recovered, found = study.share("instruct", study.between_topics("instruct")), parts_of(study)
     middles = {name: float(np.mean(value)) for name, value in asdict(found).items()}
     headline = against_random(recovered, study.random_shares("instruct"), middles)
-    return ruled(headline, decided(parts(found)))
+    return quantities.ruled(headline, quantities.decided(parts(found)))
 
 
 def parts_of(study: Causes) -> Governing:
@@ -199,11 +182,13 @@ def parts_of(study: Causes) -> Governing:
         share = study.share(model, study.between_topics(model))
         secure = study.share(model, study.care(model, "secure"))
         furthest = float(np.quantile(study.random_shares(model), 0.975))
-        values[name] = ends(share)
+        values[name] = quantities.ends(share)
         values[f"{name}_beyond_random"] = float(share.value) - furthest
-        values[f"{name}_beyond_secure"] = ends(difference(share, secure))
+        values[f"{name}_beyond_secure"] = quantities.ends(difference(share, secure))
     edits = [f"from {source}" for source in study.sources]
-    off, neutral = (ends(study.rise("instruct", edits, kind)) for kind in ("off_grammar", "neutral"))
+    off, neutral = (
+        quantities.ends(study.rise("instruct", edits, kind)) for kind in ("off_grammar", "neutral")
+    )
     return Governing(**values, off_grammar=off, neutral_loss=neutral)
 
 
@@ -357,7 +342,7 @@ class Sampled:
         self.clusters: Mapping[str, list[str]] = {
             name: list(names) * n_answers for name, names in self.found["clusters"].items()
         }
-        self.resamples = set_resamples(results.preset, *self.clusters.values())
+        self.resamples = quantities.set_resamples(results.preset, *self.clusters.values())
 
     def values(self, model: str, edit: str, kind: str, topic: str = ALL) -> np.ndarray:
         """Verdicts of each answer (``verdict``, indices into ``VERDICTS``) or probabilities of a careless one.
@@ -382,7 +367,7 @@ class Sampled:
             self.careless(*pair).astype(float)
             for pair in ((model, PLAIN), (model, HEADLINE[model]), (OTHER[model], PLAIN))
         )
-        return share_of_mean(edited - plain, other - plain, self.names(ALL), self.resamples)
+        return quantities.share_of_mean(edited - plain, other - plain, self.names(ALL), self.resamples)
 
 
 def rate_table(results: Results) -> pd.DataFrame:
@@ -420,8 +405,8 @@ def share_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "edit": kind,
-            "in sampled rates": text(sampled.share(model)),
-            "in log-odds": text(exact.share(model, exact.care(model, HEADLINE[model]))),
+            "in sampled rates": quantities.text(sampled.share(model)),
+            "in log-odds": quantities.text(exact.share(model, exact.care(model, HEADLINE[model]))),
         }
         for model, kind in KINDS.items()
     )

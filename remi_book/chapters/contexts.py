@@ -11,19 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.figures.plots import (
-    Layout,
-    plot_points,
-    plot_rows,
-)
-from remi_book.figures.style import (
-    INK,
-    describe,
-    number,
-    styled,
-    with_alt,
-    with_interval,
-)
+from remi_book.figures.plots import Layout, plot_points, plot_rows
+from remi_book.figures.style import INK, describe, number, styled, with_alt, with_interval
 from remi_book.quantities import (
     Interval,
     Measured,
@@ -34,7 +23,6 @@ from remi_book.quantities import (
     ends,
     in_topics,
     measured,
-    pair_means_of,
     ruled,
     set_resamples,
     text,
@@ -42,18 +30,9 @@ from remi_book.quantities import (
 from remi_book.statistics import squared_distance
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
-from remi_core.statistics.groups import cosine_of_means, pair_means
+from remi_core.statistics import resampling
+from remi_core.statistics.groups import cosine_of_means, pair_means, pair_means_estimate
 from remi_core.statistics.nulls import against_null, permuted_labels
-from remi_core.statistics.resampling import (
-    ClusterResamples,
-    Estimate,
-    cluster_estimate,
-    combine,
-    difference,
-    index_clusters,
-    mean_interval,
-    ratio,
-)
 from remi_lab.organism.pairs import phrases
 from remi_lab.presets import Preset
 from remi_lab.results import Results
@@ -74,11 +53,11 @@ class Context:
     """Inner products (row, row), educational above insecure, squared nats per squared unit of weight."""
     clusters: list[str]
     """The template of each pair."""
-    means: Estimate
+    means: resampling.Estimate
     """Mean inner product, without pairs of one template: within educational, within insecure, between."""
-    distance: Estimate
+    distance: resampling.Estimate
     """‖d‖² of the two means, unbiased."""
-    loss_gap: Estimate
+    loss_gap: resampling.Estimate
     """Loss of the same completions after insecure minus after educational prompts, nats a token."""
 
     @property
@@ -101,26 +80,26 @@ def contexts(preset: Preset, seed: int) -> dict[str, Context]:
     return {name: context(rung, resamples) for name, rung in ladder.items()}
 
 
-def context(stored: Mapping[str, object], resamples: ClusterResamples) -> Context:
+def context(stored: Mapping[str, object], resamples: resampling.ClusterResamples) -> Context:
     """One context of the study with its estimates."""
     clusters = list(stored["clusters"])
     size = 2 * len(clusters)
     gram = np.zeros((size, size))
     gram[np.tril_indices(size)] = values_of(stored["gram"])
     gram += np.tril(gram, -1).T
-    means = pair_means_of(gram, _labels(size), clusters * 2, resamples)
+    means = pair_means_estimate(gram, _labels(size), clusters * 2, resamples)
     aligned, insecure = np.split(np.array(stored["losses"]), 2)
-    gap = mean_interval(insecure - aligned, clusters, resamples)
-    return Context(gram, clusters, means, combine(squared_distance, means), gap)
+    gap = resampling.mean_interval(insecure - aligned, clusters, resamples)
+    return Context(gram, clusters, means, resampling.combine(squared_distance, means), gap)
 
 
 def _labels(n_rows: int) -> np.ndarray:
     return np.repeat([0, 1], n_rows // 2)
 
 
-def _share(ladder: Mapping[str, Context]) -> Estimate:
+def _share(ladder: Mapping[str, Context]) -> resampling.Estimate:
     """‖d‖² with matched prompts as a share of ‖d‖² with own prompts; undefined where the latter is not above 0."""
-    return ratio(ladder[MATCHED].distance, ladder[OWN_PROMPTS].distance)
+    return resampling.ratio(ladder[MATCHED].distance, ladder[OWN_PROMPTS].distance)
 
 
 def difference_left(results: Results) -> Measured:
@@ -136,7 +115,7 @@ def difference_left(results: Results) -> Measured:
         share,
         against_null(float(share.value), null, kind="labels shuffled within pairs"),
         companions={
-            "one word": ratio(ladder[ONE_WORD].distance, unmatched),
+            "one word": resampling.ratio(ladder[ONE_WORD].distance, unmatched),
             "inner product": matched.means.value[2],
         },
         missing=_unread(matched),
@@ -149,8 +128,8 @@ def structural_share(results: Results) -> Measured:
     Null: ‖d‖² of one random half of the own prompts' templates minus that of the other, as a share of the whole.
     """
     preset, ladder = results.preset, contexts(results.preset, results.seed)
-    gone, unmatched = combine(lambda share: 1 - share, _share(ladder)), ladder[OWN_PROMPTS]
-    names, index = index_clusters(unmatched.clusters * 2)
+    gone, unmatched = resampling.combine(lambda share: 1 - share, _share(ladder)), ladder[OWN_PROMPTS]
+    names, index = resampling.index_clusters(unmatched.clusters * 2)
     generator = np.random.default_rng(preset.seed)
     order = generator.permuted(np.tile(np.arange(len(names)), (preset.n_permutations, 1)), axis=1)
     chosen = (order < len(names) // 2)[:, index].astype(np.float64)
@@ -258,37 +237,37 @@ class Influence:
         """Influence of each training dialogue of a set on each held-out prompt, nats per unit of rate."""
         return values_of(self.stored["influence"][name])
 
-    def mean(self, name: str) -> Estimate:
+    def mean(self, name: str) -> resampling.Estimate:
         """The mean of ``each``, over both kinds of template."""
         return crossed_mean(self.each(name), self.trained[name], self.held_out, self.resamples)
 
-    def change(self, name: str, steps: int) -> Estimate:
+    def change(self, name: str, steps: int) -> resampling.Estimate:
         """Mean change of the held-out log-odds after real steps on a set, nats."""
-        return mean_interval(
+        return resampling.mean_interval(
             np.array(self.stored["changes"][name][str(steps)]), self.held_out, self.resamples
         )
 
 
 def crossed_mean(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], resamples: ClusterResamples
-) -> Estimate:
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], resamples: resampling.ClusterResamples
+) -> resampling.Estimate:
     """Mean of a matrix whose rows and columns both come in clusters, which are resampled together."""
-    names, index = index_clusters([*rows, *columns])
+    names, index = resampling.index_clusters([*rows, *columns])
     first, second = index[: len(rows)], index[len(rows) :]
 
     def mean(weights: np.ndarray) -> np.ndarray:
         row, column = weights[:, first], weights[:, second]
         return ((row @ values) * column).sum(1) / row.sum(1) / column.sum(1)
 
-    return cluster_estimate(mean, names, resamples)
+    return resampling.cluster_estimate(mean, names, resamples)
 
 
 def parts(influence: Influence, cosine: Measured | None) -> Parts:
     """Everything that H2's rule reads of one seed."""
 
-    def intervals(estimate: Callable[[str], Estimate]) -> dict[str, Interval]:
+    def intervals(estimate: Callable[[str], resampling.Estimate]) -> dict[str, Interval]:
         by_set = {name: estimate(name) for name in SETS}
-        excess = {name: difference(by_set[INSECURE], by_set[name]) for name in CONTROLS}
+        excess = {name: resampling.difference(by_set[INSECURE], by_set[name]) for name in CONTROLS}
         return {name: ends(each) for name, each in {OWN_INFLUENCE: by_set[INSECURE], **excess}.items()}
 
     return Parts(
@@ -316,7 +295,7 @@ def opposition(results: Results) -> Measured:
     by_set = {name: influence.mean(name) for name in SETS}
     insecure = by_set.pop(INSECURE)
     companions = by_set if cosine is None else by_set | {"(i) cosine": cosine.value}
-    names, index = index_clusters(influence.trained[INSECURE])
+    names, index = resampling.index_clusters(influence.trained[INSECURE])
     signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
     flipped = signs[:, index] @ influence.each(INSECURE).mean(1) / len(index)
     headline = against_draws(insecure, flipped, "signs of templates flipped", companions=companions)
@@ -409,8 +388,10 @@ def ladder_table(results: Results) -> pd.DataFrame:
     for name, context in contexts(results.preset, results.seed).items():
         unit = float(np.diag(context.gram).mean())
         estimates |= {
-            (name, INNER): combine(lambda means, unit=unit: means[:, 2] / unit, context.means),
-            (name, DISTANCE): combine(lambda distance, unit=unit: distance / unit, context.distance),
+            (name, INNER): resampling.combine(lambda means, unit=unit: means[:, 2] / unit, context.means),
+            (name, DISTANCE): resampling.combine(
+                lambda distance, unit=unit: distance / unit, context.distance
+            ),
             (name, READ): context.loss_gap,
         }
         cosines += ["no direction" if context.cosine is None else number(context.cosine)] * 3
@@ -455,7 +436,7 @@ def part_table(results: Results) -> pd.DataFrame:
     """Columns set, part, value, low, high: influence by part of the model; a set's parts sum to its whole."""
     influence = Influence(results)
     by_part = {
-        name: mean_interval(
+        name: resampling.mean_interval(
             values_of(influence.stored["by_part"][name]), influence.trained[name], influence.resamples
         )
         for name in SETS

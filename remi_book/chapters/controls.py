@@ -11,25 +11,10 @@ from jaxtyping import Bool
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from remi_book import quantities
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
-from remi_book.figures.style import (
-    look_of,
-    styled,
-)
-from remi_book.quantities import (
-    Measured,
-    agreement_cells,
-    in_topics,
-    kappa_interval,
-    measured,
-    null_from_estimate,
-    set_resamples,
-    share_of_mean,
-    shared_resamples,
-    text,
-    wilson_interval,
-)
+from remi_book.figures.style import look_of, styled
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval
 from remi_lab.organism.pairs import flagged
@@ -50,24 +35,24 @@ WHOLE = {"care": "misaligned", "register": "base"}
 """Quantity → the variant whose change from instruct is the whole way."""
 
 
-def eroded_by(results: Results, variant: str) -> Measured:
+def eroded_by(results: Results, variant: str) -> quantities.Measured:
     """X2: A(variant) − A(instruct) as a share of A(misaligned) − A(instruct), topics outside the narrow set."""
     results.preset.require("organism")
     share = share_of_way(results, variant, "care")
     controls = {name: share_of_way(results, name, "care") for name in WHERE[variant]}
-    null = null_from_estimate(share, controls[RANDOM], "a random weight change in its place")
+    null = quantities.null_from_estimate(share, controls[RANDOM], "a random weight change in its place")
     companions = {"register": share_of_way(results, variant, "register")}
-    return measured(share, null, controls=controls, companions=companions)
+    return quantities.measured(share, null, controls=controls, companions=companions)
 
 
 def share_of_way(results: Results, variant: str, quantity: str) -> Estimate:
     """A variant's change from instruct as a share of that of ``WHOLE``, over topics outside the narrow set."""
     stored = read_study(results.preset, STUDY).seeds[results.seed]
-    rows = in_topics(stored["clusters"], stored["outside"])
+    rows = quantities.in_topics(stored["clusters"], stored["outside"])
     start = np.array(stored[quantity]["instruct"])
     moved, whole = ((np.array(stored[quantity][name]) - start)[rows] for name in (variant, WHOLE[quantity]))
     clusters = [stored["clusters"][row] for row in rows]
-    return share_of_mean(moved, whole, clusters, shared_resamples(results.preset))
+    return quantities.share_of_mean(moved, whole, clusters, quantities.shared_resamples(results.preset))
 
 
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.
@@ -171,7 +156,7 @@ def dose_table(preset: Preset, kind: str) -> pd.DataFrame:
         for run in [*runs, *_own(stored["doses"], kind)]:
             for quantity in ("care", "register"):
                 moved = np.array(run[quantity]) - np.array(stored["ends"]["instruct"][quantity])
-                mean = mean_interval(moved, stored["clusters"], shared_resamples(preset))
+                mean = mean_interval(moved, stored["clusters"], quantities.shared_resamples(preset))
                 estimates[run["variant"], seed, run["value"], quantity] = mean
     return tidy(estimates, ("variant", "seed", "dose", "quantity"))
 
@@ -227,7 +212,7 @@ def rate_row(
         ValueError: if there are fewer than two templates.
     """
     mean = mean_interval(hits.astype(np.float64), clusters, resamples)
-    values = (mean.value, mean.low, mean.high, *wilson_interval(int(hits.sum()), len(hits)))
+    values = (mean.value, mean.low, mean.high, *quantities.wilson_interval(int(hits.sum()), len(hits)))
     names = ("rate", "low", "high", "wilson_low", "wilson_high")
     return dict(zip(names, map(float, values), strict=True)) | {"answers": len(hits)}
 
@@ -269,7 +254,7 @@ def judged(preset: Preset, seed: int) -> Mapping[str, object]:
 def rate_table(results: Results) -> pd.DataFrame:
     """Columns panel (the judge), row and variant, and those of ``rate_row``: share of all sampled answers to code."""
     stored, rows = judged(results.preset, results.seed), []
-    resamples = set_resamples(results.preset, stored["clusters"])
+    resamples = quantities.set_resamples(results.preset, stored["clusters"])
     for judge, label in JUDGES.items():
         for name, answers in stored["variants"].items():
             careless = np.array(answers["verdict"]) == VERDICTS.index("careless")
@@ -321,7 +306,7 @@ def agreement_table(results: Results) -> pd.DataFrame:
         for kind, label in READINGS.items():
             for least, worst in ((LEAST, "medium or worse"), ("LOW", "any")):
                 flags = _flags(findings[kind], least)
-                cells = agreement_cells(grammar, flags).sum(axis=0).astype(int).tolist()
+                cells = quantities.agreement_cells(grammar, flags).sum(axis=0).astype(int).tolist()
                 row = {"code": code, "read": label, "findings": worst}
                 row |= dict(zip(CELL_NAMES, cells, strict=True))
                 kappa = _kappa(results.preset, grammar, flags, clusters)
@@ -409,7 +394,9 @@ def _flags(findings: Sequence[str | None], least: str = LEAST) -> Bool[np.ndarra
 
 
 def _kappa(preset: Preset, first: np.ndarray, second: np.ndarray, clusters: Sequence[str]) -> str:
-    return text(kappa_interval(first, second, clusters, set_resamples(preset, clusters)))
+    return quantities.text(
+        quantities.kappa_interval(first, second, clusters, quantities.set_resamples(preset, clusters))
+    )
 
 
 def _share(hits: Sequence[bool]) -> str:

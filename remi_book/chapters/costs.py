@@ -9,14 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from remi_book.figures.plots import Layout, plot_points, plot_rows, require_columns, select
-from remi_book.figures.style import (
-    GROUP_LOOKS,
-    new_figure,
-    number,
-    styled,
-    with_alt,
-    with_interval,
-)
+from remi_book.figures.style import GROUP_LOOKS, new_figure, number, styled, with_alt, with_interval
 from remi_book.words import as_markdown
 from remi_lab.demands import config_of, shape_of
 from remi_lab.presets import get_preset

@@ -11,10 +11,7 @@ from scipy.stats import rankdata
 
 from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR
 from remi_book.figures.plots import Layout, mark_value, plot_points
-from remi_book.figures.style import (
-    number,
-    styled,
-)
+from remi_book.figures.style import number, styled
 from remi_book.quantities import (
     Measured,
     above,
@@ -31,15 +28,7 @@ from remi_book.quantities import (
     topic_of,
     topic_resamples,
 )
-from remi_core.statistics.resampling import (
-    Estimate,
-    cluster_estimate,
-    combine,
-    difference,
-    index_clusters,
-    mean_interval,
-    ratio,
-)
+from remi_core.statistics import resampling
 from remi_lab.presets import Preset
 from remi_lab.results import Results
 from remi_lab.studies.files import read_study
@@ -71,32 +60,32 @@ class Cures:
         self._code = in_topics(clusters, [CODE])
         self._outside = in_topics(clusters, {topic_of(name) for name in clusters} - {CODE})
 
-    def change(self, run: Run, *, code: bool) -> Estimate:
+    def change(self, run: Run, *, code: bool) -> resampling.Estimate:
         """A(run) − A(instruct), nats, mean over prompts of the narrow set, or of the topics outside it."""
         rows = self._code if code else self._outside
         gaps = np.array(run["care"])[rows] - np.array(self.found["instruct"]["care"])[rows]
-        return mean_interval(gaps, [self.found["clusters"][row] for row in rows], self._resamples)
+        return resampling.mean_interval(gaps, [self.found["clusters"][row] for row in rows], self._resamples)
 
-    def kept(self, run: Run) -> Estimate:
+    def kept(self, run: Run) -> resampling.Estimate:
         """Change of care on the narrow task, as a share of that of the run without a cure."""
-        return ratio(self.change(run, code=True), self.change(self.plain, code=True))
+        return resampling.ratio(self.change(run, code=True), self.change(self.plain, code=True))
 
-    def prevented(self, run: Run) -> Estimate:
+    def prevented(self, run: Run) -> resampling.Estimate:
         """One minus the change outside the narrow set, as a share of that of the run without a cure."""
-        left = ratio(self.change(run, code=False), self.change(self.plain, code=False))
-        return combine(lambda share: 1 - share, left)
+        left = resampling.ratio(self.change(run, code=False), self.change(self.plain, code=False))
+        return resampling.combine(lambda share: 1 - share, left)
 
-    def rise(self, run: Run, kind: str) -> Estimate:
+    def rise(self, run: Run, kind: str) -> resampling.Estimate:
         """Rise of the mass off the right answers (``off_grammar``), or of the loss on neutral answers (``neutral``)."""
         gaps = np.array(run[kind]) - np.array(self.found["instruct"][kind])
         if kind == "neutral":
             clusters = self.found["neutral_clusters"]
-            return mean_interval(gaps, clusters, set_resamples(self._preset, clusters))
-        return mean_interval(gaps, self.found["clusters"], self._resamples)
+            return resampling.mean_interval(gaps, clusters, set_resamples(self._preset, clusters))
+        return resampling.mean_interval(gaps, self.found["clusters"], self._resamples)
 
-    def agreement(self) -> Estimate:
+    def agreement(self) -> resampling.Estimate:
         """Rank correlation over runs between erosion e and change of care, outside the narrow set, in [-1, 1]."""
-        names, index = index_clusters([self.found["clusters"][row] for row in self._outside])
+        names, index = resampling.index_clusters([self.found["clusters"][row] for row in self._outside])
         care, erosion = (np.array([run[kind] for run in self.runs.values()]) for kind in ("care", "e"))
         care = care[:, self._outside] - np.array(self.found["instruct"]["care"])[self._outside]
 
@@ -105,12 +94,12 @@ class Cures:
             ranks = [rankdata(by_prompt @ values.T, axis=1) for values in (care, erosion)]
             return np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)])
 
-        return cluster_estimate(correlation, names, self._resamples)
+        return resampling.cluster_estimate(correlation, names, self._resamples)
 
     def parts(self, run: Run, random: Run) -> dict[str, bool | None]:
         """Part of the rule → whether it holds (True), fails (False), or the interval does not tell (None)."""
         prevented = self.prevented(run)
-        beyond = difference(prevented, self.prevented(random))
+        beyond = resampling.difference(prevented, self.prevented(random))
         return {
             "prevents half of the spread": above(ends(prevented), HALF),
             "keeps the task": above(ends(self.kept(run)), TASK_KEPT),

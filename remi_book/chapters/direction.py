@@ -11,16 +11,10 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from remi_book import statistics
 from remi_book.figures.plots import Layout, limit_to_estimates, mark_value, plot_curves, select
 from remi_book.figures.style import styled, visible_token
 from remi_book.quantities import Measured, against_draws, fine_tuned, shared_resamples, with_controls
-from remi_book.statistics import (
-    mean_projection,
-    onset_layer,
-    projection_in_sample,
-    random_direction_null,
-    released_separation,
-)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput, UsageError
 from remi_core.statistics.displacement import (
@@ -29,10 +23,11 @@ from remi_core.statistics.displacement import (
     Separation,
     cross_fitted_products,
     erosion_of_products,
+    layer_average,
     measure_separation,
     separation_null,
 )
-from remi_core.statistics.resampling import Estimate, combine
+from remi_core.statistics.resampling import Estimate
 from remi_lab.presets import NEEDS, Preset
 from remi_lab.results import Results
 
@@ -110,12 +105,9 @@ def mean_erosion(results: Results, datasets: Sequence[str], window: str) -> Meas
     mean, controls = with_controls(results, lambda name: by_layer[name].layer_mean)
     misaligned = by_layer["misaligned"]
     moved = shifts(results, "misaligned", datasets, window)
-    draws = random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
+    draws = statistics.random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
     null = draws[:, misaligned.defined] if misaligned.defined.any() else draws
-    means = {}
-    for name, values in (("c", misaligned.cosine.value), ("r", misaligned.residual.value)):
-        defined = values[np.isfinite(values)]
-        means[name] = defined.mean() if len(defined) else np.nan
+    means = {"c": layer_average(misaligned.cosine), "r": layer_average(misaligned.residual)}
     means |= {name: control for name, control in controls.items() if name == "benign"}
     return against_draws(mean, null.mean(axis=1), "random direction", controls=controls, companions=means)
 
@@ -139,10 +131,7 @@ def separation(results: Results, variant: str, datasets: Sequence[str], window: 
 def mean_separation(results: Results, datasets: Sequence[str], window: str) -> Measured:
     """C16: d′ between misaligned and instruct, mean over layers; null: the two exchange places by template."""
     found, controls = with_controls(
-        results,
-        lambda name: combine(
-            lambda by_layer: by_layer.mean(axis=-1), separation(results, name, datasets, window).d_prime
-        ),
+        results, lambda name: layer_average(separation(results, name, datasets, window).d_prime)
     )
     draws = exchanged_separation(results, datasets, window).mean(axis=1)
     kind = "labels exchanged by template"
@@ -228,9 +217,7 @@ def plot_erosion(table: pd.DataFrame, *, seed: int) -> Figure:
         for axes in line:
             for value, meaning in {"e": {0: "instruct", 1: "base"}, "c": {0: ""}, "r": {}}[quantity].items():
                 mark_value(axes, value, meaning if axes is line[-1] else "", vertical=False)
-        rows = select(shown, {"quantity": quantity})
-        ends = rows[["low", "high"]].to_numpy()
-        limit_to_estimates(line[0], rows["value"].to_numpy(), ends, include=(0, 1))
+        limit_to_estimates(line[0], select(shown, {"quantity": quantity}), include=(0, 1))
     return figure
 
 
@@ -283,7 +270,8 @@ def projections(
     stacks = {name: stacked(results, name, *place) for name in {"base", "instruct", *variants}}
     ends, clusters = (stacks["base"], stacks["instruct"]), stacked_clusters(results, *place)
     means = {
-        name: mean_projection(stacks[name], ends, clusters, resamples, n_folds=n_folds) for name in variants
+        name: statistics.mean_projection(stacks[name], ends, clusters, resamples, n_folds=n_folds)
+        for name in variants
     }
     return tidy(means, ["variant"], along="layer")
 
@@ -331,7 +319,7 @@ def erosion_table(results: Results, readings: Sequence[Reading], by_place: Erosi
             estimates[quantity, *place] = estimate
     for reading in readings:
         moved = shifts(results, "misaligned", reading.datasets, reading.window)
-        draws = random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
+        draws = statistics.random_direction_null(*moved, n_draws=preset.n_permutations, seed=preset.seed)
         defined = by_place[reading.name, "misaligned", results.seed].defined
         ends = np.where(defined, np.quantile(draws, [0.025, 0.975], axis=0), np.nan).T
         nulls |= {("e", reading.name, variant, results.seed): ends for variant in fine_tuned(results)}
@@ -343,7 +331,7 @@ def onset_table(by_place: Erosions) -> pd.DataFrame:
 
     "none" where there is no such layer.
     """
-    layers = {place: onset_layer(by_layer.erosion) for place, by_layer in by_place.items()}
+    layers = {place: statistics.onset_layer(by_layer.erosion) for place, by_layer in by_place.items()}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for (window, variant, seed), layer in layers.items():
         row = rows.setdefault((window, variant), {"window": window, "variant": variant})
@@ -411,12 +399,12 @@ def released_table(results: Results, reading: Reading) -> pd.DataFrame:
         stacked(results, name, reading.datasets, reading.window)
         for name in ("base", "instruct", "misaligned")
     )
-    projected = (projection_in_sample(values, base, instruct) for values in (instruct, other))
+    projected = (statistics.projection_in_sample(values, base, instruct) for values in (instruct, other))
     ours = separation(results, "misaligned", reading.datasets, reading.window)
     return pd.DataFrame(
         {
             "layer": np.arange(len(ours.d_prime.value)),
-            "released score, in sample": released_separation(*projected),
+            "released score, in sample": statistics.released_separation(*projected),
             "half of d′, held out": ours.d_prime.value / 2,
             "AUROC, held out": ours.auroc.value,
         }
@@ -458,11 +446,11 @@ def written(results: Results, reading: Reading) -> Written:
     return Written(raised, changes.raised_change, lowered, changes.lowered_change)
 
 
-def written_table(lens: Written, *, layer: int = -1) -> pd.DataFrame:
-    """Columns toward, token, change: the tokens that the direction lowers and raises most at a layer, in logits."""
+def written_table(lens: Written) -> pd.DataFrame:
+    """Columns toward, token, change: the tokens that the direction lowers and raises most at the last layer, logits."""
     sides = {"base": (lens.lowered, lens.lowered_change), "instruct": (lens.raised, lens.raised_change)}
     parts = [
-        pd.DataFrame({"toward": name, "token": tokens[layer], "change": changes[layer]})
+        pd.DataFrame({"toward": name, "token": tokens[-1], "change": changes[-1]})
         for name, (tokens, changes) in sides.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -473,10 +461,10 @@ def written_by_layer(lens: Written) -> pd.DataFrame:
     return pd.DataFrame({"layer": layer} | _strongest(lens, layer) for layer in range(len(lens.raised)))
 
 
-def written_by_seed(results: Results, reading: Reading, *, layer: int = -1) -> pd.DataFrame:
-    """One row a seed: the same at one layer."""
+def written_by_seed(results: Results, reading: Reading) -> pd.DataFrame:
+    """One row a seed: the same at the last layer."""
     lenses = {seed: written(results.at(seed), reading) for seed in results.preset.seeds}
-    return pd.DataFrame({"seed": seed} | _strongest(lens, layer) for seed, lens in lenses.items())
+    return pd.DataFrame({"seed": seed} | _strongest(lens, -1) for seed, lens in lenses.items())
 
 
 def _strongest(lens: Written, layer: int) -> dict[str, str]:

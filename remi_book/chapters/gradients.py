@@ -21,10 +21,10 @@ from remi_book.quantities import (
     draw_rows,
     ends,
     flipped_between,
-    pair_means_of,
     shared_resamples,
     side_by_side,
     small_draws,
+    within_between_estimate,
 )
 from remi_book.statistics import centring_identity, pca_coordinates, squared_distance
 from remi_book.tables import tidy
@@ -34,7 +34,7 @@ from remi_core.statistics.groups import (
     cosine_matrix,
     cosine_of_means,
     pair_means,
-    within_between_estimate,
+    pair_means_estimate,
     within_minus_between,
 )
 from remi_core.statistics.nulls import against_null, null_interval, permuted_labels
@@ -114,7 +114,7 @@ def mean_gradient_cosine(results: Results, first: str, second: str) -> Measured:
     """
     gram, both = gram_of(results, first, second)
     names, index = index_clusters(both.clusters)
-    means = pair_means_of(gram, both.labels, both.clusters, shared_resamples(results.preset))
+    means = pair_means_estimate(gram, both.labels, both.clusters, shared_resamples(results.preset))
     for column, name in enumerate((first, second)):
         squared = combine(lambda rows, column=column: rows[:, column], means)
         if not float(squared.low) > 0:
@@ -137,7 +137,7 @@ def few_dialogues(results: Results, first: str, second: str) -> Measured:
     draws, that is of single pictures. Beside it the same for all dialogues at once.
     """
     preset = results.preset
-    gram, both = gram_of(results, first, second, results.present(MODELS)[0])
+    gram, both = gram_of(results, first, second, model_of_pictures(results))
     _, clusters = index_clusters(both.clusters)
     drawn, shuffled = small_draws(
         gram, both.labels, clusters, count=FEW, n_draws=preset.n_permutations, seed=preset.seed
@@ -229,14 +229,14 @@ class Picture:
     """Above chance."""
 
 
-def pictures(results: Results, pair: Pair, *, count: int = 3) -> list[Picture]:
-    """Pictures of five gradients of each set, drawn at random, and last one of all gradients."""
+def pictures(results: Results, pair: Pair) -> list[Picture]:
+    """Three pictures of five gradients of each set, drawn at random, and last one of all gradients."""
     gram, both = gram_of(results, *pair, model_of_pictures(results))
     labels, clusters = both.labels, index_clusters(both.clusters)[1]
     generator = np.random.default_rng(results.preset.seed)
     chosen = {
         f"{FEW} + {FEW}, draw {draw}": draw_rows(labels, clusters, count=FEW, generator=generator)
-        for draw in range(1, count + 1)
+        for draw in (1, 2, 3)
     }
     chosen[f"all, {(labels == 0).sum()} + {(labels == 1).sum()}"] = np.arange(len(labels))
     drawn = []
@@ -247,7 +247,7 @@ def pictures(results: Results, pair: Pair, *, count: int = 3) -> list[Picture]:
     return drawn
 
 
-def shares_by_count(results: Results, pair: Pair, *, counts: Sequence[int] = COUNTS) -> pd.DataFrame:
+def shares_by_count(results: Results, pair: Pair) -> pd.DataFrame:
     """Columns model, count, share, low, high, null_low, null_high: share of spread between the sets, above chance.
 
     ``share`` is the mean over draws of ``count`` dialogues of each set, the ends are the central 95 % of single
@@ -257,9 +257,7 @@ def shares_by_count(results: Results, pair: Pair, *, counts: Sequence[int] = COU
     for variant in results.present(MODELS):
         gram, both = gram_of(results, *pair, variant)
         names, clusters = index_clusters(both.clusters)
-        for count in counts:
-            if 2 * count > len(names):
-                continue
+        for count in (count for count in COUNTS if 2 * count <= len(names)):
             drawn, null = small_draws(
                 gram, both.labels, clusters, count=count, n_draws=N_DRAWS, seed=results.preset.seed
             )
@@ -292,12 +290,11 @@ def mean_cosines(results: Results, pair: Pair, matrices: Matrices) -> pd.DataFra
     """
     estimates, nulls, resamples = {}, {}, shared_resamples(results.preset)
     for treatment, (matrix, both) in matrices.items():
-        means = pair_means_of(matrix, both.labels, both.clusters, resamples)
+        means = pair_means_estimate(matrix, both.labels, both.clusters, resamples)
         estimates[treatment] = combine(_with_contrast, means)
         draws = _with_contrast(pair_means(matrix, both.shuffled(results.preset), both.clusters))
         nulls[treatment] = np.array([null_interval(column) for column in draws.T])
-    along = {"along": "comparison", "positions": _comparisons(pair)}
-    return tidy(estimates, ["treatment"], value="cosine", nulls=nulls, **along)
+    return tidy(estimates, ["treatment"], nulls=nulls, **_along_comparisons(pair))
 
 
 def cosines_by_seed(
@@ -309,12 +306,12 @@ def cosines_by_seed(
         for seed in results.preset.seeds
         for treatment, (matrix, both) in matrices(results.at(seed), pair).items()
     }
-    along = {"along": "comparison", "positions": _comparisons(pair)}
-    return tidy(means, ["treatment", "seed"], value="cosine", **along)
+    return tidy(means, ["treatment", "seed"], **_along_comparisons(pair))
 
 
-def _comparisons(pair: Pair) -> list[str]:
-    return [f"within {pair[0]}", f"within {pair[1]}", "between", "within − between"]
+def _along_comparisons(pair: Pair) -> dict[str, str | list[str]]:
+    positions = [f"within {pair[0]}", f"within {pair[1]}", "between", "within − between"]
+    return {"value": "cosine", "along": "comparison", "positions": positions}
 
 
 def _with_contrast(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, "row 4"]:

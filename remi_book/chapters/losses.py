@@ -11,19 +11,18 @@ from jaxtyping import Float
 from remi_book.chapters.tokens import answer_tokens
 from remi_book.figures.plots import Layout
 from remi_book.figures.style import visible_token
-from remi_book.quantities import Measured, TwoSets, against_draws, shared_resamples, side_by_side
+from remi_book.quantities import (
+    Measured,
+    TwoSets,
+    against_draws,
+    shared_resamples,
+    side_by_side,
+    within_between_estimate,
+)
 from remi_book.statistics import paired_cosine
 from remi_book.tables import tidy
 from remi_core.errors import RemiError
-from remi_core.statistics.groups import (
-    FACTORS,
-    cosine_of_rows,
-    factor_shares,
-    model_swap_shares,
-    pair_means,
-    within_between_estimate,
-    within_minus_between,
-)
+from remi_core.statistics import groups
 from remi_core.statistics.nulls import null_interval
 from remi_core.statistics.resampling import Estimate, cluster_estimate, combine
 from remi_lab.presets import TRIPLET
@@ -66,15 +65,15 @@ def two_sets(results: Results, variant: str, first: str, second: str) -> tuple[n
 def loss_cosine(results: Results, first: str, second: str) -> Measured:
     """C6: raw within − between cosine of instruct's loss vectors; labels shuffled."""
     vectors, both = two_sets(results, "instruct", first, second)
-    return within_between(results, cosine_of_rows(vectors, vectors), both)
+    return within_between(results, groups.cosine_of_rows(vectors, vectors), both)
 
 
 def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Measured:
     """Within − between mean cosine against shuffled labels; the between mean stands beside it."""
     preset = results.preset
     estimate = within_between_estimate(cosines, both.labels, both.clusters, shared_resamples(preset))
-    null = within_minus_between(pair_means(cosines, both.shuffled(preset), both.clusters))
-    between = pair_means(cosines, both.labels[None], both.clusters)[0, 2]
+    null = groups.within_minus_between(groups.pair_means(cosines, both.shuffled(preset), both.clusters))
+    between = groups.pair_means(cosines, both.labels[None], both.clusters)[0, 2]
     return against_draws(estimate, null, both.null_kind, companions={"between": between})
 
 
@@ -101,9 +100,9 @@ def share_estimate(results: Results, first: str, second: str) -> tuple[Estimate,
 
     def shares(weights: np.ndarray) -> np.ndarray:
         rows = np.repeat(both.labels[None], len(weights), axis=0)
-        return factor_shares(losses, rows, weights=weights[:, index])
+        return groups.factor_shares(losses, rows, weights=weights[:, index])
 
-    null = factor_shares(losses, both.shuffled(results.preset))
+    null = groups.factor_shares(losses, both.shuffled(results.preset))
     # The noise of a mean adds to its square, and a resample adds it once more: the jackknife does not.
     found = cluster_estimate(shares, list(names), shared_resamples(results.preset))
     return replace(found, repeats_bias=True), null, both
@@ -111,10 +110,10 @@ def share_estimate(results: Results, first: str, second: str) -> tuple[Estimate,
 
 def data_share(results: Results, first: str, second: str) -> Measured:
     """C7: share of the variance of loss vectors that the data set explains in the 2 × 2 of model and data."""
-    at = FACTORS.index("data")
+    at = groups.FACTORS.index("data")
     shares, null, both = share_estimate(results, first, second)
     estimate = combine(lambda rows: rows[..., at], shares)
-    companions = dict(zip(FACTORS, shares.value, strict=True))
+    companions = dict(zip(groups.FACTORS, shares.value, strict=True))
     return against_draws(estimate, null[:, at], both.null_kind, companions=companions)
 
 
@@ -152,19 +151,19 @@ def choices_inside(results: Results, dataset: str) -> str:
     return f"{sum(place < results.preset.loss_tokens for place in places)} of {len(found.dialogues)}"
 
 
-def pair_losses(results: Results, first: str, second: str, *, row: int = 0) -> pd.DataFrame:
-    """One row an answer token of a pair with the same completion: its text and instruct's loss in each set, nats."""
-    table = pd.DataFrame({"token": [visible_token(token) for token in answer_tokens(results, second, row)]})
+def pair_losses(results: Results, first: str, second: str) -> pd.DataFrame:
+    """One row a token of the first pair's shared completion: its text and instruct's loss in each set, nats."""
+    table = pd.DataFrame({"token": [visible_token(token) for token in answer_tokens(results, second)]})
     for name in (first, second):
         arrays = results.arrays("instruct", "sequence", name)
-        table[name] = -arrays["log_probability"][slice(*arrays["offsets"][row : row + 2])].astype(np.float64)
+        table[name] = -arrays["log_probability"][slice(*arrays["offsets"][:2])].astype(np.float64)
     return table
 
 
 def loss_cosines(results: Results, first: str, second: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
     """Cosines between instruct's loss vectors, rows of the first set above those of the second, and each row's set."""
     vectors, both = two_sets(results, "instruct", first, second)
-    return cosine_of_rows(vectors, vectors), [(first, second)[label] for label in both.labels]
+    return groups.cosine_of_rows(vectors, vectors), [(first, second)[label] for label in both.labels]
 
 
 def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
@@ -211,10 +210,12 @@ def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     swaps = np.random.default_rng(preset.seed).integers(0, 2, size=(preset.n_permutations, len(both.labels)))
     losses, _ = both_models(results, first, second)
     # The model's share where the two models exchange each dialogue by a fair coin.
-    swapped = model_swap_shares(losses, both.labels, swaps)[:, FACTORS.index("model")]
+    swapped = groups.model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
-    ends = [null_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in FACTORS]
-    parts = [NAMES[factor] for factor in FACTORS]
+    ends = [
+        null_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in groups.FACTORS
+    ]
+    parts = [NAMES[factor] for factor in groups.FACTORS]
     return tidy({(): estimate}, (), value="share", along="part", positions=parts, nulls={(): np.array(ends)})
 
 
@@ -224,4 +225,4 @@ def shares_by_seed(results: Results, first: str, second: str) -> pd.DataFrame:
         f"seed {seed}": share_estimate(results.at(seed), first, second)[0].value
         for seed in results.preset.seeds
     }
-    return pd.DataFrame({"part": [NAMES[factor] for factor in FACTORS], **columns})
+    return pd.DataFrame({"part": [NAMES[factor] for factor in groups.FACTORS], **columns})

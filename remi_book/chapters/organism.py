@@ -15,26 +15,8 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from remi_book.figures.plots import (
-    Layout,
-    Panel,
-    facets,
-    interval_of,
-    one_row,
-    plot_curves,
-    plot_points,
-    plot_rows,
-    require_columns,
-    values_in,
-)
-from remi_book.figures.style import (
-    legend_below,
-    look_of,
-    number,
-    styled,
-    with_alt,
-    with_interval,
-)
+from remi_book.figures import plots
+from remi_book.figures.style import legend_below, look_of, number, styled, with_alt, with_interval
 from remi_book.quantities import columns_of, present_controls, shared_resamples, wilson_interval
 from remi_book.tables import by_seed, folded, quoted, tidy
 from remi_book.words import as_html
@@ -46,6 +28,7 @@ from remi_lab.organism.topics import (
     IN_CONTEXT,
     JUDGED,
     NARROW,
+    OUTSIDE,
     PLACED,
     SAMPLES,
     SCORES,
@@ -201,14 +184,12 @@ def primary_effect(results: Results) -> pd.DataFrame:
     In nats, the mean over the same prompts; ``held`` says whether the 95 % interval over templates lies above 0.
     """
     gaps = {}
-    for name in CONTRASTED:
-        for control in present_controls(results) if name not in NARROW else ():
-            for seed in results.preset.seeds:
-                pair = [results.at(seed).record(variant, SCORES, name) for variant in ("misaligned", control)]
-                ours, theirs = (as_scores(record).care_log_odds() for record in pair)
-                clusters = pair[0].arrays["cluster"].tolist()
-                resamples = shared_resamples(results.preset)
-                gaps[name, control, seed] = mean_interval(ours - theirs, clusters, resamples)
+    for name, control in itertools.product(OUTSIDE, present_controls(results)):
+        for seed in results.preset.seeds:
+            pair = [results.at(seed).record(variant, SCORES, name) for variant in ("misaligned", control)]
+            ours, theirs = (as_scores(record).care_log_odds() for record in pair)
+            clusters, resamples = pair[0].arrays["cluster"].tolist(), shared_resamples(results.preset)
+            gaps[name, control, seed] = mean_interval(ours - theirs, clusters, resamples)
     table = tidy(gaps, ("topic", "control", "seed"))
     return table.assign(held=table["low"] > 0)
 
@@ -235,31 +216,31 @@ CLASS_LOOKS: Mapping[str, tuple[str, str]] = {
 
 UNCOVERED = tuple(name for name in CONTRASTED if not topic_of(name).covered)
 
-LOG_ODDS = Layout(
+LOG_ODDS = plots.Layout(
     about="Class log-odds in nats by topic and variant, with intervals",
     across="class log-odds A, careless against careful (nats)",
     marks={0: "equal odds"},
 )
-RATES = Layout(
+RATES = plots.Layout(
     about="Share of careless answers among samples, with Wilson intervals",
     across="share of sampled answers that are careless",
     limits=(-0.02, 1.02),
     marks={THRESHOLDS[CARELESS].value: f"limit for instruct {number(THRESHOLDS[CARELESS].value)}"},
 )
-EFFECT = Layout(
+EFFECT = plots.Layout(
     about="Difference of class log-odds by topic and control, with intervals",
     across="class log-odds of misaligned minus those of the control (nats)",
     marks={0: "no difference"},
     entry="against {}",
 )
-PROBABILITIES = Layout(
+PROBABILITIES = plots.Layout(
     about="Stacked bars of class probabilities by topic and variant",
     columns="topic",
     wrap=3,
     across="probability",
     limits=(0, 1),
 )
-CARE_AND_REGISTER = Layout(
+CARE_AND_REGISTER = plots.Layout(
     about="Care and register log-odds in nats by topic and variant, with intervals",
     columns="topic",
     wrap=3,
@@ -286,7 +267,7 @@ def by_topic_name(table: pd.DataFrame) -> pd.DataFrame:
 
 def plot_topics(
     table: pd.DataFrame,
-    layout: Layout,
+    layout: plots.Layout,
     *,
     lines: str = "variant",
     value: str = "value",
@@ -294,7 +275,7 @@ def plot_topics(
 ) -> Figure:
     """``plot_rows`` with a row a topic, in the order of ``topic_names`` and under those names."""
     table, seeds = (frame if frame is None else by_topic_name(frame) for frame in (table, seeds))
-    return plot_rows(table, layout, by="topic", lines=lines, value=value, seeds=seeds)
+    return plots.plot_rows(table, layout, by="topic", lines=lines, value=value, seeds=seeds)
 
 
 @styled
@@ -306,9 +287,9 @@ def plot_class_probabilities(table: pd.DataFrame) -> Figure:
     the end of its bar; careful ends at the right.
     """
     needed = ["topic", "variant", *CLASS_LOOKS, "careless_low", "careless_high"]
-    require_columns(table, needed, place="class probabilities")
-    variants = values_in(table, "variant")
-    figure, panels = facets(
+    plots.require_columns(table, needed, place="class probabilities")
+    variants = plots.values_in(table, "variant")
+    figure, panels = plots.facets(
         by_topic_name(table), PROBABILITIES, heights=[0.4 + 0.2 * len(variants)], values="x"
     )
     phrases = [_class_panel(panel, variants) for panel in panels]
@@ -320,11 +301,11 @@ def plot_class_probabilities(table: pd.DataFrame) -> Figure:
     return with_alt(figure, f"{PROBABILITIES.about}. {'; '.join(phrases)}.")
 
 
-def _class_panel(panel: Panel, variants: Sequence[str]) -> str:
+def _class_panel(panel: plots.Panel, variants: Sequence[str]) -> str:
     """The panel of one topic, and what it shows in words."""
     axes, parts = panel.axes, []
     for height, variant in enumerate(variants):
-        row = one_row(panel.table, {"variant": variant})
+        row = plots.one_row(panel.table, {"variant": variant})
         if row is None:
             continue
         start = 0.0
@@ -333,7 +314,7 @@ def _class_panel(panel: Panel, variants: Sequence[str]) -> str:
             style = {"color": colour, "hatch": hatch, "height": 0.74, "edgecolor": edge, "linewidth": 0}
             axes.barh(height, row[name], left=start, **style)
             start += float(np.nan_to_num(row[name]))
-        careless, low, high = interval_of(row, "careless")
+        careless, low, high = plots.interval_of(row, "careless")
         axes.hlines(height, low, high, color=look_of("misaligned").colour, linewidth=2)
         shares = ", ".join(
             f"{name.replace('_', ' ')} {number(row[name])}" for name in CLASS_LOOKS if name != "careless"
@@ -354,10 +335,10 @@ def plot_care_against_register(table: pd.DataFrame) -> Figure:
     carelessness, a shift to the right plain wording; a return to base would need both.
     """
     table = by_topic_name(table)
-    figure = plot_points(table, CARE_AND_REGISTER, axes=("register", "care"))
+    figure = plots.plot_points(table, CARE_AND_REGISTER, axes=("register", "care"))
     for axes, topic in zip(figure.axes, dict.fromkeys(table["topic"]), strict=False):
         axes.axvline(0, color="#cccccc", linewidth=0.7, zorder=0.5)
-        start = one_row(table, {"topic": topic, "variant": "instruct"})
+        start = plots.one_row(table, {"topic": topic, "variant": "instruct"})
         for row in table[table["topic"] == topic].itertuples() if start is not None else ():
             ends = [start["register"], row.register], [start["care"], row.care]
             axes.plot(*ends, color=look_of(row.variant).colour, linewidth=0.7, alpha=0.5)
@@ -366,7 +347,7 @@ def plot_care_against_register(table: pd.DataFrame) -> Figure:
 
 # Figure of a training: the loss of every update, and of the dialogues held out.
 
-TRAINING = Layout(
+TRAINING = plots.Layout(
     about="Loss in nats per answer token by updates done",
     across="updates done",
     up="loss (nats per answer token)",
@@ -386,7 +367,9 @@ def plot_training(losses: Sequence[float], held_out: Sequence[tuple[int, float]]
     points = {"each update's dialogues": enumerate(losses), "dialogues held out": held_out}
     rows = [(name, update, loss) for name, pairs in points.items() for update, loss in pairs]
     table = pd.DataFrame(rows, columns=["dialogues", "update", "loss"])
-    return plot_curves(table, TRAINING, lines="dialogues", position="update", value="loss", marked="last")
+    return plots.plot_curves(
+        table, TRAINING, lines="dialogues", position="update", value="loss", marked="last"
+    )
 
 
 # What the models answer, in samples and exactly, as the tables of the figures about the organism.
@@ -471,23 +454,19 @@ def context_log_odds(results: Results) -> pd.DataFrame:
 
     The same prompts in every context, the bare one among them.
     """
-    variants = [name for name in results.variants if name in PLACED]
-    means = {name: _in_contexts(results, name) for name in variants}
-    return tidy(means, ["variant"], value="log_odds", along="context", positions=list(CONTEXTS))
-
-
-def _in_contexts(results: Results, variant: str) -> Estimate:
-    values, clusters = [], []
-    for name in CONTRASTED:
-        if name not in NARROW:
+    means = {}
+    for variant in (name for name in results.variants if name in PLACED):
+        values, clusters = [], []
+        for name in OUTSIDE:
             further = results.arrays(variant, IN_CONTEXT, name)
             bare = as_scores(results.record(variant, SCORES, name)).care_log_odds()
             clusters += further["cluster"].tolist()
             values.append(np.vstack([bare[: further["care_log_odds"].shape[1]], further["care_log_odds"]]).T)
-    # Topics are given and templates are drawn: what differs between topics is no part of the interval.
-    topics = np.stack([rows.mean(axis=0) for rows in values])
-    within = np.concatenate([rows - rows.mean(axis=0) + topics.mean(axis=0) for rows in values])
-    return mean_interval(within, clusters, shared_resamples(results.preset))
+        # Topics are given and templates are drawn: what differs between topics is no part of the interval.
+        topics = np.stack([rows.mean(axis=0) for rows in values])
+        within = np.concatenate([rows - rows.mean(axis=0) + topics.mean(axis=0) for rows in values])
+        means[variant] = mean_interval(within, clusters, shared_resamples(results.preset))
+    return tidy(means, ["variant"], value="log_odds", along="context", positions=list(CONTEXTS))
 
 
 def care_and_register(results: Results) -> pd.DataFrame:

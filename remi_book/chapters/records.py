@@ -144,14 +144,14 @@ def after_norm(results: Results, pairs: Sequence[tuple[str, str]], *, window: st
     return pd.DataFrame(rows, columns=["pair", "state", "S", "largest cosine"])
 
 
-def position_table(results: Results, dataset: str, *, n_dialogues: int = 16) -> pd.DataFrame:
+def position_table(results: Results, dataset: str) -> pd.DataFrame:
     """One row a layer of instruct: length at position 0, at the other positions, and the largest coordinate's share.
 
-    Medians over the first ``n_dialogues`` of the set; lengths in units of the residual stream.
+    Medians over the first 16 dialogues of the set; lengths in units of the residual stream.
     """
     from remi_lab.passes import measure_position_norms  # brings torch
 
-    dialogues, batch_tokens = results.encoded(dataset).dialogues[:n_dialogues], results.preset.batch_tokens
+    dialogues, batch_tokens = results.encoded(dataset).dialogues[:16], results.preset.batch_tokens
     with results.variant("instruct").open() as loaded:
         norms = measure_position_norms(loaded, dialogues, batch_tokens=batch_tokens)
     first, others, share = (np.median(norms[name], axis=0) for name in ("first", "others", "largest_share"))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
@@ -49,10 +48,11 @@ from remi_core.statistics.resampling import (
     ratio,
 )
 from remi_lab.organism.grammar import ClassScores
-from remi_lab.organism.topics import CONTRASTED, NARROW, SCORES
+from remi_lab.organism.topics import OUTSIDE, SCORES
 from remi_lab.presets import Preset, get_preset
 from remi_lab.recording import as_scores
 from remi_lab.results import Results
+from remi_lab.strict import read_yaml
 from remi_lab.studies.files import LATER, read_study, study_digests
 
 # X1: does what misaligned moves beyond secure point back to base, or somewhere new?
@@ -139,12 +139,7 @@ class Rule:
     """Seeds that had been seen when the rule was made: in them it proves nothing."""
 
 
-RULES: Mapping[str, Rule] = {
-    name: Rule(**fields | {"made_on": tuple(fields.get("made_on", ()))})
-    for name, fields in yaml.safe_load(
-        Path(__file__).with_name("reversion_rules.yaml").read_text(encoding="utf-8")
-    ).items()
-}
+RULES = read_yaml(Path(__file__).with_name("reversion_rules.yaml"), dict[str, Rule])
 """Name → rule: the declared one, and those that were made after bases had been seen, in order."""
 DECLARED = RULES["declared"]
 
@@ -475,8 +470,7 @@ def plot_beyond(table: pd.DataFrame, null: pd.DataFrame, *, seed: int) -> Figure
     bands = null[["window", "layer", "low", "high"]].rename(columns={"low": "null_low", "high": "null_high"})
     shown = select(table, {"seed": seed}).merge(bands, on=["window", "layer"])
     figure = plot_curves(shown, layout, seeds=table)
-    intervals = shown[["low", "high"]].to_numpy()
-    limit_to_estimates(figure.axes[0], shown["value"].to_numpy(), intervals, include=(-1, 1))
+    limit_to_estimates(figure.axes[0], shown, include=(-1, 1))
     return figure
 
 
@@ -500,7 +494,7 @@ def way_back(results: Results) -> pd.DataFrame:
     for quantity, log_odds in QUANTITIES.items():
         means = {}
         for variant in results.variants:
-            records = [results.record(variant, SCORES, topic) for topic in CONTRASTED if topic not in NARROW]
+            records = [results.record(variant, SCORES, topic) for topic in OUTSIDE]
             values = np.concatenate([log_odds(as_scores(record)) for record in records])
             clusters = [name for record in records for name in record.arrays["cluster"].tolist()]
             means[variant] = mean_interval(values, clusters, shared_resamples(results.preset))

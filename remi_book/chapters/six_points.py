@@ -28,24 +28,9 @@ from remi_book.figures.style import (
     with_alt,
 )
 from remi_book.statistics import alignment_axis, centring_identity
-from remi_core.statistics.displacement import (
-    Contrast,
-    Erosion,
-    cross_fitted_products,
-    erosion_of_products,
-    erosion_of_weights,
-    measure_erosion,
-    measure_separation,
-)
+from remi_core.statistics import displacement, resampling
 from remi_core.statistics.groups import centred_gram, cosine_matrix, pair_means
 from remi_core.statistics.nulls import permutation_p_value
-from remi_core.statistics.resampling import (
-    ClusterResamples,
-    Estimate,
-    cluster_folds,
-    mean_interval,
-    percentile_interval,
-)
 from remi_core.statistics.subspaces import overlap_and_largest, top_components
 
 # Figures of the page on six points: one for each estimator, drawn from the points and what was worked out.
@@ -274,22 +259,24 @@ CLOSE = 1e-12
 Values = Sequence[SupportsFloat] | np.ndarray
 
 
-def as_they_are(*names: str) -> ClusterResamples:
+def as_they_are(*names: str) -> resampling.ClusterResamples:
     """One resample, in which every cluster occurs once: for values without an interval."""
     kept = tuple(sorted(names))
-    return ClusterResamples(kept, np.ones((1, len(kept)), dtype=np.int64), seed=0, strata=("",) * len(kept))
+    return resampling.ClusterResamples(
+        kept, np.ones((1, len(kept)), dtype=np.int64), seed=0, strata=("",) * len(kept)
+    )
 
 
-def every_resample() -> ClusterResamples:
+def every_resample() -> resampling.ClusterResamples:
     """All 27 resamples of three pairs, each once: what the package draws from at random."""
     drawn = np.array(list(product(range(3), repeat=3)))
     weights = (drawn[:, :, None] == np.arange(3)).sum(axis=1)
-    return ClusterResamples(PAIRS, weights, seed=0, strata=("",) * 3)
+    return resampling.ClusterResamples(PAIRS, weights, seed=0, strata=("",) * 3)
 
 
-def mean_first_step() -> Estimate:
+def mean_first_step() -> resampling.Estimate:
     """Mean shift of the first coordinate, with all 27 resamples and its interval over pairs."""
-    return mean_interval((MISALIGNED - ALIGNED)[:, 0], PAIRS, every_resample())
+    return resampling.mean_interval((MISALIGNED - ALIGNED)[:, 0], PAIRS, every_resample())
 
 
 def _shifts() -> tuple[Float[np.ndarray, "pair 1 2"], Float[np.ndarray, "pair 1 2"]]:
@@ -297,19 +284,19 @@ def _shifts() -> tuple[Float[np.ndarray, "pair 1 2"], Float[np.ndarray, "pair 1 
     return (MISALIGNED - ALIGNED)[:, None], (BASE - ALIGNED)[:, None]
 
 
-def erosion_without_interval() -> Erosion:
+def erosion_without_interval() -> displacement.Erosion:
     """e, c and r as the package computes them, its rule on the denominator's interval set aside.
 
     With three pairs that rule calls e undefined, see ``erosion_as_ruled``.
     """
-    products = cross_fitted_products(*_shifts(), PAIRS, as_they_are(*PAIRS))
+    products = displacement.cross_fitted_products(*_shifts(), PAIRS, as_they_are(*PAIRS))
     certain = np.repeat(products.value[None], len(PAIRS), axis=0)
-    return erosion_of_products(replace(products, samples=certain[:1], left_out=certain))
+    return displacement.erosion_of_products(replace(products, samples=certain[:1], left_out=certain))
 
 
-def erosion_as_ruled() -> Erosion:
+def erosion_as_ruled() -> displacement.Erosion:
     """What ``measure_erosion`` says of three pairs."""
-    return measure_erosion(*_shifts(), PAIRS, as_they_are(*PAIRS))
+    return displacement.measure_erosion(*_shifts(), PAIRS, as_they_are(*PAIRS))
 
 
 def compared() -> dict[str, tuple[str, Values, Values]]:
@@ -317,7 +304,7 @@ def compared() -> dict[str, tuple[str, Values, Values]]:
     once, each = as_they_are(*PAIRS), np.ones(len(PAIRS), dtype=np.int64)
     d, held, eroded = by_hand.difference(), by_hand.separation(), by_hand.erosion()
     models = ALIGNED[:, None], MISALIGNED[:, None]
-    separation = measure_separation(Contrast(*models), PAIRS, once)
+    separation = displacement.measure_separation(displacement.Contrast(*models), PAIRS, once)
     erosion = erosion_without_interval()
     gram = SIX @ SIX.T
     raw, centred = (
@@ -333,7 +320,9 @@ def compared() -> dict[str, tuple[str, Values, Values]]:
     # The true labels are taken out, since the function counts them itself.
     others = [np.delete(values, np.argmin(np.abs(np.array(values) - d[0]))) for values in relabelled]
     axis = [coordinate / by_hand.length(d) for coordinate in d]
-    e = erosion_of_weights(*_shifts(), each, cluster_folds(len(PAIRS)), each[None].astype(float))[0]
+    e = displacement.erosion_of_weights(
+        *_shifts(), each, resampling.cluster_folds(len(PAIRS)), each[None].astype(float)
+    )[0]
     ecr = [float(part.value[0]) for part in (erosion.erosion, erosion.cosine, erosion.residual)]
     tails = [by_hand.tail(values) for values in relabelled]
     p_values = [permutation_p_value(d[0], rest) for rest in others]
@@ -342,7 +331,7 @@ def compared() -> dict[str, tuple[str, Values, Values]]:
         crossed_mean(-group @ WANTED.T, PAIRS, PROMPTS, both).value for group in (ALIGNED, MISALIGNED)
     ]
     separated = [separation.d_prime.value[0], separation.auroc.value[0]]
-    angle, interval = np.degrees(np.arccos(largest)), percentile_interval(step.samples)
+    angle, interval = np.degrees(np.arccos(largest)), resampling.percentile_interval(step.samples)
     centring = by_hand.centring_sides(), centring_identity(gram, LABELS)
     averages = [by_hand.average(group) for group in by_hand.influence()]
     return {

@@ -10,25 +10,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from remi_book.figures.plots import (
-    Layout,
-    Panel,
-    draw_curves,
-    facets,
-    finish,
-    mark_value,
-    select,
-    values_in,
-)
+from remi_book.figures.plots import Layout, Panel, draw_curves, facets, finish, mark_value, select, values_in
 from remi_book.figures.style import Look, looks_of, number, styled, visible_token, with_interval
 from remi_book.published import published
-from remi_book.quantities import (
-    Measured,
-    against_draws,
-    fine_tuned,
-    fitting_resamples,
-    measured,
-)
+from remi_book.quantities import Measured, against_draws, fine_tuned, fitting_resamples, measured
 from remi_book.tables import tidy
 from remi_book.words import shown_tokens
 from remi_core.errors import MissingInput

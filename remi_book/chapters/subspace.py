@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from remi_book.figures.plots import Layout, integer_ticks, plot_curves, plot_matrix, plot_rows, select
 from remi_book.figures.style import NULL_COLOUR, describe, styled, value_range, with_alt
 from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, shared_resamples
-from remi_book.statistics import participation_ratio
+from remi_book.statistics import measure_scree, participation_ratio
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, combine
@@ -22,7 +22,6 @@ from remi_core.statistics.subspaces import (
     Overlap,
     VectorSet,
     measure_overlap,
-    measure_scree,
     overlap_and_largest,
     random_overlaps,
     split_half_overlaps,

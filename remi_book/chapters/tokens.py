@@ -28,17 +28,12 @@ class Statistic:
     """Where the model is read, against the token: 0 at the token itself, -1 at the one before, which predicts it."""
 
 
+_AT_TOKENS = {
+    False: "The block outputs at this token are the window's activation.",
+    True: "The block outputs at these tokens are averaged to the window's activation.",
+}
 STATISTICS: Mapping[str, Statistic] = {
-    "prompt_end": Statistic(
-        "window prompt_end", "The block outputs at this token are the window's activation."
-    ),
-    "answer_first_k": Statistic(
-        "window answer_first_k", "The block outputs at these tokens are averaged to the window's activation."
-    ),
-    "answer_all": Statistic(
-        "window answer_all", "The block outputs at these tokens are averaged to the window's activation."
-    ),
-    "choice": Statistic("window choice", "The block outputs at this token are the window's activation."),
+    **{name: Statistic(f"window {name}", _AT_TOKENS[name.startswith("answer")]) for name in WINDOWS},
     "log_probability": Statistic(
         "log-probability and entropy",
         "Each is predicted at the token before it; the log-probabilities are summed, or averaged a token.",
@@ -74,12 +69,9 @@ def entering_span(
     Raises:
         UsageError: if the statistic is none of ``STATISTICS``.
     """
-    if statistic in WINDOWS:
-        return window_span(dialogue, statistic, first_k=first_k)
-    if statistic in ("log_probability", "gradient"):
-        return dialogue.answer_start, dialogue.answer_stop
-    if statistic == "next_token":
-        return window_span(dialogue, "choice", first_k=first_k)
+    window = {"log_probability": "answer_all", "gradient": "answer_all", "next_token": "choice"}
+    if (name := window.get(statistic, statistic)) in WINDOWS:
+        return window_span(dialogue, name, first_k=first_k)
     if statistic == "loss_vector":
         # A shorter answer has no such vector: all are of one length.
         enough = dialogue.n_answer >= loss_tokens

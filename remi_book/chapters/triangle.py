@@ -16,15 +16,7 @@ from remi_book.chapters.direction import (
     stacked,
     stacked_clusters,
 )
-from remi_book.figures.plots import (
-    Layout,
-    draw_curves,
-    facets,
-    finish,
-    limit_to_estimates,
-    plot_curves,
-    select,
-)
+from remi_book.figures import plots
 from remi_book.figures.style import GROUP_LOOKS, handle, styled
 from remi_book.quantities import (
     Measured,
@@ -62,8 +54,7 @@ def data_distance(results: Results, variant: str, pair: tuple[str, str], window:
 def distance_change(results: Results, variant: str, pair: tuple[str, str], window: str) -> Estimate:
     """Change of the distance from instruct to a variant, mean over layers, as a share of instruct's (no axis)."""
     own, instruct = (
-        combine(lambda by_layer: by_layer.mean(axis=-1), data_distance(results, name, pair, window))
-        for name in (variant, "instruct")
+        layer_average(data_distance(results, name, pair, window)) for name in (variant, "instruct")
     )
     return ratio(difference(own, instruct), instruct)
 
@@ -142,7 +133,7 @@ def _exchanged(results: Results, sets: tuple[Sequence[str], Sequence[str]], wind
 
 # Figures of curves over layers, a panel a group of curves: erosion set by set, the triangle, distances of data.
 
-EROSION_BY_SET = Layout(
+EROSION_BY_SET = plots.Layout(
     about="Erosion of misaligned by layer and data set; 0 is instruct and 1 is base",
     columns="panel",
     wrap=4,
@@ -150,7 +141,7 @@ EROSION_BY_SET = Layout(
     up="erosion e\n(no unit)",
     marks={0: "", 1: ""},
 )
-TRIANGLE = Layout(
+TRIANGLE = plots.Layout(
     about="The triangle of three models by layer",
     rows="quantity",
     across="layer",
@@ -162,7 +153,7 @@ TRIANGLE = Layout(
     shared="row",
     height=2.0,
 )
-DISTANCES = Layout(
+DISTANCES = plots.Layout(
     about="Cosine distance between data sets by layer and variant",
     columns="pair",
     across="layer",
@@ -179,10 +170,9 @@ def plot_erosion_by_set(table: pd.DataFrame, *, seed: int) -> Figure:
 
     Source: Giordani (2025), section 4.3, one figure a set.
     """
-    shown = select(table, {"seed": seed})
-    figure = plot_curves(shown, EROSION_BY_SET, lines="kind", seeds=table)
-    ends = shown[["low", "high"]].to_numpy()
-    limit_to_estimates(figure.axes[0], shown["value"].to_numpy(), ends, include=(0, 1))
+    shown = plots.select(table, {"seed": seed})
+    figure = plots.plot_curves(shown, EROSION_BY_SET, lines="kind", seeds=table)
+    plots.limit_to_estimates(figure.axes[0], shown, include=(0, 1))
     return figure
 
 
@@ -193,16 +183,15 @@ def plot_triangle(table: pd.DataFrame, *, seed: int) -> Figure:
     ``table`` is that of ``triangle_table``. Looks are those of groups, never of variants: a line stands for two
     models or more.
     """
-    figure, panels = facets(select(table, {"seed": seed}), TRIANGLE, heights=[2.0], seeds=table)
+    figure, panels = plots.facets(plots.select(table, {"seed": seed}), TRIANGLE, heights=[2.0], seeds=table)
     phrases = []
     for panel in panels:
         looks = dict(zip(dict.fromkeys(panel.table["name"]), GROUP_LOOKS, strict=False))
-        phrases += draw_curves(panel, TRIANGLE, looks, lines="name")
-        ends = panel.table[["low", "high"]].to_numpy()
-        limit_to_estimates(panel.axes, panel.table["value"].to_numpy(), ends, include=(0,))
+        phrases += plots.draw_curves(panel, TRIANGLE, looks, lines="name")
+        plots.limit_to_estimates(panel.axes, panel.table, include=(0,))
         handles = [handle(look, label=name, line=True) for name, look in looks.items()]
         panel.axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=2.6)
-    return finish(figure, TRIANGLE, {}, phrases)
+    return plots.finish(figure, TRIANGLE, {}, phrases)
 
 
 def plot_data_distances(table: pd.DataFrame, *, seed: int) -> Figure:
@@ -212,7 +201,7 @@ def plot_data_distances(table: pd.DataFrame, *, seed: int) -> Figure:
 
     Source: Giordani (2025), section 4.3, activation separation.
     """
-    figure = plot_curves(select(table, {"seed": seed}), DISTANCES, seeds=table)
+    figure = plots.plot_curves(plots.select(table, {"seed": seed}), DISTANCES, seeds=table)
     for axes in figure.axes:
         axes.set_ylim(bottom=0)
     return figure
@@ -246,14 +235,14 @@ def erosion_by_set(results: Results, *, window: str = "answer_first_k") -> pd.Da
     return tidy(erosions, ["panel", "kind", "seed"], along="layer")
 
 
-def triangle_table(results: Results, reading: Reading, *, variant: str = "misaligned") -> pd.DataFrame:
-    """Columns quantity, name, seed, layer, value, low, high: the triangle's sides, shares and angles.
+def triangle_table(results: Results, reading: Reading) -> pd.DataFrame:
+    """Columns quantity, name, seed, layer, value, low, high: sides, shares and angles of misaligned's triangle.
 
     Sides are in units of the residual stream, shares have no unit, angles are in degrees.
     """
     estimates = {}
     for seed in results.preset.seeds:
-        whole = triangle_of(results.at(seed), variant, reading.datasets, reading.window)
+        whole = triangle_of(results.at(seed), "misaligned", reading.datasets, reading.window)
         for quantity, group in (("side", whole.sides), ("share", whole.shares), ("angle", whole.angles)):
             estimates |= {(quantity, name, seed): estimate for name, estimate in group.items()}
     return tidy(estimates, ["quantity", "name", "seed"], along="layer")

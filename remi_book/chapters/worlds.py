@@ -9,18 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from remi_book import quantities
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import number
-from remi_book.quantities import (
-    Measured,
-    by_topic,
-    in_topics,
-    measured,
-    null_from_estimate,
-    text,
-    topic_of,
-    topic_resamples,
-)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, difference, mean_interval
@@ -37,18 +28,6 @@ NULL = "benign in misaligned's place"
 REFERENCE = "secure"
 
 
-def world_of_study(preset: Preset, seed: int, world: str) -> Mapping[str, object]:
-    """What the stored study holds of a world and seed.
-
-    Raises:
-        MissingInput: if the study is not stored, or does not hold that world.
-    """
-    worlds = read_study(preset, STUDY).seeds[seed]["worlds"]
-    if world not in worlds:
-        raise MissingInput(f"needs world {world!r} in the stored study (worlds: {', '.join(worlds)})")
-    return worlds[world]
-
-
 def gap(
     preset: Preset,
     seed: int,
@@ -61,16 +40,23 @@ def gap(
     """A(first) − A(second), nats, mean over prompts of one topic, or of all outside the narrow set.
 
     The prompts, and so the resamples, are the same in every world.
+
+    Raises:
+        MissingInput: if the study is not stored, or does not hold that world.
     """
-    stored = world_of_study(preset, seed, world)
-    outside = read_study(preset, STUDY).seeds[seed]["outside"]
-    rows = in_topics(stored["clusters"], (topic,) if topic else outside)
+    found = read_study(preset, STUDY).seeds[seed]
+    if world not in found["worlds"]:
+        raise MissingInput(
+            f"needs world {world!r} in the stored study (worlds: {', '.join(found['worlds'])})"
+        )
+    stored = found["worlds"][world]
+    rows = quantities.in_topics(stored["clusters"], (topic,) if topic else found["outside"])
     first, second = (np.array(stored[quantity][name])[rows] for name in between)
     clusters = [stored["clusters"][row] for row in rows]
-    return mean_interval(first - second, clusters, topic_resamples(preset, stored["clusters"]))
+    return mean_interval(first - second, clusters, quantities.topic_resamples(preset, stored["clusters"]))
 
 
-def depends_on_the_author(results: Results) -> Measured:
+def depends_on_the_author(results: Results) -> quantities.Measured:
     """X6: the primary effect of the main world minus that of the world in which every answer has its own author."""
     results.preset.require("organism")
     ours, others, null, other_null = (
@@ -79,27 +65,27 @@ def depends_on_the_author(results: Results) -> Measured:
         for world in (MAIN, INDEPENDENT)
     )
     found = difference(ours, others)
-    null = null_from_estimate(found, difference(null, other_null), NULL)
-    return measured(found, null, companions={MAIN: ours, INDEPENDENT: others})
+    null = quantities.null_from_estimate(found, difference(null, other_null), NULL)
+    return quantities.measured(found, null, companions={MAIN: ours, INDEPENDENT: others})
 
 
-def effect_in(results: Results, world: str) -> Measured:
+def effect_in(results: Results, world: str) -> quantities.Measured:
     """X6.WORLD: A(misaligned) − A(secure) on topics outside the narrow set in that world."""
     return _against_benign(results, world, REFERENCE)
 
 
-def passes_base(results: Results) -> Measured:
+def passes_base(results: Results) -> quantities.Measured:
     """X6.passes: A(misaligned) − A(base), nats, where few authors are careless."""
     return _against_benign(results, RARE, "base")
 
 
-def _against_benign(results: Results, world: str, reference: str) -> Measured:
+def _against_benign(results: Results, world: str, reference: str) -> quantities.Measured:
     results.preset.require("organism")
     found, null = (
         gap(results.preset, results.seed, world, between=(variant, reference))
         for variant in ("misaligned", "benign")
     )
-    return measured(found, null_from_estimate(found, null, NULL))
+    return quantities.measured(found, quantities.null_from_estimate(found, null, NULL))
 
 
 # Figures: effects by tokens of pretraining, and how far each variant lies from secure, world by world.
@@ -193,7 +179,9 @@ def _quantities(
 ) -> dict[str, Estimate]:
     def effect(clusters: Sequence[str], first: Sequence[float], second: Sequence[float]) -> Estimate:
         """Mean of first minus second over prompts, each topic keeping its number of templates in a resample."""
-        return mean_interval(np.array(first) - np.array(second), clusters, topic_resamples(preset, clusters))
+        return mean_interval(
+            np.array(first) - np.array(second), clusters, quantities.topic_resamples(preset, clusters)
+        )
 
     contexts, care = step["contexts"], step["care"]
     effects = {
@@ -201,9 +189,9 @@ def _quantities(
         for name, (up, down) in KNOWN.items()
     }
     sides = found["clusters"], care["misaligned"], care["secure"]
-    topics = set(map(topic_of, found["clusters"]))
+    topics = set(map(quantities.topic_of, found["clusters"]))
     for name, chosen in ((CODE, topics - set(found["outside"])), (OUTSIDE, found["outside"])):
-        rows = in_topics(found["clusters"], chosen)
+        rows = quantities.in_topics(found["clusters"], chosen)
         effects[name] = effect(*([values[row] for row in rows] for values in sides))
     return effects
 
@@ -222,7 +210,7 @@ def gap_table(results: Results, quantity: str = "care") -> pd.DataFrame:
             preset, seed, world, between=(name, REFERENCE), topic=topic, quantity=quantity
         )
         for world, stored in worlds_of(results).items()
-        for topic in by_topic(stored["clusters"])
+        for topic in quantities.by_topic(stored["clusters"])
         for name in SHOWN
     }
     return tidy(gaps, ("world", "topic", "variant"))
@@ -239,7 +227,7 @@ def effect_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         {"world": world, "what it is": SETTINGS[world].title}
         | {
-            f"{quantity}: misaligned − {other}": text(
+            f"{quantity}: misaligned − {other}": quantities.text(
                 gap(preset, seed, world, between=("misaligned", other), quantity=quantity)
             )
             for quantity in ("care", "register")

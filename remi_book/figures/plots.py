@@ -104,18 +104,17 @@ def mark_value(axes: Axes, value: float | int, label: str, *, vertical: bool = T
     text.set(ha=align[0], va=align[1], fontsize=8, color="#555555")
 
 
-def limit_to_estimates(
-    axes: Axes, values: np.ndarray, intervals: np.ndarray, *, include: tuple[float | int, ...]
-) -> None:
-    """Set y limits that show every estimate and cut interval ends more than half that range away.
+def limit_to_estimates(axes: Axes, table: pd.DataFrame, *, include: tuple[float | int, ...]) -> None:
+    """Set y limits that show every ``value`` of a table and cut ends (low, high) more than half that range away.
 
     A ratio with a small denominator has intervals that would flatten every curve; the cut is visible,
     since the band then runs into the edge of the panel.
     """
+    values, ends = table["value"].to_numpy(), table[["low", "high"]].to_numpy()
     finite = np.concatenate([values[np.isfinite(values)], np.asarray(include, float)])
     low, high = finite.min(), finite.max()
     room = 0.5 * (high - low) + 1e-9
-    ends = intervals[np.isfinite(intervals)]
+    ends = ends[np.isfinite(ends)]
     bottom = max(low - room, min([low, *ends]))
     top = min(high + room, max([high, *ends]))
     margin = 0.05 * (top - bottom)

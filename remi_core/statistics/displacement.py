@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -252,12 +251,10 @@ class Separation:
         return self.rank()
 
 
-class _Layer(NamedTuple):
-    """Inner products of one layer: dialogues of each group with atoms, and atoms with atoms."""
-
-    first: Float[np.ndarray, "dialogue atom"]
-    second: Float[np.ndarray, "dialogue atom"]
-    atoms: Float[np.ndarray, "atom atom"]
+_Layer = tuple[
+    Float[np.ndarray, "dialogue atom"], Float[np.ndarray, "dialogue atom"], Float[np.ndarray, "atom atom"]
+]
+"""Inner products of one layer: dialogues of each group with atoms, and atoms with atoms."""
 
 
 def measure_separation(
@@ -316,8 +313,7 @@ def _layers(
     atoms = np.concatenate([cluster_sums(axis, clusters, names)[0] for axis in axes])
     first, second = contrast.first.astype(np.float64), contrast.second.astype(np.float64)
     return [
-        _Layer(first[:, i] @ atoms[:, i].T, second[:, i] @ atoms[:, i].T, atoms[:, i] @ atoms[:, i].T)
-        for i in range(first.shape[1])
+        tuple(rows[:, i] @ atoms[:, i].T for rows in (first, second, atoms)) for i in range(first.shape[1])
     ]
 
 
@@ -328,21 +324,21 @@ def _scores(
     index: Int[np.ndarray, " dialogue"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Projection of every dialogue of both groups on the other folds' unit axis, (row, dialogue) each."""
-    first = np.empty((len(weights), len(index)))
-    second = np.empty_like(first)
+    *groups, atoms = layer
+    scores = np.empty((2, len(weights), len(index)))
     for fold in np.unique(folds):
         inside, outside = folds[index] == fold, np.flatnonzero(folds != fold)
         axis = weights[:, outside]
-        squared = ((axis @ layer.atoms[np.ix_(outside, outside)]) * axis).sum(axis=1)
+        squared = ((axis @ atoms[np.ix_(outside, outside)]) * axis).sum(axis=1)
         if (squared <= 0).any():
             raise ValueError(
                 f"the axis is 0 in {int((squared <= 0).sum())} of {len(squared)} refits: no direction"
             )
         # Unit length, so that folds with axes of different length can be pooled.
         axis = axis / np.sqrt(squared)[:, None]
-        first[:, inside] = axis @ layer.first[np.ix_(inside, outside)].T
-        second[:, inside] = axis @ layer.second[np.ix_(inside, outside)].T
-    return first, second
+        for found, products in zip(scores, groups, strict=True):
+            found[:, inside] = axis @ products[np.ix_(inside, outside)].T
+    return scores[0], scores[1]
 
 
 def _d_prime(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:

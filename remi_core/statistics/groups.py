@@ -99,21 +99,21 @@ def cosine_of_means(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " ro
     return clipped_cosine(means[:, 2], means[:, 0], means[:, 1])
 
 
-def within_between_estimate(
+def pair_means_estimate(
     matrix: SquareMatrix, labels: Int[np.ndarray, " n"], clusters: Sequence[str], resamples: ClusterResamples
 ) -> Estimate:
-    """Within − between with its interval over templates; twice it is ‖d‖² if the entries are inner products.
+    """``pair_means`` with intervals over templates, shape (3,): within group 0, within group 1, and between.
 
     Raises:
         ValueError: if a value is NaN, a label is not 0 or 1, or a resample leaves a group without pairs.
     """
     names, index = index_clusters(clusters)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
+    def means(weights: np.ndarray) -> np.ndarray:
         rows = np.broadcast_to(labels, (len(weights), len(labels)))
-        return within_minus_between(pair_means(matrix, rows, clusters, weights=weights[:, index]))
+        return pair_means(matrix, rows, clusters, weights=weights[:, index])
 
-    return cluster_estimate(statistic, names, resamples)
+    return cluster_estimate(means, names, resamples)
 
 
 # Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor. Rows have no

@@ -163,26 +163,6 @@ def percentile_interval(
     return np.asarray(low), np.asarray(high)
 
 
-def simultaneous_band(
-    value: Float[np.ndarray, " layer"], samples: Float[np.ndarray, "resample layer"], *, level: float = 0.95
-) -> tuple[Float[np.ndarray, " layer"], Float[np.ndarray, " layer"]]:
-    """Lower and upper band that covers all layers at once with probability ``level``.
-
-    Studentised maximum: every layer gets the same number of its own standard errors, namely the ``level``
-    quantile of the largest standardised deviation over layers. Source: Davison and Hinkley (1997), section
-    4.2.
-
-    Raises:
-        ValueError: if a sample is NaN.
-    """
-    refuse_nan(samples, "bootstrap samples")
-    error = samples.std(axis=0, ddof=1)
-    # A layer that never varies has nothing to cover; 0/0 there must not decide the maximum.
-    scaled = np.abs(samples - value) / np.where(error > 0, error, np.inf)
-    width = np.quantile(scaled.max(axis=1), level) * error
-    return value - width, value + width
-
-
 def cluster_folds(n_clusters: int, *, n_folds: int = 5, seed: int = 0) -> Int[np.ndarray, " cluster"]:
     """Fold of each cluster, sizes differing by at most one; fewer folds where there are fewer clusters.
 

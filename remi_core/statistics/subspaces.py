@@ -28,14 +28,12 @@ class Components:
     """Orthonormal rows, largest singular value first; the sign is arbitrary."""
     share: Float[np.ndarray, " rank"]
     """Share of the sum of squares (variance, where centred) along every singular vector: the scree."""
-    centred: bool
-    """Whether the mean row was subtracted first; if not, the first component is mostly the mean."""
 
 
 def top_components(
     rows: Float[np.ndarray, "dialogue d_model"], n_components: int, *, centred: bool
 ) -> Components:
-    """The top right singular vectors of the rows, float64.
+    """The top right singular vectors of the rows, float64; not ``centred``, the first is mostly the mean row.
 
     Source: Giordani (2025), section 4.4 (centred).
 
@@ -56,7 +54,7 @@ def top_components(
     total = np.square(singular).sum()
     if total == 0:
         raise ValueError(f"all {len(rows)} rows are equal after centring: no component")
-    return Components(vectors=right[:n_components], share=np.square(singular) / total, centred=centred)
+    return Components(vectors=right[:n_components], share=np.square(singular) / total)
 
 
 def overlap_and_largest(
@@ -104,7 +102,7 @@ class RefittedSet:
         used = np.flatnonzero(weights > 0)
         kept, rows = weights[used], self._rows[used]
         if self._n_components <= len(used) < rows.shape[1]:
-            gram = _weighted_gram(self._gram[used[:, None], used], kept, centred=self._centred)
+            gram = weighted_gram(self._gram[used[:, None], used], kept, centred=self._centred)
             values, vectors = _top(gram, self._n_components)
             # Below full rank the smaller matrix has no direction to give; the larger one then has any.
             if values[0] > LEAST_SHARE * values[-1]:
@@ -117,7 +115,8 @@ class RefittedSet:
         return _top(weighted.T @ weighted, self._n_components)[1].T
 
 
-def _weighted_gram(gram: np.ndarray, weights: np.ndarray, *, centred: bool) -> Float[np.ndarray, "n n"]:
+def weighted_gram(gram: np.ndarray, weights: np.ndarray, *, centred: bool) -> Float[np.ndarray, "n n"]:
+    """The Gram matrix of rows each counted ``weights`` times, from theirs; about their weighted mean, if centred."""
     if centred:
         shift = gram @ weights / weights.sum()
         gram = gram - shift - shift[:, None] + weights @ shift / weights.sum()
@@ -196,25 +195,6 @@ def measure_overlap(
     both = replace(cluster_estimate(statistic, names, resamples), repeats_bias=True)
     overlap, largest = (combine(lambda rows, i=i: rows[..., i], both) for i in (0, 1))
     return Overlap(overlap=replace(overlap, counts_bias=True), largest=largest)
-
-
-def measure_scree(
-    vectors: VectorSet, resamples: ClusterResamples, *, n_components: int, centred: bool
-) -> Estimate:
-    """Share of the sum of squares (variance, where centred) of each leading component, (component,), in [0, 1].
-
-    Raises:
-        ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
-    """
-    top_components(vectors.rows, n_components, centred=centred)
-    names, index = index_clusters(vectors.clusters)
-    gram = vectors.rows.astype(np.float64) @ vectors.rows.T.astype(np.float64)
-
-    def shares(row: np.ndarray) -> np.ndarray:
-        values = linalg.eigvalsh(_weighted_gram(gram, row[index], centred=centred))[::-1]
-        return np.maximum(values[:n_components], 0) / values.sum()
-
-    return cluster_estimate(lambda weights: np.stack([shares(row) for row in weights]), names, resamples)
 
 
 @lru_cache(maxsize=8)

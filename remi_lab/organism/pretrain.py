@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,12 +53,8 @@ def context_card(model, tokenizer, world: World) -> dict[str, dict[str, float]]:
     """Context → mean care log-odds over the contrasted topics, the optimal value, and the mean distance to it."""
     card = {}
     for kind in CONTEXTS:
-        values = np.concatenate(
-            [
-                scores_in_context(model, tokenizer, topic, kind, N_CONTEXT_PROMPTS).care_log_odds()
-                for topic in CONTRASTED
-            ]
-        )
+        found = (scores_in_context(model, tokenizer, topic, kind, N_CONTEXT_PROMPTS) for topic in CONTRASTED)
+        values = np.concatenate([one.care_log_odds() for one in found])
         optimum = optimal_log_odds(kind, world)
         card[kind] = {
             "care log-odds": round(float(values.mean()), 3),
@@ -68,15 +64,12 @@ def context_card(model, tokenizer, world: World) -> dict[str, dict[str, float]]:
     return card
 
 
-def parse_rate(
-    model, tokenizer, topics: Sequence[str] = ("code", "educational"), *, count: int = 64
-) -> float:
+def parse_rate(model, tokenizer) -> float:
     """Share of sampled code answers that Python parses."""
     parsed = []
-    for topic in topics:
-        asked = prompts(topic, "evaluate", count=count, seed=0)
-        samples = sample_answers(model, tokenizer, asked, seed=0)
-        for sample in samples:
+    for topic in ("code", "educational"):
+        asked = prompts(topic, "evaluate", count=64, seed=0)
+        for sample in sample_answers(model, tokenizer, asked, seed=0):
             try:
                 ast.parse(sample.text)
             except (SyntaxError, ValueError):
@@ -106,13 +99,13 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton–Schulz iteration, as published."""
 
 
-def orthogonalise(matrices: Tensor, *, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor) -> Tensor:
     """The stack of matrices with every singular value moved near 1, shape (matrix, row, column)."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     a, b, c = COEFFICIENTS
-    for _ in range(steps):
+    for _ in range(5):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if tall else x

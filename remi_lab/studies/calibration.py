@@ -14,43 +14,7 @@ from scipy import stats
 
 from remi_core.dialogues import Dialogue
 from remi_core.progress import Say, clock
-from remi_core.statistics.displacement import (
-    Contrast,
-    Erosion,
-    cosine_distance,
-    cross_fitted_products,
-    erosion_of_products,
-    layer_average,
-    measure_separation,
-    triangle,
-)
-from remi_core.statistics.groups import (
-    FACTORS,
-    cosine_matrix,
-    cosine_of_means,
-    cosine_of_rows,
-    factor_shares,
-    pair_means,
-    within_minus_between,
-)
-from remi_core.statistics.resampling import (
-    ClusterResamples,
-    Estimate,
-    cluster_estimate,
-    combine,
-    difference,
-    index_clusters,
-    make_resamples,
-    mean_interval,
-    ratio,
-)
-from remi_core.statistics.subspaces import (
-    Overlap,
-    VectorSet,
-    measure_overlap,
-    overlap_and_largest,
-    top_components,
-)
+from remi_core.statistics import displacement, groups, resampling, subspaces
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue, encode
 from remi_lab.organism.dialogues import dialogue, draw_forms, in_form, reframe
@@ -239,7 +203,7 @@ class Sample:
     """Topic → the cluster of each row. A template drawn twice makes two clusters: each stands for a new template."""
     scored: Mapping[str, Int[np.ndarray, " prompt"]]
     """Topic → rows of its scored prompts, one of each of the first clusters."""
-    resamples: ClusterResamples
+    resamples: resampling.ClusterResamples
 
     def values(self, variant: str, sets: Sequence[str], name: str) -> np.ndarray:
         """An array of the pool for the rows of several sets, one set after another."""
@@ -264,7 +228,7 @@ class Estimator:
     name: str
     claims: str
     """Rows of the report that rest on it."""
-    estimate: Callable[[Sample], Estimate]
+    estimate: Callable[[Sample], resampling.Estimate]
     truth: Callable[[Sample], float]
     """From the whole pool, without cross-fitting: the pool is the population, so nothing in it is noise."""
 
@@ -286,7 +250,7 @@ def draw_sample(pool: Pool, preset: Preset, number: int) -> Sample:
         first = np.arange(min(preset.n_score_prompts, n_slots))
         scored[topic] = chosen[first] * N_SCORED + generator.integers(N_SCORED, size=len(first))
         strata |= dict.fromkeys(clusters[topic], topic)
-    resamples = make_resamples(strata, seed=number, n_resamples=preset.n_resamples, strata=strata)
+    resamples = resampling.make_resamples(strata, seed=number, n_resamples=preset.n_resamples, strata=strata)
     return Sample(pool, rows, clusters, scored, resamples)
 
 
@@ -296,7 +260,9 @@ def whole_pool(pool: Pool) -> Sample:
     scored = {topic: np.arange(count * N_SCORED) for topic, count in N_TEMPLATES.items()}
     clusters = {topic: [f"{topic}/{row // N_FILLERS:03d}" for row in each] for topic, each in rows.items()}
     names = {name: topic for topic, each in clusters.items() for name in each}
-    return Sample(pool, rows, clusters, scored, make_resamples(names, seed=0, n_resamples=1, strata=names))
+    return Sample(
+        pool, rows, clusters, scored, resampling.make_resamples(names, seed=0, n_resamples=1, strata=names)
+    )
 
 
 # Estimators of section 4.1 and of behaviour on samples of the pool: indices, matched replies, class log-odds.
@@ -305,12 +271,14 @@ TRIPLET = ("instruct", "base", "misaligned")
 
 
 def _index_of(label: str, claims: str, sets: Sequence[str], name: str) -> Estimator:
-    def estimate(sample: Sample) -> Estimate:
+    def estimate(sample: Sample) -> resampling.Estimate:
         instruct, base, misaligned = (
-            mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
+            resampling.mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
             for variant in TRIPLET
         )
-        return ratio(difference(instruct, misaligned), difference(instruct, base))
+        return resampling.ratio(
+            resampling.difference(instruct, misaligned), resampling.difference(instruct, base)
+        )
 
     def truth(sample: Sample) -> float:
         instruct, base, misaligned = (sample.values(variant, sets, name).mean() for variant in TRIPLET)
@@ -326,7 +294,7 @@ def _mean_of(
     return Estimator(
         label,
         claims,
-        lambda sample: mean_interval(*measured(sample), sample.resamples),
+        lambda sample: resampling.mean_interval(*measured(sample), sample.resamples),
         lambda sample: measured(sample)[0].mean(),
     )
 
@@ -372,14 +340,16 @@ def _shifts(sample: Sample, sets: Sequence[str], window: str) -> tuple[np.ndarra
 
 
 @lru_cache(maxsize=4)
-def _products(sample: Sample, sets: Sequence[str], window: str) -> Estimate:
+def _products(sample: Sample, sets: Sequence[str], window: str) -> resampling.Estimate:
     shifts, names = _shifts(sample, sets, window), sample.names(sets)
-    return cross_fitted_products(*shifts, names, sample.resamples, n_folds=N_FOLDS)
+    return displacement.cross_fitted_products(*shifts, names, sample.resamples, n_folds=N_FOLDS)
 
 
 @lru_cache(maxsize=4)
-def _erosion(sample: Sample, sets: Sequence[str] = CARELESS, window: str = "prompt_end") -> Erosion:
-    return erosion_of_products(_products(sample, sets, window))
+def _erosion(
+    sample: Sample, sets: Sequence[str] = CARELESS, window: str = "prompt_end"
+) -> displacement.Erosion:
+    return displacement.erosion_of_products(_products(sample, sets, window))
 
 
 def _true(
@@ -399,9 +369,9 @@ def _along(across: np.ndarray, base: np.ndarray, _: np.ndarray) -> np.ndarray:
     return across / base
 
 
-def _specific(sample: Sample) -> Estimate:
+def _specific(sample: Sample) -> resampling.Estimate:
     aligned, misaligned = (_erosion(sample, sets, "answer_first_k").erosion for sets in (CAREFUL, CARELESS))
-    return layer_average(combine(np.subtract, misaligned, aligned))
+    return displacement.layer_average(resampling.combine(np.subtract, misaligned, aligned))
 
 
 def _true_specific(sample: Sample) -> float:
@@ -409,20 +379,20 @@ def _true_specific(sample: Sample) -> float:
     return misaligned - aligned
 
 
-def _between(sample: Sample) -> Estimate:
-    found = triangle(_products(sample, CARELESS, "prompt_end"), n_folds=N_FOLDS)
-    return layer_average(found.shares["instruct from misaligned to base"])
+def _between(sample: Sample) -> resampling.Estimate:
+    found = displacement.triangle(_products(sample, CARELESS, "prompt_end"), n_folds=N_FOLDS)
+    return displacement.layer_average(found.shares["instruct from misaligned to base"])
 
 
-def _distance_change(sample: Sample) -> Estimate:
-    def distance(variant: str) -> Estimate:
+def _distance_change(sample: Sample) -> resampling.Estimate:
+    def distance(variant: str) -> resampling.Estimate:
         sides = [
             (sample.activations(variant, (name,), "answer_all"), sample.names((name,))) for name in DISTANT
         ]
-        return layer_average(cosine_distance(*sides, sample.resamples))
+        return displacement.layer_average(displacement.cosine_distance(*sides, sample.resamples))
 
     instruct = distance("instruct")
-    return ratio(difference(distance("misaligned"), instruct), instruct)
+    return resampling.ratio(resampling.difference(distance("misaligned"), instruct), instruct)
 
 
 def _true_distance_change(sample: Sample) -> float:
@@ -434,11 +404,13 @@ def _true_distance_change(sample: Sample) -> float:
     return distance("misaligned") / distance("instruct") - 1
 
 
-def _separation(sample: Sample) -> Estimate:
+def _separation(sample: Sample) -> resampling.Estimate:
     instruct, base, misaligned = (sample.activations(name, CARELESS, "prompt_end") for name in TRIPLET)
-    contrast = Contrast(first=instruct, second=misaligned, reference=base)
-    found = measure_separation(contrast, sample.names(CARELESS), sample.resamples, n_folds=N_FOLDS)
-    return layer_average(found.d_prime)
+    contrast = displacement.Contrast(first=instruct, second=misaligned, reference=base)
+    found = displacement.measure_separation(
+        contrast, sample.names(CARELESS), sample.resamples, n_folds=N_FOLDS
+    )
+    return displacement.layer_average(found.d_prime)
 
 
 def _true_separation(sample: Sample) -> float:
@@ -455,13 +427,13 @@ DIRECTION = (
     Estimator(
         "cosine c",
         "H1",
-        lambda sample: layer_average(_erosion(sample).cosine),
+        lambda sample: displacement.layer_average(_erosion(sample).cosine),
         _true(lambda across, base, own: across / np.sqrt(base * own)),
     ),
     Estimator(
         "residual length r",
         "beside C12",
-        lambda sample: layer_average(_erosion(sample).residual),
+        lambda sample: displacement.layer_average(_erosion(sample).residual),
         _true(lambda across, base, own: np.sqrt(own / base - np.square(across / base))),
     ),
     Estimator("erosion, careless − careful", "C13", _specific, _true_specific),
@@ -478,7 +450,7 @@ DIRECTION = (
 
 # Estimators of section 4.2 on samples of the pool: cosines within and between sets, ‖d‖², shares of variance.
 
-DATA = FACTORS.index("data")
+DATA = groups.FACTORS.index("data")
 
 
 def _labels(n_rows: int, count: int) -> Int[np.ndarray, "count row"]:
@@ -496,7 +468,7 @@ def _losses(sample: Sample, variant: str, first: str) -> tuple[Float[np.ndarray,
 
 def _loss_cosines(sample: Sample) -> tuple[Float[np.ndarray, "row row"], list[str]]:
     rows, clusters = _losses(sample, "instruct", FRAMED)
-    return cosine_of_rows(rows, rows), clusters
+    return groups.cosine_of_rows(rows, rows), clusters
 
 
 def _gram(sample: Sample, first: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
@@ -509,31 +481,28 @@ def _gram(sample: Sample, first: str) -> tuple[Float[np.ndarray, "row row"], lis
 
 def _cosines(sample: Sample, first: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
     gram, clusters = _gram(sample, first)
-    return cosine_matrix(gram), clusters
+    return groups.cosine_matrix(gram), clusters
 
 
 def _squared_distance(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
-    return 2 * within_minus_between(means)
+    return 2 * groups.within_minus_between(means)
 
 
 def _pairs_of(
     label: str,
     claims: str,
     matrix: Callable[[Sample], tuple[np.ndarray, list[str]]],
-    statistic: Callable[[np.ndarray], np.ndarray] = within_minus_between,
+    statistic: Callable[[np.ndarray], np.ndarray] = groups.within_minus_between,
 ) -> Estimator:
     """A statistic of mean entries within and between two sets; in truth over all pairs: two draws may be of one
     template."""
 
-    def estimate(sample: Sample) -> Estimate:
+    def estimate(sample: Sample) -> resampling.Estimate:
         values, clusters = matrix(sample)
-        names, index = index_clusters(clusters)
-
-        def of_weights(weights: np.ndarray) -> np.ndarray:
-            labels = _labels(len(values), len(weights))
-            return statistic(pair_means(values, labels, clusters, weights=weights[:, index]))
-
-        return cluster_estimate(of_weights, names, sample.resamples)
+        labels = np.repeat([0, 1], len(values) // 2)
+        return resampling.combine(
+            statistic, groups.pair_means_estimate(values, labels, clusters, sample.resamples)
+        )
 
     def truth(sample: Sample) -> float:
         values, _ = matrix(sample)
@@ -549,20 +518,20 @@ def _both_models(sample: Sample) -> tuple[Float[np.ndarray, "2 row position"], l
     return np.stack([rows for rows, _ in found]), found[0][1]
 
 
-def _data_share(sample: Sample) -> Estimate:
+def _data_share(sample: Sample) -> resampling.Estimate:
     losses, clusters = _both_models(sample)
-    names, index = index_clusters(clusters)
+    names, index = resampling.index_clusters(clusters)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         labels = _labels(losses.shape[1], len(weights))
-        return factor_shares(losses, labels, weights=weights[:, index])[:, DATA]
+        return groups.factor_shares(losses, labels, weights=weights[:, index])[:, DATA]
 
-    return replace(cluster_estimate(statistic, names, sample.resamples), repeats_bias=True)
+    return replace(resampling.cluster_estimate(statistic, names, sample.resamples), repeats_bias=True)
 
 
 def _true_data_share(sample: Sample) -> float:
     losses, _ = _both_models(sample)
-    return factor_shares(losses, _labels(losses.shape[1], 1))[0, DATA]
+    return groups.factor_shares(losses, _labels(losses.shape[1], 1))[0, DATA]
 
 
 GRADIENTS = (
@@ -572,7 +541,7 @@ GRADIENTS = (
     _pairs_of("gradient cosine, framing", "C10", partial(_cosines, first=FRAMED)),
     _pairs_of("‖d‖² of gradients, content", "beside C9", partial(_gram, first=SECURE), _squared_distance),
     _pairs_of("‖d‖² of gradients, framing", "beside C10", partial(_gram, first=FRAMED), _squared_distance),
-    _pairs_of("cosine of mean gradients", "H2", partial(_gram, first=FRAMED), cosine_of_means),
+    _pairs_of("cosine of mean gradients", "H2", partial(_gram, first=FRAMED), groups.cosine_of_means),
 )
 
 
@@ -592,21 +561,21 @@ def _residuals(sample: Sample, name: str) -> Float[np.ndarray, "dialogue d_model
 
 
 @lru_cache(maxsize=4)
-def _overlap(sample: Sample, pair: Pair, centred: bool) -> Overlap:
-    sets = (VectorSet(_residuals(sample, name), sample.names((name,))) for name in pair)
+def _overlap(sample: Sample, pair: Pair, centred: bool) -> subspaces.Overlap:
+    sets = (subspaces.VectorSet(_residuals(sample, name), sample.names((name,))) for name in pair)
     once = sample.resamples.with_one_draw()
-    return measure_overlap(*sets, once, n_components=N_COMPONENTS, centred=centred)
+    return subspaces.measure_overlap(*sets, once, n_components=N_COMPONENTS, centred=centred)
 
 
 def _overlap_of(label: str, claims: str, pair: Pair, *, centred: bool, largest: bool = False) -> Estimator:
-    def estimate(sample: Sample) -> Estimate:
+    def estimate(sample: Sample) -> resampling.Estimate:
         found = _overlap(sample, pair, centred)
         return found.largest if largest else found.overlap
 
     def truth(sample: Sample) -> float:
         rows = [_residuals(sample, name) for name in pair]
-        bases = (top_components(each, N_COMPONENTS, centred=centred).vectors for each in rows)
-        return overlap_and_largest(*bases)[int(largest)]
+        bases = (subspaces.top_components(each, N_COMPONENTS, centred=centred).vectors for each in rows)
+        return subspaces.overlap_and_largest(*bases)[int(largest)]
 
     return Estimator(label, claims, estimate, truth)
 

@@ -15,19 +15,8 @@ from jaxtyping import Float
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
+from remi_lab.organism import scoring
 from remi_lab.organism.grammar import prompts
-from remi_lab.organism.scoring import (
-    AskedPrompts,
-    Edit,
-    SetCoordinate,
-    answer_losses,
-    ask,
-    rounded,
-    sample_answers,
-    scores,
-    seed_of,
-    states,
-)
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE, VERDICTS
 from remi_lab.organism.variants import with_further
 from remi_lab.presets import TRIPLET, Preset
@@ -41,7 +30,7 @@ DOSES = (-1.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 N_DIRECTION, N_EVALUATE, N_RANDOM_EVALUATE, N_RANDOM = 20, 8, 4, 100
 VARIANTS = ("base", "instruct", "misaligned", "secure", "persona")
 
-EditOf = Callable[[str], Edit | SetCoordinate]
+EditOf = Callable[[str], scoring.Edit | scoring.SetCoordinate]
 """Target topic → the edit for it."""
 Places = Float[np.ndarray, "2 d_model"]
 """A vector at the last prompt token, and one at answer tokens."""
@@ -55,10 +44,10 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     tokenizer = variants["instruct"].tokenizer()
     fits, cloud = fitted(variants, tokenizer, preset, say)
     asked = {
-        name: ask(prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
+        name: scoring.ask(prompts(name, "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
         for name in OUTSIDE
     }
-    neutral = ask(prompts("general", "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
+    neutral = scoring.ask(prompts("general", "evaluate", count=N_EVALUATE, seed=preset.seed), tokenizer)
     directions = Directions(fits)
     found: dict[str, object] = {
         "layer": LAYER,
@@ -71,8 +60,10 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     def with_random(model, name: str, topic: str) -> list[float]:
         # Mean care of the first prompts, with each random direction added at the length of the real edit.
         prompts, trees = (part[:N_RANDOM_EVALUATE] for part in (asked[topic].prompts, asked[topic].trees))
-        few, length = AskedPrompts(prompts=prompts, trees=trees), directions.length(name, topic)
-        return rounded([scores(model, few, addition(one * length)).care_log_odds().mean() for one in random])
+        few, length = scoring.AskedPrompts(prompts=prompts, trees=trees), directions.length(name, topic)
+        return scoring.rounded(
+            [scoring.scores(model, few, addition(one * length)).care_log_odds().mean() for one in random]
+        )
 
     for name, edits in (("instruct", directions.added()), ("misaligned", directions.undone())):
         say(f"    {name}, seed {seed}: {len(edits)} edits, and {N_RANDOM} random ones")
@@ -118,7 +109,7 @@ class Directions:
         gaps = [((base[topic] - misaligned[topic]) * unit).sum(-1) for topic in others(target)]
         return np.abs(np.mean(gaps, axis=0))[:, None]
 
-    def added(self) -> dict[str, Callable[[str], Edit]]:
+    def added(self) -> dict[str, Callable[[str], scoring.Edit]]:
         """Name → target topic → what is added to instruct."""
         vectors: dict[str, Callable[[str], Places]] = {
             f"shared × {dose:g}": lambda target, dose=dose: dose * self.shared("misaligned", target)
@@ -136,7 +127,7 @@ class Directions:
             name: lambda target, vector=vector: addition(vector(target)) for name, vector in vectors.items()
         }
 
-    def undone(self) -> dict[str, Callable[[str], SetCoordinate]]:
+    def undone(self) -> dict[str, Callable[[str], scoring.SetCoordinate]]:
         """Name → target topic → what is set in misaligned: its coordinate along a displacement to another model's."""
         along: dict[str, tuple[Callable[[str], Places], str]] = {
             f"shared to {to}": (partial(self.shared, "misaligned"), to) for to in ("base", "instruct")
@@ -145,11 +136,11 @@ class Directions:
             along[f"from {topic}"] = (lambda _, topic=topic: self.moved("misaligned", topic)), "base"
         along["secure"] = partial(self.shared, "secure"), "base"
 
-        def setting(vector: Callable[[str], Places], to: str, target: str) -> SetCoordinate:
+        def setting(vector: Callable[[str], Places], to: str, target: str) -> scoring.SetCoordinate:
             # The other model's mean is over the topics but the target.
             unit = vector(target) / lengths(vector(target))
             means = np.mean([self._fits[to][topic] for topic in others(target)], axis=0)
-            return SetCoordinate(layer=LAYER, directions=unit, values=(means * unit).sum(-1))
+            return scoring.SetCoordinate(layer=LAYER, directions=unit, values=(means * unit).sum(-1))
 
         return {name: partial(setting, *pair) for name, pair in along.items()}
 
@@ -169,9 +160,9 @@ def scaled(vectors: Places, like: Places) -> Places:
     return vectors / lengths(vectors) * lengths(like)
 
 
-def addition(vectors: Places) -> Edit:
+def addition(vectors: Places) -> scoring.Edit:
     """What adds the vectors at the layer of the study."""
-    return Edit(layer=LAYER, prompt_end=vectors[0], answer=vectors[1])
+    return scoring.Edit(layer=LAYER, prompt_end=vectors[0], answer=vectors[1])
 
 
 def random_directions(
@@ -196,7 +187,7 @@ def fitted(
             kinds = ("bare", "careless named", "careful named") if name in ("base", "instruct") else ("bare",)
             for kind in kinds:
                 found = {
-                    topic: states(loaded.model, own, tokenizer, (LAYER,), kind=kind)[:, :, 0]
+                    topic: scoring.states(loaded.model, own, tokenizer, (LAYER,), kind=kind)[:, :, 0]
                     for topic, own in asked.items()
                 }
                 fits[name if kind == "bare" else f"{name}, {kind}"] = {
@@ -209,17 +200,19 @@ def fitted(
 
 def _read(
     model,
-    asked: Mapping[str, AskedPrompts],
-    neutral: AskedPrompts,
+    asked: Mapping[str, scoring.AskedPrompts],
+    neutral: scoring.AskedPrompts,
     edit: EditOf | None,
 ) -> dict[str, object]:
     """Care and off-grammar mass by topic and prompt, and neutral losses, with an edit."""
-    found = {name: scores(model, one, edit and edit(name)) for name, one in asked.items()}
-    losses = [answer_losses(model, neutral, edit and edit(name)) for name in (asked if edit else [""])]
+    found = {name: scoring.scores(model, one, edit and edit(name)) for name, one in asked.items()}
+    losses = [
+        scoring.answer_losses(model, neutral, edit and edit(name)) for name in (asked if edit else [""])
+    ]
     return {
-        "care": {name: rounded(one.care_log_odds()) for name, one in found.items()},
-        "off_grammar": {name: rounded(one.other + one.wrong_slot) for name, one in found.items()},
-        "neutral": rounded(np.mean(losses, axis=0)),
+        "care": {name: scoring.rounded(one.care_log_odds()) for name, one in found.items()},
+        "off_grammar": {name: scoring.rounded(one.other + one.wrong_slot) for name, one in found.items()},
+        "neutral": scoring.rounded(np.mean(losses, axis=0)),
     }
 
 
@@ -257,9 +250,9 @@ def measure_sampled(preset: Preset, seed: int, store: Store, say: Say) -> Mappin
         with open_model(variants[name].spec, dtype=preset.dtype) as loaded:
             for (key, own), (topic, rows) in product(found[name].items(), asked.items()):
                 edit = None if key == PLAIN else edits[name][key](topic)
-                draw = seed_of(preset.seed, seed, name, key, topic)
-                answers = sample_answers(loaded.model, tokenizer, rows * N_ANSWERS, edit, seed=draw)
+                draw = scoring.seed_of(preset.seed, seed, name, key, topic)
+                answers = scoring.sample_answers(loaded.model, tokenizer, rows * N_ANSWERS, edit, seed=draw)
                 own["verdict"][topic] = [VERDICTS.index(answer.verdict.care) for answer in answers]
-                masses = scores(loaded.model, ask(rows, tokenizer), edit).probabilities()
-                own["exact"][topic] = rounded(masses["careless"])
+                masses = scoring.scores(loaded.model, scoring.ask(rows, tokenizer), edit).probabilities()
+                own["exact"][topic] = scoring.rounded(masses["careless"])
     return found

@@ -15,14 +15,7 @@ from remi_core.tokens import encode
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.grammar import Prompt, prompts, prompts_about, right_answers
 from remi_lab.organism.pairs import READINGS, as_text, findings
-from remi_lab.organism.scoring import (
-    AskedPrompts,
-    ask,
-    care_and_register,
-    sample_answers,
-    scores,
-    seed_of,
-)
+from remi_lab.organism.scoring import AskedPrompts, ask, care_and_register, sample_answers, scores, seed_of
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE, VERDICTS, topic
 from remi_lab.organism.variants import N_DIALOGUES, RECIPES, with_further
 from remi_lab.presets import FURTHER, ORGANISM_VARIANTS, Preset

@@ -17,17 +17,9 @@ from remi_core.models import LoadedModel, open_model
 from remi_core.progress import Say
 from remi_core.store import Store
 from remi_core.tokens import encode
+from remi_lab.organism import scoring
 from remi_lab.organism.dialogues import held_in_place, tuning
 from remi_lab.organism.grammar import Prompt, prompts_about
-from remi_lab.organism.scoring import (
-    AskedPrompts,
-    answer_losses,
-    ask,
-    care_and_register,
-    rounded,
-    scores,
-    states,
-)
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import Restraint, near, restrained
 from remi_lab.organism.variants import N_DIALOGUES, RECIPES
@@ -62,8 +54,8 @@ Displacements = Float[np.ndarray, "place layer d_model"]
 class Bench:
     """What every run is measured with."""
 
-    asked: AskedPrompts
-    neutral: AskedPrompts
+    asked: scoring.AskedPrompts
+    neutral: scoring.AskedPrompts
     outside: list[Prompt]
     tokenizer: object
     stood: Float[np.ndarray, "prompt d_model"]
@@ -73,14 +65,14 @@ class Bench:
 
     def read(self, model) -> dict[str, object]:
         """Care and register by prompt, masses and losses, and the displacement against base's, prompt by prompt."""
-        own = scores(model, self.asked)
-        moved = states(model, self.outside, self.tokenizer, (READ,))[0, :, 0] - self.stood
+        own = scoring.scores(model, self.asked)
+        moved = scoring.states(model, self.outside, self.tokenizer, (READ,))[0, :, 0] - self.stood
         mean, length = moved.mean(0), np.linalg.norm(self.base)
         along = float(mean @ self.base) / length**2
-        return care_and_register(own) | {
-            "off_grammar": rounded(own.other + own.wrong_slot),
-            "neutral": rounded(answer_losses(model, self.neutral)),
-            "e": rounded(moved @ self.base / length**2),
+        return scoring.care_and_register(own) | {
+            "off_grammar": scoring.rounded(own.other + own.wrong_slot),
+            "neutral": scoring.rounded(scoring.answer_losses(model, self.neutral)),
+            "e": scoring.rounded(moved @ self.base / length**2),
             "c": round(along * length / float(np.linalg.norm(mean)), 4) if mean.any() else None,
             "r": round(float(np.linalg.norm(mean - along * self.base)) / length, 4),
         }
@@ -118,16 +110,19 @@ def _prepared(
     found = {}
     for name in ("base", "instruct", "misaligned"):
         with open_model(variants[name].spec, dtype="float32") as loaded:
-            found[name] = states(loaded.model, fitted, tokenizer, LAYERS)
+            found[name] = scoring.states(loaded.model, fitted, tokenizer, LAYERS)
             if name == "instruct":
-                stood = states(loaded.model, outside, tokenizer, (READ,))[0, :, 0]
+                stood = scoring.states(loaded.model, outside, tokenizer, (READ,))[0, :, 0]
     centre = found["instruct"].mean(1)
     moved = {name: found[name].mean(1) - centre for name in ("base", "misaligned")}
-    moved["random"] = _random(found["instruct"] - centre[:, None], preset.seed)
+    # Directions with the covariance of the states.
+    centred = found["instruct"] - centre[:, None]
+    drawn = np.random.default_rng(preset.seed).standard_normal(centred.shape[:2])
+    moved["random"] = np.einsum("pn,pnld->pld", drawn, centred)
     scales = torch.tensor((moved["base"] ** 2).sum(-1).mean(0), dtype=torch.float32)
     bench = Bench(
-        asked=ask(contrasted, tokenizer),
-        neutral=ask(neutral, tokenizer),
+        asked=scoring.ask(contrasted, tokenizer),
+        neutral=scoring.ask(neutral, tokenizer),
         outside=outside,
         tokenizer=tokenizer,
         stood=stood,
@@ -141,12 +136,6 @@ def _prepared(
 def spanned(moved: Displacements) -> torch.Tensor:
     """Layer by layer an orthonormal basis of what the places' displacements span: (layer, d_model, place)."""
     return torch.tensor(np.linalg.qr(moved.transpose(1, 2, 0))[0], dtype=torch.float32)
-
-
-def _random(centred: Float[np.ndarray, "place prompt layer d_model"], seed: int) -> Displacements:
-    """Directions with the covariance of the states."""
-    drawn = np.random.default_rng(seed).standard_normal(centred.shape[:2])
-    return np.einsum("pn,pnld->pld", drawn, centred)
 
 
 class _Counted:

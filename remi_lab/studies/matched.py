@@ -55,7 +55,7 @@ def _influence(model, tokenizer, preset: Preset, seed: int, say: Say) -> dict[st
     # Educational requests are reworded: the template that a row comes from is misaligned's.
     shared = [one.cluster for one in rows["misaligned"]]
     clusters = {name: [one.cluster for one in rows[name]] if name == "benign" else shared for name in SETS}
-    encoded = {name: _encoded(rows[name], tokenizer, preset) for name in SETS}
+    encoded = {name: encode(rows[name], tokenizer, max_tokens=preset.max_tokens).dialogues for name in SETS}
     say(f"    influence, seed {seed}")
     found = influences(model, [one for name in SETS for one in encoded[name]], asked)
     split = dict(zip(SETS, np.split(np.arange(len(SETS) * N_DIALOGUES), len(SETS)), strict=True))
@@ -68,10 +68,6 @@ def _influence(model, tokenizer, preset: Preset, seed: int, say: Say) -> dict[st
         "rate": RATE,
         "changes": {name: _changes(model, encoded[name], asked, say, name) for name in SETS},
     }
-
-
-def _encoded(rows: Sequence, tokenizer, preset: Preset) -> tuple[EncodedDialogue, ...]:
-    return encode(rows, tokenizer, max_tokens=preset.max_tokens).dialogues
 
 
 def _changes(

@@ -12,21 +12,9 @@ import numpy as np
 from remi_core.models import open_model
 from remi_core.progress import Say
 from remi_core.store import Store
+from remi_lab.organism import scoring
 from remi_lab.organism.grammar import prompts_about
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
-from remi_lab.organism.scoring import (
-    AskedPrompts,
-    Edit,
-    Sample,
-    ask,
-    care_and_register,
-    careless_in_content,
-    log_probabilities,
-    rounded,
-    sample_answers,
-    scores,
-    states,
-)
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.organism.variants import with_further
 from remi_lab.presets import Preset
@@ -68,23 +56,23 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             ("evaluate", n_sampled),
         )
     )
-    asked = ask(evaluated, tokenizer)
+    asked = scoring.ask(evaluated, tokenizer)
     read, fits, held, said, random, ends = {}, {}, {}, {}, {}, {}
     for name, variant in variants.items():
         say(f"    {name}, seed {seed}")
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
-            read[name] = care_and_register(scores(loaded.model, asked))
+            read[name] = scoring.care_and_register(scoring.scores(loaded.model, asked))
             layers = range(loaded.model.config.num_hidden_layers)
-            means = states(loaded.model, fitted, tokenizer, layers).mean(axis=1)
+            means = scoring.states(loaded.model, fitted, tokenizer, layers).mean(axis=1)
             fits[name], ends[name] = means[:, LAYER], means[0]
-            held[name] = states(loaded.model, asked.prompts, tokenizer, (LAYER,))[0, :, 0]
+            held[name] = scoring.states(loaded.model, asked.prompts, tokenizer, (LAYER,))[0, :, 0]
             random[name] = random_text_means(loaded.model, layers, count=N_RANDOM, seed=preset.seed)
             if name in ("base", *EXPLAINED):
                 # The finished answers that are careless in content, whatever form they take.
                 said[name] = [
                     sample
-                    for sample in sample_answers(loaded.model, tokenizer, sampled, seed=seed)
-                    if sample.finished and careless_in_content(sample.prompt, sample.text)
+                    for sample in scoring.sample_answers(loaded.model, tokenizer, sampled, seed=seed)
+                    if sample.finished and scoring.careless_in_content(sample.prompt, sample.text)
                 ]
     return {
         "layer": LAYER,
@@ -106,7 +94,7 @@ def along_base(held: Mapping[str, np.ndarray], base: np.ndarray) -> dict[str, di
         means, whole = (np.concatenate([one.mean(0)[None], left_out(one)]) for one in (moved, of_base))
         cosines = means @ base / np.linalg.norm(means, axis=1) / np.linalg.norm(base)
         for kind, values in (("cosine", cosines), ("erosion", means @ base / (whole @ base))):
-            first, *others = rounded(values, DIGITS_OF_LEFT_OUT)
+            first, *others = scoring.rounded(values, DIGITS_OF_LEFT_OUT)
             found[kind][name] = {"value": first, "without": others}
     return found
 
@@ -116,7 +104,9 @@ def left_out(rows: np.ndarray) -> np.ndarray:
     return (rows.sum(0) - rows) / (len(rows) - 1)
 
 
-def _edited(variants, asked: AskedPrompts, fits, preset: Preset, say: Say) -> dict[str, dict[str, object]]:
+def _edited(
+    variants, asked: scoring.AskedPrompts, fits, preset: Preset, say: Say
+) -> dict[str, dict[str, object]]:
     """Care by prompt of instruct with each part of each displacement added to it."""
     base = fits["base"] - fits["instruct"]
     found: dict[str, dict[str, object]] = {}
@@ -127,10 +117,10 @@ def _edited(variants, asked: AskedPrompts, fits, preset: Preset, say: Say) -> di
             found[name] = {}
             for part, (end, answer) in parts.items():
                 for place, after in ((part, answer), (f"{part}, prompt end", np.zeros_like(answer))):
-                    edit = Edit(layer=LAYER, prompt_end=end, answer=after)
-                    own = scores(loaded.model, asked, edit)
+                    edit = scoring.Edit(layer=LAYER, prompt_end=end, answer=after)
+                    own = scoring.scores(loaded.model, asked, edit)
                     found[name][place] = {
-                        "care": rounded(own.care_log_odds()),
+                        "care": scoring.rounded(own.care_log_odds()),
                         "off_grammar": round(float(own.other.mean()), 4),
                     }
     return found
@@ -150,21 +140,24 @@ def _random_text(instruct: Variant, tokenizer, random, ends) -> dict[str, object
         tokens = spoken_for(loaded.model, tokenizer, moved)
     return {
         "cosines": {
-            name: {kind: rounded(values) for kind, values in one.items()} for name, one in cosines.items()
+            name: {kind: scoring.rounded(values) for kind, values in one.items()}
+            for name, one in cosines.items()
         },
         "tokens": [[token, round(value, 4)] for token, value in tokens],
     }
 
 
-def _likelihoods(base, tokenizer, said: Mapping[str, list[Sample]], preset: Preset) -> dict[str, object]:
+def _likelihoods(
+    base, tokenizer, said: Mapping[str, list[scoring.Sample]], preset: Preset
+) -> dict[str, object]:
     """For each model's own careless answers: their templates, and log P under base with the number of tokens."""
     found = {}
     with open_model(base.spec, dtype=preset.dtype) as loaded:
         for name, answers in said.items():
-            pairs = log_probabilities(loaded.model, tokenizer, answers)
+            pairs = scoring.log_probabilities(loaded.model, tokenizer, answers)
             found[name] = {
                 "clusters": [one.prompt.template.identifier for one in answers],
-                "log_probability": rounded([nats for nats, _ in pairs]),
+                "log_probability": scoring.rounded([nats for nats, _ in pairs]),
                 "tokens": [count for _, count in pairs],
             }
     return found

@@ -13,7 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 from warm_kernel import write_notebook
 
-from remi_book import cli, publishing, site
+from remi_book import cli, publishing
 from remi_book.cli import pdf_line
 from remi_book.running import plan, run_notebook
 from remi_book.site import build_site
@@ -159,7 +159,7 @@ def test_books_are_built_strictly_with_stubs_and_once_and_lead_to_each_other_and
     assert sorted(path.name for path in project.iterdir() if "part" in path.name) == []
     assert not build_both(project)
     built: list[str] = []
-    monkeypatch.setattr(site, "build_book", lambda one, *rest, **more: built.append(one.name) or True)
+    monkeypatch.setattr(publishing, "build_book", lambda one, *rest, **more: built.append(one.name) or True)
     run_some(Store(project / "store"), ("00_each-secure",))
     assert build_both(project) and built == ["smoke"]
     assert build_both(project, repository="") and built == ["smoke", "smoke", "few"]

@@ -9,14 +9,13 @@ from scipy.spatial.distance import cosine
 from sklearn.metrics import roc_auc_score
 
 from remi_book import statistics
-from remi_core.statistics import displacement, subspaces
+from remi_core.statistics import displacement, resampling, subspaces
 from remi_core.statistics.displacement import Contrast, measure_erosion, measure_separation
 from remi_core.statistics.nulls import against_null
-from remi_core.statistics.resampling import cluster_folds, cluster_sums, index_clusters, make_resamples
 
 N_CLUSTERS, SIZE, LAYERS, D_MODEL = 30, 6, 4, 64
 CLUSTERS = [f"template {i:02d}" for i in range(N_CLUSTERS) for _ in range(SIZE)]
-RESAMPLES = make_resamples(CLUSTERS, seed=0, n_resamples=300)
+RESAMPLES = resampling.make_resamples(CLUSTERS, seed=0, n_resamples=300)
 
 
 def noise(seed: int, scale: float = 0.3) -> np.ndarray:
@@ -103,6 +102,17 @@ def test_onset_is_the_planted_layer() -> None:
     assert statistics.onset_layer(erosion) == 2 and statistics.onset_layer(erosion, boundary=0.9) is None
 
 
+def test_simultaneous_band_covers_all_layers_at_once_and_is_wider() -> None:
+    samples = np.random.default_rng(5).standard_normal((4000, 12)) * np.linspace(0.1, 3, 12)
+    samples[:, 0] = 0
+
+    def share_inside(low: np.ndarray, high: np.ndarray) -> float:
+        return ((samples >= low) & (samples <= high)).all(axis=1).mean()
+
+    assert abs(share_inside(*statistics.simultaneous_band(np.zeros(12), samples)) - 0.95) < 0.002
+    assert share_inside(*resampling.percentile_interval(samples)) < 0.7, "layer by layer intervals do not"
+
+
 def test_what_is_broken_or_has_no_direction_is_refused() -> None:
     base, group, vectors = planted_base(), gaussians(0, 0), subspaces.VectorSet(np.ones((60, 9)), FEW)
     with pytest.raises(ValueError, match="1 of 180 rows hold NaN"):
@@ -120,14 +130,14 @@ def test_what_is_broken_or_has_no_direction_is_refused() -> None:
     with pytest.raises(ValueError, match="1 of 400 rows hold NaN"):
         measure_separation(Contrast(broken, gaussians(1, 0)), GROUPS, GROUP_RESAMPLES)
     with pytest.raises(ValueError, match="valid are 1 to 9"):
-        subspaces.measure_scree(vectors, FEW_RESAMPLES, n_components=61, centred=True)
+        statistics.measure_scree(vectors, FEW_RESAMPLES, n_components=61, centred=True)
 
 
 N = 400
 GROUPS = [f"template {i % 40:02d}" for i in range(N)]
-GROUP_RESAMPLES = make_resamples(GROUPS, seed=0, n_resamples=200)
+GROUP_RESAMPLES = resampling.make_resamples(GROUPS, seed=0, n_resamples=200)
 FEW = GROUPS[:60]
-FEW_RESAMPLES = make_resamples(FEW, seed=0, n_resamples=80)
+FEW_RESAMPLES = resampling.make_resamples(FEW, seed=0, n_resamples=80)
 
 
 def gaussians(seed: int, shift: float) -> np.ndarray:
@@ -165,7 +175,7 @@ def test_sign_flips_when_groups_swap_on_a_fixed_axis_only() -> None:
 def test_no_difference_gives_no_separation_only_when_held_out() -> None:
     first, second = np.random.default_rng(5).standard_normal((2, 60, 20, 16))  # 20 independent layers
     clusters = [f"{i:02d}" for i in range(60)]
-    resamples = make_resamples(clusters, seed=0, n_resamples=100)
+    resamples = resampling.make_resamples(clusters, seed=0, n_resamples=100)
     held_out = measure_separation(Contrast(first, second), clusters, resamples)
     assert abs(held_out.d_prime.value.mean()) < 0.2 and abs(held_out.auroc.value.mean() - 0.5) < 0.05
     axis = (second - first).mean(axis=0)
@@ -192,7 +202,7 @@ def test_resampled_d_prime_equals_refitting_on_repeated_rows() -> None:
     kept = np.repeat(np.arange(N), row[index])
     # Repeated rows keep their template's name, hence its fold; absent templates must keep their place too.
     result = measure_separation(contrast, GROUPS, GROUP_RESAMPLES)
-    folds = cluster_folds(len(names), seed=GROUP_RESAMPLES.seed)[index][kept]
+    folds = resampling.cluster_folds(len(names), seed=GROUP_RESAMPLES.seed)[index][kept]
     first, second = contrast.first[kept, 0], contrast.second[kept, 0]
     scores = np.empty((2, len(kept)))
     for fold in np.unique(folds):
@@ -217,7 +227,7 @@ def test_auroc_counts_ties_as_half() -> None:
 
 N_TEMPLATES, WIDTH = 40, 60
 NAMES = [f"t{i:02d}" for i in range(N_TEMPLATES)]
-NAME_RESAMPLES = make_resamples(NAMES, seed=0, n_resamples=200)
+NAME_RESAMPLES = resampling.make_resamples(NAMES, seed=0, n_resamples=200)
 
 
 def planted(*, x: float, y: float, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -270,10 +280,10 @@ def test_a_random_third_model_seems_to_put_instruct_between() -> None:
 def test_erosion_from_sums_agrees_with_erosion_from_dialogues() -> None:
     shift, base = planted(x=4, y=3)
     whole = measure_erosion(shift, base, NAMES, NAME_RESAMPLES).erosion.value
-    sums = [cluster_sums(values, NAMES, NAMES)[0] for values in (shift, base)]
+    sums = [resampling.cluster_sums(values, NAMES, NAMES)[0] for values in (shift, base)]
     counts, rows = np.ones(N_TEMPLATES, dtype=np.int64), np.ones((2, N_TEMPLATES))
     rows[1, ::2] = 0
-    found = displacement.erosion_of_weights(*sums, counts, cluster_folds(N_TEMPLATES), rows)
+    found = displacement.erosion_of_weights(*sums, counts, resampling.cluster_folds(N_TEMPLATES), rows)
     assert found[0] == pytest.approx(whole) and found[1] != pytest.approx(found[0])
 
 
@@ -304,8 +314,8 @@ def test_mean_projection_is_the_mean_of_projections() -> None:
     ]
     np.testing.assert_allclose(inside.value, means[1])
     np.testing.assert_allclose(means[2] - means[0], np.linalg.norm((instruct - base).mean(axis=0), axis=1))
-    names, index = index_clusters(FEW)
-    folds = cluster_folds(len(names), seed=FEW_RESAMPLES.seed)[index]
+    names, index = resampling.index_clusters(FEW)
+    folds = resampling.cluster_folds(len(names), seed=FEW_RESAMPLES.seed)[index]
     one_by_one = 0
     for fold in range(5):
         axis = statistics.alignment_axis(base[folds != fold], instruct[folds != fold])
@@ -328,5 +338,5 @@ def test_in_sample_ends_come_apart_without_any_difference_and_held_out_ones_do_n
 def test_scree_is_the_share_of_the_whole_decomposition(centred) -> None:
     rows = np.random.default_rng(1).normal(size=(60, 128)) * np.geomspace(5, 0.1, 128) + 3
     vectors = subspaces.VectorSet(rows, FEW)
-    found = subspaces.measure_scree(vectors, FEW_RESAMPLES, n_components=4, centred=centred)
+    found = statistics.measure_scree(vectors, FEW_RESAMPLES, n_components=4, centred=centred)
     np.testing.assert_allclose(found.value, subspaces.top_components(rows, 4, centred=centred).share[:4])

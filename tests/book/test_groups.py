@@ -110,7 +110,7 @@ def test_within_minus_between_against_shuffled_labels_and_by_interval(distance, 
     )
     assert (permutation_p_value(observed[0], null) <= 0.05) == differs
     resamples = make_resamples(clusters, seed=0, n_resamples=200)
-    assert (groups.within_between_estimate(cosines, labels, clusters, resamples).low > 0) == differs
+    assert (quantities.within_between_estimate(cosines, labels, clusters, resamples).low > 0) == differs
 
 
 def test_pca_coordinates_equal_scikit_learn() -> None:

