@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import posixpath
@@ -738,6 +739,9 @@ def _build(source: Path, build: Path, say: Say) -> None:
             raise
     if building.returncode == 0:
         return
+    # Sphinx names a full disk once for each file that it could not write.
+    if any(os.strerror(errno.ENOSPC) in line for line in lines):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
     told = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL|[Ee]xception)\b", line)] or lines[
         -20:
     ]

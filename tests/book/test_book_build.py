@@ -18,6 +18,7 @@ from remi_book.cli import pdf_line
 from remi_book.running import plan, run_notebook
 from remi_book.site import build_site
 from remi_core.errors import RemiError, UsageError
+from remi_core.files import written_whole
 from remi_core.store import Store
 from remi_lab.presets import TRIPLET, get_preset
 
@@ -73,6 +74,16 @@ def test_a_build_that_takes_long_says_which_page_it_is_at_and_a_short_one_nothin
         assert said == ["intro.md: WARNING: wrong"] and len(told) == n_lines
     assert told[0].startswith("remi: book: reading sources: 50 of 100 % (intro); 00:0")
     assert "writing output: 100 of 100 % (notebooks/02_two)" in told[1]
+
+
+def test_a_full_disk_is_one_line_and_not_one_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = "for page in range(150): print(f'page {page}: WARNING: [Errno 28] No space left on device')\nraise SystemExit(1)"
+    monkeypatch.setattr(publishing, "BUILDER", full)
+    said: list[str] = []
+    message = r"html cannot be written \(No space left on device: make room there; what is finished is kept\)"
+    with pytest.raises(RemiError, match=message), written_whole(tmp_path / "html"):
+        publishing._build(tmp_path, tmp_path / "build", said.append)
+    assert said == []
 
 
 def test_a_warning_fails_and_leaves_the_old_book(project: Path) -> None:
