@@ -21,7 +21,7 @@ from remi_lab.datasets import dataset_names, load_set
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.processes import peak_bytes, reset_peak
 from remi_lab.strict import read_yaml
-from remi_lab.variant import MAIN_PAIRS, cached_file, find_variant, patch_plan
+from remi_lab.variant import MAIN_PAIRS, cached_file, find_variant, patch_plan, read_configuration
 
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
 
@@ -134,12 +134,10 @@ def config_of(spec: ModelSpec) -> Mapping[str, object] | None:
         folder / "config.json" if folder.is_dir() else cached_file(spec.source, "config.json", spec.revision)
     )
     if found is not None and found.is_file():
+        config = read_configuration(found)
         try:
-            config = json.loads(found.read_text(encoding="utf-8"))
-            if not isinstance(config, dict):
-                raise UsageError(f"it holds {brief(config)}; expected an object")
             shape_of(config)
-        except (UsageError, ValueError, RecursionError) as error:
+        except UsageError as error:
             raise UsageError(f"{found}: {error}") from None
         return config
     return _shipped().get(spec.source, {}).get("config")

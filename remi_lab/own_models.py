@@ -209,7 +209,7 @@ def best_batch_tokens(instruct: ModelSpec, dtype: str) -> int:
         torch.ones(count, shape.width, dtype=kind),
         torch.ones(shape.mlp_width, shape.width, dtype=kind),
     )
-    seconds = min(timeit.repeat(lambda: torch.nn.functional.linear(rows, weight), number=1, repeat=4))
+    seconds = min(timeit.repeat(lambda: torch.nn.functional.linear(rows, weight), number=1, repeat=16))
     a_token = seconds / count * shape.n_parameters() / (shape.width * shape.mlp_width)
     fitting = max(FEWEST_BATCH_TOKENS, min(presets.Preset.batch_tokens, BATCH_SECONDS / a_token))
     return 2 ** int(math.log2(fitting))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from remi_core.dialogues import Dialogue
-from remi_core.errors import RemiError
+from remi_core.errors import RemiError, UsageError, brief
 from remi_core.files import Damaged
 from remi_core.keys import file_digest, library_versions, make_key, text_digest
 from remi_core.parallel import n_ranks
@@ -400,19 +401,50 @@ def adapter_fingerprint(folder: Path) -> str:
     return f"{weight_fingerprint(folder)} {text_digest(json.dumps(_settings(folder / ADAPTER_FILE)))[:16]}"
 
 
-def _settings(path: Path) -> object:
-    """What a configuration says that changes a number, whatever the order in which it stands there; its own text where
-    it is none, which loading will refuse."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+def _settings(path: Path) -> list[tuple[str, str]]:
+    """What a configuration says that changes a number, whatever the order in which it stands there."""
+    fields = read_configuration(path)
+    return sorted(
+        (name, json.dumps(value, sort_keys=True)) for name, value in fields.items() if name not in NO_NUMBERS
+    )
+
+
+MOST_BLOCKS = 1000
+"""Blocks that a model may have: a number with zeros too many would fill the memory before a weight is read."""
+
+
+def read_configuration(path: Path) -> dict[str, object]:
+    """The fields of a model's or an adapter's configuration.
+
+    Raises:
+        UsageError: naming the file, if it is no JSON object in UTF-8, names a field twice, holds a number that is none,
+            or more blocks than a model can have.
+    """
+
+    def finite(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise UsageError(f"{text} is not a number")
+        return value
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"{brief(name)} stands there twice")
+        return dict(pairs)
+
     try:
-        fields = json.loads(text)
-        return sorted(
-            (name, json.dumps(value, sort_keys=True))
-            for name, value in fields.items()
-            if name not in NO_NUMBERS
-        )
-    except (AttributeError, ValueError):
-        return text
+        text = path.read_text(encoding="utf-8")
+        fields = json.loads(text, parse_float=finite, parse_constant=finite, object_pairs_hook=once)
+        if not isinstance(fields, dict):
+            raise UsageError(f"it holds {brief(fields)}; expected an object")
+        for inner in (fields, fields.get("text_config")):
+            for name in ("num_hidden_layers", "n_layer", "num_layers") if isinstance(inner, dict) else ():
+                if isinstance(inner.get(name), int) and inner[name] > MOST_BLOCKS:
+                    raise UsageError(f"{name} is {inner[name]}; a model has at most {MOST_BLOCKS}")
+    except (UsageError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    return fields
 
 
 def describe_placement(model: PreTrainedModel) -> str:

@@ -77,7 +77,8 @@ def test_a_build_that_takes_long_says_which_page_it_is_at_and_a_short_one_nothin
 
 
 def test_a_full_disk_is_one_line_and_not_one_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = "for page in range(150): print(f'page {page}: WARNING: [Errno 28] No space left on device')\nraise SystemExit(1)"
+    line = "print(f'page {page}: WARNING: [Errno 28] No space left on device')"
+    full = f"for page in range(150): {line}\nraise SystemExit(1)"
     monkeypatch.setattr(publishing, "BUILDER", full)
     said: list[str] = []
     message = r"html cannot be written \(No space left on device: make room there; what is finished is kept\)"

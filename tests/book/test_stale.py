@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,19 @@ def test_every_setting_of_a_configuration_counts_but_where_a_model_comes_from(
                 UsageError, match=r"config\.json: hidden_size is .*expected a whole number above 0"
             ):
                 changed_by(place, file, json.dumps(fields | {"hidden_size": wrong}))
+    wrong = {
+        "[1]": "expected an object",
+        '{"a": 1, "a": 2}': "'a' stands there twice",
+        '{"a": 1e999}': "1e999 is not",
+    }
+    wrong |= {
+        '{"a": NaN}': "NaN is not a number",
+        '{"n_layer": 1000000}': "a model has at most 1000",
+        "{": "Expecting",
+    }
+    for text, message in {**wrong, "[" * 100_000: "recursion"}.items():
+        with pytest.raises(UsageError, match=rf"config\.json: .*{re.escape(message)}"):
+            changed_by(place, file, text)
     # The order in which they stand is no setting.
     assert changed_by(place, file, json.dumps(dict(reversed(fields.items())))) == set()
 
