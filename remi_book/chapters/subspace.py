@@ -231,7 +231,7 @@ PAIR_COSINES = Layout(
     about="Largest absolute cosine of components by pair of sets",
     columns="components",
     title="{} components each",
-    across="largest absolute cosine (no unit)\ngrey: between random subspaces, central 95 %",
+    across="largest absolute cosine (no unit)\ngrey: random subspaces,\ncentral 95 %",
     limits=(-0.02, 1.02),
     height=0.3,
 )
