@@ -170,7 +170,7 @@ def _together(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
         )
     n_sets = len(dataset_names(preset))
     rows = preset.n_dialogues * n_sets
-    kept = store_bytes(preset, demands, rows, rows * TOKENS) / GIGABYTE
+    kept = len(preset.seeds) * store_bytes(preset, demands, rows) / GIGABYTE
     yield (
         True,
         f"records: at most about {kept:.1f} GB in the store, with {preset.n_dialogues} dialogues in each set",
@@ -206,7 +206,7 @@ def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
     yield True, f"memory: {timing.peak / GIGABYTE:.2f} GB at most while instruct was timed"
     known = [demand for demand in demands_of(preset).values() if demand is not None]
     if known:
-        size = store_bytes(preset, known, n_rows, timing.n_answer_tokens)
+        size = timing.bytes(preset, known[0].shape, audited)
         yield True, f"records: about {size / GIGABYTE:.3f} GB in the store"
 
 

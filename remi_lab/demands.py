@@ -220,11 +220,9 @@ def download_bytes(demands: Sequence[Demand]) -> int:
     return sum(size for source, size in sizes.items() if not Path(source).expanduser().is_dir())
 
 
-def store_bytes(preset: Preset, demands: Sequence[Demand], n_rows: int, n_answer_tokens: int) -> int:
-    """Bytes of the records in the store: means of activations by window, and what is kept of each answer token."""
-    a_token = 4 * (2 + 3 * preset.top_k)
-    a_row = sum(4 * len(preset.windows) * one.shape.n_blocks * one.shape.width for one in demands)
-    return len(preset.seeds) * (n_rows * a_row + len(demands) * n_answer_tokens * a_token)
+def store_bytes(preset: Preset, demands: Sequence[Demand], n_rows: int) -> int:
+    """Bytes of the window means of activations in the store, which outweigh every other record; float32."""
+    return sum(4 * n_rows * len(preset.windows) * one.shape.n_blocks * one.shape.width for one in demands)
 
 
 def seconds(preset: Preset, demands: Sequence[Demand], n_sets: int) -> float:
@@ -295,6 +293,26 @@ class Timing:
             "audit": audit[False] * self.audit + audit[True] * self.audit_half,
         }
         return {what: n_seeds * seconds for what, seconds in once.items()}
+
+    def bytes(self, preset: Preset, shape: Shape, audited: Mapping[str, Sequence[Wanted]]) -> int:
+        """What the records of a preset take in the store, as far as they are of passes."""
+        stream, n_sets = 4 * shape.n_blocks * shape.width, len(self.lengths)
+        n_rows, n_tokens = sum(map(len, self.lengths.values())), sum(map(sum, self.lengths.values()))
+        a_variant = (
+            n_rows * len(preset.windows) * stream + 16 * self.n_answer_tokens + 8 * n_sets * shape.n_vocab
+        )
+        audit = sum(
+            len(self.lengths[name][: preset.n_audit_dialogues])
+            * (len(preset.windows) if condition == "shared" else 1)
+            * stream
+            + 17 * self._front(name, preset.n_audit_dialogues)
+            for wanted in audited.values()
+            for name, condition in wanted
+        )
+        # Texts of the vocabulary, ids of the dialogues, and what each record says of itself.
+        texts = 31 * shape.n_vocab + 6 * n_tokens
+        n_records = 3 * n_sets * len(preset.variants) + sum(map(len, audited.values()))
+        return len(preset.seeds) * (len(preset.variants) * a_variant + audit + texts + 2_000 * n_records)
 
     def _front(self, name: str, count: int) -> int:
         """Tokens of the first dialogues of a set."""
