@@ -346,7 +346,7 @@ def write_export(
     """
     check_out(out, marker=DICTIONARY, what="an export")
     if form == PARQUET and importlib.util.find_spec("pyarrow") is None:
-        raise UsageError("--format parquet needs pyarrow: pip install pyarrow")
+        raise UsageError('--format parquet needs pyarrow: pip install -e ".[parquet]"')
     steps, results = plan(preset, store), Results(preset, store, measures=False)
     named, missing = local_names(preset), dict[str, str]()
     if not store.list(preset.name) and not any(step.done for step in steps):

@@ -180,7 +180,7 @@ def test_parquet_holds_the_same_and_without_its_package_one_line_says_so(
         patch.setattr(importlib.util, "find_spec", lambda name: None)
         assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "pip install pyarrow" in said and not (tmp_path / "p").exists()
+    assert said.count("\n") == 1 and "needs pyarrow: pip install" in said and not (tmp_path / "p").exists()
     pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
     assert cli.main(words) == 0
     csv, _ = exported(results, tmp_path / "csv")
