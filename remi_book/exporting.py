@@ -342,7 +342,8 @@ def write_export(
 
     Raises:
         UsageError: if ``out`` is something other than an export, or a package is missing.
-        RemiError: if nothing of the preset was run (with the command that does).
+        RemiError: if nothing of the preset was run (with the command that does), or a record is damaged and the store
+            frozen.
     """
     check_out(out, marker=DICTIONARY, what="an export")
     if form == PARQUET and importlib.util.find_spec("pyarrow") is None:
@@ -372,6 +373,8 @@ def write_export(
                     for part in records[what]():
                         files.add(*part)
                 except RemiError as error:
+                    if store.frozen and not isinstance(error, NotMeasured):
+                        raise
                     missing[what] = str(error)
             told = files.dictionary()
         write_csv(folder / DICTIONARY, told)
