@@ -342,11 +342,12 @@ def write_export(
 
     Raises:
         UsageError: if ``out`` is something other than an export, or a package is missing.
-        RemiError: if nothing of the preset was run (with the command that does).
+        RemiError: if nothing of the preset was run (with the command that does), or a record is damaged and the store
+            frozen.
     """
     check_out(out, marker=DICTIONARY, what="an export")
     if form == PARQUET and importlib.util.find_spec("pyarrow") is None:
-        raise UsageError("--format parquet needs pyarrow: pip install pyarrow")
+        raise UsageError('--format parquet needs pyarrow: pip install -e ".[parquet]"')
     steps, results = plan(preset, store), Results(preset, store, measures=False)
     named, missing = local_names(preset), dict[str, str]()
     if not store.list(preset.name) and not any(step.done for step in steps):
@@ -372,6 +373,8 @@ def write_export(
                     for part in records[what]():
                         files.add(*part)
                 except RemiError as error:
+                    if store.frozen and not isinstance(error, NotMeasured):
+                        raise
                     missing[what] = str(error)
             told = files.dictionary()
         write_csv(folder / DICTIONARY, told)

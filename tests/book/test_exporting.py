@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_parquet_holds_the_same_and_without_its_package_one_line_says_so(
         patch.setattr(importlib.util, "find_spec", lambda name: None)
         assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "pip install pyarrow" in said and not (tmp_path / "p").exists()
+    assert said.count("\n") == 1 and "needs pyarrow: pip install" in said and not (tmp_path / "p").exists()
     pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
     assert cli.main(words) == 0
     csv, _ = exported(results, tmp_path / "csv")
@@ -191,6 +192,17 @@ def test_parquet_holds_the_same_and_without_its_package_one_line_says_so(
                 one, two = (table[column].to_numpy(np.float32, na_value=np.nan) for table in (own, other))
                 np.testing.assert_array_equal(one, two)
     assert pd.read_parquet(tmp_path / "p" / "tables" / "01_one-01.parquet")["=word"][0] == "=1+1"
+
+
+def test_a_damaged_record_is_missing_and_refused_where_the_store_is_frozen(results, tmp_path) -> None:
+    copied = shutil.copytree(results.store.root, tmp_path / "store")
+    path = next((copied / "mine").rglob("base/sequence-*.npz"))
+    path.write_bytes(path.read_bytes()[:-1])
+    _, missing = write_export(results.preset, Store(copied), tmp_path / "out")
+    assert [what for what in missing if what.startswith("sequence") and "base" in what]
+    with pytest.raises(RemiError, match=rf"{path.name}: changed or cut short .*refused with --frozen"):
+        write_export(results.preset, Store(copied, frozen=True), tmp_path / "frozen")
+    assert not (tmp_path / "frozen").exists()
 
 
 def test_an_export_appears_whole_or_not_at_all(results, tmp_path, monkeypatch) -> None:
