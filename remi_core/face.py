@@ -243,9 +243,8 @@ def erosion(
     (ours, reference, origin), *prompts = records._compared([model, "base", "instruct"], window, resamples)
     shifts = ours.astype(np.float64) - origin, reference.astype(np.float64) - origin
     found = displacement.measure_erosion(*shifts, *prompts)
-    return Curves(
-        {"e": found.erosion, "c": found.cosine, "r": found.residual}, range(ours.shape[1]), len(ours)
-    )
+    estimates = {"e": found.erosion, "c": found.cosine, "r": found.residual}
+    return Curves(estimates, range(ours.shape[1]), len(ours))
 
 
 def separation(
