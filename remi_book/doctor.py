@@ -193,9 +193,8 @@ def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
     counts = ", ".join(f"{name} {sum(lengths):,}" for name, lengths in timing.lengths.items())
     yield True, f"{n_rows} dialogues can be used; tokens: {counts}"
     results = Results(preset, store, measures=False)
-    audited = (
-        {name: wanted_of(results.variant(name)) for name in TRIPLET} if "base" in preset.variants else {}
-    )
+    compared = TRIPLET if set(TRIPLET) <= set(preset.variants) else ()
+    audited = {name: wanted_of(results.variant(name)) for name in compared}
     seconds = timing.seconds(preset, gradient_datasets(results), audited)
     n_notebooks = sum(
         f"notebooks/{path.stem}" not in ORGANISMS_ONLY for path in choose(project_root() / "notebooks")
