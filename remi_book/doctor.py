@@ -23,6 +23,7 @@ from remi_lab.demands import (
     ADAPTER_RANK,
     GIGABYTE,
     OPERATIONS,
+    PASSES,
     READING,
     TOKENS,
     Demand,
@@ -64,8 +65,7 @@ def findings_of(preset: Preset, store: Store) -> Iterator[Finding]:
         all_well &= well
         yield well, line
     yield count > 0, f"{count} notebooks in {notebooks}"
-    instruct = preset.variants["instruct"].source
-    if all_well and instruct not in PROVIDED and local_folder(instruct) is not None:
+    if all_well and _is_here(preset):
         try:
             yield from _timed(preset, store)
         except RemiError as error:  # what measuring would refuse as well
@@ -168,6 +168,18 @@ def _together(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
             f"disk: {down:.1f} GB to fetch in 16 bits where it is not cached; {free:.1f} GB are free at "
             f"{cache_folder()}",
         )
+    if not _is_here(preset):
+        yield from _projected(preset, demands)
+
+
+def _is_here(preset: Preset) -> bool:
+    """Whether instruct is a folder of the user's own, so that passes through it can be timed."""
+    instruct = preset.variants["instruct"].source
+    return instruct not in PROVIDED and local_folder(instruct) is not None
+
+
+def _projected(preset: Preset, demands: Sequence[Demand]) -> Iterator[Finding]:
+    """Disk and time of models that are not here, from their configurations alone."""
     n_sets = len(dataset_names(preset))
     rows = preset.n_dialogues * n_sets
     kept = len(preset.seeds) * store_bytes(preset, demands, rows) / GIGABYTE
@@ -199,7 +211,11 @@ def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
     n_notebooks = sum(
         f"notebooks/{path.stem}" not in ORGANISMS_ONLY for path in choose(project_root() / "notebooks")
     )
+    n_notebooks += len(preset.variants) - 1  # the first of them runs once a variant
     seconds[f"{n_notebooks} notebooks"] = n_notebooks * NOTEBOOK_SECONDS
+    # Passes have all processors already; what one processor does is done side by side.
+    jobs = default_jobs(preset)
+    seconds = {what: each / (1 if what in PASSES else jobs) for what, each in seconds.items()}
     parts = ", ".join(f"{what} {clock(each)}" for what, each in seconds.items())
     yield True, f"time on this machine: about {clock(sum(seconds.values()))}: {parts}"
     yield True, f"memory: {timing.peak / GIGABYTE:.2f} GB at most while instruct was timed"

@@ -238,6 +238,8 @@ def seconds(preset: Preset, demands: Sequence[Demand], n_sets: int) -> float:
 
 # What a preset takes on this machine: some of its dialogues go through instruct, and the rest is in proportion.
 
+PASSES = ("forward passes", "gradients", "patching", "audit")
+"""What the passes of a preset are for; each of them uses all processors."""
 PROBE_SECONDS = 5.0
 """Time that each kind of pass is given for the dialogues on which it is timed."""
 
@@ -285,13 +287,14 @@ class Timing:
         stitching = len({name for pair in plan for name in pair}) + len({pair[1] for pair in plan})
         openings = n_variants + len(models) + stitching + 2 * len(audited)
         gradients = sum(self._front(name, preset.n_gradient_dialogues) for name in gradient_sets)
-        once = {
-            f"{openings * n_seeds} openings of a model": openings * self.opening,
-            "forward passes": n_variants * sum(map(sum, self.lengths.values())) * self.forward,
-            "gradients": len(models) * gradients * self.gradients,
-            "patching": stitched * self.patching,
-            "audit": audit[False] * self.audit + audit[True] * self.audit_half,
-        }
+        passes = (
+            n_variants * sum(map(sum, self.lengths.values())) * self.forward,
+            len(models) * gradients * self.gradients,
+            stitched * self.patching,
+            audit[False] * self.audit + audit[True] * self.audit_half,
+        )
+        once = {f"{openings * n_seeds} openings of a model": openings * self.opening}
+        once |= dict(zip(PASSES, passes, strict=True))
         return {what: n_seeds * seconds for what, seconds in once.items()}
 
     def bytes(self, preset: Preset, shape: Shape, audited: Mapping[str, Sequence[Wanted]]) -> int:

@@ -209,8 +209,11 @@ class Variant:
         Raises:
             RemiError: what is raised meanwhile, with the variant and seed before it.
         """
-        from remi_core.models import open_model  # brings torch, which reading the store does not need
+        from transformers.utils import logging  # these bring torch, which reading the store does not need
 
+        from remi_core.models import open_model
+
+        logging.disable_progress_bar()  # a bar a model would hide the lines that tell the time left
         try:
             with open_model(self.spec, dtype=self.preset.dtype) as loaded:
                 yield loaded
