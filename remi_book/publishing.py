@@ -312,7 +312,7 @@ def page_text(
         cell["source"] = re.sub(r"^(# +.+?)\s*$", rf"\1: {variant}", text, count=1, flags=re.MULTILINE)
         if cell["source"] != text:
             break
-    if shows_words(running.read_cells(source)):
+    if shows_words(running.read_cells(executed)):
         told = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": note}
         notebook["cells"].insert(1, told)  # behind the title
     return json.dumps(notebook, indent=1, sort_keys=True)

@@ -269,6 +269,9 @@ def run_notebook(
         finally:
             hide_credentials(part)
     except Exception as error:
+        if forked and str(error).startswith("Kernel died before"):
+            notice(f"{source.name}: the forked kernel did not start; starting one by itself")
+            return run_notebook(source, target, parameters, key=key, lacking=lacking)
         reason = refused(error)
         told = f"{part} cannot be written ({reason})" if reason else _failure(source, part, error)
         raise RemiError(without_credentials(told)) from error
