@@ -109,6 +109,28 @@ def test_forked_kernels_share_what_was_imported_and_nothing_else(tmp_path: Path,
         running.run_notebook(source, target, {}, forked=True)
 
 
+def test_a_forked_kernel_that_does_not_start_is_started_by_itself(
+    source, tmp_path, monkeypatch, capsys
+) -> None:
+    execute, started = running._execute, []
+
+    def dies_once(*arguments: object) -> None:
+        started.append(
+            json.loads((Path(arguments[3]) / "kernels/python3/kernel.json").read_text()).get("metadata")
+        )
+        if len(started) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        execute(*arguments)
+
+    monkeypatch.setattr(running, "_execute", dies_once)
+    running.run_notebook(source, tmp_path / "out" / "01_sum.ipynb", {"n": 1}, forked=True)
+    assert [about is None for about in started] == [False, True]
+    assert "the forked kernel did not start" in capsys.readouterr().err
+    started.clear()
+    with pytest.raises(RemiError, match="Kernel died before"):
+        running.run_notebook(source, tmp_path / "out" / "01_sum.ipynb", {"n": 1})
+
+
 def test_parameters_carry_type_and_default_in_one_cell(source: Path) -> None:
     declared = running.declared_parameters(source)
     numbers = [("n", "int", 2), ("rate", "float", 0.5), ("layers", "list[int]", [0])]
