@@ -14,8 +14,18 @@ from remi_core.progress import progress_sink
 from remi_core.store import Address, Record, Store
 from remi_core.tokens import RECORDED_DATE, EncodedDialogue, EncodedSet, encode, writes_date
 from remi_lab.datasets import LoadedSet, dataset_names, load_set
-from remi_lab.organism import topics
 from remi_lab.organism.grammar import ClassScores
+from remi_lab.organism.topics import (
+    CONTRASTED,
+    IN_CONTEXT,
+    JUDGED,
+    OUTSIDE,
+    PLACED,
+    SAMPLES,
+    SCORES,
+    TOPICS,
+    topic,
+)
 from remi_lab.presets import Preset
 from remi_lab.processes import Meter
 from remi_lab.variant import FORWARD, MAIN_PAIRS, Measured, Pair, Variant, rows_digest
@@ -268,7 +278,7 @@ def measure_patching(
 
 def n_samples(preset: Preset, variant: str, name: str) -> int:
     """How many answers of a variant are sampled for a topic."""
-    limited = variant == "instruct" and topics.topic(name).covered
+    limited = variant == "instruct" and topic(name).covered
     return preset.n_samples if limited else preset.n_compared_samples
 
 
@@ -281,13 +291,11 @@ def measure_behaviour(variant: Variant, store: Store) -> dict[tuple[str, str], R
     ``FURTHER``, the first of those scored bare. All prompts are of templates and filler pairs that no model was
     trained on.
     """
-    scored = topics.TOPICS if variant.name in topics.JUDGED else topics.CONTRASTED
-    outside = topics.OUTSIDE if variant.name in topics.PLACED else ()
-    counts = {(topics.SCORES, name): variant.preset.n_score_prompts for name in scored}
-    counts |= {
-        (topics.SAMPLES, name): n_samples(variant.preset, variant.name, name) for name in topics.CONTRASTED
-    }
-    counts |= {(topics.IN_CONTEXT, name): variant.preset.n_context_prompts for name in outside}
+    scored = TOPICS if variant.name in JUDGED else CONTRASTED
+    outside = OUTSIDE if variant.name in PLACED else ()
+    counts = {(SCORES, name): variant.preset.n_score_prompts for name in scored}
+    counts |= {(SAMPLES, name): n_samples(variant.preset, variant.name, name) for name in CONTRASTED}
+    counts |= {(IN_CONTEXT, name): variant.preset.n_context_prompts for name in outside}
     addresses = {
         (kind, name): variant.address(kind, name, count=count) for (kind, name), count in counts.items()
     }
