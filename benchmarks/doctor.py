@@ -24,7 +24,7 @@ from remi_lab.demands import GIGABYTE
 from remi_lab.organism.variants import make
 from remi_lab.presets import TRIPLET, get_preset
 
-SHAPES = {"3m": (128, 6, 16), "30m": (512, 10, 24), "120m": (1024, 8, 8)}
+SHAPES = {"3m": (128, 6, 16), "30m": (512, 10, 24), "120m": (1024, 8, 12)}
 """Width, blocks and dialogues of a set, by size."""
 
 

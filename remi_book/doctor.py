@@ -43,8 +43,8 @@ GIBIBYTE = 2**30
 WANTED_DISK = 2 * GIBIBYTE
 WANTED_MEMORY = 3 * GIBIBYTE
 
-NOTEBOOK_SECONDS = 3.0
-"""Time of a notebook besides its passes: a kernel, statistics and figures, as on two processors."""
+NOTEBOOK_SECONDS = 5.0
+"""Time of a notebook besides its passes, as one processor takes it: a kernel, statistics and figures."""
 
 Finding = tuple[bool, str]
 """Whether all is well, and the line that says what there is."""
