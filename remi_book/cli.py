@@ -216,13 +216,17 @@ def remi(
 # Options that several commands have, and what they stand for.
 
 
+LARGEST = 2**31 - 1
+"""Largest whole number that an option takes."""
+
+
 def at_least(smallest: int) -> Callable[[str], int]:
     """Reader of a whole number that is not below ``smallest``."""
 
     def number(text: str | int) -> int:
         value = int(text) if re.fullmatch("-?[0-9]+", str(text)) else None
-        if value is None or value < smallest:
-            raise typer.BadParameter(f"{text!r} is not a whole number of at least {smallest}")
+        if value is None or not smallest <= value <= LARGEST:
+            raise typer.BadParameter(f"{text!r} is not a whole number from {smallest} to {LARGEST}")
         return value
 
     return number
@@ -262,7 +266,10 @@ def open_store(named: Path | None, *, frozen: bool = False) -> Store:
     """
     refuse = frozen or None  # None: as the environment says
     if named is None:
-        return Store(frozen=refuse)
+        store = Store(frozen=refuse)
+        if store.root.exists() and not store.root.is_dir():
+            raise UsageError(f"REMI_STORE={store.root} is not a folder")
+        return store
     root = named.expanduser().resolve()
     if root.exists() and not root.is_dir():
         raise UsageError(f"--store {named} is not a folder")
@@ -619,7 +626,7 @@ def report(
     notebooks = project_root() / "notebooks"
     chosen = [source.stem for source in choose(notebooks, only)] if only else [None]
     if not results.store.list(preset.name):
-        named = f" --store {store_folder}" if store_folder else ""
+        named = f" --store {shlex.quote(str(store_folder))}" if store_folder else ""
         raise RemiError(
             f"nothing has been run for preset {preset.name!r}: remi run --preset {preset.name}{named}"
         )

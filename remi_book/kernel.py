@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def kernel_folder(*, forked: bool = False) -> Iterator[str]:
     """Short-lived folder for one kernel's connection, profile and specification, which spares the user's own.
 
     With ``forked`` the kernel is a fork, where the machine allows it: on Linux, and without a graphics card, whose
-    libraries do not survive a fork.
+    libraries do not survive a fork; and where the package was installed since Jupyter is told of such kernels.
 
     Raises:
         RemiError: if no folder for temporary files has a name that is short enough.
@@ -70,7 +71,8 @@ def kernel_folder(*, forked: bool = False) -> Iterator[str]:
         specification.parent.mkdir(parents=True)
         words = [sys.executable, "-m", "remi_book.kernel", "-f", "{connection_file}"]
         about = {"argv": words, "display_name": "Python 3", "language": "python"}
-        if forked and sys.platform == "linux" and not has_card():
+        known = entry_points(group="jupyter_client.kernel_provisioners", name=FORKED)
+        if forked and known and sys.platform == "linux" and not has_card():
             about["metadata"] = {"kernel_provisioner": {"provisioner_name": FORKED}}
         specification.write_text(json.dumps(about), encoding="utf-8")
         paths = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))

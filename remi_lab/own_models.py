@@ -175,7 +175,7 @@ FEWEST_TEMPLATES = 10
 """Prompt templates that every set of a user's own must have: section 4.2.2 draws two groups of five from two sets,
 which may share their prompts, and the direction of section 4.3 is fitted on folds of templates."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _REVISED = re.compile(r"(?P<source>[^@]+)@(?P<revision>\w[\w.-]*)", re.ASCII)
 
 
@@ -233,7 +233,9 @@ def custom_preset(
             missing, two models coincide, or a data file is not what it should be or too small.
     """
     if not NAME.fullmatch(name) or name == MODELS:
-        raise UsageError(f"--name {name!r}: letters, digits and _ . - only, beginning with a letter or digit")
+        raise UsageError(
+            f"--name {name!r}: at most 100 letters, digits and _ . -, beginning with a letter or digit"
+        )
     if name in presets.PRESETS:
         raise UsageError(f"--name {name}: a shipped preset has that name; choose another")
     if "instruct" not in models:
@@ -332,7 +334,7 @@ def check_models(preset: presets.Preset) -> None:
 
 
 def save_custom(preset: presets.Preset, store: Store) -> None:
-    """Save the preset in the store, whole, under its name.
+    """Save the preset in the store, whole, under its name; one that is there as it is is not written again.
 
     Raises:
         UsageError: if a preset of that name with other models is there.
@@ -340,6 +342,8 @@ def save_custom(preset: presets.Preset, store: Store) -> None:
     path = store.saved_presets().get(preset.name)
     if path is not None:
         there = presets.read_preset(path)
+        if there == preset:
+            return
         if dict(there.variants) != dict(preset.variants):
             raise UsageError(
                 f"--name {preset.name}: {path} has that name with other models ({there.title}); choose another name"

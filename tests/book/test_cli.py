@@ -94,6 +94,17 @@ def test_a_place_that_is_no_store_is_not_said_to_be_whole(tmp_path, capsys) -> N
     assert cli.main(["store", "check", "--store", str(tmp_path)]) == 0
 
 
+def test_a_store_that_is_a_file_and_a_name_that_is_no_files_are_said_in_one_line(
+    tmp_path, capsys, monkeypatch
+) -> None:
+    words = f"run --name {'n' * 300} --instruct {tmp_path} --base {tmp_path}"
+    assert "at most 100 letters" in complaint(words, capsys, code=2)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("REMI_STORE", str(tmp_path / "file"))
+    for command in ("store list", "report --preset smoke", "run --preset smoke"):
+        assert f"REMI_STORE={tmp_path / 'file'} is not a folder" in complaint(command, capsys, code=2)
+
+
 def test_a_frozen_report_refuses_what_is_damaged(capsys) -> None:
     path = Store().save(Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {}, {})
     path.with_suffix(".json").write_text("{}")
