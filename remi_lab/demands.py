@@ -240,6 +240,8 @@ def seconds(preset: Preset, demands: Sequence[Demand], n_sets: int) -> float:
 
 PASSES = ("forward passes", "gradients", "patching", "audit")
 """What the passes of a preset are for; each of them uses all processors."""
+LIVE = 13
+"""Openings for what pages measure on the spot: a number by hand on six of them, and two tables of the last block."""
 PROBE_SECONDS = 5.0
 """Time that each kind of pass is given for the dialogues on which it is timed."""
 
@@ -285,11 +287,18 @@ class Timing:
         for name, condition in (one for wanted in audited.values() for one in wanted):
             audit[condition == "half"] += self._front(name, preset.n_audit_dialogues)
         stitching = len({name for pair in plan for name in pair}) + len({pair[1] for pair in plan})
-        openings = n_variants + len(models) + stitching + 2 * len(audited)
-        gradients = sum(self._front(name, preset.n_gradient_dialogues) for name in gradient_sets)
+        # The audit opens each model in two precisions; its gradients and those across models take five more.
+        openings = n_variants + len(models) + stitching + LIVE + (2 * len(audited) + 5 if audited else 0)
+        gradients = len(models) * sum(
+            self._front(name, preset.n_gradient_dialogues) for name in gradient_sets
+        )
+        if audited:
+            # Once more through two models, and of two sets with the loss on all tokens, on the answer, and across.
+            gradients += sum(self._front(name, preset.n_gradient_dialogues) for name in gradient_sets[:2])
+            gradients += 4 * sum(self._front(name, preset.n_audit_dialogues) for name in gradient_sets[:2])
         passes = (
             n_variants * sum(map(sum, self.lengths.values())) * self.forward,
-            len(models) * gradients * self.gradients,
+            gradients * self.gradients,
             stitched * self.patching,
             audit[False] * self.audit + audit[True] * self.audit_half,
         )
