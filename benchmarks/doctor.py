@@ -62,7 +62,7 @@ def doctor_case(_setting: Setting, size: str) -> Outcome:
     minutes, rest = re.search(r"time on this machine: about (\d+):(\d+):", told).groups()
     memory, records = (
         float(re.search(pattern, told).group(1)) * GIGABYTE
-        for pattern in (r"memory: ([\d.]+) GB", r"records: about ([\d.]+) GB")
+        for pattern in (r"memory: about ([\d.]+) GB at most", r"records: about ([\d.]+) GB")
     )
     found = {
         "time": (60 * int(minutes) + int(rest), seconds),
