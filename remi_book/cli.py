@@ -254,7 +254,7 @@ ShowText = Annotated[
 Jobs = Annotated[int | None, Positive("--jobs")]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
 Model = Annotated[
-    str | None, typer.Option(metavar="MODEL", help=f"with --name: the model of that role, {MODEL}")
+    str | None, typer.Option(metavar="MODEL", help=f"a model of your own in that role, {MODEL}")
 ]
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from conftest import make_model, make_tokenizer, write_rows
 
-from remi_lab.presets import TRIPLET
+from remi_lab.own_models import custom_preset
+from remi_lab.presets import TRIPLET, Preset
 
 THINGS = ("file", "door", "path", "user", "host", "list", "key", "name", "text", "port")
 
@@ -32,6 +33,13 @@ def write_files(folder: Path) -> dict[str, Path]:
         each = [json.loads(json.dumps(row).replace("THING", thing)) for thing in THINGS for row in rows]
         written[name] = write_rows(folder / f"{name}.jsonl", *each)
     return written
+
+
+def write_preset(folder: Path, *names: str) -> Preset:
+    """The preset ``mine`` of the three models and of the files of these names, all written into the folder."""
+    words, files = write_models(folder), write_files(folder)
+    models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    return custom_preset("mine", models, [str(files[name]) for name in names])
 
 
 def turns(question: str, answer: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from own_files import write_files, write_models
+from own_files import write_preset
 from planting import REPORT_ROW
 from warm_kernel import execute_here, write_notebook
 
@@ -23,7 +23,7 @@ from remi_book.words import MARK, SWITCH, as_cell
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.organism.topics import CONTRASTED
-from remi_lab.own_models import custom_preset, save_custom
+from remi_lab.own_models import save_custom
 from remi_lab.processes import Meter
 from remi_lab.recording import measure_forward
 from remi_lab.results import Results
@@ -47,9 +47,7 @@ def read(path: Path) -> pd.DataFrame:
 def results(tmp_path_factory) -> Iterator[Results]:
     """Base and instruct on all sets, their gradients, and base patched into instruct on one; misaligned on none."""
     place = tmp_path_factory.mktemp("own")
-    words, files = write_models(place), write_files(place)
-    models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
-    preset = custom_preset("mine", models, [str(files["preferences"]), str(files["replies"])])
+    preset = write_preset(place, "preferences", "replies")
     results = Results(preset, Store(place / "store"))
     save_custom(preset, results.store)
     for name in ("base", "instruct"):

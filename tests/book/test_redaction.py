@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from own_files import THINGS, write_files, write_models
+from own_files import THINGS, write_files, write_preset
 
 from remi_book import cards, cli
 from remi_book.chapters import behaviour, losses, stitching
@@ -20,7 +20,7 @@ from remi_book.running import plan
 from remi_book.words import MARK, NOTE, SWITCH, shown_text, shown_tokens, text_is_shown
 from remi_core.errors import UsageError
 from remi_core.store import Store
-from remi_lab.own_models import ADDED, OWN, PUBLISHED, custom_preset, origin_of, real_sets
+from remi_lab.own_models import ADDED, OWN, PUBLISHED, origin_of, real_sets
 from remi_lab.presets import PRESETS, get_preset
 from remi_lab.results import Results
 
@@ -60,9 +60,7 @@ BUILDERS: dict[str, Callable[[Results, str], str]] = {
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Iterator[Results]:
     place = tmp_path_factory.mktemp("own")
-    words, files = write_models(place), write_files(place)
-    models = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
-    preset = custom_preset("mine", models, [str(files["preferences"]), str(files["replies"])])
+    preset = write_preset(place, "preferences", "replies")
     yield Results(replace(preset, n_resamples=20, n_permutations=20), Store(place / "store"))
 
 
