@@ -248,14 +248,14 @@ _UNLOCKED_AFTER = 24 * 3600
 
 def is_left(part: Path) -> bool:
     """Whether a folder of ``written_whole`` was left behind by a process that is gone."""
-    age = time.time() - part.stat().st_mtime
-    with _opened(part) as folder:
-        try:
+    try:
+        age = time.time() - part.stat().st_mtime
+        with _opened(part) as folder:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return age > _UNLOCKED_AFTER
+    except (BlockingIOError, FileNotFoundError):
+        return False  # held, or its owner has just finished
+    except OSError:
+        return age > _UNLOCKED_AFTER
     return age > LEFT_AFTER
 
 

@@ -122,10 +122,9 @@ def locked(root: Path, names: Iterable[str]) -> Iterator[bool]:
                 path = inside(root / FOLDER / f"{name}.lock", root)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(path)
+                # Warnings of a file system without locks: there the file itself is one.
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # of a file system without locks: there the file itself is one
+                    warnings.simplefilter("ignore")
                     try:
                         held.enter_context(lock.acquire(blocking=False))
                     except Timeout:

@@ -254,6 +254,8 @@ def test_what_a_killed_process_left_beside_a_file_goes_with_the_next_that_writes
         part.write_text("one")
         second.write_text("two")
         assert not dead.exists() and other_file.exists()
+        # One that its owner finishes while others look is not left behind, and stops nobody.
+        assert not is_left(dead)
     assert target.read_text() == "one"
 
 
