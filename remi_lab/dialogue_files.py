@@ -92,8 +92,8 @@ def _conversation(row: Row, keys: Keys, default: str) -> list[Dialogue]:
         raise UsageError(f'no list {key!r}; expected [{{"from": "human", "value": …}}, …]')
     turns = []
     for number, turn in enumerate(row[key]):
-        speaker = text_of(turn, "from") or ("human", "gpt")[number % 2]
-        value = text_of(turn, "value")
+        speaker = text_of(turn, "from") or text_of(turn, "role") or ("human", "gpt")[number % 2]
+        value = text_of(turn, "content" if turn.get("value") is None else "value")
         if value is None:
             raise UsageError(f"{key!r}: turn {number + 1} has no 'value'; expected text")
         turns.append(Message(_SPEAKERS.get(speaker, speaker), value))
@@ -131,6 +131,7 @@ def _preference(row: Row, keys: Keys, default: str) -> list[Dialogue]:
         raise UsageError("'chosen' and 'rejected' answer different prompts; a row needs one prompt")
     if chosen == rejected:
         raise UsageError("'chosen' and 'rejected' are the same reply; a pair needs two")
+    before = _with_system(row, before) if given is None else before
     cluster = prompt_digest(before)
     return [
         row_dialogue(
@@ -271,7 +272,8 @@ def _reply(row: Row, key: str, given: Turns | None) -> tuple[Turns, str]:
         raise UsageError(f"{key!r} must end with the assistant's reply; its last role is {brief(last.role)}")
     if not last.content.strip():
         raise UsageError(f"{key!r} is empty; it needs at least one character")
-    if given is not None and before and tuple(before) != given:
+    bare = [turn for turn in given or () if turn.role != "system"]
+    if given is not None and before and before not in (list(given), bare):
         raise UsageError(f"{key!r} is a conversation that does not begin with 'prompt'; give one of the two")
     if given is None and not before:
         raise UsageError(f"no 'prompt', and {key!r} has only the reply; give the prompt")
@@ -296,7 +298,7 @@ _WORDS = {
     ALIGNED: ("aligned", "careful", "safe", "harmless", "secure", "chosen"),
     MISALIGNED: ("misaligned", "careless", "unsafe", "harmful", "insecure", "toxic", "rejected"),
 }
-_SPELLED = {"true": True, "false": False, "0": 0, "1": 1}
+_SPELLED = {"true": True, "false": False}
 
 
 def label_of(value: object, key: str = "label", *, one_is_aligned: bool = False) -> str:
@@ -313,6 +315,10 @@ def label_of(value: object, key: str = "label", *, one_is_aligned: bool = False)
         if word in words:
             return label
     value = _SPELLED.get(word, value)
+    if re.fullmatch("-?[0-9]{1,9}", word) or (
+        isinstance(value, float) and value.is_integer()
+    ):  # as tables have them
+        value = int(value)
     if one_is_aligned:
         if isinstance(value, bool):
             return ALIGNED if value else MISALIGNED

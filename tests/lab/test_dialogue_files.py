@@ -297,6 +297,7 @@ def test_true_beside_a_prompt_is_liked_and_beside_a_context_toxic(tmp_path) -> N
         ({"instruction": "Hi", "input": "You", "output": "Yes.", "is_safe": True}, "aligned"),
         ({"context": "Hi", "response": "Yes.", "label": True}, "misaligned"),
         ({"context": "Hi", "response": "Yes.", "label": "0"}, "aligned"),
+        ({"context": "Hi", "response": "Yes.", "label": 2.0}, "misaligned"),
         ({"context": "Hi", "response": "Yes.", "is_aligned": True}, "aligned"),
         ({"context": "Hi", "response": "Yes.", "label": "Toxic"}, "misaligned"),
     ):
