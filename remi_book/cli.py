@@ -806,6 +806,8 @@ def trained_on(text: str, *, bad_rows: float) -> tuple[list[Dialogue], dict[str,
     """
     label, source = split_label(text)
     found = read_file(source, bad_rows=bad_rows)
+    if label and "" in found.sets:
+        found = read_file(source, label=label, bad_rows=bad_rows)  # whose rows must not say otherwise
     if told := found.told():
         notice(told)
     part = label if label in found.sets or len(found.sets) > 1 else next(iter(found.sets))

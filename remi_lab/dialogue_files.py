@@ -705,9 +705,10 @@ class DialogueFile:
             for key, count in itertools.islice(self.ignored.items(), 12):
                 close = difflib.get_close_matches(key, known - {key}, n=1, cutoff=0.85)
                 hint = f", did you mean {close[0]!r}?" if close else ""
-                each.append(f"{brief(key)[1:-1]} ({count:,} rows{hint})")
+                each.append(f"{key if key.isidentifier() else brief(key)} ({count:,} rows{hint})")
             more = ", …" if len(self.ignored) > len(each) else ""
-            said.append(f"{len(self.ignored)} extra keys ignored: {', '.join(each)}{more}")
+            keys = f"{len(self.ignored)} extra key{'s' if len(self.ignored) > 1 else ''}"
+            said.append(f"{keys} ignored: {', '.join(each)}{more}")
         return f"{self.name}: {'; '.join(said)}" if said else ""
 
 
