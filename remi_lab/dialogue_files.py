@@ -456,11 +456,13 @@ def _json_rows(path: Path, text: str) -> Iterator[Placed]:
             raise UsageError(
                 f"{path}:{line}: not JSON (no ',' or ']' behind row {number}); the list is cut short"
             )
+    if closing and place == len(text):
+        raise UsageError(f"{path}:{line}: not JSON (no ']' behind the last row); the list is cut short")
     if closing and text[place + 1 :].strip():
         raise UsageError(f"{path}:{line}: not JSON (more behind the list); keep one list a file")
 
 
-_LISTS = (
+_LISTS = {
     "messages",
     "conversations",
     "conversation",
@@ -469,7 +471,7 @@ _LISTS = (
     "rejected",
     "completion",
     "context",
-)
+}
 """Keys whose text in a table may be a list of messages, written as JSON."""
 
 

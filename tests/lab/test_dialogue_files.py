@@ -258,6 +258,9 @@ def test_the_container_changes_no_dialogue_and_a_container_cut_short_is_refused(
     ):  # that a list of lines was cut cannot be seen
         path.write_bytes(content[: len(content) // 2])
         assert complaint(path).startswith(f"{path}:1: ")
+    if name == "list.json":
+        path.write_bytes(content.rpartition(b'{"question')[0])
+        assert complaint(path) == f"{path}:1: not JSON (no ']' behind the last row); the list is cut short"
 
 
 def test_messages_in_a_table_are_json_and_missing_cells_are_named(tmp_path) -> None:
