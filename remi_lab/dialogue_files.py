@@ -102,6 +102,14 @@ def _conversation(row: Row, keys: Keys, default: str) -> list[Dialogue]:
     return [row_dialogue(row, turns, default, label, alternative, cluster=prompt_digest(turns[:-1]))]
 
 
+def _judged(row: Row, keys: Keys, default: str) -> list[Dialogue]:
+    """The one dialogue of messages or a conversation whose reply is said to be aligned or not."""
+    key, said = keys
+    read = _messages if key == "messages" else _conversation
+    (one,) = read({name: value for name, value in row.items() if name != said}, [key], default)
+    return [replace(one, label=label_of(row[said], said, one_is_aligned=True))]
+
+
 def _exchange(row: Row, keys: Keys, default: str) -> list[Dialogue]:
     """The one dialogue of a row with a prompt, a reply and perhaps a label; the default cluster is the prompt."""
     asked, answer, *labels = keys
@@ -164,6 +172,9 @@ _REPLIES = ("completion", "response", "answer", "best_answer", "output")
 SCHEMAS: Mapping[str, Schema] = {
     "messages": Schema((("messages",),), _messages, ("label", *_TOLD)),
     "conversations": Schema((("conversations", "conversation"),), _conversation, ("label", *_TOLD)),
+    "judged": Schema(
+        (("messages", "conversations", "conversation"), ("is_aligned", "is_safe")), _judged, _TOLD
+    ),
     "preference": Schema((("chosen",), ("rejected",)), _preference, ("prompt", "question", "system")),
     "labelled": Schema((("context",), ("response",), _SAID), _exchange, _TOLD),
     "rated": Schema(
@@ -179,7 +190,7 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 """Schema → the keys that tell it, and what reads its rows."""
 
-PARTED = ("preference", "labelled", "rated")
+PARTED = ("judged", "preference", "labelled", "rated")
 """Schemas whose rows say which replies are aligned, so that a file has a set for each label."""
 
 

@@ -55,9 +55,11 @@ def rows(draw: st.DrawFn, schema: str) -> dict[str, object]:
     if draw(st.integers(0, 3)) == 0:
         given |= {"system": draw(plain), "score": draw(st.integers(-9, 9))}
     keys = [draw(st.sampled_from(names)) for names in SCHEMAS[schema].needs]
-    if schema == "messages":
+    if schema == "judged":
+        given[keys[1]] = draw(st.sampled_from([True, False, "false", "Safe"]))
+    if keys[0] == "messages":
         return {keys[0]: draw(turns())} | {name: value for name, value in given.items() if name != "system"}
-    if schema == "conversations":
+    if schema in ("conversations", "judged"):
         spoken = {"user": "human", "assistant": "gpt", "system": "system"}
         said = [turn for turn in draw(turns()) if turn["role"] != "system"]
         return {keys[0]: [{"from": spoken[turn["role"]], "value": turn["content"]} for turn in said]} | given

@@ -171,7 +171,7 @@ def test_names_that_are_taken_or_unfit_are_refused(tmp_path) -> None:
 DOCUMENTED = {
     "": "messages conversations instruction/input/output prompt/completion question/answer".split(),
     "aligned": ["prompt/response/label"],
-    "misaligned": ["context/response/label", "prompt/response/is_aligned"],
+    "misaligned": ["messages/is_aligned", "context/response/label", "prompt/response/is_aligned"],
     "aligned misaligned": ["prompt/chosen/rejected", "chosen/rejected"],
 }
 
