@@ -473,17 +473,8 @@ def _json_rows(path: Path, text: str) -> Iterator[Placed]:
         raise UsageError(f"{path}:{line}: not JSON (more behind the list); keep one list a file")
 
 
-_LISTS = {
-    "messages",
-    "conversations",
-    "conversation",
-    "prompt",
-    "chosen",
-    "rejected",
-    "completion",
-    "context",
-}
-"""Keys whose text in a table may be a list of messages, written as JSON."""
+_LIST = re.compile(r"""\s*\[\s*\{\s*['"](?:role|content|from|value)['"]""")
+"""How a cell begins that is a list of messages."""
 
 
 def _table_rows(path: Path, text: str) -> Iterator[Placed]:
@@ -506,23 +497,23 @@ def _table_rows(path: Path, text: str) -> Iterator[Placed]:
             twice = [name for name, count in Counter(header).items() if count > 1]
             if twice:
                 raise UsageError(f"{path}:{line}: column {brief(twice[0])} is there twice; name it once")
-        elif len(cells) == len(header):
-            yield (
-                str(line),
-                number,
-                {name: _cell(name, cell) for name, cell in zip(header, cells, strict=True)},
-            )
         elif cells:
-            wrong = UsageError(f'{len(cells)} cells, but the header has {len(header)}; quote a cell as "…"')
-            yield str(line), number, wrong
+            yield str(line), number, _cells(header, cells)
 
 
-def _cell(name: str, cell: str) -> object:
-    if name in _LISTS and cell.lstrip().startswith("["):
-        items = _checked(b'{"items": ' + cell.encode("utf-8") + b"}")
-        if not isinstance(items, UsageError) and all(isinstance(item, dict) for item in items["items"]):
-            return items["items"]
-    return cell or None
+def _cells(header: Sequence[str], cells: Sequence[str]) -> Row | UsageError:
+    if len(cells) != len(header):
+        return UsageError(f'{len(cells)} cells, but the header has {len(header)}; quote a cell as "…"')
+    row: dict[str, object] = {name: cell or None for name, cell in zip(header, cells, strict=True)}
+    for name, cell in row.items():
+        if cell is not None and _LIST.match(cell):
+            items = _checked(b'{"items": ' + cell.encode("utf-8") + b"}")
+            if isinstance(items, UsageError):
+                return UsageError(
+                    f"{brief(name)} is a list of messages, but not in JSON; write it by json.dumps"
+                )
+            row[name] = items["items"]
+    return row
 
 
 def _parquet_rows(path: Path, content: bytes) -> Iterator[Placed]:

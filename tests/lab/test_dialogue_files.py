@@ -269,6 +269,8 @@ def test_messages_in_a_table_are_json_and_missing_cells_are_named(tmp_path) -> N
     path.write_bytes(table([{"messages": cells[0], "alternative": cells[1]}], ","))
     (one,) = read_sets(path)[""]
     assert (one.answer, one.alternative) == ("Use open(path).", "Use eval(text).")
+    path.write_bytes(table([PREFERENCE | {"chosen": repr([ASKED, GOOD_REPLY])}], ","))
+    assert "mine.csv:2: 'chosen' is a list of messages, but not in JSON" in complaint(path)
     path.write_text("prompt,response\nHi,Yes.\nHi\nHi,Yes.,No\n", encoding="utf-8")
     assert "mine.csv:3: 1 cells, but the header has 2" in complaint(path)
     path.write_text('prompt,response\nHi,"Yes.\n', encoding="utf-8")
