@@ -208,7 +208,7 @@ def schema_of(row: Row) -> tuple[str, list[str]]:
     ]
     if len(most) > 1:
         shown = " and ".join(str(SCHEMAS[name]) for name in most)
-        raise UsageError(f"keys of {len(most)} schemas, {shown}; a row has one")
+        raise UsageError(f"keys of {len(most)} schemas, {shown}; leave out those of one")
     if most:
         return most[0], whole[most[0]]
     nearest_name = max(found, key=lambda name: len(found[name]) / len(SCHEMAS[name].needs))
@@ -709,7 +709,9 @@ class DialogueFile:
             for key, count in itertools.islice(self.ignored.items(), 12):
                 close = difflib.get_close_matches(key, known - {key}, n=1, cutoff=0.85)
                 hint = f", did you mean {close[0]!r}?" if close else ""
-                each.append(f"{key if key.isidentifier() else brief(key)} ({count:,} rows{hint})")
+                each.append(
+                    f"{key if key.isidentifier() and len(key) < 80 else brief(key)} ({count:,} rows{hint})"
+                )
             more = ", …" if len(self.ignored) > len(each) else ""
             keys = f"{len(self.ignored)} extra key{'s' if len(self.ignored) > 1 else ''}"
             said.append(f"{keys} ignored: {', '.join(each)}{more}")
