@@ -43,8 +43,8 @@ def ran(tmp_path_factory) -> Iterator[Callable[[str], tuple[str, dict[str, Cells
     models, files, runs = write_models(place), write_files(place), {}
     made = own_models.custom_preset
 
-    def small(*arguments: object) -> object:
-        return replace(made(*arguments), n_resamples=40, n_permutations=40, n_audit_dialogues=6)
+    def small(*arguments: object, **named: object) -> object:
+        return replace(made(*arguments, **named), n_resamples=40, n_permutations=40, n_audit_dialogues=6)
 
     def get(name: str) -> tuple[str, dict[str, Cells]]:
         if name not in runs:
