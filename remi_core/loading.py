@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -132,11 +133,17 @@ INDEX_FILE = "model.safetensors.index.json"
 
 
 def load_weights(
-    spec: ModelSpec, *, dtype: torch.dtype, device: str | Mapping[str, str | int], offload: Path
+    spec: ModelSpec,
+    *,
+    dtype: torch.dtype,
+    device: str | Mapping[str, str | int],
+    offload: Path,
+    check: Callable[[PreTrainedConfig], None] = lambda config: None,
 ) -> PreTrainedModel:
     """The model with its adapter applied, placed on its devices; parts that go to the disk lie in ``offload``.
 
-    ``device`` is as in ``plan_placement``, or a map from parts to devices as accelerate takes it.
+    ``device`` is as in ``plan_placement``, or a map from parts to devices as accelerate takes it. ``check`` may refuse
+    the configuration before any weight is read.
 
     Raises:
         UsageError: a folder that holds no model that can be opened, or an adapter that does not belong to it.
@@ -159,6 +166,7 @@ def load_weights(
                     raise UsageError(
                         f"{spec.source}: {INDEX_FILE} names {brief(name)}, not a .safetensors file beside it"
                     )
+        check(config)
         placed = plan_placement(config, dtype, device)
         if "device_map" in placed:
             placed |= {"offload_folder": str(offload)}

@@ -419,11 +419,16 @@ def fitting_gpus(peak: int) -> list[tuple[int, int]]:
 def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
     """Check that the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
 
+    An architecture that is not in ``TRAITS`` must have blocks that can be read, and an attention in the preset's layer.
     Where nothing on this machine says how many blocks the models have, loading them will.
 
     Raises:
-        UsageError: naming the value and the valid range.
+        UsageError: naming the value and the valid range, or saying what the architecture has in that place.
     """
+    instruct = preset.variants["instruct"]
+    config = config_of(instruct)
+    if config is not None and shape_of(config) is None:
+        _check_family(instruct, preset.gradient_layer)
     count = n_blocks(preset)
     if count is None:
         return
@@ -435,6 +440,28 @@ def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
                 raise UsageError(
                     f"{name}: no layer {layer} in preset {preset.name!r} (choices: {-count} … {count - 1})"
                 )
+
+
+def _check_family(spec: ModelSpec, layer: int) -> None:
+    """Check, by the configuration alone, that blocks can be read and that a layer has an attention.
+
+    Raises:
+        UsageError: saying what the architecture has in that place.
+    """
+    from transformers import AutoConfig  # brings torch
+
+    from remi_core.models import family_of
+
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.source, revision=spec.revision, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # whatever is wrong with it, opening the model says so
+        return
+    family = family_of(config)
+    if family is not None:
+        family.need("stream")
+        family.need(("attention", layer % config.get_text_config().num_hidden_layers))
 
 
 def n_blocks(preset: Preset) -> int | None:

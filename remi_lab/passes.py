@@ -23,7 +23,7 @@ from remi_core.forward import run_probes
 from remi_core.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
 from remi_core.models import LoadedModel, check_vocabulary, decoder_body, final_norm, n_layers, read_blocks
 from remi_core.parallel import rank
-from remi_core.placement import input_device
+from remi_core.placement import computing_device, input_device
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.progress import progress_sink
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
@@ -338,7 +338,7 @@ def after_final_norm(
 ) -> Float[np.ndarray, "dialogue d_model"]:
     """Outputs of the last block as the model's own final norm gives them on, float64, worked out in float32."""
     norm = copy.deepcopy(final_norm(loaded.model)).float()
-    raised = torch.tensor(values, dtype=torch.float32, device=norm.weight.device)
+    raised = torch.tensor(values, dtype=torch.float32, device=computing_device(norm))
     with torch.inference_mode():
         return norm(raised).cpu().numpy().astype(np.float64)
 

@@ -122,13 +122,21 @@ def test_unknown_layers_and_families_are_refused() -> None:
     for layer in (3, -4):
         with pytest.raises(UsageError, match=f"layer {layer} does not exist; valid are 0 to 2"):
             check_layer(model, layer)
-    model.config.logit_scale = 0.5
-    with pytest.raises(UsageError, match="logit_scale=0.5"):
-        models_module.find_family(model)
-    model.config.logit_scale = 1.0
-    del model.model
-    with pytest.raises(UsageError, match="no supported family"):
-        models_module.find_family(model)
+    # Behind an encoder stands more than a norm.
+    bert = AutoModelForCausalLM.from_config(
+        CONFIG_MAPPING["bert"](
+            vocab_size=9,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+            is_decoder=True,
+        )
+    ).eval()
+    with pytest.raises(
+        UsageError, match="BertLMHeadModel is not supported: its unembedding reads no decoder's"
+    ):
+        models_module.find_family(bert)
 
 
 def test_the_text_of_a_model_with_an_image_tower() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from remi_core import placement
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
+from remi_core.keys import SOURCE_ROOT
 from remi_core.models import LoadedModel, open_model
 from remi_core.patching import PatchSet, head_alone, patch, record_outputs
 from remi_core.probes import Activations, NextToken, TokenLogProbs
@@ -25,6 +28,7 @@ from remi_core.sources import ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
+from remi_lab.demands import check_layers
 from remi_lab.passes import bare_tokens, measure_position_norms
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
@@ -107,7 +111,7 @@ def test_one_tokenizer_and_template_for_all_variants(tmp_path) -> None:
 def test_other_vocabularies_are_refused(tmp_path) -> None:
     preset, store = tiny_preset(tmp_path), Store(tmp_path / "store")
     make_model("qwen2", n_vocab=64, seed=0).save_pretrained(tmp_path / "base")
-    message = r"base has embeddings for 64 tokens, and the tokenizer of .*instruct"
+    message = r"3 of 3 dialogues hold tokens for which Qwen2ForCausalLM has no embedding \(it has 64\)"
     with pytest.raises(UsageError, match=message):
         measure_forward(find_variant(preset, "base", 0, store), store)
     path = tmp_path / "misaligned" / "tokenizer.json"
@@ -119,6 +123,24 @@ def test_other_vocabularies_are_refused(tmp_path) -> None:
     with pytest.raises(UsageError, match="misaligned and .*instruct do not share their vocabulary.*2 tokens"):
         measure_gradients(find_variant(preset, "misaligned", 0, store), store, preset.datasets)
     assert store.list() == ()
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("gemma3n_text", "where one residual stream has"),
+        ("nemotron_h", "in layer 3 .* it has norm .*, mixer"),
+        ("phi", ""),
+    ],
+)
+def test_what_a_family_has_not_is_refused_by_its_configuration(family, message, tmp_path) -> None:
+    """No weights are there: the layer of the gradients is an MLP in the second family, an attention in the third."""
+    tiny = runpy.run_path(str(SOURCE_ROOT / "scripts" / "families.py"))["tiny"]
+    preset = tiny_preset(tmp_path)
+    shutil.rmtree(tmp_path / "instruct")
+    tiny(family).config.save_pretrained(tmp_path / "instruct")
+    with pytest.raises(UsageError, match=message) if message else nullcontext():
+        check_layers(preset, {})
 
 
 ON_DISK = dict.fromkeys(
