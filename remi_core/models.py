@@ -351,9 +351,7 @@ def unembedding(model: PreTrainedModel) -> nn.Linear:
 
 
 def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The linear map by which a block's attention writes into the residual stream, maybe with a LoRA.
-
-    Of a block without attention, that of its linear attention, state-space mixer or convolution over tokens.
+    """The linear map by which a block's attention, or other mixer of tokens, writes into the residual stream.
 
     Raises:
         UsageError: if the layer or such a map in it does not exist; said of what it has.
@@ -407,7 +405,8 @@ def logits_at(
         logits = logits if bias is None else logits + bias.float()
     config = model.config.get_text_config()
     for name, power in _SCALES.items():
-        logits = logits * (getattr(config, name, None) or 1.0) ** power
+        if getattr(config, name, None) not in (None, 1):
+            logits = logits * getattr(config, name) ** power
     cap = next((getattr(config, name) for name in _CAPS if getattr(config, name, None)), None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
