@@ -98,11 +98,7 @@ class Family:
     """Whether behind the attention of the last block each token stands alone."""
 
     def need(self, part: object) -> str:
-        """The name of a part.
-
-        Raises:
-            UsageError: saying why there is none.
-        """
+        """The name of a part; where there is none a ``UsageError`` says why."""
         if part in self.lacks or part not in self.parts:
             raise UsageError(self.lacks.get(part) or self.lacks["blocks"])
         return self.parts[part]
