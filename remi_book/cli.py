@@ -252,6 +252,7 @@ ShowText = Annotated[
     bool, typer.Option("--show-text", help=f"show text of real data sets, as {SWITCH}=1 does")
 ]
 Jobs = Annotated[int | None, Positive("--jobs")]
+SameBase = Annotated[bool, typer.Option("--same-base")]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help=f"a model of your own in that role, {MODEL}")
@@ -320,6 +321,7 @@ def doctor(
     dtype: Dtype = None,
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
+    same_base: SameBase = False,
     store_folder: StoreFolder = None,
 ) -> int:
     """Check this machine for a preset, or for models of your own and what measuring them takes."""
@@ -332,7 +334,7 @@ def doctor(
         sizes = {"dtype": dtype, "max_tokens": max_tokens}
         sizes |= dict.fromkeys(("n_dialogues", "n_gradient_dialogues"), max_dialogues)
         given = {field: value for field, value in sizes.items() if value is not None}
-        preset = custom_preset("unnamed", models, data, given)
+        preset = custom_preset("unnamed", models, data, given, same_base=same_base)
         check_models(preset)
     else:
         preset = with_data(get_preset(preset_name or "micro", store), data)
@@ -407,6 +409,7 @@ def run(
     max_dialogues: Annotated[int | None, Positive()] = None,
     layer: int | None = None,
     resamples: Annotated[int | None, Positive()] = None,
+    same_base: SameBase = False,
     jobs: Jobs = None,
     force: Annotated[bool, typer.Option("--force")] = False,
     with_text: ShowText = False,
@@ -438,6 +441,7 @@ def run(
         "--max-dialogues": (max_dialogues, "n_dialogues", "n_gradient_dialogues"),
         "--layer": (layer, "gradient_layer"),
         "--resamples": (resamples, "n_resamples"),
+        "--same-base": (same_base or None,),
     }
     chosen = [(option, size) for option, size in sizes.items() if size[0] is not None]
     if name is None:
@@ -453,7 +457,7 @@ def run(
         # Batches that suited the machine when the name was given: others would change the last bits.
         fields = {} if saved is None else {"batch_tokens": read_preset(saved).batch_tokens}
         fields |= {field: value for _, (value, *names) in chosen for field in names}
-        preset = custom_preset(name, models, data, fields)
+        preset = custom_preset(name, models, data, fields, same_base=same_base)
     steps = plan(preset, store, only=only, parameters=given)
     check_models(preset)
     if name is not None:

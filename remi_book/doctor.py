@@ -38,6 +38,7 @@ from remi_lab.demands import (
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import Results
 from remi_lab.smollm2.models import find
+from remi_lab.variant import base_note
 
 GIBIBYTE = 2**30
 WANTED_DISK = 2 * GIBIBYTE
@@ -134,6 +135,8 @@ def _variant(preset: Preset, role: str, demand: Demand | None) -> Iterator[Findi
     for name, revision in ((spec.source, spec.revision), (spec.adapter, spec.adapter_revision)):
         if name and revision is None and not Path(name).expanduser().exists():
             yield True, f"{role}: {name} is not pinned to a commit; the first run records the one it finds"
+    if note := base_note(spec):
+        yield True, f"{role}: {note}"
     if spec.quantization:
         yield True, f"{role}: quantised by {dict(spec.quantization)}, which this project has never run"
 

@@ -27,6 +27,7 @@ from remi_lab.organism.world import MAIN, World, base_name, config_name, setting
 from remi_lab.own_models import PUBLISHED, origin_of
 from remi_lab.presets import CONTROLS, NEEDS, Preset, in_order
 from remi_lab.results import PAGE, TRAIL, NotMeasured, Results
+from remi_lab.variant import base_note
 
 COMPETENCE_KEYS = {
     organism.SLOTS: "slots",
@@ -70,10 +71,11 @@ def own_front(preset: Preset) -> str:
     models = [
         (
             f"*{name}*",
-            as_markdown(with_names(preset.variants[name].spelled(), named)),
+            as_markdown(with_names(": ".join(filter(None, (spec.spelled(), base_note(spec)))), named)),
             ROLES.get(name, "a fine-tune"),
         )
         for name in in_order(list(preset.variants))
+        for spec in [preset.variants[name]]
     ]
     sets = []
     for name in dataset_names(preset):

@@ -259,6 +259,8 @@ class Preset:
         """The fields that change a number, as JSON-able values."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "batch_tokens"}
         variants = {role: asdict(spec) for role, spec in self.variants.items()}
+        for spec in variants.values():
+            del spec["same_base"]  # which changes none
         return plain | {"variants": variants, "roles": asdict(self.roles)}
 
     def fingerprint(self) -> str:

@@ -23,7 +23,7 @@ from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import read_sealed, sealed_text
 from remi_core.keys import SOURCE_ROOT, file_digest
-from remi_core.loading import adapter_files
+from remi_core.loading import read_adapter
 from remi_core.models import open_model
 from remi_core.sources import ModelSpec, local_folder
 from remi_core.store import Address, Store
@@ -251,7 +251,7 @@ def test_a_pickled_adapter_or_checkpoint_is_never_opened(copy, mark, tmp_path) -
         pass
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(UsageError, match=r"adapter_model.safetensors .adapter_model.bin is a pickle"):
-        adapter_files(spec)
+        read_adapter(spec)
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(pickle.dumps(Bomb(mark)))
     with refusal(RemiError, "checkpoint.pt: no checkpoint that can be read .*; delete it"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALL_FAMILIES, make_model
+from conftest import ALL_FAMILIES, make_model, save_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
@@ -94,6 +94,46 @@ def test_a_kept_fingerprint_is_served_until_a_file_changes_in_any_way(tmp_path, 
     sources._digest.cache_clear()
     assert weight_fingerprint(tmp_path) == hashlib.sha256(b"two").hexdigest()
     assert not kept.exists()
+
+
+def test_beside_an_index_only_what_is_read_counts(tmp_path) -> None:
+    folder = save_model(tmp_path / "one", "llama")
+    whole = load_file(folder / "model.safetensors")
+    before = weight_fingerprint(folder)
+    make_model("llama").save_pretrained(folder, max_shard_size="40KB")
+    (folder / "model.safetensors").unlink()
+    shards = weight_fingerprint(folder)
+    paths = sorted(folder.glob("*.safetensors"))
+    assert len(paths) > 2 and shards != before
+    assert shards == hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    stray = {"model.norm.weight": torch.zeros(32)}
+    save_file(stray, folder / "consolidated.safetensors", {"format": "pt"})
+    assert weight_fingerprint(folder) == shards, "a stray file is read by nobody"
+    with open_model(folder) as loaded:
+        assert torch.equal(loaded.model.model.norm.weight, whole["model.norm.weight"])
+    # One whole file is looked for before an index, so it alone counts.
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    assert weight_fingerprint(folder) == before
+    (folder / "model.safetensors").unlink()
+    paths[1].unlink()
+    for change in (None, "[]", '{"weight_map": 3}', "{"):
+        if change:
+            (folder / "model.safetensors.index.json").write_text(change)
+        with pytest.raises(UsageError, match="safetensors.index.json") as caught, open_model(folder):
+            pass
+        assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_is_missing_is_not_made_up(tmp_path) -> None:
+    folder = save_model(tmp_path / "one", "llama")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with (
+        pytest.raises(RemiError, match="do not fill the model: missing_keys lm_head.weight"),
+        open_model(folder),
+    ):
+        pass
 
 
 def test_wrong_sources(folder, tmp_path) -> None:
