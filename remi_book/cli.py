@@ -253,6 +253,8 @@ ShowText = Annotated[
 ]
 Jobs = Annotated[int | None, Positive("--jobs")]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
+System = Literal["refuse", "fold"] | None
+Reasoning = Literal["outside", "inside"] | None
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help=f"a model of your own in that role, {MODEL}")
 ]
@@ -320,6 +322,8 @@ def doctor(
     dtype: Dtype = None,
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
+    system: System = None,
+    reasoning: Reasoning = None,
     store_folder: StoreFolder = None,
 ) -> int:
     """Check this machine for a preset, or for models of your own and what measuring them takes."""
@@ -329,7 +333,7 @@ def doctor(
     if models and preset_name is not None:
         raise UsageError(f"doctor: --preset {preset_name} and models of your own: give one of them")
     if models:
-        sizes = {"dtype": dtype, "max_tokens": max_tokens}
+        sizes = {"dtype": dtype, "max_tokens": max_tokens, "system": system, "reasoning": reasoning}
         sizes |= dict.fromkeys(("n_dialogues", "n_gradient_dialogues"), max_dialogues)
         given = {field: value for field, value in sizes.items() if value is not None}
         preset = custom_preset("unnamed", models, data, given)
@@ -405,6 +409,8 @@ def run(
     batch_tokens: Annotated[int | None, Positive()] = None,
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
+    system: System = None,
+    reasoning: Reasoning = None,
     layer: int | None = None,
     resamples: Annotated[int | None, Positive()] = None,
     jobs: Jobs = None,
@@ -436,6 +442,8 @@ def run(
         "--batch-tokens": (batch_tokens, "batch_tokens"),
         "--max-tokens": (max_tokens, "max_tokens"),
         "--max-dialogues": (max_dialogues, "n_dialogues", "n_gradient_dialogues"),
+        "--system": (system, "system"),
+        "--reasoning": (reasoning, "reasoning"),
         "--layer": (layer, "gradient_layer"),
         "--resamples": (resamples, "n_resamples"),
     }
