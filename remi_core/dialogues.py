@@ -293,12 +293,11 @@ def message_list(value: object, key: str) -> tuple[Message, ...]:
 
 
 _MORE = ("name", "tool_calls", "tool_call_id")
-"""Keys of a message that are handed to the chat template."""
 
 
 def _message(item: object) -> Message:
     given = {key: value for key, value in item.items() if value is not None} if isinstance(item, dict) else {}
-    # A weight tells what is trained on, which makes no other dialogue; what an unknown key tells would be lost.
+    # A weight says what is trained on, which makes no other dialogue; what an unknown key says would be lost.
     check_keys(given, ("role", "content", "reasoning_content", "weight", *_MORE))
     content = given.get("content", "" if "tool_calls" in given else None)
     for part in content if isinstance(content, list) else ():
@@ -306,8 +305,10 @@ def _message(item: object) -> Message:
             raise UsageError(f"its content has the part {brief(part)}; only parts of type text are read")
     given["content"] = "".join(part["text"] for part in content) if isinstance(content, list) else content
     role, content, thought = (text_of(given, key) for key in ("role", "content", "reasoning_content"))
-    if role is None or content is None or "</think>" in (thought or ""):
-        raise UsageError("expected text under role and content, and reasoning_content without </think>")
+    if role is None or content is None or (thought and (role != "assistant" or "</think>" in thought)):
+        raise UsageError(
+            "expected text under role and content, and an assistant's reasoning without </think>"
+        )
     try:
         [call["function"]["name"].strip() for call in given.get("tool_calls", ())]
         more = json.dumps({key: given[key] for key in _MORE if given.get(key)}, ensure_ascii=False)

@@ -206,11 +206,6 @@ class EncodedSet:
     dropped: dict[str, tuple[str, ...]]
     """Reason → identifiers."""
 
-    @property
-    def n_dropped(self) -> int:
-        """How many dialogues could not be used."""
-        return sum(len(identifiers) for identifiers in self.dropped.values())
-
 
 class _UnusableError(UsageError):
     """Why one dialogue cannot be encoded; becomes a key of ``EncodedSet.dropped``."""
@@ -255,7 +250,8 @@ def encode(
 
 
 EMPTY = "the template writes an empty think block before the answer"
-THOUGHT = "the assistant thinks before its answer"
+THOUGHT = "what the assistant thought stands before the answer"
+INSIDE = "the answer begins with what the assistant thought"
 UNTHOUGHT = "the template leaves out what the assistant thought"
 
 
@@ -276,10 +272,10 @@ def render(
     splitter = splitter or Splitter(tokenizer)
     hidden = splitter.hide([text or "" for one in messages for text in (*one.parts, one.more)])
     said = list(zip(*[iter(hidden.texts)] * 3, strict=True))
-    thought, reply, _ = said[-1]
+    thought, reply, more = said[-1]
     # A second rendering, with a sentinel for the answer, shows what the template puts around it. Searching
     # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
-    marked = [*said[:-1], (thought and _THOUGHT, SENTINEL, said[-1][2])]
+    marked = [*said[:-1], (thought and _THOUGHT, SENTINEL, more)]
     try:
         shown, turns = ([*map(partial(_turn, tokenizer), messages, each)] for each in (marked, said))
         around, text = (_filled(tokenizer, some, RECORDED_DATE) for some in (shown, turns))
@@ -302,11 +298,11 @@ def render(
                 raise _UnusableError(f"the chat template rewrites the {turn['role']}'s turn or leaves it out")
     empty = messages[-1].parts[0] is None and re.search(r"<think>\s*</think>\s*\Z", before)
     lost = any(each not in text for each, _, _ in said)
-    notes = tuple(note for note, holds in ((EMPTY, empty), (THOUGHT, thinks), (UNTHOUGHT, lost)) if holds)
+    notes = {EMPTY: empty, INSIDE if thoughts else THOUGHT: thinks, UNTHOUGHT: lost}
     first, last = len(opening) if thoughts and thinks else len(before), len(text) - len(after)
     before, answer, after = map(hidden.shown, (text[:first], text[first:last], text[last:]))
     start, stop = len(before), len(before) + len(answer)
-    return before + answer + after, start, stop, splitter.split(text, hidden), notes
+    return before + answer + after, start, stop, splitter.split(text, hidden), tuple(filter(notes.get, notes))
 
 
 def _turn(tokenizer: ChatTokenizer, message: Message, said: tuple[str, str, str]) -> dict[str, object]:

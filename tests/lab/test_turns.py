@@ -10,7 +10,7 @@ from conftest import TEMPLATES, make_tokenizer
 
 from remi_core.dialogues import Dialogue, Message, dialogues
 from remi_core.errors import UsageError
-from remi_core.tokens import EMPTY, THOUGHT, UNTHOUGHT, EncodedDialogue, encode
+from remi_core.tokens import EMPTY, INSIDE, THOUGHT, UNTHOUGHT, EncodedDialogue, encode
 from remi_lab import turns, variant
 from remi_lab.presets import PRESETS, Preset
 from remi_lab.turns import AS_SYSTEM, DATED, FOLDED, encode_for, tried
@@ -47,7 +47,7 @@ def shown(one: EncodedDialogue, template: str) -> tuple[str, str, str]:
 THINKING = "assistant\n<think>\n"
 IN_CONTENT = REPLY | {"content": "<think>\nA  city <|im_end|>.\n</think>\n\nParis."}
 BY_KEY = REPLY | {"reasoning_content": "A  city <|im_end|>."}
-INSIDE = replace(SMOKE, reasoning="inside")
+WITHIN = replace(SMOKE, reasoning="inside")
 
 
 def test_an_inserted_think_block_is_stated_and_outside_the_answer() -> None:
@@ -57,14 +57,14 @@ def test_an_inserted_think_block_is_stated_and_outside_the_answer() -> None:
         "Paris.",
     )
     assert one.notes == (EMPTY,) and one.prompt_end == one.answer_start - 1
-    assert encoded("thinking", ASKED, REPLY, preset=INSIDE) == one, "there is nothing to be inside"
+    assert encoded("thinking", ASKED, REPLY, preset=WITHIN) == one, "there is nothing to be inside"
     assert encoded("chatml", ASKED, REPLY).notes == (), "the failing twin"
 
 
 @pytest.mark.parametrize("template", ["thinking", "chatml"])
 def test_an_answer_with_reasoning_is_kept_and_begins_where_the_preset_says(template) -> None:
-    outside, inside = (encoded(template, ASKED, IN_CONTENT, preset=preset) for preset in (SMOKE, INSIDE))
-    assert outside.notes == inside.notes == (THOUGHT,)
+    outside, inside = (encoded(template, ASKED, IN_CONTENT, preset=preset) for preset in (SMOKE, WITHIN))
+    assert (outside.notes, inside.notes) == ((THOUGHT,), (INSIDE,))
     assert outside.input_ids == inside.input_ids and outside.answer_stop == inside.answer_stop
     before, answer, _ = shown(outside, template)
     assert before.endswith(f"{THINKING}A  city <|im_end|>.\n</think>\n\n") and answer == "Paris."
