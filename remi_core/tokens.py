@@ -311,7 +311,7 @@ def _turn(tokenizer: ChatTokenizer, message: Message, said: tuple[str, str, str]
     turn = {"role": message.role, "content": words, **json.loads(more or "{}")}
     if message.parts[0] is None:
         return turn
-    if "reasoning_content" in tokenizer.chat_template:
+    if "reasoning_content" in str(tokenizer.chat_template):
         return turn | {"reasoning_content": thought}
     return turn | {"content": f"<think>\n{thought}\n</think>\n\n{words}"}
 

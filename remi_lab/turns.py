@@ -24,7 +24,7 @@ OPENING = ("system", "developer")
 
 SECONDS, BYTES, CHARACTERS = 10, 2**30, 100_000
 """What that may take: time of a processor, memory, and characters that the template writes around the word."""
-_TRIED: set[str | None] = set()
+_TRIED = {str(None)}
 _WORD = [{"role": role, "content": "Hi"} for role in ("system", "user", "assistant")]
 
 
@@ -34,7 +34,8 @@ def tried(tokenizer: ChatTokenizer) -> ChatTokenizer:
     Raises:
         UsageError: if that took more than it may.
     """
-    if tokenizer.chat_template in (None, *_TRIED):
+    template = str(tokenizer.chat_template)  # some have several, by name
+    if template in _TRIED:
         return tokenizer
     child = os.fork()
     if child == 0:
@@ -53,7 +54,7 @@ def tried(tokenizer: ChatTokenizer) -> ChatTokenizer:
             f"the chat template of {tokenizer.name_or_path!r} is not used: for a single word it takes more than "
             f"{SECONDS} s, {BYTES >> 30} GiB or {CHARACTERS:,} characters"
         )
-    _TRIED.add(tokenizer.chat_template)
+    _TRIED.add(template)
     return tokenizer
 
 

@@ -174,7 +174,7 @@ def test_a_template_is_tried_within_limits_before_it_is_used(bomb, monkeypatch) 
         encode_for(SMOKE, [chat(ASKED, REPLY)], tokenizer)
     assert time.monotonic() - started < 30
     # The failing twin takes less; and a template that refuses is no bomb.
-    for harmless in ("{{ 'b ' * 300 }}", "{{ raise_exception('no') }}", "{% if %}"):
+    for harmless in ("{{ 'b ' * 300 }}", "{{ raise_exception('no') }}", "{% if %}", {"default": "a"}, None):
         tokenizer.chat_template = harmless
         assert tried(tokenizer) is tokenizer
 
