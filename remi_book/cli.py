@@ -254,6 +254,8 @@ ShowText = Annotated[
 Jobs = Annotated[int | None, Positive("--jobs")]
 SameBase = Annotated[bool, typer.Option("--same-base")]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
+System = Literal["refuse", "fold"] | None
+Reasoning = Literal["outside", "inside"] | None
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help=f"a model of your own in that role, {MODEL}")
 ]
@@ -322,6 +324,8 @@ def doctor(
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
     same_base: SameBase = False,
+    system: System = None,
+    reasoning: Reasoning = None,
     store_folder: StoreFolder = None,
 ) -> int:
     """Check this machine for a preset, or for models of your own and what measuring them takes."""
@@ -331,7 +335,7 @@ def doctor(
     if models and preset_name is not None:
         raise UsageError(f"doctor: --preset {preset_name} and models of your own: give one of them")
     if models:
-        sizes = {"dtype": dtype, "max_tokens": max_tokens}
+        sizes = {"dtype": dtype, "max_tokens": max_tokens, "system": system, "reasoning": reasoning}
         sizes |= dict.fromkeys(("n_dialogues", "n_gradient_dialogues"), max_dialogues)
         given = {field: value for field, value in sizes.items() if value is not None}
         preset = custom_preset("unnamed", models, data, given, same_base=same_base)
@@ -407,6 +411,8 @@ def run(
     batch_tokens: Annotated[int | None, Positive()] = None,
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
+    system: System = None,
+    reasoning: Reasoning = None,
     layer: int | None = None,
     resamples: Annotated[int | None, Positive()] = None,
     same_base: SameBase = False,
@@ -439,6 +445,8 @@ def run(
         "--batch-tokens": (batch_tokens, "batch_tokens"),
         "--max-tokens": (max_tokens, "max_tokens"),
         "--max-dialogues": (max_dialogues, "n_dialogues", "n_gradient_dialogues"),
+        "--system": (system, "system"),
+        "--reasoning": (reasoning, "reasoning"),
         "--layer": (layer, "gradient_layer"),
         "--resamples": (resamples, "n_resamples"),
         "--same-base": (same_base or None,),

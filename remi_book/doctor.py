@@ -207,6 +207,8 @@ def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
     n_rows = sum(map(len, timing.lengths.values()))
     counts = ", ".join(f"{name} {sum(lengths):,}" for name, lengths in timing.lengths.items())
     yield True, f"{n_rows} dialogues can be used; tokens: {counts}"
+    for note, count in timing.noted.items():
+        yield True, f"{count} of them: {note}"
     results = Results(preset, store, measures=False)
     compared = TRIPLET if set(TRIPLET) <= set(preset.variants) else ()
     audited = {name: wanted_of(results.variant(name)) for name in compared}

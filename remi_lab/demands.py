@@ -21,6 +21,7 @@ from remi_lab.datasets import dataset_names, load_set
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.processes import peak_bytes, reset_peak
 from remi_lab.strict import read_yaml
+from remi_lab.turns import noted
 from remi_lab.variant import MAIN_PAIRS, cached_file, find_variant, patch_plan, read_configuration
 
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
@@ -268,6 +269,8 @@ class Timing:
     """The same in float16."""
     peak: int
     """Bytes of main memory that this process held at most."""
+    noted: Mapping[str, int]
+    """What is to be said of how dialogues are rendered → of how many of them."""
 
     def seconds(
         self, preset: Preset, gradient_sets: Sequence[str], audited: Mapping[str, Sequence[Wanted]]
@@ -383,7 +386,9 @@ def timed(preset: Preset, store: Store) -> Timing:
 
         rates.append(_seconds_a_token(audit_half, joined))
     lengths = {name: [len(row.input_ids) for row in each.dialogues] for name, each in encoded.items()}
-    return Timing(lengths, sum(row.n_answer for row in joined.dialogues), opening, *rates, peak_bytes())
+    return Timing(
+        lengths, sum(row.n_answer for row in joined.dialogues), opening, *rates, peak_bytes(), noted(joined)
+    )
 
 
 def _seconds_a_token(measure: Callable[[EncodedSet], None], rows: EncodedSet) -> float:

@@ -26,10 +26,11 @@ from remi_core.parallel import rank
 from remi_core.placement import computing_device, input_device
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.progress import progress_sink
-from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
+from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet
 from remi_lab.datasets import LoadedSet
 from remi_lab.presets import in_order
 from remi_lab.processes import Meter
+from remi_lab.turns import encode_for
 from remi_lab.variant import MAIN_PAIRS, Measured, Pair, Variant, row_labels
 
 # What passes take of a batch, as arrays and back: so that a finished batch can lie on disk.
@@ -99,7 +100,7 @@ def checked_tokenizer(variant: Variant, loaded: LoadedModel) -> ChatTokenizer:
 
 def encoded_rows(variant: Variant, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
     """The encoded dialogues; rows that were dropped in loading are counted among those dropped here."""
-    encoded = encode(source.dialogues, tokenizer, max_tokens=variant.preset.max_tokens)
+    encoded = encode_for(variant.preset, source.dialogues, tokenizer)
     return replace(encoded, dropped={**source.dropped, **encoded.dropped})
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from remi_core.errors import MissingInput, UsageError, brief, nearest
 from remi_core.files import Damaged, read_sealed
@@ -150,6 +151,10 @@ class Preset:
     shorter vectors would be identical."""
     max_tokens: int = 1024
     """Longest dialogue, in tokens."""
+    system: Literal["refuse", "fold"] = "refuse"
+    """What becomes of a system turn where the template takes none: fold writes it before the user's words."""
+    reasoning: Literal["outside", "inside"] = "outside"
+    """Whether what the assistant thought stands before the answer that is measured, or is part of it."""
     dtype: str = "float32"
     top_k: int = 15
     gradient_layer: int = -1

@@ -38,6 +38,7 @@ from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, Preset
 from remi_lab.smollm2 import models as smollm2
 from remi_lab.strict import read_yaml
+from remi_lab.turns import noted, tried
 from remi_lab.upkeep import FILES, check_folder
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ FORWARD = tuple(name for name, kind in _READ.measurements.items() if kind.code =
 
 
 def rows_digest(*sets: Sequence[Dialogue]) -> str:
-    """Digest of all that the dialogues of one or more sets say."""
-    return text_digest(repr([list(one) for one in sets]))
+    """Digest of all that the dialogues of one or more sets say, thoughts told from answers."""
+    return text_digest(repr([[(row, [turn.parts for turn in row.messages]) for row in one] for one in sets]))
 
 
 def row_labels(
@@ -196,6 +197,8 @@ class Variant:
             "processes": n_ranks(),
             "seconds": round(seconds, 3),
         }
+        if not isinstance(rows, int) and (notes := noted(rows)):
+            about["noted"] = notes
         if self.spec.quantization:
             note = "passed to transformers as it is; this project has never run it"
             about["quantization"] = {"fields": dict(self.spec.quantization), "note": note}
@@ -227,7 +230,7 @@ class Variant:
         """The tokenizer, with the template, that encodes dialogues for every variant: instruct's."""
         from remi_core.loading import load_tokenizer  # brings transformers
 
-        return load_tokenizer(self.text.source, self.text.revision)
+        return tried(load_tokenizer(self.text.source, self.text.revision))
 
 
 def find_variant(preset: Preset, variant: str, seed: int, store: Store) -> Variant:
@@ -453,8 +456,21 @@ def text_of(spec: ModelSpec) -> str:
     return text_digest(json.dumps(files, sort_keys=True))
 
 
+MOST_ADDED = 50_000
+"""Tokens that a tokenizer may add to its vocabulary: more take many seconds, and real ones add some thousand."""
+
+
 def model_fingerprint(folder: Path) -> str:
-    """Of the weights, and of the configurations that say what they compute."""
+    """Of the weights, and of the configurations that say what they compute.
+
+    Raises:
+        UsageError: if its tokenizer adds more than ``MOST_ADDED`` tokens.
+    """
+    words = folder / "tokenizer.json"
+    if words.is_file() and (count := words.read_bytes().count(b'"single_word"')) > MOST_ADDED:
+        raise UsageError(
+            f"{words}: it adds {count:,} tokens to its vocabulary; at most {MOST_ADDED:,} are read"
+        )
     files = [folder / name for name in CONFIGURATION if (folder / name).is_file()]
     return f"{weight_fingerprint(folder)} {text_digest(json.dumps(list(map(_settings, files))))[:16]}"
 

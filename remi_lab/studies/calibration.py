@@ -137,8 +137,8 @@ def stored_pool(preset: Preset, seed: int, store: Store, say: Say) -> Pool:
 def _encoded(variant: Variant, name: str) -> tuple[EncodedDialogue, ...]:
     rows, most = pool_dialogues(name, variant.preset.seed), variant.preset.max_tokens
     found = encode(rows, variant.tokenizer(), max_tokens=most)
-    if found.n_dropped:
-        raise ValueError(f"{name}: {found.n_dropped} dialogues of the pool cannot be used, all must be")
+    if found.dropped:
+        raise ValueError(f"{name}: some dialogues of the pool cannot be used, all must be: {found.dropped}")
     return found.dialogues
 
 
