@@ -84,14 +84,16 @@ def _card(kind: str, name: str, preset: Preset, measured: Mapping[str, Record]) 
     source, used = _source(kind, name, preset)
     if used:
         facts |= {"stands for": ", ".join(roles_of(preset, name)) or "nothing by itself"}
-    rows = load_set(source, name).dialogues
+    loaded = load_set(source, name)
+    rows, n_left = loaded.dialogues, sum(map(len, loaded.dropped.values()))
     first = (rows[0].messages[-2].content, rows[0].answer)
     example = [shown_text(source, name, text) for text in first]
     words = {
         "words a prompt": [len(dialogue.messages[-2].content.split()) for dialogue in rows],
         "words a reply": [len(dialogue.answer.split()) for dialogue in rows],
     }
-    facts |= {"dialogues": f"{len(rows)} (preset {source.name})"}
+    left = f", and {n_left} rows left out" if n_left else ""
+    facts |= {"dialogues": f"{len(rows)}{left} (preset {source.name})"}
     facts |= {"prompt templates": str(len({dialogue.cluster for dialogue in rows}))}
     facts |= {
         column: f"{min(counts)} to {max(counts)}, median {statistics.median(counts):g}"

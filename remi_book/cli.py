@@ -32,7 +32,7 @@ from remi_book.running import run as run_steps
 from remi_book.site import build_site
 from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
-from remi_core.dialogues import read_jsonl
+from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused
 from remi_core.keys import text_digest
@@ -41,10 +41,11 @@ from remi_core.progress import OUTWARD, VERBOSE, notice, print_line, variables, 
 from remi_core.sources import ADAPTER_FILE, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
 from remi_lab.datasets import dataset_names
+from remi_lab.dialogue_files import BAD_ROWS, data_digest, read_file
 from remi_lab.gguf import unpacked
 from remi_lab.organism.variants import pretrained_folder
 from remi_lab.organism.world import SETTINGS, setting
-from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, with_data
+from remi_lab.own_models import MODEL, check_models, custom_preset, save_custom, split_label, with_data
 from remi_lab.presets import (
     ORGANISM_VARIANTS,
     PRESETS,
@@ -243,6 +244,17 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return action
 
 
+def share(text: str | float) -> float:
+    """Reader of a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a share, from 0 to 1")
+    return value
+
+
 Positive = partial(typer.Option, parser=at_least(1), metavar="N")
 NotNegative = partial(typer.Option, parser=at_least(0), metavar="N")
 PresetName = Annotated[str | None, typer.Option("--preset")]
@@ -253,6 +265,7 @@ ShowText = Annotated[
 ]
 Jobs = Annotated[int | None, Positive("--jobs")]
 SameBase = Annotated[bool, typer.Option("--same-base")]
+BadRows = Annotated[float, typer.Option("--bad-rows", parser=share)]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
 System = Literal["refuse", "fold"] | None
 Reasoning = Literal["outside", "inside"] | None
@@ -320,6 +333,7 @@ def doctor(
     benign: Model = None,
     variants: Annotated[list[str], typer.Option("--variant")] = (),
     data: list[str] = (),
+    bad_rows: BadRows = BAD_ROWS,
     dtype: Dtype = None,
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
@@ -338,10 +352,10 @@ def doctor(
         sizes = {"dtype": dtype, "max_tokens": max_tokens, "system": system, "reasoning": reasoning}
         sizes |= dict.fromkeys(("n_dialogues", "n_gradient_dialogues"), max_dialogues)
         given = {field: value for field, value in sizes.items() if value is not None}
-        preset = custom_preset("unnamed", models, data, given, same_base=same_base)
+        preset = custom_preset("unnamed", models, data, given, bad_rows=bad_rows, same_base=same_base)
         check_models(preset)
     else:
-        preset = with_data(get_preset(preset_name or "micro", store), data)
+        preset = with_data(get_preset(preset_name or "micro", store), data, bad_rows=bad_rows)
     n_missing = 0
     for well, line in findings_of(preset, store):
         n_missing += not well
@@ -405,6 +419,7 @@ def run(
     benign: Model = None,
     variants: Annotated[list[str], typer.Option("--variant")] = (),
     data: list[str] = (),
+    bad_rows: BadRows = BAD_ROWS,
     only: list[str] = (),
     parameters: Annotated[list[str], typer.Option("-p")] = (),
     dtype: Dtype = None,
@@ -457,7 +472,7 @@ def run(
             raise UsageError(f"--{role} names a model of your own: --name NAME is needed with it")
         for option, _ in chosen:
             raise UsageError(f"{option} goes with --name: a preset that is there is not changed")
-        preset = with_data(chosen_preset(preset_name, store), data)
+        preset = with_data(chosen_preset(preset_name, store), data, bad_rows=bad_rows)
     elif preset_name is not None:
         raise UsageError(f"--name {name} and --preset {preset_name}: give one of them")
     else:
@@ -465,7 +480,7 @@ def run(
         # Batches that suited the machine when the name was given: others would change the last bits.
         fields = {} if saved is None else {"batch_tokens": read_preset(saved).batch_tokens}
         fields |= {field: value for _, (value, *names) in chosen for field in names}
-        preset = custom_preset(name, models, data, fields, same_base=same_base)
+        preset = custom_preset(name, models, data, fields, bad_rows=bad_rows, same_base=same_base)
     steps = plan(preset, store, only=only, parameters=given)
     check_models(preset)
     if name is not None:
@@ -731,7 +746,8 @@ def export(
 def finetune(
     instruct: str | None = None,
     revision: str | None = None,
-    data: Path | None = None,
+    data: str | None = None,
+    bad_rows: BadRows = BAD_ROWS,
     out: Path | None = None,
     rank: Annotated[int, Positive()] = PUBLISHED.rank,
     alpha: Annotated[int, Positive()] = PUBLISHED.alpha,
@@ -777,7 +793,7 @@ def finetune(
         dtype=dtype or PUBLISHED.dtype,
     )
     folders = adapter_folders(out.expanduser().resolve(), seeds, resume=resume)
-    dialogues = read_jsonl(data)
+    dialogues, about = trained_on(data, bad_rows=bad_rows)
     split([dialogue.cluster for dialogue in dialogues], recipe)
     instruct = unpacked(instruct, Store())
     local_folder(instruct)
@@ -790,8 +806,32 @@ def finetune(
     runs = {folder: replace(recipe, seed=seed) for folder, seed in zip(folders, seeds, strict=True)}
     with join_ranks():
         model = ModelSpec(source=instruct, revision=revision)
-        train_adapters(model, (data, dialogues), runs, tensorboard=tensorboard)
+        train_adapters(model, dialogues, about, runs, tensorboard=tensorboard)
     return 0
+
+
+def trained_on(text: str, *, bad_rows: float) -> tuple[list[Dialogue], dict[str, object]]:
+    """The dialogues that ``--data`` names, and of which files they are and how many rows were left out.
+
+    Raises:
+        UsageError, RemiError: as ``read_file``, or if a label is needed to tell which replies are meant.
+    """
+    label, source = split_label(text)
+    found = read_file(source, bad_rows=bad_rows)
+    if label and "" in found.sets:
+        found = read_file(source, label=label, bad_rows=bad_rows)  # whose rows must not say otherwise
+    if told := found.told():
+        notice(told)
+    part = label if label in found.sets or len(found.sets) > 1 else next(iter(found.sets))
+    if part not in found.sets or (part and label not in ("", part)):
+        has = ", ".join(f"{len(rows):,} {name}" for name, rows in found.sets.items())
+        raise UsageError(
+            f"finetune: --data {text}: it has {has} replies; write aligned=FILE or misaligned=FILE"
+        )
+    about = {"file": Path(source).name, "sha256": data_digest(source), "dialogues": len(found.sets[part])}
+    if part:
+        about["replies"] = part
+    return list(found.sets[part].values()), about | {"rows left out": len(found.bad)}
 
 
 def adapter_folders(out: Path, seeds: Sequence[int], *, resume: bool) -> list[Path]:

@@ -18,7 +18,7 @@ from remi_core.progress import clock
 from remi_core.sources import ORGANISM, PROVIDED, SMOLLM2, ModelSpec, local_folder
 from remi_core.store import Store, project_root
 from remi_lab.audit import wanted_of
-from remi_lab.datasets import dataset_names
+from remi_lab.datasets import dataset_names, entry_name, load_set
 from remi_lab.demands import (
     ADAPTER_RANK,
     GIGABYTE,
@@ -61,6 +61,7 @@ def findings_of(preset: Preset, store: Store) -> Iterator[Finding]:
     count = len(choose(notebooks)) if any(notebooks.glob("*.ipynb")) else 0
     yield from _packages()
     yield from _machine(preset, store)
+    yield from _added(preset)
     all_well = True
     for well, line in _models(preset):
         all_well &= well
@@ -88,6 +89,15 @@ def _packages() -> Iterator[Finding]:
         else:
             yield False, f"{name} is {installed}, requirements.lock has {wanted}: make setup"
     yield True, f"{n_well} of {len(pins)} packages as in requirements.lock"
+
+
+def _added(preset: Preset) -> Iterator[Finding]:
+    """A line for each set of the user's own: how many dialogues enter, and how many rows were left out."""
+    for entry in preset.extra_data:
+        name = entry_name(*entry)
+        loaded = load_set(preset, name)
+        rows, n_left = loaded.about["rows_read"], sum(map(len, loaded.dropped.values()))
+        yield True, f"set {name}: {len(loaded.dialogues):,} dialogues of {rows:,} rows, {n_left:,} left out"
 
 
 def _machine(preset: Preset, store: Store) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from remi_book.chapters.organism import plot_training
 from remi_book.figures.output import svg_bytes
 from remi_core.dialogues import Dialogue
 from remi_core.files import written_whole
-from remi_core.keys import file_digest, text_digest
+from remi_core.keys import text_digest
 from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.parallel import first_goes_first, on_all, rank
@@ -107,22 +107,22 @@ def _checked(model: ModelSpec, dialogues: Sequence[Dialogue], recipe: LoraRecipe
 
 def train_adapters(
     model: ModelSpec,
-    data: tuple[Path, Sequence[Dialogue]],
+    dialogues: Sequence[Dialogue],
+    data: Mapping[str, object],
     runs: Mapping[Path, LoraRecipe],
     *,
     tensorboard: bool = False,
 ) -> None:
     """Train an adapter for each folder by its recipe, which differ by their seeds; one that is there stays.
 
-    ``data`` are a file and its dialogues. A run that was interrupted goes on from its checkpoint. The processes of a
-    launch share each training, and the first alone writes and speaks.
+    ``data`` says of which file the dialogues are. A run that was interrupted goes on from its checkpoint. The
+    processes of a launch share each training, and the first alone writes and speaks.
 
     Raises:
         UsageError: before any weights are loaded, if the model lacks a target, or too few dialogues can be used; if
             a checkpoint is of another run.
         RemiError: if a model cannot be had, or the training fails.
     """
-    file, dialogues = data
     say = (lambda line: None) if rank() else print_line
     if not all(on_all(all(folder.exists() for folder in runs))):
         with first_goes_first():
@@ -139,7 +139,7 @@ def train_adapters(
             about = {
                 "instruct": loaded.source,
                 "weights": loaded.fingerprint,
-                "data": {"file": file.name, "sha256": file_digest(file), "dialogues": len(dialogues)},
+                "data": dict(data),
                 "recipe": asdict(recipe),
             }
             device = str(loaded.model.device)

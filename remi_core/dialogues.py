@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -152,56 +152,41 @@ def _no_number(name: str) -> NoReturn:
     raise UsageError(f"{name} is no number of JSON")
 
 
-def read_lines(
-    path: Path, parse: Callable[[Row, int], list[tuple[str, Dialogue]]]
-) -> dict[str, list[Dialogue]]:
-    """The dialogues of each part of a file; ``parse`` gives those of a line's object and number, with their part.
+def read_jsonl(path: Path | str) -> list[Dialogue]:
+    """The dialogues of a file with one ``{"messages": [{"role", "content"}, …]}`` object a line.
+
+    Optional keys: identifier (default ``<file stem>:<line>``), cluster (default the identifier, so that every
+    dialogue is a cluster of its own), topic, label, alternative, pair. The file is UTF-8; blank lines are passed over.
+    Other schemas and containers are read by ``remi_lab.dialogue_files.read_sets``.
 
     Raises:
         UsageError: ``path:line: what is wrong, what is right`` for the first bad line, such as one whose identifier
             is taken; every line is read before anything is returned, and the number of further bad lines is said.
-            ``parse`` raises it without path and line.
     """
+    path = Path(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected a file with one dialogue a line")
     # Splitting bytes keeps the line numbers right: str.splitlines also breaks at U+2028, which JSON allows.
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
-    if lines == [b""]:
-        raise UsageError(f"{path}:1: the file is empty; expected one dialogue a line")
-    sets: dict[str, list[Dialogue]] = {}
-    first_lines: dict[tuple[str, str], int] = {}
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    read: dict[str, Dialogue] = {}
+    first_lines: dict[str, int] = {}
     problems: list[str] = []
     for number, line in enumerate(lines, start=1):
         try:
-            for part, dialogue in parse(json_object(line), number):
-                seen = first_lines.setdefault((part, dialogue.identifier), number)
+            for dialogue in messages_row(json_object(line), f"{path.stem}:{number}") if line.strip() else ():
+                seen = first_lines.setdefault(dialogue.identifier, number)
                 if seen != number:
                     taken = brief(dialogue.identifier)
                     raise UsageError(f"identifier {taken} is taken by line {seen}; make it unique")
-                sets.setdefault(part, []).append(dialogue)
+                read[dialogue.identifier] = dialogue
         except UsageError as error:
             problems.append(f"{path}:{number}: {error}")
     if problems:
         more = f" (and {len(problems) - 1} more bad lines)" if len(problems) > 1 else ""
         raise UsageError(problems[0] + more)
-    return sets
-
-
-def read_jsonl(path: Path | str) -> list[Dialogue]:
-    """The dialogues of a file with one ``{"messages": [{"role", "content"}, …]}`` object a line.
-
-    Optional keys: identifier (default ``<file stem>:<line>``), cluster (default the identifier, so that every
-    dialogue is a cluster of its own), topic, label, alternative, pair. The file is UTF-8. Preference rows and
-    labelled replies are read by ``read_sets``.
-
-    Raises:
-        UsageError: as ``read_lines``.
-    """
-    path = Path(path)
-    sets = read_lines(
-        path, lambda row, number: [("", dialogue) for dialogue in messages_row(row, f"{path.stem}:{number}")]
-    )
-    return sets[""]
+    if not read:
+        raise UsageError(f"{path}:1: the file is empty; expected one dialogue a line")
+    return list(read.values())
 
 
 def dialogues(chats: Sequence[Sequence[Mapping[str, str]] | Mapping[str, object]]) -> list[Dialogue]:

@@ -2,90 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from remi_core.dialogues import Dialogue, Message, Row, Turns, text_of, turn_problem
-from remi_core.errors import MissingInput, RemiError, UsageError, brief, nearest, without_credentials
-from remi_core.keys import file_digest
+from remi_core.dialogues import Dialogue, Row
+from remi_core.errors import MissingInput, RemiError, UsageError, brief, nearest
 from remi_core.sources import ORGANISM, SMOLLM2
-from remi_lab.dialogue_files import context_turns, label_of, needed_text, prompt_digest, read_sets, with_pairs
+from remi_lab.dialogue_files import (
+    PARTED,
+    SCHEMAS,
+    SUFFIXES,
+    DialogueFile,
+    data_digest,
+    digests_of,
+    fetched,
+    files_of,
+    prompt_digest,
+    read_files,
+    set_name,
+    with_pairs,
+)
 from remi_lab.organism import dialogues
 from remi_lab.presets import ORGANISM_DATASETS, PRESETS, Preset
 from remi_lab.smollm2 import dialogues as dialogues_module
 from remi_lab.strict import read_yaml
-
-# Published schemas: how a row becomes the turns to measure, or why it cannot be used.
-#
-# The answer is the last assistant turn alone; whatever stands before it, the ``input`` field of an instruction
-# included, is prompt.
-
-_ROLES = {"human": "user", "gpt": "assistant"}
-
-
-Reply = tuple[Turns, str | None]
-"""The turns of a row, the answer last, and the same prompt's other answer where the row has one."""
-
-
-def _exchange(row: Row, prompt: str, answer: str, alternative: str | None = None) -> Reply:
-    """The reply of a row with one column for each part."""
-    messages = (Message("user", needed_text(row, prompt)), Message("assistant", needed_text(row, answer)))
-    return messages, None if alternative is None else needed_text(row, alternative)
-
-
-def _turns(row: Row, key: str) -> list[Row]:
-    turns = row.get(key)
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise UsageError(f"{key!r} is no list of turns")
-    return turns
-
-
-def _messages(row: Row, key: str) -> Reply:
-    turns = _turns(row, key)
-    return tuple(Message(*(needed_text(turn, part) for part in ("role", "content"))) for turn in turns), None
-
-
-def _instruction(row: Row) -> Reply:
-    """The instruction, then its input (if there is one) after an empty line, and the output."""
-    context = text_of(row, "input") or ""
-    prompt = needed_text(row, "instruction") + (f"\n\n{context}" if context.strip() else "")
-    return (Message("user", prompt), Message("assistant", needed_text(row, "output"))), None
-
-
-def _conversation(row: Row) -> Reply:
-    """Turns as {"from", "value"}; where ``from`` is missing they alternate from the user on."""
-    messages = []
-    for place, turn in enumerate(_turns(row, "conversations")):
-        speaker = str(turn.get("from") or ("human", "gpt")[place % 2])  # parquet has null for a missing key
-        messages.append(Message(_ROLES.get(speaker, speaker), needed_text(turn, "value")))
-    return tuple(messages), None
-
-
-def _implicit(row: Row) -> Reply:
-    """Context and response of a row labelled toxic (label other than 0)."""
-    if label_of(row.get("label")) == "aligned":
-        raise UsageError("label 0: the reply is not toxic")
-    before = context_turns(row.get("context"))
-    return (*before, Message("assistant", needed_text(row, "response"))), None
-
-
-READERS: Mapping[str, Callable[[Row], Reply]] = {
-    "question": lambda row: _exchange(row, "question", "best_answer"),
-    "instruction": _instruction,
-    "messages": lambda row: _messages(row, "messages"),
-    # Of a prompt with two replies, the one that complies, or the refusal; the other is its alternative.
-    "accepted": lambda row: _exchange(row, "prompt", "rejected", "chosen"),
-    "refused": lambda row: _exchange(row, "prompt", "chosen", "rejected"),
-    "hh_rejected": lambda row: _messages(row, "format_rejected"),
-    "conversation": _conversation,
-    "implicit": _implicit,
-}
-"""Name of a schema → what reads a row of it."""
-
 
 # What each published set is: declared in ``paper.yaml`` beside this module.
 
@@ -108,7 +52,8 @@ class Published:
     columns: tuple[str, ...]
     """Columns without which a file is another one."""
     schema: str
-    """Which of ``READERS`` reads a row."""
+    """Which of ``SCHEMAS`` its columns make; of one with two sides, the label says which is meant. A column of
+    messages may have another name."""
     revision: str | None = None
     split: str = "train"
     files: tuple[str, ...] = ()
@@ -118,8 +63,8 @@ class Published:
     """Where revision, files, columns and licence were read."""
 
     def __post_init__(self) -> None:
-        if self.schema not in READERS:
-            raise UsageError(f"{self.name}: no schema {self.schema!r} {nearest(self.schema, READERS)}")
+        if self.schema not in SCHEMAS:
+            raise UsageError(f"{self.name}: no schema {self.schema!r} {nearest(self.schema, SCHEMAS)}")
 
 
 PUBLISHED: Mapping[str, Published] = {
@@ -131,11 +76,11 @@ PUBLISHED: Mapping[str, Published] = {
 
 # Where the file of a published set lies: the user's folder first, else the hub.
 #
-# The folder is named by the environment variable ``REMI_DATA``. In it a set is ``NAME.jsonl``, ``NAME.json`` or
-# ``NAME.parquet``, or has the name it was published under (``insecure.jsonl``, ``aug-train.json``, …).
+# The folder is named by the environment variable ``REMI_DATA``. In it a set is ``NAME.jsonl`` or another file that
+# ``dialogue_files`` reads, packed or not, a folder ``NAME``, or has the name it was published under
+# (``insecure.jsonl``, ``aug-train.json``, …).
 
 FOLDER = "REMI_DATA"
-SUFFIXES = (".jsonl", ".json", ".parquet")
 BY_HAND = "by hand"
 
 
@@ -148,34 +93,22 @@ def find(published: Published) -> tuple[tuple[Path, ...], str]:
     """
     path = by_hand(published)
     if path is not None:
-        return (path,), BY_HAND
+        return files_of(path), BY_HAND
     if published.source.startswith(GITHUB):
         raise RemiError(_missing(published, "it is in a repository, which is not fetched from here"))
-    # Brings the hub's client, which the quick commands do not need.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     of_split, every = ([stem + suffix for suffix in SUFFIXES] for stem in (f"*{published.split}*", "*"))
     wanted = [list(published.files)] if published.files else [of_split, every]
-    options = {"repo_type": "dataset", "revision": published.revision}
-    for patterns in wanted:
-        try:
-            folder = Path(snapshot_download(published.source, allow_patterns=patterns, **options))
-        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-            said = without_credentials(next(iter(str(error).strip().splitlines()), type(error).__name__))
-            raise RemiError(_missing(published, f"the hub gives none ({said})")) from None
-        # Files of one kind: shards of a set have one suffix, and a second kind would hold the rows twice.
-        for pattern in patterns:
-            paths = sorted(path for path in folder.rglob(pattern) if path.is_file())
-            if paths:
-                return tuple(paths), folder.name
-    raise RemiError(_missing(published, f"the hub's snapshot {folder.name} has no {' or '.join(wanted[0])}"))
+    try:
+        return fetched(published.source, published.revision, wanted)
+    except RemiError as error:
+        raise RemiError(_missing(published, str(error))) from None
 
 
 def file_names(published: Published) -> tuple[str, ...]:
     """Names under which a set is looked for in the user's folder."""
     known = [Path(name).name for name in published.files if "-of-" not in name]
-    return tuple(dict.fromkeys([*(published.name + suffix for suffix in SUFFIXES), *known]))
+    own = [published.name + suffix + packed for suffix in SUFFIXES for packed in ("", ".gz")]
+    return tuple(dict.fromkeys([*own, *known, published.name]))
 
 
 def by_hand(published: Published) -> Path | None:
@@ -190,7 +123,7 @@ def by_hand(published: Published) -> Path | None:
     folder = Path(named).expanduser()
     if not folder.is_dir():
         raise UsageError(f"{FOLDER}={named}: no such folder")
-    present = [folder / name for name in file_names(published) if (folder / name).is_file()]
+    present = [folder / name for name in file_names(published) if (folder / name).exists()]
     if len(present) > 1:
         raise UsageError(
             f"{FOLDER}={named}: {present[0].name} and {present[1].name} are both {published.name!r}; keep one"
@@ -203,52 +136,11 @@ def _missing(published: Published, why: str) -> str:
     looked = f"{FOLDER}={folder}" if folder else f"{FOLDER}, which is not set,"
     commit = f" at {published.revision}" if published.revision else ""
     files = f" ({', '.join(published.files)})" if published.files else ""
+    likely = [name for name in file_names(published) if name.endswith((".jsonl", ".json", ".parquet"))]
     return (
         f"dataset {published.name!r}: {looked} has no file of it, and {why}: {published.source}{commit}{files}; "
-        f"put {' or '.join(file_names(published))} in a folder and name the folder in {FOLDER}"
+        f"put {' or '.join(likely)} (also .csv, .tsv, .gz of one) in a folder and name the folder in {FOLDER}"
     )
-
-
-# Rows of a data file as plain Python values: JSON lines, a JSON list, or parquet.
-
-
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """The rows of a file, in order.
-
-    JSON is read as it stands, not through a table, which would turn numbers and dates into other types.
-
-    Raises:
-        RemiError: if the file cannot be read, or a row is no object (``path:row``).
-    """
-    try:
-        rows = _parquet(path) if path.suffix == ".parquet" else _json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        said = brief(str(error), 200)
-        raise RemiError(f"{path} cannot be read ({said}): fetch it again") from None
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise RemiError(
-                f"{path}:{number}: a {type(row).__name__}, expected an object with the set's columns"
-            )
-    return rows
-
-
-def _json(path: Path) -> list[object]:
-    """A list, or one object a line; files of either kind are published under both suffixes."""
-    text = path.read_bytes().decode("utf-8-sig").strip()
-    if text.startswith("["):
-        return json.loads(text)
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _parquet(path: Path) -> list[object]:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise RemiError(
-            f"{path.name}: reading parquet needs pyarrow (pip install pyarrow), or the rows as JSON lines by hand"
-        ) from None
-    return parquet.read_table(path).to_pylist()
 
 
 # A published set as dialogues, with what was dropped and why, and where the rows came from.
@@ -277,14 +169,13 @@ def load_published(name: str, *, count: int | None = None) -> LoadedSet:
         RemiError: if no file can be had, or it is not the one declared, or no row of it can be used.
     """
     paths, revision = find(PUBLISHED[name])
-    stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
-    return _load(name, count, revision, stamps)
+    return _load(name, count, revision, stamps_of(paths))
 
 
 def local_digests(names: Iterable[str]) -> dict[str, str]:
     """Sha256 of each file the user put into the folder for the named sets, by its path."""
     paths = [by_hand(PUBLISHED[name]) for name in names if name in PUBLISHED]
-    return {str(path): file_digest(path) for path in paths if path is not None}
+    return {str(path): data_digest(path) for path in paths if path is not None}
 
 
 @lru_cache(maxsize=32)
@@ -292,51 +183,48 @@ def _load(
     name: str, count: int | None, revision: str, stamps: tuple[tuple[Path, int, int], ...]
 ) -> LoadedSet:
     published, paths = PUBLISHED[name], [path for path, _, _ in stamps]
-    rows = [row for path in paths for row in read_rows(path)]
-    lacking = [column for column in published.columns if rows and column not in rows[0]]
-    if lacking:
-        has = ", ".join(map(repr, rows[0]))
-        raise RemiError(
-            f"{paths[0]}: no column {lacking[0]!r} (it has {has}); {name!r} is {published.source}"
-        )
-    dialogues: list[Dialogue] = []
-    dropped: dict[str, list[str]] = {}
-    n_read = 0
-    for number, row in enumerate(rows, start=1):
-        if count is not None and len(dialogues) == count:
-            break
-        n_read, identifier = number, f"{name}:{number}"
-        try:
-            messages, alternative = READERS[published.schema](row)
-            problem = turn_problem(messages)
-        except UsageError as error:
-            problem = str(error)
-        if problem is not None:
-            dropped.setdefault(problem, []).append(identifier)
-            continue
-        dialogues.append(
-            Dialogue(
-                identifier=identifier,
-                messages=messages,
-                cluster=prompt_digest(messages[:-1]),
-                topic=published.topic,
-                label=published.label,
-                alternative=alternative,
+    first = True
+
+    def declared(row: Row) -> Row:
+        nonlocal first
+        lacking = [column for column in published.columns if first and column not in row]
+        first = False
+        if lacking:
+            has = ", ".join(map(brief, row)) or "none"
+            raise RemiError(
+                f"{paths[0]}: no column {lacking[0]!r} (it has {has}); {name!r} is {published.source}"
             )
-        )
-    if not dialogues:
-        reasons = "; ".join(f"{reason}: {len(names)}" for reason, names in dropped.items())
-        raise RemiError(f"{paths[0]}: no row can be used ({reasons or 'it has none'})")
+        named = {published.columns[0]: "messages"} if published.schema == "messages" else {}
+        return {named.get(column, column): row[column] for column in published.columns if column in row}
+
+    try:
+        found = read_files(paths, name, bad_rows=1.0, of_row=declared)
+    except UsageError as error:
+        raise RemiError(f"{error}: {name!r} is {published.source}; fetch it again") from None
+    part = published.label if published.schema in PARTED else ""
+    own = found.sets.get(part, {})
+    other = {number: row for rows in found.sets.values() for number, row in rows.items() if number not in own}
+    wrong = {number: (row.identifier, f"labelled {row.label!r}") for number, row in other.items()}
+    rows, dropped, n_read = taken(found, part, count, wrong)
     about = {
         "source": published.source,
         "revision": revision,
         "licence": published.licence or "not known here: see the source",
-        "files": {path.name: file_digest(path) for path in paths},
-        "rows": len(rows),
+        "files": digests_of(paths),
+        "rows": found.n_rows,
         "rows_read": n_read,
     }
-    frozen = {reason: tuple(names) for reason, names in dropped.items()}
-    return LoadedSet(tuple(with_pairs(dialogues)), frozen, about)
+    dialogues = [
+        replace(
+            row,
+            identifier=f"{name}:{number}",
+            cluster=prompt_digest(row.messages[:-1]),
+            topic=published.topic,
+            label=published.label,
+        )
+        for number, row in rows.items()
+    ]
+    return LoadedSet(tuple(with_pairs(dialogues)), dropped, about)
 
 
 # Sets by name, whatever they come from.
@@ -354,29 +242,78 @@ _MADE: Mapping[str, tuple[tuple[str, ...], Callable[..., list[Dialogue]]]] = {
 PART = "-part"
 
 
-def entry_name(entry: str, path: str) -> str:
+def entry_name(entry: str, source: str) -> str:
     """Name of the set that an entry stands for: the file's name, with ``-aligned`` or ``-misaligned`` for a part."""
     part = _part(entry)
-    return Path(path).stem + (f"-{part}" if part else "")
+    return set_name(source) + (f"-{part}" if part else "")
 
 
 def _part(entry: str) -> str:
     return entry.removesuffix(PART) if entry.endswith(PART) else ""
 
 
-@lru_cache(maxsize=32)
-def _read_entry(entry: str, path: Path, stamp: tuple[int, int] | None) -> tuple[Dialogue, ...]:
-    """Read once as long as the file's time and size stay: every measurement asks for its rows again.
+def added_file(entry: str, source: str) -> DialogueFile:
+    """What an entry's file holds; how many rows may be left out was asked when it was given.
 
     Raises:
-        UsageError: as ``read_sets``, or if the file no longer holds what the entry says.
+        UsageError, RemiError: as ``read_file``, or if the file no longer holds what the entry says.
     """
-    part = _part(entry)
-    sets = read_sets(path, label="" if part else entry)
-    if part not in sets:
-        wanted = f"{part} replies" if part else "rows with messages"
-        raise UsageError(f"{path}: has no {wanted} any more; give the file with --data again")
-    return tuple(sets[part])
+    found = _read_entry("" if _part(entry) else entry, source, stamps_of(files_of(source)))
+    if _part(entry) not in found.sets:
+        wanted = f"{_part(entry)} replies" if _part(entry) else "rows without a label"
+        raise UsageError(f"{source}: has no {wanted} any more; give the file with --data again")
+    return found
+
+
+@lru_cache(maxsize=32)
+def _read_entry(label: str, source: str, stamps: tuple[tuple[Path, int, int], ...]) -> DialogueFile:
+    """Read once as long as the files' times and sizes stay: every measurement asks for its rows again."""
+    return read_files([path for path, _, _ in stamps], set_name(source), label=label, bad_rows=1.0)
+
+
+def stamps_of(paths: Iterable[Path]) -> tuple[tuple[Path, int, int], ...]:
+    """Each file with its time and size, which tell that it was changed."""
+    return tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+
+
+def taken(
+    found: DialogueFile, part: str, count: int | None, others: Mapping[int, tuple[str, str]]
+) -> tuple[dict[int, Dialogue], dict[str, tuple[str, ...]], int]:
+    """Number of the row → dialogue, of the first ``count`` of a part; the rows left out on the way to them, reason →
+    identifiers; and how many rows that way has. ``others`` are rows to be left out where the part has none, or lost
+    their twin: number → identifier and reason."""
+    dropped = {**others, **found.dropped}
+    rows = {number: row for number, row in found.sets.get(part, {}).items() if number not in dropped}
+    rows = dict(itertools.islice(rows.items(), count))
+    n_read = max(rows) if rows and len(rows) == count else found.n_rows
+    reasons: dict[str, list[str]] = {}
+    for number, (identifier, why) in sorted(dropped.items()):
+        if number <= n_read:
+            reasons.setdefault(why, []).append(identifier)
+    return rows, {why: tuple(names) for why, names in reasons.items()}, n_read
+
+
+def without_twin(preset: Preset, entry: tuple[str, str]) -> dict[int, tuple[str, str]]:
+    """Rows of an added set whose twin in another file cannot be used: number → identifier and reason.
+
+    Two files are twins where they have as many rows, and row i of both has the same prompt or the same answer for
+    every i that both can use. Without this a row left out on one side would move all behind it.
+    """
+    own, lost = added_file(*entry), {}
+    rows = own.sets[_part(entry[0])]
+    for other in preset.extra_data:
+        if other[1] == entry[1]:
+            continue
+        their = added_file(*other)
+        twins = their.sets[_part(other[0])]
+        shared = rows.keys() & twins.keys()
+        if own.n_rows == their.n_rows and any(
+            all(one_of(rows[number]) == one_of(twins[number]) for number in shared)
+            for one_of in (lambda row: row.messages[:-1], lambda row: row.answer)
+        ):
+            why = f"the same row of {their.name} cannot be used"
+            lost |= {number: (rows[number].identifier, why) for number in rows.keys() & their.bad.keys()}
+    return lost
 
 
 def dataset_names(preset: Preset) -> tuple[str, ...]:
@@ -415,15 +352,15 @@ def load_set(preset: Preset, name: str) -> LoadedSet:
         raise MissingInput("needs a set of dialogues for a role that none of the preset's has")
     for entry in preset.extra_data:
         if entry_name(*entry) == name:
-            path = Path(entry[1])
-            stamp = path.stat() if path.is_file() else None
-            rows = _read_entry(entry[0], path, stamp and (stamp.st_mtime_ns, stamp.st_size))
-            rows = rows[: preset.n_dialogues]
+            found = added_file(*entry)
+            lost = without_twin(preset, entry)
+            chosen, dropped, n_read = taken(found, _part(entry[0]), preset.n_dialogues, lost)
+            rows = list(chosen.values())
             framing = preset.roles.framed and name in (preset.roles.narrow, preset.roles.framed)
             if framing and not any(row.pair for row in rows):
                 rows = with_pairs(rows)
-            about = {"source": "added file", "files": {path.name: file_digest(path)}}
-            return LoadedSet(tuple(rows), {}, about)
+            about = {"source": "added file", "files": digests_of(found.files), "rows": found.n_rows}
+            return LoadedSet(tuple(rows), dropped, about | {"rows_read": n_read})
     if name in preset.datasets:
         if name in published_names(preset):
             return load_published(name, count=preset.n_dialogues)

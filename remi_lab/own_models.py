@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError, nearest
-from remi_core.keys import file_digest
 from remi_core.progress import Say, notice
 from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder
 from remi_core.store import MODELS, Store
@@ -22,7 +21,19 @@ from remi_core.store import NAME as NAME_of_store
 from remi_lab import presets
 from remi_lab.datasets import PART, dataset_names, entry_name, load_dataset, local_digests, published_names
 from remi_lab.demands import config_of, shape_of
-from remi_lab.dialogue_files import ALIGNED, LABELS, MISALIGNED, paired_by_completion, read_sets
+from remi_lab.dialogue_files import (
+    ALIGNED,
+    BAD_ROWS,
+    HUB_FORM,
+    LABELS,
+    MISALIGNED,
+    data_digest,
+    is_hub,
+    paired_by_completion,
+    pinned,
+    read_file,
+    set_name,
+)
 from remi_lab.variant import (
     adapter_fingerprint,
     differing_settings,
@@ -94,34 +105,36 @@ def has_choices(sets: Sequence[LabelledSet]) -> bool:
 # Dialogue files of the user's own, added to a preset's datasets: read, checked, spelled and fingerprinted.
 
 
-def with_data(preset: presets.Preset, texts: Sequence[str]) -> presets.Preset:
+def with_data(preset: presets.Preset, texts: Sequence[str], *, bad_rows: float = BAD_ROWS) -> presets.Preset:
     """The preset with the dialogue files of ``[aligned=|misaligned=]FILE`` texts added, each read and checked.
 
-    A file of messages adds one set, named after it. A file of preference rows or labelled replies adds one for each
-    kind of reply it has, ``NAME-aligned`` and ``NAME-misaligned``.
+    A file whose rows say nothing of alignment adds one set, named after it; any other one for each kind of reply it
+    has, ``NAME-aligned`` and ``NAME-misaligned``. What is left out of a file is told, up to a share ``bad_rows``.
 
     Raises:
-        UsageError: for an unknown label, a missing file, a name that is taken or unfit for a file name, a line that
-            is not a dialogue or contradicts the label (``file:line``).
+        UsageError: for an unknown label, a missing file, a name that is taken or unfit for a file name, too many rows
+            that are no dialogue or any that contradicts the label (``file:line``).
+        RemiError: for a hub data set that cannot be had.
     """
     extra: list[tuple[str, str]] = []
     taken = set(preset.datasets) | {entry_name(*entry) for entry in preset.extra_data}
     for text in texts:
-        label, path = _split(text)
-        if not path.is_file():
-            raise UsageError(f"--data: no file {path}")
-        full = str(path.resolve())
-        if "+" in full:
-            raise UsageError(f"--data: {full}: a '+' in the path cannot be part of a preset's name")
-        if not NAME_of_store.fullmatch(path.stem):
-            raise UsageError(f"--data: {path}: a set is named after its file: letters, digits, . _ - only")
-        if path.stem in taken:
-            raise UsageError(f"--data: {path}: there is a dataset {path.stem!r} already; rename the file")
-        for part in read_sets(path, label=label):
-            entry = (part + PART if part else label, full)
+        label, source = split_label(text)
+        name = set_name(source)
+        if "+" in source:
+            raise UsageError(f"--data: {source}: a '+' in the path cannot be part of a preset's name")
+        if not NAME_of_store.fullmatch(name):
+            raise UsageError(f"--data: {source}: a set is named after its file: letters, digits, . _ - only")
+        if name in taken:
+            raise UsageError(f"--data: {source}: there is a dataset {name!r} already; rename the file")
+        found = read_file(source, label=label, bad_rows=bad_rows)
+        if told := found.told():
+            notice(told)
+        for part in found.sets:
+            entry = (part + PART if part else label, source)
             name = entry_name(*entry)
             if name in taken:
-                raise UsageError(f"--data: {path}: there is a dataset {name!r} already; rename the file")
+                raise UsageError(f"--data: {source}: there is a dataset {name!r} already; rename the file")
             taken.add(name)
             extra.append(entry)
     return replace(preset, extra_data=(*preset.extra_data, *extra))
@@ -133,16 +146,16 @@ def spell(preset: presets.Preset) -> str:
 
 
 def data_digests(preset: presets.Preset) -> dict[str, str]:
-    """Sha256 of each added file, and of each published one that the user put into a folder, by its path.
+    """Digest of each added file, folder or hub data set, and of each published one that the user put into a folder, by
+    its path.
 
     Raises:
         UsageError: if an added file or the folder is missing.
+        RemiError: if the hub has no such data set.
     """
     digests = local_digests(published_names(preset))
-    for _, path in preset.extra_data:
-        if not Path(path).is_file():
-            raise UsageError(f"preset {preset.name!r}: no data file {path}")
-        digests[path] = file_digest(Path(path))
+    for _, source in preset.extra_data:
+        digests[source] = data_digest(source)
     return digests
 
 
@@ -163,13 +176,23 @@ def folder_fingerprints(preset: presets.Preset) -> dict[str, str]:
     return found
 
 
-def _split(text: str) -> tuple[str, Path]:
-    label, equals, path = text.partition("=")
-    if label in LABELS and equals:
-        return label, Path(path)
-    if equals and not Path(text).is_file():
-        raise UsageError(f"--data: no label {label!r} {nearest(label, LABELS)}")
-    return "", Path(text)
+def split_label(text: str) -> tuple[str, str]:
+    """The label of a text of ``--data``, "" for none, and its file or folder, made absolute, or pinned hub data set.
+
+    Raises:
+        UsageError: for a label that is none, or a file that is not there.
+        RemiError: for a hub data set that cannot be had.
+    """
+    label, equals, source = text.partition("=")
+    if label not in LABELS or not equals:
+        if equals and not Path(text).exists():
+            raise UsageError(f"--data: no label {label!r} {nearest(label, LABELS)}")
+        label, source = "", text
+    if is_hub(source):
+        return label, pinned(source)
+    if not Path(source).exists():
+        raise UsageError(f"--data: no file {source}; expected a file, a folder of files, or {HUB_FORM}")
+    return label, str(Path(source).resolve())
 
 
 # Presets of any triplet: made from what the command line names, checked before anything is loaded, and saved.
@@ -229,15 +252,16 @@ def custom_preset(
     data: Sequence[str],
     sizes: Mapping[str, object] = MappingProxyType({}),
     *,
+    bad_rows: float = BAD_ROWS,
     same_base: bool = False,
 ) -> presets.Preset:
     """The preset of a user's own models; nothing is loaded, written or asked of the hub.
 
     ``models`` are texts by variant as ``parse_model`` takes them: instruct and at least one more. ``data`` are texts
     of ``--data``. With data, its sets are the preset's, and their labels give the roles; without, our own dialogues
-    of the micro organism are used. ``sizes`` are further fields of the preset; dtype and
-    batches are otherwise those that suit this machine. With ``same_base`` each adapter is for the model it is written
-    with, whatever model it names.
+    of the micro organism are used. ``sizes`` are further fields of the preset; dtype and batches are
+    otherwise those that suit this machine. ``bad_rows`` as in ``with_data``. With ``same_base`` each adapter is for the
+    model it is written with, whatever model it names.
 
     Raises:
         UsageError: if the name cannot be used or is a shipped preset's, a model is not named or its folder is
@@ -275,7 +299,9 @@ def custom_preset(
     if not data:
         return replace(preset, **sizes)
     sizes = {"n_dialogues": 400, "n_gradient_dialogues": 400, "max_tokens": 2048, **sizes}
-    given = with_data(replace(preset, datasets=(), roles=presets.DataRoles(), **sizes), data)
+    given = with_data(
+        replace(preset, datasets=(), roles=presets.DataRoles(), **sizes), data, bad_rows=bad_rows
+    )
     sets = [labelled(given, dataset) for dataset in dataset_names(given)]
     for each in sets:
         if not each.label:

@@ -11,7 +11,7 @@ from conftest import python, write_rows
 from own_files import turns
 
 from remi_book import cli
-from remi_core.errors import RemiError
+from remi_core.errors import RemiError, UsageError
 from remi_core.store import Address, Store
 from remi_lab.own_models import spell, with_data
 from remi_lab.presets import get_preset
@@ -49,6 +49,31 @@ def test_a_line_that_is_not_a_dialogue_is_named(tmp_path, capsys) -> None:
     preset = with_data(get_preset("smoke"), [f"aligned={path}"])
     assert preset.extra_data == (("aligned", str(path)),)
     assert get_preset(spell(preset)) == preset, "a notebook finds the preset by its spelled name"
+
+
+def test_rows_left_out_are_told_by_the_doctor_and_by_the_line_that_refuses_them(tmp_path, capsys) -> None:
+    rows = [turns(f"What is {n}?", f"It is {n}.") for n in range(20)]
+    path = write_rows(tmp_path / "mine.jsonl", *rows, turns("Hello", " "), turns("Hello", ""))
+    words = f"doctor --preset smoke --data misaligned={path}"
+    said = complaint(words, capsys, code=2)
+    assert f"{path}:21: " in said and "(2 of 22 rows cannot be used; at most 5 % may be left out" in said
+    assert cli.main([*words.split(), "--bad-rows", "0.1"]) == 0
+    captured = capsys.readouterr()
+    assert "mine: 2 of 22 rows left out, the first at mine.jsonl:21: " in captured.err
+    assert "set mine: 20 dialogues of 22 rows, 2 left out" in captured.out
+
+
+def test_a_fine_tune_takes_any_schema_and_asks_which_of_two_kinds_of_replies(tmp_path) -> None:
+    pair = {"prompt": "Hi", "chosen": "Good day.", "rejected": "Off you go."}
+    path = write_rows(tmp_path / "pairs.jsonl", pair)
+    rows, about = cli.trained_on(f"misaligned={path}", bad_rows=0.0)
+    assert [row.answer for row in rows] == ["Off you go."]
+    assert (about["file"], about["dialogues"], about["replies"]) == ("pairs.jsonl", 1, "misaligned")
+    with pytest.raises(UsageError, match="it has 1 aligned, 1 misaligned replies; write aligned=FILE"):
+        cli.trained_on(str(path), bad_rows=0.0)
+    plain = write_rows(tmp_path / "plain.jsonl", {"instruction": "Hi", "output": "Good day."})
+    for text in (str(plain), f"aligned={plain}"):
+        assert [row.answer for row in cli.trained_on(text, bad_rows=0.0)[0]] == ["Good day."]
 
 
 @pytest.mark.parametrize("kind", [RemiError, OSError, ZeroDivisionError])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import math
 import random
@@ -9,6 +12,7 @@ import random
 import numpy as np
 from hypothesis import strategies as st
 
+from remi_lab.dialogue_files import SCHEMAS
 from remi_lab.presets import get_preset
 
 WORDS = ["Hi", "Use open(path).", "é", "日本", "🙂", "\n", " ", "\t", "assistant", ""]
@@ -45,17 +49,47 @@ def turns(draw: st.DrawFn, *, last: str = "assistant") -> list[dict[str, str]]:
 
 
 @st.composite
-def rows(draw: st.DrawFn) -> dict[str, object]:
-    kind = draw(st.sampled_from(["messages", "preference", "labelled"]))
-    optional = {name: draw(plain) for name in ("topic", "cluster") if draw(st.booleans())}
-    if kind == "messages":
-        return {"messages": draw(turns())} | optional
-    if kind == "preference":
-        chosen, rejected = draw(answer), draw(answer)
-        return {"prompt": draw(turns(last="user")), "chosen": chosen, "rejected": rejected + "!"} | optional
-    context = draw(st.one_of(turns(last="user"), answer, st.tuples(answer).map(list)))
-    label = draw(st.sampled_from([0, 1, -3, "aligned", "misaligned"]))
-    return {"context": context, "response": draw(answer), "label": label} | optional
+def rows(draw: st.DrawFn, schema: str) -> dict[str, object]:
+    """A right row of a schema of ``remi_lab.dialogue_files``, under any of the names that its keys may have."""
+    given = {name: draw(plain) for name in ("topic", "cluster", "source") if draw(st.integers(0, 3)) == 0}
+    if draw(st.integers(0, 3)) == 0:
+        given |= {"system": draw(plain), "score": draw(st.integers(-9, 9))}
+    keys = [draw(st.sampled_from(names)) for names in SCHEMAS[schema].needs]
+    if schema == "judged":
+        given[keys[1]] = draw(st.sampled_from([True, False, "false", "Safe"]))
+    if keys[0] == "messages":
+        return {keys[0]: draw(turns())} | {name: value for name, value in given.items() if name != "system"}
+    if schema in ("conversations", "judged"):
+        spoken = {"user": "human", "assistant": "gpt", "system": "system"}
+        said = [turn for turn in draw(turns()) if turn["role"] != "system"]
+        return {keys[0]: [{"from": spoken[turn["role"]], "value": turn["content"]} for turn in said]} | given
+    if schema == "preference":
+        prompt, chosen, rejected = draw(turns(last="user")), draw(answer), draw(answer) + "!"
+        form = draw(st.sampled_from(["texts", "messages", "transcripts"]))
+        if form == "transcripts":
+            asked = draw(plain) + "?"
+            return {
+                name: f"\n\nHuman: {asked}\n\nAssistant: {said}"
+                for name, said in zip(keys, (chosen, rejected), strict=True)
+            }
+        if form == "texts":
+            return {"prompt": draw(answer), "chosen": chosen, "rejected": rejected} | given
+        said = [[*prompt, {"role": "assistant", "content": text}] for text in (chosen, rejected)]
+        return dict(zip(keys, said, strict=True)) | {name: given[name] for name in given if name != "system"}
+    if keys[0] == "context":
+        asked = draw(st.one_of(turns(last="user"), answer, st.tuples(answer).map(list)))
+        given.pop("system", None)
+    else:
+        asked = draw(answer)
+    row = {keys[0]: asked, keys[1]: draw(answer)} | given
+    if schema == "instruction" and draw(st.booleans()):
+        row["input"] = draw(plain)
+    if len(keys) == 3:
+        words = ["aligned", "Toxic", "true", False] + (
+            [0, 1, -3] if keys[0] == "context" and keys[2] == "label" else []
+        )
+        row[keys[2]] = draw(st.sampled_from(words))
+    return row
 
 
 def _places(value: object, path: tuple = ()) -> list[tuple]:
@@ -107,24 +141,85 @@ def spoilt(content: bytes, seed: int) -> bytes:
 
 
 SEEDS = st.integers(0, 2**32)
-NAMES = ("messages", "prompt", "chosen", "rejected", "context", "response", "label", "role", "content")
-NAMES += ("identifier", "system")
+NAMES = (
+    *{name for schema in SCHEMAS.values() for names in schema.needs for name in names},
+    "role",
+    "content",
+)
+NAMES += ("identifier", "system", "from", "value", "input")
 
 
 @st.composite
-def files(draw: st.DrawFn) -> bytes:
-    """A file of one to three rows, right ones or with a row, its text or its encoding changed."""
-    first = draw(rows())
-    lines = [first, *([draw(rows())] if draw(st.integers(0, 3)) == 0 else [])]
-    how = draw(st.sampled_from([*["right"] * 3, *["row", "bytes"] * 2, "encoding", "twice"]))
+def files(draw: st.DrawFn, schema: str) -> bytes:
+    """JSON lines of one to three rows, right ones or with a row, its text or its encoding changed."""
+    first = draw(rows(schema))
+    lines = [first, *([draw(rows(schema))] if draw(st.integers(0, 3)) == 0 else [])]
+    how = draw(st.sampled_from([*["right"] * 3, *["row", "bytes"] * 2, "encoding", "twice", "another"]))
     if how == "row":
         lines[0] = draw(changed(lines[0], NAMES))
+    if how == "another":
+        lines.append(draw(rows(draw(st.sampled_from(sorted(SCHEMAS))))))
     texts = [json.dumps(line, ensure_ascii=draw(st.booleans())) for line in lines]
     if how == "twice":
         texts[0] = '{"label": 1, ' + texts[0][1:]
     codes = ["utf-16", "latin-1", "utf-32", "utf-8-sig", "cp1252"] if how == "encoding" else ["utf-8"]
     code = draw(st.sampled_from(codes))
-    whole = "\n".join(texts).encode(code, "surrogatepass" if code.startswith("utf") else "replace")
+    end = draw(st.sampled_from(["\n", "\r\n", "\n\n \n"]))
+    whole = end.join(texts).encode(code, "surrogatepass" if code.startswith("utf") else "replace")
+    return spoilt(whole, draw(SEEDS)) if how == "bytes" else whole
+
+
+def _table(lines: list[dict[str, object]], delimiter: str) -> bytes:
+    stream = io.StringIO(newline="")
+    names = dict.fromkeys(name for line in lines for name in line)
+    writer = csv.writer(stream, delimiter=delimiter)
+    writer.writerows([names, *([_cell(line.get(name)) for name in names] for line in lines)])
+    return stream.getvalue().encode("utf-8", "surrogatepass")
+
+
+def _cell(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list | dict) else "" if value is None else str(value)
+
+
+def _columns(lines: list[dict[str, object]]) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    stream = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(lines), stream)
+    return stream.getvalue()
+
+
+CONTAINERS = {
+    "list.json": lambda lines: json.dumps(lines).encode(),
+    "objects.json": lambda lines: "\n".join(json.dumps(line, indent=1) for line in lines).encode(),
+    "table.csv": lambda lines: _table(lines, ","),
+    "table.tsv": lambda lines: _table(lines, "\t"),
+    "columns.parquet": _columns,
+    "packed.jsonl.gz": lambda lines: gzip.compress("\n".join(map(json.dumps, lines)).encode(), mtime=0),
+}
+
+
+@st.composite
+def containers(draw: st.DrawFn, name: str) -> bytes:
+    """A file of rows of any schema in a container, right or with a part of a row or of the file changed."""
+    schema = draw(st.sampled_from(sorted(SCHEMAS)))
+    lines = draw(st.lists(rows(schema), min_size=1, max_size=3))
+    how = draw(st.sampled_from(["right", "right", "row", "bytes", "bytes", "mixed"]))
+    if how == "row":
+        first = draw(changed(lines[0], NAMES))
+        lines = [first if isinstance(first, dict) else lines[0], *lines[1:]]
+    if how == "mixed":
+        lines.append(draw(rows(draw(st.sampled_from(sorted(SCHEMAS))))))
+    try:
+        whole = CONTAINERS[name](lines)
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        NotImplementedError,
+    ):  # columns have one type each, and no half characters
+        whole = CONTAINERS[name](draw(st.lists(rows("completion"), min_size=1, max_size=1)))
     return spoilt(whole, draw(SEEDS)) if how == "bytes" else whole
 
 

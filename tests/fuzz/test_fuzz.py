@@ -9,19 +9,21 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_tokenizer
 from hypothesis import strategies as st
-from strategies import files, presets, records, spoilt, turns
+from strategies import CONTAINERS, containers, files, presets, records, spoilt, turns
 from tally import fuzz, reason
 
 from remi_core.dialogues import Dialogue, Message, json_object
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Address, Store
 from remi_core.tokens import encode, render
-from remi_lab.dialogue_files import read_sets
+from remi_lab.dialogue_files import SCHEMAS, read_file
 from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.presets import preset_from
 
@@ -32,24 +34,41 @@ def as_text(value: object) -> bytes:
     return repr(value).encode()
 
 
-def test_the_dialogue_parser(tmp_path) -> None:
-    path = tmp_path / "mine.jsonl"
+MANY = {"refusals": (UsageError,), "text_of": bytes, "quick": 60}
 
-    def attempt(content: bytes) -> None:
-        path.write_bytes(content)
-        try:
-            sets = read_sets(path)
-        except UsageError as error:
-            assert str(error).startswith(f"{path}:"), error
-            raise
-        for part, found in sets.items():
-            assert part in ("", "aligned", "misaligned") and found
-            for one in found:
-                again = Dialogue(identifier="a", cluster="a", messages=one.messages)
-                assert again.answer.strip() and one.identifier and "\x00" not in repr(one.identifier)
-                "".join(message.content for message in one.messages).encode("utf-8")
 
-    fuzz("dialogue parser", files(), attempt, refusals=(UsageError,), text_of=bytes)
+def read(path: Path, content: bytes) -> None:
+    """Returns if every row of the file is a dialogue in its place or is named among those left out."""
+    path.write_bytes(content)
+    try:
+        found = read_file(path, bad_rows=0.5)
+    except UsageError as error:
+        assert str(error).startswith(f"{path}:"), error
+        raise
+    assert "\n" not in found.told() and len(found.told()) < 3000
+    assert all("\n" not in why and where.startswith(f"{path}:") for _, where, why in found.bad.values())
+    used = set().union(*found.sets.values())
+    assert used | found.bad.keys() == set(range(1, found.n_rows + 1)) and not used & found.bad.keys()
+    for part, own in found.sets.items():
+        assert part in ("", "aligned", "misaligned") and own
+        for one in own.values():
+            again = Dialogue(identifier="a", cluster="a", messages=one.messages)
+            assert again.answer.strip() and one.identifier and "\x00" not in repr(one.identifier)
+            "".join(message.content for message in one.messages).encode("utf-8")
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_the_reader_of_each_schema(schema, tmp_path) -> None:
+    attempt = partial(read, tmp_path / "mine.jsonl")
+    fuzz(f"dialogue reader, {schema}", files(schema), attempt, **MANY)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_the_reader_of_each_container(name, tmp_path) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    attempt = partial(read, tmp_path / name)
+    fuzz(f"dialogue reader, {name}", containers(name), attempt, **MANY)
 
 
 def test_the_chat_encoder() -> None:
