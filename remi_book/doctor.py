@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,8 +75,9 @@ def findings_of(preset: Preset, store: Store) -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """One line for all packages at the version of the lock, and one for each that is not."""
-    lines = (project_root() / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    text = (project_root() / "requirements.lock").read_text(encoding="utf-8")
+    # Those with a marker are needed on another system alone.
+    pins = re.findall(r"^([\w.-]+)==([\w.]+) \\$", text, re.MULTILINE)
     n_well = 0
     for name, wanted in pins:
         try:
