@@ -42,13 +42,14 @@ help:
 setup: $(READY)
 
 # python3.11, or a python3 that is 3.11; one line where there is neither.
-$(READY): requirements.lock cuda.lock pyproject.toml
+$(READY): requirements.lock cpu.lock cuda.lock pyproject.toml
 	@python=; for candidate in python3.11 python3; do \
 	    if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; \
 	    then python=$$candidate; break; fi; done; \
 	if [ -z "$$python" ]; then \
 	    echo "make: Python 3.11 with its venv module is needed, and neither python3.11 nor python3 is it" >&2; exit 1; fi; \
 	[ -x $(VENV)/bin/python ] || { echo "setting up $(VENV): about 2 minutes, 2 GB"; $$python -m venv $(VENV); }
+	@$(PIP) $(LOCKED) cpu.lock 2>/dev/null || true
 	@$(PIP) $(LOCKED) requirements.lock
 	@if grep -qs '^Requires-Dist: cuda' $(VENV)/$(SITE)/torch-*.dist-info/METADATA; then $(PIP) $(LOCKED) cuda.lock; fi
 	@$(PIP) install --quiet --no-compile --no-deps --no-build-isolation -e .

@@ -99,9 +99,11 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
 
 
 def pinned(lock: str) -> dict[str, str]:
-    """Name → where it is needed, "" for everywhere; each entry is one version, no local one, with digests alone."""
+    """Name → where it is needed, "" for everywhere; each entry is one version, with digests alone."""
     text = re.sub(r"^#.*\n", "", (ROOT / lock).read_text(encoding="utf-8"), flags=re.MULTILINE)
-    entry = r"([\w.-]+)==[\w.]+( ; sys_platform == '\w+')?((?: \\\n   )? --hash=sha256:[0-9a-f]{64})+\n"
+    entry = (
+        r"([\w.-]+)==[\w.]+(?:\+cpu)?( ; sys_platform == '\w+')?((?: \\\n   )? --hash=sha256:[0-9a-f]{64})+\n"
+    )
     assert re.fullmatch(f"({entry})+", text), lock
     found = [(canonicalize_name(one[1]), one[2] or "") for one in re.finditer(entry, text)]
     assert len(dict(found)) == len(found)
@@ -135,13 +137,18 @@ def test_the_lock_pins_what_the_project_names_and_nothing_else() -> None:
     assert reachable(named) - set(LOCKS["cuda.lock"]) == set(LOCKS["requirements.lock"])
     assert reachable(["jinja2"]) == {"jinja2", "markupsafe"}
     assert LOCKS["requirements.lock"]["appnope"] and not LOCKS["requirements.lock"]["torch"]
+    (without,) = re.findall("sha256:.*", (ROOT / "cpu.lock").read_text(encoding="utf-8"))
+    assert without in (whole := (ROOT / "requirements.lock").read_text(encoding="utf-8")), (
+        "Binder finds it there"
+    )
+    assert not re.search(r"==\S*\+", whole), "no local version, which no registry has"
     assert all(LOCKS["cuda.lock"].values()), "nothing of it for a system without CUDA"
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert conda == ["python=3.11", "pip", {"pip": ["-r requirements.lock", "-r cuda.lock"]}]
 
 
 def test_what_is_installed_beside_the_lock_is_pinned_too() -> None:
-    assert set(LOCKS["tests.lock"]) == BESIDE_THE_LOCK and len(LOCKS) == 6
+    assert set(LOCKS["tests.lock"]) == BESIDE_THE_LOCK and len(LOCKS) == 7
     installs = re.findall(r"^.*\binstall .*$", MAKEFILE, re.MULTILINE)
     (own,) = [line for line in installs if "--require-hashes" not in line and "@echo" not in line]
     assert (
