@@ -13,7 +13,7 @@ REMI := $(VENV)/bin/remi
 BOOK := book/_build/html
 # Compiling every module beforehand takes longer than compiling the few that are imported, on first use.
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-# Whole locks: every file that is installed has a digest in one.
+# Every file that is installed has a digest in a lock.
 LOCKED := install --quiet --no-compile --no-deps --require-hashes -r
 
 # Where compiled modules are not kept, each of the many processes would compile them again.
@@ -50,7 +50,7 @@ $(READY): requirements.lock cpu.lock cuda.lock pyproject.toml
 	    echo "make: Python 3.11 with its venv module is needed, and neither python3.11 nor python3 is it" >&2; exit 1; fi; \
 	[ -x $(VENV)/bin/python ] || { echo "setting up $(VENV): about 2 minutes, 2 GB"; $$python -m venv $(VENV); }
 	@$(PIP) $(LOCKED) cpu.lock 2>/dev/null || true
-	@$(PIP) $(LOCKED) requirements.lock
+	@$(PIP) $(LOCKED) requirements.lock --only-binary :all:
 	@if grep -qs '^Requires-Dist: cuda' $(VENV)/$(SITE)/torch-*.dist-info/METADATA; then $(PIP) $(LOCKED) cuda.lock; fi
 	@$(PIP) install --quiet --no-compile --no-deps --no-build-isolation -e .
 	@touch $@

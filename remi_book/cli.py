@@ -6,6 +6,7 @@ that a wrong option costs nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -64,6 +65,15 @@ MEBIBYTE = 2**20
 INTERRUPTED = 130
 VERBOSE_HELP = "With --verbose: tell each record read or written, and show the traceback of a failure."
 PUBLISHED = LoraRecipe()
+
+
+MISPLACED = {
+    errno.ENOTDIR: "move away the file that lies where a folder belongs",
+    errno.EEXIST: "move away the file that lies where a folder belongs",
+    errno.ELOOP: "put a folder or file in the place of the link, which leads to itself",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""Error of the system that no writing brings about → what to do about it."""
 
 
 # How a command ends: its exit code, and one line for every failure.
@@ -138,7 +148,8 @@ def outcome(act: Callable[[], int], words: Sequence[str]) -> int:
     except (UsageError, RemiError) as error:
         failure, code, line = error, 2 if isinstance(error, UsageError) else 1, str(error)
     except Exception as error:
-        reason = refused(error)
+        number = errno.ELOOP if str(error).startswith("Symlink loop") else getattr(error, "errno", None)
+        reason = refused(error) or MISPLACED.get(number)
         advice = f" ({reason}; what is finished is kept)" if reason else " (--verbose shows where)"
         failure, code, line = error, 1, f"{type(error).__name__}: {error}{advice}"
     if "--verbose" in words:
@@ -767,7 +778,7 @@ def finetune(
     folders = adapter_folders(out.expanduser().resolve(), seeds, resume=resume)
     dialogues = read_jsonl(data)
     split([dialogue.cluster for dialogue in dialogues], recipe)
-    instruct = unpacked(instruct, Store())
+    instruct = unpacked(instruct, open_store(None))
     local_folder(instruct)
     import torch  # these bring seconds, which a wrong option should not cost
 
@@ -791,6 +802,9 @@ def adapter_folders(out: Path, seeds: Sequence[int], *, resume: bool) -> list[Pa
     alone = len(seeds) == 1
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: no folder {out.parent}")
+    # Asked before the model is loaded and measured once, which may take an hour.
+    if not os.access(place := out if out.is_dir() else out.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {out}: nothing can be written in {place}; make it writable, or name another")
     if out.exists() and not resume:
         going_on = "" if alone else ", or go on with --resume"
         raise UsageError(f"--out {out}: it exists; choose another folder or remove it{going_on}")
@@ -816,11 +830,12 @@ def organism(
     setting(world)
     if out is not None and not out.resolve().parent.is_dir():
         raise UsageError(f"--out {out}: no folder {out.resolve().parent}")
-    folder = out or pretrained_folder(Store().root, world, seed)
+    store = open_store(None)
+    folder = out or pretrained_folder(store.root, world, seed)
     from remi_lab.organism.pretrain import main_pretrain  # brings torch
 
     # An interrupted run goes on from its last checkpoint.
-    with locked(Store().root, [f"pretrain-{text_digest(str(folder.resolve()))[:16]}"]):
+    with locked(store.root, [f"pretrain-{text_digest(str(folder.resolve()))[:16]}"]):
         written = main_pretrain(
             seed, folder.resolve(), print_line, threads=threads, world=world, keep_every=keep
         )
