@@ -6,6 +6,7 @@ It is the same however the notebook is run: by ``remi run``, papermill, ``jupyte
 from __future__ import annotations
 
 import ast
+import warnings
 from traceback import walk_tb
 
 from IPython import get_ipython
@@ -19,7 +20,11 @@ from remi_core.store import Store
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 
+# Said when transformers is imported, with a path of this machine in it; there are no bars that widgets would draw.
+warnings.filterwarnings("ignore", "IProgress not found")
+
 ESTIMATES = ("remi_core.statistics.", "remi_book.chapters.")
+"""Where what has no value for degenerate models or dialogues is computed."""
 INJECTED = "# Parameters"
 """How the cell begins that papermill puts behind the notebook's own parameters."""
 
