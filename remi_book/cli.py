@@ -84,6 +84,9 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
 
     def act() -> int:
+        for text in (*words, os.environ.get("REMI_STORE", ""), str(Path.cwd())):
+            if re.search("[\ud800-\udfff]", text):  # how Python spells bytes that are none
+                raise UsageError(f"{text!r} is not UTF-8, as names in notebooks and weights must be: rename it")
         known = [info.callback.__name__ for info in app.registered_commands]
         if not words or (words[0].startswith("-") and words[0] not in ("--help", "--version")):
             raise UsageError(f"COMMAND is needed first {nearest('', known)}")

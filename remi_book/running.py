@@ -36,7 +36,7 @@ from remi_core.store import FROZEN, Store, locked, project_root
 from remi_lab.demands import check_layers, demands_of
 from remi_lab.own_models import data_digests, folder_fingerprints, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
-from remi_lab.processes import Progress, has_card, peak_bytes, watched_children, worker_pool
+from remi_lab.processes import STOPPED, Progress, has_card, peak_bytes, watched_children, worker_pool
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import study_digests
 
@@ -414,7 +414,8 @@ class RunLog:
         try:
             yield
         except BaseException as error:
-            word = FAILED if isinstance(error, Exception) else INTERRUPTED
+            ended = STOPPED.is_set() or not isinstance(error, Exception)
+            word, error = (INTERRUPTED, KeyboardInterrupt()) if ended else (FAILED, error)
             reason = as_line(without_credentials(f"{type(error).__name__}: {error}"))
             outcome = {"outcome": word, "reason": reason}
             raise

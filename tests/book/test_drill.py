@@ -208,8 +208,9 @@ def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path) -> None
     kept = "remi: interrupted; what is finished is kept; to go on: "
     assert said == f"{kept}remi run --preset smoke --only 01 --store {store}\n"
     (path,) = (store / "smoke" / "logs").iterdir()
-    last = json.loads(path.read_text().splitlines()[-1])
-    assert last["event"] == "end" and last["outcome"] == "interrupted"
+    step, last = map(json.loads, path.read_text().splitlines()[-2:])
+    assert (step["event"], last["event"]) == ("step", "end")
+    assert step["outcome"] == last["outcome"] == "interrupted" and step["reason"] == "KeyboardInterrupt:"
     assert not (store / "smoke" / "notebooks" / "01_sleeps.ipynb").exists()
 
 

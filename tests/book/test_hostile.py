@@ -292,6 +292,29 @@ def test_a_broken_or_hostile_configuration_is_named(case, copy) -> None:
     opening_is_refused(copy, UsageError, f"^{copy}: .*{message}")
 
 
+@pytest.mark.parametrize("case", TABLES["misplaced"])
+def test_what_lies_where_something_else_belongs_is_answered_with_what_to_do(
+    case, tmp_path, monkeypatch, capsys
+) -> None:
+    put, typed, code, said = TABLES["misplaced"][case]
+    store, data = tmp_path / "store", tmp_path / "data.jsonl"
+    data.write_bytes(b"\n".join([TURN] * 20))
+    monkeypatch.setenv("REMI_STORE", str(store))
+    place = store / put.removeprefix("-> ")
+    place.parent.mkdir(exist_ok=True)
+    if put.startswith("-> "):
+        place.symlink_to(place)
+    else:
+        place.write_text("")
+    monkeypatch.setattr(
+        os, "access", lambda _, mode: put != "locked" or not mode & os.W_OK
+    )  # root may write everywhere
+    text = written(typed).decode("latin-1").replace("STORE", str(store)).replace("DATA", str(data))
+    assert cli.main(text.replace("BYTE", "\udcff").split()) == code
+    captured = capsys.readouterr().err.splitlines()
+    assert len(captured) == 1 and re.search(said.replace("STORE", str(store)), captured[0])
+
+
 @pytest.mark.parametrize("door", TABLES["doors"])
 def test_no_module_lets_anything_in_or_out_by_itself(door) -> None:
     # Ruff refuses pickles, ``eval``, shells and unsafe YAML; switches of other readers are looked for here.
