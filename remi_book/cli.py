@@ -59,7 +59,7 @@ from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import STUDIES, write_study
-from remi_lab.upkeep import damages, forget, prune
+from remi_lab.upkeep import damages, forget, prune, unpacked_files
 
 MEBIBYTE = 2**20
 INTERRUPTED = 130
@@ -86,7 +86,9 @@ def main(words: Sequence[str] | None = None) -> int:
     def act() -> int:
         for text in (*words, os.environ.get("REMI_STORE", ""), str(Path.cwd())):
             if re.search("[\ud800-\udfff]", text):  # how Python spells bytes that are none
-                raise UsageError(f"{text!r} is not UTF-8, as names in notebooks and weights must be: rename it")
+                raise UsageError(
+                    f"{text!r} is not UTF-8, as names in notebooks and weights must be: rename it"
+                )
         known = [info.callback.__name__ for info in app.registered_commands]
         if not words or (words[0].startswith("-") and words[0] not in ("--help", "--version")):
             raise UsageError(f"COMMAND is needed first {nearest('', known)}")
@@ -379,6 +381,9 @@ def store(
     if action == "list":
         for entry in store.list():
             print(visible(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}"))
+        for folder, source in unpacked_files(store).items():
+            size, place = Store(folder).size() / MEBIBYTE, folder.relative_to(store.root)
+            print(visible(f"{size:9.2f} MiB  {place}  (unpacked from {source or 'an unknown file'})"))
     elif action == "prune":
         removed, did = prune(store, keep, dry_run=dry_run), "would be removed" if dry_run else "removed"
         for path in removed:

@@ -127,7 +127,7 @@ def check_adapter(config: PeftConfig, spec: ModelSpec) -> None:
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Tokenizer classes that carry all their rules in ``tokenizer.json``."""
-_LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 INDEX_FILE = "model.safetensors.index.json"
 
 
@@ -203,7 +203,7 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
     """Turn the errors of transformers into one line that names the model."""
     try:
         yield
-    except (UsageError, RemiError):
+    except (UsageError, RemiError, torch.OutOfMemoryError):
         raise
     except SafetensorError as error:
         raise RemiError(f"{spec.source}: the weights cannot be read ({error})") from error
@@ -218,7 +218,5 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
             ) from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if folder is not None:
-            raise UsageError(
-                f"{spec.source}: the folder holds no model that can be opened ({first})"
-            ) from error
+            raise UsageError(f"{spec.source}: it is no model that can be opened ({first})") from error
         raise unreachable(spec.source, spec.revision, error) from error

@@ -50,6 +50,8 @@ MODEL_FILE, ADAPTER_FILE = "config.json", "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 """Weights as torch saves them: to open one is to run what is in it."""
+GGUF, UNPACKED = ".gguf", "unpacked-from.txt"
+"""Folder in the store with GGUF files unpacked by the core; file in each that says of which."""
 
 
 def local_folder(source: str | Path) -> Path | None:
@@ -64,11 +66,12 @@ def local_folder(source: str | Path) -> Path | None:
         return None
     if file := find_gguf(path):
         name = text_digest(f"{remembered_digest([file])} {library_versions()}")[:16]
-        path = default_root() / ".gguf" / name
+        path = default_root() / GGUF / name
         if not path.is_dir():
             notice(f"unpacking {file} into the store, once")
             with written_whole(path) as part:
                 write_model(file, part)
+                (part / UNPACKED).write_text(str(file.resolve()), encoding="utf-8")
     if not (path / MODEL_FILE).is_file() or not list(path.glob("*.safetensors")):
         wrong = f"not a model folder; it needs config.json and *.safetensors{_pickled(path)}"
         if (path / ADAPTER_FILE).is_file():
@@ -142,8 +145,7 @@ def write_model(source: Path, target: Path, pre_tokenizer: object = None) -> Non
         raise RemiError(f"{source}: transformers cannot read this GGUF file: {error}") from error
     # With either of these, transformers refuses to save what is no longer quantised.
     model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)
     model.bfloat16().save_pretrained(target)
     if pre_tokenizer is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer

@@ -49,10 +49,10 @@ def _flips(store: Store, folder: Path) -> list[Row]:
 
 
 def _ends(store: Store, folder: Path) -> list[Row]:
-    victims = (notebook_run(store), *_shown(store, folder))
-    drills = [(victim, by) for victim in victims for by in ("SIGTERM", "SIGHUP")]
+    run, both = notebook_run(store), ("SIGTERM", "SIGHUP")
+    drills = [*((run, (by,)) for by in both), *((victim, both) for victim in _shown(store, folder))]
     return [
-        drill_kills(victim, _own(folder, f"{number}"), count=10, by=(by,))
+        drill_kills(victim, _own(folder, f"{number}"), count=10, by=by)
         for number, (victim, by) in enumerate(drills)
     ]
 
@@ -76,7 +76,6 @@ DRILLS: Mapping[str, Callable[[Store, Path], list[Row]]] = {
     "files": _flips,
     "memory": lambda store, folder: [drill_memory(get_preset("smoke"), store, folder, dataset="general")],
     "run": lambda store, folder: [drill_kills(notebook_run(store), folder, count=30)],
-    "ends": _ends,
     "prune": lambda store, folder: [drill_kills(notebook_run(store), folder, count=10, by=(PRUNE,))],
     "locks": lambda store, folder: [
         drill_kills(
@@ -87,6 +86,7 @@ DRILLS: Mapping[str, Callable[[Store, Path], list[Row]]] = {
         )
     ],
     "full": _full,
+    "ends": _ends,
     "finetune": lambda store, folder: [drill_kills(fine_tune(store), folder, count=10)],
     "tune": lambda store, folder: [drill_kills(organism_tune(store), folder, count=3)],
     "pretrain": lambda store, folder: [drill_kills(pretraining(store), folder, count=10)],
