@@ -216,7 +216,7 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
                 f"{spec.spelled()}: its configuration names code of its own (auto_map), which is never run; only what "
                 "transformers itself has can be loaded"
             ) from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = " ".join((str(error).strip() or type(error).__name__).split())[:300]
         if folder is not None:
             raise UsageError(f"{spec.source}: it is no model that can be opened ({first})") from error
         raise unreachable(spec.source, spec.revision, error) from error
