@@ -34,7 +34,7 @@ from remi_book.site import build_site
 from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
 from remi_core.dialogues import read_jsonl
-from remi_core.errors import RemiError, UsageError, nearest, without_credentials
+from remi_core.errors import MissingInput, RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused
 from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
@@ -312,14 +312,21 @@ def chosen_preset(name: str | None, store: Store) -> Preset:
 def presets(store_folder: StoreFolder = None) -> int:
     """List the presets, with their variants, seeds and sizes."""
     store = open_store(store_folder)
-    listed = [*PRESETS.values(), *(get_preset(name, store) for name in store.saved_presets())]
+    listed, broken = list(PRESETS.values()), []
+    for name in store.saved_presets():
+        try:
+            listed.append(get_preset(name, store))
+        except UsageError as error:  # of one, which hides no other
+            broken.append(str(error))
     width = max(len(preset.name) for preset in listed)
     for preset in listed:
         seeds = ", ".join(map(str, preset.seeds))
         sizes = f"seeds: {seeds}; at most {preset.n_dialogues} dialogues a set"
         print(visible(f"{preset.name:<{width}}  {preset.title}"))
         print(visible(f"{'':<{width}}  variants: {', '.join(preset.variants)}; {sizes}"))
-    return 0
+    for line in broken:
+        print(f"remi: {as_line(line)}", file=sys.stderr)
+    return 2 if broken else 0
 
 
 @command()
@@ -572,7 +579,11 @@ def study(
     """Measure a study of a preset, and write it to stored/PRESET/NAME.json."""
     store = open_store(store_folder)
     # A seed measured before by the same code is not measured again.
-    print_line(str(write_study(chosen_preset(preset_name, store), name, store, print_line)))
+    preset = chosen_preset(preset_name, store)
+    try:
+        print_line(str(write_study(preset, name, store, print_line)))
+    except MissingInput as missing:
+        raise RemiError(f"study {name} of preset {preset.name}: {missing}") from missing
     return 0
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from safetensors import SafetensorError, safe_open
 
 from remi_book.running import ORGANISMS_ONLY, choose, default_jobs
 from remi_core.errors import RemiError
@@ -143,6 +144,11 @@ def _variant(preset: Preset, role: str, demand: Demand | None) -> Iterator[Findi
 def _presence(spec: ModelSpec) -> Finding:
     path = Path(spec.source).expanduser()
     if path.is_dir():
+        for file in sorted(path.glob("*.safetensors")):
+            try:
+                safe_open(file, "numpy").__exit__(None, None, None)  # reads the list in front alone
+            except (SafetensorError, OSError) as error:
+                return False, f" (folder, whose {file.name} cannot be read: {error})"
         return (path / "config.json").is_file(), " (folder)"
     if path.is_absolute():
         return False, " (no such folder)"

@@ -143,6 +143,9 @@ def test_a_saved_preset_that_is_none_is_named(case, tmp_path, monkeypatch, capsy
     with refusal(UsageError, f"^{path} is no preset: .*{message}.*; delete it"):
         get_preset("mine")
     assert cli.main(["report", "--preset", "mine"]) == 2 and str(path) in capsys.readouterr().err
+    assert cli.main(["presets"]) == 2
+    listed = capsys.readouterr()
+    assert "smoke " in listed.out and str(path) in listed.err
 
 
 ARRAYS = {"values": np.arange(3.0)}

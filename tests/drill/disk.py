@@ -214,7 +214,7 @@ def drill_full(victim: Victim, folder: Path, *, count: int, seed: int = 0) -> Ro
             wrong = None if said else f"ended with {code} and {len(lines)} lines: {' / '.join(lines)[:300]}"
             wrong = wrong or left_behind(victim, root) or gone_on(victim, root, expected)
             yield wrong and f"at step {at}: {wrong}"
-            for made in (root, *folder.glob(f"{root.name}-*")):
+            for made in (root, *folder.glob(f"{root.name}-*"), victim.environment(root)["TMPDIR"]):
                 shutil.rmtree(made)
 
     return row.count(tries())

@@ -67,7 +67,8 @@ class Victim:
 
     def environment(self, root: Path) -> dict[str, str]:
         """That of its processes, with a folder of their own for what is passing, by which they are known."""
-        passing, first = root.with_name(f"{root.name}-passing"), root.with_name(f"{root.name}-first")
+        # Short, as sockets lie in it.
+        passing, first = Path("/tmp", f"drill-{os.getpid()}"), root.with_name(f"{root.name}-first")
         passing.mkdir(exist_ok=True)
         found = {"TMPDIR": str(passing), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         if self.begin:
@@ -104,7 +105,7 @@ def drill_kills(
                 yield failure or gone_on(victim, root, expected, again=how != PRUNE)
             else:
                 late += 1
-            for made in (root, *folder.glob(f"{root.name}-*")):
+            for made in (root, *folder.glob(f"{root.name}-*"), victim.environment(root)["TMPDIR"]):
                 shutil.rmtree(made)
             row.note = f"an unbroken run takes {taken:.1f} s; {late} ended before they were to be met"
 
