@@ -23,7 +23,7 @@ import psutil
 from remi_book.publishing import MARKER
 from remi_core.errors import RemiError
 from remi_core.files import PART, PREFIX
-from remi_core.keys import file_digest
+from remi_core.keys import file_digest, text_digest
 from remi_core.store import MODELS, Store
 from remi_lab.organism.variants import folder, make
 from remi_lab.presets import ORGANISM_VARIANTS
@@ -68,7 +68,10 @@ class Victim:
     def environment(self, root: Path) -> dict[str, str]:
         """That of its processes, with a folder of their own for what is passing, by which they are known."""
         # Short, as sockets lie in it.
-        passing, first = Path("/tmp", f"drill-{os.getpid()}"), root.with_name(f"{root.name}-first")
+        passing, first = (
+            Path("/tmp", f"drill-{text_digest(str(root))[:8]}"),
+            root.with_name(f"{root.name}-first"),
+        )
         passing.mkdir(exist_ok=True)
         found = {"TMPDIR": str(passing), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         if self.begin:
