@@ -230,6 +230,9 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         first, *others = {one.outcome for one in values}
         word = {"holds": REPRODUCED, "fails": CONTRADICTED}.get("" if others else first, INCONCLUSIVE)
         return word, "; ".join(dict.fromkeys(one.why for one in values))
+    # Dialogues that repeat one another tell as much as one of them, however many templates they name.
+    if any(math.isclose(one.low, one.high, rel_tol=1e-9, abs_tol=1e-12) for one in values):
+        return NOT_TESTABLE, "the interval has no width: every prompt template gives the same value"
     # Intervals relative to the boundary, turned so that the claimed side is positive.
     edge, smallest = claim.boundary, claim.smallest_effect
     ends = [

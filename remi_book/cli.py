@@ -6,6 +6,7 @@ that a wrong option costs nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -33,7 +34,7 @@ from remi_book.site import build_site
 from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
 from remi_core.dialogues import Dialogue
-from remi_core.errors import RemiError, UsageError, nearest, without_credentials
+from remi_core.errors import MissingInput, RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused
 from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
@@ -59,12 +60,21 @@ from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import STUDIES, write_study
-from remi_lab.upkeep import damages, forget, prune
+from remi_lab.upkeep import damages, forget, prune, unpacked_files
 
 MEBIBYTE = 2**20
 INTERRUPTED = 130
 VERBOSE_HELP = "With --verbose: tell each record read or written, and show the traceback of a failure."
 PUBLISHED = LoraRecipe()
+
+
+MISPLACED = {
+    errno.ENOTDIR: "move away the file that lies where a folder belongs",
+    errno.EEXIST: "move away the file that lies where a folder belongs",
+    errno.ELOOP: "put a folder or file in the place of the link, which leads to itself",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""Error of the system that no writing brings about → what to do about it."""
 
 
 # How a command ends: its exit code, and one line for every failure.
@@ -75,6 +85,11 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
 
     def act() -> int:
+        for text in (*words, os.environ.get("REMI_STORE", ""), str(Path.cwd())):
+            if re.search("[\ud800-\udfff]", text):  # how Python spells bytes that are none
+                raise UsageError(
+                    f"{text!r} is not UTF-8, as names in notebooks and weights must be: rename it"
+                )
         known = [info.callback.__name__ for info in app.registered_commands]
         if not words or (words[0].startswith("-") and words[0] not in ("--help", "--version")):
             raise UsageError(f"COMMAND is needed first {nearest('', known)}")
@@ -139,7 +154,8 @@ def outcome(act: Callable[[], int], words: Sequence[str]) -> int:
     except (UsageError, RemiError) as error:
         failure, code, line = error, 2 if isinstance(error, UsageError) else 1, str(error)
     except Exception as error:
-        reason = refused(error)
+        number = errno.ELOOP if str(error).startswith("Symlink loop") else getattr(error, "errno", None)
+        reason = refused(error) or MISPLACED.get(number)
         advice = f" ({reason}; what is finished is kept)" if reason else " (--verbose shows where)"
         failure, code, line = error, 1, f"{type(error).__name__}: {error}{advice}"
     if "--verbose" in words:
@@ -312,14 +328,21 @@ def chosen_preset(name: str | None, store: Store) -> Preset:
 def presets(store_folder: StoreFolder = None) -> int:
     """List the presets, with their variants, seeds and sizes."""
     store = open_store(store_folder)
-    listed = [*PRESETS.values(), *(get_preset(name, store) for name in store.saved_presets())]
+    listed, broken = list(PRESETS.values()), []
+    for name in store.saved_presets():
+        try:
+            listed.append(get_preset(name, store))
+        except UsageError as error:  # of one, which hides no other
+            broken.append(str(error))
     width = max(len(preset.name) for preset in listed)
     for preset in listed:
         seeds = ", ".join(map(str, preset.seeds))
         sizes = f"seeds: {seeds}; at most {preset.n_dialogues} dialogues a set"
         print(visible(f"{preset.name:<{width}}  {preset.title}"))
         print(visible(f"{'':<{width}}  variants: {', '.join(preset.variants)}; {sizes}"))
-    return 0
+    for line in broken:
+        print(f"remi: {as_line(line)}", file=sys.stderr)
+    return 2 if broken else 0
 
 
 @command()
@@ -385,6 +408,9 @@ def store(
     if action == "list":
         for entry in store.list():
             print(visible(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}"))
+        for folder, source in unpacked_files(store).items():
+            size, place = Store(folder).size() / MEBIBYTE, folder.relative_to(store.root)
+            print(visible(f"{size:9.2f} MiB  {place}  (unpacked from {source or 'an unknown file'})"))
     elif action == "prune":
         removed, did = prune(store, keep, dry_run=dry_run), "would be removed" if dry_run else "removed"
         for path in removed:
@@ -580,7 +606,11 @@ def study(
     """Measure a study of a preset, and write it to stored/PRESET/NAME.json."""
     store = open_store(store_folder)
     # A seed measured before by the same code is not measured again.
-    print_line(str(write_study(chosen_preset(preset_name, store), name, store, print_line)))
+    preset = chosen_preset(preset_name, store)
+    try:
+        print_line(str(write_study(preset, name, store, print_line)))
+    except MissingInput as missing:
+        raise RemiError(f"study {name} of preset {preset.name}: {missing}") from missing
     return 0
 
 
@@ -795,7 +825,7 @@ def finetune(
     folders = adapter_folders(out.expanduser().resolve(), seeds, resume=resume)
     dialogues, about = trained_on(data, bad_rows=bad_rows)
     split([dialogue.cluster for dialogue in dialogues], recipe)
-    instruct = unpacked(instruct, Store())
+    instruct = unpacked(instruct, open_store(None))
     local_folder(instruct)
     import torch  # these bring seconds, which a wrong option should not cost
 
@@ -843,6 +873,9 @@ def adapter_folders(out: Path, seeds: Sequence[int], *, resume: bool) -> list[Pa
     alone = len(seeds) == 1
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: no folder {out.parent}")
+    # Asked before the model is loaded and measured once, which may take an hour.
+    if not os.access(place := out if out.is_dir() else out.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {out}: nothing can be written in {place}; make it writable, or name another")
     if out.exists() and not resume:
         going_on = "" if alone else ", or go on with --resume"
         raise UsageError(f"--out {out}: it exists; choose another folder or remove it{going_on}")
@@ -868,11 +901,12 @@ def organism(
     setting(world)
     if out is not None and not out.resolve().parent.is_dir():
         raise UsageError(f"--out {out}: no folder {out.resolve().parent}")
-    folder = out or pretrained_folder(Store().root, world, seed)
+    store = open_store(None)
+    folder = out or pretrained_folder(store.root, world, seed)
     from remi_lab.organism.pretrain import main_pretrain  # brings torch
 
     # An interrupted run goes on from its last checkpoint.
-    with locked(Store().root, [f"pretrain-{text_digest(str(folder.resolve()))[:16]}"]):
+    with locked(store.root, [f"pretrain-{text_digest(str(folder.resolve()))[:16]}"]):
         written = main_pretrain(
             seed, folder.resolve(), print_line, threads=threads, world=world, keep_every=keep
         )
@@ -894,7 +928,7 @@ def bench(words: Words = ()) -> int:
 
 @tool()
 def drill(words: Words = ()) -> int:
-    """Kill runs, break disks, flip bits, end memory, and write what held (half an hour)."""
+    """Kill runs, break disks, flip bits, end memory, and write what held (an hour)."""
     return subprocess.run([sys.executable, "-m", "tests.drill", *words], cwd=project_root()).returncode
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from safetensors import SafetensorError, safe_open
 
 from remi_book.running import ORGANISMS_ONLY, choose, default_jobs
 from remi_core.errors import RemiError
@@ -76,8 +78,9 @@ def findings_of(preset: Preset, store: Store) -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """One line for all packages at the version of the lock, and one for each that is not."""
-    lines = (project_root() / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    text = (project_root() / "requirements.lock").read_text(encoding="utf-8")
+    # Those with a marker are needed on another system alone.
+    pins = re.findall(r"^([\w.-]+)==([\w.]+) \\$", text, re.MULTILINE)
     n_well = 0
     for name, wanted in pins:
         try:
@@ -154,6 +157,11 @@ def _variant(preset: Preset, role: str, demand: Demand | None) -> Iterator[Findi
 def _presence(spec: ModelSpec) -> Finding:
     path = Path(spec.source).expanduser()
     if path.is_dir():
+        for file in sorted(path.glob("*.safetensors")):
+            try:
+                safe_open(file, "numpy").__exit__(None, None, None)  # reads the list in front alone
+            except (SafetensorError, OSError) as error:
+                return False, f" (folder, whose {file.name} cannot be read: {error})"
         return (path / "config.json").is_file(), " (folder)"
     if path.is_absolute():
         return False, " (no such folder)"

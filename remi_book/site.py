@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -236,7 +237,7 @@ def write_deposit(preset: Preset, store: Store, out: Path) -> int:
     steps = plan(preset, store)
     done = [step for step in steps if step.done]
     if not done:
-        named = "" if store.root == default_root() else f" --store {store.root}"
+        named = "" if store.root == default_root() else f" --store {shlex.quote(str(store.root))}"
         raise RemiError(
             f"preset {preset.name!r}: none of {len(steps)} notebooks was run as it is now: "
             f"remi run --preset {preset.name}{named}"

@@ -125,7 +125,7 @@ def read_adapter(spec: ModelSpec) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Tokenizer classes that carry all their rules in ``tokenizer.json``."""
-_LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_LIBRARY_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def load_weights(
@@ -201,7 +201,7 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
     """Turn the errors of transformers into one line that names the model."""
     try:
         yield
-    except (UsageError, RemiError):
+    except (UsageError, RemiError, torch.OutOfMemoryError):
         raise
     except SafetensorError as error:
         raise RemiError(f"{spec.source}: the weights cannot be read ({error})") from error
@@ -214,9 +214,7 @@ def _named_errors(spec: ModelSpec, folder: Path | None) -> Iterator[None]:
                 f"{spec.spelled()}: its configuration names code of its own (auto_map), which is never run; only what "
                 "transformers itself has can be loaded"
             ) from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = " ".join((str(error).strip() or type(error).__name__).split())[:300]
         if folder is not None:
-            raise UsageError(
-                f"{spec.source}: the folder holds no model that can be opened ({first})"
-            ) from error
+            raise UsageError(f"{spec.source}: it is no model that can be opened ({first})") from error
         raise unreachable(spec.source, spec.revision, error) from error

@@ -51,6 +51,8 @@ MODEL_FILE, ADAPTER_FILE = "config.json", "adapter_config.json"
 INDEX_FILE, ADAPTER_WEIGHTS = "model.safetensors.index.json", "adapter_model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 """Weights as torch saves them: to open one is to run what is in it."""
+GGUF, UNPACKED = ".gguf", "unpacked-from.txt"
+"""Folder in the store with GGUF files unpacked by the core; file in each that says of which."""
 
 
 def local_folder(source: str | Path) -> Path | None:
@@ -65,11 +67,12 @@ def local_folder(source: str | Path) -> Path | None:
         return None
     if file := find_gguf(path):
         name = text_digest(f"{remembered_digest([file])} {library_versions()}")[:16]
-        path = default_root() / ".gguf" / name
+        path = default_root() / GGUF / name
         if not path.is_dir():
             notice(f"unpacking {file} into the store, once")
             with written_whole(path) as part:
                 write_model(file, part)
+                (part / UNPACKED).write_text(str(file.resolve()), encoding="utf-8")
     if not (path / MODEL_FILE).is_file() or not weight_files(path):
         wrong = f"not a model folder; it needs config.json and *.safetensors{_pickled(path)}"
         if (path / ADAPTER_FILE).is_file():

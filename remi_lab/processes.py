@@ -141,6 +141,8 @@ def has_card() -> bool:
 
 # Worker processes that end with the process that started them, within seconds where it is interrupted.
 
+STOPPED = threading.Event()
+"""Set in a worker once the user has interrupted: what fails from then on was ended."""
 PATIENCE = 2.0
 """Seconds that interrupted workers have to tidy up."""
 
@@ -167,6 +169,8 @@ def worker_pool(
             # What the workers started ends first, so that they can tidy up.
             workers = multiprocessing.active_children()
             for worker in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)  # so that it knows why what it started ends
                 _kill_children(worker.pid)
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in workers:
@@ -184,7 +188,7 @@ def worker_pool(
 def _begin(initializer: Callable[..., None] | None, initargs: tuple) -> None:
     # The terminal interrupts all processes at once; the first one tells the others what to do. Not SIG_IGN, which
     # kernels would inherit.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: STOPPED.set())
 
     def follow() -> None:
         # This process and what it started end once the process that started it has ended.

@@ -48,6 +48,7 @@ SMALL_GAP = measured(0.5, gaps=(0.3, 0.05, 0.3))
         ([measured(0.05, half=0.01)] * 3, [0.01] * 3, CONTRADICTED),
         ([NO_EFFECT] * 3, [0.9] * 3, INCONCLUSIVE),
         ([EFFECT, None, EFFECT], [0.01] * 3, NOT_TESTABLE),
+        ([EFFECT, measured(0.5, half=1e-13), EFFECT], [0.01] * 3, NOT_TESTABLE),
         ([replace(EFFECT, contrasts={})] * 3, [0.01] * 3, NOT_TESTABLE),
     ],
 )

@@ -161,6 +161,13 @@ def test_doctor_times_models_before_they_have_a_name(models, store, tmp_path, ca
     said = capsys.readouterr().out
     assert "20 dialogues can be used; tokens: wrong " in said and "time on this machine: about " in said
     assert not Store().saved_presets() and not Store().list()
+    cut = shutil.copytree(models / "base", tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-1])
+    assert cli.main([str(cut) if word == str(models / "base") else word for word in words]) == 1
+    assert (
+        "MISSING  base: " in (answer := capsys.readouterr().out)
+        and "model.safetensors cannot be read" in answer
+    )
     # What is timed is what the records hold: tokens by set, and bytes in the store to a tenth.
     preset = custom_preset(
         "mine",
