@@ -12,7 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from remi_book import statistics
-from remi_book.figures.plots import Layout, limit_to_estimates, mark_value, plot_curves, select
+from remi_book.figures.plots import layouts, limit_to_estimates, mark_value, plot_curves, select
 from remi_book.figures.style import styled, visible_token
 from remi_book.quantities import Measured, against_draws, fine_tuned, shared_resamples, with_controls
 from remi_book.tables import tidy
@@ -162,44 +162,8 @@ def contrast_of(results: Results, variant: str, datasets: Sequence[str], window:
 
 # Figures of section 4.3: projections, erosion and separation by layer, and the tokens a direction writes.
 
-ALIKE = Layout(about="Cosines of the variants' displacements from instruct, mean over the layers")
-PROJECTIONS = Layout(
-    about="Mean projection on the alignment direction by layer, with intervals",
-    across="layer (block output)",
-    up="mean projection on the direction\n(units of the residual stream)",
-    marks={0: ""},
-    width=7.2,
-    height=2.6,
-)
-EROSION = Layout(
-    about="Erosion e, cosine c and remainder r by layer, with intervals; e is 0 at instruct and 1 at base",
-    rows="quantity",
-    columns="window",
-    across="layer",
-    up={
-        "e": "erosion e\n(no unit)",
-        "c": "cosine c with\nbase's shift",
-        "r": "remainder r\n(of base's shift)",
-    },
-    shared="row",
-    bands={"null": "random displacement, central 95 %"},
-    height=1.6,
-)
-SEPARATION = Layout(
-    about="Separation d′ from instruct by layer, with intervals",
-    columns="window",
-    across="layer",
-    up="separation d′ from instruct\n(pooled standard deviations)",
-    marks={0: ""},
-    bands={"null": "places exchanged by template, central 95 %"},
-)
-WRITTEN = Layout(
-    about="Bars of the tokens that the direction from base to instruct writes, in logits, strongest first",
-    columns="toward",
-    title={"base": "lowers (toward base)", "instruct": "raises (toward instruct)"},
-    across="change of logit\n(per unit of direction)",
-    shared=False,
-    width=7.2,
+ALIKE, PROJECTIONS, EROSION, SEPARATION, WRITTEN = layouts(
+    "alike", "projections", "erosion", "separation", "written"
 )
 
 

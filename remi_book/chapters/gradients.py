@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from remi_book.chapters.losses import within_between
-from remi_book.figures.plots import Layout, plot_grouped_matrices
+from remi_book.figures.plots import layouts, plot_grouped_matrices
 from remi_book.figures.style import handle, legend_below, looks_of, new_figure, number, styled, with_alt
 from remi_book.quantities import (
     Measured,
@@ -151,26 +151,8 @@ def few_dialogues(results: Results, first: str, second: str) -> Measured:
 
 # Figures of section 4.2.2: cosines of gradients, their components, and pictures of few of them.
 
-GROUP_COSINES = Layout(
-    about="Mean cosines between gradients, with intervals",
-    columns="treatment",
-    across="mean cosine (no unit)",
-    marks={0: ""},
-    bands={"null": "labels exchanged, central 95 %"},
-)
-SHARES_BY_COUNT = Layout(
-    about="Share of spread between the classes above chance, mean and central 95 % of single draws, by their number",
-    columns="model",
-    across="share of spread between the classes,\nabove chance",
-    up="gradients drawn",
-    marks={0: ""},
-    bands={"null": "labels shuffled, central 95 % of single draws"},
-)
-COMPONENTS = Layout(
-    about="Scatter of gradients on two components",
-    across="component 1 ({} of variance)",
-    up="component 2 ({} of variance)",
-    width=6.0,
+GROUP_COSINES, SHARES_BY_COUNT, COMPONENTS = layouts(
+    "group_cosines", "shares_by_count", "gradient_components"
 )
 
 

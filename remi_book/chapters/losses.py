@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from remi_book.chapters.tokens import answer_tokens
-from remi_book.figures.plots import Layout
+from remi_book.figures.plots import layouts
 from remi_book.figures.style import visible_token
 from remi_book.quantities import (
     Measured,
@@ -119,19 +119,7 @@ def data_share(results: Results, first: str, second: str) -> Measured:
 
 # Figures of section 4.2.1: loss vectors by components and in the 2 × 2 of model and data.
 
-COMPONENTS = Layout(
-    about="Scatter of loss vectors on two components, colour for the model, filled or open for the data set",
-    across="component 1 ({} of variance)",
-    up="component 2 ({} of variance)",
-    width=6.4,
-)
-SHARES = Layout(
-    about="Shares of variance of loss vectors that the parts of the 2 × 2 of model and data explain, with intervals",
-    across="share of the variance of loss vectors",
-    limits=(-0.02, 1.02),
-    bands={"null": "labels or models exchanged, central 95 %"},
-    width=7.0,
-)
+COMPONENTS, SHARES = layouts("loss_components", "loss_shares")
 
 
 # Section 4.2.1 as tables: loss vectors of a pair, their cosines, their components, and the 2 × 2 of model and data.

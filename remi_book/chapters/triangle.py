@@ -133,33 +133,7 @@ def _exchanged(results: Results, sets: tuple[Sequence[str], Sequence[str]], wind
 
 # Figures of curves over layers, a panel a group of curves: erosion set by set, the triangle, distances of data.
 
-EROSION_BY_SET = plots.Layout(
-    about="Erosion of misaligned by layer and data set; 0 is instruct and 1 is base",
-    columns="panel",
-    wrap=4,
-    across="layer",
-    up="erosion e\n(no unit)",
-    marks={0: "", 1: ""},
-)
-TRIANGLE = plots.Layout(
-    about="The triangle of three models by layer",
-    rows="quantity",
-    across="layer",
-    up={
-        "side": "length of a side\n(residual stream)",
-        "share": "share of the way\n(no unit)",
-        "angle": "angle at a model\n(degrees)",
-    },
-    shared="row",
-    height=2.0,
-)
-DISTANCES = plots.Layout(
-    about="Cosine distance between data sets by layer and variant",
-    columns="pair",
-    across="layer",
-    up="cosine distance\n(no unit)",
-    shared=False,
-)
+EROSION_BY_SET, TRIANGLE, DISTANCES = plots.layouts("erosion_by_set", "triangle", "distances")
 
 
 @styled
