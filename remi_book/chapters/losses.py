@@ -200,7 +200,8 @@ def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     swapped = groups.model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
     ends = [
-        percentile_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in groups.FACTORS
+        percentile_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan)
+        for factor in groups.FACTORS
     ]
     parts = [NAMES[factor] for factor in groups.FACTORS]
     return tidy({(): estimate}, (), value="share", along="part", positions=parts, nulls={(): np.array(ends)})
