@@ -85,12 +85,14 @@ class FactorFile(Sequence[Factors]):
         """Number of dialogues."""
         return len(self._shapes)
 
-    def __getitem__(self, index: int) -> Factors:
-        """The factors of a dialogue, in memory.
+    def __getitem__(self, index: int | slice) -> Factors | Sequence[Factors]:
+        """The factors of a dialogue, or of several, in memory.
 
         Raises:
             KeyError: if they were never written.
         """
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
         shapes = self._shapes[index]
         if shapes is None:
             raise KeyError(f"no factors of dialogue {index} of {len(self)} were written")

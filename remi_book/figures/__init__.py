@@ -14,19 +14,3 @@ from remi_book.figures.plots import (
     select,
 )
 from remi_book.figures.style import number
-
-__all__ = [
-    "Layout",
-    "glue_by_hand",
-    "glue_markdown",
-    "glue_rows",
-    "number",
-    "plot_bars",
-    "plot_curves",
-    "plot_grouped_matrices",
-    "plot_matrix",
-    "plot_rows",
-    "plot_scatter",
-    "select",
-    "show",
-]

@@ -138,5 +138,6 @@ def test_factors_come_back_as_written_from_memory_and_from_disk(spill_from) -> N
         file.write(index, made[index])
     for index, own in enumerate(file):
         assert all(torch.equal(*pair) for pair in zip(own, made[index], strict=True))
+    assert torch.equal(file[1:][1][0], made[2][0])
     assert (file.n_tokens, operations(file)) == (6, operations(made))
     np.testing.assert_array_equal(gram_of_factors(file), gram_of_factors(made))
