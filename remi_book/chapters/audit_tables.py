@@ -47,9 +47,8 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.named_sets import counted
 from remi_book.quantities import columns_of
-from remi_book.tables import table_html, tidy
+from remi_book.tables import counted, table_html, tidy
 from remi_book.words import as_html
 from remi_core.statistics.resampling import difference
 from remi_core.store import project_root
