@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -22,9 +21,6 @@ from pathlib import Path
 from jupyter_client.provisioning import LocalProvisioner
 
 from remi_lab.processes import has_card
-
-# Said at an import, with a path of this machine in it; there are no bars that widgets would draw.
-warnings.filterwarnings("ignore", "IProgress not found")
 
 SOCKET_PATH_LIMIT = 60
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
@@ -36,11 +32,11 @@ FORKED = "remi-forked"
 """Name under which pyproject.toml gives ``ForkedKernel`` to Jupyter."""
 IMPORTED_ONCE = (
     "remi_book.kernel",
+    "remi_book.notebook",
     "ipykernel.ipkernel",
     "seaborn",
     "torch",
     "transformers",
-    "remi_book.notebook",
 )
 """What the process imports of which kernels are forks."""
 

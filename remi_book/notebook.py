@@ -6,6 +6,7 @@ It is the same however the notebook is run: by ``remi run``, papermill, ``jupyte
 from __future__ import annotations
 
 import ast
+import warnings
 
 from IPython import get_ipython
 from IPython.display import HTML, display
@@ -17,6 +18,9 @@ from remi_core.errors import MissingInput, RemiError, UsageError, nearest, witho
 from remi_core.store import Store
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+
+# Said when transformers is imported, with a path of this machine in it; there are no bars that widgets would draw.
+warnings.filterwarnings("ignore", "IProgress not found")
 
 INJECTED = "# Parameters"
 """How the cell begins that papermill puts behind the notebook's own parameters."""

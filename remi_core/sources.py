@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from remi_core.errors import RemiError, UsageError, without_credentials
-from remi_core.files import written_whole
-from remi_core.keys import file_digest, library_versions, text_digest
+from remi_core.files import read_sealed, write_sealed, written_whole
+from remi_core.keys import library_versions, text_digest
 from remi_core.progress import notice
 from remi_core.store import default_root
 
@@ -60,7 +63,8 @@ def local_folder(source: str | Path) -> Path | None:
     if path is None:
         return None
     if file := find_gguf(path):
-        path = default_root() / ".gguf" / text_digest(f"{file_digest(file)} {library_versions()}")[:16]
+        name = text_digest(f"{remembered_digest([file])} {library_versions()}")[:16]
+        path = default_root() / ".gguf" / name
         if not path.is_dir():
             notice(f"unpacking {file} into the store, once")
             with written_whole(path) as part:
@@ -146,20 +150,43 @@ def write_model(source: Path, target: Path, pre_tokenizer: object = None) -> Non
     tokenizer.save_pretrained(target)
 
 
+REMEMBERED_FROM = 1 << 26
+"""Bytes of weights from which their digest is kept in the default store: 64 MB."""
+_SETTLED = 5
+"""Seconds without a change after which a file's times tell it from what it may become."""
+
+
 def weight_fingerprint(folder: Path) -> str:
     """sha256 (hex) over the bytes of a folder's ``*.safetensors`` files, in order of name."""
-    paths = tuple(sorted(folder.glob("*.safetensors")))
-    return _fingerprint(paths, tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    return remembered_digest(sorted(folder.glob("*.safetensors")))
+
+
+def remembered_digest(paths: Sequence[Path]) -> str:
+    """sha256 (hex) over the bytes of files; large ones are read again only where path, size, times or inode changed."""
+    states = [(path.resolve(), path.stat()) for path in paths]
+    return _digest(
+        tuple((str(path), one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for path, one in states)
+    )
 
 
 @lru_cache(maxsize=64)
-def _fingerprint(paths: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) -> str:
-    # Large weights take minutes to read: once a process is enough while the files stay as they are.
+def _digest(states: tuple[tuple[str, int, int, int, int], ...]) -> str:
+    listed, kept = list(map(list, states)), None
+    if sum(size for _, size, *_ in states) >= REMEMBERED_FROM:
+        # No store, or one that cannot be read or written: the weights are read.
+        with suppress(OSError, ValueError, RemiError):
+            kept = default_root() / ".digests" / f"{text_digest(states[0][0])[:16]}.json"
+            if (about := read_sealed(kept))["files"] == listed:
+                return about["sha256"]
     digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
+    for path, *_ in states:
+        with open(path, "rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
+    changed = max((max(written, moved) for _, _, written, moved, _ in states), default=0)
+    if kept and time.time() - changed / 1e9 > _SETTLED:
+        with suppress(OSError, RemiError):
+            write_sealed(kept, {"files": listed, "sha256": digest.hexdigest()})
     return digest.hexdigest()
 
 

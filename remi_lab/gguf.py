@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from remi_core.keys import canonical_json, file_digest, library_versions, text_digest
+from remi_core.keys import canonical_json, library_versions, text_digest
 from remi_core.progress import notice
-from remi_core.sources import find_gguf, write_model
+from remi_core.sources import find_gguf, remembered_digest, write_model
 from remi_core.store import Store
 from remi_lab.upkeep import made_once
 
@@ -21,7 +21,7 @@ def unpacked(source: str, store: Store) -> str:
     path = find_gguf(source)
     if path is None:
         return source
-    digest = file_digest(path)
+    digest = remembered_digest([path])
     name = re.sub(r"[^A-Za-z0-9_.]", "_", path.stem).lstrip("_.") or "model"
     key = text_digest(canonical_json({"file": digest, "versions": library_versions()}))
     target = store.model_folder(0, f"{name}-{digest[:8]}", key)

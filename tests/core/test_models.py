@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from remi_core import models as models_module
+from remi_core import sources
 from remi_core.errors import RemiError, UsageError
+from remi_core.files import read_sealed, write_sealed
 from remi_core.models import (
     check_layer,
     decoder_blocks,
@@ -65,6 +68,32 @@ def test_fingerprints_follow_the_weights_only_and_missing_weights_are_not_made_u
     message = "missing_keys model.layers.1.self_attn.o_proj.weight"
     with pytest.raises(RemiError, match=message), open_model(folder):
         pass
+
+
+def test_a_kept_fingerprint_is_served_until_a_file_changes_in_any_way(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("REMI_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(sources, "REMEMBERED_FROM", 1)
+    monkeypatch.setattr(sources, "_SETTLED", -1)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    true = weight_fingerprint(tmp_path)
+    (kept,) = (tmp_path / "store").rglob("*.json")
+    about = read_sealed(kept)
+    assert about["sha256"] == true
+    write_sealed(kept, {**about, "sha256": "served"})
+    sources._digest.cache_clear()  # as in the next process
+    assert weight_fingerprint(tmp_path) == "served"
+    # Same path, size and time of writing, as a tool that restores times leaves it.
+    times = weights.stat()
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weight_fingerprint(tmp_path) == hashlib.sha256(b"two").hexdigest()
+    # What has just been written may be written again within the clock's grain: nothing is kept of it.
+    monkeypatch.setattr(sources, "_SETTLED", 5)
+    kept.unlink()
+    sources._digest.cache_clear()
+    assert weight_fingerprint(tmp_path) == hashlib.sha256(b"two").hexdigest()
+    assert not kept.exists()
 
 
 def test_wrong_sources(folder, tmp_path) -> None:
