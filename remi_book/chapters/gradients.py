@@ -244,9 +244,8 @@ def shares_by_count(results: Results, pair: Pair) -> pd.DataFrame:
                 gram, both.labels, clusters, count=count, n_draws=N_DRAWS, seed=results.preset.seed
             )
             size = f"{count} + {count}"
-            rows.append(
-                (variant, size, float(drawn.mean()), *percentile_interval(drawn), *percentile_interval(null))
-            )
+            ends = (float(end) for draws in (drawn, null) for end in percentile_interval(draws))
+            rows.append((variant, size, float(drawn.mean()), *ends))
     return pd.DataFrame(rows, columns=["model", "count", "share", "low", "high", "null_low", "null_high"])
 
 

@@ -163,7 +163,7 @@ def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
         vectors, both = two_sets(results.at(seed), "instruct", first, second)
         sides = (vectors[both.labels == label] for label in (0, 1))
         observed, null = paired_cosine(*sides, n_permutations=preset.n_permutations, seed=preset.seed)
-        rows.append((seed, observed, *percentile_interval(null)))
+        rows.append((seed, observed, *map(float, percentile_interval(null))))
     return pd.DataFrame(rows, columns=["seed", "cosine", "null_low", "null_high"])
 
 
