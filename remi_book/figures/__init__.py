@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from remi_book.figures.output import glue_by_hand, glue_markdown, glue_rows, show
 from remi_book.figures.plots import (
-    Layout,
     plot_bars,
     plot_curves,
     plot_grouped_matrices,
