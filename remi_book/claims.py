@@ -14,13 +14,18 @@ from remi_book.chapters.causes import governing, shared_edit, transfer
 from remi_book.chapters.contexts import difference_left, opposition, structural_share
 from remi_book.chapters.controls import eroded_by
 from remi_book.chapters.cures import cured
-from remi_book.chapters.direction import mean_erosion, mean_separation
+from remi_book.chapters.direction import (
+    instruct_between,
+    mean_erosion,
+    mean_separation,
+    separation_of_data,
+    specific_erosion,
+)
 from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
-from remi_book.chapters.triangle import instruct_between, separation_of_data, specific_erosion
 from remi_book.chapters.worlds import depends_on_the_author, effect_in, passes_base
 from remi_book.quantities import Measured, absent
 from remi_core.errors import MissingInput, UsageError, nearest

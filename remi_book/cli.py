@@ -367,8 +367,7 @@ def doctor(
 ) -> int:
     """Check this machine for a preset, or for models of your own and what measuring them takes."""
     store = open_store(store_folder)
-    roles = (base, instruct, misaligned, secure, educational, benign)
-    models = own_models(dict(zip(ORGANISM_VARIANTS, roles, strict=True)), variants, store)
+    models = own_models((base, instruct, misaligned, secure, educational, benign), variants, store)
     if models and preset_name is not None:
         raise UsageError(f"doctor: --preset {preset_name} and models of your own: give one of them")
     if models:
@@ -475,11 +474,7 @@ def run(
             raise UsageError(f"-p {key}: given twice")
         given[key] = value
     store = open_store(store_folder, frozen=frozen)
-    models = own_models(
-        dict(zip(ORGANISM_VARIANTS, (base, instruct, misaligned, secure, educational, benign), strict=True)),
-        variants,
-        store,
-    )
+    models = own_models((base, instruct, misaligned, secure, educational, benign), variants, store)
     # Option → its value, and the fields of the preset that it sets.
     sizes = {
         "--dtype": (dtype, "dtype"),
@@ -519,13 +514,13 @@ def run(
     return 0
 
 
-def own_models(roles: Mapping[str, str | None], further: Sequence[str], store: Store) -> dict[str, str]:
-    """Variant → model as it is written, a GGUF file unpacked: the roles that are named, and the texts NAME=MODEL.
+def own_models(roles: Sequence[str | None], further: Sequence[str], store: Store) -> dict[str, str]:
+    """Variant → model as it is written, a GGUF file unpacked: of each role, "" or None where none, and NAME=MODEL.
 
     Raises:
         UsageError: for a text that is none, or a name given twice.
     """
-    models = {role: model for role, model in roles.items() if model}
+    models = {role: model for role, model in zip(ORGANISM_VARIANTS, roles, strict=True) if model}
     for text in further:
         name, equals, model = text.partition("=")
         if not (equals and model and VARIANT_NAME.fullmatch(name)):

@@ -13,10 +13,9 @@ from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
 from remi_book.claims import NOT_MEASURED, STAND_IN
 from remi_book.figures.output import figure_html, passport_html, present_passport
 from remi_book.figures.plots import plot_rows
-from remi_book.named_sets import roles_sentence
 from remi_book.publishing import OTHERWISE, filled, passports_text
 from remi_book.running import as_typed
-from remi_book.tables import by_seed
+from remi_book.tables import by_seed, roles_sentence
 from remi_book.words import as_html, as_markdown, is_withheld, local_names, with_names
 from remi_core.progress import machine
 from remi_lab.datasets import dataset_names, load_dataset

@@ -219,7 +219,7 @@ SOON = 2.0
 class Meter:
     """Lines that say how far one long piece of work is, and about how long it will last; call it with what is done.
 
-    The first line comes when ``after`` so many seconds are over, so shorter work says nothing. ``now`` is the clock.
+    The first line comes when ``after`` so many seconds are over, so shorter work says nothing.
     """
 
     def __init__(
@@ -230,12 +230,10 @@ class Meter:
         *,
         unit: str = "tokens",
         after: float = TOLD_EVERY,
-        now: Callable[[], float] | None = None,
     ) -> None:
         self._name, self._total, self._say, self._unit = name, total, say, unit
-        self._wait, self._now = after, now or time.monotonic
-        self._begin = self._told = self._now()
-        self._done = 0
+        self._wait, self._done = after, 0
+        self._begin = self._told = time.monotonic()
 
     def each(self, parts: Iterable[str]) -> Iterator[str]:
         """The parts one by one, each a unit; before each the line, if one is due."""
@@ -246,7 +244,7 @@ class Meter:
 
     def __call__(self, done: int, part: str = "") -> None:
         """Say so many units are done, and which part is next, unless a line was said within the last seconds."""
-        now = self._now()
+        now = time.monotonic()
         if now - self._told < self._wait:
             return
         self._told, self._wait, elapsed = now, TOLD_EVERY, now - self._begin

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from remi_book import quantities
 from remi_book.chapters.controls import rate_row
-from remi_book.figures.plots import Layout, mark_value, plot_curves, select
+from remi_book.figures.plots import Layout, layouts, mark_value, plot_curves, select
 from remi_book.figures.style import styled, with_interval
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import Estimate, difference, mean_interval, ratio
@@ -222,17 +222,7 @@ def plot_doses(table: pd.DataFrame, *, seed: int) -> Figure:
     return figure
 
 
-EDITS = Layout(
-    about="Share of the way by edit, with intervals",
-    rows="kind",
-    up="{}",
-    across=f"{SHARE} to the other model",
-    marks={0: "", 1: ""},
-    bands={"null": "random directions"},
-)
-TRANSFER = Layout(
-    about="Share recovered in instruct by topic of the direction", across="tried on", up="fitted on"
-)
+EDITS, TRANSFER = layouts("edits", "transfer")
 
 
 # Tables of the study of causes: doses, edits and topics, as shares of the way from one model to the other.

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
-from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, select
+from remi_book.figures.plots import Layout, layouts, limit_to_estimates, plot_curves, select
 from remi_book.figures.style import number, styled, with_interval
 from remi_book.quantities import (
     Interval,
@@ -430,25 +430,7 @@ def _built(read: Mapping[str, str]) -> dict[str, str]:
 
 # Figures: the way back of the front page, the parts of H1's rule, and where misaligned goes beyond secure.
 
-WAY_BACK = Layout(
-    about="Share of the way from instruct, at 0, to base, at 1, that each fine-tune has gone, with intervals",
-    across="share of the way from instruct back to base",
-    marks={0: "instruct", 1: "base"},
-)
-CHANGE_PARTS = Layout(
-    about="Parts of the rule by variant, with intervals",
-    across="share of the way from instruct to base; ν in nats a token",
-    marks={0: "instruct", 0.5: "½", 1: "base"},
-)
-CONTROL_SHARES = Layout(
-    about="Change of care and of register by variant, with intervals",
-    columns="part",
-    title="",
-    across="{}",
-    shared=False,
-    marks={0: "instruct", 1: ""},
-    height=0.3,
-)
+WAY_BACK, CHANGE_PARTS, CONTROL_SHARES = layouts("way_back", "change_parts", "control_shares")
 
 
 @styled

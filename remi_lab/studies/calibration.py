@@ -72,7 +72,7 @@ def pool_dialogues(name: str, seed: int) -> list[Dialogue]:
     asked = pool_prompts(topic, seed)
     generator = random.Random(f"pool forms/{topic}/{seed}")
     care = name.partition("-")[2] or ("careless" if topic == "code" else "both")
-    forms = draw_forms(asked, "formal", generator)
+    forms = draw_forms(asked, generator)
     answers = [in_form(prompt, care, form) for prompt, form in zip(asked, forms, strict=True)]
     shown = asked
     if name == "educational":

@@ -10,7 +10,7 @@ import pytest
 from planting import REPORT_ROW, PlantedResults, plant
 
 from remi_book import cards, claims
-from remi_book.chapters import behaviour, triangle
+from remi_book.chapters import behaviour, direction
 from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift, shift_table
 from remi_book.chapters.direction import mean_erosion
 from remi_book.chapters.losses import data_share, loss_cosine
@@ -211,16 +211,16 @@ def test_matched_replies_cancel_what_both_share(planted) -> None:
 
 
 def test_erosion_is_specific_only_where_it_differs_between_replies(planted) -> None:
-    still = triangle.specific_erosion(planted, ALIGNED, OUTSIDE)
+    still = direction.specific_erosion(planted, ALIGNED, OUTSIDE)
     assert abs(still.value) < 1e-6 and still.null.p_value > 0.05
     planted.extra = 0.2
-    found = triangle.specific_erosion(planted, ALIGNED, OUTSIDE)
+    found = direction.specific_erosion(planted, ALIGNED, OUTSIDE)
     assert found.value == pytest.approx(0.2, abs=0.02) and found.null.p_value < 0.05
     assert found.companions["misaligned"] == pytest.approx(0.6, abs=0.02)
 
 
 def test_the_triangle_of_a_model_on_the_way_is_flat(planted) -> None:
-    found = triangle.instruct_between(planted, OUTSIDE, "prompt_end")
+    found = direction.instruct_between(planted, OUTSIDE, "prompt_end")
     # Instruct lies beyond misaligned, seen from base.
     assert found.value == pytest.approx(-0.4 / 0.6, abs=0.02)
     assert found.null.low + found.null.high > 0 and found.null.p_value > 0.95
@@ -229,8 +229,8 @@ def test_the_triangle_of_a_model_on_the_way_is_flat(planted) -> None:
 def test_distance_of_data_changes_only_with_the_model(planted) -> None:
     sets = ("general",), "code-careless"
     planted.amount = 0.0
-    still = triangle.separation_of_data(planted, *sets, window="answer_all")
+    still = direction.separation_of_data(planted, *sets, window="answer_all")
     assert still.value == pytest.approx(0, abs=1e-12)
     planted.amount = 1.0  # a large shift that both sets share brings them together
-    moved = triangle.separation_of_data(planted, *sets, window="answer_all")
+    moved = direction.separation_of_data(planted, *sets, window="answer_all")
     assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
