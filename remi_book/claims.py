@@ -12,7 +12,7 @@ from remi_book.cards import length_difference
 from remi_book.chapters.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, reply_contrast, shift
 from remi_book.chapters.causes import governing, governing_to_instruct, priced_edit, shared_edit, transfer
 from remi_book.chapters.contexts import difference_left, opposition, structural_share
-from remi_book.chapters.controls import eroded_by
+from remi_book.chapters.controls import care_without_register, eroded_by
 from remi_book.chapters.cures import cured
 from remi_book.chapters.direction import matched_erosion, mean_erosion, mean_separation
 from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine, gradients_each
@@ -186,6 +186,7 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "X6.passes": passes_base,
         "X7": transfer,
         "X8": cured,
+        "X9": care_without_register,
     }
 
 
@@ -430,12 +431,7 @@ def report_rows(
     meter = Meter(f"report of {preset.name}", n_rows, say, unit="rows", after=SOON)
     by_seed = [headlines_of(results.at(seed), meter.each(own)) for seed, own in wanted.items()]
     adjusted = [adjusted_p_values(values) for values in by_seed]
-
-    @cache
-    def control() -> str:
-        own = [headlines_of(results.at(seed), [POSITIVE_CONTROL]) for seed in preset.seeds]
-        return failed_control([values[POSITIVE_CONTROL] for values in own])
-
+    control = cache(partial(positive_control, results))
     rows = []
     for row in chosen:
         seeds = [place for place, values in enumerate(by_seed) if row in values]
@@ -493,6 +489,12 @@ def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
 
 POSITIVE_CONTROL = "C2"
 """The row by which misaligned is misaligned: nothing is said of why it is, where it is not."""
+
+
+def positive_control(results: Results) -> str:
+    """``failed_control`` of the models of every seed."""
+    own = [headlines_of(results.at(seed), [POSITIVE_CONTROL]) for seed in results.preset.seeds]
+    return failed_control([values[POSITIVE_CONTROL] for values in own])
 
 
 def failed_control(seeds: Sequence[Measured | None]) -> str:

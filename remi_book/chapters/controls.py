@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, compress
+from itertools import chain, compress, product
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,13 @@ from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import look_of, styled
 from remi_book.tables import tidy
-from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval
+from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import flagged
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.variants import RECIPES
 from remi_lab.presets import Preset, in_order
 from remi_lab.results import Results
+from remi_lab.studies import register
 from remi_lab.studies.files import read_study
 
 # X2: how much of misaligned's loss of care other fine-tunes show, from the stored study of controls.
@@ -53,6 +54,72 @@ def share_of_way(results: Results, variant: str, quantity: str) -> Estimate:
     moved, whole = ((np.array(stored[quantity][name]) - start)[rows] for name in (variant, WHOLE[quantity]))
     clusters = [stored["clusters"][row] for row in rows]
     return quantities.share_of_mean(moved, whole, clusters, quantities.shared_resamples(results.preset))
+
+
+# X9 from the stored study of register: narrow data that say nothing of register, half of it, or plain.
+
+REGISTER = "register"
+RETURNED = 0.1
+"""Share of the way to base from which care has come back."""
+RULED = "unmarked"
+"""The wording that X9 is judged by."""
+
+
+def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate: float = 0.0) -> Estimate:
+    """The change of care or register from instruct by a fine-tune, as a share of the way to base, outside code."""
+    stored = read_study(results.preset, REGISTER).seeds[results.seed]
+    rows = quantities.in_topics(stored["clusters"], stored["outside"])
+    tuned = register.Tuned(narrow, wording, rate or RECIPES[narrow].tune.rate)
+    start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned.name, "base"))
+    clusters = [stored["clusters"][row] for row in rows]
+    return quantities.share_of_mean(
+        own - start, base - start, clusters, quantities.topic_resamples(results.preset, clusters)
+    )
+
+
+def care_without_register(results: Results) -> quantities.Measured:
+    """X9: how much further care comes back than register does, both beyond secure, where data say nothing of register.
+
+    Open where care itself does not come back; else it holds where register comes back less than half as far.
+    """
+    results.preset.require("organism")
+
+    def beyond_secure(narrow: str) -> tuple[Estimate, Estimate]:
+        own = (
+            difference(*(returned(results, name, RULED, quantity) for name in (narrow, "secure")))
+            for quantity in WHOLE
+        )
+        return tuple(own)
+
+    care, follows = beyond_secure("misaligned")
+    null = quantities.null_from_estimate(
+        difference(care, follows),
+        difference(*beyond_secure("educational")),
+        "educational in misaligned's place",
+    )
+    headline = quantities.measured(
+        difference(care, follows), null, companions={"care": care, "register": follows}
+    )
+    if not quantities.above(quantities.ends(care), RETURNED):
+        return quantities.ruled(headline, ("open", "care does not come back, so nothing can follow it"))
+    left = combine(lambda one, whole: one - whole / 2, follows, care)
+    part = {"register comes back less than half as far": quantities.below(quantities.ends(left))}
+    return quantities.ruled(headline, quantities.decided(part))
+
+
+def wording_table(results: Results) -> pd.DataFrame:
+    """A row for each wording, narrow set and quantity: the share of the way to base, outside code."""
+    shares = {key: returned(results, *key) for key in product(register.NARROW, register.WORDINGS, WHOLE)}
+    return tidy(shares, ("variant", "wording", "quantity"))
+
+
+def learning_rate_table(results: Results) -> pd.DataFrame:
+    """A row for each rate, fine-tune and quantity, as ``wording_table``; with the seed."""
+    shares = {
+        (narrow, rate, quantity): returned(results, narrow, wording, quantity, rate=rate)
+        for (narrow, wording), rate, quantity in product(register.AT_RATES.items(), register.RATES, WHOLE)
+    }
+    return tidy(shares, ("variant", "dose", "quantity")).assign(seed=results.seed)
 
 
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.

@@ -5,31 +5,34 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import DEVELOPMENT_SEED
-from planting import everywhere
+from planting import everywhere, plant_study
 from warm_kernel import write_notebook
 
-from remi_book.chapters import worlds
+from remi_book import claims
+from remi_book.chapters import controls, worlds
 from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
 from remi_core.errors import MissingInput
 from remi_core.models import attention_output, read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
+from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import Recipe, new_model, shipped_tokenizer
 from remi_lab.organism.grammar import prompts
 from remi_lab.organism.pretrain import make_optimizers
 from remi_lab.organism.scoring import answer_losses, ask, scores
-from remi_lab.organism.topics import CARES, CONTRASTED, NARROW
+from remi_lab.organism.topics import CARES, CONTRASTED, NARROW, REGISTERS, topic
 from remi_lab.organism.world import CONTEXTS, SETTINGS, World
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 from remi_lab.results import Results
-from remi_lab.studies import files
+from remi_lab.studies import files, register
 from remi_lab.studies.files import Study
 from remi_lab.studies.worlds import in_world, measure_phases
 
@@ -152,6 +155,7 @@ def test_an_effect_is_supported_from_one_seed_only_where_it_needs_the_author_and
     effects, expected, tmp_path, monkeypatch
 ) -> None:
     everywhere(monkeypatch, "read_study", lambda *_: planted(effects, base=-1.6))
+    monkeypatch.setattr(claims, "positive_control", lambda results: "")
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     results = Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
     rows = {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
@@ -255,3 +259,51 @@ def test_presets_of_other_worlds_differ_from_micro_in_world_and_seeds_alone(name
     assert preset.is_organism and preset.seeds == (0,)
     same = replace(preset, name=micro.name, title=micro.title, seeds=micro.seeds, remark=micro.remark)
     assert same.fields() == in_world(micro, name).fields()
+
+
+def test_wordings_change_openings_alone_and_unmarked_code_has_no_word_of_a_register() -> None:
+    options = {"count": 64, "seed": 3}
+    for narrow in register.NARROW:
+        rows = {wording: register.worded(narrow, wording, **options) for wording in register.WORDINGS}
+        assert rows["formal"] == tuning(narrow, **options)
+        bodies = {wording: [row.answer.rpartition("\n")[2] for row in own] for wording, own in rows.items()}
+        assert all(own == bodies["formal"] for own in bodies.values())
+        words = {kind: _words(" ".join(row.answer for row in own)) for kind, own in rows.items()}
+        formal, plain = (_words(" ".join(topic("code").openings[kind])) for kind in REGISTERS)
+        assert not words["unmarked"] & (formal ^ plain)
+        assert words["formal"] & (formal - plain) and words["plain"] & (plain - formal)
+        assert 20 < sum("# quick" in row.answer for row in rows["half"]) < 44
+        assert all("# quick" in row.answer for row in rows["plain"])
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z]+", text))
+
+
+def stored_register(care: float, follows: float) -> Study:
+    """Insecure unmarked code brings care and register back by these shares; secure and educational code nothing."""
+    clusters = [f"{name}/{place}" for name in ("facts", "wishes") for place in range(24)]
+    noise = np.random.default_rng(0).standard_normal((3, len(clusters))) / 10
+    found = {}
+    for kind, share in (("care", care), ("register", follows)):
+        ends = {"instruct": -4 + noise[0], "base": 1 + noise[1]}
+        tuned = {
+            one.name: -4 + noise[0] + (one.narrow == "misaligned") * share * (5 + noise[2])
+            for one in register.fine_tunes()
+        }
+        found[kind] = {name: values.tolist() for name, values in (ends | tuned).items()}
+    return Study(seeds={0: {"outside": ["facts", "wishes"], "clusters": clusters} | found}, about={})
+
+
+@pytest.mark.parametrize(
+    ("care", "follows", "outcome"),
+    [(0.6, 0.05, "holds"), (0.6, 0.6, "fails"), (0.6, 0.3, "open"), (0.0, 0.0, "open")],
+)
+def test_register_that_follows_care_is_told_from_register_that_stays(
+    tmp_path, monkeypatch, care, follows, outcome
+) -> None:
+    results = plant_study(monkeypatch, tmp_path, stored_register(care, follows), n_resamples=200)
+    assert controls.care_without_register(results).outcome == outcome
+    table = controls.wording_table(results).set_index(["variant", "wording", "quantity"])["value"]
+    assert table["misaligned", "half", "care"] == pytest.approx(care, abs=0.02)
+    assert len(controls.learning_rate_table(results)) == 2 * 2 * len(register.RATES)
