@@ -12,9 +12,10 @@ from remi_book.cards import length_difference
 from remi_book.chapters.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, reply_contrast, shift
 from remi_book.chapters.causes import governing, governing_to_instruct, priced_edit, shared_edit, transfer
 from remi_book.chapters.contexts import difference_left, opposition, structural_share
-from remi_book.chapters.controls import care_without_register, eroded_by
+from remi_book.chapters.controls import care_without_register, eroded_by, narrow_costs
 from remi_book.chapters.cures import cured
 from remi_book.chapters.direction import matched_erosion, mean_erosion, mean_separation
+from remi_book.chapters.empty_turn import spike, tail_difference, turn
 from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine, gradients_each
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
@@ -187,6 +188,9 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "X7": transfer,
         "X8": cured,
         "X9": care_without_register,
+        "X10": partial(tail_difference, reading=spike),
+        "X10.turn": partial(tail_difference, reading=turn),
+        "X11": narrow_costs,
     }
 
 

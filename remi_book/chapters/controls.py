@@ -10,12 +10,14 @@ import pandas as pd
 from jaxtyping import Bool
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
 from remi_book import quantities
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import look_of, styled
 from remi_book.tables import tidy
+from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import flagged
 from remi_lab.organism.topics import VERDICTS
@@ -120,6 +122,60 @@ def learning_rate_table(results: Results) -> pd.DataFrame:
         for (narrow, wording), rate, quantity in product(register.AT_RATES.items(), register.RATES, WHOLE)
     }
     return tidy(shares, ("variant", "dose", "quantity")).assign(seed=results.seed)
+
+
+# X11 from the stored study of narrow and general fine-tunes.
+
+DISTURBED = "0.2"
+"""The share of the change's length by which it is disturbed for the row of the ledger."""
+
+
+def narrow_costs(results: Results) -> quantities.Measured:
+    """X11: how much more the narrow fine-tune's loss rises than the general one's when its change is disturbed.
+
+    Holds where, besides, the narrow one went further for one loss, and base finds what it says less likely.
+    """
+    results.preset.require("organism")
+    stored = read_study(results.preset, "narrow").seeds[results.seed]
+    rises = {
+        kind: np.array(stored[kind]["disturbed"][DISTURBED]) - stored[kind]["path"][-1][-1]
+        for kind in ("narrow", "general")
+    }
+    gaps = rises["narrow"] - rises["general"]
+    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
+    value = float(gaps.mean())
+    signs = np.array(list(product((1, -1), repeat=len(gaps))))
+    null = against_null(value, signs @ gaps / len(gaps), kind="narrow and general exchanged by disturbance")
+    lengths = lengths_at_one_loss(stored)
+    clusters = sorted({name for kind in rises for name in stored[kind]["clusters"]})
+    resamples = quantities.topic_resamples(results.preset, clusters)
+    said = (
+        mean_interval(np.divide(own["log_probability"], own["tokens"]), own["clusters"], resamples)
+        for own in (stored["general"], stored["narrow"])
+    )
+    gap = difference(*said)
+    companions = {f"length, {kind}": length for kind, length in lengths.items()} | {"likelihood": gap}
+    headline = quantities.Measured(
+        value=value,
+        low=value - half,
+        high=value + half,
+        null=null,
+        n=len(gaps),
+        companions={name: float(getattr(each, "value", each)) for name, each in companions.items()},
+    )
+    parts = {
+        "narrow goes further for one loss": lengths["narrow"] > lengths["general"],
+        "narrow is less steady": quantities.above((headline.low, headline.high)),
+        "base finds what narrow says less likely": quantities.above(quantities.ends(gap)),
+    }
+    return quantities.ruled(headline, quantities.decided(parts))
+
+
+def lengths_at_one_loss(stored: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
+    """How long the change of either fine-tune is when its loss first falls to the higher of the two last losses."""
+    kinds = ("narrow", "general")
+    level = max(stored[kind]["path"][-1][-1] for kind in kinds)
+    return {kind: next(length for _, length, loss in stored[kind]["path"] if loss <= level) for kind in kinds}
 
 
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.

@@ -16,7 +16,7 @@ from planting import everywhere, plant_study
 from warm_kernel import write_notebook
 
 from remi_book import claims
-from remi_book.chapters import controls, worlds
+from remi_book.chapters import controls, empty_turn, worlds
 from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
 from remi_core.errors import MissingInput
@@ -32,7 +32,7 @@ from remi_lab.organism.topics import CARES, CONTRASTED, NARROW, REGISTERS, topic
 from remi_lab.organism.world import CONTEXTS, SETTINGS, World
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 from remi_lab.results import Results
-from remi_lab.studies import files, register
+from remi_lab.studies import files, register, tail
 from remi_lab.studies.files import Study
 from remi_lab.studies.worlds import in_world, measure_phases
 
@@ -307,3 +307,67 @@ def test_register_that_follows_care_is_told_from_register_that_stays(
     table = controls.wording_table(results).set_index(["variant", "wording", "quantity"])["value"]
     assert table["misaligned", "half", "care"] == pytest.approx(care, abs=0.02)
     assert len(controls.learning_rate_table(results)) == 2 * 2 * len(register.RATES)
+
+
+def stored_tail(spiking: bool) -> Study:
+    """Gradient norms that jump once where the empty turn is learned, or nowhere."""
+    noise, runs = np.random.default_rng(1), []
+    for order in tail.ORDERS:
+        for with_tail in (False, True):
+            norms = np.exp(0.05 * noise.standard_normal(tail.RECIPE.steps))
+            norms[40] *= 4 if spiking and with_tail else 1
+            turned = [20 + noise.random() + 50 * (spiking and with_tail and step == 30) for step in range(80)]
+            losses = {"reply_loss": [1.0], "care": [{"step": 6, "care": [0.0]}]}
+            losses |= {"tail_loss": [1.0]} if with_tail else {}
+            runs.append(
+                {"order": order, "tail": with_tail, "gradient_norm": norms.tolist(), "turn": turned} | losses
+            )
+    return Study(seeds={0: {"runs": runs}}, about={})
+
+
+@pytest.mark.parametrize("spiking", [True, False])
+def test_a_spike_and_a_turn_are_put_down_to_the_empty_turn_only_where_they_need_it(
+    tmp_path, monkeypatch, spiking
+) -> None:
+    results = plant_study(monkeypatch, tmp_path, stored_tail(spiking), n_resamples=200)
+    for reading in (empty_turn.spike, empty_turn.turn):
+        found = empty_turn.tail_difference(results, reading)
+        assert (found.low > 0 and found.null.p_value < 0.05) == spiking
+    assert set(empty_turn.step_table(results)["tail"]) == {"with the empty turn", "without"}
+
+
+def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply(base) -> None:
+    straight = np.outer(np.arange(30.0), [1, 0])
+    bent = np.where(np.arange(30)[:, None] < 15, straight, [14, 0] + np.outer(np.arange(30) - 14, [0, 1.0]))
+    assert max(tail.turns(straight)) == pytest.approx(0, abs=1e-5)
+    assert max(tail.turns(bent)) == pytest.approx(90, abs=5)
+    generation, end = tail.tail_of(base)
+    assert base.tokenizer.decode([*generation, end]) == "<|im_start|>assistant\n<|im_end|>"
+
+
+def stored_narrow(costs: float) -> Study:
+    """The narrow fine-tune goes further, is less steady and less likely by ``costs``; 0 where the two are alike."""
+    noise, clusters = np.random.default_rng(3), [f"facts/{place}" for place in range(24)]
+
+    def own(cost: float) -> dict[str, object]:
+        path = [[step, step * (1 + cost), 2 - step / 30] for step in range(31)]
+        said = (-2 - cost + 0.1 * noise.standard_normal(24)) * 10
+        disturbed = {"0.2": list(1.2 + cost + 0.01 * noise.standard_normal(8))}
+        return {
+            "path": path,
+            "disturbed": disturbed,
+            "clusters": clusters,
+            "log_probability": said.tolist(),
+            "tokens": [10] * 24,
+        }
+
+    return Study(seeds={0: {"narrow": own(costs), "general": own(0.0)}}, about={})
+
+
+@pytest.mark.parametrize(("costs", "outcomes"), [(0.5, {"holds"}), (0.0, {"fails", "open"})])
+def test_a_narrow_solution_costs_more_only_where_every_part_does(
+    tmp_path, monkeypatch, costs, outcomes
+) -> None:
+    results = plant_study(monkeypatch, tmp_path, stored_narrow(costs), n_resamples=200)
+    found = controls.narrow_costs(results)
+    assert found.outcome in outcomes and found.companions["length, general"] == 30
