@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, compress, product
 
@@ -24,7 +25,6 @@ from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.variants import RECIPES
 from remi_lab.presets import Preset, in_order
 from remi_lab.results import Results
-from remi_lab.studies import register
 from remi_lab.studies.files import read_study
 
 # X2: how much of misaligned's loss of care other fine-tunes show, from the stored study of controls.
@@ -71,8 +71,8 @@ def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate
     """The change of care or register from instruct by a fine-tune, as a share of the way to base, outside code."""
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     rows = quantities.in_topics(stored["clusters"], stored["outside"])
-    tuned = register.Tuned(narrow, wording, rate or RECIPES[narrow].tune.rate)
-    start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned.name, "base"))
+    tuned = f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
+    start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned, "base"))
     clusters = [stored["clusters"][row] for row in rows]
     return quantities.share_of_mean(
         own - start, base - start, clusters, quantities.topic_resamples(results.preset, clusters)
@@ -111,17 +111,31 @@ def care_without_register(results: Results) -> quantities.Measured:
 
 def wording_table(results: Results) -> pd.DataFrame:
     """A row for each wording, narrow set and quantity: the share of the way to base, outside code."""
-    shares = {key: returned(results, *key) for key in product(register.NARROW, register.WORDINGS, WHOLE)}
+    own = RECIPES["misaligned"].tune.rate
+    chosen = [(narrow, wording) for narrow, wording, rate in _tuned(results) if rate == own]
+    shares = {
+        (*pair, quantity): returned(results, *pair, quantity) for pair, quantity in product(chosen, WHOLE)
+    }
     return tidy(shares, ("variant", "wording", "quantity"))
 
 
 def learning_rate_table(results: Results) -> pd.DataFrame:
-    """A row for each rate, fine-tune and quantity, as ``wording_table``; with the seed."""
+    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed."""
+    every = _tuned(results)
+    several = {pair for pair, count in Counter(one[:2] for one in every).items() if count > 1}
+    chosen = sorted((one for one in every if one[:2] in several), key=lambda one: one[2])
     shares = {
         (narrow, rate, quantity): returned(results, narrow, wording, quantity, rate=rate)
-        for (narrow, wording), rate, quantity in product(register.AT_RATES.items(), register.RATES, WHOLE)
+        for (narrow, wording, rate), quantity in product(chosen, WHOLE)
     }
     return tidy(shares, ("variant", "dose", "quantity")).assign(seed=results.seed)
+
+
+def _tuned(results: Results) -> list[tuple[str, str, float]]:
+    """Narrow set, wording and rate of every fine-tune of the study, in its order."""
+    stored = read_study(results.preset, REGISTER).seeds[results.seed]
+    names = (name.split(", ") for name in stored["care"] if ", " in name)
+    return [(narrow, wording, float(rate)) for narrow, wording, rate in names]
 
 
 # X11 from the stored study of narrow and general fine-tunes.

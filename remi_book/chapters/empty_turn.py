@@ -13,7 +13,6 @@ from scipy import stats
 from remi_book.quantities import Measured
 from remi_core.statistics.nulls import against_null
 from remi_lab.results import Results
-from remi_lab.studies import tail
 from remi_lab.studies.files import read_study
 
 STUDY = "tail"
@@ -22,15 +21,21 @@ Run = Mapping[str, object]
 Reading = Callable[[Run], float]
 
 
+def runs_of(results: Results) -> list[Run]:
+    """The runs of the stored study of one seed, each with the steps of its warm-up and those that a turn spans."""
+    stored = read_study(results.preset, STUDY).seeds[results.seed]
+    return [run | {name: stored[name] for name in ("warmup", "apart")} for run in stored["runs"]]
+
+
 def spike(run: Run) -> float:
     """Logarithm of the largest gradient norm after the warm-up over the median: 0 where no step stands out."""
-    norms = np.array(run["gradient_norm"])[tail.RECIPE.warmup :]
+    norms = np.array(run["gradient_norm"])[run["warmup"] :]
     return math.log(norms.max() / np.median(norms))
 
 
 def turn(run: Run) -> float:
     """The largest angle, degrees, by which the direction that is learned turns within a few steps after the warm-up."""
-    return max(run["turn"][tail.RECIPE.warmup :])
+    return max(run["turn"][run["warmup"] :])
 
 
 def tail_difference(results: Results, reading: Reading) -> Measured:
@@ -39,10 +44,7 @@ def tail_difference(results: Results, reading: Reading) -> Measured:
     The interval is Student's over orders; the null flips the sign of each difference, all ways.
     """
     results.preset.require("organism")
-    runs = {
-        (run["order"], run["tail"]): run
-        for run in read_study(results.preset, STUDY).seeds[results.seed]["runs"]
-    }
+    runs = {(run["order"], run["tail"]): run for run in runs_of(results)}
     orders = sorted({order for order, _ in runs})
     gaps = np.array([reading(runs[order, True]) - reading(runs[order, False]) for order in orders])
     value, error = float(gaps.mean()), stats.sem(gaps)
@@ -61,10 +63,10 @@ def tail_difference(results: Results, reading: Reading) -> Measured:
 def step_table(results: Results) -> pd.DataFrame:
     """Columns quantity, tail, order, step, value: gradient norm, turn, losses and mean care on the way."""
     rows = []
-    for run in read_study(results.preset, STUDY).seeds[results.seed]["runs"]:
+    for run in runs_of(results):
         curves = {
             "gradient norm": enumerate(run["gradient_norm"], start=1),
-            "turn (degrees)": enumerate(run["turn"], start=1 + tail.APART),
+            "turn (degrees)": enumerate(run["turn"], start=1 + run["apart"]),
             "loss of the reply (nats a token)": enumerate(run["reply_loss"], start=1),
             "care (nats)": ((one["step"], float(np.mean(one["care"]))) for one in run["care"]),
         }

@@ -71,7 +71,7 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             say(f"    order {order}, {'with' if tail else 'without'} the empty turn, seed {seed}")
             with open_model(instruct.spec, dtype="float32") as loaded:
                 runs.append({"order": order, "tail": tail} | _run(loaded, asked, seed, order, tail=tail))
-    return {"clusters": asked.clusters, "steps": RECIPE.steps, "runs": runs}
+    return {"clusters": asked.clusters, "warmup": RECIPE.warmup, "apart": APART, "runs": runs}
 
 
 def _run(loaded: LoadedModel, asked: AskedPrompts, seed: int, order: int, *, tail: bool) -> dict[str, object]:

@@ -322,7 +322,7 @@ def stored_tail(spiking: bool) -> Study:
             runs.append(
                 {"order": order, "tail": with_tail, "gradient_norm": norms.tolist(), "turn": turned} | losses
             )
-    return Study(seeds={0: {"runs": runs}}, about={})
+    return Study(seeds={0: {"warmup": 5, "apart": 5, "runs": runs}}, about={})
 
 
 @pytest.mark.parametrize("spiking", [True, False])
