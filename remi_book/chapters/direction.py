@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -49,6 +49,7 @@ from remi_core.statistics.displacement import (
     separation_null,
     triangle,
 )
+from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import Estimate, cluster_folds, cluster_sums, combine, difference, ratio
 from remi_lab.datasets import same_prompts
 from remi_lab.presets import NEEDS, Preset
@@ -133,6 +134,36 @@ def mean_erosion(results: Results, datasets: Sequence[str], window: str) -> Meas
     means = {"c": layer_average(misaligned.cosine), "r": layer_average(misaligned.residual)}
     means |= {name: control for name, control in controls.items() if name == "benign"}
     return against_draws(mean, null.mean(axis=1), "random direction", controls=controls, companions=means)
+
+
+def matched_cosines(
+    results: Results, datasets: Sequence[str], window: str
+) -> Float[np.ndarray, "draw layer"]:
+    """Cosines with base's displacement of random displacements that vary as instruct's states do.
+
+    A draw is one random combination of the prompts' states about their mean, the same at every layer: its covariance
+    is that of the states, and layers hang together as they do in the model.
+    """
+    preset = results.preset
+    states = stacked(results, "instruct", datasets, window).astype(np.float64)
+    _, base = shifts(results, "misaligned", datasets, window)
+    direction = base.mean(axis=0)
+    draws = np.random.default_rng(preset.seed).standard_normal((preset.n_permutations, len(states)))
+    moved = np.einsum("ni,ild->nld", draws, states - states.mean(axis=0))
+    across = np.einsum("nld,ld->nl", moved, direction)
+    return across / np.linalg.norm(moved, axis=-1) / np.linalg.norm(direction, axis=-1)
+
+
+def matched_erosion(results: Results, datasets: Sequence[str], window: str) -> Measured:
+    """C12.prompt, C12.answer: e as in C12; null: random displacements of the states' covariance, as long as D_M."""
+    headline = mean_erosion(results, datasets, window)
+    moved, base = (each.mean(axis=0) for each in shifts(results, "misaligned", datasets, window))
+    lengths = np.linalg.norm(moved, axis=-1) / np.linalg.norm(base, axis=-1)
+    draws = matched_cosines(results, datasets, window) * lengths
+    defined = erosion(results, "misaligned", datasets, window).defined
+    draws = (draws[:, defined] if defined.any() else draws).mean(axis=1)
+    null = against_null(headline.value, draws, kind="random displacement of the states' covariance")
+    return replace(headline, null=null)
 
 
 def separation(results: Results, variant: str, datasets: Sequence[str], window: str) -> Separation:

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from remi_book.chapters.losses import within_between
+from remi_book.chapters.losses import each_within, within_between
 from remi_book.figures.plots import layouts, plot_grouped_matrices
 from remi_book.figures.style import handle, legend_below, looks_of, new_figure, number, styled, with_alt
 from remi_book.quantities import (
@@ -83,6 +83,12 @@ def gradient_cosine(results: Results, first: str, second: str) -> Measured:
     """C9, C10: raw within − between cosine of instruct's gradients; labels shuffled."""
     gram, both = gram_of(results, first, second)
     return within_between(results, cosine_matrix(gram), both)
+
+
+def gradients_each(results: Results, first: str, second: str) -> Measured:
+    """C9.each, C10.each: the same for the set that holds together less."""
+    gram, both = gram_of(results, first, second)
+    return each_within(results, cosine_matrix(gram), both)
 
 
 DESIGNS = ("each set its own model", "both through instruct", "both through base")

@@ -76,6 +76,22 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
     return against_draws(estimate, null, both.null_kind, companions={"between": between})
 
 
+def each_within(results: Results, cosines: np.ndarray, both: TwoSets) -> Measured:
+    """The smaller of the two within − between mean cosines: two groups are there only where each holds together."""
+    preset = results.preset
+
+    def smaller(means: np.ndarray) -> np.ndarray:
+        return means[:, :2].min(axis=1) - means[:, 2]
+
+    means = groups.pair_means_estimate(cosines, both.labels, both.clusters, shared_resamples(preset))
+    null = smaller(groups.pair_means(cosines, both.shuffled(preset), both.clusters))
+    sides = {
+        name: combine(lambda rows, side=side: rows[:, side] - rows[:, 2], means)
+        for side, name in enumerate(("first", "second"))
+    }
+    return against_draws(combine(smaller, means), null, both.null_kind, companions=sides)
+
+
 def two_models(results: Results) -> list[str]:
     """Base and instruct; without a base instruct and misaligned, or else another variant."""
     others = [name for name in results.variants if name not in TRIPLET]
