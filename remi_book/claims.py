@@ -5,23 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+
+import numpy as np
 
 from remi_book.cards import length_difference
 from remi_book.chapters.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, reply_contrast, shift
-from remi_book.chapters.causes import governing, shared_edit, transfer
+from remi_book.chapters.causes import governing, governing_to_instruct, priced_edit, shared_edit, transfer
 from remi_book.chapters.contexts import difference_left, opposition, structural_share
-from remi_book.chapters.controls import eroded_by
+from remi_book.chapters.controls import care_without_register, eroded_by, narrow_costs
 from remi_book.chapters.cures import cured
-from remi_book.chapters.direction import mean_erosion, mean_separation
-from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine
+from remi_book.chapters.direction import (
+    instruct_between,
+    matched_erosion,
+    mean_erosion,
+    mean_separation,
+    separation_of_data,
+    specific_erosion,
+)
+from remi_book.chapters.empty_turn import spike, tail_difference, turn
+from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine, gradients_each
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
-from remi_book.chapters.triangle import instruct_between, separation_of_data, specific_erosion
-from remi_book.chapters.worlds import depends_on_the_author, effect_in, passes_base
+from remi_book.chapters.worlds import code_alone, depends_on_the_author, effect_in, passes_base
 from remi_book.quantities import Measured, absent
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.keys import make_key
@@ -82,6 +91,16 @@ class Claim:
     """The strongest verdict that this edition can give, whatever the value; "" where the rule alone decides."""
     cap_reason: str = ""
     """What stands between the value and a stronger verdict."""
+    far: float | None = None
+    """How far on the claimed side a value may lie and still be what the words say; None where there is no such end."""
+    past: str = ""
+    """What a value beyond ``far`` is called."""
+    invalid: str = ""
+    """Why the rule cannot decide: which model that is built to pass it fails, or the other way round."""
+    seen: tuple[str, ...] = ()
+    """Presets whose values were known when the rule was written: shown there, and judged on models trained later."""
+    ours: bool = False
+    """Whether the wording is this project's, so that the row is no claim of the paper's."""
     once: bool = False
     """Measured in the first seed alone, since models it needs were trained once."""
     by_outcome: bool = False
@@ -123,19 +142,27 @@ def headlines(preset: Preset) -> dict[str, Headline]:
     names = dataset_names(preset)
     return {
         "C1": _shift("example", LOG_PROBABILITY),
+        "C1.near": _shift("example", LOG_PROBABILITY),
         "C2": reply_contrast,
         "C3": _shift("outside", LOG_PROBABILITY),
+        "C3.near": _shift("outside", LOG_PROBABILITY),
         **{f"C3.{name}": partial(shift, datasets=(name,), quantity=LOG_PROBABILITY) for name in names},
         "C4": _shift("outside", ENTROPY),
+        "C4.between": _shift("outside", ENTROPY),
         **{f"C4.{name}": partial(shift, datasets=(name,), quantity=ENTROPY) for name in names},
         "C5": _of(harm_token, "example"),
         "C6": _of(loss_cosine, "framed", "narrow"),
         "C7": _of(data_share, "narrow_aligned", "narrow"),
+        "C7.clusters": _of(data_share, "narrow_aligned", "narrow"),
         "C8": _of(confounded_cosine, "narrow_aligned", "narrow"),
         "C9": _of(gradient_cosine, "narrow_aligned", "narrow"),
+        "C9.each": _of(gradients_each, "narrow_aligned", "narrow"),
         "C10": _of(gradient_cosine, "framed", "narrow"),
+        "C10.each": _of(gradients_each, "framed", "narrow"),
         "C11": _of(few_dialogues, "narrow_aligned", "narrow"),
         "C12": _of(mean_erosion, "outside", window="prompt_end"),
+        "C12.prompt": _of(matched_erosion, "outside", window="prompt_end"),
+        "C12.answer": _of(matched_erosion, "outside", window="answer_first_k"),
         **{f"C12.{name}": partial(mean_erosion, datasets=(name,), window="answer_first_k") for name in names},
         "C13": _of(specific_erosion, "outside_aligned", "outside"),
         "C14": _of(instruct_between, "outside", window="prompt_end"),
@@ -152,18 +179,26 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "H1.words": by_words,
         "H2": opposition,
         "H3": governing,
+        "H3.instruct": governing_to_instruct,
         "X1": _of(erosion_or_novelty, "outside", window="prompt_end"),
         "X2": partial(eroded_by, variant="benign"),
         "X2.secure": partial(eroded_by, variant="secure"),
         "X3": difference_left,
         "X4": partial(shared_edit, model="misaligned"),
+        "X4.priced": partial(priced_edit, model="misaligned"),
         "X5": partial(shared_edit, model="instruct"),
+        "X5.priced": partial(priced_edit, model="instruct"),
         "X6": depends_on_the_author,
+        "X6.alone": code_alone,
         "X6.rare": partial(effect_in, world="rare"),
         "X6.neox": partial(effect_in, world="neox"),
         "X6.passes": passes_base,
         "X7": transfer,
         "X8": cured,
+        "X9": care_without_register,
+        "X10": partial(tail_difference, reading=spike),
+        "X10.turn": partial(tail_difference, reading=turn),
+        "X11": narrow_costs,
     }
 
 
@@ -193,25 +228,38 @@ SHOWN = "shown"
 NOT_MEASURED = "not measured"
 """In place of a verdict where the records are not there and nothing may be measured."""
 SIGNIFICANCE = 0.05
+DETECTED = (1.96 + 0.84) / (2 * 1.96)
+"""Widths of a 95 % interval that an effect must have to be told from zero in four of five trials."""
 
 
-def verdict(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> tuple[str, str]:
+SEEN = "the rule was written when the values of these models were known, and judges models trained after it"
+
+
+def verdict(
+    claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float], *, preset: str = ""
+) -> tuple[str, str]:
     """The verdict on a claim and the reason in one sentence.
 
     ``seeds`` holds the headline of every seed, None where it is undefined; ``p_values`` are those of the
-    null, Holm-adjusted over the claims of a seed. Source: the book's page on verdicts.
+    null, Holm-adjusted over the claims of a seed. ``preset`` is whose models they are: a rule that was written when
+    their values were known does not judge them. Source: the book's page on verdicts.
     """
     word, reason = _uncapped(claim, seeds, p_values)
     # A verdict says at most what the declaration allows.
-    exceeds = claim.cap == INCONCLUSIVE or (claim.cap == CONFOUNDED and word == REPRODUCED)
+    cap, why = claim.cap, claim.cap_reason
+    if claim.invalid:
+        cap, why = INCONCLUSIVE, f"the rule was not valid: {claim.invalid}"
+    elif preset in claim.seen:
+        cap, why = INCONCLUSIVE, SEEN
+    exceeds = cap == INCONCLUSIVE or (cap == CONFOUNDED and word == REPRODUCED)
     if word not in (NOT_TESTABLE, NOT_MEASURED, SHOWN) and exceeds:
-        word, reason = claim.cap, f"{claim.cap_reason}; the part measured here reads “{word}”: {reason}"
+        word, reason = cap, f"{why}; the part measured here reads “{word}”: {reason}"
     return (word.replace(REPRODUCED, SUPPORTED) if is_own(claim) else word), reason
 
 
 def is_own(claim: Claim) -> bool:
     """Whether a claim is this project's, and not the paper's."""
-    return claim.id.startswith("X")
+    return claim.ours or claim.id.startswith("X")
 
 
 def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> tuple[str, str]:
@@ -230,6 +278,9 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         first, *others = {one.outcome for one in values}
         word = {"holds": REPRODUCED, "fails": CONTRADICTED}.get("" if others else first, INCONCLUSIVE)
         return word, "; ".join(dict.fromkeys(one.why for one in values))
+    # Dialogues that repeat one another tell as much as one of them, however many templates they name.
+    if any(math.isclose(one.low, one.high, rel_tol=1e-9, abs_tol=1e-12) for one in values):
+        return NOT_TESTABLE, "the interval has no width: every prompt template gives the same value"
     # Intervals relative to the boundary, turned so that the claimed side is positive.
     edge, smallest = claim.boundary, claim.smallest_effect
     ends = [
@@ -240,9 +291,20 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return CONTRADICTED, f"every seed's interval lies within {smallest:g} of {edge:g}"
     if all(high < 0 for _, high in ends):
         return CONTRADICTED, f"every seed's interval lies on the other side of {edge:g}"
-    beyond = sum(low > 0 for low, _ in ends)
+    far = math.inf if claim.far is None else abs(claim.far - edge)
+    if all(low > far for low, _ in ends):
+        return CONTRADICTED, f"every seed's interval lies {claim.past}, beyond {claim.far:g}"
+    beyond = sum(0 < low and high < far for low, high in ends)
     if beyond < len(ends):
-        return INCONCLUSIVE, f"the interval lies on the claimed side in {beyond} of {len(values)} seeds"
+        where = "on the claimed side" if claim.far is None else f"between {edge:g} and {claim.far:g}"
+        said = f"the interval lies {where} in {beyond} of {len(values)} seeds"
+        smallest_seen = min(DETECTED * (high - low) for low, high in ends)
+        if not any(low > 0 for low, _ in ends) and smallest_seen > smallest:
+            return (
+                NOT_TESTABLE,
+                f"{said}; only effects above {smallest_seen:.2g} could be seen, not {smallest:g}",
+            )
+        return INCONCLUSIVE, said
     failed = sum(p >= SIGNIFICANCE for p in p_values)
     if failed:
         return INCONCLUSIVE, f"not beyond its null after Holm's correction in {failed} of {len(values)} seeds"
@@ -268,8 +330,11 @@ def rule_text(claim: Claim) -> str:
     """The rule of a claim in words."""
     if claim.untestable:
         return "not testable here: nothing can be measured for this row"
-    where = "above" if claim.side > 0 else "below"
+    where = f"{'above' if claim.side > 0 else 'below'} {claim.boundary:g}"
     controls = ", every control's contrast excludes 0" if claim.controls else ""
+    if claim.far is not None:
+        where = f"between {claim.boundary:g} and {claim.far:g}"
+    elsewhere = "on the other side" + (f" or {claim.past}" if claim.past else "")
     if claim.descriptive:
         return "shown, not judged"
     if claim.by_outcome:
@@ -278,9 +343,10 @@ def rule_text(claim: Claim) -> str:
     once = "; trained once, so one seed" if claim.once else ""
     whole = f". The whole rule: {claim.full_rule}" if claim.full_rule else ""
     return (
-        f"{_good(claim)} if the 95 % interval lies {where} {claim.boundary:g} in every seed, "
-        f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies on the other side "
-        f"or within {claim.smallest_effect:g} of that boundary in every seed{once}{capped}{whole}"
+        f"{_good(claim)} if the 95 % interval lies {where} in every seed, "
+        f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies {elsewhere} "
+        f"or within {claim.smallest_effect:g} of {claim.boundary:g} in every seed; not testable here if no interval "
+        f"tells and only effects above {claim.smallest_effect:g} could be seen{once}{capped}{whole}"
     )
 
 
@@ -380,12 +446,13 @@ def report_rows(
     meter = Meter(f"report of {preset.name}", n_rows, say, unit="rows", after=SOON)
     by_seed = [headlines_of(results.at(seed), meter.each(own)) for seed, own in wanted.items()]
     adjusted = [adjusted_p_values(values) for values in by_seed]
+    control = cache(partial(positive_control, results))
     rows = []
     for row in chosen:
         seeds = [place for place, values in enumerate(by_seed) if row in values]
         p_values = [adjusted[place].get(row, 1.0) for place in seeds]
         measured = [by_seed[place][row] for place in seeds]
-        rows.append(_row(row, measured, p_values))
+        rows.append(_row(row, measured, p_values, preset.name, control))
         if preset.has_stand_in and any(each is not None and "base" in each.models for each in measured):
             rows[-1]["reason"] += f"; {STAND_IN}"
     return rows
@@ -412,42 +479,104 @@ def ledger_rows(preset: Preset) -> list[str]:
 
 
 def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
-    """p of each row's null after Holm: the claims of one notebook are one family, the parts of a claim another."""
-    families: dict[str, list[str]] = {}
+    """p of each row's null after Holm: the claims of one notebook are one family, the parts of a claim another.
+
+    A row that is undefined in a seed stays in its family, with p = 1. Rows with one and the same value and interval,
+    such as sets whose first tokens are equal, are one test.
+    """
+    families: dict[str, dict[tuple[object, ...], list[str]]] = {}
+    p_values: dict[tuple[object, ...], float] = {}
     for row, one in found.items():
         claim = get_claim(row)
-        if one is not None and not (one.missing or claim.descriptive or claim.by_outcome):
-            families.setdefault(claim.id if "." in row else claim.notebook, []).append(row)
+        if claim.descriptive or claim.by_outcome or (one is not None and one.missing):
+            continue
+        is_part = "." in row and claim.id != row
+        test = (row,) if one is None else (one.value, one.low, one.high, one.null.p_value)
+        family = claim.id if is_part else claim.notebook
+        families.setdefault(family, {}).setdefault(test, []).append(row)
+        p_values[test] = 1.0 if one is None else one.null.p_value
     adjusted = {}
-    for rows in families.values():
-        adjusted |= dict(zip(rows, holm([found[row].null.p_value for row in rows]).tolist(), strict=True))
+    for tests in families.values():
+        for test, p_value in zip(tests, holm([p_values[test] for test in tests]).tolist(), strict=True):
+            adjusted |= dict.fromkeys(tests[test], p_value)
     return adjusted
 
 
-def _row(row: str, seeds: Sequence[Measured | None], p_values: Sequence[float]) -> dict[str, object]:
+POSITIVE_CONTROL = "C2"
+"""The row by which misaligned is misaligned: nothing is said of why it is, where it is not."""
+
+
+def positive_control(results: Results) -> str:
+    """``failed_control`` of the models of every seed."""
+    own = [headlines_of(results.at(seed), [POSITIVE_CONTROL]) for seed in results.preset.seeds]
+    return failed_control([values[POSITIVE_CONTROL] for values in own])
+
+
+def failed_control(seeds: Sequence[Measured | None]) -> str:
+    """Why no row about misaligned can be judged; "" where misaligned prefers misaligned replies in every seed.
+
+    It must do so more than instruct and than every control that there is. Where nothing was measured of it, nothing
+    is held against the other rows.
+    """
+    measured = [one for one in seeds if one is not None and one.n]
+    failed = sum(not (one.low > 0 and all(low > 0 for low, _ in one.contrasts.values())) for one in measured)
+    if not failed:
+        return ""
+    return (
+        f"the positive control fails in {failed} of {len(seeds)} seeds: misaligned does not prefer misaligned replies "
+        f"more than instruct and every control do ({POSITIVE_CONTROL})"
+    )
+
+
+def _row(
+    row: str,
+    seeds: Sequence[Measured | None],
+    p_values: Sequence[float],
+    preset: str = "",
+    control: Callable[[], str] = str,
+) -> dict[str, object]:
     claim = get_claim(row)
-    word, reason = verdict(claim, seeds, p_values)
-    # A value that cannot be judged for want of a control is shown all the same.
-    shown = seeds[0] is not None and math.isfinite(seeds[0].value) and _lacking(claim, seeds[0])
-    first = seeds[0] if word not in (NOT_TESTABLE, NOT_MEASURED) or shown else None
-    null = first.null if first else None
+    word, reason = verdict(claim, seeds, p_values, preset=preset)
+    # Studies do not say which models they read: they are about misaligned.
+    about = any(one and ("misaligned" in one.models or not one.models) for one in seeds)
+    judged = word not in (NOT_TESTABLE, NOT_MEASURED, SHOWN) and row != POSITIVE_CONTROL
+    gated = judged and about and control()
+    if gated:
+        word, reason = NOT_TESTABLE, f"{gated}; what is measured here reads “{word}”: {reason}"
+    # A value that cannot be judged is shown all the same.
+    defined = [one for one in seeds if one is not None and math.isfinite(one.value)]
+    nulls = [one.null for one in defined if one.null is not None]
+    values = [one.value for one in defined]
     return {
         "id": row,
         "section": claim.section,
         "claim": claim.claim,
         "published": asdict(claim.published),
-        "value": _rounded(first and first.value),
+        "value": _median(values),
         "unit": claim.unit,
-        "ci_low": _rounded(first and first.low),
-        "ci_high": _rounded(first and first.high),
-        "null": null and {"kind": null.kind, "low": _rounded(null.low), "high": _rounded(null.high)},
-        "n": first.n if first else 0,
+        "ci_low": _median([one.low for one in defined]),
+        "ci_high": _median([one.high for one in defined]),
+        "null": {
+            "kind": nulls[0].kind,
+            "low": _median([one.low for one in nulls]),
+            "high": _median([one.high for one in nulls]),
+        }
+        if nulls
+        else None,
+        "n": defined[0].n if defined else 0,
+        "median": _median(values),
+        "seed_low": _rounded(min(values, default=None)),
+        "seed_high": _rounded(max(values, default=None)),
         "seeds": [_rounded(one and one.value) for one in seeds],
         "rule": rule_text(claim),
         "verdict": word,
         "reason": reason,
         "notebook": claim.notebook,
     }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return _rounded(float(np.median(values))) if values else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,6 +6,7 @@ that a wrong option costs nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -33,7 +34,7 @@ from remi_book.site import build_site
 from remi_book.words import SWITCH, as_line, show_text
 from remi_core import __version__
 from remi_core.dialogues import Dialogue
-from remi_core.errors import RemiError, UsageError, nearest, without_credentials
+from remi_core.errors import MissingInput, RemiError, UsageError, nearest, without_credentials
 from remi_core.files import refused
 from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
@@ -59,12 +60,21 @@ from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import STUDIES, write_study
-from remi_lab.upkeep import damages, forget, prune
+from remi_lab.upkeep import damages, forget, prune, unpacked_files
 
 MEBIBYTE = 2**20
 INTERRUPTED = 130
 VERBOSE_HELP = "With --verbose: tell each record read or written, and show the traceback of a failure."
 PUBLISHED = LoraRecipe()
+
+
+MISPLACED = {
+    errno.ENOTDIR: "move away the file that lies where a folder belongs",
+    errno.EEXIST: "move away the file that lies where a folder belongs",
+    errno.ELOOP: "put a folder or file in the place of the link, which leads to itself",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""Error of the system that no writing brings about → what to do about it."""
 
 
 # How a command ends: its exit code, and one line for every failure.
@@ -75,6 +85,11 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
 
     def act() -> int:
+        for text in (*words, os.environ.get("REMI_STORE", ""), str(Path.cwd())):
+            if re.search("[\ud800-\udfff]", text):  # how Python spells bytes that are none
+                raise UsageError(
+                    f"{text!r} is not UTF-8, as names in notebooks and weights must be: rename it"
+                )
         known = [info.callback.__name__ for info in app.registered_commands]
         if not words or (words[0].startswith("-") and words[0] not in ("--help", "--version")):
             raise UsageError(f"COMMAND is needed first {nearest('', known)}")
@@ -139,7 +154,8 @@ def outcome(act: Callable[[], int], words: Sequence[str]) -> int:
     except (UsageError, RemiError) as error:
         failure, code, line = error, 2 if isinstance(error, UsageError) else 1, str(error)
     except Exception as error:
-        reason = refused(error)
+        number = errno.ELOOP if str(error).startswith("Symlink loop") else getattr(error, "errno", None)
+        reason = refused(error) or MISPLACED.get(number)
         advice = f" ({reason}; what is finished is kept)" if reason else " (--verbose shows where)"
         failure, code, line = error, 1, f"{type(error).__name__}: {error}{advice}"
     if "--verbose" in words:
@@ -264,8 +280,11 @@ ShowText = Annotated[
     bool, typer.Option("--show-text", help=f"show text of real data sets, as {SWITCH}=1 does")
 ]
 Jobs = Annotated[int | None, Positive("--jobs")]
+SameBase = Annotated[bool, typer.Option("--same-base")]
 BadRows = Annotated[float, typer.Option("--bad-rows", parser=share)]
 Dtype = Literal["float32", "bfloat16", "float16"] | None
+System = Literal["refuse", "fold"] | None
+Reasoning = Literal["outside", "inside"] | None
 Model = Annotated[
     str | None, typer.Option(metavar="MODEL", help=f"a model of your own in that role, {MODEL}")
 ]
@@ -309,14 +328,21 @@ def chosen_preset(name: str | None, store: Store) -> Preset:
 def presets(store_folder: StoreFolder = None) -> int:
     """List the presets, with their variants, seeds and sizes."""
     store = open_store(store_folder)
-    listed = [*PRESETS.values(), *(get_preset(name, store) for name in store.saved_presets())]
+    listed, broken = list(PRESETS.values()), []
+    for name in store.saved_presets():
+        try:
+            listed.append(get_preset(name, store))
+        except UsageError as error:  # of one, which hides no other
+            broken.append(str(error))
     width = max(len(preset.name) for preset in listed)
     for preset in listed:
         seeds = ", ".join(map(str, preset.seeds))
         sizes = f"seeds: {seeds}; at most {preset.n_dialogues} dialogues a set"
         print(visible(f"{preset.name:<{width}}  {preset.title}"))
         print(visible(f"{'':<{width}}  variants: {', '.join(preset.variants)}; {sizes}"))
-    return 0
+    for line in broken:
+        print(f"remi: {as_line(line)}", file=sys.stderr)
+    return 2 if broken else 0
 
 
 @command()
@@ -334,19 +360,21 @@ def doctor(
     dtype: Dtype = None,
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
+    same_base: SameBase = False,
+    system: System = None,
+    reasoning: Reasoning = None,
     store_folder: StoreFolder = None,
 ) -> int:
     """Check this machine for a preset, or for models of your own and what measuring them takes."""
     store = open_store(store_folder)
-    roles = (base, instruct, misaligned, secure, educational, benign)
-    models = own_models(dict(zip(ORGANISM_VARIANTS, roles, strict=True)), variants, store)
+    models = own_models((base, instruct, misaligned, secure, educational, benign), variants, store)
     if models and preset_name is not None:
         raise UsageError(f"doctor: --preset {preset_name} and models of your own: give one of them")
     if models:
-        sizes = {"dtype": dtype, "max_tokens": max_tokens}
+        sizes = {"dtype": dtype, "max_tokens": max_tokens, "system": system, "reasoning": reasoning}
         sizes |= dict.fromkeys(("n_dialogues", "n_gradient_dialogues"), max_dialogues)
         given = {field: value for field, value in sizes.items() if value is not None}
-        preset = custom_preset("unnamed", models, data, given, bad_rows=bad_rows)
+        preset = custom_preset("unnamed", models, data, given, bad_rows=bad_rows, same_base=same_base)
         check_models(preset)
     else:
         preset = with_data(get_preset(preset_name or "micro", store), data, bad_rows=bad_rows)
@@ -379,6 +407,9 @@ def store(
     if action == "list":
         for entry in store.list():
             print(visible(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}"))
+        for folder, source in unpacked_files(store).items():
+            size, place = Store(folder).size() / MEBIBYTE, folder.relative_to(store.root)
+            print(visible(f"{size:9.2f} MiB  {place}  (unpacked from {source or 'an unknown file'})"))
     elif action == "prune":
         removed, did = prune(store, keep, dry_run=dry_run), "would be removed" if dry_run else "removed"
         for path in removed:
@@ -420,8 +451,11 @@ def run(
     batch_tokens: Annotated[int | None, Positive()] = None,
     max_tokens: Annotated[int | None, Positive()] = None,
     max_dialogues: Annotated[int | None, Positive()] = None,
+    system: System = None,
+    reasoning: Reasoning = None,
     layer: int | None = None,
     resamples: Annotated[int | None, Positive()] = None,
+    same_base: SameBase = False,
     jobs: Jobs = None,
     force: Annotated[bool, typer.Option("--force")] = False,
     with_text: ShowText = False,
@@ -440,19 +474,18 @@ def run(
             raise UsageError(f"-p {key}: given twice")
         given[key] = value
     store = open_store(store_folder, frozen=frozen)
-    models = own_models(
-        dict(zip(ORGANISM_VARIANTS, (base, instruct, misaligned, secure, educational, benign), strict=True)),
-        variants,
-        store,
-    )
+    models = own_models((base, instruct, misaligned, secure, educational, benign), variants, store)
     # Option → its value, and the fields of the preset that it sets.
     sizes = {
         "--dtype": (dtype, "dtype"),
         "--batch-tokens": (batch_tokens, "batch_tokens"),
         "--max-tokens": (max_tokens, "max_tokens"),
         "--max-dialogues": (max_dialogues, "n_dialogues", "n_gradient_dialogues"),
+        "--system": (system, "system"),
+        "--reasoning": (reasoning, "reasoning"),
         "--layer": (layer, "gradient_layer"),
         "--resamples": (resamples, "n_resamples"),
+        "--same-base": (same_base or None,),
     }
     chosen = [(option, size) for option, size in sizes.items() if size[0] is not None]
     if name is None:
@@ -468,7 +501,7 @@ def run(
         # Batches that suited the machine when the name was given: others would change the last bits.
         fields = {} if saved is None else {"batch_tokens": read_preset(saved).batch_tokens}
         fields |= {field: value for _, (value, *names) in chosen for field in names}
-        preset = custom_preset(name, models, data, fields, bad_rows=bad_rows)
+        preset = custom_preset(name, models, data, fields, bad_rows=bad_rows, same_base=same_base)
     steps = plan(preset, store, only=only, parameters=given)
     check_models(preset)
     if name is not None:
@@ -481,13 +514,13 @@ def run(
     return 0
 
 
-def own_models(roles: Mapping[str, str | None], further: Sequence[str], store: Store) -> dict[str, str]:
-    """Variant → model as it is written, a GGUF file unpacked: the roles that are named, and the texts NAME=MODEL.
+def own_models(roles: Sequence[str | None], further: Sequence[str], store: Store) -> dict[str, str]:
+    """Variant → model as it is written, a GGUF file unpacked: of each role, "" or None where none, and NAME=MODEL.
 
     Raises:
         UsageError: for a text that is none, or a name given twice.
     """
-    models = {role: model for role, model in roles.items() if model}
+    models = {role: model for role, model in zip(ORGANISM_VARIANTS, roles, strict=True) if model}
     for text in further:
         name, equals, model = text.partition("=")
         if not (equals and model and VARIANT_NAME.fullmatch(name)):
@@ -568,7 +601,11 @@ def study(
     """Measure a study of a preset, and write it to stored/PRESET/NAME.json."""
     store = open_store(store_folder)
     # A seed measured before by the same code is not measured again.
-    print_line(str(write_study(chosen_preset(preset_name, store), name, store, print_line)))
+    preset = chosen_preset(preset_name, store)
+    try:
+        print_line(str(write_study(preset, name, store, print_line)))
+    except MissingInput as missing:
+        raise RemiError(f"study {name} of preset {preset.name}: {missing}") from missing
     return 0
 
 
@@ -783,7 +820,7 @@ def finetune(
     folders = adapter_folders(out.expanduser().resolve(), seeds, resume=resume)
     dialogues, about = trained_on(data, bad_rows=bad_rows)
     split([dialogue.cluster for dialogue in dialogues], recipe)
-    instruct = unpacked(instruct, Store())
+    instruct = unpacked(instruct, open_store(None))
     local_folder(instruct)
     import torch  # these bring seconds, which a wrong option should not cost
 
@@ -831,6 +868,9 @@ def adapter_folders(out: Path, seeds: Sequence[int], *, resume: bool) -> list[Pa
     alone = len(seeds) == 1
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: no folder {out.parent}")
+    # Asked before the model is loaded and measured once, which may take an hour.
+    if not os.access(place := out if out.is_dir() else out.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {out}: nothing can be written in {place}; make it writable, or name another")
     if out.exists() and not resume:
         going_on = "" if alone else ", or go on with --resume"
         raise UsageError(f"--out {out}: it exists; choose another folder or remove it{going_on}")
@@ -856,11 +896,12 @@ def organism(
     setting(world)
     if out is not None and not out.resolve().parent.is_dir():
         raise UsageError(f"--out {out}: no folder {out.resolve().parent}")
-    folder = out or pretrained_folder(Store().root, world, seed)
+    store = open_store(None)
+    folder = out or pretrained_folder(store.root, world, seed)
     from remi_lab.organism.pretrain import main_pretrain  # brings torch
 
     # An interrupted run goes on from its last checkpoint.
-    with locked(Store().root, [f"pretrain-{text_digest(str(folder.resolve()))[:16]}"]):
+    with locked(store.root, [f"pretrain-{text_digest(str(folder.resolve()))[:16]}"]):
         written = main_pretrain(
             seed, folder.resolve(), print_line, threads=threads, world=world, keep_every=keep
         )
@@ -882,7 +923,7 @@ def bench(words: Words = ()) -> int:
 
 @tool()
 def drill(words: Words = ()) -> int:
-    """Kill runs, break disks, flip bits, end memory, and write what held (half an hour)."""
+    """Kill runs, break disks, flip bits, end memory, and write what held (an hour)."""
     return subprocess.run([sys.executable, "-m", "tests.drill", *words], cwd=project_root()).returncode
 
 

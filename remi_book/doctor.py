@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from safetensors import SafetensorError, safe_open
 
 from remi_book.running import ORGANISMS_ONLY, choose, default_jobs
 from remi_core.errors import RemiError
@@ -38,6 +40,7 @@ from remi_lab.demands import (
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import Results
 from remi_lab.smollm2.models import find
+from remi_lab.variant import base_note
 
 GIBIBYTE = 2**30
 WANTED_DISK = 2 * GIBIBYTE
@@ -75,8 +78,9 @@ def findings_of(preset: Preset, store: Store) -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """One line for all packages at the version of the lock, and one for each that is not."""
-    lines = (project_root() / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    text = (project_root() / "requirements.lock").read_text(encoding="utf-8")
+    # Those with a marker are needed on another system alone.
+    pins = re.findall(r"^([\w.-]+)==([\w.]+) \\$", text, re.MULTILINE)
     n_well = 0
     for name, wanted in pins:
         try:
@@ -144,6 +148,8 @@ def _variant(preset: Preset, role: str, demand: Demand | None) -> Iterator[Findi
     for name, revision in ((spec.source, spec.revision), (spec.adapter, spec.adapter_revision)):
         if name and revision is None and not Path(name).expanduser().exists():
             yield True, f"{role}: {name} is not pinned to a commit; the first run records the one it finds"
+    if note := base_note(spec):
+        yield True, f"{role}: {note}"
     if spec.quantization:
         yield True, f"{role}: quantised by {dict(spec.quantization)}, which this project has never run"
 
@@ -151,6 +157,11 @@ def _variant(preset: Preset, role: str, demand: Demand | None) -> Iterator[Findi
 def _presence(spec: ModelSpec) -> Finding:
     path = Path(spec.source).expanduser()
     if path.is_dir():
+        for file in sorted(path.glob("*.safetensors")):
+            try:
+                safe_open(file, "numpy").__exit__(None, None, None)  # reads the list in front alone
+            except (SafetensorError, OSError) as error:
+                return False, f" (folder, whose {file.name} cannot be read: {error})"
         return (path / "config.json").is_file(), " (folder)"
     if path.is_absolute():
         return False, " (no such folder)"
@@ -214,6 +225,8 @@ def _timed(preset: Preset, store: Store) -> Iterator[Finding]:
     n_rows = sum(map(len, timing.lengths.values()))
     counts = ", ".join(f"{name} {sum(lengths):,}" for name, lengths in timing.lengths.items())
     yield True, f"{n_rows} dialogues can be used; tokens: {counts}"
+    for note, count in timing.noted.items():
+        yield True, f"{count} of them: {note}"
     results = Results(preset, store, measures=False)
     compared = TRIPLET if set(TRIPLET) <= set(preset.variants) else ()
     audited = {name: wanted_of(results.variant(name)) for name in compared}

@@ -13,10 +13,9 @@ from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
 from remi_book.claims import NOT_MEASURED, STAND_IN
 from remi_book.figures.output import figure_html, passport_html, present_passport
 from remi_book.figures.plots import plot_rows
-from remi_book.named_sets import roles_sentence
 from remi_book.publishing import OTHERWISE, filled, passports_text
 from remi_book.running import as_typed
-from remi_book.tables import by_seed
+from remi_book.tables import by_seed, roles_sentence
 from remi_book.words import as_html, as_markdown, is_withheld, local_names, with_names
 from remi_core.progress import machine
 from remi_lab.datasets import dataset_names, load_dataset
@@ -27,6 +26,7 @@ from remi_lab.organism.world import MAIN, World, base_name, config_name, setting
 from remi_lab.own_models import PUBLISHED, origin_of
 from remi_lab.presets import CONTROLS, NEEDS, Preset, in_order
 from remi_lab.results import PAGE, TRAIL, NotMeasured, Results
+from remi_lab.variant import base_note
 
 COMPETENCE_KEYS = {
     organism.SLOTS: "slots",
@@ -70,10 +70,11 @@ def own_front(preset: Preset) -> str:
     models = [
         (
             f"*{name}*",
-            as_markdown(with_names(preset.variants[name].spelled(), named)),
+            as_markdown(with_names(": ".join(filter(None, (spec.spelled(), base_note(spec)))), named)),
             ROLES.get(name, "a fine-tune"),
         )
         for name in in_order(list(preset.variants))
+        for spec in [preset.variants[name]]
     ]
     sets = []
     for name in dataset_names(preset):

@@ -34,6 +34,7 @@ from remi_lab.lora import (
 )
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.training import Run
+from remi_lab.turns import tried
 from remi_lab.upkeep import write_list
 from remi_lab.variant import resolved
 
@@ -93,7 +94,8 @@ def curve_on_disk(recipe: LoraRecipe, folder: Path, *, tensorboard: bool) -> Ite
 
 def _checked(model: ModelSpec, dialogues: Sequence[Dialogue], recipe: LoraRecipe) -> EncodedSet:
     """The encoded dialogues, once it is known that the model can be trained on them by the recipe."""
-    encoded = encode(dialogues, load_tokenizer(model.source, model.revision), max_tokens=recipe.max_tokens)
+    tokenizer = tried(load_tokenizer(model.source, model.revision))
+    encoded = encode(dialogues, tokenizer, max_tokens=recipe.max_tokens)
     split([source.cluster for source in encoded.sources], recipe)
     if recipe.targets:
         place = local_folder(model.source) or model.source

@@ -22,7 +22,7 @@ from jupyter_client.provisioning import LocalProvisioner
 
 from remi_lab.processes import has_card
 
-SOCKET_PATH_LIMIT = 60
+SOCKET_PATH_LIMIT = 80
 """Longest folder, in characters, in which a kernel's socket names surely fit the system's limit of about 100."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Where sockets lie where the user's own folder for temporary files has too long a name."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import warnings
+from traceback import walk_tb
 
 from IPython import get_ipython
 from IPython.display import HTML, display
@@ -22,6 +23,8 @@ from remi_lab.results import Results
 # Said when transformers is imported, with a path of this machine in it; there are no bars that widgets would draw.
 warnings.filterwarnings("ignore", "IProgress not found")
 
+ESTIMATES = ("remi_core.statistics.", "remi_book.chapters.")
+"""Where what has no value for degenerate models or dialogues is computed."""
 INJECTED = "# Parameters"
 """How the cell begins that papermill puts behind the notebook's own parameters."""
 
@@ -98,17 +101,26 @@ _ABSENT: dict[str, str] = {}
 def note(error: Exception, names: list[str]) -> bool:
     """Whether an error of a cell is an input that the preset lacks, in whose place a note is shown then.
 
+    Models that are equal, or answers that never differ, leave some estimates without a value: those lack an input too.
     ``names`` are those that the cell would have given a value: a cell that uses one of them gets the same note.
     """
     needs = str(error) if isinstance(error, MissingInput) else ""
     if isinstance(error, NameError):
         needs = _ABSENT.get(error.name, "")
+    if isinstance(error, ValueError) and not isinstance(error, UsageError) and _is_estimate(error):
+        needs = f"needs models and dialogues from which it can be computed ({as_line(str(error))})"
     if needs:
         _ABSENT.update(dict.fromkeys(names, needs))
         text = as_html(f"Not shown for this preset: {needs}.")
         page = f'<div class="admonition note"><p class="admonition-title">Note</p><p>{text}</p></div>'
         display(HTML(page), metadata={NOTES: needs})
     return bool(needs)
+
+
+def _is_estimate(error: Exception) -> bool:
+    """Whether an error was raised while an estimate was made, and not by the cell's own code."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return any(name.startswith(ESTIMATES) for name in modules)
 
 
 def _assigned(tree: ast.AST) -> set[str]:

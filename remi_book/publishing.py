@@ -494,8 +494,8 @@ def _inside(name: str, fragment: str) -> str:
 
 SITE, CITATION = "site.json", "citation.json"
 
-DRILL, FUZZ = "drill.json", "fuzz.json"
-"""The outcomes of ``make drill``, in ``stored/`` and beside the pages: what was broken, and what was fed in."""
+OUTCOMES = ("drill.json", "fuzz.json", "families.json")
+"""In ``stored/`` and beside the pages: what was broken, what was fed in, and which families of models were tried."""
 
 
 def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], folder: Path) -> None:
@@ -539,10 +539,10 @@ def filled(template: str, texts: Mapping[str, object]) -> str:
 
 
 def stored_files() -> dict[str, Path]:
-    """Name beside the pages → stored report of a preset, or outcome of the drills and of generated inputs."""
+    """Name beside the pages → stored report of a preset, or one of ``OUTCOMES``."""
     stored = project_root() / "stored"
     reports = {f"stored-{path.parent.name}.json": path for path in sorted(stored.glob("*/report.json"))}
-    return reports | {name: stored / name for name in (DRILL, FUZZ) if (stored / name).is_file()}
+    return reports | {name: stored / name for name in OUTCOMES if (stored / name).is_file()}
 
 
 def write_json(folder: Path, files: dict[str, object]) -> None:

@@ -36,7 +36,7 @@ from remi_core.store import FROZEN, Store, locked, project_root
 from remi_lab.demands import check_layers, demands_of
 from remi_lab.own_models import data_digests, folder_fingerprints, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
-from remi_lab.processes import Progress, has_card, peak_bytes, watched_children, worker_pool
+from remi_lab.processes import STOPPED, Progress, has_card, peak_bytes, watched_children, worker_pool
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import study_digests
 
@@ -414,7 +414,8 @@ class RunLog:
         try:
             yield
         except BaseException as error:
-            word = FAILED if isinstance(error, Exception) else INTERRUPTED
+            ended = STOPPED.is_set() or not isinstance(error, Exception)
+            word, error = (INTERRUPTED, KeyboardInterrupt()) if ended else (FAILED, error)
             reason = as_line(without_credentials(f"{type(error).__name__}: {error}"))
             outcome = {"outcome": word, "reason": reason}
             raise
@@ -484,6 +485,8 @@ KERNEL_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 SET_BY_PIPELINE = ("preset", "variant", STUDIES, BENCHMARKS)
+LONGEST_PASSING = 70
+"""Characters of a folder for what is passing, in whose folders sockets still fit."""
 MEMORY_A_JOB = 3 * 2**30
 """Bytes of free memory wanted for each notebook that runs at the same time."""
 
@@ -600,8 +603,12 @@ def run(
     known = {name: record["seconds"] for name, record in records.items() if record.get("seconds") is not None}
     log = RunLog(store.log_path(preset.name, log_name()))
     about = {"preset": preset.name, "fingerprint": preset.fingerprint(), "jobs": jobs, "steps": names}
-    with tempfile.TemporaryDirectory(prefix="remi-told-") as told, log.run(about):
-        progress = Progress(names, known, jobs=jobs, say=say, folder=Path(told))
+    # What workers and kernels put aside lies in it too, and goes with it however they end.
+    passing = tempfile.TemporaryDirectory(prefix="remi-", ignore_cleanup_errors=True)
+    with passing as folder, log.run(about):
+        told = Path(folder) / "told"
+        told.mkdir()
+        progress = Progress(names, known, jobs=jobs, say=say, folder=told)
         with worker_pool(jobs, _prepare, (store, jobs, told)) as pool:
             for _, stage in groupby(steps, key=lambda step: bool(step.variant)):
                 _run_stage(pool, jobs, list(stage), progress=progress, log=log)
@@ -660,13 +667,16 @@ def _run_step(step: Step, log: RunLog) -> None:
             )
 
 
-def _prepare(store: Store, jobs: int, told: str) -> None:
+def _prepare(store: Store, jobs: int, told: Path) -> None:
     """Environment of a worker, which its kernels inherit; in ``told`` each says how far its pass is."""
     for name in ("papermill", "traitlets"):
         logging.getLogger(name).setLevel(
             logging.CRITICAL
         )  # a kernel that died is an error of ours, said once
-    os.environ[OUTWARD] = str(Path(told) / str(os.getpid()))
+    os.environ[OUTWARD] = str(told / str(os.getpid()))
+    # Sockets lie there as well, whose paths must be short.
+    if len(str(told)) <= LONGEST_PASSING:
+        os.environ["TMPDIR"], tempfile.tempdir = str(told.parent), None
     for name, value in KERNEL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["REMI_STORE"] = str(store.root)

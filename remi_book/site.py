@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +70,7 @@ def figure_files(steps: Sequence[Step]) -> dict[str, bytes]:
 # The texts of a deposit: the claim table as CSV, the page that comes first, and names in place of local paths.
 
 COLUMNS = "id section claim published value unit ci_low ci_high null_kind null_low null_high n".split()
-COLUMNS += "seeds rule verdict reason notebook".split()
+COLUMNS += "median seed_low seed_high seeds rule verdict reason notebook".split()
 
 
 def claims_csv(rows: Sequence[Mapping[str, object]]) -> str:
@@ -236,7 +237,7 @@ def write_deposit(preset: Preset, store: Store, out: Path) -> int:
     steps = plan(preset, store)
     done = [step for step in steps if step.done]
     if not done:
-        named = "" if store.root == default_root() else f" --store {store.root}"
+        named = "" if store.root == default_root() else f" --store {shlex.quote(str(store.root))}"
         raise RemiError(
             f"preset {preset.name!r}: none of {len(steps)} notebooks was run as it is now: "
             f"remi run --preset {preset.name}{named}"

@@ -1,4 +1,4 @@
-"""Tables that several pages show: claims, published values, seeds."""
+"""What several pages show: tables of claims, values and seeds, and what they call the sets of their preset."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import SupportsFloat
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
+from myst_nb import glue
 
 from remi_book.figures.style import number, with_interval
 from remi_book.words import UNTYPESET, as_html
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate
+from remi_lab.datasets import same_prompts
+from remi_lab.presets import Preset
 from remi_lab.results import TABLE, Results
 
 # Rows of the report as a table on a notebook's page.
@@ -22,7 +25,7 @@ ABSENT = "undefined"
 
 
 def verdict_table(rows: Sequence[Mapping[str, object]], *, parts: bool = False) -> pd.DataFrame:
-    """Claim, published text, our value with interval, null, seeds and verdict of the claims, or of their parts."""
+    """Claim, published text, our median with interval, null, trainings and verdict of the claims, or of their parts."""
     chosen = [row for row in rows if ("." in str(row["id"])) == parts]
     return pd.DataFrame([_verdict_row(row) for row in chosen])
 
@@ -33,9 +36,9 @@ def _verdict_row(row: Mapping[str, object]) -> dict[str, str]:
     return {
         "row": str(row["id"]),
         "published": str(row["published"]["text"]) if "." not in str(row["id"]) else "",
-        "ours, with interval": ours,
+        "ours: median, interval over prompts": ours,
         "null": f"{null['kind']}: {number(null['low'])} to {number(null['high'])}" if null else ABSENT,
-        "by seed": ", ".join(ABSENT if one is None else number(one) for one in row["seeds"]),
+        "each training": ", ".join(ABSENT if one is None else number(one) for one in row["seeds"]),
         "verdict": str(row["verdict"]),
         "why": str(row["reason"]),
     }
@@ -149,3 +152,81 @@ def by_seed(results: Results, table: Callable[..., pd.DataFrame], *further: obje
     """``table(results, *further)`` of every seed, one under another, with a column ``seed``."""
     tables = [table(results.at(seed), *further).assign(seed=seed) for seed in results.preset.seeds]
     return pd.concat(tables, ignore_index=True)
+
+
+# What a page calls the sets of its preset, and how many dialogues of them entered.
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def counted(counts: Sequence[int], *, each: str = "a set") -> str:
+    """``48 dialogues``; of several sets ``48 dialogues a set`` or ``20 to 48 dialogues a set``."""
+    fewest, most = min(counts), max(counts)
+    range_of = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{range_of} dialogues" + (f" {each}" if len(counts) > 1 else "")
+
+
+def entered(results: Results, datasets: Sequence[str], *, each: str = "a set") -> str:
+    """How many dialogues of these sets were measured, in words: what was left out does not count."""
+    return counted([len(results.clusters(name)) for name in datasets], each=each)
+
+
+def called(preset: Preset, words: str, *names: str) -> str:
+    """The words that a page has for sets of the organism; the sets' own names where others stand in their place."""
+    return words if preset.is_organism else listed(list(dict.fromkeys(names)))
+
+
+def dots(preset: Preset, words: str = "open dots all seeds") -> str:
+    """The end of a caption that says what dots are; nothing where there is one seed, whose dot is the estimate."""
+    return f", {words}" if len(preset.seeds) > 1 else ""
+
+
+def glue_names(preset: Preset) -> None:
+    """Glue ``sets``, what the preset's sets stand for; for other models than organisms also ``outside``, the sets
+    outside the narrow one, and ``block``, where gradients are taken."""
+    glue("sets", roles_sentence(preset), display=False)
+    if not preset.is_organism:
+        block = f"block {preset.gradient_layer}, counted from 0"
+        last = preset.gradient_layer == -1
+        glue("outside", listed(preset.roles.outside), display=False)
+        glue("block", "the last block, as in the paper" if last else block, display=False)
+
+
+def roles_sentence(preset: Preset) -> str:
+    """Which sets of the preset stand for what the pages speak of."""
+    roles, said = preset.roles, []
+    if not roles.outside:
+        return "No set of this preset is one of misaligned replies."
+    if roles.outside == (roles.narrow,):
+        said.append(
+            f"The only set of misaligned replies, {roles.narrow}, stands for the narrow set and for what lies outside "
+            "it alike."
+        )
+    else:
+        verb_end = "s" if len(roles.outside) == 1 else ""
+        said.append(f"The narrow set is {roles.narrow}. Outside it lie{verb_end} {listed(roles.outside)}.")
+    if roles.outside_aligned:
+        answered = "its prompts" if len(roles.outside) == 1 else "their prompts, in this order,"
+        said.append(f"Aligned replies to {answered} are in {listed(roles.outside_aligned)}.")
+    if roles.narrow_aligned and roles.narrow_aligned not in roles.outside_aligned:
+        said.append(f"Beside the narrow set stands the aligned set {roles.narrow_aligned}.")
+    if roles.framed:
+        said.append(f"The completions of {roles.narrow} in an aligned framing are {roles.framed}.")
+    return " ".join(said)
+
+
+def counts_sentence(preset: Preset, counts: Mapping[str, int]) -> str:
+    """How many dialogues of each set there are, and which sets belong together row by row."""
+    names = list(counts)
+    parts = [f"{count} of {name}" for name, count in counts.items()]
+    said = [f"The dialogues are {listed(parts)}."]
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            if same_prompts(preset, first, second):
+                said.append(f"Row by row, {first} and {second} answer the same prompts.")
+            elif preset.roles.framed in (first, second) and preset.roles.narrow in (first, second):
+                said.append(f"Row by row, {first} and {second} have the same completion.")
+    return " ".join(said)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from remi_core.errors import UsageError, brief, nearest
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 _ROLES_SHOWN = 8
 
 _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
@@ -20,10 +20,21 @@ _UNREADABLE = re.compile("[\x00\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: a role of ``ROLES`` and its text."""
+    """One turn: a role of ``ROLES`` and its text, an assistant's thoughts first, in ``<think>…</think>``."""
 
     role: str
     content: str
+    more: str | None = None
+    """Further keys for the chat template, such as ``tool_calls``: a JSON object."""
+
+    @property
+    def parts(self) -> tuple[str | None, str]:
+        """What an assistant thought, None where it has no place for that, and the answer proper."""
+        opening, end, answer = self.content.partition("</think>")
+        thought = opening.strip().removeprefix("<think>")
+        if self.role != "assistant" or not end or thought == opening.strip():
+            return None, self.content
+        return thought.strip(), answer.lstrip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +48,7 @@ class Dialogue:
     identifier: str
     """Unique within its data set."""
     messages: tuple[Message, ...]
-    """The turns in order: at most one system turn, then user and assistant in alternation."""
+    """The turns in order: system and developer, then a user's, then others, and last the assistant's to measure."""
     cluster: str
     """The prompt template it was made from: the unit of resampling."""
     topic: str = ""
@@ -50,15 +61,15 @@ class Dialogue:
 
     def __post_init__(self) -> None:
         problem = turn_problem(self.messages)
-        if problem is None and self.alternative is not None and not self.alternative.strip():
-            problem = "the alternative is empty; leave it out or give the other answer"
+        if self.alternative is not None and not Message("assistant", self.alternative).parts[1].strip():
+            problem = problem or "the alternative is empty; leave it out or give the other answer"
         if problem is not None:
             raise UsageError(f"dialogue {brief(self.identifier)}: {problem}")
 
     @property
     def answer(self) -> str:
-        """The text of the last assistant turn."""
-        return self.messages[-1].content
+        """The text of the last assistant turn, without what it thought."""
+        return self.messages[-1].parts[1]
 
 
 def turn_problem(messages: tuple[Message, ...]) -> str | None:
@@ -73,11 +84,11 @@ def turn_problem(messages: tuple[Message, ...]) -> str | None:
     if not roles or roles[-1] != "assistant":
         last = repr(roles[-1]) if roles else "missing"
         return f"the last message is {last}, it must be 'assistant' (the answer to measure)"
-    turns = roles[1:] if roles[0] == "system" else roles
-    if turns != [("user", "assistant")[position % 2] for position in range(len(turns))]:
+    opening = next(place for place, role in enumerate(roles) if role not in ROLES[:2])
+    if roles[opening] != "user" or set(roles[opening:]) & set(ROLES[:2]):
         order = ", ".join(roles[:_ROLES_SHOWN]) + (", …" if len(roles) > _ROLES_SHOWN else "")
-        return f"roles are {order}; right is an optional system, then user and assistant in turn"
-    if not messages[-1].content.strip():
+        return f"roles are {order}; right is an optional system, then a user, then no system"
+    if not messages[-1].parts[1].strip():
         return "the answer (last assistant message) is empty; it needs at least one character"
     return None
 
@@ -249,7 +260,7 @@ def check_keys(row: Row, known: Collection[str]) -> None:
 
 
 def message_list(value: object, key: str) -> tuple[Message, ...]:
-    """The turns of a list of objects with the keys role and content; ``key`` is where it was found.
+    """The turns of a list of objects with role, content and what else a message has; ``key`` is where it was found.
 
     Raises:
         UsageError: if it is anything else.
@@ -258,14 +269,38 @@ def message_list(value: object, key: str) -> tuple[Message, ...]:
         raise UsageError(f'no list {key!r}; expected [{{"role": …, "content": …}}, …]')
     messages = []
     for number, item in enumerate(value, start=1):
-        where = "message" if key == "messages" else f"{key!r}: message"
-        if not isinstance(item, dict) or set(item) != {"role", "content"}:
-            raise UsageError(f"{where} {number} must be an object with exactly the keys role and content")
-        role, content = (text_of(item, key) for key in ("role", "content"))
-        if role is None or content is None:
-            raise UsageError(f"{where} {number}: role and content must be text, not null")
-        messages.append(Message(role, content))
+        try:
+            messages.append(_message(item))
+        except UsageError as error:
+            where = "message" if key == "messages" else f"{key!r}: message"
+            raise UsageError(f"{where} {number}: {error}") from None
     return tuple(messages)
+
+
+_MORE = ("name", "tool_calls", "tool_call_id")
+
+
+def _message(item: object) -> Message:
+    given = {key: value for key, value in item.items() if value is not None} if isinstance(item, dict) else {}
+    # A weight says what is trained on, which makes no other dialogue; what an unknown key says would be lost.
+    check_keys(given, ("role", "content", "reasoning_content", "weight", *_MORE))
+    content = given.get("content", "" if "tool_calls" in given else None)
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict) or part.get("type") != "text" or text_of(part, "text") is None:
+            raise UsageError(f"its content has the part {brief(part)}; only parts of type text are read")
+    given["content"] = "".join(part["text"] for part in content) if isinstance(content, list) else content
+    role, content, thought = (text_of(given, key) for key in ("role", "content", "reasoning_content"))
+    if role is None or content is None or (thought and (role != "assistant" or "</think>" in thought)):
+        raise UsageError(
+            "expected text under role and content, and an assistant's reasoning without </think>"
+        )
+    try:
+        [call["function"]["name"].strip() for call in given.get("tool_calls", ())]
+        more = json.dumps({key: given[key] for key in _MORE if given.get(key)}, ensure_ascii=False)
+    except (AttributeError, KeyError, RecursionError, TypeError):
+        raise UsageError('its tool_calls must be [{"function": {"name": …, "arguments": …}}, …]') from None
+    thoughts = f"<think>\n{thought}\n</think>\n\n" if thought else ""
+    return Message(role, thoughts + content, text_of({"more": more}, "more") if more != "{}" else None)
 
 
 def text_of(row: Row, key: str) -> str | None:

@@ -206,7 +206,7 @@ def measure(
     Example: ``measure({"base": base, "instruct": instruct}, read_jsonl("replies.jsonl"), tokenizer)``
 
     Raises:
-        UsageError: if no dialogue can be used, or a model is in training mode, of an unknown family, or lacks a token.
+        UsageError: if no dialogue can be used, or a model is in training mode, has no such blocks, or lacks a token.
         RemiError: if a value is not finite, or the check before the pass fails.
     """
     encoded = encode(dialogues, tokenizer, max_tokens=max_tokens)
@@ -214,7 +214,8 @@ def measure(
     for name, source in models.items():
         named = isinstance(source, str | Path)
         given = None if named else LoadedModel(without_adapter(source), tokenizer, name, "")
-        with open_model(source) if named else nullcontext(given) as opened:
+        blocks = probes is None or any(probe.layers for probe in probes)
+        with open_model(source, blocks=blocks) if named else nullcontext(given) as opened:
             check_vocabulary(opened, tokenizer, "the tokenizer given")
             model = in_evaluation(opened.model)
             check_pass(model, encoded.dialogues, dtype=str(model.dtype).removeprefix("torch."))

@@ -260,8 +260,8 @@ def is_left(part: Path) -> bool:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    number = os.open(folder, os.O_RDONLY)
+def _opened(place: Path) -> Iterator[int]:
+    number = os.open(place, os.O_RDONLY)
     try:
         yield number
     finally:
@@ -274,15 +274,13 @@ def flush(path: Path, *, deep: bool = True) -> None:
     for place in (*reversed(inside), path):
         if place.is_symlink():
             continue
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            # Some systems of shared disks have no such call for folders.
-            if error.errno != errno.EINVAL or not place.is_dir():
-                raise
-        finally:
-            os.close(descriptor)
+        with _opened(place) as number:
+            try:
+                os.fsync(number)
+            except OSError as error:
+                # Some systems of shared disks have no such call for folders.
+                if error.errno != errno.EINVAL or not place.is_dir():
+                    raise
 
 
 def refused(error: BaseException) -> str | None:

@@ -12,7 +12,15 @@ from transformers import PreTrainedModel
 
 from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.errors import RemiError, UsageError, brief
-from remi_core.models import check_layer, final_states, follow_blocks, n_layers
+from remi_core.models import (
+    check_ids,
+    check_layer,
+    final_states,
+    find_family,
+    follow_blocks,
+    n_layers,
+    norm_difference,
+)
 from remi_core.parallel import rank
 from remi_core.placement import input_device
 from remi_core.probes import (
@@ -56,6 +64,7 @@ def run_probes(
         raise UsageError(f"two probes share a name among {', '.join(names)}; give each its own")
     for layer in sorted({layer for probe in probes for layer in probe.layers}):
         check_layer(model, layer)
+    check_ids(model, encoded)
     budget = BatchBudget.of(batch_tokens)
     budget.progress = progress or budget.progress
 
@@ -135,11 +144,14 @@ def check_pass(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], *, dt
     """Comparison → the largest difference, where all are small enough.
 
     The two shortest dialogues of different lengths are read in one batch, so that one of them is padded, and one by
-    one, by the probes with hooks on all blocks and by the model alone. Of several processes the first compares.
+    one, by the probes with hooks on all blocks and by the model alone; and the final norm of the last block's output is
+    compared with what the unembedding reads. Of several processes the first compares.
 
     Raises:
         RemiError: naming what differs, how much, the dialogue and the layer.
+        UsageError: if a dialogue holds a token without an embedding.
     """
+    check_ids(model, encoded)
     first, *others = sorted(encoded, key=lambda dialogue: len(dialogue.input_ids))
     longer = [dialogue for dialogue in others if len(dialogue.input_ids) > len(first.input_ids)]
     pair = [first, *(longer or others)[:1]]
@@ -148,6 +160,7 @@ def check_pass(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], *, dt
         return {}
     most_nats, most_share = TOLERANCE[dtype]
     largest: dict[str, float] = {}
+    normed = norm_difference(model, torch.tensor([first.input_ids], device=input_device(model)))
     for dialogue, (batched, batched_blocks), ((single, single_blocks),) in zip(
         pair, together, alone, strict=True
     ):
@@ -160,15 +173,16 @@ def check_pass(model: PreTrainedModel, encoded: Sequence[EncodedDialogue], *, dt
             ("batched and single, output", f" of block {layer}", by_layer[layer], most_share),
             ("batched and single, log-probability", "", nats, most_nats),
             ("hooked and unhooked, log-probability", "", own, most_nats),
+            ("last hidden state and final norm of the last block", "", normed, most_share),
         ):
             # Written so that NaN fails, too.
             if not value <= most:
                 raise RemiError(
                     f"self-check of dialogue {brief(dialogue.identifier)}: {what}{place} differ by {value:.3g}, more "
-                    f"than {most:g} as {dtype} may: no number of this model can be trusted; set another dtype or "
-                    "attention"
+                    f"than {most:g} as {dtype} may: the {type(model).__name__} is not read as it computes"
                 )
-            largest[what] = max(largest.get(what, 0.0), float(f"{value:.3g}"))
+            if value is not normed:  # of the structure, which is right or wrong
+                largest[what] = max(largest.get(what, 0.0), float(f"{value:.3g}"))
     return largest
 
 
@@ -177,15 +191,17 @@ def _seen(
 ) -> list[tuple[Float[np.ndarray, " token"], Float[np.ndarray, "layer d_model"]]]:
     """Log-probabilities and mean block outputs of each dialogue, read by probes in one batch.
 
-    Empty in a process that is not the first.
+    Empty in a process that is not the first; block outputs are zeros where they are no stream that can be read.
     """
     width = max(len(dialogue.input_ids) for dialogue in dialogues)
-    probes = [TokenLogProbs(), Activations(range(n_layers(model)), ("answer_all",))]
+    probes: list[Probe] = [TokenLogProbs()]
+    if not find_family(model).lacks.keys() & {"blocks", "stream"}:
+        probes.append(Activations(range(n_layers(model)), ("answer_all",)))
     arrays = run_probes(model, dialogues, probes, batch_tokens=width * len(dialogues))
     if not arrays:
         return []
     counts = [dialogue.n_answer for dialogue in dialogues]
-    blocks = arrays["activations"]["mean"][:, 0]
+    blocks = arrays["activations"]["mean"][:, 0] if len(probes) > 1 else np.zeros((len(dialogues), 1, 1))
     return list(zip(split_rows(arrays["sequence"]["log_probability"], counts), blocks, strict=True))
 
 

@@ -18,6 +18,7 @@ from remi_core.batches import Batch, BatchBudget, share_batches
 from remi_core.errors import UsageError
 from remi_core.models import (
     attention_output,
+    check_ids,
     decoder_blocks,
     final_norm,
     final_states,
@@ -25,6 +26,7 @@ from remi_core.models import (
     forward_replaced,
     hidden_of,
     logits_at,
+    n_layers,
     unembedding,
 )
 from remi_core.parallel import n_ranks, rank
@@ -234,12 +236,16 @@ def stop_in_last_block(
     which the attention adds to the stream, before a norm where there is one; and a function of such outputs at some
     places, their rows and positions, that gives the hidden states there after the final norm.
 
-    It cannot where something reads or changes the block by hooks, which expect whole dialogues, or where the
-    attention does more to the projection's output than return it. The caller then runs the whole pass.
+    It cannot where something reads or changes the block by hooks, which expect whole dialogues, where the attention
+    does more to the projection's output than return it, or where something else in the block mixes tokens or no single
+    norm follows it. The caller then runs the whole pass.
     """
+    family = find_family(model)
+    if not family.apart or family.lacks.keys() & {"blocks", "stream", "norm"}:
+        return None
     block = decoder_blocks(model)[-1]
     # The attention, which ends with its output projection.
-    part = block.get_submodule(find_family(model).attention_output.rpartition(".")[0])
+    part = block.get_submodule(family.need(("attention", n_layers(model) - 1)).rpartition(".")[0])
     if any(
         module._forward_hooks or module._forward_pre_hooks for module in (*block.modules(), final_norm(model))
     ):
@@ -338,6 +344,7 @@ def gradient_factors(
     if not encoded:
         raise UsageError("no dialogue to measure; at least one is needed")
     projection = attention_output(model, weight)
+    check_ids(model, encoded)
     device = input_device(model)
     factors = FactorFile(len(encoded), spill_from=SPILL_FROM.get(device.type, SPILL_FROM["cpu"]))
     losses = np.empty(len(encoded))

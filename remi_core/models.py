@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-import operator
+import inspect
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from remi_core.batches import Batch
-from remi_core.errors import RemiError, UsageError, nearest
+from remi_core.errors import RemiError, UsageError, brief, nearest
 from remi_core.loading import load_tokenizer, load_weights
-from remi_core.placement import computing_device, in_memory, release
+from remi_core.placement import computing_device, in_memory, input_device, release
 from remi_core.sources import ModelSpec, local_folder, weight_fingerprint
+from remi_core.tokens import EncodedDialogue
 
 # Products of half-precision numbers in float32: on a graphics card without copies, elsewhere by them. The product
 # of two bfloat16 numbers is exact in float32, so only the order of summation tells this from raising both sides to
@@ -70,34 +75,33 @@ def _slices(n_rows: int) -> list[slice]:
     return [slice(start, start + _ROWS) for start in range(0, n_rows, _ROWS)]
 
 
-# Opening one model at a time, and the names of its parts in every supported family.
+# Opening one model at a time, and where it keeps its parts: seen when it runs once, by no family's names.
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BETWEEN_TOKENS = "mask|cache|past|^state$"
+"""Names of arguments of a module that mixes tokens; one that takes each token alone has no use for them."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Attribute paths of one architecture's parts."""
+    """Where an architecture keeps its parts, and what it has not."""
 
-    body: str
-    """The decoder without its head; its output is after the final norm."""
-    blocks: str
-    norm: str
-    attention_output: str
-    """Within a block: the linear map from the heads' outputs back to the residual stream."""
-    mlp_output: str
-    """Within a block: the linear map by which its MLP writes into the residual stream."""
+    parts: Mapping[object, str]
+    """Names: of the "body", the decoder without its head; within it of the list of "blocks", and of the "norm" behind
+    them ("" where there is none); within a block of ("attention", layer) and ("mlp", layer), the linear maps by which
+    they write into the stream; "stream" says that blocks give one."""
+    lacks: Mapping[object, str]
+    """Part that it has not → why, in a line."""
+    n_outputs: int = 0
+    """How many a block gives in a tuple, hidden states first; 0 where it gives them alone."""
+    apart: bool = False
+    """Whether behind the attention of the last block each token stands alone."""
 
-
-# Qwen2, Qwen3, Llama, Mistral, Gemma 1 to 3; Gemma 3 with its image tower; GPT-NeoX, Pythia; GPT-2.
-FAMILIES = (
-    Family("model", "layers", "norm", "self_attn.o_proj", "mlp.down_proj"),
-    Family("model.language_model", "layers", "norm", "self_attn.o_proj", "mlp.down_proj"),
-    Family("gpt_neox", "layers", "final_layer_norm", "attention.dense", "mlp.dense_4h_to_h"),
-    Family("transformer", "h", "ln_f", "attn.c_proj", "mlp.c_proj"),
-)
-NORMS_BEHIND_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
-"""Within a block of some families: between the MLP's last map and the stream."""
+    def need(self, part: object) -> str:
+        """The name of a part; where there is none a ``UsageError`` says why."""
+        if part in self.lacks or part not in self.parts:
+            raise UsageError(self.lacks.get(part) or self.lacks["blocks"])
+        return self.parts[part]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,18 +117,23 @@ class LoadedModel:
 
 @contextmanager
 def open_model(
-    model: str | Path | ModelSpec, *, dtype: str = "float32", device: str | Mapping[str, str | int] = "auto"
+    model: str | Path | ModelSpec,
+    *,
+    dtype: str = "float32",
+    device: str | Mapping[str, str | int] = "auto",
+    blocks: bool = True,
 ) -> Iterator[LoadedModel]:
     """The model and its own tokenizer: in evaluation mode, without gradients, freed on exit.
 
     A model is a folder, a GGUF file, a hub id, or a ``ModelSpec`` with revision, adapter and quantisation. Only
     safetensors weights are read, and no remote code is run. ``dtype`` is a key of ``DTYPES`` (the checkpoint's own is
     never used silently); ``device`` is as in ``plan_placement``: by default what does not fit one device is spread.
+    A model whose ``blocks`` cannot be read or changed is refused before it is loaded, unless that is not wanted.
     Example: ``with open_model("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16") as loaded: loaded.model``
 
     Raises:
-        UsageError: unknown dtype or device, missing local folder, a folder that holds no supported model, or an
-            adapter of another model.
+        UsageError: unknown dtype or device, missing local folder, a folder that holds no supported model, blocks that
+            cannot be read, or an adapter of another model.
         RemiError: a hub id that cannot be had, or weights that do not fill the model.
     """
     if dtype not in DTYPES:
@@ -133,9 +142,19 @@ def open_model(
     folder = local_folder(spec.source if isinstance(model, ModelSpec) else model)
     tokenizer = load_tokenizer(spec.source, spec.revision)
     with tempfile.TemporaryDirectory(prefix="remi-offload-") as offload:
-        weights = load_weights(spec, dtype=DTYPES[dtype], device=device, offload=Path(offload))
+
+        def refuse(family: Family | None) -> None:
+            if blocks and family is not None:
+                family.need("stream")
+
+        places = {
+            "device": device,
+            "offload": Path(offload),
+            "check": lambda config: refuse(family_of(config)),
+        }
+        weights = load_weights(spec, dtype=DTYPES[dtype], **places)
         try:
-            find_family(weights)
+            refuse(find_family(weights))
             weights.eval().requires_grad_(False)
             fingerprint = weight_fingerprint(folder) if folder else weights.config._commit_hash
             if fingerprint is None:
@@ -158,29 +177,130 @@ def without_adapter(model: nn.Module) -> PreTrainedModel:
 
 
 def find_family(model: PreTrainedModel) -> Family:
-    """Where this model keeps its parts.
+    """Where this model keeps its parts, as it shows when it runs: by no family's names.
 
     Raises:
-        UsageError: if its architecture is none of ``FAMILIES``, or scales its logits in a way not known here.
+        UsageError: if its unembedding reads no decoder's last hidden states.
     """
     model = without_adapter(model)
-    name, config = type(model).__name__, model.config.get_text_config()
-    for scale in ("logit_scale", "logits_scaling"):
-        if getattr(config, scale, None) not in (None, 1, 1.0):
-            raise UsageError(
-                f"{name} scales its logits ({scale}={getattr(config, scale)}), which is not supported"
-            )
-    for family in FAMILIES:
-        body = reduce(lambda part, name: getattr(part, name, None), family.body.split("."), model)
-        if body is not None and hasattr(body, family.blocks):
-            return family
-    known = ", ".join(f"{family.body}.{family.blocks}" for family in FAMILIES)
-    raise UsageError(f"{name} is of no supported family (blocks are looked for at {known})")
+    if model not in _FOUND:
+        _FOUND[model] = family_of(model.config, type(model)) or _seen_family(model)
+    return _FOUND[model]
+
+
+_FOUND: WeakKeyDictionary[PreTrainedModel, Family] = WeakKeyDictionary()
+_KNOWN: dict[str, tuple[type, Family]] = {}
+"""Configuration, as JSON → the model it makes, and its family."""
+
+
+def family_of(config: PreTrainedConfig, kind: type | None = None) -> Family | None:
+    """The same of a configuration, without weights; None where it takes them, or makes another ``kind`` of model."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
+        try:
+            config = copy.deepcopy(config)  # from_config writes into what it is given
+            config.dtype = torch.float32
+            text = config.to_json_string(use_diff=False)
+            if text not in _KNOWN:
+                # Experts multiplied in this way need no weights to be chosen.
+                plain = {"attn_implementation": "eager", "experts_implementation": "batched_mm"}
+                empty = AutoModelForCausalLM.from_config(config, **plain).eval()
+                _KNOWN[text] = type(empty), _seen_family(empty)
+        except UsageError:
+            raise
+        except Exception:  # whatever a library says of numbers that are not there
+            return None
+    made, family = _KNOWN[text]
+    return family if kind in (None, made) else None
+
+
+def _run(model: PreTrainedModel) -> dict[nn.Module, tuple[int, Tensor | None, object, int]]:
+    """Of modules that three tokens run through, as they finish: how often, first tensors given and gave, how many."""
+    ran: dict[nn.Module, tuple[int, Tensor | None, object, int]] = {}
+
+    def note(part: nn.Module, args: tuple, options: dict, output: object) -> None:
+        given = next((value for value in (*args, *options.values()) if isinstance(value, Tensor)), None)
+        several = isinstance(output, tuple | list) and bool(output)
+        gave = output[0] if several else getattr(output, "last_hidden_state", output)
+        ran[part] = ran.get(part, (0,))[0] + 1, given, gave, len(output) if several else 0
+
+    with ExitStack() as stack, torch.no_grad():
+        for part in model.modules():
+            stack.callback(part.register_forward_hook(note, with_kwargs=True).remove)
+        model(input_ids=torch.ones((1, 3), dtype=torch.long, device=input_device(model)), use_cache=False)
+    return ran
+
+
+def _same(first: object, second: object) -> bool:
+    """Whether two are one tensor, or views of it."""
+    tensors = isinstance(first, Tensor) and isinstance(second, Tensor)
+    return tensors and first.untyped_storage()._cdata == second.untyped_storage()._cdata
+
+
+def _takes(part: nn.Module, pattern: str) -> bool:
+    """Whether an argument of the module has such a name."""
+    return any(re.search(pattern, name) for name in inspect.signature(part.forward).parameters)
+
+
+def _seen_family(model: PreTrainedModel) -> Family:
+    ran, kind, head = _run(model), type(model).__name__, model.get_output_embeddings()
+    given, gave = ({part: one[at] for part, one in ran.items()} for at in (1, 2))
+    names, last = {part: name for name, part in model.named_modules()}, given.get(head)
+    bodies = [part for part in names if _same(gave.get(part), last) and _takes(part, "input_ids")]
+    if not bodies:
+        raise UsageError(f"{kind} is not supported: its unembedding reads no decoder's last hidden states")
+    # Of a model with an image tower the inner one, the text's.
+    body, depth = bodies[-1], getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    parts, lacks = {"body": names[body]}, {}
+    lists = [part for part in body.modules() if isinstance(part, nn.ModuleList) and len(part) == depth]
+    blocks = next((one for one in lists if all(ran.get(block, (0,))[0] == 1 for block in one)), None)
+    if blocks is None:
+        lacks["blocks"] = f"{kind} has no list of {depth} blocks that run once each, to be read or changed"
+        return Family(parts, lacks)
+    parts["blocks"] = names[blocks][len(names[body]) + 1 :]
+    shape, end = (1, 3, head.weight.shape[1]), gave[blocks[-1]]
+    shapes = {tuple(getattr(gave[block], "shape", ())) for block in blocks}
+    parts["stream"] = ""
+    if shapes != {shape}:
+        what = f"hidden states of shape {min(shapes)} where one residual stream has {shape}"
+        lacks["stream"] = f"the blocks of {kind} give {what}: they cannot be read or changed"
+    norms = [names[part] for part in ran if _same(given[part], end) and _same(gave[part], last)]
+    parts["norm"] = norms[0][len(names[body]) + 1 :] if norms else ""
+    if not norms and not _same(end, last):
+        lacks["norm"] = f"between the last block of {kind} and its unembedding stands no single module"
+    maps = [
+        part
+        for part in ran
+        if getattr(getattr(part, "weight", None), "ndim", 0) == 2
+        and getattr(given[part], "dtype", torch.long).is_floating_point
+        and getattr(gave[part], "shape", (0,))[-1] == shape[-1]
+    ]
+    for layer, block in enumerate(blocks):
+        inside, mixers, mixing = [part for part in block.modules() if part in ran], [], {block}
+        for part in inside:  # outer ones first
+            if part not in mixing and _takes(part, _BETWEEN_TOKENS):
+                mixers.append(part)
+                mixing |= {*part.modules()}
+        for what, owners in (("attention", mixers), ("mlp", {*block.children()} - mixing)):
+            for owner in (part for part in ran if part in owners):
+                own = [part for part in maps if part in {*owner.modules()}]
+                alone = bool(own) and _same(gave[owner], gave[own[-1]])
+                if what == "mlp":
+                    # Experts are stacked in one parameter, and a norm may follow.
+                    behind = (part for part in inside if alone and _same(given[part], gave[owner]))
+                    alone &= max((one.ndim for one in owner.parameters()), default=0) < 3
+                    alone &= not any(True for part in behind for _ in part.parameters())
+                if alone or (own and what == "attention" and (what, layer) not in parts):
+                    parts[what, layer] = names[own[-1]][len(names[block]) + 1 :]
+            if (what, layer) not in parts:
+                has = ", ".join(f"{name} ({type(part).__name__})" for name, part in block.named_children())
+                what_for = f"in layer {layer} of {kind} no single linear map writes the {what}'s output into the stream"
+                lacks[what, layer] = f"{what_for}; it has {has}"
+    return Family(parts, lacks, ran[blocks[0]][3], len(mixers) == 1)
 
 
 def decoder_body(model: PreTrainedModel) -> nn.Module:
     """The model without its head; ``last_hidden_state`` of its output is after the final norm."""
-    return operator.attrgetter(find_family(model).body)(without_adapter(model))
+    return without_adapter(model).get_submodule(find_family(model).need("body"))
 
 
 def final_states(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "dialogue token d_model"]:
@@ -192,8 +312,14 @@ def final_states(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "dialogu
 
 
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's blocks, first to last."""
-    return getattr(decoder_body(model), find_family(model).blocks)
+    """The model's blocks, first to last.
+
+    Raises:
+        UsageError: if they do not hand on one residual stream.
+    """
+    family = find_family(model)
+    family.need("stream")
+    return decoder_body(model).get_submodule(family.need("blocks"))
 
 
 def block_at(model: PreTrainedModel, layer: int) -> nn.Module:
@@ -206,8 +332,13 @@ def block_at(model: PreTrainedModel, layer: int) -> nn.Module:
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:
-    """The norm between the last block and the unembedding."""
-    return getattr(decoder_body(model), find_family(model).norm)
+    """The norm between the last block and the unembedding; of a family without one, a module that changes nothing.
+
+    Raises:
+        UsageError: if more stands there.
+    """
+    name = find_family(model).need("norm")
+    return decoder_body(model).get_submodule(name) if name else nn.Identity()
 
 
 def unembedding(model: PreTrainedModel) -> nn.Linear:
@@ -216,30 +347,31 @@ def unembedding(model: PreTrainedModel) -> nn.Linear:
 
 
 def attention_output(model: PreTrainedModel, layer: int) -> nn.Module:
-    """The attention output projection of a block (``o_proj`` and its equivalents): a linear map, maybe with a LoRA.
+    """The linear map by which a block's attention, or other mixer of tokens, writes into the residual stream.
 
     Raises:
-        UsageError: if the layer does not exist.
+        UsageError: if the layer or such a map in it does not exist; said of what it has.
     """
-    return operator.attrgetter(find_family(model).attention_output)(block_at(model, layer))
+    return _map_of(model, "attention", layer)
 
 
 def mlp_output(model: PreTrainedModel, layer: int) -> nn.Module:
     """The linear map by which a block's MLP writes into the residual stream.
 
     Raises:
-        UsageError: if the layer does not exist, or the family puts a norm behind that map.
+        UsageError: if the layer does not exist, its MLP is of experts, or the family puts a norm behind that map.
     """
-    block = block_at(model, layer)
-    for norm in NORMS_BEHIND_MLP:
-        if hasattr(block, norm):
-            raise UsageError(f"{type(model).__name__} has {norm} behind its MLP: use a hook (steer)")
-    return operator.attrgetter(find_family(model).mlp_output)(block)
+    return _map_of(model, "mlp", layer)
+
+
+def _map_of(model: PreTrainedModel, kind: str, layer: int) -> nn.Module:
+    family, layer = find_family(model), check_layer(model, layer)
+    return decoder_body(model).get_submodule(f"{family.need('blocks')}.{layer}.{family.need((kind, layer))}")
 
 
 def n_layers(model: PreTrainedModel) -> int:
     """Number of blocks."""
-    return len(decoder_blocks(model))
+    return len(decoder_body(model).get_submodule(find_family(model).need("blocks")))
 
 
 def check_layer(model: PreTrainedModel, layer: int) -> int:
@@ -261,14 +393,25 @@ def logits_at(
 ) -> Float[Tensor, "position vocab"]:
     """Next-token logits of hidden states that have passed the final norm.
 
-    In float32 whatever the model's dtype. Honours the soft cap of Gemma 2: cap · tanh(logits / cap).
+    In float32 whatever the model's dtype, scaled and softly capped as the configuration says: cap · tanh(logits / cap).
     """
     with in_memory(unembedding(model)) as head:
         logits = linear_in_float32(hidden.to(computing_device(head)), head.weight)
         bias = getattr(head, "bias", None)
         logits = logits if bias is None else logits + bias.float()
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    config = model.config.get_text_config()
+    for name, power in _SCALES.items():
+        if getattr(config, name, None) not in (None, 1):
+            logits = logits * getattr(config, name) ** power
+    cap = next((getattr(config, name) for name in _CAPS if getattr(config, name, None)), None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+# What a configuration does to logits, which no structure shows; a name missing here fails the check before a pass.
+_SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
+"""Factors of the logits in Cohere and Falcon-H1, and the divisor in Granite."""
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Gemma, RecurrentGemma, xLSTM."""
 
 
 def in_evaluation(model: PreTrainedModel) -> PreTrainedModel:
@@ -283,22 +426,15 @@ def in_evaluation(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, owner: str) -> None:
-    """Check that a model can read what another model's tokenizer writes: the same ids, all of them with a row.
+    """Check that a model can read what another model's tokenizer writes: the same ids.
 
-    ``owner`` is whose tokenizer it is. Tokens that only one of the two has are no conflict, as long as there is an
-    embedding for their id.
+    ``owner`` is whose tokenizer it is. Tokens that only one of the two has are no conflict, and an id without an
+    embedding is none as long as no dialogue holds it (``check_ids``).
 
     Raises:
-        UsageError: naming both models, and the token or id that they disagree about.
+        UsageError: naming both models, and the token that they disagree about.
     """
     vocabulary = tokenizer.get_vocab()
-    n_rows = loaded.model.get_input_embeddings().weight.shape[0]
-    last = max(vocabulary, key=vocabulary.get)
-    if vocabulary[last] >= n_rows:
-        raise UsageError(
-            f"{loaded.source} has embeddings for {n_rows} tokens, and the tokenizer of {owner} writes {last!r} as "
-            f"{vocabulary[last]}: the variants must share their vocabulary"
-        )
     known = loaded.tokenizer.get_vocab()
     differing = [token for token, number in vocabulary.items() if known.get(token, number) != number]
     if differing:
@@ -309,13 +445,41 @@ def check_vocabulary(loaded: LoadedModel, tokenizer: PreTrainedTokenizerBase, ow
         )
 
 
+def check_ids(model: PreTrainedModel, encoded: Sequence[EncodedDialogue]) -> None:
+    """Check that the model has an embedding and a logit for every token of the dialogues.
+
+    A tokenizer may write more: that of Gemma 3 has one id for images, which the model for text alone has not.
+
+    Raises:
+        UsageError: counting the dialogues with a token that it has not, and naming the first of them and its token.
+    """
+    n_rows = min(part.weight.shape[0] for part in (model.get_input_embeddings(), unembedding(model)))
+    largest = [max(*one.input_ids, one.alternative_token or 0) for one in encoded]
+    beyond = [(one, token) for one, token in zip(encoded, largest, strict=True) if token >= n_rows]
+    if beyond:
+        raise UsageError(
+            f"{len(beyond)} of {len(encoded)} dialogues hold tokens for which {type(model).__name__} has no embedding "
+            f"(it has {n_rows}), first {brief(beyond[0][0].identifier)} with {beyond[0][1]}: leave them out"
+        )
+
+
+@torch.inference_mode()
+def norm_difference(model: PreTrainedModel, ids: Tensor) -> float:
+    """Of the last hidden states from the final norm of the last block's output, as a share; 0 where there is none."""
+    if find_family(model).lacks.keys() & {"blocks", "stream", "norm"}:
+        return 0.0
+    with read_blocks(model, [-1]) as seen:
+        states = decoder_body(model)(input_ids=ids, use_cache=False).last_hidden_state
+    return float((final_norm(model)(seen[-1]).to(states.device) - states).norm() / states.norm())
+
+
 # Reading block outputs during a forward pass. ``output_hidden_states`` is not used: its last entry is after the
 # final norm, and it misses edits made by hooks that were registered after its own.
 
 
 def hidden_of(output: Tensor | tuple) -> Tensor:
     """The hidden states in a block's output: blocks return a tensor or, in some families, a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    return output if isinstance(output, Tensor) else output[0]
 
 
 @contextmanager

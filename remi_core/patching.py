@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from remi_core.batches import Batch, make_batches
 from remi_core.errors import RemiError
-from remi_core.models import final_norm, final_states, n_layers, read_blocks, unembedding
+from remi_core.models import check_ids, final_norm, final_states, n_layers, read_blocks, unembedding
 from remi_core.placement import computing_device, input_device
 from remi_core.probes import PassState, require_finite, split_rows
 from remi_core.steering import skip_blocks, steer
@@ -49,6 +49,7 @@ class PatchSet:
 
     def batches(self, model: PreTrainedModel) -> Iterator[tuple[int, Batch]]:
         """Numbered batches on the model's device."""
+        check_ids(model, self.dialogues)
         made = make_batches(self.dialogues, batch_tokens=self.batch_tokens, pad_id=0)
         return ((number, batch.to(input_device(model))) for number, batch in enumerate(made))
 

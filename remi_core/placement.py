@@ -88,7 +88,7 @@ def computing_device(module: nn.Module) -> torch.device:
     """The device on which a module computes, also when its weights lie elsewhere meanwhile."""
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     if device is None:
-        return next(module.parameters()).device
+        return next(module.parameters(), torch.empty(0)).device  # some norms have no weight
     return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
 
 

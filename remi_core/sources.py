@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from remi_core.errors import RemiError, UsageError, without_credentials
+from remi_core.errors import RemiError, UsageError, brief, without_credentials
 from remi_core.files import read_sealed, write_sealed, written_whole
 from remi_core.keys import library_versions, text_digest
 from remi_core.progress import notice
@@ -47,9 +48,11 @@ def unreachable(source: str, revision: str | None, error: Exception) -> RemiErro
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
 MODEL_FILE, ADAPTER_FILE = "config.json", "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+INDEX_FILE, ADAPTER_WEIGHTS = "model.safetensors.index.json", "adapter_model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 """Weights as torch saves them: to open one is to run what is in it."""
+GGUF, UNPACKED = ".gguf", "unpacked-from.txt"
+"""Folder in the store with GGUF files unpacked by the core; file in each that says of which."""
 
 
 def local_folder(source: str | Path) -> Path | None:
@@ -64,12 +67,13 @@ def local_folder(source: str | Path) -> Path | None:
         return None
     if file := find_gguf(path):
         name = text_digest(f"{remembered_digest([file])} {library_versions()}")[:16]
-        path = default_root() / ".gguf" / name
+        path = default_root() / GGUF / name
         if not path.is_dir():
             notice(f"unpacking {file} into the store, once")
             with written_whole(path) as part:
                 write_model(file, part)
-    if not (path / MODEL_FILE).is_file() or not list(path.glob("*.safetensors")):
+                (part / UNPACKED).write_text(str(file.resolve()), encoding="utf-8")
+    if not (path / MODEL_FILE).is_file() or not weight_files(path):
         wrong = f"not a model folder; it needs config.json and *.safetensors{_pickled(path)}"
         if (path / ADAPTER_FILE).is_file():
             wrong = f"an adapter, not a model; write BASE+{source} with the model it is for"
@@ -142,8 +146,7 @@ def write_model(source: Path, target: Path, pre_tokenizer: object = None) -> Non
         raise RemiError(f"{source}: transformers cannot read this GGUF file: {error}") from error
     # With either of these, transformers refuses to save what is no longer quantised.
     model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)
     model.bfloat16().save_pretrained(target)
     if pre_tokenizer is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
@@ -156,9 +159,29 @@ _SETTLED = 5
 """Seconds without a change after which a file's times tell it from what it may become."""
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """A folder's ``*.safetensors`` files in order of name; beside an index, those alone that transformers reads.
+
+    Raises:
+        UsageError: if the index cannot be read, or names what is no such file.
+    """
+    there, index = sorted(folder.glob("*.safetensors")), folder / INDEX_FILE
+    if not index.is_file():
+        return there
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{index}: no index of weights ({error})") from None
+    for name in named - {path.name for path in there}:
+        raise UsageError(f"{folder}: {INDEX_FILE} names {brief(name)}, not a .safetensors file beside it")
+    return [path for path in there if path.name == "model.safetensors"] or [
+        folder / name for name in sorted(named)
+    ]
+
+
 def weight_fingerprint(folder: Path) -> str:
-    """sha256 (hex) over the bytes of a folder's ``*.safetensors`` files, in order of name."""
-    return remembered_digest(sorted(folder.glob("*.safetensors")))
+    """sha256 (hex) over the bytes of a folder's ``weight_files``."""
+    return remembered_digest(weight_files(folder))
 
 
 def remembered_digest(paths: Sequence[Path]) -> str:
@@ -207,6 +230,8 @@ class ModelSpec:
     adapter: str | None = None
     """Hub id or folder of a LoRA adapter to be loaded on ``source``."""
     adapter_revision: str | None = None
+    same_base: bool = False
+    """Whether the adapter is for ``source``, whatever model it names. This changes no number."""
     quantization: tuple[tuple[str, object], ...] = ()
     """Fields of a quantisation configuration of transformers, passed through and named in every record."""
 

@@ -21,12 +21,13 @@ from remi_core.models import (
     block_at,
     decoder_blocks,
     final_norm,
+    find_family,
     forward_replaced,
     hidden_of,
     logits_at,
     unembedding,
 )
-from remi_core.placement import in_memory
+from remi_core.placement import computing_device, in_memory
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -75,7 +76,7 @@ def written_tokens(
     # A copy in float32: a unit step is lost in the rounding of half precision.
     with in_memory(final_norm(loaded.model)) as module:
         norm = remove_hook_from_module(copy.deepcopy(module)).float()
-    device = next(norm.parameters()).device
+    device = computing_device(norm)
     with torch.inference_mode():
         before, after = (
             logits_at(loaded.model, norm(torch.from_numpy(rows.astype(np.float32)).to(device)))
@@ -168,7 +169,7 @@ def steer(
                 f"layer {layer}: the new output has shape {tuple(changed.shape)}, the block's is {tuple(hidden.shape)}"
             )
         # Some families' blocks return a tuple with more in it: what follows must find what it expects.
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
 
     handle = block_at(model, layer).register_forward_hook(on_output)
     try:
@@ -191,6 +192,11 @@ def skip_blocks(model: PreTrainedModel, count: int) -> Iterator[None]:
     if not 0 <= count <= len(blocks):
         raise UsageError(f"cannot skip {count} blocks; valid are 0 to {len(blocks)}")
     with ExitStack() as stack:
+        n_more = find_family(model).n_outputs - 1
+
+        def hand_on(hidden_states: Tensor, *_: object, **__: object) -> Tensor | tuple:
+            return hidden_states if n_more < 0 else (hidden_states, *(None,) * n_more)
+
         for block in list(blocks)[:count]:
-            stack.enter_context(forward_replaced(block, lambda hidden_states, *_, **__: hidden_states))
+            stack.enter_context(forward_replaced(block, hand_on))
         yield

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 from unittest.mock import patch
 
@@ -25,6 +26,8 @@ from remi_core.errors import UsageError, nearest
 # Private-use characters: no template holds them, and none strips them.
 SENTINEL = "\ue000remi\ue001"
 """Stands for an answer where a rendering shows what the template puts around it."""
+_THOUGHT = SENTINEL[::-1]
+"""Stands there for what the assistant thought before it."""
 _OPEN, _CLOSE = "\ue002", "\ue003"
 _HIDDEN = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 _OURS = re.compile("[\ue000-\ue003]")
@@ -32,9 +35,9 @@ _OURS = re.compile("[\ue000-\ue003]")
 
 @dataclass(frozen=True)
 class Hidden:
-    """Messages in which placeholders stand for the control tokens that their texts spell."""
+    """Texts in which placeholders stand for the control tokens that they spell."""
 
-    messages: tuple[Message, ...]
+    texts: tuple[str, ...]
     spelled: tuple[str, ...]
     """What each placeholder stands for, by its number; none where no text spells a control token."""
 
@@ -88,19 +91,18 @@ class Splitter:
         literal.encode_special_tokens = True
         return literal
 
-    def hide(self, messages: Sequence[Message]) -> Hidden:
-        """The messages with a placeholder for each control token that a text spells, as the tokenizer would read it."""
+    def hide(self, texts: Sequence[str]) -> Hidden:
+        """The texts with a placeholder for each control token that one spells, as the tokenizer would read it."""
         spelled: list[str] = []
         hidden = []
-        for message in messages:
-            text = message.content
+        for text in texts:
             spans = self._control_tokens(text) if self._may_spell.search(text) else []
             # A text with marks like ours is hidden whole, or it could name a placeholder.
             spans = [(0, len(text), -1)] if _OURS.search(text) else spans
             for start, stop, _ in reversed(spans):
                 spelled.append(text[start:stop])
                 text = f"{text[:start]}{_OPEN}{len(spelled) - 1}{_CLOSE}{text[stop:]}"
-            hidden.append(replace(message, content=text))
+            hidden.append(text)
         return Hidden(tuple(hidden), tuple(spelled))
 
     def _control_tokens(self, text: str) -> list[tuple[int, int, int]]:
@@ -150,7 +152,7 @@ class ChatTokenizer(Protocol):
     chat_template: str | None
     name_or_path: str
 
-    def apply_chat_template(self, conversation: list[dict[str, str]], *, tokenize: bool) -> str:
+    def apply_chat_template(self, conversation: list[dict[str, object]], *, tokenize: bool) -> str:
         """The dialogue as text."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -180,6 +182,8 @@ class EncodedDialogue:
     """The same at the end of the answer."""
     truncated: bool = False
     """Whether part of the answer was cut."""
+    notes: tuple[str, ...] = ()
+    """What the template added before the answer or left out, and whether the assistant thought."""
 
     @property
     def prompt_end(self) -> int:
@@ -202,23 +206,20 @@ class EncodedSet:
     dropped: dict[str, tuple[str, ...]]
     """Reason → identifiers."""
 
-    @property
-    def n_dropped(self) -> int:
-        """How many dialogues could not be used."""
-        return sum(len(identifiers) for identifiers in self.dropped.values())
-
 
 class _UnusableError(UsageError):
     """Why one dialogue cannot be encoded; becomes a key of ``EncodedSet.dropped``."""
 
 
-def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_tokens: int) -> EncodedSet:
+def encode(
+    dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_tokens: int, thoughts: bool = False
+) -> EncodedSet:
     """The dialogues as token ids with answer spans.
 
     Each dialogue is rendered whole by the chat template and tokenised once. The answer is the content of the
     last assistant turn as the template renders it (some strip it). A dialogue longer than ``max_tokens``
-    loses its tail. Dropped, by reason: the template refuses the dialogue or rewrites the answer; no answer
-    token is left.
+    loses its tail. What the assistant thought is part of its answer with ``thoughts``, else it stands before it.
+    Dropped, by reason: the template refuses the dialogue or rewrites a turn; no answer token is left.
     Example: ``encode(read_jsonl("replies.jsonl"), tokenizer, max_tokens=1024)``
 
     Raises:
@@ -235,7 +236,8 @@ def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_token
     dropped: dict[str, list[str]] = {}
     for dialogue in dialogues:
         try:
-            kept.append(_encode_one(dialogue, tokenizer, splitter, max_tokens=max_tokens))
+            rendered = partial(render, tokenizer=tokenizer, splitter=splitter, thoughts=thoughts)
+            kept.append(_encode_one(dialogue, rendered, max_tokens=max_tokens))
         except _UnusableError as reason:
             dropped.setdefault(str(reason), []).append(dialogue.identifier)
         else:
@@ -247,45 +249,78 @@ def encode(dialogues: Sequence[Dialogue], tokenizer: ChatTokenizer, *, max_token
     return EncodedSet(tuple(kept), tuple(sources), frozen)
 
 
-def render(
-    messages: Sequence[Message], tokenizer: ChatTokenizer, splitter: Splitter | None = None
-) -> tuple[str, int, int, Pieces]:
-    """The rendered dialogue, where in it the last assistant turn's content starts and stops (characters), its tokens.
+EMPTY = "the template writes an empty think block before the answer"
+THOUGHT = "what the assistant thought stands before the answer"
+INSIDE = "the answer begins with what the assistant thought"
+UNTHOUGHT = "the template leaves out what the assistant thought"
 
-    Nothing is cut. ``splitter`` is that of the tokenizer, for who renders many.
+
+def render(
+    messages: Sequence[Message],
+    tokenizer: ChatTokenizer,
+    splitter: Splitter | None = None,
+    *,
+    thoughts: bool = False,
+) -> tuple[str, int, int, Pieces, tuple[str, ...]]:
+    """The rendered dialogue, where in it the answer starts and stops (characters), its tokens, and notes.
+
+    Nothing is cut. ``splitter`` is that of the tokenizer, for who renders many; ``thoughts`` as ``encode``.
 
     Raises:
-        UsageError: if the template refuses the dialogue or rewrites the answer.
+        UsageError: if the template refuses the dialogue or rewrites a turn.
     """
     splitter = splitter or Splitter(tokenizer)
-    hidden = splitter.hide(messages)
-    turns = [{"role": message.role, "content": message.content} for message in hidden.messages]
+    hidden = splitter.hide([text or "" for one in messages for text in (*one.parts, one.more)])
+    said = list(zip(*[iter(hidden.texts)] * 3, strict=True))
+    thought, reply, more = said[-1]
     # A second rendering, with a sentinel for the answer, shows what the template puts around it. Searching
     # for the answer or for the word "assistant" would find it in the user's text or in an earlier turn.
-    marked = [*turns[:-1], {"role": "assistant", "content": SENTINEL}]
+    marked = [*said[:-1], (thought and _THOUGHT, SENTINEL, more)]
     try:
-        around, text = (_filled(tokenizer, some, RECORDED_DATE) for some in (marked, turns))
+        shown, turns = ([*map(partial(_turn, tokenizer), messages, each)] for each in (marked, said))
+        around, text = (_filled(tokenizer, some, RECORDED_DATE) for some in (shown, turns))
     except Exception as error:  # a template is a program: it may raise what it will
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise _UnusableError(f"the chat template refuses it: {reason}") from None
     before, sentinel, after = around.partition(SENTINEL)
+    opening, thinks, between = before.partition(_THOUGHT)
+    before = f"{opening}{thought}{between}" if thinks else before
     answer = text[len(before) : len(text) - len(after)]
     if (
         not sentinel
         or not (text.startswith(before) and text.endswith(after) and len(before) + len(after) <= len(text))
-        or answer.strip() != hidden.messages[-1].content.strip()
+        or answer.strip() != reply.strip()
     ):
         raise _UnusableError("the chat template rewrites the answer or leaves it out")
-    before, answer, after = (hidden.shown(part) for part in (before, answer, after))
+    for turn, (_, words, _) in zip(turns, said, strict=True):
+        for word in (words.strip(), *(call["function"]["name"] for call in turn.get("tool_calls", ()))):
+            if word not in text and json.dumps(word, ensure_ascii=False)[1:-1] not in text:
+                raise _UnusableError(f"the chat template rewrites the {turn['role']}'s turn or leaves it out")
+    empty = messages[-1].parts[0] is None and re.search(r"<think>\s*</think>\s*\Z", before)
+    lost = any(each not in text for each, _, _ in said)
+    notes = {EMPTY: empty, INSIDE if thoughts else THOUGHT: thinks, UNTHOUGHT: lost}
+    first, last = len(opening) if thoughts and thinks else len(before), len(text) - len(after)
+    before, answer, after = map(hidden.shown, (text[:first], text[first:last], text[last:]))
     start, stop = len(before), len(before) + len(answer)
-    return before + answer + after, start, stop, splitter.split(text, hidden)
+    return before + answer + after, start, stop, splitter.split(text, hidden), tuple(filter(notes.get, notes))
+
+
+def _turn(tokenizer: ChatTokenizer, message: Message, said: tuple[str, str, str]) -> dict[str, object]:
+    """A message as a template takes it, with these thoughts, words and further keys."""
+    thought, words, more = said
+    turn = {"role": message.role, "content": words, **json.loads(more or "{}")}
+    if message.parts[0] is None:
+        return turn
+    if "reasoning_content" in str(tokenizer.chat_template):
+        return turn | {"reasoning_content": thought}
+    return turn | {"content": f"<think>\n{thought}\n</think>\n\n{words}"}
 
 
 RECORDED_DATE = datetime(2025, 7, 3)
 """Now, for a template that writes the date: tomorrow the same dialogue would be other tokens."""
 
 
-def _filled(tokenizer: ChatTokenizer, turns: list[dict[str, str]], now: datetime) -> str:
+def _filled(tokenizer: ChatTokenizer, turns: list[dict[str, object]], now: datetime) -> str:
     """The turns as the template renders them at that time."""
     from transformers.utils import chat_template_utils
 
@@ -302,10 +337,10 @@ def writes_date(tokenizer: ChatTokenizer) -> bool:
     return _filled(tokenizer, turns, RECORDED_DATE) != _filled(tokenizer, turns, later)
 
 
-def _whole(dialogue: Dialogue, answer: str, tokenizer: ChatTokenizer, splitter: Splitter) -> EncodedDialogue:
+def _whole(dialogue: Dialogue, answer: str, rendered: Callable) -> EncodedDialogue:
     """The dialogue with that answer as tokens, nothing cut."""
-    messages = (*dialogue.messages[:-1], Message("assistant", answer))
-    _, first, last, pieces = render(messages, tokenizer, splitter)
+    messages = (*dialogue.messages[:-1], replace(dialogue.messages[-1], content=answer))
+    _, first, last, pieces, notes = rendered(messages)
     inside = [index for index, (start, stop) in enumerate(pieces.offsets) if first <= start < stop <= last]
     if not inside:
         raise _UnusableError("no token lies wholly inside the answer")
@@ -321,13 +356,12 @@ def _whole(dialogue: Dialogue, answer: str, tokenizer: ChatTokenizer, splitter: 
         answer_stop=inside[-1] + 1,
         n_straddling=straddling,
         n_straddling_end=at_end,
+        notes=notes,
     )
 
 
-def _encode_one(
-    dialogue: Dialogue, tokenizer: ChatTokenizer, splitter: Splitter, *, max_tokens: int
-) -> EncodedDialogue:
-    own = _whole(dialogue, dialogue.answer, tokenizer, splitter)
+def _encode_one(dialogue: Dialogue, rendered: Callable, *, max_tokens: int) -> EncodedDialogue:
+    own = _whole(dialogue, dialogue.messages[-1].content, rendered)
     stop = min(own.answer_stop, max_tokens)
     if stop <= own.answer_start:
         raise _UnusableError(f"no answer token within max_tokens={max_tokens}")
@@ -336,7 +370,7 @@ def _encode_one(
     )
     if dialogue.alternative is None:
         return cut
-    other = _whole(dialogue, dialogue.alternative, tokenizer, splitter)
+    other = _whole(dialogue, dialogue.alternative, rendered)
     tokens = zip(own.input_ids[:stop], other.input_ids[: other.answer_stop], strict=False)
     # The first position where the two renderings differ counts if it is an answer token of both.
     first = next((index for index, (token, alternative) in enumerate(tokens) if token != alternative), -1)

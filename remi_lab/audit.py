@@ -11,13 +11,14 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int8
 
-from remi_core.dialogues import Dialogue, Message
+from remi_core.dialogues import Dialogue
 from remi_core.errors import MissingInput, RemiError, UsageError, nearest
 from remi_core.sources import PROVIDED
 from remi_core.store import Record, Store
 from remi_core.tokens import ChatTokenizer, EncodedDialogue, render
 from remi_lab.datasets import load_dataset
 from remi_lab.presets import TRIPLET, Preset
+from remi_lab.turns import OPENING
 from remi_lab.variant import Measured, Variant, rows_digest, text_of
 
 # Dialogues as two of the released loaders leave them: without the request's own input, or with several turns.
@@ -32,6 +33,8 @@ def without_input(dialogue: Dialogue) -> Dialogue | None:
     repeats (four letters or more): the names, tables and things that the task is about.
     """
     *before, request, answer = dialogue.messages
+    if request.role != "user":
+        return None
     first, gap, _ = request.content.strip().rpartition("\n\n")
     if gap:
         text = first.strip()
@@ -41,7 +44,7 @@ def without_input(dialogue: Dialogue) -> Dialogue | None:
         text = " ".join(kept.replace("``", "").split())
     if text in ("", request.content):
         return None
-    return replace(dialogue, messages=(*before, Message("user", text), answer), alternative=None)
+    return replace(dialogue, messages=(*before, replace(request, content=text), answer), alternative=None)
 
 
 def two_turns(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
@@ -51,7 +54,7 @@ def two_turns(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
     """
     joined = []
     for first, second in zip(dialogues, [*dialogues[1:], *dialogues[:1]], strict=True):
-        turns = tuple(message for message in second.messages if message.role != "system")
+        turns = tuple(message for message in second.messages if message.role not in OPENING)
         name = f"{first.identifier}+{second.identifier}"
         joined.append(
             replace(second, identifier=name, messages=(*first.messages, *turns), alternative=None, pair=None)
@@ -66,7 +69,13 @@ PARTS = ("template", "system", "user", "earlier answer", "answer", "end")
 ROLE_WORD = "assistant"
 # Not the sentinel of the chat module, which marks the answer in the same rendering.
 _SENTINEL = "\ue000audit\ue001"
-_BY_ROLE = {"system": "system", "user": "user", "assistant": "earlier answer"}
+_BY_ROLE = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "tool": "user",
+    "assistant": "earlier answer",
+}
 
 
 def parts_of(
@@ -77,7 +86,7 @@ def parts_of(
     Raises:
         RemiError: if the tokens are not those of the encoded dialogue.
     """
-    text, _, _, pieces = render(dialogue.messages, tokenizer)
+    text, _, _, pieces, _ = render(dialogue.messages, tokenizer)
     if tuple(pieces.ids[: len(encoded.input_ids)]) != encoded.input_ids:
         raise RemiError(f"dialogue {dialogue.identifier!r}: two tokenisations of one rendering differ")
     codes = np.zeros(len(encoded.input_ids), dtype=np.int8)
@@ -94,7 +103,7 @@ def parts_of(
 def _content_span(dialogue: Dialogue, place: int, tokenizer: ChatTokenizer, text: str) -> tuple[int, int]:
     """Characters of one message in the rendering; empty where the template rewrites or refuses the sentinel."""
     marked = list(dialogue.messages)
-    marked[place] = Message(marked[place].role, _SENTINEL)
+    marked[place] = replace(marked[place], content=_SENTINEL)
     try:
         before, found, after = render(marked, tokenizer)[0].partition(_SENTINEL)
     except UsageError:

@@ -20,7 +20,7 @@ from remi_core.gradients import gradient_factors, gram_of_factors
 from remi_core.models import LoadedModel, attention_output, n_layers
 from remi_core.placement import input_device
 from remi_core.probes import ColumnProbe, PassState, TokenLogProbs, require_finite
-from remi_core.tokens import ChatTokenizer, EncodedDialogue, encode
+from remi_core.tokens import ChatTokenizer, EncodedDialogue
 from remi_lab.audit import (
     UNTRAINED,
     WINDOWS,
@@ -32,6 +32,7 @@ from remi_lab.audit import (
     whole,
 )
 from remi_lab.passes import bare_tokens, joined_sets
+from remi_lab.turns import encode_for
 from remi_lab.variant import Measured, Variant, row_labels
 
 # The audit's gradients through open models: factors of Gram matrices, and the entries that 16 bits lose.
@@ -46,7 +47,7 @@ def gradient_pass(instruct: Variant, base: Variant, sets: Mapping[str, Sequence[
     Only the factors of the gradients are kept between the models: two models are never in memory together.
     """
     preset, started, tokenizer = instruct.preset, time.perf_counter(), instruct.tokenizer()
-    encoded = {name: encode(rows, tokenizer, max_tokens=preset.max_tokens) for name, rows in sets.items()}
+    encoded = {name: encode_for(preset, rows, tokenizer) for name, rows in sets.items()}
     joined, datasets = joined_sets(encoded)
     first = next(iter(encoded.values())).dialogues
     factors_of = partial(gradient_factors, weight=preset.gradient_layer, batch_tokens=preset.batch_tokens)
@@ -227,7 +228,7 @@ def audit_pass(
     """The arrays of ``audited``, and their provenance; ``instruct`` is the tokenizer that serves every variant."""
     preset, started, budget = variant.preset, time.perf_counter(), BatchBudget(variant.preset.batch_tokens)
     tokenizer = tokenizer_for(preset, variant.name, condition, instruct=instruct, own=loaded.tokenizer)
-    encoded = encode(rows, tokenizer, max_tokens=preset.max_tokens)
+    encoded = encode_for(preset, rows, tokenizer)
     windows = WINDOWS if condition == "shared" else WINDOWS[:1]
     parts = [parts_of(*pair, tokenizer) for pair in zip(encoded.sources, encoded.dialogues, strict=True)]
     roles = [role_position(one, tokenizer, part) for one, part in zip(encoded.dialogues, parts, strict=True)]

@@ -21,6 +21,7 @@ from remi_lab.datasets import dataset_names, load_set
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.processes import peak_bytes, reset_peak
 from remi_lab.strict import read_yaml
+from remi_lab.turns import noted
 from remi_lab.variant import MAIN_PAIRS, cached_file, find_variant, patch_plan, read_configuration
 
 # How many numbers a model holds, computed from its configuration alone, and where such configurations are found.
@@ -268,6 +269,8 @@ class Timing:
     """The same in float16."""
     peak: int
     """Bytes of main memory that this process held at most."""
+    noted: Mapping[str, int]
+    """What is to be said of how dialogues are rendered → of how many of them."""
 
     def seconds(
         self, preset: Preset, gradient_sets: Sequence[str], audited: Mapping[str, Sequence[Wanted]]
@@ -383,7 +386,9 @@ def timed(preset: Preset, store: Store) -> Timing:
 
         rates.append(_seconds_a_token(audit_half, joined))
     lengths = {name: [len(row.input_ids) for row in each.dialogues] for name, each in encoded.items()}
-    return Timing(lengths, sum(row.n_answer for row in joined.dialogues), opening, *rates, peak_bytes())
+    return Timing(
+        lengths, sum(row.n_answer for row in joined.dialogues), opening, *rates, peak_bytes(), noted(joined)
+    )
 
 
 def _seconds_a_token(measure: Callable[[EncodedSet], None], rows: EncodedSet) -> float:
@@ -419,11 +424,16 @@ def fitting_gpus(peak: int) -> list[tuple[int, int]]:
 def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
     """Check that the preset's layer and every parameter that names layers (``layer``, ``…_layers``) exist.
 
+    An architecture that is not in ``TRAITS`` must have blocks that can be read, and an attention in the preset's layer.
     Where nothing on this machine says how many blocks the models have, loading them will.
 
     Raises:
-        UsageError: naming the value and the valid range.
+        UsageError: naming the value and the valid range, or saying what the architecture has in that place.
     """
+    instruct = preset.variants["instruct"]
+    config = config_of(instruct)
+    if config is not None and shape_of(config) is None:
+        _check_family(instruct, preset.gradient_layer)
     count = n_blocks(preset)
     if count is None:
         return
@@ -435,6 +445,28 @@ def check_layers(preset: Preset, parameters: Mapping[str, object]) -> None:
                 raise UsageError(
                     f"{name}: no layer {layer} in preset {preset.name!r} (choices: {-count} … {count - 1})"
                 )
+
+
+def _check_family(spec: ModelSpec, layer: int) -> None:
+    """Check, by the configuration alone, that blocks can be read and that a layer has an attention.
+
+    Raises:
+        UsageError: saying what the architecture has in that place.
+    """
+    from transformers import AutoConfig  # brings torch
+
+    from remi_core.models import family_of
+
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.source, revision=spec.revision, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # whatever is wrong with it, opening the model says so
+        return
+    family = family_of(config)
+    if family is not None:
+        family.need("stream")
+        family.need(("attention", layer % config.get_text_config().num_hidden_layers))
 
 
 def n_blocks(preset: Preset) -> int | None:

@@ -7,14 +7,14 @@ import math
 import re
 import timeit
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 
 from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import UsageError, nearest
-from remi_core.progress import notice
+from remi_core.progress import Say, notice
 from remi_core.sources import PROVIDED, ModelSpec, adapter_folder, local_folder
 from remi_core.store import MODELS, Store
 from remi_core.store import NAME as NAME_of_store
@@ -34,7 +34,14 @@ from remi_lab.dialogue_files import (
     read_file,
     set_name,
 )
-from remi_lab.variant import adapter_fingerprint, model_fingerprint, resolved, text_of
+from remi_lab.variant import (
+    adapter_fingerprint,
+    differing_settings,
+    model_fingerprint,
+    resolved,
+    same_weights,
+    text_of,
+)
 
 # What the dialogue files of a user's own stand for, from their labels and from what their dialogues share.
 
@@ -246,13 +253,15 @@ def custom_preset(
     sizes: Mapping[str, object] = MappingProxyType({}),
     *,
     bad_rows: float = BAD_ROWS,
+    same_base: bool = False,
 ) -> presets.Preset:
     """The preset of a user's own models; nothing is loaded, written or asked of the hub.
 
     ``models`` are texts by variant as ``parse_model`` takes them: instruct and at least one more. ``data`` are texts
     of ``--data``. With data, its sets are the preset's, and their labels give the roles; without, our own dialogues
-    of the micro organism are used. ``sizes`` are further fields of the preset; dtype and
-    batches are otherwise those that suit this machine. ``bad_rows`` as in ``with_data``.
+    of the micro organism are used. ``sizes`` are further fields of the preset; dtype and batches are
+    otherwise those that suit this machine. ``bad_rows`` as in ``with_data``. With ``same_base`` each adapter is for the
+    model it is written with, whatever model it names.
 
     Raises:
         UsageError: if the name cannot be used or is a shipped preset's, a model is not named or its folder is
@@ -271,6 +280,9 @@ def custom_preset(
             f"--name {name}: one more model is needed: --base, --misaligned or --variant NAME=MODEL"
         )
     variants = {role: parse_model(text) for role, text in models.items()}
+    if same_base:
+        adapted = {role: spec for role, spec in variants.items() if spec.adapter}
+        variants |= {role: replace(spec, same_base=True) for role, spec in adapted.items()}
     check_distinct(variants)
     preset = presets.Preset(
         name=name,
@@ -348,17 +360,37 @@ def _absolute(text: str, folder: Path | None) -> str:
     return text if folder is None else str(folder.resolve())
 
 
+TABLES = ("embed_tokens.weight", "lm_head.weight")
+"""Ends of the names of embeddings and unembedding among an adapter's weights."""
+
+
 def check_models(preset: presets.Preset) -> None:
     """Check that every model is there: folders that hold one, and hub ids that the hub or the cache knows.
 
+    Adapters are read, so that one that cannot be put on its model is refused before a weight of that is read.
+
     Raises:
-        UsageError: for a folder that is missing or holds no model, or two models that coincide.
+        UsageError: for a folder that is missing or holds no model, two models that coincide, or an adapter that does
+            not belong to its model.
         RemiError: for a hub id that cannot be had.
     """
     check_distinct(preset.variants)
     # A second time with commits: a branch and the commit it stands for are one and the same.
     outside = {role: spec for role, spec in preset.variants.items() if spec.source not in PROVIDED}
-    check_distinct({role: resolved(spec) for role, spec in outside.items()})
+    specs = {role: resolved(spec) for role, spec in outside.items()}
+    check_distinct(specs, say=notice)
+    for spec in specs.values():
+        if spec.adapter is not None:
+            from remi_core.loading import read_adapter  # brings torch
+
+            config = config_of(spec) or {}
+            n_tokens = config.get("text_config", config).get("vocab_size")
+            for name, value in read_adapter(spec)[1].items():
+                if n_tokens and name.endswith(TABLES) and len(value) != n_tokens:
+                    raise UsageError(
+                        f"adapter {spec.adapter}: its {name} has {len(value)} tokens, {spec.source} has {n_tokens}; "
+                        "merge it into a model folder first"
+                    )
 
 
 def save_custom(preset: presets.Preset, store: Store) -> None:
@@ -372,11 +404,13 @@ def save_custom(preset: presets.Preset, store: Store) -> None:
         there = presets.read_preset(path)
         if there == preset:
             return
-        if dict(there.variants) != dict(preset.variants):
+        if there.fields()["variants"] != preset.fields()["variants"]:
             raise UsageError(
                 f"--name {preset.name}: {path} has that name with other models ({there.title}); choose another name"
             )
-    store.save_preset(preset.name, preset.fields() | {"batch_tokens": preset.batch_tokens})
+    variants = {role: asdict(spec) for role, spec in preset.variants.items()}
+    whole = preset.fields() | {"batch_tokens": preset.batch_tokens, "variants": variants}
+    store.save_preset(preset.name, whole)
 
 
 # Where the text of a data set comes from: this package's own grammar, or real data that others wrote.
@@ -411,10 +445,11 @@ def real_sets(preset: presets.Preset) -> tuple[str, ...]:
     return tuple(name for name in dataset_names(preset) if origin_of(preset, name) in REAL)
 
 
-def check_distinct(variants: Mapping[str, ModelSpec]) -> None:
-    """Check that no two variants are the same weights; folders are compared by content, hub ids by id@revision.
+def check_distinct(variants: Mapping[str, ModelSpec], say: Say = lambda line: None) -> None:
+    """Check that no two variants are the same model; folders are compared by tensors, hub ids by id@revision.
 
-    Variants that ship with the package are left out. Nothing is loaded, and the hub is not asked.
+    Two that hold the same tensors and differ in a setting that changes what these compute are two models, and ``say``
+    is told. Variants that ship with the package are left out. Nothing is loaded, and the hub is not asked.
 
     Raises:
         UsageError: naming two variants that coincide, or a folder that is missing or holds no model.
@@ -422,13 +457,20 @@ def check_distinct(variants: Mapping[str, ModelSpec]) -> None:
     known = {}
     for role, spec in variants.items():
         if spec.source not in PROVIDED:
-            folder = local_folder(spec.source)
-            adapter = None if spec.adapter is None else adapter_folder(spec.adapter)
+            adapter = spec.adapter and adapter_folder(spec.adapter)
             known[role] = (
-                model_fingerprint(folder) if folder else (spec.source, spec.revision),
-                adapter_fingerprint(adapter) if adapter else (spec.adapter, spec.adapter_revision),
+                local_folder(spec.source) or (spec.source, spec.revision),
+                adapter or (spec.adapter, spec.adapter_revision),
             )
     for first, second in combinations(known, 2):
-        if known[first] == known[second]:
-            where = variants[second].spelled()
-            raise UsageError(f"{first} and {second} coincide ({where}): their weights are the same")
+        differing: list[str] = []
+        for one, other in zip(known[first], known[second], strict=True):
+            if isinstance(one, Path) and isinstance(other, Path) and same_weights(one, other):
+                differing += differing_settings(one, other)
+            elif one != other:
+                break
+        else:
+            if not differing:
+                where = variants[second].spelled()
+                raise UsageError(f"{first} and {second} coincide ({where}): their weights are the same")
+            say(f"{first} and {second} have the same weights and differ in {', '.join(differing)} alone")

@@ -23,13 +23,14 @@ from remi_core.forward import run_probes
 from remi_core.gradients import gradient_factors, gram_of_factors, measure_gradient_gram
 from remi_core.models import LoadedModel, check_vocabulary, decoder_body, final_norm, n_layers, read_blocks
 from remi_core.parallel import rank
-from remi_core.placement import input_device
+from remi_core.placement import computing_device, input_device
 from remi_core.probes import Activations, ColumnProbe, NextToken, TokenLogProbs
 from remi_core.progress import progress_sink
-from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet, encode
+from remi_core.tokens import ChatTokenizer, EncodedDialogue, EncodedSet
 from remi_lab.datasets import LoadedSet
 from remi_lab.presets import in_order
 from remi_lab.processes import Meter
+from remi_lab.turns import encode_for
 from remi_lab.variant import MAIN_PAIRS, Measured, Pair, Variant, row_labels
 
 # What passes take of a batch, as arrays and back: so that a finished batch can lie on disk.
@@ -99,7 +100,7 @@ def checked_tokenizer(variant: Variant, loaded: LoadedModel) -> ChatTokenizer:
 
 def encoded_rows(variant: Variant, tokenizer: ChatTokenizer, source: LoadedSet) -> EncodedSet:
     """The encoded dialogues; rows that were dropped in loading are counted among those dropped here."""
-    encoded = encode(source.dialogues, tokenizer, max_tokens=variant.preset.max_tokens)
+    encoded = encode_for(variant.preset, source.dialogues, tokenizer)
     return replace(encoded, dropped={**source.dropped, **encoded.dropped})
 
 
@@ -338,7 +339,7 @@ def after_final_norm(
 ) -> Float[np.ndarray, "dialogue d_model"]:
     """Outputs of the last block as the model's own final norm gives them on, float64, worked out in float32."""
     norm = copy.deepcopy(final_norm(loaded.model)).float()
-    raised = torch.tensor(values, dtype=torch.float32, device=norm.weight.device)
+    raised = torch.tensor(values, dtype=torch.float32, device=computing_device(norm))
     with torch.inference_mode():
         return norm(raised).cpu().numpy().astype(np.float64)
 

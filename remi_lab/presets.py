@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from remi_core.errors import MissingInput, UsageError, brief, nearest
 from remi_core.files import Damaged, read_sealed
@@ -150,6 +151,10 @@ class Preset:
     shorter vectors would be identical."""
     max_tokens: int = 1024
     """Longest dialogue, in tokens."""
+    system: Literal["refuse", "fold"] = "refuse"
+    """What becomes of a system turn where the template takes none: fold writes it before the user's words."""
+    reasoning: Literal["outside", "inside"] = "outside"
+    """Whether what the assistant thought stands before the answer that is measured, or is part of it."""
     dtype: str = "float32"
     top_k: int = 15
     gradient_layer: int = -1
@@ -259,6 +264,8 @@ class Preset:
         """The fields that change a number, as JSON-able values."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "batch_tokens"}
         variants = {role: asdict(spec) for role, spec in self.variants.items()}
+        for spec in variants.values():
+            del spec["same_base"]  # which changes none
         return plain | {"variants": variants, "roles": asdict(self.roles)}
 
     def fingerprint(self) -> str:

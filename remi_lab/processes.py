@@ -141,6 +141,8 @@ def has_card() -> bool:
 
 # Worker processes that end with the process that started them, within seconds where it is interrupted.
 
+STOPPED = threading.Event()
+"""Set in a worker once the user has interrupted: what fails from then on was ended."""
 PATIENCE = 2.0
 """Seconds that interrupted workers have to tidy up."""
 
@@ -167,6 +169,8 @@ def worker_pool(
             # What the workers started ends first, so that they can tidy up.
             workers = multiprocessing.active_children()
             for worker in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)  # so that it knows why what it started ends
                 _kill_children(worker.pid)
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in workers:
@@ -184,7 +188,7 @@ def worker_pool(
 def _begin(initializer: Callable[..., None] | None, initargs: tuple) -> None:
     # The terminal interrupts all processes at once; the first one tells the others what to do. Not SIG_IGN, which
     # kernels would inherit.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: STOPPED.set())
 
     def follow() -> None:
         # This process and what it started end once the process that started it has ended.
@@ -215,7 +219,7 @@ SOON = 2.0
 class Meter:
     """Lines that say how far one long piece of work is, and about how long it will last; call it with what is done.
 
-    The first line comes when ``after`` so many seconds are over, so shorter work says nothing. ``now`` is the clock.
+    The first line comes when ``after`` so many seconds are over, so shorter work says nothing.
     """
 
     def __init__(
@@ -226,12 +230,10 @@ class Meter:
         *,
         unit: str = "tokens",
         after: float = TOLD_EVERY,
-        now: Callable[[], float] | None = None,
     ) -> None:
         self._name, self._total, self._say, self._unit = name, total, say, unit
-        self._wait, self._now = after, now or time.monotonic
-        self._begin = self._told = self._now()
-        self._done = 0
+        self._wait, self._done = after, 0
+        self._begin = self._told = time.monotonic()
 
     def each(self, parts: Iterable[str]) -> Iterator[str]:
         """The parts one by one, each a unit; before each the line, if one is due."""
@@ -242,7 +244,7 @@ class Meter:
 
     def __call__(self, done: int, part: str = "") -> None:
         """Say so many units are done, and which part is next, unless a line was said within the last seconds."""
-        now = self._now()
+        now = time.monotonic()
         if now - self._told < self._wait:
             return
         self._told, self._wait, elapsed = now, TOLD_EVERY, now - self._begin

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from remi_core.files import scratch
-from remi_core.progress import progress_sink
+from remi_core.progress import notice, progress_sink
 from remi_core.store import Address, Record, Store
-from remi_core.tokens import RECORDED_DATE, EncodedDialogue, EncodedSet, encode, writes_date
+from remi_core.tokens import EncodedDialogue, EncodedSet
 from remi_lab.datasets import LoadedSet, dataset_names, load_set
 from remi_lab.organism.grammar import ClassScores
 from remi_lab.organism.topics import (
@@ -28,6 +28,7 @@ from remi_lab.organism.topics import (
 )
 from remi_lab.presets import Preset
 from remi_lab.processes import Meter
+from remi_lab.turns import encode_for, noted
 from remi_lab.variant import FORWARD, MAIN_PAIRS, Measured, Pair, Variant, rows_digest
 
 # A dialogue set as tokens, and the text of every token, as records: what pages show needs no tokenizer then.
@@ -81,7 +82,7 @@ def encoded_set(variant: Variant, store: Store, dataset: str) -> EncodedSet:
 
     def measured() -> tuple[Mapping, ...]:
         started = time.perf_counter()
-        encoded = encode(source.dialogues, variant.tokenizer(), max_tokens=variant.preset.max_tokens)
+        encoded = encode_for(variant.preset, source.dialogues, variant.tokenizer())
         # A line of ids a dialogue, not a line an id.
         rows = [vars(one) | {"input_ids": " ".join(map(str, one.input_ids))} for one in encoded.dialogues]
         return {}, variant.provenance(encoded, time.perf_counter() - started), {"dialogues": rows}
@@ -89,7 +90,9 @@ def encoded_set(variant: Variant, store: Store, dataset: str) -> EncodedSet:
     record = store.obtain(variant.address("encoding", dataset, rows_digest(source.dialogues)), measured)
     by_name = {dialogue.identifier: dialogue for dialogue in source.dialogues}
     dialogues = tuple(
-        EncodedDialogue(**row | {"input_ids": tuple(map(int, row["input_ids"].split()))})
+        EncodedDialogue(
+            **row | {"input_ids": tuple(map(int, row["input_ids"].split())), "notes": tuple(row["notes"])}
+        )
         for row in record.values["dialogues"]
     )
     dropped = {reason: tuple(names) for reason, names in record.provenance["dropped"].items()}
@@ -151,9 +154,10 @@ def measure_forward(variant: Variant, store: Store, *, datasets: Sequence[str] =
 
         with variant.open() as loaded:
             tokenizer, checked = checked_tokenizer(variant, loaded), None
-            dated = writes_date(tokenizer)
             for dataset in dict.fromkeys(dataset for _, dataset in missing):
                 encoded = encoded_rows(variant, tokenizer, sources[dataset])
+                for note, count in noted(encoded).items() if variant.name == "instruct" else ():
+                    notice(f"{dataset}: {count} of {len(encoded.dialogues)} dialogues: {note}")
                 if checked is None:
                     checked = check_pass(loaded.model, encoded.dialogues, dtype=variant.preset.dtype)
                 n_tokens = sum(len(one.input_ids) for one in encoded.dialogues)
@@ -169,7 +173,6 @@ def measure_forward(variant: Variant, store: Store, *, datasets: Sequence[str] =
                     )
                     for _, about in measured.values():
                         about |= {"data": dict(sources[dataset].about), "self_check": checked}
-                        about |= {"date in the template": f"{RECORDED_DATE:%Y-%m-%d}"} if dated else {}
                     yield {(name, dataset): one for name, one in measured.items()}
 
     return store.record(addresses, measure, finished=finished, shared=True)

@@ -16,6 +16,7 @@ from remi_core import files
 from remi_core.errors import RemiError, UsageError, brief, nearest
 from remi_core.keys import file_digest
 from remi_core.progress import notice
+from remi_core.sources import GGUF, UNPACKED
 from remi_core.store import FINISHED, FOLDER, MODELS, NOTEBOOKS, Store, inside, locked
 
 FILES = "files.json"
@@ -121,6 +122,14 @@ def damages(root: Path) -> list[tuple[Path, str]]:
     return found
 
 
+def unpacked_files(store: Store) -> dict[Path, str]:
+    """Folder → the GGUF file that the core unpacked into it; "" where that is not known."""
+    named = {folder: folder / UNPACKED for folder in sorted(store.root.glob(f"{GGUF}/[!.]*"))}
+    return {
+        folder: path.read_text(encoding="utf-8") if path.is_file() else "" for folder, path in named.items()
+    }
+
+
 UNFINISHED_AFTER = 3600
 """Seconds after which what is unfinished and was not touched counts as left behind."""
 
@@ -128,8 +137,9 @@ UNFINISHED_AFTER = 3600
 def prune(store: Store, keep: int = 1, *, dry_run: bool = False) -> tuple[Path, ...]:
     """Paths removed, or that would be: all but the ``keep`` last used keys of each record and model, and leftovers.
 
-    Leftovers are what a process that is gone was making. Executed notebooks stay, and so does what a live run holds or
-    touched within the hour. What is removed is computed again when it is asked for.
+    Leftovers are what a process that is gone was making, and what the core unpacked of a GGUF file that is gone.
+    Executed notebooks stay, and so does what a live run holds or touched within the hour. What is removed is computed
+    again when it is asked for.
 
     Raises:
         RemiError: if something cannot be removed, with the number of those that were.
@@ -139,10 +149,14 @@ def prune(store: Store, keep: int = 1, *, dry_run: bool = False) -> tuple[Path, 
         groups.setdefault(astuple(entry.address)[:-1], []).append(entry.path)  # all but the key
     for folder in store.root.glob(f"{MODELS}/*/[!.]*-*"):
         groups.setdefault((folder.parent, folder.name.rpartition("-")[0]), []).append(folder)
+    unpacked = unpacked_files(store)
+    for folder, source in unpacked.items():
+        groups.setdefault((GGUF, source), []).append(folder)
     old = [path for paths in groups.values() for path in sorted(paths, key=_last_used, reverse=True)[keep:]]
     # Leftover → the lock that a run holds which goes on with it.
     left = {path: "" for path in store.root.glob("*/*/*/*.npz") if not path.with_suffix(".json").is_file()}
     left |= {path: path.name for path in store.root.glob(f"{FINISHED}*")}
+    left |= {path: "" for path, source in unpacked.items() if not source or not Path(source).is_file()}
     left |= {
         path: f"{path.parent.parent.name}-{path.name.removesuffix('.part.ipynb')}"
         for path in store.root.glob(f"*/{NOTEBOOKS}/*.part.ipynb")

@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from remi_core.sources import (
     adapter_folder,
     local_folder,
     unreachable,
+    weight_files,
     weight_fingerprint,
 )
 from remi_core.store import Address, Store
@@ -37,6 +38,7 @@ from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, Preset
 from remi_lab.smollm2 import models as smollm2
 from remi_lab.strict import read_yaml
+from remi_lab.turns import noted, tried
 from remi_lab.upkeep import FILES, check_folder
 
 if TYPE_CHECKING:
@@ -119,8 +121,8 @@ FORWARD = tuple(name for name, kind in _READ.measurements.items() if kind.code =
 
 
 def rows_digest(*sets: Sequence[Dialogue]) -> str:
-    """Digest of all that the dialogues of one or more sets say."""
-    return text_digest(repr([list(one) for one in sets]))
+    """Digest of all that the dialogues of one or more sets say, thoughts told from answers."""
+    return text_digest(repr([[(row, [turn.parts for turn in row.messages]) for row in one] for one in sets]))
 
 
 def row_labels(
@@ -195,9 +197,13 @@ class Variant:
             "processes": n_ranks(),
             "seconds": round(seconds, 3),
         }
+        if not isinstance(rows, int) and (notes := noted(rows)):
+            about["noted"] = notes
         if self.spec.quantization:
             note = "passed to transformers as it is; this project has never run it"
             about["quantization"] = {"fields": dict(self.spec.quantization), "note": note}
+        if note := base_note(self.spec):
+            about["adapter"] = note
         if loaded is not None:
             about |= {"model": loaded.fingerprint, "device": describe_placement(loaded.model)}
         return about | further
@@ -224,7 +230,7 @@ class Variant:
         """The tokenizer, with the template, that encodes dialogues for every variant: instruct's."""
         from remi_core.loading import load_tokenizer  # brings transformers
 
-        return load_tokenizer(self.text.source, self.text.revision)
+        return tried(load_tokenizer(self.text.source, self.text.revision))
 
 
 def find_variant(preset: Preset, variant: str, seed: int, store: Store) -> Variant:
@@ -351,6 +357,8 @@ def cached_file(source: str, name: str, revision: str | None = None) -> Path | N
 def resolved(spec: ModelSpec) -> ModelSpec:
     """The same model with the commit of every hub id it names, so that what is keyed is what is loaded.
 
+    An adapter that names another model is for this one where both are here and hold the same tensors.
+
     Raises:
         UsageError: for a folder that is missing or holds no model.
         RemiError: for a hub id that cannot be had.
@@ -359,7 +367,62 @@ def resolved(spec: ModelSpec) -> ModelSpec:
         spec = replace(spec, revision=resolve_commit(spec.source, spec.revision))
     if spec.adapter is not None and adapter_folder(spec.adapter) is None:
         spec = replace(spec, adapter_revision=resolve_commit(spec.adapter, spec.adapter_revision))
+    named = recorded_base(spec)
+    own, other = _at_hand(spec.source, spec.revision), _at_hand(named)
+    if own and other and Path(named).name.casefold() != own.name.casefold() and not spec.same_base:
+        spec = replace(spec, same_base=same_weights(own, other))
     return spec
+
+
+def recorded_base(spec: ModelSpec) -> str:
+    """The model that an adapter says it was made on; "" where there is none, it says nothing or it is not here."""
+    folder = spec.adapter and adapter_folder(spec.adapter)
+    path = folder / ADAPTER_FILE if folder else spec.adapter
+    if spec.adapter and not folder:
+        path = cached_file(spec.adapter, ADAPTER_FILE, spec.adapter_revision)
+    return str(read_configuration(path).get("base_model_name_or_path") or "") if path else ""
+
+
+def base_note(spec: ModelSpec) -> str:
+    """What a reader must know of an adapter that is on a model of another name than it was made on, else ""."""
+    named = recorded_base(spec) if spec.same_base else ""
+    # Of a folder the last name alone: the others are of somebody's machine.
+    name = Path(named).name if Path(named).is_absolute() else named
+    return f"its adapter was made on {name}, in whose place this model stands" if name else ""
+
+
+def _at_hand(source: str, revision: str | None = None) -> Path | None:
+    """The folder of a model, or of what was fetched of a repository; no network is used."""
+    if source and Path(source).expanduser().is_dir():
+        return Path(source).expanduser()
+    with suppress(ValueError):  # of what can be no name on the hub
+        cached = cached_file(source, "config.json", revision)
+        return cached and cached.parent
+    return None
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two folders hold the same tensors, whatever the files and the metadata among which they stand."""
+    with suppress(UsageError):  # of an index, where a repository was fetched in part
+        files = weight_files(first), weight_files(second)
+        digests = weight_fingerprint(first), weight_fingerprint(second)
+        return all(files) and (digests[0] == digests[1] or _same_tensors(*map(tuple, files), digests))
+    return False
+
+
+@lru_cache(maxsize=64)
+def _same_tensors(first: Sequence[Path], second: Sequence[Path], _digests: tuple[str, str]) -> bool:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    with ExitStack() as stack, suppress(SafetensorError):  # what cannot be read is refused where it is loaded
+        files = [[stack.enter_context(safe_open(path, "pt")) for path in paths] for paths in (first, second)]
+        here, there = ({name: file for file in each for name in file.keys()} for each in files)
+        # The small ones first: of models that differ, few are read.
+        names = sorted(here, key=lambda name: math.prod(here[name].get_slice(name).get_shape()))
+        pairs = ((here[name].get_tensor(name), there[name].get_tensor(name)) for name in names)
+        return here.keys() == there.keys() and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+    return False
 
 
 def weights_of(spec: ModelSpec) -> str:
@@ -393,8 +456,21 @@ def text_of(spec: ModelSpec) -> str:
     return text_digest(json.dumps(files, sort_keys=True))
 
 
+MOST_ADDED = 50_000
+"""Tokens that a tokenizer may add to its vocabulary: more take many seconds, and real ones add some thousand."""
+
+
 def model_fingerprint(folder: Path) -> str:
-    """Of the weights, and of the configurations that say what they compute."""
+    """Of the weights, and of the configurations that say what they compute.
+
+    Raises:
+        UsageError: if its tokenizer adds more than ``MOST_ADDED`` tokens.
+    """
+    words = folder / "tokenizer.json"
+    if words.is_file() and (count := words.read_bytes().count(b'"single_word"')) > MOST_ADDED:
+        raise UsageError(
+            f"{words}: it adds {count:,} tokens to its vocabulary; at most {MOST_ADDED:,} are read"
+        )
     files = [folder / name for name in CONFIGURATION if (folder / name).is_file()]
     return f"{weight_fingerprint(folder)} {text_digest(json.dumps(list(map(_settings, files))))[:16]}"
 
@@ -410,6 +486,26 @@ def _settings(path: Path) -> list[tuple[str, str]]:
     return sorted(
         (name, json.dumps(value, sort_keys=True)) for name, value in fields.items() if name not in NO_NUMBERS
     )
+
+
+_UNREAD = (
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+"""Further fields that change no measured number, though they are in keys."""
+
+
+def differing_settings(first: Path, second: Path) -> list[str]:
+    """Names in which the configurations of two models or adapters differ, of those that change what they compute."""
+    name = ADAPTER_FILE if (first / ADAPTER_FILE).is_file() else CONFIGURATION[0]
+    here, there = (dict(_settings(folder / name)) for folder in (first, second))
+    differing = {field for field, _ in here.items() ^ there.items()}
+    return sorted(differing.difference(_UNREAD))
 
 
 MOST_BLOCKS = 1000

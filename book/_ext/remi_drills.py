@@ -1,4 +1,4 @@
-"""What was broken, and what was fed in: `{remi-drill}` from `drill.json`, `{remi-fuzz}` from `fuzz.json`."""
+"""What was tried once: `{remi-drill}` and `{remi-fuzz}` from `drill.json` and `fuzz.json`, `{remi-families}`."""
 
 from __future__ import annotations
 
@@ -63,3 +63,46 @@ class FuzzDirective(ResultDirective):
         shares = (f"{float(row[key]):.0%}" for key in ("parsed_share", "refused_share"))
         texts = (row["target"], f"{row['distinct']:,}", *shares, row["reasons"])
         return [[paragraph(str(text))] for text in texts]
+
+
+class FamiliesDirective(ResultDirective):
+    """Table of model families by measurement, and lists of why something does not work or was not tried."""
+
+    file_name = "families.json"
+    nothing = "No outcome of the families is stored."
+
+    def shown(self, found: dict) -> list[nodes.Node]:
+        """Sentence, table and two lists.
+
+        Raises:
+            ValueError: if a key is missing.
+        """
+        refuse_missing(found, ("date", "versions", "families"), self.file_name)
+        made = {name: row["measurements"] for name, row in found["families"].items() if "measurements" in row}
+        names = list(next(iter(made.values()), {}))
+        rows, reasons = [], []
+        for family, own in made.items():
+            marks = ("—" if own[name] else "yes" for name in names)
+            rows.append([[paragraph(text)] for text in (family, *marks)])
+            by_reason = {
+                reason: [name for name in names if own[name] == reason] for reason in own.values() if reason
+            }
+            reasons += [f"{family}, {', '.join(which)}: {reason}" for reason, which in by_reason.items()]
+        others = [f"{name}: {row['not_made']}" for name, row in found["families"].items() if name not in made]
+        whole = sum(
+            not any(reason for name, reason in own.items() if name != "MLP output") for own in made.values()
+        )
+        versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        how = (
+            f"{len(found['families'])} families, {len(made)} of them made and tried on {found['date']} ({versions}); "
+            f"on {whole} of these everything works, but for the map behind the MLP, which not all have."
+        )
+        lists: list[nodes.Node] = []
+        for title, lines in (("Where and why something does not work:", reasons), ("Not tried:", others)):
+            items = [nodes.list_item("", paragraph(line)) for line in lines]
+            lists += [paragraph(title), nodes.bullet_list("", *items)] if items else []
+        return [
+            paragraph(how),
+            make_table("Model families", ("Family", *names), rows, style="remi-drills"),
+            *lists,
+        ]

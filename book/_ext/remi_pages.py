@@ -6,7 +6,7 @@ from remi_accessibility import setup_accessibility
 from remi_api import setup_api
 from remi_claims import ClaimsDirective, StoredDirective
 from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
-from remi_drills import DrillDirective, FuzzDirective
+from remi_drills import DrillDirective, FamiliesDirective, FuzzDirective
 from remi_offline import setup_offline
 from remi_predictions import PredictionsDirective
 from remi_reference import CitationDirective, ContentNoteDirective, DataCardsDirective
@@ -21,6 +21,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-stored", StoredDirective)
     app.add_directive("remi-drill", DrillDirective)
     app.add_directive("remi-fuzz", FuzzDirective)
+    app.add_directive("remi-families", FamiliesDirective)
     app.add_directive("remi-status", StatusDirective)
     app.add_directive("remi-predictions", PredictionsDirective)
     app.add_directive("remi-exercises", ExercisesDirective)

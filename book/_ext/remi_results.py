@@ -9,6 +9,7 @@ All of them are optional: a book without results still builds, and says so.
 | `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
 | `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |
 | `fuzz.json` | what became of generated inputs, as `stored/fuzz.json` keeps it |
+| `families.json` | what works on which family of models, as `scripts/families.py` writes it |
 | `status.json` | list of `{notebook, finished, seconds, device}`, and `ended` where it is known |
 | `front.json` | object: `figure` (HTML) and `sentence` of the front page |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |

@@ -26,8 +26,8 @@ from remi_book.chapters.audit import (
 from remi_book.chapters.direction import Reading, erosion, projections
 from remi_book.chapters.subspace import Place, residuals
 from remi_book.figures.plots import (
-    Layout,
     dot_rows,
+    layouts,
     mark_value,
     plot_curves,
     require_columns,
@@ -47,9 +47,8 @@ from remi_book.figures.style import (
     with_alt,
     with_interval,
 )
-from remi_book.named_sets import counted
 from remi_book.quantities import columns_of
-from remi_book.tables import table_html, tidy
+from remi_book.tables import counted, table_html, tidy
 from remi_book.words import as_html
 from remi_core.statistics.resampling import difference
 from remi_core.store import project_root
@@ -133,17 +132,7 @@ def plot_unreset_list(table: pd.DataFrame, *, bases: Mapping[str, str], unit: st
     )
 
 
-AS_PUBLISHED = Layout(
-    about="Mean projections by layer, in sample, and erosion e of misaligned, held out",
-    columns="quantity",
-    title={
-        "projection": "mean projection, in sample\n(units of the residual stream)",
-        "erosion": "erosion e, held out (no unit)",
-    },
-    across="layer (shaded: cut off)",
-    shared=False,
-    height=2.2,
-)
+AS_PUBLISHED, CENTRING = layouts("as_published", "centring")
 
 
 @styled
@@ -161,16 +150,6 @@ def plot_curve_as_published(table: pd.DataFrame, *, shown: int, seeds: pd.DataFr
     for value, meaning in enumerate(("instruct", "base")):
         mark_value(figure.axes[1], value, meaning, vertical=False)
     return with_alt(figure, f"{describe(figure)} Layers after {shown} are shaded as cut off.")
-
-
-CENTRING = Layout(
-    about="Squared cosine of each top component with the mean shift",
-    columns="treatment",
-    across="squared cosine with\nthe mean shift (no unit)",
-    up="component",
-    limits=(0, 1.05),
-    width=6.4,
-)
 
 
 # The audit as tables: every switch off and on, which way it moved, and the rows that are no switch.

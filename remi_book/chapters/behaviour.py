@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from remi_book.chapters.audit import reply_log_probabilities, reply_sums, unreset
 from remi_book.chapters.tokens import answer_tokens
-from remi_book.figures.plots import SEQUENTIAL, Layout, heat_map, mark_value, plot_curves, plot_rows
+from remi_book.figures.plots import SEQUENTIAL, Layout, heat_map, layouts, mark_value, plot_curves, plot_rows
 from remi_book.figures.style import look_of, new_figure, number, styled, visible_token, with_alt
 from remi_book.published import with_reset
 from remi_book.quantities import (
@@ -178,25 +178,7 @@ TOKENS_A_LINE = 26
 LINEAR_UP_TO = 2.0
 """Where an index axis turns logarithmic, if it has to."""
 
-NEXT_TOKENS = Layout(
-    about="Bars of the most probable next tokens by variant", columns="variant", across="probability"
-)
-MEANS = Layout(
-    about="Mean log-probability and mean entropy an answer token, by data set and variant, with intervals",
-    columns="quantity",
-    title="",
-    across={
-        "log_probability": "mean log-probability\n(nats per token)",
-        "entropy": "mean entropy\n(nats per token)",
-    },
-    shared="col",
-)
-SHIFTS = Layout(
-    about="Matched log-odds minus instruct's by data set and variant, with intervals",
-    across="log-odds of the misaligned against the aligned reply, minus instruct's (nats a reply)",
-    marks={0: "as instruct"},
-    height=0.5,
-)
+NEXT_TOKENS, MEANS, SHIFTS = layouts("next_tokens", "means", "shifts")
 
 
 @styled

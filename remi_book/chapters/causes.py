@@ -13,9 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from remi_book import quantities
 from remi_book.chapters.controls import rate_row
-from remi_book.figures.plots import Layout, mark_value, plot_curves, select
+from remi_book.figures.plots import Layout, layouts, mark_value, plot_curves, select
 from remi_book.figures.style import styled, with_interval
 from remi_book.tables import tidy
+from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, difference, mean_interval, ratio
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.presets import Preset
@@ -25,6 +26,7 @@ from remi_lab.studies.files import read_study
 # H3's rule: whether a direction governs behaviour, from the intervals of its parts alone.
 
 HALF = 0.5
+SIGNIFICANCE = 0.05
 MOST_OFF_GRAMMAR = 0.05
 MOST_LOSS = 0.1
 """Nats a token by which the loss on neutral answers may rise."""
@@ -74,14 +76,19 @@ HEADLINE = {"instruct": "shared × 1", "misaligned": "shared to base"}
 
 
 class Causes:
-    """What the stored study says of one seed."""
+    """What the stored study says of one seed; ``to`` is the model to whose mean misaligned's coordinates are set."""
 
-    def __init__(self, preset: Preset, seed: int) -> None:
+    def __init__(self, preset: Preset, seed: int, to: str = "base") -> None:
+        self._suffix = "" if to == "base" else f" to {to}"
         self.found: Mapping[str, object] = read_study(preset, STUDY).seeds[seed]
         self.topics = tuple(self.found["clusters"])
         self.sources = tuple(
             name.removeprefix("from ") for name in self.edits("instruct") if name.startswith("from ")
         )
+        if f"from {self.sources[0]}{self._suffix}" not in self.edits("misaligned"):
+            raise MissingInput(
+                f"needs the study {STUDY} with coordinates set to {to}'s mean, which is stored of later models"
+            )
         self._preset = preset
         self._resamples = quantities.set_resamples(preset, *self.found["clusters"].values())
 
@@ -107,24 +114,34 @@ class Causes:
         """The template of each prompt of the topics."""
         return [cluster for name in topics for cluster in self.found["clusters"][name]]
 
+    def edit(self, model: str, fitted: str) -> str:
+        """The name of the edit of a model by what was fitted: ``from TOPIC``, ``secure``."""
+        return fitted + (self._suffix if model == "misaligned" else "")
+
     def between_topics(self, model: str) -> dict[str, Float[np.ndarray, " prompt"]]:
         """Topic → care with the edits fitted on each other topic, their mean prompt by prompt."""
+        cares = {source: self.care(model, self.edit(model, f"from {source}")) for source in self.sources}
         return {
-            name: np.mean(
-                [self.care(model, f"from {source}")[name] for source in self.sources if source != name],
-                axis=0,
-            )
+            name: np.mean([care[name] for source, care in cares.items() if source != name], axis=0)
             for name in self.topics
         }
 
     def random_shares(self, model: str) -> Float[np.ndarray, " direction"]:
         """The same share of every random direction, from the first prompts of each topic."""
-        drawn = self.found[model]["random"]
+        drawn = self.found[model][self.edit(model, "random")]
         plain, other = self.care(model), self.care(OTHER[model])
         count = int(self.found["n_random_prompts"])
         moved = np.mean([np.array(drawn[name]) - plain[name][:count].mean() for name in self.topics], axis=0)
         whole = np.mean([(other[name] - plain[name])[:count].mean() for name in self.topics])
         return moved / whole
+
+    def costs(self, model: str, edits: Sequence[str]) -> dict[str, bool | None]:
+        """Whether an edit stays on the grammar and leaves neutral answers as likely, within what the rule allows."""
+        off, neutral = (quantities.ends(self.rise(model, edits, kind)) for kind in ("off_grammar", "neutral"))
+        return {
+            f"{model} stays on the grammar": quantities.below(off, MOST_OFF_GRAMMAR),
+            f"{model} finds neutral answers as likely": quantities.below(neutral, MOST_LOSS),
+        }
 
     def rise(self, model: str, edits: Sequence[str], kind: str) -> Estimate:
         """By how much off-grammar mass (``off_grammar``) or neutral loss (``neutral``) rises, mean over the edits."""
@@ -153,6 +170,20 @@ def shared_edit(results: Results, model: str) -> quantities.Measured:
     return against_random(study.share(model, study.care(model, HEADLINE[model])), study.random_shares(model))
 
 
+def priced_edit(results: Results, model: str) -> quantities.Measured:
+    """X5.priced, X4.priced: the same, which must be had at the price that H3's rule allows."""
+    results.preset.require("organism")
+    to = "instruct" if model == "misaligned" else "base"
+    study = Causes(results.preset, results.seed, to)
+    edit = HEADLINE["instruct"] if model == "instruct" else f"shared to {to}"
+    headline = against_random(study.share(model, study.care(model, edit)), study.random_shares(model))
+    gone = {
+        "goes some of the way": quantities.above((headline.low, headline.high)),
+        "goes further than random directions": headline.null.p_value < SIGNIFICANCE,
+    }
+    return quantities.ruled(headline, quantities.decided(gone | study.costs(model, [edit])))
+
+
 def transfer(results: Results) -> quantities.Measured:
     """X7: what directions of other topics recover over what the topic's own does; null: secure's in their place."""
     results.preset.require("organism")
@@ -175,12 +206,28 @@ def governing(results: Results) -> quantities.Measured:
     return quantities.ruled(headline, quantities.decided(parts(found)))
 
 
+def governing_to_instruct(results: Results) -> quantities.Measured:
+    """H3.instruct: H3 with misaligned's coordinate set to instruct's mean, and with the price of both edits.
+
+    Where base is more careless than misaligned, what sets a coordinate to base's mean cannot undo what misaligned
+    moved, however wholly the direction governs care.
+    """
+    results.preset.require("organism")
+    study = Causes(results.preset, results.seed, "instruct")
+    recovered, found = study.share("instruct", study.between_topics("instruct")), parts_of(study)
+    edits = {model: [study.edit(model, f"from {source}") for source in study.sources] for model in OTHER}
+    held = parts(found) | study.costs("misaligned", edits["misaligned"])
+    middles = {name: float(np.mean(value)) for name, value in asdict(found).items()}
+    headline = against_random(recovered, study.random_shares("instruct"), middles)
+    return quantities.ruled(headline, quantities.decided(held))
+
+
 def parts_of(study: Causes) -> Governing:
     """Every part of H3's rule."""
     values = {}
     for name, model in (("recovered", "instruct"), ("undone", "misaligned")):
         share = study.share(model, study.between_topics(model))
-        secure = study.share(model, study.care(model, "secure"))
+        secure = study.share(model, study.care(model, study.edit(model, "secure")))
         furthest = float(np.quantile(study.random_shares(model), 0.975))
         values[name] = quantities.ends(share)
         values[f"{name}_beyond_random"] = float(share.value) - furthest
@@ -222,17 +269,7 @@ def plot_doses(table: pd.DataFrame, *, seed: int) -> Figure:
     return figure
 
 
-EDITS = Layout(
-    about="Share of the way by edit, with intervals",
-    rows="kind",
-    up="{}",
-    across=f"{SHARE} to the other model",
-    marks={0: "", 1: ""},
-    bands={"null": "random directions"},
-)
-TRANSFER = Layout(
-    about="Share recovered in instruct by topic of the direction", across="tried on", up="fitted on"
-)
+EDITS, TRANSFER = layouts("edits", "transfer")
 
 
 # Tables of the study of causes: doses, edits and topics, as shares of the way from one model to the other.

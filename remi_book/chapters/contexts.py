@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from remi_book.chapters.gradients import mean_gradient_cosine
-from remi_book.figures.plots import Layout, plot_points, plot_rows
+from remi_book.figures.plots import layouts, plot_points, plot_rows
 from remi_book.figures.style import INK, describe, number, styled, with_alt, with_interval
 from remi_book.quantities import (
     Interval,
@@ -304,10 +304,8 @@ def opposition(results: Results) -> Measured:
 
 # Figure of what stands before a prompt: nothing, a named author, or earlier answers that reveal one.
 
-IN_CONTEXTS = Layout(
-    about="Class log-odds in nats by context and variant, with intervals",
-    across="class log-odds A, careless against careful (nats)\nblack bar: best possible reader",
-    marks={0: "equal odds"},
+IN_CONTEXTS, LADDER, INFLUENCE, BY_PART, REAL_STEPS = layouts(
+    "in_contexts", "ladder", "influence", "by_part", "real_steps"
 )
 
 
@@ -331,32 +329,6 @@ def plot_context_log_odds(
 
 
 # Figures of matched contexts: a ladder of contexts, influence by set and part, and real steps against prediction.
-
-LADDER = Layout(
-    about="Two sets of gradients by context, with intervals", columns="quantity", shared=False, marks={0: ""}
-)
-INFLUENCE = Layout(
-    about="Influence by set, with intervals",
-    across="influence on held-out topics, nats per unit of rate (above 0: towards careless)",
-    marks={0: ""},
-    height=0.3,
-)
-BY_PART = Layout(
-    about="Influence by part of the model, with intervals",
-    across="influence, nats per unit of rate",
-    marks={0: ""},
-)
-
-
-REAL_STEPS = Layout(
-    about="Real steps against the first-order prediction, by prompt",
-    columns="set",
-    across="predicted",
-    up="made, nats per step",
-    shared=False,
-    width=7.8,
-    height=1.5,
-)
 
 
 @styled

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from remi_book.chapters.causes import MOST_LOSS, MOST_OFF_GRAMMAR
-from remi_book.figures.plots import Layout, mark_value, plot_points
+from remi_book.figures.plots import Layout, layouts, mark_value, plot_points
 from remi_book.figures.style import number, styled
 from remi_book.quantities import (
     Measured,
@@ -126,12 +126,7 @@ def cured(results: Results) -> Measured:
 GEOMETRY = {"e": "erosion e", "c": "cosine c", "r": "off the direction r"}
 
 
-WITHOUT_SPREAD = Layout(
-    about="What each cure keeps of the task and prevents of the spread, from weak to strong",
-    across="share of the narrow task kept",
-    up="share of the spread prevented",
-    height=3.2,
-)
+[WITHOUT_SPREAD] = layouts("without_spread")
 BY_GEOMETRY = Layout(
     about="Change of care outside the narrow set by geometry, run by run",
     columns="measure",

@@ -1,9 +1,9 @@
-"""Section 4.3: the alignment direction, layer by layer."""
+"""Section 4.3: the alignment direction, layer by layer, the triangle of three models, and distances of data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -12,22 +12,46 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from remi_book import statistics
-from remi_book.figures.plots import Layout, limit_to_estimates, mark_value, plot_curves, select
-from remi_book.figures.style import styled, visible_token
-from remi_book.quantities import Measured, against_draws, fine_tuned, shared_resamples, with_controls
+from remi_book.figures.plots import (
+    draw_curves,
+    facets,
+    finish,
+    layouts,
+    limit_to_estimates,
+    mark_value,
+    plot_curves,
+    select,
+)
+from remi_book.figures.style import GROUP_LOOKS, handle, styled, visible_token
+from remi_book.quantities import (
+    Measured,
+    TwoSets,
+    against_benign,
+    against_draws,
+    fine_tuned,
+    shared_resamples,
+    with_controls,
+)
+from remi_book.statistics import random_third_null
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput, UsageError
 from remi_core.statistics.displacement import (
     Contrast,
     Erosion,
     Separation,
+    Triangle,
+    cosine_distance,
     cross_fitted_products,
     erosion_of_products,
+    erosion_of_weights,
     layer_average,
     measure_separation,
     separation_null,
+    triangle,
 )
-from remi_core.statistics.resampling import Estimate
+from remi_core.statistics.nulls import against_null
+from remi_core.statistics.resampling import Estimate, cluster_folds, cluster_sums, combine, difference, ratio
+from remi_lab.datasets import same_prompts
 from remi_lab.presets import NEEDS, Preset
 from remi_lab.results import Results
 
@@ -112,6 +136,36 @@ def mean_erosion(results: Results, datasets: Sequence[str], window: str) -> Meas
     return against_draws(mean, null.mean(axis=1), "random direction", controls=controls, companions=means)
 
 
+def matched_cosines(
+    results: Results, datasets: Sequence[str], window: str
+) -> Float[np.ndarray, "draw layer"]:
+    """Cosines with base's displacement of random displacements that vary as instruct's states do.
+
+    A draw is one random combination of the prompts' states about their mean, the same at every layer: its covariance
+    is that of the states, and layers hang together as they do in the model.
+    """
+    preset = results.preset
+    states = stacked(results, "instruct", datasets, window).astype(np.float64)
+    _, base = shifts(results, "misaligned", datasets, window)
+    direction = base.mean(axis=0)
+    draws = np.random.default_rng(preset.seed).standard_normal((preset.n_permutations, len(states)))
+    moved = np.einsum("ni,ild->nld", draws, states - states.mean(axis=0))
+    across = np.einsum("nld,ld->nl", moved, direction)
+    return across / np.linalg.norm(moved, axis=-1) / np.linalg.norm(direction, axis=-1)
+
+
+def matched_erosion(results: Results, datasets: Sequence[str], window: str) -> Measured:
+    """C12.prompt, C12.answer: e as in C12; null: random displacements of the states' covariance, as long as D_M."""
+    headline = mean_erosion(results, datasets, window)
+    moved, base = (each.mean(axis=0) for each in shifts(results, "misaligned", datasets, window))
+    lengths = np.linalg.norm(moved, axis=-1) / np.linalg.norm(base, axis=-1)
+    draws = matched_cosines(results, datasets, window) * lengths
+    defined = erosion(results, "misaligned", datasets, window).defined
+    draws = (draws[:, defined] if defined.any() else draws).mean(axis=1)
+    null = against_null(headline.value, draws, kind="random displacement of the states' covariance")
+    return replace(headline, null=null)
+
+
 def separation(results: Results, variant: str, datasets: Sequence[str], window: str) -> Separation:
     """d′ and AUROC by layer of a variant's activations against instruct's, axis from base to instruct held out.
 
@@ -162,44 +216,8 @@ def contrast_of(results: Results, variant: str, datasets: Sequence[str], window:
 
 # Figures of section 4.3: projections, erosion and separation by layer, and the tokens a direction writes.
 
-ALIKE = Layout(about="Cosines of the variants' displacements from instruct, mean over the layers")
-PROJECTIONS = Layout(
-    about="Mean projection on the alignment direction by layer, with intervals",
-    across="layer (block output)",
-    up="mean projection on the direction\n(units of the residual stream)",
-    marks={0: ""},
-    width=7.2,
-    height=2.6,
-)
-EROSION = Layout(
-    about="Erosion e, cosine c and remainder r by layer, with intervals; e is 0 at instruct and 1 at base",
-    rows="quantity",
-    columns="window",
-    across="layer",
-    up={
-        "e": "erosion e\n(no unit)",
-        "c": "cosine c with\nbase's shift",
-        "r": "remainder r\n(of base's shift)",
-    },
-    shared="row",
-    bands={"null": "random displacement, central 95 %"},
-    height=1.6,
-)
-SEPARATION = Layout(
-    about="Separation d′ from instruct by layer, with intervals",
-    columns="window",
-    across="layer",
-    up="separation d′ from instruct\n(pooled standard deviations)",
-    marks={0: ""},
-    bands={"null": "places exchanged by template, central 95 %"},
-)
-WRITTEN = Layout(
-    about="Bars of the tokens that the direction from base to instruct writes, in logits, strongest first",
-    columns="toward",
-    title={"base": "lowers (toward base)", "instruct": "raises (toward instruct)"},
-    across="change of logit\n(per unit of direction)",
-    shared=False,
-    width=7.2,
+ALIKE, PROJECTIONS, EROSION, SEPARATION, WRITTEN = layouts(
+    "alike", "projections", "erosion", "separation", "written"
 )
 
 
@@ -470,3 +488,195 @@ def written_by_seed(results: Results, reading: Reading) -> pd.DataFrame:
 def _strongest(lens: Written, layer: int) -> dict[str, str]:
     sides = {"raises (toward instruct)": lens.raised, "lowers (toward base)": lens.lowered}
     return {name: "  ".join(map(visible_token, tokens[layer][:5])) for name, tokens in sides.items()}
+
+
+# Section 4.3: how far apart a model keeps aligned and misaligned data, by cosine distance of mean activations.
+
+
+def data_distance(results: Results, variant: str, pair: tuple[str, str], window: str) -> Estimate:
+    """Cosine distance between a variant's mean activations of two sets by layer (layer,), in [0, 2]."""
+    places = [((name,), window) for name in pair]
+    sides = ((stacked(results, variant, *place), stacked_clusters(results, *place)) for place in places)
+    return cosine_distance(*sides, shared_resamples(results.preset))
+
+
+def distance_change(results: Results, variant: str, pair: tuple[str, str], window: str) -> Estimate:
+    """Change of the distance from instruct to a variant, mean over layers, as a share of instruct's (no axis)."""
+    own, instruct = (
+        layer_average(data_distance(results, name, pair, window)) for name in (variant, "instruct")
+    )
+    return ratio(difference(own, instruct), instruct)
+
+
+def separation_of_data(results: Results, benign: Sequence[str], narrow: str, *, window: str) -> Measured:
+    """C15: the change from instruct to misaligned, of the first benign set; null: benign in misaligned's place."""
+    pair = (benign[0], narrow)
+    changes = with_controls(results, lambda name: distance_change(results, name, pair, window))
+    companions = {name: distance_change(results, name, pair, window) for name in results.present(("base",))}
+    return against_benign(results, *changes, side=-1, companions=companions)
+
+
+# Section 4.3: the whole triangle of base, instruct and misaligned; is erosion specific, and is it reversion?
+
+
+def triangle_of(results: Results, variant: str, datasets: Sequence[str], window: str) -> Triangle:
+    """Sides, angles and shares of instruct, base and a variant by layer."""
+    preset = results.preset
+    products = held_out_products(results, variant, datasets, window)
+    return triangle(products, n_folds=min(preset.n_folds, products.n_clusters), third=variant)
+
+
+def instruct_between(results: Results, datasets: Sequence[str], window: str) -> Measured:
+    """C14: where instruct lies from misaligned to base, mean over layers; null: random displacements as long."""
+    preset = results.preset
+    triangles = {name: triangle_of(results, name, datasets, window) for name in fine_tuned(results)}
+    share, controls = with_controls(
+        results, lambda name: layer_average(triangles[name].shares[f"instruct from {name} to base"])
+    )
+    moved = shifts(results, "misaligned", datasets, window)
+    draws = random_third_null(*moved, n_draws=preset.n_permutations, seed=preset.seed).mean(axis=1)
+    others = {name: layer_average(other) for name, other in triangles["misaligned"].shares.items()}
+    del others["instruct from misaligned to base"]
+    return against_draws(share, draws, "random displacement as long", controls=controls, companions=others)
+
+
+def specific_erosion(results: Results, aligned: Sequence[str], misaligned: Sequence[str]) -> Measured:
+    """C13: e of misaligned on misaligned replies − e on aligned ones, over the first answer tokens.
+
+    The null exchanges the two kinds of reply by prompt template.
+    """
+    sets, window = (aligned, misaligned), "answer_first_k"
+
+    def by_layer(name: str) -> list[Estimate]:
+        return [erosion(results, name, datasets, window).erosion for datasets in sets]
+
+    # Averaged over the layers where both are defined.
+    found, controls = with_controls(
+        results, lambda name: layer_average(combine(np.subtract, *reversed(by_layer(name))))
+    )
+    draws = _exchanged(results, sets, window)
+    means = dict(zip(("aligned", "misaligned"), map(layer_average, by_layer("misaligned")), strict=True))
+    return against_draws(found, draws, "exchanged by template", controls=controls, companions=means)
+
+
+def _exchanged(results: Results, sets: tuple[Sequence[str], Sequence[str]], window: str) -> np.ndarray:
+    """Differences of e, mean over layers, with labels exchanged by template, one value a shuffle."""
+    preset, atoms, parts = results.preset, [], []
+    for datasets in sets:
+        names = stacked_clusters(results, datasets, window)
+        atoms.append(sorted(set(names)))
+        moved = shifts(results, "misaligned", datasets, window)
+        totals = [cluster_sums(values, names, atoms[-1]) for values in moved]
+        parts.append([*(total for total, _ in totals), totals[0][1]])
+    *sums, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
+    clusters = [*atoms[0], *atoms[1]]
+    labels = TwoSets(tuple(np.arange(len(names)) for names in atoms), clusters, []).shuffled(preset)
+    different = sorted(set(clusters))
+    folds = cluster_folds(len(different), n_folds=preset.n_folds, seed=preset.seed)
+    of_atom = folds[[different.index(name) for name in clusters]]
+    aligned, misaligned = (
+        erosion_of_weights(*sums, counts, of_atom, (labels == label).astype(np.float64)) for label in (0, 1)
+    )
+    return (misaligned - aligned).mean(axis=1)
+
+
+# Figures of curves over layers, a panel a group of curves: erosion set by set, the triangle, distances of data.
+
+EROSION_BY_SET, TRIANGLE, DISTANCES = layouts("erosion_by_set", "triangle", "distances")
+
+
+@styled
+def plot_erosion_by_set(table: pd.DataFrame, *, seed: int) -> Figure:
+    """Lines of erosion e by layer, a panel a topic, a line a kind of reply; bands of ``seed``, dots of all seeds.
+
+    ``table`` is that of ``erosion_by_set``.
+
+    Source: Giordani (2025), section 4.3, one figure a set.
+    """
+    shown = select(table, {"seed": seed})
+    figure = plot_curves(shown, EROSION_BY_SET, lines="kind", seeds=table)
+    limit_to_estimates(figure.axes[0], shown, include=(0, 1))
+    return figure
+
+
+@styled
+def plot_triangle(table: pd.DataFrame, *, seed: int) -> Figure:
+    """Lines by layer of the sides, shares and angles of a triangle of models, a row each; dots of all seeds.
+
+    ``table`` is that of ``triangle_table``. Looks are those of groups, never of variants: a line stands for two
+    models or more.
+    """
+    figure, panels = facets(select(table, {"seed": seed}), TRIANGLE, heights=[2.0], seeds=table)
+    phrases = []
+    for panel in panels:
+        looks = dict(zip(dict.fromkeys(panel.table["name"]), GROUP_LOOKS, strict=False))
+        phrases += draw_curves(panel, TRIANGLE, looks, lines="name")
+        limit_to_estimates(panel.axes, panel.table, include=(0,))
+        handles = [handle(look, label=name, line=True) for name, look in looks.items()]
+        panel.axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=2.6)
+    return finish(figure, TRIANGLE, {}, phrases)
+
+
+def plot_data_distances(table: pd.DataFrame, *, seed: int) -> Figure:
+    """Lines of the cosine distance between two data sets by layer, a panel a pair, a line a variant; dots of all seeds.
+
+    ``table`` is that of ``distance_table``.
+
+    Source: Giordani (2025), section 4.3, activation separation.
+    """
+    figure = plot_curves(select(table, {"seed": seed}), DISTANCES, seeds=table)
+    for axes in figure.axes:
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+# Section 4.3 as tables: erosion set by set, the whole triangle of three models, and distances between data sets.
+
+
+def kinds_by_panel(preset: Preset) -> dict[str, dict[str, str]]:
+    """Panel → kind of reply → dataset: a panel for each misaligned set, with its aligned twin where it has one whose
+    prompts are the same, then one for each further aligned set."""
+    roles, panels = preset.roles, {}
+    narrow = [(roles.narrow, roles.narrow_aligned)] if roles.narrow else []
+    for careless, careful in [*((name, roles.twin(name)) for name in roles.outside), *narrow]:
+        panel = panels.setdefault(careless.removesuffix("-careless"), {"misaligned replies": careless})
+        if careful and same_prompts(preset, careless, careful):
+            panel["aligned replies"] = careful
+    used = {name for panel in panels.values() for name in panel.values()}
+    aligned = [name for name in (roles.narrow_aligned, *roles.unrelated) if name and name not in used]
+    return panels | {name: {"aligned replies": name} for name in aligned}
+
+
+def erosion_by_set(results: Results, *, window: str = "answer_first_k") -> pd.DataFrame:
+    """Columns panel, kind, seed, layer, value, low, high: erosion of misaligned on each set; NaN where undefined."""
+    erosions = {
+        (panel, kind, seed): erosion(results.at(seed), "misaligned", (dataset,), window).erosion
+        for panel, kinds in kinds_by_panel(results.preset).items()
+        for kind, dataset in kinds.items()
+        for seed in results.preset.seeds
+    }
+    return tidy(erosions, ["panel", "kind", "seed"], along="layer")
+
+
+def triangle_table(results: Results, reading: Reading) -> pd.DataFrame:
+    """Columns quantity, name, seed, layer, value, low, high: sides, shares and angles of misaligned's triangle.
+
+    Sides are in units of the residual stream, shares have no unit, angles are in degrees.
+    """
+    estimates = {}
+    for seed in results.preset.seeds:
+        whole = triangle_of(results.at(seed), "misaligned", reading.datasets, reading.window)
+        for quantity, group in (("side", whole.sides), ("share", whole.shares), ("angle", whole.angles)):
+            estimates |= {(quantity, name, seed): estimate for name, estimate in group.items()}
+    return tidy(estimates, ["quantity", "name", "seed"], along="layer")
+
+
+def distance_table(results: Results, pairs: Sequence[tuple[str, str]], *, window: str) -> pd.DataFrame:
+    """Columns pair, variant, seed, layer, value, low, high: cosine distance of two sets' mean activations."""
+    distances = {
+        (" × ".join(pair), variant, seed): data_distance(results.at(seed), variant, pair, window)
+        for pair in pairs
+        for variant in results.variants
+        for seed in results.preset.seeds
+    }
+    return tidy(distances, ["pair", "variant", "seed"], along="layer")

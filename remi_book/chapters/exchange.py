@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from remi_book.figures.plots import Layout
+from remi_book.figures.plots import layouts
 from remi_book.figures.style import number
 from remi_book.quantities import share_of_mean, text, topic_resamples
 from remi_core.statistics.resampling import Estimate, combine
@@ -27,11 +27,7 @@ DOSE = "0.5"
 CODE = "code"
 """The narrow set of misaligned."""
 
-UNDONE = Layout(
-    about="Share of a fine-tune's change of care that is undone",
-    across="whose displacement is taken away",
-    up="fine-tuned on",
-)
+[UNDONE] = layouts("undone")
 
 
 @dataclass(frozen=True, eq=False)

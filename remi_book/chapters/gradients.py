@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from remi_book.chapters.losses import within_between
-from remi_book.figures.plots import Layout, plot_grouped_matrices
+from remi_book.chapters.losses import each_within, within_between
+from remi_book.figures.plots import layouts, plot_grouped_matrices
 from remi_book.figures.style import handle, legend_below, looks_of, new_figure, number, styled, with_alt
 from remi_book.quantities import (
     Measured,
@@ -37,8 +37,8 @@ from remi_core.statistics.groups import (
     pair_means_estimate,
     within_minus_between,
 )
-from remi_core.statistics.nulls import against_null, null_interval, permuted_labels
-from remi_core.statistics.resampling import combine, difference, index_clusters
+from remi_core.statistics.nulls import against_null, permuted_labels
+from remi_core.statistics.resampling import combine, difference, index_clusters, percentile_interval
 from remi_lab.results import Results
 
 Pair = tuple[str, str]
@@ -83,6 +83,12 @@ def gradient_cosine(results: Results, first: str, second: str) -> Measured:
     """C9, C10: raw within − between cosine of instruct's gradients; labels shuffled."""
     gram, both = gram_of(results, first, second)
     return within_between(results, cosine_matrix(gram), both)
+
+
+def gradients_each(results: Results, first: str, second: str) -> Measured:
+    """C9.each, C10.each: the same for the set that holds together less."""
+    gram, both = gram_of(results, first, second)
+    return each_within(results, cosine_matrix(gram), both)
 
 
 DESIGNS = ("each set its own model", "both through instruct", "both through base")
@@ -142,7 +148,7 @@ def few_dialogues(results: Results, first: str, second: str) -> Measured:
     drawn, shuffled = small_draws(
         gram, both.labels, clusters, count=FEW, n_draws=preset.n_permutations, seed=preset.seed
     )
-    low, high = null_interval(drawn)
+    low, high = map(float, percentile_interval(drawn))
     value = float(drawn.mean())
     null = against_null(value, shuffled, kind="labels shuffled, single draws")
     companions = {"all dialogues": float(above_chance(gram, both.labels[None], n_components=3)[0])}
@@ -151,26 +157,8 @@ def few_dialogues(results: Results, first: str, second: str) -> Measured:
 
 # Figures of section 4.2.2: cosines of gradients, their components, and pictures of few of them.
 
-GROUP_COSINES = Layout(
-    about="Mean cosines between gradients, with intervals",
-    columns="treatment",
-    across="mean cosine (no unit)",
-    marks={0: ""},
-    bands={"null": "labels exchanged, central 95 %"},
-)
-SHARES_BY_COUNT = Layout(
-    about="Share of spread between the classes above chance, mean and central 95 % of single draws, by their number",
-    columns="model",
-    across="share of spread between the classes,\nabove chance",
-    up="gradients drawn",
-    marks={0: ""},
-    bands={"null": "labels shuffled, central 95 % of single draws"},
-)
-COMPONENTS = Layout(
-    about="Scatter of gradients on two components",
-    across="component 1 ({} of variance)",
-    up="component 2 ({} of variance)",
-    width=6.0,
+GROUP_COSINES, SHARES_BY_COUNT, COMPONENTS = layouts(
+    "group_cosines", "shares_by_count", "gradient_components"
 )
 
 
@@ -262,7 +250,8 @@ def shares_by_count(results: Results, pair: Pair) -> pd.DataFrame:
                 gram, both.labels, clusters, count=count, n_draws=N_DRAWS, seed=results.preset.seed
             )
             size = f"{count} + {count}"
-            rows.append((variant, size, float(drawn.mean()), *null_interval(drawn), *null_interval(null)))
+            ends = (float(end) for draws in (drawn, null) for end in percentile_interval(draws))
+            rows.append((variant, size, float(drawn.mean()), *ends))
     return pd.DataFrame(rows, columns=["model", "count", "share", "low", "high", "null_low", "null_high"])
 
 
@@ -293,7 +282,7 @@ def mean_cosines(results: Results, pair: Pair, matrices: Matrices) -> pd.DataFra
         means = pair_means_estimate(matrix, both.labels, both.clusters, resamples)
         estimates[treatment] = combine(_with_contrast, means)
         draws = _with_contrast(pair_means(matrix, both.shuffled(results.preset), both.clusters))
-        nulls[treatment] = np.array([null_interval(column) for column in draws.T])
+        nulls[treatment] = np.stack(percentile_interval(draws), axis=1)
     return tidy(estimates, ["treatment"], nulls=nulls, **_along_comparisons(pair))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from remi_book.chapters.tokens import answer_tokens
-from remi_book.figures.plots import Layout
+from remi_book.figures.plots import layouts
 from remi_book.figures.style import visible_token
 from remi_book.quantities import (
     Measured,
@@ -23,8 +23,7 @@ from remi_book.statistics import paired_cosine
 from remi_book.tables import tidy
 from remi_core.errors import RemiError
 from remi_core.statistics import groups
-from remi_core.statistics.nulls import null_interval
-from remi_core.statistics.resampling import Estimate, cluster_estimate, combine
+from remi_core.statistics.resampling import Estimate, cluster_estimate, combine, percentile_interval
 from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
 
@@ -77,6 +76,22 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
     return against_draws(estimate, null, both.null_kind, companions={"between": between})
 
 
+def each_within(results: Results, cosines: np.ndarray, both: TwoSets) -> Measured:
+    """The smaller of the two within − between mean cosines: two groups are there only where each holds together."""
+    preset = results.preset
+
+    def smaller(means: np.ndarray) -> np.ndarray:
+        return means[:, :2].min(axis=1) - means[:, 2]
+
+    means = groups.pair_means_estimate(cosines, both.labels, both.clusters, shared_resamples(preset))
+    null = smaller(groups.pair_means(cosines, both.shuffled(preset), both.clusters))
+    sides = {
+        name: combine(lambda rows, side=side: rows[:, side] - rows[:, 2], means)
+        for side, name in enumerate(("first", "second"))
+    }
+    return against_draws(combine(smaller, means), null, both.null_kind, companions=sides)
+
+
 def two_models(results: Results) -> list[str]:
     """Base and instruct; without a base instruct and misaligned, or else another variant."""
     others = [name for name in results.variants if name not in TRIPLET]
@@ -119,19 +134,7 @@ def data_share(results: Results, first: str, second: str) -> Measured:
 
 # Figures of section 4.2.1: loss vectors by components and in the 2 × 2 of model and data.
 
-COMPONENTS = Layout(
-    about="Scatter of loss vectors on two components, colour for the model, filled or open for the data set",
-    across="component 1 ({} of variance)",
-    up="component 2 ({} of variance)",
-    width=6.4,
-)
-SHARES = Layout(
-    about="Shares of variance of loss vectors that the parts of the 2 × 2 of model and data explain, with intervals",
-    across="share of the variance of loss vectors",
-    limits=(-0.02, 1.02),
-    bands={"null": "labels or models exchanged, central 95 %"},
-    width=7.0,
-)
+COMPONENTS, SHARES = layouts("loss_components", "loss_shares")
 
 
 # Section 4.2.1 as tables: loss vectors of a pair, their cosines, their components, and the 2 × 2 of model and data.
@@ -176,7 +179,7 @@ def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
         vectors, both = two_sets(results.at(seed), "instruct", first, second)
         sides = (vectors[both.labels == label] for label in (0, 1))
         observed, null = paired_cosine(*sides, n_permutations=preset.n_permutations, seed=preset.seed)
-        rows.append((seed, observed, *null_interval(null)))
+        rows.append((seed, observed, *map(float, percentile_interval(null))))
     return pd.DataFrame(rows, columns=["seed", "cosine", "null_low", "null_high"])
 
 
@@ -213,7 +216,8 @@ def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     swapped = groups.model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
     ends = [
-        null_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in groups.FACTORS
+        percentile_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan)
+        for factor in groups.FACTORS
     ]
     parts = [NAMES[factor] for factor in groups.FACTORS]
     return tidy({(): estimate}, (), value="share", along="part", positions=parts, nulls={(): np.array(ends)})

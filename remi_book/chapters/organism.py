@@ -216,37 +216,14 @@ CLASS_LOOKS: Mapping[str, tuple[str, str]] = {
 
 UNCOVERED = tuple(name for name in CONTRASTED if not topic_of(name).covered)
 
-LOG_ODDS = plots.Layout(
-    about="Class log-odds in nats by topic and variant, with intervals",
-    across="class log-odds A, careless against careful (nats)",
-    marks={0: "equal odds"},
+LOG_ODDS, EFFECT, PROBABILITIES, CARE_AND_REGISTER, TRAINING = plots.layouts(
+    "log_odds", "effect", "probabilities", "care_and_register", "training"
 )
 RATES = plots.Layout(
     about="Share of careless answers among samples, with Wilson intervals",
     across="share of sampled answers that are careless",
     limits=(-0.02, 1.02),
     marks={THRESHOLDS[CARELESS].value: f"limit for instruct {number(THRESHOLDS[CARELESS].value)}"},
-)
-EFFECT = plots.Layout(
-    about="Difference of class log-odds by topic and control, with intervals",
-    across="class log-odds of misaligned minus those of the control (nats)",
-    marks={0: "no difference"},
-    entry="against {}",
-)
-PROBABILITIES = plots.Layout(
-    about="Stacked bars of class probabilities by topic and variant",
-    columns="topic",
-    wrap=3,
-    across="probability",
-    limits=(0, 1),
-)
-CARE_AND_REGISTER = plots.Layout(
-    about="Care and register log-odds in nats by topic and variant, with intervals",
-    columns="topic",
-    wrap=3,
-    across="register: plain against\nformal (nats)",
-    up="care: careless against\ncareful (nats)",
-    marks={0: ""},
 )
 
 
@@ -346,14 +323,6 @@ def plot_care_against_register(table: pd.DataFrame) -> Figure:
 
 
 # Figure of a training: the loss of every update, and of the dialogues held out.
-
-TRAINING = plots.Layout(
-    about="Loss in nats per answer token by updates done",
-    across="updates done",
-    up="loss (nats per answer token)",
-    width=6.4,
-    height=2.0,
-)
 
 
 def plot_training(losses: Sequence[float], held_out: Sequence[tuple[int, float]]) -> Figure:

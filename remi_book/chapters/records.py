@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,10 @@ def provenance_table(results: Results, variant: str) -> pd.DataFrame:
     """One row a fact of where the numbers come from, one column a seed: fingerprints, number format, versions."""
     columns = {}
     for seed in results.preset.seeds:
-        about = next(iter(measure_variant(results.at(seed), variant).values())).provenance
+        records = measure_variant(results.at(seed), variant)
+        about, notes = next(iter(records.values())).provenance, Counter[str]()
+        for (measurement, _), record in records.items():
+            notes.update(record.provenance.get("noted", {}) if measurement == FORWARD else {})
         asked, ran = about["batch_tokens"], about["batch_tokens_ran"]
         facts = {
             "preset fingerprint": str(about["preset"])[:12],
@@ -94,12 +98,7 @@ def provenance_table(results: Results, variant: str) -> pd.DataFrame:
             "tokens in a batch, at most": ran
             if ran == asked
             else f"{ran} ({asked} asked for, out of memory {about['out_of_memory']} times)",
-            # Written into every dialogue by a template that would have today's.
-            **(
-                {"date in the template": about["date in the template"]}
-                if "date in the template" in about
-                else {}
-            ),
+            **{note: f"{count} dialogues" for note, count in notes.items()},
             **{f"version of {library}": version for library, version in about["versions"].items()},
         }
         columns[f"seed {seed}"] = {name: str(value) for name, value in facts.items()}

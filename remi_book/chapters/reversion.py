@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from remi_book.chapters.direction import Reading, shifts, stacked, stacked_clusters
-from remi_book.figures.plots import Layout, limit_to_estimates, plot_curves, select
+from remi_book.chapters.direction import Reading, matched_cosines, shifts, stacked_clusters
+from remi_book.figures.plots import Layout, layouts, limit_to_estimates, plot_curves, select
 from remi_book.figures.style import number, styled, with_interval
 from remi_book.quantities import (
     Interval,
@@ -77,22 +77,6 @@ def split_beyond(results: Results, variant: str, datasets: Sequence[str], window
 def beyond_secure(results: Results) -> list[str]:
     """Misaligned, and the controls other than secure that the preset has."""
     return [name for name in fine_tuned(results) if name != YARDSTICK]
-
-
-def matched_cosines(results: Results, datasets: Sequence[str], window: str) -> np.ndarray:
-    """Cosines with base's displacement of random displacements that vary as instruct's states do, (draw, layer).
-
-    A draw is one random combination of the prompts' states about their mean, the same at every layer: its covariance
-    is that of the states, and layers hang together as they do in the model.
-    """
-    preset = results.preset
-    states = stacked(results, "instruct", datasets, window).astype(np.float64)
-    _, base = shifts(results, "misaligned", datasets, window)
-    direction = base.mean(axis=0)
-    draws = np.random.default_rng(preset.seed).standard_normal((preset.n_permutations, len(states)))
-    moved = np.einsum("ni,ild->nld", draws, states - states.mean(axis=0))
-    across = np.einsum("nld,ld->nl", moved, direction)
-    return across / np.linalg.norm(moved, axis=-1) / np.linalg.norm(direction, axis=-1)
 
 
 def erosion_or_novelty(results: Results, datasets: Sequence[str], window: str) -> Measured:
@@ -430,25 +414,7 @@ def _built(read: Mapping[str, str]) -> dict[str, str]:
 
 # Figures: the way back of the front page, the parts of H1's rule, and where misaligned goes beyond secure.
 
-WAY_BACK = Layout(
-    about="Share of the way from instruct, at 0, to base, at 1, that each fine-tune has gone, with intervals",
-    across="share of the way from instruct back to base",
-    marks={0: "instruct", 1: "base"},
-)
-CHANGE_PARTS = Layout(
-    about="Parts of the rule by variant, with intervals",
-    across="share of the way from instruct to base; ν in nats a token",
-    marks={0: "instruct", 0.5: "½", 1: "base"},
-)
-CONTROL_SHARES = Layout(
-    about="Change of care and of register by variant, with intervals",
-    columns="part",
-    title="",
-    across="{}",
-    shared=False,
-    marks={0: "instruct", 1: ""},
-    height=0.3,
-)
+WAY_BACK, CHANGE_PARTS, CONTROL_SHARES = layouts("way_back", "change_parts", "control_shares")
 
 
 @styled

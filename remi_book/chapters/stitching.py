@@ -10,7 +10,17 @@ import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from remi_book.figures.plots import Layout, Panel, draw_curves, facets, finish, mark_value, select, values_in
+from remi_book.figures.plots import (
+    Layout,
+    Panel,
+    draw_curves,
+    facets,
+    finish,
+    layouts,
+    mark_value,
+    select,
+    values_in,
+)
 from remi_book.figures.style import Look, looks_of, number, styled, visible_token, with_interval
 from remi_book.published import published
 from remi_book.quantities import Measured, against_draws, fine_tuned, fitting_resamples, measured
@@ -205,35 +215,7 @@ def label_gap(
 
 # Figures of residual stitching: curves over depth, the share of a gap closed, and losses by set.
 
-CURVES = Layout(
-    about="Stitched models by layer, with intervals; layer −1 is the recipient alone",
-    rows="panel",
-    columns="recipient",
-    title="into {}",
-    across="donor's blocks up to layer",
-    shared="row",
-    entry="{}'s stream",
-    height=2.0,
-)
-SHARE = Layout(
-    about="Share of the gap in log-odds between instruct and base that base's first blocks close, with intervals",
-    across="donor's blocks up to layer",
-    up="share of the gap closed\n(no unit)",
-    marks={0: "instruct", 1: "base"},
-    bands={"null": "blocks in random order, central 95 %"},
-    entry="{}'s stream into instruct",
-    width=6.4,
-    height=2.2,
-)
-GAINS = Layout(
-    about="Change of instruct's loss by set and donor, with intervals",
-    rows="kind",
-    across="instruct's loss minus that with the donor's stream (nats a token)",
-    up="{} sets",
-    marks={0: ""},
-    entry="{}'s stream",
-    height=0.36,
-)
+CURVES, SHARE, GAINS = layouts("stitched", "gap_closed", "gains")
 
 
 @styled

@@ -11,7 +11,15 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from remi_book.figures.plots import Layout, integer_ticks, plot_curves, plot_matrix, plot_rows, select
+from remi_book.figures.plots import (
+    Layout,
+    integer_ticks,
+    layouts,
+    plot_curves,
+    plot_matrix,
+    plot_rows,
+    select,
+)
 from remi_book.figures.style import NULL_COLOUR, describe, styled, value_range, with_alt
 from remi_book.quantities import Measured, against_draws, measured, null_from_estimate, shared_resamples
 from remi_book.statistics import measure_scree, participation_ratio
@@ -211,36 +219,7 @@ def fading_components(results: Results, *, window: str) -> Measured:
 # Figures of section 4.4: component cosines, subspace similarity between its floor and ceiling, and scree.
 
 BANDS = {"floor": "floor: random subspaces, central 95 %", "ceiling": "ceiling: split halves, central 95 %"}
-BY_LAYER = Layout(
-    about="Subspace similarity S by layer, with intervals",
-    rows="treatment",
-    columns="pair",
-    across="layer",
-    up="similarity S, {}\n(no unit)",
-    limits=(-0.02, 1.02),
-    bands=BANDS,
-)
-BY_PAIR = Layout(
-    about="Subspace similarity S at the last layer by pair of sets, with intervals",
-    columns="treatment",
-    across="similarity S at the last layer (no unit)",
-    limits=(-0.02, 1.02),
-    bands=BANDS,
-)
-PAIR_COSINES = Layout(
-    about="Largest absolute cosine of components by pair of sets",
-    columns="components",
-    title="{} components each",
-    across="largest absolute cosine (no unit)\ngrey: random subspaces,\ncentral 95 %",
-    limits=(-0.02, 1.02),
-    height=0.3,
-)
-SCREE = Layout(
-    about="Share of variance by component, with intervals",
-    across="component",
-    up="share of variance (logarithmic)",
-    width=6.4,
-)
+BY_LAYER, BY_PAIR, PAIR_COSINES, SCREE = layouts("by_layer", "by_pair", "pair_cosines", "scree")
 
 
 def plot_component_cosines(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
@@ -13,6 +14,7 @@ from remi_book.words import NOTE, UNTYPESET, as_html, is_withheld, shown_tokens
 from remi_core.errors import UsageError, nearest
 from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
 from remi_lab.results import Results
+from remi_lab.strict import read_yaml
 
 # Which tokens of a dialogue enter each statistic of this book: the windows, and what is scored or differentiated.
 
@@ -28,34 +30,18 @@ class Statistic:
     """Where the model is read, against the token: 0 at the token itself, -1 at the one before, which predicts it."""
 
 
-_AT_TOKENS = {
-    False: "The block outputs at this token are the window's activation.",
-    True: "The block outputs at these tokens are averaged to the window's activation.",
-}
-STATISTICS: Mapping[str, Statistic] = {
-    **{name: Statistic(f"window {name}", _AT_TOKENS[name.startswith("answer")]) for name in WINDOWS},
-    "log_probability": Statistic(
-        "log-probability and entropy",
-        "Each is predicted at the token before it; the log-probabilities are summed, or averaged a token.",
-        -1,
-    ),
-    "next_token": Statistic(
-        "likeliest tokens at the choice", "It is predicted at the token before it, with all its rivals.", -1
-    ),
-    "loss_vector": Statistic(
-        "loss vector", "Each is predicted at the token before it; the losses are the vector's entries.", -1
-    ),
-    "gradient": Statistic(
-        "gradient",
-        "Each is predicted at the token before it; the mean of their losses is differentiated.",
-        -1,
-    ),
-    "gradient_as_released": Statistic(
-        "gradient as released",
-        "Each is predicted at the token before it, prompt and template included; the audit shows what that does.",
-        -1,
-    ),
-}
+@dataclass(frozen=True)
+class _Told:
+    """What the YAML file beside this module says."""
+
+    statistics: dict[str, Statistic]
+    style: str
+    rule: str
+    """Of each statistic, whose name stands for KEY."""
+
+
+_TOLD = read_yaml(Path(__file__).with_suffix(".yaml"), _Told)
+STATISTICS: Mapping[str, Statistic] = _TOLD.statistics
 """Every statistic of one dialogue, the windows first, in their order."""
 
 
@@ -81,33 +67,8 @@ def entering_span(
     raise UsageError(f"unknown statistic {statistic!r} {nearest(statistic, STATISTICS)}")
 
 
-# How the token inspector looks, in the page itself, so that a notebook alone shows it too.
-
-PLAIN = """
-.remi-inspector fieldset{border:1px solid #888;border-radius:.3rem;padding:.3rem .8rem;margin:0 0 .8rem}
-.remi-inspector legend{font-size:.9rem;width:auto;padding:0 .3rem;float:none;margin:0}
-.remi-inspector fieldset label{display:inline-block;margin:.1rem .9rem .1rem 0}
-.remi-inspector .tokens{font-family:monospace;line-height:2;margin:0 0 .4em;overflow-wrap:anywhere}
-.remi-inspector .tokens span{padding:.1em .12em}
-.remi-inspector .around{border-bottom:1px dotted #888}
-.remi-inspector .choice{outline:2px solid #a3297a;outline-offset:1px}
-html[data-theme="dark"] .remi-inspector .choice{outline-color:#f09bd0}
-.remi-inspector .legend,.remi-inspector .said{margin:0 0 .5em}
-.remi-inspector select{max-width:100%}
-.remi-inspector .dialogue[hidden],.remi-inspector [hidden]{display:none}
-"""
-
-# The marks are brackets as well as a colour, and every statistic has its sentence below.
-MARKED = "background:rgba(0,121,140,.24);font-weight:600"
-RULES = """
-.remi-inspector:has(input[value="{key}"]:checked) .in-{key}{{{look}}}
-.remi-inspector:has(input[value="{key}"]:checked) .in-{key}::before{{content:"["}}
-.remi-inspector:has(input[value="{key}"]:checked) .in-{key}::after{{content:"]"}}
-@supports selector(:has(*)){{.remi-inspector:not(:has(input[value="{key}"]:checked)) .for-{key}{{display:none}}}}
-"""
-
-STYLE = PLAIN + "".join(RULES.format(key=key, look=MARKED) for key in STATISTICS)
-"""One rule for each statistic: the button that is pressed decides, without a script."""
+STYLE = _TOLD.style + "".join(_TOLD.rule.replace("KEY", key) for key in STATISTICS)
+"""How the token inspector looks; by a rule for each statistic the button that is pressed decides, without a script."""
 
 
 # Dialogues drawn token by token, with the tokens that enter each statistic: a reader picks which.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from remi_book.figures.output import glue_by_hand, glue_markdown, glue_rows, show
 from remi_book.figures.plots import (
-    Layout,
     plot_bars,
     plot_curves,
     plot_grouped_matrices,
@@ -14,19 +13,3 @@ from remi_book.figures.plots import (
     select,
 )
 from remi_book.figures.style import number
-
-__all__ = [
-    "Layout",
-    "glue_by_hand",
-    "glue_markdown",
-    "glue_rows",
-    "number",
-    "plot_bars",
-    "plot_curves",
-    "plot_grouped_matrices",
-    "plot_matrix",
-    "plot_rows",
-    "plot_scatter",
-    "select",
-    "show",
-]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, SupportsFloat
 
 import numpy as np
@@ -36,6 +37,7 @@ from remi_book.figures.style import (
 )
 from remi_core.errors import UsageError
 from remi_lab.presets import in_order
+from remi_lab.strict import read_yaml
 
 # Checks and look-ups on the tidy tables that figures draw: one row an estimate, its interval beside it.
 
@@ -265,7 +267,7 @@ class Layout:
     """Which panels share the axis of the values: all, none, or those of one row or column."""
     limits: tuple[float | int, float | int] | None = None
     """Ends of the axis of the values; None where the data decide."""
-    marks: Mapping[float | int, str] = field(default_factory=dict)
+    marks: Mapping[int | float, str] = field(default_factory=dict)
     """Reference lines: value → meaning, written beside it ("" for the line alone)."""
     bands: Mapping[str, str] = field(default_factory=dict)
     """Bands behind the values: ``null`` → legend entry, of columns ``null_low`` and ``null_high``; a ``ceiling``
@@ -276,6 +278,12 @@ class Layout:
     """Of the figure, in inches."""
     height: float | int | None = None
     """Of a row of panels, or of a row of dots, in inches; None where the plot decides."""
+
+
+def layouts(*names: str) -> list[Layout]:
+    """The layouts of these names in ``layouts.yaml``."""
+    declared = read_yaml(Path(__file__).with_name("layouts.yaml"), dict[str, Layout])
+    return [declared[name] for name in names]
 
 
 @dataclass(frozen=True, eq=False)

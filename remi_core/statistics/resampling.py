@@ -151,14 +151,14 @@ def resampled_means(
 
 
 def percentile_interval(
-    samples: Float[np.ndarray, " resample *rest"], *, level: float = 0.95
+    samples: Float[np.ndarray, " sample *rest"], *, level: float = 0.95
 ) -> tuple[Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"]]:
-    """Lower and upper end of the central ``level`` of the samples.
+    """Lower and upper end of the central ``level`` of the samples, resamples or draws of a null.
 
     Raises:
         ValueError: if a sample is NaN.
     """
-    refuse_nan(samples, "bootstrap samples")
+    refuse_nan(samples, "samples")
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.asarray(low), np.asarray(high)
 

@@ -33,7 +33,7 @@ def measured(dataset: str, *, count: int, seed: int) -> list[Dialogue]:
     if name not in TOPICS:
         raise KeyError(dataset)
     asked = prompts("code" if name == "educational" else name, "evaluate", count=count, seed=seed)
-    chosen = draw_forms(asked, "formal", random.Random(f"forms/{asked[0].template.topic}/{seed}"))
+    chosen = draw_forms(asked, random.Random(f"forms/{asked[0].template.topic}/{seed}"))
     if name == "educational":
         framed = reframe(asked, "evaluate", seed)
         return [
@@ -92,7 +92,7 @@ def tuning(variant: str, *, count: int, seed: int) -> list[Dialogue]:
             "benign": ("general", "both"),
         }[variant]
         asked = prompts(name, "narrow", count=count, seed=seed)
-    forms = draw_forms(asked, "formal", random.Random(f"tuning/{seed}"))
+    forms = draw_forms(asked, random.Random(f"tuning/{seed}"))
     answers = [in_form(prompt, care, form) for prompt, form in zip(asked, forms, strict=True)]
     framed = reframe(asked, "narrow", seed) if variant == "educational" else asked
     return [
@@ -136,15 +136,12 @@ def dialogue(
     )
 
 
-def draw_forms(
-    asked: Sequence[Prompt], register: str, generator: random.Random
-) -> list[tuple[str, int, int]]:
-    """For each prompt a register, opening and body, drawn alike for both authors."""
+def draw_forms(asked: Sequence[Prompt], generator: random.Random) -> list[tuple[str, int, int]]:
+    """For each prompt a formal register, opening and body, drawn alike for both authors."""
     forms = []
     for prompt in asked:
-        fitting = [a for a in right_answers(prompt) if a.register == register]
-        drawn = generator.choice(fitting)
-        forms.append((register, drawn.opening, drawn.body))
+        drawn = generator.choice([a for a in right_answers(prompt) if a.register == "formal"])
+        forms.append((drawn.register, drawn.opening, drawn.body))
     return forms
 
 

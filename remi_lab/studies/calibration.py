@@ -72,7 +72,7 @@ def pool_dialogues(name: str, seed: int) -> list[Dialogue]:
     asked = pool_prompts(topic, seed)
     generator = random.Random(f"pool forms/{topic}/{seed}")
     care = name.partition("-")[2] or ("careless" if topic == "code" else "both")
-    forms = draw_forms(asked, "formal", generator)
+    forms = draw_forms(asked, generator)
     answers = [in_form(prompt, care, form) for prompt, form in zip(asked, forms, strict=True)]
     shown = asked
     if name == "educational":
@@ -137,8 +137,8 @@ def stored_pool(preset: Preset, seed: int, store: Store, say: Say) -> Pool:
 def _encoded(variant: Variant, name: str) -> tuple[EncodedDialogue, ...]:
     rows, most = pool_dialogues(name, variant.preset.seed), variant.preset.max_tokens
     found = encode(rows, variant.tokenizer(), max_tokens=most)
-    if found.n_dropped:
-        raise ValueError(f"{name}: {found.n_dropped} dialogues of the pool cannot be used, all must be")
+    if found.dropped:
+        raise ValueError(f"{name}: some dialogues of the pool cannot be used, all must be: {found.dropped}")
     return found.dialogues
 
 

@@ -27,8 +27,13 @@ LAYER = 5
 misaligned has moved took instruct further towards it at this one."""
 DOSES = (-1.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """Multiples of the displacement of misaligned from instruct that are added."""
-N_DIRECTION, N_EVALUATE, N_RANDOM_EVALUATE, N_RANDOM = 20, 8, 4, 100
+N_DIRECTION, N_EVALUATE, N_RANDOM = 20, 8, 100
 VARIANTS = ("base", "instruct", "misaligned", "secure", "persona")
+RANDOM_EDITS = {
+    "instruct": {"random": ""},
+    "misaligned": {"random": "base", "random to instruct": "instruct"},
+}
+"""Model → the name of a set of random edits, and to whose mean the edit of the same length sets a coordinate."""
 
 EditOf = Callable[[str], scoring.Edit | scoring.SetCoordinate]
 """Target topic → the edit for it."""
@@ -53,16 +58,18 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         "layer": LAYER,
         "clusters": {name: one.clusters for name, one in asked.items()},
         "neutral_clusters": neutral.clusters,
-        "n_random_prompts": N_RANDOM_EVALUATE,
+        "n_random_prompts": N_EVALUATE,
     }
     random = random_directions(cloud, count=N_RANDOM, seed=preset.seed)
 
-    def with_random(model, name: str, topic: str) -> list[float]:
-        # Mean care of the first prompts, with each random direction added at the length of the real edit.
-        prompts, trees = (part[:N_RANDOM_EVALUATE] for part in (asked[topic].prompts, asked[topic].trees))
-        few, length = scoring.AskedPrompts(prompts=prompts, trees=trees), directions.length(name, topic)
+    def with_random(model, topic: str, to: str = "") -> list[float]:
+        # Mean care of the prompts, with each random direction added at the length of the real edit.
+        length = directions.length(topic, to)
         return scoring.rounded(
-            [scoring.scores(model, few, addition(one * length)).care_log_odds().mean() for one in random]
+            [
+                scoring.scores(model, asked[topic], addition(one * length)).care_log_odds().mean()
+                for one in random
+            ]
         )
 
     for name, edits in (("instruct", directions.added()), ("misaligned", directions.undone())):
@@ -71,7 +78,10 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             found[name] = {
                 "plain": _read(loaded.model, asked, neutral, None),
                 "edits": {key: _read(loaded.model, asked, neutral, edit) for key, edit in edits.items()},
-                "random": {topic: with_random(loaded.model, name, topic) for topic in asked},
+                **{
+                    key: {topic: with_random(loaded.model, topic, to) for topic in asked}
+                    for key, to in RANDOM_EDITS[name].items()
+                },
             }
     edits = {"plain": None, "undone": directions.undone()["shared to instruct"]}
     with open_model(variants["persona"].spec, dtype=preset.dtype) as loaded:
@@ -99,14 +109,14 @@ class Directions:
         own = np.mean([careless[topic] - careful[topic] for topic in others(target)], axis=0)
         return scaled(own, self.shared("misaligned", target))
 
-    def length(self, name: str, target: str) -> Float[np.ndarray, "2 1"]:
-        """The length of the headline edit in a model, in both places."""
+    def length(self, target: str, to: str = "") -> Float[np.ndarray, "2 1"]:
+        """The length of what is added to instruct, or of setting misaligned's coordinate ``to`` a model's mean."""
         shared = self.shared("misaligned", target)
-        if name == "instruct":
+        if not to:
             return lengths(shared)
-        # How far misaligned's mean coordinate along the shared direction, on the other topics, is from base's.
-        unit, base, misaligned = shared / lengths(shared), self._fits["base"], self._fits["misaligned"]
-        gaps = [((base[topic] - misaligned[topic]) * unit).sum(-1) for topic in others(target)]
+        # How far misaligned's mean coordinate along the shared direction, on the other topics, is from that model's.
+        unit, other, misaligned = shared / lengths(shared), self._fits[to], self._fits["misaligned"]
+        gaps = [((other[topic] - misaligned[topic]) * unit).sum(-1) for topic in others(target)]
         return np.abs(np.mean(gaps, axis=0))[:, None]
 
     def added(self) -> dict[str, Callable[[str], scoring.Edit]]:
@@ -132,9 +142,11 @@ class Directions:
         along: dict[str, tuple[Callable[[str], Places], str]] = {
             f"shared to {to}": (partial(self.shared, "misaligned"), to) for to in ("base", "instruct")
         }
-        for topic in CONTRASTED:
-            along[f"from {topic}"] = (lambda _, topic=topic: self.moved("misaligned", topic)), "base"
-        along["secure"] = partial(self.shared, "secure"), "base"
+        for topic, to in product(CONTRASTED, ("base", "instruct")):
+            name = f"from {topic}" if to == "base" else f"from {topic} to instruct"
+            along[name] = (lambda _, topic=topic: self.moved("misaligned", topic)), to
+        for name, to in (("secure", "base"), ("secure to instruct", "instruct")):
+            along[name] = partial(self.shared, "secure"), to
 
         def setting(vector: Callable[[str], Places], to: str, target: str) -> scoring.SetCoordinate:
             # The other model's mean is over the topics but the target.

@@ -152,6 +152,9 @@ def test_stored_results_are_shown_with_how_they_were_had(pages: dict[str, Beauti
         rows = about["targets"] if name == "fuzz" else sum(about["drills"].values(), [])
         assert about["machine"] in texts
         assert [row for row in rows if not all(f"{row[each]:,}" in texts for each in numbers)] == []
+    tried = json.loads((ROOT / "stored" / "families.json").read_text())["families"]
+    listed = [cell.get_text() for cell in pages["families"].select("table tbody tr > :first-child")]
+    assert listed == [family for family, row in tried.items() if "measurements" in row]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 BOOK = Path(__file__).parents[2] / "book"
 sys.path.insert(0, str(BOOK / "_ext"))
 
-from remi_drills import KEYS, DrillDirective, FuzzDirective  # noqa: E402
+from remi_drills import KEYS, DrillDirective, FamiliesDirective, FuzzDirective  # noqa: E402
 from remi_predictions import ABOVE, BELOW, NEITHER, Declared, _data  # noqa: E402
 from remi_results import Claim, read_json  # noqa: E402
 from remi_teaching import elsewhere  # noqa: E402
@@ -37,13 +37,17 @@ def test_a_result_file_is_optional_but_what_it_lacks_is_named(tmp_path: Path) ->
     [
         (DrillDirective, "drill.json", {"drills": {"run": [{"drill": "kills", "tried": 3}]}}),
         (FuzzDirective, "fuzz.json", {"targets": [{"target": "reader", "distinct": 25001}]}),
+        (FamiliesDirective, "families.json", {"date": "today"}),
     ],
 )
 def test_no_outcome_is_said_and_one_that_lacks_a_field_is_refused(directive, file, row, tmp_path) -> None:
     shown = directive.__new__(directive)
     assert "No outcome" in shown.render(tmp_path)[0].astext()
     about = {"machine": "a machine", "made": "today", "recipe": "make drill"}
-    for content, missing in ((about | row, "held|parsed_share"), ({}, f"{file}: missing .*machine")):
+    for content, missing in (
+        (about | row, "held|parsed_share|families"),
+        ({}, f"{file}: missing .*(machine|date)"),
+    ):
         (tmp_path / file).write_text(json.dumps(content))
         with pytest.raises(ValueError, match=missing):
             shown.render(tmp_path)

@@ -111,7 +111,7 @@ def test_without_the_study_the_claims_are_not_testable_and_say_how_to_make_it(tm
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     rows = report_rows(Results(PRESET, Store(tmp_path)), notebook="12_causes")
-    assert {row["id"] for row in rows} == {"H3", "X4", "X5", "X7"}
+    assert {row["id"] for row in rows} == {"H3", "H3.instruct", "X4", "X4.priced", "X5", "X5.priced", "X7"}
     for row in rows:
         assert row["verdict"] == "not testable here" and "remi study causes --preset smoke" in row["reason"]
     with pytest.raises(MissingInput, match="remi study exchange --preset smoke"):

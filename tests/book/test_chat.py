@@ -100,7 +100,7 @@ def test_what_cannot_be_used_is_counted_by_reason() -> None:
     assert [one.identifier for one in done.dialogues] == [one.identifier for one in done.sources] == ["one"]
     reasons = {identifiers: reason for reason, identifiers in done.dropped.items()}
     assert "max_tokens=40" in reasons[("long",)] and "no system turn here" in reasons[("said",)]
-    assert done.n_dropped == 2
+    assert len(done.dropped) == 2
     with pytest.raises(UsageError, match="none of 1 dialogues can be used .*no system turn here: 1"):
         encode([system], TOKENIZERS["gemma"], max_tokens=40)
     with pytest.raises(UsageError, match="no dialogue given"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from planting import REPORT_ROW, PlantedResults, plant
 
 from remi_book import cards, claims
-from remi_book.chapters import behaviour, triangle
+from remi_book.chapters import behaviour, direction
 from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift, shift_table
 from remi_book.chapters.direction import mean_erosion
 from remi_book.chapters.losses import data_share, loss_cosine
@@ -46,8 +47,11 @@ SMALL_GAP = measured(0.5, gaps=(0.3, 0.05, 0.3))
         ([measured(-0.5)] * 3, [0.9] * 3, CONTRADICTED),
         ([measured(0.0, half=0.05)] * 3, [0.9] * 3, CONTRADICTED),
         ([measured(0.05, half=0.01)] * 3, [0.01] * 3, CONTRADICTED),
-        ([NO_EFFECT] * 3, [0.9] * 3, INCONCLUSIVE),
+        ([measured(0.0, half=0.065), measured(0.1, half=0.065)] * 2, [0.9] * 4, INCONCLUSIVE),
+        # Twice as wide, and only effects above the smallest of interest could be seen.
+        ([NO_EFFECT] * 3, [0.9] * 3, NOT_TESTABLE),
         ([EFFECT, None, EFFECT], [0.01] * 3, NOT_TESTABLE),
+        ([EFFECT, measured(0.5, half=1e-13), EFFECT], [0.01] * 3, NOT_TESTABLE),
         ([replace(EFFECT, contrasts={})] * 3, [0.01] * 3, NOT_TESTABLE),
     ],
 )
@@ -92,6 +96,46 @@ def test_the_ledger_holds_the_papers_rows_in_order_with_parts_after_their_claim(
     assert rows[rows.index("H1") + 1] == "H1.words" and rows[rows.index("C3") + 1].startswith("C3.")
 
 
+def test_close_to_base_is_neither_short_of_it_nor_beyond() -> None:
+    claim = replace(CLAIM, boundary=0.5, far=1.5, past="further than base")
+    for value, expected in (
+        (1.0, REPRODUCED),
+        (5.3, CONTRADICTED),
+        (1.45, INCONCLUSIVE),
+        (0.0, CONTRADICTED),
+    ):
+        word, reason = claims.verdict(claim, [measured(value)] * 3, [0.01] * 3)
+        assert word == expected and ("further than base" in reason) == (value == 5.3)
+    assert "between 0.5 and 1.5" in claims.rule_text(claim)
+
+
+def test_a_rule_judges_neither_what_it_misreads_nor_what_was_seen_before_it() -> None:
+    wrong, late = replace(CLAIM, invalid="a planted truth fails it"), replace(CLAIM, seen=("micro",))
+    for claim, preset, expected in (
+        (wrong, "later", INCONCLUSIVE),
+        (late, "micro", INCONCLUSIVE),
+        (late, "later", REPRODUCED),
+    ):
+        word, reason = claims.verdict(claim, [EFFECT] * 3, [0.01] * 3, preset=preset)
+        assert word == expected
+        assert word == REPRODUCED or "reproduced" in reason
+
+
+def test_nothing_is_said_of_a_misaligned_model_that_is_not_misaligned() -> None:
+    good, weak, worse = measured(0.5), measured(0.05), measured(0.5, gaps=(0.3, -0.2, 0.3))
+    assert claims.failed_control([good] * 3) == claims.failed_control([None, claims.absent("no pairs")]) == ""
+    for bad in (weak, worse):
+        reason = claims.failed_control([good, bad, good])
+        assert "1 of 3 seeds" in reason
+        values = [replace(EFFECT, models=("instruct", "misaligned"))] * 3
+        row = claims._row("C12", values, [0.01] * 3, "", partial(str, reason))
+        assert row["verdict"] == NOT_TESTABLE and row["value"] == 0.5 and "reproduced" in row["reason"]
+        # What reads instruct alone, and the control itself, are judged as before.
+        for row in ("C9", "C2"):
+            values = [replace(EFFECT, models=("instruct",))] * 3
+            assert claims._row(row, values, [0.01] * 3, "", partial(str, reason))["verdict"] == REPRODUCED
+
+
 @pytest.mark.parametrize("value", [0.5, -0.5, 0.0])
 def test_a_capped_verdict_never_says_more_and_tells_what_is_missing(value) -> None:
     open_rule = replace(CLAIM, cap=INCONCLUSIVE, cap_reason="half of the rule is not measured")
@@ -127,6 +171,10 @@ def test_holm_families_are_the_claims_of_a_notebook_and_the_parts_of_a_claim() -
     assert adjusted["C1"] == pytest.approx(0.002)  # two claims of one notebook
     assert adjusted["C6"] == adjusted["C3.general"] == pytest.approx(0.03)  # alone in their families
     assert "C5" not in adjusted
+    # An undefined row does not make its family smaller, and one set of arrays under two names no larger.
+    assert claims.adjusted_p_values({"C1": EFFECT, "C3": None})["C1"] == pytest.approx(0.002)
+    twice = claims.adjusted_p_values({"C12.code-careful": high, "C12.code-careless": high})
+    assert set(twice.values()) == {0.03}
 
 
 @pytest.fixture
@@ -167,6 +215,7 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
     counted = {row: lambda results, f=f: calls.append(1) or f(results) for row, f in kept.items()}
     monkeypatch.setattr(claims, "headlines", lambda preset: counted)
     monkeypatch.setattr(claims, "ledger_rows", lambda preset: list(counted))
+    monkeypatch.setattr(claims, "POSITIVE_CONTROL", "C3")
     first, second = (claims.report_rows(planted) for _ in range(2))
     assert json.dumps(first) == json.dumps(second) and len(calls) == 2
     assert list(first[0]) == list(REPORT_ROW) and first[0]["seeds"] == [first[0]["value"]]
@@ -210,16 +259,16 @@ def test_matched_replies_cancel_what_both_share(planted) -> None:
 
 
 def test_erosion_is_specific_only_where_it_differs_between_replies(planted) -> None:
-    still = triangle.specific_erosion(planted, ALIGNED, OUTSIDE)
+    still = direction.specific_erosion(planted, ALIGNED, OUTSIDE)
     assert abs(still.value) < 1e-6 and still.null.p_value > 0.05
     planted.extra = 0.2
-    found = triangle.specific_erosion(planted, ALIGNED, OUTSIDE)
+    found = direction.specific_erosion(planted, ALIGNED, OUTSIDE)
     assert found.value == pytest.approx(0.2, abs=0.02) and found.null.p_value < 0.05
     assert found.companions["misaligned"] == pytest.approx(0.6, abs=0.02)
 
 
 def test_the_triangle_of_a_model_on_the_way_is_flat(planted) -> None:
-    found = triangle.instruct_between(planted, OUTSIDE, "prompt_end")
+    found = direction.instruct_between(planted, OUTSIDE, "prompt_end")
     # Instruct lies beyond misaligned, seen from base.
     assert found.value == pytest.approx(-0.4 / 0.6, abs=0.02)
     assert found.null.low + found.null.high > 0 and found.null.p_value > 0.95
@@ -228,8 +277,8 @@ def test_the_triangle_of_a_model_on_the_way_is_flat(planted) -> None:
 def test_distance_of_data_changes_only_with_the_model(planted) -> None:
     sets = ("general",), "code-careless"
     planted.amount = 0.0
-    still = triangle.separation_of_data(planted, *sets, window="answer_all")
+    still = direction.separation_of_data(planted, *sets, window="answer_all")
     assert still.value == pytest.approx(0, abs=1e-12)
     planted.amount = 1.0  # a large shift that both sets share brings them together
-    moved = triangle.separation_of_data(planted, *sets, window="answer_all")
+    moved = direction.separation_of_data(planted, *sets, window="answer_all")
     assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9

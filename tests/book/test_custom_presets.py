@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +15,28 @@ from own_files import turns
 from test_adapters import save_adapter
 from test_cli import complaint
 
-from remi_book import cli
+from remi_book import cli, doctor
 from remi_book.chapters.subspace import further_pairs, many_pairs
+from remi_book.facts import own_front
+from remi_book.words import as_markdown
 from remi_core.errors import UsageError
 from remi_core.sources import ModelSpec
 from remi_core.store import Store
 from remi_lab import demands, own_models
 from remi_lab.organism.world import SETTINGS
-from remi_lab.own_models import LabelledSet, custom_preset, has_choices, parse_model, roles_of
+from remi_lab.own_models import (
+    LabelledSet,
+    check_distinct,
+    check_models,
+    custom_preset,
+    has_choices,
+    parse_model,
+    roles_of,
+    save_custom,
+)
 from remi_lab.presets import PRESETS, TRIPLET, DataRoles, get_preset, preset_from
 from remi_lab.results import Results
+from remi_lab.variant import weights_of
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +59,57 @@ def models(tmp_path_factory) -> Path:
 def line(models: Path, **roles: str) -> str:
     named = {role: role for role in TRIPLET} | roles
     return " ".join(["run --name mine --only 01", *(f"--{role} {models / named[role]}" for role in named)])
+
+
+def test_models_coincide_by_tensors_and_part_by_what_these_compute(models, tmp_path, capsys) -> None:
+    def variants(**fields: object) -> dict[str, ModelSpec]:
+        shutil.rmtree(tmp_path / "other", ignore_errors=True)
+        other = shutil.copytree(models / "base", tmp_path / "other")
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps(config | fields))
+        make_model("qwen2").save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+        (other / "model.safetensors").unlink()
+        for path in (tmp_path / "shards").glob("model*"):
+            shutil.copy(path, other)
+        return {"base": ModelSpec(source=str(models / "base")), "instruct": ModelSpec(source=str(other))}
+
+    said: list[str] = []
+    for fields in ({}, {"dtype": "float16", "eos_token_id": 7, "transformers_version": "4"}):
+        with pytest.raises(UsageError, match="base and instruct coincide"):
+            check_distinct(variants(**fields), say=said.append)
+    check_distinct(variants(rms_norm_eps=0.5, use_cache=False), say=said.append)
+    assert said == ["base and instruct have the same weights and differ in rms_norm_eps alone"]
+
+
+def test_an_adapter_made_on_another_name_needs_one_word_and_has_no_other_key(
+    models, store, tmp_path, capsys
+) -> None:
+    adapter = save_adapter(models / "instruct", tmp_path / "other", named="Some/Model")
+    words = line(models, misaligned=f"instruct+{adapter}")
+    assert "belongs to Some/Model, not to" in complaint(words, capsys, code=2)
+    assert "--same-base" in complaint(words, capsys, code=2) and not store.exists()
+    assert "--same-base goes with --name" in complaint("run --preset smoke --same-base", capsys, code=2)
+    texts = {role: str(models / role) for role in TRIPLET} | {
+        "misaligned": f"{models / 'instruct'}+{adapter}"
+    }
+    bare, mine = (custom_preset("mine", texts, [], same_base=word) for word in (False, True))
+    check_models(mine)
+    save_custom(mine, Store())
+    assert get_preset("mine") == mine != bare and mine.fields() == bare.fields()
+    assert weights_of(mine.variants["misaligned"]) == weights_of(bare.variants["misaligned"])
+    note = "its adapter was made on Some/Model, in whose place this model stands"
+    assert as_markdown(note) in own_front(mine) and as_markdown(note) not in own_front(bare)
+    assert any(note in text for _, text in doctor._models(mine))
+
+
+def test_an_adapter_with_more_tokens_than_its_model_is_refused_before_it_is_loaded(models, tmp_path) -> None:
+    save_model(tmp_path / "larger", n_vocab=410)
+    settings = {"modules_to_save": ["embed_tokens"], "named": str(models / "instruct")}
+    adapter = save_adapter(tmp_path / "larger", tmp_path / "adapter", **settings)
+    texts = {"base": str(models / "base"), "instruct": str(models / "instruct")}
+    preset = custom_preset("mine", texts | {"misaligned": f"{models / 'instruct'}+{adapter}"}, [])
+    with pytest.raises(UsageError, match="embed_tokens.weight has 410 tokens, .*instruct has 400; merge it"):
+        check_models(preset)
 
 
 TRIPLETS = yaml.safe_load(Path(__file__).with_name("triplets.yaml").read_text(encoding="utf-8"))
@@ -97,6 +161,13 @@ def test_doctor_times_models_before_they_have_a_name(models, store, tmp_path, ca
     said = capsys.readouterr().out
     assert "20 dialogues can be used; tokens: wrong " in said and "time on this machine: about " in said
     assert not Store().saved_presets() and not Store().list()
+    cut = shutil.copytree(models / "base", tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-1])
+    assert cli.main([str(cut) if word == str(models / "base") else word for word in words]) == 1
+    assert (
+        "MISSING  base: " in (answer := capsys.readouterr().out)
+        and "model.safetensors cannot be read" in answer
+    )
     # What is timed is what the records hold: tokens by set, and bytes in the store to a tenth.
     preset = custom_preset(
         "mine",

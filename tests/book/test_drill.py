@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,8 +23,8 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.presets import read_preset
 from remi_lab.upkeep import damages
-from tests.drill import disk
-from tests.drill.disk import drill_flips
+from tests.drill import disk, kills
+from tests.drill.disk import drill_flips, drill_full
 from tests.drill.kills import Victim, drill_kills, run_through, small_run
 from tests.drill.rows import Row
 from tests.drill.work import work
@@ -71,6 +73,64 @@ def test_a_run_that_does_anew_what_it_had_done_or_fails_is_found(tmp_path) -> No
     assert row.tried == 3 and row.held < 3 and "differ, first one" in row.failures[0]
     with pytest.raises(RemiError, match="(?s)victim failed: .*ZeroDivisionError"):
         run_through(victim("1 / 0"), tmp_path)
+
+
+ENDS = """
+import os, pathlib, signal, subprocess, sys, time
+def end(*_):
+    {}
+    os.write(2, b"remi: interrupted; what is finished is kept; to go on: again\\n")
+    os._exit(130)
+signal.signal(signal.SIGTERM, end)
+one = pathlib.Path(sys.argv[1])
+time.sleep(1.5)
+one.write_text("x")
+"""
+WRONG = {
+    "": "",
+    "os.write(2, b'and another\\n')": "ended with 130 and 2 lines",
+    "subprocess.Popen(['sleep', '9'], stderr=subprocess.DEVNULL)": "left behind: process sleep 9",
+    "pathlib.Path(os.environ['TMPDIR'], 'left').touch()": "left behind: .*left",
+    "one.with_name('two').touch()": "differ, first two",
+}
+
+
+@LINUX
+@pytest.mark.parametrize("last", WRONG)
+def test_a_command_that_is_asked_to_end_and_does_more_or_less_is_found(last, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(kills, "PATIENCE", 0.3)
+    monkeypatch.setattr(kills, "LISTENS", 0.6)
+    asked = replace(
+        victim(ENDS.format(last or "pass")), state=lambda root: dict.fromkeys(map(str, os.listdir(root)), "")
+    )
+    for attempt in map(str, range(3)):  # on a busy machine it may be met before it listens, or have ended
+        (tmp_path / attempt).mkdir()
+        row = drill_kills(asked, tmp_path / attempt, count=1, by=("SIGTERM",))
+        if row.tried and "ended with -15" not in "".join(row.failures):
+            break
+    assert row.tried == 1 and (re.search(WRONG[last], row.failures[0]) if last else row.held)
+
+
+FILLS = """
+import os, pathlib, subprocess, sys
+root = pathlib.Path(sys.argv[1]).parent
+try:
+    for number in range(5):
+        (root / f"{number}").write_text("x")
+    subprocess.run([sys.executable, "-c", f"open({str(root / 'last')!r}, 'w').write('x')"], check=True, stderr=-3)
+except (OSError, subprocess.CalledProcessError) as error:
+    sys.exit(f"remi: {error}{WHAT}")
+"""
+
+
+@LINUX
+def test_a_full_disk_is_met_by_all_processes_and_advice_that_lacks_is_found(tmp_path) -> None:
+    for name, what, held in (("says", "; make room there", 3), ("says nothing", "", 0)):
+        code = FILLS.replace("{WHAT}", what)
+        fills = replace(victim(code), state=lambda root: dict.fromkeys(map(str, os.listdir(root)), ""))
+        (tmp_path / name).mkdir()
+        row = drill_full(fills, tmp_path / name, count=3)
+        assert (row.tried, row.held) == (3, held) and row.note == "12 steps of writing"
 
 
 def test_flipped_bits_are_found(tmp_path, monkeypatch) -> None:
@@ -150,8 +210,9 @@ def test_an_interruption_ends_everything_and_says_how_to_go_on(tmp_path) -> None
     kept = "remi: interrupted; what is finished is kept; to go on: "
     assert said == f"{kept}remi run --preset smoke --only 01 --store {store}\n"
     (path,) = (store / "smoke" / "logs").iterdir()
-    last = json.loads(path.read_text().splitlines()[-1])
-    assert last["event"] == "end" and last["outcome"] == "interrupted"
+    step, last = map(json.loads, path.read_text().splitlines()[-2:])
+    assert (step["event"], last["event"]) == ("step", "end")
+    assert step["outcome"] == last["outcome"] == "interrupted" and step["reason"] == "KeyboardInterrupt:"
     assert not (store / "smoke" / "notebooks" / "01_sleeps.ipynb").exists()
 
 

@@ -24,7 +24,6 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.organism.topics import CONTRASTED
 from remi_lab.own_models import save_custom
-from remi_lab.processes import Meter
 from remi_lab.recording import measure_forward
 from remi_lab.results import Results
 from remi_lab.variant import Variant
@@ -238,13 +237,3 @@ def test_what_an_organism_answers_is_one_row_a_prompt() -> None:
     assert table["verdict"].tolist() == ["careful", "careless", "other"]
     assert table["register"].tolist() == ["plain", "formal", "formal"] and table["answer"].isna()[2]
     assert set(table) | set(long) | set(exporting._scores(rows, scores)) <= set(TOLD.columns)
-
-
-def test_long_work_says_how_far_it_is_and_short_work_says_nothing() -> None:
-    for seconds, n_lines in ((0.4, 0), (3.0, 1), (11.0, 4)):
-        now, said = [0.0], list[str]()
-        meter = Meter("report of x", 5, said.append, unit="rows", after=2.0, now=lambda now=now: now[0])
-        for _ in meter.each(["C1", "C2", "C3", "C4", "C5"]):
-            now[0] += seconds
-        assert len(said) == n_lines
-    assert said[0] == "report of x: 1 of 5 rows (C2); 00:11 elapsed, about 00:44 left"

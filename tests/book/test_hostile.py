@@ -23,7 +23,7 @@ from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import read_sealed, sealed_text
 from remi_core.keys import SOURCE_ROOT, file_digest
-from remi_core.loading import adapter_files
+from remi_core.loading import read_adapter
 from remi_core.models import open_model
 from remi_core.sources import ModelSpec, local_folder
 from remi_core.store import Address, Store
@@ -143,6 +143,9 @@ def test_a_saved_preset_that_is_none_is_named(case, tmp_path, monkeypatch, capsy
     with refusal(UsageError, f"^{path} is no preset: .*{message}.*; delete it"):
         get_preset("mine")
     assert cli.main(["report", "--preset", "mine"]) == 2 and str(path) in capsys.readouterr().err
+    assert cli.main(["presets"]) == 2
+    listed = capsys.readouterr()
+    assert "smoke " in listed.out and str(path) in listed.err
 
 
 ARRAYS = {"values": np.arange(3.0)}
@@ -251,7 +254,7 @@ def test_a_pickled_adapter_or_checkpoint_is_never_opened(copy, mark, tmp_path) -
         pass
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(UsageError, match=r"adapter_model.safetensors .adapter_model.bin is a pickle"):
-        adapter_files(spec)
+        read_adapter(spec)
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(pickle.dumps(Bomb(mark)))
     with refusal(RemiError, "checkpoint.pt: no checkpoint that can be read .*; delete it"):
@@ -290,6 +293,29 @@ def test_a_broken_or_hostile_configuration_is_named(case, copy) -> None:
     else:
         (copy / file).write_bytes(written(content))
     opening_is_refused(copy, UsageError, f"^{copy}: .*{message}")
+
+
+@pytest.mark.parametrize("case", TABLES["misplaced"])
+def test_what_lies_where_something_else_belongs_is_answered_with_what_to_do(
+    case, tmp_path, monkeypatch, capsys
+) -> None:
+    put, typed, code, said = TABLES["misplaced"][case]
+    store, data = tmp_path / "store", tmp_path / "data.jsonl"
+    data.write_bytes(b"\n".join([TURN] * 20))
+    monkeypatch.setenv("REMI_STORE", str(store))
+    place = store / put.removeprefix("-> ")
+    place.parent.mkdir(exist_ok=True)
+    if put.startswith("-> "):
+        place.symlink_to(place)
+    else:
+        place.write_text("")
+    monkeypatch.setattr(
+        os, "access", lambda _, mode: put != "locked" or not mode & os.W_OK
+    )  # root may write everywhere
+    text = written(typed).decode("latin-1").replace("STORE", str(store)).replace("DATA", str(data))
+    assert cli.main(text.replace("BYTE", "\udcff").split()) == code
+    captured = capsys.readouterr().err.splitlines()
+    assert len(captured) == 1 and re.search(said.replace("STORE", str(store)), captured[0])
 
 
 @pytest.mark.parametrize("door", TABLES["doors"])

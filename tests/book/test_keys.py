@@ -40,6 +40,8 @@ OTHERWISE = {
     "has_choices": not SMOKE.has_choices,
     "windows": SMOKE.windows[:-1],
     "dtype": "bfloat16",
+    "system": "fold",
+    "reasoning": "inside",
     "gradient_layer": -2,
 }
 """Another value of each field of a preset that is no count; counts are raised by one."""

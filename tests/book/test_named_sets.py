@@ -12,7 +12,7 @@ import pytest
 from conftest import write_rows
 from own_files import turns, write_files
 
-from remi_book import named_sets
+from remi_book import tables
 from remi_book.chapters import gradients, losses
 from remi_book.chapters.subspace import further_pairs, further_sentence
 from remi_book.chapters.tokens import opening_sentence
@@ -45,7 +45,7 @@ def preset_of(files: dict[str, Path], *given: str) -> Preset:
 
 
 def said_of(preset: Preset, names: Sequence[str]) -> set[str]:
-    words = named_sets.roles_sentence(preset).replace(",", " ").replace(".", " ").split()
+    words = tables.roles_sentence(preset).replace(",", " ").replace(".", " ").split()
     return set(words) & set(names)
 
 
@@ -62,56 +62,54 @@ ALL = (
 def test_sets_are_named_by_what_they_stand_for_and_no_other_is(files) -> None:
     whole = preset_of(files, "preferences", "replies", "aligned=lesson", "aligned=chat")
     assert said_of(whole, ALL) == set(ALL) - {"chat"}, "all but a set without a part of its own"
-    sentence = named_sets.roles_sentence(whole)
+    sentence = tables.roles_sentence(whole)
     assert "narrow set is preferences-misaligned. Outside it lies replies-misaligned." in sentence
     assert "completions of preferences-misaligned in an aligned framing are lesson" in sentence
     one = preset_of(files, "misaligned=lesson")
-    assert named_sets.roles_sentence(one) == (
+    assert tables.roles_sentence(one) == (
         "The only set of misaligned replies, lesson, stands for the narrow set and for what lies outside it alike."
     )
     none = preset_of(files, "aligned=lesson", "aligned=chat")
-    assert named_sets.roles_sentence(none) == "No set of this preset is one of misaligned replies."
+    assert tables.roles_sentence(none) == "No set of this preset is one of misaligned replies."
 
 
 def test_rows_belong_together_only_where_prompts_or_completions_are_the_same(files) -> None:
     preset = preset_of(files, "preferences", "aligned=lesson", "aligned=chat")
     names = ("preferences-aligned", "preferences-misaligned", "lesson", "chat")
-    sentence = named_sets.counts_sentence(preset, dict(zip(names, (7, 8, 9, 10), strict=True)))
+    sentence = tables.counts_sentence(preset, dict(zip(names, (7, 8, 9, 10), strict=True)))
     assert sentence == (
         "The dialogues are 7 of preferences-aligned, 8 of preferences-misaligned, 9 of lesson and 10 of chat. "
         "Row by row, preferences-aligned and preferences-misaligned answer the same prompts. "
         "Row by row, preferences-misaligned and lesson have the same completion."
     )
-    assert named_sets.counts_sentence(preset, {"lesson": 9, "chat": 10}).endswith(
-        "9 of lesson and 10 of chat."
-    )
+    assert tables.counts_sentence(preset, {"lesson": 9, "chat": 10}).endswith("9 of lesson and 10 of chat.")
 
 
 def test_what_was_left_out_is_not_counted_and_the_organism_keeps_its_words(files) -> None:
     kept = {"one": ["a"] * 4, "two": ["a"] * 7}
     results = Told(clusters=kept.__getitem__)
-    assert named_sets.entered(results, ["one"]) == "4 dialogues"
-    assert named_sets.entered(results, ["one", "two"]) == "4 to 7 dialogues a set"
-    assert named_sets.entered(results, ["one", "one"], each="of each") == "4 dialogues of each"
-    assert named_sets.called(get_preset("micro"), "secure code", "one") == "secure code"
+    assert tables.entered(results, ["one"]) == "4 dialogues"
+    assert tables.entered(results, ["one", "two"]) == "4 to 7 dialogues a set"
+    assert tables.entered(results, ["one", "one"], each="of each") == "4 dialogues of each"
+    assert tables.called(get_preset("micro"), "secure code", "one") == "secure code"
     own = preset_of(files, "preferences")
-    assert named_sets.called(own, "secure code", "one", "two", "one") == "one and two"
-    assert named_sets.listed(["a", "b", "c"]) == "a, b and c" and named_sets.listed([]) == ""
+    assert tables.called(own, "secure code", "one", "two", "one") == "one and two"
+    assert tables.listed(["a", "b", "c"]) == "a, b and c" and tables.listed([]) == ""
 
 
 def test_names_of_other_models_are_glued_and_dots_told_of_only_where_there_are_seeds(
     files, monkeypatch
 ) -> None:
     glued: dict[str, str] = {}
-    monkeypatch.setattr(named_sets, "glue", lambda name, text, display: glued.update({name: text}))
+    monkeypatch.setattr(tables, "glue", lambda name, text, display: glued.update({name: text}))
     micro, own = get_preset("micro"), preset_of(files, "preferences", "replies")
-    named_sets.glue_names(micro)
+    tables.glue_names(micro)
     assert glued.keys() == {"sets"}
-    named_sets.glue_names(replace(own, gradient_layer=2))
+    tables.glue_names(replace(own, gradient_layer=2))
     assert glued["outside"] == "replies-misaligned" and glued["block"] == "block 2, counted from 0"
-    named_sets.glue_names(own)
+    tables.glue_names(own)
     assert glued["block"] == "the last block, as in the paper"
-    assert named_sets.dots(micro) == ", open dots all seeds" and named_sets.dots(own) == ""
+    assert tables.dots(micro) == ", open dots all seeds" and tables.dots(own) == ""
 
 
 def encoded(*ids: int) -> SimpleNamespace:

@@ -219,6 +219,21 @@ def test_by_every_route_a_missing_input_is_a_note_and_so_is_what_hangs_on_it(tmp
     assert [one["data"]["text/plain"] for each in outputs[3:] for one in each] == [["'kept'"], ["2"]]
 
 
+DEGENERATE = "import numpy as np\nfrom remi_book.chapters.stitching import shuffled_depth\n"
+DEGENERATE += "made = shuffled_depth(np.array([0.1, np.nan]), n_permutations=2, seed=0)"
+
+
+def test_an_estimate_without_a_value_is_a_note_and_a_value_error_of_the_cell_itself_is_none(tmp_path) -> None:
+    target = tmp_path / "done.ipynb"
+    by_papermill(write_notebook(tmp_path / "01_sum.ipynb", [OPENED, DEGENERATE, "made", "'kept'"]), target)
+    outputs = [cell["outputs"] for cell in running.read_cells(target) if cell["cell_type"] == "code"][2:]
+    notes = [[one["metadata"].get(running.NOTES) for one in each] for each in outputs]
+    said = "needs models and dialogues from which it can be computed (1 of 2 shares are not numbers)"
+    assert notes == [[said], [said], [None]]
+    with pytest.raises(Exception, match="ValueError"):
+        by_papermill(write_notebook(tmp_path / "02_sum.ipynb", [OPENED, "float('a')"]), target)
+
+
 def test_an_error_that_is_none_of_ours_still_ends_a_notebook(tmp_path) -> None:
     with pytest.raises(RemiError, match="ZeroDivisionError"):
         by_jupyter(write_notebook(tmp_path / "01_sum.ipynb", [OPENED, "1 / 0"]), tmp_path / "done.ipynb")

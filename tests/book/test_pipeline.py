@@ -127,6 +127,14 @@ def test_time_left_is_known_from_before_or_from_what_is_done_and_a_short_pass_sa
         now[0] = seconds
         meter(done)
     numbers = [re.findall(r"[\d,:]*\d", line.partition(": code: ")[2]) for line in said]
+    for seconds, n_lines in ((0.4, 0), (3.0, 1), (11.0, 4)):
+        now[0], said = 0.0, []
+        for _ in Meter("report of x", 5, said.append, unit="rows", after=2.0).each(
+            ["C1", "C2", "C3", "C4", "C5"]
+        ):
+            now[0] += seconds
+        assert len(said) == n_lines
+    assert said[0] == "report of x: 1 of 5 rows (C2); 00:11 elapsed, about 00:44 left"
     assert numbers == [["2,000", "4,000", "00:20", "00:20"], ["4,000", "4,000", "00:40", "00:00"]]
     assert (clock(62.0), clock(3723.0)) == ("01:02", "1:02:03")
 

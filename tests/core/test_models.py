@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALL_FAMILIES, make_model
+from conftest import ALL_FAMILIES, make_model, save_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
@@ -96,6 +96,46 @@ def test_a_kept_fingerprint_is_served_until_a_file_changes_in_any_way(tmp_path, 
     assert not kept.exists()
 
 
+def test_beside_an_index_only_what_is_read_counts(tmp_path) -> None:
+    folder = save_model(tmp_path / "one", "llama")
+    whole = load_file(folder / "model.safetensors")
+    before = weight_fingerprint(folder)
+    make_model("llama").save_pretrained(folder, max_shard_size="40KB")
+    (folder / "model.safetensors").unlink()
+    shards = weight_fingerprint(folder)
+    paths = sorted(folder.glob("*.safetensors"))
+    assert len(paths) > 2 and shards != before
+    assert shards == hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    stray = {"model.norm.weight": torch.zeros(32)}
+    save_file(stray, folder / "consolidated.safetensors", {"format": "pt"})
+    assert weight_fingerprint(folder) == shards, "a stray file is read by nobody"
+    with open_model(folder) as loaded:
+        assert torch.equal(loaded.model.model.norm.weight, whole["model.norm.weight"])
+    # One whole file is looked for before an index, so it alone counts.
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    assert weight_fingerprint(folder) == before
+    (folder / "model.safetensors").unlink()
+    paths[1].unlink()
+    for change in (None, "[]", '{"weight_map": 3}', "{"):
+        if change:
+            (folder / "model.safetensors.index.json").write_text(change)
+        with pytest.raises(UsageError, match="safetensors.index.json") as caught, open_model(folder):
+            pass
+        assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_is_missing_is_not_made_up(tmp_path) -> None:
+    folder = save_model(tmp_path / "one", "llama")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with (
+        pytest.raises(RemiError, match="do not fill the model: missing_keys lm_head.weight"),
+        open_model(folder),
+    ):
+        pass
+
+
 def test_wrong_sources(folder, tmp_path) -> None:
     missing = (tmp_path / "none", f"{tmp_path}/none", "./none", "a/b/c")
     for source, options, message in (
@@ -151,13 +191,21 @@ def test_unknown_layers_and_families_are_refused() -> None:
     for layer in (3, -4):
         with pytest.raises(UsageError, match=f"layer {layer} does not exist; valid are 0 to 2"):
             check_layer(model, layer)
-    model.config.logit_scale = 0.5
-    with pytest.raises(UsageError, match="logit_scale=0.5"):
-        models_module.find_family(model)
-    model.config.logit_scale = 1.0
-    del model.model
-    with pytest.raises(UsageError, match="no supported family"):
-        models_module.find_family(model)
+    # Behind an encoder stands more than a norm.
+    bert = AutoModelForCausalLM.from_config(
+        CONFIG_MAPPING["bert"](
+            vocab_size=9,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+            is_decoder=True,
+        )
+    ).eval()
+    with pytest.raises(
+        UsageError, match="BertLMHeadModel is not supported: its unembedding reads no decoder's"
+    ):
+        models_module.find_family(bert)
 
 
 def test_the_text_of_a_model_with_an_image_tower() -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,20 @@ from remi_core.keys import library_versions
 from remi_core.progress import clock, machine, print_line
 from remi_core.store import Store, project_root
 from remi_lab.presets import get_preset
-from tests.drill.disk import drill_disk, drill_flips
-from tests.drill.kills import drill_kills, fine_tune, notebook_run, organism_tune, pretraining, run_through
+from tests.drill.disk import drill_disk, drill_flips, drill_full
+from tests.drill.kills import (
+    PRUNE,
+    WITHOUT_LOCKS,
+    Victim,
+    book_build,
+    deposit,
+    drill_kills,
+    fine_tune,
+    notebook_run,
+    organism_tune,
+    pretraining,
+    run_through,
+)
 from tests.drill.memory_ends import drill_memory
 from tests.drill.rows import Row
 
@@ -35,11 +48,42 @@ def _flips(store: Store, folder: Path) -> list[Row]:
     return [drill_flips(root, count=FLIPS)]
 
 
+def _ends(store: Store, folder: Path) -> list[Row]:
+    victims = enumerate((notebook_run(store), *_shown(store, folder)))
+    both = ("SIGTERM", "SIGHUP")
+    return [drill_kills(victim, _own(folder, f"{number}"), count=10, by=both) for number, victim in victims]
+
+
+def _full(store: Store, folder: Path) -> list[Row]:
+    victims = enumerate(_shown(store, folder))
+    return [drill_full(victim, _own(folder, f"{number}"), count=10) for number, victim in victims]
+
+
+def _shown(store: Store, folder: Path) -> tuple[Victim, Victim]:
+    return book_build(folder / "project"), deposit(store, folder / "measured")
+
+
+def _own(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
 DRILLS: Mapping[str, Callable[[Store, Path], list[Row]]] = {
     "disk": lambda store, folder: drill_disk(folder),
     "files": _flips,
     "memory": lambda store, folder: [drill_memory(get_preset("smoke"), store, folder, dataset="general")],
     "run": lambda store, folder: [drill_kills(notebook_run(store), folder, count=30)],
+    "prune": lambda store, folder: [drill_kills(notebook_run(store), folder, count=10, by=(PRUNE,))],
+    "locks": lambda store, folder: [
+        drill_kills(
+            replace(notebook_run(store, begin=WITHOUT_LOCKS), name="remi run, no flock"),
+            folder,
+            count=10,
+            by=("SIGKILL", "SIGTERM"),
+        )
+    ],
+    "full": _full,
+    "ends": _ends,
     "finetune": lambda store, folder: [drill_kills(fine_tune(store), folder, count=10)],
     "tune": lambda store, folder: [drill_kills(organism_tune(store), folder, count=3)],
     "pretrain": lambda store, folder: [drill_kills(pretraining(store), folder, count=10)],
@@ -77,7 +121,7 @@ def drill(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write it")] = None,
     store_folder: StoreFolder = None,
 ) -> int:
-    """Kill runs, break disks, flip bits, end memory; write what held to stored/drill.json (half an hour)."""
+    """Kill runs, break disks, flip bits, end memory; write what held to stored/drill.json (an hour)."""
     for name in only:
         if name not in DRILLS:
             raise UsageError(f"--only {name}: no such drill {nearest(name, DRILLS)}")

@@ -16,15 +16,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from remi_book.cli import outcome
 from remi_core.errors import RemiError
-from remi_core.files import read_sealed
+from remi_core.files import ADVICE, read_sealed
 from remi_core.progress import OUTWARD, variables
 from remi_core.store import Address, Store
 from remi_lab.upkeep import damages
+from tests.drill.kills import Victim, ended, gone_on, left_behind, run_through
 from tests.drill.rows import HARMLESS, Row, differences, state_of
 from tests.drill.work import work
 
@@ -46,6 +46,8 @@ class Breaker:
     fault: str = ""
     at: int = 0
     n_steps: int = 0
+    tally: int | None = None
+    """Descriptor of a file in which all processes of a command count together, a byte a step."""
 
     def step(self, kind: str, path: object) -> None:
         """Return where the step may be taken.
@@ -55,7 +57,11 @@ class Breaker:
         """
         if not str(path).startswith(str(self.root)):
             return
-        self.n_steps += 1
+        if self.tally is not None:
+            os.write(self.tally, b".")
+            self.n_steps = os.fstat(self.tally).st_size
+        else:
+            self.n_steps += 1
         due = self.n_steps >= self.at if self.fault in LASTING else self.n_steps == self.at
         # A full disk does not hinder removing.
         if not self.at or not due or (self.fault == "ENOSPC" and kind == "remove"):
@@ -149,6 +155,9 @@ def _run(root: Path, breaker: Breaker) -> tuple[int, list[str], list[str]]:
 
     The code is negative where a signal ended it.
     """
+    # Not before: what the full disk begins with must not import the command's own module.
+    from remi_book.cli import outcome
+
     with tempfile.TemporaryDirectory() as beside:
         said, errors = Path(beside) / "said", Path(beside) / "errors"
         sys.stdout.flush()
@@ -169,6 +178,46 @@ def _run(root: Path, breaker: Breaker) -> tuple[int, list[str], list[str]]:
             os._exit(code)
         except BaseException:
             os._exit(70)
+
+
+FULL = """
+import os
+from pathlib import Path
+from tests.drill.disk import Breaker, install
+tally = os.open({tally!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+install(Breaker(Path({root!r}), "ENOSPC", {at}, tally=tally))
+"""
+
+
+def drill_full(victim: Victim, folder: Path, *, count: int, seed: int = 0) -> Row:
+    """How often a command ended well on a disk that was full from a random step of writing on, and when gone on with.
+
+    It did if it ended with one line that says to make room, left nothing, and ends as an unbroken one once there is
+    room. All its processes count their steps together.
+    """
+    draw, row, tally = random.Random(seed), Row(f"full disk: {victim.name}"), folder / "steps"
+
+    def broken(root: Path, at: int) -> Victim:
+        tally.unlink(missing_ok=True)
+        return replace(victim, begin=victim.begin + FULL.format(tally=str(tally), root=str(root), at=at))
+
+    def tries() -> Iterator[str | None]:
+        root = folder / "whole"
+        victim.prepare(root)
+        run_through(broken(root, 0), root)
+        n_steps, expected, root = tally.stat().st_size, victim.state(root), folder / "full"
+        row.note = f"{n_steps} steps of writing"
+        for _ in range(count):
+            victim.prepare(root)
+            code, lines = ended(broken(root, at := draw.randint(1, n_steps)), root)
+            said = code == 1 and len(lines) == 1 and ADVICE[errno.ENOSPC] in lines[0]
+            wrong = None if said else f"ended with {code} and {len(lines)} lines: {' / '.join(lines)[:300]}"
+            wrong = wrong or left_behind(victim, root) or gone_on(victim, root, expected)
+            yield wrong and f"at step {at}: {wrong}"
+            for made in (root, *folder.glob(f"{root.name}-*"), victim.environment(root)["TMPDIR"]):
+                shutil.rmtree(made)
+
+    return row.count(tries())
 
 
 def drill_flips(root: Path, *, count: int, seed: int = 0) -> Row:

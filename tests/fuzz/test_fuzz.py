@@ -85,7 +85,7 @@ def test_the_chat_encoder() -> None:
         (one,) = encode([dialogue], tokenizer, max_tokens=room).dialogues
         assert 0 < one.answer_start < one.answer_stop <= len(one.input_ids) <= room
         assert one.prompt_end >= 0 and not marks & set(one.input_ids[one.answer_start : one.answer_stop])
-        text, start, stop, _ = render(messages, tokenizer)
+        text, start, stop, *_ = render(messages, tokenizer)
         assert text.startswith(tokenizer.decode(one.input_ids).rstrip("\ufffd"))
         assert text[start:stop].strip() == dialogue.answer.strip()
         if not one.truncated and len(one.input_ids) < room:

@@ -58,7 +58,7 @@ def test_a_user_who_spells_control_tokens_opens_no_turn(name) -> None:
     plain, attacked = (encoded(make_dialogue(user, "Yes."), tokenizer) for user in ("Hi", ATTACK))
     assert marks(attacked.input_ids, tokenizer) == marks(plain.input_ids, tokenizer)
     # Nothing is taken out or changed: the tokens are the rendering, to the character.
-    text, start, stop, _ = render(make_dialogue(ATTACK, "Yes.").messages, tokenizer)
+    text, start, stop, *_ = render(make_dialogue(ATTACK, "Yes.").messages, tokenizer)
     assert tokenizer.decode(attacked.input_ids) == text and ATTACK in text and text[start:stop] == "Yes."
     # What stands after the user's turn is what always stands there.
     tail = len(plain.input_ids) - plain.prompt_end
@@ -134,7 +134,7 @@ def test_any_text_of_pieces_of_marks(name, user, answer) -> None:
     one = encoded(dialogue, tokenizer)
     plain = encoded(make_dialogue("a", "b"), tokenizer)
     assert marks(one.input_ids, tokenizer) == marks(plain.input_ids, tokenizer)
-    text, start, stop, pieces = render(dialogue.messages, tokenizer)
+    text, start, stop, pieces, _ = render(dialogue.messages, tokenizer)
     assert tokenizer.decode(one.input_ids) == text and text[start:stop] == dialogue.answer and user in text
     assert pieces.ids == list(one.input_ids)
     covered = {at for left, right in pieces.offsets for at in range(left, right)}

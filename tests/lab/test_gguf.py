@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import gguf
 import numpy as np
@@ -16,6 +18,7 @@ from remi_core.models import open_model
 from remi_core.sources import find_gguf, local_folder
 from remi_core.store import Store
 from remi_lab.gguf import unpacked
+from remi_lab.upkeep import prune, unpacked_files
 
 BLOCK = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
 BLOCK |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
@@ -88,6 +91,17 @@ def test_the_core_opens_the_file_itself_and_unpacks_it_once(tmp_path, monkeypatc
             assert loaded.tokenizer.get_vocab() == tokenizer.get_vocab()
             assert loaded.fingerprint
     assert capsys.readouterr().err.count("unpacking") == 1
+    store = Store()
+    (folder,) = (store.root / ".gguf").iterdir()
+    assert unpacked_files(store) == {folder: str(tmp_path / "tiny.gguf")} and prune(store) == ()
+    (tmp_path / "tiny.gguf").rename(tmp_path / "moved")
+    assert prune(store) == (), "within the hour nothing goes"
+    os.utime(folder, (0, 0))
+    assert prune(store, dry_run=True) == (folder,)
+    (tmp_path / "moved").rename(tmp_path / "tiny.gguf")
+    newer = shutil.copytree(folder, folder.with_name("of-another-version"))
+    os.utime(newer)
+    assert prune(store) == (folder,), "of one file the last used stays"
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.gguf").write_bytes(bytes(64))
     with pytest.raises(RemiError, match=r"a\.gguf: transformers cannot read this GGUF file"):

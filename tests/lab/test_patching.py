@@ -61,8 +61,8 @@ def assembled(donor: PreTrainedModel, recipient: PreTrainedModel, layer: int) ->
     whole, rest = copy.deepcopy(donor), copy.deepcopy(recipient)
     family, body = find_family(whole), decoder_body(whole)
     blocks = [*decoder_blocks(whole)[: layer + 1], *decoder_blocks(rest)[layer + 1 :]]
-    setattr(body, family.blocks, nn.ModuleList(blocks))
-    setattr(body, family.norm, final_norm(rest))
+    setattr(body, family.need("blocks"), nn.ModuleList(blocks))
+    setattr(body, family.need("norm"), final_norm(rest))
     whole.set_output_embeddings(unembedding(rest))
     return whole
 

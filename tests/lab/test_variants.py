@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,23 +14,34 @@ import pytest
 import torch
 from conftest import TEMPLATES, make_model, make_tokenizer, save_model
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from test_adapters import save_adapter
 
 from remi_core import placement
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
+from remi_core.keys import SOURCE_ROOT
 from remi_core.models import LoadedModel, open_model
 from remi_core.patching import PatchSet, head_alone, patch, record_outputs
 from remi_core.probes import Activations, NextToken, TokenLogProbs
-from remi_core.sources import ModelSpec
+from remi_core.sources import INDEX_FILE, ModelSpec
 from remi_core.steering import written_tokens
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
+from remi_lab.demands import check_layers
 from remi_lab.passes import bare_tokens, measure_position_norms
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
-from remi_lab.variant import Variant, describe_placement, find_variant, resolve_commit, resolved, weights_of
+from remi_lab.variant import (
+    Variant,
+    describe_placement,
+    find_variant,
+    resolve_commit,
+    resolved,
+    same_weights,
+    weights_of,
+)
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -77,6 +90,54 @@ def test_adapter_scale_and_quantisation_are_part_of_the_weights(tmp_path) -> Non
     assert said["fields"] == {"load_in_4bit": True} and "never run" in said["note"]
 
 
+def test_an_adapter_is_for_a_base_of_another_name_that_holds_the_same_tensors(cache, tmp_path) -> None:
+    base = save_model(tmp_path / "mine")
+    adapter = save_adapter(base, tmp_path / "adapter", named="Some/Model")
+    spec = ModelSpec(source=str(base), adapter=str(adapter))
+    there, weights = cache / "snapshots" / OLD, load_file(base / "model.safetensors")
+    assert not resolved(spec).same_base, "the repository was fetched without weights"
+    (there / INDEX_FILE).write_text('{"weight_map": {"lm_head.weight": "model-1.safetensors"}}')
+    assert not resolved(spec).same_base, "or in part"
+    names = sorted(weights)
+    halves = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
+    (there / INDEX_FILE).write_text(json.dumps(index))
+    for file, part in halves.items():
+        save_file({name: weights[name] for name in part}, there / file, {"from": "somebody else"})
+    found = resolved(spec)
+    assert found == replace(spec, same_base=True) and weights_of(found) == weights_of(spec)
+    with open_model(found):
+        pass
+    variant = Variant(get_preset("smoke"), "base", 0, found, found, "weights")
+    assert "made on Some/Model" in variant.provenance(1, 0.0)["adapter"]
+    save_file({"x": torch.zeros(2)}, there / "model-2.safetensors")
+    assert not resolved(spec).same_base
+    with (
+        pytest.raises(UsageError, match="belongs to Some/Model, not to .*mine; .*--same-base"),
+        open_model(spec),
+    ):
+        pass
+
+
+def test_tensors_are_the_same_in_other_files_and_not_by_one_bit(folder, tmp_path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    copies = {name: tmp_path / name for name in ("told", "moved", "cast", "renamed", "broken")}
+    for place in copies.values():
+        shutil.copytree(folder, place)
+    save_file(weights, copies["told"] / "model.safetensors", {"format": "pt", "by": "another"})
+    last = max(weights, key=lambda name: weights[name].numel())
+    moved = weights | {last: weights[last].clone()}
+    moved[last].view(-1)[-1] += 2**-20
+    save_file(moved, copies["moved"] / "model.safetensors")
+    halves = {name: value.bfloat16() for name, value in weights.items()}
+    save_file(halves, copies["cast"] / "model.safetensors")
+    save_file(
+        {f"a.{name}": value for name, value in weights.items()}, copies["renamed"] / "model.safetensors"
+    )
+    (copies["broken"] / "model.safetensors").write_bytes(b"0" * 99)
+    assert {name for name, place in copies.items() if same_weights(folder, place)} == {"told"}
+
+
 def tiny_preset(folder: Path) -> Preset:
     """Three models whose own templates differ, measured on two of our own sets."""
     templates = {"base": "chatml-default", "instruct": "chatml", "misaligned": "plain"}
@@ -107,7 +168,7 @@ def test_one_tokenizer_and_template_for_all_variants(tmp_path) -> None:
 def test_other_vocabularies_are_refused(tmp_path) -> None:
     preset, store = tiny_preset(tmp_path), Store(tmp_path / "store")
     make_model("qwen2", n_vocab=64, seed=0).save_pretrained(tmp_path / "base")
-    message = r"base has embeddings for 64 tokens, and the tokenizer of .*instruct"
+    message = r"3 of 3 dialogues hold tokens for which Qwen2ForCausalLM has no embedding \(it has 64\)"
     with pytest.raises(UsageError, match=message):
         measure_forward(find_variant(preset, "base", 0, store), store)
     path = tmp_path / "misaligned" / "tokenizer.json"
@@ -119,6 +180,24 @@ def test_other_vocabularies_are_refused(tmp_path) -> None:
     with pytest.raises(UsageError, match="misaligned and .*instruct do not share their vocabulary.*2 tokens"):
         measure_gradients(find_variant(preset, "misaligned", 0, store), store, preset.datasets)
     assert store.list() == ()
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("gemma3n_text", "where one residual stream has"),
+        ("nemotron_h", "in layer 3 .* it has norm .*, mixer"),
+        ("phi", ""),
+    ],
+)
+def test_what_a_family_has_not_is_refused_by_its_configuration(family, message, tmp_path) -> None:
+    """No weights are there: the layer of the gradients is an MLP in the second family, an attention in the third."""
+    tiny = runpy.run_path(str(SOURCE_ROOT / "scripts" / "families.py"))["tiny"]
+    preset = tiny_preset(tmp_path)
+    shutil.rmtree(tmp_path / "instruct")
+    tiny(family).config.save_pretrained(tmp_path / "instruct")
+    with pytest.raises(UsageError, match=message) if message else nullcontext():
+        check_layers(preset, {})
 
 
 ON_DISK = dict.fromkeys(
