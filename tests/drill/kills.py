@@ -123,6 +123,7 @@ def run_through(victim: Victim, root: Path) -> float:
     """
     began, environment = time.monotonic(), victim.environment(root)
     done = subprocess.run(victim.command(root), capture_output=True, text=True, check=False, env=environment)
+    shutil.rmtree(environment["TMPDIR"], ignore_errors=True)
     if done.returncode:
         raise RemiError(f"{victim.name} failed: {done.stderr.strip()[-300:]}")
     return time.monotonic() - began
