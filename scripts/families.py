@@ -40,7 +40,7 @@ from remi_core.dialogues import Dialogue, Message
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import check_pass, run_probes
 from remi_core.keys import library_versions
-from remi_core.loading import apply_adapter
+from remi_core.loading import apply_adapter, read_adapter
 from remi_core.models import (
     LoadedModel,
     attention_output,
@@ -290,7 +290,8 @@ def adapters(model: PreTrainedModel) -> None:
                 value.data = 0.1 * torch.randn_like(value)
         expected = peft(torch.tensor([DIALOGUES[0].input_ids]), use_cache=False).logits[0].log_softmax(-1)
         peft.save_pretrained(folder)
-        own = apply_adapter(copy.deepcopy(model), ModelSpec(source="x", adapter=folder)).eval()
+        spec = ModelSpec(source="x", adapter=folder)
+        own = apply_adapter(copy.deepcopy(model), *read_adapter(spec), spec).eval()
         own.requires_grad_(False)
     found = run_probes(own, DIALOGUES[:1], [TokenLogProbs()], batch_tokens=1000)["sequence"][
         "log_probability"
