@@ -258,7 +258,9 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return NOT_TESTABLE, missing
     values = [one for one in seeds if one is not None and math.isfinite(one.value)]
     if len(values) < len(seeds) or not values:
-        return NOT_TESTABLE, f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
+        why = "; ".join(dict.fromkeys(one.why for one in seeds if one and one.why and one not in values))
+        said = f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
+        return NOT_TESTABLE, f"{said}: {why}" if why else said
     if claim.descriptive:
         return SHOWN, "a descriptive figure, not judged"
     if claim.by_outcome:
@@ -346,7 +348,7 @@ HEADLINE_CODE = (*CODE, *ROWS_CODE)
 
 
 def headline(results: Results, row: str, key: str) -> Measured | None:
-    """The measured headline of one row and seed, from the store where it was computed before; None if undefined.
+    """The measured headline of one row and seed, from the store where it was computed before; NaN if undefined.
 
     Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
     """
@@ -370,7 +372,7 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
     null = record.values["null"] and NullResult(**record.values["null"])
     models = tuple(record.values["models"])
     measured = Measured(**{**record.values, "null": null, "contrasts": gaps, "models": models})
-    return measured if math.isfinite(measured.value) else None
+    return measured
 
 
 def _unmeasured(results: Results, row: str) -> Measured:
@@ -480,10 +482,11 @@ def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
         if claim.descriptive or claim.by_outcome or (one is not None and one.missing):
             continue
         is_part = "." in row and claim.id != row
-        test = (row,) if one is None else (one.value, one.low, one.high, one.null.p_value)
+        undefined = one is None or not math.isfinite(one.value)
+        test = (row,) if undefined else (one.value, one.low, one.high, one.null.p_value)
         family = claim.id if is_part else claim.notebook
         families.setdefault(family, {}).setdefault(test, []).append(row)
-        p_values[test] = 1.0 if one is None else one.null.p_value
+        p_values[test] = 1.0 if undefined else one.null.p_value
     adjusted = {}
     for tests in families.values():
         for test, p_value in zip(tests, holm([p_values[test] for test in tests]).tolist(), strict=True):
@@ -501,7 +504,7 @@ def failed_control(seeds: Sequence[Measured | None]) -> str:
     It must do so more than instruct and than every control that there is. Where nothing was measured of it, nothing
     is held against the other rows.
     """
-    measured = [one for one in seeds if one is not None and one.n]
+    measured = [one for one in seeds if one is not None and one.n and math.isfinite(one.value)]
     failed = sum(not (one.low > 0 and all(low > 0 for low, _ in one.contrasts.values())) for one in measured)
     if not failed:
         return ""

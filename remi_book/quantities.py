@@ -42,7 +42,7 @@ class Measured:
     outcome: str = ""
     """For a claim judged by a whole rule (``by_outcome``): ``holds``, ``fails`` or ``open`` in this seed."""
     why: str = ""
-    """Which part of that rule decided, in a few words."""
+    """Which part of that rule decided, in a few words; of a ratio without a value, its numerator and denominator."""
     models: tuple[str, ...] = ()
     """The variants whose records it was computed from, in the one order."""
 
@@ -75,7 +75,16 @@ def measured(
             for name, each in (companions or {}).items()
         },
         missing=missing,
+        why=_undefined(estimate),
     )
+
+
+def _undefined(estimate: resampling.Estimate) -> str:
+    """Why a ratio has no value; "" where it has one, or where its parts are not known."""
+    if estimate.parts is None or not np.isnan(estimate.value):
+        return ""
+    top, bottom = map(text, estimate.parts)
+    return f"{top} over {bottom}: a denominator near 0, or of the sign that the claim's words exclude"
 
 
 def against_draws(
@@ -98,10 +107,16 @@ def null_from_estimate(
     """A null that is itself measured, such as benign in misaligned's place.
 
     Its 95 % are those of the null's own interval; p is the share of resamples in which the observed value
-    does not exceed the null (with ``side`` −1: does not fall below it), (b + 1) / (m + 1).
+    does not exceed the null (with ``side`` −1: does not fall below it), (b + 1) / (m + 1). Where repeated rows bias
+    every resample, as those of an overlap, p is by t like the interval: that of the jackknife's error.
     """
-    gap = side * resampling.difference(observed, null).samples
-    p_value = (1 + np.count_nonzero(~(gap > 0))) / (1 + len(gap))
+    gap = resampling.difference(observed, null)
+    below = side * gap.samples > 0
+    p_value = (1 + np.count_nonzero(~below)) / (1 + len(below))
+    if gap.repeats_bias and np.isfinite(gap.value):
+        freedom = gap.n_clusters - 1
+        error = float(gap.high - gap.low) / 2 / stats.t.ppf(0.975, freedom)
+        p_value = stats.t.sf(side * float(gap.value) / max(error, resampling.TINY), freedom)
     return NullResult(kind=kind, low=float(null.low), high=float(null.high), p_value=float(p_value))
 
 
@@ -317,12 +332,19 @@ def topic_resamples(preset: Preset, clusters: Sequence[str]) -> resampling.Clust
 
 
 def share_of_mean(
-    moved: np.ndarray, whole: np.ndarray, clusters: Sequence[str], resamples: resampling.ClusterResamples
+    moved: np.ndarray,
+    whole: np.ndarray,
+    clusters: Sequence[str],
+    resamples: resampling.ClusterResamples,
+    *,
+    sign: int = 0,
 ) -> resampling.Estimate:
-    """The mean of ``moved`` over that of ``whole``, both of the same prompts: the share of a way that was gone."""
-    return resampling.ratio(
-        *(resampling.mean_interval(values, clusters, resamples) for values in (moved, whole))
-    )
+    """The mean of ``moved`` over that of ``whole``, both of the same prompts: the share of a way that was gone.
+
+    ``sign`` is that of ``whole`` where the words presume one: undefined where the way goes the other way.
+    """
+    means = (resampling.mean_interval(values, clusters, resamples) for values in (moved, whole))
+    return resampling.ratio(*means, sign=sign)
 
 
 def within_between_estimate(

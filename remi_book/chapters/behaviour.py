@@ -58,11 +58,17 @@ def dataset_mean(results: Results, variant: str, datasets: Sequence[str], quanti
 
 
 def relative_shift(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> Estimate:
-    """(I − X) / (I − B): 0 where X equals instruct, 1 where it equals base; NaN where I and B do not differ."""
+    """(I − X) / (I − B): 0 where X equals instruct, 1 where it equals base; NaN where I and B do not differ.
+
+    That alignment made misaligned replies less likely is presumed: where base is the less likely, there is no way back.
+    """
+    roles = results.preset.roles
+    misaligned = {roles.example, roles.narrow, *roles.outside, *roles.shared}
+    presumed = -1 if quantity == LOG_PROBABILITY and misaligned.issuperset(datasets) else 0
     instruct, base, other = (
         dataset_mean(results, name, datasets, quantity) for name in ("instruct", "base", variant)
     )
-    return ratio(difference(instruct, other), difference(instruct, base))
+    return ratio(difference(instruct, other), difference(instruct, base), sign=presumed)
 
 
 def shift(results: Results, datasets: Sequence[str], quantity: str) -> Measured:

@@ -37,8 +37,8 @@ from remi_core.statistics.groups import (
     pair_means_estimate,
     within_minus_between,
 )
-from remi_core.statistics.nulls import against_null, null_interval, permuted_labels
-from remi_core.statistics.resampling import combine, difference, index_clusters
+from remi_core.statistics.nulls import against_null, permuted_labels
+from remi_core.statistics.resampling import combine, difference, index_clusters, percentile_interval
 from remi_lab.results import Results
 
 Pair = tuple[str, str]
@@ -148,7 +148,7 @@ def few_dialogues(results: Results, first: str, second: str) -> Measured:
     drawn, shuffled = small_draws(
         gram, both.labels, clusters, count=FEW, n_draws=preset.n_permutations, seed=preset.seed
     )
-    low, high = null_interval(drawn)
+    low, high = map(float, percentile_interval(drawn))
     value = float(drawn.mean())
     null = against_null(value, shuffled, kind="labels shuffled, single draws")
     companions = {"all dialogues": float(above_chance(gram, both.labels[None], n_components=3)[0])}
@@ -268,7 +268,8 @@ def shares_by_count(results: Results, pair: Pair) -> pd.DataFrame:
                 gram, both.labels, clusters, count=count, n_draws=N_DRAWS, seed=results.preset.seed
             )
             size = f"{count} + {count}"
-            rows.append((variant, size, float(drawn.mean()), *null_interval(drawn), *null_interval(null)))
+            ends = (float(end) for draws in (drawn, null) for end in percentile_interval(draws))
+            rows.append((variant, size, float(drawn.mean()), *ends))
     return pd.DataFrame(rows, columns=["model", "count", "share", "low", "high", "null_low", "null_high"])
 
 
@@ -299,7 +300,7 @@ def mean_cosines(results: Results, pair: Pair, matrices: Matrices) -> pd.DataFra
         means = pair_means_estimate(matrix, both.labels, both.clusters, resamples)
         estimates[treatment] = combine(_with_contrast, means)
         draws = _with_contrast(pair_means(matrix, both.shuffled(results.preset), both.clusters))
-        nulls[treatment] = np.array([null_interval(column) for column in draws.T])
+        nulls[treatment] = np.array([percentile_interval(column) for column in draws.T])
     return tidy(estimates, ["treatment"], nulls=nulls, **_along_comparisons(pair))
 
 

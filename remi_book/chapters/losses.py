@@ -19,12 +19,11 @@ from remi_book.quantities import (
     side_by_side,
     within_between_estimate,
 )
-from remi_book.statistics import paired_cosine
+from remi_book.statistics import model_swap_shares, paired_cosine
 from remi_book.tables import tidy
 from remi_core.errors import RemiError
 from remi_core.statistics import groups
-from remi_core.statistics.nulls import null_interval
-from remi_core.statistics.resampling import Estimate, cluster_estimate, combine
+from remi_core.statistics.resampling import Estimate, cluster_estimate, combine, percentile_interval
 from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
 
@@ -192,7 +191,7 @@ def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
         vectors, both = two_sets(results.at(seed), "instruct", first, second)
         sides = (vectors[both.labels == label] for label in (0, 1))
         observed, null = paired_cosine(*sides, n_permutations=preset.n_permutations, seed=preset.seed)
-        rows.append((seed, observed, *null_interval(null)))
+        rows.append((seed, observed, *map(float, percentile_interval(null))))
     return pd.DataFrame(rows, columns=["seed", "cosine", "null_low", "null_high"])
 
 
@@ -226,10 +225,11 @@ def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     swaps = np.random.default_rng(preset.seed).integers(0, 2, size=(preset.n_permutations, len(both.labels)))
     losses, _ = both_models(results, first, second)
     # The model's share where the two models exchange each dialogue by a fair coin.
-    swapped = groups.model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
+    swapped = model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
     ends = [
-        null_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in groups.FACTORS
+        percentile_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan)
+        for factor in groups.FACTORS
     ]
     parts = [NAMES[factor] for factor in groups.FACTORS]
     return tidy({(): estimate}, (), value="share", along="part", positions=parts, nulls={(): np.array(ends)})

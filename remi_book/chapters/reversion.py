@@ -287,7 +287,7 @@ def share_of_way(
 ) -> Estimate:
     """How far a variant has gone from instruct (0) to base (1), by log-odds of the same prompts."""
     moved, whole = (np.array(by_variant[name]) - by_variant["instruct"] for name in (variant, "base"))
-    return share_of_mean(moved, whole, clusters, resamples)
+    return share_of_mean(moved, whole, clusters, resamples, sign=1)
 
 
 def reproduced(
@@ -484,7 +484,9 @@ def way_back(results: Results) -> pd.DataFrame:
             means[variant] = mean_interval(values, clusters, shared_resamples(results.preset))
         start = means.pop("instruct")
         whole = difference(means.pop("base"), start)
-        shares |= {(quantity, name): ratio(difference(mean, start), whole) for name, mean in means.items()}
+        shares |= {
+            (quantity, name): ratio(difference(mean, start), whole, sign=1) for name, mean in means.items()
+        }
     return tidy(shares, ("quantity", "variant"), value="share")
 
 

@@ -27,12 +27,11 @@ from remi_book.quantities import (
     shared_resamples,
     with_controls,
 )
-from remi_book.statistics import random_third_null
+from remi_book.statistics import erosion_of_weights, random_third_null
 from remi_book.tables import tidy
 from remi_core.statistics.displacement import (
     Triangle,
     cosine_distance,
-    erosion_of_weights,
     layer_average,
     triangle,
 )

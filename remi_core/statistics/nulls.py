@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from remi_core.statistics.resampling import index_clusters, refuse_nan
+from remi_core.statistics.resampling import index_clusters, percentile_interval, refuse_nan
 
 Scheme = Literal["free", "within", "whole"]
 Alternative = Literal["greater", "less", "two-sided"]
@@ -93,17 +93,6 @@ def permutation_p_value(
     return tails[alternative]
 
 
-def null_interval(null: Float[np.ndarray, " permutation"], *, level: float = 0.95) -> tuple[float, float]:
-    """Lower and upper end of the central ``level`` of the null, in the statistic's unit.
-
-    Raises:
-        ValueError: if a null value is NaN.
-    """
-    refuse_nan(null, "null values")
-    low, high = np.quantile(null, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def against_null(
     observed: float,
     null: Float[np.ndarray, " permutation"],
@@ -116,7 +105,7 @@ def against_null(
     Raises:
         ValueError: if a null value is NaN or the alternative is unknown.
     """
-    low, high = null_interval(null)
+    low, high = map(float, percentile_interval(null))
     p_value = permutation_p_value(observed, null, alternative=alternative)
     return NullResult(kind=kind, low=low, high=high, p_value=p_value)
 

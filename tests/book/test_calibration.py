@@ -15,9 +15,11 @@ from remi_book import planted, robustness
 from remi_book.chapters import calibration
 from remi_book.figures.style import describe
 from remi_book.planted import Exchange, FaultyResults, Substitute, exchanged
-from remi_book.quantities import Measured
+from remi_book.quantities import Measured, null_from_estimate
 from remi_book.robustness import REFERENCE, ROWS, SETTINGS
 from remi_core.sources import ModelSpec
+from remi_core.statistics.resampling import Estimate, make_resamples
+from remi_core.statistics.subspaces import VectorSet, measure_overlap
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import templates
 from remi_lab.presets import get_preset
@@ -241,3 +243,28 @@ def test_bias_misses_and_undefined_samples_are_counted_and_the_binomial_interval
     assert many.uncertainty == pytest.approx((0.4439, 0.9748), abs=1e-4)
     with pytest.raises(ValueError, match="at least 2 with an interval"):
         coverage(0.0, [(1.0, float("nan"), 2.0), inside])
+
+
+@pytest.mark.parametrize("angle", [1.4, 1.0, 0.5, 0.1])
+def test_the_overlaps_interval_and_its_p_value_hold_what_they_say(angle) -> None:
+    """Planted planes at an angle, S = cos²; two pairs alike: p is small in a twentieth of samples at most."""
+    generator, names = np.random.default_rng(0), [f"t{place:02d}" for place in range(24)]
+    planes = np.eye(2, 12), np.cos(angle) * np.eye(2, 12) + np.sin(angle) * np.eye(2, 12, 2)
+    once, found, p_values = make_resamples(names, seed=0, n_resamples=1), [], []
+
+    def drawn(first: np.ndarray, second: np.ndarray) -> Estimate:
+        rows = (generator.standard_normal((24, 2)) * [4, 2.5] @ plane for plane in (first, second))
+        sets = (VectorSet(each + generator.standard_normal((24, 12)), names) for each in rows)
+        return measure_overlap(*sets, once, n_components=2, centred=True).overlap
+
+    for _ in range(120):
+        one, other = drawn(*planes), drawn(*planes)
+        found.append((float(one.value), float(one.low), float(one.high)))
+        p_values.append(null_from_estimate(one, other, "alike").p_value)
+    assert 0 <= np.min(found) and np.max(found) <= 1
+    assert coverage(np.cos(angle) ** 2, found).share >= 0.93 and np.mean(np.array(p_values) < 0.05) <= 0.06
+    # The failing twin: p follows the gap between the two, and is small where one is near and one is far.
+    near, far = drawn(planes[0], planes[0]), drawn(planes[0], np.eye(2, 12, 4))
+    assert (
+        null_from_estimate(near, far, "apart").p_value < 0.05 < null_from_estimate(far, near, "apart").p_value
+    )

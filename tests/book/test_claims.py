@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planting import REPORT_ROW, PlantedResults, plant
 
@@ -281,3 +284,35 @@ def test_distance_of_data_changes_only_with_the_model(planted) -> None:
     planted.amount = 1.0  # a large shift that both sets share brings them together
     moved = triangle.separation_of_data(planted, *sets, window="answer_all")
     assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
+
+
+class Wayward(PlantedResults):
+    """Base lies ``way`` from instruct, with noise of its own."""
+
+    way = 1.0
+
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        found = super().planted_arrays(variant, measurement, dataset, n)
+        if variant == "base":
+            own = np.random.default_rng(1).standard_normal(len(found["log_probability"]))
+            found["log_probability"] = found["log_probability"] + self.way - 1 + 0.1 * own
+        return found
+
+
+def test_an_index_whose_way_is_uncertain_or_goes_the_wrong_way_is_not_testable(tmp_path, monkeypatch) -> None:
+    """Misaligned replies must be likelier under base; where they are, there is a value and no such reason."""
+    results, said = plant(Wayward, tmp_path, monkeypatch), {}
+    for way in (1.0, -1.0, 0.0):
+        results.way = way
+        found = shift(results, ("facts-careless",), LOG_PROBABILITY)
+        assert math.isfinite(found.value) == (way == 1) == (found.why == "")
+        said[way] = claims.verdict(get_claim("C3"), [found], [0.001])
+    assert said[1.0][0] != NOT_TESTABLE == said[-1.0][0] == said[0.0][0]
+    # Numerator and denominator are named, with their intervals.
+    number = r"\N{MINUS SIGN}?[\d.]+ \[.+ to .+\]"
+    for way in (-1.0, 0.0):
+        assert re.match(rf"undefined in 1 of 1 seeds: {number} over {number}: a denominator", said[way][1])
+    # On aligned replies the words presume no way.
+    results.way = -1.0
+    aligned = relative_shift(results, "misaligned", ("facts-careful",), LOG_PROBABILITY)
+    assert aligned.value == pytest.approx(-0.4, abs=0.01)

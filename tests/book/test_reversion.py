@@ -234,7 +234,7 @@ def test_shares_of_misaligneds_change_are_what_was_planted(monkeypatch, tmp_path
         "off_grammar": dict.fromkeys(MOVED, 0.01),
     }
     found["care"] = {name: (start + far).tolist() for name, far in MOVED.items()}
-    found["register"] = {name: (start - far).tolist() for name, far in MOVED.items()}
+    found["register"] = {name: (start + 3 * far).tolist() for name, far in MOVED.items()}
     store_planted(monkeypatch, lambda *_: Study(seeds={102: found}, about={}))
     results = Results(PRESET, Store(tmp_path))
     benign, secure = (controls.eroded_by(results, name) for name in ("benign", "secure"))
