@@ -22,7 +22,7 @@ from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
 from remi_book.chapters.triangle import instruct_between, separation_of_data, specific_erosion
 from remi_book.chapters.worlds import code_alone, depends_on_the_author, effect_in, passes_base
-from remi_book.quantities import Measured, absent
+from remi_book.quantities import DRAWN, TEMPLATES, Measured, absent
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.keys import make_key
 from remi_core.progress import Say
@@ -410,6 +410,8 @@ def headline_key(results: Results) -> str:
         "data": data_digests(results.preset),
         "studies": study_digests(results.preset.name),
     }
+    if DRAWN.get() != TEMPLATES:
+        fields["drawn"] = DRAWN.get()
     return make_key(fields, HEADLINE_CODE)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import SupportsFloat
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
@@ -120,15 +123,85 @@ def null_from_estimate(
     return NullResult(kind=kind, low=float(null.low), high=float(null.high), p_value=float(p_value))
 
 
-@lru_cache(maxsize=8)
+PARTS = ("leads", "cores", "closings")
+"""What templates of the organism are crossed of."""
+TEMPLATES, CROSSED = "templates", "parts"
+UNITS: Mapping[str, Sequence[str]] = {TEMPLATES: (), **{part: (part,) for part in PARTS}, CROSSED: PARTS}
+"""What may be drawn anew → the parts that are drawn; none where templates are drawn whole."""
+DRAWN = ContextVar("drawn", default=TEMPLATES)
+"""Which of ``UNITS`` the shared resamples draw: the one switch by which every row of a report is about parts."""
+
+
+@contextmanager
+def drawing(unit: str) -> Iterator[None]:
+    """Within it, the shared resamples draw this unit; what results keep in memory must be of the same unit."""
+    before = DRAWN.set(unit)
+    try:
+        yield
+    finally:
+        DRAWN.reset(before)
+
+
 def shared_resamples(preset: Preset) -> resampling.ClusterResamples:
     """The bootstrap resamples of a preset: the same for all models, layers and sets, drawn within topics."""
+    return grid_resamples(preset, UNITS[DRAWN.get()])
+
+
+@lru_cache(maxsize=8)
+def grid_resamples(preset: Preset, parts: Sequence[str] = PARTS) -> resampling.ClusterResamples:
+    """Resamples in which a template counts as often as its lead, core and closing do together, within its topic.
+
+    Templates are the cells of a grid: another lead would be another of all its cells. Without parts, templates are
+    drawn whole. What leaves a topic empty is drawn anew. The product of three counts varies more than one count does,
+    so the variance that each template has of its own is counted up to seven times, and errors are upper bounds.
+    Source: Owen (2007), The Pigeonhole Bootstrap.
+
+    Raises:
+        MissingInput: if there are parts to draw, and the prompts are not the organism's.
+    """
     topics = {
         dialogue.cluster: dialogue.topic
         for name in dataset_names(preset)
         for dialogue in load_dataset(preset, name)
     }
-    return resampling.make_resamples(topics, seed=preset.seed, n_resamples=preset.n_resamples, strata=topics)
+    n_drawn = preset.n_resamples * (2 if parts else 1)
+    whole = resampling.make_resamples(topics, seed=preset.seed, n_resamples=n_drawn, strata=topics)
+    if not parts:
+        return whole
+    preset.require("organism")
+    weights = np.ones_like(whole.weights)
+    for part in parts:
+        labels = [_part(name, part) for name in whole.names]
+        strata = {label: f"{part} of {topics[name]}" for label, name in zip(labels, whole.names, strict=True)}
+        drawn = resampling.make_resamples(labels, seed=preset.seed, n_resamples=n_drawn, strata=strata)
+        weights *= drawn.weights[:, drawn.positions(labels)]
+    member = np.array([[topic == each for each in sorted(set(whole.strata))] for topic in whole.strata])
+    weights = weights[(weights @ member > 0).all(axis=1)][: preset.n_resamples]
+    if len(weights) < preset.n_resamples:
+        raise ValueError(f"too few resamples of {', '.join(parts)} hold a template of every topic")
+    return replace(whole, weights=weights)
+
+
+def _part(cluster: str, part: str) -> str:
+    """Which lead, core or closing a template ``topic/task/lead.core.closing`` is made of; cores belong to a task."""
+    topic, task, cell = cluster.split("/")
+    place = PARTS.index(part)
+    return f"{topic}/{task if part == 'cores' else ''}/{cell.split('.')[place]}"
+
+
+def error_table(
+    results: Results, values: Mapping[str, Callable[[Results], resampling.Estimate]]
+) -> pd.DataFrame:
+    """A row a quantity: its value, and its standard error by each of ``UNITS`` that the preset's prompts have."""
+    rows = {name: {"value": np.nan} for name in values}
+    for unit in UNITS if results.preset.is_organism else (TEMPLATES,):
+        # What is kept in memory was made of other resamples.
+        apart = replace(results, _known={}).at(results.seed)
+        with drawing(unit):
+            for name, compute in values.items():
+                found = compute(apart)
+                rows[name] |= {"value": float(found.value), f"error by {unit}": float(found.samples.std())}
+    return pd.DataFrame(rows).T.rename_axis("quantity").reset_index()
 
 
 def set_resamples(preset: Preset, *sets: Sequence[str]) -> resampling.ClusterResamples:

@@ -20,6 +20,7 @@ from remi_book.quantities import (
     Measured,
     against_benign,
     against_draws,
+    error_table,
     fine_tuned,
     measured,
     null_from_estimate,
@@ -69,6 +70,19 @@ def relative_shift(results: Results, variant: str, datasets: Sequence[str], quan
         dataset_mean(results, name, datasets, quantity) for name in ("instruct", "base", variant)
     )
     return ratio(difference(instruct, other), difference(instruct, base), sign=presumed)
+
+
+def index_errors(results: Results) -> pd.DataFrame:
+    """C3 and C4: value and standard error by what is drawn anew, see ``error_table``."""
+    outside = results.preset.role("outside")
+    names = {"C3": LOG_PROBABILITY, "C4": ENTROPY}
+    return error_table(
+        results,
+        {
+            row: lambda apart, of=of: relative_shift(apart, "misaligned", outside, of)
+            for row, of in names.items()
+        },
+    )
 
 
 def shift(results: Results, datasets: Sequence[str], quantity: str) -> Measured:
@@ -417,7 +431,10 @@ def undefined_sentence(table: pd.DataFrame) -> str:
     missing = sorted(set(table.loc[table["index"].isna(), "dataset"]))
     if not missing:
         return "On every data set instruct and base differ beyond doubt, so the index is defined everywhere."
-    return f"Instruct and base cannot be told apart on {', '.join(missing)}: there the index is undefined, a gap."
+    return (
+        f"On {', '.join(missing)} instruct and base cannot be told apart, or base is the less likely where replies are "
+        "misaligned: there the index is undefined, a gap."
+    )
 
 
 # Section 4.1 as tables: several replies, careless and careful, token by token, and their log-odds between models.

@@ -14,7 +14,14 @@ from matplotlib.figure import Figure
 from remi_book import statistics
 from remi_book.figures.plots import Layout, limit_to_estimates, mark_value, plot_curves, select
 from remi_book.figures.style import styled, visible_token
-from remi_book.quantities import Measured, against_draws, fine_tuned, shared_resamples, with_controls
+from remi_book.quantities import (
+    Measured,
+    against_draws,
+    error_table,
+    fine_tuned,
+    shared_resamples,
+    with_controls,
+)
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput, UsageError
 from remi_core.statistics.displacement import (
@@ -111,6 +118,19 @@ def mean_erosion(results: Results, datasets: Sequence[str], window: str) -> Meas
     means = {"c": layer_average(misaligned.cosine), "r": layer_average(misaligned.residual)}
     means |= {name: control for name, control in controls.items() if name == "benign"}
     return against_draws(mean, null.mean(axis=1), "random direction", controls=controls, companions=means)
+
+
+def erosion_errors(results: Results) -> pd.DataFrame:
+    """C12, and the same at the first answer tokens: value and standard error by what is drawn anew."""
+    outside = results.preset.role("outside")
+    windows = {"C12": "prompt_end", "C12, first answer tokens": "answer_first_k"}
+    return error_table(
+        results,
+        {
+            row: lambda apart, at=at: erosion(apart, "misaligned", outside, at).layer_mean
+            for row, at in windows.items()
+        },
+    )
 
 
 def matched_cosines(
