@@ -49,7 +49,7 @@ LOG_PROBABILITY, ENTROPY = "log_probability", "entropy"
 
 
 def dataset_mean(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> Estimate:
-    """Mean over dialogues of a per-token quantity of the answers, nats per token."""
+    """Mean over dialogues of each answer's mean over its tokens, nats: see *A value per token* of the notation."""
 
     def compute() -> Estimate:
         values = np.concatenate([results.per_dialogue(variant, name, quantity) for name in datasets])
@@ -73,16 +73,29 @@ def relative_shift(results: Results, variant: str, datasets: Sequence[str], quan
 
 
 def index_errors(results: Results) -> pd.DataFrame:
-    """C3 and C4: value and standard error by what is drawn anew, see ``error_table``."""
+    """C3 and C4: value, the same pooled over tokens, and standard error by what is drawn anew (``error_table``)."""
     outside = results.preset.role("outside")
     names = {"C3": LOG_PROBABILITY, "C4": ENTROPY}
-    return error_table(
+    table = error_table(
         results,
         {
             row: lambda apart, of=of: relative_shift(apart, "misaligned", outside, of)
             for row, of in names.items()
         },
     )
+    table.insert(2, "pooled", [pooled_index(results, "misaligned", outside, of) for of in names.values()])
+    return table
+
+
+def pooled_index(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> float:
+    """(I − X) / (I − B) of means over all tokens of all answers, so that long answers count for more."""
+    instruct, base, other = (
+        np.concatenate([results.arrays(name, "sequence", each)[quantity] for each in datasets]).mean(
+            dtype=np.float64
+        )
+        for name in ("instruct", "base", variant)
+    )
+    return float((instruct - other) / (instruct - base))
 
 
 def shift(results: Results, datasets: Sequence[str], quantity: str) -> Measured:

@@ -316,3 +316,24 @@ def test_an_index_whose_way_is_uncertain_or_goes_the_wrong_way_is_not_testable(t
     results.way = -1.0
     aligned = relative_shift(results, "misaligned", ("facts-careful",), LOG_PROBABILITY)
     assert aligned.value == pytest.approx(-0.4, abs=0.01)
+
+
+class Uneven(PlantedResults):
+    """Answers of one to sixty tokens, whose values depend on the model and on how long they are."""
+
+    lengths = np.arange(1, 61)
+
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        moved = {"base": 3.0, "misaligned": 1.0}.get(variant, 0.0) + 0.05 * (variant == "base") * self.lengths
+        values = np.random.default_rng(0).standard_normal(self.lengths.sum()) + np.repeat(moved, self.lengths)
+        return {"log_probability": values, "offsets": np.r_[0, self.lengths.cumsum()]}
+
+
+def test_a_value_per_token_is_a_mean_of_means_and_the_pooled_one_stands_beside(tmp_path, monkeypatch) -> None:
+    results, sets = plant(Uneven, tmp_path, monkeypatch), ("facts-careless",)
+    # The noise is common to all, so both indices are worked out from the lengths alone.
+    of_means = 1 / np.mean(3 + 0.05 * Uneven.lengths)
+    pooled = 1 / np.average(3 + 0.05 * Uneven.lengths, weights=Uneven.lengths)
+    mean_of_means = relative_shift(results, "misaligned", sets, LOG_PROBABILITY)
+    assert mean_of_means.value == pytest.approx(of_means) and of_means > 1.1 * pooled
+    assert behaviour.pooled_index(results, "misaligned", sets, LOG_PROBABILITY) == pytest.approx(pooled)
