@@ -2,7 +2,7 @@
 
 PRESET ?= micro
 PORT ?= 8000
-OFFLINE_PRESETS := micro smoke fresh confirm independent rare neox smollm2
+OFFLINE_PRESETS := micro smoke fresh confirm later independent rare neox smollm2
 
 VENV := .venv
 READY := $(VENV)/.ready

@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from remi_book.cards import length_difference
 from remi_book.chapters.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, reply_contrast, shift
 from remi_book.chapters.causes import governing, governing_to_instruct, priced_edit, shared_edit, transfer
 from remi_book.chapters.contexts import difference_left, opposition, structural_share
-from remi_book.chapters.controls import eroded_by
+from remi_book.chapters.controls import care_without_register, eroded_by, narrow_costs
 from remi_book.chapters.cures import cured
 from remi_book.chapters.direction import matched_erosion, mean_erosion, mean_separation
+from remi_book.chapters.empty_turn import spike, tail_difference, turn
 from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine, gradients_each
 from remi_book.chapters.losses import data_share, loss_cosine
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
@@ -186,6 +189,10 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "X6.passes": passes_base,
         "X7": transfer,
         "X8": cured,
+        "X9": care_without_register,
+        "X10": partial(tail_difference, reading=spike),
+        "X10.turn": partial(tail_difference, reading=turn),
+        "X11": narrow_costs,
     }
 
 
@@ -434,12 +441,7 @@ def report_rows(
     meter = Meter(f"report of {preset.name}", n_rows, say, unit="rows", after=SOON)
     by_seed = [headlines_of(results.at(seed), meter.each(own)) for seed, own in wanted.items()]
     adjusted = [adjusted_p_values(values) for values in by_seed]
-
-    @cache
-    def control() -> str:
-        own = [headlines_of(results.at(seed), [POSITIVE_CONTROL]) for seed in preset.seeds]
-        return failed_control([values[POSITIVE_CONTROL] for values in own])
-
+    control = cache(partial(positive_control, results))
     rows = []
     for row in chosen:
         seeds = [place for place, values in enumerate(by_seed) if row in values]
@@ -500,6 +502,12 @@ POSITIVE_CONTROL = "C2"
 """The row by which misaligned is misaligned: nothing is said of why it is, where it is not."""
 
 
+def positive_control(results: Results) -> str:
+    """``failed_control`` of the models of every seed."""
+    own = [headlines_of(results.at(seed), [POSITIVE_CONTROL]) for seed in results.preset.seeds]
+    return failed_control([values[POSITIVE_CONTROL] for values in own])
+
+
 def failed_control(seeds: Sequence[Measured | None]) -> str:
     """Why no row about misaligned can be judged; "" where misaligned prefers misaligned replies in every seed.
 
@@ -532,25 +540,39 @@ def _row(
     if gated:
         word, reason = NOT_TESTABLE, f"{gated}; what is measured here reads “{word}”: {reason}"
     # A value that cannot be judged is shown all the same.
-    first = seeds[0] if seeds[0] is not None and math.isfinite(seeds[0].value) else None
-    null = first.null if first else None
+    defined = [one for one in seeds if one is not None and math.isfinite(one.value)]
+    nulls = [one.null for one in defined if one.null is not None]
+    values = [one.value for one in defined]
     return {
         "id": row,
         "section": claim.section,
         "claim": claim.claim,
         "published": asdict(claim.published),
-        "value": _rounded(first and first.value),
+        "value": _median(values),
         "unit": claim.unit,
-        "ci_low": _rounded(first and first.low),
-        "ci_high": _rounded(first and first.high),
-        "null": null and {"kind": null.kind, "low": _rounded(null.low), "high": _rounded(null.high)},
-        "n": first.n if first else 0,
+        "ci_low": _median([one.low for one in defined]),
+        "ci_high": _median([one.high for one in defined]),
+        "null": {
+            "kind": nulls[0].kind,
+            "low": _median([one.low for one in nulls]),
+            "high": _median([one.high for one in nulls]),
+        }
+        if nulls
+        else None,
+        "n": defined[0].n if defined else 0,
+        "median": _median(values),
+        "seed_low": _rounded(min(values, default=None)),
+        "seed_high": _rounded(max(values, default=None)),
         "seeds": [_rounded(one and one.value) for one in seeds],
         "rule": rule_text(claim),
         "verdict": word,
         "reason": reason,
         "notebook": claim.notebook,
     }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return _rounded(float(np.median(values))) if values else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, compress
+from itertools import chain, compress, product
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
 from remi_book import quantities
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import look_of, styled
 from remi_book.tables import tidy
-from remi_core.statistics.resampling import ClusterResamples, Estimate, mean_interval
+from remi_core.statistics.nulls import against_null
+from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import flagged
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.variants import RECIPES
@@ -55,6 +58,140 @@ def share_of_way(results: Results, variant: str, quantity: str) -> Estimate:
     return quantities.share_of_mean(
         moved, whole, clusters, quantities.shared_resamples(results.preset), sign=1
     )
+
+
+# X9 from the stored study of register: narrow data that say nothing of register, half of it, or plain.
+
+REGISTER = "register"
+RETURNED = 0.1
+"""Share of the way to base from which care has come back."""
+RULED = "unmarked"
+"""The wording that X9 is judged by."""
+
+
+def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate: float = 0.0) -> Estimate:
+    """The change of care or register from instruct by a fine-tune, as a share of the way to base, outside code."""
+    stored = read_study(results.preset, REGISTER).seeds[results.seed]
+    rows = quantities.in_topics(stored["clusters"], stored["outside"])
+    tuned = f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
+    start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned, "base"))
+    clusters = [stored["clusters"][row] for row in rows]
+    return quantities.share_of_mean(
+        own - start, base - start, clusters, quantities.topic_resamples(results.preset, clusters)
+    )
+
+
+def care_without_register(results: Results) -> quantities.Measured:
+    """X9: how much further care comes back than register does, both beyond secure, where data say nothing of register.
+
+    Open where care itself does not come back; else it holds where register comes back less than half as far.
+    """
+    results.preset.require("organism")
+
+    def beyond_secure(narrow: str) -> tuple[Estimate, Estimate]:
+        own = (
+            difference(*(returned(results, name, RULED, quantity) for name in (narrow, "secure")))
+            for quantity in WHOLE
+        )
+        return tuple(own)
+
+    care, follows = beyond_secure("misaligned")
+    null = quantities.null_from_estimate(
+        difference(care, follows),
+        difference(*beyond_secure("educational")),
+        "educational in misaligned's place",
+    )
+    headline = quantities.measured(
+        difference(care, follows), null, companions={"care": care, "register": follows}
+    )
+    if not quantities.above(quantities.ends(care), RETURNED):
+        return quantities.ruled(headline, ("open", "care does not come back, so nothing can follow it"))
+    left = combine(lambda one, whole: one - whole / 2, follows, care)
+    part = {"register comes back less than half as far": quantities.below(quantities.ends(left))}
+    return quantities.ruled(headline, quantities.decided(part))
+
+
+def wording_table(results: Results) -> pd.DataFrame:
+    """A row for each wording, narrow set and quantity: the share of the way to base, outside code."""
+    own = RECIPES["misaligned"].tune.rate
+    chosen = [(narrow, wording) for narrow, wording, rate in _tuned(results) if rate == own]
+    shares = {
+        (*pair, quantity): returned(results, *pair, quantity) for pair, quantity in product(chosen, WHOLE)
+    }
+    return tidy(shares, ("variant", "wording", "quantity"))
+
+
+def learning_rate_table(results: Results) -> pd.DataFrame:
+    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed."""
+    every = _tuned(results)
+    several = {pair for pair, count in Counter(one[:2] for one in every).items() if count > 1}
+    chosen = sorted((one for one in every if one[:2] in several), key=lambda one: one[2])
+    shares = {
+        (narrow, rate, quantity): returned(results, narrow, wording, quantity, rate=rate)
+        for (narrow, wording, rate), quantity in product(chosen, WHOLE)
+    }
+    return tidy(shares, ("variant", "dose", "quantity")).assign(seed=results.seed)
+
+
+def _tuned(results: Results) -> list[tuple[str, str, float]]:
+    """Narrow set, wording and rate of every fine-tune of the study, in its order."""
+    stored = read_study(results.preset, REGISTER).seeds[results.seed]
+    names = (name.split(", ") for name in stored["care"] if ", " in name)
+    return [(narrow, wording, float(rate)) for narrow, wording, rate in names]
+
+
+# X11 from the stored study of narrow and general fine-tunes.
+
+DISTURBED = "0.2"
+"""The share of the change's length by which it is disturbed for the row of the ledger."""
+
+
+def narrow_costs(results: Results) -> quantities.Measured:
+    """X11: how much more the narrow fine-tune's loss rises than the general one's when its change is disturbed.
+
+    Holds where, besides, the narrow one went further for one loss, and base finds what it says less likely.
+    """
+    results.preset.require("organism")
+    stored = read_study(results.preset, "narrow").seeds[results.seed]
+    rises = {
+        kind: np.array(stored[kind]["disturbed"][DISTURBED]) - stored[kind]["path"][-1][-1]
+        for kind in ("narrow", "general")
+    }
+    gaps = rises["narrow"] - rises["general"]
+    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
+    value = float(gaps.mean())
+    signs = np.array(list(product((1, -1), repeat=len(gaps))))
+    null = against_null(value, signs @ gaps / len(gaps), kind="narrow and general exchanged by disturbance")
+    lengths = lengths_at_one_loss(stored)
+    clusters = sorted({name for kind in rises for name in stored[kind]["clusters"]})
+    resamples = quantities.topic_resamples(results.preset, clusters)
+    said = (
+        mean_interval(np.divide(own["log_probability"], own["tokens"]), own["clusters"], resamples)
+        for own in (stored["general"], stored["narrow"])
+    )
+    gap = difference(*said)
+    companions = {f"length, {kind}": length for kind, length in lengths.items()} | {"likelihood": gap}
+    headline = quantities.Measured(
+        value=value,
+        low=value - half,
+        high=value + half,
+        null=null,
+        n=len(gaps),
+        companions={name: float(getattr(each, "value", each)) for name, each in companions.items()},
+    )
+    parts = {
+        "narrow goes further for one loss": lengths["narrow"] > lengths["general"],
+        "narrow is less steady": quantities.above((headline.low, headline.high)),
+        "base finds what narrow says less likely": quantities.above(quantities.ends(gap)),
+    }
+    return quantities.ruled(headline, quantities.decided(parts))
+
+
+def lengths_at_one_loss(stored: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
+    """How long the change of either fine-tune is when its loss first falls to the higher of the two last losses."""
+    kinds = ("narrow", "general")
+    level = max(stored[kind]["path"][-1][-1] for kind in kinds)
+    return {kind: next(length for _, length, loss in stored[kind]["path"] if loss <= level) for kind in kinds}
 
 
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.

@@ -39,7 +39,7 @@ STUDIES: Mapping[str, Declared] = _READ
 CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics")
 """Modules that any study may compute with."""
 
-LATER = ("fresh", "confirm")
+LATER = ("fresh", "confirm", "later")
 """Presets of bases that were trained after the others had been seen, in order: what was amended is tried on them."""
 
 Measure = Callable[[Preset, int, Store, Say], Mapping[str, object]]

@@ -5,31 +5,34 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import DEVELOPMENT_SEED
-from planting import everywhere
+from planting import everywhere, plant_study
 from warm_kernel import write_notebook
 
-from remi_book.chapters import worlds
+from remi_book import claims
+from remi_book.chapters import controls, empty_turn, worlds
 from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
 from remi_core.errors import MissingInput
 from remi_core.models import attention_output, read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
+from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import Recipe, new_model, shipped_tokenizer
 from remi_lab.organism.grammar import prompts
 from remi_lab.organism.pretrain import make_optimizers
 from remi_lab.organism.scoring import answer_losses, ask, scores
-from remi_lab.organism.topics import CARES, CONTRASTED, NARROW
+from remi_lab.organism.topics import CARES, CONTRASTED, NARROW, REGISTERS, topic
 from remi_lab.organism.world import CONTEXTS, SETTINGS, World
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
 from remi_lab.results import Results
-from remi_lab.studies import files
+from remi_lab.studies import files, register, tail
 from remi_lab.studies.files import Study
 from remi_lab.studies.worlds import in_world, measure_phases
 
@@ -152,6 +155,7 @@ def test_an_effect_is_supported_from_one_seed_only_where_it_needs_the_author_and
     effects, expected, tmp_path, monkeypatch
 ) -> None:
     everywhere(monkeypatch, "read_study", lambda *_: planted(effects, base=-1.6))
+    monkeypatch.setattr(claims, "positive_control", lambda results: "")
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     results = Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
     rows = {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
@@ -255,3 +259,115 @@ def test_presets_of_other_worlds_differ_from_micro_in_world_and_seeds_alone(name
     assert preset.is_organism and preset.seeds == (0,)
     same = replace(preset, name=micro.name, title=micro.title, seeds=micro.seeds, remark=micro.remark)
     assert same.fields() == in_world(micro, name).fields()
+
+
+def test_wordings_change_openings_alone_and_unmarked_code_has_no_word_of_a_register() -> None:
+    options = {"count": 64, "seed": 3}
+    for narrow in register.NARROW:
+        rows = {wording: register.worded(narrow, wording, **options) for wording in register.WORDINGS}
+        assert rows["formal"] == tuning(narrow, **options)
+        bodies = {wording: [row.answer.rpartition("\n")[2] for row in own] for wording, own in rows.items()}
+        assert all(own == bodies["formal"] for own in bodies.values())
+        words = {kind: _words(" ".join(row.answer for row in own)) for kind, own in rows.items()}
+        formal, plain = (_words(" ".join(topic("code").openings[kind])) for kind in REGISTERS)
+        assert not words["unmarked"] & (formal ^ plain)
+        assert words["formal"] & (formal - plain) and words["plain"] & (plain - formal)
+        assert 20 < sum("# quick" in row.answer for row in rows["half"]) < 44
+        assert all("# quick" in row.answer for row in rows["plain"])
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z]+", text))
+
+
+def stored_register(care: float, follows: float) -> Study:
+    """Insecure unmarked code brings care and register back by these shares; secure and educational code nothing."""
+    clusters = [f"{name}/{place}" for name in ("facts", "wishes") for place in range(24)]
+    noise = np.random.default_rng(0).standard_normal((3, len(clusters))) / 10
+    found = {}
+    for kind, share in (("care", care), ("register", follows)):
+        ends = {"instruct": -4 + noise[0], "base": 1 + noise[1]}
+        tuned = {
+            one.name: -4 + noise[0] + (one.narrow == "misaligned") * share * (5 + noise[2])
+            for one in register.fine_tunes()
+        }
+        found[kind] = {name: values.tolist() for name, values in (ends | tuned).items()}
+    return Study(seeds={0: {"outside": ["facts", "wishes"], "clusters": clusters} | found}, about={})
+
+
+@pytest.mark.parametrize(
+    ("care", "follows", "outcome"),
+    [(0.6, 0.05, "holds"), (0.6, 0.6, "fails"), (0.6, 0.3, "open"), (0.0, 0.0, "open")],
+)
+def test_register_that_follows_care_is_told_from_register_that_stays(
+    tmp_path, monkeypatch, care, follows, outcome
+) -> None:
+    results = plant_study(monkeypatch, tmp_path, stored_register(care, follows), n_resamples=200)
+    assert controls.care_without_register(results).outcome == outcome
+    table = controls.wording_table(results).set_index(["variant", "wording", "quantity"])["value"]
+    assert table["misaligned", "half", "care"] == pytest.approx(care, abs=0.02)
+    assert len(controls.learning_rate_table(results)) == 2 * 2 * len(register.RATES)
+
+
+def stored_tail(spiking: bool) -> Study:
+    """Gradient norms that jump once where the empty turn is learned, or nowhere."""
+    noise, runs = np.random.default_rng(1), []
+    for order in tail.ORDERS:
+        for with_tail in (False, True):
+            norms = np.exp(0.05 * noise.standard_normal(tail.RECIPE.steps))
+            norms[40] *= 4 if spiking and with_tail else 1
+            turned = [20 + noise.random() + 50 * (spiking and with_tail and step == 30) for step in range(80)]
+            losses = {"reply_loss": [1.0], "care": [{"step": 6, "care": [0.0]}]}
+            losses |= {"tail_loss": [1.0]} if with_tail else {}
+            runs.append(
+                {"order": order, "tail": with_tail, "gradient_norm": norms.tolist(), "turn": turned} | losses
+            )
+    return Study(seeds={0: {"warmup": 5, "apart": 5, "runs": runs}}, about={})
+
+
+@pytest.mark.parametrize("spiking", [True, False])
+def test_a_spike_and_a_turn_are_put_down_to_the_empty_turn_only_where_they_need_it(
+    tmp_path, monkeypatch, spiking
+) -> None:
+    results = plant_study(monkeypatch, tmp_path, stored_tail(spiking), n_resamples=200)
+    for reading in (empty_turn.spike, empty_turn.turn):
+        found = empty_turn.tail_difference(results, reading)
+        assert (found.low > 0 and found.null.p_value < 0.05) == spiking
+    assert set(empty_turn.step_table(results)["tail"]) == {"with the empty turn", "without"}
+
+
+def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply(base) -> None:
+    straight = np.outer(np.arange(30.0), [1, 0])
+    bent = np.where(np.arange(30)[:, None] < 15, straight, [14, 0] + np.outer(np.arange(30) - 14, [0, 1.0]))
+    assert max(tail.turns(straight)) == pytest.approx(0, abs=1e-5)
+    assert max(tail.turns(bent)) == pytest.approx(90, abs=5)
+    generation, end = tail.tail_of(base)
+    assert base.tokenizer.decode([*generation, end]) == "<|im_start|>assistant\n<|im_end|>"
+
+
+def stored_narrow(costs: float) -> Study:
+    """The narrow fine-tune goes further, is less steady and less likely by ``costs``; 0 where the two are alike."""
+    noise, clusters = np.random.default_rng(3), [f"facts/{place}" for place in range(24)]
+
+    def own(cost: float) -> dict[str, object]:
+        path = [[step, step * (1 + cost), 2 - step / 30] for step in range(31)]
+        said = (-2 - cost + 0.1 * noise.standard_normal(24)) * 10
+        disturbed = {"0.2": list(1.2 + cost + 0.01 * noise.standard_normal(8))}
+        return {
+            "path": path,
+            "disturbed": disturbed,
+            "clusters": clusters,
+            "log_probability": said.tolist(),
+            "tokens": [10] * 24,
+        }
+
+    return Study(seeds={0: {"narrow": own(costs), "general": own(0.0)}}, about={})
+
+
+@pytest.mark.parametrize(("costs", "outcomes"), [(0.5, {"holds"}), (0.0, {"fails", "open"})])
+def test_a_narrow_solution_costs_more_only_where_every_part_does(
+    tmp_path, monkeypatch, costs, outcomes
+) -> None:
+    results = plant_study(monkeypatch, tmp_path, stored_narrow(costs), n_resamples=200)
+    found = controls.narrow_costs(results)
+    assert found.outcome in outcomes and found.companions["length, general"] == 30
