@@ -147,13 +147,18 @@ def shared_resamples(preset: Preset) -> resampling.ClusterResamples:
     return grid_resamples(preset, UNITS[DRAWN.get()])
 
 
+FEWEST = 3
+"""Different templates of a topic that a resample of parts holds at least: fewer make no pairs."""
+
+
 @lru_cache(maxsize=8)
 def grid_resamples(preset: Preset, parts: Sequence[str] = PARTS) -> resampling.ClusterResamples:
     """Resamples in which a template counts as often as its lead, core and closing do together, within its topic.
 
     Templates are the cells of a grid: another lead would be another of all its cells. Without parts, templates are
-    drawn whole. What leaves a topic empty is drawn anew. The product of three counts varies more than one count does,
-    so the variance that each template has of its own is counted up to seven times, and errors are upper bounds.
+    drawn whole. What leaves fewer than ``FEWEST`` of a topic is drawn anew; a measurement of some of a set's rows may
+    still find no pair, and its row says so. The product of three counts varies more than one count does: the variance
+    that each template has of its own is counted up to seven times, and errors are upper bounds.
     Source: Owen (2007), The Pigeonhole Bootstrap.
 
     Raises:
@@ -175,10 +180,11 @@ def grid_resamples(preset: Preset, parts: Sequence[str] = PARTS) -> resampling.C
         strata = {label: f"{part} of {topics[name]}" for label, name in zip(labels, whole.names, strict=True)}
         drawn = resampling.make_resamples(labels, seed=preset.seed, n_resamples=n_drawn, strata=strata)
         weights *= drawn.weights[:, drawn.positions(labels)]
-    member = np.array([[topic == each for each in sorted(set(whole.strata))] for topic in whole.strata])
-    weights = weights[(weights @ member > 0).all(axis=1)][: preset.n_resamples]
+    about = np.array([topic_of(name) for name in whole.names])
+    member = (about[:, None] == np.unique(about)).astype(np.int64)
+    weights = weights[((weights > 0) @ member >= FEWEST).all(axis=1)][: preset.n_resamples]
     if len(weights) < preset.n_resamples:
-        raise ValueError(f"too few resamples of {', '.join(parts)} hold a template of every topic")
+        raise ValueError(f"too few resamples of {', '.join(parts)} hold {FEWEST} templates of every topic")
     return replace(whole, weights=weights)
 
 
