@@ -31,7 +31,7 @@ from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
 from remi_book.chapters.worlds import code_alone, depends_on_the_author, effect_in, passes_base
-from remi_book.quantities import Measured, absent
+from remi_book.quantities import DRAWN, TEMPLATES, Measured, absent
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.keys import make_key
 from remi_core.progress import Say
@@ -271,7 +271,9 @@ def _uncapped(claim: Claim, seeds: Sequence[Measured | None], p_values: Sequence
         return NOT_TESTABLE, missing
     values = [one for one in seeds if one is not None and math.isfinite(one.value)]
     if len(values) < len(seeds) or not values:
-        return NOT_TESTABLE, f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
+        why = "; ".join(dict.fromkeys(one.why for one in seeds if one and one.why and one not in values))
+        said = f"undefined in {len(seeds) - len(values)} of {len(seeds)} seeds"
+        return NOT_TESTABLE, f"{said}: {why}" if why else said
     if claim.descriptive:
         return SHOWN, "a descriptive figure, not judged"
     if claim.by_outcome:
@@ -362,7 +364,7 @@ HEADLINE_CODE = (*CODE, *ROWS_CODE)
 
 
 def headline(results: Results, row: str, key: str) -> Measured | None:
-    """The measured headline of one row and seed, from the store where it was computed before; None if undefined.
+    """The measured headline of one row and seed, from the store where it was computed before; NaN if undefined.
 
     Where the preset lacks what it needs, or nothing can be measured for the row, its ``missing`` says so.
     """
@@ -386,7 +388,7 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
     null = record.values["null"] and NullResult(**record.values["null"])
     models = tuple(record.values["models"])
     measured = Measured(**{**record.values, "null": null, "contrasts": gaps, "models": models})
-    return measured if math.isfinite(measured.value) else None
+    return measured
 
 
 def _unmeasured(results: Results, row: str) -> Measured:
@@ -424,6 +426,8 @@ def headline_key(results: Results) -> str:
         "data": data_digests(results.preset),
         "studies": study_digests(results.preset.name),
     }
+    if DRAWN.get() != TEMPLATES:
+        fields["drawn"] = DRAWN.get()
     return make_key(fields, HEADLINE_CODE)
 
 
@@ -491,10 +495,11 @@ def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
         if claim.descriptive or claim.by_outcome or (one is not None and one.missing):
             continue
         is_part = "." in row and claim.id != row
-        test = (row,) if one is None else (one.value, one.low, one.high, one.null.p_value)
+        undefined = one is None or not math.isfinite(one.value)
+        test = (row,) if undefined else (one.value, one.low, one.high, one.null.p_value)
         family = claim.id if is_part else claim.notebook
         families.setdefault(family, {}).setdefault(test, []).append(row)
-        p_values[test] = 1.0 if one is None else one.null.p_value
+        p_values[test] = 1.0 if undefined else one.null.p_value
     adjusted = {}
     for tests in families.values():
         for test, p_value in zip(tests, holm([p_values[test] for test in tests]).tolist(), strict=True):
@@ -518,7 +523,7 @@ def failed_control(seeds: Sequence[Measured | None]) -> str:
     It must do so more than instruct and than every control that there is. Where nothing was measured of it, nothing
     is held against the other rows.
     """
-    measured = [one for one in seeds if one is not None and one.n]
+    measured = [one for one in seeds if one is not None and one.n and math.isfinite(one.value)]
     failed = sum(not (one.low > 0 and all(low > 0 for low, _ in one.contrasts.values())) for one in measured)
     if not failed:
         return ""

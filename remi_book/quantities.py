@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import SupportsFloat
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
@@ -42,7 +45,7 @@ class Measured:
     outcome: str = ""
     """For a claim judged by a whole rule (``by_outcome``): ``holds``, ``fails`` or ``open`` in this seed."""
     why: str = ""
-    """Which part of that rule decided, in a few words."""
+    """Which part of that rule decided, in a few words; of a ratio without a value, its numerator and denominator."""
     models: tuple[str, ...] = ()
     """The variants whose records it was computed from, in the one order."""
 
@@ -75,7 +78,16 @@ def measured(
             for name, each in (companions or {}).items()
         },
         missing=missing,
+        why=_undefined(estimate),
     )
+
+
+def _undefined(estimate: resampling.Estimate) -> str:
+    """Why a ratio has no value; "" where it has one, or where its parts are not known."""
+    if estimate.parts is None or not np.isnan(estimate.value):
+        return ""
+    top, bottom = map(text, estimate.parts)
+    return f"{top} over {bottom}: a denominator near 0, or of the sign that the claim's words exclude"
 
 
 def against_draws(
@@ -98,22 +110,104 @@ def null_from_estimate(
     """A null that is itself measured, such as benign in misaligned's place.
 
     Its 95 % are those of the null's own interval; p is the share of resamples in which the observed value
-    does not exceed the null (with ``side`` −1: does not fall below it), (b + 1) / (m + 1).
+    does not exceed the null (with ``side`` −1: does not fall below it), (b + 1) / (m + 1). Where repeated rows bias
+    every resample, as those of an overlap, p is by t like the interval: that of the jackknife's error.
     """
-    gap = side * resampling.difference(observed, null).samples
-    p_value = (1 + np.count_nonzero(~(gap > 0))) / (1 + len(gap))
+    gap = resampling.difference(observed, null)
+    below = side * gap.samples > 0
+    p_value = (1 + np.count_nonzero(~below)) / (1 + len(below))
+    if gap.repeats_bias and np.isfinite(gap.value):
+        freedom = gap.n_clusters - 1
+        error = float(gap.high - gap.low) / 2 / stats.t.ppf(0.975, freedom)
+        p_value = stats.t.sf(side * float(gap.value) / max(error, resampling.TINY), freedom)
     return NullResult(kind=kind, low=float(null.low), high=float(null.high), p_value=float(p_value))
 
 
-@lru_cache(maxsize=8)
+PARTS = ("leads", "cores", "closings")
+"""What templates of the organism are crossed of."""
+TEMPLATES, CROSSED = "templates", "parts"
+UNITS: Mapping[str, Sequence[str]] = {TEMPLATES: (), **{part: (part,) for part in PARTS}, CROSSED: PARTS}
+"""What may be drawn anew → the parts that are drawn; none where templates are drawn whole."""
+DRAWN = ContextVar("drawn", default=TEMPLATES)
+"""Which of ``UNITS`` the shared resamples draw: the one switch by which every row of a report is about parts."""
+
+
+@contextmanager
+def drawing(unit: str) -> Iterator[None]:
+    """Within it, the shared resamples draw this unit; what results keep in memory must be of the same unit."""
+    before = DRAWN.set(unit)
+    try:
+        yield
+    finally:
+        DRAWN.reset(before)
+
+
 def shared_resamples(preset: Preset) -> resampling.ClusterResamples:
     """The bootstrap resamples of a preset: the same for all models, layers and sets, drawn within topics."""
+    return grid_resamples(preset, UNITS[DRAWN.get()])
+
+
+FEWEST = 3
+"""Different templates of a topic that a resample of parts holds at least: fewer make no pairs."""
+
+
+@lru_cache(maxsize=8)
+def grid_resamples(preset: Preset, parts: Sequence[str] = PARTS) -> resampling.ClusterResamples:
+    """Resamples in which a template counts as often as its lead, core and closing do together, within its topic.
+
+    Templates are the cells of a grid: another lead would be another of all its cells. Without parts, templates are
+    drawn whole. What leaves fewer than ``FEWEST`` of a topic is drawn anew; a measurement of some of a set's rows may
+    still find no pair, and its row says so. The product of three counts varies more than one count does: the variance
+    that each template has of its own is counted up to seven times, and errors are upper bounds.
+    Source: Owen (2007), The Pigeonhole Bootstrap.
+
+    Raises:
+        MissingInput: if there are parts to draw, and the prompts are not the organism's.
+    """
     topics = {
         dialogue.cluster: dialogue.topic
         for name in dataset_names(preset)
         for dialogue in load_dataset(preset, name)
     }
-    return resampling.make_resamples(topics, seed=preset.seed, n_resamples=preset.n_resamples, strata=topics)
+    n_drawn = preset.n_resamples * (2 if parts else 1)
+    whole = resampling.make_resamples(topics, seed=preset.seed, n_resamples=n_drawn, strata=topics)
+    if not parts:
+        return whole
+    preset.require("organism")
+    weights = np.ones_like(whole.weights)
+    for part in parts:
+        labels = [_part(name, part) for name in whole.names]
+        strata = {label: f"{part} of {topics[name]}" for label, name in zip(labels, whole.names, strict=True)}
+        drawn = resampling.make_resamples(labels, seed=preset.seed, n_resamples=n_drawn, strata=strata)
+        weights *= drawn.weights[:, drawn.positions(labels)]
+    about = np.array([topic_of(name) for name in whole.names])
+    member = (about[:, None] == np.unique(about)).astype(np.int64)
+    weights = weights[((weights > 0) @ member >= FEWEST).all(axis=1)][: preset.n_resamples]
+    if len(weights) < preset.n_resamples:
+        raise ValueError(f"too few resamples of {', '.join(parts)} hold {FEWEST} templates of every topic")
+    return replace(whole, weights=weights)
+
+
+def _part(cluster: str, part: str) -> str:
+    """Which lead, core or closing a template ``topic/task/lead.core.closing`` is made of; cores belong to a task."""
+    topic, task, cell = cluster.split("/")
+    place = PARTS.index(part)
+    return f"{topic}/{task if part == 'cores' else ''}/{cell.split('.')[place]}"
+
+
+def error_table(
+    results: Results, values: Mapping[str, Callable[[Results], resampling.Estimate]]
+) -> pd.DataFrame:
+    """A row a quantity: its value, and its standard error by each of ``UNITS`` that the preset's prompts have."""
+    rows = {name: {"value": np.nan} for name in values}
+    for unit in UNITS if results.preset.is_organism else (TEMPLATES,):
+        # What is kept in memory was made of other resamples.
+        apart = replace(results, _known={}).at(results.seed)
+        with drawing(unit):
+            for name, compute in values.items():
+                found = compute(apart)
+                rows[name] |= {"value": float(found.value), f"error by {unit}": float(found.samples.std())}
+    return pd.DataFrame(rows).T.rename_axis("quantity").reset_index()
 
 
 def set_resamples(preset: Preset, *sets: Sequence[str]) -> resampling.ClusterResamples:
@@ -317,12 +411,19 @@ def topic_resamples(preset: Preset, clusters: Sequence[str]) -> resampling.Clust
 
 
 def share_of_mean(
-    moved: np.ndarray, whole: np.ndarray, clusters: Sequence[str], resamples: resampling.ClusterResamples
+    moved: np.ndarray,
+    whole: np.ndarray,
+    clusters: Sequence[str],
+    resamples: resampling.ClusterResamples,
+    *,
+    sign: int = 0,
 ) -> resampling.Estimate:
-    """The mean of ``moved`` over that of ``whole``, both of the same prompts: the share of a way that was gone."""
-    return resampling.ratio(
-        *(resampling.mean_interval(values, clusters, resamples) for values in (moved, whole))
-    )
+    """The mean of ``moved`` over that of ``whole``, both of the same prompts: the share of a way that was gone.
+
+    ``sign`` is that of ``whole`` where the words presume one: undefined where the way goes the other way.
+    """
+    means = (resampling.mean_interval(values, clusters, resamples) for values in (moved, whole))
+    return resampling.ratio(*means, sign=sign)
 
 
 def within_between_estimate(

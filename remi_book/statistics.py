@@ -8,9 +8,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import linalg
 
-from remi_core.statistics.displacement import Activations
-from remi_core.statistics.groups import SquareMatrix, centred_gram, cosine_of_rows, within_minus_between
+from remi_core.statistics.displacement import Activations, cross_fitted, layer_grams
+from remi_core.statistics.groups import (
+    SquareMatrix,
+    cell_shares,
+    centred_gram,
+    cosine_of_rows,
+    within_minus_between,
+)
 from remi_core.statistics.resampling import (
+    TINY,
     ClusterResamples,
     Estimate,
     cluster_estimate,
@@ -188,6 +195,25 @@ def random_third_null(
     return (squared - across) / (squared + of_base - 2 * across)
 
 
+def erosion_of_weights(
+    shift: Float[np.ndarray, "atom layer d_model"],
+    base_shift: Float[np.ndarray, "atom layer d_model"],
+    counts: Int[np.ndarray, " atom"],
+    folds: Int[np.ndarray, " atom"],
+    weights: Float[np.ndarray, "row atom"],
+) -> Float[np.ndarray, "row layer"]:
+    """e by layer for each row of weights, from sums over atoms (such as the dialogues of one template and set).
+
+    Raises:
+        ValueError: if a value is NaN.
+    """
+    refuse_nan(shift, "displacements")
+    top, bottom = (
+        cross_fitted(layer_grams(first, base_shift), counts, folds, weights) for first in (shift, base_shift)
+    )
+    return top / np.where(bottom == 0, TINY, bottom)
+
+
 # What a Gram matrix or paired loss vectors tell.
 
 
@@ -247,6 +273,26 @@ def paired_cosine(
     rows = np.arange(len(first))
     shuffled = np.random.default_rng(seed).permuted(np.tile(rows, (n_permutations, 1)), axis=1)
     return float(cosines[rows, rows].mean()), cosines[rows, shuffled].mean(axis=1)
+
+
+def model_swap_shares(
+    losses: Float[np.ndarray, "2 n position"], labels: Int[np.ndarray, " n"], swaps: Int[np.ndarray, "row n"]
+) -> Float[np.ndarray, "row 4"]:
+    """``factor_shares`` where the two models exchange the dialogues marked 1: the null of the model share.
+
+    Raises:
+        ValueError: if a value is NaN or a data set is empty.
+    """
+    refuse_nan(losses, "loss vectors")
+    first, second = losses.astype(np.float64)
+    sides = [labels == data for data in (0, 1)]
+    cells = [
+        [(side * (1 - swaps)) @ kept + (side * swaps) @ swapped for side in sides]
+        for kept, swapped in ((first, second), (second, first))
+    ]
+    counts = np.stack([np.full(len(swaps), float(side.sum())) for side in sides])
+    squares = np.full(len(swaps), np.square(losses.astype(np.float64)).sum())
+    return cell_shares(np.stack(cells), counts, squares)
 
 
 # Components.

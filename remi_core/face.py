@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -306,7 +306,8 @@ def subspace_overlap(
         ceilings.append(subspaces.split_half_overlaps(sides[0], **options)[:, 0])
     floor = subspaces.random_overlaps(sets[0][0].shape[2], n_components)[:, [0] * len(blocks)]
     quantities = {"overlap": [one.overlap for one in found], "largest cosine": [one.largest for one in found]}
-    estimates = {name: combine(lambda *rows: np.stack(rows, -1), *each) for name, each in quantities.items()}
+    stacked = {name: combine(lambda *rows: np.stack(rows, -1), *each) for name, each in quantities.items()}
+    estimates = {name: replace(each, inside=(0.0, 1.0)) for name, each in stacked.items()}
     draws = {"floor": floor, "ceiling": np.stack(ceilings, axis=1)}
     return Curves(estimates, blocks, min(len(rows) for rows, _ in sets), draws)
 

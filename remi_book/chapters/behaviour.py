@@ -20,6 +20,7 @@ from remi_book.quantities import (
     Measured,
     against_benign,
     against_draws,
+    error_table,
     fine_tuned,
     measured,
     null_from_estimate,
@@ -48,7 +49,7 @@ LOG_PROBABILITY, ENTROPY = "log_probability", "entropy"
 
 
 def dataset_mean(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> Estimate:
-    """Mean over dialogues of a per-token quantity of the answers, nats per token."""
+    """Mean over dialogues of each answer's mean over its tokens, nats: see *A value per token* of the notation."""
 
     def compute() -> Estimate:
         values = np.concatenate([results.per_dialogue(variant, name, quantity) for name in datasets])
@@ -58,11 +59,43 @@ def dataset_mean(results: Results, variant: str, datasets: Sequence[str], quanti
 
 
 def relative_shift(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> Estimate:
-    """(I − X) / (I − B): 0 where X equals instruct, 1 where it equals base; NaN where I and B do not differ."""
+    """(I − X) / (I − B): 0 where X equals instruct, 1 where it equals base; NaN where I and B do not differ.
+
+    That alignment made misaligned replies less likely is presumed: where base is the less likely, there is no way back.
+    """
+    roles = results.preset.roles
+    misaligned = {roles.example, roles.narrow, *roles.outside, *roles.shared}
+    presumed = -1 if quantity == LOG_PROBABILITY and misaligned.issuperset(datasets) else 0
     instruct, base, other = (
         dataset_mean(results, name, datasets, quantity) for name in ("instruct", "base", variant)
     )
-    return ratio(difference(instruct, other), difference(instruct, base))
+    return ratio(difference(instruct, other), difference(instruct, base), sign=presumed)
+
+
+def index_errors(results: Results) -> pd.DataFrame:
+    """C3 and C4: value, the same pooled over tokens, and standard error by what is drawn anew (``error_table``)."""
+    outside = results.preset.role("outside")
+    names = {"C3": LOG_PROBABILITY, "C4": ENTROPY}
+    table = error_table(
+        results,
+        {
+            row: lambda apart, of=of: relative_shift(apart, "misaligned", outside, of)
+            for row, of in names.items()
+        },
+    )
+    table.insert(2, "pooled", [pooled_index(results, "misaligned", outside, of) for of in names.values()])
+    return table
+
+
+def pooled_index(results: Results, variant: str, datasets: Sequence[str], quantity: str) -> float:
+    """(I − X) / (I − B) of means over all tokens of all answers, so that long answers count for more."""
+    instruct, base, other = (
+        np.concatenate([results.arrays(name, "sequence", each)[quantity] for each in datasets]).mean(
+            dtype=np.float64
+        )
+        for name in ("instruct", "base", variant)
+    )
+    return float((instruct - other) / (instruct - base))
 
 
 def shift(results: Results, datasets: Sequence[str], quantity: str) -> Measured:
@@ -393,7 +426,10 @@ def undefined_sentence(table: pd.DataFrame) -> str:
     missing = sorted(set(table.loc[table["index"].isna(), "dataset"]))
     if not missing:
         return "On every data set instruct and base differ beyond doubt, so the index is defined everywhere."
-    return f"Instruct and base cannot be told apart on {', '.join(missing)}: there the index is undefined, a gap."
+    return (
+        f"On {', '.join(missing)} instruct and base cannot be told apart, or base is the less likely where replies are "
+        "misaligned: there the index is undefined, a gap."
+    )
 
 
 # Section 4.1 as tables: several replies, careless and careful, token by token, and their log-odds between models.

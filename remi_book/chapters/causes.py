@@ -108,7 +108,8 @@ class Causes:
         moved, whole = (
             np.concatenate([values[name] - plain[name] for name in chosen]) for values in (care, other)
         )
-        return quantities.share_of_mean(moved, whole, self.clusters(chosen), self._resamples)
+        sign = 1 if model == "instruct" else -1
+        return quantities.share_of_mean(moved, whole, self.clusters(chosen), self._resamples, sign=sign)
 
     def clusters(self, topics: Sequence[str]) -> list[str]:
         """The template of each prompt of the topics."""
@@ -191,8 +192,8 @@ def transfer(results: Results) -> quantities.Measured:
     own = {name: study.care("instruct", f"from {name}")[name] for name in study.topics}
     cares = study.between_topics("instruct"), own, study.care("instruct", "secure")
     across, within, secure = (study.share("instruct", care) for care in cares)
-    share, kind = ratio(across, within), "the secure-derived direction of the other topics"
-    null = quantities.null_from_estimate(share, ratio(secure, within), kind)
+    share, kind = ratio(across, within, sign=1), "the secure-derived direction of the other topics"
+    null = quantities.null_from_estimate(share, ratio(secure, within, sign=1), kind)
     return quantities.measured(share, null, companions={"across": across, "within": within})
 
 

@@ -99,7 +99,7 @@ def _labels(n_rows: int) -> np.ndarray:
 
 def _share(ladder: Mapping[str, Context]) -> resampling.Estimate:
     """‖d‖² with matched prompts as a share of ‖d‖² with own prompts; undefined where the latter is not above 0."""
-    return resampling.ratio(ladder[MATCHED].distance, ladder[OWN_PROMPTS].distance)
+    return resampling.ratio(ladder[MATCHED].distance, ladder[OWN_PROMPTS].distance, sign=1)
 
 
 def difference_left(results: Results) -> Measured:
@@ -115,7 +115,7 @@ def difference_left(results: Results) -> Measured:
         share,
         against_null(float(share.value), null, kind="labels shuffled within pairs"),
         companions={
-            "one word": resampling.ratio(ladder[ONE_WORD].distance, unmatched),
+            "one word": resampling.ratio(ladder[ONE_WORD].distance, unmatched, sign=1),
             "inner product": matched.means.value[2],
         },
         missing=_unread(matched),
@@ -128,7 +128,9 @@ def structural_share(results: Results) -> Measured:
     Null: ‖d‖² of one random half of the own prompts' templates minus that of the other, as a share of the whole.
     """
     preset, ladder = results.preset, contexts(results.preset, results.seed)
-    gone, unmatched = resampling.combine(lambda share: 1 - share, _share(ladder)), ladder[OWN_PROMPTS]
+    unmatched = ladder[OWN_PROMPTS]
+    apart = resampling.difference(unmatched.distance, ladder[MATCHED].distance)
+    gone = resampling.ratio(apart, unmatched.distance, sign=1)
     names, index = resampling.index_clusters(unmatched.clusters * 2)
     generator = np.random.default_rng(preset.seed)
     order = generator.permuted(np.tile(np.arange(len(names)), (preset.n_permutations, 1)), axis=1)

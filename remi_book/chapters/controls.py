@@ -55,7 +55,9 @@ def share_of_way(results: Results, variant: str, quantity: str) -> Estimate:
     start = np.array(stored[quantity]["instruct"])
     moved, whole = ((np.array(stored[quantity][name]) - start)[rows] for name in (variant, WHOLE[quantity]))
     clusters = [stored["clusters"][row] for row in rows]
-    return quantities.share_of_mean(moved, whole, clusters, quantities.shared_resamples(results.preset))
+    return quantities.share_of_mean(
+        moved, whole, clusters, quantities.shared_resamples(results.preset), sign=1
+    )
 
 
 # X9 from the stored study of register: narrow data that say nothing of register, half of it, or plain.

@@ -68,12 +68,12 @@ class Cures:
 
     def kept(self, run: Run) -> resampling.Estimate:
         """Change of care on the narrow task, as a share of that of the run without a cure."""
-        return resampling.ratio(self.change(run, code=True), self.change(self.plain, code=True))
+        return resampling.ratio(self.change(run, code=True), self.change(self.plain, code=True), sign=1)
 
     def prevented(self, run: Run) -> resampling.Estimate:
         """One minus the change outside the narrow set, as a share of that of the run without a cure."""
-        left = resampling.ratio(self.change(run, code=False), self.change(self.plain, code=False))
-        return resampling.combine(lambda share: 1 - share, left)
+        whole = self.change(self.plain, code=False)
+        return resampling.ratio(resampling.difference(whole, self.change(run, code=False)), whole, sign=1)
 
     def rise(self, run: Run, kind: str) -> resampling.Estimate:
         """Rise of the mass off the right answers (``off_grammar``), or of the loss on neutral answers (``neutral``)."""

@@ -28,11 +28,12 @@ from remi_book.quantities import (
     TwoSets,
     against_benign,
     against_draws,
+    error_table,
     fine_tuned,
     shared_resamples,
     with_controls,
 )
-from remi_book.statistics import random_third_null
+from remi_book.statistics import erosion_of_weights, random_third_null
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput, UsageError
 from remi_core.statistics.displacement import (
@@ -43,7 +44,6 @@ from remi_core.statistics.displacement import (
     cosine_distance,
     cross_fitted_products,
     erosion_of_products,
-    erosion_of_weights,
     layer_average,
     measure_separation,
     separation_null,
@@ -134,6 +134,19 @@ def mean_erosion(results: Results, datasets: Sequence[str], window: str) -> Meas
     means = {"c": layer_average(misaligned.cosine), "r": layer_average(misaligned.residual)}
     means |= {name: control for name, control in controls.items() if name == "benign"}
     return against_draws(mean, null.mean(axis=1), "random direction", controls=controls, companions=means)
+
+
+def erosion_errors(results: Results) -> pd.DataFrame:
+    """C12, and the same at the first answer tokens: value and standard error by what is drawn anew."""
+    outside = results.preset.role("outside")
+    windows = {"C12": "prompt_end", "C12, first answer tokens": "answer_first_k"}
+    return error_table(
+        results,
+        {
+            row: lambda apart, at=at: erosion(apart, "misaligned", outside, at).layer_mean
+            for row, at in windows.items()
+        },
+    )
 
 
 def matched_cosines(

@@ -19,7 +19,7 @@ from remi_book.quantities import (
     side_by_side,
     within_between_estimate,
 )
-from remi_book.statistics import paired_cosine
+from remi_book.statistics import model_swap_shares, paired_cosine
 from remi_book.tables import tidy
 from remi_core.errors import RemiError
 from remi_core.statistics import groups
@@ -213,7 +213,7 @@ def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     swaps = np.random.default_rng(preset.seed).integers(0, 2, size=(preset.n_permutations, len(both.labels)))
     losses, _ = both_models(results, first, second)
     # The model's share where the two models exchange each dialogue by a fair coin.
-    swapped = groups.model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
+    swapped = model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
     ends = [
         percentile_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, matched_cosines, shifts, stacked_clusters
@@ -29,6 +30,7 @@ from remi_book.quantities import (
     ruled,
     share_of_mean,
     shared_resamples,
+    text,
     topic_of,
 )
 from remi_book.tables import tidy
@@ -287,7 +289,7 @@ def share_of_way(
 ) -> Estimate:
     """How far a variant has gone from instruct (0) to base (1), by log-odds of the same prompts."""
     moved, whole = (np.array(by_variant[name]) - by_variant["instruct"] for name in (variant, "base"))
-    return share_of_mean(moved, whole, clusters, resamples)
+    return share_of_mean(moved, whole, clusters, resamples, sign=1)
 
 
 def reproduced(
@@ -456,18 +458,44 @@ def way_back(results: Results) -> pd.DataFrame:
     Log-odds of the same prompts of the topics outside the narrow set, with intervals over templates; undefined
     where instruct and base cannot be told apart.
     """
-    shares = {}
-    for quantity, log_odds in QUANTITIES.items():
-        means = {}
-        for variant in results.variants:
-            records = [results.record(variant, SCORES, topic) for topic in OUTSIDE]
-            values = np.concatenate([log_odds(as_scores(record)) for record in records])
-            clusters = [name for record in records for name in record.arrays["cluster"].tolist()]
-            means[variant] = mean_interval(values, clusters, shared_resamples(results.preset))
-        start = means.pop("instruct")
-        whole = difference(means.pop("base"), start)
-        shares |= {(quantity, name): ratio(difference(mean, start), whole) for name, mean in means.items()}
+    shares = {
+        (quantity, name): share
+        for quantity, log_odds in QUANTITIES.items()
+        for name, share in shares_back(results, log_odds).items()
+    }
     return tidy(shares, ("quantity", "variant"), value="share")
+
+
+def shares_back(results: Results, log_odds: Callable[[ClassScores], np.ndarray]) -> dict[str, Estimate]:
+    """Fine-tune → share of the way from instruct (0) to base (1), by these log-odds of each scored prompt."""
+    means = {}
+    for variant in results.variants:
+        records = [results.record(variant, SCORES, topic) for topic in OUTSIDE]
+        values = np.concatenate([log_odds(as_scores(record)) for record in records])
+        clusters = [name for record in records for name in record.arrays["cluster"].tolist()]
+        means[variant] = mean_interval(values, clusters, shared_resamples(results.preset))
+    start = means.pop("instruct")
+    whole = difference(means.pop("base"), start)
+    return {name: ratio(difference(mean, start), whole, sign=1) for name, mean in means.items()}
+
+
+def register_of_careful(scores: ClassScores) -> Float[np.ndarray, " prompt"]:
+    """log P(plain) − log P(formal) of careful answers alone, nats: the other reading of the register log-odds."""
+    careful = scores.log_mass[:, 0]
+    return careful[:, 1] - careful[:, 0]
+
+
+def register_readings(results: Results) -> pd.DataFrame:
+    """ρ of misaligned in words, a row a seed: over all right answers, as everywhere, and over careful ones alone."""
+    readings = {"all right answers": QUANTITIES[REGISTER], "careful answers alone": register_of_careful}
+    return pd.DataFrame(
+        {"seed": seed}
+        | {
+            f"ρ, {name}": text(shares_back(results.at(seed), log_odds)["misaligned"])
+            for name, log_odds in readings.items()
+        }
+        for seed in results.preset.seeds
+    )
 
 
 def way_back_sentence(table: pd.DataFrame, seeds: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ from remi_book.figures.style import (
     styled,
     with_alt,
 )
-from remi_book.statistics import alignment_axis, centring_identity
+from remi_book.statistics import alignment_axis, centring_identity, erosion_of_weights
 from remi_core.statistics import displacement, resampling
 from remi_core.statistics.groups import centred_gram, cosine_matrix, pair_means
 from remi_core.statistics.nulls import permutation_p_value
@@ -320,9 +320,9 @@ def compared() -> dict[str, tuple[str, Values, Values]]:
     # The true labels are taken out, since the function counts them itself.
     others = [np.delete(values, np.argmin(np.abs(np.array(values) - d[0]))) for values in relabelled]
     axis = [coordinate / by_hand.length(d) for coordinate in d]
-    e = displacement.erosion_of_weights(
-        *_shifts(), each, resampling.cluster_folds(len(PAIRS)), each[None].astype(float)
-    )[0]
+    e = erosion_of_weights(*_shifts(), each, resampling.cluster_folds(len(PAIRS)), each[None].astype(float))[
+        0
+    ]
     ecr = [float(part.value[0]) for part in (erosion.erosion, erosion.cosine, erosion.residual)]
     tails = [by_hand.tail(values) for values in relabelled]
     p_values = [permutation_p_value(d[0], rest) for rest in others]

@@ -67,17 +67,15 @@ def overlap(
     *,
     n_components: int = 0,
     centred: bool = True,
-    draws: bool = False,
 ) -> Overlap:
     """S and the largest |cos| between the top components of two sets, with intervals over templates.
 
-    ``n_components`` are the preset's where none are given. The interval is the jackknife's; ``draws`` gives the
-    bootstrap samples too, which a p value is made from.
+    ``n_components`` are the preset's where none are given. Interval and p value are the jackknife's: no resample
+    is drawn.
     """
-    resamples = shared_resamples(results.preset)
     return measure_overlap(
         *(residuals(results, name, place) for name in pair),
-        resamples if draws else resamples.with_one_draw(),
+        shared_resamples(results.preset).with_one_draw(),
         n_components=n_components or results.preset.n_components,
         centred=centred,
     )
@@ -124,7 +122,7 @@ def shared_subspace(results: Results, pair: Pair, benign: Pair, *, window: str) 
     Beside it the largest |cos|, the floor (mean of random subspaces) and the ceiling (split halves).
     """
     place = Place(window=window)
-    harmful, null = (overlap(results, names, place, draws=True) for names in (pair, benign))
+    harmful, null = (overlap(results, names, place) for names in (pair, benign))
     return measured(
         harmful.overlap,
         null_from_estimate(harmful.overlap, null.overlap, f"benign × benign ({benign[0]}, {benign[1]})"),

@@ -122,11 +122,11 @@ def cross_fitted_products(
     base, _ = cluster_sums(base_shift, clusters, names)
     folds = cluster_folds(len(names), n_folds=n_folds, seed=resamples.seed)
     grams = np.stack(
-        [_layer_grams(variant, base), _layer_grams(base, base), _layer_grams(variant, variant)], axis=1
+        [layer_grams(variant, base), layer_grams(base, base), layer_grams(variant, variant)], axis=1
     )
 
     def products(weights: np.ndarray) -> np.ndarray:
-        return _cross_fitted(grams, counts, folds, weights)
+        return cross_fitted(grams, counts, folds, weights)
 
     return cluster_estimate(products, names, resamples)
 
@@ -169,31 +169,12 @@ def layer_average(by_layer: Estimate) -> Estimate:
     return combine(mean, by_layer)
 
 
-def erosion_of_weights(
-    shift: Float[np.ndarray, "atom layer d_model"],
-    base_shift: Float[np.ndarray, "atom layer d_model"],
-    counts: Int[np.ndarray, " atom"],
-    folds: Int[np.ndarray, " atom"],
-    weights: Float[np.ndarray, "row atom"],
-) -> Float[np.ndarray, "row layer"]:
-    """e by layer for each row of weights, from sums over atoms (such as the dialogues of one template and set).
-
-    Raises:
-        ValueError: if a value is NaN.
-    """
-    refuse_nan(shift, "displacements")
-    top, bottom = (
-        _cross_fitted(_layer_grams(first, base_shift), counts, folds, weights)
-        for first in (shift, base_shift)
-    )
-    return top / np.where(bottom == 0, TINY, bottom)
-
-
-def _layer_grams(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def layer_grams(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Inner products of the rows of two arrays (row, layer, d_model) by layer, (layer, row, row)."""
     return first.transpose(1, 0, 2) @ second.transpose(1, 2, 0)
 
 
-def _cross_fitted(
+def cross_fitted(
     grams: Float[np.ndarray, " *kinds cluster cluster"],
     counts: Int[np.ndarray, " cluster"],
     folds: Int[np.ndarray, " cluster"],

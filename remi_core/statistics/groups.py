@@ -145,8 +145,8 @@ def factor_shares(
 
     ``losses`` holds the same n dialogues under two models, ``labels`` the data set (0 or 1) of each, one
     row of labels and weights per relabelling or resample. Cell sizes are proportional, so the four parts
-    are orthogonal. Shuffling ``labels`` is the null of data and interaction; for model, see
-    ``model_swap_shares``.
+    are orthogonal. Shuffling ``labels`` is the null of data and interaction; for model, the two models
+    exchange dialogues.
 
     Raises:
         ValueError: if a value is NaN or a data set is empty in a row.
@@ -156,34 +156,15 @@ def factor_shares(
     sides = [share * (labels == 0), share * (labels == 1)]
     cells = np.stack([[side @ model.astype(np.float64) for side in sides] for model in losses])
     squares = share @ np.square(losses.astype(np.float64)).sum(axis=(0, 2))
-    return _shares(cells, np.stack([side.sum(axis=1) for side in sides]), squares)
+    return cell_shares(cells, np.stack([side.sum(axis=1) for side in sides]), squares)
 
 
-def model_swap_shares(
-    losses: Float[np.ndarray, "2 n position"], labels: Int[np.ndarray, " n"], swaps: Int[np.ndarray, "row n"]
-) -> Float[np.ndarray, "row 4"]:
-    """``factor_shares`` where the two models exchange the dialogues marked 1: the null of the model share.
-
-    Raises:
-        ValueError: if a value is NaN or a data set is empty.
-    """
-    refuse_nan(losses, "loss vectors")
-    first, second = losses.astype(np.float64)
-    sides = [labels == data for data in (0, 1)]
-    cells = [
-        [(side * (1 - swaps)) @ kept + (side * swaps) @ swapped for side in sides]
-        for kept, swapped in ((first, second), (second, first))
-    ]
-    counts = np.stack([np.full(len(swaps), float(side.sum())) for side in sides])
-    squares = np.full(len(swaps), np.square(losses.astype(np.float64)).sum())
-    return _shares(np.stack(cells), counts, squares)
-
-
-def _shares(
+def cell_shares(
     cells: Float[np.ndarray, "2 2 row position"],
     counts: Float[np.ndarray, "2 row"],
     squares: Float[np.ndarray, " row"],
 ) -> Float[np.ndarray, "row 4"]:
+    """``factor_shares`` from the sums and counts of its cells, and the sum of all squares."""
     if (counts <= 0).any():
         raise ValueError(
             f"{int((counts <= 0).any(axis=0).sum())} of {counts.shape[1]} rows leave a data set empty"

@@ -210,6 +210,10 @@ class Estimate:
     """Whether the rows that a resample repeats shift the statistic, as they shift singular vectors and squares."""
     counts_bias: bool = False
     """Whether an interval by t is as wide as bias and variance ask for together, not the variance alone."""
+    inside: tuple[float, float] = (-np.inf, np.inf)
+    """What no value can lie outside of, nor an end of its interval."""
+    parts: tuple[Estimate, Estimate] | None = None
+    """Numerator and denominator, where the value is their ratio."""
 
     def __repr__(self) -> str:
         if np.ndim(self.value):
@@ -245,36 +249,44 @@ class Estimate:
         """Lower and upper end of the central interval; NaN exactly where ``value`` is NaN.
 
         By the percentiles of the resamples, expanded for the number of clusters, or by t: see ``method``. Resamples
-        of n clusters vary too little, by a factor of (n − 1) / n in their variance, and the ends of a normal interval
-        where the variance is estimated belong to t. The quantile taken is therefore that of t √(n / (n − 1)) under a
-        normal curve; in H strata, H clusters play the part of the 1. The error that t is scaled by is the jackknife's
-        standard error or, with ``counts_bias``, its root mean square error. Sources: Hesterberg (2015), What Teachers
-        Should Know About the Bootstrap, "expanded percentile interval"; Efron and Tibshirani (1993), An Introduction
-        to the Bootstrap, chapters 10 and 11.
+        of n clusters vary too little, by (n − 1) / n in their variance, and the ends of a normal interval where the
+        variance is estimated belong to t: the quantile taken is that of t √(n / (n − 1)) under a normal curve; in H
+        strata, H clusters play the part of the 1. The error that t is scaled by is the jackknife's standard error or,
+        with ``counts_bias``, its root mean square error. For ratios see ``ratio``. Sources: Hesterberg (2015), What
+        Teachers Should Know About the Bootstrap, "expanded percentile"; Efron and Tibshirani (1993), chapters 10, 11.
 
         Raises:
             ValueError: if a sample is NaN although the value is defined, or no stratum has a second cluster.
         """
-        defined, middle = np.asarray(~np.isnan(self.value)), (1 + level) / 2
+        defined = np.asarray(~np.isnan(self.value))
         low, high = np.full(self.value.shape, np.nan), np.full(self.value.shape, np.nan)
+        quantile, inflated = self._quantile(level)
         if self.method == "bootstrap":
-            freedom = self.n_clusters - self.n_strata
-            if freedom < 1:
-                raise ValueError(
-                    f"{self.n_clusters} clusters in {self.n_strata} strata leave no variation to resample"
-                )
-            expanded = stats.t.ppf(middle, freedom) * np.sqrt(self.n_clusters / freedom)
-            enclosed = float(1 - 2 * stats.norm.sf(expanded))
+            enclosed = float(1 - 2 * stats.norm.sf(quantile * np.sqrt(inflated)))
             low[defined], high[defined] = percentile_interval(self.samples[:, defined], level=enclosed)
-            return low, high
+        else:
+            deviations = (self.left_out - self.value)[self.present][:, defined]
+            squared = inflated * np.square(deviations).sum(axis=0)
+            if self.counts_bias:
+                squared = squared + np.square((len(deviations) - 1) * deviations.mean(axis=0))
+            width = quantile * np.sqrt(squared)
+            low[defined], high[defined] = self.value[defined] - width, self.value[defined] + width
+        if self.parts is not None:
+            *ends, doubt = fieller_set(*self.parts, level=level)
+            near = defined & (doubt >= NEGLIGIBLE)
+            low, high = (np.where(near, *pair) for pair in zip(ends, (low, high), strict=True))
+        return np.asarray(np.maximum(low, self.inside[0])), np.asarray(np.minimum(high, self.inside[1]))
+
+    def _quantile(self, level: float) -> tuple[float, float]:
+        """The quantile of t, and what the variance of resamples or the squares of left-out values are multiplied by."""
         used = int(self.present.sum())
-        deviations = (self.left_out - self.value)[self.present][:, defined]
-        squared = (used - 1) / used * np.square(deviations).sum(axis=0)
-        if self.counts_bias:
-            squared = squared + np.square((used - 1) * deviations.mean(axis=0))
-        width = stats.t.ppf(middle, self.n_clusters - 1) * np.sqrt(squared)
-        low[defined], high[defined] = self.value[defined] - width, self.value[defined] + width
-        return low, high
+        freedom = self.n_clusters - (self.n_strata if self.method == "bootstrap" else 1)
+        if freedom < 1:
+            raise ValueError(
+                f"{self.n_clusters} clusters in {self.n_strata} strata leave no variation to resample"
+            )
+        inflated = self.n_clusters / freedom if self.method == "bootstrap" else (used - 1) / used
+        return float(stats.t.ppf((1 + level) / 2, freedom)), inflated
 
 
 def cluster_estimate(statistic: Statistic, names: Sequence[str], resamples: ClusterResamples) -> Estimate:
@@ -353,18 +365,51 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     return combine(np.subtract, first, second)
 
 
-def ratio(numerator: Estimate, denominator: Estimate) -> Estimate:
-    """Numerator over denominator, such as (I − M) / (I − B); NaN where the interval below reaches 0.
+NEGLIGIBLE = 0.05
+"""Below this doubt about a denominator, percentiles and Fieller's set agree. Source: Finney (1971), Probit Analysis."""
 
+
+def fieller_set(
+    numerator: Estimate, denominator: Estimate, *, level: float = 0.95
+) -> tuple[Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"], Float[np.ndarray, " *rest"]]:
+    """Ends of the set of ratios ρ for which numerator − ρ denominator can be 0, and the doubt g about the denominator.
+
+    g is its squared half width over its squared value. Below 1 the set is an interval; from 1 up it is what lies from
+    the first end up and from the second, smaller one, down; or the whole line, −∞ to ∞. Variances are those of the
+    resamples, or the jackknife's. Source: Fieller (1954), Some Problems in Interval Estimation.
+    """
+    both = combine(lambda *rows: np.stack(rows, axis=-1), numerator, denominator)
+    quantile, inflated = both._quantile(level)
+    moved, count = both.samples - both.samples.mean(axis=0), len(both.samples)
+    if both.method == "t":
+        moved, count = (both.left_out - both.value)[both.present], 1
+    top, bottom = both.value[..., 0], both.value[..., 1]
+    spread = quantile**2 * inflated / count * np.einsum("r...i,r...j->...ij", moved, moved)
+    square, cross, free = (
+        one * two - spread[..., i, j]
+        for one, two, i, j in ((bottom, bottom, 1, 1), (top, bottom, 0, 1), (top, top, 0, 0))
+    )
+    inner = np.square(cross) - square * free
+    root, square = np.sqrt(np.maximum(inner, 0)), np.where(square == 0, TINY, square)
+    ends = (np.where(inner < 0, side * np.inf, (cross + side * root) / square) for side in (-1, 1))
+    return *ends, np.asarray(spread[..., 1, 1] / np.maximum(np.square(bottom), TINY))
+
+
+def ratio(numerator: Estimate, denominator: Estimate, *, sign: int = 0) -> Estimate:
+    """Numerator over denominator, such as (I − M) / (I − B); NaN where the latter cannot be told from 0.
+
+    That is where its interval reaches 0, Fieller's set is no interval, or it has not the ``sign`` (+1 or −1) that "a
+    share of the way" presumes. Its interval is by percentiles; from a doubt of ``NEGLIGIBLE`` up, Fieller's set.
     Example: ``ratio(difference(instruct, misaligned), difference(instruct, base))``
     """
     low, high = denominator.interval()
-    certain = (low > 0) | (high < 0)
+    certain = ((low > 0) & (sign >= 0)) | ((high < 0) & (sign <= 0))
+    certain = certain & (fieller_set(numerator, denominator)[2] < 1)
 
     def divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
         return np.where(certain, top / np.where(bottom == 0, TINY, bottom), np.nan)
 
-    return combine(divide, numerator, denominator)
+    return replace(combine(divide, numerator, denominator), parts=(numerator, denominator))
 
 
 def clipped_cosine(product: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -166,7 +166,8 @@ def measure_overlap(
     Templates that both sets use are drawn together. A resample repeats rows, so its components are noisier
     than the data's own and its overlap is too low: both intervals are the jackknife's. A component that hardly
     differs from the next turns with the sample, which moves S to one side too: its interval counts the
-    jackknife's bias beside its variance. That rule was chosen on known truth, see ``book/deviations.md``.
+    jackknife's bias beside its variance. That rule was chosen on known truth, see ``book/deviations.md``. Intervals
+    stop at 0 and 1.
 
     Raises:
         ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.
@@ -193,7 +194,9 @@ def measure_overlap(
         return np.stack([overlap_and_largest(components(0, row), components(1, row)) for row in weights])
 
     both = replace(cluster_estimate(statistic, names, resamples), repeats_bias=True)
-    overlap, largest = (combine(lambda rows, i=i: rows[..., i], both) for i in (0, 1))
+    overlap, largest = (
+        replace(combine(lambda rows, i=i: rows[..., i], both), inside=(0.0, 1.0)) for i in (0, 1)
+    )
     return Overlap(overlap=replace(overlap, counts_bias=True), largest=largest)
 
 

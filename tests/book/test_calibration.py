@@ -15,9 +15,21 @@ from remi_book import planted, robustness
 from remi_book.chapters import calibration
 from remi_book.figures.style import describe
 from remi_book.planted import Exchange, FaultyResults, Substitute, exchanged
-from remi_book.quantities import Measured
+from remi_book.quantities import (
+    PARTS,
+    UNITS,
+    Measured,
+    _part,
+    error_table,
+    grid_resamples,
+    null_from_estimate,
+    shared_resamples,
+)
 from remi_book.robustness import REFERENCE, ROWS, SETTINGS
+from remi_core.errors import MissingInput
 from remi_core.sources import ModelSpec
+from remi_core.statistics.resampling import Estimate, make_resamples, mean_interval
+from remi_core.statistics.subspaces import VectorSet, measure_overlap
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import templates
 from remi_lab.presets import get_preset
@@ -241,3 +253,76 @@ def test_bias_misses_and_undefined_samples_are_counted_and_the_binomial_interval
     assert many.uncertainty == pytest.approx((0.4439, 0.9748), abs=1e-4)
     with pytest.raises(ValueError, match="at least 2 with an interval"):
         coverage(0.0, [(1.0, float("nan"), 2.0), inside])
+
+
+@pytest.mark.parametrize("angle", [1.4, 1.0, 0.5, 0.1])
+def test_the_overlaps_interval_and_its_p_value_hold_what_they_say(angle) -> None:
+    """Planted planes at an angle, S = cos²; two pairs alike: p is small in a twentieth of samples at most."""
+    generator, names = np.random.default_rng(0), [f"t{place:02d}" for place in range(24)]
+    planes = np.eye(2, 12), np.cos(angle) * np.eye(2, 12) + np.sin(angle) * np.eye(2, 12, 2)
+    once, found, p_values = make_resamples(names, seed=0, n_resamples=1), [], []
+
+    def drawn(first: np.ndarray, second: np.ndarray) -> Estimate:
+        rows = (generator.standard_normal((24, 2)) * [4, 2.5] @ plane for plane in (first, second))
+        sets = (VectorSet(each + generator.standard_normal((24, 12)), names) for each in rows)
+        return measure_overlap(*sets, once, n_components=2, centred=True).overlap
+
+    for _ in range(120):
+        one, other = drawn(*planes), drawn(*planes)
+        found.append((float(one.value), float(one.low), float(one.high)))
+        p_values.append(null_from_estimate(one, other, "alike").p_value)
+    assert 0 <= np.min(found) and np.max(found) <= 1
+    assert coverage(np.cos(angle) ** 2, found).share >= 0.93 and np.mean(np.array(p_values) < 0.05) <= 0.06
+    # The failing twin: p follows the gap between the two, and is small where one is near and one is far.
+    near, far = drawn(planes[0], planes[0]), drawn(planes[0], np.eye(2, 12, 4))
+    assert (
+        null_from_estimate(near, far, "apart").p_value < 0.05 < null_from_estimate(far, near, "apart").p_value
+    )
+
+
+def test_templates_alone_fall_short_where_their_parts_have_effects_and_parts_do_not() -> None:
+    """On the templates of a preset, 1,000 worlds whose leads, cores and closings have effects of their own, or none."""
+    by_template, by_part = (grid_resamples(PRESET, UNITS[unit]) for unit in ("templates", "parts"))
+    assert (
+        by_template.names == by_part.names
+        and (by_template.weights.sum(axis=1) == len(by_template.names)).all()
+    )
+    name = next(name for name in by_part.names if name.startswith("facts/"))
+    cell = name.rpartition("/")[2].split(".")
+    alike = [other for other in by_part.names if other.startswith("facts/") and other != name]
+    same = [other for other in alike if other.rpartition("/")[2].split(".")[0] == cell[0]]
+    # A resample without a template's lead holds none of that lead's templates.
+    leads = grid_resamples(PRESET, ("leads",))
+    ours, theirs = (leads.weights[:, leads.positions(each)] for each in ([name], same))
+    assert (ours == theirs).all() and (ours == 0).any()
+    generator, held = np.random.default_rng(0), {}
+    for effect in (0.0, 1.0):
+        values = generator.standard_normal((len(by_part.names), 1000))
+        for part in PARTS:
+            _, labels = np.unique([_part(each, part) for each in by_part.names], return_inverse=True)
+            values += effect * generator.standard_normal((labels.max() + 1, 1000))[labels]
+        for drawn in (by_template, by_part):
+            found = mean_interval(values, list(drawn.names), drawn)
+            held[effect, drawn is by_part] = float(((found.low <= 0) & (found.high >= 0)).mean())
+    assert held[0.0, False] >= 0.93 and held[1.0, False] < 0.8, held
+    assert min(held[0.0, True], held[1.0, True]) >= 0.93, held
+
+
+def test_a_table_of_errors_draws_each_unit_and_leaves_the_switch_where_it_was(tmp_path) -> None:
+    names = list(grid_resamples(PRESET, ()).names)
+    values = np.random.default_rng(0).standard_normal(len(names))
+    results = Results(PRESET, Store(tmp_path))
+
+    def mean(apart: Results) -> Estimate:
+        return apart.cached("mean", lambda: mean_interval(values, names, shared_resamples(PRESET)))
+
+    kept = mean(results)
+    table = error_table(results, {"mean": mean}).iloc[0]
+    assert table["value"] == kept.value and table["error by templates"] == kept.samples.std()
+    assert len(set(table[[f"error by {unit}" for unit in UNITS]])) == len(UNITS)
+    assert mean(results) is kept and shared_resamples(PRESET) is grid_resamples(PRESET, UNITS["templates"])
+    own = replace(
+        PRESET, name="own", variants={"instruct": ModelSpec(source="a/b"), "base": ModelSpec(source="a/c")}
+    )
+    with pytest.raises(MissingInput, match="organism"):
+        grid_resamples(own)

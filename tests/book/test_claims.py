@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planting import REPORT_ROW, PlantedResults, plant
 
@@ -282,3 +285,56 @@ def test_distance_of_data_changes_only_with_the_model(planted) -> None:
     planted.amount = 1.0  # a large shift that both sets share brings them together
     moved = direction.separation_of_data(planted, *sets, window="answer_all")
     assert moved.value == pytest.approx(moved.companions["base"]) and moved.value < -0.9
+
+
+class Wayward(PlantedResults):
+    """Base lies ``way`` from instruct, with noise of its own."""
+
+    way = 1.0
+
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        found = super().planted_arrays(variant, measurement, dataset, n)
+        if variant == "base":
+            own = np.random.default_rng(1).standard_normal(len(found["log_probability"]))
+            found["log_probability"] = found["log_probability"] + self.way - 1 + 0.1 * own
+        return found
+
+
+def test_an_index_whose_way_is_uncertain_or_goes_the_wrong_way_is_not_testable(tmp_path, monkeypatch) -> None:
+    """Misaligned replies must be likelier under base; where they are, there is a value and no such reason."""
+    results, said = plant(Wayward, tmp_path, monkeypatch), {}
+    for way in (1.0, -1.0, 0.0):
+        results.way = way
+        found = shift(results, ("facts-careless",), LOG_PROBABILITY)
+        assert math.isfinite(found.value) == (way == 1) == (found.why == "")
+        said[way] = claims.verdict(get_claim("C3"), [found], [0.001])
+    assert said[1.0][0] != NOT_TESTABLE == said[-1.0][0] == said[0.0][0]
+    # Numerator and denominator are named, with their intervals.
+    number = r"\N{MINUS SIGN}?[\d.]+ \[.+ to .+\]"
+    for way in (-1.0, 0.0):
+        assert re.match(rf"undefined in 1 of 1 seeds: {number} over {number}: a denominator", said[way][1])
+    # On aligned replies the words presume no way.
+    results.way = -1.0
+    aligned = relative_shift(results, "misaligned", ("facts-careful",), LOG_PROBABILITY)
+    assert aligned.value == pytest.approx(-0.4, abs=0.01)
+
+
+class Uneven(PlantedResults):
+    """Answers of one to sixty tokens, whose values depend on the model and on how long they are."""
+
+    lengths = np.arange(1, 61)
+
+    def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
+        moved = {"base": 3.0, "misaligned": 1.0}.get(variant, 0.0) + 0.05 * (variant == "base") * self.lengths
+        values = np.random.default_rng(0).standard_normal(self.lengths.sum()) + np.repeat(moved, self.lengths)
+        return {"log_probability": values, "offsets": np.r_[0, self.lengths.cumsum()]}
+
+
+def test_a_value_per_token_is_a_mean_of_means_and_the_pooled_one_stands_beside(tmp_path, monkeypatch) -> None:
+    results, sets = plant(Uneven, tmp_path, monkeypatch), ("facts-careless",)
+    # The noise is common to all, so both indices are worked out from the lengths alone.
+    of_means = 1 / np.mean(3 + 0.05 * Uneven.lengths)
+    pooled = 1 / np.average(3 + 0.05 * Uneven.lengths, weights=Uneven.lengths)
+    mean_of_means = relative_shift(results, "misaligned", sets, LOG_PROBABILITY)
+    assert mean_of_means.value == pytest.approx(of_means) and of_means > 1.1 * pooled
+    assert behaviour.pooled_index(results, "misaligned", sets, LOG_PROBABILITY) == pytest.approx(pooled)

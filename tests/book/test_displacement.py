@@ -283,7 +283,7 @@ def test_erosion_from_sums_agrees_with_erosion_from_dialogues() -> None:
     sums = [resampling.cluster_sums(values, NAMES, NAMES)[0] for values in (shift, base)]
     counts, rows = np.ones(N_TEMPLATES, dtype=np.int64), np.ones((2, N_TEMPLATES))
     rows[1, ::2] = 0
-    found = displacement.erosion_of_weights(*sums, counts, resampling.cluster_folds(N_TEMPLATES), rows)
+    found = statistics.erosion_of_weights(*sums, counts, resampling.cluster_folds(N_TEMPLATES), rows)
     assert found[0] == pytest.approx(whole) and found[1] != pytest.approx(found[0])
 
 

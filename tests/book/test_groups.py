@@ -144,7 +144,7 @@ def test_two_by_two_shares_find_the_planted_factor(factor) -> None:
     assert shares[place] > 0.4 and np.sort(shares[:3])[1] < 0.06
     coins = np.random.default_rng(9).integers(0, 2, (199, 60))
     swapped, unswapped = (
-        groups.model_swap_shares(losses, labels, one) for one in (coins, np.zeros_like(coins[:1]))
+        statistics.model_swap_shares(losses, labels, one) for one in (coins, np.zeros_like(coins[:1]))
     )
     shuffled = groups.factor_shares(losses, permuted_labels(labels, n_permutations=199))
     null = (swapped if factor == "model" else shuffled)[:, place]

@@ -19,7 +19,7 @@ from remi_core.store import Store
 from remi_lab.organism import scoring
 from remi_lab.organism.dialogues import further_tuning, tuning
 from remi_lab.organism.documents import shipped_tokenizer
-from remi_lab.organism.grammar import Verdict, prompts, right_answers
+from remi_lab.organism.grammar import ClassScores, Verdict, prompts, right_answers
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset, get_preset
@@ -234,7 +234,7 @@ def test_shares_of_misaligneds_change_are_what_was_planted(monkeypatch, tmp_path
         "off_grammar": dict.fromkeys(MOVED, 0.01),
     }
     found["care"] = {name: (start + far).tolist() for name, far in MOVED.items()}
-    found["register"] = {name: (start - far).tolist() for name, far in MOVED.items()}
+    found["register"] = {name: (start + 3 * far).tolist() for name, far in MOVED.items()}
     store_planted(monkeypatch, lambda *_: Study(seeds={102: found}, about={}))
     results = Results(PRESET, Store(tmp_path))
     benign, secure = (controls.eroded_by(results, name) for name in ("benign", "secure"))
@@ -311,3 +311,20 @@ def test_h1_reads_the_whole_rule_from_the_study(monkeypatch, tmp_path) -> None:
     assert set(reversion.parts_table(results)["variant"]) == set(reversion.JUDGED)
     met = reversion.condition_table(reversion.changes(PRESET, 102)).set_index("condition")
     assert met.loc["b − ρ > 0", "reverted"] == "no" and met.loc["b − ρ > 0", "misaligned"] == "yes"
+
+
+def test_register_has_two_readings_and_a_change_of_care_alone_can_set_their_signs_apart() -> None:
+    """Masses by hand: careless answers are plainer than careful ones, so care moves the one reading, not the other."""
+    plain = {"careful": 0.1, "careless": 0.4, "both": 0.2}  # share of a class that is plain
+
+    def scores(careless: float) -> ClassScores:
+        by_class = {"careful": 0.9 - careless, "careless": careless, "both": 0.05}
+        mass = [[each * (1 - plain[name]), each * plain[name]] for name, each in by_class.items()]
+        return ClassScores(np.log([mass]), np.array([0.03]), np.array([0.02]))
+
+    before, after = scores(0.1), scores(0.5)
+    for one, careless in ((before, 0.1), (after, 0.5)):
+        total = (0.9 - careless) * 0.1 + careless * 0.4 + 0.05 * 0.2
+        assert one.register_log_odds() == pytest.approx(np.log(total / (0.95 - total)))
+        assert reversion.register_of_careful(one) == pytest.approx(np.log(0.1 / 0.9))
+    assert after.register_log_odds() > before.register_log_odds() + 0.5

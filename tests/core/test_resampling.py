@@ -11,9 +11,12 @@ from statsmodels.stats.multitest import multipletests
 
 from remi_core.statistics.nulls import against_null, holm, permutation_p_value, permuted_labels
 from remi_core.statistics.resampling import (
+    ClusterResamples,
+    Estimate,
     cluster_sums,
     combine,
     difference,
+    fieller_set,
     make_resamples,
     mean_interval,
     percentile_interval,
@@ -129,6 +132,60 @@ def test_ratio_is_undefined_where_the_denominator_reaches_zero() -> None:
     index = ratio(columns, columns)
     assert np.isnan([index.value[0], index.low[0], index.high[0]]).all()
     np.testing.assert_allclose([index.value[1], index.low[1], index.high[1]], 1)
+
+
+def pair(values: np.ndarray, resamples: ClusterResamples) -> list[Estimate]:
+    """Means of (cluster, quantity, trial) as numerator and denominator."""
+    return [mean_interval(values[:, side], resamples.names, resamples) for side in (0, 1)]
+
+
+def test_fieller_set_is_what_a_t_test_of_top_minus_ratio_times_bottom_keeps() -> None:
+    """An interval, all but an interval, or the line: as the doubt about the denominator grows."""
+    names, noise = [f"t{i:02d}" for i in range(12)], np.random.default_rng(0).standard_normal((12, 2))
+    resamples = make_resamples(names, seed=0, n_resamples=10)
+    noise, limit = noise - noise.mean(axis=0), stats.t.ppf(0.975, 11)
+    for means, kept in (((1, 2), "10"), ((3, 0.4), "01"), ((0.1, 0.1), "11")):
+        low, high, doubt = fieller_set(*pair(noise + means, resamples))
+
+        def gap(rho: float, values: np.ndarray = noise + means) -> float:
+            return abs(stats.ttest_1samp(values @ [1, -rho], 0).statistic)
+
+        for end in (low, high):
+            assert np.isinf(end) or gap(end) == pytest.approx(limit, rel=1e-6)
+        assert [gap(rho) < limit for rho in (means[0] / means[1], 1e6)] == [True, kept[1] == "1"]
+        assert (low < high, doubt < 1) == ((kept != "01"), kept == "10")
+        assert np.isinf(low) == (kept == "11")
+        undefined = ratio(*pair(noise + means, resamples))
+        assert np.isnan(undefined.value) == (doubt >= 1)
+
+
+def test_fieller_sets_cover_where_percentiles_of_a_ratio_do_not() -> None:
+    """A denominator of almost nothing, of three standard errors and of twenty, where both cover and agree."""
+    generator, n, covered = np.random.default_rng(1), 40, {}
+    resamples = make_resamples([f"t{i:02d}" for i in range(n)], seed=0)
+    for errors in ((10, 0.03), (9, 3), (60, 20)):
+        means, true = np.array(errors)[:, None] / np.sqrt(n), errors[0] / errors[1]
+        top, bottom = pair(generator.standard_normal((n, 2, 1500)) + means, resamples)
+        low, high, doubt = fieller_set(top, bottom)
+        inside = np.where(low <= high, (low <= true) & (high >= true), (low <= true) | (high >= true))
+        ends = percentile_interval(top.samples / bottom.samples)
+        covered[errors] = inside.mean(), ((ends[0] <= true) & (ends[1] >= true)).mean()
+        index = ratio(top, bottom)
+        assert np.isnan(index.value[doubt >= 1]).all() and (doubt >= 1).any() == (errors[1] < 20)
+        near = np.isfinite(index.value) & (doubt >= 0.05)
+        np.testing.assert_array_equal(index.low[near], low[near])
+    assert all(0.93 <= kept <= 0.97 for kept, _ in covered.values()), covered
+    assert covered[10, 0.03][1] < 0.6 and covered[60, 20][1] > 0.93, covered
+
+
+def test_a_share_of_a_way_that_goes_the_wrong_way_is_undefined() -> None:
+    values, clusters = clustered_values(np.random.default_rng(4), 30, 3)
+    columns = mean_interval(values + 10, clusters, make_resamples(clusters, seed=0))
+    assert [bool(np.isnan(ratio(columns, columns, sign=sign).value)) for sign in (-1, 0, 1)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_nan_and_strangers_are_refused_by_count() -> None:

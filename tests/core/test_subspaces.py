@@ -207,6 +207,9 @@ def test_interval_of_the_overlap_counts_bias_and_that_of_the_largest_cosine_does
     deviations = np.stack(left) - whole
     error, bias = np.sqrt(29 / 30 * np.square(deviations).sum(axis=0)), 29 * deviations.mean(axis=0)
     half = stats.t.ppf(0.975, 29) * np.array([np.hypot(error, bias)[0], error[1]])
-    np.testing.assert_allclose(np.array([found.overlap.high, found.largest.high]) - whole, half, rtol=1e-6)
-    alone = replace(found.overlap, counts_bias=False)
+    free = [replace(one, inside=(-np.inf, np.inf)) for one in (found.overlap, found.largest)]
+    np.testing.assert_allclose(np.array([one.high for one in free]) - whole, half, rtol=1e-6)
+    alone = replace(free[0], counts_bias=False)
     assert alone.high - whole[0] < 0.99 * half[0]
+    # No overlap is outside of [0, 1], and no end of its interval: there it stops, and nowhere before.
+    assert (found.overlap.low, found.overlap.high) == (max(free[0].low, 0), 1) != (free[0].low, free[0].high)
