@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from remi_book.cards import length_difference
 from remi_book.chapters.behaviour import ENTROPY, LOG_PROBABILITY, harm_token, reply_contrast, shift
 from remi_book.chapters.causes import governing, governing_to_instruct, priced_edit, shared_edit, transfer
@@ -552,25 +554,39 @@ def _row(
     if gated:
         word, reason = NOT_TESTABLE, f"{gated}; what is measured here reads “{word}”: {reason}"
     # A value that cannot be judged is shown all the same.
-    first = seeds[0] if seeds[0] is not None and math.isfinite(seeds[0].value) else None
-    null = first.null if first else None
+    defined = [one for one in seeds if one is not None and math.isfinite(one.value)]
+    nulls = [one.null for one in defined if one.null is not None]
+    values = [one.value for one in defined]
     return {
         "id": row,
         "section": claim.section,
         "claim": claim.claim,
         "published": asdict(claim.published),
-        "value": _rounded(first and first.value),
+        "value": _median(values),
         "unit": claim.unit,
-        "ci_low": _rounded(first and first.low),
-        "ci_high": _rounded(first and first.high),
-        "null": null and {"kind": null.kind, "low": _rounded(null.low), "high": _rounded(null.high)},
-        "n": first.n if first else 0,
+        "ci_low": _median([one.low for one in defined]),
+        "ci_high": _median([one.high for one in defined]),
+        "null": {
+            "kind": nulls[0].kind,
+            "low": _median([one.low for one in nulls]),
+            "high": _median([one.high for one in nulls]),
+        }
+        if nulls
+        else None,
+        "n": defined[0].n if defined else 0,
+        "median": _median(values),
+        "seed_low": _rounded(min(values, default=None)),
+        "seed_high": _rounded(max(values, default=None)),
         "seeds": [_rounded(one and one.value) for one in seeds],
         "rule": rule_text(claim),
         "verdict": word,
         "reason": reason,
         "notebook": claim.notebook,
     }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return _rounded(float(np.median(values))) if values else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -69,7 +69,7 @@ def figure_files(steps: Sequence[Step]) -> dict[str, bytes]:
 # The texts of a deposit: the claim table as CSV, the page that comes first, and names in place of local paths.
 
 COLUMNS = "id section claim published value unit ci_low ci_high null_kind null_low null_high n".split()
-COLUMNS += "seeds rule verdict reason notebook".split()
+COLUMNS += "median seed_low seed_high seeds rule verdict reason notebook".split()
 
 
 def claims_csv(rows: Sequence[Mapping[str, object]]) -> str:

@@ -22,7 +22,7 @@ ABSENT = "undefined"
 
 
 def verdict_table(rows: Sequence[Mapping[str, object]], *, parts: bool = False) -> pd.DataFrame:
-    """Claim, published text, our value with interval, null, seeds and verdict of the claims, or of their parts."""
+    """Claim, published text, our median with interval, null, trainings and verdict of the claims, or of their parts."""
     chosen = [row for row in rows if ("." in str(row["id"])) == parts]
     return pd.DataFrame([_verdict_row(row) for row in chosen])
 
@@ -33,9 +33,9 @@ def _verdict_row(row: Mapping[str, object]) -> dict[str, str]:
     return {
         "row": str(row["id"]),
         "published": str(row["published"]["text"]) if "." not in str(row["id"]) else "",
-        "ours, with interval": ours,
+        "ours: median, interval over prompts": ours,
         "null": f"{null['kind']}: {number(null['low'])} to {number(null['high'])}" if null else ABSENT,
-        "by seed": ", ".join(ABSENT if one is None else number(one) for one in row["seeds"]),
+        "each training": ", ".join(ABSENT if one is None else number(one) for one in row["seeds"]),
         "verdict": str(row["verdict"]),
         "why": str(row["reason"]),
     }
