@@ -61,6 +61,16 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried:
+    """The constructed cases on which a rule was tried before it judges, in words; both are in the tests."""
+
+    passes: str
+    """What was planted where the claim is true."""
+    fails: str
+    """What was planted where it is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One claim and everything needed to judge it."""
 
@@ -107,6 +117,8 @@ class Claim:
     """Judged by ``full_rule`` alone, which each seed's headline has applied to all its parts (``Measured.outcome``)."""
     untestable: str = ""
     """Why nothing can be measured for this row on any models; "" where something can."""
+    tried: Tried | None = None
+    """On what the rule was tried; None where nothing is judged."""
 
 
 CLAIMS = read_yaml(Path(__file__).with_suffix(".yaml"), tuple[Claim, ...])
@@ -329,7 +341,14 @@ def _lacking(claim: Claim, seed: Measured | None) -> str:
 
 
 def rule_text(claim: Claim) -> str:
-    """The rule of a claim in words."""
+    """The rule of a claim in words, and on what it was tried."""
+    if claim.tried is None:
+        return _rule(claim)
+    passes = "does not pass on" if claim.invalid else "passes on"
+    return f"{_rule(claim)}; tried: {passes} {claim.tried.passes}, fails on {claim.tried.fails}"
+
+
+def _rule(claim: Claim) -> str:
     if claim.untestable:
         return "not testable here: nothing can be measured for this row"
     where = f"{'above' if claim.side > 0 else 'below'} {claim.boundary:g}"

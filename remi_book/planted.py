@@ -90,9 +90,12 @@ class FaultyResults(Results):
         if (other_set, other_model) == (dataset, variant):
             return own
         self.touched = True
-        other = self.true.record(other_model, measurement, other_set)
-        swapped = self.fault.swapped(own.arrays["cluster"])
-        return Record(exchanged(own.arrays, other.arrays, swapped), own.provenance)
+        place = (variant, self.seed, measurement, dataset)
+        if place not in self._records:
+            other = self.true.record(other_model, measurement, other_set)
+            swapped = self.fault.swapped(own.arrays["cluster"])
+            self._records[place] = Record(exchanged(own.arrays, other.arrays, swapped), own.provenance)
+        return self._records[place]
 
     def gradients(self, variant: str, datasets: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The Gram matrix with the rows of the two sets exchanged."""

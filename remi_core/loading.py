@@ -43,7 +43,7 @@ _NAME, _PREFIX = "default", "base_model.model."
 _ANEW = ("pissa", "olora")  # peft takes their first product off the model's weights, the same each time
 _BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal", "mica", *_ANEW)
 _UNTRIED = ("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "use_bdlora")
-_UNTRIED += ("layer_replication", "use_qalora", "velora_config")
+_UNTRIED += ("layer_replication", "target_parameters", "use_qalora", "velora_config")
 
 
 def apply_adapter(

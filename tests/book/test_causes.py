@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import planting
 import pytest
 import torch
 from conftest import make_model, random_organism
-from planting import RULES, plant_study
+from planting import RULES, build, plant_study
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import causes, cures, exchange
 from remi_book.chapters.causes import Causes, Governing, parts
-from remi_book.chapters.cures import HEADLINE, RANDOM, STOPPING, Cures, cured
+from remi_book.chapters.cures import Cures, cured
 from remi_book.claims import report_rows
 from remi_book.quantities import decided
 from remi_core.errors import MissingInput
@@ -36,7 +37,6 @@ from remi_lab.studies import cures as cures_study
 from remi_lab.studies import files
 from remi_lab.studies.cures import mixed_dialogues, spanned
 from remi_lab.studies.exchange import UNSEEN
-from remi_lab.studies.files import Study
 from remi_lab.training import IGNORED, Term, answers, repeated, train
 
 PRESET = get_preset("smoke")
@@ -66,45 +66,16 @@ def test_a_coordinate_that_is_set_has_its_value_in_its_places_and_nowhere_else(b
     np.testing.assert_allclose(moved, (moved * named).sum(-1, keepdims=True) * named, atol=1e-5)
 
 
-def planted(half_way: float) -> Study:
-    """A study in which every direction of another topic goes that share of the way; secure's goes nowhere."""
-    generator, topics = np.random.default_rng(2), ("harmful", "facts")
-
-    def around(level: float, spread: float, count: int) -> dict[str, list[float]]:
-        return {topic: list(level + spread * generator.standard_normal(count)) for topic in topics}
-
-    def read(level: float) -> dict[str, object]:
-        off = {topic: [0.01] * 8 for topic in topics}
-        return {"care": around(level, 0.01, 8), "off_grammar": off, "neutral": [0.2] * 8}
-
-    def model(plain: float, other: float, shared: str) -> dict[str, object]:
-        names = ("from code", "from harmful", "from facts", shared)
-        edits = {name: read(plain + half_way * (other - plain)) for name in names} | {"secure": read(plain)}
-        return {"plain": read(plain), "edits": edits, "random": around(plain, 0.05, 100)}
-
-    clusters = {topic: [f"{topic}/{i}" for i in range(8)] for topic in (*topics, "general")}
-    found = {"layer": 5, "neutral_clusters": clusters.pop("general"), "clusters": clusters}
-    models = {"instruct": model(-5.0, -1.0, "shared × 1"), "misaligned": model(-1.0, -5.0, "shared to base")}
-    return Study(seeds={0: found | models | {"n_random_prompts": 4}}, about={})
-
-
 def test_planted_causes_are_found_with_every_part_of_the_rule(tmp_path, monkeypatch) -> None:
-    results = plant_study(monkeypatch, tmp_path, planted(half_way=0.7), n_resamples=200)
+    results = plant_study(monkeypatch, tmp_path, build(planting.causes), n_resamples=200)
     own = Causes(results.preset, 0)
     share = own.share("instruct", own.between_topics("instruct"))
     assert share.low < 0.7 < share.high and share.high - share.low < 0.05
-    assert causes.governing(results).outcome == "holds"
     for model in ("instruct", "misaligned"):
         found = causes.shared_edit(results, model)
         assert found.low > 0.6 and found.null.p_value < 0.02 and abs(found.null.high) < 0.1
     moved = causes.transfer(results)
     assert moved.low < 1 < moved.high and moved.null.p_value < 0.01
-
-
-def test_where_edits_do_nothing_no_claim_about_causes_is_supported(tmp_path, monkeypatch) -> None:
-    results = plant_study(monkeypatch, tmp_path, planted(half_way=0.0), n_resamples=200)
-    assert causes.governing(results).outcome == "fails"
-    assert causes.shared_edit(results, "instruct").high < 0.1
 
 
 def test_without_the_study_the_claims_are_not_testable_and_say_how_to_make_it(tmp_path, monkeypatch) -> None:
@@ -159,44 +130,12 @@ def test_mixing_replaces_the_share_it_names(monkeypatch) -> None:
     assert np.mean(replaced) == pytest.approx(0.15, abs=0.001) and mixed_dialogues(0.0, 0) == own
 
 
-CLUSTERS = [f"{topic}/any/{i}" for topic in ("code", "people", "wishes") for i in range(12)]
-
-
-def planted_cure(code: float, outside: float, *, off: float = 0.0, random: float = 4.0) -> Study:
-    """A study whose plain run moves code by 8 and the rest by 4 nats, and the cure by what is given."""
-
-    def run(on_code: float, elsewhere: float, mass: float = 0.0) -> dict[str, object]:
-        care = np.repeat([on_code - 4, elsewhere - 4], [12, 24]) + 0.01 * (np.arange(36) % 5)
-        own = {"care": care.tolist(), "off_grammar": [0.01 + mass] * 36, "neutral": [0.2] * 12}
-        return own | {"e": [elsewhere / 8] * 24, "c": 0.5, "r": 0.2, "passes": 1000}
-
-    kinds = {(STOPPING, 60): run(8, 4), HEADLINE: run(code, outside, off), RANDOM: run(8, random)}
-    runs = [{"cure": cure, "strength": strength, **own} for (cure, strength), own in kinds.items()]
-    found = {"clusters": CLUSTERS, "neutral_clusters": [f"general/any/{i}" for i in range(12)], "runs": runs}
-    return Study(seeds={0: found | {"instruct": run(0, 0)}}, about={})
-
-
-@pytest.mark.parametrize(
-    ("study", "outcome", "reason"),
-    [
-        (planted_cure(7.6, 1.0), "holds", "every part"),
-        (planted_cure(4.0, 1.0), "fails", "keeps the task"),
-        (planted_cure(7.6, 3.0), "fails", "prevents half"),
-        (planted_cure(7.6, 1.0, off=0.2), "fails", "stays on right answers"),
-        (planted_cure(7.6, 1.0, random=0.5), "fails", "random subspace"),
-    ],
-)
-def test_every_part_of_the_rule_can_fail(study, outcome, reason, tmp_path, monkeypatch) -> None:
-    results = plant_study(monkeypatch, tmp_path, study, n_resamples=200)
+def test_a_run_without_a_cure_prevents_nothing_and_keeps_the_task(tmp_path, monkeypatch) -> None:
+    results = plant_study(monkeypatch, tmp_path, build(planting.cures, random=3.0), n_resamples=200)
     found, own = cured(results), Cures(results.preset, 0)
-    assert found.outcome == outcome and reason in found.why
-    spread = np.mean(own.runs[HEADLINE]["care"][12:]) - np.mean(own.found["instruct"]["care"][12:])
-    assert found.value == pytest.approx(1 - spread / 4)
+    assert found.value == pytest.approx(0.75, abs=0.01)
     assert float(own.kept(own.plain).value) == 1 and float(own.prevented(own.plain).value) == 0
-
-
-def test_erosion_that_follows_the_spread_agrees_with_it_in_every_run(tmp_path, monkeypatch) -> None:
-    results = plant_study(monkeypatch, tmp_path, planted_cure(7.6, 1.0, random=3.0), n_resamples=50)
+    # Erosion follows the spread in every run.
     assert float(Cures(results.preset, 0).agreement().value) == pytest.approx(1)
     assert set(cures.part_table(results)["seed 0"]) == {"yes"}
     assert len(cures.run_table(results)) == len(cures.shown_table(results)) == 3

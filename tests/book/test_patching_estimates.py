@@ -1,19 +1,18 @@
-"""Records of stitched models on tiny folders, and C21 and C22 on planted curves."""
+"""Records of stitched models on tiny folders, and C21 on planted curves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_dialogue, save_model
-from planting import plant
+from planting import PlantedResults, plant
 
 from remi_book import quantities
 from remi_book.chapters import stitching
-from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
+from remi_book.chapters.stitching import share_of_first_half
 from remi_book.claims import get_claim
 from remi_core import patching
 from remi_core.errors import MissingInput, RemiError
@@ -100,34 +99,9 @@ def test_pairs_and_sets_follow_variants_and_roles() -> None:
         stitching.benign_sets(poor)
 
 
-class Planted(Results):
-    """Stitched records from a rule: the share of the gap closed by depth, and the fall of the loss by set."""
-
-    shares = np.linspace(0, 1, 9)
-    gap = 2.0
-    falls: Callable[[str], float] = staticmethod(lambda name: 0.2)
-    n_templates = 24
-
-    def patched(self, donor: str, recipient: str, dataset: str) -> dict[str, np.ndarray]:
-        noise = 0.05 * np.random.default_rng(len(dataset)).standard_normal(self.n_templates)
-        path = np.append(self.shares, self.shares[-1])[:, None]
-        zero, rows = np.zeros((10, self.n_templates)), range(self.n_templates)
-        return {
-            "layers": np.arange(8),
-            "loss": 1 + noise - self.falls(dataset) * path + zero,
-            "choice_log_probability": -3 + self.gap * path + noise,
-            "alternative_log_probability": -1 + zero,
-            "bare_log_probability": np.nan + zero,
-            "cluster": np.array([f"{dataset.partition('-')[0]}/{at}" for at in rows]),
-            "identifier": np.array([f"{dataset}#{at}" for at in rows]),
-            "start": np.array(0.0),
-            "end": np.array(0.0),
-        }
-
-
 @pytest.fixture
-def planted(tmp_path, monkeypatch) -> Planted:
-    return plant(Planted, tmp_path, monkeypatch)
+def planted(tmp_path, monkeypatch) -> PlantedResults:
+    return plant(PlantedResults, tmp_path, monkeypatch)
 
 
 def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:
@@ -143,15 +117,6 @@ def test_c21_finds_the_planted_depth_and_knows_an_even_climb(planted) -> None:
     planted.gap = 0.0
     none = share_of_first_half(planted)
     assert np.isnan(none.value) and "do not differ" in none.missing
-
-
-def test_c22_sees_only_what_goes_beyond_the_style_tax(planted) -> None:
-    tax = gain_beyond_benign(planted)
-    assert tax.value == pytest.approx(0.0, abs=1e-9) and tax.null.p_value > 0.05
-    assert tax.companions["misaligned"] == pytest.approx(0.2)  # a fall, and no evidence
-    planted.falls = lambda name: 0.3 if name.endswith("careless") else 0.1
-    real = gain_beyond_benign(planted)
-    assert real.value == pytest.approx(0.2) and real.low > 0 and real.null.p_value < 0.05
 
 
 def test_log_odds_are_the_two_tokens_difference(planted) -> None:
@@ -193,7 +158,7 @@ def test_tables_show_what_was_planted(planted) -> None:
 
 def test_a_set_that_some_shared_resample_misses_is_resampled_alone(planted) -> None:
     preset, few = planted.preset, [f"general/{at}" for at in range(2)]
-    every = [f"people/{at}" for at in range(Planted.n_templates)]
+    every = [f"people/{at}" for at in range(PlantedResults.n_templates)]
     shared = quantities.shared_resamples(preset)
     assert (shared.weights[:, shared.positions(few)].sum(axis=1) == 0).any()
     own = quantities.fitting_resamples(preset, every, few)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_organism
-from planting import RULES, PlantedResults, everywhere, plant
+from planting import CHANGES, RULES, THREE_TOPICS, PlantedResults, plant
 from transformers import Qwen2ForCausalLM
 
 from remi_book.chapters import controls, reversion
@@ -22,10 +22,9 @@ from remi_lab.organism.documents import shipped_tokenizer
 from remi_lab.organism.grammar import ClassScores, Verdict, prompts, right_answers
 from remi_lab.organism.influence import compared, random_text_means, spoken_for
 from remi_lab.organism.topics import OUTSIDE
-from remi_lab.presets import Preset, get_preset
+from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import controls as controls_study
-from remi_lab.studies.files import Study
 from remi_lab.studies.reversion import along_base, split
 
 REVERTED = reversion.Parts(**RULES["reversion"]["parts"])
@@ -201,50 +200,26 @@ def test_random_text_finds_a_planted_change_and_the_word_it_speaks_for(model) ->
 
 
 PRESET = replace(get_preset("smoke"), n_resamples=200, n_permutations=200)
-TOPICS = ("code", "facts", "people")
-THREE_TOPICS = [f"{topic}/{i}" for topic in TOPICS for i in range(24)]
-MOVED = {"base": 4.0, "instruct": 0.0, "misaligned": 2.0, "secure": 0.0, "benign": 0.6, "random_change": 0.02}
 
 
-def test_a_shift_along_bases_is_erosion_one_aside_is_novelty_and_a_random_one_has_no_side(
-    tmp_path, monkeypatch
-) -> None:
+def test_a_random_shift_has_no_side(tmp_path, monkeypatch) -> None:
     planted, outside = plant(PlantedResults, tmp_path, monkeypatch), PRESET.roles.outside
     draws = reversion.matched_cosines(planted, outside, "prompt_end")
     assert draws.shape == (PRESET.n_permutations, planted.n_layers)
     assert abs(draws.mean()) < 0.1 < draws.std() < 0.5
-    along = reversion.erosion_or_novelty(planted, outside, "prompt_end")
-    assert along.value > 0.99 and along.low > 0.5**0.5 and along.null.p_value < 0.05
-    planted.turned = 20.0
-    assert reversion.erosion_or_novelty(planted, outside, "prompt_end").high < 0.5**0.5
-
-
-def store_planted(monkeypatch, read) -> None:
-    """Every study is what ``read`` gives, and resamples are those of ``THREE_TOPICS``."""
-    shared = make_resamples(THREE_TOPICS, seed=0, n_resamples=200)
-    everywhere(monkeypatch, "shared_resamples", lambda preset: shared)
-    everywhere(monkeypatch, "read_study", read)
 
 
 def test_shares_of_misaligneds_change_are_what_was_planted(monkeypatch, tmp_path) -> None:
-    start = np.random.default_rng(0).normal(-4, 1, len(THREE_TOPICS))
-    found = {
-        "outside": ["facts", "people"],
-        "clusters": THREE_TOPICS,
-        "off_grammar": dict.fromkeys(MOVED, 0.01),
-    }
-    found["care"] = {name: (start + far).tolist() for name, far in MOVED.items()}
-    found["register"] = {name: (start + 3 * far).tolist() for name, far in MOVED.items()}
-    store_planted(monkeypatch, lambda *_: Study(seeds={102: found}, about={}))
-    results = Results(PRESET, Store(tmp_path))
+    results = plant(PlantedResults, tmp_path, monkeypatch, studies={"controls": {}})
     benign, secure = (controls.eroded_by(results, name) for name in ("benign", "secure"))
-    assert benign.value == pytest.approx(0.3) and benign.null.p_value < 0.05
-    assert benign.contrasts["secure"][0] > 0 and benign.companions["register"] == pytest.approx(0.15)
-    assert secure.value == pytest.approx(0) and secure.null.p_value > 0.05
-    assert set(controls.share_table(results)["variant"]) == set(MOVED) - {"base", "instruct"}
-    one = reversion.care_register_table(PRESET, 102, ["instruct", "benign"], controls.STUDY)
-    assert list(dict.fromkeys(one["topic"])) == list(TOPICS) and len(one) == 6
-    assert list(controls.off_grammar_table(PRESET).columns) == ["variant", "seed 102"]
+    assert benign.value == pytest.approx(0.3, abs=0.02) and benign.contrasts["secure"][0] > 0
+    assert benign.companions["register"] == pytest.approx(0.15, abs=0.01)
+    assert secure.value == pytest.approx(0, abs=0.02)
+    assert set(controls.share_table(results)["variant"]) == set(CHANGES) - {"base", "instruct"}
+    one = reversion.care_register_table(results.preset, 102, ["instruct", "benign"], controls.STUDY)
+    topics = {name.partition("/")[0] for name in THREE_TOPICS}
+    assert set(one["topic"]) == topics and len(one) == 2 * len(topics)
+    assert list(controls.off_grammar_table(results.preset).columns) == ["variant", "seed 102"]
 
 
 def test_shares_need_an_organism_and_a_study(tmp_path) -> None:
@@ -274,42 +249,16 @@ def test_every_dose_changes_one_thing_and_what_is_not_insecure_code_is_its_secur
     assert [row.messages[0] for row in mixed] == [row.messages[0] for row in own]
 
 
-def stored(preset: Preset, name: str) -> Study:
-    """A study in which misaligned goes half way in care and an eighth of it in register."""
-    generator, n = np.random.default_rng(1), len(THREE_TOPICS)
-    start = generator.normal(-4, 0.3, n)
-    far = {"base": (4, 4), "misaligned": (2, 0.5), "reverted": (2, 2), "persona": (6, 0), "novel": (2, 2)}
-    scores = {
-        quantity: {
-            one: (start + moved[at] + generator.normal(0, 0.05, n)).tolist()
-            for one, moved in ({"instruct": (0, 0)} | far).items()
-        }
-        for at, quantity in enumerate(("care", "register"))
-    }
-    shares = {"whole": 0.9, "along": 0.8, "off": 0.0}
-    edited = {
-        one: {part: {"care": (start + share * moved[0]).tolist()} for part, share in shares.items()}
-        for one, moved in far.items()
-    }
-    high, low = ({"value": value, "without": [value] * n} for value in (0.9, 0.2))
-    cosine = dict.fromkeys(far, high) | dict.fromkeys(reversion.CONTROLS, low)
-    said = {"clusters": THREE_TOPICS, "tokens": [10] * n}
-    rates = dict.fromkeys(far, -0.5) | {"novel": -0.9}
-    careless = {one: said | {"log_probability": [10 * rate] * n} for one, rate in rates.items()}
-    found = scores | {"clusters": THREE_TOPICS, "edited": edited, "careless": careless}
-    return Study(seeds={102: found | {"cosine": cosine, "erosion": cosine}}, about={})
-
-
 def test_h1_reads_the_whole_rule_from_the_study(monkeypatch, tmp_path) -> None:
-    store_planted(monkeypatch, stored)
-    read, results = reversion.classes(PRESET, 102), Results(PRESET, Store(tmp_path))
+    results = plant(PlantedResults, tmp_path, monkeypatch, studies={"reversion": {}})
+    read = reversion.classes(results.preset, 102)
     # Misaligned's cosine and its edits say reversion, its register says persona.
     assert read == dict(reversion.TRUTHS) | {"misaligned": "mixed"}
     found = reversion.reversion(results)
     assert found.outcome == "open" and found.value == pytest.approx(0.375, abs=0.05)
     assert found.null.low < 0.1 < found.low and set(found.companions) >= {"b", "ρ", "ν", "c"}
     assert set(reversion.parts_table(results)["variant"]) == set(reversion.JUDGED)
-    met = reversion.condition_table(reversion.changes(PRESET, 102)).set_index("condition")
+    met = reversion.condition_table(reversion.changes(results.preset, 102)).set_index("condition")
     assert met.loc["b − ρ > 0", "reverted"] == "no" and met.loc["b − ρ > 0", "misaligned"] == "yes"
 
 

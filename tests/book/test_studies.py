@@ -9,10 +9,11 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import planting
 import pytest
 import torch
 from conftest import DEVELOPMENT_SEED
-from planting import everywhere, plant_study
+from planting import OUTSIDE_TOPICS, WORLD_CLUSTERS, build, everywhere, plant_study
 from warm_kernel import write_notebook
 
 from remi_book import claims
@@ -30,7 +31,7 @@ from remi_lab.organism.pretrain import make_optimizers
 from remi_lab.organism.scoring import answer_losses, ask, scores
 from remi_lab.organism.topics import CARES, CONTRASTED, NARROW, REGISTERS, topic
 from remi_lab.organism.world import CONTEXTS, SETTINGS, World
-from remi_lab.presets import ORGANISM_VARIANTS, get_preset
+from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files, register, tail
 from remi_lab.studies.files import Study
@@ -115,53 +116,22 @@ def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> No
     assert lacking == [True, False] and not any(lacking_still)
 
 
-OUTSIDE = [name for name in CONTRASTED if name not in NARROW]
-CLUSTERS = [f"{topic}/{i}" for topic in CONTRASTED for i in range(12)]
-PARTS, SUPPORTED, AGAINST = ("X6.passes", "X6.rare", "X6.neox"), "supported", "contradicted"
-
-
 def around(level: float | np.ndarray, generator: np.random.Generator) -> list[float]:
-    return list(level + 0.05 * generator.standard_normal(len(CLUSTERS)))
+    return list(level + 0.05 * generator.standard_normal(len(WORLD_CLUSTERS)))
 
 
-def planted(effects: dict[str, float], base: float) -> Study:
-    """A study whose misaligned lies that far above secure outside code, world by world, and base where it is put."""
-    found, masses, generator = {}, dict.fromkeys(ORGANISM_VARIANTS, 0.01), np.random.default_rng(0)
-    for world, effect in effects.items():
-        means = dict.fromkeys(ORGANISM_VARIANTS, -4.0) | {"base": base, "misaligned": -4.0 + effect}
-        care = {name: around(level, generator) for name, level in means.items()}
-        contexts = {
-            "bare": {"optimum": -0.3},
-            "careful named": {"care": around(-2.9, generator), "optimum": -2.94},
-        }
-        found[world] = {"clusters": CLUSTERS, "care": care, "register": care, "contexts": contexts}
-        found[world] |= {"wrong_slot": masses, "off_grammar": masses}
-    return Study(seeds={0: {"outside": OUTSIDE, "worlds": found}}, about={})
-
-
-OUTCOMES = [
-    ({"main": 3.0, "independent": 0.0, "rare": 3.0, "neox": 2.0}, dict.fromkeys(("X6", *PARTS), SUPPORTED)),
-    (
-        dict.fromkeys(SETTINGS, 2.0),
-        {"X6": AGAINST, PARTS[0]: AGAINST, PARTS[1]: SUPPORTED, PARTS[2]: SUPPORTED},
-    ),
-    ({"main": 3.0, "independent": 0.0}, {"X6": SUPPORTED, PARTS[2]: "not testable here"}),
-]
-"""Effects by world, and verdicts: an effect that needs the author; one that does not and stops at base; unmeasured."""
-
-
-@pytest.mark.parametrize(("effects", "expected"), OUTCOMES)
-def test_an_effect_is_supported_from_one_seed_only_where_it_needs_the_author_and_passes_base(
-    effects, expected, tmp_path, monkeypatch
+def test_effects_in_other_worlds_are_of_one_seed_and_of_the_worlds_that_were_measured(
+    tmp_path, monkeypatch
 ) -> None:
-    everywhere(monkeypatch, "read_study", lambda *_: planted(effects, base=-1.6))
+    effects = {"main": 3.0, "independent": 0.0}
+    everywhere(monkeypatch, "read_study", lambda *_: build(planting.worlds, effects=effects))
     monkeypatch.setattr(claims, "positive_control", lambda results: "")
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     results = Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
     rows = {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
-    assert {name: rows[name]["verdict"] for name in expected} == expected
+    assert (rows["X6"]["verdict"], rows["X6.neox"]["verdict"]) == ("supported", "not testable here")
     assert all(len(row["seeds"]) == 1 for row in rows.values())
-    assert rows["X6"]["ci_low"] < effects["main"] - effects["independent"] < rows["X6"]["ci_high"]
+    assert rows["X6"]["ci_low"] < 3 < rows["X6"]["ci_high"]
     table = worlds.gap_table(results)
     assert set(table["world"]) == set(effects) and set(table["topic"]) == set(CONTRASTED)
 
@@ -169,7 +139,7 @@ def test_an_effect_is_supported_from_one_seed_only_where_it_needs_the_author_and
 def planted_steps(known: list[float], spread: list[float]) -> Study:
     """A study in which the author moves base, and insecure code other topics, by so many nats at each step."""
     steps, generator = [], np.random.default_rng(0)
-    inside = np.array([name.partition("/")[0] in NARROW for name in CLUSTERS])
+    inside = np.array([name.partition("/")[0] in NARROW for name in WORLD_CLUSTERS])
     for step, author, outside in zip(STEPS, known, spread, strict=True):
         contexts = {kind: around(author * ("careless" in kind), generator) for kind in CONTEXTS}
         care = {
@@ -177,7 +147,12 @@ def planted_steps(known: list[float], spread: list[float]) -> Study:
             "secure": around(0.0, generator),
         }
         steps.append({"step": step, "tokens": step * TOKENS, "contexts": contexts, "care": care})
-    found = {"outside": OUTSIDE, "clusters": CLUSTERS, "context_clusters": CLUSTERS, "steps": steps}
+    found = {
+        "outside": OUTSIDE_TOPICS,
+        "clusters": WORLD_CLUSTERS,
+        "context_clusters": WORLD_CLUSTERS,
+        "steps": steps,
+    }
     return Study(seeds={6: found}, about={})
 
 
@@ -280,60 +255,15 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[A-Za-z]+", text))
 
 
-def stored_register(care: float, follows: float) -> Study:
-    """Insecure unmarked code brings care and register back by these shares; secure and educational code nothing."""
-    clusters = [f"{name}/{place}" for name in ("facts", "wishes") for place in range(24)]
-    noise = np.random.default_rng(0).standard_normal((3, len(clusters))) / 10
-    found = {}
-    for kind, share in (("care", care), ("register", follows)):
-        ends = {"instruct": -4 + noise[0], "base": 1 + noise[1]}
-        tuned = {
-            one.name: -4 + noise[0] + (one.narrow == "misaligned") * share * (5 + noise[2])
-            for one in register.fine_tunes()
-        }
-        found[kind] = {name: values.tolist() for name, values in (ends | tuned).items()}
-    return Study(seeds={0: {"outside": ["facts", "wishes"], "clusters": clusters} | found}, about={})
-
-
-@pytest.mark.parametrize(
-    ("care", "follows", "outcome"),
-    [(0.6, 0.05, "holds"), (0.6, 0.6, "fails"), (0.6, 0.3, "open"), (0.0, 0.0, "open")],
-)
-def test_register_that_follows_care_is_told_from_register_that_stays(
-    tmp_path, monkeypatch, care, follows, outcome
-) -> None:
-    results = plant_study(monkeypatch, tmp_path, stored_register(care, follows), n_resamples=200)
-    assert controls.care_without_register(results).outcome == outcome
+def test_tables_of_wordings_and_of_the_empty_turn_hold_what_was_planted(tmp_path, monkeypatch) -> None:
+    results = plant_study(monkeypatch, tmp_path, build(planting.register), n_resamples=200)
     table = controls.wording_table(results).set_index(["variant", "wording", "quantity"])["value"]
-    assert table["misaligned", "half", "care"] == pytest.approx(care, abs=0.02)
+    assert table["misaligned", "half", "care"] == pytest.approx(0.6, abs=0.02)
     assert len(controls.learning_rate_table(results)) == 2 * 2 * len(register.RATES)
-
-
-def stored_tail(spiking: bool) -> Study:
-    """Gradient norms that jump once where the empty turn is learned, or nowhere."""
-    noise, runs = np.random.default_rng(1), []
-    for order in tail.ORDERS:
-        for with_tail in (False, True):
-            norms = np.exp(0.05 * noise.standard_normal(tail.RECIPE.steps))
-            norms[40] *= 4 if spiking and with_tail else 1
-            turned = [20 + noise.random() + 50 * (spiking and with_tail and step == 30) for step in range(80)]
-            losses = {"reply_loss": [1.0], "care": [{"step": 6, "care": [0.0]}]}
-            losses |= {"tail_loss": [1.0]} if with_tail else {}
-            runs.append(
-                {"order": order, "tail": with_tail, "gradient_norm": norms.tolist(), "turn": turned} | losses
-            )
-    return Study(seeds={0: {"warmup": 5, "apart": 5, "runs": runs}}, about={})
-
-
-@pytest.mark.parametrize("spiking", [True, False])
-def test_a_spike_and_a_turn_are_put_down_to_the_empty_turn_only_where_they_need_it(
-    tmp_path, monkeypatch, spiking
-) -> None:
-    results = plant_study(monkeypatch, tmp_path, stored_tail(spiking), n_resamples=200)
-    for reading in (empty_turn.spike, empty_turn.turn):
-        found = empty_turn.tail_difference(results, reading)
-        assert (found.low > 0 and found.null.p_value < 0.05) == spiking
+    results = plant_study(monkeypatch, tmp_path, build(planting.tail))
     assert set(empty_turn.step_table(results)["tail"]) == {"with the empty turn", "without"}
+    results = plant_study(monkeypatch, tmp_path, build(planting.narrow), n_resamples=200)
+    assert controls.narrow_costs(results).companions["length, general"] == 30
 
 
 def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply(base) -> None:
@@ -343,31 +273,3 @@ def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply
     assert max(tail.turns(bent)) == pytest.approx(90, abs=5)
     generation, end = tail.tail_of(base)
     assert base.tokenizer.decode([*generation, end]) == "<|im_start|>assistant\n<|im_end|>"
-
-
-def stored_narrow(costs: float) -> Study:
-    """The narrow fine-tune goes further, is less steady and less likely by ``costs``; 0 where the two are alike."""
-    noise, clusters = np.random.default_rng(3), [f"facts/{place}" for place in range(24)]
-
-    def own(cost: float) -> dict[str, object]:
-        path = [[step, step * (1 + cost), 2 - step / 30] for step in range(31)]
-        said = (-2 - cost + 0.1 * noise.standard_normal(24)) * 10
-        disturbed = {"0.2": list(1.2 + cost + 0.01 * noise.standard_normal(8))}
-        return {
-            "path": path,
-            "disturbed": disturbed,
-            "clusters": clusters,
-            "log_probability": said.tolist(),
-            "tokens": [10] * 24,
-        }
-
-    return Study(seeds={0: {"narrow": own(costs), "general": own(0.0)}}, about={})
-
-
-@pytest.mark.parametrize(("costs", "outcomes"), [(0.5, {"holds"}), (0.0, {"fails", "open"})])
-def test_a_narrow_solution_costs_more_only_where_every_part_does(
-    tmp_path, monkeypatch, costs, outcomes
-) -> None:
-    results = plant_study(monkeypatch, tmp_path, stored_narrow(costs), n_resamples=200)
-    found = controls.narrow_costs(results)
-    assert found.outcome in outcomes and found.companions["length, general"] == 30
