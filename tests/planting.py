@@ -426,13 +426,13 @@ CHANGES = {
 
 
 def controls(noise: np.random.Generator, **changes: float) -> dict[str, object]:
-    """Variants whose care has changed by so many nats, and whose register by as many the other way."""
+    """Variants whose care has changed by so many nats, and whose register by as many."""
     start, moved = noise.normal(-4, 1, len(THREE_TOPICS)), CHANGES | changes
     found = {"outside": ["facts", "people"], "clusters": THREE_TOPICS}
     found["off_grammar"] = dict.fromkeys(moved, 0.01)
-    for quantity, sign in (("care", 1), ("register", -1)):
+    for quantity in ("care", "register"):
         found[quantity] = {
-            name: (start + sign * far + 0.05 * noise.standard_normal(len(start))).tolist()
+            name: (start + far + 0.05 * noise.standard_normal(len(start))).tolist()
             for name, far in moved.items()
         }
     return found
