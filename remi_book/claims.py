@@ -33,11 +33,11 @@ from remi_book.chapters.subspace import benign_components, fading_components, sh
 from remi_book.chapters.worlds import code_alone, depends_on_the_author, effect_in, passes_base
 from remi_book.quantities import DRAWN, TEMPLATES, Measured, absent
 from remi_core.errors import MissingInput, UsageError, nearest
-from remi_core.keys import make_key
 from remi_core.progress import Say
 from remi_core.statistics.nulls import NullResult, holm
 from remi_core.store import Address
 from remi_lab.datasets import dataset_names
+from remi_lab.keys import make_key
 from remi_lab.own_models import data_digests, spell
 from remi_lab.presets import NEEDS, PRESETS, Preset, in_order
 from remi_lab.processes import SOON, Meter

@@ -38,7 +38,7 @@ from remi_core.errors import MissingInput, RemiError, UsageError, nearest, witho
 from remi_core.files import refused
 from remi_core.keys import text_digest
 from remi_core.parallel import first_goes_first, join_ranks, launched, rank
-from remi_core.progress import OUTWARD, VERBOSE, notice, print_line, variables, visible
+from remi_core.progress import OUTWARD, VERBOSE, notice, print_line, visible
 from remi_core.sources import ADAPTER_FILE, ModelSpec, local_folder
 from remi_core.store import Store, locked, project_root
 from remi_lab.datasets import dataset_names
@@ -56,6 +56,7 @@ from remi_lab.presets import (
     in_order,
     read_preset,
 )
+from remi_lab.processes import variables
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml

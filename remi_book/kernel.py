@@ -53,7 +53,7 @@ def kernel_folder(*, forked: bool = False) -> Iterator[str]:
     """
     # Imported here: a kernel starts from this file, and needs neither.
     from remi_core.errors import RemiError
-    from remi_core.progress import variables
+    from remi_lab.processes import variables
 
     known = [tempfile.gettempdir(), *SHORT_FOLDERS]
     short = [place for place in known if len(place) <= SOCKET_PATH_LIMIT - len("/remi-12345678")]

@@ -25,10 +25,11 @@ from remi_book.laboratory import add_laboratory, described
 from remi_book.words import as_html, as_latex, as_line, is_withheld, local_names, with_names
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import written_whole
-from remi_core.keys import PACKAGES, SOURCE_ROOT, canonical_json, file_digest, syntax_digest, text_digest
+from remi_core.keys import canonical_json, file_digest, text_digest
 from remi_core.progress import Say, machine, notice, print_line
 from remi_core.store import Store, project_root
 from remi_lab.datasets import dataset_names
+from remi_lab.keys import PACKAGES, SOURCE_ROOT, syntax_digest
 from remi_lab.presets import NEEDS, Preset
 from remi_lab.processes import SOON, Meter
 from remi_lab.results import PAGE, PASSPORT, TABLE, NotMeasured, Results

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from remi_book.claims import HEADLINE_CODE, compute_headline, get_claim
 from remi_book.quantities import Measured
-from remi_core.keys import make_key
 from remi_core.progress import Say, clock
 from remi_core.store import Address, Store
+from remi_lab.keys import make_key
 from remi_lab.presets import Preset
 from remi_lab.results import Results
 from remi_lab.variant import Variant, find_variant

@@ -22,18 +22,11 @@ from remi_book.benchmark_files import digests, newest
 from remi_book.words import as_line, key_fields
 from remi_core.errors import RemiError, UsageError, nearest, without_credentials
 from remi_core.files import Damaged, check_file, flush, read_sealed, refused, repaired, write_sealed
-from remi_core.keys import (
-    PACKAGES,
-    SOURCE_ROOT,
-    file_digest,
-    library_versions,
-    make_key,
-    module_path,
-    once_a_version,
-)
+from remi_core.keys import file_digest, library_versions, once_a_version
 from remi_core.progress import OUTWARD, Say, machine, notice, print_line
 from remi_core.store import FROZEN, Store, locked, project_root
 from remi_lab.demands import check_layers, demands_of
+from remi_lab.keys import PACKAGES, SOURCE_ROOT, make_key, module_path
 from remi_lab.own_models import data_digests, folder_fingerprints, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
 from remi_lab.processes import STOPPED, Progress, has_card, peak_bytes, watched_children, worker_pool

@@ -9,13 +9,7 @@ from jaxtyping import Float, Int
 from scipy import linalg
 
 from remi_core.statistics.displacement import Activations, cross_fitted, layer_grams
-from remi_core.statistics.groups import (
-    SquareMatrix,
-    cell_shares,
-    centred_gram,
-    cosine_of_rows,
-    within_minus_between,
-)
+from remi_core.statistics.groups import SquareMatrix, within_minus_between
 from remi_core.statistics.resampling import (
     TINY,
     ClusterResamples,
@@ -27,6 +21,7 @@ from remi_core.statistics.resampling import (
     refuse_nan,
 )
 from remi_core.statistics.subspaces import VectorSet, top_components, weighted_gram
+from remi_lab.statistics import cell_shares, centred_gram, cosine_of_rows
 
 # Projections on the axis from base to instruct, in sample as published and held out; nulls along random directions.
 

@@ -253,3 +253,17 @@ class Meter:
         self._say(
             f"{self._name}: {done:,} of {self._total:,} {self._unit}{at}; {clock(elapsed)} elapsed{left}"
         )
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, which processes that are started inherit, while the context lasts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

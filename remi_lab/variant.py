@@ -18,7 +18,7 @@ import numpy as np
 from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError, UsageError, brief
 from remi_core.files import Damaged
-from remi_core.keys import file_digest, library_versions, make_key, text_digest
+from remi_core.keys import file_digest, library_versions, text_digest
 from remi_core.parallel import n_ranks
 from remi_core.sources import (
     ADAPTER_FILE,
@@ -33,6 +33,7 @@ from remi_core.sources import (
 )
 from remi_core.store import Address, Store
 from remi_core.tokens import ChatTokenizer, EncodedSet
+from remi_lab.keys import make_key
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, Preset

@@ -15,9 +15,9 @@ from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
 from remi_book import cli
-from remi_core.progress import variables
 from remi_core.store import Store, project_root
 from remi_lab.presets import get_preset
+from remi_lab.processes import variables
 from remi_lab.variant import find_variant
 
 FOLDER = project_root() / "book" / "own_models"

@@ -18,7 +18,7 @@ from remi_book.quantities import set_resamples, shared_resamples, within_between
 from remi_book.statistics import mean_projection
 from remi_core.errors import MissingInput
 from remi_core.statistics.displacement import measure_erosion
-from remi_core.statistics.groups import centred_gram, cosine_matrix, cosine_of_rows, pair_means_estimate
+from remi_core.statistics.groups import cosine_matrix, pair_means_estimate
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
@@ -35,6 +35,7 @@ from remi_core.store import Record
 from remi_lab.audit import CONDITION_NEEDS, PARTS, WINDOWS, Wanted, audited, audited_gradients, wanted_of
 from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
+from remi_lab.statistics import centred_gram, cosine_of_rows
 from remi_lab.strict import read_yaml
 
 # One switch of the audit: a quantity with the defect off and on, and the records it is computed from.

@@ -31,11 +31,12 @@ from remi_book.statistics import squared_distance
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics import resampling
-from remi_core.statistics.groups import cosine_of_means, pair_means, pair_means_estimate
+from remi_core.statistics.groups import pair_means, pair_means_estimate
 from remi_core.statistics.nulls import against_null, permuted_labels
 from remi_lab.organism.pairs import phrases
 from remi_lab.presets import Preset
 from remi_lab.results import Results
+from remi_lab.statistics import cosine_of_means
 from remi_lab.studies.files import read_study
 
 # X3 and C25 from the stored study: what is left of a difference of gradients when prompts are matched.

@@ -40,20 +40,18 @@ from remi_core.statistics.displacement import (
     Contrast,
     Erosion,
     Separation,
-    Triangle,
-    cosine_distance,
     cross_fitted_products,
     erosion_of_products,
     layer_average,
     measure_separation,
     separation_null,
-    triangle,
 )
 from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import Estimate, cluster_folds, cluster_sums, combine, difference, ratio
 from remi_lab.datasets import same_prompts
 from remi_lab.presets import NEEDS, Preset
 from remi_lab.results import Results
+from remi_lab.statistics import Triangle, cosine_distance, triangle
 
 # Section 4.3: displacement along the direction from instruct to base, layer by layer.
 

@@ -29,17 +29,11 @@ from remi_book.quantities import (
 from remi_book.statistics import centring_identity, pca_coordinates, squared_distance
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
-from remi_core.statistics.groups import (
-    centred_gram,
-    cosine_matrix,
-    cosine_of_means,
-    pair_means,
-    pair_means_estimate,
-    within_minus_between,
-)
+from remi_core.statistics.groups import cosine_matrix, pair_means, pair_means_estimate, within_minus_between
 from remi_core.statistics.nulls import against_null, permuted_labels
 from remi_core.statistics.resampling import combine, difference, index_clusters, percentile_interval
 from remi_lab.results import Results
+from remi_lab.statistics import centred_gram, cosine_of_means
 
 Pair = tuple[str, str]
 Matrices = Mapping[str, tuple[np.ndarray, TwoSets]]

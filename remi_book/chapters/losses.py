@@ -26,6 +26,7 @@ from remi_core.statistics import groups
 from remi_core.statistics.resampling import Estimate, cluster_estimate, combine, percentile_interval
 from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
+from remi_lab.statistics import FACTORS, cosine_of_rows, factor_shares
 
 # Section 4.2.1: do the per-token losses of aligned and misaligned dialogues differ as vectors?
 
@@ -64,7 +65,7 @@ def two_sets(results: Results, variant: str, first: str, second: str) -> tuple[n
 def loss_cosine(results: Results, first: str, second: str) -> Measured:
     """C6: raw within − between cosine of instruct's loss vectors; labels shuffled."""
     vectors, both = two_sets(results, "instruct", first, second)
-    return within_between(results, groups.cosine_of_rows(vectors, vectors), both)
+    return within_between(results, cosine_of_rows(vectors, vectors), both)
 
 
 def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Measured:
@@ -115,9 +116,9 @@ def share_estimate(results: Results, first: str, second: str) -> tuple[Estimate,
 
     def shares(weights: np.ndarray) -> np.ndarray:
         rows = np.repeat(both.labels[None], len(weights), axis=0)
-        return groups.factor_shares(losses, rows, weights=weights[:, index])
+        return factor_shares(losses, rows, weights=weights[:, index])
 
-    null = groups.factor_shares(losses, both.shuffled(results.preset))
+    null = factor_shares(losses, both.shuffled(results.preset))
     # The noise of a mean adds to its square, and a resample adds it once more: the jackknife does not.
     found = cluster_estimate(shares, list(names), shared_resamples(results.preset))
     return replace(found, repeats_bias=True), null, both
@@ -125,10 +126,10 @@ def share_estimate(results: Results, first: str, second: str) -> tuple[Estimate,
 
 def data_share(results: Results, first: str, second: str) -> Measured:
     """C7: share of the variance of loss vectors that the data set explains in the 2 × 2 of model and data."""
-    at = groups.FACTORS.index("data")
+    at = FACTORS.index("data")
     shares, null, both = share_estimate(results, first, second)
     estimate = combine(lambda rows: rows[..., at], shares)
-    companions = dict(zip(groups.FACTORS, shares.value, strict=True))
+    companions = dict(zip(FACTORS, shares.value, strict=True))
     return against_draws(estimate, null[:, at], both.null_kind, companions=companions)
 
 
@@ -166,7 +167,7 @@ def pair_losses(results: Results, first: str, second: str) -> pd.DataFrame:
 def loss_cosines(results: Results, first: str, second: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
     """Cosines between instruct's loss vectors, rows of the first set above those of the second, and each row's set."""
     vectors, both = two_sets(results, "instruct", first, second)
-    return groups.cosine_of_rows(vectors, vectors), [(first, second)[label] for label in both.labels]
+    return cosine_of_rows(vectors, vectors), [(first, second)[label] for label in both.labels]
 
 
 def pairing_table(results: Results, first: str, second: str) -> pd.DataFrame:
@@ -213,13 +214,10 @@ def variance_shares(results: Results, first: str, second: str) -> pd.DataFrame:
     swaps = np.random.default_rng(preset.seed).integers(0, 2, size=(preset.n_permutations, len(both.labels)))
     losses, _ = both_models(results, first, second)
     # The model's share where the two models exchange each dialogue by a fair coin.
-    swapped = model_swap_shares(losses, both.labels, swaps)[:, groups.FACTORS.index("model")]
+    swapped = model_swap_shares(losses, both.labels, swaps)[:, FACTORS.index("model")]
     nulls = {"data": shuffled[:, 1], "interaction": shuffled[:, 2], "model": swapped}
-    ends = [
-        percentile_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan)
-        for factor in groups.FACTORS
-    ]
-    parts = [NAMES[factor] for factor in groups.FACTORS]
+    ends = [percentile_interval(nulls[factor]) if factor in nulls else (np.nan, np.nan) for factor in FACTORS]
+    parts = [NAMES[factor] for factor in FACTORS]
     return tidy({(): estimate}, (), value="share", along="part", positions=parts, nulls={(): np.array(ends)})
 
 
@@ -229,4 +227,4 @@ def shares_by_seed(results: Results, first: str, second: str) -> pd.DataFrame:
         f"seed {seed}": share_estimate(results.at(seed), first, second)[0].value
         for seed in results.preset.seeds
     }
-    return pd.DataFrame({"part": [NAMES[factor] for factor in groups.FACTORS], **columns})
+    return pd.DataFrame({"part": [NAMES[factor] for factor in FACTORS], **columns})

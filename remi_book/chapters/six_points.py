@@ -29,9 +29,10 @@ from remi_book.figures.style import (
 )
 from remi_book.statistics import alignment_axis, centring_identity, erosion_of_weights
 from remi_core.statistics import displacement, resampling
-from remi_core.statistics.groups import centred_gram, cosine_matrix, pair_means
+from remi_core.statistics.groups import cosine_matrix, pair_means
 from remi_core.statistics.nulls import permutation_p_value
 from remi_core.statistics.subspaces import overlap_and_largest, top_components
+from remi_lab.statistics import centred_gram
 
 # Figures of the page on six points: one for each estimator, drawn from the points and what was worked out.
 

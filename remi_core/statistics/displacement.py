@@ -19,39 +19,11 @@ from remi_core.statistics.resampling import (
     cluster_sums,
     combine,
     index_clusters,
-    ratio,
     refuse_nan,
 )
 
 Activations = Float[np.ndarray, "dialogue layer d_model"]
 """Mean block outputs of dialogues in one window, or differences of two models' of the same dialogues."""
-
-# Cosine distance between the mean activations of two sets, layer by layer.
-
-
-def cosine_distance(
-    first: tuple[Activations, Sequence[str]],
-    second: tuple[Float[np.ndarray, "other layer d_model"], Sequence[str]],
-    resamples: ClusterResamples,
-) -> Estimate:
-    """1 − cos of the two mean activations by layer (layer,), each set given as rows and their templates.
-
-    Templates that both sets use are drawn together. Source: Giordani (2025), section 4.3, released scripts.
-
-    Raises:
-        ValueError: if a value is NaN, or a resample leaves a set empty.
-    """
-    names, _ = index_clusters([*first[1], *second[1]])
-    sums = [cluster_sums(rows, clusters, names)[0] for rows, clusters in (first, second)]
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        means = [np.einsum("rc,cld->rld", weights, rows, optimize=True) for rows in sums]
-        lengths = [np.linalg.norm(rows, axis=-1) for rows in means]
-        if any((length == 0).any() for length in lengths):
-            raise ValueError("a resample holds no template of one of the two sets; resample within topics")
-        return 1 - (means[0] * means[1]).sum(axis=-1) / (lengths[0] * lengths[1])
-
-    return cluster_estimate(statistic, names, resamples)
 
 
 # Erosion: how far a variant's mean activation has moved from instruct back towards base, layer by layer.
@@ -145,7 +117,7 @@ def erosion_of_products(products: Estimate) -> Erosion:
     by_layer = combine(erosion, across, of_base)
     return Erosion(
         erosion=by_layer,
-        cosine=_cosine(across, of_base, of_variant),
+        cosine=cosine_of_products(across, of_base, of_variant),
         residual=combine(residual, by_layer, of_base, of_variant),
         layer_mean=layer_average(by_layer),
         denominator=of_base,
@@ -153,10 +125,16 @@ def erosion_of_products(products: Estimate) -> Erosion:
     )
 
 
-def _cosine(product: Estimate, first: Estimate, second: Estimate) -> Estimate:
+def cosine_of_products(product: Estimate, first: Estimate, second: Estimate) -> Estimate:
     """The cosine from an inner product and both squared lengths; NaN where one of these cannot be told from 0."""
     certain = (first.low > 0) & (second.low > 0)
     return combine(lambda *rows: np.where(certain, clipped_cosine(*rows), np.nan), product, first, second)
+
+
+def cross_fitted_length(squared: Estimate, n_folds: int = 5) -> Estimate:
+    """Length by layer from its square summed over folds (``cross_fitted_products``); NaN where it may be 0."""
+    certain = squared.low > 0
+    return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)
 
 
 def layer_average(by_layer: Estimate) -> Estimate:
@@ -349,54 +327,3 @@ def _auroc(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.nda
         left, right = (np.searchsorted(first[row, order], second[row], side) for side in ("left", "right"))
         result[row] = (weights[row] * (below[left] + below[right])).sum() / (2 * below[-1] ** 2)
     return result
-
-
-# The triangle of instruct, base and a third model X, layer by layer: everything follows from the cross-fitted products
-# N_XB = ⟨D_X, D_B⟩, N_BB and N_XX. No corner is special: each model can be seen on the way between the other two.
-
-
-@dataclass(frozen=True, eq=False)
-class Triangle:
-    """By layer, each estimate with its own interval; NaN where a side cannot be told from 0."""
-
-    sides: dict[str, Estimate]
-    """Length between two models (layer,), in units of the residual stream."""
-    angles: dict[str, Estimate]
-    """Angle at each model (layer,), degrees."""
-    shares: dict[str, Estimate]
-    """How far the third model lies from the first to the second of a pair (layer,): 0 at the first, 1 at the second."""
-
-
-def triangle(products: Estimate, *, n_folds: int, third: str = "misaligned") -> Triangle:
-    """The triangle of instruct, base and a ``third`` model, from ``cross_fitted_products``."""
-    across, of_base, of_third = (combine(lambda rows, i=i: rows[..., i], products) for i in range(3))
-    opposite = combine(lambda x, b, t: b + t - 2 * x, across, of_base, of_third)
-    at_base = combine(np.subtract, of_base, across)
-    at_third = combine(np.subtract, of_third, across)
-
-    def angle(*products: Estimate) -> Estimate:
-        return combine(lambda rows: np.degrees(np.arccos(rows)), _cosine(*products))
-
-    return Triangle(
-        sides={
-            "instruct – base": cross_fitted_length(of_base, n_folds),
-            f"instruct – {third}": cross_fitted_length(of_third, n_folds),
-            f"base – {third}": cross_fitted_length(opposite, n_folds),
-        },
-        angles={
-            "instruct": angle(across, of_base, of_third),
-            "base": angle(at_base, of_base, opposite),
-            third: angle(at_third, of_third, opposite),
-        },
-        shares={
-            f"{third} from instruct to base": ratio(across, of_base),
-            f"instruct from {third} to base": ratio(at_third, opposite),
-            f"base from instruct to {third}": ratio(across, of_third),
-        },
-    )
-
-
-def cross_fitted_length(squared: Estimate, n_folds: int = 5) -> Estimate:
-    """Length by layer from its square summed over folds (``cross_fitted_products``); NaN where it may be 0."""
-    certain = squared.low > 0
-    return combine(lambda rows: np.where(certain, np.sqrt(np.maximum(rows, 0) / n_folds), np.nan), squared)

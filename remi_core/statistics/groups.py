@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from remi_core.statistics.resampling import (
     ClusterResamples,
     Estimate,
-    clipped_cosine,
     cluster_estimate,
     combine,
     index_clusters,
@@ -24,13 +23,6 @@ SquareMatrix = Float[np.ndarray, "n n"]
 # What an n × n matrix of inner products tells about two groups of gradients. With group shares p₁ + p₂ = 1, centring
 # makes the between-group mean −p₁p₂‖d‖² whatever the data, so its sign is no evidence. Group difference is therefore
 # tested on the raw matrix, without pairs from one cluster.
-
-
-def centred_gram(gram: SquareMatrix) -> SquareMatrix:
-    """Inner products after subtracting the mean vector: H G H with H = 1 − 11ᵀ/n. All entries sum to 0."""
-    refuse_nan(gram, "Gram matrix")
-    matrix = gram.astype(np.float64)
-    return matrix - matrix.mean(axis=0) - matrix.mean(axis=1, keepdims=True) + matrix.mean()
 
 
 def cosine_matrix(gram: SquareMatrix) -> SquareMatrix:
@@ -91,14 +83,6 @@ def within_minus_between(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray,
     return (means[:, 0] + means[:, 1]) / 2 - means[:, 2]
 
 
-def cosine_of_means(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
-    """Cosine of the two group means, from ``pair_means`` of inner products; in [-1, 1] by clipping.
-
-    Numerator and squared lengths leave out pairs of one cluster, so noise shared by nobody adds to none of them.
-    """
-    return clipped_cosine(means[:, 2], means[:, 0], means[:, 1])
-
-
 def pair_means_estimate(
     matrix: SquareMatrix, labels: Int[np.ndarray, " n"], clusters: Sequence[str], resamples: ClusterResamples
 ) -> Estimate:
@@ -114,72 +98,6 @@ def pair_means_estimate(
         return pair_means(matrix, rows, clusters, weights=weights[:, index])
 
     return cluster_estimate(means, names, resamples)
-
-
-# Loss vectors: per-token losses of the first k answer tokens, compared pair by pair and split by factor. Rows have no
-# gaps: a dialogue shorter than k tokens is dropped and counted by the caller, never filled in.
-
-FACTORS = ("model", "data", "interaction", "residual")
-
-
-def cosine_of_rows(
-    first: Float[np.ndarray, "n position"], second: Float[np.ndarray, "m position"]
-) -> Float[np.ndarray, "n m"]:
-    """Cosine of every row of the first with every row of the second; in [0, 1] since losses are not negative.
-
-    Raises:
-        ValueError: if a value is NaN or a row is all 0.
-    """
-    rows = np.concatenate([first, second]).astype(np.float64)
-    refuse_nan(rows, "loss vectors")
-    return cosine_matrix(rows @ rows.T)[: len(first), len(first) :]
-
-
-def factor_shares(
-    losses: Float[np.ndarray, "2 n position"],
-    labels: Int[np.ndarray, "row n"],
-    *,
-    weights: Float[np.ndarray, "row n"] | None = None,
-) -> Float[np.ndarray, "row 4"]:
-    """Shares of the sum of squares of a 2 × 2 of model and data, in the order of ``FACTORS``; they sum to 1.
-
-    ``losses`` holds the same n dialogues under two models, ``labels`` the data set (0 or 1) of each, one
-    row of labels and weights per relabelling or resample. Cell sizes are proportional, so the four parts
-    are orthogonal. Shuffling ``labels`` is the null of data and interaction; for model, the two models
-    exchange dialogues.
-
-    Raises:
-        ValueError: if a value is NaN or a data set is empty in a row.
-    """
-    refuse_nan(losses, "loss vectors")
-    share = np.ones(labels.shape) if weights is None else weights
-    sides = [share * (labels == 0), share * (labels == 1)]
-    cells = np.stack([[side @ model.astype(np.float64) for side in sides] for model in losses])
-    squares = share @ np.square(losses.astype(np.float64)).sum(axis=(0, 2))
-    return cell_shares(cells, np.stack([side.sum(axis=1) for side in sides]), squares)
-
-
-def cell_shares(
-    cells: Float[np.ndarray, "2 2 row position"],
-    counts: Float[np.ndarray, "2 row"],
-    squares: Float[np.ndarray, " row"],
-) -> Float[np.ndarray, "row 4"]:
-    """``factor_shares`` from the sums and counts of its cells, and the sum of all squares."""
-    if (counts <= 0).any():
-        raise ValueError(
-            f"{int((counts <= 0).any(axis=0).sum())} of {counts.shape[1]} rows leave a data set empty"
-        )
-
-    def explained(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        return np.square(sums).sum(axis=-1) / sizes
-
-    size = counts.sum(axis=0)
-    grand = explained(cells.sum(axis=(0, 1)), 2 * size)
-    model = sum(explained(sums, size) for sums in cells.sum(axis=1)) - grand
-    data = sum(map(explained, cells.sum(axis=0), 2 * counts)) - grand
-    cell = sum(explained(cells[m, d], counts[d]) for m in (0, 1) for d in (0, 1)) - grand
-    total = squares - grand
-    return np.stack([model, data, cell - model - data, total - cell], axis=1) / total[:, None]
 
 
 def recovered_share(curve: Estimate) -> Estimate:

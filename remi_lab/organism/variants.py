@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from remi_core.errors import RemiError, UsageError, nearest
-from remi_core.keys import file_digest, make_key
+from remi_core.keys import file_digest
 from remi_core.sources import ORGANISM, ModelSpec
 from remi_core.store import Store
+from remi_lab.keys import make_key
 from remi_lab.organism.world import MAIN, base_name, setting, world_of
 from remi_lab.presets import FURTHER, VARIANTS, Preset
 from remi_lab.processes import worker_pool

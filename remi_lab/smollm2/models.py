@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from remi_core.errors import RemiError
 from remi_core.files import written_whole
-from remi_core.keys import canonical_json, file_digest, library_versions, syntax_digest, text_digest
+from remi_core.keys import canonical_json, file_digest, library_versions, text_digest
 from remi_core.progress import Say, machine, print_line
 from remi_core.store import Store
 from remi_lab.gguf import write_model
+from remi_lab.keys import syntax_digest
 from remi_lab.recipes import LoraRecipe
 from remi_lab.smollm2.dialogues import TUNED, tuning
 from remi_lab.upkeep import made_once

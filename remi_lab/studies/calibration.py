@@ -21,6 +21,14 @@ from remi_lab.organism.dialogues import dialogue, draw_forms, in_form, reframe
 from remi_lab.organism.grammar import Prompt, fillers, templates
 from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset
+from remi_lab.statistics import (
+    FACTORS,
+    cosine_distance,
+    cosine_of_means,
+    cosine_of_rows,
+    factor_shares,
+    triangle,
+)
 from remi_lab.variant import Measured, Variant, find_variant
 
 # The dialogues of the pool whose value is the truth: templates × fillers of every topic, none of them trained on.
@@ -380,7 +388,7 @@ def _true_specific(sample: Sample) -> float:
 
 
 def _between(sample: Sample) -> resampling.Estimate:
-    found = displacement.triangle(_products(sample, CARELESS, "prompt_end"), n_folds=N_FOLDS)
+    found = triangle(_products(sample, CARELESS, "prompt_end"), n_folds=N_FOLDS)
     return displacement.layer_average(found.shares["instruct from misaligned to base"])
 
 
@@ -389,7 +397,7 @@ def _distance_change(sample: Sample) -> resampling.Estimate:
         sides = [
             (sample.activations(variant, (name,), "answer_all"), sample.names((name,))) for name in DISTANT
         ]
-        return displacement.layer_average(displacement.cosine_distance(*sides, sample.resamples))
+        return displacement.layer_average(cosine_distance(*sides, sample.resamples))
 
     instruct = distance("instruct")
     return resampling.ratio(resampling.difference(distance("misaligned"), instruct), instruct)
@@ -450,7 +458,7 @@ DIRECTION = (
 
 # Estimators of section 4.2 on samples of the pool: cosines within and between sets, ‖d‖², shares of variance.
 
-DATA = groups.FACTORS.index("data")
+DATA = FACTORS.index("data")
 
 
 def _labels(n_rows: int, count: int) -> Int[np.ndarray, "count row"]:
@@ -468,7 +476,7 @@ def _losses(sample: Sample, variant: str, first: str) -> tuple[Float[np.ndarray,
 
 def _loss_cosines(sample: Sample) -> tuple[Float[np.ndarray, "row row"], list[str]]:
     rows, clusters = _losses(sample, "instruct", FRAMED)
-    return groups.cosine_of_rows(rows, rows), clusters
+    return cosine_of_rows(rows, rows), clusters
 
 
 def _gram(sample: Sample, first: str) -> tuple[Float[np.ndarray, "row row"], list[str]]:
@@ -524,14 +532,14 @@ def _data_share(sample: Sample) -> resampling.Estimate:
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         labels = _labels(losses.shape[1], len(weights))
-        return groups.factor_shares(losses, labels, weights=weights[:, index])[:, DATA]
+        return factor_shares(losses, labels, weights=weights[:, index])[:, DATA]
 
     return replace(resampling.cluster_estimate(statistic, names, sample.resamples), repeats_bias=True)
 
 
 def _true_data_share(sample: Sample) -> float:
     losses, _ = _both_models(sample)
-    return groups.factor_shares(losses, _labels(losses.shape[1], 1))[0, DATA]
+    return factor_shares(losses, _labels(losses.shape[1], 1))[0, DATA]
 
 
 GRADIENTS = (
@@ -541,7 +549,7 @@ GRADIENTS = (
     _pairs_of("gradient cosine, framing", "C10", partial(_cosines, first=FRAMED)),
     _pairs_of("‖d‖² of gradients, content", "beside C9", partial(_gram, first=SECURE), _squared_distance),
     _pairs_of("‖d‖² of gradients, framing", "beside C10", partial(_gram, first=FRAMED), _squared_distance),
-    _pairs_of("cosine of mean gradients", "H2", partial(_gram, first=FRAMED), groups.cosine_of_means),
+    _pairs_of("cosine of mean gradients", "H2", partial(_gram, first=FRAMED), cosine_of_means),
 )
 
 

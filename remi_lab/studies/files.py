@@ -11,9 +11,10 @@ from pathlib import Path
 
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.files import written_whole
-from remi_core.keys import canonical_json, file_digest, library_versions, make_key
+from remi_core.keys import canonical_json, file_digest, library_versions
 from remi_core.progress import Say, clock, machine
 from remi_core.store import Address, Record, Store, project_root
+from remi_lab.keys import make_key
 from remi_lab.presets import Preset
 from remi_lab.results import TRAIL
 from remi_lab.strict import read_yaml
@@ -36,7 +37,7 @@ ROWS_CODE = _READ.pop("rows").code
 STUDIES: Mapping[str, Declared] = _READ
 """Every study. Its function, a ``Measure``, is ``measure_NAME`` of its module, or ``measure`` where there is none."""
 
-CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics")
+CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics", "remi_lab.statistics")
 """Modules that any study may compute with."""
 
 LATER = ("fresh", "confirm", "later")

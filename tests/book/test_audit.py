@@ -15,12 +15,13 @@ from remi_book.chapters import audit, audit_tables
 from remi_book.chapters.audit import SWITCHES, declared, fill, in_parts
 from remi_book.chapters.behaviour import published_table
 from remi_book.published import undone
-from remi_core.statistics.groups import cosine_of_rows, pair_means, within_minus_between
+from remi_core.statistics.groups import pair_means, within_minus_between
 from remi_core.statistics.resampling import make_resamples, mean_interval
 from remi_core.statistics.subspaces import top_components
 from remi_core.store import Store
 from remi_lab.presets import DataRoles, get_preset
 from remi_lab.results import Results
+from remi_lab.statistics import cosine_of_rows
 from remi_lab.variant import find_variant
 
 SEED = 0

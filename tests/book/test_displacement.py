@@ -12,6 +12,7 @@ from remi_book import statistics
 from remi_core.statistics import displacement, resampling, subspaces
 from remi_core.statistics.displacement import Contrast, measure_erosion, measure_separation
 from remi_core.statistics.nulls import against_null
+from remi_lab.statistics import Triangle, cosine_distance, triangle
 
 N_CLUSTERS, SIZE, LAYERS, D_MODEL = 30, 6, 4, 64
 CLUSTERS = [f"template {i:02d}" for i in range(N_CLUSTERS) for _ in range(SIZE)]
@@ -239,9 +240,9 @@ def planted(*, x: float, y: float, noise: float = 0.5) -> tuple[np.ndarray, np.n
     return spread[0], spread[1]
 
 
-def plane(*, x: float, y: float) -> displacement.Triangle:
+def plane(*, x: float, y: float) -> Triangle:
     products = displacement.cross_fitted_products(*planted(x=x, y=y), NAMES, NAME_RESAMPLES)
-    return displacement.triangle(products, n_folds=5, third="X")
+    return triangle(products, n_folds=5, third="X")
 
 
 @pytest.mark.parametrize(("x", "y"), [(4.0, 3.0), (10.0, 10.0), (-3.0, 4.0)])
@@ -290,8 +291,7 @@ def test_erosion_from_sums_agrees_with_erosion_from_dialogues() -> None:
 def test_cosine_distance_of_means_is_the_plain_one_and_knows_its_noise() -> None:
     first, second = np.random.default_rng(0).standard_normal((2, N_TEMPLATES, 3, WIDTH)) + 1
     found, same = (
-        displacement.cosine_distance((first, NAMES), (other, NAMES), NAME_RESAMPLES)
-        for other in (second, first)
+        cosine_distance((first, NAMES), (other, NAMES), NAME_RESAMPLES) for other in (second, first)
     )
     plain = [cosine(*pair) for pair in zip(first.mean(axis=0), second.mean(axis=0), strict=True)]
     assert found.value == pytest.approx(plain) and same.value == pytest.approx(0, abs=1e-12)

@@ -26,6 +26,7 @@ from remi_core.statistics.resampling import make_resamples
 from remi_core.store import Store
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+from remi_lab.statistics import FACTORS, centred_gram, cosine_of_means, cosine_of_rows, factor_shares
 
 
 def two_groups(seed: int, distance: float, n: int = 40, d: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +40,7 @@ def two_groups(seed: int, distance: float, n: int = 40, d: int = 30) -> tuple[np
 def test_centred_gram_is_the_gram_of_centred_vectors() -> None:
     vectors, _ = two_groups(0, 1)
     centred, projector = vectors - vectors.mean(axis=0), np.eye(40) - 1 / 40
-    gram = groups.centred_gram(vectors @ vectors.T)
+    gram = centred_gram(vectors @ vectors.T)
     np.testing.assert_allclose(gram, centred @ centred.T, atol=1e-10)
     np.testing.assert_allclose(gram, projector @ (vectors @ vectors.T) @ projector, atol=1e-10)
     assert abs(gram.sum()) < 1e-8
@@ -57,7 +58,7 @@ def test_between_group_mean_after_centring_is_forced(distance) -> None:
     d = vectors[labels == 1].mean(axis=0) - vectors[labels == 0].mean(axis=0)
     np.testing.assert_allclose(forced, -0.4 * 0.6 * (d @ d))
     _, cosine_forced = statistics.centring_identity(cosine_matrix(gram), labels)
-    cosine_between = cosine_matrix(groups.centred_gram(gram))[across].mean()
+    cosine_between = cosine_matrix(centred_gram(gram))[across].mean()
     assert not np.isclose(cosine_between, cosine_forced, rtol=1e-3), "no identity for cosines"
 
 
@@ -126,7 +127,7 @@ def test_losses_are_never_opposed_and_pairing_matters() -> None:
     draw = np.random.default_rng(7).exponential
     completion = draw(size=(30, 16))
     first, second = (completion + 0.3 * draw(size=(30, 16)) for _ in range(2))
-    assert (groups.cosine_of_rows(first, second) >= 0).all()
+    assert (cosine_of_rows(first, second) >= 0).all()
     assert permutation_p_value(*statistics.paired_cosine(first, second, n_permutations=199)) == 1 / 200
     strangers = [statistics.paired_cosine(first, draw(size=(30, 16)), n_permutations=99) for _ in range(20)]
     assert sum(permutation_p_value(*stranger) <= 0.05 for stranger in strangers) <= 4
@@ -138,7 +139,7 @@ def test_two_by_two_shares_find_the_planted_factor(factor) -> None:
     sign, data = np.repeat([[0.0], [1.0]], 60, axis=1), np.stack([labels, labels])
     effect = {"model": sign, "data": data, "interaction": (sign - 0.5) * (data - 0.5) * 4}
     losses = generator.standard_normal((2, 60, 8)) + 3.0 * effect[factor][..., None]
-    shares, place = groups.factor_shares(losses, labels[None])[0], groups.FACTORS.index(factor)
+    shares, place = factor_shares(losses, labels[None])[0], FACTORS.index(factor)
     np.testing.assert_allclose(shares.sum(), 1)
     assert (shares > -1e-12).all() and np.argmax(shares[:3]) == place
     assert shares[place] > 0.4 and np.sort(shares[:3])[1] < 0.06
@@ -146,7 +147,7 @@ def test_two_by_two_shares_find_the_planted_factor(factor) -> None:
     swapped, unswapped = (
         statistics.model_swap_shares(losses, labels, one) for one in (coins, np.zeros_like(coins[:1]))
     )
-    shuffled = groups.factor_shares(losses, permuted_labels(labels, n_permutations=199))
+    shuffled = factor_shares(losses, permuted_labels(labels, n_permutations=199))
     null = (swapped if factor == "model" else shuffled)[:, place]
     assert permutation_p_value(shares[place], null) == 1 / 200
     np.testing.assert_allclose(unswapped[0], shares)
@@ -159,11 +160,11 @@ def test_shares_agree_with_statsmodels_on_the_first_component_and_weights_are_re
     scores = PCA(1).fit_transform(losses.reshape(-1, 5)).reshape(2, 30, 1)
     frame = pd.DataFrame({"y": scores.ravel(), "m": np.repeat([0, 1], 30), "d": np.tile(labels, 2)})
     squares = anova_lm(smf.ols("y ~ C(m) * C(d)", frame).fit())["sum_sq"].to_numpy()
-    np.testing.assert_allclose(groups.factor_shares(scores, labels[None])[0], squares / squares.sum())
+    np.testing.assert_allclose(factor_shares(scores, labels[None])[0], squares / squares.sum())
     repeated = generator.integers(1, 4, 30)
-    weighted = groups.factor_shares(losses, labels[None], weights=repeated[None].astype(float))
+    weighted = factor_shares(losses, labels[None], weights=repeated[None].astype(float))
     twice = np.repeat(losses, repeated, axis=1), np.repeat(labels, repeated)[None]
-    np.testing.assert_allclose(weighted, groups.factor_shares(*twice))
+    np.testing.assert_allclose(weighted, factor_shares(*twice))
 
 
 def test_what_is_no_pair_of_groups_and_no_share_is_refused() -> None:
@@ -176,9 +177,9 @@ def test_what_is_no_pair_of_groups_and_no_share_is_refused() -> None:
     with pytest.raises(ValueError, match="1 of 40 vectors have length 0"):
         cosine_matrix(np.where(np.eye(40) * (np.arange(40) == 3), 0.0, gram))
     with pytest.raises(ValueError, match="2 of 6 rows hold NaN"):
-        groups.cosine_of_rows(np.array([[1.0, np.nan]] * 2), np.ones((4, 2)))
+        cosine_of_rows(np.array([[1.0, np.nan]] * 2), np.ones((4, 2)))
     with pytest.raises(ValueError, match="leave a data set empty"):
-        groups.factor_shares(np.ones((2, 4, 3)), np.zeros((1, 4), dtype=np.int64))
+        factor_shares(np.ones((2, 4, 3)), np.zeros((1, 4), dtype=np.int64))
     with pytest.raises(ValueError, match="non-negative"):
         statistics.participation_ratio(np.array([1.0, -1.0]))
     for successes, trials in ((1, 0), (-1, 3), (4, 3)):
@@ -222,7 +223,7 @@ def test_cosine_of_mean_gradients_recovers_its_sign_through_noise(sign) -> None:
     gram = vectors @ vectors.T
     means, flips = pair_means(gram, labels[None], clusters), np.repeat([[1], [-1]], 120, axis=1)
     # The noise alone would pull the plain cosine of means towards 0.
-    assert groups.cosine_of_means(means)[0] == pytest.approx(sign, abs=0.1)
+    assert cosine_of_means(means)[0] == pytest.approx(sign, abs=0.1)
     flipped = quantities.flipped_between(gram, labels, clusters, flips)
     assert flipped == pytest.approx([means[0, 2], -means[0, 2]])
 

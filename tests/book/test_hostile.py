@@ -22,13 +22,14 @@ from remi_book import cli
 from remi_core.dialogues import read_jsonl
 from remi_core.errors import RemiError, UsageError
 from remi_core.files import read_sealed, sealed_text
-from remi_core.keys import SOURCE_ROOT, file_digest
+from remi_core.keys import file_digest
 from remi_core.loading import read_adapter
 from remi_core.models import open_model
 from remi_core.sources import ModelSpec, local_folder
 from remi_core.store import Address, Store
 from remi_lab.datasets import load_published
 from remi_lab.dialogue_files import read_sets
+from remi_lab.keys import SOURCE_ROOT
 from remi_lab.own_models import with_data
 from remi_lab.presets import get_preset, preset_from
 from remi_lab.training import load_checkpoint

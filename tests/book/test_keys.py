@@ -17,10 +17,12 @@ from conftest import DEVELOPMENT_SEED
 from remi_book.running import direct_imports, imported_modules
 from remi_core import keys as core_keys
 from remi_core.dialogues import Dialogue
-from remi_core.keys import NUMERICAL_LIBRARIES, PACKAGES, SOURCE_ROOT, make_key, module_path
+from remi_core.keys import NUMERICAL_LIBRARIES
 from remi_core.sources import ModelSpec
+from remi_lab import keys as lab_keys
 from remi_lab import variant as variants
 from remi_lab.datasets import load_set
+from remi_lab.keys import PACKAGES, SOURCE_ROOT, make_key, module_path
 from remi_lab.organism import scoring
 from remi_lab.organism.tuning import write_base
 from remi_lab.organism.variants import shipped_weights
@@ -256,7 +258,7 @@ def test_every_library_that_computes_and_every_row_of_a_dataset_change_a_key(var
     for library in NUMERICAL_LIBRARIES:
         versions = core_keys.library_versions() | {library: "0"}
         with monkeypatch.context() as patch:
-            patch.setattr(core_keys, "library_versions", lambda versions=versions: versions)
+            patch.setattr(lab_keys, "library_versions", lambda versions=versions: versions)
             keys.add(key(found))
     assert len(keys) == 1 + len(found) + len(NUMERICAL_LIBRARIES)
 

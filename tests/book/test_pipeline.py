@@ -13,11 +13,12 @@ from warm_kernel import write_notebook
 from remi_book.cli import told_on_output
 from remi_book.running import choose, imported_modules, plan, read_cells, run
 from remi_core.errors import RemiError, UsageError
-from remi_core.keys import canonical_json, make_key
-from remi_core.progress import OUTWARD, clock, progress_sink, variables
+from remi_core.keys import canonical_json
+from remi_core.progress import OUTWARD, clock, progress_sink
 from remi_core.store import Store
+from remi_lab.keys import make_key
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
-from remi_lab.processes import Meter, Progress
+from remi_lab.processes import Meter, Progress, variables
 
 SMOKE = get_preset("smoke")
 TABLES = yaml.safe_load(Path(__file__).with_name("running.yaml").read_text(encoding="utf-8"))

@@ -17,8 +17,8 @@ from warm_kernel import write_notebook
 from remi_book import kernel, running
 from remi_book.running import run_notebook
 from remi_core.errors import HIDDEN, RemiError, without_credentials
-from remi_core.keys import SOURCE_ROOT
 from remi_core.sources import unreachable
+from remi_lab.keys import SOURCE_ROOT
 
 OUTSIDE = "192.0.2.1"
 """An address that no machine has, by RFC 5737."""

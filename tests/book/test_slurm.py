@@ -10,8 +10,8 @@ import pytest
 from conftest import PROGRAMS
 
 from remi_book.running import plan
-from remi_core.keys import SOURCE_ROOT
 from remi_core.store import Store
+from remi_lab.keys import SOURCE_ROOT
 from remi_lab.presets import get_preset
 
 SCRIPT = SOURCE_ROOT / "scripts" / "slurm.sh"

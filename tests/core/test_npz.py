@@ -13,8 +13,8 @@ import pytest
 from remi_core import files
 from remi_core.files import RowFile, read_npz, scratch, write_npz
 from remi_core.forward import run_probes
-from remi_core.keys import SOURCE_ROOT
 from remi_core.probes import Activations
+from remi_lab.keys import SOURCE_ROOT
 
 ROWS = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
 

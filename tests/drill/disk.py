@@ -21,8 +21,9 @@ from pathlib import Path
 
 from remi_core.errors import RemiError
 from remi_core.files import ADVICE, read_sealed
-from remi_core.progress import OUTWARD, variables
+from remi_core.progress import OUTWARD
 from remi_core.store import Address, Store
+from remi_lab.processes import variables
 from remi_lab.upkeep import damages
 from tests.drill.kills import Victim, ended, gone_on, left_behind, run_through
 from tests.drill.rows import HARMLESS, Row, differences, state_of

@@ -21,7 +21,6 @@ from remi_core import placement
 from remi_core.errors import RemiError, UsageError
 from remi_core.forward import run_probes
 from remi_core.gradients import measure_gradient_gram
-from remi_core.keys import SOURCE_ROOT
 from remi_core.models import LoadedModel, open_model
 from remi_core.patching import PatchSet, head_alone, patch, record_outputs
 from remi_core.probes import Activations, NextToken, TokenLogProbs
@@ -30,6 +29,7 @@ from remi_core.steering import written_tokens
 from remi_core.store import Store
 from remi_core.tokens import EncodedDialogue
 from remi_lab.demands import check_layers
+from remi_lab.keys import SOURCE_ROOT
 from remi_lab.passes import bare_tokens, measure_position_norms
 from remi_lab.presets import DataRoles, Preset, get_preset
 from remi_lab.recording import measure_forward, measure_gradients
