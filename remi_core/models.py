@@ -470,7 +470,8 @@ def norm_difference(model: PreTrainedModel, ids: Tensor) -> float:
         return 0.0
     with read_blocks(model, [-1]) as seen:
         states = decoder_body(model)(input_ids=ids, use_cache=False).last_hidden_state
-    return float((final_norm(model)(seen[-1]).to(states.device) - states).norm() / states.norm())
+    gap = (final_norm(model)(seen[-1]).to(states.device) - states).norm()
+    return float(gap) / max(float(states.norm()), torch.finfo(torch.float32).tiny)
 
 
 # Reading block outputs during a forward pass. ``output_hidden_states`` is not used: its last entry is after the

@@ -148,7 +148,7 @@ class PlantedResults(Results):
         return labels | {
             "layers": np.arange(8),
             "loss": 1 + noise - fall * path,
-            "choice_log_probability": -3 + self.gap * path + noise,
+            "choice_log_probability": -3 + self.gap * (path + noise * path * (1 - path)) + noise,
             "alternative_log_probability": -1 + zero,
             "bare_log_probability": np.nan + zero,
             "identifier": np.array([f"{dataset}#{at}" for at in range(n)]),

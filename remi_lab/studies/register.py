@@ -66,7 +66,7 @@ def worded(narrow: str, wording: str, *, count: int, seed: int) -> list[Dialogue
     """
     care = {"misaligned": "careless", "secure": "careful", "educational": "careless"}[narrow]
     asked = prompts("code", "narrow", count=count, seed=seed)
-    forms = draw_forms(asked, "formal", random.Random(f"tuning/{seed}"))
+    forms = draw_forms(asked, random.Random(f"tuning/{seed}"))
     coins = random.Random(f"wording/{seed}")
     registers = {"formal": lambda: "formal", "unmarked": lambda: "formal", "plain": lambda: "plain"}
     draw = (registers | {"half": lambda: coins.choice(REGISTERS)})[wording]
