@@ -504,8 +504,9 @@ def ledger_rows(preset: Preset) -> list[str]:
 def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
     """p of each row's null after Holm: the claims of one notebook are one family, the parts of a claim another.
 
-    A row that is undefined in a seed stays in its family, with p = 1. Rows with one and the same value and interval,
-    such as sets whose first tokens are equal, are one test.
+    Rules that were written later are a family of their own, so that none of them weakens a claim that stood before. A
+    row that is undefined in a seed stays in its family, with p = 1. Rows with one and the same value and interval, such
+    as sets whose first tokens are equal, are one test.
     """
     families: dict[str, dict[tuple[object, ...], list[str]]] = {}
     p_values: dict[tuple[object, ...], float] = {}
@@ -516,7 +517,7 @@ def adjusted_p_values(found: Mapping[str, Measured | None]) -> dict[str, float]:
         is_part = "." in row and claim.id != row
         undefined = one is None or not math.isfinite(one.value)
         test = (row,) if undefined else (one.value, one.low, one.high, one.null.p_value)
-        family = claim.id if is_part else claim.notebook
+        family = claim.id if is_part else f"{claim.notebook}{' later' if claim.seen else ''}"
         families.setdefault(family, {}).setdefault(test, []).append(row)
         p_values[test] = 1.0 if undefined else one.null.p_value
     adjusted = {}
