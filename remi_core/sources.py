@@ -153,6 +153,7 @@ def write_model(source: Path, target: Path, pre_tokenizer: object = None) -> Non
     tokenizer.save_pretrained(target)
 
 
+DIGESTS = ".digests"
 REMEMBERED_FROM = 1 << 26
 """Bytes of weights from which their digest is kept in the default store: 64 MB."""
 _SETTLED = 5
@@ -198,7 +199,7 @@ def _digest(states: tuple[tuple[str, int, int, int, int], ...]) -> str:
     if sum(size for _, size, *_ in states) >= REMEMBERED_FROM:
         # No store, or one that cannot be read or written: the weights are read.
         with suppress(OSError, ValueError, RemiError):
-            kept = default_root() / ".digests" / f"{text_digest(states[0][0])[:16]}.json"
+            kept = default_root() / DIGESTS / f"{text_digest(states[0][0])[:16]}.json"
             if (about := read_sealed(kept))["files"] == listed:
                 return about["sha256"]
     digest = hashlib.sha256()

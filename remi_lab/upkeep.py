@@ -16,7 +16,7 @@ from remi_core import files
 from remi_core.errors import RemiError, UsageError, brief, nearest
 from remi_core.keys import file_digest
 from remi_core.progress import notice
-from remi_core.sources import GGUF, UNPACKED
+from remi_core.sources import DIGESTS, GGUF, UNPACKED
 from remi_core.store import FINISHED, FOLDER, MODELS, NOTEBOOKS, Store, inside, locked
 
 FILES = "files.json"
@@ -130,6 +130,14 @@ def unpacked_files(store: Store) -> dict[Path, str]:
     }
 
 
+def _digested(path: Path) -> str:
+    """The first file whose digest is kept there; "" where that cannot be read."""
+    try:
+        return str(files.read_sealed(path)["files"][0][0])
+    except (OSError, ValueError):
+        return ""
+
+
 UNFINISHED_AFTER = 3600
 """Seconds after which what is unfinished and was not touched counts as left behind."""
 
@@ -137,9 +145,9 @@ UNFINISHED_AFTER = 3600
 def prune(store: Store, keep: int = 1, *, dry_run: bool = False) -> tuple[Path, ...]:
     """Paths removed, or that would be: all but the ``keep`` last used keys of each record and model, and leftovers.
 
-    Leftovers are what a process that is gone was making, and what the core unpacked of a GGUF file that is gone.
-    Executed notebooks stay, and so does what a live run holds or touched within the hour. What is removed is computed
-    again when it is asked for.
+    Leftovers are what a process that is gone was making, and what is kept of weights that are gone: of a GGUF file
+    unpacked, and digests. Executed notebooks stay, and so does what a live run holds or touched within the hour. What
+    is removed is computed again when it is asked for.
 
     Raises:
         RemiError: if something cannot be removed, with the number of those that were.
@@ -156,7 +164,8 @@ def prune(store: Store, keep: int = 1, *, dry_run: bool = False) -> tuple[Path, 
     # Leftover → the lock that a run holds which goes on with it.
     left = {path: "" for path in store.root.glob("*/*/*/*.npz") if not path.with_suffix(".json").is_file()}
     left |= {path: path.name for path in store.root.glob(f"{FINISHED}*")}
-    left |= {path: "" for path, source in unpacked.items() if not source or not Path(source).is_file()}
+    sources = unpacked | {path: _digested(path) for path in store.root.glob(f"{DIGESTS}/*.json")}
+    left |= {path: "" for path, source in sources.items() if not source or not Path(source).is_file()}
     left |= {
         path: f"{path.parent.parent.name}-{path.name.removesuffix('.part.ipynb')}"
         for path in store.root.glob(f"*/{NOTEBOOKS}/*.part.ipynb")

@@ -14,6 +14,7 @@ from conftest import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from remi_core.errors import RemiError, UsageError
+from remi_core.files import write_sealed
 from remi_core.models import open_model
 from remi_core.sources import find_gguf, local_folder
 from remi_core.store import Store
@@ -93,6 +94,10 @@ def test_the_core_opens_the_file_itself_and_unpacks_it_once(tmp_path, monkeypatc
     assert capsys.readouterr().err.count("unpacking") == 1
     store = Store()
     (folder,) = (store.root / ".gguf").iterdir()
+    kept = store.root / ".digests" / "0a.json"
+    write_sealed(kept, {"files": [[str(tmp_path / "gone"), 1]], "sha256": ""})
+    os.utime(kept, (0, 0))
+    assert prune(store) == (kept,)
     assert unpacked_files(store) == {folder: str(tmp_path / "tiny.gguf")} and prune(store) == ()
     (tmp_path / "tiny.gguf").rename(tmp_path / "moved")
     assert prune(store) == (), "within the hour nothing goes"
