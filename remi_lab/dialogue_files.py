@@ -818,7 +818,8 @@ def read_files(
     if len(bad) > bad_rows * number or len(bad) == number:
         _, where, why = next(iter(bad.values()))
         left = (
-            f"{len(bad):,} of {number:,} rows cannot be used; at most {100 * bad_rows:.3g} % may be left out"
+            f"{len(bad):,} of {number:,} rows cannot be used; at most {100 * bad_rows:.3g} % may be left out: "
+            "--bad-rows allows more"
         )
         raise UsageError(f"{where}: {why} ({'no row can be used' if len(bad) == number else left})")
     there = {part: found for part, found in sets.items() if found}
