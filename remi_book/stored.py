@@ -27,7 +27,7 @@ from remi_lab.results import Results
 
 Rows = Sequence[Mapping[str, object]]
 Expected = Mapping[str, Sequence[object]]
-"""Row → [verdict, side of the boundary on which the first seed's value lies: 1, −1, 0, or null where not judged]."""
+"""Row → [verdict, side of the boundary on which the value lies: 1, −1, 0, or null where not judged]."""
 
 
 def expected_path() -> Path:
