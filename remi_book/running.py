@@ -191,8 +191,7 @@ NOTES = "remi_note"
 def missing_lines(step: Step) -> list[str]:
     """One line for each thing that a notebook's cells need and the preset lacks, with how many cells it costs."""
     cells = [cell for cell in read_cells(step.source) if cell["cell_type"] == "code"]
-    # Nobody can give models of their own a grammar.
-    needs = [NEEDS[need] for cell in cells for need in unmet(cell, step.lacking) if need != "organism"]
+    needs = [NEEDS[need] for cell in cells for need in unmet(cell, step.lacking)]
     needs += [
         str(output["metadata"][NOTES]).removeprefix("needs ")
         for cell in (read_cells(step.target) if step.target.is_file() else ())
@@ -202,7 +201,6 @@ def missing_lines(step: Step) -> list[str]:
     return [
         f"{step.name}: {count} figures or tables not shown, they need {need}"
         for need, count in Counter(needs).items()
-        if need != NEEDS["organism"]  # nobody can give models of their own a grammar
     ]
 
 

@@ -73,9 +73,9 @@ class PlantedResults(Results):
     varying, fading = 0.0, False
     """How widely it varies, and whether the axes are the same at the last block alone."""
     shares: Sequence[float] = tuple(np.linspace(0, 1, 9))
-    gap, falls = 2.0, (0.2, 0.2)
+    gap, falls, bend = 2.0, (0.2, 0.2), 0.0
     """Of stitched models: the share of the gap of log-odds closed by depth, that gap, and by how much the loss falls
-    on careless replies and on others, nats."""
+    on careless replies and on others, nats; and how much the depths differ from template to template."""
     n_templates, per_template, n_layers, width, n_tokens = 30, 2, 3, 16, 30
 
     def noise(self, *names: str) -> np.random.Generator:
@@ -148,7 +148,7 @@ class PlantedResults(Results):
         return labels | {
             "layers": np.arange(8),
             "loss": 1 + noise - fall * path,
-            "choice_log_probability": -3 + self.gap * (path + noise * path * (1 - path)) + noise,
+            "choice_log_probability": -3 + self.gap * (path + self.bend * noise * path * (1 - path)) + noise,
             "alternative_log_probability": -1 + zero,
             "bare_log_probability": np.nan + zero,
             "identifier": np.array([f"{dataset}#{at}" for at in range(n)]),

@@ -51,18 +51,25 @@ class ClaimsDirective(ResultDirective):
 
     def _table(self, claims: Sequence[Claim], title: str, preset: str, whole: bool) -> nodes.table:
         headings = ("Claim", "Published", f"Ours{preset}", "Under the null", "Verdict")
-        rows = [self._row(claim, whole) for claim in claims if whole or "." not in claim.id]
+        rules = {claim.id: claim.rule for claim in claims}
+        rows = []
+        for claim in claims:
+            whose = claim.id.partition(".")[0]
+            # A part has the rule of its claim, unless it has one of its own.
+            rule = claim.rule if whole and (whose == claim.id or rules.get(whose) != claim.rule) else ""
+            if whole or whose == claim.id:
+                rows.append(self._row(claim, rule))
         return make_table(f"{title}{preset}", headings, rows, style="remi-claims")
 
-    def _row(self, claim: Claim, whole: bool) -> list[Cell]:
+    def _row(self, claim: Claim, rule: str) -> list[Cell]:
         numbered = claim.section[0].isdigit()
         place = f"Section {claim.section}" if numbered else claim.section.capitalize()
         first = [
             paragraph("", nodes.strong("", claim.id), nodes.Text(f" {claim.claim}")),
             paragraph(place, style="remi-detail"),
         ]
-        if whole and "." not in claim.id:
-            first.append(paragraph(f"Rule: {claim.rule}.", style="remi-detail"))
+        if rule:
+            first.append(paragraph(f"Rule: {rule}.", style="remi-detail"))
         return [
             first,
             _published_cell(claim),
@@ -127,7 +134,7 @@ def _value_cell(claim: Claim) -> Cell:
         cell.append(paragraph(f"95 % interval {interval}", style="remi-detail"))
     if claim.seeds:
         seeds: Sequence[str] = [number_or_dash(value) for value in claim.seeds]
-        cell.append(paragraph(f"by seed: {'; '.join(seeds)}", style="remi-detail"))
+        cell.append(paragraph(f"trainings: {'; '.join(seeds)}", style="remi-detail"))
     if claim.n is not None:
         cell.append(paragraph(f"n = {claim.n} clusters", style="remi-detail"))
     return cell

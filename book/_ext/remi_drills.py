@@ -98,9 +98,11 @@ class FamiliesDirective(ResultDirective):
             f"on {whole} of these everything works, but for the map behind the MLP, which not all have."
         )
         lists: list[nodes.Node] = []
-        for title, lines in (("Where and why something does not work:", reasons), ("Not tried:", others)):
+        for title, lines in (("Where and why something does not work", reasons), ("Not tried", others)):
             items = [nodes.list_item("", paragraph(line)) for line in lines]
-            lists += [paragraph(title), nodes.bullet_list("", *items)] if items else []
+            fold = f'<details class="remi-reasons"><summary>{title}: {len(lines)} lines</summary>'
+            parts = nodes.raw("", fold, format="html"), nodes.bullet_list("", *items)
+            lists += [*parts, nodes.raw("", "</details>", format="html")] if items else []
         return [
             paragraph(how),
             make_table("Model families", ("Family", *names), rows, style="remi-drills"),
