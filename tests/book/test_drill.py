@@ -226,7 +226,10 @@ def test_nothing_outlives_a_killed_run(tmp_path) -> None:
 def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
     from remi_lab.processes import watched_children
 
-    size = 200 * 2**20
-    with watched_children() as watched:
-        python("-c", f"import time; a = b'1' * {size}; time.sleep(0.6)")
-    assert size < watched.peak < 2 * size
+    size, peaks = 200 * 2**20, []
+    # Seen between fork and exec, a process has the memory of the one that starts it: not three times in a row.
+    for _ in range(3):
+        with watched_children() as watched:
+            python("-c", f"import time; a = b'1' * {size}; time.sleep(0.6)")
+        peaks.append(watched.peak)
+    assert size < min(peaks) < 2 * size
