@@ -14,7 +14,6 @@ from remi_core import files
 from remi_core.files import RowFile, read_npz, scratch, write_npz
 from remi_core.forward import run_probes
 from remi_core.probes import Activations
-from remi_lab.keys import SOURCE_ROOT
 
 ROWS = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
 
@@ -100,7 +99,7 @@ def test_what_a_killed_process_left_goes_and_what_is_used_stays(tmp_path) -> Non
         "    (folder / 'half').write_text('half'); print(flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(words, cwd=SOURCE_ROOT, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(words, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as child:
         child.stdout.readline()
         with scratch(tmp_path) as own:
             assert len(list(tmp_path.glob("*/half"))) == 1  # its process lives
