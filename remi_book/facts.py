@@ -233,7 +233,7 @@ def front(results: Results, rows: Sequence[Mapping[str, object]]) -> tuple[dict[
     table, seeds = way_back(results.at(seed)), by_seed(results, way_back)
     content, caption = present_passport(), CAPTION.format(seed=seed)
     told = [
-        f"{row['id']}, “{str(row['claim']).rstrip('.')}”: {row['verdict']}"
+        f"{row['id']} ({str(row['claim']).rstrip('.')}): {row['verdict']}"
         for row in rows
         if row["id"] in HEADLINES
     ]

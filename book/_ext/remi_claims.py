@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from docutils import nodes
@@ -69,7 +70,8 @@ class ClaimsDirective(ResultDirective):
             paragraph(place, style="remi-detail"),
         ]
         if rule:
-            first.append(paragraph(f"Rule: {rule}.", style="remi-detail"))
+            folded = f"<details class='remi-detail'><summary>Rule</summary>{escape(rule)}.</details>"
+            first.append(nodes.raw("", folded, format="html"))
         return [
             first,
             _published_cell(claim),
