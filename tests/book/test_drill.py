@@ -23,6 +23,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.presets import read_preset
 from remi_lab.upkeep import damages
+from tests.drill import __main__ as drill_command
 from tests.drill import disk, kills
 from tests.drill.disk import drill_flips, drill_full
 from tests.drill.kills import Victim, drill_kills, run_through, small_run
@@ -233,3 +234,7 @@ def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
             python("-c", f"import time; a = b'1' * {size}; time.sleep(0.6)")
         peaks.append(watched.peak)
     assert size < min(peaks) < 2 * size
+
+
+def test_the_command_opens_and_names_its_drills() -> None:
+    assert set(drill_command.DRILLS) >= {"disk", "memory", "run", "prune", "locks", "full", "ends"}

@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 
 from remi_book.cli import Command, StoreFolder, invoke, new_app, open_store, outcome
-from remi_book.publishing import DRILL
 from remi_core.errors import RemiError, UsageError, nearest
 from remi_core.files import written_whole
 from remi_core.keys import library_versions
@@ -125,7 +124,7 @@ def drill(
     for name in only:
         if name not in DRILLS:
             raise UsageError(f"--only {name}: no such drill {nearest(name, DRILLS)}")
-    path = (out or project_root() / "stored" / DRILL).expanduser().resolve()
+    path = (out or project_root() / "stored" / "drill.json").expanduser().resolve()
     if not path.parent.is_dir():
         raise UsageError(f"--out {out}: no folder {path.parent}")
     names, store, rows = [name for name in DRILLS if name in (only or DRILLS)], open_store(store_folder), []
