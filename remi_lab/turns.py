@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +26,8 @@ OPENING = ("system", "developer")
 
 SECONDS, BYTES, CHARACTERS = 10, 2**30, 100_000
 """What that may take: time of a processor, memory, and characters that the template writes around the word."""
+WAITED = 120
+"""Seconds by the clock after which it is given up: the processor may be busy with others."""
 _TRIED = {str(None)}
 _WORD = [{"role": role, "content": "Hi"} for role in ("system", "user", "assistant")]
 
@@ -49,13 +53,25 @@ def tried(tokenizer: ChatTokenizer) -> ChatTokenizer:
             failed = max(_length(tokenizer, turns) for turns in (_WORD, _WORD[1:])) > CHARACTERS
         finally:
             os._exit(failed)
-    if os.waitpid(child, 0)[1]:
+    if _ended(child):
         raise UsageError(
             f"the chat template of {tokenizer.name_or_path!r} is not used: for a single word it takes more than "
             f"{SECONDS} s, {BYTES >> 30} GiB or {CHARACTERS:,} characters"
         )
     _TRIED.add(template)
     return tokenizer
+
+
+def _ended(child: int) -> int:
+    """How a process of ours ended, 0 for well; it is killed where it waits for what a fork has left it without."""
+    until = time.monotonic() + WAITED
+    while time.monotonic() < until:
+        number, status = os.waitpid(child, os.WNOHANG)
+        if number:
+            return status
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def _length(tokenizer: ChatTokenizer, turns: list[dict[str, object]]) -> int:
