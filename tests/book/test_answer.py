@@ -72,7 +72,7 @@ def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results
     page = BeautifulSoup(shown["figure"], "html.parser")
     assert "misaligned 0.6" in page.img["alt"] and "educational 0.5" in page.img["alt"]
     assert "misaligned has gone 0.6" in shown["sentence"] and "in register" in shown["sentence"]
-    assert [f"{row['id']}," in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
+    assert [f"{row['id']} (" in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
     file = json.loads(passport)
     assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
 
