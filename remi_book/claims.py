@@ -31,7 +31,7 @@ from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
 from remi_book.chapters.worlds import code_alone, depends_on_the_author, effect_in, passes_base
-from remi_book.quantities import DRAWN, TEMPLATES, Measured, absent
+from remi_book.quantities import DRAWN, SIGNIFICANCE, TEMPLATES, Measured, absent
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.progress import Say
 from remi_core.statistics.nulls import NullResult, holm
@@ -239,7 +239,6 @@ NOT_TESTABLE = "not testable here"
 SHOWN = "shown"
 NOT_MEASURED = "not measured"
 """In place of a verdict where the records are not there and nothing may be measured."""
-SIGNIFICANCE = 0.05
 DETECTED = (1.96 + 0.84) / (2 * 1.96)
 """Widths of a 95 % interval that an effect must have to be told from zero in four of five trials."""
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import product
 from typing import SupportsFloat
 
 import numpy as np
@@ -88,6 +89,23 @@ def _undefined(estimate: resampling.Estimate) -> str:
         return ""
     top, bottom = map(text, estimate.parts)
     return f"{top} over {bottom}: a denominator near 0, or of the sign that the claim's words exclude"
+
+
+def paired_difference(
+    gaps: Float[np.ndarray, " pair"], kind: str, companions: Mapping[str, SupportsFloat]
+) -> Measured:
+    """The mean of paired differences with Student's 95 % interval; the null flips the sign of each, all 2ⁿ ways."""
+    value = float(gaps.mean())
+    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
+    signs = np.array(list(product((1, -1), repeat=len(gaps))))
+    return Measured(
+        value=value,
+        low=value - half,
+        high=value + half,
+        null=against_null(value, signs @ gaps / len(gaps), kind=kind),
+        n=len(gaps),
+        companions={name: float(each) for name, each in companions.items()},
+    )
 
 
 def against_draws(
@@ -348,6 +366,8 @@ def side_by_side(
 
 # Intervals, and on which side of a boundary they lie: what rules of several parts are made of.
 
+SIGNIFICANCE = 0.05
+"""Below it a p value counts, in the rules of verdicts and in their parts."""
 Interval = tuple[float | int, float | int]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from docutils import nodes
 from remi_directives import ResultDirective
 from remi_results import refuse_missing
@@ -30,8 +32,7 @@ class DrillDirective(ResultDirective):
         how = f"Made once by {found['recipe']} on {found['made']}; {found['machine']}."
         table = make_table("Fault drills", HEADINGS, [self._row(row) for row in rows], style="remi-drills")
         failures = [f"{row['drill']}: {failure}" for row in rows for failure in row["failures"]]
-        items = [nodes.list_item("", paragraph(line)) for line in failures]
-        told = [paragraph("Tries that did not hold:"), nodes.bullet_list("", *items)] if items else []
+        told = [paragraph("Tries that did not hold:"), _bullets(failures)] if failures else []
         return [paragraph(how), table, *told]
 
     def _row(self, row: dict[str, object]) -> list[Cell]:
@@ -39,6 +40,10 @@ class DrillDirective(ResultDirective):
         minutes = f"{float(row['seconds']) / 60:.1f}"
         texts = (row["drill"], row["tried"], row["held"], row["harmless"] or "—", minutes, row["note"])
         return [[paragraph(str(text))] for text in texts]
+
+
+def _bullets(lines: Sequence[str]) -> nodes.bullet_list:
+    return nodes.bullet_list("", *(nodes.list_item("", paragraph(line)) for line in lines))
 
 
 class FuzzDirective(ResultDirective):
@@ -99,10 +104,9 @@ class FamiliesDirective(ResultDirective):
         )
         lists: list[nodes.Node] = []
         for title, lines in (("Where and why something does not work", reasons), ("Not tried", others)):
-            items = [nodes.list_item("", paragraph(line)) for line in lines]
             fold = f'<details class="remi-reasons"><summary>{title}: {len(lines)} lines</summary>'
-            parts = nodes.raw("", fold, format="html"), nodes.bullet_list("", *items)
-            lists += [*parts, nodes.raw("", "</details>", format="html")] if items else []
+            parts = nodes.raw("", fold, format="html"), _bullets(lines)
+            lists += [*parts, nodes.raw("", "</details>", format="html")] if lines else []
         return [
             paragraph(how),
             make_table("Model families", ("Family", *names), rows, style="remi-drills"),

@@ -26,7 +26,6 @@ from remi_lab.studies.files import read_study
 # H3's rule: whether a direction governs behaviour, from the intervals of its parts alone.
 
 HALF = 0.5
-SIGNIFICANCE = 0.05
 MOST_OFF_GRAMMAR = 0.05
 MOST_LOSS = 0.1
 """Nats a token by which the loss on neutral answers may rise."""
@@ -180,7 +179,7 @@ def priced_edit(results: Results, model: str) -> quantities.Measured:
     headline = against_random(study.share(model, study.care(model, edit)), study.random_shares(model))
     gone = {
         "goes some of the way": quantities.above((headline.low, headline.high)),
-        "goes further than random directions": headline.null.p_value < SIGNIFICANCE,
+        "goes further than random directions": headline.null.p_value < quantities.SIGNIFICANCE,
     }
     return quantities.ruled(headline, quantities.decided(gone | study.costs(model, [edit])))
 

@@ -11,14 +11,12 @@ import pandas as pd
 from jaxtyping import Bool
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
 from remi_book import quantities
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import look_of, styled
 from remi_book.tables import tidy
-from remi_core.statistics.nulls import against_null
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import flagged
 from remi_lab.organism.topics import VERDICTS
@@ -157,11 +155,6 @@ def narrow_costs(results: Results) -> quantities.Measured:
         kind: np.array(stored[kind]["disturbed"][DISTURBED]) - stored[kind]["path"][-1][-1]
         for kind in ("narrow", "general")
     }
-    gaps = rises["narrow"] - rises["general"]
-    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
-    value = float(gaps.mean())
-    signs = np.array(list(product((1, -1), repeat=len(gaps))))
-    null = against_null(value, signs @ gaps / len(gaps), kind="narrow and general exchanged by disturbance")
     lengths = lengths_at_one_loss(stored)
     clusters = sorted({name for kind in rises for name in stored[kind]["clusters"]})
     resamples = quantities.topic_resamples(results.preset, clusters)
@@ -170,14 +163,11 @@ def narrow_costs(results: Results) -> quantities.Measured:
         for own in (stored["general"], stored["narrow"])
     )
     gap = difference(*said)
-    companions = {f"length, {kind}": length for kind, length in lengths.items()} | {"likelihood": gap}
-    headline = quantities.Measured(
-        value=value,
-        low=value - half,
-        high=value + half,
-        null=null,
-        n=len(gaps),
-        companions={name: float(getattr(each, "value", each)) for name, each in companions.items()},
+    companions = {f"length, {kind}": length for kind, length in lengths.items()}
+    headline = quantities.paired_difference(
+        rises["narrow"] - rises["general"],
+        "narrow and general exchanged by disturbance",
+        companions | {"likelihood": float(gap.value)},
     )
     parts = {
         "narrow goes further for one loss": lengths["narrow"] > lengths["general"],

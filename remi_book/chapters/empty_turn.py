@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from remi_book.quantities import Measured
-from remi_core.statistics.nulls import against_null
+from remi_book.quantities import Measured, paired_difference
 from remi_lab.results import Results
 from remi_lab.studies.files import read_study
 
@@ -47,17 +44,11 @@ def tail_difference(results: Results, reading: Reading) -> Measured:
     runs = {(run["order"], run["tail"]): run for run in runs_of(results)}
     orders = sorted({order for order, _ in runs})
     gaps = np.array([reading(runs[order, True]) - reading(runs[order, False]) for order in orders])
-    value, error = float(gaps.mean()), stats.sem(gaps)
-    half = float(stats.t.ppf(0.975, len(gaps) - 1) * error)
-    signs = np.array(list(product((1, -1), repeat=len(gaps))))
-    null = against_null(value, signs @ gaps / len(gaps), kind="with and without exchanged by order")
     sides = {
         name: float(np.mean([reading(runs[order, with_tail]) for order in orders]))
         for name, with_tail in (("with", True), ("without", False))
     }
-    return Measured(
-        value=value, low=value - half, high=value + half, null=null, n=len(gaps), companions=sides
-    )
+    return paired_difference(gaps, "with and without exchanged by order", sides)
 
 
 def step_table(results: Results) -> pd.DataFrame:
