@@ -68,14 +68,17 @@ RULED = "unmarked"
 
 
 def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate: float = 0.0) -> Estimate:
-    """The change of care or register from instruct by a fine-tune, as a share of the way to base, outside code."""
+    """The change of care or register from instruct by a fine-tune, as a share of the way to base, outside code.
+
+    Undefined where base does not lie beyond instruct on the careless or plain side: there is no way to come back then.
+    """
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     rows = quantities.in_topics(stored["clusters"], stored["outside"])
     tuned = f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
     start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned, "base"))
     clusters = [stored["clusters"][row] for row in rows]
     return quantities.share_of_mean(
-        own - start, base - start, clusters, quantities.topic_resamples(results.preset, clusters)
+        own - start, base - start, clusters, quantities.topic_resamples(results.preset, clusters), sign=1
     )
 
 
