@@ -99,7 +99,9 @@ def test_studies_of_the_instruments_measure_the_first_seed_alone(study, tmp_path
 def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> None:
     smoke, store = replace(get_preset("smoke"), seeds=(SEED,)), Store(tmp_path / "store")
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
-    monkeypatch.setattr("remi_book.claims.study_digests", lambda name: files.study_digests(name, (PLANTED,)))
+    monkeypatch.setattr(
+        "remi_book.claims.study_digests", lambda name, _: files.study_digests(name, (PLANTED,))
+    )
     declared = 'preset: str = "micro"\nstudies: str = "invented"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)
     write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])
@@ -125,7 +127,8 @@ def test_effects_in_other_worlds_are_of_one_seed_and_of_the_worlds_that_were_mea
 ) -> None:
     effects = {"main": 3.0, "independent": 0.0}
     everywhere(monkeypatch, "read_study", lambda *_: build(planting.worlds, effects=effects))
-    monkeypatch.setattr(claims, "positive_control", lambda results: "")
+    monkeypatch.setattr(claims, "_control", lambda results, seed: None)
+    monkeypatch.setattr(claims, "further_presets", lambda preset: [])
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     results = Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
     rows = {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
