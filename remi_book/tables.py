@@ -66,7 +66,7 @@ def show_trainings(rows: Sequence[Mapping[str, object]]) -> None:
     table = pd.DataFrame(
         {
             "claim": row["id"],
-            "training": f"seed {each['seed']}",
+            "training": str(each["seed"]),
             "had": "measured for this book"
             if each["preset"] == rows[0]["trainings"][0]["preset"]
             else "stored result",
@@ -84,8 +84,9 @@ def show_trainings(rows: Sequence[Mapping[str, object]]) -> None:
         wrap=3,
         title={row["id"]: "\n".join([row["id"], *wrap(row["unit"], 28)]) for row in chosen.values()},
         shared=False,
+        up="seed",
         bands={"null": "null"},
-        height=0.17,
+        height=0.18,
     )
     caption = "Each claim in every training, with its interval over prompts"
     show(plot_rows(table, layout, by="training", lines="had", spread=0.0), caption=caption)

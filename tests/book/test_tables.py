@@ -126,8 +126,8 @@ def test_every_training_of_every_claim_is_drawn_and_stored_ones_are_told_apart(m
     tables.show_trainings([REPORT_ROW, copy, part, {**REPORT_ROW, "id": "C20", "value": None}])
     (figure,) = shown
     (panel,) = (axes for axes in figure.axes if axes.get_visible())
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["seed 0", "seed 1", "seed 8"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["0", "1", "8"]
     said = describe(figure)
-    assert "seed 1: measured for this book \N{MINUS SIGN}0.3" in said and "stored result undefined" in said
+    assert "1: measured for this book \N{MINUS SIGN}0.3" in said and "stored result undefined" in said
     tables.show_trainings([{**REPORT_ROW, "trainings": REPORT_ROW["trainings"][:1]}])
     assert len(shown) == 1
