@@ -119,8 +119,6 @@ class Claim:
     """Presets whose values were known when the rule was written: shown there, and judged on models trained later."""
     ours: bool = False
     """Whether the wording is this project's, so that the row is no claim of the paper's."""
-    once: bool = False
-    """Measured in the first seed alone, since models it needs were trained once."""
     by_outcome: bool = False
     """Judged by ``full_rule`` alone, which each seed's headline has applied to all its parts (``Measured.outcome``)."""
     untestable: str = ""
@@ -368,13 +366,12 @@ def _rule(claim: Claim) -> str:
     if claim.by_outcome:
         return f"{_good(claim)} if this holds in every seed, contradicted if it fails in every seed: {claim.full_rule}"
     capped = f"; at most “{claim.cap}”, since {claim.cap_reason}" if claim.cap else ""
-    once = "; trained once, so one seed" if claim.once else ""
     whole = f". The whole rule: {claim.full_rule}" if claim.full_rule else ""
     return (
         f"{_good(claim)} if the 95 % interval lies {where} in every seed, "
         f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies {elsewhere} "
         f"or within {claim.smallest_effect:g} of {claim.boundary:g} in every seed; not testable here if no interval "
-        f"tells and only effects above {claim.smallest_effect:g} could be seen{once}{capped}{whole}"
+        f"tells and only effects above {claim.smallest_effect:g} could be seen{capped}{whole}"
     )
 
 
@@ -464,20 +461,15 @@ def report_rows(
     """
     preset = results.preset
     chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
-    wanted = {
-        seed: [row for row in chosen if seed == preset.seeds[0] or not get_claim(row).once]
-        for seed in preset.seeds
-    }
-    n_rows = sum(map(len, wanted.values()))
-    meter = Meter(f"report of {preset.name}", n_rows, say, unit="rows", after=SOON)
+    meter = Meter(f"report of {preset.name}", len(chosen) * len(preset.seeds), say, unit="rows", after=SOON)
     trainings = [
         Training(
             preset.name,
             seed,
-            headlines_of(results.at(seed), meter.each(own)),
+            headlines_of(results.at(seed), meter.each(chosen)),
             partial(_control, results, seed),
         )
-        for seed, own in wanted.items()
+        for seed in preset.seeds
     ]
     trainings += further_trainings(preset, chosen)
     rows = []
@@ -520,9 +512,9 @@ def further_trainings(preset: Preset, rows: Sequence[str]) -> list[Training]:
 
 
 def measure_headlines(preset: Preset, seed: int, store: Store, say: Say) -> dict[str, object]:
-    """The study of that name: every headline of one seed, as ``report_rows`` judges it, but those measured once."""
+    """The study of that name: every headline of one seed, as ``report_rows`` judges it."""
     results = Results(preset, store).at(seed)
-    rows = [row for row in ledger_rows(preset) if not get_claim(row).once]
+    rows = ledger_rows(preset)
     meter = Meter(f"headlines of {preset.name}, seed {seed}", len(rows), say, unit="rows", after=SOON)
     found = headlines_of(results, meter.each(rows))
     return {"rows": {row: one and _finite(asdict(one)) for row, one in found.items()}}
