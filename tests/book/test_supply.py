@@ -148,7 +148,7 @@ def test_the_lock_pins_what_the_project_names_and_nothing_else() -> None:
 
 
 def test_what_is_installed_beside_the_lock_is_pinned_too() -> None:
-    assert set(LOCKS["tests.lock"]) == BESIDE_THE_LOCK and len(LOCKS) == 7
+    assert set(LOCKS["tests.lock"]) == BESIDE_THE_LOCK and len(LOCKS) == 8
     installs = re.findall(r"^.*\binstall .*$", MAKEFILE, re.MULTILINE)
     (own,) = [line for line in installs if "--require-hashes" not in line and "@echo" not in line]
     assert (

