@@ -8,15 +8,17 @@ from itertools import chain, compress, product
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.special import expit, logit
 
 from remi_book import quantities
 from remi_book.figures.output import Shown, shown
 from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
 from remi_book.figures.style import look_of, styled
 from remi_book.tables import tidy
+from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import flagged
 from remi_lab.organism.topics import VERDICTS
@@ -139,6 +141,59 @@ def _tuned(results: Results) -> list[tuple[str, str, float]]:
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     names = (name.split(", ") for name in stored["care"] if ", " in name)
     return [(narrow, wording, float(rate)) for narrow, wording, rate in names]
+
+
+# Why a fine-tune on manner alone, ``style``, moves care. Written before its care within wordings was measured.
+
+STYLE = "style"
+MIX, FORMAL, PLAIN = "the mix of wordings", "care in formal wordings", "care in plain wordings"
+ACCOUNTS = (MIX, FORMAL, PLAIN, "secure", RANDOM)
+"""What may account for it: another mix of plain and formal answers, each as careful as instruct's; a loss of care
+within one wording; what the same code does in formal wordings, or a change of the weights of equal size."""
+ENOUGH = 0.5
+"""Share of style's change from which an account is the reason, in every training by its interval."""
+
+
+def care_of_mix(
+    register: Float[np.ndarray, " prompt"],
+    formal: Float[np.ndarray, " prompt"],
+    plain: Float[np.ndarray, " prompt"],
+) -> Float[np.ndarray, " prompt"]:
+    """A(p) of a model with these register log-odds that is as careful as that in either wording; nats.
+
+    P(careless) is a mean of its probability within plain and within formal answers, weighted by how likely those are.
+    """
+    weight = expit(register)
+    return logit(weight * expit(plain) + (1 - weight) * expit(formal))
+
+
+def style_accounts(results: Results) -> dict[str, Estimate]:
+    """Account → its part of style's change of care, outside the narrow set; parts need not sum to one.
+
+    Raises:
+        MissingInput: if the stored study has no care within wordings.
+    """
+    stored = read_study(results.preset, STUDY).seeds[results.seed]
+    if "care_plain" not in stored:
+        raise MissingInput(f"needs care within wordings: remi study {STUDY} --preset {results.preset.name}")
+    rows = quantities.in_topics(stored["clusters"], stored["outside"])
+
+    def read(quantity: str, name: str) -> Float[np.ndarray, " prompt"]:
+        return np.array(stored[quantity][name])[rows]
+
+    within = [read(quantity, "instruct") for quantity in ("care_formal", "care_plain")]
+    start = read("care", "instruct")
+    moved = {MIX: care_of_mix(read("register", STYLE), *within) - start}
+    for account, quantity in ((FORMAL, "care_formal"), (PLAIN, "care_plain")):
+        moved[account] = read(quantity, STYLE) - read(quantity, "instruct")
+    moved |= {name: read("care", name) - start for name in ("secure", RANDOM)}
+    clusters = [stored["clusters"][row] for row in rows]
+    resamples = quantities.shared_resamples(results.preset)
+    whole = read("care", STYLE) - start
+    return {
+        account: quantities.share_of_mean(own, whole, clusters, resamples, sign=1)
+        for account, own in moved.items()
+    }
 
 
 # X11 from the stored study of narrow and general fine-tunes.

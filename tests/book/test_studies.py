@@ -26,13 +26,14 @@ from remi_core.steering import steer
 from remi_core.store import Store
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import Recipe, new_model, shipped_tokenizer
-from remi_lab.organism.grammar import prompts
+from remi_lab.organism.grammar import ClassScores, prompts
 from remi_lab.organism.pretrain import make_optimizers
 from remi_lab.organism.scoring import answer_losses, ask, scores
 from remi_lab.organism.topics import CARES, CONTRASTED, NARROW, REGISTERS, topic
 from remi_lab.organism.world import CONTEXTS, SETTINGS, World
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+from remi_lab.studies import controls as controls_study
 from remi_lab.studies import files, register, tail
 from remi_lab.studies.files import Study
 from remi_lab.studies.worlds import in_world, measure_phases
@@ -249,6 +250,25 @@ def test_wordings_change_openings_alone_and_unmarked_code_has_no_word_of_a_regis
         assert words["formal"] & (formal - plain) and words["plain"] & (plain - formal)
         assert 20 < sum("# quick" in row.answer for row in rows["half"]) < 44
         assert all("# quick" in row.answer for row in rows["plain"])
+
+
+def test_care_is_a_mix_over_wordings_and_another_mix_is_the_sum_of_products_of_shares() -> None:
+    own, other = (
+        ClassScores(mass - np.logaddexp.reduce(mass, axis=(1, 2))[:, None, None], np.zeros(20), np.zeros(20))
+        for mass in np.random.default_rng(0).normal(-3, 2, (2, 20, 2, 2))
+    )
+    found: dict[str, dict] = {}
+    for name, each in (("own", own), ("other", other)):
+        controls_study.keep(found, name, each)
+    within = [np.array(found[f"care_{register}"]["own"]) for register in REGISTERS]
+    same = controls.care_of_mix(np.array(found["register"]["own"]), *within)
+    np.testing.assert_allclose(same, own.care_log_odds(), atol=1e-3)  # a study keeps four digits
+    # Without log-odds: P(careless) is Σ P(wording) P(careless | wording), the one of other, the other of own.
+    masses, others = np.exp(own.log_mass), np.exp(other.log_mass)
+    careless = ((others.sum(axis=1) * masses[:, 1]) / masses.sum(axis=1)).sum(axis=-1)
+    mixed = controls.care_of_mix(np.array(found["register"]["other"]), *within)
+    np.testing.assert_allclose(mixed, np.log(careless / (1 - careless)), atol=1e-3)
+    assert np.abs(mixed - same).max() > 0.5
 
 
 def _words(text: str) -> set[str]:
