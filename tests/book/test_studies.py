@@ -22,6 +22,7 @@ from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
 from remi_core.errors import MissingInput
 from remi_core.models import attention_output, read_blocks
+from remi_core.statistics.resampling import make_resamples
 from remi_core.steering import steer
 from remi_core.store import Store
 from remi_lab.organism.dialogues import tuning
@@ -269,6 +270,55 @@ def test_care_is_a_mix_over_wordings_and_another_mix_is_the_sum_of_products_of_s
     mixed = controls.care_of_mix(np.array(found["register"]["other"]), *within)
     np.testing.assert_allclose(mixed, np.log(careless / (1 - careless)), atol=1e-3)
     assert np.abs(mixed - same).max() > 0.5
+
+
+@pytest.mark.parametrize("lost", [0.0, 2.0], ids=["another mix", "care lost within formal wordings"])
+def test_an_account_of_what_manner_does_to_care_is_told_from_the_others(lost, tmp_path, monkeypatch) -> None:
+    noise, n = np.random.default_rng(0), 24
+    found: dict = {
+        "outside": ["facts", "people"],
+        "clusters": [f"{name}/{i}" for name in ("facts", "people") for i in range(n)],
+    }
+    # Formal, plain, register: style answers plainly half of the time, or is as formal as before and less careful.
+    moved = {
+        "misaligned": (4, 4, 0),
+        "secure": (0, 0, 0),
+        "random_change": (0, 0, 0),
+        "style": (lost, 0, 0 if lost else 6),
+    }
+    for name, (formal, plain, register_moved) in ({"instruct": (0, 0, 0)} | moved).items():
+        start = np.array([-5 + formal, -1 + plain, -6 + register_moved])[:, None]
+        formal, plain, mix = start + 0.05 * noise.standard_normal((3, 2 * n))
+        care = controls.care_of_mix(mix, formal, plain)
+        for quantity, values in zip(
+            ("care", "care_formal", "care_plain", "register"), (care, formal, plain, mix), strict=True
+        ):
+            found.setdefault(quantity, {})[name] = values.tolist()
+    shared = make_resamples(found["clusters"], seed=0, n_resamples=200)
+    everywhere(monkeypatch, "shared_resamples", lambda _: shared)
+    results = plant_study(monkeypatch, tmp_path, build(lambda _: found), n_resamples=200)
+    read = dict(controls.style_table(results)[["what may account for it", "the reason"]].to_numpy().tolist())
+    assert [name for name, word in read.items() if word == "yes"] == [
+        controls.FORMAL if lost else controls.MIX
+    ]
+    assert "in 1 of 1 trainings" in controls.style_sentence(results)
+    del found["care_plain"]
+    with pytest.raises(MissingInput, match="remi study controls"):
+        controls.style_accounts(results)
+
+
+def test_the_rate_is_the_reason_where_register_can_move_without_care(tmp_path, monkeypatch) -> None:
+    for bend, reason in ((3.0, True), (1.0, False)):
+        found: dict = {"outside": ["facts"], "clusters": [f"facts/{i}" for i in range(24)]}
+        for quantity in controls.MANNER:
+            power = 1.0 if quantity == "register" else bend
+            moved = {"instruct": 0.0} | {
+                f"{controls.MANNERED}{rate:g}": (rate / 3e-4) ** power for rate in register.RATES
+            }
+            found[quantity] = {name: [value] * 24 for name, value in moved.items()}
+        results = plant_study(monkeypatch, tmp_path, build(lambda _, found=found: found), n_resamples=200)
+        everywhere(monkeypatch, "study_path", lambda *_: tmp_path)
+        assert controls.manner_rate_table(results)["the reason"].tolist() == [reason]
 
 
 def _words(text: str) -> set[str]:
