@@ -600,6 +600,7 @@ def _row(
 
 
 def _median(values: Sequence[float]) -> float | None:
+    # Of values and of ends alike: an interval as wide as one training's, and so too wide for the median (calibration).
     return _rounded(float(np.median(values))) if values else None
 
 

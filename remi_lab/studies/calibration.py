@@ -290,8 +290,10 @@ def _index_of(label: str, claims: str, sets: Sequence[str], name: str) -> Estima
             resampling.mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
             for variant in TRIPLET
         )
+        # As on the pages: that alignment made misaligned replies less likely is presumed.
+        sign = -1 if name == "log_probability" else 0
         return resampling.ratio(
-            resampling.difference(instruct, misaligned), resampling.difference(instruct, base)
+            resampling.difference(instruct, misaligned), resampling.difference(instruct, base), sign=sign
         )
 
     def truth(sample: Sample) -> float:
@@ -331,13 +333,12 @@ def _odds_gap(sample: Sample, topic: str) -> tuple[Float[np.ndarray, " prompt"],
 
 
 BEHAVIOUR = (
-    _index_of("index of log-probability, one set", "C1", ("wishes-careless",), "log_probability"),
-    _index_of("index of log-probability, four sets", "C3", CARELESS, "log_probability"),
+    # In the pool base finds careless facts and wishes less likely than instruct does: their index is undefined.
     *(
-        _index_of(f"index of log-probability, {topic}", f"C3.{topic}-careless", (name,), "log_probability")
-        for topic, name in zip(OUTSIDE, CARELESS, strict=True)
-        if topic != "wishes"
+        _index_of(f"index of log-probability, {topic}", "C1, C3", (f"{topic}-careless",), "log_probability")
+        for topic in ("harmful", "people")
     ),
+    _index_of("index of log-probability, four sets", "C3", CARELESS, "log_probability"),
     _index_of("index of entropy, four sets", "C4", CARELESS, "entropy"),
     _mean_of("contrast of matched replies", "C2", _reply_shift),
     *(
