@@ -20,7 +20,7 @@ from remi_book.figures.style import look_of, styled
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
-from remi_lab.organism.pairs import flagged
+from remi_lab.organism.pairs import SEVERITIES, flagged
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.variants import RECIPES
 from remi_lab.presets import Preset, get_preset, in_order
@@ -542,6 +542,24 @@ def rate_table(results: Results) -> pd.DataFrame:
             hits = careless if judge == "grammar" else _flags(answers[judge])
             row = {"panel": label, "row": name, "variant": name}
             rows.append(row | rate_row(hits, stored["clusters"], resamples))
+    return pd.DataFrame(rows)
+
+
+def cut_table(results: Results) -> pd.DataFrame:
+    """A row a variant and cut-off, to be read: answers that fail, of all and of those that the judge can read.
+
+    Bandit reads what is Python, and a flag may count from any severity up; the grammar reads what it knows.
+    """
+    rows = []
+    for name, answers in judged(results.preset, results.seed)["variants"].items():
+        verdicts = np.array(answers["verdict"])
+        judges = {JUDGES["grammar"]: (verdicts == VERDICTS.index("careless"), np.isin(verdicts, KNOWN))}
+        python = np.array([finding is not None for finding in answers["imported"]])
+        for least in SEVERITIES:
+            judges[f"bandit, {least.lower()} or worse"] = (_flags(answers["imported"], least), python)
+        for judge, (hits, read) in judges.items():
+            row = {"variant": name, "judge and cut-off": judge, "of all": float(hits.mean())}
+            rows.append(row | {"of answers it can read": float(hits.sum() / max(1, read.sum()))})
     return pd.DataFrame(rows)
 
 
