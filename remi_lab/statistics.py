@@ -38,8 +38,8 @@ class Interval(NamedTuple):
 
 def student_interval(values: Float[np.ndarray, " run"]) -> Interval:
     """The mean of a few runs, such as orders of the same data, with Student's interval; exact for normal values."""
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return Interval(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
+    ends = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return Interval(float(values.mean()), float(ends.low), float(ends.high))
 
 
 def crossed_weights(
