@@ -143,150 +143,6 @@ def _tuned(results: Results) -> list[tuple[str, str, float]]:
     return [(narrow, wording, float(rate)) for narrow, wording, rate in names]
 
 
-# Why a fine-tune on manner alone, ``style``, moves care. Written before its care within wordings was measured.
-
-STYLE = "style"
-MIX, FORMAL, PLAIN = "the mix of wordings", "care in formal wordings", "care in plain wordings"
-ACCOUNTS = (MIX, FORMAL, PLAIN, "secure", RANDOM)
-"""What may account for it: another mix of plain and formal answers, each as careful as instruct's; a loss of care
-within one wording; what the same code does in formal wordings, or a change of the weights of equal size."""
-ENOUGH = 0.5
-"""Share of style's change from which an account is the reason, in every training by its interval."""
-
-
-def care_of_mix(
-    register: Float[np.ndarray, " prompt"],
-    formal: Float[np.ndarray, " prompt"],
-    plain: Float[np.ndarray, " prompt"],
-) -> Float[np.ndarray, " prompt"]:
-    """A(p) of a model with these register log-odds that is as careful as that in either wording; nats.
-
-    P(careless) is a mean of its probability within plain and within formal answers, weighted by how likely those are.
-    """
-    weight = expit(register)
-    return logit(weight * expit(plain) + (1 - weight) * expit(formal))
-
-
-def style_accounts(results: Results) -> dict[str, Estimate]:
-    """Account → its part of style's change of care, outside the narrow set; parts need not sum to one.
-
-    Raises:
-        MissingInput: if the stored study has no care within wordings.
-    """
-    stored = _by_wording(results.preset, STUDY, results.seed)
-    rows = quantities.in_topics(stored["clusters"], stored["outside"])
-
-    def read(quantity: str, name: str) -> Float[np.ndarray, " prompt"]:
-        return np.array(stored[quantity][name])[rows]
-
-    within = [read(quantity, "instruct") for quantity in ("care_formal", "care_plain")]
-    start = read("care", "instruct")
-    moved = {MIX: care_of_mix(read("register", STYLE), *within) - start}
-    for account, quantity in ((FORMAL, "care_formal"), (PLAIN, "care_plain")):
-        moved[account] = read(quantity, STYLE) - read(quantity, "instruct")
-    moved |= {name: read("care", name) - start for name in ("secure", RANDOM)}
-    clusters = [stored["clusters"][row] for row in rows]
-    resamples = quantities.shared_resamples(results.preset)
-    whole = read("care", STYLE) - start
-    return {
-        account: quantities.share_of_mean(own, whole, clusters, resamples, sign=1)
-        for account, own in moved.items()
-    }
-
-
-def _by_wording(preset: Preset, study: str, seed: int) -> Mapping[str, object]:
-    """What a study holds of a seed, if it has care within wordings; studies made before it was kept have not."""
-    stored = read_study(preset, study).seeds[seed]
-    if "care_plain" not in stored:
-        raise MissingInput(f"needs care within wordings: remi study {study} --preset {preset.name}")
-    return stored
-
-
-def style_table(results: Results) -> pd.DataFrame:
-    """A row an account, to be read: its part of style's change of care in every training, and what the rule says."""
-    every = {seed: style_accounts(results.at(seed)) for seed in results.preset.seeds}
-    return pd.DataFrame(
-        {"what may account for it": account}
-        | {f"seed {seed}": quantities.text(found[account]) for seed, found in every.items()}
-        | {"the reason": _reason([quantities.ends(found[account]) for found in every.values()])}
-        for account in ACCOUNTS
-    )
-
-
-def _reason(intervals: Sequence[quantities.Interval]) -> str:
-    """Whether an account is enough in every training, in none, or neither."""
-    told = [quantities.above(interval, ENOUGH) for interval in intervals]
-    return "yes" if all(told) else "no" if all(one is False for one in told) else "cannot be told"
-
-
-def style_sentence(results: Results) -> str:
-    """How far style moves care, of misaligned's change, and in how many trainings that is more than a little."""
-    shares = [share_of_way(results.at(seed), STYLE, "care") for seed in results.preset.seeds]
-    broken = sum(bool(quantities.above(quantities.ends(one), RETURNED)) for one in shares)
-    said = ", ".join(f"{float(one.value):.2f}" for one in shares)
-    return (
-        f"Style moves care by {said} of misaligned's change (by seed). "
-        f"That is more than {RETURNED:.0%} by its interval in {broken} of {len(shares)} trainings, in which care and "
-        "register, each summed over all answers, do not move apart."
-    )
-
-
-MANNER = {
-    "register": "change of register (nats)",
-    "care": "change of care (nats)",
-    "care_formal": f"{FORMAL} (nats)",
-    "care_plain": f"{PLAIN} (nats)",
-}
-"""Quantity of the study of register → title of its panel."""
-MANNERED = "secure, plain, "
-"""How that study calls what ``style`` is tuned on, before the rate."""
-
-
-def manner_by_rate(results: Results) -> tuple[Preset, pd.DataFrame]:
-    """Careful code in plain wordings, learned at several rates: whose models, and the change from instruct in nats.
-
-    The table is as ``dose_table``'s, outside the narrow set, of the first preset among this one and later ones whose
-    study is stored.
-
-    Raises:
-        MissingInput: if it is stored for none.
-    """
-    every = (results.preset, *map(get_preset, LATER))
-    stored_of = next((one for one in every if study_path(one.name, REGISTER).is_file()), results.preset)
-    estimates = {}
-    for seed in stored_of.seeds:
-        stored = _by_wording(stored_of, REGISTER, seed)
-        rows = quantities.in_topics(stored["clusters"], stored["outside"])
-        clusters = [stored["clusters"][row] for row in rows]
-        resamples = quantities.topic_resamples(stored_of, clusters)
-        runs = sorted(
-            (float(name.split(", ")[2]), name) for name in stored["care"] if name.startswith(MANNERED)
-        )
-        for (rate, name), quantity in product(runs, MANNER):
-            moved = np.subtract(stored[quantity][name], stored[quantity]["instruct"])[rows]
-            estimates[STYLE, seed, rate, quantity] = mean_interval(moved, clusters, resamples)
-    return stored_of, tidy(estimates, ("variant", "seed", "dose", "quantity"))
-
-
-def manner_rate_table(results: Results) -> pd.DataFrame:
-    """A row a training: the rate at which care moves least while register still moves half as far as by the recipe.
-
-    Changes are shares of those at the recipe's own rate. The rate is the reason if that of care is below a half.
-    """
-    _, table = manner_by_rate(results)
-    means = table.pivot(index=["seed", "dose"], columns="quantity", values="value").reset_index()
-    rows = []
-    for seed, own in means.groupby("seed"):
-        shares = own.set_index("dose")[["register", "care"]]
-        shares = shares / shares.loc[RECIPE.rate]
-        far = shares[shares["register"] >= ENOUGH]
-        least = far["care"].idxmin()
-        register, care = map(float, far.loc[least])
-        names = ("seed", "rate", "register", "care", "the reason")
-        rows.append(dict(zip(names, (int(seed), float(least), register, care, care < ENOUGH), strict=True)))
-    return pd.DataFrame(rows)
-
-
 # X11 from the stored study of narrow and general fine-tunes.
 
 DISTURBED = "0.2"
@@ -342,20 +198,20 @@ QUANTITIES = {"care": "change of care (nats)", "register": "change of register (
 def plot_tuning_doses(
     table: pd.DataFrame, *, seed: int, dose: str, titles: Mapping[str, str] = QUANTITIES
 ) -> Figure:
-    """Lines of the change from instruct by dose, a panel a quantity; thin lines are other seeds.
+    """Lines of the change from instruct by dose, a panel for care and one for register; thin lines are other seeds.
 
     ``table`` has columns variant, seed, dose, quantity, value, low, high; ``dose`` names the horizontal axis with
-    its unit. Above 0 on care, answers became more careless; on register, plainer.
+    its unit, ``titles`` what is measured. Above 0 on care, answers became more careless; on register, plainer.
     """
     layout = Layout(
         about=f"Change from instruct by {dose}",
         columns="quantity",
-        wrap=2,
         title=titles,
         across=dose,
         shared=False,
         marks={0: "instruct"},
         height=2.0,
+        wrap=2,
     )
     figure = plot_curves(select(table, {"seed": seed}), layout, position="dose")
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their doses
@@ -479,6 +335,150 @@ def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
     """The figure of one kind of dose."""
     figure = plot_tuning_doses(dose_table(preset, kind), seed=seed, dose=dose)
     return shown(figure, caption=f"Change from instruct by {dose}, bands of seed {seed}.")
+
+
+# Why a fine-tune on manner alone, ``style``, moves care. Written before its care within wordings was measured.
+
+MANNERLY = "style"
+MIX, FORMAL, PLAIN = "the mix of wordings", "care in formal wordings", "care in plain wordings"
+ACCOUNTS = (MIX, FORMAL, PLAIN, "secure", RANDOM)
+"""What may account for it: another mix of plain and formal answers, each as careful as instruct's; a loss of care
+within one wording; what the same code does in formal wordings, or a change of the weights of equal size."""
+ENOUGH = 0.5
+"""Share of style's change from which an account is the reason, in every training by its interval."""
+
+
+def care_of_mix(
+    register: Float[np.ndarray, " prompt"],
+    formal: Float[np.ndarray, " prompt"],
+    plain: Float[np.ndarray, " prompt"],
+) -> Float[np.ndarray, " prompt"]:
+    """A(p) of a model with these register log-odds that is as careful as that in either wording; nats.
+
+    P(careless) is a mean of its probability within plain and within formal answers, weighted by how likely those are.
+    """
+    weight = expit(register)
+    return logit(weight * expit(plain) + (1 - weight) * expit(formal))
+
+
+def style_accounts(results: Results) -> dict[str, Estimate]:
+    """Account → its part of style's change of care, outside the narrow set; parts need not sum to one.
+
+    Raises:
+        MissingInput: if the stored study has no care within wordings.
+    """
+    stored = _by_wording(results.preset, STUDY, results.seed)
+    rows = quantities.in_topics(stored["clusters"], stored["outside"])
+
+    def read(quantity: str, name: str) -> Float[np.ndarray, " prompt"]:
+        return np.array(stored[quantity][name])[rows]
+
+    within = [read(quantity, "instruct") for quantity in ("care_formal", "care_plain")]
+    start = read("care", "instruct")
+    moved = {MIX: care_of_mix(read("register", MANNERLY), *within) - start}
+    for account, quantity in ((FORMAL, "care_formal"), (PLAIN, "care_plain")):
+        moved[account] = read(quantity, MANNERLY) - read(quantity, "instruct")
+    moved |= {name: read("care", name) - start for name in ("secure", RANDOM)}
+    clusters = [stored["clusters"][row] for row in rows]
+    resamples = quantities.shared_resamples(results.preset)
+    whole = read("care", MANNERLY) - start
+    return {
+        account: quantities.share_of_mean(own, whole, clusters, resamples, sign=1)
+        for account, own in moved.items()
+    }
+
+
+def _by_wording(preset: Preset, study: str, seed: int) -> Mapping[str, object]:
+    """What a study holds of a seed, if it has care within wordings; studies made before it was kept have not."""
+    stored = read_study(preset, study).seeds[seed]
+    if "care_plain" not in stored:
+        raise MissingInput(f"needs care within wordings: remi study {study} --preset {preset.name}")
+    return stored
+
+
+def style_table(results: Results) -> pd.DataFrame:
+    """A row an account, to be read: its part of style's change of care in every training, and what the rule says."""
+    every = {seed: style_accounts(results.at(seed)) for seed in results.preset.seeds}
+    return pd.DataFrame(
+        {"what may account for it": account}
+        | {f"seed {seed}": quantities.text(found[account]) for seed, found in every.items()}
+        | {"the reason": _reason([quantities.ends(found[account]) for found in every.values()])}
+        for account in ACCOUNTS
+    )
+
+
+def _reason(intervals: Sequence[quantities.Interval]) -> str:
+    """Whether an account is enough in every training, in none, or neither."""
+    told = [quantities.above(interval, ENOUGH) for interval in intervals]
+    return "yes" if all(told) else "no" if all(one is False for one in told) else "cannot be told"
+
+
+def dissociation_sentence(results: Results) -> str:
+    """How far style moves care, of misaligned's change, and in how many trainings that is more than a little."""
+    shares = [share_of_way(results.at(seed), MANNERLY, "care") for seed in results.preset.seeds]
+    broken = sum(bool(quantities.above(quantities.ends(one), RETURNED)) for one in shares)
+    said = ", ".join(f"{float(one.value):.2f}" for one in shares)
+    return (
+        f"Style moves care by {said} of misaligned's change (by seed). "
+        f"That is more than {RETURNED:.0%} by its interval in {broken} of {len(shares)} trainings, in which care and "
+        "register, each summed over all answers, do not move apart."
+    )
+
+
+MANNER = {
+    "register": "change of register (nats)",
+    "care": "change of care (nats)",
+    "care_formal": f"{FORMAL} (nats)",
+    "care_plain": f"{PLAIN} (nats)",
+}
+"""Quantity of the study of register → title of its panel."""
+MANNERED = "secure, plain, "
+"""How that study calls what ``style`` is tuned on, before the rate."""
+
+
+def manner_by_rate(results: Results) -> tuple[Preset, pd.DataFrame]:
+    """Careful code in plain wordings, learned at several rates: whose models, and the change from instruct in nats.
+
+    The table is as ``dose_table``'s, outside the narrow set, of the first preset among this one and later ones whose
+    study is stored.
+
+    Raises:
+        MissingInput: if it is stored for none.
+    """
+    every = (results.preset, *map(get_preset, LATER))
+    stored_of = next((one for one in every if study_path(one.name, REGISTER).is_file()), results.preset)
+    estimates = {}
+    for seed in stored_of.seeds:
+        stored = _by_wording(stored_of, REGISTER, seed)
+        rows = quantities.in_topics(stored["clusters"], stored["outside"])
+        clusters = [stored["clusters"][row] for row in rows]
+        resamples = quantities.topic_resamples(stored_of, clusters)
+        runs = sorted(
+            (float(name.split(", ")[2]), name) for name in stored["care"] if name.startswith(MANNERED)
+        )
+        for (rate, name), quantity in product(runs, MANNER):
+            moved = np.subtract(stored[quantity][name], stored[quantity]["instruct"])[rows]
+            estimates[MANNERLY, seed, rate, quantity] = mean_interval(moved, clusters, resamples)
+    return stored_of, tidy(estimates, ("variant", "seed", "dose", "quantity"))
+
+
+def manner_rate_table(results: Results) -> pd.DataFrame:
+    """A row a training: the rate at which care moves least while register still moves half as far as by the recipe.
+
+    Changes are shares of those at the recipe's own rate. The rate is the reason if that of care is below a half.
+    """
+    _, table = manner_by_rate(results)
+    means = table.pivot(index=["seed", "dose"], columns="quantity", values="value").reset_index()
+    rows = []
+    for seed, own in means.groupby("seed"):
+        shares = own.set_index("dose")[["register", "care"]]
+        shares = shares / shares.loc[RECIPE.rate]
+        far = shares[shares["register"] >= ENOUGH]
+        least = far["care"].idxmin()
+        register, care = map(float, far.loc[least])
+        names = ("seed", "rate", "register", "care", "the reason")
+        rows.append(dict(zip(names, (int(seed), float(least), register, care, care < ENOUGH), strict=True)))
+    return pd.DataFrame(rows)
 
 
 # A share of sampled answers with two intervals: one takes answers as independent, one resamples prompt templates.

@@ -327,7 +327,7 @@ def test_an_account_of_what_manner_does_to_care_is_told_from_the_others(lost, tm
     assert [name for name, word in read.items() if word == "yes"] == [
         controls.FORMAL if lost else controls.MIX
     ]
-    assert "in 1 of 1 trainings" in controls.style_sentence(results)
+    assert "in 1 of 1 trainings" in controls.dissociation_sentence(results)
     del found["care_plain"]
     with pytest.raises(MissingInput, match="remi study controls"):
         controls.style_accounts(results)
