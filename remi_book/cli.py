@@ -694,6 +694,9 @@ def report(
 
     # Read first: where no verdicts are stored, nothing is computed.
     stored = stored_verdicts(preset.name, expected_path()) if check else {}
+    if in_words and not findings.findings_of(preset.name):
+        have = ", ".join(sorted({finding.preset for finding in findings.FINDINGS}))
+        raise UsageError(f"no findings are written for preset {preset.name!r} (written for: {have})")
     rows = [row for each in chosen for row in report_rows(results, notebook=each, say=notice)]
     unmeasured: dict[str, list[str]] = {}
     for row in rows:

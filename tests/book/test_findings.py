@@ -133,6 +133,8 @@ def test_the_report_begins_with_what_was_found_and_its_check_names_what_changed(
     measured[[row["id"] for row in measured].index("X2")]["verdict"] = "inconclusive"
     assert "finding benign: X2 reads" in said("--check", 1)
     assert "Not shown, since its evidence changed: X2 reads" in said("--findings", 1)
+    assert cli.main(["report", "--preset", "smoke", "--findings"]) == 2
+    assert "no findings are written for preset 'smoke' (written for: micro)" in capsys.readouterr().err
 
 
 def test_no_book_is_built_from_a_finding_whose_evidence_changed(
