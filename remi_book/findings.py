@@ -16,8 +16,10 @@ from remi_lab.strict import read_yaml
 
 SLOT = re.compile(r"\{([^{}]*)\}")
 NUMBERS = ("value", "ci_low", "ci_high", "seed_low", "seed_high")
-KEYS = (*NUMBERS, "unit", "verdict", "trainings")
-"""What a slot ``{ROW.KEY}`` may ask of a row; ``trainings`` is their number with its word, as in “one training”."""
+TRAININGS, JUDGED = "trainings", "judged"
+"""How many trainings have a value, as in “one training”, and on how many of them the verdict rests."""
+KEYS = (*NUMBERS, "unit", "verdict", TRAININGS, JUDGED)
+"""What a slot ``{ROW.KEY}`` may ask of a row."""
 N_TRAININGS = "n_trainings"
 """The slot for the number of trainings of the preset, in digits."""
 GOOD = (claims.REPRODUCED, claims.CONFOUNDED)
@@ -51,7 +53,7 @@ class Finding:
     """Its place on the front page; None where it is not shown there."""
     sentence: str
     evidence: Mapping[str, str]
-    """Row of the report → the verdict for which the texts were written."""
+    """Row of the report → the verdict for which the texts were written, and after a colon words of its reason."""
     how_sure: str
     would_change: str
     """Which result would overturn it."""
@@ -65,7 +67,7 @@ class Finding:
         for what, named, choices in (
             ("notebook", self.chapters, notebooks),
             ("row of the report", self.evidence, rows),
-            ("verdict", self.evidence.values(), VERDICTS),
+            ("verdict", [written.partition(": ")[0] for written in self.evidence.values()], VERDICTS),
             ("row of its evidence, as a slot asks", [row for row, _ in slots], self.evidence),
             ("key of a row, as a slot asks", [key for _, key in slots], KEYS),
         ):
@@ -83,20 +85,21 @@ class Finding:
 
     def changed(self, rows: Mapping[str, Mapping[str, object]]) -> str:
         """What of its evidence is no longer as it was written for; "" where all is, or was not measured."""
-        found = {row: rows[row]["verdict"] if row in rows else None for row in self.evidence}
-        said = [
-            f"the report has no {row}"
-            if found[row] is None
-            else f"{row} reads “{found[row]}”, and was written for “{verdict}”"
-            for row, verdict in self.evidence.items()
-            if found[row] not in (verdict, claims.NOT_MEASURED)
-        ]
-        empty = dict.fromkeys(
-            f"{row} has no {key}"
-            for row, key in self.slots()
-            if found[row] == self.evidence[row] and key in NUMBERS and rows[row][key] is None
-        )
-        return "; ".join([*said, *empty])
+        said = []
+        for name, written in self.evidence.items():
+            row, (verdict, _, words) = rows.get(name), written.partition(": ")
+            if row is None:
+                said.append(f"the report has no {name}")
+            elif row["verdict"] == claims.NOT_MEASURED:
+                continue
+            elif row["verdict"] != verdict:
+                said.append(f"{name} reads “{row['verdict']}”, and was written for “{verdict}”")
+            elif words not in str(row["reason"]):
+                said.append(f"{name} is no longer “{verdict}” since “{words}”")
+            else:
+                asked = (key for slot, key in self.slots() if slot == name and key in NUMBERS)
+                said += [f"{name} has no {key}" for key in dict.fromkeys(asked) if row[key] is None]
+        return "; ".join(said)
 
 
 FINDINGS = read_yaml(Path(__file__).with_suffix(".yaml"), tuple[Finding, ...])
@@ -143,7 +146,9 @@ def _word(slot: str, rows: Mapping[str, Mapping[str, object]]) -> str:
     if slot == N_TRAININGS:
         return str(max(len(row["seeds"]) for row in rows.values()))
     row, _, key = slot.rpartition(".")
-    if key == "trainings":
-        count = len(rows[row]["seeds"])
-        return "one training" if count == 1 else f"{count} trainings"
+    if key in (TRAININGS, JUDGED):
+        valued = [each for each in rows[row]["trainings"] if each["value"] is not None]
+        counted = [each for each in valued if key == TRAININGS or each["judged"]]
+        word = "training" if len(counted) == len(valued) else "judged training"
+        return f"one {word}" if len(counted) == 1 else f"{len(counted)} {word}s"
     return number(rows[row][key]) if key in NUMBERS else str(rows[row][key])

@@ -26,18 +26,25 @@ GOOD = {
     "chapters": ["10_controls"],
     "sentence": "It is {X2.value}.",
 }
-GOOD |= {
-    "evidence": {"X2": "supported"},
-    "how_sure": "In {X2.trainings} of {n_trainings}.",
-    "would_change": "No.",
-}
+GOOD |= {"how_sure": "In {X2.judged} of {X2.trainings} of {n_trainings}.", "would_change": "No."}
+GOOD |= {"evidence": {"X2": "supported: beyond its null"}}
 
 
 def report(**changes: str) -> list[dict[str, object]]:
-    """Rows as the stored verdicts have them, every number a half; ``changes``: row → another verdict, "" for no row."""
+    """Rows as the stored verdicts have them, every number a half; ``changes``: row → another verdict, "" for no row.
+
+    Of reasons none are stored: a row's is that on which findings rest.
+    """
+    written = [pair for finding in FINDINGS for pair in finding.evidence.items()]
+    reasons = {row: f"{words}; no more" for row, words in written if ": " in words}
     verdicts = {row: entry[0] for row, entry in stored_verdicts(PRESET, expected_path()).items()} | changes
-    rest = {"unit": "nats", "seeds": [0.5] * 3, "reason": "remi run --only 10", **dict.fromkeys(NUMBERS, 0.5)}
-    return [{"id": row, "verdict": verdict, **rest} for row, verdict in verdicts.items() if verdict]
+    each = [{"value": 0.5, "judged": judged} for judged in (True, True, False)]
+    rest = {"unit": "nats", "seeds": [0.5] * 3, "trainings": each, **dict.fromkeys(NUMBERS, 0.5)}
+    return [
+        {"id": row, "verdict": verdict, "reason": reasons.get(row, "remi run --only 10"), **rest}
+        for row, verdict in verdicts.items()
+        if verdict
+    ]
 
 
 def test_the_findings_bear_the_stored_verdicts_and_one_that_changed_is_named() -> None:
@@ -62,11 +69,23 @@ def test_what_was_not_measured_fails_nothing_and_says_what_to_run() -> None:
 
 def test_slots_are_filled_from_the_row_and_a_number_that_is_not_there_is_a_change(monkeypatch) -> None:
     monkeypatch.setattr(findings, "FINDINGS", (checked(GOOD, Finding),))
-    row = {**report()[0], "id": "X2", "verdict": "supported", "value": -0.123456}
+    row = {
+        **report()[0],
+        "id": "X2",
+        "verdict": "supported",
+        "reason": "it is beyond its null",
+        "value": -0.123456,
+    }
     (told,) = shown(PRESET, [row])
-    assert (told["sentence"], told["how_sure"]) == ("It is −0.123.", "In 3 trainings of 3.")
-    assert shown(PRESET, [row | {"seeds": [1.0]}])[0]["how_sure"] == "In one training of 1."
-    assert "X2 has no value" in check(PRESET, [row | {"value": None}])[0]
+    assert (told["sentence"], told["how_sure"]) == (
+        "It is −0.123.",
+        "In 2 judged trainings of 3 trainings of 3.",
+    )
+    once = {"trainings": [row["trainings"][0], {"value": None, "judged": False}]}
+    assert shown(PRESET, [row | once])[0]["how_sure"] == "In one training of one training of 3."
+    assert check(PRESET, [row]) == [] and "X2 has no value" in check(PRESET, [row | {"value": None}])[0]
+    # The same verdict for another reason is another finding.
+    assert "no longer “supported” since “beyond its null”" in check(PRESET, [row | {"reason": "chance"}])[0]
 
 
 @pytest.mark.parametrize(
