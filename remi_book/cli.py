@@ -725,9 +725,8 @@ def as_text(finding: Mapping[str, object]) -> str:
         ("What would change it: ", "would_change"),
     ):
         lines += [begin + finding[name]] if finding[name] else []
-    indented = [
-        textwrap.fill(str(line), WIDTH, initial_indent="  ", subsequent_indent="  ") for line in lines
-    ]
+    layout = {"initial_indent": "  ", "subsequent_indent": "  ", "break_on_hyphens": False}
+    indented = [textwrap.fill(str(line), WIDTH, **layout) for line in lines]
     return "\n".join([f"{finding['title']} ({finding['id']}; {', '.join(finding['chapters'])})", *indented])
 
 

@@ -130,7 +130,7 @@ def shown(preset: str, rows: Rows) -> list[dict[str, object]]:
         own = [by_name[row] for row in finding.evidence]
         commands = dict.fromkeys(str(row["reason"]) for row in own if row["verdict"] == claims.NOT_MEASURED)
         changed = finding.changed(by_name)
-        why = f"Not yet measured here: run {' and '.join(commands)}." if commands else ""
+        why = f"Not yet measured here: {' and '.join(commands)}." if commands else ""
         why = f"Not shown, since its evidence changed: {changed}." if changed else why
         texts = {name: "" if why else _filled(getattr(finding, name), by_name) for name in TEXTS}
         listed.append({**asdict(finding), **texts, "open": why})

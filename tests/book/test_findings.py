@@ -61,7 +61,7 @@ def test_what_was_not_measured_fails_nothing_and_says_what_to_run() -> None:
     rows = report(X2=NOT_MEASURED)
     assert check(PRESET, rows) == []
     told = {one["id"]: one for one in shown(PRESET, rows)}
-    assert told["benign"]["open"] == "Not yet measured here: run remi run --only 10."
+    assert told["benign"]["open"] == "Not yet measured here: remi run --only 10."
     assert not any(told["benign"][name] for name in TEXTS) and told["spread"]["sentence"]
     changed = {one["id"]: one for one in shown(PRESET, report(X2="inconclusive"))}["benign"]
     assert "X2 reads “inconclusive”" in changed["open"] and changed["sentence"] == ""
