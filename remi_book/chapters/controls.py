@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from remi_book import quantities
 from remi_book.figures.output import Shown, shown
-from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
-from remi_book.figures.style import look_of, styled
+from remi_book.figures.plots import Layout, layouts, plot_curves, plot_rows, select
+from remi_book.figures.style import look_of, number, styled, with_interval
 from remi_book.tables import tidy
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import flagged
@@ -65,6 +65,11 @@ RETURNED = 0.1
 """Share of the way to base from which care has come back."""
 RULED = "unmarked"
 """The wording that X9 is judged by."""
+WORDED = ("formal", RULED, "half", "plain")
+"""Every wording, from formal to plain."""
+STYLE = {("secure", "plain"): "style"}
+SHARES = {name: f"{name}, share of the way to base" for name in WHOLE}
+WORDINGS, COSTS = layouts("wordings", "costs")
 
 
 def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate: float = 0.0) -> Estimate:
@@ -74,7 +79,7 @@ def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate
     """
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     rows = quantities.in_topics(stored["clusters"], stored["outside"])
-    tuned = f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
+    tuned = _name(narrow, wording, rate)
     start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned, "base"))
     clusters = [stored["clusters"][row] for row in rows]
     return quantities.share_of_mean(
@@ -122,16 +127,42 @@ def wording_table(results: Results) -> pd.DataFrame:
     return tidy(shares, ("variant", "wording", "quantity"))
 
 
+def training_table(results: Results) -> pd.DataFrame:
+    """One row a wording and narrow set: both shares of the way to base and the mass off the grammar, by training."""
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for seed in results.preset.seeds:
+        stored = read_study(results.preset, REGISTER).seeds[seed]
+        for (narrow, wording), one in wording_table(results.at(seed)).groupby(
+            ["variant", "wording"], sort=False
+        ):
+            row = rows.setdefault((wording, narrow), {"wording": wording, "code": narrow})
+            found = one.set_index("quantity")["value"].to_dict()
+            found["mass off the grammar"] = stored["off_grammar"][_name(narrow, wording)]
+            for name, value in found.items():
+                row[name] = f"{row[name]}, {number(value)}" if name in row else number(value)
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: WORDED.index(row["wording"])))
+
+
 def learning_rate_table(results: Results) -> pd.DataFrame:
-    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed."""
+    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed.
+
+    Plain secure code is called ``style``, as among the controls.
+    """
     every = _tuned(results)
     several = {pair for pair, count in Counter(one[:2] for one in every).items() if count > 1}
     chosen = sorted((one for one in every if one[:2] in several), key=lambda one: one[2])
     shares = {
-        (narrow, rate, quantity): returned(results, narrow, wording, quantity, rate=rate)
+        (STYLE.get((narrow, wording), narrow), rate, quantity): returned(
+            results, narrow, wording, quantity, rate=rate
+        )
         for (narrow, wording, rate), quantity in product(chosen, WHOLE)
     }
     return tidy(shares, ("variant", "dose", "quantity")).assign(seed=results.seed)
+
+
+def _name(narrow: str, wording: str, rate: float = 0.0) -> str:
+    """What the study calls a fine-tune; at the recipe's own rate where none is said."""
+    return f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
 
 
 def _tuned(results: Results) -> list[tuple[str, str, float]]:
@@ -139,6 +170,29 @@ def _tuned(results: Results) -> list[tuple[str, str, float]]:
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     names = (name.split(", ") for name in stored["care"] if ", " in name)
     return [(narrow, wording, float(rate)) for narrow, wording, rate in names]
+
+
+def style_sentence(results: Results) -> str:
+    """How far ``style`` moves care and register, and misaligned register, training by training."""
+
+    care, register = (shares_sentence(results, "style", quantity) for quantity in WHOLE)
+    own = shares_sentence(results, "misaligned", "register")
+    return (
+        f"Training by training, `style` moves care by {care} of misaligned's change, and register by {register} of the "
+        f"way to base. Misaligned moves register by {own} of that way."
+    )
+
+
+def spread_sentence(results: Results) -> str:
+    """How far ``kl_narrow`` moves care outside the narrow set, training by training."""
+    shares = shares_sentence(results, "kl_narrow", "care")
+    return f"Among the controls above, `kl_narrow` moves care outside code by {shares} of misaligned's change."
+
+
+def shares_sentence(results: Results, variant: str, quantity: str) -> str:
+    """The shares of ``share_of_way`` of a variant, training by training."""
+    found = (share_of_way(results.at(seed), variant, quantity) for seed in results.preset.seeds)
+    return ", ".join(number(one.value) for one in found)
 
 
 # X11 from the stored study of narrow and general fine-tunes.
@@ -187,22 +241,61 @@ def lengths_at_one_loss(stored: Mapping[str, Mapping[str, object]]) -> dict[str,
     return {kind: next(length for _, length, loss in stored[kind]["path"] if loss <= level) for kind in kinds}
 
 
+def path_table(results: Results) -> pd.DataFrame:
+    """Columns training, variant, length, value: the loss of held-out insecure code on the way of either fine-tune."""
+    stored = read_study(results.preset, "narrow").seeds
+    return pd.DataFrame(
+        {"training": seed, "variant": kind, "length": length, "value": loss}
+        for seed in results.preset.seeds
+        for kind in ("general", "narrow")
+        for _, length, loss in stored[seed][kind]["path"]
+    )
+
+
+@styled
+def plot_paths(table: pd.DataFrame) -> Figure:
+    """Lines of ``path_table`` by how far the weights have gone, a panel a training."""
+    figure = plot_curves(table, COSTS, position="length", marked="last")
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their lengths
+    return figure
+
+
+def cost_table(results: Results) -> pd.DataFrame:
+    """One row a training: the three parts of X11's rule, and what the rule says of it."""
+    rows = []
+    for seed in results.preset.seeds:
+        found = narrow_costs(results.at(seed))
+        rows.append(
+            {
+                "training": str(seed),
+                "length for one loss, narrow": found.companions["length, narrow"],
+                "general": found.companions["length, general"],
+                "rise when disturbed, narrow − general": with_interval(found.value, found.low, found.high),
+                "likelihood under base, general − narrow (nats a token)": found.companions["likelihood"],
+                "the rule": f"{found.outcome}: {found.why}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.
 
 QUANTITIES = {"care": "change of care (nats)", "register": "change of register (nats)"}
 
 
 @styled
-def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
+def plot_tuning_doses(
+    table: pd.DataFrame, *, seed: int, dose: str, titles: Mapping[str, str] = QUANTITIES
+) -> Figure:
     """Lines of the change from instruct by dose, a panel for care and one for register; thin lines are other seeds.
 
     ``table`` has columns variant, seed, dose, quantity, value, low, high; ``dose`` names the horizontal axis with
-    its unit. Above 0 on care, answers became more careless; on register, plainer.
+    its unit, ``titles`` what is measured. Above 0 on care, answers became more careless; on register, plainer.
     """
     layout = Layout(
         about=f"Change from instruct by {dose}",
         columns="quantity",
-        title=QUANTITIES,
+        title=titles,
         across=dose,
         shared=False,
         marks={0: "instruct"},
