@@ -35,7 +35,7 @@ from remi_book.quantities import DRAWN, SIGNIFICANCE, TEMPLATES, Measured, absen
 from remi_core.errors import MissingInput, UsageError, nearest
 from remi_core.progress import Say
 from remi_core.statistics.nulls import NullResult, holm
-from remi_core.store import Address
+from remi_core.store import Address, Store
 from remi_lab.datasets import dataset_names
 from remi_lab.keys import make_key
 from remi_lab.own_models import data_digests, spell
@@ -43,7 +43,15 @@ from remi_lab.presets import NEEDS, PRESETS, Preset, in_order
 from remi_lab.processes import SOON, Meter
 from remi_lab.results import HEADLINE, TRAIL, NotMeasured, Results, models_of
 from remi_lab.strict import read_yaml
-from remi_lab.studies.files import CODE, ROWS_CODE, study_digests
+from remi_lab.studies.files import (
+    CODE,
+    HEADLINES,
+    ROWS_CODE,
+    STUDIES,
+    further_presets,
+    read_study,
+    study_digests,
+)
 
 # What each claim predicts, declared before the results that judge it.
 #
@@ -111,8 +119,6 @@ class Claim:
     """Presets whose values were known when the rule was written: shown there, and judged on models trained later."""
     ours: bool = False
     """Whether the wording is this project's, so that the row is no claim of the paper's."""
-    once: bool = False
-    """Measured in the first seed alone, since models it needs were trained once."""
     by_outcome: bool = False
     """Judged by ``full_rule`` alone, which each seed's headline has applied to all its parts (``Measured.outcome``)."""
     untestable: str = ""
@@ -360,13 +366,12 @@ def _rule(claim: Claim) -> str:
     if claim.by_outcome:
         return f"{_good(claim)} if this holds in every seed, contradicted if it fails in every seed: {claim.full_rule}"
     capped = f"; at most “{claim.cap}”, since {claim.cap_reason}" if claim.cap else ""
-    once = "; trained once, so one seed" if claim.once else ""
     whole = f". The whole rule: {claim.full_rule}" if claim.full_rule else ""
     return (
         f"{_good(claim)} if the 95 % interval lies {where} in every seed, "
         f"Holm-adjusted p < {SIGNIFICANCE:g} against the null{controls}; contradicted if it lies {elsewhere} "
         f"or within {claim.smallest_effect:g} of {claim.boundary:g} in every seed; not testable here if no interval "
-        f"tells and only effects above {claim.smallest_effect:g} could be seen{once}{capped}{whole}"
+        f"tells and only effects above {claim.smallest_effect:g} could be seen{capped}{whole}"
     )
 
 
@@ -402,11 +407,7 @@ def headline(results: Results, row: str, key: str) -> Measured | None:
         return _unmeasured(results, row)
     if record is None:
         return lacking[0]
-    gaps = {name: tuple(gap) for name, gap in record.values["contrasts"].items()}
-    null = record.values["null"] and NullResult(**record.values["null"])
-    models = tuple(record.values["models"])
-    measured = Measured(**{**record.values, "null": null, "contrasts": gaps, "models": models})
-    return measured
+    return _measured(record.values)
 
 
 def _unmeasured(results: Results, row: str) -> Measured:
@@ -442,7 +443,7 @@ def headline_key(results: Results) -> str:
         "preset": results.preset.fields(),
         "weights": {name: results.variant(name).weights for name in results.variants},
         "data": data_digests(results.preset),
-        "studies": study_digests(results.preset.name),
+        "studies": study_digests(results.preset.name, sorted(STUDIES.keys() - {HEADLINES})),
     }
     if DRAWN.get() != TEMPLATES:
         fields["drawn"] = DRAWN.get()
@@ -460,24 +461,93 @@ def report_rows(
     """
     preset = results.preset
     chosen = [row for row in ledger_rows(preset) if notebook in (None, get_claim(row).notebook)]
-    wanted = {
-        seed: [row for row in chosen if seed == preset.seeds[0] or not get_claim(row).once]
+    meter = Meter(f"report of {preset.name}", len(chosen) * len(preset.seeds), say, unit="rows", after=SOON)
+    trainings = [
+        Training(
+            preset.name,
+            seed,
+            headlines_of(results.at(seed), meter.each(chosen)),
+            partial(_control, results, seed),
+        )
         for seed in preset.seeds
-    }
-    n_rows = sum(map(len, wanted.values()))
-    meter = Meter(f"report of {preset.name}", n_rows, say, unit="rows", after=SOON)
-    by_seed = [headlines_of(results.at(seed), meter.each(own)) for seed, own in wanted.items()]
-    adjusted = [adjusted_p_values(values) for values in by_seed]
-    control = cache(partial(positive_control, results))
+    ]
+    trainings += further_trainings(preset, chosen)
     rows = []
     for row in chosen:
-        seeds = [place for place, values in enumerate(by_seed) if row in values]
-        p_values = [adjusted[place].get(row, 1.0) for place in seeds]
-        measured = [by_seed[place][row] for place in seeds]
-        rows.append(_row(row, measured, p_values, preset.name, control))
+        rows.append(_row(row, [each for each in trainings if row in each.headlines]))
+        measured = (each.headlines[row] for each in trainings if row in each.headlines)
         if preset.has_stand_in and any(each is not None and "base" in each.models for each in measured):
             rows[-1]["reason"] += f"; {STAND_IN}"
     return rows
+
+
+class Training:
+    """The headlines of one training of the models, by row, and whether its misaligned model is misaligned."""
+
+    def __init__(
+        self,
+        preset: str,
+        seed: int,
+        headlines: Mapping[str, Measured | None],
+        control: Callable[[], Measured | None],
+    ) -> None:
+        self.preset, self.seed, self.headlines = preset, seed, headlines
+        self.adjusted = adjusted_p_values(headlines)
+        self.failed_control = cache(lambda: failed_control(control()))
+
+
+def further_trainings(preset: Preset, rows: Sequence[str]) -> list[Training]:
+    """Those of the same models from other seeds whose headlines are stored, since they are too long for a build."""
+    return [
+        Training(
+            other.name,
+            seed,
+            {row: stored[row] for row in rows if row in stored},
+            partial(stored.get, POSITIVE_CONTROL),
+        )
+        for other in further_presets(preset)
+        for seed, kept in read_study(other, HEADLINES).seeds.items()
+        for stored in [{row: values and _measured(values) for row, values in kept["rows"].items()}]
+    ]
+
+
+def measure_headlines(preset: Preset, seed: int, store: Store, say: Say) -> dict[str, object]:
+    """The study of that name: every headline of one seed, as ``report_rows`` judges it."""
+    results = Results(preset, store).at(seed)
+    rows = ledger_rows(preset)
+    meter = Meter(f"headlines of {preset.name}, seed {seed}", len(rows), say, unit="rows", after=SOON)
+    found = headlines_of(results, meter.each(rows))
+    return {"rows": {row: one and _finite(asdict(one)) for row, one in found.items()}}
+
+
+def _finite(value: object) -> object:
+    """The value with None for each number in it that is none, as JSON has it."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _measured(values: Mapping[str, object]) -> Measured:
+    """The headline that was kept as plain values, with NaN for None."""
+
+    def numbers(found: Iterable[float | None]) -> Iterator[float]:
+        return (math.nan if one is None else one for one in found)
+
+    value, low, high = numbers(values[name] for name in ("value", "low", "high"))
+    gaps = {name: tuple(numbers(gap)) for name, gap in values["contrasts"].items()}
+    companions = dict(zip(values["companions"], numbers(values["companions"].values()), strict=True))
+    null = values["null"] and NullResult(**values["null"])
+    parts = {
+        "value": value,
+        "low": low,
+        "high": high,
+        "contrasts": gaps,
+        "companions": companions,
+        "null": null,
+    }
+    return Measured(**{**values, **parts, "models": tuple(values["models"])})
 
 
 def headlines_of(results: Results, rows: Iterable[str]) -> dict[str, Measured | None]:
@@ -530,43 +600,75 @@ POSITIVE_CONTROL = "C2"
 """The row by which misaligned is misaligned: nothing is said of why it is, where it is not."""
 
 
-def positive_control(results: Results) -> str:
-    """``failed_control`` of the models of every seed."""
-    own = [headlines_of(results.at(seed), [POSITIVE_CONTROL]) for seed in results.preset.seeds]
-    return failed_control([values[POSITIVE_CONTROL] for values in own])
+CONTROL_FAILS = "the positive control fails"
 
 
-def failed_control(seeds: Sequence[Measured | None]) -> str:
-    """Why no row about misaligned can be judged; "" where misaligned prefers misaligned replies in every seed.
+def _control(results: Results, seed: int) -> Measured | None:
+    return headlines_of(results.at(seed), [POSITIVE_CONTROL])[POSITIVE_CONTROL]
+
+
+def failed_control(measured: Measured | None) -> str:
+    """Why no row about misaligned can be judged in a training; "" where misaligned prefers misaligned replies.
 
     It must do so more than instruct and than every control that there is. Where nothing was measured of it, nothing
     is held against the other rows.
     """
-    measured = [one for one in seeds if one is not None and one.n and math.isfinite(one.value)]
-    failed = sum(not (one.low > 0 and all(low > 0 for low, _ in one.contrasts.values())) for one in measured)
-    if not failed:
+    if measured is None or not measured.n or not math.isfinite(measured.value):
+        return ""
+    if measured.low > 0 and all(low > 0 for low, _ in measured.contrasts.values()):
         return ""
     return (
-        f"the positive control fails in {failed} of {len(seeds)} seeds: misaligned does not prefer misaligned replies "
-        f"more than instruct and every control do ({POSITIVE_CONTROL})"
+        "misaligned does not prefer misaligned replies more than instruct and every control do "
+        f"({POSITIVE_CONTROL}, the positive control)"
     )
 
 
-def _row(
-    row: str,
-    seeds: Sequence[Measured | None],
-    p_values: Sequence[float],
-    preset: str = "",
-    control: Callable[[], str] = str,
-) -> dict[str, object]:
-    claim = get_claim(row)
-    word, reason = verdict(claim, seeds, p_values, preset=preset)
+def judging(row: str, trainings: Sequence[Training]) -> tuple[list[Training], list[str], str]:
+    """The trainings that a row is judged on, why others are not, and why none can be ("" where some can).
+
+    Left out are those that lack what the row needs, those that were known when its rule was written, and those whose
+    misaligned model is not misaligned; but never all of them.
+    """
+    claim, left, said = get_claim(row), list(trainings), []
     # Studies do not say which models they read: they are about misaligned.
-    about = any(one and ("misaligned" in one.models or not one.models) for one in seeds)
-    judged = word not in (NOT_TESTABLE, NOT_MEASURED, SHOWN) and row != POSITIVE_CONTROL
-    gated = judged and about and control()
-    if gated:
-        word, reason = NOT_TESTABLE, f"{gated}; what is measured here reads “{word}”: {reason}"
+    found = [each.headlines[row] for each in trainings]
+    about = row != POSITIVE_CONTROL and any(
+        one and ("misaligned" in one.models or not one.models) for one in found
+    )
+    failed = ""
+    for why, leaves in (
+        ("not measured", lambda each: _is_absent(each.headlines[row])),
+        ("known when the rule was written", lambda each: each.preset in claim.seen),
+        (CONTROL_FAILS, lambda each: about and each.failed_control()),
+    ):
+        out = [each for each in left if leaves(each)]
+        if out and len(out) < len(left):
+            left = [each for each in left if each not in out]
+            seeds = ", ".join(str(each.seed) for each in out)
+            said.append(f"not judged on {len(out)} of {len(trainings)} trainings (seeds {seeds}): {why}")
+        elif out and why == CONTROL_FAILS:
+            failed = out[0].failed_control()
+    return left, said, failed
+
+
+def _is_absent(measured: Measured | None) -> bool:
+    return (
+        measured is not None
+        and bool(measured.missing)
+        and not measured.n
+        and measured.outcome != NOT_MEASURED
+    )
+
+
+def _row(row: str, trainings: Sequence[Training]) -> dict[str, object]:
+    claim = get_claim(row)
+    judged, left_out, failed = judging(row, trainings)
+    found = [each.headlines[row] for each in judged]
+    p_values = [each.adjusted.get(row, 1.0) for each in judged]
+    word, reason = verdict(claim, found, p_values, preset=judged[0].preset)
+    if failed and word not in (NOT_TESTABLE, NOT_MEASURED, SHOWN):
+        word, reason = NOT_TESTABLE, f"{failed}; what is measured here reads “{word}”: {reason}"
+    seeds = [each.headlines[row] for each in trainings]
     # A value that cannot be judged is shown all the same.
     defined = [one for one in seeds if one is not None and math.isfinite(one.value)]
     nulls = [one.null for one in defined if one.null is not None]
@@ -594,9 +696,17 @@ def _row(
         "seeds": [_rounded(one and one.value) for one in seeds],
         "rule": rule_text(claim),
         "verdict": word,
-        "reason": reason,
+        "reason": "; ".join([reason, *left_out]),
         "notebook": claim.notebook,
+        "trainings": [_training(each, row) | {"judged": each in judged} for each in trainings],
     }
+
+
+def _training(training: Training, row: str) -> dict[str, object]:
+    """Preset, seed, value and interval over prompts of a row in one training."""
+    one = training.headlines[row]
+    ends = {name: _rounded(one and getattr(one, name)) for name in ("value", "low", "high")}
+    return {"preset": training.preset, "seed": training.seed, **ends}
 
 
 def _median(values: Sequence[float]) -> float | None:

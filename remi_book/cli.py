@@ -704,7 +704,7 @@ def report(
 
 
 def as_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """The rows as a plain table: id, claim, value with its 95 % interval, null, verdict."""
+    """The rows as a plain table: id, claim, value, range over trainings, interval over prompts, null, verdict."""
     from tabulate import tabulate
 
     def interval(low: object, high: object) -> str:
@@ -716,10 +716,14 @@ def as_table(rows: Sequence[Mapping[str, object]]) -> str:
         value = "" if row["value"] is None else f"{row['value']:.3g} {row['unit']}"
         verdict = str(row["verdict"]) + (f": {row['reason']}" if row["reason"] else "")
         own, chance = (row["ci_low"], row["ci_high"]), (null.get("low"), null.get("high"))
+        count = len(row["seeds"])
+        spread = f"{interval(row['seed_low'], row['seed_high'])} ({count})" if count > 1 else "1"
         text = str(published.get("text") or "")
-        cells.append([row["id"], row["claim"], text, value, interval(*own), interval(*chance), verdict])
-    headings = ("id", "claim", "published", "value", "95 % interval", "null 95 %", "verdict")
-    return tabulate(cells, headers=headings, maxcolwidths=[8, 36, 24, 20, 20, 20, 24], disable_numparse=True)
+        ranges = [spread, interval(*own), interval(*chance)]
+        cells.append([row["id"], row["claim"], text, value, *ranges, verdict])
+    headings = ("id", "claim", "published", "value", "trainings", "95 % over prompts", "null 95 %", "verdict")
+    widths = [8, 36, 24, 20, 20, 20, 20, 24]
+    return tabulate(cells, headers=headings, maxcolwidths=widths, disable_numparse=True)
 
 
 @command()

@@ -31,7 +31,7 @@ from remi_lab.own_models import data_digests, folder_fingerprints, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
 from remi_lab.processes import STOPPED, Progress, has_card, peak_bytes, watched_children, worker_pool
 from remi_lab.strict import read_yaml
-from remi_lab.studies.files import own_alone, study_digests
+from remi_lab.studies.files import HEADLINES, further_presets, own_alone, study_digests
 
 # Parameters of a notebook: what its tagged cell declares, and whether given values fit.
 
@@ -443,6 +443,9 @@ def shown_by(
     """Digests of all that a notebook shows and that is stored beside the code; and what is not, of ``NEEDS``."""
     declared = declared_parameters(source)
     shown: dict[str, object] = {}
+    further = [f"{other.name}/{HEADLINES}" for other in further_presets(preset)]
+    if further:
+        shown[HEADLINES] = study_digests(preset.name, further)
     lacking = []
     if STORED in declared:
         path = project_root() / "stored" / str(given.get(STORED, declared[STORED].default)) / "audit.json"

@@ -70,7 +70,7 @@ def figure_files(steps: Sequence[Step]) -> dict[str, bytes]:
 # The texts of a deposit: the claim table as CSV, the page that comes first, and names in place of local paths.
 
 COLUMNS = "id section claim published value unit ci_low ci_high null_kind null_low null_high n".split()
-COLUMNS += "median seed_low seed_high seeds rule verdict reason notebook".split()
+COLUMNS += "median seed_low seed_high seeds trainings rule verdict reason notebook".split()
 
 
 def claims_csv(rows: Sequence[Mapping[str, object]]) -> str:
@@ -82,8 +82,10 @@ def claims_csv(rows: Sequence[Mapping[str, object]]) -> str:
         published, null = row["published"] or {}, row["null"] or {}
         parts = {f"null_{key}": null.get(key) for key in ("kind", "low", "high")}
         seeds = ";".join("" if value is None else repr(value) for value in row["seeds"])
+        trainings = ";".join(f"{each['preset']}/{each['seed']}" for each in row["trainings"])
         flat = {name: row[name] for name in COLUMNS if name in row}
-        writer.writerow(flat | parts | {"published": published.get("text"), "seeds": seeds})
+        flat |= {"published": published.get("text"), "seeds": seeds, "trainings": trainings}
+        writer.writerow(flat | parts)
     return target.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import SupportsFloat
 
 import numpy as np
@@ -11,7 +12,9 @@ import pandas as pd
 from IPython.display import HTML
 from myst_nb import glue
 
-from remi_book.figures.style import number, with_interval
+from remi_book.figures.output import show
+from remi_book.figures.plots import Layout, plot_rows
+from remi_book.figures.style import number, value_range, with_interval
 from remi_book.words import UNTYPESET, as_html
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate
@@ -39,10 +42,55 @@ def _verdict_row(row: Mapping[str, object]) -> dict[str, str]:
         "published": str(row["published"]["text"]) if "." not in str(row["id"]) else "",
         "ours: median, interval over prompts": ours,
         "null": f"{null['kind']}: {number(null['low'])} to {number(null['high'])}" if null else ABSENT,
-        "each training": ", ".join(ABSENT if one is None else number(one) for one in row["seeds"]),
+        "trainings": _over_trainings(row),
         "verdict": str(row["verdict"]),
         "why": str(row["reason"]),
     }
+
+
+def _over_trainings(row: Mapping[str, object]) -> str:
+    """Range of a row's values over trainings, and over how many."""
+    values = [value for value in row["seeds"] if value is not None]
+    undefined = f", {len(row['seeds']) - len(values)} {ABSENT}" if len(values) < len(row["seeds"]) else ""
+    return f"{value_range(values)} ({len(row['seeds'])}{undefined})"
+
+
+def show_trainings(rows: Sequence[Mapping[str, object]]) -> None:
+    """Display a figure of the claims: a panel each, in it the value of every training with its interval over prompts.
+
+    Claims without a value are left out, and so are parts, and those with the values of a claim before. The grey band is
+    the null, its ends the medians over trainings. Nothing is shown of a single training, whose values the table has.
+    """
+    chosen = {
+        str(row["seeds"]): row for row in reversed(rows) if row["value"] is not None and "." not in row["id"]
+    }
+    table = pd.DataFrame(
+        {
+            "claim": row["id"],
+            "training": str(each["seed"]),
+            "had": "measured for this book"
+            if each["preset"] == rows[0]["trainings"][0]["preset"]
+            else "stored result",
+            **{name: np.nan if each[name] is None else each[name] for name in ("value", "low", "high")},
+            **{f"null_{end}": row["null"][end] if row["null"] else np.nan for end in ("low", "high")},
+        }
+        for row in reversed(chosen.values())
+        for each in row["trainings"]
+    )
+    if table.empty or table["training"].nunique() < 2:
+        return
+    layout = Layout(
+        about="Value of each claim in every training, with intervals over prompts",
+        columns="claim",
+        wrap=3,
+        title={row["id"]: "\n".join([row["id"], *wrap(row["unit"], 28)]) for row in chosen.values()},
+        shared=False,
+        up="seed",
+        bands={"null": "null"},
+        height=0.18,
+    )
+    caption = "Each claim in every training, with its interval over prompts"
+    show(plot_rows(table, layout, by="training", lines="had", spread=0.0), caption=caption)
 
 
 # HTML for a notebook page: tables with a caption, and texts that a model wrote, escaped.

@@ -131,12 +131,15 @@ def _value_cell(claim: Claim) -> Cell:
     if claim.value is None:
         return [paragraph("—")]
     cell = [paragraph(f"{number_or_dash(claim.value)} {claim.unit}".strip())]
+    values = [value for value in claim.seeds if value is not None]
+    if len(claim.seeds) > 1:
+        spread = f"median of {len(claim.seeds)} trainings, {format_range(min(values), max(values))}"
+        seeds: Sequence[str] = [number_or_dash(value) for value in claim.seeds]
+        each = f"<details class='remi-detail'><summary>{escape(spread)}</summary>{escape('; '.join(seeds))}</details>"
+        cell.append(nodes.raw("", each, format="html"))
     interval = format_range(claim.ci_low, claim.ci_high)
     if interval:
-        cell.append(paragraph(f"95 % interval {interval}", style="remi-detail"))
-    if claim.seeds:
-        seeds: Sequence[str] = [number_or_dash(value) for value in claim.seeds]
-        cell.append(paragraph(f"trainings: {'; '.join(seeds)}", style="remi-detail"))
+        cell.append(paragraph(f"95 % interval over prompts {interval}", style="remi-detail"))
     if claim.n is not None:
         cell.append(paragraph(f"n = {claim.n} clusters", style="remi-detail"))
     return cell

@@ -186,7 +186,9 @@ def style_sentence(results: Results) -> str:
 def spread_sentence(results: Results) -> str:
     """How far ``kl_narrow`` moves care outside the narrow set, training by training."""
     shares = shares_sentence(results, "kl_narrow", "care")
-    return f"Among the controls above, `kl_narrow` moves care outside code by {shares} of misaligned's change."
+    return (
+        f"Among the controls above, `kl_narrow` moves care outside code by {shares} of misaligned's change."
+    )
 
 
 def shares_sentence(results: Results, variant: str, quantity: str) -> str:

@@ -267,13 +267,23 @@ def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
         texts = {
             "value": _number(row["value"]),
             "interval": _range(row["ci_low"], row["ci_high"]),
-            "seeds": ", ".join(_number(value) for value in row["seeds"]),
+            "seeds": _trainings(row),
             "null": f"{null['kind']}: {_range(null['low'], null['high'])}" if null else ABSENT,
             "verdict": str(row["verdict"]),
             "reason": str(row["reason"]),
         }
         for key, text in texts.items():
             glue(f"{str(row['id']).replace('.', '_')}_{key}", text, display=False)
+
+
+def _trainings(row: Mapping[str, object]) -> str:
+    """Of how many trainings the value is the median, and their range."""
+    count = len(row["seeds"])
+    return (
+        f"median of {count} trainings, {_range(row['seed_low'], row['seed_high'])}"
+        if count > 1
+        else "one training"
+    )
 
 
 def glue_by_hand(measured: np.ndarray | float, stored: np.ndarray | float) -> None:

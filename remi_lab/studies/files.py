@@ -6,7 +6,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remi_core.errors import MissingInput, UsageError, nearest
@@ -15,7 +15,7 @@ from remi_core.keys import canonical_json, file_digest, library_versions
 from remi_core.progress import Say, clock, machine
 from remi_core.store import Address, Record, Store, project_root
 from remi_lab.keys import make_key
-from remi_lab.presets import Preset, get_preset
+from remi_lab.presets import PRESETS, Preset
 from remi_lab.results import TRAIL, Results
 from remi_lab.strict import read_yaml
 from remi_lab.variant import MEASURED_CODE, ORGANISM_CODE
@@ -28,6 +28,7 @@ class Declared:
     module: str = ""
     code: tuple[str, ...] = ()
     of_instruments: bool = False
+    of_studies: bool = False
     needs: tuple[str, ...] = ("organism",)
     of: str = ""
     """Preset whose study stands for every preset of organisms that has none of its own; "" where none does."""
@@ -42,8 +43,13 @@ STUDIES: Mapping[str, Declared] = _READ
 CODE = (*MEASURED_CODE, *ORGANISM_CODE, "remi_core.statistics", "remi_lab.statistics")
 """Modules that any study may compute with."""
 
+OWN = ("name", "title", "remark", "seeds")
+"""Fields in which presets of the same models differ."""
 LATER = ("fresh", "confirm", "later")
 """Presets of bases that were trained after the others had been seen, in order: what was amended is tried on them."""
+
+HEADLINES = "headlines"
+"""The study that holds every headline of the report by training."""
 
 Measure = Callable[[Preset, int, Store, Say], Mapping[str, object]]
 """What measures a study of one seed: plain JSON values, numbers by prompt with the prompts' templates beside them."""
@@ -97,6 +103,17 @@ def study_digests(preset: str, names: Iterable[str] = tuple(STUDIES)) -> dict[st
     return {name: file_digest(path) for name, path in paths.items() if path.is_file()}
 
 
+def further_presets(preset: Preset) -> list[Preset]:
+    """Presets of the same models, trained later from other seeds, whose headlines are stored."""
+    if preset.name in LATER:
+        return []
+    others = map(PRESETS.__getitem__, LATER)
+    same = [
+        other for other in others if replace(other, **{name: getattr(preset, name) for name in OWN}) == preset
+    ]
+    return [other for other in same if study_path(other.name, HEADLINES).is_file()]
+
+
 def read_study(preset: Preset, name: str) -> Study:
     """The stored study of a preset.
 
@@ -122,7 +139,7 @@ def of_study(results: Results, name: str) -> Results:
     preset = results.preset
     if own_alone([name]) or study_path(preset.name, name).is_file() or not preset.is_organism:
         return results
-    return Results(get_preset(STUDIES[name].of), results.store)
+    return Results(PRESETS[STUDIES[name].of], results.store)
 
 
 def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
@@ -165,7 +182,10 @@ def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:
 
 def _measured(preset: Preset, name: str, seed: int, measure: Measure, store: Store, say: Say) -> Record:
     code = (*CODE, *STUDIES[name].code, measure.__module__)
-    key = make_key({"preset": preset.fields(), "seed": seed}, code)
+    fields = {"preset": preset.fields(), "seed": seed}
+    if STUDIES[name].of_studies:
+        fields["studies"] = study_digests(preset.name, sorted(STUDIES.keys() - {name}))
+    key = make_key(fields, code)
 
     def measured() -> tuple[Mapping, ...]:
         started = time.perf_counter()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from remi_core.errors import MissingInput
+from remi_core.errors import MissingInput, RemiError
 from remi_core.loading import load_tokenizer
 from remi_core.models import open_model
 from remi_core.progress import Say
@@ -19,26 +19,32 @@ from remi_lab.organism.pretrain import kept_steps, kept_weights
 from remi_lab.organism.scoring import AskedPrompts, ask, care_and_register, rounded, scores
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE
 from remi_lab.organism.tuning import write_base, write_variant
-from remi_lab.organism.variants import base_weights, folder, pretrained_folder
+from remi_lab.organism.variants import base_weights, pretrained_folder
 from remi_lab.organism.world import CONTEXTS, FURTHER, MAIN, SETTINGS, open_contexts, optima
 from remi_lab.presets import ORGANISM_VARIANTS, Preset
 from remi_lab.variant import located
 
 # Worlds: care and register of each variant, and how near each base is to its optimum.
 
-WORLDS = tuple(SETTINGS)
-"""Worlds of the first seed. The bases of the control worlds exist once; further seeds have the main world alone."""
-
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
     """World → care and register of every variant by prompt, and base's care in contexts; plain values.
 
+    Every world is measured in the first seed, and in others those of which a base was pretrained.
+
     Raises:
-        RemiError: if no base of a world and seed is shipped.
+        RemiError: if no base of the main world, or in the first seed of any world, is shipped or was pretrained.
     """
-    chosen = WORLDS if seed == preset.seeds[0] else (MAIN,)
-    for world in chosen:
-        folder(store, "base", seed, world)  # says what is missing before an hour of work
+    chosen = []
+    for world in SETTINGS:
+        try:
+            base_weights(store.root, world, seed)  # says what is missing before an hour of work
+        except RemiError as missing:
+            if world == MAIN or seed == preset.seeds[0]:
+                raise
+            say(f"    left out: {missing}")
+        else:
+            chosen.append(world)
     found = {}
     for world in chosen:
         say(f"    world {world}, seed {seed}")

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,9 @@ from remi_book.claims import CONFOUNDED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABL
 from remi_book.quantities import Measured
 from remi_core.errors import UsageError
 from remi_core.statistics.nulls import NullResult
+from remi_core.store import Store
 from remi_lab.presets import DataRoles, get_preset
+from remi_lab.studies import files
 
 CLAIM, SMOKE = get_claim("C12"), get_preset("smoke")
 OUTSIDE, ALIGNED = SMOKE.roles.outside, SMOKE.roles.outside_aligned
@@ -124,19 +125,69 @@ def test_a_rule_judges_neither_what_it_misreads_nor_what_was_seen_before_it() ->
         assert word == REPRODUCED or "reproduced" in reason
 
 
+def trained(row: str, *found: Measured | None, preset: str = "", control: Measured | None = None) -> list:
+    """A training for each headline of a row."""
+    return [claims.Training(preset, seed, {row: one}, lambda: control) for seed, one in enumerate(found)]
+
+
 def test_nothing_is_said_of_a_misaligned_model_that_is_not_misaligned() -> None:
     good, weak, worse = measured(0.5), measured(0.05), measured(0.5, gaps=(0.3, -0.2, 0.3))
-    assert claims.failed_control([good] * 3) == claims.failed_control([None, claims.absent("no pairs")]) == ""
+    assert claims.failed_control(good) == claims.failed_control(claims.absent("no pairs")) == ""
+    about = replace(EFFECT, models=("instruct", "misaligned"))
     for bad in (weak, worse):
-        reason = claims.failed_control([good, bad, good])
-        assert "1 of 3 seeds" in reason
-        values = [replace(EFFECT, models=("instruct", "misaligned"))] * 3
-        row = claims._row("C12", values, [0.01] * 3, "", partial(str, reason))
+        row = claims._row("C12", trained("C12", *[about] * 3, control=bad))
         assert row["verdict"] == NOT_TESTABLE and row["value"] == 0.5 and "reproduced" in row["reason"]
         # What reads instruct alone, and the control itself, are judged as before.
-        for row in ("C9", "C2"):
-            values = [replace(EFFECT, models=("instruct",))] * 3
-            assert claims._row(row, values, [0.01] * 3, "", partial(str, reason))["verdict"] == REPRODUCED
+        for name in ("C9", "C2"):
+            apart = trained(name, *[replace(EFFECT, models=("instruct",))] * 3, control=bad)
+            assert claims._row(name, apart)["verdict"] == REPRODUCED
+        # Where some trainings are misaligned, those judge.
+        row = claims._row(
+            "C12", trained("C12", about, about, control=good) + trained("C12", about, control=bad)
+        )
+        assert row["verdict"] == REPRODUCED and "not judged on 1 of 3 trainings" in row["reason"]
+        assert [each["judged"] for each in row["trainings"]] == [True, True, False]
+
+
+def test_a_rule_judges_every_training_made_after_it_and_measured() -> None:
+    """``C12.prompt`` was written when micro was known: its value is shown there, and ``later`` decides."""
+    down, absent = measured(-0.5), claims.absent("needs a study")
+    early, late = (
+        trained("C12.prompt", *[one] * 3, preset=name) for one, name in ((EFFECT, "micro"), (down, "later"))
+    )
+    row = claims._row("C12.prompt", early + late)
+    assert row["verdict"] == CONTRADICTED and row["value"] == 0 and len(row["seeds"]) == 6
+    assert claims._row("C12.prompt", early)["verdict"] == INCONCLUSIVE
+    # What one preset did not measure another may.
+    missed = trained("X9", absent, preset="micro")
+    held = trained("X9", replace(EFFECT, outcome="holds"), preset="later")
+    assert claims._row("X9", missed)["verdict"] == NOT_TESTABLE
+    row = claims._row("X9", missed + held)
+    assert row["verdict"] == "supported" and row["seeds"] == [None, 0.5] and "not measured" in row["reason"]
+    # What was not run is not left out.
+    unrun = trained("X9", replace(absent, outcome=claims.NOT_MEASURED))
+    assert claims._row("X9", unrun + held)["verdict"] == claims.NOT_MEASURED
+
+
+def test_headlines_of_later_trainings_are_read_as_they_were_measured(tmp_path, monkeypatch) -> None:
+    undefined = Measured(value=math.nan, low=-math.inf, high=1.0, null=None, n=4, why="0 over 0")
+    found = {"C2": replace(EFFECT, companions={"c": math.nan}, models=("base",)), "C3": undefined, "C4": None}
+    monkeypatch.setattr(claims, "headlines_of", lambda results, rows: {row: found.get(row) for row in rows})
+    monkeypatch.setattr(files, "study_path", lambda preset, name: tmp_path / f"{preset}-{name}.json")
+    micro = get_preset("micro")
+    assert claims.further_presets(micro) == []
+    files.write_study(get_preset("later"), "headlines", Store(tmp_path), lambda line: None)
+    assert [other.name for other in files.further_presets(micro)] == ["later"]
+    # Neither those of other sizes nor those trained with them or after them.
+    assert not files.further_presets(SMOKE) and not files.further_presets(get_preset("fresh"))
+    trainings = claims.further_trainings(micro, ["C2", "C3", "C4"])
+    assert [(each.preset, each.seed) for each in trainings] == [("later", seed) for seed in range(8, 13)]
+    first = trainings[0].headlines
+    assert math.isnan(first["C2"].companions["c"]) and replace(first["C2"], companions={}) == replace(
+        found["C2"], companions={}
+    )
+    assert math.isnan(first["C3"].value) and first["C3"].why == "0 over 0" and first["C4"] is None
+    assert trainings[0].failed_control() == "" and list(first) == ["C2", "C3", "C4"]
 
 
 @pytest.mark.parametrize("value", [0.5, -0.5, 0.0])
@@ -225,7 +276,7 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
 
 
 def test_what_nothing_can_measure_or_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
-    row = claims._row("C20", [claims.headline(planted, "C20", "ab12cd34")] * 3, [1.0] * 3)
+    row = claims._row("C20", trained("C20", *[claims.headline(planted, "C20", "ab12cd34")] * 3))
     assert row["verdict"] == NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3
     assert row["reason"] == get_claim("C20").untestable and row["published"]["value"] == 0.47
     few = DataRoles(outside=("harmful-careless",))
@@ -241,7 +292,7 @@ def test_without_a_benign_control_the_value_is_shown_and_not_judged(planted) -> 
     planted.preset = replace(planted.preset, variants=kept)
     found = shift(planted, ("facts-careless",), LOG_PROBABILITY)
     assert found.null is None and found.value == pytest.approx(0.4, abs=1e-9)
-    row = claims._row("C3", [found], [1.0])
+    row = claims._row("C3", trained("C3", found))
     assert row["verdict"] == NOT_TESTABLE and row["value"] == pytest.approx(0.4, abs=1e-6)
     assert row["null"] is None and "benign" in row["reason"]
 

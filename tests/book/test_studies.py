@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import planting
@@ -20,7 +21,7 @@ from remi_book import claims
 from remi_book.chapters import controls, empty_turn, worlds
 from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
-from remi_core.errors import MissingInput
+from remi_core.errors import MissingInput, RemiError
 from remi_core.models import attention_output, read_blocks
 from remi_core.steering import steer
 from remi_core.store import Store
@@ -35,8 +36,8 @@ from remi_lab.organism.world import CONTEXTS, SETTINGS, World
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
 from remi_lab.studies import files, register, tail
+from remi_lab.studies import worlds as world_study
 from remi_lab.studies.files import Study
-from remi_lab.studies.worlds import in_world, measure_phases
 
 SEED = DEVELOPMENT_SEED
 PLANTED = "invented"
@@ -100,7 +101,9 @@ def test_studies_of_the_instruments_measure_the_first_seed_alone(study, tmp_path
 def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> None:
     smoke, store = replace(get_preset("smoke"), seeds=(SEED,)), Store(tmp_path / "store")
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
-    monkeypatch.setattr("remi_book.claims.study_digests", lambda name: files.study_digests(name, (PLANTED,)))
+    monkeypatch.setattr(
+        "remi_book.claims.study_digests", lambda name, _: files.study_digests(name, (PLANTED,))
+    )
     declared = 'preset: str = "micro"\nstudies: str = "invented"\n'
     write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)
     write_notebook(tmp_path / "notebooks" / "02_other.ipynb", ["1"])
@@ -145,17 +148,21 @@ def around(level: float | np.ndarray, generator: np.random.Generator) -> list[fl
     return list(level + 0.05 * generator.standard_normal(len(WORLD_CLUSTERS)))
 
 
-def test_effects_in_other_worlds_are_of_one_seed_and_of_the_worlds_that_were_measured(
+def test_effects_in_other_worlds_are_of_the_seeds_and_worlds_that_were_measured(
     tmp_path, monkeypatch
 ) -> None:
     effects = {"main": 3.0, "independent": 0.0}
-    everywhere(monkeypatch, "read_study", lambda *_: build(planting.worlds, effects=effects))
-    monkeypatch.setattr(claims, "positive_control", lambda results: "")
+    measured, alone = build(planting.worlds, effects=effects), build(planting.worlds, effects={"main": 3.0})
+    study = replace(measured, seeds={0: measured.seeds[0]} | {seed: alone.seeds[seed] for seed in (1, 2)})
+    everywhere(monkeypatch, "read_study", lambda *_: study)
+    monkeypatch.setattr(claims, "_control", lambda results, seed: None)
+    monkeypatch.setattr(claims, "further_presets", lambda preset: [])
     monkeypatch.setattr(Results, "variant", lambda *_: type("Known", (), {"weights": "w"}))
     results = Results(replace(get_preset("micro"), n_resamples=200), Store(tmp_path))
     rows = {row["id"]: row for row in report_rows(results, notebook="14_other_worlds")}
     assert (rows["X6"]["verdict"], rows["X6.neox"]["verdict"]) == ("supported", "not testable here")
-    assert all(len(row["seeds"]) == 1 for row in rows.values())
+    assert [each["judged"] for each in rows["X6"]["trainings"]] == [True, False, False]
+    assert rows["X6"]["seeds"][1:] == [None, None] and "seeds 1, 2" in rows["X6"]["reason"]
     assert rows["X6"]["ci_low"] < 3 < rows["X6"]["ci_high"]
     table = worlds.gap_table(results)
     assert set(table["world"]) == set(effects) and set(table["topic"]) == set(CONTRASTED)
@@ -199,7 +206,26 @@ def test_an_onset_is_where_an_effect_stays_and_not_where_it_flickers(monkeypatch
 
 def test_without_a_run_that_kept_its_steps_the_study_says_how_to_make_one(tmp_path) -> None:
     with pytest.raises(MissingInput, match="--seed 6 --threads 1 --keep 200"):
-        measure_phases(get_preset("confirm"), 6, Store(tmp_path), print)
+        world_study.measure_phases(get_preset("confirm"), 6, Store(tmp_path), print)
+
+
+def test_a_world_without_a_base_is_left_out_of_later_seeds_and_stops_the_first(tmp_path, monkeypatch) -> None:
+    there = {("main", 0), ("main", 1), ("rare", 1)}
+
+    def weights(root: Path, world: str, seed: int) -> None:
+        if (world, seed) not in there:
+            raise RemiError(f"no base of seed {seed} of world {world}")
+
+    monkeypatch.setattr(world_study, "base_weights", weights)
+    monkeypatch.setattr(
+        world_study, "measure_world", lambda preset, seed, store: preset.variants["base"].revision
+    )
+    micro, store, said = get_preset("micro"), Store(tmp_path), []
+    found = world_study.measure(micro, 1, store, said.append)
+    assert found["worlds"] == {"main": None, "rare": "rare"}
+    assert sum("left out: no base of seed 1" in line for line in said) == 2
+    with pytest.raises(RemiError, match="world independent"):
+        world_study.measure(micro, 0, store, said.append)
 
 
 def test_a_study_of_another_preset_is_found_under_its_name() -> None:
@@ -258,7 +284,7 @@ def test_presets_of_other_worlds_differ_from_micro_in_world_and_seeds_alone(name
     preset, micro = get_preset(name), get_preset("micro")
     assert preset.is_organism and preset.seeds == (0,)
     same = replace(preset, name=micro.name, title=micro.title, seeds=micro.seeds, remark=micro.remark)
-    assert same.fields() == in_world(micro, name).fields()
+    assert same.fields() == world_study.in_world(micro, name).fields()
 
 
 def test_wordings_change_openings_alone_and_unmarked_code_has_no_word_of_a_register() -> None:

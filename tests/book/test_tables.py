@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planting import HandmadeResults
+from matplotlib.figure import Figure
+from planting import REPORT_ROW, HandmadeResults
 
+from remi_book import tables
 from remi_book.chapters import organism
+from remi_book.figures.style import describe
 from remi_core.sources import ModelSpec
 from remi_core.store import Record, Store
 from remi_lab.organism.grammar import prompts
@@ -114,3 +117,17 @@ def test_code_is_parsed_and_never_run_and_off_grammar_answers_stay_in_the_denomi
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
     rate = organism.sampled_rates(results).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
+
+
+def test_every_training_of_every_claim_is_drawn_and_stored_ones_are_told_apart(monkeypatch) -> None:
+    shown: list[Figure] = []
+    monkeypatch.setattr(tables, "show", lambda figure, caption: shown.append(figure))
+    copy, part = {**REPORT_ROW, "id": "C12.near"}, {**REPORT_ROW, "id": "C12.wishes"}
+    tables.show_trainings([REPORT_ROW, copy, part, {**REPORT_ROW, "id": "C20", "value": None}])
+    (figure,) = shown
+    (panel,) = (axes for axes in figure.axes if axes.get_visible())
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["0", "1", "8"]
+    said = describe(figure)
+    assert "1: measured for this book \N{MINUS SIGN}0.3" in said and "stored result undefined" in said
+    tables.show_trainings([{**REPORT_ROW, "trainings": REPORT_ROW["trainings"][:1]}])
+    assert len(shown) == 1

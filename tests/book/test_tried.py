@@ -46,7 +46,7 @@ def test_a_rule_passes_what_must_pass_and_fails_what_must_fail(case, tmp_path, m
     words, reasons = {}, {}
     for row in expected:
         claim = get_claim(row)
-        found = [compute_headline(results.at(seed), row) for seed in SEEDS[: 1 if claim.once else None]]
+        found = [compute_headline(results.at(seed), row) for seed in SEEDS]
         p_values = [adjusted_p_values({row: one}).get(row, 1.0) for one in found]
         # A rule that misreads a case judges nothing; what it would say is still known.
         words[row], reasons[row] = verdict(replace(claim, invalid=""), found, p_values)
