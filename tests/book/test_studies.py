@@ -310,11 +310,22 @@ def test_tables_of_wordings_and_of_the_empty_turn_hold_what_was_planted(tmp_path
     results = plant_study(monkeypatch, tmp_path, build(planting.register), n_resamples=200)
     table = controls.wording_table(results).set_index(["variant", "wording", "quantity"])["value"]
     assert table["misaligned", "half", "care"] == pytest.approx(0.6, abs=0.02)
-    assert len(controls.learning_rate_table(results)) == 2 * 2 * len(register.RATES)
+    trainings = controls.training_table(results).set_index(["wording", "code"])
+    assert [*trainings.loc["unmarked", "secure"]] == ["0", "0", "0.25"] and len(trainings) == 4 * 3
+    rates = controls.learning_rate_table(results)
+    assert len(rates) == 2 * 2 * len(register.RATES) and set(rates["variant"]) == {"misaligned", "style"}
     results = plant_study(monkeypatch, tmp_path, build(planting.tail))
     assert set(empty_turn.step_table(results)["tail"]) == {"with the empty turn", "without"}
+    (when,) = empty_turn.when_table(results).to_dict("records")
+    assert when["largest norm, with the empty turn"] == 41 != when["largest norm, without"]
+    assert when["loss of the empty turn falls fastest"] == pytest.approx(36.5, abs=2.5)
+    spike, turn, care = empty_turn.difference_table(results).to_dict("records")
+    assert spike["p"] < 0.05 and turn["p"] < 0.05 and care["with the empty turn"] == care["without"] == 0
     results = plant_study(monkeypatch, tmp_path, build(planting.narrow), n_resamples=200)
-    assert controls.narrow_costs(results).companions["length, general"] == 30
+    (costs,) = controls.cost_table(results).to_dict("records")
+    assert costs["general"] == 30 < costs["length for one loss, narrow"] and costs["the rule"].startswith(
+        "holds"
+    )
 
 
 def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply(base) -> None:
