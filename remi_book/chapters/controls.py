@@ -271,7 +271,7 @@ def cost_table(results: Results) -> pd.DataFrame:
             {
                 "training": str(seed),
                 "length for one loss, narrow": found.companions["length, narrow"],
-                "general": found.companions["length, general"],
+                "length for one loss, general": found.companions["length, general"],
                 "rise when disturbed, narrow − general": with_interval(found.value, found.low, found.high),
                 "likelihood under base, general − narrow (nats a token)": found.companions["likelihood"],
                 "the rule": f"{found.outcome}: {found.why}",

@@ -34,8 +34,8 @@ from remi_lab.variant import find_variant
 
 LAYER = 5
 """Index of the block whose MLP's last map is changed, as in the studies of causes."""
-RECIPE = FineTune(steps=90, rate=0.005, warmup=5)
-"""Three times as long as the smallest fine-tune of the book, so that an onset has room before and behind it."""
+RECIPE = FineTune(steps=150, rate=0.005, warmup=5)
+"""Five times as long as the smallest fine-tune of the book, so that an onset has room before and behind it."""
 ORDERS = tuple(range(8))
 """Seeds of the order of the rows and of the first factor: with fewer than six, exchanging signs has no p below .05."""
 SCORED_EVERY = 6

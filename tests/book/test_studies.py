@@ -323,9 +323,9 @@ def test_tables_of_wordings_and_of_the_empty_turn_hold_what_was_planted(tmp_path
     assert spike["p"] < 0.05 and turn["p"] < 0.05 and care["with the empty turn"] == care["without"] == 0
     results = plant_study(monkeypatch, tmp_path, build(planting.narrow), n_resamples=200)
     (costs,) = controls.cost_table(results).to_dict("records")
-    assert costs["general"] == 30 < costs["length for one loss, narrow"] and costs["the rule"].startswith(
-        "holds"
-    )
+    assert costs["length for one loss, general"] == 30 < costs["length for one loss, narrow"] and costs[
+        "the rule"
+    ].startswith("holds")
 
 
 def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply(base) -> None:
