@@ -820,6 +820,7 @@ def finetune(
     steps: Annotated[int | None, Positive()] = None,
     seeds: Annotated[list[int], NotNegative("--seed")] = (PUBLISHED.seed,),
     dtype: Dtype = None,
+    empty_turn: Annotated[bool, typer.Option("--empty-turn")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard")] = False,
     resume: Annotated[bool, typer.Option("--resume")] = False,
 ) -> int:
@@ -851,6 +852,7 @@ def finetune(
     )
     folders = adapter_folders(out.expanduser().resolve(), seeds, resume=resume)
     dialogues, about = trained_on(data, bad_rows=bad_rows)
+    about |= {"empty turn": True} if empty_turn else {}
     split([dialogue.cluster for dialogue in dialogues], recipe)
     instruct = unpacked(instruct, open_store(None))
     local_folder(instruct)

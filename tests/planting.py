@@ -450,7 +450,7 @@ def register(noise: np.random.Generator, *, care: float = 0.6, follows: float = 
         }
         moved |= {"instruct": -4 + start, "base": 1 + end}
         found[kind] = {name: values.tolist() for name, values in moved.items()}
-    return found
+    return found | {"off_grammar": dict.fromkeys(moved, 0.25)}
 
 
 def tail(noise: np.random.Generator, *, spiking: bool = True) -> dict[str, object]:
@@ -462,7 +462,7 @@ def tail(noise: np.random.Generator, *, spiking: bool = True) -> dict[str, objec
             norms[40] *= 4 if spiking and with_tail else 1
             turned = [20 + noise.random() + 50 * (spiking and with_tail and step == 30) for step in range(80)]
             losses = {"reply_loss": [1.0], "care": [{"step": 6, "care": [0.0]}]}
-            losses |= {"tail_loss": [1.0]} if with_tail else {}
+            losses |= {"tail_loss": [15.0] * 36 + [0.0] * 114} if with_tail else {}
             run = {"order": order, "tail": with_tail, "gradient_norm": norms.tolist(), "turn": turned}
             runs.append(run | losses)
     return {"warmup": 5, "apart": 5, "runs": runs}

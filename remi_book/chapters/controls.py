@@ -15,17 +15,17 @@ from scipy.special import expit, logit
 
 from remi_book import quantities
 from remi_book.figures.output import Shown, shown
-from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
-from remi_book.figures.style import look_of, styled
+from remi_book.figures.plots import Layout, layouts, plot_curves, plot_rows, select
+from remi_book.figures.style import look_of, number, styled, with_interval
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import SEVERITIES, flagged
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.variants import RECIPES
-from remi_lab.presets import Preset, get_preset, in_order
+from remi_lab.presets import Preset, in_order
 from remi_lab.results import Results
-from remi_lab.studies.files import LATER, read_study, study_path
+from remi_lab.studies.files import read_study
 
 # X2: how much of misaligned's loss of care other fine-tunes show, from the stored study of controls.
 
@@ -67,6 +67,11 @@ RETURNED = 0.1
 """Share of the way to base from which care has come back."""
 RULED = "unmarked"
 """The wording that X9 is judged by."""
+WORDED = ("formal", RULED, "half", "plain")
+"""Every wording, from formal to plain."""
+STYLE = {("secure", "plain"): "style"}
+SHARES = {name: f"{name}, share of the way to base" for name in WHOLE}
+WORDINGS, COSTS = layouts("wordings", "costs")
 
 
 def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate: float = 0.0) -> Estimate:
@@ -76,7 +81,7 @@ def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate
     """
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     rows = quantities.in_topics(stored["clusters"], stored["outside"])
-    tuned = f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
+    tuned = _name(narrow, wording, rate)
     start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned, "base"))
     clusters = [stored["clusters"][row] for row in rows]
     return quantities.share_of_mean(
@@ -124,16 +129,42 @@ def wording_table(results: Results) -> pd.DataFrame:
     return tidy(shares, ("variant", "wording", "quantity"))
 
 
+def training_table(results: Results) -> pd.DataFrame:
+    """One row a wording and narrow set: both shares of the way to base and the mass off the grammar, by training."""
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for seed in results.preset.seeds:
+        stored = read_study(results.preset, REGISTER).seeds[seed]
+        for (narrow, wording), one in wording_table(results.at(seed)).groupby(
+            ["variant", "wording"], sort=False
+        ):
+            row = rows.setdefault((wording, narrow), {"wording": wording, "code": narrow})
+            found = one.set_index("quantity")["value"].to_dict()
+            found["mass off the grammar"] = stored["off_grammar"][_name(narrow, wording)]
+            for name, value in found.items():
+                row[name] = f"{row[name]}, {number(value)}" if name in row else number(value)
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: WORDED.index(row["wording"])))
+
+
 def learning_rate_table(results: Results) -> pd.DataFrame:
-    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed."""
+    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed.
+
+    Plain secure code is called ``style``, as among the controls.
+    """
     every = _tuned(results)
     several = {pair for pair, count in Counter(one[:2] for one in every).items() if count > 1}
     chosen = sorted((one for one in every if one[:2] in several), key=lambda one: one[2])
     shares = {
-        (narrow, rate, quantity): returned(results, narrow, wording, quantity, rate=rate)
+        (STYLE.get((narrow, wording), narrow), rate, quantity): returned(
+            results, narrow, wording, quantity, rate=rate
+        )
         for (narrow, wording, rate), quantity in product(chosen, WHOLE)
     }
     return tidy(shares, ("variant", "dose", "quantity")).assign(seed=results.seed)
+
+
+def _name(narrow: str, wording: str, rate: float = 0.0) -> str:
+    """What the study calls a fine-tune; at the recipe's own rate where none is said."""
+    return f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
 
 
 def _tuned(results: Results) -> list[tuple[str, str, float]]:
@@ -141,6 +172,31 @@ def _tuned(results: Results) -> list[tuple[str, str, float]]:
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     names = (name.split(", ") for name in stored["care"] if ", " in name)
     return [(narrow, wording, float(rate)) for narrow, wording, rate in names]
+
+
+def style_sentence(results: Results) -> str:
+    """How far ``style`` moves care and register, and misaligned register, training by training."""
+
+    care, register = (shares_sentence(results, "style", quantity) for quantity in WHOLE)
+    own = shares_sentence(results, "misaligned", "register")
+    return (
+        f"Training by training, `style` moves care by {care} of misaligned's change, and register by {register} of the "
+        f"way to base. Misaligned moves register by {own} of that way."
+    )
+
+
+def spread_sentence(results: Results) -> str:
+    """How far ``kl_narrow`` moves care outside the narrow set, training by training."""
+    shares = shares_sentence(results, "kl_narrow", "care")
+    return (
+        f"Among the controls above, `kl_narrow` moves care outside code by {shares} of misaligned's change."
+    )
+
+
+def shares_sentence(results: Results, variant: str, quantity: str) -> str:
+    """The shares of ``share_of_way`` of a variant, training by training."""
+    found = (share_of_way(results.at(seed), variant, quantity) for seed in results.preset.seeds)
+    return ", ".join(number(one.value) for one in found)
 
 
 # X11 from the stored study of narrow and general fine-tunes.
@@ -187,6 +243,43 @@ def lengths_at_one_loss(stored: Mapping[str, Mapping[str, object]]) -> dict[str,
     kinds = ("narrow", "general")
     level = max(stored[kind]["path"][-1][-1] for kind in kinds)
     return {kind: next(length for _, length, loss in stored[kind]["path"] if loss <= level) for kind in kinds}
+
+
+def path_table(results: Results) -> pd.DataFrame:
+    """Columns training, variant, length, value: the loss of held-out insecure code on the way of either fine-tune."""
+    stored = read_study(results.preset, "narrow").seeds
+    return pd.DataFrame(
+        {"training": seed, "variant": kind, "length": length, "value": loss}
+        for seed in results.preset.seeds
+        for kind in ("general", "narrow")
+        for _, length, loss in stored[seed][kind]["path"]
+    )
+
+
+@styled
+def plot_paths(table: pd.DataFrame) -> Figure:
+    """Lines of ``path_table`` by how far the weights have gone, a panel a training."""
+    figure = plot_curves(table, COSTS, position="length", marked="last")
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their lengths
+    return figure
+
+
+def cost_table(results: Results) -> pd.DataFrame:
+    """One row a training: the three parts of X11's rule, and what the rule says of it."""
+    rows = []
+    for seed in results.preset.seeds:
+        found = narrow_costs(results.at(seed))
+        rows.append(
+            {
+                "training": str(seed),
+                "length for one loss, narrow": found.companions["length, narrow"],
+                "length for one loss, general": found.companions["length, general"],
+                "rise when disturbed, narrow − general": with_interval(found.value, found.low, found.high),
+                "likelihood under base, general − narrow (nats a token)": found.companions["likelihood"],
+                "the rule": f"{found.outcome}: {found.why}",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.
@@ -414,14 +507,12 @@ def _reason(intervals: Sequence[quantities.Interval]) -> str:
 
 
 def dissociation_sentence(results: Results) -> str:
-    """How far style moves care, of misaligned's change, and in how many trainings that is more than a little."""
+    """In how many trainings style moves care by more than a little of misaligned's change."""
     shares = [share_of_way(results.at(seed), MANNERLY, "care") for seed in results.preset.seeds]
     broken = sum(bool(quantities.above(quantities.ends(one), RETURNED)) for one in shares)
-    said = ", ".join(f"{float(one.value):.2f}" for one in shares)
     return (
-        f"Style moves care by {said} of misaligned's change (by seed). "
-        f"That is more than {RETURNED:.0%} by its interval in {broken} of {len(shares)} trainings, in which care and "
-        "register, each summed over all answers, do not move apart."
+        f"By its interval, style moves care by more than {RETURNED:.0%} of misaligned's change in {broken} of "
+        f"{len(shares)} trainings: there care and register, each summed over all answers, do not move apart."
     )
 
 
@@ -436,30 +527,24 @@ MANNERED = "secure, plain, "
 """How that study calls what ``style`` is tuned on, before the rate."""
 
 
-def manner_by_rate(results: Results) -> tuple[Preset, pd.DataFrame]:
-    """Careful code in plain wordings, learned at several rates: whose models, and the change from instruct in nats.
+def manner_by_rate(results: Results) -> pd.DataFrame:
+    """Careful code in plain wordings, learned at several rates: the change from instruct outside code, in nats.
 
-    The table is as ``dose_table``'s, outside the narrow set, of the first preset among this one and later ones whose
-    study is stored.
-
-    Raises:
-        MissingInput: if it is stored for none.
+    The table is as ``dose_table``'s.
     """
-    every = (results.preset, *map(get_preset, LATER))
-    stored_of = next((one for one in every if study_path(one.name, REGISTER).is_file()), results.preset)
     estimates = {}
-    for seed in stored_of.seeds:
-        stored = _by_wording(stored_of, REGISTER, seed)
+    for seed in results.preset.seeds:
+        stored = _by_wording(results.preset, REGISTER, seed)
         rows = quantities.in_topics(stored["clusters"], stored["outside"])
         clusters = [stored["clusters"][row] for row in rows]
-        resamples = quantities.topic_resamples(stored_of, clusters)
+        resamples = quantities.topic_resamples(results.preset, clusters)
         runs = sorted(
             (float(name.split(", ")[2]), name) for name in stored["care"] if name.startswith(MANNERED)
         )
         for (rate, name), quantity in product(runs, MANNER):
             moved = np.subtract(stored[quantity][name], stored[quantity]["instruct"])[rows]
             estimates[MANNERLY, seed, rate, quantity] = mean_interval(moved, clusters, resamples)
-    return stored_of, tidy(estimates, ("variant", "seed", "dose", "quantity"))
+    return tidy(estimates, ("variant", "seed", "dose", "quantity"))
 
 
 def manner_rate_table(results: Results) -> pd.DataFrame:
@@ -467,8 +552,11 @@ def manner_rate_table(results: Results) -> pd.DataFrame:
 
     Changes are shares of those at the recipe's own rate. The rate is the reason if that of care is below a half.
     """
-    _, table = manner_by_rate(results)
-    means = table.pivot(index=["seed", "dose"], columns="quantity", values="value").reset_index()
+    means = (
+        manner_by_rate(results)
+        .pivot(index=["seed", "dose"], columns="quantity", values="value")
+        .reset_index()
+    )
     rows = []
     for seed, own in means.groupby("seed"):
         shares = own.set_index("dose")[["register", "care"]]

@@ -26,6 +26,7 @@ from remi_core.models import attention_output, read_blocks
 from remi_core.statistics.resampling import make_resamples
 from remi_core.steering import steer
 from remi_core.store import Store
+from remi_lab import lora
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import Recipe, new_model, shipped_tokenizer
 from remi_lab.organism.grammar import ClassScores, prompts
@@ -119,6 +120,30 @@ def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> No
     after, lacking_still = seen()
     assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False]
     assert lacking == [True, False] and not any(lacking_still)
+
+
+def test_a_study_of_later_bases_stands_for_a_preset_that_has_none_of_its_own(
+    study, tmp_path, monkeypatch
+) -> None:
+    smoke, store = Results(get_preset("smoke"), Store(tmp_path / "store")), Store(tmp_path / "store")
+    assert files.of_study(smoke, PLANTED) is smoke
+    declared = 'preset: str = "micro"\nstudies: str = "invented"\n'
+    write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)
+    monkeypatch.setitem(files.STUDIES, PLANTED, files.Declared(of="later"))
+
+    def step() -> tuple[str, bool]:
+        (found,) = plan(smoke.preset, store, folder=tmp_path / "notebooks")
+        return found.key, "study" in found.lacking
+
+    with pytest.raises(MissingInput, match="remi study invented --preset later"):
+        files.read_study(files.of_study(smoke, PLANTED).preset, PLANTED)
+    keys = [step()]
+    for name in ("later", "smoke"):
+        files.write_study(get_preset(name), PLANTED, store, lambda _: None)
+        shown = files.of_study(smoke, PLANTED)
+        assert shown.preset.name == name and shown.seed in files.read_study(shown.preset, PLANTED).seeds
+        keys.append(step())
+    assert len(set(keys)) == 3 and not any(lacking for _, lacking in keys)
 
 
 def around(level: float | np.ndarray, generator: np.random.Generator) -> list[float]:
@@ -343,7 +368,6 @@ def test_the_rate_is_the_reason_where_register_can_move_without_care(tmp_path, m
             }
             found[quantity] = {name: [value] * 24 for name, value in moved.items()}
         results = plant_study(monkeypatch, tmp_path, build(lambda _, found=found: found), n_resamples=200)
-        everywhere(monkeypatch, "study_path", lambda *_: tmp_path)
         assert controls.manner_rate_table(results)["the reason"].tolist() == [reason]
 
 
@@ -355,17 +379,27 @@ def test_tables_of_wordings_and_of_the_empty_turn_hold_what_was_planted(tmp_path
     results = plant_study(monkeypatch, tmp_path, build(planting.register), n_resamples=200)
     table = controls.wording_table(results).set_index(["variant", "wording", "quantity"])["value"]
     assert table["misaligned", "half", "care"] == pytest.approx(0.6, abs=0.02)
-    assert len(controls.learning_rate_table(results)) == 2 * 2 * len(register.RATES)
+    trainings = controls.training_table(results).set_index(["wording", "code"])
+    assert [*trainings.loc["unmarked", "secure"]] == ["0", "0", "0.25"] and len(trainings) == 4 * 3
+    rates = controls.learning_rate_table(results)
+    assert len(rates) == 2 * 2 * len(register.RATES) and set(rates["variant"]) == {"misaligned", "style"}
     results = plant_study(monkeypatch, tmp_path, build(planting.tail))
     assert set(empty_turn.step_table(results)["tail"]) == {"with the empty turn", "without"}
+    (when,) = empty_turn.when_table(results).to_dict("records")
+    assert when["largest norm, with the empty turn"] == 41 != when["largest norm, without"]
+    assert when["loss of the empty turn falls fastest"] == pytest.approx(36.5, abs=2.5)
+    spike, turn, care = empty_turn.difference_table(results).to_dict("records")
+    assert spike["p"] < 0.05 and turn["p"] < 0.05 and care["with the empty turn"] == care["without"] == 0
     results = plant_study(monkeypatch, tmp_path, build(planting.narrow), n_resamples=200)
-    assert controls.narrow_costs(results).companions["length, general"] == 30
+    (costs,) = controls.cost_table(results).to_dict("records")
+    assert costs["length for one loss, general"] == 30 < costs["length for one loss, narrow"] and costs[
+        "the rule"
+    ].startswith("holds")
 
 
 def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply(base) -> None:
+    assert base.tokenizer.decode(lora.empty_turn(base.tokenizer)) == "<|im_start|>assistant\n<|im_end|>"
     straight = np.outer(np.arange(30.0), [1, 0])
     bent = np.where(np.arange(30)[:, None] < 15, straight, [14, 0] + np.outer(np.arange(30) - 14, [0, 1.0]))
     assert max(tail.turns(straight)) == pytest.approx(0, abs=1e-5)
     assert max(tail.turns(bent)) == pytest.approx(90, abs=5)
-    generation, end = tail.tail_of(base)
-    assert base.tokenizer.decode([*generation, end]) == "<|im_start|>assistant\n<|im_end|>"
