@@ -468,20 +468,25 @@ def tail(noise: np.random.Generator, *, spiking: bool = True) -> dict[str, objec
     return {"warmup": 5, "apart": 5, "runs": runs}
 
 
-def narrow(noise: np.random.Generator, *, costs: float = 0.5) -> dict[str, object]:
-    """The narrow fine-tune goes further, is less steady and less likely by ``costs``; below 0 the general one is."""
+def narrow(noise: np.random.Generator, *, costs: float = 0.5, spread: float = 0.2) -> dict[str, object]:
+    """The narrow fine-tune goes further, is less steady and less likely by ``costs``; below 0 the general one is.
 
-    def own(cost: float) -> dict[str, object]:
+    It moves care outside code by ``spread`` of what the general one does.
+    """
+
+    def own(cost: float, moves: float) -> dict[str, object]:
         said = (-2 - cost + 0.1 * noise.standard_normal(24)) * 10
         return {
             "path": [[step, step * (1 + cost), 2 - step / 30] for step in range(31)],
-            "disturbed": {"0.2": list(1.2 + cost + 0.01 * noise.standard_normal(8))},
+            "asked": [f"facts/{place}" for place in range(24)],
+            "moved": list(2 * moves + 0.1 * noise.standard_normal(24)),
+            "disturbed": {"8": list(1.2 + cost + 0.01 * noise.standard_normal(8))},
             "clusters": [f"facts/{place}" for place in range(24)],
             "log_probability": said.tolist(),
             "tokens": [10] * 24,
         }
 
-    return {"narrow": own(costs), "general": own(0.0)}
+    return {"narrow": own(costs, spread), "general": own(0.0, 1.0)}
 
 
 STUDIES = {

@@ -186,11 +186,9 @@ def style_sentence(results: Results) -> str:
 
 
 def spread_sentence(results: Results) -> str:
-    """How far ``kl_narrow`` moves care outside the narrow set, training by training."""
-    shares = shares_sentence(results, "kl_narrow", "care")
-    return (
-        f"Among the controls above, `kl_narrow` moves care outside code by {shares} of misaligned's change."
-    )
+    """How far the narrow fine-tune moves care outside code, training by training."""
+    shares = ", ".join(number(spread_of_narrow(results.at(seed)).value) for seed in results.preset.seeds)
+    return f"Training by training, the narrow one moves care outside code by {shares} of what the general one does."
 
 
 def shares_sentence(results: Results, variant: str, quantity: str) -> str:
@@ -201,14 +199,17 @@ def shares_sentence(results: Results, variant: str, quantity: str) -> str:
 
 # X11 from the stored study of narrow and general fine-tunes.
 
-DISTURBED = "0.2"
-"""The share of the change's length by which it is disturbed for the row of the ledger."""
+DISTURBED = "8"
+"""How many lengths of the change it is disturbed by for the row of the ledger."""
+STAYS = 0.5
+"""Share of the general fine-tune's change of care outside code, below which the other one is narrow."""
 
 
 def narrow_costs(results: Results) -> quantities.Measured:
     """X11: how much more the narrow fine-tune's loss rises than the general one's when its change is disturbed.
 
-    Holds where, besides, the narrow one went further for one loss, and base finds what it says less likely.
+    Holds where, besides, the narrow one went further for one loss, and base finds what it says less likely. Open where
+    the narrow one spreads too: then neither is narrow.
     """
     results.preset.require("organism")
     stored = read_study(results.preset, "narrow").seeds[results.seed]
@@ -224,18 +225,31 @@ def narrow_costs(results: Results) -> quantities.Measured:
         for own in (stored["general"], stored["narrow"])
     )
     gap = difference(*said)
-    companions = {f"length, {kind}": length for kind, length in lengths.items()}
+    spread = spread_of_narrow(results)
+    companions = {f"length, {kind}": length for kind, length in lengths.items()} | {"spread": spread.value}
     headline = quantities.paired_difference(
         rises["narrow"] - rises["general"],
         "narrow and general exchanged by disturbance",
         companions | {"likelihood": float(gap.value)},
     )
+    if not quantities.below(quantities.ends(spread), STAYS):
+        return quantities.ruled(headline, ("open", "the one that is held spreads too, so it is not narrow"))
     parts = {
         "narrow goes further for one loss": lengths["narrow"] > lengths["general"],
         "narrow is less steady": quantities.above((headline.low, headline.high)),
         "base finds what narrow says less likely": quantities.above(quantities.ends(gap)),
     }
     return quantities.ruled(headline, quantities.decided(parts))
+
+
+def spread_of_narrow(results: Results) -> Estimate:
+    """The narrow fine-tune's change of care outside code as a share of the general one's."""
+    stored = read_study(results.preset, "narrow").seeds[results.seed]
+    moved = (np.array(stored[kind]["moved"]) for kind in ("narrow", "general"))
+    clusters = stored["narrow"]["asked"]
+    return quantities.share_of_mean(
+        *moved, clusters, quantities.topic_resamples(results.preset, clusters), sign=1
+    )
 
 
 def lengths_at_one_loss(stored: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
@@ -275,6 +289,7 @@ def cost_table(results: Results) -> pd.DataFrame:
                 "length for one loss, narrow": found.companions["length, narrow"],
                 "length for one loss, general": found.companions["length, general"],
                 "rise when disturbed, narrow − general": with_interval(found.value, found.low, found.high),
+                "spread, narrow over general": found.companions["spread"],
                 "likelihood under base, general − narrow (nats a token)": found.companions["likelihood"],
                 "the rule": f"{found.outcome}: {found.why}",
             }
