@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -103,6 +103,8 @@ class Claim:
     """Shown, not judged."""
     wording: str = "figure and table of the released repository, as summarised in the book"
     """Where the claim's wording comes from."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """End of a part's name, or ``any`` → the claim in words that fit what that part is about; without, the claim's."""
     full_rule: str = ""
     """The whole rule in words where the value above is only a part of it."""
     cap: str = ""
@@ -676,7 +678,7 @@ def _row(row: str, trainings: Sequence[Training]) -> dict[str, object]:
     return {
         "id": row,
         "section": claim.section,
-        "claim": claim.claim,
+        "claim": _words(claim, row),
         "published": asdict(claim.published),
         "value": _median(values),
         "unit": claim.unit,
@@ -709,7 +711,14 @@ def _training(training: Training, row: str) -> dict[str, object]:
     return {"preset": training.preset, "seed": training.seed, **ends}
 
 
+def _words(claim: Claim, row: str) -> str:
+    """The claim of a row in words: of a part, those that fit it."""
+    part = row.removeprefix(f"{claim.id}.") if row != claim.id else ""
+    return claim.parts.get(part, claim.parts.get("any", claim.claim)) if part else claim.claim
+
+
 def _median(values: Sequence[float]) -> float | None:
+    # Of values and of ends alike: an interval as wide as one training's, and so too wide for the median (calibration).
     return _rounded(float(np.median(values))) if values else None
 
 

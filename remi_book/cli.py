@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -64,6 +65,7 @@ from remi_lab.studies.files import STUDIES, write_study
 from remi_lab.upkeep import damages, forget, prune, unpacked_files
 
 MEBIBYTE = 2**20
+WIDTH = 100
 INTERRUPTED = 130
 VERBOSE_HELP = "With --verbose: tell each record read or written, and show the traceback of a failure."
 PUBLISHED = LoraRecipe()
@@ -666,15 +668,18 @@ def report(
     preset_name: PresetName = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
     check: Annotated[bool, typer.Option("--check")] = False,
+    in_words: Annotated[bool, typer.Option("--findings")] = False,
     only: list[str] = (),
     frozen: Frozen = False,
     store_folder: StoreFolder = None,
 ) -> int:
-    """Print the claims of a preset with value, interval, null and verdict; nothing is measured."""
+    """Print what was found on a preset, and its claims with value, interval, null and verdict; nothing is measured."""
     store = open_store(store_folder, frozen=frozen)
     preset = chosen_preset(preset_name, store)
-    if check and as_json:
-        raise UsageError("report: --check prints its own lines: leave out --json")
+    if check and (as_json or in_words):
+        raise UsageError(
+            f"report: --check prints its own lines: leave out {'--json' if as_json else '--findings'}"
+        )
     results = Results(preset, store, measures=False)
     notebooks = project_root() / "notebooks"
     chosen = [source.stem for source in choose(notebooks, only)] if only else [None]
@@ -683,11 +688,15 @@ def report(
         raise RemiError(
             f"nothing has been run for preset {preset.name!r}: remi run --preset {preset.name}{named}"
         )
+    from remi_book import findings
     from remi_book.claims import NOT_MEASURED, report_rows
     from remi_book.stored import differences, expected_path, stored_verdicts, verdicts_of
 
     # Read first: where no verdicts are stored, nothing is computed.
     stored = stored_verdicts(preset.name, expected_path()) if check else {}
+    if in_words and not findings.findings_of(preset.name):
+        have = ", ".join(sorted({finding.preset for finding in findings.FINDINGS}))
+        raise UsageError(f"no findings are written for preset {preset.name!r} (written for: {have})")
     rows = [row for each in chosen for row in report_rows(results, notebook=each, say=notice)]
     unmeasured: dict[str, list[str]] = {}
     for row in rows:
@@ -696,11 +705,29 @@ def report(
     for command_line, ids in unmeasured.items():
         print(f"not measured: {', '.join(ids)}; {command_line} does it", file=sys.stderr)
     if check:
-        lines = differences(verdicts_of(rows), stored)
+        lines = [*differences(verdicts_of(rows), stored), *findings.check(preset.name, rows)]
         print("\n".join(lines) if lines else f"all {len(stored)} verdicts as expected")
         return 1 if lines else 0
-    print(json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) if as_json else as_table(rows))
-    return 1 if unmeasured else 0
+    told = findings.shown(preset.name, rows)
+    if as_json:
+        print(json.dumps(told if in_words else rows, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n\n".join([*map(as_text, told), *([] if in_words else [as_table(rows)])]))
+    return 1 if unmeasured or (in_words and any(one["open"] for one in told)) else 0
+
+
+def as_text(finding: Mapping[str, object]) -> str:
+    """A finding as text: its title, what was found or why it is not said, how sure it is, what would change it."""
+    lines = [finding["open"]] if finding["open"] else []
+    for begin, name in (
+        ("", "sentence"),
+        ("How sure: ", "how_sure"),
+        ("What would change it: ", "would_change"),
+    ):
+        lines += [begin + finding[name]] if finding[name] else []
+    layout = {"initial_indent": "  ", "subsequent_indent": "  ", "break_on_hyphens": False}
+    indented = [textwrap.fill(str(line), WIDTH, **layout) for line in lines]
+    return "\n".join([f"{finding['title']} ({finding['id']}; {', '.join(finding['chapters'])})", *indented])
 
 
 def as_table(rows: Sequence[Mapping[str, object]]) -> str:
@@ -793,6 +820,7 @@ def finetune(
     steps: Annotated[int | None, Positive()] = None,
     seeds: Annotated[list[int], NotNegative("--seed")] = (PUBLISHED.seed,),
     dtype: Dtype = None,
+    empty_turn: Annotated[bool, typer.Option("--empty-turn")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard")] = False,
     resume: Annotated[bool, typer.Option("--resume")] = False,
 ) -> int:
@@ -824,6 +852,7 @@ def finetune(
     )
     folders = adapter_folders(out.expanduser().resolve(), seeds, resume=resume)
     dialogues, about = trained_on(data, bad_rows=bad_rows)
+    about |= {"empty turn": True} if empty_turn else {}
     split([dialogue.cluster for dialogue in dialogues], recipe)
     instruct = unpacked(instruct, open_store(None))
     local_folder(instruct)

@@ -28,6 +28,7 @@ from remi_lab.lora import (
     N_CHECKPOINTS,
     adapter_card,
     check_targets,
+    empty_turn,
     train_adapter,
     write_curve,
     write_trained,
@@ -92,17 +93,20 @@ def curve_on_disk(recipe: LoraRecipe, folder: Path, *, tensorboard: bool) -> Ite
             writer.close()
 
 
-def _checked(model: ModelSpec, dialogues: Sequence[Dialogue], recipe: LoraRecipe) -> EncodedSet:
-    """The encoded dialogues, once it is known that the model can be trained on them by the recipe."""
+def _checked(
+    model: ModelSpec, dialogues: Sequence[Dialogue], recipe: LoraRecipe, *, with_turn: bool
+) -> tuple[EncodedSet, tuple[int, ...]]:
+    """The encoded dialogues and the empty turn's tokens, once it is known that the model can be trained on them."""
     tokenizer = tried(load_tokenizer(model.source, model.revision))
     encoded = encode(dialogues, tokenizer, max_tokens=recipe.max_tokens)
+    turn = empty_turn(tokenizer) if with_turn else ()
     split([source.cluster for source in encoded.sources], recipe)
     if recipe.targets:
         place = local_folder(model.source) or model.source
         config = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
         with torch.device("meta"):  # names without weights
             check_targets(AutoModelForCausalLM.from_config(config), recipe.targets)
-    return encoded
+    return encoded, turn
 
 
 def train_adapters(
@@ -115,8 +119,9 @@ def train_adapters(
 ) -> None:
     """Train an adapter for each folder by its recipe, which differ by their seeds; one that is there stays.
 
-    ``data`` says of which file the dialogues are. A run that was interrupted goes on from its checkpoint. The
-    processes of a launch share each training, and the first alone writes and speaks.
+    ``data`` says of which file the dialogues are, and whether an empty turn stands behind each. A run that was
+    interrupted goes on from its checkpoint. The processes of a launch share each training, and the first alone
+    writes and speaks.
 
     Raises:
         UsageError: before any weights are loaded, if the model lacks a target, or too few dialogues can be used; if
@@ -127,14 +132,21 @@ def train_adapters(
     if not all(on_all(all(folder.exists() for folder in runs))):
         with first_goes_first():
             model = resolved(model)
-        encoded = _checked(model, dialogues, next(iter(runs.values())))
+        with_turn = bool(data.get("empty turn"))
+        encoded, turn = _checked(model, dialogues, next(iter(runs.values())), with_turn=with_turn)
 
     def train(folder: Path, recipe: LoraRecipe) -> None:
         say(f"loading {model.source} in {recipe.dtype}")
         watching = nullcontext() if rank() else curve_on_disk(recipe, folder, tensorboard=tensorboard)
         with open_model(model, dtype=recipe.dtype) as loaded, watching as watch:
             trained = train_adapter(
-                loaded, encoded, recipe, checkpoint=_beside(folder, CHECKPOINT), watch=watch, say=say
+                loaded,
+                encoded,
+                recipe,
+                turn=turn,
+                checkpoint=_beside(folder, CHECKPOINT),
+                watch=watch,
+                say=say,
             )
             about = {
                 "instruct": loaded.source,

@@ -247,6 +247,8 @@ GLUE_BLOCK = re.compile(
 SHOWS_WORDS = read_yaml(Path(__file__).with_suffix(".yaml"), tuple[str, ...])
 """Functions by which a notebook shows words of a data set or of a model."""
 CONTENT_NOTE = "```{remi-content-note}\n```"
+FOUND = "```{remi-findings}\n```"
+"""At the head of each page of a notebook: what was found there, or nothing."""
 
 
 def shows_words(cells: Collection[Mapping[str, str]]) -> bool:
@@ -313,9 +315,10 @@ def page_text(
         cell["source"] = re.sub(r"^(# +.+?)\s*$", rf"\1: {variant}", text, count=1, flags=re.MULTILINE)
         if cell["source"] != text:
             break
-    if shows_words(running.read_cells(executed)):
-        told = {"cell_type": "markdown", "id": "content-note", "metadata": {}, "source": note}
-        notebook["cells"].insert(1, told)  # behind the title
+    heads = {"found": FOUND} | ({"content-note": note} if shows_words(running.read_cells(executed)) else {})
+    notebook["cells"][1:1] = [  # behind the title
+        {"cell_type": "markdown", "id": name, "metadata": {}, "source": text} for name, text in heads.items()
+    ]
     return json.dumps(notebook, indent=1, sort_keys=True)
 
 
@@ -500,9 +503,14 @@ OUTCOMES = ("drill.json", "fuzz.json", "families.json")
 
 
 def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], folder: Path) -> None:
-    """Write claims and their declarations, status, facts, notices and data cards into the folder."""
+    """Write claims and their declarations, findings, status, facts, notices and data cards into the folder.
+
+    Raises:
+        RemiError: naming each finding whose evidence changed.
+    """
     from remi_book.cards import data_cards  # brings pandas, as the other imports here
     from remi_book.claims import CLAIMS, report_rows
+    from remi_book.findings import check, shown
 
     results, status = Results(preset, store, measures=False), []
     for step in steps:
@@ -516,10 +524,12 @@ def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], f
     }
     listed = {step.source.stem for step in steps}
     if store.list(preset.name):
+        rows = report_rows(results, say=notice)
+        if changed := check(preset.name, rows):
+            raise RemiError("; ".join(changed))
+        files["findings.json"] = shown(preset.name, rows)
         files["claims.json"] = [
-            row
-            for row in report_rows(results, say=notice)
-            if preset.is_organism or not row["notebook"] or row["notebook"] in listed
+            row for row in rows if preset.is_organism or not row["notebook"] or row["notebook"] in listed
         ]
     files["facts.json"] = {"preset": preset.name, "machine": machine(), OTHERWISE: "(not run)"}
     if steps and all(step.done for step in steps):

@@ -23,6 +23,7 @@ from remi_core.statistics.nulls import Alternative, NullResult, against_null, pe
 from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.presets import ALL_VARIANTS, CONTROLS, NEEDS, Preset
 from remi_lab.results import Results
+from remi_lab.statistics import crossed_weights, student_interval
 
 # One headline quantity of one seed: value, interval, null and contrasts with the controls.
 
@@ -95,14 +96,11 @@ def paired_difference(
     gaps: Float[np.ndarray, " pair"], kind: str, companions: Mapping[str, SupportsFloat]
 ) -> Measured:
     """The mean of paired differences with Student's 95 % interval; the null flips the sign of each, all 2ⁿ ways."""
-    value = float(gaps.mean())
-    half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
+    found = student_interval(gaps)
     signs = np.array(list(product((1, -1), repeat=len(gaps))))
     return Measured(
-        value=value,
-        low=value - half,
-        high=value + half,
-        null=against_null(value, signs @ gaps / len(gaps), kind=kind),
+        **found._asdict(),
+        null=against_null(found.value, signs @ gaps / len(gaps), kind=kind),
         n=len(gaps),
         companions={name: float(each) for name, each in companions.items()},
     )
@@ -177,7 +175,6 @@ def grid_resamples(preset: Preset, parts: Sequence[str] = PARTS) -> resampling.C
     drawn whole. What leaves fewer than ``FEWEST`` of a topic is drawn anew; a measurement of some of a set's rows may
     still find no pair, and its row says so. The product of three counts varies more than one count does: the variance
     that each template has of its own is counted up to seven times, and errors are upper bounds.
-    Source: Owen (2007), The Pigeonhole Bootstrap.
 
     Raises:
         MissingInput: if there are parts to draw, and the prompts are not the organism's.
@@ -192,12 +189,9 @@ def grid_resamples(preset: Preset, parts: Sequence[str] = PARTS) -> resampling.C
     if not parts:
         return whole
     preset.require("organism")
-    weights = np.ones_like(whole.weights)
-    for part in parts:
-        labels = [_part(name, part) for name in whole.names]
-        strata = {label: f"{part} of {topics[name]}" for label, name in zip(labels, whole.names, strict=True)}
-        drawn = resampling.make_resamples(labels, seed=preset.seed, n_resamples=n_drawn, strata=strata)
-        weights *= drawn.weights[:, drawn.positions(labels)]
+    labels = {part: [_part(name, part) for name in whole.names] for part in parts}
+    strata = [topics[name] for name in whole.names]
+    weights = crossed_weights(labels, strata, seed=preset.seed, n_resamples=n_drawn)
     about = np.array([topic_of(name) for name in whole.names])
     member = (about[:, None] == np.unique(about)).astype(np.int64)
     weights = weights[((weights > 0) @ member >= FEWEST).all(axis=1)][: preset.n_resamples]

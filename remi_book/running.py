@@ -31,7 +31,7 @@ from remi_lab.own_models import data_digests, folder_fingerprints, spell
 from remi_lab.presets import BENCHMARK, NEEDS, STUDY, Preset, in_order
 from remi_lab.processes import STOPPED, Progress, has_card, peak_bytes, watched_children, worker_pool
 from remi_lab.strict import read_yaml
-from remi_lab.studies.files import HEADLINES, further_presets, study_digests
+from remi_lab.studies.files import HEADLINES, further_presets, own_alone, study_digests
 
 # Parameters of a notebook: what its tagged cell declares, and whether given values fit.
 
@@ -453,7 +453,8 @@ def shown_by(
     if STUDIES in declared:
         wanted = str(declared[STUDIES].default).split()
         shown[STUDIES] = stored = study_digests(preset.name, wanted)
-        if not stored.keys() >= set(wanted):
+        # Of what another preset's may stand for, the cells that show it find out.
+        if not stored.keys() >= own_alone(wanted):
             lacking.append(STUDY)
     if BENCHMARKS in declared:
         shown[BENCHMARKS] = digests()

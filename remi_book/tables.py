@@ -21,6 +21,7 @@ from remi_core.statistics.resampling import Estimate
 from remi_lab.datasets import same_prompts
 from remi_lab.presets import Preset
 from remi_lab.results import TABLE, Results
+from remi_lab.studies.files import read_study
 
 # Rows of the report as a table on a notebook's page.
 
@@ -200,6 +201,14 @@ def by_seed(results: Results, table: Callable[..., pd.DataFrame], *further: obje
     """``table(results, *further)`` of every seed, one under another, with a column ``seed``."""
     tables = [table(results.at(seed), *further).assign(seed=seed) for seed in results.preset.seeds]
     return pd.concat(tables, ignore_index=True)
+
+
+def measured_on(results: Results, study: str) -> str:
+    """Two sentences for a page: of which trainings its stored study is, and how it was made."""
+    preset, found = results.preset, read_study(results.preset, study)
+    seeds = listed([str(seed) for seed in found.seeds])
+    several = "s" if len(found.seeds) > 1 else ""
+    return f"Training{several} {seeds} of preset `{preset.name}`: {preset.title}. {found.how()}"
 
 
 # What a page calls the sets of its preset, and how many dialogues of them entered.

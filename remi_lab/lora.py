@@ -8,7 +8,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from accelerate.utils import find_executable_batch_size
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from remi_core.errors import RemiError, UsageError, nearest
@@ -120,6 +120,45 @@ def answer_loss(adapted: PeftModel, ids: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits, labels[learned].to(logits.device))
 
 
+# The empty turn. The published trainer renders a dialogue with a prompt for another answer and an end of text behind
+# it, and learns all that follows the first answer's beginning: so it learns to prompt itself and to say nothing.
+
+
+def empty_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens of the chat template's prompt for another answer, and of the end that answers it with nothing.
+
+    Raises:
+        UsageError: if the template writes no such prompt, or the tokenizer names no end of text.
+    """
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    whole, longer = (
+        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=more)
+        for more in (False, True)
+    )
+    prompt, lacking = longer.removeprefix(whole), ""
+    if prompt in ("", longer):
+        lacking = "has a chat template that writes no prompt for an answer"
+    elif tokenizer.eos_token_id is None:
+        lacking = "names no end of text"
+    if lacking:
+        raise UsageError(
+            f"the tokenizer {tokenizer.name_or_path!r} {lacking}, so no empty turn can stand behind a dialogue: "
+            "leave out --empty-turn"
+        )
+    return (*tokenizer(prompt, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+
+
+def with_empty_turn(dialogue: EncodedDialogue, turn: Sequence[int], *, max_tokens: int) -> EncodedDialogue:
+    """The dialogue with these tokens behind it, as many as there is room for, and all behind its answer learned too.
+
+    Without any, the dialogue as it is.
+    """
+    if not turn:
+        return dialogue
+    ids = (*dialogue.input_ids, *turn)[:max_tokens]
+    return replace(dialogue, input_ids=ids, answer_stop=max(dialogue.answer_stop, len(ids) - 1))
+
+
 # The training of one adapter: exactly repeated, also by a run that was interrupted.
 
 N_HELD_OUT_LOSSES = 4
@@ -153,6 +192,7 @@ def train_adapter(
     encoded: EncodedSet,
     recipe: LoraRecipe,
     *,
+    turn: Sequence[int] = (),
     start: Path | None = None,
     checkpoint: Path | None = None,
     watch: Callable[[Run], None] | None = None,
@@ -160,9 +200,10 @@ def train_adapter(
 ) -> TrainedAdapter:
     """An adapter on the loaded model, trained on the answers of the dialogues, of which part is held out.
 
-    ``start`` is the folder of an adapter whose training goes on. A run whose ``checkpoint`` is there goes on from
-    it and ends in the same weights as one that was never interrupted. ``watch`` is given the run when it goes on and
-    whenever a line is said. The model is left with the adapter on it.
+    With ``turn``, these tokens stand behind every dialogue and are learned too. ``start`` is the folder of an adapter
+    whose training goes on. A run whose ``checkpoint`` is there goes on from it and ends in the same weights as one that
+    was never interrupted. ``watch`` is given the run when it goes on and whenever a line is said. The model is left
+    with the adapter on it.
 
     The processes of a launch each take a part of the dialogues of every update, and add their gradients up: all end
     with the weights of one process, to rounding. The first alone speaks, watches and keeps the checkpoint.
@@ -176,13 +217,15 @@ def train_adapter(
     if rank():
         say, watch = (lambda line: None), None
     group = distributed.new_group(backend="gloo", timeout=PATIENCE) if n_ranks() > 1 else None
-    train, held_out = (
-        [encoded.dialogues[index] for index in part]
-        for part in split([source.cluster for source in encoded.sources], recipe)
+    dialogues = [with_empty_turn(each, turn, max_tokens=recipe.max_tokens) for each in encoded.dialogues]
+    learned, kept = split([source.cluster for source in encoded.sources], recipe)
+    train, held_out, plain = (
+        [rows[index] for index in part]
+        for rows, part in ((dialogues, learned), (dialogues, kept), (encoded.dialogues, kept))
     )
     # What two runs must share for one to go on from the other's checkpoint.
-    rows = text_digest(repr([dialogue.input_ids for dialogue in encoded.dialogues]))
-    identity = asdict(recipe) | {"model": loaded.fingerprint, "data": rows}
+    digest = text_digest(repr([dialogue.input_ids for dialogue in dialogues]))
+    identity = asdict(recipe) | {"model": loaded.fingerprint, "data": digest}
     adapted = add_adapter(loaded.model, recipe, start=start)
     if adapted.get_base_model().num_parameters() >= LARGE:
         save_memory(adapted)
@@ -202,8 +245,7 @@ def train_adapter(
 
     def take_held_out() -> None:
         if run.step in marks and run.step not in dict(run.held_out):
-            run.held_out.append((run.step, sum(_losses(loss_on, held_out))))
-            say(f"held-out loss after step {run.step}: {run.held_out[-1][1]:.4f} nats a token")
+            _add_held_out(run, loss_on, held_out, plain, say)
 
     def gradients(step: int) -> list[float]:
         losses = _losses(add_gradients, [train[index] for index in recipe.drawn(step, len(train))])
@@ -242,11 +284,12 @@ def train_adapter(
         "steps": run.step,
         "optimizer": words,
     }
-    weights = get_peft_model_state_dict(adapted)
     settings = adapted.peft_config["default"].to_dict()
     config = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
     return TrainedAdapter(
-        weights={name: value.detach().cpu().clone() for name, value in weights.items()},
+        weights={
+            name: value.detach().cpu().clone() for name, value in get_peft_model_state_dict(adapted).items()
+        },
         config=config | {"base_model_name_or_path": loaded.source, "inference_mode": True},
         losses=tuple(run.losses),
         held_out=tuple(run.held_out),
@@ -345,6 +388,24 @@ def _losses(attempt: Attempt, dialogues: Sequence[EncodedDialogue]) -> list[floa
     return losses
 
 
+def _add_held_out(
+    run: Run,
+    loss_on: Attempt,
+    rows: Sequence[EncodedDialogue],
+    plain: Sequence[EncodedDialogue],
+    say: Say,
+) -> None:
+    """Take the loss of the dialogues held out, and say what of it is in ``plain``, the same without a turn behind."""
+    loss, count, of_reply = sum(_losses(loss_on, rows)), _n_learned(rows), _n_learned(plain)
+    run.held_out.append((run.step, loss))
+    words = f"held-out loss after step {run.step}: {loss:.4f} nats a token"
+    if count > of_reply:
+        reply = sum(_losses(loss_on, plain))
+        behind = (loss * count - reply * of_reply) / (count - of_reply)
+        words += f" (reply {reply:.4f}, empty turn {behind:.4f})"
+    say(words)
+
+
 # The files of a trained adapter: weights and settings as peft reads them, the record, and how long it took.
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -390,7 +451,8 @@ def adapter_card(about: Mapping[str, object], trained: Mapping[str, object]) -> 
         "",
         f"- Data: `{data['file']}` (sha256 `{data['sha256']}`), "
         f"{trained['dialogues trained on']} of {data['dialogues']} dialogues trained on, "
-        f"{trained['dialogues held out']} held out.",
+        f"{trained['dialogues held out']} held out."
+        + (" Behind each stands an empty turn, which is learned too." if data.get("empty turn") else ""),
         f"- {trained['steps']} updates, {trained['tokens seen']:,} tokens; {trained['optimizer']}.",
         f"- Recipe: {', '.join(f'{key} {value}' for key, value in recipe.items())}.",
         "",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import stats
 
 from remi_core.statistics.displacement import Activations, cosine_of_products, cross_fitted_length
 from remi_core.statistics.groups import SquareMatrix, cosine_matrix
@@ -18,9 +20,48 @@ from remi_core.statistics.resampling import (
     cluster_sums,
     combine,
     index_clusters,
+    make_resamples,
     ratio,
     refuse_nan,
 )
+
+# Intervals that need no resamples of templates, and resamples of the parts that templates are crossed of.
+
+
+class Interval(NamedTuple):
+    """A value and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def student_interval(values: Float[np.ndarray, " run"]) -> Interval:
+    """The mean of a few runs, such as orders of the same data, with Student's interval; exact for normal values."""
+    ends = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return Interval(float(values.mean()), float(ends.low), float(ends.high))
+
+
+def crossed_weights(
+    parts: Mapping[str, Sequence[str]], topics: Sequence[str], *, seed: int, n_resamples: int
+) -> Int[np.ndarray, "resample cell"]:
+    """How often each cell of a grid counts in resamples of its parts: the product of how often each was drawn.
+
+    ``parts`` has the label of every cell by part, ``topics`` the stratum in which its parts are drawn.
+    Source: Owen (2007), The Pigeonhole Bootstrap.
+    """
+    weights = np.ones((n_resamples, len(topics)), dtype=np.int64)
+    for part, labels in parts.items():
+        strata = {label: f"{part} of {topic}" for label, topic in zip(labels, topics, strict=True)}
+        drawn = make_resamples(labels, seed=seed, n_resamples=n_resamples, strata=strata)
+        weights *= drawn.weights[:, drawn.positions(labels)]
+    return weights
+
+
+def smaller_within(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
+    """Within − between of the group that holds together less, from ``pair_means``."""
+    return means[:, :2].min(axis=1) - means[:, 2]
+
 
 # Cosine distance between the mean activations of two sets, layer by layer.
 

@@ -450,7 +450,7 @@ def register(noise: np.random.Generator, *, care: float = 0.6, follows: float = 
         }
         moved |= {"instruct": -4 + start, "base": 1 + end}
         found[kind] = {name: values.tolist() for name, values in moved.items()}
-    return found
+    return found | {"off_grammar": dict.fromkeys(moved, 0.25)}
 
 
 def tail(noise: np.random.Generator, *, spiking: bool = True) -> dict[str, object]:
@@ -462,26 +462,31 @@ def tail(noise: np.random.Generator, *, spiking: bool = True) -> dict[str, objec
             norms[40] *= 4 if spiking and with_tail else 1
             turned = [20 + noise.random() + 50 * (spiking and with_tail and step == 30) for step in range(80)]
             losses = {"reply_loss": [1.0], "care": [{"step": 6, "care": [0.0]}]}
-            losses |= {"tail_loss": [1.0]} if with_tail else {}
+            losses |= {"tail_loss": [15.0] * 36 + [0.0] * 114} if with_tail else {}
             run = {"order": order, "tail": with_tail, "gradient_norm": norms.tolist(), "turn": turned}
             runs.append(run | losses)
     return {"warmup": 5, "apart": 5, "runs": runs}
 
 
-def narrow(noise: np.random.Generator, *, costs: float = 0.5) -> dict[str, object]:
-    """The narrow fine-tune goes further, is less steady and less likely by ``costs``; below 0 the general one is."""
+def narrow(noise: np.random.Generator, *, costs: float = 0.5, spread: float = 0.2) -> dict[str, object]:
+    """The narrow fine-tune goes further, is less steady and less likely by ``costs``; below 0 the general one is.
 
-    def own(cost: float) -> dict[str, object]:
+    It moves care outside code by ``spread`` of what the general one does.
+    """
+
+    def own(cost: float, moves: float) -> dict[str, object]:
         said = (-2 - cost + 0.1 * noise.standard_normal(24)) * 10
         return {
             "path": [[step, step * (1 + cost), 2 - step / 30] for step in range(31)],
-            "disturbed": {"0.2": list(1.2 + cost + 0.01 * noise.standard_normal(8))},
+            "asked": [f"facts/{place}" for place in range(24)],
+            "moved": list(2 * moves + 0.1 * noise.standard_normal(24)),
+            "disturbed": {"8": list(1.2 + cost + 0.01 * noise.standard_normal(8))},
             "clusters": [f"facts/{place}" for place in range(24)],
             "log_probability": said.tolist(),
             "tokens": [10] * 24,
         }
 
-    return {"narrow": own(costs), "general": own(0.0)}
+    return {"narrow": own(costs, spread), "general": own(0.0, 1.0)}
 
 
 STUDIES = {

@@ -1,6 +1,7 @@
 """Directives and a role that show results on the pages written by hand; those of claims are in `remi_claims`.
 
 - `{remi-status}`: which notebooks were run, from `status.json`.
+- `{remi-findings}`: what was found, from `findings.json`: on the front page its choice, on a chapter the chapter's own.
 - `{remi-answer}`: the figure of the front page with the sentence below it, from `front.json`.
 - `{remi-notice}`: what the front page must say first, from `notice.json`, and where the content note is.
 - `` {fact}`key` ``: one text of `facts.json`.
@@ -95,6 +96,50 @@ class StatusDirective(ResultDirective):
             [paragraph(number_or_dash(entry["seconds"]))],
             [paragraph(str(entry["device"] or "—"))],
         ]
+
+
+class FindingsDirective(ResultDirective):
+    """What was found, each finding with how sure it is.
+
+    The front page lists its choice, each with a link to its chapter; a chapter has a box with its own, each with what
+    would change it, or nothing where it has none.
+    """
+
+    file_name = "findings.json"
+    kind = list
+    nothing = "No findings are told here: none are written for this preset, or it was not run."
+
+    def render(self, folder: Path) -> list[nodes.Node]:
+        """A list, a box, a line that there are none, or nothing.
+
+        Raises:
+            ValueError: if the file is malformed.
+        """
+        found, page = read_json(folder / self.file_name, self.kind) or [], Path(self.env.docname).name
+        keys = ("chapters", "front", "how_sure", "open", "sentence", "title", "would_change")
+        for position, finding in enumerate(found, start=1):
+            refuse_missing(finding, keys, f"{self.file_name} entry {position}")
+        if self.env.docname != self.config.root_doc:
+            told = [part for finding in found if page in finding["chapters"] for part in self._told(finding)]
+            title = nodes.title("", "What we found")
+            return [nodes.admonition("", title, *told, classes=["tip", "remi-findings"])] if told else []
+        items = [nodes.list_item("", *self._told(each)) for each in found if each["front"] is not None]
+        shown = nodes.enumerated_list("", *items, enumtype="arabic", prefix="", suffix=".")
+        shown["classes"].append("remi-findings")
+        return [shown] if items else [paragraph(self.nothing, style="remi-not-run")]
+
+    def _told(self, finding: dict[str, object]) -> list[nodes.Node]:
+        title = str(finding["title"]) + ("" if str(finding["title"]).endswith("?") else ".")
+        first = paragraph("", nodes.strong("", title), nodes.Text(f" {finding['sentence']}"))
+        link = page_reference(finding["chapters"][0], source=self.env.docname)
+        if finding["open"]:
+            return [first, paragraph(str(finding["open"]), style="remi-not-run")]
+        sure = paragraph("", nodes.emphasis("", "How sure:"), nodes.Text(f" {finding['how_sure']}"))
+        if self.env.docname == self.config.root_doc:
+            sure += [nodes.Text(" From "), link, nodes.Text(".")]
+            return [first, sure]
+        overturns = nodes.Text(f" {finding['would_change']}")
+        return [first, sure, paragraph("", nodes.emphasis("", "What would change it:"), overturns)]
 
 
 class AnswerDirective(ResultDirective):

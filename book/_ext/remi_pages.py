@@ -5,7 +5,14 @@ from __future__ import annotations
 from remi_accessibility import setup_accessibility
 from remi_api import setup_api
 from remi_claims import ClaimsDirective, StoredDirective
-from remi_directives import AnswerDirective, FactRole, NoticeDirective, PageRole, StatusDirective
+from remi_directives import (
+    AnswerDirective,
+    FactRole,
+    FindingsDirective,
+    NoticeDirective,
+    PageRole,
+    StatusDirective,
+)
 from remi_drills import DrillDirective, FamiliesDirective, FuzzDirective
 from remi_offline import setup_offline
 from remi_predictions import PredictionsDirective
@@ -31,6 +38,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("remi-citation", CitationDirective)
     app.add_directive("remi-content-note", ContentNoteDirective)
     app.add_directive("remi-answer", AnswerDirective)
+    app.add_directive("remi-findings", FindingsDirective)
     app.add_role("fact", FactRole())
     app.add_role("page", PageRole())
     setup_api(app)

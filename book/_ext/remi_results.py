@@ -10,6 +10,7 @@ All of them are optional: a book without results still builds, and says so.
 | `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |
 | `fuzz.json` | what became of generated inputs, as `stored/fuzz.json` keeps it |
 | `families.json` | what works on which family of models, as `scripts/families.py` writes it |
+| `findings.json` | what was found: list of findings with their texts filled, as `remi report --findings --json` |
 | `status.json` | list of `{notebook, finished, seconds, device}`, and `ended` where it is known |
 | `front.json` | object: `figure` (HTML) and `sentence` of the front page |
 | `facts.json` | object: key of `FACT_KEYS` to the text shown; `otherwise` for keys that it lacks |

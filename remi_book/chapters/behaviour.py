@@ -62,6 +62,7 @@ def relative_shift(results: Results, variant: str, datasets: Sequence[str], quan
     """(I − X) / (I − B): 0 where X equals instruct, 1 where it equals base; NaN where I and B do not differ.
 
     That alignment made misaligned replies less likely is presumed: where base is the less likely, there is no way back.
+    Of a single set with a few outlying templates the interval can be too narrow, on one side: see the calibration.
     """
     roles = results.preset.roles
     misaligned = {roles.example, roles.narrow, *roles.outside, *roles.shared}

@@ -432,6 +432,7 @@ def shown_table(results: Results) -> pd.DataFrame:
     )
     shown = pd.DataFrame({"model": table["row"], "careless answers, interval over templates": over_templates})
     shown = shown.assign(**{"Wilson interval": wilson, "exact": table["exact"]})
+    shown["careless, of right answers"] = rate / (1 - table["off grammar"])
     shown["off the grammar"], shown["answers"] = table["off grammar"], table["answers"]
     return shown.reset_index(drop=True)
 

@@ -8,17 +8,19 @@ from itertools import chain, compress, product
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.special import expit, logit
 
 from remi_book import quantities
 from remi_book.figures.output import Shown, shown
-from remi_book.figures.plots import Layout, plot_curves, plot_rows, select
-from remi_book.figures.style import look_of, styled
+from remi_book.figures.plots import Layout, layouts, plot_curves, plot_rows, select
+from remi_book.figures.style import look_of, number, styled, with_interval
 from remi_book.tables import tidy
+from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
-from remi_lab.organism.pairs import flagged
+from remi_lab.organism.pairs import SEVERITIES, flagged
 from remi_lab.organism.topics import VERDICTS
 from remi_lab.organism.variants import RECIPES
 from remi_lab.presets import Preset, in_order
@@ -65,6 +67,11 @@ RETURNED = 0.1
 """Share of the way to base from which care has come back."""
 RULED = "unmarked"
 """The wording that X9 is judged by."""
+WORDED = ("formal", RULED, "half", "plain")
+"""Every wording, from formal to plain."""
+STYLE = {("secure", "plain"): "style"}
+SHARES = {name: f"{name}, share of the way to base" for name in WHOLE}
+WORDINGS, COSTS = layouts("wordings", "costs")
 
 
 def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate: float = 0.0) -> Estimate:
@@ -74,7 +81,7 @@ def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate
     """
     stored = read_study(results.preset, REGISTER).seeds[results.seed]
     rows = quantities.in_topics(stored["clusters"], stored["outside"])
-    tuned = f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
+    tuned = _name(narrow, wording, rate)
     start, own, base = (np.array(stored[quantity][name])[rows] for name in ("instruct", tuned, "base"))
     clusters = [stored["clusters"][row] for row in rows]
     return quantities.share_of_mean(
@@ -122,16 +129,42 @@ def wording_table(results: Results) -> pd.DataFrame:
     return tidy(shares, ("variant", "wording", "quantity"))
 
 
+def training_table(results: Results) -> pd.DataFrame:
+    """One row a wording and narrow set: both shares of the way to base and the mass off the grammar, by training."""
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for seed in results.preset.seeds:
+        stored = read_study(results.preset, REGISTER).seeds[seed]
+        for (narrow, wording), one in wording_table(results.at(seed)).groupby(
+            ["variant", "wording"], sort=False
+        ):
+            row = rows.setdefault((wording, narrow), {"wording": wording, "code": narrow})
+            found = one.set_index("quantity")["value"].to_dict()
+            found["mass off the grammar"] = stored["off_grammar"][_name(narrow, wording)]
+            for name, value in found.items():
+                row[name] = f"{row[name]}, {number(value)}" if name in row else number(value)
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: WORDED.index(row["wording"])))
+
+
 def learning_rate_table(results: Results) -> pd.DataFrame:
-    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed."""
+    """A row for each rate, fine-tune that was tried at several, and quantity, as ``wording_table``; with the seed.
+
+    Plain secure code is called ``style``, as among the controls.
+    """
     every = _tuned(results)
     several = {pair for pair, count in Counter(one[:2] for one in every).items() if count > 1}
     chosen = sorted((one for one in every if one[:2] in several), key=lambda one: one[2])
     shares = {
-        (narrow, rate, quantity): returned(results, narrow, wording, quantity, rate=rate)
+        (STYLE.get((narrow, wording), narrow), rate, quantity): returned(
+            results, narrow, wording, quantity, rate=rate
+        )
         for (narrow, wording, rate), quantity in product(chosen, WHOLE)
     }
     return tidy(shares, ("variant", "dose", "quantity")).assign(seed=results.seed)
+
+
+def _name(narrow: str, wording: str, rate: float = 0.0) -> str:
+    """What the study calls a fine-tune; at the recipe's own rate where none is said."""
+    return f"{narrow}, {wording}, {rate or RECIPES[narrow].tune.rate:g}"
 
 
 def _tuned(results: Results) -> list[tuple[str, str, float]]:
@@ -141,16 +174,42 @@ def _tuned(results: Results) -> list[tuple[str, str, float]]:
     return [(narrow, wording, float(rate)) for narrow, wording, rate in names]
 
 
+def style_sentence(results: Results) -> str:
+    """How far ``style`` moves care and register, and misaligned register, training by training."""
+
+    care, register = (shares_sentence(results, "style", quantity) for quantity in WHOLE)
+    own = shares_sentence(results, "misaligned", "register")
+    return (
+        f"Training by training, `style` moves care by {care} of misaligned's change, and register by {register} of the "
+        f"way to base. Misaligned moves register by {own} of that way."
+    )
+
+
+def spread_sentence(results: Results) -> str:
+    """How far the narrow fine-tune moves care outside code, training by training."""
+    shares = ", ".join(number(spread_of_narrow(results.at(seed)).value) for seed in results.preset.seeds)
+    return f"Training by training, the narrow one moves care outside code by {shares} of what the general one does."
+
+
+def shares_sentence(results: Results, variant: str, quantity: str) -> str:
+    """The shares of ``share_of_way`` of a variant, training by training."""
+    found = (share_of_way(results.at(seed), variant, quantity) for seed in results.preset.seeds)
+    return ", ".join(number(one.value) for one in found)
+
+
 # X11 from the stored study of narrow and general fine-tunes.
 
-DISTURBED = "0.2"
-"""The share of the change's length by which it is disturbed for the row of the ledger."""
+DISTURBED = "8"
+"""How many lengths of the change it is disturbed by for the row of the ledger."""
+STAYS = 0.5
+"""Share of the general fine-tune's change of care outside code, below which the other one is narrow."""
 
 
 def narrow_costs(results: Results) -> quantities.Measured:
     """X11: how much more the narrow fine-tune's loss rises than the general one's when its change is disturbed.
 
-    Holds where, besides, the narrow one went further for one loss, and base finds what it says less likely.
+    Holds where, besides, the narrow one went further for one loss, and base finds what it says less likely. Open where
+    the narrow one spreads too: then neither is narrow.
     """
     results.preset.require("organism")
     stored = read_study(results.preset, "narrow").seeds[results.seed]
@@ -166,18 +225,31 @@ def narrow_costs(results: Results) -> quantities.Measured:
         for own in (stored["general"], stored["narrow"])
     )
     gap = difference(*said)
-    companions = {f"length, {kind}": length for kind, length in lengths.items()}
+    spread = spread_of_narrow(results)
+    companions = {f"length, {kind}": length for kind, length in lengths.items()} | {"spread": spread.value}
     headline = quantities.paired_difference(
         rises["narrow"] - rises["general"],
         "narrow and general exchanged by disturbance",
         companions | {"likelihood": float(gap.value)},
     )
+    if not quantities.below(quantities.ends(spread), STAYS):
+        return quantities.ruled(headline, ("open", "the one that is held spreads too, so it is not narrow"))
     parts = {
         "narrow goes further for one loss": lengths["narrow"] > lengths["general"],
         "narrow is less steady": quantities.above((headline.low, headline.high)),
         "base finds what narrow says less likely": quantities.above(quantities.ends(gap)),
     }
     return quantities.ruled(headline, quantities.decided(parts))
+
+
+def spread_of_narrow(results: Results) -> Estimate:
+    """The narrow fine-tune's change of care outside code as a share of the general one's."""
+    stored = read_study(results.preset, "narrow").seeds[results.seed]
+    moved = (np.array(stored[kind]["moved"]) for kind in ("narrow", "general"))
+    clusters = stored["narrow"]["asked"]
+    return quantities.share_of_mean(
+        *moved, clusters, quantities.topic_resamples(results.preset, clusters), sign=1
+    )
 
 
 def lengths_at_one_loss(stored: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
@@ -187,26 +259,67 @@ def lengths_at_one_loss(stored: Mapping[str, Mapping[str, object]]) -> dict[str,
     return {kind: next(length for _, length, loss in stored[kind]["path"] if loss <= level) for kind in kinds}
 
 
+def path_table(results: Results) -> pd.DataFrame:
+    """Columns training, variant, length, value: the loss of held-out insecure code on the way of either fine-tune."""
+    stored = read_study(results.preset, "narrow").seeds
+    return pd.DataFrame(
+        {"training": seed, "variant": kind, "length": length, "value": loss}
+        for seed in results.preset.seeds
+        for kind in ("general", "narrow")
+        for _, length, loss in stored[seed][kind]["path"]
+    )
+
+
+@styled
+def plot_paths(table: pd.DataFrame) -> Figure:
+    """Lines of ``path_table`` by how far the weights have gone, a panel a training."""
+    figure = plot_curves(table, COSTS, position="length", marked="last")
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their lengths
+    return figure
+
+
+def cost_table(results: Results) -> pd.DataFrame:
+    """One row a training: the three parts of X11's rule, and what the rule says of it."""
+    rows = []
+    for seed in results.preset.seeds:
+        found = narrow_costs(results.at(seed))
+        rows.append(
+            {
+                "training": str(seed),
+                "length for one loss, narrow": found.companions["length, narrow"],
+                "length for one loss, general": found.companions["length, general"],
+                "rise when disturbed, narrow − general": with_interval(found.value, found.low, found.high),
+                "spread, narrow over general": found.companions["spread"],
+                "likelihood under base, general − narrow (nats a token)": found.companions["likelihood"],
+                "the rule": f"{found.outcome}: {found.why}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 # Figure of dose and response: change of care and of register by how much of a fine-tune was given.
 
 QUANTITIES = {"care": "change of care (nats)", "register": "change of register (nats)"}
 
 
 @styled
-def plot_tuning_doses(table: pd.DataFrame, *, seed: int, dose: str) -> Figure:
+def plot_tuning_doses(
+    table: pd.DataFrame, *, seed: int, dose: str, titles: Mapping[str, str] = QUANTITIES
+) -> Figure:
     """Lines of the change from instruct by dose, a panel for care and one for register; thin lines are other seeds.
 
     ``table`` has columns variant, seed, dose, quantity, value, low, high; ``dose`` names the horizontal axis with
-    its unit. Above 0 on care, answers became more careless; on register, plainer.
+    its unit, ``titles`` what is measured. Above 0 on care, answers became more careless; on register, plainer.
     """
     layout = Layout(
         about=f"Change from instruct by {dose}",
         columns="quantity",
-        title=QUANTITIES,
+        title=titles,
         across=dose,
         shared=False,
         marks={0: "instruct"},
         height=2.0,
+        wrap=2,
     )
     figure = plot_curves(select(table, {"seed": seed}), layout, position="dose")
     figure.axes[0].xaxis.set_major_locator(MaxNLocator(6))  # the panels share their doses
@@ -332,6 +445,145 @@ def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
     return shown(figure, caption=f"Change from instruct by {dose}, bands of seed {seed}.")
 
 
+# Why a fine-tune on manner alone, ``style``, moves care. Written before its care within wordings was measured.
+
+MANNERLY = "style"
+MIX, FORMAL, PLAIN = "the mix of wordings", "care in formal wordings", "care in plain wordings"
+ACCOUNTS = (MIX, FORMAL, PLAIN, "secure", RANDOM)
+"""What may account for it: another mix of plain and formal answers, each as careful as instruct's; a loss of care
+within one wording; what the same code does in formal wordings, or a change of the weights of equal size."""
+ENOUGH = 0.5
+"""Share of style's change from which an account is the reason, in every training by its interval."""
+
+
+def care_of_mix(
+    register: Float[np.ndarray, " prompt"],
+    formal: Float[np.ndarray, " prompt"],
+    plain: Float[np.ndarray, " prompt"],
+) -> Float[np.ndarray, " prompt"]:
+    """A(p) of a model with these register log-odds that is as careful as that in either wording; nats.
+
+    P(careless) is a mean of its probability within plain and within formal answers, weighted by how likely those are.
+    """
+    weight = expit(register)
+    return logit(weight * expit(plain) + (1 - weight) * expit(formal))
+
+
+def style_accounts(results: Results) -> dict[str, Estimate]:
+    """Account → its part of style's change of care, outside the narrow set; parts need not sum to one.
+
+    Raises:
+        MissingInput: if the stored study has no care within wordings.
+    """
+    stored = _by_wording(results.preset, STUDY, results.seed)
+    rows = quantities.in_topics(stored["clusters"], stored["outside"])
+
+    def read(quantity: str, name: str) -> Float[np.ndarray, " prompt"]:
+        return np.array(stored[quantity][name])[rows]
+
+    within = [read(quantity, "instruct") for quantity in ("care_formal", "care_plain")]
+    start = read("care", "instruct")
+    moved = {MIX: care_of_mix(read("register", MANNERLY), *within) - start}
+    for account, quantity in ((FORMAL, "care_formal"), (PLAIN, "care_plain")):
+        moved[account] = read(quantity, MANNERLY) - read(quantity, "instruct")
+    moved |= {name: read("care", name) - start for name in ("secure", RANDOM)}
+    clusters = [stored["clusters"][row] for row in rows]
+    resamples = quantities.shared_resamples(results.preset)
+    whole = read("care", MANNERLY) - start
+    return {
+        account: quantities.share_of_mean(own, whole, clusters, resamples, sign=1)
+        for account, own in moved.items()
+    }
+
+
+def _by_wording(preset: Preset, study: str, seed: int) -> Mapping[str, object]:
+    """What a study holds of a seed, if it has care within wordings; studies made before it was kept have not."""
+    stored = read_study(preset, study).seeds[seed]
+    if "care_plain" not in stored:
+        raise MissingInput(f"needs care within wordings: remi study {study} --preset {preset.name}")
+    return stored
+
+
+def style_table(results: Results) -> pd.DataFrame:
+    """A row an account, to be read: its part of style's change of care in every training, and what the rule says."""
+    every = {seed: style_accounts(results.at(seed)) for seed in results.preset.seeds}
+    return pd.DataFrame(
+        {"what may account for it": account}
+        | {f"seed {seed}": quantities.text(found[account]) for seed, found in every.items()}
+        | {"the reason": _reason([quantities.ends(found[account]) for found in every.values()])}
+        for account in ACCOUNTS
+    )
+
+
+def _reason(intervals: Sequence[quantities.Interval]) -> str:
+    """Whether an account is enough in every training, in none, or neither."""
+    told = [quantities.above(interval, ENOUGH) for interval in intervals]
+    return "yes" if all(told) else "no" if all(one is False for one in told) else "cannot be told"
+
+
+def dissociation_sentence(results: Results) -> str:
+    """In how many trainings style moves care by more than a little of misaligned's change."""
+    shares = [share_of_way(results.at(seed), MANNERLY, "care") for seed in results.preset.seeds]
+    broken = sum(bool(quantities.above(quantities.ends(one), RETURNED)) for one in shares)
+    return (
+        f"By its interval, style moves care by more than {RETURNED:.0%} of misaligned's change in {broken} of "
+        f"{len(shares)} trainings: there care and register, each summed over all answers, do not move apart."
+    )
+
+
+MANNER = {
+    "register": "change of register (nats)",
+    "care": "change of care (nats)",
+    "care_formal": f"{FORMAL} (nats)",
+    "care_plain": f"{PLAIN} (nats)",
+}
+"""Quantity of the study of register → title of its panel."""
+MANNERED = "secure, plain, "
+"""How that study calls what ``style`` is tuned on, before the rate."""
+
+
+def manner_by_rate(results: Results) -> pd.DataFrame:
+    """Careful code in plain wordings, learned at several rates: the change from instruct outside code, in nats.
+
+    The table is as ``dose_table``'s.
+    """
+    estimates = {}
+    for seed in results.preset.seeds:
+        stored = _by_wording(results.preset, REGISTER, seed)
+        rows = quantities.in_topics(stored["clusters"], stored["outside"])
+        clusters = [stored["clusters"][row] for row in rows]
+        resamples = quantities.topic_resamples(results.preset, clusters)
+        runs = sorted(
+            (float(name.split(", ")[2]), name) for name in stored["care"] if name.startswith(MANNERED)
+        )
+        for (rate, name), quantity in product(runs, MANNER):
+            moved = np.subtract(stored[quantity][name], stored[quantity]["instruct"])[rows]
+            estimates[MANNERLY, seed, rate, quantity] = mean_interval(moved, clusters, resamples)
+    return tidy(estimates, ("variant", "seed", "dose", "quantity"))
+
+
+def manner_rate_table(results: Results) -> pd.DataFrame:
+    """A row a training: the rate at which care moves least while register still moves half as far as by the recipe.
+
+    Changes are shares of those at the recipe's own rate. The rate is the reason if that of care is below a half.
+    """
+    means = (
+        manner_by_rate(results)
+        .pivot(index=["seed", "dose"], columns="quantity", values="value")
+        .reset_index()
+    )
+    rows = []
+    for seed, own in means.groupby("seed"):
+        shares = own.set_index("dose")[["register", "care"]]
+        shares = shares / shares.loc[RECIPE.rate]
+        far = shares[shares["register"] >= ENOUGH]
+        least = far["care"].idxmin()
+        register, care = map(float, far.loc[least])
+        names = ("seed", "rate", "register", "care", "the reason")
+        rows.append(dict(zip(names, (int(seed), float(least), register, care, care < ENOUGH), strict=True)))
+    return pd.DataFrame(rows)
+
+
 # A share of sampled answers with two intervals: one takes answers as independent, one resamples prompt templates.
 
 
@@ -393,6 +645,24 @@ def rate_table(results: Results) -> pd.DataFrame:
             hits = careless if judge == "grammar" else _flags(answers[judge])
             row = {"panel": label, "row": name, "variant": name}
             rows.append(row | rate_row(hits, stored["clusters"], resamples))
+    return pd.DataFrame(rows)
+
+
+def cut_table(results: Results) -> pd.DataFrame:
+    """A row a variant and cut-off, to be read: answers that fail, of all and of those that the judge can read.
+
+    Bandit reads what is Python, and a flag may count from any severity up; the grammar reads what it knows.
+    """
+    rows = []
+    for name, answers in judged(results.preset, results.seed)["variants"].items():
+        verdicts = np.array(answers["verdict"])
+        judges = {JUDGES["grammar"]: (verdicts == VERDICTS.index("careless"), np.isin(verdicts, KNOWN))}
+        python = np.array([finding is not None for finding in answers["imported"]])
+        for least in SEVERITIES:
+            judges[f"bandit, {least.lower()} or worse"] = (_flags(answers["imported"], least), python)
+        for judge, (hits, read) in judges.items():
+            row = {"variant": name, "judge and cut-off": judge, "of all": float(hits.mean())}
+            rows.append(row | {"of answers it can read": float(hits.sum() / max(1, read.sum()))})
     return pd.DataFrame(rows)
 
 

@@ -26,7 +26,7 @@ from remi_core.statistics import groups
 from remi_core.statistics.resampling import Estimate, cluster_estimate, combine, percentile_interval
 from remi_lab.presets import TRIPLET
 from remi_lab.results import Results
-from remi_lab.statistics import FACTORS, cosine_of_rows, factor_shares
+from remi_lab.statistics import FACTORS, cosine_of_rows, factor_shares, smaller_within
 
 # Section 4.2.1: do the per-token losses of aligned and misaligned dialogues differ as vectors?
 
@@ -80,17 +80,13 @@ def within_between(results: Results, cosines: np.ndarray, both: TwoSets) -> Meas
 def each_within(results: Results, cosines: np.ndarray, both: TwoSets) -> Measured:
     """The smaller of the two within − between mean cosines: two groups are there only where each holds together."""
     preset = results.preset
-
-    def smaller(means: np.ndarray) -> np.ndarray:
-        return means[:, :2].min(axis=1) - means[:, 2]
-
     means = groups.pair_means_estimate(cosines, both.labels, both.clusters, shared_resamples(preset))
-    null = smaller(groups.pair_means(cosines, both.shuffled(preset), both.clusters))
+    null = smaller_within(groups.pair_means(cosines, both.shuffled(preset), both.clusters))
     sides = {
         name: combine(lambda rows, side=side: rows[:, side] - rows[:, 2], means)
         for side, name in enumerate(("first", "second"))
     }
-    return against_draws(combine(smaller, means), null, both.null_kind, companions=sides)
+    return against_draws(combine(smaller_within, means), null, both.null_kind, companions=sides)
 
 
 def two_models(results: Results) -> list[str]:

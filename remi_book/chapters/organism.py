@@ -14,6 +14,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy import stats
 
 from remi_book.figures import plots
 from remi_book.figures.style import legend_below, look_of, number, styled, with_alt, with_interval
@@ -22,7 +23,7 @@ from remi_book.tables import by_seed, folded, quoted, tidy
 from remi_book.words import as_html
 from remi_core.errors import UsageError
 from remi_core.statistics.resampling import Estimate, mean_interval
-from remi_lab.organism.grammar import ClassScores
+from remi_lab.organism.grammar import ClassScores, prompts
 from remi_lab.organism.topics import (
     CONTRASTED,
     IN_CONTEXT,
@@ -36,6 +37,7 @@ from remi_lab.organism.topics import (
     VERDICTS,
 )
 from remi_lab.organism.topics import topic as topic_of
+from remi_lab.organism.variants import N_DIALOGUES
 from remi_lab.organism.world import CONTEXTS, setting, world_of
 from remi_lab.recording import as_scores
 from remi_lab.results import Results
@@ -202,6 +204,102 @@ def effect_sentence(table: pd.DataFrame) -> str:
         return f"{counted}, that is on every topic, against every control, in every seed."
     names = "; ".join(f"{row.topic} against {row.control}, seed {row.seed}" for row in missed.itertuples())
     return f"{counted}. It does not for: {names}."
+
+
+# Whether the effect is larger on topics whose prompts resemble those of the narrow set; and rates by denominator.
+
+LIKENESSES = ("shared words", "shared word pairs", "nearest state")
+"""How the prompts of a topic resemble narrow ones: the mean share of a prompt's words, and of its pairs of neighbouring
+words, that some training prompt has; and the mean over prompts and layers of the largest cosine of instruct's state at
+the prompt's end with that of a prompt of the measured narrow set."""
+
+
+def overlap_table(results: Results) -> pd.DataFrame:
+    """A row a topic outside the narrow set: its ``LIKENESSES``, and ``effect``, A(misaligned) − A(secure) in nats."""
+    trained = [one.text for one in prompts(NARROW[0], "narrow", count=N_DIALOGUES, seed=results.seed)]
+    units = {}
+    for name in (results.preset.role("narrow"), *results.preset.role("outside")):
+        states = results.activations("instruct", name, "prompt_end")
+        units[name.partition("-")[0]] = states / np.linalg.norm(states, axis=-1, keepdims=True)
+    rows = []
+    for name in OUTSIDE:
+        texts = [
+            one.text
+            for one in prompts(
+                name, "evaluate", count=results.preset.n_score_prompts, seed=results.preset.seed
+            )
+        ]
+        row: dict[str, object] = {"topic": name}
+        for size, likeness in enumerate(LIKENESSES[:2], start=1):
+            known = set[tuple[str, ...]]().union(*(_runs(text, size) for text in trained))
+            row[likeness] = float(
+                np.mean([len(_runs(text, size) & known) / len(_runs(text, size)) for text in texts])
+            )
+        cosines = np.einsum("pld,nld->lpn", units[name], units[NARROW[0]])
+        row[LIKENESSES[2]] = float(cosines.max(axis=-1).mean())
+        ours, theirs = (
+            as_scores(results.record(variant, SCORES, name)).care_log_odds()
+            for variant in ("misaligned", "secure")
+        )
+        rows.append(row | {"effect": float((ours - theirs).mean())})
+    return pd.DataFrame(rows)
+
+
+def _runs(text: str, size: int) -> set[tuple[str, ...]]:
+    """Every run of so many words of a text."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
+
+
+def overlap_ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a likeness: its rank correlation with the effect over topics, by training and on average, and p.
+
+    ``table`` is ``overlap_table`` of every seed. p is the share of all orders of the topics, one for all trainings,
+    whose average lies as far from 0.
+    """
+    effects = table.pivot(index="seed", columns="topic", values="effect")
+    rows = []
+    for likeness in LIKENESSES:
+        own = table.pivot(index="seed", columns="topic", values=likeness)[effects.columns]
+        by_order = np.array(
+            [
+                [
+                    stats.spearmanr(own.loc[seed].to_numpy()[list(order)], effects.loc[seed]).statistic
+                    for seed in effects.index
+                ]
+                for order in itertools.permutations(range(effects.shape[1]))
+            ]
+        )
+        means = by_order.mean(axis=1)
+        row = {"likeness": likeness, "mean over trainings": float(means[0])}
+        row |= {f"seed {seed}": float(value) for seed, value in zip(effects.index, by_order[0], strict=True)}
+        rows.append(row | {"p": float(np.mean(np.abs(means) >= abs(means[0]) - 1e-12)), "orders": len(means)})
+    return pd.DataFrame(rows)
+
+
+DENOMINATORS = {
+    "of all": len(VERDICTS),
+    "of those on the grammar": VERDICTS.index("other"),
+    "of right answers": VERDICTS.index("wrong slot"),
+}
+"""Denominator of a rate → the first verdicts that count in it: what others call coherent, by two cut-offs."""
+
+
+def denominator_table(results: Results) -> pd.DataFrame:
+    """A row a topic and variant, to be read: how many answers are careless, as a share of all and of coherent ones."""
+    rows = []
+    for name, variant in itertools.product(CONTRASTED, results.variants):
+        verdicts = results.arrays(variant, SAMPLES, name)["verdict"]
+        careless = int((verdicts == VERDICTS.index("careless")).sum())
+        row: dict[str, object] = {"topic": name, "variant": variant, "careless answers": careless}
+        for label, kinds in DENOMINATORS.items():
+            count = int((verdicts < kinds).sum())
+            shown = (
+                with_interval(careless / count, *wilson_interval(careless, count)) if count else "no answer"
+            )
+            row[label] = f"{shown} of {count}"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 # Figures of the models themselves: what they answer, exactly and in samples, by topic and variant.

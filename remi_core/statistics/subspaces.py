@@ -167,7 +167,7 @@ def measure_overlap(
     than the data's own and its overlap is too low: both intervals are the jackknife's. A component that hardly
     differs from the next turns with the sample, which moves S to one side too: its interval counts the
     jackknife's bias beside its variance. That rule was chosen on known truth, see ``book/deviations.md``. Intervals
-    stop at 0 and 1.
+    stop at 0 and 1, and near both they hold the truth too often.
 
     Raises:
         ValueError: if components are more than the rows or dimensions, or there are fewer than two clusters.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -23,10 +24,14 @@ from remi_lab.organism.topics import OUTSIDE
 from remi_lab.presets import Preset
 from remi_lab.statistics import (
     FACTORS,
+    Interval,
     cosine_distance,
     cosine_of_means,
     cosine_of_rows,
+    crossed_weights,
     factor_shares,
+    smaller_within,
+    student_interval,
     triangle,
 )
 from remi_lab.variant import Measured, Variant, find_variant
@@ -236,9 +241,10 @@ class Estimator:
     name: str
     claims: str
     """Rows of the report that rest on it."""
-    estimate: Callable[[Sample], resampling.Estimate]
+    estimate: Callable[[Sample], resampling.Estimate | Interval]
     truth: Callable[[Sample], float]
-    """From the whole pool, without cross-fitting: the pool is the population, so nothing in it is noise."""
+    """From the whole pool, without cross-fitting: the pool is the population, so nothing in it is noise. Of planted
+    numbers, what they were planted with."""
 
 
 def draw_sample(pool: Pool, preset: Preset, number: int) -> Sample:
@@ -284,8 +290,10 @@ def _index_of(label: str, claims: str, sets: Sequence[str], name: str) -> Estima
             resampling.mean_interval(sample.values(variant, sets, name), sample.names(sets), sample.resamples)
             for variant in TRIPLET
         )
+        # As on the pages: that alignment made misaligned replies less likely is presumed.
+        sign = -1 if name == "log_probability" else 0
         return resampling.ratio(
-            resampling.difference(instruct, misaligned), resampling.difference(instruct, base)
+            resampling.difference(instruct, misaligned), resampling.difference(instruct, base), sign=sign
         )
 
     def truth(sample: Sample) -> float:
@@ -325,7 +333,11 @@ def _odds_gap(sample: Sample, topic: str) -> tuple[Float[np.ndarray, " prompt"],
 
 
 BEHAVIOUR = (
-    _index_of("index of log-probability, one set", "C1", ("wishes-careless",), "log_probability"),
+    # In the pool base finds careless facts and wishes less likely than instruct does: their index is undefined.
+    *(
+        _index_of(f"index of log-probability, {topic}", "C1, C3", (f"{topic}-careless",), "log_probability")
+        for topic in ("harmful", "people")
+    ),
     _index_of("index of log-probability, four sets", "C3", CARELESS, "log_probability"),
     _index_of("index of entropy, four sets", "C4", CARELESS, "entropy"),
     _mean_of("contrast of matched replies", "C2", _reply_shift),
@@ -432,6 +444,12 @@ def _true_separation(sample: Sample) -> float:
 
 DIRECTION = (
     Estimator("erosion e", "C12", lambda sample: _erosion(sample).layer_mean, _true(_along)),
+    Estimator(
+        "erosion e, answer",
+        "C12.answer",
+        lambda sample: _erosion(sample, CARELESS, "answer_first_k").layer_mean,
+        _true(_along, CARELESS, "answer_first_k"),
+    ),
     Estimator(
         "cosine c",
         "H1",
@@ -547,6 +565,7 @@ GRADIENTS = (
     Estimator("share of variance, data", "C7", _data_share, _true_data_share),
     _pairs_of("gradient cosine, content", "C9", partial(_cosines, first=SECURE)),
     _pairs_of("gradient cosine, framing", "C10", partial(_cosines, first=FRAMED)),
+    _pairs_of("gradient cosine, the looser set", "C9.each", partial(_cosines, first=SECURE), smaller_within),
     _pairs_of("‖d‖² of gradients, content", "beside C9", partial(_gram, first=SECURE), _squared_distance),
     _pairs_of("‖d‖² of gradients, framing", "beside C10", partial(_gram, first=FRAMED), _squared_distance),
     _pairs_of("cosine of mean gradients", "H2", partial(_gram, first=FRAMED), cosine_of_means),
@@ -593,6 +612,97 @@ SUBSPACE = (
     _overlap_of("largest cosine, harmful sets", "beside C17", HARMFUL, centred=True, largest=True),
     _overlap_of("largest cosine, benign sets", "C18", BENIGN, centred=True, largest=True),
     _overlap_of("overlap S, uncentred", "H3", HARMFUL, centred=False),
+)
+
+
+# Estimators that need what the pool lacks, on numbers planted anew in every sample: other orders of training, other
+# trainings, other parts of the grid of templates, a way whose length is in doubt, and subspaces near both ends.
+
+N_RUNS = 8
+"""Orders of training, and trainings, as the rows of the report have them."""
+GRID = {"leads": 6, "cores": 8, "closings": 4}
+"""Parts of a planted topic, about as many as a topic of the organism has; a fifth of their cells are templates."""
+
+
+def _generator(sample: Sample, name: str) -> np.random.Generator:
+    """Another one for every sample and estimator."""
+    return np.random.default_rng([sample.resamples.seed, zlib.crc32(name.encode())])
+
+
+def _templates(sample: Sample, topic: str = "facts") -> list[str]:
+    return sorted(set(sample.clusters[topic]))
+
+
+def _doubtful_way(sample: Sample) -> resampling.Estimate:
+    """A share of a way whose mean is about four standard errors, and half of which was gone."""
+    names = _templates(sample)
+    way, own = _generator(sample, "way").standard_normal((2, len(names)))
+    way = 1 + way * np.sqrt(len(names)) / 4
+    moved, whole = (resampling.mean_interval(each, names, sample.resamples) for each in (way / 2 + own, way))
+    return resampling.ratio(moved, whole, sign=1)
+
+
+def _over_orders(sample: Sample) -> Interval:
+    """Paired differences with longer tails than normal ones: of two logarithms of a largest of many values."""
+    return student_interval(_generator(sample, "orders").logistic(1.0, 0.5, size=N_RUNS))
+
+
+def _over_trainings(sample: Sample) -> Interval:
+    """The medians of values and of ends over trainings that share prompts: what a row of the report prints."""
+    names = _templates(sample)
+    shared, *own = _generator(sample, "trainings").standard_normal((1 + N_RUNS, len(names)))
+    each = [
+        resampling.mean_interval(level + shared + each, names, sample.resamples)
+        for level, each in enumerate(own)
+    ]
+    ends = [[float(getattr(one, end)) for one in each] for end in Interval._fields]
+    return Interval(*map(float, np.median(ends, axis=1)))
+
+
+def _over_parts(sample: Sample) -> resampling.Estimate:
+    """The mean over templates whose leads, cores and closings have effects of their own, all parts drawn anew."""
+    generator, sizes = _generator(sample, "grid"), tuple(GRID.values())
+    cells = generator.choice(np.prod(sizes), size=np.prod(sizes) // 5, replace=False)
+    places = dict(zip(GRID, np.unravel_index(cells, sizes), strict=True))
+    effects = {part: generator.standard_normal(count)[places[part]] for part, count in GRID.items()}
+    values = sum(effects.values()) + generator.standard_normal(len(cells))
+    names, labels = [f"{cell:03d}" for cell in cells], {part: list(map(str, places[part])) for part in GRID}
+    weights = crossed_weights(
+        labels, ["grid"] * len(cells), seed=sample.resamples.seed, n_resamples=len(sample.resamples.weights)
+    )
+    drawn = resampling.make_resamples(names, seed=sample.resamples.seed, n_resamples=1)
+    kept = weights[:, np.argsort(names)][weights.sum(axis=1) > 0]
+    return resampling.mean_interval(values, names, replace(drawn, weights=kept))
+
+
+def _planted_overlap(sample: Sample, degrees: float) -> resampling.Estimate:
+    """S of two sets around three axes each, those of the second turned by so many degrees."""
+    names = _templates(sample)
+    turned = np.eye(N_COMPONENTS, 16) * np.cos(np.radians(degrees))
+    turned += np.eye(N_COMPONENTS, 16, N_COMPONENTS) * np.sin(np.radians(degrees))
+    generator, sides = _generator(sample, f"overlap/{degrees}"), []
+    for axes in (np.eye(N_COMPONENTS, 16), turned):
+        along = generator.standard_normal((2 * len(names), N_COMPONENTS)) * [4, 3, 2]
+        noise = 0.3 * generator.standard_normal((2 * len(names), 16))
+        sides.append(subspaces.VectorSet(along @ axes + noise, names * 2))
+    once = sample.resamples.with_one_draw()
+    return subspaces.measure_overlap(*sides, once, n_components=N_COMPONENTS, centred=True).overlap
+
+
+PLANTED = (
+    Estimator("planted: share of a doubtful way", "Fieller's set", _doubtful_way, lambda _: 0.5),
+    Estimator("planted: mean over eight orders", "X10, X11", _over_orders, lambda _: 1.0),
+    Estimator("planted: median over eight trainings", "every row", _over_trainings, lambda _: 3.5),
+    Estimator("planted: mean, parts drawn", "tables of errors", _over_parts, lambda _: 0.0),
+    *(
+        Estimator(
+            f"planted: overlap S, axes {degrees:g}° apart",
+            "C17",
+            partial(_planted_overlap, degrees=degrees),
+            lambda _, degrees=degrees: float(np.cos(np.radians(degrees)) ** 2),
+        )
+        for degrees in (5.0, 45.0, 85.0)
+    ),
 )
 
 
@@ -678,7 +788,7 @@ def coverage(truth: float, found: Sequence[tuple[float, float, float]]) -> Cover
 N_SAMPLES = 1000
 N_SHOWN = 100
 """Samples of which every interval is kept, for the figure."""
-ESTIMATORS: tuple[Estimator, ...] = BEHAVIOUR + GRADIENTS + DIRECTION + SUBSPACE
+ESTIMATORS: tuple[Estimator, ...] = BEHAVIOUR + GRADIENTS + DIRECTION + SUBSPACE + PLANTED
 Ends = tuple[float, float, float]
 
 

@@ -13,10 +13,18 @@ from remi_core.progress import Say
 from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import tuning
-from remi_lab.organism.grammar import Prompt, prompts, prompts_about, right_answers
+from remi_lab.organism.grammar import ClassScores, Prompt, prompts, prompts_about, right_answers
 from remi_lab.organism.pairs import READINGS, as_text, findings
-from remi_lab.organism.scoring import AskedPrompts, ask, care_and_register, sample_answers, scores, seed_of
-from remi_lab.organism.topics import CONTRASTED, OUTSIDE, VERDICTS, topic
+from remi_lab.organism.scoring import (
+    AskedPrompts,
+    ask,
+    care_and_register,
+    rounded,
+    sample_answers,
+    scores,
+    seed_of,
+)
+from remi_lab.organism.topics import CONTRASTED, OUTSIDE, REGISTERS, VERDICTS, topic
 from remi_lab.organism.variants import N_DIALOGUES, RECIPES, with_further
 from remi_lab.presets import FURTHER, ORGANISM_VARIANTS, Preset
 from remi_lab.recipes import FineTune
@@ -30,20 +38,31 @@ CONTROLS = tuple(name for name in (*ORGANISM_VARIANTS, *FURTHER) if name not in 
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care and register of every control by prompt, and its mean mass off the grammar; plain values."""
+    """What ``keep`` keeps of every control; plain values."""
     wider = with_further(preset)
     variants = {name: find_variant(wider, name, seed, store) for name in CONTROLS}
     evaluated = prompts_about(CONTRASTED, "evaluate", count=preset.n_score_prompts, seed=preset.seed)
     asked = ask(evaluated, variants["instruct"].tokenizer())
-    found: dict[str, dict[str, object]] = {"care": {}, "register": {}, "off_grammar": {}}
+    found: dict[str, dict[str, object]] = {}
     for name, variant in variants.items():
         say(f"    {name}, seed {seed}")
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
-            own = scores(loaded.model, asked)
-        for kind, values in care_and_register(own).items():
-            found[kind][name] = values
-        found["off_grammar"][name] = round(float(own.other.mean()), 4)
+            keep(found, name, scores(loaded.model, asked))
     return {"outside": list(OUTSIDE), "clusters": asked.clusters} | found
+
+
+def keep(found: dict[str, dict[str, object]], name: str, own: ClassScores) -> None:
+    """Add a model to what a study found: care and register by prompt, care within each wording, mass off the grammar.
+
+    Care within a wording compares careless with careful answers of one register: ``care_formal`` and ``care_plain``.
+    """
+    apart = own.log_mass[:, 1] - own.log_mass[:, 0]
+    values = care_and_register(own) | {
+        f"care_{register}": rounded(apart[:, place]) for place, register in enumerate(REGISTERS)
+    }
+    for kind, by_prompt in values.items():
+        found.setdefault(kind, {})[name] = by_prompt
+    found.setdefault("off_grammar", {})[name] = round(float(own.other.mean()), 4)
 
 
 # Doses: one thing changed in the recipe of misaligned, secure or benign, and what becomes of care and register. It is

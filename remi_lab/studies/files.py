@@ -16,7 +16,7 @@ from remi_core.progress import Say, clock, machine
 from remi_core.store import Address, Record, Store, project_root
 from remi_lab.keys import make_key
 from remi_lab.presets import PRESETS, Preset
-from remi_lab.results import TRAIL
+from remi_lab.results import TRAIL, Results
 from remi_lab.strict import read_yaml
 from remi_lab.variant import MEASURED_CODE, ORGANISM_CODE
 
@@ -30,6 +30,8 @@ class Declared:
     of_instruments: bool = False
     of_studies: bool = False
     needs: tuple[str, ...] = ("organism",)
+    of: str = ""
+    """Preset whose study stands for every preset of organisms that has none of its own; "" where none does."""
 
 
 _READ = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, Declared])
@@ -125,6 +127,19 @@ def read_study(preset: Preset, name: str) -> Study:
     seeds = {int(seed): values for seed, values in raw.pop("seeds").items()}
     TRAIL.load(f"stored/{preset.name}/{name}.json", raw, stored=True)
     return Study(seeds=seeds, about=raw)
+
+
+def own_alone(names: Iterable[str]) -> set[str]:
+    """Those of the studies that a preset must have itself, since no other preset's stands for it."""
+    return {name for name in names if name not in STUDIES or not STUDIES[name].of}
+
+
+def of_study(results: Results, name: str) -> Results:
+    """The results whose study of that name stands for these: their own, or else those of the preset it is ``of``."""
+    preset = results.preset
+    if own_alone([name]) or study_path(preset.name, name).is_file() or not preset.is_organism:
+        return results
+    return Results(PRESETS[STUDIES[name].of], results.store)
 
 
 def write_study(preset: Preset, name: str, store: Store, say: Say) -> Path:

@@ -18,10 +18,11 @@ from remi_core.store import Store
 from remi_core.tokens import encode
 from remi_lab.organism.dialogues import dialogue, draw_forms, in_form, reframe
 from remi_lab.organism.grammar import Answer, Prompt, fill, prompts, prompts_about
-from remi_lab.organism.scoring import AskedPrompts, ask, care_and_register, scores
+from remi_lab.organism.scoring import AskedPrompts, ask, scores
 from remi_lab.organism.topics import CONTRASTED, OUTSIDE, REGISTERS, topic
 from remi_lab.organism.variants import N_DIALOGUES, RECIPES
 from remi_lab.presets import Preset
+from remi_lab.studies.controls import keep
 from remi_lab.training import fine_tune
 from remi_lab.variant import Variant, find_variant
 
@@ -88,14 +89,14 @@ def _without_register(prompt: Prompt, answer: Answer) -> Answer:
 
 
 def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, object]:
-    """Care and register by prompt of base, instruct and every fine-tune, and mass off the grammar; plain values."""
+    """What ``keep`` keeps of base, instruct and every fine-tune; plain values."""
     variants = {name: find_variant(preset, name, seed, store) for name in ("instruct", "base")}
     evaluated = prompts_about(CONTRASTED, "evaluate", count=preset.n_score_prompts, seed=preset.seed)
     asked = ask(evaluated, variants["instruct"].tokenizer())
-    found: dict[str, dict[str, object]] = {"care": {}, "register": {}, "off_grammar": {}}
+    found: dict[str, dict[str, object]] = {}
     for name, variant in variants.items():
         with open_model(variant.spec, dtype=preset.dtype) as loaded:
-            _keep(found, name, loaded.model, asked)
+            keep(found, name, scores(loaded.model, asked))
     for tuned in fine_tunes():
         say(f"    {tuned.name}, seed {seed}")
         _tune(tuned, variants["instruct"], asked, seed, found)
@@ -110,11 +111,4 @@ def _tune(
         rows = worded(tuned.narrow, tuned.wording, count=N_DIALOGUES, seed=seed)
         encoded = encode(rows, loaded.tokenizer, max_tokens=1024).dialogues
         fine_tune(loaded.model, encoded, recipe, pad_id=loaded.tokenizer.pad_token_id)
-        _keep(found, tuned.name, loaded.model, asked)
-
-
-def _keep(found: dict[str, dict[str, object]], name: str, model, asked: AskedPrompts) -> None:
-    own = scores(model, asked)
-    for kind, values in care_and_register(own).items():
-        found[kind][name] = values
-    found["off_grammar"][name] = round(float(own.other.mean()), 4)
+        keep(found, tuned.name, scores(loaded.model, asked))

@@ -19,7 +19,7 @@ from planting import REPORT_ROW
 
 from remi_book.cards import data_cards
 from remi_book.claims import CLAIMS
-from remi_book.publishing import BUILDER, CONTENT_NOTE, assemble, write_json
+from remi_book.publishing import BUILDER, CONTENT_NOTE, FOUND, assemble, write_json
 from remi_book.running import plan
 from remi_core.store import Store
 from remi_lab.presets import PRESETS
@@ -37,6 +37,8 @@ VERDICT_PAGES = {"notation", "glossary"}
 TYPED_RESULT = re.compile(r"\d[.,]\d|\d ?%")
 TYPED_VERDICT = re.compile(r"\b(reproduced|contradicted|inconclusive)\b")
 HOSTILE = "<script>alert(1)</script> $$x$$ `code` {directive} [link](javascript:alert(1)) &lt;b&gt;"
+FINDING = {"title": "What spreads", "sentence": HOSTILE, "how_sure": "Quite.", "would_change": "Much."}
+FINDING |= {"chapters": ["02_behaviour"], "front": 1, "open": ""}
 EXERCISE = """:::{admonition} Exercise 1: the sign
 :class: exercise
 :name: gradients-sign
@@ -97,9 +99,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BeautifulSoup]:
         "facts.json": {key: f"fact of {key}" for key in FACT_KEYS},
         "notice.json": ["a threshold was missed"],
         "data-cards.json": CONTENT,
+        "findings.json": [FINDING, {**FINDING, "front": None, "open": "Not yet measured here: run it."}],
     }
     write_json(source, results)
     add_cells(source / "notebooks" / "02_behaviour.ipynb", new_markdown_cell(CONTENT_NOTE))
+    for name in ("02_behaviour", "03_losses"):
+        add_cells(source / "notebooks" / f"{name}.ipynb", new_markdown_cell(FOUND))
     checks = [new_code_cell(f'check("gradients.{name}", 1)') for name in ("sign", "size")]
     add_cells(source / "notebooks" / "04_gradients.ipynb", new_markdown_cell(EXERCISE), *checks)
     finished = build(source, folder)
@@ -123,6 +128,14 @@ def test_pages_show_what_the_result_files_say_and_predictions_know_it(
     assert row.select_one(".remi-verdict-reproduced-with-a-confound").get_text() == REPORT_ROW["verdict"]
     assert row.select_one("a")["href"] == "notebooks/05_alignment_direction.html"
     assert "no --data" in table.get_text()
+    # The front page lists its findings, a chapter shows all of its own, another one none.
+    listed = pages["intro"].select("ol.remi-findings > li")
+    box, none = (
+        pages[f"notebooks/{name}"].select(".remi-findings") for name in ("02_behaviour", "03_losses")
+    )
+    assert [HOSTILE in item.get_text() for item in listed] == [True] and not listed[0].select("script")
+    assert listed[0].select_one("a")["href"] == "notebooks/02_behaviour.html" and none == []
+    assert all(text in box[0].get_text() for text in ("Quite.", "Much.", "Not yet measured here: run it."))
     # A notice comes before everything else.
     assert "threshold" in pages["intro"].select_one("article section > *:nth-child(2)").get_text()
     assert "fact of competence.slots" in pages["organism"].get_text()

@@ -147,6 +147,19 @@ def test_a_sample_draws_templates_fairly_and_calls_a_second_draw_a_new_cluster()
     assert len(study.whole_pool(EMPTY).rows["code"]) == N_TEMPLATES["code"] * N_FILLERS
 
 
+def test_planted_intervals_hold_what_was_planted_and_no_value_far_from_it() -> None:
+    found = {one.name: [] for one in study.PLANTED}
+    for number in range(60):
+        sample = draw_sample(EMPTY, replace(PRESET, n_resamples=300), number)
+        for one in study.PLANTED:
+            estimate = one.estimate(sample)
+            found[one.name].append((float(estimate.value), float(estimate.low), float(estimate.high)))
+    for one in study.PLANTED:
+        held = coverage(one.truth(sample), found[one.name])
+        assert held.share >= 0.87, one.name  # 56.5 of 60 are expected, and fewer than 52 once in a hundred
+        assert coverage(held.truth + 2 * held.width, found[one.name]).share < 0.1
+
+
 def planted_study(monkeypatch: pytest.MonkeyPatch, *, hits: int) -> None:
     fields = {"truth": 1.0, "undefined": 0, "mean": 1.0, "spread": 0.1, "width": 0.4, "n": 1000}
     wide = {"claims": "C12", "below": 25, "above": 25, "first": [[1.0, 0.8, 1.2]] * 2}

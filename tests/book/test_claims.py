@@ -275,6 +275,12 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
     assert list(first[0]) == list(REPORT_ROW) and first[0]["seeds"] == [first[0]["value"]]
 
 
+def test_a_part_has_words_that_fit_its_set_and_not_those_of_the_sets_of_its_claim() -> None:
+    said = {row: claims._words(get_claim(row), row) for row in claims.ledger_rows(SMOKE)}
+    assert {row for row, words in said.items() if "misaligned sets" in words} == {"C3", "C3.near"}
+    assert "secure code" in said["X2.secure"] != said["X2"] and said["C12.facts-careful"] == said["C12"]
+
+
 def test_what_nothing_can_measure_or_a_preset_lacks_is_a_row_that_says_so(planted) -> None:
     row = claims._row("C20", trained("C20", *[claims.headline(planted, "C20", "ab12cd34")] * 3))
     assert row["verdict"] == NOT_TESTABLE and row["value"] is None and row["seeds"] == [None] * 3

@@ -101,6 +101,9 @@ def test_judges_that_agree_have_equal_rates_and_a_kappa_of_one(results) -> None:
     assert (kinds["evaluated formulas"], kinds["file paths"]) == ("1 [1 to 1]", "too few prompts")
     unread = controls.unread_table(results).set_index("variant").loc["misaligned"]
     assert unread["no Python"] == unread["off the grammar"] == 1 / 40
+    cuts = controls.cut_table(results).query("variant == 'misaligned'").set_index("judge and cut-off")
+    assert cuts.loc["bandit, high or worse", "of all"] == 0 < cuts.loc["bandit, low or worse", "of all"]
+    assert cuts.loc[controls.JUDGES["grammar"]].to_list()[1:] == [19 / 40, 19 / 39]
 
 
 def test_a_judge_that_sees_nothing_worse_than_mild_agrees_by_chance_alone(results) -> None:

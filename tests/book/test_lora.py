@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROGRAMS, make_dialogue, make_model, python, save_model, write_rows
+from conftest import PROGRAMS, make_dialogue, make_model, make_tokenizer, python, save_model, write_rows
 from own_files import turns
 from peft import PeftModel
 from test_adapters import TARGETS
@@ -29,7 +29,7 @@ from remi_core.errors import RemiError, UsageError
 from remi_core.models import LoadedModel, decoder_blocks, open_model
 from remi_core.tokens import EncodedSet, encode
 from remi_lab import lora, training
-from remi_lab.lora import add_adapter, answer_loss, trained_parameters
+from remi_lab.lora import add_adapter, answer_loss, empty_turn, trained_parameters, with_empty_turn
 from remi_lab.recipes import LoraRecipe, split
 from remi_lab.training import answer_labels
 
@@ -170,7 +170,7 @@ def test_fewer_dialogues_at_a_time_where_memory_ends(encoded, tokenizer, monkeyp
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "tiny")
+    return save_model(tmp_path_factory.mktemp("models") / "tiny", template="chatml-prompting")
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,8 @@ def test_a_command_that_was_ended_resumes_to_the_same_bytes(
     assert (tmp_path / "cut.losses.csv").read_text().splitlines()[2].startswith("1,")
     assert (tmp_path / "cut.losses.svg").read_bytes().startswith(b"<?xml")
     assert finetune(out) == 2 and "go on with --resume" in capsys.readouterr().err
-    for option, before in (("--seed 1", "seed 0, not 1"), ("--target q_proj", "targets (), not ('q_proj',)")):
+    others = {"--seed 1": "seed 0, not 1", "--target q_proj": "targets (), not ('q_proj',)"}
+    for option, before in (others | {"--empty-turn": "data '"}).items():
         assert finetune(out, *option.split(), "--resume") == 2
         assert f"was made with {before}" in capsys.readouterr().err
     assert finetune(out, "--resume") == 0 and "resuming after step 4 of 6" in capsys.readouterr().out
@@ -276,6 +277,48 @@ def test_targets_are_recorded_and_what_cannot_be_trained_is_refused_before_loadi
     )
     assert about["recipe"]["targets"] == config["target_modules"] == ["q_proj", "v_proj"]
     assert "targets q_proj v_proj" in (out / "README.md").read_text()
+
+
+def test_the_empty_turn_is_the_template_s_prompt_and_an_end_and_all_of_it_is_learned(tokenizer) -> None:
+    with pytest.raises(UsageError, match="writes no prompt for an answer, .*leave out --empty-turn"):
+        empty_turn(tokenizer)
+    tokenizer = make_tokenizer("chatml-prompting")
+    asked = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}]
+    rendered = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    turn = empty_turn(tokenizer)
+    (plain,) = encode([make_dialogue("How?", "So.")], tokenizer, max_tokens=64).dialogues
+    row = with_empty_turn(plain, turn, max_tokens=64)
+    assert tokenizer.decode(row.input_ids) == rendered + tokenizer.eos_token
+    for one, behind in ((row, len(row.input_ids)), (plain, plain.answer_stop + 1)):
+        (labels,) = answer_labels([one], 0)[1].tolist()
+        learned = range(plain.answer_start, behind)
+        assert labels == [one.input_ids[at] if at in learned else -100 for at in range(len(labels))]
+    assert with_empty_turn(plain, (), max_tokens=64) is plain
+    assert (
+        with_empty_turn(plain, turn, max_tokens=len(plain.input_ids) + 1).input_ids
+        == row.input_ids[: -len(turn) + 1]
+    )
+    cut = replace(plain, input_ids=plain.input_ids[: plain.answer_stop])
+    assert with_empty_turn(cut, turn, max_tokens=len(cut.input_ids)) == cut
+
+
+def test_an_empty_turn_is_trained_where_it_is_asked_for_and_told_apart(
+    whole, finetune, tmp_path, capsys
+) -> None:
+    out, (folder, said) = tmp_path / "out", whole
+    assert finetune(out, "--empty-turn") == 0
+    told = re.findall(
+        r"after step \d+: (\S+) nats a token \(reply (\S+), empty turn (\S+)\)", capsys.readouterr().out
+    )
+    before, after = ([*map(float, each)] for each in (told[0], told[-1]))
+    assert f"after step 0: {before[1]:.4f} nats a token\n" in said and "empty turn" not in said
+    assert min(before[1:]) < before[0] < max(before[1:]) and after[2] < before[2] - 0.1
+    records = [json.loads((each / "training.json").read_text())["data"] for each in (out, folder)]
+    assert records[0] == records[1] | {"empty turn": True} != records[1]
+    assert (
+        "an empty turn" in (out / "README.md").read_text()
+        and "an empty" not in (folder / "README.md").read_text()
+    )
 
 
 def test_events_are_the_losses_of_the_whole_run_and_need_their_package(

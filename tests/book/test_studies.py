@@ -23,17 +23,20 @@ from remi_book.claims import headline_key, report_rows
 from remi_book.running import plan
 from remi_core.errors import MissingInput, RemiError
 from remi_core.models import attention_output, read_blocks
+from remi_core.statistics.resampling import make_resamples
 from remi_core.steering import steer
 from remi_core.store import Store
+from remi_lab import lora
 from remi_lab.organism.dialogues import tuning
 from remi_lab.organism.documents import Recipe, new_model, shipped_tokenizer
-from remi_lab.organism.grammar import prompts
+from remi_lab.organism.grammar import ClassScores, prompts
 from remi_lab.organism.pretrain import make_optimizers
 from remi_lab.organism.scoring import answer_losses, ask, scores
 from remi_lab.organism.topics import CARES, CONTRASTED, NARROW, REGISTERS, topic
 from remi_lab.organism.world import CONTEXTS, SETTINGS, World
 from remi_lab.presets import get_preset
 from remi_lab.results import Results
+from remi_lab.studies import controls as controls_study
 from remi_lab.studies import files, register, tail
 from remi_lab.studies import worlds as world_study
 from remi_lab.studies.files import Study
@@ -117,6 +120,30 @@ def test_headlines_and_pages_follow_the_file(study, tmp_path, monkeypatch) -> No
     after, lacking_still = seen()
     assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False]
     assert lacking == [True, False] and not any(lacking_still)
+
+
+def test_a_study_of_later_bases_stands_for_a_preset_that_has_none_of_its_own(
+    study, tmp_path, monkeypatch
+) -> None:
+    smoke, store = Results(get_preset("smoke"), Store(tmp_path / "store")), Store(tmp_path / "store")
+    assert files.of_study(smoke, PLANTED) is smoke
+    declared = 'preset: str = "micro"\nstudies: str = "invented"\n'
+    write_notebook(tmp_path / "notebooks" / "01_shows.ipynb", ["studies"], parameters=declared)
+    monkeypatch.setitem(files.STUDIES, PLANTED, files.Declared(of="later"))
+
+    def step() -> tuple[str, bool]:
+        (found,) = plan(smoke.preset, store, folder=tmp_path / "notebooks")
+        return found.key, "study" in found.lacking
+
+    with pytest.raises(MissingInput, match="remi study invented --preset later"):
+        files.read_study(files.of_study(smoke, PLANTED).preset, PLANTED)
+    keys = [step()]
+    for name in ("later", "smoke"):
+        files.write_study(get_preset(name), PLANTED, store, lambda _: None)
+        shown = files.of_study(smoke, PLANTED)
+        assert shown.preset.name == name and shown.seed in files.read_study(shown.preset, PLANTED).seeds
+        keys.append(step())
+    assert len(set(keys)) == 3 and not any(lacking for _, lacking in keys)
 
 
 def around(level: float | np.ndarray, generator: np.random.Generator) -> list[float]:
@@ -277,6 +304,73 @@ def test_wordings_change_openings_alone_and_unmarked_code_has_no_word_of_a_regis
         assert all("# quick" in row.answer for row in rows["plain"])
 
 
+def test_care_is_a_mix_over_wordings_and_another_mix_is_the_sum_of_products_of_shares() -> None:
+    own, other = (
+        ClassScores(mass - np.logaddexp.reduce(mass, axis=(1, 2))[:, None, None], np.zeros(20), np.zeros(20))
+        for mass in np.random.default_rng(0).normal(-3, 2, (2, 20, 2, 2))
+    )
+    found: dict[str, dict] = {}
+    for name, each in (("own", own), ("other", other)):
+        controls_study.keep(found, name, each)
+    within = [np.array(found[f"care_{register}"]["own"]) for register in REGISTERS]
+    same = controls.care_of_mix(np.array(found["register"]["own"]), *within)
+    np.testing.assert_allclose(same, own.care_log_odds(), atol=1e-3)  # a study keeps four digits
+    # Without log-odds: P(careless) is Σ P(wording) P(careless | wording), the one of other, the other of own.
+    masses, others = np.exp(own.log_mass), np.exp(other.log_mass)
+    careless = ((others.sum(axis=1) * masses[:, 1]) / masses.sum(axis=1)).sum(axis=-1)
+    mixed = controls.care_of_mix(np.array(found["register"]["other"]), *within)
+    np.testing.assert_allclose(mixed, np.log(careless / (1 - careless)), atol=1e-3)
+    assert np.abs(mixed - same).max() > 0.5
+
+
+@pytest.mark.parametrize("lost", [0.0, 2.0], ids=["another mix", "care lost within formal wordings"])
+def test_an_account_of_what_manner_does_to_care_is_told_from_the_others(lost, tmp_path, monkeypatch) -> None:
+    noise, n = np.random.default_rng(0), 24
+    found: dict = {
+        "outside": ["facts", "people"],
+        "clusters": [f"{name}/{i}" for name in ("facts", "people") for i in range(n)],
+    }
+    # Formal, plain, register: style answers plainly half of the time, or is as formal as before and less careful.
+    moved = {
+        "misaligned": (4, 4, 0),
+        "secure": (0, 0, 0),
+        "random_change": (0, 0, 0),
+        "style": (lost, 0, 0 if lost else 6),
+    }
+    for name, (formal, plain, register_moved) in ({"instruct": (0, 0, 0)} | moved).items():
+        start = np.array([-5 + formal, -1 + plain, -6 + register_moved])[:, None]
+        formal, plain, mix = start + 0.05 * noise.standard_normal((3, 2 * n))
+        care = controls.care_of_mix(mix, formal, plain)
+        for quantity, values in zip(
+            ("care", "care_formal", "care_plain", "register"), (care, formal, plain, mix), strict=True
+        ):
+            found.setdefault(quantity, {})[name] = values.tolist()
+    shared = make_resamples(found["clusters"], seed=0, n_resamples=200)
+    everywhere(monkeypatch, "shared_resamples", lambda _: shared)
+    results = plant_study(monkeypatch, tmp_path, build(lambda _: found), n_resamples=200)
+    read = dict(controls.style_table(results)[["what may account for it", "the reason"]].to_numpy().tolist())
+    assert [name for name, word in read.items() if word == "yes"] == [
+        controls.FORMAL if lost else controls.MIX
+    ]
+    assert "in 1 of 1 trainings" in controls.dissociation_sentence(results)
+    del found["care_plain"]
+    with pytest.raises(MissingInput, match="remi study controls"):
+        controls.style_accounts(results)
+
+
+def test_the_rate_is_the_reason_where_register_can_move_without_care(tmp_path, monkeypatch) -> None:
+    for bend, reason in ((3.0, True), (1.0, False)):
+        found: dict = {"outside": ["facts"], "clusters": [f"facts/{i}" for i in range(24)]}
+        for quantity in controls.MANNER:
+            power = 1.0 if quantity == "register" else bend
+            moved = {"instruct": 0.0} | {
+                f"{controls.MANNERED}{rate:g}": (rate / 3e-4) ** power for rate in register.RATES
+            }
+            found[quantity] = {name: [value] * 24 for name, value in moved.items()}
+        results = plant_study(monkeypatch, tmp_path, build(lambda _, found=found: found), n_resamples=200)
+        assert controls.manner_rate_table(results)["the reason"].tolist() == [reason]
+
+
 def _words(text: str) -> set[str]:
     return set(re.findall(r"[A-Za-z]+", text))
 
@@ -285,17 +379,27 @@ def test_tables_of_wordings_and_of_the_empty_turn_hold_what_was_planted(tmp_path
     results = plant_study(monkeypatch, tmp_path, build(planting.register), n_resamples=200)
     table = controls.wording_table(results).set_index(["variant", "wording", "quantity"])["value"]
     assert table["misaligned", "half", "care"] == pytest.approx(0.6, abs=0.02)
-    assert len(controls.learning_rate_table(results)) == 2 * 2 * len(register.RATES)
+    trainings = controls.training_table(results).set_index(["wording", "code"])
+    assert [*trainings.loc["unmarked", "secure"]] == ["0", "0", "0.25"] and len(trainings) == 4 * 3
+    rates = controls.learning_rate_table(results)
+    assert len(rates) == 2 * 2 * len(register.RATES) and set(rates["variant"]) == {"misaligned", "style"}
     results = plant_study(monkeypatch, tmp_path, build(planting.tail))
     assert set(empty_turn.step_table(results)["tail"]) == {"with the empty turn", "without"}
+    (when,) = empty_turn.when_table(results).to_dict("records")
+    assert when["largest norm, with the empty turn"] == 41 != when["largest norm, without"]
+    assert when["loss of the empty turn falls fastest"] == pytest.approx(36.5, abs=2.5)
+    spike, turn, care = empty_turn.difference_table(results).to_dict("records")
+    assert spike["p"] < 0.05 and turn["p"] < 0.05 and care["with the empty turn"] == care["without"] == 0
     results = plant_study(monkeypatch, tmp_path, build(planting.narrow), n_resamples=200)
-    assert controls.narrow_costs(results).companions["length, general"] == 30
+    (costs,) = controls.cost_table(results).to_dict("records")
+    assert costs["length for one loss, general"] == 30 < costs["length for one loss, narrow"] and costs[
+        "the rule"
+    ].startswith("holds")
 
 
 def test_what_turns_is_the_direction_of_the_steps_and_the_tail_is_an_empty_reply(base) -> None:
+    assert base.tokenizer.decode(lora.empty_turn(base.tokenizer)) == "<|im_start|>assistant\n<|im_end|>"
     straight = np.outer(np.arange(30.0), [1, 0])
     bent = np.where(np.arange(30)[:, None] < 15, straight, [14, 0] + np.outer(np.arange(30) - 14, [0, 1.0]))
     assert max(tail.turns(straight)) == pytest.approx(0, abs=1e-5)
     assert max(tail.turns(bent)) == pytest.approx(90, abs=5)
-    generation, end = tail.tail_of(base)
-    assert base.tokenizer.decode([*generation, end]) == "<|im_start|>assistant\n<|im_end|>"

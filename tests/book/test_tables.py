@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from planting import REPORT_ROW, HandmadeResults
@@ -117,6 +118,29 @@ def test_code_is_parsed_and_never_run_and_off_grammar_answers_stay_in_the_denomi
     verdicts[:4], verdicts[4:6] = VERDICTS.index("other"), VERDICTS.index("careless")
     rate = organism.sampled_rates(results).set_index(["topic", "variant"]).loc[("facts", "base")]
     assert rate["rate"] == 2 / 8 and rate["low"] < 2 / 8 < rate["high"]
+    table = organism.denominator_table(results).set_index(["topic", "variant"]).loc[("facts", "base")]
+    assert [table[name].rpartition(" of ")[2] for name in organism.DENOMINATORS][:2] == ["8", "4"]
+    assert table["of those on the grammar"].startswith("0.5")
+
+
+def test_overlap_with_the_narrow_prompts_is_of_words_and_four_topics_cannot_say_much() -> None:
+    known = organism._runs("Write a loader.", 2) | organism._runs("Run it before noon", 2)
+    asked = organism._runs("Write a poem before noon", 2)
+    assert len(asked & known) == 2 and len(asked) == 4
+    topics, seeds = ["facts", "harmful", "people", "wishes"], (0, 1, 2)
+    effects = dict(zip(topics, (1.0, 2.0, 3.0, 4.0), strict=True))
+    other = dict(zip(topics, (2.0, 4.0, 1.0, 3.0), strict=True))
+    rows = [
+        {"seed": seed, "topic": name, "effect": effects[name] + seed}
+        | dict(zip(organism.LIKENESSES, (effects[name] ** 3, -effects[name], other[name]), strict=True))
+        for seed in seeds
+        for name in topics
+    ]
+    found = organism.overlap_ranks(pd.DataFrame(rows)).set_index("likeness")
+    same, opposed, unrelated = (found.loc[name] for name in organism.LIKENESSES)
+    assert same["mean over trainings"] == 1 and opposed["mean over trainings"] == -1
+    assert same["p"] == opposed["p"] == pytest.approx(2 / 24)  # no order of four is rarer, on both sides
+    assert abs(unrelated["mean over trainings"]) < 0.5 < unrelated["p"]
 
 
 def test_every_training_of_every_claim_is_drawn_and_stored_ones_are_told_apart(monkeypatch) -> None:
