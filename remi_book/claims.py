@@ -633,7 +633,7 @@ def judging(row: str, trainings: Sequence[Training]) -> tuple[list[Training], li
     """
     claim, left, said = get_claim(row), list(trainings), []
     # Studies do not say which models they read: they are about misaligned.
-    found = [each.headlines[row] for each in trainings]
+    found = [each.headlines[row] for each in trainings if not _is_absent(each.headlines[row])]
     about = row != POSITIVE_CONTROL and any(
         one and ("misaligned" in one.models or not one.models) for one in found
     )
