@@ -87,7 +87,8 @@ def show_trainings(rows: Sequence[Mapping[str, object]]) -> None:
         shared=False,
         up="seed",
         bands={"null": "null"},
-        height=0.18,
+        # Titles of up to three lines and the ticks need room beside the dots, however few trainings there are.
+        height=0.18 + 0.8 / table["training"].nunique(),
     )
     caption = "Each claim in every training, with its interval over prompts"
     show(plot_rows(table, layout, by="training", lines="had", spread=0.0), caption=caption)
