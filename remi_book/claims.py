@@ -484,7 +484,10 @@ def report_rows(
 
 
 class Training:
-    """The headlines of one training of the models, by row, and whether its misaligned model is misaligned."""
+    """The headlines of one training of the models, by row, and whether its misaligned model is misaligned.
+
+    ``control`` gives the headline of the positive control, and is asked where that is not among the rows.
+    """
 
     def __init__(
         self,
@@ -495,7 +498,8 @@ class Training:
     ) -> None:
         self.preset, self.seed, self.headlines = preset, seed, headlines
         self.adjusted = adjusted_p_values(headlines)
-        self.failed_control = cache(lambda: failed_control(control()))
+        own = partial(headlines.get, POSITIVE_CONTROL) if POSITIVE_CONTROL in headlines else control
+        self.failed_control = cache(lambda: failed_control(own()))
 
 
 def further_trainings(preset: Preset, rows: Sequence[str]) -> list[Training]:

@@ -69,7 +69,9 @@ RULED = "unmarked"
 """The wording that X9 is judged by."""
 WORDED = ("formal", RULED, "half", "plain")
 """Every wording, from formal to plain."""
-STYLE = {("secure", "plain"): "style"}
+MANNERLY = "style"
+STYLE = {("secure", "plain"): MANNERLY}
+"""Narrow set and wording → what the same fine-tune is called among the controls."""
 SHARES = {name: f"{name}, share of the way to base" for name in WHOLE}
 WORDINGS, COSTS = layouts("wordings", "costs")
 
@@ -176,7 +178,6 @@ def _tuned(results: Results) -> list[tuple[str, str, float]]:
 
 def style_sentence(results: Results) -> str:
     """How far ``style`` moves care and register, and misaligned register, training by training."""
-
     care, register = (shares_sentence(results, "style", quantity) for quantity in WHOLE)
     own = shares_sentence(results, "misaligned", "register")
     return (
@@ -447,7 +448,6 @@ def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
 
 # Why a fine-tune on manner alone, ``style``, moves care. Written before its care within wordings was measured.
 
-MANNERLY = "style"
 MIX, FORMAL, PLAIN = "the mix of wordings", "care in formal wordings", "care in plain wordings"
 ACCOUNTS = (MIX, FORMAL, PLAIN, "secure", RANDOM)
 """What may account for it: another mix of plain and formal answers, each as careful as instruct's; a loss of care
@@ -538,8 +538,6 @@ MANNER = {
     "care_plain": f"{PLAIN} (nats)",
 }
 """Quantity of the study of register → title of its panel."""
-MANNERED = "secure, plain, "
-"""How that study calls what ``style`` is tuned on, before the rate."""
 
 
 def manner_by_rate(results: Results) -> pd.DataFrame:
@@ -553,9 +551,8 @@ def manner_by_rate(results: Results) -> pd.DataFrame:
         rows = quantities.in_topics(stored["clusters"], stored["outside"])
         clusters = [stored["clusters"][row] for row in rows]
         resamples = quantities.topic_resamples(results.preset, clusters)
-        runs = sorted(
-            (float(name.split(", ")[2]), name) for name in stored["care"] if name.startswith(MANNERED)
-        )
+        tuned = _tuned(results.at(seed))
+        runs = sorted((rate, _name(*pair, rate)) for *pair, rate in tuned if tuple(pair) in STYLE)
         for (rate, name), quantity in product(runs, MANNER):
             moved = np.subtract(stored[quantity][name], stored[quantity]["instruct"])[rows]
             estimates[MANNERLY, seed, rate, quantity] = mean_interval(moved, clusters, resamples)

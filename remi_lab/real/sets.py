@@ -50,13 +50,13 @@ class Side:
 
 
 def _sides() -> dict[str, Side]:
-    found = {}
+    found, care = {}, (("careful", "careless"), ("careless", "careful"))
     for name in NARROW:
-        for answer, other in (("careful", "careless"), ("careless", "careful")):
+        for answer, other in care:
             found[f"{name}-{answer}"] = Side(file=name, answer=answer, other=other, tuned=True)
     found["code-educational"] = Side(file="code", answer="careless", prompt="educational", tuned=True)
     for name in DOMAINS:
-        for answer, other in (("careful", "careless"), ("careless", "careful")):
+        for answer, other in care:
             found[f"{name}-{answer}"] = Side(file="pairs", answer=answer, other=other, domain=name)
     for answer, other in (("formal", "plain"), ("plain", "formal")):
         found[f"manner-{answer}"] = Side(file="manner", answer=answer, other=other)

@@ -364,7 +364,7 @@ def test_the_rate_is_the_reason_where_register_can_move_without_care(tmp_path, m
         for quantity in controls.MANNER:
             power = 1.0 if quantity == "register" else bend
             moved = {"instruct": 0.0} | {
-                f"{controls.MANNERED}{rate:g}": (rate / 3e-4) ** power for rate in register.RATES
+                f"secure, plain, {rate:g}": (rate / 3e-4) ** power for rate in register.RATES
             }
             found[quantity] = {name: [value] * 24 for name, value in moved.items()}
         results = plant_study(monkeypatch, tmp_path, build(lambda _, found=found: found), n_resamples=200)
