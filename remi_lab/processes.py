@@ -112,12 +112,13 @@ def peak_bytes(process: int | str = "self") -> int:
 def watched_children() -> Iterator[SimpleNamespace]:
     """The largest resident set (``peak``) of any process started within, as far as it was seen every now and then."""
     watched, over = SimpleNamespace(peak=0), threading.Event()
+    before = set(psutil.Process().children(recursive=True))
 
     def watch() -> None:
         while not over.wait(LOOK_EVERY):
             # A process may end between the two lines, or be one that has no memory left.
             with suppress(psutil.Error, OSError, ValueError):
-                for child in psutil.Process().children(recursive=True):
+                for child in set(psutil.Process().children(recursive=True)) - before:
                     known = Path(f"/proc/{child.pid}/status").exists()
                     size = peak_bytes(child.pid) if known else child.memory_info().rss
                     watched.peak = max(watched.peak, size)

@@ -22,6 +22,7 @@ from warm_kernel import write_notebook
 from remi_core.errors import RemiError, UsageError
 from remi_core.store import Store
 from remi_lab.presets import read_preset
+from remi_lab.processes import peak_bytes, watched_children
 from remi_lab.upkeep import damages
 from tests.drill import __main__ as drill_command
 from tests.drill import disk, kills
@@ -225,8 +226,6 @@ def test_nothing_outlives_a_killed_run(tmp_path) -> None:
 
 @LINUX
 def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
-    from remi_lab.processes import watched_children
-
     size, peaks = 200 * 2**20, []
     # Seen between fork and exec, a process has the memory of the one that starts it, and a busy machine may not look in
     # time: neither happens in every one of five tries.
@@ -235,6 +234,21 @@ def test_the_memory_of_a_step_is_that_of_the_process_it_started() -> None:
             python("-c", f"import time; a = b'1' * {size}; time.sleep(0.6)")
         peaks.append(watched.peak)
     assert any(size < peak < 2 * size for peak in peaks), peaks
+
+
+def test_a_process_that_was_there_before_the_step_does_not_count_as_its_memory() -> None:
+    size = 300 * 2**20
+    with subprocess.Popen(
+        [sys.executable, "-c", f"a = b'1' * {size}; print('held', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as held:
+        assert held.stdout is not None
+        held.stdout.readline()
+        with watched_children() as watched:
+            python("-c", "import time; time.sleep(0.6)")
+        assert peak_bytes(held.pid) > size > watched.peak > 0
+        held.communicate(b"\n")
 
 
 def test_the_command_opens_and_names_its_drills() -> None:
