@@ -278,7 +278,8 @@ def glue_rows(rows: Iterable[Mapping[str, object]]) -> None:
 
 def _trainings(row: Mapping[str, object]) -> str:
     """Of how many trainings the value is the median, and their range."""
-    count = len(row["seeds"])
+    # In some trainings it may have no value, or not have been measured.
+    count = sum(each["value"] is not None for each in row["trainings"])
     return (
         f"median of {count} trainings, {_range(row['seed_low'], row['seed_high'])}"
         if count > 1

@@ -65,9 +65,11 @@ class Study:
 
     def how(self) -> str:
         """One sentence for a page: that this is a stored result, how it was made, where, and how long it took."""
+        seconds = float(self.about["seconds"])
+        units = "minutes and seconds" if seconds < 3600 else "hours, minutes and seconds"
         return (
             f"A stored result, made once by `{self.about['recipe']}` on {self.about['machine']} "
-            f"in {clock(float(self.about['seconds']))} (minutes and seconds)."
+            f"in {clock(seconds)} ({units})."
         )
 
 
