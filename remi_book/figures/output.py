@@ -280,6 +280,8 @@ def _trainings(row: Mapping[str, object]) -> str:
     """Of how many trainings the value is the median, and their range."""
     # In some trainings it may have no value, or not have been measured.
     count = sum(each["value"] is not None for each in row["trainings"])
+    if not count and len(row["seeds"]) > 1:
+        return "no training has a value"
     return (
         f"median of {count} trainings, {_range(row['seed_low'], row['seed_high'])}"
         if count > 1
