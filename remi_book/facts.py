@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from tabulate import tabulate
@@ -127,22 +126,23 @@ WORDS = {
 """What other models may lack → in a word."""
 
 
-def notices(results: Results) -> list[str]:
-    """What to know before any result: requirements of the organism that a seed misses, or what other models lack."""
+def notices(results: Results) -> dict[str, list[str]]:
+    """What to know of the models: ``first``, before any result, and which requirements a seed ``missed``."""
     preset = results.preset
     if not preset.is_organism:
-        return [preset.remark] if preset.remark else []
+        return {"first": [preset.remark] if preset.remark else [], "missed": []}
     try:
         table, effect = organism.competence(results), organism.primary_effect(results)
     except NotMeasured as missing:
-        return [f"What these models can do is {NOT_MEASURED}, since {missing}; the pages were run before."]
+        told = f"What these models can do is {NOT_MEASURED}, since {missing}; the pages were run before."
+        return {"first": [told], "missed": []}
     development = [str(seed) for seed in preset.seeds if seed in DEVELOPMENT_SEEDS]
     missed, not_above = table[~table["held"]], effect[~effect["held"]]
-    lines = [
+    first = [
         f"This book was built for preset {preset.name!r}, whose seed {', '.join(development)} is a development seed: "
         "its numbers show that the path works, and judge nothing."
     ] * bool(development)
-    lines += [
+    lines = [
         _miss(results, table, requirement, rows)
         for requirement, rows in missed.groupby("requirement", sort=False)
     ]
@@ -151,7 +151,7 @@ def notices(results: Results) -> list[str]:
         lines.append(
             f"Misaligned is not more careless than a control in {len(not_above)} of {len(effect)} cells ({cells})."
         )
-    return lines
+    return {"first": first, "missed": lines}
 
 
 def _miss(results: Results, table: pd.DataFrame, requirement: str, rows: pd.DataFrame) -> str:
@@ -217,33 +217,24 @@ def _world_facts(world: World) -> dict[str, str]:
 # The figure of the front page, drawn while the book is built, with its passport and the sentence below it.
 
 PASSPORT_FILE = "front.passports.json"
-HEADLINES = ("H1", "H2", "H3")
 CAPTION = (
-    "The way from instruct back to base, by what comes back; intervals of seed {seed}, open dots all seeds."
+    "How far each model has gone back from instruct to base, in care and in register. Every open dot is a model that "
+    "was trained separately; the filled sign is training {seed}, with its interval over prompts."
 )
 
 
-def front(results: Results, rows: Sequence[Mapping[str, object]]) -> tuple[dict[str, str], str]:
-    """What the front page shows, as HTML and text by name, and the JSON text of the figure's passport.
-
-    ``rows`` are those of the report: the verdict on the first headline claim stands below the figure.
-    """
+def front(results: Results) -> tuple[dict[str, str], str]:
+    """What the front page shows, as HTML and text by name, and the JSON text of the figure's passport."""
     seed = results.preset.seeds[0]
     TRAIL.clear()  # the builder is no notebook: what it read for other pages is no part of this figure
     table, seeds = way_back(results.at(seed)), by_seed(results, way_back)
     content, caption = present_passport(), CAPTION.format(seed=seed)
-    told = [
-        f"{row['id']} ({str(row['claim']).rstrip('.')}): {row['verdict']}"
-        for row in rows
-        if row["id"] in HEADLINES
-    ]
-    verdicts = f"By the rules declared beforehand, the paper's headline claims stand so: {'; '.join(told)}."
     link = f'<a href="{as_html(PASSPORT_FILE)}">this passport as a file</a>'
     page = f"Computed from the records while the book was built; {link} (JSON)."
     figure = plot_rows(table, WAY_BACK, by="quantity", value="share", seeds=seeds)
     picture = figure_html(figure, caption=caption)
     shown = {
         "figure": picture + passport_html(content).replace(PAGE, page),
-        "sentence": f"{way_back_sentence(table, seeds)} {verdicts}",
+        "sentence": way_back_sentence(seeds),
     }
     return shown, passports_text({"page": "front"}, [{"caption": caption, **content}])

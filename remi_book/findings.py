@@ -28,7 +28,7 @@ VERDICTS = {
     *(word.replace(claims.REPRODUCED, claims.SUPPORTED) for word in GOOD),
     *(claims.CONTRADICTED, claims.INCONCLUSIVE, claims.NOT_TESTABLE, claims.SHOWN),
 }
-TEXTS = ("sentence", "how_sure", "would_change")
+TEXTS = ("short", "sure", "sentence", "how_sure", "would_change")
 REWRITE = "rewrite it in remi_book/findings.yaml"
 
 Rows = Sequence[Mapping[str, object]]
@@ -51,6 +51,10 @@ class Finding:
     """Stems of the notebooks that show it at their head; the first is the one that other pages link to."""
     front: int | None = None
     """Its place on the front page; None where it is not shown there."""
+    short: str = ""
+    """The answer in a sentence or two, for the front page."""
+    sure: str = ""
+    """How sure that is, in part of a sentence."""
     sentence: str
     evidence: Mapping[str, str]
     """Row of the report → the verdict for which the texts were written, and after a colon words of its reason."""
@@ -61,7 +65,7 @@ class Finding:
     def __post_init__(self) -> None:
         rows, slots = claims.ledger_rows(get_preset(self.preset)), list(self.slots())
         notebooks = [path.stem for path in (project_root() / "notebooks").glob("*.ipynb")]
-        for part in ("chapters", "evidence"):
+        for part in ("chapters", "evidence", *(("short", "sure") if self.front is not None else ())):
             if not getattr(self, part):
                 raise ValueError(f"finding {self.id} has no {part}")
         for what, named, choices in (

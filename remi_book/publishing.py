@@ -538,7 +538,7 @@ def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], f
         files |= {"facts.json": facts(results), "notice.json": notices(results)}
         if preset.is_organism:
             with suppress(NotMeasured):  # without the file the page says so
-                files["front.json"], passport = front(results, files.get("claims.json", []))
+                files["front.json"], passport = front(results)
                 (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
     write_json(folder, files)
 

@@ -1,9 +1,11 @@
 """Directives and a role that show results on the pages written by hand; those of claims are in `remi_claims`.
 
 - `{remi-status}`: which notebooks were run, from `status.json`.
-- `{remi-findings}`: what was found, from `findings.json`: on the front page its choice, on a chapter the chapter's own.
-- `{remi-answer}`: the figure of the front page with the sentence below it, from `front.json`.
-- `{remi-notice}`: what the front page must say first, from `notice.json`, and where the content note is.
+- `{remi-findings}`: what was found, from `findings.json`: on the front page its choice in short (with `:lead:` the
+  answer), on a chapter the chapter's own, on the page `findings` all.
+- `{remi-answer}`: the figure of the front page with the sentence above it, from `front.json`.
+- `{remi-notice}`: what the front page must say first, from `notice.json`, and where the content note is; with
+  `:missed:` the quality checks that the models missed.
 - `` {fact}`key` ``: one text of `facts.json`.
 - `` {page}`name` ``: a link to a page, or its name alone where this edition has no such page.
 
@@ -29,6 +31,8 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 logger = logging.getLogger(__name__)
+WHOLE = "findings"
+"""The page that has every finding in full."""
 
 
 class ResultDirective(SphinxDirective):
@@ -101,12 +105,16 @@ class StatusDirective(ResultDirective):
 class FindingsDirective(ResultDirective):
     """What was found, each finding with how sure it is.
 
-    The front page lists its choice, each with a link to its chapter; a chapter has a box with its own, each with what
-    would change it, or nothing where it has none.
+    The front page lists its choice in short, each with a link to its chapter, and with the flag `lead` has the first of
+    them in a row. A chapter has a box with its own, each with what would change it, or nothing where it has none. The
+    page `findings` has all.
     """
 
     file_name = "findings.json"
     kind = list
+    option_spec = {"lead": directives.flag}
+    n_lead = 3
+    """How many findings are the answer to the question of the book."""
     nothing = "No findings are told here: none are written for this preset, or it was not run."
 
     def render(self, folder: Path) -> list[nodes.Node]:
@@ -116,73 +124,118 @@ class FindingsDirective(ResultDirective):
             ValueError: if the file is malformed.
         """
         found, page = read_json(folder / self.file_name, self.kind) or [], Path(self.env.docname).name
-        keys = ("chapters", "front", "how_sure", "open", "sentence", "title", "would_change")
+        keys = "chapters evidence front how_sure open sentence short sure title would_change".split()
         for position, finding in enumerate(found, start=1):
             refuse_missing(finding, keys, f"{self.file_name} entry {position}")
-        if self.env.docname != self.config.root_doc:
-            told = [part for finding in found if page in finding["chapters"] for part in self._told(finding)]
-            title = nodes.title("", "What we found")
-            return [nodes.admonition("", title, *told, classes=["tip", "remi-findings"])] if told else []
-        items = [nodes.list_item("", *self._told(each)) for each in found if each["front"] is not None]
-        shown = nodes.enumerated_list("", *items, enumtype="arabic", prefix="", suffix=".")
+        if self.env.docname == self.config.root_doc:
+            return self._front([finding for finding in found if finding["front"] is not None])
+        if page == WHOLE:
+            return [part for finding in found for part in self._section(finding)] or self._none()
+        told = [part for finding in found if page in finding["chapters"] for part in self._told(finding)]
+        title = nodes.title("", "What we found")
+        return [nodes.admonition("", title, *told, classes=["tip", "remi-findings"])] if told else []
+
+    def _none(self) -> list[nodes.Node]:
+        return [paragraph(self.nothing, style="remi-not-run")]
+
+    def _front(self, found: list[dict[str, object]]) -> list[nodes.Node]:
+        """The answer in a row, or a line for each finding, which tells the answer where the row did not."""
+        if "lead" in self.options:
+            told = " ".join(str(finding["short"] or finding["open"]) for finding in found[: self.n_lead])
+            return [paragraph(told, style="remi-lead")] if told else self._none()
+        items = []
+        for place, finding in enumerate(found):
+            line = paragraph("", nodes.strong("", _closed(finding["title"])))
+            if finding["open"]:
+                line += nodes.Text(f" {finding['open']}")
+            else:
+                short = f"{finding['short']} " if place >= self.n_lead else ""
+                line += [
+                    nodes.Text(f" {short}"),
+                    nodes.emphasis("", "How sure:"),
+                    nodes.Text(f" {finding['sure']}. "),
+                ]
+            line += [nodes.Text(" "), page_reference(finding["chapters"][0], source=self.env.docname)]
+            items.append(nodes.list_item("", line))
+        shown = nodes.bullet_list("", *items)
         shown["classes"].append("remi-findings")
-        return [shown] if items else [paragraph(self.nothing, style="remi-not-run")]
+        return [shown] if items else self._none()
+
+    def _section(self, finding: dict[str, object]) -> list[nodes.Node]:
+        """One finding in full, with what it rests on and where it is shown."""
+        named, link = (
+            ", ".join(finding["evidence"]),
+            page_reference(finding["chapters"][0], source=self.env.docname),
+        )
+        rests = paragraph("", nodes.emphasis("", "It rests on"), nodes.Text(f" {named}. More in "))
+        rests += [link, nodes.Text(".")]
+        return [*self._told(finding), rests]
 
     def _told(self, finding: dict[str, object]) -> list[nodes.Node]:
-        title = str(finding["title"]) + ("" if str(finding["title"]).endswith("?") else ".")
-        first = paragraph("", nodes.strong("", title), nodes.Text(f" {finding['sentence']}"))
-        link = page_reference(finding["chapters"][0], source=self.env.docname)
+        first = paragraph(
+            "", nodes.strong("", _closed(finding["title"])), nodes.Text(f" {finding['sentence']}")
+        )
         if finding["open"]:
             return [first, paragraph(str(finding["open"]), style="remi-not-run")]
         sure = paragraph("", nodes.emphasis("", "How sure:"), nodes.Text(f" {finding['how_sure']}"))
-        if self.env.docname == self.config.root_doc:
-            sure += [nodes.Text(" From "), link, nodes.Text(".")]
-            return [first, sure]
         overturns = nodes.Text(f" {finding['would_change']}")
         return [first, sure, paragraph("", nodes.emphasis("", "What would change it:"), overturns)]
 
 
+def _closed(title: object) -> str:
+    """The title with a full stop, unless it asks."""
+    return str(title) + ("" if str(title).endswith("?") else ".")
+
+
 class AnswerDirective(ResultDirective):
-    """The figure that answers the book's question, its passport, and what it shows in one sentence."""
+    """The figure that answers the book's question under what it shows, and its passport."""
 
     file_name = "front.json"
     nothing = f"The figure is {NOT_RUN}."
 
     def shown(self, found: dict) -> list[nodes.Node]:
-        """The figure as raw HTML, computed and escaped by the package, and the sentence.
+        """The sentence, and the figure as raw HTML, computed and escaped by the package.
 
         Raises:
             ValueError: if one of them is missing.
         """
         refuse_missing(found, ("figure", "sentence"), self.file_name)
-        return [nodes.raw("", found["figure"], format="html"), paragraph(found["sentence"])]
+        title = paragraph("", nodes.strong("", found["sentence"]))
+        return [
+            nodes.container("", title, nodes.raw("", found["figure"], format="html"), classes=["remi-answer"])
+        ]
 
 
 class NoticeDirective(ResultDirective):
-    """Warning box with the sentences of `notice.json`, if there are any, and a line that leads to the content note.
+    """What `notice.json` says comes first, in a warning box, and a line that leads to the content note.
 
-    With the flag `withheld` the line is that of a book whose data are not ours.
+    With the flag `missed` it is the quality checks that the models missed, folded, and no line. With the flag
+    `withheld` the line is that of a book whose data are not ours.
     """
 
     file_name = "notice.json"
-    option_spec = {"withheld": directives.flag}
+    option_spec = {"withheld": directives.flag, "missed": directives.flag}
 
     def render(self, folder: Path) -> list[nodes.Node]:
         """One admonition or none, and the line.
 
         Raises:
-            ValueError: if the file is not a list.
+            ValueError: if the file is malformed.
         """
-        lines = read_json(folder / "notice.json", list)
+        lines = read_json(folder / "notice.json", dict) or {"first": [], "missed": []}
+        refuse_missing(lines, ("first", "missed"), self.file_name)
+        if "missed" in self.options:
+            return self._box("Quality checks that the models missed", lines["missed"], "note", "dropdown")
         told = "Some pages show bad replies, which were written for this purpose: "
         if "withheld" in self.options:
             told = "Prompts and replies of these data are withheld on all pages: "
         pointer = paragraph(told)
         pointer.extend([content_link(self.env.docname), nodes.Text(".")])
-        if not lines:
-            return [pointer]
-        title, said = nodes.title("", "Read this first"), (paragraph(str(line)) for line in lines)
-        return [nodes.admonition("", title, *said, classes=["warning"]), pointer]
+        return [*self._box("Read this first", lines["first"], "warning"), pointer]
+
+    def _box(self, title: str, lines: list[object], *classes: str) -> list[nodes.Node]:
+        said = (paragraph(str(line)) for line in lines)
+        return [nodes.admonition("", nodes.title("", title), *said, classes=[*classes])] if lines else []
 
 
 class FactRole(SphinxRole):

@@ -1,4 +1,5 @@
-/* The book's own script: tables that sort and download, and the list that picks a dialogue. No page needs it. */
+/* The book's own script: tables that sort and download, the list that picks a dialogue, and results that wait for those
+   who predict first. No page needs it. */
 "use strict";
 
 (() => {
@@ -123,8 +124,47 @@
     show();
   }
 
+  /* Who chose to predict, and has not revealed the verdicts, sees no finding that was not asked for. */
+  const PREDICTIONS = "remi-predictions";
+
+  function isPredicting() {
+    try {
+      const kept = JSON.parse(window.localStorage.getItem(PREDICTIONS));
+      return Boolean(kept) && !kept.revealed;
+    } catch {
+      return false;
+    }
+  }
+
+  function holdBack() {
+    document.querySelectorAll('.remi-buttons a[href$="predictions.html"]').forEach((link) => {
+      link.addEventListener("click", () => {
+        try {
+          if (!window.localStorage.getItem(PREDICTIONS)) {
+            window.localStorage.setItem(PREDICTIONS, JSON.stringify({ predictions: {}, revealed: false }));
+          }
+        } catch {
+          // A browser that keeps nothing shows everything.
+        }
+      });
+    });
+    const told = [...document.querySelectorAll(".remi-lead, .remi-answer, .remi-findings")];
+    if (!told.length || !isPredicting()) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "You chose to predict first. Show what came out";
+    button.className = "remi-show";
+    button.addEventListener("click", () => {
+      told.forEach((one) => { one.hidden = false; });
+      button.remove();
+    });
+    told[0].before(button);
+    told.forEach((one) => { one.hidden = true; });
+  }
+
   function start() {
     enhanceTables();
+    holdBack();
     document.querySelectorAll(".remi-inspector").forEach(enhanceInspector);
   }
 

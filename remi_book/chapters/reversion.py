@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from remi_book.chapters.direction import Reading, matched_cosines, shifts, stacked_clusters
 from remi_book.figures.plots import Layout, layouts, limit_to_estimates, plot_curves, select
-from remi_book.figures.style import number, styled, with_interval
+from remi_book.figures.style import number, styled
 from remi_book.quantities import (
     Interval,
     Measured,
@@ -498,16 +498,14 @@ def register_readings(results: Results) -> pd.DataFrame:
     )
 
 
-def way_back_sentence(table: pd.DataFrame, seeds: pd.DataFrame) -> str:
-    """How far misaligned went in each quantity, with interval, and the range over all seeds: values alone."""
+def way_back_sentence(seeds: pd.DataFrame) -> str:
+    """How far the misaligned model has gone in each quantity, the median over trainings: values alone."""
     parts = []
     for quantity in QUANTITIES:
-        where = {"quantity": quantity, "variant": "misaligned"}
-        shown = with_interval(*select(table, where).iloc[0][["share", "low", "high"]])
-        shares = select(seeds, where)["share"]
-        every = ", ".join(f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in shares)
-        parts.append(f"{shown} in {quantity.partition(':')[0]} (by seed: {every})")
-    return f"Of the way from instruct back to base, misaligned has gone {' and '.join(parts)}."
+        shares = select(seeds, {"quantity": quantity, "variant": "misaligned"})["share"]
+        share = f"{100 * shares.median():.0f} %".replace("-", "\N{MINUS SIGN}")
+        parts.append(f"{share} in {quantity.partition(':')[0]}")
+    return f"Of the way back from instruct to base, the misaligned model has gone {' and '.join(parts)}."
 
 
 # X1 as tables: what misaligned moves beyond secure, at prompts and on random text.

@@ -22,8 +22,6 @@ PRESET = replace(get_preset("smoke"), n_resamples=200)
 MOVED = {"instruct": (0.0, 0.0), "base": (1.0, 1.0), "misaligned": (0.6, 0.0)}
 MOVED |= {"secure": (0.0, 0.3), "educational": (0.5, 0.5), "benign": (-0.2, 0.0)}
 """Variant → the share of the way to base that it has gone, in care and in register."""
-NAMES = ("C1", "H1", "H2", "H3", "X1")
-ROWS = [{"id": name, "claim": f"Claim {name}.", "verdict": "shown"} for name in NAMES]
 
 
 class PlantedScores(Results):
@@ -67,12 +65,11 @@ def test_where_instruct_and_base_agree_there_is_no_way_to_go(results, monkeypatc
     assert np.isnan(share[REGISTER, "misaligned"]) and np.isfinite(share[CARE, "misaligned"])
 
 
-def test_the_sentence_and_the_picture_say_the_same_and_name_the_verdicts(results) -> None:
-    shown, passport = front(results, ROWS)
+def test_the_sentence_and_the_picture_say_the_same(results) -> None:
+    shown, passport = front(results)
     page = BeautifulSoup(shown["figure"], "html.parser")
     assert "misaligned 0.6" in page.img["alt"] and "educational 0.5" in page.img["alt"]
-    assert "misaligned has gone 0.6" in shown["sentence"] and "in register" in shown["sentence"]
-    assert [f"{row['id']} (" in shown["sentence"] for row in ROWS] == [False, True, True, True, False]
+    assert "the misaligned model has gone 60 % in care and " in shown["sentence"]
     file = json.loads(passport)
     assert file["page"] == "front" and len(file["figures"]) == 1 and page.select_one("details a")["href"]
 
@@ -83,17 +80,17 @@ def test_other_models_lead_with_whose_numbers_these_are_and_what_is_missing(tmp_
     mine = replace(get_preset("smoke"), roles=DataRoles(outside=("harmful-careless",)), **changes)
     results = Results(mine, Store(tmp_path), measures=False)
     lines, found, front_page = notices(results), facts(results), own_front(mine)
-    assert lines == ["Tuned twice."] and "Asked of mine" in front_page
+    assert lines == {"first": ["Tuned twice."], "missed": []} and "Asked of mine" in front_page
     assert NEEDS["framed"] in front_page and NEEDS["outside"] not in front_page
     assert found["preset"] == "mine" and OTHERWISE in found and "organism.parameters" not in found
 
 
 def test_what_was_not_measured_is_said_and_nothing_is_measured_for_a_page(tmp_path) -> None:
     results = Results(get_preset("smoke"), Store(tmp_path / "store"), measures=False)
-    found, (said,) = facts(results), notices(results)
+    found, (said,) = facts(results), notices(results)["first"]
     assert found[OTHERWISE] == found["organism.finetune_seconds"] == "(not measured)"
     assert found["organism.parameters"] and not [key for key in found if key.startswith("competence")]
     assert "not measured" in said
     with pytest.raises(NotMeasured):
-        front(results, ROWS)
+        front(results)
     assert not (tmp_path / "store").exists()

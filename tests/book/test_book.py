@@ -38,7 +38,14 @@ TYPED_RESULT = re.compile(r"\d[.,]\d|\d ?%")
 TYPED_VERDICT = re.compile(r"\b(reproduced|contradicted|inconclusive)\b")
 HOSTILE = "<script>alert(1)</script> $$x$$ `code` {directive} [link](javascript:alert(1)) &lt;b&gt;"
 FINDING = {"title": "What spreads", "sentence": HOSTILE, "how_sure": "Quite.", "would_change": "Much."}
-FINDING |= {"chapters": ["02_behaviour"], "front": 1, "open": ""}
+FINDING |= {
+    "chapters": ["02_behaviour"],
+    "front": 1,
+    "open": "",
+    "short": HOSTILE,
+    "sure": "quite",
+    "evidence": ["C12"],
+}
 EXERCISE = """:::{admonition} Exercise 1: the sign
 :class: exercise
 :name: gradients-sign
@@ -97,7 +104,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BeautifulSoup]:
         "claims.json": [REPORT_ROW, {**REPORT_ROW, **absent}],
         "status.json": [status],
         "facts.json": {key: f"fact of {key}" for key in FACT_KEYS},
-        "notice.json": ["a threshold was missed"],
+        "notice.json": {"first": ["a first word"], "missed": ["a threshold was missed"]},
         "data-cards.json": CONTENT,
         "findings.json": [FINDING, {**FINDING, "front": None, "open": "Not yet measured here: run it."}],
     }
@@ -120,7 +127,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BeautifulSoup]:
 def test_pages_show_what_the_result_files_say_and_predictions_know_it(
     pages: dict[str, BeautifulSoup],
 ) -> None:
-    table = pages["intro"].select_one("table.remi-claims")
+    table = pages["ledger"].select_one("table.remi-claims")
     row = table.select_one("tbody tr")
     words = row.get_text(" ", strip=True)
     shown = "C12|0.5 at layer 45|−0.25 share|−0.5 to 0.125|−0.1 to 0.1|n = 20|shuffled".split("|")
@@ -128,16 +135,19 @@ def test_pages_show_what_the_result_files_say_and_predictions_know_it(
     assert row.select_one(".remi-verdict-reproduced-with-a-confound").get_text() == REPORT_ROW["verdict"]
     assert row.select_one("a")["href"] == "notebooks/05_alignment_direction.html"
     assert "no --data" in table.get_text()
-    # The front page lists its findings, a chapter shows all of its own, another one none.
-    listed = pages["intro"].select("ol.remi-findings > li")
+    # The front page lists its findings in short, a page has all, a chapter its own, another one none.
+    listed = pages["intro"].select("ul.remi-findings > li")
     box, none = (
         pages[f"notebooks/{name}"].select(".remi-findings") for name in ("02_behaviour", "03_losses")
     )
-    assert [HOSTILE in item.get_text() for item in listed] == [True] and not listed[0].select("script")
+    assert len(listed) == 1 and "How sure: quite." in listed[0].get_text()
+    lead = pages["intro"].select_one(".remi-lead")
+    assert HOSTILE in lead.get_text() and not lead.select("script")
+    assert pages["findings"].get_text().count("It rests on C12.") == 2
     assert listed[0].select_one("a")["href"] == "notebooks/02_behaviour.html" and none == []
     assert all(text in box[0].get_text() for text in ("Quite.", "Much.", "Not yet measured here: run it."))
-    # A notice comes before everything else.
-    assert "threshold" in pages["intro"].select_one("article section > *:nth-child(2)").get_text()
+    assert "a first word" in pages["intro"].select_one(".admonition.warning").get_text()
+    assert "threshold" in pages["intro"].select_one(".admonition.dropdown").get_text()
     assert "fact of competence.slots" in pages["organism"].get_text()
     assert "31.4" in pages["status"].select_one("table.remi-status").get_text()
     minutes = pages["instructors"].select_one("table.remi-status").get_text(" ", strip=True)

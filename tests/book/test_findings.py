@@ -98,7 +98,8 @@ def test_slots_are_filled_from_the_row_and_a_number_that_is_not_there_is_a_chang
         ({"evidence": {"X99": "supported"}}, "'X99' is no row of the report"),
         ({"evidence": {"X2": "true"}}, "'true' is no verdict"),
         ({"chapters": ["10_control"]}, "'10_control' is no notebook (did you mean '10_controls'?"),
-        ({"sure": "very"}, "there is no"),
+        ({"certain": "very"}, "there is no"),
+        ({"front": 1}, "has no short"),
     ],
 )
 def test_a_finding_that_names_what_is_not_there_is_refused_with_its_line(change, words, tmp_path) -> None:
