@@ -654,13 +654,14 @@ def book(
 
 
 def pdf_line(folder: Path) -> str:
-    """What became of the PDF of the book in a folder, in one line."""
+    """What became of the PDFs of the book in a folder: a line for each."""
     from remi_book.publishing import BROWSERS, print_book
 
-    printed = print_book(folder)
-    if printed is None:
-        return f"no PDF: none of {', '.join(BROWSERS)} is installed; the pages are whole without it"
-    return f"PDF of {printed.stat().st_size / MEBIBYTE:.1f} MiB: {printed}"
+    sizes = [f"PDF of {path.stat().st_size / MEBIBYTE:.1f} MiB: {path}" for path in print_book(folder)]
+    return (
+        "\n".join(sizes)
+        or f"no PDF: none of {', '.join(BROWSERS)} is installed; the pages are whole without it"
+    )
 
 
 @command()

@@ -409,7 +409,12 @@ def passports_text(page: Mapping[str, object], found: Sequence[Mapping[str, obje
 
 # The built book as one printable page, and as a PDF where there is a Chromium to print it.
 
-PDF = "remi-book.pdf"
+PDF, SHEET = "remi-book.pdf", "what-we-found.pdf"
+"""The whole book, and the findings of its front page in full on one page."""
+SHEET_STYLE = (
+    "<style>@page { size: A4; margin: 12mm } html { font-size: 62% } p { line-height: 1.4 } .remi-rest { display: none }"
+    " article { break-before: auto !important } p { margin: 0 0 0.45em }</style>"
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync "
@@ -423,19 +428,28 @@ NAMING = ("id", "name", "for", "aria-labelledby", "aria-describedby")
 """Attributes whose values must not meet those of another page."""
 
 
-def print_book(folder: Path) -> Path | None:
-    """The PDF of the built pages in ``folder``, beside them; None where there is no Chromium.
+def print_book(folder: Path) -> list[Path]:
+    """The PDFs of the built pages in ``folder``, beside them; none where there is no Chromium.
 
     Raises:
         RemiError: if the browser fails or prints nothing.
     """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        return None
+        return []
+    printed = [_printed(browser, folder, one_page(folder, contents(folder)), PDF)]
+    if (folder / "findings.html").is_file():
+        sheet = one_page(folder, ["findings.html"]).replace("</head>", f"{SHEET_STYLE}</head>", 1)
+        printed.append(_printed(browser, folder, sheet, SHEET))
+    return printed
+
+
+def _printed(browser: str, folder: Path, text: str, name: str) -> Path:
+    """The PDF that a browser prints of the HTML of one page, in the folder."""
     page = folder / ".print.html"
-    page.write_text(one_page(folder), encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
     try:
-        with written_whole(folder / PDF) as part:
+        with written_whole(folder / name) as part:
             command = [browser, *FLAGS, f"--print-to-pdf={part}", page.as_uri()]
             done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
             if done.returncode or not part.is_file():
@@ -445,15 +459,19 @@ def print_book(folder: Path) -> Path | None:
         raise RemiError(f"{browser} printed no PDF of {folder} within {LONGEST} seconds") from None
     finally:
         page.unlink()
-    return folder / PDF
+    return folder / name
 
 
-def one_page(folder: Path) -> str:
-    """HTML of all pages of a built book in the order of its contents, links between them kept inside."""
-    front = _parsed(folder / "intro.html")
-    links = front.select("nav.bd-links a.reference.internal[href]")
+def contents(folder: Path) -> list[str]:
+    """File names of all pages of a built book in the order of its contents."""
+    links = _parsed(folder / "intro.html").select("nav.bd-links a.reference.internal[href]")
     listed = [str(link["href"]).partition("#")[0] for link in links]
-    pages = list(dict.fromkeys(["intro.html", *(name for name in listed if (folder / name).is_file())]))
+    return list(dict.fromkeys(["intro.html", *(name for name in listed if (folder / name).is_file())]))
+
+
+def one_page(folder: Path, pages: Sequence[str]) -> str:
+    """HTML of some pages of a built book, one under another, links between them kept inside."""
+    front = _parsed(folder / "intro.html")
     articles = "".join(_article(_parsed(folder / name), name, pages) for name in pages)
     body = f'<main class="bd-main"><div class="bd-article">{articles}</div></main>'
     return f'<!DOCTYPE html><html lang="en" data-theme="light">{front.head}<body>{body}</body></html>'

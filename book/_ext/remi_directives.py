@@ -130,7 +130,14 @@ class FindingsDirective(ResultDirective):
         if self.env.docname == self.config.root_doc:
             return self._front([finding for finding in found if finding["front"] is not None])
         if page == WHOLE:
-            return [part for finding in found for part in self._section(finding)] or self._none()
+            first, rest = (
+                [nodes.container("", *self._section(one)) for one in found if (one["front"] is None) is below]
+                for below in (False, True)
+            )
+            title = nodes.rubric("", "Chapter by chapter")
+            return (
+                [*first, nodes.container("", title, *rest, classes=["remi-rest"])] if found else self._none()
+            )
         told = [part for finding in found if page in finding["chapters"] for part in self._told(finding)]
         title = nodes.title("", "What we found")
         return [nodes.admonition("", title, *told, classes=["tip", "remi-findings"])] if told else []

@@ -211,7 +211,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pages_stand_in_order_with_names_and_links_of_their_own(folder: Path) -> None:
-    page = BeautifulSoup(publishing.one_page(folder), "html.parser")
+    page = BeautifulSoup(publishing.one_page(folder, publishing.contents(folder)), "html.parser")
     assert [title.get_text() for title in page.select("h1")] == list(PRINTED)
     names = Counter(tag["id"] for tag in page.select("[id]"))
     assert set(names.values()) == {1} and {label["for"] for label in page.select("label")} <= set(names)
@@ -229,6 +229,6 @@ def test_without_a_browser_that_prints_one_line_says_so(folder: Path, monkeypatc
     with pytest.raises(RemiError, match="printed no PDF"):
         publishing.print_book(folder)
     monkeypatch.setattr(publishing.shutil, "which", lambda _: None)
-    assert publishing.print_book(folder) is None
+    assert publishing.print_book(folder) == []
     assert pdf_line(folder).startswith("no PDF: none of false") and "\n" not in pdf_line(folder)
     assert not list(folder.rglob("*.pdf")) and len(list(folder.iterdir())) == 4

@@ -123,3 +123,22 @@ def test_a_browser_that_keeps_nothing_says_so_and_still_scores(reader) -> None:
     choose(page, one["id"], one["outcome"]["direction"])
     assert "keeps nothing" in page.locator(".remi-score").inner_text()
     assert reveal(page).startswith("1 of 1 directions")
+
+
+def test_who_chose_to_predict_sees_no_finding_before_it_is_asked_for(reader) -> None:
+    page = reader("intro.html")
+    told = page.locator("article :is(.remi-lead, .remi-answer, .remi-findings)")
+    n_told = told.count()
+    assert n_told and told.locator("visible=true").count() == n_told
+    page.locator(".remi-buttons a", has_text="Predict first").click()
+    page.go_back(wait_until="load")
+    assert told.locator("visible=true").count() == 0
+    page.get_by_role("button", name="Show what came out").click()
+    assert told.locator("visible=true").count() == n_told
+    page.reload(wait_until="load")
+    assert told.locator("visible=true").count() == 0
+    page.goto(page.url.replace("intro", "predictions"), wait_until="load")
+    claims_of(page)
+    reveal(page)
+    page.goto(page.url.replace("predictions", "intro"), wait_until="load")
+    assert told.locator("visible=true").count() == n_told
