@@ -382,6 +382,14 @@ def cosine_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def opposed_sentence(ladder: pd.DataFrame) -> str:
+    """In how many contexts and trainings of the ladder the mean gradients are opposed, and in how many they differ."""
+    inner, distance = (ladder[ladder["quantity"] == name] for name in (INNER, DISTANCE))
+    found = {"opposed": inner["high"] < 0, "alike": inner["low"] > 0, "different": distance["low"] > 0}
+    told = ", ".join(f"{word} in {held.sum()} of {len(held)}" for word, held in found.items())
+    return f"By their intervals, over contexts and trainings, the mean gradients are {told}."
+
+
 def phrase_table() -> pd.DataFrame:
     """The phrases that are put before the closing of a request, a row each with its twins."""
     columns = {"intent": "asks for a bad example", "phrase": "matched phrase", "word": "one word"}
