@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from remi_book import quantities
 from remi_book.chapters.controls import rate_row
 from remi_book.figures.plots import Layout, layouts, mark_value, plot_curves, select
-from remi_book.figures.style import styled, with_interval
+from remi_book.figures.style import number, styled, with_interval
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate, difference, mean_interval, ratio
@@ -284,7 +284,7 @@ READABLE = {
     "contrast in base": "careless minus careful author, in base",
     "contrast in instruct": "careless minus careful author, in instruct",
     "shared to base": "what misaligned moved, other topics",
-    "shared to instruct": "the same, set to instruct's mean",
+    "shared to instruct": "the same, set to the mean of instruct",
 }
 """Edit → how pages call it; edits that are left out have a figure of their own."""
 
@@ -318,6 +318,14 @@ def _edits(results: Results, wanted: Callable[[str, str], bool]) -> pd.DataFrame
     random = {kind: np.quantile(study.random_shares(model), (0.025, 0.975)) for model, kind in KINDS.items()}
     nulls = {key: random[key[0]] for key in shares}
     return tidy(shares, ("kind", "edit"), nulls=nulls).assign(**costs)
+
+
+def rivals_sentence(edits: pd.DataFrame) -> str:
+    """How far three directions take instruct, as medians over trainings; ``edits`` is ``edit_table`` by seed."""
+    added = edits[edits["kind"] == KINDS["instruct"]].groupby("edit")["value"].median()
+    named = [READABLE[name] for name in (f"{DOSE}1", "secure", "contrast in instruct")]
+    told = "; ".join(f"{name}: {number(added[name])}" for name in named)
+    return f"Share of the way when added to the instruct model, median over trainings. {told[0].upper()}{told[1:]}."
 
 
 def transfer_matrix(results: Results) -> pd.DataFrame:
