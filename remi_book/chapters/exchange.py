@@ -115,7 +115,7 @@ def undone_table(results: Results) -> pd.DataFrame:
     study = exchange(results.preset, results.seed)
     return pd.DataFrame(
         {"fine-tuned on": tune}
-        | {f"minus {of}'s": text(study.undone(tune, of)) for of in [*study.tunes, SECURE]}
+        | {f"minus that of {of}": text(study.undone(tune, of)) for of in [*study.tunes, SECURE]}
         for tune in study.tunes
     )
 
@@ -140,11 +140,18 @@ def dose_table(results: Results) -> pd.DataFrame:
     )
 
 
+def undone_sentence(results: Results) -> str:
+    """The mean share that half of a displacement undoes, by whose it is: medians over trainings."""
+    runs = [exchange(results.preset, seed) for seed in results.preset.seeds]
+    told = [f"{whose} {number(np.median([one.mean_undone(whose).value for one in runs]))}" for whose in WHOSE]
+    return f"Share undone by half of a displacement, mean over fine-tunes, median over trainings: {', '.join(told)}."
+
+
 def added_table(results: Results) -> pd.DataFrame:
     """A row for each displacement and dose added to instruct: the share of care it restores, and what it costs."""
     study = exchange(results.preset, results.seed)
     return pd.DataFrame(
-        {"added to instruct": f"{of}'s", "dose": dose, "restored": text(study.restored(of, dose))}
+        {"added to instruct": f"that of {of}", "dose": dose, "restored": text(study.restored(of, dose))}
         | _costs(*study.cost(scores[dose]))
         for of, scores in study.found["added"].items()
         for dose in study.doses
@@ -163,4 +170,4 @@ def small_table(results: Results) -> pd.DataFrame:
 
 
 def _costs(off: float, neutral: float) -> dict[str, str]:
-    return {"off-grammar mass": number(off), "neutral loss, nats a token": number(neutral)}
+    return {"off-grammar mass": number(off), "neutral loss, nats per token": number(neutral)}
