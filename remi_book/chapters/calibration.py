@@ -27,9 +27,8 @@ def plot_coverage(table: pd.DataFrame, *, band: tuple[float, float], level: floa
     ``table`` has columns estimator, value, low, high, honest.
     """
     layout = Layout(
-        about="Share of intervals that hold the truth, "
-        f"called honest from {number(band[0])} to {number(band[1])}",
-        across="share of intervals that hold the truth",
+        about=f"Share of intervals that contain the truth, called honest from {number(band[0])} to {number(band[1])}",
+        across="share of intervals that contain the truth",
         marks={level: f"{level:.0%}"},
         height=0.24,
     )
@@ -165,7 +164,7 @@ def coverage_sentence(preset: Preset) -> str:
     found = scores(preset)
     off = [f"{name} ({coverage.share:.1%})" for name, coverage in found.items() if not coverage.honest]
     said = (
-        f"Of {len(found)} estimators, {len(found) - len(off)} have intervals that hold the truth "
+        f"Of {len(found)} estimators, {len(found) - len(off)} have intervals that contain the truth "
         f"in {BAND[0]:.0%} to {BAND[1]:.0%} of samples."
     )
     return f"{said} Outside of that: {', '.join(off)}." if off else said
@@ -217,7 +216,7 @@ def substitution_sentence(preset: Preset) -> str:
     words = _with_benign(preset)
     fooled = [row for row, word in words.items() if word in (REPRODUCED, SUPPORTED)]
     return (
-        f"With benign in misaligned's place, {len(words)} rows read something else; "
+        f"With the benign model in the place of the misaligned one, {len(words)} rows read something else; "
         f"“{REPRODUCED}” or “{SUPPORTED}” among them: {', '.join(fooled) or 'none'}."
     )
 
