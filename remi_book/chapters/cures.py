@@ -198,7 +198,7 @@ def shown_table(results: Results) -> pd.DataFrame:
             "task kept": text(own.kept(run)),
             "spread prevented": text(own.prevented(run)),
             "mass off right answers": text(own.rise(run, "off_grammar")),
-            "neutral loss, nats a token": text(own.rise(run, "neutral")),
+            "neutral loss, nats per token": text(own.rise(run, "neutral")),
             "cost, of the plain run": number(run["passes"] / own.plain["passes"]),
         }
         for (cure, strength), run in own.runs.items()
@@ -226,10 +226,20 @@ def geometry_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cure", "spread", "e", "c", "r"])
 
 
+def _ranks(results: Results) -> pd.Series:
+    return geometry_table(results)[[*GEOMETRY, "spread"]].corr(method="spearman")["spread"]
+
+
+def agreement_sentence(results: Results) -> str:
+    """The rank correlation of each measure of geometry with the spread over runs, as medians over trainings."""
+    ranks = pd.DataFrame([_ranks(results.at(seed)) for seed in results.preset.seeds]).median()
+    told = ", ".join(f"{label} {number(ranks[name])}" for name, label in GEOMETRY.items())
+    return f"Rank correlation with the spread over runs, median over trainings: {told}."
+
+
 def agreement_table(results: Results) -> pd.DataFrame:
     """A row for each measure of geometry: its rank correlation with the spread over runs, e's with an interval."""
-    table, own = geometry_table(results), Cures(results.preset, results.seed)
-    ranks = table[[*GEOMETRY, "spread"]].corr(method="spearman")["spread"]
+    ranks, own = _ranks(results), Cures(results.preset, results.seed)
     shown = {name: number(ranks[name]) for name in GEOMETRY} | {"e": text(own.agreement())}
     return pd.DataFrame(
         {"measure": label, "rank correlation with the spread": shown[name]}
