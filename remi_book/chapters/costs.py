@@ -18,7 +18,7 @@ from remi_lab.presets import get_preset
 
 LABELS = {
     "dialogues": "dialogues",
-    "tokens": "tokens a dialogue",
+    "tokens": "tokens per dialogue",
     "parameters": "parameters in products",
     "gradient layer": "layer of the gradient",
     "gradient blocks": "MB of gradients held",
@@ -208,7 +208,7 @@ def assumptions(benchmark: Mapping[str, object]) -> str:
     """Two sentences that name what the projection rests on."""
     share_of_rate, source = _share(benchmark)
     return (
-        f"Assumed, not measured: {ASSUMED_TOKENS} tokens a dialogue, and no time to load weights. "
+        f"Assumed, not measured: {ASSUMED_TOKENS} tokens per dialogue, and no time to load weights. "
         f"Of the rate that the maker states for bfloat16, {number(100 * share_of_rate)} % is reached: {source}."
     )
 
