@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from docutils import nodes
@@ -112,7 +113,10 @@ def _table(asked: Sequence[Declared]) -> nodes.table:
 
 def _row(one: Declared) -> list[Cell]:
     claim = paragraph("", nodes.strong("", one.id), nodes.Text(f" {one.claim}"))
-    measured = "" if one.by_outcome else f"Measured: {one.estimand}; in {one.unit}."
+    measured = paragraph("Judged by a whole rule; see the ledger.", style="remi-detail")
+    if not one.by_outcome:
+        told = f"<summary>What is measured</summary>{escape(f'{one.estimand}; in {one.unit}.')}"
+        measured = nodes.raw("", f"<details class='remi-detail'>{told}</details>", format="html")
     choices = " ".join(f"☐ {text}" for text in one.options().values())
     size = "" if one.by_outcome else f"Size ({one.unit}): ________ "
     paper = [
@@ -120,7 +124,7 @@ def _row(one: Declared) -> list[Cell]:
         paragraph(f"{size}Confidence: ____ %", style="remi-paper"),
     ]
     return [
-        [claim, paragraph(measured or "Judged by a whole rule; see the ledger.", style="remi-detail")],
+        [claim, measured],
         paper,
         [paragraph("", style="remi-outcome")],
     ]

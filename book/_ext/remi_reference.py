@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from docutils import nodes
 from docutils.parsers.rst import directives
 from remi_directives import ResultDirective, content_link
@@ -49,7 +51,9 @@ class DataCardsDirective(ResultDirective):
             for name, text in zip(("first prompt", "first reply"), card["example"], strict=False)
         ]
         table = make_table(f"Data card of {card['name']}", ("Fact", card["name"]), rows, style="remi-card")
-        return nodes.container("", paragraph(card["what"]), table, classes=["remi-data-card"])
+        fold = nodes.raw("", f"<details><summary>{escape(card['name'])}</summary>", format="html")
+        parts = paragraph(card["what"]), fold, table, nodes.raw("", "</details>", format="html")
+        return nodes.container("", *parts, classes=["remi-data-card"])
 
     def _values(self, values: list[dict[str, str]]) -> nodes.section:
         keys = ("title", "section", "rows", "unit", "obtained", "source")
