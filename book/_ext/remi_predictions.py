@@ -113,10 +113,8 @@ def _table(asked: Sequence[Declared]) -> nodes.table:
 
 def _row(one: Declared) -> list[Cell]:
     claim = paragraph("", nodes.strong("", one.id), nodes.Text(f" {one.claim}"))
-    measured = paragraph("Judged by a whole rule; see the ledger.", style="remi-detail")
-    if not one.by_outcome:
-        told = f"<summary>What is measured</summary>{escape(f'{one.estimand}; in {one.unit}.')}"
-        measured = nodes.raw("", f"<details class='remi-detail'>{told}</details>", format="html")
+    text = "A whole rule decides; see the ledger." if one.by_outcome else f"{one.estimand}; in {one.unit}."
+    told = f"<details class='remi-detail'><summary>What is measured</summary>{escape(text)}</details>"
     choices = " ".join(f"☐ {text}" for text in one.options().values())
     size = "" if one.by_outcome else f"Size ({one.unit}): ________ "
     paper = [
@@ -124,7 +122,7 @@ def _row(one: Declared) -> list[Cell]:
         paragraph(f"{size}Confidence: ____ %", style="remi-paper"),
     ]
     return [
-        [claim, measured],
+        [claim, nodes.raw("", told, format="html")],
         paper,
         [paragraph("", style="remi-outcome")],
     ]

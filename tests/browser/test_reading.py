@@ -79,6 +79,7 @@ def test_a_statistic_and_a_dialogue_are_picked(reader) -> None:
     if "was not run for the preset" in page.content():
         pytest.skip(f"{INSPECTOR} was not run for this book")
     section = page.locator("#every-set .remi-inspector")
+    section.evaluate("one => one.closest('details').open = true")
     assert section.locator(".dialogue:visible").count() == 1
     counts = {}
     for statistic in ("prompt_end", "answer_all", "gradient_as_released"):
@@ -93,6 +94,7 @@ def test_a_statistic_and_a_dialogue_are_picked(reader) -> None:
     assert not page.evaluate(SIDEWAYS)
     # Without scripts every dialogue is there.
     section = reader(INSPECTOR, java_script_enabled=False).locator("#every-set .remi-inspector")
+    section.evaluate("one => one.closest('details').open = true")
     assert section.locator(".dialogue:visible").count() == section.locator(".dialogue").count() > 1
     assert section.locator("select:visible").count() == 0
 
