@@ -15,7 +15,7 @@ from myst_nb import glue
 from remi_book.figures.output import show
 from remi_book.figures.plots import Layout, plot_rows
 from remi_book.figures.style import number, value_range, with_interval
-from remi_book.words import UNTYPESET, as_html
+from remi_book.words import UNTYPESET, as_html, folded
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import Estimate
 from remi_lab.datasets import same_prompts
@@ -55,7 +55,7 @@ def _over_trainings(row: Mapping[str, object]) -> str:
     return f"{value_range(values)} ({len(row['seeds'])}{undefined})"
 
 
-def show_trainings(rows: Sequence[Mapping[str, object]]) -> None:
+def show_trainings(rows: Sequence[Mapping[str, object]], *, fold: str = "") -> None:
     """Display a figure of the claims: a panel each, in it the value of every training with its interval over prompts.
 
     Claims without a value are left out, and so are parts, and those with the values of a claim before. The grey band is
@@ -91,7 +91,7 @@ def show_trainings(rows: Sequence[Mapping[str, object]]) -> None:
         height=0.18 + 0.8 / table["training"].nunique(),
     )
     caption = "Each claim in every training, with its interval over prompts"
-    show(plot_rows(table, layout, by="training", lines="had", spread=0.0), caption=caption)
+    show(plot_rows(table, layout, by="training", lines="had", spread=0.0), caption=caption, fold=fold)
 
 
 # HTML for a notebook page: tables with a caption, and texts that a model wrote, escaped.
@@ -127,11 +127,6 @@ def table_html(table: pd.DataFrame, caption: str, *, fold: str = "") -> Table:
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
     return Table(folded(fold, page) if fold else page, table, caption)
-
-
-def folded(summary: str, inside: str) -> str:
-    """HTML of a part that opens when its summary is clicked; ``inside`` is HTML already."""
-    return f"<details><summary>{as_html(summary)}</summary>{inside}</details>"
 
 
 def quoted(text: str) -> str:
@@ -213,6 +208,11 @@ def measured_on(results: Results, study: str) -> str:
 
 
 # What a page calls the sets of its preset, and how many dialogues of them entered.
+
+
+def beyond_null(table: pd.DataFrame, value: str) -> str:
+    """In how many rows a value lies above its null's range, as "2 of 3"."""
+    return f"{int((table[value] > table['null_high']).sum())} of {len(table)}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -47,6 +47,11 @@ def as_html(text: str) -> str:
     return html.escape(visible(text), quote=True)
 
 
+def folded(summary: str, inside: str) -> str:
+    """HTML of a part that opens when its summary is clicked; ``inside`` is HTML already."""
+    return f"<details><summary>{as_html(summary)}</summary>{inside}</details>"
+
+
 def as_markdown(text: str) -> str:
     """The text in one line of Markdown or MyST that reads as typed: no markup, role, directive, link or formula."""
     return PUNCTUATION.sub(r"\\\1", as_line(text))

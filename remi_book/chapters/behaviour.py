@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 from remi_book.chapters.audit import reply_log_probabilities, reply_sums, unreset
 from remi_book.chapters.tokens import answer_tokens
 from remi_book.figures.plots import SEQUENTIAL, Layout, heat_map, layouts, mark_value, plot_curves, plot_rows
-from remi_book.figures.style import look_of, new_figure, number, styled, visible_token, with_alt
+from remi_book.figures.style import (
+    look_of,
+    new_figure,
+    number,
+    styled,
+    visible_token,
+    with_alt,
+    with_interval,
+)
 from remi_book.published import with_reset
 from remi_book.quantities import (
     Measured,
@@ -354,6 +362,17 @@ def gap_by_part(results: Results, datasets: Sequence[str]) -> pd.DataFrame:
         sums = np.diff(np.concatenate([[0.0], np.cumsum(by_token)])[cuts], axis=1)
         gaps[dataset] = mean_interval(sums, ours["cluster"][used].tolist(), shared_resamples(results.preset))
     return tidy(gaps, ["data set"], value="gap", along="part of the answer", positions=PARTS)
+
+
+def gap_sentence(table: pd.DataFrame) -> str:
+    """How far ``gap_by_part`` moves at the choice, set by set, and whether before it, too, in one sentence."""
+    parts = {part: table[table["part of the answer"] == part] for part in PARTS[:2]}
+    said = (
+        f"{with_interval(row.gap, row.low, row.high)} on {row[1]}" for row in parts[PARTS[1]].itertuples()
+    )
+    before = parts[PARTS[0]].iloc[0]
+    apart = "has moved, too" if before.low > 0 or before.high < 0 else "has not clearly moved"
+    return f"At the choice: {' and '.join(said)}. Before the choice the log-probability {apart}."
 
 
 def _tokens_before_choice(dialogue: EncodedDialogue) -> int | None:

@@ -22,7 +22,7 @@ from remi_book.figures.plots import (
     plot_curves,
     select,
 )
-from remi_book.figures.style import GROUP_LOOKS, handle, styled, visible_token
+from remi_book.figures.style import GROUP_LOOKS, handle, number, styled, visible_token
 from remi_book.quantities import (
     Measured,
     TwoSets,
@@ -323,6 +323,12 @@ def displacement_cosines(results: Results, reading: Reading) -> pd.DataFrame:
     return table
 
 
+def nearest_sentence(alike: pd.DataFrame) -> str:
+    """Which other fine-tune moved most as misaligned did, by ``displacement_cosines``; "" where none is comparable."""
+    near = alike.get("misaligned", pd.Series(dtype=float)).drop(["misaligned", "base"], errors="ignore")
+    return f"Closest to it is {near.idxmax()}, at a cosine of {number(near.max())}." if near.any() else ""
+
+
 Erosions = dict[tuple[str, str, int], Erosion]
 """(reading, variant, seed) → erosion by layer."""
 
@@ -366,6 +372,27 @@ def onset_table(by_place: Erosions) -> pd.DataFrame:
         row = rows.setdefault((window, variant), {"window": window, "variant": variant})
         row[f"seed {seed}"] = "none" if layer is None else str(layer)
     return pd.DataFrame(rows.values())
+
+
+def windows_sentence(by_place: Erosions) -> str:
+    """Mean e, c and r of misaligned over layers and seeds, window by window, and how far e differs between windows."""
+    numbers: dict[str, list[tuple[float, ...]]] = {}
+    for (window, variant, _), one in by_place.items():
+        if variant == "misaligned":
+            means = (float(np.nanmean(each.value)) for each in (one.erosion, one.cosine, one.residual))
+            numbers.setdefault(window, []).append(tuple(means))
+    means = {window: np.nanmean(each, axis=0) for window, each in numbers.items()}
+    said = (f"{name}: e {number(e)}, c {number(c)}, r {number(r)}" for name, (e, c, r) in means.items())
+    erosion_of = [each[0] for each in means.values()]
+    return f"{'; '.join(said)}. So e differs by up to {number(max(erosion_of) - min(erosion_of))} between windows."
+
+
+def onset_sentence(by_place: Erosions) -> str:
+    """In how many windows and seeds misaligned has an onset, and at which layers, in one sentence."""
+    ours = [one for (_, variant, _), one in by_place.items() if variant == "misaligned"]
+    found = [layer for one in ours if (layer := statistics.onset_layer(one.erosion)) is not None]
+    span = f", at layer {' to '.join(map(str, sorted({min(found), max(found)})))}" if found else ""
+    return f"Misaligned has an onset in {len(found)} of {len(ours)} windows and trainings{span}."
 
 
 def undefined_sentence(by_place: Erosions) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,11 @@ from matplotlib.figure import Figure
 
 from remi_book.chapters.losses import each_within, within_between
 from remi_book.figures.plots import layouts, plot_grouped_matrices
-from remi_book.figures.style import handle, legend_below, looks_of, new_figure, number, styled, with_alt
 from remi_book.quantities import (
     Measured,
     TwoSets,
     above_chance,
     against_draws,
-    draw_rows,
     ends,
     flipped_between,
     shared_resamples,
@@ -149,7 +147,7 @@ def few_dialogues(results: Results, first: str, second: str) -> Measured:
     return Measured(value=value, low=low, high=high, null=null, n=2 * FEW, companions=companions)
 
 
-# Figures of section 4.2.2: cosines of gradients, their components, and pictures of few of them.
+# Figures of section 4.2.2: cosines of gradients, and their components.
 
 GROUP_COSINES, SHARES_BY_COUNT, COMPONENTS = layouts(
     "group_cosines", "shares_by_count", "gradient_components"
@@ -167,66 +165,11 @@ def plot_gradient_cosines(matrices: Matrices, pair: Pair) -> Figure:
     return plot_grouped_matrices(cosines, [pair[label] for label in both.labels], about=about)
 
 
-@styled
-def plot_small_pictures(drawn: Sequence[Picture]) -> Figure:
-    """Scatters in three components side by side, one a draw, each with its share of spread between the groups.
-
-    Source: Giordani (2025), section 4.2.2, which shows one.
-    """
-    looks = looks_of(list(dict.fromkeys(drawn[0].groups)))
-    figure = new_figure(7.6, 2.9)
-    panels = figure.subplots(1, len(drawn), squeeze=False, subplot_kw={"projection": "3d"})[0]
-    for axes, picture in zip(panels, drawn, strict=True):
-        for name, look in looks.items():
-            points = picture.points[np.asarray(picture.groups) == name]
-            axes.scatter(*points.T, s=16, color=look.colour, marker=look.marker, depthshade=False)
-        axes.set_title(f"{picture.title}\nshare {number(picture.share)}", loc="center")
-        axes.tick_params(labelbottom=False, labelleft=False, labelright=False)
-        for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-            axis.set_ticklabels([])
-    legend_below(figure, [handle(look, label=name) for name, look in looks.items()])
-    words = "; ".join(f"{picture.title}: {number(picture.share)}" for picture in drawn)
-    return with_alt(
-        figure,
-        f"Scatters of gradients on three components, of {' and '.join(looks)}. "
-        f"Share of the spread that lies between the two, above chance – {words}.",
-    )
-
-
 # Section 4.2.2, pictures of few gradients: how far the classes lie apart in one, and how that varies by the draw.
 
 MODELS = ("base", "instruct")
 COUNTS = (3, FEW, 8, 12, 20)
 N_DRAWS = 200
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """One picture: points on three components, the set of each, and the share of spread between the sets."""
-
-    title: str
-    points: Float[np.ndarray, "point 3"]
-    groups: list[str]
-    share: float
-    """Above chance."""
-
-
-def pictures(results: Results, pair: Pair) -> list[Picture]:
-    """Three pictures of five gradients of each set, drawn at random, and last one of all gradients."""
-    gram, both = gram_of(results, *pair, model_of_pictures(results))
-    labels, clusters = both.labels, index_clusters(both.clusters)[1]
-    generator = np.random.default_rng(results.preset.seed)
-    chosen = {
-        f"{FEW} + {FEW}, draw {draw}": draw_rows(labels, clusters, count=FEW, generator=generator)
-        for draw in (1, 2, 3)
-    }
-    chosen[f"all, {(labels == 0).sum()} + {(labels == 1).sum()}"] = np.arange(len(labels))
-    drawn = []
-    for title, rows in chosen.items():
-        part, groups = gram[np.ix_(rows, rows)], [pair[label] for label in labels[rows]]
-        share = float(above_chance(part, labels[rows][None], n_components=3)[0])
-        drawn.append(Picture(title, pca_coordinates(part, 3)[0], groups, share))
-    return drawn
 
 
 def shares_by_count(results: Results, pair: Pair) -> pd.DataFrame:

@@ -17,10 +17,18 @@ from matplotlib.patches import Patch
 from scipy import stats
 
 from remi_book.figures import plots
-from remi_book.figures.style import legend_below, look_of, number, styled, with_alt, with_interval
+from remi_book.figures.style import (
+    legend_below,
+    look_of,
+    number,
+    styled,
+    value_range,
+    with_alt,
+    with_interval,
+)
 from remi_book.quantities import columns_of, present_controls, shared_resamples, wilson_interval
-from remi_book.tables import by_seed, folded, quoted, tidy
-from remi_book.words import as_html
+from remi_book.tables import by_seed, quoted, tidy
+from remi_book.words import as_html, folded
 from remi_core.errors import UsageError
 from remi_core.statistics.resampling import Estimate, mean_interval
 from remi_lab.organism.grammar import ClassScores, prompts
@@ -204,6 +212,18 @@ def effect_sentence(table: pd.DataFrame) -> str:
         return f"{counted}, that is on every topic, against every control, in every seed."
     names = "; ".join(f"{row.topic} against {row.control}, seed {row.seed}" for row in missed.itertuples())
     return f"{counted}. It does not for: {names}."
+
+
+def register_sentence(table: pd.DataFrame) -> str:
+    """How far misaligned and base lie from instruct in ``register_table``, outside the narrow set, in one sentence."""
+    means = table.set_index(["seed", "variant"])[list(OUTSIDE)].mean(axis=1).unstack()
+    moved = {name: means[name] - means["instruct"] for name in ("misaligned", "base")}
+    said = [
+        f"{name} {number(one.mean())} nats ({value_range(one)} over seeds)" for name, one in moved.items()
+    ]
+    return (
+        f"Register minus that of instruct, outside the narrow set: {', '.join(said)}. Above zero is plainer."
+    )
 
 
 # Whether the effect is larger on topics whose prompts resemble those of the narrow set; and rates by denominator.

@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from remi_book.figures.style import visible_token
-from remi_book.words import NOTE, UNTYPESET, as_html, is_withheld, shown_tokens
+from remi_book.words import NOTE, UNTYPESET, as_html, folded, is_withheld, shown_tokens
 from remi_core.errors import UsageError, nearest
 from remi_core.tokens import WINDOWS, EncodedDialogue, window_span
 from remi_lab.results import Results
@@ -199,9 +199,13 @@ def window_table(results: Results, dataset: str, row: int = 0) -> pd.DataFrame:
     )
 
 
-def dialogue_html(results: Results, dataset: str, row: int = 0) -> HTML:
-    """The whole dialogue as tokens, its answer span shaded, and a button for each statistic that takes others."""
-    return inspector_html(results, {dataset: [row]})
+def dialogue_html(results: Results, dataset: str, row: int = 0, *, fold: str = "") -> HTML:
+    """The whole dialogue as tokens, its answer span shaded, and a button for each statistic that takes others.
+
+    With ``fold`` it opens when that summary is clicked.
+    """
+    page = inspector_html(results, {dataset: [row]})
+    return HTML(folded(fold, page.data)) if fold else page
 
 
 def statistic_table(results: Results, sets: Sequence[str]) -> pd.DataFrame:

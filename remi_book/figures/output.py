@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from myst_nb import glue
 
 from remi_book.figures.style import SETTINGS, describe, number
-from remi_book.words import UNTYPESET, as_html
+from remi_book.words import UNTYPESET, as_html, folded
 from remi_lab.presets import in_order
 from remi_lab.results import PAGE, PASSPORT, TRAIL, Read, present_cell
 
@@ -194,8 +194,10 @@ class Shown:
         return self.bundle
 
 
-def shown(figure: Figure, *, caption: str | None = None) -> Shown:
+def shown(figure: Figure, *, caption: str | None = None, fold: str = "") -> Shown:
     """The figure with its alternative text, its caption and its passport: what was read for it until now.
+
+    With ``fold`` it opens when that summary is clicked.
 
     Its form is HTML rather than an image because notebook and book take an image's alternative text
     from cell metadata, which is fixed before the cell runs; the text here is computed from the data.
@@ -207,6 +209,7 @@ def shown(figure: Figure, *, caption: str | None = None) -> Shown:
     content = present_passport()
     page = figure_html(figure, caption=caption) + passport_html(content)
     about = {"caption": caption or "", "drawn": drawn(figure), **content}
+    page = folded(fold, page) if fold else page
     return Shown({"text/html": page, "text/plain": describe(figure), PASSPORT: about})
 
 
@@ -247,9 +250,9 @@ def _points(artist: Artist) -> np.ndarray | None:
     return None
 
 
-def show(figure: Figure, *, caption: str | None = None) -> None:
+def show(figure: Figure, *, caption: str | None = None, fold: str = "") -> None:
     """Display what ``shown`` gives, anywhere in a cell."""
-    display(dict(shown(figure, caption=caption).bundle), raw=True)
+    display(dict(shown(figure, caption=caption, fold=fold).bundle), raw=True)
 
 
 # Values handed from code to prose, so that no number in the text is typed.

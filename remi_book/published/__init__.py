@@ -72,10 +72,10 @@ def published(name: str) -> PublishedTable:
 MODELS = ("misaligned", "base", "instruct")
 
 
-def published_html(name: str) -> HTML:
+def published_html(name: str, *, fold: str = "") -> HTML:
     """One published table as HTML, its caption telling unit, source and how the numbers were obtained."""
     found = published(name)
-    return table_html(found.table.astype(object).where(found.table.notna(), "–"), found.caption)
+    return table_html(found.table.astype(object).where(found.table.notna(), "–"), found.caption, fold=fold)
 
 
 def undone(base: float | pd.Series, misaligned: float | pd.Series) -> float | pd.Series:
