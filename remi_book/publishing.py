@@ -412,8 +412,8 @@ def passports_text(page: Mapping[str, object], found: Sequence[Mapping[str, obje
 PDF, SHEET = "remi-book.pdf", "what-we-found.pdf"
 """The whole book, and the findings of its front page in full on one page."""
 SHEET_STYLE = (
-    "<style>@page { size: A4; margin: 12mm } html { font-size: 62% } p { line-height: 1.4 } .remi-rest { display: none }"
-    " article { break-before: auto !important } p { margin: 0 0 0.45em }</style>"
+    "<style>@page { size: A4; margin: 12mm } html { font-size: 62% } p { line-height: 1.4 }"
+    " .remi-rest { display: none } article { break-before: auto !important } p { margin: 0 0 0.45em }</style>"
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
