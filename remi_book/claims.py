@@ -161,14 +161,14 @@ def headlines(preset: Preset) -> dict[str, Headline]:
     """
     names = dataset_names(preset)
     return {
-        "C1": _shift("example", LOG_PROBABILITY),
-        "C1.near": _shift("example", LOG_PROBABILITY),
+        "C1": _of(shift, ("example",), quantity=LOG_PROBABILITY),
+        "C1.near": _of(shift, ("example",), quantity=LOG_PROBABILITY),
         "C2": reply_contrast,
-        "C3": _shift("outside", LOG_PROBABILITY),
-        "C3.near": _shift("outside", LOG_PROBABILITY),
+        "C3": _of(shift, ("outside",), quantity=LOG_PROBABILITY),
+        "C3.near": _of(shift, ("outside",), quantity=LOG_PROBABILITY),
         **{f"C3.{name}": partial(shift, datasets=(name,), quantity=LOG_PROBABILITY) for name in names},
-        "C4": _shift("outside", ENTROPY),
-        "C4.between": _shift("outside", ENTROPY),
+        "C4": _of(shift, ("outside",), quantity=ENTROPY),
+        "C4.between": _of(shift, ("outside",), quantity=ENTROPY),
         **{f"C4.{name}": partial(shift, datasets=(name,), quantity=ENTROPY) for name in names},
         "C5": _of(harm_token, "example"),
         "C6": _of(loss_cosine, "framed", "narrow"),
@@ -222,17 +222,41 @@ def headlines(preset: Preset) -> dict[str, Headline]:
     }
 
 
-def _of(measure: Callable[..., Measured], *roles: str, **fixed: str) -> Headline:
-    """What is measured of the sets of some roles."""
-    return lambda results: measure(results, *(results.preset.role(role) for role in roles), **fixed)
+def _of(measure: Callable[..., Measured], *roles: str | tuple[str], **fixed: str) -> Headline:
+    """What is measured of the sets of some roles; of a role in a tuple, the sets are a sequence even if it is one."""
+    return partial(_of_roles, measure, roles, fixed)
 
 
-def _shift(role: str, quantity: str) -> Headline:
-    def compute(results: Results) -> Measured:
-        named = results.preset.role(role)
-        return shift(results, (named,) if isinstance(named, str) else named, quantity)
+def _of_roles(
+    measure: Callable[..., Measured],
+    roles: Sequence[str | tuple[str]],
+    fixed: Mapping[str, str],
+    results: Results,
+) -> Measured:
+    return measure(results, *_sets(results.preset, roles), **fixed)
 
-    return compute
+
+def _sets(preset: Preset, roles: Sequence[str | tuple[str]]) -> list[str | tuple[str, ...]]:
+    named = [(role, preset.role(role if isinstance(role, str) else role[0])) for role in roles]
+    return [(sets,) if isinstance(role, tuple) and isinstance(sets, str) else sets for role, sets in named]
+
+
+def call_of(
+    preset: Preset, row: str
+) -> tuple[Callable[..., Measured], tuple[object, ...], dict[str, object]]:
+    """The function that a reader would look for behind a row, and with what it is called after the results.
+
+    Raises:
+        MissingInput: if the preset lacks a role that it asks for.
+        KeyError: if nothing can be measured for the row.
+    """
+    found = headlines(preset)[row]
+    if not isinstance(found, partial):
+        return found, (), {}
+    if found.func is _of_roles:
+        measure, roles, fixed = found.args
+        return measure, tuple(_sets(preset, roles)), dict(fixed)
+    return found.func, found.args, found.keywords
 
 
 # Verdicts by rule, from the measured values of every seed.
@@ -436,7 +460,8 @@ def compute_headline(results: Results, row: str) -> Measured:
     except ValueError as degenerate:
         # Models that are equal, or answers that never differ, leave some statistics without a value, not all.
         return absent(f"cannot be computed for {row}, seed {results.seed}: {degenerate}")
-    return replace(computed, models=tuple(in_order([name for place, _ in read for name in models_of(place)])))
+    models = in_order([name for place, _ in read for name in models_of(place)])
+    return replace(computed, models=tuple(models), records=TRAIL.names(place for place, _ in read))
 
 
 def headline_key(results: Results) -> str:
@@ -553,7 +578,9 @@ def _measured(values: Mapping[str, object]) -> Measured:
         "companions": companions,
         "null": null,
     }
-    return Measured(**{**values, **parts, "models": tuple(values["models"])})
+    named = values.get("records")  # a stored study made before they were kept names none
+    kept = {"models": tuple(values["models"]), "records": None if named is None else tuple(named)}
+    return Measured(**{**values, **parts, **kept})
 
 
 def headlines_of(results: Results, rows: Iterable[str]) -> dict[str, Measured | None]:
@@ -709,10 +736,11 @@ def _row(row: str, trainings: Sequence[Training]) -> dict[str, object]:
 
 
 def _training(training: Training, row: str) -> dict[str, object]:
-    """Preset, seed, value and interval over prompts of a row in one training."""
+    """Preset, seed, value and interval over prompts of a row in one training, and the records behind it."""
     one = training.headlines[row]
     ends = {name: _rounded(one and getattr(one, name)) for name in ("value", "low", "high")}
-    return {"preset": training.preset, "seed": training.seed, **ends}
+    records = None if one is None or one.records is None else list(one.records)
+    return {"preset": training.preset, "seed": training.seed, **ends, "records": records}
 
 
 def _words(claim: Claim, row: str) -> str:

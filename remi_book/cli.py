@@ -62,7 +62,7 @@ from remi_lab.recipes import LoraRecipe, split
 from remi_lab.results import NotMeasured, Results
 from remi_lab.strict import read_yaml
 from remi_lab.studies.files import STUDIES, write_study
-from remi_lab.upkeep import damages, forget, prune, unpacked_files
+from remi_lab.upkeep import damages, find_record, forget, prune, read_record, unpacked_files
 
 MEBIBYTE = 2**20
 WIDTH = 100
@@ -389,7 +389,11 @@ def doctor(
     return 1 if n_missing else 0
 
 
-STORE_ACTIONS = ("list", "size", "prune", "check", "forget")
+STORE_ACTIONS = ("list", "show", "size", "prune", "check", "forget")
+FIRST = 5
+"""Values of each array that ``remi store show`` prints."""
+LONGEST = 400
+"""Characters of a value that is no array, as it prints them."""
 
 
 @command()
@@ -398,15 +402,29 @@ def store(
         str,
         typer.Argument(metavar="|".join(STORE_ACTIONS), help="what to do", parser=one_of(*STORE_ACTIONS)),
     ],
+    record: Annotated[
+        str | None, typer.Argument(metavar="[RECORD]", help="show: its name, as on a card or in the list")
+    ] = None,
     keep: Annotated[int, Positive()] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
     preset_name: PresetName = None,
     store_folder: StoreFolder = None,
 ) -> int:
-    """List, size, prune or check what is stored, or forget a preset."""
+    """List, size, prune or check what is stored, show one record of it, or forget a preset."""
     store = open_store(store_folder)
+    if (record is None) == (action == "show"):
+        said = (
+            "RECORD is needed, a name of `remi store list`"
+            if record is None
+            else f"{record!r} is one word too many"
+        )
+        raise UsageError(f"store {action}: {said}")
     if not store.root.is_dir() and (action == "check" or store_folder is not None):
         raise UsageError(f"store {action}: there is no store at {store.root}")
+    if action == "show":
+        show_record(find_record(store, record), store.root, as_json=as_json)
+        return 0
     if action == "list":
         for entry in store.list():
             print(visible(f"{entry.n_bytes / MEBIBYTE:9.2f} MiB  {entry.path.relative_to(store.root)}"))
@@ -430,6 +448,27 @@ def store(
         return 1 if damaged else 0
     print(visible(f"{store.size() / MEBIBYTE:.1f} MiB in {store.root}"))
     return 0
+
+
+def show_record(about: Path, root: Path, *, as_json: bool) -> None:
+    """Print a record: type, shape and first values of each array, other values, and where it comes from."""
+    from remi_book.tables import plain  # brings pandas
+
+    content = read_record(about, root)
+    told = {"record": about.with_suffix("").relative_to(root).as_posix()}
+    told |= {key: content[key] for key in ("sha256", "arrays", "values", "provenance")}
+    told["arrays"] = {
+        name: {"dtype": str(one.dtype), "shape": one.shape, "first": list(map(plain, one.ravel()[:FIRST]))}
+        for name, one in content["arrays"].items()
+    }
+    if as_json:
+        print(json.dumps(told, indent=1, allow_nan=False))
+        return
+    print(visible(f"{told['record']}, arrays of sha256 {told['sha256']}"))
+    for kind in ("arrays", "values", "provenance"):
+        for key, value in told[kind].items():
+            text = as_line(f"{kind}: {key}: {json.dumps(value, ensure_ascii=False)}")
+            print(text if len(text) <= LONGEST else f"{text[:LONGEST]} … (whole with --json)")
 
 
 # Measuring: the notebooks of a preset, its records alone, a study.

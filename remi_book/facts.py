@@ -1,23 +1,32 @@
-"""What hand-written pages show of the results: texts about the organism, misses, and the figure of the front page."""
+"""What hand-written pages show of the results: texts about the organism, misses, the front figure, cards of claims."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 import pandas as pd
 from tabulate import tabulate
 
 from remi_book.chapters import organism
 from remi_book.chapters.reversion import WAY_BACK, way_back, way_back_sentence
-from remi_book.claims import NOT_MEASURED, STAND_IN
+from remi_book.claims import NOT_MEASURED, STAND_IN, call_of
 from remi_book.figures.output import figure_html, passport_html, present_passport
 from remi_book.figures.plots import plot_rows
 from remi_book.publishing import OTHERWISE, filled, passports_text
 from remi_book.running import as_typed
 from remi_book.tables import by_seed, roles_sentence
 from remi_book.words import as_html, as_markdown, is_withheld, local_names, with_names
+from remi_core.errors import MissingInput
+from remi_core.files import read_sealed
+from remi_core.keys import file_digest
 from remi_core.progress import machine
+from remi_core.store import Store, project_root
 from remi_lab.datasets import dataset_names, load_dataset
+from remi_lab.keys import SOURCE_ROOT
 from remi_lab.organism.grammar import SPLITS, templates
 from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.variants import DEVELOPMENT_SEEDS, WEIGHTS, folder
@@ -25,6 +34,7 @@ from remi_lab.organism.world import MAIN, World, base_name, config_name, setting
 from remi_lab.own_models import PUBLISHED, origin_of
 from remi_lab.presets import CONTROLS, NEEDS, Preset, in_order
 from remi_lab.results import PAGE, TRAIL, NotMeasured, Results
+from remi_lab.studies import files
 from remi_lab.variant import base_note
 
 COMPETENCE_KEYS = {
@@ -238,3 +248,68 @@ def front(results: Results) -> tuple[dict[str, str], str]:
         "sentence": way_back_sentence(seeds),
     }
     return shown, passports_text({"page": "front"}, [{"caption": caption, **content}])
+
+
+# The card of each row of the report: what computes it, and the records that it was computed from.
+
+SMALL = 200
+"""Characters of JSON up to which a part of a record's provenance stands on the card."""
+OF_STUDY = ("recipe", "machine", "seconds")
+"""What a card says of a stored study, beside its digest."""
+
+
+def claim_cards(
+    preset: Preset, store: Store, rows: Sequence[Mapping[str, object]]
+) -> dict[str, dict[str, object]]:
+    """Row → the row, the function behind it (None where nothing is computed), and its records by name with digests.
+
+    Of trainings whose stored study names no records, that study stands in their place.
+    """
+    described, cards = cache(lambda name: _described(name, store)), {}
+    for row in rows:
+        trainings = row["trainings"]
+        names = {name for each in trainings for name in each["records"] or ()}
+        names |= {
+            f"stored/{each['preset']}/{files.HEADLINES}.json"
+            for each in trainings
+            if each["preset"] != preset.name
+        }
+        records = {name: described(name) for name in sorted(names)}
+        cards[str(row["id"])] = {
+            "row": row,
+            "function": _function(preset, str(row["id"])),
+            "records": records,
+        }
+    return cards
+
+
+def _described(name: str, store: Store) -> dict[str, object]:
+    """Digest and provenance of a stored study or of a record's arrays; a digest of None where it is there no more."""
+    if name.startswith("stored/"):
+        path = project_root() / name
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return {"sha256": file_digest(path), "provenance": {key: about.get(key) for key in OF_STUDY}}
+    try:
+        about = read_sealed(store.root / f"{name}.json")
+    except (OSError, ValueError):
+        return {"sha256": None, "provenance": {}}
+    small = {key: one for key, one in about["provenance"].items() if len(json.dumps(one)) <= SMALL}
+    return {"sha256": about["sha256"], "provenance": small}
+
+
+def _function(preset: Preset, row: str) -> dict[str, object] | None:
+    try:
+        function, given, options = call_of(preset, row)
+    except (KeyError, MissingInput):
+        return None
+    function = inspect.unwrap(function)
+    lines, first = inspect.getsourcelines(function)
+    words = ["results", *map(repr, given), *(f"{name}={value!r}" for name, value in options.items())]
+    return {
+        "module": function.__module__,
+        "name": function.__qualname__,
+        "call": f"{function.__name__}({', '.join(words)})",
+        "file": Path(inspect.getsourcefile(function)).relative_to(SOURCE_ROOT).as_posix(),
+        "line": first,
+        "source": "".join(lines),
+    }

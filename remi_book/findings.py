@@ -125,7 +125,8 @@ def check(preset: str, rows: Rows) -> list[str]:
 def shown(preset: str, rows: Rows) -> list[dict[str, object]]:
     """The findings whose rows are all there, each as its fields with filled texts.
 
-    One that cannot be said has empty texts, and under ``open`` why: what must be run for it, or what changed.
+    One that cannot be said has empty texts, and under ``open`` why: what must be run for it, or what changed. Under
+    ``parts`` each text is cut at its numbers, with the row that each is of, "" for words.
     """
     by_name, listed = {str(row["id"]): row for row in rows}, []
     for finding in findings_of(preset):
@@ -136,13 +137,20 @@ def shown(preset: str, rows: Rows) -> list[dict[str, object]]:
         changed = finding.changed(by_name)
         why = f"Not yet measured here: {' and '.join(commands)}." if commands else ""
         why = f"Not shown, since its evidence changed: {changed}." if changed else why
-        texts = {name: "" if why else _filled(getattr(finding, name), by_name) for name in TEXTS}
-        listed.append({**asdict(finding), **texts, "open": why})
+        parts = {name: [] if why else _filled(getattr(finding, name), by_name) for name in TEXTS}
+        texts = {name: "".join(text for text, _ in cut) for name, cut in parts.items()}
+        listed.append({**asdict(finding), **texts, "parts": parts, "open": why})
     return listed
 
 
-def _filled(text: str, rows: Mapping[str, Mapping[str, object]]) -> str:
-    return SLOT.sub(lambda slot: _word(slot[1], rows), text).strip()
+def _filled(text: str, rows: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
+    """The text in parts: words, and what stands in the place of a slot with the row of which it is a number."""
+    words, *slots = SLOT.split(text.strip())
+    parts = [(words, "")]
+    for slot, words in zip(slots[::2], slots[1::2], strict=True):
+        row, _, key = slot.rpartition(".")
+        parts += [(_word(slot, rows), row if key in NUMBERS else ""), (words, "")]
+    return parts
 
 
 def _word(slot: str, rows: Mapping[str, Mapping[str, object]]) -> str:

@@ -34,6 +34,7 @@ from remi_lab.presets import NEEDS, Preset
 from remi_lab.processes import SOON, Meter
 from remi_lab.results import PAGE, PASSPORT, TABLE, NotMeasured, Results
 from remi_lab.strict import read_yaml
+from remi_lab.studies.files import study_digests
 
 # How to cite the book, one build of it, and the paper, from ``CITATION.cff``: as text and as BibTeX.
 
@@ -528,6 +529,7 @@ def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], f
     """
     from remi_book.cards import data_cards  # brings pandas, as the other imports here
     from remi_book.claims import CLAIMS, report_rows
+    from remi_book.facts import claim_cards
     from remi_book.findings import check, shown
 
     results, status = Results(preset, store, measures=False), []
@@ -549,6 +551,7 @@ def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], f
         files["claims.json"] = [
             row for row in rows if preset.is_organism or not row["notebook"] or row["notebook"] in listed
         ]
+        write_cards(claim_cards(preset, store, files["claims.json"]), folder)
     files["facts.json"] = {"preset": preset.name, "machine": machine(), OTHERWISE: "(not run)"}
     if steps and all(step.done for step in steps):
         from remi_book.facts import PASSPORT_FILE, facts, front, notices
@@ -559,6 +562,21 @@ def write_results(preset: Preset, store: Store, steps: Sequence[running.Step], f
                 files["front.json"], passport = front(results)
                 (folder / PASSPORT_FILE).write_text(passport, encoding="utf-8")
     write_json(folder, files)
+
+
+CARDS, STORED = "claims", "stored"
+"""Folders beside the pages: the card of each row of the report as JSON, and the stored studies that cards name."""
+
+
+def write_cards(cards: Mapping[str, Mapping[str, object]], folder: Path) -> None:
+    """Write each card into ``CARDS``, and copy the stored studies that they name."""
+    (folder / CARDS).mkdir(exist_ok=True)
+    write_json(folder / CARDS, {f"{row}.json": dict(card) for row, card in cards.items()})
+    for name in {
+        name for card in cards.values() for name in card["records"] if name.startswith(f"{STORED}/")
+    }:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(project_root() / name, folder / name)
 
 
 def filled(template: str, texts: Mapping[str, object]) -> str:
@@ -646,7 +664,7 @@ def assemble(
         files[CITATION] = citation(source, **about)
     write_json(folder, files)
     named = local_names(preset)
-    for page in [*folder.glob("*.md"), *folder.glob("*.json"), *folder.glob("notebooks/*")] if named else []:
+    for page in [*folder.glob("*"), *folder.glob("notebooks/*"), *folder.glob(f"{CARDS}/*")] if named else []:
         if page.suffix in (".md", ".json", ".ipynb"):
             page.write_text(with_names(page.read_text(encoding="utf-8"), named), encoding="utf-8")
 
@@ -687,6 +705,9 @@ def build_book(
         assemble(preset, store, steps, source, edition=edition, fingerprint=inputs)
         _build(source, build, say)
         os.replace(build / "_build" / "html", part)
+        for beside in (CARDS, STORED):
+            if (source / beside).is_dir():
+                shutil.copytree(source / beside, part / beside)
         for passports in sorted(source.rglob(f"*{ENDING}")):
             shutil.copyfile(passports, part / passports.relative_to(source))
         mark(part, inputs, preset=preset.name)
@@ -740,6 +761,7 @@ def book_inputs(preset: Preset, store: Store, steps: Sequence[running.Step], edi
             for entry in store.list(preset.name)
         ],
         "stored": {name: file_digest(path) for name, path in stored_files().items()},
+        "studies": study_digests(preset.name),
         "laboratory": described(preset, store),
         "code": {path.relative_to(SOURCE_ROOT).as_posix(): syntax_digest(path) for path in code},
         "data": {path.name: file_digest(path) for path in shown if path.is_file()},

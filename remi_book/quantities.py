@@ -50,6 +50,8 @@ class Measured:
     """Which part of that rule decided, in a few words; of a ratio without a value, its numerator and denominator."""
     models: tuple[str, ...] = ()
     """The variants whose records it was computed from, in the one order."""
+    records: tuple[str, ...] | None = None
+    """Names of the records and stored studies that were read for it, sorted; None where they were not kept."""
 
 
 def absent(missing: str) -> Measured:

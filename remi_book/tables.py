@@ -9,7 +9,7 @@ from typing import SupportsFloat
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, display
 from myst_nb import glue
 
 from remi_book.figures.output import show
@@ -26,6 +26,8 @@ from remi_lab.studies.files import read_study
 # Rows of the report as a table on a notebook's page.
 
 ABSENT = "undefined"
+OURS = "ours: median, interval over prompts"
+"""Heading of the column whose values lead to the cards of their rows."""
 
 
 def verdict_table(rows: Sequence[Mapping[str, object]], *, parts: bool = False) -> pd.DataFrame:
@@ -40,7 +42,7 @@ def _verdict_row(row: Mapping[str, object]) -> dict[str, str]:
     return {
         "row": str(row["id"]),
         "published": str(row["published"]["text"]) if "." not in str(row["id"]) else "",
-        "ours: median, interval over prompts": ours,
+        OURS: ours,
         "null": f"{null['kind']}: {number(null['low'])} to {number(null['high'])}" if null else ABSENT,
         "trainings": _over_trainings(row),
         "verdict": str(row["verdict"]),
@@ -55,11 +57,17 @@ def _over_trainings(row: Mapping[str, object]) -> str:
     return f"{value_range(values)} ({len(row['seeds'])}{undefined})"
 
 
+def card_link(row: str, text: str) -> str:
+    """HTML of a link from a notebook's page to the card of a row, with rule, code and records, on the ledger's page."""
+    return f'<a href="../ledger.html#{as_html(row)}">{as_html(text)}</a>'
+
+
 def show_trainings(rows: Sequence[Mapping[str, object]], *, fold: str = "") -> None:
     """Display a figure of the claims: a panel each, in it the value of every training with its interval over prompts.
 
     Claims without a value are left out, and so are parts, and those with the values of a claim before. The grey band is
     the null, its ends the medians over trainings. Nothing is shown of a single training, whose values the table has.
+    Below it stand links to how each was computed.
     """
     chosen = {
         str(row["seeds"]): row for row in reversed(rows) if row["value"] is not None and "." not in row["id"]
@@ -92,6 +100,8 @@ def show_trainings(rows: Sequence[Mapping[str, object]], *, fold: str = "") -> N
     )
     caption = "Each claim in every training, with its interval over prompts"
     show(plot_rows(table, layout, by="training", lines="had", spread=0.0), caption=caption, fold=fold)
+    links = ", ".join(card_link(name, name) for name in dict.fromkeys(table["claim"]))
+    display(HTML(f'<p class="remi-detail">How each was computed: {links}.</p>'))
 
 
 # HTML for a notebook page: tables with a caption, and texts that a model wrote, escaped.
@@ -104,7 +114,7 @@ class Table(HTML):
 
     def __init__(self, page: str, table: pd.DataFrame, caption: str) -> None:
         super().__init__(page)
-        rows = [list(map(_plain, row)) for row in table.itertuples(index=False)]
+        rows = [list(map(plain, row)) for row in table.itertuples(index=False)]
         self.content = {"caption": caption, "columns": list(map(str, table.columns)), "rows": rows}
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Mapping[str, object]:
@@ -117,9 +127,16 @@ def table_html(table: pd.DataFrame, caption: str, *, fold: str = "") -> Table:
     With ``fold`` it opens when that summary is clicked.
     """
     head = "".join(f'<th scope="col">{_shown(name)}</th>' for name in table.columns)
+    rows = (
+        [
+            card_link(row[0], each) if name == OURS else _shown(each)
+            for name, each in zip(table.columns, row, strict=True)
+        ]
+        for row in table.itertuples(index=False)
+    )
     body = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
-        for first, *others in (map(_shown, row) for row in table.itertuples(index=False))
+        for first, *others in rows
     )
     page = (
         f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{as_html(caption)}">'
@@ -134,7 +151,7 @@ def quoted(text: str) -> str:
     return f'<span class="{UNTYPESET}" style="font-family:monospace;{WRAPPED}">{as_html(text)}</span>'
 
 
-def _plain(value: object) -> str | int | float | bool | None:
+def plain(value: object) -> str | int | float | bool | None:
     """A cell as JSON holds it: null where it is not finite."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import astuple, dataclass, field
@@ -99,6 +99,10 @@ class Trail:
             return compute(), own
         finally:
             self._listening.pop()
+
+    def names(self, places: Iterable[Hashable]) -> tuple[str, ...]:
+        """What the records and stored files at these places are called, sorted, each once."""
+        return tuple(sorted({self._met[place].name for place in places}))
 
     def reads(self) -> list[Read]:
         """All that was read."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
+from difflib import get_close_matches
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -120,6 +121,38 @@ def damages(root: Path) -> list[tuple[Path, str]]:
         except (OSError, files.Damaged) as error:
             found.append((folder, str(error)))
     return found
+
+
+def find_record(store: Store, name: str) -> Path:
+    """Path of what is said of one record: ``name`` is as a card or ``remi store list`` has it, or a part of one alone.
+
+    Raises:
+        UsageError: if no record is called so, or several are; in one line, with the nearest names.
+    """
+    paths = {path.relative_to(store.root).as_posix()[:-4]: path for path in store.root.glob("*/*/*/*.npz")}
+    asked = name.removesuffix(".npz").removesuffix(".json")
+    found = [asked] if asked in paths else [one for one in sorted(paths) if asked in one]
+    if len(found) == 1:
+        return inside(paths[found[0]], store.root).with_suffix(".json")
+    close = found or get_close_matches(asked, paths, n=3, cutoff=0.3)
+    told = f"{len(found)} records are called so" if found else "no such record"
+    near = ", ".join(brief(one) for one in close[:3]) + (" …" if len(close) > 3 else "")
+    hint = f"nearest: {near}; " if close else ""
+    raise UsageError(f"store show: {brief(name)}: {told} ({hint}`remi store list` names all)")
+
+
+def read_record(about: Path, root: Path) -> dict[str, object]:
+    """What is said of a record, and under ``arrays`` its arrays, once both are as they were written.
+
+    Raises:
+        RemiError: naming what is wrong.
+    """
+    try:
+        content = files.read_sealed(inside(about, root))
+        files.check_file(about.with_suffix(".npz"), content["sha256"])
+        return content | {"arrays": files.read_npz(about.with_suffix(".npz"))}
+    except (OSError, ValueError, KeyError) as error:
+        raise RemiError(f"{about.relative_to(root)}: {error}") from None
 
 
 def unpacked_files(store: Store) -> dict[Path, str]:

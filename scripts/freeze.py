@@ -36,7 +36,11 @@ def frozen(preset_name: str, store: Store) -> Frozen:
     content: Frozen = {kind: {} for kind in ("glued", "tables", "figures")}
     content |= {
         "records": dict(_records(store, preset_name)),
-        "report": {str(row["id"]): row for row in rows},
+        "report": {
+            # Names of records have keys in them, which change with code.
+            str(row["id"]): row | {"trainings": [each | {"records": None} for each in row["trainings"]]}
+            for row in rows
+        },
     }
     for path in sorted(store.notebook_path(preset_name, "x").parent.glob("*.ipynb")):
         if ".part." not in path.name:

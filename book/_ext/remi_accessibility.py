@@ -1,4 +1,4 @@
-"""Mends the accessibility faults that theme and libraries leave in finished HTML.
+"""Mends the accessibility faults that theme and libraries leave in finished HTML, and names figures and tables.
 
 Each mend is one small function on a parsed page; it returns how much it changed. The rules meant are
 WCAG 2.2 and the best practices of axe-core.
@@ -68,7 +68,26 @@ def mend_table_headings(page: BeautifulSoup) -> int:
     return changed
 
 
-MENDS: tuple[Callable[[BeautifulSoup], int], ...] = (mend_attributes, mend_summaries, mend_table_headings)
+def add_anchors(page: BeautifulSoup) -> int:
+    """Figures and tables of notebooks get a name by their place on the page, and a link to it in their caption."""
+    places = {"figure": "figure.remi-figure", "table": ".cell_output table.remi-table:not(.remi-plain)"}
+    found = [
+        (kind, each) for kind, where in places.items() for each in enumerate(page.select(where), start=1)
+    ]
+    for kind, (number, shown) in found:
+        shown["id"] = f"{kind}-{number}"
+        link = page.new_tag("a", attrs={"class": "headerlink", "href": f"#{shown['id']}"}, string="#")
+        link["title"] = f"Link to this {kind}"
+        (shown.find(("caption", "figcaption")) or shown).append(link)
+    return len(found)
+
+
+MENDS: tuple[Callable[[BeautifulSoup], int], ...] = (
+    mend_attributes,
+    mend_summaries,
+    mend_table_headings,
+    add_anchors,
+)
 
 
 def mend_page(path: Path) -> int:

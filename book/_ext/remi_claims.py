@@ -1,18 +1,21 @@
 """Directives that show claims on the pages written by hand.
 
-- `{remi-claims}`: the claim table of `claims.json`; with `:all:` every part and rule.
+- `{remi-claims}`: the claim table of `claims.json`; with `:all:` it has every part, and below it the card of each row,
+  folded: its rule, the function that computes it with its source, and the records it was computed from.
 - `{remi-stored} PRESET`: the claim table of a stored report, with how it was had.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from remi_directives import ResultDirective, page_reference
+from remi_directives import ResultDirective, card_reference, page_reference
 from remi_results import (
     NOT_RUN,
     Claim,
@@ -27,68 +30,78 @@ from remi_tables import Cell, make_table, paragraph
 
 
 class ClaimsDirective(ResultDirective):
-    """Claim table: claim, published value, our value with interval, null, verdict.
+    """Claim table: claim, published value, our value with interval, null, verdict; each value leads to its card.
 
-    With the flag `all` the parts of the claims are rows too, and every row tells its rule.
+    With the flag `all` the parts of the claims are rows too, a tally of verdicts stands above and the cards below.
     """
 
     file_name = "claims.json"
     kind = list
     nothing = f"The claim table is {NOT_RUN}."
     option_spec = {"all": directives.flag}
+    has_cards = True
+    """Whether the rows are those whose cards stand on the ledger's page."""
 
     def shown(self, rows: list) -> list[nodes.Node]:
-        """The table.
+        """The table, and with `all` the tally and the cards.
 
         Raises:
-            ValueError: if a row or `facts.json` is malformed.
+            ValueError: if a row, a card or `facts.json` is malformed.
         """
         folder, claims = Path(self.env.srcdir), claims_of(rows)
         facts = read_json(folder / "facts.json", dict) or {}
         preset = f" on preset {facts['preset']}" if "preset" in facts else ""
         whole = "all" in self.options
         title = "Every row of the ledger" if whole else "The claims and their verdicts"
-        return [self._table(claims, title, preset, whole)]
+        listed = [claim for claim in claims if whole or "." not in claim.id]
+        table = self._table(listed, f"{title}{preset}", f"Ours{preset}")
+        return [_tally(claims), table, *_cards(claims, folder)] if whole else [table]
 
-    def _table(self, claims: Sequence[Claim], title: str, preset: str, whole: bool) -> nodes.table:
-        headings = ("Claim", "Published", f"Ours{preset}", "Under the null", "Verdict")
-        rules = {claim.id: claim.rule for claim in claims}
-        rows = []
-        for claim in claims:
-            whose = claim.id.partition(".")[0]
-            # A part has the rule of its claim, unless it has one of its own.
-            rule = claim.rule if whole and (whose == claim.id or rules.get(whose) != claim.rule) else ""
-            if whole or whose == claim.id:
-                rows.append(self._row(claim, rule))
-        return make_table(f"{title}{preset}", headings, rows, style="remi-claims")
+    def _table(self, claims: Sequence[Claim], title: str, ours: str) -> nodes.table:
+        headings = ("Claim", "Published", ours, "Under the null", "Verdict")
+        return make_table(title, headings, [self._row(claim) for claim in claims], style="remi-claims")
 
-    def _row(self, claim: Claim, rule: str) -> list[Cell]:
-        numbered = claim.section[0].isdigit()
-        place = f"Section {claim.section}" if numbered else claim.section.capitalize()
-        first = [
-            paragraph("", nodes.strong("", claim.id), nodes.Text(f" {claim.claim}")),
-            paragraph(place, style="remi-detail"),
-        ]
-        if rule:
-            folded = f"<details class='remi-detail'><summary>Rule</summary>{escape(rule)}.</details>"
-            first.append(nodes.raw("", folded, format="html"))
+    def _to_card(self, claim: Claim, text: str) -> nodes.Node:
+        return card_reference(claim.id, text, self.env) if self.has_cards else nodes.Text(text)
+
+    def _row(self, claim: Claim) -> list[Cell]:
+        name = self._to_card(claim, claim.id)
         return [
-            first,
+            [
+                paragraph("", nodes.strong("", "", name), nodes.Text(f" {claim.claim}")),
+                paragraph(_place(claim), style="remi-detail"),
+            ],
             _published_cell(claim),
-            _value_cell(claim),
+            self._value_cell(claim),
             _null_cell(claim),
             self._verdict_cell(claim),
         ]
 
+    def _value_cell(self, claim: Claim) -> Cell:
+        if claim.value is None:
+            return [paragraph("—")]
+        value = self._to_card(claim, f"{number_or_dash(claim.value)} {claim.unit}".strip())
+        cell = [paragraph("", value)]
+        values = [value for value in claim.seeds if value is not None]
+        if len(claim.seeds) > 1:
+            spread = f"median of {len(claim.seeds)} trainings, {format_range(min(values), max(values))}"
+            cell.append(_folded(spread, "; ".join(map(number_or_dash, claim.seeds))))
+        interval = format_range(claim.ci_low, claim.ci_high)
+        if interval:
+            counted = "" if claim.n is None else f" (n = {claim.n})"
+            cell.append(paragraph(f"95 % interval over prompts {interval}{counted}", style="remi-detail"))
+        return cell
+
     def _verdict_cell(self, claim: Claim) -> Cell:
-        style = "remi-verdict-" + claim.verdict.replace(" ", "-")
-        badge = nodes.inline("", claim.verdict, classes=["remi-verdict", style])
-        cell = [paragraph("", badge)]
+        cell = [paragraph("", _badge(claim.verdict))]
         if claim.notebook:
             link = page_reference(claim.notebook, source=self.env.docname)
             cell.append(paragraph("", link, style="remi-detail"))
-        if claim.reason:
-            cell.append(paragraph(claim.reason, style="remi-detail"))
+        why, _, rest = (claim.reason or "").partition("; ")
+        if why:
+            cell.append(paragraph(why, style="remi-detail"))
+        if rest:
+            cell.append(_folded("and", rest))
         return cell
 
 
@@ -96,6 +109,7 @@ class StoredDirective(ClaimsDirective):
     """Claim table of a preset that is too large for a reader's machine, after a line that says how it was had."""
 
     required_arguments = 1
+    has_cards = False
     option_spec = {}
 
     def run(self) -> list[nodes.Node]:
@@ -116,37 +130,126 @@ class StoredDirective(ClaimsDirective):
             f"Stored result, not computed by this build: {about['machine']}; {minutes} minutes of measuring; "
         )
         line += nodes.literal("", str(about["recipe"]))
-        return [line, self._table(claims, "A stored report", f" on preset {preset}", whole=False)]
+        listed = [claim for claim in claims if "." not in claim.id]
+        return [line, self._table(listed, f"A stored report on preset {preset}", f"Ours on preset {preset}")]
+
+
+def _place(claim: Claim) -> str:
+    return f"Section {claim.section}" if claim.section[0].isdigit() else claim.section.capitalize()
+
+
+def _badge(verdict: str) -> nodes.inline:
+    return nodes.inline("", verdict, classes=["remi-verdict", "remi-verdict-" + verdict.replace(" ", "-")])
+
+
+def _folded(summary: str, text: str) -> nodes.raw:
+    """A detail of a cell that opens on a click; what it holds is in the table's download."""
+    inside = f"<summary>{escape(summary)}</summary><p>{escape(text)}</p>"
+    return nodes.raw("", f"<details class='remi-detail'>{inside}</details>", format="html")
 
 
 def _published_cell(claim: Claim) -> Cell:
+    whose, _, part = claim.id.partition(".")
+    if part:
+        return [paragraph(f"as {whose}", style="remi-detail")]
     text, source = str(claim.published.get("text") or "—"), claim.published.get("source")
-    cell = [paragraph(text)]
-    if source:
-        cell.append(paragraph(str(source), style="remi-detail"))
-    return cell
-
-
-def _value_cell(claim: Claim) -> Cell:
-    if claim.value is None:
-        return [paragraph("—")]
-    cell = [paragraph(f"{number_or_dash(claim.value)} {claim.unit}".strip())]
-    values = [value for value in claim.seeds if value is not None]
-    if len(claim.seeds) > 1:
-        spread = f"median of {len(claim.seeds)} trainings, {format_range(min(values), max(values))}"
-        seeds: Sequence[str] = [number_or_dash(value) for value in claim.seeds]
-        each = f"<details class='remi-detail'><summary>{escape(spread)}</summary>{escape('; '.join(seeds))}</details>"
-        cell.append(nodes.raw("", each, format="html"))
-    interval = format_range(claim.ci_low, claim.ci_high)
-    if interval:
-        cell.append(paragraph(f"95 % interval over prompts {interval}", style="remi-detail"))
-    if claim.n is not None:
-        cell.append(paragraph(f"n = {claim.n} clusters", style="remi-detail"))
-    return cell
+    return [paragraph(text), *([_folded("source", str(source))] if source else [])]
 
 
 def _null_cell(claim: Claim) -> Cell:
     if claim.null is None:
         return [paragraph("—")]
-    interval = format_range(claim.null.get("low"), claim.null.get("high"))
-    return [paragraph(interval or "—"), paragraph(str(claim.null.get("kind") or ""), style="remi-detail")]
+    interval, kind = format_range(claim.null.get("low"), claim.null.get("high")), claim.null.get("kind")
+    return [paragraph(interval or "—"), *([_folded("of what", str(kind))] if kind else [])]
+
+
+def _tally(claims: Sequence[Claim]) -> nodes.paragraph:
+    """How many claims, their parts left out, have which verdict."""
+    counted = Counter(claim.verdict for claim in claims if "." not in claim.id)
+    told = paragraph(f"{counted.total()} claims, without their parts: ", style="remi-tally")
+    for verdict, count in counted.most_common():
+        told += [_badge(verdict), nodes.Text(f" {count} ")]
+    return told
+
+
+def _cards(claims: Sequence[Claim], folder: Path) -> list[nodes.Node]:
+    """The card of each row, folded, under the row's name; a source that stands on an earlier one is not repeated.
+
+    Raises:
+        ValueError: if a file of a card is malformed.
+    """
+    shown: dict[str, str] = {}
+    found: list[nodes.Node] = [
+        paragraph("The card of each row: what was computed, how, and from which records.")
+    ]
+    found.append(_raw("<div class='remi-cards'>"))
+    for claim in claims:
+        row, card = escape(claim.id), read_json(folder / "claims" / f"{claim.id}.json", dict)
+        head = f"<details class='remi-card remi-passport'><summary>{row}</summary><div id='{row}'>{_words(claim)}"
+        found.append(_raw(head + (_trainings(card["row"]["trainings"]) if card else "")))
+        if card:
+            found += [*_function(row, card["function"], shown), _raw(_records(claim.id, card["records"]))]
+        found.append(_raw("</div></details>"))
+    return [*found, _raw("</div>")]
+
+
+def _raw(page: str) -> nodes.raw:
+    return nodes.raw("", page, format="html")
+
+
+def _words(claim: Claim) -> str:
+    """What was claimed, published and found, and the rule, as HTML."""
+    value, interval = number_or_dash(claim.value), format_range(claim.ci_low, claim.ci_high)
+    null = claim.null and f"{claim.null['kind']}: {format_range(claim.null['low'], claim.null['high'])}"
+    lines = {
+        claim.id: claim.claim,
+        "Published": f"{claim.published.get('text') or '—'} ({claim.published.get('source') or 'no source'})",
+        "Ours": f"{value} {claim.unit}"
+        + (f", 95 % interval over prompts {interval}, n = {claim.n} clusters" if interval else ""),
+        "Under the null": null or "—",
+        "Verdict": f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict,
+        "Rule": claim.rule,
+    }
+    return "".join(f"<p><strong>{escape(name)}</strong> {escape(text)}</p>" for name, text in lines.items())
+
+
+def _trainings(trainings: Sequence[Mapping[str, object]]) -> str:
+    """The value of every training, and of how many records it was made, as an HTML list."""
+    lines = []
+    for each in trainings:
+        told = f"{each['preset']}, seed {each['seed']}: {number_or_dash(each['value'])}"
+        ends = format_range(each["low"], each["high"])
+        told += f" ({ends})" * bool(ends) + ", not judged" * (not each["judged"])
+        if each["records"] is None:
+            told += "; records of this training are not named in its stored study"
+        lines.append(f"<li>{escape(told)}</li>")
+    return f"<p><strong>In every training</strong></p><ul>{''.join(lines)}</ul>"
+
+
+def _function(row: str, function: Mapping[str, object] | None, shown: dict[str, str]) -> list[nodes.Node]:
+    """Which function computes the row, how it is called, and its source, folded."""
+    if function is None:
+        return [_raw("<p><strong>Computed by</strong> no function on these models.</p>")]
+    name, call = (
+        escape(text) for text in (f"{function['module']}.{function['name']}", str(function["call"]))
+    )
+    place = escape(f"{function['file']}, line {function['line']}")
+    told = f"<p><strong>Computed by</strong> <code>{name}</code> ({place}), as <code>{call}</code>.</p>"
+    first = escape(shown.setdefault(name, row))
+    if first != row:
+        return [_raw(f"{told}<p>Its source stands on the card of <a href='#{first}'>{first}</a>.</p>")]
+    source = nodes.literal_block("", str(function["source"]), language="python")
+    return [_raw(f"{told}<details><summary>Source of {name}</summary>"), source, _raw("</details>")]
+
+
+def _records(row: str, records: Mapping[str, Mapping[str, object]]) -> str:
+    """The records and stored studies behind the row with the digests of their files, folded, and the row as JSON."""
+    lines = []
+    for name, about in records.items():
+        told = f"<code>{escape(name)}</code>"
+        if name.startswith("stored/"):
+            told = f"<a href='{quote(name)}'>{told}</a>"
+        lines.append(f"<li>{told} {about['sha256'] or 'no longer in the store'}</li>")
+    folded = f"<details><summary>Computed from {len(lines)} files, each with its SHA-256</summary>"
+    folded += f"<ul>{''.join(lines)}</ul></details>"
+    return f"{folded}<p><a href='claims/{quote(row)}.json' download>{escape(row)} as JSON</a>, with all of this.</p>"

@@ -15,6 +15,7 @@ A missing file reads "not run yet"; a malformed one, or a missing key, is a warn
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -27,12 +28,15 @@ from remi_results import (
 )
 from remi_tables import Cell, make_table, paragraph
 from sphinx import addnodes
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 logger = logging.getLogger(__name__)
 WHOLE = "findings"
 """The page that has every finding in full."""
+LEDGER = "ledger"
+"""The page with the cards of all claims."""
 
 
 class ResultDirective(SphinxDirective):
@@ -124,7 +128,7 @@ class FindingsDirective(ResultDirective):
             ValueError: if the file is malformed.
         """
         found, page = read_json(folder / self.file_name, self.kind) or [], Path(self.env.docname).name
-        keys = "chapters evidence front how_sure open sentence short sure title would_change".split()
+        keys = ("chapters", "evidence", "front", "open", "parts", "title")
         for position, finding in enumerate(found, start=1):
             refuse_missing(finding, keys, f"{self.file_name} entry {position}")
         if self.env.docname == self.config.root_doc:
@@ -148,21 +152,22 @@ class FindingsDirective(ResultDirective):
     def _front(self, found: list[dict[str, object]]) -> list[nodes.Node]:
         """The answer in a row, or a line for each finding, which tells the answer where the row did not."""
         if "lead" in self.options:
-            told = " ".join(str(finding["short"] or finding["open"]) for finding in found[: self.n_lead])
-            return [paragraph(told, style="remi-lead")] if told else self._none()
+            told = [part for finding in found[: self.n_lead] for part in self._text(finding, "short")]
+            return [paragraph("", *told, style="remi-lead")] if told else self._none()
         items = []
         for place, finding in enumerate(found):
             line = paragraph("", nodes.strong("", _closed(finding["title"])))
             if finding["open"]:
-                line += nodes.Text(f" {finding['open']}")
+                line += nodes.Text(f" {finding['open']} ")
             else:
-                short = f"{finding['short']} " if place >= self.n_lead else ""
+                line += self._text(finding, "short") if place >= self.n_lead else []
                 line += [
-                    nodes.Text(f" {short}"),
+                    nodes.Text(" "),
                     nodes.emphasis("", "How sure:"),
-                    nodes.Text(f" {finding['sure']}. "),
+                    *self._text(finding, "sure"),
+                    nodes.Text(". "),
                 ]
-            line += [nodes.Text(" "), page_reference(finding["chapters"][0], source=self.env.docname)]
+            line += page_reference(finding["chapters"][0], source=self.env.docname)
             items.append(nodes.list_item("", line))
         shown = nodes.bullet_list("", *items)
         shown["classes"].append("remi-findings")
@@ -170,23 +175,28 @@ class FindingsDirective(ResultDirective):
 
     def _section(self, finding: dict[str, object]) -> list[nodes.Node]:
         """One finding in full, with what it rests on and where it is shown."""
-        named, link = (
-            ", ".join(finding["evidence"]),
-            page_reference(finding["chapters"][0], source=self.env.docname),
-        )
-        rests = paragraph("", nodes.emphasis("", "It rests on"), nodes.Text(f" {named}. More in "))
-        rests += [link, nodes.Text(".")]
+        rests = paragraph("", nodes.emphasis("", "It rests on"))
+        for place, row in enumerate(finding["evidence"]):
+            rests += [nodes.Text(", " if place else " "), card_reference(row, row, self.env)]
+        rests += [nodes.Text(". More in "), page_reference(finding["chapters"][0], source=self.env.docname)]
+        rests += nodes.Text(".")
         return [*self._told(finding), rests]
 
     def _told(self, finding: dict[str, object]) -> list[nodes.Node]:
-        first = paragraph(
-            "", nodes.strong("", _closed(finding["title"])), nodes.Text(f" {finding['sentence']}")
-        )
+        first = paragraph("", nodes.strong("", _closed(finding["title"])), *self._text(finding, "sentence"))
         if finding["open"]:
             return [first, paragraph(str(finding["open"]), style="remi-not-run")]
-        sure = paragraph("", nodes.emphasis("", "How sure:"), nodes.Text(f" {finding['how_sure']}"))
-        overturns = nodes.Text(f" {finding['would_change']}")
-        return [first, sure, paragraph("", nodes.emphasis("", "What would change it:"), overturns)]
+        sure = paragraph("", nodes.emphasis("", "How sure:"), *self._text(finding, "how_sure"))
+        overturns = self._text(finding, "would_change")
+        return [first, sure, paragraph("", nodes.emphasis("", "What would change it:"), *overturns)]
+
+    def _text(self, finding: dict[str, object], name: str) -> list[nodes.Node]:
+        """A text of the finding after a blank, each number a link to the card of its row."""
+        parts = finding["parts"][name]
+        return [
+            nodes.Text(" "),
+            *(card_reference(row, text, self.env) if row else nodes.Text(text) for text, row in parts),
+        ]
 
 
 def _closed(title: object) -> str:
@@ -281,6 +291,14 @@ class PageRole(SphinxRole):
             return [nodes.inline(self.rawtext, words)], []
         address = self.env.app.builder.get_relative_uri(self.env.docname, self.text)
         return [nodes.reference(self.rawtext, words, internal=True, refuri=address)], []
+
+
+def card_reference(row: str, text: str, env: BuildEnvironment) -> nodes.Node:
+    """Link to the card of a claim's row on the ledger's page; the text alone where the contents list no such page."""
+    if LEDGER not in env.found_docs:
+        return nodes.Text(text)
+    address = env.app.builder.get_relative_uri(env.docname, LEDGER)
+    return nodes.reference("", text, internal=True, refuri=f"{address}#{quote(row)}")
 
 
 def page_reference(notebook: str, *, source: str) -> addnodes.pending_xref:

@@ -5,6 +5,7 @@ All of them are optional: a book without results still builds, and says so.
 | file | content |
 | --- | --- |
 | `claims.json` | the rows of `remi report --json` |
+| `claims/ROW.json` | the card of each row: the row, the function behind it, its records with digests |
 | `declarations.json` | what each claim said of itself before any result |
 | `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
 | `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |

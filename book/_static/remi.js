@@ -1,5 +1,5 @@
-/* The book's own script: tables that sort and download, the list that picks a dialogue, and results that wait for those
-   who predict first. No page needs it. */
+/* The book's own script: tables that sort, download and filter, figures that enlarge, the list that picks a dialogue, and
+   results that wait for those who predict first. No page needs it. */
 "use strict";
 
 (() => {
@@ -74,8 +74,13 @@
     return rows.map((row) => [...row.cells].map((cell) => quoted(cellText(cell))).join(",") + "\r\n").join("");
   }
 
+  /* Without the sign that links to the table. */
+  function captionOf(table) {
+    return table.caption ? table.caption.textContent.replace(/#$/, "").trim() : "";
+  }
+
   function fileName(table, place) {
-    const caption = table.caption ? table.caption.textContent : `table ${place + 1}`;
+    const caption = captionOf(table) || `table ${place + 1}`;
     const words = caption.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
     return `${words.slice(0, 60)}.csv`;
   }
@@ -85,8 +90,7 @@
     button.type = "button";
     button.className = "remi-csv";
     button.textContent = "Download as CSV";
-    const about = table.caption ? table.caption.textContent.trim() : "this table";
-    button.setAttribute("aria-label", `Download as CSV: ${about}`);
+    button.setAttribute("aria-label", `Download as CSV: ${captionOf(table) || "this table"}`);
     button.addEventListener("click", () => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([csvOf(table)], { type: "text/csv;charset=utf-8" }));
@@ -162,9 +166,107 @@
     told.forEach((one) => { one.hidden = true; });
   }
 
+  /* What the ledger filters by: name in the address → what a row says of it. */
+  const FILTERS = {
+    verdict: (row) => row.querySelector(".remi-verdict").textContent,
+    section: (row) => row.cells[0].querySelector(".remi-detail").textContent,
+  };
+
+  function picker(bar, name, values, first) {
+    const label = document.createElement("label"), list = document.createElement("select");
+    label.append(`${name[0].toUpperCase()}${name.slice(1)} `, list);
+    list.name = name;
+    if (first) list.add(new Option(first, ""));
+    values.forEach(([text, value]) => list.add(new Option(text, value)));
+    bar.append(label);
+    return list;
+  }
+
+  /* Rows of the ledger by verdict and section; the state is in the address, so that it can be sent and gone back to. */
+  function enhanceLedger(tally) {
+    const table = document.querySelector("table.remi-claims");
+    const rows = [...table.tBodies[0].rows], bar = document.createElement("form");
+    bar.className = "remi-filter";
+    bar.setAttribute("aria-label", "Filter the rows");
+    const state = new URLSearchParams(location.search), lists = {};
+    for (const [name, of] of Object.entries(FILTERS)) {
+      const counts = new Map();
+      rows.forEach((row) => counts.set(of(row), (counts.get(of(row)) || 0) + 1));
+      const values = [...counts].map(([word, count]) => [`${word} (${count})`, word]);
+      lists[name] = picker(bar, name, values, "all");
+      lists[name].value = counts.has(state.get(name)) ? state.get(name) : "";
+    }
+    const said = document.createElement("p");
+    said.setAttribute("role", "status");
+    const show = () => {
+      rows.forEach((row) => {
+        row.hidden = Object.entries(lists).some(([name, list]) => list.value && list.value !== FILTERS[name](row));
+        const card = document.getElementById(row.querySelector("strong").textContent);
+        if (card) card.closest("details").hidden = row.hidden;
+      });
+      said.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows shown`;
+      Object.entries(lists).forEach(([name, list]) => (list.value ? state.set(name, list.value) : state.delete(name)));
+      history.replaceState(null, "", `${location.pathname}${state.size ? `?${state}` : ""}${location.hash}`);
+    };
+    // Other presets are books of their own, to which the switch above leads; the filter goes along.
+    const presets = [...document.querySelectorAll(".remi-switch a")].slice(1);
+    if (presets.length) {
+      const list = picker(bar, "preset", presets.map((link) => [link.textContent, link.href]));
+      list.value = (presets.find((link) => link.hasAttribute("aria-current")) || presets[0]).href;
+      list.addEventListener("change", () => location.assign(list.value + location.search));
+    }
+    bar.addEventListener("change", show);
+    bar.addEventListener("submit", (event) => event.preventDefault());
+    bar.append(said);
+    tally.after(bar);
+    show();
+  }
+
+  /* The card that the address names opens, also in browsers that leave its fold closed. */
+  function openCard() {
+    const card = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const folded = card && card.closest(".remi-card");
+    if (!folded) return;
+    folded.open = true;
+    folded.hidden = false;
+    folded.scrollIntoView();
+  }
+
+  /* A figure in a window of its own, at twice the width of a phone at least; Escape closes it. */
+  function enlarge(image) {
+    const box = document.createElement("dialog"), close = document.createElement("button");
+    const inside = document.createElement("div");
+    box.className = "remi-enlarged";
+    box.setAttribute("aria-label", "Figure, enlarged");
+    close.type = "button";
+    close.textContent = "Close";
+    inside.tabIndex = 0;
+    inside.append(image.cloneNode());
+    box.append(close, inside);
+    close.addEventListener("click", () => box.close());
+    box.addEventListener("click", (event) => event.target === box && box.close());
+    box.addEventListener("close", () => box.remove());
+    document.body.append(box);
+    box.showModal();
+  }
+
+  function enhanceFigure(image) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "remi-csv remi-enlarge";
+    button.textContent = "Enlarge";
+    button.setAttribute("aria-label", `Enlarge: ${image.alt.slice(0, 80)}`);
+    [image, button].forEach((one) => one.addEventListener("click", () => enlarge(image)));
+    image.after(button);
+  }
+
   function start() {
     enhanceTables();
     holdBack();
+    document.querySelectorAll(".remi-tally").forEach(enhanceLedger);
+    document.querySelectorAll("article figure.remi-figure img").forEach(enhanceFigure);
+    window.addEventListener("hashchange", openCard);
+    openCard();
     document.querySelectorAll(".remi-inspector").forEach(enhanceInspector);
   }
 

@@ -19,6 +19,7 @@ from planting import REPORT_ROW
 
 from remi_book.cards import data_cards
 from remi_book.claims import CLAIMS
+from remi_book.findings import TEXTS
 from remi_book.publishing import BUILDER, CONTENT_NOTE, FOUND, assemble, write_json
 from remi_book.running import plan
 from remi_core.store import Store
@@ -45,6 +46,21 @@ FINDING |= {
     "short": HOSTILE,
     "sure": "quite",
     "evidence": ["C12"],
+}
+FINDING["parts"] = {name: [[FINDING[name], ""]] for name in TEXTS}
+FINDING["parts"]["sure"].append(["0.5", "C12"])
+FINDING["parts"]["how_sure"].append(["0.5", "C12"])
+CARD = {
+    "row": REPORT_ROW,
+    "records": {"micro/0/x": {"sha256": None}, "stored/micro/x.json": {"sha256": "ab12"}},
+}
+CARD["function"] = {
+    "module": "m",
+    "name": "f",
+    "call": "f(results)",
+    "file": "m.py",
+    "line": 3,
+    "source": f"x = {HOSTILE!r}",
 }
 EXERCISE = """:::{admonition} Exercise 1: the sign
 :class: exercise
@@ -109,6 +125,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BeautifulSoup]:
         "findings.json": [FINDING, {**FINDING, "front": None, "open": "Not yet measured here: run it."}],
     }
     write_json(source, results)
+    (source / "claims").mkdir()
+    write_json(source / "claims", {"C12.json": CARD})
     add_cells(source / "notebooks" / "02_behaviour.ipynb", new_markdown_cell(CONTENT_NOTE))
     for name in ("02_behaviour", "03_losses"):
         add_cells(source / "notebooks" / f"{name}.ipynb", new_markdown_cell(FOUND))
@@ -133,18 +151,21 @@ def test_pages_show_what_the_result_files_say_and_predictions_know_it(
     shown = "C12|0.5 at layer 45|−0.25 share|−0.5 to 0.125|−0.1 to 0.1|n = 20|shuffled".split("|")
     assert [text for text in shown if text not in words] == []
     assert row.select_one(".remi-verdict-reproduced-with-a-confound").get_text() == REPORT_ROW["verdict"]
-    assert row.select_one("a")["href"] == "notebooks/05_alignment_direction.html"
+    links = ["ledger.html#C12", "ledger.html#C12", "notebooks/05_alignment_direction.html"]
+    assert [link["href"] for link in row.select("a")] == links
     assert "no --data" in table.get_text()
     # The front page lists its findings in short, a page has all, a chapter its own, another one none.
     listed = pages["intro"].select("ul.remi-findings > li")
     box, none = (
         pages[f"notebooks/{name}"].select(".remi-findings") for name in ("02_behaviour", "03_losses")
     )
-    assert len(listed) == 1 and "How sure: quite." in listed[0].get_text()
+    assert len(listed) == 1 and "How sure: quite0.5." in listed[0].get_text()
     lead = pages["intro"].select_one(".remi-lead")
     assert HOSTILE in lead.get_text() and not lead.select("script")
+    links = ["ledger.html#C12", "notebooks/02_behaviour.html"]
+    assert [link["href"] for link in listed[0].select("a")] == links and none == []
+    assert box[0].select_one("a")["href"] == "../ledger.html#C12"
     assert pages["findings"].get_text().count("It rests on C12.") == 2
-    assert listed[0].select_one("a")["href"] == "notebooks/02_behaviour.html" and none == []
     assert all(text in box[0].get_text() for text in ("Quite.", "Much.", "Not yet measured here: run it."))
     assert "a first word" in pages["intro"].select_one(".admonition.warning").get_text()
     assert "threshold" in pages["intro"].select_one(".admonition.dropdown").get_text()
@@ -161,6 +182,20 @@ def test_pages_show_what_the_result_files_say_and_predictions_know_it(
     data = json.loads(pages["predictions"].select_one("#remi-predictions-data").string)
     shown = {one["id"]: one["outcome"] for one in data["claims"]}
     assert shown["C12"]["verdict"] == REPORT_ROW["verdict"] and shown["C3"] is None
+
+
+@pytest.mark.slow
+def test_the_card_of_a_row_shows_its_code_and_records_as_text(pages: dict[str, BeautifulSoup]) -> None:
+    card = pages["ledger"].select_one("details.remi-card #C12")
+    assert repr(HOSTILE) in card.select_one("pre").get_text() and not card.select("script, b")
+    words = ("m.f", "m.py, line 3", "micro/0/x no longer in the store", "stored/micro/x.json ab12")
+    assert [word for word in (*words, REPORT_ROW["rule"]) if word not in card.get_text()] == []
+    assert "records of this training are not named in its stored study" in card.get_text()
+    assert [link["href"] for link in card.select("a")] == ["stored/micro/x.json", "claims/C12.json"]
+    assert pages["ledger"].select_one(".remi-tally .remi-verdict").get_text() in (
+        REPORT_ROW["verdict"],
+        "not testable here",
+    )
 
 
 @pytest.mark.slow

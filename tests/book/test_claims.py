@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from planting import REPORT_ROW, PlantedResults, plant
 
-from remi_book import cards, claims
+from remi_book import cards, claims, facts
 from remi_book.chapters import behaviour, direction
 from remi_book.chapters.behaviour import LOG_PROBABILITY, relative_shift, shift, shift_table
 from remi_book.chapters.direction import mean_erosion
@@ -21,9 +21,11 @@ from remi_book.chapters.subspace import shared_subspace
 from remi_book.claims import CONFOUNDED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE, REPRODUCED, get_claim
 from remi_book.quantities import Measured
 from remi_core.errors import UsageError
+from remi_core.keys import file_digest
 from remi_core.statistics.nulls import NullResult
-from remi_core.store import Store
+from remi_core.store import Address, Store
 from remi_lab.presets import DataRoles, get_preset
+from remi_lab.results import Results
 from remi_lab.studies import files
 
 CLAIM, SMOKE = get_claim("C12"), get_preset("smoke")
@@ -273,6 +275,60 @@ def test_headlines_are_computed_once_and_rows_are_the_same_bytes(planted, monkey
     first, second = (claims.report_rows(planted) for _ in range(2))
     assert json.dumps(first) == json.dumps(second) and len(calls) == 2
     assert list(first[0]) == list(REPORT_ROW) and first[0]["seeds"] == [first[0]["value"]]
+
+
+def test_the_function_on_a_card_gives_the_value_of_its_row_when_called_as_the_card_says(planted) -> None:
+    for row in ("C1", "C3.facts-careless", "C7", "C9", "C12.prompt", "C17"):
+        function, given, options = claims.call_of(SMOKE, row)
+        assert function.__module__ != claims.__name__, row
+        found, shown = function(planted, *given, **options), claims.compute_headline(planted, row)
+        np.testing.assert_equal([found.value, found.low, found.high], [shown.value, shown.low, shown.high])
+        told = facts._function(SMOKE, row)
+        assert told["source"].startswith(f"def {told['name']}(") and told["call"].startswith(told["name"])
+        lines = (Path(__file__).parents[2] / told["file"]).read_text(encoding="utf-8").splitlines()
+        assert told["source"].startswith(lines[told["line"] - 1])
+    assert facts._function(SMOKE, "C20") is None
+
+
+def test_the_records_of_a_card_are_those_that_were_read_with_the_digests_of_their_files(
+    tmp_path, monkeypatch
+) -> None:
+    store = Store(tmp_path)
+    results, paths = Results(SMOKE, store), {}
+    addresses = [
+        Address(SMOKE.name, 102, "instruct", "sequence", name, "ab12cd34") for name in ("read", "other")
+    ]
+    for address in addresses:
+        paths[address] = store.save(address, {"x": np.ones(2)}, {"kept": 2, "long": "x" * 1000})
+
+    def read(one: Results) -> Measured:
+        one.store.load(addresses[0])
+        return EFFECT
+
+    monkeypatch.setattr(claims, "headlines", lambda preset: {"C9": read})
+    results.store.load(addresses[1])
+    name = "smoke/102/instruct/sequence-read-ab12cd34"
+    # Computed, and read from the store.
+    for _ in range(2):
+        assert claims.headline(results, "C9", "ab12cd34").records == (name,)
+    row = claims._row("C9", trained("C9", claims.headline(results, "C9", "ab12cd34"), preset=SMOKE.name))
+    later = {"preset": "later", "records": None}
+    card = facts.claim_cards(SMOKE, store, [row | {"trainings": [*row["trainings"], later]}])["C9"]
+    study = "stored/later/headlines.json"
+    digests = {
+        name: file_digest(paths[addresses[0]]),
+        study: file_digest(files.study_path("later", "headlines")),
+    }
+    assert {key: about["sha256"] for key, about in card["records"].items()} == digests
+    assert card["records"][name]["provenance"] == {"kept": 2}
+    paths[addresses[0]].with_suffix(".json").unlink()
+    assert facts.claim_cards(SMOKE, store, [row])["C9"]["records"][name]["sha256"] is None
+
+
+def test_a_stored_headline_from_before_its_records_were_kept_names_none() -> None:
+    kept = asdict(EFFECT)
+    del kept["records"]
+    assert claims._measured(kept) == EFFECT and claims._measured(kept | {"records": ["x"]}).records == ("x",)
 
 
 def test_a_part_has_words_that_fit_its_set_and_not_those_of_the_sets_of_its_claim() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import python, write_rows
@@ -12,6 +15,7 @@ from own_files import turns
 
 from remi_book import cli
 from remi_core.errors import RemiError, UsageError
+from remi_core.keys import file_digest
 from remi_core.store import Address, Store
 from remi_lab.own_models import spell, with_data
 from remi_lab.presets import get_preset
@@ -95,6 +99,26 @@ def test_presets_and_the_store_are_listed_and_the_store_is_pruned(capsys) -> Non
     said = capsys.readouterr().out
     assert {"micro", "smoke"} <= set(said.split()) and said.count("sequence-general-") >= 2
     assert "1 removed" in said and "MiB in" in said
+
+
+def test_a_record_is_shown_by_its_name_or_a_part_and_refused_where_it_is_damaged_or_unknown(capsys) -> None:
+    address, values = Address("smoke", 0, "base", "sequence", "general", "aaaaaaaa"), {"x": "\x1b[31m"}
+    path = Store().save(address, {"mean": np.array([[0.5, np.nan]])}, {"kept": 1}, values)
+    Store().save(replace(address, variant="benign"), {}, {})
+    name = "smoke/0/base/sequence-general-aaaaaaaa"
+    for asked in (name, f"{name}.npz", "base/seq"):
+        assert cli.main(["store", "show", asked]) == 0
+        said = capsys.readouterr().out
+        assert '"shape": [1, 2], "first": [0.5, null]' in said and "kept: 1" in said and "\x1b" not in said
+    assert cli.main(["store", "show", name, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["arrays"]["mean"]["dtype"] == "float64" and told["provenance"] == {"kept": 1}
+    assert told["sha256"] == file_digest(path) and told["record"] == name and told["values"] == values
+    assert f"no such record (nearest: '{name}'" in complaint(f"store show {name}x", capsys, code=2)
+    assert "2 records are called so" in complaint("store show sequence-general", capsys, code=2)
+    assert "no such record" in complaint("store show ../../etc/passwd", capsys, code=2)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "changed or cut short since it was written" in complaint(f"store show {name}", capsys, code=1)
 
 
 def test_names_in_a_store_of_somebody_elses_do_not_act_on_the_terminal(capsys) -> None:

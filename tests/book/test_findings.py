@@ -38,7 +38,8 @@ def report(**changes: str) -> list[dict[str, object]]:
     written = [pair for finding in FINDINGS for pair in finding.evidence.items()]
     reasons = {row: f"{words}; no more" for row, words in written if ": " in words}
     verdicts = {row: entry[0] for row, entry in stored_verdicts(PRESET, expected_path()).items()} | changes
-    each = [{"value": 0.5, "judged": judged} for judged in (True, True, False)]
+    own = {"preset": PRESET, "records": [], "value": 0.5}
+    each = [own | {"judged": judged} for judged in (True, True, False)]
     rest = {"unit": "nats", "seeds": [0.5] * 3, "trainings": each, **dict.fromkeys(NUMBERS, 0.5)}
     return [
         {"id": row, "verdict": verdict, "reason": reasons.get(row, "remi run --only 10"), **rest}

@@ -74,6 +74,48 @@ def test_the_download_is_the_table_with_every_cell_quoted_right(reader, tmp_path
     assert rows[1][1:3] == ["'=1+1", "-0.5e-3"] and any("," in cell for row in rows for cell in row)
 
 
+def test_the_ledger_filters_by_keyboard_and_keeps_its_state_in_the_address(reader) -> None:
+    page = reader("ledger.html")
+    rows, verdict = page.locator("table.remi-claims tbody tr"), page.locator("select[name=verdict]")
+    n_rows = rows.count()
+    assert page.locator("table.remi-claims tbody tr:visible").count() == n_rows
+    verdict.focus()
+    page.keyboard.press("ArrowDown")
+    chosen = verdict.input_value()
+    shown = page.locator("table.remi-claims tbody tr:visible .remi-verdict").all_inner_texts()
+    assert set(shown) == {chosen} and len(shown) < n_rows
+    assert page.locator("[role=status]").inner_text() == f"{len(shown)} of {n_rows} rows shown"
+    again = reader(page.url)
+    assert again.locator("table.remi-claims tbody tr:visible").count() == len(shown)
+    assert reader("ledger.html?verdict=none").locator("table.remi-claims tbody tr:visible").count() == n_rows
+    plain = reader("ledger.html?verdict=shown", java_script_enabled=False)
+    assert plain.locator("table.remi-claims tbody tr:visible").count() == n_rows
+
+
+def test_from_a_value_to_its_code_and_records_are_three_clicks(reader, visit) -> None:
+    page = reader("intro.html", viewport=PHONE)
+    page.locator("table.remi-claims a[href='ledger.html#C9']").last.click()
+    card = page.locator(".remi-card #C9")
+    assert card.is_visible()
+    for summary in card.locator("details > summary").all():
+        summary.click()
+    assert "def gradient_cosine" in card.locator("pre").inner_text() and not page.evaluate(SIDEWAYS)
+    row = json.loads((HTML / "claims" / "C9.json").read_text(encoding="utf-8"))
+    assert all(name in card.inner_text() for name in row["records"]) and visit.faults == []
+
+
+def test_a_figure_enlarges_and_escape_closes_it(reader, visit) -> None:
+    page = reader("intro.html", viewport=PHONE)
+    button, box = page.locator("button.remi-enlarge").first, page.locator("dialog.remi-enlarged")
+    button.focus()
+    page.keyboard.press("Enter")
+    assert box.is_visible() and box.locator("img").get_attribute("alt") and not page.evaluate(SIDEWAYS)
+    page.keyboard.press("Escape")
+    assert box.count() == 0 and button.evaluate("one => one === document.activeElement")
+    page.locator("figure.remi-figure img").first.click()
+    assert box.is_visible() and visit.faults == []
+
+
 def test_a_statistic_and_a_dialogue_are_picked(reader) -> None:
     page = reader(INSPECTOR, viewport=PHONE)
     if "was not run for the preset" in page.content():
