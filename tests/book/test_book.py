@@ -151,7 +151,7 @@ def test_pages_show_what_the_result_files_say_and_predictions_know_it(
     shown = "C12|0.5 at layer 45|−0.25 share|−0.5 to 0.125|−0.1 to 0.1|n = 20|shuffled".split("|")
     assert [text for text in shown if text not in words] == []
     assert row.select_one(".remi-verdict-reproduced-with-a-confound").get_text() == REPORT_ROW["verdict"]
-    links = ["ledger.html#C12", "ledger.html#C12", "notebooks/05_alignment_direction.html"]
+    links = ["#C12", "#C12", "notebooks/05_alignment_direction.html"]
     assert [link["href"] for link in row.select("a")] == links
     assert "no --data" in table.get_text()
     # The front page lists its findings in short, a page has all, a chapter its own, another one none.
