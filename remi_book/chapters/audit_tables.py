@@ -239,7 +239,9 @@ def summary(table: pd.DataFrame, group: str = "") -> str:
     first, added = (directed[directed["afterwards"] == late] for late in (False, True))
     parts = [_counted(first, "with a direction stated beforehand")]
     if len(added):
-        parts.append(_counted(added, "added afterwards, where what the defect needs is given to the models"))
+        parts.append(
+            _counted(added, "added afterwards, for which the models were given what the defect needs,")
+        )
     return " ".join(parts)
 
 
@@ -261,12 +263,23 @@ def missing_sentence(audited: Audited) -> str:
     return f"Switches that this preset cannot show, or not in full: {parts}."
 
 
-def no_switch_table(severity: str) -> pd.DataFrame:
-    """The rows of the audit that are no switch: "AB" why they cannot be one, "C" what became of them."""
+def outcomes(table: pd.DataFrame, row: int) -> str:
+    """Which way each quantity of a switch moved, and its difference in every seed."""
+    groups = [each for _, each in table[table["row"] == row].groupby("key", sort=False)]
+    gaps = (", ".join(map(number, each["difference"])) for each in groups)
+    said = (
+        f"{each.iloc[0]['label']} ({outcome(each)}; {gap})" for each, gap in zip(groups, gaps, strict=True)
+    )
+    return "; ".join(said) or "not measured for this preset"
+
+
+def audit_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Every row of the audit: its severity, the claims it concerns, what the release does, and what came of it here."""
     text = Path(__file__).with_name("audit_rows.yaml").read_text(encoding="utf-8")
-    rows = [entry for entry in yaml.safe_load(text) if entry["severity"] in severity]
-    table = pd.DataFrame(rows, columns=["row", "severity", "title", "here"]).astype({"row": str})
-    return table.rename(columns={"title": "in the release"})
+    switches = [{**vars(one), "here": f"on − off: {outcomes(table, one.row)}"} for one in declared()]
+    rows = sorted([*switches, *yaml.safe_load(text)], key=lambda one: one["row"])
+    whole = pd.DataFrame(rows, columns=["row", "severity", "concerns", "title", "here"]).fillna("")
+    return whole.rename(columns={"concerns": "claims", "title": "in the release"})
 
 
 def stored_findings(name: str) -> pd.DataFrame | None:
@@ -289,7 +302,8 @@ def stored_html(name: str) -> HTML:
     if table is None:
         return HTML(f"<p>No stored audit of <code>{as_html(name)}</code> is kept in this edition.</p>")
     parts = [outcome_table(table, group) for group in dict.fromkeys(table["group"])]
-    return table_html(pd.concat(parts, ignore_index=True), f"Stored result, not computed here: {name}")
+    whole = pd.concat(parts, ignore_index=True)
+    return table_html(whole, f"Stored result, not computed here: {name}", fold=f"The audit of {name}, stored")
 
 
 def audited_sets(preset: Preset) -> str:
