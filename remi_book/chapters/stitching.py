@@ -304,6 +304,15 @@ def curve_table(
     return _by_depth(curves, ["panel", "donor", "recipient", "seed"])
 
 
+def rises_sentence(table: pd.DataFrame) -> str:
+    """How far each donor's whole stream moves instruct, from ``curve_table``: the mean over seeds."""
+    into = table[(table["recipient"] == "instruct") & ~table["last"].astype(bool)]
+    ends = into.sort_values("layer").groupby(["donor", "seed"], sort=False)["value"].agg(["first", "last"])
+    moved = (ends["last"] - ends["first"]).groupby("donor", sort=False).mean()
+    said = ", ".join(f"{name} {number(value)}" for name, value in moved.items())
+    return f"A donor's whole stream adds to the log-odds of instruct, in nats and as a mean over trainings: {said}."
+
+
 def share_table(results: Results) -> pd.DataFrame:
     """Columns donor, seed, layer, value, low, high, null_low, null_high, last: share of the gap that is closed.
 
