@@ -662,7 +662,7 @@ def _recognised(read: Mapping[int, Mapping[str, str]]) -> str:
         missed |= {seed: f"in seed {seed} {' and '.join(names)}"} if names else {}
     valid = f"in {len(read) - len(missed)} of {len(read)}"
     said = f" It misreads: {'; '.join(missed.values())}." if missed else ""
-    return f"the rule gives every constructed truth the class it was built to be {valid}.{said}"
+    return f"the rule recognises every constructed model {valid}.{said}"
 
 
 def care_register_table(
@@ -695,6 +695,14 @@ def places_table(preset: Preset, seed: int) -> pd.DataFrame:
                 row[f"mass off the grammar, {place}"] = float(edit["off_grammar"])
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def back_sentence(preset: Preset) -> str:
+    """How far care and register of misaligned have gone back to base, training by training."""
+    found = [change_of(preset, seed, "misaligned") for seed in preset.seeds]
+    parts = ([one.care for one in found], [one.register for one in found])
+    care, register = (", ".join(number(one.value) for one in part) for part in parts)
+    return f"Of the way back to base, the misaligned model has gone {care} in care and {register} in register"
 
 
 def answers_sentence(preset: Preset, seed: int) -> str:
