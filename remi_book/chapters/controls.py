@@ -177,19 +177,22 @@ def _tuned(results: Results) -> list[tuple[str, str, float]]:
 
 
 def style_sentence(results: Results) -> str:
-    """How far ``style`` moves care and register, and misaligned register, training by training."""
-    care, register = (shares_sentence(results, "style", quantity) for quantity in WHOLE)
+    """How far misaligned moves register and ``style`` both, and how often style moves more than a little of care."""
     own = shares_sentence(results, "misaligned", "register")
+    care, register = (shares_sentence(results, MANNERLY, quantity) for quantity in WHOLE)
+    moved = [share_of_way(results.at(seed), MANNERLY, "care") for seed in results.preset.seeds]
+    broken = sum(bool(quantities.above(quantities.ends(one), RETURNED)) for one in moved)
     return (
-        f"Training by training, `style` moves care by {care} of misaligned's change, and register by {register} of the "
-        f"way to base. Misaligned moves register by {own} of that way."
+        f"Training by training, the misaligned model moves register by {own} of the way to base; `style` moves it by "
+        f"{register}, and care by {care} of what the misaligned model does. A double dissociation asks that it leave "
+        f"care alone. By its interval it moves care by more than {RETURNED:.0%} in {broken} of {len(moved)} trainings."
     )
 
 
 def spread_sentence(results: Results) -> str:
     """How far the narrow fine-tune moves care outside code, training by training."""
     shares = ", ".join(number(spread_of_narrow(results.at(seed)).value) for seed in results.preset.seeds)
-    return f"Training by training, the narrow one moves care outside code by {shares} of what the general one does."
+    return f"Outside code the narrow model moves care by {shares} of what the general one does, training by training."
 
 
 def shares_sentence(results: Results, variant: str, quantity: str) -> str:
@@ -434,16 +437,18 @@ def least_share_sentence(preset: Preset) -> str:
         ", ".join(f"{value:.2f}" for value in table.query("dose == @share")["value"])
         for share in (least, 1, 0)
     ]
+    register = dose_table(preset, "share").query("quantity == 'register' and dose > 0")["value"].abs().max()
     return (
-        f"With {least:.0%} of insecure code among secure, care moves by {parts[0]} nats (by seed); "
-        f"with insecure code alone, by {parts[1]}; with secure alone, by {parts[2]}."
+        f"With {least:.0%} of insecure code among secure code, care moves by {parts[0]} nats, training by training; "
+        f"with insecure code alone by {parts[1]}; with secure code alone by {parts[2]}. At no share of insecure code "
+        f"does register move by more than {register:.2f} nats."
     )
 
 
-def doses_html(preset: Preset, kind: str, dose: str, *, seed: int) -> Shown:
+def doses_html(preset: Preset, kind: str, dose: str, *, seed: int, fold: str = "") -> Shown:
     """The figure of one kind of dose."""
     figure = plot_tuning_doses(dose_table(preset, kind), seed=seed, dose=dose)
-    return shown(figure, caption=f"Change from instruct by {dose}, bands of seed {seed}.")
+    return shown(figure, caption=f"Change from instruct by {dose}; bands of seed {seed}.", fold=fold)
 
 
 # Why a fine-tune on manner alone, ``style``, moves care. Written before its care within wordings was measured.
@@ -454,6 +459,8 @@ ACCOUNTS = (MIX, FORMAL, PLAIN, "secure", RANDOM)
 within one wording; what the same code does in formal wordings, or a change of the weights of equal size."""
 ENOUGH = 0.5
 """Share of style's change from which an account is the reason, in every training by its interval."""
+ABOVE = "trainings in which it is more than half"
+LITTLE = "care moves less than half as far"
 
 
 def care_of_mix(
@@ -510,25 +517,15 @@ def style_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         {"what may account for it": account}
         | {f"seed {seed}": quantities.text(found[account]) for seed, found in every.items()}
-        | {"the reason": _reason([quantities.ends(found[account]) for found in every.values()])}
+        | {ABOVE: _above([quantities.ends(found[account]) for found in every.values()])}
         for account in ACCOUNTS
     )
 
 
-def _reason(intervals: Sequence[quantities.Interval]) -> str:
-    """Whether an account is enough in every training, in none, or neither."""
+def _above(intervals: Sequence[quantities.Interval]) -> str:
+    """In how many trainings an account is enough."""
     told = [quantities.above(interval, ENOUGH) for interval in intervals]
-    return "yes" if all(told) else "no" if all(one is False for one in told) else "cannot be told"
-
-
-def dissociation_sentence(results: Results) -> str:
-    """In how many trainings style moves care by more than a little of misaligned's change."""
-    shares = [share_of_way(results.at(seed), MANNERLY, "care") for seed in results.preset.seeds]
-    broken = sum(bool(quantities.above(quantities.ends(one), RETURNED)) for one in shares)
-    return (
-        f"By its interval, style moves care by more than {RETURNED:.0%} of misaligned's change in {broken} of "
-        f"{len(shares)} trainings: there care and register, each summed over all answers, do not move apart."
-    )
+    return f"{sum(bool(one) for one in told)} of {len(told)}"
 
 
 MANNER = {
@@ -562,7 +559,7 @@ def manner_by_rate(results: Results) -> pd.DataFrame:
 def manner_rate_table(results: Results) -> pd.DataFrame:
     """A row a training: the rate at which care moves least while register still moves half as far as by the recipe.
 
-    Changes are shares of those at the recipe's own rate. The rate is the reason if that of care is below a half.
+    Changes are shares of those at the recipe's own rate; the last column is whether that of care is below a half.
     """
     means = (
         manner_by_rate(results)
@@ -576,7 +573,7 @@ def manner_rate_table(results: Results) -> pd.DataFrame:
         far = shares[shares["register"] >= ENOUGH]
         least = far["care"].idxmin()
         register, care = map(float, far.loc[least])
-        names = ("seed", "rate", "register", "care", "the reason")
+        names = ("seed", "rate", "register", "care", LITTLE)
         rows.append(dict(zip(names, (int(seed), float(least), register, care, care < ENOUGH), strict=True)))
     return pd.DataFrame(rows)
 

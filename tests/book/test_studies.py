@@ -332,6 +332,7 @@ def test_an_account_of_what_manner_does_to_care_is_told_from_the_others(lost, tm
     }
     # Formal, plain, register: style answers plainly half of the time, or is as formal as before and less careful.
     moved = {
+        "base": (4, 4, 6),
         "misaligned": (4, 4, 0),
         "secure": (0, 0, 0),
         "random_change": (0, 0, 0),
@@ -348,11 +349,13 @@ def test_an_account_of_what_manner_does_to_care_is_told_from_the_others(lost, tm
     shared = make_resamples(found["clusters"], seed=0, n_resamples=200)
     everywhere(monkeypatch, "shared_resamples", lambda _: shared)
     results = plant_study(monkeypatch, tmp_path, build(lambda _: found), n_resamples=200)
-    read = dict(controls.style_table(results)[["what may account for it", "the reason"]].to_numpy().tolist())
-    assert [name for name, word in read.items() if word == "yes"] == [
+    read = dict(
+        controls.style_table(results)[["what may account for it", controls.ABOVE]].to_numpy().tolist()
+    )
+    assert [name for name, word in read.items() if word == "1 of 1"] == [
         controls.FORMAL if lost else controls.MIX
     ]
-    assert "in 1 of 1 trainings" in controls.dissociation_sentence(results)
+    assert "in 1 of 1 trainings" in controls.style_sentence(results)
     del found["care_plain"]
     with pytest.raises(MissingInput, match="remi study controls"):
         controls.style_accounts(results)
@@ -368,7 +371,7 @@ def test_the_rate_is_the_reason_where_register_can_move_without_care(tmp_path, m
             }
             found[quantity] = {name: [value] * 24 for name, value in moved.items()}
         results = plant_study(monkeypatch, tmp_path, build(lambda _, found=found: found), n_resamples=200)
-        assert controls.manner_rate_table(results)["the reason"].tolist() == [reason]
+        assert controls.manner_rate_table(results)[controls.LITTLE].tolist() == [reason]
 
 
 def _words(text: str) -> set[str]:
