@@ -82,10 +82,8 @@ class ClaimsDirective(ResultDirective):
             return [paragraph("—")]
         value = self._to_card(claim, f"{number_or_dash(claim.value)} {claim.unit}".strip())
         cell = [paragraph("", value)]
-        values = [value for value in claim.seeds if value is not None]
         if len(claim.seeds) > 1:
-            spread = f"median of {len(claim.seeds)} trainings, {format_range(min(values), max(values))}"
-            cell.append(_folded(spread, "; ".join(map(number_or_dash, claim.seeds))))
+            cell.append(_folded(_spread(claim), "; ".join(map(number_or_dash, claim.seeds))))
         interval = format_range(claim.ci_low, claim.ci_high)
         if interval:
             counted = "" if claim.n is None else f" (n = {claim.n})"
@@ -138,6 +136,11 @@ def _place(claim: Claim) -> str:
     return f"Section {claim.section}" if claim.section[0].isdigit() else claim.section.capitalize()
 
 
+def _spread(claim: Claim) -> str:
+    values = [value for value in claim.seeds if value is not None]
+    return f"median of {len(claim.seeds)} trainings, {format_range(min(values), max(values))}"
+
+
 def _badge(verdict: str) -> nodes.inline:
     return nodes.inline("", verdict, classes=["remi-verdict", "remi-verdict-" + verdict.replace(" ", "-")])
 
@@ -173,22 +176,19 @@ def _tally(claims: Sequence[Claim]) -> nodes.paragraph:
 
 
 def _cards(claims: Sequence[Claim], folder: Path) -> list[nodes.Node]:
-    """The card of each row, folded, under the row's name; a source that stands on an earlier one is not repeated.
+    """The card of each row, folded, under the row's name.
 
     Raises:
         ValueError: if a file of a card is malformed.
     """
-    shown: dict[str, str] = {}
-    found: list[nodes.Node] = [
-        paragraph("The card of each row: what was computed, how, and from which records.")
-    ]
-    found.append(_raw("<div class='remi-cards'>"))
+    told = "The card of each row: what was computed, how, and from which records."
+    found: list[nodes.Node] = [paragraph(told), _raw("<div class='remi-cards'>")]
     for claim in claims:
         row, card = escape(claim.id), read_json(folder / "claims" / f"{claim.id}.json", dict)
         head = f"<details class='remi-card remi-passport'><summary>{row}</summary><div id='{row}'>{_words(claim)}"
         found.append(_raw(head + (_trainings(card["row"]["trainings"]) if card else "")))
         if card:
-            found += [*_function(row, card["function"], shown), _raw(_records(claim.id, card["records"]))]
+            found += [*_function(card["function"]), _raw(_records(claim.id, card["records"]))]
         found.append(_raw("</div></details>"))
     return [*found, _raw("</div>")]
 
@@ -199,13 +199,18 @@ def _raw(page: str) -> nodes.raw:
 
 def _words(claim: Claim) -> str:
     """What was claimed, published and found, and the rule, as HTML."""
-    value, interval = number_or_dash(claim.value), format_range(claim.ci_low, claim.ci_high)
+    ours, interval = (
+        [f"{number_or_dash(claim.value)} {claim.unit}"],
+        format_range(claim.ci_low, claim.ci_high),
+    )
+    if claim.value is not None and len(claim.seeds) > 1:
+        ours.append(_spread(claim))
+    ours += [f"95 % interval over prompts {interval}, n = {claim.n} clusters"] * bool(interval)
     null = claim.null and f"{claim.null['kind']}: {format_range(claim.null['low'], claim.null['high'])}"
     lines = {
         claim.id: claim.claim,
         "Published": f"{claim.published.get('text') or '—'} ({claim.published.get('source') or 'no source'})",
-        "Ours": f"{value} {claim.unit}"
-        + (f", 95 % interval over prompts {interval}, n = {claim.n} clusters" if interval else ""),
+        "Ours": ", ".join(ours),
         "Under the null": null or "—",
         "Verdict": f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict,
         "Rule": claim.rule,
@@ -214,32 +219,27 @@ def _words(claim: Claim) -> str:
 
 
 def _trainings(trainings: Sequence[Mapping[str, object]]) -> str:
-    """The value of every training, and of how many records it was made, as an HTML list."""
+    """The value of every training, and whether its records are not known, as an HTML list."""
     lines = []
     for each in trainings:
         told = f"{each['preset']}, seed {each['seed']}: {number_or_dash(each['value'])}"
         ends = format_range(each["low"], each["high"])
         told += f" ({ends})" * bool(ends) + ", not judged" * (not each["judged"])
-        if each["records"] is None:
+        if each["records"] is None and each["value"] is not None:
             told += "; records of this training are not named in its stored study"
         lines.append(f"<li>{escape(told)}</li>")
     return f"<p><strong>In every training</strong></p><ul>{''.join(lines)}</ul>"
 
 
-def _function(row: str, function: Mapping[str, object] | None, shown: dict[str, str]) -> list[nodes.Node]:
+def _function(function: Mapping[str, object] | None) -> list[nodes.Node]:
     """Which function computes the row, how it is called, and its source, folded."""
     if function is None:
         return [_raw("<p><strong>Computed by</strong> no function on these models.</p>")]
-    name, call = (
-        escape(text) for text in (f"{function['module']}.{function['name']}", str(function["call"]))
-    )
-    place = escape(f"{function['file']}, line {function['line']}")
-    told = f"<p><strong>Computed by</strong> <code>{name}</code> ({place}), as <code>{call}</code>.</p>"
-    first = escape(shown.setdefault(name, row))
-    if first != row:
-        return [_raw(f"{told}<p>Its source stands on the card of <a href='#{first}'>{first}</a>.</p>")]
+    name, place = f"{function['module']}.{function['name']}", f"{function['file']}, line {function['line']}"
+    told = f"<code>{escape(name)}</code> ({escape(place)}), as <code>{escape(str(function['call']))}</code>"
+    fold = f"<details><summary>Source of {escape(name)}</summary>"
     source = nodes.literal_block("", str(function["source"]), language="python")
-    return [_raw(f"{told}<details><summary>Source of {name}</summary>"), source, _raw("</details>")]
+    return [_raw(f"<p><strong>Computed by</strong> {told}.</p>{fold}"), source, _raw("</details>")]
 
 
 def _records(row: str, records: Mapping[str, Mapping[str, object]]) -> str:

@@ -85,13 +85,18 @@
     return `${words.slice(0, 60)}.csv`;
   }
 
-  function makeDownloadable(table, place) {
+  function newButton(text, label, act) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "remi-csv";
-    button.textContent = "Download as CSV";
-    button.setAttribute("aria-label", `Download as CSV: ${captionOf(table) || "this table"}`);
-    button.addEventListener("click", () => {
+    button.textContent = text;
+    button.setAttribute("aria-label", label);
+    button.addEventListener("click", act);
+    return button;
+  }
+
+  function makeDownloadable(table, place) {
+    const button = newButton("Download as CSV", `Download as CSV: ${captionOf(table) || "this table"}`, () => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([csvOf(table)], { type: "text/csv;charset=utf-8" }));
       link.download = fileName(table, place);
@@ -224,26 +229,21 @@
 
   /* The card that the address names opens, also in browsers that leave its fold closed. */
   function openCard() {
-    const card = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    const folded = card && card.closest(".remi-card");
+    const card = document.querySelector(".remi-card :target"), folded = card && card.closest("details");
     if (!folded) return;
     folded.open = true;
     folded.hidden = false;
     folded.scrollIntoView();
   }
 
-  /* A figure in a window of its own, at twice the width of a phone at least; Escape closes it. */
+  /* A figure in a window of its own, wider than a phone; Escape closes it. */
   function enlarge(image) {
-    const box = document.createElement("dialog"), close = document.createElement("button");
-    const inside = document.createElement("div");
+    const box = document.createElement("dialog"), inside = document.createElement("div");
     box.className = "remi-enlarged";
     box.setAttribute("aria-label", "Figure, enlarged");
-    close.type = "button";
-    close.textContent = "Close";
     inside.tabIndex = 0;
     inside.append(image.cloneNode());
-    box.append(close, inside);
-    close.addEventListener("click", () => box.close());
+    box.append(newButton("Close", "Close", () => box.close()), inside);
     box.addEventListener("click", (event) => event.target === box && box.close());
     box.addEventListener("close", () => box.remove());
     document.body.append(box);
@@ -251,13 +251,8 @@
   }
 
   function enhanceFigure(image) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "remi-csv remi-enlarge";
-    button.textContent = "Enlarge";
-    button.setAttribute("aria-label", `Enlarge: ${image.alt.slice(0, 80)}`);
-    [image, button].forEach((one) => one.addEventListener("click", () => enlarge(image)));
-    image.after(button);
+    image.after(newButton("Enlarge", `Enlarge: ${image.alt.slice(0, 80)}`, () => enlarge(image)));
+    image.addEventListener("click", () => enlarge(image));
   }
 
   function start() {

@@ -106,7 +106,7 @@ def test_from_a_value_to_its_code_and_records_are_three_clicks(reader, visit) ->
 
 def test_a_figure_enlarges_and_escape_closes_it(reader, visit) -> None:
     page = reader("intro.html", viewport=PHONE)
-    button, box = page.locator("button.remi-enlarge").first, page.locator("dialog.remi-enlarged")
+    button, box = page.get_by_role("button", name="Enlarge").first, page.locator("dialog.remi-enlarged")
     button.focus()
     page.keyboard.press("Enter")
     assert box.is_visible() and box.locator("img").get_attribute("alt") and not page.evaluate(SIDEWAYS)
