@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -87,7 +88,7 @@ class ClaimsDirective(ResultDirective):
         interval = format_range(claim.ci_low, claim.ci_high)
         if interval:
             counted = "" if claim.n is None else f" (n = {claim.n})"
-            cell.append(paragraph(f"95 % interval over prompts {interval}{counted}", style="remi-detail"))
+            cell.append(paragraph(f"95 % interval {interval}{counted}", style="remi-detail"))
         return cell
 
     def _verdict_cell(self, claim: Claim) -> Cell:
@@ -95,11 +96,9 @@ class ClaimsDirective(ResultDirective):
         if claim.notebook:
             link = page_reference(claim.notebook, source=self.env.docname)
             cell.append(paragraph("", link, style="remi-detail"))
-        why, _, rest = (claim.reason or "").partition("; ")
-        if why:
-            cell.append(paragraph(why, style="remi-detail"))
-        if rest:
-            cell.append(_folded("and", rest))
+        why, *rest = re.split("[;:] ", claim.reason or "", maxsplit=1)
+        cell += [paragraph(why, style="remi-detail")] * bool(why)
+        cell += [_folded("more", text) for text in rest]
         return cell
 
 
