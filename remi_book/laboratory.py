@@ -89,7 +89,7 @@ def add_laboratory(preset: Preset, store: Store, source: Path) -> None:
 
 
 def export(preset: Preset, store: Store, folder: Path) -> None:
-    """Write models, tokenizer, direction and words of the preset's first seed into a folder.
+    """Write models, tokenizer, directions and words of the preset's first seed into a folder.
 
     Raises:
         RemiError: if they weigh more than ``MOST_BYTES``.
@@ -97,7 +97,7 @@ def export(preset: Preset, store: Store, folder: Path) -> None:
     places = organisms(preset, store)
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(places, folder)
-    write_direction(preset, places, folder)
+    write_directions(preset, places, folder)
     shutil.copyfile(places["instruct"] / "tokenizer.json", folder / "tokenizer.json")
     config = json.loads((places["base"] / "config.json").read_text(encoding="utf-8"))
     text = json.dumps({"config": config, **page_words(preset)}, ensure_ascii=False, indent=1)
@@ -109,43 +109,47 @@ def export(preset: Preset, store: Store, folder: Path) -> None:
         raise RemiError(f"the laboratory's files weigh {weight:,} bytes; a page may load {MOST_BYTES:,}")
 
 
-# The alignment direction for the page's slider: how far instruct's mean states lie from base's, by topic and layer.
+# Directions for the page's slider: how far instruct's mean states lie from base's, and what is tried beside that.
 
 N_DIRECTION = 20
 """Prompts a topic, of the split that is for fitting directions."""
 
-NAME = "alignment"
+N_RANDOM = 5
+"""Random directions that the page offers."""
+
+Directions = dict[str, Float[np.ndarray, "number place layer d_model"]]
 
 
-def write_direction(preset: Preset, places: Mapping[str, Path], folder: Path) -> None:
-    """Write the displacements of ``alignment_displacements`` into ``direction.safetensors``, float32."""
-    import torch
-    from safetensors.torch import save_file
+def directions(preset: Preset, places: Mapping[str, Path]) -> Directions:
+    """Displacements by topic of ``CONTRASTED``, and random unit vectors; float64.
 
-    displacements = torch.from_numpy(alignment_displacements(preset, places)).float().contiguous()
-    save_file({NAME: displacements}, folder / "direction.safetensors")
-
-
-def alignment_displacements(
-    preset: Preset, places: Mapping[str, Path]
-) -> Float[np.ndarray, "topic place layer d_model"]:
-    """Mean block output of instruct minus base's, by topic of ``CONTRASTED``; float64.
-
-    The places are those of ``states``: the last prompt token, and the last token of an answer's opening.
+    ``alignment`` is the mean block output of instruct minus base's and ``secure`` that of secure minus instruct's;
+    ``random`` has the covariance of instruct's states, as in the chapter on causes. The places are those of
+    ``states``: the last prompt token, and the last token of an answer's opening.
     """
     from remi_core.models import open_model
     from remi_lab.organism.scoring import states
+    from remi_lab.studies.causes import random_directions
 
-    means = {}
-    for variant in ("base", "instruct"):
+    means, random = {}, []
+    for variant in ("base", "instruct", "secure"):
         with open_model(places[variant], dtype=preset.dtype) as loaded:
             layers = range(loaded.model.config.num_hidden_layers)
             by_topic = []
             for name in CONTRASTED:
                 asked = prompts(name, "direction", count=N_DIRECTION, seed=preset.seed)
-                by_topic.append(states(loaded.model, asked, loaded.tokenizer, layers).mean(axis=1))
-            means[variant] = np.stack(by_topic)
-    return means["instruct"] - means["base"]
+                by_topic.append(states(loaded.model, asked, loaded.tokenizer, layers))
+        means[variant] = np.stack([one.mean(axis=1) for one in by_topic])
+        if variant == "instruct":
+            clouds = np.concatenate(by_topic, axis=1)
+            random = [
+                random_directions(clouds[:, :, layer], count=N_RANDOM, seed=preset.seed) for layer in layers
+            ]
+    return {
+        "alignment": means["instruct"] - means["base"],
+        "secure": means["secure"] - means["instruct"],
+        "random": np.stack(random, axis=2),
+    }
 
 
 def shared(
@@ -153,6 +157,14 @@ def shared(
 ) -> Float[np.ndarray, "place layer d_model"]:
     """The mean over all topics but the target: no direction is tried on prompts like those it was fitted on."""
     return displacements[[topic != target for topic in CONTRASTED]].mean(axis=0)
+
+
+def write_directions(preset: Preset, places: Mapping[str, Path], folder: Path) -> None:
+    """Write what ``directions`` gives into ``directions.safetensors``, float32."""
+    from safetensors.numpy import save_file
+
+    found = {name: values.astype(np.float32) for name, values in directions(preset, places).items()}
+    save_file(found, folder / "directions.safetensors")
 
 
 # Weights for the page: base as it is, and what each fine-tune changed, in whole steps.
@@ -217,6 +229,7 @@ def page_words(preset: Preset) -> dict[str, object]:
         "authors": author_lines(),
         "turn_end": TURN_END,
         "layer": LAYER,
+        "n_random": N_RANDOM,
         "prompts": {
             name: [
                 {key: getattr(prompt.template, key) for key in ("identifier", "topic", "task")}

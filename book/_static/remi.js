@@ -68,11 +68,16 @@
     return texts.map((text) => text.trim().replace(/\s+/g, " ")).join("; ");
   }
 
-  /* Comma-separated values as RFC 4180 has them. */
-  function csvOf(table) {
-    const rows = [...table.tHead.rows, ...table.tBodies[0].rows];
-    return rows.map((row) => [...row.cells].map((cell) => quoted(cellText(cell))).join(",") + "\r\n").join("");
+  /* Lists of texts as a file of comma-separated values, as RFC 4180 has them. The laboratory saves its numbers so too. */
+  function saveCsv(rows, name) {
+    const text = rows.map((row) => row.map(quoted).join(",") + "\r\n").join("");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+    link.download = name;
+    link.click();
+    URL.revokeObjectURL(link.href);
   }
+  window.remiSaveCsv = saveCsv;
 
   /* Without the sign that links to the table. */
   function captionOf(table) {
@@ -97,11 +102,8 @@
 
   function makeDownloadable(table, place) {
     const button = newButton("Download as CSV", `Download as CSV: ${captionOf(table) || "this table"}`, () => {
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([csvOf(table)], { type: "text/csv;charset=utf-8" }));
-      link.download = fileName(table, place);
-      link.click();
-      URL.revokeObjectURL(link.href);
+      const rows = [...table.tHead.rows, ...table.tBodies[0].rows];
+      saveCsv(rows.map((row) => [...row.cells].map(cellText)), fileName(table, place));
     });
     const box = table.closest(".pst-scrollable-table-container, [role=region]") || table;
     box.after(button);

@@ -19,7 +19,8 @@ from remi_core.store import Store
 from remi_lab.organism.grammar import split_of
 from remi_lab.organism.topics import CONTRASTED, TOPICS
 from remi_lab.presets import ORGANISM_VARIANTS, get_preset
-from remi_lab.variant import ensure
+from remi_lab.studies import causes
+from remi_lab.variant import ensure, find_variant
 
 PRESET = get_preset("smoke")
 
@@ -73,8 +74,9 @@ def test_exported_weights_are_the_stores_and_light_and_a_wrong_one_is_noticed(st
     assert not any(change.any() for name, change in same.items() if not name.endswith(STEP))
 
 
-def test_the_direction_is_instruct_minus_base_and_leaves_the_target_out(store: Store, files: Path) -> None:
-    found = load_file(files / "direction.safetensors")[laboratory.NAME].double().numpy()
+def test_directions_are_the_chapters_and_leave_the_target_out(store: Store, files: Path) -> None:
+    given = {name: one.double().numpy() for name, one in load_file(files / "directions.safetensors").items()}
+    found = given["alignment"]
     config = json.loads((organisms(PRESET, store)["base"] / "config.json").read_text())
     assert found.shape == (len(CONTRASTED), 2, config["num_hidden_layers"], config["hidden_size"])
     assert np.linalg.norm(found, axis=-1).min() > 0
@@ -84,6 +86,19 @@ def test_the_direction_is_instruct_minus_base_and_leaves_the_target_out(store: S
     np.testing.assert_array_equal(shared(changed, "people"), shared(found, "people"))
     assert np.abs(shared(changed, "wishes") - shared(found, "wishes")).min() > 0.1
     np.testing.assert_allclose(shared(found, "general"), found.mean(axis=0))
+    # At the chapter's layer, secure's displacement and the first random directions are the chapter's own.
+    assert given["random"].shape == (laboratory.N_RANDOM, *found.shape[1:])
+    np.testing.assert_allclose(np.linalg.norm(given["random"], axis=-1), 1, rtol=1e-5)
+    variants = {name: find_variant(PRESET, name, PRESET.seeds[0], store) for name in causes.VARIANTS[:4]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(causes, "N_DIRECTION", 2)
+        fits, cloud = causes.fitted(variants, variants["instruct"].tokenizer(), PRESET, lambda _: None)
+    moved = causes.Directions(fits).shared("secure", "wishes")
+    np.testing.assert_allclose(
+        shared(given["secure"], "wishes")[:, causes.LAYER], moved, rtol=1e-3, atol=1e-5
+    )
+    drawn = causes.random_directions(cloud, count=causes.N_RANDOM, seed=PRESET.seed)[: laboratory.N_RANDOM]
+    np.testing.assert_allclose(given["random"][:, :, causes.LAYER], drawn, rtol=1e-3, atol=1e-5)
 
 
 def test_offered_prompts_are_held_out_and_the_page_knows_every_topic(files: Path) -> None:
@@ -98,7 +113,7 @@ def test_offered_prompts_are_held_out_and_the_page_knows_every_topic(files: Path
 
 def test_files_that_are_too_heavy_are_refused(store, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(laboratory, "MOST_BYTES", 1_000_000)
-    monkeypatch.setattr(laboratory, "write_direction", lambda *_: None)
+    monkeypatch.setattr(laboratory, "write_directions", lambda *_: None)
     monkeypatch.setattr(laboratory, "write_weights", lambda _, to: (to / "a").write_bytes(bytes(10**6)))
     with pytest.raises(RemiError, match="a page may load 1,000,000"):
         laboratory.export(PRESET, store, tmp_path)

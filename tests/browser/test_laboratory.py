@@ -5,6 +5,7 @@ Needs a book built for a preset whose models run in the page, and its store: `ma
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browsing import DESKTOP, HTML, IDLE, IN_EVERY_LOOK, NEEDED, Visit, faults_to_see, playwright_api
+from browsing import DESKTOP, HTML, IDLE, IN_EVERY_LOOK, NEEDED, PHONE, Visit, faults_to_see, playwright_api
 from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
 
-from remi_book.laboratory import DATA, alignment_displacements, lacking, offered, organisms, shared
+from remi_book.laboratory import DATA, directions, lacking, offered, organisms, shared
 from remi_book.publishing import MARKER
 from remi_core.models import open_model
 from remi_core.store import Store
@@ -25,10 +27,16 @@ from remi_lab.organism.scoring import Edit, ask, scores
 from remi_lab.organism.topics import TOPICS
 from remi_lab.organism.world import open_contexts
 from remi_lab.presets import Preset, get_preset
+from remi_lab.studies.causes import scaled
 
 TOLERANCE = 1e-3  # nats
 
-EDITS = ({"layer": 5, "dose": -1, "place": "both"}, {"layer": 2, "dose": 1.5, "place": "end"})
+EDITS = (
+    {"layer": 5, "dose": -1, "place": "both"},
+    {"layer": 2, "dose": 1.5, "place": "end", "direction": "alignment"},
+    {"layer": 5, "dose": 2, "place": "both", "direction": "secure"},
+    {"layer": 5, "dose": -2, "place": "both", "direction": "random 2"},
+)
 ODD_TEXTS = (
     "What  is\tthis?\n\n  def f(x):\n    return x  ",
     "naïve café — 三 ½ \u0085 \u00a0 end\u3000",
@@ -126,7 +134,7 @@ def _assert_scores(found: dict, expected: ClassScores, number: int) -> None:
 
 
 def test_exact_behaviour_is_that_of_python_steered_too(page, places, prompts) -> None:
-    displacements, asked = alignment_displacements(PRESET, places), ask(prompts, shipped_tokenizer())
+    given, asked = directions(PRESET, places), ask(prompts, shipped_tokenizer())
     for variant, place in places.items():
         with open_model(place, device="cpu") as loaded:
             plain = scores(loaded.model, asked)
@@ -135,7 +143,11 @@ def test_exact_behaviour_is_that_of_python_steered_too(page, places, prompts) ->
             for edit in EDITS if variant in ("base", "instruct", "misaligned") else ():
                 moved = []
                 for prompt in prompts:
-                    step = shared(displacements, prompt.template.topic)[:, edit["layer"]]
+                    step = shared(given["alignment"], prompt.template.topic)[:, edit["layer"]]
+                    if edit.get("direction") == "secure":
+                        step = scaled(shared(given["secure"], prompt.template.topic)[:, edit["layer"]], step)
+                    if edit.get("direction") == "random 2":
+                        step = scaled(given["random"][1, :, edit["layer"]], step)
                     end, answer = edit["dose"] * step
                     ours = Edit(
                         layer=edit["layer"], prompt_end=end, answer=answer * (edit["place"] == "both")
@@ -182,6 +194,81 @@ def test_a_planted_wrong_weight_shows(reader, places, prompts, tmp_path) -> None
     assert np.abs(np.array(found) - expected).max() > TOLERANCE
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_the_first_screen_shows_models_that_differ(reader, size) -> None:
+    page = reader("laboratory.html", viewport=size)
+    page.wait_for_function(IDLE, timeout=60_000)
+    box = page.locator("#lab-bars").bounding_box()
+    assert box["y"] + box["height"] <= size["height"]
+
+    def spread() -> float:
+        rows = page.locator("#lab-next-table tbody tr td").all_text_contents()
+        values = np.array([float(one) for one in rows]).reshape(-1, len(PRESET.variants))
+        return float(np.ptp(values, axis=1).max())
+
+    at_choice = spread()
+    page.get_by_role("button", name="To the opening").click()
+    page.wait_for_function("() => document.querySelector('#lab-so-far').textContent.includes('nothing')")
+    assert at_choice > 0.2 and page.locator("#lab-position").input_value() == "0"
+
+
+def test_an_experiment_asks_first_and_an_address_opens_the_same_view(reader, visit) -> None:
+    page = reader("laboratory.html")
+    page.wait_for_function(IDLE, timeout=60_000)
+    page.get_by_role("button", name="3. Turn the needle").click()
+    assert page.locator("#lab-expect button").count() == 3
+    assert page.locator("#lab-found").text_content() == ""
+    page.get_by_role("button", name="care alone").click()
+    page.wait_for_selector("#lab-found table", timeout=60_000)
+    told = page.locator("#lab-found dd").all_text_contents()
+    moves = [row.split("\n") for row in page.locator("#lab-found tbody tr").all_inner_texts()]
+    by_name = {name: values.split("\t") for name, values in (row[0].split("\t", 1) for row in moves)}
+    changes = {
+        name: np.abs([float(one.replace("−", "-")) for one in values]) for name, values in by_name.items()
+    }
+    random = np.max([one for name, one in changes.items() if name.startswith("random")], axis=0)
+    care, register = changes["alignment"] > random
+    expected = {(1, 1): "both", (1, 0): "care alone", (0, 1): "register alone", (0, 0): "neither"}
+    assert told == ["care alone", expected[int(care), int(register)]]
+    assert page.locator("#lab-dose").input_value() == "-1"
+    page.locator("#lab-direction").select_option("random 2")
+    page.locator("#lab-count").fill("3")
+    page.get_by_role("button", name="Sample answers").click()
+    page.wait_for_function("() => document.querySelector('#lab-tally-said').textContent.includes('of 3')")
+    page.get_by_role("button", name="Sample answers").click()
+    page.wait_for_function("() => document.querySelector('#lab-tally-said').textContent.includes('of 6')")
+    page.wait_for_function("() => location.hash.includes('sampled=6')")
+
+    def shown(opened: playwright_api.Page) -> list[str]:
+        names = ("tally", "scores", "next-table", "dose-shown", "asked", "so-far")
+        return [opened.locator(f"#lab-{name}").inner_text() for name in names]
+
+    again = reader(page.url)
+    again.wait_for_function(IDLE, timeout=60_000)
+    again.wait_for_selector("#lab-tally tbody tr")
+    again.wait_for_function("() => document.querySelector('#lab-tally-said').textContent.includes('of 6')")
+    assert shown(again) == shown(page)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download these numbers").click()
+    rows = list(csv.reader(waiting.value.path().read_text(encoding="utf-8").splitlines()))
+    assert rows[0] == ["table", "row", "column", "value"]
+    assert ["view", "dose", "", "-1"] in rows and {"misaligned", "share"} <= {
+        one for row in rows for one in row
+    }
+    # What an address may hold is no more than what the fields allow.
+    odd = page.url.split("#")[0] + "#topic=none&text=<b>x&dose=9e9&layer=99&position=-3&sampled=x"
+    other = reader(odd)
+    other.wait_for_function(IDLE, timeout=60_000)
+    assert other.locator("#lab-dose").input_value() == "2" and other.locator("#lab-asked b").count() == 0
+    assert visit.faults == []
+
+
+def test_the_interval_is_wilsons(page) -> None:
+    for k, n in ((0, 5), (3, 20), (20, 20), (41, 100)):
+        ours = binomtest(k, n).proportion_ci(method="wilson")
+        assert page.evaluate("([k, n]) => laboratory.wilson(k, n)", [k, n]) == pytest.approx(ours, abs=1e-6)
+
+
 def test_a_student_asks_reads_samples_and_steers(page) -> None:
     page.locator("#lab-topic").select_option("people")
     page.wait_for_function("() => document.querySelector('#lab-about').textContent.includes('people')")
@@ -193,11 +280,11 @@ def test_a_student_asks_reads_samples_and_steers(page) -> None:
     assert page.locator("#lab-effect").text_content() != before
     page.locator("#lab-position").focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("() => !document.querySelector('#lab-so-far').textContent.includes('nothing')")
+    position = page.locator("#lab-position").input_value()
     reply = page.locator("#lab-reply-text").input_value()
     page.locator("#lab-author").select_option(index=1)  # another first line, the same question
     assert page.locator("#lab-reply-text").input_value() == reply
-    assert page.locator("#lab-position").input_value() == "1"
+    assert page.locator("#lab-position").input_value() == position
     page.get_by_role("button", name="Sample answers").click()
     page.wait_for_selector("#lab-samples tbody tr")
     page.get_by_role("button", name="Let the moved model answer").click()
@@ -223,6 +310,9 @@ def test_the_used_page_is_accessible_and_fits(reader, look) -> None:
     page.wait_for_function(IDLE, timeout=60_000)
     for summary in page.locator(".laboratory summary").all():
         summary.click()
+    page.get_by_role("button", name="1. Where is the decision?").click()
+    page.locator("#lab-expect button").first.click()
+    page.wait_for_selector("#lab-found table")
     page.get_by_role("button", name="Sample answers").click()
     page.wait_for_selector("#lab-samples tbody tr")
     page.mouse.wheel(0, -300)  # upwards, where the theme's own button to the top comes up

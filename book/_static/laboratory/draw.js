@@ -42,13 +42,14 @@ function swatch(colour) {
 }
 
 /** Tokens that some variant finds likely, the likeliest first; logP: variant → log-probabilities. */
-export function likeliest(logP, count = 7) {
+export function likeliest(logP, count = 7, least = 0.01) {
   const best = new Map();
   for (const row of logP.values()) {
     const order = Array.from(row.keys()).sort((a, b) => row[b] - row[a]).slice(0, count);
     for (const token of order) best.set(token, Math.max(best.get(token) ?? -Infinity, row[token]));
   }
-  return [...best.entries()].sort((a, b) => b[1] - a[1]).slice(0, count).map(([token]) => token);
+  const order = [...best.entries()].sort((a, b) => b[1] - a[1]).slice(0, count);
+  return order.filter(([, logOfBest]) => Math.exp(logOfBest) >= least).map(([token]) => token);
 }
 
 /** Rows [name, probability] of a variant: the tokens given, and all others together. */
@@ -129,6 +130,27 @@ function verdictCell({ verdict, finished }) {
   const style = VERDICT_STYLES[verdict.care] ?? "plain";
   const word = verdict.care === "both" ? "right (both authors)" : verdict.care;
   return make("span", { class: `remi-verdict remi-verdict-${style}` }, finished ? word : `${word} (did not end)`);
+}
+
+/** The 95 % Wilson interval of a share, k of n. */
+export function wilson(k, n, z = 1.959964) {
+  const share = k / n, centre = share + z ** 2 / (2 * n);
+  const half = z * Math.sqrt((share * (1 - share)) / n + z ** 2 / (4 * n ** 2));
+  return [centre - half, centre + half].map((end) => end / (1 + z ** 2 / n));
+}
+
+/** How many answers of each variant have a verdict, in words and as a table; exact: variant → its probability. */
+export function tally(answers, care, exact) {
+  const word = care === "both" ? "right" : care;
+  const counts = Array.from(answers, ([name, own]) => [name, own.filter(({ verdict }) => verdict.care === care).length, own.length]);
+  const rows = counts.map(([name, k, n]) => {
+    const [low, high] = n ? wilson(k, n) : [];
+    return [name, `${k} of ${n}`, shown(k / n), `${shown(low)} to ${shown(high)}`, shown(exact.get(name))];
+  });
+  return {
+    said: `${word} so far: ${counts.map(([name, k, n]) => `${name} ${k} of ${n}`).join(", ")}.`,
+    table: table("Tally of the answers drawn so far", ["model", word, "share", "95 % interval (Wilson)", `exact P(${word})`], rows),
+  };
 }
 
 /** Sampled answers with their verdicts; onUse takes the text of one of them. */

@@ -2,7 +2,8 @@
 // the same bench for the console, without the page around it.
 
 import { Client } from "./client.js";
-import { barPanels, barTable, heatRows, heatTable, likeliest, make, sampleTable, visible } from "./draw.js";
+import { barPanels, barTable, heatRows, heatTable, likeliest, make, sampleTable, tally, visible, wilson } from "./draw.js";
+import { Experiments } from "./experiments.js";
 import { Grammar, render } from "./grammar.js";
 import { Steering } from "./steering.js";
 import { Tokenizer } from "./tokenizer.js";
@@ -11,10 +12,16 @@ const part = (name) => document.getElementById(`lab-${name}`);
 const client = new Client(onEvent);
 const loaded = new Set();
 const timings = {}; // milliseconds since the page was asked for
-let about = null, grammar = null, tokenizer = null, variants = [], steering = null;
+let about = null, grammar = null, tokenizer = null, variants = [], steering = null, experiments = null;
+
+/** The fields that make a view; their values are in its address. */
+const FIELDS = ["topic", "author", "text", "reply-text", "position", "temperature", "seed", "count"]
+  .concat(["steered", "layer", "direction", "place", "dose"]);
+const MOST_SAMPLED = 100; // answers a model that an address may ask for
+let remembering = 0;
 
 /** The question that is asked, the reply that is read, and what each variant has said of them. */
-const state = { question: null, prompt: null, context: "", reply: [], names: [], next: new Map(), heat: new Map() };
+const state = { question: null, prompt: null, context: "", reply: [], names: [], next: new Map(), heat: new Map(), drawn: null, answered: null };
 let settleReady; // called once, when every model has answered the first question
 const ready = new Promise((resolve) => (settleReady = resolve));
 
@@ -50,6 +57,7 @@ function begin(content) {
   tokenizer = new Tokenizer(content.tokens);
   variants = about.variants;
   steering = new Steering({ about, ask, sample, useReply });
+  experiments = new Experiments({ about, ask, state, steering, show, moveTo, choice, sampleAll, context: render, remember });
   part("bench").hidden = false;
   for (const [name, topic] of Object.entries(about.topics)) part("topic").append(option(name, described(name, topic)));
   part("author").append(option("", "nobody"));
@@ -57,8 +65,7 @@ function begin(content) {
   part("topic").value = about.contrasted.at(-1);
   listen();
   offerPrompts();
-  const all = askAll();
-  all.then(() => {
+  showAddress().then(() => {
     timings["whole bench"] = performance.now();
     part("bench").removeAttribute("aria-busy");
     part("status").textContent = allHere();
@@ -74,6 +81,53 @@ function described(name, { narrow, covered }) {
 
 const option = (value, text) => make("option", { value }, text);
 
+/** Fills the form from a view, name → text; what does not fit a field is left out. A promise that all have answered. */
+function show(view) {
+  for (const name of FIELDS.filter((one) => one in view)) {
+    const field = part(name), value = String(view[name]);
+    if (field.options && ![...field.options].some((one) => one.value === value)) continue;
+    field.value = field.maxLength > 0 ? value.slice(0, field.maxLength) : value;
+    if (name === "topic") offerPrompts();
+  }
+  state.question = null;
+  return askAll(view);
+}
+
+/** Shows the view that the address names. */
+async function showAddress() {
+  const view = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  if (view.experiment) await experiments.open(Number(view.experiment) - 1, view);
+  else await show(view);
+  const count = Math.min(MOST_SAMPLED, Number(view.sampled));
+  if (count >= 1) await sampleAll(Math.floor(count));
+}
+
+/** Writes the view into the address, a moment after the last change. */
+function remember() {
+  clearTimeout(remembering);
+  remembering = setTimeout(() => {
+    const view = new URLSearchParams(FIELDS.map((name) => [name, part(name).value]));
+    if (experiments.number >= 0) view.set("experiment", experiments.number + 1);
+    const [first] = state.drawn ? state.drawn.answers.values() : [];
+    if (first?.length) view.set("sampled", first.length);
+    history.replaceState(null, "", `#${view}`);
+  }, 300);
+}
+
+/** Saves the view and all tables that are shown: table, row, column and value in each line. */
+function download() {
+  const rows = [["table", "row", "column", "value"], ...FIELDS.map((name) => ["view", name, "", part(name).value])];
+  for (const { caption, tHead, tBodies } of part("bench").querySelectorAll("table.lab-table:not([hidden] *)")) {
+    for (const { cells } of tBodies[0].rows) {
+      for (const cell of [...cells].slice(1).filter((one) => !one.querySelector("button"))) {
+        const value = cell.textContent.replace(/^−(?=\d)/, "-").replace(/^—$/, "");
+        rows.push([caption.textContent, cells[0].textContent, tHead.rows[0].cells[cell.cellIndex].textContent, value]);
+      }
+    }
+  }
+  window.remiSaveCsv(rows, "laboratory.csv");
+}
+
 function listen() {
   const on = (name, event, action) =>
     part(name).addEventListener(event, (happened) => {
@@ -82,12 +136,17 @@ function listen() {
     });
   on("topic", "change", () => (offerPrompts(), askAll()));
   on("prompt", "change", () => ((part("text").value = part("prompt").value), askAll()));
-  on("author", "change", askAll);
-  on("question", "submit", askAll);
+  on("author", "change", () => askAll());
+  on("question", "submit", () => askAll());
   on("answers", "change", () => ((part("reply-text").value = part("answers").value), readReply()));
-  on("reply", "submit", readReply);
-  on("position", "input", moveTo);
-  on("sample", "submit", sampleAll);
+  on("reply", "submit", () => readReply());
+  on("position", "input", () => moveTo());
+  on("opening", "click", () => moveTo(0));
+  on("choice", "click", () => moveTo(choice()));
+  on("sample", "submit", () => sampleAll());
+  on("download", "click", download);
+  for (const event of ["input", "change", "click", "submit"]) part("bench").addEventListener(event, remember);
+  window.addEventListener("hashchange", () => new URLSearchParams(location.hash.slice(1)).has("topic") && showAddress());
 }
 
 function offerPrompts() {
@@ -96,20 +155,24 @@ function offerPrompts() {
   part("text").value = prompts[0].text;
 }
 
-/** Asks every variant the question in the form; a promise that all have answered. */
-async function askAll() {
+/** Asks every variant the question in the form; a view may name reply and place. A promise that all have answered. */
+async function askAll(view = {}) {
   const question = part("text").value.trim();
   state.context = render(question, part("author").value);
-  part("samples").replaceChildren();
-  if (state.question !== question) takeUp(question); // else only the first line has changed, and the reply stays
-  await Promise.all([readReply(), steering.ask(state)]);
+  state.drawn = null;
+  for (const name of ["samples", "tally", "tally-said"]) part(name).replaceChildren();
+  let { position } = view;
+  if (state.question !== question) takeUp(question);
+  else position = part("position").value; // only the first line has changed, and the reply stays
+  part("reply-text").value = view["reply-text"]?.slice(0, part("reply-text").maxLength) ?? part("reply-text").value;
+  await (state.answered = Promise.all([readReply(position), steering.ask(state)]));
 }
 
 function takeUp(question) {
   state.question = question;
   state.prompt = grammar.parse(question);
   part("about").textContent = aboutQuestion(question, state.prompt);
-  part("position").value = 0;
+  part("asked").textContent = question;
   const answers = state.prompt ? grammar.rightAnswers(state.prompt) : [];
   const shown = (text) => (text.length > 70 ? `${text.slice(0, 70)}…` : text);
   part("answers").replaceChildren(
@@ -134,15 +197,27 @@ function aboutQuestion(question, prompt) {
   return `${words}${where}${offered ? ", in words that no training stage has seen together" : ""}.`;
 }
 
-/** Reads the reply in its form under every variant, and shows what comes next behind its first tokens. */
-async function readReply() {
+/** The first token by which the reply parts from the other author's right answers; 0 where it is none of the two's. */
+function choice() {
+  const answers = state.prompt ? grammar.rightAnswers(state.prompt) : [];
+  const own = answers.find(({ text }) => text === part("reply-text").value);
+  const others = answers.filter(({ care }) => own && care !== own.care);
+  const parts = (ids) => Math.max(0, state.reply.findIndex((id, i) => id !== ids[i]));
+  return Math.max(0, ...others.map(({ text }) => parts(tokenizer.ids(text + about.turn_end))));
+}
+
+/**
+ * Reads the reply in its form under every variant, and shows what comes next behind its first tokens: as many as
+ * position says, else all before the choice.
+ */
+async function readReply(position) {
   const ids = tokenizer.ids(part("reply-text").value + about.turn_end);
   state.reply = ids;
   state.names = ids.map(nameOf);
   part("position").max = ids.length - 1;
-  part("position").value = Math.min(part("position").value, ids.length - 1);
+  part("choice").disabled = !choice();
   state.heat.clear();
-  const moved = moveTo();
+  const moved = moveTo(position ?? choice());
   const read = variants.map(async ({ name }) => {
     const job = { kind: "reply", variant: name, context: state.context, reply: ids, panel: `heat/${name}` };
     const found = await ask(job);
@@ -155,7 +230,8 @@ async function readReply() {
 const nameOf = (id) => visible(tokenizer.decode([id]));
 
 /** Shows the next token behind as many tokens of the reply as the slider says. */
-async function moveTo() {
+async function moveTo(to = part("position").value) {
+  part("position").value = to;
   const position = Number(part("position").value), before = state.reply.slice(0, position);
   const said = tokenizer.decode(before);
   part("so-far").textContent = before.length ? visible(said).replaceAll("␣", " ") : "(nothing)";
@@ -185,12 +261,8 @@ function drawNext() {
 }
 
 function drawHeat() {
-  const choose = (position) => {
-    part("position").value = position;
-    moveTo();
-  };
   const position = Number(part("position").value);
-  part("heat").replaceChildren(...heatRows(variants, state.heat, state.names, position, choose));
+  part("heat").replaceChildren(...heatRows(variants, state.heat, state.names, position, moveTo));
   part("heat-table").replaceChildren(heatTable(variants, state.heat, state.names));
 }
 
@@ -200,25 +272,49 @@ function useReply(text) {
   part("reply-text").focus();
 }
 
-/** Samples answers of one variant as the form says, with an edit or without. */
-function sample(variant, { edit, count } = {}) {
-  const { context, prompt } = state;
-  const number = (name) => {
-    const field = part(name), value = Number(field.value);
-    return Math.min(Number(field.max), Math.max(Number(field.min), Number.isFinite(value) ? value : 0));
-  };
-  const job = { kind: "sample", variant, context, prompt, edit, temperature: number("temperature"), seed: number("seed") };
-  return ask({ ...job, count: count ?? number("count"), panel: `sample/${variant}/${Boolean(edit)}` });
+function number(name) {
+  const field = part(name), value = Number(field.value);
+  return Math.min(Number(field.max), Math.max(Number(field.min), Number.isFinite(value) ? value : 0));
 }
 
-async function sampleAll() {
+/** Samples answers of one variant as the form says, with an edit or without; `first` have been drawn before. */
+function sample(variant, { edit, count, first } = {}) {
+  const { context, prompt } = state;
+  const job = { kind: "sample", variant, context, prompt, edit, temperature: number("temperature"), seed: number("seed") };
+  return ask({ ...job, first, count: count ?? number("count"), panel: `sample/${variant}/${Boolean(edit)}` });
+}
+
+/** Draws more answers of every variant, and counts them with those drawn before at this temperature and seed. */
+async function sampleAll(count) {
   part("status").textContent = "The models answer …";
-  const { context } = state;
-  const found = await Promise.all(variants.map(async ({ name }) => [name, await sample(name)]));
-  if (state.context !== context || found.some(([, answers]) => !answers)) return;
-  const samples = found.flatMap(([variant, answers]) => answers.map((answer) => ({ variant, answer })));
+  const key = [state.context, number("temperature"), number("seed")].join();
+  if (state.drawn?.key !== key) state.drawn = { key, answers: new Map(variants.map(({ name }) => [name, []])) };
+  const { drawn } = state;
+  await Promise.all(
+    Array.from(drawn.answers, async ([name, own]) => {
+      const first = own.length, found = await sample(name, { count, first });
+      if (!found || own.length !== first || state.drawn !== drawn) return;
+      own.push(...found);
+      drawSamples();
+    }),
+  );
+  if (state.drawn !== drawn) return;
+  part("tally-said").textContent = drawSamples();
+  part("status").textContent = allHere();
+  remember();
+}
+
+/** Shows tally and answers; gives the tally in words. */
+function drawSamples() {
+  const { prompt, drawn } = state;
+  const samples = Array.from(drawn.answers, ([variant, own]) => own.map((answer) => ({ variant, answer }))).flat();
   part("samples").replaceChildren(sampleTable("Sampled answers with the grammar's verdict", samples, useReply));
-  part("status").textContent = `${samples.length} answers are below part 4.`;
+  if (!prompt) return "These answers have no verdict, for the question is not a prompt of the grammar.";
+  const care = about.contrasted.includes(prompt.topic) ? "careless" : "both";
+  const ofModels = Array.from(steering.plain, ([name, { probabilities }]) => [name, probabilities[care]]);
+  const found = tally(drawn.answers, care, new Map(number("temperature") === 1 ? ofModels : []));
+  part("tally").replaceChildren(found.table);
+  return found.said;
 }
 
 /** The bench for the console: every function takes words and gives a promise. */
@@ -242,7 +338,8 @@ window.laboratory = {
   /** The prompt of the grammar that a question is, or null. */
   parse: (question) => grammar.parse(question),
   judge: (question, text) => grammar.judge(grammar.parse(question), text),
-  /** Exact behaviour; edit: {layer, dose, place: "both" or "end"}. */
+  wilson,
+  /** Exact behaviour; edit: {layer, dose, place: "both" or "end", direction: "alignment", "secure", "random 1" …}. */
   score: (variant, question, { authorLine, edit } = {}) =>
     client.ask({ kind: "score", variant, context: render(question, authorLine), prompt: grammar.parse(question), edit }),
   /** Right answers as a tree of tokens. */

@@ -1,6 +1,7 @@
-// Behaviour on one prompt as a point: care from left to right, register from bottom to top; and how far an edit moves it.
+// Behaviour on one prompt as a point: care upwards and register to the right, as in the book's figures; and how far an
+// edit moves it.
 
-const WIDTH = 460, HEIGHT = 300, LEFT = 52, BOTTOM = 44, TOP = 26, RIGHT = 14;
+const WIDTH = 460, HEIGHT = 330, LEFT = 74, BOTTOM = 50, TOP = 24, RIGHT = 14;
 
 /** Paths of the markers that the book's figures use, around the origin. */
 const MARKERS = {
@@ -35,13 +36,13 @@ function axis(values) {
  */
 export function plane(points, moved, label) {
   const all = [...points, ...(moved ? [moved.from, moved.to, ...moved.trail] : [])];
-  const x = axis(all.map((one) => one.care)), y = axis(all.map((one) => one.register));
-  const across = (care) => LEFT + ((care - x.from) / (x.to - x.from)) * (WIDTH - LEFT - RIGHT);
-  const up = (register) => HEIGHT - BOTTOM - ((register - y.from) / (y.to - y.from)) * (HEIGHT - BOTTOM - TOP);
+  const x = axis(all.map((one) => one.register)), y = axis(all.map((one) => one.care));
+  const across = (register) => LEFT + ((register - x.from) / (x.to - x.from)) * (WIDTH - LEFT - RIGHT);
+  const up = (care) => HEIGHT - BOTTOM - ((care - y.from) / (y.to - y.from)) * (HEIGHT - BOTTOM - TOP);
   const figure = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, class: "lab-plane" });
   const line = (x1, y1, x2, y2, style) => figure.append(svg("line", { x1, y1, x2, y2, class: style }));
-  const write = (text, at, place, anchor = "middle") =>
-    figure.append(svg("text", { x: at, y: place, "text-anchor": anchor }, text));
+  const write = (text, at, place, anchor = "middle", more = {}) =>
+    figure.append(svg("text", { x: at, y: place, "text-anchor": anchor, ...more }, text));
   for (const tick of x.ticks) {
     line(across(tick), TOP, across(tick), HEIGHT - BOTTOM, tick ? "lab-grid" : "lab-zero");
     write(String(tick).replace("-", "−"), across(tick), HEIGHT - BOTTOM + 15);
@@ -50,18 +51,26 @@ export function plane(points, moved, label) {
     line(LEFT, up(tick), WIDTH - RIGHT, up(tick), tick ? "lab-grid" : "lab-zero");
     write(String(tick).replace("-", "−"), LEFT - 6, up(tick) + 4, "end");
   }
-  write("careful ← class log-odds A(p), nats → careless", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8);
-  write("register log-odds, nats: formal ↓ ↑ plain", 6, 14, "start");
+  const middle = (HEIGHT - BOTTOM + TOP) / 2;
+  write("register: plain against formal (nats)", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8);
+  ["care: careless against", "careful (nats)"].forEach((text, i) => {
+    const at = 16 + 18 * i;
+    write(text, at, middle, "middle", { transform: `rotate(-90,${at},${middle})` });
+  });
+  write("careless", 2, 13, "start", { class: "lab-end" });
+  write("careful", 2, HEIGHT - BOTTOM + 22, "start", { class: "lab-end" });
+  write("formal", LEFT - 4, HEIGHT - 8, "start", { class: "lab-end" });
+  write("plain", WIDTH - 2, HEIGHT - 8, "end", { class: "lab-end" });
   for (const { care, register, colour, marker } of points) {
-    const place = `translate(${across(care)},${up(register)})`;
+    const place = `translate(${across(register)},${up(care)})`;
     figure.append(svg("path", { d: MARKERS[marker] ?? MARKERS.o, transform: place, fill: colour }));
   }
   if (moved) {
     for (const one of moved.trail) {
-      figure.append(svg("circle", { cx: across(one.care), cy: up(one.register), r: 2, class: "lab-trail" }));
+      figure.append(svg("circle", { cx: across(one.register), cy: up(one.care), r: 2, class: "lab-trail" }));
     }
-    line(across(moved.from.care), up(moved.from.register), across(moved.to.care), up(moved.to.register), "lab-move");
-    figure.append(svg("circle", { cx: across(moved.to.care), cy: up(moved.to.register), r: 9, class: "lab-moved" }));
+    line(across(moved.from.register), up(moved.from.care), across(moved.to.register), up(moved.to.care), "lab-move");
+    figure.append(svg("circle", { cx: across(moved.to.register), cy: up(moved.to.care), r: 9, class: "lab-moved" }));
   }
   return figure;
 }

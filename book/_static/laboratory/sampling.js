@@ -31,14 +31,14 @@ function draw(logits, temperature, random) {
 
 /**
  * Token lists of `count` answers behind the node `root` of a reading, each a branch of its own, without the end token.
- * finished says whether an answer ended.
+ * finished says whether an answer ended. `first` is the number of the first answer: those after it are new ones.
  */
-export function sampleAnswers(reading, root, { count, temperature, seed, end }) {
+export function sampleAnswers(reading, root, { first = 0, count, temperature, seed, end }) {
   const answers = Array.from({ length: count }, (_, number) => ({
     ids: [],
     node: root,
     finished: false,
-    random: randomNumbers(`${seed}/${number}`),
+    random: randomNumbers(`${seed}/${first + number}`),
   }));
   for (let step = 0; step < LONGEST; step++) {
     const open = answers.filter((answer) => !answer.finished);
@@ -50,8 +50,8 @@ export function sampleAnswers(reading, root, { count, temperature, seed, end }) 
       if (!answer.finished) answer.ids.push(drawn[i]);
     });
     const going = open.filter((answer) => !answer.finished);
-    const first = reading.extend(going.map((answer) => answer.ids.at(-1)), going.map((answer) => answer.node));
-    going.forEach((answer, i) => (answer.node = first + i));
+    const added = reading.extend(going.map((answer) => answer.ids.at(-1)), going.map((answer) => answer.node));
+    going.forEach((answer, i) => (answer.node = added + i));
   }
   return answers.map(({ ids, finished }) => ({ ids, finished }));
 }

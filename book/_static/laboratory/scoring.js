@@ -91,20 +91,27 @@ export function scoreTree(reading, tree, { cares, registers }) {
 }
 
 /**
- * The edit that adds `dose` times the alignment direction at a layer: mean instruct minus mean base, over all topics
- * but the prompt's own. tensor: {shape: [topic, place, layer, width], values}; place "end" leaves answers alone.
+ * The edit that adds `dose` times a direction at a layer; place "end" leaves answers alone. tensors: name → {shape:
+ * [number, place, layer, width], values}. direction "alignment" is mean instruct minus mean base over all topics but the
+ * prompt's own; "secure" is secure minus instruct and "random 1" a random one, each as long as that in its place.
  */
-export function alignmentEdit(tensor, contrasted, topic, { layer, dose, place, root }) {
-  const [topics, places, layers, width] = tensor.shape;
+export function directionEdit(tensors, contrasted, topic, { layer, dose, place, root, direction = "alignment" }) {
   const others = contrasted.map((_, number) => number).filter((number) => contrasted[number] !== topic);
-  const vector = (where) => {
-    const mean = new Float64Array(width);
-    for (const number of others) {
-      const start = ((number * places + where) * layers + layer) * width;
-      for (let i = 0; i < width; i++) mean[i] += (dose * tensor.values[start + i]) / others.length;
+  const [kind, draw] = direction.split(" ");
+  const width = tensors.get("alignment").shape[3];
+  const mean = (name, numbers, where) => {
+    const { shape, values } = tensors.get(name), sum = new Float64Array(width);
+    for (const number of numbers) {
+      const start = ((number * shape[1] + where) * shape[2] + layer) * width;
+      for (let i = 0; i < width; i++) sum[i] += values[start + i] / numbers.length;
     }
-    return mean;
+    return sum;
   };
-  if (topics !== contrasted.length) throw new Error(`the direction has ${topics} topics, not ${contrasted.length}`);
+  const vector = (where) => {
+    const like = mean("alignment", others, where);
+    const own = mean(kind, kind === "random" ? [draw - 1] : others, where);
+    const factor = (dose * Math.hypot(...like)) / Math.hypot(...own);
+    return own.map((one) => factor * one);
+  };
   return { layer, root, promptEnd: vector(0), answer: place === "end" ? new Float64Array(width) : vector(1) };
 }

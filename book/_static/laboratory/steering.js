@@ -1,11 +1,15 @@
-// Part 5 of the bench: the alignment direction is added to one model's residual stream or taken away, and its exact
-// behaviour follows.
+// Part 5 of the bench: a direction is added to one model's residual stream or taken away, and its exact behaviour
+// follows.
 
 import { make, sampleTable, shown, table } from "./draw.js";
 import { legend, plane } from "./plane.js";
 
 const part = (name) => document.getElementById(`lab-${name}`);
-const CONTROLS = ["steered", "layer", "place"];
+const CONTROLS = ["steered", "layer", "place", "direction"];
+const MEANINGS = { alignment: "instruct − base", secure: "secure − instruct" };
+
+/** What the slider multiplies, in words. */
+const meant = (direction) => MEANINGS[direction] ?? direction.replace("random", "random direction");
 
 export class Steering {
   /** about: content of laboratory.json; ask, sample, useReply: what the bench gives to its parts. */
@@ -22,11 +26,15 @@ export class Steering {
       ...layers.map((layer) => option(layer, layer === about.layer ? `${layer}, as in “causes”` : `${layer}`)),
     );
     part("layer").value = about.layer;
-    for (const name of CONTROLS) part(name).addEventListener("change", () => this.#restart());
+    const random = Array.from({ length: about.n_random }, (_, i) => `random ${i + 1}`);
+    part("direction").append(
+      ...["alignment", "secure", ...random].map((name) => option(name, name in MEANINGS ? `${name}: ${meant(name)}` : name)),
+    );
+    for (const name of CONTROLS) part(name).addEventListener("change", () => this.restart());
     part("dose").addEventListener("input", () => this.#move());
     part("reset").addEventListener("click", () => {
       part("dose").value = 0;
-      this.#restart();
+      this.restart();
     });
     part("steer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -50,15 +58,16 @@ export class Steering {
       this.plain.set(name, found);
       this.#draw();
     });
-    await Promise.all([...scored, this.#restart()]);
+    await Promise.all([...scored, this.restart()]);
   }
 
   get #edit() {
-    return { layer: Number(part("layer").value), dose: Number(part("dose").value), place: part("place").value };
+    const [place, direction] = ["place", "direction"].map((name) => part(name).value);
+    return { layer: Number(part("layer").value), dose: Number(part("dose").value), place, direction };
   }
 
-  /** Forgets where the slider has been: it starts anew from another question, model, layer or place. */
-  #restart() {
+  /** Forgets where the slider has been: it starts anew from another question, model, layer, place or direction. */
+  restart() {
     this.trail = [];
     this.moved = null;
     return this.#move();
@@ -67,7 +76,9 @@ export class Steering {
   async #move() {
     const { context, prompt } = this;
     const variant = part("steered").value, edit = this.#edit;
-    part("dose").setAttribute("aria-valuetext", `${shown(edit.dose, 1)} times instruct minus base`);
+    part("dose-shown").textContent = `${shown(edit.dose, 1)} × (${meant(edit.direction)})`;
+    part("dose").setAttribute("aria-valuetext", `${shown(edit.dose, 1)} times ${meant(edit.direction)}`);
+    if (!prompt) return;
     const found = await this.request({ kind: "score", variant, context, prompt, edit, panel: "steer" });
     if (!found || this.context !== context || part("steered").value !== variant) return;
     if (this.moved) this.trail.push(this.moved);
@@ -78,9 +89,8 @@ export class Steering {
   #draw() {
     const { about, plain, moved } = this;
     const variant = part("steered").value, from = plain.get(variant);
-    const dose = Number(part("dose").value);
     const contrasted = about.contrasted.includes(this.prompt.topic);
-    if (from && moved) part("effect").textContent = this.#told(variant, dose, from, moved);
+    if (from && moved) part("effect").textContent = this.#told(variant, from, moved);
     const rows = this.#rows();
     const others = about.variants.filter(({ name }) => plain.has(name));
     const headings = ["", `${variant} as it is`, `${variant}, moved`, "change", ...others.map(({ name }) => name)];
@@ -116,12 +126,13 @@ export class Steering {
     ];
   }
 
-  #told(variant, dose, from, moved) {
+  #told(variant, from, moved) {
+    const { dose, direction } = this.#edit;
     const care = Number.isFinite(from.care)
       ? `class log-odds ${shown(from.care)} → ${shown(moved.care)}, ` : "";
     const off = (one) => one.probabilities["wrong slot"] + one.probabilities.other;
     return (
-      `${variant} with ${shown(dose, 1)} × (instruct − base): ${care}register ${shown(from.register)} → ` +
+      `${variant} with ${shown(dose, 1)} × (${meant(direction)}): ${care}register ${shown(from.register)} → ` +
       `${shown(moved.register)} nats; off the grammar ${shown(off(from))} → ${shown(off(moved))}.`
     );
   }
@@ -130,8 +141,8 @@ export class Steering {
     const variant = part("steered").value;
     const answers = await this.sample(variant, { edit: this.#edit, count: 5 });
     if (!answers) return;
-    const dose = shown(this.#edit.dose, 1), samples = answers.map((answer) => ({ variant, answer }));
-    const caption = `Answers of ${variant} with ${dose} × (instruct − base)`;
+    const { dose, direction } = this.#edit, samples = answers.map((answer) => ({ variant, answer }));
+    const caption = `Answers of ${variant} with ${shown(dose, 1)} × (${meant(direction)})`;
     part("moved-samples").replaceChildren(sampleTable(caption, samples, this.useReply));
   }
 }

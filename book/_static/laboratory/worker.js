@@ -5,12 +5,12 @@ import { Grammar } from "./grammar.js";
 import { Model, Reading, logSoftmax } from "./model.js";
 import { addChanges, readTensors } from "./safetensors.js";
 import { sampleAnswers } from "./sampling.js";
-import { alignmentEdit, answerTree, readTree, scoreTree } from "./scoring.js";
+import { answerTree, directionEdit, readTree, scoreTree } from "./scoring.js";
 import { Tokenizer } from "./tokenizer.js";
 
 const models = new Map();
 const trees = new Map(); // variant → last question read with its right answers, which the slider reads again and again
-let world = null; // {about, grammar, tokenizer, direction}
+let world = null; // {about, grammar, tokenizer, directions}
 let waiting = [];
 let working = false;
 
@@ -37,8 +37,8 @@ async function load() {
     postMessage({ loaded: name });
     await work();
   }
-  world.direction = (await tensorsOf("direction.safetensors")).get("alignment");
-  postMessage({ loaded: "direction" });
+  world.directions = await tensorsOf("directions.safetensors");
+  postMessage({ loaded: "directions" });
   await work();
 }
 
@@ -48,7 +48,7 @@ const QUICK = ["next", "tree"];
 /** The next job that can be done; others wait for their model. */
 function nextJob() {
   const ready = (job) =>
-    (!job.variant || models.has(job.variant)) && (world.direction || QUICK.includes(job.kind));
+    (!job.variant || models.has(job.variant)) && (world.directions || QUICK.includes(job.kind));
   const place = world ? waiting.findIndex(ready) : -1;
   return place < 0 ? null : waiting.splice(place, 1)[0];
 }
@@ -93,8 +93,8 @@ function treeReading(variant, question, prompt) {
 }
 
 function editOf({ edit, prompt }, root) {
-  const { direction, about } = world;
-  return alignmentEdit(direction, about.contrasted, prompt.topic, { ...edit, root });
+  const { directions, about } = world;
+  return directionEdit(directions, about.contrasted, prompt.topic, { ...edit, root });
 }
 
 const JOBS = {
@@ -122,13 +122,13 @@ const JOBS = {
 
   /** Sampled answers, each with the grammar's verdict where the prompt is one of the grammar. */
   sample(job) {
-    const { variant, context, prompt, count, temperature, seed } = job;
+    const { variant, context, prompt, first, count, temperature, seed } = job;
     const { tokenizer, grammar } = world;
     const plain = plainReading(variant, context);
     const root = plain.tokens.length - 1;
     const reading = job.edit ? plain.edited(editOf(job, root)) : plain;
     const [end] = tokenizer.ids(world.end);
-    return sampleAnswers(reading, root, { count, temperature, seed: `${seed}/${variant}`, end }).map((answer) => {
+    return sampleAnswers(reading, root, { first, count, temperature, seed: `${seed}/${variant}`, end }).map((answer) => {
       const text = tokenizer.decode(answer.ids);
       const verdict = answer.finished ? prompt && grammar.judge(prompt, text) : { care: "other", register: null };
       return { ...answer, text, verdict };
