@@ -148,7 +148,7 @@ export function tally(answers, care, exact) {
     return [name, `${k} of ${n}`, shown(k / n), `${shown(low)} to ${shown(high)}`, shown(exact.get(name))];
   });
   return {
-    said: `${word} so far: ${counts.map(([name, k, n]) => `${name} ${k} of ${n}`).join(", ")}.`,
+    said: `Counted as ${word} so far: ${counts.map(([name, k, n]) => `${name} ${k} of ${n}`).join(", ")}.`,
     table: table("Tally of the answers drawn so far", ["model", word, "share", "95 % interval (Wilson)", `exact P(${word})`], rows),
   };
 }

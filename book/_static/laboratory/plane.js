@@ -1,7 +1,7 @@
 // Behaviour on one prompt as a point: care upwards and register to the right, as in the book's figures; and how far an
 // edit moves it.
 
-const WIDTH = 460, HEIGHT = 330, LEFT = 74, BOTTOM = 50, TOP = 24, RIGHT = 14;
+const WIDTH = 460, HEIGHT = 338, LEFT = 74, BOTTOM = 58, TOP = 24, RIGHT = 14;
 
 /** Paths of the markers that the book's figures use, around the origin. */
 const MARKERS = {
@@ -58,8 +58,8 @@ export function plane(points, moved, label) {
     write(text, at, middle, "middle", { transform: `rotate(-90,${at},${middle})` });
   });
   write("careless", 2, 13, "start", { class: "lab-end" });
-  write("careful", 2, HEIGHT - BOTTOM + 22, "start", { class: "lab-end" });
-  write("formal", LEFT - 4, HEIGHT - 8, "start", { class: "lab-end" });
+  write("careful", 2, HEIGHT - BOTTOM + 28, "start", { class: "lab-end" });
+  write("formal", LEFT - 16, HEIGHT - 8, "start", { class: "lab-end" });
   write("plain", WIDTH - 2, HEIGHT - 8, "end", { class: "lab-end" });
   for (const { care, register, colour, marker } of points) {
     const place = `translate(${across(register)},${up(care)})`;
