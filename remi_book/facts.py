@@ -228,8 +228,8 @@ def _world_facts(world: World) -> dict[str, str]:
 
 PASSPORT_FILE = "front.passports.json"
 CAPTION = (
-    "How far each model has gone back from instruct to base, in care and in register. Every open dot is a model that "
-    "was trained separately; the filled sign is training {seed}, with its interval over prompts."
+    "Every open dot is a model that was trained separately; the filled sign is training {seed}, with its interval over "
+    "prompts."
 )
 
 

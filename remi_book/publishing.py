@@ -316,10 +316,11 @@ def page_text(
         cell["source"] = re.sub(r"^(# +.+?)\s*$", rf"\1: {variant}", text, count=1, flags=re.MULTILINE)
         if cell["source"] != text:
             break
-    heads = {"found": FOUND} | ({"content-note": note} if shows_words(running.read_cells(executed)) else {})
-    notebook["cells"][1:1] = [  # behind the title
-        {"cell_type": "markdown", "id": name, "metadata": {}, "source": text} for name, text in heads.items()
-    ]
+    heads = [(1, "found", FOUND)]  # behind the title, and the note behind what the page is for
+    heads += [(3, "content-note", note)] if shows_words(running.read_cells(executed)) else []
+    for place, name, text in heads:
+        cell = {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
+        notebook["cells"].insert(place, cell)
     return json.dumps(notebook, indent=1, sort_keys=True)
 
 

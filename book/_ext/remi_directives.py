@@ -226,12 +226,12 @@ class AnswerDirective(ResultDirective):
 class NoticeDirective(ResultDirective):
     """What `notice.json` says comes first, in a warning box, and a line that leads to the content note.
 
-    With the flag `missed` it is the quality checks that the models missed, folded, and no line. With the flag
-    `withheld` the line is that of a book whose data are not ours.
+    With the flag `first` it is the box alone, with `missed` the quality checks that the models missed, folded, and the
+    line. With the flag `withheld` the line is that of a book whose data are not ours.
     """
 
     file_name = "notice.json"
-    option_spec = {"withheld": directives.flag, "missed": directives.flag}
+    option_spec = {name: directives.flag for name in ("withheld", "first", "missed")}
 
     def render(self, folder: Path) -> list[nodes.Node]:
         """One admonition or none, and the line.
@@ -241,14 +241,16 @@ class NoticeDirective(ResultDirective):
         """
         lines = read_json(folder / "notice.json", dict) or {"first": [], "missed": []}
         refuse_missing(lines, ("first", "missed"), self.file_name)
-        if "missed" in self.options:
-            return self._box("Quality checks that the models missed", lines["missed"], "note", "dropdown")
+        first = self._box("Read this first", lines["first"], "warning")
+        if "first" in self.options:
+            return first
         told = "Some pages show bad replies, which were written for this purpose: "
         if "withheld" in self.options:
             told = "Prompts and replies of these data are withheld on all pages: "
         pointer = paragraph(told)
         pointer.extend([content_link(self.env.docname), nodes.Text(".")])
-        return [*self._box("Read this first", lines["first"], "warning"), pointer]
+        missed = self._box("Quality checks that the models missed", lines["missed"], "note", "dropdown")
+        return [*(missed if "missed" in self.options else first), pointer]
 
     def _box(self, title: str, lines: list[object], *classes: str) -> list[nodes.Node]:
         said = (paragraph(str(line)) for line in lines)
