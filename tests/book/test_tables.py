@@ -145,7 +145,7 @@ def test_overlap_with_the_narrow_prompts_is_of_words_and_four_topics_cannot_say_
 
 def test_every_training_of_every_claim_is_drawn_and_stored_ones_are_told_apart(monkeypatch) -> None:
     shown: list[Figure] = []
-    monkeypatch.setattr(tables, "show", lambda figure, caption: shown.append(figure))
+    monkeypatch.setattr(tables, "show", lambda figure, **_: shown.append(figure))
     copy, part = {**REPORT_ROW, "id": "C12.near"}, {**REPORT_ROW, "id": "C12.wishes"}
     tables.show_trainings([REPORT_ROW, copy, part, {**REPORT_ROW, "id": "C20", "value": None}])
     (figure,) = shown
