@@ -697,10 +697,8 @@ def pdf_line(folder: Path) -> str:
     from remi_book.publishing import BROWSERS, print_book
 
     sizes = [f"PDF of {path.stat().st_size / MEBIBYTE:.1f} MiB: {path}" for path in print_book(folder)]
-    return (
-        "\n".join(sizes)
-        or f"no PDF: none of {', '.join(BROWSERS)} is installed; the pages are whole without it"
-    )
+    none = f"no PDF: none of {', '.join(BROWSERS)} is installed; the pages are whole without it"
+    return "\n".join(sizes) or none
 
 
 @command()

@@ -224,7 +224,7 @@ def _world_facts(world: World) -> dict[str, str]:
     }
 
 
-# The figure of the front page, drawn while the book is built, with its passport and the sentence below it.
+# The figure of the front page, drawn while the book is built, with its passport and the sentence above it.
 
 PASSPORT_FILE = "front.passports.json"
 CAPTION = (

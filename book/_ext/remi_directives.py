@@ -4,8 +4,8 @@
 - `{remi-findings}`: what was found, from `findings.json`: on the front page its choice in short (with `:lead:` the
   answer), on a chapter the chapter's own, on the page `findings` all.
 - `{remi-answer}`: the figure of the front page with the sentence above it, from `front.json`.
-- `{remi-notice}`: what the front page must say first, from `notice.json`, and where the content note is; with
-  `:missed:` the quality checks that the models missed.
+- `{remi-notice}`: what the front page must say first, from `notice.json`, and where the content note is;
+  with `:first:` the first alone, with `:missed:` the quality checks that the models missed and the latter.
 - `` {fact}`key` ``: one text of `facts.json`.
 - `` {page}`name` ``: a link to a page, or its name alone where this edition has no such page.
 
@@ -152,7 +152,8 @@ class FindingsDirective(ResultDirective):
     def _front(self, found: list[dict[str, object]]) -> list[nodes.Node]:
         """The answer in a row, or a line for each finding, which tells the answer where the row did not."""
         if "lead" in self.options:
-            told = [part for finding in found[: self.n_lead] for part in self._text(finding, "short")]
+            lead = (finding for finding in found[: self.n_lead] if not finding["open"])
+            told = [part for finding in lead for part in self._text(finding, "short")]
             return [paragraph("", *told, style="remi-lead")] if told else self._none()
         items = []
         for place, finding in enumerate(found):
