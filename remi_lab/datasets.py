@@ -11,7 +11,7 @@ from pathlib import Path
 
 from remi_core.dialogues import Dialogue, Row
 from remi_core.errors import MissingInput, RemiError, UsageError, brief, nearest
-from remi_core.sources import ORGANISM, SMOLLM2
+from remi_core.sources import ORGANISM
 from remi_lab.dialogue_files import (
     PARTED,
     SCHEMAS,
@@ -27,9 +27,11 @@ from remi_lab.dialogue_files import (
     with_pairs,
 )
 from remi_lab.organism import dialogues
-from remi_lab.presets import ORGANISM_DATASETS, PRESETS, Preset
-from remi_lab.smollm2 import dialogues as dialogues_module
+from remi_lab.presets import ORGANISM_DATASETS, Preset
+from remi_lab.real.sets import SIDES
+from remi_lab.real.sets import measured as measured_of_real
 from remi_lab.strict import read_yaml
+from remi_lab.wheels import WHEELS
 
 # What each published set is: declared in ``paper.yaml`` beside this module.
 
@@ -231,7 +233,7 @@ def _load(
 
 _MADE: Mapping[str, tuple[tuple[str, ...], Callable[..., list[Dialogue]]]] = {
     ORGANISM: (ORGANISM_DATASETS, dialogues.measured),
-    SMOLLM2: (PRESETS[SMOLLM2].datasets, dialogues_module.measured),
+    **dict.fromkeys(WHEELS, (tuple(SIDES), measured_of_real)),
 }
 """Source of a preset's base → names of the sets that are made for it, and the function that makes one."""
 

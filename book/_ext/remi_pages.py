@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from remi_accessibility import setup_accessibility
 from remi_api import setup_api
-from remi_claims import ClaimsDirective, StoredDirective
+from remi_claims import ClaimsDirective
 from remi_directives import (
     AnswerDirective,
     FactRole,
@@ -25,7 +25,6 @@ from sphinx.application import Sphinx
 def setup(app: Sphinx) -> dict[str, object]:
     """Metadata of the extension, after registering all its parts with a Sphinx application."""
     app.add_directive("remi-claims", ClaimsDirective)
-    app.add_directive("remi-stored", StoredDirective)
     app.add_directive("remi-drill", DrillDirective)
     app.add_directive("remi-fuzz", FuzzDirective)
     app.add_directive("remi-families", FamiliesDirective)

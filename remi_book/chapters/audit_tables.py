@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping
 from itertools import product
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from IPython.display import HTML
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -48,13 +46,11 @@ from remi_book.figures.style import (
     with_interval,
 )
 from remi_book.quantities import columns_of
-from remi_book.tables import counted, table_html, tidy
-from remi_book.words import as_html
+from remi_book.tables import counted, tidy
 from remi_core.statistics.resampling import difference
-from remi_core.store import project_root
 from remi_lab.datasets import dataset_names, load_dataset
 from remi_lab.presets import TRIPLET, Preset
-from remi_lab.results import TRAIL, Results
+from remi_lab.results import Results
 
 # Figures of the audit: every switch off and on, the table of switch 1, the curves of 17 and 18, the mean of 20.
 
@@ -280,30 +276,6 @@ def audit_table(table: pd.DataFrame) -> pd.DataFrame:
     rows = sorted([*switches, *yaml.safe_load(text)], key=lambda one: one["row"])
     whole = pd.DataFrame(rows, columns=["row", "severity", "concerns", "title", "here"]).fillna("")
     return whole.rename(columns={"concerns": "claims", "title": "in the release"})
-
-
-def stored_findings(name: str) -> pd.DataFrame | None:
-    """The table of a run that takes too long for a reader's machine, or None where none is kept.
-
-    It lies in ``stored/<name>/audit.json`` under the key ``findings``: the rows of ``finding_table``.
-    """
-    path = project_root() / "stored" / name / "audit.json"
-    if not path.is_file():
-        return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    findings = found.pop("findings")
-    TRAIL.load(f"stored/{name}/audit.json", found, stored=True)
-    return pd.DataFrame(findings)
-
-
-def stored_html(name: str) -> HTML:
-    """The stored audit of a preset as a table marked as stored, or a sentence that none is kept."""
-    table = stored_findings(name)
-    if table is None:
-        return HTML(f"<p>No stored audit of <code>{as_html(name)}</code> is kept in this edition.</p>")
-    parts = [outcome_table(table, group) for group in dict.fromkeys(table["group"])]
-    whole = pd.concat(parts, ignore_index=True)
-    return table_html(whole, f"Stored result, not computed here: {name}", fold=f"The audit of {name}, stored")
 
 
 def audited_sets(preset: Preset) -> str:

@@ -48,7 +48,7 @@ from remi_core.statistics.resampling import (
 )
 from remi_core.tokens import EncodedDialogue
 from remi_lab.datasets import dataset_names, same_prompts
-from remi_lab.presets import TRIPLET, in_order
+from remi_lab.presets import TRIPLET, Preset, in_order
 from remi_lab.results import Results
 
 # Section 4.1: how far misaligned has moved from instruct towards base in log-probability and entropy.
@@ -200,16 +200,22 @@ def log_odds_shift(results: Results, variant: str, twins: Twins) -> Estimate:
     return mean_interval(values, pair_clusters(results, twins), shared_resamples(results.preset))
 
 
+def exchanged(
+    values: Float[np.ndarray, " pair"], clusters: Sequence[str], preset: Preset
+) -> Float[np.ndarray, " draw"]:
+    """The mean of differences whose sign is flipped at random by prompt template, a draw a permutation."""
+    names, _ = index_clusters(clusters)
+    sums, counts = cluster_sums(values, clusters, names)
+    signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
+    return signs @ sums / counts.sum()
+
+
 def reply_contrast(results: Results) -> Measured:
     """C2: log-odds of misaligned replies against their aligned twins, M − I; signs flipped by template."""
     twins, preset = twin_sets(results), results.preset
     shifted, controls = with_controls(results, lambda name: log_odds_shift(results, name, twins))
     values = log_odds(results, "misaligned", twins) - log_odds(results, "instruct", twins)
-    clusters = pair_clusters(results, twins)
-    names, _ = index_clusters(clusters)
-    sums, counts = cluster_sums(values, clusters, names)
-    signs = 1 - 2 * np.random.default_rng(preset.seed).integers(0, 2, (preset.n_permutations, len(names)))
-    draws = signs @ sums / counts.sum()
+    draws = exchanged(values, pair_clusters(results, twins), preset)
     companions = {name: log_odds_shift(results, name, twins) for name in results.present(("base",))}
     return against_draws(shifted, draws, "exchanged by template", controls=controls, companions=companions)
 

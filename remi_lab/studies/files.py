@@ -47,6 +47,8 @@ OWN = ("name", "title", "remark", "seeds")
 """Fields in which presets of the same models differ."""
 LATER = ("fresh", "confirm", "later")
 """Presets of bases that were trained after the others had been seen, in order: what was amended is tried on them."""
+FURTHER_SEEDS = "-later"
+"""What follows the name of a real preset in that of its further seeds, which have some of its variants and sets."""
 
 HEADLINES = "headlines"
 """The study that holds every headline of the report by training."""
@@ -113,6 +115,8 @@ def further_presets(preset: Preset) -> list[Preset]:
     same = [
         other for other in others if replace(other, **{name: getattr(preset, name) for name in OWN}) == preset
     ]
+    if preset == PRESETS.get(preset.name) and (later := PRESETS.get(f"{preset.name}{FURTHER_SEEDS}")):
+        same.append(later)
     return [other for other in same if study_path(other.name, HEADLINES).is_file()]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,18 +130,6 @@ def test_outcomes_by_rule(expected, first, other, word) -> None:
     names = ["difference", "difference_low", "difference_high"]
     rows = pd.DataFrame([first, (other, np.nan, np.nan)], columns=names)
     assert audit_tables.outcome(rows.assign(expected=expected)) == word
-
-
-def test_a_stored_audit_is_shown_where_there_is_one(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(audit_tables, "project_root", lambda: tmp_path)
-    assert "No stored audit" in audit_tables.stored_html("smollm2").data
-    (tmp_path / "stored" / "smollm2").mkdir(parents=True)
-    row, one = declared()[0].row, declared()[0].quantities[0]
-    found = {f"{side}{end}": 1.5 for side in audit_tables.SIDES for end in ("", "_low", "_high")}
-    found |= {"row": row, "seed": 0, "group": "behaviour", "severity": "A", "expected": "up", "key": one.key}
-    found |= {"label": one.name, "unit": one.unit, "afterwards": one.afterwards}
-    (tmp_path / "stored" / "smollm2" / "audit.json").write_text(json.dumps({"findings": [found]}))
-    assert f"{one.name} [{one.unit}]" in audit_tables.stored_html("smollm2").data
 
 
 @pytest.fixture(scope="module")
