@@ -587,10 +587,9 @@ def filled(template: str, texts: Mapping[str, object]) -> str:
 
 
 def stored_files() -> dict[str, Path]:
-    """Name beside the pages → stored report of a preset, or one of ``OUTCOMES``."""
+    """Name beside the pages → its file, of those of ``OUTCOMES`` that are stored."""
     stored = project_root() / "stored"
-    reports = {f"stored-{path.parent.name}.json": path for path in sorted(stored.glob("*/report.json"))}
-    return reports | {name: stored / name for name in OUTCOMES if (stored / name).is_file()}
+    return {name: stored / name for name in OUTCOMES if (stored / name).is_file()}
 
 
 def write_json(folder: Path, files: dict[str, object]) -> None:

@@ -7,7 +7,6 @@ All of them are optional: a book without results still builds, and says so.
 | `claims.json` | the rows of `remi report --json` |
 | `claims/ROW.json` | the card of each row: the row, the function behind it, its records with digests |
 | `declarations.json` | what each claim said of itself before any result |
-| `stored-PRESET.json` | a stored report, as `stored/PRESET/report.json` keeps it |
 | `drill.json` | the outcome of `remi drill`, as `stored/drill.json` keeps it |
 | `fuzz.json` | what became of generated inputs, as `stored/fuzz.json` keeps it |
 | `families.json` | what works on which family of models, as `scripts/families.py` writes it |
@@ -131,25 +130,6 @@ def read_claims(folder: Path) -> tuple[Claim, ...] | None:
     """
     rows = read_json(folder / "claims.json", list)
     return None if rows is None else claims_of(rows)
-
-
-def read_stored(folder: Path, preset: str) -> tuple[tuple[Claim, ...], dict[str, object]]:
-    """Rows of a stored report, and how it was had: machine, recipe and seconds of measuring.
-
-    Raises:
-        ValueError: if there is none of that preset, or it is malformed.
-    """
-    about = read_json(folder / stored_name(preset), dict)
-    if about is None:
-        raise ValueError(f"no stored report of {preset!r}: stored/{preset}/report.json is missing")
-    keys = ("machine", "recipe", "rows", "seconds of measuring")
-    refuse_missing(about, keys, f"stored report of {preset!r}")
-    return claims_of(about["rows"]), about
-
-
-def stored_name(preset: str) -> str:
-    """Name of a preset's stored report beside the pages."""
-    return f"stored-{preset}.json"
 
 
 def claims_of(rows: list[object]) -> tuple[Claim, ...]:

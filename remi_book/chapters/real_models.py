@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -171,6 +171,7 @@ GRADIENT_ROWS = ("C6", "C7", "C9", "C10", "X3")
 [SPREAD] = layouts("spread")
 
 
+@runtime_checkable
 class Trained(Protocol):
     """One training of a preset's models, with its headlines by row."""
 

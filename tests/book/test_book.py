@@ -200,10 +200,6 @@ def test_the_card_of_a_row_shows_its_code_and_records_as_text(pages: dict[str, B
 
 @pytest.mark.slow
 def test_stored_results_are_shown_with_how_they_were_had(pages: dict[str, BeautifulSoup]) -> None:
-    about = json.loads((ROOT / "stored" / "smollm2" / "report.json").read_text())
-    found = [cell.get_text() for cell in pages["smollm2"].select("table.remi-claims tbody th strong")]
-    assert found == [row["id"] for row in about["rows"] if "." not in row["id"]] and "C12" in found
-    assert all(about[key] in pages["smollm2"].get_text() for key in ("machine", "recipe"))
     texts = "\n".join(page.get_text(" ") for page in pages.values())
     for name, numbers in (("drill", ("tried", "held")), ("fuzz", ("distinct",))):
         about = json.loads((ROOT / "stored" / f"{name}.json").read_text())

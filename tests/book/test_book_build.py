@@ -191,10 +191,10 @@ def test_one_preset_is_a_book_and_several_are_a_site(tmp_path: Path, monkeypatch
         monkeypatch.setattr(f"remi_book.cli.{name}", lambda *_, **__: True)
     out = ["--out", str(tmp_path / "html")]
     assert cli.main(["book", "--preset", "smoke", *out]) == 0
-    assert cli.main(["book", "--preset", "micro", "--preset", "smollm2", *out]) == 0
+    assert cli.main(["book", "--preset", "micro", "--preset", "gemma-270m", *out]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"book of preset smoke built: {tmp_path / 'html' / 'index.html'}"
-    assert said[1].startswith("books of presets micro, smollm2 built: ")
+    assert said[1].startswith("books of presets micro, gemma-270m built: ")
     wrong = {"smoke smoke": "given twice", "": "--preset NAME is needed", "smoke smolm2": "did you mean"}
     for names, message in wrong.items():
         assert cli.main(["book", *(word for name in names.split() for word in ("--preset", name))]) == 2

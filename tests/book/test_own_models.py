@@ -166,7 +166,7 @@ def test_a_book_of_own_models_names_them_and_has_nothing_of_ours(ran, name, tmp_
     preset, place = get_preset(name), tmp_path / "source"
     publishing.assemble(preset, Store(), running.plan(preset, Store()), place)
     pages = {path.stem: path.read_text(encoding="utf-8") for path in place.rglob("*.md")}
-    assert not {"organism", "laboratory", "predictions", "smollm2"} & set(pages)
+    assert not {"organism", "laboratory", "predictions", "notebooks/22_real_models"} & set(pages)
     assert not list((place / "notebooks").glob("12_*")) and "organism" not in pages["intro"]
     assert all(f"*{variant}*" in pages["intro"] for variant in preset.variants)
     assert ("No base model" in pages["intro"]) == ("base" not in preset.variants)

