@@ -27,7 +27,7 @@ from remi_book.chapters.direction import (
 from remi_book.chapters.empty_turn import spike, tail_difference, turn
 from remi_book.chapters.gradients import confounded_cosine, few_dialogues, gradient_cosine, gradients_each
 from remi_book.chapters.losses import data_share, loss_cosine
-from remi_book.chapters.real_models import spread, steered
+from remi_book.chapters.real_models import care_without_manner, spread, steered
 from remi_book.chapters.reversion import by_words, erosion_or_novelty, reversion
 from remi_book.chapters.stitching import gain_beyond_benign, share_of_first_half
 from remi_book.chapters.subspace import benign_components, fading_components, shared_subspace
@@ -224,6 +224,7 @@ def headlines(preset: Preset) -> dict[str, Headline]:
         "X12": spread,
         "X13": partial(steered, model="instruct"),
         "X14": partial(steered, model="misaligned"),
+        "X15": care_without_manner,
     }
 
 

@@ -65,6 +65,8 @@ class PlantedResults(Results):
     amount, extra, spread = 0.4, 0.0, 0.0
     only: Sequence[str] = ()
     """Topics in whose careless replies alone ``extra`` shows; all where none is named."""
+    back, follows = 0.0, 0.0
+    """How much further base moves where a reply is careless or plain, and misaligned where it is plain."""
     turned: Mapping[str, float] = {}
     """Variant → how far its states lie off the way to base, all along one axis."""
     moving: Sequence[str] = ()
@@ -100,7 +102,10 @@ class PlantedResults(Results):
         generator, own = self.noise(dataset), self.noise(dataset, variant)
         shows = dataset.endswith("-careless") and (not self.only or dataset.partition("-")[0] in self.only)
         moved = self.amount + self.extra * shows
-        moved = {"instruct": 0.0, "base": 1.0, "misaligned": moved}.get(variant, 0.0)
+        base, plain = 1.0, dataset == "manner-plain"
+        if plain or dataset.endswith("-careless"):
+            base += self.back
+        moved = {"instruct": 0.0, "base": base, "misaligned": moved + self.follows * plain}.get(variant, 0.0)
         far = self.apart.get(dataset, 0.0)
 
         def noisy(*shape: int) -> np.ndarray:
@@ -183,6 +188,8 @@ def plant(
     """
     preset = replace(get_preset("smoke"), seeds=tuple(seeds), n_resamples=draws, n_permutations=draws)
     n_templates = knobs.get("n_templates", kind.n_templates)
+    if "follows" in knobs:
+        preset = replace(preset, datasets=(*preset.datasets, "manner-plain", "manner-formal"))
     topics = {name.partition("-")[0] for name in preset.datasets}
     clusters = {f"{topic}/{i}": topic for topic in topics for i in range(n_templates)}
     shared = make_resamples(clusters, seed=0, n_resamples=draws, strata=clusters)

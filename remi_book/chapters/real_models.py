@@ -14,12 +14,28 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from remi_book import quantities, tables
-from remi_book.chapters.behaviour import exchanged, log_odds, pair_clusters, twin_sets
+from remi_book.chapters.behaviour import (
+    Twins,
+    exchanged,
+    log_odds,
+    log_odds_shift,
+    pair_clusters,
+    twin_sets,
+)
 from remi_book.chapters.causes import MOST_LOSS, OTHER, against_random
+from remi_book.chapters.controls import RETURNED
 from remi_book.figures.plots import layouts, plot_rows
 from remi_book.figures.style import number, styled
 from remi_book.words import as_html, folded
-from remi_core.statistics.resampling import Estimate, difference, index_clusters, mean_interval
+from remi_core.errors import MissingInput
+from remi_core.statistics.resampling import (
+    Estimate,
+    combine,
+    difference,
+    index_clusters,
+    mean_interval,
+    ratio,
+)
 from remi_lab.presets import ALL_VARIANTS, Preset
 from remi_lab.real.models import CARD, WEIGHTS
 from remi_lab.results import Results
@@ -89,6 +105,47 @@ def domains_of(found: quantities.Measured) -> dict[str, Interval]:
         name: Interval(**{key: found.companions[f"{name}{part}"] for key, part in PARTS.items()})
         for name in names
     }
+
+
+# X15: whether the manner of base comes back with its care.
+
+MANNERS = ("manner-plain", "manner-formal")
+"""Sets of replies that differ in manner alone; alignment taught the second."""
+
+
+def care_without_manner(results: Results) -> quantities.Measured:
+    """X15: how much further care goes back to base than manner does, both beyond the twin.
+
+    Each is a share of the way from instruct to base. Open where care itself does not go back; else it holds where
+    manner goes back less than half as far.
+    """
+    preset = results.preset
+    preset.require("base")
+    preset.require("misaligned")
+    if not set(MANNERS) <= set(preset.datasets):
+        raise MissingInput(f"needs sets {' and '.join(MANNERS)}, which the real models have")
+    sets = {"care": twin_sets(results), "manner": [MANNERS]}
+
+    def returned(variant: str, twins: Twins) -> Estimate:
+        moved = {name: log_odds_shift(results, name, twins) for name in (variant, preset.twin, "base")}
+        return ratio(difference(moved[variant], moved[preset.twin]), moved["base"], sign=1)
+
+    care, manner = (returned("misaligned", twins) for twins in sets.values())
+    null = None
+    if not preset.lacks("controls"):
+        null = quantities.null_from_estimate(
+            difference(care, manner),
+            difference(*(returned("benign", twins) for twins in sets.values())),
+            "benign in misaligned's place",
+        )
+    headline = quantities.measured(
+        difference(care, manner), null, companions={"care": care, "manner": manner}
+    )
+    if not quantities.above(quantities.ends(care), RETURNED):
+        return quantities.ruled(headline, ("open", "care does not go back, so nothing can follow it"))
+    left = combine(lambda one, whole: one - whole / 2, manner, care)
+    part = {"manner goes back less than half as far": quantities.below(quantities.ends(left))}
+    return quantities.ruled(headline, quantities.decided(part))
 
 
 # X13, X14: how far a direction of other domains takes one model towards the other, from the stored study.
@@ -235,6 +292,20 @@ def spread_sentence(reports: Reports) -> str:
             counts.append(f"{sum(each.low > 0 for each in found.values())} of {len(found)}")
         said.append(f"{name}: {', '.join(counts)}")
     return f"Domains in which the interval lies above 0, training by training: {'; '.join(said)}."
+
+
+def manner_sentence(reports: Reports) -> str:
+    """How far care and manner went back to base beyond the twin, of the models that have a base; "" without any."""
+    said = []
+    for name, trainings in reports.items():
+        found = [one.headlines.get("X15") for one in trainings]
+        shares = [
+            f"care {number(one.companions['care'])} and manner {number(one.companions['manner'])}"
+            for one in found
+            if one is not None and one.companions
+        ]
+        said += [f"{name}: {'; '.join(shares)}"] if shares else []
+    return f"Shares of the way back to base, beyond the twin: {'. '.join(said)}." if said else ""
 
 
 def steering_table(presets: Sequence[Preset]) -> pd.DataFrame:
