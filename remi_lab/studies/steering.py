@@ -187,7 +187,7 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other) / (_length(one) * _length(other))
 
 
-def _rounded(values: Sequence[object]) -> list[object]:
+def _rounded(values: np.ndarray | Sequence[object]) -> list[object]:
     return np.round(np.asarray(values, dtype=np.float64), 4).tolist()
 
 
