@@ -283,7 +283,7 @@ def plot_spread(table: pd.DataFrame) -> Figure:
 
 
 def spread_sentence(reports: Reports) -> str:
-    """In how many domains misaligned is more careless than its twin, model by model and training by training."""
+    """In how many domains misaligned is more careless than its twin, by model and training; "" without any."""
     said = []
     for name, trainings in reports.items():
         counts = []
@@ -291,7 +291,7 @@ def spread_sentence(reports: Reports) -> str:
             found = domains_of(one.headlines["X12"])
             counts.append(f"{sum(each.low > 0 for each in found.values())} of {len(found)}")
         said.append(f"{name}: {', '.join(counts)}")
-    return f"Domains in which the interval lies above 0, training by training: {'; '.join(said)}."
+    return f"Domains in which the interval lies above 0, by training: {'; '.join(said)}." if said else ""
 
 
 def manner_sentence(reports: Reports) -> str:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 PRESET = get_preset("smoke")
 FROZEN = project_root() / "stored" / "frozen-smoke.gz"
 """What a run of the preset gives, written by `python scripts/freeze.py smoke stored/frozen-smoke.gz`."""
-KINDS = (("C", 26), ("H", 3), ("X", 11))
+KINDS = (("C", 26), ("H", 3), ("X", 15))
 CONTRACT = {f"{kind}{number}" for kind, last in KINDS for number in range(1, last + 1)}
 
 
