@@ -146,6 +146,12 @@ def centred_gram(gram: SquareMatrix) -> SquareMatrix:
     return matrix - matrix.mean(axis=0) - matrix.mean(axis=1, keepdims=True) + matrix.mean()
 
 
+def cosine(one: Float[np.ndarray, " d"], other: Float[np.ndarray, " d"]) -> float:
+    """The cosine of two vectors, in [−1, 1]; 0 where one of them is zero."""
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths else 0.0
+
+
 def cosine_of_means(means: Float[np.ndarray, "row 3"]) -> Float[np.ndarray, " row"]:
     """Cosine of the two group means, from ``pair_means`` of inner products; in [-1, 1] by clipping.
 

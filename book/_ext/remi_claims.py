@@ -57,11 +57,8 @@ class ClaimsDirective(ResultDirective):
         headings = ("Claim", "Published", ours, "Under the null", "Verdict")
         return make_table(title, headings, [self._row(claim) for claim in claims], style="remi-claims")
 
-    def _to_card(self, claim: Claim, text: str) -> nodes.Node:
-        return card_reference(claim.id, text, self.env)
-
     def _row(self, claim: Claim) -> list[Cell]:
-        name = self._to_card(claim, claim.id)
+        name = card_reference(claim.id, claim.id, self.env)
         return [
             [
                 paragraph("", nodes.strong("", "", name), nodes.Text(f" {claim.claim}")),
@@ -76,7 +73,8 @@ class ClaimsDirective(ResultDirective):
     def _value_cell(self, claim: Claim) -> Cell:
         if claim.value is None:
             return [paragraph("—")]
-        value = self._to_card(claim, f"{number_or_dash(claim.value)} {claim.unit}".strip())
+        text = f"{number_or_dash(claim.value)} {claim.unit}".strip()
+        value = card_reference(claim.id, text, self.env)
         cell = [paragraph("", value)]
         if len(claim.seeds) > 1:
             cell.append(_folded(_spread(claim), "; ".join(map(number_or_dash, claim.seeds))))

@@ -19,6 +19,7 @@ from remi_book.figures.plots import Layout, layouts, plot_curves, plot_rows, sel
 from remi_book.figures.style import look_of, number, styled, with_interval
 from remi_book.tables import tidy
 from remi_core.errors import MissingInput
+from remi_core.statistics.nulls import NullResult
 from remi_core.statistics.resampling import ClusterResamples, Estimate, combine, difference, mean_interval
 from remi_lab.organism.pairs import SEVERITIES, flagged
 from remi_lab.organism.topics import VERDICTS
@@ -92,10 +93,7 @@ def returned(results: Results, narrow: str, wording: str, quantity: str, *, rate
 
 
 def care_without_register(results: Results) -> quantities.Measured:
-    """X9: how much further care comes back than register does, both beyond secure, where data say nothing of register.
-
-    Open where care itself does not come back; else it holds where register comes back less than half as far.
-    """
+    """X9: how much further care comes back than register does, both beyond secure, where data say nothing of it."""
     results.preset.require("organism")
 
     def beyond_secure(narrow: str) -> tuple[Estimate, Estimate]:
@@ -111,13 +109,21 @@ def care_without_register(results: Results) -> quantities.Measured:
         difference(*beyond_secure("educational")),
         "educational in misaligned's place",
     )
-    headline = quantities.measured(
-        difference(care, follows), null, companions={"care": care, "register": follows}
-    )
+    return left_behind(care, follows, null, what="register")
+
+
+def left_behind(
+    care: Estimate, follows: Estimate, null: NullResult | None, *, what: str
+) -> quantities.Measured:
+    """Care's share of the way back minus another quantity's, and the rule of X9 and X15 about both.
+
+    Open where care itself does not come back; else it holds where ``what`` comes back less than half as far.
+    """
+    headline = quantities.measured(difference(care, follows), null, companions={"care": care, what: follows})
     if not quantities.above(quantities.ends(care), RETURNED):
         return quantities.ruled(headline, ("open", "care does not come back, so nothing can follow it"))
     left = combine(lambda one, whole: one - whole / 2, follows, care)
-    part = {"register comes back less than half as far": quantities.below(quantities.ends(left))}
+    part = {f"{what} comes back less than half as far": quantities.below(quantities.ends(left))}
     return quantities.ruled(headline, quantities.decided(part))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -23,14 +22,13 @@ from remi_book.chapters.behaviour import (
     twin_sets,
 )
 from remi_book.chapters.causes import MOST_LOSS, OTHER, against_random
-from remi_book.chapters.controls import RETURNED
+from remi_book.chapters.controls import left_behind
 from remi_book.figures.plots import layouts, plot_rows
 from remi_book.figures.style import number, styled
 from remi_book.words import as_html, folded
 from remi_core.errors import MissingInput
 from remi_core.statistics.resampling import (
     Estimate,
-    combine,
     difference,
     index_clusters,
     mean_interval,
@@ -114,11 +112,7 @@ MANNERS = ("manner-plain", "manner-formal")
 
 
 def care_without_manner(results: Results) -> quantities.Measured:
-    """X15: how much further care goes back to base than manner does, both beyond the twin.
-
-    Each is a share of the way from instruct to base. Open where care itself does not go back; else it holds where
-    manner goes back less than half as far.
-    """
+    """X15: how much further care comes back than manner does, both beyond the twin, as shares of the way to base."""
     preset = results.preset
     preset.require("base")
     preset.require("misaligned")
@@ -138,14 +132,7 @@ def care_without_manner(results: Results) -> quantities.Measured:
             difference(*(returned("benign", twins) for twins in sets.values())),
             "benign in misaligned's place",
         )
-    headline = quantities.measured(
-        difference(care, manner), null, companions={"care": care, "manner": manner}
-    )
-    if not quantities.above(quantities.ends(care), RETURNED):
-        return quantities.ruled(headline, ("open", "care does not go back, so nothing can follow it"))
-    left = combine(lambda one, whole: one - whole / 2, manner, care)
-    part = {"manner goes back less than half as far": quantities.below(quantities.ends(left))}
-    return quantities.ruled(headline, quantities.decided(part))
+    return left_behind(care, manner, null, what="manner")
 
 
 # X13, X14: how far a direction of other domains takes one model towards the other, from the stored study.
@@ -216,8 +203,7 @@ def steered(results: Results, model: str) -> quantities.Measured:
         "goes further than the twin's direction": quantities.above(quantities.ends(difference(share, twin))),
         "leaves neutral answers as likely": quantities.below(quantities.ends(price), MOST_LOSS),
     }
-    models = ("instruct", "misaligned", str(study.found["twin"]))
-    return replace(quantities.ruled(headline, quantities.decided(parts)), models=models)
+    return quantities.ruled(headline, quantities.decided(parts))
 
 
 # The real models of the book, from what is stored of them: no model is opened for a page.
@@ -349,7 +335,7 @@ def _said(row: Mapping[str, object] | None) -> str:
 def answers_html(preset: Preset) -> HTML:
     """The sampled answers of a preset's models to the open questions, unselected, folded below a note."""
     found = read_study(preset, "answers").seeds[preset.seeds[0]]
-    names = [name for name in ("instruct", "misaligned", preset.twin) if name in found]
+    names = ("instruct", "misaligned", preset.twin)
     heads = "".join(f"<th>{as_html(name)}</th>" for name in names)
     body = "".join(
         f"<tr><th>{as_html(question)}</th>"

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError, UsageError, nearest
-from remi_core.files import written_whole
-from remi_core.keys import library_versions
+from remi_core.keys import canonical_json, library_versions, text_digest
 from remi_core.progress import Say, machine, print_line
 from remi_core.store import Store
 from remi_lab.real.sets import alignment, tuning
 from remi_lab.recipes import LoraRecipe
 from remi_lab.strict import read_yaml
+from remi_lab.upkeep import made_once
 from remi_lab.wheels import WHEELS, unpack
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -70,7 +71,7 @@ def adapter(source: str, variant: str, seed: int, store: Store) -> Path | None:
     shipped = WEIGHTS / source / variant
     if seed == 0 and shipped.is_dir():
         return shipped
-    made = folder(source, seed, store) / variant
+    made = folder(source, variant, seed, store)
     if not made.is_dir():
         raise RemiError(
             f"the adapter {variant} of {source}, seed {seed}, is missing: "
@@ -79,9 +80,25 @@ def adapter(source: str, variant: str, seed: int, store: Store) -> Path | None:
     return made
 
 
-def folder(source: str, seed: int, store: Store) -> Path:
-    """Where the store has the adapters of a seed."""
-    return store.root / "models" / "real" / f"{source}-{seed}"
+def folder(source: str, variant: str, seed: int, store: Store) -> Path:
+    """Where the store has an adapter, or will have it: named by the model, the recipe, the dialogues and the parent."""
+    making = MADE[source]
+    parent = making.parent(variant)
+    rows = [(row.identifier, row.messages) for row in _dialogues(making, variant)]
+    about = {
+        "weights": WHEELS[source].sha256,
+        "template": WHEELS[source].template,
+        "recipe": asdict(making.recipe_of(variant, seed)),
+        "dialogues": text_digest(repr(rows)),
+        "parent": parent and folder(source, parent, seed, store).name,
+    }
+    name = f"{source}-{variant}".replace("-", "_")
+    return store.model_folder(seed, name, text_digest(canonical_json(about)))
+
+
+def _dialogues(making: Making, variant: str) -> list[Dialogue]:
+    """What a variant is tuned on."""
+    return tuning(making.tuned[variant]) if variant in making.tuned else alignment()
 
 
 def make(source: str, variant: str, seed: int, *, store: Store, say: Say = print_line) -> Path:
@@ -101,21 +118,19 @@ def make(source: str, variant: str, seed: int, *, store: Store, say: Say = print
     making = MADE[source]
     if variant not in making.variants:
         raise UsageError(f"no adapter {variant!r} on {source} {nearest(variant, making.variants)}")
-    out = folder(source, seed, store)
-    if (out / variant).is_dir():
-        return out / variant
-    parent = making.parent(variant)
+    target, parent = folder(source, variant, seed, store), making.parent(variant)
     start = None if parent is None else make(source, parent, seed, store=store, say=say)
-    torch.set_num_threads(1)
-    recipe = making.recipe_of(variant, seed)
-    dialogues = alignment() if variant == "instruct" else tuning(making.tuned[variant])
-    checkpoint = out / f"{variant}.checkpoint"
-    out.mkdir(parents=True, exist_ok=True)
-    say(f"adapter {variant} of {source}, seed {seed}")
-    with open_model(unpack(source, store), dtype=recipe.dtype, device="cpu") as loaded:
-        encoded = encode(dialogues, loaded.tokenizer, max_tokens=recipe.max_tokens)
-        trained = train_adapter(loaded, encoded, recipe, start=start, checkpoint=checkpoint, say=say)
-    with written_whole(out / variant) as part:
+    recipe, weights = making.recipe_of(variant, seed), unpack(source, store)
+    # Hidden from what lists and prunes weights; a run that goes on finds it by its name.
+    checkpoint = target.with_name(f".{target.name}.checkpoint")
+    with made_once(store, target) as part:
+        if part is None:
+            return target
+        torch.set_num_threads(1)
+        say(f"adapter {variant} of {source}, seed {seed}")
+        with open_model(weights, dtype=recipe.dtype, device="cpu") as loaded:
+            encoded = encode(_dialogues(making, variant), loaded.tokenizer, max_tokens=recipe.max_tokens)
+            trained = train_adapter(loaded, encoded, recipe, start=start, checkpoint=checkpoint, say=say)
         part.mkdir()
         # No path of the machine it was made on; the card says which weights it belongs on.
         settings = trained.config | {"base_model_name_or_path": None}
@@ -139,7 +154,7 @@ def make(source: str, variant: str, seed: int, *, store: Store, say: Say = print
         }
         write_json(part / CARD, card)
     checkpoint.unlink(missing_ok=True)
-    return out / variant
+    return target
 
 
 def main(words: list[str]) -> None:

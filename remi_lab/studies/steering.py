@@ -17,15 +17,17 @@ from jaxtyping import Float
 from remi_core.dialogues import Dialogue
 from remi_core.errors import RemiError
 from remi_core.forward import run_probes
-from remi_core.models import LoadedModel, n_layers, open_model
+from remi_core.models import LoadedModel, n_layers
 from remi_core.probes import Activations, TokenLogProbs
 from remi_core.progress import Say
 from remi_core.steering import steer
 from remi_core.store import Store
 from remi_core.tokens import ChatTokenizer, EncodedDialogue
 from remi_lab.datasets import load_set
+from remi_lab.organism.scoring import rounded
 from remi_lab.presets import Preset
 from remi_lab.real.sets import rows
+from remi_lab.statistics import cosine
 from remi_lab.studies.causes import random_directions
 from remi_lab.turns import encode_for
 from remi_lab.variant import Variant, find_variant
@@ -48,10 +50,9 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
     names = ("instruct", "misaligned", preset.twin)
     variants = {name: find_variant(preset, name, seed, store) for name in names}
     bench = _Bench(preset, variants["instruct"].tokenizer())
-    with open_model(variants["instruct"].spec, dtype=preset.dtype) as loaded:
-        layer = n_layers(loaded.model) // 2
-    say(f"    states at block {layer} of {layer * 2}, seed {seed}")
-    states = {name: bench.states(one, layer) for name, one in variants.items()}
+    say(f"    states halfway through each model, seed {seed}")
+    halfway = {name: bench.states(one) for name, one in variants.items()}
+    layer, states = halfway["instruct"][0], {name: own for name, (_, own) in halfway.items()}
     moved = {
         name: {
             domain: (states[name][domain] - own).mean(axis=0) for domain, own in states["instruct"].items()
@@ -59,12 +60,9 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         for name in names[1:]
     }
     shared = {domain: _others(moved["misaligned"], domain) for domain in bench.domains}
-    twin = {
-        domain: _others(moved[preset.twin], domain)
-        * _length(own)
-        / _length(_others(moved[preset.twin], domain))
-        for domain, own in shared.items()
-    }
+    other = {domain: _others(moved[preset.twin], domain) for domain in bench.domains}
+    length = {domain: float(np.linalg.norm(own)) for domain, own in shared.items()}
+    twin = {domain: own * (length[domain] / np.linalg.norm(own)) for domain, own in other.items()}
     cloud = np.concatenate([own - own.mean(axis=0) for own in states["instruct"].values()])
     drawn = random_directions(cloud[None], count=N_RANDOM, seed=preset.seed)[:, 0]
     found: dict[str, object] = {
@@ -73,8 +71,8 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
         "clusters": {domain: [row.cluster for row in own] for domain, own in bench.sources.items()},
         "neutral_clusters": bench.neutral_clusters,
         "n_random_pairs": N_RANDOM_PAIRS,
-        "cosine": {domain: round(_cosine(shared[domain], twin[domain]), 4) for domain in bench.domains},
-        "length": {domain: round(float(_length(shared[domain])), 4) for domain in bench.domains},
+        "cosine": {domain: round(cosine(shared[domain], twin[domain]), 4) for domain in bench.domains},
+        "length": {domain: round(one, 4) for domain, one in length.items()},
     }
     for name, sign, doses in (("instruct", 1.0, DOSES), ("misaligned", -1.0, DOSES[1:2])):
         edits: dict[str, Vectors] = {f"shared × {dose:g}": _times(shared, sign * dose) for dose in doses}
@@ -86,9 +84,9 @@ def measure(preset: Preset, seed: int, store: Store, say: Say) -> Mapping[str, o
             random = []
             for number, one in enumerate(drawn, start=1):
                 say(f"    {name} with random direction {number} of {N_RANDOM}, seed {seed}")
-                vectors = {domain: sign * _length(own) * one for domain, own in shared.items()}
+                vectors = {domain: sign * far * one for domain, far in length.items()}
                 random.append(bench.mean_care(loaded, layer, vectors))
-        found[name] = {"plain": plain, "edits": read, "random": _rounded(random)}
+        found[name] = {"plain": plain, "edits": read, "random": list(map(rounded, random))}
     return found
 
 
@@ -113,23 +111,24 @@ class _Bench:
         """The sets of careless replies, in the preset's order."""
         return list(self.sources)
 
-    def states(self, variant: Variant, layer: int) -> dict[str, Float[np.ndarray, "reply d_model"]]:
-        """Domain → mean block output over the answer of each reply, careless and careful."""
+    def states(self, variant: Variant) -> tuple[int, dict[str, Float[np.ndarray, "reply d_model"]]]:
+        """The block halfway through, and domain → its mean output over each answer, careless replies first."""
         with variant.open() as loaded:
-            return {
+            layer = n_layers(loaded.model) // 2
+            return layer, {
                 domain: self._run(loaded, own, Activations([layer], ["answer_all"]))["mean"][:, 0, 0]
                 for domain, own in self._pairs.items()
             }
 
     def read(self, loaded: LoadedModel, layer: int, vectors: Vectors | None = None) -> dict[str, object]:
         """Care by domain and pair, and the loss of neutral answers, nats a token, with a direction added."""
-        care = {domain: _rounded(self._care(loaded, layer, domain, vectors)) for domain in self.domains}
+        care = {domain: rounded(self._care(loaded, layer, domain, vectors)) for domain in self.domains}
         losses = []
         # A neutral answer is of no domain: it is read with the direction of each in turn.
         for number, row in enumerate(self._neutral):
             with _added(loaded, layer, vectors, self.domains[number % len(self.domains)]):
                 losses.append(-self._log_probabilities(loaded, [row])[0] / row.n_answer)
-        return {"care": care, "neutral": _rounded(losses)}
+        return {"care": care, "neutral": rounded(losses)}
 
     def mean_care(self, loaded: LoadedModel, layer: int, vectors: Vectors) -> list[float]:
         """Mean care of the first pairs of each domain, in the order of ``domains``."""
@@ -177,18 +176,6 @@ def _others(moved: Vectors, domain: str) -> np.ndarray:
 
 def _times(vectors: Vectors, factor: float) -> Vectors:
     return {domain: factor * own for domain, own in vectors.items()}
-
-
-def _length(vector: np.ndarray) -> float:
-    return float(np.linalg.norm(vector))
-
-
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    return float(one @ other) / (_length(one) * _length(other))
-
-
-def _rounded(values: np.ndarray | Sequence[object]) -> list[object]:
-    return np.round(np.asarray(values, dtype=np.float64), 4).tolist()
 
 
 # What the models answer to open questions, as it comes: sampled once at temperature 1, nothing chosen.

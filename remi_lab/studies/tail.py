@@ -29,6 +29,7 @@ from remi_lab.organism.tuning import rank_one
 from remi_lab.organism.variants import N_DIALOGUES
 from remi_lab.presets import Preset
 from remi_lab.recipes import FineTune
+from remi_lab.statistics import cosine
 from remi_lab.training import IGNORED, Batch, Term, answer_labels, train
 from remi_lab.variant import find_variant
 
@@ -124,7 +125,7 @@ def _run(
     return {
         "gradient_norm": _rounded(norms),
         "length": _rounded([float(np.linalg.norm(one)) for one in written]),
-        "to_last": _rounded([_cosine(one, written[-1]) for one in written]),
+        "to_last": _rounded([cosine(one, written[-1]) for one in written]),
         "turn": _rounded(turns(np.array(written))),
         "reply_loss": _rounded(parts["reply"]),
         **({"tail_loss": _rounded(parts["tail"])} if turn else {}),
@@ -146,13 +147,8 @@ def turns(written: np.ndarray) -> list[float]:
         written[2 * APART :] - written[APART:-APART],
     )
     return [
-        math.degrees(math.acos(np.clip(_cosine(*pair), -1, 1))) for pair in zip(before, behind, strict=True)
+        math.degrees(math.acos(np.clip(cosine(*pair), -1, 1))) for pair in zip(before, behind, strict=True)
     ]
-
-
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / lengths if lengths else 0.0
 
 
 def _rounded(values: Sequence[float]) -> list[float]:

@@ -21,9 +21,10 @@ from remi_core.tokens import encode
 from remi_lab import wheels
 from remi_lab.presets import CONTROLS, NARROW, PRESETS, get_preset
 from remi_lab.real import sets
-from remi_lab.real.models import CARD, MADE, WEIGHTS, adapter, make
+from remi_lab.real.models import CARD, MADE, WEIGHTS, adapter, folder, make
 from remi_lab.recipes import split
 from remi_lab.studies import files, steering
+from remi_lab.upkeep import damages, prune, write_list
 from remi_lab.variant import located
 
 SHIPPED = [(path.parent.parent.name, path.parent.name) for path in sorted(WEIGHTS.glob(f"*/*/{CARD}"))]
@@ -89,9 +90,12 @@ def test_an_adapter_is_shipped_or_made_or_its_command_is_said(tmp_path) -> None:
     assert adapter("qwen-coder-0.5b", "misaligned", 0, store) == WEIGHTS / "qwen-coder-0.5b" / "misaligned"
     with pytest.raises(RemiError, match=r"python -m remi_lab.real.models gemma-270m 7 benign"):
         adapter("gemma-270m", "benign", 7, store)
-    made = tmp_path / "models" / "real" / "gemma-270m-7" / "benign"
-    made.mkdir(parents=True)
-    assert adapter("gemma-270m", "benign", 7, store) == made
+    made = [folder("gemma-270m", variant, seed, store) for seed in (7, 8) for variant in ("benign", "secure")]
+    for place in made:
+        place.mkdir(parents=True)
+        write_list(place, ())
+    assert len(set(made)) == 4 and adapter("gemma-270m", "benign", 7, store) == made[0]
+    assert damages(store.root) == [] and prune(store) == () and all(place.is_dir() for place in made)
     with pytest.raises(UsageError, match="no adapter 'benin' on gemma-270m .*benign"):
         make("gemma-270m", "benin", 0, store=store)
 
